@@ -1,0 +1,51 @@
+# A thin front for CMake. The build folder is build/ (with SANITIZE: build-asan/ or build-tsan/); the tool is build/niti.
+#   make            install what is missing, build          make bench     time a training step, the kernels and inference
+#   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
+#   make test       build and run every test                make clean     remove the build folders (not runs/)
+# SANITIZE=address,undefined or SANITIZE=thread builds and tests with the compiler's sanitizers.
+PREFIX ?= /usr/local
+SANITIZE ?=
+JOBS ?= $(shell nproc)
+
+ifeq ($(strip $(SANITIZE)),)
+BUILD := build
+else ifeq ($(SANITIZE),thread)
+BUILD := build-tsan
+else ifneq ($(filter $(SANITIZE),address undefined address,undefined),)
+BUILD := build-asan
+else
+$(error SANITIZE is address, undefined, address,undefined or thread, not '$(SANITIZE)')
+endif
+CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE)
+# the thread sanitizer needs the addresses that address space randomisation gives away
+CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
+
+.PHONY: all build run test bench install clean
+all: build
+
+# The first build leaves the tests out, since they need more packages; `make test` adds them for good.
+build:
+	@scripts/setup.sh build
+	@$(CONFIGURE) --log-level=NOTICE $(if $(wildcard $(BUILD)/CMakeCache.txt),,-DNITI_TESTS=OFF)
+	@cmake --build $(BUILD) -j $(JOBS)
+
+run:
+	@scripts/setup.sh run
+	@$(MAKE) --no-print-directory build
+	@scripts/run.sh $(BUILD)
+
+test:
+	@scripts/setup.sh test
+	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS)
+
+bench: build
+	@scripts/bench.sh $(BUILD)
+
+# DESTDIR reaches CMake through the environment.
+install: build
+	@DESTDIR="$(DESTDIR)" cmake --install $(BUILD) --prefix "$(PREFIX)"
+
+clean:
+	rm -rf build build-asan build-tsan

@@ -1,0 +1,38 @@
+# What `make install` puts where: the tool, libniti (shared and static), niti.h, niti.pc and a CMake package with the targets
+# niti::niti (shared) and niti::niti_static. Everything finds itself relative to its own place, so --prefix and DESTDIR work.
+include(CMakePackageConfigHelpers)
+
+# What a program that links libniti.a needs besides, as pkg-config knows it and as plain libraries.
+set(NITI_STATIC_MODULES yaml-0.1 jansson libjpeg libpng libprotobuf-c libmd zlib)
+set(NITI_STATIC_PLAIN pthreadpool m)
+
+foreach(library niti_shared niti_static)
+  set_target_properties(${library} PROPERTIES OUTPUT_NAME niti LINKER_LANGUAGE C)
+  target_include_directories(${library} INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+endforeach()
+set_target_properties(niti_shared PROPERTIES EXPORT_NAME niti VERSION ${PROJECT_VERSION} SOVERSION 0)
+# PkgConfig::NITI_STATIC is made by nitiConfig.cmake
+target_link_libraries(niti_static INTERFACE $<INSTALL_INTERFACE:PkgConfig::NITI_STATIC> ${NITI_STATIC_PLAIN} Threads::Threads)
+
+install(TARGETS niti_shared EXPORT nitiTargets)
+install(TARGETS niti_static EXPORT nitiStaticTargets)
+install(FILES include/niti.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(TARGET niti)
+  install(TARGETS niti)
+endif()
+
+list(JOIN NITI_STATIC_MODULES " " NITI_PC_REQUIRES)
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/niti)
+install(EXPORT nitiTargets NAMESPACE niti:: DESTINATION ${package})
+install(EXPORT nitiStaticTargets NAMESPACE niti:: DESTINATION ${package})
+configure_package_config_file(cmake/nitiConfig.cmake.in nitiConfig.cmake INSTALL_DESTINATION ${package})
+write_basic_package_version_file(nitiConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/nitiConfig.cmake ${CMAKE_BINARY_DIR}/nitiConfigVersion.cmake DESTINATION ${package})
+
+file(RELATIVE_PATH NITI_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" NITI_PC_PREFIX "${NITI_PC_PREFIX}")
+list(TRANSFORM NITI_STATIC_PLAIN PREPEND "-l" OUTPUT_VARIABLE NITI_PC_LIBS)
+list(JOIN NITI_PC_LIBS " " NITI_PC_LIBS)
+configure_file(cmake/niti.pc.in niti.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/niti.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -1,0 +1,94 @@
+#!/bin/sh
+# Installs what niti needs and this machine lacks: scripts/setup.sh [build|run|test]...   (no group: build)
+#   build  compiler and libraries      run  build + the Fashion-MNIST data      test  run + test tools and build/venv
+# Debian 12 packages through apt, as root or with sudo. Nothing is touched when nothing is missing.
+set -eu
+cd "$(dirname "$0")/.."
+
+BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev
+  libprotobuf-c-dev protobuf-c-compiler libpthreadpool-dev librandom123-dev libmd-dev"
+RUN="dataset-fashion-mnist python3"
+TEST="libcmocka-dev python3-venv clang binutils"
+
+fail() {
+  echo "setup: $*" >&2
+  exit 1
+}
+
+# The words of $* that are not installed packages.
+missing() {
+  for package in "$@"; do
+    state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) || state=
+    [ "$state" = installed ] || printf '%s ' "$package"
+  done
+}
+
+# Runs $* as root, or fails.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif ! command -v sudo >/dev/null; then
+    return 1
+  elif [ -z "${CI:-}" ] && [ -t 2 ]; then
+    sudo "$@" # may ask for the password, on the terminal
+  else
+    sudo -n "$@"
+  fi
+}
+
+install_packages() {
+  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "setup: this is not a Debian system; install the equivalents of these packages yourself:" $* >&2
+    return
+  fi
+  lacking=$(missing "$@")
+  lacking=${lacking% }
+  [ -n "$lacking" ] || return 0
+  echo "setup: installing $lacking"
+  if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    fail "cannot install packages: not root, and sudo is not there. As root: apt-get install $lacking"
+  fi
+  as_root apt-get update -qq </dev/null || echo "setup: apt-get update failed; trying with the package lists that are here" >&2
+  # shellcheck disable=SC2086 # one word a package
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 \
+    $lacking </dev/null || fail "apt-get could not install the missing packages. As root: apt-get install $lacking"
+  lacking=$(missing "$@")
+  [ -z "$lacking" ] || fail "still missing after apt-get install: $lacking"
+}
+
+# build/venv holds exactly tests/requirements.txt for this Python; its stamp is written last.
+make_venv() {
+  python=/usr/bin/python3
+  [ -x "$python" ] || python=$(command -v python3) || fail "python3 is needed for the tests"
+  venv=build/venv
+  mkdir -p build
+  stamp=$("$python" --version && cat tests/requirements.txt)
+  [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ] || [ ! -x "$venv/bin/python" ] || return 0
+  echo "setup: making the Python environment $venv"
+  rm -rf "$venv"
+  "$python" -m venv "$venv" || fail "python3 -m venv failed: is the package python3-venv installed?"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r tests/requirements.txt </dev/null ||
+    fail "pip could not install tests/requirements.txt into $venv"
+  printf '%s\n' "$stamp" >"$venv/stamp"
+}
+
+[ $# -gt 0 ] || set -- build
+packages= venv=
+for group in "$@"; do
+  case $group in
+    build) packages="$packages $BUILD" ;;
+    run) packages="$packages $BUILD $RUN" ;;
+    test) packages="$packages $BUILD $RUN $TEST" venv=1 ;;
+    *) fail "unknown group '$group': build, run or test" ;;
+  esac
+done
+
+# Two set-ups at once in this checkout wait for each other.
+mkdir -p build
+if command -v flock >/dev/null; then
+  exec 9>build/.setup.lock
+  flock 9
+fi
+# shellcheck disable=SC2086 # one word a package
+install_packages $packages
+[ -z "$venv" ] || make_venv

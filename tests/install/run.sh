@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs the build into a folder of its own (with a space in its name), checks the libraries' symbols, and builds and runs
+# main.c against it by pkg-config and by CMake, shared and static: tests/install/run.sh BUILD [CFLAG]...
+# The flags (a sanitizer) go to every compilation.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(cd "$1" && pwd)
+shift
+CC=${CC:-cc}
+CFLAGS="-Wall -Wextra -Werror $*"
+work="$build/install test"
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work"
+
+fail() {
+  echo "install test: $*" >&2
+  exit 1
+}
+
+# 1. Install by DESTDIR, then move: nothing may remember where it was installed.
+DESTDIR="$work/stage" cmake --install "$build" --prefix /opt/niti >install.log || { cat install.log; fail "cmake --install failed"; }
+mv stage/opt/niti prefix
+[ -z "$(find stage -type f)" ] || fail "files outside the prefix: $(find stage -type f)"
+prefix=$work/prefix
+lib=$(dirname "$(find "$prefix" -name libniti.a)")
+for file in "$prefix/include/niti.h" "$lib/libniti.so" "$lib/pkgconfig/niti.pc" "$lib/cmake/niti/nitiConfig.cmake"; do
+  [ -e "$file" ] || fail "not installed: $file"
+done
+[ "$(readelf -d "$lib/libniti.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')" = libniti.so.0 ] || fail "libniti.so's SONAME is not libniti.so.0"
+
+# 2. Both libraries show exactly the functions that niti.h marks NITI_API.
+sed -n 's/^NITI_API .*[ *]\(niti_[a-z0-9_]*\)(.*/\1/p' "$prefix/include/niti.h" | sort >promised
+[ -s promised ] || fail "found no NITI_API function in niti.h"
+[ "$(grep -c '^NITI_API' "$prefix/include/niti.h")" = "$(wc -l <promised)" ] || fail "could not read every NITI_API line of niti.h"
+nm -D --defined-only "$lib/libniti.so" | awk '{print $3}' | sort >shared.symbols
+nm -g --defined-only "$lib/libniti.a" | awk 'NF == 3 {print $3}' | sort >static.symbols
+for kind in shared static; do
+  diff promised $kind.symbols >$kind.diff || fail "the $kind library's symbols (>) are not niti.h's NITI_API functions (<):
+$(cat $kind.diff)"
+done
+
+# 3. By pkg-config. Its output is quoted for a shell, hence eval.
+export PKG_CONFIG_PATH="$lib/pkgconfig"
+flags=$(pkg-config --cflags --libs niti)
+eval "$CC $CFLAGS \"$here/main.c\" -o pc_shared $flags"
+# libniti.so lies beside libniti.a, so the archive is asked for by its file name
+flags=$(pkg-config --static --cflags --libs niti | sed 's/-lniti\b/-l:libniti.a/')
+eval "$CC $CFLAGS \"$here/main.c\" -o pc_static $flags"
+
+# 4. By CMake.
+cmake -S "$here" -B cmake -G Ninja -DCMAKE_C_COMPILER="$CC" -DCMAKE_C_FLAGS="$CFLAGS" -DCMAKE_PREFIX_PATH="$prefix" >cmake.log 2>&1 &&
+  cmake --build cmake >>cmake.log 2>&1 || { tail -n 40 cmake.log; fail "the CMake package does not build a program"; }
+
+# 5. All four run, each with the library it was meant to have.
+version=$(pkg-config --modversion niti)
+for program in pc_shared pc_static cmake/shared cmake/static; do
+  output=$(LD_LIBRARY_PATH="$lib" "./$program") || fail "$program exits $?"
+  [ "$output" = "niti $version" ] || fail "$program prints '$output', not 'niti $version'"
+  needs=$(readelf -d "$program" | grep -c 'NEEDED.*libniti' || true)
+  case $program in
+    *shared) [ "$needs" = 1 ] || fail "$program is not linked to libniti.so" ;;
+    *) [ "$needs" = 0 ] || fail "$program needs libniti.so" ;;
+  esac
+done
+
+# 6. The installed tool runs, and the header suits C++ where a C++ front end is at hand.
+if [ -e "$build/niti" ]; then
+  "$prefix/bin/niti" --help >/dev/null || fail "the installed tool does not run"
+fi
+if command -v clang >/dev/null; then
+  echo '#include <niti.h>' | clang -x c++ -std=c++11 -Wall -Wextra -Werror -fsyntax-only -I"$prefix/include" - ||
+    fail "niti.h does not compile as C++"
+fi
+cd /
+rm -rf "$work"
+echo "install test: shared and static, by pkg-config and by CMake: as promised"
