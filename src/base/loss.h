@@ -1,0 +1,22 @@
+/* Integer softmax cross-entropy, in parts: the sums over all classes of one image first, then any run of its classes, so that
+ * no caller needs memory for all of them. docs/arithmetic.md, "Loss". */
+#ifndef NITI_BASE_LOSS_H
+#define NITI_BASE_LOSS_H
+
+#include "niti.h"
+
+/* What every class's error depends on; p is the variant's weight of a class. */
+typedef struct NitiSoftmax {
+  int32_t exponent; /* of the logits */
+  int64_t top;      /* largest t_j */
+  uint64_t sum;     /* of p_j over all classes */
+} NitiSoftmax;
+
+/* The sums of one image: logits[classes] in [-127, 127], 1 <= classes <= 65536. */
+NitiSoftmax niti_softmax_sum(const int8_t *logits, int32_t exponent, int classes);
+/* acc[count] for classes first .. first + count - 1, at exponent -24. logits: the image's first. */
+void niti_softmax_acc(int32_t *acc, const NitiSoftmax *softmax, const int8_t *logits, int first, int count, int target);
+/* Cross-entropy in bits, 16 fraction bits. */
+int64_t niti_softmax_loss(const NitiSoftmax *softmax, const int8_t *logits, int target);
+
+#endif

@@ -1,0 +1,31 @@
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static _Thread_local char message[1024];
+
+const char *niti_error(void) { return message; }
+const char *niti_version(void) { return NITI_VERSION; }
+
+NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
+  char text[sizeof message]; /* an argument may be the current message */
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  (void)snprintf(message, sizeof message, "%s", text);
+  for (char *c = message; *c; ++c) { /* one line, whatever a file's name or content put into it */
+    if ((unsigned char)*c < 32 || *c == 127) *c = '?';
+  }
+  return status;
+}
+
+NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) {
+  char prefix[512];
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(prefix, sizeof prefix, format, args);
+  va_end(args);
+  return niti_fail(status, "%s: %s", prefix, message);
+}

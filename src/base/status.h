@@ -1,0 +1,18 @@
+/* Status and error text. A failing function says why once, where it knows most; callers pass the status on. */
+#ifndef NITI_BASE_STATUS_H
+#define NITI_BASE_STATUS_H
+
+#include "niti.h"
+
+/* Sets the thread's error message (printf form, without newline) and returns `status`. */
+NitiStatus niti_fail(NitiStatus status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "prefix: " before the current message: for a caller that knows the file where the callee did not. Returns `status`. */
+NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define NITI_TRY(call)                          \
+  do {                                          \
+    NitiStatus niti_try_status = (call);        \
+    if (niti_try_status != NITI_OK) return niti_try_status; \
+  } while (0)
+
+#endif
