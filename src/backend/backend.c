@@ -1,0 +1,41 @@
+#include "backend/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/registry.h"
+
+/* In the order in which "auto" prefers them. */
+static const NitiBackendKind *const kinds[] = {&niti_backend_cpu};
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+static NitiStatus open_best(NitiBackend **out, const NitiBackendOptions *options) {
+  NitiStatus status = NITI_ERROR_UNSUPPORTED;
+  for (size_t i = 0; i < KINDS; ++i) {
+    status = kinds[i]->open(out, options, NULL);
+    if (status != NITI_ERROR_UNSUPPORTED) break; /* a wrong option is wrong everywhere */
+  }
+  return status;
+}
+
+static NitiStatus fail_unknown(const char *name) {
+  char known[128] = "";
+  size_t used = 0;
+  for (size_t i = 0; i < KINDS && used < sizeof known; ++i) {
+    const int n = snprintf(known + used, sizeof known - used, "%s, ", kinds[i]->name);
+    used += n > 0 ? (size_t)n : 0;
+  }
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%.64s\": not in this build of niti, expected %sor auto", name, known);
+}
+
+NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *options) {
+  const char *name = options->name;
+  *out = NULL;
+  if (!name || strcmp(name, "auto") == 0) return open_best(out, options);
+  const size_t length = strcspn(name, ":");
+  for (size_t i = 0; i < KINDS; ++i) {
+    if (strlen(kinds[i]->name) != length || strncmp(kinds[i]->name, name, length) != 0) continue;
+    return kinds[i]->open(out, options, name[length] == ':' ? name + length + 1 : NULL);
+  }
+  return fail_unknown(name);
+}

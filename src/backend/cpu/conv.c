@@ -1,0 +1,150 @@
+/* The table's convolution operations: exponents, the range pass, and the choice between the reference and the tiled driver. */
+#include "backend/cpu/conv.h"
+
+#include <string.h>
+
+typedef struct Operation {
+  NitiCpu *cpu;
+  const NitiConvKernels *kernels;
+  const NitiConv *conv;
+  int8_t *out;
+  const int8_t *in, *w;
+} Operation;
+
+/* A kernel of one tap sees pixels, not images: all of them become images of one pixel, so that tiles and parts span them. */
+static bool is_pointwise(const NitiConv *s) {
+  return s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h == 0 && s->pad_w == 0;
+}
+
+static NitiGather gather_forward(const NitiConv *s) {
+  const size_t c = (size_t)s->c, k = (size_t)s->k, kh = (size_t)s->kh, kw = (size_t)s->kw;
+  NitiGather g = {
+      .n = s->n, .ih = s->h, .iw = s->w, .ic = s->c, .jh = s->oh, .jw = s->ow, .oc = s->k,
+      .step_y = s->stride_h, .step_x = s->stride_w, .tap_y = -s->pad_h, .tap_x = -s->pad_w, .tap_rows = s->kh, .tap_columns = s->kw,
+      .out_pixel = k, .out_row = (size_t)s->ow * k, .out_image = (size_t)s->oh * (size_t)s->ow * k,
+      .weight_o = kh * kw * c, .weight_a = (ptrdiff_t)(kw * c), .weight_b = (ptrdiff_t)c, .weight_c = 1,
+  };
+  if (is_pointwise(s)) {
+    g.n = s->n * s->h * s->w;
+    g.ih = g.iw = g.jh = g.jw = 1;
+    g.out_row = g.out_image = k;
+  }
+  return g;
+}
+
+/* Taps t of one axis that reach input pixels p, p + stride, ...: t = first, first + stride, ..; count of them. */
+typedef struct Taps {
+  int32_t count, last, offset; /* the last tap; where it reads the error, relative to the pixel's number in the phase */
+} Taps;
+
+static Taps phase_taps(int32_t phase, int32_t taps, int32_t stride, int32_t pad) {
+  const int32_t first = (phase + pad) % stride;
+  Taps t = {0, 0, 0};
+  if (first >= taps) return t;
+  t.count = (taps - first + stride - 1) / stride;
+  t.last = first + (t.count - 1) * stride;
+  t.offset = (phase + pad - first) / stride - (t.count - 1);
+  return t;
+}
+
+/* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
+static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t phase_x) {
+  const size_t c = (size_t)s->c, kh = (size_t)s->kh, kw = (size_t)s->kw;
+  const Taps y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h), x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w);
+  const bool any = y.count > 0 && x.count > 0;
+  NitiGather g = {
+      .n = s->n, .ih = s->oh, .iw = s->ow, .ic = s->k, .oc = s->c,
+      .jh = s->h > phase_y ? (s->h - phase_y + s->stride_h - 1) / s->stride_h : 0,
+      .jw = s->w > phase_x ? (s->w - phase_x + s->stride_w - 1) / s->stride_w : 0,
+      .step_y = 1, .step_x = 1, .tap_y = y.offset, .tap_x = x.offset,
+      .tap_rows = any ? y.count : 0, .tap_columns = any ? x.count : 0,
+      .out_base = ((size_t)phase_y * (size_t)s->w + (size_t)phase_x) * c,
+      .out_pixel = (size_t)s->stride_w * c, .out_row = (size_t)s->stride_h * (size_t)s->w * c,
+      .out_image = (size_t)s->h * (size_t)s->w * c,
+      .weight_base = ((size_t)y.last * kw + (size_t)x.last) * c, .weight_o = 1, .weight_c = kh * kw * c,
+      .weight_a = -(ptrdiff_t)((size_t)s->stride_h * kw * c), .weight_b = -(ptrdiff_t)((size_t)s->stride_w * c),
+  };
+  if (is_pointwise(s)) {
+    g.n = s->n * s->h * s->w;
+    g.ih = g.iw = g.jh = g.jw = 1;
+    g.out_row = g.out_image = c;
+  }
+  return g;
+}
+
+size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
+  const NitiCpu *cpu = (const NitiCpu *)backend;
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const int threads = niti_threads_count(cpu->threads);
+  if (!kernels) return niti_conv_workspace_ref(s, threads);
+  const NitiGather forward = gather_forward(s);
+  size_t bytes = niti_gather_workspace(kernels, &forward, threads);
+  for (int32_t y = 0; y < s->stride_h; ++y) {
+    for (int32_t x = 0; x < s->stride_w; ++x) {
+      const NitiGather backward = gather_backward(s, y, x);
+      const size_t more = niti_gather_workspace(kernels, &backward, threads);
+      if (more > bytes) bytes = more;
+    }
+  }
+  const size_t gradient = niti_conv_gradient_workspace(kernels, s, threads);
+  return gradient > bytes ? gradient : bytes;
+}
+
+const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
+  const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
+  (void)s;
+  (void)direction;
+  return kernels ? kernels->name : "ref";
+}
+
+static uint32_t forward_task(void *context, const NitiRounder *rounder) {
+  const Operation *o = context;
+  if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
+  const NitiGather g = gather_forward(o->conv);
+  return niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
+}
+
+static uint32_t backward_task(void *context, const NitiRounder *rounder) {
+  const Operation *o = context;
+  const NitiConv *s = o->conv;
+  uint32_t max = 0;
+  if (!o->kernels) return niti_conv_backward_ref(o->cpu, o->out, o->in, o->w, s, rounder);
+  for (int32_t y = 0; y < s->stride_h; ++y) {
+    for (int32_t x = 0; x < s->stride_w; ++x) {
+      const NitiGather g = gather_backward(s, y, x);
+      const uint32_t phase = niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
+      if (phase > max) max = phase;
+    }
+  }
+  return max;
+}
+
+void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s, bool relu,
+                           const NitiRequantise *requantise) {
+  NitiCpu *cpu = niti_cpu(backend);
+  Operation o = {cpu, niti_conv_kernels(cpu->isa), s, y->data, x->data, w->data};
+  *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, forward_task, &o);
+}
+
+void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiConv *s,
+                            const NitiRequantise *requantise) {
+  NitiCpu *cpu = niti_cpu(backend);
+  Operation o = {cpu, niti_conv_kernels(cpu->isa), s, dx->data, dy->data, w->data};
+  *dx->exponent = *dy->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, false, backward_task, &o);
+}
+
+void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                            const NitiConv *s) {
+  NitiCpu *cpu = niti_cpu(backend);
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  NitiConv conv = *s;
+  if (!kernels) {
+    niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
+    return;
+  }
+  if (is_pointwise(s)) {
+    conv.n = s->n * s->h * s->w;
+    conv.h = conv.w = conv.oh = conv.ow = 1;
+  }
+  niti_conv_gradient_tiles(cpu, kernels, gradient, dy->data, x->data, &conv);
+}

@@ -1,0 +1,94 @@
+/* The CPU's convolutions. One driver (conv_gather.c, conv_gradient.c) packs operands and hands out tiles; an instruction set gives
+ * it the innermost functions as one NitiConvKernels. All three directions are sums of dot products between "rows" (pixels, or
+ * channels in the weight gradient), read in place from a padded copy through offset tables, and "columns" packed in panels:
+ *
+ *   acc[row][column] = init + sum over runs r, groups g, j < group:  in[row_offset[row] + run_offset[r]][g * group + j]
+ *                                                                  * panel[r][g][column][j]
+ *
+ * forward:  rows = output pixels, runs = kernel rows (KW * C contiguous elements), columns = output channels
+ * backward: the same with the error as input and the weights transposed; for strides, once for every phase of the input's pixels
+ * gradient: rows = (tap, input channel), runs = images (OH * OW contiguous pixels of a plane), columns = output channels */
+#ifndef NITI_BACKEND_CPU_CONV_H
+#define NITI_BACKEND_CPU_CONV_H
+
+#include "backend/cpu/requantise.h"
+
+enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 12, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
+
+/* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
+typedef struct NitiTile {
+  int32_t *acc;
+  const int32_t *init;
+  size_t init_stride;
+  const uint8_t *in;
+  const size_t *row_offset, *run_offset;
+  const void *panel;
+  size_t runs, groups; /* groups of each run, at least 1 where there is a run */
+  int rows, vectors;
+} NitiTile;
+
+typedef struct NitiConvKernels {
+  const char *name;
+  int element, group; /* bytes of a packed element; elements one multiply-add takes in */
+  int lanes, vectors; /* columns of a vector; vectors of a full block of columns */
+  int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
+  void (*tile)(const NitiTile *);
+  /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
+  void (*convert)(void *out, const int8_t *in, size_t count);
+  void (*zero)(void *out, size_t count);
+  /* out[plane_stride * c][p] = the operand element of in[offset[p]][c] for channels c and positions p, a multiple of 16;
+   * offset SIZE_MAX means 0. Reads no more than `channels` (at most 32) bytes of a position. */
+  void (*transpose)(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels);
+  /* Panels from a matrix whose columns are contiguous: out[g][padded][group] of in[offset[g * group + j]][column], zero beyond
+   * `rows` and `columns`. */
+  void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
+  /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
+  void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
+  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`); that index is the random word's too.
+   * Returns the largest |acc|, at least `max`. */
+  uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
+                         int columns, const NitiRounder *, uint32_t max);
+  /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */
+  void (*store)(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows, int columns);
+} NitiConvKernels;
+
+/* NULL for the reference, which has its own, separate convolutions. */
+const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
+extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni;
+
+/* Portable pieces for the tables above: u8 groups of four, s16 groups of two. */
+void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
+void niti_panel_along_16x2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
+
+/* One pass of forward or backward: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps that begin at
+ * (tap_y, tap_x) relative to the input's first row and column; whatever lies outside the input is 0. */
+typedef struct NitiGather {
+  int32_t n, ih, iw, ic;
+  int32_t jh, jw, oc;
+  int32_t step_y, step_x, tap_y, tap_x, tap_rows, tap_columns;
+  size_t out_base, out_image, out_row, out_pixel; /* element offsets in the output */
+  /* Weights: column o, tap (a, b), channel c lies at weight_base + o * weight_o + a * weight_a + b * weight_b + c * weight_c. */
+  size_t weight_base, weight_o, weight_c;
+  ptrdiff_t weight_a, weight_b;
+} NitiGather;
+
+size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
+/* Writes the pass's outputs, returns the largest |acc|. */
+uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *, int8_t *out, const int8_t *in, const int8_t *w,
+                         const NitiRounder *);
+
+size_t niti_conv_gradient_workspace(const NitiConvKernels *, const NitiConv *, int threads);
+void niti_conv_gradient_tiles(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
+                              const NitiConv *);
+
+/* The reference: naive, independent of everything above. */
+size_t niti_conv_workspace_ref(const NitiConv *, int threads);
+uint32_t niti_conv_forward_ref(NitiCpu *, int8_t *y, const int8_t *x, const int8_t *w, const NitiConv *, const NitiRounder *);
+uint32_t niti_conv_backward_ref(NitiCpu *, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiConv *, const NitiRounder *);
+void niti_conv_gradient_ref(NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x, const NitiConv *);
+
+/* Pieces of the workspace, each on a cache line of its own. */
+static inline size_t niti_round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+static inline size_t niti_line(size_t bytes) { return niti_round_up(bytes, 64); }
+
+#endif

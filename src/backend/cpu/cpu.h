@@ -1,0 +1,57 @@
+/* The CPU backend's inside: its state, its instruction sets, and the operations its files provide to the table in cpu.c.
+ * One file per operation chooses tiles and threads; the innermost kernels lie in ref/ (portable C) and x86/. */
+#ifndef NITI_BACKEND_CPU_CPU_H
+#define NITI_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "base/threads.h"
+
+/* In ascending order: a kernel table is filled for REF first, then overridden up to the chosen set. */
+typedef enum NitiIsa { NITI_ISA_REF = 0, NITI_ISA_AVX2, NITI_ISA_AVX512VNNI } NitiIsa;
+
+typedef struct NitiCpu {
+  NitiBackend base;
+  NitiThreads *threads;
+  NitiIsa isa;
+  char description[64]; /* for logs */
+  uint64_t seed;
+  uint32_t step;
+  uint8_t *workspace; /* 64-byte aligned */
+  size_t workspace_bytes;
+  uint64_t mispredicted, predicted; /* shifts guessed wrong, and guessed at all */
+} NitiCpu;
+
+static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
+
+/* What this CPU can do, and its name in words for `niti info`. */
+NitiIsa niti_cpu_best_isa(void);
+const char *niti_isa_name(NitiIsa isa);
+NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": the best; unsupported ones fail */
+void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ..." */
+
+/* Operations: contracts in backend.h. */
+size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);
+const char *niti_cpu_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
+void niti_cpu_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+                           const NitiRequantise *);
+void niti_cpu_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiConv *,
+                            const NitiRequantise *);
+void niti_cpu_conv_gradient(NitiBackend *, NitiGradient *, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
+                    const int8_t *table, int32_t exponent);
+void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
+void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+void niti_cpu_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
+void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiPool *,
+                               const NitiRequantise *);
+void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
+void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
+void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cpu_copy(NitiBackend *, NitiTensor *y, const NitiTensor *x);
+void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLossKind,
+                   const NitiRequantise *);
+void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int mu);
+void niti_cpu_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
+
+#endif

@@ -1,0 +1,20 @@
+/* The one place that chooses kernels by instruction set. */
+#include "backend/cpu/conv.h"
+
+NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AVX512VNNI) return niti_requantise_avx512;
+  if (isa >= NITI_ISA_AVX2) return niti_requantise_avx2;
+#endif
+  (void)isa;
+  return niti_requantise_ref;
+}
+
+const NitiConvKernels *niti_conv_kernels(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AVX512VNNI) return &niti_conv_kernels_avx512vnni;
+  if (isa >= NITI_ISA_AVX2) return &niti_conv_kernels_avx2;
+#endif
+  (void)isa;
+  return NULL;
+}

@@ -1,0 +1,141 @@
+/* Reference convolutions: the sums as docs/arithmetic.md states them, one output pixel after another. */
+#include "backend/cpu/conv.h"
+#include "base/round.h"
+
+#include <string.h>
+
+typedef struct Pass {
+  NitiCpu *cpu;
+  const NitiConv *conv;
+  int8_t *out;
+  const int8_t *in, *w;
+  const NitiRounder *rounder;
+  _Atomic uint32_t max;
+} Pass;
+
+typedef struct GradientPass {
+  const NitiConv *conv;
+  NitiGradient *gradient;
+  const int8_t *dy, *x;
+} GradientPass;
+
+/* One row of int32 accumulators a thread: the channels of one output pixel, forward or backward. */
+static size_t row_bytes(const NitiConv *s) { return niti_line(sizeof(int32_t) * (size_t)(s->k > s->c ? s->k : s->c)); }
+
+size_t niti_conv_workspace_ref(const NitiConv *s, int threads) { return row_bytes(s) * (size_t)threads; }
+
+static size_t pixel(int32_t n, int32_t y, int32_t x, int32_t h, int32_t w, int32_t c) {
+  return (((size_t)n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * (size_t)c;
+}
+
+static size_t tap(const NitiConv *s, int32_t k, int32_t ky, int32_t kx) { return pixel(k, ky, kx, s->kh, s->kw, s->c); }
+
+static int32_t dot(const int8_t *a, const int8_t *b, int32_t count) {
+  int32_t sum = 0;
+  for (int32_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+static void add_scaled(int32_t *sum, const int8_t *a, int32_t scale, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) sum[i] += scale * a[i];
+}
+
+static void forward_row(void *context, size_t thread, size_t item) {
+  Pass *p = context;
+  const NitiConv *s = p->conv;
+  const int32_t n = (int32_t)(item / (size_t)s->oh), oy = (int32_t)(item % (size_t)s->oh);
+  int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + thread * row_bytes(s));
+  uint32_t max = 0;
+  for (int32_t ox = 0; ox < s->ow; ++ox) {
+    for (int32_t k = 0; k < s->k; ++k) {
+      acc[k] = 0;
+      for (int32_t ky = 0; ky < s->kh; ++ky) {
+        const int32_t iy = oy * s->stride_h + ky - s->pad_h;
+        if (iy < 0 || iy >= s->h) continue;
+        for (int32_t kx = 0; kx < s->kw; ++kx) {
+          const int32_t ix = ox * s->stride_w + kx - s->pad_w;
+          if (ix < 0 || ix >= s->w) continue;
+          acc[k] += dot(p->in + pixel(n, iy, ix, s->h, s->w, s->c), p->w + tap(s, k, ky, kx), s->c);
+        }
+      }
+    }
+    const size_t at = pixel(n, oy, ox, s->oh, s->ow, s->k);
+    max = niti_requantise_ref(p->out + at, acc, (size_t)s->k, p->rounder, at, max);
+  }
+  niti_max_raise(&p->max, max);
+}
+
+static void backward_row(void *context, size_t thread, size_t item) {
+  Pass *p = context;
+  const NitiConv *s = p->conv;
+  const int32_t n = (int32_t)(item / (size_t)s->h), iy = (int32_t)(item % (size_t)s->h);
+  int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + thread * row_bytes(s));
+  uint32_t max = 0;
+  for (int32_t ix = 0; ix < s->w; ++ix) {
+    memset(acc, 0, sizeof(int32_t) * (size_t)s->c);
+    for (int32_t ky = 0; ky < s->kh; ++ky) {
+      const int32_t y = iy + s->pad_h - ky;
+      if (y < 0 || y % s->stride_h != 0 || y / s->stride_h >= s->oh) continue;
+      for (int32_t kx = 0; kx < s->kw; ++kx) {
+        const int32_t x = ix + s->pad_w - kx;
+        if (x < 0 || x % s->stride_w != 0 || x / s->stride_w >= s->ow) continue;
+        const int8_t *delta = p->in + pixel(n, y / s->stride_h, x / s->stride_w, s->oh, s->ow, s->k);
+        for (int32_t k = 0; k < s->k; ++k) {
+          if (delta[k] != 0) add_scaled(acc, p->w + tap(s, k, ky, kx), delta[k], s->c);
+        }
+      }
+    }
+    const size_t at = pixel(n, iy, ix, s->h, s->w, s->c);
+    max = niti_requantise_ref(p->out + at, acc, (size_t)s->c, p->rounder, at, max);
+  }
+  niti_max_raise(&p->max, max);
+}
+
+/* The gradient of one tap (k, ky, kx): C sums. */
+static void gradient_tap(void *context, size_t thread, size_t item) {
+  const GradientPass *p = context;
+  const NitiConv *s = p->conv;
+  const int32_t kx = (int32_t)(item % (size_t)s->kw), ky = (int32_t)(item / (size_t)s->kw % (size_t)s->kh);
+  const int32_t k = (int32_t)(item / (size_t)s->kw / (size_t)s->kh);
+  int32_t *narrow = (int32_t *)p->gradient->data + (p->gradient->bits == 32 ? tap(s, k, ky, kx) : 0);
+  int64_t *wide = (int64_t *)p->gradient->data + (p->gradient->bits == 64 ? tap(s, k, ky, kx) : 0);
+  (void)thread;
+  if (p->gradient->bits == 32) memset(narrow, 0, sizeof *narrow * (size_t)s->c);
+  else memset(wide, 0, sizeof *wide * (size_t)s->c);
+  for (int32_t n = 0; n < s->n; ++n) {
+    for (int32_t oy = 0; oy < s->oh; ++oy) {
+      const int32_t iy = oy * s->stride_h + ky - s->pad_h;
+      if (iy < 0 || iy >= s->h) continue;
+      for (int32_t ox = 0; ox < s->ow; ++ox) {
+        const int32_t ix = ox * s->stride_w + kx - s->pad_w;
+        const int32_t delta = p->dy[pixel(n, oy, ox, s->oh, s->ow, s->k) + (size_t)k];
+        if (ix < 0 || ix >= s->w || delta == 0) continue;
+        const int8_t *x = p->x + pixel(n, iy, ix, s->h, s->w, s->c);
+        if (p->gradient->bits == 32) {
+          add_scaled(narrow, x, delta, s->c);
+        } else {
+          for (int32_t c = 0; c < s->c; ++c) wide[c] += delta * x[c];
+        }
+      }
+    }
+  }
+}
+
+uint32_t niti_conv_forward_ref(NitiCpu *cpu, int8_t *y, const int8_t *x, const int8_t *w, const NitiConv *s,
+                               const NitiRounder *rounder) {
+  Pass pass = {.cpu = cpu, .conv = s, .out = y, .in = x, .w = w, .rounder = rounder};
+  niti_threads_run(cpu->threads, forward_row, &pass, (size_t)s->n * (size_t)s->oh);
+  return pass.max;
+}
+
+uint32_t niti_conv_backward_ref(NitiCpu *cpu, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiConv *s,
+                                const NitiRounder *rounder) {
+  Pass pass = {.cpu = cpu, .conv = s, .out = dx, .in = dy, .w = w, .rounder = rounder};
+  niti_threads_run(cpu->threads, backward_row, &pass, (size_t)s->n * (size_t)s->h);
+  return pass.max;
+}
+
+void niti_conv_gradient_ref(NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x, const NitiConv *s) {
+  GradientPass pass = {.conv = s, .gradient = gradient, .dy = dy, .x = x};
+  niti_threads_run(cpu->threads, gradient_tap, &pass, (size_t)s->k * (size_t)s->kh * (size_t)s->kw);
+}

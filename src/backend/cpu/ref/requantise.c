@@ -1,0 +1,20 @@
+#include "backend/cpu/requantise.h"
+#include "base/round.h"
+
+uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *rounder, uint64_t index,
+                             uint32_t max) {
+  NitiWords words = {{0}};
+  bool drawn = false;
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t at = index + i;
+    const uint32_t magnitude = acc[i] < 0 ? 0u - (uint32_t)acc[i] : (uint32_t)acc[i];
+    if (rounder->mode == NITI_STOCHASTIC && (!drawn || (at & 3) == 0)) {
+      words = niti_draw_block(&rounder->draw, (uint32_t)(at >> 2));
+      drawn = true;
+    }
+    const int8_t m = niti_clip8(niti_round_inline(acc[i], rounder->shift, rounder->mode, words.word[at & 3]));
+    out[i] = rounder->relu && m < 0 ? (int8_t)0 : m;
+    if (magnitude > max) max = magnitude;
+  }
+  return max;
+}

@@ -1,0 +1,38 @@
+/* The CPU's range pass for nothing: an operation writes int8 with a predicted shift while it keeps the maximum; where the true
+ * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit. */
+#ifndef NITI_BACKEND_CPU_REQUANTISE_H
+#define NITI_BACKEND_CPU_REQUANTISE_H
+
+#include "backend/cpu/cpu.h"
+
+/* How a kernel rounds one tile: everything but the index of the element. */
+typedef struct NitiRounder {
+  NitiRounding mode;
+  int shift;
+  bool relu;     /* max(m, 0) after rounding */
+  NitiDraw draw; /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
+} NitiRounder;
+
+/* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
+ * at least `max`. out must not overlap acc. */
+typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index,
+                                         uint32_t max);
+NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa);
+uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
+uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
+uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
+
+/* One whole operation with a given rounder: writes every output element and returns the largest |acc|. */
+typedef uint32_t (*NitiRangeTask)(void *context, const NitiRounder *);
+
+/* Runs `task` with the predicted shift, again if it was wrong, updates the prediction; returns the true shift. */
+int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, NitiRangeTask task, void *context);
+
+/* A maximum that many threads raise. */
+static inline void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {
+  uint32_t seen = __atomic_load_n((uint32_t *)max, __ATOMIC_RELAXED);
+  while (value > seen && !__atomic_compare_exchange_n((uint32_t *)max, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+#endif

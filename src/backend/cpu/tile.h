@@ -1,0 +1,20 @@
+/* How elementwise operations share their work out: tiles of a flat range. */
+#ifndef NITI_BACKEND_CPU_TILE_H
+#define NITI_BACKEND_CPU_TILE_H
+
+#include "backend/cpu/cpu.h"
+
+enum {
+  NITI_TILE = 1 << 16,     /* elements a task of an operation that only streams */
+  NITI_ACC_TILE = 1 << 12, /* accumulators a task keeps on its stack: half of a first-level cache */
+};
+
+static inline size_t niti_tiles(size_t count, size_t tile) { return (count + tile - 1) / tile; }
+
+/* Elements of tile `item`, whose first is item * tile. */
+static inline size_t niti_tile_count(size_t count, size_t tile, size_t item) {
+  const size_t left = count - item * tile;
+  return left < tile ? left : tile;
+}
+
+#endif

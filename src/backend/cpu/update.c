@@ -1,0 +1,81 @@
+#include "base/update.h"
+
+#include "backend/cpu/tile.h"
+
+typedef struct Update {
+  int8_t *w;
+  const void *gradient;
+  int bits, shift;
+  size_t count;
+  uint64_t max;
+} Update;
+
+static uint64_t largest32(const int32_t *g, size_t count) {
+  int32_t max = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t magnitude = g[i] < 0 ? -g[i] : g[i];
+    max = magnitude > max ? magnitude : max;
+  }
+  return (uint64_t)max;
+}
+
+static uint64_t largest64(const int64_t *g, size_t count) {
+  int64_t max = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t magnitude = g[i] < 0 ? -g[i] : g[i];
+    max = magnitude > max ? magnitude : max;
+  }
+  return (uint64_t)max;
+}
+
+/* niti_update_weight over a row, in 32 bits so that it runs several at a time. 1 <= shift <= 30. */
+static void update32(int8_t *restrict w, const int32_t *restrict g, size_t count, int shift) {
+  const int half = shift / 2, odd = shift & 1;
+  const int32_t rest = (int32_t)(((uint32_t)1 << shift) - 1), low = (1 << half) - 1;
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t sign = g[i] >> 31, x = (g[i] ^ sign) - sign, r = x & rest;
+    int32_t step = (x >> shift) + ((r >> half) > ((r & low) << odd) ? 1 : 0);
+    step = step > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : step;
+    const int32_t v = w[i] - ((step ^ sign) - sign);
+    w[i] = (int8_t)(v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v);
+  }
+}
+
+static void max_tile(void *context, size_t thread, size_t item) {
+  Update *u = context;
+  const size_t first = item * NITI_TILE, count = niti_tile_count(u->count, NITI_TILE, item);
+  const uint64_t max = u->bits == 32 ? largest32((const int32_t *)u->gradient + first, count)
+                                     : largest64((const int64_t *)u->gradient + first, count);
+  uint64_t seen = __atomic_load_n(&u->max, __ATOMIC_RELAXED);
+  (void)thread;
+  while (max > seen && !__atomic_compare_exchange_n(&u->max, &seen, max, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+static void update_tile(void *context, size_t thread, size_t item) {
+  const Update *u = context;
+  const size_t first = item * NITI_TILE, count = niti_tile_count(u->count, NITI_TILE, item);
+  int8_t *w = u->w + first;
+  (void)thread;
+  if (u->bits == 32) {
+    const int32_t *g = (const int32_t *)u->gradient + first;
+    if (u->shift >= 1) {
+      update32(w, g, count, u->shift);
+    } else {
+      for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], u->shift);
+    }
+  } else {
+    const int64_t *g = (const int64_t *)u->gradient + first;
+    for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], u->shift);
+  }
+}
+
+void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
+  NitiCpu *cpu = niti_cpu(backend);
+  Update u = {.w = w->data, .gradient = gradient->data, .bits = gradient->bits, .count = gradient->count};
+  const size_t tiles = niti_tiles(u.count, NITI_TILE);
+  niti_threads_run(cpu->threads, max_tile, &u, tiles);
+  if (niti_bits_inline(u.max) == 0) return;
+  u.shift = niti_update_shift(u.max, mu);
+  niti_threads_run(cpu->threads, update_tile, &u, tiles);
+}

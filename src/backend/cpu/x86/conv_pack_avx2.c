@@ -1,0 +1,197 @@
+/* Packing of convolution operands. 8: bytes, activations offset by 128 to be unsigned; 16: int16. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "backend/cpu/x86/conv_avx2.h"
+
+#define INLINE static inline __attribute__((always_inline))
+enum { OFFSET = 0x80 };
+
+void niti_convert_8_avx2(void *out, const int8_t *in, size_t count) {
+  uint8_t *to = out;
+  size_t i = 0;
+  const __m256i offset = _mm256_set1_epi8((char)OFFSET);
+  for (; i + 32 <= count; i += 32) {
+    const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(in + i));
+    _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_xor_si256(v, offset));
+  }
+  for (; i < count; ++i) to[i] = (uint8_t)((uint8_t)in[i] ^ OFFSET);
+}
+
+void niti_convert_16_avx2(void *out, const int8_t *in, size_t count) {
+  int16_t *to = out;
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(in + i));
+    _mm256_storeu_si256((__m256i *)(void *)(to + i), _mm256_cvtepi8_epi16(v));
+  }
+  for (; i < count; ++i) to[i] = in[i];
+}
+
+void niti_zero_8_avx2(void *out, size_t count) { memset(out, OFFSET, count); }
+void niti_zero_16_avx2(void *out, size_t count) { memset(out, 0, count * sizeof(int16_t)); }
+
+/* 16 positions x 16 channels in each 128-bit half. */
+INLINE void transpose_16x16(__m256i v[16]) {
+  __m256i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) { /* position i beside i + 8 */
+    t[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
+    t[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    v[2 * i] = _mm256_unpacklo_epi8(t[i], t[i + 8]);
+    v[2 * i + 1] = _mm256_unpackhi_epi8(t[i], t[i + 8]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
+    t[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    v[2 * i] = _mm256_unpacklo_epi8(t[i], t[i + 8]);
+    v[2 * i + 1] = _mm256_unpackhi_epi8(t[i], t[i + 8]);
+  }
+}
+
+INLINE __m256i load_channels(const int8_t *from, int channels) {
+  if (channels == 32) return _mm256_loadu_si256((const __m256i *)(const void *)from);
+  __attribute__((aligned(32))) int8_t some[32] = {0};
+  memcpy(some, from, (size_t)channels);
+  return _mm256_load_si256((const __m256i *)(const void *)some);
+}
+
+INLINE void store_plane(uint8_t *out, __m128i v, int element) {
+  if (element == 1) {
+    _mm_storeu_si128((__m128i *)(void *)out, _mm_xor_si128(v, _mm_set1_epi8((char)OFFSET)));
+  } else {
+    _mm256_storeu_si256((__m256i *)(void *)out, _mm256_cvtepi8_epi16(v));
+  }
+}
+
+INLINE void transpose(uint8_t *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels,
+                      int element) {
+  for (size_t p = 0; p < positions; p += 16) {
+    __m256i v[16];
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; ++i) {
+      v[i] = offset[p + i] == SIZE_MAX ? _mm256_setzero_si256() : load_channels(in + offset[p + i], channels);
+    }
+    transpose_16x16(v);
+    uint8_t *to = out + p * (size_t)element;
+    if (channels == 32) {
+#pragma GCC unroll 16
+      for (size_t i = 0; i < 16; ++i) {
+        store_plane(to + i * plane_stride, _mm256_castsi256_si128(v[i]), element);
+        store_plane(to + (i + 16) * plane_stride, _mm256_extracti128_si256(v[i], 1), element);
+      }
+    } else {
+      for (int c = 0; c < channels; ++c) {
+        const __m128i half = c < 16 ? _mm256_castsi256_si128(v[c]) : _mm256_extracti128_si256(v[c - 16], 1);
+        store_plane(to + (size_t)c * plane_stride, half, element);
+      }
+    }
+  }
+}
+
+void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels) {
+  if (channels == 32) transpose(out, plane_stride, in, offset, positions, 32, 1);
+  else transpose(out, plane_stride, in, offset, positions, channels, 1);
+}
+
+void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels) {
+  if (channels == 32) transpose(out, plane_stride, in, offset, positions, 32, 2);
+  else transpose(out, plane_stride, in, offset, positions, channels, 2);
+}
+
+void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {
+  static const int8_t zeros[NITI_TILE_COLUMNS];
+  uint8_t *to = out;
+  for (size_t row = 0; row < rows; row += 4, to += (size_t)padded * 4) {
+    const int8_t *from[4];
+    for (size_t j = 0; j < 4; ++j) from[j] = row + j < rows ? in + offset[row + j] : zeros;
+    int column = 0;
+    for (; column + 16 <= columns; column += 16) {
+      const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
+      const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(from[1] + column));
+      const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(from[2] + column));
+      const __m128i d = _mm_loadu_si128((const __m128i *)(const void *)(from[3] + column));
+      const __m128i ab0 = _mm_unpacklo_epi8(a, b), ab1 = _mm_unpackhi_epi8(a, b);
+      const __m128i cd0 = _mm_unpacklo_epi8(c, d), cd1 = _mm_unpackhi_epi8(c, d);
+      __m128i *store = (__m128i *)(void *)(to + column * 4);
+      _mm_storeu_si128(store, _mm_unpacklo_epi16(ab0, cd0));
+      _mm_storeu_si128(store + 1, _mm_unpackhi_epi16(ab0, cd0));
+      _mm_storeu_si128(store + 2, _mm_unpacklo_epi16(ab1, cd1));
+      _mm_storeu_si128(store + 3, _mm_unpackhi_epi16(ab1, cd1));
+    }
+    for (; column < padded; ++column) {
+      for (int j = 0; j < 4; ++j) to[column * 4 + j] = column < columns ? (uint8_t)from[j][column] : (uint8_t)0;
+    }
+  }
+}
+
+void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {
+  static const int8_t zeros[NITI_TILE_COLUMNS];
+  int16_t *to = out;
+  for (size_t row = 0; row < rows; row += 2, to += (size_t)padded * 2) {
+    const int8_t *from[2] = {in + offset[row], row + 1 < rows ? in + offset[row + 1] : zeros};
+    int column = 0;
+    for (; column + 16 <= columns; column += 16) {
+      const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
+      const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(from[1] + column));
+      __m256i *store = (__m256i *)(void *)(to + column * 2);
+      _mm256_storeu_si256(store, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b)));
+      _mm256_storeu_si256(store + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b)));
+    }
+    for (; column < padded; ++column) {
+      for (int j = 0; j < 2; ++j) to[column * 2 + j] = column < columns ? from[j][column] : (int16_t)0;
+    }
+  }
+}
+
+/* Four rows x four columns of accumulators as four rows of the gradient. */
+INLINE void transpose_4x4(__m128i v[4]) {
+  const __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpackhi_epi32(v[0], v[1]);
+  const __m128i c = _mm_unpacklo_epi32(v[2], v[3]), d = _mm_unpackhi_epi32(v[2], v[3]);
+  v[0] = _mm_unpacklo_epi64(a, c);
+  v[1] = _mm_unpackhi_epi64(a, c);
+  v[2] = _mm_unpacklo_epi64(b, d);
+  v[3] = _mm_unpackhi_epi64(b, d);
+}
+
+static void store_one(void *gradient, int bits, bool add, size_t at, int32_t value) {
+  int32_t *narrow = gradient;
+  int64_t *wide = gradient;
+  if (bits == 32) narrow[at] = add ? narrow[at] + value : value;
+  else wide[at] = add ? wide[at] + value : value;
+}
+
+void niti_gradient_store_avx2(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows,
+                              int columns) {
+  const int whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int column = 0; column < whole_columns; column += 4) {
+    for (int row = 0; row < whole_rows; row += 4) {
+      __m128i v[4];
+      for (int i = 0; i < 4; ++i) v[i] = _mm_loadu_si128((const __m128i *)(const void *)(acc + (size_t)(row + i) * acc_stride + column));
+      transpose_4x4(v);
+      for (int i = 0; i < 4; ++i) {
+        const size_t at = (size_t)(column + i) * stride + (size_t)row;
+        if (bits == 32) {
+          __m128i *to = (__m128i *)(void *)((int32_t *)gradient + at);
+          _mm_storeu_si128(to, add ? _mm_add_epi32(v[i], _mm_loadu_si128(to)) : v[i]);
+        } else {
+          __m256i *to = (__m256i *)(void *)((int64_t *)gradient + at);
+          const __m256i wide = _mm256_cvtepi32_epi64(v[i]);
+          _mm256_storeu_si256(to, add ? _mm256_add_epi64(wide, _mm256_loadu_si256(to)) : wide);
+        }
+      }
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    for (int column = row < whole_rows ? whole_columns : 0; column < columns; ++column) {
+      store_one(gradient, bits, add, (size_t)column * stride + (size_t)row, acc[(size_t)row * acc_stride + (size_t)column]);
+    }
+  }
+}

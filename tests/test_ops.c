@@ -1,0 +1,723 @@
+/* Every small operation of the CPU backend against a naive loop written from docs/arithmetic.md: odd shapes, padding, windows
+ * that overlap or leave gaps, aliases, exponents far apart, every rounding mode, one and three threads, guard bytes round
+ * every output. (Convolutions: test_conv*.c.) */
+/* clang-format off */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu.h"
+
+enum { GUARD = 64, GUARD_BYTE = 0xa5, SEED_LOW = 12345, STEP = 7 };
+static const uint64_t run_seed = ((uint64_t)0xdeadbeef << 32) | SEED_LOW;
+static const int thread_counts[] = {1, 3};
+static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
+
+static uint64_t random_state;
+
+static uint64_t next_random(void) { /* splitmix64 */
+  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+static int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
+
+/* ---- guarded memory and tensors ---- */
+
+static void *guarded(size_t bytes) {
+  uint8_t *p = malloc(bytes + 2 * GUARD);
+  assert_non_null(p);
+  memset(p, GUARD_BYTE, bytes + 2 * GUARD);
+  return p + GUARD;
+}
+
+static void check_guards(const void *p, size_t bytes) {
+  const uint8_t *b = p;
+  for (size_t i = 0; i < GUARD; ++i) {
+    assert_int_equal(b[bytes + i], GUARD_BYTE);
+    assert_int_equal(*(b - 1 - i), GUARD_BYTE);
+  }
+}
+
+static void guarded_free(void *p, size_t bytes) {
+  check_guards(p, bytes);
+  free((uint8_t *)p - GUARD);
+}
+
+static NitiTensor tensor_new(NitiShape shape) {
+  NitiTensor t = {.data = guarded(niti_shape_count(shape)), .exponent = malloc(sizeof(int32_t)), .shape = shape};
+  assert_non_null(t.exponent);
+  *t.exponent = INT_MIN;
+  return t;
+}
+
+/* Mantissas within the range, many of them equal where it is small. */
+static NitiTensor tensor_random(NitiShape shape, int range, int exponent) {
+  NitiTensor t = tensor_new(shape);
+  for (size_t i = 0; i < niti_shape_count(shape); ++i) t.data[i] = (int8_t)random_in(-range, range);
+  *t.exponent = exponent;
+  return t;
+}
+
+static NitiTensor tensor_copy(const NitiTensor *t) {
+  NitiTensor c = tensor_new(t->shape);
+  memcpy(c.data, t->data, niti_shape_count(t->shape));
+  *c.exponent = *t->exponent;
+  return c;
+}
+
+static void tensor_free(NitiTensor *t) {
+  guarded_free(t->data, niti_shape_count(t->shape));
+  free(t->exponent);
+}
+
+static void assert_same(const NitiTensor *got, const NitiTensor *expected) {
+  const size_t count = niti_shape_count(expected->shape);
+  assert_int_equal(*got->exponent, *expected->exponent);
+  for (size_t i = 0; i < count; ++i) {
+    if (got->data[i] != expected->data[i]) {
+      fail_msg("element %zu of %zu: got %d, expected %d", i, count, got->data[i], expected->data[i]);
+    }
+  }
+}
+
+static NitiBackend *open_backend(int threads) {
+  NitiBackend *backend = NULL;
+  const NitiBackendOptions options = {.name = "cpu", .isa = NULL, .threads = threads};
+  assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
+  backend->ops->begin_step(backend, run_seed, STEP);
+  return backend;
+}
+
+/* ---- the definition of requantise ---- */
+
+static int bits(int64_t v) {
+  int b = 0;
+  while (v > (int64_t)1 << b) ++b;
+  return b;
+}
+
+static void requantise(NitiTensor *out, const int64_t *acc, int32_t exponent, const NitiRequantise *rq) {
+  const size_t count = niti_shape_count(out->shape);
+  int64_t max = 0;
+  for (size_t i = 0; i < count; ++i) max = llabs(acc[i]) > max ? llabs(acc[i]) : max;
+  const int shift = bits(max) > 7 ? bits(max) - 7 : 0;
+  for (size_t i = 0; i < count; ++i) {
+    const bool draws = rq->mode == NITI_STOCHASTIC;
+    const uint32_t word = draws ? niti_random(run_seed, (NitiPurpose)rq->purpose, STEP, rq->layer, i) : 0;
+    out->data[i] = niti_round_int8(acc[i], shift, rq->mode, word);
+  }
+  *out->exponent = exponent + shift;
+}
+
+static int64_t *acc_new(NitiShape shape) {
+  int64_t *acc = calloc(niti_shape_count(shape) + 1, sizeof *acc);
+  assert_non_null(acc);
+  return acc;
+}
+
+static size_t at(NitiShape s, int n, int h, int w, int c) {
+  return (((size_t)n * (size_t)s.h + (size_t)h) * (size_t)s.w + (size_t)w) * (size_t)s.c + (size_t)c;
+}
+
+/* ---- relu, copy, dropout ---- */
+
+static const NitiShape flat_shapes[] = {{1, 1, 1, 1}, {3, 5, 7, 3}, {2, 1, 1, 333}, {5, 33, 31, 17}, {2, 64, 64, 33}};
+enum { FLAT_SHAPES = sizeof flat_shapes / sizeof flat_shapes[0] };
+
+static void test_relu(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < FLAT_SHAPES; ++k) {
+      const NitiShape shape = flat_shapes[k];
+      NitiTensor x = tensor_random(shape, 127, -9), y = tensor_new(shape), expected = tensor_new(shape);
+      for (size_t i = 0; i < niti_shape_count(shape); ++i) expected.data[i] = (int8_t)(x.data[i] < 0 ? 0 : x.data[i]);
+      *expected.exponent = -9;
+      backend->ops->relu_forward(backend, &y, &x);
+      assert_same(&y, &expected);
+      backend->ops->relu_forward(backend, &x, &x);
+      assert_same(&x, &expected);
+
+      NitiTensor dy = tensor_random(shape, 127, 4), dx = tensor_new(shape);
+      for (size_t i = 0; i < niti_shape_count(shape); ++i) expected.data[i] = (int8_t)(y.data[i] > 0 ? dy.data[i] : 0);
+      *expected.exponent = 4;
+      backend->ops->relu_backward(backend, &dx, &dy, &y);
+      assert_same(&dx, &expected);
+      backend->ops->relu_backward(backend, &dy, &dy, &y);
+      assert_same(&dy, &expected);
+      tensor_free(&x), tensor_free(&y), tensor_free(&expected), tensor_free(&dy), tensor_free(&dx);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+static void test_copy(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < FLAT_SHAPES; ++k) {
+      NitiTensor x = tensor_random(flat_shapes[k], 127, 3), y = tensor_new(flat_shapes[k]), expected = tensor_copy(&x);
+      backend->ops->copy(backend, &y, &x);
+      assert_same(&y, &expected);
+      backend->ops->copy(backend, &x, &x);
+      assert_same(&x, &expected);
+      tensor_free(&x), tensor_free(&y), tensor_free(&expected);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+static void test_dropout(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < 2 * FLAT_SHAPES; ++k) {
+      const NitiShape shape = flat_shapes[k / 2];
+      const bool shared = k % 2;
+      const size_t image = niti_shape_image(shape);
+      NitiTensor x = tensor_random(shape, 127, -2), y = tensor_new(shape), expected = tensor_new(shape);
+      for (size_t i = 0; i < niti_shape_count(shape); ++i) {
+        const uint32_t word = niti_random(run_seed, NITI_DRAW_DROPOUT, STEP, 11, shared ? i % image : i);
+        expected.data[i] = (int8_t)(word >= 0x80000000u ? x.data[i] : 0);
+      }
+      *expected.exponent = -1;
+      backend->ops->dropout(backend, &y, &x, 11, shared);
+      assert_same(&y, &expected);
+      backend->ops->dropout(backend, &x, &x, 11, shared);
+      assert_same(&x, &expected);
+      tensor_free(&x), tensor_free(&y), tensor_free(&expected);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- pooling ---- */
+
+typedef struct PoolCase {
+  int n, h, w, c, kh, kw, sh, sw, ph, pw;
+} PoolCase;
+
+static NitiPool make_pool(const PoolCase *p) {
+  const NitiPool pool = {.n = p->n,
+                         .h = p->h,
+                         .w = p->w,
+                         .c = p->c,
+                         .oh = (p->h + 2 * p->ph - p->kh) / p->sh + 1,
+                         .ow = (p->w + 2 * p->pw - p->kw) / p->sw + 1,
+                         .kh = p->kh,
+                         .kw = p->kw,
+                         .stride_h = p->sh,
+                         .stride_w = p->sw,
+                         .pad_h = p->ph,
+                         .pad_w = p->pw};
+  return pool;
+}
+
+static const PoolCase max_cases[] = {
+    {2, 8, 8, 16, 2, 2, 2, 2, 0, 0},   {3, 7, 9, 5, 2, 2, 2, 2, 0, 0},    {1, 2, 2, 1, 2, 2, 2, 2, 0, 0},
+    {2, 9, 11, 67, 2, 2, 2, 2, 0, 0},  {2, 9, 7, 33, 3, 3, 2, 2, 0, 0},   {2, 8, 8, 19, 3, 3, 2, 2, 1, 1},
+    {2, 6, 5, 4, 3, 3, 1, 1, 1, 1},    {1, 9, 9, 3, 2, 2, 3, 3, 0, 0},    {2, 7, 10, 3, 2, 3, 2, 3, 1, 2},
+    {1, 5, 6, 7, 5, 6, 1, 1, 0, 0},    {2, 10, 6, 2, 4, 1, 3, 2, 3, 0},   {1, 16, 15, 3, 15, 15, 1, 1, 14, 14},
+    {1, 4, 3, 5000, 3, 3, 1, 1, 1, 1}, {1, 5, 4, 9000, 2, 2, 2, 2, 0, 0}, {1, 3, 40, 130, 3, 3, 2, 1, 0, 2},
+    {2, 4, 4, 3, 1, 1, 1, 1, 0, 0},    {2, 5, 4, 3, 2, 2, 2, 2, 1, 1},    {1, 6, 6, 2, 3, 3, 2, 3, 0, 0},
+};
+enum { MAX_CASES = sizeof max_cases / sizeof max_cases[0] };
+
+/* The first maximum in row-major order of the cells inside the image. */
+static void naive_maxpool(NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *p) {
+  for (int n = 0; n < p->n; ++n) {
+    for (int oh = 0; oh < p->oh; ++oh) {
+      for (int ow = 0; ow < p->ow; ++ow) {
+        for (int c = 0; c < p->c; ++c) {
+          int best = INT_MIN, position = -1;
+          for (int cell = 0; cell < p->kh * p->kw; ++cell) {
+            const int h = oh * p->stride_h - p->pad_h + cell / p->kw, w = ow * p->stride_w - p->pad_w + cell % p->kw;
+            if (h < 0 || w < 0 || h >= p->h || w >= p->w) continue;
+            const int v = x->data[at(x->shape, n, h, w, c)];
+            if (v > best) best = v, position = cell;
+          }
+          const size_t i = at(y->shape, n, oh, ow, c);
+          y->data[i] = (int8_t)best;
+          winner[i] = (uint8_t)position;
+        }
+      }
+    }
+  }
+  *y->exponent = *x->exponent;
+}
+
+static void naive_maxpool_back(int64_t *acc, NitiShape in, const NitiTensor *dy, const uint8_t *winner, const NitiPool *p) {
+  for (int n = 0; n < p->n; ++n) {
+    for (int oh = 0; oh < p->oh; ++oh) {
+      for (int ow = 0; ow < p->ow; ++ow) {
+        for (int c = 0; c < p->c; ++c) {
+          const size_t i = at(dy->shape, n, oh, ow, c);
+          const int h = oh * p->stride_h - p->pad_h + winner[i] / p->kw, w = ow * p->stride_w - p->pad_w + winner[i] % p->kw;
+          acc[at(in, n, h, w, c)] += dy->data[i];
+        }
+      }
+    }
+  }
+}
+
+static void check_maxpool(NitiBackend *backend, const PoolCase *pool_case, NitiRounding mode, int range) {
+  const NitiPool p = make_pool(pool_case);
+  const NitiShape in = {p.n, p.h, p.w, p.c}, out = {p.n, p.oh, p.ow, p.c};
+  const size_t count = niti_shape_count(out);
+  NitiTensor x = tensor_random(in, range, -3), y = tensor_new(out), expected = tensor_new(out);
+  uint8_t *winner = guarded(count), *expected_winner = guarded(count);
+  naive_maxpool(&expected, expected_winner, &x, &p);
+  backend->ops->maxpool_forward(backend, &y, winner, &x, &p);
+  assert_same(&y, &expected);
+  assert_memory_equal(winner, expected_winner, count);
+  check_guards(winner, count);
+
+  int32_t predicted = random_in(0, 3);
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 5, .predicted = &predicted};
+  NitiTensor dy = tensor_random(out, 127, 6), dx = tensor_new(in), expected_dx = tensor_new(in);
+  int64_t *acc = acc_new(in);
+  naive_maxpool_back(acc, in, &dy, winner, &p);
+  requantise(&expected_dx, acc, 6, &rq);
+  backend->ops->maxpool_backward(backend, &dx, &dy, winner, &p, &rq);
+  assert_same(&dx, &expected_dx);
+  free(acc);
+  guarded_free(winner, count), guarded_free(expected_winner, count);
+  tensor_free(&x), tensor_free(&y), tensor_free(&expected), tensor_free(&dy), tensor_free(&dx), tensor_free(&expected_dx);
+}
+
+static void test_maxpool(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < MAX_CASES; ++k) {
+      for (size_t m = 0; m < 4; ++m) {
+        check_maxpool(backend, &max_cases[k], modes[m], 127);
+        check_maxpool(backend, &max_cases[k], modes[m], 1); /* ties */
+      }
+    }
+    niti_backend_close(backend);
+  }
+}
+
+static const PoolCase avg_cases[] = {
+    {2, 8, 8, 16, 2, 2, 2, 2, 0, 0}, {3, 8, 8, 67, 8, 8, 1, 1, 0, 0},    {3, 7, 7, 20, 7, 7, 1, 1, 0, 0},
+    {2, 9, 7, 5, 3, 3, 2, 2, 0, 0},  {2, 6, 5, 3, 3, 3, 1, 1, 0, 0},     {2, 7, 7, 4, 2, 2, 3, 3, 0, 0},
+    {1, 5, 9, 1, 2, 4, 1, 2, 0, 0},  {1, 3, 2, 5000, 2, 2, 1, 1, 0, 0},  {1, 3, 3, 8200, 3, 3, 1, 1, 0, 0},
+    {2, 4, 4, 3, 1, 1, 1, 1, 0, 0},  {1, 40, 50, 2, 37, 41, 1, 3, 0, 0}, {2, 20, 30, 7, 2, 3, 2, 3, 0, 0},
+};
+enum { AVG_CASES = sizeof avg_cases / sizeof avg_cases[0] };
+
+static void check_avgpool(NitiBackend *backend, const PoolCase *pool_case, NitiRounding mode, int range) {
+  const NitiPool p = make_pool(pool_case);
+  const NitiShape in = {p.n, p.h, p.w, p.c}, out = {p.n, p.oh, p.ow, p.c};
+  const int cells = p.kh * p.kw;
+  int64_t factor = (32768 + cells / 2) / cells;
+  int extra = -15;
+  for (int k = 0; k < 16; ++k) {
+    if (cells == 1 << k) factor = 1, extra = -k;
+  }
+  NitiTensor x = tensor_random(in, range, -3), y = tensor_new(out), expected = tensor_new(out);
+  NitiTensor dy = tensor_random(out, range, 6), dx = tensor_new(in), expected_dx = tensor_new(in);
+  int64_t *sum = acc_new(out), *back = acc_new(in);
+  for (int n = 0; n < p.n; ++n) {
+    for (int oh = 0; oh < p.oh; ++oh) {
+      for (int ow = 0; ow < p.ow; ++ow) {
+        for (int cell = 0; cell < cells; ++cell) {
+          for (int c = 0; c < p.c; ++c) {
+            const size_t i = at(out, n, oh, ow, c);
+            const size_t j = at(in, n, oh * p.stride_h + cell / p.kw, ow * p.stride_w + cell % p.kw, c);
+            sum[i] += factor * x.data[j];
+            back[j] += factor * dy.data[i];
+          }
+        }
+      }
+    }
+  }
+  int32_t predicted = random_in(0, 12);
+  NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_ACT, .layer = 70000, .predicted = &predicted};
+  requantise(&expected, sum, -3 + extra, &rq);
+  backend->ops->avgpool_forward(backend, &y, &x, &p, &rq);
+  assert_same(&y, &expected);
+  rq.purpose = NITI_DRAW_ROUND_DELTA;
+  requantise(&expected_dx, back, 6 + extra, &rq);
+  backend->ops->avgpool_backward(backend, &dx, &dy, &p, &rq);
+  assert_same(&dx, &expected_dx);
+  free(sum), free(back);
+  tensor_free(&x), tensor_free(&y), tensor_free(&expected), tensor_free(&dy), tensor_free(&dx), tensor_free(&expected_dx);
+}
+
+static void test_avgpool(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < AVG_CASES; ++k) {
+      for (size_t m = 0; m < 4; ++m) {
+        check_avgpool(backend, &avg_cases[k], modes[m], 127);
+        check_avgpool(backend, &avg_cases[k], modes[m], 2);
+      }
+    }
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- add ---- */
+
+/* docs/arithmetic.md, "residual add". */
+static void naive_add(NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *rq) {
+  const NitiTensor *large = *a->exponent > *b->exponent ? a : b, *small = large == a ? b : a;
+  const int64_t d = (int64_t)*large->exponent - *small->exponent;
+  int64_t *acc = acc_new(y->shape);
+  for (size_t i = 0; i < niti_shape_count(y->shape); ++i) {
+    if (d <= 15) {
+      acc[i] = (int64_t)large->data[i] * ((int64_t)1 << d) + small->data[i];
+    } else {
+      const int64_t rest = d - 15 > 62 ? 0 : niti_round(small->data[i], (int)(d - 15), NITI_NEAREST, 0);
+      acc[i] = (int64_t)large->data[i] * 32768 + rest;
+    }
+  }
+  requantise(y, acc, d <= 15 ? *small->exponent : *large->exponent - 15, rq);
+  free(acc);
+}
+
+static void check_add(NitiBackend *backend, NitiShape shape, int e_a, int e_b, int range, NitiRounding mode) {
+  int32_t predicted = 3;
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_FORK, .layer = 65536 + 3, .predicted = &predicted};
+  NitiTensor a = tensor_random(shape, range, e_a), b = tensor_random(shape, 127, e_b);
+  NitiTensor y = tensor_new(shape), expected = tensor_new(shape);
+  NitiTensor a2 = tensor_copy(&a), b2 = tensor_copy(&b);
+  naive_add(&expected, &a, &b, &rq);
+  backend->ops->add(backend, &y, &a, &b, &rq);
+  assert_same(&y, &expected);
+  backend->ops->add(backend, &a2, &a2, &b, &rq);
+  assert_same(&a2, &expected);
+  backend->ops->add(backend, &b2, &a, &b2, &rq);
+  assert_same(&b2, &expected);
+  /* Only the exponent shared. */
+  NitiTensor y2 = tensor_new(shape);
+  int32_t *own = y2.exponent;
+  y2.exponent = a.exponent;
+  backend->ops->add(backend, &y2, &a, &b, &rq);
+  assert_same(&y2, &expected);
+  y2.exponent = own;
+  tensor_free(&a), tensor_free(&b), tensor_free(&a2), tensor_free(&b2), tensor_free(&y), tensor_free(&y2), tensor_free(&expected);
+}
+
+static void test_add(void **state) {
+  static const int distances[] = {0, 1, 2, 7, 8, 9, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 31, 40, 100, 100000};
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < sizeof distances / sizeof distances[0]; ++k) {
+      for (size_t m = 0; m < 4; ++m) {
+        const NitiShape shape = flat_shapes[m == 0 ? 3 : 1];
+        check_add(backend, shape, -30, -30 + distances[k], 127, modes[m]);
+        check_add(backend, shape, 5 + distances[k], 5, 127, modes[m]);
+        check_add(backend, shape, 5 + distances[k], 5, 1, modes[m]);
+        check_add(backend, shape, 5 + distances[k], 5, 0, modes[m]);
+      }
+    }
+    check_add(backend, (NitiShape){1, 1, 1, 1}, INT_MIN / 2, INT_MAX / 2, 127, NITI_NEAREST);
+    check_add(backend, (NitiShape){1, 1, 1, 1}, INT_MAX, INT_MIN, 127, NITI_NEAREST);
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- input ---- */
+
+static void check_input(NitiBackend *backend, NitiShape shape, NitiShape source, int reach) {
+  enum { IMAGES = 4 };
+  const size_t image = niti_shape_image(source);
+  uint8_t *images = malloc(IMAGES * image);
+  int8_t *table = malloc(256 * (size_t)shape.c);
+  NitiPick *picks = malloc((size_t)shape.n * sizeof *picks);
+  NitiTensor out = tensor_new(shape);
+  assert_true(images && table && picks);
+  for (size_t i = 0; i < IMAGES * image; ++i) images[i] = (uint8_t)next_random();
+  for (int i = 0; i < 256 * shape.c; ++i) table[i] = (int8_t)random_in(-127, 127);
+  for (int n = 0; n < shape.n; ++n) {
+    picks[n] = (NitiPick){.image = (uint32_t)random_in(0, IMAGES - 1),
+                          .dy = (int16_t)random_in(-reach, reach),
+                          .dx = (int16_t)random_in(-reach, reach),
+                          .flip = (uint32_t)n & 1};
+  }
+  backend->ops->input(backend, &out, images, source, picks, table, -5);
+  assert_int_equal(*out.exponent, -5);
+  for (int n = 0; n < shape.n; ++n) {
+    for (int h = 0; h < shape.h; ++h) {
+      for (int w = 0; w < shape.w; ++w) {
+        for (int c = 0; c < shape.c; ++c) {
+          const int sh = picks[n].dy + h, sw = picks[n].dx + (picks[n].flip ? shape.w - 1 - w : w);
+          const bool inside = sh >= 0 && sw >= 0 && sh < source.h && sw < source.w;
+          const uint8_t v = inside ? images[at(source, (int)picks[n].image, sh, sw, c)] : 0;
+          assert_int_equal(out.data[at(shape, n, h, w, c)], table[c * 256 + v]);
+        }
+      }
+    }
+  }
+  free(images), free(table), free(picks);
+  tensor_free(&out);
+}
+
+static void test_input(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (int c = 1; c <= 4; ++c) {
+      check_input(backend, (NitiShape){9, 8, 8, c}, (NitiShape){1, 8, 8, c}, 0);
+      check_input(backend, (NitiShape){33, 7, 9, c}, (NitiShape){1, 8, 6, c}, 4);
+      check_input(backend, (NitiShape){33, 6, 5, c}, (NitiShape){1, 11, 13, c}, 20);
+      check_input(backend, (NitiShape){2, 100, 90, c}, (NitiShape){1, 110, 95, c}, 5);
+      check_input(backend, (NitiShape){5, 1, 1, c}, (NitiShape){1, 1, 1, c}, 2);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- loss ---- */
+
+static void check_loss(NitiBackend *backend, int N, int classes, int32_t e, int range, NitiRounding mode) {
+  const NitiShape shape = {N, 1, 1, classes};
+  NitiTensor logits = tensor_random(shape, range, e), delta = tensor_new(shape), expected = tensor_new(shape);
+  int32_t *labels = malloc((size_t)N * sizeof *labels), *acc32 = malloc((size_t)classes * sizeof *acc32);
+  int64_t *acc = acc_new(shape);
+  NitiMetrics metrics = {.loss = 1000, .correct = 2, .images = 3}, start = metrics;
+  assert_true(labels && acc32);
+  int64_t loss = 0, correct = 0;
+  for (int n = 0; n < N; ++n) {
+    const int8_t *row = logits.data + (size_t)n * (size_t)classes;
+    int best = 0;
+    for (int j = 1; j < classes; ++j) best = row[j] > row[best] ? j : best;
+    labels[n] = n % 2 ? best : random_in(0, classes - 1);
+    loss += niti_loss_value(row, e, classes, labels[n]);
+    correct += best == labels[n];
+  }
+
+  for (int n = 0; n < N; ++n) {
+    const size_t first = (size_t)n * (size_t)classes;
+    niti_loss_niti(expected.data + first, logits.data + first, e, classes, labels[n], run_seed, STEP, first);
+    niti_loss_softmax(acc32, logits.data + first, e, classes, labels[n]);
+    for (int j = 0; j < classes; ++j) acc[first + (size_t)j] = acc32[j];
+  }
+  *expected.exponent = 0;
+  int32_t predicted = 9;
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 0, .predicted = &predicted};
+  backend->ops->loss(backend, &delta, &metrics, &logits, labels, NITI_LOSS_NITI, &rq);
+  assert_same(&delta, &expected);
+
+  requantise(&expected, acc, -24, &rq);
+  backend->ops->loss(backend, &delta, &metrics, &logits, labels, NITI_LOSS_SOFTMAX, &rq);
+  assert_same(&delta, &expected);
+  backend->ops->loss(backend, NULL, &metrics, &logits, labels, NITI_LOSS_SOFTMAX, NULL);
+  assert_int_equal(metrics.loss - start.loss, 3 * loss);
+  assert_int_equal(metrics.correct - start.correct, 3 * correct);
+  assert_int_equal(metrics.images - start.images, 3 * N);
+  free(labels), free(acc32), free(acc);
+  tensor_free(&logits), tensor_free(&delta), tensor_free(&expected);
+}
+
+static void test_loss(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t m = 0; m < 4; ++m) {
+      for (int e = -12; e <= 3; e += 5) {
+        check_loss(backend, 1, 10, e, 127, modes[m]);
+        check_loss(backend, 37, 10, e, 127, modes[m]);
+        check_loss(backend, 16, 3, e, 1, modes[m]);
+        check_loss(backend, 5, 1000, e, 127, modes[m]);
+      }
+    }
+    check_loss(backend, 4, 1, 0, 127, NITI_NEAREST);
+    check_loss(backend, 2, 65536, -4, 127, NITI_STOCHASTIC);
+    check_loss(backend, 2, 4097, -4, 127, NITI_PSEUDO_STOCHASTIC);
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- update ---- */
+
+static void check_update(NitiBackend *backend, size_t count, int width, int mu, int gradient_bits) {
+  const NitiShape shape = {1, 1, 1, (int32_t)count};
+  NitiTensor w = tensor_random(shape, 127, -8), expected = tensor_copy(&w);
+  int64_t *g = malloc(count * sizeof *g);
+  int32_t *g32 = malloc(count * sizeof *g32);
+  assert_true(g && g32);
+  const int64_t most = ((int64_t)1 << width) - 1;
+  for (size_t i = 0; i < count; ++i) {
+    g[i] = (int64_t)(next_random() % (uint64_t)(2 * most + 1)) - most;
+    if (next_random() % 2) g[i] /= 1 + (int64_t)(next_random() % 64);
+  }
+  g[count - 1] = width % 2 ? most : -most;
+  for (size_t i = 0; i < count; ++i) g32[i] = (int32_t)g[i];
+  niti_update_niti(expected.data, g, count, mu);
+  const NitiGradient gradient = {.data = gradient_bits == 32 ? (void *)g32 : (void *)g, .bits = gradient_bits, .count = count};
+  backend->ops->update_niti(backend, &w, &gradient, mu);
+  assert_same(&w, &expected);
+  free(g), free(g32);
+  tensor_free(&w), tensor_free(&expected);
+}
+
+static void test_update(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (int width = 0; width <= 61; ++width) {
+      for (int mu = 1; mu <= 30; mu += width % 5 ? 4 : 1) {
+        if (width <= 31) check_update(backend, 203, width, mu, 32);
+        check_update(backend, 203, width, mu, 64);
+      }
+    }
+    check_update(backend, 200001, 20, 4, 32);
+    check_update(backend, 200001, 40, 4, 64);
+    check_update(backend, 1, 31, 1, 32);
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- stats ---- */
+
+static void test_stats(void **state) {
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < FLAT_SHAPES; ++k) {
+      NitiTensor x = tensor_random(flat_shapes[k], 127, -77);
+      int64_t histogram[255] = {0};
+      NitiTensorStats stats;
+      memset(&stats, GUARD_BYTE, sizeof stats);
+      for (size_t i = 0; i < niti_shape_count(x.shape); ++i) ++histogram[x.data[i] + 127];
+      backend->ops->stats(backend, &stats, &x);
+      assert_memory_equal(stats.histogram, histogram, sizeof histogram);
+      assert_int_equal(stats.count, niti_shape_count(x.shape));
+      assert_int_equal(stats.saturated, histogram[0] + histogram[254]);
+      assert_int_equal(stats.exponent, -77);
+      tensor_free(&x);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+/* ---- the backend itself ---- */
+
+static void expect_open_error(const char *name, const char *isa, int threads, NitiStatus status, const char *says) {
+  NitiBackend *backend = (NitiBackend *)&random_state;
+  const NitiBackendOptions options = {.name = name, .isa = isa, .threads = threads};
+  assert_int_equal(niti_backend_open(&backend, &options), status);
+  assert_null(backend);
+  if (!strstr(niti_error(), says)) fail_msg("\"%s\" does not say \"%s\"", niti_error(), says);
+  assert_null(strchr(niti_error(), '\n'));
+}
+
+static void test_open_errors(void **state) {
+  (void)state;
+  expect_open_error("tpu", NULL, 1, NITI_ERROR_UNSUPPORTED, "tpu");
+  expect_open_error("tpu", NULL, 1, NITI_ERROR_UNSUPPORTED, "expected cpu");
+  expect_open_error("", NULL, 1, NITI_ERROR_UNSUPPORTED, "backend");
+  expect_open_error("cp", NULL, 1, NITI_ERROR_UNSUPPORTED, "\"cp\"");
+  expect_open_error("cpux", NULL, 1, NITI_ERROR_UNSUPPORTED, "cpux");
+  expect_open_error("cpu:1", NULL, 1, NITI_ERROR_UNSUPPORTED, "cpu:1");
+  expect_open_error("cpu", "sse9", 1, NITI_ERROR_ARGUMENT, "sse9");
+  expect_open_error("cpu", NULL, -1, NITI_ERROR_ARGUMENT, "threads");
+  expect_open_error("auto", NULL, -1, NITI_ERROR_ARGUMENT, "threads");
+}
+
+static void test_open_names(void **state) {
+  static const char *const names[] = {NULL, "auto", "cpu"};
+  (void)state;
+  for (size_t i = 0; i < 3; ++i) {
+    NitiBackend *backend = NULL;
+    const NitiBackendOptions options = {.name = names[i], .threads = 1};
+    assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
+    assert_string_equal(backend->ops->name, "cpu");
+    niti_backend_close(backend);
+  }
+  niti_backend_close(NULL);
+}
+
+/* Every instruction set opens where the CPU has it, and says what is missing where not. */
+static void test_isa(void **state) {
+  static const NitiIsa isas[] = {NITI_ISA_REF, NITI_ISA_AVX2, NITI_ISA_AVX512VNNI};
+  (void)state;
+  for (size_t i = 0; i < 3; ++i) {
+    const char *name = niti_isa_name(isas[i]);
+    NitiIsa parsed;
+    if (isas[i] <= niti_cpu_best_isa()) {
+      assert_int_equal(niti_isa_parse(&parsed, name), NITI_OK);
+      assert_int_equal(parsed, isas[i]);
+    } else {
+      expect_open_error("cpu", name, 1, NITI_ERROR_UNSUPPORTED, name);
+    }
+  }
+  NitiIsa best;
+  assert_int_equal(niti_isa_parse(&best, NULL), NITI_OK);
+  assert_int_equal(best, niti_cpu_best_isa());
+  assert_int_equal(niti_isa_parse(&best, "auto"), NITI_OK);
+  assert_int_equal(best, niti_cpu_best_isa());
+  char text[256], small[5];
+  niti_cpu_features(text, sizeof text);
+  if (best >= NITI_ISA_AVX2) assert_non_null(strstr(text, "avx2"));
+  if (best < NITI_ISA_AVX2) assert_null(strstr(text, "avx2"));
+  niti_cpu_features(small, sizeof small);
+  assert_true(strlen(small) < sizeof small);
+}
+
+static void test_memory(void **state) {
+  static const size_t sizes[] = {0, 1, 63, 64, 4097, (2u << 20) - 1, (2u << 20) + 5, 9u << 20};
+  NitiBackend *backend = open_backend(1);
+  const NitiBackendOps *ops = backend->ops;
+  (void)state;
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; ++i) {
+    void *p = NULL;
+    assert_int_equal(ops->alloc(backend, &p, sizes[i]), NITI_OK);
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % 64, 0);
+    for (size_t j = 0; j < sizes[i]; ++j) assert_true(((uint8_t *)p)[j] == 0);
+    if (sizes[i] >= 8) {
+      char back[8];
+      ops->upload(backend, p, "integer", 8);
+      ops->download(backend, back, p, 8);
+      assert_string_equal(back, "integer");
+      ops->clear(backend, p, 7);
+      assert_int_equal(((uint8_t *)p)[0] | ((uint8_t *)p)[6], 0);
+    }
+    ops->release(backend, p);
+  }
+  void *p = backend;
+  assert_int_equal(ops->alloc(backend, &p, SIZE_MAX), NITI_ERROR_MEMORY);
+  assert_null(p);
+  assert_non_null(strstr(niti_error(), "18446744073709551615"));
+  assert_int_equal(ops->synchronise(backend), NITI_OK);
+  ops->release(backend, NULL);
+
+  const NitiCpu *cpu = niti_cpu(backend);
+  assert_int_equal(ops->reserve(backend, 1000), NITI_OK);
+  assert_int_equal(ops->reserve(backend, 5000), NITI_OK);
+  const uint8_t *workspace = cpu->workspace;
+  assert_int_equal((uintptr_t)workspace % 64, 0);
+  assert_int_equal(ops->reserve(backend, 10), NITI_OK);
+  assert_ptr_equal(cpu->workspace, workspace);
+  assert_int_equal(cpu->workspace_bytes, 5000);
+  assert_int_equal(ops->reserve(backend, SIZE_MAX), NITI_ERROR_MEMORY);
+  assert_ptr_equal(cpu->workspace, workspace);
+  niti_backend_close(backend);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names), cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_memory),      cmocka_unit_test(test_relu),       cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_dropout),     cmocka_unit_test(test_maxpool),    cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_add),         cmocka_unit_test(test_input),      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),      cmocka_unit_test(test_stats),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
