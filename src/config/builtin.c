@@ -1,0 +1,28 @@
+#include "config/builtin.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *text_of(const char *const *names, const char *const *texts, const char *name) {
+  for (size_t i = 0; names[i]; ++i) {
+    if (strcmp(names[i], name) == 0) return texts[i];
+  }
+  return NULL;
+}
+
+const char *niti_builtin_model_text(const char *name) {
+  return text_of(niti_builtin_model_names, niti_builtin_model_texts, name);
+}
+
+const char *niti_builtin_recipe_text(const char *name) {
+  return text_of(niti_builtin_recipe_names, niti_builtin_recipe_texts, name);
+}
+
+const char *niti_builtin_list(char *buffer, size_t size, const char *const *names) {
+  size_t used = 0;
+  buffer[0] = 0;
+  for (size_t i = 0; names[i] && used < size; ++i) {
+    used += (size_t)snprintf(buffer + used, size - used, "%s%s", i ? ", " : "", names[i]);
+  }
+  return buffer;
+}

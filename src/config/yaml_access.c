@@ -1,0 +1,223 @@
+/* Typed access to nodes; its errors say where the node is, what was expected and what is there. */
+#include "config/yaml.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_MAX = 768, MILLIONTHS_DIGITS = 6 };
+
+static const char *place_of(char *buffer, size_t size, const NitiYaml *node) {
+  if (node->line > 0) {
+    (void)snprintf(buffer, size, "%s:%d:%d", node->origin, node->line, node->column);
+  } else {
+    (void)snprintf(buffer, size, "%s", node->origin);
+  }
+  return buffer;
+}
+
+NitiStatus niti_yaml_fail(const NitiYaml *node, const char *format, ...) {
+  char message[MESSAGE_MAX], place[MESSAGE_MAX / 2];
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  return niti_fail(node->line > 0 ? NITI_ERROR_FORMAT : NITI_ERROR_ARGUMENT, "%s: %s", place_of(place, sizeof place, node),
+                   message);
+}
+
+NitiStatus niti_yaml_fail_within(NitiStatus status, const NitiYaml *node, const char *format, ...) {
+  char message[MESSAGE_MAX / 2], place[MESSAGE_MAX / 2];
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  return niti_fail_within(status, "%s: %s", place_of(place, sizeof place, node), message);
+}
+
+const char *niti_yaml_found(char buffer[NITI_YAML_FOUND_MAX], const NitiYaml *node) {
+  enum { SHOWN = NITI_YAML_FOUND_MAX - 8 };
+  if (node->kind != NITI_YAML_SCALAR || niti_yaml_is_null(node)) {
+    const char *kind = node->kind == NITI_YAML_SEQUENCE ? "a list" : node->kind == NITI_YAML_MAPPING ? "a mapping" : "nothing";
+    (void)snprintf(buffer, NITI_YAML_FOUND_MAX, "%s", kind);
+    return buffer;
+  }
+  const char mark = node->quoted ? '"' : '\'';
+  size_t length = strlen(node->text), out = 0;
+  const bool cut = length > SHOWN;
+  if (cut) {
+    length = SHOWN;
+    while (length > 0 && ((unsigned char)node->text[length] & 0xC0) == 0x80) --length; /* not inside a UTF-8 character */
+  }
+  buffer[out++] = mark;
+  for (size_t i = 0; i < length; ++i) {
+    const unsigned char c = (unsigned char)node->text[i];
+    buffer[out++] = c < 0x20 || c == 0x7F ? '?' : (char)c;
+  }
+  (void)snprintf(buffer + out, NITI_YAML_FOUND_MAX - out, "%s%c", cut ? "..." : "", mark);
+  return buffer;
+}
+
+NitiYaml *niti_yaml_get(const NitiYaml *mapping, const char *key) {
+  for (size_t i = 0; i < mapping->count; ++i) {
+    if (strcmp(mapping->keys[i]->text, key) == 0) return mapping->items[i];
+  }
+  return NULL;
+}
+
+bool niti_yaml_is_null(const NitiYaml *node) {
+  return node->kind == NITI_YAML_SCALAR && !node->quoted &&
+         (node->text[0] == 0 || strcmp(node->text, "~") == 0 || strcmp(node->text, "null") == 0);
+}
+
+bool niti_yaml_is_word(const NitiYaml *node, const char *word) {
+  return node->kind == NITI_YAML_SCALAR && !node->quoted && strcmp(node->text, word) == 0;
+}
+
+static NitiStatus unexpected(const NitiYaml *node, const char *what, const char *expected) {
+  char found[NITI_YAML_FOUND_MAX];
+  return niti_yaml_fail(node, "%s: expected %s, found %s", what, expected, niti_yaml_found(found, node));
+}
+
+NitiStatus niti_yaml_want_mapping(const NitiYaml *node, const char *what) {
+  return node->kind == NITI_YAML_MAPPING ? NITI_OK : unexpected(node, what, "a mapping");
+}
+
+NitiStatus niti_yaml_want_sequence(const NitiYaml *node, const char *what) {
+  return node->kind == NITI_YAML_SEQUENCE ? NITI_OK : unexpected(node, what, "a list");
+}
+
+/* "a, b, c" */
+static const char *listed(char *buffer, size_t size, const char *const *words, const char *separator) {
+  size_t used = 0;
+  buffer[0] = 0;
+  for (size_t i = 0; words[i] && used < size; ++i) {
+    used += (size_t)snprintf(buffer + used, size - used, "%s%s", i ? separator : "", words[i]);
+  }
+  return buffer;
+}
+
+NitiStatus niti_yaml_want_keys(const NitiYaml *mapping, const char *what, const char *const *keys) {
+  char found[NITI_YAML_FOUND_MAX], all[MESSAGE_MAX / 2];
+  NITI_TRY(niti_yaml_want_mapping(mapping, what));
+  for (size_t i = 0; i < mapping->count; ++i) {
+    size_t k = 0;
+    while (keys[k] && strcmp(keys[k], mapping->keys[i]->text) != 0) ++k;
+    if (keys[k]) continue;
+    return niti_yaml_fail(mapping->keys[i], "%s: unknown key %s (expected: %s)", what, niti_yaml_found(found, mapping->keys[i]),
+                          listed(all, sizeof all, keys, ", "));
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_yaml_want(NitiYaml **out, const NitiYaml *mapping, const char *what, const char *key) {
+  NITI_TRY(niti_yaml_want_mapping(mapping, what));
+  *out = niti_yaml_get(mapping, key);
+  return *out ? NITI_OK : niti_yaml_fail(mapping, "%s: missing key '%s'", what, key);
+}
+
+/* Reads digits without superfluous zeros into *out; the first character after them, or NULL: none, or too many. */
+static const char *digits(uint64_t *out, const char *text) {
+  const char *p = text;
+  *out = 0;
+  for (; *p >= '0' && *p <= '9'; ++p) {
+    const uint64_t digit = (uint64_t)(*p - '0');
+    if (*out > (UINT64_MAX - digit) / 10) return NULL;
+    *out = *out * 10 + digit;
+  }
+  return p == text || (text[0] == '0' && p > text + 1) ? NULL : p;
+}
+
+NitiStatus niti_yaml_int(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+  char expected[64];
+  (void)snprintf(expected, sizeof expected, "an integer from %d to %d", min, max);
+  if (node->kind != NITI_YAML_SCALAR || node->quoted) return unexpected(node, what, expected);
+  const bool negative = node->text[0] == '-';
+  uint64_t magnitude;
+  const char *end = digits(&magnitude, node->text + (negative ? 1 : 0));
+  if (!end || *end || magnitude > (uint64_t)INT32_MAX) return unexpected(node, what, expected);
+  const int64_t value = negative ? -(int64_t)magnitude : (int64_t)magnitude;
+  if (value < min || value > max) return unexpected(node, what, expected);
+  *out = (int32_t)value;
+  return NITI_OK;
+}
+
+NitiStatus niti_yaml_uint64(uint64_t *out, const NitiYaml *node, const char *what, uint64_t max) {
+  char expected[64];
+  uint64_t value = 0;
+  const char *end = node->kind == NITI_YAML_SCALAR && !node->quoted ? digits(&value, node->text) : NULL;
+  (void)snprintf(expected, sizeof expected, "an integer from 0 to %llu", (unsigned long long)max);
+  if (!end || *end || value > max) return unexpected(node, what, expected);
+  *out = value;
+  return NITI_OK;
+}
+
+NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what) {
+  *out = niti_yaml_is_word(node, "true");
+  return *out || niti_yaml_is_word(node, "false") ? NITI_OK : unexpected(node, what, "true or false");
+}
+
+/* A number in millionths with its decimals as written, for messages. */
+static void format_millionths(char *buffer, size_t size, int32_t value) {
+  const int64_t magnitude = value < 0 ? -(int64_t)value : value;
+  (void)snprintf(buffer, size, "%s%lld.%06lld", value < 0 ? "-" : "", (long long)(magnitude / 1000000),
+                 (long long)(magnitude % 1000000));
+  for (size_t n = strlen(buffer); buffer[n - 1] == '0' || buffer[n - 1] == '.'; --n) {
+    const bool point = buffer[n - 1] == '.';
+    buffer[n - 1] = 0;
+    if (point) break;
+  }
+}
+
+/* value = text * 10^6 exactly, or false. */
+static bool parse_millionths(int64_t *value, const char *text) {
+  const bool negative = text[0] == '-';
+  uint64_t whole;
+  const char *p = digits(&whole, text + (negative ? 1 : 0));
+  if (!p || whole > INT32_MAX) return false;
+  int64_t total = (int64_t)whole;
+  int count = 0;
+  if (*p == '.') {
+    for (++p; *p >= '0' && *p <= '9' && count < MILLIONTHS_DIGITS; ++p, ++count) total = total * 10 + (*p - '0');
+    if (count == 0) return false;
+  }
+  if (*p) return false;
+  for (; count < MILLIONTHS_DIGITS; ++count) total *= 10;
+  *value = negative ? -total : total;
+  return true;
+}
+
+NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+  char low[32], high[32], expected[128];
+  int64_t value;
+  if (node->kind == NITI_YAML_SCALAR && !node->quoted && parse_millionths(&value, node->text) && value >= min && value <= max) {
+    *out = (int32_t)value;
+    return NITI_OK;
+  }
+  format_millionths(low, sizeof low, min);
+  format_millionths(high, sizeof high, max);
+  (void)snprintf(expected, sizeof expected, "a decimal number from %s to %s with at most 6 decimals", low, high);
+  return unexpected(node, what, expected);
+}
+
+NitiStatus niti_yaml_choice(int32_t *out, const NitiYaml *node, const char *what, const char *const *choices) {
+  char all[MESSAGE_MAX / 4], expected[MESSAGE_MAX / 4 + 16];
+  for (int32_t i = 0; choices[i]; ++i) {
+    if (!niti_yaml_is_word(node, choices[i])) continue;
+    *out = i;
+    return NITI_OK;
+  }
+  (void)snprintf(expected, sizeof expected, "%s%s", choices[1] ? "one of: " : "", listed(all, sizeof all, choices, ", "));
+  return unexpected(node, what, expected);
+}
+
+NitiStatus niti_yaml_name(char *out, size_t size, const NitiYaml *node, const char *what) {
+  static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+  char expected[96];
+  (void)snprintf(expected, sizeof expected, "a name of 1 to %zu characters from A-Z a-z 0-9 _ . -", size - 1);
+  if (node->kind != NITI_YAML_SCALAR || niti_yaml_is_null(node)) return unexpected(node, what, expected);
+  const size_t length = strlen(node->text);
+  if (length == 0 || length >= size || strspn(node->text, allowed) != length) return unexpected(node, what, expected);
+  memcpy(out, node->text, length + 1);
+  return NITI_OK;
+}

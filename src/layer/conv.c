@@ -1,0 +1,34 @@
+/* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C], y [N][OH][OW][K]. */
+#include "layer/product.h"
+#include "layer/shape.h"
+
+static const NitiLayerField fields[] = {
+    {"out", NITI_FIELD_COUNT, offsetof(NitiLayerSpec, out), true, 0, 1, 65536, NULL},
+    {"kernel", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, kernel), true, 0, 1, 1024, NULL},
+    {"stride", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, stride), false, 1, 1, 1024, NULL},
+    {"padding", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, padding), false, 0, 0, 1024, NULL},
+    {NULL, 0, 0, false, 0, 0, 0, NULL},
+};
+
+static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
+  out->n = in->n;
+  out->c = spec->out;
+  return niti_window_shape(spec, *in, out);
+}
+
+static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) {
+  *out = (NitiShape){spec->out, spec->kernel[0], spec->kernel[1], in.c};
+}
+
+static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
+  *forward = (int64_t)node->spec.kernel[0] * node->spec.kernel[1] * node->in[0].c;
+  *backward = niti_window_cover(&node->spec) * node->out.c;
+  *gradient = (int64_t)node->out.n * node->out.h * node->out.w;
+}
+
+const NitiLayerType niti_layer_conv = {
+    .name = "conv", .fields = fields, .inputs = 1, .needs_input = true, .fuses_relu = true, .weight_dims = 4,
+    .shape = shape, .weight_shape = weight_shape, .terms = terms, .multiply_adds = niti_product_multiply_adds,
+    .workspace = niti_product_workspace, .kernel = niti_product_kernel, .forward = niti_product_forward,
+    .backward = niti_product_backward,
+};

@@ -1,0 +1,22 @@
+#include "layer/shape.h"
+
+NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding) {
+  const int64_t padded = (int64_t)size + 2 * (int64_t)padding;
+  if (kernel > padded) {
+    return niti_fail(NITI_ERROR_MODEL, "a kernel %s of %d does not fit into an input %s of %d with padding %d (expected at most %lld)",
+                     side, kernel, side, size, padding, (long long)padded);
+  }
+  *out = (int32_t)((padded - kernel) / stride + 1);
+  return NITI_OK;
+}
+
+NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) {
+  NITI_TRY(niti_window_count(&out->h, "height", in.h, spec->kernel[0], spec->stride[0], spec->padding[0]));
+  return niti_window_count(&out->w, "width", in.w, spec->kernel[1], spec->stride[1], spec->padding[1]);
+}
+
+static int64_t cover(int32_t kernel, int32_t stride) { return (kernel + stride - 1) / stride; }
+
+int64_t niti_window_cover(const NitiLayerSpec *spec) {
+  return cover(spec->kernel[0], spec->stride[0]) * cover(spec->kernel[1], spec->stride[1]);
+}

@@ -1,0 +1,14 @@
+/* Arithmetic of windows that slide over an image, shared by convolution and pooling. */
+#ifndef NITI_LAYER_SHAPE_H
+#define NITI_LAYER_SHAPE_H
+
+#include "layer/layer.h"
+
+/* The outputs along one side; fails where the window does not fit into the padded side ("height" or "width"). */
+NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding);
+/* The same for both sides of a layer's kernel; sets out->h and out->w. */
+NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out);
+/* The most windows that cover one input cell. */
+int64_t niti_window_cover(const NitiLayerSpec *spec);
+
+#endif
