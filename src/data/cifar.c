@@ -1,0 +1,169 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/format.h"
+
+/* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
+ */
+
+enum { SIDE = 32, PLANE = SIDE * SIDE, PIXELS = 3 * PLANE };
+
+typedef struct Layout {
+  int label_bytes, label_max[2]; /* the last label byte is the class */
+  const char *names_file;
+  const char *files[2][6]; /* by split; ends with NULL */
+} Layout;
+
+static const Layout cifar10 = {
+    .label_bytes = 1,
+    .label_max = {9},
+    .names_file = "batches.meta.txt",
+    .files = {{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin", NULL},
+              {"test_batch.bin", NULL}},
+};
+static const Layout cifar100 = {
+    .label_bytes = 2,
+    .label_max = {19, 99},
+    .names_file = "fine_label_names.txt",
+    .files = {{"train.bin", NULL}, {"test.bin", NULL}},
+};
+
+static bool probe_layout(const char *path, const Layout *layout) {
+  for (int split = 0; split < 2; ++split) {
+    for (const char *const *name = layout->files[split]; *name; ++name) {
+      if (niti_path_has_file(path, *name)) return true;
+    }
+  }
+  return false;
+}
+
+/* Finds the number of records of a split's files and lists them. */
+static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, const char *const *names) {
+  const long long record = layout->label_bytes + PIXELS;
+  for (; *names; ++names) {
+    struct stat facts;
+    char *path = niti_path_join(split->dir, *names);
+    if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", split->dir);
+    NitiStatus status = niti_split_add_file(split, *names);
+    if (status != NITI_OK) {
+      free(path);
+      return status;
+    }
+    if (stat(path, &facts) != 0)
+      status = niti_fail(NITI_ERROR_FILE, "%s: %s", path, errno == ENOENT ? "not found" : strerror(errno));
+    else if (!S_ISREG(facts.st_mode))
+      status = niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);
+    else if (facts.st_size == 0 || facts.st_size % record != 0)
+      status = niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file ends here, expected a multiple of %lld bytes, at least one",
+                         path, (long long)facts.st_size, record);
+    else if (facts.st_size / record > INT32_MAX - split->count)
+      status = niti_fail(NITI_ERROR_FORMAT, "%s: too many images", path);
+    else
+      split->count += facts.st_size / record;
+    free(path);
+    NITI_TRY(status);
+  }
+  return NITI_OK;
+}
+
+/* Reads one open file's records from image *index on: planes become interleaved pixels. */
+static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file, const char *path, const Layout *layout) {
+  uint8_t record[2 + PIXELS];
+  const size_t label_bytes = (size_t)layout->label_bytes, size = label_bytes + PIXELS;
+  size_t got = 0;
+  long long offset = 0;
+  while ((got = fread(record, 1, size, file)) == size) {
+    if (*index == split->count)
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file grew while it was read", path, offset);
+    for (size_t i = 0; i < label_bytes; ++i) {
+      if (record[i] > layout->label_max[i])
+        return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: label %u, expected 0 to %d", path, offset + (long long)i, record[i],
+                         layout->label_max[i]);
+    }
+    const uint8_t *plane = record + label_bytes;
+    uint8_t *out = split->images + (size_t)*index * PIXELS;
+    split->labels[*index] = record[label_bytes - 1];
+    for (int i = 0; i < PLANE; ++i) {
+      *out++ = plane[i];
+      *out++ = plane[PLANE + i];
+      *out++ = plane[2 * PLANE + i];
+    }
+    offset += (long long)size;
+    ++*index;
+  }
+  if (ferror(file)) return niti_fail(NITI_ERROR_FILE, "%s: byte %lld: cannot be read: %s", path, offset, strerror(errno));
+  if (got != 0)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file ends here, expected a whole record", path,
+                     offset + (long long)got);
+  return NITI_OK;
+}
+
+static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, const Layout *layout) {
+  NitiDataSplit *split = &dataset->split[which];
+  int64_t index = 0;
+  split->dir = strdup(path);
+  if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+  NITI_TRY(count_records(split, layout, layout->files[which]));
+  split->images = malloc((size_t)split->count * PIXELS);
+  split->labels = malloc((size_t)split->count * sizeof *split->labels);
+  if (!split->images || !split->labels)
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->count);
+  for (size_t i = 0; i < split->file_count; ++i) {
+    char *name = niti_path_join(path, split->files[i]);
+    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+    FILE *file = fopen(name, "rbe");
+    NitiStatus status = NITI_OK;
+    if (file) {
+      status = read_records(split, &index, file, name, layout);
+      fclose(file);
+    } else {
+      status = niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", name, strerror(errno));
+    }
+    free(name);
+    NITI_TRY(status);
+  }
+  if (index != split->count) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
+  return NITI_OK;
+}
+
+static NitiStatus open_layout(NitiDataset *dataset, const char *path, const Layout *layout) {
+  dataset->shape = (NitiShape){.n = 1, .h = SIDE, .w = SIDE, .c = 3};
+  dataset->classes = layout->label_max[layout->label_bytes - 1] + 1;
+  NITI_TRY(read_split(dataset, NITI_TRAIN, path, layout));
+  NITI_TRY(read_split(dataset, NITI_TEST, path, layout));
+  return niti_names_read(&dataset->names, path, layout->names_file, dataset->classes);
+}
+
+static bool probe_cifar10(const char *path) { return probe_layout(path, &cifar10); }
+static bool probe_cifar100(const char *path) { return probe_layout(path, &cifar100); }
+
+static NitiStatus open_cifar10(NitiDataset *dataset, const char *path, const NitiShape *size) {
+  (void)size;
+  return open_layout(dataset, path, &cifar10);
+}
+
+static NitiStatus open_cifar100(NitiDataset *dataset, const char *path, const NitiShape *size) {
+  (void)size;
+  return open_layout(dataset, path, &cifar100);
+}
+
+const NitiDataFormat niti_data_cifar10 = {
+    .kind = NITI_DATA_CIFAR10,
+    .name = "cifar10",
+    .looked_for = "data_batch_1.bin to data_batch_5.bin, test_batch.bin",
+    .subfolders = {"cifar-10-batches-bin", NULL},
+    .probe = probe_cifar10,
+    .open = open_cifar10,
+};
+
+const NitiDataFormat niti_data_cifar100 = {
+    .kind = NITI_DATA_CIFAR100,
+    .name = "cifar100",
+    .looked_for = "train.bin, test.bin",
+    .subfolders = {"cifar-100-binary", NULL},
+    .probe = probe_cifar100,
+    .open = open_cifar100,
+};

@@ -1,0 +1,231 @@
+#include <errno.h>
+#include <limits.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include "data/format.h"
+
+/* The IDX format of MNIST and its kin: big-endian magic number 0x000008 and the number of dimensions, the dimensions as uint32,
+ * then uint8 values. */
+
+enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAMES = 4, DEFLATE_RATIO_MAX = 1040 };
+
+static const char *const prefixes[2] = {"train", "t10k"};
+static const char *const kinds[2][2] = {{"images-idx3-ubyte", "images.idx3-ubyte"}, {"labels-idx1-ubyte", "labels.idx1-ubyte"}};
+
+/* The spelling `which` (0 .. NAMES - 1) of a split's images (part 0) or labels (part 1). */
+static void spell_name(char name[64], int split, int part, int which) {
+  (void)snprintf(name, 64, "%s-%s%s", prefixes[split], kinds[part][which >> 1], which & 1 ? ".gz" : "");
+}
+
+/* The first spelling that is there; false: none, and name is the usual one. */
+static bool find_name(char name[64], const char *dir, int split, int part) {
+  for (int which = 0; which < NAMES; ++which) {
+    spell_name(name, split, part, which);
+    if (niti_path_has_file(dir, name)) return true;
+  }
+  spell_name(name, split, part, 0);
+  return false;
+}
+
+static bool probe(const char *path) {
+  char name[64];
+  for (int i = 0; i < 4; ++i) {
+    if (find_name(name, path, i >> 1, i & 1)) return true;
+  }
+  return false;
+}
+
+typedef struct Reader {
+  gzFile file; /* reads plain files too */
+  const char *path;
+  uint64_t position, size; /* of the unpacked bytes; of the file as it is */
+} Reader;
+
+/* Reads count bytes; a file that ends before or is damaged fails. */
+static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
+  uint8_t *to = out;
+  while (count > 0) {
+    const unsigned chunk = count > 1u << 30 ? 1u << 30 : (unsigned)count;
+    const int got = gzread(reader->file, to, chunk);
+    if (got <= 0) {
+      int code = Z_OK;
+      const char *text = gzerror(reader->file, &code);
+      const unsigned long long at = reader->position;
+      if (code == Z_ERRNO)
+        return niti_fail(NITI_ERROR_FILE, "%s: byte %llu: cannot be read: %s", reader->path, at, strerror(errno));
+      if (got < 0 && code != Z_BUF_ERROR)
+        return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s", reader->path, at, text);
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path, at,
+                       (unsigned long long)count);
+    }
+    to += got;
+    count -= (uint64_t)got;
+    reader->position += (uint64_t)got;
+  }
+  return NITI_OK;
+}
+
+/* Nothing may follow; a gzip file's checksum is compared here. */
+static NitiStatus read_end(Reader *reader) {
+  uint8_t byte = 0;
+  const int got = gzread(reader->file, &byte, 1);
+  int code = Z_OK;
+  const char *text = gzerror(reader->file, &code);
+  const unsigned long long at = reader->position;
+  if (got > 0) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: expected the end of the file", reader->path, at);
+  if (got < 0 || code == Z_BUF_ERROR)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s", reader->path, at,
+                     code == Z_BUF_ERROR ? "the file ends too early" : text);
+  return NITI_OK;
+}
+
+static uint32_t big_endian(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+/* Reads a whole file with this magic number into *out, to be freed by the caller: dims[magic & 255] and their product of bytes.
+ */
+static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint32_t magic) {
+  uint8_t header[16];
+  const uint32_t ndim = magic & 255;
+  uint64_t bytes = 1;
+  NITI_TRY(read_bytes(reader, header, 4));
+  if (big_endian(header) != magic)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: magic number 0x%08x, expected 0x%08x", reader->path, big_endian(header),
+                     magic);
+  NITI_TRY(read_bytes(reader, header + 4, 4 * (uint64_t)ndim));
+  for (uint32_t i = 0; i < ndim; ++i) {
+    const uint32_t max = i == 0 ? INT32_MAX : NITI_IMAGE_SIDE_MAX;
+    dims[i] = big_endian(header + 4 + 4 * i);
+    if (dims[i] < 1 || dims[i] > max)
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %u: %u %s, expected 1 to %u", reader->path, 4 + 4 * i, dims[i],
+                       i == 0 ? "items" : "pixels a side", max);
+    bytes *= dims[i];
+  }
+  /* No header may make us ask for more memory than the file can fill. */
+  const bool plain = gzdirect(reader->file) != 0;
+  const uint64_t most = plain ? reader->size : reader->size * DEFLATE_RATIO_MAX;
+  if (reader->position + bytes > most)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: byte %llu: the header promises %llu more bytes, but the file of %llu %sbytes ends before", reader->path,
+                     (unsigned long long)reader->position, (unsigned long long)bytes, (unsigned long long)reader->size,
+                     plain ? "" : "packed ");
+  *out = malloc(bytes);
+  if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llu bytes", reader->path, (unsigned long long)bytes);
+  NITI_TRY(read_bytes(reader, *out, bytes));
+  return read_end(reader);
+}
+
+static NitiStatus read_file(uint8_t **out, uint32_t *dims, const char *path, uint32_t magic) {
+  struct stat facts;
+  Reader reader = {.path = path};
+  *out = NULL;
+  if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  reader.size = (uint64_t)facts.st_size;
+  errno = 0;
+  reader.file = gzopen(path, "rbe");
+  if (!reader.file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno ? errno : ENOMEM));
+  (void)gzbuffer(reader.file, 1 << 17);
+  const NitiStatus status = read_array(&reader, out, dims, magic);
+  (void)gzclose_r(reader.file); /* read_end has seen the end already */
+  if (status != NITI_OK) {
+    free(*out);
+    *out = NULL;
+  }
+  return status;
+}
+
+/* Reads one of a split's two files, adding it to the split's list. The caller frees *out. */
+static NitiStatus read_part(uint8_t **out, uint32_t *dims, NitiDataSplit *split, int which, int part) {
+  char name[64];
+  *out = NULL;
+  if (!find_name(name, split->dir, which, part))
+    return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
+  NITI_TRY(niti_split_add_file(split, name));
+  char *path = niti_path_join(split->dir, name);
+  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", split->dir);
+  const NitiStatus status = read_file(out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC);
+  free(path);
+  return status;
+}
+
+/* Stores labels as int32. The training split's decide the number of classes, which the test split's must keep to. */
+static NitiStatus take_labels(NitiDataset *dataset, int which, const uint8_t *labels) {
+  NitiDataSplit *split = &dataset->split[which];
+  split->labels = malloc((size_t)split->count * sizeof *split->labels);
+  if (!split->labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for labels", split->dir);
+  for (int64_t i = 0; i < split->count; ++i) {
+    split->labels[i] = labels[i];
+    if (which == NITI_TRAIN && labels[i] >= dataset->classes) dataset->classes = labels[i] + 1;
+    if (labels[i] >= dataset->classes)
+      return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte %lld: label %u, expected 0 to %d as in the training set", split->dir,
+                       split->files[1], (long long)i + 8, labels[i], dataset->classes - 1);
+  }
+  return NITI_OK;
+}
+
+static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, bool *fashion) {
+  static const char known[] =
+      "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7"; /* Fashion-MNIST's training labels */
+  NitiDataSplit *split = &dataset->split[which];
+  uint32_t dims[3] = {0}, label_count = 0;
+  uint8_t *labels = NULL;
+  char digest[SHA256_DIGEST_STRING_LENGTH] = "";
+  split->dir = strdup(path);
+  if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+  NITI_TRY(read_part(&split->images, dims, split, which, 0));
+  const NitiShape shape = {.n = 1, .h = (int32_t)dims[1], .w = (int32_t)dims[2], .c = 1};
+  if (which == NITI_TRAIN) dataset->shape = shape;
+  if (shape.h != dataset->shape.h || shape.w != dataset->shape.w)
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected %dx%d as in the training set", split->dir,
+                     split->files[0], shape.h, shape.w, dataset->shape.h, dataset->shape.w);
+  split->count = dims[0];
+  NITI_TRY(read_part(&labels, &label_count, split, which, 1));
+  NitiStatus status = NITI_OK;
+  if (label_count != dims[0])
+    status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %u as there are images in %s", split->dir,
+                       split->files[1], label_count, dims[0], split->files[0]);
+  if (status == NITI_OK) status = take_labels(dataset, which, labels);
+  if (status == NITI_OK && which == NITI_TRAIN) *fashion = strcmp(SHA256Data(labels, label_count, digest), known) == 0;
+  free(labels);
+  return status;
+}
+
+/* The format has no names: classes.txt if it is there, Fashion-MNIST's, or the numbers themselves. */
+static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fashion) {
+  static const char *const garments[] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+                                         "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
+  NITI_TRY(niti_names_read(&dataset->names, path, "classes.txt", dataset->classes));
+  if (dataset->names) return NITI_OK;
+  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
+  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  for (int32_t i = 0; i < dataset->classes; ++i) {
+    char number[16];
+    (void)snprintf(number, sizeof number, "%d", i);
+    dataset->names[i] = strdup(fashion ? garments[i] : number);
+    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  }
+  return NITI_OK;
+}
+
+static NitiStatus open_idx(NitiDataset *dataset, const char *path, const NitiShape *size) {
+  bool fashion = false;
+  (void)size;
+  NITI_TRY(read_split(dataset, NITI_TRAIN, path, &fashion));
+  NITI_TRY(read_split(dataset, NITI_TEST, path, &fashion));
+  return name_classes(dataset, path, fashion);
+}
+
+const NitiDataFormat niti_data_idx = {
+    .kind = NITI_DATA_IDX,
+    .name = "idx",
+    .looked_for = "(train|t10k)-(images-idx3|labels-idx1)-ubyte[.gz]",
+    .subfolders = {"mnist", "fashion-mnist", NULL},
+    .probe = probe,
+    .open = open_idx,
+};

@@ -1,0 +1,250 @@
+#include "data/image.h"
+
+#include <errno.h>
+#include <png.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+/* clang-format off */
+#include <jpeglib.h> /* after stdio.h */
+/* clang-format on */
+
+#include "data/augment.h"
+#include "data/format.h"
+
+enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30 };
+
+/* What a decoder works on. setjmp lives in a function that only gets a pointer to it, so no local variable is lost. */
+typedef struct Source {
+  const char *path;
+  const uint8_t *bytes;
+  size_t size, position;
+  NitiImage *image;
+  uint8_t *line;     /* CMYK: one line; freed by the caller */
+  uint8_t **lines;   /* PNG: pointers to lines; freed by the caller */
+  NitiStatus status; /* not NITI_OK: already told through niti_fail */
+  jmp_buf escape;
+  char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
+} Source;
+
+NitiStatus niti_file_read(uint8_t **out, size_t *size, const char *path) {
+  struct stat facts;
+  *out = NULL;
+  *size = 0;
+  if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  if (!S_ISREG(facts.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);
+  if (facts.st_size > FILE_BYTES_MAX)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: %lld bytes are too many, expected at most %d", path, (long long)facts.st_size,
+                     FILE_BYTES_MAX);
+  FILE *file = fopen(path, "rbe");
+  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  const size_t want = (size_t)facts.st_size;
+  uint8_t *bytes = malloc(want + 1);
+  if (!bytes) {
+    fclose(file);
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, want);
+  }
+  const size_t got = fread(bytes, 1, want, file);
+  const bool failed = ferror(file) != 0;
+  const int reason = errno;
+  fclose(file);
+  if (got != want) {
+    free(bytes);
+    return niti_fail(NITI_ERROR_FILE, "%s: byte %zu: cannot be read: %s", path, got,
+                     failed ? strerror(reason) : "the file shrank");
+  }
+  *out = bytes;
+  *size = want;
+  return NITI_OK;
+}
+
+/* Reserves the pixels; false with source->status set where that fails. */
+static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
+  NitiImage *image = source->image;
+  if (h < 1 || w < 1 || h > PIXELS_MAX || w > PIXELS_MAX || h * w > PIXELS_MAX) {
+    source->status = niti_fail(NITI_ERROR_FORMAT, "%s: %llux%llu pixels (height x width), expected 1 to %d pixels", source->path,
+                               (unsigned long long)h, (unsigned long long)w, PIXELS_MAX);
+    return false;
+  }
+  image->h = (int32_t)h;
+  image->w = (int32_t)w;
+  image->c = c;
+  image->pixels = malloc((size_t)(h * w) * (size_t)c);
+  if (!image->pixels)
+    source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llux%llu pixels", source->path, (unsigned long long)h,
+                               (unsigned long long)w);
+  return image->pixels != NULL;
+}
+
+/* ---- JPEG ---- */
+
+static void jpeg_escape(j_common_ptr info) {
+  Source *source = info->client_data;
+  info->err->format_message(info, source->text);
+  longjmp(source->escape, 1);
+}
+
+/* Warnings (level -1) mean damaged pixels; what is above is tracing. */
+static void jpeg_message(j_common_ptr info, int level) {
+  if (level < 0) jpeg_escape(info);
+}
+
+static void jpeg_silence(j_common_ptr info) { (void)info; }
+
+/* Adobe's files store inks inverted (255: none). */
+static void cmyk_to_rgb(uint8_t *out, const uint8_t *in, int32_t count, bool inverted) {
+  for (int32_t x = 0; x < count; ++x, in += 4) {
+    const uint32_t k = inverted ? in[3] : 255u - in[3];
+    for (int i = 0; i < 3; ++i) *out++ = (uint8_t)(((inverted ? in[i] : 255u - in[i]) * k + 127) / 255);
+  }
+}
+
+static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
+  if (setjmp(source->escape)) return false;
+  jpeg_create_decompress(info);
+  jpeg_mem_src(info, source->bytes, source->size);
+  (void)jpeg_read_header(info, TRUE);
+  const bool grey = info->jpeg_color_space == JCS_GRAYSCALE;
+  const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
+  info->out_color_space = grey ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
+  info->dct_method = JDCT_ISLOW; /* the same bits with and without SIMD */
+  info->do_fancy_upsampling = TRUE;
+  info->do_block_smoothing = FALSE;
+  if (!reserve_pixels(source, info->image_height, info->image_width, grey ? 1 : 3)) return false;
+  NitiImage *image = source->image;
+  const size_t stride = (size_t)image->w * (size_t)image->c;
+  if (cmyk && !(source->line = malloc((size_t)image->w * 4))) {
+    source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a line of pixels", source->path);
+    return false;
+  }
+  (void)jpeg_start_decompress(info);
+  while (info->output_scanline < info->output_height) {
+    uint8_t *row = image->pixels + info->output_scanline * stride;
+    (void)jpeg_read_scanlines(info, cmyk ? &source->line : &row, 1);
+    if (cmyk) cmyk_to_rgb(row, source->line, image->w, info->saw_Adobe_marker);
+  }
+  (void)jpeg_finish_decompress(info);
+  return true;
+}
+
+static NitiStatus decode_jpeg(Source *source) {
+  struct jpeg_decompress_struct info = {0};
+  struct jpeg_error_mgr errors;
+  info.err = jpeg_std_error(&errors);
+  errors.error_exit = jpeg_escape;
+  errors.emit_message = jpeg_message;
+  errors.output_message = jpeg_silence;
+  info.client_data = source;
+  const bool good = run_jpeg(source, &info);
+  jpeg_destroy_decompress(&info);
+  if (good) return NITI_OK;
+  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound JPEG: %s", source->path, source->text);
+}
+
+/* ---- PNG ---- */
+
+static void png_escape(png_structp png, png_const_charp text) {
+  Source *source = png_get_error_ptr(png);
+  (void)snprintf(source->text, sizeof source->text, "%s", text);
+  longjmp(source->escape, 1);
+}
+
+static void png_silence(png_structp png, png_const_charp text) {
+  (void)png;
+  (void)text;
+}
+
+static void png_supply(png_structp png, png_bytep out, size_t count) {
+  Source *source = png_get_io_ptr(png);
+  if (count > source->size - source->position) png_error(png, "the file ends too early");
+  memcpy(out, source->bytes + source->position, count);
+  source->position += count;
+}
+
+static bool run_png(Source *source, png_structp png, png_infop info) {
+  if (setjmp(source->escape)) return false;
+  png_set_read_fn(png, source, png_supply);
+  png_read_info(png, info);
+  png_set_expand(png); /* palettes, less than 8 bits, transparent colours */
+  png_set_scale_16(png);
+  png_set_strip_alpha(png);
+  (void)png_set_interlace_handling(png);
+  const bool colour = (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) != 0;
+  if (!reserve_pixels(source, png_get_image_height(png, info), png_get_image_width(png, info), colour ? 3 : 1)) return false;
+  NitiImage *image = source->image;
+  const size_t stride = (size_t)image->w * (size_t)image->c;
+  png_read_update_info(png, info);
+  if (png_get_rowbytes(png, info) != stride) png_error(png, "unexpected line size");
+  source->lines = malloc((size_t)image->h * sizeof *source->lines);
+  if (!source->lines) {
+    source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %d lines", source->path, image->h);
+    return false;
+  }
+  for (int32_t y = 0; y < image->h; ++y) source->lines[y] = image->pixels + (size_t)y * stride;
+  png_read_image(png, source->lines);
+  png_read_end(png, NULL);
+  return true;
+}
+
+static NitiStatus decode_png(Source *source) {
+  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, source, png_escape, png_silence);
+  png_infop info = png ? png_create_info_struct(png) : NULL;
+  const bool good = info && run_png(source, png, info);
+  const bool memory = info != NULL;
+  if (png) png_destroy_read_struct(&png, &info, NULL);
+  if (good) return NITI_OK;
+  if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the PNG decoder", source->path);
+  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound PNG: %s", source->path, source->text);
+}
+
+/* ---- both ---- */
+
+static void to_grey(NitiImage *image) {
+  const size_t count = (size_t)image->h * (size_t)image->w;
+  const uint8_t *in = image->pixels;
+  for (size_t i = 0; i < count; ++i, in += 3)
+    image->pixels[i] = (uint8_t)((19595u * in[0] + 38470u * in[1] + 7471u * in[2] + 32768u) >> 16);
+  image->c = 1;
+}
+
+NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
+  static const uint8_t jpeg[] = {0xff, 0xd8, 0xff}, png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  uint8_t *bytes = NULL;
+  size_t size = 0;
+  NitiStatus status = NITI_OK;
+  memset(out, 0, sizeof *out);
+  NITI_TRY(niti_file_read(&bytes, &size, path));
+  Source source = {.path = path, .bytes = bytes, .size = size, .image = out};
+  /* The content decides, not the name: sets from the web hold PNGs called .jpg. */
+  if (size >= sizeof png && memcmp(bytes, png, sizeof png) == 0)
+    status = decode_png(&source);
+  else if (size >= sizeof jpeg && memcmp(bytes, jpeg, sizeof jpeg) == 0)
+    status = decode_jpeg(&source);
+  else
+    status = niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: neither a JPEG nor a PNG file%s", path, size == 0 ? " (it is empty)" : "");
+  free(source.line);
+  free(source.lines);
+  free(bytes);
+  if (status != NITI_OK) {
+    free(out->pixels);
+    memset(out, 0, sizeof *out);
+    return status;
+  }
+  if (channels == 1 && out->c == 3) to_grey(out);
+  return NITI_OK;
+}
+
+NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out) {
+  static const NitiDataOptions plain = {0};
+  const NitiWindow window = {.centre = true};
+  NitiImage image;
+  if (!options) options = &plain;
+  NITI_TRY(niti_data_options_check(options));
+  NITI_TRY(niti_fit_check(options, size));
+  NITI_TRY(niti_image_load(&image, path, size.c));
+  const NitiStatus status = niti_image_fit(out, &image, options, size, window, path);
+  free(image.pixels);
+  return status;
+}

@@ -1,0 +1,44 @@
+/* Inside src/data: JPEG and PNG files -> uint8 pixels of a wanted size, with integers only. */
+#ifndef NITI_DATA_IMAGE_H
+#define NITI_DATA_IMAGE_H
+
+#include "data/dataset.h"
+
+typedef struct NitiImage {
+  int32_t h, w, c; /* c: 1 (grey) or 3 (RGB) */
+  uint8_t *pixels; /* [h][w][c]; freed by the caller */
+} NitiImage;
+
+/* Which window of the fitted and padded image: the middle one, or chosen by two random words. */
+typedef struct NitiWindow {
+  bool centre;
+  uint32_t word_y, word_x;
+} NitiWindow;
+
+/* Reads a whole regular file; the caller frees *out. */
+NitiStatus niti_file_read(uint8_t **out, size_t *size, const char *path);
+
+/* Decodes a JPEG or PNG file (told apart by their first bytes), at most 2^26 pixels. Anything the decoders find wrong in the
+ * pixel data, a file cut short included, is an error that names the file. Orientation tags, gamma and colour profiles are
+ * ignored, and so is transparency: hidden colours show. 16-bit PNG samples are rounded to 8 bits; CMYK becomes RGB as C * K /
+ * 255, rounded. channels 1: colour becomes grey (19595 R + 38470 G + 7471 B + 32768) >> 16. channels 3: grey stays grey (out->c
+ * is 1). */
+NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels);
+
+/* Scales an image and cuts the window `size` {1, H, W, C} out of it into out [H][W][C]; grey is repeated where C is 3. `path` is
+ * for messages. C is 1 where image->c is 1 or 3 (then equal), or 3.
+ *
+ * The fitted size: STRETCH: H x W. CROP: with `resize` the short side becomes `resize`, the other side follows, rounded to
+ * nearest; without, the smallest size of the same shape that covers H x W. The fitted image is padded with `pad` zero pixels on
+ * each side and the window is cut as docs/arithmetic.md says ("Input and initial weights").
+ *
+ * Scaling, each axis by itself, from S to D pixels; weights are exact integers and the one rounding, to nearest with ties up, is
+ * at the end: D <= S: area average. Output i covers [i S, (i + 1) S) where source pixel j covers [j D, (j + 1) D); the weight is
+ * the overlap. D > S: bilinear between pixel centres: position ((2 i + 1) S - D) / (2 D), held inside the image. */
+NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOptions *options, NitiShape size, NitiWindow window,
+                          const char *path);
+
+/* Whether images can be fitted so at all: H, W in range, C 1 or 3, and `resize` with padding not smaller than the window. */
+NitiStatus niti_fit_check(const NitiDataOptions *options, NitiShape size);
+
+#endif

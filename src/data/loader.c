@@ -1,0 +1,326 @@
+#include "data/loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/augment.h"
+#include "data/format.h"
+#include "data/workers.h"
+
+/* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
+ * open the next batch when its slot is free; the caller takes batches in order and holds one until it asks for the next. After an
+ * epoch's last batch comes the next epoch's first. Resident images need no decoding: then the caller fills slot 0 by itself. */
+enum { SLOTS = 3, WORKERS_MAX = 256 };
+
+typedef struct Slot {
+  uint32_t epoch;
+  int64_t batch;   /* within the epoch */
+  int32_t count;   /* images */
+  int32_t pending; /* of them, not decoded yet */
+  int32_t failed;  /* the first item that failed, or -1; its status and message: */
+  NitiStatus status;
+  char message[1024];
+  uint32_t *index; /* [batch]: images' numbers in the split */
+  NitiPick *picks; /* [batch] */
+  int32_t *labels; /* [batch] */
+  uint8_t *images; /* [batch][H][W][C]; NULL where images are resident */
+} Slot;
+
+struct NitiLoader {
+  const NitiDataset *dataset;
+  NitiDataOptions data;
+  NitiLoaderOptions options;
+  const uint8_t *resident; /* the split's images, or NULL: decode */
+  NitiShape source;
+  int64_t count, steps;
+  Slot slots[SLOTS];
+
+  /* The caller's side. */
+  bool started;
+  uint32_t epoch;
+  int64_t position; /* the next batch */
+
+  /* The preparing side; under the lock where there are workers. */
+  uint32_t *order; /* the permutation of order_epoch; NULL without augmentation */
+  bool order_known;
+  uint32_t order_epoch;
+  uint32_t next_epoch; /* the batch to be opened next */
+  int64_t next_batch;
+
+  NitiWorkers workers;
+  bool lock_made, work_made, done_made;
+  pthread_mutex_t lock;
+  pthread_cond_t work, done; /* there may be something to take; something was finished */
+  uint64_t opened, taken;    /* batches opened by workers; taken, and if `held` not given back yet, by the caller */
+  bool held;
+  int32_t item; /* the next item of the batch opened last */
+  int32_t busy; /* workers decoding */
+  bool paused, closing;
+};
+
+/* ---- preparing a batch ---- */
+
+static NitiPick make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+  const NitiDataOptions *data = &loader->data;
+  const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
+  const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
+  NitiPick pick = {.image = image, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  pick.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
+  pick.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
+  return pick;
+}
+
+/* Chooses the images of the next batch, and steps on to the one after it. */
+static void open_batch(NitiLoader *loader, Slot *slot) {
+  const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
+  const NitiDataSplit *split = &loader->dataset->split[loader->options.split];
+  slot->epoch = loader->next_epoch;
+  slot->batch = loader->next_batch;
+  slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
+  slot->failed = -1;
+  slot->status = NITI_OK;
+  if (loader->order && !(loader->order_known && loader->order_epoch == slot->epoch)) {
+    niti_order_shuffle(loader->order, loader->count, loader->options.seed, slot->epoch);
+    loader->order_epoch = slot->epoch;
+    loader->order_known = true;
+  }
+  for (int32_t i = 0; i < slot->count; ++i) {
+    slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)(first + i);
+    slot->labels[i] = split->labels[slot->index[i]];
+    if (loader->resident) slot->picks[i] = make_pick(loader, slot->epoch, slot->index[i]);
+  }
+  if (++loader->next_batch == loader->steps) {
+    loader->next_batch = 0;
+    ++loader->next_epoch;
+  }
+}
+
+/* Decodes one image of a batch, cropped already; the flip is left to the pick. */
+static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item) {
+  const NitiLoaderOptions *options = &loader->options;
+  const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
+  const uint32_t image = slot->index[item];
+  const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
+  slot->picks[item] = (NitiPick){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
+  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x,
+                           slot->images + (size_t)item * niti_shape_image(loader->source));
+}
+
+/* ---- workers ---- */
+
+/* Takes an item, opening a batch where one can be opened; NULL: none now. The lock is held. */
+static Slot *take_item(NitiLoader *loader, int32_t *item) {
+  if (loader->paused) return NULL;
+  if (loader->opened > 0) {
+    Slot *slot = &loader->slots[(loader->opened - 1) % SLOTS];
+    if (loader->item < slot->count) {
+      *item = loader->item++;
+      return slot;
+    }
+  }
+  const uint64_t given_back = loader->taken - (loader->held ? 1 : 0);
+  if (loader->opened - given_back >= SLOTS) return NULL;
+  Slot *slot = &loader->slots[loader->opened++ % SLOTS];
+  open_batch(loader, slot);
+  pthread_cond_broadcast(&loader->work); /* a whole batch of items: the other workers are wanted */
+  *item = 0;
+  loader->item = 1;
+  return slot;
+}
+
+static void *run_worker(void *context) {
+  NitiLoader *loader = context;
+  pthread_mutex_lock(&loader->lock);
+  while (!loader->closing) {
+    int32_t item = 0;
+    Slot *slot = take_item(loader, &item);
+    if (!slot) {
+      pthread_cond_wait(&loader->work, &loader->lock);
+      continue;
+    }
+    ++loader->busy;
+    pthread_mutex_unlock(&loader->lock);
+    const NitiStatus status = decode_item(loader, slot, item);
+    pthread_mutex_lock(&loader->lock);
+    --loader->busy;
+    --slot->pending;
+    if (status != NITI_OK && (slot->status == NITI_OK || item < slot->failed)) {
+      slot->status = status;
+      slot->failed = item;
+      (void)snprintf(slot->message, sizeof slot->message, "%s", niti_error());
+    }
+    if (slot->pending == 0 || loader->busy == 0) pthread_cond_signal(&loader->done);
+  }
+  pthread_mutex_unlock(&loader->lock);
+  return NULL;
+}
+
+/* ---- open and close ---- */
+
+static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *data, const NitiLoaderOptions *options) {
+  const NitiShape source = niti_dataset_shape(dataset), input = options->input;
+  const int32_t pad = data->pad;
+  if (options->batch < 1) return niti_fail(NITI_ERROR_ARGUMENT, "batch size %d, expected at least 1", options->batch);
+  if (options->workers < 0 || options->workers > WORKERS_MAX)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%d decoding threads, expected 0 (one a core) to %d", options->workers, WORKERS_MAX);
+  NITI_TRY(niti_data_options_check(data));
+  const bool resident = niti_dataset_images(dataset, options->split) != NULL;
+  const bool fits =
+      resident ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
+  if (input.h < 1 || input.w < 1 || source.c != input.c || !fits)
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "images of %dx%dx%d (height x width x channels)%s do not fit the network's input %dx%dx%d", source.h,
+                     source.w, source.c, pad > 0 && resident ? " with padding" : "", input.h, input.w, input.c);
+  return NITI_OK;
+}
+
+static NitiStatus make_slots(NitiLoader *loader) {
+  const size_t batch = (size_t)(loader->options.batch < loader->count ? loader->options.batch : loader->count);
+  const size_t image = niti_shape_image(loader->source);
+  for (int i = 0; i < (loader->resident ? 1 : SLOTS); ++i) {
+    Slot *slot = &loader->slots[i];
+    slot->index = calloc(batch, sizeof *slot->index);
+    slot->picks = calloc(batch, sizeof *slot->picks);
+    slot->labels = calloc(batch, sizeof *slot->labels);
+    slot->images = loader->resident ? NULL : calloc(batch, image);
+    if (!slot->index || !slot->picks || !slot->labels || (!slot->images && !loader->resident))
+      return niti_fail(NITI_ERROR_MEMORY, "out of memory for batches of %zu images", batch);
+  }
+  if (loader->options.augment) {
+    loader->order = malloc((size_t)loader->count * sizeof *loader->order);
+    if (!loader->order)
+      return niti_fail(NITI_ERROR_MEMORY, "out of memory for the order of %lld images", (long long)loader->count);
+  }
+  return NITI_OK;
+}
+
+static NitiStatus start_workers(NitiLoader *loader) {
+  loader->lock_made = pthread_mutex_init(&loader->lock, NULL) == 0;
+  loader->work_made = pthread_cond_init(&loader->work, NULL) == 0;
+  loader->done_made = pthread_cond_init(&loader->done, NULL) == 0;
+  if (!loader->lock_made || !loader->work_made || !loader->done_made)
+    return niti_fail(NITI_ERROR_MEMORY, "cannot make a lock for the loader");
+  loader->paused = true; /* until niti_loader_start */
+  return niti_workers_start(&loader->workers, loader->options.workers, run_worker, loader);
+}
+
+NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
+                            const NitiLoaderOptions *options) {
+  *out = NULL;
+  NITI_TRY(check_fit(dataset, data, options));
+  NitiLoader *loader = calloc(1, sizeof *loader);
+  if (!loader) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a loader");
+  loader->dataset = dataset;
+  loader->data = *data;
+  loader->options = *options;
+  loader->resident = niti_dataset_images(dataset, options->split);
+  loader->source = niti_dataset_shape(dataset);
+  loader->count = niti_dataset_count(dataset, options->split);
+  loader->steps = (loader->count + options->batch - 1) / options->batch;
+  NitiStatus status = make_slots(loader);
+  if (status == NITI_OK && !loader->resident) status = start_workers(loader);
+  if (status != NITI_OK) {
+    niti_loader_close(loader);
+    return status;
+  }
+  *out = loader;
+  return NITI_OK;
+}
+
+void niti_loader_close(NitiLoader *loader) {
+  if (!loader) return;
+  if (loader->workers.count > 0) {
+    pthread_mutex_lock(&loader->lock);
+    loader->closing = true;
+    pthread_cond_broadcast(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+    niti_workers_join(&loader->workers);
+  }
+  if (loader->done_made) pthread_cond_destroy(&loader->done);
+  if (loader->work_made) pthread_cond_destroy(&loader->work);
+  if (loader->lock_made) pthread_mutex_destroy(&loader->lock);
+  for (int i = 0; i < SLOTS; ++i) {
+    free(loader->slots[i].index);
+    free(loader->slots[i].picks);
+    free(loader->slots[i].labels);
+    free(loader->slots[i].images);
+  }
+  free(loader->order);
+  free(loader);
+}
+
+int64_t niti_loader_steps(const NitiLoader *loader) { return loader->steps; }
+
+/* ---- the caller's side ---- */
+
+NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_batch) {
+  if (first_batch < 0 || first_batch > loader->steps)
+    return niti_fail(NITI_ERROR_ARGUMENT, "batch %lld is not in 0..%lld", (long long)first_batch, (long long)loader->steps);
+  /* What follows an epoch is being prepared already; without augmentation every epoch is the same. */
+  const bool follows = loader->started && loader->position == loader->steps && first_batch == 0 &&
+                       (!loader->options.augment || epoch == loader->epoch + 1);
+  loader->started = true;
+  loader->epoch = epoch;
+  loader->position = first_batch;
+  if (loader->resident) {
+    loader->next_epoch = epoch;
+    loader->next_batch = first_batch;
+    return NITI_OK;
+  }
+  if (follows) return NITI_OK;
+  pthread_mutex_lock(&loader->lock);
+  loader->paused = true;
+  while (loader->busy > 0) pthread_cond_wait(&loader->done, &loader->lock);
+  loader->opened = loader->taken = 0;
+  loader->held = false;
+  loader->item = 0;
+  loader->next_epoch = first_batch < loader->steps ? epoch : epoch + 1;
+  loader->next_batch = first_batch < loader->steps ? first_batch : 0;
+  loader->paused = false;
+  pthread_cond_broadcast(&loader->work);
+  pthread_mutex_unlock(&loader->lock);
+  return NITI_OK;
+}
+
+/* Waits for the next batch of the workers and takes it, giving the last one back; slot NULL: only gives it back. */
+static NitiStatus take_batch(NitiLoader *loader, Slot **slot) {
+  NitiStatus status = NITI_OK;
+  pthread_mutex_lock(&loader->lock);
+  if (loader->held) {
+    loader->held = false;
+    pthread_cond_broadcast(&loader->work);
+  }
+  if (slot) {
+    Slot *wanted = &loader->slots[loader->taken % SLOTS];
+    while (loader->opened <= loader->taken || wanted->pending > 0) pthread_cond_wait(&loader->done, &loader->lock);
+    if (wanted->status == NITI_OK) {
+      ++loader->taken;
+      loader->held = true;
+      *slot = wanted;
+    } else {
+      status = niti_fail(wanted->status, "%s", wanted->message);
+    }
+  }
+  pthread_mutex_unlock(&loader->lock);
+  return status;
+}
+
+NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
+  Slot *slot = &loader->slots[0];
+  memset(out, 0, sizeof *out);
+  if (!loader->started) return niti_fail(NITI_ERROR_ARGUMENT, "the loader has no epoch: niti_loader_start comes first");
+  if (loader->position == loader->steps) return loader->resident ? NITI_OK : take_batch(loader, NULL);
+  if (loader->resident)
+    open_batch(loader, slot);
+  else
+    NITI_TRY(take_batch(loader, &slot));
+  ++loader->position;
+  out->count = slot->count;
+  out->images = loader->resident ? loader->resident : slot->images;
+  out->resident = loader->resident != NULL;
+  out->source = loader->source;
+  out->picks = slot->picks;
+  out->labels = slot->labels;
+  return NITI_OK;
+}

@@ -1,0 +1,44 @@
+/* The prefetching loader: epochs as batches, in the shuffled order and with the augmentation of docs/arithmetic.md, prepared by
+ * background threads ahead of the training step. */
+#ifndef NITI_DATA_LOADER_H
+#define NITI_DATA_LOADER_H
+
+#include "backend/backend.h"
+#include "data/dataset.h"
+
+/* One batch in host memory, owned by the loader until the next niti_loader_next. */
+typedef struct NitiBatch {
+  int32_t count;          /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images;  /* the source images that picks refer to: the whole data set's, or this batch's */
+  bool resident;          /* images is the whole split, the same pointer every time: a device may keep a copy */
+  NitiShape source;       /* one source image, n = 1 */
+  const NitiPick *picks;  /* [count] */
+  const int32_t *labels;  /* [count] */
+} NitiBatch;
+
+typedef struct NitiLoader NitiLoader;
+
+typedef struct NitiLoaderOptions {
+  NitiSplit split;
+  NitiShape input;   /* the network's input */
+  int32_t batch;
+  uint64_t seed;
+  bool augment;      /* shuffle, random crop and flip as the data options say; else in order, centred */
+  int32_t workers;   /* decoding threads for image folders; 0: one a core */
+} NitiLoaderOptions;
+
+/* Fails where the data set's images cannot give the network's input: other channels, or smaller even when padded. The data set
+ * must outlive the loader, and `data` give the same fitting as it was opened with. */
+NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
+                            const NitiLoaderOptions *options);
+void niti_loader_close(NitiLoader *loader);
+int64_t niti_loader_steps(const NitiLoader *loader); /* batches an epoch */
+/* Starts an epoch at a batch (0: its beginning; at most niti_loader_steps: nothing is left), dropping what was prepared. At an
+ * epoch's end the beginning of the next one is being prepared already and kept. Must be called before the first niti_loader_next.
+ * */
+NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_batch);
+/* The next batch, waiting for it where needed. A file that cannot be decoded fails here, in the batch that wants it, however
+ * many workers there are; calling again fails again. */
+NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out);
+
+#endif

@@ -1,0 +1,38 @@
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "data/workers.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int usable_cores(void) {
+  cpu_set_t set;
+  const int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return count > 0 ? count : 1;
+}
+
+NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(void *), void *context) {
+  sigset_t all, before;
+  int error = 0;
+  if (count == 0) count = usable_cores();
+  workers->count = 0;
+  workers->threads = calloc((size_t)count, sizeof *workers->threads);
+  if (!workers->threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d decoding threads", count);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (workers->count < count && (error = pthread_create(&workers->threads[workers->count], NULL, main, context)) == 0)
+    ++workers->count;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (workers->count > 0) return NITI_OK;
+  free(workers->threads);
+  workers->threads = NULL;
+  return niti_fail(NITI_ERROR_MEMORY, "cannot start decoding threads: %s", strerror(error));
+}
+
+void niti_workers_join(NitiWorkers *workers) {
+  for (int i = 0; i < workers->count; ++i) pthread_join(workers->threads[i], NULL);
+  free(workers->threads);
+  workers->threads = NULL;
+  workers->count = 0;
+}

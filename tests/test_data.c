@@ -1,0 +1,801 @@
+/* Data sets: every format with known content, scaling, statistics, hashes, and every kind of damaged input. */
+/* clang-format off */
+#include "data_files.h" /* first */
+/* clang-format on */
+#include <jpeglib.h>
+#include <sha256.h>
+
+#include "data/dataset.h"
+
+static const NitiShape size8 = {.n = 1, .h = 8, .w = 8, .c = 1};
+
+static void expect_open(NitiStatus expected, const char *path, NitiDataKind kind, const NitiShape *size, const char *a,
+                        const char *b) {
+  NitiDataset *dataset = (NitiDataset *)(uintptr_t)1;
+  const NitiDataOptions options = {.kind = kind};
+  const NitiStatus status = niti_dataset_open(&dataset, path, &options, size);
+  check_error((int)status, (int)expected, niti_error(), a, b);
+  assert_null(dataset);
+}
+
+static NitiDataset *open_good(const char *path, NitiDataKind kind, const NitiShape *size) {
+  NitiDataset *dataset = NULL;
+  const NitiDataOptions options = {.kind = kind};
+  if (niti_dataset_open(&dataset, path, &options, size) != NITI_OK) fail_msg("%s", niti_error());
+  return dataset;
+}
+
+/* ---- IDX ---- */
+
+static uint8_t pixel_value(size_t i) { return (uint8_t)(i * 7 + 3); }
+static uint8_t label_value(size_t i) { return (uint8_t)(i % 3); }
+static uint8_t label_four(size_t i) { return i == 1 ? 4 : 0; }
+
+static const uint32_t train_dims[3] = {5, 4, 3}, test_dims[3] = {2, 4, 3};
+
+static void put_idx_set(const char *dir, bool gzip, char dot) {
+  const char *end = gzip ? ".gz" : "";
+  put_idx(path_of("%s/train-images%cidx3-ubyte%s", dir, dot, end), 3, train_dims, pixel_value, gzip);
+  put_idx(path_of("%s/train-labels%cidx1-ubyte%s", dir, dot, end), 1, train_dims, label_value, gzip);
+  put_idx(path_of("%s/t10k-images%cidx3-ubyte%s", dir, dot, end), 3, test_dims, pixel_value, gzip);
+  put_idx(path_of("%s/t10k-labels%cidx1-ubyte%s", dir, dot, end), 1, test_dims, label_value, gzip);
+}
+
+static void check_idx_set(NitiDataset *dataset) {
+  assert_string_equal(niti_dataset_kind(dataset), "idx");
+  assert_int_equal(niti_dataset_classes(dataset), 3);
+  assert_string_equal(niti_dataset_class_name(dataset, 2), "2");
+  assert_null(niti_dataset_class_name(dataset, 3));
+  assert_null(niti_dataset_class_name(dataset, -1));
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 5);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 2);
+  const NitiShape shape = niti_dataset_shape(dataset);
+  assert_true(shape.n == 1 && shape.h == 4 && shape.w == 3 && shape.c == 1);
+  const uint8_t *images = niti_dataset_images(dataset, NITI_TRAIN);
+  for (size_t i = 0; i < 60; ++i) assert_int_equal(images[i], pixel_value(i));
+  for (int64_t i = 0; i < 5; ++i) assert_int_equal(niti_dataset_label(dataset, NITI_TRAIN, i), i % 3);
+  uint8_t one[12];
+  assert_int_equal(niti_dataset_read(dataset, NITI_TRAIN, 4, true, 0, 0, one), NITI_OK);
+  assert_memory_equal(one, images + 48, 12);
+  check_error((int)niti_dataset_read(dataset, NITI_TEST, 2, true, 0, 0, one), NITI_ERROR_ARGUMENT, niti_error(), "image 2",
+              "0..1");
+  niti_dataset_close(dataset);
+}
+
+static void idx_is_read(void **state) {
+  (void)state;
+  for (int i = 0; i < 4; ++i) {
+    char *dir = make_temp();
+    put_idx_set(dir, i & 1, i & 2 ? '.' : '-');
+    check_idx_set(open_good(dir, NITI_DATA_AUTO, NULL));
+    check_idx_set(open_good(path_of("%s//", dir), NITI_DATA_IDX, &size8));
+    NitiDataset *dataset = NULL;
+    assert_int_equal(niti_dataset_open(&dataset, dir, NULL, NULL), NITI_OK);
+    check_idx_set(dataset);
+    remove_temp(dir);
+  }
+}
+
+static void idx_in_parent_and_names(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *mnist = path_of("%s/mnist", dir);
+  put_dir(mnist);
+  put_idx_set(mnist, false, '-');
+  check_idx_set(open_good(dir, NITI_DATA_AUTO, NULL));
+  put_file(path_of("%s/mnist/classes.txt", dir), "cat\r\nsmall dog\nbird\n\n", 21);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_string_equal(niti_dataset_class_name(dataset, 0), "cat");
+  assert_string_equal(niti_dataset_class_name(dataset, 1), "small dog");
+  niti_dataset_close(dataset);
+  put_file(path_of("%s/mnist/classes.txt", dir), "cat\ndog\n", 8);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "classes.txt: line 3", "expected 3 class names");
+  put_file(path_of("%s/mnist/classes.txt", dir), "cat\n\ndog\n", 9);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "classes.txt: line 2", "expected a class name");
+  put_file(path_of("%s/mnist/classes.txt", dir), "a\nb\nc\nd\n", 8);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "classes.txt: line 4", "expected the end");
+  remove_temp(dir);
+}
+
+static void idx_damage_is_told(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *images = strdup(path_of("%s/train-images-idx3-ubyte", dir));
+  const char *labels = strdup(path_of("%s/t10k-labels-idx1-ubyte", dir));
+  size_t size = 0;
+  uint8_t *good = idx_bytes(&size, 3, train_dims, pixel_value);
+  put_idx_set(dir, false, '-');
+
+  put_file(images, good, size - 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 16: the header promises 60 more bytes");
+  put_file(images, good, 10);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 10: the file ends here");
+  put_file(images, good, 0);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 0: the file ends here");
+  uint8_t *longer = calloc(1, size + 1);
+  memcpy(longer, good, size);
+  put_file(images, longer, size + 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 76: expected the end");
+  free(longer);
+  good[3] = 1;
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "magic number 0x00000801, expected 0x00000803");
+  good[3] = 3;
+  put_u32(good + 4, 0);
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 4: 0 items");
+  put_u32(good + 4, UINT32_MAX);
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 4: 4294967295 items");
+  put_u32(good + 4, 5);
+  put_u32(good + 12, 20000);
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 12: 20000 pixels a side");
+  put_u32(good + 12, 3);
+  put_u32(good + 4, INT32_MAX);
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "promises 25769803764 more bytes");
+  put_u32(good + 4, 5);
+  put_file(images, good, size);
+  niti_dataset_close(open_good(dir, NITI_DATA_AUTO, NULL));
+
+  put_idx(labels, 1, train_dims, label_value, false); /* five labels for two images */
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, labels, "byte 4: 5 labels, expected 2");
+  put_idx(labels, 1, test_dims, label_four, false);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, labels, "byte 9: label 4, expected 0 to 2");
+  assert_int_equal(remove(labels), 0);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, labels, "not found");
+  put_idx(labels, 1, test_dims, label_value, false);
+  const uint32_t wide[3] = {2, 4, 5};
+  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, wide, pixel_value, false);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "t10k-images", "images of 4x5, expected 4x3");
+  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, test_dims, pixel_value, false);
+  if (geteuid() != 0) {
+    assert_int_equal(chmod(images, 0), 0);
+    expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, images, "cannot be opened");
+  }
+  free((void *)(uintptr_t)images);
+  free((void *)(uintptr_t)labels);
+  free(good);
+  remove_temp(dir);
+}
+
+static void gzip_damage_is_told(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *images = strdup(path_of("%s/train-images-idx3-ubyte.gz", dir));
+  size_t size = 0, raw = 0;
+  put_idx_set(dir, true, '-');
+  uint8_t *good = get_file(images, &size);
+  for (size_t cut = 1; cut < 30; ++cut) { /* in the data, the checksum or the length */
+    put_file(images, good, size - cut);
+    expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte");
+  }
+  good[size - 8] ^= 1; /* checksum */
+  put_file(images, good, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "damaged gzip data");
+  uint8_t *plain = idx_bytes(&raw, 3, train_dims, pixel_value);
+  put_u32(plain + 4, 1 << 20);
+  put_gzip(images, plain, raw);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "the header promises 12582912 more bytes");
+  put_u32(plain + 4, 6);
+  put_gzip(images, plain, raw);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 76: the file ends here");
+  put_u32(plain + 4, 4);
+  put_gzip(images, plain, raw);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 64: expected the end");
+  free(plain);
+  free(good);
+  free((void *)(uintptr_t)images);
+  remove_temp(dir);
+}
+
+/* ---- CIFAR ---- */
+
+enum { PLANE = 1024, RECORD10 = 3073, RECORD100 = 3074 };
+
+/* Pixel p of channel c of image n. */
+static uint8_t cifar_pixel(int n, int c, int p) { return (uint8_t)(n * 31 + c * 80 + p * (c + 1)); }
+
+static void put_cifar(const char *path, int first, int count, int label_bytes) {
+  const size_t record = (size_t)label_bytes + 3 * PLANE;
+  uint8_t *bytes = malloc(record * (size_t)count);
+  for (int i = 0; i < count; ++i) {
+    uint8_t *at = bytes + record * (size_t)i;
+    const int n = first + i;
+    if (label_bytes == 2) *at++ = (uint8_t)(n % 20);
+    *at++ = (uint8_t)(label_bytes == 2 ? 99 - n : n % 10);
+    for (int c = 0; c < 3; ++c) {
+      for (int p = 0; p < PLANE; ++p) *at++ = cifar_pixel(n, c, p);
+    }
+  }
+  put_file(path, bytes, record * (size_t)count);
+  free(bytes);
+}
+
+static void put_cifar10(const char *dir) {
+  for (int i = 0; i < 5; ++i) put_cifar(path_of("%s/data_batch_%d.bin", dir, i + 1), 2 * i, 2, 1);
+  put_cifar(path_of("%s/test_batch.bin", dir), 10, 3, 1);
+}
+
+static void check_cifar_images(const NitiDataset *dataset, NitiSplit split, int first) {
+  const uint8_t *images = niti_dataset_images(dataset, split);
+  for (int n = 0; n < (int)niti_dataset_count(dataset, split); ++n) {
+    for (int p = 0; p < PLANE; ++p) {
+      for (int c = 0; c < 3; ++c) assert_int_equal(*images++, cifar_pixel(first + n, c, p));
+    }
+  }
+}
+
+static void cifar10_is_read(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *sub = strdup(path_of("%s/cifar-10-batches-bin", dir));
+  put_dir(sub);
+  put_cifar10(sub);
+  for (int i = 0; i < 2; ++i) {
+    NitiDataset *dataset = open_good(i ? sub : dir, i ? NITI_DATA_CIFAR10 : NITI_DATA_AUTO, NULL);
+    assert_string_equal(niti_dataset_kind(dataset), "cifar10");
+    assert_int_equal(niti_dataset_classes(dataset), 10);
+    assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 10);
+    assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 3);
+    assert_int_equal(niti_dataset_shape(dataset).c, 3);
+    for (int n = 0; n < 10; ++n) assert_int_equal(niti_dataset_label(dataset, NITI_TRAIN, n), n);
+    check_cifar_images(dataset, NITI_TRAIN, 0);
+    check_cifar_images(dataset, NITI_TEST, 10);
+    if (i)
+      assert_string_equal(niti_dataset_class_name(dataset, 9), "j");
+    else
+      assert_null(niti_dataset_class_name(dataset, 9));
+    niti_dataset_close(dataset);
+    put_file(path_of("%s/batches.meta.txt", sub), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n", 21);
+  }
+  const char *third = path_of("%s/data_batch_3.bin", sub);
+  size_t size = 0;
+  uint8_t *bytes = get_file(third, &size);
+  assert_int_equal(remove(third), 0);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, "cifar-10-batches-bin/data_batch_3.bin", "not found");
+  put_file(third, bytes, size - 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "data_batch_3.bin: byte 6145", "multiple of 3073");
+  put_file(third, bytes, 0);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "data_batch_3.bin: byte 0", "multiple of 3073");
+  bytes[RECORD10] = 10;
+  put_file(third, bytes, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "data_batch_3.bin: byte 3073", "label 10, expected 0 to 9");
+  free(bytes);
+  free((void *)(uintptr_t)sub);
+  remove_temp(dir);
+}
+
+static void cifar100_is_read(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_cifar(path_of("%s/train.bin", dir), 0, 4, 2);
+  put_cifar(path_of("%s/test.bin", dir), 4, 1, 2);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_string_equal(niti_dataset_kind(dataset), "cifar100");
+  assert_int_equal(niti_dataset_classes(dataset), 100);
+  for (int n = 0; n < 4; ++n) assert_int_equal(niti_dataset_label(dataset, NITI_TRAIN, n), 99 - n);
+  check_cifar_images(dataset, NITI_TRAIN, 0);
+  check_cifar_images(dataset, NITI_TEST, 4);
+  niti_dataset_close(dataset);
+  const char *test = path_of("%s/test.bin", dir);
+  size_t size = 0;
+  uint8_t *bytes = get_file(test, &size);
+  assert_int_equal(size, RECORD100);
+  bytes[0] = 20;
+  put_file(test, bytes, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "test.bin: byte 0", "label 20, expected 0 to 19");
+  bytes[0] = 19;
+  bytes[1] = 100;
+  put_file(test, bytes, size);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "test.bin: byte 1", "label 100, expected 0 to 99");
+  free(bytes);
+  assert_int_equal(remove(test), 0);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, "test.bin", "not found");
+  remove_temp(dir);
+}
+
+/* ---- probing ---- */
+
+static void probing_says_what_it_looked_for(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "idx: (train|t10k)-(images-idx3|labels-idx1)-ubyte",
+              "test_batch.bin");
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "cifar100: train.bin", "folder: train/CLASS/");
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_CIFAR100, NULL, "looked for cifar100: train.bin", dir);
+  expect_open(NITI_ERROR_FILE, path_of("%s/none", dir), NITI_DATA_AUTO, NULL, "none", "No such file");
+  put_file(path_of("%s/file", dir), "x", 1);
+  expect_open(NITI_ERROR_FILE, path_of("%s/file", dir), NITI_DATA_AUTO, NULL, "file", "expected a folder");
+  expect_open(NITI_ERROR_ARGUMENT, dir, (NitiDataKind)9, NULL, "data kind 9", "not known");
+  const char *mnist = path_of("%s/mnist", dir), *cifar = path_of("%s/cifar-10-batches-bin", dir);
+  put_dir(mnist);
+  put_dir(cifar);
+  put_idx_set(mnist, true, '-');
+  put_cifar10(cifar);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "idx in mnist/", "cifar10 in cifar-10-batches-bin/");
+  check_idx_set(open_good(dir, NITI_DATA_IDX, NULL));
+  NitiDataset *dataset = NULL;
+  check_error((int)niti_dataset_open(&dataset, dir, &(NitiDataOptions){.pad = -1}, NULL), NITI_ERROR_ARGUMENT, niti_error(),
+              "padding -1", "not in 0..");
+  check_error((int)niti_dataset_open(&dataset, dir, &(NitiDataOptions){.resize = 1 << 20}, NULL), NITI_ERROR_ARGUMENT,
+              niti_error(), "resize 1048576", "not in 0..");
+  remove_temp(dir);
+}
+
+/* ---- images ---- */
+
+static void put_jpeg(const char *path, int h, int w, int c, const uint8_t *pixels) {
+  struct jpeg_compress_struct info;
+  struct jpeg_error_mgr errors;
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  jpeg_stdio_dest(&info, file);
+  info.image_width = (JDIMENSION)w;
+  info.image_height = (JDIMENSION)h;
+  info.input_components = c;
+  info.in_color_space = c == 1 ? JCS_GRAYSCALE : c == 3 ? JCS_RGB : JCS_CMYK;
+  jpeg_set_defaults(&info);
+  jpeg_set_quality(&info, 100, TRUE);
+  jpeg_start_compress(&info, TRUE);
+  while (info.next_scanline < info.image_height) {
+    uint8_t *row = (uint8_t *)(uintptr_t)pixels + (size_t)info.next_scanline * (size_t)(w * c);
+    (void)jpeg_write_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_compress(&info);
+  jpeg_destroy_compress(&info);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void read_good(const char *path, const NitiDataOptions *options, int h, int w, int c, uint8_t *out) {
+  const NitiShape size = {.n = 1, .h = h, .w = w, .c = c};
+  if (niti_image_read(path, options, size, out) != NITI_OK) fail_msg("%s", niti_error());
+}
+
+static void expect_read(NitiStatus expected, const char *path, const NitiDataOptions *options, NitiShape size, const char *a,
+                        const char *b) {
+  uint8_t out[3 * 64];
+  check_error((int)niti_image_read(path, options, size, out), (int)expected, niti_error(), a, b);
+}
+
+static void png_kinds_become_8_bits(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.png", dir);
+  uint8_t out[64 * 3];
+  for (int interlaced = 0; interlaced < 2; ++interlaced) {
+    /* Two rows of four pixels, each kind. */
+    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 1, interlaced, NULL}, (const uint8_t[]){0x50, 0xa0}, 1);
+    read_good(path, NULL, 2, 4, 1, out);
+    assert_memory_equal(out, ((const uint8_t[]){0, 255, 0, 255, 255, 0, 255, 0}), 8);
+    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 2, interlaced, NULL}, (const uint8_t[]){0x1b, 0xe4}, 1);
+    read_good(path, NULL, 2, 4, 1, out);
+    assert_memory_equal(out, ((const uint8_t[]){0, 85, 170, 255, 255, 170, 85, 0}), 8);
+    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 4, interlaced, NULL}, (const uint8_t[]){0x01, 0x2f, 0xfe, 0x34}, 2);
+    read_good(path, NULL, 2, 4, 1, out);
+    assert_memory_equal(out, ((const uint8_t[]){0, 17, 34, 255, 255, 238, 51, 68}), 8);
+    /* 16 bits: nearest multiple of 257: 0x0080 / 257 = 0.498, 0x0081 / 257 = 0.502. */
+    put_png_kind(path, 1, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 16, interlaced, NULL},
+                 (const uint8_t[]){0, 0x80, 0, 0x81, 0x12, 0x12, 255, 255}, 8);
+    read_good(path, NULL, 1, 4, 1, out);
+    assert_memory_equal(out, ((const uint8_t[]){0, 1, 0x12, 255}), 4);
+    const png_color palette[4] = {{1, 2, 3}, {40, 50, 60}, {255, 0, 7}, {9, 9, 9}};
+    put_png_kind(path, 1, 4, (PngKind){PNG_COLOR_TYPE_PALETTE, 2, interlaced, palette}, (const uint8_t[]){0x1b}, 1);
+    read_good(path, NULL, 1, 4, 3, out);
+    assert_memory_equal(out, ((const uint8_t[]){1, 2, 3, 40, 50, 60, 255, 0, 7, 9, 9, 9}), 12);
+    put_png_kind(path, 1, 2, (PngKind){PNG_COLOR_TYPE_RGB_ALPHA, 8, interlaced, NULL},
+                 (const uint8_t[]){1, 2, 3, 0, 4, 5, 6, 255}, 8);
+    read_good(path, NULL, 1, 2, 3, out);
+    assert_memory_equal(out, ((const uint8_t[]){1, 2, 3, 4, 5, 6}), 6);
+    put_png_kind(path, 1, 2, (PngKind){PNG_COLOR_TYPE_GRAY_ALPHA, 8, interlaced, NULL}, (const uint8_t[]){7, 0, 8, 255}, 4);
+    read_good(path, NULL, 1, 2, 3, out); /* grey is repeated */
+    assert_memory_equal(out, ((const uint8_t[]){7, 7, 7, 8, 8, 8}), 6);
+    put_png_kind(path, 1, 1, (PngKind){PNG_COLOR_TYPE_RGB, 16, interlaced, NULL}, (const uint8_t[]){10, 10, 20, 20, 30, 30}, 6);
+    read_good(path, NULL, 1, 1, 3, out);
+    assert_memory_equal(out, ((const uint8_t[]){10, 20, 30}), 3);
+  }
+  /* Colour to grey: ITU-R BT.601 weights, 0.299 100 + 0.587 200 + 0.114 50 = 153.0; white stays white. */
+  put_png(path, 1, 2, 3, (const uint8_t[]){100, 200, 50, 255, 255, 255});
+  read_good(path, NULL, 1, 2, 1, out);
+  assert_memory_equal(out, ((const uint8_t[]){153, 255}), 2);
+  remove_temp(dir);
+}
+
+static void jpeg_is_decoded(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.JPG", dir);
+  uint8_t pixels[16 * 16 * 4], out[16 * 16 * 3];
+  memset(pixels, 77, sizeof pixels); /* a flat block has only its mean: exact at quality 100 */
+  put_jpeg(path, 16, 16, 1, pixels);
+  read_good(path, NULL, 16, 16, 1, out);
+  for (int i = 0; i < 256; ++i) assert_int_equal(out[i], 77);
+  read_good(path, NULL, 16, 16, 3, out);
+  for (int i = 0; i < 768; ++i) assert_int_equal(out[i], 77);
+  for (int i = 0; i < 256; ++i) memcpy(pixels + 3 * i, (const uint8_t[]){200, 100, 50}, 3);
+  put_jpeg(path, 16, 16, 3, pixels);
+  read_good(path, NULL, 16, 16, 3, out);
+  for (int i = 0; i < 768; ++i) assert_true(abs(out[i] - pixels[i]) <= 2);
+  /* Inverted CMYK as Adobe writes it: RGB = C K / 255. */
+  for (int i = 0; i < 256; ++i) memcpy(pixels + 4 * i, (const uint8_t[]){255, 102, 0, 128}, 4);
+  put_jpeg(path, 16, 16, 4, pixels);
+  read_good(path, NULL, 16, 16, 3, out);
+  assert_true(abs(out[0] - 128) <= 2 && abs(out[1] - 51) <= 2 && out[2] <= 2);
+  remove_temp(dir);
+}
+
+static void image_damage_is_told(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  uint8_t pixels[64 * 3];
+  size_t size = 0;
+  for (int i = 0; i < 192; ++i) pixels[i] = (uint8_t)(i * 37 + i * i);
+  for (int kind = 0; kind < 2; ++kind) {
+    const char *path = path_of("%s/%s", dir, kind ? "x.png" : "x.jpg");
+    const char *wrong = kind ? "not a sound PNG" : "not a sound JPEG";
+    if (kind)
+      put_png(path, 8, 8, 3, pixels);
+    else
+      put_jpeg(path, 8, 8, 3, pixels);
+    uint8_t *bytes = get_file(path, &size);
+    for (size_t keep = 8; keep < size; ++keep) { /* cut anywhere */
+      put_file(path, bytes, keep);
+      expect_read(NITI_ERROR_FORMAT, path, NULL, size8, path, wrong);
+    }
+    put_file(path, bytes, 2);
+    expect_read(NITI_ERROR_FORMAT, path, NULL, size8, path, "neither a JPEG nor a PNG");
+    put_file(path, bytes, 0);
+    expect_read(NITI_ERROR_FORMAT, path, NULL, size8, path, "it is empty");
+    memset(bytes + size / 2, 0xff, 8);
+    bytes[size / 2 + 1] = 0xd9; /* JPEG: the end, too early */
+    put_file(path, bytes, size);
+    expect_read(NITI_ERROR_FORMAT, path, NULL, size8, path, wrong);
+    free(bytes);
+  }
+  const char *path = path_of("%s/x.png", dir);
+  put_png(path, 8, 8, 1, pixels);
+  uint8_t *bytes = get_file(path, &size);
+  put_u32(bytes + 16, 100000); /* a wrong width, with the chunk's checksum set right */
+  put_u32(bytes + 20, 100000);
+  put_u32(bytes + 29, (uint32_t)crc32(0, bytes + 12, 17));
+  put_file(path, bytes, size);
+  expect_read(NITI_ERROR_FORMAT, path, NULL, size8, path, "100000x100000 pixels");
+  free(bytes);
+  expect_read(NITI_ERROR_FILE, path_of("%s/none.png", dir), NULL, size8, "none.png", "No such file");
+  expect_read(NITI_ERROR_FILE, dir, NULL, size8, dir, "expected a regular file");
+  put_png(path, 8, 8, 1, pixels);
+  expect_read(NITI_ERROR_ARGUMENT, path, NULL, (NitiShape){1, 8, 8, 2}, "2 channels", "expected 1 (grey) or 3");
+  expect_read(NITI_ERROR_ARGUMENT, path, NULL, (NitiShape){1, 0, 8, 1}, "0x8", "1 to 16384");
+  expect_read(NITI_ERROR_ARGUMENT, path, &(NitiDataOptions){.resize = 5, .pad = 1}, size8, "resize 5 with padding 1", "8x8");
+  remove_temp(dir);
+}
+
+/* ---- scaling ---- */
+
+/* Area average by the definition: every source pixel cut into D x D parts, S x S of them averaged. */
+static int area_average(const uint8_t *in, int h, int w, int H, int W, int y, int x) {
+  int64_t sum = 0;
+  for (int a = 0; a < h; ++a) {
+    for (int b = 0; b < w; ++b) sum += in[(y * h + a) / H * w + (x * w + b) / W];
+  }
+  return (int)((2 * sum + h * w) / (2 * h * w));
+}
+
+static void shrinking_averages_areas(void **state) {
+  (void)state;
+  static const int sizes[][4] = {{8, 8, 4, 4}, {7, 5, 3, 2}, {16, 9, 16, 4}, {13, 11, 1, 1}, {12, 10, 5, 10}, {3, 4, 3, 4}};
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.png", dir);
+  uint8_t in[256], out[256];
+  for (int i = 0; i < 256; ++i) in[i] = (uint8_t)(i * i * 3 + i * 91);
+  for (size_t s = 0; s < sizeof sizes / sizeof *sizes; ++s) {
+    const int h = sizes[s][0], w = sizes[s][1], H = sizes[s][2], W = sizes[s][3];
+    put_png(path, (uint32_t)h, (uint32_t)w, 1, in);
+    read_good(path, &(NitiDataOptions){.fit = NITI_FIT_STRETCH}, H, W, 1, out);
+    for (int i = 0; i < H * W; ++i) assert_int_equal(out[i], area_average(in, h, w, H, W, i / W, i % W));
+  }
+  remove_temp(dir);
+}
+
+static void enlarging_is_bilinear(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.png", dir);
+  uint8_t out[64];
+  /* 2 -> 4: centres lie at -1/4, 1/4, 3/4, 5/4 of the source: a, (3 a + b) / 4, (a + 3 b) / 4, b. */
+  put_png(path, 1, 2, 1, (const uint8_t[]){10, 30});
+  read_good(path, &(NitiDataOptions){.fit = NITI_FIT_STRETCH}, 1, 4, 1, out);
+  assert_memory_equal(out, ((const uint8_t[]){10, 15, 25, 30}), 4);
+  read_good(path, &(NitiDataOptions){.fit = NITI_FIT_STRETCH}, 3, 4, 1, out);
+  for (int y = 0; y < 3; ++y) assert_memory_equal(out + 4 * y, ((const uint8_t[]){10, 15, 25, 30}), 4);
+  put_png(path, 2, 2, 1, (const uint8_t[]){0, 100, 200, 44});
+  read_good(path, &(NitiDataOptions){.fit = NITI_FIT_STRETCH}, 4, 4, 1, out);
+  /* (1, 1): 9/16 0 + 3/16 100 + 3/16 200 + 1/16 44 = 59; (2, 1): 3/16 0 + 1/16 100 + 9/16 200 + 3/16 44 = 127. */
+  assert_int_equal(out[5], 59);
+  assert_int_equal(out[9], 127);
+  assert_int_equal(out[0], 0);
+  assert_int_equal(out[15], 44);
+  /* 2 -> 3: 1/6 -> -1/6, 1/2, 7/6: a, (a + b) / 2, b; ties go up: (0 + 101) / 2 = 50.5. Colours keep apart. */
+  put_png(path, 1, 2, 3, (const uint8_t[]){0, 10, 20, 101, 20, 20});
+  read_good(path, &(NitiDataOptions){.fit = NITI_FIT_STRETCH}, 1, 3, 3, out);
+  assert_memory_equal(out, ((const uint8_t[]){0, 10, 20, 51, 15, 20, 101, 20, 20}), 9);
+  remove_temp(dir);
+}
+
+static void crop_covers_and_centres(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.png", dir);
+  uint8_t in[64 * 64], out[64];
+  for (int i = 0; i < 4096; ++i) in[i] = (uint8_t)(i * 5 + i / 64 * 3);
+  put_png(path, 8, 12, 1, in); /* 8 high, 12 wide; the window 8x8 starts at column (12 - 8) / 2 */
+  read_good(path, NULL, 8, 8, 1, out);
+  for (int y = 0; y < 8; ++y) assert_memory_equal(out + 8 * y, in + 12 * y + 2, 8);
+  put_png(path, 13, 8, 1, in); /* row (13 - 8) / 2 = 2 */
+  read_good(path, NULL, 8, 8, 1, out);
+  assert_memory_equal(out, in + 16, 64);
+  read_good(path, &(NitiDataOptions){.resize = 8}, 5, 7, 1, out); /* no scaling; rows from 4, columns from 0 */
+  for (int y = 0; y < 5; ++y) assert_memory_equal(out + 7 * y, in + 8 * (y + 4), 7);
+  put_png(path, 4, 4, 1, in); /* smaller than the window, but not with padding: zeros round it */
+  read_good(path, &(NitiDataOptions){.resize = 4, .pad = 2}, 7, 7, 1, out);
+  for (int y = 0; y < 7; ++y) { /* the span is 1: the window starts at 0, the image lies at 2 */
+    for (int x = 0; x < 7; ++x) {
+      const bool inside = y >= 2 && y < 6 && x >= 2 && x < 6;
+      assert_int_equal(out[7 * y + x], inside ? in[4 * (y - 2) + x - 2] : 0);
+    }
+  }
+  put_png(path, 20, 10, 1, in); /* the short side becomes 4, the long 8: 2.5 to 1; rows from 2 */
+  read_good(path, &(NitiDataOptions){.resize = 4}, 4, 4, 1, out);
+  for (int i = 0; i < 16; ++i) assert_int_equal(out[i], area_average(in, 20, 10, 8, 4, i / 4 + 2, i % 4));
+  remove_temp(dir);
+}
+
+/* ---- image folders ---- */
+
+/* train: b has two images, a one; test: the same classes. Image i is flat grey 10 * i + 5. */
+static char *put_folder(const char *test) {
+  char *dir = make_temp();
+  const char *names[] = {"train/a/z.png", "train/b/10.PNG", "train/b/9.png", "t/a/x.jpeg", "t/b/y.png"};
+  uint8_t pixels[64];
+  put_dir(path_of("%s/train", dir));
+  put_dir(path_of("%s/%s", dir, test));
+  for (int i = 0; i < 4; ++i) put_dir(path_of("%s/%s/%s", dir, i & 1 ? "train" : test, i & 2 ? "a" : "b"));
+  for (int i = 0; i < 5; ++i) {
+    const char *path = i < 3 ? path_of("%s/%s", dir, names[i]) : path_of("%s/%s%s", dir, test, names[i] + 1);
+    memset(pixels, 10 * i + 5, sizeof pixels);
+    if (i == 3)
+      put_jpeg(path, 8, 8, 1, pixels);
+    else
+      put_png(path, 8, 8, 1, pixels);
+  }
+  put_file(path_of("%s/train/a/notes.txt", dir), "no image", 8);
+  put_file(path_of("%s/train/README", dir), "no class", 8);
+  put_dir(path_of("%s/train/.hidden", dir));
+  return dir;
+}
+
+static void folder_is_read(void **state) {
+  (void)state;
+  const char *tests[] = {"test", "val", "validation"};
+  for (int t = 0; t < 3; ++t) {
+    char *dir = put_folder(tests[t]);
+    NitiDataset *dataset = open_good(dir, t ? NITI_DATA_AUTO : NITI_DATA_FOLDER, t == 2 ? NULL : &size8);
+    assert_string_equal(niti_dataset_kind(dataset), "folder");
+    assert_int_equal(niti_dataset_classes(dataset), 2);
+    assert_string_equal(niti_dataset_class_name(dataset, 0), "a");
+    assert_string_equal(niti_dataset_class_name(dataset, 1), "b");
+    assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 3);
+    assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 2);
+    assert_null(niti_dataset_images(dataset, NITI_TRAIN));
+    const NitiShape shape = niti_dataset_shape(dataset);
+    assert_true(shape.n == 1 && shape.h == 8 && shape.w == 8 && shape.c == 1);
+    for (int i = 0; i < 5; ++i) { /* byte order: 10.PNG before 9.png */
+      uint8_t out[64];
+      const NitiSplit split = i < 3 ? NITI_TRAIN : NITI_TEST;
+      const int index = i < 3 ? i : i - 3;
+      assert_int_equal(niti_dataset_read(dataset, split, index, true, 0, 0, out), NITI_OK);
+      for (int p = 0; p < 64; ++p) assert_int_equal(out[p], 10 * i + 5);
+      assert_int_equal(niti_dataset_label(dataset, split, index), i == 0 || i == 3 ? 0 : 1);
+    }
+    niti_dataset_close(dataset);
+    remove_temp(dir);
+  }
+}
+
+static void folder_damage_is_told(void **state) {
+  (void)state;
+  char *dir = put_folder("val");
+  uint8_t out[64];
+  const char *bad = path_of("%s/train/b/10.PNG", dir);
+  put_file(bad, "not an image", 12);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, &size8); /* nothing is decoded yet */
+  check_error((int)niti_dataset_read(dataset, NITI_TRAIN, 1, true, 0, 0, out), NITI_ERROR_FORMAT, niti_error(), bad,
+              "neither a JPEG nor a PNG");
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
+  check_error((int)niti_dataset_statistics(dataset, mean, std), NITI_ERROR_FORMAT, niti_error(), "10.PNG",
+              "neither a JPEG nor a PNG");
+  assert_int_equal(remove(bad), 0);
+  check_error((int)niti_dataset_read(dataset, NITI_TRAIN, 1, true, 0, 0, out), NITI_ERROR_FILE, niti_error(), "10.PNG",
+              "No such file");
+  niti_dataset_close(dataset);
+  expect_open(NITI_ERROR_ARGUMENT, dir, NITI_DATA_AUTO, &(NitiShape){1, 8, 8, 4}, "4 channels", "expected 1 (grey) or 3");
+
+  put_dir(path_of("%s/val/c", dir));
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: class folder 'c' is missing", "/val has it");
+  assert_int_equal(rmdir(path_of("%s/val/c", dir)), 0);
+  put_dir(path_of("%s/train/ab", dir));
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", "");
+  put_png(path_of("%s/train/ab/x.png", dir), 8, 8, 1, out);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/val: class folder 'ab' is missing", "/train has it");
+  put_dir(path_of("%s/val/ab", dir));
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/val/ab: expected at least one .jpg", "");
+  assert_int_equal(rename(path_of("%s/val", dir), path_of("%s/other", dir)), 0);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, &size8, "/test: not found", "val or validation");
+  assert_int_equal(rename(path_of("%s/train", dir), path_of("%s/val", dir)), 0);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, &size8, "/train: not found", dir);
+  put_dir(path_of("%s/train", dir));
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: expected one folder a class, found none", dir);
+  remove_temp(dir);
+}
+
+/* ---- statistics, hashes, the default ---- */
+
+static uint8_t black_or_white(size_t i) { return i < 15 ? 255 : 0; }
+static uint8_t flat(size_t i) { return i < 60 ? 51 : 0; }
+
+static void statistics_are_exact(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
+  put_idx_set(dir, false, '-');
+  const char *images = path_of("%s/train-images-idx3-ubyte", dir);
+  /* A quarter of the pixels white: mean 1/4, deviation sqrt(3) / 4 = 0.4330127. */
+  put_idx(images, 3, train_dims, black_or_white, false);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  assert_int_equal(mean[0], 250000);
+  assert_int_equal(std[0], 433013);
+  assert_int_equal(mean[1], 0);
+  assert_int_equal(std[3], 0);
+  niti_dataset_close(dataset);
+  put_idx(images, 3, train_dims, flat, false);
+  dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  assert_int_equal(mean[0], 200000);
+  assert_int_equal(std[0], 0);
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+  /* Flat images of 5, 15, 25: mean 15 / 255 = 0.0588235, deviation sqrt(200 / 3) / 255 = 0.0320194. */
+  dir = put_folder("test");
+  dataset = open_good(dir, NITI_DATA_AUTO, &(NitiShape){1, 8, 8, 3});
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  for (int c = 0; c < 3; ++c) {
+    assert_int_equal(mean[c], 58824);
+    assert_int_equal(std[c], 32019);
+  }
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+}
+
+static void hash_names(char expected[65], const char *dir, const char *const *names, bool with_names) {
+  uint8_t *all = malloc(1 << 20);
+  size_t used = 0;
+  for (; *names; ++names) {
+    size_t size = 0;
+    uint8_t *bytes = get_file(path_of("%s/%s", dir, *names), &size);
+    if (with_names) {
+      memcpy(all + used, *names, strlen(*names) + 1);
+      used += strlen(*names) + 1;
+    }
+    memcpy(all + used, bytes, size);
+    used += size;
+    free(bytes);
+  }
+  assert_non_null(SHA256Data(all, used, expected));
+  free(all);
+}
+
+static void hashes_are_of_the_files(void **state) {
+  (void)state;
+  char text[65], expected[65];
+  char *dir = make_temp();
+  put_idx_set(dir, true, '-');
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_hash(dataset, NITI_TEST, text), NITI_OK);
+  hash_names(expected, dir, (const char *const[]){"t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", NULL}, false);
+  assert_string_equal(text, expected);
+  assert_int_equal(remove(path_of("%s/train-labels-idx1-ubyte.gz", dir)), 0);
+  check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_ERROR_FILE, niti_error(), "train-labels", "No such file");
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+  dir = put_folder("test");
+  dataset = open_good(dir, NITI_DATA_AUTO, &size8);
+  assert_int_equal(niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_OK);
+  hash_names(expected, path_of("%s/train", dir), (const char *const[]){"a/z.png", "b/10.PNG", "b/9.png", NULL}, true);
+  assert_string_equal(text, expected);
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+}
+
+static void default_comes_from_the_environment(void **state) {
+  (void)state;
+  assert_int_equal(setenv("NITI_DATA", "/some/where", 1), 0);
+  assert_string_equal(niti_dataset_default(), "/some/where");
+  assert_int_equal(unsetenv("NITI_DATA"), 0);
+  const char *found = niti_dataset_default();
+  struct stat facts;
+  if (stat("/usr/share/datasets/fashion-mnist", &facts) != 0) {
+    assert_null(found);
+    skip();
+  }
+  NitiDataset *dataset = open_good(found, NITI_DATA_AUTO, NULL);
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 60000);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 10000);
+  assert_string_equal(niti_dataset_class_name(dataset, 0), "T-shirt/top");
+  assert_string_equal(niti_dataset_class_name(dataset, 9), "Ankle boot");
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  assert_in_range(mean[0], 285950, 286050); /* widely published: 0.2860, 0.3530 */
+  assert_in_range(std[0], 352950, 353050);
+  niti_dataset_close(dataset);
+}
+
+static void real_sets_are_read(void **state) {
+  (void)state;
+  const char *folder = getenv("NITI_TEST_DATA");
+  if (!folder || !*folder) {
+    print_message("NITI_TEST_DATA is not set: CIFAR-10 and MNIST are not read\n");
+    skip();
+  }
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
+  NitiDataset *dataset = open_good(folder, NITI_DATA_CIFAR10, NULL);
+  const int published_mean[3] = {491400, 482200, 446500}, published_std[3] = {247000, 243500, 261600};
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 50000);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 10000);
+  assert_int_equal(niti_dataset_classes(dataset), 10);
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  for (int c = 0; c < 3; ++c) {
+    assert_in_range(mean[c], published_mean[c] - 1000, published_mean[c] + 1000);
+    assert_in_range(std[c], published_std[c] - 1000, published_std[c] + 1000);
+  }
+  int64_t each[10] = {0};
+  for (int64_t i = 0; i < 50000; ++i) ++each[niti_dataset_label(dataset, NITI_TRAIN, i)];
+  for (int i = 0; i < 10; ++i) assert_int_equal(each[i], 5000);
+  niti_dataset_close(dataset);
+  dataset = open_good(folder, NITI_DATA_IDX, NULL);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 60000);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 10000);
+  assert_string_equal(niti_dataset_class_name(dataset, 7), "7");
+  assert_int_equal(niti_dataset_statistics(dataset, mean, std), NITI_OK);
+  assert_in_range(mean[0], 130600, 130700); /* published: 0.1307, 0.3081 */
+  assert_in_range(std[0], 308050, 308150);
+  niti_dataset_close(dataset);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(idx_is_read),
+      cmocka_unit_test(idx_in_parent_and_names),
+      cmocka_unit_test(idx_damage_is_told),
+      cmocka_unit_test(gzip_damage_is_told),
+      cmocka_unit_test(cifar10_is_read),
+      cmocka_unit_test(cifar100_is_read),
+      cmocka_unit_test(probing_says_what_it_looked_for),
+      cmocka_unit_test(png_kinds_become_8_bits),
+      cmocka_unit_test(jpeg_is_decoded),
+      cmocka_unit_test(image_damage_is_told),
+      cmocka_unit_test(shrinking_averages_areas),
+      cmocka_unit_test(enlarging_is_bilinear),
+      cmocka_unit_test(crop_covers_and_centres),
+      cmocka_unit_test(folder_is_read),
+      cmocka_unit_test(folder_damage_is_told),
+      cmocka_unit_test(statistics_are_exact),
+      cmocka_unit_test(hashes_are_of_the_files),
+      cmocka_unit_test(default_comes_from_the_environment),
+      cmocka_unit_test(real_sets_are_read),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
