@@ -1,0 +1,488 @@
+#include "io/checkpoint.h"
+
+#include <errno.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/tensor.h"
+
+static const char exponent_suffix[] = ".exponent";
+static const char format_name[] = "niti", format_version[] = "1";
+
+/* The numbers of the metadata: how each is called there and where it lies here. */
+typedef struct Number {
+  const char *key;
+  size_t offset;
+  enum { U32, U64, I64 } kind;
+} Number;
+
+static const Number numbers[] = {
+    {"step", offsetof(NitiCheckpoint, step), U64},
+    {"epoch", offsetof(NitiCheckpoint, epoch), U32},
+    {"seed", offsetof(NitiCheckpoint, seed), U64},
+    {"train_loss_sum", offsetof(NitiCheckpoint, train.loss_sum), I64},
+    {"train_correct", offsetof(NitiCheckpoint, train.correct), I64},
+    {"train_images", offsetof(NitiCheckpoint, train.images), I64},
+    {"best_correct", offsetof(NitiCheckpoint, best.correct), I64},
+    {"best_images", offsetof(NitiCheckpoint, best.images), I64},
+    {"best_epoch", offsetof(NitiCheckpoint, best.epoch), I64},
+};
+static const char *const texts[] = {"format", "version", "model", "recipe", "hash", "checksum"};
+enum { NUMBERS = sizeof numbers / sizeof *numbers, TEXTS = sizeof texts / sizeof *texts };
+
+static NitiStatus fail_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a checkpoint"); }
+
+static bool is_own_key(const char *key) {
+  for (int i = 0; i < NUMBERS; ++i)
+    if (!strcmp(key, numbers[i].key)) return true;
+  for (int i = 0; i < TEXTS; ++i)
+    if (!strcmp(key, texts[i])) return true;
+  return false;
+}
+
+static bool is_exponent(const char *name) {
+  const size_t length = strlen(name), suffix = sizeof exponent_suffix - 1;
+  return length >= suffix && !strcmp(name + length - suffix, exponent_suffix);
+}
+
+static char *exponent_name(const char *name) {
+  const size_t size = strlen(name) + sizeof exponent_suffix;
+  char *text = malloc(size);
+  if (text) (void)snprintf(text, size, "%s%s", name, exponent_suffix);
+  return text;
+}
+
+/* ---- In memory ---------------------------------------------------------------------------------------------------- */
+
+NitiStatus niti_checkpoint_open(NitiCheckpoint **out) {
+  *out = calloc(1, sizeof **out);
+  return *out ? NITI_OK : fail_memory();
+}
+
+void niti_checkpoint_close(NitiCheckpoint *checkpoint) {
+  if (!checkpoint) return;
+  for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
+    free(checkpoint->tensors[i].name);
+    if (checkpoint->tensors[i].owned) free(checkpoint->tensors[i].data);
+  }
+  for (size_t i = 0; i < checkpoint->extra_count; ++i) {
+    free(checkpoint->extras[i].key);
+    free(checkpoint->extras[i].value);
+  }
+  free(checkpoint->tensors);
+  free(checkpoint->extras);
+  free(checkpoint->model_text);
+  free(checkpoint->recipe_text);
+  free(checkpoint);
+}
+
+NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, NitiDtype dtype, int ndim, const uint32_t *dims,
+                               int32_t exponent, void *data) {
+  if (!name[0] || is_exponent(name) || niti_checkpoint_find(checkpoint, name))
+    return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: a tensor cannot be called '%.200s': empty, reserved or taken", name);
+  if (ndim < 0 || ndim > NITI_DIMS_MAX)
+    return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: tensor '%.200s': %d dimensions, 0..%d expected", name, ndim,
+                     NITI_DIMS_MAX);
+  NitiCheckpointTensor tensor = {.dtype = dtype, .ndim = ndim, .exponent = exponent, .data = data};
+  for (int i = 0; i < ndim; ++i) tensor.dims[i] = dims[i];
+  NitiCheckpointTensor *tensors = realloc(checkpoint->tensors, (checkpoint->tensor_count + 1) * sizeof *tensors);
+  if (!tensors) return fail_memory();
+  checkpoint->tensors = tensors;
+  tensor.name = strdup(name);
+  if (!tensor.name) return fail_memory();
+  tensors[checkpoint->tensor_count++] = tensor;
+  return NITI_OK;
+}
+
+const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoint, const char *name) {
+  for (size_t i = 0; i < checkpoint->tensor_count; ++i)
+    if (!strcmp(checkpoint->tensors[i].name, name)) return &checkpoint->tensors[i];
+  return NULL;
+}
+
+size_t niti_checkpoint_tensor_count(const NitiCheckpointTensor *tensor) {
+  size_t count = 1;
+  for (int i = 0; i < tensor->ndim; ++i) count *= tensor->dims[i];
+  return count;
+}
+
+size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor) {
+  return niti_checkpoint_tensor_count(tensor) * niti_dtype_size(tensor->dtype);
+}
+
+static NitiStatus replace_text(char **text, const char *value) {
+  char *copy = strdup(value ? value : "");
+  if (!copy) return fail_memory();
+  free(*text);
+  *text = copy;
+  return NITI_OK;
+}
+
+NitiStatus niti_checkpoint_set_texts(NitiCheckpoint *checkpoint, const char *model_text, const char *recipe_text) {
+  NITI_TRY(replace_text(&checkpoint->model_text, model_text));
+  return replace_text(&checkpoint->recipe_text, recipe_text);
+}
+
+static NitiStatus append_pair(NitiPair **pairs, size_t *count, const char *key, const char *value) {
+  NitiPair *grown = realloc(*pairs, (*count + 1) * sizeof *grown);
+  if (!grown) return fail_memory();
+  *pairs = grown;
+  const NitiPair pair = {strdup(key), strdup(value)};
+  if (!pair.key || !pair.value) {
+    free(pair.key);
+    free(pair.value);
+    return fail_memory();
+  }
+  grown[(*count)++] = pair;
+  return NITI_OK;
+}
+
+NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value) {
+  if (is_own_key(key)) return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: the key '%s' is the format's own", key);
+  for (size_t i = 0; i < checkpoint->extra_count; ++i)
+    if (!strcmp(checkpoint->extras[i].key, key)) return replace_text(&checkpoint->extras[i].value, value);
+  return append_pair(&checkpoint->extras, &checkpoint->extra_count, key, value);
+}
+
+const char *niti_checkpoint_get(const NitiCheckpoint *checkpoint, const char *key) {
+  for (size_t i = 0; i < checkpoint->extra_count; ++i)
+    if (!strcmp(checkpoint->extras[i].key, key)) return checkpoint->extras[i].value;
+  return NULL;
+}
+
+/* ---- Hash and checksum -------------------------------------------------------------------------------------------- */
+
+static int compare_entries(const void *a, const void *b) {
+  return strcmp((*(NitiCheckpointTensor *const *)a)->name, (*(NitiCheckpointTensor *const *)b)->name);
+}
+
+NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65]) {
+  const NitiCheckpointTensor **order = calloc(checkpoint->tensor_count + 1, sizeof *order);
+  NitiHash *hash = NULL;
+  if (!order) return fail_memory();
+  for (size_t i = 0; i < checkpoint->tensor_count; ++i) order[i] = &checkpoint->tensors[i];
+  qsort(order, checkpoint->tensor_count, sizeof *order, compare_entries);
+  const NitiStatus status = niti_hash_open(&hash);
+  for (size_t i = 0; i < checkpoint->tensor_count && status == NITI_OK; ++i) {
+    const NitiCheckpointTensor *tensor = order[i];
+    if (tensor->dtype == NITI_I8 || tensor->dtype == NITI_I16)
+      niti_hash_tensor(hash, tensor->name, tensor->ndim, tensor->dims, tensor->exponent, tensor->data,
+                       niti_dtype_size(tensor->dtype));
+  }
+  if (status == NITI_OK) niti_hash_close(hash, text);
+  free(order);
+  return status;
+}
+
+static int compare_tensors(const void *a, const void *b) {
+  return strcmp(((const NitiSafetensor *)a)->name, ((const NitiSafetensor *)b)->name);
+}
+
+static int compare_pairs(const void *a, const void *b) { return strcmp(((const NitiPair *)a)->key, ((const NitiPair *)b)->key); }
+
+static void sort_content(NitiSafetensors *content) {
+  if (content->count) qsort(content->tensors, content->count, sizeof *content->tensors, compare_tensors);
+  if (content->metadata_count) qsort(content->metadata, content->metadata_count, sizeof *content->metadata, compare_pairs);
+}
+
+static void add_text(SHA256_CTX *sha, const char *text) { SHA256_Update(sha, (const uint8_t *)text, strlen(text) + 1); }
+
+/* SHA-256 over sorted content: keys and values, each with its zero byte; then of each tensor its name and dtype with theirs, its
+ * shape as decimal numbers with theirs, an empty string, and its data. */
+static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  for (size_t i = 0; i < content->metadata_count; ++i) {
+    if (!strcmp(content->metadata[i].key, "checksum")) continue;
+    add_text(&sha, content->metadata[i].key);
+    add_text(&sha, content->metadata[i].value);
+  }
+  for (size_t i = 0; i < content->count; ++i) {
+    const NitiSafetensor *tensor = &content->tensors[i];
+    size_t bytes;
+    NITI_TRY(niti_safetensor_bytes(&bytes, tensor));
+    add_text(&sha, tensor->name);
+    add_text(&sha, niti_dtype_name(tensor->dtype));
+    for (int d = 0; d < tensor->ndim; ++d) {
+      char number[16];
+      (void)snprintf(number, sizeof number, "%lu", (unsigned long)tensor->dims[d]);
+      add_text(&sha, number);
+    }
+    add_text(&sha, "");
+    if (bytes) SHA256_Update(&sha, tensor->data, bytes);
+  }
+  (void)SHA256_End(&sha, text);
+  return NITI_OK;
+}
+
+/* ---- Saving ------------------------------------------------------------------------------------------------------- */
+
+static void format_number(char text[24], const Number *number, const NitiCheckpoint *checkpoint) {
+  const char *field = (const char *)checkpoint + number->offset;
+  uint64_t wide;
+  uint32_t narrow;
+  if (number->kind == U32) {
+    memcpy(&narrow, field, sizeof narrow);
+    wide = narrow;
+  } else {
+    memcpy(&wide, field, sizeof wide);
+  }
+  if (number->kind == I64)
+    (void)snprintf(text, 24, "%lld", (long long)wide);
+  else
+    (void)snprintf(text, 24, "%llu", (unsigned long long)wide);
+}
+
+static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint *checkpoint) {
+  NitiPair **pairs = &content->metadata;
+  size_t *count = &content->metadata_count;
+  char text[65];
+  NITI_TRY(append_pair(pairs, count, "format", format_name));
+  NITI_TRY(append_pair(pairs, count, "version", format_version));
+  for (int i = 0; i < NUMBERS; ++i) {
+    format_number(text, &numbers[i], checkpoint);
+    NITI_TRY(append_pair(pairs, count, numbers[i].key, text));
+  }
+  NITI_TRY(append_pair(pairs, count, "model", checkpoint->model_text ? checkpoint->model_text : ""));
+  NITI_TRY(append_pair(pairs, count, "recipe", checkpoint->recipe_text ? checkpoint->recipe_text : ""));
+  for (size_t i = 0; i < checkpoint->extra_count; ++i)
+    NITI_TRY(append_pair(pairs, count, checkpoint->extras[i].key, checkpoint->extras[i].value));
+  NITI_TRY(niti_checkpoint_hash(checkpoint, text));
+  NITI_TRY(append_pair(pairs, count, "hash", text));
+  sort_content(content);
+  NITI_TRY(sum_content(text, content));
+  return append_pair(pairs, count, "checksum", text);
+}
+
+static NitiStatus check_mantissas(const char *name, NitiDtype dtype, const void *data, size_t bytes) {
+  const char *bad = dtype == NITI_I8 && bytes ? memchr(data, 0x80, bytes) : NULL;
+  if (!bad) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': element %zu is -128, mantissas lie in -127..127", name,
+                   (size_t)(bad - (const char *)data));
+}
+
+/* The container's view of the checkpoint: names and metadata owned, tensor data borrowed. */
+static NitiStatus gather(NitiSafetensors *content, const NitiCheckpoint *checkpoint) {
+  content->tensors = calloc(2 * checkpoint->tensor_count + 1, sizeof *content->tensors);
+  if (!content->tensors) return fail_memory();
+  for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
+    NitiCheckpointTensor *tensor = &checkpoint->tensors[i];
+    NitiSafetensor *mantissas = &content->tensors[content->count++], *exponent = &content->tensors[content->count++];
+    mantissas->name = strdup(tensor->name);
+    mantissas->dtype = tensor->dtype;
+    mantissas->ndim = tensor->ndim;
+    memcpy(mantissas->dims, tensor->dims, sizeof mantissas->dims);
+    mantissas->data = tensor->data;
+    exponent->name = exponent_name(tensor->name);
+    exponent->dtype = NITI_I32;
+    exponent->data = &tensor->exponent;
+    if (!mantissas->name || !exponent->name) return fail_memory();
+    size_t bytes;
+    NITI_TRY(niti_safetensor_bytes(&bytes, mantissas));
+    NITI_TRY(check_mantissas(tensor->name, tensor->dtype, tensor->data, bytes));
+  }
+  return gather_metadata(content, checkpoint);
+}
+
+static void release_view(NitiSafetensors *content) {
+  for (size_t i = 0; i < content->count; ++i) content->tensors[i].data = NULL; /* borrowed */
+  niti_safetensors_clear(content);
+}
+
+static NitiStatus save(const NitiCheckpoint *checkpoint, const char *path, const char *keep) {
+  NitiSafetensors content = {0};
+  NitiFile *file = NULL;
+  NitiStatus status = gather(&content, checkpoint);
+  if (status != NITI_OK) status = niti_fail_within(status == NITI_ERROR_FORMAT ? NITI_ERROR_ARGUMENT : status, "%s", path);
+  if (status == NITI_OK) status = niti_file_open(&file, path);
+  if (status == NITI_OK) status = niti_safetensors_write(file, &content);
+  release_view(&content);
+  if (status == NITI_OK) return niti_file_commit(file, keep);
+  niti_file_discard(file);
+  return status;
+}
+
+NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path) { return save(checkpoint, path, NULL); }
+
+/* The paths of a run's two newest checkpoints; the caller frees both, also after a failure. */
+static NitiStatus last_paths(char **last, char **previous, const char *dir) {
+  *last = *previous = NULL;
+  NITI_TRY(niti_io_join(last, dir, "last.safetensors"));
+  return niti_io_join(previous, dir, "previous.safetensors");
+}
+
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir) {
+  char *last, *previous;
+  NitiStatus status = last_paths(&last, &previous, dir);
+  if (status == NITI_OK) status = save(checkpoint, last, previous);
+  free(last);
+  free(previous);
+  return status;
+}
+
+/* ---- Loading ------------------------------------------------------------------------------------------------------ */
+
+static const char *find_value(const NitiSafetensors *content, const char *key) {
+  for (size_t i = 0; i < content->metadata_count; ++i)
+    if (!strcmp(content->metadata[i].key, key)) return content->metadata[i].value;
+  return NULL;
+}
+
+/* How many bytes of a value a message shows: to the first control character, 64 at most. */
+static int shown(const char *value) {
+  int count = 0;
+  while (count < 64 && (unsigned char)value[count] >= 32 && value[count] != 127) ++count;
+  return count;
+}
+
+static NitiStatus require_value(const char **value, const NitiSafetensors *content, const char *key) {
+  *value = find_value(content, key);
+  return *value ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s' is missing: not a checkpoint of niti", key);
+}
+
+/* Exactly what format_number writes: no spaces, no plus sign, no leading zeros. */
+static NitiStatus parse_number(NitiCheckpoint *checkpoint, const Number *number, const char *text) {
+  char *field = (char *)checkpoint + number->offset, again[24];
+  uint64_t wide;
+  errno = 0;
+  if (number->kind == I64)
+    wide = (uint64_t)strtoll(text, NULL, 10);
+  else
+    wide = strtoull(text, NULL, 10);
+  const uint32_t narrow = (uint32_t)wide;
+  if (number->kind == U32)
+    memcpy(field, &narrow, sizeof narrow);
+  else
+    memcpy(field, &wide, sizeof wide);
+  format_number(again, number, checkpoint);
+  if (errno || strcmp(again, text))
+    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s': '%.*s' is not %s", number->key, shown(text), text,
+                     number->kind == U32   ? "a number in 0..4294967295"
+                     : number->kind == U64 ? "a number in 0..2^64-1"
+                                           : "a number of 64 bits");
+  return NITI_OK;
+}
+
+static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensors *content) {
+  const char *value;
+  NITI_TRY(require_value(&value, content, "format"));
+  if (strcmp(value, format_name))
+    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: format is '%.*s', 'niti' expected", shown(value), value);
+  NITI_TRY(require_value(&value, content, "version"));
+  if (strcmp(value, format_version))
+    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: version is '%.*s', this niti reads '%s'", shown(value), value,
+                     format_version);
+  for (int i = 0; i < NUMBERS; ++i) {
+    NITI_TRY(require_value(&value, content, numbers[i].key));
+    NITI_TRY(parse_number(checkpoint, &numbers[i], value));
+  }
+  NITI_TRY(require_value(&value, content, "model"));
+  NITI_TRY(replace_text(&checkpoint->model_text, value));
+  NITI_TRY(require_value(&value, content, "recipe"));
+  NITI_TRY(replace_text(&checkpoint->recipe_text, value));
+  for (size_t i = 0; i < content->metadata_count; ++i)
+    if (!is_own_key(content->metadata[i].key))
+      NITI_TRY(append_pair(&checkpoint->extras, &checkpoint->extra_count, content->metadata[i].key, content->metadata[i].value));
+  return NITI_OK;
+}
+
+static NitiStatus find_exponent(int32_t *exponent, const NitiSafetensors *content, const char *name) {
+  NitiSafetensor key = {.name = exponent_name(name)};
+  if (!key.name) return fail_memory();
+  const NitiSafetensor *found = bsearch(&key, content->tensors, content->count, sizeof key, compare_tensors);
+  free(key.name);
+  if (!found || found->dtype != NITI_I32 || found->ndim != 0)
+    return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': its exponent, an I32 scalar called '%.200s%s', is missing", name, name,
+                     exponent_suffix);
+  memcpy(exponent, found->data, sizeof *exponent);
+  return NITI_OK;
+}
+
+/* Moves the tensors of sorted content into the checkpoint. */
+static NitiStatus take_tensors(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
+  size_t exponents = 0;
+  checkpoint->tensors = calloc(content->count + 1, sizeof *checkpoint->tensors);
+  if (!checkpoint->tensors) return fail_memory();
+  for (size_t i = 0; i < content->count; ++i) {
+    NitiSafetensor *from = &content->tensors[i];
+    size_t bytes;
+    if (is_exponent(from->name)) {
+      ++exponents;
+      continue;
+    }
+    NitiCheckpointTensor tensor = {.dtype = from->dtype, .ndim = from->ndim, .owned = true};
+    memcpy(tensor.dims, from->dims, sizeof tensor.dims);
+    NITI_TRY(niti_safetensor_bytes(&bytes, from));
+    NITI_TRY(check_mantissas(from->name, from->dtype, from->data, bytes));
+    NITI_TRY(find_exponent(&tensor.exponent, content, from->name));
+    tensor.name = strdup(from->name); /* a copy: the sorted names are still searched */
+    if (!tensor.name) return fail_memory();
+    tensor.data = from->data;
+    from->data = NULL;
+    checkpoint->tensors[checkpoint->tensor_count++] = tensor;
+  }
+  /* each tensor has found its own exponent, so a difference means one without a tensor */
+  if (exponents != checkpoint->tensor_count)
+    return niti_fail(NITI_ERROR_FORMAT, "%zu exponents for %zu tensors", exponents, checkpoint->tensor_count);
+  return NITI_OK;
+}
+
+static NitiStatus check_sum(const char *what, const NitiSafetensors *content, const char *actual) {
+  const char *stored;
+  NITI_TRY(require_value(&stored, content, what));
+  if (strcmp(stored, actual))
+    return niti_fail(NITI_ERROR_FORMAT, "the content does not have the %s that the file states: %.*s stated, %s found", what,
+                     shown(stored), stored, actual);
+  return NITI_OK;
+}
+
+static NitiStatus take(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
+  char sum[65];
+  sort_content(content);
+  NITI_TRY(take_metadata(checkpoint, content));
+  NITI_TRY(sum_content(sum, content));
+  NITI_TRY(take_tensors(checkpoint, content));
+  char hash[65];
+  NITI_TRY(niti_checkpoint_hash(checkpoint, hash));
+  NITI_TRY(check_sum("hash", content, hash));
+  return check_sum("checksum", content, sum);
+}
+
+NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) {
+  NitiSafetensors content;
+  *out = NULL;
+  NITI_TRY(niti_safetensors_read(&content, path));
+  NitiCheckpoint *checkpoint;
+  NitiStatus status = niti_checkpoint_open(&checkpoint);
+  if (status == NITI_OK) status = take(checkpoint, &content);
+  niti_safetensors_clear(&content);
+  if (status != NITI_OK) {
+    niti_checkpoint_close(checkpoint);
+    return niti_fail_within(status, "%s", path);
+  }
+  *out = checkpoint;
+  return NITI_OK;
+}
+
+NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir) {
+  char *last, *previous, why[1024];
+  *out = NULL;
+  if (used_previous) *used_previous = false;
+  NitiStatus status = last_paths(&last, &previous, dir);
+  if (status == NITI_OK) status = niti_checkpoint_load(out, last);
+  if (status != NITI_OK && last && previous) {
+    (void)snprintf(why, sizeof why, "%s", niti_error());
+    if (niti_checkpoint_load(out, previous) == NITI_OK) {
+      if (used_previous) *used_previous = true;
+      (void)niti_fail(status, "%s", why);
+      status = NITI_OK;
+    } else {
+      status = niti_fail(status, "%s", why);
+    }
+  }
+  free(last);
+  free(previous);
+  return status;
+}

@@ -1,0 +1,197 @@
+#include "io/events.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tensorboard.pb-c.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/file.h"
+
+struct NitiEvents {
+  FILE *file;
+  char *path;
+};
+
+/* CRC-32C of the 16 values of a nibble: polynomial 0x82f63b78, bits reflected. */
+static const uint32_t crc_nibble[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+                                        0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+                                        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
+
+uint32_t niti_crc32c(const void *data, size_t size) {
+  const uint8_t *bytes = data;
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < size; ++i) {
+    crc = crc_nibble[(crc ^ bytes[i]) & 15] ^ (crc >> 4);
+    crc = crc_nibble[(crc ^ (uint32_t)(bytes[i] >> 4)) & 15] ^ (crc >> 4);
+  }
+  return ~crc;
+}
+
+static void put_little(uint8_t *out, uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) out[i] = (uint8_t)(value >> (8 * i));
+}
+
+/* The masked CRC of a TFRecord frame: rotated and offset, so that a CRC of data that holds CRCs stays useful. */
+static void put_crc(uint8_t out[4], const void *data, size_t size) {
+  const uint32_t crc = niti_crc32c(data, size);
+  put_little(out, ((crc >> 15) | (crc << 17)) + 0xa282ead8u, 4);
+}
+
+static NitiStatus fail_errno(const char *path, const char *what) {
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+/* length (8 bytes), its CRC (4), data, its CRC (4). */
+static NitiStatus write_record(NitiEvents *events, const uint8_t *data, size_t size) {
+  uint8_t head[12], tail[4];
+  put_little(head, size, 8);
+  put_crc(head + 8, head, 8);
+  put_crc(tail, data, size);
+  if (fwrite(head, sizeof head, 1, events->file) != 1 || fwrite(data, size, 1, events->file) != 1 ||
+      fwrite(tail, sizeof tail, 1, events->file) != 1)
+    return fail_errno(events->path, "write");
+  return NITI_OK;
+}
+
+/* Stamps the event with the time and writes it. */
+static NitiStatus write_event(NitiEvents *events, Niti__Tensorboard__Event *event) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_REALTIME, &now);
+  event->wall_time = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+  const size_t size = niti__tensorboard__event__get_packed_size(event); /* never 0: the time is in it */
+  uint8_t *data = malloc(size);
+  if (!data) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", events->path);
+  (void)niti__tensorboard__event__pack(event, data);
+  const NitiStatus status = write_record(events, data, size);
+  free(data);
+  return status;
+}
+
+/* TensorBoard reads a folder's files in the order of their names. A second that is taken (a run resumed at once) counts on. */
+static NitiStatus create_file(NitiEvents *events, const char *dir) {
+  char host[256] = "", name[384];
+  (void)gethostname(host, sizeof host - 1);
+  for (char *at = host; *at; ++at)
+    if (*at == '/') *at = '-';
+  const time_t start = time(NULL);
+  for (long long extra = 0; extra < 1000; ++extra) {
+    (void)snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.niti", (long long)start + extra,
+                   host[0] ? host : "localhost");
+    free(events->path);
+    NITI_TRY(niti_io_join(&events->path, dir, name));
+    const int fd = open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) break;
+    events->file = fdopen(fd, "wb");
+    if (events->file) return NITI_OK;
+    (void)close(fd);
+    break;
+  }
+  return fail_errno(events->path, "create the file");
+}
+
+NitiStatus niti_events_open(NitiEvents **out, const char *dir) {
+  *out = NULL;
+  NitiEvents *events = calloc(1, sizeof *events);
+  if (!events) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", dir);
+  NitiStatus status = create_file(events, dir);
+  if (status == NITI_OK) {
+    Niti__Tensorboard__Event event = NITI__TENSORBOARD__EVENT__INIT;
+    char version[] = "brain.Event:2";
+    event.what_case = NITI__TENSORBOARD__EVENT__WHAT_FILE_VERSION;
+    event.file_version = version;
+    status = write_event(events, &event);
+  }
+  if (status == NITI_OK) status = niti_events_flush(events);
+  if (status != NITI_OK) {
+    if (events->file) (void)fclose(events->file);
+    free(events->path);
+    free(events);
+    return status;
+  }
+  *out = events;
+  return NITI_OK;
+}
+
+NitiStatus niti_events_start(NitiEvents *events, int64_t step) {
+  Niti__Tensorboard__Event event = NITI__TENSORBOARD__EVENT__INIT;
+  Niti__Tensorboard__SessionLog session = NITI__TENSORBOARD__SESSION_LOG__INIT;
+  session.status = NITI__TENSORBOARD__SESSION_LOG__STATUS__START;
+  event.step = step;
+  event.what_case = NITI__TENSORBOARD__EVENT__WHAT_SESSION_LOG;
+  event.session_log = &session;
+  return write_event(events, &event);
+}
+
+/* Writes a summary of one value, whose kind and content are set. */
+static NitiStatus write_value(NitiEvents *events, const char *tag, int64_t step, Niti__Tensorboard__Summary__Value *value) {
+  Niti__Tensorboard__Event event = NITI__TENSORBOARD__EVENT__INIT;
+  Niti__Tensorboard__Summary summary = NITI__TENSORBOARD__SUMMARY__INIT;
+  Niti__Tensorboard__Summary__Value *values[1] = {value};
+  value->tag = (char *)tag; /* only read */
+  summary.n_value = 1;
+  summary.value = values;
+  event.step = step;
+  event.what_case = NITI__TENSORBOARD__EVENT__WHAT_SUMMARY;
+  event.summary = &summary;
+  return write_event(events, &event);
+}
+
+NitiStatus niti_events_scalar(NitiEvents *events, const char *tag, int64_t step, double value) {
+  Niti__Tensorboard__Summary__Value message = NITI__TENSORBOARD__SUMMARY__VALUE__INIT;
+  message.value_case = NITI__TENSORBOARD__SUMMARY__VALUE__VALUE_SIMPLE_VALUE;
+  message.simple_value = (float)value;
+  return write_value(events, tag, step, &message);
+}
+
+NitiStatus niti_events_ratio(NitiEvents *events, const char *tag, int64_t step, int64_t numerator, int64_t denominator) {
+  if (denominator == 0) return NITI_OK;
+  return niti_events_scalar(events, tag, step, (double)numerator / (double)denominator);
+}
+
+NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t step, const int64_t counts[NITI_EVENTS_BINS],
+                                 int32_t exponent) {
+  double limits[NITI_EVENTS_BINS], buckets[NITI_EVENTS_BINS];
+  int first = 0, last = NITI_EVENTS_BINS - 1;
+  while (first < NITI_EVENTS_BINS && counts[first] == 0) ++first;
+  while (last > first && counts[last] == 0) --last;
+  if (first == NITI_EVENTS_BINS) return NITI_OK;
+  const double unit = ldexp(1.0, exponent);
+  Niti__Tensorboard__Histogram histogram = NITI__TENSORBOARD__HISTOGRAM__INIT;
+  for (int i = first; i <= last; ++i) {
+    const double mantissa = i - 127, count = (double)counts[i];
+    histogram.num += count;
+    histogram.sum += count * mantissa * unit;
+    histogram.sum_squares += count * mantissa * mantissa * unit * unit;
+    limits[i - first] = (mantissa + 0.5) * unit; /* midway to the next mantissa */
+    buckets[i - first] = count;
+  }
+  histogram.min = (first - 127) * unit;
+  histogram.max = (last - 127) * unit;
+  histogram.n_bucket_limit = histogram.n_bucket = (size_t)(last - first + 1);
+  histogram.bucket_limit = limits;
+  histogram.bucket = buckets;
+  Niti__Tensorboard__Summary__Value message = NITI__TENSORBOARD__SUMMARY__VALUE__INIT;
+  message.value_case = NITI__TENSORBOARD__SUMMARY__VALUE__VALUE_HISTO;
+  message.histo = &histogram;
+  return write_value(events, tag, step, &message);
+}
+
+NitiStatus niti_events_flush(NitiEvents *events) {
+  if (fflush(events->file)) return fail_errno(events->path, "write");
+  return NITI_OK;
+}
+
+NitiStatus niti_events_close(NitiEvents *events) {
+  if (!events) return NITI_OK;
+  NitiStatus status = niti_events_flush(events);
+  if (fclose(events->file) && status == NITI_OK) status = fail_errno(events->path, "write");
+  free(events->path);
+  free(events);
+  return status;
+}

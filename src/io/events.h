@@ -1,0 +1,30 @@
+/* TensorBoard event files: TFRecord frames round protocol buffers (tensorboard.proto). Floating point appears here, as in all
+ * printing, and only here. */
+#ifndef NITI_IO_EVENTS_H
+#define NITI_IO_EVENTS_H
+
+#include "base/status.h"
+
+enum { NITI_EVENTS_BINS = 255 }; /* mantissas -127..127 */
+
+typedef struct NitiEvents NitiEvents;
+
+/* Creates DIR/events.out.tfevents.TIME.HOST.niti, a name that sorts after those already there. */
+NitiStatus niti_events_open(NitiEvents **out, const char *dir);
+/* Says that a session starts at `step`: TensorBoard then forgets earlier files' events from this step on. For a resumed run. */
+NitiStatus niti_events_start(NitiEvents *events, int64_t step);
+NitiStatus niti_events_scalar(NitiEvents *events, const char *tag, int64_t step, double value);
+/* The scalar numerator / denominator; denominator 0 writes nothing. */
+NitiStatus niti_events_ratio(NitiEvents *events, const char *tag, int64_t step, int64_t numerator, int64_t denominator);
+/* counts[i] values of mantissa i - 127, that is (i - 127) * 2^exponent. Counts that are all 0 write nothing. */
+NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t step, const int64_t counts[NITI_EVENTS_BINS],
+                                 int32_t exponent);
+/* Hands everything written so far to the system; the only calls besides close that report a full disk for sure. */
+NitiStatus niti_events_flush(NitiEvents *events);
+/* Flushes and closes; NULL is accepted. The handle is released even if that fails. */
+NitiStatus niti_events_close(NitiEvents *events);
+
+/* CRC-32C (Castagnoli) of bytes. */
+uint32_t niti_crc32c(const void *data, size_t size);
+
+#endif

@@ -1,0 +1,190 @@
+#include "io/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct NitiFile {
+  char *path, *temporary;
+  int fd;
+};
+
+static NitiStatus fail_errno(const char *path, const char *what) {
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+static NitiStatus fail_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
+
+static char *append(const char *a, const char *b) {
+  const size_t size = strlen(a) + strlen(b) + 1;
+  char *text = malloc(size);
+  if (text) (void)snprintf(text, size, "%s%s", a, b);
+  return text;
+}
+
+NitiStatus niti_io_join(char **path, const char *dir, const char *name) {
+  const size_t size = strlen(dir) + strlen(name) + 2;
+  *path = malloc(size);
+  if (!*path) return fail_memory(dir);
+  (void)snprintf(*path, size, "%s/%s", dir, name);
+  return NITI_OK;
+}
+
+const char *niti_file_path(const NitiFile *file) { return file->path; }
+
+/* Opens and locks PATH.tmp. Whoever held it may have renamed or removed it meanwhile: then the lock is on a file that is no
+ * longer the temporary one, and truncating it would destroy the result. */
+static NitiStatus open_temporary(NitiFile *file) {
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    struct stat held, named;
+    file->fd = open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    if (file->fd < 0) return fail_errno(file->temporary, "create the file");
+    if (flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
+    if (fstat(file->fd, &held)) return fail_errno(file->temporary, "inspect the file");
+    if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
+    if (!lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
+      if (held.st_size && ftruncate(file->fd, 0)) return fail_errno(file->temporary, "empty the file");
+      return NITI_OK;
+    }
+    (void)close(file->fd);
+    file->fd = -1;
+  }
+  return niti_fail(NITI_ERROR_FILE, "%s: another process is writing this file", file->path);
+}
+
+static void release(NitiFile *file) {
+  if (file->fd >= 0) (void)close(file->fd);
+  free(file->path);
+  free(file->temporary);
+  free(file);
+}
+
+NitiStatus niti_file_open(NitiFile **out, const char *path) {
+  *out = NULL;
+  NitiFile *file = calloc(1, sizeof *file);
+  if (!file) return fail_memory(path);
+  file->fd = -1;
+  file->path = strdup(path);
+  file->temporary = append(path, ".tmp");
+  const NitiStatus status = file->path && file->temporary ? open_temporary(file) : fail_memory(path);
+  if (status != NITI_OK) {
+    release(file);
+    return status;
+  }
+  *out = file;
+  return NITI_OK;
+}
+
+NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size) {
+  const char *bytes = data;
+  while (size) {
+    const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
+    const ssize_t done = write(file->fd, bytes, part);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return fail_errno(file->path, "write");
+    bytes += done;
+    size -= (size_t)done;
+  }
+  return NITI_OK;
+}
+
+void niti_file_discard(NitiFile *file) {
+  if (!file) return;
+  (void)unlink(file->temporary);
+  release(file);
+}
+
+/* After this the names of the folder survive a loss of power. Some file systems cannot do it and say EINVAL. */
+static NitiStatus sync_folder(const char *path) {
+  char *folder = strdup(path);
+  if (!folder) return fail_memory(path);
+  char *slash = strrchr(folder, '/');
+  if (slash == folder) ++slash; /* "/name": the root keeps its slash */
+  if (slash) *slash = 0;
+  const int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  NitiStatus status = NITI_OK;
+  if (fd < 0 || (fsync(fd) && errno != EINVAL)) status = fail_errno(slash ? folder : ".", "sync the folder");
+  if (fd >= 0) (void)close(fd);
+  free(folder);
+  return status;
+}
+
+/* Gives the file at `path` the further name `keep`. A link first, so that neither name is ever absent. */
+static NitiStatus keep_former(const char *path, const char *keep) {
+  char *link_name = append(keep, ".tmp");
+  if (!link_name) return fail_memory(keep);
+  NitiStatus status = NITI_OK;
+  (void)unlink(link_name);
+  if (!link(path, link_name)) {
+    if (rename(link_name, keep)) status = fail_errno(keep, "keep the former file");
+    (void)unlink(link_name);                          /* rename does nothing where both names are one file already */
+  } else if (errno != ENOENT && rename(path, keep)) { /* no hard links here: then `keep` alone is complete for a moment */
+    status = fail_errno(keep, "keep the former file");
+  }
+  free(link_name);
+  return status;
+}
+
+NitiStatus niti_file_commit(NitiFile *file, const char *keep) {
+  NitiStatus status = NITI_OK;
+  if (fsync(file->fd)) status = fail_errno(file->path, "write to disk");
+  if (status == NITI_OK && keep) status = keep_former(file->path, keep);
+  if (status == NITI_OK && rename(file->temporary, file->path)) status = fail_errno(file->path, "replace the file");
+  if (status != NITI_OK) {
+    niti_file_discard(file);
+    return status;
+  }
+  status = sync_folder(file->path);
+  release(file);
+  return status;
+}
+
+NitiStatus niti_io_write_text(const char *path, const char *text) {
+  NitiFile *file;
+  NITI_TRY(niti_file_open(&file, path));
+  const NitiStatus status = niti_file_write(file, text, strlen(text));
+  if (status == NITI_OK) return niti_file_commit(file, NULL);
+  niti_file_discard(file);
+  return status;
+}
+
+static NitiStatus read_open(char **text, size_t *size, const char *path, size_t limit, int fd) {
+  struct stat info;
+  if (fstat(fd, &info)) return fail_errno(path, "inspect the file");
+  if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", path);
+  if ((uint64_t)info.st_size > limit)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: has %lld bytes, at most %zu expected", path, (long long)info.st_size, limit);
+  const size_t bytes = (size_t)info.st_size;
+  char *buffer = malloc(bytes + 1);
+  if (!buffer) return fail_memory(path);
+  size_t have = 0;
+  while (have < bytes) {
+    const ssize_t done = read(fd, buffer + have, bytes - have);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) {
+      const NitiStatus status = fail_errno(path, "read");
+      free(buffer);
+      return status;
+    }
+    if (done == 0) break;
+    have += (size_t)done;
+  }
+  buffer[have] = 0;
+  *text = buffer;
+  if (size) *size = have;
+  return NITI_OK;
+}
+
+NitiStatus niti_io_read_text(char **text, size_t *size, const char *path, size_t limit) {
+  *text = NULL;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
+  if (fd < 0) return fail_errno(path, "open");
+  const NitiStatus status = read_open(text, size, path, limit, fd);
+  (void)close(fd);
+  return status;
+}

@@ -1,0 +1,351 @@
+#include "io/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/file.h"
+
+static const char epoch_key[] = "epoch";
+enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18 };
+
+typedef struct LogFile {
+  char *path;
+  int fd;
+  off_t size; /* of whole rows */
+} LogFile;
+
+struct NitiLog {
+  LogFile csv, jsonl;
+  char *header; /* the CSV header line with its newline; NULL before the first row */
+};
+
+static NitiStatus fail_errno(const char *path, const char *what) {
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+static NitiStatus fail_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for the log"); }
+
+/* ---- Fields ------------------------------------------------------------------------------------------------------- */
+
+NitiField niti_field_integer(const char *key, int64_t value) {
+  return (NitiField){.key = key, .kind = NITI_FIELD_INTEGER, .integer = value};
+}
+
+NitiField niti_field_string(const char *key, const char *text) {
+  return (NitiField){.key = key, .kind = NITI_FIELD_STRING, .text = text};
+}
+
+NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominator, int digits) {
+  NitiField field = {.key = key, .kind = NITI_FIELD_DECIMAL, .digits = digits};
+  if (denominator == 0) return field;
+  __int128 n = numerator, d = denominator;
+  for (int i = 0; i < digits; ++i) n *= 10;
+  const bool negative = (n < 0) != (d < 0);
+  n = n < 0 ? -n : n;
+  d = d < 0 ? -d : d;
+  const __int128 q = (2 * n + d) / (2 * d);
+  const int64_t magnitude = q > INT64_MAX ? INT64_MAX : (int64_t)q;
+  field.integer = negative ? -magnitude : magnitude;
+  return field;
+}
+
+static void put_decimal(FILE *out, int64_t value, int digits) {
+  uint64_t magnitude = value < 0 ? -(uint64_t)value : (uint64_t)value, unit = 1;
+  for (int i = 0; i < digits; ++i) unit *= 10;
+  (void)fprintf(out, "%s%llu", value < 0 ? "-" : "", (unsigned long long)(magnitude / unit));
+  if (digits) (void)fprintf(out, ".%0*llu", digits, (unsigned long long)(magnitude % unit));
+}
+
+/* RFC 4180: quoted where the text holds what would break the line, quotes doubled. */
+static void put_csv_text(FILE *out, const char *text) {
+  if (!strpbrk(text, ",\"\r\n")) {
+    (void)fputs(text, out);
+    return;
+  }
+  (void)fputc('"', out);
+  for (; *text; ++text) {
+    if (*text == '"') (void)fputc('"', out);
+    (void)fputc(*text, out);
+  }
+  (void)fputc('"', out);
+}
+
+static NitiStatus put_json_text(FILE *out, const char *text) {
+  json_t *value = json_string(text);
+  char *encoded = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
+  json_decref(value);
+  if (!encoded) return niti_fail(NITI_ERROR_ARGUMENT, "log: '%.100s' is not UTF-8", text);
+  (void)fputs(encoded, out);
+  free(encoded);
+  return NITI_OK;
+}
+
+static NitiStatus put_json_row(FILE *out, const NitiField *fields, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    (void)fputs(i ? ", " : "{", out);
+    NITI_TRY(put_json_text(out, fields[i].key));
+    (void)fputs(": ", out);
+    if (fields[i].kind == NITI_FIELD_STRING)
+      NITI_TRY(put_json_text(out, fields[i].text));
+    else
+      put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
+  }
+  (void)fputs("}\n", out);
+  return NITI_OK;
+}
+
+static NitiStatus put_csv_row(FILE *out, const NitiField *fields, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (i) (void)fputc(',', out);
+    if (fields[i].kind == NITI_FIELD_STRING)
+      put_csv_text(out, fields[i].text);
+    else
+      put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
+  }
+  (void)fputc('\n', out);
+  return NITI_OK;
+}
+
+static NitiStatus put_csv_header(FILE *out, const NitiField *fields, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (i) (void)fputc(',', out);
+    put_csv_text(out, fields[i].key);
+  }
+  (void)fputc('\n', out);
+  return NITI_OK;
+}
+
+/* The line that `put` makes, in new memory. */
+static NitiStatus format_line(char **line, const NitiField *fields, size_t count,
+                              NitiStatus (*put)(FILE *out, const NitiField *fields, size_t count)) {
+  size_t size;
+  *line = NULL;
+  FILE *out = open_memstream(line, &size);
+  if (!out) return fail_memory();
+  NitiStatus status = put(out, fields, count);
+  const bool failed = ferror(out) != 0;
+  if ((fclose(out) || failed) && status == NITI_OK) status = fail_memory();
+  if (status != NITI_OK) {
+    free(*line);
+    *line = NULL;
+  }
+  return status;
+}
+
+/* ---- Resuming ----------------------------------------------------------------------------------------------------- */
+
+/* One past the newline that ends the record at `at`; NULL if the text ends first. A CSV record may hold newlines in quotes. */
+static const char *record_end(const char *at, const char *end, bool csv) {
+  bool quoted = false;
+  for (; at < end; ++at) {
+    if (csv && *at == '"') quoted = !quoted;
+    if (*at == '\n' && !quoted) return at + 1;
+  }
+  return NULL;
+}
+
+/* The field of this index in a CSV record, as it is written; false if there are fewer. */
+static bool csv_field(const char **field, size_t *length, const char *record, const char *end, size_t index) {
+  bool quoted = false;
+  *field = record;
+  for (const char *at = record; at < end; ++at) {
+    if (*at == '"') quoted = !quoted;
+    if (quoted || (*at != ',' && *at != '\n')) continue;
+    *length = (size_t)(at - *field);
+    if (index-- == 0) return true;
+    *field = at + 1;
+  }
+  return false;
+}
+
+static bool parse_epoch(int64_t *epoch, const char *text, size_t length) {
+  char copy[24], *stop;
+  if (length == 0 || length >= sizeof copy) return false;
+  memcpy(copy, text, length);
+  copy[length] = 0;
+  errno = 0;
+  *epoch = strtoll(copy, &stop, 10);
+  return !errno && !*stop;
+}
+
+static bool csv_column(size_t *column, const char *header, const char *end) {
+  const char *field;
+  size_t length;
+  for (*column = 0; csv_field(&field, &length, header, end, *column); ++*column)
+    if (length == sizeof epoch_key - 1 && !memcmp(field, epoch_key, length)) return true;
+  return false;
+}
+
+static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_t column) {
+  const char *field;
+  size_t length;
+  return csv_field(&field, &length, record, end, column) && parse_epoch(epoch, field, length);
+}
+
+static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
+  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, NULL);
+  const json_t *value = json_object_get(row, epoch_key);
+  const bool found = json_is_integer(value);
+  if (found) *epoch = json_integer_value(value);
+  json_decref(row);
+  return found;
+}
+
+/* Moves the rows to keep to the front of text and sets *size to their bytes; a CSV header stays only with a row. */
+static NitiStatus keep_rows(char *text, size_t *size, const char *path, bool csv, int64_t keep_epoch) {
+  const char *end = text + *size, *next;
+  size_t kept = 0, header = 0, column = 0, line = 1;
+  for (const char *at = text; (next = record_end(at, end, csv)) != NULL; at = next, ++line) {
+    int64_t epoch;
+    bool known;
+    if (csv && at == text) {
+      if (!csv_column(&column, at, next))
+        return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: a header with a column `epoch` expected", path);
+      kept = header = (size_t)(next - at);
+      continue;
+    }
+    known = csv ? csv_epoch(&epoch, at, next, column) : json_epoch(&epoch, at, next);
+    if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
+    if (epoch > keep_epoch) continue;
+    memmove(text + kept, at, (size_t)(next - at));
+    kept += (size_t)(next - at);
+  }
+  *size = kept > header ? kept : 0;
+  return NITI_OK;
+}
+
+static NitiStatus replace(const char *path, const char *text, size_t size) {
+  NitiFile *file;
+  NITI_TRY(niti_file_open(&file, path));
+  const NitiStatus status = niti_file_write(file, text, size);
+  if (status == NITI_OK) return niti_file_commit(file, NULL);
+  niti_file_discard(file);
+  return status;
+}
+
+/* Cuts the file at path down to the rows to keep, or creates it. *text: what it then holds, freed by the caller. */
+static NitiStatus prepare(char **text, size_t *size, const char *path, bool csv, int64_t keep_epoch) {
+  if (access(path, F_OK)) {
+    *text = calloc(1, 1);
+    *size = 0;
+    return *text ? replace(path, "", 0) : fail_memory();
+  }
+  NITI_TRY(niti_io_read_text(text, size, path, LOG_BYTES_MAX));
+  const size_t before = *size;
+  NitiStatus status = keep_rows(*text, size, path, csv, keep_epoch);
+  if (status == NITI_OK && *size != before) status = replace(path, *text, *size);
+  return status;
+}
+
+/* ---- The log ------------------------------------------------------------------------------------------------------ */
+
+static NitiStatus open_file(LogFile *file, char **header, const char *dir, const char *name, bool csv, int64_t keep_epoch) {
+  char *text = NULL;
+  size_t size = 0;
+  NITI_TRY(niti_io_join(&file->path, dir, name));
+  NitiStatus status = prepare(&text, &size, file->path, csv, keep_epoch);
+  if (status == NITI_OK) {
+    file->size = (off_t)size;
+    file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (file->fd < 0) status = fail_errno(file->path, "open");
+  }
+  if (status == NITI_OK && header && size) {
+    *header = strndup(text, (size_t)(record_end(text, text + size, csv) - text));
+    if (!*header) status = fail_memory();
+  }
+  free(text);
+  return status;
+}
+
+NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch) {
+  *out = NULL;
+  NitiLog *log = calloc(1, sizeof *log);
+  if (!log) return fail_memory();
+  log->csv.fd = log->jsonl.fd = -1;
+  NitiStatus status = open_file(&log->csv, &log->header, dir, "metrics.csv", true, keep_epoch);
+  if (status == NITI_OK) status = open_file(&log->jsonl, NULL, dir, "metrics.jsonl", false, keep_epoch);
+  if (status != NITI_OK) {
+    niti_log_close(log);
+    return status;
+  }
+  *out = log;
+  return NITI_OK;
+}
+
+void niti_log_close(NitiLog *log) {
+  if (!log) return;
+  if (log->csv.fd >= 0) (void)close(log->csv.fd);
+  if (log->jsonl.fd >= 0) (void)close(log->jsonl.fd);
+  free(log->csv.path);
+  free(log->jsonl.path);
+  free(log->header);
+  free(log);
+}
+
+static NitiStatus append(LogFile *file, const char *text) {
+  size_t left = strlen(text);
+  while (left) {
+    const ssize_t done = write(file->fd, text, left);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return fail_errno(file->path, "write");
+    text += done;
+    left -= (size_t)done;
+  }
+  /* pipes and the like cannot sync */
+  if (fdatasync(file->fd) && errno != EINVAL) return fail_errno(file->path, "write to disk");
+  return NITI_OK;
+}
+
+static NitiStatus check_fields(const NitiField *fields, size_t count) {
+  bool epoch = false;
+  for (size_t i = 0; i < count; ++i) {
+    if (fields[i].kind == NITI_FIELD_INTEGER && !strcmp(fields[i].key, epoch_key)) epoch = true;
+    if (fields[i].kind == NITI_FIELD_DECIMAL && (fields[i].digits < 0 || fields[i].digits > DIGITS_MAX))
+      return niti_fail(NITI_ERROR_ARGUMENT, "log: '%.100s': %d decimals, 0..%d expected", fields[i].key, fields[i].digits,
+                       DIGITS_MAX);
+    for (size_t j = 0; j < i; ++j)
+      if (!strcmp(fields[i].key, fields[j].key))
+        return niti_fail(NITI_ERROR_ARGUMENT, "log: '%.100s' is there twice", fields[i].key);
+  }
+  return epoch ? NITI_OK : niti_fail(NITI_ERROR_ARGUMENT, "log: a row needs an integer `epoch`");
+}
+
+/* Both lines or neither, as far as the system lets us take a half one back. */
+static NitiStatus append_lines(NitiLog *log, const char *header, const char *csv, const char *jsonl) {
+  NitiStatus status = log->header ? NITI_OK : append(&log->csv, header);
+  if (status == NITI_OK) status = append(&log->csv, csv);
+  if (status == NITI_OK) status = append(&log->jsonl, jsonl);
+  if (status != NITI_OK) {
+    if (ftruncate(log->csv.fd, log->csv.size) | ftruncate(log->jsonl.fd, log->jsonl.size))
+      return niti_fail_within(status, "%s: a torn row is left", log->csv.path);
+    return status;
+  }
+  log->csv.size += (off_t)((log->header ? 0 : strlen(header)) + strlen(csv));
+  log->jsonl.size += (off_t)strlen(jsonl);
+  return NITI_OK;
+}
+
+NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count) {
+  char *header = NULL, *csv = NULL, *jsonl = NULL;
+  NITI_TRY(check_fields(fields, count));
+  NitiStatus status = format_line(&header, fields, count, put_csv_header);
+  if (status == NITI_OK && log->header && strcmp(log->header, header))
+    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be those of its first row: %.*s", log->csv.path,
+                       (int)strcspn(log->header, "\r\n"), log->header);
+  if (status == NITI_OK) status = format_line(&csv, fields, count, put_csv_row);
+  if (status == NITI_OK) status = format_line(&jsonl, fields, count, put_json_row);
+  if (status == NITI_OK) status = append_lines(log, header, csv, jsonl);
+  if (status == NITI_OK && !log->header) {
+    log->header = header;
+    header = NULL;
+  }
+  free(header);
+  free(csv);
+  free(jsonl);
+  return status;
+}

@@ -1,0 +1,38 @@
+/* A run's metrics: each row goes to metrics.csv and, as one JSON object, to metrics.jsonl. */
+#ifndef NITI_IO_LOG_H
+#define NITI_IO_LOG_H
+
+#include "base/status.h"
+
+typedef enum NitiFieldKind {
+  NITI_FIELD_INTEGER, /* integer */
+  NITI_FIELD_DECIMAL, /* integer / 10^digits, written with exactly that many decimals */
+  NITI_FIELD_STRING,  /* text, UTF-8 */
+} NitiFieldKind;
+
+typedef struct NitiField {
+  const char *key;
+  NitiFieldKind kind;
+  int64_t integer;
+  int digits; /* 0..18 */
+  const char *text;
+} NitiField;
+
+NitiField niti_field_integer(const char *key, int64_t value);
+NitiField niti_field_string(const char *key, const char *text);
+/* numerator / denominator to `digits` (0..9) decimals, ties away from zero, in integers. denominator 0 gives 0; what int64 cannot
+ * hold is clipped. */
+NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominator, int digits);
+
+typedef struct NitiLog NitiLog;
+
+/* Opens (or creates) DIR/metrics.csv and DIR/metrics.jsonl. Rows already there stay where their column `epoch` is at most
+ * keep_epoch; later ones, and a last line torn by a crash, are removed (the files are replaced whole). keep_epoch -1 keeps none.
+ * A file that niti did not write is NITI_ERROR_FORMAT with its line. */
+NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch);
+/* Appends a row and has it on disk before returning. The first row (also that of a resumed file) fixes the keys and their order
+ * and needs an integer `epoch`; a row with others is NITI_ERROR_ARGUMENT. A failed append leaves no torn line. */
+NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count);
+void niti_log_close(NitiLog *log);
+
+#endif

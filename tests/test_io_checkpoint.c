@@ -1,0 +1,316 @@
+/* Checkpoints: round trips, damage anywhere, and saves that fail or are killed. */
+#include <sys/wait.h>
+
+#include "io/checkpoint.h"
+#include "io_test.h"
+
+static int8_t conv[2 * 1 * 1 * 3] = {127, -127, 0, 1, -1, 64};
+static int8_t fc[5] = {1, 2, 3, 4, 5};
+static int16_t wide[2] = {-300, 32767};
+static int64_t state64[1] = {INT64_MIN};
+
+static NitiCheckpoint *make_checkpoint(uint64_t step) {
+  NitiCheckpoint *c;
+  check_ok(niti_checkpoint_open(&c));
+  check_ok(niti_checkpoint_add(c, "fc.weight", NITI_I8, 2, (const uint32_t[]){1, 5}, 3, fc));
+  check_ok(niti_checkpoint_add(c, "conv.weight", NITI_I8, 4, (const uint32_t[]){2, 1, 1, 3}, -9, conv));
+  check_ok(niti_checkpoint_add(c, "wide", NITI_I16, 1, (const uint32_t[]){2}, 0, wide));
+  check_ok(niti_checkpoint_add(c, "state", NITI_I64, 0, NULL, 7, state64));
+  check_ok(niti_checkpoint_set_texts(c, "input: 1x1x3\nname: \"\xc3\xa9\"\n", "model: x\n"));
+  check_ok(niti_checkpoint_set(c, "note", "first"));
+  check_ok(niti_checkpoint_set(c, "note", "second"));
+  c->step = step;
+  c->epoch = UINT32_MAX;
+  c->seed = UINT64_MAX;
+  c->train.loss_sum = INT64_MIN;
+  c->train.correct = 11;
+  c->train.images = 12;
+  c->best.correct = 13;
+  c->best.images = 14;
+  c->best.epoch = INT64_MAX;
+  return c;
+}
+
+static void save_to(uint64_t step, const char *path) {
+  NitiCheckpoint *c = make_checkpoint(step);
+  check_ok(niti_checkpoint_save(c, path));
+  niti_checkpoint_close(c);
+}
+
+static uint64_t load_step(const char *path) {
+  NitiCheckpoint *c;
+  check_ok(niti_checkpoint_load(&c, path));
+  const uint64_t step = c->step;
+  niti_checkpoint_close(c);
+  return step;
+}
+
+static void test_checkpoint_round_trip(void **state) {
+  (void)state;
+  NitiCheckpoint *saved = make_checkpoint(123456789012345), *c;
+  char before[65], after[65];
+  check_ok(niti_checkpoint_save(saved, at("c")));
+  check_ok(niti_checkpoint_load(&c, at("c")));
+  assert_int_equal(count_files(), 1);
+  assert_int_equal(c->tensor_count, 4);
+  assert_string_equal(c->tensors[0].name, "conv.weight"); /* byte order of names */
+  const NitiCheckpointTensor *tensor = niti_checkpoint_find(c, "conv.weight");
+  assert_int_equal(tensor->exponent, -9);
+  assert_int_equal(tensor->ndim, 4);
+  assert_int_equal(tensor->dims[3], 3);
+  assert_int_equal(niti_checkpoint_tensor_bytes(tensor), sizeof conv);
+  assert_memory_equal(tensor->data, conv, sizeof conv);
+  tensor = niti_checkpoint_find(c, "wide");
+  assert_int_equal(tensor->dtype, NITI_I16);
+  assert_memory_equal(tensor->data, wide, sizeof wide);
+  tensor = niti_checkpoint_find(c, "state");
+  assert_int_equal(tensor->ndim, 0);
+  assert_int_equal(tensor->exponent, 7);
+  assert_memory_equal(tensor->data, state64, sizeof state64);
+  assert_null(niti_checkpoint_find(c, "fc.weight.exponent"));
+  assert_true(c->step == 123456789012345 && c->epoch == UINT32_MAX && c->seed == UINT64_MAX);
+  assert_true(c->train.loss_sum == INT64_MIN && c->train.correct == 11 && c->train.images == 12);
+  assert_true(c->best.correct == 13 && c->best.images == 14 && c->best.epoch == INT64_MAX);
+  assert_string_equal(c->model_text, saved->model_text);
+  assert_string_equal(c->recipe_text, saved->recipe_text);
+  assert_string_equal(niti_checkpoint_get(c, "note"), "second");
+  assert_null(niti_checkpoint_get(c, "step"));
+  check_ok(niti_checkpoint_hash(saved, before));
+  check_ok(niti_checkpoint_hash(c, after));
+  assert_string_equal(before, after);
+  niti_checkpoint_close(saved);
+  niti_checkpoint_close(c);
+}
+
+static void test_checkpoint_empty(void **state) {
+  (void)state;
+  NitiCheckpoint *saved, *c;
+  check_ok(niti_checkpoint_open(&saved));
+  check_ok(niti_checkpoint_save(saved, at("c")));
+  check_ok(niti_checkpoint_load(&c, at("c")));
+  assert_int_equal(c->tensor_count, 0);
+  assert_string_equal(c->model_text, "");
+  niti_checkpoint_close(saved);
+  niti_checkpoint_close(c);
+}
+
+/* The hash is of the weights: not of state, of numbers, or of the order of adding. */
+static void test_hash_covers_weights(void **state) {
+  (void)state;
+  /* sha256 of "w\0", ndim 1, dim 2, exponent -1, mantissas 1 -1, as printf '...' | sha256sum gives it */
+  static const char expected[] = "00bba89e19ec2f518f3b8f56aa1aa1c81e2fdd2d1ff4d4aff78874f3c516d388";
+  int8_t w[2] = {1, -1}, v[1] = {5};
+  int32_t s[1] = {1};
+  char first[65], second[65];
+  NitiCheckpoint *a, *b;
+  check_ok(niti_checkpoint_open(&a));
+  check_ok(niti_checkpoint_open(&b));
+  check_ok(niti_checkpoint_add(a, "w", NITI_I8, 1, (const uint32_t[]){2}, -1, w));
+  check_ok(niti_checkpoint_hash(a, first));
+  assert_string_equal(first, expected);
+  check_ok(niti_checkpoint_add(a, "s", NITI_I32, 1, (const uint32_t[]){1}, 0, s));
+  a->step = 5;
+  check_ok(niti_checkpoint_hash(a, first));
+  assert_string_equal(first, expected);
+  check_ok(niti_checkpoint_add(a, "v", NITI_I8, 1, (const uint32_t[]){1}, 0, v));
+  check_ok(niti_checkpoint_add(b, "v", NITI_I8, 1, (const uint32_t[]){1}, 0, v));
+  check_ok(niti_checkpoint_add(b, "w", NITI_I8, 1, (const uint32_t[]){2}, -1, w));
+  check_ok(niti_checkpoint_hash(a, first));
+  check_ok(niti_checkpoint_hash(b, second));
+  assert_string_equal(first, second);
+  assert_string_not_equal(first, expected);
+  niti_checkpoint_close(a);
+  niti_checkpoint_close(b);
+}
+
+static void test_checkpoint_refuses_content(void **state) {
+  (void)state;
+  int8_t w[2] = {0, -128};
+  const uint32_t dims[NITI_DIMS_MAX + 1] = {2};
+  NitiCheckpoint *c;
+  check_ok(niti_checkpoint_open(&c));
+  check_fails(niti_checkpoint_add(c, "a.exponent", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "a.exponent", "reserved");
+  check_fails(niti_checkpoint_add(c, "", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "''", "empty");
+  check_fails(niti_checkpoint_add(c, "a", NITI_I8, NITI_DIMS_MAX + 1, dims, 0, w), NITI_ERROR_ARGUMENT, "'a'", "dimensions");
+  check_fails(niti_checkpoint_set(c, "hash", "x"), NITI_ERROR_ARGUMENT, "hash", "own");
+  check_ok(niti_checkpoint_add(c, "a", NITI_I8, 1, dims, 0, w));
+  check_fails(niti_checkpoint_add(c, "a", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "'a'", "taken");
+  check_fails(niti_checkpoint_save(c, at("c")), NITI_ERROR_ARGUMENT, at("c"), "element 1 is -128");
+  w[1] = 0;
+  check_ok(niti_checkpoint_set_texts(c, "\xc3", ""));
+  check_fails(niti_checkpoint_save(c, at("c")), NITI_ERROR_ARGUMENT, at("c"), "UTF-8");
+  assert_int_equal(count_files(), 0);
+  niti_checkpoint_close(c);
+}
+
+static void test_checkpoint_truncated_anywhere(void **state) {
+  (void)state;
+  NitiCheckpoint *c;
+  size_t size;
+  save_to(1, at("c"));
+  char *bytes = get_file(at("c"), &size);
+  for (size_t length = 0; length < size; ++length) {
+    put_file(at("t"), bytes, length);
+    check_fails(niti_checkpoint_load(&c, at("t")), NITI_ERROR_FORMAT, at("t"), ":");
+    assert_null(c);
+  }
+  bytes = realloc(bytes, size + 1);
+  assert_non_null(bytes);
+  bytes[size] = 0;
+  put_file(at("t"), bytes, size + 1);
+  check_fails(niti_checkpoint_load(&c, at("t")), NITI_ERROR_FORMAT, at("t"), "no tensor");
+  free(bytes);
+}
+
+static void test_checkpoint_flipped_anywhere(void **state) {
+  (void)state;
+  NitiCheckpoint *c;
+  size_t size;
+  save_to(1, at("c"));
+  char *bytes = get_file(at("c"), &size);
+  for (size_t bit = 0; bit < 8 * size; ++bit) {
+    bytes[bit / 8] = (char)(bytes[bit / 8] ^ (1 << (bit % 8)));
+    put_file(at("t"), bytes, size);
+    const NitiStatus status = niti_checkpoint_load(&c, at("t"));
+    if (status != NITI_ERROR_FORMAT) fail_msg("bit %zu of byte %zu: status %d", bit % 8, bit / 8, (int)status);
+    bytes[bit / 8] = (char)(bytes[bit / 8] ^ (1 << (bit % 8)));
+  }
+  free(bytes);
+}
+
+/* Replaces `from` by `to`, of the same length, in a saved checkpoint. */
+static NitiStatus load_edited(const char *from, const char *to) {
+  NitiCheckpoint *c;
+  size_t size;
+  save_to(1, at("c"));
+  char *bytes = get_file(at("c"), &size), *found = find_bytes(bytes, size, from);
+  assert_non_null(found);
+  memcpy(found, to, strlen(from));
+  put_file(at("c"), bytes, size);
+  free(bytes);
+  return niti_checkpoint_load(&c, at("c"));
+}
+
+static void test_checkpoint_says_what_is_wrong(void **state) {
+  (void)state;
+  check_fails(load_edited("\x01\xff\x40", "\x02\xff\x40"), NITI_ERROR_FORMAT, at("c"), "does not have the hash");
+  check_fails(load_edited("\x01\xff\x40", "\x80\xff\x40"), NITI_ERROR_FORMAT, "conv.weight", "element 3 is -128");
+  check_fails(load_edited("\xf7\xff\xff\xff", "\xf8\xff\xff\xff"), NITI_ERROR_FORMAT, at("c"), "does not have the hash");
+  check_fails(load_edited("\"step\":\"1\"", "\"step\":\"2\""), NITI_ERROR_FORMAT, at("c"), "does not have the checksum");
+  check_fails(load_edited("\"step\":\"1\"", "\"step\":\"x\""), NITI_ERROR_FORMAT, "'step'", "'x'");
+  check_fails(load_edited("\"epoch\":\"4294967295\"", "\"epoch\":\"4294967296\""), NITI_ERROR_FORMAT, "'epoch'", "4294967296");
+  check_fails(load_edited("\"step\"", "\"stop\""), NITI_ERROR_FORMAT, at("c"), "'step' is missing");
+  check_fails(load_edited("\"model\"", "\"modem\""), NITI_ERROR_FORMAT, at("c"), "'model' is missing");
+  check_fails(load_edited("\"hash\"", "\"bash\""), NITI_ERROR_FORMAT, at("c"), "'hash' is missing");
+  check_fails(load_edited("\"version\":\"1\"", "\"version\":\"2\""), NITI_ERROR_FORMAT, at("c"), "version is '2'");
+  check_fails(load_edited("\"format\":\"niti\"", "\"format\":\"nita\""), NITI_ERROR_FORMAT, at("c"), "'nita'");
+  check_fails(load_edited("fc.weight.exponent", "fd.weight.exponent"), NITI_ERROR_FORMAT, "'fc.weight'", "exponent");
+  check_fails(load_edited("\"format\":\"niti\"", "\"format\":\"a\\nb\""), NITI_ERROR_FORMAT, at("c"), "format is 'a'");
+  check_fails(load_edited("\"second\"", "\"sekond\""), NITI_ERROR_FORMAT, at("c"), "does not have the checksum");
+}
+
+/* However many bytes fit, a save that fails leaves the old file and nothing else. */
+static void test_failed_save_leaves_the_old(void **state) {
+  (void)state;
+  struct stat info;
+  save_to(1, at("c"));
+  assert_int_equal(stat(at("c"), &info), 0);
+  NitiCheckpoint *c = make_checkpoint(2);
+  for (off_t room = 0; room < info.st_size; room += 37) {
+    limit_file_size((rlim_t)room);
+    const NitiStatus status = niti_checkpoint_save(c, at("c"));
+    limit_file_size(RLIM_INFINITY);
+    check_fails(status, NITI_ERROR_FILE, at("c"), strerror(EFBIG));
+    assert_int_equal(count_files(), 1);
+    assert_int_equal(load_step(at("c")), 1);
+  }
+  check_fails(niti_checkpoint_save(c, at("none/c")), NITI_ERROR_FILE, at("none/c"), strerror(ENOENT));
+  check_ok(niti_checkpoint_save(c, at("c")));
+  assert_int_equal(load_step(at("c")), 2);
+  niti_checkpoint_close(c);
+}
+
+static void save_last(uint64_t step) {
+  NitiCheckpoint *c = make_checkpoint(step);
+  check_ok(niti_checkpoint_save_last(c, folder));
+  niti_checkpoint_close(c);
+}
+
+static void test_previous_is_kept(void **state) {
+  (void)state;
+  NitiCheckpoint *c;
+  bool previous;
+  check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FILE, "last.safetensors", strerror(ENOENT));
+  save_last(1);
+  assert_int_equal(count_files(), 1);
+  for (uint64_t step = 2; step < 5; ++step) {
+    save_last(step);
+    assert_int_equal(count_files(), 2);
+    assert_int_equal(load_step(at("last.safetensors")), step);
+    assert_int_equal(load_step(at("previous.safetensors")), step - 1);
+  }
+  /* as a crash between the link and the rename leaves them: both names on one file */
+  assert_int_equal(unlink(at("previous.safetensors")), 0);
+  assert_int_equal(link(at("last.safetensors"), at("previous.safetensors")), 0);
+  save_last(5);
+  assert_int_equal(count_files(), 2);
+  assert_int_equal(load_step(at("last.safetensors")), 5);
+  assert_int_equal(load_step(at("previous.safetensors")), 4);
+
+  check_ok(niti_checkpoint_load_last(&c, &previous, folder));
+  assert_true(c->step == 5 && !previous);
+  niti_checkpoint_close(c);
+  assert_int_equal(truncate(at("last.safetensors"), 100), 0);
+  check_ok(niti_checkpoint_load_last(&c, &previous, folder));
+  assert_true(c->step == 4 && previous);
+  assert_non_null(strstr(niti_error(), "last.safetensors"));
+  niti_checkpoint_close(c);
+  assert_int_equal(truncate(at("previous.safetensors"), 100), 0);
+  check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FORMAT, "last.safetensors", "header");
+}
+
+/* A process that saves all the time is killed at 20 moments: a whole checkpoint is always there, and only grows newer. */
+static void test_killed_save(void **state) {
+  (void)state;
+  uint64_t newest = 0;
+  save_last(0);
+  for (unsigned moment = 0; moment < 20; ++moment) {
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+      NitiCheckpoint *c = make_checkpoint(newest);
+      for (;; ++c->step)
+        if (niti_checkpoint_save_last(c, folder) != NITI_OK) _exit(1);
+    }
+    (void)usleep(2000 + moment * 1237 % 9000);
+    int result;
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFSIGNALED(result));
+    NitiCheckpoint *c;
+    bool previous;
+    check_ok(niti_checkpoint_load_last(&c, &previous, folder));
+    assert_false(previous);
+    assert_true(c->step >= newest);
+    newest = c->step;
+    niti_checkpoint_close(c);
+  }
+  save_last(newest + 1); /* takes over what the killed process left */
+  assert_int_equal(count_files(), 2);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(test_checkpoint_round_trip, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_empty, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_hash_covers_weights, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_refuses_content, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_truncated_anywhere, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_flipped_anywhere, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_says_what_is_wrong, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_failed_save_leaves_the_old, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_previous_is_kept, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_killed_save, make_folder, remove_folder),
+  };
+  return cmocka_run_group_tests_name("io_checkpoint", tests, NULL, NULL);
+}
