@@ -1,0 +1,348 @@
+/* Recipes: where the text comes from, its edits, and each key's value. */
+#include "train/recipe.h"
+
+#include "config/builtin.h"
+#include "config/yaml.h"
+#include "model/description_yaml.h"
+#include "train/recipe_text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a recipe gets where it says nothing (docs/recipe-reference.md). */
+enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4 };
+enum {
+  BATCH_MAX = 65536,
+  EPOCHS_MAX = 1000000,
+  PAD_MAX = 1024,
+  RESIZE_MAX = 16384,
+  MU_MAX = 30,
+  MEAN_MAX = 1000000, /* millionths of full scale */
+  STD_MAX = 8000000,
+};
+
+/* What reading a recipe needs to know. */
+typedef struct Source {
+  const char *name;       /* for messages */
+  const char *path;       /* the recipe's file; NULL: not from a file */
+  const char *model_text; /* the description to use; NULL: the recipe's */
+} Source;
+
+const char *const *niti_builtin_recipes(void) { return niti_builtin_recipe_names; }
+
+/* ---- The model ---- */
+
+/* `model: WORD` -> `model: {name: WORD}` or `{file: WORD}`, so that edits such as model.classes=100 find a mapping. */
+static void normalise_model(NitiYamlDocument *document) {
+  NitiYaml *root = niti_yaml_root(document), *word = niti_yaml_get(root, "model");
+  if (!word || word->kind != NITI_YAML_SCALAR || niti_yaml_is_null(word)) return;
+  NitiYaml *mapping = niti_yaml_mapping(document);
+  if (!mapping) return; /* the document remembers */
+  mapping->origin = word->origin;
+  mapping->line = word->line;
+  mapping->column = word->column;
+  niti_yaml_put(document, mapping, niti_yaml_is_path(word->text) ? "file" : "name", word);
+  niti_yaml_put(document, root, "model", mapping);
+}
+
+/* With a description given from elsewhere only its overrides can be set. */
+static NitiStatus check_model_set(const char *set) {
+  static const char *const allowed[] = {"model.classes", "model.input"};
+  const size_t length = strcspn(set, ".=");
+  if (length != 5 || strncmp(set, "model", 5) != 0) return NITI_OK;
+  for (size_t i = 0; i < 2; ++i) {
+    const size_t n = strlen(allowed[i]);
+    if (strncmp(set, allowed[i], n) == 0 && (set[n] == '=' || set[n] == '.')) return NITI_OK;
+  }
+  return niti_fail(NITI_ERROR_ARGUMENT, "--set %.160s: the model is given (expected model.classes or model.input)", set);
+}
+
+static NitiYaml *layers_of(const NitiYaml *model) {
+  return model && model->kind == NITI_YAML_MAPPING ? niti_yaml_get(model, "layers") : NULL;
+}
+
+static NitiStatus apply_sets(NitiYamlDocument *document, const char *const *sets, int count, bool model_given) {
+  const NitiYaml *root = niti_yaml_root(document);
+  normalise_model(document);
+  for (int i = 0; i < count; ++i) {
+    const NitiYaml *before = niti_yaml_get(root, "model");
+    const bool described = layers_of(before) != NULL;
+    if (model_given) NITI_TRY(check_model_set(sets[i]));
+    NITI_TRY(niti_yaml_set(document, sets[i]));
+    const NitiYaml *after = niti_yaml_get(root, "model");
+    if (after == before && !described && layers_of(after)) {
+      return niti_yaml_fail(layers_of(after), "the recipe's model is described elsewhere and has no 'layers' to set");
+    }
+    normalise_model(document);
+  }
+  return NITI_OK;
+}
+
+/* A file named in a recipe lies beside it, one named in an edit in the current folder. */
+static NitiStatus load_model_file(NitiRecipe *r, const NitiYaml *node, const NitiDescriptionOverrides *overrides,
+                                  const Source *source) {
+  const char *slash = source->path && node->line > 0 && node->text[0] != '/' ? strrchr(source->path, '/') : NULL;
+  const char *folder = slash ? source->path : niti_yaml_is_path(node->text) ? "" : "./"; /* "./" makes a bare name a file's */
+  const size_t length = slash ? (size_t)(slash - source->path) + 1 : strlen(folder);
+  char *path = malloc(length + strlen(node->text) + 1);
+  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the model's path", source->name);
+  memcpy(path, folder, length);
+  memcpy(path + length, node->text, strlen(node->text) + 1);
+  NitiStatus status = niti_description_load(&r->model, path, overrides);
+  if (status == NITI_ERROR_FILE) status = niti_yaml_fail_within(status, node, "model");
+  free(path);
+  return status;
+}
+
+static NitiStatus load_model_reference(NitiRecipe *r, const NitiYaml *mapping, const NitiDescriptionOverrides *overrides,
+                                       const Source *source) {
+  const NitiYaml *name = niti_yaml_get(mapping, "name"), *file = niti_yaml_get(mapping, "file");
+  const NitiYaml *node = name ? name : file;
+  char found[NITI_YAML_FOUND_MAX], names[512];
+  if (!node || (name && file))
+    return niti_yaml_fail(mapping, "model: expected either 'name', 'file' or a description with 'layers'");
+  if (node->kind != NITI_YAML_SCALAR || niti_yaml_is_null(node)) {
+    return niti_yaml_fail(node, "model: expected a word, found %s", niti_yaml_found(found, node));
+  }
+  if (file) return load_model_file(r, file, overrides, source);
+  if (!niti_builtin_model_text(name->text)) {
+    return niti_yaml_fail(name, "model: no built-in model %s (expected: %s, or 'file')", niti_yaml_found(found, name),
+                          niti_builtin_list(names, sizeof names, niti_builtin_model_names));
+  }
+  return niti_description_load(&r->model, name->text, overrides);
+}
+
+static NitiStatus read_model(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
+  static const char *const keys[] = {"name", "file", "classes", "input", NULL};
+  NitiYaml *node;
+  NITI_TRY(niti_yaml_want(&node, niti_yaml_root(document), "recipe", "model"));
+  NITI_TRY(niti_yaml_want_mapping(node, "model"));
+  const bool described = niti_yaml_get(node, "layers") != NULL;
+  if (described && !source->model_text) return niti_description_from_yaml(&r->model, document, node, source->name, NULL);
+  if (!described) NITI_TRY(niti_yaml_want_keys(node, "model", keys));
+  NitiDescriptionOverrides overrides = {0, {0, 0, 0, 0}};
+  const NitiYaml *classes = niti_yaml_get(node, "classes"), *input = niti_yaml_get(node, "input");
+  if (classes) NITI_TRY(niti_description_classes(&overrides.classes, classes));
+  if (input) NITI_TRY(niti_description_input(&overrides.input, input));
+  if (!source->model_text) return load_model_reference(r, node, &overrides, source);
+  return niti_description_parse(&r->model, source->model_text, source->name, &overrides);
+}
+
+/* ---- Data ---- */
+
+/* A list of one number a channel, or `auto`: *count 0. */
+static NitiStatus read_channels(int32_t out[NITI_CHANNELS_MAX], int32_t *count, const NitiYaml *node, const char *what,
+                                int32_t min, int32_t max) {
+  *count = 0;
+  if (niti_yaml_is_word(node, "auto")) return NITI_OK;
+  if (node->kind != NITI_YAML_SEQUENCE || node->count < 1 || node->count > NITI_CHANNELS_MAX) {
+    return niti_yaml_fail(node, "%s: expected auto or a list of 1 to %d numbers", what, NITI_CHANNELS_MAX);
+  }
+  for (size_t i = 0; i < node->count; ++i) NITI_TRY(niti_yaml_millionths(&out[i], node->items[i], what, min, max));
+  *count = (int32_t)node->count;
+  return NITI_OK;
+}
+
+static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping, int32_t channels) {
+  const NitiYaml *mean = niti_yaml_get(mapping, "mean"), *std = niti_yaml_get(mapping, "std");
+  int32_t mean_count = 0, std_count = 0;
+  if (mean) NITI_TRY(read_channels(data->mean, &mean_count, mean, "data: mean", 0, MEAN_MAX));
+  if (std) NITI_TRY(read_channels(data->std, &std_count, std, "data: std", 1, STD_MAX));
+  if (mean_count != std_count) {
+    return niti_yaml_fail(std_count ? std : mean, "data: %d values of mean and %d of std (expected as many of both)", mean_count,
+                          std_count);
+  }
+  if (mean_count && mean_count != channels) {
+    return niti_yaml_fail(mean, "data: mean and std of %d channels, but the model's input has %d", mean_count, channels);
+  }
+  data->stat_count = mean_count;
+  return NITI_OK;
+}
+
+static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"kind", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
+  NitiDataOptions *data = &r->data;
+  const NitiShape input = r->model->input;
+  const NitiYaml *node;
+  int32_t choice;
+  NITI_TRY(niti_yaml_want_keys(mapping, "data", keys));
+  if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: kind", niti_recipe_kinds));
+    data->kind = (NitiDataKind)choice;
+  }
+  NITI_TRY(read_statistics(data, mapping, input.c));
+  if ((node = niti_yaml_get(mapping, "pad")) != NULL) NITI_TRY(niti_yaml_int(&data->pad, node, "data: pad", 0, PAD_MAX));
+  if ((node = niti_yaml_get(mapping, "crop")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: crop", niti_recipe_crops));
+    data->random_crop = choice == 1;
+  }
+  if ((node = niti_yaml_get(mapping, "flip")) != NULL) NITI_TRY(niti_yaml_bool(&data->flip, node, "data: flip"));
+  if ((node = niti_yaml_get(mapping, "fit")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: fit", niti_recipe_fits));
+    data->fit = (NitiFit)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "resize")) == NULL) return NITI_OK;
+  NITI_TRY(niti_yaml_int(&data->resize, node, "data: resize", 0, RESIZE_MAX));
+  const int32_t shorter = input.h < input.w ? input.h : input.w;
+  if (data->resize == 0 || data->resize >= shorter) return NITI_OK;
+  return niti_yaml_fail(node, "data: resize: %d is less than the network's input of %dx%d (expected 0 or at least %d)",
+                        data->resize, input.h, input.w, shorter);
+}
+
+/* ---- Training ---- */
+
+static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"activation", "error", NULL};
+  const NitiYaml *activation, *error;
+  int32_t choice;
+  NITI_TRY(niti_yaml_want_keys(mapping, "rounding", keys));
+  if ((activation = niti_yaml_get(mapping, "activation")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, activation, "rounding: activation", niti_recipe_roundings));
+    r->round_activation = (NitiRounding)choice;
+  }
+  if ((error = niti_yaml_get(mapping, "error")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, error, "rounding: error", niti_recipe_roundings));
+    r->round_error = (NitiRounding)choice;
+  }
+  return NITI_OK;
+}
+
+/* One step of the schedule. */
+static NitiStatus read_mu_step(NitiMuStep *out, const NitiYaml *item, const NitiMuStep *before) {
+  static const char *const keys[] = {"epoch", "mu", NULL};
+  NitiYaml *node;
+  NITI_TRY(niti_yaml_want_keys(item, "update: mu", keys));
+  NITI_TRY(niti_yaml_want(&node, item, "update: mu", "epoch"));
+  NITI_TRY(niti_yaml_int(&out->epoch, node, "update: mu: epoch", 0, EPOCHS_MAX));
+  if (!before && out->epoch != 0)
+    return niti_yaml_fail(node, "update: mu: the first step is at epoch %d (expected 0)", out->epoch);
+  if (before && out->epoch <= before->epoch) {
+    return niti_yaml_fail(node, "update: mu: epoch %d after epoch %d (expected ascending epochs)", out->epoch, before->epoch);
+  }
+  NITI_TRY(niti_yaml_want(&node, item, "update: mu", "mu"));
+  return niti_yaml_int(&out->mu, node, "update: mu: mu", 0, MU_MAX);
+}
+
+static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"kind", "mu", NULL};
+  const NitiYaml *node;
+  int32_t choice;
+  NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
+  if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_recipe_updates));
+  }
+  if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
+  if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);
+  if (node->count < 1 || node->count > NITI_SCHEDULE_MAX) {
+    return niti_yaml_fail(node, "update: mu: %zu steps (expected 1 to %d)", node->count, NITI_SCHEDULE_MAX);
+  }
+  for (size_t i = 0; i < node->count; ++i) NITI_TRY(read_mu_step(&r->mu[i], node->items[i], i ? &r->mu[i - 1] : NULL));
+  r->mu_count = (int32_t)node->count;
+  return NITI_OK;
+}
+
+static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
+  const NitiYaml *node;
+  uint64_t steps = 0;
+  int32_t choice;
+  if ((node = niti_yaml_get(root, "batch")) != NULL) NITI_TRY(niti_yaml_int(&r->batch, node, "batch", 1, BATCH_MAX));
+  if ((node = niti_yaml_get(root, "epochs")) != NULL) NITI_TRY(niti_yaml_int(&r->epochs, node, "epochs", 1, EPOCHS_MAX));
+  if ((node = niti_yaml_get(root, "max_steps")) != NULL) NITI_TRY(niti_yaml_uint64(&steps, node, "max_steps", UINT32_MAX));
+  r->max_steps = (int64_t)steps;
+  if ((node = niti_yaml_get(root, "seed")) != NULL) NITI_TRY(niti_yaml_uint64(&r->seed, node, "seed", UINT64_MAX));
+  if ((node = niti_yaml_get(root, "loss")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "loss", niti_recipe_losses));
+    r->loss = (NitiLossKind)choice;
+  }
+  if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
+  if ((node = niti_yaml_get(root, "update")) != NULL) NITI_TRY(read_update(r, node));
+  return NITI_OK;
+}
+
+/* ---- The whole ---- */
+
+static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
+  static const char *const keys[] = {"name", "model", "data",     "batch",  "epochs", "max_steps",
+                                     "seed", "loss",  "rounding", "update", NULL};
+  const NitiYaml *root = niti_yaml_root(document), *data;
+  NitiYaml *name;
+  NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
+  NITI_TRY(niti_yaml_want(&name, root, "recipe", "name"));
+  NITI_TRY(niti_yaml_name(r->name, sizeof r->name, name, "name"));
+  NITI_TRY(read_model(r, document, source));
+  if ((data = niti_yaml_get(root, "data")) != NULL) NITI_TRY(read_data(r, data));
+  NITI_TRY(read_training(r, root));
+  return niti_recipe_resolve(r);
+}
+
+static NitiStatus recipe_from(NitiRecipe **out, NitiYamlDocument *document, const char *const *sets, int set_count,
+                              const Source *source) {
+  *out = NULL;
+  NITI_TRY(niti_yaml_want_mapping(niti_yaml_root(document), "recipe"));
+  NITI_TRY(apply_sets(document, sets, set_count, source->model_text != NULL));
+  NitiRecipe *r = calloc(1, sizeof *r);
+  if (r) r->source = strdup(source->name);
+  if (!r || !r->source) {
+    niti_recipe_close(r);
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the recipe", source->name);
+  }
+  r->batch = BATCH_DEFAULT;
+  r->epochs = EPOCHS_DEFAULT;
+  r->seed = SEED_DEFAULT;
+  r->mu[0] = (NitiMuStep){0, MU_DEFAULT};
+  r->mu_count = 1;
+  const NitiStatus status = read_recipe(r, document, source);
+  if (status != NITI_OK) {
+    niti_recipe_close(r);
+    return status;
+  }
+  *out = r;
+  return NITI_OK;
+}
+
+NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *source, const char *const *sets, int set_count,
+                             const char *model_text) {
+  const Source from = {.name = source, .model_text = model_text};
+  NitiYamlDocument *document;
+  *out = NULL;
+  NITI_TRY(niti_yaml_parse(&document, text, source));
+  const NitiStatus status = recipe_from(out, document, sets, set_count, &from);
+  niti_yaml_close(document);
+  return status;
+}
+
+NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count) {
+  *out = NULL;
+  if (niti_yaml_is_path(recipe)) {
+    const Source from = {.name = recipe, .path = recipe};
+    NitiYamlDocument *document;
+    NITI_TRY(niti_yaml_read(&document, recipe));
+    const NitiStatus status = recipe_from(out, document, sets, set_count, &from);
+    niti_yaml_close(document);
+    return status;
+  }
+  const char *text = niti_builtin_recipe_text(recipe);
+  char source[NITI_NAME_MAX + 16];
+  if (!text) {
+    char names[512];
+    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s' (expected: %s, or a file with '/' or ending in .yaml)", recipe,
+                     niti_builtin_list(names, sizeof names, niti_builtin_recipe_names));
+  }
+  (void)snprintf(source, sizeof source, "built-in %s", recipe);
+  return niti_recipe_parse(out, text, source, sets, set_count, NULL);
+}
+
+void niti_recipe_close(NitiRecipe *recipe) {
+  if (!recipe) return;
+  niti_description_close(recipe->model);
+  free(recipe->source);
+  free(recipe->text);
+  free(recipe);
+}
+
+int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch) {
+  int mu = recipe->mu[0].mu;
+  for (int32_t i = 1; i < recipe->mu_count && recipe->mu[i].epoch <= epoch; ++i) mu = recipe->mu[i].mu;
+  return mu;
+}

@@ -1,0 +1,125 @@
+/* A recipe as YAML with every value written out. */
+#include "train/recipe_text.h"
+
+#include "config/builtin.h"
+#include "config/yaml.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", NULL};
+const char *const niti_recipe_crops[] = {"centre", "random", NULL};
+const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
+const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
+const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", NULL};
+const char *const niti_recipe_updates[] = {"niti", NULL};
+
+static void put_int(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
+  niti_yaml_put(d, mapping, key, niti_yaml_printf(d, "%" PRId64, value));
+}
+
+static void put_word(NitiYamlDocument *d, NitiYaml *mapping, const char *key, const char *word) {
+  niti_yaml_put(d, mapping, key, niti_yaml_scalar(d, word));
+}
+
+static void put_bool(NitiYamlDocument *d, NitiYaml *mapping, const char *key, bool value) {
+  put_word(d, mapping, key, value ? "true" : "false");
+}
+
+static void put_millionths(NitiYamlDocument *d, NitiYaml *mapping, const char *key, const int32_t *values, int32_t count) {
+  NitiYaml *list = niti_yaml_sequence(d);
+  if (count == 0) {
+    put_word(d, mapping, key, "auto");
+    return;
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    niti_yaml_append(d, list, niti_yaml_printf(d, "%" PRId32 ".%06" PRId32, values[i] / 1000000, values[i] % 1000000));
+  }
+  niti_yaml_put(d, mapping, key, list);
+}
+
+/* Whether the built-in model of this name, with these classes and this input, is the very same description. */
+static NitiStatus is_builtin(bool *out, const NitiDescription *model) {
+  const NitiDescriptionOverrides same = {model->classes, model->input};
+  NitiDescription *builtin;
+  *out = false;
+  if (!niti_builtin_model_text(model->name)) return NITI_OK;
+  const NitiStatus status = niti_description_load(&builtin, model->name, &same);
+  if (status == NITI_ERROR_MEMORY) return status;
+  if (status == NITI_OK) *out = strcmp(builtin->text, model->text) == 0;
+  niti_description_close(builtin);
+  return NITI_OK;
+}
+
+static void put_reference(NitiYamlDocument *d, NitiYaml *root, const NitiDescription *model) {
+  NitiYaml *mapping = niti_yaml_mapping(d), *input = niti_yaml_sequence(d);
+  put_word(d, mapping, "name", model->name);
+  put_int(d, mapping, "classes", model->classes);
+  niti_yaml_append(d, input, niti_yaml_printf(d, "%" PRId32, model->input.h));
+  niti_yaml_append(d, input, niti_yaml_printf(d, "%" PRId32, model->input.w));
+  niti_yaml_append(d, input, niti_yaml_printf(d, "%" PRId32, model->input.c));
+  niti_yaml_put(d, mapping, "input", input);
+  niti_yaml_put(d, root, "model", mapping);
+}
+
+static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiDataOptions *data) {
+  NitiYaml *mapping = niti_yaml_mapping(d);
+  put_word(d, mapping, "kind", niti_recipe_kinds[data->kind]);
+  put_millionths(d, mapping, "mean", data->mean, data->stat_count);
+  put_millionths(d, mapping, "std", data->std, data->stat_count);
+  put_int(d, mapping, "pad", data->pad);
+  put_word(d, mapping, "crop", niti_recipe_crops[data->random_crop]);
+  put_bool(d, mapping, "flip", data->flip);
+  put_word(d, mapping, "fit", niti_recipe_fits[data->fit]);
+  put_int(d, mapping, "resize", data->resize);
+  niti_yaml_put(d, root, "data", mapping);
+}
+
+static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
+  NitiYaml *rounding = niti_yaml_mapping(d), *update = niti_yaml_mapping(d), *schedule = niti_yaml_sequence(d);
+  put_int(d, root, "batch", r->batch);
+  put_int(d, root, "epochs", r->epochs);
+  put_int(d, root, "max_steps", r->max_steps);
+  niti_yaml_put(d, root, "seed", niti_yaml_printf(d, "%" PRIu64, r->seed));
+  put_word(d, root, "loss", niti_recipe_losses[r->loss]);
+  put_word(d, rounding, "activation", niti_recipe_roundings[r->round_activation]);
+  put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
+  niti_yaml_put(d, root, "rounding", rounding);
+  put_word(d, update, "kind", niti_recipe_updates[0]);
+  for (int32_t i = 0; i < r->mu_count; ++i) {
+    NitiYaml *step = niti_yaml_mapping(d);
+    put_int(d, step, "epoch", r->mu[i].epoch);
+    put_int(d, step, "mu", r->mu[i].mu);
+    niti_yaml_append(d, schedule, step);
+  }
+  niti_yaml_put(d, update, "mu", schedule);
+  niti_yaml_put(d, root, "update", update);
+}
+
+/* A built-in model by name, any other in full: the text needs no other file. `model` must outlive the writing. */
+static NitiStatus write_recipe(NitiRecipe *r, NitiYamlDocument *d, const NitiYamlDocument *model) {
+  NitiYaml *root = niti_yaml_root(d);
+  put_word(d, root, "name", r->name);
+  if (model) {
+    niti_yaml_put(d, root, "model", niti_yaml_root(model));
+  } else {
+    put_reference(d, root, r->model);
+  }
+  put_data(d, root, &r->data);
+  put_training(d, root, r);
+  return niti_yaml_write(&r->text, d, root);
+}
+
+NitiStatus niti_recipe_resolve(NitiRecipe *recipe) {
+  NitiYamlDocument *document, *model = NULL;
+  bool builtin;
+  NITI_TRY(is_builtin(&builtin, recipe->model));
+  if (!builtin) NITI_TRY(niti_yaml_parse(&model, recipe->model->text, recipe->model->source));
+  NitiStatus status = niti_yaml_open(&document);
+  if (status == NITI_OK) {
+    status = write_recipe(recipe, document, model);
+    niti_yaml_close(document);
+  }
+  niti_yaml_close(model);
+  return status;
+}

@@ -1,0 +1,108 @@
+#include "train/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "io/events.h"
+#include "io/log.h"
+
+enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147 };
+
+struct NitiReport {
+  NitiLog *log;
+  NitiEvents *events;
+};
+
+NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step) {
+  *out = NULL;
+  NitiReport *report = calloc(1, sizeof *report);
+  if (!report) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
+  NitiStatus status = niti_log_open(&report->log, folder, keep_epoch);
+  if (status == NITI_OK) status = niti_events_open(&report->events, folder);
+  if (status == NITI_OK && resumed_step >= 0) status = niti_events_start(report->events, resumed_step + 1);
+  if (status != NITI_OK) {
+    (void)niti_report_close(report);
+    return status;
+  }
+  *out = report;
+  return NITI_OK;
+}
+
+NitiStatus niti_report_close(NitiReport *report) {
+  if (!report) return NITI_OK;
+  niti_log_close(report->log);
+  const NitiStatus status = niti_events_close(report->events);
+  free(report);
+  return status;
+}
+
+/* A mean loss in nats as numerator and denominator: bits * 2^-16 * ln 2. */
+static int64_t nats_numerator(NitiScore s) {
+  const __int128 n = (__int128)s.loss * LN2_MILLIONTHS;
+  return n > INT64_MAX ? INT64_MAX : n < INT64_MIN ? INT64_MIN : (int64_t)n;
+}
+static int64_t nats_denominator(NitiScore s) { return s.images * 65536 * 1000000; }
+
+static NitiStatus write_row(NitiReport *report, const NitiReportRow *r) {
+  const NitiField fields[] = {
+      niti_field_integer("epoch", r->epoch),
+      niti_field_integer("step", r->step),
+      niti_field_integer("mu", r->mu),
+      niti_field_ratio("train_loss", nats_numerator(r->train), nats_denominator(r->train), 6),
+      niti_field_ratio("train_accuracy", 100 * r->train.correct, r->train.images, 4),
+      niti_field_ratio("test_loss", nats_numerator(r->test), nats_denominator(r->test), 6),
+      niti_field_ratio("test_accuracy", 100 * r->test.correct, r->test.images, 4),
+      niti_field_ratio("best_test_accuracy", 100 * r->best.correct, r->best.images, 4),
+      niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3),
+      niti_field_ratio("images_per_second", r->images * 1000000, r->nanoseconds / 1000, 1),
+  };
+  return niti_log_row(report->log, fields, sizeof fields / sizeof *fields);
+}
+
+static NitiStatus scalar(NitiReport *report, const char *group, const char *name, int64_t step, int64_t numerator, int64_t denominator) {
+  char tag[TAG_MAX];
+  (void)snprintf(tag, sizeof tag, "%s/%s", group, name);
+  return niti_events_ratio(report->events, tag, step, numerator, denominator);
+}
+
+static int32_t read_scalar(NitiNetwork *net, const int32_t *from) {
+  int32_t value = 0;
+  net->backend->ops->download(net->backend, &value, from, sizeof value);
+  return value;
+}
+
+/* Weights, and the tensors round them: the input activation still lies in memory after the last test batch; exponents and shifts of
+ * activations are that batch's, those of errors the last training step's. */
+static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net, NitiNode *node) {
+  const NitiBackendOps *ops = net->backend->ops;
+  const char *name = node->spec.name;
+  NitiTensorStats weight, act;
+  ops->stats(net->backend, &weight, &node->weight);
+  ops->stats(net->backend, &act, &node->x[0]);
+  char tag[TAG_MAX];
+  (void)snprintf(tag, sizeof tag, "weight/%s", name);
+  NITI_TRY(niti_events_histogram(report->events, tag, step, weight.histogram, weight.exponent));
+  NITI_TRY(scalar(report, "saturated_weight", name, step, weight.saturated, weight.count));
+  NITI_TRY(scalar(report, "saturated_input", name, step, act.saturated, act.count));
+  NITI_TRY(scalar(report, "exponent_weight", name, step, weight.exponent, 1));
+  NITI_TRY(scalar(report, "exponent_input", name, step, act.exponent, 1));
+  NITI_TRY(scalar(report, "exponent_output", name, step, read_scalar(net, node->y.exponent), 1));
+  NITI_TRY(scalar(report, "exponent_error", name, step, read_scalar(net, node->dy.exponent), 1));
+  NITI_TRY(scalar(report, "shift_forward", name, step, read_scalar(net, node->forward_rq.predicted), 1));
+  if (!node->dx[0].data) return NITI_OK;
+  return scalar(report, "shift_backward", name, step, read_scalar(net, node->backward_rq.predicted), 1);
+}
+
+NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
+  NITI_TRY(write_row(report, r));
+  NITI_TRY(scalar(report, "loss", "train", r->step, nats_numerator(r->train), nats_denominator(r->train)));
+  NITI_TRY(scalar(report, "loss", "test", r->step, nats_numerator(r->test), nats_denominator(r->test)));
+  NITI_TRY(scalar(report, "accuracy", "train", r->step, 100 * r->train.correct, r->train.images));
+  NITI_TRY(scalar(report, "accuracy", "test", r->step, 100 * r->test.correct, r->test.images));
+  NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
+  NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));
+  NITI_TRY(scalar(report, "update", "epoch", r->step, r->epoch, 1));
+  const int32_t weights = niti_network_weight_count(net);
+  for (int32_t i = 0; i < weights; ++i) NITI_TRY(write_layer(report, r->step, net, niti_network_weight_node(net, i)));
+  return niti_events_flush(report->events);
+}

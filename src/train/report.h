@@ -1,0 +1,23 @@
+/* What a run tells of each epoch: a row in metrics.csv and metrics.jsonl, and TensorBoard events. */
+#ifndef NITI_TRAIN_REPORT_H
+#define NITI_TRAIN_REPORT_H
+
+#include "model/network.h"
+
+typedef struct NitiReport NitiReport;
+
+/* One epoch's figures. */
+typedef struct NitiReportRow {
+  int32_t epoch; /* from 1 */
+  int64_t step;  /* done */
+  int mu;
+  NitiScore train, test, best;
+  int64_t images, nanoseconds; /* of this epoch, in this process */
+} NitiReportRow;
+
+/* Rows up to keep_epoch are kept; resumed_step: the step a resumed run goes on from, -1 for a new run. */
+NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step);
+NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *row, NitiNetwork *net);
+NitiStatus niti_report_close(NitiReport *report);
+
+#endif

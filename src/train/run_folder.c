@@ -1,0 +1,135 @@
+#include "train/run_folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/file.h"
+
+#define LOCK_NAME ".lock"
+
+struct NitiRunFolder {
+  char *path;
+  int lock;
+};
+
+static NitiStatus make_folders(const char *path) {
+  char *copy = strdup(path);
+  if (!copy) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  NitiStatus status = NITI_OK;
+  for (char *p = copy + 1; status == NITI_OK; ++p) {
+    if (*p != '/' && *p != 0) continue;
+    const char end = *p;
+    *p = 0;
+    if (mkdir(copy, 0777) != 0 && errno != EEXIST) status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", copy, strerror(errno));
+    *p = end;
+    if (end == 0) break;
+  }
+  free(copy);
+  return status;
+}
+
+static NitiStatus check_empty(const char *path) {
+  DIR *dir = opendir(path);
+  if (!dir) return niti_fail(NITI_ERROR_FILE, "%s: cannot open the folder: %s", path, strerror(errno));
+  NitiStatus status = NITI_OK;
+  for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder; `niti train --resume %s` continues a run)",
+                       path, entry->d_name, path);
+  }
+  closedir(dir);
+  return status;
+}
+
+static NitiStatus lock(NitiRunFolder **out, const char *path) {
+  char *name = NULL;
+  NITI_TRY(niti_io_join(&name, path, LOCK_NAME));
+  NitiRunFolder *folder = calloc(1, sizeof *folder);
+  NitiStatus status = NITI_OK;
+  if (folder) {
+    folder->lock = -1;
+    folder->path = strdup(path);
+  }
+  if (!folder || !folder->path) {
+    status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  } else if ((folder->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
+    status = niti_fail(NITI_ERROR_FILE, "%s: cannot create: %s", name, strerror(errno));
+  } else if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0) {
+    status = niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", path);
+  }
+  free(name);
+  if (status != NITI_OK) {
+    niti_run_folder_close(folder);
+    return status;
+  }
+  *out = folder;
+  return NITI_OK;
+}
+
+NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
+  *out = NULL;
+  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
+  NITI_TRY(make_folders(path));
+  NITI_TRY(check_empty(path));
+  return lock(out, path);
+}
+
+NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
+  *out = NULL;
+  static const char *const names[] = {"last.safetensors", "previous.safetensors"};
+  bool found = false;
+  for (int i = 0; i < 2 && !found; ++i) {
+    char *name = NULL;
+    NITI_TRY(niti_io_join(&name, path, names[i]));
+    found = access(name, F_OK) == 0;
+    free(name);
+  }
+  if (!found) return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
+  return lock(out, path);
+}
+
+void niti_run_folder_close(NitiRunFolder *folder) {
+  if (!folder) return;
+  if (folder->lock >= 0) close(folder->lock);
+  free(folder->path);
+  free(folder);
+}
+
+const char *niti_run_folder_path(const NitiRunFolder *folder) { return folder->path; }
+
+static NitiStatus write_text(const NitiRunFolder *folder, const char *name, const char *text) {
+  char *path = NULL;
+  NITI_TRY(niti_io_join(&path, folder->path, name));
+  const NitiStatus status = niti_io_write_text(path, text);
+  free(path);
+  return status;
+}
+
+NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
+                                    const NitiDataset *dataset, const char *data_path) {
+  NITI_TRY(write_text(folder, "recipe.yaml", recipe->text));
+  NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
+  char hash[2][65];
+  for (int split = 0; split < 2; ++split) NITI_TRY(niti_dataset_hash(dataset, (NitiSplit)split, hash[split]));
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:{s:s, s:s, s:I, s:I, s:s, s:s}}",
+                             "niti", niti_version(), "recipe", recipe->name, "backend", backend->ops->name,
+                             "device", backend->ops->describe(backend), "threads", backend->ops->threads(backend), "seed", (json_int_t)recipe->seed,
+                             "data", "kind", niti_dataset_kind(dataset), "path", data_path,
+                             "train_images", (json_int_t)niti_dataset_count(dataset, NITI_TRAIN),
+                             "test_images", (json_int_t)niti_dataset_count(dataset, NITI_TEST),
+                             "train_sha256", hash[NITI_TRAIN], "test_sha256", hash[NITI_TEST]);
+  char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
+  json_decref(object);
+  if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: cannot describe the run (is a path not UTF-8?)", folder->path);
+  const NitiStatus status = write_text(folder, "environment.json", text);
+  free(text);
+  return status;
+}

@@ -1,0 +1,21 @@
+/* A run's folder: made for one run, locked while a process works in it. */
+#ifndef NITI_TRAIN_RUN_FOLDER_H
+#define NITI_TRAIN_RUN_FOLDER_H
+
+#include "data/dataset.h"
+#include "train/recipe.h"
+
+typedef struct NitiRunFolder NitiRunFolder;
+
+/* Makes the folder (and those above it). One that holds anything already is refused. */
+NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path);
+/* Opens a run's folder to go on in it; one that holds no run, or that another process works in, is refused. */
+NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
+void niti_run_folder_close(NitiRunFolder *folder);
+const char *niti_run_folder_path(const NitiRunFolder *folder);
+
+/* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and hashes). */
+NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
+                                    const NitiDataset *dataset, const char *data_path);
+
+#endif

@@ -1,0 +1,546 @@
+/* Recipes: the built-in ones, defaults, edits from the command line, round trips, and the message of everything refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "config/builtin.h"
+#include "train/recipe.h"
+#include "yaml_mutation.h"
+
+#define HEAD "name: t\nmodel: lenet5\n" /* two lines */
+
+static NitiRecipe *loaded(const char *name, const char *const *sets, int count) {
+  NitiRecipe *r = NULL;
+  if (niti_recipe_load(&r, name, sets, count) != NITI_OK) fail_msg("%s: %s", name, niti_error());
+  return r;
+}
+
+static NitiRecipe *parsed(const char *text) {
+  NitiRecipe *r = NULL;
+  if (niti_recipe_parse(&r, text, "r.yaml", NULL, 0, NULL) != NITI_OK) fail_msg("%s", niti_error());
+  return r;
+}
+
+static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
+  assert_string_equal(a->name, b->name);
+  assert_string_equal(a->model->text, b->model->text);
+  assert_int_equal(a->model->node_count, b->model->node_count);
+  assert_int_equal(a->data.kind, b->data.kind);
+  assert_memory_equal(a->data.mean, b->data.mean, sizeof a->data.mean);
+  assert_memory_equal(a->data.std, b->data.std, sizeof a->data.std);
+  assert_int_equal(a->data.stat_count, b->data.stat_count);
+  assert_int_equal(a->data.pad, b->data.pad);
+  assert_int_equal(a->data.random_crop, b->data.random_crop);
+  assert_int_equal(a->data.flip, b->data.flip);
+  assert_int_equal(a->data.fit, b->data.fit);
+  assert_int_equal(a->data.resize, b->data.resize);
+  assert_int_equal(a->batch, b->batch);
+  assert_int_equal(a->epochs, b->epochs);
+  assert_int_equal(a->max_steps, b->max_steps);
+  assert_true(a->seed == b->seed);
+  assert_int_equal(a->loss, b->loss);
+  assert_int_equal(a->round_activation, b->round_activation);
+  assert_int_equal(a->round_error, b->round_error);
+  assert_int_equal(a->mu_count, b->mu_count);
+  assert_memory_equal(a->mu, b->mu, (size_t)a->mu_count * sizeof *a->mu);
+  assert_string_equal(a->text, b->text);
+}
+
+/* The resolved text gives the recipe again, by itself and with its model's text beside it. */
+static void assert_round_trip(const NitiRecipe *r) {
+  NitiRecipe *alone = NULL, *beside = NULL;
+  if (niti_recipe_parse(&alone, r->text, "alone", NULL, 0, NULL) != NITI_OK) fail_msg("%s\n%s", r->text, niti_error());
+  if (niti_recipe_parse(&beside, r->text, "beside", NULL, 0, r->model->text) != NITI_OK)
+    fail_msg("%s\n%s", r->text, niti_error());
+  assert_same(r, alone);
+  assert_same(r, beside);
+  niti_recipe_close(alone);
+  niti_recipe_close(beside);
+}
+
+/* ---- Built-in recipes ---- */
+
+static void builtins_parse_and_round_trip(void **state) {
+  static const char *const expected[] = {"alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",
+                                         "mlp-mnist",           "vgg-small-7-cifar10",  "vgg-small-8-cifar10",
+                                         "vgg-small-9-cifar10", "vgg13-cifar10",        NULL};
+  const char *const *names = niti_builtin_recipes();
+  (void)state;
+  for (size_t i = 0; expected[i] || names[i]; ++i) {
+    assert_non_null(expected[i]);
+    assert_non_null(names[i]);
+    assert_string_equal(names[i], expected[i]);
+    NitiRecipe *r = loaded(names[i], NULL, 0);
+    assert_string_equal(r->name, names[i]);
+    assert_round_trip(r);
+    niti_recipe_close(r);
+  }
+}
+
+static void published_settings_are_as_published(void **state) {
+  static const char *const names[] = {"vgg-small-7-cifar10", "vgg-small-8-cifar10", "vgg-small-9-cifar10"};
+  (void)state;
+  for (size_t i = 0; i < 3; ++i) {
+    NitiRecipe *r = loaded(names[i], NULL, 0);
+    assert_int_equal(strncmp(r->model->name, names[i], 11), 0);
+    assert_int_equal(r->batch, 256);
+    assert_int_equal(r->epochs, 200);
+    assert_int_equal(r->max_steps, 0);
+    assert_int_equal(r->loss, NITI_LOSS_NITI);
+    assert_int_equal(r->round_activation, NITI_NEAREST);
+    assert_int_equal(r->round_error, NITI_NEAREST);
+    assert_int_equal(niti_recipe_mu(r, 0), 5);
+    assert_int_equal(niti_recipe_mu(r, 99), 5);
+    assert_int_equal(niti_recipe_mu(r, 100), 4);
+    assert_int_equal(niti_recipe_mu(r, 149), 4);
+    assert_int_equal(niti_recipe_mu(r, 150), 3);
+    assert_int_equal(niti_recipe_mu(r, 1000), 3);
+    assert_int_equal(r->data.kind, NITI_DATA_CIFAR10);
+    assert_int_equal(r->data.stat_count, 3);
+    assert_int_equal(r->data.mean[0], 491400);
+    assert_int_equal(r->data.mean[2], 446500);
+    assert_int_equal(r->data.std[0], 247000);
+    assert_int_equal(r->data.std[2], 261600);
+    assert_int_equal(r->data.pad, 4);
+    assert_true(r->data.random_crop);
+    assert_true(r->data.flip);
+    niti_recipe_close(r);
+  }
+}
+
+static void absent_keys_have_the_documented_defaults(void **state) {
+  NitiRecipe *r = parsed(HEAD);
+  (void)state;
+  assert_int_equal(r->data.kind, NITI_DATA_AUTO);
+  assert_int_equal(r->data.stat_count, 0);
+  assert_int_equal(r->data.pad, 0);
+  assert_false(r->data.random_crop);
+  assert_false(r->data.flip);
+  assert_int_equal(r->data.fit, NITI_FIT_CROP);
+  assert_int_equal(r->data.resize, 0);
+  assert_int_equal(r->batch, 64);
+  assert_int_equal(r->epochs, 10);
+  assert_int_equal(r->max_steps, 0);
+  assert_true(r->seed == 1);
+  assert_int_equal(r->loss, NITI_LOSS_NITI);
+  assert_int_equal(r->round_activation, NITI_NEAREST);
+  assert_int_equal(r->round_error, NITI_NEAREST);
+  assert_int_equal(r->mu_count, 1);
+  assert_int_equal(niti_recipe_mu(r, 7), 4);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+static void every_value_is_read(void **state) {
+  NitiRecipe *r = parsed(
+      "name: t\nmodel: {name: alexnet-128, classes: 7, input: [130, 140, 2]}\n"
+      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150}\n"
+      "batch: 3\nepochs: 5\nmax_steps: 4294967295\nseed: 18446744073709551615\nloss: softmax\n"
+      "rounding: {activation: stochastic, error: pseudo-stochastic}\n"
+      "update: {kind: niti, mu: [{epoch: 0, mu: 30}, {mu: 1, epoch: 3}]}\n");
+  (void)state;
+  assert_int_equal(r->model->classes, 7);
+  assert_int_equal(r->model->input.h, 130);
+  assert_int_equal(r->model->input.w, 140);
+  assert_int_equal(r->model->input.c, 2);
+  assert_int_equal(r->data.kind, NITI_DATA_FOLDER);
+  assert_int_equal(r->data.mean[0], 1);
+  assert_int_equal(r->data.mean[1], 1000000);
+  assert_int_equal(r->data.std[0], 7500000);
+  assert_int_equal(r->data.std[1], 250000);
+  assert_int_equal(r->data.stat_count, 2);
+  assert_int_equal(r->data.pad, 3);
+  assert_true(r->data.random_crop);
+  assert_true(r->data.flip);
+  assert_int_equal(r->data.fit, NITI_FIT_STRETCH);
+  assert_int_equal(r->data.resize, 150);
+  assert_int_equal(r->batch, 3);
+  assert_int_equal(r->epochs, 5);
+  assert_true(r->max_steps == 4294967295);
+  assert_true(r->seed == UINT64_MAX);
+  assert_int_equal(r->loss, NITI_LOSS_SOFTMAX);
+  assert_int_equal(r->round_activation, NITI_STOCHASTIC);
+  assert_int_equal(r->round_error, NITI_PSEUDO_STOCHASTIC);
+  assert_int_equal(niti_recipe_mu(r, 2), 30);
+  assert_int_equal(niti_recipe_mu(r, 3), 1);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+static void choices_follow_the_enumerations(void **state) {
+  static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
+  static const NitiRounding values[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
+  static const char *const kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder"};
+  static const NitiDataKind kind_values[] = {NITI_DATA_AUTO, NITI_DATA_IDX, NITI_DATA_CIFAR10, NITI_DATA_CIFAR100,
+                                             NITI_DATA_FOLDER};
+  char text[128];
+  (void)state;
+  for (size_t i = 0; i < 4; ++i) {
+    (void)snprintf(text, sizeof text, HEAD "rounding: {error: %s}\n", modes[i]);
+    NitiRecipe *r = parsed(text);
+    assert_int_equal(r->round_error, values[i]);
+    assert_int_equal(r->round_activation, NITI_NEAREST);
+    niti_recipe_close(r);
+  }
+  for (size_t i = 0; i < 5; ++i) {
+    (void)snprintf(text, sizeof text, HEAD "data: {kind: %s}\n", kinds[i]);
+    NitiRecipe *r = parsed(text);
+    assert_int_equal(r->data.kind, kind_values[i]);
+    niti_recipe_close(r);
+  }
+}
+
+/* ---- Edits ---- */
+
+static void sets_apply_in_order(void **state) {
+  static const char *const sets[] = {"batch=32",
+                                     "batch=128",
+                                     "seed=9",
+                                     "update.mu=[{epoch: 0, mu: 5}]",
+                                     "data.mean=auto",
+                                     "data.std=auto",
+                                     "model.classes=100",
+                                     "model.input=[64, 32, 3]",
+                                     "rounding.error=stochastic",
+                                     "data.flip=false",
+                                     "update.mu.0.mu=6",
+                                     "name=renamed"};
+  NitiRecipe *r = loaded("vgg-small-7-cifar10", sets, sizeof sets / sizeof *sets);
+  (void)state;
+  assert_int_equal(r->batch, 128);
+  assert_true(r->seed == 9);
+  assert_int_equal(r->mu_count, 1);
+  assert_int_equal(r->mu[0].mu, 6);
+  assert_int_equal(r->data.stat_count, 0);
+  assert_int_equal(r->model->classes, 100);
+  assert_int_equal(r->model->input.h, 64);
+  assert_int_equal(r->round_error, NITI_STOCHASTIC);
+  assert_false(r->data.flip);
+  assert_string_equal(r->name, "renamed");
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+static void sets_make_what_is_absent_and_replace_models(void **state) {
+  static const char *const sets[] = {"data.pad=2", "model.classes=20", "model=mlp", "update.mu=7",
+                                     "rounding={activation: truncate}"};
+  NitiRecipe *r = NULL;
+  (void)state;
+  assert_int_equal(niti_recipe_parse(&r, HEAD "rounding:\n", "r.yaml", sets, 5, NULL), NITI_OK);
+  assert_int_equal(r->data.pad, 2);
+  assert_string_equal(r->model->name, "mlp");
+  assert_int_equal(r->model->classes, 10);
+  assert_int_equal(niti_recipe_mu(r, 0), 7);
+  assert_int_equal(r->round_activation, NITI_TRUNCATE);
+  niti_recipe_close(r);
+}
+
+static void bad_sets_name_themselves(void **state) {
+  static const struct {
+    const char *set;
+    NitiStatus status;
+    const char *message;
+  } bad[] = {
+      {"batch", NITI_ERROR_ARGUMENT, "--set batch: expected KEY.PATH=VALUE"},
+      {"=3", NITI_ERROR_ARGUMENT, "--set =3: expected KEY.PATH=VALUE"},
+      {"batch=", NITI_ERROR_ARGUMENT, "--set batch=: expected a value after '='"},
+      {"data..pad=1", NITI_ERROR_ARGUMENT, "--set data..pad=1: expected KEY.PATH=VALUE"},
+      {"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1", NITI_ERROR_ARGUMENT,
+       "--set a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1: expected KEY.PATH=VALUE"},
+      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch' (expected: name, model, "},
+      {"data.padding=3", NITI_ERROR_ARGUMENT, "--set data.padding=3: data: unknown key 'padding' (expected: kind, "},
+      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu' (expected: kind, mu)"},
+      {"batch=many", NITI_ERROR_ARGUMENT, "--set batch=many: batch: expected an integer from 1 to 65536, found 'many'"},
+      {"batch=[3]", NITI_ERROR_ARGUMENT, "--set batch=[3]: batch: expected an integer from 1 to 65536, found a list"},
+      {"batch=[3", NITI_ERROR_ARGUMENT, "--set batch=[3: malformed YAML: "},
+      {"batch.size=3", NITI_ERROR_ARGUMENT, "--set batch.size=3: 'size' lies below a plain value"},
+      {"update.mu.x=3", NITI_ERROR_ARGUMENT, "--set update.mu.x=3: 'x' is not a position in a list"},
+      {"update.mu.4=3", NITI_ERROR_ARGUMENT, "--set update.mu.4=3: the list has no item 4 (they count from 0)"},
+      {"update.mu.0=3", NITI_ERROR_ARGUMENT, "--set update.mu.0=3: update: mu: expected a mapping, found '3'"},
+      {"data.flip=yes", NITI_ERROR_ARGUMENT, "--set data.flip=yes: data: flip: expected true or false, found 'yes'"},
+      {"seed=-1", NITI_ERROR_ARGUMENT, "--set seed=-1: seed: expected an integer from 0 to 18446744073709551615, found '-1'"},
+      {"seed=18446744073709551616", NITI_ERROR_ARGUMENT, "--set seed=18446744073709551616: seed: expected an integer"},
+      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6' (expected: "},
+      {"model.layers.0=relu", NITI_ERROR_ARGUMENT, "--set model.layers.0=relu: the recipe's model is described elsewhere"},
+      {"model.classes=1", NITI_ERROR_ARGUMENT, "--set model.classes=1: classes: expected an integer from 2 to 65536, found '1'"},
+      {"model.input=[4, 4, 1]", NITI_ERROR_MODEL, "built-in lenet5:6:5: conv1: "},
+      {"model={name: x, input: [9, 9, 1], classes: 3, layers: [konv]}", NITI_ERROR_ARGUMENT,
+       "--set model={name: x, input: [9, 9, 1], classes: 3, layers: [konv]}: unknown layer 'konv'"},
+      {"model=absent.yaml", NITI_ERROR_FILE, "--set model=absent.yaml: model: absent.yaml: cannot open: "},
+      {"a\nb=1", NITI_ERROR_ARGUMENT, "--set a?b=1: recipe: unknown key 'a?b'"},
+      {"batch=*x", NITI_ERROR_ARGUMENT, "--set batch=*x: aliases (*) are not supported"},
+  };
+  (void)state;
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
+    NitiRecipe *r = NULL;
+    const NitiStatus status = niti_recipe_load(&r, "lenet5-mnist", &bad[i].set, 1);
+    if (status != bad[i].status || strncmp(niti_error(), bad[i].message, strlen(bad[i].message)) != 0) {
+      fail_msg("status %d: %s\nexpected %d: %s", (int)status, status ? niti_error() : "", (int)bad[i].status, bad[i].message);
+    }
+    assert_null(r);
+  }
+}
+
+/* A checkpoint's model text serves whatever the recipe calls its model, and only its overrides can change. */
+static void a_given_model_text_is_used(void **state) {
+  static const char *const classes[] = {"model.classes=5"}, *const layers[] = {"model.layers=[relu]"},
+                           *const name[] = {"model=mlp"};
+  const char *model = "name: own\ninput: [4, 4, 1]\nclasses: 3\nlayers: [flatten, {linear: {out: classes}}]\n";
+  const char *recipe = "name: t\nmodel: {name: gone-since}\n";
+  NitiRecipe *r = NULL;
+  (void)state;
+  assert_int_equal(niti_recipe_parse(&r, recipe, "c", NULL, 0, model), NITI_OK);
+  assert_string_equal(r->model->name, "own");
+  assert_int_equal(r->model->classes, 3);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  assert_int_equal(niti_recipe_parse(&r, recipe, "c", classes, 1, model), NITI_OK);
+  assert_int_equal(r->model->nodes[1].spec.out, 5);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = NULL;
+  assert_int_equal(niti_recipe_parse(&r, recipe, "c", layers, 1, model), NITI_ERROR_ARGUMENT);
+  assert_string_equal(niti_error(), "--set model.layers=[relu]: the model is given (expected model.classes or model.input)");
+  assert_int_equal(niti_recipe_parse(&r, recipe, "c", name, 1, model), NITI_ERROR_ARGUMENT);
+  assert_null(r);
+}
+
+/* ---- Models in recipes ---- */
+
+static void write_text(const char *path, const char *text) {
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  assert_true(fputs(text, file) >= 0);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void model_files_lie_beside_the_recipe(void **state) {
+  char folder[] = "/tmp/niti-recipe-XXXXXX", model[64], recipe[64];
+  const char *set_missing[] = {"model.file=m.yaml"};
+  (void)state;
+  assert_non_null(mkdtemp(folder));
+  (void)snprintf(model, sizeof model, "%s/m.yaml", folder);
+  (void)snprintf(recipe, sizeof recipe, "%s/r.yaml", folder);
+  write_text(model, "name: own\ninput: [4, 4, 1]\nclasses: 3\nlayers: [flatten, {linear: {out: classes}}]\n");
+  write_text(recipe, "name: t\nmodel: m.yaml\n");
+  NitiRecipe *r = loaded(recipe, NULL, 0);
+  assert_string_equal(r->model->name, "own");
+  assert_string_equal(r->model->source, model);
+  assert_round_trip(r); /* its text holds the model in full */
+  niti_recipe_close(r);
+  write_text(recipe, "name: t\nmodel: {file: m.yaml, classes: 4}\n");
+  r = loaded(recipe, NULL, 0);
+  assert_int_equal(r->model->nodes[1].spec.out, 4);
+  niti_recipe_close(r);
+  r = NULL;
+  assert_int_equal(niti_recipe_load(&r, recipe, set_missing, 1), NITI_ERROR_FILE); /* of the command line: the current folder's */
+  write_text(model, "name: own\ninput: [4, 4, 1]\nclasses: 3\nlayers: [flatten, {linear: {oud: classes}}]\n");
+  assert_int_equal(niti_recipe_load(&r, recipe, NULL, 0), NITI_ERROR_FORMAT);
+  assert_ptr_equal(strstr(niti_error(), model), niti_error());
+  assert_non_null(strstr(niti_error(), "m.yaml:4:29: linear1: unknown key 'oud'"));
+  (void)unlink(model);
+  assert_int_equal(niti_recipe_load(&r, recipe, NULL, 0), NITI_ERROR_FILE);
+  assert_ptr_equal(strstr(niti_error(), recipe), niti_error());
+  assert_non_null(strstr(niti_error(), "r.yaml:2:15: model: "));
+  assert_null(r);
+  (void)unlink(recipe);
+  (void)rmdir(folder);
+}
+
+static void models_can_be_written_in_recipes(void **state) {
+  const char *text =
+      "name: t\nmodel:\n  name: own\n  input: [4, 4, 1]\n  classes: 3\n  blocks: {b: [flatten]}\n  layers:\n    - block: b\n"
+      "    - linear: {out: classes}\nbatch: 8\n";
+  static const char *const sets[] = {"model.classes=6", "model.layers.1.linear.name=head"};
+  NitiRecipe *r = parsed(text);
+  (void)state;
+  assert_string_equal(r->model->name, "own");
+  assert_int_equal(r->model->nodes[1].spec.line, 9);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  assert_int_equal(niti_recipe_parse(&r, text, "r.yaml", sets, 2, NULL), NITI_OK);
+  assert_int_equal(r->model->nodes[1].spec.out, 6);
+  assert_string_equal(r->model->nodes[1].spec.name, "head");
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+/* ---- What is refused ---- */
+
+static void wrong_recipes_are_refused(void **state) {
+  static const struct {
+    const char *text;
+    NitiStatus status;
+    const char *message;
+  } bad[] = {
+#define F NITI_ERROR_FORMAT
+      {"", F, "r.yaml:1:1: the file is empty"},
+      {"relu", F, "r.yaml:1:1: recipe: expected a mapping, found 'relu'"},
+      {"name: t\n", F, "r.yaml:1:1: recipe: missing key 'model'"},
+      {"model: lenet5\n", F, "r.yaml:1:1: recipe: missing key 'name'"},
+      {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
+      {HEAD "batches: 3\n", F,
+       "r.yaml:3:1: recipe: unknown key 'batches' (expected: name, model, data, batch, epochs, max_steps, "
+       "seed, loss, rounding, update)"},
+      {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
+      {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
+      {HEAD "batch: 6.4e1\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '6.4e1'"},
+      {HEAD "epochs: 0\n", F, "r.yaml:3:9: epochs: expected an integer from 1 to 1000000, found '0'"},
+      {HEAD "max_steps: 4294967296\n", F, "r.yaml:3:12: max_steps: expected an integer from 0 to 4294967295, found '4294967296'"},
+      {HEAD "seed: one\n", F, "r.yaml:3:7: seed: expected an integer from 0 to 18446744073709551615, found 'one'"},
+      {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
+      {HEAD "loss: \"niti\"\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found \"niti\""},
+      {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
+      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors' (expected: activation, error)"},
+      {HEAD "rounding: {error: up}\n", F,
+       "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
+      {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
+      {HEAD "update: {kind: sgd}\n", F, "r.yaml:3:16: update: kind: expected niti, found 'sgd'"},
+      {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},
+      {HEAD "update: {mu: 31}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '31'"},
+      {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 steps (expected 1 to 32)"},
+      {HEAD "update: {mu: [4, 3]}\n", F, "r.yaml:3:15: update: mu: expected a mapping, found '4'"},
+      {HEAD "update: {mu: [{epoch: 1, mu: 3}]}\n", F, "r.yaml:3:23: update: mu: the first step is at epoch 1 (expected 0)"},
+      {HEAD "update: {mu: [{mu: 3}]}\n", F, "r.yaml:3:15: update: mu: missing key 'epoch'"},
+      {HEAD "update: {mu: [{epoch: 0}]}\n", F, "r.yaml:3:15: update: mu: missing key 'mu'"},
+      {HEAD "update: {mu: [{epoch: 0, mu: 3, lr: 2}]}\n", F, "r.yaml:3:33: update: mu: unknown key 'lr' (expected: epoch, mu)"},
+      {HEAD "update:\n  mu:\n    - {epoch: 0, mu: 3}\n    - {epoch: 0, mu: 2}\n", F,
+       "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
+      {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
+      {HEAD "data: {type: idx}\n", F,
+       "r.yaml:3:8: data: unknown key 'type' (expected: kind, mean, std, pad, crop, flip, fit, resize)"},
+      {HEAD "data: {kind: mnist}\n", F,
+       "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
+      {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},
+      {HEAD "data: {mean: [0.5]}\n", F, "r.yaml:3:14: data: 1 values of mean and 0 of std (expected as many of both)"},
+      {HEAD "data: {std: [0.5]}\n", F, "r.yaml:3:13: data: 0 values of mean and 1 of std (expected as many of both)"},
+      {HEAD "data: {mean: [0.5, 0.5], std: [0.5, 0.5]}\n", F,
+       "r.yaml:3:14: data: mean and std of 2 channels, but the model's input has 1"},
+      {HEAD "data: {mean: [0.1234567], std: [0.5]}\n", F,
+       "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1 with at most 6 decimals, found '0.1234567'"},
+      {HEAD "data: {mean: [1.000001], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [1e-3], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [.5], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [0.], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [-0.5], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [nan], std: [0.5]}\n", F, "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [99999999999999999999], std: [0.5]}\n", F,
+       "r.yaml:3:15: data: mean: expected a decimal number from 0 to 1"},
+      {HEAD "data: {mean: [0.5], std: [0]}\n", F,
+       "r.yaml:3:27: data: std: expected a decimal number from 0.000001 to 8 with at most 6"},
+      {HEAD "data: {pad: -1}\n", F, "r.yaml:3:13: data: pad: expected an integer from 0 to 1024, found '-1'"},
+      {HEAD "data: {crop: center}\n", F, "r.yaml:3:14: data: crop: expected one of: centre, random, found 'center'"},
+      {HEAD "data: {flip: 1}\n", F, "r.yaml:3:14: data: flip: expected true or false, found '1'"},
+      {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
+      {HEAD "data: {resize: 20}\n", F,
+       "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
+      {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
+      {"name: t\nmodel: [lenet5]\n", F, "r.yaml:2:8: model: expected a mapping, found a list"},
+      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6' (expected: alexnet, "},
+      {"name: t\nmodel: {}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description with 'layers'"},
+      {"name: t\nmodel: {name: lenet5, file: a.yaml}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description"},
+      {"name: t\nmodel: {name: lenet5, width: 3}\n", F,
+       "r.yaml:2:23: model: unknown key 'width' (expected: name, file, classes, input)"},
+      {"name: t\nmodel: {name: [a]}\n", F, "r.yaml:2:15: model: expected a word, found a list"},
+      {"name: t\nmodel: {name: lenet5, classes: 1}\n", F, "r.yaml:2:32: classes: expected an integer from 2 to 65536, found '1'"},
+      {"name: t\nmodel: {name: lenet5, input: [28, 28]}\n", F, "r.yaml:2:30: input: expected [height, width, channels]"},
+      {"name: t\nmodel: ./absent.yaml\n", NITI_ERROR_FILE,
+       "r.yaml:2:8: model: ./absent.yaml: cannot open: No such file or directory"},
+      {"name: t\nmodel: {name: x, layers: [relu]}\n", F, "r.yaml:2:8: model: missing key 'input'"},
+      {"name: t\nmodel: {name: x, file: y, layers: [relu]}\n", F,
+       "r.yaml:2:18: model: unknown key 'file' (expected: name, input, classes, blocks, layers)"},
+      {"name: t\nmodel:\n  name: x\n  input: [4, 4, 1]\n  classes: 3\n  layers:\n    - linear: {out: 3}\n", NITI_ERROR_MODEL,
+       "r.yaml:7:7: linear1: "},
+#undef F
+  };
+  (void)state;
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) {
+    NitiRecipe *r = NULL;
+    const NitiStatus status = niti_recipe_parse(&r, bad[i].text, "r.yaml", NULL, 0, NULL);
+    if (status != bad[i].status || strncmp(niti_error(), bad[i].message, strlen(bad[i].message)) != 0) {
+      fail_msg("%s\ngave status %d: %s\nexpected %d: %s", bad[i].text, (int)status, status ? niti_error() : "",
+               (int)bad[i].status, bad[i].message);
+    }
+    assert_null(r);
+  }
+}
+
+static void unknown_recipes_are_refused(void **state) {
+  NitiRecipe *r = NULL;
+  (void)state;
+  assert_int_equal(niti_recipe_load(&r, "lenet5", NULL, 0), NITI_ERROR_ARGUMENT);
+  assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5' (expected: alexnet-imagenette, lenet5-fashion-mnist, "),
+                   niti_error());
+  assert_int_equal(niti_recipe_load(&r, "absent.yml", NULL, 0), NITI_ERROR_FILE);
+  assert_string_equal(niti_error(), "absent.yml: cannot open: No such file or directory");
+  assert_null(r);
+}
+
+/* ---- Anything else ---- */
+
+static bool try_text(const char *text) {
+  NitiRecipe *r = NULL;
+  const NitiStatus status = niti_recipe_parse(&r, text, "mutated", NULL, 0, NULL);
+  if (status != NITI_OK) {
+    assert_null(r);
+    assert_true(niti_error()[0] != 0);
+    assert_null(strchr(niti_error(), '\n'));
+    return false;
+  }
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  return true;
+}
+
+static bool try_set(const char *text) {
+  NitiRecipe *r = NULL;
+  const NitiStatus status = niti_recipe_load(&r, "lenet5-mnist", &text, 1);
+  if (status != NITI_OK) {
+    assert_null(r);
+    assert_null(strchr(niti_error(), '\n'));
+    return false;
+  }
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  return true;
+}
+
+static void mutated_texts_never_crash(void **state) {
+  const char *inline_model =
+      "name: t\nmodel: {name: m, input: [6, 6, 1], classes: 4, blocks: {b: [relu, {dropout: {per: element}}]}, "
+      "layers: [{block: {use: b, name: x}}, flatten, {linear: {out: classes}}]}\nbatch: 2\n";
+  size_t accepted = 0;
+  (void)state;
+  for (size_t i = 0; niti_builtin_recipe_texts[i]; ++i)
+    accepted += mutate_text(niti_builtin_recipe_texts[i], 400, 3 + i, try_text);
+  accepted += mutate_text(inline_model, 1000, 5, try_text);
+  accepted += mutate_text("update.mu=[{epoch: 0, mu: 5}, {epoch: 3, mu: 4}]", 1000, 6, try_set);
+  accepted += mutate_text("model.input=[29, 30, 1]", 500, 8, try_set);
+  assert_true(accepted > 0);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(builtins_parse_and_round_trip),
+      cmocka_unit_test(published_settings_are_as_published),
+      cmocka_unit_test(absent_keys_have_the_documented_defaults),
+      cmocka_unit_test(every_value_is_read),
+      cmocka_unit_test(choices_follow_the_enumerations),
+      cmocka_unit_test(sets_apply_in_order),
+      cmocka_unit_test(sets_make_what_is_absent_and_replace_models),
+      cmocka_unit_test(bad_sets_name_themselves),
+      cmocka_unit_test(a_given_model_text_is_used),
+      cmocka_unit_test(model_files_lie_beside_the_recipe),
+      cmocka_unit_test(models_can_be_written_in_recipes),
+      cmocka_unit_test(wrong_recipes_are_refused),
+      cmocka_unit_test(unknown_recipes_are_refused),
+      cmocka_unit_test(mutated_texts_never_crash),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
