@@ -1,0 +1,232 @@
+/* niti bench: how fast a model's training step, its kernels, or its inference are, on made-up images. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/backend.h"
+#include "cli.h"
+#include "layer/product.h"
+#include "train/step.h"
+
+enum { RUNS_MIN = 5, RUNS_MAX = 1000 };
+
+static int run(int argc, char **argv);
+const Command command_bench = {"bench", "step|kernels|infer --model MODEL [--batch N] [OPTIONS]", "time a training step, the kernels or inference",
+                               "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
+
+typedef struct Bench {
+  NitiRecipe *recipe;
+  NitiBackend *backend;
+  NitiNetwork *net;
+  NitiFeed *feed;
+  NitiMetrics *metrics;
+  NitiBatch batch;
+  uint8_t *images;
+  NitiPick *picks;
+  int32_t *labels;
+  uint32_t step;
+} Bench;
+
+typedef struct Times {
+  double milliseconds[RUNS_MAX];
+  int count;
+  double min, median, max;
+} Times;
+
+typedef NitiStatus (*Timed)(void *context);
+
+static int64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* Runs once to warm up, then for about `seconds`, at least RUNS_MIN times. */
+static NitiStatus measure(Times *times, Timed timed, void *context, double seconds) {
+  NITI_TRY(timed(context));
+  const int64_t begin = now();
+  times->count = 0;
+  while (times->count < RUNS_MIN || (times->count < RUNS_MAX && (double)(now() - begin) * 1e-9 < seconds)) {
+    const int64_t start = now();
+    NITI_TRY(timed(context));
+    times->milliseconds[times->count++] = (double)(now() - start) * 1e-6;
+  }
+  qsort(times->milliseconds, (size_t)times->count, sizeof(double), by_value);
+  times->min = times->milliseconds[0];
+  times->max = times->milliseconds[times->count - 1];
+  times->median = (times->milliseconds[(times->count - 1) / 2] + times->milliseconds[times->count / 2]) / 2;
+  return NITI_OK;
+}
+
+static NitiStatus make_batch(Bench *b) {
+  const NitiShape input = b->recipe->model->input;
+  const int32_t n = b->recipe->batch;
+  const size_t image = niti_shape_image(input);
+  b->images = malloc(image * (size_t)n);
+  b->picks = calloc((size_t)n, sizeof *b->picks);
+  b->labels = calloc((size_t)n, sizeof *b->labels);
+  if (!b->images || !b->picks || !b->labels) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a batch of %d images", n);
+  for (size_t i = 0; i < image * (size_t)n; ++i) b->images[i] = (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24);
+  for (int32_t i = 0; i < n; ++i) {
+    b->picks[i].image = (uint32_t)i;
+    b->labels[i] = i % b->recipe->model->classes;
+  }
+  b->batch = (NitiBatch){.count = n, .images = b->images, .source = input, .picks = b->picks, .labels = b->labels};
+  return NITI_OK;
+}
+
+static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device) {
+  char text[256];
+  NitiDescription *described = NULL;
+  NITI_TRY(niti_description_load(&described, model, NULL));
+  (void)snprintf(text, sizeof text, "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\nloss: niti\nupdate: {kind: niti, mu: 3}\n", batch);
+  const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
+  niti_description_close(described);
+  NITI_TRY(parsed);
+  const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = (int)device->threads};
+  NITI_TRY(niti_backend_open(&b->backend, &backend));
+  const NitiNetworkOptions options = {.batch = (int32_t)batch, .training = training};
+  NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
+  NITI_TRY(niti_network_init(b->net, 1));
+  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000}, std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
+  NITI_TRY(niti_feed_open(&b->feed, b->backend, b->recipe->model->input, (int32_t)batch, mean, std));
+  void *metrics = NULL;
+  NITI_TRY(b->backend->ops->alloc(b->backend, &metrics, sizeof *b->metrics));
+  b->metrics = metrics;
+  return make_batch(b);
+}
+
+static void close_bench(Bench *b) {
+  if (b->metrics) b->backend->ops->release(b->backend, b->metrics);
+  niti_feed_close(b->feed);
+  niti_network_close(b->net);
+  niti_backend_close(b->backend);
+  niti_recipe_close(b->recipe);
+  free(b->images);
+  free(b->picks);
+  free(b->labels);
+}
+
+static NitiStatus one_step(void *context) {
+  Bench *b = context;
+  const NitiStepContext step = {b->recipe, b->net, b->feed, b->metrics};
+  return niti_step_train(&step, &b->batch, b->step++, 0);
+}
+
+static NitiStatus one_inference(void *context) {
+  Bench *b = context;
+  NITI_TRY(niti_feed_batch(b->feed, b->net, &b->batch));
+  niti_network_forward(b->net, false);
+  return b->backend->ops->synchronise(b->backend);
+}
+
+static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
+  const double rate = b->recipe->batch / t->median * 1e3;
+  if (json) {
+    return print_json(json_pack("{s:s, s:s, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I}", "bench", what, "model", model, "batch",
+                                b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads", b->backend->ops->threads(b->backend),
+                                "runs", t->count, "images_per_second", rate, "milliseconds", "min", t->min, "median", t->median, "max", t->max,
+                                "memory_bytes", (json_int_t)b->net->memory_bytes));
+  }
+  printf("%s of %s, batch %d, %s: %.1f images/s; %.2f ms (min %.2f, max %.2f, %d runs)\n", what, model, b->recipe->batch,
+         b->backend->ops->describe(b->backend), rate, t->median, t->min, t->max, t->count);
+  return EXIT_OK;
+}
+
+/* ---- single kernels ---- */
+
+typedef enum Direction { FORWARD, BACKWARD, GRADIENT, DIRECTIONS } Direction;
+static const char *const direction_names[DIRECTIONS] = {"forward", "backward", "gradient"};
+
+typedef struct Kernel {
+  NitiBackend *backend;
+  NitiNode *node;
+  NitiConv conv;
+  Direction direction;
+} Kernel;
+
+static NitiStatus one_kernel(void *context) {
+  const Kernel *k = context;
+  NitiNode *node = k->node;
+  const NitiBackendOps *ops = k->backend->ops;
+  if (k->direction == FORWARD) ops->conv_forward(k->backend, &node->y, &node->x[0], &node->weight, &k->conv, node->fused_relu, &node->forward_rq);
+  if (k->direction == BACKWARD) ops->conv_backward(k->backend, &node->dx[0], &node->dy, &node->weight, &k->conv, &node->backward_rq);
+  if (k->direction == GRADIENT) ops->conv_gradient(k->backend, &node->gradient, &node->dy, &node->x[0], &k->conv);
+  return ops->synchronise(k->backend);
+}
+
+static int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
+  json_t *rows = json_array();
+  double total = 0;
+  if (one_step(b) != NITI_OK) return fail(); /* real activations and errors in every tensor */
+  if (!json) printf("%s, batch %d, %s\n%-14s %-9s %-28s %10s %10s\n", model, b->recipe->batch, b->backend->ops->describe(b->backend), "layer", "direction", "kernel", "ms", "GOPS");
+  for (int32_t i = 0; i < niti_network_weight_count(b->net); ++i) {
+    NitiNode *node = niti_network_weight_node(b->net, i);
+    for (Direction d = FORWARD; d < DIRECTIONS; ++d) {
+      if (d == BACKWARD && !node->dx[0].data) continue;
+      Kernel kernel = {b->backend, node, niti_product_conv(node, b->recipe->batch), d};
+      Times times;
+      if (measure(&times, one_kernel, &kernel, seconds) != NITI_OK) return fail();
+      const double gops = 2.0 * (double)node->spec.type->multiply_adds(node) * b->recipe->batch / times.median * 1e-6;
+      const char *name = b->backend->ops->conv_kernel(b->backend, &kernel.conv, direction_names[d]);
+      total += times.median;
+      if (json) {
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", node->spec.name, "direction", direction_names[d], "kernel",
+                                              name, "milliseconds", times.median, "min", times.min, "max", times.max, "gops", gops));
+      } else {
+        printf("%-14s %-9s %-28s %10.3f %10.1f\n", node->spec.name, direction_names[d], name, times.median, gops);
+      }
+    }
+  }
+  if (!json) {
+    json_decref(rows);
+    printf("sum of medians %.2f ms: %.1f images/s\n", total, b->recipe->batch / total * 1e3);
+    return EXIT_OK;
+  }
+  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:o}", "bench", "kernels", "model", model, "batch", b->recipe->batch, "device",
+                              b->backend->ops->describe(b->backend), "milliseconds", total, "kernels", rows));
+}
+
+static int run(int argc, char **argv) {
+  DeviceOptions device = {0};
+  const char *model = NULL;
+  int64_t batch = 64, seconds = 5;
+  bool json = false;
+  const Option table[] = {
+      {"model", OPTION_TEXT, &model, "MODEL", "a built-in's name or a file", 0, 0},
+      {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 64)", 1, 1 << 20},
+      {"seconds", OPTION_NUMBER, &seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600},
+      DEVICE_OPTIONS(device),
+      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
+      {0},
+  };
+  int count;
+  const int code = options_parse(&command_bench, table, argc, argv, &count);
+  if (code != -1) return code;
+  if (count != 1) return usage_error(&command_bench, "say what to time: step, kernels or infer");
+  const bool step = strcmp(argv[1], "step") == 0, kernels = strcmp(argv[1], "kernels") == 0, infer = strcmp(argv[1], "infer") == 0;
+  if (!step && !kernels && !infer) return usage_error(&command_bench, "'%s' is not step, kernels or infer", argv[1]);
+  if (!model) return usage_error(&command_bench, "--model MODEL is missing");
+
+  Bench b = {0};
+  Times times;
+  int result = EXIT_OK;
+  if (open_bench(&b, model, batch, !infer, &device) != NITI_OK) {
+    result = fail();
+  } else if (kernels) {
+    const int32_t layers = niti_network_weight_count(b.net);
+    result = bench_kernels(&b, model, (double)seconds / (3.0 * (layers > 0 ? layers : 1)), json);
+  } else if (measure(&times, infer ? one_inference : one_step, &b, (double)seconds) != NITI_OK) {
+    result = fail();
+  } else {
+    result = report_whole(&b, infer ? "inference" : "training step", model, &times, json);
+  }
+  close_bench(&b);
+  return result;
+}

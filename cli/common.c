@@ -1,0 +1,48 @@
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+int fail(void) {
+  fprintf(stderr, "niti: %s\n", niti_error());
+  return EXIT_FAILED;
+}
+
+NitiDevice device_of(const DeviceOptions *options) {
+  return (NitiDevice){.backend = options->backend, .isa = options->isa, .threads = (int)options->threads};
+}
+
+int print_json(json_t *object) {
+  char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
+  json_decref(object);
+  if (!text) {
+    fprintf(stderr, "niti: cannot write the result as JSON (out of memory, or a name that is not UTF-8)\n");
+    return EXIT_FAILED;
+  }
+  puts(text);
+  free(text);
+  return EXIT_OK;
+}
+
+double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double)part / (double)whole : 0.0; }
+
+double nats(NitiScore score) {
+  return score.images > 0 ? (double)score.loss / 65536.0 * 0.69314718055994531 / (double)score.images : 0.0;
+}
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number) {
+  if (caught) _exit(128 + number);
+  caught = number;
+}
+
+void signals_catch(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+}
+
+int signals_caught(void) { return caught; }

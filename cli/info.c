@@ -1,0 +1,95 @@
+/* niti info: what this machine and this build can do. */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "cli.h"
+#include "model/description.h"
+#include "train/recipe.h"
+
+static int run(int argc, char **argv);
+const Command command_info = {"info", "[OPTIONS]", "show CPU features, kernels chosen and threads", "niti info --threads 2", run};
+
+/* Shapes that stand for the kinds of work there are. */
+static const struct {
+  const char *name;
+  NitiConv conv;
+} samples[] = {
+    {"conv 3x3", {.n = 64, .h = 32, .w = 32, .c = 128, .oh = 32, .ow = 32, .k = 128, .kh = 3, .kw = 3, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = 1}},
+    {"conv 3x3 stride 2", {.n = 64, .h = 32, .w = 32, .c = 64, .oh = 16, .ow = 16, .k = 128, .kh = 3, .kw = 3, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}},
+    {"conv 1x1", {.n = 64, .h = 16, .w = 16, .c = 256, .oh = 16, .ow = 16, .k = 256, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
+    {"conv 3x3, 3 channels", {.n = 64, .h = 32, .w = 32, .c = 3, .oh = 32, .ow = 32, .k = 128, .kh = 3, .kw = 3, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = 1}},
+    {"linear", {.n = 64, .h = 1, .w = 1, .c = 8192, .oh = 1, .ow = 1, .k = 10, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
+};
+static const char *const directions[] = {"forward", "backward", "gradient"};
+
+static json_t *names_json(const char *const *names) {
+  json_t *array = json_array();
+  for (; *names; ++names) json_array_append_new(array, json_string(*names));
+  return array;
+}
+
+static json_t *isas_json(void) {
+  json_t *array = json_array();
+  for (int isa = NITI_ISA_REF; isa <= (int)niti_cpu_best_isa(); ++isa) { /* each set contains those before it */
+    json_array_append_new(array, json_string(niti_isa_name((NitiIsa)isa)));
+  }
+  return array;
+}
+
+static json_t *kernels_json(const NitiBackend *backend) {
+  json_t *kernels = json_array();
+  for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
+    json_t *entry = json_pack("{s:s}", "operation", samples[i].name);
+    for (size_t d = 0; d < 3; ++d) {
+      json_object_set_new(entry, directions[d], json_string(backend->ops->conv_kernel(backend, &samples[i].conv, directions[d])));
+    }
+    json_array_append_new(kernels, entry);
+  }
+  return kernels;
+}
+
+static void print_list(const char *name, const json_t *array) {
+  size_t i;
+  json_t *item;
+  printf("%-10s", name);
+  json_array_foreach(array, i, item) printf(" %s", json_string_value(item));
+  putchar('\n');
+}
+
+static int show(const NitiBackend *backend, bool json) {
+  char features[512];
+  niti_cpu_features(features, sizeof features);
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name, "device",
+                             backend->ops->describe(backend), "features", features, "threads", backend->ops->threads(backend), "isa_available",
+                             isas_json(), "kernels", kernels_json(backend), "models", names_json(niti_builtin_models()), "recipes",
+                             names_json(niti_builtin_recipes()));
+  if (json) return print_json(object);
+  printf("niti       %s\ndevice     %s\nfeatures   %s\n", niti_version(), backend->ops->describe(backend), features);
+  print_list("isa", json_object_get(object, "isa_available"));
+  print_list("models", json_object_get(object, "models"));
+  print_list("recipes", json_object_get(object, "recipes"));
+  printf("\n%-22s %-28s %-28s %s\n", "kernels", "forward", "backward", "gradient");
+  for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
+    printf("%-22s", samples[i].name);
+    for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &samples[i].conv, directions[d]));
+    putchar('\n');
+  }
+  json_decref(object);
+  return EXIT_OK;
+}
+
+static int run(int argc, char **argv) {
+  DeviceOptions device = {0};
+  bool json = false;
+  const Option table[] = {DEVICE_OPTIONS(device), {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
+  int count;
+  const int code = options_parse(&command_info, table, argc, argv, &count);
+  if (code != -1) return code;
+  if (count != 0) return usage_error(&command_info, "unexpected argument '%s'", argv[1]);
+  const NitiBackendOptions options = {.name = device.backend, .isa = device.isa, .threads = (int)device.threads};
+  NitiBackend *backend = NULL;
+  if (niti_backend_open(&backend, &options) != NITI_OK) return fail();
+  const int result = show(backend, json);
+  niti_backend_close(backend);
+  return result;
+}

@@ -1,0 +1,94 @@
+/* niti predict: the most probable classes of images. */
+#include <stdlib.h>
+
+#include "cli.h"
+
+static int run(int argc, char **argv);
+const Command command_predict = {"predict", "CHECKPOINT IMAGE... [OPTIONS]", "name what is on images (JPEG or PNG)",
+                                 "niti predict runs/first/best.safetensors photo.jpg --top 3", run};
+
+typedef struct Prediction {
+  int8_t *logits;
+  int32_t *millionths, *order;
+  int32_t classes;
+} Prediction;
+
+static void sort_best_first(Prediction *p, int32_t top) {
+  for (int32_t i = 0; i < p->classes; ++i) p->order[i] = i;
+  for (int32_t i = 0; i < top; ++i) { /* the first `top` only; of equals the lower class, as in training */
+    int32_t best = i;
+    for (int32_t j = i + 1; j < p->classes; ++j) {
+      const int8_t a = p->logits[p->order[j]], b = p->logits[p->order[best]];
+      if (a > b || (a == b && p->order[j] < p->order[best])) best = j;
+    }
+    const int32_t taken = p->order[best];
+    p->order[best] = p->order[i];
+    p->order[i] = taken;
+  }
+}
+
+static int print_one(NitiModel *model, const char *path, const Prediction *p, int32_t top, json_t *images) {
+  if (!images) printf("%s\n", path);
+  json_t *classes = images ? json_array() : NULL;
+  for (int32_t i = 0; i < top; ++i) {
+    const int32_t label = p->order[i];
+    const double share = (double)p->millionths[label] / 10000.0;
+    if (classes) {
+      json_array_append_new(classes, json_pack("{s:i, s:s, s:f}", "class", label, "name", niti_model_class_name(model, label), "percent", share));
+    } else {
+      printf("  %6.2f %%  %s\n", share, niti_model_class_name(model, label));
+    }
+  }
+  if (!images) return EXIT_OK;
+  return json_array_append_new(images, json_pack("{s:s, s:o}", "image", path, "top", classes)) == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+static int predict_all(NitiModel *model, char **paths, int count, int32_t top, bool json) {
+  const int32_t classes = niti_model_classes(model);
+  Prediction p = {.classes = classes};
+  p.logits = malloc((size_t)classes);
+  p.millionths = malloc((size_t)classes * sizeof *p.millionths);
+  p.order = malloc((size_t)classes * sizeof *p.order);
+  int code = p.logits && p.millionths && p.order ? EXIT_OK : EXIT_FAILED;
+  json_t *images = json && code == EXIT_OK ? json_array() : NULL;
+  if (code != EXIT_OK) fprintf(stderr, "niti: out of memory for %d classes\n", classes);
+  if (top > classes) top = classes;
+  for (int i = 0; i < count && code == EXIT_OK; ++i) {
+    int32_t exponent;
+    if (niti_model_predict_file(model, p.logits, &exponent, paths[i]) != NITI_OK) {
+      code = fail();
+      break;
+    }
+    niti_probabilities(p.millionths, p.logits, exponent, classes);
+    sort_best_first(&p, top);
+    code = print_one(model, paths[i], &p, top, images);
+  }
+  if (json && code == EXIT_OK) code = print_json(json_pack("{s:O}", "predictions", images));
+  json_decref(images);
+  free(p.logits);
+  free(p.millionths);
+  free(p.order);
+  return code;
+}
+
+static int run(int argc, char **argv) {
+  DeviceOptions device = {0};
+  int64_t top = 5;
+  bool json = false;
+  const Option table[] = {
+      {"top", OPTION_NUMBER, &top, "K", "how many classes to name (default 5)", 1, 65536},
+      DEVICE_OPTIONS(device),
+      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
+      {0},
+  };
+  int count;
+  const int code = options_parse(&command_predict, table, argc, argv, &count);
+  if (code != -1) return code;
+  if (count < 2) return usage_error(&command_predict, count == 0 ? "a checkpoint is missing" : "an image is missing");
+  const NitiDevice where = device_of(&device);
+  NitiModel *model = NULL;
+  if (niti_model_open(&model, argv[1], &where) != NITI_OK) return fail();
+  const int result = predict_all(model, argv + 2, count - 1, (int32_t)top, json);
+  niti_model_close(model);
+  return result;
+}

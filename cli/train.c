@@ -1,0 +1,165 @@
+/* niti train: a new run, or an old one resumed. */
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+enum { SETS_MAX = LIST_MAX + 8 };
+
+static int run(int argc, char **argv);
+const Command command_train = {"train", "RECIPE --run DIR [--data DIR] [OPTIONS]  |  niti train --resume DIR [OPTIONS]",
+                               "train a network by a recipe (a file or a built-in's name)",
+                               "niti train lenet5-fashion-mnist --run runs/first --set epochs=2", run};
+
+/* How progress is shown: one line that changes on a terminal, a line an epoch elsewhere. */
+typedef struct View {
+  bool quiet, terminal, line_open;
+  double drawn; /* when, in seconds */
+} View;
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double rate(int64_t images, int64_t nanoseconds) { return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0; }
+
+static void clear_line(View *view) {
+  if (view->line_open) fputs("\r\033[K", stderr);
+  view->line_open = false;
+}
+
+static void print_duration(FILE *to, double s) {
+  const int64_t t = (int64_t)(s + 0.5);
+  if (t >= 3600) {
+    fprintf(to, "%" PRId64 "h%02" PRId64 "m", t / 3600, t / 60 % 60);
+  } else {
+    fprintf(to, "%" PRId64 "m%02" PRId64 "s", t / 60, t % 60);
+  }
+}
+
+static void draw_line(View *view, const NitiProgress *p) {
+  const double now = seconds();
+  if (!view->terminal || now - view->drawn < 0.1) return;
+  view->drawn = now;
+  view->line_open = true;
+  fprintf(stderr, "\r\033[Kepoch %d/%d  ", p->epoch, p->epochs);
+  if (p->kind == NITI_PROGRESS_TEST) {
+    fprintf(stderr, "testing %" PRId64 "/%" PRId64, p->batch, p->batches);
+  } else {
+    fprintf(stderr, "batch %" PRId64 "/%" PRId64, p->batch, p->batches);
+    if (p->train.images > 0) fprintf(stderr, "  loss %.4f  accuracy %.2f %%", nats(p->train), percent(p->train.correct, p->train.images));
+    fprintf(stderr, "  %.0f images/s  ", rate(p->images, p->nanoseconds));
+    if (p->steps_here > 0) print_duration(stderr, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
+    fputs(" left", stderr);
+  }
+  fflush(stderr);
+}
+
+static void print_epoch(const NitiProgress *p) {
+  printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n", p->epoch,
+         p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test), percent(p->test.correct, p->test.images),
+         percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
+  fflush(stdout);
+}
+
+static bool on_progress(void *context, const NitiProgress *p) {
+  View *view = context;
+  if (!view->quiet) {
+    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
+      draw_line(view, p);
+    } else {
+      clear_line(view);
+      if (p->kind == NITI_PROGRESS_NOTE) fprintf(stderr, "niti: %s\n", p->text);
+      if (p->kind == NITI_PROGRESS_EPOCH) print_epoch(p);
+    }
+  }
+  return signals_caught() == 0;
+}
+
+static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, bool json) {
+  const bool stopped = status == NITI_INTERRUPTED;
+  if (stopped) fprintf(stderr, "niti: %s; `niti train --resume %s` goes on\n", niti_error(), folder);
+  if (json) {
+    const int code = print_json(json_pack(
+        "{s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:i, s:f, s:b}", "run", folder, "hash", r->hash, "epochs", r->epochs, "steps",
+        (json_int_t)r->steps, "train_loss", nats(r->train), "train_accuracy", percent(r->train.correct, r->train.images), "test_loss",
+        nats(r->test), "test_accuracy", percent(r->test.correct, r->test.images), "best_test_accuracy",
+        percent(r->best.correct, r->best.images), "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds),
+        "interrupted", stopped));
+    if (code != EXIT_OK) return code;
+  } else if (!stopped) {
+    printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n", percent(r->test.correct, r->test.images),
+           percent(r->best.correct, r->best.images), r->best_epoch, r->steps, rate(r->images, r->nanoseconds));
+    printf("hash %s\ncheckpoints in %s: last.safetensors, best.safetensors\n", r->hash, folder);
+  }
+  const int caught = signals_caught();
+  return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;
+}
+
+static int run(int argc, char **argv) {
+  DeviceOptions device = {0};
+  const char *data = NULL, *folder = NULL, *resume = NULL, *init = NULL, *epochs = NULL, *steps = NULL, *batch = NULL, *seed = NULL;
+  int64_t save_every = 0;
+  TextList sets = {.count = 0};
+  bool json = false;
+  View view = {.terminal = isatty(STDERR_FILENO)};
+  const Option table[] = {
+      {"run", OPTION_TEXT, &folder, "DIR", "the new folder for checkpoints, metrics and events", 0, 0},
+      {"data", OPTION_TEXT, &data, "DIR", "the data set's folder (default: Debian's Fashion-MNIST)", 0, 0},
+      {"resume", OPTION_TEXT, &resume, "DIR", "go on with the run in this folder", 0, 0},
+      {"epochs", OPTION_TEXT, &epochs, "N", "same as --set epochs=N", 0, 0},
+      {"max-steps", OPTION_TEXT, &steps, "N", "stop after N steps: --set max_steps=N", 0, 0},
+      {"batch", OPTION_TEXT, &batch, "N", "same as --set batch=N", 0, 0},
+      {"seed", OPTION_TEXT, &seed, "S", "same as --set seed=S", 0, 0},
+      {"set", OPTION_LIST, &sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)", 0, 0},
+      {"init", OPTION_TEXT, &init, "FILE", "start from a checkpoint's weights where names and shapes match", 0, 0},
+      {"save-every", OPTION_NUMBER, &save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20},
+      DEVICE_OPTIONS(device),
+      {"json", OPTION_FLAG, &json, NULL, "the last line on standard output is one JSON object", 0, 0},
+      {"quiet", OPTION_FLAG, &view.quiet, NULL, "no progress, only the result", 0, 0},
+      {0},
+  };
+  int count;
+  const int code = options_parse(&command_train, table, argc, argv, &count);
+  if (code != -1) return code;
+
+  const char *list[SETS_MAX];
+  char numbers[4][64];
+  int listed = 0;
+  for (; listed < sets.count; ++listed) list[listed] = sets.items[listed];
+  const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"}, *const values[4] = {epochs, steps, batch, seed};
+  for (int i = 0; i < 4; ++i) {
+    if (!values[i]) continue;
+    if ((size_t)snprintf(numbers[i], sizeof numbers[i], "%s=%s", keys[i], values[i]) >= sizeof numbers[i]) {
+      return usage_error(&command_train, "'%s' is too long for a number", values[i]);
+    }
+    list[listed++] = numbers[i];
+  }
+
+  const NitiTrainOptions options = {.device = device_of(&device), .data = data, .init = init, .save_every = (int32_t)save_every,
+                                    .progress = on_progress, .context = &view};
+  NitiTrainResult result;
+  NitiStatus status;
+  if (resume) {
+    if (count > 0 || folder || init || listed > 0 || save_every) {
+      return usage_error(&command_train, "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
+    }
+    signals_catch();
+    status = niti_resume(&result, resume, &options);
+  } else {
+    if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
+    if (!folder) return usage_error(&command_train, "--run DIR is missing");
+    NitiRecipe *recipe = NULL;
+    if (niti_recipe_load(&recipe, argv[1], list, listed) != NITI_OK) return fail();
+    signals_catch();
+    status = niti_train(&result, recipe, folder, &options);
+    niti_recipe_close(recipe);
+  }
+  clear_line(&view);
+  if (status != NITI_OK && status != NITI_INTERRUPTED) return fail();
+  return report(status, &result, resume ? resume : folder, json);
+}
