@@ -1,0 +1,512 @@
+"""Tests of the oracle itself, by reasons that do not come from its code: definitions, exact identities, published vectors."""
+
+import hashlib
+import math
+from decimal import Decimal, getcontext
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from oracle import arithmetic as a
+from oracle import cases, make_data, network
+from oracle.model import read_model
+from oracle.network import Context, Network
+from oracle.train import evaluate, hash_checkpoint, train
+
+getcontext().prec = 60
+
+
+# Rounding
+
+
+def test_bits_is_the_smallest_power():
+    for v in range(5000):
+        b = a.bits(v)
+        assert v <= 2**b and (b == 0 or v > 2**(b - 1))
+    assert [a.bits(v) for v in (0, 1, 2, 3, 128, 129)] == [0, 0, 1, 2, 7, 8]
+
+
+def exact(x, s, mode):
+    """The table of the contract for one integer, on fractions and strings of binary digits."""
+    magnitude = Fraction(abs(x), 2**s)
+    whole = math.floor(magnitude)
+    if mode == "nearest":
+        out = math.floor(magnitude + Fraction(1, 2))
+    elif mode == "truncate":
+        out = whole
+    else:
+        digits = format(abs(x) % 2**s, f"0{s}b")
+        high, low = digits[:s - s // 2], digits[s - s // 2:] + "0" * (s % 2)
+        out = whole + (int(high, 2) > int(low or "0", 2))
+    return out if x >= 0 else -out
+
+
+@pytest.mark.parametrize("mode", ["nearest", "truncate", "pseudo-stochastic"])
+@pytest.mark.parametrize("s", [1, 2, 3, 4, 7, 8, 11, 23, 24])
+def test_rounding_by_definition(mode, s):
+    random = np.random.RandomState(s)
+    edges = [2**31 - 1, -2**31 + 1, 2**s, 2**s - 1, 2**(s - 1), 3 * 2**(s - 1), 2**(s - 1) - 1]
+    x = np.concatenate([np.arange(-600, 601), random.randint(-2**31, 2**31, size=2000), edges])
+    assert a.shift_round(x, s, mode).tolist() == [exact(int(v), s, mode) for v in x]
+
+
+def test_rounding_is_exact_for_wide_gradients():
+    x = np.array([2**62 - 1, -(2**62 - 1), 2**55 + 12345], dtype=np.int64)
+    for mode in ("nearest", "truncate", "pseudo-stochastic"):
+        assert a.shift_round(x, 50, mode).tolist() == [exact(int(v), 50, mode) for v in x]
+
+
+def test_pseudo_stochastic_examples():
+    assert a.shift_round([1, -1, 3], 1, "pseudo-stochastic").tolist() == [1, -1, 2]  # s = 1 rounds every half up
+    # s = 3: high bits r >> 1, low bit doubled: r = 1 -> 0 > 2 no, 2 -> 1 > 0, 3 -> 1 > 2 no, 4, 5 (2 > 2 no), 6, 7 (3 > 2)
+    assert a.shift_round(np.arange(8), 3, "pseudo-stochastic").tolist() == [0, 0, 1, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("s", [1, 4, 9])
+def test_stochastic_is_unbiased(s):
+    """Over the 2^s equally likely draws, the results sum to x exactly."""
+    draws = np.arange(2**s, dtype=np.int64) << (32 - s)
+    for x in (0, 1, 2**s - 1, 2**s, 5 * 2**s + 3, -77, -(2**s)):
+        for low in (0, 2**(32 - s) - 1):
+            assert int(a.shift_round(np.full(2**s, x), s, "stochastic", draws + low).sum()) == x
+
+
+def test_rounding_clips():
+    assert a.round_clip([300, -300, -128, 127], 0, "nearest").tolist() == [127, -127, -127, 127]
+    assert a.round_clip([255, -255], 1, "nearest").tolist() == [127, -127]
+
+
+def test_requantise_takes_the_least_shift_that_fits():
+    for largest in (0, 1, 127, 128, 129, 256, 257, 2**31 - 1):
+        acc = np.array([largest, -(largest // 3)])
+        m, e = a.requantise(acc, -9, "truncate")
+        s = e + 9
+        assert largest <= 128 * 2**s and (s == 0 or largest > 128 * 2**(s - 1))
+        assert m.tolist() == [min(127, largest >> s), -((largest // 3) >> s)]
+
+
+# Random numbers
+
+
+def test_philox_known_answers():
+    vectors = [
+        ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0],
+         [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
+    ]
+    for counter, key, expected in vectors:
+        assert [int(w) for w in a.philox4x32_10(counter, key)] == expected
+
+
+def philox_scalar(counter, key):
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(q >> 32) ^ c[1] ^ k[0], q % 2**32, (p >> 32) ^ c[3] ^ k[1], p % 2**32]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return c
+
+
+def test_random_words_follow_the_counter():
+    seed = 0x0123456789ABCDEF
+    words = a.random_range(seed, 6, 17, 65536 + 3, 11)
+    assert words.tolist() == [philox_scalar((i >> 2, 17, 65536 + 3, 6), (0x89ABCDEF, 0x01234567))[i & 3] for i in range(11)]
+    index = np.array([[10, 3], [0, 2**33 + 5]])
+    picked = a.random_words(seed, 6, 17, 65536 + 3, index)
+    assert picked[0].tolist() == [words[10], words[3]] and picked[1, 0] == words[0]
+    assert picked[1, 1] == philox_scalar((2**31 + 1, 17, 65536 + 3, 6), (0x89ABCDEF, 0x01234567))[1]
+
+
+def test_shuffle_is_a_permutation_that_changes():
+    orders = [a.shuffled(5, epoch, 200) for epoch in range(3)]
+    assert all(sorted(order) == list(range(200)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] and orders[0] == a.shuffled(5, 0, 200)
+
+
+def test_crop_and_flip_cover_their_ranges():
+    corners = {a.random_corner(1, 0, image, 2, 3) for image in range(300)}
+    assert corners == {(y, x) for y in range(3) for x in range(4)}
+    flips = [a.is_flipped(1, 0, image) for image in range(400)]
+    assert 150 < sum(flips) < 250
+
+
+def test_window():
+    raw = np.arange(1, 13, dtype=np.uint8).reshape(3, 4, 1)
+    assert a.window(raw, 2, 3, 0)[:, :, 0].tolist() == [[1, 2, 3], [5, 6, 7]]
+    assert a.window(raw, 3, 4, 1)[:, :, 0].tolist() == raw[:, :, 0].tolist()
+    assert a.window(raw, 3, 4, 1, (0, 2), True)[:, :, 0].tolist() == [[0, 0, 0, 0], [0, 4, 3, 2], [0, 8, 7, 6]]
+
+
+# Tables and loss
+
+
+def test_exp2_table():
+    for i in range(257):
+        exact_value = (Decimal(i) / 256 * Decimal(2).ln()).exp() * 2**30
+        assert abs(exact_value - int(a.EXP2_TABLE[i])) < Decimal("0.5")
+
+
+@pytest.mark.parametrize("i", [0, 1, 2, 37, 128, 200, 255, 256])
+def test_log2_table(i):
+    """n = round(x) means n - 1/2 <= x < n + 1/2, and 2^17 * log2(v) is compared with an integer by an exact power."""
+    n = int(a.LOG2_TABLE[i])
+    power = Fraction(256 + i, 256)**(2**17)
+    ratio = power.numerator, power.denominator
+    assert ratio[0] << 1 >= ratio[1] << (2 * n) and ratio[0] < ratio[1] << (2 * n + 1)
+
+
+def test_constant_of_the_loss():
+    assert a.LOG2_E == int((1 / Decimal(2).ln() * 65536).to_integral_value())
+
+
+def test_exp2_and_log2_are_close():
+    for f in range(0, 65536, 97):
+        assert abs(int(a.exp2_frac(f)) / 2**30 - 2**(f / 65536)) < 3e-6
+    for v in list(range(1, 2000)) + [2**30, 10 * 2**30, 3 * 2**40 + 12345]:
+        assert abs(a.log2_fixed(v) / 65536 - math.log2(v)) < 3e-5
+
+
+def logits_and_targets():
+    random = np.random.RandomState(3)
+    return random.randint(-127, 128, size=(40, 10)), random.randint(0, 10, size=40)
+
+
+@pytest.mark.parametrize("exponent", [-8, -5, -4])
+def test_reported_loss_is_the_cross_entropy(exponent):
+    logits, targets = logits_and_targets()
+    z = logits * 2.0**exponent
+    expected = (np.log(np.exp(z).sum(axis=1)) - z[np.arange(40), targets]).sum()
+    assert abs(a.loss_sum(logits, exponent, targets) / 65536 * math.log(2) - expected) < 0.01
+
+
+def test_loss_at_extreme_exponents():
+    logits, targets = np.array([[127, -127], [-127, 127], [5, 5]]), [0, 0, 1]
+    assert a.loss_sum(logits[:1], 30, targets[:1]) == 0
+    assert a.loss_sum(logits[1:2], 30, targets[1:2]) == 254 * 94548 * 65536  # e > 16 counts as 16
+    assert a.loss_sum(logits, -60, targets) <= 3 * 65536 + 6  # floor makes -1 of every negative logit
+    assert a.loss_sum(logits[2:], -3, targets[2:]) == 65536  # two equal logits: one bit
+
+
+def test_softmax_error_is_softmax_less_target():
+    logits, targets = logits_and_targets()
+    m, e = a.loss_error_softmax(logits, -5, targets, "nearest", None)
+    z = np.exp(logits / 32.0)
+    expected = z / z.sum(axis=1, keepdims=True)
+    expected[np.arange(40), targets] -= 1
+    assert e == -7  # the largest is near -2^24, which needs a shift by 17; -128 is clipped
+    assert np.abs(m - np.clip(expected * 128, -127, 127)).max() <= 0.51
+
+
+def test_niti_error_balances_and_points_at_the_target():
+    logits, targets = logits_and_targets()
+    zeros = np.zeros(logits.shape, dtype=np.int64)
+    m, e = a.loss_error_niti(logits, -4, targets, zeros)  # u = 0: rounded away from zero wherever a fraction is left
+    assert e == 0
+    z = logits * 2.0**-4
+    p = np.maximum(0, 2.0**(np.log2(np.e) * (z - z.max(axis=1, keepdims=True)) + 10) - 1)
+    g = np.floor(p / p.sum(axis=1, keepdims=True) * 2048)
+    g[np.arange(40), targets] -= g.sum(axis=1)
+    away = np.sign(g) * np.ceil(np.abs(g) / 16)
+    # A quotient may floor to the integer below where the table's error moves it across: one unit of 2048 of each class.
+    assert np.abs(m - np.clip(away, -127, 127)).max() <= 1
+    assert (m[np.arange(40), targets] <= 0).all()
+
+
+def test_niti_error_example():
+    # Equal logits: s = 10 for both, p equal, g = (1024, 1024), target 1 gets 1024 - 2048; /16 = 64 exactly.
+    m, e = a.loss_error_niti(np.array([[9, 9]]), -3, [1], np.zeros((1, 2), dtype=np.int64))
+    assert m.tolist() == [[64, -64]] and e == 0
+    # Three: 2048 / 3 floors to 682; 682 / 16 = 42.625; the sum is 2046, so the target gets -1364 / 16 = -85.25.
+    m, _ = a.loss_error_niti(np.array([[9, 9, 9]]), -3, [0], np.full((1, 3), 2**32 - 1, dtype=np.int64))
+    assert m.tolist() == [[-85, 42, 42]]
+
+
+# Layers
+
+
+def naive_windows(x, kernel, stride, padding):
+    """Yields (oh, ow, list of (tap, h, w)) of the cells inside the image."""
+    height, width = x.shape[1:3]
+    for oh in range((height + 2 * padding[0] - kernel[0]) // stride[0] + 1):
+        for ow in range((width + 2 * padding[1] - kernel[1]) // stride[1] + 1):
+            cells = []
+            for kh in range(kernel[0]):
+                for kw in range(kernel[1]):
+                    h, w = oh * stride[0] + kh - padding[0], ow * stride[1] + kw - padding[1]
+                    if 0 <= h < height and 0 <= w < width:
+                        cells.append((kh, kw, h, w))
+            yield oh, ow, cells
+
+
+GEOMETRIES = [((3, 3), (1, 1), (1, 1)), ((2, 3), (2, 1), (0, 1)), ((1, 1), (2, 3), (0, 0)), ((4, 1), (1, 2), (2, 0)),
+              ((5, 5), (3, 2), (2, 2)), ((3, 2), (2, 2), (1, 1))]
+
+
+@pytest.mark.parametrize("kernel,stride,padding", GEOMETRIES)
+def test_conv_forward_and_the_exact_identity(kernel, stride, padding):
+    random = np.random.RandomState(1)
+    x = random.randint(-127, 128, size=(2, 7, 6, 3))
+    w = random.randint(-127, 128, size=(4, *kernel, 3))
+    y = network.conv_forward(x, w, stride, padding)
+    for oh, ow, cells in naive_windows(x, kernel, stride, padding):
+        expected = sum(x[:, h, c] @ w[:, kh, kw].T for kh, kw, h, c in cells)
+        assert (y[:, oh, ow] == expected).all()
+    error = random.randint(-127, 128, size=y.shape)
+    product = int((y * error).sum())
+    assert product == int((x * network.conv_backward(error, w, x.shape, stride, padding)).sum())
+    assert product == int((w * network.conv_gradient(x, error, kernel, stride, padding)).sum())
+
+
+@pytest.mark.parametrize("kernel,stride,padding", [g for g in GEOMETRIES if g[2] != (2, 0)])
+def test_maxpool(kernel, stride, padding):
+    x = np.random.RandomState(2).randint(-3, 4, size=(2, 7, 6, 3))  # many ties, windows of negative numbers
+    y, winner = network.maxpool_forward(x, kernel, stride, padding)
+    error = np.random.RandomState(4).randint(-127, 128, size=y.shape)
+    expected_back = np.zeros(x.shape, dtype=np.int64)
+    for oh, ow, cells in naive_windows(x, kernel, stride, padding):
+        for n in range(2):
+            for c in range(3):
+                values = [x[n, h, w, c] for _, _, h, w in cells]
+                first = values.index(max(values))
+                assert y[n, oh, ow, c] == max(values)
+                expected_back[n, cells[first][2], cells[first][3], c] += error[n, oh, ow, c]
+    assert (network.maxpool_backward(error, winner, x.shape, kernel, stride, padding) == expected_back).all()
+
+
+@pytest.mark.parametrize("kernel,stride", [((3, 3), (3, 3)), ((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 4), (2, 1)),
+                                           ((1, 1), (1, 1))])
+def test_average(kernel, stride):
+    x = np.random.RandomState(2).randint(-127, 128, size=(2, 7, 6, 3))
+    factor, change = network.average_factor(kernel)
+    y = network.avgpool_forward(x, kernel, stride)
+    for oh, ow, cells in naive_windows(x, kernel, stride, (0, 0)):
+        mean = sum(x[:, h, w] for _, _, h, w in cells) / len(cells)
+        assert np.abs(y[:, oh, ow] * 2.0**change - mean).max() < 0.02
+    error = np.random.RandomState(3).randint(-127, 128, size=y.shape)
+    assert int((y * error).sum()) == int((x * network.avgpool_backward(error, x.shape, kernel, stride)).sum())
+    assert network.average_factor((3, 3)) == (3641, -15) and network.average_factor((4, 2)) == (1, -3)
+
+
+def test_addition():
+    m, e = np.array([127, -127, 3]), -4
+    for d in range(0, 40):
+        n, f = np.array([-127, -100, 64]), e - d
+        acc, exponent = a.add_tensors(m, e, n, f)
+        other, other_exponent = a.add_tensors(n, f, m, e)
+        assert exponent == other_exponent == max(f, e - 15) and (acc == other).all()
+        for i in range(3):
+            true = Fraction(int(m[i])) * Fraction(2)**(e - exponent) + Fraction(int(n[i])) * Fraction(2)**(f - exponent)
+            assert abs(acc[i] - true) <= (0 if d <= 15 else Fraction(1, 2))
+
+
+def test_numbering_and_names():
+    model = read_model({"name": "n", "input": [4, 4, 2], "classes": 3, "layers": [
+        {"residual": {"body": [{"residual": {"body": [{"conv": {"out": 2, "kernel": 1}}]}}, "relu"],
+                      "shortcut": [{"conv": {"out": 2, "kernel": 3, "padding": 1}}]}},
+        {"repeat": {"times": 2, "layers": ["relu"]}}, "global-avgpool", "flatten", {"linear": {"out": "classes"}}]})
+    assert [(n.name, n.inputs) for n in model.nodes[1:]] == [
+        ("conv1", [0]), ("add1", [1, 0]), ("relu1", [2]), ("conv2", [0]), ("add2", [3, 4]), ("relu2", [5]), ("relu3", [6]),
+        ("global-avgpool1", [7]), ("flatten1", [8]), ("linear1", [9])]
+    assert model.nodes[4].weight_shape == (2, 3, 3, 2) and model.nodes[4].fans == (18, 18)
+    assert model.nodes[10].weight_shape == (3, 2)
+
+
+def test_errors_of_a_fork_are_added_from_the_highest_consumer():
+    model = read_model({"name": "n", "input": [1, 1, 1], "classes": 1, "layers": [{"conv": {"out": 1, "kernel": 1}}, "flatten"]})
+    net, context = Network(model, 0), Context(0, 0, "nearest", "truncate", True)
+    errors = [(np.array([127, 127]), 0), (np.array([127, 2]), 0), (np.array([1, 3]), 0)]
+    m, e = net._gather(model.nodes[1], errors, context)
+    # 254, 129 shift by 1: 127, 64 (truncated); then at exponent 0: 255, 131 shift by 1: 127, 65.
+    assert (m.tolist(), e) == ([127, 65], 1)
+    m, e = net._gather(model.nodes[1], errors[::-1], context)
+    # 128, 5 need no shift and clip: 127, 5; then 254, 132 shift by 1: 127, 66.
+    assert (m.tolist(), e) == ([127, 66], 1)
+
+
+# Update, initial weights, input
+
+
+def test_update():
+    w = np.array([127, -127, 0, 5])
+    assert a.update_niti(w, np.array([1, -1, 0, 1]), 5).tolist() == w.tolist()  # B = 0: no change
+    assert a.update_niti(w, np.array([-32, 32, 2, -3]), 5).tolist() == [127, -127, -2, 8]  # B = 5, s = 0
+    # B(1000) = 10, s = 5: r = 8 -> high bits 8 >> 2 = 2, low 0 doubled: up; 1000 / 32 = 31 rest 8 -> 32.
+    assert a.update_niti(w, np.array([1000, -1000, 31, 0]), 5).tolist() == [95, -95, -1, 5]
+    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 1) == 5
+    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 2) == 3
+
+
+def test_initial_weights():
+    assert [a.initial_exponent(n, 0) for n in (1, 2, 5, 6, 23, 24, 95, 96)] == [-5, -6, -6, -7, -7, -8, -8, -9]
+    w = a.initial_weights(9, 4, (50, 3, 3, 20))
+    assert w.min() == -127 and w.max() == 127 and abs(w.mean()) < 3 and len(np.unique(w)) == 255
+    assert not (w == a.initial_weights(9, 5, (50, 3, 3, 20))).all()
+
+
+def test_input_table():
+    table, e = a.input_table([491400, 482200, 446500], [247000, 243500, 261600])
+    assert e == -5
+    for c, (mean, std) in enumerate([(0.4914, 0.247), (0.4822, 0.2435), (0.4465, 0.2616)]):
+        assert np.abs(table[c] - (np.arange(256) / 255 - mean) / std * 32).max() <= 0.5 + 1e-9
+    assert max(abs((1 - 0.4465) / 0.2616), 0.4822 / 0.2435, 0.4914 / 0.247, 1.0 - 0.4822 / 0.2435) * 64 > 127.5  # -6 clips
+    table, e = a.input_table([0], [1000])  # 1 / 0.001 = 1000 needs 2^3
+    assert e == 3 and table[0][255] == 125 and table[0][0] == 0
+
+
+# Whole networks
+
+
+def real_forward(model, weights, x):
+    """The same network in real numbers, written with windows of the padded image."""
+    tensors = [x]
+    for node in model.nodes[1:]:
+        t, args = tensors[node.inputs[0]], node.args
+        if "kernel" in args:
+            pad, fill = args.get("padding", (0, 0)), -np.inf if node.kind == "maxpool" else 0
+            t = np.pad(t, ((0, 0), (pad[0],) * 2, (pad[1],) * 2, (0, 0)), constant_values=fill)
+            t = np.lib.stride_tricks.sliding_window_view(t, args["kernel"], axis=(1, 2))
+            t = t[:, ::args["stride"][0], ::args["stride"][1]]  # [N, OH, OW, C, KH, KW]
+        if node.kind == "conv":
+            t = np.einsum("nyxckl,oklc->nyxo", t, weights[node.number], optimize=True)
+        elif node.kind == "linear":
+            t = t @ weights[node.number].T
+        elif node.kind == "relu":
+            t = np.maximum(t, 0)
+        elif node.kind == "flatten":
+            t = t.reshape(len(t), -1)
+        elif node.kind == "maxpool":
+            t = t.max(axis=(4, 5))
+        elif node.kind in ("avgpool", "global-avgpool"):
+            t = t.mean(axis=(4, 5))
+        elif node.kind == "add":
+            t = t + tensors[node.inputs[1]]
+        tensors.append(t)
+    return tensors[-1]
+
+
+@pytest.mark.parametrize("name", ["resnet", "forks", "forks-truncate", "averages", "averages-stochastic", "overlap", "strides"])
+def test_forward_and_gradients_are_near_the_real_network(name):
+    model, recipe, _ = cases.read_case(name)
+    random = np.random.RandomState(6)
+    x = random.randint(-127, 128, size=(8, *model.input_shape))
+    net, context = Network(model, 17), Context(17, 0, "nearest", "nearest", True)
+    tensors, notes = net.forward(x, -6, context)
+    real = {n: w * 2.0**net.exponents[n] for n, w in net.weights.items()}
+    logits = real_forward(model, real, x * 2.0**-6)
+    assert np.corrcoef(logits.ravel(), tensors[-1][0].ravel())[0, 1] > 0.98
+    assert 0.8 < np.linalg.norm(tensors[-1][0] * 2.0**tensors[-1][1]) / np.linalg.norm(logits) < 1.25
+    error = random.randint(-127, 128, size=logits.shape)
+    gradients = net.backward(tensors, notes, (error, 0), context)
+    assert sorted(gradients) == sorted(net.weights)
+    for number, gradient in gradients.items():
+        picked = random.permutation(gradient.size)[:60]
+        slopes = []
+        for i in picked:
+            ends = []
+            for sign in (1, -1):
+                moved = real[number].copy()
+                moved.reshape(-1)[i] += sign * 1e-5
+                ends.append((real_forward(model, {**real, number: moved}, x * 2.0**-6) * error).sum())
+            slopes.append((ends[0] - ends[1]) / 2e-5)
+        assert np.corrcoef(slopes, gradient.reshape(-1)[picked])[0, 1] > 0.9, model.nodes[number].name
+
+
+def test_dropout_masks():
+    net = Network(read_model({"name": "n", "input": [4, 4, 8], "classes": 128, "layers": ["dropout", "flatten"]}), 0)
+    x = np.full((6, 4, 4, 8), 100)
+    words = a.random_range(3, a.PURPOSE_DROPOUT, 2, 1, 6 * 128)
+    for per, expected in (("feature", np.tile(words[:128], 6)), ("element", words)):
+        net.model.nodes[1].args["per"] = per
+        m, e = net.forward(x, -3, Context(3, 2, "nearest", "nearest", True))[0][1]
+        assert e == -2 and (m.reshape(-1) == np.where(expected >= 2**31, 100, 0)).all()
+        m, e = net.forward(x, -3, Context(3, 2, "nearest", "nearest", False))[0][1]
+        assert e == -3 and (m == x).all()
+
+
+def test_hash_of_a_checkpoint():
+    weights = {"conv2.weight": np.arange(-2, 2, dtype=np.int8).reshape(1, 2, 1, 2), "conv10.weight": np.int8([[7]])}
+    data = (b"conv10.weight\0" + bytes([2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]) + bytes([0xF8, 255, 255, 255]) + bytes([7])
+            + b"conv2.weight\0" + bytes([4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])
+            + bytes([0xF7, 255, 255, 255]) + bytes([254, 255, 0, 1]))
+    assert hash_checkpoint(weights, {"conv10.weight": -8, "conv2.weight": -9}) == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_case_is_alive_and_repeats(name):
+    """Every weight tensor of a case is updated in at least ten steps, the run repeats and depends on the seed."""
+    model, recipe, data = cases.read_case(name)
+    sets = make_data.generate(name)
+    assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == np.uint8
+    moved = {}
+
+    def observe(step, net, gradients):
+        for number, gradient in gradients.items():
+            moved[number] = moved.get(number, 0) + (a.bits(np.abs(gradient).max()) > 0)
+
+    first = train(model, *sets["train"], recipe, observe=observe)
+    assert 10 <= first["steps"] <= 25 and len(first["loss_sums"]) == first["steps"]
+    assert all(count >= 10 for count in moved.values()) and len(moved) == len(first["weights"])
+    again = train(model, *sets["train"], recipe)
+    digest = hash_checkpoint(first["weights"], first["exponents"])
+    assert digest == hash_checkpoint(again["weights"], again["exponents"])
+    other = train(model, *sets["train"], {**recipe, "seed": recipe["seed"] ^ 1})
+    assert digest != hash_checkpoint(other["weights"], other["exponents"])
+    result = evaluate(model, first["weights"], first["exponents"], *sets["test"], recipe)
+    assert result["images"] == data["test"] and 0 <= result["correct"] <= data["test"]
+
+
+def test_learning_reduces_the_loss():
+    for name in ("mlp", "learning-rates", "overlap"):
+        model, recipe, _ = cases.read_case(name)
+        epochs = train(model, *make_data.generate(name)["train"], recipe)["epochs"]
+        means = [epoch["loss_sum"] / epoch["images"] for epoch in epochs]
+        assert means[-1] < means[0] / 2
+
+
+def test_cases_cover_the_contract(monkeypatch):
+    """The union of the cases reaches every layer, mode and branch."""
+    seen = set()
+    add, requantise = a.add_tensors, a.requantise
+
+    def add_spy(m, e, n, f):
+        if m.any() and n.any():
+            d = abs(e - f)
+            seen.add("d = 0" if d == 0 else "d <= 15" if d <= 15 else "d > 15")
+        return add(m, e, n, f)
+
+    def requantise_spy(acc, exponent, mode, words=None):
+        out = requantise(acc, exponent, mode, words)
+        seen.add((mode, "shift" if out[1] > exponent else "no shift"))
+        return out
+
+    monkeypatch.setattr(a, "add_tensors", add_spy)
+    monkeypatch.setattr(a, "requantise", requantise_spy)
+    for name in cases.NAMES:
+        model, recipe, data = cases.read_case(name)
+        consumers = [sum(n.inputs.count(node.number) for n in model.nodes) for node in model.nodes]
+        for node, count in zip(model.nodes, consumers):
+            seen.update([node.kind, (node.kind, node.args.get("per"))])
+            if node.number > 0 and model.trainable()[node.number] and count >= 3:
+                seen.add(("fork", recipe["rounding"]["error"]))
+            if "kernel" in node.args:
+                kernel, stride = node.args["kernel"], node.args["stride"]
+                seen.add((node.kind, "overlap" if kernel[0] > stride[0] else "apart"))
+                seen.add((node.kind, "padded" if max(node.args.get("padding", (0, 0))) else "bare"))
+                seen.add((node.kind, "whole" if network.average_factor(kernel)[0] == 1 else "factor"))
+        for key in ("activation", "error"):
+            seen.add((key, recipe["rounding"][key], "rounding"))
+        seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
+                     ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False))])
+        if data["train"] % recipe["batch"]:
+            seen.add("partial batch")
+        train(model, *make_data.generate(name)["train"], recipe)
+    wanted = {"conv", "linear", "relu", "flatten", "add", ("dropout", "feature"), ("dropout", "element"), "global-avgpool",
+              ("maxpool", "overlap"), ("maxpool", "apart"), ("maxpool", "padded"), ("avgpool", "whole"), ("avgpool", "factor"),
+              ("avgpool", "overlap"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
+              ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
+              "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
+    wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
+    wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
+    assert wanted - seen == set()
