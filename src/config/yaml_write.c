@@ -96,11 +96,11 @@ NitiStatus niti_yaml_write(char **out, const NitiYamlDocument *document, const N
   yaml_emitter_set_width(&emitter, -1);
   yaml_emitter_set_unicode(&emitter, 1);
   const bool written = emit_document(&emitter, node);
-  const bool memory = text.failed || emitter.error == YAML_MEMORY_ERROR;
+  const bool memory = text.failed || !emitter.problem || emitter.error == YAML_MEMORY_ERROR; /* an event that cannot be made */
   NitiStatus status = NITI_OK;
   if (!written || !text.data) {
     status = memory ? niti_fail(NITI_ERROR_MEMORY, "out of memory while writing YAML")
-                    : niti_fail(NITI_ERROR_FORMAT, "cannot write YAML: %s", emitter.problem ? emitter.problem : "no text");
+                    : niti_fail(NITI_ERROR_FORMAT, "cannot write YAML: %s", emitter.problem);
   }
   yaml_emitter_delete(&emitter);
   if (status == NITI_OK) {
