@@ -395,7 +395,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "max_steps: 4294967296\n", F, "r.yaml:3:12: max_steps: expected an integer from 0 to 4294967295, found '4294967296'"},
       {HEAD "seed: one\n", F, "r.yaml:3:7: seed: expected an integer from 0 to 18446744073709551615, found 'one'"},
       {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
-      {HEAD "loss: \"niti\"\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found \"niti\""},
+      {HEAD "data: {flip: \"true\"}\n", F, "r.yaml:3:14: data: flip: expected true or false, found \"true\""},
       {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
       {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors' (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,

@@ -71,7 +71,7 @@ bool niti_yaml_is_null(const NitiYaml *node) {
 }
 
 bool niti_yaml_is_word(const NitiYaml *node, const char *word) {
-  return node->kind == NITI_YAML_SCALAR && !node->quoted && strcmp(node->text, word) == 0;
+  return node->kind == NITI_YAML_SCALAR && strcmp(node->text, word) == 0;
 }
 
 static NitiStatus unexpected(const NitiYaml *node, const char *what, const char *expected) {
@@ -153,8 +153,9 @@ NitiStatus niti_yaml_uint64(uint64_t *out, const NitiYaml *node, const char *wha
 }
 
 NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what) {
-  *out = niti_yaml_is_word(node, "true");
-  return *out || niti_yaml_is_word(node, "false") ? NITI_OK : unexpected(node, what, "true or false");
+  const bool plain = !node->quoted; /* "true" in quotes is a text */
+  *out = plain && niti_yaml_is_word(node, "true");
+  return *out || (plain && niti_yaml_is_word(node, "false")) ? NITI_OK : unexpected(node, what, "true or false");
 }
 
 /* A number in millionths with its decimals as written, for messages. */
