@@ -59,12 +59,12 @@ static void print_list(const char *name, const json_t *array) {
 static int show(const NitiBackend *backend, bool json) {
   char features[512];
   niti_cpu_features(features, sizeof features);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name, "device",
-                             backend->ops->describe(backend), "features", features, "threads", backend->ops->threads(backend), "isa_available",
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name, "device",
+                             backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "features", features, "threads", backend->ops->threads(backend), "isa_available",
                              isas_json(), "kernels", kernels_json(backend), "models", names_json(niti_builtin_models()), "recipes",
                              names_json(niti_builtin_recipes()));
   if (json) return print_json(object);
-  printf("niti       %s\ndevice     %s\nfeatures   %s\n", niti_version(), backend->ops->describe(backend), features);
+  printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend), backend->ops->hardware(backend));
   print_list("isa", json_object_get(object, "isa_available"));
   print_list("models", json_object_get(object, "models"));
   print_list("recipes", json_object_get(object, "recipes"));

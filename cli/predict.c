@@ -40,7 +40,9 @@ static int print_one(NitiModel *model, const char *path, const Prediction *p, in
     }
   }
   if (!images) return EXIT_OK;
-  return json_array_append_new(images, json_pack("{s:s, s:o}", "image", path, "top", classes)) == 0 ? EXIT_OK : EXIT_FAILED;
+  if (json_array_append_new(images, json_pack("{s:s, s:o}", "image", path, "top", classes)) == 0) return EXIT_OK;
+  fprintf(stderr, "niti: %s: cannot write the result as JSON (out of memory, or a name that is not UTF-8)\n", path);
+  return EXIT_FAILED;
 }
 
 static int predict_all(NitiModel *model, char **paths, int count, int32_t top, bool json) {

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <jpeglib.h>
 #include <cmocka.h> /* after setjmp.h, stdarg.h, stddef.h */
 /* clang-format on */
 
@@ -139,6 +140,31 @@ static inline void put_png_kind(const char *path, uint32_t h, uint32_t w, PngKin
 static inline void put_png(const char *path, uint32_t h, uint32_t w, uint32_t c, const uint8_t *pixels) {
   const PngKind kind = {.type = c == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, .depth = 8};
   put_png_kind(path, h, w, kind, pixels, (size_t)w * c);
+}
+
+/* c 1: grey, 3: RGB, 4: CMYK; the best quality. */
+static inline void put_jpeg(const char *path, int h, int w, int c, const uint8_t *pixels) {
+  struct jpeg_compress_struct info;
+  struct jpeg_error_mgr errors;
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  jpeg_stdio_dest(&info, file);
+  info.image_width = (JDIMENSION)w;
+  info.image_height = (JDIMENSION)h;
+  info.input_components = c;
+  info.in_color_space = c == 1 ? JCS_GRAYSCALE : c == 3 ? JCS_RGB : JCS_CMYK;
+  jpeg_set_defaults(&info);
+  jpeg_set_quality(&info, 100, TRUE);
+  jpeg_start_compress(&info, TRUE);
+  while (info.next_scanline < info.image_height) {
+    uint8_t *row = (uint8_t *)(uintptr_t)pixels + (size_t)info.next_scanline * (size_t)(w * c);
+    (void)jpeg_write_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_compress(&info);
+  jpeg_destroy_compress(&info);
+  assert_int_equal(fclose(file), 0);
 }
 
 /* The last error is `status` and its one line holds both texts. */

@@ -2,7 +2,6 @@
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
-#include <jpeglib.h>
 #include <sha256.h>
 
 #include "data/dataset.h"
@@ -325,30 +324,6 @@ static void probing_says_what_it_looked_for(void **state) {
 }
 
 /* ---- images ---- */
-
-static void put_jpeg(const char *path, int h, int w, int c, const uint8_t *pixels) {
-  struct jpeg_compress_struct info;
-  struct jpeg_error_mgr errors;
-  FILE *file = fopen(path, "wb");
-  assert_non_null(file);
-  info.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&info);
-  jpeg_stdio_dest(&info, file);
-  info.image_width = (JDIMENSION)w;
-  info.image_height = (JDIMENSION)h;
-  info.input_components = c;
-  info.in_color_space = c == 1 ? JCS_GRAYSCALE : c == 3 ? JCS_RGB : JCS_CMYK;
-  jpeg_set_defaults(&info);
-  jpeg_set_quality(&info, 100, TRUE);
-  jpeg_start_compress(&info, TRUE);
-  while (info.next_scanline < info.image_height) {
-    uint8_t *row = (uint8_t *)(uintptr_t)pixels + (size_t)info.next_scanline * (size_t)(w * c);
-    (void)jpeg_write_scanlines(&info, &row, 1);
-  }
-  jpeg_finish_compress(&info);
-  jpeg_destroy_compress(&info);
-  assert_int_equal(fclose(file), 0);
-}
 
 static void read_good(const char *path, const NitiDataOptions *options, int h, int w, int c, uint8_t *out) {
   const NitiShape size = {.n = 1, .h = h, .w = w, .c = c};

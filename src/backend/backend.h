@@ -73,6 +73,7 @@ typedef struct NitiBackendOps {
   bool host_memory; /* operations may read host memory in place of alloc's: nothing needs to be copied there */
   void (*close)(NitiBackend *);
   const char *(*describe)(const NitiBackend *); /* the device and its kernels, for logs: "cpu, avx2 kernels, 2 threads"; owned by the backend */
+  const char *(*hardware)(const NitiBackend *); /* the processor's own name and features; owned by the backend */
   int (*threads)(const NitiBackend *);          /* host threads it computes with */
 
   /* -- memory and order -- */

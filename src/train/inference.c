@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/loss.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -142,18 +143,9 @@ NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *expone
 }
 
 void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes) {
-  /* p = 2^-loss, with the loss in bits */
-  for (int32_t j = 0; j < classes; ++j) {
-    const int64_t bits = niti_loss_value(logits, exponent, classes, j);
-    const int64_t whole = bits >> 16;
-    if (whole >= 30) {
-      millionths[j] = 0;
-      continue;
-    }
-    const uint32_t fraction = (uint32_t)(-bits & 65535);
-    const int64_t down = whole + (fraction ? 1 : 0); /* 2^-bits = 2^fraction / 2^down */
-    millionths[j] = (int32_t)(((uint64_t)niti_exp2_frac(fraction) * 1000000) >> (30 + down));
-  }
+  const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
+  niti_softmax_acc(millionths, &softmax, logits, 0, classes, -1); /* no target: the shares themselves, at exponent -24 */
+  for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
 }
 
 static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
@@ -182,7 +174,10 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
     status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", data,
                        niti_dataset_classes(dataset), model->classes);
   }
-  if (status == NITI_OK) status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
+  if (status == NITI_OK) {
+    status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
+    if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
+  }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
   if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));

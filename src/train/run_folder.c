@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,9 +19,12 @@
 struct NitiRunFolder {
   char *path;
   int lock;
+  bool made; /* the folder was not there before */
 };
 
-static NitiStatus make_folders(const char *path) {
+/* *made: whether the last folder is new. */
+static NitiStatus make_folders(const char *path, bool *made) {
+  *made = false;
   char *copy = strdup(path);
   if (!copy) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   NitiStatus status = NITI_OK;
@@ -28,12 +32,26 @@ static NitiStatus make_folders(const char *path) {
     if (*p != '/' && *p != 0) continue;
     const char end = *p;
     *p = 0;
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST) status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", copy, strerror(errno));
+    if (mkdir(copy, 0777) == 0)
+      *made = true; /* below a new folder everything is new */
+    else if (errno != EEXIST)
+      status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", copy, strerror(errno));
     *p = end;
     if (end == 0) break;
   }
   free(copy);
   return status;
+}
+
+static bool has_checkpoint(const char *path) {
+  static const char *const names[] = {"last.safetensors", "previous.safetensors"};
+  bool found = false;
+  for (int i = 0; i < 2 && !found; ++i) {
+    char *name = NULL;
+    if (niti_io_join(&name, path, names[i]) == NITI_OK) found = access(name, F_OK) == 0;
+    free(name);
+  }
+  return found;
 }
 
 static NitiStatus check_empty(const char *path) {
@@ -42,8 +60,8 @@ static NitiStatus check_empty(const char *path) {
   NitiStatus status = NITI_OK;
   for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder; `niti train --resume %s` continues a run)",
-                       path, entry->d_name, path);
+    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, entry->d_name,
+                       has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "");
   }
   closedir(dir);
   return status;
@@ -77,22 +95,27 @@ static NitiStatus lock(NitiRunFolder **out, const char *path) {
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   *out = NULL;
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
-  NITI_TRY(make_folders(path));
+  bool made;
+  NITI_TRY(make_folders(path, &made));
   NITI_TRY(check_empty(path));
-  return lock(out, path);
+  NITI_TRY(lock(out, path));
+  (*out)->made = made;
+  return NITI_OK;
+}
+
+void niti_run_folder_clear(const NitiRunFolder *folder) {
+  DIR *dir = opendir(folder->path);
+  if (!dir) return;
+  for (const struct dirent *entry; (entry = readdir(dir));) {
+    if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) (void)unlinkat(dirfd(dir), entry->d_name, 0);
+  }
+  closedir(dir);
+  if (folder->made) (void)rmdir(folder->path);
 }
 
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   *out = NULL;
-  static const char *const names[] = {"last.safetensors", "previous.safetensors"};
-  bool found = false;
-  for (int i = 0; i < 2 && !found; ++i) {
-    char *name = NULL;
-    NITI_TRY(niti_io_join(&name, path, names[i]));
-    found = access(name, F_OK) == 0;
-    free(name);
-  }
-  if (!found) return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
+  if (!has_checkpoint(path)) return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
   return lock(out, path);
 }
 
@@ -119,9 +142,12 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char hash[2][65];
   for (int split = 0; split < 2; ++split) NITI_TRY(niti_dataset_hash(dataset, (NitiSplit)split, hash[split]));
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:{s:s, s:s, s:I, s:I, s:s, s:s}}",
+  char seed[24]; /* a text where it is more than JSON's integers here can be */
+  (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}",
                              "niti", niti_version(), "recipe", recipe->name, "backend", backend->ops->name,
-                             "device", backend->ops->describe(backend), "threads", backend->ops->threads(backend), "seed", (json_int_t)recipe->seed,
+                             "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
+                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed),
                              "data", "kind", niti_dataset_kind(dataset), "path", data_path,
                              "train_images", (json_int_t)niti_dataset_count(dataset, NITI_TRAIN),
                              "test_images", (json_int_t)niti_dataset_count(dataset, NITI_TEST),

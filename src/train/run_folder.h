@@ -11,6 +11,8 @@ typedef struct NitiRunFolder NitiRunFolder;
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path);
 /* Opens a run's folder to go on in it; one that holds no run, or that another process works in, is refused. */
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
+/* Undoes a create: removes the files written since, and the folder where create made it. Keeps the last failure's message. */
+void niti_run_folder_clear(const NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
 

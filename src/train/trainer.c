@@ -112,7 +112,13 @@ static NitiStatus open_data(Trainer *t) {
                      t->data_path, classes, model->name, model->classes, classes);
   }
   if (niti_dataset_count(t->dataset, NITI_TRAIN) < 1) return niti_fail(NITI_ERROR_FORMAT, "%s: no training images", t->data_path);
+  const NitiShape image = niti_dataset_shape(t->dataset);
+  if (image.c != model->input.c) {
+    return niti_fail(NITI_ERROR_MODEL, "%s: images of %dx%dx%d do not fit the network's input %dx%dx%d (expected as many channels)",
+                     t->data_path, image.h, image.w, image.c, model->input.h, model->input.w, model->input.c);
+  }
   NITI_TRY(resolve_statistics(t));
+  model = t->recipe->model; /* of the resolved recipe */
   if (t->recipe->data.stat_count != model->input.c) {
     return niti_fail(NITI_ERROR_MODEL, "%s: data.mean has %d values but the model's input %d channels (expected one a channel)",
                      t->recipe->source, t->recipe->data.stat_count, t->recipe->model->input.c);
@@ -123,10 +129,11 @@ static NitiStatus open_data(Trainer *t) {
 static NitiStatus open_loaders(Trainer *t) {
   NitiLoaderOptions options = {.split = NITI_TRAIN, .input = t->recipe->model->input, .batch = t->recipe->batch,
                                .seed = t->recipe->seed, .augment = true, .workers = t->options.device.threads};
-  NITI_TRY(niti_loader_open(&t->train_loader, t->dataset, &t->recipe->data, &options));
+  NitiStatus status = niti_loader_open(&t->train_loader, t->dataset, &t->recipe->data, &options);
   options.split = NITI_TEST;
   options.augment = false;
-  NITI_TRY(niti_loader_open(&t->test_loader, t->dataset, &t->recipe->data, &options));
+  if (status == NITI_OK) status = niti_loader_open(&t->test_loader, t->dataset, &t->recipe->data, &options);
+  if (status != NITI_OK) return niti_fail_within(status, "%s", t->data_path);
   t->steps_per_epoch = niti_loader_steps(t->train_loader);
   const int64_t all = t->steps_per_epoch * t->recipe->epochs;
   t->steps = t->recipe->max_steps > 0 && t->recipe->max_steps < all ? t->recipe->max_steps : all;
@@ -206,6 +213,19 @@ static NitiStatus set_class_names(NitiCheckpoint *checkpoint, const NitiDataset 
   return status;
 }
 
+static const char *const image_keys[2] = {"train_set_images", "test_set_images"};
+
+/* A resumed run needs the data set that it began with; this notices one that has grown, shrunk or been mistaken. */
+static NitiStatus check_images(const Trainer *t, const NitiCheckpoint *checkpoint) {
+  for (int split = 0; split < 2; ++split) {
+    const int64_t count = niti_dataset_count(t->dataset, (NitiSplit)split), expected = get_number(checkpoint, image_keys[split]);
+    if (count == expected) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
+                     t->data_path, count, split == NITI_TRAIN ? "training" : "test", expected);
+  }
+  return NITI_OK;
+}
+
 static NitiStatus fill_checkpoint(const Trainer *t, NitiCheckpoint *checkpoint) {
   checkpoint->step = (uint64_t)t->step;
   checkpoint->epoch = (uint32_t)t->epoch;
@@ -218,6 +238,9 @@ static NitiStatus fill_checkpoint(const Trainer *t, NitiCheckpoint *checkpoint) 
   checkpoint->best.epoch = t->best_epoch;
   NITI_TRY(niti_checkpoint_set_texts(checkpoint, t->recipe->model->text, t->recipe->text));
   NITI_TRY(niti_checkpoint_set(checkpoint, "data", t->data_path));
+  for (int split = 0; split < 2; ++split) {
+    NITI_TRY(set_number(checkpoint, image_keys[split], niti_dataset_count(t->dataset, (NitiSplit)split)));
+  }
   NITI_TRY(set_number(checkpoint, "save_every", t->save_every));
   NITI_TRY(set_number(checkpoint, "complete", t->complete));
   NITI_TRY(set_number(checkpoint, "test_loss_sum", t->test.loss));
@@ -414,9 +437,11 @@ static NitiStatus start(Trainer *t, const NitiRecipe *recipe, const char *run_pa
   NITI_TRY(open_network(t));
   NITI_TRY(start_weights(t));
   NITI_TRY(niti_run_folder_create(&t->folder, run_path)); /* only now: a mistake above leaves no folder behind */
-  NITI_TRY(niti_run_folder_describe(t->folder, t->recipe, t->backend, t->dataset, t->data_path));
-  NITI_TRY(save(t, KEEP_LAST));
-  return niti_report_open(&t->report, run_path, -1, -1);
+  NitiStatus status = niti_run_folder_describe(t->folder, t->recipe, t->backend, t->dataset, t->data_path);
+  if (status == NITI_OK) status = save(t, KEEP_LAST);
+  if (status == NITI_OK) return niti_report_open(&t->report, run_path, -1, -1);
+  niti_run_folder_clear(t->folder); /* nothing that could go on */
+  return status;
 }
 
 static NitiStatus check_options(const NitiTrainOptions *options) {
@@ -441,6 +466,7 @@ static NitiStatus restore(Trainer *t, const NitiCheckpoint *checkpoint, const ch
   NITI_TRY(niti_recipe_parse(&t->recipe, checkpoint->recipe_text, run_path, NULL, 0, checkpoint->model_text));
   NITI_TRY(set_data_path(t, t->options.data ? t->options.data : niti_checkpoint_get(checkpoint, "data")));
   NITI_TRY(open_data(t));
+  NITI_TRY(check_images(t, checkpoint));
   NITI_TRY(open_loaders(t));
   NITI_TRY(open_network(t));
   NITI_TRY(niti_snapshot_restore(t->net, checkpoint, run_path));

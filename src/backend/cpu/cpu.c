@@ -80,6 +80,8 @@ static void cpu_close(NitiBackend *backend) {
 
 static const char *cpu_describe(const NitiBackend *backend) { return ((const NitiCpu *)(const void *)backend)->description; }
 
+static const char *cpu_hardware(const NitiBackend *backend) { return ((const NitiCpu *)(const void *)backend)->hardware; }
+
 static int cpu_threads(const NitiBackend *backend) {
   return niti_threads_count(((const NitiCpu *)(const void *)backend)->threads);
 }
@@ -89,6 +91,7 @@ static const NitiBackendOps ops = {
     .host_memory = true,
     .close = cpu_close,
     .describe = cpu_describe,
+    .hardware = cpu_hardware,
     .threads = cpu_threads,
     .alloc = cpu_alloc,
     .release = cpu_release,
@@ -134,6 +137,10 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   }
   cpu->base.ops = &ops;
   cpu->isa = isa;
+  char features[256], model[128];
+  niti_cpu_features(features, sizeof features);
+  niti_cpu_model(model, sizeof model);
+  (void)snprintf(cpu->hardware, sizeof cpu->hardware, "%s (%s)", model, features);
   (void)snprintf(cpu->description, sizeof cpu->description, "cpu, %s kernels, %d thread%s", niti_isa_name(isa),
                  niti_threads_count(cpu->threads), niti_threads_count(cpu->threads) == 1 ? "" : "s");
   *out = &cpu->base;

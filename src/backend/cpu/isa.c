@@ -47,6 +47,20 @@ void niti_cpu_features(char *text, size_t size) {
 
 #endif
 
+void niti_cpu_model(char *text, size_t size) {
+  char line[256];
+  (void)snprintf(text, size, "CPU");
+  FILE *file = fopen("/proc/cpuinfo", "re");
+  if (!file) return;
+  while (fgets(line, sizeof line, file)) {
+    const char *colon = strchr(line, ':');
+    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+    (void)snprintf(text, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+    break;
+  }
+  fclose(file);
+}
+
 NitiIsa niti_cpu_best_isa(void) {
   for (int isa = ISAS - 1; isa > NITI_ISA_REF; --isa) {
     if (supported((NitiIsa)isa)) return (NitiIsa)isa;
