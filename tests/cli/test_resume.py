@@ -1,0 +1,300 @@
+"""Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
+import json
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import data_sets
+from tool import (content_of, fails, hash_of, metadata_of, niti, resume, rows_of, start_training, stop, timeless, train, wait_for)
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def long_set(shared):
+    """1,000 training images: epochs of 63 steps at batch 16."""
+    return data_sets.write_idx_set(shared / "long", data_sets.squares(1000, 1), data_sets.squares(40, 2))
+
+
+def epochs_for(seconds, recipe, data, folder):
+    """How many epochs take about so long on this machine, saving included."""
+    begin = time.monotonic()
+    train(recipe, data, folder, "--epochs", 20)
+    return max(20, int(20 * seconds / (time.monotonic() - begin)))
+
+
+def events_of(run, tag):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return [(point.step, point.value) for point in events.Scalars(tag)]
+
+
+def check_same(run, whole, result, expected):
+    """The run in folder `run` ended as the one in `whole` that was never stopped, and left nothing half done."""
+    for key in ("hash", "epochs", "steps", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy",
+                "best_epoch"):
+        assert result[key] == expected[key], key
+    assert hash_of(run / "last.safetensors") == expected["hash"]
+    assert timeless(rows_of(run)) == timeless(rows_of(whole))
+    columns = [[line.split(",")[:8] for line in (folder / "metrics.csv").read_text().splitlines()] for folder in (run, whole)]
+    assert columns[0] == columns[1]
+    assert hash_of(run / "best.safetensors") == hash_of(whole / "best.safetensors")
+    assert not [name for name in content_of(run) if name.endswith(".tmp")]
+
+
+def test_killed_at_twenty_moments(toy_recipe, long_set, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(toy_recipe.read_text().replace("- flatten", "- dropout\n    - flatten").replace(
+        "loss: softmax", "loss: niti\nrounding: {activation: stochastic, error: stochastic}"))
+    epochs = epochs_for(3.0, recipe, long_set, tmp_path / "measured")
+    begin = time.monotonic()
+    expected = train(recipe, long_set, whole, "--epochs", epochs)
+    duration = time.monotonic() - begin
+
+    # Moments within 0.7 of the run's duration in all, so that each meets a run that is not complete yet.
+    draw = random.Random(1913)
+    waits = [draw.random() + 0.02 for _ in range(KILLS)]
+    scale = 0.7 * duration / sum(waits)
+    process = start_training(recipe, "--data", long_set, "--run", run, "--epochs", epochs)
+    wait_for(run / "last.safetensors", process)
+    killed, steps = 0, []
+    for wait in waits:
+        time.sleep(wait * scale)
+        code, _, err = stop(process)
+        killed += code == -signal.SIGKILL
+        assert code in (-signal.SIGKILL, 0), err
+        steps.append(int(metadata_of(run / "last.safetensors")["step"]))
+        process = start_training("--resume", run)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert killed >= KILLS // 2 and steps == sorted(steps) and 0 < steps[KILLS // 2] < expected["steps"]
+    check_same(run, whole, resume(run), expected)
+    assert events_of(run, "accuracy/test") == events_of(whole, "accuracy/test")
+
+
+def test_interrupted_in_the_middle_of_an_epoch(toy_recipe, tmp_path):
+    """Three epochs of about 1.5 seconds each, and signals within them: the state is saved at the step, not at the epoch."""
+    data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(1000, 1), data_sets.squares(40, 2))
+    begin = time.monotonic()
+    train(toy_recipe, data, tmp_path / "measured", "--batch", 2, "--epochs", 4)
+    times = max(1, int(4 * 1.5 / (time.monotonic() - begin)))
+    images, labels = data_sets.squares(1000 * times, 1)
+    data_sets.write_idx_set(data, (images, labels), data_sets.squares(40, 2))
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = ("--batch", 2, "--epochs", 3, "--set", "data.crop=random", "--set", "data.pad=1", "--set", "data.flip=true")
+    expected = train(toy_recipe, data, whole, *options)
+    per_epoch = 500 * times
+    assert expected["steps"] == 3 * per_epoch
+
+    process = start_training(toy_recipe, "--data", data, "--run", run, "--json", *options)
+    wait_for(run / "last.safetensors", process)
+    steps = []
+    for number, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        time.sleep(0.25)
+        code, out, err = stop(process, number)
+        assert code == exit_code, out + err
+        report = json.loads(out.splitlines()[-1])
+        assert report["interrupted"] is True and f"niti train --resume {run}" in err
+        steps.append(report["steps"])
+        saved = metadata_of(run / "last.safetensors")
+        assert saved["step"] == str(report["steps"]) and saved["hash"] == report["hash"]
+        process = start_training("--resume", run, "--json")
+    assert 0 < steps[0] < steps[1] < steps[2] < expected["steps"]
+    assert sum(step % per_epoch != 0 for step in steps) >= 2, "the signals did not come in the middle of an epoch"
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and f"step {steps[2]}" in err, err
+    check_same(run, whole, json.loads(out.splitlines()[-1]), expected)
+
+
+def test_a_finished_run_just_reports(trained, toy):
+    run, result = trained
+    before = content_of(run)
+    again = resume(run)
+    assert {key: again[key] for key in again if key != "images_per_second"} == {
+        key: result[key] for key in result if key != "images_per_second"}
+    assert content_of(run) == before
+    done = niti("train", "--resume", run)
+    assert done.returncode == 0 and "complete" in done.stderr and result["hash"] in done.stdout
+
+
+def test_a_run_that_ended_within_an_epoch_is_complete(toy_recipe, toy, tmp_path):
+    result = train(toy_recipe, toy, tmp_path / "run", "--max-steps", 13)
+    rows = rows_of(tmp_path / "run")
+    assert resume(tmp_path / "run")["hash"] == result["hash"] and rows_of(tmp_path / "run") == rows
+
+
+# ---- damage ----
+
+EPOCHS = 50
+
+
+@pytest.fixture(scope="module")
+def stopped(toy_recipe, toy, shared):
+    """(folder of a run stopped after its first epochs, result of the whole run, its folder)."""
+    whole, run = shared / "whole", shared / "stopped"
+    expected = train(toy_recipe, toy, whole, "--epochs", EPOCHS)
+    process = start_training(toy_recipe, "--data", toy, "--run", run, "--epochs", EPOCHS)
+    wait_for(run / "best.safetensors", process)
+    code, out, err = stop(process, signal.SIGTERM)
+    assert code == 143, out + err
+    return run, expected, whole
+
+
+@pytest.fixture
+def half(stopped, tmp_path):
+    """The same with a folder of one's own."""
+    return shutil.copytree(stopped[0], tmp_path / "run"), *stopped[1:]
+
+
+def truncate(content):
+    return content[:len(content) // 2]
+
+
+def flip_a_weight(content):
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+def flip_metadata(content):
+    at = content.index(b'"step":"') + 8
+    return content[:at] + bytes([(content[at] - 48 + 1) % 9 + 49]) + content[at + 1:]
+
+
+def empty(_):
+    return b""
+
+
+def noise(content):
+    return np.random.default_rng(1).bytes(len(content))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_weight, flip_metadata, empty, noise, None])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(half, damage):
+    run, expected, whole = half
+    last = run / "last.safetensors"
+    if damage:
+        damaged = damage(last.read_bytes())
+        assert damaged != last.read_bytes()
+        last.unlink()  # previous may be a link to the same file
+        last.write_bytes(damaged)
+    else:
+        last.unlink()
+    done = niti("train", "--resume", run, "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    note = done.stderr.splitlines()[0]
+    assert str(last) in note and "the checkpoint before" in note
+    check_same(run, whole, json.loads(done.stdout.splitlines()[-1]), expected)
+
+
+def test_both_checkpoints_damaged(half):
+    run, _, _ = half
+    for name in ("last.safetensors", "previous.safetensors"):
+        content = (run / name).read_bytes()
+        (run / name).unlink()
+        (run / name).write_bytes(truncate(content))
+    before = content_of(run)
+    fails("train", "--resume", run, says=run / "last.safetensors")
+    assert content_of(run) == before
+
+
+def test_torn_metrics_are_mended(half):
+    """A line half written, and rows of epochs after the checkpoint, as a crash can leave them."""
+    run, expected, whole = half
+    with open(run / "metrics.csv", "a", encoding="utf-8") as file:
+        file.write("49,490,3,0.1,99.0,0.1,99.0,99.0,0.1,5.0\n50,5")
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"epoch": 49, "step": 490}\n{"epoch": 50, "st')
+    check_same(run, whole, resume(run), expected)
+
+
+# ---- refusals ----
+
+def test_a_folder_in_use_is_refused(toy_recipe, toy, tmp_path):
+    run = tmp_path / "run"
+    process = start_training(toy_recipe, "--data", toy, "--run", run, "--epochs", 1000000)
+    try:
+        wait_for(run / "last.safetensors", process)
+        fails("train", "--resume", run, says=(run, "another process"))
+        fails("train", toy_recipe, "--data", toy, "--run", run, says=run)
+        assert process.poll() is None
+    finally:
+        code, _, _ = stop(process, signal.SIGTERM)
+    assert code == 143
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
+def test_a_folder_without_a_run_is_refused(make, tmp_path):
+    path = tmp_path / "run"
+    make(path)
+    before = sorted(tmp_path.rglob("*"))
+    fails("train", "--resume", path, says=(path, "no run to resume"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def refuses_data(half, data):
+    run, _, _ = half
+    before = content_of(run)
+    fails("train", "--resume", run, "--threads", 1, "--data", data, says=data)
+    assert content_of(run) == before
+
+
+@pytest.mark.parametrize("train_count, test_count", [(320, 60), (80, 60), (159, 60), (160, 59)])
+def test_another_number_of_images_is_an_error(half, tmp_path, train_count, test_count):
+    """Even where it gives as many steps an epoch (159)."""
+    refuses_data(half, data_sets.write_idx_set(tmp_path / "other", data_sets.squares(train_count, 1),
+                                               data_sets.squares(test_count, 2)))
+
+
+def test_other_classes_or_shapes_are_an_error(half, tmp_path):
+    refuses_data(half, data_sets.write_idx_set(tmp_path / "three", data_sets.squares(160, 1, classes=3),
+                                               data_sets.squares(60, 2, classes=3)))
+    refuses_data(half, data_sets.write_idx_set(tmp_path / "small", data_sets.squares(160, 1, side=6),
+                                               data_sets.squares(60, 2, side=6)))
+
+
+def test_data_that_has_moved_is_named_again(half, tmp_path):
+    run, expected, whole = half
+    data_sets.write_idx_set(tmp_path / "moved", data_sets.squares(160, 1), data_sets.squares(60, 2), compressed=True)
+    check_same(run, whole, resume(run, "--data", tmp_path / "moved"), expected)
+
+
+def test_a_relative_folder_is_found_from_elsewhere(toy_recipe, toy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    process = start_training(toy_recipe, "--data", toy, "--run", tmp_path / "run", "--epochs", EPOCHS)
+    wait_for(tmp_path / "run" / "last.safetensors", process)
+    assert stop(process, signal.SIGINT)[0] == 130
+    assert resume("../run", cwd=tmp_path / "elsewhere")["epochs"] == EPOCHS
+
+
+# ---- a full disk ----
+
+def limit_files(size):
+    """For preexec_fn: no file may grow beyond so many bytes, as on a disk without room."""
+    def limit():
+        import resource
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return limit
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(half):
+    run, expected, whole = half
+    files = content_of(run)
+    size = len(files["last.safetensors"])
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", preexec_fn=limit_files(size // 2))
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == 1 and str(run) in lines[0] and "too large" in lines[0], done.stderr
+    assert metadata_of(run / "last.safetensors")["hash"] == hash_of(run / "last.safetensors")
+    assert (run / "last.safetensors").read_bytes() == files["last.safetensors"]
+    assert not [name for name in content_of(run) if name.endswith(".tmp")]
+    check_same(run, whole, resume(run), expected)
+
+
+def test_a_run_that_cannot_start_for_lack_of_room_leaves_nothing(toy_recipe, toy, tmp_path):
+    for size in (0, 300, 1500):
+        fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", says=tmp_path / "run", preexec_fn=limit_files(size))
+        assert not (tmp_path / "run").exists()

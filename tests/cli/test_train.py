@@ -1,0 +1,306 @@
+"""`niti train`: its result, its folder, its options."""
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import pty
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+
+import data_sets
+import tool
+from tool import content_of, fails, hash_of, json_of, metadata_of, niti, output_of, rows_of, timeless, train
+
+COLUMNS = ["epoch", "step", "mu", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "seconds",
+           "images_per_second"]
+
+
+def test_the_result_as_json(trained):
+    run, result = trained
+    assert {"run", "hash", "epochs", "steps", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy",
+            "best_epoch", "images_per_second", "interrupted"} <= set(result)
+    assert result["run"] == str(run) and result["epochs"] == 3 and result["steps"] == 30 and result["interrupted"] is False
+    assert len(result["hash"]) == 64 and int(result["hash"], 16) >= 0
+    assert result["test_accuracy"] == 100 and result["train_accuracy"] > 90 and result["images_per_second"] > 0
+
+
+def test_the_folders_files(trained):
+    run, result = trained
+    names = set(content_of(run))
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events - {".lock"} == {"recipe.yaml", "model.yaml", "environment.json", "metrics.csv", "metrics.jsonl",
+                                          "last.safetensors", "previous.safetensors", "best.safetensors"}
+    last = metadata_of(run / "last.safetensors")
+    assert (last["step"], last["epoch"], last["seed"], last["hash"]) == ("30", "3", "7", result["hash"])
+    assert yaml.safe_load(last["recipe"])["batch"] == 16 and yaml.safe_load(last["model"])["name"] == "toy"
+    assert metadata_of(run / "previous.safetensors")["step"] == "20"
+    assert metadata_of(run / "best.safetensors")["best_epoch"] == str(result["best_epoch"])
+
+
+def test_the_environment(trained, toy):
+    environment = json.loads((trained[0] / "environment.json").read_text())
+    assert output_of("--version").split() == ["niti", environment["niti"]]
+    assert environment["seed"] == 7 and environment["threads"] == 1 and environment["backend"] == "cpu" and environment["device"]
+    data = environment["data"]
+    assert (data["kind"], data["train_images"], data["test_images"]) == ("idx", 160, 60)
+    assert os.path.samefile(data["path"], toy)
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        files = [(toy / f"{prefix}-{kind}-ubyte").read_bytes() for kind in ("images-idx3", "labels-idx1")]
+        assert data[f"{split}_sha256"] == hashlib.sha256(b"".join(files)).hexdigest()
+
+
+def test_metrics_agree_with_each_other_and_with_the_result(trained):
+    run, result = trained
+    rows = rows_of(run)
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        table = list(reader)
+    assert reader.fieldnames == COLUMNS and [list(row) for row in rows] == [COLUMNS] * 3
+    assert [{key: float(value) for key, value in row.items()} for row in table] == rows
+    assert [(row["epoch"], row["step"], row["mu"]) for row in rows] == [(1, 10, 3), (2, 20, 3), (3, 30, 3)]
+    for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy"):
+        assert rows[-1][key] == pytest.approx(result[key], abs=6e-5), key
+    best = 0
+    for row in rows:
+        best = max(best, row["test_accuracy"])
+        assert row["best_test_accuracy"] == best
+    first = next(row["epoch"] for row in rows if row["test_accuracy"] == best)
+    assert result["best_epoch"] == first
+
+
+def test_events_hold_the_run(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run, _ = trained
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+    rows = rows_of(run)
+    for tag, key in (("loss/train", "train_loss"), ("loss/test", "test_loss"), ("accuracy/train", "train_accuracy"),
+                     ("accuracy/test", "test_accuracy"), ("accuracy/best", "best_test_accuracy")):
+        points = events.Scalars(tag)
+        assert [point.step for point in points] == [10, 20, 30]
+        assert [point.value for point in points] == pytest.approx([row[key] for row in rows], abs=1e-4)
+    scalars = set(events.Tags()["scalars"])
+    for layer in ("conv1", "linear1"):
+        assert {f"exponent_weight/{layer}", f"exponent_input/{layer}", f"exponent_output/{layer}", f"exponent_error/{layer}",
+                f"shift_forward/{layer}", f"saturated_weight/{layer}", f"saturated_input/{layer}"} <= scalars
+        weights = events.Histograms(f"weight/{layer}")
+        assert [entry.step for entry in weights] == [10, 20, 30]
+    assert weights[0].histogram_value.num == 4 * 4 * 4 * 4  # linear1: a 4x4x4 input, 4 classes
+    assert "shift_backward/linear1" in scalars and "shift_backward/conv1" not in scalars
+
+
+def test_the_resolved_recipe_reproduces_the_run(trained, toy, tmp_path):
+    run, result = trained
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert set(recipe) == {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "rounding", "update"}
+    assert len(recipe["data"]["mean"]) == 1 and recipe["rounding"] == {"activation": "nearest", "error": "nearest"}
+    again = train(run / "recipe.yaml", toy, tmp_path / "again")
+    assert again["hash"] == result["hash"]
+    assert timeless(rows_of(tmp_path / "again")) == timeless(rows_of(run))
+    assert (tmp_path / "again" / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
+
+
+def test_auto_statistics_are_those_of_the_data(trained, toy):
+    data = yaml.safe_load((trained[0] / "recipe.yaml").read_text())["data"]
+    facts = json_of("data", toy)
+    assert data["mean"] == facts["mean"] and data["std"] == facts["std"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "last.safetensors"])
+def test_a_folder_that_holds_anything_is_refused(name, toy_recipe, toy, tmp_path):
+    (tmp_path / name).write_text("mine")
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path, says=(tmp_path, name))
+    assert content_of(tmp_path) == {name: b"mine"}
+
+
+def test_another_run_is_refused_and_left_as_it_was(trained, toy_recipe, toy):
+    run, _ = trained
+    before = content_of(run)
+    fails("train", toy_recipe, "--data", toy, "--run", run, says=(run, "--resume"))
+    assert content_of(run) == before
+
+
+def test_an_empty_folder_and_folders_not_yet_there_serve(toy_recipe, toy, tmp_path, trained):
+    (tmp_path / "empty").mkdir()
+    for run in (tmp_path / "empty", tmp_path / "not" / "yet" / "there", f"{tmp_path}/slash/"):
+        assert train(toy_recipe, toy, run)["hash"] == trained[1]["hash"]
+
+
+def test_short_options_and_set_are_the_same(toy_recipe, toy, tmp_path):
+    short = train(toy_recipe, toy, tmp_path / "a", "--epochs", 4, "--max-steps", 13, "--batch", 32, "--seed", 2**64 - 1)
+    long = train(toy_recipe, toy, tmp_path / "b", *[part for value in (
+        "epochs=4", "max_steps=13", "batch=32", "seed=18446744073709551615") for part in ("--set", value)])
+    assert short["steps"] == long["steps"] == 13  # 5 steps an epoch
+    assert short["epochs"] == 2 and short["hash"] == long["hash"]
+    assert [(row["epoch"], row["step"]) for row in rows_of(tmp_path / "a")] == [(1, 5), (2, 10), (3, 13)]
+    recipe = yaml.safe_load((tmp_path / "a" / "recipe.yaml").read_text())
+    assert (recipe["epochs"], recipe["max_steps"], recipe["batch"], recipe["seed"]) == (4, 13, 32, 2**64 - 1)
+    assert int(json.loads((tmp_path / "a" / "environment.json").read_text())["seed"]) == 2**64 - 1
+
+
+def test_set_forms(toy_recipe, toy, tmp_path):
+    sets = ["update.mu=[{epoch: 0, mu: 4}, {epoch: 1, mu: 2}]", "update.mu.0.mu=5", "rounding.error=stochastic",
+            "data={mean: [0.25], std: [0.5]}", "data.pad=1", "data.crop=random", "data.flip=true", "loss=niti", "name=mine",
+            "epochs=9", "epochs=2", "model.classes=4"]
+    train(toy_recipe, toy, tmp_path / "run", *[part for value in sets for part in ("--set", value)])
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["update"]["mu"] == [{"epoch": 0, "mu": 5}, {"epoch": 1, "mu": 2}]
+    assert recipe["rounding"] == {"activation": "nearest", "error": "stochastic"} and recipe["loss"] == "niti"
+    assert recipe["data"] == {"kind": "auto", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
+                              "fit": "crop", "resize": 0}
+    assert recipe["name"] == "mine" and recipe["epochs"] == 2
+    assert [row["mu"] for row in rows_of(tmp_path / "run")] == [5, 2]
+
+
+def test_a_built_in_model_and_recipe_train(tmp_path):
+    data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(40, 1, side=28, classes=10),
+                                   data_sets.squares(10, 2, side=28, classes=10))
+    result = train("lenet5-mnist", data, tmp_path / "run", "--batch", 8, "--max-steps", 2)
+    assert result["steps"] == 2 and yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["model"]["name"] == "lenet5"
+    result = train("lenet5-mnist", data, tmp_path / "mlp", "--max-steps", 1, "--set", "model=mlp")
+    assert json_of("summary", tmp_path / "mlp" / "model.yaml")["parameters"] == json_of("summary", "mlp")["parameters"]
+
+
+def test_a_recipe_finds_its_model_beside_it(trained, toy, tmp_path):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    model = (trained[0] / "model.yaml").read_text()
+    (folder / "own.yaml").write_text(model)
+    recipe = yaml.safe_load((trained[0] / "recipe.yaml").read_text())
+    recipe["model"] = "./own.yaml"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert train(folder / "recipe.yaml", toy, tmp_path / "run")["hash"] == trained[1]["hash"]
+
+
+def test_save_every(toy_recipe, toy, tmp_path):
+    train(toy_recipe, toy, tmp_path / "run", "--epochs", 5, "--save-every", 2)
+    kept = sorted(path.name for path in (tmp_path / "run").glob("epoch-*"))
+    assert kept == ["epoch-0002.safetensors", "epoch-0004.safetensors"]
+    assert metadata_of(tmp_path / "run" / kept[1])["step"] == "40"
+    assert hash_of(tmp_path / "run" / kept[0]) != hash_of(tmp_path / "run" / kept[1])
+
+
+# ---- --init ----
+
+WIDER = """\
+name: wider
+model:
+  name: wider
+  input: [8, 8, 1]
+  classes: 4
+  layers:
+    - conv: {out: 4, kernel: 3, padding: 1}
+    - relu
+    - conv: {out: 6, kernel: 3, padding: 1, name: added}
+    - relu
+    - maxpool: {kernel: 2}
+    - flatten
+    - linear: {out: classes}
+data: {mean: auto, std: auto}
+batch: 16
+epochs: 1
+max_steps: 1
+update: {kind: niti, mu: 1}
+"""
+
+
+def first_weights(recipe, data, run, *arguments):
+    """The tensors at the start of a run: what the checkpoint before the first step holds; and standard error."""
+    from safetensors.numpy import load_file
+    done = niti("train", recipe, "--data", data, "--run", run, "--threads", 1, "--max-steps", 1, *arguments)
+    assert done.returncode == 0, done.stderr
+    start = run / "previous.safetensors"
+    assert metadata_of(start)["step"] == "0"
+    return load_file(start), done.stderr
+
+
+def test_init_copies_what_matches_and_lists_the_rest(trained, toy, recipe, tmp_path):
+    from safetensors.numpy import load_file
+    source = load_file(trained[0] / "last.safetensors")
+    fresh, _ = first_weights(recipe(WIDER), toy, tmp_path / "fresh")
+    tuned, notes = first_weights(recipe(WIDER), toy, tmp_path / "tuned", "--init", trained[0] / "last.safetensors")
+    assert np.array_equal(tuned["conv1.weight"], source["conv1.weight"])
+    assert not np.array_equal(fresh["conv1.weight"], source["conv1.weight"])
+    for name in ("added.weight", "linear1.weight"):  # a new name; the old name with another shape
+        assert np.array_equal(tuned[name], fresh[name])
+    assert source["linear1.weight"].shape != fresh["linear1.weight"].shape
+    lines = [line for line in notes.splitlines() if "afresh" in line]
+    assert len(lines) == 2 and "added" in lines[0] and "linear1" in lines[1]
+    assert "1 of 3" in notes
+
+
+def test_init_of_the_same_network_takes_everything(trained, toy, toy_recipe, tmp_path):
+    from safetensors.numpy import load_file
+    tuned, notes = first_weights(toy_recipe, toy, tmp_path / "run", "--init", trained[0] / "last.safetensors")
+    source = load_file(trained[0] / "last.safetensors")
+    assert all((tuned[name] == source[name]).all() for name in source) and "afresh" not in notes
+
+
+def test_init_with_nothing_in_common_is_an_error(trained, toy, recipe, tmp_path):
+    other = recipe(("conv: {out: 4, kernel: 3, padding: 1}", "conv: {out: 5, kernel: 3, padding: 1, name: a}"),
+                   ("linear: {out: classes}", "linear: {out: classes, name: b}"))
+    done = niti("train", other, "--data", toy, "--run", tmp_path / "run", "--init", trained[0] / "last.safetensors")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert len(lines) == 3 and str(trained[0] / "last.safetensors") in lines[-1] and "no tensor matches" in lines[-1]
+
+
+# ---- what is printed ----
+
+def test_quiet_prints_the_result_and_nothing_else(toy_recipe, toy, tmp_path):
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "a", "--quiet", "--json")
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 1
+    json.loads(done.stdout)
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "b", "--quiet")
+    assert done.stderr == "" and "hash " in done.stdout and "epoch 1/3" not in done.stdout
+
+
+def test_elsewhere_than_on_a_terminal_plain_lines_come(toy_recipe, toy, tmp_path):
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "run")
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    for line in lines[:3]:
+        assert "loss" in line and "accuracy" in line and "images/s" in line
+    assert "\r" not in done.stdout + done.stderr and "\033" not in done.stdout + done.stderr
+    assert f"hash {hash_of(tmp_path / 'run' / 'last.safetensors')}" in lines
+
+
+def test_on_a_terminal_a_progress_line_comes(toy_recipe, toy, tmp_path):
+    leader, follower = pty.openpty()
+    with subprocess.Popen([tool.NITI, "train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", "1", "--epochs",
+                           "40"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, text=True) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the other side is closed
+                break
+            shown += part
+        process.communicate(timeout=60)
+    os.close(leader)
+    text = shown.decode()
+    assert process.returncode == 0 and "\r" in text
+    for word in ("epoch ", "batch ", "images/s", "left"):
+        assert word in text
+
+
+def test_the_default_data_set_needs_no_name(toy, toy_recipe, tmp_path, monkeypatch, trained):
+    monkeypatch.setenv("NITI_DATA", str(toy))
+    assert json_of("train", toy_recipe, "--run", tmp_path / "run")["hash"] == trained[1]["hash"]
+    assert json_of("eval", tmp_path / "run" / "best.safetensors")["images"] == 60
+
+
+def test_fashion_mnist_of_debian_is_found(monkeypatch):
+    folder = pathlib.Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    monkeypatch.delenv("NITI_DATA", raising=False)
+    facts = json_of("data")
+    assert (facts["kind"], facts["shape"], facts["classes"]) == ("idx", [28, 28, 1], 10)
+    assert (facts["train_images"], facts["test_images"]) == (60000, 10000)
+    assert facts["mean"][0] == pytest.approx(0.2860, abs=1e-4) and facts["std"][0] == pytest.approx(0.3530, abs=1e-4)

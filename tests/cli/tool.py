@@ -1,0 +1,116 @@
+"""Runs the tool. NITI_BUILD names the build folder (default: build in the repository)."""
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NITI = ROOT / os.environ.get("NITI_BUILD", "build") / "niti"  # an absolute NITI_BUILD stays as it is
+
+
+def niti(*arguments, timeout=120, **options):
+    """One run of the tool, finished."""
+    return subprocess.run([NITI, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False,
+                          stdin=subprocess.DEVNULL, **options)
+
+
+def output_of(*arguments, **options):
+    """The standard output of a run that succeeds."""
+    done = niti(*arguments, **options)
+    assert done.returncode == 0, f"niti {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def json_of(*arguments, **options):
+    """The object on the last line of a run with --json."""
+    return json.loads(output_of(*arguments, "--json", **options).splitlines()[-1])
+
+
+def train(recipe, data, run, *arguments, **options):
+    """A new run, by one thread: on small networks more only get into each other's way."""
+    return json_of("train", recipe, "--data", data, "--run", run, "--threads", 1, *arguments, **options)
+
+
+def resume(run, *arguments, **options):
+    return json_of("train", "--resume", run, "--threads", 1, *arguments, **options)
+
+
+def fails(*arguments, says=(), code=1, **options):
+    """A run that fails as it should: the exit code, and one line of standard error with all of `says` in it. Returns the line."""
+    done = niti(*arguments, **options)
+    shown = f"niti {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr}"
+    assert done.returncode == code, shown
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("niti: ") and len(lines[0]) < 1200, shown
+    for text in says if isinstance(says, tuple) else (says,):
+        assert str(text) in lines[0], f"'{text}' is not in: {lines[0]}"
+    return lines[0]
+
+
+def misused(*arguments, says=""):
+    """A run that is refused as wrong usage: exit code 2, the reason and the usage on standard error, nothing done."""
+    done = niti(*arguments)
+    assert done.returncode == 2 and done.stdout == "", (done.returncode, done.stdout, done.stderr)
+    assert says in done.stderr and "usage: niti" in done.stderr, done.stderr
+
+
+def start_training(*arguments):
+    """A run of `niti train` in the background, by one thread."""
+    return subprocess.Popen([NITI, "train", *map(str, arguments), "--threads", "1"], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process, seconds=30):
+    """Waits until the file is there; the process must not end before."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} has not come"
+        time.sleep(0.002)
+
+
+def stop(process, number=signal.SIGKILL):
+    """Sends the signal; returns the exit code, standard output and standard error."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def rows_of(run):
+    """The rows of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(rows):
+    """Rows without what differs from one run to the next."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
+
+
+def metadata_of(checkpoint):
+    """The metadata of a safetensors file."""
+    content = checkpoint.read_bytes()
+    length, = struct.unpack("<Q", content[:8])
+    return json.loads(content[8:8 + length])["__metadata__"]
+
+
+def hash_of(checkpoint):
+    """docs/arithmetic.md, "Identity", of a file opened by the safetensors package."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(checkpoint)
+    sha = hashlib.sha256()
+    for name in sorted((name for name in tensors if not name.endswith(".exponent")), key=str.encode):
+        tensor = tensors[name]
+        assert tensor.dtype.name == "int8"
+        sha.update(name.encode() + b"\0" + struct.pack(f"<{1 + tensor.ndim}I", tensor.ndim, *tensor.shape))
+        sha.update(struct.pack("<i", int(tensors[name + ".exponent"])) + tensor.tobytes())
+    return sha.hexdigest()
+
+
+def content_of(folder):
+    """{path: bytes} of everything below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
