@@ -186,7 +186,7 @@ def test_info():
     assert {"lenet5-mnist", "lenet5-fashion-mnist", "mlp-mnist", "vgg-small-7-cifar10", "vgg-small-8-cifar10",
             "vgg-small-9-cifar10", "vgg13-cifar10", "alexnet-imagenette"} <= set(info["recipes"])
     text = output_of("info")
-    assert "features" in text and "threads" in text
+    assert "hardware" in text and "threads" in text
     for isa in info["isa_available"]:
         assert isa in text
 
