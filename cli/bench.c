@@ -12,7 +12,8 @@
 enum { RUNS_MIN = 5, RUNS_MAX = 1000 };
 
 static int run(int argc, char **argv);
-const Command command_bench = {"bench", "step|kernels|infer --model MODEL [--batch N] [OPTIONS]", "time a training step, the kernels or inference",
+const Command command_bench = {"bench", "step|kernels|infer --model MODEL [--batch N] [OPTIONS]",
+                               "time a training step, the kernels or inference",
                                "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
 
 typedef struct Bench {
@@ -85,7 +86,8 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   char text[256];
   NitiDescription *described = NULL;
   NITI_TRY(niti_description_load(&described, model, NULL));
-  (void)snprintf(text, sizeof text, "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\nloss: niti\nupdate: {kind: niti, mu: 3}\n", batch);
+  (void)snprintf(text, sizeof text,
+                 "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\nloss: niti\nupdate: {kind: niti, mu: 3}\n", batch);
   const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
   niti_description_close(described);
   NITI_TRY(parsed);
@@ -94,7 +96,8 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   const NitiNetworkOptions options = {.batch = (int32_t)batch, .training = training};
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
   NITI_TRY(niti_network_init(b->net, 1));
-  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000}, std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
+  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000},
+                std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
   NITI_TRY(niti_feed_open(&b->feed, b->backend, b->recipe->model->input, (int32_t)batch, mean, std));
   void *metrics = NULL;
   NITI_TRY(b->backend->ops->alloc(b->backend, &metrics, sizeof *b->metrics));
@@ -129,10 +132,11 @@ static NitiStatus one_inference(void *context) {
 static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
   const double rate = b->recipe->batch / t->median * 1e3;
   if (json) {
-    return print_json(json_pack("{s:s, s:s, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I}", "bench", what, "model", model, "batch",
-                                b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads", b->backend->ops->threads(b->backend),
-                                "runs", t->count, "images_per_second", rate, "milliseconds", "min", t->min, "median", t->median, "max", t->max,
-                                "memory_bytes", (json_int_t)b->net->memory_bytes));
+    return print_json(json_pack("{s:s, s:s, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I}", "bench", what, "model", model,
+                                "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads",
+                                b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate, "milliseconds",
+                                "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
+                                (json_int_t)b->net->memory_bytes));
   }
   printf("%s of %s, batch %d, %s: %.1f images/s; %.2f ms (min %.2f, max %.2f, %d runs)\n", what, model, b->recipe->batch,
          b->backend->ops->describe(b->backend), rate, t->median, t->min, t->max, t->count);
@@ -155,8 +159,10 @@ static NitiStatus one_kernel(void *context) {
   const Kernel *k = context;
   NitiNode *node = k->node;
   const NitiBackendOps *ops = k->backend->ops;
-  if (k->direction == FORWARD) ops->conv_forward(k->backend, &node->y, &node->x[0], &node->weight, &k->conv, node->fused_relu, &node->forward_rq);
-  if (k->direction == BACKWARD) ops->conv_backward(k->backend, &node->dx[0], &node->dy, &node->weight, &k->conv, &node->backward_rq);
+  if (k->direction == FORWARD)
+    ops->conv_forward(k->backend, &node->y, &node->x[0], &node->weight, &k->conv, node->fused_relu, &node->forward_rq);
+  if (k->direction == BACKWARD)
+    ops->conv_backward(k->backend, &node->dx[0], &node->dy, &node->weight, &k->conv, &node->backward_rq);
   if (k->direction == GRADIENT) ops->conv_gradient(k->backend, &node->gradient, &node->dy, &node->x[0], &k->conv);
   return ops->synchronise(k->backend);
 }
@@ -165,7 +171,9 @@ static int bench_kernels(Bench *b, const char *model, double seconds, bool json)
   json_t *rows = json_array();
   double total = 0;
   if (one_step(b) != NITI_OK) return fail(); /* real activations and errors in every tensor */
-  if (!json) printf("%s, batch %d, %s\n%-14s %-9s %-28s %10s %10s\n", model, b->recipe->batch, b->backend->ops->describe(b->backend), "layer", "direction", "kernel", "ms", "GOPS");
+  if (!json)
+    printf("%s, batch %d, %s\n%-14s %-9s %-28s %10s %10s\n", model, b->recipe->batch, b->backend->ops->describe(b->backend),
+           "layer", "direction", "kernel", "ms", "GOPS");
   for (int32_t i = 0; i < niti_network_weight_count(b->net); ++i) {
     NitiNode *node = niti_network_weight_node(b->net, i);
     for (Direction d = FORWARD; d < DIRECTIONS; ++d) {
@@ -177,8 +185,9 @@ static int bench_kernels(Bench *b, const char *model, double seconds, bool json)
       const char *name = b->backend->ops->conv_kernel(b->backend, &kernel.conv, direction_names[d]);
       total += times.median;
       if (json) {
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", node->spec.name, "direction", direction_names[d], "kernel",
-                                              name, "milliseconds", times.median, "min", times.min, "max", times.max, "gops", gops));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", node->spec.name, "direction", direction_names[d],
+                            "kernel", name, "milliseconds", times.median, "min", times.min, "max", times.max, "gops", gops));
       } else {
         printf("%-14s %-9s %-28s %10.3f %10.1f\n", node->spec.name, direction_names[d], name, times.median, gops);
       }
@@ -189,8 +198,8 @@ static int bench_kernels(Bench *b, const char *model, double seconds, bool json)
     printf("sum of medians %.2f ms: %.1f images/s\n", total, b->recipe->batch / total * 1e3);
     return EXIT_OK;
   }
-  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:o}", "bench", "kernels", "model", model, "batch", b->recipe->batch, "device",
-                              b->backend->ops->describe(b->backend), "milliseconds", total, "kernels", rows));
+  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:o}", "bench", "kernels", "model", model, "batch", b->recipe->batch,
+                              "device", b->backend->ops->describe(b->backend), "milliseconds", total, "kernels", rows));
 }
 
 static int run(int argc, char **argv) {
@@ -210,7 +219,8 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_bench, table, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_bench, "say what to time: step, kernels or infer");
-  const bool step = strcmp(argv[1], "step") == 0, kernels = strcmp(argv[1], "kernels") == 0, infer = strcmp(argv[1], "infer") == 0;
+  const bool step = strcmp(argv[1], "step") == 0, kernels = strcmp(argv[1], "kernels") == 0,
+             infer = strcmp(argv[1], "infer") == 0;
   if (!step && !kernels && !infer) return usage_error(&command_bench, "'%s' is not step, kernels or infer", argv[1]);
   if (!model) return usage_error(&command_bench, "--model MODEL is missing");
 

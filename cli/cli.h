@@ -34,8 +34,8 @@ typedef struct Option {
   int64_t min, max; /* OPTION_NUMBER */
 } Option;
 
-/* Parses options (--name value, --name=value, -- ends them); a table ends with name NULL. Positional arguments move to the front of
- * argv[1..]; *count tells how many. `--help` prints the command's help. Returns -1 to go on, else the exit code. */
+/* Parses options (--name value, --name=value, -- ends them); a table ends with name NULL. Positional arguments move to the front
+ * of argv[1..]; *count tells how many. `--help` prints the command's help. Returns -1 to go on, else the exit code. */
 int options_parse(const Command *command, const Option *table, int argc, char **argv, int *count);
 /* Says what is wrong with a command's use; returns EXIT_USAGE. */
 __attribute__((format(printf, 2, 3))) int usage_error(const Command *command, const char *format, ...);
@@ -47,10 +47,11 @@ typedef struct DeviceOptions {
   const char *backend, *isa;
   int64_t threads;
 } DeviceOptions;
-#define DEVICE_OPTIONS(d)                                                                                               \
+#define DEVICE_OPTIONS(d)                                                                                              \
   {"threads", OPTION_NUMBER, &(d).threads, "N", "threads to compute with (default: one a core)", 1, 1024},             \
-  {"isa", OPTION_TEXT, &(d).isa, "NAME", "the CPU's kernels: auto, ref, avx2, avx512vnni (same results)", 0, 0},       \
-  {"backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu (same results)", 0, 0}
+      {"isa", OPTION_TEXT, &(d).isa, "NAME", "the CPU's kernels: auto, ref, avx2, avx512vnni (same results)", 0, 0}, { \
+    "backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu (same results)", 0, 0                   \
+  }
 NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */

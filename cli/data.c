@@ -5,7 +5,8 @@
 #include "data/dataset.h"
 
 static int run(int argc, char **argv);
-const Command command_data = {"data", "[DIR] [--json]", "say what a data set's folder holds", "niti data /usr/share/datasets/fashion-mnist", run};
+const Command command_data = {"data", "[DIR] [--json]", "say what a data set's folder holds",
+                              "niti data /usr/share/datasets/fashion-mnist", run};
 
 static json_t *channel_values(const int32_t *millionths, int32_t channels) {
   json_t *array = json_array();
@@ -38,12 +39,13 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
   if (niti_dataset_statistics(dataset, mean, std) != NITI_OK) return fail();
   if (json) {
-    return print_json(json_pack("{s:s, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o}", "path", path, "kind", niti_dataset_kind(dataset), "shape",
-                                s.h, s.w, s.c, "classes", classes, "train_images", (json_int_t)train, "test_images", (json_int_t)test, "mean",
-                                channel_values(mean, s.c), "std", channel_values(std, s.c), "class_names", class_names(dataset)));
+    return print_json(json_pack("{s:s, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o}", "path", path, "kind",
+                                niti_dataset_kind(dataset), "shape", s.h, s.w, s.c, "classes", classes, "train_images",
+                                (json_int_t)train, "test_images", (json_int_t)test, "mean", channel_values(mean, s.c), "std",
+                                channel_values(std, s.c), "class_names", class_names(dataset)));
   }
-  printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels)\nclasses  %d", path, niti_dataset_kind(dataset), s.h, s.w, s.c,
-         classes);
+  printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels)\nclasses  %d", path, niti_dataset_kind(dataset),
+         s.h, s.w, s.c, classes);
   for (int32_t i = 0; i < classes && i < 20; ++i) {
     const char *name = niti_dataset_class_name(dataset, i);
     if (name) printf("%s %s", i ? "," : ":", name);
@@ -62,7 +64,9 @@ static int run(int argc, char **argv) {
   if (code != -1) return code;
   if (count > 1) return usage_error(&command_data, "one folder at a time");
   const char *path = count == 1 ? argv[1] : niti_dataset_default();
-  if (!path) return usage_error(&command_data, "a folder is missing (the default, Debian's package dataset-fashion-mnist, is not installed)");
+  if (!path)
+    return usage_error(&command_data,
+                       "a folder is missing (the default, Debian's package dataset-fashion-mnist, is not installed)");
   const NitiDataOptions options = {.kind = NITI_DATA_AUTO};
   NitiDataset *dataset = NULL;
   if (niti_dataset_open(&dataset, path, &options, NULL) != NITI_OK) return fail();

@@ -31,10 +31,11 @@ static int run(int argc, char **argv) {
   niti_model_close(model);
   if (status != NITI_OK) return fail();
   if (json) {
-    return print_json(json_pack("{s:f, s:f, s:I, s:I, s:s}", "test_accuracy", percent(score.correct, score.images), "test_loss", nats(score),
-                                "correct", (json_int_t)score.correct, "images", (json_int_t)score.images, "hash", hash));
+    return print_json(json_pack("{s:f, s:f, s:I, s:I, s:s}", "test_accuracy", percent(score.correct, score.images), "test_loss",
+                                nats(score), "correct", (json_int_t)score.correct, "images", (json_int_t)score.images, "hash",
+                                hash));
   }
-  printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f\n", percent(score.correct, score.images), score.correct, score.images,
-         nats(score));
+  printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f\n", percent(score.correct, score.images), score.correct,
+         score.images, nats(score));
   return EXIT_OK;
 }

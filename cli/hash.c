@@ -2,8 +2,8 @@
 #include "cli.h"
 
 static int run(int argc, char **argv);
-const Command command_hash = {"hash", "CHECKPOINT [--json]", "print the SHA-256 of a checkpoint's weights", "niti hash runs/first/last.safetensors",
-                              run};
+const Command command_hash = {"hash", "CHECKPOINT [--json]", "print the SHA-256 of a checkpoint's weights",
+                              "niti hash runs/first/last.safetensors", run};
 
 static int run(int argc, char **argv) {
   bool json = false;

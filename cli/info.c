@@ -14,10 +14,50 @@ static const struct {
   const char *name;
   NitiConv conv;
 } samples[] = {
-    {"conv 3x3", {.n = 64, .h = 32, .w = 32, .c = 128, .oh = 32, .ow = 32, .k = 128, .kh = 3, .kw = 3, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = 1}},
-    {"conv 3x3 stride 2", {.n = 64, .h = 32, .w = 32, .c = 64, .oh = 16, .ow = 16, .k = 128, .kh = 3, .kw = 3, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}},
-    {"conv 1x1", {.n = 64, .h = 16, .w = 16, .c = 256, .oh = 16, .ow = 16, .k = 256, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
-    {"conv 3x3, 3 channels", {.n = 64, .h = 32, .w = 32, .c = 3, .oh = 32, .ow = 32, .k = 128, .kh = 3, .kw = 3, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = 1}},
+    {"conv 3x3",
+     {.n = 64,
+      .h = 32,
+      .w = 32,
+      .c = 128,
+      .oh = 32,
+      .ow = 32,
+      .k = 128,
+      .kh = 3,
+      .kw = 3,
+      .stride_h = 1,
+      .stride_w = 1,
+      .pad_h = 1,
+      .pad_w = 1}},
+    {"conv 3x3 stride 2",
+     {.n = 64,
+      .h = 32,
+      .w = 32,
+      .c = 64,
+      .oh = 16,
+      .ow = 16,
+      .k = 128,
+      .kh = 3,
+      .kw = 3,
+      .stride_h = 2,
+      .stride_w = 2,
+      .pad_h = 1,
+      .pad_w = 1}},
+    {"conv 1x1",
+     {.n = 64, .h = 16, .w = 16, .c = 256, .oh = 16, .ow = 16, .k = 256, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
+    {"conv 3x3, 3 channels",
+     {.n = 64,
+      .h = 32,
+      .w = 32,
+      .c = 3,
+      .oh = 32,
+      .ow = 32,
+      .k = 128,
+      .kh = 3,
+      .kw = 3,
+      .stride_h = 1,
+      .stride_w = 1,
+      .pad_h = 1,
+      .pad_w = 1}},
     {"linear", {.n = 64, .h = 1, .w = 1, .c = 8192, .oh = 1, .ow = 1, .k = 10, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
 };
 static const char *const directions[] = {"forward", "backward", "gradient"};
@@ -59,12 +99,14 @@ static void print_list(const char *name, const json_t *array) {
 static int show(const NitiBackend *backend, bool json) {
   char features[512];
   niti_cpu_features(features, sizeof features);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name, "device",
-                             backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "features", features, "threads", backend->ops->threads(backend), "isa_available",
-                             isas_json(), "kernels", kernels_json(backend), "models", names_json(niti_builtin_models()), "recipes",
-                             names_json(niti_builtin_recipes()));
+  json_t *object =
+      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name,
+                "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "features", features,
+                "threads", backend->ops->threads(backend), "isa_available", isas_json(), "kernels", kernels_json(backend),
+                "models", names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
   if (json) return print_json(object);
-  printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend), backend->ops->hardware(backend));
+  printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
+         backend->ops->hardware(backend));
   print_list("isa", json_object_get(object, "isa_available"));
   print_list("models", json_object_get(object, "models"));
   print_list("recipes", json_object_get(object, "recipes"));
@@ -81,7 +123,8 @@ static int show(const NitiBackend *backend, bool json) {
 static int run(int argc, char **argv) {
   DeviceOptions device = {0};
   bool json = false;
-  const Option table[] = {DEVICE_OPTIONS(device), {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
+  const Option table[] = {
+      DEVICE_OPTIONS(device), {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
   int count;
   const int code = options_parse(&command_info, table, argc, argv, &count);
   if (code != -1) return code;

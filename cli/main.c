@@ -4,12 +4,15 @@
 #include "cli.h"
 
 static const Command *const commands[] = {
-    &command_train, &command_eval, &command_predict, &command_summary, &command_info, &command_data, &command_hash, &command_bench,
+    &command_train, &command_eval, &command_predict, &command_summary,
+    &command_info,  &command_data, &command_hash,    &command_bench,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *to) {
-  fprintf(to, "niti %s: training neural networks with integers only\n\nusage: niti COMMAND [ARGUMENTS] (niti COMMAND --help tells more)\n\n",
+  fprintf(to,
+          "niti %s: training neural networks with integers only\n\nusage: niti COMMAND [ARGUMENTS] (niti COMMAND --help tells "
+          "more)\n\n",
           niti_version());
   for (size_t i = 0; i < COMMANDS; ++i) fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
   fprintf(to,

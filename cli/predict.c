@@ -34,7 +34,8 @@ static int print_one(NitiModel *model, const char *path, const Prediction *p, in
     const int32_t label = p->order[i];
     const double share = (double)p->millionths[label] / 10000.0;
     if (classes) {
-      json_array_append_new(classes, json_pack("{s:i, s:s, s:f}", "class", label, "name", niti_model_class_name(model, label), "percent", share));
+      json_array_append_new(
+          classes, json_pack("{s:i, s:s, s:f}", "class", label, "name", niti_model_class_name(model, label), "percent", share));
     } else {
       printf("  %6.2f %%  %s\n", share, niti_model_class_name(model, label));
     }

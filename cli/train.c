@@ -25,7 +25,9 @@ static double seconds(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static double rate(int64_t images, int64_t nanoseconds) { return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0; }
+static double rate(int64_t images, int64_t nanoseconds) {
+  return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0;
+}
 
 static void clear_line(View *view) {
   if (view->line_open) fputs("\r\033[K", stderr);
@@ -51,18 +53,20 @@ static void draw_line(View *view, const NitiProgress *p) {
     fprintf(stderr, "testing %" PRId64 "/%" PRId64, p->batch, p->batches);
   } else {
     fprintf(stderr, "batch %" PRId64 "/%" PRId64, p->batch, p->batches);
-    if (p->train.images > 0) fprintf(stderr, "  loss %.4f  accuracy %.2f %%", nats(p->train), percent(p->train.correct, p->train.images));
+    if (p->train.images > 0)
+      fprintf(stderr, "  loss %.4f  accuracy %.2f %%", nats(p->train), percent(p->train.correct, p->train.images));
     fprintf(stderr, "  %.0f images/s  ", rate(p->images, p->nanoseconds));
-    if (p->steps_here > 0) print_duration(stderr, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
+    if (p->steps_here > 0)
+      print_duration(stderr, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
     fputs(" left", stderr);
   }
   fflush(stderr);
 }
 
 static void print_epoch(const NitiProgress *p) {
-  printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n", p->epoch,
-         p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test), percent(p->test.correct, p->test.images),
-         percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
+  printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
+         p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
+         percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
   fflush(stdout);
 }
 
@@ -84,16 +88,17 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
   const bool stopped = status == NITI_INTERRUPTED;
   if (stopped) fprintf(stderr, "niti: %s; `niti train --resume %s` goes on\n", niti_error(), folder);
   if (json) {
-    const int code = print_json(json_pack(
-        "{s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:i, s:f, s:b}", "run", folder, "hash", r->hash, "epochs", r->epochs, "steps",
-        (json_int_t)r->steps, "train_loss", nats(r->train), "train_accuracy", percent(r->train.correct, r->train.images), "test_loss",
-        nats(r->test), "test_accuracy", percent(r->test.correct, r->test.images), "best_test_accuracy",
-        percent(r->best.correct, r->best.images), "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds),
-        "interrupted", stopped));
+    const int code = print_json(
+        json_pack("{s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:i, s:f, s:b}", "run", folder, "hash", r->hash, "epochs",
+                  r->epochs, "steps", (json_int_t)r->steps, "train_loss", nats(r->train), "train_accuracy",
+                  percent(r->train.correct, r->train.images), "test_loss", nats(r->test), "test_accuracy",
+                  percent(r->test.correct, r->test.images), "best_test_accuracy", percent(r->best.correct, r->best.images),
+                  "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "interrupted", stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
-    printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n", percent(r->test.correct, r->test.images),
-           percent(r->best.correct, r->best.images), r->best_epoch, r->steps, rate(r->images, r->nanoseconds));
+    printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",
+           percent(r->test.correct, r->test.images), percent(r->best.correct, r->best.images), r->best_epoch, r->steps,
+           rate(r->images, r->nanoseconds));
     printf("hash %s\ncheckpoints in %s: last.safetensors, best.safetensors\n", r->hash, folder);
   }
   const int caught = signals_caught();
@@ -102,7 +107,8 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
 
 static int run(int argc, char **argv) {
   DeviceOptions device = {0};
-  const char *data = NULL, *folder = NULL, *resume = NULL, *init = NULL, *epochs = NULL, *steps = NULL, *batch = NULL, *seed = NULL;
+  const char *data = NULL, *folder = NULL, *resume = NULL, *init = NULL, *epochs = NULL, *steps = NULL, *batch = NULL,
+             *seed = NULL;
   int64_t save_every = 0;
   TextList sets = {.count = 0};
   bool json = false;
@@ -140,13 +146,19 @@ static int run(int argc, char **argv) {
     list[listed++] = numbers[i];
   }
 
-  const NitiTrainOptions options = {.device = device_of(&device), .data = data, .init = init, .save_every = (int32_t)save_every,
-                                    .progress = on_progress, .context = &view};
+  const NitiTrainOptions options = {.device = device_of(&device),
+                                    .data = data,
+                                    .init = init,
+                                    .save_every = (int32_t)save_every,
+                                    .progress = on_progress,
+                                    .context = &view};
   NitiTrainResult result;
   NitiStatus status;
   if (resume) {
     if (count > 0 || folder || init || listed > 0 || save_every) {
-      return usage_error(&command_train, "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
+      return usage_error(
+          &command_train,
+          "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
     }
     signals_catch();
     status = niti_resume(&result, resume, &options);

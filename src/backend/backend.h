@@ -21,17 +21,20 @@ typedef struct NitiBackend NitiBackend;
 typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
-  int32_t *predicted; /* backend memory: the shift this operation used last, a guess for the next; any value gives the same bits */
+  int32_t
+      *predicted; /* backend memory: the shift this operation used last, a guess for the next; any value gives the same bits */
 } NitiRequantise;
 
-/* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C], y [N][OH][OW][K]; OH = (H + 2 pad_h - KH) / stride_h + 1. */
+/* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C], y [N][OH][OW][K]; OH = (H + 2 pad_h - KH) /
+ * stride_h + 1. */
 typedef struct NitiConv {
   int32_t n, h, w, c;
   int32_t oh, ow, k;
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
 } NitiConv;
 
-/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average pool: no padding. */
+/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
+ * pool: no padding. */
 typedef struct NitiPool {
   int32_t n, h, w, c;
   int32_t oh, ow;
@@ -45,7 +48,8 @@ typedef struct NitiGradient {
   size_t count;
 } NitiGradient;
 
-/* One image of a batch: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or not. */
+/* One image of a batch: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or
+ * not. */
 typedef struct NitiPick {
   uint32_t image;
   int16_t dy, dx;
@@ -72,7 +76,8 @@ typedef struct NitiBackendOps {
   const char *name;
   bool host_memory; /* operations may read host memory in place of alloc's: nothing needs to be copied there */
   void (*close)(NitiBackend *);
-  const char *(*describe)(const NitiBackend *); /* the device and its kernels, for logs: "cpu, avx2 kernels, 2 threads"; owned by the backend */
+  const char *(*describe)(
+      const NitiBackend *); /* the device and its kernels, for logs: "cpu, avx2 kernels, 2 threads"; owned by the backend */
   const char *(*hardware)(const NitiBackend *); /* the processor's own name and features; owned by the backend */
   int (*threads)(const NitiBackend *);          /* host threads it computes with */
 
@@ -93,7 +98,8 @@ typedef struct NitiBackendOps {
   const char *(*conv_kernel)(const NitiBackend *, const NitiConv *, const char *direction);
 
   /* -- input -- */
-  /* out [N][H][W][C] = table[c][pixel] of picks[n] in images [.][SH][SW][C] (source shape, uint8); exponent is stored as given. */
+  /* out [N][H][W][C] = table[c][pixel] of picks[n] in images [.][SH][SW][C] (source shape, uint8); exponent is stored as given.
+   */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
                 const int8_t *table, int32_t exponent);
 

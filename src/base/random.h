@@ -2,9 +2,9 @@
 #ifndef NITI_BASE_RANDOM_H
 #define NITI_BASE_RANDOM_H
 
-#include "niti.h"
-
 #include <Random123/philox.h>
+
+#include "niti.h"
 
 /* What a stream of random words is for; a word is then a function of its index alone. */
 typedef struct NitiDraw {

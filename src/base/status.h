@@ -9,9 +9,9 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) __attribute__((
 /* Puts "prefix: " before the current message: for a caller that knows the file where the callee did not. Returns `status`. */
 NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#define NITI_TRY(call)                          \
-  do {                                          \
-    NitiStatus niti_try_status = (call);        \
+#define NITI_TRY(call)                                      \
+  do {                                                      \
+    NitiStatus niti_try_status = (call);                    \
     if (niti_try_status != NITI_OK) return niti_try_status; \
   } while (0)
 

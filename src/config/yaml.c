@@ -1,12 +1,12 @@
 /* Documents: memory, nodes and files. */
 #include "config/yaml.h"
 
-#include "config/yaml_node.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "config/yaml_node.h"
 
 enum { CHUNK_BYTES = 16 << 10, ALIGNMENT = 16 };
 

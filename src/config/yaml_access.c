@@ -1,9 +1,9 @@
 /* Typed access to nodes; its errors say where the node is, what was expected and what is there. */
-#include "config/yaml.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "config/yaml.h"
 
 enum { MESSAGE_MAX = 768, MILLIONTHS_DIGITS = 6 };
 

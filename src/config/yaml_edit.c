@@ -1,9 +1,9 @@
 /* New nodes and edits by path. */
-#include "config/yaml_node.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "config/yaml_node.h"
 
 NitiYaml *niti_yaml_scalar(NitiYamlDocument *document, const char *text) {
   NitiYaml *node = niti_yaml_node(document, NITI_YAML_SCALAR, "made", 0, 0);

@@ -1,8 +1,8 @@
 /* libyaml's events -> nodes. No recursion: the open sequences and mappings are a stack of bounded depth. */
-#include "config/yaml_node.h"
-
 #include <string.h>
 #include <yaml.h>
+
+#include "config/yaml_node.h"
 
 typedef struct Builder {
   NitiYamlDocument *document;

@@ -1,9 +1,9 @@
 /* Nodes -> text, through libyaml's emitter. */
-#include "config/yaml_node.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
+
+#include "config/yaml_node.h"
 
 typedef struct Text {
   char *data;

@@ -25,11 +25,11 @@ typedef enum NitiFit {
 typedef struct NitiDataOptions {
   NitiDataKind kind;
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX]; /* millionths of full scale */
-  int32_t stat_count; /* channels given; 0: the data set's own integer statistics */
-  int32_t pad;        /* zero pixels on each side before a random crop */
+  int32_t stat_count;                                      /* channels given; 0: the data set's own integer statistics */
+  int32_t pad;                                             /* zero pixels on each side before a random crop */
   bool random_crop, flip;
   NitiFit fit;
-  int32_t resize;     /* short side in pixels; 0: the network input's */
+  int32_t resize; /* short side in pixels; 0: the network input's */
 } NitiDataOptions;
 
 typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST = 1 } NitiSplit;

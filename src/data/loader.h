@@ -8,23 +8,23 @@
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;          /* images, at most the batch size; 0: the epoch is over */
-  const uint8_t *images;  /* the source images that picks refer to: the whole data set's, or this batch's */
-  bool resident;          /* images is the whole split, the same pointer every time: a device may keep a copy */
-  NitiShape source;       /* one source image, n = 1 */
-  const NitiPick *picks;  /* [count] */
-  const int32_t *labels;  /* [count] */
+  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images; /* the source images that picks refer to: the whole data set's, or this batch's */
+  bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
+  NitiShape source;      /* one source image, n = 1 */
+  const NitiPick *picks; /* [count] */
+  const int32_t *labels; /* [count] */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;
 
 typedef struct NitiLoaderOptions {
   NitiSplit split;
-  NitiShape input;   /* the network's input */
+  NitiShape input; /* the network's input */
   int32_t batch;
   uint64_t seed;
-  bool augment;      /* shuffle, random crop and flip as the data options say; else in order, centred */
-  int32_t workers;   /* decoding threads for image folders; 0: one a core */
+  bool augment;    /* shuffle, random crop and flip as the data options say; else in order, centred */
+  int32_t workers; /* decoding threads for image folders; 0: one a core */
 } NitiLoaderOptions;
 
 /* Fails where the data set's images cannot give the network's input: other channels, or smaller even when padded. The data set

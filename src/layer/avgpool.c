@@ -12,7 +12,8 @@ static const NitiLayerField no_fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
 
 static NitiStatus check_cells(int64_t cells) {
   if (cells <= CELLS_MAX) return NITI_OK;
-  return niti_fail(NITI_ERROR_MODEL, "a window of %lld cells cannot be averaged (expected at most %d)", (long long)cells, CELLS_MAX);
+  return niti_fail(NITI_ERROR_MODEL, "a window of %lld cells cannot be averaged (expected at most %d)", (long long)cells,
+                   CELLS_MAX);
 }
 
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
@@ -33,16 +34,26 @@ static NitiPool pool_of(const NitiNode *node, int32_t n) {
   const NitiLayerSpec *s = &node->spec;
   const NitiShape in = node->in[0];
   const bool global = s->type == &niti_layer_global_avgpool;
-  return (NitiPool){.n = n, .h = in.h, .w = in.w, .c = in.c, .oh = node->out.h, .ow = node->out.w,
-                    .kh = global ? in.h : s->kernel[0], .kw = global ? in.w : s->kernel[1],
-                    .stride_h = global ? in.h : s->stride[0], .stride_w = global ? in.w : s->stride[1], .pad_h = 0, .pad_w = 0};
+  return (NitiPool){.n = n,
+                    .h = in.h,
+                    .w = in.w,
+                    .c = in.c,
+                    .oh = node->out.h,
+                    .ow = node->out.w,
+                    .kh = global ? in.h : s->kernel[0],
+                    .kw = global ? in.w : s->kernel[1],
+                    .stride_h = global ? in.h : s->stride[0],
+                    .stride_w = global ? in.w : s->stride[1],
+                    .pad_h = 0,
+                    .pad_w = 0};
 }
 
 /* Sums of mantissas times the multiplier 2^15 / cells, in units of 127^2. */
 static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
   const NitiPool pool = pool_of(node, 1);
   const int64_t cells = (int64_t)pool.kh * pool.kw;
-  const int64_t cover = (int64_t)((pool.kh + pool.stride_h - 1) / pool.stride_h) * ((pool.kw + pool.stride_w - 1) / pool.stride_w);
+  const int64_t cover =
+      (int64_t)((pool.kh + pool.stride_h - 1) / pool.stride_h) * ((pool.kw + pool.stride_w - 1) / pool.stride_w);
   const int64_t multiplier = (cells & (cells - 1)) == 0 ? 1 : (32768 + cells / 2) / cells;
   *forward = (cells * multiplier + 126) / 127;
   *backward = (cover * multiplier + 126) / 127;
@@ -60,10 +71,21 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_avgpool = {
-    .name = "avgpool", .fields = fields, .inputs = 1, .shape = shape, .terms = terms, .forward = forward, .backward = backward,
+    .name = "avgpool",
+    .fields = fields,
+    .inputs = 1,
+    .shape = shape,
+    .terms = terms,
+    .forward = forward,
+    .backward = backward,
 };
 
 const NitiLayerType niti_layer_global_avgpool = {
-    .name = "global-avgpool", .fields = no_fields, .inputs = 1, .shape = global_shape, .terms = terms, .forward = forward,
+    .name = "global-avgpool",
+    .fields = no_fields,
+    .inputs = 1,
+    .shape = global_shape,
+    .terms = terms,
+    .forward = forward,
     .backward = backward,
 };

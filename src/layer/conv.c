@@ -27,8 +27,18 @@ static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int
 }
 
 const NitiLayerType niti_layer_conv = {
-    .name = "conv", .fields = fields, .inputs = 1, .needs_input = true, .fuses_relu = true, .weight_dims = 4,
-    .shape = shape, .weight_shape = weight_shape, .terms = terms, .multiply_adds = niti_product_multiply_adds,
-    .workspace = niti_product_workspace, .kernel = niti_product_kernel, .forward = niti_product_forward,
+    .name = "conv",
+    .fields = fields,
+    .inputs = 1,
+    .needs_input = true,
+    .fuses_relu = true,
+    .weight_dims = 4,
+    .shape = shape,
+    .weight_shape = weight_shape,
+    .terms = terms,
+    .multiply_adds = niti_product_multiply_adds,
+    .workspace = niti_product_workspace,
+    .kernel = niti_product_kernel,
+    .forward = niti_product_forward,
     .backward = niti_product_backward,
 };

@@ -28,5 +28,11 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_dropout = {
-    .name = "dropout", .fields = fields, .inputs = 1, .in_place = true, .shape = shape, .forward = forward, .backward = backward,
+    .name = "dropout",
+    .fields = fields,
+    .inputs = 1,
+    .in_place = true,
+    .shape = shape,
+    .forward = forward,
+    .backward = backward,
 };

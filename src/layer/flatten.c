@@ -6,7 +6,8 @@ static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
   const size_t features = niti_shape_image(*in);
   (void)spec;
-  if (features > INT32_MAX) return niti_fail(NITI_ERROR_MODEL, "%zu features are more than a layer can have (expected at most %d)", features, INT32_MAX);
+  if (features > INT32_MAX)
+    return niti_fail(NITI_ERROR_MODEL, "%zu features are more than a layer can have (expected at most %d)", features, INT32_MAX);
   *out = (NitiShape){in->n, 1, 1, (int32_t)features};
   return NITI_OK;
 }
@@ -18,5 +19,11 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_flatten = {
-    .name = "flatten", .fields = fields, .inputs = 1, .in_place = true, .shape = shape, .forward = forward, .backward = backward,
+    .name = "flatten",
+    .fields = fields,
+    .inputs = 1,
+    .in_place = true,
+    .shape = shape,
+    .forward = forward,
+    .backward = backward,
 };

@@ -12,11 +12,11 @@ typedef struct NitiLayerType NitiLayerType;
 /* One layer as described: the values of its fields (each type reads only its own). */
 typedef struct NitiLayerSpec {
   const NitiLayerType *type;
-  char name[NITI_NAME_MAX]; /* given, or type name + ordinal within the type: conv1, conv2, linear1 */
-  int32_t out;              /* conv: output channels; linear: output features */
+  char name[NITI_NAME_MAX];                 /* given, or type name + ordinal within the type: conv1, conv2, linear1 */
+  int32_t out;                              /* conv: output channels; linear: output features */
   int32_t kernel[2], stride[2], padding[2]; /* height, width */
-  int32_t per;              /* dropout: index into its choices */
-  int line, column;         /* where the description has it, from 1; 0 unknown */
+  int32_t per;                              /* dropout: index into its choices */
+  int line, column;                         /* where the description has it, from 1; 0 unknown */
 } NitiLayerSpec;
 
 /* A field of a layer's mapping in YAML, such as `kernel: 3`. Unknown keys are errors. */
@@ -41,8 +41,8 @@ enum { NITI_FIELD_SAME_AS_KERNEL = -1 };
 /* A node of a built network, as its layer sees it. Tensors are views into the network's plan. */
 typedef struct NitiNode {
   NitiLayerSpec spec;
-  int32_t index;                      /* from 1; 0 is the input */
-  int32_t inputs[NITI_INPUTS_MAX];    /* node indices; unused: -1 */
+  int32_t index;                   /* from 1; 0 is the input */
+  int32_t inputs[NITI_INPUTS_MAX]; /* node indices; unused: -1 */
   int32_t input_count;
   NitiShape in[NITI_INPUTS_MAX], out; /* at the planned (largest) batch */
   NitiTensor x[NITI_INPUTS_MAX], y;   /* this batch's views */
@@ -74,8 +74,8 @@ struct NitiLayerType {
   void (*terms)(const NitiNode *, int64_t *forward, int64_t *backward, int64_t *gradient);
   /* Multiply-adds of one image forward; NULL: 0. */
   int64_t (*multiply_adds)(const NitiNode *);
-  size_t (*extra_bytes)(const NitiNode *);                        /* NULL: 0 */
-  size_t (*workspace)(const NitiNode *, const NitiBackend *);     /* NULL: 0 */
+  size_t (*extra_bytes)(const NitiNode *);                    /* NULL: 0 */
+  size_t (*workspace)(const NitiNode *, const NitiBackend *); /* NULL: 0 */
   /* The backend's kernel for "forward", "backward" or "gradient"; NULL: none worth naming. */
   const char *(*kernel)(const NitiNode *, const NitiBackend *, const char *direction);
   void (*forward)(NitiNode *, NitiBackend *);

@@ -8,8 +8,8 @@ static const NitiLayerField fields[] = {
 
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
   if (in->h != 1 || in->w != 1) {
-    return niti_fail(NITI_ERROR_MODEL, "needs a flat input, got %dx%dx%d (expected `flatten` or `global-avgpool` before it)", in->h,
-                     in->w, in->c);
+    return niti_fail(NITI_ERROR_MODEL, "needs a flat input, got %dx%dx%d (expected `flatten` or `global-avgpool` before it)",
+                     in->h, in->w, in->c);
   }
   *out = (NitiShape){in->n, 1, 1, spec->out};
   return NITI_OK;
@@ -24,8 +24,18 @@ static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int
 }
 
 const NitiLayerType niti_layer_linear = {
-    .name = "linear", .fields = fields, .inputs = 1, .needs_input = true, .fuses_relu = true, .weight_dims = 2,
-    .shape = shape, .weight_shape = weight_shape, .terms = terms, .multiply_adds = niti_product_multiply_adds,
-    .workspace = niti_product_workspace, .kernel = niti_product_kernel, .forward = niti_product_forward,
+    .name = "linear",
+    .fields = fields,
+    .inputs = 1,
+    .needs_input = true,
+    .fuses_relu = true,
+    .weight_dims = 2,
+    .shape = shape,
+    .weight_shape = weight_shape,
+    .terms = terms,
+    .multiply_adds = niti_product_multiply_adds,
+    .workspace = niti_product_workspace,
+    .kernel = niti_product_kernel,
+    .forward = niti_product_forward,
     .backward = niti_product_backward,
 };

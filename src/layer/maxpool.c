@@ -25,9 +25,18 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 
 static NitiPool pool_of(const NitiNode *node, int32_t n) {
   const NitiLayerSpec *s = &node->spec;
-  return (NitiPool){.n = n, .h = node->in[0].h, .w = node->in[0].w, .c = node->in[0].c, .oh = node->out.h, .ow = node->out.w,
-                    .kh = s->kernel[0], .kw = s->kernel[1], .stride_h = s->stride[0], .stride_w = s->stride[1],
-                    .pad_h = s->padding[0], .pad_w = s->padding[1]};
+  return (NitiPool){.n = n,
+                    .h = node->in[0].h,
+                    .w = node->in[0].w,
+                    .c = node->in[0].c,
+                    .oh = node->out.h,
+                    .ow = node->out.w,
+                    .kh = s->kernel[0],
+                    .kw = s->kernel[1],
+                    .stride_h = s->stride[0],
+                    .stride_w = s->stride[1],
+                    .pad_h = s->padding[0],
+                    .pad_w = s->padding[1]};
 }
 
 static size_t extra_bytes(const NitiNode *node) { return niti_shape_count(node->out); }
@@ -43,6 +52,11 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_maxpool = {
-    .name = "maxpool", .fields = fields, .inputs = 1,
-    .shape = shape, .extra_bytes = extra_bytes, .forward = forward, .backward = backward,
+    .name = "maxpool",
+    .fields = fields,
+    .inputs = 1,
+    .shape = shape,
+    .extra_bytes = extra_bytes,
+    .forward = forward,
+    .backward = backward,
 };

@@ -5,9 +5,19 @@ NitiConv niti_product_conv(const NitiNode *node, int32_t n) {
   const NitiLayerSpec *s = &node->spec;
   const NitiShape in = node->in[0], out = node->out, w = node->weight.shape;
   const bool windows = s->kernel[0] > 0;
-  return (NitiConv){.n = n, .h = in.h, .w = in.w, .c = in.c, .oh = out.h, .ow = out.w, .k = out.c, .kh = w.h, .kw = w.w,
-                    .stride_h = windows ? s->stride[0] : 1, .stride_w = windows ? s->stride[1] : 1,
-                    .pad_h = s->padding[0], .pad_w = s->padding[1]};
+  return (NitiConv){.n = n,
+                    .h = in.h,
+                    .w = in.w,
+                    .c = in.c,
+                    .oh = out.h,
+                    .ow = out.w,
+                    .k = out.c,
+                    .kh = w.h,
+                    .kw = w.w,
+                    .stride_h = windows ? s->stride[0] : 1,
+                    .stride_w = windows ? s->stride[1] : 1,
+                    .pad_h = s->padding[0],
+                    .pad_w = s->padding[1]};
 }
 
 size_t niti_product_workspace(const NitiNode *node, const NitiBackend *backend) {

@@ -1,4 +1,5 @@
-/* What convolution and linear share: both are sums of products of their input and weights, one as windows, one as a 1x1 window. */
+/* What convolution and linear share: both are sums of products of their input and weights, one as windows, one as a 1x1 window.
+ */
 #ifndef NITI_LAYER_PRODUCT_H
 #define NITI_LAYER_PRODUCT_H
 

@@ -22,6 +22,12 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_relu = {
-    .name = "relu", .fields = fields, .inputs = 1, .in_place = true, .needs_output = true,
-    .shape = shape, .forward = forward, .backward = backward,
+    .name = "relu",
+    .fields = fields,
+    .inputs = 1,
+    .in_place = true,
+    .needs_output = true,
+    .shape = shape,
+    .forward = forward,
+    .backward = backward,
 };

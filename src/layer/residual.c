@@ -6,8 +6,8 @@ static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
   (void)spec;
   if (in[0].h != in[1].h || in[0].w != in[1].w || in[0].c != in[1].c) {
-    return niti_fail(NITI_ERROR_MODEL, "the residual's body gives %dx%dx%d but its shortcut %dx%dx%d (expected equal shapes)", in[0].h,
-                     in[0].w, in[0].c, in[1].h, in[1].w, in[1].c);
+    return niti_fail(NITI_ERROR_MODEL, "the residual's body gives %dx%dx%d but its shortcut %dx%dx%d (expected equal shapes)",
+                     in[0].h, in[0].w, in[0].c, in[1].h, in[1].w, in[1].c);
   }
   *out = in[0];
   return NITI_OK;
@@ -31,6 +31,13 @@ static void backward(NitiNode *node, NitiBackend *backend) {
 }
 
 const NitiLayerType niti_layer_add = {
-    .name = "add", .fields = fields, .inputs = 2, .joins = true, .passes_delta = true,
-    .shape = shape, .terms = terms, .forward = forward, .backward = backward,
+    .name = "add",
+    .fields = fields,
+    .inputs = 2,
+    .joins = true,
+    .passes_delta = true,
+    .shape = shape,
+    .terms = terms,
+    .forward = forward,
+    .backward = backward,
 };

@@ -3,8 +3,9 @@
 NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding) {
   const int64_t padded = (int64_t)size + 2 * (int64_t)padding;
   if (kernel > padded) {
-    return niti_fail(NITI_ERROR_MODEL, "a kernel %s of %d does not fit into an input %s of %d with padding %d (expected at most %lld)",
-                     side, kernel, side, size, padding, (long long)padded);
+    return niti_fail(NITI_ERROR_MODEL,
+                     "a kernel %s of %d does not fit into an input %s of %d with padding %d (expected at most %lld)", side,
+                     kernel, side, size, padding, (long long)padded);
   }
   *out = (int32_t)((padded - kernel) / stride + 1);
   return NITI_OK;

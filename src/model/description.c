@@ -1,12 +1,12 @@
 /* Descriptions: where the text comes from, and what is not a layer in it. */
 #include "model/description.h"
 
-#include "config/builtin.h"
-#include "model/description_yaml.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "config/builtin.h"
+#include "model/description_yaml.h"
 
 enum { CLASSES_MIN = 2, CLASSES_MAX = 65536 };
 

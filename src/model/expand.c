@@ -1,10 +1,10 @@
 /* Layers as written, with blocks, repeats and residuals -> the flat list of nodes, each with its shape checked. */
-#include "model/description_yaml.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "model/description_yaml.h"
 
 enum { FIELDS_MAX = 15, WEIGHTS_MAX = INT32_MAX };
 

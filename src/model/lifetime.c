@@ -79,4 +79,6 @@ size_t niti_lifetimes_place(NitiLifetimes *l, size_t align) {
   return (arena + align - 1) / align * align;
 }
 
-int64_t niti_lifetimes_offset(const NitiLifetimes *l, int32_t buffer) { return buffer < 0 ? -1 : (int64_t)l->lives[buffer].offset; }
+int64_t niti_lifetimes_offset(const NitiLifetimes *l, int32_t buffer) {
+  return buffer < 0 ? -1 : (int64_t)l->lives[buffer].offset;
+}

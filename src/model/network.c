@@ -8,7 +8,9 @@ enum { ACT_EXPONENT, DELTA_EXPONENT, WEIGHT_EXPONENT, FORWARD_SHIFT, BACKWARD_SH
 
 static size_t align_up(size_t bytes) { return (bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN; }
 
-static int32_t *scalar(const NitiNetwork *net, int32_t node, int which) { return (int32_t *)net->scalars + node * SCALARS + which; }
+static int32_t *scalar(const NitiNetwork *net, int32_t node, int which) {
+  return (int32_t *)net->scalars + node * SCALARS + which;
+}
 
 static int8_t *at(const NitiNetwork *net, NitiPlace place) {
   return place.offset < 0 ? NULL : (int8_t *)net->arena + place.offset;
@@ -35,8 +37,10 @@ static void connect(NitiNetwork *net, NitiNode *node) {
     node->x[k] = act_of(net, from);
     node->dx[k] = delta_of(net, from); /* a fork's later consumers are redirected below */
   }
-  node->forward_rq = (NitiRequantise){net->options.round_activation, NITI_DRAW_ROUND_ACT, (uint32_t)i, scalar(net, i, FORWARD_SHIFT)};
-  node->backward_rq = (NitiRequantise){net->options.round_error, NITI_DRAW_ROUND_DELTA, (uint32_t)i, scalar(net, i, BACKWARD_SHIFT)};
+  node->forward_rq =
+      (NitiRequantise){net->options.round_activation, NITI_DRAW_ROUND_ACT, (uint32_t)i, scalar(net, i, FORWARD_SHIFT)};
+  node->backward_rq =
+      (NitiRequantise){net->options.round_error, NITI_DRAW_ROUND_DELTA, (uint32_t)i, scalar(net, i, BACKWARD_SHIFT)};
 }
 
 static void connect_all(NitiNetwork *net) {
@@ -176,7 +180,8 @@ NitiNode *niti_network_weight_node(const NitiNetwork *net, int32_t i) {
 NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i) {
   const NitiNode *node = niti_network_weight_node(net, i);
   const NitiShape s = node->weight.shape;
-  NitiWeight weight = {.layer = node->spec.name, .node = node->index, .ndim = node->spec.type->weight_dims, .count = niti_shape_count(s)};
+  NitiWeight weight = {
+      .layer = node->spec.name, .node = node->index, .ndim = node->spec.type->weight_dims, .count = niti_shape_count(s)};
   const uint32_t four[4] = {(uint32_t)s.n, (uint32_t)s.h, (uint32_t)s.w, (uint32_t)s.c}, two[2] = {(uint32_t)s.n, (uint32_t)s.c};
   for (int d = 0; d < weight.ndim; ++d) weight.dims[d] = weight.ndim == 2 ? two[d] : four[d];
   return weight;

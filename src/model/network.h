@@ -5,8 +5,8 @@
 #include "model/plan.h"
 
 typedef struct NitiNetworkOptions {
-  int32_t batch;  /* the largest */
-  bool training;  /* plan backward too */
+  int32_t batch; /* the largest */
+  bool training; /* plan backward too */
   NitiRounding round_activation, round_error;
 } NitiNetworkOptions;
 
@@ -14,24 +14,25 @@ typedef struct NitiNetwork {
   NitiBackend *backend; /* borrowed */
   NitiPlan *plan;
   NitiNetworkOptions options;
-  NitiTensor input;     /* to be written before forward */
-  NitiTensor logits;    /* after forward: {n, 1, 1, classes} */
-  NitiTensor delta;     /* to be written before backward; data NULL: inference only */
+  NitiTensor input;  /* to be written before forward */
+  NitiTensor logits; /* after forward: {n, 1, 1, classes} */
+  NitiTensor delta;  /* to be written before backward; data NULL: inference only */
   NitiRequantise loss_rq;
   void *arena, *scalars, *weights, *gradients;
-  size_t memory_bytes;  /* all of these and the workspace */
+  size_t memory_bytes; /* all of these and the workspace */
 } NitiNetwork;
 
 /* One weight tensor, in host terms. */
 typedef struct NitiWeight {
-  const char *layer;         /* its layer's name; the tensor is called LAYER.weight */
+  const char *layer; /* its layer's name; the tensor is called LAYER.weight */
   int32_t node;
   int ndim;
-  uint32_t dims[4];          /* [out][KH][KW][in] or [out][in] */
+  uint32_t dims[4]; /* [out][KH][KW][in] or [out][in] */
   size_t count;
 } NitiWeight;
 
-/* Builds the plan and allocates everything a step needs. Weights are zero until init or set. The description may go afterwards. */
+/* Builds the plan and allocates everything a step needs. Weights are zero until init or set. The description may go afterwards.
+ */
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
                              const NitiNetworkOptions *options);
 void niti_network_close(NitiNetwork *net);

@@ -130,8 +130,8 @@ static NitiStatus place_all(NitiPlan *plan) {
   NitiLifetimes *lives = niti_lifetimes_open(5 * n);
   NitiStatus status = scratch && lives ? NITI_OK : out_of_memory();
   if (status == NITI_OK) {
-    int32_t *consumers = scratch, *act = scratch + n, *extra = scratch + 2 * n, *delta = scratch + 3 * n, *additions = scratch + 4 * n,
-            *fork = scratch + 5 * n;
+    int32_t *consumers = scratch, *act = scratch + n, *extra = scratch + 2 * n, *delta = scratch + 3 * n,
+            *additions = scratch + 4 * n, *fork = scratch + 5 * n;
     count_consumers(plan, consumers);
     plan_acts(plan, lives, consumers, act, extra);
     plan_deltas(plan, lives, delta, fork, additions);
@@ -155,7 +155,8 @@ static void fuse_relus(NitiPlan *plan) {
     NitiNode *node = &plan->nodes[i];
     if (node->spec.type != &niti_layer_relu || node->inputs[0] == 0) continue;
     NitiNode *before = &plan->nodes[node->inputs[0]];
-    if (before->spec.type->fuses_relu && plan->act[i].offset == plan->act[before->index].offset) before->fused_relu = node->fused_relu = true;
+    if (before->spec.type->fuses_relu && plan->act[i].offset == plan->act[before->index].offset)
+      before->fused_relu = node->fused_relu = true;
   }
 }
 

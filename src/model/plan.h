@@ -21,15 +21,15 @@ typedef struct NitiForkEdge {
 } NitiForkEdge;
 
 typedef struct NitiPlan {
-  int32_t count;         /* nodes; nodes[0] stands for the input, nodes[count] is the last */
-  NitiNode *nodes;       /* [count + 1], tensors not yet placed */
-  NitiPlace *act;        /* [count + 1] outputs */
-  NitiPlace *delta;      /* [count + 1] errors at the outputs; none where nobody wants them or the network is for inference */
-  NitiPlace *extra;      /* [count + 1] */
-  bool *active;          /* [count + 1] weights lie in or before the node: its backward runs */
-  NitiForkEdge *forks;   /* [fork_count], in the order of backward */
+  int32_t count;       /* nodes; nodes[0] stands for the input, nodes[count] is the last */
+  NitiNode *nodes;     /* [count + 1], tensors not yet placed */
+  NitiPlace *act;      /* [count + 1] outputs */
+  NitiPlace *delta;    /* [count + 1] errors at the outputs; none where nobody wants them or the network is for inference */
+  NitiPlace *extra;    /* [count + 1] */
+  bool *active;        /* [count + 1] weights lie in or before the node: its backward runs */
+  NitiForkEdge *forks; /* [fork_count], in the order of backward */
   int32_t fork_count;
-  size_t arena_bytes;    /* activations and errors together */
+  size_t arena_bytes; /* activations and errors together */
   int32_t batch;
   bool training;
 } NitiPlan;

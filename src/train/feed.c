@@ -21,7 +21,8 @@ struct NitiFeed {
   int32_t batch;
 };
 
-NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean, const int32_t *std) {
+NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean,
+                          const int32_t *std) {
   *out = NULL;
   int8_t table[NITI_CHANNELS_MAX * 256];
   int32_t exponent;

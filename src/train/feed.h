@@ -8,7 +8,8 @@
 typedef struct NitiFeed NitiFeed;
 
 /* For batches of at most `batch` images. mean, std: the recipe's, in millionths, one a channel of `input`. */
-NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean, const int32_t *std);
+NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean,
+                          const int32_t *std);
 void niti_feed_close(NitiFeed *feed);
 /* Writes net->input and sets the network's batch. A resident batch's images are copied to the backend once, if at all. */
 NitiStatus niti_feed_batch(NitiFeed *feed, NitiNetwork *net, const NitiBatch *batch);

@@ -11,10 +11,10 @@ struct NitiModel {
   NitiCheckpoint *checkpoint;
   NitiRecipe *recipe;
   NitiBackend *backend;
-  NitiNetwork *one;  /* for batches of one image */
+  NitiNetwork *one; /* for batches of one image */
   NitiFeed *feed;
   char *path;
-  char **names;      /* [classes], or NULL: classes are numbers */
+  char **names; /* [classes], or NULL: classes are numbers */
   char *names_text;
 };
 
@@ -46,8 +46,8 @@ static NitiStatus read_names(NitiModel *m) {
 }
 
 static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
-  const NitiNetworkOptions options = {.batch = batch, .training = false, .round_activation = m->recipe->round_activation,
-                                      .round_error = m->recipe->round_error};
+  const NitiNetworkOptions options = {
+      .batch = batch, .training = false, .round_activation = m->recipe->round_activation, .round_error = m->recipe->round_error};
   NITI_TRY(niti_network_open(out, m->recipe->model, m->backend, &options));
   const NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
   if (status != NITI_OK) {
@@ -60,8 +60,8 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
 static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
   const NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count != m->recipe->model->input.c) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one a channel)", m->path, data->stat_count,
-                     m->recipe->model->input.c);
+    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one a channel)", m->path,
+                     data->stat_count, m->recipe->model->input.c);
   }
   return niti_feed_open(out, m->backend, m->recipe->model->input, batch, data->mean, data->std);
 }
@@ -162,13 +162,16 @@ static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, Ni
 NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   const NitiDescription *model = m->recipe->model;
   if (!data) data = niti_dataset_default();
-  if (!data) return niti_fail(NITI_ERROR_ARGUMENT, "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
+  if (!data)
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
   NitiDataset *dataset = NULL;
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
   void *metrics = NULL;
-  const NitiLoaderOptions options = {.split = NITI_TEST, .input = model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
+  const NitiLoaderOptions options = {
+      .split = NITI_TEST, .input = model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
   NitiStatus status = niti_dataset_open(&dataset, data, &m->recipe->data, &model->input);
   if (status == NITI_OK && niti_dataset_classes(dataset) != model->classes) {
     status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", data,

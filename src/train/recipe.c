@@ -1,14 +1,14 @@
 /* Recipes: where the text comes from, its edits, and each key's value. */
 #include "train/recipe.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "config/builtin.h"
 #include "config/yaml.h"
 #include "model/description_yaml.h"
 #include "train/recipe_text.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 /* What a recipe gets where it says nothing (docs/recipe-reference.md). */
 enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4 };

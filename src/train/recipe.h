@@ -14,17 +14,17 @@ typedef struct NitiMuStep {
 
 typedef struct NitiRecipe {
   char name[NITI_NAME_MAX];
-  char *source;                 /* for messages */
-  char *text;                   /* the resolved recipe as YAML, every value written out; parses to this recipe again */
+  char *source; /* for messages */
+  char *text;   /* the resolved recipe as YAML, every value written out; parses to this recipe again */
   NitiDescription *model;
-  NitiDataOptions data;         /* how images become inputs: see data/dataset.h */
+  NitiDataOptions data; /* how images become inputs: see data/dataset.h */
   int32_t batch, epochs;
-  int64_t max_steps;            /* 0: no limit */
+  int64_t max_steps; /* 0: no limit */
   uint64_t seed;
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
   NitiMuStep mu[NITI_SCHEDULE_MAX];
-  int32_t mu_count;             /* at least 1; mu[0].epoch == 0, ascending */
+  int32_t mu_count; /* at least 1; mu[0].epoch == 0, ascending */
 } NitiRecipe;
 
 /* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over the file's values

@@ -1,11 +1,11 @@
 /* A recipe as YAML with every value written out. */
 #include "train/recipe_text.h"
 
-#include "config/builtin.h"
-#include "config/yaml.h"
-
 #include <inttypes.h>
 #include <string.h>
+
+#include "config/builtin.h"
+#include "config/yaml.h"
 
 const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", NULL};
 const char *const niti_recipe_crops[] = {"centre", "random", NULL};

@@ -59,7 +59,8 @@ static NitiStatus write_row(NitiReport *report, const NitiReportRow *r) {
   return niti_log_row(report->log, fields, sizeof fields / sizeof *fields);
 }
 
-static NitiStatus scalar(NitiReport *report, const char *group, const char *name, int64_t step, int64_t numerator, int64_t denominator) {
+static NitiStatus scalar(NitiReport *report, const char *group, const char *name, int64_t step, int64_t numerator,
+                         int64_t denominator) {
   char tag[TAG_MAX];
   (void)snprintf(tag, sizeof tag, "%s/%s", group, name);
   return niti_events_ratio(report->events, tag, step, numerator, denominator);
@@ -71,8 +72,8 @@ static int32_t read_scalar(NitiNetwork *net, const int32_t *from) {
   return value;
 }
 
-/* Weights, and the tensors round them: the input activation still lies in memory after the last test batch; exponents and shifts of
- * activations are that batch's, those of errors the last training step's. */
+/* Weights, and the tensors round them: the input activation still lies in memory after the last test batch; exponents and shifts
+ * of activations are that batch's, those of errors the last training step's. */
 static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net, NitiNode *node) {
   const NitiBackendOps *ops = net->backend->ops;
   const char *name = node->spec.name;

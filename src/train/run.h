@@ -21,11 +21,11 @@ typedef struct NitiRun {
   NitiRunFolder *folder;
   NitiReport *report;
   int64_t steps_per_epoch, steps;
-  int64_t step;         /* done */
-  int64_t first_step;   /* where this process began */
-  int32_t epoch;        /* completed */
+  int64_t step;       /* done */
+  int64_t first_step; /* where this process began */
+  int32_t epoch;      /* completed */
   int32_t save_every;
-  bool complete;        /* every step is done, tested and recorded */
+  bool complete; /* every step is done, tested and recorded */
   NitiScore train, test, best;
   int32_t best_epoch;
   int64_t images, nanoseconds;             /* trained by this process */
@@ -33,9 +33,8 @@ typedef struct NitiRun {
   int64_t saved_at, refreshed_at;
 } NitiRun;
 
-
-/* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which gets the data
- * set's own statistics where it has none. On failure the caller closes the run as well. */
+/* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which gets the
+ * data set's own statistics where it has none. On failure the caller closes the run as well. */
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes whatever is open. */
 NitiStatus niti_run_close(NitiRun *run);

@@ -60,8 +60,8 @@ static NitiStatus check_empty(const char *path) {
   NitiStatus status = NITI_OK;
   for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, entry->d_name,
-                       has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "");
+    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path,
+                       entry->d_name, has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "");
   }
   closedir(dir);
   return status;
@@ -115,7 +115,8 @@ void niti_run_folder_clear(const NitiRunFolder *folder) {
 
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   *out = NULL;
-  if (!has_checkpoint(path)) return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
+  if (!has_checkpoint(path))
+    return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
   return lock(out, path);
 }
 
@@ -144,14 +145,14 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   for (int split = 0; split < 2; ++split) NITI_TRY(niti_dataset_hash(dataset, (NitiSplit)split, hash[split]));
   char seed[24]; /* a text where it is more than JSON's integers here can be */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}",
-                             "niti", niti_version(), "recipe", recipe->name, "backend", backend->ops->name,
-                             "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
-                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed),
-                             "data", "kind", niti_dataset_kind(dataset), "path", data_path,
-                             "train_images", (json_int_t)niti_dataset_count(dataset, NITI_TRAIN),
-                             "test_images", (json_int_t)niti_dataset_count(dataset, NITI_TEST),
-                             "train_sha256", hash[NITI_TRAIN], "test_sha256", hash[NITI_TEST]);
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}", "niti", niti_version(),
+                             "recipe", recipe->name, "backend", backend->ops->name, "device", backend->ops->describe(backend),
+                             "hardware", backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
+                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed), "data",
+                             "kind", niti_dataset_kind(dataset), "path", data_path, "train_images",
+                             (json_int_t)niti_dataset_count(dataset, NITI_TRAIN), "test_images",
+                             (json_int_t)niti_dataset_count(dataset, NITI_TEST), "train_sha256", hash[NITI_TRAIN], "test_sha256",
+                             hash[NITI_TEST]);
   char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: cannot describe the run (is a path not UTF-8?)", folder->path);

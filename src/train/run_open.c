@@ -1,10 +1,10 @@
-#include "train/run.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "train/run.h"
 
 /* The data set's own statistics become part of the recipe, so that a checkpoint knows how its inputs were made. */
 static NitiStatus resolve_statistics(NitiRun *run) {
@@ -18,8 +18,8 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   for (int k = 0; k < 2; ++k) {
     size_t used = (size_t)snprintf(sets[k], sizeof sets[k], "%s", names[k]);
     for (int32_t c = 0; c < shape.c; ++c) {
-      used += (size_t)snprintf(sets[k] + used, sizeof sets[k] - used, "%s%" PRId32 ".%06" PRId32, c ? ", " : "", values[k][c] / 1000000,
-                               values[k][c] % 1000000);
+      used += (size_t)snprintf(sets[k] + used, sizeof sets[k] - used, "%s%" PRId32 ".%06" PRId32, c ? ", " : "",
+                               values[k][c] / 1000000, values[k][c] % 1000000);
     }
     (void)snprintf(sets[k] + used, sizeof sets[k] - used, "]");
   }
@@ -36,14 +36,17 @@ static NitiStatus open_data(NitiRun *run) {
   NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &model->input));
   const int32_t classes = niti_dataset_classes(run->dataset);
   if (classes != model->classes) {
-    return niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but model '%s' has %d (expected equal; set model.classes=%d)",
+    return niti_fail(NITI_ERROR_MODEL,
+                     "%s: the data set has %d classes but model '%s' has %d (expected equal; set model.classes=%d)",
                      run->data_path, classes, model->name, model->classes, classes);
   }
-  if (niti_dataset_count(run->dataset, NITI_TRAIN) < 1) return niti_fail(NITI_ERROR_FORMAT, "%s: no training images", run->data_path);
+  if (niti_dataset_count(run->dataset, NITI_TRAIN) < 1)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: no training images", run->data_path);
   const NitiShape image = niti_dataset_shape(run->dataset);
   if (image.c != model->input.c) {
-    return niti_fail(NITI_ERROR_MODEL, "%s: images of %dx%dx%d do not fit the network's input %dx%dx%d (expected as many channels)",
-                     run->data_path, image.h, image.w, image.c, model->input.h, model->input.w, model->input.c);
+    return niti_fail(NITI_ERROR_MODEL,
+                     "%s: images of %dx%dx%d do not fit the network's input %dx%dx%d (expected as many channels)", run->data_path,
+                     image.h, image.w, image.c, model->input.h, model->input.w, model->input.c);
   }
   NITI_TRY(resolve_statistics(run));
   model = run->recipe->model; /* of the resolved recipe */
@@ -55,8 +58,12 @@ static NitiStatus open_data(NitiRun *run) {
 }
 
 static NitiStatus open_loaders(NitiRun *run) {
-  NitiLoaderOptions options = {.split = NITI_TRAIN, .input = run->recipe->model->input, .batch = run->recipe->batch,
-                               .seed = run->recipe->seed, .augment = true, .workers = run->options.device.threads};
+  NitiLoaderOptions options = {.split = NITI_TRAIN,
+                               .input = run->recipe->model->input,
+                               .batch = run->recipe->batch,
+                               .seed = run->recipe->seed,
+                               .augment = true,
+                               .workers = run->options.device.threads};
   NitiStatus status = niti_loader_open(&run->train_loader, run->dataset, &run->recipe->data, &options);
   options.split = NITI_TEST;
   options.augment = false;
@@ -66,7 +73,8 @@ static NitiStatus open_loaders(NitiRun *run) {
   const int64_t all = run->steps_per_epoch * run->recipe->epochs;
   run->steps = run->recipe->max_steps > 0 && run->recipe->max_steps < all ? run->recipe->max_steps : all;
   if (run->steps > UINT32_MAX) {
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: %" PRId64 " steps are more than random numbers can tell apart (expected at most %" PRIu32 ")",
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "%s: %" PRId64 " steps are more than random numbers can tell apart (expected at most %" PRIu32 ")",
                      run->recipe->source, run->steps, UINT32_MAX);
   }
   return NITI_OK;
@@ -76,11 +84,15 @@ static NitiStatus open_network(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
   const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&run->backend, &backend));
-  const NitiNetworkOptions options = {.batch = run->recipe->batch, .training = true, .round_activation = run->recipe->round_activation,
+  const NitiNetworkOptions options = {.batch = run->recipe->batch,
+                                      .training = true,
+                                      .round_activation = run->recipe->round_activation,
                                       .round_error = run->recipe->round_error};
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
-  if (niti_network_weight_count(run->net) == 0) return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
-  NITI_TRY(niti_feed_open(&run->feed, run->backend, run->recipe->model->input, run->recipe->batch, run->recipe->data.mean, run->recipe->data.std));
+  if (niti_network_weight_count(run->net) == 0)
+    return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
+  NITI_TRY(niti_feed_open(&run->feed, run->backend, run->recipe->model->input, run->recipe->batch, run->recipe->data.mean,
+                          run->recipe->data.std));
   void *metrics = NULL;
   NITI_TRY(run->backend->ops->alloc(run->backend, &metrics, sizeof *run->metrics));
   run->metrics = metrics;
@@ -105,7 +117,8 @@ NitiStatus niti_run_close(NitiRun *run) {
 static NitiStatus set_data_path(NitiRun *run, const char *path) {
   if (!path) path = niti_dataset_default();
   if (!path) {
-    return niti_fail(NITI_ERROR_ARGUMENT, "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
   }
   run->data_path = realpath(path, NULL); /* a resumed run may start elsewhere */
   return run->data_path ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: cannot open the data set: %s", path, strerror(errno));

@@ -1,11 +1,10 @@
-#include "train/run.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/file.h"
+#include "train/run.h"
 #include "train/snapshot.h"
 
 static NitiStatus set_number(NitiCheckpoint *checkpoint, const char *key, int64_t value) {
@@ -41,10 +40,12 @@ static const char *const image_keys[2] = {"train_set_images", "test_set_images"}
 /* A resumed run needs the data set that it began with; this notices one that has grown, shrunk or been mistaken. */
 static NitiStatus check_images(const NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (int split = 0; split < 2; ++split) {
-    const int64_t count = niti_dataset_count(run->dataset, (NitiSplit)split), expected = get_number(checkpoint, image_keys[split]);
+    const int64_t count = niti_dataset_count(run->dataset, (NitiSplit)split),
+                  expected = get_number(checkpoint, image_keys[split]);
     if (count == expected) continue;
-    return niti_fail(NITI_ERROR_FORMAT, "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
-                     run->data_path, count, split == NITI_TRAIN ? "training" : "test", expected);
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)", run->data_path,
+                     count, split == NITI_TRAIN ? "training" : "test", expected);
   }
   return NITI_OK;
 }
@@ -104,12 +105,15 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   run->complete = get_number(checkpoint, "complete") == 1;
   run->save_every = (int32_t)get_number(checkpoint, "save_every");
   run->train = (NitiScore){checkpoint->train.loss_sum, checkpoint->train.correct, checkpoint->train.images};
-  run->test = (NitiScore){get_number(checkpoint, "test_loss_sum"), get_number(checkpoint, "test_correct"), get_number(checkpoint, "test_images")};
+  run->test = (NitiScore){get_number(checkpoint, "test_loss_sum"), get_number(checkpoint, "test_correct"),
+                          get_number(checkpoint, "test_images")};
   run->best = (NitiScore){get_number(checkpoint, "best_loss_sum"), checkpoint->best.correct, checkpoint->best.images};
   run->best_epoch = (int32_t)checkpoint->best.epoch;
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: step %" PRId64 " does not lie in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: step %" PRId64 " does not lie in epoch %d of %" PRId64
+                     " steps (is this the data set it was trained on?)",
                      run_path, run->step, run->epoch, run->steps_per_epoch);
   }
   return NITI_OK;

@@ -11,10 +11,10 @@ static void loss(const NitiStepContext *c, bool backward) {
 NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uint32_t step, int32_t epoch) {
   NitiBackend *backend = c->net->backend;
   backend->ops->begin_step(backend, c->recipe->seed, step);
-  NITI_TRY(niti_feed_batch(c->feed, c->net, batch));              /* pixels -> input s8 */
-  niti_network_forward(c->net, true);                             /* acc s32 -> requantise -> act s8 + exponent */
-  loss(c, true);                                                  /* logits -> error s8 */
-  niti_network_backward(c->net);                                  /* errors from last layer to first; gradients stay exact */
+  NITI_TRY(niti_feed_batch(c->feed, c->net, batch));               /* pixels -> input s8 */
+  niti_network_forward(c->net, true);                              /* acc s32 -> requantise -> act s8 + exponent */
+  loss(c, true);                                                   /* logits -> error s8 */
+  niti_network_backward(c->net);                                   /* errors from last layer to first; gradients stay exact */
   niti_optimizer_update(c->net, niti_recipe_mu(c->recipe, epoch)); /* gradient -> weights */
   return backend->ops->synchronise(backend);
 }

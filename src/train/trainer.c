@@ -45,7 +45,9 @@ __attribute__((format(printf, 2, 3))) static void note(const NitiRun *run, const
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics}; }
+static NitiStepContext step_context(const NitiRun *run) {
+  return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics};
+}
 
 static NitiScore read_metrics(const NitiRun *run) {
   NitiMetrics m;
@@ -121,7 +123,7 @@ static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct
 /* Tests, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   NITI_TRY(test(run, go_on));
-  if (!*go_on) return NITI_OK; /* the step is saved by the caller; the test is done again after resuming */
+  if (!*go_on) return NITI_OK;          /* the step is saved by the caller; the test is done again after resuming */
   const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
   int keep = NITI_KEEP_LAST;
   if (run->test.images > 0 && better(run->test, run->best)) {
@@ -129,8 +131,14 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
     run->best_epoch = epoch;
     keep |= NITI_KEEP_BEST;
   }
-  const NitiReportRow row = {.epoch = epoch, .step = run->step, .mu = niti_recipe_mu(run->recipe, run->epoch), .train = run->train,
-                             .test = run->test, .best = run->best, .images = run->epoch_images, .nanoseconds = run->epoch_nanoseconds};
+  const NitiReportRow row = {.epoch = epoch,
+                             .step = run->step,
+                             .mu = niti_recipe_mu(run->recipe, run->epoch),
+                             .train = run->train,
+                             .test = run->test,
+                             .best = run->best,
+                             .images = run->epoch_images,
+                             .nanoseconds = run->epoch_nanoseconds};
   NITI_TRY(niti_report_epoch(run->report, &row, run->net));
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
@@ -158,15 +166,22 @@ static NitiStatus train_all(NitiRun *run) {
     if (go_on) NITI_TRY(finish_epoch(run, &go_on));
     if (!go_on && !run->complete) {
       NITI_TRY(save(run, NITI_KEEP_LAST));
-      return niti_fail(NITI_INTERRUPTED, "interrupted after step %" PRId64 " of %" PRId64 "; the state is saved", run->step, run->steps);
+      return niti_fail(NITI_INTERRUPTED, "interrupted after step %" PRId64 " of %" PRId64 "; the state is saved", run->step,
+                       run->steps);
     }
   }
   return NITI_OK;
 }
 
 static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
-  *out = (NitiTrainResult){.epochs = run->epoch, .steps = run->step, .train = run->train, .test = run->test, .best = run->best,
-                           .best_epoch = run->best_epoch, .images = run->images, .nanoseconds = run->nanoseconds};
+  *out = (NitiTrainResult){.epochs = run->epoch,
+                           .steps = run->step,
+                           .train = run->train,
+                           .test = run->test,
+                           .best = run->best,
+                           .best_epoch = run->best_epoch,
+                           .images = run->images,
+                           .nanoseconds = run->nanoseconds};
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -192,12 +207,14 @@ static NitiStatus start_weights(NitiRun *run) {
     if (niti_snapshot_restore_one(run->net, i, checkpoint)) {
       ++taken;
     } else {
-      note(run, "initialised afresh: %s (no tensor of its name and shape in %s)", niti_network_weight(run->net, i).layer, run->options.init);
+      note(run, "initialised afresh: %s (no tensor of its name and shape in %s)", niti_network_weight(run->net, i).layer,
+           run->options.init);
     }
   }
   niti_checkpoint_close(checkpoint);
   if (taken == 0) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init, run->recipe->model->name);
+    return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
+                     run->recipe->model->name);
   }
   note(run, "weights of %d of %d layers taken from %s", taken, count, run->options.init);
   return NITI_OK;
@@ -252,4 +269,3 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   }
   return finish(&run, out, status);
 }
-
