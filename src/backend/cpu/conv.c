@@ -1,8 +1,6 @@
 /* The table's convolution operations: exponents, the range pass, and the choice between the reference and the tiled driver. */
 #include "backend/cpu/conv.h"
 
-#include <string.h>
-
 typedef struct Operation {
   NitiCpu *cpu;
   const NitiConvKernels *kernels;
@@ -19,10 +17,26 @@ static bool is_pointwise(const NitiConv *s) {
 static NitiGather gather_forward(const NitiConv *s) {
   const size_t c = (size_t)s->c, k = (size_t)s->k, kh = (size_t)s->kh, kw = (size_t)s->kw;
   NitiGather g = {
-      .n = s->n, .ih = s->h, .iw = s->w, .ic = s->c, .jh = s->oh, .jw = s->ow, .oc = s->k,
-      .step_y = s->stride_h, .step_x = s->stride_w, .tap_y = -s->pad_h, .tap_x = -s->pad_w, .tap_rows = s->kh, .tap_columns = s->kw,
-      .out_pixel = k, .out_row = (size_t)s->ow * k, .out_image = (size_t)s->oh * (size_t)s->ow * k,
-      .weight_o = kh * kw * c, .weight_a = (ptrdiff_t)(kw * c), .weight_b = (ptrdiff_t)c, .weight_c = 1,
+      .n = s->n,
+      .ih = s->h,
+      .iw = s->w,
+      .ic = s->c,
+      .jh = s->oh,
+      .jw = s->ow,
+      .oc = s->k,
+      .step_y = s->stride_h,
+      .step_x = s->stride_w,
+      .tap_y = -s->pad_h,
+      .tap_x = -s->pad_w,
+      .tap_rows = s->kh,
+      .tap_columns = s->kw,
+      .out_pixel = k,
+      .out_row = (size_t)s->ow * k,
+      .out_image = (size_t)s->oh * (size_t)s->ow * k,
+      .weight_o = kh * kw * c,
+      .weight_a = (ptrdiff_t)(kw * c),
+      .weight_b = (ptrdiff_t)c,
+      .weight_c = 1,
   };
   if (is_pointwise(s)) {
     g.n = s->n * s->h * s->w;
@@ -32,9 +46,11 @@ static NitiGather gather_forward(const NitiConv *s) {
   return g;
 }
 
-/* Taps t of one axis that reach input pixels p, p + stride, ...: t = first, first + stride, ..; count of them. */
+/* The taps of one axis that reach the input pixels of a phase: every stride-th. */
 typedef struct Taps {
-  int32_t count, last, offset; /* the last tap; where it reads the error, relative to the pixel's number in the phase */
+  int32_t count;
+  int32_t last;   /* the last of them */
+  int32_t offset; /* where that reads the error, relative to the pixel's number in the phase */
 } Taps;
 
 static Taps phase_taps(int32_t phase, int32_t taps, int32_t stride, int32_t pad) {
@@ -53,16 +69,28 @@ static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t ph
   const Taps y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h), x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w);
   const bool any = y.count > 0 && x.count > 0;
   NitiGather g = {
-      .n = s->n, .ih = s->oh, .iw = s->ow, .ic = s->k, .oc = s->c,
+      .n = s->n,
+      .ih = s->oh,
+      .iw = s->ow,
+      .ic = s->k,
+      .oc = s->c,
       .jh = s->h > phase_y ? (s->h - phase_y + s->stride_h - 1) / s->stride_h : 0,
       .jw = s->w > phase_x ? (s->w - phase_x + s->stride_w - 1) / s->stride_w : 0,
-      .step_y = 1, .step_x = 1, .tap_y = y.offset, .tap_x = x.offset,
-      .tap_rows = any ? y.count : 0, .tap_columns = any ? x.count : 0,
+      .step_y = 1,
+      .step_x = 1,
+      .tap_y = y.offset,
+      .tap_x = x.offset,
+      .tap_rows = any ? y.count : 0,
+      .tap_columns = any ? x.count : 0,
       .out_base = ((size_t)phase_y * (size_t)s->w + (size_t)phase_x) * c,
-      .out_pixel = (size_t)s->stride_w * c, .out_row = (size_t)s->stride_h * (size_t)s->w * c,
+      .out_pixel = (size_t)s->stride_w * c,
+      .out_row = (size_t)s->stride_h * (size_t)s->w * c,
       .out_image = (size_t)s->h * (size_t)s->w * c,
-      .weight_base = ((size_t)y.last * kw + (size_t)x.last) * c, .weight_o = 1, .weight_c = kh * kw * c,
-      .weight_a = -(ptrdiff_t)((size_t)s->stride_h * kw * c), .weight_b = -(ptrdiff_t)((size_t)s->stride_w * c),
+      .weight_base = ((size_t)y.last * kw + (size_t)x.last) * c,
+      .weight_o = 1,
+      .weight_c = kh * kw * c,
+      .weight_a = -(ptrdiff_t)((size_t)s->stride_h * kw * c),
+      .weight_b = -(ptrdiff_t)((size_t)s->stride_w * c),
   };
   if (is_pointwise(s)) {
     g.n = s->n * s->h * s->w;
@@ -119,8 +147,8 @@ static uint32_t backward_task(void *context, const NitiRounder *rounder) {
   return max;
 }
 
-void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s, bool relu,
-                           const NitiRequantise *requantise) {
+void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
+                           bool relu, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
   Operation o = {cpu, niti_conv_kernels(cpu->isa), s, y->data, x->data, w->data};
   *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, forward_task, &o);

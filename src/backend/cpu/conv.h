@@ -1,13 +1,14 @@
-/* The CPU's convolutions. One driver (conv_gather.c, conv_gradient.c) packs operands and hands out tiles; an instruction set gives
- * it the innermost functions as one NitiConvKernels. All three directions are sums of dot products between "rows" (pixels, or
- * channels in the weight gradient), read in place from a padded copy through offset tables, and "columns" packed in panels:
+/* The CPU's convolutions. One driver (conv_gather.c, conv_gradient.c) packs operands and hands out tiles; an instruction set
+ * gives it the innermost functions as one NitiConvKernels. All three directions are sums of dot products between "rows" (pixels,
+ * or channels in the weight gradient), read in place from a padded copy through offset tables, and "columns" packed in panels:
  *
- *   acc[row][column] = init + sum over runs r, groups g, j < group:  in[row_offset[row] + run_offset[r]][g * group + j]
- *                                                                  * panel[r][g][column][j]
+ *   acc[row][column] = init + sum over sets s, runs r, groups g, j < group:
+ *                             in[row_offset[row] + s * set_stride + r * run_stride][g * group + j] * panel[s][r][g][column][j]
  *
  * forward:  rows = output pixels, runs = kernel rows (KW * C contiguous elements), columns = output channels
  * backward: the same with the error as input and the weights transposed; for strides, once for every phase of the input's pixels
- * gradient: rows = (tap, input channel), runs = images (OH * OW contiguous pixels of a plane), columns = output channels */
+ * gradient: rows = (tap, input channel), sets = images, runs = their rows (OW contiguous pixels of a plane), columns = output
+ * channels */
 #ifndef NITI_BACKEND_CPU_CONV_H
 #define NITI_BACKEND_CPU_CONV_H
 
@@ -21,16 +22,17 @@ typedef struct NitiTile {
   const int32_t *init;
   size_t init_stride;
   const uint8_t *in;
-  const size_t *row_offset, *run_offset;
+  const size_t *row_offset;
   const void *panel;
-  size_t runs, groups; /* groups of each run, at least 1 where there is a run */
+  size_t sets, runs, groups; /* each may be 0 */
+  size_t set_stride, run_stride;
   int rows, vectors;
 } NitiTile;
 
 typedef struct NitiConvKernels {
   const char *name;
-  int element, group; /* bytes of a packed element; elements one multiply-add takes in */
-  int lanes, vectors; /* columns of a vector; vectors of a full block of columns */
+  int element, group;              /* bytes of a packed element; elements one multiply-add takes in */
+  int lanes, vectors;              /* columns of a vector; vectors of a full block of columns */
   int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
   void (*tile)(const NitiTile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
@@ -40,7 +42,7 @@ typedef struct NitiConvKernels {
    * offset SIZE_MAX means 0. Reads no more than `channels` (at most 32) bytes of a position. */
   void (*transpose)(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels);
   /* Panels from a matrix whose columns are contiguous: out[g][padded][group] of in[offset[g * group + j]][column], zero beyond
-   * `rows` and `columns`. */
+   * `rows` and `columns` and where the offset is SIZE_MAX. */
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);

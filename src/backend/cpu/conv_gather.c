@@ -1,8 +1,8 @@
 /* Forward and backward passes: weights packed into panels once, then parts of the output handed out to threads, each of which
  * copies the input it needs with its border into scratch that stays in its cache, and sums tile by tile. */
-#include "backend/cpu/conv.h"
-
 #include <string.h>
+
+#include "backend/cpu/conv.h"
 
 enum {
   SCRATCH_BYTES = 256 * 1024, /* of padded input in one part: with a panel it should fit a core's second-level cache */
@@ -13,12 +13,12 @@ enum {
 /* How a pass is cut and where its pieces lie in the workspace. A part is `images` whole images or, where one image is too large,
  * a band of `rows` output rows of one image. */
 typedef struct Plan {
-  size_t blocks, panel_bytes;     /* blocks of output channels, bytes of each panel */
-  size_t run, groups;             /* elements and groups of one row of taps */
-  size_t row_elements;            /* of the padded input row of one part */
-  size_t images, rows, pixels;    /* the most images, output rows and pixels of a part */
+  size_t blocks, panel_bytes;  /* blocks of output channels, bytes of each panel */
+  size_t run, groups;          /* elements and groups of one row of taps */
+  size_t row_elements;         /* of the padded input row of one part */
+  size_t images, rows, pixels; /* the most images, output rows and pixels of a part */
   size_t bands, parts;
-  size_t panels, corrections, runs, threads; /* workspace offsets */
+  size_t panels, corrections, threads; /* workspace offsets */
   size_t in_bytes, thread_bytes;
   size_t total;
 } Plan;
@@ -81,9 +81,9 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiGather *g, size_
 
   p.panels = 0;
   p.corrections = p.panels + p.blocks * p.panel_bytes;
-  p.runs = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
-  p.threads = p.runs + niti_line((size_t)g->tap_rows * sizeof(size_t));
-  p.in_bytes = niti_line(most(p.images * rows_under(g, p.rows) * row_bytes, p.run * sizeof(size_t)) + 64); /* the last group reads past */
+  p.threads = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
+  p.in_bytes =
+      niti_line(most(p.images * rows_under(g, p.rows) * row_bytes, p.run * sizeof(size_t)) + 64); /* the last group reads past */
   p.thread_bytes = p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) +
                    niti_line(NITI_TILE_ROWS * NITI_TILE_COLUMNS * sizeof(int32_t));
   p.total = p.threads + threads * p.thread_bytes;
@@ -105,7 +105,9 @@ static Scratch scratch_of(const Pass *p, size_t thread) {
   return s;
 }
 
-static uint8_t *panel_of(const Pass *p, size_t block) { return p->cpu->workspace + p->plan->panels + block * p->plan->panel_bytes; }
+static uint8_t *panel_of(const Pass *p, size_t block) {
+  return p->cpu->workspace + p->plan->panels + block * p->plan->panel_bytes;
+}
 
 static int32_t *correction_of(const Pass *p, size_t block) {
   const size_t columns = block_columns(p->kernels);
@@ -134,12 +136,14 @@ static void pack_block(void *context, size_t thread, size_t block) {
     if (g->weight_c == 1 && g->weight_b == (ptrdiff_t)g->ic) {
       kernels->panel_along(panel, row, g->weight_o, p->plan->run, columns, padded);
     } else {
+      /* From the tap that lies first in memory, so that no offset is negative. */
+      const ptrdiff_t lowest = g->weight_b < 0 ? (g->tap_columns - 1) * g->weight_b : 0;
       for (int32_t b = 0; b < g->tap_columns; ++b) {
         for (int32_t c = 0; c < g->ic; ++c) {
-          offset[(size_t)b * (size_t)g->ic + (size_t)c] = (size_t)(b * g->weight_b + (ptrdiff_t)((size_t)c * g->weight_c));
+          offset[(size_t)b * (size_t)g->ic + (size_t)c] = (size_t)(b * g->weight_b - lowest) + (size_t)c * g->weight_c;
         }
       }
-      kernels->panel_across(panel, row, offset, p->plan->run, columns, padded);
+      kernels->panel_across(panel, row + lowest, offset, p->plan->run, columns, padded);
     }
   }
 
@@ -148,9 +152,16 @@ static void pack_block(void *context, size_t thread, size_t block) {
   kernels->zero(scratch.in, p->plan->groups * (size_t)kernels->group);
   for (int32_t a = 0; a < g->tap_rows; ++a) {
     const size_t none = 0;
-    const NitiTile tile = {.acc = sums, .init = correction, .in = scratch.in, .row_offset = &none, .run_offset = &none,
-                           .panel = panel_of(p, block) + (size_t)a * run_bytes, .runs = 1, .groups = p->plan->groups,
-                           .rows = 1, .vectors = vectors};
+    const NitiTile tile = {.acc = sums,
+                           .init = correction,
+                           .in = scratch.in,
+                           .row_offset = &none,
+                           .panel = panel_of(p, block) + (size_t)a * run_bytes,
+                           .sets = 1,
+                           .runs = 1,
+                           .groups = p->plan->groups,
+                           .rows = 1,
+                           .vectors = vectors};
     kernels->tile(&tile);
     memcpy(correction, sums, (size_t)padded * sizeof(int32_t));
   }
@@ -217,9 +228,15 @@ static void sum_part(void *context, size_t thread, size_t item) {
   for (size_t block = first; block < last; ++block) {
     const int columns = columns_of(p, block), vectors = vectors_of(p, columns);
     const size_t step = (size_t)kernels->rows[vectors];
-    NitiTile tile = {.acc = scratch.acc, .init = correction_of(p, block), .in = scratch.in, .panel = panel_of(p, block),
-                     .run_offset = (const size_t *)(const void *)(p->cpu->workspace + plan->runs),
-                     .runs = plan->groups > 0 ? (size_t)p->g->tap_rows : 0, .groups = plan->groups, .vectors = vectors};
+    NitiTile tile = {.acc = scratch.acc,
+                     .init = correction_of(p, block),
+                     .in = scratch.in,
+                     .panel = panel_of(p, block),
+                     .sets = 1,
+                     .runs = (size_t)p->g->tap_rows,
+                     .groups = plan->groups,
+                     .run_stride = plan->row_elements * (size_t)kernels->element,
+                     .vectors = vectors};
     for (size_t pixel = 0; pixel < pixels; pixel += step) {
       tile.row_offset = scratch.in_offset + pixel;
       tile.rows = (int)least(step, pixels - pixel);
@@ -237,8 +254,6 @@ uint32_t niti_gather_run(NitiCpu *cpu, const NitiConvKernels *kernels, const Nit
   if (is_empty(g)) return 0;
   const Plan plan = make_plan(kernels, g, threads);
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
-  size_t *runs = (size_t *)(void *)(cpu->workspace + plan.runs);
-  for (size_t a = 0; a < (size_t)g->tap_rows; ++a) runs[a] = a * plan.row_elements * (size_t)kernels->element;
   pass.splits = least(plan.blocks, (threads * PARTS_PER_THREAD + plan.parts - 1) / plan.parts);
   niti_threads_run(cpu->threads, pack_block, &pass, plan.blocks);
   niti_threads_run(cpu->threads, sum_part, &pass, plan.parts * pass.splits);

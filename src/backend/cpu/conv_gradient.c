@@ -1,29 +1,29 @@
-/* The weight gradient: a matrix product over pixels. A chunk of images is packed in parallel, x into planes of operand elements
- * (one for every kernel column and channel, so that any tap of an output image is OH * OW contiguous elements) and the error into
+/* The weight gradient: a matrix product over pixels. A chunk of images is packed in parallel, x into padded planes of operand
+ * elements, one for every channel (so that one row of any tap of an output image is OW consecutive elements), and the error into
  * panels; then tiles of (tap, input channel) x output channel are summed over the chunk and added to the gradient. */
 #include "backend/cpu/conv.h"
-
 #include "base/round.h"
 
 enum {
-  CHUNK_BYTES = 12 * 1024 * 1024, /* packed x and error: a part of the last-level cache */
-  INNER_POSITIONS = 1024,         /* summed at a time, so that a part's operands stay in the second-level cache */
-  PART_ROWS = 96,                 /* (tap, channel) rows of a part at most, a multiple of every tile's rows */
-  PART_BLOCKS = 2,                /* blocks of output channels of a part at most */
+  CHUNK_BYTES = 8 * 1024 * 1024, /* packed x and error: a part of the last-level cache */
+  INNER_POSITIONS = 1024,        /* summed at a time, so that a part's operands stay in the second-level cache */
+  PART_ROWS = 192,               /* (tap, channel) rows of a part at most, a multiple of every tile's rows */
+  PART_BLOCKS = 2,               /* blocks of output channels of a part at most */
   PARTS_PER_THREAD = 16,
-  PACK_CHANNELS = 32,             /* that the transposition takes at a time */
+  PACK_CHANNELS = 32, /* that the transposition takes at a time */
+  PACK_POSITIONS = 16,
 };
 
-/* How the sum is cut and where its pieces lie in the workspace. A run is an image's positions; where the kernel is one tap on images
- * of one pixel (linear layers), the whole chunk is one run. Offsets and strides in bytes unless they say elements. */
+/* How the sum is cut and where its pieces lie in the workspace. Plane of one channel: [image][row][column], rows and columns with
+ * their padding, and sorted by phase (number modulo the stride) so that those a tap reads are neighbours. */
 typedef struct Plan {
-  bool single;                  /* the whole chunk is one run */
+  bool single;                  /* images of one pixel, a kernel of one tap (linear layers): a chunk is one row of pixels */
   size_t images;                /* of a full chunk */
-  size_t positions, groups;     /* of a run of a full chunk */
-  size_t plane_image, plane;    /* elements of an image in a plane; bytes of a plane */
-  size_t rows_m;                /* KH * KW * C */
-  size_t blocks, panel;         /* of output channels; bytes of a full chunk's panel */
-  size_t planes, panels, corrections, x_offsets, dy_offsets, row_offsets, run_offsets, zeros, threads; /* workspace offsets */
+  size_t rows, columns, groups; /* of an output image; groups of one of its rows */
+  size_t plane_columns, plane_image, plane; /* elements of a row and of an image in a plane; bytes of a plane */
+  size_t m;                                 /* KH * KW * C */
+  size_t blocks, panel;                     /* of output channels; bytes of a full chunk's panel */
+  size_t planes, panels, corrections, x_offsets, dy_offsets, row_offsets, zeros, threads; /* workspace offsets */
   size_t thread_bytes, total;
 } Plan;
 
@@ -34,57 +34,68 @@ typedef struct Pass {
   const Plan *plan;
   NitiGradient *gradient;
   const int8_t *dy, *x;
-  size_t first, count;          /* images of this chunk */
-  size_t runs, positions, groups; /* of this chunk */
-  size_t begin, end;              /* groups of every run to sum now: all, unless one image alone exceeds NITI_MAX_TERMS */
+  size_t first, count;                        /* source images of this chunk */
+  size_t images, columns, groups;             /* of this chunk: as in Plan, but a single row is as long as the chunk */
+  size_t images_step, rows_step, groups_step; /* of a piece: what is summed at a time */
+  size_t begin, end;                          /* pieces to sum now */
   size_t part_rows, part_blocks;
 } Pass;
+
+typedef struct Piece {
+  size_t image, images, row, rows, group, groups;
+} Piece;
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 static size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 static size_t block_columns(const NitiConvKernels *kernels) { return (size_t)kernels->vectors * (size_t)kernels->lanes; }
 
-/* Planes keep the rows of one vertical phase (input row + pad mod stride) together: a tap's rows are then consecutive. */
-static size_t phases(const NitiConv *s) { return (size_t)(s->kh < s->stride_h ? s->kh : s->stride_h); }
-static size_t phase_rows(const NitiConv *s, size_t phase) {
-  return (size_t)s->oh + divide_up((size_t)s->kh - phase, (size_t)s->stride_h) - 1;
+/* One axis of a plane: elements of phases 0 .. phase - 1; all of them at phase = phases. Taps of a phase read its elements 0, 1
+ * .. onwards. */
+static size_t phases(int32_t taps, int32_t stride) { return (size_t)(taps < stride ? taps : stride); }
+static size_t phase_size(int32_t out, int32_t taps, int32_t stride, size_t phase) {
+  return (size_t)out + divide_up((size_t)taps - phase, (size_t)stride) - 1;
 }
-static size_t phase_first(const NitiConv *s, size_t phase) {
-  size_t rows = 0;
-  for (size_t p = 0; p < phase; ++p) rows += phase_rows(s, p);
-  return rows;
+static size_t phase_first(int32_t out, int32_t taps, int32_t stride, size_t phase) {
+  size_t first = 0;
+  for (size_t p = 0; p < phase; ++p) first += phase_size(out, taps, stride, p);
+  return first;
 }
 
 static Plan make_plan(const NitiConvKernels *kernels, const NitiConv *s, size_t threads) {
   const size_t element = (size_t)kernels->element, group = (size_t)kernels->group, columns = block_columns(kernels);
-  const size_t area = (size_t)s->oh * (size_t)s->ow, c = (size_t)s->c, kw = (size_t)s->kw;
+  const size_t area = (size_t)s->oh * (size_t)s->ow, c = (size_t)s->c;
   Plan p = {0};
   p.single = area == 1 && s->kh == 1 && s->kw == 1 && s->h == 1 && s->w == 1 && s->pad_h == 0 && s->pad_w == 0;
-  p.rows_m = (size_t)s->kh * kw * c;
+  p.rows = (size_t)s->oh;
+  p.columns = (size_t)s->ow;
+  p.groups = divide_up(p.columns, group);
+  p.plane_columns = phase_first(s->ow, s->kw, s->stride_w, phases(s->kw, s->stride_w));
+  p.plane_image =
+      niti_round_up(phase_first(s->oh, s->kh, s->stride_h, phases(s->kh, s->stride_h)) * p.plane_columns, PACK_POSITIONS);
+  p.m = (size_t)s->kh * (size_t)s->kw * c;
   p.blocks = divide_up((size_t)s->k, columns);
 
-  const size_t plane_rows = phase_first(s, phases(s));
-  const size_t x_image = p.single ? 1 : niti_round_up(plane_rows * (size_t)s->ow, 16);
-  const size_t dy_image = p.single ? 1 : niti_round_up(area, group);
-  const size_t image_bytes = (kw * c * x_image + p.blocks * columns * dy_image) * element;
-  p.images = most(1, least(CHUNK_BYTES / image_bytes, NITI_MAX_TERMS / area));
+  const size_t x_image = p.single ? 1 : p.plane_image, dy_image = p.single ? 1 : p.rows * p.groups * group;
+  p.images = most(1, least(CHUNK_BYTES / ((c * x_image + p.blocks * columns * dy_image) * element), NITI_MAX_TERMS / area));
   p.images = least(p.images, (size_t)s->n);
-  p.positions = p.single ? p.images : area;
-  p.groups = divide_up(p.positions, group);
-  p.plane_image = p.single ? niti_round_up(p.images, 16) : x_image;
-  p.plane = niti_line(p.plane_image * (p.single ? 1 : p.images) * element);
+  if (p.single) {
+    p.columns = p.images;
+    p.groups = divide_up(p.columns, group);
+    p.plane_columns = p.plane_image = niti_round_up(p.images, PACK_POSITIONS);
+  }
+  const size_t packed_images = p.single ? 1 : p.images;
+  p.plane = niti_line(p.plane_image * packed_images * element);
   p.plane += p.plane / 64 % 2 == 0 ? 64 : 0; /* an odd number of lines: planes do not compete for the same sets of a cache */
-  p.panel = (p.single ? 1 : p.images) * p.groups * group * element * columns;
+  p.panel = packed_images * p.rows * p.groups * group * element * columns;
 
   p.planes = 0;
-  p.panels = p.planes + kw * c * p.plane + 64; /* the last group of the last run reads past */
+  p.panels = p.planes + c * p.plane + 64; /* the last group of the last row reads past */
   p.corrections = p.panels + p.blocks * p.panel;
   p.x_offsets = p.corrections + p.blocks * niti_line(columns * sizeof(int32_t));
-  p.dy_offsets = p.x_offsets + niti_line(kw * p.plane_image * sizeof(size_t));
-  p.row_offsets = p.dy_offsets + niti_line(p.positions * sizeof(size_t));
-  p.run_offsets = p.row_offsets + niti_line((p.rows_m + NITI_TILE_ROWS) * sizeof(size_t));
-  p.zeros = p.run_offsets + niti_line(p.images * sizeof(size_t));
+  p.dy_offsets = p.x_offsets + niti_line(p.plane_image * sizeof(size_t));
+  p.row_offsets = p.dy_offsets + niti_line(p.rows * p.groups * group * sizeof(size_t));
+  p.zeros = p.row_offsets + niti_line(p.m * sizeof(size_t));
   p.threads = p.zeros + niti_line(p.groups * group * element);
   p.thread_bytes = niti_line(PART_ROWS * PART_BLOCKS * columns * sizeof(int32_t));
   p.total = p.threads + threads * p.thread_bytes;
@@ -101,137 +112,190 @@ static int columns_of(const Pass *p, size_t block) {
   return (int)least(block_columns(p->kernels), (size_t)p->conv->k - block * block_columns(p->kernels));
 }
 static int vectors_of(const Pass *p, size_t block) { return (columns_of(p, block) + p->kernels->lanes - 1) / p->kernels->lanes; }
+static size_t lanes_of(const Pass *p, size_t block) { return (size_t)(vectors_of(p, block) * p->kernels->lanes); }
 
-static size_t run_bytes(const Pass *p, size_t block) {
-  return p->groups * (size_t)p->kernels->group * (size_t)p->kernels->element * (size_t)(vectors_of(p, block) * p->kernels->lanes);
+/* Where a block's panel holds this group of this row of this image. */
+static uint8_t *panel_at(const Pass *p, size_t block, size_t image, size_t row, size_t group) {
+  const size_t group_bytes = (size_t)(p->kernels->group * p->kernels->element) * lanes_of(p, block);
+  return p->cpu->workspace + p->plan->panels + block * p->plan->panel +
+         ((image * p->plan->rows + row) * p->groups + group) * group_bytes;
 }
 
 static int32_t *correction_of(const Pass *p, size_t block) {
-  return (int32_t *)(void *)(p->cpu->workspace + p->plan->corrections +
-                             block * niti_line(block_columns(p->kernels) * sizeof(int32_t)));
+  const size_t bytes = niti_line(block_columns(p->kernels) * sizeof(int32_t));
+  return (int32_t *)(void *)(p->cpu->workspace + p->plan->corrections + block * bytes);
 }
 
-/* Offset tables, the same for every chunk. */
-static void fill_tables(const Pass *p) {
-  const Plan *plan = p->plan;
+/* ---- packing ---- */
+
+/* x_offsets: where an element of a plane's image lies in the source image, SIZE_MAX for padding. */
+static void fill_x_offsets(const Pass *p) {
   const NitiConv *s = p->conv;
-  const size_t c = (size_t)s->c, kw = (size_t)s->kw, element = (size_t)p->kernels->element;
-  size_t *x = sizes_at(p, plan->x_offsets), *dy = sizes_at(p, plan->dy_offsets), *row = sizes_at(p, plan->row_offsets);
-  size_t *run = sizes_at(p, plan->run_offsets);
-  for (size_t i = 0; i < kw * plan->plane_image; ++i) x[i] = SIZE_MAX;
-  if (plan->single) {
-    for (size_t i = 0; i < plan->positions; ++i) x[i] = i * c;
-  } else {
-    for (size_t kx = 0; kx < kw; ++kx) {
-      size_t at = kx * plan->plane_image;
-      for (size_t phase = 0; phase < phases(s); ++phase) {
-        for (size_t q = 0; q < phase_rows(s, phase); ++q) {
-          const int64_t iy = (int64_t)(q * (size_t)s->stride_h + phase) - s->pad_h;
-          for (int64_t ox = 0; ox < s->ow; ++ox, ++at) {
-            const int64_t ix = ox * s->stride_w + (int64_t)kx - s->pad_w;
-            if (iy >= 0 && iy < s->h && ix >= 0 && ix < s->w) x[at] = ((size_t)iy * (size_t)s->w + (size_t)ix) * c;
-          }
+  size_t *x = sizes_at(p, p->plan->x_offsets), at = 0;
+  for (size_t i = 0; i < p->plan->plane_image; ++i) x[i] = SIZE_MAX;
+  for (size_t phase_y = 0; phase_y < phases(s->kh, s->stride_h); ++phase_y) {
+    for (size_t row = 0; row < phase_size(s->oh, s->kh, s->stride_h, phase_y); ++row) {
+      const int64_t iy = (int64_t)(row * (size_t)s->stride_h + phase_y) - s->pad_h;
+      for (size_t phase_x = 0; phase_x < phases(s->kw, s->stride_w); ++phase_x) {
+        for (size_t column = 0; column < phase_size(s->ow, s->kw, s->stride_w, phase_x); ++column, ++at) {
+          const int64_t ix = (int64_t)(column * (size_t)s->stride_w + phase_x) - s->pad_w;
+          if (iy >= 0 && iy < s->h && ix >= 0 && ix < s->w) x[at] = ((size_t)iy * (size_t)s->w + (size_t)ix) * (size_t)s->c;
         }
       }
     }
   }
-  for (size_t i = 0; i < plan->positions; ++i) dy[i] = i * (size_t)s->k;
-  for (size_t ky = 0, m = 0; ky < (size_t)s->kh; ++ky) {
-    const size_t phase = ky % (size_t)s->stride_h;
-    const size_t first = (phase_first(s, phase) + ky / (size_t)s->stride_h) * (size_t)s->ow * element;
-    for (size_t kx = 0; kx < kw; ++kx) {
-      for (size_t channel = 0; channel < c; ++channel, ++m) row[m] = (kx * c + channel) * plan->plane + first;
-    }
-  }
-  for (size_t i = 0; i < plan->images; ++i) run[i] = i * plan->plane_image * element;
-  p->kernels->zero(p->cpu->workspace + plan->zeros, plan->groups * (size_t)p->kernels->group);
 }
 
-static size_t x_items(const Pass *p) { return p->runs * divide_up((size_t)p->conv->c, PACK_CHANNELS); }
+/* The offset tables. dy_offsets: as x_offsets, for the positions of an image's panel; row_offsets: of row (tap, channel) in the
+ * planes. */
+static void fill_tables(const Pass *p) {
+  const Plan *plan = p->plan;
+  const NitiConv *s = p->conv;
+  const size_t c = (size_t)s->c, element = (size_t)p->kernels->element, padded = plan->groups * (size_t)p->kernels->group;
+  size_t *dy = sizes_at(p, plan->dy_offsets), *row_offset = sizes_at(p, plan->row_offsets);
+  for (size_t row = 0; row < plan->rows; ++row) {
+    for (size_t i = 0; i < padded; ++i) {
+      dy[row * padded + i] = i < plan->columns ? (row * plan->columns + i) * (size_t)s->k : SIZE_MAX;
+    }
+  }
+  for (size_t ky = 0, m = 0; ky < (size_t)s->kh; ++ky) {
+    const size_t row = phase_first(s->oh, s->kh, s->stride_h, ky % (size_t)s->stride_h) + ky / (size_t)s->stride_h;
+    for (size_t kx = 0; kx < (size_t)s->kw; ++kx) {
+      const size_t column = phase_first(s->ow, s->kw, s->stride_w, kx % (size_t)s->stride_w) + kx / (size_t)s->stride_w;
+      for (size_t channel = 0; channel < c; ++channel, ++m) {
+        row_offset[m] = channel * plan->plane + (row * plan->plane_columns + column) * element;
+      }
+    }
+  }
+  p->kernels->zero(p->cpu->workspace + plan->zeros, padded);
+  if (!plan->single) fill_x_offsets(p);
+}
+
+static size_t x_items(const Pass *p) { return p->images * divide_up((size_t)p->conv->c, PACK_CHANNELS); }
 
 /* Items: first x by image and channels, then the error by image and block. */
 static void pack_chunk(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
   const NitiConv *s = p->conv;
-  const size_t element = (size_t)p->kernels->element, c = (size_t)s->c;
+  const size_t c = (size_t)s->c;
   (void)thread;
   if (item < x_items(p)) {
-    const size_t parts = divide_up(c, PACK_CHANNELS), run = item / parts, channel = item % parts * PACK_CHANNELS;
-    const size_t positions = plan->single ? niti_round_up(p->positions, 16) : plan->plane_image;
-    const int8_t *x = p->x + (p->first + run) * (size_t)s->h * (size_t)s->w * c + channel;
-    for (size_t kx = 0; kx < (size_t)s->kw; ++kx) {
-      uint8_t *plane = p->cpu->workspace + plan->planes + (kx * c + channel) * plan->plane + run * plan->plane_image * element;
-      p->kernels->transpose(plane, plan->plane, x, sizes_at(p, plan->x_offsets) + kx * plan->plane_image, positions,
-                            (int)least(PACK_CHANNELS, c - channel));
-    }
+    const size_t parts = divide_up(c, PACK_CHANNELS), image = item / parts, channel = item % parts * PACK_CHANNELS;
+    const size_t positions = plan->single ? niti_round_up(p->columns, PACK_POSITIONS) : plan->plane_image;
+    const int8_t *x = p->x + (p->first + image) * (size_t)s->h * (size_t)s->w * c + channel;
+    uint8_t *plane =
+        p->cpu->workspace + plan->planes + channel * plan->plane + image * plan->plane_image * (size_t)p->kernels->element;
+    p->kernels->transpose(plane, plan->plane, x, sizes_at(p, plan->x_offsets), positions, (int)least(PACK_CHANNELS, c - channel));
   } else {
-    const size_t block = (item - x_items(p)) % plan->blocks, run = (item - x_items(p)) / plan->blocks;
-    const size_t area = (size_t)s->oh * (size_t)s->ow;
-    const int8_t *dy = p->dy + (p->first + run) * area * (size_t)s->k + block * block_columns(p->kernels);
-    p->kernels->panel_across(p->cpu->workspace + plan->panels + block * plan->panel + run * run_bytes(p, block), dy,
-                             sizes_at(p, plan->dy_offsets), p->positions, columns_of(p, block),
-                             vectors_of(p, block) * p->kernels->lanes);
+    const size_t block = (item - x_items(p)) % plan->blocks, image = (item - x_items(p)) / plan->blocks;
+    const int8_t *dy =
+        p->dy + (p->first + image) * (size_t)s->oh * (size_t)s->ow * (size_t)s->k + block * block_columns(p->kernels);
+    p->kernels->panel_across(panel_at(p, block, image, 0, 0), dy, sizes_at(p, plan->dy_offsets),
+                             plan->rows * p->groups * (size_t)p->kernels->group, columns_of(p, block), (int)lanes_of(p, block));
   }
 }
 
-/* What the operands' representation of zero adds to every sum of this chunk, negated. */
+/* ---- sums ---- */
+
+static size_t count_pieces(const Pass *p) {
+  return divide_up(p->images, p->images_step) * divide_up(p->plan->rows, p->rows_step) * divide_up(p->groups, p->groups_step);
+}
+
+static Piece piece_at(const Pass *p, size_t index) {
+  const size_t across = divide_up(p->groups, p->groups_step), down = divide_up(p->plan->rows, p->rows_step);
+  Piece piece = {.group = index % across * p->groups_step,
+                 .row = index / across % down * p->rows_step,
+                 .image = index / across / down * p->images_step};
+  piece.groups = least(p->groups_step, p->groups - piece.group);
+  piece.rows = least(p->rows_step, p->plan->rows - piece.row);
+  piece.images = least(p->images_step, p->images - piece.image);
+  return piece;
+}
+
+/* What the operands' representation of zero adds to every sum, negated. */
 static void correct_block(void *context, size_t thread, size_t block) {
   const Pass *p = context;
-  const size_t columns = block_columns(p->kernels), none = 0;
+  const size_t none = 0;
   int32_t *sums = (int32_t *)(void *)(p->cpu->workspace + p->plan->threads + thread * p->plan->thread_bytes);
   int32_t *correction = correction_of(p, block);
-  for (size_t column = 0; column < columns; ++column) sums[column] = 0;
-  for (size_t run = 0; run < p->runs; ++run) {
-    const NitiTile tile = {.acc = sums, .init = sums, .in = p->cpu->workspace + p->plan->zeros, .row_offset = &none, .run_offset = &none,
-                           .panel = p->cpu->workspace + p->plan->panels + block * p->plan->panel + run * run_bytes(p, block) +
-                                    run_bytes(p, block) / p->groups * p->begin,
-                           .runs = 1, .groups = p->end - p->begin, .rows = 1, .vectors = vectors_of(p, block)};
+  for (size_t column = 0; column < lanes_of(p, block); ++column) sums[column] = 0;
+  for (size_t i = p->begin; i < p->end; ++i) {
+    const Piece piece = piece_at(p, i);
+    const NitiTile tile = {.acc = sums,
+                           .init = sums,
+                           .in = p->cpu->workspace + p->plan->zeros,
+                           .row_offset = &none,
+                           .panel = panel_at(p, block, piece.image, piece.row, piece.group),
+                           .sets = piece.images,
+                           .runs = piece.rows,
+                           .groups = piece.groups,
+                           .rows = 1,
+                           .vectors = vectors_of(p, block)};
     p->kernels->tile(&tile);
   }
-  for (size_t column = 0; column < columns; ++column) correction[column] = (int32_t)(0u - (uint32_t)sums[column]);
+  for (size_t column = 0; column < lanes_of(p, block); ++column) correction[column] = (int32_t)(0u - (uint32_t)sums[column]);
 }
 
+/* A part of the gradient: some rows (tap, channel) x some blocks of output channels. */
 static void sum_part(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
   const NitiConvKernels *kernels = p->kernels;
-  const size_t columns = block_columns(kernels), wide = divide_up(plan->blocks, p->part_blocks);
-  const size_t b0 = item % wide * p->part_blocks, b1 = least(b0 + p->part_blocks, plan->blocks);
-  const size_t m0 = item / wide * p->part_rows, m1 = least(m0 + p->part_rows, plan->rows_m);
+  const size_t columns = block_columns(kernels), across = divide_up(plan->blocks, p->part_blocks),
+               element = (size_t)kernels->element;
+  const size_t b0 = item % across * p->part_blocks, b1 = least(b0 + p->part_blocks, plan->blocks);
+  const size_t m0 = item / across * p->part_rows, m1 = least(m0 + p->part_rows, plan->m);
   int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + plan->threads + thread * plan->thread_bytes);
-  /* A long run is cut too; its pieces are runs of their own. */
-  const size_t inner_groups = INNER_POSITIONS / (size_t)kernels->group;
-  const size_t inner_runs = most(1, inner_groups / p->groups), run_step = (size_t)kernels->group * (size_t)kernels->element;
-  for (size_t run = 0; run < p->runs; run += inner_runs) {
-    for (size_t g0 = p->begin; g0 < p->end; g0 += inner_groups) {
-      for (size_t block = b0; block < b1; ++block) {
-        const int vectors = vectors_of(p, block);
-        const size_t stride = (size_t)(vectors * kernels->lanes), step = (size_t)kernels->rows[vectors];
-        NitiTile tile = {.in = p->cpu->workspace + plan->planes + g0 * run_step,
-                         .panel = p->cpu->workspace + plan->panels + block * plan->panel + run * run_bytes(p, block) +
-                                  g0 * run_step * stride,
-                         .run_offset = sizes_at(p, plan->run_offsets) + run,
-                         .runs = least(inner_runs, p->runs - run),
-                         .groups = least(inner_groups, p->end - g0),
-                         .vectors = vectors};
-        for (size_t m = m0; m < m1; m += step) {
-          tile.acc = acc + (block - b0) * PART_ROWS * columns + (m - m0) * stride;
-          tile.init = run == 0 && g0 == p->begin ? correction_of(p, block) : tile.acc;
-          tile.init_stride = run == 0 && g0 == p->begin ? 0 : stride;
-          tile.row_offset = sizes_at(p, plan->row_offsets) + m;
-          tile.rows = (int)least(step, m1 - m);
-          kernels->tile(&tile);
-        }
+  for (size_t i = p->begin; i < p->end; ++i) {
+    const Piece piece = piece_at(p, i);
+    const size_t in = piece.image * plan->plane_image + piece.row * plan->plane_columns + piece.group * (size_t)kernels->group;
+    for (size_t block = b0; block < b1; ++block) {
+      const size_t stride = lanes_of(p, block), step = (size_t)kernels->rows[vectors_of(p, block)];
+      NitiTile tile = {.in = p->cpu->workspace + plan->planes + in * element,
+                       .panel = panel_at(p, block, piece.image, piece.row, piece.group),
+                       .sets = piece.images,
+                       .runs = piece.rows,
+                       .groups = piece.groups,
+                       .set_stride = plan->plane_image * element,
+                       .run_stride = plan->plane_columns * element,
+                       .vectors = vectors_of(p, block)};
+      for (size_t m = m0; m < m1; m += step) {
+        tile.acc = acc + (block - b0) * PART_ROWS * columns + (m - m0) * stride;
+        tile.init = i == p->begin ? correction_of(p, block) : tile.acc;
+        tile.init_stride = i == p->begin ? 0 : stride;
+        tile.row_offset = sizes_at(p, plan->row_offsets) + m;
+        tile.rows = (int)least(step, m1 - m);
+        kernels->tile(&tile);
       }
     }
   }
   for (size_t block = b0; block < b1; ++block) {
-    const size_t stride = (size_t)(vectors_of(p, block) * kernels->lanes);
-    const size_t at = block * columns * plan->rows_m + m0;
-    void *gradient = p->gradient->bits == 32 ? (void *)((int32_t *)p->gradient->data + at) : (void *)((int64_t *)p->gradient->data + at);
-    kernels->store(gradient, p->gradient->bits, p->first > 0 || p->begin > 0, plan->rows_m, acc + (block - b0) * PART_ROWS * columns, stride,
-                   (int)(m1 - m0), columns_of(p, block));
+    const size_t at = block * columns * plan->m + m0;
+    NitiGradient *g = p->gradient;
+    void *gradient = g->bits == 32 ? (void *)((int32_t *)g->data + at) : (void *)((int64_t *)g->data + at);
+    kernels->store(gradient, g->bits, p->first > 0 || p->begin > 0, plan->m, acc + (block - b0) * PART_ROWS * columns,
+                   lanes_of(p, block), (int)(m1 - m0), columns_of(p, block));
+  }
+}
+
+/* ---- the operation ---- */
+
+/* The shape of this chunk, and of the pieces it is summed in: whole images, rows of one, or groups of one row. */
+static void cut_chunk(Pass *p) {
+  const Plan *plan = p->plan;
+  const size_t inner = INNER_POSITIONS / (size_t)p->kernels->group;
+  p->images = plan->single ? 1 : p->count;
+  p->columns = plan->single ? p->count : plan->columns;
+  p->groups = divide_up(p->columns, (size_t)p->kernels->group);
+  p->groups_step = least(p->groups, inner);
+  p->rows_step = most(1, least(plan->rows, inner / p->groups));
+  p->images_step = p->rows_step == plan->rows ? most(1, inner / (plan->rows * p->groups)) : 1;
+  if (plan->single) { /* the last chunk ends earlier */
+    size_t *x = sizes_at(p, plan->x_offsets), *dy = sizes_at(p, plan->dy_offsets);
+    const size_t c = (size_t)p->conv->c, k = (size_t)p->conv->k;
+    for (size_t i = 0; i < niti_round_up(p->columns, PACK_POSITIONS); ++i) x[i] = i < p->columns ? i * c : SIZE_MAX;
+    for (size_t i = 0; i < p->groups * (size_t)p->kernels->group; ++i) dy[i] = i < p->columns ? i * k : SIZE_MAX;
   }
 }
 
@@ -242,21 +306,20 @@ void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, Niti
   Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
   fill_tables(&p);
   /* Parts: whole tiles, small enough that every thread gets several. */
-  const size_t tile_rows = (size_t)kernels->rows[least((size_t)kernels->vectors, divide_up((size_t)s->k, (size_t)kernels->lanes))];
   p.part_blocks = least(PART_BLOCKS, plan.blocks);
-  p.part_rows = niti_round_up(divide_up(plan.rows_m * divide_up(plan.blocks, p.part_blocks), threads * PARTS_PER_THREAD), tile_rows);
+  const size_t tile_rows = (size_t)kernels->rows[vectors_of(&p, 0)], across = divide_up(plan.blocks, p.part_blocks);
+  p.part_rows = niti_round_up(divide_up(plan.m * across, threads * PARTS_PER_THREAD), tile_rows);
   p.part_rows = least(p.part_rows, PART_ROWS / tile_rows * tile_rows);
   for (p.first = 0; p.first < (size_t)s->n; p.first += p.count) {
     p.count = least(plan.images, (size_t)s->n - p.first);
-    p.runs = plan.single ? 1 : p.count;
-    p.positions = plan.single ? p.count : plan.positions;
-    p.groups = divide_up(p.positions, (size_t)kernels->group);
-    niti_threads_run(cpu->threads, pack_chunk, &p, x_items(&p) + p.runs * plan.blocks);
-    const size_t most_groups = p.runs == 1 ? NITI_MAX_TERMS / (size_t)kernels->group : p.groups;
-    for (p.begin = 0; p.begin < p.groups; p.begin = p.end) {
-      p.end = least(p.begin + most_groups, p.groups);
+    cut_chunk(&p);
+    niti_threads_run(cpu->threads, pack_chunk, &p, x_items(&p) + p.images * plan.blocks);
+    /* All pieces at once, unless one image alone has more positions than an int32 sum may. */
+    const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
+    for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
+      p.end = p.images > 1 || plan.single ? pieces : least(p.begin + at_once, pieces);
       niti_threads_run(cpu->threads, correct_block, &p, plan.blocks);
-      niti_threads_run(cpu->threads, sum_part, &p, divide_up(plan.rows_m, p.part_rows) * divide_up(plan.blocks, p.part_blocks));
+      niti_threads_run(cpu->threads, sum_part, &p, divide_up(plan.m, p.part_rows) * across);
     }
   }
 }

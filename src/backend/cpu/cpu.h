@@ -27,7 +27,7 @@ static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backen
 NitiIsa niti_cpu_best_isa(void);
 const char *niti_isa_name(NitiIsa isa);
 NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": the best; unsupported ones fail */
-void niti_cpu_model(char *text, size_t size); /* the processor's own name, or "CPU" where the system does not tell */
+void niti_cpu_model(char *text, size_t size);              /* the processor's own name, or "CPU" where the system does not tell */
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ..." */
 
 /* Operations: contracts in backend.h. */

@@ -8,7 +8,9 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
   const int32_t guess = *requantise->predicted;
   NitiRounder rounder = {
       .mode = requantise->mode,
-      .shift = guess < 0 ? 0 : guess > SHIFT_MAX ? SHIFT_MAX : (int)guess,
+      .shift = guess < 0           ? 0
+               : guess > SHIFT_MAX ? SHIFT_MAX
+                                   : (int)guess,
       .relu = relu,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
   };

@@ -1,8 +1,9 @@
 /* Reference convolutions: the sums as docs/arithmetic.md states them, one output pixel after another. */
 #include "backend/cpu/conv.h"
-#include "base/round.h"
 
 #include <string.h>
+
+#include "base/round.h"
 
 typedef struct Pass {
   NitiCpu *cpu;
@@ -100,8 +101,10 @@ static void gradient_tap(void *context, size_t thread, size_t item) {
   int32_t *narrow = (int32_t *)p->gradient->data + (p->gradient->bits == 32 ? tap(s, k, ky, kx) : 0);
   int64_t *wide = (int64_t *)p->gradient->data + (p->gradient->bits == 64 ? tap(s, k, ky, kx) : 0);
   (void)thread;
-  if (p->gradient->bits == 32) memset(narrow, 0, sizeof *narrow * (size_t)s->c);
-  else memset(wide, 0, sizeof *wide * (size_t)s->c);
+  if (p->gradient->bits == 32)
+    memset(narrow, 0, sizeof *narrow * (size_t)s->c);
+  else
+    memset(wide, 0, sizeof *wide * (size_t)s->c);
   for (int32_t n = 0; n < s->n; ++n) {
     for (int32_t oy = 0; oy < s->oh; ++oy) {
       const int32_t iy = oy * s->stride_h + ky - s->pad_h;

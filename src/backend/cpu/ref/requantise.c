@@ -1,4 +1,5 @@
 #include "backend/cpu/requantise.h"
+
 #include "base/round.h"
 
 uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *rounder, uint64_t index,

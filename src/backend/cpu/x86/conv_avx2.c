@@ -1,7 +1,8 @@
-/* AVX2: operands widened to int16, vpmaddwd sums pairs exactly (vpmaddubsw would saturate). A full tile is 6 rows x 16 columns. */
-#include <immintrin.h>
-
+/* AVX2: operands widened to int16, vpmaddwd sums pairs exactly (vpmaddubsw would saturate). A full tile is 6 rows x 16 columns.
+ */
 #include "backend/cpu/x86/conv_avx2.h"
+
+#include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
@@ -15,20 +16,25 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
   UNROLL for (int m = 0; m < rows; ++m) {
     UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = load(t->init + (size_t)m * t->init_stride + v * LANES);
   }
-  for (size_t run = 0; run < t->runs; ++run) {
+  const size_t bytes = t->groups * 4;
+  for (size_t set = 0; set < t->sets; ++set) {
     const uint8_t *in[ROWS_MAX];
-    UNROLL for (int m = 0; m < rows; ++m) in[m] = t->in + t->row_offset[m] + t->run_offset[run];
-    const size_t end = t->groups * 4;
-    for (size_t i = 0; i < end; i += 4) {
-      __m256i weights[VECTORS];
-      UNROLL for (int v = 0; v < vectors; ++v) weights[v] = load(panel + v * 32);
-      panel += vectors * 32;
-      UNROLL for (int m = 0; m < rows; ++m) {
-        int32_t pair;
-        __builtin_memcpy(&pair, in[m] + i, sizeof pair);
-        const __m256i activations = _mm256_set1_epi32(pair);
-        UNROLL for (int v = 0; v < vectors; ++v) {
-          sum[m][v] = _mm256_add_epi32(sum[m][v], _mm256_madd_epi16(activations, weights[v]));
+    UNROLL for (int m = 0; m < rows; ++m) {
+      in[m] = t->in + t->row_offset[m] + set * t->set_stride;
+      __asm__("" : "+r"(in[m])); /* one register each: gcc would add the parts up again in the inner loop */
+    }
+    for (size_t run = 0, i = 0; run < t->runs; ++run, i += t->run_stride - bytes) {
+      for (const size_t end = i + bytes; i < end; i += 4) {
+        __m256i weights[VECTORS];
+        UNROLL for (int v = 0; v < vectors; ++v) weights[v] = load(panel + v * 32);
+        panel += vectors * 32;
+        UNROLL for (int m = 0; m < rows; ++m) {
+          int32_t pair;
+          __builtin_memcpy(&pair, in[m] + i, sizeof pair);
+          const __m256i activations = _mm256_set1_epi32(pair);
+          UNROLL for (int v = 0; v < vectors; ++v) {
+            sum[m][v] = _mm256_add_epi32(sum[m][v], _mm256_madd_epi16(activations, weights[v]));
+          }
         }
       }
     }
@@ -58,7 +64,11 @@ static void tile(const NitiTile *t) {
 
 const NitiConvKernels niti_conv_kernels_avx2 = {
     .name = "avx2 6x16 direct",
-    .element = 2, .group = 2, .lanes = LANES, .vectors = VECTORS, .rows = {0, 6, 6},
+    .element = 2,
+    .group = 2,
+    .lanes = LANES,
+    .vectors = VECTORS,
+    .rows = {0, 6, 6},
     .tile = tile,
     .convert = niti_convert_16_avx2,
     .zero = niti_zero_16_avx2,

@@ -1,5 +1,5 @@
-/* AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes, so activations are offset by 128 and each sum starts with what takes
- * that back (modulo 2^32, which is exact). A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24
+/* AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes, so activations are offset by 128 and each sum starts with what
+ * takes that back (modulo 2^32, which is exact). A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24
  * multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. */
 #include <immintrin.h>
 
@@ -25,21 +25,24 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
   __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
   const uint8_t *panel = t->panel;
   UNROLL for (int m = 0; m < rows; ++m) {
-    UNROLL for (int v = 0; v < vectors; ++v) {
-      sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES);
-    }
+    UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
   }
-  for (size_t run = 0; run < t->runs; ++run) {
+  const size_t bytes = t->groups * 4;
+  for (size_t set = 0; set < t->sets; ++set) {
     const uint8_t *in[ROWS_MAX];
-    UNROLL for (int m = 0; m < rows; ++m) in[m] = t->in + t->row_offset[m] + t->run_offset[run];
-    const size_t end = t->groups * 4;
-    for (size_t i = 0; i < end; i += 4) {
-      __m512i weights[NITI_TILE_VECTORS];
-      UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
-      panel += vectors * 64;
-      UNROLL for (int m = 0; m < rows; ++m) {
-        const __m512i activations = broadcast(in[m] + i);
-        UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v]);
+    UNROLL for (int m = 0; m < rows; ++m) {
+      in[m] = t->in + t->row_offset[m] + set * t->set_stride;
+      __asm__("" : "+r"(in[m])); /* one register each: gcc would add the parts up again in the inner loop */
+    }
+    for (size_t run = 0, i = 0; run < t->runs; ++run, i += t->run_stride - bytes) {
+      for (const size_t end = i + bytes; i < end; i += 4) {
+        __m512i weights[NITI_TILE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
+        panel += vectors * 64;
+        UNROLL for (int m = 0; m < rows; ++m) {
+          const __m512i activations = broadcast(in[m] + i);
+          UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v]);
+        }
       }
     }
   }
@@ -84,7 +87,11 @@ static void tile(const NitiTile *t) {
 
 const NitiConvKernels niti_conv_kernels_avx512vnni = {
     .name = "avx512vnni 6x64 direct",
-    .element = 1, .group = 4, .lanes = LANES, .vectors = 4, .rows = {0, 12, 12, 8, 6},
+    .element = 1,
+    .group = 4,
+    .lanes = LANES,
+    .vectors = 4,
+    .rows = {0, 12, 12, 8, 6},
     .tile = tile,
     .convert = niti_convert_8_avx2,
     .zero = niti_zero_8_avx2,

@@ -96,14 +96,20 @@ INLINE void transpose(uint8_t *out, size_t plane_stride, const int8_t *in, const
   }
 }
 
-void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels) {
-  if (channels == 32) transpose(out, plane_stride, in, offset, positions, 32, 1);
-  else transpose(out, plane_stride, in, offset, positions, channels, 1);
+void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
+                           int channels) {
+  if (channels == 32)
+    transpose(out, plane_stride, in, offset, positions, 32, 1);
+  else
+    transpose(out, plane_stride, in, offset, positions, channels, 1);
 }
 
-void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels) {
-  if (channels == 32) transpose(out, plane_stride, in, offset, positions, 32, 2);
-  else transpose(out, plane_stride, in, offset, positions, channels, 2);
+void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
+                            int channels) {
+  if (channels == 32)
+    transpose(out, plane_stride, in, offset, positions, 32, 2);
+  else
+    transpose(out, plane_stride, in, offset, positions, channels, 2);
 }
 
 void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {
@@ -111,7 +117,7 @@ void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offse
   uint8_t *to = out;
   for (size_t row = 0; row < rows; row += 4, to += (size_t)padded * 4) {
     const int8_t *from[4];
-    for (size_t j = 0; j < 4; ++j) from[j] = row + j < rows ? in + offset[row + j] : zeros;
+    for (size_t j = 0; j < 4; ++j) from[j] = row + j < rows && offset[row + j] != SIZE_MAX ? in + offset[row + j] : zeros;
     int column = 0;
     for (; column + 16 <= columns; column += 16) {
       const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
@@ -136,7 +142,8 @@ void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offs
   static const int8_t zeros[NITI_TILE_COLUMNS];
   int16_t *to = out;
   for (size_t row = 0; row < rows; row += 2, to += (size_t)padded * 2) {
-    const int8_t *from[2] = {in + offset[row], row + 1 < rows ? in + offset[row + 1] : zeros};
+    const int8_t *from[2];
+    for (size_t j = 0; j < 2; ++j) from[j] = row + j < rows && offset[row + j] != SIZE_MAX ? in + offset[row + j] : zeros;
     int column = 0;
     for (; column + 16 <= columns; column += 16) {
       const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
@@ -164,8 +171,10 @@ INLINE void transpose_4x4(__m128i v[4]) {
 static void store_one(void *gradient, int bits, bool add, size_t at, int32_t value) {
   int32_t *narrow = gradient;
   int64_t *wide = gradient;
-  if (bits == 32) narrow[at] = add ? narrow[at] + value : value;
-  else wide[at] = add ? wide[at] + value : value;
+  if (bits == 32)
+    narrow[at] = add ? narrow[at] + value : value;
+  else
+    wide[at] = add ? wide[at] + value : value;
 }
 
 void niti_gradient_store_avx2(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows,
@@ -174,7 +183,8 @@ void niti_gradient_store_avx2(void *gradient, int bits, bool add, size_t stride,
   for (int column = 0; column < whole_columns; column += 4) {
     for (int row = 0; row < whole_rows; row += 4) {
       __m128i v[4];
-      for (int i = 0; i < 4; ++i) v[i] = _mm_loadu_si128((const __m128i *)(const void *)(acc + (size_t)(row + i) * acc_stride + column));
+      for (int i = 0; i < 4; ++i)
+        v[i] = _mm_loadu_si128((const __m128i *)(const void *)(acc + (size_t)(row + i) * acc_stride + column));
       transpose_4x4(v);
       for (int i = 0; i < 4; ++i) {
         const size_t at = (size_t)(column + i) * stride + (size_t)row;

@@ -48,8 +48,8 @@ INLINE uint32_t largest(__m512i v, uint32_t max) {
 }
 
 /* Rows of a tile; one row of any length when rows is 1. */
-INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows, size_t columns,
-                           const NitiRounder *r, NitiRounding mode, bool relu, uint32_t max) {
+INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
+                           size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, uint32_t max) {
   const Constants c = constants_of(r->shift);
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
@@ -67,16 +67,19 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
   return largest(most, max);
 }
 
-uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
-                                     int columns, const NitiRounder *r, uint32_t max) {
+uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
+                                     int rows, int columns, const NitiRounder *r, uint32_t max) {
 #define ROUND(mode, relu) return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, max)
   switch (r->mode) {
     case NITI_NEAREST:
       if (r->relu) ROUND(NITI_NEAREST, true);
       ROUND(NITI_NEAREST, false);
-    case NITI_PSEUDO_STOCHASTIC: ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
-    case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu);
-    case NITI_STOCHASTIC: break;
+    case NITI_PSEUDO_STOCHASTIC:
+      ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
+    case NITI_TRUNCATE:
+      ROUND(NITI_TRUNCATE, r->relu);
+    case NITI_STOCHASTIC:
+      break;
   }
 #undef ROUND
   for (int row = 0; row < rows; ++row) {
@@ -86,7 +89,8 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
   return max;
 }
 
-uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index, uint32_t max) {
+uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
+                                uint32_t max) {
   const size_t none = 0;
   if (r->mode == NITI_STOCHASTIC) return niti_requantise_ref(out, acc, count, r, index, max);
 #define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, max)

@@ -1,0 +1,165 @@
+/* Every requantise kernel against the definition, niti_round_int8, bit for bit: edges, random numbers, tails, guards. */
+/* clang-format off */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/cpu/conv.h"
+#include "base/round.h"
+
+enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 24 };
+
+static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
+
+static uint64_t state = 88172645463325252u;
+static uint32_t random_word(void) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return (uint32_t)(state >> 16);
+}
+
+/* Values near every power of two and its halves, extremes, and random numbers of every width. */
+static void fill(int32_t *acc, size_t count) {
+  size_t i = 0;
+  for (int bit = 0; bit < 31 && i + 8 <= count; ++bit) {
+    const int32_t p = (int32_t)(1u << bit);
+    const int32_t edges[] = {p, p - 1, -p, 1 - p};
+    memcpy(acc + i, edges, sizeof edges);
+    i += 4;
+  }
+  const int32_t extremes[] = {0, INT32_MAX, -INT32_MAX, 16129, -16129, 127, -127, 128};
+  for (size_t j = 0; j < sizeof extremes / sizeof extremes[0] && i < count; ++j) acc[i++] = extremes[j];
+  while (i < count) acc[i++] = (int32_t)(random_word() >> (1 + random_word() % 31)) * (random_word() & 1 ? 1 : -1);
+}
+
+static uint32_t magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
+
+static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
+                  uint32_t max) {
+  int8_t buffer[GUARD + COUNT + GUARD];
+  memset(buffer, 0x55, sizeof buffer);
+  const uint32_t found = kernel(buffer + GUARD, acc, count, r, index, max);
+  for (size_t i = 0; i < count; ++i) {
+    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_draw(&r->draw, index + i));
+    if (r->relu && want < 0) want = 0;
+    if (buffer[GUARD + i] != want) {
+      fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
+               want);
+    }
+    if (magnitude(acc[i]) > max) max = magnitude(acc[i]);
+  }
+  assert_int_equal(found, max);
+  for (size_t i = 0; i < GUARD; ++i) {
+    assert_int_equal(buffer[i], 0x55);
+    assert_int_equal(buffer[GUARD + count + i], 0x55);
+  }
+}
+
+static void check_isa(NitiIsa isa) {
+  const NitiRequantiseKernel kernel = niti_requantise_kernel(isa);
+  int32_t acc[COUNT + 1];
+  for (size_t mode = 0; mode < 4; ++mode) {
+    for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
+      for (int relu = 0; relu < 2; ++relu) {
+        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}};
+        fill(acc, COUNT + 1);
+        check(kernel, acc, COUNT, &r, 0, 0);
+        check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
+        for (size_t count = 0; count <= 70; ++count) check(kernel, acc + random_word() % 100, count, &r, random_word(), 0);
+      }
+    }
+  }
+}
+
+static void test_ref(void **unused) {
+  (void)unused;
+  check_isa(NITI_ISA_REF);
+}
+
+static void test_avx2(void **unused) {
+  (void)unused;
+  if (niti_cpu_best_isa() < NITI_ISA_AVX2) skip();
+  check_isa(NITI_ISA_AVX2);
+}
+
+static void test_avx512(void **unused) {
+  (void)unused;
+  if (niti_cpu_best_isa() < NITI_ISA_AVX512VNNI) skip();
+  check_isa(NITI_ISA_AVX512VNNI);
+}
+
+/* Rows of a tile scattered over a tensor: each row's place is its random index, what lies between stays. */
+static void test_tiles(void **unused) {
+  (void)unused;
+  enum { ROWS = 5, STRIDE = 64, TENSOR = 1000 };
+  static const size_t offset[ROWS] = {700, 13, 300, 501, 100};
+  for (NitiIsa isa = NITI_ISA_AVX2; isa <= niti_cpu_best_isa(); ++isa) {
+    const NitiConvKernels *kernels = niti_conv_kernels(isa);
+    for (size_t mode = 0; mode < 4; ++mode) {
+      for (int columns = 1; columns <= STRIDE; columns += 7) {
+        int32_t acc[ROWS * STRIDE];
+        int8_t tensor[TENSOR], want[TENSOR];
+        uint32_t max = 0;
+        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}};
+        fill(acc, ROWS * STRIDE);
+        memset(tensor, 0x55, sizeof tensor);
+        memset(want, 0x55, sizeof want);
+        for (int row = 0; row < ROWS; ++row) {
+          const size_t at = offset[row] + 3;
+          max = niti_requantise_ref(want + at, acc + row * STRIDE, (size_t)columns, &r, at, max);
+        }
+        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &r, 0), max);
+        assert_memory_equal(tensor, want, sizeof want);
+      }
+    }
+  }
+}
+
+/* The range pass: any prediction gives the true shift and its output; only a wrong one costs a second run. */
+typedef struct Fixed {
+  int32_t acc[4];
+  int8_t out[4];
+  int runs;
+} Fixed;
+
+static uint32_t fixed_task(void *context, const NitiRounder *rounder) {
+  Fixed *f = context;
+  ++f->runs;
+  return niti_requantise_ref(f->out, f->acc, 4, rounder, 0, 0);
+}
+
+static void test_prediction(void **unused) {
+  (void)unused;
+  static const int32_t guesses[] = {INT32_MIN, -1, 0, 1, 3, 5, 24, 25, 26, INT32_MAX};
+  for (size_t i = 0; i < sizeof guesses / sizeof guesses[0]; ++i) {
+    NitiCpu cpu = {.isa = NITI_ISA_REF};
+    int32_t predicted = guesses[i];
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
+    Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
+    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, fixed_task, &f), 4);
+    assert_int_equal(f.runs, 2);
+    assert_int_equal(predicted, 4);
+    f.runs = 0;
+    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, fixed_task, &f), 4);
+    assert_int_equal(f.runs, 1);
+    assert_int_equal(cpu.predicted, 2);
+    assert_int_equal(cpu.mispredicted, 1);
+    static const int8_t want[4] = {64, -63, 0, 0}; /* 1025/16 = 64.06; -62.5 away from zero; 0.25; 0.19 */
+    assert_memory_equal(f.out, want, 4);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512),
+      cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
