@@ -14,6 +14,12 @@ static json_t *channel_values(const int32_t *millionths, int32_t channels) {
   return array;
 }
 
+static json_t *channel_integers(const int32_t *millionths, int32_t channels) {
+  json_t *array = json_array();
+  for (int32_t c = 0; c < channels; ++c) json_array_append_new(array, json_integer(millionths[c]));
+  return array;
+}
+
 static json_t *class_names(const NitiDataset *dataset) {
   json_t *array = json_array();
   const int32_t classes = niti_dataset_classes(dataset);
@@ -39,10 +45,11 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
   if (niti_dataset_statistics(dataset, mean, std) != NITI_OK) return fail();
   if (json) {
-    return print_json(json_pack("{s:s, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o}", "path", path, "kind",
+    return print_json(json_pack("{s:s, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", path, "kind",
                                 niti_dataset_kind(dataset), "shape", s.h, s.w, s.c, "classes", classes, "train_images",
                                 (json_int_t)train, "test_images", (json_int_t)test, "mean", channel_values(mean, s.c), "std",
-                                channel_values(std, s.c), "class_names", class_names(dataset)));
+                                channel_values(std, s.c), "mean_millionths", channel_integers(mean, s.c), "std_millionths",
+                                channel_integers(std, s.c), "class_names", class_names(dataset)));
   }
   printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels)\nclasses  %d", path, niti_dataset_kind(dataset),
          s.h, s.w, s.c, classes);

@@ -43,12 +43,13 @@ static void print_duration(FILE *to, double s) {
   }
 }
 
+/* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
 static void draw_line(View *view, const NitiProgress *p) {
   const double now = seconds();
-  if (!view->terminal || now - view->drawn < 0.1) return;
+  if (now - view->drawn < (view->terminal ? 0.1 : 30.0)) return;
   view->drawn = now;
-  view->line_open = true;
-  fprintf(stderr, "\r\033[Kepoch %d/%d  ", p->epoch, p->epochs);
+  view->line_open = view->terminal;
+  fprintf(stderr, "%sepoch %d/%d  ", view->terminal ? "\r\033[K" : "", p->epoch, p->epochs);
   if (p->kind == NITI_PROGRESS_TEST) {
     fprintf(stderr, "testing %" PRId64 "/%" PRId64, p->batch, p->batches);
   } else {
@@ -60,6 +61,7 @@ static void draw_line(View *view, const NitiProgress *p) {
       print_duration(stderr, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
     fputs(" left", stderr);
   }
+  if (!view->terminal) fputc('\n', stderr);
   fflush(stderr);
 }
 
@@ -112,7 +114,7 @@ static int run(int argc, char **argv) {
   int64_t save_every = 0;
   TextList sets = {.count = 0};
   bool json = false;
-  View view = {.terminal = isatty(STDERR_FILENO)};
+  View view = {.terminal = isatty(STDERR_FILENO), .drawn = seconds()};
   const Option table[] = {
       {"run", OPTION_TEXT, &folder, "DIR", "the new folder for checkpoints, metrics and events", 0, 0},
       {"data", OPTION_TEXT, &data, "DIR", "the data set's folder (default: Debian's Fashion-MNIST)", 0, 0},
