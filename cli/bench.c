@@ -209,7 +209,7 @@ static int run(int argc, char **argv) {
   bool json = false;
   const Option table[] = {
       {"model", OPTION_TEXT, &model, "MODEL", "a built-in's name or a file", 0, 0},
-      {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 64)", 1, 1 << 20},
+      {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 64)", 1, 65536},
       {"seconds", OPTION_NUMBER, &seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600},
       DEVICE_OPTIONS(device),
       {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},

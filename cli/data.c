@@ -1,5 +1,6 @@
 /* niti data: what a folder holds. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "cli.h"
 #include "data/dataset.h"
@@ -51,8 +52,9 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
                                 channel_values(std, s.c), "mean_millionths", channel_integers(mean, s.c), "std_millionths",
                                 channel_integers(std, s.c), "class_names", class_names(dataset)));
   }
-  printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels)\nclasses  %d", path, niti_dataset_kind(dataset),
-         s.h, s.w, s.c, classes);
+  const bool folder = strcmp(niti_dataset_kind(dataset), "folder") == 0;
+  printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels%s)\nclasses  %d", path, niti_dataset_kind(dataset),
+         s.h, s.w, s.c, folder ? "; the first image's, to which the others are fitted for mean and std" : "", classes);
   for (int32_t i = 0; i < classes && i < 20; ++i) {
     const char *name = niti_dataset_class_name(dataset, i);
     if (name) printf("%s %s", i ? "," : ":", name);

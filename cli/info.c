@@ -60,6 +60,8 @@ static const struct {
       .pad_w = 1}},
     {"linear", {.n = 64, .h = 1, .w = 1, .c = 8192, .oh = 1, .ow = 1, .k = 10, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
 };
+/* The operations beside them. Requantising has kernels for every instruction set; these others are portable C in all. */
+static const char *const portable[] = {"input", "relu", "maxpool", "avgpool", "add", "dropout", "loss", "update"};
 static const char *const directions[] = {"forward", "backward", "gradient"};
 
 static json_t *names_json(const char *const *names) {
@@ -88,6 +90,14 @@ static json_t *kernels_json(const NitiBackend *backend) {
   return kernels;
 }
 
+static json_t *operations_json(NitiIsa isa) {
+  json_t *operations = json_pack("{s:s}", "requantise", niti_isa_name(isa));
+  for (size_t i = 0; i < sizeof portable / sizeof *portable; ++i) {
+    json_object_set_new(operations, portable[i], json_string(niti_isa_name(NITI_ISA_REF)));
+  }
+  return operations;
+}
+
 static void print_list(const char *name, const json_t *array) {
   size_t i;
   json_t *item;
@@ -96,14 +106,14 @@ static void print_list(const char *name, const json_t *array) {
   putchar('\n');
 }
 
-static int show(const NitiBackend *backend, bool json) {
+static int show(const NitiBackend *backend, NitiIsa isa, bool json) {
   char features[512];
   niti_cpu_features(features, sizeof features);
-  json_t *object =
-      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend", backend->ops->name,
-                "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend), "features", features,
-                "threads", backend->ops->threads(backend), "isa_available", isas_json(), "kernels", kernels_json(backend),
-                "models", names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend",
+                             backend->ops->name, "device", backend->ops->describe(backend), "hardware",
+                             backend->ops->hardware(backend), "features", features, "threads", backend->ops->threads(backend),
+                             "isa_available", isas_json(), "kernels", kernels_json(backend), "operations", operations_json(isa),
+                             "models", names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
   if (json) return print_json(object);
   printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
          backend->ops->hardware(backend));
@@ -116,6 +126,8 @@ static int show(const NitiBackend *backend, bool json) {
     for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &samples[i].conv, directions[d]));
     putchar('\n');
   }
+  printf("%-22s %s\n", "requantise", niti_isa_name(isa));
+  for (size_t i = 0; i < sizeof portable / sizeof *portable; ++i) printf("%-22s ref (portable C)\n", portable[i]);
   json_decref(object);
   return EXIT_OK;
 }
@@ -131,8 +143,9 @@ static int run(int argc, char **argv) {
   if (count != 0) return usage_error(&command_info, "unexpected argument '%s'", argv[1]);
   const NitiBackendOptions options = {.name = device.backend, .isa = device.isa, .threads = (int)device.threads};
   NitiBackend *backend = NULL;
-  if (niti_backend_open(&backend, &options) != NITI_OK) return fail();
-  const int result = show(backend, json);
+  NitiIsa isa;
+  if (niti_backend_open(&backend, &options) != NITI_OK || niti_isa_parse(&isa, device.isa) != NITI_OK) return fail();
+  const int result = show(backend, isa, json);
   niti_backend_close(backend);
   return result;
 }

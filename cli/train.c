@@ -1,6 +1,7 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,34 +35,48 @@ static void clear_line(View *view) {
   view->line_open = false;
 }
 
-static void print_duration(FILE *to, double s) {
+/* Columns of the terminal that progress goes to; a line as long as that would wrap and could not be drawn over. */
+static int columns(void) {
+  struct winsize size;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}
+
+static void format_duration(char *text, size_t size, double s) {
   const int64_t t = (int64_t)(s + 0.5);
   if (t >= 3600) {
-    fprintf(to, "%" PRId64 "h%02" PRId64 "m", t / 3600, t / 60 % 60);
+    (void)snprintf(text, size, "%" PRId64 "h%02" PRId64 "m left", t / 3600, t / 60 % 60);
   } else {
-    fprintf(to, "%" PRId64 "m%02" PRId64 "s", t / 60, t % 60);
+    (void)snprintf(text, size, "%" PRId64 "m%02" PRId64 "s left", t / 60, t % 60);
   }
+}
+
+static void format_line(char *line, size_t size, const NitiProgress *p) {
+  char score[64] = "", left[48] = "";
+  if (p->kind == NITI_PROGRESS_TEST) {
+    (void)snprintf(line, size, "epoch %d/%d  testing %" PRId64 "/%" PRId64, p->epoch, p->epochs, p->batch, p->batches);
+    return;
+  }
+  if (p->train.images > 0)
+    (void)snprintf(score, sizeof score, "  loss %.4f  acc %.1f %%", nats(p->train), percent(p->train.correct, p->train.images));
+  if (p->steps_here > 0)
+    format_duration(left, sizeof left, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
+  (void)snprintf(line, size, "epoch %d/%d batch %" PRId64 "/%" PRId64 "%s  %.0f images/s  %s", p->epoch, p->epochs, p->batch,
+                 p->batches, score, rate(p->images, p->nanoseconds), left);
 }
 
 /* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
 static void draw_line(View *view, const NitiProgress *p) {
   const double now = seconds();
+  char line[256];
   if (now - view->drawn < (view->terminal ? 0.1 : 30.0)) return;
   view->drawn = now;
   view->line_open = view->terminal;
-  fprintf(stderr, "%sepoch %d/%d  ", view->terminal ? "\r\033[K" : "", p->epoch, p->epochs);
-  if (p->kind == NITI_PROGRESS_TEST) {
-    fprintf(stderr, "testing %" PRId64 "/%" PRId64, p->batch, p->batches);
+  format_line(line, sizeof line, p);
+  if (view->terminal) {
+    fprintf(stderr, "\r\033[K%.*s", columns() - 1, line);
   } else {
-    fprintf(stderr, "batch %" PRId64 "/%" PRId64, p->batch, p->batches);
-    if (p->train.images > 0)
-      fprintf(stderr, "  loss %.4f  accuracy %.2f %%", nats(p->train), percent(p->train.correct, p->train.images));
-    fprintf(stderr, "  %.0f images/s  ", rate(p->images, p->nanoseconds));
-    if (p->steps_here > 0)
-      print_duration(stderr, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
-    fputs(" left", stderr);
+    fprintf(stderr, "%s\n", line);
   }
-  if (!view->terminal) fputc('\n', stderr);
   fflush(stderr);
 }
 
@@ -86,16 +101,19 @@ static bool on_progress(void *context, const NitiProgress *p) {
   return signals_caught() == 0;
 }
 
+/* Figures over no images yet are null. */
+static json_t *accuracy_json(NitiScore s) { return s.images > 0 ? json_real(percent(s.correct, s.images)) : json_null(); }
+static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s)) : json_null(); }
+
 static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
   if (stopped) fprintf(stderr, "niti: %s; `niti train --resume %s` goes on\n", niti_error(), folder);
   if (json) {
-    const int code = print_json(
-        json_pack("{s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:i, s:f, s:b}", "run", folder, "hash", r->hash, "epochs",
-                  r->epochs, "steps", (json_int_t)r->steps, "train_loss", nats(r->train), "train_accuracy",
-                  percent(r->train.correct, r->train.images), "test_loss", nats(r->test), "test_accuracy",
-                  percent(r->test.correct, r->test.images), "best_test_accuracy", percent(r->best.correct, r->best.images),
-                  "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "interrupted", stopped));
+    const int code = print_json(json_pack(
+        "{s:s, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:b}", "run", folder, "hash", r->hash, "epochs", r->epochs,
+        "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy", accuracy_json(r->train), "test_loss",
+        loss_json(r->test), "test_accuracy", accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best), "best_epoch",
+        r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "interrupted", stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",

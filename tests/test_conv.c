@@ -264,6 +264,8 @@ static void test_named_shapes(void **unused) {
       shape(3, 1, 1, 3, 4, 3, 3, 2, 2, 1, 1),      shape(1, 2, 2, 1, 1, 3, 3, 5, 5, 1, 1),
       shape(3, 11, 11, 1, 16, 2, 2, 1, 1, 0, 0), /* one channel: neighbouring taps are neighbours in memory */
       shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* the gradient in several chunks */
+      shape(16, 11, 11, 1, 1, 1, 1, 1, 1, 0, 0), /* one tap: more pixels in a row than an image has */
+      shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0),
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     for (int fill = FILL_RANDOM; fill <= FILL_TINY; ++fill) check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
@@ -365,6 +367,18 @@ static void test_most_terms(void **unused) {
   check_conv(&backward, FILL_WORST, 2);
 }
 
+/* Pixels of all images beyond int32, which a kernel of one tap would like to number; nothing is computed, so a sanitizer tells.
+ */
+static void test_many_pixels(void **unused) {
+  (void)unused;
+  const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0), few = shape(64, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
+  for (NitiIsa isa = NITI_ISA_REF; isa <= niti_cpu_best_isa(); ++isa) {
+    Bench b = open_bench(isa, 1, &few, 64);
+    assert_true(b.backend->ops->conv_workspace(b.backend, &many) >= b.backend->ops->conv_workspace(b.backend, &few));
+    close_bench(&b);
+  }
+}
+
 static void test_names(void **unused) {
   (void)unused;
   const NitiConv s = shape(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1);
@@ -380,6 +394,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_identity),
       cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_most_terms),    cmocka_unit_test(test_names),
+      cmocka_unit_test(test_many_pixels),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -680,7 +680,10 @@ static void hashes_are_of_the_files(void **state) {
   put_idx_set(dir, true, '-');
   NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
   assert_int_equal(niti_dataset_hash(dataset, NITI_TEST, text), NITI_OK);
-  hash_names(expected, dir, (const char *const[]){"t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", NULL}, false);
+  char *plain = make_temp(); /* the same set without gzip has the same hash: it is of the content */
+  put_idx_set(plain, false, '-');
+  hash_names(expected, plain, (const char *const[]){"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", NULL}, false);
+  remove_temp(plain);
   assert_string_equal(text, expected);
   assert_int_equal(remove(path_of("%s/train-labels-idx1-ubyte.gz", dir)), 0);
   check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_ERROR_FILE, niti_error(), "train-labels", "No such file");

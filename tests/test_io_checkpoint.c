@@ -249,7 +249,7 @@ static void test_previous_is_kept(void **state) {
     assert_int_equal(load_step(at("last.safetensors")), step);
     assert_int_equal(load_step(at("previous.safetensors")), step - 1);
   }
-  /* as a crash between the link and the rename leaves them: both names on one file */
+  /* both names on one file */
   assert_int_equal(unlink(at("previous.safetensors")), 0);
   assert_int_equal(link(at("last.safetensors"), at("previous.safetensors")), 0);
   save_last(5);
@@ -267,6 +267,20 @@ static void test_previous_is_kept(void **state) {
   niti_checkpoint_close(c);
   assert_int_equal(truncate(at("previous.safetensors"), 100), 0);
   check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FORMAT, "last.safetensors", "header");
+}
+
+/* A damaged `last` must not take the place of a good `previous` before the new `last` is there: stopped at just that point, by a
+ * folder where `previous` should go, the new one is in place. */
+static void test_former_is_named_last(void **state) {
+  (void)state;
+  save_last(1);
+  assert_int_equal(mkdir(at("previous.safetensors"), 0777), 0);
+  NitiCheckpoint *c = make_checkpoint(2);
+  check_fails(niti_checkpoint_save_last(c, folder), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
+  niti_checkpoint_close(c);
+  assert_int_equal(load_step(at("last.safetensors")), 2);
+  assert_int_equal(count_files(), 2);
+  assert_int_equal(rmdir(at("previous.safetensors")), 0);
 }
 
 /* A process that saves all the time is killed at 20 moments: a whole checkpoint is always there, and only grows newer. */
@@ -310,6 +324,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_checkpoint_says_what_is_wrong, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_failed_save_leaves_the_old, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_previous_is_kept, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_former_is_named_last, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_killed_save, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_checkpoint", tests, NULL, NULL);

@@ -254,6 +254,13 @@ static void misfits_are_refused(void **state) {
   c.options.workers = -1;
   check_error((int)niti_loader_open(&loader, c.dataset, &c.data, &c.options), NITI_ERROR_ARGUMENT, niti_error(),
               "-1 decoding threads", "0");
+  c.options.workers = 1025;
+  check_error((int)niti_loader_open(&loader, c.dataset, &c.data, &c.options), NITI_ERROR_ARGUMENT, niti_error(),
+              "1025 decoding threads", "1024");
+  c.options.workers = 1024; /* as many as may compute */
+  assert_int_equal(niti_loader_open(&loader, c.dataset, &c.data, &c.options), NITI_OK);
+  niti_loader_close(loader);
+  loader = NULL;
   c = good;
   c.data.pad = -1;
   check_error((int)niti_loader_open(&loader, c.dataset, &c.data, &c.options), NITI_ERROR_ARGUMENT, niti_error(), "padding -1",

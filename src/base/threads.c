@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* sched_getaffinity */
 #include "base/threads.h"
 
 #include <pthreadpool.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -28,12 +30,19 @@ static void run_worker(void *context, size_t worker) {
   atomic_fetch_add_explicit(&threads->done, 1, memory_order_release);
 }
 
+int niti_usable_cores(void) {
+  cpu_set_t set;
+  const long cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  return cores > 0 ? (int)cores : 1;
+}
+
 NitiStatus niti_threads_open(NitiThreads **out, int count) {
   *out = NULL;
   if (count < 0 || count > 1024) return niti_fail(NITI_ERROR_ARGUMENT, "threads: %d is not in 0..1024 (0: one a core)", count);
   NitiThreads *threads = calloc(1, sizeof *threads);
   if (!threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the thread pool");
   threads->count = 1;
+  if (count == 0) count = niti_usable_cores(); /* the pool's own default counts cores that are not ours */
   if (count != 1) {
     threads->pool = pthreadpool_create((size_t)count);
     if (!threads->pool) {
@@ -42,7 +51,7 @@ NitiStatus niti_threads_open(NitiThreads **out, int count) {
     }
     threads->count = (int)pthreadpool_get_threads_count(threads->pool);
     /* Waiting workers spin for a while, which only helps where each has a core. */
-    if (threads->count > sysconf(_SC_NPROCESSORS_ONLN)) threads->flags = PTHREADPOOL_FLAG_YIELD_WORKERS;
+    if (threads->count > niti_usable_cores()) threads->flags = PTHREADPOOL_FLAG_YIELD_WORKERS;
   }
   *out = threads;
   return NITI_OK;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include "data/format.h"
 #include "data/image.h"
@@ -281,16 +282,21 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   return status;
 }
 
+/* Of the content, whether gzip holds it or not. */
 static NitiStatus hash_file(SHA256_CTX *sha, const char *path) {
   uint8_t bytes[16384];
-  size_t got = 0;
-  FILE *file = fopen(path, "rbe");
-  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  while ((got = fread(bytes, 1, sizeof bytes, file)) > 0) SHA256_Update(sha, bytes, got);
-  const bool failed = ferror(file) != 0;
-  const int reason = errno;
-  fclose(file);
-  return failed ? niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, strerror(reason)) : NITI_OK;
+  int got = 0;
+  gzFile file = gzopen(path, "rbe");
+  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, errno ? strerror(errno) : "out of memory");
+  while ((got = gzread(file, bytes, sizeof bytes)) > 0) SHA256_Update(sha, bytes, (size_t)got);
+  NitiStatus status = NITI_OK;
+  if (got < 0) {
+    int code = 0;
+    const char *text = gzerror(file, &code);
+    status = niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
+  }
+  gzclose_r(file);
+  return status;
 }
 
 NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {

@@ -11,7 +11,7 @@
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
  * open the next batch when its slot is free; the caller takes batches in order and holds one until it asks for the next. After an
  * epoch's last batch comes the next epoch's first. Resident images need no decoding: then the caller fills slot 0 by itself. */
-enum { SLOTS = 3, WORKERS_MAX = 256 };
+enum { SLOTS = 3, WORKERS_MAX = 1024 };
 
 typedef struct Slot {
   uint32_t epoch;

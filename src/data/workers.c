@@ -1,21 +1,15 @@
-#define _GNU_SOURCE /* sched_getaffinity */
 #include "data/workers.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int usable_cores(void) {
-  cpu_set_t set;
-  const int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  return count > 0 ? count : 1;
-}
+#include "base/threads.h"
 
 NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(void *), void *context) {
   sigset_t all, before;
   int error = 0;
-  if (count == 0) count = usable_cores();
+  if (count == 0) count = niti_usable_cores();
   workers->count = 0;
   workers->threads = calloc((size_t)count, sizeof *workers->threads);
   if (!workers->threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d decoding threads", count);

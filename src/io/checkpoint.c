@@ -10,6 +10,7 @@
 
 static const char exponent_suffix[] = ".exponent";
 static const char format_name[] = "niti", format_version[] = "1";
+enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; keeps the sums of exponents over all layers in int32 */
 
 /* The numbers of the metadata: how each is called there and where it lies here. */
 typedef struct Number {
@@ -397,6 +398,9 @@ static NitiStatus find_exponent(int32_t *exponent, const NitiSafetensors *conten
     return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': its exponent, an I32 scalar called '%.200s%s', is missing", name, name,
                      exponent_suffix);
   memcpy(exponent, found->data, sizeof *exponent);
+  if (*exponent < -EXPONENT_MAX || *exponent > EXPONENT_MAX)
+    return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': exponent %d, expected -%d to %d", name, (int)*exponent, EXPONENT_MAX,
+                     EXPONENT_MAX);
   return NITI_OK;
 }
 

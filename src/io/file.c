@@ -114,27 +114,31 @@ static NitiStatus sync_folder(const char *path) {
   return status;
 }
 
-/* Gives the file at `path` the further name `keep`. A link first, so that neither name is ever absent. */
-static NitiStatus keep_former(const char *path, const char *keep) {
-  char *link_name = append(keep, ".tmp");
-  if (!link_name) return fail_memory(keep);
+static NitiStatus move_in(const NitiFile *file) {
+  return rename(file->temporary, file->path) ? fail_errno(file->path, "replace the file") : NITI_OK;
+}
+
+/* Moves the temporary file in; the former one, if any, gets the name `keep`. That name comes last: should the former file be
+ * damaged, what `keep` was before stays until the new one is in its place. */
+static NitiStatus move_in_keeping(const NitiFile *file, const char *keep) {
+  char *former = append(keep, ".tmp");
+  if (!former) return fail_memory(keep);
   NitiStatus status = NITI_OK;
-  (void)unlink(link_name);
-  if (!link(path, link_name)) {
-    if (rename(link_name, keep)) status = fail_errno(keep, "keep the former file");
-    (void)unlink(link_name);                          /* rename does nothing where both names are one file already */
-  } else if (errno != ENOENT && rename(path, keep)) { /* no hard links here: then `keep` alone is complete for a moment */
-    status = fail_errno(keep, "keep the former file");
-  }
-  free(link_name);
+  (void)unlink(former);
+  const bool linked = !link(file->path, former);
+  /* no hard links here: then `keep` alone is complete for a moment */
+  if (!linked && errno != ENOENT && rename(file->path, keep)) status = fail_errno(keep, "keep the former file");
+  if (status == NITI_OK) status = move_in(file);
+  if (status == NITI_OK && linked && rename(former, keep)) status = fail_errno(keep, "keep the former file");
+  if (linked) (void)unlink(former); /* after a failure, and where rename does nothing: both names are one file already */
+  free(former);
   return status;
 }
 
 NitiStatus niti_file_commit(NitiFile *file, const char *keep) {
   NitiStatus status = NITI_OK;
   if (fsync(file->fd)) status = fail_errno(file->path, "write to disk");
-  if (status == NITI_OK && keep) status = keep_former(file->path, keep);
-  if (status == NITI_OK && rename(file->temporary, file->path)) status = fail_errno(file->path, "replace the file");
+  if (status == NITI_OK) status = keep ? move_in_keeping(file, keep) : move_in(file);
   if (status != NITI_OK) {
     niti_file_discard(file);
     return status;

@@ -12,8 +12,8 @@ NitiStatus niti_file_open(NitiFile **out, const char *path);
 /* Appends bytes. After a failure the file can only be discarded. */
 NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size);
 /* fsync, rename onto PATH, fsync of the folder. Releases the file, whether it succeeds or not; on failure PATH is as it was and
- * the temporary file is gone (but if only the fsync of the folder fails, PATH is new already). keep: NULL, or a path in the
- * same folder under which the former PATH, if any, lives on; at every moment PATH or keep is complete. */
+ * the temporary file is gone (but if only naming the former PATH or the fsync of the folder fails, PATH is new already). keep:
+ * NULL, or a path in the same folder under which the former PATH, if any, lives on; at every moment PATH or keep is complete. */
 NitiStatus niti_file_commit(NitiFile *file, const char *keep);
 /* Removes the temporary file and releases the handle. NULL is accepted. */
 void niti_file_discard(NitiFile *file);

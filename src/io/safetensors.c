@@ -316,8 +316,9 @@ static NitiStatus read_header(json_t **header, uint64_t *length, int fd, uint64_
   *length = 0;
   for (int i = 0; i < 8; ++i) *length |= (uint64_t)size[i] << (8 * i);
   if (*length > file_bytes - sizeof size || *length > NITI_SAFETENSORS_HEADER_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: a header of %llu bytes: the file has %llu and at most %d are read", path,
-                     (unsigned long long)*length, (unsigned long long)file_bytes, NITI_SAFETENSORS_HEADER_MAX);
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: byte 0: not a safetensors file: a header of %llu bytes, but the file has %llu and at most %d are read",
+                     path, (unsigned long long)*length, (unsigned long long)file_bytes, NITI_SAFETENSORS_HEADER_MAX);
   char *text = malloc((size_t)*length + 1);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
   NitiStatus status = read_at(fd, text, (size_t)*length, sizeof size, path);

@@ -52,6 +52,19 @@ NitiNodeTerms niti_plan_terms(const NitiPlan *plan, int32_t index) {
   return result;
 }
 
+/* A random word's index has 34 bits. */
+static NitiStatus check_counts(const NitiPlan *plan, const NitiDescription *description) {
+  for (int32_t i = 1; i <= plan->count; ++i) {
+    const size_t count = niti_shape_count(plan->nodes[i].out);
+    const NitiLayerSpec *spec = &plan->nodes[i].spec;
+    if (count > (size_t)1 << 34) {
+      return niti_fail(NITI_ERROR_MODEL, "%s:%d:%d: %s: %zu values in a batch of %d images (expected at most 2^34)",
+                       description->source, spec->line, spec->column, spec->name, count, plan->batch);
+    }
+  }
+  return NITI_OK;
+}
+
 /* Products of mantissas are at most 127^2: more than NITI_MAX_TERMS of them could leave int32. */
 static NitiStatus prove_exact(const NitiPlan *plan, const NitiDescription *description) {
   for (int32_t i = 1; i <= plan->count; ++i) {
@@ -178,6 +191,7 @@ NitiStatus niti_plan_open(NitiPlan **out, const NitiDescription *description, in
   NitiStatus status = NITI_OK;
   if (!plan->nodes || !plan->act || !plan->delta || !plan->extra || !plan->active || !plan->forks) status = out_of_memory();
   if (status == NITI_OK) status = make_nodes(plan, description);
+  if (status == NITI_OK) status = check_counts(plan, description);
   if (status == NITI_OK) status = prove_exact(plan, description);
   if (status == NITI_OK) status = place_all(plan);
   if (status != NITI_OK) {

@@ -40,7 +40,8 @@ typedef struct NitiNodeTerms {
   int gradient_bits; /* 32 or 64; 0: no weights */
 } NitiNodeTerms;
 
-/* A layer whose accumulators cannot be proven exact fails with its name, place and terms (NITI_ERROR_MODEL). */
+/* A layer whose accumulators cannot be proven exact fails with its name, place and terms (NITI_ERROR_MODEL); so does one whose
+ * output at this batch has more values than random numbers can tell apart, 2^34. */
 NitiStatus niti_plan_open(NitiPlan **out, const NitiDescription *description, int32_t batch, bool training);
 void niti_plan_close(NitiPlan *plan);
 NitiNodeTerms niti_plan_terms(const NitiPlan *plan, int32_t node);

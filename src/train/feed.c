@@ -26,6 +26,8 @@ NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input,
   *out = NULL;
   int8_t table[NITI_CHANNELS_MAX * 256];
   int32_t exponent;
+  if (input.c > NITI_CHANNELS_MAX)
+    return niti_fail(NITI_ERROR_MODEL, "an input of %d channels (expected at most %d)", input.c, NITI_CHANNELS_MAX);
   NITI_TRY(niti_input_table(table, &exponent, input.c, mean, std));
   NitiFeed *feed = calloc(1, sizeof *feed);
   if (!feed) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the input");

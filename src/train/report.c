@@ -72,25 +72,29 @@ static int32_t read_scalar(NitiNetwork *net, const int32_t *from) {
   return value;
 }
 
-/* Weights, and the tensors round them: the input activation still lies in memory after the last test batch; exponents and shifts
- * of activations are that batch's, those of errors the last training step's. */
-static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net, NitiNode *node) {
+static NitiStatus write_weights(NitiReport *report, int64_t step, NitiNetwork *net, const NitiNode *node) {
   const NitiBackendOps *ops = net->backend->ops;
   const char *name = node->spec.name;
   NitiTensorStats weight, act;
   ops->stats(net->backend, &weight, &node->weight);
-  ops->stats(net->backend, &act, &node->x[0]);
+  ops->stats(net->backend, &act, &node->x[0]); /* kept for backward, so it still lies there after the last test batch */
   char tag[TAG_MAX];
   (void)snprintf(tag, sizeof tag, "weight/%s", name);
   NITI_TRY(niti_events_histogram(report->events, tag, step, weight.histogram, weight.exponent));
   NITI_TRY(scalar(report, "saturated_weight", name, step, weight.saturated, weight.count));
   NITI_TRY(scalar(report, "saturated_input", name, step, act.saturated, act.count));
-  NITI_TRY(scalar(report, "exponent_weight", name, step, weight.exponent, 1));
-  NITI_TRY(scalar(report, "exponent_input", name, step, act.exponent, 1));
+  return scalar(report, "exponent_weight", name, step, weight.exponent, 1);
+}
+
+/* Exponents and shifts of activations are the last test batch's, those of errors the last training step's. */
+static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net, const NitiNode *node) {
+  const char *name = node->spec.name;
   NITI_TRY(scalar(report, "exponent_output", name, step, read_scalar(net, node->y.exponent), 1));
-  NITI_TRY(scalar(report, "exponent_error", name, step, read_scalar(net, node->dy.exponent), 1));
+  if (node->dy.data) NITI_TRY(scalar(report, "exponent_error", name, step, read_scalar(net, node->dy.exponent), 1));
+  if (node->weight.data) NITI_TRY(write_weights(report, step, net, node));
+  if (!node->spec.type->terms) return NITI_OK; /* requantises nothing */
   NITI_TRY(scalar(report, "shift_forward", name, step, read_scalar(net, node->forward_rq.predicted), 1));
-  if (!node->dx[0].data) return NITI_OK;
+  if (!node->dx[0].data || node->spec.type->passes_delta) return NITI_OK;
   return scalar(report, "shift_backward", name, step, read_scalar(net, node->backward_rq.predicted), 1);
 }
 
@@ -103,7 +107,6 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));
   NITI_TRY(scalar(report, "update", "epoch", r->step, r->epoch, 1));
-  const int32_t weights = niti_network_weight_count(net);
-  for (int32_t i = 0; i < weights; ++i) NITI_TRY(write_layer(report, r->step, net, niti_network_weight_node(net, i)));
+  for (int32_t i = 1; i <= net->plan->count; ++i) NITI_TRY(write_layer(report, r->step, net, &net->plan->nodes[i]));
   return niti_events_flush(report->events);
 }

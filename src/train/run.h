@@ -12,6 +12,7 @@ typedef struct NitiRun {
   NitiTrainOptions options;
   NitiRecipe *recipe; /* its own, resolved for the data set */
   char *data_path;
+  char data_hash[2][65]; /* SHA-256 of each split's files */
   NitiDataset *dataset;
   NitiBackend *backend;
   NitiNetwork *net;

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* asprintf */
 #include "train/run_folder.h"
 
 #include <dirent.h>
@@ -81,7 +82,8 @@ static NitiStatus lock(NitiRunFolder **out, const char *path) {
   } else if ((folder->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
     status = niti_fail(NITI_ERROR_FILE, "%s: cannot create: %s", name, strerror(errno));
   } else if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0) {
-    status = niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", path);
+    status = errno == EWOULDBLOCK ? niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", path)
+                                  : niti_fail(NITI_ERROR_FILE, "%s: cannot lock: %s", name, strerror(errno));
   }
   free(name);
   if (status != NITI_OK) {
@@ -138,11 +140,9 @@ static NitiStatus write_text(const NitiRunFolder *folder, const char *name, cons
 }
 
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
-                                    const NitiDataset *dataset, const char *data_path) {
+                                    const NitiDataset *dataset, const char *data_path, const char hash[2][65]) {
   NITI_TRY(write_text(folder, "recipe.yaml", recipe->text));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
-  char hash[2][65];
-  for (int split = 0; split < 2; ++split) NITI_TRY(niti_dataset_hash(dataset, (NitiSplit)split, hash[split]));
   char seed[24]; /* a text where it is more than JSON's integers here can be */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
   json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}", "niti", niti_version(),
@@ -156,7 +156,11 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: cannot describe the run (is a path not UTF-8?)", folder->path);
-  const NitiStatus status = write_text(folder, "environment.json", text);
+  char *line = NULL;
+  const bool whole = asprintf(&line, "%s\n", text) >= 0;
+  const NitiStatus status = whole ? write_text(folder, "environment.json", line)
+                                  : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
+  if (whole) free(line);
   free(text);
   return status;
 }

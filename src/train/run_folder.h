@@ -16,8 +16,9 @@ void niti_run_folder_clear(const NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
 
-/* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and hashes). */
+/* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and
+ * the SHA-256 of each split). */
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
-                                    const NitiDataset *dataset, const char *data_path);
+                                    const NitiDataset *dataset, const char *data_path, const char hash[2][65]);
 
 #endif

@@ -12,6 +12,13 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   const NitiShape shape = niti_dataset_shape(run->dataset);
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
   NITI_TRY(niti_dataset_statistics(run->dataset, mean, std));
+  for (int32_t c = 0; c < shape.c; ++c) {
+    if (std[c] > 0) continue;
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: channel %" PRId32
+                     " is the same in every training image (expected a std above 0; set data.mean and data.std)",
+                     run->data_path, c);
+  }
   char sets[2][128];
   const char *const names[2] = {"data.mean=[", "data.std=["};
   const int32_t *const values[2] = {mean, std};
@@ -127,6 +134,9 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
 NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   NITI_TRY(set_data_path(run, data_path));
   NITI_TRY(open_data(run));
+  for (int split = 0; split < 2; ++split) {
+    NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->data_hash[split]));
+  }
   NITI_TRY(open_loaders(run));
   return open_network(run);
 }

@@ -36,16 +36,23 @@ static NitiStatus set_class_names(NitiCheckpoint *checkpoint, const NitiDataset 
 }
 
 static const char *const image_keys[2] = {"train_set_images", "test_set_images"};
+static const char *const hash_keys[2] = {"train_set_sha256", "test_set_sha256"};
 
-/* A resumed run needs the data set that it began with; this notices one that has grown, shrunk or been mistaken. */
+/* A resumed run needs the data set that it began with, to the byte. */
 static NitiStatus check_images(const NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (int split = 0; split < 2; ++split) {
     const int64_t count = niti_dataset_count(run->dataset, (NitiSplit)split),
                   expected = get_number(checkpoint, image_keys[split]);
-    if (count == expected) continue;
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)", run->data_path,
-                     count, split == NITI_TRAIN ? "training" : "test", expected);
+    const char *name = split == NITI_TRAIN ? "training" : "test", *hash = niti_checkpoint_get(checkpoint, hash_keys[split]);
+    if (count != expected) {
+      return niti_fail(NITI_ERROR_FORMAT,
+                       "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
+                       run->data_path, count, name, expected);
+    }
+    if (!hash || strcmp(hash, run->data_hash[split]) != 0) {
+      return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
+                       run->data_path, name, run->data_hash[split], hash ? hash : "none");
+    }
   }
   return NITI_OK;
 }
@@ -64,6 +71,7 @@ static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint
   NITI_TRY(niti_checkpoint_set(checkpoint, "data", run->data_path));
   for (int split = 0; split < 2; ++split) {
     NITI_TRY(set_number(checkpoint, image_keys[split], niti_dataset_count(run->dataset, (NitiSplit)split)));
+    NITI_TRY(niti_checkpoint_set(checkpoint, hash_keys[split], run->data_hash[split]));
   }
   NITI_TRY(set_number(checkpoint, "save_every", run->save_every));
   NITI_TRY(set_number(checkpoint, "complete", run->complete));

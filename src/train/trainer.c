@@ -190,8 +190,10 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
     const NitiStatus filled = fill_result(run, out);
     if (filled != NITI_OK) status = filled;
   }
-  const NitiStatus closed = niti_run_close(run);
-  return status != NITI_OK ? status : closed;
+  char why[1024];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  const NitiStatus closed = niti_run_close(run); /* may fail for a reason of its own, that matters less */
+  return status != NITI_OK ? niti_fail(status, "%s", why) : closed;
 }
 
 /* ---- a new run ---- */
@@ -225,7 +227,8 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
-  NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path);
+  NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
+                                               (const char(*)[65])run->data_hash);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
   niti_run_folder_clear(run->folder); /* nothing that could go on */

@@ -171,6 +171,22 @@ def test_accumulators_that_could_overflow_are_refused(refused, recipe, tmp_path)
     refused(recipe(text), says=("classifier", "overflow"), data=data_sets.write_idx_set(tmp_path / "broad", images, images))
 
 
+def test_more_values_than_random_numbers_can_tell_apart_are_refused(tmp_path):
+    """2^28 values an image: 64 images have 2^34, 65 more."""
+    path = tmp_path / "model.yaml"
+    path.write_text("name: vast\ninput: [16384, 16384, 1]\nclasses: 2\nlayers:\n  - relu: {name: vast}\n"
+                    "  - maxpool: {kernel: 1, stride: 1024}\n  - global-avgpool\n  - linear: {out: classes}\n")
+    assert niti("summary", path, "--batch", 64).returncode == 0
+    fails("summary", path, "--batch", 65, says=(path, ":5:", "vast", 65 << 28))
+
+
+def test_inputs_of_many_channels_are_refused(tmp_path):
+    """Images have at most 4 channels, and so has the input table."""
+    path = tmp_path / "model.yaml"
+    path.write_text("name: deep\ninput: [2, 2, 5]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {out: classes}\n")
+    fails("bench", "step", "--model", path, says=("5 channels", "at most 4"))
+
+
 def test_backward_accumulators_count_too(tmp_path):
     """The 1x1 convolution's error sums over its 60,000 outputs of a 3x3 kernel: 540,000 terms."""
     path = tmp_path / "model.yaml"
@@ -202,6 +218,12 @@ def test_other_shapes_than_the_models(refused, toy_recipe, tmp_path, cifar):
     data = data_sets.write_idx_set(tmp_path / "small", data_sets.squares(30, 1, side=6), data_sets.squares(9, 2, side=6))
     refused(toy_recipe, says=(data, "6x6x1", "8x8x1"), data=data)
     refused(toy_recipe, "--set", "model.classes=10", says=(cifar, "32x32x3"), data=cifar)
+
+
+def test_images_without_contrast(refused, toy_recipe, tmp_path):
+    images, labels = data_sets.squares(30, 1)
+    data = data_sets.write_idx_set(tmp_path / "flat", (images * 0 + 7, labels), data_sets.squares(9, 2))
+    refused(toy_recipe, says=(data, "channel 0", "data.std"), data=data)
 
 
 def cut(content):

@@ -1,5 +1,6 @@
 """Every command: its help, its misuse, its output for people and for machines."""
 import json
+import os
 import subprocess
 
 import numpy as np
@@ -191,6 +192,16 @@ def test_info():
         assert isa in text
 
 
+def test_threads_are_the_cores_that_may_be_used():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert json_of("info")["threads"] == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert json_of("info")["threads"] == len(cores)
+
+
 def test_info_shows_the_kernels_that_the_instruction_set_gives():
     for isa in json_of("info")["isa_available"]:
         info = json_of("info", "--isa", isa)
@@ -250,6 +261,7 @@ def test_data_of_an_image_folder(tmp_path):
     facts = json_of("data", folder)
     assert (facts["kind"], facts["shape"], facts["classes"]) == ("folder", [8, 8, 3], 4)
     assert facts["class_names"] == ["10", "9", "Zebra", "ant"]  # byte order
+    assert "first image" in output_of("data", folder)
     assert (facts["train_images"], facts["test_images"]) == (12, 4)
     check_statistics(facts, train[0])
 

@@ -262,6 +262,14 @@ def test_data_that_has_moved_is_named_again(half, tmp_path):
     check_same(run, whole, resume(run, "--data", tmp_path / "moved"), expected)
 
 
+def test_other_data_of_equal_count_are_refused(half, tmp_path):
+    run, _, _ = half
+    before = content_of(run)
+    data_sets.write_idx_set(tmp_path / "other", data_sets.squares(160, 3), data_sets.squares(60, 2))
+    fails("train", "--resume", run, "--data", tmp_path / "other", says=(tmp_path / "other", "training images", "SHA-256"))
+    assert content_of(run) == before
+
+
 def test_a_relative_folder_is_found_from_elsewhere(toy_recipe, toy, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     process = start_training(toy_recipe, "--data", toy, "--run", tmp_path / "run", "--epochs", EPOCHS)

@@ -1,11 +1,14 @@
 """`niti train`: its result, its folder, its options."""
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import pty
+import struct
 import subprocess
+import termios
 
 import numpy as np
 import pytest
@@ -269,8 +272,10 @@ def test_elsewhere_than_on_a_terminal_plain_lines_come(toy_recipe, toy, tmp_path
     assert f"hash {hash_of(tmp_path / 'run' / 'last.safetensors')}" in lines
 
 
-def test_on_a_terminal_a_progress_line_comes(toy_recipe, toy, tmp_path):
+@pytest.mark.parametrize("columns", [120, 40])
+def test_on_a_terminal_a_progress_line_comes_that_never_wraps(columns, toy_recipe, toy, tmp_path):
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen([tool.NITI, "train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", "1", "--epochs",
                            "40"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, text=True) as process:
         os.close(follower)
@@ -285,8 +290,10 @@ def test_on_a_terminal_a_progress_line_comes(toy_recipe, toy, tmp_path):
     os.close(leader)
     text = shown.decode()
     assert process.returncode == 0 and "\r" in text
-    for word in ("epoch ", "batch ", "images/s", "left"):
+    for word in ("epoch ", "batch ", "images/s", "left") if columns == 120 else ("epoch ", "batch "):
         assert word in text
+    drawn = [line.replace("\033[K", "") for line in text.split("\r")]
+    assert max(map(len, drawn)) < columns and "\n" not in text
 
 
 def test_the_default_data_set_needs_no_name(toy, toy_recipe, tmp_path, monkeypatch, trained):

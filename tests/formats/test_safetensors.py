@@ -104,6 +104,10 @@ def change_exponent(tensors, metadata):
     tensors["fc.weight.exponent"] = numpy.array(-5, numpy.int32)
 
 
+def overflow_exponent(tensors, metadata):
+    tensors["fc.weight.exponent"] = numpy.array(2**31 - 1, numpy.int32)
+
+
 def change_shape(tensors, metadata):
     tensors["fc.weight"] = tensors["fc.weight"].reshape(7, 10)
 
@@ -135,6 +139,7 @@ def drop_metadata(tensors, metadata):
 @pytest.mark.parametrize("change, words", [
     (change_weight, "does not have the hash"),
     (change_exponent, "does not have the hash"),
+    (overflow_exponent, "'fc.weight': exponent 2147483647, expected -1024 to 1024"),
     (change_shape, "does not have the hash"),
     (change_state, "does not have the checksum"),
     (change_step, "does not have the checksum"),

@@ -9,14 +9,21 @@ typedef struct Operation {
   const int8_t *in, *w;
 } Operation;
 
-/* A kernel of one tap sees pixels, not images: all of them become images of one pixel, so that tiles and parts span them. */
-static bool is_pointwise(const NitiConv *s) {
-  return s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h == 0 && s->pad_w == 0;
+/* A kernel of one tap sees pixels, not images: all of them, if they can be counted, become images of one pixel, so that tiles
+ * and parts span them. */
+static NitiConv tiled_shape(const NitiConv *s) {
+  NitiConv conv = *s;
+  if (s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h == 0 && s->pad_w == 0 &&
+      (int64_t)s->n * s->h * s->w <= INT32_MAX) {
+    conv.n = s->n * s->h * s->w;
+    conv.h = conv.w = conv.oh = conv.ow = 1;
+  }
+  return conv;
 }
 
 static NitiGather gather_forward(const NitiConv *s) {
   const size_t c = (size_t)s->c, k = (size_t)s->k, kh = (size_t)s->kh, kw = (size_t)s->kw;
-  NitiGather g = {
+  return (NitiGather){
       .n = s->n,
       .ih = s->h,
       .iw = s->w,
@@ -38,12 +45,6 @@ static NitiGather gather_forward(const NitiConv *s) {
       .weight_b = (ptrdiff_t)c,
       .weight_c = 1,
   };
-  if (is_pointwise(s)) {
-    g.n = s->n * s->h * s->w;
-    g.ih = g.iw = g.jh = g.jw = 1;
-    g.out_row = g.out_image = k;
-  }
-  return g;
 }
 
 /* The taps of one axis that reach the input pixels of a phase: every stride-th. */
@@ -68,7 +69,7 @@ static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t ph
   const size_t c = (size_t)s->c, kh = (size_t)s->kh, kw = (size_t)s->kw;
   const Taps y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h), x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w);
   const bool any = y.count > 0 && x.count > 0;
-  NitiGather g = {
+  return (NitiGather){
       .n = s->n,
       .ih = s->oh,
       .iw = s->ow,
@@ -92,19 +93,10 @@ static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t ph
       .weight_a = -(ptrdiff_t)((size_t)s->stride_h * kw * c),
       .weight_b = -(ptrdiff_t)((size_t)s->stride_w * c),
   };
-  if (is_pointwise(s)) {
-    g.n = s->n * s->h * s->w;
-    g.ih = g.iw = g.jh = g.jw = 1;
-    g.out_row = g.out_image = c;
-  }
-  return g;
 }
 
-size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
-  const NitiCpu *cpu = (const NitiCpu *)backend;
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  const int threads = niti_threads_count(cpu->threads);
-  if (!kernels) return niti_conv_workspace_ref(s, threads);
+static size_t workspace_of(const NitiConvKernels *kernels, const NitiConv *shape, int threads) {
+  const NitiConv conv = tiled_shape(shape), *s = &conv;
   const NitiGather forward = gather_forward(s);
   size_t bytes = niti_gather_workspace(kernels, &forward, threads);
   for (int32_t y = 0; y < s->stride_h; ++y) {
@@ -118,6 +110,19 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   return gradient > bytes ? gradient : bytes;
 }
 
+size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
+  const NitiCpu *cpu = (const NitiCpu *)backend;
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const int threads = niti_threads_count(cpu->threads);
+  if (!kernels) return niti_conv_workspace_ref(s, threads);
+  const size_t bytes = workspace_of(kernels, s, threads);
+  NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */
+  fewer.n = INT32_MAX / (s->h * s->w);
+  if (fewer.n >= s->n) return bytes;
+  const size_t more = workspace_of(kernels, &fewer, threads);
+  return more > bytes ? more : bytes;
+}
+
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
   const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
   (void)s;
@@ -128,18 +133,19 @@ const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, 
 static uint32_t forward_task(void *context, const NitiRounder *rounder) {
   const Operation *o = context;
   if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
-  const NitiGather g = gather_forward(o->conv);
+  const NitiConv s = tiled_shape(o->conv);
+  const NitiGather g = gather_forward(&s);
   return niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
 }
 
 static uint32_t backward_task(void *context, const NitiRounder *rounder) {
   const Operation *o = context;
-  const NitiConv *s = o->conv;
   uint32_t max = 0;
-  if (!o->kernels) return niti_conv_backward_ref(o->cpu, o->out, o->in, o->w, s, rounder);
-  for (int32_t y = 0; y < s->stride_h; ++y) {
-    for (int32_t x = 0; x < s->stride_w; ++x) {
-      const NitiGather g = gather_backward(s, y, x);
+  if (!o->kernels) return niti_conv_backward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
+  const NitiConv s = tiled_shape(o->conv);
+  for (int32_t y = 0; y < s.stride_h; ++y) {
+    for (int32_t x = 0; x < s.stride_w; ++x) {
+      const NitiGather g = gather_backward(&s, y, x);
       const uint32_t phase = niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
       if (phase > max) max = phase;
     }
@@ -165,14 +171,10 @@ void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const 
                             const NitiConv *s) {
   NitiCpu *cpu = niti_cpu(backend);
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  NitiConv conv = *s;
   if (!kernels) {
     niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
     return;
   }
-  if (is_pointwise(s)) {
-    conv.n = s->n * s->h * s->w;
-    conv.h = conv.w = conv.oh = conv.ow = 1;
-  }
+  const NitiConv conv = tiled_shape(s);
   niti_conv_gradient_tiles(cpu, kernels, gradient, dy->data, x->data, &conv);
 }

@@ -28,7 +28,7 @@ static uint64_t largest64(const int64_t *g, size_t count) {
   return (uint64_t)max;
 }
 
-/* niti_update_weight over a row, in 32 bits so that it runs several at a time. 1 <= shift <= 30. */
+/* niti_update_weight over a row, in 32 bits so that it runs several at a time. 1 <= shift <= 31. */
 static void update32(int8_t *restrict w, const int32_t *restrict g, size_t count, int shift) {
   const int half = shift / 2, odd = shift & 1;
   const int32_t rest = (int32_t)(((uint32_t)1 << shift) - 1), low = (1 << half) - 1;
