@@ -13,6 +13,7 @@ typedef struct NitiRun {
   NitiRecipe *recipe; /* its own, resolved for the data set */
   char *data_path;
   char data_hash[2][65]; /* SHA-256 of each split's files */
+  bool data_changed;     /* resumed: image files are not those that the run began with */
   NitiDataset *dataset;
   NitiBackend *backend;
   NitiNetwork *net;

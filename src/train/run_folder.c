@@ -61,8 +61,9 @@ static NitiStatus check_empty(const char *path) {
   NitiStatus status = NITI_OK;
   for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    status = niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path,
-                       entry->d_name, has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "");
+    status = niti_fail(
+        NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, entry->d_name,
+        has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "; it holds no run to resume");
   }
   closedir(dir);
   return status;

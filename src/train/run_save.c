@@ -38,8 +38,10 @@ static NitiStatus set_class_names(NitiCheckpoint *checkpoint, const NitiDataset 
 static const char *const image_keys[2] = {"train_set_images", "test_set_images"};
 static const char *const hash_keys[2] = {"train_set_sha256", "test_set_sha256"};
 
-/* A resumed run needs the data set that it began with, to the byte. */
-static NitiStatus check_images(const NitiRun *run, const NitiCheckpoint *checkpoint) {
+/* A resumed run needs the data set that it began with, to the byte. Only of an image folder a file may have been mended since (a
+ * damaged one ends a run): *changed tells. */
+static NitiStatus check_images(bool *changed, const NitiRun *run, const NitiCheckpoint *checkpoint) {
+  *changed = false;
   for (int split = 0; split < 2; ++split) {
     const int64_t count = niti_dataset_count(run->dataset, (NitiSplit)split),
                   expected = get_number(checkpoint, image_keys[split]);
@@ -49,7 +51,9 @@ static NitiStatus check_images(const NitiRun *run, const NitiCheckpoint *checkpo
                        "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
                        run->data_path, count, name, expected);
     }
-    if (!hash || strcmp(hash, run->data_hash[split]) != 0) {
+    if (hash && strcmp(hash, run->data_hash[split]) == 0) continue;
+    *changed = true;
+    if (niti_dataset_images(run->dataset, (NitiSplit)split)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
                        run->data_path, name, run->data_hash[split], hash ? hash : "none");
     }
@@ -106,7 +110,7 @@ NitiStatus niti_run_save(const NitiRun *run, int keep) {
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *run_path, const char *data_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, checkpoint->recipe_text, run_path, NULL, 0, checkpoint->model_text));
   NITI_TRY(niti_run_open(run, data_path ? data_path : niti_checkpoint_get(checkpoint, "data")));
-  NITI_TRY(check_images(run, checkpoint));
+  NITI_TRY(check_images(&run->data_changed, run, checkpoint));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, run_path));
   run->step = (int64_t)checkpoint->step;
   run->epoch = (int32_t)checkpoint->epoch;
