@@ -82,16 +82,21 @@ def _write_folder(directory, split, images, labels):
             write_png(os.path.join(folder, file), images[n])
 
 
-def write(name, directory):
-    """Writes the data set of a case below `directory`."""
+def write_sets(sets, directory):
+    """Writes what `generate` returns below `directory`."""
     os.makedirs(directory, exist_ok=True)
-    for split, (images, labels) in generate(name).items():
+    for split, (images, labels) in sets.items():
         if images.shape[3] == 3:
             _write_folder(directory, split, images, labels)
         else:
             prefix = os.path.join(directory, "train" if split == "train" else "t10k")
             write_idx(f"{prefix}-images-idx3-ubyte", images[:, :, :, 0])
             write_idx(f"{prefix}-labels-idx1-ubyte", labels)
+
+
+def write(name, directory):
+    """Writes the data set of a case below `directory`."""
+    write_sets(generate(name), directory)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ class _Builder:
                         (out, *kernel, channels), (channels * area, out * area))
 
     def layer_linear(self, source, out):
-        features, = self.nodes[source].shape
+        *image, features = self.nodes[source].shape
+        assert image in ([], [1, 1]), "linear takes flat features or 1x1 images"
         out = self._outputs(out)
         return self.add("linear", [source], (out,), {}, (out, features), (features, out))
 

@@ -155,7 +155,7 @@ class Network:
             acc = conv_forward(x, self.weights[node.number], args["stride"], args["padding"])
             return self._requantise_activation(node, acc, e + self.exponents[node.number], context), None
         if node.kind == "linear":
-            acc = x @ self.weights[node.number].T
+            acc = x.reshape(len(x), -1) @ self.weights[node.number].T  # x may be [N, 1, 1, C]
             return self._requantise_activation(node, acc, e + self.exponents[node.number], context), None
         if node.kind == "relu":
             return (np.maximum(x, 0), e), None
@@ -193,7 +193,7 @@ class Network:
             if node.kind == "conv":
                 gradients[node.number] = conv_gradient(x, m, node.args["kernel"], node.args["stride"], node.args["padding"])
             elif node.kind == "linear":
-                gradients[node.number] = m.T @ x
+                gradients[node.number] = m.T @ x.reshape(len(x), -1)
             if any(trainable[i] for i in node.inputs):
                 passed = self._backward_node(node, x, notes[node.number], m, e, context)
                 for i in node.inputs:
@@ -224,7 +224,7 @@ class Network:
             acc = conv_backward(m, self.weights[node.number], x.shape, args["stride"], args["padding"])
             e += self.exponents[node.number]
         elif node.kind == "linear":
-            acc = m @ self.weights[node.number]
+            acc = (m @ self.weights[node.number]).reshape(x.shape)
             e += self.exponents[node.number]
         elif node.kind == "maxpool":
             acc = maxpool_backward(m, note, x.shape, args["kernel"], args["stride"], args["padding"])

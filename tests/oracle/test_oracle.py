@@ -313,6 +313,30 @@ def test_numbering_and_names():
     assert model.nodes[10].weight_shape == (3, 2)
 
 
+def test_linear_takes_1x1_images_as_flat_features():
+    """A linear layer behind 1x1xC is the same as behind a flatten: weights, passes and the error's shape."""
+    def layers(*between):
+        return [{"conv": {"out": 5, "kernel": 3, "padding": 1}}, "global-avgpool", *between, {"linear": {"out": "classes"}}]
+
+    direct, flat = (read_model({"name": "n", "input": [4, 3, 2], "classes": 7, "layers": layers(*between)})
+                    for between in ([], ["flatten"]))
+    assert direct.nodes[3].weight_shape == flat.nodes[4].weight_shape == (7, 5)
+    assert direct.nodes[3].fans == flat.nodes[4].fans == (5, 7) and direct.nodes[3].shape == (7,)
+    nets, context = (Network(direct, 8), Network(flat, 8)), Context(8, 0, "nearest", "nearest", True)
+    nets[1].weights[4] = nets[0].weights[3]  # initial weights depend on the layer's number
+    random = np.random.RandomState(5)
+    x, error = random.randint(-127, 128, size=(6, 4, 3, 2)), (random.randint(-127, 128, size=(6, 7)), -3)
+    passes = [net.forward(x, -5, context) for net in nets]
+    assert passes[0][0][2][0].shape == (6, 1, 1, 5)
+    logits = [tensors[-1] for tensors, _ in passes]
+    assert (logits[0][0] == logits[1][0]).all() and logits[0][1] == logits[1][1]
+    gradients = [net.backward(*p, error, context) for net, p in zip(nets, passes)]
+    assert gradients[0][1].any() and (gradients[0][1] == gradients[1][1]).all()
+    assert gradients[0][3].any() and (gradients[0][3] == gradients[1][4]).all()
+    with pytest.raises(AssertionError, match="1x1"):
+        read_model({"name": "n", "input": [1, 2, 1], "classes": 2, "layers": [{"linear": {"out": "classes"}}]})
+
+
 def test_errors_of_a_fork_are_added_from_the_highest_consumer():
     model = read_model({"name": "n", "input": [1, 1, 1], "classes": 1, "layers": [{"conv": {"out": 1, "kernel": 1}}, "flatten"]})
     net, context = Network(model, 0), Context(0, 0, "nearest", "truncate", True)
