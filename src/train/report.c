@@ -83,6 +83,7 @@ static NitiStatus write_weights(NitiReport *report, int64_t step, NitiNetwork *n
   NITI_TRY(niti_events_histogram(report->events, tag, step, weight.histogram, weight.exponent));
   NITI_TRY(scalar(report, "saturated_weight", name, step, weight.saturated, weight.count));
   NITI_TRY(scalar(report, "saturated_input", name, step, act.saturated, act.count));
+  NITI_TRY(scalar(report, "exponent_input", name, step, act.exponent, 1));
   return scalar(report, "exponent_weight", name, step, weight.exponent, 1);
 }
 
