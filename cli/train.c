@@ -132,7 +132,8 @@ static int run(int argc, char **argv) {
   int64_t save_every = 0;
   TextList sets = {.count = 0};
   bool json = false;
-  View view = {.terminal = isatty(STDERR_FILENO), .drawn = seconds()};
+  /* a first line at once on a terminal, after a while elsewhere */
+  View view = {.terminal = isatty(STDERR_FILENO), .drawn = seconds() - 1};
   const Option table[] = {
       {"run", OPTION_TEXT, &folder, "DIR", "the new folder for checkpoints, metrics and events", 0, 0},
       {"data", OPTION_TEXT, &data, "DIR", "the data set's folder (default: Debian's Fashion-MNIST)", 0, 0},
