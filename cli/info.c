@@ -9,57 +9,34 @@
 static int run(int argc, char **argv);
 const Command command_info = {"info", "[OPTIONS]", "show CPU features, kernels chosen and threads", "niti info --threads 2", run};
 
-/* Shapes that stand for the kinds of work there are. */
+/* Shapes that stand for the kinds of work there are: square images and kernels. */
 static const struct {
   const char *name;
-  NitiConv conv;
+  int32_t size, in, out, kernel, stride, padding;
 } samples[] = {
-    {"conv 3x3",
-     {.n = 64,
-      .h = 32,
-      .w = 32,
-      .c = 128,
-      .oh = 32,
-      .ow = 32,
-      .k = 128,
-      .kh = 3,
-      .kw = 3,
-      .stride_h = 1,
-      .stride_w = 1,
-      .pad_h = 1,
-      .pad_w = 1}},
-    {"conv 3x3 stride 2",
-     {.n = 64,
-      .h = 32,
-      .w = 32,
-      .c = 64,
-      .oh = 16,
-      .ow = 16,
-      .k = 128,
-      .kh = 3,
-      .kw = 3,
-      .stride_h = 2,
-      .stride_w = 2,
-      .pad_h = 1,
-      .pad_w = 1}},
-    {"conv 1x1",
-     {.n = 64, .h = 16, .w = 16, .c = 256, .oh = 16, .ow = 16, .k = 256, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
-    {"conv 3x3, 3 channels",
-     {.n = 64,
-      .h = 32,
-      .w = 32,
-      .c = 3,
-      .oh = 32,
-      .ow = 32,
-      .k = 128,
-      .kh = 3,
-      .kw = 3,
-      .stride_h = 1,
-      .stride_w = 1,
-      .pad_h = 1,
-      .pad_w = 1}},
-    {"linear", {.n = 64, .h = 1, .w = 1, .c = 8192, .oh = 1, .ow = 1, .k = 10, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1}},
+    {"conv 3x3", 32, 128, 128, 3, 1, 1}, {"conv 3x3 stride 2", 32, 64, 128, 3, 2, 1},
+    {"conv 1x1", 16, 256, 256, 1, 1, 0}, {"conv 3x3, 3 channels", 32, 3, 128, 3, 1, 1},
+    {"linear", 1, 8192, 10, 1, 1, 0},
 };
+
+static NitiConv sample(size_t i) {
+  const int32_t size = samples[i].size, kernel = samples[i].kernel, stride = samples[i].stride, padding = samples[i].padding;
+  const int32_t outputs = (size + 2 * padding - kernel) / stride + 1;
+  return (NitiConv){.n = 64,
+                    .h = size,
+                    .w = size,
+                    .c = samples[i].in,
+                    .oh = outputs,
+                    .ow = outputs,
+                    .k = samples[i].out,
+                    .kh = kernel,
+                    .kw = kernel,
+                    .stride_h = stride,
+                    .stride_w = stride,
+                    .pad_h = padding,
+                    .pad_w = padding};
+}
+
 /* The operations beside them. Requantising has kernels for every instruction set; these others are portable C in all. */
 static const char *const portable[] = {"input", "relu", "maxpool", "avgpool", "add", "dropout", "loss", "update"};
 static const char *const directions[] = {"forward", "backward", "gradient"};
@@ -81,9 +58,10 @@ static json_t *isas_json(void) {
 static json_t *kernels_json(const NitiBackend *backend) {
   json_t *kernels = json_array();
   for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
+    const NitiConv conv = sample(i);
     json_t *entry = json_pack("{s:s}", "operation", samples[i].name);
     for (size_t d = 0; d < 3; ++d) {
-      json_object_set_new(entry, directions[d], json_string(backend->ops->conv_kernel(backend, &samples[i].conv, directions[d])));
+      json_object_set_new(entry, directions[d], json_string(backend->ops->conv_kernel(backend, &conv, directions[d])));
     }
     json_array_append_new(kernels, entry);
   }
@@ -122,8 +100,9 @@ static int show(const NitiBackend *backend, NitiIsa isa, bool json) {
   print_list("recipes", json_object_get(object, "recipes"));
   printf("\n%-22s %-28s %-28s %s\n", "kernels", "forward", "backward", "gradient");
   for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
+    const NitiConv conv = sample(i);
     printf("%-22s", samples[i].name);
-    for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &samples[i].conv, directions[d]));
+    for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &conv, directions[d]));
     putchar('\n');
   }
   printf("%-22s %s\n", "requantise", niti_isa_name(isa));
