@@ -2,9 +2,13 @@
 #   make            install what is missing, build          make bench     time a training step, the kernels and inference
 #   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
+#   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
+#   make bench-gpu  time the CUDA kernels and training step, beside PyTorch's (PYTHON: the one that has it); fails without a device
+# CUDA=ON, OFF or AUTO (default: where nvcc is found) builds the CUDA backend or does without.
 # SANITIZE=address,undefined or SANITIZE=thread builds and tests with the compiler's sanitizers.
 PREFIX ?= /usr/local
 SANITIZE ?=
+CUDA ?= AUTO
 JOBS ?= $(shell nproc)
 
 ifeq ($(strip $(SANITIZE)),)
@@ -16,11 +20,11 @@ BUILD := build-asan
 else
 $(error SANITIZE is address, undefined, address,undefined or thread, not '$(SANITIZE)')
 endif
-CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE)
+CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_CUDA=$(CUDA)
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test bench install clean
+.PHONY: all build run test test-gpu bench bench-gpu install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -40,8 +44,19 @@ test:
 	@cmake --build $(BUILD) -j $(JOBS)
 	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS)
 
+test-gpu:
+	@scripts/setup.sh test
+	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON -DNITI_CUDA=ON
+	@cmake --build $(BUILD) -j $(JOBS)
+	@NITI_TEST_GPU=1 ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -L gpu
+
 bench: build
 	@scripts/bench.sh $(BUILD)
+
+bench-gpu:
+	@$(MAKE) --no-print-directory build CUDA=ON
+	@$(BUILD)/niti bench kernels --backend cuda --model vgg-small-7 --batch 1024
+	@bench/compare_cuda.sh $(BUILD)/niti
 
 # DESTDIR reaches CMake through the environment.
 install: build

@@ -1,41 +1,18 @@
 /* niti bench: how fast a model's training step, its kernels, or its inference are, on made-up images. */
+#include "bench.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "backend/backend.h"
-#include "cli.h"
-#include "layer/product.h"
-#include "train/step.h"
-
-enum { RUNS_MIN = 5, RUNS_MAX = 1000 };
+enum { RUNS_MIN = 5, WARM_UP = 3, REPEAT_MAX = 1000 };
+static const double run_milliseconds = 20; /* at least, where work is queued */
 
 static int run(int argc, char **argv);
 const Command command_bench = {"bench", "step|kernels|infer --model MODEL [--batch N] [OPTIONS]",
                                "time a training step, the kernels or inference",
                                "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
-
-typedef struct Bench {
-  NitiRecipe *recipe;
-  NitiBackend *backend;
-  NitiNetwork *net;
-  NitiFeed *feed;
-  NitiMetrics *metrics;
-  NitiBatch batch;
-  uint8_t *images;
-  NitiPick *picks;
-  int32_t *labels;
-  uint32_t step;
-} Bench;
-
-typedef struct Times {
-  double milliseconds[RUNS_MAX];
-  int count;
-  double min, median, max;
-} Times;
-
-typedef NitiStatus (*Timed)(void *context);
 
 static int64_t now(void) {
   struct timespec t;
@@ -48,15 +25,28 @@ static int by_value(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-/* Runs once to warm up, then for about `seconds`, at least RUNS_MIN times. */
-static NitiStatus measure(Times *times, Timed timed, void *context, double seconds) {
-  NITI_TRY(timed(context));
+static NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat) {
+  const int64_t start = now();
+  NITI_TRY(timed(context, repeat));
+  NITI_TRY(backend->ops->synchronise(backend));
+  *milliseconds = (double)(now() - start) * 1e-6 / repeat;
+  return NITI_OK;
+}
+
+NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *context, double seconds) {
+  double one = 0;
+  int repeat = 1;
+  const bool queues = !backend->ops->host_memory;
+  for (int i = 0; i < (queues ? WARM_UP : 1); ++i) NITI_TRY(time_once(&one, timed, backend, context, repeat));
+  if (queues && one < run_milliseconds) {
+    const double wanted = run_milliseconds / (one > 1e-3 ? one : 1e-3);
+    repeat = wanted < REPEAT_MAX ? (int)wanted + 1 : REPEAT_MAX;
+    for (int i = 0; i < WARM_UP; ++i) NITI_TRY(time_once(&one, timed, backend, context, repeat)); /* so many at once, recorded */
+  }
   const int64_t begin = now();
   times->count = 0;
   while (times->count < RUNS_MIN || (times->count < RUNS_MAX && (double)(now() - begin) * 1e-9 < seconds)) {
-    const int64_t start = now();
-    NITI_TRY(timed(context));
-    times->milliseconds[times->count++] = (double)(now() - start) * 1e-6;
+    NITI_TRY(time_once(&times->milliseconds[times->count++], timed, backend, context, repeat));
   }
   qsort(times->milliseconds, (size_t)times->count, sizeof(double), by_value);
   times->min = times->milliseconds[0];
@@ -78,7 +68,8 @@ static NitiStatus make_batch(Bench *b) {
     b->picks[i].image = (uint32_t)i;
     b->labels[i] = i % b->recipe->model->classes;
   }
-  b->batch = (NitiBatch){.count = n, .images = b->images, .source = input, .picks = b->picks, .labels = b->labels};
+  b->batch = (NitiBatch){
+      .count = n, .images = b->images, .resident = true, .total = n, .source = input, .picks = b->picks, .labels = b->labels};
   return NITI_OK;
 }
 
@@ -116,17 +107,21 @@ static void close_bench(Bench *b) {
   free(b->labels);
 }
 
-static NitiStatus one_step(void *context) {
-  Bench *b = context;
+NitiStatus bench_step(Bench *b) {
   const NitiStepContext step = {b->recipe, b->net, b->feed, b->metrics};
   return niti_step_train(&step, &b->batch, b->step++, 0);
 }
 
-static NitiStatus one_inference(void *context) {
+static NitiStatus run_steps(void *context, int repeat) {
+  for (int i = 0; i < repeat; ++i) NITI_TRY(bench_step(context));
+  return NITI_OK;
+}
+
+static NitiStatus run_inferences(void *context, int repeat) {
   Bench *b = context;
-  NITI_TRY(niti_feed_batch(b->feed, b->net, &b->batch));
-  niti_network_forward(b->net, false);
-  return b->backend->ops->synchronise(b->backend);
+  const NitiStepContext step = {b->recipe, b->net, b->feed, b->metrics};
+  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
+  return NITI_OK;
 }
 
 static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
@@ -141,65 +136,6 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
   printf("%s of %s, batch %d, %s: %.1f images/s; %.2f ms (min %.2f, max %.2f, %d runs)\n", what, model, b->recipe->batch,
          b->backend->ops->describe(b->backend), rate, t->median, t->min, t->max, t->count);
   return EXIT_OK;
-}
-
-/* ---- single kernels ---- */
-
-typedef enum Direction { FORWARD, BACKWARD, GRADIENT, DIRECTIONS } Direction;
-static const char *const direction_names[DIRECTIONS] = {"forward", "backward", "gradient"};
-
-typedef struct Kernel {
-  NitiBackend *backend;
-  NitiNode *node;
-  NitiConv conv;
-  Direction direction;
-} Kernel;
-
-static NitiStatus one_kernel(void *context) {
-  const Kernel *k = context;
-  NitiNode *node = k->node;
-  const NitiBackendOps *ops = k->backend->ops;
-  if (k->direction == FORWARD)
-    ops->conv_forward(k->backend, &node->y, &node->x[0], &node->weight, &k->conv, node->fused_relu, &node->forward_rq);
-  if (k->direction == BACKWARD)
-    ops->conv_backward(k->backend, &node->dx[0], &node->dy, &node->weight, &k->conv, &node->backward_rq);
-  if (k->direction == GRADIENT) ops->conv_gradient(k->backend, &node->gradient, &node->dy, &node->x[0], &k->conv);
-  return ops->synchronise(k->backend);
-}
-
-static int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
-  json_t *rows = json_array();
-  double total = 0;
-  if (one_step(b) != NITI_OK) return fail(); /* real activations and errors in every tensor */
-  if (!json)
-    printf("%s, batch %d, %s\n%-14s %-9s %-28s %10s %10s\n", model, b->recipe->batch, b->backend->ops->describe(b->backend),
-           "layer", "direction", "kernel", "ms", "GOPS");
-  for (int32_t i = 0; i < niti_network_weight_count(b->net); ++i) {
-    NitiNode *node = niti_network_weight_node(b->net, i);
-    for (Direction d = FORWARD; d < DIRECTIONS; ++d) {
-      if (d == BACKWARD && !node->dx[0].data) continue;
-      Kernel kernel = {b->backend, node, niti_product_conv(node, b->recipe->batch), d};
-      Times times;
-      if (measure(&times, one_kernel, &kernel, seconds) != NITI_OK) return fail();
-      const double gops = 2.0 * (double)node->spec.type->multiply_adds(node) * b->recipe->batch / times.median * 1e-6;
-      const char *name = b->backend->ops->conv_kernel(b->backend, &kernel.conv, direction_names[d]);
-      total += times.median;
-      if (json) {
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", node->spec.name, "direction", direction_names[d],
-                            "kernel", name, "milliseconds", times.median, "min", times.min, "max", times.max, "gops", gops));
-      } else {
-        printf("%-14s %-9s %-28s %10.3f %10.1f\n", node->spec.name, direction_names[d], name, times.median, gops);
-      }
-    }
-  }
-  if (!json) {
-    json_decref(rows);
-    printf("sum of medians %.2f ms: %.1f images/s\n", total, b->recipe->batch / total * 1e3);
-    return EXIT_OK;
-  }
-  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:o}", "bench", "kernels", "model", model, "batch", b->recipe->batch,
-                              "device", b->backend->ops->describe(b->backend), "milliseconds", total, "kernels", rows));
 }
 
 static int run(int argc, char **argv) {
@@ -230,9 +166,8 @@ static int run(int argc, char **argv) {
   if (open_bench(&b, model, batch, !infer, &device) != NITI_OK) {
     result = fail();
   } else if (kernels) {
-    const int32_t layers = niti_network_weight_count(b.net);
-    result = bench_kernels(&b, model, (double)seconds / (3.0 * (layers > 0 ? layers : 1)), json);
-  } else if (measure(&times, infer ? one_inference : one_step, &b, (double)seconds) != NITI_OK) {
+    result = bench_kernels(&b, model, (double)seconds, json);
+  } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, (double)seconds) != NITI_OK) {
     result = fail();
   } else {
     result = report_whole(&b, infer ? "inference" : "training step", model, &times, json);

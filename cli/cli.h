@@ -47,10 +47,11 @@ typedef struct DeviceOptions {
   const char *backend, *isa;
   int64_t threads;
 } DeviceOptions;
-#define DEVICE_OPTIONS(d)                                                                                              \
-  {"threads", OPTION_NUMBER, &(d).threads, "N", "threads to compute with (default: one a core)", 1, 1024},             \
-      {"isa", OPTION_TEXT, &(d).isa, "NAME", "the CPU's kernels: auto, ref, avx2, avx512vnni (same results)", 0, 0}, { \
-    "backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu (same results)", 0, 0                   \
+#define DEVICE_OPTIONS(d)                                                                                                         \
+  {"threads", OPTION_NUMBER, &(d).threads, "N", "threads to compute with (default: one a core)", 1, 1024},                        \
+      {"isa", OPTION_TEXT, &(d).isa, "NAME", "kernels: auto; cpu: ref, avx2, avx512vnni; cuda: mma, wgmma (same results)", 0, 0}, \
+  {                                                                                                                               \
+    "backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu, cuda, cuda:N (same results)", 0, 0                \
   }
 NitiDevice device_of(const DeviceOptions *options);
 

@@ -7,7 +7,8 @@
 #include "train/recipe.h"
 
 static int run(int argc, char **argv);
-const Command command_info = {"info", "[OPTIONS]", "show CPU features, kernels chosen and threads", "niti info --threads 2", run};
+const Command command_info = {"info", "[OPTIONS]", "show devices, CPU features, kernels chosen and threads",
+                              "niti info --threads 2", run};
 
 /* Shapes that stand for the kinds of work there are: square images and kernels. */
 static const struct {
@@ -68,12 +69,21 @@ static json_t *kernels_json(const NitiBackend *backend) {
   return kernels;
 }
 
-static json_t *operations_json(NitiIsa isa) {
-  json_t *operations = json_pack("{s:s}", "requantise", niti_isa_name(isa));
+/* isa: the CPU backend's; NULL for another backend, which has one kernel for each. */
+static json_t *operations_json(const NitiBackend *backend, const NitiIsa *isa) {
+  json_t *operations = json_pack("{s:s}", "requantise", isa ? niti_isa_name(*isa) : backend->ops->name);
   for (size_t i = 0; i < sizeof portable / sizeof *portable; ++i) {
-    json_object_set_new(operations, portable[i], json_string(niti_isa_name(NITI_ISA_REF)));
+    json_object_set_new(operations, portable[i], json_string(isa ? niti_isa_name(NITI_ISA_REF) : backend->ops->name));
   }
   return operations;
+}
+
+static void add_device(void *context, const char *line) { json_array_append_new(context, json_string(line)); }
+
+static json_t *devices_json(void) {
+  json_t *devices = json_array();
+  niti_backend_devices(add_device, devices);
+  return devices;
 }
 
 static void print_list(const char *name, const json_t *array) {
@@ -84,17 +94,22 @@ static void print_list(const char *name, const json_t *array) {
   putchar('\n');
 }
 
-static int show(const NitiBackend *backend, NitiIsa isa, bool json) {
+static int show(const NitiBackend *backend, const NitiIsa *isa, bool json) {
   char features[512];
   niti_cpu_features(features, sizeof features);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend",
-                             backend->ops->name, "device", backend->ops->describe(backend), "hardware",
-                             backend->ops->hardware(backend), "features", features, "threads", backend->ops->threads(backend),
-                             "isa_available", isas_json(), "kernels", kernels_json(backend), "operations", operations_json(isa),
-                             "models", names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
+  json_t *object =
+      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend",
+                backend->ops->name, "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend),
+                "features", features, "threads", backend->ops->threads(backend), "devices", devices_json(), "isa_available",
+                isas_json(), "kernels", kernels_json(backend), "operations", operations_json(backend, isa), "models",
+                names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
   if (json) return print_json(object);
   printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
          backend->ops->hardware(backend));
+  size_t at;
+  json_t *line;
+  json_array_foreach(json_object_get(object, "devices"), at, line)
+      printf("%-10s %s\n", at == 0 ? "devices" : "", json_string_value(line));
   print_list("isa", json_object_get(object, "isa_available"));
   print_list("models", json_object_get(object, "models"));
   print_list("recipes", json_object_get(object, "recipes"));
@@ -105,8 +120,10 @@ static int show(const NitiBackend *backend, NitiIsa isa, bool json) {
     for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &conv, directions[d]));
     putchar('\n');
   }
-  printf("%-22s %s\n", "requantise", niti_isa_name(isa));
-  for (size_t i = 0; i < sizeof portable / sizeof *portable; ++i) printf("%-22s ref (portable C)\n", portable[i]);
+  if (isa) {
+    printf("%-22s %s\n", "requantise", niti_isa_name(*isa));
+    for (size_t i = 0; i < sizeof portable / sizeof *portable; ++i) printf("%-22s ref (portable C)\n", portable[i]);
+  }
   json_decref(object);
   return EXIT_OK;
 }
@@ -122,9 +139,14 @@ static int run(int argc, char **argv) {
   if (count != 0) return usage_error(&command_info, "unexpected argument '%s'", argv[1]);
   const NitiBackendOptions options = {.name = device.backend, .isa = device.isa, .threads = (int)device.threads};
   NitiBackend *backend = NULL;
+  if (niti_backend_open(&backend, &options) != NITI_OK) return fail();
   NitiIsa isa;
-  if (niti_backend_open(&backend, &options) != NITI_OK || niti_isa_parse(&isa, device.isa) != NITI_OK) return fail();
-  const int result = show(backend, isa, json);
+  const bool on_cpu = strcmp(backend->ops->name, "cpu") == 0;
+  if (on_cpu && niti_isa_parse(&isa, device.isa) != NITI_OK) {
+    niti_backend_close(backend);
+    return fail();
+  }
+  const int result = show(backend, on_cpu ? &isa : NULL, json);
   niti_backend_close(backend);
   return result;
 }

@@ -102,7 +102,7 @@ static int run(int argc, char **argv) {
   NitiDescription *description = NULL;
   NitiPlan *plan = NULL;
   NitiStatus status = niti_description_load(&description, argv[1], NULL);
-  if (status == NITI_OK) status = niti_plan_open(&plan, description, (int32_t)batch, true);
+  if (status == NITI_OK) status = niti_plan_open(&plan, description, NULL, (int32_t)batch, true);
   const int result = status == NITI_OK ? show(description, plan, json) : fail();
   niti_plan_close(plan);
   niti_description_close(description);

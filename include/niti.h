@@ -34,6 +34,7 @@ typedef enum NitiStatus {
   NITI_ERROR_MODEL,       /* a model or recipe that cannot be built: impossible shapes, possible overflow */
   NITI_ERROR_UNSUPPORTED, /* a backend, CPU feature or operation that is not there */
   NITI_ERROR_MEMORY,      /* memory ran out */
+  NITI_ERROR_DEVICE,      /* the device failed at its work; a run ends, its last checkpoint is intact */
   NITI_INTERRUPTED,       /* the progress callback asked to stop; the state has been saved */
 } NitiStatus;
 
@@ -100,9 +101,9 @@ NITI_API NitiStatus niti_input_table(int8_t *table, int32_t *exponent, int chann
 
 /* Where the work runs. All zero: the best there is. Results never depend on it. */
 typedef struct NitiDevice {
-  const char *backend; /* NULL or "auto", "cpu" */
-  const char *isa;     /* the CPU's kernels: NULL or "auto", "ref", "avx2", "avx512vnni" */
-  int threads;         /* 0: one a usable core */
+  const char *backend; /* NULL or "auto", "cpu", "cuda", "cuda:1" (the second GPU; from 0) */
+  const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni"; cuda: "mma", "wgmma" */
+  int threads;         /* of the CPU; 0: one a usable core */
 } NitiDevice;
 
 /* A recipe: everything that decides a run's bits (docs/recipe-reference.md). */
@@ -120,7 +121,7 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_NOTE,  /* text for people: what was initialised, resumed, fallen back to */
   NITI_PROGRESS_BATCH, /* after every step */
   NITI_PROGRESS_TEST,  /* while testing, after every batch */
-  NITI_PROGRESS_EPOCH, /* an epoch was trained, tested and saved */
+  NITI_PROGRESS_EPOCH, /* an epoch was trained and tested, and is being saved in the background */
 } NitiProgressKind;
 
 typedef struct NitiProgress {

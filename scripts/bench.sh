@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 build=${1:-build}
 threads=$(nproc)
 for what in step kernels infer; do
-  echo "== niti bench $what --model vgg-small-7 --batch 64 --threads $threads"
-  "$build/niti" bench "$what" --model vgg-small-7 --batch 64 --threads "$threads"
+  echo "== niti bench $what --backend cpu --model vgg-small-7 --batch 64 --threads $threads"
+  "$build/niti" bench "$what" --backend cpu --model vgg-small-7 --batch 64 --threads "$threads"
 done

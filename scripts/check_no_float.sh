@@ -1,7 +1,8 @@
 #!/bin/sh
 # Proves that the core of niti computes with integers only: disassembles every object of the library and fails on any
 # floating-point instruction, soft-float helper or call into libm.
-#   scripts/check_no_float.sh FOLDER     the folder of the library's objects: build/CMakeFiles/niti_objects.dir
+#   scripts/check_no_float.sh FOLDER...  of the library's objects: build/CMakeFiles/niti_objects.dir and, of the CUDA kernels' host
+#                                        side, niti_cuda_objects.dir
 #   scripts/check_no_float.sh --self-test
 # Moves and bitwise operations named after floats (movaps, xorps, shuffles, ...) carry integers as well and are allowed.
 set -eu
@@ -52,33 +53,35 @@ libm_names() {
   [ -e "$libm" ] || { echo "check_no_float: cannot find libm.so.6" >&2; exit 1; }
 }
 
-# Checks every object under folder $1; $2 is a scratch folder. Prints what it found; fails on a finding.
+# Checks every object under the folders $2...; $1 is a scratch folder. Prints what it found; fails on a finding.
 check() {
-  libm_names >"$2/libm"
-  [ -s "$2/libm" ] || { echo "check_no_float: cannot read libm's names" >&2; return 1; }
-  find "$1" -name '*.o' | sort >"$2/objects"
-  exceptions | awk '{print $1}' >"$2/exceptions"
+  scratch=$1
+  shift
+  libm_names >"$scratch/libm"
+  [ -s "$scratch/libm" ] || { echo "check_no_float: cannot read libm's names" >&2; return 1; }
+  find "$@" -name '*.o' | sort >"$scratch/objects"
+  exceptions | awk '{print $1}' >"$scratch/exceptions"
   bad=0 checked=0
   while read -r ending; do
-    grep -qF -- "$ending" "$2/objects" || { echo "check_no_float: excepted, but there is no such object: $ending" >&2; bad=1; }
-  done <"$2/exceptions"
+    grep -qF -- "$ending" "$scratch/objects" || { echo "check_no_float: excepted, but there is no such object: $ending" >&2; bad=1; }
+  done <"$scratch/exceptions"
   while IFS= read -r object; do
     excepted=
     while read -r ending; do
       case $object in *"$ending") excepted=1 ;; esac
-    done <"$2/exceptions"
+    done <"$scratch/exceptions"
     [ -z "$excepted" ] || continue
     checked=$((checked + 1))
-    objdump -d --no-show-raw-insn "$object" >"$2/text" || { bad=1; continue; }
-    { floats <"$2/text"; calls "$object" "$2/libm" | sed 's/^/calls /'; } >"$2/found"
-    if [ -s "$2/found" ]; then
+    objdump -d --no-show-raw-insn "$object" >"$scratch/text" || { bad=1; continue; }
+    { floats <"$scratch/text"; calls "$object" "$scratch/libm" | sed 's/^/calls /'; } >"$scratch/found"
+    if [ -s "$scratch/found" ]; then
       bad=1
-      echo "${object#"$1"/}: floating point:"
-      sed 's/^/  /;20q' "$2/found"
+      echo "${object#*.dir/}: floating point:"
+      sed 's/^/  /;20q' "$scratch/found"
     fi
-  done <"$2/objects"
-  [ "$checked" -gt 0 ] || { echo "check_no_float: no object under $1" >&2; return 1; }
-  echo "check_no_float: $checked objects checked, $(wc -l <"$2/exceptions") excepted"
+  done <"$scratch/objects"
+  [ "$checked" -gt 0 ] || { echo "check_no_float: no object under $*" >&2; return 1; }
+  echo "check_no_float: $checked objects checked, $(wc -l <"$scratch/exceptions") excepted"
   return $bad
 }
 
@@ -90,7 +93,7 @@ self_test() {
     mkdir -p "$work/t/$2"
     # shellcheck disable=SC2086 # flags are words
     echo "$4" | ${CC:-cc} $3 -x c -c -o "$work/t/$2/$2.o" - || { failed=1; return; }
-    if check "$work/t/$2" "$work" >"$work/report" 2>&1; then got=clean; else got=found; fi
+    if check "$work" "$work/t/$2" >"$work/report" 2>&1; then got=clean; else got=found; fi
     [ $got = "$1" ] || { echo "self-test: $2 ($3) is $got, expected $1"; cat "$work/report"; failed=1; }
   }
   try found multiply -O2 'float f(float a, float b) { return a * b; }'
@@ -122,5 +125,5 @@ trap 'rm -rf "$work"' EXIT
 case ${1:-} in
   --self-test) self_test ;;
   "") echo "usage: check_no_float.sh FOLDER | --self-test" >&2; exit 2 ;;
-  *) check "$1" "$work" ;;
+  *) check "$work" "$@" ;;
 esac

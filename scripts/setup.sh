@@ -72,6 +72,11 @@ make_venv() {
   printf '%s\n' "$stamp" >"$venv/stamp"
 }
 
+# nvcc, where it is there, needs a C++ compiler.
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+  BUILD="$BUILD g++"
+fi
+
 [ $# -gt 0 ] || set -- build
 packages= venv=
 for group in "$@"; do

@@ -147,12 +147,13 @@ static void close_bench(Bench *b) {
   release(b->workspace);
 }
 
+/* mask: NULL, or elements that must be 0 where it is not positive. */
 static void check_rounded(const int8_t *got, const int64_t *sum, size_t count, const NitiRequantise *rq, int shift, bool relu,
-                          const char *what) {
+                          const int8_t *mask, const char *what) {
   const NitiDraw draw = {0xfeedface12345678u, rq->purpose, 9, rq->layer};
   for (size_t i = 0; i < count; ++i) {
     int8_t want = niti_round_int8(sum[i], shift, rq->mode, niti_draw(&draw, i));
-    if (relu && want < 0) want = 0;
+    if ((relu && want < 0) || (mask && mask[i] <= 0)) want = 0;
     if (got[i] != want)
       fail_msg("%s: element %zu is %d, not %d (sum %lld, shift %d)", what, i, got[i], want, (long long)sum[i], shift);
   }
@@ -207,22 +208,24 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
              isa_names[isa], threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h, s->pad_w,
              (int)fill);
     int32_t ex = -3, ew = 5, ed = -20, ey = 99, edx = 99;
-    const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}}, tw = {w, &ew, {s->k, s->kh, s->kw, s->c}};
-    const NitiTensor td = {delta, &ed, {s->n, s->oh, s->ow, s->k}};
-    NitiTensor ty = {y, &ey, td.shape}, tdx = {dx, &edx, tx.shape};
+    const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}, false, false},
+                     tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
+    const NitiTensor td = {delta, &ed, {s->n, s->oh, s->ow, s->k}, false, false};
+    NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
     int32_t predicted = random_in(-1, 25); /* too small, too large or right */
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
     const bool relu = random_in(0, 1);
 
     ops->conv_forward(b.backend, &ty, &tx, &tw, s, relu, &rq);
-    check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, what);
+    check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
     assert_int_equal(ey, ex + ew + shift_y);
     assert_int_equal(predicted, shift_y);
     check_guards(y, z.y);
 
     predicted = random_in(0, 1) ? shift_x : random_in(0, 24);
-    ops->conv_backward(b.backend, &tdx, &td, &tw, s, &rq);
-    check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, what);
+    const bool masked = random_in(0, 1); /* by the layer's own input, as behind a ReLU */
+    ops->conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);
+    check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, masked ? x : NULL, what);
     assert_int_equal(edx, ed + ew + shift_x);
     assert_int_equal(predicted, shift_x);
     check_guards(dx, z.x);
@@ -299,13 +302,13 @@ static void test_identity(void **unused) {
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
       int32_t zero = 0, ey, edx, predicted = 3;
       const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
-      const NitiTensor tx = {x, &zero, {s.n, s.h, s.w, s.c}}, tw = {w, &zero, {s.k, s.kh, s.kw, s.c}},
-                       td = {delta, &zero, {s.n, s.oh, s.ow, s.k}};
-      NitiTensor ty = {y, &ey, td.shape}, tdx = {dx, &edx, tx.shape};
+      const NitiTensor tx = {x, &zero, {s.n, s.h, s.w, s.c}, false, false}, tw = {w, &zero, {s.k, s.kh, s.kw, s.c}, false, false},
+                       td = {delta, &zero, {s.n, s.oh, s.ow, s.k}, false, false};
+      NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
       NitiGradient g = {guarded(z.w * 4), 32, z.w};
       Bench b = open_bench(isa, 2, &s, s.n);
       b.backend->ops->conv_forward(b.backend, &ty, &tx, &tw, &s, false, &rq);
-      b.backend->ops->conv_backward(b.backend, &tdx, &td, &tw, &s, &rq);
+      b.backend->ops->conv_backward(b.backend, &tdx, &td, &tw, NULL, &s, &rq);
       b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, &s);
       assert_int_equal(ey, 0); /* 108 terms of at most 1 never need a shift */
       assert_int_equal(edx, 0);
@@ -336,7 +339,7 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   assert_true(want > INT32_MAX || want < INT32_MIN);
   for (NitiIsa isa = NITI_ISA_REF; isa <= niti_cpu_best_isa(); ++isa) {
     int32_t zero = 0;
-    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}}, td = {delta, &zero, {s->n, s->oh, s->ow, s->k}};
+    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false}, td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
     Bench b = open_bench(isa, 2, s, s->n);
     b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, s);

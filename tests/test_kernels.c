@@ -68,7 +68,7 @@ static void check_isa(NitiIsa isa) {
   for (size_t mode = 0; mode < 4; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
-        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}};
+        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL};
         fill(acc, COUNT + 1);
         check(kernel, acc, COUNT, &r, 0, 0);
         check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
@@ -107,7 +107,7 @@ static void test_tiles(void **unused) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
         uint32_t max = 0;
-        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}};
+        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL};
         fill(acc, ROWS * STRIDE);
         memset(tensor, 0x55, sizeof tensor);
         memset(want, 0x55, sizeof want);
@@ -143,11 +143,11 @@ static void test_prediction(void **unused) {
     int32_t predicted = guesses[i];
     const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
     Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
-    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, fixed_task, &f), 4);
+    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     assert_int_equal(f.runs, 2);
     assert_int_equal(predicted, 4);
     f.runs = 0;
-    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, fixed_task, &f), 4);
+    assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     assert_int_equal(f.runs, 1);
     assert_int_equal(cpu.predicted, 2);
     assert_int_equal(cpu.mispredicted, 1);

@@ -6,7 +6,12 @@
 #include "backend/registry.h"
 
 /* In the order in which "auto" prefers them. */
-static const NitiBackendKind *const kinds[] = {&niti_backend_cpu};
+static const NitiBackendKind *const kinds[] = {
+#ifdef NITI_CUDA
+    &niti_backend_cuda,
+#endif
+    &niti_backend_cpu,
+};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static NitiStatus open_best(NitiBackend **out, const NitiBackendOptions *options) {
@@ -16,6 +21,10 @@ static NitiStatus open_best(NitiBackend **out, const NitiBackendOptions *options
     if (status != NITI_ERROR_UNSUPPORTED) break; /* a wrong option is wrong everywhere */
   }
   return status;
+}
+
+void niti_backend_devices(NitiDeviceTold tell, void *context) {
+  for (size_t i = 0; i < KINDS; ++i) kinds[i]->devices(tell, context);
 }
 
 static NitiStatus fail_unknown(const char *name) {

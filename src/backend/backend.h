@@ -1,4 +1,4 @@
-/* The backend table: every operation a layer may ask for. One table a device kind (cpu/, later cuda/); layers call nothing else.
+/* The backend table: every operation a layer may ask for. One table a device kind (cpu/, cuda/); layers call nothing else.
  *
  * Rules for every operation
  * - Tensors, gradients, masks and exponents lie in the backend's memory (alloc); layers never look into them.
@@ -6,7 +6,9 @@
  * - Shapes were validated when the model was built: operations return nothing and only assert. A failure of the device shows
  *   in synchronise(). No operation allocates; what conv and linear need beyond their operands is reserved once by reserve().
  * - Results are exactly those of docs/arithmetic.md, whatever the instruction set, number of threads or tiles.
- * - Work may be queued: results are visible to the host after download() or synchronise(). */
+ * - Work may be queued: results are visible to the host after download() or synchronise().
+ * - The first failure of a device stays: every later synchronise() and replay() reports it, and download() then gives zeros. So
+ *   what was downloaded may be believed (and saved) only after a synchronise() that followed it. */
 #ifndef NITI_BACKEND_BACKEND_H
 #define NITI_BACKEND_BACKEND_H
 
@@ -41,6 +43,9 @@ typedef struct NitiPool {
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
 } NitiPool;
 
+/* No cell lies in two windows. */
+static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p->kh && p->stride_w >= p->kw; }
+
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_MAX_TERMS can be proven, else 64. */
 typedef struct NitiGradient {
   void *data; /* int32_t or int64_t [count], in the weights' layout; backend memory */
@@ -72,6 +77,13 @@ typedef struct NitiTensorStats {
   int64_t histogram[255]; /* of mantissas -127 .. 127 */
 } NitiTensorStats;
 
+/* What recorded work depends on beside the contents of backend memory: every host value that reaches an operation. Work done
+ * twice under equal keys enqueues the same operations with the same arguments. Unused members are zero. */
+typedef struct NitiReplayKey {
+  const void *pointers[6];
+  int64_t numbers[10];
+} NitiReplayKey;
+
 typedef struct NitiBackendOps {
   const char *name;
   bool host_memory; /* operations may read host memory in place of alloc's: nothing needs to be copied there */
@@ -82,15 +94,22 @@ typedef struct NitiBackendOps {
   int (*threads)(const NitiBackend *);          /* host threads it computes with */
 
   /* -- memory and order -- */
-  /* 64-byte aligned, zeroed. Fails with NITI_ERROR_MEMORY, naming what was asked for. */
+  /* 64-byte aligned (cuda: 256), zeroed. Fails with NITI_ERROR_MEMORY, naming what was asked for and, where known, what was free.
+   */
   NitiStatus (*alloc)(NitiBackend *, void **out, size_t bytes);
-  void (*release)(NitiBackend *, void *);
-  void (*upload)(NitiBackend *, void *to, const void *host, size_t bytes);
-  void (*download)(NitiBackend *, void *host, const void *from, size_t bytes);
-  void (*clear)(NitiBackend *, void *, size_t bytes); /* to zero */
-  NitiStatus (*synchronise)(NitiBackend *);           /* waits; reports any failure since the last call */
+  void (*release)(NitiBackend *, void *); /* work recorded by replay() is forgotten with it; NULL is allowed */
+  size_t (*free_bytes)(NitiBackend *);    /* what alloc could still give; SIZE_MAX: not known */
+  /* Bytes to reserve for an activation or error tensor that conv_gradient may read; at least its elements. */
+  size_t (*tensor_bytes)(const NitiBackend *, NitiShape);
+  void (*upload)(NitiBackend *, void *to, const void *host, size_t bytes);     /* `host` may change as soon as it returns */
+  void (*download)(NitiBackend *, void *host, const void *from, size_t bytes); /* waits */
+  void (*clear)(NitiBackend *, void *, size_t bytes);                          /* to zero */
+  NitiStatus (*synchronise)(NitiBackend *); /* waits; reports the first failure there has been, NITI_ERROR_DEVICE */
   /* The step (the `time` of random words) and seed for what follows. */
   void (*begin_step)(NitiBackend *, uint64_t seed, uint32_t step);
+  /* Calls enqueue(context), which calls operations only, or repeats what it enqueued under an equal key before: then it is not
+   * called. Waits where much work is queued, and reports a failure known by now. */
+  NitiStatus (*replay)(NitiBackend *, const NitiReplayKey *key, void (*enqueue)(void *context), void *context);
   /* Scratch bytes a convolution needs in any of its three directions, and the request for the largest of them. */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConv *);
   NitiStatus (*reserve)(NitiBackend *, size_t bytes);
@@ -107,9 +126,10 @@ typedef struct NitiBackendOps {
   /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
                        const NitiRequantise *);
-  /* dx = requantise(transposed convolution of dy with w). */
-  void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiConv *,
-                        const NitiRequantise *);
+  /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
+   * that of all accumulators) wherever mask <= 0; its exponent does not matter. dx aliases none of the others. */
+  void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                        const NitiConv *, const NitiRequantise *);
   /* gradient = exact sum over batch and positions of dy x; overwrites. */
   void (*conv_gradient)(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
   /* y = max(x, 0), same exponent; y may alias x. */
@@ -118,8 +138,10 @@ typedef struct NitiBackendOps {
   void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
   /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
   void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
-  void (*maxpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiPool *,
-                           const NitiRequantise *);
+  /* mask: NULL, or of dy's shape: an error counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
+   */
+  void (*maxpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
+                           const NitiPool *, const NitiRequantise *);
   void (*avgpool_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
   /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b, also y.exponent theirs. */
@@ -146,10 +168,14 @@ struct NitiBackend {
 };
 
 typedef struct NitiBackendOptions {
-  const char *name; /* "cpu" or "auto" (NULL: auto); "NAME:DEVICE" where a backend has several devices */
-  const char *isa;  /* "ref", "avx2", "avx512vnni" or "auto" (NULL: auto): the CPU backend's kernels */
+  const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
+  const char *isa;  /* the kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni"; cuda: "mma", "wgmma" */
   int threads;      /* 0: one a usable core */
 } NitiBackendOptions;
+
+/* Tells of each device that the backends of this build see: what --backend would take, and what it is. */
+typedef void (*NitiDeviceTold)(void *context, const char *line);
+void niti_backend_devices(NitiDeviceTold tell, void *context);
 
 /* Opens a backend by name; fails with NITI_ERROR_UNSUPPORTED where it, or the instruction set, is not there. */
 NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *options);

@@ -8,8 +8,11 @@ typedef struct NitiBackendKind {
   const char *name;
   /* Opens the backend. device: what followed "NAME:", or NULL. Fails with NITI_ERROR_UNSUPPORTED where this machine lacks it. */
   NitiStatus (*open)(NitiBackend **out, const NitiBackendOptions *options, const char *device);
+  /* Tells of each device of this kind, usable or not: "cuda:0, NVIDIA H100 80GB HBM3, capability 9.0, 81559 MiB". */
+  void (*devices)(NitiDeviceTold tell, void *context);
 } NitiBackendKind;
 
 extern const NitiBackendKind niti_backend_cpu;
+extern const NitiBackendKind niti_backend_cuda; /* in builds with CUDA */
 
 #endif

@@ -4,7 +4,7 @@
 
 #include <Random123/philox.h>
 
-#include "niti.h"
+#include "base/round.h"
 
 /* What a stream of random words is for; a word is then a function of its index alone. */
 typedef struct NitiDraw {
@@ -17,7 +17,7 @@ typedef struct NitiWords {
 } NitiWords;
 
 /* Words 4 * block .. 4 * block + 3 of a stream. */
-static inline NitiWords niti_draw_block(const NitiDraw *draw, uint32_t block) {
+NITI_INLINE NitiWords niti_draw_block(const NitiDraw *draw, uint32_t block) {
   const philox4x32_key_t key = {{(uint32_t)draw->seed, (uint32_t)(draw->seed >> 32)}};
   const philox4x32_ctr_t counter = {{block, draw->time, draw->layer, draw->purpose}};
   const philox4x32_ctr_t out = philox4x32(counter, key);
@@ -26,11 +26,11 @@ static inline NitiWords niti_draw_block(const NitiDraw *draw, uint32_t block) {
 }
 
 /* One word; index < 2^34. */
-static inline uint32_t niti_draw(const NitiDraw *draw, uint64_t index) {
+NITI_INLINE uint32_t niti_draw(const NitiDraw *draw, uint64_t index) {
   return niti_draw_block(draw, (uint32_t)(index >> 2)).word[index & 3];
 }
 
 /* A word as a uniform integer in [0, range). */
-static inline uint32_t niti_word_below(uint32_t word, uint32_t range) { return (uint32_t)(((uint64_t)word * range) >> 32); }
+NITI_INLINE uint32_t niti_word_below(uint32_t word, uint32_t range) { return (uint32_t)(((uint64_t)word * range) >> 32); }
 
 #endif

@@ -34,7 +34,8 @@ NITI_INLINE int niti_shift_inline(uint32_t max) {
 }
 
 NITI_INLINE int8_t niti_clip8(int64_t v) {
-  return (int8_t)(v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v);
+  const int64_t most = NITI_MANTISSA_MAX;
+  return (int8_t)(v > most ? most : v < -most ? -most : v);
 }
 
 /* The magnitude x / 2^s, s >= 0, |x| < 2^62. */

@@ -319,6 +319,7 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
   out->count = slot->count;
   out->images = loader->resident ? loader->resident : slot->images;
   out->resident = loader->resident != NULL;
+  out->total = loader->resident ? loader->count : 0;
   out->source = loader->source;
   out->picks = slot->picks;
   out->labels = slot->labels;

@@ -11,6 +11,7 @@ typedef struct NitiBatch {
   int32_t count;         /* images, at most the batch size; 0: the epoch is over */
   const uint8_t *images; /* the source images that picks refer to: the whole data set's, or this batch's */
   bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
+  int64_t total;         /* resident: the images of the split */
   NitiShape source;      /* one source image, n = 1 */
   const NitiPick *picks; /* [count] */
   const int32_t *labels; /* [count] */

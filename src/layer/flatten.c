@@ -12,10 +12,10 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return NITI_OK;
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) { backend->ops->copy(backend, &node->y, &node->x[0]); }
+static void forward(NitiNode *node, NitiBackend *backend) { niti_node_pass(backend, &node->y, &node->x[0]); }
 
 static void backward(NitiNode *node, NitiBackend *backend) {
-  if (node->dx[0].data) backend->ops->copy(backend, &node->dx[0], &node->dy);
+  if (node->dx[0].data) niti_node_pass(backend, &node->dx[0], &node->dy);
 }
 
 const NitiLayerType niti_layer_flatten = {
@@ -23,6 +23,7 @@ const NitiLayerType niti_layer_flatten = {
     .fields = fields,
     .inputs = 1,
     .in_place = true,
+    .keeps_exponent = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

@@ -38,6 +38,10 @@ typedef struct NitiLayerField {
 
 enum { NITI_FIELD_SAME_AS_KERNEL = -1 };
 
+/* Which of a layer's tensors tells where a ReLU right before it let its input through, so that the layer's backward can do the
+ * ReLU's as well. */
+typedef enum NitiGate { NITI_GATE_NONE = 0, NITI_GATE_INPUT, NITI_GATE_OUTPUT } NitiGate;
+
 /* A node of a built network, as its layer sees it. Tensors are views into the network's plan. */
 typedef struct NitiNode {
   NitiLayerSpec spec;
@@ -52,6 +56,8 @@ typedef struct NitiNode {
   void *extra; /* backend memory of extra_bytes(node), from forward to backward: e.g. pooling winners */
   NitiRequantise forward_rq, backward_rq;
   bool fused_relu; /* of a layer that fuses_relu: applies the ReLU after it; of that ReLU: is applied already */
+  NitiGate gate;   /* backward does that of the ReLU before it too: its own x[0] or y is the mask */
+  bool gated;      /* of that ReLU: its dy has been through the mask already */
   bool training;
 } NitiNode;
 
@@ -65,6 +71,7 @@ struct NitiLayerType {
   bool joins;                   /* not to be written in a description: made by a construct */
   bool passes_delta;            /* dx[0] is dy unchanged and may share its memory; dx[1] is a copy */
   bool fuses_relu;              /* forward applies a following ReLU where node->fused_relu is set */
+  bool keeps_exponent;          /* y has x[0]'s exponent, dx[0] dy's; where they share memory they may share it */
   int weight_dims;              /* 4: [out][KH][KW][in]; 2: [out][in]; 0: no weights */
   /* Output shape from input shapes; an impossible one fails (message without the place, the caller adds it). */
   NitiStatus (*shape)(const NitiLayerSpec *, const NitiShape *in, NitiShape *out);
@@ -75,12 +82,18 @@ struct NitiLayerType {
   /* Multiply-adds of one image forward; NULL: 0. */
   int64_t (*multiply_adds)(const NitiNode *);
   size_t (*extra_bytes)(const NitiNode *);                    /* NULL: 0 */
+  NitiGate (*gate)(const NitiNode *);                         /* what it could do; NULL: NITI_GATE_NONE */
   size_t (*workspace)(const NitiNode *, const NitiBackend *); /* NULL: 0 */
   /* The backend's kernel for "forward", "backward" or "gradient"; NULL: none worth naming. */
   const char *(*kernel)(const NitiNode *, const NitiBackend *, const char *direction);
   void (*forward)(NitiNode *, NitiBackend *);
   void (*backward)(NitiNode *, NitiBackend *); /* dy -> dx, and the gradient */
 };
+
+/* to = from, for layers that change nothing: no work where they are one tensor. */
+static inline void niti_node_pass(NitiBackend *backend, NitiTensor *to, const NitiTensor *from) {
+  if (to->data != from->data || to->exponent != from->exponent) backend->ops->copy(backend, to, from);
+}
 
 /* The registered types. */
 const NitiLayerType *niti_layer_find(const char *name); /* NULL: none */

@@ -41,6 +41,11 @@ static NitiPool pool_of(const NitiNode *node, int32_t n) {
 
 static size_t extra_bytes(const NitiNode *node) { return niti_shape_count(node->out); }
 
+static NitiGate gate(const NitiNode *node) {
+  const NitiPool pool = pool_of(node, 1);
+  return niti_pool_apart(&pool) ? NITI_GATE_OUTPUT : NITI_GATE_NONE;
+}
+
 static void forward(NitiNode *node, NitiBackend *backend) {
   const NitiPool pool = pool_of(node, node->y.shape.n);
   backend->ops->maxpool_forward(backend, &node->y, node->extra, &node->x[0], &pool);
@@ -48,7 +53,9 @@ static void forward(NitiNode *node, NitiBackend *backend) {
 
 static void backward(NitiNode *node, NitiBackend *backend) {
   const NitiPool pool = pool_of(node, node->y.shape.n);
-  if (node->dx[0].data) backend->ops->maxpool_backward(backend, &node->dx[0], &node->dy, node->extra, &pool, &node->backward_rq);
+  const NitiTensor *mask = node->gate == NITI_GATE_OUTPUT ? &node->y : NULL;
+  if (node->dx[0].data)
+    backend->ops->maxpool_backward(backend, &node->dx[0], &node->dy, node->extra, mask, &pool, &node->backward_rq);
 }
 
 const NitiLayerType niti_layer_maxpool = {
@@ -57,6 +64,7 @@ const NitiLayerType niti_layer_maxpool = {
     .inputs = 1,
     .shape = shape,
     .extra_bytes = extra_bytes,
+    .gate = gate,
     .forward = forward,
     .backward = backward,
 };

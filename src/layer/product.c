@@ -35,6 +35,11 @@ int64_t niti_product_multiply_adds(const NitiNode *node) {
   return (int64_t)niti_shape_image(node->out) * w.h * w.w * w.c;
 }
 
+NitiGate niti_product_gate(const NitiNode *node) {
+  (void)node;
+  return NITI_GATE_INPUT;
+}
+
 void niti_product_forward(NitiNode *node, NitiBackend *backend) {
   const NitiConv conv = niti_product_conv(node, node->y.shape.n);
   backend->ops->conv_forward(backend, &node->y, &node->x[0], &node->weight, &conv, node->fused_relu, &node->forward_rq);
@@ -43,5 +48,7 @@ void niti_product_forward(NitiNode *node, NitiBackend *backend) {
 void niti_product_backward(NitiNode *node, NitiBackend *backend) {
   const NitiConv conv = niti_product_conv(node, node->y.shape.n);
   backend->ops->conv_gradient(backend, &node->gradient, &node->dy, &node->x[0], &conv);
-  if (node->dx[0].data) backend->ops->conv_backward(backend, &node->dx[0], &node->dy, &node->weight, &conv, &node->backward_rq);
+  if (!node->dx[0].data) return;
+  const NitiTensor *mask = node->gate == NITI_GATE_INPUT ? &node->x[0] : NULL;
+  backend->ops->conv_backward(backend, &node->dx[0], &node->dy, &node->weight, mask, &conv, &node->backward_rq);
 }

@@ -10,15 +10,20 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 }
 
 static void forward(NitiNode *node, NitiBackend *backend) {
-  if (node->fused_relu) { /* the layer before did it, in the same memory: only the exponent goes on */
-    backend->ops->copy(backend, &node->y, &node->x[0]);
+  if (node->fused_relu) { /* the layer before did it, in the same memory */
+    niti_node_pass(backend, &node->y, &node->x[0]);
   } else {
     backend->ops->relu_forward(backend, &node->y, &node->x[0]);
   }
 }
 
 static void backward(NitiNode *node, NitiBackend *backend) {
-  if (node->dx[0].data) backend->ops->relu_backward(backend, &node->dx[0], &node->dy, &node->y);
+  if (!node->dx[0].data) return;
+  if (node->gated) { /* the layer behind did it */
+    niti_node_pass(backend, &node->dx[0], &node->dy);
+  } else {
+    backend->ops->relu_backward(backend, &node->dx[0], &node->dy, &node->y);
+  }
 }
 
 const NitiLayerType niti_layer_relu = {
@@ -27,6 +32,7 @@ const NitiLayerType niti_layer_relu = {
     .inputs = 1,
     .in_place = true,
     .needs_output = true,
+    .keeps_exponent = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

@@ -26,7 +26,7 @@ static void forward(NitiNode *node, NitiBackend *backend) {
 
 static void backward(NitiNode *node, NitiBackend *backend) {
   for (int i = 0; i < 2; ++i) {
-    if (node->dx[i].data) backend->ops->copy(backend, &node->dx[i], &node->dy);
+    if (node->dx[i].data) niti_node_pass(backend, &node->dx[i], &node->dy);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "model/network.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Small values that live beside the tensors, one set a node (and a fork edge): exponents and predicted shifts. */
@@ -20,11 +21,14 @@ static int8_t *at(const NitiNetwork *net, NitiPlace place) {
 static int32_t fork_set(const NitiNetwork *net, int32_t f) { return net->plan->count + 1 + f; }
 
 static NitiTensor act_of(const NitiNetwork *net, int32_t i) {
-  return (NitiTensor){at(net, net->plan->act[i]), scalar(net, i, ACT_EXPONENT), net->plan->nodes[i].out};
+  const int32_t owner = net->plan->links[i].act_exponent;
+  return (NitiTensor){at(net, net->plan->act[i]), scalar(net, owner, ACT_EXPONENT), net->plan->nodes[i].out, false, false};
 }
 
 static NitiTensor delta_of(const NitiNetwork *net, int32_t i) {
-  return (NitiTensor){at(net, net->plan->delta[i]), scalar(net, i, DELTA_EXPONENT), net->plan->nodes[i].out};
+  const NitiLink *link = &net->plan->links[i];
+  return (NitiTensor){at(net, net->plan->delta[i]), scalar(net, link->delta_exponent, DELTA_EXPONENT), net->plan->nodes[i].out,
+                      link->delta_operand, link->delta_only_operand};
 }
 
 static void connect(NitiNetwork *net, NitiNode *node) {
@@ -36,6 +40,7 @@ static void connect(NitiNetwork *net, NitiNode *node) {
     const int32_t from = node->inputs[k];
     node->x[k] = act_of(net, from);
     node->dx[k] = delta_of(net, from); /* a fork's later consumers are redirected below */
+    if (net->plan->links[from].forks) node->dx[k].gradient_operand = node->dx[k].gradient_only = false; /* the sum is */
   }
   node->forward_rq =
       (NitiRequantise){net->options.round_activation, NITI_DRAW_ROUND_ACT, (uint32_t)i, scalar(net, i, FORWARD_SHIFT)};
@@ -71,26 +76,68 @@ static void connect_all(NitiNetwork *net) {
   net->loss_rq = (NitiRequantise){net->options.round_error, NITI_DRAW_ROUND_DELTA, 0, scalar(net, 0, BACKWARD_SHIFT)};
 }
 
-static NitiStatus allocate(NitiNetwork *net) {
-  const NitiPlan *plan = net->plan;
-  NitiBackend *b = net->backend;
-  size_t weights = 0, gradients = 0, workspace = 0;
+/* Bytes of everything that a plan wants of a backend. */
+typedef struct Needs {
+  size_t arena, scalars, weights, gradients, workspace;
+} Needs;
+
+static Needs needs_of(const NitiPlan *plan, const NitiBackend *backend) {
+  Needs needs = {.arena = plan->arena_bytes};
   for (int32_t i = 1; i <= plan->count; ++i) {
     const NitiNode *node = &plan->nodes[i];
     const size_t count = niti_shape_count(node->weight.shape);
-    weights += align_up(count);
-    gradients += align_up(count * (size_t)niti_plan_terms(plan, i).gradient_bits / 8);
-    const size_t wanted = node->spec.type->workspace ? node->spec.type->workspace(node, b) : 0;
-    if (wanted > workspace) workspace = wanted;
+    needs.weights += align_up(count);
+    if (plan->training) needs.gradients += align_up(count * (size_t)niti_plan_terms(plan, i).gradient_bits / 8);
+    const size_t wanted = node->spec.type->workspace ? node->spec.type->workspace(node, backend) : 0;
+    if (wanted > needs.workspace) needs.workspace = wanted;
   }
-  const size_t scalars = ((size_t)plan->count + 1 + (size_t)plan->fork_count) * SCALARS * sizeof(int32_t);
-  NITI_TRY(b->ops->alloc(b, &net->arena, plan->arena_bytes));
-  NITI_TRY(b->ops->alloc(b, &net->scalars, scalars));
-  if (weights > 0) NITI_TRY(b->ops->alloc(b, &net->weights, weights));
-  if (weights > 0 && plan->training) NITI_TRY(b->ops->alloc(b, &net->gradients, gradients));
-  NITI_TRY(b->ops->reserve(b, workspace));
-  net->memory_bytes = plan->arena_bytes + scalars + weights + (plan->training ? gradients : 0) + workspace;
+  needs.scalars = ((size_t)plan->count + 1 + (size_t)plan->fork_count) * SCALARS * sizeof(int32_t);
+  return needs;
+}
+
+static size_t sum_of(const Needs *n) { return n->arena + n->scalars + n->weights + n->gradients + n->workspace; }
+
+static NitiStatus allocate(NitiNetwork *net) {
+  NitiBackend *b = net->backend;
+  const Needs needs = needs_of(net->plan, b);
+  NITI_TRY(b->ops->alloc(b, &net->arena, needs.arena));
+  NITI_TRY(b->ops->alloc(b, &net->scalars, needs.scalars));
+  if (needs.weights > 0) NITI_TRY(b->ops->alloc(b, &net->weights, needs.weights));
+  if (needs.gradients > 0) NITI_TRY(b->ops->alloc(b, &net->gradients, needs.gradients));
+  NITI_TRY(b->ops->reserve(b, needs.workspace));
+  net->memory_bytes = sum_of(&needs);
   return NITI_OK;
+}
+
+/* Whether a batch would have fitted; some is left for what a run needs beside its network. */
+static bool fits(const NitiDescription *description, const NitiBackend *backend, const NitiNetworkOptions *options, int32_t batch,
+                 size_t bytes) {
+  NitiPlan *plan = NULL;
+  if (niti_plan_open(&plan, description, backend, batch, options->training) != NITI_OK) return false;
+  const Needs needs = needs_of(plan, backend);
+  niti_plan_close(plan);
+  return sum_of(&needs) <= bytes - bytes / 32;
+}
+
+/* Adds to the message that memory ran out which batch would fit, where the backend knows what it has; nothing of the network is
+ * allocated any more. */
+static NitiStatus suggest_batch(const NitiDescription *description, NitiBackend *backend, const NitiNetworkOptions *options) {
+  char why[512];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  const size_t bytes = backend->ops->free_bytes(backend);
+  if (bytes == SIZE_MAX) return niti_fail(NITI_ERROR_MEMORY, "%s", why);
+  int32_t good = 0, bad = options->batch;
+  while (bad - good > 1) {
+    const int32_t middle = good + (bad - good) / 2;
+    if (fits(description, backend, options, middle, bytes)) {
+      good = middle;
+    } else {
+      bad = middle;
+    }
+  }
+  if (good == 0) return niti_fail(NITI_ERROR_MEMORY, "%s; model '%s' does not fit even with batch 1", why, description->name);
+  return niti_fail(NITI_ERROR_MEMORY, "%s; of model '%s' a batch of %d would fit (asked for: %d)", why, description->name, good,
+                   options->batch);
 }
 
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
@@ -100,14 +147,18 @@ NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *descripti
   if (!net) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network");
   net->backend = backend;
   net->options = *options;
-  NitiStatus status = niti_plan_open(&net->plan, description, options->batch, options->training);
-  if (status == NITI_OK) status = allocate(net);
+  NitiStatus status = niti_plan_open(&net->plan, description, backend, options->batch, options->training);
   if (status != NITI_OK) {
     niti_network_close(net);
     return status;
   }
+  status = allocate(net);
+  if (status != NITI_OK) {
+    niti_network_close(net);
+    return status == NITI_ERROR_MEMORY ? suggest_batch(description, backend, options) : status;
+  }
   connect_all(net);
-  niti_network_set_batch(net, options->batch);
+  niti_network_set_batch(net, options->batch, options->training);
   *out = net;
   return NITI_OK;
 }
@@ -124,23 +175,29 @@ void niti_network_close(NitiNetwork *net) {
   free(net);
 }
 
-void niti_network_set_batch(NitiNetwork *net, int32_t n) {
+void niti_network_set_batch(NitiNetwork *net, int32_t n, bool training) {
   assert(n >= 1 && n <= net->options.batch);
-  for (int32_t i = 1; i <= net->plan->count; ++i) {
-    NitiNode *node = &net->plan->nodes[i];
-    node->y.shape.n = node->dy.shape.n = n;
-    for (int k = 0; k < node->input_count; ++k) node->x[k].shape.n = node->dx[k].shape.n = n;
-  }
-  net->input.shape.n = net->logits.shape.n = net->delta.shape.n = n;
-}
-
-void niti_network_forward(NitiNetwork *net, bool training) {
   NitiRounding mode = net->options.round_activation;
   if (!training && mode == NITI_STOCHASTIC) mode = NITI_NEAREST; /* evaluation draws no random number */
+  const NitiLink *links = net->plan->links;
   for (int32_t i = 1; i <= net->plan->count; ++i) {
     NitiNode *node = &net->plan->nodes[i];
     node->training = training;
     node->forward_rq.mode = mode;
+    node->y.shape.n = node->dy.shape.n = n;
+    node->y.gradient_operand = training && links[i].act_operand;
+    for (int k = 0; k < node->input_count; ++k) {
+      node->x[k].shape.n = node->dx[k].shape.n = n;
+      node->x[k].gradient_operand = training && links[node->inputs[k]].act_operand;
+    }
+  }
+  net->input.gradient_operand = training && links[0].act_operand;
+  net->input.shape.n = net->logits.shape.n = net->delta.shape.n = n;
+}
+
+void niti_network_forward(NitiNetwork *net) {
+  for (int32_t i = 1; i <= net->plan->count; ++i) {
+    NitiNode *node = &net->plan->nodes[i];
     node->spec.type->forward(node, net->backend);
   }
 }

@@ -14,7 +14,7 @@ typedef struct NitiNetwork {
   NitiBackend *backend; /* borrowed */
   NitiPlan *plan;
   NitiNetworkOptions options;
-  NitiTensor input;  /* to be written before forward */
+  NitiTensor input;  /* to be written after set_batch, before forward */
   NitiTensor logits; /* after forward: {n, 1, 1, classes} */
   NitiTensor delta;  /* to be written before backward; data NULL: inference only */
   NitiRequantise loss_rq;
@@ -32,15 +32,16 @@ typedef struct NitiWeight {
 } NitiWeight;
 
 /* Builds the plan and allocates everything a step needs. Weights are zero until init or set. The description may go afterwards.
- */
+ * NITI_ERROR_MEMORY says, where the backend knows, which batch would fit. */
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
                              const NitiNetworkOptions *options);
 void niti_network_close(NitiNetwork *net);
 
-/* Images in the next forward and backward, 1 .. batch. */
-void niti_network_set_batch(NitiNetwork *net, int32_t n);
-/* input -> logits. training: dropout and the recipe's rounding; else neither dropout nor random rounding. */
-void niti_network_forward(NitiNetwork *net, bool training);
+/* What the next input, forward and backward are: 1 .. batch images; training: with dropout and the recipe's rounding, else
+ * neither dropout nor random rounding (and no backward). */
+void niti_network_set_batch(NitiNetwork *net, int32_t n, bool training);
+/* input -> logits. */
+void niti_network_forward(NitiNetwork *net);
 /* delta -> the gradients of every weight tensor. */
 void niti_network_backward(NitiNetwork *net);
 

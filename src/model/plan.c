@@ -78,17 +78,24 @@ static NitiStatus prove_exact(const NitiPlan *plan, const NitiDescription *descr
   return NITI_OK;
 }
 
-static void count_consumers(const NitiPlan *plan, int32_t *consumers) {
+void niti_plan_consumers(const NitiPlan *plan, int32_t *consumers) {
+  for (int32_t i = 0; i <= plan->count; ++i) consumers[i] = 0;
   for (int32_t i = 1; i <= plan->count; ++i) {
     for (int k = 0; k < plan->nodes[i].input_count; ++k) ++consumers[plan->nodes[i].inputs[k]];
   }
 }
 
-static void plan_acts(NitiPlan *plan, NitiLifetimes *lives, const int32_t *consumers, int32_t *act_life, int32_t *extra_life) {
+/* Only what a weight gradient may read takes more room than its elements. */
+static size_t tensor_bytes(const NitiPlan *plan, const NitiBackend *backend, NitiShape shape) {
+  return backend && plan->training ? backend->ops->tensor_bytes(backend, shape) : niti_shape_count(shape);
+}
+
+static void plan_acts(NitiPlan *plan, const NitiBackend *backend, NitiLifetimes *lives, const int32_t *consumers,
+                      int32_t *act_life, int32_t *extra_life) {
   for (int32_t i = 0; i <= plan->count; ++i) {
     const NitiNode *node = &plan->nodes[i];
     const NitiLayerType *type = node->spec.type;
-    plan->act[i].bytes = niti_shape_count(node->out);
+    plan->act[i].bytes = tensor_bytes(plan, backend, node->out);
     if (i > 0 && type->in_place && consumers[node->inputs[0]] == 1) {
       act_life[i] = act_life[node->inputs[0]];
       niti_lifetimes_use(lives, act_life[i], i);
@@ -98,7 +105,8 @@ static void plan_acts(NitiPlan *plan, NitiLifetimes *lives, const int32_t *consu
     for (int k = 0; k < node->input_count; ++k) niti_lifetimes_use(lives, act_life[node->inputs[k]], i);
     if (i == plan->count) niti_lifetimes_use(lives, act_life[i], time_of_loss(plan));
     const bool backward = plan->training && plan->active[i];
-    if (backward && type->needs_output) niti_lifetimes_use(lives, act_life[i], time_of_backward(plan, i));
+    if (backward && ((type->needs_output && !node->gated) || node->gate == NITI_GATE_OUTPUT))
+      niti_lifetimes_use(lives, act_life[i], time_of_backward(plan, i));
     if (backward && type->needs_input) niti_lifetimes_use(lives, act_life[node->inputs[0]], time_of_backward(plan, i));
     extra_life[i] = -1;
     if (i > 0 && type->extra_bytes) {
@@ -137,7 +145,7 @@ static void plan_deltas(NitiPlan *plan, NitiLifetimes *lives, int32_t *delta_lif
   }
 }
 
-static NitiStatus place_all(NitiPlan *plan) {
+static NitiStatus place_all(NitiPlan *plan, const NitiBackend *backend) {
   const size_t n = (size_t)plan->count + 1;
   int32_t *scratch = calloc(6 * n + NITI_INPUTS_MAX * n, sizeof *scratch);
   NitiLifetimes *lives = niti_lifetimes_open(5 * n);
@@ -145,8 +153,9 @@ static NitiStatus place_all(NitiPlan *plan) {
   if (status == NITI_OK) {
     int32_t *consumers = scratch, *act = scratch + n, *extra = scratch + 2 * n, *delta = scratch + 3 * n,
             *additions = scratch + 4 * n, *fork = scratch + 5 * n;
-    count_consumers(plan, consumers);
-    plan_acts(plan, lives, consumers, act, extra);
+    niti_plan_consumers(plan, consumers);
+    niti_plan_gate(plan, consumers);
+    plan_acts(plan, backend, lives, consumers, act, extra);
     plan_deltas(plan, lives, delta, fork, additions);
     plan->arena_bytes = niti_lifetimes_place(lives, NITI_ALIGN);
     for (int32_t i = 0; i <= plan->count; ++i) {
@@ -156,24 +165,15 @@ static NitiStatus place_all(NitiPlan *plan) {
       plan->delta[i].bytes = delta[i] < 0 ? 0 : plan->act[i].bytes;
     }
     for (int32_t f = 0; f < plan->fork_count; ++f) plan->forks[f].place.offset = niti_lifetimes_offset(lives, fork[f]);
+    niti_plan_fuse(plan, consumers);
   }
   niti_lifetimes_close(lives);
   free(scratch);
   return status;
 }
 
-/* A ReLU right behind a layer that can apply it, in the same memory, costs nothing. */
-static void fuse_relus(NitiPlan *plan) {
-  for (int32_t i = 1; i <= plan->count; ++i) {
-    NitiNode *node = &plan->nodes[i];
-    if (node->spec.type != &niti_layer_relu || node->inputs[0] == 0) continue;
-    NitiNode *before = &plan->nodes[node->inputs[0]];
-    if (before->spec.type->fuses_relu && plan->act[i].offset == plan->act[before->index].offset)
-      before->fused_relu = node->fused_relu = true;
-  }
-}
-
-NitiStatus niti_plan_open(NitiPlan **out, const NitiDescription *description, int32_t batch, bool training) {
+NitiStatus niti_plan_open(NitiPlan **out, const NitiDescription *description, const NitiBackend *backend, int32_t batch,
+                          bool training) {
   *out = NULL;
   if (batch < 1 || batch > 1 << 20) return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", batch, 1 << 20);
   NitiPlan *plan = calloc(1, sizeof *plan);
@@ -186,19 +186,20 @@ NitiStatus niti_plan_open(NitiPlan **out, const NitiDescription *description, in
   plan->act = calloc(n, sizeof *plan->act);
   plan->delta = calloc(n, sizeof *plan->delta);
   plan->extra = calloc(n, sizeof *plan->extra);
+  plan->links = calloc(n, sizeof *plan->links);
   plan->active = calloc(n, sizeof *plan->active);
   plan->forks = calloc(n * NITI_INPUTS_MAX, sizeof *plan->forks);
   NitiStatus status = NITI_OK;
-  if (!plan->nodes || !plan->act || !plan->delta || !plan->extra || !plan->active || !plan->forks) status = out_of_memory();
+  if (!plan->nodes || !plan->act || !plan->delta || !plan->extra || !plan->links || !plan->active || !plan->forks)
+    status = out_of_memory();
   if (status == NITI_OK) status = make_nodes(plan, description);
   if (status == NITI_OK) status = check_counts(plan, description);
   if (status == NITI_OK) status = prove_exact(plan, description);
-  if (status == NITI_OK) status = place_all(plan);
+  if (status == NITI_OK) status = place_all(plan, backend);
   if (status != NITI_OK) {
     niti_plan_close(plan);
     return status;
   }
-  fuse_relus(plan);
   *out = plan;
   return NITI_OK;
 }
@@ -209,6 +210,7 @@ void niti_plan_close(NitiPlan *plan) {
   free(plan->act);
   free(plan->delta);
   free(plan->extra);
+  free(plan->links);
   free(plan->active);
   free(plan->forks);
   free(plan);

@@ -14,6 +14,8 @@ typedef struct NitiTensor {
   int8_t *data;      /* [n][h][w][c], mantissas in [-127, 127]; in backend memory */
   int32_t *exponent; /* in backend memory */
   NitiShape shape;
+  bool gradient_operand; /* conv_gradient will read it: whoever writes it may lay it out for that too */
+  bool gradient_only;    /* and nothing else will: a backend that has laid it out need not write data */
 } NitiTensor;
 
 /* Elements of one image, and of the whole. */

@@ -11,9 +11,14 @@ typedef struct NitiFeed NitiFeed;
 NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean,
                           const int32_t *std);
 void niti_feed_close(NitiFeed *feed);
-/* Writes net->input and sets the network's batch. A resident batch's images are copied to the backend once, if at all. */
-NitiStatus niti_feed_batch(NitiFeed *feed, NitiNetwork *net, const NitiBatch *batch);
+/* Brings a batch to the backend; `batch` may go afterwards. A resident batch's images are copied there once, if at all and if
+ * they fit; else those of the batch each time. */
+NitiStatus niti_feed_batch(NitiFeed *feed, const NitiBatch *batch);
+/* The batch -> net->input: one operation. */
+void niti_feed_input(NitiFeed *feed, NitiNetwork *net);
 /* This batch's labels, in backend memory. */
 const int32_t *niti_feed_labels(const NitiFeed *feed);
+/* What niti_feed_input depends on beside the contents of backend memory: the images' place and shape. */
+const uint8_t *niti_feed_images(const NitiFeed *feed, NitiShape *source);
 
 #endif

@@ -124,12 +124,13 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   const NitiPick whole = {0};
   const int32_t label = 0;
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
-  NITI_TRY(niti_feed_batch(m->feed, m->one, &batch));
-  niti_network_forward(m->one, false);
-  NITI_TRY(m->backend->ops->synchronise(m->backend));
+  NITI_TRY(niti_feed_batch(m->feed, &batch));
+  niti_network_set_batch(m->one, 1, false);
+  niti_feed_input(m->feed, m->one);
+  niti_network_forward(m->one);
   m->backend->ops->download(m->backend, logits, m->one->logits.data, (size_t)m->recipe->model->classes);
   m->backend->ops->download(m->backend, exponent, m->one->logits.exponent, sizeof *exponent);
-  return NITI_OK;
+  return m->backend->ops->synchronise(m->backend); /* what was downloaded is what was computed */
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
@@ -189,6 +190,7 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
     NitiMetrics sums;
     m->backend->ops->download(m->backend, &sums, metrics, sizeof sums);
     *out = (NitiScore){sums.loss, sums.correct, sums.images};
+    status = m->backend->ops->synchronise(m->backend);
   }
   if (metrics) m->backend->ops->release(m->backend, metrics);
   niti_feed_close(feed);

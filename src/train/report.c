@@ -109,5 +109,6 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));
   NITI_TRY(scalar(report, "update", "epoch", r->step, r->epoch, 1));
   for (int32_t i = 1; i <= net->plan->count; ++i) NITI_TRY(write_layer(report, r->step, net, &net->plan->nodes[i]));
+  NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else what was read counts for nothing */
   return niti_events_flush(report->events);
 }

@@ -6,6 +6,7 @@
 #include "train/recipe.h"
 #include "train/report.h"
 #include "train/run_folder.h"
+#include "train/saver.h"
 #include "train/step.h"
 
 typedef struct NitiRun {
@@ -22,6 +23,7 @@ typedef struct NitiRun {
   NitiMetrics *metrics; /* backend memory */
   NitiRunFolder *folder;
   NitiReport *report;
+  NitiSaver *saver; /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */
@@ -41,9 +43,11 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes whatever is open. */
 NitiStatus niti_run_close(NitiRun *run);
 
-/* Saves the state as the folder's last checkpoint, and first under the other names asked for. */
-typedef enum NitiKeep { NITI_KEEP_LAST = 0, NITI_KEEP_BEST = 1, NITI_KEEP_EPOCH = 2 } NitiKeep;
-NitiStatus niti_run_save(const NitiRun *run, int keep);
+/* Saves the state as the folder's last checkpoint, and first under the other names asked for (NitiKeep). The state is taken now;
+ * it is written in the background, and a failure of that is told by the next save or by niti_run_saved. */
+NitiStatus niti_run_save(NitiRun *run, int keep);
+/* Waits until what was saved is written. */
+NitiStatus niti_run_saved(NitiRun *run);
 /* Opens a run as the checkpoint has it. run_path is for messages; data_path NULL: the checkpoint's. */
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *run_path, const char *data_path);
 

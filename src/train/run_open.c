@@ -107,6 +107,7 @@ static NitiStatus open_network(NitiRun *run) {
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
+  niti_saver_close(run->saver); /* what is being written is finished, whatever else went wrong */
   const NitiStatus status = niti_report_close(run->report);
   if (run->metrics) run->backend->ops->release(run->backend, run->metrics);
   niti_loader_close(run->train_loader);

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/file.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -87,25 +86,17 @@ static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint
   return niti_snapshot_take(checkpoint, run->net);
 }
 
-NitiStatus niti_run_save(const NitiRun *run, int keep) {
+NitiStatus niti_run_save(NitiRun *run, int keep) {
   NitiCheckpoint *checkpoint = NULL;
+  if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
-  const char *folder = niti_run_folder_path(run->folder);
-  NitiStatus status = fill_checkpoint(run, checkpoint);
-  char name[64];
-  for (int which = NITI_KEEP_BEST; which <= NITI_KEEP_EPOCH && status == NITI_OK; which *= 2) {
-    if (!(keep & which)) continue;
-    char *path = NULL;
-    if (which == NITI_KEEP_BEST) (void)snprintf(name, sizeof name, "best.safetensors");
-    if (which == NITI_KEEP_EPOCH) (void)snprintf(name, sizeof name, "epoch-%04" PRId32 ".safetensors", run->epoch);
-    status = niti_io_join(&path, folder, name);
-    if (status == NITI_OK) status = niti_checkpoint_save(checkpoint, path);
-    free(path);
-  }
-  if (status == NITI_OK) status = niti_checkpoint_save_last(checkpoint, folder);
+  const NitiStatus status = fill_checkpoint(run, checkpoint);
+  if (status == NITI_OK) return niti_saver_begin(run->saver, checkpoint, keep, run->epoch);
   niti_checkpoint_close(checkpoint);
   return status;
 }
+
+NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
 
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *run_path, const char *data_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, checkpoint->recipe_text, run_path, NULL, 0, checkpoint->model_text));

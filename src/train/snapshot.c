@@ -26,7 +26,7 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
     }
     checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
   }
-  return NITI_OK;
+  return net->backend->ops->synchronise(net->backend); /* after a failure of the device nothing downloaded counts */
 }
 
 bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint) {

@@ -13,7 +13,8 @@ typedef struct NitiStepContext {
   NitiMetrics *metrics; /* backend memory: sums of the epoch so far */
 } NitiStepContext;
 
-/* Trains on one batch: step and epoch count from 0. */
+/* Both may leave their work queued: what they did, and a failure of the device, shows in the backend's synchronise().
+ * Trains on one batch: step and epoch count from 0. */
 NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step, int32_t epoch);
 /* Forward and loss of one batch, added to metrics. */
 NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch);

@@ -49,10 +49,13 @@ static NitiStepContext step_context(const NitiRun *run) {
   return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics};
 }
 
-static NitiScore read_metrics(const NitiRun *run) {
+/* Waits for all steps so far. */
+static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
   run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
-  return (NitiScore){m.loss, m.correct, m.images};
+  NITI_TRY(run->backend->ops->synchronise(run->backend));
+  *out = (NitiScore){m.loss, m.correct, m.images};
+  return NITI_OK;
 }
 
 static void write_metrics(const NitiRun *run, NitiScore score) {
@@ -81,8 +84,16 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
       return NITI_OK;
     }
   }
-  run->test = read_metrics(run);
-  return NITI_OK;
+  return read_metrics(&run->test, run);
+}
+
+/* Adds the time since *mark to that of the steps, and moves the mark. A device works on while the host does other things, so
+ * nothing between two steps is left out but saving, which waits for it. */
+static void count_time(NitiRun *run, int64_t *mark) {
+  const int64_t time = now();
+  run->nanoseconds += time - *mark;
+  run->epoch_nanoseconds += time - *mark;
+  *mark = time;
 }
 
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
@@ -91,31 +102,31 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
   write_metrics(run, run->train);
+  int64_t mark = now();
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
-    const int64_t begin = now();
     NitiBatch batch;
     NITI_TRY(niti_loader_next(run->train_loader, &batch));
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step, run->epoch));
-    const int64_t end = now();
     ++run->step;
     run->images += batch.count;
     run->epoch_images += batch.count;
-    run->nanoseconds += end - begin;
-    run->epoch_nanoseconds += end - begin;
-    if (end - run->refreshed_at > refresh_nanoseconds) {
-      run->train = read_metrics(run);
-      run->refreshed_at = end;
+    const bool last = run->step == run->steps || run->step == (run->epoch + 1) * run->steps_per_epoch;
+    if (last || mark - run->refreshed_at > refresh_nanoseconds) {
+      NITI_TRY(read_metrics(&run->train, run));
+      run->refreshed_at = mark;
     }
+    count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
-    if (*go_on && end - run->saved_at > save_nanoseconds) {
-      run->train = read_metrics(run);
+    if (*go_on && mark - run->saved_at > save_nanoseconds) {
+      NITI_TRY(read_metrics(&run->train, run));
+      count_time(run, &mark);
       NITI_TRY(save(run, NITI_KEEP_LAST));
+      mark = now();
     }
   }
-  run->train = read_metrics(run);
-  return NITI_OK;
+  return read_metrics(&run->train, run);
 }
 
 static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct > b.correct; }
@@ -166,11 +177,12 @@ static NitiStatus train_all(NitiRun *run) {
     if (go_on) NITI_TRY(finish_epoch(run, &go_on));
     if (!go_on && !run->complete) {
       NITI_TRY(save(run, NITI_KEEP_LAST));
+      NITI_TRY(niti_run_saved(run));
       return niti_fail(NITI_INTERRUPTED, "interrupted after step %" PRId64 " of %" PRId64 "; the state is saved", run->step,
                        run->steps);
     }
   }
-  return NITI_OK;
+  return niti_run_saved(run);
 }
 
 static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
@@ -230,6 +242,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
                                                (const char(*)[65])run->data_hash);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
+  if (status == NITI_OK) status = niti_run_saved(run);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
   niti_run_folder_clear(run->folder); /* nothing that could go on */
   return status;

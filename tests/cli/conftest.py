@@ -1,9 +1,13 @@
 """The command line, tested from outside: small data sets, small networks, and the tool in NITI_BUILD."""
+import os
+
 import pytest
 
 import data_sets
 import tool
 from recipes import EVERY_LAYER, TOY
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are the CPU's tests; tests/cuda has the others
 
 
 @pytest.fixture(scope="session", autouse=True)

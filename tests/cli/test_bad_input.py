@@ -133,7 +133,7 @@ def test_values_too_long_for_a_number_are_misuse(toy_recipe, tmp_path):
 # ---- devices ----
 
 @pytest.mark.parametrize("options, says", [
-    (("--isa", "sse9"), ("sse9", "avx2")), (("--isa", ""), "expected"), (("--backend", "cuda"), ("cuda", "cpu")),
+    (("--isa", "sse9"), ("sse9", "avx2")), (("--isa", ""), "expected"), (("--backend", "cuda"), "cuda"),
     (("--backend", "tpu"), ("tpu", "cpu")), (("--backend", "cpu:1"), "cpu:1"), (("--backend", ""), "expected"),
 ])
 def test_unknown_devices(refused, toy_recipe, trained, toy, tmp_path, options, says):

@@ -143,8 +143,9 @@ def test_summary_of_lenet5():
         "conv1": 25, "conv2": 25 * 50, "linear1": 800, "linear2": 500}
     by_name = {layer["name"]: layer for layer in summary["layers"]}
     assert by_name["conv1"]["bytes"] == 64 * 24 * 24 * 20
-    # conv1's output and the error before it lie in memory at the same time.
-    assert summary["activation_bytes"] >= 2 * 64 * 24 * 24 * 20
+    # The error at conv1's output lies in memory together with the pool's output, which is all that backward needs to know of the
+    # ReLU between them; so conv1's own output is gone by then.
+    assert 64 * 24 * 24 * 20 + 64 * 12 * 12 * 20 <= summary["activation_bytes"] < 2 * 64 * 24 * 24 * 20
 
 
 def test_summary_for_people_shows_the_same_numbers():

@@ -157,14 +157,15 @@ void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor
                            bool relu, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
   Operation o = {cpu, niti_conv_kernels(cpu->isa), s, y->data, x->data, w->data};
-  *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, forward_task, &o);
+  *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, NULL, forward_task, &o);
 }
 
-void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiConv *s,
-                            const NitiRequantise *requantise) {
+void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
+                            const NitiTensor *mask, const NitiConv *s, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
   Operation o = {cpu, niti_conv_kernels(cpu->isa), s, dx->data, dy->data, w->data};
-  *dx->exponent = *dy->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, false, backward_task, &o);
+  const int8_t *gate = mask ? mask->data : NULL;
+  *dx->exponent = *dy->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, false, gate, backward_task, &o);
 }
 
 void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,

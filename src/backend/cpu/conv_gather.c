@@ -217,6 +217,14 @@ static size_t fill_part(const Pass *p, const Scratch *s, size_t part) {
   return count;
 }
 
+/* What the tile wrote, while it is near. */
+static void mask_tile(const Pass *p, const size_t *offset, size_t first, int rows, int columns) {
+  for (int row = 0; row < rows; ++row) {
+    const size_t at = offset[row] + first;
+    niti_mask_apply(p->out + at, p->rounder->mask + at, (size_t)columns);
+  }
+}
+
 static void sum_part(void *context, size_t thread, size_t item) {
   Pass *p = context;
   const NitiConvKernels *kernels = p->kernels;
@@ -243,6 +251,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
       kernels->tile(&tile);
       max = kernels->requantise(p->out, scratch.out_offset + pixel, block * block_columns(kernels), scratch.acc,
                                 (size_t)(vectors * kernels->lanes), tile.rows, columns, p->rounder, max);
+      if (p->rounder->mask) mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
     }
   }
   niti_max_raise(&p->max, max);

@@ -34,6 +34,17 @@ static void cpu_release(NitiBackend *backend, void *p) {
   free(p);
 }
 
+/* What the system could still give depends on everything else that runs. */
+static size_t cpu_free_bytes(NitiBackend *backend) {
+  (void)backend;
+  return SIZE_MAX;
+}
+
+static size_t cpu_tensor_bytes(const NitiBackend *backend, NitiShape shape) {
+  (void)backend;
+  return niti_shape_count(shape);
+}
+
 static void cpu_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
   (void)backend;
   if (bytes) memcpy(to, host, bytes);
@@ -58,6 +69,13 @@ static void cpu_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
   NitiCpu *cpu = niti_cpu(backend);
   cpu->seed = seed;
   cpu->step = step;
+}
+
+static NitiStatus cpu_replay(NitiBackend *backend, const NitiReplayKey *key, void (*enqueue)(void *), void *context) {
+  (void)backend;
+  (void)key;
+  enqueue(context);
+  return NITI_OK;
 }
 
 static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {
@@ -95,11 +113,14 @@ static const NitiBackendOps ops = {
     .threads = cpu_threads,
     .alloc = cpu_alloc,
     .release = cpu_release,
+    .free_bytes = cpu_free_bytes,
+    .tensor_bytes = cpu_tensor_bytes,
     .upload = cpu_upload,
     .download = cpu_download,
     .clear = cpu_clear,
     .synchronise = cpu_synchronise,
     .begin_step = cpu_begin_step,
+    .replay = cpu_replay,
     .conv_workspace = niti_cpu_conv_workspace,
     .reserve = cpu_reserve,
     .conv_kernel = niti_cpu_conv_kernel,
@@ -147,4 +168,11 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   return NITI_OK;
 }
 
-const NitiBackendKind niti_backend_cpu = {.name = "cpu", .open = cpu_open};
+static void cpu_devices(NitiDeviceTold tell, void *context) {
+  char model[128], line[192];
+  niti_cpu_model(model, sizeof model);
+  (void)snprintf(line, sizeof line, "cpu, %s, %d usable cores", model, niti_usable_cores());
+  tell(context, line);
+}
+
+const NitiBackendKind niti_backend_cpu = {.name = "cpu", .open = cpu_open, .devices = cpu_devices};

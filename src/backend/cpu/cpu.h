@@ -35,16 +35,16 @@ size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);
 const char *niti_cpu_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
 void niti_cpu_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
                            const NitiRequantise *);
-void niti_cpu_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiConv *,
-                            const NitiRequantise *);
+void niti_cpu_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                            const NitiConv *, const NitiRequantise *);
 void niti_cpu_conv_gradient(NitiBackend *, NitiGradient *, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
                     const int8_t *table, int32_t exponent);
 void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
 void niti_cpu_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
-void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiPool *,
-                               const NitiRequantise *);
+void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
+                               const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);

@@ -88,6 +88,6 @@ void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics
     niti_threads_run(cpu->threads, niti_image, &l, l.images);
     *delta->exponent = 0;
   } else {
-    *delta->exponent = niti_cpu_requantise(cpu, rq, false, softmax_images, &l) - 24;
+    *delta->exponent = niti_cpu_requantise(cpu, rq, false, NULL, softmax_images, &l) - 24;
   }
 }

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <string.h>
 
 #include "backend/cpu/pool.h"
@@ -10,6 +11,7 @@ typedef struct Maxpool {
   const int8_t *in;
   uint8_t *winner;          /* forward */
   const uint8_t *winner_in; /* backward */
+  const int8_t *mask;       /* backward: NULL, or where the errors count */
   size_t rows, rows_a_task;
 } Maxpool;
 
@@ -103,27 +105,33 @@ void niti_cpu_maxpool_forward(NitiBackend *backend, NitiTensor *y, uint8_t *winn
 
 /* ---- backward, windows apart: every cell has at most one error, so nothing is summed and no shift is needed ---- */
 
-static void pass_if_won(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner, size_t C,
-                        uint8_t position) {
-  for (size_t c = 0; c < C; ++c) dx[c] = (int8_t)(dy[c] & -(winner[c] == position));
+static void pass_if_won(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner,
+                        const int8_t *restrict mask, size_t C, uint8_t position) {
+  for (size_t c = 0; c < C; ++c) dx[c] = (int8_t)(dy[c] & -(winner[c] == position && (!mask || mask[c] > 0)));
+}
+
+/* The four cells of each channel of one window; row: bytes of an input row. */
+static void window_back_2x2(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner,
+                            const int8_t *restrict mask, size_t C, size_t row) {
+  for (size_t c = 0; c < C; ++c) {
+    const int8_t d = mask ? (int8_t)(dy[c] & -(mask[c] > 0)) : dy[c];
+    const uint8_t won = winner[c];
+    dx[c] = (int8_t)(d & -(won == 0));
+    dx[C + c] = (int8_t)(d & -(won == 1));
+    dx[row + c] = (int8_t)(d & -(won == 2));
+    dx[row + C + c] = (int8_t)(d & -(won == 3));
+  }
 }
 
 /* Both input rows of one row of 2x2 windows. */
-static void rows_back_2x2(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner, const NitiPool *p) {
+static void rows_back_2x2(int8_t *dx, const int8_t *dy, const uint8_t *winner, const int8_t *mask, const NitiPool *p) {
   const size_t C = (size_t)p->c, row = (size_t)p->w * C, used = 2 * (size_t)p->ow * C;
   if (row > used) {
     memset(dx + used, 0, row - used);
     memset(dx + row + used, 0, row - used);
   }
-  for (size_t ow = 0; ow < (size_t)p->ow; ++ow, dx += 2 * C, dy += C, winner += C) {
-    for (size_t c = 0; c < C; ++c) {
-      const int8_t d = dy[c];
-      const uint8_t won = winner[c];
-      dx[c] = (int8_t)(d & -(won == 0));
-      dx[C + c] = (int8_t)(d & -(won == 1));
-      dx[row + c] = (int8_t)(d & -(won == 2));
-      dx[row + C + c] = (int8_t)(d & -(won == 3));
-    }
+  for (size_t ow = 0; ow < (size_t)p->ow; ++ow) {
+    window_back_2x2(dx + 2 * ow * C, dy + ow * C, winner + ow * C, mask ? mask + ow * C : NULL, C, row);
   }
 }
 
@@ -136,7 +144,7 @@ static void backward_2x2(void *context, size_t thread, size_t item) {
   for (size_t r = first; r < end; ++r) {
     const size_t oh = r % OH;
     int8_t *dx = m->out + (r / OH * H + 2 * oh) * in_row;
-    rows_back_2x2(dx, m->in + r * out_row, m->winner_in + r * out_row, p);
+    rows_back_2x2(dx, m->in + r * out_row, m->winner_in + r * out_row, m->mask ? m->mask + r * out_row : NULL, p);
     if (oh + 1 == OH && H > 2 * OH) memset(dx + 2 * in_row, 0, (H - 2 * OH) * in_row);
   }
 }
@@ -159,7 +167,7 @@ static void backward_apart(void *context, size_t thread, size_t item) {
       }
       const size_t window = ((r / H * (size_t)p->oh + (size_t)in_h.first) * (size_t)p->ow + (size_t)in_w.first) * C;
       const int32_t kh = h + p->pad_h - in_h.first * p->stride_h, kw = w + p->pad_w - in_w.first * p->stride_w;
-      pass_if_won(dx, m->in + window, m->winner_in + window, C, (uint8_t)(kh * p->kw + kw));
+      pass_if_won(dx, m->in + window, m->winner_in + window, m->mask ? m->mask + window : NULL, C, (uint8_t)(kh * p->kw + kw));
     }
   }
 }
@@ -189,14 +197,15 @@ static void gather_won(int32_t *acc, const void *context, int32_t n, int32_t h, 
 }
 
 void niti_cpu_maxpool_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner,
-                               const NitiPool *pool, const NitiRequantise *rq) {
+                               const NitiTensor *mask, const NitiPool *pool, const NitiRequantise *rq) {
   const NitiPool *p = pool;
   const size_t row = (size_t)p->w * (size_t)p->c;
-  Maxpool m = {.p = *p, .out = dx->data, .in = dy->data, .winner_in = winner};
+  Maxpool m = {.p = *p, .out = dx->data, .in = dy->data, .winner_in = winner, .mask = mask ? mask->data : NULL};
   int shift = 0;
+  assert(!mask || niti_pool_apart(p));
   if (is_2x2(p)) {
     run_rows(backend, backward_2x2, &m, (size_t)p->n * (size_t)p->oh, 2 * row);
-  } else if (p->stride_h >= p->kh && p->stride_w >= p->kw) {
+  } else if (niti_pool_apart(p)) {
     run_rows(backend, backward_apart, &m, (size_t)p->n * (size_t)p->h, row);
   } else {
     const NitiShape shape = {p->n, p->h, p->w, p->c};

@@ -55,5 +55,5 @@ int niti_pool_requantise(NitiCpu *cpu, int8_t *out, NitiShape shape, const NitiR
             .pixels = C < NITI_ACC_TILE ? NITI_ACC_TILE / C : 1,
             .parts = niti_tiles(C, NITI_ACC_TILE),
             .kernel = niti_requantise_kernel(cpu->isa)};
-  return niti_cpu_requantise(cpu, rq, false, run, &p);
+  return niti_cpu_requantise(cpu, rq, false, NULL, run, &p);
 }

@@ -4,7 +4,8 @@
 
 enum { SHIFT_MAX = 25 }; /* B(2^32 - 1) - 7 */
 
-int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, NitiRangeTask task, void *context) {
+int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
+                        void *context) {
   const int32_t guess = *requantise->predicted;
   NitiRounder rounder = {
       .mode = requantise->mode,
@@ -12,6 +13,7 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
                : guess > SHIFT_MAX ? SHIFT_MAX
                                    : (int)guess,
       .relu = relu,
+      .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
   };
   const int shift = niti_shift_inline(task(context, &rounder));

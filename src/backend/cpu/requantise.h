@@ -9,8 +9,9 @@
 typedef struct NitiRounder {
   NitiRounding mode;
   int shift;
-  bool relu;     /* max(m, 0) after rounding */
-  NitiDraw draw; /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
+  bool relu;          /* max(m, 0) after rounding */
+  NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
+  const int8_t *mask; /* NULL, or of the output's layout: the driver makes outputs 0 where it is <= 0 (kernels ignore it) */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
@@ -25,8 +26,14 @@ uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, c
 /* One whole operation with a given rounder: writes every output element and returns the largest |acc|. */
 typedef uint32_t (*NitiRangeTask)(void *context, const NitiRounder *);
 
-/* Runs `task` with the predicted shift, again if it was wrong, updates the prediction; returns the true shift. */
-int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, NitiRangeTask task, void *context);
+/* Runs `task` with the predicted shift, again if it was wrong, updates the prediction; returns the true shift. relu and mask are
+ * the rounder's. */
+int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const int8_t *mask, NitiRangeTask task, void *context);
+
+/* out[i] = 0 wherever mask[i] <= 0. */
+static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict mask, size_t count) {
+  for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0));
+}
 
 /* A maximum that many threads raise. */
 static inline void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {

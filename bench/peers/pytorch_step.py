@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""How fast PyTorch trains one of niti's models: the peer of `niti bench step`.
+
+Measures a whole training step (forward, cross-entropy, backward, SGD with momentum) on one batch that lies on the device
+already: no loader, no augmentation, no conversion of the input. The network is niti's description: no bias, no batch
+normalisation. Modes:
+
+  tf32       float32 weights and activations, NCHW, TF32 products (on the CPU: plain float32)
+  bf16       bfloat16 weights, activations and momentum, channels-last: no casts, which is the fastest
+  compiled   bf16 through torch.compile, mode max-autotune
+  MODE-graph the same with the whole step in one CUDA graph, update included; compiled-graph: max-autotune-no-cudagraphs, since
+             a CUDA graph cannot hold those that max-autotune makes
+
+With --weights float32, bf16 and compiled keep float32 weights and compute under autocast, as training usually does.
+
+  python3 bench/peers/pytorch_step.py --model vgg-small-7 --batch 256 1024
+  python3 bench/peers/pytorch_step.py --batch 64 --device cpu --modes tf32 bf16
+  python3 bench/peers/pytorch_step.py --batch 1024 --modes compiled-graph --seconds 10 --json
+
+Needs PyTorch 2.3 or later and PyYAML. A time is the median of many runs, each of as many steps as take 20 ms, between CUDA
+events. Exit code: 0, or 1 where anything could not be measured.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+try:
+    import torch
+    import yaml
+except ImportError as error:
+    sys.exit(f"pytorch_step: {error}; it needs PyTorch and PyYAML: python3 -m pip install torch pyyaml")
+
+MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
+MODES = ("tf32", "bf16", "compiled", "tf32-graph", "bf16-graph", "compiled-graph")
+RUN_MS = 20.0
+WARM_UP = 11  # steps: cuDNN tries its algorithms, torch.compile its kernels, momentum is allocated
+RUNS_MIN, RUNS_MAX = 5, 1000
+
+Step = Callable[[], None]
+
+
+class FlattenLast(torch.nn.Module):
+    """Flattens in the order in which channels-last memory lies: no copy, and the same network up to the order of weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def load_model(name: str) -> dict:
+    """A built-in's name or a file's path, as in niti."""
+    path = MODELS / f"{name}.yaml" if (MODELS / f"{name}.yaml").exists() else pathlib.Path(name)
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        sys.exit(f"pytorch_step: model \"{name}\": {error.strerror} (expected one of {MODELS}, or a file)")
+
+
+def make_network(model: dict, channels_last: bool) -> torch.nn.Sequential:
+    height, width, channels = model["input"]
+    modules: list[torch.nn.Module] = []
+    for layer in model["layers"]:
+        (kind, keys), = layer.items() if isinstance(layer, dict) else [(layer, {})]
+        if kind in ("conv", "maxpool"):
+            kernel, padding = keys["kernel"], keys.get("padding", 0)
+            stride = keys.get("stride", 1 if kind == "conv" else kernel)
+            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+        if kind == "conv":
+            modules.append(torch.nn.Conv2d(channels, keys["out"], kernel, stride, padding, bias=False))
+            channels = keys["out"]
+        elif kind == "maxpool":
+            modules.append(torch.nn.MaxPool2d(kernel, stride, padding))
+        elif kind == "relu":
+            modules.append(torch.nn.ReLU(inplace=True))
+        elif kind == "dropout":
+            modules.append(torch.nn.Dropout(0.5))
+        elif kind == "flatten":
+            modules.append(FlattenLast() if channels_last else torch.nn.Flatten())
+            height, width, channels = 1, 1, height * width * channels
+        elif kind == "linear":
+            out = model["classes"] if keys["out"] == "classes" else keys["out"]
+            modules.append(torch.nn.Linear(channels, out, bias=False))
+            channels = out
+        else:
+            sys.exit(f"pytorch_step: model \"{model['name']}\": layer \"{kind}\" is not known here")
+    for module in modules:
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight)
+    return torch.nn.Sequential(*modules)
+
+
+def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.device) -> tuple[Step, Callable[[], float]]:
+    """A step, warmed up and (with -graph) captured; and the loss of the last one."""
+    kind, graph = mode.removesuffix("-graph"), mode.endswith("-graph")
+    channels_last = kind != "tf32"
+    autocast = channels_last and weights == "float32"
+    dtype = torch.bfloat16 if channels_last and not autocast else torch.float32
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    torch.manual_seed(1)
+    network = make_network(model, channels_last).to(device=device, dtype=dtype, memory_format=layout)
+    height, width, channels = model["input"]
+    images = torch.randn(batch, channels, height, width, device=device)
+    images = images.to(dtype=torch.bfloat16 if channels_last else dtype, memory_format=layout)
+    labels = torch.arange(batch, device=device) % model["classes"]
+    update = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(network(x).float(), y)
+
+    compute = loss_of
+    if kind == "compiled":
+        torch.compiler.reset()
+        compute = torch.compile(loss_of, dynamic=False, mode="max-autotune-no-cudagraphs" if graph else "max-autotune")
+    loss = torch.zeros((), device=device)
+
+    def step() -> None:
+        # gradients are None, not 0: backward writes them and adds nothing
+        update.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast, cache_enabled=not graph):
+            value = compute(images, labels)
+        value.backward()
+        update.step()
+        loss.copy_(value.detach())
+
+    if not graph:
+        for _ in range(WARM_UP):
+            step()
+        return step, loss.item
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    update.zero_grad(set_to_none=True)  # so that the graph's gradients lie in its own memory
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured, stream=side):
+        step()
+    return captured.replay, loss.item
+
+
+def time_run(step: Step, repeat: int, device: torch.device) -> float:
+    """Milliseconds a step, over `repeat` of them."""
+    if device.type == "cpu":
+        begin = time.perf_counter()
+        for _ in range(repeat):
+            step()
+        return (time.perf_counter() - begin) * 1e3 / repeat
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(repeat):
+        step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / repeat
+
+
+def measure(model: dict, batch: int, mode: str, args: argparse.Namespace, device: torch.device) -> dict:
+    begin = time.perf_counter()
+    step, loss = make_step(model, batch, mode, args.weights, device)
+    once = min(time_run(step, 1, device) for _ in range(3))
+    repeat = max(1, min(1000, round(RUN_MS / once)))
+    time_run(step, repeat, device)
+    prepared = time.perf_counter()
+    runs: list[float] = []
+    while len(runs) < RUNS_MIN or (len(runs) < RUNS_MAX and time.perf_counter() - prepared < args.seconds):
+        runs.append(time_run(step, repeat, device))
+    last = loss()
+    if last != last or last in (float("inf"), float("-inf")):
+        raise RuntimeError(f"the loss is {last}: times of such a step say nothing")
+    median = statistics.median(runs)
+    return {"mode": mode, "batch": batch, "images_per_second": batch / median * 1e3, "runs": len(runs), "steps_a_run": repeat,
+            "milliseconds": {"min": min(runs), "median": median, "max": max(runs)}, "loss": last,
+            "prepare_seconds": prepared - begin}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="vgg-small-7", help="a built-in's name or a file (default: vgg-small-7)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[256], metavar="N", help="images a batch (default: 256)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all -graph; on the CPU: the others")
+    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="how long to measure each (default: 5)")
+    parser.add_argument("--weights", choices=("bf16", "float32"), default="bf16", help="of bf16 and compiled (default: bf16)")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    modes = args.modes or [mode for mode in MODES if mode.endswith("-graph") == (device.type == "cuda")]
+    if min(args.batch) < 1:
+        parser.error("--batch: expected at least 1")
+    if device.type == "cpu" and any(mode.endswith("-graph") for mode in modes):
+        parser.error("a CUDA graph needs --device cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"pytorch_step: PyTorch {torch.__version__} sees no CUDA device here (--device cpu measures the CPU)")
+    if device.type == "cuda":
+        index = device.index or 0
+        if index >= torch.cuda.device_count():
+            sys.exit(f"pytorch_step: there is no {device}: the last CUDA device is cuda:{torch.cuda.device_count() - 1}")
+        torch.cuda.set_device(index)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    report = {"bench": "training step", "peer": "PyTorch", "torch": torch.__version__, "cuda": torch.version.cuda,
+              "cudnn": torch.backends.cudnn.version(), "device": name, "model": args.model, "weights": args.weights,
+              "results": []}
+    model, failed = load_model(args.model), False
+    for batch in args.batch:
+        for mode in modes:
+            try:
+                result = measure(model, batch, mode, args, device)
+            except RuntimeError as error:  # out of memory, a kernel that does not compile: the others may still be measured
+                print(f"pytorch_step: {mode}, batch {batch}: {error}", file=sys.stderr)
+                failed = True
+                continue
+            report["results"].append(result)
+            t = result["milliseconds"]
+            print(f"training step of {args.model}, batch {batch}, PyTorch {torch.__version__} {mode}, {name}: "
+                  f"{result['images_per_second']:.1f} images/s; {t['median']:.3f} ms (min {t['min']:.3f}, max {t['max']:.3f}, "
+                  f"{result['runs']} runs)", file=sys.stderr if args.json else sys.stdout, flush=True)
+    if args.json:
+        print(json.dumps(report))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

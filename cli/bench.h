@@ -1,0 +1,40 @@
+/* Between the files of niti bench: a network at work on made-up images, and how its work is timed. */
+#ifndef NITI_CLI_BENCH_H
+#define NITI_CLI_BENCH_H
+
+#include "cli.h"
+#include "train/step.h"
+
+enum { RUNS_MAX = 1000 };
+
+typedef struct Bench {
+  NitiRecipe *recipe;
+  NitiBackend *backend;
+  NitiNetwork *net;
+  NitiFeed *feed;
+  NitiMetrics *metrics;
+  NitiBatch batch;
+  uint8_t *images;
+  NitiPick *picks;
+  int32_t *labels;
+  uint32_t step;
+} Bench;
+
+typedef struct Times {
+  double milliseconds[RUNS_MAX]; /* of one piece of work */
+  int count;
+  double min, median, max;
+} Times;
+
+/* Enqueues `repeat` pieces of work. */
+typedef NitiStatus (*Timed)(void *context, int repeat);
+
+/* Runs to warm up, then for about `seconds`, at least five times. Where work is queued, a run is as many pieces as take a few
+ * milliseconds, and ends when the device has done them. */
+NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *context, double seconds);
+/* One training step. */
+NitiStatus bench_step(Bench *bench);
+/* Prints a table of every operation of a step, or one JSON object; returns the exit code. */
+int bench_kernels(Bench *bench, const char *model, double seconds, bool json);
+
+#endif

@@ -1,0 +1,117 @@
+/* Average pool, forward and backward: sums over windows, requantised. */
+#include "backend/cuda/tile.cuh"
+
+enum { IMAGES = 4, RECIPROCAL_BITS = 15 };
+
+typedef struct Avgpool {
+  int8_t *out;
+  const int8_t *in;
+  int32_t factor; /* 1 where the cells are a power of two */
+  NitiPool p;
+  NitiTiles tiles; /* of the output */
+} Avgpool;
+
+/* Rounds and stores what a lane has summed up; returns the largest |acc|, at least max. */
+template <int V>
+static __device__ inline uint32_t finish(const Avgpool &d, const NitiTile &tile, const NitiRequantiseArgs &a, int acc[IMAGES][V],
+                                         int shift, uint32_t max) {
+#pragma unroll
+  for (int i = 0; i < IMAGES; ++i) {
+    const size_t at = tile.at + (size_t)i * d.tiles.image;
+    if (i >= tile.images) continue;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      acc[i][k] *= d.factor;
+      max = niti_magnitude(acc[i][k]) > max ? niti_magnitude(acc[i][k]) : max;
+    }
+    niti_word_store<V>(d.out + at, niti_word_requantise<V>(a, acc[i], shift, at));
+  }
+  return max;
+}
+
+/* acc += one cell of up to IMAGES images, `image` elements apart. */
+template <int V>
+static __device__ inline void add_cell(int acc[IMAGES][V], const int8_t *__restrict__ cell, size_t image, int images) {
+#pragma unroll
+  for (int i = 0; i < IMAGES; ++i) {
+    if (i < images) niti_word_add<V>(acc[i], niti_word_load<V>(cell + (size_t)i * image));
+  }
+}
+
+template <int V>
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
+  const NitiPool &p = d.p;
+  const size_t C = (size_t)p.c, W = (size_t)p.w, image = (size_t)p.h * W * C;
+  uint32_t max = 0;
+  int shift;
+  if (niti_range_begin(a, second, &shift)) {
+    for (uint32_t item = niti_tile_first(); item < d.tiles.items; item += niti_tile_step()) {
+      const NitiTile tile = niti_tile_at<V, IMAGES>(d.tiles, item);
+      const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
+      const uint32_t oh = pixel / (uint32_t)p.ow, ow = pixel - oh * (uint32_t)p.ow;
+      const int8_t *x = d.in + tile.n * image + ((size_t)oh * (size_t)p.stride_h * W + (size_t)ow * (size_t)p.stride_w) * C + c;
+      int acc[IMAGES][V] = {};
+      for (int kh = 0; kh < p.kh; ++kh) {
+        const int8_t *row = x + (size_t)kh * W * C;
+#pragma unroll 4
+        for (int kw = 0; kw < p.kw; ++kw) add_cell<V>(acc, row + (size_t)kw * C, image, tile.images);
+      }
+      max = finish<V>(d, tile, a, acc, shift, max);
+    }
+  }
+  niti_pass_end(a, second, max);
+}
+
+template <int V>
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
+  const NitiPool &p = d.p;
+  const size_t C = (size_t)p.c, image = (size_t)p.oh * (size_t)p.ow * C;
+  uint32_t max = 0;
+  int shift;
+  if (niti_range_begin(a, second, &shift)) {
+    for (uint32_t item = niti_tile_first(); item < d.tiles.items; item += niti_tile_step()) {
+      const NitiTile tile = niti_tile_at<V, IMAGES>(d.tiles, item);
+      const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
+      const int h = (int)(pixel / (uint32_t)p.w), w = (int)pixel - h * p.w;
+      const int last_h = min(h / p.stride_h, p.oh - 1), last_w = min(w / p.stride_w, p.ow - 1);
+      const int first_h = h < p.kh ? 0 : (h - p.kh) / p.stride_h + 1, first_w = w < p.kw ? 0 : (w - p.kw) / p.stride_w + 1;
+      const int8_t *dy = d.in + tile.n * image + c;
+      int acc[IMAGES][V] = {};
+      for (int oh = first_h; oh <= last_h; ++oh) {
+        for (int ow = first_w; ow <= last_w; ++ow) {
+          add_cell<V>(acc, dy + ((size_t)oh * (size_t)p.ow + (size_t)ow) * C, image, tile.images);
+        }
+      }
+      max = finish<V>(d, tile, a, acc, shift, max);
+    }
+  }
+  niti_pass_end(a, second, max);
+}
+
+static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, NitiShape shape, const NitiPool *p,
+                const NitiRequantise *rq, bool backward) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const int V = niti_words_fit((size_t)p->c, out->data, in->data, NULL) ? 4 : 1;
+  const int32_t cells = p->kh * p->kw;
+  const bool is_power = (cells & (cells - 1)) == 0;
+  const int32_t factor = is_power ? 1 : ((1 << RECIPROCAL_BITS) + cells / 2) / cells;
+  const int32_t exponent = is_power ? -__builtin_ctz((unsigned)cells) : -RECIPROCAL_BITS; /* of the division */
+  const Avgpool args = {out->data, in->data, factor, *p, niti_tiles_of(shape, V, IMAGES)};
+  const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, out->exponent, in->exponent, NULL, exponent, false);
+  void (*avgpool)(Avgpool, NitiRequantiseArgs, bool) =
+      backward ? (V == 4 ? backward_kernel<4> : backward_kernel<1>) : (V == 4 ? forward_kernel<4> : forward_kernel<1>);
+  const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
+  NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+  NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, true);
+  niti_cuda_twin_set(cuda, out, false);
+}
+
+extern "C" void niti_cuda_avgpool_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiPool *p,
+                                          const NitiRequantise *rq) {
+  run(backend, y, x, NitiShape{p->n, p->oh, p->ow, p->c}, p, rq, false);
+}
+
+extern "C" void niti_cuda_avgpool_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiPool *p,
+                                           const NitiRequantise *rq) {
+  run(backend, dx, dy, NitiShape{p->n, p->h, p->w, p->c}, p, rq, true);
+}

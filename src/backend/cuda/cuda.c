@@ -1,0 +1,358 @@
+/* The CUDA backend's table, memory and order of work. A host thread may come to a handle from elsewhere, so whatever starts
+ * something makes the handle's device the thread's. */
+#include "backend/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/registry.h"
+
+enum { LEAST_CAPABILITY = 80, WGMMA_CAPABILITY = 90 };
+
+void niti_cuda_note(NitiCuda *cuda, cudaError_t error, const char *what) {
+  if (error == cudaSuccess || cuda->error != cudaSuccess) return;
+  cuda->error = error;
+  cuda->failed = what;
+}
+
+NitiStatus niti_cuda_status(const NitiCuda *cuda) {
+  if (cuda->error == cudaSuccess) return NITI_OK;
+  return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: %s failed: %s (%s)", cuda->device, cuda->failed, cudaGetErrorString(cuda->error),
+                   cudaGetErrorName(cuda->error));
+}
+
+static void use_device(NitiCuda *cuda) { niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device"); }
+
+static void wait(NitiCuda *cuda) { niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); }
+
+/* ---- memory ---- */
+
+static size_t cuda_free_bytes(NitiBackend *backend) {
+  NitiCuda *cuda = niti_cuda(backend);
+  size_t available = 0, total = 0;
+  use_device(cuda);
+  if (cudaMemGetInfo(&available, &total) == cudaSuccess) return available;
+  (void)cudaGetLastError();
+  return SIZE_MAX;
+}
+
+static NitiStatus fail_memory(NitiCuda *cuda, size_t bytes, const char *what) {
+  size_t available = 0, total = 0;
+  (void)cudaGetLastError(); /* told here: no later launch is to blame */
+  if (cudaMemGetInfo(&available, &total) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return niti_fail(NITI_ERROR_MEMORY, "cuda:%d: out of memory: %zu bytes asked for%s", cuda->device, bytes, what);
+  }
+  return niti_fail(NITI_ERROR_MEMORY, "cuda:%d: out of memory: %zu bytes asked for%s, %zu of %zu free", cuda->device, bytes, what,
+                   available, total);
+}
+
+static NitiStatus allocate(NitiCuda *cuda, void **out, size_t bytes, const char *what) {
+  *out = NULL;
+  use_device(cuda);
+  NITI_TRY(niti_cuda_status(cuda));
+  const size_t size = bytes > 0 ? bytes : 1;
+  const cudaError_t error = cudaMalloc(out, size);
+  if (error == cudaErrorMemoryAllocation) {
+    *out = NULL;
+    return fail_memory(cuda, bytes, what);
+  }
+  niti_cuda_note(cuda, error, "cudaMalloc");
+  if (error == cudaSuccess) niti_cuda_note(cuda, cudaMemsetAsync(*out, 0, size, cuda->stream), "cudaMemsetAsync");
+  if (cuda->error == cudaSuccess) return NITI_OK;
+  (void)cudaFree(*out);
+  *out = NULL;
+  return niti_cuda_status(cuda);
+}
+
+static NitiStatus cuda_alloc(NitiBackend *backend, void **out, size_t bytes) {
+  return allocate(niti_cuda(backend), out, bytes, "");
+}
+
+/* Recorded work may hold the pointer. */
+static void forget_work(NitiCuda *cuda) {
+  wait(cuda);
+  niti_graphs_clear(cuda->graphs);
+  niti_twins_clear(cuda->twins);
+}
+
+static void cuda_release(NitiBackend *backend, void *p) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (!p) return;
+  use_device(cuda);
+  forget_work(cuda);
+  niti_cuda_note(cuda, cudaFree(p), "cudaFree");
+}
+
+static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (bytes <= cuda->workspace_bytes) return NITI_OK;
+  use_device(cuda);
+  forget_work(cuda);
+  void *workspace = cuda->workspace;
+  cuda->workspace = NULL;
+  cuda->workspace_bytes = 0;
+  niti_cuda_note(cuda, cudaFree(workspace), "cudaFree");
+  NITI_TRY(allocate(cuda, &workspace, bytes, " as the kernels' workspace"));
+  cuda->workspace = workspace;
+  cuda->workspace_bytes = bytes;
+  return NITI_OK;
+}
+
+static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape) {
+  (void)backend;
+  return niti_twin_offset(shape) + niti_twin_bytes(shape);
+}
+
+static void cuda_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
+  NitiCuda *cuda = niti_cuda(backend);
+  use_device(cuda);
+  niti_twins_forget(cuda->twins, to, bytes);
+  niti_staging_upload(cuda, to, host, bytes);
+}
+
+static void cuda_download(NitiBackend *backend, void *host, const void *from, size_t bytes) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (bytes == 0) return;
+  use_device(cuda);
+  niti_cuda_note(cuda, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a download");
+  wait(cuda);
+  if (cuda->error != cudaSuccess) memset(host, 0, bytes);
+}
+
+static void cuda_clear(NitiBackend *backend, void *p, size_t bytes) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (bytes == 0) return;
+  use_device(cuda);
+  niti_twins_forget(cuda->twins, p, bytes);
+  niti_cuda_note(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
+}
+
+/* ---- order ---- */
+
+static NitiStatus cuda_synchronise(NitiBackend *backend) {
+  NitiCuda *cuda = niti_cuda(backend);
+  use_device(cuda);
+  wait(cuda);
+  return niti_cuda_status(cuda);
+}
+
+static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const NitiClock clock = {seed, step};
+  use_device(cuda);
+  niti_cuda_set_clock(cuda, clock);
+}
+
+static NitiStatus cuda_replay(NitiBackend *backend, const NitiReplayKey *key, void (*enqueue)(void *), void *context) {
+  use_device(niti_cuda(backend));
+  return niti_graphs_replay(niti_cuda(backend), key, enqueue, context);
+}
+
+/* ---- open and close ---- */
+
+static void cuda_close(NitiBackend *backend) {
+  NitiCuda *cuda = niti_cuda(backend);
+  (void)cudaSetDevice(cuda->device);
+  if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
+  niti_graphs_close(cuda->graphs);
+  niti_staging_close(cuda->staging);
+  niti_twins_close(cuda->twins);
+  (void)cudaFree(cuda->workspace);
+  (void)cudaFree(cuda->range);
+  (void)cudaFree(cuda->clock);
+  if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
+  (void)cudaGetLastError();
+  free(cuda);
+}
+
+static const char *cuda_describe(const NitiBackend *backend) { return niti_cuda_const(backend)->description; }
+static const char *cuda_hardware(const NitiBackend *backend) { return niti_cuda_const(backend)->hardware; }
+
+static int cuda_threads(const NitiBackend *backend) {
+  (void)backend;
+  return 1;
+}
+
+static const NitiBackendOps ops = {
+    .name = "cuda",
+    .host_memory = false,
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .hardware = cuda_hardware,
+    .threads = cuda_threads,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .free_bytes = cuda_free_bytes,
+    .tensor_bytes = cuda_tensor_bytes,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .clear = cuda_clear,
+    .synchronise = cuda_synchronise,
+    .begin_step = cuda_begin_step,
+    .replay = cuda_replay,
+    .conv_workspace = niti_cuda_conv_workspace,
+    .reserve = cuda_reserve,
+    .conv_kernel = niti_cuda_conv_kernel,
+    .input = niti_cuda_input,
+    .conv_forward = niti_cuda_conv_forward,
+    .conv_backward = niti_cuda_conv_backward,
+    .conv_gradient = niti_cuda_conv_gradient,
+    .relu_forward = niti_cuda_relu_forward,
+    .relu_backward = niti_cuda_relu_backward,
+    .maxpool_forward = niti_cuda_maxpool_forward,
+    .maxpool_backward = niti_cuda_maxpool_backward,
+    .avgpool_forward = niti_cuda_avgpool_forward,
+    .avgpool_backward = niti_cuda_avgpool_backward,
+    .add = niti_cuda_add,
+    .copy = niti_cuda_copy,
+    .dropout = niti_cuda_dropout,
+    .loss = niti_cuda_loss,
+    .update_niti = niti_cuda_update_niti,
+    .stats = niti_cuda_stats,
+};
+
+/* How many devices there are; fails where that is none. `name` is for messages. */
+static NitiStatus count_devices(int *count, const char *name) {
+  *count = 0;
+  const cudaError_t error = cudaGetDeviceCount(count);
+  (void)cudaGetLastError();
+  if (error == cudaSuccess && *count > 0) return NITI_OK;
+  int driver = 0, runtime = 0;
+  (void)cudaDriverGetVersion(&driver);
+  (void)cudaRuntimeGetVersion(&runtime);
+  (void)cudaGetLastError();
+  if (driver == 0) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no NVIDIA driver", name);
+  if (error == cudaErrorInsufficientDriver) {
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver serves CUDA %d.%d (expected at least %d.0)", name,
+                     driver / 1000, driver % 1000 / 10, runtime / 1000);
+  }
+  if (error == cudaErrorNoDevice || error == cudaSuccess)
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no CUDA device", name);
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": CUDA does not work here: %s", name, cudaGetErrorString(error));
+}
+
+/* device: NULL (the first) or a number in decimal. */
+static NitiStatus choose_device(int *out, const char *device) {
+  char name[80];
+  int count = 0;
+  (void)snprintf(name, sizeof name, device ? "cuda:%.64s" : "cuda", device ? device : "");
+  *out = 0;
+  if (device) {
+    const size_t length = strlen(device);
+    if (length == 0 || length > 4 || strspn(device, "0123456789") != length)
+      return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": expected cuda or cuda:N, N a device's number from 0", name);
+    *out = atoi(device);
+  }
+  NITI_TRY(count_devices(&count, name));
+  if (*out < count) return NITI_OK;
+  if (count == 1) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the only CUDA device is cuda:0", name);
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the last CUDA device is cuda:%d", name, count - 1);
+}
+
+static int attribute(int device, enum cudaDeviceAttr which) {
+  int value = 0;
+  if (cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) value = 0;
+  return value;
+}
+
+static int capability_of(int device) {
+  return 10 * attribute(device, cudaDevAttrComputeCapabilityMajor) + attribute(device, cudaDevAttrComputeCapabilityMinor);
+}
+
+static NitiStatus check_isa(const char *isa) {
+  if (!isa || strcmp(isa, "auto") == 0 || strcmp(isa, "mma") == 0 || strcmp(isa, "wgmma") == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"%.64s\": no kernels of the cuda backend (expected auto, mma or wgmma)", isa);
+}
+
+static const char *family_name(NitiCudaFamily family) { return family == NITI_CUDA_WGMMA ? "wgmma" : "mma"; }
+
+/* isa has been checked. wgmma exists in capability 9.0 alone: its code is made for that and no later one. */
+static NitiStatus choose_family(NitiCudaFamily *out, const char *isa, int device, int capability) {
+  const bool has_wgmma = capability == WGMMA_CAPABILITY;
+  *out = has_wgmma ? NITI_CUDA_WGMMA : NITI_CUDA_MMA;
+  if (capability < LEAST_CAPABILITY) {
+    return niti_fail(NITI_ERROR_UNSUPPORTED,
+                     "backend \"cuda:%d\": the device has compute capability %d.%d (expected at least %d.%d)", device,
+                     capability / 10, capability % 10, LEAST_CAPABILITY / 10, LEAST_CAPABILITY % 10);
+  }
+  if (isa && strcmp(isa, "mma") == 0) *out = NITI_CUDA_MMA;
+  if (!isa || strcmp(isa, "wgmma") != 0 || has_wgmma) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"wgmma\": cuda:%d has compute capability %d.%d (expected %d.%d; mma serves it)",
+                   device, capability / 10, capability % 10, WGMMA_CAPABILITY / 10, WGMMA_CAPABILITY % 10);
+}
+
+static void describe(NitiCuda *cuda) {
+  struct cudaDeviceProp properties;
+  int driver = 0, runtime = 0;
+  if (cudaGetDeviceProperties(&properties, cuda->device) != cudaSuccess)
+    (void)snprintf(properties.name, sizeof properties.name, "CUDA device");
+  (void)cudaDriverGetVersion(&driver);
+  (void)cudaRuntimeGetVersion(&runtime);
+  (void)cudaGetLastError();
+  (void)snprintf(cuda->description, sizeof cuda->description, "cuda:%d, %.80s, %s kernels", cuda->device, properties.name,
+                 family_name(cuda->family));
+  (void)snprintf(cuda->hardware, sizeof cuda->hardware,
+                 "%.80s (capability %d.%d, %d multiprocessors; driver for CUDA %d.%d, runtime %d.%d)", properties.name,
+                 cuda->capability / 10, cuda->capability % 10, cuda->multiprocessors, driver / 1000, driver % 1000 / 10,
+                 runtime / 1000, runtime % 1000 / 10);
+}
+
+static NitiStatus open_parts(NitiCuda *cuda) {
+  void *clock = NULL, *range = NULL;
+  use_device(cuda);
+  niti_cuda_note(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
+  NITI_TRY(niti_cuda_status(cuda));
+  describe(cuda);
+  cuda->twins = niti_twins_open();
+  if (!cuda->twins) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
+  NITI_TRY(niti_graphs_open(&cuda->graphs));
+  NITI_TRY(niti_staging_open(&cuda->staging));
+  NITI_TRY(allocate(cuda, &clock, sizeof *cuda->clock, ""));
+  cuda->clock = clock;
+  NITI_TRY(allocate(cuda, &range, sizeof *cuda->range, ""));
+  cuda->range = range;
+  return NITI_OK;
+}
+
+static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options, const char *device) {
+  int number;
+  NitiCudaFamily family;
+  *out = NULL;
+  NITI_TRY(check_isa(options->isa));
+  NITI_TRY(choose_device(&number, device));
+  const int capability = capability_of(number);
+  if (options->threads < 0) return niti_fail(NITI_ERROR_ARGUMENT, "threads: %d is negative", options->threads);
+  NITI_TRY(choose_family(&family, options->isa, number, capability));
+  NitiCuda *cuda = calloc(1, sizeof *cuda);
+  if (!cuda) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cuda);
+  cuda->base.ops = &ops;
+  cuda->device = number;
+  cuda->capability = capability;
+  cuda->multiprocessors = attribute(number, cudaDevAttrMultiProcessorCount);
+  cuda->family = family;
+  const NitiStatus status = open_parts(cuda);
+  if (status != NITI_OK) {
+    cuda_close(&cuda->base);
+    return status;
+  }
+  *out = &cuda->base;
+  return NITI_OK;
+}
+
+static void cuda_devices(NitiDeviceTold tell, void *context) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  for (int i = 0; i < count; ++i) {
+    struct cudaDeviceProp properties;
+    char line[256];
+    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
+    (void)snprintf(line, sizeof line, "cuda:%d, %.80s, capability %d.%d, %zu MiB", i, properties.name, properties.major,
+                   properties.minor, properties.totalGlobalMem >> 20);
+    tell(context, line);
+  }
+  (void)cudaGetLastError();
+}
+
+const NitiBackendKind niti_backend_cuda = {.name = "cuda", .open = cuda_open, .devices = cuda_devices};

@@ -1,0 +1,159 @@
+/* The CUDA backend's inner interface: its state, and what its files offer each other. C and CUDA C include it.
+ *
+ * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
+ *   number) from device memory, so that a whole step can be recorded once and replayed.
+ * - An activation or error tensor is NHWC. Behind it lies room for its twin, the same mantissas in the layout that weight
+ *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_twin_slot; images past N
+ *   are 0. niti_cuda_twin_* keep count of which tensors' twins are up to date. */
+#ifndef NITI_BACKEND_CUDA_CUDA_H
+#define NITI_BACKEND_CUDA_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#include "base/random.h" /* outside extern "C": Random123 brings C++ headers along */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "backend/backend.h"
+#include "base/round.h"
+
+/* Device memory: what random words depend on. Written by begin_step. */
+typedef struct NitiClock {
+  uint64_t seed;
+  uint32_t step;
+} NitiClock;
+
+/* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
+typedef struct NitiRange {
+  uint32_t max;                     /* largest |acc| so far */
+  uint32_t done;                    /* blocks of the second launch that have ended */
+  uint64_t predicted, mispredicted; /* operations since the backend was opened, and those whose prediction was wrong */
+  uint64_t gradient_max;            /* update.cu: largest |gradient| so far; zero between operations too */
+  uint64_t histogram[256];          /* stats.cu: scratch */
+} NitiRange;
+
+typedef enum NitiCudaFamily {
+  NITI_CUDA_MMA = 0, /* mma.sync m16n8k32: sm_80 and later */
+  NITI_CUDA_WGMMA,   /* wgmma and bulk tensor copies: sm_90a; shapes it does not serve go to mma.sync */
+} NitiCudaFamily;
+
+typedef struct NitiTwins NitiTwins; /* host: the data pointers whose twins are up to date */
+typedef struct NitiGraphs NitiGraphs;
+typedef struct NitiStaging NitiStaging;
+
+typedef struct NitiCuda {
+  NitiBackend base;                        /* first */
+  int device, multiprocessors, capability; /* capability: 90 for 9.0 */
+  NitiCudaFamily family;
+  cudaStream_t stream;
+  NitiClock *clock;   /* device */
+  NitiRange *range;   /* device */
+  uint8_t *workspace; /* device; scratch of one operation */
+  size_t workspace_bytes;
+  cudaError_t error;  /* the first failure; sticky */
+  const char *failed; /* what failed: a static string */
+  NitiTwins *twins;
+  NitiGraphs *graphs;
+  NitiStaging *staging;
+  char description[128], hardware[256];
+} NitiCuda;
+
+static inline NitiCuda *niti_cuda(NitiBackend *backend) { return (NitiCuda *)(void *)backend; }
+static inline const NitiCuda *niti_cuda_const(const NitiBackend *backend) { return (const NitiCuda *)(const void *)backend; }
+
+/* Keeps the first failure for synchronise(). what: a static string naming the call or kernel. */
+void niti_cuda_note(NitiCuda *, cudaError_t error, const char *what);
+/* The failure there has been, as a status with its message. */
+NitiStatus niti_cuda_status(const NitiCuda *);
+
+/* ---- the way in (staging.c, upload.cu) ---- */
+/* A ring of pinned host memory through which uploads pass, so that none waits for the device. */
+NitiStatus niti_staging_open(NitiStaging **out);
+void niti_staging_close(NitiStaging *);
+void niti_staging_upload(NitiCuda *, void *to, const void *host, size_t bytes);
+/* Few bytes out of pinned memory, by a kernel: it starts sooner than a copy engine. */
+void niti_cuda_upload_small(NitiCuda *, void *to, const void *pinned, size_t bytes);
+void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
+
+/* ---- replaying (graph.c): backend.h's replay ---- */
+NitiStatus niti_graphs_open(NitiGraphs **out);
+void niti_graphs_close(NitiGraphs *);
+void niti_graphs_clear(NitiGraphs *); /* forgets all recorded work; none of it may still run */
+NitiStatus niti_graphs_replay(NitiCuda *, const NitiReplayKey *, void (*enqueue)(void *), void *context);
+
+/* ---- twins ---- */
+enum { NITI_TWIN_IMAGES = 16, NITI_TWIN_ALIGN = 256 };
+
+/* Where image i of a block of 16 lies among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
+ * them. */
+NITI_INLINE int niti_twin_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
+NITI_INLINE size_t niti_twin_offset(NitiShape s) {
+  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_TWIN_ALIGN - 1) / NITI_TWIN_ALIGN * NITI_TWIN_ALIGN;
+}
+NITI_INLINE size_t niti_twin_bytes(NitiShape s) {
+  return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * NITI_TWIN_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+}
+static inline int8_t *niti_cuda_twin(const NitiTensor *t) { return t->data + niti_twin_offset(t->shape); }
+/* The record of twins that are up to date; room for a fixed number, beyond which a twin counts as not ready. NULL: out of memory.
+ */
+NitiTwins *niti_twins_open(void);
+void niti_twins_close(NitiTwins *);
+/* The bytes from `data` on were written by other means, or released: no twin of a tensor with mantissas there is up to date. */
+void niti_twins_forget(NitiTwins *, const void *data, size_t bytes);
+static inline void niti_twins_clear(NitiTwins *twins) { niti_twins_forget(twins, NULL, SIZE_MAX); } /* no twin is up to date */
+/* Every operation that writes a tensor says whether it wrote its twin too. */
+void niti_cuda_twin_set(NitiCuda *, const NitiTensor *, bool written);
+bool niti_cuda_twin_ready(const NitiCuda *, const NitiTensor *);
+/* Writes the twin from the NHWC mantissas unless it is up to date. */
+void niti_cuda_twin_make(NitiCuda *, const NitiTensor *);
+
+/* ---- operations (backend.h) ---- */
+void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
+                     const int8_t *table, int32_t exponent);
+void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
+void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+void niti_cuda_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
+void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner,
+                                const NitiTensor *mask, const NitiPool *, const NitiRequantise *);
+void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
+void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
+void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cuda_copy(NitiBackend *, NitiTensor *y, const NitiTensor *x);
+void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
+                    NitiLossKind, const NitiRequantise *);
+void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int mu);
+void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
+
+/* conv.c: the family that serves a convolution. */
+size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConv *);
+const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
+void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+                            const NitiRequantise *);
+void niti_cuda_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                             const NitiConv *, const NitiRequantise *);
+void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+
+/* A family of kernels for convolution and linear: the same contracts as backend.h's. Outputs are NHWC; with
+ * y->gradient_operand the twin is written too (by the family or niti_cuda_twin_make). Gradients read the twins of dy and x, which
+ * conv.c has made. */
+typedef struct NitiCudaConv {
+  const char *name;
+  bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
+  bool (*serves_backward)(const NitiConv *);
+  bool (*serves_gradient)(const NitiConv *);
+  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it serves */
+  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+                  const NitiRequantise *);
+  void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                   const NitiConv *, const NitiRequantise *);
+  void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+} NitiCudaConv;
+extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

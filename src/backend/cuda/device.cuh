@@ -1,0 +1,93 @@
+/* Device functions that the kernels share: launching, rounding, and the range protocol.
+ *
+ * A requantising operation is two launches of the same kernel. The first writes int8 with the predicted shift and raises
+ * range->max; the second returns at once where that shift was right, else computes the operation again with the true one. Its
+ * last block stores the exponent and the next prediction and clears the range. So nothing waits for the host, and the result is
+ * the definition's whatever was predicted. */
+#ifndef NITI_BACKEND_CUDA_DEVICE_CUH
+#define NITI_BACKEND_CUDA_DEVICE_CUH
+
+#include "backend/cuda/cuda.h"
+#include "base/random.h"
+
+/* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). */
+#define NITI_LAUNCH(cuda, kernel, grid, block, shared, ...)             \
+  do {                                                                  \
+    kernel<<<(grid), (block), (shared), (cuda)->stream>>>(__VA_ARGS__); \
+    niti_cuda_note((cuda), cudaGetLastError(), #kernel);                \
+  } while (0)
+
+enum { NITI_SHIFT_MAX = 25 }; /* B(2^32 - 1) - 7 */
+
+/* What requantising needs, by value to a kernel. e_a, e_b: exponents to add up (either may be NULL); e_c: a constant added. */
+struct NitiRequantiseArgs {
+  NitiRange *range;
+  const NitiClock *clock;
+  int32_t *predicted;
+  int32_t *exponent; /* of the output */
+  const int32_t *e_a, *e_b;
+  int32_t e_c;
+  NitiRounding mode;
+  uint32_t purpose, layer;
+  bool relu;
+};
+
+static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
+                                                      const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
+  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->predicted, exponent,  e_a, e_b,
+                            e_c,         rq->mode,    rq->purpose,   rq->layer, relu};
+}
+
+#ifdef __CUDACC__
+
+__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
+  const int guess = *a.predicted;
+  return guess < 0 ? 0 : guess > NITI_SHIFT_MAX ? NITI_SHIFT_MAX : guess;
+}
+
+/* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
+__device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
+  const int predicted = niti_range_predicted(a);
+  *shift = second ? niti_shift_inline(a.range->max) : predicted;
+  return !second || *shift != predicted;
+}
+
+/* First launch: raises the maximum with each lane's largest |acc|; whole warps call it. */
+__device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t max) {
+  max = __reduce_max_sync(0xffffffffu, max);
+  if ((threadIdx.x & 31) == 0 && max > 0) atomicMax(&a.range->max, max);
+}
+
+/* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. */
+__device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
+  __threadfence();
+  if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
+  const int shift = niti_shift_inline(a.range->max);
+  a.range->predicted += 1;
+  a.range->mispredicted += shift != niti_range_predicted(a);
+  *a.predicted = shift;
+  *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
+  a.range->max = 0;
+  a.range->done = 0;
+}
+
+/* One accumulator to int8, before any ReLU; index: flat index in the NHWC tensor (NITI_STOCHASTIC only). */
+__device__ inline int niti_requantise_one(const NitiRequantiseArgs &a, int acc, int shift, uint64_t index) {
+  int m;
+  if (a.mode == NITI_NEAREST) {
+    const int half = shift > 0 ? 1 << (shift - 1) : 0; /* ties away from zero: one less for negative accumulators */
+    m = (int)(((int64_t)acc + half + (shift > 0 ? acc >> 31 : 0)) >> shift);
+  } else {
+    uint32_t word = 0;
+    if (a.mode == NITI_STOCHASTIC && shift > 0) {
+      const NitiDraw draw = {a.clock->seed, a.purpose, a.clock->step, a.layer};
+      word = niti_draw(&draw, index);
+    }
+    m = (int)niti_round_inline(acc, shift, a.mode, word);
+  }
+  m = m > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : m < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : m;
+  return m;
+}
+
+#endif
+#endif

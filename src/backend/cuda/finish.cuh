@@ -1,0 +1,174 @@
+/* The end of a matrix product in the fragments that mma.sync and wgmma share: rounding, ReLU or mask, and stores in both layouts.
+ *
+ * A warp has 16 rows: the 16 images of a block at one output position. A thread's accumulators of `BN` = 128 columns are acc[4 j
+ * + 2 i
+ * + b], row lane / 4 + 8 i, column 8 j + 2 (lane % 4) + b. The products are fed with their columns in such an order that this
+ * column is output channel 32 (lane % 4) + 2 j + b: a thread's channels are neighbours in memory. */
+#ifndef NITI_BACKEND_CUDA_FINISH_CUH
+#define NITI_BACKEND_CUDA_FINISH_CUH
+
+#include "backend/cuda/device.cuh"
+
+enum { NITI_FINISH_CHANNELS = 128 };
+
+/* The output channel of a column, both within a tile of 128. */
+NITI_INLINE int niti_finish_channel(int column) { return column % 8 / 2 * 32 + column / 8 * 2 + column % 2; }
+/* The column of an output channel. */
+NITI_INLINE int niti_finish_column(int channel) { return channel % 32 / 2 * 8 + channel / 32 * 2 + channel % 2; }
+
+struct NitiOutput {
+  int n, oh, ow, k;   /* shape */
+  int8_t *y, *twin;   /* NULL: not wanted */
+  const int8_t *mask; /* NULL: none */
+};
+
+#ifdef __CUDACC__
+
+enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_ANY };
+
+/* Bit 7 of the bytes that are > 0; the other bits are anything. */
+__device__ inline uint32_t niti_positive_signs(uint32_t v) { return ((v & 0x7f7f7f7fu) + 0x7f7f7f7fu) & ~v; }
+
+/* Which of 16 bytes are > 0: bit 7 - i of byte b stands for byte b of word i. */
+__device__ inline uint32_t niti_positive_bits(uint4 v) {
+  return (niti_positive_signs(v.x) & 0x80808080u) | (niti_positive_signs(v.y) & 0x80808080u) >> 1 |
+         (niti_positive_signs(v.z) & 0x80808080u) >> 2 | (niti_positive_signs(v.w) & 0x80808080u) >> 3;
+}
+
+/* 0xff in the bytes whose bit 7 is set. */
+__device__ inline uint32_t niti_spread_signs(uint32_t v) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, 0, 0xba98;" : "=r"(bytes) : "r"(v));
+  return bytes;
+}
+
+__device__ inline uint32_t niti_pack4(int a, int b, int c, int d) {
+  uint32_t high, word;
+  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, 0;" : "=r"(high) : "r"(d), "r"(c));
+  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(b), "r"(a), "r"(high));
+  return word;
+}
+
+__device__ inline uint32_t niti_transpose8x8(uint32_t v) {
+  uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(v));
+  return out;
+}
+
+/* Predicated, so that no branch parts the warp. */
+__device__ inline void niti_store_if(bool p, void *at, uint4 v) {
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %0, 0;\n\t@p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n\t}" ::"r"((int)p),
+               "l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ inline void niti_store_if(bool p, void *at, uint2 v) {
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %0, 0;\n\t@p st.global.v2.b32 [%1], {%2, %3};\n\t}" ::"r"((int)p), "l"(at),
+               "r"(v.x), "r"(v.y)
+               : "memory");
+}
+__device__ inline uint4 niti_load_if(bool p, const void *at) {
+  uint4 v = make_uint4(0, 0, 0, 0);
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %4, 0;\n\t@p ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%5];\n\t}"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+               : "r"((int)p), "l"(at));
+  return v;
+}
+
+/* Where a thread's two rows lie in the output. */
+struct NitiSpot {
+  size_t at, down, twin; /* index of the first row's first channel; from there to the second's; into the twin */
+  bool row[2], pixel;    /* rows that lie inside; a pixel of some image that does */
+  int channels;          /* left from this thread's first */
+};
+
+/* Images nb .. nb + 15 at one position, channels from k0. */
+__device__ inline NitiSpot niti_spot(const NitiOutput &t, int nb, int oh, int ow, int k0) {
+  const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
+  const size_t position = (size_t)oh * t.ow + ow, plane = (size_t)t.oh * t.ow;
+  NitiSpot s;
+  s.pixel = oh < t.oh && ow < t.ow && nb < t.n;
+  s.row[0] = s.pixel && nb + g < t.n;
+  s.row[1] = s.pixel && nb + g + 8 < t.n;
+  s.at = ((size_t)(nb + g) * plane + position) * t.k + k0 + 32 * q;
+  s.down = 8 * plane * t.k;
+  s.channels = t.k - k0 - 32 * q;
+  s.twin = (((size_t)(nb >> 4) * plane + position) * t.k + k0 + 32 * (g >> 1) + 2 * (g & 1) + (q & 1)) * 16 + (q & 2) * 4;
+  return s;
+}
+
+/* The largest |acc| of a thread's elements that lie inside. */
+__device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot &s) {
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    int top = 0, bottom = 0;
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      const int a = acc[4 * j + 2 * i], b = acc[4 * j + 2 * i + 1];
+      top = __vimax3_s32(top, a, b);
+      bottom = __vimin3_s32(bottom, a, b);
+    }
+    const uint32_t most = (uint32_t)(top > -bottom ? top : -bottom);
+    if (s.row[i] && most > largest) largest = most;
+  }
+  return largest;
+}
+
+/* Rounds and stores a thread's accumulators; whole warps call it. */
+template <NitiFinish FINISH>
+__device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
+                                         const NitiSpot &s, const uint32_t (&mask)[4]) {
+  const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
+  const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
+  uint4 word[2][2];
+#pragma unroll
+  for (int run = 0; run < 2; ++run) { /* 16 channels of this thread's 32 */
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      uint32_t w[4];
+#pragma unroll
+      for (int v = 0; v < 4; ++v) {
+        int m[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int a = acc[4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2];
+          if (FINISH == NITI_FINISH_RELU) {
+            m[e] = (a + half) >> shift;
+          } else if (FINISH == NITI_FINISH_SIGNED) { /* ties away from zero */
+            uint32_t negative;
+            asm("shr.u32 %0, %1, %2;" : "=r"(negative) : "r"(a), "r"(sign));
+            m[e] = max((a + half - (int)negative) >> shift, -NITI_MANTISSA_MAX);
+          } else {
+            m[e] = niti_requantise_one(rq, a, shift, s.at + (i ? s.down : 0) + 16 * run + 4 * v + e);
+          }
+        }
+        w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
+        if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
+        if (FINISH != NITI_FINISH_RELU && d.mask) w[v] &= niti_spread_signs(mask[2 * i + run] << v);
+      }
+      word[run][i] = make_uint4(w[0], w[1], w[2], w[3]);
+      niti_store_if(d.y && s.row[i] && s.channels > 16 * run, d.y + s.at + (i ? s.down : 0) + 16 * run, word[run][i]);
+    }
+  }
+  if (!d.twin) return;
+  /* A warp's 16 rows are the 16 images of a block at one position. Transposed as pairs of channels, a thread gets channels
+   * (a, a + 1) of images 2 q, 2 q + 1, 2 q + 8, 2 q + 9; neighbours exchange so that each stores 8 bytes of one channel. */
+  const bool odd = q & 1;
+  const int left = s.channels + 32 * (q - (g >> 1)); /* from the channels that this thread gets */
+#pragma unroll
+  for (int run = 0; run < 2; ++run) {
+    const uint32_t above[4] = {word[run][0].x, word[run][0].y, word[run][0].z, word[run][0].w};
+    const uint32_t below[4] = {word[run][1].x, word[run][1].y, word[run][1].z, word[run][1].w};
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+      const uint32_t upper = niti_transpose8x8(above[v]), lower = niti_transpose8x8(below[v]);
+      const uint32_t a = __byte_perm(upper, lower, 0x6420), b = __byte_perm(upper, lower, 0x7531);
+      const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
+      niti_store_if(s.pixel && left > 16 * run, d.twin + s.twin + (16 * run + 4 * v) * 16,
+                    odd ? make_uint2(other, b) : make_uint2(a, other));
+    }
+  }
+}
+
+#endif
+#endif

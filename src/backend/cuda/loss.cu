@@ -1,0 +1,165 @@
+/* Integer softmax cross-entropy: a warp an image. */
+#include "backend/cuda/tile.cuh"
+#include "base/softmax.h"
+
+enum Kind { KIND_METRICS, KIND_NITI, KIND_SOFTMAX };
+
+typedef struct Loss {
+  int8_t *delta, *twin; /* twin may be NULL */
+  int32_t *e_delta;
+  NitiMetrics *metrics;
+  const int8_t *logits;
+  const int32_t *exponent, *labels;
+  const NitiClock *clock;
+  int32_t n, rounded_n; /* images; with the twin those that its last block lacks too */
+  int32_t classes;
+} Loss;
+
+/* What every class's error depends on. */
+typedef struct Sums {
+  int32_t exponent;
+  int64_t top;            /* largest t_j */
+  int first_of_top;       /* its first class */
+  uint64_t softmax, niti; /* sums of the two variants' weights */
+} Sums;
+
+static __device__ inline uint64_t sum_warp(uint64_t v) {
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, (unsigned long long)v, step);
+  return v;
+}
+
+template <int KIND>
+static __device__ inline Sums sum_image(const int8_t *logits, int32_t exponent, int classes) {
+  const int lane = (int)(threadIdx.x & 31);
+  Sums s = {exponent, 0, 0, 0, 0};
+  int largest = -NITI_MANTISSA_MAX - 1, first = classes;
+  for (int j = lane; j < classes; j += 32) {
+    if (logits[j] > largest) {
+      largest = logits[j];
+      first = j;
+    }
+  }
+  const int top = __reduce_max_sync(0xffffffffu, largest);
+  s.first_of_top = __reduce_min_sync(0xffffffffu, largest == top ? first : classes);
+  s.top = niti_loss_base2((int8_t)top, exponent);
+  for (int j = lane; j < classes; j += 32) {
+    const int64_t d = niti_loss_base2(logits[j], exponent) - s.top;
+    s.softmax += niti_loss_weight_softmax(d);
+    if (KIND == KIND_NITI) s.niti += niti_loss_weight_niti(d);
+  }
+  s.softmax = sum_warp(s.softmax);
+  if (KIND == KIND_NITI) s.niti = sum_warp(s.niti);
+  return s;
+}
+
+static __device__ inline void store(const Loss &l, int n, int j, int8_t error) {
+  l.delta[(size_t)n * (size_t)l.classes + (size_t)j] = error;
+  if (l.twin) {
+    const size_t unit = (size_t)(n / NITI_TWIN_IMAGES) * (size_t)l.classes + (size_t)j;
+    l.twin[unit * NITI_TWIN_IMAGES + (size_t)niti_twin_slot(n % NITI_TWIN_IMAGES)] = error;
+  }
+}
+
+static __device__ inline void clear_twin(const Loss &l, int n) {
+  for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
+    const size_t unit = (size_t)(n / NITI_TWIN_IMAGES) * (size_t)l.classes + (size_t)j;
+    l.twin[unit * NITI_TWIN_IMAGES + (size_t)niti_twin_slot(n % NITI_TWIN_IMAGES)] = 0;
+  }
+}
+
+static __device__ inline int64_t share(const Sums &s, int8_t logit) {
+  return niti_loss_share_niti(niti_loss_weight_niti(niti_loss_base2(logit, s.exponent) - s.top), s.niti);
+}
+
+static __device__ inline void errors_niti(const Loss &l, const Sums &s, const int8_t *logits, int n, int target) {
+  const NitiDraw draw = {l.clock->seed, NITI_DRAW_LOSS, l.clock->step, 0};
+  const int lane = (int)(threadIdx.x & 31);
+  uint64_t total = 0;
+  for (int j = lane; j < l.classes; j += 32) total += (uint64_t)share(s, logits[j]);
+  total = sum_warp(total);
+  for (int j = lane; j < l.classes; j += 32) {
+    const uint32_t word = niti_draw(&draw, (uint64_t)n * (uint64_t)l.classes + (uint64_t)j);
+    store(l, n, j, niti_loss_round_niti(share(s, logits[j]) - (j == target ? (int64_t)total : 0), word));
+  }
+}
+
+static __device__ inline uint32_t errors_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
+                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
+  for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
+    const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
+    const int acc = niti_loss_acc_softmax(p, s.softmax, j == target);
+    max = niti_magnitude(acc) > max ? niti_magnitude(acc) : max;
+    store(l, n, j, (int8_t)niti_word_requantise<1>(a, &acc, shift, (uint64_t)n * (uint64_t)l.classes + (uint64_t)j));
+  }
+  return max;
+}
+
+/* The block's sums to the metrics: integer additions, whose order makes no difference. */
+static __device__ void add_metrics(const Loss &l, int64_t loss, int correct, int images) {
+  __shared__ unsigned long long sums[3][NITI_TILE_WARPS];
+  const int warp = (int)threadIdx.x / 32;
+  if ((threadIdx.x & 31) == 0) {
+    sums[0][warp] = (unsigned long long)loss;
+    sums[1][warp] = (unsigned long long)correct;
+    sums[2][warp] = (unsigned long long)images;
+  }
+  __syncthreads();
+  if (threadIdx.x >= 3) return;
+  unsigned long long sum = 0;
+  for (int i = 0; i < NITI_TILE_WARPS; ++i) sum += sums[threadIdx.x][i];
+  int64_t *to = threadIdx.x == 0 ? &l.metrics->loss : threadIdx.x == 1 ? &l.metrics->correct : &l.metrics->images;
+  atomicAdd((unsigned long long *)to, sum);
+}
+
+template <int KIND>
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, NitiRequantiseArgs a, bool second) {
+  int64_t loss = 0;
+  int correct = 0, images = 0, shift = 0;
+  uint32_t max = 0;
+  if (KIND != KIND_SOFTMAX || niti_range_begin(a, second, &shift)) {
+    const int32_t exponent = *l.exponent;
+    for (int n = (int)niti_tile_first(); n < l.rounded_n; n += (int)niti_tile_step()) {
+      if (n >= l.n) {
+        clear_twin(l, n);
+        continue;
+      }
+      const int8_t *logits = l.logits + (size_t)n * (size_t)l.classes;
+      const int target = l.labels[n];
+      const Sums s = sum_image<KIND>(logits, exponent, l.classes);
+      if (KIND == KIND_NITI) errors_niti(l, s, logits, n, target);
+      if (KIND == KIND_SOFTMAX) max = errors_softmax(l, s, logits, n, target, a, shift, max);
+      loss += niti_loss_bits(s.softmax, niti_loss_base2(logits[target], exponent) - s.top);
+      correct += s.first_of_top == target;
+      ++images;
+    }
+  }
+  if (!second) add_metrics(l, loss, correct, images);
+  if (KIND == KIND_NITI && blockIdx.x == 0 && threadIdx.x == 0) *l.e_delta = 0;
+  if (KIND == KIND_SOFTMAX) niti_pass_end(a, second, max);
+}
+
+extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits,
+                               const int32_t *labels, NitiLossKind kind, const NitiRequantise *rq) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const int32_t n = logits->shape.n, classes = (int32_t)niti_shape_image(logits->shape);
+  Loss l = {NULL, NULL, NULL, metrics, logits->data, logits->exponent, labels, cuda->clock, n, n, classes};
+  NitiRequantiseArgs requantise = {};
+  if (delta) {
+    l.delta = delta->data;
+    l.e_delta = delta->exponent;
+    l.twin = niti_twin_of(delta, 4);
+    if (l.twin) l.rounded_n = (n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES * NITI_TWIN_IMAGES;
+    if (kind == NITI_LOSS_SOFTMAX) {
+      requantise = niti_requantise_args(cuda, rq, delta->exponent, NULL, NULL, -NITI_LOSS_SOFTMAX_BITS, false);
+    }
+  }
+  const unsigned all = ((unsigned)l.rounded_n + NITI_TILE_WARPS - 1) / NITI_TILE_WARPS;
+  const unsigned most = (unsigned)(cuda->multiprocessors * NITI_TILE_BLOCKS), grid = all < most ? all : most;
+  void (*loss)(Loss, NitiRequantiseArgs, bool) = !delta                      ? loss_kernel<KIND_METRICS>
+                                                 : kind == NITI_LOSS_SOFTMAX ? loss_kernel<KIND_SOFTMAX>
+                                                                             : loss_kernel<KIND_NITI>;
+  NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, false);
+  if (!delta) return;
+  if (kind == NITI_LOSS_SOFTMAX) NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, true);
+  niti_cuda_twin_set(cuda, delta, l.twin != NULL);
+}

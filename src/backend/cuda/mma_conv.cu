@@ -1,0 +1,218 @@
+/* The mma.sync family: convolutions as passes, and the choice of a kernel for each. */
+#include "backend/cuda/mma.cuh"
+#include "backend/cuda/mma_first.h"
+
+enum {
+  IMAGES = 12,             /* from so many on, rows are blocks of 16 images */
+  NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
+  NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
+};
+
+static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+static bool gathers(const NitiMmaPass *p) { return p->ic % 16 != 0; }
+
+static size_t sum_bytes(const NitiMmaPass *p) { return (size_t)p->tap_rows * (size_t)p->tap_columns * (size_t)p->ic; }
+
+static size_t pitch_of(const NitiMmaPass *p) {
+  const size_t bytes = sum_bytes(p);
+  return gathers(p) ? (bytes + NITI_MMA_GATHER_RUN - 1) / NITI_MMA_GATHER_RUN * NITI_MMA_GATHER_RUN : bytes;
+}
+
+static size_t weights_bytes(const NitiMmaPass *p) { return align_up((size_t)p->oc * pitch_of(p)); }
+
+static size_t table_bytes(const NitiMmaPass *p) { return gathers(p) ? align_up(pitch_of(p) * sizeof(NitiMmaEntry)) : 0; }
+
+static NitiMmaPass forward_pass(const NitiConv *s) {
+  NitiMmaPass p = {};
+  p.n = s->n, p.ih = s->h, p.iw = s->w, p.ic = s->c;
+  p.jh = s->oh, p.jw = s->ow, p.oc = s->k;
+  p.step_y = s->stride_h, p.step_x = s->stride_w, p.tap_y = -s->pad_h, p.tap_x = -s->pad_w;
+  p.tap_rows = s->kh, p.tap_columns = s->kw;
+  p.out_pixel = s->k;
+  p.out_row = (int64_t)s->ow * s->k;
+  p.out_image = s->oh * p.out_row;
+  return p;
+}
+
+/* The taps of one axis that reach the input pixels of a phase: every stride-th. *start: where the first of them reads the error,
+ * relative to the pixel's number in the phase. */
+static NitiMmaTaps phase_taps(int phase, int taps, int stride, int pad, int32_t *start) {
+  const int first = (phase + pad) % stride;
+  NitiMmaTaps t = {0, 0, stride};
+  *start = 0;
+  if (first >= taps) return t;
+  t.count = (taps - first + stride - 1) / stride;
+  t.last = first + (t.count - 1) * stride;
+  *start = (phase + pad - first) / stride - (t.count - 1);
+  return t;
+}
+
+/* Backward to the input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x: stride 1 over the errors. */
+static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, NitiMmaTaps *y, NitiMmaTaps *x) {
+  NitiMmaPass p = {};
+  *y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h, &p.tap_y);
+  *x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w, &p.tap_x);
+  const bool any = y->count > 0 && x->count > 0;
+  p.n = s->n, p.ih = s->oh, p.iw = s->ow, p.ic = s->k;
+  p.jh = s->h > phase_y ? (s->h - phase_y + s->stride_h - 1) / s->stride_h : 0;
+  p.jw = s->w > phase_x ? (s->w - phase_x + s->stride_w - 1) / s->stride_w : 0;
+  p.oc = s->c;
+  p.step_y = p.step_x = 1;
+  p.tap_rows = any ? y->count : 0;
+  p.tap_columns = any ? x->count : 0;
+  p.out_base = ((int64_t)phase_y * s->w + phase_x) * s->c;
+  p.out_pixel = (int64_t)s->stride_w * s->c;
+  p.out_row = (int64_t)s->stride_h * s->w * s->c;
+  p.out_image = (int64_t)s->h * s->w * s->c;
+  return p;
+}
+
+static void cut(NitiMmaPass *p, const NitiMmaVariant *v, uint64_t rows) {
+  const uint32_t across = (uint32_t)((p->oc + v->columns - 1) / v->columns);
+  p->tiles_across = niti_divisor(across);
+  p->tiles = (uint32_t)((rows + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
+}
+
+/* What follows from the geometry, and the tiles. */
+static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda) {
+  const bool gather = gathers(p);
+  p->in_row = p->iw * p->ic;
+  p->in_image = (int64_t)p->ih * p->in_row;
+  p->w_pitch = pitch_of(p);
+  p->group = p->ic % NITI_MMA_RUN == 0 ? NITI_MMA_RUN : p->ic;
+  if (!gather) {
+    const uint32_t across = (uint32_t)(p->tap_columns > 0 ? p->tap_columns : 1);
+    p->sum_rows = niti_small_divisor(across * (uint32_t)p->ic / 8);
+    p->sum_groups = niti_small_divisor(across * (uint32_t)p->group / 8);
+    p->sum_cells = niti_small_divisor((uint32_t)p->group / 8);
+  }
+  p->by_words = p->ic % 4 == 0;
+  p->image_bits = p->n >= IMAGES || (int64_t)p->n * p->jh * p->jw >> 31 != 0 ? 4 : 0;
+  p->pixels = niti_divisor((uint32_t)p->jh * (uint32_t)p->jw);
+  p->columns = niti_divisor((uint32_t)p->jw);
+  p->taps = niti_divisor(p->tap_columns > 0 ? (uint32_t)p->tap_columns : 1);
+  p->runs = niti_divisor(p->ic >= 16 ? (uint32_t)p->ic / 16 : 1);
+  const uint64_t blocks = ((uint64_t)p->n + (1u << p->image_bits) - 1) >> p->image_bits;
+  const uint64_t rows = (blocks * (uint64_t)p->jh * (uint64_t)p->jw) << p->image_bits;
+  NitiMmaVariant v = niti_mma_tiled(p->oc, gather);
+  cut(p, &v, rows);
+  if (!gather && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
+      rows * (uint64_t)p->oc <= NARROW_OUTPUTS) {
+    v = niti_mma_narrow();
+    cut(p, &v, rows);
+  }
+  return v;
+}
+
+static uint32_t second_grid(const NitiMmaPass *p, const NitiMmaVariant *v, const NitiCuda *cuda) {
+  const uint32_t most = (uint32_t)(cuda->multiprocessors * v->blocks);
+  return p->tiles < most ? p->tiles : most;
+}
+
+static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v, bool second) {
+  const NitiMmaKernel mma_pass = v->kernel;
+  if (v->shared > 0) {
+    niti_cuda_note(cuda, cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributeMaxDynamicSharedMemorySize, v->shared),
+                   "mma_pass: shared memory");
+  }
+  if (v->shared > 0 && !gathers(p)) { /* gathering lives on the first-level cache */
+    niti_cuda_note(cuda,
+                   cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                        cudaSharedmemCarveoutMaxShared),
+                   "mma_pass: shared memory");
+  }
+  NITI_LAUNCH(cuda, mma_pass, second ? second_grid(p, v, cuda) : p->tiles, (unsigned)v->threads, (size_t)v->shared, *p, second);
+}
+
+static int8_t *twin_of(const NitiTensor *t, const NitiConv *s) {
+  return t->gradient_operand && s->n >= IMAGES ? niti_cuda_twin(t) : NULL;
+}
+
+/* Room for a pass's packed weights and table at *at, which moves on. */
+static NitiMmaEntry *take(NitiMmaPass *p, const NitiCuda *cuda, size_t *at) {
+  p->w = (const int8_t *)cuda->workspace + *at;
+  NitiMmaEntry *table = (NitiMmaEntry *)(void *)(cuda->workspace + *at + weights_bytes(p));
+  p->table = table;
+  *at += weights_bytes(p) + table_bytes(p);
+  return table;
+}
+
+static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table) {
+  if (gathers(p)) niti_mma_table(cuda, table, (int)p->w_pitch, p->tap_rows, p->tap_columns, p->ic, p->in_row);
+}
+
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s, bool relu,
+                    const NitiRequantise *rq) {
+  if (niti_mma_first_serves(s)) {
+    niti_mma_first(cuda, y, x, w, s, relu, rq);
+    return;
+  }
+  NitiMmaPass p = forward_pass(s);
+  const NitiMmaVariant v = complete(&p, cuda);
+  p.in = x->data;
+  p.w = w->data;
+  p.out = y->data;
+  p.twin = twin_of(y, s);
+  p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
+  p.second_blocks = second_grid(&p, &v, cuda);
+  if (gathers(&p)) {
+    size_t at = 0;
+    NitiMmaEntry *table = take(&p, cuda, &at);
+    niti_mma_pack(cuda, (int8_t *)cuda->workspace, p.w_pitch, w->data, s);
+    make_table(cuda, &p, table);
+  }
+  launch(cuda, &p, &v, false);
+  launch(cuda, &p, &v, true);
+  niti_cuda_twin_set(cuda, y, p.twin != NULL);
+}
+
+/* Every phase of the strides is a pass of its own; all together are one requantising operation. */
+static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                     const NitiConv *s, const NitiRequantise *rq) {
+  uint32_t second_blocks = 0;
+  for (int second = 0; second < 2; ++second) {
+    size_t at = 0;
+    for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
+      NitiMmaTaps taps_y, taps_x;
+      NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &taps_y, &taps_x);
+      if (p.jh == 0 || p.jw == 0) continue;
+      const NitiMmaVariant v = complete(&p, cuda);
+      p.in = dy->data;
+      p.out = dx->data;
+      p.twin = twin_of(dx, s);
+      p.mask = mask ? mask->data : NULL;
+      p.rq = niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false);
+      int8_t *packed = (int8_t *)cuda->workspace + at;
+      NitiMmaEntry *table = take(&p, cuda, &at);
+      p.second_blocks = second_blocks; /* complete by the second launches */
+      if (!second) {
+        second_blocks += second_grid(&p, &v, cuda);
+        niti_mma_pack_transposed(cuda, packed, p.w_pitch, w->data, s, taps_y, taps_x);
+        make_table(cuda, &p, table);
+      }
+      launch(cuda, &p, &v, second != 0);
+    }
+  }
+  niti_cuda_twin_set(cuda, dx, twin_of(dx, s) != NULL);
+}
+
+static size_t workspace(const NitiCuda *cuda, const NitiConv *s) {
+  (void)cuda;
+  const NitiMmaPass p = forward_pass(s);
+  const size_t ahead = gathers(&p) ? weights_bytes(&p) + table_bytes(&p) : 0;
+  size_t back = 0;
+  for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
+    NitiMmaTaps y, x;
+    const NitiMmaPass one = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
+    back += weights_bytes(&one) + table_bytes(&one);
+  }
+  return ahead > back ? ahead : back;
+}
+
+static bool serves(const NitiConv *s) {
+  (void)s;
+  return true;
+}
+
+const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves, serves, workspace, forward, backward, niti_mma_gradient};

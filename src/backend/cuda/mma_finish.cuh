@@ -1,0 +1,211 @@
+/* The end of a tile of mma.sync accumulators: maximum, rounding, ReLU or mask, and the stores, NHWC and twin, straight from
+ * registers. A thread's columns are neighbours (niti_mma_column), its rows two images of a pixel, eight apart. */
+#ifndef NITI_BACKEND_CUDA_MMA_FINISH_CUH
+#define NITI_BACKEND_CUDA_MMA_FINISH_CUH
+
+#include "backend/cuda/mma.cuh"
+
+#ifdef __CUDACC__
+
+/* The output channel, within its tile, that row `row` of the weights in shared memory holds; NI * 8 rows belong to one warp.
+ * Accumulator columns ni * 8 + 2 q + b of thread q are then channels q * 2 NI + 2 ni + b. Additive in the bits of row. */
+template <int NI>
+__device__ __host__ constexpr int niti_mma_column(int row) {
+  return row / (NI * 8) * (NI * 8) + (row & 7) / 2 * (2 * NI) + row % (NI * 8) / 8 * 2 + (row & 1);
+}
+
+/* The four words of 16-byte runs 0 .. 3, one word a thread, to one run a thread. Threads j = lane / 8 % 4 of equal lane % 8
+ * exchange: in, run[i] is word j of run i; out, run[i] is word i of run j. */
+__device__ inline void niti_mma_exchange(uint32_t (&run)[4]) {
+  const bool upper = threadIdx.x & 16, odd = threadIdx.x & 8;
+  const uint32_t keep0 = upper ? run[2] : run[0], keep1 = upper ? run[3] : run[1];
+  const uint32_t got0 = __shfl_xor_sync(0xffffffffu, upper ? run[0] : run[2], 16);
+  const uint32_t got1 = __shfl_xor_sync(0xffffffffu, upper ? run[1] : run[3], 16);
+  const uint32_t low0 = upper ? got0 : keep0, high0 = upper ? keep0 : got0; /* of the even run of two: words with j < 2, others */
+  const uint32_t low1 = upper ? got1 : keep1, high1 = upper ? keep1 : got1;
+  const uint32_t low = odd ? low1 : low0, high = odd ? high1 : high0;
+  const uint32_t got_low = __shfl_xor_sync(0xffffffffu, odd ? low0 : low1, 8);
+  const uint32_t got_high = __shfl_xor_sync(0xffffffffu, odd ? high0 : high1, 8);
+  run[0] = odd ? got_low : low;
+  run[1] = odd ? low : got_low;
+  run[2] = odd ? got_high : high;
+  run[3] = odd ? high : got_high;
+}
+
+/* The twin of one pixel and the warp's columns. words[h]: the thread's 2 NI columns of image lane / 4 + 8 h. at: the twin of
+ * column 0 of the pixel; columns from `columns` on are left out. Whole warps call it. */
+template <int NI>
+__device__ inline void niti_mma_twin(int8_t *at, const uint32_t (&words)[2][NI / 2], int column, int columns) {
+  const uint32_t lane = threadIdx.x & 31, odd = lane >> 2 & 1, j = lane >> 3;
+  uint32_t run[NI]; /* run[2 w + b]: word j of the twin of column 4 w + 2 b + odd */
+#pragma unroll
+  for (int w = 0; w < NI / 2; ++w) {
+    const uint32_t even_columns = niti_permute(words[0][w], words[1][w], 0x6240); /* images g, g + 8 of columns 0, 2 */
+    const uint32_t odd_columns = niti_permute(words[0][w], words[1][w], 0x7351);
+    const uint32_t keep = odd ? odd_columns : even_columns;
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? even_columns : odd_columns, 4);
+    const uint32_t even_image = odd ? got : keep, odd_image = odd ? keep : got;
+    run[2 * w] = niti_permute(even_image, odd_image, 0x5140);
+    run[2 * w + 1] = niti_permute(even_image, odd_image, 0x7362);
+  }
+  if (NI == 2) {
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      const int c = column + 2 * b + (int)odd;
+      if (c < columns) *(uint32_t *)(at + (size_t)c * NITI_TWIN_IMAGES + 4 * j) = run[b];
+    }
+  }
+#pragma unroll
+  for (int b = 0; NI > 2 && b < NI / 4; ++b) { /* NI 8: runs w of either b; NI 4: all four */
+    uint32_t four[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) four[i] = run[(NI == 8 ? 2 * i + b : i) % NI];
+    niti_mma_exchange(four);
+    const int c = column + (NI == 8 ? 4 * (int)j + 2 * b : 2 * (int)j) + (int)odd;
+    if (c < columns) *(uint4 *)(at + (size_t)c * NITI_TWIN_IMAGES) = make_uint4(four[0], four[1], four[2], four[3]);
+  }
+}
+
+/* A thread's 2 NI neighbouring columns of one row. NI > 2: OC is a multiple of 2 NI. */
+template <int NI>
+__device__ inline void niti_mma_load_row(uint32_t (&to)[NI / 2], const int8_t *from, int column, int columns) {
+  if (NI == 8) {
+    const uint4 v = *(const uint4 *)from;
+    to[0] = v.x, to[1] = v.y, to[2 % (NI / 2)] = v.z, to[3 % (NI / 2)] = v.w;
+  } else if (NI == 4) {
+    const uint2 v = *(const uint2 *)from;
+    to[0] = v.x, to[1 % (NI / 2)] = v.y;
+  } else if (columns % 4 == 0) {
+    to[0] = *(const uint32_t *)from;
+  } else {
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      if (column + b < columns) to[0] |= (uint32_t)(uint8_t)from[b] << (8 * b);
+    }
+  }
+}
+
+template <int NI>
+__device__ inline void niti_mma_store_row(int8_t *to, const uint32_t (&from)[NI / 2], int column, int columns) {
+  if (NI == 8) {
+    *(uint4 *)to = make_uint4(from[0], from[1], from[2 % (NI / 2)], from[3 % (NI / 2)]);
+  } else if (NI == 4) {
+    *(uint2 *)to = make_uint2(from[0], from[1 % (NI / 2)]);
+  } else if (columns % 4 == 0) {
+    *(uint32_t *)to = from[0];
+  } else {
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      if (column + b < columns) to[b] = (int8_t)(from[0] >> (8 * b));
+    }
+  }
+}
+
+/* Rounding of any mode and shift, through shared memory: acc becomes twice its mantissa, which rounding to nearest with shift 1
+ * gives back. Whole blocks call it. scratch: an int for each of the block's accumulators. */
+template <int MI, int NI>
+__device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
+                                       int shift, int *scratch) {
+  int *mine = scratch + threadIdx.x;
+  __syncthreads(); /* the block has read its operands there */
+#pragma unroll
+  for (int i = 0; i < MI * NI * 4; ++i)
+    mine[i * NITI_MMA_THREADS] = acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2];
+  NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
+  if (p.rq.mode == NITI_STOCHASTIC) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
+#pragma unroll 1
+  for (int r = 0; r < MI * 2; ++r) {
+    const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
+    const uint64_t index = (uint64_t)(place.image * p.out_image + niti_mma_out(p, place) + column);
+    NitiWords words = {{0, 0, 0, 0}};
+#pragma unroll 1
+    for (int c = 0; c < 2 * NI; ++c) {
+      uint32_t word = 0;
+      if (p.rq.mode == NITI_STOCHASTIC && shift > 0) {
+        const uint32_t at = (uint32_t)(index + c) & 3;
+        if (c == 0 || at == 0) words = niti_draw_block(&draw, (uint32_t)((index + c) >> 2));
+        word = at == 0 ? words.word[0] : at == 1 ? words.word[1] : at == 2 ? words.word[2] : words.word[3];
+      }
+      int *one = mine + (r * 2 * NI + c) * NITI_MMA_THREADS;
+      *one = 2 * niti_clip8(niti_round_inline(*one, shift, p.rq.mode, word));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < MI * NI * 4; ++i)
+    acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2] = mine[i * NITI_MMA_THREADS];
+}
+
+/* words[h]: a row of 16 rows' accumulators, the thread's columns. */
+template <bool RELU, int NI>
+__device__ inline void niti_mma_words(uint32_t (&words)[2][NI / 2], const int (&acc)[NI][4], uint32_t half, int shift) {
+#pragma unroll
+  for (int i = 0; i < NI; ++i) {
+    const int h = i / (NI / 2), w = i % (NI / 2);
+    words[h][w] = niti_mma_round4<RELU>(acc[2 * w][2 * h], acc[2 * w][2 * h + 1], acc[2 * w + 1][2 * h],
+                                        acc[2 * w + 1][2 * h + 1], half, shift);
+  }
+}
+
+/* row: of the tile, the thread's first (its warp's + lane / 4); the others follow 8 apart. column: of the output, its first. */
+template <int MI, int NI>
+__device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
+                                       int shift, bool second, uint32_t seen, int *scratch) {
+  if (!second) {
+    uint32_t max = 0;
+#pragma unroll
+    for (int i = 0; i < MI * NI * 4; ++i) max = umax(max, (uint32_t)abs(acc[i / (NI * 4)][i / 4 % NI][i % 4]));
+    niti_mma_raise(p, max, seen);
+  }
+  if (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT) {
+    niti_mma_settle<MI, NI>(p, acc, first, row, column, shift, scratch);
+    shift = 1;
+  }
+  const uint32_t half = 1u << (shift - 1);
+  uint32_t mask[MI][2][NI / 2];
+  if (p.mask) { /* all loads before their first use */
+#pragma unroll
+    for (int r = 0; r < MI * 2; ++r) {
+      const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
+#pragma unroll
+      for (int w = 0; w < NI / 2; ++w) mask[r / 2][r % 2][w] = 0;
+      if (place.image < p.n && column < p.oc) {
+        niti_mma_load_row<NI>(mask[r / 2][r % 2], p.mask + place.image * p.out_image + niti_mma_out(p, place) + column, column,
+                              p.oc);
+      }
+    }
+  }
+#pragma unroll
+  for (int mi = 0; mi < MI; ++mi) {
+    const NitiMmaPlace place = niti_mma_place(p, first, row + mi * 16);
+    uint32_t words[2][NI / 2];
+    if (p.rq.relu) {
+      niti_mma_words<true, NI>(words, acc[mi], half, shift);
+    } else {
+      niti_mma_words<false, NI>(words, acc[mi], half, shift);
+    }
+    if (p.mask) {
+#pragma unroll
+      for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
+    }
+    const int64_t pixel = niti_mma_out(p, place);
+    int64_t later = 8 * p.out_image + pixel; /* of the thread's second row, from place.image */
+    int32_t later_image = place.image + 8;
+    if (p.image_bits == 0) {
+      const NitiMmaPlace other = niti_mma_place(p, first, row + mi * 16 + 8);
+      later_image = other.image;
+      later = (other.image - place.image) * p.out_image + niti_mma_out(p, other);
+    }
+    if (column < p.oc) {
+      int8_t *to = p.out + place.image * p.out_image + column;
+      if (place.image < p.n) niti_mma_store_row<NI>(to + pixel, words[0], column, p.oc);
+      if (later_image < p.n) niti_mma_store_row<NI>(to + later, words[1], column, p.oc);
+    }
+    const int block = place.image / NITI_TWIN_IMAGES;
+    if (p.twin && block * NITI_TWIN_IMAGES < p.n) {
+      niti_mma_twin<NI>(p.twin + (block * p.out_image + pixel) * NITI_TWIN_IMAGES, words, column, p.oc);
+    }
+  }
+}
+
+#endif
+#endif

@@ -1,0 +1,11 @@
+/* The mma family's way with small windows (mma_first.cu). */
+#ifndef NITI_BACKEND_CUDA_MMA_FIRST_H
+#define NITI_BACKEND_CUDA_MMA_FIRST_H
+
+#include "backend/cuda/cuda.h"
+
+bool niti_mma_first_serves(const NitiConv *);
+void niti_mma_first(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+                    const NitiRequantise *);
+
+#endif

@@ -1,0 +1,223 @@
+/* Weight gradients with mma.sync: rows are output channels, columns (tap, input channel), the sum runs over blocks of 16 images
+ * and output pixels.
+ *
+ * The twins of the error and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
+ * as they lie; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products in int32,
+ * and add theirs to the gradient with integer atomics: exact, in whatever order. */
+#include "backend/cuda/mma.cuh"
+
+enum {
+  STAGES = 4,
+  POSITIONS = 4,                                     /* of a stage: (block of images, output pixel) */
+  POSITIONS_MAX = NITI_MAX_TERMS / NITI_TWIN_IMAGES, /* of a block of threads */
+  OVERHEAD = 48,                                     /* of a block of threads, in positions: its first copies and its atomics */
+  SPLITS_MAX = 1024,
+};
+
+/* By value to the kernel. */
+struct Problem {
+  const int8_t *dy, *x; /* twins */
+  void *gradient;
+  int bits;
+  int32_t rows, columns; /* K, KH * KW * C */
+  int32_t h, w, c, kw;
+  int32_t stride_h, stride_w, pad_h, pad_w;
+  NitiDivisor pixels, across; /* OH * OW, OW */
+  NitiDivisor tiles_across;
+  int32_t positions, share; /* in all, and of one block of threads */
+  uint32_t tiles;
+};
+
+/* A column: its channel's runs in the input's twin, and its tap's shift. */
+struct Column {
+  const int8_t *from;
+  int32_t y, x;
+};
+
+static __device__ inline Column column_of(const Problem &p, int column) {
+  Column c = {p.x, -(1 << 30), 0};
+  if (column >= p.columns) return c;
+  const int tap = column / p.c, y = tap / p.kw;
+  c.from += (int64_t)(column - tap * p.c) * NITI_TWIN_IMAGES;
+  c.y = y - p.pad_h;
+  c.x = tap - y * p.kw - p.pad_w;
+  return c;
+}
+
+/* A thread's sums into the gradient: rows row, row + 8, ... and of each 8 columns the pair that begins at `column`. */
+template <typename SUM, int MI, int NI>
+static __device__ inline void add(const Problem &p, const int (&acc)[MI][NI][4], int row, int column) {
+  SUM *gradient = (SUM *)p.gradient + (int64_t)row * p.columns + column;
+#pragma unroll
+  for (int i = 0; i < MI * 2; ++i) {
+#pragma unroll
+    for (int j = 0; j < NI * 2; ++j) {
+      const int below = i * 8, beside = j / 2 * 8 + j % 2;
+      if (row + below < p.rows && column + beside < p.columns) {
+        atomicAdd(gradient + (int64_t)below * p.columns + beside, (SUM)(long long)acc[i / 2][j / 2][i % 2 * 2 + j % 2]);
+      }
+    }
+  }
+}
+
+extern __shared__ __align__(128) uint8_t niti_mma_gradient_shared[];
+
+/* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns. A stage in shared memory: [position][row][16], then the same of
+ * columns: 8 neighbouring runs fill all banks once. */
+template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
+static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS) mma_gradient(const __grid_constant__ Problem p) {
+  constexpr int ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8, RUN = NITI_TWIN_IMAGES, THREADS = NITI_MMA_THREADS;
+  constexpr uint32_t COLUMNS_FROM = POSITIONS * ROWS * RUN, STAGE = POSITIONS * (ROWS + COLUMNS) * RUN;
+  /* A thread copies one row (of a few of the stage's positions), and one column or more. */
+  constexpr int ROW_COPIES = (POSITIONS * ROWS + THREADS - 1) / THREADS, COLUMN_COPIES = POSITIONS * COLUMNS / THREADS;
+  constexpr int MY_COLUMNS = COLUMNS > THREADS ? COLUMNS / THREADS : 1;
+  static_assert(WARPS_M * WARPS_N * 32 == THREADS && COLUMN_COPIES >= 1, "tile");
+  const uint32_t split = blockIdx.x / p.tiles, tile = blockIdx.x - split * p.tiles;
+  const uint32_t down = niti_divide(p.tiles_across, tile);
+  const int row0 = (int)down * ROWS, column0 = (int)(tile - down * p.tiles_across.divisor) * COLUMNS;
+  const int begin = (int)split * p.share, end = min(begin + p.share, p.positions);
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_m = warp % WARPS_M, warp_n = warp / WARPS_M;
+  const uint32_t shared = niti_shared_address(niti_mma_gradient_shared);
+  const uint32_t a_from = ((lane >> 4) * ROWS + warp_m * MI * 16 + (lane & 15)) * RUN;
+  const uint32_t b_from = COLUMNS_FROM + ((lane >> 3 & 1) * COLUMNS + warp_n * NI * 8 + (lane & 7) + (lane >> 4 << 3)) * RUN;
+  const int row = row0 + (int)threadIdx.x % ROWS;
+  const int8_t *dy = p.dy + (int64_t)min(row, p.rows - 1) * RUN;
+  const int64_t dy_step = (int64_t)p.rows * RUN, x_step = (int64_t)p.c * RUN;
+  Column columns[MY_COLUMNS];
+#pragma unroll
+  for (int i = 0; i < MY_COLUMNS; ++i) columns[i] = column_of(p, column0 + ((int)threadIdx.x + i * THREADS) % COLUMNS);
+
+  /* One stage; past the end zeros. */
+  const auto copy_rows = [&](int at, uint32_t stage) {
+    const uint32_t to = shared + stage * STAGE + threadIdx.x * RUN;
+#pragma unroll
+    for (int i = 0; i < ROW_COPIES; ++i) {
+      if (POSITIONS * ROWS < THREADS && (int)threadIdx.x >= POSITIONS * ROWS) break;
+      const int position = at + (int)(threadIdx.x + i * THREADS) / ROWS;
+      const bool there = position < end && row < p.rows;
+      niti_copy16(to + i * THREADS * RUN, dy + position * dy_step, there);
+    }
+  };
+  const auto copy_columns = [&](int at, uint32_t stage) {
+    const uint32_t to = shared + stage * STAGE + COLUMNS_FROM + threadIdx.x * RUN;
+#pragma unroll
+    for (int i = 0; i < COLUMN_COPIES; ++i) {
+      const int position = at + (COLUMNS >= THREADS ? i * THREADS / COLUMNS : (int)(threadIdx.x + i * THREADS) / COLUMNS);
+      const uint32_t block = niti_divide(p.pixels, position), pixel = position - block * p.pixels.divisor;
+      const uint32_t oy = niti_divide(p.across, pixel), ox = pixel - oy * p.across.divisor;
+      const Column &c = columns[i % MY_COLUMNS];
+      const int y = (int)oy * p.stride_h + c.y, x = (int)ox * p.stride_w + c.x;
+      const bool there = position < end && (uint32_t)y < (uint32_t)p.h && (uint32_t)x < (uint32_t)p.w;
+      const uint32_t from = (block * (uint32_t)p.h + (uint32_t)y) * (uint32_t)p.w + (uint32_t)x;
+      niti_copy16(to + i * THREADS * RUN, c.from + from * x_step, there);
+    }
+  };
+
+  int acc[MI][NI][4];
+#pragma unroll
+  for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
+#pragma unroll
+  for (int s = 0; s < STAGES - 1; ++s) {
+    copy_rows(begin + s * POSITIONS, s);
+    copy_columns(begin + s * POSITIONS, s);
+    niti_copy_commit();
+  }
+  uint32_t stage = 0, next = STAGES - 1;
+  for (int at = begin; at < end; at += POSITIONS) {
+    niti_copy_wait<STAGES - 2>();
+    __syncthreads(); /* this stage is there, and the one before has been read */
+    const uint32_t base = shared + stage * STAGE;
+#pragma unroll
+    for (int k = 0; k < POSITIONS / 2; ++k) {
+      uint32_t a[MI][4], b[NI / 2][4];
+#pragma unroll
+      for (int mi = 0; mi < MI; ++mi) niti_load_matrices(a[mi], base + a_from + (k * 2 * ROWS + mi * 16) * RUN);
+#pragma unroll
+      for (int j = 0; j < NI / 2; ++j) niti_load_matrices(b[j], base + b_from + (k * 2 * COLUMNS + j * 16) * RUN);
+      if (k == 0) copy_rows(at + (STAGES - 1) * POSITIONS, next); /* among the products */
+      if (k == POSITIONS / 2 - 1) copy_columns(at + (STAGES - 1) * POSITIONS, next);
+      niti_mma_all<MI, NI>(acc, a, b);
+    }
+    niti_copy_commit();
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
+    next = next + 1 == STAGES ? 0 : next + 1;
+  }
+  niti_copy_wait<0>();
+  const int my_row = row0 + warp_m * MI * 16 + lane / 4, my_column = column0 + warp_n * NI * 8 + lane % 4 * 2;
+  if (p.bits == 32) {
+    add<int, MI, NI>(p, acc, my_row, my_column);
+  } else {
+    add<unsigned long long, MI, NI>(p, acc, my_row, my_column);
+  }
+}
+
+/* ---- host ---- */
+
+typedef void (*Kernel)(Problem);
+struct Variant {
+  Kernel kernel;
+  int rows, columns;
+};
+
+template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
+static Variant variant() {
+  return Variant{mma_gradient<WARPS_M, WARPS_N, MI, NI, BLOCKS>, WARPS_M * MI * 16, WARPS_N * NI * 8};
+}
+
+static Variant choose(int rows, int columns) {
+  if (rows <= 16) return columns <= 64 ? variant<1, 4, 1, 2, 4>() : variant<1, 4, 1, 8, 4>();
+  if (columns <= 32) return variant<4, 1, 2, 4, 4>();
+  if (columns <= 64) return variant<4, 1, 2, 8, 4>();
+  return rows <= 64 ? variant<2, 2, 2, 8, 4>() : variant<2, 2, 4, 8, 2>();
+}
+
+/* Positions of one block of threads: those that keep the busiest multiprocessor busy for the shortest time. A block alone on its
+ * multiprocessor counts half as much again. */
+static int32_t share_of(int32_t positions, uint32_t tiles, uint32_t multiprocessors) {
+  int64_t best = INT64_MAX;
+  int32_t share = positions < POSITIONS_MAX ? positions : POSITIONS_MAX;
+  for (int32_t splits = (positions + POSITIONS_MAX - 1) / POSITIONS_MAX, i = 0; i < SPLITS_MAX; ++i, ++splits) {
+    int32_t each = (positions + splits - 1) / splits;
+    each = (each + POSITIONS - 1) / POSITIONS * POSITIONS;
+    if (each > POSITIONS_MAX) continue;
+    const int64_t blocks = (int64_t)tiles * ((positions + each - 1) / each);
+    const int64_t deep = (blocks + multiprocessors - 1) / multiprocessors;
+    const int64_t cost = (deep == 1 ? 3 : 2 * deep) * (each + OVERHEAD);
+    if (cost < best) best = cost, share = each;
+    if (each == POSITIONS) break;
+  }
+  return share;
+}
+
+void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *s) {
+  Problem p = {};
+  p.dy = niti_cuda_twin(dy);
+  p.x = niti_cuda_twin(x);
+  p.gradient = gradient->data;
+  p.bits = gradient->bits;
+  p.rows = s->k;
+  p.columns = s->kh * s->kw * s->c;
+  p.h = s->h, p.w = s->w, p.c = s->c, p.kw = s->kw;
+  p.stride_h = s->stride_h, p.stride_w = s->stride_w, p.pad_h = s->pad_h, p.pad_w = s->pad_w;
+  p.pixels = niti_divisor((uint32_t)s->oh * (uint32_t)s->ow);
+  p.across = niti_divisor((uint32_t)s->ow);
+  p.positions = (s->n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES * s->oh * s->ow;
+  const Variant v = choose(p.rows, p.columns);
+  const uint32_t across = (uint32_t)((p.columns + v.columns - 1) / v.columns);
+  p.tiles_across = niti_divisor(across);
+  p.tiles = (uint32_t)((p.rows + v.rows - 1) / v.rows) * across;
+  p.share = share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors);
+  const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
+  niti_cuda_note(cuda, cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
+                 "cudaMemsetAsync");
+  const int shared = STAGES * POSITIONS * (v.rows + v.columns) * NITI_TWIN_IMAGES;
+  const Kernel mma_gradient = v.kernel;
+  niti_cuda_note(cuda, cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+                 "mma_gradient: shared memory");
+  niti_cuda_note(cuda,
+                 cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                      cudaSharedmemCarveoutMaxShared),
+                 "mma_gradient: shared memory");
+  NITI_LAUNCH(cuda, mma_gradient, p.tiles * splits, NITI_MMA_THREADS, (size_t)shared, p);
+}

@@ -1,0 +1,65 @@
+/* Weights as the passes of the mma.sync family read them. */
+#include "backend/cuda/mma.cuh"
+
+enum { THREADS = 256, SIDE = 64 };
+
+/* One thread a byte: rows of `row` bytes become rows of `pitch`. */
+static __global__ void __launch_bounds__(THREADS)
+    pack_kernel(int8_t *packed, size_t pitch, const int8_t *w, size_t row, size_t bytes) {
+  const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= bytes) return;
+  const size_t k = i / pitch, at = i - k * pitch;
+  packed[i] = at < row ? w[k * row + at] : (int8_t)0;
+}
+
+void niti_mma_pack(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *s) {
+  const size_t row = (size_t)s->kh * (size_t)s->kw * (size_t)s->c, bytes = pitch * (size_t)s->k;
+  NITI_LAUNCH(cuda, pack_kernel, (unsigned)((bytes + THREADS - 1) / THREADS), THREADS, 0, packed, pitch, w, row, bytes);
+}
+
+/* packed[c][a][b][k] = w[k][y.last - a y.step][x.last - b x.step][c], 64 by 64 a block. */
+static __global__ void __launch_bounds__(THREADS)
+    transpose_kernel(int8_t *packed, size_t pitch, const int8_t *w, NitiConv s, NitiMmaTaps y, NitiMmaTaps x) {
+  __shared__ int8_t tile[SIDE][SIDE + 4];
+  const int across = (s.c + SIDE - 1) / SIDE, tap = blockIdx.x / across;
+  const int c0 = (int)(blockIdx.x % across) * SIDE, k0 = (int)blockIdx.y * SIDE, a = tap / x.count, b = tap % x.count;
+  const int8_t *from = w + ((size_t)(y.last - a * y.step) * s.kw + (x.last - b * x.step)) * s.c;
+  const size_t filter = (size_t)s.kh * s.kw * s.c;
+  for (int i = threadIdx.x; i < SIDE * SIDE; i += THREADS) {
+    const int k = k0 + i / SIDE, c = c0 + i % SIDE;
+    if (k < s.k && c < s.c) tile[i / SIDE][i % SIDE] = from[k * filter + c];
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < SIDE * SIDE; i += THREADS) {
+    const int c = c0 + i / SIDE, k = k0 + i % SIDE;
+    if (k < s.k && c < s.c) packed[c * pitch + (size_t)tap * s.k + k] = tile[i % SIDE][i / SIDE];
+  }
+}
+
+void niti_mma_pack_transposed(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *s, NitiMmaTaps y,
+                              NitiMmaTaps x) {
+  if (y.count == 0 || x.count == 0) return;
+  if (pitch != (size_t)y.count * (size_t)x.count * (size_t)s->k) {
+    niti_cuda_note(cuda, cudaMemsetAsync(packed, 0, pitch * (size_t)s->c, cuda->stream), "cudaMemsetAsync");
+  }
+  const unsigned across = (unsigned)((s->c + SIDE - 1) / SIDE) * (unsigned)(y.count * x.count);
+  const dim3 grid(across, (unsigned)((s->k + SIDE - 1) / SIDE));
+  NITI_LAUNCH(cuda, transpose_kernel, grid, THREADS, 0, packed, pitch, w, *s, y, x);
+}
+
+/* Beyond the sum: entries of the first position, to be multiplied by 0. */
+static __global__ void __launch_bounds__(THREADS)
+    table_kernel(NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row) {
+  const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
+  if (i >= entries) return;
+  const int tap = i / channels, y = tap / tap_columns, x = tap % tap_columns;
+  NitiMmaEntry entry = {y * in_row + x * channels + i % channels, (uint16_t)y, (uint16_t)x};
+  if (y >= tap_rows) entry = NitiMmaEntry{0, 0, 0};
+  table[i] = entry;
+}
+
+void niti_mma_table(NitiCuda *cuda, NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row) {
+  if (entries == 0) return;
+  NITI_LAUNCH(cuda, table_kernel, (unsigned)((entries + THREADS - 1) / THREADS), THREADS, 0, table, entries, tap_rows,
+              tap_columns, channels, in_row);
+}

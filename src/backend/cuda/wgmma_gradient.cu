@@ -1,0 +1,289 @@
+/* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' twins.
+ *
+ * In a twin a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128 neighbouring
+ * bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: a warpgroup a tap, all on the same
+ * copied run of errors and inputs, each with the inputs shifted by its tap. The sum's range is divided evenly among the blocks,
+ * which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Stride is 1. */
+#include <string.h>
+
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/wgmma.h"
+
+enum {
+  TILE = 128, /* channels of either kind */
+  TAPS = 3,   /* of a window row in a block: warpgroups that multiply */
+  THREADS = (TAPS + 1) * 128,
+  ROWS_MAX = 16,                      /* of a window */
+  POSITION = TILE * NITI_TWIN_IMAGES, /* bytes */
+  STAGES_MAX = 8,
+  BARRIER_BYTES = 2 * STAGES_MAX * 8,
+  SHARED_ALIGN = 1024,
+  SHARED_BYTES = 227 * 1024
+};
+
+struct GradientTiling {
+  int k, c, kh, kw, pad_h, pad_w;
+  int tiles_k, tiles_c, tiles_w; /* tiles of a window row: along output and input channels, and runs of TAPS taps */
+  int positions;                 /* of a unit, the step of the sum: so many neighbours of one row of errors, times 16 images */
+  int runs;                      /* of positions in a row of errors */
+  int first_row[ROWS_MAX], rows[ROWS_MAX]; /* of errors that meet the image, for each window row */
+  int64_t begin[ROWS_MAX + 1];             /* units before each window row */
+  int blocks_n, stages;
+  int blocks, parts; /* blocks of the launch; parts each may leave: tiles that its stretch of units touches */
+  int x_positions;   /* copied: positions + halo */
+};
+
+enum { PART = TAPS * TILE * TILE }; /* int32 sums of a tile, in the order of the threads' accumulators */
+
+/* A stretch of one tile's sum. */
+struct Stretch {
+  int tile, kh, kw, k, c; /* the tile: its number, window row, first tap, first channels */
+  int unit, count;
+};
+
+__device__ inline Stretch stretch_at(const GradientTiling &t, int64_t at, int64_t end) {
+  Stretch s;
+  int before = 0;
+  s.kh = 0;
+  while (at >= t.begin[s.kh + 1]) ++s.kh, before += t.tiles_k * t.tiles_c * t.tiles_w;
+  const int units = t.blocks_n * t.rows[s.kh] * t.runs;
+  int tile = (int)((at - t.begin[s.kh]) / units);
+  s.tile = before + tile;
+  s.unit = (int)((at - t.begin[s.kh]) % units);
+  const int64_t left = end - at;
+  s.count = units - s.unit < left ? units - s.unit : (int)left;
+  s.c = tile % t.tiles_c * TILE;
+  tile /= t.tiles_c;
+  s.k = tile % t.tiles_k * TILE;
+  s.kw = tile / t.tiles_k * TAPS;
+  return s;
+}
+
+/* The first unit of a block's stretch; block t.blocks is the end of the last. */
+__host__ __device__ inline int64_t first_unit(const GradientTiling &t, int64_t block) { return t.begin[t.kh] * block / t.blocks; }
+
+template <int POSITIONS>
+__global__ void __launch_bounds__(THREADS, 1)
+    gradient(const __grid_constant__ CUtensorMap dy_map, const __grid_constant__ CUtensorMap x_map,
+             const __grid_constant__ GradientTiling t, int4 *__restrict__ parts) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ uint8_t raw[];
+  const uint32_t full = niti_shared_address(raw), free = full + 8 * STAGES_MAX;
+  const uint32_t stages = (full + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
+  const uint32_t dy_bytes = (uint32_t)POSITIONS * POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * POSITION;
+  const int64_t begin = first_unit(t, blockIdx.x), end = first_unit(t, blockIdx.x + 1);
+  const int warp = threadIdx.x >> 5, group = warp >> 2;
+
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < t.stages; ++i) niti_barrier_init(full + 8 * i, 1), niti_barrier_init(free + 8 * i, 4 * TAPS);
+    niti_barrier_publish();
+  }
+  __syncthreads();
+
+  if (group == TAPS) {
+    niti_registers_lower<32>();
+    if (threadIdx.x == TAPS * 128) {
+      niti_prefetch_map(&dy_map);
+      niti_prefetch_map(&x_map);
+      uint32_t stage = 0, parity = 0;
+      for (int64_t at = begin; at < end;) {
+        const Stretch s = stretch_at(t, at, end);
+        int run = s.unit % t.runs, row = s.unit / t.runs % t.rows[s.kh], n = s.unit / t.runs / t.rows[s.kh];
+        for (int i = 0; i < s.count; ++i) {
+          const uint32_t barrier = full + 8 * stage, to = stages + stage * stage_bytes;
+          const int oh = t.first_row[s.kh] + row, ow = run * t.positions;
+          niti_barrier_wait(free + 8 * stage, parity ^ 1);
+          niti_barrier_expect(barrier, stage_bytes);
+          niti_copy_box(to, &dy_map, barrier, s.k * 2, ow, oh, n);
+          niti_copy_box(to + dy_bytes, &x_map, barrier, s.c * 2, ow + s.kw - t.pad_w, oh + s.kh - t.pad_h, n);
+          if (++stage == (uint32_t)t.stages) stage = 0, parity ^= 1;
+          if (++run == t.runs) {
+            run = 0;
+            if (++row == t.rows[s.kh]) row = 0, ++n;
+          }
+        }
+        at += s.count;
+      }
+    }
+  } else {
+    niti_registers_raise<160>();
+    const int lane = threadIdx.x & 31;
+    const uint64_t dy_first = niti_descriptor(stages, NITI_SWIZZLE_NONE, 128, POSITION);
+    const uint64_t x_first = niti_descriptor(stages + dy_bytes + (uint32_t)group * POSITION, NITI_SWIZZLE_NONE, 128, POSITION);
+    int4 *out = parts + (size_t)blockIdx.x * t.parts * (PART / 4);
+    uint32_t stage = 0, parity = 0, last = 0;
+    for (int64_t at = begin; at < end;) {
+      const Stretch s = stretch_at(t, at, end);
+      int acc[2][64];
+      bool add = false;
+      for (int i = 0; i < s.count; ++i) {
+        niti_barrier_wait(full + 8 * stage, parity);
+        const uint64_t offset = stage * stage_bytes >> 4;
+        niti_wgmma_fence();
+        uint64_t a = dy_first + offset, b = x_first + offset;
+#pragma unroll
+        for (int p = 0; p < POSITIONS; p += 2, a += 2 * POSITION >> 4, b += 2 * POSITION >> 4) {
+          niti_wgmma_64x128(acc[0], a, b, add);
+          niti_wgmma_64x128(acc[1], a + (64 * NITI_TWIN_IMAGES >> 4), b, add);
+          add = true;
+        }
+        niti_wgmma_commit();
+        if (i > 0) {
+          niti_wgmma_wait<1>();
+          if (lane == 0) niti_barrier_arrive(free + 8 * last);
+        }
+        last = stage;
+        if (++stage == (uint32_t)t.stages) stage = 0, parity ^= 1;
+      }
+      niti_wgmma_wait<0>();
+      if (lane == 0) niti_barrier_arrive(free + 8 * last);
+      at += s.count;
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int *a = acc[i / 16] + 4 * (i % 16);
+        out[i * (TAPS * 128) + threadIdx.x] = make_int4(a[0], a[1], a[2], a[3]);
+      }
+      out += PART / 4;
+    }
+  }
+#endif
+}
+
+/* gradient = the sum of all blocks' parts; a thread has four neighbouring accumulators of a tile. */
+template <typename T>
+__global__ void __launch_bounds__(256)
+    add_parts(const __grid_constant__ GradientTiling t, const int4 *__restrict__ parts, T *__restrict__ out) {
+  const int place = (int)(blockIdx.x % (PART / 4 / 256)) * 256 + (int)threadIdx.x, tile = (int)(blockIdx.x / (PART / 4 / 256));
+  const int per_row = t.tiles_k * t.tiles_c * t.tiles_w, kh = tile / per_row, units = t.blocks_n * t.rows[kh] * t.runs;
+  const int64_t begin = t.begin[kh] + (int64_t)(tile % per_row) * units, end = begin + units, total = t.begin[t.kh];
+  const int group = place % (TAPS * 128) / 128, thread = place % 128, i = place / (TAPS * 128), lane = thread & 31;
+  const int c = tile % t.tiles_c * TILE + i % 16 * 8 + 2 * (lane & 3),
+            k = tile / t.tiles_c % t.tiles_k * TILE + i / 16 * 64 + thread / 32 * 16 + (lane >> 2);
+  const int kw = tile % per_row / (t.tiles_c * t.tiles_k) * TAPS + group;
+  if (kw >= t.kw || c >= t.c || k >= t.k) return;
+  T sum[4] = {0, 0, 0, 0};
+  if (units > 0) {
+    int block = (int)(begin * t.blocks / total), last = (int)((end - 1) * t.blocks / total);
+    while (first_unit(t, block + 1) <= begin) ++block;
+    while (first_unit(t, last + 1) < end) ++last;
+    /* Of the first block this may be a later tile (tiles are in the order of units), of the others it is the first. */
+    const int64_t from = first_unit(t, block);
+    int before = 0;
+    if (from < begin) {
+      int row = 0;
+      while (from >= t.begin[row + 1]) ++row;
+      before = tile - (row * per_row + (int)((from - t.begin[row]) / (t.blocks_n * t.rows[row] * t.runs)));
+      for (int r = row + 1; r < kh; ++r) before -= t.rows[r] == 0 ? per_row : 0; /* rows without a tile to sum */
+    }
+    const size_t stride = (size_t)t.parts * (PART / 4);
+    const int4 *part = parts + (size_t)block * stride + place;
+    const int4 first = __ldcs(part + (size_t)before * (PART / 4));
+    sum[0] = first.x, sum[1] = first.y, sum[2] = first.z, sum[3] = first.w;
+#pragma unroll 8
+    for (; block < last; ++block) {
+      const int4 next = __ldcs(part += stride);
+      sum[0] += next.x;
+      sum[1] += next.y;
+      sum[2] += next.z;
+      sum[3] += next.w;
+    }
+  }
+  T *at = out + (((size_t)k * t.kh + kh) * t.kw + kw) * t.c + c;
+  at[0] = sum[0];
+  at[1] = sum[1];
+  if (k + 8 < t.k) {
+    at += (size_t)8 * t.kh * t.kw * t.c;
+    at[0] = sum[2];
+    at[1] = sum[3];
+  }
+}
+
+/* ---- the host's side ---- */
+
+static int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+extern "C" bool niti_wgmma_serves_gradient(const NitiConv *c) {
+  return c->stride_h == 1 && c->stride_w == 1 && c->kw >= 2 && c->kh <= ROWS_MAX && c->c % 16 == 0 && c->k % 16 == 0 &&
+         c->c >= 64 && c->k >= 64 && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
+}
+
+static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors) {
+  memset(t, 0, sizeof *t);
+  t->k = c->k, t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->pad_h = c->pad_h, t->pad_w = c->pad_w;
+  t->tiles_k = ceil_div(c->k, TILE);
+  t->tiles_c = ceil_div(c->c, TILE);
+  t->tiles_w = ceil_div(c->kw, TAPS);
+  t->positions = c->ow > 4 ? 8 : 4;
+  t->runs = ceil_div(c->ow, t->positions);
+  t->blocks_n = ceil_div(c->n, NITI_TWIN_IMAGES);
+  t->x_positions = t->positions + TAPS - 1;
+  for (int kh = 0; kh < c->kh; ++kh) {
+    const int first = c->pad_h - kh > 0 ? c->pad_h - kh : 0;
+    const int end = c->h + c->pad_h - kh < c->oh ? c->h + c->pad_h - kh : c->oh;
+    t->first_row[kh] = first;
+    t->rows[kh] = end > first ? end - first : 0;
+    t->begin[kh + 1] = t->begin[kh] + (int64_t)t->tiles_k * t->tiles_c * t->tiles_w * t->blocks_n * t->rows[kh] * t->runs;
+  }
+  /* a block's sums must fit int32 */
+  const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_TWIN_IMAGES * t->positions);
+  const int64_t blocks = units / most + 1;
+  t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
+  /* A stretch touches at most so many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
+  int least = c->oh, greatest = 0, tiles = 0;
+  for (int kh = 0; kh < c->kh; ++kh) {
+    if (t->rows[kh] == 0) continue;
+    tiles += t->tiles_k * t->tiles_c * t->tiles_w;
+    least = t->rows[kh] < least ? t->rows[kh] : least;
+    greatest = t->rows[kh] > greatest ? t->rows[kh] : greatest;
+  }
+  t->parts = tiles * ceil_div(greatest, least) / multiprocessors + 3;
+  const int stage = (t->positions + t->x_positions) * POSITION, fit = (SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN) / stage;
+  t->stages = fit < STAGES_MAX ? fit : STAGES_MAX;
+}
+
+static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor, int positions) {
+  const NitiShape s = tensor->shape;
+  const uint64_t dims[4] = {(uint64_t)s.c * 2, (uint64_t)s.w, (uint64_t)s.h,
+                            (uint64_t)ceil_div(s.n, NITI_TWIN_IMAGES)}; /* 16 images are two elements of 8 bytes */
+  const uint64_t strides[3] = {(uint64_t)s.c * 16, (uint64_t)s.w * s.c * 16, (uint64_t)s.h * s.w * s.c * 16};
+  const uint32_t box[4] = {2 * TILE, (uint32_t)positions, 1, 1};
+  memset(map, 0, sizeof *map);
+  niti_wgmma_map(cuda, map, niti_cuda_twin(tensor), 8, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE);
+}
+
+template <int POSITIONS>
+static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, const GradientTiling &t) {
+  const size_t shared = BARRIER_BYTES + SHARED_ALIGN + (size_t)t.stages * (t.positions + t.x_positions) * POSITION;
+  niti_cuda_note(cuda, cudaFuncSetAttribute(gradient<POSITIONS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                 "wgmma gradient: shared memory");
+  NITI_LAUNCH(cuda, gradient<POSITIONS>, (unsigned)t.blocks, THREADS, shared, dy, x, t, (int4 *)cuda->workspace);
+}
+
+template <typename T>
+static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
+  const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh);
+  NITI_LAUNCH(cuda, add_parts<T>, tiles * (PART / 4 / 256), 256, 0, t, (const int4 *)cuda->workspace, out);
+}
+
+extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                                    const NitiConv *c) {
+  GradientTiling t;
+  CUtensorMap dy_map, x_map;
+  make_tiling(&t, c, cuda->multiprocessors);
+  make_map(cuda, &dy_map, dy, t.positions);
+  make_map(cuda, &x_map, x, t.x_positions);
+  if (t.positions == 8)
+    launch<8>(cuda, dy_map, x_map, t);
+  else
+    launch<4>(cuda, dy_map, x_map, t);
+  if (gradient->bits == 32)
+    launch_sum(cuda, t, (int32_t *)gradient->data);
+  else
+    launch_sum(cuda, t, (int64_t *)gradient->data);
+}
+
+extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiprocessors) {
+  GradientTiling t;
+  make_tiling(&t, c, multiprocessors);
+  return (size_t)(t.blocks > multiprocessors ? t.blocks : multiprocessors) * t.parts * PART * sizeof(int32_t);
+}

@@ -1,0 +1,74 @@
+#include "train/saver.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "data/workers.h"
+#include "io/file.h"
+
+struct NitiSaver {
+  const char *folder;
+  NitiWorkers thread; /* of the save under way; count 0: none */
+  NitiCheckpoint *checkpoint;
+  int keep;
+  int32_t epoch;
+  NitiStatus status; /* of the last save, with its message: errors belong to threads */
+  char message[1024];
+};
+
+NitiStatus niti_saver_open(NitiSaver **out, const char *folder) {
+  *out = calloc(1, sizeof **out);
+  if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory for saving");
+  (*out)->folder = folder;
+  return NITI_OK;
+}
+
+static NitiStatus save_as(const NitiSaver *saver, const char *name) {
+  char *path = NULL;
+  NitiStatus status = niti_io_join(&path, saver->folder, name);
+  if (status == NITI_OK) status = niti_checkpoint_save(saver->checkpoint, path);
+  free(path);
+  return status;
+}
+
+static NitiStatus save_all(const NitiSaver *saver) {
+  char name[64];
+  (void)snprintf(name, sizeof name, "epoch-%04" PRId32 ".safetensors", saver->epoch);
+  if (saver->keep & NITI_KEEP_BEST) NITI_TRY(save_as(saver, "best.safetensors"));
+  if (saver->keep & NITI_KEEP_EPOCH) NITI_TRY(save_as(saver, name));
+  return niti_checkpoint_save_last(saver->checkpoint, saver->folder);
+}
+
+static void *run_save(void *context) {
+  NitiSaver *saver = context;
+  saver->status = save_all(saver);
+  if (saver->status != NITI_OK) (void)snprintf(saver->message, sizeof saver->message, "%s", niti_error());
+  return NULL;
+}
+
+NitiStatus niti_saver_wait(NitiSaver *saver) {
+  niti_workers_join(&saver->thread);
+  niti_checkpoint_close(saver->checkpoint);
+  saver->checkpoint = NULL;
+  const NitiStatus status = saver->status;
+  saver->status = NITI_OK;
+  return status == NITI_OK ? NITI_OK : niti_fail(status, "%s", saver->message);
+}
+
+NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int keep, int32_t epoch) {
+  const NitiStatus status = niti_saver_wait(saver);
+  saver->checkpoint = checkpoint;
+  saver->keep = keep;
+  saver->epoch = epoch;
+  if (status != NITI_OK) return status;
+  if (niti_workers_start(&saver->thread, 1, run_save, saver) == NITI_OK) return NITI_OK;
+  (void)run_save(saver); /* no thread to be had: here and now */
+  return NITI_OK;
+}
+
+void niti_saver_close(NitiSaver *saver) {
+  if (!saver) return;
+  (void)niti_saver_wait(saver);
+  free(saver);
+}

@@ -1,0 +1,112 @@
+"""Runs on a CUDA device: the CPU's bits, wherever they start and go on, and clear refusals."""
+import signal
+import time
+
+import pytest
+
+import data_sets
+from tool import (fails, hash_of, json_of, metadata_of, output_of, resume, rows_of, start_training, stop, timeless, train, wait_for)
+
+SAME = ("hash", "epochs", "steps", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "best_epoch")
+CPU, CUDA = ("--backend", "cpu"), ("--backend", "cuda")
+
+
+def check_same(run, result, whole, expected):
+    for key in SAME:
+        assert result[key] == expected[key], key
+    assert hash_of(run / "last.safetensors") == hash_of(whole / "last.safetensors") == expected["hash"]
+    assert timeless(rows_of(run)) == timeless(rows_of(whole))
+
+
+@pytest.fixture(scope="module")
+def every_layer_on_cpu(shared, every_layer, cifar):
+    run = shared / "every-layer-on-cpu"
+    return run, train(every_layer, cifar, run, *CPU)
+
+
+def test_each_family_gives_the_bits_of_the_cpu(families, every_layer, cifar, every_layer_on_cpu, tmp_path):
+    for isa in families:
+        run = tmp_path / isa
+        check_same(run, train(every_layer, cifar, run, *CUDA, "--isa", isa), *every_layer_on_cpu)
+
+
+def test_auto_takes_the_device(every_layer, cifar, every_layer_on_cpu, tmp_path):
+    run = tmp_path / "run"
+    check_same(run, train(every_layer, cifar, run), *every_layer_on_cpu)
+    assert '"backend": "cuda"' in (run / "environment.json").read_text().replace('":"', '": "')
+
+
+def test_an_image_folder_is_streamed(tmp_path, every_layer):
+    data = tmp_path / "data"
+    for split, seed in (("train", 1), ("test", 2)):
+        images, labels = data_sets.squares(40, seed, side=24, channels=3)
+        for i, (image, label) in enumerate(zip(images, labels)):
+            folder = data / split / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            data_sets.write_png(folder / f"{i}.png", image)
+    text = every_layer.read_text().replace("kind: cifar10", "kind: folder").replace("classes: 10", "classes: 4")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text.replace("{out: 10, name: last}", "{out: 4, name: last}"))
+    on_cpu, on_cuda = tmp_path / "cpu", tmp_path / "cuda"
+    expected = train(recipe, data, on_cpu, *CPU)
+    check_same(on_cuda, train(recipe, data, on_cuda, *CUDA), on_cpu, expected)
+
+
+@pytest.mark.parametrize("first, second", [(CUDA, CPU), (CPU, CUDA)], ids=["cuda-then-cpu", "cpu-then-cuda"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_moves_between_devices(toy_recipe, toy, tmp_path, first, second, number):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = ("--epochs", 40, "--set", "data.crop=random", "--set", "data.pad=1", "--set", "data.flip=true", "--set",
+               "rounding={activation: stochastic, error: stochastic}")
+    expected = train(toy_recipe, toy, whole, *second, *options)
+    process = start_training(toy_recipe, "--data", toy, "--run", run, *first, *options)
+    wait_for(run / "last.safetensors", process)
+    while int(metadata_of(run / "last.safetensors")["epoch"]) < 2 and process.poll() is None:
+        time.sleep(0.001)
+    code, out, err = stop(process, number)
+    assert code == (130 if number == signal.SIGINT else -signal.SIGKILL), out + err
+    assert 0 < int(metadata_of(run / "last.safetensors")["step"]) < expected["steps"]
+    check_same(run, resume(run, *second), whole, expected)
+
+
+def test_evaluation_and_prediction(every_layer_on_cpu, cifar, tmp_path):
+    checkpoint = every_layer_on_cpu[0] / "last.safetensors"
+    assert json_of("eval", checkpoint, "--data", cifar, *CUDA) == json_of("eval", checkpoint, "--data", cifar, *CPU)
+    image = tmp_path / "image.png"
+    data_sets.write_png(image, data_sets.squares(1, 5, side=32, channels=3)[0][0])
+    assert json_of("predict", checkpoint, image, *CUDA)["predictions"] == json_of("predict", checkpoint, image, *CPU)["predictions"]
+
+
+def test_info_tells_of_the_devices(families):
+    report = json_of("info", *CUDA)
+    assert report["backend"] == "cuda" and report["device"].startswith("cuda:0, ") and families[-1] in report["device"]
+    assert report["devices"][0].startswith("cuda:0, ") and report["devices"][-1].startswith("cpu, ")
+    assert report["devices"][0] in output_of("info")
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("--backend", "cuda:99"), ("cuda:99", "CUDA device")),
+    (("--backend", "cuda:x"), "cuda:N"),
+    (("--backend", "cuda", "--isa", "avx2"), ("avx2", "mma")),
+])
+def test_what_is_not_there_is_refused(arguments, says):
+    fails("info", *arguments, says=says)
+
+
+def test_a_batch_that_does_not_fit(tmp_path, cifar):
+    recipe = tmp_path / "recipe.yaml"
+    layers = ", ".join(["{conv: {out: 250, kernel: 3, padding: 1}}, relu"] * 6)  # 200 GB of activations and errors
+    recipe.write_text("name: large\nbatch: 65536\nmodel: {name: large, input: [32, 32, 3], classes: 10, layers: "
+                      f"[{layers}, {{maxpool: {{kernel: 4}}}}, flatten, {{linear: {{out: classes}}}}]}}\n")
+    fails("train", recipe, "--data", cifar, "--run", tmp_path / "run", *CUDA, says=("asked for", "free", "a batch of", "would fit"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bench():
+    for what in ("step", "infer"):
+        report = json_of("bench", what, "--model", "lenet5", "--batch", 64, "--seconds", 1, *CUDA)
+        assert report["images_per_second"] > 0 and report["device"].startswith("cuda:0")
+    report = json_of("bench", "kernels", "--model", "lenet5", "--batch", 64, "--seconds", 2, *CUDA)
+    assert report["product_operations_per_second"] > 1e12 and report["copy_bytes_per_second"] > 1e10
+    assert all(0 < kernel["share_of_product"] < 2 for kernel in report["kernels"])
+    assert all(row["gigabytes_per_second"] > 0 for row in report["others"])

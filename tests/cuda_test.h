@@ -1,0 +1,266 @@
+/* What the tests of the CUDA backend share: the CPU's reference kernels beside each family of the device's, and a way to run one
+ * piece of work on all of them and compare everything it left behind, byte for byte.
+ *
+ * Without a device (or in a build without CUDA) every test skips and says why; with NITI_TEST_GPU set that is a failure instead.
+ */
+#ifndef NITI_TESTS_CUDA_TEST_H
+#define NITI_TESTS_CUDA_TEST_H
+
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/backend.h"
+
+enum { CPU, MMA, WGMMA, DEVICES };
+enum { GUARD = 256, PLACE_ALIGN = 256, GUARD_BYTE = 0xa5, PLACES_MAX = 64, MIB = 1 << 20 };
+
+typedef struct Place {
+  size_t offset, bytes;
+} Place;
+
+typedef struct Device {
+  NitiBackend *backend; /* NULL: not there */
+  const char *name;
+  uint8_t *arena; /* backend memory that cases share out anew */
+  size_t used;
+  Place places[PLACES_MAX];
+  int place_count;
+} Device;
+
+static Device devices[DEVICES] = {{.name = "cpu"}, {.name = "mma"}, {.name = "wgmma"}};
+static size_t arena_bytes;
+static char why_not[1024]; /* there is no CUDA device */
+
+static uint64_t random_state;
+
+static inline uint64_t next_random(void) { /* splitmix64 */
+  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+static inline int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
+
+/* ---- devices ---- */
+
+static inline void close_devices(void) {
+  for (int i = 0; i < DEVICES; ++i) {
+    Device *d = &devices[i];
+    if (!d->backend) continue;
+    if (d->arena) d->backend->ops->release(d->backend, d->arena);
+    niti_backend_close(d->backend);
+    d->backend = NULL;
+    d->arena = NULL;
+  }
+}
+
+/* Opens all there is, each with an arena of so many bytes; cpu_isa: the CPU's kernels to compare with. For a group's set-up. */
+static inline int open_devices(const char *cpu_isa, size_t bytes) {
+  const NitiBackendOptions options[DEVICES] = {
+      {.name = "cpu", .isa = cpu_isa}, {.name = "cuda", .isa = "mma"}, {.name = "cuda", .isa = "wgmma"}};
+  arena_bytes = bytes;
+  for (int i = CPU; i < DEVICES; ++i) {
+    Device *d = &devices[i];
+    void *arena = NULL;
+    const NitiStatus status = niti_backend_open(&d->backend, &options[i]);
+    if (status == NITI_OK) {
+      if (d->backend->ops->alloc(d->backend, &arena, bytes) != NITI_OK) {
+        print_error("%s: %s\n", d->name, niti_error());
+        return -1;
+      }
+      d->arena = arena;
+      continue;
+    }
+    if (i == MMA) snprintf(why_not, sizeof why_not, "%s", niti_error());
+    if (i == WGMMA && devices[MMA].backend) print_message("wgmma kernels are not tested: %s\n", niti_error());
+    if (i == CPU || status != NITI_ERROR_UNSUPPORTED || (i == MMA && getenv("NITI_TEST_GPU"))) {
+      print_error("%s: %s\n", d->name, niti_error());
+      return -1;
+    }
+  }
+  return 0;
+}
+
+/* First thing in every test. */
+static inline void need_cuda(void) {
+  if (devices[MMA].backend) return;
+  print_message("skipped: %s\n", why_not);
+  skip();
+}
+
+/* ---- memory of one case ---- */
+
+/* So many bytes, poisoned, with a guard behind them. */
+static inline void *place(Device *d, size_t bytes) {
+  const size_t room = (bytes + GUARD + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+  assert_true(d->used + room <= arena_bytes && d->place_count < PLACES_MAX);
+  uint8_t *poison = malloc(room);
+  assert_non_null(poison);
+  memset(poison, GUARD_BYTE, room);
+  uint8_t *memory = d->arena + d->used;
+  d->backend->ops->upload(d->backend, memory, poison, room);
+  free(poison);
+  d->places[d->place_count++] = (Place){d->used, bytes};
+  d->used += room;
+  return memory;
+}
+
+static inline void *place_copy(Device *d, const void *host, size_t bytes) {
+  void *memory = place(d, bytes);
+  d->backend->ops->upload(d->backend, memory, host, bytes);
+  return memory;
+}
+
+static inline NitiTensor tensor_out(Device *d, NitiShape shape) {
+  void *data = place(d, d->backend->ops->tensor_bytes(d->backend, shape)), *exponent = place(d, sizeof(int32_t));
+  return (NitiTensor){.data = data, .exponent = exponent, .shape = shape};
+}
+
+static inline NitiTensor tensor_in(Device *d, NitiShape shape, const int8_t *data, int32_t exponent) {
+  const NitiTensor t = tensor_out(d, shape);
+  d->backend->ops->upload(d->backend, t.data, data, niti_shape_count(shape));
+  d->backend->ops->upload(d->backend, t.exponent, &exponent, sizeof exponent);
+  return t;
+}
+
+/* Checks the guards and forgets the case's memory. */
+static inline void finish_case(Device *d, const char *what) {
+  uint8_t guard[GUARD];
+  for (int i = 0; i < d->place_count; ++i) {
+    const Place *p = &d->places[i];
+    d->backend->ops->download(d->backend, guard, d->arena + p->offset + p->bytes, GUARD);
+    for (int k = 0; k < GUARD; ++k) {
+      if (guard[k] != GUARD_BYTE) fail_msg("%s, %s: byte %d behind allocation %d was written", what, d->name, k, i);
+    }
+  }
+  d->used = 0;
+  d->place_count = 0;
+  if (d->backend->ops->synchronise(d->backend) != NITI_OK) fail_msg("%s, %s: %s", what, d->name, niti_error());
+}
+
+/* ---- what a piece of work left behind ---- */
+
+typedef struct Entry {
+  const char *label;
+  size_t offset, bytes, element;
+} Entry;
+
+typedef struct Record {
+  uint8_t *bytes;
+  size_t size;
+  Entry entries[PLACES_MAX];
+  int count;
+} Record;
+
+/* Keeps `bytes` of backend memory made of elements of so many bytes. */
+static inline void keep(Record *r, Device *d, const char *label, const void *from, size_t bytes, size_t element) {
+  assert_true(r->count < PLACES_MAX);
+  r->bytes = realloc(r->bytes, r->size + bytes);
+  assert_non_null(r->bytes);
+  d->backend->ops->download(d->backend, r->bytes + r->size, from, bytes);
+  r->entries[r->count++] = (Entry){label, r->size, bytes, element};
+  r->size += bytes;
+}
+
+static inline void keep_tensor(Record *r, Device *d, const char *label, const NitiTensor *t) {
+  keep(r, d, label, t->data, niti_shape_count(t->shape), 1);
+  keep(r, d, "its exponent", t->exponent, sizeof *t->exponent, 4);
+}
+
+/* Keeps a tensor and what conv_gradient reads of it, as both operands: the products of all its channels. That is another layout
+ * on the device, which the tensor's writer may have made, with images past the last that must count as 0. */
+static inline void keep_operand(Record *r, Device *d, const char *label, const NitiTensor *t) {
+  const NitiShape s = t->shape;
+  const NitiConv conv = {
+      .n = s.n, .h = s.h, .w = s.w, .c = s.c, .oh = s.h, .ow = s.w, .k = s.c, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1};
+  const size_t count = (size_t)s.c * (size_t)s.c;
+  keep_tensor(r, d, label, t);
+  if (d->backend->ops->reserve(d->backend, d->backend->ops->conv_workspace(d->backend, &conv)) != NITI_OK)
+    fail_msg("%s: %s", d->name, niti_error());
+  NitiGradient gradient = {place(d, count * sizeof(int64_t)), 64, count};
+  d->backend->ops->conv_gradient(d->backend, &gradient, t, t, &conv);
+  keep(r, d, "its products as an operand of a gradient", gradient.data, count * sizeof(int64_t), 8);
+}
+
+static inline int64_t element_of(const Record *r, const Entry *e, size_t i) {
+  int8_t narrow;
+  int32_t word;
+  int64_t wide = 0;
+  const uint8_t *at = r->bytes + e->offset + i * e->element;
+  if (e->element == 1) return memcpy(&narrow, at, 1), narrow;
+  if (e->element == 4) return memcpy(&word, at, 4), word;
+  return memcpy(&wide, at, 8), wide;
+}
+
+static inline void compare(const Record *expected, const Record *got, const char *what, const char *device) {
+  assert_int_equal(got->count, expected->count);
+  for (int i = 0; i < got->count; ++i) {
+    const Entry *e = &expected->entries[i];
+    assert_int_equal(got->entries[i].bytes, e->bytes);
+    if (memcmp(expected->bytes + e->offset, got->bytes + e->offset, e->bytes) == 0) continue;
+    const size_t count = e->bytes / e->element;
+    size_t wrong = 0, first = 0;
+    for (size_t k = count; k-- > 0;) {
+      if (element_of(expected, e, k) == element_of(got, e, k)) continue;
+      ++wrong;
+      first = k;
+    }
+    fail_msg("%s: %s (%d), %s: %zu of %zu differ, first at %zu: %lld instead of %lld", device, e->label, i, what, wrong, count,
+             first, (long long)element_of(got, e, first), (long long)element_of(expected, e, first));
+  }
+}
+
+/* Does a piece of work on one device and keeps its results. */
+typedef void (*Work)(Device *d, const void *context, Record *results);
+
+/* Does it on all devices and compares. The step and seed of random words are set. */
+static inline void check_work(Work work, const void *context, const char *what) {
+  Record records[DEVICES] = {{0}};
+  const uint64_t seed = next_random();
+  const uint32_t step = (uint32_t)next_random();
+  for (int i = CPU; i < DEVICES; ++i) {
+    Device *d = &devices[i];
+    if (!d->backend) continue;
+    d->backend->ops->begin_step(d->backend, seed, step);
+    work(d, context, &records[i]);
+    finish_case(d, what);
+    if (i != CPU) compare(&records[CPU], &records[i], what, d->name);
+  }
+  for (int i = CPU; i < DEVICES; ++i) free(records[i].bytes);
+}
+
+/* ---- operands ---- */
+
+typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILLS } Fill;
+
+/* Freed by the caller. FULL: all mantissas; HIGH, LOW: the largest of one sign; SPARSE: mostly 0; TINY: -1, 0, 1. */
+static inline int8_t *mantissas(size_t count, Fill fill) {
+  int8_t *m = malloc(count + 1);
+  assert_non_null(m);
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t word = next_random();
+    const int8_t any = (int8_t)((int)(word % 255) - 127);
+    m[i] = fill == FILL_HIGH     ? 127
+           : fill == FILL_LOW    ? -127
+           : fill == FILL_SPARSE ? (int8_t)((word >> 32) % 16 == 0 ? any : 0)
+           : fill == FILL_TINY   ? (int8_t)((int)(word % 3) - 1)
+                                 : any;
+  }
+  return m;
+}
+
+/* Guesses at a shift: useless, out of range, or likely. */
+static inline int32_t random_guess(void) {
+  static const int32_t guesses[] = {INT32_MIN, -1, 0, 1, 25, 26, 1000, INT32_MAX};
+  return random_in(0, 1) ? guesses[random_in(0, 7)] : random_in(0, 25);
+}
+
+#endif

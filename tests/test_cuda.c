@@ -1,0 +1,539 @@
+/* Every operation of the CUDA backend but convolution (test_cuda_conv.c) against the CPU's reference kernels, bit for bit: odd
+ * shapes, batches that are no multiple of 16, every rounding mode, aliases, guesses at shifts that are right, wrong or absurd.
+ * What an operation wrote is read as a gradient's operand too. Then memory: what comes back is what was sent, in order. */
+#include "cuda_test.h"
+
+enum { ROUNDS = 60 };
+
+typedef struct Case {
+  NitiShape shape;
+  NitiPool pool;
+  NitiRounding mode;
+  int32_t guess, exponent, other;
+  int8_t *a, *b;
+  bool operands;
+  int alias; /* 0: outputs apart; 1: the first input; 2: the second */
+  bool mask, shared;
+  int classes;
+  NitiLossKind loss;
+  bool metrics_only;
+  int32_t *labels;
+} Case;
+
+static NitiShape random_shape(void) {
+  static const int channels[] = {1, 2, 3, 4, 7, 8, 10, 16, 20, 33, 50, 64, 127, 128, 256};
+  return (NitiShape){random_in(1, 49), random_in(1, 12), random_in(1, 12), channels[random_in(0, 14)]};
+}
+
+static Case random_case(void) {
+  Case c = {.shape = random_shape(),
+            .mode = (NitiRounding)random_in(0, 3),
+            .guess = random_guess(),
+            .exponent = random_in(-30, 30),
+            .operands = random_in(0, 2) > 0,
+            .alias = random_in(0, 2)};
+  c.a = mantissas(niti_shape_count(c.shape), (Fill)random_in(0, FILLS - 1));
+  c.b = mantissas(niti_shape_count(c.shape), (Fill)random_in(0, FILLS - 1));
+  c.other = random_in(0, 3) ? c.exponent + random_in(-9, 9) : c.exponent + random_in(-40, 40);
+  return c;
+}
+
+static void free_case(Case *c) {
+  free(c->a);
+  free(c->b);
+  free(c->labels);
+}
+
+static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->guess, sizeof c->guess)};
+}
+
+static void describe(char text[200], const char *name, const Case *c) {
+  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, guess %d, exponents %d %d, alias %d, twins %d, mask %d", name, c->shape.n,
+           c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->guess, c->exponent, c->other, c->alias, c->operands, c->mask);
+}
+
+static void check_rounds(Work work, const char *name, void (*more)(Case *)) {
+  need_cuda();
+  for (int i = 0; i < ROUNDS; ++i) {
+    Case c = random_case();
+    char what[200];
+    if (more) more(&c);
+    describe(what, name, &c);
+    check_work(work, &c, what);
+    free_case(&c);
+  }
+}
+
+/* ---- element by element ---- */
+
+static void relu(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent), dy = tensor_in(d, c->shape, c->b, c->other);
+  NitiTensor y = c->alias ? x : tensor_out(d, c->shape), dx = c->alias ? dy : tensor_out(d, c->shape);
+  y.gradient_operand = dx.gradient_operand = c->operands;
+  d->backend->ops->relu_forward(d->backend, &y, &x);
+  keep_operand(results, d, "y", &y);
+  d->backend->ops->relu_backward(d->backend, &dx, &dy, &y);
+  keep_operand(results, d, "dx", &dx);
+}
+
+static void copy(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
+  NitiTensor y = tensor_out(d, c->shape);
+  if (c->alias) y.data = x.data;
+  y.gradient_operand = c->operands;
+  d->backend->ops->copy(d->backend, &y, &x);
+  keep_operand(results, d, "y", &y);
+}
+
+static void dropout(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
+  NitiTensor y = c->alias ? x : tensor_out(d, c->shape);
+  y.gradient_operand = c->operands;
+  d->backend->ops->dropout(d->backend, &y, &x, 77, c->shared);
+  keep_operand(results, d, "y", &y);
+}
+
+static void add(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor a = tensor_in(d, c->shape, c->a, c->exponent), b = tensor_in(d, c->shape, c->b, c->other);
+  NitiTensor y = c->alias == 0 ? tensor_out(d, c->shape) : c->alias == 1 ? a : b;
+  const NitiRequantise rq = requantise(d, c, NITI_DRAW_FORK);
+  y.gradient_operand = c->operands;
+  d->backend->ops->add(d->backend, &y, &a, &b, &rq);
+  keep_operand(results, d, "y", &y);
+  keep(results, d, "the shift", rq.predicted, 4, 4);
+  NitiTensor z = tensor_out(d, c->shape);
+  d->backend->ops->add(d->backend, &z, &y, &y, &rq); /* a guess that was right once */
+  keep_tensor(results, d, "y + y", &z);
+}
+
+static void either_mask(Case *c) { c->shared = random_in(0, 1); }
+
+static void test_relu(void **unused) {
+  (void)unused;
+  check_rounds(relu, "relu", NULL);
+}
+static void test_copy(void **unused) {
+  (void)unused;
+  check_rounds(copy, "copy", NULL);
+}
+static void test_dropout(void **unused) {
+  (void)unused;
+  check_rounds(dropout, "dropout", either_mask);
+}
+static void test_add(void **unused) {
+  (void)unused;
+  check_rounds(add, "add", NULL);
+}
+
+/* ---- pools ---- */
+
+static NitiShape pool_out(const NitiPool *p) { return (NitiShape){p->n, p->oh, p->ow, p->c}; }
+
+static void maxpool(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiShape out = pool_out(&c->pool);
+  const size_t count = niti_shape_count(out);
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
+  NitiTensor y = tensor_out(d, out), dx = tensor_out(d, c->shape);
+  uint8_t *winner = place(d, count);
+  const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
+  y.gradient_operand = dx.gradient_operand = c->operands;
+  d->backend->ops->maxpool_forward(d->backend, &y, winner, &x, &c->pool);
+  keep_operand(results, d, "y", &y);
+  keep(results, d, "the winners", winner, count, 1);
+  const NitiTensor dy = tensor_in(d, out, c->b, c->other);
+  for (int again = 0; again < 2; ++again) {
+    d->backend->ops->maxpool_backward(d->backend, &dx, &dy, winner, c->mask ? &y : NULL, &c->pool, &rq);
+    keep_operand(results, d, "dx", &dx);
+  }
+}
+
+static void avgpool(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiShape out = pool_out(&c->pool);
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent), dy = tensor_in(d, out, c->b, c->other);
+  NitiTensor y = tensor_out(d, out), dx = tensor_out(d, c->shape);
+  const NitiRequantise forward = requantise(d, c, NITI_DRAW_ROUND_ACT), backward = requantise(d, c, NITI_DRAW_ROUND_DELTA);
+  y.gradient_operand = dx.gradient_operand = c->operands;
+  for (int again = 0; again < 2; ++again) {
+    d->backend->ops->avgpool_forward(d->backend, &y, &x, &c->pool, &forward);
+    keep_operand(results, d, "y", &y);
+    d->backend->ops->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
+    keep_operand(results, d, "dx", &dx);
+  }
+  keep(results, d, "the forward shift", forward.predicted, 4, 4);
+  keep(results, d, "the backward shift", backward.predicted, 4, 4);
+}
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* A window that fits; padded: for max-pool. */
+static void any_pool(Case *c, bool padded) {
+  const NitiShape s = c->shape;
+  const bool usual = random_in(0, 2) == 0 && s.h > 1 && s.w > 1;
+  NitiPool p = {.n = s.n, .h = s.h, .w = s.w, .c = s.c};
+  p.kh = usual ? 2 : random_in(1, least(s.h, 5));
+  p.kw = usual ? 2 : random_in(1, least(s.w, 5));
+  p.stride_h = usual ? 2 : random_in(1, 4);
+  p.stride_w = usual ? 2 : random_in(1, 4);
+  p.pad_h = padded && !usual ? random_in(0, p.kh - 1) : 0;
+  p.pad_w = padded && !usual ? random_in(0, p.kw - 1) : 0;
+  p.oh = (s.h + 2 * p.pad_h - p.kh) / p.stride_h + 1;
+  p.ow = (s.w + 2 * p.pad_w - p.kw) / p.stride_w + 1;
+  c->pool = p;
+  c->mask = niti_pool_apart(&p) && random_in(0, 1);
+  free(c->b);
+  c->b = mantissas(niti_shape_count(pool_out(&p)), (Fill)random_in(0, FILLS - 1));
+}
+
+static void any_maxpool(Case *c) { any_pool(c, true); }
+static void any_avgpool(Case *c) {
+  any_pool(c, false);
+  if (random_in(0, 3)) return;
+  c->pool.kh = c->pool.stride_h = c->shape.h; /* global */
+  c->pool.kw = c->pool.stride_w = c->shape.w;
+  c->pool.oh = c->pool.ow = 1;
+}
+
+static void test_maxpool(void **unused) {
+  (void)unused;
+  check_rounds(maxpool, "maxpool", any_maxpool);
+}
+static void test_avgpool(void **unused) {
+  (void)unused;
+  check_rounds(avgpool, "avgpool", any_avgpool);
+}
+
+/* The pools of VGG-small: large tensors, many blocks. */
+static void test_large_pools(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 6; ++i) {
+    Case c = random_case();
+    const int side = 32 >> (i % 3);
+    free(c.a);
+    free(c.b);
+    c.shape = (NitiShape){i < 3 ? 32 : 29, side, side, 128 << (i % 3)};
+    c.pool = (NitiPool){.n = c.shape.n,
+                        .h = side,
+                        .w = side,
+                        .c = c.shape.c,
+                        .oh = side / 2,
+                        .ow = side / 2,
+                        .kh = 2,
+                        .kw = 2,
+                        .stride_h = 2,
+                        .stride_w = 2};
+    c.mask = true;
+    c.a = mantissas(niti_shape_count(c.shape), FILL_FULL);
+    c.b = mantissas(niti_shape_count(c.shape), FILL_FULL);
+    check_work(maxpool, &c, "a pool of VGG-small");
+    check_work(add, &c, "a large sum");
+    free_case(&c);
+  }
+}
+
+/* ---- loss, update, input, facts ---- */
+
+static void loss(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiShape shape = {c->shape.n, 1, 1, c->classes};
+  const NitiTensor logits = tensor_in(d, shape, c->a, c->exponent);
+  NitiTensor delta = tensor_out(d, shape);
+  const NitiMetrics before = {1000, 20, 3};
+  NitiMetrics *metrics = place_copy(d, &before, sizeof before);
+  const int32_t *labels = place_copy(d, c->labels, sizeof *labels * (size_t)shape.n);
+  const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
+  delta.gradient_operand = c->operands;
+  for (int again = 0; again < 2; ++again) {
+    d->backend->ops->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, c->loss, &rq);
+    keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
+    if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
+    if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);
+  }
+}
+
+static void any_loss(Case *c) {
+  static const int classes[] = {1, 2, 3, 10, 10, 10, 31, 100, 257, 1000, 65536};
+  c->classes = classes[random_in(0, 10)];
+  c->shape.n = random_in(1, c->classes > 1000 ? 3 : 300);
+  c->loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX;
+  c->metrics_only = random_in(0, 4) == 0;
+  c->exponent = random_in(-45, 20);
+  free(c->a);
+  c->a = mantissas((size_t)c->shape.n * (size_t)c->classes, (Fill)random_in(0, FILLS - 1));
+  c->labels = malloc(sizeof *c->labels * (size_t)c->shape.n);
+  assert_non_null(c->labels);
+  for (int i = 0; i < c->shape.n; ++i) c->labels[i] = random_in(0, c->classes - 1);
+}
+
+static void test_loss(void **unused) {
+  (void)unused;
+  check_rounds(loss, "loss", any_loss);
+}
+
+typedef struct Update {
+  NitiShape shape;
+  int8_t *w;
+  void *gradient;
+  int bits, mu;
+} Update;
+
+static void update(Device *d, const void *context, Record *results) {
+  const Update *u = context;
+  const size_t count = niti_shape_count(u->shape);
+  NitiTensor w = tensor_in(d, u->shape, u->w, -9);
+  const NitiGradient gradient = {place_copy(d, u->gradient, count * (size_t)u->bits / 8), u->bits, count};
+  d->backend->ops->update_niti(d->backend, &w, &gradient, u->mu);
+  keep_tensor(results, d, "the weights", &w);
+}
+
+static void test_update(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 200; ++i) {
+    Update u = {.shape = {random_in(1, 70), random_in(1, 3), random_in(1, 3), random_in(1, 90)},
+                .bits = random_in(0, 1) ? 32 : 64,
+                .mu = random_in(0, 2) ? random_in(0, 6) : random_in(0, 30)};
+    if (i % 20 == 0) u.shape = (NitiShape){512, 3, 3, 512};
+    const size_t count = niti_shape_count(u.shape);
+    const int magnitude = i % 10 == 1 ? 0 : random_in(0, u.bits == 32 ? 30 : 50); /* bits of the largest gradient */
+    int64_t *wide = calloc(count, sizeof *wide);
+    int32_t *narrow = calloc(count, sizeof *narrow);
+    assert_true(wide && narrow);
+    for (size_t k = 0; k < count; ++k) {
+      const int64_t any = (int64_t)(next_random() >> 1) % (((int64_t)1 << magnitude) + 1);
+      wide[k] = i % 10 == 2 ? 0 : next_random() % 2 ? any : -any;
+      narrow[k] = (int32_t)wide[k];
+    }
+    u.w = mantissas(count, (Fill)random_in(0, FILLS - 1));
+    u.gradient = u.bits == 32 ? (void *)narrow : (void *)wide;
+    char what[128];
+    snprintf(what, sizeof what, "update of %zu weights, %d bits, mu %d, gradients below 2^%d", count, u.bits, u.mu, magnitude);
+    check_work(update, &u, what);
+    free(u.w);
+    free(wide);
+    free(narrow);
+  }
+}
+
+typedef struct Input {
+  NitiShape source, out; /* source.n images */
+  uint8_t *images;
+  NitiPick *picks;
+  int8_t *table;
+  bool operands;
+} Input;
+
+static void input(Device *d, const void *context, Record *results) {
+  const Input *in = context;
+  NitiShape one = in->source;
+  one.n = 1;
+  NitiTensor out = tensor_out(d, in->out);
+  const uint8_t *images = place_copy(d, in->images, niti_shape_count(in->source));
+  const NitiPick *picks = place_copy(d, in->picks, sizeof *picks * (size_t)in->out.n);
+  const int8_t *table = place_copy(d, in->table, 256 * (size_t)in->out.c);
+  out.gradient_operand = in->operands;
+  d->backend->ops->input(d->backend, &out, images, one, picks, table, -5);
+  keep_operand(results, d, "the input", &out);
+}
+
+static void test_input(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < ROUNDS; ++i) {
+    const int c = random_in(1, 4);
+    const bool cifar = i % 4 == 0;
+    Input in = {.source = {random_in(1, 50), cifar ? 32 : random_in(1, 40), cifar ? 32 : random_in(1, 40), cifar ? 3 : c},
+                .operands = random_in(0, 1)};
+    in.out = (NitiShape){random_in(1, 70), cifar ? 32 : random_in(1, 40), cifar ? 32 : random_in(1, 40), in.source.c};
+    in.images = (uint8_t *)mantissas(niti_shape_count(in.source), FILL_FULL);
+    in.table = mantissas(256 * (size_t)in.out.c, FILL_FULL);
+    in.picks = calloc((size_t)in.out.n, sizeof *in.picks);
+    assert_non_null(in.picks);
+    for (int n = 0; n < in.out.n; ++n) {
+      in.picks[n] = (NitiPick){.image = (uint32_t)random_in(0, in.source.n - 1),
+                               .dy = (int16_t)random_in(-8, 8),
+                               .dx = (int16_t)random_in(-8, 8),
+                               .flip = (uint32_t)random_in(0, 1)};
+    }
+    char what[128];
+    snprintf(what, sizeof what, "input of %d from %dx%dx%d to %dx%d", in.out.n, in.source.h, in.source.w, in.source.c, in.out.h,
+             in.out.w);
+    check_work(input, &in, what);
+    free(in.images);
+    free(in.table);
+    free(in.picks);
+  }
+}
+
+static void stats(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
+  NitiTensorStats facts;
+  memset(&facts, 0, sizeof facts);
+  d->backend->ops->stats(d->backend, &facts, &x);
+  const int64_t numbers[3] = {facts.count, facts.saturated, facts.exponent};
+  keep(results, d, "the facts", place_copy(d, numbers, sizeof numbers), sizeof numbers, 8);
+  keep(results, d, "the histogram", place_copy(d, facts.histogram, sizeof facts.histogram), sizeof facts.histogram, 8);
+}
+
+static void test_stats(void **unused) {
+  (void)unused;
+  check_rounds(stats, "stats", NULL);
+}
+
+/* ---- memory ---- */
+
+static void test_memory(void **unused) {
+  static const size_t sizes[] = {1, 3, 15, 16, 17, 255, 4096, 65535, 65536, 65537, 2 << 20, (2 << 20) + 1, 9 << 20};
+  (void)unused;
+  need_cuda();
+  NitiBackend *b = devices[MMA].backend;
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
+    void *memory = NULL;
+    const size_t bytes = sizes[i], room = bytes + 7;
+    uint8_t *back = malloc(room), *sent = (uint8_t *)mantissas(room, FILL_FULL);
+    assert_non_null(back);
+    assert_int_equal(b->ops->alloc(b, &memory, room), NITI_OK);
+    assert_int_equal((uintptr_t)memory % 256, 0);
+    memset(back, 1, room);
+    b->ops->download(b, back, memory, room);
+    for (size_t k = 0; k < room; ++k) assert_int_equal(back[k], 0);
+    b->ops->upload(b, (uint8_t *)memory + 5, sent + 3, bytes); /* aligned to nothing */
+    memset(sent, 0, 3);                                        /* what was sent may change at once */
+    b->ops->download(b, back, memory, room);
+    for (size_t k = 0; k < 5; ++k) assert_int_equal(back[k], 0);
+    assert_memory_equal(back + 5, sent + 3, bytes);
+    b->ops->clear(b, (uint8_t *)memory + 5, bytes);
+    b->ops->download(b, back, memory, room);
+    for (size_t k = 0; k < room; ++k) assert_int_equal(back[k], 0);
+    b->ops->release(b, memory);
+    free(back);
+    free(sent);
+  }
+  assert_int_equal(b->ops->synchronise(b), NITI_OK);
+}
+
+/* Many uploads on their way at once keep their contents and their order. */
+static void test_many_uploads(void **unused) {
+  enum { UPLOADS = 3000, BYTES = 5000 };
+  (void)unused;
+  need_cuda();
+  Device *d = &devices[MMA];
+  NitiBackend *b = d->backend;
+  uint8_t *memory = place(d, UPLOADS * 4), *overwritten = place(d, BYTES), host[BYTES], *back = malloc(UPLOADS * 4);
+  assert_non_null(back);
+  for (uint32_t i = 0; i < UPLOADS; ++i) {
+    memset(host, (int)(i & 255), BYTES);
+    b->ops->upload(b, overwritten, host, BYTES);
+    b->ops->upload(b, memory + 4 * (size_t)i, &i, sizeof i);
+  }
+  b->ops->download(b, back, memory, UPLOADS * 4);
+  for (uint32_t i = 0; i < UPLOADS; ++i) {
+    uint32_t got;
+    memcpy(&got, back + 4 * (size_t)i, 4);
+    assert_int_equal(got, i);
+  }
+  b->ops->download(b, host, overwritten, BYTES);
+  for (int k = 0; k < BYTES; ++k) assert_int_equal(host[k], (UPLOADS - 1) & 255);
+  free(back);
+  finish_case(d, "many uploads");
+}
+
+static void test_out_of_memory(void **unused) {
+  (void)unused;
+  need_cuda();
+  NitiBackend *b = devices[MMA].backend;
+  void *memory = NULL;
+  char asked[64];
+  const size_t bytes = (size_t)1 << 46;
+  snprintf(asked, sizeof asked, "%zu bytes asked for", bytes);
+  assert_int_equal(b->ops->alloc(b, &memory, bytes), NITI_ERROR_MEMORY);
+  assert_null(memory);
+  assert_non_null(strstr(niti_error(), asked));
+  assert_non_null(strstr(niti_error(), " free"));
+  assert_int_equal(b->ops->reserve(b, bytes), NITI_ERROR_MEMORY);
+  assert_int_equal(b->ops->synchronise(b), NITI_OK); /* no failure of the device */
+  assert_true(b->ops->free_bytes(b) > 0 && b->ops->free_bytes(b) < bytes);
+}
+
+/* ---- opening ---- */
+
+static void refuse(const char *name, const char *isa, const char *says) {
+  const NitiBackendOptions options = {.name = name, .isa = isa};
+  NitiBackend *b = NULL;
+  assert_int_equal(niti_backend_open(&b, &options), NITI_ERROR_UNSUPPORTED);
+  assert_null(b);
+  if (!strstr(niti_error(), says)) fail_msg("'%s' is not in: %s", says, niti_error());
+}
+
+static void test_what_is_refused(void **unused) {
+  (void)unused;
+  need_cuda();
+  refuse("cuda:99", NULL, "cuda:");
+  refuse("cuda:", NULL, "cuda:N");
+  refuse("cuda:first", NULL, "cuda:N");
+  refuse("cuda:-1", NULL, "cuda:N");
+  refuse("cuda", "avx2", "avx2");
+  refuse("cuda", "none", "mma");
+}
+
+static const char *opened_by(const char *name, const char *isa) {
+  const NitiBackendOptions options = {.name = name, .isa = isa};
+  NitiBackend *b = NULL;
+  assert_int_equal(niti_backend_open(&b, &options), NITI_OK);
+  const char *kind = b->ops->name;
+  niti_backend_close(b);
+  return kind;
+}
+
+static void test_what_auto_chooses(void **unused) {
+  (void)unused;
+  need_cuda();
+  assert_string_equal(opened_by(NULL, NULL), "cuda");
+  assert_string_equal(opened_by("auto", "auto"), "cuda");
+  assert_string_equal(opened_by("auto", "mma"), "cuda");
+  assert_string_equal(opened_by("auto", "ref"), "cpu");
+  assert_string_equal(opened_by("cuda:0", NULL), "cuda");
+  assert_string_equal(opened_by("cpu", NULL), "cpu");
+}
+
+static int open_all(void **unused) {
+  (void)unused;
+  random_state = 4711;
+  return open_devices("ref", 256 * MIB);
+}
+
+static int close_all(void **unused) {
+  (void)unused;
+  close_devices();
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),
+      cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),
+      cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),
+      cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_many_uploads),
+      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_what_is_refused),
+      cmocka_unit_test(test_what_auto_chooses),
+  };
+  return cmocka_run_group_tests(tests, open_all, close_all);
+}

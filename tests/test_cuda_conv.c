@@ -1,0 +1,192 @@
+/* The CUDA backend's convolutions, of both families and in all three directions, against the CPU's: bit for bit. The small shapes
+ * go against the reference kernels, those of a real network against the CPU's best, which test_conv.c holds against the
+ * reference. */
+#include "cuda_test.h"
+
+typedef struct Case {
+  NitiConv conv;
+  NitiRequantise rq; /* its `predicted` is set by run */
+  int32_t guess;
+  int8_t *x, *w, *delta, *mask;
+  bool relu, operands;
+  int bits;
+} Case;
+
+static NitiConv shape(int n, int h, int w, int c, int k, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h,
+                      int pad_w) {
+  return (NitiConv){.n = n,
+                    .h = h,
+                    .w = w,
+                    .c = c,
+                    .k = k,
+                    .kh = kernel_h,
+                    .kw = kernel_w,
+                    .stride_h = stride_h,
+                    .stride_w = stride_w,
+                    .pad_h = pad_h,
+                    .pad_w = pad_w,
+                    .oh = (h + 2 * pad_h - kernel_h) / stride_h + 1,
+                    .ow = (w + 2 * pad_w - kernel_w) / stride_w + 1};
+}
+
+static NitiConv square(int n, int side, int c, int k, int kernel, int stride, int pad) {
+  return shape(n, side, side, c, k, kernel, kernel, stride, stride, pad, pad);
+}
+
+static void run(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiConv *s = &c->conv;
+  NitiBackend *b = d->backend;
+  const NitiBackendOps *ops = b->ops;
+  const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k}, weights = {s->k, s->kh, s->kw, s->c};
+  const size_t gradient_bytes = niti_shape_count(weights) * (size_t)c->bits / 8;
+  if (ops->reserve(b, ops->conv_workspace(b, s)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
+  NitiTensor x = tensor_in(d, in, c->x, -3), dy = tensor_in(d, out, c->delta, -20);
+  const NitiTensor w = tensor_in(d, weights, c->w, 5), mask = tensor_in(d, in, c->mask ? c->mask : c->x, 1);
+  NitiTensor y = tensor_out(d, out), dx = tensor_out(d, in);
+  NitiRequantise forward = c->rq, backward = c->rq;
+  forward.predicted = place_copy(d, &c->guess, sizeof c->guess);
+  backward.predicted = place_copy(d, &c->guess, sizeof c->guess);
+  NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights)};
+  x.gradient_operand = dy.gradient_operand = y.gradient_operand = dx.gradient_operand = c->operands;
+  for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
+    ops->conv_forward(b, &y, &x, &w, s, c->relu, &forward);
+    ops->conv_gradient(b, &gradient, &dy, &x, s);
+    ops->conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
+    keep_tensor(results, d, "y", &y);
+    keep(results, d, "the forward shift", forward.predicted, 4, 4);
+    keep_tensor(results, d, "dx", &dx);
+    keep(results, d, "the backward shift", backward.predicted, 4, 4);
+    keep(results, d, "the gradient", gradient.data, gradient_bytes, (size_t)c->bits / 8);
+  }
+  /* What was written, as the operands of gradients again. */
+  ops->conv_gradient(b, &gradient, &y, &x, s);
+  keep(results, d, "the gradient of y", gradient.data, gradient_bytes, (size_t)c->bits / 8);
+  ops->conv_gradient(b, &gradient, &dy, &dx, s);
+  keep(results, d, "the gradient of dx", gradient.data, gradient_bytes, (size_t)c->bits / 8);
+}
+
+static void check(NitiConv s, Fill fill, NitiRounding mode) {
+  const size_t in = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c,
+               out = (size_t)s.n * (size_t)s.oh * (size_t)s.ow * (size_t)s.k,
+               weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)s.c;
+  const bool narrow = (int64_t)s.n * s.oh * s.ow <= 133144;
+  Case c = {.conv = s,
+            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL},
+            .guess = random_guess(),
+            .x = mantissas(in, fill),
+            .w = mantissas(weights, fill),
+            .delta = mantissas(out, fill == FILL_HIGH && random_in(0, 1) ? FILL_LOW : fill),
+            .mask = random_in(0, 1) ? mantissas(in, FILL_FULL) : NULL,
+            .relu = random_in(0, 1),
+            .operands = random_in(0, 3) > 0,
+            .bits = narrow && random_in(0, 1) ? 32 : 64};
+  char what[256];
+  snprintf(what, sizeof what,
+           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, guess %d, relu %d, mask %d, twins %d, "
+           "gradient %d bits",
+           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.guess, c.relu,
+           c.mask != NULL, c.operands, c.bits);
+  check_work(run, &c, what);
+  free(c.x);
+  free(c.w);
+  free(c.delta);
+  free(c.mask);
+}
+
+/* ---- against the reference ---- */
+
+static void test_small_shapes(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      square(1, 1, 1, 1, 1, 1, 0),     square(16, 8, 64, 64, 3, 1, 1),   square(17, 8, 64, 64, 3, 1, 1),
+      square(3, 8, 128, 128, 3, 1, 1), square(5, 4, 256, 128, 3, 1, 1),  square(2, 16, 32, 96, 3, 1, 1),
+      square(2, 32, 3, 64, 3, 1, 1),   square(33, 7, 16, 48, 5, 1, 2),   square(2, 16, 64, 128, 3, 2, 1),
+      square(4, 9, 64, 64, 1, 1, 0),   square(4, 8, 64, 64, 1, 2, 0),    square(20, 1, 512, 10, 1, 1, 0),
+      square(37, 1, 100, 10, 1, 1, 0), square(16, 1, 800, 500, 1, 1, 0), square(2, 23, 3, 33, 11, 4, 2),
+      square(2, 28, 1, 20, 5, 1, 0),   square(31, 12, 20, 50, 5, 1, 0),  shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      square(2, 6, 64, 64, 7, 1, 3),   square(18, 3, 65, 63, 3, 1, 1),   shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
+      square(1, 5, 16, 16, 3, 1, 4), /* windows that lie in the padding alone */
+      square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
+  }
+}
+
+static void test_random_shapes(void **unused) {
+  static const int channels[] = {1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 96, 128, 130, 160, 192, 256};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 150;) {
+    const int kernel_h = random_in(1, 5), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
+    const NitiConv s = shape(random_in(1, 40), random_in(1, 18), random_in(1, 18), channels[random_in(0, 20)],
+                             channels[random_in(0, 20)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
+                             random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
+    const int64_t products = (int64_t)s.n * s.oh * s.ow * s.k * s.kh * s.kw * s.c;
+    if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
+    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
+    ++i;
+  }
+}
+
+/* The largest accumulators that can be: 133,144 products of one sign. */
+static void test_largest_sums(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (Fill fill = FILL_FULL; fill <= FILL_LOW; ++fill) {
+    check(square(3, 1, 133144, 2, 1, 1, 0), fill, NITI_NEAREST);          /* forward */
+    check(square(2, 1, 3, 133144, 1, 1, 0), fill, NITI_NEAREST);          /* backward */
+    check(shape(52, 50, 51, 2, 3, 1, 1, 1, 1, 0, 0), fill, NITI_NEAREST); /* gradient, just within int32 */
+    check(square(80, 64, 2, 3, 1, 1, 0), fill, NITI_NEAREST);             /* gradient, beyond it */
+    check(square(40, 64, 16, 16, 3, 1, 1), fill, NITI_NEAREST);
+  }
+}
+
+/* ---- the shapes of VGG-small, against the CPU's best ---- */
+
+static void test_vgg_small(void **unused) {
+  static const struct {
+    int side, c, k;
+  } layers[] = {{32, 3, 128}, {32, 128, 128}, {16, 128, 256}, {16, 256, 256}, {8, 256, 512}, {8, 512, 512}, {1, 8192, 10}};
+  (void)unused;
+  need_cuda();
+  for (int n = 32; n <= 48; n += 16) {
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; ++i) {
+      const bool linear = layers[i].side == 1;
+      check(square(n, layers[i].side, layers[i].c, layers[i].k, linear ? 1 : 3, 1, linear ? 0 : 1), FILL_FULL, NITI_NEAREST);
+    }
+  }
+  check(square(29, 16, 256, 256, 3, 1, 1), FILL_FULL, NITI_STOCHASTIC); /* a last batch */
+  check(square(32, 32, 64, 128, 3, 2, 1), FILL_FULL, NITI_NEAREST);
+  check(square(32, 27, 96, 256, 5, 1, 2), FILL_FULL, NITI_NEAREST);
+  check(square(16, 64, 3, 96, 11, 4, 2), FILL_FULL, NITI_NEAREST);
+  check(square(32, 14, 512, 512, 1, 1, 0), FILL_FULL, NITI_NEAREST);
+}
+
+static int open_reference(void **unused) {
+  (void)unused;
+  return open_devices("ref", 64 * MIB);
+}
+
+static int open_best(void **unused) {
+  (void)unused;
+  return open_devices("auto", 512 * MIB);
+}
+
+static int close_all(void **unused) {
+  (void)unused;
+  close_devices();
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
+                                     cmocka_unit_test(test_largest_sums)};
+  const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small)};
+  random_state = 2024;
+  const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_all);
+  return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_all);
+}

@@ -1,0 +1,273 @@
+/* Whole networks on the CUDA backend: after the same steps every built-in model has the same hash and metrics as on the CPU, with
+ * both families of kernels, whether steps are enqueued, recorded or replayed, with whole and last batches and tests between them.
+ * And a network that does not fit says which batch would. NITI_TEST_ROUNDS: how many rounds of eight steps each model takes
+ * (default 1). */
+#include "cuda_test.h"
+#include "model/network.h"
+#include "train/snapshot.h"
+#include "train/step.h"
+
+enum { IMAGES = 50, MACS_A_STEP = 4000 }; /* millions */
+
+typedef struct Setup {
+  const char *model; /* built in, or NULL: */
+  const char *text;
+  const char *more; /* lines of the recipe */
+  bool resident;
+} Setup;
+
+typedef struct Outcome {
+  char hash[65];
+  NitiMetrics metrics;
+} Outcome;
+
+typedef struct Session {
+  NitiBackend *backend;
+  NitiRecipe *recipe;
+  NitiNetwork *net;
+  NitiFeed *feed;
+  void *metrics;
+  uint8_t *images;
+  NitiPick *picks;
+  int32_t *labels;
+  uint32_t step;
+} Session;
+
+static void must(NitiStatus status, const char *what) {
+  if (status != NITI_OK) fail_msg("%s: %s", what, niti_error());
+}
+
+static int rounds(void) {
+  const char *text = getenv("NITI_TEST_ROUNDS");
+  return text && atoi(text) > 0 ? atoi(text) : 1;
+}
+
+static NitiDescription *load_model(const Setup *setup) {
+  NitiDescription *description = NULL;
+  must(setup->model ? niti_description_load(&description, setup->model, NULL)
+                    : niti_description_parse(&description, setup->text, "a test's model", NULL),
+       "model");
+  return description;
+}
+
+/* Some images, but never a whole number of blocks of 16. */
+static int batch_of(const NitiDescription *description) {
+  NitiPlan *plan = NULL;
+  must(niti_plan_open(&plan, description, NULL, 1, true), "plan");
+  int64_t macs = 0;
+  for (int32_t i = 1; i <= plan->count; ++i) {
+    const NitiLayerType *type = plan->nodes[i].spec.type;
+    if (type->multiply_adds) macs += type->multiply_adds(&plan->nodes[i]);
+  }
+  niti_plan_close(plan);
+  const int64_t images = (int64_t)MACS_A_STEP * 1000000 / (3 * (macs + 1));
+  return images > 37 ? 37 : images < 3 ? 3 : (int)images;
+}
+
+static void open_session(Session *s, const Setup *setup, const NitiBackendOptions *device) {
+  NitiDescription *description = load_model(setup);
+  const int batch = batch_of(description);
+  char text[512];
+  snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nseed: 99\nupdate: {kind: niti, mu: 4}\n%s", batch,
+           setup->more);
+  must(niti_recipe_parse(&s->recipe, text, "a test's recipe", NULL, 0, description->text), "recipe");
+  niti_description_close(description);
+  must(niti_backend_open(&s->backend, device), "backend");
+  const NitiNetworkOptions options = {batch, true, s->recipe->round_activation, s->recipe->round_error};
+  must(niti_network_open(&s->net, s->recipe->model, s->backend, &options), "network");
+  must(niti_network_init(s->net, 5), "weights");
+  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 480000, 450000, 500000},
+                std[NITI_CHANNELS_MAX] = {250000, 240000, 260000, 250000};
+  const NitiShape input = s->recipe->model->input;
+  must(niti_feed_open(&s->feed, s->backend, input, batch, mean, std), "feed");
+  must(s->backend->ops->alloc(s->backend, &s->metrics, sizeof(NitiMetrics)), "metrics");
+  const size_t count = niti_shape_image(input) * IMAGES;
+  s->images = malloc(count);
+  s->picks = calloc(IMAGES, sizeof *s->picks);
+  s->labels = calloc(IMAGES, sizeof *s->labels);
+  assert_true(s->images && s->picks && s->labels);
+  for (size_t i = 0; i < count; ++i) s->images[i] = (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24);
+}
+
+static void close_session(Session *s) {
+  s->backend->ops->release(s->backend, s->metrics);
+  niti_feed_close(s->feed);
+  niti_network_close(s->net);
+  niti_backend_close(s->backend);
+  niti_recipe_close(s->recipe);
+  free(s->images);
+  free(s->picks);
+  free(s->labels);
+}
+
+static void step(Session *s, const Setup *setup, int count, bool training) {
+  const NitiStepContext context = {s->recipe, s->net, s->feed, s->metrics};
+  for (int i = 0; i < count; ++i) {
+    const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
+    s->picks[i] = (NitiPick){.image = setup->resident ? word % IMAGES : (uint32_t)i,
+                             .dy = (int16_t)((int)(word >> 8 & 7) - 4),
+                             .dx = (int16_t)((int)(word >> 12 & 7) - 4),
+                             .flip = word >> 31};
+    s->labels[i] = (int32_t)(word >> 16) % s->recipe->model->classes;
+  }
+  NitiShape source = s->recipe->model->input;
+  source.n = 1;
+  const NitiBatch batch = {.count = count,
+                           .images = s->images,
+                           .resident = setup->resident,
+                           .total = setup->resident ? IMAGES : 0,
+                           .source = source,
+                           .picks = s->picks,
+                           .labels = s->labels};
+  must(training ? niti_step_train(&context, &batch, s->step, 0) : niti_step_test(&context, &batch), "a step");
+  ++s->step;
+}
+
+static Outcome outcome_on(const Setup *setup, const NitiBackendOptions *device) {
+  Session s = {0};
+  Outcome outcome;
+  open_session(&s, setup, device);
+  const int whole = s.recipe->batch, last = whole > 17 ? 17 : whole - 1;
+  for (int round = 0; round < rounds(); ++round) {
+    for (int i = 0; i < 3; ++i) step(&s, setup, whole, true); /* enqueued, recorded, replayed */
+    step(&s, setup, last, true);
+    for (int i = 0; i < 3; ++i) step(&s, setup, i == 1 ? last : whole, false);
+    step(&s, setup, whole, true);
+  }
+  s.backend->ops->download(s.backend, &outcome.metrics, s.metrics, sizeof outcome.metrics);
+  must(niti_snapshot_hash(s.net, outcome.hash), "hash");
+  close_session(&s);
+  return outcome;
+}
+
+static void check_same(const Setup *setup) {
+  static const NitiBackendOptions on[DEVICES] = {
+      {.name = "cpu"}, {.name = "cuda", .isa = "mma"}, {.name = "cuda", .isa = "wgmma"}};
+  const Outcome expected = outcome_on(setup, &on[CPU]);
+  for (int i = MMA; i < DEVICES; ++i) {
+    if (!devices[i].backend) continue;
+    const Outcome got = outcome_on(setup, &on[i]);
+    const char *name = setup->model ? setup->model : "a test's model";
+    if (strcmp(got.hash, expected.hash) != 0)
+      fail_msg("%s, %s: hash %s instead of %s", name, devices[i].name, got.hash, expected.hash);
+    assert_int_equal(got.metrics.images, expected.metrics.images);
+    assert_int_equal(got.metrics.loss, expected.metrics.loss);
+    assert_int_equal(got.metrics.correct, expected.metrics.correct);
+  }
+}
+
+static void test_built_in_models(void **unused) {
+  static const char *const recipes[] = {"loss: niti\n", "loss: softmax\n",
+                                        "loss: softmax\nrounding: {activation: stochastic, error: stochastic}\n",
+                                        "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n"};
+  (void)unused;
+  need_cuda();
+  const char *const *models = niti_builtin_models();
+  for (int i = 0; models[i]; ++i) {
+    const Setup setup = {models[i], NULL, recipes[i % 4], i % 2 == 0};
+    print_message("%s\n", models[i]);
+    check_same(&setup);
+  }
+}
+
+/* Forks, sums, dropout, overlapping and padded pools, ReLUs in every position. */
+static const char every_layer[] =
+    "name: every-layer\ninput: [20, 18, 3]\nclasses: 7\nlayers:\n"
+    "  - conv: {out: 24, kernel: 3, padding: 1}\n"
+    "  - relu\n"
+    "  - residual:\n"
+    "      body:\n"
+    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
+    "        - relu\n"
+    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 3, stride: 2, padding: 1}\n"
+    "  - relu\n"
+    "  - residual:\n"
+    "      body:\n"
+    "        - conv: {out: 64, kernel: 3, stride: 2, padding: 1}\n"
+    "        - relu\n"
+    "      shortcut:\n"
+    "        - conv: {out: 64, kernel: 1, stride: 2}\n"
+    "  - dropout: {per: element}\n"
+    "  - conv: {out: 64, kernel: 3, padding: 1}\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - dropout\n"
+    "  - conv: {out: 32, kernel: 1}\n"
+    "  - relu\n"
+    "  - avgpool: {kernel: 2}\n"
+    "  - flatten\n"
+    "  - linear: {out: 24}\n"
+    "  - relu\n"
+    "  - dropout\n"
+    "  - linear: {out: classes}\n"
+    "  - residual: {body: [dropout]}\n";
+
+static void test_every_layer(void **unused) {
+  static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 8; ++i) {
+    char more[160];
+    snprintf(more, sizeof more, "loss: %s\nrounding: {activation: %s, error: %s}\n", i % 2 ? "niti" : "softmax", modes[i % 4],
+             modes[(i + i / 4) % 4]);
+    const Setup setup = {NULL, every_layer, more, i % 3 == 0};
+    check_same(&setup);
+  }
+}
+
+/* ---- memory ---- */
+
+static void test_a_batch_that_fits_is_suggested(void **unused) {
+  static const Setup setup = {.model = "vgg-small-7"};
+  static const char before[] = "a batch of ";
+  const size_t left = (size_t)4 << 30;
+  (void)unused;
+  need_cuda();
+  close_devices();
+  const NitiBackendOptions on = {.name = "cuda"};
+  NitiBackend *b = NULL;
+  NitiNetwork *net = NULL;
+  NitiDescription *description = load_model(&setup);
+  void *ballast = NULL;
+  must(niti_backend_open(&b, &on), "backend");
+  const size_t available = b->ops->free_bytes(b);
+  if (available > left) must(b->ops->alloc(b, &ballast, available - left), "all but 4 GiB");
+  NitiNetworkOptions options = {.batch = 60000, .training = true}; /* 50 GB */
+  assert_int_equal(niti_network_open(&net, description, b, &options), NITI_ERROR_MEMORY);
+  assert_null(net);
+  print_message("%s\n", niti_error());
+  assert_non_null(strstr(niti_error(), "asked for"));
+  assert_non_null(strstr(niti_error(), " free"));
+  const char *suggested = strstr(niti_error(), before);
+  assert_non_null(suggested);
+  const int batch = atoi(suggested + sizeof before - 1);
+  assert_in_range(batch, 1, 59999);
+  options.batch = batch;
+  must(niti_network_open(&net, description, b, &options), "the batch that would fit");
+  niti_network_close(net);
+  options.batch = batch + batch / 8;
+  assert_int_equal(niti_network_open(&net, description, b, &options), NITI_ERROR_MEMORY); /* it was no understatement */
+  assert_int_equal(b->ops->synchronise(b), NITI_OK);
+  niti_description_close(description);
+  if (ballast) b->ops->release(b, ballast);
+  niti_backend_close(b);
+}
+
+static int open_all(void **unused) {
+  (void)unused;
+  return open_devices("auto", MIB);
+}
+
+static int close_all(void **unused) {
+  (void)unused;
+  close_devices();
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_layer), cmocka_unit_test(test_built_in_models),
+                                     cmocka_unit_test(test_a_batch_that_fits_is_suggested)};
+  return cmocka_run_group_tests(tests, open_all, close_all);
+}
