@@ -3,6 +3,7 @@
 #   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
+#   make check-gpu  the same tests under compute-sanitizer: memcheck, racecheck and initcheck
 #   make bench-gpu  time the CUDA kernels and training step, beside PyTorch's (PYTHON: the one that has it); fails without a device
 # CUDA=ON, OFF or AUTO (default: where nvcc is found) builds the CUDA backend or does without.
 # SANITIZE=address,undefined or SANITIZE=thread builds and tests with the compiler's sanitizers.
@@ -24,7 +25,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-gpu bench bench-gpu install clean
+.PHONY: all build run test test-gpu check-gpu bench bench-gpu install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -49,6 +50,12 @@ test-gpu:
 	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON -DNITI_CUDA=ON
 	@cmake --build $(BUILD) -j $(JOBS)
 	@NITI_TEST_GPU=1 ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -L gpu
+
+check-gpu:
+	@scripts/setup.sh test
+	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON -DNITI_CUDA=ON
+	@cmake --build $(BUILD) -j $(JOBS)
+	@for tool in memcheck racecheck initcheck; do scripts/check_gpu.sh $(BUILD) $$tool || exit 1; done
 
 bench: build
 	@scripts/bench.sh $(BUILD)

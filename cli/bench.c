@@ -10,8 +10,8 @@ enum { RUNS_MIN = 5, WARM_UP = 3, REPEAT_MAX = 1000 };
 static const double run_milliseconds = 20; /* at least, where work is queued */
 
 static int run(int argc, char **argv);
-const Command command_bench = {"bench", "step|kernels|infer --model MODEL [--batch N] [OPTIONS]",
-                               "time a training step, the kernels or inference",
+const Command command_bench = {"bench", "step|kernels|timeline|infer --model MODEL [--batch N] [OPTIONS]",
+                               "time a training step, its operations or inference",
                                "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
 
 static int64_t now(void) {
@@ -154,10 +154,11 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_bench, table, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_bench, "say what to time: step, kernels or infer");
+  if (count != 1) return usage_error(&command_bench, "say what to time: step, kernels, timeline or infer");
   const bool step = strcmp(argv[1], "step") == 0, kernels = strcmp(argv[1], "kernels") == 0,
-             infer = strcmp(argv[1], "infer") == 0;
-  if (!step && !kernels && !infer) return usage_error(&command_bench, "'%s' is not step, kernels or infer", argv[1]);
+             timeline = strcmp(argv[1], "timeline") == 0, infer = strcmp(argv[1], "infer") == 0;
+  if (!step && !kernels && !timeline && !infer)
+    return usage_error(&command_bench, "'%s' is not step, kernels, timeline or infer", argv[1]);
   if (!model) return usage_error(&command_bench, "--model MODEL is missing");
 
   Bench b = {0};
@@ -167,6 +168,8 @@ static int run(int argc, char **argv) {
     result = fail();
   } else if (kernels) {
     result = bench_kernels(&b, model, (double)seconds, json);
+  } else if (timeline) {
+    result = bench_timeline(&b, model, json);
   } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, (double)seconds) != NITI_OK) {
     result = fail();
   } else {

@@ -37,4 +37,7 @@ NitiStatus bench_step(Bench *bench);
 /* Prints a table of every operation of a step, or one JSON object; returns the exit code. */
 int bench_kernels(Bench *bench, const char *model, double seconds, bool json);
 
+/* Prints when each operation of a training step begins and how long it takes, or one JSON object; returns the exit code. */
+int bench_timeline(Bench *bench, const char *model, bool json);
+
 #endif

@@ -107,6 +107,8 @@ typedef struct NitiBackendOps {
   NitiStatus (*synchronise)(NitiBackend *); /* waits; reports the first failure there has been, NITI_ERROR_DEVICE */
   /* The step (the `time` of random words) and seed for what follows. */
   void (*begin_step)(NitiBackend *, uint64_t seed, uint32_t step);
+  /* Writes the time, in nanoseconds of the device's own clock, once the work so far is done; at: backend memory. */
+  void (*mark)(NitiBackend *, int64_t *at);
   /* Calls enqueue(context), which calls operations only, or repeats what it enqueued under an equal key before: then it is not
    * called. Waits where much work is queued, and reports a failure known by now. */
   NitiStatus (*replay)(NitiBackend *, const NitiReplayKey *key, void (*enqueue)(void *context), void *context);

@@ -202,23 +202,25 @@ void niti_network_forward(NitiNetwork *net) {
   }
 }
 
-void niti_network_backward(NitiNetwork *net) {
+void niti_network_backward_node(NitiNetwork *net, int32_t i, int32_t *fork) {
   NitiPlan *plan = net->plan;
-  int32_t fork = 0;
-  for (int32_t i = plan->count; i >= 1; --i) {
-    NitiNode *node = &plan->nodes[i];
-    if (!plan->active[i] || !node->dy.data) continue;
-    node->spec.type->backward(node, net->backend);
-    for (; fork < plan->fork_count && plan->forks[fork].node == i; ++fork) {
-      const NitiForkEdge *edge = &plan->forks[fork];
-      const int32_t from = node->inputs[edge->slot];
-      NitiTensor sum = delta_of(net, from);
-      sum.shape.n = node->dy.shape.n;
-      const NitiRequantise rq = {net->options.round_error, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)edge->addition,
-                                 scalar(net, fork_set(net, fork), BACKWARD_SHIFT)};
-      net->backend->ops->add(net->backend, &sum, &sum, &node->dx[edge->slot], &rq);
-    }
+  NitiNode *node = &plan->nodes[i];
+  if (!plan->active[i] || !node->dy.data) return;
+  node->spec.type->backward(node, net->backend);
+  for (; *fork < plan->fork_count && plan->forks[*fork].node == i; ++*fork) {
+    const NitiForkEdge *edge = &plan->forks[*fork];
+    const int32_t from = node->inputs[edge->slot];
+    NitiTensor sum = delta_of(net, from);
+    sum.shape.n = node->dy.shape.n;
+    const NitiRequantise rq = {net->options.round_error, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)edge->addition,
+                               scalar(net, fork_set(net, *fork), BACKWARD_SHIFT)};
+    net->backend->ops->add(net->backend, &sum, &sum, &node->dx[edge->slot], &rq);
   }
+}
+
+void niti_network_backward(NitiNetwork *net) {
+  int32_t fork = 0;
+  for (int32_t i = net->plan->count; i >= 1; --i) niti_network_backward_node(net, i, &fork);
 }
 
 int32_t niti_network_weight_count(const NitiNetwork *net) {

@@ -44,6 +44,8 @@ void niti_network_set_batch(NitiNetwork *net, int32_t n, bool training);
 void niti_network_forward(NitiNetwork *net);
 /* delta -> the gradients of every weight tensor. */
 void niti_network_backward(NitiNetwork *net);
+/* The part of it that is node i's; for i from the last to 1, with *fork 0 at first. */
+void niti_network_backward_node(NitiNetwork *net, int32_t i, int32_t *fork);
 
 /* Weights, numbered 0 .. count - 1 in node order. */
 int32_t niti_network_weight_count(const NitiNetwork *net);

@@ -83,7 +83,7 @@ def test_an_unknown_option_is_misuse(command):
     (("data", "a", "b"), "one folder"),
     (("hash",), "checkpoint"),
     (("hash", "a", "b"), "one checkpoint"),
-    (("bench",), "step, kernels or infer"),
+    (("bench",), "step, kernels, timeline or infer"),
     (("bench", "speed", "--model", "mlp"), "speed"),
     (("bench", "step"), "--model"),
     (("bench", "step", "--model", "mlp", "--batch", "-3"), "--batch"),

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "backend/registry.h"
 
@@ -78,6 +79,13 @@ static NitiStatus cpu_replay(NitiBackend *backend, const NitiReplayKey *key, voi
   return NITI_OK;
 }
 
+static void cpu_mark(NitiBackend *backend, int64_t *at) {
+  struct timespec time;
+  (void)backend;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  *at = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
 static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {
   NitiCpu *cpu = niti_cpu(backend);
   if (bytes <= cpu->workspace_bytes) return NITI_OK;
@@ -120,6 +128,7 @@ static const NitiBackendOps ops = {
     .clear = cpu_clear,
     .synchronise = cpu_synchronise,
     .begin_step = cpu_begin_step,
+    .mark = cpu_mark,
     .replay = cpu_replay,
     .conv_workspace = niti_cpu_conv_workspace,
     .reserve = cpu_reserve,

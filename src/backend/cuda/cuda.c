@@ -191,6 +191,7 @@ static const NitiBackendOps ops = {
     .clear = cuda_clear,
     .synchronise = cuda_synchronise,
     .begin_step = cuda_begin_step,
+    .mark = niti_cuda_mark,
     .replay = cuda_replay,
     .conv_workspace = niti_cuda_conv_workspace,
     .reserve = cuda_reserve,

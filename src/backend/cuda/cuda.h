@@ -75,6 +75,7 @@ void niti_staging_close(NitiStaging *);
 void niti_staging_upload(NitiCuda *, void *to, const void *host, size_t bytes);
 /* Few bytes out of pinned memory, by a kernel: it starts sooner than a copy engine. */
 void niti_cuda_upload_small(NitiCuda *, void *to, const void *pinned, size_t bytes);
+void niti_cuda_mark(NitiBackend *, int64_t *at);
 void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
 
 /* ---- replaying (graph.c): backend.h's replay ---- */

@@ -1,4 +1,5 @@
-/* What reaches the device before every step: a few bytes and the time. Kernels bring them, in the stream's order. */
+/* What reaches the device before every step: a few bytes and the step's number. Kernels bring them, in the stream's order; and
+ * one that tells the time. */
 #include "backend/cuda/device.cuh"
 
 enum { THREADS = 256 };
@@ -19,3 +20,7 @@ void niti_cuda_upload_small(NitiCuda *cuda, void *to, const void *pinned, size_t
 }
 
 void niti_cuda_set_clock(NitiCuda *cuda, NitiClock clock) { NITI_LAUNCH(cuda, niti_clock_kernel, 1, 1, 0, cuda->clock, clock); }
+
+__global__ void niti_mark_kernel(int64_t *at) { asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(*at)); }
+
+void niti_cuda_mark(NitiBackend *backend, int64_t *at) { NITI_LAUNCH(niti_cuda(backend), niti_mark_kernel, 1, 1, 0, at); }
