@@ -113,7 +113,7 @@ static void overrides_are_applied_and_kept(void **state) {
   (void)state;
   assert_int_equal(niti_description_load(&d, "vgg-small-7", &overrides), NITI_OK);
   assert_int_equal(d->classes, 100);
-  assert_int_equal(d->nodes[d->count - 1].spec.out, 100);
+  assert_int_equal(d->nodes[d->node_count - 1].spec.out, 100);
   assert_int_equal(d->input.w, 48);
   assert_int_equal(niti_description_parse(&again, d->text, "again", NULL), NITI_OK);
   assert_same(d, again);
