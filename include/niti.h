@@ -154,6 +154,8 @@ typedef struct NitiTrainResult {
   NitiScore train, test, best; /* of the last epoch; best: by test accuracy */
   int32_t best_epoch;          /* from 1 */
   int64_t images, nanoseconds; /* trained by this call, and the time its steps took */
+  /* Requantising operations of this call, and those that ran twice because their shift was predicted wrongly. */
+  uint64_t predictions, wrong_predictions;
 } NitiTrainResult;
 
 /* Trains into the new folder `run` (recipe, environment, metrics, events, checkpoints); refuses one that holds anything.

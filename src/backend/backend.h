@@ -68,6 +68,11 @@ typedef struct NitiMetrics {
   int64_t images;
 } NitiMetrics;
 
+/* Requantising operations since the backend was opened, and those whose shift was predicted wrongly and which ran twice. */
+typedef struct NitiPredictions {
+  uint64_t made, wrong;
+} NitiPredictions;
+
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
 /* Facts about a tensor for logs. */
@@ -161,7 +166,8 @@ typedef struct NitiBackendOps {
                NitiLossKind, const NitiRequantise *);
   /* w -= update `niti` of the gradient. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int mu);
-  /* host result; waits. */
+  /* host results; both wait. */
+  NitiPredictions (*predictions)(NitiBackend *);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 } NitiBackendOps;
 

@@ -194,6 +194,9 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .best_epoch = run->best_epoch,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
+  const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
+  out->predictions = predictions.made;
+  out->wrong_predictions = predictions.wrong;
   return niti_snapshot_hash(run->net, out->hash);
 }
 

@@ -79,6 +79,11 @@ static NitiStatus cpu_replay(NitiBackend *backend, const NitiReplayKey *key, voi
   return NITI_OK;
 }
 
+static NitiPredictions cpu_predictions(NitiBackend *backend) {
+  const NitiCpu *cpu = niti_cpu(backend);
+  return (NitiPredictions){cpu->predicted, cpu->mispredicted};
+}
+
 static void cpu_mark(NitiBackend *backend, int64_t *at) {
   struct timespec time;
   (void)backend;
@@ -148,6 +153,7 @@ static const NitiBackendOps ops = {
     .dropout = niti_cpu_dropout,
     .loss = niti_cpu_loss,
     .update_niti = niti_cpu_update_niti,
+    .predictions = cpu_predictions,
     .stats = niti_cpu_stats,
 };
 

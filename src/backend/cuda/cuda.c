@@ -138,6 +138,12 @@ static NitiStatus cuda_synchronise(NitiBackend *backend) {
   return niti_cuda_status(cuda);
 }
 
+static NitiPredictions cuda_predictions(NitiBackend *backend) {
+  NitiRange range = {0};
+  backend->ops->download(backend, &range, niti_cuda(backend)->range, sizeof range);
+  return (NitiPredictions){range.predicted, range.mispredicted};
+}
+
 static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
   NitiCuda *cuda = niti_cuda(backend);
   const NitiClock clock = {seed, step};
@@ -211,6 +217,7 @@ static const NitiBackendOps ops = {
     .dropout = niti_cuda_dropout,
     .loss = niti_cuda_loss,
     .update_niti = niti_cuda_update_niti,
+    .predictions = cuda_predictions,
     .stats = niti_cuda_stats,
 };
 
