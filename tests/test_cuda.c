@@ -105,7 +105,7 @@ static void add(Device *d, const void *context, Record *results) {
   y.gradient_operand = c->operands;
   d->backend->ops->add(d->backend, &y, &a, &b, &rq);
   keep_operand(results, d, "y", &y);
-  keep(results, d, "the shift", rq.predicted, 4, 4);
+  keep(results, d, "the shift", rq.guess, 4, 4);
   NitiTensor z = tensor_out(d, c->shape);
   d->backend->ops->add(d->backend, &z, &y, &y, &rq); /* a guess that was right once */
   keep_tensor(results, d, "y + y", &z);
@@ -166,8 +166,8 @@ static void avgpool(Device *d, const void *context, Record *results) {
     d->backend->ops->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
     keep_operand(results, d, "dx", &dx);
   }
-  keep(results, d, "the forward shift", forward.predicted, 4, 4);
-  keep(results, d, "the backward shift", backward.predicted, 4, 4);
+  keep(results, d, "the forward shift", forward.guess, 4, 4);
+  keep(results, d, "the backward shift", backward.guess, 4, 4);
 }
 
 static int least(int a, int b) { return a < b ? a : b; }

@@ -45,8 +45,8 @@ static void run(Device *d, const void *context, Record *results) {
   const NitiTensor w = tensor_in(d, weights, c->w, 5), mask = tensor_in(d, in, c->mask ? c->mask : c->x, 1);
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, in);
   NitiRequantise forward = c->rq, backward = c->rq;
-  forward.predicted = place_copy(d, &c->guess, sizeof c->guess);
-  backward.predicted = place_copy(d, &c->guess, sizeof c->guess);
+  forward.guess = place_copy(d, &c->guess, sizeof c->guess);
+  backward.guess = place_copy(d, &c->guess, sizeof c->guess);
   NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights)};
   x.gradient_operand = dy.gradient_operand = y.gradient_operand = dx.gradient_operand = c->operands;
   for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
@@ -54,9 +54,9 @@ static void run(Device *d, const void *context, Record *results) {
     ops->conv_gradient(b, &gradient, &dy, &x, s);
     ops->conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
     keep_tensor(results, d, "y", &y);
-    keep(results, d, "the forward shift", forward.predicted, 4, 4);
+    keep(results, d, "the forward shift", forward.guess, 4, 4);
     keep_tensor(results, d, "dx", &dx);
-    keep(results, d, "the backward shift", backward.predicted, 4, 4);
+    keep(results, d, "the backward shift", backward.guess, 4, 4);
     keep(results, d, "the gradient", gradient.data, gradient_bytes, (size_t)c->bits / 8);
   }
   /* What was written, as the operands of gradients again. */

@@ -11,6 +11,7 @@
 /* clang-format on */
 
 #include "backend/cpu/conv.h"
+#include "backend/guess.h"
 #include "base/round.h"
 
 enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 24 };
@@ -137,29 +138,58 @@ static uint32_t fixed_task(void *context, const NitiRounder *rounder) {
 
 static void test_prediction(void **unused) {
   (void)unused;
-  static const int32_t guesses[] = {INT32_MIN, -1, 0, 1, 3, 5, 24, 25, 26, INT32_MAX};
+  const int32_t guesses[] = {INT32_MIN,         -1,       0, 1, niti_guess_of(3), niti_guess_of(4), niti_guess_of(5),
+                             niti_guess_of(24), INT32_MAX};
   for (size_t i = 0; i < sizeof guesses / sizeof guesses[0]; ++i) {
     NitiCpu cpu = {.isa = NITI_ISA_REF};
-    int32_t predicted = guesses[i];
-    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
+    int32_t guess = guesses[i];
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &guess};
     Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
-    assert_int_equal(f.runs, 2);
-    assert_int_equal(predicted, 4);
-    f.runs = 0;
+    const int first = f.runs;
+    assert_in_range(first, 1, 2);
+    assert_int_equal(niti_guess_last(guess), 4);
+    for (int k = 0; k < 7; ++k) assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
+    f.runs = 0; /* soon a steady shift is guessed */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     assert_int_equal(f.runs, 1);
-    assert_int_equal(cpu.predicted, 2);
-    assert_int_equal(cpu.mispredicted, 1);
+    assert_int_equal(cpu.predicted, 9);
+    assert_in_range(cpu.mispredicted, first - 1, 5);
     static const int8_t want[4] = {64, -63, 0, 0}; /* 1025/16 = 64.06; -62.5 away from zero; 0.25; 0.19 */
     assert_memory_equal(f.out, want, 4);
+  }
+}
+
+/* The guess follows a steady shift and a lasting change, and stays where it was over a single stray. */
+static void test_guess(void **unused) {
+  (void)unused;
+  int32_t word = 0; /* as memory is given out */
+  assert_int_equal(niti_guess_next(word), 0);
+  for (int i = 0; i < 3; ++i) {
+    word = niti_guess_update(word, 10);
+    assert_int_equal(niti_guess_last(word), 10);
+    assert_int_equal(niti_guess_next(word), 10);
+  }
+  word = niti_guess_update(word, 11);
+  assert_int_equal(niti_guess_last(word), 11);
+  assert_int_equal(niti_guess_next(word), 10);
+  for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 11);
+  assert_int_equal(niti_guess_next(word), 11);
+  for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 10);
+  assert_int_equal(niti_guess_next(word), 10);
+  for (int shift = 0; shift <= NITI_GUESS_MOST; ++shift) assert_int_equal(niti_guess_next(niti_guess_of(shift)), shift);
+  for (int i = 0; i < 10000; ++i) { /* any word gives a shift that an operation can use, and is mended by one that lasts */
+    word = (int32_t)random_word();
+    assert_in_range(niti_guess_next(word), 0, NITI_GUESS_MOST);
+    for (int k = 0; k < 12; ++k) word = niti_guess_update(word, 7);
+    assert_int_equal(niti_guess_next(word), 7);
   }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512),
-      cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction),
+      cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * first pass finds it, the second rounds. */
 #include "backend/cpu/requantise.h"
 #include "backend/cpu/tile.h"
+#include "backend/guess.h"
 #include "base/round.h"
 
 enum { LARGEST_SHIFT = 15 }; /* of the operand with the larger exponent */
@@ -91,5 +92,5 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, round_tile, &add, tiles);
   *y->exponent = exponent + add.rounder.shift;
-  if (rq->predicted) *rq->predicted = add.rounder.shift;
+  if (rq->guess) *rq->guess = niti_guess_update(*rq->guess, add.rounder.shift);
 }

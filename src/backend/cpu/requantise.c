@@ -1,17 +1,12 @@
 #include "backend/cpu/requantise.h"
 
-#include "base/round.h"
-
-enum { SHIFT_MAX = 25 }; /* B(2^32 - 1) - 7 */
+#include "backend/guess.h"
 
 int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
                         void *context) {
-  const int32_t guess = *requantise->predicted;
   NitiRounder rounder = {
       .mode = requantise->mode,
-      .shift = guess < 0           ? 0
-               : guess > SHIFT_MAX ? SHIFT_MAX
-                                   : (int)guess,
+      .shift = niti_guess_next(*requantise->guess),
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
@@ -23,6 +18,6 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
     rounder.shift = shift;
     task(context, &rounder);
   }
-  *requantise->predicted = shift;
+  *requantise->guess = niti_guess_update(*requantise->guess, shift);
   return shift;
 }

@@ -8,6 +8,7 @@
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 
 #include "backend/cuda/cuda.h"
+#include "backend/guess.h"
 #include "base/random.h"
 
 /* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). */
@@ -17,13 +18,11 @@
     niti_cuda_note((cuda), cudaGetLastError(), #kernel);                \
   } while (0)
 
-enum { NITI_SHIFT_MAX = 25 }; /* B(2^32 - 1) - 7 */
-
 /* What requantising needs, by value to a kernel. e_a, e_b: exponents to add up (either may be NULL); e_c: a constant added. */
 struct NitiRequantiseArgs {
   NitiRange *range;
   const NitiClock *clock;
-  int32_t *predicted;
+  int32_t *guess;
   int32_t *exponent; /* of the output */
   const int32_t *e_a, *e_b;
   int32_t e_c;
@@ -34,16 +33,12 @@ struct NitiRequantiseArgs {
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
-  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->predicted, exponent,  e_a, e_b,
-                            e_c,         rq->mode,    rq->purpose,   rq->layer, relu};
+  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->guess, exponent, e_a, e_b, e_c, rq->mode, rq->purpose, rq->layer, relu};
 }
 
 #ifdef __CUDACC__
 
-__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
-  const int guess = *a.predicted;
-  return guess < 0 ? 0 : guess > NITI_SHIFT_MAX ? NITI_SHIFT_MAX : guess;
-}
+__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess); }
 
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
@@ -65,7 +60,7 @@ __device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t bloc
   const int shift = niti_shift_inline(a.range->max);
   a.range->predicted += 1;
   a.range->mispredicted += shift != niti_range_predicted(a);
-  *a.predicted = shift;
+  *a.guess = niti_guess_update(*a.guess, shift);
   *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
   a.range->max = 0;
   a.range->done = 0;
