@@ -66,11 +66,6 @@ __device__ inline void niti_copy_box(uint32_t to, const CUtensorMap *map, uint32
                          "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
                          : "memory");)
 }
-__device__ inline void niti_copy_run(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
-  NITI_SM90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                         "l"(from), "r"(bytes), "r"(barrier)
-                         : "memory");)
-}
 /* To the same place of every block in `mask`, completing on each one's barrier. */
 __device__ inline void niti_copy_run_to(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier, uint16_t mask) {
   NITI_SM90(asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, "
@@ -100,7 +95,7 @@ __device__ inline void niti_registers_lower() {
 
 /* Shared-memory matrix descriptors, K-major. Strides in bytes: across 8-row groups, and (unswizzled only) across 16-byte columns.
  */
-enum NitiSwizzle { NITI_SWIZZLE_NONE = 0, NITI_SWIZZLE_128 = 1, NITI_SWIZZLE_64 = 2 };
+enum NitiSwizzle { NITI_SWIZZLE_NONE = 0, NITI_SWIZZLE_64 = 2 };
 __device__ inline uint64_t niti_descriptor(uint32_t address, NitiSwizzle swizzle, uint32_t group_stride, uint32_t column_stride) {
   return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(column_stride >> 4) << 16 | (uint64_t)(group_stride >> 4) << 32 |
          (uint64_t)swizzle << 62;
