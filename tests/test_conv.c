@@ -12,7 +12,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/guess.h"
+#include "base/guess.h"
 #include "backend/cpu/cpu.h"
 #include "base/round.h"
 

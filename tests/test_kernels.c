@@ -11,7 +11,7 @@
 /* clang-format on */
 
 #include "backend/cpu/conv.h"
-#include "backend/guess.h"
+#include "base/guess.h"
 #include "base/round.h"
 
 enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 24 };

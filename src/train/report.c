@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "backend/guess.h"
+#include "base/guess.h"
 #include "io/events.h"
 #include "io/log.h"
 

@@ -2,7 +2,7 @@
  * first pass finds it, the second rounds. */
 #include "backend/cpu/requantise.h"
 #include "backend/cpu/tile.h"
-#include "backend/guess.h"
+#include "base/guess.h"
 #include "base/round.h"
 
 enum { LARGEST_SHIFT = 15 }; /* of the operand with the larger exponent */

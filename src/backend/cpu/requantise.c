@@ -1,6 +1,6 @@
 #include "backend/cpu/requantise.h"
 
-#include "backend/guess.h"
+#include "base/guess.h"
 
 int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
                         void *context) {

@@ -8,7 +8,7 @@
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 
 #include "backend/cuda/cuda.h"
-#include "backend/guess.h"
+#include "base/guess.h"
 #include "base/random.h"
 
 /* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). */

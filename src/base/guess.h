@@ -1,8 +1,8 @@
 /* The guess at an operation's next shift, kept in one word of backend memory between steps. A tensor's largest magnitude wavers
  * from batch to batch, often about a power of two: the running mean of the shifts errs less often than the last of them.
  * Any word is a valid guess, and no guess changes a result. */
-#ifndef NITI_BACKEND_GUESS_H
-#define NITI_BACKEND_GUESS_H
+#ifndef NITI_BASE_GUESS_H
+#define NITI_BASE_GUESS_H
 
 #include "base/round.h"
 
