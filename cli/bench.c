@@ -128,12 +128,12 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
   const double rate = b->recipe->batch / t->median * 1e3;
   const NitiPredictions predictions = b->backend->ops->predictions(b->backend);
   if (json) {
-    return print_json(json_pack("{s:s, s:s, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "bench", what, "model", model,
-                                "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads",
+    return print_json(json_pack("{s:s, s:s, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "bench", what, "model",
+                                model, "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads",
                                 b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate, "milliseconds",
                                 "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
-                                (json_int_t)b->net->memory_bytes, "predictions", (json_int_t)predictions.made, "wrong_predictions",
-                                (json_int_t)predictions.wrong));
+                                (json_int_t)b->net->memory_bytes, "predictions", (json_int_t)predictions.made,
+                                "wrong_predictions", (json_int_t)predictions.wrong));
   }
   printf("%s of %s, batch %d, %s: %.1f images/s; %.2f ms (min %.2f, max %.2f, %d runs)\n", what, model, b->recipe->batch,
          b->backend->ops->describe(b->backend), rate, t->median, t->min, t->max, t->count);

@@ -110,11 +110,11 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
   if (stopped) fprintf(stderr, "niti: %s; `niti train --resume %s` goes on\n", niti_error(), folder);
   if (json) {
     const int code = print_json(json_pack(
-        "{s:s, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b}", "run", folder, "hash", r->hash, "epochs", r->epochs,
-        "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy", accuracy_json(r->train), "test_loss",
-        loss_json(r->test), "test_accuracy", accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best), "best_epoch",
-        r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "predictions", (json_int_t)r->predictions,
-        "wrong_predictions", (json_int_t)r->wrong_predictions, "interrupted", stopped));
+        "{s:s, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b}", "run", folder, "hash", r->hash, "epochs",
+        r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy", accuracy_json(r->train),
+        "test_loss", loss_json(r->test), "test_accuracy", accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best),
+        "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "predictions",
+        (json_int_t)r->predictions, "wrong_predictions", (json_int_t)r->wrong_predictions, "interrupted", stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",

@@ -99,7 +99,8 @@ static void open_run(Run *r, const char *more, int threads) {
   char text[512];
   NitiDescription *description = NULL;
   memset(r, 0, sizeof *r);
-  (void)snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nupdate: {kind: niti, mu: 4}\n%s", BATCH, more);
+  (void)snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nupdate: {kind: niti, mu: 4}\n%s", BATCH,
+                 more);
   must(niti_description_parse(&description, model, "a test's model", NULL));
   must(niti_recipe_parse(&r->recipe, text, "a test's recipe", NULL, 0, description->text));
   niti_description_close(description);
@@ -140,8 +141,8 @@ static void close_run(Run *r) {
 }
 
 static void a_step_allocates_nothing(void **state) {
-  static const char *const recipes[] = {
-      "loss: niti\n", "loss: softmax\nrounding: {activation: stochastic, error: pseudo-stochastic}\n"};
+  static const char *const recipes[] = {"loss: niti\n",
+                                        "loss: softmax\nrounding: {activation: stochastic, error: pseudo-stochastic}\n"};
   static Run r;
   (void)state;
   if (!COUNTS) {

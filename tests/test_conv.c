@@ -12,8 +12,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "base/guess.h"
 #include "backend/cpu/cpu.h"
+#include "base/guess.h"
 #include "base/round.h"
 
 enum { GUARD = 64, GUARD_BYTE = 0xa5 };
@@ -340,7 +340,8 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   assert_true(want > INT32_MAX || want < INT32_MIN);
   for (NitiIsa isa = NITI_ISA_REF; isa <= niti_cpu_best_isa(); ++isa) {
     int32_t zero = 0;
-    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false}, td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
+    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false},
+                     td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
     Bench b = open_bench(isa, 2, s, s->n);
     b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, s);

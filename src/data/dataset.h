@@ -65,8 +65,8 @@ NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, Nit
  * nearest (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has deviation 0. Image
  * folders: of the centred windows, decoded by one thread a core. */
 NitiStatus niti_dataset_statistics(const NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
-/* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex digits.
- * Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
+/* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
+ * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
 NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
 
 #endif
