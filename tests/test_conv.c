@@ -205,8 +205,8 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
     const NitiBackendOps *ops = b.backend->ops;
     char what[200];
     snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d",
-             niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h, s->pad_w,
-             (int)fill);
+             niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
+             s->pad_w, (int)fill);
     int32_t ex = -3, ew = 5, ed = -20, ey = 99, edx = 99;
     const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}, false, false},
                      tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
@@ -341,7 +341,8 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     int32_t zero = 0;
-    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false}, td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
+    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false},
+                     td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
     Bench b = open_bench(isa, 2, s, s->n);
     b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, s);
