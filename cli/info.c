@@ -50,8 +50,8 @@ static json_t *names_json(const char *const *names) {
 
 static json_t *isas_json(void) {
   json_t *array = json_array();
-  for (int isa = NITI_ISA_REF; isa <= (int)niti_cpu_best_isa(); ++isa) { /* each set contains those before it */
-    json_array_append_new(array, json_string(niti_isa_name((NitiIsa)isa)));
+  for (int isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
+    if (niti_isa_supported((NitiIsa)isa)) json_array_append_new(array, json_string(niti_isa_name((NitiIsa)isa)));
   }
   return array;
 }

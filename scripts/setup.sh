@@ -9,6 +9,8 @@ BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-de
   libprotobuf-c-dev protobuf-c-compiler libpthreadpool-dev librandom123-dev libmd-dev"
 RUN="dataset-fashion-mnist python3"
 TEST="libcmocka-dev python3-venv clang binutils"
+# Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
+[ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 
 fail() {
   echo "setup: $*" >&2

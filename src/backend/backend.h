@@ -176,7 +176,7 @@ struct NitiBackend {
 
 typedef struct NitiBackendOptions {
   const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
-  const char *isa;  /* the kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni"; cuda: "mma", "wgmma" */
+  const char *isa;  /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) tells */
   int threads;      /* 0: one a usable core */
 } NitiBackendOptions;
 

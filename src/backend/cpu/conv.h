@@ -57,9 +57,11 @@ typedef struct NitiConvKernels {
 /* NULL for the reference, which has its own, separate convolutions. */
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
 extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni;
+extern const NitiConvKernels niti_conv_kernels_neon_dotprod, niti_conv_kernels_neon_i8mm;
 
-/* Portable pieces for the tables above: u8 groups of four, s16 groups of two. */
+/* Portable pieces for the tables above: bytes in groups of four and of eight, s16 in groups of two. */
 void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
+void niti_panel_along_8x8(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
 void niti_panel_along_16x2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
 
 /* One pass of forward or backward: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps that begin at

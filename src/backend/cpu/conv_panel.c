@@ -8,27 +8,35 @@ enum {
   COLUMNS_AHEAD = 4,   /* to prefetch: columns lie far apart */
 };
 
-void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
-  uint8_t *panel = out;
-  const size_t whole = rows / 4, groups = (rows + 3) / 4, width = (size_t)padded * 4;
+static inline __attribute__((always_inline)) void panel_along_8(uint8_t *panel, const int8_t *in, size_t stride, size_t rows,
+                                                                int columns, int padded, const size_t group) {
+  const size_t whole = rows / group, groups = (rows + group - 1) / group, width = (size_t)padded * group;
   for (size_t first = 0; first < whole; first += GROUPS_AT_ONCE) {
     const size_t last = first + GROUPS_AT_ONCE < whole ? first + GROUPS_AT_ONCE : whole;
     for (size_t column = 0; column < (size_t)columns; ++column) {
       const int8_t *from = in + column * stride;
-      uint8_t *to = panel + column * 4;
-      for (size_t i = first * 4; column + COLUMNS_AHEAD < (size_t)columns && i < last * 4; i += 64) {
+      uint8_t *to = panel + column * group;
+      for (size_t i = first * group; column + COLUMNS_AHEAD < (size_t)columns && i < last * group; i += 64) {
         __builtin_prefetch(from + COLUMNS_AHEAD * stride + i);
       }
-      for (size_t g = first; g < last; ++g) memcpy(to + g * width, from + g * 4, 4);
+      for (size_t g = first; g < last; ++g) memcpy(to + g * width, from + g * group, group);
     }
   }
   for (size_t column = 0; groups > whole && column < (size_t)columns; ++column) {
-    uint8_t *to = panel + whole * width + column * 4;
-    memset(to, 0, 4);
-    memcpy(to, in + column * stride + whole * 4, rows - whole * 4);
+    uint8_t *to = panel + whole * width + column * group;
+    memset(to, 0, group);
+    memcpy(to, in + column * stride + whole * group, rows - whole * group);
   }
-  for (size_t g = 0; columns < padded && g < groups; ++g)
-    memset(panel + g * width + columns * 4, 0, (size_t)(padded - columns) * 4);
+  const size_t there = (size_t)columns * group;
+  for (size_t g = 0; there < width && g < groups; ++g) memset(panel + g * width + there, 0, width - there);
+}
+
+void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  panel_along_8(out, in, stride, rows, columns, padded, 4);
+}
+
+void niti_panel_along_8x8(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  panel_along_8(out, in, stride, rows, columns, padded, 8);
 }
 
 void niti_panel_along_16x2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {

@@ -1,13 +1,20 @@
 /* The CPU backend's inside: its state, its instruction sets, and the operations its files provide to the table in cpu.c.
- * One file per operation chooses tiles and threads; the innermost kernels lie in ref/ (portable C) and x86/. */
+ * One file per operation chooses tiles and threads; the innermost kernels lie in ref/ (portable C), x86/ and arm/. */
 #ifndef NITI_BACKEND_CPU_CPU_H
 #define NITI_BACKEND_CPU_CPU_H
 
 #include "backend/backend.h"
 #include "base/threads.h"
 
-/* In ascending order: a kernel table is filled for REF first, then overridden up to the chosen set. */
-typedef enum NitiIsa { NITI_ISA_REF = 0, NITI_ISA_AVX2, NITI_ISA_AVX512VNNI } NitiIsa;
+/* In ascending order for each processor: a kernel table is filled for REF first, then overridden up to the chosen set. */
+typedef enum NitiIsa {
+  NITI_ISA_REF = 0,
+  NITI_ISA_AVX2, /* x86-64 */
+  NITI_ISA_AVX512VNNI,
+  NITI_ISA_NEON_DOTPROD, /* 64-bit ARM */
+  NITI_ISA_NEON_I8MM,
+  NITI_ISAS /* their number */
+} NitiIsa;
 
 typedef struct NitiCpu {
   NitiBackend base;
@@ -24,11 +31,12 @@ typedef struct NitiCpu {
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
 
 /* What this CPU can do, and its name in words for `niti info`. */
-NitiIsa niti_cpu_best_isa(void);
+bool niti_isa_supported(NitiIsa isa);
+NitiIsa niti_cpu_best_isa(void); /* it supports every smaller set of its processor too */
 const char *niti_isa_name(NitiIsa isa);
 NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": the best; unsupported ones fail */
 void niti_cpu_model(char *text, size_t size);              /* the processor's own name, or "CPU" where the system does not tell */
-void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ..." */
+void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 
 /* Operations: contracts in backend.h. */
 size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);

@@ -3,49 +3,68 @@
 
 #include "backend/cpu/cpu.h"
 
-enum { ISAS = NITI_ISA_AVX512VNNI + 1 };
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
-static const char *const names[ISAS] = {"ref", "avx2", "avx512vnni"};
+static const char *const names[NITI_ISAS] = {"ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm"};
 
 #if defined(__x86_64__)
 
 /* X(feature): what __builtin_cpu_supports can tell of use here; it counts the operating system's support in. */
 #define FEATURES(X) X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni)
+#define HAS(feature) __builtin_cpu_supports(#feature)
+#define PROBE() __builtin_cpu_init()
 
-static bool supported(NitiIsa isa) {
-  __builtin_cpu_init();
-  if (isa == NITI_ISA_AVX512VNNI) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-  }
-  if (isa == NITI_ISA_AVX2) return __builtin_cpu_supports("avx2");
-  return true;
+bool niti_isa_supported(NitiIsa isa) {
+  PROBE();
+  if (isa == NITI_ISA_AVX512VNNI) return HAS(avx512f) && HAS(avx512bw) && HAS(avx512dq) && HAS(avx512vl) && HAS(avx512vnni);
+  if (isa == NITI_ISA_AVX2) return HAS(avx2);
+  return isa == NITI_ISA_REF;
 }
 
-static void append(char *text, size_t size, const char *word) {
+#elif defined(__aarch64__) && defined(__linux__)
+
+/* X(feature): what the kernel says of use here, by its names. */
+#define FEATURES(X) X(asimd) X(asimddp) X(sve) X(sve2) X(i8mm)
+#define HAS_asimd (getauxval(AT_HWCAP) & HWCAP_ASIMD)
+#define HAS_asimddp (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
+#define HAS_sve (getauxval(AT_HWCAP) & HWCAP_SVE)
+#define HAS_sve2 (getauxval(AT_HWCAP2) & HWCAP2_SVE2)
+#define HAS_i8mm (getauxval(AT_HWCAP2) & HWCAP2_I8MM)
+#define HAS(feature) (HAS_##feature != 0)
+#define PROBE() (void)0
+
+bool niti_isa_supported(NitiIsa isa) {
+  if (isa == NITI_ISA_NEON_I8MM) return HAS(asimddp) && HAS(i8mm);
+  if (isa == NITI_ISA_NEON_DOTPROD) return HAS(asimddp);
+  return isa == NITI_ISA_REF;
+}
+
+#else
+
+#define FEATURES(X)
+#define HAS(feature) false
+#define PROBE() (void)0
+
+bool niti_isa_supported(NitiIsa isa) { return isa == NITI_ISA_REF; }
+
+#endif
+
+static void append(char *text, size_t size, const char *separator, const char *word) {
   const size_t used = strlen(text);
-  if (used < size) (void)snprintf(text + used, size - used, "%s%s", used ? " " : "", word);
+  if (used < size) (void)snprintf(text + used, size - used, "%s%s", used ? separator : "", word);
 }
 
 void niti_cpu_features(char *text, size_t size) {
   if (size == 0) return;
   text[0] = 0;
-  __builtin_cpu_init();
+  PROBE();
 #define APPEND(feature) \
-  if (__builtin_cpu_supports(#feature)) append(text, size, #feature);
+  if (HAS(feature)) append(text, size, " ", #feature);
   FEATURES(APPEND)
 #undef APPEND
 }
-
-#else
-
-static bool supported(NitiIsa isa) { return isa == NITI_ISA_REF; }
-
-void niti_cpu_features(char *text, size_t size) {
-  if (size) text[0] = 0;
-}
-
-#endif
 
 void niti_cpu_model(char *text, size_t size) {
   char line[256];
@@ -62,8 +81,8 @@ void niti_cpu_model(char *text, size_t size) {
 }
 
 NitiIsa niti_cpu_best_isa(void) {
-  for (int isa = ISAS - 1; isa > NITI_ISA_REF; --isa) {
-    if (supported((NitiIsa)isa)) return (NitiIsa)isa;
+  for (int isa = NITI_ISAS - 1; isa > NITI_ISA_REF; --isa) {
+    if (niti_isa_supported((NitiIsa)isa)) return (NitiIsa)isa;
   }
   return NITI_ISA_REF;
 }
@@ -75,9 +94,9 @@ NitiStatus niti_isa_parse(NitiIsa *out, const char *name) {
     *out = niti_cpu_best_isa();
     return NITI_OK;
   }
-  for (int isa = 0; isa < ISAS; ++isa) {
+  for (int isa = 0; isa < NITI_ISAS; ++isa) {
     if (strcmp(name, names[isa]) != 0) continue;
-    if (!supported((NitiIsa)isa)) {
+    if (!niti_isa_supported((NitiIsa)isa)) {
       char features[256];
       niti_cpu_features(features, sizeof features);
       return niti_fail(NITI_ERROR_UNSUPPORTED, "instruction set %s: this CPU lacks it; it has: %s; the best for it is %s", name,
@@ -86,5 +105,7 @@ NitiStatus niti_isa_parse(NitiIsa *out, const char *name) {
     *out = (NitiIsa)isa;
     return NITI_OK;
   }
-  return niti_fail(NITI_ERROR_ARGUMENT, "instruction set \"%.64s\": unknown, expected ref, avx2, avx512vnni or auto", name);
+  char known[128] = "";
+  for (int isa = 0; isa < NITI_ISAS; ++isa) append(known, sizeof known, ", ", names[isa]);
+  return niti_fail(NITI_ERROR_ARGUMENT, "instruction set \"%.64s\": unknown, expected %s or auto", name, known);
 }

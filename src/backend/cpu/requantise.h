@@ -22,6 +22,7 @@ NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa);
 uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
 uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
 uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
+uint32_t niti_requantise_neon(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
 
 /* One whole operation with a given rounder: writes every output element and returns the largest |acc|. */
 typedef uint32_t (*NitiRangeTask)(void *context, const NitiRounder *);
