@@ -1,5 +1,4 @@
 /* Model descriptions: the built-in ones, what the format means, and the message of everything that it refuses. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "config/builtin.h"
 #include "config/yaml.h"

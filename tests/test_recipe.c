@@ -1,5 +1,4 @@
 /* Recipes: the built-in ones, defaults, edits from the command line, round trips, and the message of everything refused. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "config/builtin.h"
 #include "train/recipe.h"
