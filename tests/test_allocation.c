@@ -12,6 +12,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include "every_layer.h"
 #include "train/step.h"
 
 enum { BATCH = 24, LAST = 7, IMAGES = 40 };
@@ -60,25 +61,6 @@ int posix_memalign(void **out, size_t alignment, size_t bytes) {
 }
 #endif
 
-static const char model[] =
-    "name: every-layer\ninput: [20, 18, 3]\nclasses: 7\nlayers:\n"
-    "  - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "  - relu\n"
-    "  - residual:\n"
-    "      body:\n"
-    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "        - relu\n"
-    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "  - relu\n"
-    "  - maxpool: {kernel: 3, stride: 2, padding: 1}\n"
-    "  - conv: {out: 64, kernel: 3, stride: 2, padding: 1}\n"
-    "  - relu\n"
-    "  - maxpool: {kernel: 2}\n"
-    "  - avgpool: {kernel: 2}\n"
-    "  - flatten\n"
-    "  - dropout: {per: element}\n"
-    "  - linear: {out: classes}\n";
-
 static void must(NitiStatus status) {
   if (status != NITI_OK) fail_msg("%s", niti_error());
 }
@@ -101,7 +83,7 @@ static void open_run(Run *r, const char *more, int threads) {
   memset(r, 0, sizeof *r);
   (void)snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nupdate: {kind: niti, mu: 4}\n%s", BATCH,
                  more);
-  must(niti_description_parse(&description, model, "a test's model", NULL));
+  must(niti_description_parse(&description, every_layer, "a test's model", NULL));
   must(niti_recipe_parse(&r->recipe, text, "a test's recipe", NULL, 0, description->text));
   niti_description_close(description);
   const NitiBackendOptions options = {.name = "cpu", .threads = threads};

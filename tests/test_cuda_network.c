@@ -3,6 +3,7 @@
  * And a network that does not fit says which batch would. NITI_TEST_ROUNDS: how many rounds of eight steps each model takes
  * (default 1). */
 #include "cuda_test.h"
+#include "every_layer.h"
 #include "model/network.h"
 #include "train/snapshot.h"
 #include "train/step.h"
@@ -170,40 +171,6 @@ static void test_built_in_models(void **unused) {
     check_same(&setup);
   }
 }
-
-/* Forks, sums, dropout, overlapping and padded pools, ReLUs in every position. */
-static const char every_layer[] =
-    "name: every-layer\ninput: [20, 18, 3]\nclasses: 7\nlayers:\n"
-    "  - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "  - relu\n"
-    "  - residual:\n"
-    "      body:\n"
-    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "        - relu\n"
-    "        - conv: {out: 24, kernel: 3, padding: 1}\n"
-    "  - relu\n"
-    "  - maxpool: {kernel: 3, stride: 2, padding: 1}\n"
-    "  - relu\n"
-    "  - residual:\n"
-    "      body:\n"
-    "        - conv: {out: 64, kernel: 3, stride: 2, padding: 1}\n"
-    "        - relu\n"
-    "      shortcut:\n"
-    "        - conv: {out: 64, kernel: 1, stride: 2}\n"
-    "  - dropout: {per: element}\n"
-    "  - conv: {out: 64, kernel: 3, padding: 1}\n"
-    "  - relu\n"
-    "  - maxpool: {kernel: 2}\n"
-    "  - dropout\n"
-    "  - conv: {out: 32, kernel: 1}\n"
-    "  - relu\n"
-    "  - avgpool: {kernel: 2}\n"
-    "  - flatten\n"
-    "  - linear: {out: 24}\n"
-    "  - relu\n"
-    "  - dropout\n"
-    "  - linear: {out: classes}\n"
-    "  - residual: {body: [dropout]}\n";
 
 static void test_every_layer(void **unused) {
   static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
