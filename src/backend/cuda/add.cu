@@ -42,6 +42,7 @@ static __device__ inline int accumulate(const Alignment &r, int a, int b) {
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = d.tiles;
   const Alignment r = align(*d.e_a, *d.e_b);

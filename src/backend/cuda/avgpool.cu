@@ -40,6 +40,7 @@ static __device__ inline void add_cell(int acc[IMAGES][V], const int8_t *__restr
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
   const NitiPool &p = d.p;
   const size_t C = (size_t)p.c, W = (size_t)p.w, image = (size_t)p.h * W * C;
   uint32_t max = 0;
@@ -64,6 +65,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Avgpo
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
   const NitiPool &p = d.p;
   const size_t C = (size_t)p.c, image = (size_t)p.oh * (size_t)p.ow * C;
   uint32_t max = 0;

@@ -312,6 +312,7 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   use_device(cuda);
   niti_cuda_note(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
+  cuda->overlap = niti_cuda_overlaps();
   describe(cuda);
   cuda->twins = niti_twins_open();
   if (!cuda->twins) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");

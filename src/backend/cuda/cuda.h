@@ -47,6 +47,7 @@ typedef struct NitiCuda {
   NitiBackend base;                        /* first */
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
+  bool overlap; /* a kernel's blocks may take their places while the one before it ends: its code waits by itself */
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */
@@ -77,6 +78,8 @@ void niti_staging_upload(NitiCuda *, void *to, const void *host, size_t bytes);
 void niti_cuda_upload_small(NitiCuda *, void *to, const void *pinned, size_t bytes);
 void niti_cuda_mark(NitiBackend *, int64_t *at);
 void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
+/* Whether the code that the device runs was made for capability 9.0 or later, so that its kernels wait for those before. */
+bool niti_cuda_overlaps(void);
 
 /* ---- replaying (graph.c): backend.h's replay ---- */
 NitiStatus niti_graphs_open(NitiGraphs **out);

@@ -11,12 +11,58 @@
 #include "base/guess.h"
 #include "base/random.h"
 
-/* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). */
-#define NITI_LAUNCH(cuda, kernel, grid, block, shared, ...)             \
-  do {                                                                  \
-    kernel<<<(grid), (block), (shared), (cuda)->stream>>>(__VA_ARGS__); \
-    niti_cuda_note((cuda), cudaGetLastError(), #kernel);                \
-  } while (0)
+/* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). It may start while the kernel before it still
+ * runs, so every kernel begins with niti_kernel_begin(), or with its two halves. */
+#define NITI_LAUNCH(cuda, kernel, grid, block, shared, ...) \
+  niti_launch((cuda), #kernel, kernel, dim3(grid), dim3(block), (shared), 1, __VA_ARGS__)
+
+#ifdef __CUDACC__
+
+/* cluster: blocks of a cluster, 1 for none. */
+template <typename... Parameters, typename... Arguments>
+static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                               size_t shared, unsigned cluster, const Arguments &...arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = cuda->stream;
+  config.attrs = attributes;
+  if (cuda->overlap) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs].val.clusterDim.x = cluster;
+    attributes[config.numAttrs].val.clusterDim.y = attributes[config.numAttrs].val.clusterDim.z = 1;
+    ++config.numAttrs;
+  }
+  niti_cuda_note(cuda, cudaLaunchKernelEx(&config, kernel, arguments...), name);
+}
+
+/* Lets the next kernel's blocks take their places as this one's leave theirs. */
+__device__ inline void niti_kernel_announce() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Waits until the kernels before this one have ended and their writes can be seen. Nothing that a kernel wrote or reads may be
+ * touched before it. */
+__device__ inline void niti_kernel_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void niti_kernel_begin() {
+  niti_kernel_announce();
+  niti_kernel_wait();
+}
+
+#endif
 
 /* What requantising needs, by value to a kernel. e_a, e_b: exponents to add up (either may be NULL); e_c: a constant added. */
 struct NitiRequantiseArgs {

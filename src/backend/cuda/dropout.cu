@@ -22,6 +22,7 @@ static __device__ inline uint32_t keep(const Dropout &d, uint64_t index) {
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) dropout_kernel(Dropout d) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = d.tiles;
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {

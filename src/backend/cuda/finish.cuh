@@ -3,18 +3,23 @@
  * A warp has 16 rows: the 16 images of a block at one output position. A thread's accumulators of `BN` = 128 columns are acc[4 j
  * + 2 i
  * + b], row lane / 4 + 8 i, column 8 j + 2 (lane % 4) + b. The products are fed with their columns in such an order that this
- * column is output channel 32 (lane % 4) + 2 j + b: a thread's channels are neighbours in memory. */
+ * column is output channel 64 (j / 8) + 16 (lane % 4) + 2 (j % 8) + b: a thread has two runs of 16 neighbours in memory, and four
+ * threads fill whole 32-byte sectors with each store. */
 #ifndef NITI_BACKEND_CUDA_FINISH_CUH
 #define NITI_BACKEND_CUDA_FINISH_CUH
 
 #include "backend/cuda/device.cuh"
 
-enum { NITI_FINISH_CHANNELS = 128 };
+enum { NITI_FINISH_CHANNELS = 128, NITI_FINISH_RUN = 64 /* from a thread's first run of channels to its second */ };
 
 /* The output channel of a column, both within a tile of 128. */
-NITI_INLINE int niti_finish_channel(int column) { return column % 8 / 2 * 32 + column / 8 * 2 + column % 2; }
+NITI_INLINE int niti_finish_channel(int column) {
+  return column / 64 * 64 + column % 8 / 2 * 16 + column % 64 / 8 * 2 + column % 2;
+}
 /* The column of an output channel. */
-NITI_INLINE int niti_finish_column(int channel) { return channel % 32 / 2 * 8 + channel / 32 * 2 + channel % 2; }
+NITI_INLINE int niti_finish_column(int channel) {
+  return channel / 64 * 64 + channel % 16 / 2 * 8 + channel % 64 / 16 * 2 + channel % 2;
+}
 
 struct NitiOutput {
   int n, oh, ow, k;   /* shape */
@@ -74,6 +79,11 @@ __device__ inline uint4 niti_load_if(bool p, const void *at) {
   return v;
 }
 
+/* Into the second-level cache, for a load to come. */
+__device__ inline void niti_prefetch_if(bool p, const void *at) {
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %0, 0;\n\t@p prefetch.global.L2 [%1];\n\t}" ::"r"((int)p), "l"(at));
+}
+
 /* Where a thread's two rows lie in the output. */
 struct NitiSpot {
   size_t at, down, twin; /* index of the first row's first channel; from there to the second's; into the twin */
@@ -89,10 +99,10 @@ __device__ inline NitiSpot niti_spot(const NitiOutput &t, int nb, int oh, int ow
   s.pixel = oh < t.oh && ow < t.ow && nb < t.n;
   s.row[0] = s.pixel && nb + g < t.n;
   s.row[1] = s.pixel && nb + g + 8 < t.n;
-  s.at = ((size_t)(nb + g) * plane + position) * t.k + k0 + 32 * q;
+  s.at = ((size_t)(nb + g) * plane + position) * t.k + k0 + 16 * q;
   s.down = 8 * plane * t.k;
-  s.channels = t.k - k0 - 32 * q;
-  s.twin = (((size_t)(nb >> 4) * plane + position) * t.k + k0 + 32 * (g >> 1) + 2 * (g & 1) + (q & 1)) * 16 + (q & 2) * 4;
+  s.channels = t.k - k0 - 16 * q;
+  s.twin = (((size_t)(nb >> 4) * plane + position) * t.k + k0 + 16 * (g >> 1) + 2 * (g & 1) + (q & 1)) * 16 + (q & 2) * 4;
   return s;
 }
 
@@ -108,21 +118,25 @@ __device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot 
       top = __vimax3_s32(top, a, b);
       bottom = __vimin3_s32(bottom, a, b);
     }
-    const uint32_t most = (uint32_t)(top > -bottom ? top : -bottom);
+    const uint32_t most = (uint32_t)max(top, -bottom);
     if (s.row[i] && most > largest) largest = most;
   }
   return largest;
 }
 
-/* Rounds and stores a thread's accumulators; whole warps call it. */
+/* Bytes -128 become -127. */
+__device__ inline uint32_t niti_clip4(uint32_t v) { return v + ((~((v & 0x7f7f7f7fu) + 0x7f7f7f7fu) & v & 0x80808080u) >> 7); }
+
+/* Rounds and stores a thread's accumulators; whole warps call it.
+ * clips: whether some element of the warp may round to -128; the same in all of a warp. */
 template <NitiFinish FINISH>
 __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
-                                         const NitiSpot &s, const uint32_t (&mask)[4]) {
+                                         bool clips, const NitiSpot &s, const uint32_t (&mask)[4]) {
   const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
   const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
   uint4 word[2][2];
 #pragma unroll
-  for (int run = 0; run < 2; ++run) { /* 16 channels of this thread's 32 */
+  for (int run = 0; run < 2; ++run) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       uint32_t w[4];
@@ -137,24 +151,26 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           } else if (FINISH == NITI_FINISH_SIGNED) { /* ties away from zero */
             uint32_t negative;
             asm("shr.u32 %0, %1, %2;" : "=r"(negative) : "r"(a), "r"(sign));
-            m[e] = max((a + half - (int)negative) >> shift, -NITI_MANTISSA_MAX);
+            m[e] = (a + half - (int)negative) >> shift;
           } else {
-            m[e] = niti_requantise_one(rq, a, shift, s.at + (i ? s.down : 0) + 16 * run + 4 * v + e);
+            m[e] = niti_requantise_one(rq, a, shift, s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run + 4 * v + e);
           }
         }
         w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
+        if (FINISH == NITI_FINISH_SIGNED && clips) w[v] = niti_clip4(w[v]);
         if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
         if (FINISH != NITI_FINISH_RELU && d.mask) w[v] &= niti_spread_signs(mask[2 * i + run] << v);
       }
       word[run][i] = make_uint4(w[0], w[1], w[2], w[3]);
-      niti_store_if(d.y && s.row[i] && s.channels > 16 * run, d.y + s.at + (i ? s.down : 0) + 16 * run, word[run][i]);
+      niti_store_if(d.y && s.row[i] && s.channels > NITI_FINISH_RUN * run, d.y + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run,
+                    word[run][i]);
     }
   }
   if (!d.twin) return;
   /* A warp's 16 rows are the 16 images of a block at one position. Transposed as pairs of channels, a thread gets channels
    * (a, a + 1) of images 2 q, 2 q + 1, 2 q + 8, 2 q + 9; neighbours exchange so that each stores 8 bytes of one channel. */
   const bool odd = q & 1;
-  const int left = s.channels + 32 * (q - (g >> 1)); /* from the channels that this thread gets */
+  const int left = s.channels + 16 * (q - (g >> 1)); /* from the channels that this thread gets */
 #pragma unroll
   for (int run = 0; run < 2; ++run) {
     const uint32_t above[4] = {word[run][0].x, word[run][0].y, word[run][0].z, word[run][0].w};
@@ -164,7 +180,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
       const uint32_t upper = niti_transpose8x8(above[v]), lower = niti_transpose8x8(below[v]);
       const uint32_t a = __byte_perm(upper, lower, 0x6420), b = __byte_perm(upper, lower, 0x7531);
       const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
-      niti_store_if(s.pixel && left > 16 * run, d.twin + s.twin + (16 * run + 4 * v) * 16,
+      niti_store_if(s.pixel && left > NITI_FINISH_RUN * run, d.twin + s.twin + (NITI_FINISH_RUN * run + 4 * v) * 16,
                     odd ? make_uint2(other, b) : make_uint2(a, other));
     }
   }

@@ -29,6 +29,7 @@ static __device__ inline uint32_t look_up(const Input &in, const NitiPick &pick,
 
 /* A block: one tile; a warp an image of it. */
 static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
+  niti_kernel_begin();
   __shared__ uint32_t words[IMAGES][32];
   __shared__ uint4 scratch[NITI_TWIN_UNITS];
   const NitiTiles &t = in.tiles;

@@ -113,6 +113,7 @@ static __device__ void add_metrics(const Loss &l, int64_t loss, int correct, int
 
 template <int KIND>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
   int64_t loss = 0;
   int correct = 0, images = 0, shift = 0;
   uint32_t max = 0;

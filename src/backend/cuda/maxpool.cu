@@ -79,6 +79,7 @@ static __device__ inline void windows_any(uint32_t best[GROUP], uint32_t won[GRO
 
 template <int V, bool IS_2X2>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Forward f) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = f.tiles;
   const NitiPool &p = f.p;
@@ -141,6 +142,7 @@ typedef struct Backward {
 /* 2x2 windows that cover the whole image: a lane has V channels of a window and writes its four cells. */
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(Backward b) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;
@@ -192,6 +194,7 @@ static __device__ inline bool window_of(int at, int kernel, int stride, int wind
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kernel(Backward b) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;
@@ -236,6 +239,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kerne
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS)
     backward_overlap_kernel(Backward b, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;

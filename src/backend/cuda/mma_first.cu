@@ -25,6 +25,7 @@ template <NitiFinish FINISH>
 __global__ void __launch_bounds__(WARPS * 32, 2)
     first(const int8_t *__restrict__ x, const int8_t *__restrict__ w, const __grid_constant__ FirstTiling t,
           const __grid_constant__ NitiOutput d, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
+  niti_kernel_begin();
   extern __shared__ int8_t rows[]; /* [kh][16][row] */
   int shift;
   if (!niti_range_begin(rq, second, &shift)) {
@@ -97,11 +98,13 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
       }
       const NitiSpot spot = niti_spot(d, nb, oh, ow, k0);
       const uint32_t mask[4] = {0, 0, 0, 0};
+      bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);
         largest = most > largest ? most : largest;
+        clips = __any_sync(0xffffffffu, most >> shift >= NITI_MANTISSA_MAX);
       }
-      niti_finish_block<FINISH>(acc, d, rq, shift, spot, mask);
+      niti_finish_block<FINISH>(acc, d, rq, shift, clips, spot, mask);
     }
   }
   if (!second) niti_range_raise(rq, largest);

@@ -66,6 +66,7 @@ extern __shared__ __align__(128) uint8_t niti_mma_gradient_shared[];
  * columns: 8 neighbouring runs fill all banks once. */
 template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
 static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS) mma_gradient(const __grid_constant__ Problem p) {
+  niti_kernel_begin();
   constexpr int ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8, RUN = NITI_TWIN_IMAGES, THREADS = NITI_MMA_THREADS;
   constexpr uint32_t COLUMNS_FROM = POSITIONS * ROWS * RUN, STAGE = POSITIONS * (ROWS + COLUMNS) * RUN;
   /* A thread copies one row (of a few of the stage's positions), and one column or more. */

@@ -45,6 +45,7 @@ static __device__ inline int multiply(const NitiMmaPass &p, uint32_t first, int 
 }
 
 static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__ NitiMmaPass p, const bool second) {
+  niti_kernel_begin();
   __shared__ int sums[WARPS][SIDE][SIDE];
   int shift;
   if (!niti_mma_begin(p, second, &shift)) return;

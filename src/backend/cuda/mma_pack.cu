@@ -6,6 +6,7 @@ enum { THREADS = 256, SIDE = 64 };
 /* One thread a byte: rows of `row` bytes become rows of `pitch`. */
 static __global__ void __launch_bounds__(THREADS)
     pack_kernel(int8_t *packed, size_t pitch, const int8_t *w, size_t row, size_t bytes) {
+  niti_kernel_begin();
   const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
   if (i >= bytes) return;
   const size_t k = i / pitch, at = i - k * pitch;
@@ -20,6 +21,7 @@ void niti_mma_pack(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w
 /* packed[c][a][b][k] = w[k][y.last - a y.step][x.last - b x.step][c], 64 by 64 a block. */
 static __global__ void __launch_bounds__(THREADS)
     transpose_kernel(int8_t *packed, size_t pitch, const int8_t *w, NitiConv s, NitiMmaTaps y, NitiMmaTaps x) {
+  niti_kernel_begin();
   __shared__ int8_t tile[SIDE][SIDE + 4];
   const int across = (s.c + SIDE - 1) / SIDE, tap = blockIdx.x / across;
   const int c0 = (int)(blockIdx.x % across) * SIDE, k0 = (int)blockIdx.y * SIDE, a = tap / x.count, b = tap % x.count;
@@ -50,6 +52,7 @@ void niti_mma_pack_transposed(NitiCuda *cuda, int8_t *packed, size_t pitch, cons
 /* Beyond the sum: entries of the first position, to be multiplied by 0. */
 static __global__ void __launch_bounds__(THREADS)
     table_kernel(NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row) {
+  niti_kernel_begin();
   const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
   if (i >= entries) return;
   const int tap = i / channels, y = tap / tap_columns, x = tap % tap_columns;

@@ -78,6 +78,7 @@ static __device__ inline void gather(uint4 (&to)[ROWS], const NitiMmaPass &p, co
 template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
 static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
     tiled(const __grid_constant__ NitiMmaPass p, const bool second) {
+  niti_kernel_begin();
   constexpr bool GATHER = RUN == NITI_MMA_GATHER_RUN;
   constexpr int STAGES = stages_of(RUN), ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8;
   constexpr int CHUNKS = RUN / 16, AT_ONCE = NITI_MMA_THREADS / CHUNKS; /* rows that the block's threads copy a chunk each of */

@@ -14,6 +14,7 @@ typedef struct MapArgs {
 
 template <int V, int MAP>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) map_kernel(MapArgs m) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = m.tiles;
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
@@ -49,7 +50,10 @@ static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const 
   niti_cuda_twin_set(cuda, y, args.twin != NULL);
 }
 
-static __global__ void exponent_kernel(int32_t *e_y, const int32_t *e_x) { *e_y = *e_x; }
+static __global__ void exponent_kernel(int32_t *e_y, const int32_t *e_x) {
+  niti_kernel_begin();
+  *e_y = *e_x;
+}
 
 extern "C" void niti_cuda_relu_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x) {
   run<MAP_POSITIVE>(backend, y, x, NULL);

@@ -16,6 +16,7 @@ static __device__ inline void count_word(uint32_t (*seen)[32], uint32_t word) {
 }
 
 static __global__ void __launch_bounds__(THREADS) histogram_kernel(NitiRange *range, const int8_t *data, size_t count) {
+  niti_kernel_begin();
   __shared__ uint32_t seen[VALUES][32];
   const size_t step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
   const size_t before = (16 - (uintptr_t)data % 16) % 16,

@@ -74,6 +74,7 @@ static __device__ inline uint32_t load_four(const int8_t *image, uint32_t p, uin
 template <bool ALIGNED>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS)
     twin_kernel(int8_t *__restrict__ twin, const int8_t *__restrict__ data, NitiTiles t) {
+  niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
     const NitiTile tile = niti_tile_at<4, NITI_TWIN_IMAGES>(t, item);

@@ -22,6 +22,7 @@ static __device__ inline uint64_t larger(uint64_t max, int64_t g) {
 
 template <typename T>
 static __global__ void __launch_bounds__(THREADS) max_kernel(NitiRange *range, const T *__restrict__ g, size_t count) {
+  niti_kernel_begin();
   __shared__ uint64_t largest[THREADS / 32];
   const size_t fours = count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
   uint64_t max = 0;
@@ -52,6 +53,7 @@ static __global__ void __launch_bounds__(THREADS) max_kernel(NitiRange *range, c
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     update_kernel(NitiRange *range, int8_t *__restrict__ w, const T *__restrict__ g, size_t count, int mu) {
+  niti_kernel_begin();
   const size_t fours = count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
   const uint64_t max = range->gradient_max;
   if (niti_bits_inline(max) > 0) {

@@ -5,12 +5,16 @@
 enum { THREADS = 256 };
 
 __global__ void niti_upload_kernel(uint8_t *to, const uint8_t *from, size_t bytes, bool aligned) {
+  niti_kernel_begin();
   const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x, whole = aligned ? bytes / 16 : 0;
   if (i < whole) ((uint4 *)to)[i] = ((const uint4 *)from)[i];
   for (size_t k = whole * 16 + i; k < bytes; k += (size_t)gridDim.x * THREADS) to[k] = from[k];
 }
 
-__global__ void niti_clock_kernel(NitiClock *to, NitiClock clock) { *to = clock; }
+__global__ void niti_clock_kernel(NitiClock *to, NitiClock clock) {
+  niti_kernel_begin();
+  *to = clock;
+}
 
 void niti_cuda_upload_small(NitiCuda *cuda, void *to, const void *pinned, size_t bytes) {
   const bool aligned = ((uintptr_t)to | (uintptr_t)pinned) % 16 == 0;
@@ -21,6 +25,18 @@ void niti_cuda_upload_small(NitiCuda *cuda, void *to, const void *pinned, size_t
 
 void niti_cuda_set_clock(NitiCuda *cuda, NitiClock clock) { NITI_LAUNCH(cuda, niti_clock_kernel, 1, 1, 0, cuda->clock, clock); }
 
-__global__ void niti_mark_kernel(int64_t *at) { asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(*at)); }
+__global__ void niti_mark_kernel(int64_t *at) {
+  niti_kernel_begin();
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(*at));
+}
 
 void niti_cuda_mark(NitiBackend *backend, int64_t *at) { NITI_LAUNCH(niti_cuda(backend), niti_mark_kernel, 1, 1, 0, at); }
+
+bool niti_cuda_overlaps(void) {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, niti_mark_kernel) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return false;
+  }
+  return attributes.ptxVersion >= 90;
+}

@@ -83,11 +83,7 @@ __global__ void __launch_bounds__(THREADS, 1)
          const int8_t *__restrict__ packed, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t raw[];
-  int shift;
-  if (!niti_range_begin(rq, second, &shift)) {
-    if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
-    return;
-  }
+  niti_kernel_announce();
   const uint32_t barriers = niti_shared_address(raw);
   const uint32_t boxes = (barriers + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t weights = boxes + PAIRS * BOXES * t.box_stride;
@@ -112,6 +108,12 @@ __global__ void __launch_bounds__(THREADS, 1)
   }
   __syncthreads();
   niti_cluster_sync();
+  niti_kernel_wait();
+  int shift;
+  if (!niti_range_begin(rq, second, &shift)) {
+    if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
+    return;
+  }
 
   if (threadIdx.x >= CONSUMERS) {
     niti_registers_lower<24>();
@@ -176,6 +178,19 @@ __global__ void __launch_bounds__(THREADS, 1)
       int acc[64];
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
+      const TilePlace p = place_of(t, (begin + (int)rank + i * step) * PAIRS + pair);
+      const int row = warp % 4 * 16; /* this warp's first of the block's 64 */
+      auto spot_of = [&]() {
+        return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)),
+                         p.h + (t.across ? 0 : block), p.w + (row >> t.log_tn), k0);
+      };
+      if (FINISH != NITI_FINISH_RELU && d.mask) {
+        const NitiSpot spot = spot_of();
+#pragma unroll
+        for (int r = 0; r < 4; ++r)
+          niti_prefetch_if(spot.row[r / 2] && spot.channels > NITI_FINISH_RUN * (r % 2),
+                           d.mask + spot.at + (r / 2 ? spot.down : 0) + NITI_FINISH_RUN * (r % 2));
+      }
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(BOXES)) {
         niti_barrier_wait(box_full + 8 * (pair * BOXES + box.stage), box.parity);
         uint64_t a = box_descriptor + (box.stage * t.box_stride >> 4);
@@ -206,27 +221,26 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         last_box = box.stage;
       }
-      const TilePlace p = place_of(t, (begin + (int)rank + i * step) * PAIRS + pair);
-      const int row = warp % 4 * 16; /* this warp's first of the block's 64 */
-      const NitiSpot spot = niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)),
-                                      p.h + (t.across ? 0 : block), p.w + (row >> t.log_tn), k0);
+      const NitiSpot spot = spot_of();
       uint32_t mask[4] = {};
       if (FINISH != NITI_FINISH_RELU && d.mask) {
 #pragma unroll
         for (int r = 0; r < 4; ++r)
-          mask[r] = niti_positive_bits(niti_load_if(spot.row[r / 2] && spot.channels > 16 * (r % 2),
-                                                    d.mask + spot.at + (r / 2 ? spot.down : 0) + 16 * (r % 2)));
+          mask[r] = niti_positive_bits(niti_load_if(spot.row[r / 2] && spot.channels > NITI_FINISH_RUN * (r % 2),
+                                                    d.mask + spot.at + (r / 2 ? spot.down : 0) + NITI_FINISH_RUN * (r % 2)));
       }
       niti_wgmma_wait<0>();
       if (leader) {
         give_back(weight_free + 8 * last_weight, rank);
         niti_barrier_arrive(box_free + 8 * (pair * BOXES + last_box));
       }
+      bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);
         largest = most > largest ? most : largest;
+        clips = __any_sync(0xffffffffu, most >> shift >= NITI_MANTISSA_MAX);
       }
-      niti_finish_block<FINISH>(acc, d, rq, shift, spot, mask);
+      niti_finish_block<FINISH>(acc, d, rq, shift, clips, spot, mask);
       if (passes)
         weight.skip(steps, t.stages);
       else
@@ -287,19 +301,9 @@ static void launch(NitiCuda *cuda, const CUtensorMap &map, const ConvTiling &t, 
   const int rounds = ceil_div(t.tiles, CLUSTER * PAIRS * each), needed = ceil_div(t.tiles, CLUSTER * PAIRS * rounds);
   niti_cuda_note(cuda, cudaFuncSetAttribute(conv<FINISH, TAPS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "wgmma conv: shared memory");
-  cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = CLUSTER;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3((unsigned)(needed * t.blocks_k * CLUSTER));
-  config.blockDim = dim3(THREADS);
-  config.dynamicSmemBytes = shared;
-  config.stream = cuda->stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
   for (int second = 0; second < 2; ++second) {
-    niti_cuda_note(cuda, cudaLaunchKernelEx(&config, conv<FINISH, TAPS>, map, t, d, packed, rq, second != 0), "wgmma conv");
+    niti_launch(cuda, "wgmma conv", conv<FINISH, TAPS>, dim3((unsigned)(needed * t.blocks_k * CLUSTER)), dim3(THREADS), shared,
+                CLUSTER, map, t, d, packed, rq, second != 0);
   }
 }
 

@@ -68,6 +68,7 @@ __global__ void __launch_bounds__(THREADS, 1)
              const __grid_constant__ GradientTiling t, int4 *__restrict__ parts) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t raw[];
+  niti_kernel_announce();
   const uint32_t full = niti_shared_address(raw), free = full + 8 * STAGES_MAX;
   const uint32_t stages = (full + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t dy_bytes = (uint32_t)POSITIONS * POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * POSITION;
@@ -79,6 +80,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     niti_barrier_publish();
   }
   __syncthreads();
+  niti_kernel_wait();
 
   if (group == TAPS) {
     niti_registers_lower<32>();
@@ -153,6 +155,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 template <typename T>
 __global__ void __launch_bounds__(256)
     add_parts(const __grid_constant__ GradientTiling t, const int4 *__restrict__ parts, T *__restrict__ out) {
+  niti_kernel_begin();
   const int place = (int)(blockIdx.x % (PART / 4 / 256)) * 256 + (int)threadIdx.x, tile = (int)(blockIdx.x / (PART / 4 / 256));
   const int per_row = t.tiles_k * t.tiles_c * t.tiles_w, kh = tile / per_row, units = t.blocks_n * t.rows[kh] * t.runs;
   const int64_t begin = t.begin[kh] + (int64_t)(tile % per_row) * units, end = begin + units, total = t.begin[t.kh];

@@ -6,6 +6,7 @@ enum { CHUNK = NITI_WGMMA_CHUNK, RUN = 16, THREADS = 256 }; /* a thread writes o
 
 template <bool TRANSPOSE>
 __global__ void pack(int8_t *__restrict__ packed, const int8_t *__restrict__ w, int k, int taps, int c) {
+  niti_kernel_begin();
   const int out = TRANSPOSE ? c : k, in = TRANSPOSE ? k : c;
   const int runs = in / RUN;
   const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
