@@ -99,6 +99,11 @@ static void test_avx512(void **unused) {
   check_if_supported(NITI_ISA_AVX512VNNI);
 }
 
+static void test_amx(void **unused) {
+  (void)unused;
+  check_if_supported(NITI_ISA_AMX);
+}
+
 static void test_neon(void **unused) { /* rounding is the same for both sets */
   (void)unused;
   check_if_supported(NITI_ISA_NEON_DOTPROD);
@@ -197,7 +202,7 @@ static void test_guess(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512), cmocka_unit_test(test_neon),
+      cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512), cmocka_unit_test(test_neon), cmocka_unit_test(test_amx),
       cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

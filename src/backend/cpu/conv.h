@@ -14,7 +14,7 @@
 
 #include "backend/cpu/requantise.h"
 
-enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 12, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
+enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 32, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
 
 /* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
 typedef struct NitiTile {
@@ -34,6 +34,7 @@ typedef struct NitiConvKernels {
   int element, group;              /* bytes of a packed element; elements one multiply-add takes in */
   int lanes, vectors;              /* columns of a vector; vectors of a full block of columns */
   int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
+  void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
   void (*tile)(const NitiTile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
   void (*convert)(void *out, const int8_t *in, size_t count);
@@ -56,8 +57,16 @@ typedef struct NitiConvKernels {
 
 /* NULL for the reference, which has its own, separate convolutions. */
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
-extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni;
+extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni, niti_conv_kernels_amx;
 extern const NitiConvKernels niti_conv_kernels_neon_dotprod, niti_conv_kernels_neon_i8mm;
+
+/* Round a task's calls of `tile`. */
+static inline void niti_tiles_begin(const NitiConvKernels *kernels) {
+  if (kernels->begin) kernels->begin();
+}
+static inline void niti_tiles_end(const NitiConvKernels *kernels) {
+  if (kernels->end) kernels->end();
+}
 
 /* Portable pieces for the tables above: bytes in groups of four and of eight, s16 in groups of two. */
 void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
