@@ -103,6 +103,7 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiConv *s, size_t 
 }
 
 size_t niti_conv_gradient_workspace(const NitiConvKernels *kernels, const NitiConv *s, int threads) {
+  if (niti_gradient_linear_serves(kernels, s)) return niti_gradient_linear_workspace(kernels, s, threads);
   return make_plan(kernels, s, (size_t)threads).total;
 }
 
@@ -306,6 +307,10 @@ static void cut_chunk(Pass *p) {
 void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, NitiGradient *gradient, const int8_t *dy,
                               const int8_t *x, const NitiConv *s) {
   const size_t threads = (size_t)niti_threads_count(cpu->threads);
+  if (niti_gradient_linear_serves(kernels, s)) {
+    niti_gradient_linear(cpu, kernels, gradient, dy, x, s);
+    return;
+  }
   const Plan plan = make_plan(kernels, s, threads);
   Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
   fill_tables(&p);

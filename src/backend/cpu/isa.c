@@ -24,8 +24,7 @@ static bool leaf_7_edx(int bit) {
 }
 
 /* X(feature): of use here. The builtin counts the operating system's support in; for AMX that is a question of its own. */
-#define FEATURES(X) \
-  X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni) X(amx_tile) X(amx_int8)
+#define FEATURES(X) X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni) X(amx_tile) X(amx_int8)
 #define HAS_avx __builtin_cpu_supports("avx")
 #define HAS_avx2 __builtin_cpu_supports("avx2")
 #define HAS_fma __builtin_cpu_supports("fma")
@@ -130,10 +129,11 @@ const char *niti_isa_name(NitiIsa isa) { return names[isa]; }
 static NitiStatus check_system(NitiIsa isa) {
 #if defined(__x86_64__)
   if (isa == NITI_ISA_AMX && cpu_has_amx()) {
-    return niti_fail(NITI_ERROR_UNSUPPORTED,
-                     "instruction set amx: the kernel refused the tile state (arch_prctl(ARCH_REQ_XCOMP_PERM): %s), expected Linux "
-                     "5.16 or later without a filter on it; the best that can be used here is %s",
-                     strerror(ask_for_tiles()), niti_isa_name(niti_cpu_best_isa()));
+    return niti_fail(
+        NITI_ERROR_UNSUPPORTED,
+        "instruction set amx: the kernel refused the tile state (arch_prctl(ARCH_REQ_XCOMP_PERM): %s), expected Linux "
+        "5.16 or later without a filter on it; the best that can be used here is %s",
+        strerror(ask_for_tiles()), niti_isa_name(niti_cpu_best_isa()));
   }
 #endif
   (void)isa;

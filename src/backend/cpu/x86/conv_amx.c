@@ -9,12 +9,12 @@
 #define INLINE static inline __attribute__((always_inline))
 enum {
   LANES = 16,
-  WIDE = 2,     /* tiles side by side and above each other */
-  TALL = 2,     /* */
-  ROWS = 16,    /* of a tile */
-  STEP = 64,    /* bytes of a row that one multiply-add takes in */
-  GROUPS = 16,  /* the same in groups */
-  BUFFERS = 4,  /* steps of gathered rows in flight: a store needs some time before a tile can load from it */
+  WIDE = 2,    /* tiles side by side */
+  TALL = 2,    /* and above each other */
+  ROWS = 16,   /* of a tile */
+  STEP = 64,   /* bytes of a row that one multiply-add takes in */
+  GROUPS = 16, /* the same in groups */
+  BUFFERS = 4, /* steps of gathered rows in flight: a store needs some time before a tile can load from it */
   AHEAD = 2,
 };
 
@@ -168,10 +168,10 @@ INLINE void tile_of(const NitiTile *t, const int tall, const int wide, const boo
   }
 }
 
-#define TILE(tall, wide)                                                           \
+#define TILE(tall, wide)                                                                \
   static void in_place_##tall##x##wide(const NitiTile *t, size_t upper, size_t lower) { \
-    tile_of(t, tall, wide, true, upper, lower);                                   \
-  }                                                                                \
+    tile_of(t, tall, wide, true, upper, lower);                                         \
+  }                                                                                     \
   static void gathered_##tall##x##wide(const NitiTile *t) { tile_of(t, tall, wide, false, 0, 0); }
 TILE(1, 1)
 TILE(1, 2)
@@ -197,7 +197,8 @@ const NitiConvKernels niti_conv_kernels_amx = {
     .group = 4,
     .lanes = LANES,
     .vectors = WIDE,
-    .rows = {0, TALL * ROWS, TALL * ROWS},
+    .rows = {0, TALL *ROWS, TALL *ROWS},
+    .step = STEP,
     .begin = begin,
     .end = end,
     .tile = tile,
