@@ -202,8 +202,8 @@ static void test_guess(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512), cmocka_unit_test(test_neon), cmocka_unit_test(test_amx),
-      cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
+      cmocka_unit_test(test_ref), cmocka_unit_test(test_avx2),  cmocka_unit_test(test_avx512),     cmocka_unit_test(test_neon),
+      cmocka_unit_test(test_amx), cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
