@@ -49,7 +49,8 @@ typedef struct NitiConvKernels {
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
   /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`); that index is the random word's too.
-   * Returns the largest |acc|, at least `max`. */
+   * Returns the largest |acc|, at least `max`. With `masks` it applies the rounder's mask, else it ignores it. */
+  bool masks;
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
   /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */

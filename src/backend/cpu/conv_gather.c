@@ -254,7 +254,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
       kernels->tile(&tile);
       max = kernels->requantise(p->out, scratch.out_offset + pixel, block * block_columns(kernels), scratch.acc,
                                 (size_t)(vectors * kernels->lanes), tile.rows, columns, p->rounder, max);
-      if (p->rounder->mask) mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
+      if (p->rounder->mask && !kernels->masks) mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
     }
   }
   niti_tiles_end(kernels);
