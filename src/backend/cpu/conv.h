@@ -31,10 +31,10 @@ typedef struct NitiTile {
 
 typedef struct NitiConvKernels {
   const char *name;
-  int element, group;              /* bytes of a packed element; elements one multiply-add takes in */
-  int lanes, vectors;              /* columns of a vector; vectors of a full block of columns */
-  int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
-  int step;                        /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
+  int element, group;                /* bytes of a packed element; elements one multiply-add takes in */
+  int lanes, vectors;                /* columns of a vector; vectors of a full block of columns */
+  int rows[NITI_TILE_VECTORS + 1];   /* the most rows of a tile of so many vectors */
+  int step;                          /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
   void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
   void (*tile)(const NitiTile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
@@ -99,7 +99,8 @@ void niti_conv_gradient_tiles(NitiCpu *, const NitiConvKernels *, NitiGradient *
 /* The same, another way, for kernels with a step; for shapes that it serves. */
 bool niti_gradient_linear_serves(const NitiConvKernels *, const NitiConv *);
 size_t niti_gradient_linear_workspace(const NitiConvKernels *, const NitiConv *, int threads);
-void niti_gradient_linear(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x, const NitiConv *);
+void niti_gradient_linear(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
+                          const NitiConv *);
 
 /* The reference: naive, independent of everything above. */
 size_t niti_conv_workspace_ref(const NitiConv *, int threads);

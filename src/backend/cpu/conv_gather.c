@@ -85,8 +85,8 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiGather *g, size_
   p.threads = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
   p.in_bytes =
       niti_line(most(p.images * rows_under(g, p.rows) * row_bytes, p.run * sizeof(size_t)) + 64); /* the last group reads past */
-  p.thread_bytes = p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) +
-                   2 * niti_line(TILE_SUMS * sizeof(int32_t));
+  p.thread_bytes =
+      p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) + 2 * niti_line(TILE_SUMS * sizeof(int32_t));
   p.total = p.threads + threads * p.thread_bytes;
   return p;
 }
