@@ -8,7 +8,6 @@ enum {
   SCRATCH_BYTES = 256 * 1024, /* of padded input in one part: with a panel it should fit a core's second-level cache */
   PART_PIXELS = 2048,         /* the most pixels in one part, or one output row */
   PARTS_PER_THREAD = 8,
-  TILE_SUMS = NITI_TILE_ROWS * NITI_TILE_COLUMNS,
 };
 
 /* How a pass is cut and where its pieces lie in the workspace. A part is `images` whole images or, where one image is too large,
@@ -36,7 +35,7 @@ typedef struct Pass {
   _Atomic uint32_t max;
 } Pass;
 
-/* A thread's scratch: padded input, offsets of the part's pixels in it and in the output, two tiles of accumulators. */
+/* A thread's scratch: padded input, offsets of the part's pixels in it and in the output, one tile of accumulators. */
 typedef struct Scratch {
   uint8_t *in;
   size_t *in_offset, *out_offset;
@@ -85,8 +84,8 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiGather *g, size_
   p.threads = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
   p.in_bytes =
       niti_line(most(p.images * rows_under(g, p.rows) * row_bytes, p.run * sizeof(size_t)) + 64); /* the last group reads past */
-  p.thread_bytes =
-      p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) + 2 * niti_line(TILE_SUMS * sizeof(int32_t));
+  p.thread_bytes = p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) +
+                   niti_line(NITI_TILE_ROWS * NITI_TILE_COLUMNS * sizeof(int32_t));
   p.total = p.threads + threads * p.thread_bytes;
   return p;
 }
@@ -220,28 +219,12 @@ static size_t fill_part(const Pass *p, const Scratch *s, size_t part) {
   return count;
 }
 
-/* What was written of a tile, while it is near. */
+/* What the tile wrote, while it is near. */
 static void mask_tile(const Pass *p, const size_t *offset, size_t first, int rows, int columns) {
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
     niti_mask_apply(p->out + at, p->rounder->mask + at, (size_t)columns);
   }
-}
-
-/* A tile that was summed and is to be rounded. */
-typedef struct Sums {
-  const int32_t *acc;
-  const size_t *offset;
-  size_t block;
-  int rows;
-} Sums;
-
-static uint32_t round_sums(const Pass *p, const Sums *sums, uint32_t max) {
-  const int columns = columns_of(p, sums->block);
-  const size_t stride = (size_t)(vectors_of(p, columns) * p->kernels->lanes), first = sums->block * block_columns(p->kernels);
-  max = p->kernels->requantise(p->out, sums->offset, first, sums->acc, stride, sums->rows, columns, p->rounder, max);
-  if (p->rounder->mask && !p->kernels->masks) mask_tile(p, sums->offset, first, sums->rows, columns);
-  return max;
 }
 
 static void sum_part(void *context, size_t thread, size_t item) {
@@ -252,12 +235,12 @@ static void sum_part(void *context, size_t thread, size_t item) {
   const size_t split = item % p->splits, pixels = fill_part(p, &scratch, item / p->splits);
   const size_t first = plan->blocks * split / p->splits, last = plan->blocks * (split + 1) / p->splits;
   uint32_t max = 0;
-  Sums sums = {0};
   niti_tiles_begin(kernels);
   for (size_t block = first; block < last; ++block) {
     const int columns = columns_of(p, block), vectors = vectors_of(p, columns);
     const size_t step = (size_t)kernels->rows[vectors];
-    NitiTile tile = {.init = correction_of(p, block),
+    NitiTile tile = {.acc = scratch.acc,
+                     .init = correction_of(p, block),
                      .in = scratch.in,
                      .panel = panel_of(p, block),
                      .sets = 1,
@@ -268,13 +251,14 @@ static void sum_part(void *context, size_t thread, size_t item) {
     for (size_t pixel = 0; pixel < pixels; pixel += step) {
       tile.row_offset = scratch.in_offset + pixel;
       tile.rows = (int)least(step, pixels - pixel);
-      tile.acc = scratch.acc + (sums.acc == scratch.acc ? TILE_SUMS : 0);
       kernels->tile(&tile);
-      if (sums.rows > 0) max = round_sums(p, &sums, max); /* the tile before, so that the processor does both at once */
-      sums = (Sums){tile.acc, scratch.out_offset + pixel, block, tile.rows};
+      max = kernels->requantise(p->out, scratch.out_offset + pixel, block * block_columns(kernels), scratch.acc,
+                                (size_t)(vectors * kernels->lanes), tile.rows, columns, p->rounder, max);
+      if (p->rounder->mask && !kernels->masks) {
+        mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
+      }
     }
   }
-  if (sums.rows > 0) max = round_sums(p, &sums, max);
   niti_tiles_end(kernels);
   niti_max_raise(&p->max, max);
 }
