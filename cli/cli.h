@@ -50,7 +50,7 @@ typedef struct DeviceOptions {
 #define DEVICE_OPTIONS(d)                                                                                                         \
   {"threads", OPTION_NUMBER, &(d).threads, "N", "threads to compute with (default: one a core)", 1, 1024},                        \
       {"isa", OPTION_TEXT, &(d).isa, "NAME",                                                                                      \
-       "kernels: auto; cpu: ref, avx2, avx512vnni, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)", 0, 0},              \
+       "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)", 0, 0},              \
   {                                                                                                                               \
     "backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu, cuda, cuda:N (same results)", 0, 0                \
   }

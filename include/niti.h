@@ -102,8 +102,8 @@ NITI_API NitiStatus niti_input_table(int8_t *table, int32_t *exponent, int chann
 /* Where the work runs. All zero: the best there is. Results never depend on it. */
 typedef struct NitiDevice {
   const char *backend; /* NULL or "auto", "cpu", "cuda", "cuda:1" (the second GPU; from 0) */
-  const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm"; cuda: "mma",
-                          "wgmma" */
+  const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"; cuda:
+                          "mma", "wgmma" */
   int threads;         /* of the CPU; 0: one a usable core */
 } NitiDevice;
 

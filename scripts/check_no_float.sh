@@ -18,7 +18,8 @@ LIST
 
 # Reads `objdump -d --no-show-raw-insn`, prints "function: instruction" for each floating-point instruction.
 # Allowed of the names that end like SSE's float types: those that move, permute or combine bits. Any other is arithmetic,
-# comparison or conversion. Integer instructions with such an ending begin with p or vp (vpabsd, vpdpwssd), or are push.
+# comparison or conversion. Integer instructions with such an ending begin with p or vp (vpabsd, vpdpwssd), are push, or multiply
+# tiles of integers (tdpbssd).
 floats() {
   awk '
     /^[0-9a-f]+ <.*>:$/ { where = $2; next }
@@ -32,7 +33,7 @@ floats() {
       if (op ~ /^f/) bad = 1                                   # x87
       else if (op ~ /^(pf|pi2f)/) bad = 1                      # 3DNow!
       else if (op ~ /^v?(cvt|fn?m(add|sub)|fc?m|rcp|rsqrt|sqrt|round|rndscale|getexp|getmant|fixup|scalef|reduce|range|fpclass|exp2|4f)/) bad = 1
-      else if (op ~ /^v?p|^push/) bad = 0
+      else if (op ~ /^v?p|^push|^tdpb[su][su]d$/) bad = 0
       else if (op ~ /(ss|sd|ps|pd|sh|ph|bf16)[xyz]?$/)
         bad = op !~ /^v?(mov[a-z]*|and|andn|or|xor|shuf|unpck[lh]|blend|blendv|blendm|insert|extract|perm|permil|broadcast|compress|expand|gather[dq]|scatter[dq]|maskmov)(ss|sd|ps|pd|sh|ph)$/ && op !~ /^(bsh|clflush)$/
       if (bad) print where " " $0
@@ -108,6 +109,10 @@ self_test() {
   try found text -O2 '#include <stdlib.h>
     int f(const char *s, double *d) { *d = strtod(s, 0); return 0; }'
   try clean copy '-O3 -mavx512f' 'struct s { double d[8]; }; void f(struct s *a, const struct s *b) { *a = *b; }'
+  try clean tiles '-O2 -mamx-tile -mamx-int8' '#include <immintrin.h>
+    void f(void) { _tile_dpbssd(0, 1, 2); }'
+  try found tiles_bf16 '-O2 -mamx-tile -mamx-bf16' '#include <immintrin.h>
+    void f(void) { _tile_dpbf16ps(0, 1, 2); }'
   try clean integer '-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni' '#include <immintrin.h>
     #include <stdlib.h>
     int f(const signed char *a, const signed char *b, int *c) { int s = 0; for (int i = 0; i < 640; ++i) { s += a[i] * b[i]; c[i] = abs(c[i]) > s ? c[i] : -s; } return s; }

@@ -255,20 +255,32 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
 static void test_named_shapes(void **unused) {
   (void)unused;
   const NitiConv shapes[] = {
-      shape(2, 8, 8, 3, 64, 3, 3, 1, 1, 1, 1),     shape(3, 8, 8, 128, 70, 3, 3, 1, 1, 1, 1), /* a full block and a bit */
-      shape(5, 4, 4, 33, 48, 3, 3, 1, 1, 1, 1),    shape(1, 32, 32, 16, 16, 3, 3, 1, 1, 1, 1),
-      shape(2, 23, 25, 3, 33, 11, 11, 4, 4, 2, 2), shape(2, 12, 9, 17, 31, 5, 5, 1, 1, 2, 2),
-      shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),    shape(2, 8, 8, 16, 32, 1, 1, 2, 2, 0, 0), /* phases without taps */
-      shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),     shape(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
-      shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),      shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
-      shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),   shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3),     /* more padding than kernel */
-      shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),      shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0),     /* stride beyond the kernel */
-      shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),   shape(1, 70, 60, 80, 4, 3, 3, 1, 1, 1, 1),  /* bands */
-      shape(3, 1, 1, 3, 4, 3, 3, 2, 2, 1, 1),      shape(1, 2, 2, 1, 1, 3, 3, 5, 5, 1, 1),
+      shape(2, 8, 8, 3, 64, 3, 3, 1, 1, 1, 1),
+      shape(3, 8, 8, 128, 70, 3, 3, 1, 1, 1, 1), /* a full block and a bit */
+      shape(5, 4, 4, 33, 48, 3, 3, 1, 1, 1, 1),
+      shape(1, 32, 32, 16, 16, 3, 3, 1, 1, 1, 1),
+      shape(2, 23, 25, 3, 33, 11, 11, 4, 4, 2, 2),
+      shape(2, 12, 9, 17, 31, 5, 5, 1, 1, 2, 2),
+      shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),
+      shape(2, 8, 8, 16, 32, 1, 1, 2, 2, 0, 0), /* phases without taps */
+      shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      shape(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
+      shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),
+      shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
+      shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),
+      shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3), /* more padding than kernel */
+      shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),
+      shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0), /* stride beyond the kernel */
+      shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),
+      shape(1, 70, 60, 80, 4, 3, 3, 1, 1, 1, 1), /* bands */
+      shape(3, 1, 1, 3, 4, 3, 3, 2, 2, 1, 1),
+      shape(1, 2, 2, 1, 1, 3, 3, 5, 5, 1, 1),
       shape(3, 11, 11, 1, 16, 2, 2, 1, 1, 0, 0), /* one channel: neighbouring taps are neighbours in memory */
       shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* the gradient in several chunks */
       shape(16, 11, 11, 1, 1, 1, 1, 1, 1, 0, 0), /* one tap: more pixels in a row than an image has */
       shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0),
+      shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),  /* many rows of the gradient; images packed in tens, and four more */
+      shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     for (int fill = FILL_RANDOM; fill <= FILL_TINY; ++fill) check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);

@@ -99,6 +99,11 @@ static void test_avx512(void **unused) {
   check_if_supported(NITI_ISA_AVX512VNNI);
 }
 
+static void test_amx(void **unused) {
+  (void)unused;
+  check_if_supported(NITI_ISA_AMX);
+}
+
 static void test_neon(void **unused) { /* rounding is the same for both sets */
   (void)unused;
   check_if_supported(NITI_ISA_NEON_DOTPROD);
@@ -126,6 +131,17 @@ static void test_tiles(void **unused) {
           max = niti_requantise_ref(want + at, acc + row * STRIDE, (size_t)columns, &r, at, max);
         }
         assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &r, 0), max);
+        assert_memory_equal(tensor, want, sizeof want);
+        if (!kernels->masks) continue;
+        int8_t gate[TENSOR];
+        NitiRounder gated = r;
+        gated.mask = gate;
+        for (size_t i = 0; i < TENSOR; ++i) gate[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
+        memset(tensor, 0x55, sizeof tensor);
+        for (int row = 0; row < ROWS; ++row) {
+          for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = gate[i] > 0 ? want[i] : 0;
+        }
+        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &gated, 0), max);
         assert_memory_equal(tensor, want, sizeof want);
       }
     }
@@ -197,8 +213,8 @@ static void test_guess(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ref),   cmocka_unit_test(test_avx2),       cmocka_unit_test(test_avx512), cmocka_unit_test(test_neon),
-      cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
+      cmocka_unit_test(test_ref), cmocka_unit_test(test_avx2),  cmocka_unit_test(test_avx512),     cmocka_unit_test(test_neon),
+      cmocka_unit_test(test_amx), cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

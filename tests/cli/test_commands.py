@@ -180,7 +180,7 @@ def test_gradients_that_could_overflow_are_summed_in_parts():
 def test_info():
     info = json_of("info", "--threads", 2)
     assert info["threads"] == 2 and info["backend"] == "cpu" and info["isa_available"][0] == "ref"
-    assert set(info["isa_available"]) <= {"ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm"}
+    assert set(info["isa_available"]) <= {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"}
     for kernel in info["kernels"]:
         assert {"operation", "forward", "backward", "gradient"} <= set(kernel)
     assert {"lenet5", "mlp", "vgg-small-7", "vgg-small-8", "vgg-small-9", "vgg11", "vgg13", "vgg16", "alexnet",

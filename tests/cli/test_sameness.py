@@ -4,7 +4,7 @@ import pytest
 import data_sets
 from tool import json_of, rows_of, timeless, train
 
-ISAS = ("ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm")
+ISAS = ("ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from oracle.train import evaluate, hash_checkpoint, train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NITI = os.path.join(ROOT, os.environ.get("NITI_BUILD", "build"), "niti")  # an absolute NITI_BUILD stays as it is
-ISAS = ("ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm")
+ISAS = ("ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm")
 THREADS = (1, 3)
 
 

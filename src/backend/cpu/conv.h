@@ -14,7 +14,7 @@
 
 #include "backend/cpu/requantise.h"
 
-enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 12, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
+enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 32, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
 
 /* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
 typedef struct NitiTile {
@@ -31,9 +31,11 @@ typedef struct NitiTile {
 
 typedef struct NitiConvKernels {
   const char *name;
-  int element, group;              /* bytes of a packed element; elements one multiply-add takes in */
-  int lanes, vectors;              /* columns of a vector; vectors of a full block of columns */
-  int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
+  int element, group;                /* bytes of a packed element; elements one multiply-add takes in */
+  int lanes, vectors;                /* columns of a vector; vectors of a full block of columns */
+  int rows[NITI_TILE_VECTORS + 1];   /* the most rows of a tile of so many vectors */
+  int step;                          /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
+  void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
   void (*tile)(const NitiTile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
   void (*convert)(void *out, const int8_t *in, size_t count);
@@ -47,7 +49,8 @@ typedef struct NitiConvKernels {
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
   /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`); that index is the random word's too.
-   * Returns the largest |acc|, at least `max`. */
+   * Returns the largest |acc|, at least `max`. With `masks` it applies the rounder's mask, else it ignores it. */
+  bool masks;
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
   /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */
@@ -56,8 +59,16 @@ typedef struct NitiConvKernels {
 
 /* NULL for the reference, which has its own, separate convolutions. */
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
-extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni;
+extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni, niti_conv_kernels_amx;
 extern const NitiConvKernels niti_conv_kernels_neon_dotprod, niti_conv_kernels_neon_i8mm;
+
+/* Round a task's calls of `tile`. */
+static inline void niti_tiles_begin(const NitiConvKernels *kernels) {
+  if (kernels->begin) kernels->begin();
+}
+static inline void niti_tiles_end(const NitiConvKernels *kernels) {
+  if (kernels->end) kernels->end();
+}
 
 /* Portable pieces for the tables above: bytes in groups of four and of eight, s16 in groups of two. */
 void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
@@ -84,6 +95,12 @@ uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *,
 size_t niti_conv_gradient_workspace(const NitiConvKernels *, const NitiConv *, int threads);
 void niti_conv_gradient_tiles(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
                               const NitiConv *);
+
+/* The same, another way, for kernels with a step; for shapes that it serves. */
+bool niti_gradient_linear_serves(const NitiConvKernels *, const NitiConv *);
+size_t niti_gradient_linear_workspace(const NitiConvKernels *, const NitiConv *, int threads);
+void niti_gradient_linear(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
+                          const NitiConv *);
 
 /* The reference: naive, independent of everything above. */
 size_t niti_conv_workspace_ref(const NitiConv *, int threads);

@@ -150,6 +150,7 @@ static void pack_block(void *context, size_t thread, size_t block) {
   int32_t *correction = correction_of(p, block), *sums = scratch.acc;
   memset(correction, 0, (size_t)padded * sizeof(int32_t));
   kernels->zero(scratch.in, p->plan->groups * (size_t)kernels->group);
+  niti_tiles_begin(kernels);
   for (int32_t a = 0; a < g->tap_rows; ++a) {
     const size_t none = 0;
     const NitiTile tile = {.acc = sums,
@@ -165,6 +166,7 @@ static void pack_block(void *context, size_t thread, size_t block) {
     kernels->tile(&tile);
     memcpy(correction, sums, (size_t)padded * sizeof(int32_t));
   }
+  niti_tiles_end(kernels);
   for (int column = 0; column < padded; ++column) correction[column] = (int32_t)(0u - (uint32_t)correction[column]);
 }
 
@@ -233,6 +235,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
   const size_t split = item % p->splits, pixels = fill_part(p, &scratch, item / p->splits);
   const size_t first = plan->blocks * split / p->splits, last = plan->blocks * (split + 1) / p->splits;
   uint32_t max = 0;
+  niti_tiles_begin(kernels);
   for (size_t block = first; block < last; ++block) {
     const int columns = columns_of(p, block), vectors = vectors_of(p, columns);
     const size_t step = (size_t)kernels->rows[vectors];
@@ -251,9 +254,12 @@ static void sum_part(void *context, size_t thread, size_t item) {
       kernels->tile(&tile);
       max = kernels->requantise(p->out, scratch.out_offset + pixel, block * block_columns(kernels), scratch.acc,
                                 (size_t)(vectors * kernels->lanes), tile.rows, columns, p->rounder, max);
-      if (p->rounder->mask) mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
+      if (p->rounder->mask && !kernels->masks) {
+        mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
+      }
     }
   }
+  niti_tiles_end(kernels);
   niti_max_raise(&p->max, max);
 }
 

@@ -103,6 +103,7 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiConv *s, size_t 
 }
 
 size_t niti_conv_gradient_workspace(const NitiConvKernels *kernels, const NitiConv *s, int threads) {
+  if (niti_gradient_linear_serves(kernels, s)) return niti_gradient_linear_workspace(kernels, s, threads);
   return make_plan(kernels, s, (size_t)threads).total;
 }
 
@@ -220,6 +221,7 @@ static void correct_block(void *context, size_t thread, size_t block) {
   int32_t *sums = (int32_t *)(void *)(p->cpu->workspace + p->plan->threads + thread * p->plan->thread_bytes);
   int32_t *correction = correction_of(p, block);
   for (size_t column = 0; column < lanes_of(p, block); ++column) sums[column] = 0;
+  niti_tiles_begin(p->kernels);
   for (size_t i = p->begin; i < p->end; ++i) {
     const Piece piece = piece_at(p, i);
     const NitiTile tile = {.acc = sums,
@@ -234,6 +236,7 @@ static void correct_block(void *context, size_t thread, size_t block) {
                            .vectors = vectors_of(p, block)};
     p->kernels->tile(&tile);
   }
+  niti_tiles_end(p->kernels);
   for (size_t column = 0; column < lanes_of(p, block); ++column) correction[column] = (int32_t)(0u - (uint32_t)sums[column]);
 }
 
@@ -247,6 +250,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
   const size_t b0 = item % across * p->part_blocks, b1 = least(b0 + p->part_blocks, plan->blocks);
   const size_t m0 = item / across * p->part_rows, m1 = least(m0 + p->part_rows, plan->m);
   int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + plan->threads + thread * plan->thread_bytes);
+  niti_tiles_begin(kernels);
   for (size_t i = p->begin; i < p->end; ++i) {
     const Piece piece = piece_at(p, i);
     const size_t in = piece.image * plan->plane_image + piece.row * plan->plane_columns + piece.group * (size_t)kernels->group;
@@ -270,6 +274,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
       }
     }
   }
+  niti_tiles_end(kernels);
   for (size_t block = b0; block < b1; ++block) {
     const size_t at = block * columns * plan->m + m0;
     NitiGradient *g = p->gradient;
@@ -302,6 +307,10 @@ static void cut_chunk(Pass *p) {
 void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, NitiGradient *gradient, const int8_t *dy,
                               const int8_t *x, const NitiConv *s) {
   const size_t threads = (size_t)niti_threads_count(cpu->threads);
+  if (niti_gradient_linear_serves(kernels, s)) {
+    niti_gradient_linear(cpu, kernels, gradient, dy, x, s);
+    return;
+  }
   const Plan plan = make_plan(kernels, s, threads);
   Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
   fill_tables(&p);

@@ -11,6 +11,7 @@ typedef enum NitiIsa {
   NITI_ISA_REF = 0,
   NITI_ISA_AVX2, /* x86-64 */
   NITI_ISA_AVX512VNNI,
+  NITI_ISA_AMX,
   NITI_ISA_NEON_DOTPROD, /* 64-bit ARM */
   NITI_ISA_NEON_I8MM,
   NITI_ISAS /* their number */
@@ -30,7 +31,8 @@ typedef struct NitiCpu {
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
 
-/* What this CPU can do, and its name in words for `niti info`. */
+/* What this CPU can do and the system lets it do, and its name in words for `niti info`. Asking about AMX asks the system for
+ * the process's use of the tile registers. */
 bool niti_isa_supported(NitiIsa isa);
 NitiIsa niti_cpu_best_isa(void); /* it supports every smaller set of its processor too */
 const char *niti_isa_name(NitiIsa isa);

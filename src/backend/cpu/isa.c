@@ -1,23 +1,59 @@
+#define _DEFAULT_SOURCE /* syscall */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
-static const char *const names[NITI_ISAS] = {"ref", "avx2", "avx512vnni", "neon-dotprod", "neon-i8mm"};
+static const char *const names[NITI_ISAS] = {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"};
 
 #if defined(__x86_64__)
 
-/* X(feature): what __builtin_cpu_supports can tell of use here; it counts the operating system's support in. */
-#define FEATURES(X) X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni)
-#define HAS(feature) __builtin_cpu_supports(#feature)
+/* What leaf 7 of CPUID says in EDX; gcc 12's __builtin_cpu_supports does not know these. */
+static bool leaf_7_edx(int bit) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> bit & 1);
+}
+
+/* X(feature): of use here. The builtin counts the operating system's support in; for AMX that is a question of its own. */
+#define FEATURES(X) X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni) X(amx_tile) X(amx_int8)
+#define HAS_avx __builtin_cpu_supports("avx")
+#define HAS_avx2 __builtin_cpu_supports("avx2")
+#define HAS_fma __builtin_cpu_supports("fma")
+#define HAS_avx512f __builtin_cpu_supports("avx512f")
+#define HAS_avx512bw __builtin_cpu_supports("avx512bw")
+#define HAS_avx512dq __builtin_cpu_supports("avx512dq")
+#define HAS_avx512vl __builtin_cpu_supports("avx512vl")
+#define HAS_avx512vnni __builtin_cpu_supports("avx512vnni")
+#define HAS_amx_tile leaf_7_edx(24)
+#define HAS_amx_int8 leaf_7_edx(25)
+#define HAS(feature) (HAS_##feature != 0)
 #define PROBE() __builtin_cpu_init()
+
+/* Asks the kernel for the use of the tile registers, for the whole process and its future threads; asking again is harmless.
+ * Returns 0, or the errno of a refusal. */
+static int ask_for_tiles(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+  return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0 ? 0 : errno;
+#else
+  return ENOSYS;
+#endif
+}
+
+static bool cpu_has_amx(void) { return HAS(amx_tile) && HAS(amx_int8) && niti_isa_supported(NITI_ISA_AVX512VNNI); }
 
 bool niti_isa_supported(NitiIsa isa) {
   PROBE();
+  if (isa == NITI_ISA_AMX) return cpu_has_amx() && ask_for_tiles() == 0;
   if (isa == NITI_ISA_AVX512VNNI) return HAS(avx512f) && HAS(avx512bw) && HAS(avx512dq) && HAS(avx512vl) && HAS(avx512vnni);
   if (isa == NITI_ISA_AVX2) return HAS(avx2);
   return isa == NITI_ISA_REF;
@@ -89,6 +125,21 @@ NitiIsa niti_cpu_best_isa(void) {
 
 const char *niti_isa_name(NitiIsa isa) { return names[isa]; }
 
+/* Fails if the CPU has the set and the system is what stands in its way. */
+static NitiStatus check_system(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa == NITI_ISA_AMX && cpu_has_amx()) {
+    return niti_fail(
+        NITI_ERROR_UNSUPPORTED,
+        "instruction set amx: the kernel refused the tile state (arch_prctl(ARCH_REQ_XCOMP_PERM): %s), expected Linux "
+        "5.16 or later without a filter on it; the best that can be used here is %s",
+        strerror(ask_for_tiles()), niti_isa_name(niti_cpu_best_isa()));
+  }
+#endif
+  (void)isa;
+  return NITI_OK;
+}
+
 NitiStatus niti_isa_parse(NitiIsa *out, const char *name) {
   if (!name || strcmp(name, "auto") == 0) {
     *out = niti_cpu_best_isa();
@@ -97,6 +148,7 @@ NitiStatus niti_isa_parse(NitiIsa *out, const char *name) {
   for (int isa = 0; isa < NITI_ISAS; ++isa) {
     if (strcmp(name, names[isa]) != 0) continue;
     if (!niti_isa_supported((NitiIsa)isa)) {
+      NITI_TRY(check_system((NitiIsa)isa));
       char features[256];
       niti_cpu_features(features, sizeof features);
       return niti_fail(NITI_ERROR_UNSUPPORTED, "instruction set %s: this CPU lacks it; it has: %s; the best for it is %s", name,

@@ -14,6 +14,7 @@ NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa) {
 
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa) {
 #if defined(__x86_64__)
+  if (isa >= NITI_ISA_AMX) return &niti_conv_kernels_amx;
   if (isa >= NITI_ISA_AVX512VNNI) return &niti_conv_kernels_avx512vnni;
   if (isa >= NITI_ISA_AVX2) return &niti_conv_kernels_avx2;
 #elif defined(__aarch64__)

@@ -11,7 +11,7 @@ typedef struct NitiRounder {
   int shift;
   bool relu;          /* max(m, 0) after rounding */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
-  const int8_t *mask; /* NULL, or of the output's layout: the driver makes outputs 0 where it is <= 0 (kernels ignore it) */
+  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (NitiRequantiseKernel ignores it) */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),

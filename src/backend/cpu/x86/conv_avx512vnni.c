@@ -98,6 +98,7 @@ const NitiConvKernels niti_conv_kernels_avx512vnni = {
     .transpose = niti_transpose_8_avx2,
     .panel_across = niti_panel_across_8x4_avx2,
     .panel_along = niti_panel_along_8x4,
+    .masks = true,
     .requantise = niti_requantise_tile_avx512,
     .store = niti_gradient_store_avx2,
 };

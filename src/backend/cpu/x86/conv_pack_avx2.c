@@ -1,4 +1,4 @@
-/* Packing of convolution operands. 8: bytes, activations offset by 128 to be unsigned; 16: int16. */
+/* Packing of convolution operands. 8: bytes, activations offset by 128 to be unsigned; s8: bytes as they are; 16: int16. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -28,7 +28,10 @@ void niti_convert_16_avx2(void *out, const int8_t *in, size_t count) {
   for (; i < count; ++i) to[i] = in[i];
 }
 
+void niti_convert_s8_avx2(void *out, const int8_t *in, size_t count) { memcpy(out, in, count); }
+
 void niti_zero_8_avx2(void *out, size_t count) { memset(out, OFFSET, count); }
+void niti_zero_s8_avx2(void *out, size_t count) { memset(out, 0, count); }
 void niti_zero_16_avx2(void *out, size_t count) { memset(out, 0, count * sizeof(int16_t)); }
 
 /* 16 positions x 16 channels in each 128-bit half. */
@@ -63,16 +66,16 @@ INLINE __m256i load_channels(const int8_t *from, int channels) {
   return _mm256_load_si256((const __m256i *)(const void *)some);
 }
 
-INLINE void store_plane(uint8_t *out, __m128i v, int element) {
+INLINE void store_plane(uint8_t *out, __m128i v, int element, int offset) {
   if (element == 1) {
-    _mm_storeu_si128((__m128i *)(void *)out, _mm_xor_si128(v, _mm_set1_epi8((char)OFFSET)));
+    _mm_storeu_si128((__m128i *)(void *)out, offset ? _mm_xor_si128(v, _mm_set1_epi8((char)offset)) : v);
   } else {
     _mm256_storeu_si256((__m256i *)(void *)out, _mm256_cvtepi8_epi16(v));
   }
 }
 
 INLINE void transpose(uint8_t *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels,
-                      int element) {
+                      int element, int zero) {
   for (size_t p = 0; p < positions; p += 16) {
     __m256i v[16];
 #pragma GCC unroll 16
@@ -84,13 +87,13 @@ INLINE void transpose(uint8_t *out, size_t plane_stride, const int8_t *in, const
     if (channels == 32) {
 #pragma GCC unroll 16
       for (size_t i = 0; i < 16; ++i) {
-        store_plane(to + i * plane_stride, _mm256_castsi256_si128(v[i]), element);
-        store_plane(to + (i + 16) * plane_stride, _mm256_extracti128_si256(v[i], 1), element);
+        store_plane(to + i * plane_stride, _mm256_castsi256_si128(v[i]), element, zero);
+        store_plane(to + (i + 16) * plane_stride, _mm256_extracti128_si256(v[i], 1), element, zero);
       }
     } else {
       for (int c = 0; c < channels; ++c) {
         const __m128i half = c < 16 ? _mm256_castsi256_si128(v[c]) : _mm256_extracti128_si256(v[c - 16], 1);
-        store_plane(to + (size_t)c * plane_stride, half, element);
+        store_plane(to + (size_t)c * plane_stride, half, element, zero);
       }
     }
   }
@@ -99,17 +102,25 @@ INLINE void transpose(uint8_t *out, size_t plane_stride, const int8_t *in, const
 void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
                            int channels) {
   if (channels == 32)
-    transpose(out, plane_stride, in, offset, positions, 32, 1);
+    transpose(out, plane_stride, in, offset, positions, 32, 1, OFFSET);
   else
-    transpose(out, plane_stride, in, offset, positions, channels, 1);
+    transpose(out, plane_stride, in, offset, positions, channels, 1, OFFSET);
+}
+
+void niti_transpose_s8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
+                            int channels) {
+  if (channels == 32)
+    transpose(out, plane_stride, in, offset, positions, 32, 1, 0);
+  else
+    transpose(out, plane_stride, in, offset, positions, channels, 1, 0);
 }
 
 void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
                             int channels) {
   if (channels == 32)
-    transpose(out, plane_stride, in, offset, positions, 32, 2);
+    transpose(out, plane_stride, in, offset, positions, 32, 2, 0);
   else
-    transpose(out, plane_stride, in, offset, positions, channels, 2);
+    transpose(out, plane_stride, in, offset, positions, channels, 2, 0);
 }
 
 void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {

@@ -47,21 +47,31 @@ INLINE uint32_t largest(__m512i v, uint32_t max) {
   return most > max ? most : max;
 }
 
+/* v where `open` is positive, else 0. */
+INLINE __m128i keep_positive(__m128i v, __m128i open) {
+  return _mm_maskz_mov_epi8(_mm_cmpgt_epi8_mask(open, _mm_setzero_si128()), v);
+}
+
 /* Rows of a tile; one row of any length when rows is 1. */
 INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
-                           size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, uint32_t max) {
+                           size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, const int8_t *mask, uint32_t max) {
   const Constants c = constants_of(r->shift);
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
     int8_t *out = tensor + offset[row] + first;
+    const int8_t *gate = mask ? mask + offset[row] + first : NULL;
     const int32_t *from = acc + (size_t)row * stride;
     size_t i = 0;
     for (; i + LANES <= columns; i += LANES) {
-      _mm_storeu_si128((__m128i *)(void *)(out + i), round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most));
+      const __m128i v = round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most);
+      const __m128i open = gate ? _mm_loadu_si128((const __m128i *)(const void *)(gate + i)) : _mm_set1_epi8(1);
+      _mm_storeu_si128((__m128i *)(void *)(out + i), gate ? keep_positive(v, open) : v);
     }
     if (i < columns) {
       const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
-      _mm_mask_storeu_epi8(out + i, some, round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most));
+      const __m128i v = round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most);
+      const __m128i open = gate ? _mm_maskz_loadu_epi8(some, gate + i) : _mm_set1_epi8(1);
+      _mm_mask_storeu_epi8(out + i, some, gate ? keep_positive(v, open) : v);
     }
   }
   return largest(most, max);
@@ -69,15 +79,18 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
 
 uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                                      int rows, int columns, const NitiRounder *r, uint32_t max) {
-#define ROUND(mode, relu) return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, max)
+#define ROUND(mode, relu, mask) \
+  return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
-      if (r->relu) ROUND(NITI_NEAREST, true);
-      ROUND(NITI_NEAREST, false);
+      if (r->relu && !r->mask) ROUND(NITI_NEAREST, true, NULL);
+      if (!r->relu && !r->mask) ROUND(NITI_NEAREST, false, NULL);
+      ROUND(NITI_NEAREST, r->relu, r->mask);
     case NITI_PSEUDO_STOCHASTIC:
-      ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
+      if (!r->mask) ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, NULL);
+      ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, r->mask);
     case NITI_TRUNCATE:
-      ROUND(NITI_TRUNCATE, r->relu);
+      ROUND(NITI_TRUNCATE, r->relu, r->mask);
     case NITI_STOCHASTIC:
       break;
   }
@@ -85,6 +98,7 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_ref(tensor + at, acc + (size_t)row * stride, (size_t)columns, r, at, max);
+    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, (size_t)columns);
   }
   return max;
 }
@@ -93,7 +107,7 @@ uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, c
                                 uint32_t max) {
   const size_t none = 0;
   if (r->mode == NITI_STOCHASTIC) return niti_requantise_ref(out, acc, count, r, index, max);
-#define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, max)
+#define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, NULL, max)
   if (r->mode == NITI_PSEUDO_STOCHASTIC) ROUND(NITI_PSEUDO_STOCHASTIC);
   if (r->mode == NITI_TRUNCATE) ROUND(NITI_TRUNCATE);
   ROUND(NITI_NEAREST);
