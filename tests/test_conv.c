@@ -18,7 +18,7 @@
 
 enum { GUARD = 64, GUARD_BYTE = 0xa5 };
 
-typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_TINY } Fill; /* any; all +-127; -1..1 */
+typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_TINY, FILL_GROWING } Fill; /* any; all +-127; -1..1; the later the greater */
 
 static uint64_t random_state = 1;
 
@@ -58,6 +58,8 @@ static int8_t *operand(size_t count, Fill fill) {
       p[i] = (int8_t)random_in(-127, 127);
     else if (fill == FILL_TINY)
       p[i] = (int8_t)random_in(-1, 1);
+    else if (fill == FILL_GROWING)
+      p[i] = (int8_t)(random_in(-1, 1) * (1 + (int)(126 * (i + 1) / count)));
     else
       p[i] = (int8_t)(sign == 0 ? 127 : sign == 1 ? -127 : random_in(0, 1) ? 127 : -127);
   }
@@ -283,7 +285,7 @@ static void test_named_shapes(void **unused) {
       shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
-    for (int fill = FILL_RANDOM; fill <= FILL_TINY; ++fill) check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
+    for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
   }
 }
 
@@ -296,7 +298,7 @@ static void test_random_shapes(void **unused) {
     const int h = kh + random_in(0, 9), w = kw + random_in(0, 9);
     const NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)],
                              outputs[random_in(0, 7)], kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
-    check_conv(&s, (Fill)random_in(0, 2), random_in(1, 3));
+    check_conv(&s, (Fill)random_in(0, 3), random_in(1, 3));
   }
 }
 

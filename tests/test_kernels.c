@@ -69,7 +69,7 @@ static void check_isa(NitiIsa isa) {
   for (size_t mode = 0; mode < 4; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
-        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL};
+        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false};
         fill(acc, COUNT + 1);
         check(kernel, acc, COUNT, &r, 0, 0);
         check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
@@ -122,7 +122,7 @@ static void test_tiles(void **unused) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
         uint32_t max = 0;
-        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL};
+        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false};
         fill(acc, ROWS * STRIDE);
         memset(tensor, 0x55, sizeof tensor);
         memset(want, 0x55, sizeof want);
@@ -189,25 +189,29 @@ static void test_prediction(void **unused) {
 static void test_guess(void **unused) {
   (void)unused;
   int32_t word = 0; /* as memory is given out */
-  assert_int_equal(niti_guess_next(word), 0);
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 0);
   for (int i = 0; i < 3; ++i) {
     word = niti_guess_update(word, 10);
     assert_int_equal(niti_guess_last(word), 10);
-    assert_int_equal(niti_guess_next(word), 10);
+    assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
   }
   word = niti_guess_update(word, 11);
   assert_int_equal(niti_guess_last(word), 11);
-  assert_int_equal(niti_guess_next(word), 10);
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
   for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 11);
-  assert_int_equal(niti_guess_next(word), 11);
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 11);
   for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 10);
-  assert_int_equal(niti_guess_next(word), 10);
-  for (int shift = 0; shift <= NITI_GUESS_MOST; ++shift) assert_int_equal(niti_guess_next(niti_guess_of(shift)), shift);
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
+  word = niti_guess_update(niti_guess_update(word, 9), 9); /* a leaning guess takes the lower one sooner */
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
+  assert_int_equal(niti_guess_next(word, NITI_GUESS_LOW), 9);
+  for (int shift = 0; shift <= NITI_GUESS_MOST; ++shift)
+    assert_int_equal(niti_guess_next(niti_guess_of(shift), NITI_GUESS_EVEN), shift);
   for (int i = 0; i < 10000; ++i) { /* any word gives a shift that an operation can use, and is mended by one that lasts */
     word = (int32_t)random_word();
-    assert_in_range(niti_guess_next(word), 0, NITI_GUESS_MOST);
+    assert_in_range(niti_guess_next(word, NITI_GUESS_EVEN), 0, NITI_GUESS_MOST);
     for (int k = 0; k < 12; ++k) word = niti_guess_update(word, 7);
-    assert_int_equal(niti_guess_next(word), 7);
+    assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 7);
   }
 }
 

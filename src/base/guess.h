@@ -9,10 +9,14 @@
 /* Bits 0 .. 7: the shift used last; bits 8 .. 23: the mean, with 8 fraction bits. */
 enum { NITI_GUESS_MOST = 25 }; /* B(2^32 - 1) - 7 */
 
+/* A tensor whose shift is now and then one less than usual: from what share on, in 256ths, the lower one is guessed. Where a
+ * guess too low costs less than one too high, that share is smaller. */
+enum { NITI_GUESS_EVEN = 128, NITI_GUESS_LOW = 64 };
+
 NITI_INLINE int32_t niti_guess_of(int shift) { return shift << 16 | shift; }
 NITI_INLINE int niti_guess_last(int32_t word) { return word & 255; }
-NITI_INLINE int niti_guess_next(int32_t word) {
-  const int next = ((word >> 8 & 0xffff) + 128) >> 8;
+NITI_INLINE int niti_guess_next(int32_t word, int share) {
+  const int next = ((word >> 8 & 0xffff) + share) >> 8;
   return next < NITI_GUESS_MOST ? next : NITI_GUESS_MOST;
 }
 /* The word after an operation whose shift was this. A shift far from the mean starts it afresh. */

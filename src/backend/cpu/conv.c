@@ -143,10 +143,12 @@ static uint32_t backward_task(void *context, const NitiRounder *rounder) {
   uint32_t max = 0;
   if (!o->kernels) return niti_conv_backward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
   const NitiConv s = tiled_shape(o->conv);
+  NitiRounder mine = *rounder;
+  mine.again = mine.again && s.stride_h == 1 && s.stride_w == 1; /* each phase of a stride takes the workspace of the last */
   for (int32_t y = 0; y < s.stride_h; ++y) {
     for (int32_t x = 0; x < s.stride_w; ++x) {
       const NitiGather g = gather_backward(&s, y, x);
-      const uint32_t phase = niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
+      const uint32_t phase = niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, &mine);
       if (phase > max) max = phase;
     }
   }

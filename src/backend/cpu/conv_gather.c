@@ -18,7 +18,7 @@ typedef struct Plan {
   size_t row_elements;         /* of the padded input row of one part */
   size_t images, rows, pixels; /* the most images, output rows and pixels of a part */
   size_t bands, parts;
-  size_t panels, corrections, threads; /* workspace offsets */
+  size_t panels, corrections, shifts, threads; /* workspace offsets */
   size_t in_bytes, thread_bytes;
   size_t total;
 } Plan;
@@ -81,7 +81,8 @@ static Plan make_plan(const NitiConvKernels *kernels, const NitiGather *g, size_
 
   p.panels = 0;
   p.corrections = p.panels + p.blocks * p.panel_bytes;
-  p.threads = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
+  p.shifts = p.corrections + p.blocks * niti_line(block_columns(kernels) * sizeof(int32_t));
+  p.threads = p.shifts + niti_line(p.parts * p.blocks);
   p.in_bytes =
       niti_line(most(p.images * rows_under(g, p.rows) * row_bytes, p.run * sizeof(size_t)) + 64); /* the last group reads past */
   p.thread_bytes = p.in_bytes + 2 * niti_line((p.pixels + NITI_TILE_ROWS) * sizeof(size_t)) +
@@ -232,6 +233,11 @@ static void sum_part(void *context, size_t thread, size_t item) {
   const NitiConvKernels *kernels = p->kernels;
   const Plan *plan = p->plan;
   const Scratch scratch = scratch_of(p, thread);
+  uint8_t *shift = p->cpu->workspace + plan->shifts + item; /* that this part used last */
+  NitiRounder rounder = *p->rounder;
+  rounder.shift = niti_part_shift(p->rounder, &p->max);
+  if (p->rounder->again && *shift == rounder.shift) return;
+  *shift = (uint8_t)rounder.shift;
   const size_t split = item % p->splits, pixels = fill_part(p, &scratch, item / p->splits);
   const size_t first = plan->blocks * split / p->splits, last = plan->blocks * (split + 1) / p->splits;
   uint32_t max = 0;
@@ -253,8 +259,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
       tile.rows = (int)least(step, pixels - pixel);
       kernels->tile(&tile);
       max = kernels->requantise(p->out, scratch.out_offset + pixel, block * block_columns(kernels), scratch.acc,
-                                (size_t)(vectors * kernels->lanes), tile.rows, columns, p->rounder, max);
-      if (p->rounder->mask && !kernels->masks) {
+                                (size_t)(vectors * kernels->lanes), tile.rows, columns, &rounder, max);
+      if (rounder.mask && !kernels->masks) {
         mask_tile(p, scratch.out_offset + pixel, block * block_columns(kernels), tile.rows, columns);
       }
     }
@@ -270,7 +276,7 @@ uint32_t niti_gather_run(NitiCpu *cpu, const NitiConvKernels *kernels, const Nit
   const Plan plan = make_plan(kernels, g, threads);
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
   pass.splits = least(plan.blocks, (threads * PARTS_PER_THREAD + plan.parts - 1) / plan.parts);
-  niti_threads_run(cpu->threads, pack_block, &pass, plan.blocks);
+  if (!rounder->again) niti_threads_run(cpu->threads, pack_block, &pass, plan.blocks);
   niti_threads_run(cpu->threads, sum_part, &pass, plan.parts * pass.splits);
   return pass.max;
 }

@@ -6,7 +6,7 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
                         void *context) {
   NitiRounder rounder = {
       .mode = requantise->mode,
-      .shift = niti_guess_next(*requantise->guess),
+      .shift = niti_guess_next(*requantise->guess, NITI_GUESS_LOW),
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
@@ -16,6 +16,7 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
   if (shift != rounder.shift) {
     ++cpu->mispredicted;
     rounder.shift = shift;
+    rounder.again = true;
     task(context, &rounder);
   }
   *requantise->guess = niti_guess_update(*requantise->guess, shift);

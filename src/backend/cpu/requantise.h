@@ -1,5 +1,9 @@
 /* The CPU's range pass for nothing: an operation writes int8 with a predicted shift while it keeps the maximum; where the true
- * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit. */
+ * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit.
+ *
+ * Convolutions do less the second time. Their parts are handed out one after another, and once the maximum shows that the prediction
+ * was too low, the parts from there on use the greater shift: then only those before are done again. So predictions lean to the
+ * low side. */
 #ifndef NITI_BACKEND_CPU_REQUANTISE_H
 #define NITI_BACKEND_CPU_REQUANTISE_H
 
@@ -8,10 +12,11 @@
 /* How a kernel rounds one tile: everything but the index of the element. */
 typedef struct NitiRounder {
   NitiRounding mode;
-  int shift;
+  int shift;          /* in a first run the least that parts may use */
   bool relu;          /* max(m, 0) after rounding */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (NitiRequantiseKernel ignores it) */
+  bool again;         /* the second of two runs, the workspace being as the first has left it */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
@@ -34,6 +39,12 @@ int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const int8
 /* out[i] = 0 wherever mask[i] <= 0. */
 static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict mask, size_t count) {
   for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0));
+}
+
+/* The shift for the next part of an operation whose parts so far had this maximum. */
+static inline int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
+  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
+  return shift > r->shift ? shift : r->shift;
 }
 
 /* A maximum that many threads raise. */

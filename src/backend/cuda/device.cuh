@@ -84,7 +84,7 @@ static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, cons
 
 #ifdef __CUDACC__
 
-__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess); }
+__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess, NITI_GUESS_EVEN); }
 
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
