@@ -14,7 +14,7 @@
 #include "base/guess.h"
 #include "base/round.h"
 
-enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 24 };
+enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 30 };
 
 static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
 
