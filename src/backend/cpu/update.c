@@ -1,6 +1,5 @@
 #include "base/update.h"
 
-#include "backend/cpu/requantise.h"
 #include "backend/cpu/tile.h"
 
 typedef struct Update {
@@ -31,13 +30,10 @@ static void subtract(int8_t *restrict w, const int8_t *restrict step, size_t cou
   }
 }
 
-/* The rounding kernels give the largest magnitude of what they round; here what they write is of no use. */
 static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t count) {
-  const NitiRounder rounder = {.mode = NITI_TRUNCATE};
-  int8_t unused[NITI_ACC_TILE];
   uint32_t max = 0;
   for (size_t i = 0; i < count; i += NITI_ACC_TILE) {
-    max = kernel(unused, g + i, count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE, &rounder, 0, max);
+    max = niti_tile_largest(kernel, g + i, count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE, max);
   }
   return max;
 }
