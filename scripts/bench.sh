@@ -1,7 +1,7 @@
 #!/bin/sh
 # Times niti on the CPU alone, and prints each kernel's speed and tables of training steps and inference: scripts/bench.sh [BUILD]
 # From the environment: KERNELS ("vgg-small-7"), MODELS ("lenet5 vgg-small-7 vgg-small-9 resnet-18"), BATCHES ("1 16 64 256"),
-# INFER_BATCHES ("1 64"), THREADS ("1 2"; "1" where there is one core), SECONDS_EACH (1). Some three minutes on two cores.
+# INFER_BATCHES ("1 64"), THREADS ("1 2"; "1" where there is one core), SECONDS_EACH (1).
 set -eu
 cd "$(dirname "$0")/.."
 niti=${1:-build}/niti
