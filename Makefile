@@ -1,7 +1,8 @@
 # A thin front for CMake. The build folder is build/ (with SANITIZE: build-asan/ or build-tsan/); the tool is build/niti.
-#   make            install what is missing, build          make bench     time a training step, the kernels and inference
+#   make            install what is missing, build          make bench     time the kernels, training steps and inference
 #   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
+#   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
 #   make check-gpu  the same tests under compute-sanitizer: memcheck, racecheck and initcheck
 #   make bench-gpu  time the CUDA kernels and training step, beside PyTorch's (PYTHON: the one that has it); fails without a device
@@ -25,7 +26,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-gpu check-gpu bench bench-gpu install clean
+.PHONY: all build run test test-gpu check-gpu bench bench-peers bench-gpu install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -59,6 +60,9 @@ check-gpu:
 
 bench: build
 	@scripts/bench.sh $(BUILD)
+
+bench-peers: build
+	@bench/compare_cpu.sh $(BUILD)/niti
 
 bench-gpu:
 	@$(MAKE) --no-print-directory build CUDA=ON

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what niti needs and this machine lacks: scripts/setup.sh [build|run|test]...   (no group: build)
 #   build  compiler and libraries      run  build + the Fashion-MNIST data      test  run + test tools and build/venv
+#   pytorch, onednn, onnxruntime       what bench/compare_cpu.sh compares with; the last one in build/venv-onnxruntime
 # Debian 12 packages through apt, as root or with sudo. Nothing is touched when nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,6 +12,10 @@ RUN="dataset-fashion-mnist python3"
 TEST="libcmocka-dev python3-venv clang binutils"
 # Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
 [ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+# PyTorch's products are its BLAS library's; the one that comes with it by default is not made for speed.
+PYTORCH="python3 python3-yaml python3-torch libopenblas0-openmp"
+ONEDNN="python3 python3-yaml g++ libdnnl-dev"
+ONNXRUNTIME="python3 python3-yaml python3-venv"
 
 fail() {
   echo "setup: $*" >&2
@@ -58,19 +63,19 @@ install_packages() {
   [ -z "$lacking" ] || fail "still missing after apt-get install: $lacking"
 }
 
-# build/venv holds exactly tests/requirements.txt for this Python; its stamp is written last.
+# make_venv VENV REQUIREMENTS: VENV holds exactly that file's packages for this Python; its stamp is written last.
 make_venv() {
   python=/usr/bin/python3
-  [ -x "$python" ] || python=$(command -v python3) || fail "python3 is needed for the tests"
-  venv=build/venv
+  [ -x "$python" ] || python=$(command -v python3) || fail "python3 is needed for $1"
+  venv=$1
   mkdir -p build
-  stamp=$("$python" --version && cat tests/requirements.txt)
+  stamp=$("$python" --version && cat "$2")
   [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ] || [ ! -x "$venv/bin/python" ] || return 0
   echo "setup: making the Python environment $venv"
   rm -rf "$venv"
   "$python" -m venv "$venv" || fail "python3 -m venv failed: is the package python3-venv installed?"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r tests/requirements.txt </dev/null ||
-    fail "pip could not install tests/requirements.txt into $venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r "$2" </dev/null ||
+    fail "pip could not install $2 into $venv"
   printf '%s\n' "$stamp" >"$venv/stamp"
 }
 
@@ -80,13 +85,16 @@ if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
 fi
 
 [ $# -gt 0 ] || set -- build
-packages= venv=
+packages= venv= onnxruntime=
 for group in "$@"; do
   case $group in
     build) packages="$packages $BUILD" ;;
     run) packages="$packages $BUILD $RUN" ;;
     test) packages="$packages $BUILD $RUN $TEST" venv=1 ;;
-    *) fail "unknown group '$group': build, run or test" ;;
+    pytorch) packages="$packages $PYTORCH" ;;
+    onednn) packages="$packages $ONEDNN" ;;
+    onnxruntime) packages="$packages $ONNXRUNTIME" onnxruntime=1 ;;
+    *) fail "unknown group '$group': build, run, test, pytorch, onednn or onnxruntime" ;;
   esac
 done
 
@@ -98,4 +106,5 @@ if command -v flock >/dev/null; then
 fi
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
-[ -z "$venv" ] || make_venv
+[ -z "$venv" ] || make_venv build/venv tests/requirements.txt
+[ -z "$onnxruntime" ] || make_venv build/venv-onnxruntime bench/peers/requirements.txt

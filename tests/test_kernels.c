@@ -11,10 +11,11 @@
 /* clang-format on */
 
 #include "backend/cpu/conv.h"
+#include "backend/cpu/peak.h"
 #include "base/guess.h"
 #include "base/round.h"
 
-enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 24 };
+enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 30 };
 
 static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
 
@@ -148,6 +149,28 @@ static void test_tiles(void **unused) {
   }
 }
 
+/* The sums tell how many multiply-adds there were: in proportion to the rounds, each sum's lanes alike. */
+static void test_peak(void **unused) {
+  (void)unused;
+  assert_null(niti_peak_kernel(NITI_ISA_REF));
+  for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
+    if (!niti_isa_supported(isa)) continue;
+    const NitiPeakKernel kernel = niti_peak_kernel(isa);
+    assert_int_equal(kernel(0), 0);
+    const uint64_t once = kernel(1);
+    assert_in_range(once, 64, 1 << 20);
+    assert_int_equal(once % 16, 0);
+    assert_int_equal(kernel(1000), 1000 * once);
+    NitiBackend *backend = NULL;
+    const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = 2};
+    assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
+    const uint64_t done = backend->ops->multiply_add(backend);
+    assert_in_range(done, 1000 * once, UINT64_MAX);
+    assert_int_equal(done % once, 0);
+    niti_backend_close(backend);
+  }
+}
+
 /* The range pass: any prediction gives the true shift and its output; only a wrong one costs a second run. */
 typedef struct Fixed {
   int32_t acc[4];
@@ -217,8 +240,9 @@ static void test_guess(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ref), cmocka_unit_test(test_avx2),  cmocka_unit_test(test_avx512),     cmocka_unit_test(test_neon),
-      cmocka_unit_test(test_amx), cmocka_unit_test(test_tiles), cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess),
+      cmocka_unit_test(test_ref),        cmocka_unit_test(test_avx2),  cmocka_unit_test(test_avx512),
+      cmocka_unit_test(test_neon),       cmocka_unit_test(test_amx),   cmocka_unit_test(test_tiles),
+      cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess), cmocka_unit_test(test_peak),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

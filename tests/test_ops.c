@@ -593,6 +593,21 @@ static void test_update(void **state) {
   }
 }
 
+static void test_update_of_each_isa(void **state) {
+  (void)state;
+  for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
+    if (!niti_isa_supported(isa)) continue;
+    NitiBackend *backend = NULL;
+    const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = 1};
+    assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
+    for (int width = 0; width <= 31; ++width) {
+      for (int mu = 1; mu <= 9; mu += 2) check_update(backend, 203, width, mu, 32);
+    }
+    check_update(backend, 70001, 24, 5, 32);
+    niti_backend_close(backend);
+  }
+}
+
 /* ---- stats ---- */
 
 static void test_stats(void **state) {
@@ -725,11 +740,14 @@ static void test_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names), cmocka_unit_test(test_isa),
-      cmocka_unit_test(test_memory),      cmocka_unit_test(test_relu),       cmocka_unit_test(test_copy),
-      cmocka_unit_test(test_dropout),     cmocka_unit_test(test_maxpool),    cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_add),         cmocka_unit_test(test_input),      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),      cmocka_unit_test(test_stats),
+      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names),
+      cmocka_unit_test(test_isa),         cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_relu),        cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_dropout),     cmocka_unit_test(test_maxpool),
+      cmocka_unit_test(test_avgpool),     cmocka_unit_test(test_add),
+      cmocka_unit_test(test_input),       cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),      cmocka_unit_test(test_update_of_each_isa),
+      cmocka_unit_test(test_stats),
   };
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* "auto" is to find the CPU */
   return cmocka_run_group_tests(tests, NULL, NULL);

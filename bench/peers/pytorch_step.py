@@ -8,21 +8,22 @@ normalisation. Modes:
   tf32       float32 weights and activations, NCHW, TF32 products (on the CPU: plain float32)
   bf16       bfloat16 weights, activations and momentum, channels-last: no casts, which is the fastest
   compiled   bf16 through torch.compile, mode max-autotune
+  fp32-nchw, fp32-nhwc, bf16-nchw, bf16-nhwc
+             for the CPU: the type of everything, and the order in memory (nhwc: channels-last)
   MODE-graph the same with the whole step in one CUDA graph, update included; compiled-graph: max-autotune-no-cudagraphs, since
              a CUDA graph cannot hold those that max-autotune makes
 
 With --weights float32, bf16 and compiled keep float32 weights and compute under autocast, as training usually does.
 
   python3 bench/peers/pytorch_step.py --model vgg-small-7 --batch 256 1024
-  python3 bench/peers/pytorch_step.py --batch 64 --device cpu --modes tf32 bf16
+  python3 bench/peers/pytorch_step.py --batch 64 --device cpu --threads 2 --modes fp32-nchw bf16-nhwc
   python3 bench/peers/pytorch_step.py --batch 1024 --modes compiled-graph --seconds 10 --json
 
-Needs PyTorch 2.3 or later and PyYAML. A time is the median of many runs, each of as many steps as take 20 ms, between CUDA
-events. Exit code: 0, or 1 where anything could not be measured.
+Needs PyYAML and PyTorch: 2.3 or later for CUDA, 1.13 or later for the CPU. A time is the median of many runs, each of as many
+steps as take 20 ms, between CUDA events (the CPU: by its clock). Exit code: 0, or 1 where anything could not be measured.
 """
 import argparse
 import json
-import pathlib
 import statistics
 import sys
 import time
@@ -30,15 +31,17 @@ from collections.abc import Callable
 
 try:
     import torch
-    import yaml
+    import models
 except ImportError as error:
     sys.exit(f"pytorch_step: {error}; it needs PyTorch and PyYAML: python3 -m pip install torch pyyaml")
 
-MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
-MODES = ("tf32", "bf16", "compiled", "tf32-graph", "bf16-graph", "compiled-graph")
+CPU_MODES = ("fp32-nchw", "fp32-nhwc", "bf16-nchw", "bf16-nhwc")
+MODES = ("tf32", "bf16", "compiled", "tf32-graph", "bf16-graph", "compiled-graph") + CPU_MODES
 RUN_MS = 20.0
 WARM_UP = 11  # steps: cuDNN tries its algorithms, torch.compile its kernels, momentum is allocated
+CPU_WARM_UP = 2
 RUNS_MIN, RUNS_MAX = 5, 1000
+CPU_RUNS_MIN = 2  # a step may take many seconds
 
 Step = Callable[[], None]
 
@@ -50,62 +53,81 @@ class FlattenLast(torch.nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def load_model(name: str) -> dict:
-    """A built-in's name or a file's path, as in niti."""
-    path = MODELS / f"{name}.yaml" if (MODELS / f"{name}.yaml").exists() else pathlib.Path(name)
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        sys.exit(f"pytorch_step: model \"{name}\": {error.strerror} (expected one of {MODELS}, or a file)")
+class Residual(torch.nn.Module):
+    """The sum of a body's output and a shortcut's; an empty shortcut is the input itself."""
+
+    def __init__(self, body: torch.nn.Module, shortcut: torch.nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) + self.shortcut(x)
 
 
-def make_network(model: dict, channels_last: bool) -> torch.nn.Sequential:
-    height, width, channels = model["input"]
+def make_layers(items: list, shape: tuple[int, int, int], model: dict, channels_last: bool) -> tuple[torch.nn.Sequential, tuple[int, int, int]]:
+    height, width, channels = shape
     modules: list[torch.nn.Module] = []
-    for layer in model["layers"]:
-        (kind, keys), = layer.items() if isinstance(layer, dict) else [(layer, {})]
+    for kind, fields in items:
         if kind in ("conv", "maxpool"):
-            kernel, padding = keys["kernel"], keys.get("padding", 0)
-            stride = keys.get("stride", 1 if kind == "conv" else kernel)
-            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+            kernel, padding = models.pair(fields["kernel"]), models.pair(fields.get("padding", 0))
+            stride = models.pair(fields.get("stride", 1 if kind == "conv" else fields["kernel"]))
+            height, width = models.side(kind, fields, (height, width))
         if kind == "conv":
-            modules.append(torch.nn.Conv2d(channels, keys["out"], kernel, stride, padding, bias=False))
-            channels = keys["out"]
+            modules.append(torch.nn.Conv2d(channels, fields["out"], kernel, stride, padding, bias=False))
+            channels = fields["out"]
         elif kind == "maxpool":
             modules.append(torch.nn.MaxPool2d(kernel, stride, padding))
         elif kind == "relu":
             modules.append(torch.nn.ReLU(inplace=True))
         elif kind == "dropout":
             modules.append(torch.nn.Dropout(0.5))
+        elif kind == "global-avgpool":
+            modules.append(torch.nn.AdaptiveAvgPool2d(1))
+            height, width = 1, 1
+        elif kind == "residual":
+            body, after = make_layers(fields["body"], (height, width, channels), model, channels_last)
+            shortcut, _ = make_layers(fields["shortcut"], (height, width, channels), model, channels_last)
+            modules.append(Residual(body, shortcut))
+            height, width, channels = after
         elif kind == "flatten":
             modules.append(FlattenLast() if channels_last else torch.nn.Flatten())
             height, width, channels = 1, 1, height * width * channels
         elif kind == "linear":
-            out = model["classes"] if keys["out"] == "classes" else keys["out"]
+            if modules and isinstance(modules[-1], torch.nn.AdaptiveAvgPool2d):
+                modules.append(torch.nn.Flatten())
+            out = model["classes"] if fields["out"] == "classes" else fields["out"]
             modules.append(torch.nn.Linear(channels, out, bias=False))
             channels = out
         else:
             sys.exit(f"pytorch_step: model \"{model['name']}\": layer \"{kind}\" is not known here")
-    for module in modules:
+    return torch.nn.Sequential(*modules), (height, width, channels)
+
+
+def make_network(model: dict, channels_last: bool) -> torch.nn.Sequential:
+    network, _ = make_layers(models.layers(model), tuple(model["input"]), model, channels_last)
+    for module in network.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             torch.nn.init.kaiming_normal_(module.weight)
-    return torch.nn.Sequential(*modules)
+    return network
 
 
 def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.device) -> tuple[Step, Callable[[], float]]:
     """A step, warmed up and (with -graph) captured; and the loss of the last one."""
     kind, graph = mode.removesuffix("-graph"), mode.endswith("-graph")
-    channels_last = kind != "tf32"
-    autocast = channels_last and weights == "float32"
-    dtype = torch.bfloat16 if channels_last and not autocast else torch.float32
+    channels_last = kind not in ("tf32", "fp32-nchw", "bf16-nchw")
+    half = not kind.startswith(("tf32", "fp32"))
+    autocast = half and weights == "float32"
+    dtype = torch.bfloat16 if half and not autocast else torch.float32
     layout = torch.channels_last if channels_last else torch.contiguous_format
     torch.manual_seed(1)
     network = make_network(model, channels_last).to(device=device, dtype=dtype, memory_format=layout)
     height, width, channels = model["input"]
     images = torch.randn(batch, channels, height, width, device=device)
-    images = images.to(dtype=torch.bfloat16 if channels_last else dtype, memory_format=layout)
+    images = images.to(dtype=torch.bfloat16 if half else dtype, memory_format=layout)
     labels = torch.arange(batch, device=device) % model["classes"]
-    update = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    # one kernel for all weights; on the CPU there is such a kernel from PyTorch 2.4 on
+    how = {"fused": True} if device.type == "cuda" else {"foreach": True}
+    update = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, **how)
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(network(x).float(), y)
@@ -126,7 +148,7 @@ def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.de
         loss.copy_(value.detach())
 
     if not graph:
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP if device.type == "cuda" else CPU_WARM_UP):
             step()
         return step, loss.item
     side = torch.cuda.Stream()
@@ -161,12 +183,14 @@ def time_run(step: Step, repeat: int, device: torch.device) -> float:
 def measure(model: dict, batch: int, mode: str, args: argparse.Namespace, device: torch.device) -> dict:
     begin = time.perf_counter()
     step, loss = make_step(model, batch, mode, args.weights, device)
-    once = min(time_run(step, 1, device) for _ in range(3))
+    cpu = device.type == "cpu"
+    once = min(time_run(step, 1, device) for _ in range(1 if cpu else 3))
     repeat = max(1, min(1000, round(RUN_MS / once)))
-    time_run(step, repeat, device)
+    if not cpu:
+        time_run(step, repeat, device)
     prepared = time.perf_counter()
     runs: list[float] = []
-    while len(runs) < RUNS_MIN or (len(runs) < RUNS_MAX and time.perf_counter() - prepared < args.seconds):
+    while len(runs) < (CPU_RUNS_MIN if cpu else RUNS_MIN) or (len(runs) < RUNS_MAX and time.perf_counter() - prepared < args.seconds):
         runs.append(time_run(step, repeat, device))
     last = loss()
     if last != last or last in (float("inf"), float("-inf")):
@@ -181,14 +205,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vgg-small-7", help="a built-in's name or a file (default: vgg-small-7)")
     parser.add_argument("--batch", type=int, nargs="+", default=[256], metavar="N", help="images a batch (default: 256)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all -graph; on the CPU: the others")
+    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help="default: all -graph; on the CPU: fp32- and bf16-")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: PyTorch's)")
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="how long to measure each (default: 5)")
     parser.add_argument("--weights", choices=("bf16", "float32"), default="bf16", help="of bf16 and compiled (default: bf16)")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parser.parse_args()
     device = torch.device(args.device)
-    modes = args.modes or [mode for mode in MODES if mode.endswith("-graph") == (device.type == "cuda")]
+    modes = args.modes or (CPU_MODES if device.type == "cpu" else [mode for mode in MODES if mode.endswith("-graph")])
+    if args.threads:
+        torch.set_num_threads(args.threads)
     if min(args.batch) < 1:
         parser.error("--batch: expected at least 1")
     if device.type == "cpu" and any(mode.endswith("-graph") for mode in modes):
@@ -201,15 +228,16 @@ def main() -> int:
             sys.exit(f"pytorch_step: there is no {device}: the last CUDA device is cuda:{torch.cuda.device_count() - 1}")
         torch.cuda.set_device(index)
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     report = {"bench": "training step", "peer": "PyTorch", "torch": torch.__version__, "cuda": torch.version.cuda,
               "cudnn": torch.backends.cudnn.version(), "device": name, "model": args.model, "weights": args.weights,
               "results": []}
-    model, failed = load_model(args.model), False
+    model, failed = models.load(args.model), False
     for batch in args.batch:
         for mode in modes:
             try:

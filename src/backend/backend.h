@@ -168,6 +168,11 @@ typedef struct NitiBackendOps {
   /* host results; both wait. */
   NitiPredictions (*predictions)(NitiBackend *);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
+
+  /* -- measuring -- */
+  /* Does nothing but int8 multiply-adds in registers, on all threads, for about a millisecond, and returns how many: the
+   * yardstick for kernels. 0: there is none for them. NULL: the backend has none; a large product serves. */
+  uint64_t (*multiply_add)(NitiBackend *);
 } NitiBackendOps;
 
 struct NitiBackend {

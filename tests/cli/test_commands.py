@@ -358,6 +358,11 @@ def test_bench_kernels():
     every = [(layer, way) for layer in ("conv1", "conv2", "linear1", "linear2") for way in ("forward", "backward", "gradient")]
     assert found == [entry for entry in every if entry != ("conv1", "backward")]  # nothing before it learns
     assert report["milliseconds"] == pytest.approx(sum(kernel["milliseconds"] for kernel in report["kernels"]))
+    peak = report["peak_operations_per_second"]
+    if peak > 0:  # the portable kernels have none
+        assert all(k["share_of_peak"] == pytest.approx(1e9 * k["gops"] / peak, rel=1e-3) for k in report["kernels"])
+    else:
+        assert "ref kernels" in report["device"]
     text = output_of("bench", "kernels", "--model", "mlp", "--batch", 2, "--threads", 1, "--seconds", 1)
     assert "images/s" in text and "linear1" in text
 

@@ -1,6 +1,5 @@
 /* Residual add. The output may be an input's memory, so nothing is written before the largest accumulator is known: the
  * first pass finds it, the second rounds. */
-#include "backend/cpu/requantise.h"
 #include "backend/cpu/tile.h"
 #include "base/guess.h"
 #include "base/round.h"
@@ -33,15 +32,6 @@ static void accumulate_far(int32_t *restrict acc, const int8_t *restrict large, 
   }
 }
 
-static uint32_t largest(const int32_t *acc, size_t count) {
-  int32_t max = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t magnitude = acc[i] < 0 ? -acc[i] : acc[i];
-    max = magnitude > max ? magnitude : max;
-  }
-  return (uint32_t)max;
-}
-
 static size_t accumulate(int32_t acc[NITI_ACC_TILE], const Add *a, size_t item) {
   const size_t first = item * NITI_ACC_TILE, count = niti_tile_count(a->count, NITI_ACC_TILE, item);
   if (a->right == 0) {
@@ -57,7 +47,7 @@ static void max_tile(void *context, size_t thread, size_t item) {
   int32_t acc[NITI_ACC_TILE];
   (void)thread;
   const size_t count = accumulate(acc, a, item);
-  niti_max_raise((_Atomic uint32_t *)&a->max, largest(acc, count));
+  niti_max_raise((_Atomic uint32_t *)&a->max, niti_tile_largest(a->kernel, acc, count, 0));
 }
 
 static void round_tile(void *context, size_t thread, size_t item) {

@@ -155,6 +155,7 @@ static const NitiBackendOps ops = {
     .update_niti = niti_cpu_update_niti,
     .predictions = cpu_predictions,
     .stats = niti_cpu_stats,
+    .multiply_add = niti_cpu_multiply_add,
 };
 
 static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options, const char *device) {

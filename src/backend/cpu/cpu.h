@@ -64,5 +64,6 @@ void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTe
                    const NitiRequantise *);
 void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int mu);
 void niti_cpu_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
+uint64_t niti_cpu_multiply_add(NitiBackend *);
 
 #endif

@@ -1,5 +1,6 @@
 /* The one place that chooses kernels by instruction set. */
 #include "backend/cpu/conv.h"
+#include "backend/cpu/peak.h"
 
 NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa) {
 #if defined(__x86_64__)
@@ -20,6 +21,19 @@ const NitiConvKernels *niti_conv_kernels(NitiIsa isa) {
 #elif defined(__aarch64__)
   if (isa >= NITI_ISA_NEON_I8MM) return &niti_conv_kernels_neon_i8mm;
   if (isa >= NITI_ISA_NEON_DOTPROD) return &niti_conv_kernels_neon_dotprod;
+#endif
+  (void)isa;
+  return NULL;
+}
+
+NitiPeakKernel niti_peak_kernel(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AMX) return niti_peak_amx;
+  if (isa >= NITI_ISA_AVX512VNNI) return niti_peak_avx512vnni;
+  if (isa >= NITI_ISA_AVX2) return niti_peak_avx2;
+#elif defined(__aarch64__)
+  if (isa >= NITI_ISA_NEON_I8MM) return niti_peak_i8mm;
+  if (isa >= NITI_ISA_NEON_DOTPROD) return niti_peak_dotprod;
 #endif
   (void)isa;
   return NULL;

@@ -3,7 +3,10 @@
 
 #include "backend/cpu/pool.h"
 
-enum { ROWS_BYTES = 1 << 14 }; /* output of one task, about */
+enum {
+  ROWS_BYTES = 1 << 14, /* output of one task, about */
+  LANES = 16,           /* channels at a time, a number that the compiler knows */
+};
 
 typedef struct Maxpool {
   NitiPool p;
@@ -44,15 +47,28 @@ static void take_larger(int8_t *restrict y, uint8_t *restrict winner, const int8
   }
 }
 
-static void row_2x2(int8_t *restrict y, uint8_t *restrict winner, const int8_t *restrict x, const NitiPool *p) {
+/* One window, channels first .. first + count - 1; row: bytes of an input row. */
+static inline void window_2x2(int8_t *restrict y, uint8_t *restrict winner, const int8_t *restrict x, size_t C, size_t row,
+                              size_t first, size_t count) {
+  for (size_t c = first; c < first + count; ++c) {
+    const int8_t a = x[c], b = x[C + c], d = x[row + c], e = x[row + C + c];
+    const int8_t upper = b > a ? b : a, lower = e > d ? e : d;
+    const uint8_t at_upper = b > a, at_lower = e > d ? 3 : 2;
+    y[c] = lower > upper ? lower : upper;
+    winner[c] = lower > upper ? at_lower : at_upper;
+  }
+}
+
+static void row_2x2(int8_t *y, uint8_t *winner, const int8_t *x, const NitiPool *p) {
   const size_t C = (size_t)p->c, row = (size_t)p->w * C;
   for (size_t ow = 0; ow < (size_t)p->ow; ++ow, y += C, winner += C, x += 2 * C) {
-    for (size_t c = 0; c < C; ++c) {
-      const int8_t a = x[c], b = x[C + c], d = x[row + c], e = x[row + C + c];
-      const int8_t upper = b > a ? b : a, lower = e > d ? e : d;
-      const uint8_t at_upper = b > a, at_lower = e > d ? 3 : 2;
-      y[c] = lower > upper ? lower : upper;
-      winner[c] = lower > upper ? at_lower : at_upper;
+    size_t c = 0;
+    for (; c + LANES <= C; c += LANES) window_2x2(y, winner, x, C, row, c, LANES);
+    if (c == C) continue;
+    if (C > LANES) {
+      window_2x2(y, winner, x, C, row, C - LANES, LANES); /* some of them again: cheaper than one by one */
+    } else {
+      window_2x2(y, winner, x, C, row, 0, C);
     }
   }
 }
@@ -110,16 +126,27 @@ static void pass_if_won(int8_t *restrict dx, const int8_t *restrict dy, const ui
   for (size_t c = 0; c < C; ++c) dx[c] = (int8_t)(dy[c] & -(winner[c] == position && (!mask || mask[c] > 0)));
 }
 
-/* The four cells of each channel of one window; row: bytes of an input row. */
-static void window_back_2x2(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner,
-                            const int8_t *restrict mask, size_t C, size_t row) {
-  for (size_t c = 0; c < C; ++c) {
+/* The four cells of channels first .. first + count - 1 of one window; row: bytes of an input row. */
+static inline void window_back_2x2(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner,
+                                   const int8_t *restrict mask, size_t C, size_t row, size_t first, size_t count) {
+  for (size_t c = first; c < first + count; ++c) {
     const int8_t d = mask ? (int8_t)(dy[c] & -(mask[c] > 0)) : dy[c];
     const uint8_t won = winner[c];
     dx[c] = (int8_t)(d & -(won == 0));
     dx[C + c] = (int8_t)(d & -(won == 1));
     dx[row + c] = (int8_t)(d & -(won == 2));
     dx[row + C + c] = (int8_t)(d & -(won == 3));
+  }
+}
+
+static void window_back(int8_t *dx, const int8_t *dy, const uint8_t *winner, const int8_t *mask, size_t C, size_t row) {
+  size_t c = 0;
+  for (; c + LANES <= C; c += LANES) window_back_2x2(dx, dy, winner, mask, C, row, c, LANES);
+  if (c == C) return;
+  if (C > LANES) {
+    window_back_2x2(dx, dy, winner, mask, C, row, C - LANES, LANES);
+  } else {
+    window_back_2x2(dx, dy, winner, mask, C, row, 0, C);
   }
 }
 
@@ -131,7 +158,7 @@ static void rows_back_2x2(int8_t *dx, const int8_t *dy, const uint8_t *winner, c
     memset(dx + row + used, 0, row - used);
   }
   for (size_t ow = 0; ow < (size_t)p->ow; ++ow) {
-    window_back_2x2(dx + 2 * ow * C, dy + ow * C, winner + ow * C, mask ? mask + ow * C : NULL, C, row);
+    window_back(dx + 2 * ow * C, dy + ow * C, winner + ow * C, mask ? mask + ow * C : NULL, C, row);
   }
 }
 

@@ -2,7 +2,7 @@
 #ifndef NITI_BACKEND_CPU_TILE_H
 #define NITI_BACKEND_CPU_TILE_H
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/requantise.h"
 
 enum {
   NITI_TILE = 1 << 16,     /* elements a task of an operation that only streams */
@@ -15,6 +15,13 @@ static inline size_t niti_tiles(size_t count, size_t tile) { return (count + til
 static inline size_t niti_tile_count(size_t count, size_t tile, size_t item) {
   const size_t left = count - item * tile;
   return left < tile ? left : tile;
+}
+
+/* The largest |acc|, at least `max`, count <= NITI_ACC_TILE. The rounding kernels find it; what they write here is of no use. */
+static inline uint32_t niti_tile_largest(NitiRequantiseKernel kernel, const int32_t *acc, size_t count, uint32_t max) {
+  const NitiRounder rounder = {.mode = NITI_TRUNCATE};
+  int8_t unused[NITI_ACC_TILE];
+  return kernel(unused, acc, count, &rounder, 0, max);
 }
 
 #endif

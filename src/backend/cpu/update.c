@@ -7,17 +7,9 @@ typedef struct Update {
   const void *gradient;
   int bits, shift;
   size_t count;
+  NitiRequantiseKernel kernel;
   uint64_t max;
 } Update;
-
-static uint64_t largest32(const int32_t *g, size_t count) {
-  int32_t max = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const int32_t magnitude = g[i] < 0 ? -g[i] : g[i];
-    max = magnitude > max ? magnitude : max;
-  }
-  return (uint64_t)max;
-}
 
 static uint64_t largest64(const int64_t *g, size_t count) {
   int64_t max = 0;
@@ -28,23 +20,39 @@ static uint64_t largest64(const int64_t *g, size_t count) {
   return (uint64_t)max;
 }
 
-/* niti_update_weight over a row, in 32 bits so that it runs several at a time. 1 <= shift <= 31. */
-static void update32(int8_t *restrict w, const int32_t *restrict g, size_t count, int shift) {
-  const int half = shift / 2, odd = shift & 1;
-  const int32_t rest = (int32_t)(((uint32_t)1 << shift) - 1), low = (1 << half) - 1;
+/* w -= step, |w| and |step| <= 127 */
+static void subtract(int8_t *restrict w, const int8_t *restrict step, size_t count) {
   for (size_t i = 0; i < count; ++i) {
-    const int32_t sign = g[i] >> 31, x = (g[i] ^ sign) - sign, r = x & rest;
-    int32_t step = (x >> shift) + ((r >> half) > ((r & low) << odd) ? 1 : 0);
-    step = step > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : step;
-    const int32_t v = w[i] - ((step ^ sign) - sign);
-    w[i] = (int8_t)(v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v);
+    int16_t v = (int16_t)(w[i] - step[i]);
+    v = v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v;
+    v = v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v;
+    w[i] = (int8_t)v;
+  }
+}
+
+static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t count) {
+  uint32_t max = 0;
+  for (size_t i = 0; i < count; i += NITI_ACC_TILE) {
+    max = niti_tile_largest(kernel, g + i, count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE, max);
+  }
+  return max;
+}
+
+/* niti_update_weight over a row, shift >= 1. */
+static void update32(NitiRequantiseKernel kernel, int8_t *w, const int32_t *g, size_t count, int shift) {
+  const NitiRounder rounder = {.mode = NITI_PSEUDO_STOCHASTIC, .shift = shift};
+  int8_t step[NITI_ACC_TILE];
+  for (size_t i = 0; i < count; i += NITI_ACC_TILE) {
+    const size_t some = count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE;
+    kernel(step, g + i, some, &rounder, 0, 0);
+    subtract(w + i, step, some);
   }
 }
 
 static void max_tile(void *context, size_t thread, size_t item) {
   Update *u = context;
   const size_t first = item * NITI_TILE, count = niti_tile_count(u->count, NITI_TILE, item);
-  const uint64_t max = u->bits == 32 ? largest32((const int32_t *)u->gradient + first, count)
+  const uint64_t max = u->bits == 32 ? largest32(u->kernel, (const int32_t *)u->gradient + first, count)
                                      : largest64((const int64_t *)u->gradient + first, count);
   uint64_t seen = __atomic_load_n(&u->max, __ATOMIC_RELAXED);
   (void)thread;
@@ -60,7 +68,7 @@ static void update_tile(void *context, size_t thread, size_t item) {
   if (u->bits == 32) {
     const int32_t *g = (const int32_t *)u->gradient + first;
     if (u->shift >= 1) {
-      update32(w, g, count, u->shift);
+      update32(u->kernel, w, g, count, u->shift);
     } else {
       for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], u->shift);
     }
@@ -72,7 +80,11 @@ static void update_tile(void *context, size_t thread, size_t item) {
 
 void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
   NitiCpu *cpu = niti_cpu(backend);
-  Update u = {.w = w->data, .gradient = gradient->data, .bits = gradient->bits, .count = gradient->count};
+  Update u = {.w = w->data,
+              .gradient = gradient->data,
+              .bits = gradient->bits,
+              .count = gradient->count,
+              .kernel = niti_requantise_kernel(cpu->isa)};
   const size_t tiles = niti_tiles(u.count, NITI_TILE);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;

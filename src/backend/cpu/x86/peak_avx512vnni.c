@@ -1,0 +1,22 @@
+#include <immintrin.h>
+
+#include "backend/cpu/peak.h"
+
+enum { SUMS = 16 }; /* more than the latency of as many units as there are */
+
+uint64_t niti_peak_avx512vnni(uint32_t rounds) {
+  __m512i sum[SUMS];
+  const __m512i one = _mm512_set1_epi8(1);
+  for (int i = 0; i < SUMS; ++i) sum[i] = _mm512_setzero_si512();
+  for (uint32_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+    for (int i = 0; i < SUMS; ++i) sum[i] = _mm512_dpbusd_epi32(sum[i], one, one);
+  }
+  uint64_t total = 0;
+  for (int i = 0; i < SUMS; ++i) {
+    uint32_t lane[16];
+    _mm512_storeu_si512(lane, sum[i]);
+    for (int j = 0; j < 16; ++j) total += lane[j];
+  }
+  return total;
+}
