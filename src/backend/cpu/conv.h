@@ -76,6 +76,10 @@ typedef struct NitiGather {
   ptrdiff_t weight_a, weight_b;
 } NitiGather;
 
+NitiGather niti_gather_forward(const NitiConv *);
+/* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
+NitiGather niti_gather_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
+
 size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
 /* Writes the pass's outputs, returns the largest |acc|. */
 uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *, int8_t *out, const int8_t *in, const int8_t *w,
