@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/cpu/winograd.h"
+#include "backend/cpu/winograd_gradient.h"
 
 typedef struct Operation {
   NitiCpu *cpu;
@@ -132,7 +133,12 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const int threads = niti_threads_count(cpu->threads);
   if (!kernels) return niti_conv_workspace_ref(s, threads);
-  const size_t bytes = workspace_of(cpu->isa, s, threads);
+  size_t bytes = workspace_of(cpu->isa, s, threads);
+  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(cpu->isa, s);
+  if (gradient) {
+    const size_t more = niti_winograd_gradient_workspace(gradient, s, threads);
+    if (more > bytes) bytes = more;
+  }
   NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */
   fewer.n = INT32_MAX / (s->h * s->w);
   if (fewer.n >= s->n) return bytes;
@@ -142,6 +148,8 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
 
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
   const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
+  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(((const NitiCpu *)backend)->isa, s);
+  if (gradient && strcmp(direction, "gradient") == 0) return gradient->name;
   if (!kernels) return "ref";
   const NitiWinogradKernels *winograd = niti_winograd_kernels(((const NitiCpu *)backend)->isa);
   const NitiConv conv = tiled_shape(s);
@@ -193,6 +201,11 @@ void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const 
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   if (!kernels) {
     niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
+    return;
+  }
+  const NitiWinogradGradientKernels *winograd = niti_winograd_gradient_kernels(cpu->isa, s);
+  if (winograd) {
+    niti_winograd_gradient_run(cpu, winograd, gradient, dy->data, x->data, s);
     return;
   }
   const NitiConv conv = tiled_shape(s);

@@ -1,0 +1,257 @@
+/* The driver of the Winograd weight gradient. The batch is cut into units, rows of tiles of one image; as many as the caches hold
+ * form a piece. A piece is transformed in parallel, then blocks (output channels x input channels) of all 36 frequencies are
+ * multiplied and finished into the gradient. */
+#include "backend/cpu/winograd_gradient.h"
+
+enum {
+  PIECE_BYTES = 20 * 1024 * 1024, /* transformed x and error: a part of the last-level cache */
+  PIECE_PAIRS = 256,              /* enough to hide the finish behind the products */
+  SLICE_PAIRS = 128,              /* multiplied at a time, so that the columns' operands stay in the first-level cache */
+  BATCH_PAIRS = 8,                /* transformed at a time */
+};
+
+typedef struct Plan {
+  size_t x_panels, error_panels;
+  size_t units, image_units, unit_pairs; /* of the batch, of an image; pairs of a unit */
+  size_t most_units;                     /* of a piece */
+  size_t panel, x_stride, error_stride;  /* elements of a panel and of a frequency */
+  size_t block_columns, acc_stride;      /* of a thread's sums: columns of a row, elements of a frequency */
+  size_t x, error, sums, running, cuts, zeros, acc, acc_bytes, total;
+} Plan;
+
+typedef struct Pass {
+  NitiCpu *cpu;
+  const NitiWinogradGradientKernels *kernels;
+  const NitiConv *conv;
+  const Plan *plan;
+  NitiGradient *gradient;
+  const int8_t *dy, *x;
+  size_t first, units; /* of this piece */
+  size_t group_units, groups; /* units of a transforming item; such items for x, and as many again for the error */
+  size_t segments;
+  bool add;
+} Pass;
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+static size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
+
+bool niti_winograd_gradient_fits(const NitiConv *s) {
+  return s->kh == 3 && s->kw == 3 && s->stride_h == 1 && s->stride_w == 1 && s->ow <= NITI_GRADIENT_LIMIT / (4 * 127);
+}
+
+/* An odd number of lines, so that frequencies do not compete for the same sets of a cache. */
+static size_t odd_lines(size_t elements, size_t element) {
+  const size_t line = 64 / element, lines = divide_up(elements, line);
+  return (lines | 1) * line;
+}
+
+static Plan make_plan(const NitiWinogradGradientKernels *kernels, const NitiConv *s, size_t threads) {
+  Plan p = {0};
+  const size_t frequencies = NITI_GRADIENT_FREQUENCIES;
+  p.x_panels = divide_up((size_t)s->c, NITI_GRADIENT_PANEL);
+  p.error_panels = divide_up((size_t)s->k, NITI_GRADIENT_PANEL);
+  p.unit_pairs = divide_up((size_t)s->ow, 8);
+  p.image_units = divide_up((size_t)s->oh, 4);
+  p.units = p.image_units * (size_t)s->n;
+  const size_t pair_bytes = (p.x_panels + p.error_panels) * frequencies * NITI_GRADIENT_PAIR * sizeof(int16_t);
+  p.most_units = most(1, least(PIECE_PAIRS, PIECE_BYTES / pair_bytes) / p.unit_pairs);
+  p.most_units = least(p.most_units, p.units);
+  p.panel = p.most_units * p.unit_pairs * NITI_GRADIENT_PAIR;
+  p.x_stride = odd_lines(p.x_panels * p.panel, sizeof(int16_t));
+  p.error_stride = odd_lines(p.error_panels * p.panel, sizeof(int16_t));
+  p.block_columns = least(p.x_panels, NITI_GRADIENT_COLUMN_PANELS) * NITI_GRADIENT_PANEL;
+  p.acc_stride = odd_lines((size_t)kernels->block_rows * p.block_columns, sizeof(int32_t));
+
+  p.x = 0;
+  p.error = p.x + niti_line(frequencies * p.x_stride * sizeof(int16_t));
+  p.sums = p.error + niti_line(frequencies * p.error_stride * sizeof(int16_t));
+  p.running = p.sums + niti_line(p.most_units * p.error_panels * NITI_GRADIENT_PANEL * sizeof(uint32_t));
+  p.cuts = p.running + niti_line(p.error_panels * NITI_GRADIENT_PANEL * sizeof(uint32_t));
+  p.zeros = p.cuts + niti_line((p.most_units + 1) * sizeof(size_t));
+  p.acc = p.zeros + niti_line(most((size_t)s->c, (size_t)s->k));
+  p.acc_bytes = niti_line(frequencies * p.acc_stride * sizeof(int32_t));
+  p.total = p.acc + threads * p.acc_bytes;
+  return p;
+}
+
+size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *kernels, const NitiConv *s, int threads) {
+  return make_plan(kernels, s, (size_t)threads).total;
+}
+
+static int16_t *operand_at(const Pass *p, size_t offset) { return (int16_t *)(void *)(p->cpu->workspace + offset); }
+static uint32_t *sums_at(const Pass *p, size_t offset) { return (uint32_t *)(void *)(p->cpu->workspace + offset); }
+static size_t *cuts_of(const Pass *p) { return (size_t *)(void *)(p->cpu->workspace + p->plan->cuts); }
+
+/* ---- transforming ---- */
+
+/* The pixels of rows x columns from (y, x) on of an image [h][w][c]; those outside are zeros. */
+static void point(const int8_t **pixel, const int8_t *image, const int8_t *zeros, int64_t y, int64_t x, int rows, int columns,
+                  int32_t h, int32_t w, int32_t c) {
+  for (int row = 0; row < rows; ++row) {
+    const bool there = y + row >= 0 && y + row < h;
+    for (int column = 0; column < columns; ++column) {
+      const int64_t at = x + column;
+      *pixel++ = there && at >= 0 && at < w ? image + ((y + row) * w + at) * c : zeros;
+    }
+  }
+}
+
+static void transform_x_unit(const Pass *p, size_t unit) {
+  const NitiConv *s = p->conv;
+  const Plan *plan = p->plan;
+  const size_t image = (p->first + unit) / plan->image_units, row = (p->first + unit) % plan->image_units;
+  const int8_t *zeros = (const int8_t *)p->cpu->workspace + plan->zeros;
+  const int8_t *from = p->x + image * (size_t)s->h * (size_t)s->w * (size_t)s->c;
+  const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_X_PIXELS];
+  for (size_t first = 0; first < plan->unit_pairs; first += BATCH_PAIRS) {
+    const size_t pairs = least(BATCH_PAIRS, plan->unit_pairs - first);
+    for (size_t i = 0; i < pairs; ++i) {
+      point(pixel[i], from, zeros, (int64_t)row * 4 - s->pad_h, (int64_t)(first + i) * 8 - s->pad_w, 6, 10, s->h, s->w, s->c);
+    }
+    int16_t *out = operand_at(p, plan->x) + (unit * plan->unit_pairs + first) * NITI_GRADIENT_PAIR;
+    for (size_t panel = 0; panel < plan->x_panels; ++panel, out += plan->panel) {
+      const size_t channel = panel * NITI_GRADIENT_PANEL;
+      const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->c - channel);
+      for (size_t i = 0; i < pairs; ++i) {
+        p->kernels->transform_x(out + i * NITI_GRADIENT_PAIR, plan->x_stride, pixel[i], channel, channels);
+      }
+    }
+  }
+}
+
+static void transform_error_unit(const Pass *p, size_t unit) {
+  const NitiConv *s = p->conv;
+  const Plan *plan = p->plan;
+  const size_t image = (p->first + unit) / plan->image_units, row = (p->first + unit) % plan->image_units;
+  const int8_t *zeros = (const int8_t *)p->cpu->workspace + plan->zeros;
+  const int8_t *from = p->dy + image * (size_t)s->oh * (size_t)s->ow * (size_t)s->k;
+  const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_ERROR_PIXELS];
+  uint32_t *sums = sums_at(p, plan->sums) + unit * plan->error_panels * NITI_GRADIENT_PANEL;
+  for (size_t i = 0; i < plan->error_panels * NITI_GRADIENT_PANEL; ++i) sums[i] = 0;
+  for (size_t first = 0; first < plan->unit_pairs; first += BATCH_PAIRS) {
+    const size_t pairs = least(BATCH_PAIRS, plan->unit_pairs - first);
+    for (size_t i = 0; i < pairs; ++i) {
+      point(pixel[i], from, zeros, (int64_t)row * 4, (int64_t)(first + i) * 8, 4, 8, s->oh, s->ow, s->k);
+    }
+    int16_t *out = operand_at(p, plan->error) + (unit * plan->unit_pairs + first) * NITI_GRADIENT_PAIR;
+    for (size_t panel = 0; panel < plan->error_panels; ++panel, out += plan->panel) {
+      const size_t channel = panel * NITI_GRADIENT_PANEL;
+      const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->k - channel);
+      for (size_t i = 0; i < pairs; ++i) {
+        p->kernels->transform_error(out + i * NITI_GRADIENT_PAIR, plan->error_stride, pixel[i], channel, channels,
+                                    sums + channel);
+      }
+    }
+  }
+}
+
+static void transform_group(void *context, size_t thread, size_t item) {
+  const Pass *p = context;
+  const size_t group = item % p->groups, begin = group * p->group_units, end = least(begin + p->group_units, p->units);
+  (void)thread;
+  for (size_t unit = begin; unit < end; ++unit) {
+    if (item < p->groups)
+      transform_x_unit(p, unit);
+    else
+      transform_error_unit(p, unit);
+  }
+}
+
+/* ---- sums ---- */
+
+/* Cuts the piece's units into segments, each as long as every channel's bound allows: cuts[i] .. cuts[i + 1]. */
+static void cut_piece(Pass *p) {
+  const size_t channels = p->plan->error_panels * NITI_GRADIENT_PANEL;
+  const uint32_t *sums = sums_at(p, p->plan->sums);
+  uint32_t *running = sums_at(p, p->plan->running);
+  size_t *cuts = cuts_of(p);
+  cuts[0] = 0;
+  p->segments = 0;
+  for (size_t i = 0; i < channels; ++i) running[i] = 0;
+  for (size_t unit = 0; unit < p->units; ++unit, sums += channels) {
+    uint32_t max = 0;
+    for (size_t i = 0; i < channels; ++i) {
+      running[i] += sums[i];
+      max = running[i] > max ? running[i] : max;
+    }
+    if (max <= NITI_GRADIENT_LIMIT) continue;
+    cuts[++p->segments] = unit; /* never its own first: a unit alone fits */
+    for (size_t i = 0; i < channels; ++i) running[i] = sums[i];
+  }
+  cuts[++p->segments] = p->units;
+}
+
+/* Pairs begin .. end of the piece for a block of row panels x column panels. */
+static void multiply_block(const Pass *p, int32_t *acc, size_t row_panel, size_t row_panels, size_t column_panel,
+                           size_t column_panels, size_t begin, size_t end) {
+  const Plan *plan = p->plan;
+  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) {
+    const int16_t *rows = operand_at(p, plan->error) + f * plan->error_stride + row_panel * plan->panel;
+    const int16_t *columns = operand_at(p, plan->x) + f * plan->x_stride + column_panel * plan->panel;
+    for (size_t first = begin; first < end; first += SLICE_PAIRS) {
+      for (size_t i = 0; i < row_panels; ++i) {
+        p->kernels->multiply(acc + f * plan->acc_stride + i * NITI_GRADIENT_PANEL * plan->block_columns, plan->block_columns,
+                             rows + i * plan->panel + first * NITI_GRADIENT_PAIR, columns + first * NITI_GRADIENT_PAIR,
+                             plan->panel, least(SLICE_PAIRS, end - first), (int)column_panels, first > begin);
+      }
+    }
+  }
+}
+
+static void sum_block(void *context, size_t thread, size_t item) {
+  const Pass *p = context;
+  const Plan *plan = p->plan;
+  const NitiConv *s = p->conv;
+  const size_t block_panels = (size_t)p->kernels->block_rows / NITI_GRADIENT_PANEL;
+  const size_t across = divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
+  const size_t row_panel = item / across * block_panels, column_panel = item % across * NITI_GRADIENT_COLUMN_PANELS;
+  const size_t row_panels = least(block_panels, plan->error_panels - row_panel);
+  const size_t column_panels = least(NITI_GRADIENT_COLUMN_PANELS, plan->x_panels - column_panel);
+  const size_t row = row_panel * NITI_GRADIENT_PANEL, column = column_panel * NITI_GRADIENT_PANEL, c = (size_t)s->c;
+  const size_t rows = least(row_panels * NITI_GRADIENT_PANEL, (size_t)s->k - row);
+  const int columns = (int)least(column_panels * NITI_GRADIENT_PANEL, c - column);
+  int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + plan->acc + thread * plan->acc_bytes);
+  const size_t *cuts = cuts_of(p);
+  for (size_t segment = 0; segment < p->segments; ++segment) {
+    multiply_block(p, acc, row_panel, row_panels, column_panel, column_panels, cuts[segment] * plan->unit_pairs,
+                   cuts[segment + 1] * plan->unit_pairs);
+    for (size_t i = 0; i < rows; ++i) {
+      const size_t at = (row + i) * 9 * c + column;
+      NitiGradient *g = p->gradient;
+      void *gradient = g->bits == 32 ? (void *)((int32_t *)g->data + at) : (void *)((int64_t *)g->data + at);
+      p->kernels->finish(gradient, g->bits, p->add || segment > 0, c, acc + i * plan->block_columns, plan->acc_stride, columns);
+    }
+  }
+}
+
+void niti_winograd_gradient_run(NitiCpu *cpu, const NitiWinogradGradientKernels *kernels, NitiGradient *gradient,
+                                const int8_t *dy, const int8_t *x, const NitiConv *s) {
+  const Plan plan = make_plan(kernels, s, (size_t)niti_threads_count(cpu->threads));
+  Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
+  const size_t blocks = divide_up(plan.error_panels * NITI_GRADIENT_PANEL, (size_t)kernels->block_rows) *
+                        divide_up(plan.x_panels, NITI_GRADIENT_COLUMN_PANELS);
+  for (size_t i = 0; i < most((size_t)s->c, (size_t)s->k); ++i) cpu->workspace[plan.zeros + i] = 0;
+  p.group_units = most(1, BATCH_PAIRS / plan.unit_pairs);
+  for (p.first = 0; p.first < plan.units; p.first += p.units) {
+    /* The rest in pieces of the same size. */
+    const size_t left = plan.units - p.first;
+    p.units = divide_up(left, divide_up(left, plan.most_units));
+    p.groups = divide_up(p.units, p.group_units);
+    p.add = p.first > 0;
+    niti_threads_run(cpu->threads, transform_group, &p, 2 * p.groups);
+    cut_piece(&p);
+    niti_threads_run(cpu->threads, sum_block, &p, blocks);
+  }
+}
+
+/* ---- the choice ---- */
+
+const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *s) {
+  if (!niti_winograd_gradient_fits(s) || s->c < 16 || s->k < 16) return NULL;
+#ifdef __x86_64__
+  if (isa == NITI_ISA_AVX512VNNI) return &niti_winograd_gradient_avx512vnni;
+  if (isa == NITI_ISA_AVX2) return &niti_winograd_gradient_avx2;
+#endif
+  return NULL;
+}
