@@ -27,6 +27,7 @@ typedef struct NitiTile {
   size_t sets, runs, groups; /* each may be 0 */
   size_t set_stride, run_stride;
   int rows, vectors;
+  const void *ahead; /* NULL, or what a tile of int16 may prefetch meanwhile: 64 bytes a group */
 } NitiTile;
 
 typedef struct NitiConvKernels {

@@ -9,9 +9,11 @@ enum {
   TILE = 4,                   /* output rows and columns of a tile; its input has 6 */
   INPUT = 6,
   SLICE = 16,                 /* channels whose weights are packed at a time, and the grain of a split */
-  PART_BYTES = 1000 * 1024,   /* of transformed input and products in one part: they should fit a core's second-level cache */
-  PART_TILES = 64,            /* the most tiles of a part */
+  PART_BYTES = 4 << 20,       /* of transformed input and products in one part */
+  PART_TILES = 64,            /* the most tiles of a part: each number of a panel that is read serves so many */
+  BLOCK_COLUMNS = 128,        /* of output channels multiplied together: each transformed input that is read serves so many */
   PARTS_PER_THREAD = 8,
+  SPLIT_BYTES = 8 << 20,       /* of panels that all parts use before the next: they should stay in the last cache */
   APART = 16,                 /* int32 between planes, so that equal places of two are not in one set of the cache */
 };
 
@@ -72,7 +74,7 @@ static Plan make_plan(const NitiWinogradKernels *kernels, const NitiGather *g, s
   p.tiles = (size_t)g->n * p.tiles_y * p.tiles_x;
   p.strip_columns = (size_t)kernels->vectors * (size_t)kernels->lanes;
   p.strips = divide_up((size_t)g->oc, p.strip_columns);
-  p.block_strips = least(p.strips, most(NITI_TILE_COLUMNS / p.strip_columns, 1));
+  p.block_strips = least(p.strips, most(BLOCK_COLUMNS / p.strip_columns, 1));
   p.blocks = divide_up(p.strips, p.block_strips);
   p.channels = niti_round_up((size_t)g->ic, (size_t)kernels->channels);
   p.groups = divide_up((size_t)g->ic, 2);
@@ -245,9 +247,26 @@ static uint64_t transform_part(const Pass *p, const Scratch *s, size_t first, si
   return most_squares;
 }
 
+/* Memory that the next product will read: it should reach the cache during this one. */
+typedef struct Ahead {
+  const char *panel, *v;
+  size_t panel_bytes, v_bytes;
+} Ahead;
+
+/* Takes up to `bytes` of it. */
+static const void *take_ahead(Ahead *ahead, size_t bytes) {
+  const char **at = ahead->panel_bytes ? &ahead->panel : &ahead->v;
+  size_t *left = ahead->panel_bytes ? &ahead->panel_bytes : &ahead->v_bytes;
+  if (*left == 0) return NULL;
+  const char *taken = *at;
+  *at += bytes;
+  *left -= least(*left, bytes);
+  return taken;
+}
+
 /* One plane's products of `count` tiles with a strip's columns, over channels of slices first to end. */
 static void multiply(const Pass *p, const Scratch *s, int32_t *m, size_t strip, size_t plane, size_t count, size_t first,
-                     size_t end) {
+                     size_t end, Ahead ahead) {
   static const int32_t zeros[NITI_TILE_COLUMNS];
   const Plan *plan = p->plan;
   const size_t padded = (size_t)padded_of(p, strip), from = first * SLICE, step = (size_t)p->kernels->rows[vectors_of(p, strip)];
@@ -262,8 +281,20 @@ static void multiply(const Pass *p, const Scratch *s, int32_t *m, size_t strip, 
     tile.acc = m + plane * plan->m_stride + row * padded;
     tile.row_offset = s->row_offset + row;
     tile.rows = (int)least(step, count - row);
+    tile.ahead = take_ahead(&ahead, tile.groups * 64);
     p->kernels->tile(&tile);
   }
+}
+
+/* What the product after that of a strip with a plane will read, in a block of strips from first to last. */
+static Ahead ahead_of(const Pass *p, const Scratch *s, size_t strip, size_t plane, size_t first, size_t last, size_t count) {
+  const Plan *plan = p->plan;
+  const size_t next_plane = strip + 1 < last ? plane : plane + 1, next = strip + 1 < last ? strip + 1 : first;
+  if (next_plane == NITI_WINOGRAD_PLANES) return (Ahead){NULL, NULL, 0, 0};
+  return (Ahead){.panel = (const char *)(panels_of(p, next) + next_plane * plan->u_stride),
+                 .panel_bytes = plan->groups * 4 * (size_t)padded_of(p, next),
+                 .v = (const char *)(s->v + next_plane * plan->v_stride),
+                 .v_bytes = next_plane == plane ? 0 : count * plan->channels * sizeof(int16_t)};
 }
 
 /* Rounds one tile's outputs; of a tile at the edge those that exist. */
@@ -295,7 +326,9 @@ static uint32_t sum_runs(const Pass *p, const Scratch *s, int32_t *m, size_t str
   const int padded = padded_of(p, strip);
   const size_t acc_tile = NITI_WINOGRAD_PIXELS * (size_t)padded;
   for (size_t run = 0, first = 0; run < *b.runs; first = b.ends[run++]) {
-    for (size_t plane = 0; plane < NITI_WINOGRAD_PLANES; ++plane) multiply(p, s, m, strip, plane, count, first, b.ends[run]);
+    for (size_t plane = 0; plane < NITI_WINOGRAD_PLANES; ++plane) {
+      multiply(p, s, m, strip, plane, count, first, b.ends[run], (Ahead){NULL, NULL, 0, 0});
+    }
     for (size_t i = 0; i < count; ++i) {
       p->kernels->output(s->acc + i * acc_tile, (size_t)padded, m + i * (size_t)padded, p->plan->m_stride, padded, run > 0);
     }
@@ -315,7 +348,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
   Pass *p = context;
   const Plan *plan = p->plan;
   const Scratch s = scratch_of(p, thread);
-  const size_t split = item % p->splits, tile = item / p->splits * plan->tiles_part;
+  const size_t split = item / plan->parts, tile = item % plan->parts * plan->tiles_part;
   const size_t count = least(plan->tiles_part, plan->tiles - tile), m_strip = plan->m_bytes / plan->block_strips / sizeof(int32_t);
   const uint64_t squares = transform_part(p, &s, tile, count);
   uint32_t max = 0;
@@ -323,7 +356,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
     const size_t first = block * plan->block_strips, last = least(first + plan->block_strips, plan->strips);
     for (size_t plane = 0; plane < NITI_WINOGRAD_PLANES; ++plane) {
       for (size_t strip = first; strip < last; ++strip) {
-        if (is_exact(p, strip, squares)) multiply(p, &s, s.m + (strip - first) * m_strip, strip, plane, count, 0, plan->slices);
+        const Ahead ahead = ahead_of(p, &s, strip, plane, first, last, count);
+        if (is_exact(p, strip, squares)) multiply(p, &s, s.m + (strip - first) * m_strip, strip, plane, count, 0, plan->slices, ahead);
       }
     }
     for (size_t strip = first; strip < last; ++strip) {
@@ -348,7 +382,7 @@ uint32_t niti_winograd_run(NitiCpu *cpu, const NitiWinogradKernels *kernels, con
   if (is_empty(g)) return 0;
   const Plan plan = make_plan(kernels, g, threads);
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
-  pass.splits = least(plan.blocks, divide_up(threads * PARTS_PER_THREAD, plan.parts));
+  pass.splits = least(plan.blocks, most(divide_up(plan.strips * plan.strip_bytes, SPLIT_BYTES), divide_up(threads * PARTS_PER_THREAD, plan.parts)));
   memset(cpu->workspace + plan.zeros, 0, (size_t)g->ic);
   niti_threads_run(cpu->threads, pack_slice, &pass, plan.strips * plan.slices);
   niti_threads_run(cpu->threads, bound_strip, &pass, plan.strips);

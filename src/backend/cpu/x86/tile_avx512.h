@@ -34,6 +34,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
     UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
   }
   const size_t bytes = t->groups * 4;
+  const char *ahead = t->ahead ? t->ahead : t->panel;
   for (size_t set = 0; set < t->sets; ++set) {
     const uint8_t *in[ROWS_MAX];
     UNROLL for (int m = 0; m < rows; ++m) {
@@ -45,6 +46,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
         __m512i weights[NITI_TILE_VECTORS];
         UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
         panel += vectors * 64;
+        if (element == 2) _mm_prefetch(ahead + i * 16, _MM_HINT_T1);
         UNROLL for (int m = 0; m < rows; ++m) {
           const __m512i activations = broadcast(in[m] + i);
           UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v], element);
