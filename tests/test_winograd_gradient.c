@@ -52,8 +52,19 @@ static NitiIsa set_isas[3];
 static int find_sets(void **unused) {
   (void)unused;
   sets[set_count++] = &niti_winograd_gradient_ref;
-  const NitiConv conv = {.n = 64, .h = 32, .w = 32, .c = 128, .oh = 32, .ow = 32, .k = 128, .kh = 3, .kw = 3, .stride_h = 1,
-                         .stride_w = 1, .pad_h = 1, .pad_w = 1};
+  const NitiConv conv = {.n = 64,
+                         .h = 32,
+                         .w = 32,
+                         .c = 128,
+                         .oh = 32,
+                         .ow = 32,
+                         .k = 128,
+                         .kh = 3,
+                         .kw = 3,
+                         .stride_h = 1,
+                         .stride_w = 1,
+                         .pad_h = 1,
+                         .pad_w = 1};
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     const NitiWinogradGradientKernels *kernels = niti_winograd_gradient_kernels(isa, &conv);
     if (!kernels || !niti_isa_supported(isa)) continue;
@@ -124,12 +135,12 @@ static void test_multiply(void **unused) {
     for (int round = 0; round < 64; ++round) {
       const int panels = 1 + round % 4;
       const size_t pairs = round < 8 ? (size_t)round : (size_t)random_in(1, PAIRS);
-      const bool edge = random_in(0, 1), add = random_in(0, 1);
+      const bool edge = random_in(0, 1);
       for (size_t i = 0; i < PANEL; ++i) rows[i] = (int16_t)any_or_edge(ERROR_MOST, edge);
       for (size_t i = 0; i < 4 * PANEL; ++i) columns[i] = (int16_t)any_or_edge(X_MOST, edge);
       for (size_t i = 0; i < ACC; ++i) got[i] = want[i] = (int32_t)(uint32_t)next_random();
-      sets[set]->multiply(got, ACC_STRIDE, rows, columns, PANEL, pairs, panels, add);
-      sets[0]->multiply(want, ACC_STRIDE, rows, columns, PANEL, pairs, panels, add);
+      sets[set]->multiply(got, ACC_STRIDE, rows, columns, PANEL, pairs, panels, rows, columns);
+      sets[0]->multiply(want, ACC_STRIDE, rows, columns, PANEL, pairs, panels, rows, columns);
       assert_memory_equal(got, want, sizeof got);
     }
   }
@@ -145,8 +156,9 @@ static void test_finish(void **unused) {
       for (int mode = 0; mode < 4; ++mode) {
         for (size_t i = 0; i < sizeof acc / sizeof acc[0]; ++i) acc[i] = (int32_t)(uint32_t)next_random();
         for (size_t i = 0; i < COUNT; ++i) {
-          got[i] = want[i] = mode & 1 ? (int64_t)(next_random() >> 20) - ((int64_t)1 << 43)
-                                      : (int64_t)((next_random() & 0x3fffffff3fffffff) - 0x1fffffff); /* two halves that cannot overflow */
+          got[i] = want[i] =
+              mode & 1 ? (int64_t)(next_random() >> 20) - ((int64_t)1 << 43)
+                       : (int64_t)((next_random() & 0x3fffffff3fffffff) - 0x1fffffff); /* two halves that cannot overflow */
         }
         sets[set]->finish(got, mode & 1 ? 64 : 32, mode & 2, TAP, acc, STRIDE, channels);
         sets[0]->finish(want, mode & 1 ? 64 : 32, mode & 2, TAP, acc, STRIDE, channels);
@@ -159,8 +171,19 @@ static void test_finish(void **unused) {
 /* ---- the whole ---- */
 
 static NitiConv shape(int n, int h, int w, int c, int k, int pad_h, int pad_w) {
-  return (NitiConv){.n = n, .h = h, .w = w, .c = c, .oh = h + 2 * pad_h - 2, .ow = w + 2 * pad_w - 2, .k = k, .kh = 3, .kw = 3,
-                    .stride_h = 1, .stride_w = 1, .pad_h = pad_h, .pad_w = pad_w};
+  return (NitiConv){.n = n,
+                    .h = h,
+                    .w = w,
+                    .c = c,
+                    .oh = h + 2 * pad_h - 2,
+                    .ow = w + 2 * pad_w - 2,
+                    .k = k,
+                    .kh = 3,
+                    .kw = 3,
+                    .stride_h = 1,
+                    .stride_w = 1,
+                    .pad_h = pad_h,
+                    .pad_w = pad_w};
 }
 
 static void oracle(int64_t *sum, const int8_t *dy, const int8_t *x, const NitiConv *s) {
@@ -190,7 +213,7 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
     NitiCpu *cpu = niti_cpu(backend);
     uint8_t *own = cpu->workspace;
-    const size_t bytes = niti_winograd_gradient_workspace(sets[set], s, threads);
+    const size_t bytes = niti_winograd_gradient_workspace(s, threads);
     cpu->workspace = guarded(bytes);
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
@@ -232,9 +255,9 @@ static void check_shape(const NitiConv *s, bool edge, int threads) {
 static void test_shapes(void **unused) {
   (void)unused;
   const NitiConv shapes[] = {
-      shape(1, 3, 3, 1, 1, 0, 0),   shape(1, 1, 1, 1, 1, 1, 1),   shape(2, 1, 2, 4, 5, 2, 2),    shape(3, 5, 7, 3, 1, 1, 1),
-      shape(2, 5, 7, 3, 17, 0, 1),  shape(1, 5, 7, 3, 65, 2, 2),  shape(4, 8, 8, 16, 16, 1, 1),  shape(2, 8, 8, 70, 33, 1, 1),
-      shape(1, 9, 11, 17, 64, 1, 0), shape(2, 6, 67, 5, 3, 0, 2), shape(2, 32, 32, 31, 32, 1, 1), shape(20, 16, 16, 48, 9, 1, 1),
+      shape(1, 3, 3, 1, 1, 0, 0),    shape(1, 1, 1, 1, 1, 1, 1),   shape(2, 1, 2, 4, 5, 2, 2),     shape(3, 5, 7, 3, 1, 1, 1),
+      shape(2, 5, 7, 3, 17, 0, 1),   shape(1, 5, 7, 3, 65, 2, 2),  shape(4, 8, 8, 16, 16, 1, 1),   shape(2, 8, 8, 70, 33, 1, 1),
+      shape(1, 9, 11, 17, 64, 1, 0), shape(2, 6, 67, 5, 3, 0, 2),  shape(2, 32, 32, 31, 32, 1, 1), shape(20, 16, 16, 48, 9, 1, 1),
       shape(7, 4, 4, 130, 70, 1, 1), shape(1, 3, 520, 2, 3, 1, 1), /* the widest rows of tiles */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
@@ -305,8 +328,8 @@ static void test_fits(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_transforms),    cmocka_unit_test(test_multiply), cmocka_unit_test(test_finish),
-      cmocka_unit_test(test_shapes),        cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_bound),
+      cmocka_unit_test(test_transforms), cmocka_unit_test(test_multiply),      cmocka_unit_test(test_finish),
+      cmocka_unit_test(test_shapes),     cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_bound),
       cmocka_unit_test(test_fits),
   };
   return cmocka_run_group_tests(tests, find_sets, NULL);

@@ -4,9 +4,9 @@
 #include "backend/cpu/winograd_gradient.h"
 
 enum {
-  PIECE_BYTES = 20 * 1024 * 1024, /* transformed x and error: a part of the last-level cache */
-  PIECE_PAIRS = 256,              /* enough to hide the finish behind the products */
-  SLICE_PAIRS = 128,              /* multiplied at a time, so that the columns' operands stay in the first-level cache */
+  PIECE_BYTES = 10 * 1024 * 1024, /* transformed x and error: a part of the last-level cache */
+  PIECE_PAIRS = 64,               /* a block of columns fits the second-level cache, one frequency of it the first */
+  ITEM_PANELS = 2,                /* of rows, that a thread takes at a time */
   BATCH_PAIRS = 8,                /* transformed at a time */
 };
 
@@ -15,7 +15,7 @@ typedef struct Plan {
   size_t units, image_units, unit_pairs; /* of the batch, of an image; pairs of a unit */
   size_t most_units;                     /* of a piece */
   size_t panel, x_stride, error_stride;  /* elements of a panel and of a frequency */
-  size_t block_columns, acc_stride;      /* of a thread's sums: columns of a row, elements of a frequency */
+  size_t block_columns, acc_stride;      /* of a thread's sums: elements of a row and of a frequency */
   size_t x, error, sums, running, cuts, zeros, acc, acc_bytes, total;
 } Plan;
 
@@ -26,7 +26,7 @@ typedef struct Pass {
   const Plan *plan;
   NitiGradient *gradient;
   const int8_t *dy, *x;
-  size_t first, units; /* of this piece */
+  size_t first, units;        /* of this piece */
   size_t group_units, groups; /* units of a transforming item; such items for x, and as many again for the error */
   size_t segments;
   bool add;
@@ -46,7 +46,7 @@ static size_t odd_lines(size_t elements, size_t element) {
   return (lines | 1) * line;
 }
 
-static Plan make_plan(const NitiWinogradGradientKernels *kernels, const NitiConv *s, size_t threads) {
+static Plan make_plan(const NitiConv *s, size_t threads) {
   Plan p = {0};
   const size_t frequencies = NITI_GRADIENT_FREQUENCIES;
   p.x_panels = divide_up((size_t)s->c, NITI_GRADIENT_PANEL);
@@ -61,7 +61,7 @@ static Plan make_plan(const NitiWinogradGradientKernels *kernels, const NitiConv
   p.x_stride = odd_lines(p.x_panels * p.panel, sizeof(int16_t));
   p.error_stride = odd_lines(p.error_panels * p.panel, sizeof(int16_t));
   p.block_columns = least(p.x_panels, NITI_GRADIENT_COLUMN_PANELS) * NITI_GRADIENT_PANEL;
-  p.acc_stride = odd_lines((size_t)kernels->block_rows * p.block_columns, sizeof(int32_t));
+  p.acc_stride = odd_lines(NITI_GRADIENT_PANEL * p.block_columns, sizeof(int32_t));
 
   p.x = 0;
   p.error = p.x + niti_line(frequencies * p.x_stride * sizeof(int16_t));
@@ -75,9 +75,7 @@ static Plan make_plan(const NitiWinogradGradientKernels *kernels, const NitiConv
   return p;
 }
 
-size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *kernels, const NitiConv *s, int threads) {
-  return make_plan(kernels, s, (size_t)threads).total;
-}
+size_t niti_winograd_gradient_workspace(const NitiConv *s, int threads) { return make_plan(s, (size_t)threads).total; }
 
 static int16_t *operand_at(const Pass *p, size_t offset) { return (int16_t *)(void *)(p->cpu->workspace + offset); }
 static uint32_t *sums_at(const Pass *p, size_t offset) { return (uint32_t *)(void *)(p->cpu->workspace + offset); }
@@ -182,55 +180,53 @@ static void cut_piece(Pass *p) {
   cuts[++p->segments] = p->units;
 }
 
-/* Pairs begin .. end of the piece for a block of row panels x column panels. */
-static void multiply_block(const Pass *p, int32_t *acc, size_t row_panel, size_t row_panels, size_t column_panel,
-                           size_t column_panels, size_t begin, size_t end) {
+static uint8_t *gradient_at(const Pass *p, size_t row, size_t tap, size_t column) {
+  return (uint8_t *)p->gradient->data + ((row * 9 + tap) * (size_t)p->conv->c + column) * (size_t)p->gradient->bits / 8;
+}
+
+/* One panel of rows x a block of columns: every frequency over pairs begin .. end, then the gradient of these sums. */
+static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t column_panel, size_t begin, size_t end, bool add) {
   const Plan *plan = p->plan;
-  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) {
-    const int16_t *rows = operand_at(p, plan->error) + f * plan->error_stride + row_panel * plan->panel;
-    const int16_t *columns = operand_at(p, plan->x) + f * plan->x_stride + column_panel * plan->panel;
-    for (size_t first = begin; first < end; first += SLICE_PAIRS) {
-      for (size_t i = 0; i < row_panels; ++i) {
-        p->kernels->multiply(acc + f * plan->acc_stride + i * NITI_GRADIENT_PANEL * plan->block_columns, plan->block_columns,
-                             rows + i * plan->panel + first * NITI_GRADIENT_PAIR, columns + first * NITI_GRADIENT_PAIR,
-                             plan->panel, least(SLICE_PAIRS, end - first), (int)column_panels, first > begin);
-      }
+  const size_t panels = least(NITI_GRADIENT_COLUMN_PANELS, plan->x_panels - column_panel), c = (size_t)p->conv->c;
+  const size_t row = row_panel * NITI_GRADIENT_PANEL, column = column_panel * NITI_GRADIENT_PANEL;
+  const size_t row_count = least(NITI_GRADIENT_PANEL, (size_t)p->conv->k - row);
+  const size_t column_count = least(panels * NITI_GRADIENT_PANEL, c - column);
+  const int16_t *rows = operand_at(p, plan->error) + row_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
+  const int16_t *columns = operand_at(p, plan->x) + column_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
+  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f, rows += plan->error_stride, columns += plan->x_stride) {
+    for (size_t i = f * 4; i < f * 4 + 4 && i / 9 < row_count; ++i) { /* 16 rows of 9 taps: what the finish will add to */
+      const uint8_t *to = gradient_at(p, row + i / 9, i % 9, column);
+      for (size_t at = 0; at < column_count * (size_t)p->gradient->bits / 8; at += 64) __builtin_prefetch(to + at, 1, 2);
     }
+    p->kernels->multiply(acc + f * plan->acc_stride, plan->block_columns, rows, columns, plan->panel, end - begin, (int)panels,
+                         rows + plan->error_stride, columns + plan->x_stride);
+  }
+  for (size_t i = 0; i < row_count; ++i) {
+    p->kernels->finish(gradient_at(p, row + i, 0, column), p->gradient->bits, add, c, acc + i * plan->block_columns,
+                       plan->acc_stride, (int)column_count);
   }
 }
 
+/* Consecutive items share a block of columns, which then stays in a thread's cache. */
 static void sum_block(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
-  const NitiConv *s = p->conv;
-  const size_t block_panels = (size_t)p->kernels->block_rows / NITI_GRADIENT_PANEL;
-  const size_t across = divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
-  const size_t row_panel = item / across * block_panels, column_panel = item % across * NITI_GRADIENT_COLUMN_PANELS;
-  const size_t row_panels = least(block_panels, plan->error_panels - row_panel);
-  const size_t column_panels = least(NITI_GRADIENT_COLUMN_PANELS, plan->x_panels - column_panel);
-  const size_t row = row_panel * NITI_GRADIENT_PANEL, column = column_panel * NITI_GRADIENT_PANEL, c = (size_t)s->c;
-  const size_t rows = least(row_panels * NITI_GRADIENT_PANEL, (size_t)s->k - row);
-  const int columns = (int)least(column_panels * NITI_GRADIENT_PANEL, c - column);
+  const size_t down = divide_up(plan->error_panels, ITEM_PANELS), column_panel = item / down * NITI_GRADIENT_COLUMN_PANELS;
+  const size_t first = item % down * ITEM_PANELS, last = least(first + ITEM_PANELS, plan->error_panels), *cuts = cuts_of(p);
   int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + plan->acc + thread * plan->acc_bytes);
-  const size_t *cuts = cuts_of(p);
-  for (size_t segment = 0; segment < p->segments; ++segment) {
-    multiply_block(p, acc, row_panel, row_panels, column_panel, column_panels, cuts[segment] * plan->unit_pairs,
-                   cuts[segment + 1] * plan->unit_pairs);
-    for (size_t i = 0; i < rows; ++i) {
-      const size_t at = (row + i) * 9 * c + column;
-      NitiGradient *g = p->gradient;
-      void *gradient = g->bits == 32 ? (void *)((int32_t *)g->data + at) : (void *)((int64_t *)g->data + at);
-      p->kernels->finish(gradient, g->bits, p->add || segment > 0, c, acc + i * plan->block_columns, plan->acc_stride, columns);
+  for (size_t row_panel = first; row_panel < last; ++row_panel) {
+    for (size_t segment = 0; segment < p->segments; ++segment) {
+      sum_panel(p, acc, row_panel, column_panel, cuts[segment] * plan->unit_pairs, cuts[segment + 1] * plan->unit_pairs,
+                p->add || segment > 0);
     }
   }
 }
 
 void niti_winograd_gradient_run(NitiCpu *cpu, const NitiWinogradGradientKernels *kernels, NitiGradient *gradient,
                                 const int8_t *dy, const int8_t *x, const NitiConv *s) {
-  const Plan plan = make_plan(kernels, s, (size_t)niti_threads_count(cpu->threads));
+  const Plan plan = make_plan(s, (size_t)niti_threads_count(cpu->threads));
   Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
-  const size_t blocks = divide_up(plan.error_panels * NITI_GRADIENT_PANEL, (size_t)kernels->block_rows) *
-                        divide_up(plan.x_panels, NITI_GRADIENT_COLUMN_PANELS);
+  const size_t items = divide_up(plan.error_panels, ITEM_PANELS) * divide_up(plan.x_panels, NITI_GRADIENT_COLUMN_PANELS);
   for (size_t i = 0; i < most((size_t)s->c, (size_t)s->k); ++i) cpu->workspace[plan.zeros + i] = 0;
   p.group_units = most(1, BATCH_PAIRS / plan.unit_pairs);
   for (p.first = 0; p.first < plan.units; p.first += p.units) {
@@ -241,7 +237,7 @@ void niti_winograd_gradient_run(NitiCpu *cpu, const NitiWinogradGradientKernels 
     p.add = p.first > 0;
     niti_threads_run(cpu->threads, transform_group, &p, 2 * p.groups);
     cut_piece(&p);
-    niti_threads_run(cpu->threads, sum_block, &p, blocks);
+    niti_threads_run(cpu->threads, sum_block, &p, items);
   }
 }
 

@@ -20,27 +20,26 @@
 
 enum {
   NITI_GRADIENT_FREQUENCIES = 36,
-  NITI_GRADIENT_PANEL = 16,                       /* channels */
-  NITI_GRADIENT_PAIR = 2 * NITI_GRADIENT_PANEL,   /* elements of a pair of tiles in a panel */
-  NITI_GRADIENT_X_PIXELS = 6 * 10,                /* of a pair: its windows lie 4 columns apart */
+  NITI_GRADIENT_PANEL = 16,                     /* channels */
+  NITI_GRADIENT_PAIR = 2 * NITI_GRADIENT_PANEL, /* elements of a pair of tiles in a panel */
+  NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows lie 4 columns apart */
   NITI_GRADIENT_ERROR_PIXELS = 4 * 8,
-  NITI_GRADIENT_COLUMN_PANELS = 4,                /* of a product at most */
-  NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127,    /* sum |dy| of a channel that one sum may take in */
+  NITI_GRADIENT_COLUMN_PANELS = 4,             /* of a product at most */
+  NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127, /* sum |dy| of a channel that one sum may take in */
 };
 
 /* Operands are int16 [frequency][panel of 16 channels][pair of tiles][channel][tile]; strides in elements. */
 typedef struct NitiWinogradGradientKernels {
   const char *name;
-  int block_rows; /* output channels of a block, a multiple of 16 */
   /* One pair, one panel: out[frequency * stride + channel * 2 + tile], for all 16 channels; those from `channels` on count as 0.
    * pixel[row * columns + column] + first points to the first channel. */
   void (*transform_x)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels);
   /* The same for the error. sums[channel] += the sum of its |error|, for all 16. */
   void (*transform_error)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums);
-  /* acc[row * acc_stride + panel * 16 + column] (+)= the sum over pairs of rows[pair][row] . columns[panel][pair][column], for
-   * 16 rows and 1..4 panels, modulo 2^32. */
+  /* acc[row * acc_stride + panel * 16 + column] = the sum over pairs of rows[pair][row] . columns[panel][pair][column], for 16
+   * rows and 1..4 panels, modulo 2^32. next_rows and next_columns are operands to prefetch for the next call. */
   void (*multiply)(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
-                   size_t pairs, int panels, bool add);
+                   size_t pairs, int panels, const int16_t *next_rows, const int16_t *next_columns);
   /* gradient[tap * tap_stride + channel] (+)= the gradient of the sums acc[frequency * stride + channel]; int32 or int64. acc is
    * readable up to a multiple of 16 channels. */
   void (*finish)(void *gradient, int bits, bool add, size_t tap_stride, const int32_t *acc, size_t stride, int channels);
@@ -56,8 +55,8 @@ const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, c
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */
-size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *, const NitiConv *, int threads);
-void niti_winograd_gradient_run(NitiCpu *, const NitiWinogradGradientKernels *, NitiGradient *, const int8_t *dy,
-                                const int8_t *x, const NitiConv *);
+size_t niti_winograd_gradient_workspace(const NitiConv *, int threads);
+void niti_winograd_gradient_run(NitiCpu *, const NitiWinogradGradientKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
+                                const NitiConv *);
 
 #endif

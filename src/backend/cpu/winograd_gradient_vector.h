@@ -1,7 +1,8 @@
 /* The transforms of the Winograd weight gradient on vectors, for files that fill a NitiWinogradGradientKernels. The includer
  * provides
  *
- *   static inline NitiShorts load_pair(const int8_t *a, const int8_t *b): a[0], b[0], a[1], b[1] ..., NITI_PAIR_CHANNELS of each. */
+ *   static inline NitiShorts load_pair(const int8_t *a, const int8_t *b): a[0], b[0], a[1], b[1] ..., NITI_PAIR_CHANNELS of each.
+ */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_VECTOR_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_VECTOR_H
 
@@ -43,7 +44,8 @@ NITI_VECTOR_INLINE void x_part(int16_t *out, size_t stride, const int8_t *const 
   NitiShorts t[36];
   for (size_t column = 0; column < 6; ++column) {
     NitiShorts in[6];
-    for (size_t row = 0; row < 6; ++row) in[row] = load_pair(pixel[row * 10 + column] + first, pixel[row * 10 + column + 4] + first);
+    for (size_t row = 0; row < 6; ++row)
+      in[row] = load_pair(pixel[row * 10 + column] + first, pixel[row * 10 + column + 4] + first);
     niti_winograd_input(t + column, 6, in, 1);
   }
   for (size_t row = 0; row < 6; ++row) niti_winograd_input(t + row * 6, 1, t + row * 6, 1);
@@ -70,8 +72,8 @@ NITI_VECTOR_INLINE void error_part(int16_t *out, size_t stride, const int8_t *co
 }
 
 /* The last channels of the pixels, and zeros beyond. */
-NITI_VECTOR_INLINE void copy_tail(int8_t (*tail)[NITI_GRADIENT_PANEL], const int8_t **to, const int8_t *const *pixel, size_t pixels,
-                           size_t first, int channels) {
+NITI_VECTOR_INLINE void copy_tail(int8_t (*tail)[NITI_GRADIENT_PANEL], const int8_t **to, const int8_t *const *pixel,
+                                  size_t pixels, size_t first, int channels) {
   memset(tail, 0, pixels * sizeof *tail);
   for (size_t i = 0; i < pixels; ++i) {
     memcpy(tail[i], pixel[i] + first, (size_t)channels);
@@ -93,7 +95,7 @@ NITI_VECTOR_INLINE void transform_x_of(int16_t *out, size_t stride, const int8_t
 }
 
 NITI_VECTOR_INLINE void transform_error_of(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels,
-                                    uint32_t *sums) {
+                                           uint32_t *sums) {
   int8_t tail[NITI_GRADIENT_ERROR_PIXELS][NITI_GRADIENT_PANEL];
   const int8_t *tails[NITI_GRADIENT_ERROR_PIXELS];
   if (channels < NITI_GRADIENT_PANEL) {
@@ -121,7 +123,7 @@ NITI_VECTOR_INLINE void results_of(NitiInts *w, const int32_t *acc, size_t strid
 }
 
 NITI_VECTOR_INLINE void finish_of(void *gradient, const int bits, bool add, size_t tap_stride, const int32_t *acc, size_t stride,
-                           int channels) {
+                                  int channels) {
   for (size_t channel = 0; channel < (size_t)channels; channel += NITI_PAIR_CHANNELS) {
     const size_t left = (size_t)channels - channel, there = left < NITI_PAIR_CHANNELS ? left : NITI_PAIR_CHANNELS;
     NitiInts w[9];

@@ -44,11 +44,13 @@ static void transform_error(int16_t *out, size_t stride, const int8_t *const *pi
 }
 
 static void multiply(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
-                     size_t pairs, int panels, bool add) {
+                     size_t pairs, int panels, const int16_t *next_rows, const int16_t *next_columns) {
+  (void)next_rows;
+  (void)next_columns;
   for (size_t row = 0; row < NITI_GRADIENT_PANEL; ++row) {
     for (size_t column = 0; column < (size_t)panels * NITI_GRADIENT_PANEL; ++column) {
       int32_t *to = acc + row * acc_stride + column;
-      uint32_t sum = add ? (uint32_t)*to : 0;
+      uint32_t sum = 0;
       for (size_t i = 0; i < pairs; ++i) {
         const int16_t *a = rows + i * NITI_GRADIENT_PAIR + row * 2;
         const int16_t *b = columns + column / 16 * panel_stride + i * NITI_GRADIENT_PAIR + column % 16 * 2;
@@ -79,7 +81,6 @@ static void finish(void *gradient, int bits, bool add, size_t tap_stride, const 
 
 const NitiWinogradGradientKernels niti_winograd_gradient_ref = {
     .name = "ref winograd 4x4",
-    .block_rows = 16,
     .transform_x = transform_x,
     .transform_error = transform_error,
     .multiply = multiply,

@@ -1,5 +1,5 @@
-/* AVX-512 VNNI: vpdpwssd sums pairs of int16 products without saturation. A full tile is 4 rows x 64 columns, so that 16 rows make
- * four of them: 4 loads and 4 broadcasts feed 16 multiply-adds. */
+/* AVX-512 VNNI: vpdpwssd sums pairs of int16 products without saturation. A full tile is 4 rows x 64 columns, so that 16 rows
+ * make four of them: 4 loads and 4 broadcasts feed 16 multiply-adds. */
 #include <immintrin.h>
 
 #include "backend/cpu/winograd_gradient_vector.h"
@@ -36,14 +36,13 @@ NITI_VECTOR_INLINE __m512i broadcast(const int16_t *from) {
 }
 
 NITI_VECTOR_INLINE void tile_of(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
-                         size_t pairs, const int count, const int panels, bool add) {
+                                size_t pairs, const int count, const int panels, const int16_t *next) {
   __m512i sum[ROWS_MAX][NITI_GRADIENT_COLUMN_PANELS];
   UNROLL for (int m = 0; m < count; ++m) {
-    UNROLL for (int v = 0; v < panels; ++v) {
-      sum[m][v] = add ? _mm512_loadu_si512(acc + (size_t)m * acc_stride + v * 16) : _mm512_setzero_si512();
-    }
+    UNROLL for (int v = 0; v < panels; ++v) { sum[m][v] = _mm512_setzero_si512(); }
   }
   for (size_t i = 0; i < pairs * NITI_GRADIENT_PAIR; i += NITI_GRADIENT_PAIR) {
+    _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
     __m512i b[NITI_GRADIENT_COLUMN_PANELS];
     UNROLL for (int v = 0; v < panels; ++v) b[v] = _mm512_loadu_si512(columns + (size_t)v * panel_stride + i);
     UNROLL for (int m = 0; m < count; ++m) {
@@ -56,17 +55,29 @@ NITI_VECTOR_INLINE void tile_of(int32_t *acc, size_t acc_stride, const int16_t *
   }
 }
 
-#define MULTIPLY(count, panels) \
-  for (size_t m = 0; m < NITI_GRADIENT_PANEL; m += count) \
-    tile_of(acc + m * acc_stride, acc_stride, rows + m * 2, columns, panel_stride, pairs, count, panels, add)
+#define MULTIPLY(count, panels)                                                                        \
+  for (size_t m = 0; m < NITI_GRADIENT_PANEL; m += count)                                              \
+  tile_of(acc + m * acc_stride, acc_stride, rows + m * 2, columns, panel_stride, pairs, count, panels, \
+          m < count * panels ? next_columns + m / count * panel_stride : next_rows)
 
 static void multiply(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
-                     size_t pairs, int panels, bool add) {
+                     size_t pairs, int panels, const int16_t *next_rows, const int16_t *next_columns) {
+  for (size_t i = 0; i < pairs * NITI_GRADIENT_PAIR; i += NITI_GRADIENT_PAIR) {
+    _mm_prefetch((const char *)(next_rows + i), _MM_HINT_T0);
+  }
   switch (panels) {
-    case 1: MULTIPLY(16, 1); break;
-    case 2: MULTIPLY(8, 2); break;
-    case 3: MULTIPLY(4, 3); break;
-    default: MULTIPLY(4, 4); break;
+    case 1:
+      MULTIPLY(16, 1);
+      break;
+    case 2:
+      MULTIPLY(8, 2);
+      break;
+    case 3:
+      MULTIPLY(4, 3);
+      break;
+    default:
+      MULTIPLY(4, 4);
+      break;
   }
 }
 
@@ -79,7 +90,6 @@ static void finish(void *gradient, int bits, bool add, size_t tap_stride, const 
 
 const NitiWinogradGradientKernels niti_winograd_gradient_avx512vnni = {
     .name = "avx512vnni winograd 4x4",
-    .block_rows = 64,
     .transform_x = transform_x,
     .transform_error = transform_error,
     .multiply = multiply,
