@@ -234,11 +234,14 @@ static uint64_t transform_part(const Pass *p, const Scratch *s, size_t first, si
     const Position at = position_of(plan, first + i);
     const int64_t top = (int64_t)at.y * TILE + g->tap_y, left = (int64_t)at.x * TILE + g->tap_x;
     const int8_t *pixels[INPUT * INPUT];
-    for (int64_t pixel = 0; pixel < INPUT * INPUT; ++pixel) {
-      const int64_t y = top + pixel / INPUT, x = left + pixel % INPUT;
-      const bool there = y >= 0 && y < g->ih && x >= 0 && x < g->iw;
-      const size_t row = at.image * (size_t)g->ih + (size_t)(there ? y : 0);
-      pixels[pixel] = there ? p->in + (row * (size_t)g->iw + (size_t)x) * (size_t)g->ic : zeros;
+    const bool inside = top >= 0 && top + INPUT <= g->ih && left >= 0 && left + INPUT <= g->iw;
+    for (int64_t y = top; y < top + INPUT; ++y) {
+      const int8_t *row = p->in + (at.image * (size_t)g->ih + (size_t)(y >= 0 && y < g->ih ? y : 0)) * (size_t)g->iw * (size_t)g->ic;
+      const int8_t **to = pixels + (y - top) * INPUT;
+      for (int64_t x = left; x < left + INPUT; ++x) {
+        const bool there = inside || (y >= 0 && y < g->ih && x >= 0 && x < g->iw);
+        to[x - left] = there ? row + (size_t)x * (size_t)g->ic : zeros;
+      }
     }
     const uint64_t squares = p->kernels->input(s->v + i * plan->channels, plan->v_stride, pixels, (size_t)g->ic);
     if (squares > most_squares) most_squares = squares;

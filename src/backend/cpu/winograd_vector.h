@@ -164,7 +164,10 @@ NITI_VECTOR_INLINE void niti_winograd_output_tile(int32_t *acc, size_t acc_strid
     NitiUnsigned t[24], out[4];
     NITI_UNROLL for (size_t x = 0; x < 6; ++x) {
       NitiUnsigned in[6];
-      NITI_UNROLL for (size_t y = 0; y < 6; ++y) __builtin_memcpy(&in[y], m + (y * 6 + x) * stride + column, sizeof in[y]);
+      NITI_UNROLL for (size_t y = 0; y < 6; ++y) {
+        const int32_t *from = m + (y * 6 + x) * stride + column;
+        __builtin_memcpy(&in[y], from, sizeof in[y]);
+      }
       niti_winograd_output(t + x, 6, in, 1);
     }
     NITI_UNROLL for (size_t y = 0; y < 4; ++y) {

@@ -74,7 +74,7 @@ const NitiConvKernels niti_conv_kernels_avx2 = {
     .zero = niti_zero_16_avx2,
     .transpose = niti_transpose_16_avx2,
     .panel_across = niti_panel_across_16x2_avx2,
-    .panel_along = niti_panel_along_16x2,
+    .panel_along = niti_panel_along_16x2_avx2,
     .requantise = niti_requantise_tile_avx2,
     .store = niti_gradient_store_avx2,
 };
