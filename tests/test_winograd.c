@@ -272,7 +272,7 @@ static void check_shape(const NitiConv *s, Fill fill, int threads) {
 static void test_shapes(void **unused) {
   (void)unused;
   static const int channels[] = {1, 2, 3, 16, 17, 32, 33, 65}, outputs[] = {1, 5, 16, 17, 64, 65, 70};
-  for (int i = 0; i < 120; ++i) {
+  for (int i = 0; i < 80; ++i) {
     const int pad_h = random_in(0, 2), pad_w = random_in(0, 2), h = random_in(3 - pad_h, 9), w = random_in(3 - pad_w, 11);
     const NitiConv s = shape(random_in(1, 4), h < 1 ? 1 : h, w < 1 ? 1 : w, channels[random_in(0, 7)], outputs[random_in(0, 6)],
                              pad_h, pad_w);
@@ -318,10 +318,10 @@ static void test_bound(void **unused) {
   assert_int_equal(unsplit(-231 * 9 * 127 * 127), -231 * 9 * 127 * 127);
   assert_int_not_equal(unsplit(232 * 9 * 127 * 127), 232 * 9 * 127 * 127);
   assert_int_not_equal(unsplit(-232 * 9 * 127 * 127), -232 * 9 * 127 * 127);
-  static const int channels[] = {230, 231, 232, 233, 240, 256, 461, 462, 463, 464, 465, 512, 700};
+  static const int channels[] = {230, 231, 232, 233, 256, 463, 464, 512};
   for (size_t i = 0; i < sizeof channels / sizeof channels[0]; ++i) {
     for (Fill fill = FILL_WORST; fill < FILLS; ++fill) {
-      const NitiConv forward = shape(1, 5, 4, channels[i], 18, 1, 1), backward = shape(1, 5, 4, 18, channels[i], 1, 1);
+      const NitiConv forward = shape(1, 3, 4, channels[i], 18, 1, 1), backward = shape(1, 3, 4, 18, channels[i], 1, 1);
       check_shape(&forward, fill, 2);
       check_shape(&backward, fill, 2);
     }
@@ -332,11 +332,11 @@ static void test_bound(void **unused) {
  * their sums by the input and others must split. */
 static void test_bound_of_columns(void **unused) {
   (void)unused;
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 6; ++i) {
     const int c = random_in(300, 520);
-    const NitiConv s = shape(40, 4, 4, c, 70, 1, 1);
+    const NitiConv s = shape(24, 4, 4, c, 70, 1, 1);
     int8_t *x = operand(x_count(&s), FILL_RANDOM), *w = operand(w_count(&s), FILL_RANDOM);
-    const size_t image = x_count(&s) / (size_t)s.n, column = w_count(&s) / (size_t)s.k, loud = (size_t)random_in(0, 39);
+    const size_t image = x_count(&s) / (size_t)s.n, column = w_count(&s) / (size_t)s.k, loud = (size_t)random_in(0, 23);
     for (size_t j = 0; j < x_count(&s); ++j) x[j] = (int8_t)(x[j] / 40);
     for (size_t j = 0; j < w_count(&s); ++j) w[j] = (int8_t)(w[j] / (1 + i % 3));
     const Fill fill = i % 2 ? FILL_MOST : FILL_LEAST;
@@ -350,13 +350,14 @@ static void test_bound_of_columns(void **unused) {
   }
 }
 
-/* What names itself Winograd is what runs: the direct driver and it agree, and each is announced for its shapes. */
+/* Each driver is announced for its shapes. */
 static void test_choice(void **unused) {
   (void)unused;
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = 1};
     const NitiConv large = shape(64, 16, 16, 256, 256, 1, 1), small = shape(64, 16, 16, 3, 64, 1, 1);
+    const NitiConv few = shape(1, 8, 8, 512, 512, 1, 1), edges = shape(64, 5, 5, 256, 256, 1, 1); /* tiles; tiles' outputs */
     NitiConv strided = shape(64, 16, 16, 256, 256, 1, 1);
     strided.stride_h = strided.stride_w = 2;
     strided.oh = strided.ow = 8;
@@ -367,6 +368,8 @@ static void test_choice(void **unused) {
       const bool has = niti_winograd_kernels(isa);
       assert_int_equal(strstr(b->ops->conv_kernel(b, &large, directions[d]), "winograd") != NULL, has);
       assert_null(strstr(b->ops->conv_kernel(b, &small, directions[d]), "winograd"));
+      assert_null(strstr(b->ops->conv_kernel(b, &few, directions[d]), "winograd"));
+      assert_null(strstr(b->ops->conv_kernel(b, &edges, directions[d]), "winograd"));
       assert_null(strstr(b->ops->conv_kernel(b, &strided, directions[d]), "winograd"));
       assert_non_null(strstr(b->ops->conv_kernel(b, &large, directions[d]), niti_isa_name(isa)));
     }

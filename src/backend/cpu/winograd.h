@@ -14,8 +14,17 @@ enum {
   NITI_WINOGRAD_BITS = 25, /* outputs of a magnitude below 2^25 come out exactly */
 };
 
+/* From what on a pass is faster than the direct convolution: least channels in and out; least tiles, for which the weights are
+ * transformed; least share of the tiles' pixels, in percent, that are outputs and not beyond an edge. */
+typedef struct NitiWinogradWorth {
+  int32_t channels;
+  int64_t tiles;
+  int64_t percent;
+} NitiWinogradWorth;
+
 typedef struct NitiWinogradKernels {
   const char *name;
+  NitiWinogradWorth worth;
   int channels;                    /* transformed input is padded with zeros to a multiple of this */
   int lanes, vectors;              /* columns of a vector; vectors of a full strip of columns */
   int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */

@@ -116,7 +116,11 @@ bool niti_winograd_fits(const NitiGather *g) {
 }
 
 bool niti_winograd_serves(const NitiWinogradKernels *kernels, const NitiGather *g) {
-  return kernels && niti_winograd_fits(g) && g->ic >= 32 && g->oc >= 32;
+  if (!kernels || !niti_winograd_fits(g) || is_empty(g)) return false;
+  const NitiWinogradWorth *worth = &kernels->worth;
+  const int64_t rows = (g->jh + TILE - 1) / TILE, columns = (g->jw + TILE - 1) / TILE;
+  return g->ic >= worth->channels && g->oc >= worth->channels && g->n * rows * columns >= worth->tiles &&
+         (int64_t)g->jh * g->jw * 100 >= rows * columns * NITI_WINOGRAD_PIXELS * worth->percent;
 }
 
 size_t niti_winograd_workspace(const NitiWinogradKernels *kernels, const NitiGather *g, int threads) {

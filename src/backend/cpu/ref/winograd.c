@@ -97,6 +97,7 @@ static uint32_t requantise(int8_t *tensor, const size_t *offset, size_t first, c
 
 const NitiWinogradKernels niti_winograd_kernels_ref = {
     .name = "ref winograd 4x4",
+    .worth = {.channels = 1, .tiles = 1, .percent = 1},
     .channels = LANES,
     .lanes = LANES,
     .vectors = VECTORS,
