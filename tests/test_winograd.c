@@ -197,8 +197,19 @@ typedef struct Case {
 } Case;
 
 static NitiConv shape(int n, int h, int w, int c, int k, int pad_h, int pad_w) {
-  return (NitiConv){.n = n, .h = h, .w = w, .c = c, .k = k, .kh = 3, .kw = 3, .stride_h = 1, .stride_w = 1, .pad_h = pad_h,
-                    .pad_w = pad_w, .oh = h + 2 * pad_h - 2, .ow = w + 2 * pad_w - 2};
+  return (NitiConv){.n = n,
+                    .h = h,
+                    .w = w,
+                    .c = c,
+                    .k = k,
+                    .kh = 3,
+                    .kw = 3,
+                    .stride_h = 1,
+                    .stride_w = 1,
+                    .pad_h = pad_h,
+                    .pad_w = pad_w,
+                    .oh = h + 2 * pad_h - 2,
+                    .ow = w + 2 * pad_w - 2};
 }
 
 static size_t x_count(const NitiConv *s) { return (size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c; }
@@ -252,8 +263,11 @@ static void check_case(const Case *t, const NitiRounder *rounder) {
 }
 
 static NitiRounder any_rounder(int bits, const int8_t *mask) {
-  const NitiRounder r = {.mode = (NitiRounding)random_in(0, 3), .shift = random_in(bits > 4 ? bits - 4 : 0, bits),
-                         .relu = random_in(0, 1), .mask = mask, .draw = {0xfeedface12345678u, NITI_DRAW_ROUND_ACT, 9, 11}};
+  const NitiRounder r = {.mode = (NitiRounding)random_in(0, 3),
+                         .shift = random_in(bits > 4 ? bits - 4 : 0, bits),
+                         .relu = random_in(0, 1),
+                         .mask = mask,
+                         .draw = {0xfeedface12345678u, NITI_DRAW_ROUND_ACT, 9, 11}};
   return r;
 }
 
@@ -274,8 +288,8 @@ static void test_shapes(void **unused) {
   static const int channels[] = {1, 2, 3, 16, 17, 32, 33, 65}, outputs[] = {1, 5, 16, 17, 64, 65, 70};
   for (int i = 0; i < 80; ++i) {
     const int pad_h = random_in(0, 2), pad_w = random_in(0, 2), h = random_in(3 - pad_h, 9), w = random_in(3 - pad_w, 11);
-    const NitiConv s = shape(random_in(1, 4), h < 1 ? 1 : h, w < 1 ? 1 : w, channels[random_in(0, 7)], outputs[random_in(0, 6)],
-                             pad_h, pad_w);
+    const NitiConv s =
+        shape(random_in(1, 4), h < 1 ? 1 : h, w < 1 ? 1 : w, channels[random_in(0, 7)], outputs[random_in(0, 6)], pad_h, pad_w);
     check_shape(&s, (Fill)random_in(0, FILLS - 1), random_in(1, 3));
   }
   const NitiConv more[] = {shape(3, 5, 7, 3, 17, 1, 1), shape(70, 4, 4, 16, 130, 1, 1), shape(2, 16, 16, 128, 64, 1, 1),
@@ -325,6 +339,30 @@ static void test_bound(void **unused) {
       check_shape(&forward, fill, 2);
       check_shape(&backward, fill, 2);
     }
+  }
+}
+
+/* One column whose magnitudes sum to exactly the most that is allowed, 264,208 = floor((2^25 - 1) / 127), and to one more. */
+static void test_bound_to_the_unit(void **unused) {
+  (void)unused;
+  assert_int_equal(unsplit(264208 * 127), 264208 * 127);
+  assert_int_not_equal(unsplit(264209 * 127), 264209 * 127);
+  const NitiConv s = shape(1, 3, 3, 240, 3, 1, 1);
+  for (int i = 0; i < 8; ++i) {
+    const Fill fill = i & 1 ? FILL_MOST : FILL_LEAST;
+    const int sign = i & 1 ? 1 : -1, last = i & 2 ? 48 : 49; /* 2,080 * 127 + 48 = 264,208 */
+    int8_t *x = operand(x_count(&s), i & 4 ? FILL_MOST : FILL_LEAST), *w = operand(w_count(&s), FILL_RANDOM);
+    int8_t *column = w + w_count(&s) / (size_t)s.k;
+    memset(column, 0, w_count(&s) / (size_t)s.k);
+    fill_with(column, 2080, fill);
+    column[2159] = (int8_t)(sign * last);
+    const Case forward = {s, x, w, false, 1};
+    NitiRounder r = any_rounder(19, NULL);
+    r.relu = false;
+    r.shift = 19;
+    check_case(&forward, &r);
+    release(x);
+    release(w);
   }
 }
 
@@ -379,9 +417,9 @@ static void test_choice(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_transforms), cmocka_unit_test(test_many_channels), cmocka_unit_test(test_shapes),
-      cmocka_unit_test(test_roundings),  cmocka_unit_test(test_bound),         cmocka_unit_test(test_bound_of_columns),
-      cmocka_unit_test(test_choice),
+      cmocka_unit_test(test_transforms),       cmocka_unit_test(test_many_channels), cmocka_unit_test(test_shapes),
+      cmocka_unit_test(test_roundings),        cmocka_unit_test(test_bound),         cmocka_unit_test(test_bound_to_the_unit),
+      cmocka_unit_test(test_bound_of_columns), cmocka_unit_test(test_choice),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

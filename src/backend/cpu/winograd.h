@@ -33,11 +33,11 @@ typedef struct NitiWinogradKernels {
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
-  /* v[plane * stride + c] = (B^T d B)[plane] for one tile, in[pixel] pointing to the `channels` mantissas of its 6x6 pixels; 0 up to
-   * the next multiple of kernels->channels. Returns the sum of the squares of all mantissas. */
+  /* v[plane * stride + c] = (B^T d B)[plane] for one tile, in[pixel] pointing to the `channels` mantissas of its 6x6 pixels; 0 up
+   * to the next multiple of kernels->channels. Returns the sum of the squares of all mantissas. */
   uint64_t (*input)(int16_t *v, size_t stride, const int8_t *const *in, size_t channels);
-  /* u[plane * stride + i] = (G w G^T)[plane] for panels w[tap * tap_stride + i] of `groups` pairs of channels x `columns` (a multiple
-   * of lanes); adds each column's sum of magnitudes and of squares over the taps and channels. */
+  /* u[plane * stride + i] = (G w G^T)[plane] for panels w[tap * tap_stride + i] of `groups` pairs of channels x `columns` (a
+   * multiple of lanes); adds each column's sum of magnitudes and of squares over the taps and channels. */
   void (*weights)(int16_t *u, size_t stride, const int16_t *w, size_t tap_stride, size_t groups, int columns, int32_t *magnitudes,
                   int32_t *squares);
   /* acc[pixel * acc_stride + column] (+)= (A^T m A)[pixel] / 576 for `columns` (a multiple of lanes), the products being

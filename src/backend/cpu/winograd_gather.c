@@ -1,34 +1,34 @@
-/* Forward and backward by Winograd's F(4x4, 3x3). The weights are transformed once, into panels for 36 products; then parts of the
- * output, some tens of tiles, are handed out to threads, each of which transforms its input, multiplies plane by plane, so that a
- * panel serves all tiles of a part, and transforms back while the sums are in its cache. */
+/* Forward and backward by Winograd's F(4x4, 3x3). The weights are transformed once, into panels for 36 products; then parts of
+ * the output, some tens of tiles, are handed out to threads, each of which transforms its input, multiplies plane by plane, so
+ * that a panel serves all tiles of a part, and transforms back while the sums are in its cache. */
 #include <string.h>
 
 #include "backend/cpu/winograd.h"
 
 enum {
-  TILE = 4,                   /* output rows and columns of a tile; its input has 6 */
+  TILE = 4, /* output rows and columns of a tile; its input has 6 */
   INPUT = 6,
-  SLICE = 16,                 /* channels whose weights are packed at a time, and the grain of a split */
-  PART_BYTES = 4 << 20,       /* of transformed input and products in one part */
-  PART_TILES = 64,            /* the most tiles of a part: each number of a panel that is read serves so many */
-  BLOCK_COLUMNS = 128,        /* of output channels multiplied together: each transformed input that is read serves so many */
+  SLICE = 16,           /* channels whose weights are packed at a time, and the grain of a split */
+  PART_BYTES = 4 << 20, /* of transformed input and products in one part */
+  PART_TILES = 64,      /* the most tiles of a part: each number of a panel that is read serves so many */
+  BLOCK_COLUMNS = 128,  /* of output channels multiplied together: each transformed input that is read serves so many */
   PARTS_PER_THREAD = 8,
-  SPLIT_BYTES = 8 << 20,       /* of panels that all parts use before the next: they should stay in the last cache */
-  APART = 16,                 /* int32 between planes, so that equal places of two are not in one set of the cache */
+  SPLIT_BYTES = 8 << 20, /* of panels that all parts use before the next: they should stay in the last cache */
+  APART = 16,            /* int32 between planes, so that equal places of two are not in one set of the cache */
 };
 
 /* Weights of a magnitude that sums to this or less cannot make an output of 2^25 from mantissas up to 127. */
 static const uint32_t most_magnitude = ((1u << NITI_WINOGRAD_BITS) - 1) / 127;
 
-/* How a pass is cut and where its pieces lie in the workspace. Output channels come in strips, as wide as the multiplication's tile,
- * and strips in blocks, which are multiplied together. */
+/* How a pass is cut and where its pieces lie in the workspace. Output channels come in strips, as wide as the multiplication's
+ * tile, and strips in blocks, which are multiplied together. */
 typedef struct Plan {
   size_t tiles_y, tiles_x, tiles; /* of an image, twice; of the batch */
   size_t tiles_most, tiles_part;  /* of any part of any smaller batch; of a part of this one */
   size_t parts;
   size_t strips, strip_columns, block_strips, blocks;
-  size_t channels, groups, slices;    /* padded input channels; pairs of channels; slices of them */
-  size_t u_stride, v_stride, m_stride; /* elements from plane to plane */
+  size_t channels, groups, slices;       /* padded input channels; pairs of channels; slices of them */
+  size_t u_stride, v_stride, m_stride;   /* elements from plane to plane */
   size_t panels, bounds, zeros, threads; /* workspace offsets */
   size_t strip_bytes, bound_bytes;
   size_t v_bytes, m_bytes, acc_bytes, thread_bytes;
@@ -157,9 +157,7 @@ static int columns_of(const Pass *p, size_t strip) {
   return (int)least(p->plan->strip_columns, (size_t)p->g->oc - strip * p->plan->strip_columns);
 }
 
-static int vectors_of(const Pass *p, size_t strip) {
-  return (columns_of(p, strip) + p->kernels->lanes - 1) / p->kernels->lanes;
-}
+static int vectors_of(const Pass *p, size_t strip) { return (columns_of(p, strip) + p->kernels->lanes - 1) / p->kernels->lanes; }
 
 static int padded_of(const Pass *p, size_t strip) { return vectors_of(p, strip) * p->kernels->lanes; }
 
@@ -240,7 +238,8 @@ static uint64_t transform_part(const Pass *p, const Scratch *s, size_t first, si
     const int8_t *pixels[INPUT * INPUT];
     const bool inside = top >= 0 && top + INPUT <= g->ih && left >= 0 && left + INPUT <= g->iw;
     for (int64_t y = top; y < top + INPUT; ++y) {
-      const int8_t *row = p->in + (at.image * (size_t)g->ih + (size_t)(y >= 0 && y < g->ih ? y : 0)) * (size_t)g->iw * (size_t)g->ic;
+      const int8_t *row =
+          p->in + (at.image * (size_t)g->ih + (size_t)(y >= 0 && y < g->ih ? y : 0)) * (size_t)g->iw * (size_t)g->ic;
       const int8_t **to = pixels + (y - top) * INPUT;
       for (int64_t x = left; x < left + INPUT; ++x) {
         const bool there = inside || (y >= 0 && y < g->ih && x >= 0 && x < g->iw);
@@ -356,7 +355,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
   const Plan *plan = p->plan;
   const Scratch s = scratch_of(p, thread);
   const size_t split = item / plan->parts, tile = item % plan->parts * plan->tiles_part;
-  const size_t count = least(plan->tiles_part, plan->tiles - tile), m_strip = plan->m_bytes / plan->block_strips / sizeof(int32_t);
+  const size_t count = least(plan->tiles_part, plan->tiles - tile),
+               m_strip = plan->m_bytes / plan->block_strips / sizeof(int32_t);
   const uint64_t squares = transform_part(p, &s, tile, count);
   uint32_t max = 0;
   for (size_t block = plan->blocks * split / p->splits; block < plan->blocks * (split + 1) / p->splits; ++block) {
@@ -364,7 +364,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
     for (size_t plane = 0; plane < NITI_WINOGRAD_PLANES; ++plane) {
       for (size_t strip = first; strip < last; ++strip) {
         const Ahead ahead = ahead_of(p, &s, strip, plane, first, last, count);
-        if (is_exact(p, strip, squares)) multiply(p, &s, s.m + (strip - first) * m_strip, strip, plane, count, 0, plan->slices, ahead);
+        if (is_exact(p, strip, squares))
+          multiply(p, &s, s.m + (strip - first) * m_strip, strip, plane, count, 0, plan->slices, ahead);
       }
     }
     for (size_t strip = first; strip < last; ++strip) {
@@ -389,7 +390,8 @@ uint32_t niti_winograd_run(NitiCpu *cpu, const NitiWinogradKernels *kernels, con
   if (is_empty(g)) return 0;
   const Plan plan = make_plan(kernels, g, threads);
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
-  pass.splits = least(plan.blocks, most(divide_up(plan.strips * plan.strip_bytes, SPLIT_BYTES), divide_up(threads * PARTS_PER_THREAD, plan.parts)));
+  pass.splits = least(plan.blocks, most(divide_up(plan.strips * plan.strip_bytes, SPLIT_BYTES),
+                                        divide_up(threads * PARTS_PER_THREAD, plan.parts)));
   memset(cpu->workspace + plan.zeros, 0, (size_t)g->ic);
   niti_threads_run(cpu->threads, pack_slice, &pass, plan.strips * plan.slices);
   niti_threads_run(cpu->threads, bound_strip, &pass, plan.strips);

@@ -1,5 +1,5 @@
-/* Winograd's transforms on vectors, written once for every instruction set with GCC's vector extensions: a file that includes this
- * gets the widest integer vectors that its compiler flags allow. F(4x4, 3x3), see docs/arithmetic.md; contracts:
+/* Winograd's transforms on vectors, written once for every instruction set with GCC's vector extensions: a file that includes
+ * this gets the widest integer vectors that its compiler flags allow. F(4x4, 3x3), see docs/arithmetic.md; contracts:
  * NitiWinogradKernels. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_VECTOR_H
 #define NITI_BACKEND_CPU_WINOGRAD_VECTOR_H
@@ -127,7 +127,7 @@ NITI_VECTOR_INLINE uint64_t niti_winograd_input_tile(int16_t *v, size_t stride, 
 }
 
 NITI_VECTOR_INLINE void niti_winograd_weights_panel(int16_t *u, size_t stride, const int16_t *w, size_t tap_stride, size_t groups,
-                                             int columns, int32_t *magnitudes, int32_t *squares) {
+                                                    int columns, int32_t *magnitudes, int32_t *squares) {
   const NitiShorts one = (NitiShorts){0} + 1;
   for (size_t column = 0; column < (size_t)columns; column += NITI_VECTOR_INTS) {
     NitiInts magnitude, square;
@@ -157,7 +157,7 @@ NITI_VECTOR_INLINE void niti_winograd_weights_panel(int16_t *u, size_t stride, c
 }
 
 NITI_VECTOR_INLINE void niti_winograd_output_tile(int32_t *acc, size_t acc_stride, const int32_t *m, size_t stride, int columns,
-                                           const bool add) {
+                                                  const bool add) {
   static const uint32_t ninth = 0x38e38e39; /* of 1, modulo 2^32 */
   static const int halves[4] = {0, 1, 2, 2};
   for (size_t column = 0; column < (size_t)columns; column += NITI_VECTOR_INTS) {

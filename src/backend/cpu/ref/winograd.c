@@ -1,5 +1,5 @@
-/* Winograd's transforms as products of the matrices of docs/arithmetic.md, one number after another: what the vectors of the other
- * tables must agree with. */
+/* Winograd's transforms as products of the matrices of docs/arithmetic.md, one number after another: what the vectors of the
+ * other tables must agree with. */
 #include "backend/cpu/winograd.h"
 
 enum { LANES = 4, VECTORS = 4, ROWS = 6 };
@@ -65,7 +65,8 @@ static void tile(const NitiTile *t) {
       const int16_t *panel = (const int16_t *)t->panel + column * 2;
       for (size_t set = 0; set < t->sets; ++set) {
         for (size_t run = 0; run < t->runs; ++run) {
-          const int16_t *in = (const int16_t *)(const void *)(t->in + t->row_offset[row] + set * t->set_stride + run * t->run_stride);
+          const int16_t *in =
+              (const int16_t *)(const void *)(t->in + t->row_offset[row] + set * t->set_stride + run * t->run_stride);
           for (size_t g = 0; g < t->groups; ++g, panel += columns * 2) {
             sum += (uint32_t)(in[g * 2] * panel[0]) + (uint32_t)(in[g * 2 + 1] * panel[1]);
           }

@@ -19,9 +19,9 @@ static void transform_output(int32_t *acc, size_t acc_stride, const int32_t *m, 
     niti_winograd_output_tile(acc, acc_stride, m, stride, columns, false);
 }
 
-/* Worth: both drivers timed in turn on one core of an Ice Lake server, least of 7 runs, 16 to 512 channels, images of 2x2 to 32x32,
- * batches of 1 to 64. 16 -> 16 gains 1.2, 32 -> 32 1.4 and more, 64 and more channels 2 to 4; 512 -> 512 gains 1.4 at 16 tiles and
- * loses at 4; 6x6 images (56 % of their tiles) gain 2.5, 5x5 images (39 %) gain or lose, 2x2 images (25 %) lose. */
+/* Worth: both drivers timed in turn on one core of an Ice Lake server, least of 7 runs, 16 to 512 channels, images of 2x2 to
+ * 32x32, batches of 1 to 64. 16 -> 16 gains 1.2, 32 -> 32 1.4 and more, 64 and more channels 2 to 4; 512 -> 512 gains 1.4 at 16
+ * tiles and loses at 4; 6x6 images (56 % of their tiles) gain 2.5, 5x5 images (39 %) gain or lose, 2x2 images (25 %) lose. */
 const NitiWinogradKernels niti_winograd_kernels_avx2 = {
     .name = "avx2 winograd 4x4",
     .worth = {.channels = 16, .tiles = 16, .percent = 50},

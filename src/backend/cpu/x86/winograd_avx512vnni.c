@@ -22,9 +22,9 @@ static void transform_output(int32_t *acc, size_t acc_stride, const int32_t *m, 
     niti_winograd_output_tile(acc, acc_stride, m, stride, columns, false);
 }
 
-/* Worth: both drivers timed in turn on one core of an Ice Lake server, least of 7 runs, 16 to 512 channels, images of 2x2 to 32x32,
- * batches of 1 to 64. 128 -> 128 gains 1.1 at 64 tiles and 1.3 and more at 1,024 and 4,096; 64 -> 64 loses 2 to 15 %; 512 -> 512
- * gains 1.1 at 64 tiles of 4x4 images and loses at 16; 7x7 images (77 % of their tiles) gain nothing. */
+/* Worth: both drivers timed in turn on one core of an Ice Lake server, least of 7 runs, 16 to 512 channels, images of 2x2 to
+ * 32x32, batches of 1 to 64. 128 -> 128 gains 1.1 at 64 tiles and 1.3 and more at 1,024 and 4,096; 64 -> 64 loses 2 to 15 %; 512
+ * -> 512 gains 1.1 at 64 tiles of 4x4 images and loses at 16; 7x7 images (77 % of their tiles) gain nothing. */
 const NitiWinogradKernels niti_winograd_kernels_avx512vnni = {
     .name = "avx512vnni winograd 4x4",
     .worth = {.channels = 128, .tiles = 64, .percent = 85},
