@@ -95,64 +95,63 @@ static void point(const int8_t **pixel, const int8_t *image, const int8_t *zeros
   }
 }
 
-static void transform_x_unit(const Pass *p, size_t unit) {
+static const int8_t *zeros_of(const Pass *p) { return (const int8_t *)p->cpu->workspace + p->plan->zeros; }
+
+/* x of pairs first .. last of the piece: a panel of all of them after the other, so that what is written is contiguous. */
+static void transform_x(const Pass *p, size_t first, size_t last) {
   const NitiConv *s = p->conv;
   const Plan *plan = p->plan;
-  const size_t image = (p->first + unit) / plan->image_units, row = (p->first + unit) % plan->image_units;
-  const int8_t *zeros = (const int8_t *)p->cpu->workspace + plan->zeros;
-  const int8_t *from = p->x + image * (size_t)s->h * (size_t)s->w * (size_t)s->c;
   const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_X_PIXELS];
-  for (size_t first = 0; first < plan->unit_pairs; first += BATCH_PAIRS) {
-    const size_t pairs = least(BATCH_PAIRS, plan->unit_pairs - first);
-    for (size_t i = 0; i < pairs; ++i) {
-      point(pixel[i], from, zeros, (int64_t)row * 4 - s->pad_h, (int64_t)(first + i) * 8 - s->pad_w, 6, 10, s->h, s->w, s->c);
-    }
-    int16_t *out = operand_at(p, plan->x) + (unit * plan->unit_pairs + first) * NITI_GRADIENT_PAIR;
-    for (size_t panel = 0; panel < plan->x_panels; ++panel, out += plan->panel) {
-      const size_t channel = panel * NITI_GRADIENT_PANEL;
-      const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->c - channel);
-      for (size_t i = 0; i < pairs; ++i) {
-        p->kernels->transform_x(out + i * NITI_GRADIENT_PAIR, plan->x_stride, pixel[i], channel, channels);
-      }
+  for (size_t i = first; i < last; ++i) {
+    const size_t unit = p->first + i / plan->unit_pairs, image = unit / plan->image_units, row = unit % plan->image_units;
+    point(pixel[i - first], p->x + image * (size_t)s->h * (size_t)s->w * (size_t)s->c, zeros_of(p), (int64_t)row * 4 - s->pad_h,
+          (int64_t)(i % plan->unit_pairs) * 8 - s->pad_w, 6, 10, s->h, s->w, s->c);
+  }
+  for (size_t panel = 0; panel < plan->x_panels; ++panel) {
+    int16_t *out = operand_at(p, plan->x) + panel * plan->panel + first * NITI_GRADIENT_PAIR;
+    const size_t channel = panel * NITI_GRADIENT_PANEL;
+    const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->c - channel);
+    for (size_t i = 0; i < last - first; ++i, out += NITI_GRADIENT_PAIR) {
+      p->kernels->transform_x(out, plan->x_stride, pixel[i], channel, channels);
     }
   }
 }
 
-static void transform_error_unit(const Pass *p, size_t unit) {
+/* The same for the error, and the sums of the units that the pairs belong to. */
+static void transform_error(const Pass *p, size_t first, size_t last) {
   const NitiConv *s = p->conv;
   const Plan *plan = p->plan;
-  const size_t image = (p->first + unit) / plan->image_units, row = (p->first + unit) % plan->image_units;
-  const int8_t *zeros = (const int8_t *)p->cpu->workspace + plan->zeros;
-  const int8_t *from = p->dy + image * (size_t)s->oh * (size_t)s->ow * (size_t)s->k;
   const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_ERROR_PIXELS];
-  uint32_t *sums = sums_at(p, plan->sums) + unit * plan->error_panels * NITI_GRADIENT_PANEL;
-  for (size_t i = 0; i < plan->error_panels * NITI_GRADIENT_PANEL; ++i) sums[i] = 0;
-  for (size_t first = 0; first < plan->unit_pairs; first += BATCH_PAIRS) {
-    const size_t pairs = least(BATCH_PAIRS, plan->unit_pairs - first);
-    for (size_t i = 0; i < pairs; ++i) {
-      point(pixel[i], from, zeros, (int64_t)row * 4, (int64_t)(first + i) * 8, 4, 8, s->oh, s->ow, s->k);
-    }
-    int16_t *out = operand_at(p, plan->error) + (unit * plan->unit_pairs + first) * NITI_GRADIENT_PAIR;
-    for (size_t panel = 0; panel < plan->error_panels; ++panel, out += plan->panel) {
-      const size_t channel = panel * NITI_GRADIENT_PANEL;
-      const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->k - channel);
-      for (size_t i = 0; i < pairs; ++i) {
-        p->kernels->transform_error(out + i * NITI_GRADIENT_PAIR, plan->error_stride, pixel[i], channel, channels,
-                                    sums + channel);
-      }
+  uint32_t *sums[BATCH_PAIRS];
+  for (size_t i = first; i < last; ++i) {
+    const size_t unit = p->first + i / plan->unit_pairs, image = unit / plan->image_units, row = unit % plan->image_units;
+    point(pixel[i - first], p->dy + image * (size_t)s->oh * (size_t)s->ow * (size_t)s->k, zeros_of(p), (int64_t)row * 4,
+          (int64_t)(i % plan->unit_pairs) * 8, 4, 8, s->oh, s->ow, s->k);
+    sums[i - first] = sums_at(p, plan->sums) + i / plan->unit_pairs * plan->error_panels * NITI_GRADIENT_PANEL;
+  }
+  for (size_t panel = 0; panel < plan->error_panels; ++panel) {
+    int16_t *out = operand_at(p, plan->error) + panel * plan->panel + first * NITI_GRADIENT_PAIR;
+    const size_t channel = panel * NITI_GRADIENT_PANEL;
+    const int channels = (int)least(NITI_GRADIENT_PANEL, (size_t)s->k - channel);
+    for (size_t i = 0; i < last - first; ++i, out += NITI_GRADIENT_PAIR) {
+      p->kernels->transform_error(out, plan->error_stride, pixel[i], channel, channels, sums[i] + channel);
     }
   }
 }
 
 static void transform_group(void *context, size_t thread, size_t item) {
   const Pass *p = context;
-  const size_t group = item % p->groups, begin = group * p->group_units, end = least(begin + p->group_units, p->units);
+  const Plan *plan = p->plan;
+  const size_t begin = item % p->groups * p->group_units, end = least(begin + p->group_units, p->units);
+  const size_t channels = plan->error_panels * NITI_GRADIENT_PANEL;
   (void)thread;
-  for (size_t unit = begin; unit < end; ++unit) {
+  for (size_t i = begin * channels; item >= p->groups && i < end * channels; ++i) sums_at(p, plan->sums)[i] = 0;
+  for (size_t first = begin * plan->unit_pairs; first < end * plan->unit_pairs; first += BATCH_PAIRS) {
+    const size_t last = least(first + BATCH_PAIRS, end * plan->unit_pairs);
     if (item < p->groups)
-      transform_x_unit(p, unit);
+      transform_x(p, first, last);
     else
-      transform_error_unit(p, unit);
+      transform_error(p, first, last);
   }
 }
 

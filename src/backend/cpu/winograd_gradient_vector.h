@@ -29,15 +29,18 @@ NITI_VECTOR_INLINE void error_butterfly(NitiShorts *out, size_t out_step, const 
 
 /* Three results of six sums; times 24, 12 and 6. */
 NITI_VECTOR_INLINE void result_butterfly(NitiUnsigned *out, size_t out_step, const NitiUnsigned *in, size_t in_step) {
-  const NitiUnsigned u5 = in[5 * in_step];
-  const NitiUnsigned one = in[in_step] + in[2 * in_step], two = in[3 * in_step] + in[4 * in_step], zero = in[0] * 6u - (one << 2);
-  out[0] = zero + two;
+  const NitiUnsigned u0 = in[0], u5 = in[5 * in_step], one = in[in_step] + in[2 * in_step];
+  const NitiUnsigned two = in[3 * in_step] + in[4 * in_step];
+  out[0] = ((u0 - one) << 2) + (u0 + u0) + two;
   out[out_step] = ((in[2 * in_step] - in[in_step]) << 1) + (in[3 * in_step] - in[4 * in_step]);
-  out[2 * out_step] = two - one + u5 * 6u;
+  out[2 * out_step] = (two - one) + (u5 << 2) + (u5 + u5);
 }
 
 NITI_VECTOR_INLINE void store_frequencies(int16_t *out, size_t stride, const NitiShorts *v) {
-  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) memcpy(out + f * stride, &v[f], sizeof v[f]);
+  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) {
+    memcpy(out + f * stride, &v[f], sizeof v[f]);
+    __builtin_prefetch(out + f * stride + NITI_GRADIENT_PAIR, 1, 3);
+  }
 }
 
 NITI_VECTOR_INLINE void x_part(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first) {

@@ -36,13 +36,14 @@ NITI_VECTOR_INLINE __m512i broadcast(const int16_t *from) {
 }
 
 NITI_VECTOR_INLINE void tile_of(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
-                                size_t pairs, const int count, const int panels, const int16_t *next) {
+                                size_t pairs, const int count, const int panels, const int16_t *next, const int16_t *also) {
   __m512i sum[ROWS_MAX][NITI_GRADIENT_COLUMN_PANELS];
   UNROLL for (int m = 0; m < count; ++m) {
     UNROLL for (int v = 0; v < panels; ++v) { sum[m][v] = _mm512_setzero_si512(); }
   }
   for (size_t i = 0; i < pairs * NITI_GRADIENT_PAIR; i += NITI_GRADIENT_PAIR) {
     _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
+    if (also) _mm_prefetch((const char *)(also + i), _MM_HINT_T0);
     __m512i b[NITI_GRADIENT_COLUMN_PANELS];
     UNROLL for (int v = 0; v < panels; ++v) b[v] = _mm512_loadu_si512(columns + (size_t)v * panel_stride + i);
     UNROLL for (int m = 0; m < count; ++m) {
@@ -55,29 +56,32 @@ NITI_VECTOR_INLINE void tile_of(int32_t *acc, size_t acc_stride, const int16_t *
   }
 }
 
-#define MULTIPLY(count, panels)                                                                        \
-  for (size_t m = 0; m < NITI_GRADIENT_PANEL; m += count)                                              \
-  tile_of(acc + m * acc_stride, acc_stride, rows + m * 2, columns, panel_stride, pairs, count, panels, \
-          m < count * panels ? next_columns + m / count * panel_stride : next_rows)
+/* Calls number 0, 1 .. prefetch the columns of panel 0, 1 .., the first the rows too. */
+#define CALL(number, count, panels)                                                                                              \
+  tile_of(acc + number * count * acc_stride, acc_stride, rows + number * count * 2, columns, panel_stride, pairs, count, panels, \
+          next_columns + number * panel_stride, number == 0 ? next_rows : NULL)
 
 static void multiply(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
                      size_t pairs, int panels, const int16_t *next_rows, const int16_t *next_columns) {
-  for (size_t i = 0; i < pairs * NITI_GRADIENT_PAIR; i += NITI_GRADIENT_PAIR) {
-    _mm_prefetch((const char *)(next_rows + i), _MM_HINT_T0);
-  }
   switch (panels) {
     case 1:
-      MULTIPLY(16, 1);
+      CALL(0, 16, 1);
       break;
     case 2:
-      MULTIPLY(8, 2);
+      CALL(0, 8, 2);
+      CALL(1, 8, 2);
       break;
     case 3:
-      MULTIPLY(4, 3);
+      CALL(0, 4, 3);
+      CALL(1, 4, 3);
+      CALL(2, 4, 3);
+      CALL(3, 4, 3);
       break;
     default:
-      MULTIPLY(4, 4);
-      break;
+      CALL(0, 4, 4);
+      CALL(1, 4, 4);
+      CALL(2, 4, 4);
+      CALL(3, 4, 4);
   }
 }
 
