@@ -10,8 +10,9 @@ enum {
   INPUT = 6,
   SLICE = 16,           /* channels whose weights are packed at a time, and the grain of a split */
   PART_BYTES = 4 << 20, /* of transformed input and products in one part */
-  PART_TILES = 64,      /* the most tiles of a part: each number of a panel that is read serves so many */
-  BLOCK_COLUMNS = 128,  /* of output channels multiplied together: each transformed input that is read serves so many */
+  PART_TILES = 36,      /* the most tiles of a part: each number of a panel that is read serves so many */
+  BLOCK_COLUMNS = 64,   /* output channels multiplied together: each transformed input that is read serves so many, */
+  MANY_CHANNELS = 256,  /* and twice as many where input channels beyond this make it too large to stay near */
   PARTS_PER_THREAD = 8,
   SPLIT_BYTES = 8 << 20, /* of panels that all parts use before the next: they should stay in the last cache */
   APART = 16,            /* int32 between planes, so that equal places of two are not in one set of the cache */
@@ -74,7 +75,8 @@ static Plan make_plan(const NitiWinogradKernels *kernels, const NitiGather *g, s
   p.tiles = (size_t)g->n * p.tiles_y * p.tiles_x;
   p.strip_columns = (size_t)kernels->vectors * (size_t)kernels->lanes;
   p.strips = divide_up((size_t)g->oc, p.strip_columns);
-  p.block_strips = least(p.strips, most(BLOCK_COLUMNS / p.strip_columns, 1));
+  const size_t block_columns = g->ic > MANY_CHANNELS ? 2 * BLOCK_COLUMNS : BLOCK_COLUMNS;
+  p.block_strips = least(p.strips, most(block_columns / p.strip_columns, 1));
   p.blocks = divide_up(p.strips, p.block_strips);
   p.channels = niti_round_up((size_t)g->ic, (size_t)kernels->channels);
   p.groups = divide_up((size_t)g->ic, 2);
