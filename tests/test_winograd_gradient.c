@@ -213,7 +213,7 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
     NitiCpu *cpu = niti_cpu(backend);
     uint8_t *own = cpu->workspace;
-    const size_t bytes = niti_winograd_gradient_workspace(s, threads);
+    const size_t bytes = niti_winograd_gradient_workspace(sets[set], s, threads);
     cpu->workspace = guarded(bytes);
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
@@ -326,11 +326,36 @@ static void test_fits(void **unused) {
   assert_false(niti_winograd_gradient_fits(&s));
 }
 
+/* The choice: never where padding outweighs the saved products, always for a large layer. A larger batch keeps it, since the
+ * workspace is reserved for the largest. */
+static void test_choice(void **unused) {
+  (void)unused;
+  for (size_t set = 1; set < set_count; ++set) {
+    NitiConv s = shape(64, 2, 2, 512, 512, 1, 1);
+    assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
+    s = shape(64, 32, 32, 3, 128, 1, 1);
+    assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
+    s = shape(1, 8, 8, 512, 512, 1, 1);
+    assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
+    s = shape(64, 8, 8, 512, 512, 1, 1);
+    assert_ptr_equal(niti_winograd_gradient_kernels(set_isas[set], &s), sets[set]);
+    for (int size = 1; size < 40; ++size) {
+      bool chosen = false;
+      for (int n = 1; n < 300; ++n) {
+        s = shape(n, size, size, 32, 48, 1, 1);
+        const bool now = niti_winograd_gradient_kernels(set_isas[set], &s) != NULL;
+        assert_true(now || !chosen);
+        chosen = now;
+      }
+    }
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_transforms), cmocka_unit_test(test_multiply),      cmocka_unit_test(test_finish),
       cmocka_unit_test(test_shapes),     cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_bound),
-      cmocka_unit_test(test_fits),
+      cmocka_unit_test(test_fits),       cmocka_unit_test(test_choice),
   };
   return cmocka_run_group_tests(tests, find_sets, NULL);
 }

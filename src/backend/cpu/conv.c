@@ -134,8 +134,9 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   const int threads = niti_threads_count(cpu->threads);
   if (!kernels) return niti_conv_workspace_ref(s, threads);
   size_t bytes = workspace_of(cpu->isa, s, threads);
-  if (niti_winograd_gradient_kernels(cpu->isa, s)) {
-    const size_t more = niti_winograd_gradient_workspace(s, threads);
+  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(cpu->isa, s);
+  if (gradient) {
+    const size_t more = niti_winograd_gradient_workspace(gradient, s, threads);
     if (more > bytes) bytes = more;
   }
   NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */

@@ -5,7 +5,6 @@
 
 enum {
   PIECE_BYTES = 10 * 1024 * 1024, /* transformed x and error: a part of the last-level cache */
-  PIECE_PAIRS = 64,               /* a block of columns fits the second-level cache, one frequency of it the first */
   ITEM_PANELS = 2,                /* of rows, that a thread takes at a time */
   BATCH_PAIRS = 8,                /* transformed at a time */
 };
@@ -46,7 +45,7 @@ static size_t odd_lines(size_t elements, size_t element) {
   return (lines | 1) * line;
 }
 
-static Plan make_plan(const NitiConv *s, size_t threads) {
+static Plan make_plan(const NitiWinogradGradientKernels *kernels, const NitiConv *s, size_t threads) {
   Plan p = {0};
   const size_t frequencies = NITI_GRADIENT_FREQUENCIES;
   p.x_panels = divide_up((size_t)s->c, NITI_GRADIENT_PANEL);
@@ -55,7 +54,7 @@ static Plan make_plan(const NitiConv *s, size_t threads) {
   p.image_units = divide_up((size_t)s->oh, 4);
   p.units = p.image_units * (size_t)s->n;
   const size_t pair_bytes = (p.x_panels + p.error_panels) * frequencies * NITI_GRADIENT_PAIR * sizeof(int16_t);
-  p.most_units = most(1, least(PIECE_PAIRS, PIECE_BYTES / pair_bytes) / p.unit_pairs);
+  p.most_units = most(1, least(kernels->pairs, PIECE_BYTES / pair_bytes) / p.unit_pairs);
   p.most_units = least(p.most_units, p.units);
   p.panel = p.most_units * p.unit_pairs * NITI_GRADIENT_PAIR;
   p.x_stride = odd_lines(p.x_panels * p.panel, sizeof(int16_t));
@@ -75,7 +74,9 @@ static Plan make_plan(const NitiConv *s, size_t threads) {
   return p;
 }
 
-size_t niti_winograd_gradient_workspace(const NitiConv *s, int threads) { return make_plan(s, (size_t)threads).total; }
+size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *kernels, const NitiConv *s, int threads) {
+  return make_plan(kernels, s, (size_t)threads).total;
+}
 
 static int16_t *operand_at(const Pass *p, size_t offset) { return (int16_t *)(void *)(p->cpu->workspace + offset); }
 static uint32_t *sums_at(const Pass *p, size_t offset) { return (uint32_t *)(void *)(p->cpu->workspace + offset); }
@@ -223,7 +224,7 @@ static void sum_block(void *context, size_t thread, size_t item) {
 
 void niti_winograd_gradient_run(NitiCpu *cpu, const NitiWinogradGradientKernels *kernels, NitiGradient *gradient,
                                 const int8_t *dy, const int8_t *x, const NitiConv *s) {
-  const Plan plan = make_plan(s, (size_t)niti_threads_count(cpu->threads));
+  const Plan plan = make_plan(kernels, s, (size_t)niti_threads_count(cpu->threads));
   Pass p = {.cpu = cpu, .kernels = kernels, .conv = s, .plan = &plan, .gradient = gradient, .dy = dy, .x = x};
   const size_t items = divide_up(plan.error_panels, ITEM_PANELS) * divide_up(plan.x_panels, NITI_GRADIENT_COLUMN_PANELS);
   for (size_t i = 0; i < most((size_t)s->c, (size_t)s->k); ++i) cpu->workspace[plan.zeros + i] = 0;
@@ -242,11 +243,22 @@ void niti_winograd_gradient_run(NitiCpu *cpu, const NitiWinogradGradientKernels 
 
 /* ---- the choice ---- */
 
-const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *s) {
-  if (!niti_winograd_gradient_fits(s) || s->c < 16 || s->k < 16) return NULL;
+static const NitiWinogradGradientKernels *kernels_of(NitiIsa isa) {
 #ifdef __x86_64__
   if (isa == NITI_ISA_AVX512VNNI) return &niti_winograd_gradient_avx512vnni;
   if (isa == NITI_ISA_AVX2) return &niti_winograd_gradient_avx2;
 #endif
+  (void)isa;
   return NULL;
+}
+
+/* Whole tiles, pairs and panels are computed where the direct sum computes positions and channels. A larger batch never turns the
+ * choice back to the direct sum. */
+const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *s) {
+  const NitiWinogradGradientKernels *kernels = kernels_of(isa);
+  if (!kernels || !niti_winograd_gradient_fits(s)) return NULL;
+  const int64_t positions = (int64_t)s->n * s->oh * s->ow, pairs = (int64_t)s->n * ((s->oh + 3) / 4) * ((s->ow + 7) / 8);
+  const int64_t panels = (int64_t)((s->c + 15) / 16) * ((s->k + 15) / 16);
+  const int64_t winograd = (kernels->pair_cost * pairs + kernels->finish_cost) * panels * 256;
+  return winograd < positions * s->c * s->k ? kernels : NULL;
 }

@@ -31,6 +31,9 @@ enum {
 /* Operands are int16 [frequency][panel of 16 channels][pair of tiles][channel][tile]; strides in elements. */
 typedef struct NitiWinogradGradientKernels {
   const char *name;
+  size_t pairs; /* of a piece: what one transformation and then one product take in, at most */
+  /* The time of a pair and of a finish, in positions of the direct sum of the same instruction set. */
+  int pair_cost, finish_cost;
   /* One pair, one panel: out[frequency * stride + channel * 2 + tile], for all 16 channels; those from `channels` on count as 0.
    * pixel[row * columns + column] + first points to the first channel. */
   void (*transform_x)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels);
@@ -55,7 +58,7 @@ const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, c
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */
-size_t niti_winograd_gradient_workspace(const NitiConv *, int threads);
+size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *, const NitiConv *, int threads);
 void niti_winograd_gradient_run(NitiCpu *, const NitiWinogradGradientKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
                                 const NitiConv *);
 

@@ -81,6 +81,7 @@ static void finish(void *gradient, int bits, bool add, size_t tap_stride, const 
 
 const NitiWinogradGradientKernels niti_winograd_gradient_ref = {
     .name = "ref winograd 4x4",
+    .pairs = 16,
     .transform_x = transform_x,
     .transform_error = transform_error,
     .multiply = multiply,

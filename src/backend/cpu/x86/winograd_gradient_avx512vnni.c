@@ -94,6 +94,9 @@ static void finish(void *gradient, int bits, bool add, size_t tap_stride, const 
 
 const NitiWinogradGradientKernels niti_winograd_gradient_avx512vnni = {
     .name = "avx512vnni winograd 4x4",
+    .pairs = 64,     /* 64 columns of a frequency fit the first-level cache twice, those of all the second */
+    .pair_cost = 21, /* least times of both over 13 shapes of 2x2 to 32x32 pixels, 16 to 512 channels, batches 2 and 64 */
+    .finish_cost = 236,
     .transform_x = transform_x,
     .transform_error = transform_error,
     .multiply = multiply,
