@@ -201,7 +201,8 @@ static void oracle(int64_t *sum, const int8_t *dy, const int8_t *x, const NitiCo
   }
 }
 
-static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x, int threads) {
+/* pairs: of a piece; 0 leaves each set its own. */
+static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x, int threads, size_t pairs) {
   const size_t count = (size_t)s->k * 9 * (size_t)s->c;
   int64_t *sum = calloc(count, sizeof *sum);
   assert_non_null(sum);
@@ -213,11 +214,13 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
     NitiCpu *cpu = niti_cpu(backend);
     uint8_t *own = cpu->workspace;
-    const size_t bytes = niti_winograd_gradient_workspace(sets[set], s, threads);
+    NitiWinogradGradientKernels kernels = *sets[set];
+    if (pairs > 0) kernels.pairs = pairs;
+    const size_t bytes = niti_winograd_gradient_workspace(&kernels, s, threads);
     cpu->workspace = guarded(bytes);
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
-      niti_winograd_gradient_run(cpu, sets[set], &g, dy, x, s);
+      niti_winograd_gradient_run(cpu, &kernels, &g, dy, x, s);
       for (size_t i = 0; i < count; ++i) {
         const int64_t got = bits == 32 ? ((const int32_t *)g.data)[i] : ((const int64_t *)g.data)[i];
         if (got != sum[i])
@@ -247,7 +250,7 @@ static size_t count_dy(const NitiConv *s) { return (size_t)s->n * (size_t)s->oh 
 
 static void check_shape(const NitiConv *s, bool edge, int threads) {
   int8_t *x = operand(count_x(s), edge), *dy = operand(count_dy(s), edge);
-  check_operands(s, dy, x, threads);
+  check_operands(s, dy, x, threads, 0);
   free(x);
   free(dy);
 }
@@ -294,7 +297,7 @@ static void test_bound(void **unused) {
         dy[i] = 1;
         left -= left < 127 ? left : 127;
       }
-      check_operands(&s, dy, x, 1);
+      check_operands(&s, dy, x, 1, 96); /* all in one piece */
       free(x);
       free(dy);
     }
@@ -305,7 +308,8 @@ static void test_bound(void **unused) {
       assert_true(x && dy);
       memset(x, 127, count_x(&full[i]));
       memset(dy, sign * 127, count_dy(&full[i]));
-      check_operands(&full[i], dy, x, 2);
+      check_operands(&full[i], dy, x, 2, 0);
+      check_operands(&full[i], dy, x, 2, 512);
       free(x);
       free(dy);
     }
