@@ -1,6 +1,11 @@
 /* The table's convolution operations: exponents, the range pass, and the choice between the reference and the tiled driver. */
 #include "backend/cpu/conv.h"
 
+#include <string.h>
+
+#include "backend/cpu/winograd.h"
+#include "backend/cpu/winograd_gradient.h"
+
 typedef struct Operation {
   NitiCpu *cpu;
   const NitiConvKernels *kernels;
@@ -21,7 +26,7 @@ static NitiConv tiled_shape(const NitiConv *s) {
   return conv;
 }
 
-static NitiGather gather_forward(const NitiConv *s) {
+NitiGather niti_gather_forward(const NitiConv *s) {
   const size_t c = (size_t)s->c, k = (size_t)s->k, kh = (size_t)s->kh, kw = (size_t)s->kw;
   return (NitiGather){
       .n = s->n,
@@ -64,8 +69,7 @@ static Taps phase_taps(int32_t phase, int32_t taps, int32_t stride, int32_t pad)
   return t;
 }
 
-/* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
-static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t phase_x) {
+NitiGather niti_gather_backward(const NitiConv *s, int32_t phase_y, int32_t phase_x) {
   const size_t c = (size_t)s->c, kh = (size_t)s->kh, kw = (size_t)s->kw;
   const Taps y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h), x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w);
   const bool any = y.count > 0 && x.count > 0;
@@ -95,18 +99,32 @@ static NitiGather gather_backward(const NitiConv *s, int32_t phase_y, int32_t ph
   };
 }
 
-static size_t workspace_of(const NitiConvKernels *kernels, const NitiConv *shape, int threads) {
+/* Of either: a smaller batch may be served by the other. */
+static size_t pass_workspace(NitiIsa isa, const NitiGather *g, int threads) {
+  const NitiWinogradKernels *winograd = niti_winograd_kernels(isa);
+  const size_t bytes = niti_gather_workspace(niti_conv_kernels(isa), g, threads);
+  const size_t more = niti_winograd_serves(winograd, g) ? niti_winograd_workspace(winograd, g, threads) : 0;
+  return more > bytes ? more : bytes;
+}
+
+static uint32_t run_pass(const Operation *o, const NitiGather *g, const NitiRounder *rounder) {
+  const NitiWinogradKernels *winograd = niti_winograd_kernels(o->cpu->isa);
+  return niti_winograd_serves(winograd, g) ? niti_winograd_run(o->cpu, winograd, g, o->out, o->in, o->w, rounder)
+                                           : niti_gather_run(o->cpu, o->kernels, g, o->out, o->in, o->w, rounder);
+}
+
+static size_t workspace_of(NitiIsa isa, const NitiConv *shape, int threads) {
   const NitiConv conv = tiled_shape(shape), *s = &conv;
-  const NitiGather forward = gather_forward(s);
-  size_t bytes = niti_gather_workspace(kernels, &forward, threads);
+  const NitiGather forward = niti_gather_forward(s);
+  size_t bytes = pass_workspace(isa, &forward, threads);
   for (int32_t y = 0; y < s->stride_h; ++y) {
     for (int32_t x = 0; x < s->stride_w; ++x) {
-      const NitiGather backward = gather_backward(s, y, x);
-      const size_t more = niti_gather_workspace(kernels, &backward, threads);
+      const NitiGather backward = niti_gather_backward(s, y, x);
+      const size_t more = pass_workspace(isa, &backward, threads);
       if (more > bytes) bytes = more;
     }
   }
-  const size_t gradient = niti_conv_gradient_workspace(kernels, s, threads);
+  const size_t gradient = niti_conv_gradient_workspace(niti_conv_kernels(isa), s, threads);
   return gradient > bytes ? gradient : bytes;
 }
 
@@ -115,27 +133,36 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const int threads = niti_threads_count(cpu->threads);
   if (!kernels) return niti_conv_workspace_ref(s, threads);
-  const size_t bytes = workspace_of(kernels, s, threads);
+  size_t bytes = workspace_of(cpu->isa, s, threads);
+  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(cpu->isa, s);
+  if (gradient) {
+    const size_t more = niti_winograd_gradient_workspace(gradient, s, threads);
+    if (more > bytes) bytes = more;
+  }
   NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */
   fewer.n = INT32_MAX / (s->h * s->w);
   if (fewer.n >= s->n) return bytes;
-  const size_t more = workspace_of(kernels, &fewer, threads);
+  const size_t more = workspace_of(cpu->isa, &fewer, threads);
   return more > bytes ? more : bytes;
 }
 
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
   const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
-  (void)s;
-  (void)direction;
-  return kernels ? kernels->name : "ref";
+  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(((const NitiCpu *)backend)->isa, s);
+  if (gradient && strcmp(direction, "gradient") == 0) return gradient->name;
+  if (!kernels) return "ref";
+  const NitiWinogradKernels *winograd = niti_winograd_kernels(((const NitiCpu *)backend)->isa);
+  const NitiConv conv = tiled_shape(s);
+  const NitiGather g = strcmp(direction, "backward") == 0 ? niti_gather_backward(&conv, 0, 0) : niti_gather_forward(&conv);
+  return strcmp(direction, "gradient") != 0 && niti_winograd_serves(winograd, &g) ? winograd->name : kernels->name;
 }
 
 static uint32_t forward_task(void *context, const NitiRounder *rounder) {
   const Operation *o = context;
   if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
   const NitiConv s = tiled_shape(o->conv);
-  const NitiGather g = gather_forward(&s);
-  return niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, rounder);
+  const NitiGather g = niti_gather_forward(&s);
+  return run_pass(o, &g, rounder);
 }
 
 static uint32_t backward_task(void *context, const NitiRounder *rounder) {
@@ -147,8 +174,8 @@ static uint32_t backward_task(void *context, const NitiRounder *rounder) {
   mine.again = mine.again && s.stride_h == 1 && s.stride_w == 1; /* each phase of a stride takes the workspace of the last */
   for (int32_t y = 0; y < s.stride_h; ++y) {
     for (int32_t x = 0; x < s.stride_w; ++x) {
-      const NitiGather g = gather_backward(&s, y, x);
-      const uint32_t phase = niti_gather_run(o->cpu, o->kernels, &g, o->out, o->in, o->w, &mine);
+      const NitiGather g = niti_gather_backward(&s, y, x);
+      const uint32_t phase = run_pass(o, &g, &mine);
       if (phase > max) max = phase;
     }
   }
@@ -176,6 +203,11 @@ void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const 
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   if (!kernels) {
     niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
+    return;
+  }
+  const NitiWinogradGradientKernels *winograd = niti_winograd_gradient_kernels(cpu->isa, s);
+  if (winograd) {
+    niti_winograd_gradient_run(cpu, winograd, gradient, dy->data, x->data, s);
     return;
   }
   const NitiConv conv = tiled_shape(s);

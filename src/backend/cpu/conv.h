@@ -27,6 +27,7 @@ typedef struct NitiTile {
   size_t sets, runs, groups; /* each may be 0 */
   size_t set_stride, run_stride;
   int rows, vectors;
+  const void *ahead; /* NULL, or what a tile of int16 may prefetch meanwhile: 64 bytes a group */
 } NitiTile;
 
 typedef struct NitiConvKernels {
@@ -86,6 +87,10 @@ typedef struct NitiGather {
   size_t weight_base, weight_o, weight_c;
   ptrdiff_t weight_a, weight_b;
 } NitiGather;
+
+NitiGather niti_gather_forward(const NitiConv *);
+/* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
+NitiGather niti_gather_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
 
 size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
 /* Writes the pass's outputs, returns the largest |acc|. */

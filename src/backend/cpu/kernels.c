@@ -1,6 +1,6 @@
 /* The one place that chooses kernels by instruction set. */
-#include "backend/cpu/conv.h"
 #include "backend/cpu/peak.h"
+#include "backend/cpu/winograd.h"
 
 NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa) {
 #if defined(__x86_64__)
@@ -34,6 +34,16 @@ NitiPeakKernel niti_peak_kernel(NitiIsa isa) {
 #elif defined(__aarch64__)
   if (isa >= NITI_ISA_NEON_I8MM) return niti_peak_i8mm;
   if (isa >= NITI_ISA_NEON_DOTPROD) return niti_peak_dotprod;
+#endif
+  (void)isa;
+  return NULL;
+}
+
+const NitiWinogradKernels *niti_winograd_kernels(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AMX) return NULL; /* multiplies bytes eight times as fast as int16 */
+  if (isa >= NITI_ISA_AVX512VNNI) return &niti_winograd_kernels_avx512vnni;
+  if (isa >= NITI_ISA_AVX2) return &niti_winograd_kernels_avx2;
 #endif
   (void)isa;
   return NULL;

@@ -53,7 +53,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
 TILES_1_TO_6(1)
 TILES_1_TO_6(2)
 
-static void tile(const NitiTile *t) {
+void niti_tile_16_avx2(const NitiTile *t) {
   typedef void (*Tile)(const NitiTile *);
   static const Tile tiles[VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
@@ -69,12 +69,12 @@ const NitiConvKernels niti_conv_kernels_avx2 = {
     .lanes = LANES,
     .vectors = VECTORS,
     .rows = {0, 6, 6},
-    .tile = tile,
+    .tile = niti_tile_16_avx2,
     .convert = niti_convert_16_avx2,
     .zero = niti_zero_16_avx2,
     .transpose = niti_transpose_16_avx2,
     .panel_across = niti_panel_across_16x2_avx2,
-    .panel_along = niti_panel_along_16x2,
+    .panel_along = niti_panel_along_16x2_avx2,
     .requantise = niti_requantise_tile_avx2,
     .store = niti_gradient_store_avx2,
 };

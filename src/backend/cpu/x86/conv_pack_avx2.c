@@ -169,6 +169,52 @@ void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offs
   }
 }
 
+/* Sixteen rows of eight columns: bytes of each column become pairs of int16, eight pairs of neighbours a row of the panel. */
+INLINE void panel_16x8(int16_t *to, size_t width, const int8_t *from, size_t stride) {
+  __m128i v[8], t[8];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) v[i] = _mm_loadu_si128((const __m128i *)(const void *)(from + i * stride));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) { /* columns 2 * i and 2 * i + 1 */
+    t[i] = _mm_unpacklo_epi16(v[2 * i], v[2 * i + 1]);
+    t[i + 4] = _mm_unpackhi_epi16(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int half = 0; half < 8; half += 4) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) { /* four columns */
+      v[half + i] = _mm_unpacklo_epi32(t[half + 2 * i], t[half + 2 * i + 1]);
+      v[half + i + 2] = _mm_unpackhi_epi32(t[half + 2 * i], t[half + 2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      int16_t *at = to + ((size_t)half + 2 * i) * width;
+      const __m128i even = _mm_unpacklo_epi64(v[half + 2 * (int)i], v[half + 2 * (int)i + 1]);
+      const __m128i odd = _mm_unpackhi_epi64(v[half + 2 * (int)i], v[half + 2 * (int)i + 1]);
+      _mm256_storeu_si256((__m256i *)(void *)at, _mm256_cvtepi8_epi16(even));
+      _mm256_storeu_si256((__m256i *)(void *)(at + width), _mm256_cvtepi8_epi16(odd));
+    }
+  }
+}
+
+void niti_panel_along_16x2_avx2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  int16_t *panel = out;
+  const size_t width = (size_t)padded * 2, whole_rows = rows / 16 * 16, whole_columns = (size_t)columns / 8 * 8;
+  for (size_t column = 0; column < whole_columns; column += 8) {
+    for (size_t row = 0; row < whole_rows; row += 16) {
+      panel_16x8(panel + row / 2 * width + column * 2, width, in + column * stride + row, stride);
+    }
+  }
+  for (size_t row = 0; row < rows; row += 2) {
+    for (size_t column = row < whole_rows ? whole_columns : 0; column < (size_t)padded; ++column) {
+      const int8_t *from = in + column * stride + row;
+      const bool there = column < (size_t)columns;
+      panel[row / 2 * width + column * 2] = there ? from[0] : (int16_t)0;
+      panel[row / 2 * width + column * 2 + 1] = there && row + 1 < rows ? from[1] : (int16_t)0;
+    }
+  }
+}
+
 /* Four rows x four columns of accumulators as four rows of the gradient. */
 INLINE void transpose_4x4(__m128i v[4]) {
   const __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpackhi_epi32(v[0], v[1]);

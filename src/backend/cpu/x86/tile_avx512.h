@@ -1,0 +1,96 @@
+/* The innermost tiles of AVX-512 VNNI, for operands of ELEMENT bytes, which the file that includes this defines: 1, unsigned by
+ * signed bytes in fours; 2, int16 in pairs. A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24
+ * multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. */
+#ifndef NITI_BACKEND_CPU_X86_TILE_AVX512_H
+#define NITI_BACKEND_CPU_X86_TILE_AVX512_H
+
+#include <immintrin.h>
+
+#include "backend/cpu/conv.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+enum { LANES = 16, ROWS_MAX = 12 };
+
+/* As assembly because gcc 12 copies the accumulators of the intrinsic from register to register. */
+INLINE __m512i dot(__m512i sum, __m512i activations, __m512i weights, const int element) {
+  if (element == 1)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
+  else
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
+  return sum;
+}
+
+INLINE __m512i broadcast(const uint8_t *from) {
+  __m512i v;
+  __asm__("vpbroadcastd %1, %0" : "=v"(v) : "m"(*(const uint32_t(*)[1])(const void *)from));
+  return v;
+}
+
+INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const int element) {
+  __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
+  const uint8_t *panel = t->panel;
+  UNROLL for (int m = 0; m < rows; ++m) {
+    UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
+  }
+  const size_t bytes = t->groups * 4;
+  const char *ahead = t->ahead ? t->ahead : t->panel;
+  for (size_t set = 0; set < t->sets; ++set) {
+    const uint8_t *in[ROWS_MAX];
+    UNROLL for (int m = 0; m < rows; ++m) {
+      in[m] = t->in + t->row_offset[m] + set * t->set_stride;
+      __asm__("" : "+r"(in[m])); /* one register each: gcc would add the parts up again in the inner loop */
+    }
+    for (size_t run = 0, i = 0; run < t->runs; ++run, i += t->run_stride - bytes) {
+      for (const size_t end = i + bytes; i < end; i += 4) {
+        __m512i weights[NITI_TILE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
+        panel += vectors * 64;
+        if (element == 2) _mm_prefetch(ahead + i * 16, _MM_HINT_T1);
+        UNROLL for (int m = 0; m < rows; ++m) {
+          const __m512i activations = broadcast(in[m] + i);
+          UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v], element);
+        }
+      }
+    }
+  }
+  UNROLL for (int m = 0; m < rows; ++m) {
+    UNROLL for (int v = 0; v < vectors; ++v) _mm512_storeu_si512(t->acc + (m * vectors + v) * LANES, sum[m][v]);
+  }
+}
+
+#define TILE(rows, vectors) \
+  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors, ELEMENT); }
+#define TILES_1_TO_6(vectors) \
+  TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
+TILES_1_TO_6(1)
+TILES_1_TO_6(2)
+TILES_1_TO_6(3)
+TILES_1_TO_6(4)
+TILE(7, 1)
+TILE(8, 1)
+TILE(9, 1)
+TILE(10, 1)
+TILE(11, 1)
+TILE(12, 1)
+TILE(7, 2)
+TILE(8, 2)
+TILE(9, 2)
+TILE(10, 2)
+TILE(11, 2)
+TILE(12, 2)
+TILE(7, 3)
+TILE(8, 3)
+
+static void tile(const NitiTile *t) {
+  typedef void (*Tile)(const NitiTile *);
+  static const Tile tiles[NITI_TILE_VECTORS][ROWS_MAX] = {
+      {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1},
+      {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2},
+      {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
+      {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
+  };
+  tiles[t->vectors - 1][t->rows - 1](t);
+}
+
+#endif
