@@ -224,6 +224,26 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
     assert_int_equal(niti_guess_last(predicted), shift_y);
     check_guards(y, z.y);
 
+    const size_t packed_bytes = ops->conv_packed_bytes(b.backend, s);
+    if (packed_bytes > 0) { /* kept weights: packed by the first call, used by the second, forgotten when they are cleared */
+      int8_t *packed = guarded(packed_bytes), *other = operand(z.w, FILL_RANDOM);
+      const NitiTensor to = {other, &ew, tw.shape, false, false};
+      NitiConv keeping = *s;
+      keeping.packed = packed;
+      memset(packed, 0, sizeof(uint64_t));
+      ops->conv_forward(b.backend, &ty, &tx, &to, &keeping, relu, &rq);
+      memset(packed, 0, sizeof(uint64_t));
+      for (int call = 0; call < 2; ++call) {
+        predicted = niti_guess_of(random_in(0, 25));
+        memset(y, GUARD_BYTE, z.y);
+        ops->conv_forward(b.backend, &ty, &tx, call == 0 ? &tw : &to, &keeping, relu, &rq);
+        check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
+      }
+      check_guards(packed, packed_bytes);
+      release(packed);
+      release(other);
+    }
+
     predicted = niti_guess_of(random_in(0, 1) ? shift_x : random_in(0, 24));
     const bool masked = random_in(0, 1); /* by the layer's own input, as behind a ReLU */
     ops->conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);

@@ -32,6 +32,8 @@ typedef struct NitiConv {
   int32_t n, h, w, c;
   int32_t oh, ow, k;
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
+  void *packed; /* NULL, or conv_packed_bytes of backend memory, for weights that stay the same: conv_forward keeps them there as
+                   it packed them, and takes them from there until the first 8 bytes are cleared */
 } NitiConv;
 
 /* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
@@ -119,6 +121,7 @@ typedef struct NitiBackendOps {
   /* Scratch bytes a convolution needs in any of its three directions, and the request for the largest of them. */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConv *);
   NitiStatus (*reserve)(NitiBackend *, size_t bytes);
+  size_t (*conv_packed_bytes)(const NitiBackend *, const NitiConv *); /* NULL: it keeps none */
   /* The kernel that would serve this convolution ("forward", "backward", "gradient"), for `niti info` and summaries. */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConv *, const char *direction);
 

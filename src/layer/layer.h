@@ -53,7 +53,8 @@ typedef struct NitiNode {
   NitiTensor dx[NITI_INPUTS_MAX], dy; /* dx[i].data NULL: no error wanted there */
   NitiTensor weight;                  /* shape {out, KH, KW, in}; data NULL: none */
   NitiGradient gradient;
-  void *extra; /* backend memory of extra_bytes(node), from forward to backward: e.g. pooling winners */
+  void *packed; /* inference: backend memory for weights as the backend packed them (NitiConv.packed); NULL: none */
+  void *extra;  /* backend memory of extra_bytes(node), from forward to backward: e.g. pooling winners */
   NitiRequantise forward_rq, backward_rq;
   bool fused_relu; /* of a layer that fuses_relu: applies the ReLU after it; of that ReLU: is applied already */
   NitiGate gate;   /* backward does that of the ReLU before it too: its own x[0] or y is the mask */
@@ -84,6 +85,7 @@ struct NitiLayerType {
   size_t (*extra_bytes)(const NitiNode *);                    /* NULL: 0 */
   NitiGate (*gate)(const NitiNode *);                         /* what it could do; NULL: NITI_GATE_NONE */
   size_t (*workspace)(const NitiNode *, const NitiBackend *); /* NULL: 0 */
+  size_t (*packed)(const NitiNode *, const NitiBackend *);    /* bytes of node->packed; NULL: 0 */
   /* The backend's kernel for "forward", "backward" or "gradient"; NULL: none worth naming. */
   const char *(*kernel)(const NitiNode *, const NitiBackend *, const char *direction);
   void (*forward)(NitiNode *, NitiBackend *);

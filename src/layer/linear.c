@@ -35,6 +35,7 @@ const NitiLayerType niti_layer_linear = {
     .terms = terms,
     .multiply_adds = niti_product_multiply_adds,
     .workspace = niti_product_workspace,
+    .packed = niti_product_packed,
     .gate = niti_product_gate,
     .kernel = niti_product_kernel,
     .forward = niti_product_forward,

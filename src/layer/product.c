@@ -25,6 +25,11 @@ size_t niti_product_workspace(const NitiNode *node, const NitiBackend *backend) 
   return backend->ops->conv_workspace(backend, &conv);
 }
 
+size_t niti_product_packed(const NitiNode *node, const NitiBackend *backend) {
+  const NitiConv conv = niti_product_conv(node, node->in[0].n);
+  return backend->ops->conv_packed_bytes ? backend->ops->conv_packed_bytes(backend, &conv) : 0;
+}
+
 const char *niti_product_kernel(const NitiNode *node, const NitiBackend *backend, const char *direction) {
   const NitiConv conv = niti_product_conv(node, node->in[0].n);
   return backend->ops->conv_kernel(backend, &conv, direction);
@@ -41,7 +46,8 @@ NitiGate niti_product_gate(const NitiNode *node) {
 }
 
 void niti_product_forward(NitiNode *node, NitiBackend *backend) {
-  const NitiConv conv = niti_product_conv(node, node->y.shape.n);
+  NitiConv conv = niti_product_conv(node, node->y.shape.n);
+  conv.packed = node->packed;
   backend->ops->conv_forward(backend, &node->y, &node->x[0], &node->weight, &conv, node->fused_relu, &node->forward_rq);
 }
 

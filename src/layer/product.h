@@ -8,6 +8,7 @@
 /* The layer's convolution for n images. */
 NitiConv niti_product_conv(const NitiNode *node, int32_t n);
 size_t niti_product_workspace(const NitiNode *node, const NitiBackend *backend);
+size_t niti_product_packed(const NitiNode *node, const NitiBackend *backend);
 const char *niti_product_kernel(const NitiNode *node, const NitiBackend *backend, const char *direction);
 int64_t niti_product_multiply_adds(const NitiNode *node);
 NitiGate niti_product_gate(const NitiNode *node);

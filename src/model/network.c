@@ -48,9 +48,14 @@ static void connect(NitiNetwork *net, NitiNode *node) {
       (NitiRequantise){net->options.round_error, NITI_DRAW_ROUND_DELTA, (uint32_t)i, scalar(net, i, BACKWARD_SHIFT)};
 }
 
+/* Only while weights stay the same is it of use to keep them packed. */
+static size_t packed_of(const NitiPlan *plan, const NitiNode *node, const NitiBackend *backend) {
+  return plan->training || !node->spec.type->packed ? 0 : align_up(node->spec.type->packed(node, backend));
+}
+
 static void connect_all(NitiNetwork *net) {
   NitiPlan *plan = net->plan;
-  size_t weight_at = 0, gradient_at = 0;
+  size_t weight_at = 0, gradient_at = 0, packed_at = 0;
   for (int32_t i = 1; i <= plan->count; ++i) {
     NitiNode *node = &plan->nodes[i];
     connect(net, node);
@@ -59,6 +64,9 @@ static void connect_all(NitiNetwork *net) {
     node->weight.data = (int8_t *)net->weights + weight_at;
     node->weight.exponent = scalar(net, i, WEIGHT_EXPONENT);
     weight_at += align_up(count);
+    const size_t packed = packed_of(plan, node, net->backend);
+    node->packed = packed > 0 ? (uint8_t *)net->packed + packed_at : NULL;
+    packed_at += packed;
     if (!plan->training) continue;
     const int bits = niti_plan_terms(plan, i).gradient_bits;
     node->gradient = (NitiGradient){(int8_t *)net->gradients + gradient_at, bits, count};
@@ -78,7 +86,7 @@ static void connect_all(NitiNetwork *net) {
 
 /* Bytes of everything that a plan wants of a backend. */
 typedef struct Needs {
-  size_t arena, scalars, weights, gradients, workspace;
+  size_t arena, scalars, weights, gradients, packed, workspace;
 } Needs;
 
 static Needs needs_of(const NitiPlan *plan, const NitiBackend *backend) {
@@ -88,6 +96,7 @@ static Needs needs_of(const NitiPlan *plan, const NitiBackend *backend) {
     const size_t count = niti_shape_count(node->weight.shape);
     needs.weights += align_up(count);
     if (plan->training) needs.gradients += align_up(count * (size_t)niti_plan_terms(plan, i).gradient_bits / 8);
+    needs.packed += packed_of(plan, node, backend);
     const size_t wanted = node->spec.type->workspace ? node->spec.type->workspace(node, backend) : 0;
     if (wanted > needs.workspace) needs.workspace = wanted;
   }
@@ -95,7 +104,7 @@ static Needs needs_of(const NitiPlan *plan, const NitiBackend *backend) {
   return needs;
 }
 
-static size_t sum_of(const Needs *n) { return n->arena + n->scalars + n->weights + n->gradients + n->workspace; }
+static size_t sum_of(const Needs *n) { return n->arena + n->scalars + n->weights + n->gradients + n->packed + n->workspace; }
 
 static NitiStatus allocate(NitiNetwork *net) {
   NitiBackend *b = net->backend;
@@ -104,6 +113,10 @@ static NitiStatus allocate(NitiNetwork *net) {
   NITI_TRY(b->ops->alloc(b, &net->scalars, needs.scalars));
   if (needs.weights > 0) NITI_TRY(b->ops->alloc(b, &net->weights, needs.weights));
   if (needs.gradients > 0) NITI_TRY(b->ops->alloc(b, &net->gradients, needs.gradients));
+  if (needs.packed > 0) {
+    NITI_TRY(b->ops->alloc(b, &net->packed, needs.packed));
+    b->ops->clear(b, net->packed, needs.packed);
+  }
   NITI_TRY(b->ops->reserve(b, needs.workspace));
   net->memory_bytes = sum_of(&needs);
   return NITI_OK;
@@ -166,7 +179,7 @@ NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *descripti
 void niti_network_close(NitiNetwork *net) {
   if (!net) return;
   if (net->backend) {
-    void *owned[] = {net->arena, net->scalars, net->weights, net->gradients};
+    void *owned[] = {net->arena, net->scalars, net->weights, net->gradients, net->packed};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; ++i) {
       if (owned[i]) net->backend->ops->release(net->backend, owned[i]);
     }
@@ -256,6 +269,7 @@ void niti_network_set_weight(NitiNetwork *net, int32_t i, const int8_t *mantissa
   NitiNode *node = niti_network_weight_node(net, i);
   net->backend->ops->upload(net->backend, node->weight.data, mantissas, niti_shape_count(node->weight.shape));
   net->backend->ops->upload(net->backend, node->weight.exponent, &exponent, sizeof exponent);
+  if (node->packed) net->backend->ops->clear(net->backend, node->packed, sizeof(uint64_t));
 }
 
 NitiStatus niti_network_init_weight(NitiNetwork *net, int32_t i, uint64_t seed) {

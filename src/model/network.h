@@ -18,7 +18,7 @@ typedef struct NitiNetwork {
   NitiTensor logits; /* after forward: {n, 1, 1, classes} */
   NitiTensor delta;  /* to be written before backward; data NULL: inference only */
   NitiRequantise loss_rq;
-  void *arena, *scalars, *weights, *gradients;
+  void *arena, *scalars, *weights, *gradients, *packed;
   size_t memory_bytes; /* all of these and the workspace */
 } NitiNetwork;
 

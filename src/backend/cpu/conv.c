@@ -107,6 +107,12 @@ static size_t pass_workspace(NitiIsa isa, const NitiGather *g, int threads) {
   return more > bytes ? more : bytes;
 }
 
+/* What lies at the beginning of packed weights that are kept. */
+typedef union Kept {
+  uint64_t by; /* whose they are: the address of the table of kernels; 0: nobody's */
+  uint8_t line[64];
+} Kept;
+
 static uint32_t run_pass(const Operation *o, const NitiGather *g, const NitiRounder *rounder) {
   const NitiWinogradKernels *winograd = niti_winograd_kernels(o->cpu->isa);
   return niti_winograd_serves(winograd, g) ? niti_winograd_run(o->cpu, winograd, g, o->out, o->in, o->w, rounder)
@@ -146,6 +152,18 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   return more > bytes ? more : bytes;
 }
 
+size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s) {
+  const NitiIsa isa = ((const NitiCpu *)backend)->isa;
+  const NitiConvKernels *kernels = niti_conv_kernels(isa);
+  const NitiWinogradKernels *winograd = niti_winograd_kernels(isa);
+  if (!kernels) return 0;
+  const NitiConv conv = tiled_shape(s);
+  const NitiGather g = niti_gather_forward(&conv);
+  const size_t bytes = niti_gather_packed_bytes(kernels, &g);
+  const size_t more = niti_winograd_serves(winograd, &g) ? niti_winograd_packed_bytes(winograd, &g) : 0;
+  return sizeof(Kept) + (more > bytes ? more : bytes);
+}
+
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
   const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
   const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(((const NitiCpu *)backend)->isa, s);
@@ -161,8 +179,16 @@ static uint32_t forward_task(void *context, const NitiRounder *rounder) {
   const Operation *o = context;
   if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
   const NitiConv s = tiled_shape(o->conv);
-  const NitiGather g = niti_gather_forward(&s);
-  return run_pass(o, &g, rounder);
+  NitiGather g = niti_gather_forward(&s);
+  Kept *kept = s.packed;
+  if (!kept) return run_pass(o, &g, rounder);
+  const NitiWinogradKernels *winograd = niti_winograd_kernels(o->cpu->isa); /* which serves may depend on the batch */
+  const uint64_t by = niti_winograd_serves(winograd, &g) ? (uintptr_t)winograd : (uintptr_t)o->kernels;
+  g.packed = (uint8_t *)(kept + 1);
+  g.ready = kept->by == by;
+  const uint32_t max = run_pass(o, &g, rounder);
+  kept->by = by;
+  return max;
 }
 
 static uint32_t backward_task(void *context, const NitiRounder *rounder) {

@@ -86,6 +86,8 @@ typedef struct NitiGather {
   /* Weights: column o, tap (a, b), channel c lies at weight_base + o * weight_o + a * weight_a + b * weight_b + c * weight_c. */
   size_t weight_base, weight_o, weight_c;
   ptrdiff_t weight_a, weight_b;
+  uint8_t *packed; /* NULL, or where to keep the packed weights; `ready`: they are there */
+  bool ready;
 } NitiGather;
 
 NitiGather niti_gather_forward(const NitiConv *);
@@ -93,6 +95,7 @@ NitiGather niti_gather_forward(const NitiConv *);
 NitiGather niti_gather_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
 
 size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
+size_t niti_gather_packed_bytes(const NitiConvKernels *, const NitiGather *); /* of g->packed */
 /* Writes the pass's outputs, returns the largest |acc|. */
 uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *, int8_t *out, const int8_t *in, const int8_t *w,
                          const NitiRounder *);

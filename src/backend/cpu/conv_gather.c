@@ -31,7 +31,8 @@ typedef struct Pass {
   const NitiRounder *rounder;
   int8_t *out;
   const int8_t *in, *w;
-  size_t splits; /* of the output channels, among parts */
+  uint8_t *packed; /* weights */
+  size_t splits;   /* of the output channels, among parts */
   _Atomic uint32_t max;
 } Pass;
 
@@ -97,6 +98,10 @@ size_t niti_gather_workspace(const NitiConvKernels *kernels, const NitiGather *g
   return is_empty(g) ? 0 : make_plan(kernels, g, (size_t)threads).total;
 }
 
+size_t niti_gather_packed_bytes(const NitiConvKernels *kernels, const NitiGather *g) {
+  return is_empty(g) ? 0 : make_plan(kernels, g, 1).shifts;
+}
+
 static Scratch scratch_of(const Pass *p, size_t thread) {
   uint8_t *at = p->cpu->workspace + p->plan->threads + thread * p->plan->thread_bytes;
   const size_t offsets = niti_line((p->plan->pixels + NITI_TILE_ROWS) * sizeof(size_t));
@@ -106,13 +111,11 @@ static Scratch scratch_of(const Pass *p, size_t thread) {
   return s;
 }
 
-static uint8_t *panel_of(const Pass *p, size_t block) {
-  return p->cpu->workspace + p->plan->panels + block * p->plan->panel_bytes;
-}
+static uint8_t *panel_of(const Pass *p, size_t block) { return p->packed + p->plan->panels + block * p->plan->panel_bytes; }
 
 static int32_t *correction_of(const Pass *p, size_t block) {
   const size_t columns = block_columns(p->kernels);
-  return (int32_t *)(void *)(p->cpu->workspace + p->plan->corrections + block * niti_line(columns * sizeof(int32_t)));
+  return (int32_t *)(void *)(p->packed + p->plan->corrections + block * niti_line(columns * sizeof(int32_t)));
 }
 
 static int columns_of(const Pass *p, size_t block) {
@@ -276,7 +279,8 @@ uint32_t niti_gather_run(NitiCpu *cpu, const NitiConvKernels *kernels, const Nit
   const Plan plan = make_plan(kernels, g, threads);
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
   pass.splits = least(plan.blocks, (threads * PARTS_PER_THREAD + plan.parts - 1) / plan.parts);
-  if (!rounder->again) niti_threads_run(cpu->threads, pack_block, &pass, plan.blocks);
+  pass.packed = g->packed ? g->packed : cpu->workspace;
+  if (!rounder->again && !g->ready) niti_threads_run(cpu->threads, pack_block, &pass, plan.blocks);
   niti_threads_run(cpu->threads, sum_part, &pass, plan.parts * pass.splits);
   return pass.max;
 }

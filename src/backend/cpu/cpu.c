@@ -136,6 +136,7 @@ static const NitiBackendOps ops = {
     .mark = cpu_mark,
     .replay = cpu_replay,
     .conv_workspace = niti_cpu_conv_workspace,
+    .conv_packed_bytes = niti_cpu_conv_packed_bytes,
     .reserve = cpu_reserve,
     .conv_kernel = niti_cpu_conv_kernel,
     .input = niti_cpu_input,

@@ -42,6 +42,7 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 
 /* Operations: contracts in backend.h. */
 size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);
+size_t niti_cpu_conv_packed_bytes(const NitiBackend *, const NitiConv *);
 const char *niti_cpu_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
 void niti_cpu_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
                            const NitiRequantise *);

@@ -57,6 +57,7 @@ bool niti_winograd_fits(const NitiGather *);
 bool niti_winograd_serves(const NitiWinogradKernels *, const NitiGather *);
 /* As niti_gather_workspace and niti_gather_run. */
 size_t niti_winograd_workspace(const NitiWinogradKernels *, const NitiGather *, int threads);
+size_t niti_winograd_packed_bytes(const NitiWinogradKernels *, const NitiGather *); /* of g->packed */
 uint32_t niti_winograd_run(NitiCpu *, const NitiWinogradKernels *, const NitiGather *, int8_t *out, const int8_t *in,
                            const int8_t *w, const NitiRounder *);
 

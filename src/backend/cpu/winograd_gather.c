@@ -44,7 +44,8 @@ typedef struct Pass {
   const NitiRounder *rounder;
   int8_t *out;
   const int8_t *in, *w;
-  size_t splits; /* of the blocks, among parts */
+  uint8_t *packed; /* weights */
+  size_t splits;   /* of the blocks, among parts */
   _Atomic uint32_t max;
 } Pass;
 
@@ -130,6 +131,10 @@ size_t niti_winograd_workspace(const NitiWinogradKernels *kernels, const NitiGat
   return is_empty(g) ? 0 : make_plan(kernels, g, (size_t)threads).total;
 }
 
+size_t niti_winograd_packed_bytes(const NitiWinogradKernels *kernels, const NitiGather *g) {
+  return is_empty(g) ? 0 : make_plan(kernels, g, 1).zeros;
+}
+
 static Scratch scratch_of(const Pass *p, size_t thread) {
   uint8_t *at = p->cpu->workspace + p->plan->threads + thread * p->plan->thread_bytes;
   Scratch s = {.v = (int16_t *)(void *)at};
@@ -143,11 +148,11 @@ static Scratch scratch_of(const Pass *p, size_t thread) {
 }
 
 static int16_t *panels_of(const Pass *p, size_t strip) {
-  return (int16_t *)(void *)(p->cpu->workspace + p->plan->panels + strip * p->plan->strip_bytes);
+  return (int16_t *)(void *)(p->packed + p->plan->panels + strip * p->plan->strip_bytes);
 }
 
 static Bounds bounds_of(const Pass *p, size_t strip) {
-  uint8_t *at = p->cpu->workspace + p->plan->bounds + strip * p->plan->bound_bytes;
+  uint8_t *at = p->packed + p->plan->bounds + strip * p->plan->bound_bytes;
   const size_t sums = niti_line(p->plan->slices * p->plan->strip_columns * sizeof(int32_t));
   Bounds b = {.magnitudes = (int32_t *)(void *)at, .squares = (int32_t *)(void *)(at + sums)};
   b.square = (uint64_t *)(void *)(at + 2 * sums);
@@ -401,8 +406,9 @@ uint32_t niti_winograd_run(NitiCpu *cpu, const NitiWinogradKernels *kernels, con
   Pass pass = {.cpu = cpu, .kernels = kernels, .g = g, .plan = &plan, .rounder = rounder, .out = out, .in = in, .w = w};
   pass.splits = least(plan.blocks, most(divide_up(plan.strips * plan.strip_bytes, SPLIT_BYTES),
                                         divide_up(threads * PARTS_PER_THREAD, plan.parts)));
-  if (!rounder->again) {
-    memset(cpu->workspace + plan.zeros, 0, (size_t)g->ic);
+  pass.packed = g->packed ? g->packed : cpu->workspace;
+  memset(cpu->workspace + plan.zeros, 0, (size_t)g->ic);
+  if (!rounder->again && !g->ready) {
     niti_threads_run(cpu->threads, pack_slice, &pass, plan.strips * plan.slices);
     niti_threads_run(cpu->threads, bound_strip, &pass, plan.strips);
   }
