@@ -13,43 +13,18 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
+#include "guarded.h"
 
-enum { GUARD = 64, GUARD_BYTE = 0xa5, SEED_LOW = 12345, STEP = 7 };
+enum { SEED_LOW = 12345, STEP = 7 };
 static const uint64_t run_seed = ((uint64_t)0xdeadbeef << 32) | SEED_LOW;
 static const int thread_counts[] = {1, 3};
 static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
 
-static uint64_t random_state;
-
-static uint64_t next_random(void) { /* splitmix64 */
-  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-static int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
-
 /* ---- guarded memory and tensors ---- */
-
-static void *guarded(size_t bytes) {
-  uint8_t *p = malloc(bytes + 2 * GUARD);
-  assert_non_null(p);
-  memset(p, GUARD_BYTE, bytes + 2 * GUARD);
-  return p + GUARD;
-}
-
-static void check_guards(const void *p, size_t bytes) {
-  const uint8_t *b = p;
-  for (size_t i = 0; i < GUARD; ++i) {
-    assert_int_equal(b[bytes + i], GUARD_BYTE);
-    assert_int_equal(*(b - 1 - i), GUARD_BYTE);
-  }
-}
 
 static void guarded_free(void *p, size_t bytes) {
   check_guards(p, bytes);
-  free((uint8_t *)p - GUARD);
+  release(p);
 }
 
 static NitiTensor tensor_new(NitiShape shape) {

@@ -12,36 +12,9 @@
 /* clang-format on */
 
 #include "backend/cpu/winograd.h"
+#include "guarded.h"
 
-enum { GUARD = 64, GUARD_BYTE = 0xa5, PLANES = NITI_WINOGRAD_PLANES };
-
-static uint64_t random_state = 1;
-
-static uint64_t next_random(void) { /* splitmix64 */
-  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-static int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
-
-static void *guarded(size_t bytes) {
-  uint8_t *p = aligned_alloc(GUARD, (bytes + 3 * GUARD) / GUARD * GUARD);
-  assert_non_null(p);
-  memset(p, GUARD_BYTE, (bytes + 3 * GUARD) / GUARD * GUARD);
-  return p + GUARD;
-}
-
-static void check_guards(const void *memory, size_t bytes) {
-  const uint8_t *p = memory;
-  for (size_t i = 0; i < GUARD; ++i) {
-    assert_int_equal(p[-1 - (ptrdiff_t)i], GUARD_BYTE);
-    assert_int_equal(p[bytes + i], GUARD_BYTE);
-  }
-}
-
-static void release(void *memory) { free((uint8_t *)memory - GUARD); }
+enum { PLANES = NITI_WINOGRAD_PLANES };
 
 typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_MOST, FILL_LEAST, FILL_ALTERNATE, FILL_GROWING, FILLS } Fill;
 

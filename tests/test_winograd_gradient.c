@@ -11,38 +11,11 @@
 /* clang-format on */
 
 #include "backend/cpu/winograd_gradient.h"
+#include "guarded.h"
 
-enum { GUARD = 64, GUARD_BYTE = 0xa5, X_MOST = 12700, ERROR_MOST = 28575 };
+enum { X_MOST = 12700, ERROR_MOST = 28575 };
 
-static uint64_t random_state = 1;
-
-static uint64_t next_random(void) { /* splitmix64 */
-  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-static int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
 static int any_or_edge(int most, bool edge) { return edge ? (random_in(0, 1) ? most : -most) : random_in(-most, most); }
-
-static void *guarded(size_t bytes) {
-  const size_t room = (bytes + 3 * GUARD) / GUARD * GUARD;
-  uint8_t *p = aligned_alloc(GUARD, room);
-  assert_non_null(p);
-  memset(p, GUARD_BYTE, room);
-  return p + GUARD;
-}
-
-static void check_guards(const void *memory, size_t bytes) {
-  const uint8_t *p = memory;
-  for (size_t i = 0; i < GUARD; ++i) {
-    assert_int_equal(p[-1 - (ptrdiff_t)i], GUARD_BYTE);
-    assert_int_equal(p[bytes + i], GUARD_BYTE);
-  }
-}
-
-static void release(void *memory) { free((uint8_t *)memory - GUARD); }
 
 /* The sets of this machine, the portable one first. */
 static const NitiWinogradGradientKernels *sets[3];
