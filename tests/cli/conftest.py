@@ -5,7 +5,8 @@ import pytest
 
 import data_sets
 import tool
-from recipes import EVERY_LAYER, TOY
+from recipes import TOY
+from small_data import cifar, every_layer, shared, toy_recipe  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are the CPU's tests; tests/cuda has the others
 
@@ -16,22 +17,9 @@ def built():
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """A folder for what many tests read and none may change."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="session")
 def toy(shared):
     """A data set that a small network learns: 160 training and 60 test images in IDX files."""
     return data_sets.write_idx_set(shared / "toy", data_sets.squares(160, 1), data_sets.squares(60, 2))
-
-
-@pytest.fixture(scope="session")
-def toy_recipe(shared):
-    path = shared / "toy.yaml"
-    path.write_text(TOY)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +27,6 @@ def trained(shared, toy, toy_recipe):
     """(run folder, the result) of the recipe on the data set."""
     run = shared / "trained"
     return run, tool.train(toy_recipe, toy, run)
-
-
-@pytest.fixture(scope="session")
-def cifar(shared):
-    """CIFAR-10's files: 50 training and 20 test images."""
-    return data_sets.write_cifar10_set(shared / "cifar", 10, 20)
-
-
-@pytest.fixture(scope="session")
-def every_layer(shared):
-    path = shared / "every-layer.yaml"
-    path.write_text(EVERY_LAYER)
-    return path
 
 
 @pytest.fixture

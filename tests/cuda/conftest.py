@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 
 import data_sets
 import tool
-from recipes import EVERY_LAYER, TOY
+from small_data import cifar, every_layer, shared, toy_recipe  # noqa: F401 (fixtures)
 
 
 def why_not():
@@ -36,31 +36,6 @@ def families(device):
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="session")
 def toy(shared):
     """1,000 training images: epochs of 63 steps at batch 16."""
     return data_sets.write_idx_set(shared / "toy", data_sets.squares(1000, 1), data_sets.squares(40, 2))
-
-
-@pytest.fixture(scope="session")
-def toy_recipe(shared):
-    path = shared / "toy.yaml"
-    path.write_text(TOY)
-    return path
-
-
-@pytest.fixture(scope="session")
-def cifar(shared):
-    """CIFAR-10's files: 50 training and 20 test images."""
-    return data_sets.write_cifar10_set(shared / "cifar", 10, 20)
-
-
-@pytest.fixture(scope="session")
-def every_layer(shared):
-    path = shared / "every-layer.yaml"
-    path.write_text(EVERY_LAYER)
-    return path
