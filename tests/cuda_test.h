@@ -16,6 +16,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include "base/guess.h"
 #include "backend/backend.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
@@ -248,20 +249,21 @@ static inline void check_work(Work work, const void *context, const char *what) 
 
 /* ---- operands ---- */
 
-typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILLS } Fill;
+typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILL_LATE, FILLS } Fill;
 
-/* Freed by the caller. FULL: all mantissas; HIGH, LOW: the largest of one sign; SPARSE: mostly 0; TINY: -1, 0, 1. */
+/* Freed by the caller. FULL: all mantissas; HIGH, LOW: the largest of one sign; SPARSE: mostly 0; TINY: -1, 0, 1; LATE: tiny but
+ * for the last eighth, so that some work is done before its range is seen. */
 static inline int8_t *mantissas(size_t count, Fill fill) {
   int8_t *m = malloc(count + 1);
   assert_non_null(m);
   for (size_t i = 0; i < count; ++i) {
     const uint64_t word = next_random();
     const int8_t any = (int8_t)((int)(word % 255) - 127);
-    m[i] = fill == FILL_HIGH     ? 127
-           : fill == FILL_LOW    ? -127
-           : fill == FILL_SPARSE ? (int8_t)((word >> 32) % 16 == 0 ? any : 0)
-           : fill == FILL_TINY   ? (int8_t)((int)(word % 3) - 1)
-                                 : any;
+    m[i] = fill == FILL_HIGH                                                   ? 127
+           : fill == FILL_LOW                                                  ? -127
+           : fill == FILL_SPARSE                                               ? (int8_t)((word >> 32) % 16 == 0 ? any : 0)
+           : fill == FILL_TINY || (fill == FILL_LATE && i < count - count / 8) ? (int8_t)((int)(word % 3) - 1)
+                                                                               : any;
   }
   return m;
 }
@@ -269,7 +271,8 @@ static inline int8_t *mantissas(size_t count, Fill fill) {
 /* Guesses at a shift: useless, out of range, or likely. */
 static inline int32_t random_guess(void) {
   static const int32_t guesses[] = {INT32_MIN, -1, 0, 1, 25, 26, 1000, INT32_MAX};
-  return random_in(0, 1) ? guesses[random_in(0, 7)] : random_in(0, 25);
+  if (random_in(0, 2) == 0) return guesses[random_in(0, 7)];
+  return random_in(0, 1) ? random_in(0, 25) : niti_guess_of(random_in(0, 25));
 }
 
 #endif

@@ -75,7 +75,7 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL},
             .guess = random_guess(),
             .x = mantissas(in, fill),
-            .w = mantissas(weights, fill),
+            .w = mantissas(weights, fill == FILL_LATE ? FILL_FULL : fill),
             .delta = mantissas(out, fill == FILL_HIGH && random_in(0, 1) ? FILL_LOW : fill),
             .mask = random_in(0, 1) ? mantissas(in, FILL_FULL) : NULL,
             .relu = random_in(0, 1),
@@ -166,6 +166,18 @@ static void test_vgg_small(void **unused) {
   check(square(32, 14, 512, 512, 1, 1, 0), FILL_FULL, NITI_NEAREST);
 }
 
+/* Many tiles for each warp, of which the last ask for a larger shift than the guess or the tiles before. */
+static void test_late_range(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int again = 0; again < 4; ++again) {
+    check(square(150, 32, 64, 128, 3, 1, 1), FILL_LATE, NITI_NEAREST);
+    check(square(80, 32, 128, 128, 3, 1, 1), FILL_LATE, NITI_NEAREST);
+    check(square(150, 16, 256, 256, 3, 1, 1), FILL_LATE, NITI_NEAREST);
+    check(square(400, 8, 128, 512, 1, 1, 0), FILL_LATE, again == 0 ? NITI_STOCHASTIC : NITI_NEAREST);
+  }
+}
+
 static int open_reference(void **unused) {
   (void)unused;
   return open_devices("ref", 64 * MIB);
@@ -185,7 +197,7 @@ static int close_all(void **unused) {
 int main(void) {
   const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
                                      cmocka_unit_test(test_largest_sums)};
-  const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small)};
+  const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_all);
   return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_all);

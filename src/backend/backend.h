@@ -88,6 +88,7 @@ typedef struct NitiTensorStats {
 typedef struct NitiReplayKey {
   const void *pointers[6];
   int64_t numbers[10];
+  bool steady; /* between its replays nothing else changes the tensors of this work: what it derived from them may be kept */
 } NitiReplayKey;
 
 typedef struct NitiBackendOps {

@@ -102,7 +102,7 @@ static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
 
 static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape) {
   (void)backend;
-  return niti_twin_offset(shape) + niti_twin_bytes(shape);
+  return niti_bits_offset(shape) + niti_bits_bytes(shape);
 }
 
 static void cuda_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {

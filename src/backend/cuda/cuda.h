@@ -25,6 +25,8 @@ typedef struct NitiClock {
   uint32_t step;
 } NitiClock;
 
+enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 a block, one block a multiprocessor */
+
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
   uint32_t max;                     /* largest |acc| so far */
@@ -32,6 +34,7 @@ typedef struct NitiRange {
   uint64_t predicted, mispredicted; /* operations since the backend was opened, and those whose prediction was wrong */
   uint64_t gradient_max;            /* update.cu: largest |gradient| so far; zero between operations too */
   uint64_t histogram[256];          /* stats.cu: scratch */
+  uint32_t marks[NITI_RANGE_MARKS]; /* wgmma_conv.cuh: between an operation's two launches */
 } NitiRange;
 
 typedef enum NitiCudaFamily {
@@ -100,6 +103,18 @@ NITI_INLINE size_t niti_twin_bytes(NitiShape s) {
   return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * NITI_TWIN_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
 }
 static inline int8_t *niti_cuda_twin(const NitiTensor *t) { return t->data + niti_twin_offset(t->shape); }
+
+/* Behind the twin lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
+ * 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They gate errors on their way back at an
+ * eighth of the cost of the mantissas. */
+NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
+NITI_INLINE size_t niti_bits_offset(NitiShape s) {
+  return (niti_twin_offset(s) + niti_twin_bytes(s) + NITI_TWIN_ALIGN - 1) / NITI_TWIN_ALIGN * NITI_TWIN_ALIGN;
+}
+NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
+  return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
+}
+static inline uint2 *niti_cuda_bits(const NitiTensor *t) { return (uint2 *)(void *)(t->data + niti_bits_offset(t->shape)); }
 /* The record of twins that are up to date; room for a fixed number, beyond which a twin counts as not ready. NULL: out of memory.
  */
 NitiTwins *niti_twins_open(void);
@@ -112,6 +127,10 @@ void niti_cuda_twin_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_twin_ready(const NitiCuda *, const NitiTensor *);
 /* Writes the twin from the NHWC mantissas unless it is up to date. */
 void niti_cuda_twin_make(NitiCuda *, const NitiTensor *);
+/* After niti_cuda_twin_set: the operation wrote the bits too. */
+void niti_cuda_bits_set(NitiCuda *, const NitiTensor *);
+/* Writes the bits from the NHWC mantissas unless they are up to date. C is a multiple of 16. */
+void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 
 /* ---- operations (backend.h) ---- */
 void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,

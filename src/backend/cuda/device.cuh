@@ -74,17 +74,19 @@ struct NitiRequantiseArgs {
   int32_t e_c;
   NitiRounding mode;
   uint32_t purpose, layer;
+  int share; /* of niti_guess_next */
   bool relu;
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
-  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->guess, exponent, e_a, e_b, e_c, rq->mode, rq->purpose, rq->layer, relu};
+  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->guess, exponent,        e_a, e_b, e_c,
+                            rq->mode,    rq->purpose, rq->layer, NITI_GUESS_EVEN, relu};
 }
 
 #ifdef __CUDACC__
 
-__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess, NITI_GUESS_EVEN); }
+__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess, a.share); }
 
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {

@@ -80,7 +80,7 @@ static Entry *find(NitiCuda *cuda, const NitiReplayKey *key) {
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;
-  niti_twins_clear(cuda->twins); /* the recorded work must make whatever it needs */
+  if (!entry->key.steady) niti_twins_clear(cuda->twins); /* the recorded work must make whatever it needs */
   if (cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
     (void)cudaGetLastError();
     return;
@@ -103,7 +103,7 @@ static void run(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *con
   if (entry->state == SEEN) record(cuda, entry, enqueue, context);
   if (entry->state == RECORDED) {
     niti_cuda_note(cuda, cudaGraphLaunch(entry->exec, cuda->stream), "launching a recorded step");
-    niti_twins_clear(cuda->twins); /* which of them the graph wrote is not known here */
+    if (!entry->key.steady) niti_twins_clear(cuda->twins); /* which of them the graph wrote is not known here */
     return;
   }
   enqueue(context);

@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
   extern __shared__ int8_t rows[]; /* [kh][16][row] */
   int shift;
   if (!niti_range_begin(rq, second, &shift)) {
+    __syncthreads(); /* all have read the range */
     if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
     return;
   }
@@ -97,14 +98,13 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
         for (int e = 0; e < 4; ++e) acc[4 * j + e] = sum[e];
       }
       const NitiSpot spot = niti_spot(d, nb, oh, ow, k0);
-      const uint32_t mask[4] = {0, 0, 0, 0};
       bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);
         largest = most > largest ? most : largest;
         clips = __any_sync(0xffffffffu, most >> shift >= NITI_MANTISSA_MAX);
       }
-      niti_finish_block<FINISH>(acc, d, rq, shift, clips, spot, mask);
+      niti_finish_block<FINISH>(acc, d, rq, shift, clips, spot, make_uint2(0, 0));
     }
   }
   if (!second) niti_range_raise(rq, largest);
@@ -147,7 +147,14 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
                     const NitiRequantise *requantise) {
   FirstTiling t;
   if (!make_tiling(&t, c)) return; /* niti_mma_first_serves said otherwise */
-  const NitiOutput d = {c->n, c->oh, c->ow, c->k, y->data, y->gradient_operand ? niti_cuda_twin(y) : NULL, NULL};
+  const NitiOutput d = {c->n,
+                        c->oh,
+                        c->ow,
+                        c->k,
+                        y->data,
+                        y->gradient_operand ? niti_cuda_twin(y) : NULL,
+                        y->gradient_operand && relu ? niti_cuda_bits(y) : NULL,
+                        NULL};
   const NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
   if (rq.mode != NITI_NEAREST)
     launch<NITI_FINISH_ANY>(cuda, x, w, t, d, rq);
@@ -156,4 +163,5 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   else
     launch<NITI_FINISH_SIGNED>(cuda, x, w, t, d, rq);
   niti_cuda_twin_set(cuda, y, y->gradient_operand);
+  if (d.bits) niti_cuda_bits_set(cuda, y);
 }

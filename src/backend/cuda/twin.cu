@@ -1,6 +1,7 @@
-/* Twins: the record of those that are up to date, and the transposition that makes one from NHWC mantissas. */
+/* Twins and bits: the record of those that are up to date, and what makes them from NHWC mantissas. */
 #include <stdlib.h>
 
+#include "backend/cuda/finish.cuh"
 #include "backend/cuda/tile.cuh"
 
 /* ---- the record (host) ---- */
@@ -11,6 +12,8 @@ typedef struct Ready {
   const int8_t *data;
   size_t image; /* elements of one */
   int32_t n;
+  bool twin;    /* up to date */
+  int32_t bits; /* channels of the shape whose bits are up to date; 0: none */
 } Ready;
 
 struct NitiTwins {
@@ -38,23 +41,75 @@ extern "C" void niti_twins_forget(NitiTwins *twins, const void *data, size_t byt
   }
 }
 
+static void forget(NitiTwins *twins, int i) { twins->ready[i] = twins->ready[--twins->count]; }
+
+/* The tensor's entry; NULL: none, or of another shape. */
+static Ready *entry_of(NitiTwins *twins, const NitiTensor *t) {
+  const int i = find(twins, t->data);
+  Ready *ready = i < 0 ? NULL : &twins->ready[i];
+  return ready && ready->n == t->shape.n && ready->image == niti_shape_image(t->shape) ? ready : NULL;
+}
+
+/* The same, or an empty one; NULL where there is no room. */
+static Ready *make_entry(NitiTwins *twins, const NitiTensor *t) {
+  Ready *ready = entry_of(twins, t);
+  if (ready) return ready;
+  const int i = find(twins, t->data);
+  if (i >= 0) forget(twins, i);
+  if (twins->count == TWINS) return NULL;
+  ready = &twins->ready[twins->count++];
+  *ready = Ready{t->data, niti_shape_image(t->shape), t->shape.n, false, 0};
+  return ready;
+}
+
 extern "C" void niti_cuda_twin_set(NitiCuda *cuda, const NitiTensor *t, bool written) {
-  NitiTwins *twins = cuda->twins;
-  int i = find(twins, t->data);
-  if (!written) {
-    if (i >= 0) twins->ready[i] = twins->ready[--twins->count];
-    return;
-  }
-  if (i < 0 && twins->count == TWINS) return;
-  if (i < 0) i = twins->count++;
-  twins->ready[i] = Ready{t->data, niti_shape_image(t->shape), t->shape.n};
+  const int i = find(cuda->twins, t->data);
+  if (i >= 0) forget(cuda->twins, i);
+  Ready *ready = written ? make_entry(cuda->twins, t) : NULL;
+  if (ready) ready->twin = true;
 }
 
 extern "C" bool niti_cuda_twin_ready(const NitiCuda *cuda, const NitiTensor *t) {
-  const int i = find(cuda->twins, t->data);
-  if (i < 0) return false;
-  const Ready *ready = &cuda->twins->ready[i];
-  return ready->n == t->shape.n && ready->image == niti_shape_image(t->shape);
+  const Ready *ready = entry_of(cuda->twins, t);
+  return ready && ready->twin;
+}
+
+extern "C" void niti_cuda_bits_set(NitiCuda *cuda, const NitiTensor *t) {
+  Ready *ready = make_entry(cuda->twins, t);
+  if (ready) ready->bits = t->shape.c;
+}
+
+/* ---- the bits ---- */
+
+enum { BITS_WARPS = 8 };
+
+static __global__ void __launch_bounds__(BITS_WARPS * 32)
+    bits_kernel(NitiOutput d, const int8_t *__restrict__ data, size_t items) {
+  niti_kernel_begin();
+  const int blocks = (int)niti_bits_blocks(d.k);
+  for (size_t i = (size_t)blockIdx.x * BITS_WARPS + threadIdx.x / 32; i < items; i += (size_t)gridDim.x * BITS_WARPS) {
+    const int k0 = (int)(i % blocks) * NITI_FINISH_CHANNELS, ow = (int)(i / blocks % d.ow), oh = (int)(i / blocks / d.ow % d.oh);
+    const NitiSpot s = niti_spot(d, (int)(i / blocks / d.ow / d.oh) * NITI_TWIN_IMAGES, oh, ow, k0);
+    uint32_t bits[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const int8_t *at = data + s.at + (row ? s.down : 0);
+      bits[row] = niti_bits_of(niti_load_if(s.row[row] && s.channels > 0, at),
+                               niti_load_if(s.row[row] && s.channels > NITI_FINISH_RUN, at + NITI_FINISH_RUN));
+    }
+    d.bits[s.bits] = make_uint2(bits[0], bits[1]);
+  }
+}
+
+extern "C" void niti_cuda_bits_make(NitiCuda *cuda, const NitiTensor *t) {
+  const NitiShape s = t->shape;
+  const Ready *ready = entry_of(cuda->twins, t);
+  if (ready && ready->bits == s.c) return;
+  const size_t items = niti_bits_bytes(s) / 256, most = (size_t)cuda->multiprocessors * 8;
+  const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
+  const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL};
+  NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items);
+  niti_cuda_bits_set(cuda, t);
 }
 
 /* ---- the transposition ---- */
@@ -94,5 +149,6 @@ extern "C" void niti_cuda_twin_make(NitiCuda *cuda, const NitiTensor *t) {
   const bool aligned = niti_words_fit(niti_shape_image(t->shape), t->data, NULL, NULL);
   void (*twin_make)(int8_t *, const int8_t *, NitiTiles) = aligned ? twin_kernel<true> : twin_kernel<false>;
   NITI_LAUNCH(cuda, twin_make, niti_tiles_grid(tiles), NITI_TILE_THREADS, 0, niti_cuda_twin(t), t->data, tiles);
-  niti_cuda_twin_set(cuda, t, true);
+  Ready *ready = make_entry(cuda->twins, t);
+  if (ready) ready->twin = true;
 }

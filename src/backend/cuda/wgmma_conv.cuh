@@ -1,0 +1,175 @@
+/* What the wgmma family's two kernels of convolution share: forward, and backward to the input, as implicit GEMM over boxes of
+ * NHWC. Stride is 1; backward is forward over the errors with the weights turned round.
+ *
+ * A tile is 128 output positions times 128 output channels: a box of images x columns x rows, images innermost. In shared memory
+ * a window's cell then lies whole 8-row groups away, so that one copied box with its halo serves every tap. Zeros outside the
+ * image come from the copy engine.
+ *
+ * A block has two pairs of warpgroups, each pair with tiles of its own, all with the same 128 output channels: while one pair
+ * rounds and stores, the other has the tensor cores. Warps of a fifth warpgroup keep the copies ahead of them. Two neighbouring
+ * blocks want the same weights, of which each copies half to both. */
+#ifndef NITI_BACKEND_CUDA_WGMMA_CONV_CUH
+#define NITI_BACKEND_CUDA_WGMMA_CONV_CUH
+
+#include "backend/cuda/finish.cuh"
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/wgmma.h"
+
+enum {
+  BN = NITI_WGMMA_CHANNELS,
+  CHUNK = NITI_WGMMA_CHUNK,
+  TILE_BYTES = BN * CHUNK, /* of packed weights: one tap, one chunk */
+  CLUSTER = 2,             /* blocks that share their weights' copies */
+  PAIRS = 2,
+  PAIR_WARPS = 8,
+  CONSUMERS = PAIRS * PAIR_WARPS * 32,
+  THREADS = CONSUMERS + 128, /* and a warpgroup whose warps copy */
+  BLOCKS = 2,                /* of 64 positions in a tile, a warpgroup each */
+  STAGES_MAX = 32,           /* of weights */
+  BOXES_MAX = 8,
+  TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
+  BARRIER_BYTES = 8 * (2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS),
+  SHARED_ALIGN = 1024,
+  SHARED_BYTES = 227 * 1024
+};
+
+struct ConvTiling {
+  int n, oh, ow, k;                 /* output shape */
+  int kh, kw, pad_h, pad_w;         /* of the stride-1 window over the input */
+  int chunks;                       /* of input channels */
+  int log_tn;                       /* a 64-row block is 2^log_tn images x 64 >> log_tn columns */
+  int across;                       /* blocks of a tile lie across images (1x1 images) rather than down the rows */
+  int blocks_h, blocks_w, blocks_k; /* tiles along each */
+  int tiles;                        /* of positions */
+  int box_w, box_n;                 /* of the copied box, with halo */
+  uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
+  bool resident;                    /* all of the 128 channels' weights stay in shared memory */
+  int boxes;                        /* of the ring: a pair's own, or, with resident weights, the block's */
+  int taps, stages;                 /* taps in a stage of weights; stages of their ring, or of all that stay */
+};
+
+#ifdef __CUDACC__
+
+struct TilePlace {
+  int n, h, w; /* past the last tile: n = t.n, all zeros and nothing stored */
+};
+
+__device__ inline TilePlace place_of(const ConvTiling &t, int tile) {
+  TilePlace p;
+  int at = tile;
+  p.w = at % t.blocks_w * (64 >> t.log_tn);
+  at /= t.blocks_w;
+  p.h = at % t.blocks_h * (t.across ? 1 : BLOCKS);
+  at /= t.blocks_h;
+  p.n = tile < t.tiles ? at * ((t.across ? BLOCKS : 1) << t.log_tn) : t.n;
+  return p;
+}
+
+struct Ring {
+  uint32_t stage, parity;
+  __device__ inline void next(uint32_t stages) {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+  __device__ inline void skip(uint32_t count, uint32_t stages) {
+    for (stage += count; stage >= stages; stage -= stages) parity ^= 1;
+  }
+};
+
+/* What a block is to do. */
+struct ConvWork {
+  int k0;          /* first output channel */
+  int begin, step; /* pair p's tiles are (begin + i * step) * PAIRS + p */
+  int tiles;       /* of each pair */
+};
+
+__device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
+  const int cluster = (int)(blockIdx.x / CLUSTER), first = cluster / t.blocks_k * CLUSTER;
+  ConvWork w;
+  w.k0 = cluster % t.blocks_k * BN;
+  w.begin = first + (int)rank;
+  w.step = (int)(gridDim.x / t.blocks_k);
+  w.tiles = ((t.tiles + PAIRS - 1) / PAIRS - first + w.step - 1) / w.step;
+  return w;
+}
+
+/* ---- the range: a warp that meets a value too large for its shift takes a larger one from that tile on, tells all others, and
+ * leaves a mark. So the second launch does only the tiles again that were rounded before. ---- */
+
+struct ConvRange {
+  int shift, since; /* in use, and the first tile that it was used for */
+  uint32_t largest; /* this thread's |acc| so far */
+  uint32_t known;   /* the largest that others have told of */
+};
+
+enum { MARK_SHIFT = 24 };
+static_assert(CLUSTER * PAIRS * PAIR_WARPS == 32, "a lane reads each mark of a cluster");
+
+__device__ inline uint32_t *conv_marks(const NitiRequantiseArgs &rq, uint32_t block) {
+  return rq.range->marks + block * PAIRS * PAIR_WARPS;
+}
+
+/* The second launch: how many of its first tiles this cluster does again. Whole warps call it. */
+__device__ inline int conv_tiles_again(const NitiRequantiseArgs &rq, int shift, int tiles) {
+  const uint32_t mark = conv_marks(rq, blockIdx.x / CLUSTER * CLUSTER)[threadIdx.x & 31];
+  const uint32_t worst = __reduce_max_sync(0xffffffffu, mark);
+  return NITI_GUESS_MOST - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
+}
+
+__device__ inline void conv_range_adopt(ConvRange &r, uint32_t largest, int tile) {
+  const int shift = niti_shift_inline(largest);
+  if (shift > r.shift) r.shift = shift, r.since = tile;
+}
+
+/* To be used some time before the tile ends. */
+__device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq) {
+  r.known = *(const volatile uint32_t *)&rq.range->max;
+}
+
+/* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
+__device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile) {
+  r.largest = most > r.largest ? most : r.largest;
+  conv_range_adopt(r, r.known, tile);
+  if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
+  most = __reduce_max_sync(0xffffffffu, most);
+  if (niti_shift_inline(most) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
+  conv_range_adopt(r, most, tile);
+  return most >> r.shift >= NITI_MANTISSA_MAX;
+}
+
+/* The first launch's end. */
+__device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
+  if ((threadIdx.x & 31) == 0)
+    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)(NITI_GUESS_MOST - r.shift) << MARK_SHIFT | (uint32_t)r.since;
+  niti_range_raise(rq, r.largest);
+}
+
+/* A tile's place in the output, as niti_finish_block has it. */
+__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, int k0) {
+  const int warp = threadIdx.x >> 5, block = warp / 4 % BLOCKS, row = warp % 4 * 16; /* this warp's first of the block's 64 */
+  return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)), p.h + (t.across ? 0 : block),
+                   p.w + (row >> t.log_tn), k0);
+}
+
+/* Rounds and stores a tile. */
+template <NitiFinish FINISH>
+__device__ inline void conv_finish(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
+                                   const NitiSpot &spot, uint2 gate, int tile, bool second) {
+  const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
+  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, gate);
+}
+
+#endif
+
+/* What a kernel is launched with. */
+struct ConvLaunch {
+  CUtensorMap map;
+  ConvTiling tiling;
+  NitiOutput output;
+  const int8_t *packed;
+  NitiRequantiseArgs requantise;
+};
+size_t niti_wgmma_conv_shared(const ConvTiling &t);
+void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
+void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
+
+#endif
