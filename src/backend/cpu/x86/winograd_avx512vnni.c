@@ -1,10 +1,86 @@
-/* Winograd by AVX-512: vpdpwssd sums pairs of int16 products without saturation. */
+/* Winograd by AVX-512: vpdpwssd sums pairs of int16 products without saturation. A full tile is 6 rows x 64 columns: 4 loads of
+ * weights, 6 broadcasts and a prefetch feed 24 multiply-adds. Instructions besides the multiply-adds cost time, so the loop takes
+ * several groups at a time. */
+#include <immintrin.h>
+
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/winograd_vector.h"
 #include "backend/cpu/x86/conv_avx2.h"
 
-enum { ELEMENT = 2 };
-#include "backend/cpu/x86/tile_avx512.h"
+#define UNROLL _Pragma("GCC unroll 16")
+enum { LANES = 16, ROWS_MAX = 12, STEPS = 4 };
+
+/* As assembly because gcc 12 copies the accumulators of the intrinsic from register to register. */
+NITI_VECTOR_INLINE __m512i dot(__m512i sum, __m512i activations, __m512i weights) {
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
+  return sum;
+}
+
+NITI_VECTOR_INLINE __m512i broadcast(const uint8_t *from) {
+  __m512i v;
+  __asm__("vpbroadcastd %1, %0" : "=v"(v) : "m"(*(const uint32_t(*)[1])(const void *)from));
+  return v;
+}
+
+/* One group: in[m] + i are its activations. */
+NITI_VECTOR_INLINE void step(__m512i (*sum)[NITI_TILE_VECTORS], const uint8_t *const *in, size_t i, const uint8_t *panel,
+                             const uint8_t *ahead, const int rows, const int vectors) {
+  __m512i weights[NITI_TILE_VECTORS];
+  UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
+  _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+  UNROLL for (int m = 0; m < rows; ++m) {
+    const __m512i activations = broadcast(in[m] + i);
+    UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v]);
+  }
+}
+
+/* sets and runs are 1. */
+NITI_VECTOR_INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
+  __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
+  const uint8_t *panel = t->panel, *ahead = t->ahead ? t->ahead : t->panel, *in[ROWS_MAX];
+  UNROLL for (int m = 0; m < rows; ++m) {
+    UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
+    in[m] = t->in + t->row_offset[m];
+    __asm__("" : "+r"(in[m])); /* one register each: gcc would add the parts up again in the inner loop */
+  }
+  const size_t end = t->groups * 4, most = t->groups / STEPS * STEPS * 4;
+  size_t i = 0;
+  for (; i < most; i += STEPS * 4, panel += STEPS * vectors * 64, ahead += STEPS * 64) {
+    UNROLL for (int s = 0; s < STEPS; ++s) {
+      step(sum, in, i + (size_t)s * 4, panel + s * vectors * 64, ahead + s * 64, rows, vectors);
+    }
+  }
+  for (; i < end; i += 4, panel += vectors * 64, ahead += 64) step(sum, in, i, panel, ahead, rows, vectors);
+  UNROLL for (int m = 0; m < rows; ++m) {
+    UNROLL for (int v = 0; v < vectors; ++v) _mm512_storeu_si512(t->acc + (m * vectors + v) * LANES, sum[m][v]);
+  }
+}
+
+#define TILE(rows, vectors) \
+  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors); }
+#define TILES_1_TO_6(vectors) \
+  TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
+#define TILES_7_TO_12(vectors) \
+  TILE(7, vectors) TILE(8, vectors) TILE(9, vectors) TILE(10, vectors) TILE(11, vectors) TILE(12, vectors)
+TILES_1_TO_6(1)
+TILES_1_TO_6(2)
+TILES_1_TO_6(3)
+TILES_1_TO_6(4)
+TILES_7_TO_12(1)
+TILES_7_TO_12(2)
+TILE(7, 3)
+TILE(8, 3)
+
+static void tile(const NitiTile *t) {
+  typedef void (*Tile)(const NitiTile *);
+  static const Tile tiles[NITI_TILE_VECTORS][ROWS_MAX] = {
+      {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1},
+      {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2},
+      {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
+      {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
+  };
+  tiles[t->vectors - 1][t->rows - 1](t);
+}
 
 static uint64_t transform_input(int16_t *v, size_t stride, const int8_t *const *in, size_t channels) {
   return niti_winograd_input_tile(v, stride, in, channels);

@@ -1,9 +1,10 @@
-/* AVX2: vpmaddwd sums pairs of int16 products, at most 2 * 12,700 * 28,575, exactly. A tile is 4 rows x 16 columns. */
+/* AVX2: vpmaddwd sums pairs of int16 products, at most 2 * 12,700 * 28,575, exactly. A tile is 6 or 5 rows x 16 columns. */
 #include <immintrin.h>
 
 #include "backend/cpu/winograd_gradient_vector.h"
 
 #define UNROLL _Pragma("GCC unroll 8")
+enum { STEPS = 4 }; /* pairs that the loop takes at a time */
 
 NITI_VECTOR_INLINE NitiShorts load_pair(const int8_t *a, const int8_t *b) {
   const __m128i low = _mm_loadl_epi64((const __m128i *)(const void *)a), high = _mm_loadl_epi64((const __m128i *)(const void *)b);
@@ -25,23 +26,32 @@ NITI_VECTOR_INLINE __m256i dot(__m256i sum, __m256i a, __m256i b) {
   return sum;
 }
 
+/* One pair of tiles. */
+NITI_VECTOR_INLINE void step(__m256i (*sum)[2], const int16_t *rows, const int16_t *columns, const int count) {
+  const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)columns),
+                b1 = _mm256_loadu_si256((const __m256i *)(const void *)(columns + 16));
+  UNROLL for (int m = 0; m < count; ++m) {
+    int32_t pair;
+    __builtin_memcpy(&pair, rows + m * 2, sizeof pair);
+    const __m256i a = _mm256_set1_epi32(pair);
+    sum[m][0] = dot(sum[m][0], a, b0);
+    sum[m][1] = dot(sum[m][1], a, b1);
+  }
+}
+
 /* next: one line of it is prefetched for every pair; NULL, known when compiled: none. */
 NITI_VECTOR_INLINE void tile_of(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t pairs,
                                 const int count, const int16_t *next) {
   __m256i sum[6][2];
   UNROLL for (int m = 0; m < count; ++m) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
-  for (size_t i = 0; i < pairs; ++i, rows += NITI_GRADIENT_PAIR, columns += NITI_GRADIENT_PAIR) {
-    const __m256i b0 = _mm256_loadu_si256((const __m256i *)(const void *)columns),
-                  b1 = _mm256_loadu_si256((const __m256i *)(const void *)(columns + 16));
-    if (next) _mm_prefetch((const char *)(next + i * NITI_GRADIENT_PAIR), _MM_HINT_T0);
-    UNROLL for (int m = 0; m < count; ++m) {
-      int32_t pair;
-      __builtin_memcpy(&pair, rows + m * 2, sizeof pair);
-      const __m256i a = _mm256_set1_epi32(pair);
-      sum[m][0] = dot(sum[m][0], a, b0);
-      sum[m][1] = dot(sum[m][1], a, b1);
+  size_t i = 0;
+  for (; i + STEPS <= pairs; i += STEPS, rows += STEPS * NITI_GRADIENT_PAIR, columns += STEPS * NITI_GRADIENT_PAIR) {
+    UNROLL for (size_t s = 0; s < STEPS; ++s) {
+      if (next) _mm_prefetch((const char *)(next + (i + s) * NITI_GRADIENT_PAIR), _MM_HINT_T0);
+      step(sum, rows + s * NITI_GRADIENT_PAIR, columns + s * NITI_GRADIENT_PAIR, count);
     }
   }
+  for (; i < pairs; ++i, rows += NITI_GRADIENT_PAIR, columns += NITI_GRADIENT_PAIR) step(sum, rows, columns, count);
   UNROLL for (int m = 0; m < count; ++m) {
     _mm256_storeu_si256((__m256i *)(void *)(acc + (size_t)m * acc_stride), sum[m][0]);
     _mm256_storeu_si256((__m256i *)(void *)(acc + (size_t)m * acc_stride + 8), sum[m][1]);
