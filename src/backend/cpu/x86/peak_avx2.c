@@ -11,8 +11,8 @@ uint64_t niti_peak_avx2(uint32_t rounds) {
   UNROLL for (int i = 0; i < SUMS; ++i) sum[i] = _mm256_setzero_si256();
   for (uint32_t round = 0; round < rounds; ++round) {
     UNROLL for (int i = 0; i < SUMS; ++i) {
-      __asm__("" : "+x"(one)); /* a product of its own each time: the compiler would take the first one again */
-      sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(one, one));
+      __m256i product; /* as assembly: the compiler would take one product for all, or keep sums in memory */
+      __asm__("vpmaddwd %2, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum[i]), "=&x"(product) : "x"(one));
     }
   }
   uint64_t total = 0;
