@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { RUNS_MIN = 5, WARM_UP = 3, REPEAT_MAX = 1000 };
+enum { WARM_UP = 3, REPEAT_MAX = 1000 };
 static const double run_milliseconds = 20; /* at least, where work is queued */
 
 static int run(int argc, char **argv);
@@ -14,7 +14,7 @@ const Command command_bench = {"bench", "step|kernels|timeline|infer --model MOD
                                "time a training step, its operations or inference",
                                "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
 
-static int64_t now(void) {
+int64_t now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -25,12 +25,19 @@ static int by_value(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat) {
+NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat) {
   const int64_t start = now();
   NITI_TRY(timed(context, repeat));
   NITI_TRY(backend->ops->synchronise(backend));
   *milliseconds = (double)(now() - start) * 1e-6 / repeat;
   return NITI_OK;
+}
+
+void times_sort(Times *times) {
+  qsort(times->milliseconds, (size_t)times->count, sizeof(double), by_value);
+  times->min = times->milliseconds[0];
+  times->max = times->milliseconds[times->count - 1];
+  times->median = (times->milliseconds[(times->count - 1) / 2] + times->milliseconds[times->count / 2]) / 2;
 }
 
 NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *context, double seconds) {
@@ -48,10 +55,7 @@ NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *contex
   while (times->count < RUNS_MIN || (times->count < RUNS_MAX && (double)(now() - begin) * 1e-9 < seconds)) {
     NITI_TRY(time_once(&times->milliseconds[times->count++], timed, backend, context, repeat));
   }
-  qsort(times->milliseconds, (size_t)times->count, sizeof(double), by_value);
-  times->min = times->milliseconds[0];
-  times->max = times->milliseconds[times->count - 1];
-  times->median = (times->milliseconds[(times->count - 1) / 2] + times->milliseconds[times->count / 2]) / 2;
+  times_sort(times);
   return NITI_OK;
 }
 
@@ -73,7 +77,8 @@ static NitiStatus make_batch(Bench *b) {
   return NITI_OK;
 }
 
-static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device) {
+static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device,
+                             bool direct) {
   char text[256];
   NitiDescription *described = NULL;
   NITI_TRY(niti_description_load(&described, model, NULL));
@@ -82,7 +87,8 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
   niti_description_close(described);
   NITI_TRY(parsed);
-  const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = (int)device->threads};
+  const NitiBackendOptions backend = {
+      .name = device->backend, .isa = device->isa, .threads = (int)device->threads, .direct = direct};
   NITI_TRY(niti_backend_open(&b->backend, &backend));
   const NitiNetworkOptions options = {.batch = (int32_t)batch, .training = training};
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
@@ -142,7 +148,7 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
 
 static int run(int argc, char **argv) {
   DeviceOptions device = {0};
-  const char *model = NULL;
+  const char *model = NULL, *algorithm = "auto";
   int64_t batch = 64, seconds = 5;
   bool json = false;
   const Option table[] = {
@@ -150,6 +156,10 @@ static int run(int argc, char **argv) {
       {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 64)", 1, 65536},
       {"seconds", OPTION_NUMBER, &seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600},
       DEVICE_OPTIONS(device),
+      {"algorithm", OPTION_TEXT, &algorithm, "NAME",
+       "convolutions: auto, the fastest; direct: every term multiplied, which `kernels` tells as a share of the peak (same "
+       "results)",
+       0, 0},
       {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
       {0},
   };
@@ -162,11 +172,14 @@ static int run(int argc, char **argv) {
   if (!step && !kernels && !timeline && !infer)
     return usage_error(&command_bench, "'%s' is not step, kernels, timeline or infer", argv[1]);
   if (!model) return usage_error(&command_bench, "--model MODEL is missing");
+  const bool direct = strcmp(algorithm, "direct") == 0;
+  if (!direct && strcmp(algorithm, "auto") != 0)
+    return usage_error(&command_bench, "--algorithm: '%s' is not auto or direct", algorithm);
 
   Bench b = {0};
   Times times;
   int result = EXIT_OK;
-  if (open_bench(&b, model, batch, !infer, &device) != NITI_OK) {
+  if (open_bench(&b, model, batch, !infer, &device, direct) != NITI_OK) {
     result = fail();
   } else if (kernels) {
     result = bench_kernels(&b, model, (double)seconds, json);

@@ -5,7 +5,7 @@
 #include "cli.h"
 #include "train/step.h"
 
-enum { RUNS_MAX = 1000 };
+enum { RUNS_MIN = 5, RUNS_MAX = 1000 };
 
 typedef struct Bench {
   NitiRecipe *recipe;
@@ -29,6 +29,10 @@ typedef struct Times {
 /* Enqueues `repeat` pieces of work. */
 typedef NitiStatus (*Timed)(void *context, int repeat);
 
+int64_t now(void); /* nanoseconds */
+/* Milliseconds of one piece of work, `repeat` of them having been done. */
+NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat);
+void times_sort(Times *times); /* and finds the least, the greatest and the median */
 /* Runs to warm up, then for about `seconds`, at least five times. Where work is queued, a run is as many pieces as take a few
  * milliseconds, and ends when the device has done them. */
 NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *context, double seconds);

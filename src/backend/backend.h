@@ -187,6 +187,7 @@ typedef struct NitiBackendOptions {
   const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
   const char *isa;  /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) tells */
   int threads;      /* 0: one a usable core */
+  bool direct;      /* convolutions multiply every term, also where another way is faster: for measuring, the bits are the same */
 } NitiBackendOptions;
 
 /* Tells of each device that the backends of this build see: what --backend would take, and what it is. */

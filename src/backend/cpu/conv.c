@@ -99,10 +99,16 @@ NitiGather niti_gather_backward(const NitiConv *s, int32_t phase_y, int32_t phas
   };
 }
 
+static const NitiWinogradKernels *winograd_of(const NitiCpu *cpu) { return cpu->direct ? NULL : niti_winograd_kernels(cpu->isa); }
+
+static const NitiWinogradGradientKernels *winograd_gradient_of(const NitiCpu *cpu, const NitiConv *s) {
+  return cpu->direct ? NULL : niti_winograd_gradient_kernels(cpu->isa, s);
+}
+
 /* Of either: a smaller batch may be served by the other. */
-static size_t pass_workspace(NitiIsa isa, const NitiGather *g, int threads) {
-  const NitiWinogradKernels *winograd = niti_winograd_kernels(isa);
-  const size_t bytes = niti_gather_workspace(niti_conv_kernels(isa), g, threads);
+static size_t pass_workspace(const NitiCpu *cpu, const NitiGather *g, int threads) {
+  const NitiWinogradKernels *winograd = winograd_of(cpu);
+  const size_t bytes = niti_gather_workspace(niti_conv_kernels(cpu->isa), g, threads);
   const size_t more = niti_winograd_serves(winograd, g) ? niti_winograd_workspace(winograd, g, threads) : 0;
   return more > bytes ? more : bytes;
 }
@@ -114,23 +120,23 @@ typedef union Kept {
 } Kept;
 
 static uint32_t run_pass(const Operation *o, const NitiGather *g, const NitiRounder *rounder) {
-  const NitiWinogradKernels *winograd = niti_winograd_kernels(o->cpu->isa);
+  const NitiWinogradKernels *winograd = winograd_of(o->cpu);
   return niti_winograd_serves(winograd, g) ? niti_winograd_run(o->cpu, winograd, g, o->out, o->in, o->w, rounder)
                                            : niti_gather_run(o->cpu, o->kernels, g, o->out, o->in, o->w, rounder);
 }
 
-static size_t workspace_of(NitiIsa isa, const NitiConv *shape, int threads) {
+static size_t workspace_of(const NitiCpu *cpu, const NitiConv *shape, int threads) {
   const NitiConv conv = tiled_shape(shape), *s = &conv;
   const NitiGather forward = niti_gather_forward(s);
-  size_t bytes = pass_workspace(isa, &forward, threads);
+  size_t bytes = pass_workspace(cpu, &forward, threads);
   for (int32_t y = 0; y < s->stride_h; ++y) {
     for (int32_t x = 0; x < s->stride_w; ++x) {
       const NitiGather backward = niti_gather_backward(s, y, x);
-      const size_t more = pass_workspace(isa, &backward, threads);
+      const size_t more = pass_workspace(cpu, &backward, threads);
       if (more > bytes) bytes = more;
     }
   }
-  const size_t gradient = niti_conv_gradient_workspace(niti_conv_kernels(isa), s, threads);
+  const size_t gradient = niti_conv_gradient_workspace(niti_conv_kernels(cpu->isa), s, threads);
   return gradient > bytes ? gradient : bytes;
 }
 
@@ -139,8 +145,8 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const int threads = niti_threads_count(cpu->threads);
   if (!kernels) return niti_conv_workspace_ref(s, threads);
-  size_t bytes = workspace_of(cpu->isa, s, threads);
-  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(cpu->isa, s);
+  size_t bytes = workspace_of(cpu, s, threads);
+  const NitiWinogradGradientKernels *gradient = winograd_gradient_of(cpu, s);
   if (gradient) {
     const size_t more = niti_winograd_gradient_workspace(gradient, s, threads);
     if (more > bytes) bytes = more;
@@ -148,14 +154,14 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */
   fewer.n = INT32_MAX / (s->h * s->w);
   if (fewer.n >= s->n) return bytes;
-  const size_t more = workspace_of(cpu->isa, &fewer, threads);
+  const size_t more = workspace_of(cpu, &fewer, threads);
   return more > bytes ? more : bytes;
 }
 
 size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s) {
-  const NitiIsa isa = ((const NitiCpu *)backend)->isa;
-  const NitiConvKernels *kernels = niti_conv_kernels(isa);
-  const NitiWinogradKernels *winograd = niti_winograd_kernels(isa);
+  const NitiCpu *cpu = (const NitiCpu *)backend;
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const NitiWinogradKernels *winograd = winograd_of(cpu);
   if (!kernels) return 0;
   const NitiConv conv = tiled_shape(s);
   const NitiGather g = niti_gather_forward(&conv);
@@ -165,11 +171,12 @@ size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s)
 }
 
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
-  const NitiConvKernels *kernels = niti_conv_kernels(((const NitiCpu *)backend)->isa);
-  const NitiWinogradGradientKernels *gradient = niti_winograd_gradient_kernels(((const NitiCpu *)backend)->isa, s);
+  const NitiCpu *cpu = (const NitiCpu *)backend;
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const NitiWinogradGradientKernels *gradient = winograd_gradient_of(cpu, s);
   if (gradient && strcmp(direction, "gradient") == 0) return gradient->name;
   if (!kernels) return "ref";
-  const NitiWinogradKernels *winograd = niti_winograd_kernels(((const NitiCpu *)backend)->isa);
+  const NitiWinogradKernels *winograd = winograd_of(cpu);
   const NitiConv conv = tiled_shape(s);
   const NitiGather g = strcmp(direction, "backward") == 0 ? niti_gather_backward(&conv, 0, 0) : niti_gather_forward(&conv);
   return strcmp(direction, "gradient") != 0 && niti_winograd_serves(winograd, &g) ? winograd->name : kernels->name;
@@ -182,7 +189,7 @@ static uint32_t forward_task(void *context, const NitiRounder *rounder) {
   NitiGather g = niti_gather_forward(&s);
   Kept *kept = s.packed;
   if (!kept) return run_pass(o, &g, rounder);
-  const NitiWinogradKernels *winograd = niti_winograd_kernels(o->cpu->isa); /* which serves may depend on the batch */
+  const NitiWinogradKernels *winograd = winograd_of(o->cpu); /* which serves may depend on the batch */
   const uint64_t by = niti_winograd_serves(winograd, &g) ? (uintptr_t)winograd : (uintptr_t)o->kernels;
   g.packed = (uint8_t *)(kept + 1);
   g.ready = kept->by == by;
@@ -231,7 +238,7 @@ void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const 
     niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
     return;
   }
-  const NitiWinogradGradientKernels *winograd = niti_winograd_gradient_kernels(cpu->isa, s);
+  const NitiWinogradGradientKernels *winograd = winograd_gradient_of(cpu, s);
   if (winograd) {
     niti_winograd_gradient_run(cpu, winograd, gradient, dy->data, x->data, s);
     return;

@@ -7,9 +7,11 @@
 enum {
   CHUNK_BYTES = 8 * 1024 * 1024, /* packed x and error: a part of the last-level cache */
   INNER_POSITIONS = 1024,        /* summed at a time, so that a part's operands stay in the second-level cache */
-  PART_ROWS = 192,               /* (tap, channel) rows of a part at most, a multiple of every tile's rows */
-  PART_BLOCKS = 2,               /* blocks of output channels of a part at most */
-  PARTS_PER_THREAD = 16,
+  /* (tap, channel) rows of a part at most, a multiple of every tile's rows. Each part reads the whole chunk again, which costs
+   * more than sums that leave the first-level cache. */
+  PART_ROWS = 1152,
+  PART_BLOCKS = 2, /* blocks of output channels of a part at most */
+  PARTS_PER_THREAD = 3,
   PACK_CHANNELS = 32, /* that the transposition takes at a time */
   PACK_POSITIONS = 16,
 };

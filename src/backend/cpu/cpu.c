@@ -175,6 +175,7 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   }
   cpu->base.ops = &ops;
   cpu->isa = isa;
+  cpu->direct = options->direct;
   char features[256], model[128];
   niti_cpu_features(features, sizeof features);
   niti_cpu_model(model, sizeof model);

@@ -21,6 +21,7 @@ typedef struct NitiCpu {
   NitiBackend base;
   NitiThreads *threads;
   NitiIsa isa;
+  bool direct; /* as asked for in NitiBackendOptions */
   char description[64], hardware[512]; /* for logs */
   uint64_t seed;
   uint32_t step;

@@ -3,20 +3,20 @@
 
 #include "backend/cpu/peak.h"
 
+#define UNROLL _Pragma("GCC unroll 12") /* every loop over the sums: else gcc keeps them in memory */
 enum { SUMS = 12 };
 
 uint64_t niti_peak_avx2(uint32_t rounds) {
   __m256i sum[SUMS], one = _mm256_set1_epi16(1);
-  for (int i = 0; i < SUMS; ++i) sum[i] = _mm256_setzero_si256();
+  UNROLL for (int i = 0; i < SUMS; ++i) sum[i] = _mm256_setzero_si256();
   for (uint32_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (int i = 0; i < SUMS; ++i) {
-      __asm__("" : "+x"(one)); /* a product of its own each time: the compiler would take the first one again */
-      sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(one, one));
+    UNROLL for (int i = 0; i < SUMS; ++i) {
+      __m256i product; /* as assembly: the compiler would take one product for all, or keep sums in memory */
+      __asm__("vpmaddwd %2, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum[i]), "=&x"(product) : "x"(one));
     }
   }
   uint64_t total = 0;
-  for (int i = 0; i < SUMS; ++i) {
+  UNROLL for (int i = 0; i < SUMS; ++i) {
     uint32_t lane[8];
     _mm256_storeu_si256((__m256i *)(void *)lane, sum[i]);
     for (int j = 0; j < 8; ++j) total += lane[j];

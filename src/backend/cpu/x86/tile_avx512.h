@@ -1,6 +1,8 @@
 /* The innermost tiles of AVX-512 VNNI, for operands of ELEMENT bytes, which the file that includes this defines: 1, unsigned by
  * signed bytes in fours; 2, int16 in pairs. A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24
- * multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. */
+ * multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. Two groups a
+ * round save the loop's own instructions: where another thread of the core is busy, how many there are is what limits the tile.
+ */
 #ifndef NITI_BACKEND_CPU_X86_TILE_AVX512_H
 #define NITI_BACKEND_CPU_X86_TILE_AVX512_H
 
@@ -27,7 +29,8 @@ INLINE __m512i broadcast(const uint8_t *from) {
   return v;
 }
 
-INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const int element) {
+/* `unroll` groups a round, which the number of groups must be a multiple of. */
+INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const int element, const int unroll) {
   __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
   const uint8_t *panel = t->panel;
   UNROLL for (int m = 0; m < rows; ++m) {
@@ -42,15 +45,17 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
       __asm__("" : "+r"(in[m])); /* one register each: gcc would add the parts up again in the inner loop */
     }
     for (size_t run = 0, i = 0; run < t->runs; ++run, i += t->run_stride - bytes) {
-      for (const size_t end = i + bytes; i < end; i += 4) {
-        __m512i weights[NITI_TILE_VECTORS];
-        UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
-        panel += vectors * 64;
-        if (element == 2) _mm_prefetch(ahead + i * 16, _MM_HINT_T1);
-        UNROLL for (int m = 0; m < rows; ++m) {
-          const __m512i activations = broadcast(in[m] + i);
-          UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v], element);
+      for (const size_t end = i + bytes; i < end; i += (size_t)unroll * 4) {
+        UNROLL for (int u = 0; u < unroll; ++u) {
+          __m512i weights[NITI_TILE_VECTORS];
+          UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + (u * vectors + v) * 64);
+          if (element == 2) _mm_prefetch(ahead + (i + (size_t)u * 4) * 16, _MM_HINT_T1);
+          UNROLL for (int m = 0; m < rows; ++m) {
+            const __m512i activations = broadcast(in[m] + i + u * 4);
+            UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v], element);
+          }
         }
+        panel += unroll * vectors * 64;
       }
     }
   }
@@ -60,7 +65,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors, ELEMENT); }
+  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors, ELEMENT, 1); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 TILES_1_TO_6(1)
@@ -82,6 +87,10 @@ TILE(12, 2)
 TILE(7, 3)
 TILE(8, 3)
 
+/* The largest, by pairs of groups. */
+static void pairs_6x4(const NitiTile *t) { tile_of(t, 6, 4, ELEMENT, 2); }
+static void pairs_8x3(const NitiTile *t) { tile_of(t, 8, 3, ELEMENT, 2); }
+
 static void tile(const NitiTile *t) {
   typedef void (*Tile)(const NitiTile *);
   static const Tile tiles[NITI_TILE_VECTORS][ROWS_MAX] = {
@@ -90,7 +99,13 @@ static void tile(const NitiTile *t) {
       {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
       {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
   };
-  tiles[t->vectors - 1][t->rows - 1](t);
+  const bool pairs = t->groups % 2 == 0;
+  if (pairs && t->rows == 6 && t->vectors == 4)
+    pairs_6x4(t);
+  else if (pairs && t->rows == 8 && t->vectors == 3)
+    pairs_8x3(t);
+  else
+    tiles[t->vectors - 1][t->rows - 1](t);
 }
 
 #endif
