@@ -4,9 +4,10 @@
 #include "backend/cuda/wgmma_conv.cuh"
 
 enum {
-  TERMS_MAX = 100000, /* of a sum: leaves room for rounding within int32 */
-  RESIDENT_BOXES = 3, /* a block's, at least */
-  STREAMED_BOXES = 2, /* a pair's */
+  TERMS_MAX = 100000,                                               /* of a sum: leaves room for rounding within int32 */
+  RESIDENT_BOXES = 3,                                               /* a block's, at least */
+  STREAMED_BOXES = 2,                                               /* a pair's */
+  BLOCKS_K_MAX = NITI_RANGE_MARKS / (CLUSTER * PAIRS * PAIR_WARPS), /* so that every block has its marks */
 };
 
 static int log2_floor(int v) {
@@ -56,7 +57,8 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
   if (t->box_w > 256 || box_h > 256) return false;
   t->box_bytes = (uint32_t)(t->box_w * t->box_n * box_h * CHUNK);
   t->box_stride = (t->box_bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-  if (in % CHUNK != 0 || out % 16 != 0 || out < 64 || (int64_t)kh * kw * in > TERMS_MAX) return false;
+  if (in % CHUNK != 0 || out % 16 != 0 || out < 64 || t->blocks_k > BLOCKS_K_MAX || (int64_t)kh * kw * in > TERMS_MAX)
+    return false;
   return lay_resident(t) || lay_streamed(t);
 }
 

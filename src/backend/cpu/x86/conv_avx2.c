@@ -53,7 +53,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
 TILES_1_TO_6(1)
 TILES_1_TO_6(2)
 
-void niti_tile_16_avx2(const NitiTile *t) {
+static void tile(const NitiTile *t) {
   typedef void (*Tile)(const NitiTile *);
   static const Tile tiles[VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
@@ -69,7 +69,7 @@ const NitiConvKernels niti_conv_kernels_avx2 = {
     .lanes = LANES,
     .vectors = VECTORS,
     .rows = {0, 6, 6},
-    .tile = niti_tile_16_avx2,
+    .tile = tile,
     .convert = niti_convert_16_avx2,
     .zero = niti_zero_16_avx2,
     .transpose = niti_transpose_16_avx2,

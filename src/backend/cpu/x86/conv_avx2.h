@@ -4,7 +4,6 @@
 
 #include "backend/cpu/conv.h"
 
-void niti_tile_16_avx2(const NitiTile *);
 void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
                            int channels);
 void niti_transpose_s8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,

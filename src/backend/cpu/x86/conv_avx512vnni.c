@@ -1,13 +1,11 @@
 /* AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes, so activations are offset by 128 and each sum starts with what
  * takes that back (modulo 2^32, which is exact). */
 #include "backend/cpu/x86/conv_avx2.h"
-
-enum { ELEMENT = 1 };
 #include "backend/cpu/x86/tile_avx512.h"
 
 const NitiConvKernels niti_conv_kernels_avx512vnni = {
     .name = "avx512vnni 6x64 direct",
-    .element = ELEMENT,
+    .element = 1,
     .group = 4,
     .lanes = LANES,
     .vectors = 4,

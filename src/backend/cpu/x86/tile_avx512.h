@@ -1,7 +1,7 @@
-/* The innermost tiles of AVX-512 VNNI, for operands of ELEMENT bytes, which the file that includes this defines: 1, unsigned by
- * signed bytes in fours; 2, int16 in pairs. A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24
- * multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. Two groups a
- * round save the loop's own instructions: where another thread of the core is busy, how many there are is what limits the tile.
+/* The innermost tiles of AVX-512 VNNI: unsigned by signed bytes in fours. A full tile is 6 rows x 64 columns: 4 loads of weights
+ * and 6 broadcasts feed 24 multiply-adds, which keeps the load ports well below saturation; 8 x 32 (10 loads, 16 multiply-adds)
+ * does not. Two groups a round save the loop's own instructions: where another thread of the core is busy, how many there are is
+ * what limits the tile.
  */
 #ifndef NITI_BACKEND_CPU_X86_TILE_AVX512_H
 #define NITI_BACKEND_CPU_X86_TILE_AVX512_H
@@ -15,11 +15,8 @@
 enum { LANES = 16, ROWS_MAX = 12 };
 
 /* As assembly because gcc 12 copies the accumulators of the intrinsic from register to register. */
-INLINE __m512i dot(__m512i sum, __m512i activations, __m512i weights, const int element) {
-  if (element == 1)
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
-  else
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
+INLINE __m512i dot(__m512i sum, __m512i activations, __m512i weights) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activations), "v"(weights));
   return sum;
 }
 
@@ -30,14 +27,13 @@ INLINE __m512i broadcast(const uint8_t *from) {
 }
 
 /* `unroll` groups a round, which the number of groups must be a multiple of. */
-INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const int element, const int unroll) {
+INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const int unroll) {
   __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
   const uint8_t *panel = t->panel;
   UNROLL for (int m = 0; m < rows; ++m) {
     UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
   }
   const size_t bytes = t->groups * 4;
-  const char *ahead = t->ahead ? t->ahead : t->panel;
   for (size_t set = 0; set < t->sets; ++set) {
     const uint8_t *in[ROWS_MAX];
     UNROLL for (int m = 0; m < rows; ++m) {
@@ -49,10 +45,9 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
         UNROLL for (int u = 0; u < unroll; ++u) {
           __m512i weights[NITI_TILE_VECTORS];
           UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + (u * vectors + v) * 64);
-          if (element == 2) _mm_prefetch(ahead + (i + (size_t)u * 4) * 16, _MM_HINT_T1);
           UNROLL for (int m = 0; m < rows; ++m) {
             const __m512i activations = broadcast(in[m] + i + u * 4);
-            UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v], element);
+            UNROLL for (int v = 0; v < vectors; ++v) sum[m][v] = dot(sum[m][v], activations, weights[v]);
           }
         }
         panel += unroll * vectors * 64;
@@ -65,7 +60,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors, const 
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors, ELEMENT, 1); }
+  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors, 1); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 TILES_1_TO_6(1)
@@ -88,8 +83,8 @@ TILE(7, 3)
 TILE(8, 3)
 
 /* The largest, by pairs of groups. */
-static void pairs_6x4(const NitiTile *t) { tile_of(t, 6, 4, ELEMENT, 2); }
-static void pairs_8x3(const NitiTile *t) { tile_of(t, 8, 3, ELEMENT, 2); }
+static void pairs_6x4(const NitiTile *t) { tile_of(t, 6, 4, 2); }
+static void pairs_8x3(const NitiTile *t) { tile_of(t, 8, 3, 2); }
 
 static void tile(const NitiTile *t) {
   typedef void (*Tile)(const NitiTile *);
