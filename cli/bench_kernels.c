@@ -168,7 +168,7 @@ static NitiStatus measure_product(double *rate, Bench *bench, double seconds) {
   Operation o = {.bench = bench,
                  .kind = LARGE_PRODUCT,
                  .operations = 2.0 * N * HW * HW * 9 * C * C,
-                 .conv = {N, HW, HW, C, HW, HW, C, 3, 3, 1, 1, 1, 1, NULL}};
+                 .conv = {N, HW, HW, C, HW, HW, C, 3, 3, 1, 1, 1, 1, NULL, false}};
   NITI_TRY(b->ops->alloc(b, &o.sums, (size_t)9 * C * C * sizeof(int32_t)));
   const NitiStatus status = measure_yardstick(rate, &o, shapes, seconds);
   b->ops->release(b, o.sums);

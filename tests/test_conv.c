@@ -1,6 +1,6 @@
 /* Convolutions in all three directions, on every instruction set this machine has, against a brute-force int64 oracle: odd
- * shapes, strides, paddings, worst-case operands, wrong predictions, every rounding mode, 1 to 3 threads, guards round every
- * output and round a workspace of exactly the size that was announced. */
+ * shapes, strides, paddings, worst-case operands, activations of either sign or none negative, wrong predictions, every rounding
+ * mode, 1 to 3 threads, guards round every output and round a workspace of exactly the size that was announced. */
 /* clang-format off */
 #include <limits.h>
 #include <setjmp.h>
@@ -95,7 +95,7 @@ typedef struct Bench {
 
 /* The workspace is sized for `n_most` images, as at model build; the operation may get fewer. */
 static Bench open_bench(NitiIsa isa, int threads, const NitiConv *s, int n_most) {
-  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads};
+  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads, .direct = s->x_positive};
   Bench b;
   NitiConv most = *s;
   assert_int_equal(niti_backend_open(&b.backend, &options), NITI_OK);
@@ -156,6 +156,10 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
   int8_t *y = guarded(z.y), *dx = guarded(z.x);
+  if (s->x_positive) {
+    for (size_t i = 0; i < z.x; ++i) x[i] = (int8_t)abs(x[i]);
+    if (fill == FILL_WORST) memset(w, -127, z.w);
+  }
   int64_t *sums[3] = {calloc(z.y, sizeof(int64_t)), calloc(z.x, sizeof(int64_t)), calloc(z.w, sizeof(int64_t))};
   oracle(sums[FORWARD], FORWARD, x, delta, w, s);
   oracle(sums[BACKWARD], BACKWARD, x, delta, w, s);
@@ -175,9 +179,9 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
     Bench b = open_bench(isa, threads, s, s->n + random_in(0, 3));
     const NitiBackendOps *ops = b.backend->ops;
     char what[200];
-    snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d",
+    snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d%s",
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
-             s->pad_w, (int)fill);
+             s->pad_w, (int)fill, s->x_positive ? ", x positive" : "");
     int32_t ex = -3, ew = 5, ed = -20, ey = 99, edx = 99;
     const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}, false, false},
                      tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
@@ -274,7 +278,12 @@ static void test_named_shapes(void **unused) {
       shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
-    for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
+    NitiConv positive = shapes[i];
+    positive.x_positive = true;
+    for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) {
+      check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
+      check_conv(&positive, (Fill)fill, 1 + (int)i % 3);
+    }
   }
 }
 
@@ -285,8 +294,9 @@ static void test_random_shapes(void **unused) {
   for (int i = 0; i < 250; ++i) {
     const int kh = taps[random_in(0, 4)], kw = taps[random_in(0, 4)], ph = random_in(0, kh - 1), pw = random_in(0, kw - 1);
     const int h = kh + random_in(0, 9), w = kw + random_in(0, 9);
-    const NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)],
-                             outputs[random_in(0, 7)], kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
+    NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)], outputs[random_in(0, 7)],
+                       kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
+    s.x_positive = random_in(0, 1);
     check_conv(&s, (Fill)random_in(0, 3), random_in(1, 3));
   }
 }
@@ -372,7 +382,10 @@ static void test_most_terms(void **unused) {
   (void)unused;
   const NitiConv forward = shape(2, 1, 1, NITI_MAX_TERMS, 2, 1, 1, 1, 1, 0, 0);
   const NitiConv backward = shape(2, 1, 1, 2, NITI_MAX_TERMS, 1, 1, 1, 1, 0, 0);
+  NitiConv positive = forward;
+  positive.x_positive = true;
   check_conv(&forward, FILL_WORST, 2);
+  check_conv(&positive, FILL_WORST, 2);
   check_conv(&backward, FILL_WORST, 2);
 }
 

@@ -34,6 +34,7 @@ typedef struct NitiConv {
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
   void *packed; /* NULL, or conv_packed_bytes of backend memory, for weights that stay the same: conv_forward keeps them there as
                    it packed them, and takes them from there until the first 8 bytes are cleared */
+  bool x_positive; /* x holds no negative mantissa, because it follows a ReLU: kernels may use that, results are the same */
 } NitiConv;
 
 /* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average

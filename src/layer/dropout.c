@@ -32,6 +32,7 @@ const NitiLayerType niti_layer_dropout = {
     .fields = fields,
     .inputs = 1,
     .in_place = true,
+    .keeps_positive = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

@@ -23,6 +23,7 @@ const NitiLayerType niti_layer_flatten = {
     .fields = fields,
     .inputs = 1,
     .in_place = true,
+    .keeps_positive = true,
     .keeps_exponent = true,
     .shape = shape,
     .forward = forward,

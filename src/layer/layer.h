@@ -53,6 +53,8 @@ typedef struct NitiNode {
   NitiTensor dx[NITI_INPUTS_MAX], dy; /* dx[i].data NULL: no error wanted there */
   NitiTensor weight;                  /* shape {out, KH, KW, in}; data NULL: none */
   NitiGradient gradient;
+  /* Whether no mantissa of x[i] or y is ever negative, because a ReLU has seen to it. */
+  bool x_positive[NITI_INPUTS_MAX], y_positive;
   void *packed; /* inference: backend memory for weights as the backend packed them (NitiConv.packed); NULL: none */
   void *extra;  /* backend memory of extra_bytes(node), from forward to backward: e.g. pooling winners */
   NitiRequantise forward_rq, backward_rq;
@@ -72,6 +74,8 @@ struct NitiLayerType {
   bool joins;                   /* not to be written in a description: made by a construct */
   bool passes_delta;            /* dx[0] is dy unchanged and may share its memory; dx[1] is a copy */
   bool fuses_relu;              /* forward applies a following ReLU where node->fused_relu is set */
+  bool positive;                /* y has no negative mantissa */
+  bool keeps_positive;          /* nor has it where no input has one */
   bool keeps_exponent;          /* y has x[0]'s exponent, dx[0] dy's; where they share memory they may share it */
   int weight_dims;              /* 4: [out][KH][KW][in]; 2: [out][in]; 0: no weights */
   /* Output shape from input shapes; an impossible one fails (message without the place, the caller adds it). */

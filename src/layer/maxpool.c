@@ -62,6 +62,7 @@ const NitiLayerType niti_layer_maxpool = {
     .name = "maxpool",
     .fields = fields,
     .inputs = 1,
+    .keeps_positive = true, /* cells of the padding never win */
     .shape = shape,
     .extra_bytes = extra_bytes,
     .gate = gate,

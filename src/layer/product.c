@@ -17,7 +17,8 @@ NitiConv niti_product_conv(const NitiNode *node, int32_t n) {
                     .stride_h = windows ? s->stride[0] : 1,
                     .stride_w = windows ? s->stride[1] : 1,
                     .pad_h = s->padding[0],
-                    .pad_w = s->padding[1]};
+                    .pad_w = s->padding[1],
+                    .x_positive = node->x_positive[0]};
 }
 
 size_t niti_product_workspace(const NitiNode *node, const NitiBackend *backend) {

@@ -32,6 +32,7 @@ const NitiLayerType niti_layer_relu = {
     .inputs = 1,
     .in_place = true,
     .needs_output = true,
+    .positive = true,
     .keeps_exponent = true,
     .shape = shape,
     .forward = forward,

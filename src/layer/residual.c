@@ -36,6 +36,7 @@ const NitiLayerType niti_layer_add = {
     .inputs = 2,
     .joins = true,
     .passes_delta = true,
+    .keeps_positive = true,
     .shape = shape,
     .terms = terms,
     .forward = forward,

@@ -26,11 +26,16 @@ static NitiStatus make_nodes(NitiPlan *plan, const NitiDescription *description)
     node->spec = described->spec;
     node->index = i;
     node->input_count = described->input_count;
+    const NitiLayerType *type = node->spec.type;
+    node->y_positive = type->positive || type->keeps_positive;
     for (int k = 0; k < NITI_INPUTS_MAX; ++k) {
       node->inputs[k] = described->inputs[k];
-      if (k < node->input_count) node->in[k] = plan->nodes[node->inputs[k]].out;
+      if (k >= node->input_count) continue;
+      const NitiNode *from = &plan->nodes[node->inputs[k]];
+      node->in[k] = from->out;
+      node->x_positive[k] = from->y_positive;
+      node->y_positive = node->y_positive && (type->positive || from->y_positive);
     }
-    const NitiLayerType *type = node->spec.type;
     if (type->shape(&node->spec, node->in, &node->out) != NITI_OK) return fail_at(description, &node->spec, niti_error());
     if (type->weight_shape) type->weight_shape(&node->spec, node->in[0], &node->weight.shape);
     plan->active[i] = type->weight_shape != NULL;

@@ -99,6 +99,12 @@ NitiGather niti_gather_backward(const NitiConv *s, int32_t phase_y, int32_t phas
   };
 }
 
+/* For the directions that read x. */
+static const NitiConvKernels *kernels_of(const NitiCpu *cpu, const NitiConv *s) {
+  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  return kernels && kernels->positive && s->x_positive ? kernels->positive : kernels;
+}
+
 static const NitiWinogradKernels *winograd_of(const NitiCpu *cpu) { return cpu->direct ? NULL : niti_winograd_kernels(cpu->isa); }
 
 static const NitiWinogradGradientKernels *winograd_gradient_of(const NitiCpu *cpu, const NitiConv *s) {
@@ -218,7 +224,7 @@ static uint32_t backward_task(void *context, const NitiRounder *rounder) {
 void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
                            bool relu, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
-  Operation o = {cpu, niti_conv_kernels(cpu->isa), s, y->data, x->data, w->data};
+  Operation o = {cpu, kernels_of(cpu, s), s, y->data, x->data, w->data};
   *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, NULL, forward_task, &o);
 }
 
@@ -233,7 +239,7 @@ void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTens
 void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                             const NitiConv *s) {
   NitiCpu *cpu = niti_cpu(backend);
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const NitiConvKernels *kernels = kernels_of(cpu, s);
   if (!kernels) {
     niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
     return;

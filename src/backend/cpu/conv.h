@@ -30,12 +30,16 @@ typedef struct NitiTile {
   const void *ahead; /* NULL, or what a tile of int16 may prefetch meanwhile: 64 bytes a group */
 } NitiTile;
 
-typedef struct NitiConvKernels {
+typedef struct NitiConvKernels NitiConvKernels;
+struct NitiConvKernels {
   const char *name;
   int element, group;                /* bytes of a packed element; elements one multiply-add takes in */
   int lanes, vectors;                /* columns of a vector; vectors of a full block of columns */
   int rows[NITI_TILE_VECTORS + 1];   /* the most rows of a tile of so many vectors */
   int step;                          /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
+  bool offset;                       /* the value 0 is not the element 0: sums begin with what takes that back */
+  bool in_place;                     /* elements are the activations themselves, and `tile` reads no byte beyond a row's groups */
+  const NitiConvKernels *positive;   /* NULL, or those for activations of which none is negative; panels and sizes are the same */
   void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
   void (*tile)(const NitiTile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
@@ -56,7 +60,7 @@ typedef struct NitiConvKernels {
                          int columns, const NitiRounder *, uint32_t max);
   /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */
   void (*store)(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows, int columns);
-} NitiConvKernels;
+};
 
 /* NULL for the reference, which has its own, separate convolutions. */
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa);

@@ -1,5 +1,6 @@
 /* Forward and backward passes: weights packed into panels once, then parts of the output handed out to threads, each of which
- * copies the input it needs with its border into scratch that stays in its cache, and sums tile by tile. */
+ * copies the input it needs with its border into scratch that stays in its cache (or reads it in place, where kernels can and
+ * there is no border), and sums tile by tile. */
 #include <string.h>
 
 #include "backend/cpu/conv.h"
@@ -124,7 +125,35 @@ static int columns_of(const Pass *p, size_t block) {
 
 static int vectors_of(const Pass *p, int columns) { return (columns + p->kernels->lanes - 1) / p->kernels->lanes; }
 
-/* Packs the weights of one block, and finds the initial accumulators: those with which an input of zeros sums to zero. */
+/* The initial accumulators of a block that is packed: those with which an input of zeros sums to zero. */
+static void correct_block(const Pass *p, const Scratch *scratch, size_t block) {
+  const NitiConvKernels *kernels = p->kernels;
+  const int vectors = vectors_of(p, columns_of(p, block)), padded = vectors * kernels->lanes;
+  const size_t elements = p->plan->groups * (size_t)kernels->group, none = 0;
+  int32_t *correction = correction_of(p, block);
+  memset(correction, 0, (size_t)padded * sizeof(int32_t));
+  if (!kernels->offset) return;
+  kernels->zero(scratch->in, elements);
+  niti_tiles_begin(kernels);
+  for (int32_t a = 0; a < p->g->tap_rows; ++a) {
+    const NitiTile tile = {.acc = scratch->acc,
+                           .init = correction,
+                           .in = scratch->in,
+                           .row_offset = &none,
+                           .panel = panel_of(p, block) + (size_t)a * elements * (size_t)kernels->element * (size_t)padded,
+                           .sets = 1,
+                           .runs = 1,
+                           .groups = p->plan->groups,
+                           .rows = 1,
+                           .vectors = vectors};
+    kernels->tile(&tile);
+    memcpy(correction, scratch->acc, (size_t)padded * sizeof(int32_t));
+  }
+  niti_tiles_end(kernels);
+  for (int column = 0; column < padded; ++column) correction[column] = (int32_t)(0u - (uint32_t)correction[column]);
+}
+
+/* Packs the weights of one block. */
 static void pack_block(void *context, size_t thread, size_t block) {
   const Pass *p = context;
   const NitiGather *g = p->g;
@@ -150,28 +179,7 @@ static void pack_block(void *context, size_t thread, size_t block) {
       kernels->panel_across(panel, row + lowest, offset, p->plan->run, columns, padded);
     }
   }
-
-  int32_t *correction = correction_of(p, block), *sums = scratch.acc;
-  memset(correction, 0, (size_t)padded * sizeof(int32_t));
-  kernels->zero(scratch.in, p->plan->groups * (size_t)kernels->group);
-  niti_tiles_begin(kernels);
-  for (int32_t a = 0; a < g->tap_rows; ++a) {
-    const size_t none = 0;
-    const NitiTile tile = {.acc = sums,
-                           .init = correction,
-                           .in = scratch.in,
-                           .row_offset = &none,
-                           .panel = panel_of(p, block) + (size_t)a * run_bytes,
-                           .sets = 1,
-                           .runs = 1,
-                           .groups = p->plan->groups,
-                           .rows = 1,
-                           .vectors = vectors};
-    kernels->tile(&tile);
-    memcpy(correction, sums, (size_t)padded * sizeof(int32_t));
-  }
-  niti_tiles_end(kernels);
-  for (int column = 0; column < padded; ++column) correction[column] = (int32_t)(0u - (uint32_t)correction[column]);
+  correct_block(p, &scratch, block);
 }
 
 /* One padded row from the input row at `from`, NULL for a row of zeros. */
@@ -188,8 +196,9 @@ static void copy_row(const NitiConvKernels *kernels, const NitiGather *g, const 
   if (right > last) kernels->zero(to + (size_t)(last - left) * c * element, (size_t)(right - last) * c);
 }
 
-/* The padded input of one part, and where its pixels lie. Returns the number of pixels. */
-static size_t fill_part(const Pass *p, const Scratch *s, size_t part) {
+/* The padded input of one part (*in: in scratch, or where the part lies in the tensor), and where its pixels lie in it. Returns
+ * the number of pixels. */
+static size_t fill_part(const Pass *p, const Scratch *s, size_t part, const uint8_t **in) {
   const NitiGather *g = p->g;
   const Plan *plan = p->plan;
   const size_t n0 = part / plan->bands * plan->images, n1 = least(n0 + plan->images, (size_t)g->n);
@@ -199,8 +208,14 @@ static size_t fill_part(const Pass *p, const Scratch *s, size_t part) {
   const size_t in_row = (size_t)g->iw * (size_t)g->ic, in_image = (size_t)g->ih * in_row;
   const int64_t top = (int64_t)j0 * g->step_y + g->tap_y;
   size_t count = 0;
+  *in = s->in;
   if (g->tap_rows > 0 && top == 0 && rows == (size_t)g->ih && g->tap_x == 0 && plan->row_elements == in_row) {
-    p->kernels->convert(s->in, p->in + n0 * in_image, (n1 - n0) * in_image);
+    const int8_t *from = p->in + n0 * in_image;
+    if (p->kernels->in_place && plan->run % (size_t)p->kernels->group == 0) {
+      *in = (const uint8_t *)from;
+    } else {
+      p->kernels->convert(s->in, from, (n1 - n0) * in_image);
+    }
   } else if (g->tap_rows > 0) {
     for (size_t n = n0; n < n1; ++n) {
       for (size_t r = 0; r < rows; ++r) {
@@ -212,10 +227,10 @@ static size_t fill_part(const Pass *p, const Scratch *s, size_t part) {
   }
   for (size_t n = n0; n < n1; ++n) {
     for (size_t j = j0; j < j1; ++j) {
-      const size_t in = ((n - n0) * rows + (j - j0) * (size_t)g->step_y) * row_bytes;
+      const size_t row = ((n - n0) * rows + (j - j0) * (size_t)g->step_y) * row_bytes;
       const size_t out = g->out_base + n * g->out_image + j * g->out_row;
       for (size_t i = 0; i < (size_t)g->jw; ++i, ++count) {
-        s->in_offset[count] = in + i * (size_t)g->step_x * (size_t)g->ic * element;
+        s->in_offset[count] = row + i * (size_t)g->step_x * (size_t)g->ic * element;
         s->out_offset[count] = out + i * g->out_pixel;
       }
     }
@@ -241,7 +256,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
   rounder.shift = niti_part_shift(p->rounder, &p->max);
   if (p->rounder->again && *shift == rounder.shift) return;
   *shift = (uint8_t)rounder.shift;
-  const size_t split = item % p->splits, pixels = fill_part(p, &scratch, item / p->splits);
+  const uint8_t *in;
+  const size_t split = item % p->splits, pixels = fill_part(p, &scratch, item / p->splits, &in);
   const size_t first = plan->blocks * split / p->splits, last = plan->blocks * (split + 1) / p->splits;
   uint32_t max = 0;
   niti_tiles_begin(kernels);
@@ -250,7 +266,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
     const size_t step = (size_t)kernels->rows[vectors];
     NitiTile tile = {.acc = scratch.acc,
                      .init = correction_of(p, block),
-                     .in = scratch.in,
+                     .in = in,
                      .panel = panel_of(p, block),
                      .sets = 1,
                      .runs = (size_t)p->g->tap_rows,

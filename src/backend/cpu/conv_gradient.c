@@ -1,6 +1,8 @@
 /* The weight gradient: a matrix product over pixels. A chunk of images is packed in parallel, x into padded planes of operand
  * elements, one for every channel (so that one row of any tap of an output image is OW consecutive elements), and the error into
  * panels; then tiles of (tap, input channel) x output channel are summed over the chunk and added to the gradient. */
+#include <string.h>
+
 #include "backend/cpu/conv.h"
 #include "base/round.h"
 
@@ -170,6 +172,7 @@ static void fill_tables(const Pass *p) {
       }
     }
   }
+  memset(correction_of(p, 0), 0, plan->x_offsets - plan->corrections); /* unless correct_block finds others */
   p->kernels->zero(p->cpu->workspace + plan->zeros, padded);
   if (!plan->single) fill_x_offsets(p);
 }
@@ -329,7 +332,7 @@ void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, Niti
     const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
       p.end = p.images > 1 || plan.single ? pieces : least(p.begin + at_once, pieces);
-      niti_threads_run(cpu->threads, correct_block, &p, plan.blocks);
+      if (kernels->offset) niti_threads_run(cpu->threads, correct_block, &p, plan.blocks);
       niti_threads_run(cpu->threads, sum_part, &p, divide_up(plan.m, p.part_rows) * across);
     }
   }
