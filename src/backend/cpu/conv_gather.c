@@ -203,12 +203,12 @@ static size_t fill_part(const Pass *p, const Scratch *s, size_t part, const uint
   const Plan *plan = p->plan;
   const size_t n0 = part / plan->bands * plan->images, n1 = least(n0 + plan->images, (size_t)g->n);
   const size_t j0 = part % plan->bands * plan->rows, j1 = least(j0 + plan->rows, (size_t)g->jh);
+  *in = s->in;
   if (j0 >= j1) return 0;
   const size_t element = (size_t)p->kernels->element, row_bytes = plan->row_elements * element, rows = rows_under(g, j1 - j0);
   const size_t in_row = (size_t)g->iw * (size_t)g->ic, in_image = (size_t)g->ih * in_row;
   const int64_t top = (int64_t)j0 * g->step_y + g->tap_y;
   size_t count = 0;
-  *in = s->in;
   if (g->tap_rows > 0 && top == 0 && rows == (size_t)g->ih && g->tap_x == 0 && plan->row_elements == in_row) {
     const int8_t *from = p->in + n0 * in_image;
     if (p->kernels->in_place && plan->run % (size_t)p->kernels->group == 0) {
