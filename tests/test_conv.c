@@ -276,6 +276,7 @@ static void test_named_shapes(void **unused) {
       shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0),
       shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),  /* many rows of the gradient; images packed in tens, and four more */
       shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
+      shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     NitiConv positive = shapes[i];

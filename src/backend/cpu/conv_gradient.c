@@ -14,16 +14,19 @@ enum {
   PART_ROWS = 1152,
   PART_BLOCKS = 2, /* blocks of output channels of a part at most */
   PARTS_PER_THREAD = 3,
+  FLAT_AREA = 64,     /* pixels of an output image at most, for a chunk to be one row */
   PACK_CHANNELS = 32, /* that the transposition takes at a time */
   PACK_POSITIONS = 16,
 };
 
 /* How the sum is cut and where its pieces lie in the workspace. Plane of one channel: [image][row][column], rows and columns with
- * their padding, and sorted by phase (number modulo the stride) so that those a tap reads are neighbours. */
+ * their padding, and sorted by phase (number modulo the stride) so that those a tap reads are neighbours. Where the rows of small
+ * images would fill groups badly, a chunk is flat: one row of all its output pixels, and every tap has a plane of each channel.
+ */
 typedef struct Plan {
-  bool single;                  /* images of one pixel, a kernel of one tap (linear layers): a chunk is one row of pixels */
-  size_t images;                /* of a full chunk */
-  size_t rows, columns, groups; /* of an output image; groups of one of its rows */
+  bool flat;
+  size_t images;                            /* of a full chunk */
+  size_t rows, columns, groups;             /* of an output image; groups of one of its rows */
   size_t plane_columns, plane_image, plane; /* elements of a row and of an image in a plane; bytes of a plane */
   size_t m;                                 /* KH * KW * C */
   size_t blocks, panel;                     /* of output channels; bytes of a full chunk's panel */
@@ -39,7 +42,7 @@ typedef struct Pass {
   NitiGradient *gradient;
   const int8_t *dy, *x;
   size_t first, count;                        /* source images of this chunk */
-  size_t images, columns, groups;             /* of this chunk: as in Plan, but a single row is as long as the chunk */
+  size_t images, columns, groups;             /* of this chunk: as in Plan, but a flat row is as long as the chunk */
   size_t images_step, rows_step, groups_step; /* of a piece: what is summed at a time */
   size_t begin, end;                          /* pieces to sum now */
   size_t part_rows, part_blocks;
@@ -68,36 +71,37 @@ static size_t phase_first(int32_t out, int32_t taps, int32_t stride, size_t phas
 
 static Plan make_plan(const NitiConvKernels *kernels, const NitiConv *s, size_t threads) {
   const size_t element = (size_t)kernels->element, group = (size_t)kernels->group, columns = block_columns(kernels);
-  const size_t area = (size_t)s->oh * (size_t)s->ow, c = (size_t)s->c;
+  const size_t area = (size_t)s->oh * (size_t)s->ow, c = (size_t)s->c, taps = (size_t)s->kh * (size_t)s->kw;
   Plan p = {0};
-  p.single = area == 1 && s->kh == 1 && s->kw == 1 && s->h == 1 && s->w == 1 && s->pad_h == 0 && s->pad_w == 0;
   p.rows = (size_t)s->oh;
   p.columns = (size_t)s->ow;
   p.groups = divide_up(p.columns, group);
+  p.flat = area <= FLAT_AREA && 3 * p.groups * group >= 4 * p.columns; /* a quarter of the places or more would be padding */
+  if (p.flat) p.rows = 1;
   p.plane_columns = phase_first(s->ow, s->kw, s->stride_w, phases(s->kw, s->stride_w));
   p.plane_image =
       niti_round_up(phase_first(s->oh, s->kh, s->stride_h, phases(s->kh, s->stride_h)) * p.plane_columns, PACK_POSITIONS);
-  p.m = (size_t)s->kh * (size_t)s->kw * c;
+  p.m = taps * c;
   p.blocks = divide_up((size_t)s->k, columns);
 
-  const size_t x_image = p.single ? 1 : p.plane_image, dy_image = p.single ? 1 : p.rows * p.groups * group;
+  const size_t x_image = p.flat ? taps * area : p.plane_image, dy_image = p.flat ? area : p.rows * p.groups * group;
   p.images = most(1, least(CHUNK_BYTES / ((c * x_image + p.blocks * columns * dy_image) * element), NITI_MAX_TERMS / area));
   p.images = least(p.images, (size_t)s->n);
-  if (p.single) {
-    p.columns = p.images;
+  if (p.flat) {
+    p.columns = p.images * area;
     p.groups = divide_up(p.columns, group);
-    p.plane_columns = p.plane_image = niti_round_up(p.images, PACK_POSITIONS);
+    p.plane_columns = p.plane_image = niti_round_up(p.columns, PACK_POSITIONS);
   }
-  const size_t packed_images = p.single ? 1 : p.images;
+  const size_t packed_images = p.flat ? 1 : p.images, planes = p.flat ? p.m : c;
   p.plane = niti_line(p.plane_image * packed_images * element);
   p.plane += p.plane / 64 % 2 == 0 ? 64 : 0; /* an odd number of lines: planes do not compete for the same sets of a cache */
   p.panel = packed_images * p.rows * p.groups * group * element * columns;
 
   p.planes = 0;
-  p.panels = p.planes + c * p.plane + 64; /* the last group of the last row reads past */
+  p.panels = p.planes + planes * p.plane + 64; /* the last group of the last row reads past */
   p.corrections = p.panels + p.blocks * p.panel;
   p.x_offsets = p.corrections + p.blocks * niti_line(columns * sizeof(int32_t));
-  p.dy_offsets = p.x_offsets + niti_line(p.plane_image * sizeof(size_t));
+  p.dy_offsets = p.x_offsets + niti_line((p.flat ? taps : 1) * p.plane_image * sizeof(size_t));
   p.row_offsets = p.dy_offsets + niti_line(p.rows * p.groups * group * sizeof(size_t));
   p.zeros = p.row_offsets + niti_line(p.m * sizeof(size_t));
   p.threads = p.zeros + niti_line(p.groups * group * element);
@@ -151,8 +155,7 @@ static void fill_x_offsets(const Pass *p) {
   }
 }
 
-/* The offset tables. dy_offsets: as x_offsets, for the positions of an image's panel; row_offsets: of row (tap, channel) in the
- * planes. */
+/* dy_offsets: as x_offsets, for the positions of an image's panel; row_offsets: of row (tap, channel) in the planes. */
 static void fill_tables(const Pass *p) {
   const Plan *plan = p->plan;
   const NitiConv *s = p->conv;
@@ -168,18 +171,40 @@ static void fill_tables(const Pass *p) {
     for (size_t kx = 0; kx < (size_t)s->kw; ++kx) {
       const size_t column = phase_first(s->ow, s->kw, s->stride_w, kx % (size_t)s->stride_w) + kx / (size_t)s->stride_w;
       for (size_t channel = 0; channel < c; ++channel, ++m) {
-        row_offset[m] = channel * plan->plane + (row * plan->plane_columns + column) * element;
+        row_offset[m] = plan->flat ? m * plan->plane : channel * plan->plane + (row * plan->plane_columns + column) * element;
       }
     }
   }
   memset(correction_of(p, 0), 0, plan->x_offsets - plan->corrections); /* unless correct_block finds others */
   p->kernels->zero(p->cpu->workspace + plan->zeros, padded);
-  if (!plan->single) fill_x_offsets(p);
+  if (!plan->flat) fill_x_offsets(p);
 }
 
-static size_t x_items(const Pass *p) { return p->images * divide_up((size_t)p->conv->c, PACK_CHANNELS); }
+/* Both tables of a flat chunk, for the last one ends earlier. x_offsets: a row for each tap. */
+static void fill_flat_offsets(const Pass *p) {
+  const NitiConv *s = p->conv;
+  const size_t positions = niti_round_up(p->columns, PACK_POSITIONS), padded = p->groups * (size_t)p->kernels->group;
+  size_t *x = sizes_at(p, p->plan->x_offsets), *dy = sizes_at(p, p->plan->dy_offsets);
+  for (size_t i = 0; i < padded; ++i) dy[i] = i < p->columns ? i * (size_t)s->k : SIZE_MAX;
+  for (int32_t ky = 0; ky < s->kh; ++ky) {
+    for (int32_t kx = 0; kx < s->kw; ++kx, x += positions) {
+      for (size_t i = 0; i < positions; ++i) {
+        const size_t column = i % (size_t)s->ow, row = i / (size_t)s->ow % (size_t)s->oh,
+                     image = i / (size_t)s->ow / (size_t)s->oh;
+        const int64_t iy = (int64_t)row * s->stride_h + ky - s->pad_h, ix = (int64_t)column * s->stride_w + kx - s->pad_w;
+        const bool there = i < p->columns && iy >= 0 && iy < s->h && ix >= 0 && ix < s->w;
+        x[i] = there ? ((image * (size_t)s->h + (size_t)iy) * (size_t)s->w + (size_t)ix) * (size_t)s->c : SIZE_MAX;
+      }
+    }
+  }
+}
 
-/* Items: first x by image and channels, then the error by image and block. */
+static size_t x_items(const Pass *p) {
+  const size_t taps = (size_t)p->conv->kh * (size_t)p->conv->kw;
+  return (p->plan->flat ? taps : p->images) * divide_up((size_t)p->conv->c, PACK_CHANNELS);
+}
+
+/* Items: first x by image (or tap of a flat chunk) and channels, then the error by image and block. */
 static void pack_chunk(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
@@ -187,12 +212,14 @@ static void pack_chunk(void *context, size_t thread, size_t item) {
   const size_t c = (size_t)s->c;
   (void)thread;
   if (item < x_items(p)) {
-    const size_t parts = divide_up(c, PACK_CHANNELS), image = item / parts, channel = item % parts * PACK_CHANNELS;
-    const size_t positions = plan->single ? niti_round_up(p->columns, PACK_POSITIONS) : plan->plane_image;
+    const size_t parts = divide_up(c, PACK_CHANNELS), channel = item % parts * PACK_CHANNELS;
+    const size_t tap = plan->flat ? item / parts : 0, image = plan->flat ? 0 : item / parts;
+    const size_t positions = plan->flat ? niti_round_up(p->columns, PACK_POSITIONS) : plan->plane_image;
     const int8_t *x = p->x + (p->first + image) * (size_t)s->h * (size_t)s->w * c + channel;
-    uint8_t *plane =
-        p->cpu->workspace + plan->planes + channel * plan->plane + image * plan->plane_image * (size_t)p->kernels->element;
-    p->kernels->transpose(plane, plan->plane, x, sizes_at(p, plan->x_offsets), positions, (int)least(PACK_CHANNELS, c - channel));
+    uint8_t *plane = p->cpu->workspace + plan->planes + (tap * c + channel) * plan->plane +
+                     image * plan->plane_image * (size_t)p->kernels->element;
+    p->kernels->transpose(plane, plan->plane, x, sizes_at(p, plan->x_offsets) + tap * positions, positions,
+                          (int)least(PACK_CHANNELS, c - channel));
   } else {
     const size_t block = (item - x_items(p)) % plan->blocks, image = (item - x_items(p)) / plan->blocks;
     const int8_t *dy =
@@ -295,18 +322,13 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static void cut_chunk(Pass *p) {
   const Plan *plan = p->plan;
   const size_t inner = INNER_POSITIONS / (size_t)p->kernels->group;
-  p->images = plan->single ? 1 : p->count;
-  p->columns = plan->single ? p->count : plan->columns;
+  p->images = plan->flat ? 1 : p->count;
+  p->columns = plan->flat ? p->count * (size_t)p->conv->oh * (size_t)p->conv->ow : plan->columns;
   p->groups = divide_up(p->columns, (size_t)p->kernels->group);
   p->groups_step = least(p->groups, inner);
   p->rows_step = most(1, least(plan->rows, inner / p->groups));
   p->images_step = p->rows_step == plan->rows ? most(1, inner / (plan->rows * p->groups)) : 1;
-  if (plan->single) { /* the last chunk ends earlier */
-    size_t *x = sizes_at(p, plan->x_offsets), *dy = sizes_at(p, plan->dy_offsets);
-    const size_t c = (size_t)p->conv->c, k = (size_t)p->conv->k;
-    for (size_t i = 0; i < niti_round_up(p->columns, PACK_POSITIONS); ++i) x[i] = i < p->columns ? i * c : SIZE_MAX;
-    for (size_t i = 0; i < p->groups * (size_t)p->kernels->group; ++i) dy[i] = i < p->columns ? i * k : SIZE_MAX;
-  }
+  if (plan->flat) fill_flat_offsets(p);
 }
 
 void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, NitiGradient *gradient, const int8_t *dy,
@@ -331,7 +353,7 @@ void niti_conv_gradient_tiles(NitiCpu *cpu, const NitiConvKernels *kernels, Niti
     /* All pieces at once, unless one image alone has more positions than an int32 sum may. */
     const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
-      p.end = p.images > 1 || plan.single ? pieces : least(p.begin + at_once, pieces);
+      p.end = p.images > 1 || plan.flat ? pieces : least(p.begin + at_once, pieces);
       if (kernels->offset) niti_threads_run(cpu->threads, correct_block, &p, plan.blocks);
       niti_threads_run(cpu->threads, sum_part, &p, divide_up(plan.m, p.part_rows) * across);
     }

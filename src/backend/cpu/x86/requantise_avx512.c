@@ -7,39 +7,51 @@
 enum { LANES = 16 };
 
 typedef struct Constants {
-  __m512i half, low, low_half; /* 2^(s-1); 2^s - 1; 2^(s/2) - 1 */
-  __m128i shift, shift_half, odd;
+  __m512i half;          /* 2^(s-1) */
+  __m512i shift;         /* s */
+  __m512i fraction, low; /* 32 - s and 32 - s/2: bring the fraction and its lower half to the top */
+  __m512i upper;         /* the top s - s/2 bits */
+  __m512i order;         /* of packed doublewords */
 } Constants;
 
 INLINE Constants constants_of(int s) {
   const Constants c = {
       .half = _mm512_set1_epi32(s > 0 ? (int32_t)(1u << (s - 1)) : 0),
-      .low = _mm512_set1_epi32((int32_t)((1u << s) - 1)),
-      .low_half = _mm512_set1_epi32((int32_t)((1u << (s / 2)) - 1)),
-      .shift = _mm_cvtsi32_si128(s),
-      .shift_half = _mm_cvtsi32_si128(s / 2),
-      .odd = _mm_cvtsi32_si128(s & 1),
+      .shift = _mm512_set1_epi32(s),
+      .fraction = _mm512_set1_epi32(32 - s),
+      .low = _mm512_set1_epi32(32 - s / 2),
+      .upper = _mm512_set1_epi32(s > 0 ? (int32_t)(UINT32_MAX << (32 - (s - s / 2))) : 0),
+      .order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
   };
   return c;
 }
 
-/* s = 0 needs no case of its own: half and r are 0. */
+/* The fraction's halves are compared where they reach the top: one shift each by a vector's counts, half the work of a shift by
+ * one count. s = 0 needs no case of its own: shifts by 32 leave 0. */
 INLINE __m512i round_magnitude(__m512i x, const Constants *c, NitiRounding mode) {
-  if (mode == NITI_NEAREST) return _mm512_srl_epi32(_mm512_add_epi32(x, c->half), c->shift);
-  const __m512i q = _mm512_srl_epi32(x, c->shift);
+  if (mode == NITI_NEAREST) return _mm512_srlv_epi32(_mm512_add_epi32(x, c->half), c->shift);
+  const __m512i q = _mm512_srlv_epi32(x, c->shift);
   if (mode == NITI_TRUNCATE) return q;
-  const __m512i r = _mm512_and_si512(x, c->low);
-  const __m512i hi = _mm512_srl_epi32(r, c->shift_half);
-  const __m512i lo = _mm512_sll_epi32(_mm512_and_si512(r, c->low_half), c->odd);
-  return _mm512_mask_add_epi32(q, _mm512_cmpgt_epi32_mask(hi, lo), q, _mm512_set1_epi32(1));
+  const __m512i hi = _mm512_and_si512(_mm512_sllv_epi32(x, c->fraction), c->upper);
+  const __m512i lo = _mm512_sllv_epi32(x, c->low);
+  return _mm512_mask_add_epi32(q, _mm512_cmpgt_epu32_mask(hi, lo), q, _mm512_set1_epi32(1));
 }
 
-INLINE __m128i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode, bool relu, __m512i *max) {
+INLINE __m512i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode, bool relu, __m512i *max) {
   const __m512i magnitude = _mm512_abs_epi32(acc), zero = _mm512_setzero_si512();
   *max = _mm512_max_epu32(*max, magnitude);
   const __m512i m = _mm512_min_epu32(round_magnitude(magnitude, c, mode), _mm512_set1_epi32(127));
   const __mmask16 negative = _mm512_movepi32_mask(acc);
-  return _mm512_cvtepi32_epi8(relu ? _mm512_mask_mov_epi32(m, negative, zero) : _mm512_mask_sub_epi32(m, negative, zero, m));
+  return relu ? _mm512_mask_mov_epi32(m, negative, zero) : _mm512_mask_sub_epi32(m, negative, zero, m);
+}
+
+/* Sixty-four as bytes. */
+INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRounding mode, bool relu, __m512i *max) {
+  __m512i v[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) v[i] = round_sixteen(_mm512_loadu_si512(from + i * LANES), c, mode, relu, max);
+  const __m512i words = _mm512_packs_epi32(v[0], v[1]), more = _mm512_packs_epi32(v[2], v[3]);
+  return _mm512_permutexvar_epi32(c->order, _mm512_packs_epi16(words, more));
 }
 
 INLINE uint32_t largest(__m512i v, uint32_t max) {
@@ -62,14 +74,20 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
     const int8_t *gate = mask ? mask + offset[row] + first : NULL;
     const int32_t *from = acc + (size_t)row * stride;
     size_t i = 0;
+    for (; i + 4 * LANES <= columns; i += 4 * LANES) {
+      const __m512i v = round_sixty_four(from + i, &c, mode, relu, &most);
+      const __m512i zero = _mm512_setzero_si512();
+      const __mmask64 open = gate ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(gate + i), zero) : 0;
+      _mm512_storeu_si512(out + i, gate ? _mm512_maskz_mov_epi8(open, v) : v);
+    }
     for (; i + LANES <= columns; i += LANES) {
-      const __m128i v = round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most);
+      const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most));
       const __m128i open = gate ? _mm_loadu_si128((const __m128i *)(const void *)(gate + i)) : _mm_set1_epi8(1);
       _mm_storeu_si128((__m128i *)(void *)(out + i), gate ? keep_positive(v, open) : v);
     }
     if (i < columns) {
       const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
-      const __m128i v = round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most);
+      const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most));
       const __m128i open = gate ? _mm_maskz_loadu_epi8(some, gate + i) : _mm_set1_epi8(1);
       _mm_mask_storeu_epi8(out + i, some, gate ? keep_positive(v, open) : v);
     }
