@@ -23,7 +23,7 @@ typedef struct NitiBackend NitiBackend;
 typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
-  int32_t *guess; /* backend memory: at the next shift (base/guess.h); any word gives the same bits */
+  int32_t *prediction; /* backend memory: of the next shift (base/shift_prediction.h); any word gives the same bits */
 } NitiRequantise;
 
 /* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C], y [N][OH][OW][K]; OH = (H + 2 pad_h - KH) /

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/guess.h"
+#include "base/shift_prediction.h"
 #include "io/events.h"
 #include "io/log.h"
 
@@ -95,9 +95,11 @@ static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net
   if (node->dy.data) NITI_TRY(scalar(report, "exponent_error", name, step, read_scalar(net, node->dy.exponent), 1));
   if (node->weight.data) NITI_TRY(write_weights(report, step, net, node));
   if (!node->spec.type->terms) return NITI_OK; /* requantises nothing */
-  NITI_TRY(scalar(report, "shift_forward", name, step, niti_guess_last(read_scalar(net, node->forward_rq.guess)), 1));
+  NITI_TRY(
+      scalar(report, "shift_forward", name, step, niti_shift_prediction_last(read_scalar(net, node->forward_rq.prediction)), 1));
   if (!node->dx[0].data || node->spec.type->passes_delta) return NITI_OK;
-  return scalar(report, "shift_backward", name, step, niti_guess_last(read_scalar(net, node->backward_rq.guess)), 1);
+  return scalar(report, "shift_backward", name, step, niti_shift_prediction_last(read_scalar(net, node->backward_rq.prediction)),
+                1);
 }
 
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {

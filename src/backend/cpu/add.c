@@ -1,8 +1,8 @@
 /* Residual add. The output may be an input's memory, so nothing is written before the largest accumulator is known: the
  * first pass finds it, the second rounds. */
 #include "backend/cpu/tile.h"
-#include "base/guess.h"
 #include "base/round.h"
+#include "base/shift_prediction.h"
 
 enum { LARGEST_SHIFT = 15 }; /* of the operand with the larger exponent */
 
@@ -82,5 +82,5 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, round_tile, &add, tiles);
   *y->exponent = exponent + add.rounder.shift;
-  if (rq->guess) *rq->guess = niti_guess_update(*rq->guess, add.rounder.shift);
+  if (rq->prediction) *rq->prediction = niti_shift_prediction_update(*rq->prediction, add.rounder.shift);
 }

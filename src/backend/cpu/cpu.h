@@ -27,7 +27,7 @@ typedef struct NitiCpu {
   uint32_t step;
   uint8_t *workspace; /* 64-byte aligned */
   size_t workspace_bytes;
-  uint64_t mispredicted, predicted; /* shifts guessed wrong, and guessed at all: for tests and measurements */
+  uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
 } NitiCpu;
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
