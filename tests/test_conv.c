@@ -13,7 +13,7 @@
 /* clang-format on */
 
 #include "backend/cpu/cpu.h"
-#include "base/round.h"
+#include "base/bounds.h"
 #include "base/shift_prediction.h"
 #include "guarded.h"
 

@@ -1,7 +1,8 @@
 /* Average pool over a window without padding, and over the whole image (`global-avgpool`). */
+#include "base/bounds.h"
 #include "layer/shape.h"
 
-enum { CELLS_MAX = 32768 }; /* beyond, 2^15 / cells rounds to nothing useful */
+enum { CELLS_MAX = 1 << NITI_RECIPROCAL_BITS };
 
 static const NitiLayerField fields[] = {
     {"kernel", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, kernel), true, 0, 1, 1024, NULL},
@@ -48,15 +49,10 @@ static NitiPool pool_of(const NitiNode *node, int32_t n) {
                     .pad_w = 0};
 }
 
-/* Sums of mantissas times the multiplier 2^15 / cells, in units of 127^2. */
 static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
   const NitiPool pool = pool_of(node, 1);
-  const int64_t cells = (int64_t)pool.kh * pool.kw;
-  const int64_t cover =
-      (int64_t)((pool.kh + pool.stride_h - 1) / pool.stride_h) * ((pool.kw + pool.stride_w - 1) / pool.stride_w);
-  const int64_t multiplier = (cells & (cells - 1)) == 0 ? 1 : (32768 + cells / 2) / cells;
-  *forward = (cells * multiplier + 126) / 127;
-  *backward = (cover * multiplier + 126) / 127;
+  *forward = niti_bound_avgpool_forward(pool.kh, pool.kw);
+  *backward = niti_bound_avgpool_backward(pool.kh, pool.kw, pool.stride_h, pool.stride_w);
   *gradient = 0;
 }
 

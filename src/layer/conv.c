@@ -1,4 +1,5 @@
 /* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C], y [N][OH][OW][K]. */
+#include "base/bounds.h"
 #include "layer/product.h"
 #include "layer/shape.h"
 
@@ -21,9 +22,10 @@ static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out
 }
 
 static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  *forward = (int64_t)node->spec.kernel[0] * node->spec.kernel[1] * node->in[0].c;
-  *backward = niti_window_cover(&node->spec) * node->out.c;
-  *gradient = (int64_t)node->out.n * node->out.h * node->out.w;
+  const NitiLayerSpec *s = &node->spec;
+  *forward = niti_bound_conv_forward(s->kernel[0], s->kernel[1], node->in[0].c);
+  *backward = niti_bound_conv_backward(s->kernel[0], s->kernel[1], s->stride[0], s->stride[1], node->out.c);
+  *gradient = niti_bound_conv_gradient(node->out.n, node->out.h, node->out.w);
 }
 
 const NitiLayerType niti_layer_conv = {

@@ -1,4 +1,5 @@
 /* Linear without bias: x [N][in], weights [out][in], y [N][out]; a 1x1 convolution over 1x1 images. */
+#include "base/bounds.h"
 #include "layer/product.h"
 
 static const NitiLayerField fields[] = {
@@ -18,9 +19,9 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) { *out = (NitiShape){spec->out, 1, 1, in.c}; }
 
 static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  *forward = node->in[0].c;
-  *backward = node->out.c;
-  *gradient = node->out.n;
+  *forward = niti_bound_conv_forward(1, 1, node->in[0].c);
+  *backward = niti_bound_conv_backward(1, 1, 1, 1, node->out.c);
+  *gradient = niti_bound_conv_gradient(node->out.n, 1, 1);
 }
 
 const NitiLayerType niti_layer_linear = {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/round.h"
+#include "base/bounds.h"
 #include "model/lifetime.h"
 
 /* Time runs 0 (input), 1 .. count (forward), count + 1 (loss), then backward of node i at 2 count + 2 - i. */
@@ -52,7 +52,7 @@ NitiNodeTerms niti_plan_terms(const NitiPlan *plan, int32_t index) {
   node->spec.type->terms(node, &forward, &backward, &gradient);
   const bool sends = plan->training && plan->active[index] && node->input_count > 0 && plan->active[node->inputs[0]];
   result.terms = sends && backward > forward ? backward : forward;
-  for (int64_t t = result.terms; t > 0 && 2 * t <= NITI_MAX_TERMS; t *= 2) ++result.headroom_bits;
+  if (result.terms > 0) result.headroom_bits = niti_bound_headroom(result.terms);
   if (gradient > 0) result.gradient_bits = gradient <= NITI_MAX_TERMS ? 32 : 64;
   return result;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "backend/cpu/conv.h"
-#include "base/round.h"
+#include "base/bounds.h"
 
 enum {
   CHUNK_BYTES = 8 * 1024 * 1024, /* packed x and error: a part of the last-level cache */

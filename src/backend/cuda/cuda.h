@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #include "backend/backend.h"
-#include "base/round.h"
+#include "base/bounds.h"
 
 /* Device memory: what random words depend on. Written by begin_step. */
 typedef struct NitiClock {
