@@ -1,28 +1,39 @@
 """Every command: its help, its misuse, its output for people and for machines."""
 import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 import data_sets
-from tool import NITI, hash_of, json_of, metadata_of, misused, niti, output_of, train
+from tool import NITI, fails, hash_of, json_of, metadata_of, misused, niti, output_of, train
 
-COMMANDS = ("train", "eval", "predict", "summary", "info", "data", "hash", "bench")
+WORKERS = ("train", "eval", "predict", "summary", "info", "data", "hash", "bench")
+COMMANDS = WORKERS + ("help", "completion", "man")
+
+
+def options_of(command):
+    """The options that a command's help lists: {name with dashes: the word after it, or ""}."""
+    lines = output_of(command, "--help").split("options:\n")[1].split("\n\n")[0].splitlines()
+    words = [line.split() + [""] for line in lines if line.startswith("  -")]
+    return {("--help" if word[0] == "-h," else word[0]): word[1] if word[1].isupper() or "=" in word[1] else "" for word in words}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_holds_the_options_and_an_example(command):
     text = output_of(command, "--help")
+    assert text == output_of(command, "-h") == output_of("help", command) == output_of("--help", command)
     assert text.startswith(f"usage: niti {command} ")
     example = text.split("example:\n")[1]
     assert example.strip().startswith(f"niti {command} ")
-    assert "--json" in text
+    assert ("--json" in options_of(command)) == (command in WORKERS) and "--help" in options_of(command)
+    assert max(map(len, text.split("options:\n")[1].splitlines())) <= 110
 
 
 def test_help_of_the_whole_names_the_commands_and_the_exit_codes():
-    for arguments in (("--help",), ("help",)):
+    for arguments in (("--help",), ("help",), ("-h",)):
         text = output_of(*arguments)
         for command in COMMANDS:
             assert f"  {command} " in text
@@ -32,7 +43,8 @@ def test_help_of_the_whole_names_the_commands_and_the_exit_codes():
 
 
 def test_version():
-    assert output_of("--version").startswith("niti 0.")
+    assert output_of("--version") == output_of("-V")
+    assert output_of("-V").startswith("niti 0.")
 
 
 @pytest.mark.parametrize("arguments", [(), ("fly",), ("--fast",), ("trains",)])
@@ -48,7 +60,123 @@ def test_no_command_and_unknown_ones_are_misuse(arguments):
 def test_an_unknown_option_is_misuse(command):
     misused(command, "--no-such-option", says="--no-such-option")
     misused(command, "-x", says="-x")
-    misused(command, "--json=yes", says="--json takes no value")
+    if command in WORKERS:
+        misused(command, "--json=yes", says="--json takes no value")
+
+
+@pytest.mark.parametrize("arguments, meant", [
+    (("trian",), "train"), (("evl",), "eval"), (("summery",), "summary"), (("help", "sumary"), "summary"), (("man", "trein"), "train"),
+    (("train", "--epocs", "3"), "--epochs"), (("train", "--steps=3"), "--max-steps"), (("eval", "a", "--jsno"), "--json"),
+    (("predict", "--treads"), "--threads"), (("hash", "--hepl"), "--help"),
+])
+def test_a_slip_is_answered_with_what_was_meant(arguments, meant):
+    done = niti(*arguments)
+    assert done.returncode == 2 and f"did you mean '{meant}'?" in done.stderr.splitlines()[0], done.stderr
+
+
+@pytest.mark.parametrize("arguments, meant", [
+    (("train", "lenet5-minst", "--run", "x"), "lenet5-mnist"), (("summary", "vgg-small7"), "vgg-small-7"),
+    (("train", "mlp-mnist", "--run", "x", "--set", "epoch=3"), "epochs"),
+    (("train", "mlp-mnist", "--run", "x", "--set", "data.crp=random"), "crop"),
+    (("train", "mlp-mnist", "--run", "x", "--set", "model=lenet"), "lenet5"),
+])
+def test_slips_in_names_and_keys_too(arguments, meant):
+    done = niti(*arguments)
+    assert done.returncode == 1 and f"did you mean '{meant}'?" in done.stderr, done.stderr
+
+
+def test_what_is_far_from_everything_is_answered_without_a_guess():
+    for arguments in (("xyzzy",), ("train", "--xyzzy")):
+        assert "did you mean" not in niti(*arguments).stderr
+
+
+# ---- completion and manual pages ----
+
+def candidates(*words):
+    return [line.split("\t")[0] for line in output_of("complete", "--", *words).splitlines()]
+
+
+def test_completion_knows_commands_options_and_names():
+    assert candidates("") == list(COMMANDS)
+    assert candidates("s") == ["summary"] and candidates("xyzzy") == []
+    for command in COMMANDS:
+        assert set(candidates(command, "--")) == set(options_of(command))
+    assert candidates("train", "--ba") == ["--batch", "--backend"]
+    info = json_of("info")
+    assert candidates("train", "") == info["recipes"] + [":file"]
+    assert candidates("train", "lenet5-m") == ["lenet5-mnist", ":file"]
+    assert set(info["models"]) < set(candidates("summary", ""))
+    assert candidates("help", "tr") == ["train"] and candidates("bench", "ker") == ["kernels"]
+    assert candidates("completion", "") == ["bash", "zsh", "fish"]
+
+
+def test_completion_knows_the_values_of_options():
+    assert candidates("info", "--backend", "") == ["auto", "cpu", "cuda"]
+    assert candidates("info", "--backend", "=", "cu") == ["cuda"]  # as bash splits words
+    assert candidates("info", "--backend", "=") == ["auto", "cpu", "cuda"]
+    assert candidates("info", "--backend=cu") == ["--backend=cuda"]
+    assert candidates("train", "--run", "") == candidates("data", "") == [":dir"]
+    assert candidates("train", "--epochs", "") == []  # a number: nothing to offer
+    assert candidates("bench", "step", "--model", "ml") == ["mlp", ":file"]
+    assert candidates("train", "--quiet", "mlp-") == ["mlp-mnist", ":file"]  # a flag takes no value
+    assert candidates("train", "--epochs", "3", "mlp-") == ["mlp-mnist", ":file"]
+
+
+SHELLS = {
+    "bash": ("source niti.bash; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _niti; printf '%s\\n' \"${COMPREPLY[@]}\"",),
+    "zsh": ("compdef() { :; }; _describe() { print -l -- ${found%%:*}; }; _files() { print -l ${words[CURRENT]}*(N); }; "
+            "source ./niti.zsh; words=(\"$@\"); CURRENT=$#; _niti", "-f"),
+    "fish": ("source niti.fish; complete -C (string join ' ' -- $argv) | string replace -r '\\t.*' ''", "--no-config"),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_in_a_shell(shell, tmp_path):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / f"niti.{shell}").write_text(output_of("completion", shell))
+    (tmp_path / "own.yaml").write_text("")
+    (tmp_path / "folder").mkdir()
+
+    def complete(*words):
+        script, *options = SHELLS[shell]
+        command = [shell, *options, "-c", script] + ([] if shell == "fish" else ["-"]) + ["niti", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+                              env=os.environ | {"PATH": f"{NITI.parent}:{os.environ['PATH']}"})
+        assert done.stderr == "", done.stderr
+        return sorted(line.rstrip("/") for line in done.stdout.splitlines() if line)
+
+    assert complete("tr") == ["train"]
+    assert complete("train", "--ba") == ["--backend", "--batch"]
+    assert complete("bench", "") == ["infer", "kernels", "step", "timeline"]
+    assert complete("train", "o") == ["own.yaml"]
+    assert complete("data", "fo") == ["folder"]
+    assert complete("summary", "vgg-small") == ["vgg-small-7", "vgg-small-8", "vgg-small-9"]
+
+
+def test_completion_of_an_unknown_shell_is_misuse():
+    misused("completion", says="bash, zsh or fish")
+    misused("completion", "tcsh", says="tcsh")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_manual_page_holds_the_options(command, tmp_path):
+    page = output_of("man", command)
+    plain = page.replace("\\-", "-").replace("\\fB", "").replace("\\fI", "").replace("\\fR", "").replace("\\&", "")
+    assert page.startswith(f".TH niti-{command} 1 ") and f"niti-{command} - " in plain
+    for option, value in options_of(command).items():
+        assert f".TP\n{option} {value}".rstrip() in plain
+    lines = output_of(command, "--help").splitlines()
+    assert lines[2] in plain and lines[-1].strip() in plain  # what it is for, and the example
+    assert f"niti\\-{command} (1)" in output_of("man")
+    assert niti("man", "--all", tmp_path).returncode == 0 and (tmp_path / f"niti-{command}.1").read_text() == page
+    if shutil.which("mandoc"):
+        lint = subprocess.run(["mandoc", "-T", "lint", "-W", "error"], input=page, capture_output=True, text=True, check=False)
+        assert lint.returncode == 0, lint.stdout
+
+
+def test_manual_pages_that_cannot_be_written(tmp_path):
+    fails("man", "--all", tmp_path / "none", says=tmp_path / "none")
 
 
 @pytest.mark.parametrize("arguments, says", [
