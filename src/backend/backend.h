@@ -13,7 +13,7 @@
 #define NITI_BACKEND_BACKEND_H
 
 #include "base/random.h"
-#include "base/status.h"
+#include "platform/status.h"
 #include "tensor/tensor.h"
 
 typedef struct NitiBackend NitiBackend;

@@ -1,10 +1,10 @@
-/* Inside src/data: a few threads that decode. They are apart from the pool of base/threads.h, which computes. */
-#ifndef NITI_DATA_WORKERS_H
-#define NITI_DATA_WORKERS_H
+/* A few threads that read, decode or save in the background. They are apart from the pool of threads.h, which computes. */
+#ifndef NITI_PLATFORM_WORKERS_H
+#define NITI_PLATFORM_WORKERS_H
 
 #include <pthread.h>
 
-#include "base/status.h"
+#include "platform/status.h"
 
 typedef struct NitiWorkers {
   pthread_t *threads;
