@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import data_sets
+import tool
 from tool import (content_of, fails, hash_of, metadata_of, niti, resume, rows_of, start_training, stop, timeless, train, wait_for)
 
 KILLS = 20
@@ -129,6 +130,70 @@ def test_a_run_that_ended_within_an_epoch_is_complete(toy_recipe, toy, tmp_path)
     result = train(toy_recipe, toy, tmp_path / "run", "--max-steps", 13)
     rows = rows_of(tmp_path / "run")
     assert resume(tmp_path / "run")["hash"] == result["hash"] and rows_of(tmp_path / "run") == rows
+
+
+# ---- a checkpoint of an earlier program ----
+
+# tests/data/run-0.1.0.safetensors: this recipe on striped(1200, 0) and striped(40, 1200), stopped by SIGINT after step 453 of 900, as
+# the program wrote it before the state of a run was one table. That program's undisturbed run ended with this hash.
+BEFORE = tool.ROOT / "tests" / "data" / "run-0.1.0.safetensors"
+BEFORE_HASH = "f1af48d0492a003f8a9600862cf466efe63fab32782426d911f2b581f7e3fa10"
+BEFORE_RECIPE = """\
+name: before
+model:
+  name: before
+  input: [8, 8, 1]
+  classes: 4
+  layers:
+    - conv: {out: 4, kernel: 3, padding: 1}
+    - relu
+    - maxpool: {kernel: 2}
+    - dropout
+    - flatten
+    - linear: {out: classes}
+data: {kind: idx, mean: auto, std: auto, pad: 1, crop: random, flip: true}
+batch: 4
+epochs: 3
+seed: 18446744073709551615
+loss: niti
+rounding: {activation: stochastic, error: stochastic}
+update: {kind: niti, mu: [{epoch: 0, mu: 4}, {epoch: 2, mu: 3}]}
+"""
+
+
+def striped(count, first):
+    """Images of 8x8 by a formula that no release of a random generator can change, and labels that go round."""
+    number = np.arange(first, first + count, dtype=np.uint64)
+    index = np.arange(count * 64, dtype=np.uint64).reshape(count, 8, 8, 1)
+    images = (index + number[:, None, None, None]) * 2654435761 % 2**32 >> 26
+    for image, label in zip(images, number % 4):
+        y, x = 4 * int(label // 2), 4 * int(label % 2)
+        image[y:y + 4, x:x + 4] += 120
+    return images.astype(np.uint8), (number % 4).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def before_set(shared):
+    return data_sets.write_idx_set(shared / "before", striped(1200, 0), striped(40, 1200))
+
+
+@pytest.fixture
+def before(tmp_path):
+    """A folder with that checkpoint alone."""
+    run = tmp_path / "before"
+    run.mkdir()
+    shutil.copy(BEFORE, run / "last.safetensors")
+    return run
+
+
+def test_a_run_from_before_goes_on(before, before_set, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(BEFORE_RECIPE)
+    whole = train(tmp_path / "recipe.yaml", before_set, tmp_path / "whole")
+    result = resume(before, "--data", before_set)
+    assert result["hash"] == whole["hash"] == BEFORE_HASH
+    for key in ("epochs", "steps", "train_loss", "test_loss", "best_test_accuracy", "best_epoch"):
+        assert result[key] == whole[key], key
+    assert timeless(rows_of(before)) == timeless(rows_of(tmp_path / "whole"))[1:]
 
 
 # ---- damage ----
