@@ -68,8 +68,11 @@ static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
 
 static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
   if (!m->path) return out_of_memory();
+  const char *recipe, *model;
   NITI_TRY(niti_checkpoint_load(&m->checkpoint, m->path));
-  if (niti_recipe_parse(&m->recipe, m->checkpoint->recipe_text, m->path, NULL, 0, m->checkpoint->model_text) != NITI_OK) {
+  NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
+  NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
+  if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
     return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", m->path);
   }
   NITI_TRY(read_names(m));

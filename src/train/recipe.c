@@ -233,6 +233,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_recipe_updates));
+    r->update = (NitiUpdateKind)choice;
   }
   if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
   if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);

@@ -237,7 +237,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(start_weights(run));
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
-                                               (const char(*)[65])run->data_hash);
+                                               (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
@@ -272,7 +272,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   NitiStatus status = niti_run_folder_open(&run.folder, run_path);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
-  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run_path, run.options.data);
+  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
