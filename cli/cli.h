@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "niti.h"
+#include "train/locate.h"
 
 /* Exit codes; 128 + signal after SIGINT and SIGTERM. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -84,6 +85,9 @@ NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
+
+/* Finds the network that `name` stands for; says on standard error where it is not trained. Returns whether it was found. */
+bool locate_weights(NitiLocation *out, const char *name);
 
 double percent(int64_t part, int64_t whole);
 double nats(NitiScore score); /* mean loss */

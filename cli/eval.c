@@ -1,4 +1,4 @@
-/* niti eval: the score of a checkpoint on a data set's test split. */
+/* niti eval: the score of a network on a data set's test split. */
 #include <inttypes.h>
 
 #include "cli.h"
@@ -18,10 +18,10 @@ static const Option options[] = {
 
 static int run(int argc, char **argv);
 const Command command_eval = {"eval",
-                              "CHECKPOINT [--data DIR] [OPTIONS]",
-                              "score a checkpoint on a test set",
-                              "niti eval runs/first/best.safetensors --data /usr/share/datasets/fashion-mnist --json",
-                              "FILE",
+                              "NETWORK [--data DIR] [OPTIONS]",
+                              "score a network on a test set",
+                              "niti eval runs/first --data /usr/share/datasets/fashion-mnist --json",
+                              "NETWORK",
                               options,
                               run};
 
@@ -36,6 +36,9 @@ static int run(int argc, char **argv) {
   NitiModel *model = NULL;
   NitiScore score;
   char hash[65];
+  NitiLocation network;
+  if (!locate_weights(&network, argv[1])) return fail();
+  niti_location_close(&network);
   if (niti_checkpoint_file_hash(argv[1], hash) != NITI_OK || niti_model_open(&model, argv[1], &where) != NITI_OK) return fail();
   const NitiStatus status = niti_model_evaluate(model, &score, given.data);
   niti_model_close(model);

@@ -18,10 +18,10 @@ static const Option options[] = {
 
 static int run(int argc, char **argv);
 const Command command_predict = {"predict",
-                                 "CHECKPOINT IMAGE... [OPTIONS]",
+                                 "NETWORK IMAGE... [OPTIONS]",
                                  "name what is on images (JPEG or PNG)",
-                                 "niti predict runs/first/best.safetensors photo.jpg --top 3",
-                                 "FILE FILE",
+                                 "niti predict runs/first photo.jpg --top 3",
+                                 "NETWORK FILE",
                                  options,
                                  run};
 
@@ -100,6 +100,9 @@ static int run(int argc, char **argv) {
   if (count < 2) return usage_error(&command_predict, count == 0 ? "a checkpoint is missing" : "an image is missing");
   const NitiDevice where = device_of(&given.device);
   NitiModel *model = NULL;
+  NitiLocation network;
+  if (!locate_weights(&network, argv[1])) return fail();
+  niti_location_close(&network);
   if (niti_model_open(&model, argv[1], &where) != NITI_OK) return fail();
   const int result = predict_all(model, argv + 2, count - 1, (int32_t)given.top, given.json);
   niti_model_close(model);

@@ -18,10 +18,10 @@ static const Option options[] = {
 
 static int run(int argc, char **argv);
 const Command command_summary = {"summary",
-                                 "MODEL|FILE [--batch N] [--json]",
-                                 "show a model's layers, sizes and accumulator head-room",
+                                 "NETWORK [--batch N] [--json]",
+                                 "show a network's layers, sizes and accumulator head-room",
                                  "niti summary vgg-small-7 --batch 64",
-                                 "MODEL",
+                                 "NETWORK",
                                  options,
                                  run};
 
@@ -108,12 +108,15 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_summary, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
-  NitiDescription *description = NULL;
+  NitiLocation where;
+  NitiRecipe *recipe = NULL;
   NitiPlan *plan = NULL;
-  NitiStatus status = niti_description_load(&description, argv[1], NULL);
-  if (status == NITI_OK) status = niti_plan_open(&plan, description, NULL, (int32_t)given.batch, true);
-  const int result = status == NITI_OK ? show(description, plan, given.json) : fail();
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
+  if (status == NITI_OK) status = niti_plan_open(&plan, recipe->model, NULL, (int32_t)given.batch, true);
+  const int result = status == NITI_OK ? show(recipe->model, plan, given.json) : fail();
   niti_plan_close(plan);
-  niti_description_close(description);
+  niti_recipe_close(recipe);
+  niti_location_close(&where);
   return result;
 }

@@ -26,7 +26,7 @@ static const Option options[] = {
     TEXT("batch", batch, "N", "same as --set batch=N"),
     TEXT("seed", seed, "S", "same as --set seed=S"),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)"),
-    TEXT("init", init, "FILE", "start from a checkpoint's weights where names and shapes match"),
+    TEXT("init", init, "NETWORK", "start from the weights of a checkpoint or run, edited ones too, where names and shapes match"),
     NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
     DEVICE_OPTIONS(device),
     FLAG("json", json, "the last line on standard output is one JSON object"),

@@ -142,7 +142,8 @@ typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data;   /* the data set's folder; NULL: the default set (resume: the one used before) */
-  const char *init;   /* a checkpoint whose weights to start from where layer names and shapes match; NULL: none */
+  const char *init;   /* weights to start from where layer names and shapes match: whatever niti_model_open takes, or any safetensors
+                         file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none */
   NitiProgressCallback progress; /* may be NULL */
   void *context;
@@ -167,9 +168,11 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *run, const Nit
 
 /* ---- Inference ---------------------------------------------------------------------------------------------------- */
 
-/* A trained network from a checkpoint. */
+/* A network for inference. */
 typedef struct NitiModel NitiModel;
-NITI_API NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device);
+/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or a
+ * recipe or model, a file or a built-in's name, which is not trained and has the weights that its seed gives. */
+NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 NITI_API void niti_model_close(NitiModel *model);
 /* The input's height, width, channels; pixels are uint8 in that layout. */
 NITI_API void niti_model_input(const NitiModel *model, int32_t hwc[3]);
@@ -184,8 +187,8 @@ NITI_API NitiStatus niti_model_predict_file(NitiModel *model, int8_t *logits, in
 NITI_API void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes);
 /* Scores the test split of the data set in the folder `data` (NULL: the default set), with the recipe's batch. */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
-/* The hash of a checkpoint's weights: 64 hexadecimal digits and a zero byte. */
-NITI_API NitiStatus niti_checkpoint_file_hash(const char *checkpoint, char text[65]);
+/* The hash of the weights of whatever niti_model_open takes: 64 hexadecimal digits and a zero byte. */
+NITI_API NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]);
 
 #ifdef __cplusplus
 }

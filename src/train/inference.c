@@ -1,9 +1,10 @@
-/* A trained network from a checkpoint: predictions for single images, and the score of a data set's test split. */
+/* A network from whatever names one: predictions for single images, and the score of a data set's test split. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/loss.h"
+#include "train/locate.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -66,10 +67,9 @@ static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
   return niti_feed_open(out, m->backend, m->recipe->model->input, batch, data->mean, data->std);
 }
 
-static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
-  if (!m->path) return out_of_memory();
+static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const NitiDevice *device) {
   const char *recipe, *model;
-  NITI_TRY(niti_checkpoint_load(&m->checkpoint, m->path));
+  NITI_TRY(niti_location_weights(&m->checkpoint, location));
   NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
   NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
   if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
@@ -78,17 +78,19 @@ static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
   NITI_TRY(read_names(m));
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));
-  NITI_TRY(open_network(&m->one, m, 1));
-  return open_feed(&m->feed, m, 1);
+  return open_network(&m->one, m, 1);
 }
 
-NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device) {
+NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
   *out = NULL;
   const NitiDevice best = {0};
+  NitiLocation location;
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
-  m->path = strdup(checkpoint);
-  const NitiStatus status = open_parts(m, device ? device : &best);
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK && !(m->path = strdup(location.path))) status = out_of_memory();
+  if (status == NITI_OK) status = open_parts(m, &location, device ? device : &best);
+  niti_location_close(&location);
   if (status != NITI_OK) {
     niti_model_close(m);
     return status;
@@ -126,6 +128,7 @@ const char *niti_model_class_name(const NitiModel *m, int32_t label) {
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
   const NitiPick whole = {0};
   const int32_t label = 0;
+  if (!m->feed) NITI_TRY(open_feed(&m->feed, m, 1));
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
   NITI_TRY(niti_feed_batch(m->feed, &batch));
   niti_network_set_batch(m->one, 1, false);
@@ -163,6 +166,15 @@ static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, Ni
   }
 }
 
+/* Of a recipe that leaves them to the data set, and no run has asked that yet. */
+static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
+  NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count > 0) return NITI_OK;
+  NITI_TRY(niti_dataset_statistics(dataset, data->mean, data->std));
+  data->stat_count = niti_dataset_shape(dataset).c;
+  return NITI_OK;
+}
+
 NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   const NitiDescription *model = m->recipe->model;
   if (!data) data = niti_dataset_default();
@@ -185,6 +197,7 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
     status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
     if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
   }
+  if (status == NITI_OK) status = resolve_statistics(m, dataset);
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
   if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));
@@ -203,10 +216,13 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   return status;
 }
 
-NitiStatus niti_checkpoint_file_hash(const char *path, char text[65]) {
+NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, path));
-  const NitiStatus status = niti_checkpoint_hash(checkpoint, text);
+  NitiLocation location;
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK) status = niti_location_weights(&checkpoint, &location);
+  niti_location_close(&location);
+  if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, text);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/locate.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -207,11 +208,24 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
 
 /* ---- a new run ---- */
 
-static NitiStatus start_weights(NitiRun *run) {
-  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
-  if (!run->options.init) return NITI_OK;
-  NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, run->options.init));
+/* What --init names: of a checkpoint the weights alone, so that one edited by other tools will do. */
+static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
+  NitiLocation location;
+  bool intact = true;
+  NitiStatus status = niti_locate(&location, run->options.init);
+  if (status == NITI_OK && location.kind == NITI_LOCATED_CHECKPOINT)
+    status = niti_checkpoint_load_weights(out, &intact, location.path);
+  else if (status == NITI_OK)
+    status = niti_location_weights(out, &location);
+  if (status == NITI_OK && !intact)
+    note(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+  if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
+    note(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+  niti_location_close(&location);
+  return status;
+}
+
+static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const int32_t count = niti_network_weight_count(run->net);
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -222,13 +236,22 @@ static NitiStatus start_weights(NitiRun *run) {
            run->options.init);
     }
   }
-  niti_checkpoint_close(checkpoint);
   if (taken == 0) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
                      run->recipe->model->name);
   }
   note(run, "weights of %d of %d layers taken from %s", taken, count, run->options.init);
   return NITI_OK;
+}
+
+static NitiStatus start_weights(NitiRun *run) {
+  NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
+  if (!run->options.init) return NITI_OK;
+  NITI_TRY(load_init(&checkpoint, run));
+  const NitiStatus status = take_init(run, checkpoint);
+  niti_checkpoint_close(checkpoint);
+  return status;
 }
 
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
