@@ -5,6 +5,7 @@
 
 #include "base/loss.h"
 #include "train/locate.h"
+#include "train/options.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -82,9 +83,12 @@ static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const N
 }
 
 NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(network, "network");
   const NitiDevice best = {0};
   NitiLocation location;
+  if (device) NITI_TRY(niti_device_check(__func__, "device", device));
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
   NitiStatus status = niti_locate(&location, network);
@@ -113,19 +117,24 @@ void niti_model_close(NitiModel *m) {
 }
 
 void niti_model_input(const NitiModel *m, int32_t hwc[3]) {
-  const NitiShape s = m->recipe->model->input;
+  if (!hwc) return;
+  const NitiShape s = m ? m->recipe->model->input : (NitiShape){0};
   hwc[0] = s.h;
   hwc[1] = s.w;
   hwc[2] = s.c;
 }
 
-int32_t niti_model_classes(const NitiModel *m) { return m->recipe->model->classes; }
+int32_t niti_model_classes(const NitiModel *m) { return m ? m->recipe->model->classes : 0; }
 
 const char *niti_model_class_name(const NitiModel *m, int32_t label) {
-  return label >= 0 && label < m->recipe->model->classes ? m->names[label] : "";
+  return label >= 0 && label < niti_model_classes(m) ? m->names[label] : "";
 }
 
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(pixels, "pixels");
   const NitiPick whole = {0};
   const int32_t label = 0;
   if (!m->feed) NITI_TRY(open_feed(&m->feed, m, 1));
@@ -140,6 +149,10 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(path, "path");
   const NitiShape input = m->recipe->model->input;
   uint8_t *pixels = malloc(niti_shape_image(input));
   if (!pixels) return out_of_memory();
@@ -150,6 +163,7 @@ NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *expone
 }
 
 void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes) {
+  if (!millionths || !logits || classes < 1 || classes > 65536) return;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
   niti_softmax_acc(millionths, &softmax, logits, 0, classes, -1); /* no target: the shares themselves, at exponent -24 */
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
@@ -176,6 +190,9 @@ static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
 }
 
 NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
   const NitiDescription *model = m->recipe->model;
   if (!data) data = niti_dataset_default();
   if (!data)
@@ -205,8 +222,8 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   if (status == NITI_OK) {
     NitiMetrics sums;
     m->backend->ops->download(m->backend, &sums, metrics, sizeof sums);
-    *out = (NitiScore){sums.loss, sums.correct, sums.images};
     status = m->backend->ops->synchronise(m->backend);
+    if (status == NITI_OK) *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   }
   if (metrics) m->backend->ops->release(m->backend, metrics);
   niti_feed_close(feed);
@@ -218,6 +235,9 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
 
 NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
+  NITI_WANT(text, "text");
+  text[0] = 0;
+  NITI_WANT(network, "network");
   NitiLocation location;
   NitiStatus status = niti_locate(&location, network);
   if (status == NITI_OK) status = niti_location_weights(&checkpoint, &location);

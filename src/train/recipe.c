@@ -315,8 +315,22 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
   return status;
 }
 
+static NitiStatus check_sets(const char *const *sets, int count) {
+  if (count < 0 || (count > 0 && !sets)) {
+    return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: set_count is %d with %s (expected as many as sets has)", count,
+                     sets ? "sets" : "no sets");
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!sets[i]) return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: sets[%d] is NULL", i);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(recipe, "recipe");
+  NITI_TRY(check_sets(sets, set_count));
   if (niti_yaml_is_path(recipe)) {
     const Source from = {.name = recipe, .path = recipe};
     NitiYamlDocument *document;

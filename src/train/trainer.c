@@ -5,6 +5,7 @@
 
 #include "platform/clock.h"
 #include "train/locate.h"
+#include "train/options.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -49,7 +50,7 @@ static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
   run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
   NITI_TRY(run->backend->ops->synchronise(run->backend));
-  *out = (NitiScore){m.loss, m.correct, m.images};
+  *out = (NitiScore){.loss = m.loss, .correct = m.correct, .images = m.images};
   return NITI_OK;
 }
 
@@ -190,8 +191,8 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
-  out->predictions = predictions.made;
-  out->wrong_predictions = predictions.wrong;
+  out->shift_predictions = predictions.made;
+  out->shift_retries = predictions.wrong;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -268,16 +269,21 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   return status;
 }
 
-static NitiStatus check_options(const NitiTrainOptions *options) {
-  if (options->save_every < 0) return niti_fail(NITI_ERROR_ARGUMENT, "save_every: %d is negative", options->save_every);
-  return NITI_OK;
+static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
+  NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
+  NITI_TRY(niti_device_check(function, "options->device", &options->device));
+  if (options->save_every >= 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->save_every is %d (expected 0 or more)", function, options->save_every);
 }
 
 NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(recipe, "recipe");
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
-  NitiStatus status = check_options(&run.options);
+  NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK) status = train_all(&run);
@@ -287,12 +293,15 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
 /* ---- an old run ---- */
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
-  NitiStatus status = niti_run_folder_open(&run.folder, run_path);
+  NitiStatus status = check_options(__func__, &run.options);
+  if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
