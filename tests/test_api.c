@@ -328,9 +328,9 @@ static void a_model_refuses(void **state) {
   NitiModel *model = (NitiModel *)(void *)&model;
   (void)state;
   check_refused(niti_model_open(NULL, CHECKPOINT, &cpu), "niti_model_open", "out");
-  check_refused(niti_model_open(&model, NULL, &cpu), "niti_model_open", "checkpoint");
+  check_refused(niti_model_open(&model, NULL, &cpu), "niti_model_open", "network");
   assert_null(model);
-  check_refused(niti_model_open(&model, NULL, NULL), "niti_model_open", "checkpoint");
+  check_refused(niti_model_open(&model, NULL, NULL), "niti_model_open", "network");
   check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device: threads is -7");
   device = (NitiDevice){.reserved = {1}};
   check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device has reserved");
@@ -389,7 +389,7 @@ static void an_open_model_refuses(void **state) {
 static void a_hash_refuses(void **state) {
   char text[65] = "x";
   (void)state;
-  check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "checkpoint");
+  check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "network");
   assert_string_equal(text, "");
   check_refused(niti_checkpoint_file_hash(CHECKPOINT, NULL), "niti_checkpoint_file_hash", "text");
   check_status(niti_checkpoint_file_hash("none", text), NITI_ERROR_FILE, "none");
