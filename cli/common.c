@@ -1,3 +1,4 @@
+/* What several commands share. */
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -23,6 +24,13 @@ int print_json(json_t *object) {
   puts(text);
   free(text);
   return EXIT_OK;
+}
+
+bool locate_weights(NitiLocation *out, const char *name) {
+  if (niti_locate(out, name) != NITI_OK) return false;
+  if (out->kind != NITI_LOCATED_CHECKPOINT)
+    fprintf(stderr, "niti: %s is not trained: its weights are the ones its seed gives\n", out->path);
+  return true;
 }
 
 double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double)part / (double)whole : 0.0; }

@@ -5,9 +5,24 @@
 #include "cli.h"
 #include "model/plan.h"
 
+typedef struct Arguments {
+  bool json;
+  int64_t batch;
+} Arguments;
+
+static const Option options[] = {
+    NUMBER("batch", batch, "N", "images per batch (default 1): decides bytes and the gradients' width", 1, 1 << 20),
+    JSON_OPTION,
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_summary = {"summary", "MODEL|FILE [--batch N] [--json]",
-                                 "show a model's layers, sizes and accumulator head-room", "niti summary vgg-small-7 --batch 64",
+const Command command_summary = {"summary",
+                                 "NETWORK [--batch N] [--json]",
+                                 "show a network's layers, sizes and accumulator head-room",
+                                 "niti summary vgg-small-7 --batch 64",
+                                 "NETWORK",
+                                 options,
                                  run};
 
 typedef struct Totals {
@@ -88,23 +103,20 @@ static int show(const NitiDescription *description, const NitiPlan *plan, bool j
 }
 
 static int run(int argc, char **argv) {
-  bool json = false;
-  int64_t batch = 1;
-  const Option table[] = {
-      {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 1): decides bytes and the gradients' width", 1, 1 << 20},
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {.batch = 1};
   int count;
-  const int code = options_parse(&command_summary, table, argc, argv, &count);
+  const int code = options_parse(&command_summary, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
-  NitiDescription *description = NULL;
+  NitiLocation where;
+  NitiRecipe *recipe = NULL;
   NitiPlan *plan = NULL;
-  NitiStatus status = niti_description_load(&description, argv[1], NULL);
-  if (status == NITI_OK) status = niti_plan_open(&plan, description, NULL, (int32_t)batch, true);
-  const int result = status == NITI_OK ? show(description, plan, json) : fail();
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
+  if (status == NITI_OK) status = niti_plan_open(&plan, recipe->model, NULL, (int32_t)given.batch, true);
+  const int result = status == NITI_OK ? show(recipe->model, plan, given.json) : fail();
   niti_plan_close(plan);
-  niti_description_close(description);
+  niti_recipe_close(recipe);
+  niti_location_close(&where);
   return result;
 }

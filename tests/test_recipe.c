@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "config/builtin.h"
-#include "train/recipe.h"
+#include "train/recipe_text.h"
 #include "yaml_mutation.h"
 
 #define HEAD "name: t\nmodel: lenet5\n" /* two lines */
@@ -47,6 +47,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->loss, b->loss);
   assert_int_equal(a->round_activation, b->round_activation);
   assert_int_equal(a->round_error, b->round_error);
+  assert_int_equal(a->update, b->update);
   assert_int_equal(a->mu_count, b->mu_count);
   assert_memory_equal(a->mu, b->mu, (size_t)a->mu_count * sizeof *a->mu);
   assert_string_equal(a->text, b->text);
@@ -131,9 +132,20 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_int_equal(r->loss, NITI_LOSS_NITI);
   assert_int_equal(r->round_activation, NITI_NEAREST);
   assert_int_equal(r->round_error, NITI_NEAREST);
+  assert_int_equal(r->update, NITI_UPDATE_NITI);
   assert_int_equal(r->mu_count, 1);
   assert_int_equal(niti_recipe_mu(r, 7), 4);
   assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+/* The kind is a value like any other: read, kept, and written from what was kept. */
+static void the_kind_of_update_is_kept(void **state) {
+  NitiRecipe *r = parsed("name: t\nmodel: mlp\nupdate: {kind: niti}\n");
+  (void)state;
+  assert_int_equal(r->update, NITI_UPDATE_NITI);
+  assert_string_equal(niti_recipe_updates[r->update], "niti");
+  assert_non_null(strstr(r->text, "update:\n  kind: niti\n"));
   niti_recipe_close(r);
 }
 
@@ -253,9 +265,9 @@ static void bad_sets_name_themselves(void **state) {
       {"data..pad=1", NITI_ERROR_ARGUMENT, "--set data..pad=1: expected KEY.PATH=VALUE"},
       {"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1", NITI_ERROR_ARGUMENT,
        "--set a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1: expected KEY.PATH=VALUE"},
-      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch' (expected: name, model, "},
+      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
       {"data.padding=3", NITI_ERROR_ARGUMENT, "--set data.padding=3: data: unknown key 'padding' (expected: kind, "},
-      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu' (expected: kind, mu)"},
+      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
       {"batch=many", NITI_ERROR_ARGUMENT, "--set batch=many: batch: expected an integer from 1 to 65536, found 'many'"},
       {"batch=[3]", NITI_ERROR_ARGUMENT, "--set batch=[3]: batch: expected an integer from 1 to 65536, found a list"},
       {"batch=[3", NITI_ERROR_ARGUMENT, "--set batch=[3: malformed YAML: "},
@@ -266,7 +278,7 @@ static void bad_sets_name_themselves(void **state) {
       {"data.flip=yes", NITI_ERROR_ARGUMENT, "--set data.flip=yes: data: flip: expected true or false, found 'yes'"},
       {"seed=-1", NITI_ERROR_ARGUMENT, "--set seed=-1: seed: expected an integer from 0 to 18446744073709551615, found '-1'"},
       {"seed=18446744073709551616", NITI_ERROR_ARGUMENT, "--set seed=18446744073709551616: seed: expected an integer"},
-      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6' (expected: "},
+      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
       {"model.layers.0=relu", NITI_ERROR_ARGUMENT, "--set model.layers.0=relu: the recipe's model is described elsewhere"},
       {"model.classes=1", NITI_ERROR_ARGUMENT, "--set model.classes=1: classes: expected an integer from 2 to 65536, found '1'"},
       {"model.input=[4, 4, 1]", NITI_ERROR_MODEL, "built-in lenet5:6:5: conv1: "},
@@ -386,7 +398,7 @@ static void wrong_recipes_are_refused(void **state) {
       {"model: lenet5\n", F, "r.yaml:1:1: recipe: missing key 'name'"},
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
-       "r.yaml:3:1: recipe: unknown key 'batches' (expected: name, model, data, batch, epochs, max_steps, "
+       "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
        "seed, loss, rounding, update)"},
       {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
       {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
@@ -397,7 +409,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
       {HEAD "data: {flip: \"true\"}\n", F, "r.yaml:3:14: data: flip: expected true or false, found \"true\""},
       {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
-      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors' (expected: activation, error)"},
+      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
@@ -442,7 +454,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
       {"name: t\nmodel: [lenet5]\n", F, "r.yaml:2:8: model: expected a mapping, found a list"},
-      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6' (expected: alexnet, "},
+      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
       {"name: t\nmodel: {}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description with 'layers'"},
       {"name: t\nmodel: {name: lenet5, file: a.yaml}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description"},
       {"name: t\nmodel: {name: lenet5, width: 3}\n", F,
@@ -475,7 +487,7 @@ static void unknown_recipes_are_refused(void **state) {
   NitiRecipe *r = NULL;
   (void)state;
   assert_int_equal(niti_recipe_load(&r, "lenet5", NULL, 0), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5' (expected: alexnet-imagenette, lenet5-fashion-mnist, "),
+  assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5', did you mean 'lenet5-fashion-mnist'? (expected: alexnet-"),
                    niti_error());
   assert_int_equal(niti_recipe_load(&r, "absent.yml", NULL, 0), NITI_ERROR_FILE);
   assert_string_equal(niti_error(), "absent.yml: cannot open: No such file or directory");
@@ -530,6 +542,7 @@ int main(void) {
       cmocka_unit_test(builtins_parse_and_round_trip),
       cmocka_unit_test(published_settings_are_as_published),
       cmocka_unit_test(absent_keys_have_the_documented_defaults),
+      cmocka_unit_test(the_kind_of_update_is_kept),
       cmocka_unit_test(every_value_is_read),
       cmocka_unit_test(choices_follow_the_enumerations),
       cmocka_unit_test(sets_apply_in_order),

@@ -1,9 +1,11 @@
-/* A trained network from a checkpoint: predictions for single images, and the score of a data set's test split. */
+/* A network from whatever names one: predictions for single images, and the score of a data set's test split. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/loss.h"
+#include "train/locate.h"
+#include "train/options.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -66,26 +68,33 @@ static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
   return niti_feed_open(out, m->backend, m->recipe->model->input, batch, data->mean, data->std);
 }
 
-static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
-  if (!m->path) return out_of_memory();
-  NITI_TRY(niti_checkpoint_load(&m->checkpoint, m->path));
-  if (niti_recipe_parse(&m->recipe, m->checkpoint->recipe_text, m->path, NULL, 0, m->checkpoint->model_text) != NITI_OK) {
+static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const NitiDevice *device) {
+  const char *recipe, *model;
+  NITI_TRY(niti_location_weights(&m->checkpoint, location));
+  NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
+  NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
+  if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
     return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", m->path);
   }
   NITI_TRY(read_names(m));
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));
-  NITI_TRY(open_network(&m->one, m, 1));
-  return open_feed(&m->feed, m, 1);
+  return open_network(&m->one, m, 1);
 }
 
-NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device) {
+NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(network, "network");
   const NitiDevice best = {0};
+  NitiLocation location;
+  if (device) NITI_TRY(niti_device_check(__func__, "device", device));
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
-  m->path = strdup(checkpoint);
-  const NitiStatus status = open_parts(m, device ? device : &best);
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK && !(m->path = strdup(location.path))) status = out_of_memory();
+  if (status == NITI_OK) status = open_parts(m, &location, device ? device : &best);
+  niti_location_close(&location);
   if (status != NITI_OK) {
     niti_model_close(m);
     return status;
@@ -108,21 +117,27 @@ void niti_model_close(NitiModel *m) {
 }
 
 void niti_model_input(const NitiModel *m, int32_t hwc[3]) {
-  const NitiShape s = m->recipe->model->input;
+  if (!hwc) return;
+  const NitiShape s = m ? m->recipe->model->input : (NitiShape){0};
   hwc[0] = s.h;
   hwc[1] = s.w;
   hwc[2] = s.c;
 }
 
-int32_t niti_model_classes(const NitiModel *m) { return m->recipe->model->classes; }
+int32_t niti_model_classes(const NitiModel *m) { return m ? m->recipe->model->classes : 0; }
 
 const char *niti_model_class_name(const NitiModel *m, int32_t label) {
-  return label >= 0 && label < m->recipe->model->classes ? m->names[label] : "";
+  return label >= 0 && label < niti_model_classes(m) ? m->names[label] : "";
 }
 
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(pixels, "pixels");
   const NitiPick whole = {0};
   const int32_t label = 0;
+  if (!m->feed) NITI_TRY(open_feed(&m->feed, m, 1));
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
   NITI_TRY(niti_feed_batch(m->feed, &batch));
   niti_network_set_batch(m->one, 1, false);
@@ -134,6 +149,10 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(path, "path");
   const NitiShape input = m->recipe->model->input;
   uint8_t *pixels = malloc(niti_shape_image(input));
   if (!pixels) return out_of_memory();
@@ -144,6 +163,7 @@ NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *expone
 }
 
 void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes) {
+  if (!millionths || !logits || classes < 1 || classes > 65536) return;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
   niti_softmax_acc(millionths, &softmax, logits, 0, classes, -1); /* no target: the shares themselves, at exponent -24 */
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
@@ -160,7 +180,19 @@ static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, Ni
   }
 }
 
+/* Of a recipe that leaves them to the data set, and no run has asked that yet. */
+static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
+  NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count > 0) return NITI_OK;
+  NITI_TRY(niti_dataset_statistics(dataset, data->mean, data->std));
+  data->stat_count = niti_dataset_shape(dataset).c;
+  return NITI_OK;
+}
+
 NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
   const NitiDescription *model = m->recipe->model;
   if (!data) data = niti_dataset_default();
   if (!data)
@@ -182,6 +214,7 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
     status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
     if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
   }
+  if (status == NITI_OK) status = resolve_statistics(m, dataset);
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
   if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));
@@ -189,8 +222,8 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   if (status == NITI_OK) {
     NitiMetrics sums;
     m->backend->ops->download(m->backend, &sums, metrics, sizeof sums);
-    *out = (NitiScore){sums.loss, sums.correct, sums.images};
     status = m->backend->ops->synchronise(m->backend);
+    if (status == NITI_OK) *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   }
   if (metrics) m->backend->ops->release(m->backend, metrics);
   niti_feed_close(feed);
@@ -200,10 +233,16 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   return status;
 }
 
-NitiStatus niti_checkpoint_file_hash(const char *path, char text[65]) {
+NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, path));
-  const NitiStatus status = niti_checkpoint_hash(checkpoint, text);
+  NITI_WANT(text, "text");
+  text[0] = 0;
+  NITI_WANT(network, "network");
+  NitiLocation location;
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK) status = niti_location_weights(&checkpoint, &location);
+  niti_location_close(&location);
+  if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, text);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/builtin.h"
+#include "config/closest.h"
 #include "config/yaml.h"
 #include "model/description_yaml.h"
 #include "train/recipe_text.h"
@@ -99,7 +100,7 @@ static NitiStatus load_model_reference(NitiRecipe *r, const NitiYaml *mapping, c
                                        const Source *source) {
   const NitiYaml *name = niti_yaml_get(mapping, "name"), *file = niti_yaml_get(mapping, "file");
   const NitiYaml *node = name ? name : file;
-  char found[NITI_YAML_FOUND_MAX], names[512];
+  char found[NITI_YAML_FOUND_MAX], names[512], hint[NITI_HINT_MAX];
   if (!node || (name && file))
     return niti_yaml_fail(mapping, "model: expected either 'name', 'file' or a description with 'layers'");
   if (node->kind != NITI_YAML_SCALAR || niti_yaml_is_null(node)) {
@@ -107,7 +108,8 @@ static NitiStatus load_model_reference(NitiRecipe *r, const NitiYaml *mapping, c
   }
   if (file) return load_model_file(r, file, overrides, source);
   if (!niti_builtin_model_text(name->text)) {
-    return niti_yaml_fail(name, "model: no built-in model %s (expected: %s, or 'file')", niti_yaml_found(found, name),
+    return niti_yaml_fail(name, "model: no built-in model %s%s (expected: %s, or 'file')", niti_yaml_found(found, name),
+                          niti_did_you_mean(hint, name->text, niti_builtin_model_names),
                           niti_builtin_list(names, sizeof names, niti_builtin_model_names));
   }
   return niti_description_load(&r->model, name->text, overrides);
@@ -231,6 +233,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_recipe_updates));
+    r->update = (NitiUpdateKind)choice;
   }
   if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
   if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);
@@ -312,8 +315,22 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
   return status;
 }
 
+static NitiStatus check_sets(const char *const *sets, int count) {
+  if (count < 0 || (count > 0 && !sets)) {
+    return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: set_count is %d with %s (expected as many as sets has)", count,
+                     sets ? "sets" : "no sets");
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!sets[i]) return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: sets[%d] is NULL", i);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(recipe, "recipe");
+  NITI_TRY(check_sets(sets, set_count));
   if (niti_yaml_is_path(recipe)) {
     const Source from = {.name = recipe, .path = recipe};
     NitiYamlDocument *document;
@@ -325,8 +342,9 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   const char *text = niti_builtin_recipe_text(recipe);
   char source[NITI_NAME_MAX + 16];
   if (!text) {
-    char names[512];
-    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s' (expected: %s, or a file with '/' or ending in .yaml)", recipe,
+    char names[512], hint[NITI_HINT_MAX];
+    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s'%s (expected: %s, or a file with '/' or ending in .yaml)",
+                     recipe, niti_did_you_mean(hint, recipe, niti_builtin_recipe_names),
                      niti_builtin_list(names, sizeof names, niti_builtin_recipe_names));
   }
   (void)snprintf(source, sizeof source, "built-in %s", recipe);

@@ -8,6 +8,9 @@
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
+/* How gradients change the weights. */
+typedef enum NitiUpdateKind { NITI_UPDATE_NITI = 0 } NitiUpdateKind;
+
 typedef struct NitiMuStep {
   int32_t epoch, mu; /* from this epoch (counted from 0) on */
 } NitiMuStep;
@@ -23,6 +26,7 @@ typedef struct NitiRecipe {
   uint64_t seed;
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
+  NitiUpdateKind update;
   NitiMuStep mu[NITI_SCHEDULE_MAX];
   int32_t mu_count; /* at least 1; mu[0].epoch == 0, ascending */
 } NitiRecipe;

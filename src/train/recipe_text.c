@@ -85,7 +85,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_word(d, rounding, "activation", niti_recipe_roundings[r->round_activation]);
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);
-  put_word(d, update, "kind", niti_recipe_updates[0]);
+  put_word(d, update, "kind", niti_recipe_updates[r->update]);
   for (int32_t i = 0; i < r->mu_count; ++i) {
     NitiYaml *step = niti_yaml_mapping(d);
     put_int(d, step, "epoch", r->mu[i].epoch);

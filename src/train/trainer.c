@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/locate.h"
+#include "train/options.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -48,7 +50,7 @@ static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
   run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
   NITI_TRY(run->backend->ops->synchronise(run->backend));
-  *out = (NitiScore){m.loss, m.correct, m.images};
+  *out = (NitiScore){.loss = m.loss, .correct = m.correct, .images = m.images};
   return NITI_OK;
 }
 
@@ -189,8 +191,8 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
-  out->predictions = predictions.made;
-  out->wrong_predictions = predictions.wrong;
+  out->shift_predictions = predictions.made;
+  out->shift_retries = predictions.wrong;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -207,11 +209,24 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
 
 /* ---- a new run ---- */
 
-static NitiStatus start_weights(NitiRun *run) {
-  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
-  if (!run->options.init) return NITI_OK;
-  NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, run->options.init));
+/* What --init names: of a checkpoint the weights alone, so that one edited by other tools will do. */
+static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
+  NitiLocation location;
+  bool intact = true;
+  NitiStatus status = niti_locate(&location, run->options.init);
+  if (status == NITI_OK && location.kind == NITI_LOCATED_CHECKPOINT)
+    status = niti_checkpoint_load_weights(out, &intact, location.path);
+  else if (status == NITI_OK)
+    status = niti_location_weights(out, &location);
+  if (status == NITI_OK && !intact)
+    note(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+  if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
+    note(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+  niti_location_close(&location);
+  return status;
+}
+
+static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const int32_t count = niti_network_weight_count(run->net);
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -222,7 +237,6 @@ static NitiStatus start_weights(NitiRun *run) {
            run->options.init);
     }
   }
-  niti_checkpoint_close(checkpoint);
   if (taken == 0) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
                      run->recipe->model->name);
@@ -231,13 +245,23 @@ static NitiStatus start_weights(NitiRun *run) {
   return NITI_OK;
 }
 
+static NitiStatus start_weights(NitiRun *run) {
+  NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
+  if (!run->options.init) return NITI_OK;
+  NITI_TRY(load_init(&checkpoint, run));
+  const NitiStatus status = take_init(run, checkpoint);
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
-                                               (const char(*)[65])run->data_hash);
+                                               (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
@@ -245,16 +269,21 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   return status;
 }
 
-static NitiStatus check_options(const NitiTrainOptions *options) {
-  if (options->save_every < 0) return niti_fail(NITI_ERROR_ARGUMENT, "save_every: %d is negative", options->save_every);
-  return NITI_OK;
+static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
+  NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
+  NITI_TRY(niti_device_check(function, "options->device", &options->device));
+  if (options->save_every >= 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->save_every is %d (expected 0 or more)", function, options->save_every);
 }
 
 NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(recipe, "recipe");
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
-  NitiStatus status = check_options(&run.options);
+  NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK) status = train_all(&run);
@@ -264,15 +293,18 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
 /* ---- an old run ---- */
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
-  NitiStatus status = niti_run_folder_open(&run.folder, run_path);
+  NitiStatus status = check_options(__func__, &run.options);
+  if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
-  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run_path, run.options.data);
+  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {

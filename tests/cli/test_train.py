@@ -237,6 +237,72 @@ def test_init_copies_what_matches_and_lists_the_rest(trained, toy, recipe, tmp_p
     assert "1 of 3" in notes
 
 
+def edit(path, change, metadata=None):
+    """Opens a checkpoint with the safetensors package, changes its tensors and writes them to edited.safetensors beside it."""
+    from safetensors.numpy import load_file, save_file
+    tensors = load_file(path)
+    change(tensors)
+    edited = path.with_name("edited.safetensors")
+    save_file(tensors, edited, metadata)
+    return edited
+
+
+def own_copy(trained, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((trained[0] / "last.safetensors").read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("keep_metadata", [False, True])
+def test_edited_weights_are_brought_back(keep_metadata, trained, toy, toy_recipe, tmp_path):
+    """Its hash and checksum are of other weights, or are gone: the run's hash is computed from the weights that are there."""
+    def change(tensors):
+        tensors["conv1.weight"][0, 0, 0, 0] ^= 1
+        tensors["conv1.weight.exponent"] = np.array([tensors["conv1.weight.exponent"] - 1], np.int64)
+        tensors["linear1.bias"] = np.zeros(4, np.float32)  # passed over
+
+    original = own_copy(trained, tmp_path)
+    edited = edit(original, change, metadata_of(original) if keep_metadata else None)
+    fails("eval", edited, "--data", toy, says=edited)
+    weights, notes = first_weights(toy_recipe, toy, tmp_path / "run", "--init", edited)
+    before = own_copy(trained, tmp_path)
+    from safetensors.numpy import load_file
+    expected = load_file(before)
+    change(expected)
+    assert np.array_equal(weights["conv1.weight"], expected["conv1.weight"])
+    assert int(weights["conv1.weight.exponent"]) == int(expected["conv1.weight.exponent"][0])
+    assert np.array_equal(weights["linear1.weight"], expected["linear1.weight"])
+    assert "2 of 2" in notes and "edited" in notes and "afresh" not in notes
+    start = tmp_path / "run" / "previous.safetensors"
+    assert output_of("hash", start).strip() == hash_of(start) != hash_of(before)
+
+
+def test_weights_made_elsewhere_are_taken(toy, toy_recipe, tmp_path):
+    from safetensors.numpy import save_file
+    random = np.random.default_rng(1)
+    shapes = {"conv1.weight": (4, 3, 3, 1), "linear1.weight": (4, 64)}
+    made = {name: random.integers(-127, 128, shape).astype(np.int8) for name, shape in shapes.items()}
+    save_file(made | {name + ".exponent": np.array(-9, np.int8) for name in shapes}, tmp_path / "made")
+    weights, _ = first_weights(toy_recipe, toy, tmp_path / "run", "--init", tmp_path / "made")
+    for name in shapes:
+        assert np.array_equal(weights[name], made[name]) and int(weights[name + ".exponent"]) == -9
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda t: t.update({"conv1.weight": t["conv1.weight"].astype(np.float32)}), ("conv1.weight", "I8")),
+    (lambda t: t["conv1.weight"].__setitem__((1, 2, 0, 0), -128), ("conv1.weight", "-128")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array(2000, np.int32)}), ("conv1.weight", "2000")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array([1, 2], np.int32)}), ("conv1.weight.exponent", "one integer")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array(1.0, np.float32)}), ("conv1.weight.exponent", "one integer")),
+    (lambda t: [t.pop(name + ".exponent") for name in ("conv1.weight", "linear1.weight")], "LAYER.weight.exponent"),
+])
+def test_edited_weights_that_cannot_be_used(change, says, trained, toy, toy_recipe, tmp_path):
+    edited = edit(own_copy(trained, tmp_path), change)
+    says = says if isinstance(says, tuple) else (says,)
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--init", edited, says=(edited, *says))
+    assert not (tmp_path / "run").exists()
+
+
 def test_init_of_the_same_network_takes_everything(trained, toy, toy_recipe, tmp_path):
     from safetensors.numpy import load_file
     tuned, notes = first_weights(toy_recipe, toy, tmp_path / "run", "--init", trained[0] / "last.safetensors")

@@ -139,9 +139,10 @@ static NitiStatus cuda_synchronise(NitiBackend *backend) {
 }
 
 static NitiPredictions cuda_predictions(NitiBackend *backend) {
-  NitiRange range = {0};
-  backend->ops->download(backend, &range, niti_cuda(backend)->range, sizeof range);
-  return (NitiPredictions){range.predicted, range.mispredicted};
+  uint64_t counters[2] = {0}; /* the range's `predicted` and `mispredicted`, side by side */
+  _Static_assert(offsetof(NitiRange, mispredicted) == offsetof(NitiRange, predicted) + sizeof *counters, "two counters in a row");
+  backend->ops->download(backend, counters, &niti_cuda(backend)->range->predicted, sizeof counters);
+  return (NitiPredictions){counters[0], counters[1]};
 }
 
 static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
