@@ -86,6 +86,10 @@ NitiDevice device_of(const DeviceOptions *options);
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
 
+/* Which data set was read, a line for it and one for each split; the same as JSON. */
+void data_print(FILE *to, const NitiDataFacts *facts);
+json_t *data_json(const NitiDataFacts *facts);
+
 /* Finds the network that `name` stands for; says on standard error where it is not trained. Returns whether it was found. */
 bool locate_weights(NitiLocation *out, const char *name);
 

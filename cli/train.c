@@ -17,7 +17,7 @@ typedef struct Arguments {
 
 static const Option options[] = {
     TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events"),
-    TEXT("data", data, "DIR", "the data set's folder (default: Debian's Fashion-MNIST)"),
+    TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
     TEXT("resume", resume, "DIR", "go on with the run in this folder"),
     TEXT("epochs", epochs, "N", "same as --set epochs=N"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
@@ -106,7 +106,10 @@ static void print_epoch(const NitiProgress *p) {
 
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
-  if (!view->quiet) {
+  if (p->kind == NITI_PROGRESS_WARNING) {
+    clear_line(view);
+    fprintf(stderr, "niti: %s\n", p->text);
+  } else if (!view->quiet) {
     if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
       draw_line(view, p);
     } else {

@@ -32,6 +32,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_string_equal(a->model->text, b->model->text);
   assert_int_equal(a->model->node_count, b->model->node_count);
   assert_int_equal(a->data.kind, b->data.kind);
+  assert_int_equal(a->data_default, b->data_default);
   assert_memory_equal(a->data.mean, b->data.mean, sizeof a->data.mean);
   assert_memory_equal(a->data.std, b->data.std, sizeof a->data.std);
   assert_int_equal(a->data.stat_count, b->data.stat_count);
@@ -426,7 +427,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, mean, std, pad, crop, flip, fit, resize)"},
+       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},

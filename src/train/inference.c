@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/loss.h"
+#include "train/data_choice.h"
 #include "train/locate.h"
 #include "train/options.h"
 #include "train/snapshot.h"
@@ -15,6 +16,7 @@ struct NitiModel {
   NitiBackend *backend;
   NitiNetwork *one; /* for batches of one image */
   NitiFeed *feed;
+  NitiTestSet set; /* scored last */
   char *path;
   char **names; /* [classes], or NULL: classes are numbers */
   char *names_text;
@@ -105,6 +107,7 @@ NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevic
 
 void niti_model_close(NitiModel *m) {
   if (!m) return;
+  niti_test_set_clear(&m->set);
   niti_feed_close(m->feed);
   niti_network_close(m->one);
   niti_backend_close(m->backend);
@@ -169,15 +172,29 @@ void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t expon
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
 }
 
-static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed, metrics};
-  NITI_TRY(niti_loader_start(loader, 0, 0));
+/* Labels of the data set -> those of the network, into `room`, which is as long as a batch. */
+static void map_batch(NitiBatch *batch, int32_t *room, const int32_t *labels) {
+  for (int32_t i = 0; i < batch->count; ++i) room[i] = labels[batch->labels[i]];
+  batch->labels = room;
+}
+
+static NitiStatus score_batches(const NitiStepContext *context, NitiLoader *loader, int32_t *room, const int32_t *labels) {
   for (;;) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
-    NITI_TRY(niti_step_test(&context, &batch));
+    if (labels) map_batch(&batch, room, labels);
+    NITI_TRY(niti_step_test(context, &batch));
   }
+}
+
+static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
+  const NitiStepContext context = {m->recipe, net, feed, metrics};
+  NITI_TRY(niti_loader_start(loader, 0, 0));
+  int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
+  const NitiStatus status = room ? score_batches(&context, loader, room, m->set.labels) : out_of_memory();
+  free(room);
+  return status;
 }
 
 /* Of a recipe that leaves them to the data set, and no run has asked that yet. */
@@ -189,32 +206,16 @@ static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
   return NITI_OK;
 }
 
-NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
-  NITI_WANT(out, "out");
-  *out = (NitiScore){0};
-  NITI_WANT(m, "model");
-  const NitiDescription *model = m->recipe->model;
-  if (!data) data = niti_dataset_default();
-  if (!data)
-    return niti_fail(NITI_ERROR_ARGUMENT,
-                     "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
-  NitiDataset *dataset = NULL;
+static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
   void *metrics = NULL;
   const NitiLoaderOptions options = {
-      .split = NITI_TEST, .input = model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
-  NitiStatus status = niti_dataset_open(&dataset, data, &m->recipe->data, &model->input);
-  if (status == NITI_OK && niti_dataset_classes(dataset) != model->classes) {
-    status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", data,
-                       niti_dataset_classes(dataset), model->classes);
-  }
-  if (status == NITI_OK) {
-    status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
-    if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
-  }
-  if (status == NITI_OK) status = resolve_statistics(m, dataset);
+      .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
+  NitiStatus status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
+  if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
+  if (status == NITI_OK) status = resolve_statistics(m, m->set.dataset);
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
   if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));
@@ -229,9 +230,20 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   niti_feed_close(feed);
   niti_network_close(net);
   niti_loader_close(loader);
-  niti_dataset_close(dataset);
   return status;
 }
+
+NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
+  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data));
+  const NitiStatus status = evaluate(m, out);
+  niti_test_set_close(&m->set);
+  return status;
+}
+
+const NitiDataFacts *niti_model_data(const NitiModel *m) { return m && m->set.path ? &m->set.facts : NULL; }
 
 NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;

@@ -163,7 +163,7 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
+  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -172,6 +172,10 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: kind", niti_recipe_kinds));
     data->kind = (NitiDataKind)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "default")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: default", niti_recipe_defaults));
+    r->data_default = (NitiDefaultData)choice;
   }
   NITI_TRY(read_statistics(data, mapping, input.c));
   if ((node = niti_yaml_get(mapping, "pad")) != NULL) NITI_TRY(niti_yaml_int(&data->pad, node, "data: pad", 0, PAD_MAX));

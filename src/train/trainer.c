@@ -29,15 +29,18 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
   return run->options.progress(run->options.context, progress);
 }
 
-__attribute__((format(printf, 2, 3))) static void note(const NitiRun *run, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .text = text, .epoch = run->epoch + 1};
+  NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }
+
+#define note(run, ...) tell_text(run, NITI_PROGRESS_NOTE, __VA_ARGS__)
+#define warn(run, ...) tell_text(run, NITI_PROGRESS_WARNING, __VA_ARGS__)
 
 /* ---- running ---- */
 
@@ -246,9 +249,9 @@ static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
   else if (status == NITI_OK)
     status = niti_location_weights(out, &location);
   if (status == NITI_OK && !intact)
-    note(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+    warn(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
   if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
-    note(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+    warn(run, "%s: not trained: its weights are the ones its seed gives", location.path);
   niti_location_close(&location);
   return status;
 }
@@ -342,7 +345,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) note(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
+    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
     note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
     status = niti_report_open(&run.report, run_path, run.epoch, run.step);
     if (status == NITI_OK) status = train_all(&run);

@@ -1,4 +1,5 @@
 """Every command: its help, its misuse, its output for people and for machines."""
+import hashlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import data_sets
+from recipes import TOY
 from tool import NITI, ROOT, fails, hash_of, json_of, metadata_of, misused, niti, output_of, train
 
 WORKERS = ("train", "eval", "predict", "summary", "show", "info", "data", "hash", "bench")
@@ -515,6 +517,109 @@ def test_eval_gives_what_training_reported(trained, toy, threads):
     assert f"{score['correct']} of 60" in output_of("eval", run / "last.safetensors", "--data", toy)
     best = json_of("eval", run / "best.safetensors", "--data", toy)
     assert best["test_accuracy"] == result["best_test_accuracy"]
+
+
+def test_eval_says_what_it_scores(trained, toy):
+    run, result = trained
+    facts = json_of("eval", run, "--data", toy)
+    files = [(toy / f"t10k-{kind}-ubyte").read_bytes() for kind in ("images-idx3", "labels-idx1")]
+    sha256 = hashlib.sha256(b"".join(files)).hexdigest()
+    assert facts["data"] == {"kind": "idx", "path": os.path.realpath(toy), "classes": 4, "of_run": True,
+                             "test": {"images": 60, "sha256": sha256}}
+    assert facts["checkpoint"] == str(run / "best.safetensors") and facts["trained"] is True
+    done = niti("eval", run, "--data", toy)
+    assert done.stderr == ""
+    for words in (os.path.realpath(toy), "idx", "4 classes", "60 images", sha256):
+        assert words in done.stdout
+
+
+@pytest.fixture
+def moved(trained, toy, toy_recipe, tmp_path):
+    """(run, its data set): one that the test may change or remove."""
+    data = shutil.copytree(toy, tmp_path / "data")
+    train(toy_recipe, data, tmp_path / "run")
+    return tmp_path / "run", data
+
+
+def test_eval_without_data_takes_the_runs_own(moved, tmp_path, monkeypatch):
+    run, data = moved
+    other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(20, 5), data_sets.squares(30, 6))
+    monkeypatch.setenv("NITI_DATA", str(other))
+    monkeypatch.chdir(tmp_path / "other")
+    done = niti("eval", run, "--json")
+    assert done.stderr == "" and json.loads(done.stdout)["data"]["path"] == os.path.realpath(data)
+    assert json.loads(done.stdout)["images"] == 60
+
+
+def test_eval_says_that_the_data_are_not_the_runs(moved, tmp_path):
+    run, data = moved
+    other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(20, 5), data_sets.squares(30, 6))
+    for path, arguments in ((other, ("--data", other)), (data, ())):
+        if not arguments:  # the folder is where it was, with another content
+            shutil.copy(other / "t10k-images-idx3-ubyte", data)
+            shutil.copy(other / "t10k-labels-idx1-ubyte", data)
+        done = niti("eval", run, "--json", *arguments)
+        assert done.returncode == 0 and "is not the data of the run" in done.stderr and str(path) in done.stderr, done.stderr
+        assert json.loads(done.stdout)["data"]["of_run"] is False
+    same = data_sets.write_idx_set(tmp_path / "same", data_sets.squares(160, 1), data_sets.squares(60, 2), compressed=True)
+    done = niti("eval", run, "--data", same, "--json")  # another folder with the run's images
+    assert done.stderr == "" and json.loads(done.stdout)["data"]["of_run"] is True
+
+
+def test_eval_without_the_runs_data(moved, tmp_path, monkeypatch):
+    """Fashion-MNIST, or what stands for it, is not scored in its place unless the recipe asks for it."""
+    run, data = moved
+    other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(20, 5), data_sets.squares(30, 6))
+    monkeypatch.setenv("NITI_DATA", str(other))
+    shutil.rmtree(data)
+    fails("eval", run, says=(os.path.realpath(data), "not there any more", "--data"))
+
+
+def test_a_network_without_a_run_and_without_data(toy_recipe, toy, monkeypatch):
+    monkeypatch.setenv("NITI_DATA", str(toy))
+    done = niti("eval", toy_recipe)
+    assert done.returncode == 1 and "--data" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def coloured(shared):
+    """(run on a folder of images, its data set): classes ant, bee, cat, dog."""
+    data = data_sets.write_folder_set(shared / "coloured", ["ant", "bee", "cat", "dog"],
+                                      data_sets.squares(80, 1, channels=3), data_sets.squares(20, 2, channels=3))
+    recipe = shared / "coloured.yaml"
+    recipe.write_text(TOY.replace("[8, 8, 1]", "[8, 8, 3]"))
+    train(recipe, data, shared / "coloured-run")
+    return shared / "coloured-run", data
+
+
+def test_eval_maps_classes_by_name(coloured, tmp_path):
+    """A folder whose classes come in another order, or that has only some of them, is scored as it is labelled."""
+    run, data = coloured
+    whole = json_of("eval", run, "--data", data)
+    assert whole["test_accuracy"] > 90
+    # the same images; a fifth class of the training images alone cannot be there, so rename by links into an order of its own
+    some = shutil.copytree(data, tmp_path / "some")
+    for split in ("train", "test"):
+        shutil.rmtree(some / split / "ant")
+        shutil.rmtree(some / split / "cat")
+    part = json_of("eval", run, "--data", some)
+    assert part["images"] == 10 and part["data"]["classes"] == 2 and part["data"]["of_run"] is False
+    each = {}
+    for name in ("ant", "bee", "cat", "dog"):
+        one = shutil.copytree(data, tmp_path / name)
+        for split in ("train", "test"):
+            for other in {"ant", "bee", "cat", "dog"} - {name}:
+                shutil.rmtree(one / split / other)
+        each[name] = json_of("eval", run, "--data", one)["correct"]
+    assert sum(each.values()) == whole["correct"] and each["bee"] + each["dog"] == part["correct"]
+
+
+def test_eval_refuses_other_class_names(coloured, tmp_path):
+    run, data = coloured
+    other = shutil.copytree(data, tmp_path / "other")
+    for split in ("train", "test"):
+        (other / split / "bee").rename(other / split / "wasp")
+    fails("eval", run, "--data", other, says=(other, "'wasp'", "ant, cat, dog, wasp", "ant, bee, cat, dog"))
 
 
 def test_eval_with_stochastic_rounding_and_dropout(every_layer, cifar, tmp_path):

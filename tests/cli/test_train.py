@@ -154,7 +154,7 @@ def test_set_forms(toy_recipe, toy, tmp_path):
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert recipe["update"]["mu"] == [{"epoch": 0, "mu": 5}, {"epoch": 1, "mu": 2}]
     assert recipe["rounding"] == {"activation": "nearest", "error": "stochastic"} and recipe["loss"] == "niti"
-    assert recipe["data"] == {"kind": "auto", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
+    assert recipe["data"] == {"kind": "auto", "default": "none", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
                               "fit": "crop", "resize": 0}
     assert recipe["name"] == "mine" and recipe["epochs"] == 2
     assert [row["mu"] for row in rows_of(tmp_path / "run")] == [5, 2]
@@ -363,10 +363,28 @@ def test_on_a_terminal_a_progress_line_comes_that_never_wraps(columns, toy_recip
     assert max(map(len, drawn)) < columns and "\n" not in text
 
 
-def test_the_default_data_set_needs_no_name(toy, toy_recipe, tmp_path, monkeypatch, trained):
+ASKS = ("--set", "data.default=fashion-mnist")
+
+
+def test_a_recipe_may_ask_for_the_default_data_set(toy, toy_recipe, tmp_path, monkeypatch, trained):
     monkeypatch.setenv("NITI_DATA", str(toy))
-    assert json_of("train", toy_recipe, "--run", tmp_path / "run")["hash"] == trained[1]["hash"]
+    assert json_of("train", toy_recipe, "--run", tmp_path / "run", *ASKS)["hash"] == trained[1]["hash"]
+    monkeypatch.setenv("NITI_DATA", str(tmp_path))  # the run knows its own
     assert json_of("eval", tmp_path / "run" / "best.safetensors")["images"] == 60
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["default"] == "fashion-mnist"
+    assert yaml.safe_load(output_of("show", "lenet5-fashion-mnist"))["data"]["default"] == "fashion-mnist"
+
+
+@pytest.mark.parametrize("recipe", [None, "lenet5-mnist", "mlp-mnist", "vgg-small-7-cifar10", "alexnet-imagenette"])
+def test_others_get_no_data_set_that_they_did_not_ask_for(recipe, toy, toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("NITI_DATA", str(toy))
+    fails("train", recipe or toy_recipe, "--run", tmp_path / "run", says=("--data", "data.default", recipe or "toy"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_data_set_that_is_not_there(toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("NITI_DATA", str(tmp_path / "none"))
+    fails("train", toy_recipe, "--run", tmp_path / "run", *ASKS, says=tmp_path / "none")
 
 
 def test_fashion_mnist_of_debian_is_found(monkeypatch):
