@@ -397,9 +397,9 @@ int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
     printf("sum of all medians %.2f ms: %.1f images/s\n", t.milliseconds, b->recipe->batch / t.milliseconds * 1e3);
     return EXIT_OK;
   }
-  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model", model,
-                              "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend), "milliseconds",
-                              t.product_milliseconds, "milliseconds_with_others", t.milliseconds, "copy_bytes_per_second",
-                              t.copy_rate, "product_operations_per_second", t.product_rate, "peak_operations_per_second",
-                              t.peak_rate, "kernels", t.products, "others", t.others));
+  return print_json(json_pack("{s:s, s:o, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model",
+                              json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
+                              "milliseconds", t.product_milliseconds, "milliseconds_with_others", t.milliseconds,
+                              "copy_bytes_per_second", t.copy_rate, "product_operations_per_second", t.product_rate,
+                              "peak_operations_per_second", t.peak_rate, "kernels", t.products, "others", t.others));
 }

@@ -35,7 +35,7 @@ static json_t *class_names(const NitiDataset *dataset) {
     const char *name = niti_dataset_class_name(dataset, i);
     char number[16];
     (void)snprintf(number, sizeof number, "%d", i);
-    json_array_append_new(array, json_string(name ? name : number));
+    json_array_append_new(array, json_name(name ? name : number));
   }
   return array;
 }
@@ -53,18 +53,22 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
   if (niti_dataset_statistics(dataset, mean, std) != NITI_OK) return fail();
   if (json) {
-    return print_json(json_pack("{s:s, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", path, "kind",
+    return print_json(json_pack("{s:o, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", json_name(path), "kind",
                                 niti_dataset_kind(dataset), "shape", s.h, s.w, s.c, "classes", classes, "train_images",
                                 (json_int_t)train, "test_images", (json_int_t)test, "mean", channel_values(mean, s.c), "std",
                                 channel_values(std, s.c), "mean_millionths", channel_integers(mean, s.c), "std_millionths",
                                 channel_integers(std, s.c), "class_names", class_names(dataset)));
   }
   const bool folder = strcmp(niti_dataset_kind(dataset), "folder") == 0;
-  printf("path     %s\nkind     %s\nshape    %dx%dx%d (height, width, channels%s)\nclasses  %d", path, niti_dataset_kind(dataset),
-         s.h, s.w, s.c, folder ? "; the first image's, to which the others are fitted for mean and std" : "", classes);
+  printf("path     ");
+  print_name(stdout, path);
+  printf("\nkind     %s\nshape    %dx%dx%d (height, width, channels%s)\nclasses  %d", niti_dataset_kind(dataset), s.h, s.w, s.c,
+         folder ? "; the first image's, to which the others are fitted for mean and std" : "", classes);
   for (int32_t i = 0; i < classes && i < 20; ++i) {
     const char *name = niti_dataset_class_name(dataset, i);
-    if (name) printf("%s %s", i ? "," : ":", name);
+    if (!name) continue;
+    fputs(i ? ", " : ": ", stdout);
+    print_name(stdout, name);
   }
   printf("%s\ntrain    %" PRId64 " images\ntest     %" PRId64 " images\n", classes > 20 ? ", ..." : "", train, test);
   print_channels("mean", mean, s.c);

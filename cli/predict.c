@@ -46,21 +46,26 @@ static void sort_best_first(Prediction *p, int32_t top) {
 }
 
 static int print_one(NitiModel *model, const char *path, const Prediction *p, int32_t top, json_t *images) {
-  if (!images) printf("%s\n", path);
+  if (!images) {
+    print_name(stdout, path);
+    putchar('\n');
+  }
   json_t *classes = images ? json_array() : NULL;
   for (int32_t i = 0; i < top; ++i) {
     const int32_t label = p->order[i];
     const double share = (double)p->millionths[label] / 10000.0;
     if (classes) {
-      json_array_append_new(
-          classes, json_pack("{s:i, s:s, s:f}", "class", label, "name", niti_model_class_name(model, label), "percent", share));
+      json_array_append_new(classes, json_pack("{s:i, s:o, s:f}", "class", label, "name",
+                                               json_name(niti_model_class_name(model, label)), "percent", share));
     } else {
-      printf("  %6.2f %%  %s\n", share, niti_model_class_name(model, label));
+      printf("  %6.2f %%  ", share);
+      print_name(stdout, niti_model_class_name(model, label));
+      putchar('\n');
     }
   }
   if (!images) return EXIT_OK;
-  if (json_array_append_new(images, json_pack("{s:s, s:o}", "image", path, "top", classes)) == 0) return EXIT_OK;
-  fprintf(stderr, "niti: %s: cannot write the result as JSON (out of memory, or a name that is not UTF-8)\n", path);
+  if (json_array_append_new(images, json_pack("{s:o, s:o}", "image", json_name(path), "top", classes)) == 0) return EXIT_OK;
+  say("%s: out of memory for the result as JSON", path);
   return EXIT_FAILED;
 }
 
