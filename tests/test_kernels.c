@@ -10,7 +10,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 #include "backend/cpu/peak.h"
 #include "base/guess.h"
 #include "base/round.h"

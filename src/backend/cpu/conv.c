@@ -1,8 +1,8 @@
 /* The table's convolution operations: exponents, the range pass, and the choice between the reference and the tiled driver. */
-#include "backend/cpu/conv.h"
-
+#include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/conv_plan.h"
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/winograd_gradient.h"
 
@@ -12,6 +12,7 @@ typedef struct Operation {
   const NitiConv *conv;
   int8_t *out;
   const int8_t *in, *w;
+  NitiKeptWeights *kept; /* forward: NULL, or where packed weights are kept */
 } Operation;
 
 /* A kernel of one tap sees pixels, not images: all of them, if they can be counted, become images of one pixel, so that tiles
@@ -100,9 +101,9 @@ NitiGather niti_gather_backward(const NitiConv *s, int32_t phase_y, int32_t phas
 }
 
 /* For the directions that read x. */
-static const NitiConvKernels *kernels_of(const NitiCpu *cpu, const NitiConv *s) {
+static const NitiConvKernels *kernels_for(const NitiCpu *cpu, bool nonnegative) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  return kernels && kernels->positive && s->x_positive ? kernels->positive : kernels;
+  return kernels && kernels->positive && nonnegative ? kernels->positive : kernels;
 }
 
 static const NitiWinogradKernels *winograd_of(const NitiCpu *cpu) { return cpu->direct ? NULL : niti_winograd_kernels(cpu->isa); }
@@ -118,12 +119,6 @@ static size_t pass_workspace(const NitiCpu *cpu, const NitiGather *g, int thread
   const size_t more = niti_winograd_serves(winograd, g) ? niti_winograd_workspace(winograd, g, threads) : 0;
   return more > bytes ? more : bytes;
 }
-
-/* What lies at the beginning of packed weights that are kept. */
-typedef union Kept {
-  uint64_t by; /* whose they are: the address of the table of kernels; 0: nobody's */
-  uint8_t line[64];
-} Kept;
 
 static uint32_t run_pass(const Operation *o, const NitiGather *g, const NitiRounder *rounder) {
   const NitiWinogradKernels *winograd = winograd_of(o->cpu);
@@ -164,8 +159,7 @@ size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
   return more > bytes ? more : bytes;
 }
 
-size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s) {
-  const NitiCpu *cpu = (const NitiCpu *)backend;
+static size_t kept_bytes(const NitiCpu *cpu, const NitiConv *s) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const NitiWinogradKernels *winograd = winograd_of(cpu);
   if (!kernels) return 0;
@@ -173,7 +167,7 @@ size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s)
   const NitiGather g = niti_gather_forward(&conv);
   const size_t bytes = niti_gather_packed_bytes(kernels, &g);
   const size_t more = niti_winograd_serves(winograd, &g) ? niti_winograd_packed_bytes(winograd, &g) : 0;
-  return sizeof(Kept) + (more > bytes ? more : bytes);
+  return more > bytes ? more : bytes;
 }
 
 const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
@@ -188,19 +182,49 @@ const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, 
   return strcmp(direction, "gradient") != 0 && niti_winograd_serves(winograd, &g) ? winograd->name : kernels->name;
 }
 
+/* ---- plans ---- */
+
+struct NitiConvPlan {
+  NitiConv conv;
+  NitiConvDirection direction;
+  bool relu;
+  const NitiConvKernels *kernels;
+  const char *name;
+  size_t workspace, kept;
+};
+
+NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *cpu, const NitiConv *conv, NitiConvDirection direction,
+                             NitiConvTraits traits) {
+  static const char *const names[] = {"forward", "backward", "gradient"};
+  NitiConvPlan *plan = *out = calloc(1, sizeof *plan);
+  if (!plan) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for as the plan of a convolution", sizeof *plan);
+  plan->conv = *conv;
+  plan->direction = direction;
+  plan->relu = traits.relu;
+  plan->kernels = kernels_for(cpu, traits.nonnegative && direction != NITI_CONV_BACKWARD);
+  plan->name = niti_cpu_conv_kernel(&cpu->base, conv, names[direction]);
+  plan->workspace = niti_cpu_conv_workspace(&cpu->base, conv);
+  plan->kept = direction == NITI_CONV_FORWARD ? kept_bytes(cpu, conv) : 0;
+  return NITI_OK;
+}
+
+void niti_conv_close(NitiConvPlan *plan) { free(plan); }
+size_t niti_conv_workspace(const NitiConvPlan *plan) { return plan->workspace; }
+const char *niti_conv_kernel_name(const NitiConvPlan *plan) { return plan->name; }
+size_t niti_conv_kept_bytes(const NitiConvPlan *plan) { return plan->kept; }
+
 static uint32_t forward_task(void *context, const NitiRounder *rounder) {
   const Operation *o = context;
   if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
   const NitiConv s = tiled_shape(o->conv);
   NitiGather g = niti_gather_forward(&s);
-  Kept *kept = s.packed;
-  if (!kept) return run_pass(o, &g, rounder);
+  if (!o->kept) return run_pass(o, &g, rounder);
   const NitiWinogradKernels *winograd = winograd_of(o->cpu); /* which serves may depend on the batch */
-  const uint64_t by = niti_winograd_serves(winograd, &g) ? (uintptr_t)winograd : (uintptr_t)o->kernels;
-  g.packed = (uint8_t *)(kept + 1);
-  g.ready = kept->by == by;
+  const void *layout = niti_winograd_serves(winograd, &g) ? (const void *)winograd : o->kernels;
+  g.packed = o->kept->data;
+  g.ready = o->kept->layout == layout;
   const uint32_t max = run_pass(o, &g, rounder);
-  kept->by = by;
+  o->kept->layout = layout;
   return max;
 }
 
@@ -221,34 +245,68 @@ static uint32_t backward_task(void *context, const NitiRounder *rounder) {
   return max;
 }
 
+int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, NitiKeptWeights *kept,
+                      const NitiRequantise *request) {
+  Operation o = {cpu, plan->kernels, &plan->conv, y, x, w, kept};
+  return niti_cpu_requantise(cpu, request, plan->relu, NULL, forward_task, &o);
+}
+
+int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
+                       const NitiRequantise *request) {
+  Operation o = {cpu, plan->kernels, &plan->conv, dx, dy, w, NULL};
+  return niti_cpu_requantise(cpu, request, false, mask, backward_task, &o);
+}
+
+void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
+  if (!plan->kernels) {
+    niti_conv_gradient_ref(cpu, gradient, dy, x, &plan->conv);
+    return;
+  }
+  const NitiWinogradGradientKernels *winograd = winograd_gradient_of(cpu, &plan->conv);
+  if (winograd) {
+    niti_winograd_gradient_run(cpu, winograd, gradient, dy, x, &plan->conv);
+    return;
+  }
+  const NitiConv conv = tiled_shape(&plan->conv);
+  niti_conv_gradient_tiles(cpu, plan->kernels, gradient, dy, x, &conv);
+}
+
+/* ---- the operations of the backend's table ---- */
+
+/* What lies at the beginning of packed weights that are kept. */
+typedef union Kept {
+  uint64_t by; /* whose they are: the address of the table of kernels; 0: nobody's */
+  uint8_t line[64];
+} Kept;
+
+size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s) {
+  const size_t bytes = kept_bytes((const NitiCpu *)backend, s);
+  return bytes > 0 ? sizeof(Kept) + bytes : 0;
+}
+
 void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
                            bool relu, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
-  Operation o = {cpu, kernels_of(cpu, s), s, y->data, x->data, w->data};
-  *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, NULL, forward_task, &o);
+  const NitiConvPlan plan = {.conv = *s, .relu = relu, .kernels = kernels_for(cpu, s->x_positive)};
+  Kept *packed = s->packed;
+  NitiKeptWeights kept = {.data = packed ? packed + 1 : NULL};
+  if (packed) kept.layout = (const void *)(uintptr_t)packed->by;
+  *y->exponent =
+      *x->exponent + *w->exponent + niti_conv_forward(cpu, &plan, y->data, x->data, w->data, packed ? &kept : NULL, requantise);
+  if (packed) packed->by = (uintptr_t)kept.layout;
 }
 
 void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                             const NitiTensor *mask, const NitiConv *s, const NitiRequantise *requantise) {
   NitiCpu *cpu = niti_cpu(backend);
-  Operation o = {cpu, niti_conv_kernels(cpu->isa), s, dx->data, dy->data, w->data};
-  const int8_t *gate = mask ? mask->data : NULL;
-  *dx->exponent = *dy->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, false, gate, backward_task, &o);
+  const NitiConvPlan plan = {.conv = *s, .kernels = kernels_for(cpu, false)};
+  *dx->exponent = *dy->exponent + *w->exponent +
+                  niti_conv_backward(cpu, &plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, requantise);
 }
 
 void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                             const NitiConv *s) {
   NitiCpu *cpu = niti_cpu(backend);
-  const NitiConvKernels *kernels = kernels_of(cpu, s);
-  if (!kernels) {
-    niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
-    return;
-  }
-  const NitiWinogradGradientKernels *winograd = winograd_gradient_of(cpu, s);
-  if (winograd) {
-    niti_winograd_gradient_run(cpu, winograd, gradient, dy->data, x->data, s);
-    return;
-  }
-  const NitiConv conv = tiled_shape(s);
-  niti_conv_gradient_tiles(cpu, kernels, gradient, dy->data, x->data, &conv);
+  const NitiConvPlan plan = {.conv = *s, .kernels = kernels_for(cpu, s->x_positive)};
+  niti_conv_gradient(cpu, &plan, gradient, dy->data, x->data);
 }

@@ -3,7 +3,7 @@
  * there is no border), and sums tile by tile. */
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
   SCRATCH_BYTES = 256 * 1024, /* of padded input in one part: with a panel it should fit a core's second-level cache */

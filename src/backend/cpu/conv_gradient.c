@@ -3,7 +3,7 @@
  * panels; then tiles of (tap, input channel) x output channel are summed over the chunk and added to the gradient. */
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 #include "base/round.h"
 
 enum {

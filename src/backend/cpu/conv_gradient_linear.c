@@ -4,7 +4,7 @@
  * row are those left of the next, and those below an image are those above the next. */
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 #include "base/round.h"
 
 enum {

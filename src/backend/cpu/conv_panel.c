@@ -1,7 +1,7 @@
 /* Panels of columns whose elements are contiguous in memory: a transposition of groups, portable. */
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 
 enum {
   GROUPS_AT_ONCE = 64, /* of all columns: what is being written stays in the first-level cache */

@@ -5,7 +5,7 @@
 #ifndef NITI_BACKEND_CPU_WINOGRAD_H
 #define NITI_BACKEND_CPU_WINOGRAD_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
   NITI_WINOGRAD_PLANES = 36, /* 6x6 products for a tile */

@@ -16,7 +16,7 @@
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
   NITI_GRADIENT_FREQUENCIES = 36,

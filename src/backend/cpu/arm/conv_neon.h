@@ -2,7 +2,7 @@
 #ifndef NITI_BACKEND_CPU_ARM_CONV_NEON_H
 #define NITI_BACKEND_CPU_ARM_CONV_NEON_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 
 void niti_convert_neon(void *out, const int8_t *in, size_t count);
 void niti_zero_neon(void *out, size_t count);

@@ -1,5 +1,5 @@
 /* Reference convolutions: the sums as docs/arithmetic.md states them, one output pixel after another. */
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 #ifndef NITI_BACKEND_CPU_X86_CONV_AVX2_H
 #define NITI_BACKEND_CPU_X86_CONV_AVX2_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 
 void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
                            int channels);

@@ -1,7 +1,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 #include "backend/cpu/peak.h"
 
 enum { SUMS = 4, ROWS = 16, ROW_BYTES = 64 };

@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
