@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { WARM_UP = 3, REPEAT_MAX = 1000 };
 static const double run_milliseconds = 20; /* at least, where work is queued */
@@ -14,22 +13,16 @@ const Command command_bench = {"bench", "step|kernels|timeline|infer --model MOD
                                "time a training step, its operations or inference",
                                "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
 
-int64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return x < y ? -1 : x > y;
 }
 
 NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat) {
-  const int64_t start = now();
+  const int64_t start = niti_clock_now();
   NITI_TRY(timed(context, repeat));
   NITI_TRY(backend->ops->synchronise(backend));
-  *milliseconds = (double)(now() - start) * 1e-6 / repeat;
+  *milliseconds = (double)(niti_clock_now() - start) * 1e-6 / repeat;
   return NITI_OK;
 }
 
@@ -50,9 +43,9 @@ NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *contex
     repeat = wanted < REPEAT_MAX ? (int)wanted + 1 : REPEAT_MAX;
     for (int i = 0; i < WARM_UP; ++i) NITI_TRY(time_once(&one, timed, backend, context, repeat)); /* so many at once, recorded */
   }
-  const int64_t begin = now();
+  const int64_t begin = niti_clock_now();
   times->count = 0;
-  while (times->count < RUNS_MIN || (times->count < RUNS_MAX && (double)(now() - begin) * 1e-9 < seconds)) {
+  while (times->count < RUNS_MIN || (times->count < RUNS_MAX && (double)(niti_clock_now() - begin) * 1e-9 < seconds)) {
     NITI_TRY(time_once(&times->milliseconds[times->count++], timed, backend, context, repeat));
   }
   times_sort(times);

@@ -3,6 +3,7 @@
 #define NITI_CLI_BENCH_H
 
 #include "cli.h"
+#include "platform/clock.h"
 #include "train/step.h"
 
 enum { RUNS_MIN = 5, RUNS_MAX = 1000 };
@@ -29,7 +30,6 @@ typedef struct Times {
 /* Enqueues `repeat` pieces of work. */
 typedef NitiStatus (*Timed)(void *context, int repeat);
 
-int64_t now(void); /* nanoseconds */
 /* Milliseconds of one piece of work, `repeat` of them having been done. */
 NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat);
 void times_sort(Times *times); /* and finds the least, the greatest and the median */

@@ -227,9 +227,9 @@ static NitiStatus measure_turns(Turns *t, Operation *o, double seconds) {
   NITI_TRY(warm_up(&one, o));
   const double part = one / 4; /* of a run's time, for the peak */
   NITI_TRY(time_peak(&before, o->bench, part));
-  const int64_t begin = now();
+  const int64_t begin = niti_clock_now();
   t->times.count = 0;
-  while (t->times.count < RUNS_MIN || (t->times.count < RUNS_MAX && (double)(now() - begin) * 1e-9 < seconds)) {
+  while (t->times.count < RUNS_MIN || (t->times.count < RUNS_MAX && (double)(niti_clock_now() - begin) * 1e-9 < seconds)) {
     NITI_TRY(time_once(&one, run_operation, b, o, 1));
     NITI_TRY(time_peak(&after, o->bench, part));
     t->times.milliseconds[t->times.count++] = one;

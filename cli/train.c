@@ -2,10 +2,10 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "platform/clock.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
@@ -20,11 +20,7 @@ typedef struct View {
   double drawn; /* when, in seconds */
 } View;
 
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+static double seconds(void) { return (double)niti_clock_now() * 1e-9; }
 
 static double rate(int64_t images, int64_t nanoseconds) {
   return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that includes point only down: cli -> train -> model -> layer -> backend -> tensor -> base.
+"""Checks that includes point only down: cli -> train -> model -> layer -> backend -> tensor -> platform -> base.
 
     check_includes.py [ROOT]        check ROOT/src and ROOT/cli (default: this checkout)
     check_includes.py --self-test   prove that each kind of mistake is found
@@ -15,15 +15,16 @@ import tempfile
 
 BELOW = {
     "base": set(),
-    "tensor": {"base"},
-    "backend": {"tensor", "base"},
-    "layer": {"backend", "tensor", "base"},
-    "config": {"tensor", "base"},
-    "data": {"backend", "tensor", "base"},  # backend: loader.h speaks of NitiPick
-    "io": {"tensor", "base"},
-    "model": {"layer", "backend", "config", "tensor", "base"},
-    "train": {"model", "layer", "backend", "config", "data", "io", "tensor", "base"},
-    "cli": {"train", "model", "layer", "backend", "config", "data", "io", "tensor", "base"},
+    "platform": {"base"},
+    "tensor": {"platform", "base"},
+    "backend": {"tensor", "platform", "base"},
+    "layer": {"backend", "tensor", "platform", "base"},
+    "config": {"tensor", "platform", "base"},
+    "data": {"backend", "tensor", "platform", "base"},  # backend: loader.h speaks of NitiPick
+    "io": {"tensor", "platform", "base"},
+    "model": {"layer", "backend", "config", "tensor", "platform", "base"},
+    "train": {"model", "layer", "backend", "config", "data", "io", "tensor", "platform", "base"},
+    "cli": {"train", "model", "layer", "backend", "config", "data", "io", "tensor", "platform", "base"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*(CUDA|NVCC|HIP|OPENCL|MPI|NCCL)", re.IGNORECASE)
@@ -103,7 +104,8 @@ def self_test():
     good = {
         "include/niti.h": "",
         "src/base/a.h": '#include "niti.h"\n#include <stdint.h>\n#ifdef __CUDACC__\n#endif\n',
-        "src/backend/backend.h": '#include "base/a.h"\n',
+        "src/platform/p.h": '#include "base/a.h"\n',
+        "src/backend/backend.h": '#include "platform/p.h"\n',
         "src/backend/cpu/cpu.h": '#include "../backend.h"\n#ifdef NITI_CUDA\n#include <cuda.h>\n#endif\n',
         "src/layer/l.c": '#include "backend/backend.h"\n',
         "src/io/e.c": '#include "tensorboard.pb-c.h"\n',
@@ -111,6 +113,7 @@ def self_test():
     }
     bad = {
         "upward": ("src/base/b.c", '#include "backend/backend.h"\n', 1),
+        "from the floor to the system": ("src/base/b.c", '#include "../platform/p.h"\n', 1),
         "sideways": ("src/data/d.c", '\n#include "../io/e.c"\n', 2),
         "to the tool": ("src/train/t.c", '#include "../../cli/main.c"\n', 1),
         "into one backend": ("src/layer/k.c", '#include "backend/cpu/cpu.h"\n', 1),

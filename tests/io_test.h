@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/file.h"
+#include "platform/file.h"
 
 static char folder[256];
 
@@ -69,7 +69,7 @@ static inline void put_file(const char *path, const void *data, size_t size) {
 
 static inline char *get_file(const char *path, size_t *size) {
   char *text;
-  if (niti_io_read_text(&text, size, path, 1 << 20) != NITI_OK) fail_msg("%s", niti_error());
+  if (niti_file_read(&text, size, path, 1 << 20) != NITI_OK) fail_msg("%s", niti_error());
   return text;
 }
 

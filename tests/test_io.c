@@ -4,14 +4,16 @@
 
 /* ---- file.h ------------------------------------------------------------------------------------------------------- */
 
+static NitiStatus replace_text(const char *path, const char *text) { return niti_file_replace(path, text, strlen(text)); }
+
 static void test_text_is_replaced(void **state) {
   (void)state;
-  check_ok(niti_io_write_text(at("a"), "one"));
+  check_ok(replace_text(at("a"), "one"));
   assert_file(at("a"), "one");
-  check_ok(niti_io_write_text(at("a"), ""));
+  check_ok(replace_text(at("a"), ""));
   assert_file(at("a"), "");
   put_file(at("a.tmp"), "left by a killed process, longer than the text", 46);
-  check_ok(niti_io_write_text(at("a"), "two"));
+  check_ok(replace_text(at("a"), "two"));
   assert_file(at("a"), "two");
   assert_int_equal(count_files(), 1);
 }
@@ -19,7 +21,7 @@ static void test_text_is_replaced(void **state) {
 static void test_discard_leaves_the_old(void **state) {
   (void)state;
   NitiFile *file, *second;
-  check_ok(niti_io_write_text(at("a"), "old"));
+  check_ok(replace_text(at("a"), "old"));
   check_ok(niti_file_open(&file, at("a")));
   check_ok(niti_file_write(file, "new", 3));
   check_fails(niti_file_open(&second, at("a")), NITI_ERROR_FILE, at("a"), "another process");
@@ -31,15 +33,15 @@ static void test_discard_leaves_the_old(void **state) {
 static void test_file_errors(void **state) {
   (void)state;
   char *text;
-  check_fails(niti_io_write_text(at("none/a"), "x"), NITI_ERROR_FILE, at("none/a"), strerror(ENOENT));
-  check_fails(niti_io_read_text(&text, NULL, at("none"), 10), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
-  check_fails(niti_io_read_text(&text, NULL, folder, 10), NITI_ERROR_FILE, folder, "regular");
+  check_fails(replace_text(at("none/a"), "x"), NITI_ERROR_FILE, at("none/a"), strerror(ENOENT));
+  check_fails(niti_file_read(&text, NULL, at("none"), 10), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
+  check_fails(niti_file_read(&text, NULL, folder, 10), NITI_ERROR_FILE, folder, "regular");
   put_file(at("a"), "12345678901", 11);
-  check_fails(niti_io_read_text(&text, NULL, at("a"), 10), NITI_ERROR_FORMAT, at("a"), "at most 10");
+  check_fails(niti_file_read(&text, NULL, at("a"), 10), NITI_ERROR_FORMAT, at("a"), "at most 10");
   assert_int_equal(mkfifo(at("fifo"), 0600), 0);
-  check_fails(niti_io_read_text(&text, NULL, at("fifo"), 10), NITI_ERROR_FILE, at("fifo"), "regular");
+  check_fails(niti_file_read(&text, NULL, at("fifo"), 10), NITI_ERROR_FILE, at("fifo"), "regular");
   assert_int_equal(symlink("a", at("b.tmp")), 0);
-  check_fails(niti_io_write_text(at("b"), "x"), NITI_ERROR_FILE, at("b.tmp"), strerror(ELOOP));
+  check_fails(replace_text(at("b"), "x"), NITI_ERROR_FILE, at("b.tmp"), strerror(ELOOP));
   assert_file(at("a"), "12345678901");
 }
 

@@ -1,12 +1,12 @@
 /* Documents: memory, nodes and files. */
 #include "config/yaml.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/yaml_node.h"
+#include "platform/file.h"
 
 enum { CHUNK_BYTES = 16 << 10, ALIGNMENT = 16 };
 
@@ -126,20 +126,10 @@ NitiStatus niti_yaml_parse(NitiYamlDocument **out, const char *text, const char 
 
 NitiStatus niti_yaml_read(NitiYamlDocument **out, const char *path) {
   *out = NULL;
-  FILE *file = fopen(path, "rb");
-  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
-  char *text = malloc(NITI_YAML_BYTES_MAX + 1);
-  if (!text) {
-    (void)fclose(file);
-    return niti_yaml_no_memory(path);
-  }
-  errno = 0;
-  const size_t length = fread(text, 1, NITI_YAML_BYTES_MAX + 1, file);
-  const bool failed = ferror(file) != 0;
-  const int reason = errno;
-  (void)fclose(file);
-  const NitiStatus status =
-      failed ? niti_fail(NITI_ERROR_FILE, "%s: cannot read: %s", path, strerror(reason)) : parse_bytes(out, text, length, path);
+  char *text = NULL;
+  size_t length = 0;
+  NITI_TRY(niti_file_read_any(&text, &length, path, NITI_YAML_BYTES_MAX));
+  const NitiStatus status = parse_bytes(out, text, length, path);
   free(text);
   return status;
 }

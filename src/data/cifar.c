@@ -45,8 +45,8 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
   const long long record = layout->label_bytes + PIXELS;
   for (; *names; ++names) {
     struct stat facts;
-    char *path = niti_path_join(split->dir, *names);
-    if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", split->dir);
+    char *path = NULL;
+    NITI_TRY(niti_path_join(&path, split->dir, *names));
     NitiStatus status = niti_split_add_file(split, *names);
     if (status != NITI_OK) {
       free(path);
@@ -112,8 +112,8 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   if (!split->images || !split->labels)
     return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->count);
   for (size_t i = 0; i < split->file_count; ++i) {
-    char *name = niti_path_join(path, split->files[i]);
-    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+    char *name = NULL;
+    NITI_TRY(niti_path_join(&name, path, split->files[i]));
     FILE *file = fopen(name, "rbe");
     NitiStatus status = NITI_OK;
     if (file) {

@@ -10,46 +10,13 @@
 
 #include "data/format.h"
 #include "data/image.h"
+#include "platform/environment.h"
+#include "platform/file.h"
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx, &niti_data_cifar10, &niti_data_cifar100, &niti_data_folder};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- paths and names, for the formats ---- */
-
-char *niti_path_join(const char *dir, const char *name) {
-  const size_t a = strlen(dir), b = strlen(name);
-  const bool slash = a > 0 && dir[a - 1] != '/';
-  char *path = malloc(a + b + 2);
-  if (!path) return NULL;
-  memcpy(path, dir, a);
-  if (slash) path[a] = '/';
-  memcpy(path + a + (slash ? 1 : 0), name, b + 1);
-  return path;
-}
-
-bool niti_path_is_file(const char *path) {
-  struct stat facts;
-  return stat(path, &facts) == 0 && S_ISREG(facts.st_mode);
-}
-
-bool niti_path_is_dir(const char *path) {
-  struct stat facts;
-  return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
-}
-
-bool niti_path_has_file(const char *dir, const char *name) {
-  char *path = niti_path_join(dir, name);
-  const bool has = path && niti_path_is_file(path);
-  free(path);
-  return has;
-}
-
-bool niti_path_has_dir(const char *dir, const char *name) {
-  char *path = niti_path_join(dir, name);
-  const bool has = path && niti_path_is_dir(path);
-  free(path);
-  return has;
-}
 
 NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name) {
   if (split->file_count == split->file_capacity) {
@@ -102,18 +69,15 @@ static NitiStatus parse_names(char ***out, char *text, const char *path, int32_t
 }
 
 NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32_t count) {
-  uint8_t *text = NULL;
-  size_t size = 0;
+  enum { NAMES_BYTES_MAX = 1 << 30 };
+  char *text = NULL;
   *out = NULL;
-  char *path = niti_path_join(dir, name);
-  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", dir);
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, dir, name));
   NitiStatus status = NITI_OK;
   if (niti_path_is_file(path)) {
-    status = niti_file_read(&text, &size, path);
-    if (status == NITI_OK) {
-      text[size] = 0; /* niti_file_read leaves room for it */
-      status = parse_names(out, (char *)text, path, count);
-    }
+    status = niti_file_read(&text, NULL, path, NAMES_BYTES_MAX);
+    if (status == NITI_OK) status = parse_names(out, text, path, count);
   }
   free(text);
   free(path);
@@ -146,8 +110,9 @@ static int find_matches(Match *matches, const char *path, NitiDataKind kind) {
   for (int i = 0; i < FORMATS; ++i) {
     if (kind != NITI_DATA_AUTO && kind != formats[i]->kind) continue;
     for (const char *const *where = formats[i]->subfolders; *where; ++where) {
-      char *folder = niti_path_join(path, *where);
-      if (folder && formats[i]->probe(folder)) matches[count++] = (Match){.format = formats[i], .where = *where};
+      char *folder = NULL;
+      if (niti_path_join(&folder, path, *where) == NITI_OK && formats[i]->probe(folder))
+        matches[count++] = (Match){.format = formats[i], .where = *where};
       free(folder);
     }
   }
@@ -202,8 +167,8 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
   NITI_TRY(choose_match(&match, path, options ? options->kind : NITI_DATA_AUTO));
 
   NitiDataset *dataset = calloc(1, sizeof *dataset);
-  char *folder = match.where ? niti_path_join(path, match.where) : strdup(path);
-  NitiStatus status = NITI_OK;
+  char *folder = NULL;
+  NitiStatus status = niti_path_join(&folder, path, match.where ? match.where : "");
   if (dataset && folder) {
     for (size_t end = strlen(folder); end > 1 && folder[end - 1] == '/'; --end) folder[end - 1] = 0; /* for messages */
     dataset->format = match.format;
@@ -238,8 +203,8 @@ void niti_dataset_close(NitiDataset *dataset) {
 
 const char *niti_dataset_default(void) {
   static const char *const debian = "/usr/share/datasets/fashion-mnist";
-  const char *named = getenv("NITI_DATA");
-  if (named && *named) return named;
+  const char *named = niti_environment_get("NITI_DATA");
+  if (named) return named;
   return niti_path_is_dir(debian) ? debian : NULL;
 }
 
@@ -273,8 +238,8 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
     memcpy(out, s->images + (size_t)index * bytes, bytes);
     return NITI_OK;
   }
-  char *path = niti_path_join(s->dir, s->files[index]);
-  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", s->dir);
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, s->dir, s->files[index]));
   NitiStatus status = niti_image_load(&image, path, dataset->shape.c);
   if (status == NITI_OK) status = niti_image_fit(out, &image, &dataset->options, dataset->shape, window, path);
   free(image.pixels);
@@ -301,19 +266,17 @@ static NitiStatus hash_file(SHA256_CTX *sha, const char *path) {
 
 NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
-  uint8_t digest[SHA256_DIGEST_LENGTH];
   SHA256_CTX sha;
   SHA256_Init(&sha);
   for (size_t i = 0; i < s->file_count; ++i) {
-    char *path = niti_path_join(s->dir, s->files[i]);
-    if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", s->dir);
+    char *path = NULL;
+    NITI_TRY(niti_path_join(&path, s->dir, s->files[i]));
     /* Where the folder is the label, the name belongs to the data. */
     if (!s->images) SHA256_Update(&sha, (const uint8_t *)s->files[i], strlen(s->files[i]) + 1);
     const NitiStatus status = hash_file(&sha, path);
     free(path);
     NITI_TRY(status);
   }
-  SHA256_Final(digest, &sha);
-  for (size_t i = 0; i < sizeof digest; ++i) (void)snprintf(text + 2 * i, 3, "%02x", digest[i]);
+  (void)SHA256_End(&sha, text);
   return NITI_OK;
 }

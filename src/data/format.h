@@ -3,6 +3,7 @@
 #define NITI_DATA_FORMAT_H
 
 #include "data/dataset.h"
+#include "platform/path.h"
 
 enum {
   NITI_IMAGE_SIDE_MAX = 16384, /* of a resident image or of a network's input, in pixels; picks are int16 */
@@ -40,14 +41,6 @@ struct NitiDataset {
 };
 
 extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100, niti_data_folder;
-
-/* "DIR/NAME", to be freed by the caller; NULL when memory ran out. */
-char *niti_path_join(const char *dir, const char *name);
-bool niti_path_is_file(const char *path); /* a regular file, or a link to one */
-bool niti_path_is_dir(const char *path);
-/* As above for DIR/NAME; false also when memory ran out. */
-bool niti_path_has_file(const char *dir, const char *name);
-bool niti_path_has_dir(const char *dir, const char *name);
 
 /* Adds a file to the split's list (a copy of name). */
 NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name);

@@ -147,8 +147,8 @@ static NitiStatus read_part(uint8_t **out, uint32_t *dims, NitiDataSplit *split,
   if (!find_name(name, split->dir, which, part))
     return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
-  char *path = niti_path_join(split->dir, name);
-  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", split->dir);
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, split->dir, name));
   const NitiStatus status = read_file(out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC);
   free(path);
   return status;

@@ -1,18 +1,17 @@
 #include "data/image.h"
 
-#include <errno.h>
 #include <png.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 /* clang-format off */
 #include <jpeglib.h> /* after stdio.h */
 /* clang-format on */
 
 #include "data/augment.h"
 #include "data/format.h"
+#include "platform/file.h"
 
 enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30 };
 
@@ -28,37 +27,6 @@ typedef struct Source {
   jmp_buf escape;
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
-
-NitiStatus niti_file_read(uint8_t **out, size_t *size, const char *path) {
-  struct stat facts;
-  *out = NULL;
-  *size = 0;
-  if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  if (!S_ISREG(facts.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);
-  if (facts.st_size > FILE_BYTES_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: %lld bytes are too many, expected at most %d", path, (long long)facts.st_size,
-                     FILE_BYTES_MAX);
-  FILE *file = fopen(path, "rbe");
-  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  const size_t want = (size_t)facts.st_size;
-  uint8_t *bytes = malloc(want + 1);
-  if (!bytes) {
-    fclose(file);
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, want);
-  }
-  const size_t got = fread(bytes, 1, want, file);
-  const bool failed = ferror(file) != 0;
-  const int reason = errno;
-  fclose(file);
-  if (got != want) {
-    free(bytes);
-    return niti_fail(NITI_ERROR_FILE, "%s: byte %zu: cannot be read: %s", path, got,
-                     failed ? strerror(reason) : "the file shrank");
-  }
-  *out = bytes;
-  *size = want;
-  return NITI_OK;
-}
 
 /* Reserves the pixels; false with source->status set where that fails. */
 static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
@@ -211,12 +179,12 @@ static void to_grey(NitiImage *image) {
 
 NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
   static const uint8_t jpeg[] = {0xff, 0xd8, 0xff}, png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  uint8_t *bytes = NULL;
+  char *bytes = NULL;
   size_t size = 0;
   NitiStatus status = NITI_OK;
   memset(out, 0, sizeof *out);
-  NITI_TRY(niti_file_read(&bytes, &size, path));
-  Source source = {.path = path, .bytes = bytes, .size = size, .image = out};
+  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
+  Source source = {.path = path, .bytes = (const uint8_t *)bytes, .size = size, .image = out};
   /* The content decides, not the name: sets from the web hold PNGs called .jpg. */
   if (size >= sizeof png && memcmp(bytes, png, sizeof png) == 0)
     status = decode_png(&source);

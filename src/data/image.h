@@ -15,9 +15,6 @@ typedef struct NitiWindow {
   uint32_t word_y, word_x;
 } NitiWindow;
 
-/* Reads a whole regular file; the caller frees *out. */
-NitiStatus niti_file_read(uint8_t **out, size_t *size, const char *path);
-
 /* Decodes a JPEG or PNG file (told apart by their first bytes), at most 2^26 pixels. Anything the decoders find wrong in the
  * pixel data, a file cut short included, is an error that names the file. Orientation tags, gamma and colour profiles are
  * ignored, and so is transparency: hidden colours show. 16-bit PNG samples are rounded to 8 bits; CMYK becomes RGB as C * K /

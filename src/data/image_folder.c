@@ -79,8 +79,8 @@ static NitiStatus list_names(Names *out, const char *path, bool (*keep)(const ch
 /* Adds the images of one class. */
 static NitiStatus add_class(NitiDataSplit *split, const char *class_name, int32_t label) {
   Names images = {0};
-  char *path = niti_path_join(split->dir, class_name);
-  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", split->dir);
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, split->dir, class_name));
   NitiStatus status = list_names(&images, path, is_image_name);
   if (status == NITI_OK && images.count == 0)
     status = niti_fail(NITI_ERROR_FORMAT, "%s: expected at least one .jpg, .jpeg or .png file", path);
@@ -96,8 +96,9 @@ static NitiStatus add_class(NitiDataSplit *split, const char *class_name, int32_
     }
   }
   for (size_t i = 0; status == NITI_OK && i < images.count; ++i) {
-    char *name = niti_path_join(class_name, images.name[i]);
-    status = name ? niti_split_add_file(split, name) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+    char *name = NULL;
+    status = niti_path_join(&name, class_name, images.name[i]);
+    if (status == NITI_OK) status = niti_split_add_file(split, name);
     free(name);
     if (status == NITI_OK) split->labels[split->count++] = label;
   }
@@ -125,8 +126,7 @@ static NitiStatus compare_classes(const NitiDataset *dataset, const Names *found
 static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, const char *name) {
   NitiDataSplit *split = &dataset->split[which];
   Names classes = {0};
-  split->dir = niti_path_join(path, name);
-  if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
+  NITI_TRY(niti_path_join(&split->dir, path, name));
   NitiStatus status = list_names(&classes, split->dir, niti_path_has_dir);
   if (status == NITI_OK && classes.count == 0)
     status = niti_fail(NITI_ERROR_FORMAT, "%s: expected one folder a class, found none", split->dir);
@@ -149,8 +149,8 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 /* Where nobody says which size is wanted: that of the first training image. */
 static NitiStatus first_shape(NitiShape *out, const NitiDataSplit *train) {
   NitiImage image;
-  char *path = niti_path_join(train->dir, train->files[0]);
-  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", train->dir);
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, train->dir, train->files[0]));
   const NitiStatus status = niti_image_load(&image, path, 3);
   if (status == NITI_OK) *out = (NitiShape){.n = 1, .h = image.h, .w = image.w, .c = image.c};
   free(image.pixels);

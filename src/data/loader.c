@@ -6,7 +6,7 @@
 
 #include "data/augment.h"
 #include "data/format.h"
-#include "data/workers.h"
+#include "platform/workers.h"
 
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
  * open the next batch when its slot is free; the caller takes batches in order and holds one until it asks for the next. After an

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "data/format.h"
-#include "data/workers.h"
+#include "platform/workers.h"
 
 typedef unsigned __int128 Wide;
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/path.h"
 #include "tensor/tensor.h"
 
 static const char exponent_suffix[] = ".exponent";
@@ -310,8 +311,8 @@ NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *pa
 /* The paths of a run's two newest checkpoints; the caller frees both, also after a failure. */
 static NitiStatus last_paths(char **last, char **previous, const char *dir) {
   *last = *previous = NULL;
-  NITI_TRY(niti_io_join(last, dir, "last.safetensors"));
-  return niti_io_join(previous, dir, "previous.safetensors");
+  NITI_TRY(niti_path_join(last, dir, "last.safetensors"));
+  return niti_path_join(previous, dir, "previous.safetensors");
 }
 
 NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir) {

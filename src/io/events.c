@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <tensorboard.pb-c.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "io/file.h"
+#include "platform/clock.h"
+#include "platform/environment.h"
+#include "platform/file.h"
+#include "platform/path.h"
 
 struct NitiEvents {
   FILE *file;
@@ -42,10 +44,6 @@ static void put_crc(uint8_t out[4], const void *data, size_t size) {
   put_little(out, ((crc >> 15) | (crc << 17)) + 0xa282ead8u, 4);
 }
 
-static NitiStatus fail_errno(const char *path, const char *what) {
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
-}
-
 /* length (8 bytes), its CRC (4), data, its CRC (4). */
 static NitiStatus write_record(NitiEvents *events, const uint8_t *data, size_t size) {
   uint8_t head[12], tail[4];
@@ -54,15 +52,13 @@ static NitiStatus write_record(NitiEvents *events, const uint8_t *data, size_t s
   put_crc(tail, data, size);
   if (fwrite(head, sizeof head, 1, events->file) != 1 || fwrite(data, size, 1, events->file) != 1 ||
       fwrite(tail, sizeof tail, 1, events->file) != 1)
-    return fail_errno(events->path, "write");
+    return niti_fail_errno(events->path, "write");
   return NITI_OK;
 }
 
 /* Stamps the event with the time and writes it. */
 static NitiStatus write_event(NitiEvents *events, Niti__Tensorboard__Event *event) {
-  struct timespec now;
-  (void)clock_gettime(CLOCK_REALTIME, &now);
-  event->wall_time = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+  event->wall_time = (double)niti_clock_wall() * 1e-9;
   const size_t size = niti__tensorboard__event__get_packed_size(event); /* never 0: the time is in it */
   uint8_t *data = malloc(size);
   if (!data) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", events->path);
@@ -74,16 +70,15 @@ static NitiStatus write_event(NitiEvents *events, Niti__Tensorboard__Event *even
 
 /* TensorBoard reads a folder's files in the order of their names. A second that is taken (a run resumed at once) counts on. */
 static NitiStatus create_file(NitiEvents *events, const char *dir) {
-  char host[256] = "", name[384];
-  (void)gethostname(host, sizeof host - 1);
+  char host[256], name[384];
+  niti_environment_host(host, sizeof host);
   for (char *at = host; *at; ++at)
     if (*at == '/') *at = '-';
-  const time_t start = time(NULL);
+  const int64_t start = niti_clock_wall() / 1000000000;
   for (long long extra = 0; extra < 1000; ++extra) {
-    (void)snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.niti", (long long)start + extra,
-                   host[0] ? host : "localhost");
+    (void)snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.niti", (long long)start + extra, host);
     free(events->path);
-    NITI_TRY(niti_io_join(&events->path, dir, name));
+    NITI_TRY(niti_path_join(&events->path, dir, name));
     const int fd = open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0 && errno == EEXIST) continue;
     if (fd < 0) break;
@@ -92,7 +87,7 @@ static NitiStatus create_file(NitiEvents *events, const char *dir) {
     (void)close(fd);
     break;
   }
-  return fail_errno(events->path, "create the file");
+  return niti_fail_errno(events->path, "create the file");
 }
 
 NitiStatus niti_events_open(NitiEvents **out, const char *dir) {
@@ -183,14 +178,14 @@ NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t st
 }
 
 NitiStatus niti_events_flush(NitiEvents *events) {
-  if (fflush(events->file)) return fail_errno(events->path, "write");
+  if (fflush(events->file)) return niti_fail_errno(events->path, "write");
   return NITI_OK;
 }
 
 NitiStatus niti_events_close(NitiEvents *events) {
   if (!events) return NITI_OK;
   NitiStatus status = niti_events_flush(events);
-  if (fclose(events->file) && status == NITI_OK) status = fail_errno(events->path, "write");
+  if (fclose(events->file) && status == NITI_OK) status = niti_fail_errno(events->path, "write");
   free(events->path);
   free(events);
   return status;

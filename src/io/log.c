@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "io/file.h"
+#include "platform/file.h"
+#include "platform/path.h"
 
 static const char epoch_key[] = "epoch";
 enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18 };
@@ -23,10 +24,6 @@ struct NitiLog {
   LogFile csv, jsonl;
   char *header; /* the CSV header line with its newline; NULL before the first row */
 };
-
-static NitiStatus fail_errno(const char *path, const char *what) {
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
-}
 
 static NitiStatus fail_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for the log"); }
 
@@ -219,26 +216,17 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, bool csv
   return NITI_OK;
 }
 
-static NitiStatus replace(const char *path, const char *text, size_t size) {
-  NitiFile *file;
-  NITI_TRY(niti_file_open(&file, path));
-  const NitiStatus status = niti_file_write(file, text, size);
-  if (status == NITI_OK) return niti_file_commit(file, NULL);
-  niti_file_discard(file);
-  return status;
-}
-
 /* Cuts the file at path down to the rows to keep, or creates it. *text: what it then holds, freed by the caller. */
 static NitiStatus prepare(char **text, size_t *size, const char *path, bool csv, int64_t keep_epoch) {
   if (access(path, F_OK)) {
     *text = calloc(1, 1);
     *size = 0;
-    return *text ? replace(path, "", 0) : fail_memory();
+    return *text ? niti_file_replace(path, "", 0) : fail_memory();
   }
-  NITI_TRY(niti_io_read_text(text, size, path, LOG_BYTES_MAX));
+  NITI_TRY(niti_file_read(text, size, path, LOG_BYTES_MAX));
   const size_t before = *size;
   NitiStatus status = keep_rows(*text, size, path, csv, keep_epoch);
-  if (status == NITI_OK && *size != before) status = replace(path, *text, *size);
+  if (status == NITI_OK && *size != before) status = niti_file_replace(path, *text, *size);
   return status;
 }
 
@@ -247,12 +235,12 @@ static NitiStatus prepare(char **text, size_t *size, const char *path, bool csv,
 static NitiStatus open_file(LogFile *file, char **header, const char *dir, const char *name, bool csv, int64_t keep_epoch) {
   char *text = NULL;
   size_t size = 0;
-  NITI_TRY(niti_io_join(&file->path, dir, name));
+  NITI_TRY(niti_path_join(&file->path, dir, name));
   NitiStatus status = prepare(&text, &size, file->path, csv, keep_epoch);
   if (status == NITI_OK) {
     file->size = (off_t)size;
     file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (file->fd < 0) status = fail_errno(file->path, "open");
+    if (file->fd < 0) status = niti_fail_errno(file->path, "open");
   }
   if (status == NITI_OK && header && size) {
     *header = strndup(text, (size_t)(record_end(text, text + size, csv) - text));
@@ -292,12 +280,12 @@ static NitiStatus append(LogFile *file, const char *text) {
   while (left) {
     const ssize_t done = write(file->fd, text, left);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return fail_errno(file->path, "write");
+    if (done < 0) return niti_fail_errno(file->path, "write");
     text += done;
     left -= (size_t)done;
   }
   /* pipes and the like cannot sync */
-  if (fdatasync(file->fd) && errno != EINVAL) return fail_errno(file->path, "write to disk");
+  if (fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
   return NITI_OK;
 }
 

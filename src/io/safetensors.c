@@ -1,11 +1,9 @@
 #include "io/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -147,7 +145,7 @@ static NitiStatus read_at(int fd, void *out, size_t size, uint64_t offset, const
     const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
     const ssize_t done = pread(fd, bytes, part, (off_t)offset);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
+    if (done < 0) return niti_fail_errno(path, "read");
     if (done == 0) return niti_fail(NITI_ERROR_FORMAT, "%s: ends at byte %llu", path, (unsigned long long)offset);
     bytes += done;
     size -= (size_t)done;
@@ -334,13 +332,9 @@ static NitiStatus read_header(json_t **header, uint64_t *length, int fd, uint64_
   return status;
 }
 
-static NitiStatus read_open(NitiSafetensors *out, int fd, const char *path) {
-  struct stat info;
+static NitiStatus read_open(NitiSafetensors *out, int fd, uint64_t file_bytes, const char *path) {
   json_t *header = NULL;
   uint64_t length;
-  if (fstat(fd, &info)) return niti_fail(NITI_ERROR_FILE, "%s: cannot inspect the file: %s", path, strerror(errno));
-  if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", path);
-  const uint64_t file_bytes = (uint64_t)info.st_size;
   NITI_TRY(read_header(&header, &length, fd, file_bytes, path));
   const NitiStatus status = read_content(out, fd, header, 8 + length, file_bytes - 8 - length, path);
   json_decref(header);
@@ -348,10 +342,11 @@ static NitiStatus read_open(NitiSafetensors *out, int fd, const char *path) {
 }
 
 NitiStatus niti_safetensors_read(NitiSafetensors *out, const char *path) {
+  int fd;
+  uint64_t bytes = 0;
   memset(out, 0, sizeof *out);
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
-  const NitiStatus status = read_open(out, fd, path);
+  NITI_TRY(niti_file_open_read(&fd, &bytes, path));
+  const NitiStatus status = read_open(out, fd, bytes, path);
   (void)close(fd);
   if (status != NITI_OK) niti_safetensors_clear(out);
   return status;

@@ -6,7 +6,7 @@
 #define NITI_IO_SAFETENSORS_H
 
 #include "base/status.h"
-#include "io/file.h"
+#include "platform/file.h"
 
 enum {
   NITI_DIMS_MAX = 8,

@@ -34,12 +34,6 @@ void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t
 }
 
 void niti_hash_close(NitiHash *hash, char text[65]) {
-  uint8_t digest[SHA256_DIGEST_LENGTH];
-  SHA256_Final(digest, &hash->sha);
-  for (size_t i = 0; i < sizeof digest; ++i) {
-    text[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-    text[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-  }
-  text[64] = 0;
+  (void)SHA256_End(&hash->sha, text);
   free(hash);
 }

@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/file.h"
+#include "platform/file.h"
+#include "platform/path.h"
 
 #define LOCK_NAME ".lock"
 
@@ -36,7 +37,7 @@ static NitiStatus make_folders(const char *path, bool *made) {
     if (mkdir(copy, 0777) == 0)
       *made = true; /* below a new folder everything is new */
     else if (errno != EEXIST)
-      status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", copy, strerror(errno));
+      status = niti_fail_errno(copy, "make the folder");
     *p = end;
     if (end == 0) break;
   }
@@ -45,19 +46,12 @@ static NitiStatus make_folders(const char *path, bool *made) {
 }
 
 static bool has_checkpoint(const char *path) {
-  static const char *const names[] = {"last.safetensors", "previous.safetensors"};
-  bool found = false;
-  for (int i = 0; i < 2 && !found; ++i) {
-    char *name = NULL;
-    if (niti_io_join(&name, path, names[i]) == NITI_OK) found = access(name, F_OK) == 0;
-    free(name);
-  }
-  return found;
+  return niti_path_has_file(path, "last.safetensors") || niti_path_has_file(path, "previous.safetensors");
 }
 
 static NitiStatus check_empty(const char *path) {
   DIR *dir = opendir(path);
-  if (!dir) return niti_fail(NITI_ERROR_FILE, "%s: cannot open the folder: %s", path, strerror(errno));
+  if (!dir) return niti_fail_errno(path, "open the folder");
   NitiStatus status = NITI_OK;
   for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
@@ -71,7 +65,7 @@ static NitiStatus check_empty(const char *path) {
 
 static NitiStatus lock(NitiRunFolder **out, const char *path) {
   char *name = NULL;
-  NITI_TRY(niti_io_join(&name, path, LOCK_NAME));
+  NITI_TRY(niti_path_join(&name, path, LOCK_NAME));
   NitiRunFolder *folder = calloc(1, sizeof *folder);
   NitiStatus status = NITI_OK;
   if (folder) {
@@ -81,10 +75,10 @@ static NitiStatus lock(NitiRunFolder **out, const char *path) {
   if (!folder || !folder->path) {
     status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   } else if ((folder->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
-    status = niti_fail(NITI_ERROR_FILE, "%s: cannot create: %s", name, strerror(errno));
+    status = niti_fail_errno(name, "create the file");
   } else if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0) {
     status = errno == EWOULDBLOCK ? niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", path)
-                                  : niti_fail(NITI_ERROR_FILE, "%s: cannot lock: %s", name, strerror(errno));
+                                  : niti_fail_errno(name, "lock the file");
   }
   free(name);
   if (status != NITI_OK) {
@@ -134,8 +128,8 @@ const char *niti_run_folder_path(const NitiRunFolder *folder) { return folder->p
 
 static NitiStatus write_text(const NitiRunFolder *folder, const char *name, const char *text) {
   char *path = NULL;
-  NITI_TRY(niti_io_join(&path, folder->path, name));
-  const NitiStatus status = niti_io_write_text(path, text);
+  NITI_TRY(niti_path_join(&path, folder->path, name));
+  const NitiStatus status = niti_file_replace(path, text, strlen(text));
   free(path);
   return status;
 }

@@ -1,9 +1,8 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "platform/file.h"
 #include "train/run.h"
 
 /* The data set's own statistics become part of the recipe, so that a checkpoint knows how its inputs were made. */
@@ -129,7 +128,7 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
                      "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
   }
   run->data_path = realpath(path, NULL); /* a resumed run may start elsewhere */
-  return run->data_path ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: cannot open the data set: %s", path, strerror(errno));
+  return run->data_path ? NITI_OK : niti_fail_errno(path, "open the data set");
 }
 
 NitiStatus niti_run_open(NitiRun *run, const char *data_path) {

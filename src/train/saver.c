@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "data/workers.h"
-#include "io/file.h"
+#include "platform/path.h"
+#include "platform/workers.h"
 
 struct NitiSaver {
   const char *folder;
@@ -26,7 +26,7 @@ NitiStatus niti_saver_open(NitiSaver **out, const char *folder) {
 
 static NitiStatus save_as(const NitiSaver *saver, const char *name) {
   char *path = NULL;
-  NitiStatus status = niti_io_join(&path, saver->folder, name);
+  NitiStatus status = niti_path_join(&path, saver->folder, name);
   if (status == NITI_OK) status = niti_checkpoint_save(saver->checkpoint, path);
   free(path);
   return status;

@@ -2,19 +2,13 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "platform/clock.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
 static const int64_t save_nanoseconds = INT64_C(60000000000);  /* within an epoch a checkpoint is this old at most */
 static const int64_t refresh_nanoseconds = INT64_C(500000000); /* the training score told to the callback */
-
-static int64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
@@ -64,7 +58,7 @@ static void write_metrics(const NitiRun *run, NitiScore score) {
 }
 
 static NitiStatus save(NitiRun *run, int keep) {
-  run->saved_at = now();
+  run->saved_at = niti_clock_now();
   return niti_run_save(run, keep);
 }
 
@@ -90,7 +84,7 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
 /* Adds the time since *mark to that of the steps, and moves the mark. A device works on while the host does other things, so
  * nothing between two steps is left out but saving, which waits for it. */
 static void count_time(NitiRun *run, int64_t *mark) {
-  const int64_t time = now();
+  const int64_t time = niti_clock_now();
   run->nanoseconds += time - *mark;
   run->epoch_nanoseconds += time - *mark;
   *mark = time;
@@ -102,7 +96,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
   write_metrics(run, run->train);
-  int64_t mark = now();
+  int64_t mark = niti_clock_now();
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
@@ -123,7 +117,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       count_time(run, &mark);
       NITI_TRY(save(run, NITI_KEEP_LAST));
-      mark = now();
+      mark = niti_clock_now();
     }
   }
   return read_metrics(&run->train, run);
@@ -169,7 +163,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
 }
 
 static NitiStatus train_all(NitiRun *run) {
-  run->saved_at = run->refreshed_at = now();
+  run->saved_at = run->refreshed_at = niti_clock_now();
   run->first_step = run->step;
   while (!run->complete) {
     bool go_on = true;

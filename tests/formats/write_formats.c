@@ -8,6 +8,7 @@
 #include "io/checkpoint.h"
 #include "io/events.h"
 #include "io/log.h"
+#include "platform/path.h"
 
 static NitiStatus write_checkpoint(const char *path) {
   static int8_t conv[4 * 3 * 3 * 3], fc[10 * 7];
@@ -66,7 +67,7 @@ static NitiStatus write_log(const char *folder) {
 
 static NitiStatus write_all(const char *folder) {
   char *path;
-  NITI_TRY(niti_io_join(&path, folder, "checkpoint.safetensors"));
+  NITI_TRY(niti_path_join(&path, folder, "checkpoint.safetensors"));
   const NitiStatus status = write_checkpoint(path);
   free(path);
   if (status != NITI_OK) return status;

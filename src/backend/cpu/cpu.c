@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "backend/registry.h"
+#include "platform/clock.h"
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
@@ -85,10 +85,8 @@ static NitiPredictions cpu_predictions(NitiBackend *backend) {
 }
 
 static void cpu_mark(NitiBackend *backend, int64_t *at) {
-  struct timespec time;
   (void)backend;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  *at = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+  *at = niti_clock_now();
 }
 
 static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {

@@ -4,7 +4,7 @@
 #define NITI_BACKEND_CPU_CPU_H
 
 #include "backend/backend.h"
-#include "base/threads.h"
+#include "platform/threads.h"
 
 /* In ascending order for each processor: a kernel table is filled for REF first, then overridden up to the chosen set. */
 typedef enum NitiIsa {
@@ -21,7 +21,7 @@ typedef struct NitiCpu {
   NitiBackend base;
   NitiThreads *threads;
   NitiIsa isa;
-  bool direct; /* as asked for in NitiBackendOptions */
+  bool direct;                         /* as asked for in NitiBackendOptions */
   char description[64], hardware[512]; /* for logs */
   uint64_t seed;
   uint32_t step;

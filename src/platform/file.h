@@ -1,6 +1,6 @@
-/* Files that are replaced whole or not at all, and small reads. */
-#ifndef NITI_IO_FILE_H
-#define NITI_IO_FILE_H
+/* Files that are replaced whole or not at all, and files that are read whole. */
+#ifndef NITI_PLATFORM_FILE_H
+#define NITI_PLATFORM_FILE_H
 
 #include "base/status.h"
 
@@ -20,11 +20,18 @@ void niti_file_discard(NitiFile *file);
 /* The path to be replaced: for messages. */
 const char *niti_file_path(const NitiFile *file);
 
-/* Replaces path by this text: for environment, recipe and other small files. */
-NitiStatus niti_io_write_text(const char *path, const char *text);
-/* Reads a regular file of at most `limit` bytes into a new zero-terminated buffer; the caller frees *text. size may be NULL. */
-NitiStatus niti_io_read_text(char **text, size_t *size, const char *path, size_t limit);
-/* DIR/NAME in new memory, freed by the caller. */
-NitiStatus niti_io_join(char **path, const char *dir, const char *name);
+/* Replaces the file at path by these bytes. */
+NitiStatus niti_file_replace(const char *path, const void *data, size_t size);
+
+/* Opens a regular file for reading. */
+NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path);
+/* Reads a regular file of at most `limit` bytes into new memory, a zero byte after the last; the caller frees *data, which is
+ * NULL after a failure. size may be NULL. Fails with NITI_ERROR_FORMAT where the file is longer. */
+NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t limit);
+/* The same from anything that has an end: pipes too, which it waits for. */
+NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit);
+
+/* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's. */
+NitiStatus niti_fail_errno(const char *path, const char *what);
 
 #endif

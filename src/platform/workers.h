@@ -1,6 +1,6 @@
-/* Inside src/data: a few threads that decode. They are apart from the pool of base/threads.h, which computes. */
-#ifndef NITI_DATA_WORKERS_H
-#define NITI_DATA_WORKERS_H
+/* A few threads that read, decode or save in the background. They are apart from the pool of threads.h, which computes. */
+#ifndef NITI_PLATFORM_WORKERS_H
+#define NITI_PLATFORM_WORKERS_H
 
 #include <pthread.h>
 

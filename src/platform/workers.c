@@ -1,10 +1,11 @@
-#include "data/workers.h"
+/* Starts and joins threads that leave signals to the others. */
+#include "platform/workers.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/threads.h"
+#include "platform/threads.h"
 
 NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(void *), void *context) {
   sigset_t all, before;
@@ -12,7 +13,7 @@ NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(voi
   if (count == 0) count = niti_usable_cores();
   workers->count = 0;
   workers->threads = calloc((size_t)count, sizeof *workers->threads);
-  if (!workers->threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d decoding threads", count);
+  if (!workers->threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d threads", count);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (workers->count < count && (error = pthread_create(&workers->threads[workers->count], NULL, main, context)) == 0)
@@ -21,7 +22,7 @@ NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(voi
   if (workers->count > 0) return NITI_OK;
   free(workers->threads);
   workers->threads = NULL;
-  return niti_fail(NITI_ERROR_MEMORY, "cannot start decoding threads: %s", strerror(error));
+  return niti_fail(NITI_ERROR_MEMORY, "cannot start threads: %s", strerror(error));
 }
 
 void niti_workers_join(NitiWorkers *workers) {

@@ -1,5 +1,6 @@
+/* The thread pool over pthreadpool. */
 #define _GNU_SOURCE /* sched_getaffinity */
-#include "base/threads.h"
+#include "platform/threads.h"
 
 #include <pthreadpool.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* The thread pool: tiles of work handed out dynamically, so that a slow or shared core does not hold the others up. */
-#ifndef NITI_BASE_THREADS_H
-#define NITI_BASE_THREADS_H
+#ifndef NITI_PLATFORM_THREADS_H
+#define NITI_PLATFORM_THREADS_H
 
 #include "base/status.h"
 

@@ -1,4 +1,5 @@
-#include "io/file.h"
+/* Whole-file writing through a temporary file, and whole-file reading. */
+#include "platform/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,7 @@ struct NitiFile {
   int fd;
 };
 
-static NitiStatus fail_errno(const char *path, const char *what) {
+NitiStatus niti_fail_errno(const char *path, const char *what) {
   return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
@@ -27,14 +28,6 @@ static char *append(const char *a, const char *b) {
   return text;
 }
 
-NitiStatus niti_io_join(char **path, const char *dir, const char *name) {
-  const size_t size = strlen(dir) + strlen(name) + 2;
-  *path = malloc(size);
-  if (!*path) return fail_memory(dir);
-  (void)snprintf(*path, size, "%s/%s", dir, name);
-  return NITI_OK;
-}
-
 const char *niti_file_path(const NitiFile *file) { return file->path; }
 
 /* Opens and locks PATH.tmp. Whoever held it may have renamed or removed it meanwhile: then the lock is on a file that is no
@@ -43,12 +36,12 @@ static NitiStatus open_temporary(NitiFile *file) {
   for (int attempt = 0; attempt < 16; ++attempt) {
     struct stat held, named;
     file->fd = open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
-    if (file->fd < 0) return fail_errno(file->temporary, "create the file");
+    if (file->fd < 0) return niti_fail_errno(file->temporary, "create the file");
     if (flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
-    if (fstat(file->fd, &held)) return fail_errno(file->temporary, "inspect the file");
+    if (fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
     if (!lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
-      if (held.st_size && ftruncate(file->fd, 0)) return fail_errno(file->temporary, "empty the file");
+      if (held.st_size && ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
       return NITI_OK;
     }
     (void)close(file->fd);
@@ -86,7 +79,7 @@ NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size) {
     const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
     const ssize_t done = write(file->fd, bytes, part);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return fail_errno(file->path, "write");
+    if (done < 0) return niti_fail_errno(file->path, "write");
     bytes += done;
     size -= (size_t)done;
   }
@@ -108,14 +101,14 @@ static NitiStatus sync_folder(const char *path) {
   if (slash) *slash = 0;
   const int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   NitiStatus status = NITI_OK;
-  if (fd < 0 || (fsync(fd) && errno != EINVAL)) status = fail_errno(slash ? folder : ".", "sync the folder");
+  if (fd < 0 || (fsync(fd) && errno != EINVAL)) status = niti_fail_errno(slash ? folder : ".", "sync the folder");
   if (fd >= 0) (void)close(fd);
   free(folder);
   return status;
 }
 
 static NitiStatus move_in(const NitiFile *file) {
-  return rename(file->temporary, file->path) ? fail_errno(file->path, "replace the file") : NITI_OK;
+  return rename(file->temporary, file->path) ? niti_fail_errno(file->path, "replace the file") : NITI_OK;
 }
 
 /* Moves the temporary file in; the former one, if any, gets the name `keep`. That name comes last: should the former file be
@@ -127,9 +120,9 @@ static NitiStatus move_in_keeping(const NitiFile *file, const char *keep) {
   (void)unlink(former);
   const bool linked = !link(file->path, former);
   /* no hard links here: then `keep` alone is complete for a moment */
-  if (!linked && errno != ENOENT && rename(file->path, keep)) status = fail_errno(keep, "keep the former file");
+  if (!linked && errno != ENOENT && rename(file->path, keep)) status = niti_fail_errno(keep, "keep the former file");
   if (status == NITI_OK) status = move_in(file);
-  if (status == NITI_OK && linked && rename(former, keep)) status = fail_errno(keep, "keep the former file");
+  if (status == NITI_OK && linked && rename(former, keep)) status = niti_fail_errno(keep, "keep the former file");
   if (linked) (void)unlink(former); /* after a failure, and where rename does nothing: both names are one file already */
   free(former);
   return status;
@@ -137,7 +130,7 @@ static NitiStatus move_in_keeping(const NitiFile *file, const char *keep) {
 
 NitiStatus niti_file_commit(NitiFile *file, const char *keep) {
   NitiStatus status = NITI_OK;
-  if (fsync(file->fd)) status = fail_errno(file->path, "write to disk");
+  if (fsync(file->fd)) status = niti_fail_errno(file->path, "write to disk");
   if (status == NITI_OK) status = keep ? move_in_keeping(file, keep) : move_in(file);
   if (status != NITI_OK) {
     niti_file_discard(file);
@@ -148,47 +141,80 @@ NitiStatus niti_file_commit(NitiFile *file, const char *keep) {
   return status;
 }
 
-NitiStatus niti_io_write_text(const char *path, const char *text) {
+NitiStatus niti_file_replace(const char *path, const void *data, size_t size) {
   NitiFile *file;
   NITI_TRY(niti_file_open(&file, path));
-  const NitiStatus status = niti_file_write(file, text, strlen(text));
+  const NitiStatus status = niti_file_write(file, data, size);
   if (status == NITI_OK) return niti_file_commit(file, NULL);
   niti_file_discard(file);
   return status;
 }
 
-static NitiStatus read_open(char **text, size_t *size, const char *path, size_t limit, int fd) {
+static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
   struct stat info;
-  if (fstat(fd, &info)) return fail_errno(path, "inspect the file");
-  if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", path);
-  if ((uint64_t)info.st_size > limit)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: has %lld bytes, at most %zu expected", path, (long long)info.st_size, limit);
-  const size_t bytes = (size_t)info.st_size;
-  char *buffer = malloc(bytes + 1);
-  if (!buffer) return fail_memory(path);
-  size_t have = 0;
-  while (have < bytes) {
-    const ssize_t done = read(fd, buffer + have, bytes - have);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) {
-      const NitiStatus status = fail_errno(path, "read");
-      free(buffer);
-      return status;
-    }
-    if (done == 0) break;
-    have += (size_t)done;
-  }
-  buffer[have] = 0;
-  *text = buffer;
-  if (size) *size = have;
+  if (fstat(fd, &info)) return niti_fail_errno(path, "inspect the file");
+  if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);
+  *size = (uint64_t)info.st_size;
   return NITI_OK;
 }
 
-NitiStatus niti_io_read_text(char **text, size_t *size, const char *path, size_t limit) {
-  *text = NULL;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
-  if (fd < 0) return fail_errno(path, "open");
-  const NitiStatus status = read_open(text, size, path, limit, fd);
-  (void)close(fd);
+NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
+  if (*fd < 0) return niti_fail_errno(path, "open");
+  const NitiStatus status = check_regular(size, *fd, path);
+  if (status != NITI_OK) (void)close(*fd);
   return status;
+}
+
+static NitiStatus fail_long(const char *path, size_t limit) {
+  return niti_fail(NITI_ERROR_FORMAT, "%s: too long, expected at most %zu bytes", path, limit);
+}
+
+/* Reads to the end into *data of room bytes, which grows, and ends it with a zero byte. */
+static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, const char *path, size_t limit) {
+  for (*size = 0; *size <= limit;) {
+    if (!*data || *size + 1 == room) {
+      room *= *data ? 2 : 1;
+      char *grown = realloc(*data, room);
+      if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
+      *data = grown;
+    }
+    const ssize_t done = read(fd, *data + *size, room - 1 - *size);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return niti_fail_errno(path, "read");
+    (*data)[*size + (size_t)done] = 0;
+    if (done == 0) return NITI_OK;
+    *size += (size_t)done;
+  }
+  return fail_long(path, limit);
+}
+
+/* Closes fd. room: bytes to begin with, at least 2. */
+static NitiStatus read_whole(char **data, size_t *size, size_t room, int fd, const char *path, size_t limit) {
+  size_t length = 0;
+  const NitiStatus status = read_to_end(data, &length, room, fd, path, limit);
+  (void)close(fd);
+  if (status != NITI_OK) {
+    free(*data);
+    *data = NULL;
+  }
+  if (size) *size = length;
+  return status;
+}
+
+NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t limit) {
+  int fd;
+  uint64_t bytes = 0;
+  *data = NULL;
+  NITI_TRY(niti_file_open_read(&fd, &bytes, path));
+  /* room for one more byte, which shows the end, and for the zero */
+  if (bytes <= limit) return read_whole(data, size, (size_t)bytes + 2, fd, path, limit);
+  (void)close(fd);
+  return fail_long(path, limit);
+}
+
+NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
+  *data = NULL;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  return fd < 0 ? niti_fail_errno(path, "open") : read_whole(data, size, 4096, fd, path, limit);
 }

@@ -1,0 +1,35 @@
+/* Joins paths and asks the file system about them. */
+#include "platform/path.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
+  const size_t length = strlen(dir), size = length + strlen(name) + 2;
+  *path = malloc(size);
+  if (!*path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", dir);
+  (void)snprintf(*path, size, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
+  return NITI_OK;
+}
+
+bool niti_path_is_file(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool niti_path_is_dir(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
+  char *path = NULL;
+  const bool found = niti_path_join(&path, dir, name) == NITI_OK && is(path);
+  free(path);
+  return found;
+}
+
+bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }
+bool niti_path_has_dir(const char *dir, const char *name) { return has(dir, name, niti_path_is_dir); }

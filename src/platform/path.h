@@ -1,0 +1,15 @@
+/* Paths: joining them, and what lies at their end. */
+#ifndef NITI_PLATFORM_PATH_H
+#define NITI_PLATFORM_PATH_H
+
+#include "base/status.h"
+
+/* "DIR/NAME" with a single slash between them, in new memory that the caller frees; NULL after a failure. dir "": NAME. */
+NitiStatus niti_path_join(char **path, const char *dir, const char *name);
+bool niti_path_is_file(const char *path); /* a regular file, or a link to one */
+bool niti_path_is_dir(const char *path);
+/* The same for DIR/NAME; false also when memory runs out. */
+bool niti_path_has_file(const char *dir, const char *name);
+bool niti_path_has_dir(const char *dir, const char *name);
+
+#endif

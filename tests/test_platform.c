@@ -1,0 +1,111 @@
+/* Paths, whole-file reading, clocks and the environment. The files that are replaced whole are in test_io.c. */
+#include <pthread.h>
+#include <time.h>
+
+#include "io_test.h"
+#include "platform/clock.h"
+#include "platform/environment.h"
+#include "platform/path.h"
+
+static void check_join(const char *dir, const char *name, const char *expected) {
+  char *path = NULL;
+  check_ok(niti_path_join(&path, dir, name));
+  assert_string_equal(path, expected);
+  free(path);
+}
+
+static void test_join(void **state) {
+  (void)state;
+  check_join("runs", "a", "runs/a");
+  check_join("runs/", "a", "runs/a");
+  check_join("/", "a", "/a");
+  check_join("", "a", "a");
+  check_join("runs", "", "runs/");
+}
+
+static void test_kinds(void **state) {
+  (void)state;
+  put_file(at("f"), "x", 1);
+  assert_int_equal(symlink("f", at("link")), 0);
+  assert_int_equal(mkfifo(at("fifo"), 0600), 0);
+  assert_true(niti_path_is_file(at("f")) && niti_path_has_file(folder, "f") && niti_path_has_file(folder, "link"));
+  assert_true(niti_path_is_dir(folder) && niti_path_has_dir(folder, "."));
+  assert_false(niti_path_has_file(folder, "fifo") || niti_path_has_file(folder, ".") || niti_path_has_file(folder, "none"));
+  assert_false(niti_path_has_dir(folder, "f") || niti_path_has_dir(folder, "none"));
+}
+
+static void check_read(const char *path, size_t limit, const char *expected, size_t length) {
+  char *data = NULL;
+  size_t size = 0;
+  check_ok(niti_file_read(&data, &size, path, limit));
+  assert_int_equal(size, length);
+  assert_memory_equal(data, expected, length + 1);
+  free(data);
+}
+
+static void test_read(void **state) {
+  (void)state;
+  char *data = (char *)folder;
+  put_file(at("empty"), "", 0);
+  put_file(at("zero"), "a\0b", 3);
+  check_read(at("empty"), 0, "", 0);
+  check_read(at("zero"), 3, "a\0b", 3);
+  check_fails(niti_file_read(&data, NULL, at("zero"), 2), NITI_ERROR_FORMAT, at("zero"), "at most 2 bytes");
+  assert_null(data);
+  check_fails(niti_file_read_any(&data, NULL, at("zero"), 2), NITI_ERROR_FORMAT, at("zero"), "at most 2 bytes");
+  check_fails(niti_file_read_any(&data, NULL, folder, 2), NITI_ERROR_FILE, folder, strerror(EISDIR));
+}
+
+enum { PIPED = 100000 }; /* more than a pipe holds */
+
+static void *write_pipe(void *context) {
+  FILE *file = fopen(context, "w");
+  for (int i = 0; file && i < PIPED; ++i) fputc('a' + i % 26, file);
+  if (file) fclose(file);
+  return NULL;
+}
+
+static void test_read_pipe(void **state) {
+  (void)state;
+  char path[300], *data = NULL;
+  size_t size = 0;
+  pthread_t writer;
+  (void)snprintf(path, sizeof path, "%s", at("fifo"));
+  assert_int_equal(mkfifo(path, 0600), 0);
+  check_fails(niti_file_read(&data, NULL, path, PIPED), NITI_ERROR_FILE, path, "regular");
+  assert_int_equal(pthread_create(&writer, NULL, write_pipe, path), 0);
+  check_ok(niti_file_read_any(&data, &size, path, PIPED));
+  pthread_join(writer, NULL);
+  assert_int_equal(size, PIPED);
+  for (int i = 0; i < PIPED; ++i) assert_int_equal(data[i], 'a' + i % 26);
+  assert_int_equal(data[PIPED], 0);
+  free(data);
+}
+
+static void test_clocks(void **state) {
+  (void)state;
+  const int64_t start = niti_clock_now();
+  assert_true(niti_clock_now() >= start);
+  assert_true(llabs(niti_clock_wall() / 1000000000 - (int64_t)time(NULL)) <= 2);
+}
+
+static void test_environment(void **state) {
+  (void)state;
+  char host[4] = "xxx";
+  setenv("NITI_TEST", "value", 1);
+  assert_string_equal(niti_environment_get("NITI_TEST"), "value");
+  setenv("NITI_TEST", "", 1);
+  assert_null(niti_environment_get("NITI_TEST"));
+  unsetenv("NITI_TEST");
+  assert_null(niti_environment_get("NITI_TEST"));
+  niti_environment_host(host, sizeof host);
+  assert_true(strlen(host) > 0 && strlen(host) < sizeof host);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {TEST(test_join),      TEST(test_kinds),  TEST(test_read),
+                                     TEST(test_read_pipe), TEST(test_clocks), TEST(test_environment)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
