@@ -13,8 +13,8 @@ typedef struct Bench {
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
-  NitiMetrics *metrics;
   NitiBatch batch;
+  NitiBindings bindings; /* of the last step */
   uint8_t *images;
   NitiPick *picks;
   int32_t *labels;

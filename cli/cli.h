@@ -16,7 +16,7 @@ typedef struct Command {
 } Command;
 
 extern const Command command_train, command_eval, command_predict, command_summary, command_info, command_hash, command_bench,
-    command_data;
+    command_data, command_program;
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
 

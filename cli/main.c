@@ -4,7 +4,7 @@
 #include "cli.h"
 
 static const Command *const commands[] = {
-    &command_train, &command_eval, &command_predict, &command_summary,
+    &command_train, &command_eval, &command_predict, &command_summary, &command_program,
     &command_info,  &command_data, &command_hash,    &command_bench,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -28,6 +28,8 @@ typedef struct NitiSample {
   uint32_t flip;
 } NitiSample;
 
+typedef NitiSample NitiPick;
+
 /* Sums over the images seen since they were last cleared. */
 typedef struct NitiMetrics {
   int64_t loss;    /* cross-entropy in bits, 16 fraction bits */
@@ -109,6 +111,9 @@ static inline void niti_backend_close(NitiBackend *backend) {
   if (backend) backend->ops->close(backend);
 }
 
+/* The name of the kernel that a convolution of this shape gets (opcode: one of NITI_OP_CONV_*); "" where memory runs out. */
+const char *niti_backend_conv_kernel(NitiBackend *, NitiOpcode opcode, const NitiConv *conv);
+
 /* ---- executables ---- */
 
 typedef struct NitiCompileOptions {
@@ -134,10 +139,12 @@ const char *niti_executable_kernel(const NitiExecutable *, int32_t operation);
 NitiStatus niti_executable_run(NitiExecutable *, int32_t first, int32_t end, const NitiBindings *);
 
 /* A tensor's elements at batch n (the program's for tensors without one) and its exponent; either pointer may be NULL. Reading
- * waits. A tensor of the arena holds what the last run left there, which a later operation may have overwritten.
- * NITI_ERROR_ARGUMENT where the tensor has no memory. */
+ * waits. A tensor of the arena holds what the last run left there, which a later operation may have overwritten; exponents stay.
+ * NITI_ERROR_ARGUMENT where the tensor's elements are wanted and have no memory. */
 NitiStatus niti_executable_read(NitiExecutable *, int32_t tensor, int32_t n, void *elements, int32_t *exponent);
 NitiStatus niti_executable_write(NitiExecutable *, int32_t tensor, int32_t n, const void *elements, const int32_t *exponent);
+/* The shift with which an operation last brought accumulators to int8. Waits. */
+NitiStatus niti_executable_shift(NitiExecutable *, int32_t operation, int32_t *shift);
 /* Of an s8 tensor; waits. */
 NitiStatus niti_executable_stats(NitiExecutable *, int32_t tensor, NitiTensorStats *out);
 

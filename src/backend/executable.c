@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/fuse.h"
+#include "base/guess.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the smaller one met last */
@@ -81,6 +82,20 @@ static bool lives_outside(const NitiExecutable *e, int32_t t) {
   return role == NITI_ROLE_GRADIENT || (is_kept(role) && shared_tensor(e, t) == NITI_NONE);
 }
 
+static NitiDirection direction_of(NitiOpcode opcode) {
+  if (opcode == NITI_OP_CONV_FORWARD) return NITI_FORWARD;
+  return opcode == NITI_OP_CONV_BACKWARD ? NITI_BACKWARD : NITI_GRADIENT;
+}
+
+const char *niti_backend_conv_kernel(NitiBackend *backend, NitiOpcode opcode, const NitiConv *conv) {
+  const NitiKernels *k = backend->kernels;
+  NitiConvCall call = {.shape = *conv, .direction = direction_of(opcode)};
+  const NitiStatus status = k->conv_prepare ? k->conv_prepare(backend, &call) : NITI_OK;
+  const char *name = status == NITI_OK ? k->conv_kernel(backend, &call) : "";
+  if (k->conv_release) k->conv_release(backend, &call);
+  return name;
+}
+
 static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   const int32_t x = o->opcode == NITI_OP_CONV_GRADIENT ? o->inputs[1] : o->inputs[0];
@@ -88,9 +103,7 @@ static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   for (int32_t i = 0; i < e->fused->operation_count && constant; ++i)
     constant = e->fused->operations[i].phase != NITI_PHASE_UPDATE;
   return (NitiConvCall){.shape = o->conv,
-                        .direction = o->opcode == NITI_OP_CONV_FORWARD    ? NITI_FORWARD
-                                     : o->opcode == NITI_OP_CONV_BACKWARD ? NITI_BACKWARD
-                                                                          : NITI_GRADIENT,
+                        .direction = direction_of(o->opcode),
                         .relu = o->relu,
                         .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
                         .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
@@ -242,8 +255,12 @@ static void locate_inputs(NitiExecutable *e, int32_t operation) {
     e->tensors[o->inputs[1]].data = (int8_t *)e->inputs + (size_t)e->fused->batch * sizeof(NitiSample);
 }
 
-static void share_exponents(NitiExecutable *e, const NitiOperation *o) {
-  if (o->opcode == NITI_OP_RESHAPE) e->tensors[o->outputs[0]].exponent = e->tensors[o->inputs[0]].exponent;
+/* A reshape's output has its input's exponent; a tensor that only a fused operation would have written, its successor's. */
+static void share_exponents(NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const int32_t before = e->program->operations[i].outputs[0], now = o->outputs[0];
+  if (o->opcode == NITI_OP_RESHAPE) e->tensors[now].exponent = e->tensors[o->inputs[0]].exponent;
+  if (before != now) e->tensors[before].exponent = e->tensors[now].exponent;
 }
 
 static void connect(NitiExecutable *e, int32_t i) {
@@ -268,7 +285,7 @@ static void connect_all(NitiExecutable *e) {
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) locate(e, t, &kept);
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     locate_inputs(e, i);
-    share_exponents(e, &e->fused->operations[i]);
+    share_exponents(e, i);
     connect(e, i);
   }
 }
@@ -507,11 +524,11 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
 
 /* ---- tensors ---- */
 
-static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t) {
+static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, bool elements) {
   if (t < 0 || t >= e->fused->tensor_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %d: the program has %d", t, e->fused->tensor_count);
   *out = e->tensors[t];
-  if (!out->data)
+  if (elements && !out->data)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
   return NITI_OK;
 }
@@ -522,16 +539,16 @@ static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
 }
 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
-  NitiTensor tensor;
-  NITI_TRY(find_memory(&tensor, e, t));
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, elements));
   if (elements) e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->download(e->backend, exponent, tensor.exponent, sizeof *exponent);
   return NITI_OK;
 }
 
 NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
-  NitiTensor tensor;
-  NITI_TRY(find_memory(&tensor, e, t));
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, elements));
   if (elements) e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->upload(e->backend, tensor.exponent, exponent, sizeof *exponent);
   for (int32_t i = 0; i < e->fused->operation_count && e->backend->kernels->conv_forget; ++i) {
@@ -541,9 +558,18 @@ NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const 
   return NITI_OK;
 }
 
+NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *shift) {
+  int32_t prediction = 0;
+  if (operation < 0 || operation >= e->fused->operation_count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "operation %d: the program has %d", operation, e->fused->operation_count);
+  e->backend->ops->download(e->backend, &prediction, e->steps[operation].rq.guess, sizeof prediction);
+  *shift = niti_guess_last(prediction);
+  return NITI_OK;
+}
+
 NitiStatus niti_executable_stats(NitiExecutable *e, int32_t t, NitiTensorStats *out) {
-  NitiTensor tensor;
-  NITI_TRY(find_memory(&tensor, e, t));
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, true));
   if (e->fused->tensors[t].dtype != NITI_DTYPE_S8)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s is not s8", e->fused->tensors[t].name);
   e->backend->kernels->stats(e->backend, out, &tensor);

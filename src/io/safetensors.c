@@ -13,7 +13,7 @@
 static const char *const dtype_names[] = {"I8", "I16", "I32", "I64"};
 static const char metadata_key[] = "__metadata__";
 
-const char *niti_dtype_name(NitiDtype dtype) { return dtype_names[dtype]; }
+const char *niti_file_dtype_name(NitiFileDtype dtype) { return dtype_names[dtype]; }
 
 NitiStatus niti_safetensor_bytes(size_t *bytes, const NitiSafetensor *tensor) {
   uint64_t product = niti_dtype_size(tensor->dtype);
@@ -74,7 +74,7 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
         return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
       }
     NITI_TRY(set_new(header, tensor->name,
-                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
+                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
                                (json_int_t)offset, (json_int_t)(offset + bytes)),
                      path));
     offset += bytes;
@@ -171,11 +171,11 @@ static NitiStatus parse_metadata(NitiSafetensors *out, const json_t *object, con
   return NITI_OK;
 }
 
-static NitiStatus parse_dtype(NitiDtype *out, const json_t *value, const char *name, const char *path) {
+static NitiStatus parse_dtype(NitiFileDtype *out, const json_t *value, const char *name, const char *path) {
   const char *text = json_is_string(value) ? json_string_value(value) : "";
   for (int i = 0; i < (int)(sizeof dtype_names / sizeof *dtype_names); ++i)
     if (!strcmp(text, dtype_names[i])) {
-      *out = (NitiDtype)i;
+      *out = (NitiFileDtype)i;
       return NITI_OK;
     }
   return fail_tensor(path, name, "dtype: I8, I16, I32 or I64 expected");

@@ -13,12 +13,12 @@ enum {
   NITI_SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes of JSON that the reader takes */
 };
 
-typedef enum NitiDtype { NITI_I8 = 0, NITI_I16, NITI_I32, NITI_I64 } NitiDtype;
+typedef enum NitiFileDtype { NITI_I8 = 0, NITI_I16, NITI_I32, NITI_I64 } NitiFileDtype;
 
 /* Bytes of one element. */
-static inline size_t niti_dtype_size(NitiDtype dtype) { return (size_t)1 << (int)dtype; }
+static inline size_t niti_dtype_size(NitiFileDtype dtype) { return (size_t)1 << (int)dtype; }
 /* "I8", "I16", "I32", "I64". */
-const char *niti_dtype_name(NitiDtype dtype);
+const char *niti_file_dtype_name(NitiFileDtype dtype);
 
 typedef struct NitiPair {
   char *key, *value;
@@ -26,7 +26,7 @@ typedef struct NitiPair {
 
 typedef struct NitiSafetensor {
   char *name;
-  NitiDtype dtype;
+  NitiFileDtype dtype;
   int32_t ndim; /* 0: a scalar */
   uint32_t dims[NITI_DIMS_MAX];
   void *data; /* product of dims elements, row-major, little-endian; NULL only if there are none */

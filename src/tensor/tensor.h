@@ -1,5 +1,4 @@
-/* Block-exponent int8 tensors: mantissas and one exponent, value = m * 2^e.
- * A tensor is a view: the backend that allocated data and exponent owns them, and they may lie in a device's memory. */
+/* Shapes, and the hash of named tensors. */
 #ifndef NITI_TENSOR_TENSOR_H
 #define NITI_TENSOR_TENSOR_H
 
@@ -9,14 +8,6 @@
 typedef struct NitiShape {
   int32_t n, h, w, c;
 } NitiShape;
-
-typedef struct NitiTensor {
-  int8_t *data;      /* [n][h][w][c], mantissas in [-127, 127]; in backend memory */
-  int32_t *exponent; /* in backend memory */
-  NitiShape shape;
-  bool gradient_operand; /* conv_gradient will read it: whoever writes it may lay it out for that too */
-  bool gradient_only;    /* and nothing else will: a backend that has laid it out need not write data */
-} NitiTensor;
 
 /* Elements of one image, and of the whole. */
 static inline size_t niti_shape_image(NitiShape s) { return (size_t)s.h * (size_t)s.w * (size_t)s.c; }

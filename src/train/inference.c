@@ -46,24 +46,20 @@ static NitiStatus read_names(NitiModel *m) {
 }
 
 static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
-  const NitiNetworkOptions options = {
-      .batch = batch, .training = false, .round_activation = m->recipe->round_activation, .round_error = m->recipe->round_error};
-  NITI_TRY(niti_network_open(out, m->recipe->model, m->backend, &options));
-  const NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
-  if (status != NITI_OK) {
-    niti_network_close(*out);
-    *out = NULL;
-  }
-  return status;
-}
-
-static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
+  const NitiLowerOptions options = niti_recipe_lowering(m->recipe, batch, false);
   const NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count != m->recipe->model->input.c) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one a channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);
   }
-  return niti_feed_open(out, m->backend, m->recipe->model->input, batch, data->mean, data->std);
+  NITI_TRY(niti_network_open(out, m->recipe->model, m->backend, &options));
+  NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
+  if (status == NITI_OK) status = niti_network_set_input(*out, data->mean, data->std);
+  if (status != NITI_OK) {
+    niti_network_close(*out);
+    *out = NULL;
+  }
+  return status;
 }
 
 static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
@@ -76,7 +72,7 @@ static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));
   NITI_TRY(open_network(&m->one, m, 1));
-  return open_feed(&m->feed, m, 1);
+  return niti_feed_open(&m->feed, m->backend, 1);
 }
 
 NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device) {
@@ -124,13 +120,10 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   const NitiPick whole = {0};
   const int32_t label = 0;
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
-  NITI_TRY(niti_feed_batch(m->feed, &batch));
-  niti_network_set_batch(m->one, 1, false);
-  niti_feed_input(m->feed, m->one);
-  niti_network_forward(m->one);
-  m->backend->ops->download(m->backend, logits, m->one->logits.data, (size_t)m->recipe->model->classes);
-  m->backend->ops->download(m->backend, exponent, m->one->logits.exponent, sizeof *exponent);
-  return m->backend->ops->synchronise(m->backend); /* what was downloaded is what was computed */
+  NitiBindings bindings = {.batch = 1};
+  NITI_TRY(niti_feed_batch(m->feed, &batch, &bindings));
+  NITI_TRY(niti_network_predict(m->one, &bindings));
+  return niti_network_read_logits(m->one, 1, logits, exponent);
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
@@ -149,14 +142,14 @@ void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t expon
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
 }
 
-static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed, metrics};
+static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
+  const NitiStepContext context = {m->recipe, net, feed};
   NITI_TRY(niti_loader_start(loader, 0, 0));
   for (;;) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
-    NITI_TRY(niti_step_test(&context, &batch));
+    NITI_TRY(niti_step_test(&context, &batch, NULL));
   }
 }
 
@@ -170,7 +163,6 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
-  void *metrics = NULL;
   const NitiLoaderOptions options = {
       .split = NITI_TEST, .input = model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
   NitiStatus status = niti_dataset_open(&dataset, data, &m->recipe->data, &model->input);
@@ -183,16 +175,13 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
     if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
   }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
-  if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
-  if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));
-  if (status == NITI_OK) status = score(m, metrics, net, feed, loader);
+  if (status == NITI_OK) status = niti_feed_open(&feed, m->backend, m->recipe->batch);
+  if (status == NITI_OK) status = score(m, net, feed, loader);
   if (status == NITI_OK) {
     NitiMetrics sums;
-    m->backend->ops->download(m->backend, &sums, metrics, sizeof sums);
-    *out = (NitiScore){sums.loss, sums.correct, sums.images};
-    status = m->backend->ops->synchronise(m->backend);
+    status = niti_network_read_metrics(net, &sums);
+    if (status == NITI_OK) *out = (NitiScore){sums.loss, sums.correct, sums.images};
   }
-  if (metrics) m->backend->ops->release(m->backend, metrics);
   niti_feed_close(feed);
   niti_network_close(net);
   niti_loader_close(loader);

@@ -346,3 +346,11 @@ int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch) {
   for (int32_t i = 1; i < recipe->mu_count && recipe->mu[i].epoch <= epoch; ++i) mu = recipe->mu[i].mu;
   return mu;
 }
+
+NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
+  return (NitiLowerOptions){.batch = batch,
+                            .training = training,
+                            .round_activation = recipe->round_activation,
+                            .round_delta = recipe->round_error,
+                            .loss = recipe->loss};
+}

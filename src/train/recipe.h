@@ -2,9 +2,8 @@
 #ifndef NITI_TRAIN_RECIPE_H
 #define NITI_TRAIN_RECIPE_H
 
-#include "backend/backend.h"
 #include "data/dataset.h"
-#include "model/description.h"
+#include "model/lower.h"
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
@@ -36,6 +35,8 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
 void niti_recipe_close(NitiRecipe *recipe);
 /* The learning rate of an epoch. */
 int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch);
+/* How the recipe's model is lowered. */
+NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training);
 const char *const *niti_builtin_recipes(void);
 
 #endif

@@ -20,7 +20,7 @@ typedef struct NitiRun {
   NitiNetwork *net;
   NitiFeed *feed;
   NitiLoader *train_loader, *test_loader;
-  NitiMetrics *metrics; /* backend memory */
+  NitiTensorStats *inputs; /* of each weight's layer, in the last test batch */
   NitiRunFolder *folder;
   NitiReport *report;
   NitiSaver *saver; /* made by the first save */

@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_FOLDER_H
 
 #include "data/dataset.h"
+#include "backend/backend.h"
 #include "train/recipe.h"
 
 typedef struct NitiRunFolder NitiRunFolder;

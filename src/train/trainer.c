@@ -40,21 +40,20 @@ __attribute__((format(printf, 2, 3))) static void note(const NitiRun *run, const
 /* ---- running ---- */
 
 static NitiStepContext step_context(const NitiRun *run) {
-  return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics};
+  return (NitiStepContext){run->recipe, run->net, run->feed};
 }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
-  run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
-  NITI_TRY(run->backend->ops->synchronise(run->backend));
+  NITI_TRY(niti_network_read_metrics(run->net, &m));
   *out = (NitiScore){m.loss, m.correct, m.images};
   return NITI_OK;
 }
 
 static void write_metrics(const NitiRun *run, NitiScore score) {
   const NitiMetrics m = {score.loss, score.correct, score.images};
-  run->backend->ops->upload(run->backend, run->metrics, &m, sizeof m);
+  niti_network_write_metrics(run->net, &m);
 }
 
 static NitiStatus save(NitiRun *run, int keep) {
@@ -71,8 +70,9 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(run->test_loader, &batch));
     if (batch.count == 0) break;
-    NITI_TRY(niti_step_test(&context, &batch));
-    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = ++done, .batches = batches};
+    ++done;
+    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->inputs : NULL));
+    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
       return NITI_OK;
@@ -143,7 +143,8 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .test = run->test,
                              .best = run->best,
                              .images = run->epoch_images,
-                             .nanoseconds = run->epoch_nanoseconds};
+                             .nanoseconds = run->epoch_nanoseconds,
+                             .inputs = run->test.images > 0 ? run->inputs : NULL};
   NITI_TRY(niti_report_epoch(run->report, &row, run->net));
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
@@ -188,9 +189,9 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .best_epoch = run->best_epoch,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
-  const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
-  out->predictions = predictions.made;
-  out->wrong_predictions = predictions.wrong;
+  const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
+  out->predictions = shifts.predictions;
+  out->wrong_predictions = shifts.retries;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -212,7 +213,7 @@ static NitiStatus start_weights(NitiRun *run) {
   if (!run->options.init) return NITI_OK;
   NitiCheckpoint *checkpoint = NULL;
   NITI_TRY(niti_checkpoint_load(&checkpoint, run->options.init));
-  const int32_t count = niti_network_weight_count(run->net);
+  const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
     if (niti_snapshot_restore_one(run->net, i, checkpoint)) {

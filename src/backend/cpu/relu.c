@@ -1,7 +1,5 @@
-/* Operations on mantissas one by one that leave the exponent alone: ReLU, copy. Each has a loop for an output that is its
+/* ReLU forward and backward. Each has a loop for an output that is its
  * input and one for an output apart, so that the compiler sees which it is. */
-#include <string.h>
-
 #include "backend/cpu/tile.h"
 
 typedef struct Relu {
@@ -48,13 +46,6 @@ static void backward_tile(void *context, size_t thread, size_t item) {
   }
 }
 
-static void copy_tile(void *context, size_t thread, size_t item) {
-  const Relu *r = context;
-  const size_t first = item * NITI_TILE;
-  (void)thread;
-  memcpy(r->out + first, r->in + first, niti_tile_count(r->count, NITI_TILE, item));
-}
-
 static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *gate) {
   Relu r = {.out = out->data, .in = in->data, .gate = gate, .count = niti_shape_count(in->shape)};
   niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_tiles(r.count, NITI_TILE));
@@ -65,12 +56,4 @@ void niti_cpu_relu_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor
 
 void niti_cpu_relu_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y) {
   run(backend, backward_tile, dx, dy, y->data);
-}
-
-void niti_cpu_copy(NitiBackend *backend, NitiTensor *y, const NitiTensor *x) {
-  if (y->data == x->data) {
-    *y->exponent = *x->exponent;
-  } else {
-    run(backend, copy_tile, y, x, NULL);
-  }
 }

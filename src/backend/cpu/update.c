@@ -78,7 +78,7 @@ static void update_tile(void *context, size_t thread, size_t item) {
   }
 }
 
-void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
+void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   NitiCpu *cpu = niti_cpu(backend);
   Update u = {.w = w->data,
               .gradient = gradient->data,
@@ -88,6 +88,6 @@ void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradien
   const size_t tiles = niti_tiles(u.count, NITI_TILE);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
-  u.shift = niti_update_shift(u.max, mu);
+  u.shift = niti_update_shift(u.max, (int)cpu->scalars[scalar]);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
 }
