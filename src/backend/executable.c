@@ -397,6 +397,7 @@ static void check_step(const NitiExecutable *e, int32_t i, const NitiBindings *b
   const NitiStep *s = &e->steps[i];
   const NitiTensor *x = &s->inputs[0], *y = &s->outputs[0];
   const bool in_place = niti_opcodes[o->opcode].in_place;
+  if (o->opcode == NITI_OP_NONE) return;
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     assert(o->inputs[k] == NITI_NONE || e->fused->tensors[o->inputs[k]].role == NITI_ROLE_INPUT || s->inputs[k].data);
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
