@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <Random123/philox.h>
 #include <cmocka.h>
 /* clang-format on */
 
@@ -206,6 +207,24 @@ static void test_philox_known_answers(void **state) {
       assert_int_equal(niti_random(seed, (NitiPurpose)kat[k].counter[3], kat[k].counter[1], kat[k].counter[2], index),
                        kat[k].out[i]);
     }
+  }
+}
+
+/* Beside Random123's own implementation, on counters and keys of every size. */
+static void test_philox_beside_random123(void **state) {
+  uint64_t x = 1;
+  (void)state;
+  for (int i = 0; i < 100000; ++i) {
+    uint32_t w[6];
+    for (int k = 0; k < 6; ++k) {
+      x = x * 6364136223846793005u + 1442695040888963407u;
+      w[k] = (uint32_t)(x >> 32) >> (i % 4 * 8);
+    }
+    const NitiWords counter = {{w[0], w[1], w[2], w[3]}}, words = niti_philox(counter, w[4] | (uint64_t)w[5] << 32);
+    const philox4x32_ctr_t c = {{w[0], w[1], w[2], w[3]}};
+    const philox4x32_key_t key = {{w[4], w[5]}};
+    const philox4x32_ctr_t expected = philox4x32(c, key);
+    assert_memory_equal(words.word, expected.v, sizeof words.word);
   }
 }
 
@@ -568,6 +587,7 @@ int main(void) {
       cmocka_unit_test(test_round_edges),
       cmocka_unit_test(test_stochastic_is_unbiased),
       cmocka_unit_test(test_philox_known_answers),
+      cmocka_unit_test(test_philox_beside_random123),
       cmocka_unit_test(test_purposes),
       cmocka_unit_test(test_exp2),
       cmocka_unit_test(test_log2),

@@ -6,7 +6,7 @@
 #ifndef NITI_CONFIG_YAML_H
 #define NITI_CONFIG_YAML_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 enum {
   NITI_YAML_BYTES_MAX = 1 << 20,

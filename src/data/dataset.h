@@ -2,7 +2,7 @@
 #ifndef NITI_DATA_DATASET_H
 #define NITI_DATA_DATASET_H
 
-#include "base/status.h"
+#include "platform/status.h"
 #include "tensor/tensor.h"
 
 enum { NITI_CHANNELS_MAX = 4 };

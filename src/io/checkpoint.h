@@ -7,8 +7,8 @@
 #ifndef NITI_IO_CHECKPOINT_H
 #define NITI_IO_CHECKPOINT_H
 
-#include "base/status.h"
 #include "io/safetensors.h"
+#include "platform/status.h"
 
 typedef struct NitiCheckpointTensor {
   char *name;      /* owned; not ending in ".exponent" */

@@ -3,7 +3,7 @@
 #ifndef NITI_IO_EVENTS_H
 #define NITI_IO_EVENTS_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 enum { NITI_EVENTS_BINS = 255 }; /* mantissas -127..127 */
 

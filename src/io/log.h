@@ -2,7 +2,7 @@
 #ifndef NITI_IO_LOG_H
 #define NITI_IO_LOG_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 typedef enum NitiFieldKind {
   NITI_FIELD_INTEGER, /* integer */

@@ -5,8 +5,8 @@
 #ifndef NITI_IO_SAFETENSORS_H
 #define NITI_IO_SAFETENSORS_H
 
-#include "base/status.h"
 #include "platform/file.h"
+#include "platform/status.h"
 
 enum {
   NITI_DIMS_MAX = 8,

@@ -2,7 +2,7 @@
 #ifndef NITI_PLATFORM_FILE_H
 #define NITI_PLATFORM_FILE_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 /* A file being written beside the one it will replace, as PATH.tmp. A leftover of a killed process is taken over; a live
  * writer of the same path is an error. */

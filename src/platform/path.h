@@ -2,7 +2,7 @@
 #ifndef NITI_PLATFORM_PATH_H
 #define NITI_PLATFORM_PATH_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 /* "DIR/NAME" with a single slash between them, in new memory that the caller frees; NULL after a failure. dir "": NAME. */
 NitiStatus niti_path_join(char **path, const char *dir, const char *name);

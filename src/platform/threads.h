@@ -2,7 +2,7 @@
 #ifndef NITI_PLATFORM_THREADS_H
 #define NITI_PLATFORM_THREADS_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 typedef struct NitiThreads NitiThreads;
 

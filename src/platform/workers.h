@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "base/status.h"
+#include "platform/status.h"
 
 typedef struct NitiWorkers {
   pthread_t *threads;

@@ -11,7 +11,7 @@
 #define NITI_PROGRAM_PROGRAM_H
 
 #include "base/random.h"
-#include "base/status.h"
+#include "platform/status.h"
 #include "tensor/tensor.h"
 
 enum {

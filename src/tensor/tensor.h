@@ -2,7 +2,7 @@
 #ifndef NITI_TENSOR_TENSOR_H
 #define NITI_TENSOR_TENSOR_H
 
-#include "base/status.h"
+#include "platform/status.h"
 
 /* NHWC. A matrix [N][features] is {N, 1, 1, features}. */
 typedef struct NitiShape {

@@ -10,8 +10,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include "base/random.h" /* outside extern "C": Random123 brings C++ headers along */
-
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -1,6 +1,6 @@
 /* Status and error text. A failing function says why once, where it knows most; callers pass the status on. */
-#ifndef NITI_BASE_STATUS_H
-#define NITI_BASE_STATUS_H
+#ifndef NITI_PLATFORM_STATUS_H
+#define NITI_PLATFORM_STATUS_H
 
 #include "niti.h"
 

@@ -1,4 +1,5 @@
-#include "base/status.h"
+/* The thread's error message. */
+#include "platform/status.h"
 
 #include <stdarg.h>
 #include <stdio.h>
