@@ -1,14 +1,42 @@
-/* What the drivers of convolutions share: the plan, the geometry of a pass as an implicit matrix product, and who prepares what.
- */
+/* What the drivers of convolutions share: the plan, the geometry of a pass, and the functions that prepare each driver's plans.
+ * conv_plan.c chooses among them; at run time a plan's own functions are all that is called. */
 #ifndef NITI_BACKEND_CPU_CONV_PLAN_H
 #define NITI_BACKEND_CPU_CONV_PLAN_H
 
 #include "backend/cpu/conv.h"
 #include "backend/cpu/microkernel.h"
+#include "backend/cpu/workspace.h"
 
-/* One pass of forward or backward: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps that begin at
- * (tap_y, tap_x) relative to the input's first row and column; whatever lies outside the input is 0. */
-typedef struct NitiGather {
+/* Operands of a pass. */
+typedef struct NitiConvOperands {
+  int8_t *out;
+  const int8_t *in, *w;
+  void *packed; /* NULL: weights are packed in the workspace; otherwise plan->kept bytes, which stay */
+  bool ready;   /* and hold them already */
+} NitiConvOperands;
+
+/* The beginning of every driver's plan. A plan and its tables are one block of memory, which points into itself: it is not
+ * copied. */
+struct NitiConvPlan {
+  const char *kernel; /* their name, for people */
+  const void *layout; /* of packed weights, by the address of the kernels; NULL: none are packed */
+  void *memory;       /* to free; NULL: the caller's */
+  size_t bytes;       /* of this block, all plans that follow included */
+  size_t workspace;   /* bytes, of the largest of these plans */
+  size_t kept;        /* bytes of packed weights */
+  bool relu;
+  /* Forward, backward: writes the pass's outputs and returns the largest |acc|. */
+  uint32_t (*pass)(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
+  void (*gradient)(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
+  NitiConvPlan *next; /* the pass of the next phase of a strided backward convolution */
+};
+
+/* Functions that prepare a plan take its memory from a workspace and return NULL in a dry run. The plan serves so many threads.
+ */
+
+/* One pass of forward or backward as an implicit GEMM: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps
+ * that begin at (tap_y, tap_x) relative to the input's first row and column; whatever lies outside the input is 0. */
+typedef struct NitiImplicitGemm {
   int32_t n, ih, iw, ic;
   int32_t jh, jw, oc;
   int32_t step_y, step_x, tap_y, tap_x, tap_rows, tap_columns;
@@ -16,34 +44,28 @@ typedef struct NitiGather {
   /* Weights: column o, tap (a, b), channel c lies at weight_base + o * weight_o + a * weight_a + b * weight_b + c * weight_c. */
   size_t weight_base, weight_o, weight_c;
   ptrdiff_t weight_a, weight_b;
-  uint8_t *packed; /* NULL, or where to keep the packed weights; `ready`: they are there */
-  bool ready;
-} NitiGather;
+} NitiImplicitGemm;
 
-NitiGather niti_gather_forward(const NitiConv *);
+NitiImplicitGemm niti_implicit_gemm_forward(const NitiConv *);
 /* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
-NitiGather niti_gather_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
+NitiImplicitGemm niti_implicit_gemm_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
 
-size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
-size_t niti_gather_packed_bytes(const NitiConvKernels *, const NitiGather *); /* of g->packed */
-/* Writes the pass's outputs, returns the largest |acc|. */
-uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *, int8_t *out, const int8_t *in, const int8_t *w,
-                         const NitiRounder *);
+/* n, jh and jw are positive. */
+NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiImplicitGemm *, size_t threads);
 
-size_t niti_conv_gradient_workspace(const NitiConvKernels *, const NitiConv *, int threads);
-void niti_conv_gradient_tiles(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                              const NitiConv *);
+NitiConvPlan *niti_conv_gradient_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, size_t threads);
 
-/* The same, another way, for kernels with a step; for shapes that it serves. */
-bool niti_gradient_linear_serves(const NitiConvKernels *, const NitiConv *);
-size_t niti_gradient_linear_workspace(const NitiConvKernels *, const NitiConv *, int threads);
-void niti_gradient_linear(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                          const NitiConv *);
+/* The same with taps as shifts of one long row, for kernels with a step; for shapes that fit. */
+bool niti_conv_gradient_shifted_fits(const NitiConvKernels *, const NitiConv *);
+NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, size_t threads);
 
 /* The reference: naive, independent of everything above. */
-size_t niti_conv_workspace_ref(const NitiConv *, int threads);
-uint32_t niti_conv_forward_ref(NitiCpu *, int8_t *y, const int8_t *x, const int8_t *w, const NitiConv *, const NitiRounder *);
-uint32_t niti_conv_backward_ref(NitiCpu *, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiConv *, const NitiRounder *);
-void niti_conv_gradient_ref(NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x, const NitiConv *);
+NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiConvDirection, size_t threads);
+
+/* A run's workspace. */
+static inline NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {
+  assert(cpu->workspace);
+  return niti_workspace_begin(cpu->workspace, cpu->workspace_bytes);
+}
 
 #endif

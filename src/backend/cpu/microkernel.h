@@ -1,23 +1,32 @@
-/* The CPU's convolutions. One driver (conv_gather.c, conv_gradient.c) packs operands and hands out tiles; an instruction set
- * gives it the innermost functions as one NitiConvKernels. All three directions are sums of dot products between "rows" (pixels,
- * or channels in the weight gradient), read in place from a padded copy through offset tables, and "columns" packed in panels:
+/* What an instruction set provides for convolutions: one NitiConvKernels, the innermost functions of the drivers. Names are those
+ * of BLIS. All three directions are matrix products, and a microkernel multiplies one tile of MR rows x NR columns at a time:
+ *
+ *             panel: NR columns, packed
+ *           +---------+---------+-----
+ *           | panel 0 | panel 1 |          rows are read where they lie, through offsets: pixels of a
+ *           +---------+---------+-----     padded copy of the input, or of the tensor itself
+ *     +---+ +---------+---------+-----     (implicit GEMM: the matrix of all windows is never made)
+ *  MR |   | | MR x NR |         |
+ *     +---+ +---------+---------+-----     NR = vectors * lanes; MR depends on how many of the vectors
+ *     |   | |         |         |          the panel's columns fill
  *
  *   acc[row][column] = init + sum over sets s, runs r, groups g, j < group:
  *                             in[row_offset[row] + s * set_stride + r * run_stride][g * group + j] * panel[s][r][g][column][j]
  *
  * forward:  rows = output pixels, runs = kernel rows (KW * C contiguous elements), columns = output channels
- * backward: the same with the error as input and the weights transposed; for strides, once for every phase of the input's pixels
+ * backward: the same with dy as input and the weights transposed; for strides, once for every phase of the input's pixels
  * gradient: rows = (tap, input channel), sets = images, runs = their rows (OW contiguous pixels of a plane), columns = output
- * channels */
+ *           channels */
 #ifndef NITI_BACKEND_CPU_MICROKERNEL_H
 #define NITI_BACKEND_CPU_MICROKERNEL_H
 
 #include "backend/cpu/requantise.h"
+#include "base/size.h"
 
-enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 32, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
+enum { NITI_NR_VECTORS = 4, NITI_MR_MAX = 32, NITI_NR_MAX = 64 }; /* the most any instruction set uses */
 
 /* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
-typedef struct NitiTile {
+typedef struct NitiMicrotile {
   int32_t *acc;
   const int32_t *init;
   size_t init_stride;
@@ -27,21 +36,22 @@ typedef struct NitiTile {
   size_t sets, runs, groups; /* each may be 0 */
   size_t set_stride, run_stride;
   int rows, vectors;
-  const void *ahead; /* NULL, or what a tile of int16 may prefetch meanwhile: 64 bytes a group */
-} NitiTile;
+  const void *ahead; /* NULL, or what a microkernel of int16 may prefetch meanwhile: 64 bytes per group */
+} NitiMicrotile;
 
 typedef struct NitiConvKernels NitiConvKernels;
 struct NitiConvKernels {
   const char *name;
-  int element, group;                /* bytes of a packed element; elements one multiply-add takes in */
-  int lanes, vectors;                /* columns of a vector; vectors of a full block of columns */
-  int rows[NITI_TILE_VECTORS + 1];   /* the most rows of a tile of so many vectors */
-  int step;                          /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
-  bool offset;                       /* the value 0 is not the element 0: sums begin with what takes that back */
-  bool in_place;                     /* elements are the activations themselves, and `tile` reads no byte beyond a row's groups */
-  const NitiConvKernels *positive;   /* NULL, or those for activations of which none is negative; panels and sizes are the same */
+  int element, group;          /* bytes of a packed element; elements that one multiply-add takes in */
+  int lanes, vectors;          /* columns of a vector; vectors of a full panel */
+  int mr[NITI_NR_VECTORS + 1]; /* the most rows of a tile of so many vectors */
+  int step;                    /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
+  bool offset;                 /* the value 0 is not the element 0: sums begin with what takes that back */
+  bool in_place;               /* elements are the activations themselves, and no byte beyond a row's groups is read */
+  const NitiConvKernels
+      *nonnegative;                  /* NULL, or those for activations of which none is negative; panels and sizes are the same */
   void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
-  void (*tile)(const NitiTile *);
+  void (*microkernel)(const NitiMicrotile *);
   /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
   void (*convert)(void *out, const int8_t *in, size_t count);
   void (*zero)(void *out, size_t count);
@@ -53,9 +63,8 @@ struct NitiConvKernels {
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`); that index is the random word's too.
-   * Returns the largest |acc|, at least `max`. With `masks` it applies the rounder's mask, else it ignores it. */
-  bool masks;
+  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`), 0 where the rounder's mask says so; that
+   * index is the random word's too. Returns the largest |acc|, at least `max`. */
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
   /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */
@@ -66,22 +75,5 @@ struct NitiConvKernels {
 const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
 extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni, niti_conv_kernels_amx;
 extern const NitiConvKernels niti_conv_kernels_neon_dotprod, niti_conv_kernels_neon_i8mm;
-
-/* Round a task's calls of `tile`. */
-static inline void niti_tiles_begin(const NitiConvKernels *kernels) {
-  if (kernels->begin) kernels->begin();
-}
-static inline void niti_tiles_end(const NitiConvKernels *kernels) {
-  if (kernels->end) kernels->end();
-}
-
-/* Portable pieces for the tables above: bytes in groups of four and of eight, s16 in groups of two. */
-void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-void niti_panel_along_8x8(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-void niti_panel_along_16x2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-
-/* Pieces of the workspace, each on a cache line of its own. */
-static inline size_t niti_round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-static inline size_t niti_line(size_t bytes) { return niti_round_up(bytes, 64); }
 
 #endif
