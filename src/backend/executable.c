@@ -200,6 +200,7 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   if (!plain) NITI_TRY(niti_fuse(e->fused));
   niti_find_nonnegative(e->nonnegative, e->fused);
   niti_find_uses(e->uses, e->fused);
+  for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
   NITI_TRY(niti_places_open(&e->places, e->fused, arena_bytes, e));
   if (plain) share_reshapes_alone(e);
   return NITI_OK;

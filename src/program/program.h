@@ -92,8 +92,6 @@ typedef struct NitiConv {
   int32_t n, h, w, c;
   int32_t oh, ow, k;
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
-  void *packed;
-  bool x_positive;
 } NitiConv;
 
 /* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average

@@ -43,14 +43,6 @@ void niti_cpu_model(char *text, size_t size);              /* the processor's ow
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 
 /* Operations: contracts in backend/kernels.h. */
-size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);
-size_t niti_cpu_conv_packed_bytes(const NitiBackend *, const NitiConv *);
-const char *niti_cpu_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
-void niti_cpu_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
-                           const NitiRequantise *);
-void niti_cpu_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                            const NitiConv *, const NitiRequantise *);
-void niti_cpu_conv_gradient(NitiBackend *, NitiGradient *, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table);
 void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);

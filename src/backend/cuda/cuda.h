@@ -14,13 +14,14 @@
 extern "C" {
 #endif
 
-#include "backend/backend.h"
+#include "backend/kernels.h"
 #include "base/round.h"
 
-/* Device memory: what random words depend on. Written by begin_step. */
+/* Device memory: what changes from step to step. Written by begin_step. */
 typedef struct NitiClock {
   uint64_t seed;
   uint32_t step;
+  int64_t scalars[NITI_SCALARS_MAX];
 } NitiClock;
 
 enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 a block, one block a multiprocessor */
@@ -41,7 +42,7 @@ typedef enum NitiCudaFamily {
 } NitiCudaFamily;
 
 typedef struct NitiTwins NitiTwins; /* host: the data pointers whose twins are up to date */
-typedef struct NitiGraphs NitiGraphs;
+typedef struct NitiQueue NitiQueue; /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
 typedef struct NitiCuda {
@@ -57,7 +58,8 @@ typedef struct NitiCuda {
   cudaError_t error;  /* the first failure; sticky */
   const char *failed; /* what failed: a static string */
   NitiTwins *twins;
-  NitiGraphs *graphs;
+  NitiQueue *queue;
+  uint64_t generation; /* of the workspace: recordings of an earlier one point into memory that is gone */
   NitiStaging *staging;
   char description[128], hardware[256];
 } NitiCuda;
@@ -82,11 +84,11 @@ void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
 /* Whether the code that the device runs was made for capability 9.0 or later, so that its kernels wait for those before. */
 bool niti_cuda_overlaps(void);
 
-/* ---- replaying (graph.c): backend.h's replay ---- */
-NitiStatus niti_graphs_open(NitiGraphs **out);
-void niti_graphs_close(NitiGraphs *);
-void niti_graphs_clear(NitiGraphs *); /* forgets all recorded work; none of it may still run */
-NitiStatus niti_graphs_replay(NitiCuda *, const NitiReplayKey *, void (*enqueue)(void *), void *context);
+/* ---- recording (graph.c) ---- */
+NitiStatus niti_queue_open(NitiQueue **out);
+void niti_queue_close(NitiQueue *);
+NitiStatus niti_cuda_replay(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
+void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 
 /* ---- twins ---- */
 enum { NITI_TWIN_IMAGES = 16, NITI_TWIN_ALIGN = 256 };
@@ -100,6 +102,8 @@ NITI_INLINE size_t niti_twin_offset(NitiShape s) {
 NITI_INLINE size_t niti_twin_bytes(NitiShape s) {
   return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * NITI_TWIN_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
 }
+/* Whether an operation that writes t is to write its twin too, or has room for it. */
+static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
 static inline int8_t *niti_cuda_twin(const NitiTensor *t) { return t->data + niti_twin_offset(t->shape); }
 
 /* Behind the twin lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
@@ -130,9 +134,9 @@ void niti_cuda_bits_set(NitiCuda *, const NitiTensor *);
 /* Writes the bits from the NHWC mantissas unless they are up to date. C is a multiple of 16. */
 void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 
-/* ---- operations (backend.h) ---- */
-void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
-                     const int8_t *table, int32_t exponent);
+/* ---- operations (backend/kernels.h) ---- */
+void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
+                     const NitiTensor *table);
 void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
 void niti_cuda_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
@@ -141,24 +145,24 @@ void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-void niti_cuda_copy(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLossKind, const NitiRequantise *);
-void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int mu);
+void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
 /* conv.c: the family that serves a convolution. */
-size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConv *);
-const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
-void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
+const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
+void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
                             const NitiRequantise *);
 void niti_cuda_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                             const NitiConv *, const NitiRequantise *);
-void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+                             const NitiConvCall *, const NitiRequantise *);
+void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                             const NitiConvCall *);
 
-/* A family of kernels for convolution and linear: the same contracts as backend.h's. Outputs are NHWC; with
- * y->gradient_operand the twin is written too (by the family or niti_cuda_twin_make). Gradients read the twins of dy and x, which
+/* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
+ * niti_cuda_is_blocked(y) the twin is written too (by the family or niti_cuda_twin_make). Gradients read the twins of dy and x, which
  * conv.c has made. */
 typedef struct NitiCudaConv {
   const char *name;

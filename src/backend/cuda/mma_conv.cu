@@ -126,7 +126,7 @@ static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v
 }
 
 static int8_t *twin_of(const NitiTensor *t, const NitiConv *s) {
-  return t->gradient_operand && s->n >= IMAGES ? niti_cuda_twin(t) : NULL;
+  return niti_cuda_is_blocked(t) && s->n >= IMAGES ? niti_cuda_twin(t) : NULL;
 }
 
 /* Room for a pass's packed weights and table at *at, which moves on. */

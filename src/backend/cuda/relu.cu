@@ -1,7 +1,7 @@
-/* ReLU forward and backward, and the copy: what maps an element to an element and keeps the exponent. */
+/* ReLU forward and backward: what maps an element to an element and keeps the exponent. */
 #include "backend/cuda/tile.cuh"
 
-enum Map { MAP_COPY, MAP_POSITIVE, MAP_GATE };
+enum Map { MAP_POSITIVE, MAP_GATE };
 
 typedef struct MapArgs {
   int8_t *y; /* may be x */
@@ -50,32 +50,10 @@ static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const 
   niti_cuda_twin_set(cuda, y, args.twin != NULL);
 }
 
-static __global__ void exponent_kernel(int32_t *e_y, const int32_t *e_x) {
-  niti_kernel_begin();
-  *e_y = *e_x;
-}
-
 extern "C" void niti_cuda_relu_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x) {
   run<MAP_POSITIVE>(backend, y, x, NULL);
 }
 
 extern "C" void niti_cuda_relu_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y) {
   run<MAP_GATE>(backend, dx, dy, y->data);
-}
-
-/* In place the mantissas stay, and so does their twin: its layout does not depend on how H, W and C share an image. */
-extern "C" void niti_cuda_copy(NitiBackend *backend, NitiTensor *y, const NitiTensor *x) {
-  NitiCuda *cuda = niti_cuda(backend);
-  if (y->data != x->data && y->gradient_operand) {
-    run<MAP_COPY>(backend, y, x, NULL);
-    return;
-  }
-  if (y->data != x->data) {
-    niti_cuda_note(cuda, cudaMemcpyAsync(y->data, x->data, niti_shape_count(x->shape), cudaMemcpyDeviceToDevice, cuda->stream),
-                   "copying a tensor");
-    niti_cuda_twin_set(cuda, y, false);
-  }
-  if (y->exponent != x->exponent) {
-    NITI_LAUNCH(cuda, exponent_kernel, 1, 1, 0, y->exponent, x->exponent);
-  }
 }

@@ -41,7 +41,7 @@ static inline bool niti_words_fit(size_t row, const void *a, const void *b, cons
 
 /* Where an operation is to write the twin of t itself; NULL: nowhere. V as in its tiles. */
 static inline int8_t *niti_twin_of(const NitiTensor *t, int V) {
-  return t->gradient_operand && V == 4 ? niti_cuda_twin(t) : NULL;
+  return niti_cuda_is_blocked(t) && V == 4 ? niti_cuda_twin(t) : NULL;
 }
 
 #ifdef __CUDACC__
