@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/round.h"
+#include "base/bounds.h"
 #include "cli.h"
 #include "program/bounds.h"
 #include "train/recipe.h"

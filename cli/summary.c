@@ -1,7 +1,7 @@
 /* niti summary: a network's layers, sizes and head-room, counted from its program. */
 #include <inttypes.h>
 
-#include "base/round.h"
+#include "base/bounds.h"
 #include "cli.h"
 #include "model/lower.h"
 #include "program/bounds.h"

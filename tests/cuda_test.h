@@ -16,8 +16,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "base/guess.h"
 #include "backend/backend.h"
+#include "base/shift_prediction.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
 enum { GUARD = 256, PLACE_ALIGN = 256, GUARD_BYTE = 0xa5, PLACES_MAX = 64, MIB = 1 << 20 };
@@ -268,11 +268,11 @@ static inline int8_t *mantissas(size_t count, Fill fill) {
   return m;
 }
 
-/* Guesses at a shift: useless, out of range, or likely. */
-static inline int32_t random_guess(void) {
-  static const int32_t guesses[] = {INT32_MIN, -1, 0, 1, 25, 26, 1000, INT32_MAX};
-  if (random_in(0, 2) == 0) return guesses[random_in(0, 7)];
-  return random_in(0, 1) ? random_in(0, 25) : niti_guess_of(random_in(0, 25));
+/* Predictions of a shift: useless, out of range, or likely. */
+static inline int32_t random_prediction(void) {
+  static const int32_t predictions[] = {INT32_MIN, -1, 0, 1, 25, 26, 1000, INT32_MAX};
+  if (random_in(0, 2) == 0) return predictions[random_in(0, 7)];
+  return random_in(0, 1) ? random_in(0, 25) : niti_shift_prediction_of(random_in(0, 25));
 }
 
 #endif

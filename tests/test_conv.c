@@ -13,8 +13,8 @@
 /* clang-format on */
 
 #include "backend/cpu/cpu.h"
-#include "base/guess.h"
-#include "base/round.h"
+#include "base/bounds.h"
+#include "base/shift_prediction.h"
 #include "guarded.h"
 
 typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_TINY, FILL_GROWING } Fill; /* any; all +-127; -1..1; the later the greater */
@@ -187,14 +187,14 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
                      tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
     const NitiTensor td = {delta, &ed, {s->n, s->oh, s->ow, s->k}, false, false};
     NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
-    int32_t predicted = niti_guess_of(random_in(0, 25)); /* too small, too large or right */
+    int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
     const bool relu = random_in(0, 1);
 
     ops->conv_forward(b.backend, &ty, &tx, &tw, s, relu, &rq);
     check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
     assert_int_equal(ey, ex + ew + shift_y);
-    assert_int_equal(niti_guess_last(predicted), shift_y);
+    assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
     check_guards(y, z.y);
 
     const size_t packed_bytes = ops->conv_packed_bytes(b.backend, s);
@@ -207,7 +207,7 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
       ops->conv_forward(b.backend, &ty, &tx, &to, &keeping, relu, &rq);
       memset(packed, 0, sizeof(uint64_t));
       for (int call = 0; call < 2; ++call) {
-        predicted = niti_guess_of(random_in(0, 25));
+        predicted = niti_shift_prediction_of(random_in(0, 25));
         memset(y, GUARD_BYTE, z.y);
         ops->conv_forward(b.backend, &ty, &tx, call == 0 ? &tw : &to, &keeping, relu, &rq);
         check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
@@ -217,12 +217,12 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
       release(other);
     }
 
-    predicted = niti_guess_of(random_in(0, 1) ? shift_x : random_in(0, 24));
+    predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
     const bool masked = random_in(0, 1); /* by the layer's own input, as behind a ReLU */
     ops->conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, masked ? x : NULL, what);
     assert_int_equal(edx, ed + ew + shift_x);
-    assert_int_equal(niti_guess_last(predicted), shift_x);
+    assert_int_equal(niti_shift_prediction_last(predicted), shift_x);
     check_guards(dx, z.x);
 
     for (int bits = 32; bits <= 64; bits += 32) {

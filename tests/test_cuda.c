@@ -1,6 +1,7 @@
 /* Every operation of the CUDA backend but convolution (test_cuda_conv.c) against the CPU's reference kernels, bit for bit: odd
- * shapes, batches that are no multiple of 16, every rounding mode, aliases, guesses at shifts that are right, wrong or absurd.
- * What an operation wrote is read as a gradient's operand too. Then memory: what comes back is what was sent, in order. */
+ * shapes, batches that are no multiple of 16, every rounding mode, aliases, predictions of shifts that are right, wrong or
+ * absurd. What an operation wrote is read as a gradient's operand too. Then memory: what comes back is what was sent, in order.
+ */
 #include "cuda_test.h"
 
 enum { ROUNDS = 60 };
@@ -9,7 +10,7 @@ typedef struct Case {
   NitiShape shape;
   NitiPool pool;
   NitiRounding mode;
-  int32_t guess, exponent, other;
+  int32_t prediction, exponent, other;
   int8_t *a, *b;
   bool operands;
   int alias; /* 0: outputs apart; 1: the first input; 2: the second */
@@ -28,7 +29,7 @@ static NitiShape random_shape(void) {
 static Case random_case(void) {
   Case c = {.shape = random_shape(),
             .mode = (NitiRounding)random_in(0, 3),
-            .guess = random_guess(),
+            .prediction = random_prediction(),
             .exponent = random_in(-30, 30),
             .operands = random_in(0, 2) > 0,
             .alias = random_in(0, 2)};
@@ -45,12 +46,13 @@ static void free_case(Case *c) {
 }
 
 static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
-  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->guess, sizeof c->guess)};
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction)};
 }
 
 static void describe(char text[200], const char *name, const Case *c) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, guess %d, exponents %d %d, alias %d, twins %d, mask %d", name, c->shape.n,
-           c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->guess, c->exponent, c->other, c->alias, c->operands, c->mask);
+  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, twins %d, mask %d", name, c->shape.n,
+           c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias, c->operands,
+           c->mask);
 }
 
 static void check_rounds(Work work, const char *name, void (*more)(Case *)) {
@@ -105,9 +107,9 @@ static void add(Device *d, const void *context, Record *results) {
   y.gradient_operand = c->operands;
   d->backend->ops->add(d->backend, &y, &a, &b, &rq);
   keep_operand(results, d, "y", &y);
-  keep(results, d, "the shift", rq.guess, 4, 4);
+  keep(results, d, "the shift", rq.prediction, 4, 4);
   NitiTensor z = tensor_out(d, c->shape);
-  d->backend->ops->add(d->backend, &z, &y, &y, &rq); /* a guess that was right once */
+  d->backend->ops->add(d->backend, &z, &y, &y, &rq); /* a prediction that was right once */
   keep_tensor(results, d, "y + y", &z);
 }
 
@@ -166,8 +168,8 @@ static void avgpool(Device *d, const void *context, Record *results) {
     d->backend->ops->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
     keep_operand(results, d, "dx", &dx);
   }
-  keep(results, d, "the forward shift", forward.guess, 4, 4);
-  keep(results, d, "the backward shift", backward.guess, 4, 4);
+  keep(results, d, "the forward shift", forward.prediction, 4, 4);
+  keep(results, d, "the backward shift", backward.prediction, 4, 4);
 }
 
 static int least(int a, int b) { return a < b ? a : b; }

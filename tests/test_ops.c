@@ -257,7 +257,7 @@ static void check_maxpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
   check_guards(winner, count);
 
   int32_t predicted = random_in(0, 3);
-  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 5, .guess = &predicted};
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 5, .prediction = &predicted};
   NitiTensor dy = tensor_random(out, 127, 6), dx = tensor_new(in), expected_dx = tensor_new(in);
   int64_t *acc = acc_new(in);
   naive_maxpool_back(acc, in, &dy, winner, &p);
@@ -328,7 +328,7 @@ static void check_avgpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
     }
   }
   int32_t predicted = random_in(0, 12);
-  NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_ACT, .layer = 70000, .guess = &predicted};
+  NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_ACT, .layer = 70000, .prediction = &predicted};
   requantise(&expected, sum, -3 + extra, &rq);
   backend->ops->avgpool_forward(backend, &y, &x, &p, &rq);
   assert_same(&y, &expected);
@@ -375,7 +375,7 @@ static void naive_add(NitiTensor *y, const NitiTensor *a, const NitiTensor *b, c
 
 static void check_add(NitiBackend *backend, NitiShape shape, int e_a, int e_b, int range, NitiRounding mode) {
   int32_t predicted = 3;
-  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_FORK, .layer = 65536 + 3, .guess = &predicted};
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_FORK, .layer = 65536 + 3, .prediction = &predicted};
   NitiTensor a = tensor_random(shape, range, e_a), b = tensor_random(shape, 127, e_b);
   NitiTensor y = tensor_new(shape), expected = tensor_new(shape);
   NitiTensor a2 = tensor_copy(&a), b2 = tensor_copy(&b);
@@ -494,7 +494,7 @@ static void check_loss(NitiBackend *backend, int N, int classes, int32_t e, int 
   }
   *expected.exponent = 0;
   int32_t predicted = 9;
-  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 0, .guess = &predicted};
+  const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 0, .prediction = &predicted};
   backend->ops->loss(backend, &delta, &metrics, &logits, labels, NITI_LOSS_NITI, &rq);
   assert_same(&delta, &expected);
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "backend/fuse.h"
-#include "base/guess.h"
+#include "base/shift_prediction.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the smaller one met last */
@@ -564,8 +564,8 @@ NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *
   int32_t prediction = 0;
   if (operation < 0 || operation >= e->fused->operation_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "operation %d: the program has %d", operation, e->fused->operation_count);
-  e->backend->ops->download(e->backend, &prediction, e->steps[operation].rq.guess, sizeof prediction);
-  *shift = niti_guess_last(prediction);
+  e->backend->ops->download(e->backend, &prediction, e->steps[operation].rq.prediction, sizeof prediction);
+  *shift = niti_shift_prediction_last(prediction);
   return NITI_OK;
 }
 

@@ -29,7 +29,7 @@ typedef struct NitiTensor {
 typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
-  int32_t *guess; /* backend memory: at the next shift (base/guess.h); any word gives the same bits */
+  int32_t *prediction; /* backend memory: at the next shift (base/shift_prediction.h); any word gives the same bits */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_MAX_TERMS can be proven, else 64. */

@@ -1,7 +1,8 @@
 /* Average pool over a window without padding, and over the whole image (`global-avgpool`). */
+#include "base/bounds.h"
 #include "layer/shape.h"
 
-enum { CELLS_MAX = 32768 }; /* beyond, 2^15 / cells rounds to nothing useful */
+enum { CELLS_MAX = 1 << NITI_RECIPROCAL_BITS };
 
 static const NitiLayerField fields[] = {
     {"kernel", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, kernel), true, 0, 1, 1024, NULL},

@@ -1,4 +1,5 @@
 /* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C], y [N][OH][OW][K]. */
+#include "base/bounds.h"
 #include "layer/product.h"
 #include "layer/shape.h"
 

@@ -1,43 +1,23 @@
 /* Accumulation lengths, the proof that no accumulator overflows, and totals of a program. */
 #include "program/bounds.h"
 
-#include "base/round.h"
-
-enum { AVERAGE_BITS = 15 };
-/* A residual sum is at most 127 * 2^15 + 127, in units of 127^2. */
-enum { ADD_LENGTH = 259 };
-
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/* The most windows that cover one cell of the input. */
-static int64_t cover(int32_t kernel, int32_t stride) { return divide_up(kernel, stride); }
-
-/* Sums of mantissas times the multiplier 2^15 / cells, in units of 127^2. */
-static int64_t average_length(const NitiPool *p, int64_t summands) {
-  const int64_t cells = (int64_t)p->kh * p->kw;
-  const int64_t multiplier = (cells & (cells - 1)) == 0 ? 1 : ((1 << AVERAGE_BITS) + cells / 2) / cells;
-  return divide_up(summands * multiplier, NITI_MANTISSA_MAX);
-}
+#include "base/bounds.h"
 
 int64_t niti_accumulation_length(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   const NitiPool *p = &o->pool;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD: return (int64_t)c->kh * c->kw * c->c;
-    case NITI_OP_CONV_BACKWARD: return cover(c->kh, c->stride_h) * cover(c->kw, c->stride_w) * c->k;
-    case NITI_OP_CONV_GRADIENT: return (int64_t)c->n * c->oh * c->ow;
-    case NITI_OP_AVGPOOL_FORWARD: return average_length(p, (int64_t)p->kh * p->kw);
-    case NITI_OP_AVGPOOL_BACKWARD: return average_length(p, cover(p->kh, p->stride_h) * cover(p->kw, p->stride_w));
-    case NITI_OP_ADD: return ADD_LENGTH;
+    case NITI_OP_CONV_FORWARD: return niti_bound_conv_forward(c->kh, c->kw, c->c);
+    case NITI_OP_CONV_BACKWARD: return niti_bound_conv_backward(c->kh, c->kw, c->stride_h, c->stride_w, c->k);
+    case NITI_OP_CONV_GRADIENT: return niti_bound_conv_gradient(c->n, c->oh, c->ow);
+    case NITI_OP_AVGPOOL_FORWARD: return niti_bound_avgpool_forward(p->kh, p->kw);
+    case NITI_OP_AVGPOOL_BACKWARD: return niti_bound_avgpool_backward(p->kh, p->kw, p->stride_h, p->stride_w);
+    case NITI_OP_ADD: return niti_bound_add();
     default: return 0;
   }
 }
 
-int niti_headroom_bits(int64_t length) {
-  int bits = 0;
-  for (int64_t t = length; t > 0 && 2 * t <= NITI_MAX_TERMS; t *= 2) ++bits;
-  return bits;
-}
+int niti_headroom_bits(int64_t length) { return length > 0 && length <= NITI_MAX_TERMS ? niti_bound_headroom(length) : 0; }
 
 NitiDtype niti_gradient_dtype(int64_t length) { return length <= NITI_MAX_TERMS ? NITI_DTYPE_S32 : NITI_DTYPE_S64; }
 

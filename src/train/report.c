@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/guess.h"
+#include "base/shift_prediction.h"
 #include "io/events.h"
 #include "io/log.h"
 

@@ -2,7 +2,7 @@
  * elements, one for every channel (so that one row of any tap of an output image is OW consecutive elements), and dy into panels;
  * then tiles of (tap, input channel) x output channel are summed over the chunk and added to the gradient. */
 #include "backend/cpu/conv_plan.h"
-#include "base/round.h"
+#include "base/bounds.h"
 
 enum {
   CHUNK_BYTES = 8 * 1024 * 1024, /* packed x and dy: a part of the last-level cache */

@@ -4,7 +4,7 @@
  * pixels becomes one row. The zeros right of a row are those left of the next, and those below an image are those above the
  * next. */
 #include "backend/cpu/conv_plan.h"
-#include "base/round.h"
+#include "base/bounds.h"
 
 enum {
   CHUNK_BYTES = 16 * 1024 * 1024, /* packed x and dy: a part of the last-level cache */

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/winograd_gradient.h"
+#include "base/window.h"
 
 /* ---- geometry ---- */
 
@@ -46,41 +47,25 @@ NitiImplicitGemm niti_implicit_gemm_forward(const NitiConv *s) {
   };
 }
 
-/* The taps of one axis that reach the input pixels of a phase: every stride-th. */
-typedef struct Taps {
-  int32_t count;
-  int32_t last;   /* the last of them */
-  int32_t offset; /* where that reads the error, relative to the pixel's number in the phase */
-} Taps;
-
-static Taps phase_taps(int32_t phase, int32_t taps, int32_t stride, int32_t pad) {
-  const int32_t first = (phase + pad) % stride;
-  Taps t = {0, 0, 0};
-  if (first >= taps) return t;
-  t.count = (taps - first + stride - 1) / stride;
-  t.last = first + (t.count - 1) * stride;
-  t.offset = (phase + pad - first) / stride - (t.count - 1);
-  return t;
-}
-
 NitiImplicitGemm niti_implicit_gemm_backward(const NitiConv *s, int32_t phase_y, int32_t phase_x) {
   const size_t c = (size_t)s->c, kh = (size_t)s->kh, kw = (size_t)s->kw;
-  const Taps y = phase_taps(phase_y, s->kh, s->stride_h, s->pad_h), x = phase_taps(phase_x, s->kw, s->stride_w, s->pad_w);
-  const bool any = y.count > 0 && x.count > 0;
+  const NitiStridePhase y = niti_stride_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);
+  const NitiStridePhase x = niti_stride_phase(phase_x, s->w, s->kw, s->stride_w, s->pad_w);
+  const bool any = y.taps > 0 && x.taps > 0;
   return (NitiImplicitGemm){
       .n = s->n,
       .ih = s->oh,
       .iw = s->ow,
       .ic = s->k,
       .oc = s->c,
-      .jh = s->h > phase_y ? (s->h - phase_y + s->stride_h - 1) / s->stride_h : 0,
-      .jw = s->w > phase_x ? (s->w - phase_x + s->stride_w - 1) / s->stride_w : 0,
+      .jh = y.positions,
+      .jw = x.positions,
       .step_y = 1,
       .step_x = 1,
       .tap_y = y.offset,
       .tap_x = x.offset,
-      .tap_rows = any ? y.count : 0,
-      .tap_columns = any ? x.count : 0,
+      .tap_rows = any ? y.taps : 0,
+      .tap_columns = any ? x.taps : 0,
       .out_base = ((size_t)phase_y * (size_t)s->w + (size_t)phase_x) * c,
       .out_pixel = (size_t)s->stride_w * c,
       .out_row = (size_t)s->stride_h * (size_t)s->w * c,

@@ -28,7 +28,7 @@ typedef struct NitiCpu {
   int64_t scalars[NITI_SCALARS_MAX]; /* bound for the run under way */
   uint8_t *workspace; /* 64-byte aligned */
   size_t workspace_bytes;
-  uint64_t mispredicted, predicted; /* shifts guessed wrong, and guessed at all: for tests and measurements */
+  uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
 } NitiCpu;
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }

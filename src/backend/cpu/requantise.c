@@ -1,13 +1,13 @@
 /* The range pass of every requantising operation, and what its parts share. */
 #include "backend/cpu/requantise.h"
 
-#include "base/guess.h"
+#include "base/shift_prediction.h"
 
 int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
                         void *context) {
   NitiRounder rounder = {
       .mode = requantise->mode,
-      .shift = niti_guess_next(*requantise->guess, NITI_GUESS_LOW),
+      .shift = niti_shift_prediction_next(*requantise->prediction, NITI_PREDICTION_LOW),
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
@@ -20,7 +20,7 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
     rounder.again = true;
     task(context, &rounder);
   }
-  *requantise->guess = niti_guess_update(*requantise->guess, shift);
+  *requantise->prediction = niti_shift_prediction_update(*requantise->prediction, shift);
   return shift;
 }
 

@@ -20,14 +20,8 @@ static uint64_t largest64(const int64_t *g, size_t count) {
   return (uint64_t)max;
 }
 
-/* w -= step, |w| and |step| <= 127 */
 static void subtract(int8_t *restrict w, const int8_t *restrict step, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    int16_t v = (int16_t)(w[i] - step[i]);
-    v = v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v;
-    v = v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v;
-    w[i] = (int8_t)v;
-  }
+  for (size_t i = 0; i < count; ++i) w[i] = niti_update_step(w[i], step[i]);
 }
 
 static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t count) {

@@ -1,7 +1,6 @@
 /* Residual add. Where the output is an input's memory the first launch writes nothing, so that the second still finds both. */
 #include "backend/cuda/tile.cuh"
-
-enum { LARGEST_SHIFT = 15 }; /* of the operand with the larger exponent */
+#include "base/align.h"
 
 typedef struct Add {
   int8_t *y; /* may be a or b */
@@ -12,32 +11,8 @@ typedef struct Add {
   NitiTiles tiles;
 } Add;
 
-/* acc = (larger << left) + nearest(smaller, right), at `exponent`; right is 0 unless left is LARGEST_SHIFT. */
-typedef struct Alignment {
-  bool a_larger;
-  int left, right;
-  int32_t exponent;
-} Alignment;
-
-static __device__ inline Alignment align(int32_t e_a, int32_t e_b) {
-  Alignment r;
-  r.a_larger = e_a >= e_b;
-  const int64_t larger = r.a_larger ? e_a : e_b, smaller = r.a_larger ? e_b : e_a, d = larger - smaller;
-  const bool far = d > LARGEST_SHIFT;
-  r.left = far ? LARGEST_SHIFT : (int)d;
-  r.right = !far ? 0 : d - LARGEST_SHIFT > 8 ? 8 : (int)(d - LARGEST_SHIFT); /* nothing is left from 8 on */
-  r.exponent = (int32_t)(far ? larger - LARGEST_SHIFT : smaller);
-  return r;
-}
-
-static __device__ inline int accumulate(const Alignment &r, int a, int b) {
-  const int larger = r.a_larger ? a : b, smaller = r.a_larger ? b : a;
-  int term = smaller;
-  if (r.right > 0) {
-    const int magnitude = ((smaller < 0 ? -smaller : smaller) + (1 << (r.right - 1))) >> r.right;
-    term = smaller < 0 ? -magnitude : magnitude;
-  }
-  return larger * (1 << r.left) + term;
+static __device__ inline int accumulate(const NitiAlignment &r, int a, int b) {
+  return niti_align_sum(r.a_larger ? a : b, r.a_larger ? b : a, r.left, r.right);
 }
 
 template <int V>
@@ -45,7 +20,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
   const NitiTiles &t = d.tiles;
-  const Alignment r = align(*d.e_a, *d.e_b);
+  const NitiAlignment r = niti_align(*d.e_a, *d.e_b);
   const bool write = second || !d.in_place;
   uint32_t max = 0;
   int shift;

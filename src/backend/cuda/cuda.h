@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #include "backend/kernels.h"
-#include "base/round.h"
+#include "base/bounds.h"
 
 /* Device memory: what changes from step to step. Written by begin_step. */
 typedef struct NitiClock {

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "backend/cuda/tile.cuh"
+#include "base/window.h"
 
 enum { IMAGES = NITI_TWIN_IMAGES, GROUP = 4 }; /* images of a tile, and those whose loads are under way together */
 
@@ -252,15 +253,13 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
       const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
       const uint32_t h = pixel / (uint32_t)p.w, w = pixel - h * (uint32_t)p.w;
       const int at_h = (int)h + p.pad_h, at_w = (int)w + p.pad_w;
-      const int last_h = min(at_h / p.stride_h, p.oh - 1), last_w = min(at_w / p.stride_w, p.ow - 1);
-      const int first_h = at_h < p.kh ? 0 : (at_h - p.kh) / p.stride_h + 1,
-                first_w = at_w < p.kw ? 0 : (at_w - p.kw) / p.stride_w + 1;
+      const NitiWindows in_h = niti_windows(at_h, p.kh, p.stride_h, p.oh), in_w = niti_windows(at_w, p.kw, p.stride_w, p.ow);
       uint32_t words[IMAGES];
 #pragma unroll
       for (int g = 0; g < IMAGES; g += GROUP) {
         int acc[GROUP][V] = {};
-        for (int oh = first_h; oh <= last_h; ++oh) {
-          for (int ow = first_w; ow <= last_w; ++ow) {
+        for (int oh = in_h.first; oh <= in_h.last; ++oh) {
+          for (int ow = in_w.first; ow <= in_w.last; ++ow) {
             const size_t from = (tile.n + (size_t)g) * windows + ((size_t)oh * (size_t)p.ow + (size_t)ow) * (size_t)p.c + c;
             const uint32_t position = (uint32_t)((at_h - oh * p.stride_h) * p.kw + at_w - ow * p.stride_w) * 0x01010101u;
 #pragma unroll

@@ -124,9 +124,9 @@ static size_t workspace(const NitiCuda *cuda, const NitiConv *c) {
   return gradient > most ? gradient : most;
 }
 
-/* A guess too low is mended on the way, so it costs less than one too high. */
+/* Too low a prediction is corrected on the way, so it costs less than too high a one. */
 static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
-  rq.share = NITI_GUESS_LOW;
+  rq.share = NITI_PREDICTION_LOW;
   return rq;
 }
 
