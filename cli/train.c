@@ -110,7 +110,7 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
         r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy", accuracy_json(r->train),
         "test_loss", loss_json(r->test), "test_accuracy", accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best),
         "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "predictions",
-        (json_int_t)r->predictions, "wrong_predictions", (json_int_t)r->wrong_predictions, "interrupted", stopped));
+        (json_int_t)r->shift_predictions, "wrong_predictions", (json_int_t)r->shift_retries, "interrupted", stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",

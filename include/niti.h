@@ -1,12 +1,68 @@
-/* niti: training neural networks with integers only.
+/* niti: training convolutional neural networks with integers only, giving the same bits on every machine. This header is the
+ * whole public interface.
  *
- * The whole public interface. Every fallible function returns a NitiStatus; on failure niti_error() gives one line for
- * people that names the file, the place and what was expected. The library never prints, exits or aborts.
- * Handles are opaque, owned by whoever opened them, and released by the matching _close (which accepts NULL).
- * A handle must not be used by two threads at once; different handles may be.
+ * Introduction
+ * ------------
+ * A recipe decides everything about the bits of a training run: model, preparation of images, schedule, rounding and seed
+ * (docs/recipe-reference.md). Training follows a recipe on a data set and leaves a folder of checkpoints; a model is opened from
+ * a checkpoint to classify images:
  *
- * The arithmetic is specified in docs/arithmetic.md; the functions of the section "Arithmetic" define it in code, so that
- * other hardware can be checked against them. */
+ *     #include <niti.h>
+ *     #include <stdio.h>
+ *
+ *     int main(void) {
+ *       NitiRecipe *recipe = NULL;
+ *       NitiModel *model = NULL;
+ *       NitiTrainOptions options = {0};
+ *       NitiTrainResult result;
+ *       NitiScore score;
+ *       options.device.backend = "cpu";
+ *       NitiStatus status = niti_recipe_load(&recipe, "lenet5-fashion-mnist", NULL, 0);
+ *       if (status == NITI_OK) status = niti_train(&result, recipe, "runs/first", &options);
+ *       if (status == NITI_OK) status = niti_model_open(&model, "runs/first/best.safetensors", NULL);
+ *       if (status == NITI_OK) status = niti_model_evaluate(model, &score, NULL);
+ *       if (status == NITI_OK) printf("%lld of %lld correct\n", (long long)score.correct, (long long)score.images);
+ *       if (status != NITI_OK) fprintf(stderr, "%s\n", niti_error());
+ *       niti_model_close(model);
+ *       niti_recipe_close(recipe);
+ *       return status == NITI_OK ? 0 : 1;
+ *     }
+ *
+ * The functions under "Arithmetic" need none of that: they define the arithmetic of docs/arithmetic.md in code, so that other
+ * implementations can be checked against them.
+ *
+ * Errors
+ * ------
+ * Every function that can fail returns a NitiStatus; niti_error() then has one line that names the file, place or argument, and
+ * what was expected. Each function below lists the statuses that it can return besides NITI_OK, without the prefix NITI_ERROR_.
+ * NULL for a pointer that is not said to accept it, a negative count, or an unknown value of an enumeration is ARGUMENT;
+ * functions without a status say what they do instead. A call with such an argument does nothing else. The library never prints,
+ * exits or aborts.
+ *
+ * Ownership
+ * ---------
+ * A handle (NitiRecipe, NitiModel) belongs to the caller that opened it, who releases it with the matching _close; _close accepts
+ * NULL. An open function that fails sets its handle to NULL. Everything else that is passed in is borrowed for the call, and
+ * outputs lie in the caller's memory. Strings are UTF-8 and end in a zero byte.
+ *
+ * Threads
+ * -------
+ * Two threads must not use one handle at the same time; different handles are independent, and a recipe that is only read by
+ * niti_train may be shared. A call may compute on threads of its own, which write only to its outputs. Callbacks run on the
+ * thread that made the call. niti_error() speaks of its own thread's calls.
+ *
+ * Room to grow
+ * ------------
+ * Later versions add members to structs in place of `reserved` ones, so sizes stay. Initialise a struct that you pass in with {0}
+ * (C++: {}): that leaves every option at its default. Reserved members that are not zero are refused with ARGUMENT, since they
+ * would be options that this version does not have. In structs that the library fills they are zero. Later versions may also add
+ * values to NitiStatus and NitiProgressKind.
+ *
+ * What is stable
+ * --------------
+ * Until version 1.0 a new minor version may change the interface, and a new patch version may not: programs run with every
+ * libniti of the minor version that they were compiled with. The arithmetic, and with it every hash, is not meant to change at
+ * all. What is marked "experimental" may change or go with any version. */
 #ifndef NITI_H
 #define NITI_H
 
@@ -18,31 +74,47 @@
 extern "C" {
 #endif
 
-#define NITI_VERSION "0.1.0"
-
 #if defined(__GNUC__)
 #define NITI_API __attribute__((visibility("default")))
 #else
 #define NITI_API
 #endif
 
+/* ---- Version and errors ------------------------------------------------------------------------------------------- */
+
+#define NITI_VERSION_MAJOR 0
+#define NITI_VERSION_MINOR 1
+#define NITI_VERSION_PATCH 0
+#define NITI_VERSION_NUMBER (NITI_VERSION_MAJOR * 10000 + NITI_VERSION_MINOR * 100 + NITI_VERSION_PATCH)
+#define NITI_TEXT_OF(number) #number
+#define NITI_VERSION_TEXT(major, minor, patch) NITI_TEXT_OF(major) "." NITI_TEXT_OF(minor) "." NITI_TEXT_OF(patch)
+#define NITI_VERSION NITI_VERSION_TEXT(NITI_VERSION_MAJOR, NITI_VERSION_MINOR, NITI_VERSION_PATCH) /* "0.1.0" */
+
+/* The version of the library at run time: NITI_VERSION and NITI_VERSION_NUMBER as they were when it was compiled. */
+NITI_API const char *niti_version(void);
+NITI_API int niti_version_number(void);
+
 typedef enum NitiStatus {
   NITI_OK = 0,
-  NITI_ERROR_ARGUMENT,    /* a value the caller gave is out of range or unknown */
+  NITI_ERROR_ARGUMENT,    /* an argument or setting is NULL, out of range or unknown */
   NITI_ERROR_FILE,        /* a file cannot be opened, read or written */
   NITI_ERROR_FORMAT,      /* a file's content is not what its format demands */
   NITI_ERROR_MODEL,       /* a model or recipe that cannot be built: impossible shapes, possible overflow */
-  NITI_ERROR_UNSUPPORTED, /* a backend, CPU feature or operation that is not there */
+  NITI_ERROR_UNSUPPORTED, /* a backend, CPU feature, operation or file version that this library does not have */
   NITI_ERROR_MEMORY,      /* memory ran out */
   NITI_ERROR_DEVICE,      /* the device failed at its work; a run ends, its last checkpoint is intact */
   NITI_INTERRUPTED,       /* the progress callback asked to stop; the state has been saved */
 } NitiStatus;
 
-/* The message of the last failure in this thread: one line, never NULL, valid until the next failing call. */
+/* The message of the last failure in this thread: one line, never NULL, valid until the next failing call; "" before the first.
+ */
 NITI_API const char *niti_error(void);
-NITI_API const char *niti_version(void);
 
 /* ---- Arithmetic (docs/arithmetic.md) ------------------------------------------------------------------------------ */
+
+/* These functions compute only: they keep nothing, and any thread may call them at any time. They have no status
+ * (niti_input_table excepted): where an argument is NULL or outside the range stated, a function returns 0 or leaves its output
+ * as it was. Arrays of logits and weights hold mantissas in [-127, 127]. */
 
 typedef enum NitiRounding {
   NITI_NEAREST = 0,
@@ -64,37 +136,40 @@ typedef enum NitiPurpose {
   NITI_DRAW_FORK,
 } NitiPurpose;
 
-/* B(v): the smallest b with v <= 2^b; 0 for v <= 1. v <= 2^63. */
+/* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */
 NITI_API int niti_bits(uint64_t v);
-/* x / 2^shift rounded in the given mode, not clipped. 0 <= shift <= 62, |x| < 2^62; shift 0 returns x. `word` is the random word of
- * NITI_STOCHASTIC (then shift <= 32) and ignored by the other modes. */
+/* x / 2^shift rounded in the given mode, not clipped. 0 <= shift <= 62, |x| < 2^62; shift 0 returns x. `word` is the random word
+ * of NITI_STOCHASTIC (then shift <= 32) and ignored by the other modes. */
 NITI_API int64_t niti_round(int64_t x, int shift, NitiRounding mode, uint32_t word);
 /* niti_round, then clipped to [-127, 127]. */
 NITI_API int8_t niti_round_int8(int64_t x, int shift, NitiRounding mode, uint32_t word);
 /* The shift that brings accumulators of this largest magnitude into int8: max(0, B(max) - 7). */
 NITI_API int niti_requantise_shift(uint32_t max);
-/* The random word for (seed, purpose, time, layer, index); index < 2^34. */
+/* The random word for (seed, purpose, time, layer, index); index < 2^34. Any 32 bits are a valid purpose. */
 NITI_API uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer, uint64_t index);
-/* 2^(f / 2^16) with 30 fraction bits, 0 <= f < 2^16. */
+/* 2^(f / 2^16) with 30 fraction bits, f < 2^16. */
 NITI_API uint32_t niti_exp2_frac(uint32_t f);
 /* log2(v) with 16 fraction bits, 1 <= v < 2^47. */
 NITI_API int64_t niti_log2(uint64_t v);
-/* The error of one image under loss `niti`: delta[classes] int8 at exponent 0, from logits[classes] int8 at `exponent`.
- * index0 is the flat index of the image's first logit in the batch (random words: purpose NITI_DRAW_LOSS). classes <= 65536. */
+/* The error of one image under loss `niti`: delta[classes] int8 at exponent 0, from logits[classes] int8 at `exponent`; delta
+ * must not alias logits. index0 is the flat index of the image's first logit in the batch (random words: purpose NITI_DRAW_LOSS).
+ * 1 <= classes <= 65536, 0 <= target < classes, index0 + classes <= 2^34. */
 NITI_API void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int classes, int target, uint64_t seed,
                              uint32_t step, uint64_t index0);
 /* The same under loss `softmax`: acc[classes] int32 at exponent -24, still to be requantised. */
 NITI_API void niti_loss_softmax(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target);
-/* Cross-entropy of one image in bits, 16 fraction bits. */
+/* Cross-entropy of one image in bits, 16 fraction bits; the same ranges. */
 NITI_API int64_t niti_loss_value(const int8_t *logits, int32_t exponent, int classes, int target);
-/* The exponent of freshly initialised weights: (least k with 4^k (fan_in + fan_out) >= 6) - 7. */
+/* The exponent of freshly initialised weights: (least k with 4^k (fan_in + fan_out) >= 6) - 7. Both from 0, their sum from 1
+ * and below 2^63. */
 NITI_API int niti_init_exponent(int64_t fan_in, int64_t fan_out);
-/* The initial weight at a flat index: uniform in [-127, 127]. */
+/* The initial weight at a flat index < 2^34: uniform in [-127, 127]. */
 NITI_API int8_t niti_init_weight(uint64_t seed, uint32_t layer, uint64_t index);
 /* weight[count] -= the update `niti` of gradient[count] (exact sums, |g| < 2^62), learning rate mu in 0..30. */
 NITI_API void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t count, int mu);
-/* table[channels][256] of input mantissas and their common exponent; mean and std in millionths (std > 0).
- * Fails with NITI_ERROR_ARGUMENT if no exponent in [-20, 20] fits. */
+/* table[channels][256] of input mantissas and their common exponent; channels >= 1; mean[channels] and std[channels] in
+ * millionths of full scale, std > 0. Statuses: ARGUMENT, also where no exponent in [-20, 20] fits; then the outputs stay as they
+ * were. */
 NITI_API NitiStatus niti_input_table(int8_t *table, int32_t *exponent, int channels, const int32_t *mean, const int32_t *std);
 
 /* ---- Training ----------------------------------------------------------------------------------------------------- */
@@ -104,88 +179,118 @@ typedef struct NitiDevice {
   const char *backend; /* NULL or "auto", "cpu", "cuda", "cuda:1" (the second GPU; from 0) */
   const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"; cuda:
                           "mma", "wgmma" */
-  int threads;         /* of the CPU; 0: one a usable core */
+  int threads;         /* of the CPU, at most 1024; 0: one per usable core */
+  uint64_t reserved[4];
 } NitiDevice;
 
-/* A recipe: everything that decides a run's bits (docs/recipe-reference.md). */
+/* A recipe, read and resolved: immutable. */
 typedef struct NitiRecipe NitiRecipe;
-/* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over its values. */
+/* recipe: a built-in's name or a file. sets[set_count]: `key.path=value` strings applied in order over its values; NULL if
+ * set_count is 0. *out: the caller's, for niti_recipe_close.
+ * Statuses: ARGUMENT (also an unknown built-in, key or value in sets), FILE, FORMAT, MODEL, MEMORY. */
 NITI_API NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count);
+/* NULL is accepted. */
 NITI_API void niti_recipe_close(NitiRecipe *recipe);
 
 /* Sums over images; accuracy = correct / images; mean loss in bits = loss / 65536 / images (times ln 2: nats). */
 typedef struct NitiScore {
   int64_t loss, correct, images;
+  uint64_t reserved[2];
 } NitiScore;
 
 typedef enum NitiProgressKind {
-  NITI_PROGRESS_NOTE,  /* text for people: what was initialised, resumed, fallen back to */
+  NITI_PROGRESS_NOTE,  /* human-readable text: what was initialised, resumed, fallen back to */
   NITI_PROGRESS_BATCH, /* after every step */
   NITI_PROGRESS_TEST,  /* while testing, after every batch */
   NITI_PROGRESS_EPOCH, /* an epoch was trained and tested, and is being saved in the background */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
-  NitiProgressKind kind;
-  const char *text;            /* NOTE only; valid during the call */
-  int32_t epoch, epochs;       /* epoch counts from 1 */
-  int64_t batch, batches;      /* of this epoch */
-  int64_t step, steps;         /* done, of the whole run */
-  NitiScore train;             /* of this epoch so far; BATCH: refreshed about twice a second */
-  NitiScore test, best;        /* EPOCH only */
+  NitiProgressKind kind;                   /* pass over kinds that you do not know */
+  const char *text;                        /* NOTE only */
+  int32_t epoch, epochs;                   /* epoch counts from 1 */
+  int64_t batch, batches;                  /* of this epoch */
+  int64_t step, steps;                     /* done, of the whole run */
+  NitiScore train;                         /* of this epoch so far; BATCH: refreshed about twice a second */
+  NitiScore test, best;                    /* EPOCH only */
   int64_t images, steps_here, nanoseconds; /* trained in this process so far, and the time the steps took */
+  uint64_t reserved[4];
 } NitiProgress;
 
-/* Return false to finish the step, save and stop (the call then returns NITI_INTERRUPTED). */
+/* Called on the thread that called niti_train or niti_resume, which waits for it. progress and its text are valid until it
+ * returns. Return false to finish the step, save and stop: the call then returns NITI_INTERRUPTED. It may use other handles, but
+ * must return: no longjmp, no C++ exception. */
 typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress);
 
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data;   /* the data set's folder; NULL: the default set (resume: the one used before) */
   const char *init;   /* a checkpoint whose weights to start from where layer names and shapes match; NULL: none */
-  int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none */
-  NitiProgressCallback progress; /* may be NULL */
-  void *context;
+  int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
+  NitiProgressCallback progress; /* NULL: none */
+  void *context;                 /* passed to it */
+  uint64_t reserved[8];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {
-  char hash[65];               /* of the final weights */
-  int32_t epochs;              /* completed */
+  char hash[65];  /* of the final weights */
+  int32_t epochs; /* completed */
   int64_t steps;
   NitiScore train, test, best; /* of the last epoch; best: by test accuracy */
   int32_t best_epoch;          /* from 1 */
   int64_t images, nanoseconds; /* trained by this call, and the time its steps took */
-  /* Requantising operations of this call, and those that ran twice because their shift was predicted wrongly. */
-  uint64_t predictions, wrong_predictions;
+  /* Experimental: requantising operations of this call, whose shifts are predicted, and those that ran twice because the
+   * prediction was wrong. */
+  uint64_t shift_predictions, shift_retries;
+  uint64_t reserved[4];
 } NitiTrainResult;
 
-/* Trains into the new folder `run` (recipe, environment, metrics, events, checkpoints); refuses one that holds anything.
- * On NITI_INTERRUPTED *out is valid too, and niti_resume continues with the same bits. */
-NITI_API NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *run, const NitiTrainOptions *options);
-/* Continues a run from its last checkpoint, in the middle of an epoch if need be; a finished run just reports. */
-NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *run, const NitiTrainOptions *options);
+/* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that
+ * holds anything. options NULL: the defaults. Returns when the run has ended and everything is written; options->progress is
+ * called on this thread. *out is zero after a failure, and valid after NITI_INTERRUPTED, from where niti_resume continues with
+ * the same bits. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE, NITI_INTERRUPTED. */
+NITI_API NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *folder,
+                               const NitiTrainOptions *options);
+/* Continues the run in `folder` from its last checkpoint, in the middle of an epoch if need be, on any device; a finished run
+ * just reports. Otherwise as niti_train. Statuses: ARGUMENT, FILE (also no run there, or one at work), FORMAT (also data other
+ * than the run began with), MODEL, UNSUPPORTED (also a checkpoint of a later version), MEMORY, DEVICE, NITI_INTERRUPTED. */
+NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const NitiTrainOptions *options);
 
 /* ---- Inference ---------------------------------------------------------------------------------------------------- */
 
 /* A trained network from a checkpoint. */
 typedef struct NitiModel NitiModel;
+/* device NULL: the best there is. *out: the caller's, for niti_model_close.
+ * Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device);
+/* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);
-/* The input's height, width, channels; pixels are uint8 in that layout. */
+/* The input's height, width, channels; pixels are uint8 in that layout. model NULL: zeros; hwc NULL: nothing. */
 NITI_API void niti_model_input(const NitiModel *model, int32_t hwc[3]);
+/* The number of classes, at least 1; model NULL: 0. */
 NITI_API int32_t niti_model_classes(const NitiModel *model);
-/* The class's name in the data set it was trained on, or its number as text; owned by the model. */
+/* The class's name in the data set it was trained on, or its number as text; owned by the model. "" where model is NULL or there
+ * is no such class; never NULL. */
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
-/* logits[classes] int8 at *exponent for one image of pixels [H][W][C]. */
-NITI_API NitiStatus niti_model_predict(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *pixels);
-/* The same for an image file (JPEG or PNG) of any size, fitted as in training. */
-NITI_API NitiStatus niti_model_predict_file(NitiModel *model, int8_t *logits, int32_t *exponent, const char *path);
-/* Shares of probability by integer softmax, in millionths; they sum to at most 10^6. */
-NITI_API void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes);
-/* Scores the test split of the data set in the folder `data` (NULL: the default set), with the recipe's batch. */
+/* Scores the test split of the data set in the folder `data` (NULL: the default set), with the recipe's batch. *out is zero after
+ * a failure.
+ * Statuses: ARGUMENT, FILE, FORMAT, MODEL, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
-/* The hash of a checkpoint's weights: 64 hexadecimal digits and a zero byte. */
+/* The hash of a checkpoint's weights: 64 hexadecimal digits and a zero byte; "" after a failure.
+ * Statuses: ARGUMENT, FILE, FORMAT, UNSUPPORTED, MEMORY. */
 NITI_API NitiStatus niti_checkpoint_file_hash(const char *checkpoint, char text[65]);
+
+/* ---- Experimental: one image at a time ---------------------------------------------------------------------------- */
+
+/* logits[niti_model_classes] int8 at *exponent for one image of pixels [H][W][C] (niti_model_input).
+ * Statuses: ARGUMENT, MEMORY, DEVICE. */
+NITI_API NitiStatus niti_model_predict(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *pixels);
+/* The same for an image file (JPEG or PNG) of any size, fitted as in training.
+ * Statuses: ARGUMENT, FILE, FORMAT, MEMORY, DEVICE. */
+NITI_API NitiStatus niti_model_predict_file(NitiModel *model, int8_t *logits, int32_t *exponent, const char *path);
+/* Shares of probability by integer softmax, in millionths; they sum to at most 10^6. Arguments as under "Arithmetic":
+ * 1 <= classes <= 65536. */
+NITI_API void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "config/builtin.h"
-#include "train/recipe.h"
+#include "train/recipe_text.h"
 #include "yaml_mutation.h"
 
 #define HEAD "name: t\nmodel: lenet5\n" /* two lines */
@@ -47,6 +47,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->loss, b->loss);
   assert_int_equal(a->round_activation, b->round_activation);
   assert_int_equal(a->round_error, b->round_error);
+  assert_int_equal(a->update, b->update);
   assert_int_equal(a->mu_count, b->mu_count);
   assert_memory_equal(a->mu, b->mu, (size_t)a->mu_count * sizeof *a->mu);
   assert_string_equal(a->text, b->text);
@@ -131,9 +132,20 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_int_equal(r->loss, NITI_LOSS_NITI);
   assert_int_equal(r->round_activation, NITI_NEAREST);
   assert_int_equal(r->round_error, NITI_NEAREST);
+  assert_int_equal(r->optimizer == &niti_optimizer_niti, true);
   assert_int_equal(r->mu_count, 1);
   assert_int_equal(niti_recipe_mu(r, 7), 4);
   assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
+/* The kind is a value like any other: read, kept, and written from what was kept. */
+static void the_kind_of_update_is_kept(void **state) {
+  NitiRecipe *r = parsed("name: t\nmodel: mlp\nupdate: {kind: niti}\n");
+  (void)state;
+  assert_int_equal(r->optimizer == &niti_optimizer_niti, true);
+  assert_string_equal(niti_recipe_updates[r->update], "niti");
+  assert_non_null(strstr(r->text, "update:\n  kind: niti\n"));
   niti_recipe_close(r);
 }
 
@@ -530,6 +542,7 @@ int main(void) {
       cmocka_unit_test(builtins_parse_and_round_trip),
       cmocka_unit_test(published_settings_are_as_published),
       cmocka_unit_test(absent_keys_have_the_documented_defaults),
+      cmocka_unit_test(the_kind_of_update_is_kept),
       cmocka_unit_test(every_value_is_read),
       cmocka_unit_test(choices_follow_the_enumerations),
       cmocka_unit_test(sets_apply_in_order),

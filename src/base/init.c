@@ -3,6 +3,7 @@
 #include "base/round.h"
 
 int niti_init_exponent(int64_t fan_in, int64_t fan_out) {
+  if (fan_in < 0 || fan_out < 0 || fan_in > INT64_MAX - fan_out || fan_in + fan_out == 0) return 0;
   const int64_t fan = fan_in + fan_out;
   int k = 0;
   if (fan < 6) {
@@ -15,6 +16,7 @@ int niti_init_exponent(int64_t fan_in, int64_t fan_out) {
 }
 
 int8_t niti_init_weight(uint64_t seed, uint32_t layer, uint64_t index) {
+  if (index >> 34) return 0;
   const uint32_t word = niti_random(seed, NITI_DRAW_INIT, 0, layer, index);
   return (int8_t)((int32_t)niti_word_below(word, 2 * NITI_MANTISSA_MAX + 1) - NITI_MANTISSA_MAX);
 }

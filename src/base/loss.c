@@ -30,18 +30,26 @@ int64_t niti_softmax_loss(const NitiSoftmax *softmax, const int8_t *logits, int 
   return niti_loss_bits(softmax->sum, niti_loss_base2(logits[target], softmax->exponent) - softmax->top);
 }
 
+/* What the public functions demand of their arguments. */
+static bool in_range(const void *out, const int8_t *logits, int classes, int target) {
+  return out && logits && classes >= 1 && classes <= 65536 && target >= 0 && target < classes;
+}
+
 void niti_loss_softmax(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target) {
+  if (!in_range(acc, logits, classes, target)) return;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
   niti_softmax_acc(acc, &softmax, logits, 0, classes, target);
 }
 
 int64_t niti_loss_value(const int8_t *logits, int32_t exponent, int classes, int target) {
+  if (!in_range(logits, logits, classes, target)) return 0;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
   return niti_softmax_loss(&softmax, logits, target);
 }
 
 void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int classes, int target, uint64_t seed, uint32_t step,
                     uint64_t index0) {
+  if (!in_range(delta, logits, classes, target) || index0 > ((uint64_t)1 << 34) - (uint64_t)classes) return;
   const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_LOSS, .time = step, .layer = 0};
   const int64_t top = largest(logits, exponent, classes);
   uint64_t sum = 0;

@@ -1,6 +1,7 @@
+/* One random word as a function: docs/arithmetic.md. */
 #include "base/random.h"
 
 uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer, uint64_t index) {
   const NitiDraw draw = {.seed = seed, .purpose = (uint32_t)purpose, .time = time, .layer = layer};
-  return niti_draw(&draw, index);
+  return index >> 34 ? 0 : niti_draw(&draw, index);
 }

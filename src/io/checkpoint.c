@@ -1,6 +1,6 @@
+/* Checkpoints in memory, as files, and what is checked when one is read. */
 #include "io/checkpoint.h"
 
-#include <errno.h>
 #include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,37 +10,17 @@
 #include "tensor/tensor.h"
 
 static const char exponent_suffix[] = ".exponent";
-static const char format_name[] = "niti", format_version[] = "1";
+static const char format_name[] = "niti";
 enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; keeps the sums of exponents over all layers in int32 */
 
-/* The numbers of the metadata: how each is called there and where it lies here. */
-typedef struct Number {
-  const char *key;
-  size_t offset;
-  enum { U32, U64, I64 } kind;
-} Number;
-
-static const Number numbers[] = {
-    {"step", offsetof(NitiCheckpoint, step), U64},
-    {"epoch", offsetof(NitiCheckpoint, epoch), U32},
-    {"seed", offsetof(NitiCheckpoint, seed), U64},
-    {"train_loss_sum", offsetof(NitiCheckpoint, train.loss_sum), I64},
-    {"train_correct", offsetof(NitiCheckpoint, train.correct), I64},
-    {"train_images", offsetof(NitiCheckpoint, train.images), I64},
-    {"best_correct", offsetof(NitiCheckpoint, best.correct), I64},
-    {"best_images", offsetof(NitiCheckpoint, best.images), I64},
-    {"best_epoch", offsetof(NitiCheckpoint, best.epoch), I64},
-};
-static const char *const texts[] = {"format", "version", "model", "recipe", "hash", "checksum"};
-enum { NUMBERS = sizeof numbers / sizeof *numbers, TEXTS = sizeof texts / sizeof *texts };
+static const char *const own_keys[] = {"format", "version", "hash", "checksum"};
+enum { OWN_KEYS = sizeof own_keys / sizeof *own_keys };
 
 static NitiStatus fail_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a checkpoint"); }
 
 static bool is_own_key(const char *key) {
-  for (int i = 0; i < NUMBERS; ++i)
-    if (!strcmp(key, numbers[i].key)) return true;
-  for (int i = 0; i < TEXTS; ++i)
-    if (!strcmp(key, texts[i])) return true;
+  for (int i = 0; i < OWN_KEYS; ++i)
+    if (!strcmp(key, own_keys[i])) return true;
   return false;
 }
 
@@ -69,14 +49,13 @@ void niti_checkpoint_close(NitiCheckpoint *checkpoint) {
     free(checkpoint->tensors[i].name);
     if (checkpoint->tensors[i].owned) free(checkpoint->tensors[i].data);
   }
-  for (size_t i = 0; i < checkpoint->extra_count; ++i) {
-    free(checkpoint->extras[i].key);
-    free(checkpoint->extras[i].value);
+  for (size_t i = 0; i < checkpoint->value_count; ++i) {
+    free(checkpoint->values[i].key);
+    free(checkpoint->values[i].value);
   }
   free(checkpoint->tensors);
-  free(checkpoint->extras);
-  free(checkpoint->model_text);
-  free(checkpoint->recipe_text);
+  free(checkpoint->values);
+  free(checkpoint->source);
   free(checkpoint);
 }
 
@@ -115,16 +94,11 @@ size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor) {
 }
 
 static NitiStatus replace_text(char **text, const char *value) {
-  char *copy = strdup(value ? value : "");
+  char *copy = strdup(value);
   if (!copy) return fail_memory();
   free(*text);
   *text = copy;
   return NITI_OK;
-}
-
-NitiStatus niti_checkpoint_set_texts(NitiCheckpoint *checkpoint, const char *model_text, const char *recipe_text) {
-  NITI_TRY(replace_text(&checkpoint->model_text, model_text));
-  return replace_text(&checkpoint->recipe_text, recipe_text);
 }
 
 static NitiStatus append_pair(NitiPair **pairs, size_t *count, const char *key, const char *value) {
@@ -143,15 +117,25 @@ static NitiStatus append_pair(NitiPair **pairs, size_t *count, const char *key, 
 
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value) {
   if (is_own_key(key)) return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: the key '%s' is the format's own", key);
-  for (size_t i = 0; i < checkpoint->extra_count; ++i)
-    if (!strcmp(checkpoint->extras[i].key, key)) return replace_text(&checkpoint->extras[i].value, value);
-  return append_pair(&checkpoint->extras, &checkpoint->extra_count, key, value);
+  for (size_t i = 0; i < checkpoint->value_count; ++i)
+    if (!strcmp(checkpoint->values[i].key, key)) return replace_text(&checkpoint->values[i].value, value);
+  return append_pair(&checkpoint->values, &checkpoint->value_count, key, value);
 }
 
 const char *niti_checkpoint_get(const NitiCheckpoint *checkpoint, const char *key) {
-  for (size_t i = 0; i < checkpoint->extra_count; ++i)
-    if (!strcmp(checkpoint->extras[i].key, key)) return checkpoint->extras[i].value;
+  for (size_t i = 0; i < checkpoint->value_count; ++i)
+    if (!strcmp(checkpoint->values[i].key, key)) return checkpoint->values[i].value;
   return NULL;
+}
+
+NitiStatus niti_checkpoint_want(const char **value, const NitiCheckpoint *checkpoint, const char *key) {
+  *value = niti_checkpoint_get(checkpoint, key);
+  if (*value) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is missing", niti_checkpoint_source(checkpoint), key);
+}
+
+const char *niti_checkpoint_source(const NitiCheckpoint *checkpoint) {
+  return checkpoint->source ? checkpoint->source : "checkpoint";
 }
 
 /* ---- Hash and checksum -------------------------------------------------------------------------------------------- */
@@ -221,36 +205,15 @@ static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
 
 /* ---- Saving ------------------------------------------------------------------------------------------------------- */
 
-static void format_number(char text[24], const Number *number, const NitiCheckpoint *checkpoint) {
-  const char *field = (const char *)checkpoint + number->offset;
-  uint64_t wide;
-  uint32_t narrow;
-  if (number->kind == U32) {
-    memcpy(&narrow, field, sizeof narrow);
-    wide = narrow;
-  } else {
-    memcpy(&wide, field, sizeof wide);
-  }
-  if (number->kind == I64)
-    (void)snprintf(text, 24, "%lld", (long long)wide);
-  else
-    (void)snprintf(text, 24, "%llu", (unsigned long long)wide);
-}
-
 static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint *checkpoint) {
   NitiPair **pairs = &content->metadata;
   size_t *count = &content->metadata_count;
   char text[65];
   NITI_TRY(append_pair(pairs, count, "format", format_name));
-  NITI_TRY(append_pair(pairs, count, "version", format_version));
-  for (int i = 0; i < NUMBERS; ++i) {
-    format_number(text, &numbers[i], checkpoint);
-    NITI_TRY(append_pair(pairs, count, numbers[i].key, text));
-  }
-  NITI_TRY(append_pair(pairs, count, "model", checkpoint->model_text ? checkpoint->model_text : ""));
-  NITI_TRY(append_pair(pairs, count, "recipe", checkpoint->recipe_text ? checkpoint->recipe_text : ""));
-  for (size_t i = 0; i < checkpoint->extra_count; ++i)
-    NITI_TRY(append_pair(pairs, count, checkpoint->extras[i].key, checkpoint->extras[i].value));
+  (void)snprintf(text, sizeof text, "%d", NITI_CHECKPOINT_VERSION);
+  NITI_TRY(append_pair(pairs, count, "version", text));
+  for (size_t i = 0; i < checkpoint->value_count; ++i)
+    NITI_TRY(append_pair(pairs, count, checkpoint->values[i].key, checkpoint->values[i].value));
   NITI_TRY(niti_checkpoint_hash(checkpoint, text));
   NITI_TRY(append_pair(pairs, count, "hash", text));
   sort_content(content);
@@ -344,49 +307,14 @@ static NitiStatus require_value(const char **value, const NitiSafetensors *conte
   return *value ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s' is missing: not a checkpoint of niti", key);
 }
 
-/* Exactly what format_number writes: no spaces, no plus sign, no leading zeros. */
-static NitiStatus parse_number(NitiCheckpoint *checkpoint, const Number *number, const char *text) {
-  char *field = (char *)checkpoint + number->offset, again[24];
-  uint64_t wide;
-  errno = 0;
-  if (number->kind == I64)
-    wide = (uint64_t)strtoll(text, NULL, 10);
-  else
-    wide = strtoull(text, NULL, 10);
-  const uint32_t narrow = (uint32_t)wide;
-  if (number->kind == U32)
-    memcpy(field, &narrow, sizeof narrow);
-  else
-    memcpy(field, &wide, sizeof wide);
-  format_number(again, number, checkpoint);
-  if (errno || strcmp(again, text))
-    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s': '%.*s' is not %s", number->key, shown(text), text,
-                     number->kind == U32   ? "a number in 0..4294967295"
-                     : number->kind == U64 ? "a number in 0..2^64-1"
-                                           : "a number of 64 bits");
-  return NITI_OK;
-}
-
 static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensors *content) {
   const char *value;
   NITI_TRY(require_value(&value, content, "format"));
   if (strcmp(value, format_name))
     return niti_fail(NITI_ERROR_FORMAT, "__metadata__: format is '%.*s', 'niti' expected", shown(value), value);
-  NITI_TRY(require_value(&value, content, "version"));
-  if (strcmp(value, format_version))
-    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: version is '%.*s', this niti reads '%s'", shown(value), value,
-                     format_version);
-  for (int i = 0; i < NUMBERS; ++i) {
-    NITI_TRY(require_value(&value, content, numbers[i].key));
-    NITI_TRY(parse_number(checkpoint, &numbers[i], value));
-  }
-  NITI_TRY(require_value(&value, content, "model"));
-  NITI_TRY(replace_text(&checkpoint->model_text, value));
-  NITI_TRY(require_value(&value, content, "recipe"));
-  NITI_TRY(replace_text(&checkpoint->recipe_text, value));
   for (size_t i = 0; i < content->metadata_count; ++i)
     if (!is_own_key(content->metadata[i].key))
-      NITI_TRY(append_pair(&checkpoint->extras, &checkpoint->extra_count, content->metadata[i].key, content->metadata[i].value));
+      NITI_TRY(append_pair(&checkpoint->values, &checkpoint->value_count, content->metadata[i].key, content->metadata[i].value));
   return NITI_OK;
 }
 
@@ -443,11 +371,27 @@ static NitiStatus check_sum(const char *what, const NitiSafetensors *content, co
   return NITI_OK;
 }
 
+/* A number from 1 to ours, in decimal as it is written. Only a file that is whole is of a later version and not damaged. */
+static NitiStatus take_version(NitiCheckpoint *checkpoint, const NitiSafetensors *content, const char *sum) {
+  const char *text;
+  char known[16];
+  NITI_TRY(require_value(&text, content, "version"));
+  for (int version = 1; version <= NITI_CHECKPOINT_VERSION; ++version) {
+    (void)snprintf(known, sizeof known, "%d", version);
+    if (!strcmp(text, known)) checkpoint->version = version;
+  }
+  if (checkpoint->version) return NITI_OK;
+  NITI_TRY(check_sum("checksum", content, sum));
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "__metadata__: version is '%.*s' (expected at most %d: a later niti wrote this file)",
+                   shown(text), text, NITI_CHECKPOINT_VERSION);
+}
+
 static NitiStatus take(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
   char sum[65];
   sort_content(content);
   NITI_TRY(take_metadata(checkpoint, content));
   NITI_TRY(sum_content(sum, content));
+  NITI_TRY(take_version(checkpoint, content, sum));
   NITI_TRY(take_tensors(checkpoint, content));
   char hash[65];
   NITI_TRY(niti_checkpoint_hash(checkpoint, hash));
@@ -461,6 +405,7 @@ NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) {
   NITI_TRY(niti_safetensors_read(&content, path));
   NitiCheckpoint *checkpoint;
   NitiStatus status = niti_checkpoint_open(&checkpoint);
+  if (status == NITI_OK) status = replace_text(&checkpoint->source, path);
   if (status == NITI_OK) status = take(checkpoint, &content);
   niti_safetensors_clear(&content);
   if (status != NITI_OK) {
@@ -477,7 +422,7 @@ NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, 
   if (used_previous) *used_previous = false;
   NitiStatus status = last_paths(&last, &previous, dir);
   if (status == NITI_OK) status = niti_checkpoint_load(out, last);
-  if (status != NITI_OK && last && previous) {
+  if (status != NITI_OK && status != NITI_ERROR_UNSUPPORTED && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
     if (niti_checkpoint_load(out, previous) == NITI_OK) {
       if (used_previous) *used_previous = true;

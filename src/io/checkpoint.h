@@ -1,9 +1,8 @@
-/* Checkpoints: everything that a run needs to go on, as one safetensors file.
+/* Checkpoints: tensors and named values as one safetensors file. What a run keeps in one is train/run_save.c's table.
  *
- * In the file each tensor NAME stands beside its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the
- * rest as strings: format ("niti"), version ("1"), step, epoch, seed, model, recipe, train_loss_sum, train_correct,
- * train_images, best_correct, best_images, best_epoch, hash (docs/arithmetic.md, "Identity"), checksum (SHA-256 over all
- * tensors and all other metadata, so that damage anywhere is noticed), and every extra pair under its own key. */
+ * In the file each tensor NAME stands beside its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the values,
+ * which are strings, and four keys of the format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md,
+ * "Identity"), and checksum (SHA-256 over all tensors and all other metadata, so that damage anywhere is noticed). */
 #ifndef NITI_IO_CHECKPOINT_H
 #define NITI_IO_CHECKPOINT_H
 
@@ -20,26 +19,19 @@ typedef struct NitiCheckpointTensor {
   bool owned;       /* whether niti_checkpoint_close frees data */
 } NitiCheckpointTensor;
 
+/* The version that is written; all versions from 1 on are read. It grows with every key that the files from then on must have. */
+enum { NITI_CHECKPOINT_VERSION = 1 };
+
 typedef struct NitiCheckpoint {
   NitiCheckpointTensor *tensors; /* names unique, in any order; after a load in byte order of the names */
   size_t tensor_count;
-  uint64_t step;  /* training steps done */
-  uint32_t epoch; /* epochs completed: also the number, from 0, of the epoch under way */
-  uint64_t seed;
-  char *model_text, *recipe_text; /* owned, UTF-8; NULL is saved and loaded as "" */
-  struct {
-    int64_t loss_sum; /* bits, 16 fraction bits, over `images` */
-    int64_t correct, images;
-  } train; /* of the epoch under way, up to `step` */
-  struct {
-    int64_t correct, images; /* images 0: no evaluation yet */
-    int64_t epoch;
-  } best;           /* the best test accuracy so far */
-  NitiPair *extras; /* more metadata; owned; set by niti_checkpoint_set */
-  size_t extra_count;
+  NitiPair *values; /* owned, UTF-8; keys unique, none of them the format's own; set by niti_checkpoint_set */
+  size_t value_count;
+  char *source; /* owned: the file it was loaded from; NULL: none */
+  int version;  /* of that file */
 } NitiCheckpoint;
 
-/* An empty checkpoint: all numbers 0, no tensors. */
+/* An empty checkpoint. */
 NitiStatus niti_checkpoint_open(NitiCheckpoint **out);
 /* Frees the checkpoint, its strings, and the data of tensors that it owns. NULL is accepted. */
 void niti_checkpoint_close(NitiCheckpoint *checkpoint);
@@ -53,12 +45,14 @@ const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoin
 size_t niti_checkpoint_tensor_count(const NitiCheckpointTensor *tensor);
 size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor);
 
-/* Copies the texts into the checkpoint, in place of any it has. */
-NitiStatus niti_checkpoint_set_texts(NitiCheckpoint *checkpoint, const char *model_text, const char *recipe_text);
-/* Sets an extra pair (copied). The format's own keys, listed above, are refused. */
+/* Sets a value (both texts are copied). The format's own keys, listed above, are refused. */
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value);
-/* The value of an extra pair, or NULL. Owned by the checkpoint. */
+/* The value of a key, or NULL. Owned by the checkpoint. */
 const char *niti_checkpoint_get(const NitiCheckpoint *checkpoint, const char *key);
+/* The same; a key that is missing fails with its name and the file's. */
+NitiStatus niti_checkpoint_want(const char **value, const NitiCheckpoint *checkpoint, const char *key);
+/* The file it was loaded from, for messages; never NULL. */
+const char *niti_checkpoint_source(const NitiCheckpoint *checkpoint);
 
 /* The hash of docs/arithmetic.md, "Identity": 64 hexadecimal digits and a zero byte. */
 NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65]);
@@ -70,11 +64,12 @@ NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *pa
  * of the two is complete. */
 NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir);
 
-/* Reads and verifies: the container (safetensors.h), every required key, mantissas in range, hash and checksum. The caller closes
- * *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place. */
+/* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller
+ * closes *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place, a later version NITI_ERROR_UNSUPPORTED. */
 NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path);
-/* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL) tells which;
- * when true, niti_error() still says what is wrong with `last`. If neither loads, the error of `last` is returned. */
+/* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL) says which;
+ * when true, niti_error() still says what is wrong with `last`. If neither loads, the error of `last` is returned; and so is that
+ * of a `last` of a later version, which going on from the one before would overwrite. */
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir);
 
 #endif

@@ -1,4 +1,4 @@
-/* The thread's error message. */
+/* The thread's error message, and the version. */
 #include "platform/status.h"
 
 #include <stdarg.h>
@@ -8,6 +8,7 @@ static _Thread_local char message[1024];
 
 const char *niti_error(void) { return message; }
 const char *niti_version(void) { return NITI_VERSION; }
+int niti_version_number(void) { return NITI_VERSION_NUMBER; }
 
 NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
   char text[sizeof message]; /* an argument may be the current message */

@@ -9,6 +9,12 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) __attribute__((
 /* Puts "prefix: " before the current message: for a caller that knows the file where the callee did not. Returns `status`. */
 NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* In a public function: refuses NULL for the argument of this name in niti.h. */
+#define NITI_WANT(pointer, name)                                                             \
+  do {                                                                                       \
+    if (!(pointer)) return niti_fail(NITI_ERROR_ARGUMENT, "%s: %s is NULL", __func__, name); \
+  } while (0)
+
 #define NITI_TRY(call)                                      \
   do {                                                      \
     NitiStatus niti_try_status = (call);                    \

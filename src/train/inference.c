@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/loss.h"
+#include "train/options.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -64,8 +65,11 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
 
 static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
   if (!m->path) return out_of_memory();
+  const char *recipe, *model;
   NITI_TRY(niti_checkpoint_load(&m->checkpoint, m->path));
-  if (niti_recipe_parse(&m->recipe, m->checkpoint->recipe_text, m->path, NULL, 0, m->checkpoint->model_text) != NITI_OK) {
+  NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
+  NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
+  if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
     return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", m->path);
   }
   NITI_TRY(read_names(m));
@@ -76,8 +80,11 @@ static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
 }
 
 NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(checkpoint, "checkpoint");
   const NitiDevice best = {0};
+  if (device) NITI_TRY(niti_device_check(__func__, "device", device));
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
   m->path = strdup(checkpoint);
@@ -104,19 +111,24 @@ void niti_model_close(NitiModel *m) {
 }
 
 void niti_model_input(const NitiModel *m, int32_t hwc[3]) {
-  const NitiShape s = m->recipe->model->input;
+  if (!hwc) return;
+  const NitiShape s = m ? m->recipe->model->input : (NitiShape){0};
   hwc[0] = s.h;
   hwc[1] = s.w;
   hwc[2] = s.c;
 }
 
-int32_t niti_model_classes(const NitiModel *m) { return m->recipe->model->classes; }
+int32_t niti_model_classes(const NitiModel *m) { return m ? m->recipe->model->classes : 0; }
 
 const char *niti_model_class_name(const NitiModel *m, int32_t label) {
-  return label >= 0 && label < m->recipe->model->classes ? m->names[label] : "";
+  return label >= 0 && label < niti_model_classes(m) ? m->names[label] : "";
 }
 
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(pixels, "pixels");
   const NitiPick whole = {0};
   const int32_t label = 0;
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
@@ -127,6 +139,10 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(path, "path");
   const NitiShape input = m->recipe->model->input;
   uint8_t *pixels = malloc(niti_shape_image(input));
   if (!pixels) return out_of_memory();
@@ -137,6 +153,7 @@ NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *expone
 }
 
 void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes) {
+  if (!millionths || !logits || classes < 1 || classes > 65536) return;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
   niti_softmax_acc(millionths, &softmax, logits, 0, classes, -1); /* no target: the shares themselves, at exponent -24 */
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
@@ -154,6 +171,9 @@ static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoad
 }
 
 NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
   const NitiDescription *model = m->recipe->model;
   if (!data) data = niti_dataset_default();
   if (!data)
@@ -180,7 +200,7 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   if (status == NITI_OK) {
     NitiMetrics sums;
     status = niti_network_read_metrics(net, &sums);
-    if (status == NITI_OK) *out = (NitiScore){sums.loss, sums.correct, sums.images};
+    if (status == NITI_OK) *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   }
   niti_feed_close(feed);
   niti_network_close(net);
@@ -191,6 +211,9 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
 
 NitiStatus niti_checkpoint_file_hash(const char *path, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
+  NITI_WANT(text, "text");
+  text[0] = 0;
+  NITI_WANT(path, "checkpoint");
   NITI_TRY(niti_checkpoint_load(&checkpoint, path));
   const NitiStatus status = niti_checkpoint_hash(checkpoint, text);
   niti_checkpoint_close(checkpoint);

@@ -230,7 +230,8 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   int32_t choice;
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
-    NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_recipe_updates));
+    NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_optimizer_names()));
+    r->optimizer = niti_optimizer_find(niti_optimizer_names()[choice]);
   }
   if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
   if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);
@@ -292,6 +293,7 @@ static NitiStatus recipe_from(NitiRecipe **out, NitiYamlDocument *document, cons
   r->seed = SEED_DEFAULT;
   r->mu[0] = (NitiMuStep){0, MU_DEFAULT};
   r->mu_count = 1;
+  r->optimizer = &niti_optimizer_niti;
   const NitiStatus status = read_recipe(r, document, source);
   if (status != NITI_OK) {
     niti_recipe_close(r);
@@ -312,8 +314,22 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
   return status;
 }
 
+static NitiStatus check_sets(const char *const *sets, int count) {
+  if (count < 0 || (count > 0 && !sets)) {
+    return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: set_count is %d with %s (expected as many as sets has)", count,
+                     sets ? "sets" : "no sets");
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!sets[i]) return niti_fail(NITI_ERROR_ARGUMENT, "niti_recipe_load: sets[%d] is NULL", i);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count) {
+  NITI_WANT(out, "out");
   *out = NULL;
+  NITI_WANT(recipe, "recipe");
+  NITI_TRY(check_sets(sets, set_count));
   if (niti_yaml_is_path(recipe)) {
     const Source from = {.name = recipe, .path = recipe};
     NitiYamlDocument *document;
@@ -352,5 +368,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .training = training,
                             .round_activation = recipe->round_activation,
                             .round_delta = recipe->round_error,
-                            .loss = recipe->loss};
+                            .loss = recipe->loss,
+                            .optimizer = recipe->optimizer};
 }

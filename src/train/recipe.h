@@ -7,6 +7,7 @@
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
+/* How gradients change the weights. */
 typedef struct NitiMuStep {
   int32_t epoch, mu; /* from this epoch (counted from 0) on */
 } NitiMuStep;
@@ -22,6 +23,7 @@ typedef struct NitiRecipe {
   uint64_t seed;
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
+  const NitiOptimizer *optimizer; /* `update.kind` */
   NitiMuStep mu[NITI_SCHEDULE_MAX];
   int32_t mu_count; /* at least 1; mu[0].epoch == 0, ascending */
 } NitiRecipe;

@@ -9,18 +9,28 @@
 #include "train/saver.h"
 #include "train/step.h"
 
+/* What a run is trained from, as its checkpoints have it. The texts are borrowed. */
+typedef struct NitiRunInputs {
+  const char *model, *recipe; /* resolved */
+  const char *data;           /* the data set's path */
+  const char *classes;        /* their names, a line each; NULL: they are numbers */
+  uint64_t seed;
+  int64_t images[2];  /* of each split */
+  char sha256[2][65]; /* of each split's files */
+} NitiRunInputs;
+
 typedef struct NitiRun {
   NitiTrainOptions options;
+  NitiRunInputs inputs;
   NitiRecipe *recipe; /* its own, resolved for the data set */
-  char *data_path;
-  char data_hash[2][65]; /* SHA-256 of each split's files */
-  bool data_changed;     /* resumed: image files are not those that the run began with */
+  char *data_path, *class_names;
+  bool data_changed; /* resumed: image files are not those that the run began with */
   NitiDataset *dataset;
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
   NitiLoader *train_loader, *test_loader;
-  NitiTensorStats *inputs; /* of each weight's layer, in the last test batch */
+  NitiTensorStats *layer_inputs; /* of each weight's layer, in the last test batch */
   NitiRunFolder *folder;
   NitiReport *report;
   NitiSaver *saver; /* made by the first save */
@@ -38,17 +48,18 @@ typedef struct NitiRun {
 } NitiRun;
 
 /* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which gets the
- * data set's own statistics where it has none. On failure the caller closes the run as well. */
+ * data set's own statistics where it has none; sets run->inputs. On failure the caller closes the run as well. */
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes whatever is open. */
 NitiStatus niti_run_close(NitiRun *run);
 
 /* Saves the state as the folder's last checkpoint, and first under the other names asked for (NitiKeep). The state is taken now;
- * it is written in the background, and a failure of that is told by the next save or by niti_run_saved. */
+ * it is written in the background, and the next save or niti_run_saved returns a failure of that. */
 NitiStatus niti_run_save(NitiRun *run, int keep);
 /* Waits until what was saved is written. */
 NitiStatus niti_run_saved(NitiRun *run);
-/* Opens a run as the checkpoint has it. run_path is for messages; data_path NULL: the checkpoint's. */
-NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *run_path, const char *data_path);
+/* Opens a run as the checkpoint has it; data_path NULL: the checkpoint's. A key or tensor of the state that is missing, unknown
+ * or malformed is NITI_ERROR_FORMAT with its name. */
+NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path);
 
 #endif

@@ -1,3 +1,4 @@
+/* The folder of a run: made, locked, described. */
 #define _GNU_SOURCE /* asprintf */
 #include "train/run_folder.h"
 
@@ -91,7 +92,7 @@ static NitiStatus lock(NitiRunFolder **out, const char *path) {
 
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   *out = NULL;
-  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
+  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
   bool made;
   NITI_TRY(make_folders(path, &made));
   NITI_TRY(check_empty(path));
@@ -112,6 +113,7 @@ void niti_run_folder_clear(const NitiRunFolder *folder) {
 
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   *out = NULL;
+  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
   if (!has_checkpoint(path))
     return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
   return lock(out, path);

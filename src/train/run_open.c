@@ -1,6 +1,8 @@
+/* Opens all that a run works with, and closes it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "platform/file.h"
 #include "train/run.h"
@@ -95,15 +97,15 @@ static NitiStatus open_network(NitiRun *run) {
   if (run->net->weight_count == 0)
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   NITI_TRY(niti_network_set_input(run->net, run->recipe->data.mean, run->recipe->data.std));
-  run->inputs = calloc((size_t)run->net->weight_count, sizeof *run->inputs);
-  if (!run->inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for facts about %d layers", run->net->weight_count);
+  run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
+  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for facts about %d layers", run->net->weight_count);
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* what is being written is finished, whatever else went wrong */
   const NitiStatus status = niti_report_close(run->report);
-  free(run->inputs);
+  free(run->layer_inputs);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->test_loader);
   niti_feed_close(run->feed);
@@ -113,6 +115,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_recipe_close(run->recipe);
   niti_run_folder_close(run->folder);
   free(run->data_path);
+  free(run->class_names);
   return status;
 }
 
@@ -126,12 +129,40 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
   return run->data_path ? NITI_OK : niti_fail_errno(path, "open the data set");
 }
 
+/* The class names as one text, a line each, for predictions far from the data set; none where one is missing or not a line. */
+static NitiStatus join_class_names(NitiRun *run) {
+  const int32_t classes = niti_dataset_classes(run->dataset);
+  size_t length = 1;
+  for (int32_t i = 0; i < classes; ++i) {
+    const char *name = niti_dataset_class_name(run->dataset, i);
+    if (!name || strchr(name, '\n')) return NITI_OK;
+    length += strlen(name) + 1;
+  }
+  run->class_names = calloc(1, length);
+  if (!run->class_names) return niti_fail(NITI_ERROR_MEMORY, "out of memory for class names");
+  char *end = run->class_names;
+  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", niti_dataset_class_name(run->dataset, i));
+  return NITI_OK;
+}
+
+static NitiStatus set_inputs(NitiRun *run) {
+  NITI_TRY(join_class_names(run));
+  run->inputs = (NitiRunInputs){.model = run->recipe->model->text,
+                                .recipe = run->recipe->text,
+                                .data = run->data_path,
+                                .classes = run->class_names,
+                                .seed = run->recipe->seed};
+  for (int split = 0; split < 2; ++split) {
+    run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);
+    NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]));
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   NITI_TRY(set_data_path(run, data_path));
   NITI_TRY(open_data(run));
-  for (int split = 0; split < 2; ++split) {
-    NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->data_hash[split]));
-  }
+  NITI_TRY(set_inputs(run));
   NITI_TRY(open_loaders(run));
   return open_network(run);
 }

@@ -1,3 +1,4 @@
+/* The state of a run: what a checkpoint keeps of it beside the weights, how it is saved, and how a run is restored from it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,83 +7,135 @@
 #include "train/run.h"
 #include "train/snapshot.h"
 
-static NitiStatus set_number(NitiCheckpoint *checkpoint, const char *key, int64_t value) {
-  char text[24];
-  (void)snprintf(text, sizeof text, "%" PRId64, value);
-  return niti_checkpoint_set(checkpoint, key, text);
+typedef enum StateKind {
+  STATE_COUNT32, /* int32_t from 0 */
+  STATE_COUNT64, /* int64_t from 0 */
+  STATE_SUM,     /* int64_t */
+  STATE_SEED,    /* uint64_t */
+  STATE_FLAG,    /* bool: "0" or "1" */
+  STATE_TEXT,    /* const char *; NULL is not saved */
+  STATE_SHA256,  /* char[65] */
+} StateKind;
+
+typedef struct StateKey {
+  const char *key;
+  StateKind kind;
+  size_t offset; /* in NitiRun */
+  int since;     /* version of the checkpoint from which every file has the key; 0: a file may lack it (the member stays zero) */
+} StateKey;
+
+#define AT(member) offsetof(NitiRun, member)
+static const StateKey state[] = {
+    {"model", STATE_TEXT, AT(inputs.model), 1},
+    {"recipe", STATE_TEXT, AT(inputs.recipe), 1},
+    {"seed", STATE_SEED, AT(inputs.seed), 1},
+    {"data", STATE_TEXT, AT(inputs.data), 1},
+    {"classes", STATE_TEXT, AT(inputs.classes), 0},
+    {"train_set_images", STATE_COUNT64, AT(inputs.images[NITI_TRAIN]), 1},
+    {"train_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_TRAIN]), 1},
+    {"test_set_images", STATE_COUNT64, AT(inputs.images[NITI_TEST]), 1},
+    {"test_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_TEST]), 1},
+    {"save_every", STATE_COUNT32, AT(save_every), 1},
+    {"step", STATE_COUNT64, AT(step), 1},
+    {"epoch", STATE_COUNT32, AT(epoch), 1},
+    {"complete", STATE_FLAG, AT(complete), 1},
+    {"train_loss_sum", STATE_SUM, AT(train.loss), 1},
+    {"train_correct", STATE_COUNT64, AT(train.correct), 1},
+    {"train_images", STATE_COUNT64, AT(train.images), 1},
+    {"test_loss_sum", STATE_SUM, AT(test.loss), 1},
+    {"test_correct", STATE_COUNT64, AT(test.correct), 1},
+    {"test_images", STATE_COUNT64, AT(test.images), 1},
+    {"best_loss_sum", STATE_SUM, AT(best.loss), 1},
+    {"best_correct", STATE_COUNT64, AT(best.correct), 1},
+    {"best_images", STATE_COUNT64, AT(best.images), 1},
+    {"best_epoch", STATE_COUNT32, AT(best_epoch), 1},
+};
+#undef AT
+enum { STATE_KEYS = sizeof state / sizeof *state, NUMBER_MAX = 24 };
+
+static const char *const expectations[] = {
+    [STATE_COUNT32] = "a whole number from 0 to 2147483647",
+    [STATE_COUNT64] = "a whole number from 0 to 2^63-1",
+    [STATE_SUM] = "a whole number of 64 bits",
+    [STATE_SEED] = "a whole number from 0 to 2^64-1",
+    [STATE_FLAG] = "0 or 1",
+    [STATE_SHA256] = "64 hexadecimal digits",
+};
+
+/* The text of a member; `number` is room for one. */
+static const char *format_member(char number[NUMBER_MAX], StateKind kind, const void *member) {
+  if (kind == STATE_TEXT) return *(const char *const *)member;
+  if (kind == STATE_SHA256) return member;
+  if (kind == STATE_FLAG) return *(const bool *)member ? "1" : "0";
+  if (kind == STATE_COUNT32)
+    (void)snprintf(number, NUMBER_MAX, "%" PRId32, *(const int32_t *)member);
+  else if (kind == STATE_SEED)
+    (void)snprintf(number, NUMBER_MAX, "%" PRIu64, *(const uint64_t *)member);
+  else
+    (void)snprintf(number, NUMBER_MAX, "%" PRId64, *(const int64_t *)member);
+  return number;
 }
 
-static int64_t get_number(const NitiCheckpoint *checkpoint, const char *key) {
-  const char *text = niti_checkpoint_get(checkpoint, key);
-  return text ? strtoll(text, NULL, 10) : 0;
+static bool is_sha256(const char *text) { return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64; }
+
+/* A text stays the checkpoint's. Numbers are as format_member writes them: no spaces, no plus sign, no leading zeros. */
+static bool parse_member(void *member, StateKind kind, const char *text) {
+  char number[NUMBER_MAX];
+  if ((kind == STATE_COUNT32 || kind == STATE_COUNT64) && text[0] == '-') return false;
+  if (kind == STATE_SHA256 && !is_sha256(text)) return false;
+  if (kind == STATE_TEXT)
+    *(const char **)member = text;
+  else if (kind == STATE_SHA256)
+    memcpy(member, text, 65);
+  else if (kind == STATE_FLAG)
+    *(bool *)member = strcmp(text, "1") == 0;
+  else if (kind == STATE_COUNT32)
+    *(int32_t *)member = (int32_t)strtoll(text, NULL, 10);
+  else if (kind == STATE_SEED)
+    *(uint64_t *)member = strtoull(text, NULL, 10);
+  else
+    *(int64_t *)member = strtoll(text, NULL, 10);
+  return strcmp(format_member(number, kind, member), text) == 0;
 }
 
-/* The class names as one text, a line each; for predictions far from the data set. */
-static NitiStatus set_class_names(NitiCheckpoint *checkpoint, const NitiDataset *dataset) {
-  const int32_t classes = niti_dataset_classes(dataset);
-  size_t length = 1;
-  for (int32_t i = 0; i < classes; ++i) {
-    const char *name = niti_dataset_class_name(dataset, i);
-    if (!name || strchr(name, '\n')) return NITI_OK;
-    length += strlen(name) + 1;
-  }
-  char *text = calloc(1, length), *end = text;
-  if (!text) return niti_fail(NITI_ERROR_MEMORY, "out of memory for class names");
-  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", niti_dataset_class_name(dataset, i));
-  const NitiStatus status = niti_checkpoint_set(checkpoint, "classes", text);
-  free(text);
-  return status;
-}
-
-static const char *const image_keys[2] = {"train_set_images", "test_set_images"};
-static const char *const hash_keys[2] = {"train_set_sha256", "test_set_sha256"};
-
-/* A resumed run needs the data set that it began with, to the byte. Only of an image folder a file may have been mended since (a
- * damaged one ends a run): *changed tells. */
-static NitiStatus check_images(bool *changed, const NitiRun *run, const NitiCheckpoint *checkpoint) {
-  *changed = false;
-  for (int split = 0; split < 2; ++split) {
-    const int64_t count = niti_dataset_count(run->dataset, (NitiSplit)split),
-                  expected = get_number(checkpoint, image_keys[split]);
-    const char *name = split == NITI_TRAIN ? "training" : "test", *hash = niti_checkpoint_get(checkpoint, hash_keys[split]);
-    if (count != expected) {
-      return niti_fail(NITI_ERROR_FORMAT,
-                       "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
-                       run->data_path, count, name, expected);
-    }
-    if (hash && strcmp(hash, run->data_hash[split]) == 0) continue;
-    *changed = true;
-    if (niti_dataset_images(run->dataset, (NitiSplit)split)) {
-      return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
-                       run->data_path, name, run->data_hash[split], hash ? hash : "none");
-    }
+static NitiStatus save_state(NitiCheckpoint *checkpoint, const NitiRun *run) {
+  for (int i = 0; i < STATE_KEYS; ++i) {
+    char number[NUMBER_MAX];
+    const char *text = format_member(number, state[i].kind, (const char *)run + state[i].offset);
+    if (text) NITI_TRY(niti_checkpoint_set(checkpoint, state[i].key, text));
   }
   return NITI_OK;
 }
 
-static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint) {
-  checkpoint->step = (uint64_t)run->step;
-  checkpoint->epoch = (uint32_t)run->epoch;
-  checkpoint->seed = run->recipe->seed;
-  checkpoint->train.loss_sum = run->train.loss;
-  checkpoint->train.correct = run->train.correct;
-  checkpoint->train.images = run->train.images;
-  checkpoint->best.correct = run->best.correct;
-  checkpoint->best.images = run->best.images;
-  checkpoint->best.epoch = run->best_epoch;
-  NITI_TRY(niti_checkpoint_set_texts(checkpoint, run->recipe->model->text, run->recipe->text));
-  NITI_TRY(niti_checkpoint_set(checkpoint, "data", run->data_path));
-  for (int split = 0; split < 2; ++split) {
-    NITI_TRY(set_number(checkpoint, image_keys[split], niti_dataset_count(run->dataset, (NitiSplit)split)));
-    NITI_TRY(niti_checkpoint_set(checkpoint, hash_keys[split], run->data_hash[split]));
+static NitiStatus load_key(NitiRun *run, const StateKey *key, const NitiCheckpoint *checkpoint) {
+  const char *text = niti_checkpoint_get(checkpoint, key->key);
+  if (!text && (key->since == 0 || checkpoint->version < key->since)) return NITI_OK;
+  NITI_TRY(niti_checkpoint_want(&text, checkpoint, key->key));
+  if (parse_member((char *)run + key->offset, key->kind, text)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is '%.64s' (expected %s)", niti_checkpoint_source(checkpoint),
+                   key->key, text, expectations[key->kind]);
+}
+
+static bool is_state_key(const char *key) {
+  for (int i = 0; i < STATE_KEYS; ++i) {
+    if (strcmp(state[i].key, key) == 0) return true;
   }
-  NITI_TRY(set_number(checkpoint, "save_every", run->save_every));
-  NITI_TRY(set_number(checkpoint, "complete", run->complete));
-  NITI_TRY(set_number(checkpoint, "test_loss_sum", run->test.loss));
-  NITI_TRY(set_number(checkpoint, "test_correct", run->test.correct));
-  NITI_TRY(set_number(checkpoint, "test_images", run->test.images));
-  NITI_TRY(set_number(checkpoint, "best_loss_sum", run->best.loss));
-  NITI_TRY(set_class_names(checkpoint, run->dataset));
+  return false;
+}
+
+/* A key that is unknown here decides something there, so a run that ignored it would go on with other bits. */
+static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
+  for (size_t i = 0; i < checkpoint->value_count; ++i) {
+    if (is_state_key(checkpoint->values[i].key)) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: unknown key '%.200s' (expected a run of niti %s or earlier)",
+                     niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
+  }
+  for (int i = 0; i < STATE_KEYS; ++i) NITI_TRY(load_key(run, &state[i], checkpoint));
+  return NITI_OK;
+}
+
+static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint) {
+  NITI_TRY(save_state(checkpoint, run));
   return niti_snapshot_take(checkpoint, run->net);
 }
 
@@ -98,26 +151,41 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
 
 NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
 
-NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *run_path, const char *data_path) {
-  NITI_TRY(niti_recipe_parse(&run->recipe, checkpoint->recipe_text, run_path, NULL, 0, checkpoint->model_text));
-  NITI_TRY(niti_run_open(run, data_path ? data_path : niti_checkpoint_get(checkpoint, "data")));
-  NITI_TRY(check_images(&run->data_changed, run, checkpoint));
-  NITI_TRY(niti_snapshot_restore(run->net, checkpoint, run_path));
-  run->step = (int64_t)checkpoint->step;
-  run->epoch = (int32_t)checkpoint->epoch;
-  run->complete = get_number(checkpoint, "complete") == 1;
-  run->save_every = (int32_t)get_number(checkpoint, "save_every");
-  run->train = (NitiScore){checkpoint->train.loss_sum, checkpoint->train.correct, checkpoint->train.images};
-  run->test = (NitiScore){get_number(checkpoint, "test_loss_sum"), get_number(checkpoint, "test_correct"),
-                          get_number(checkpoint, "test_images")};
-  run->best = (NitiScore){get_number(checkpoint, "best_loss_sum"), checkpoint->best.correct, checkpoint->best.images};
-  run->best_epoch = (int32_t)checkpoint->best.epoch;
+/* A resumed run needs the data set that it began with, to the byte. Only a file of an image folder may have changed since (a
+ * damaged one ends a run), which is noted. */
+static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
+  for (int split = 0; split < 2; ++split) {
+    const char *name = split == NITI_TRAIN ? "training" : "test";
+    if (run->inputs.images[split] != began->images[split]) {
+      return niti_fail(NITI_ERROR_FORMAT,
+                       "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
+                       run->data_path, run->inputs.images[split], name, began->images[split]);
+    }
+    if (strcmp(run->inputs.sha256[split], began->sha256[split]) == 0) continue;
+    run->data_changed = true;
+    if (niti_dataset_images(run->dataset, (NitiSplit)split)) {
+      return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
+                       run->data_path, name, run->inputs.sha256[split], began->sha256[split]);
+    }
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path) {
+  const char *source = niti_checkpoint_source(checkpoint);
+  NITI_TRY(load_state(run, checkpoint));
+  const NitiRunInputs began = run->inputs;
+  NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
+  NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
+  NITI_TRY(check_data(run, &began));
+  NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
+  NITI_TRY(niti_snapshot_check(run->net, checkpoint));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: step %" PRId64 " does not lie in epoch %d of %" PRId64
                      " steps (is this the data set it was trained on?)",
-                     run_path, run->step, run->epoch, run->steps_per_epoch);
+                     source, run->step, run->epoch, run->steps_per_epoch);
   }
   return NITI_OK;
 }

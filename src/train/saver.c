@@ -1,3 +1,4 @@
+/* A thread that writes one checkpoint at a time. */
 #include "train/saver.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* Checkpoints written behind the run's back: hashing and syncing one takes as long as many steps of a fast device. */
+/* Checkpoints written on a background thread: hashing and syncing one takes as long as many steps of a fast device. */
 #ifndef NITI_TRAIN_SAVER_H
 #define NITI_TRAIN_SAVER_H
 
@@ -13,10 +13,10 @@ typedef enum NitiKeep { NITI_KEEP_LAST = 0, NITI_KEEP_BEST = 1, NITI_KEEP_EPOCH 
 NitiStatus niti_saver_open(NitiSaver **out, const char *folder);
 /* Waits for a save under way. NULL is accepted. */
 void niti_saver_close(NitiSaver *saver);
-/* Waits for the save before, and if that succeeded begins this one; takes the checkpoint over in any case. epoch names the file
- * of NITI_KEEP_EPOCH. */
+/* Waits for the save before, and if that succeeded begins this one; takes ownership of the checkpoint in any case. epoch names
+ * the file of NITI_KEEP_EPOCH. */
 NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int keep, int32_t epoch);
-/* Waits until all is written; tells whether the last save succeeded (a failure is told once). */
+/* Waits until all is written; returns the failure of the last save, once. */
 NitiStatus niti_saver_wait(NitiSaver *saver);
 
 #endif

@@ -1,7 +1,9 @@
+/* A network's tensors into a checkpoint and back. */
 #include "train/snapshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
 
@@ -49,6 +51,25 @@ NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpo
       return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s.weight' is missing or not of the model's shape", source,
                        niti_network_weight(net, i).layer);
     }
+  }
+  return NITI_OK;
+}
+
+static bool has_tensor(const NitiNetwork *net, const char *wanted) {
+  for (int32_t i = 0; i < net->weight_count; ++i) {
+    const NitiWeight weight = niti_network_weight(net, i);
+    char name[TENSOR_NAME_MAX];
+    tensor_name(name, &weight);
+    if (strcmp(name, wanted) == 0) return true;
+  }
+  return false;
+}
+
+NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint) {
+  for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
+    if (has_tensor(net, checkpoint->tensors[i].name)) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the weights of the run's model)",
+                     niti_checkpoint_source(checkpoint), checkpoint->tensors[i].name);
   }
   return NITI_OK;
 }

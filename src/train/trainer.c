@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/options.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -47,7 +48,7 @@ static NitiStepContext step_context(const NitiRun *run) {
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
   NITI_TRY(niti_network_read_metrics(run->net, &m));
-  *out = (NitiScore){m.loss, m.correct, m.images};
+  *out = (NitiScore){.loss = m.loss, .correct = m.correct, .images = m.images};
   return NITI_OK;
 }
 
@@ -71,7 +72,7 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     NITI_TRY(niti_loader_next(run->test_loader, &batch));
     if (batch.count == 0) break;
     ++done;
-    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->inputs : NULL));
+    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
     NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
@@ -144,7 +145,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .best = run->best,
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
-                             .inputs = run->test.images > 0 ? run->inputs : NULL};
+                             .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
   NITI_TRY(niti_report_epoch(run->report, &row, run->net));
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
@@ -190,8 +191,8 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
-  out->predictions = shifts.predictions;
-  out->wrong_predictions = shifts.retries;
+  out->shift_predictions = shifts.predictions;
+  out->shift_retries = shifts.retries;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -238,7 +239,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(start_weights(run));
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
-                                               (const char(*)[65])run->data_hash);
+                                               (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
@@ -246,16 +247,21 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   return status;
 }
 
-static NitiStatus check_options(const NitiTrainOptions *options) {
-  if (options->save_every < 0) return niti_fail(NITI_ERROR_ARGUMENT, "save_every: %d is negative", options->save_every);
-  return NITI_OK;
+static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
+  NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
+  NITI_TRY(niti_device_check(function, "options->device", &options->device));
+  if (options->save_every >= 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->save_every is %d (expected 0 or more)", function, options->save_every);
 }
 
 NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(recipe, "recipe");
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
-  NitiStatus status = check_options(&run.options);
+  NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK) status = train_all(&run);
@@ -265,15 +271,18 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
 /* ---- an old run ---- */
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
+  NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
+  NITI_WANT(run_path, "folder");
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
-  NitiStatus status = niti_run_folder_open(&run.folder, run_path);
+  NitiStatus status = check_options(__func__, &run.options);
+  if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
-  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run_path, run.options.data);
+  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {

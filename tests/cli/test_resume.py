@@ -1,4 +1,5 @@
 """Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
+import hashlib
 import json
 import random
 import shutil
@@ -7,9 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import data_sets
-from tool import (content_of, fails, hash_of, metadata_of, niti, resume, rows_of, start_training, stop, timeless, train, wait_for)
+import tool
+from tool import (content_of, fails, hash_of, json_of, metadata_of, niti, resume, rows_of, start_training, stop, timeless, train, wait_for)
 
 KILLS = 20
 
@@ -80,11 +83,11 @@ def test_killed_at_twenty_moments(toy_recipe, long_set, tmp_path):
 
 
 def test_interrupted_in_the_middle_of_an_epoch(toy_recipe, tmp_path):
-    """Three epochs of about 1.5 seconds each, and signals within them: the state is saved at the step, not at the epoch."""
+    """Three epochs of about a second each, and signals within them: the state is saved at the step, not at the epoch."""
     data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(1000, 1), data_sets.squares(40, 2))
     begin = time.monotonic()
-    train(toy_recipe, data, tmp_path / "measured", "--batch", 2, "--epochs", 4)
-    times = max(1, int(4 * 1.5 / (time.monotonic() - begin)))
+    train(toy_recipe, data, tmp_path / "measured", "--batch", 2, "--epochs", 20)
+    times = max(1, int(20 / (time.monotonic() - begin)))
     images, labels = data_sets.squares(1000 * times, 1)
     data_sets.write_idx_set(data, (images, labels), data_sets.squares(40, 2))
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -129,6 +132,70 @@ def test_a_run_that_ended_within_an_epoch_is_complete(toy_recipe, toy, tmp_path)
     result = train(toy_recipe, toy, tmp_path / "run", "--max-steps", 13)
     rows = rows_of(tmp_path / "run")
     assert resume(tmp_path / "run")["hash"] == result["hash"] and rows_of(tmp_path / "run") == rows
+
+
+# ---- a checkpoint of an earlier program ----
+
+# tests/data/run-0.1.0.safetensors: this recipe on striped(1200, 0) and striped(40, 1200), stopped by SIGINT after step 453 of 900, as
+# the program wrote it before the state of a run was one table. That program's undisturbed run ended with this hash.
+BEFORE = tool.ROOT / "tests" / "data" / "run-0.1.0.safetensors"
+BEFORE_HASH = "f1af48d0492a003f8a9600862cf466efe63fab32782426d911f2b581f7e3fa10"
+BEFORE_RECIPE = """\
+name: before
+model:
+  name: before
+  input: [8, 8, 1]
+  classes: 4
+  layers:
+    - conv: {out: 4, kernel: 3, padding: 1}
+    - relu
+    - maxpool: {kernel: 2}
+    - dropout
+    - flatten
+    - linear: {out: classes}
+data: {kind: idx, mean: auto, std: auto, pad: 1, crop: random, flip: true}
+batch: 4
+epochs: 3
+seed: 18446744073709551615
+loss: niti
+rounding: {activation: stochastic, error: stochastic}
+update: {kind: niti, mu: [{epoch: 0, mu: 4}, {epoch: 2, mu: 3}]}
+"""
+
+
+def striped(count, first):
+    """Images of 8x8 by a formula that no release of a random generator can change, and labels that go round."""
+    number = np.arange(first, first + count, dtype=np.uint64)
+    index = np.arange(count * 64, dtype=np.uint64).reshape(count, 8, 8, 1)
+    images = (index + number[:, None, None, None]) * 2654435761 % 2**32 >> 26
+    for image, label in zip(images, number % 4):
+        y, x = 4 * int(label // 2), 4 * int(label % 2)
+        image[y:y + 4, x:x + 4] += 120
+    return images.astype(np.uint8), (number % 4).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def before_set(shared):
+    return data_sets.write_idx_set(shared / "before", striped(1200, 0), striped(40, 1200))
+
+
+@pytest.fixture
+def before(tmp_path):
+    """A folder with that checkpoint alone."""
+    run = tmp_path / "before"
+    run.mkdir()
+    shutil.copy(BEFORE, run / "last.safetensors")
+    return run
+
+
+def test_a_run_from_before_goes_on(before, before_set, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(BEFORE_RECIPE)
+    whole = train(tmp_path / "recipe.yaml", before_set, tmp_path / "whole")
+    result = resume(before, "--data", before_set)
+    assert result["hash"] == whole["hash"] == BEFORE_HASH
+    for key in ("epochs", "steps", "train_loss", "test_loss", "best_test_accuracy", "best_epoch"):
+        assert result[key] == whole[key], key
+    assert timeless(rows_of(before)) == timeless(rows_of(tmp_path / "whole"))[1:]
 
 
 # ---- damage ----
@@ -212,6 +279,88 @@ def test_torn_metrics_are_mended(half):
     with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"epoch": 49, "step": 490}\n{"epoch": 50, "st')
     check_same(run, whole, resume(run), expected)
+
+
+# ---- the state, key by key ----
+
+def rewrite(path, change):
+    """Lets change(metadata, tensors) alter a checkpoint, save its weights, and states the checksum anew (src/io/checkpoint.h)."""
+    tensors, metadata = load_file(path), metadata_of(path)
+    metadata.pop("checksum")
+    change(metadata, tensors)
+    sha = hashlib.sha256()
+    for key in sorted(metadata, key=str.encode):
+        sha.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
+    for name in sorted(tensors, key=str.encode):
+        tensor = tensors[name]
+        words = [name, {"int8": "I8", "int32": "I32"}[tensor.dtype.name], *map(str, tensor.shape), ""]
+        sha.update(b"".join(word.encode() + b"\0" for word in words) + tensor.tobytes())
+    save_file(tensors, path, {**metadata, "checksum": sha.hexdigest()})
+
+
+STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_images test_set_sha256 save_every step epoch complete "
+         "train_loss_sum train_correct train_images test_loss_sum test_correct test_images best_loss_sum best_correct best_images "
+         "best_epoch").split()
+
+
+def test_the_keys_of_a_checkpoint(before, trained):
+    """What a run saves is what it demands, and what the program saved before."""
+    for path in (before / "last.safetensors", trained[0] / "last.safetensors"):
+        assert sorted(metadata_of(path)) == sorted([*STATE, "classes", "format", "version", "hash", "checksum"])
+
+
+@pytest.mark.parametrize("key", STATE)
+def test_a_missing_key_is_named(before, before_set, key):
+    last = before / "last.safetensors"
+    rewrite(last, lambda metadata, _: metadata.pop(key))
+    files = content_of(before)
+    fails("train", "--resume", before, "--data", before_set, says=(last, f"'{key}' is missing"))
+    assert content_of(before) | {".lock": b""} == files | {".lock": b""}
+
+
+def test_only_class_names_may_be_missing(before, before_set):
+    rewrite(before / "last.safetensors", lambda metadata, _: metadata.pop("classes"))
+    assert resume(before, "--data", before_set)["hash"] == BEFORE_HASH
+
+
+def test_an_unknown_key_or_tensor_is_named(before, before_set):
+    """As a later program may write them: to pass over them would give other bits."""
+    last = before / "last.safetensors"
+    content = last.read_bytes()
+    rewrite(last, lambda metadata, _: metadata.update(momentum="3"))
+    fails("train", "--resume", before, "--data", before_set, says=(last, "unknown key 'momentum'"))
+    assert json_of("hash", last)["hash"] == metadata_of(last)["hash"]  # the weights may still be used
+    last.write_bytes(content)
+    rewrite(last, lambda _, tensors: tensors.update({"conv1.momentum": np.zeros(3, np.int32),
+                                                     "conv1.momentum.exponent": np.zeros((), np.int32)}))
+    fails("train", "--resume", before, "--data", before_set, says=(last, "unknown tensor 'conv1.momentum'"))
+    last.write_bytes(content)
+    assert resume(before, "--data", before_set)["hash"] == BEFORE_HASH
+
+
+@pytest.mark.parametrize("key, value", [
+    ("step", "-1"), ("step", "x"), ("step", "453 "), ("step", "0453"), ("step", "+453"), ("step", "9223372036854775808"), ("step", ""),
+    ("epoch", "2147483648"), ("epoch", "4294967297"), ("seed", "-1"), ("seed", "18446744073709551616"), ("complete", "2"),
+    ("complete", "true"), ("test_loss_sum", "1e3"), ("train_set_sha256", "af66"), ("test_set_sha256", "A" * 64),
+])
+def test_a_malformed_value_is_named(before, before_set, key, value):
+    last = before / "last.safetensors"
+    rewrite(last, lambda metadata, _: metadata.update({key: value}))
+    fails("train", "--resume", before, "--data", before_set, says=(last, f"'{key}' is '{value}' (expected "))
+
+
+def test_a_checkpoint_of_a_later_version_is_not_passed_over(half):
+    """To go on from the one before it would overwrite it."""
+    run, _, _ = half
+    last = run / "last.safetensors"
+    content = last.read_bytes()
+    last.unlink()
+    last.write_bytes(content)
+    rewrite(last, lambda metadata, _: metadata.update(version="9"))
+    files = content_of(run)
+    fails("train", "--resume", run, says=(last, "version is '9'", "later niti"))
+    fails("hash", last, says=(last, "version is '9'"))
+    assert content_of(run) == files
 
 
 # ---- refusals ----

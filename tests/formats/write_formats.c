@@ -22,12 +22,9 @@ static NitiStatus write_checkpoint(const char *path) {
   NITI_TRY(niti_checkpoint_add(checkpoint, "conv.weight", NITI_I8, 4, (const uint32_t[]){4, 3, 3, 3}, -8, conv));
   NITI_TRY(niti_checkpoint_add(checkpoint, "wide", NITI_I16, 1, (const uint32_t[]){3}, 2, wide));
   NITI_TRY(niti_checkpoint_add(checkpoint, "state", NITI_I64, 1, (const uint32_t[]){2}, 0, state));
-  NITI_TRY(niti_checkpoint_set_texts(checkpoint, "name: caf\xc3\xa9\n", "batch: 64\n\t\"quoted\"\n"));
-  NITI_TRY(niti_checkpoint_set(checkpoint, "note", "one more"));
-  checkpoint->step = 1234;
-  checkpoint->epoch = 5;
-  checkpoint->seed = UINT64_MAX;
-  checkpoint->train.loss_sum = -7;
+  NITI_TRY(niti_checkpoint_set(checkpoint, "model", "name: caf\xc3\xa9\n"));
+  NITI_TRY(niti_checkpoint_set(checkpoint, "recipe", "batch: 64\n\t\"quoted\"\n"));
+  NITI_TRY(niti_checkpoint_set(checkpoint, "seed", "18446744073709551615"));
   NITI_TRY(niti_checkpoint_save(checkpoint, path));
   niti_checkpoint_close(checkpoint);
   return NITI_OK;

@@ -64,13 +64,29 @@ for program in pc_shared pc_static cmake/shared cmake/static; do
   esac
 done
 
-# 6. The installed tool runs, and the header suits C++ where a C++ front end is at hand.
+# 6. The installed tool runs.
 if [ -e "$build/niti" ]; then
   "$prefix/bin/niti" --help >/dev/null || fail "the installed tool does not run"
 fi
+
+# 7. The header, and the examples in it and in the README, suit C99, C11 and C++ (where a C++ front end is at hand).
+sed -n 's/^ \*     //p' "$prefix/include/niti.h" >introduction.c
+sed -n '/^```c$/,/^```$/p' "$here/../../README.md" | grep -v '^```' >readme.c
+for example in introduction.c readme.c; do
+  grep -q niti_train $example || fail "found no example for $example"
+done
+for standard in c99 c11; do
+  for file in "$here/main.c" introduction.c readme.c; do
+    "$CC" -std=$standard $CFLAGS -pedantic -fsyntax-only -I"$prefix/include" "$file" || fail "$file does not compile as $standard"
+  done
+done
 if command -v clang >/dev/null; then
-  echo '#include <niti.h>' | clang -x c++ -std=c++11 -Wall -Wextra -Werror -fsyntax-only -I"$prefix/include" - ||
-    fail "niti.h does not compile as C++"
+  echo '#include <niti.h>
+NitiTrainOptions options = {};' >cpp.c
+  for standard in c++11 c++20; do
+    clang -x c++ -std=$standard -Wall -Wextra -pedantic -Werror -fsyntax-only -I"$prefix/include" cpp.c ||
+      fail "niti.h does not compile as $standard"
+  done
 fi
 cd /
 rm -rf "$work"

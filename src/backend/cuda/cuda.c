@@ -140,9 +140,10 @@ static NitiStatus cuda_synchronise(NitiBackend *backend) {
 }
 
 static NitiShiftCounts cuda_shift_counts(NitiBackend *backend) {
-  uint64_t counts[2] = {0};
-  backend->ops->download(backend, counts, &niti_cuda(backend)->range->predicted, sizeof counts);
-  return (NitiShiftCounts){counts[0], counts[1]};
+  uint64_t counters[2] = {0}; /* the range's `predicted` and `mispredicted`, side by side */
+  _Static_assert(offsetof(NitiRange, mispredicted) == offsetof(NitiRange, predicted) + sizeof *counters, "two counters in a row");
+  backend->ops->download(backend, counters, &niti_cuda(backend)->range->predicted, sizeof counters);
+  return (NitiShiftCounts){counters[0], counters[1]};
 }
 
 static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, const int64_t *scalars) {

@@ -1,0 +1,437 @@
+/* The contracts of niti.h: every public function with NULL for each of its pointers in turn and with absurd values, what it then
+ * says and does, and what callers may rely on: versions, sizes, threads. */
+/* clang-format off */
+#include "data_files.h"
+/* clang-format on */
+
+#include <limits.h>
+#include <pthread.h>
+
+#include "niti.h"
+
+#define CHECKPOINT NITI_SOURCE_DIR "/tests/data/run-0.1.0.safetensors"
+
+/* The call was refused, in one line that begins with the function and names the argument. */
+static void check_refused(NitiStatus status, const char *function, const char *argument) {
+  const char *message = niti_error();
+  if (status != NITI_ERROR_ARGUMENT) fail_msg("%s, %s: status %d: %s", function, argument, (int)status, message);
+  const size_t length = strlen(function);
+  if (strncmp(message, function, length) != 0 || strncmp(message + length, ": ", 2) != 0 || !strstr(message + length, argument))
+    fail_msg("'%s: ' and '%s' expected: %s", function, argument, message);
+}
+
+static void check_status(NitiStatus status, NitiStatus expected, const char *word) {
+  if (status != expected) fail_msg("status %d, %d expected: %s", (int)status, (int)expected, niti_error());
+  if (!strstr(niti_error(), word) || strchr(niti_error(), '\n')) fail_msg("'%s' expected on one line: %s", word, niti_error());
+}
+
+static void check_ok(NitiStatus status) {
+  if (status != NITI_OK) fail_msg("status %d: %s", (int)status, niti_error());
+}
+
+/* ---- what programs rely on ---- */
+
+static void versions_agree(void **state) {
+  char text[32];
+  (void)state;
+  (void)snprintf(text, sizeof text, "%d.%d.%d", NITI_VERSION_MAJOR, NITI_VERSION_MINOR, NITI_VERSION_PATCH);
+  assert_string_equal(NITI_VERSION, text);
+  assert_string_equal(niti_version(), text);
+  assert_int_equal(niti_version_number(), NITI_VERSION_NUMBER);
+  assert_int_equal(NITI_VERSION_NUMBER, NITI_VERSION_MAJOR * 10000 + NITI_VERSION_MINOR * 100 + NITI_VERSION_PATCH);
+}
+
+/* Programs that were compiled against this SONAME hold structs of these sizes: a new member takes the place of reserved ones. */
+static void structs_keep_their_sizes(void **state) {
+  (void)state;
+  if (sizeof(void *) != 8) skip();
+  assert_int_equal(sizeof(NitiDevice), 2 * 8 + 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiScore), 3 * 8 + 2 * 8);
+  assert_int_equal(sizeof(NitiTrainOptions), sizeof(NitiDevice) + 2 * 8 + 8 + 2 * 8 + 8 * 8);
+  assert_int_equal(sizeof(NitiProgress), 2 * 8 + 8 + 4 * 8 + 3 * sizeof(NitiScore) + 3 * 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiTrainResult), 72 + 8 + 3 * sizeof(NitiScore) + 8 + 2 * 8 + 2 * 8 + 4 * 8);
+}
+
+/* Each NITI_API line of niti.h names a function that this file calls. */
+static void every_function_is_called_here(void **state) {
+  size_t header_size = 0, own_size = 0;
+  int count = 0;
+  (void)state;
+  char *header = (char *)get_file(NITI_SOURCE_DIR "/include/niti.h", &header_size);
+  char *own = (char *)get_file(NITI_SOURCE_DIR "/tests/test_api.c", &own_size);
+  header[header_size] = own[own_size] = 0;
+  for (char *line = strstr(header, "\nNITI_API "); line; line = strstr(line + 1, "\nNITI_API ")) {
+    char *name = strstr(line, "niti_"), *end = strchr(line, '(');
+    assert_true(name && end && name < end);
+    char call[80];
+    (void)snprintf(call, sizeof call, "%.*s(", (int)(end - name), name);
+    if (!strstr(own, call)) fail_msg("%s is not called here", call);
+    ++count;
+  }
+  assert_true(count >= 28);
+  free(header);
+  free(own);
+}
+
+/* ---- arithmetic: 0, or outputs untouched ---- */
+
+static void arithmetic_out_of_range_is_harmless(void **state) {
+  static const int shifts[] = {INT_MIN, -1, 63, 64, INT_MAX};
+  (void)state;
+  assert_int_equal(niti_bits(UINT64_MAX), 64);
+  assert_int_equal(niti_requantise_shift(UINT32_MAX), 25);
+  for (size_t i = 0; i < sizeof shifts / sizeof *shifts; ++i) {
+    for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) {
+      assert_int_equal(niti_round(1000, shifts[i], (NitiRounding)mode, 1), 0);
+      assert_int_equal(niti_round_int8(1000, shifts[i], (NitiRounding)mode, 1), 0);
+    }
+  }
+  assert_int_equal(niti_round(INT64_C(1) << 40, 33, NITI_STOCHASTIC, 1), 0);
+  assert_int_equal(niti_round(1000, 1, (NitiRounding)99, 1), 0);
+  assert_int_equal(niti_round(1000, 1, (NitiRounding)-1, 1), 0);
+  assert_int_equal(niti_round(INT64_MIN, 1, NITI_NEAREST, 0), 0);
+  assert_int_equal(niti_round(INT64_C(1) << 62, 1, NITI_NEAREST, 0), 0);
+  assert_int_equal(niti_round((INT64_C(1) << 62) - 1, 62, NITI_NEAREST, 0), 1); /* the largest of each */
+  assert_int_equal(niti_random(1, NITI_DRAW_INIT, 0, 0, UINT64_C(1) << 34), 0);
+  assert_int_equal(niti_random(1, NITI_DRAW_INIT, 0, 0, UINT64_MAX), 0);
+  assert_int_equal(niti_exp2_frac(1 << 16), 0);
+  assert_int_equal(niti_exp2_frac(UINT32_MAX), 0);
+  assert_int_equal(niti_log2(0), 0);
+  assert_int_equal(niti_log2(UINT64_C(1) << 47), 0);
+  assert_int_equal(niti_log2(UINT64_MAX), 0);
+  assert_int_equal(niti_init_exponent(0, 0), 0);
+  assert_int_equal(niti_init_exponent(-1, 100), 0);
+  assert_int_equal(niti_init_exponent(100, INT64_MIN), 0);
+  assert_int_equal(niti_init_exponent(INT64_MAX, 1), 0);
+  assert_int_equal(niti_init_weight(1, 1, UINT64_C(1) << 34), 0);
+  assert_int_equal(niti_init_weight(1, 1, UINT64_MAX), 0);
+}
+
+static void losses_out_of_range_are_harmless(void **state) {
+  static const struct {
+    int classes, target;
+    uint64_t index0;
+  } absurd[] = {{0, 0, 0},
+                {-1, 0, 0},
+                {INT_MIN, 0, 0},
+                {65537, 0, 0},
+                {INT_MAX, 0, 0},
+                {3, -1, 0},
+                {3, INT_MIN, 0},
+                {3, 3, 0},
+                {3, INT_MAX, 0},
+                {3, 0, UINT64_MAX},
+                {3, 0, (UINT64_C(1) << 34) - 2}};
+  const int8_t logits[3] = {1, 2, 3};
+  int8_t delta[3] = {77, 77, 77};
+  int32_t acc[3] = {77, 77, 77};
+  (void)state;
+  niti_loss_niti(NULL, logits, 0, 3, 0, 1, 1, 0);
+  niti_loss_niti(delta, NULL, 0, 3, 0, 1, 1, 0);
+  niti_loss_softmax(NULL, logits, 0, 3, 0);
+  niti_loss_softmax(acc, NULL, 0, 3, 0);
+  assert_int_equal(niti_loss_value(NULL, 0, 3, 0), 0);
+  for (size_t i = 0; i < sizeof absurd / sizeof *absurd; ++i) {
+    niti_loss_niti(delta, logits, 0, absurd[i].classes, absurd[i].target, 1, 1, absurd[i].index0);
+    if (absurd[i].index0) continue;
+    niti_loss_softmax(acc, logits, 0, absurd[i].classes, absurd[i].target);
+    assert_int_equal(niti_loss_value(logits, 0, absurd[i].classes, absurd[i].target), 0);
+  }
+  for (int i = 0; i < 3; ++i) assert_true(delta[i] == 77 && acc[i] == 77);
+  for (int i = 0; i < 2; ++i) { /* any exponent is in range, and so is the last index */
+    niti_loss_niti(delta, logits, i ? INT32_MAX : INT32_MIN, 3, 0, 1, 1, (UINT64_C(1) << 34) - 3);
+    niti_loss_softmax(acc, logits, i ? INT32_MAX : INT32_MIN, 3, 0);
+    (void)niti_loss_value(logits, i ? INT32_MAX : INT32_MIN, 3, 0);
+    assert_true(delta[0] != 77 && acc[0] != 77);
+  }
+}
+
+static void updates_out_of_range_are_harmless(void **state) {
+  const int64_t gradient[2] = {100, -100}, huge[2] = {INT64_C(1) << 62, 0}, least[2] = {INT64_MIN, 0};
+  int8_t weight[2] = {5, 6};
+  (void)state;
+  niti_update_niti(NULL, gradient, 2, 3);
+  niti_update_niti(weight, NULL, 2, 3);
+  niti_update_niti(weight, gradient, 2, -1);
+  niti_update_niti(weight, gradient, 2, 31);
+  niti_update_niti(weight, gradient, 2, INT_MIN);
+  niti_update_niti(weight, huge, 2, 0);
+  niti_update_niti(weight, least, 2, 0);
+  niti_update_niti(weight, gradient, 0, 3);
+  assert_true(weight[0] == 5 && weight[1] == 6);
+  niti_update_niti(weight, gradient, 2, 3);
+  assert_true(weight[0] < 5 && weight[1] > 6);
+}
+
+static void an_input_table_refuses(void **state) {
+  static const char function[] = "niti_input_table";
+  const int32_t mean[1] = {500000}, std[1] = {250000}, flat[1] = {0};
+  int8_t table[256] = {77};
+  int32_t exponent = 77;
+  (void)state;
+  check_refused(niti_input_table(NULL, &exponent, 1, mean, std), function, "table");
+  check_refused(niti_input_table(table, NULL, 1, mean, std), function, "exponent");
+  check_refused(niti_input_table(table, &exponent, 1, NULL, std), function, "mean");
+  check_refused(niti_input_table(table, &exponent, 1, mean, NULL), function, "std");
+  check_refused(niti_input_table(table, &exponent, 0, mean, std), function, "channels is 0");
+  check_refused(niti_input_table(table, &exponent, INT_MIN, mean, std), function, "channels");
+  check_refused(niti_input_table(table, &exponent, 1, mean, flat), function, "std");
+  assert_true(table[0] == 77 && exponent == 77);
+}
+
+static void probabilities_out_of_range_are_harmless(void **state) {
+  const int8_t logits[2] = {1, -128};
+  int32_t millionths[2] = {77, 77};
+  (void)state;
+  niti_probabilities(NULL, logits, 0, 2);
+  niti_probabilities(millionths, NULL, 0, 2);
+  niti_probabilities(millionths, logits, 0, 0);
+  niti_probabilities(millionths, logits, 0, INT32_MIN);
+  niti_probabilities(millionths, logits, 0, 65537);
+  assert_true(millionths[0] == 77 && millionths[1] == 77);
+  niti_probabilities(millionths, logits, INT32_MAX, 2);
+  assert_true(millionths[0] == 1000000 && millionths[1] == 0);
+}
+
+/* ---- recipes and runs ---- */
+
+/* So many letters, in one buffer. */
+static const char *long_name(void) {
+  static char name[100001];
+  memset(name, 'x', sizeof name - 1);
+  return name;
+}
+
+static void a_recipe_refuses(void **state) {
+  static const char function[] = "niti_recipe_load";
+  const char *const sets[] = {"epochs=1", NULL}, *const long_set[] = {long_name()};
+  NitiRecipe *recipe = (NitiRecipe *)(void *)&recipe;
+  (void)state;
+  check_refused(niti_recipe_load(NULL, "lenet5-mnist", NULL, 0), function, "out");
+  check_refused(niti_recipe_load(&recipe, NULL, NULL, 0), function, "recipe");
+  assert_null(recipe);
+  check_refused(niti_recipe_load(&recipe, "lenet5-mnist", NULL, 1), function, "set_count is 1 with no sets");
+  check_refused(niti_recipe_load(&recipe, "lenet5-mnist", sets, -1), function, "set_count is -1");
+  check_refused(niti_recipe_load(&recipe, "lenet5-mnist", NULL, INT_MIN), function, "set_count");
+  check_refused(niti_recipe_load(&recipe, "lenet5-mnist", sets, 2), function, "sets[1]");
+  check_status(niti_recipe_load(&recipe, "lenet5-mnist", long_set, 1), NITI_ERROR_ARGUMENT, "--set xxx");
+  check_status(niti_recipe_load(&recipe, long_name(), NULL, 0), NITI_ERROR_ARGUMENT, "xxx");
+  check_status(niti_recipe_load(&recipe, "", NULL, 0), NITI_ERROR_ARGUMENT, "no built-in recipe ''");
+  check_status(niti_recipe_load(&recipe, "./none.yaml", NULL, 0), NITI_ERROR_FILE, "./none.yaml");
+  assert_null(recipe);
+  niti_recipe_close(NULL);
+  check_ok(niti_recipe_load(&recipe, "lenet5-mnist", sets, 1));
+  niti_recipe_close(recipe);
+}
+
+/* Options with one fault each, for niti_train and niti_resume alike. */
+static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, const NitiTrainOptions *), const char *function) {
+  NitiTrainResult result;
+  NitiTrainOptions options = {.save_every = -1};
+  check_refused(run(&result, "run", &options), function, "options->save_every is -1");
+  options = (NitiTrainOptions){.device = {.threads = -1}};
+  check_refused(run(&result, "run", &options), function, "options->device: threads is -1");
+  options = (NitiTrainOptions){.device = {.threads = INT_MAX}};
+  check_refused(run(&result, "run", &options), function, "options->device: threads");
+  options = (NitiTrainOptions){.device = {.reserved = {0, 0, 0, 1}}};
+  check_refused(run(&result, "run", &options), function, "options->device has reserved");
+  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, 0, 0, 0, UINT64_MAX}};
+  check_refused(run(&result, "run", &options), function, "options has reserved");
+  memset(&options, 0xa5, sizeof options);
+  check_refused(run(&result, "run", &options), function, "options has reserved");
+  assert_true(result.hash[0] == 0 && result.steps == 0 && result.test.images == 0);
+  check_refused(run(NULL, "run", NULL), function, "out");
+  check_refused(run(&result, NULL, NULL), function, "folder");
+}
+
+static NitiRecipe *toy;
+
+static NitiStatus train_toy(NitiTrainResult *out, const char *folder, const NitiTrainOptions *options) {
+  return niti_train(out, toy, folder, options);
+}
+
+typedef struct Watch {
+  pthread_t caller;
+  int calls;
+  bool elsewhere, reserved;
+} Watch;
+
+/* Stops the run after its third step. */
+static bool watch(void *context, const NitiProgress *progress) {
+  static const uint64_t none[4];
+  Watch *w = context;
+  ++w->calls;
+  w->elsewhere |= !pthread_equal(w->caller, pthread_self());
+  w->reserved |= memcmp(progress->reserved, none, sizeof none) != 0 || progress->train.reserved[0] || progress->best.reserved[1];
+  return progress->kind != NITI_PROGRESS_BATCH || progress->step < 3;
+}
+
+static uint8_t pixel(size_t i) { return (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24); }
+static uint8_t label(size_t i) { return (uint8_t)(i % 4); }
+
+static const char recipe_text[] =
+    "name: toy\nmodel: {name: toy, input: [8, 8, 1], classes: 4, layers: [{conv: {out: 4, kernel: 3, padding: 1}}, relu, "
+    "flatten, "
+    "{linear: {out: classes}}]}\nbatch: 16\nepochs: 2\nloss: softmax\n";
+
+static void a_run_refuses_and_keeps_its_promises(void **state) {
+  char *folder = make_temp(), *data = strdup(path_of("%s/data", folder)), *run = strdup(path_of("%s/run", folder));
+  const uint32_t images[3] = {64, 8, 8};
+  static const uint64_t none[4];
+  Watch w = {.caller = pthread_self()};
+  NitiTrainResult result;
+  (void)state;
+  put_dir(data);
+  put_idx(path_of("%s/train-images-idx3-ubyte", data), 3, images, pixel, false);
+  put_idx(path_of("%s/train-labels-idx1-ubyte", data), 1, images, label, false);
+  put_idx(path_of("%s/t10k-images-idx3-ubyte", data), 3, images, pixel, false);
+  put_idx(path_of("%s/t10k-labels-idx1-ubyte", data), 1, images, label, false);
+  put_file(path_of("%s/toy.yaml", folder), recipe_text, sizeof recipe_text - 1);
+  check_ok(niti_recipe_load(&toy, path_of("%s/toy.yaml", folder), NULL, 0));
+
+  check_refused(niti_train(&result, NULL, run, NULL), "niti_train", "recipe");
+  check_options(train_toy, "niti_train");
+  check_options(niti_resume, "niti_resume");
+  NitiTrainOptions options = {.device = {.backend = "cpu"}, .data = data, .progress = watch, .context = &w};
+  check_status(niti_train(&result, toy, "", &options), NITI_ERROR_ARGUMENT, "empty");
+  check_status(niti_resume(&result, "", &options), NITI_ERROR_ARGUMENT, "empty");
+  check_status(niti_resume(&result, run, &options), NITI_ERROR_FILE, run);
+  options.device.backend = "abacus";
+  check_status(niti_train(&result, toy, run, &options), NITI_ERROR_UNSUPPORTED, "abacus");
+  options.device.backend = "cpu";
+  options.device.isa = long_name();
+  check_status(niti_train(&result, toy, run, &options), NITI_ERROR_ARGUMENT, "instruction set \"xxx");
+  options.device.isa = NULL;
+  assert_int_equal(access(run, F_OK), -1); /* nothing was begun */
+
+  check_status(niti_train(&result, toy, run, &options), NITI_INTERRUPTED, "step 3 of 8");
+  assert_int_equal(strlen(result.hash), 64);
+  assert_int_equal(result.steps, 3);
+  assert_true(w.calls >= 3 && !w.elsewhere && !w.reserved);
+  options.progress = NULL;
+  check_ok(niti_resume(&result, run, &options));
+  assert_int_equal(result.steps, 8);
+  assert_true(result.shift_predictions > 0 && result.shift_retries <= result.shift_predictions);
+  assert_memory_equal(result.reserved, none, sizeof result.reserved);
+  assert_true(result.test.images == 64 && result.test.reserved[0] == 0);
+  niti_recipe_close(toy);
+  free(data);
+  free(run);
+  remove_temp(folder);
+}
+
+/* ---- models ---- */
+
+static void a_model_refuses(void **state) {
+  const NitiDevice cpu = {.backend = "cpu", .threads = 1};
+  NitiDevice device = {.threads = -7};
+  NitiModel *model = (NitiModel *)(void *)&model;
+  (void)state;
+  check_refused(niti_model_open(NULL, CHECKPOINT, &cpu), "niti_model_open", "out");
+  check_refused(niti_model_open(&model, NULL, &cpu), "niti_model_open", "checkpoint");
+  assert_null(model);
+  check_refused(niti_model_open(&model, NULL, NULL), "niti_model_open", "checkpoint");
+  check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device: threads is -7");
+  device = (NitiDevice){.reserved = {1}};
+  check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device has reserved");
+  device = (NitiDevice){.backend = "abacus"};
+  check_status(niti_model_open(&model, CHECKPOINT, &device), NITI_ERROR_UNSUPPORTED, "abacus");
+  check_status(niti_model_open(&model, long_name(), &cpu), NITI_ERROR_FILE, "xxx");
+  check_status(niti_model_open(&model, NITI_SOURCE_DIR "/include/niti.h", &cpu), NITI_ERROR_FORMAT, "niti.h");
+  assert_null(model);
+  niti_model_close(NULL);
+}
+
+static void an_open_model_refuses(void **state) {
+  const NitiDevice cpu = {.backend = "cpu", .threads = 1};
+  const uint8_t pixels[64] = {0};
+  int8_t logits[4] = {77, 77, 77, 77};
+  int32_t exponent = 77, hwc[3] = {7, 7, 7};
+  NitiModel *model = NULL;
+  NitiScore score = {.images = 77};
+  (void)state;
+  check_ok(niti_model_open(&model, CHECKPOINT, &cpu));
+
+  niti_model_input(model, NULL);
+  niti_model_input(NULL, NULL);
+  niti_model_input(model, hwc);
+  assert_true(hwc[0] == 8 && hwc[1] == 8 && hwc[2] == 1);
+  niti_model_input(NULL, hwc);
+  assert_true(hwc[0] == 0 && hwc[1] == 0 && hwc[2] == 0);
+  assert_int_equal(niti_model_classes(NULL), 0);
+  assert_int_equal(niti_model_classes(model), 4);
+  assert_string_equal(niti_model_class_name(NULL, 0), "");
+  assert_string_equal(niti_model_class_name(model, -1), "");
+  assert_string_equal(niti_model_class_name(model, INT32_MIN), "");
+  assert_string_equal(niti_model_class_name(model, 4), "");
+  assert_string_equal(niti_model_class_name(model, 3), "3");
+
+  check_refused(niti_model_predict(NULL, logits, &exponent, pixels), "niti_model_predict", "model");
+  check_refused(niti_model_predict(model, NULL, &exponent, pixels), "niti_model_predict", "logits");
+  check_refused(niti_model_predict(model, logits, NULL, pixels), "niti_model_predict", "exponent");
+  check_refused(niti_model_predict(model, logits, &exponent, NULL), "niti_model_predict", "pixels");
+  check_refused(niti_model_predict_file(NULL, logits, &exponent, "a.png"), "niti_model_predict_file", "model");
+  check_refused(niti_model_predict_file(model, NULL, &exponent, "a.png"), "niti_model_predict_file", "logits");
+  check_refused(niti_model_predict_file(model, logits, NULL, "a.png"), "niti_model_predict_file", "exponent");
+  check_refused(niti_model_predict_file(model, logits, &exponent, NULL), "niti_model_predict_file", "path");
+  check_status(niti_model_predict_file(model, logits, &exponent, long_name()), NITI_ERROR_FILE, "xxx");
+  assert_true(logits[0] == 77 && exponent == 77);
+  check_ok(niti_model_predict(model, logits, &exponent, pixels));
+  assert_true(exponent != 77);
+
+  check_refused(niti_model_evaluate(NULL, &score, NULL), "niti_model_evaluate", "model");
+  assert_int_equal(score.images, 0);
+  check_refused(niti_model_evaluate(model, NULL, NULL), "niti_model_evaluate", "out");
+  check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");
+  niti_model_close(model);
+}
+
+static void a_hash_refuses(void **state) {
+  char text[65] = "x";
+  (void)state;
+  check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "checkpoint");
+  assert_string_equal(text, "");
+  check_refused(niti_checkpoint_file_hash(CHECKPOINT, NULL), "niti_checkpoint_file_hash", "text");
+  check_status(niti_checkpoint_file_hash("none", text), NITI_ERROR_FILE, "none");
+  check_ok(niti_checkpoint_file_hash(CHECKPOINT, text));
+  assert_int_equal(strlen(text), 64);
+}
+
+static void *fail_elsewhere(void *context) {
+  const bool empty = niti_error()[0] == 0;
+  *(bool *)context = empty && niti_recipe_load(NULL, "elsewhere", NULL, 0) == NITI_ERROR_ARGUMENT;
+  return NULL;
+}
+
+static void messages_belong_to_threads(void **state) {
+  pthread_t thread;
+  bool failed = false;
+  char before[256];
+  (void)state;
+  check_refused(niti_checkpoint_file_hash(NULL, NULL), "niti_checkpoint_file_hash", "text");
+  (void)snprintf(before, sizeof before, "%s", niti_error());
+  assert_int_equal(pthread_create(&thread, NULL, fail_elsewhere, &failed), 0);
+  assert_int_equal(pthread_join(thread, NULL), 0);
+  assert_true(failed);
+  assert_string_equal(niti_error(), before);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(versions_agree),
+      cmocka_unit_test(structs_keep_their_sizes),
+      cmocka_unit_test(every_function_is_called_here),
+      cmocka_unit_test(arithmetic_out_of_range_is_harmless),
+      cmocka_unit_test(losses_out_of_range_are_harmless),
+      cmocka_unit_test(updates_out_of_range_are_harmless),
+      cmocka_unit_test(an_input_table_refuses),
+      cmocka_unit_test(probabilities_out_of_range_are_harmless),
+      cmocka_unit_test(a_recipe_refuses),
+      cmocka_unit_test(a_run_refuses_and_keeps_its_promises),
+      cmocka_unit_test(a_model_refuses),
+      cmocka_unit_test(an_open_model_refuses),
+      cmocka_unit_test(a_hash_refuses),
+      cmocka_unit_test(messages_belong_to_threads),
+  };
+  return cmocka_run_group_tests_name("api", tests, NULL, NULL);
+}
