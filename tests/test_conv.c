@@ -16,6 +16,7 @@
 #include "base/bounds.h"
 #include "base/shift_prediction.h"
 #include "guarded.h"
+#include "kernel_calls.h"
 
 typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_TINY, FILL_GROWING } Fill; /* any; all +-127; -1..1; the later the greater */
 
@@ -93,20 +94,17 @@ typedef struct Bench {
   size_t bytes;
 } Bench;
 
-/* The workspace is sized for `n_most` images, as at model build; the operation may get fewer. */
-static Bench open_bench(NitiIsa isa, int threads, const NitiConv *s, int n_most) {
-  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads, .direct = s->x_positive};
+/* The workspace is of just the size that is asked for. */
+static Bench open_bench(NitiIsa isa, int threads, const NitiConv *s, bool nonnegative) {
+  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads, .direct = nonnegative};
   Bench b;
-  NitiConv most = *s;
   assert_int_equal(niti_backend_open(&b.backend, &options), NITI_OK);
-  most.n = n_most;
-  b.bytes = b.backend->ops->conv_workspace(b.backend, &most);
-  assert_true(b.backend->ops->conv_workspace(b.backend, s) <= b.bytes);
+  b.bytes = call_conv_workspace(b.backend, s, nonnegative);
   b.workspace = guarded(b.bytes);
   b.own = niti_cpu(b.backend)->workspace;
   niti_cpu(b.backend)->workspace = b.workspace;
   niti_cpu(b.backend)->workspace_bytes = b.bytes;
-  b.backend->ops->begin_step(b.backend, 0xfeedface12345678u, 9);
+  begin_step(b.backend, 0xfeedface12345678u, 9);
   return b;
 }
 
@@ -152,11 +150,11 @@ static NitiConv shape(int n, int h, int w, int c, int k, int kh, int kw, int sh,
                     .ow = (w + 2 * pw - kw) / sw + 1};
 }
 
-static void check_conv(const NitiConv *s, Fill fill, int threads) {
+static void check_conv(const NitiConv *s, Fill fill, int threads, bool nonnegative) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
   int8_t *y = guarded(z.y), *dx = guarded(z.x);
-  if (s->x_positive) {
+  if (nonnegative) {
     for (size_t i = 0; i < z.x; ++i) x[i] = (int8_t)abs(x[i]);
     if (fill == FILL_WORST) memset(w, -127, z.w);
   }
@@ -176,50 +174,44 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
 
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, threads, s, s->n + random_in(0, 3));
-    const NitiBackendOps *ops = b.backend->ops;
+    Bench b = open_bench(isa, threads, s, nonnegative);
     char what[200];
     snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d%s",
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
-             s->pad_w, (int)fill, s->x_positive ? ", x positive" : "");
+             s->pad_w, (int)fill, nonnegative ? ", x not negative" : "");
     int32_t ex = -3, ew = 5, ed = -20, ey = 99, edx = 99;
-    const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}, false, false},
-                     tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
-    const NitiTensor td = {delta, &ed, {s->n, s->oh, s->ow, s->k}, false, false};
-    NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
+    const NitiTensor tx = {.data = x, .exponent = &ex, .shape = {s->n, s->h, s->w, s->c}},
+                     tw = {.data = w, .exponent = &ew, .shape = {s->k, s->kh, s->kw, s->c}};
+    const NitiTensor td = {.data = delta, .exponent = &ed, .shape = {s->n, s->oh, s->ow, s->k}};
+    NitiTensor ty = {.data = y, .exponent = &ey, .shape = td.shape}, tdx = {.data = dx, .exponent = &edx, .shape = tx.shape};
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
     const bool relu = random_in(0, 1);
 
-    ops->conv_forward(b.backend, &ty, &tx, &tw, s, relu, &rq);
+    call_conv_forward(b.backend, &ty, &tx, &tw, s, relu, nonnegative, &rq);
     check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
     assert_int_equal(ey, ex + ew + shift_y);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
     check_guards(y, z.y);
 
-    const size_t packed_bytes = ops->conv_packed_bytes(b.backend, s);
-    if (packed_bytes > 0) { /* kept weights: packed by the first call, used by the second, forgotten when they are cleared */
-      int8_t *packed = guarded(packed_bytes), *other = operand(z.w, FILL_RANDOM);
-      const NitiTensor to = {other, &ew, tw.shape, false, false};
-      NitiConv keeping = *s;
-      keeping.packed = packed;
-      memset(packed, 0, sizeof(uint64_t));
-      ops->conv_forward(b.backend, &ty, &tx, &to, &keeping, relu, &rq);
-      memset(packed, 0, sizeof(uint64_t));
-      for (int call = 0; call < 2; ++call) {
-        predicted = niti_shift_prediction_of(random_in(0, 25));
-        memset(y, GUARD_BYTE, z.y);
-        ops->conv_forward(b.backend, &ty, &tx, call == 0 ? &tw : &to, &keeping, relu, &rq);
-        check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
-      }
-      check_guards(packed, packed_bytes);
-      release(packed);
-      release(other);
+    /* Constant weights: packed by the first call, used by the second, forgotten when they are written. */
+    int8_t *other = operand(z.w, FILL_RANDOM);
+    const NitiTensor to = {.data = other, .exponent = &ew, .shape = tw.shape};
+    NitiConvCall keeping = call_prepare(b.backend, s, NITI_FORWARD, relu, nonnegative, true);
+    b.backend->kernels->conv_forward(b.backend, &ty, &tx, &to, &keeping, &rq);
+    b.backend->kernels->conv_forget(b.backend, &keeping);
+    for (int call = 0; call < 2; ++call) {
+      predicted = niti_shift_prediction_of(random_in(0, 25));
+      memset(y, GUARD_BYTE, z.y);
+      b.backend->kernels->conv_forward(b.backend, &ty, &tx, call == 0 || isa == NITI_ISA_REF ? &tw : &to, &keeping, &rq);
+      check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
     }
+    call_release(b.backend, &keeping);
+    release(other);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
     const bool masked = random_in(0, 1); /* by the layer's own input, as behind a ReLU */
-    ops->conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);
+    call_conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, masked ? x : NULL, what);
     assert_int_equal(edx, ed + ew + shift_x);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_x);
@@ -227,7 +219,7 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
 
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
-      ops->conv_gradient(b.backend, &g, &td, &tx, s);
+      call_conv_gradient(b.backend, &g, &td, &tx, s, nonnegative);
       check_gradient(&g, sums[GRADIENT], what);
       check_guards(g.data, z.w * (size_t)bits / 8);
       release(g.data);
@@ -279,11 +271,9 @@ static void test_named_shapes(void **unused) {
       shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
-    NitiConv positive = shapes[i];
-    positive.x_positive = true;
     for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) {
-      check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
-      check_conv(&positive, (Fill)fill, 1 + (int)i % 3);
+      check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3, false);
+      check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3, true);
     }
   }
 }
@@ -297,8 +287,7 @@ static void test_random_shapes(void **unused) {
     const int h = kh + random_in(0, 9), w = kw + random_in(0, 9);
     NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)], outputs[random_in(0, 7)],
                        kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
-    s.x_positive = random_in(0, 1);
-    check_conv(&s, (Fill)random_in(0, 3), random_in(1, 3));
+    check_conv(&s, (Fill)random_in(0, 3), random_in(1, 3), random_in(0, 1));
   }
 }
 
@@ -317,14 +306,14 @@ static void test_identity(void **unused) {
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
       int32_t zero = 0, ey, edx, predicted = 3;
       const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
-      const NitiTensor tx = {x, &zero, {s.n, s.h, s.w, s.c}, false, false}, tw = {w, &zero, {s.k, s.kh, s.kw, s.c}, false, false},
-                       td = {delta, &zero, {s.n, s.oh, s.ow, s.k}, false, false};
-      NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
+      const NitiTensor tx = {.data = x, .exponent = &zero, .shape = {s.n, s.h, s.w, s.c}}, tw = {.data = w, .exponent = &zero, .shape = {s.k, s.kh, s.kw, s.c}},
+                       td = {.data = delta, .exponent = &zero, .shape = {s.n, s.oh, s.ow, s.k}};
+      NitiTensor ty = {.data = y, .exponent = &ey, .shape = td.shape}, tdx = {.data = dx, .exponent = &edx, .shape = tx.shape};
       NitiGradient g = {guarded(z.w * 4), 32, z.w};
-      Bench b = open_bench(isa, 2, &s, s.n);
-      b.backend->ops->conv_forward(b.backend, &ty, &tx, &tw, &s, false, &rq);
-      b.backend->ops->conv_backward(b.backend, &tdx, &td, &tw, NULL, &s, &rq);
-      b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, &s);
+      Bench b = open_bench(isa, 2, &s, false);
+      call_conv_forward(b.backend, &ty, &tx, &tw, &s, false, false, &rq);
+      call_conv_backward(b.backend, &tdx, &td, &tw, NULL, &s, &rq);
+      call_conv_gradient(b.backend, &g, &td, &tx, &s, false);
       assert_int_equal(ey, 0); /* 108 terms of at most 1 never need a shift */
       assert_int_equal(edx, 0);
       int64_t form[3] = {0, 0, 0};
@@ -355,11 +344,11 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     int32_t zero = 0;
-    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false},
-                     td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
+    const NitiTensor tx = {.data = x, .exponent = &zero, .shape = {s->n, s->h, s->w, s->c}},
+                     td = {.data = delta, .exponent = &zero, .shape = {s->n, s->oh, s->ow, s->k}};
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
-    Bench b = open_bench(isa, 2, s, s->n);
-    b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, s);
+    Bench b = open_bench(isa, 2, s, false);
+    call_conv_gradient(b.backend, &g, &td, &tx, s, false);
     for (size_t i = 0; i < z.w; ++i) assert_int_equal(((int64_t *)g.data)[i], want);
     check_guards(g.data, z.w * 8);
     close_bench(&b);
@@ -383,22 +372,20 @@ static void test_most_terms(void **unused) {
   (void)unused;
   const NitiConv forward = shape(2, 1, 1, NITI_MAX_TERMS, 2, 1, 1, 1, 1, 0, 0);
   const NitiConv backward = shape(2, 1, 1, 2, NITI_MAX_TERMS, 1, 1, 1, 1, 0, 0);
-  NitiConv positive = forward;
-  positive.x_positive = true;
-  check_conv(&forward, FILL_WORST, 2);
-  check_conv(&positive, FILL_WORST, 2);
-  check_conv(&backward, FILL_WORST, 2);
+  check_conv(&forward, FILL_WORST, 2, false);
+  check_conv(&forward, FILL_WORST, 2, true);
+  check_conv(&backward, FILL_WORST, 2, false);
 }
 
-/* Pixels of all images beyond int32, which a kernel of one tap would like to number; nothing is computed, so a sanitizer tells.
+/* Pixels of all images beyond int32, which a kernel of one tap would like to number; nothing is computed, so a sanitizer notices.
  */
 static void test_many_pixels(void **unused) {
   (void)unused;
   const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0), few = shape(64, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, 1, &few, 64);
-    assert_true(b.backend->ops->conv_workspace(b.backend, &many) >= b.backend->ops->conv_workspace(b.backend, &few));
+    Bench b = open_bench(isa, 1, &few, false);
+    assert_true(call_conv_workspace(b.backend, &many, false) > 0);
     close_bench(&b);
   }
 }
@@ -408,8 +395,8 @@ static void test_names(void **unused) {
   const NitiConv s = shape(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, 1, &s, 1);
-    const char *name = b.backend->ops->conv_kernel(b.backend, &s, "forward"), *isa_name = niti_isa_name(isa);
+    Bench b = open_bench(isa, 1, &s, false);
+    const char *name = call_conv_kernel(b.backend, &s, NITI_FORWARD), *isa_name = niti_isa_name(isa);
     assert_int_equal(strncmp(name, isa_name, strlen(isa_name)), 0);
     close_bench(&b);
   }

@@ -5,7 +5,8 @@
  *   An operation that it cannot do fails at that point, with the layer's name.
  * - Running enqueues a range of the program's operations. What changes from run to run - batch, seed, step, learning rates, the
  *   images - is bound by name in NitiBindings. Results are exactly those of docs/arithmetic.md, whatever the instruction set,
- *   number of threads or tiles; running allocates nothing.
+ *   number of threads or tiles; running allocates nothing, except that a smaller
+ *   batch is prepared when it is first met.
  * - A backend fuses and reorders work, chooses layouts and keeps recordings as it likes: a tensor that only a fused operation used
  *   need not exist in memory (NITI_COMPILE_PLAIN keeps them all).
  * - Work may be queued: results are visible to the host after a read, download() or synchronise().
