@@ -15,8 +15,8 @@ typedef struct NitiWindows {
 
 /* Those of `windows` that cover a position, counted from the padding's start (at + pad). */
 NITI_INLINE NitiWindows niti_windows(int32_t padded, int32_t kernel, int32_t stride, int32_t windows) {
-  const int32_t last = padded / stride;
-  const NitiWindows w = {padded < kernel ? 0 : (padded - kernel) / stride + 1, last < windows ? last : windows - 1};
+  const int32_t reached = padded / stride, last = windows - 1;
+  const NitiWindows w = {padded < kernel ? 0 : (padded - kernel) / stride + 1, reached < last ? reached : last};
   return w;
 }
 
