@@ -5,7 +5,7 @@
 
 #include "backend/kernels.h"
 
-static const NitiDirection conv_directions[3] = {NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT};
+static const NitiDirection conv_directions[3] __attribute__((unused)) = {NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT};
 
 static inline void begin_step(NitiBackend *b, uint64_t seed, uint32_t step) {
   const int64_t scalars[NITI_SCALARS_MAX] = {0};

@@ -45,6 +45,19 @@ void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gr
   plan->gradient(plan, cpu, gradient, dy, x);
 }
 
+NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {
+  assert(cpu->workspace);
+  return niti_workspace_begin(cpu->workspace, cpu->workspace_bytes);
+}
+
+void niti_conv_share(NitiCpu *cpu, NitiTask task, void *context, size_t items, size_t work) {
+  enum { ALONE = 32 * 1024 }; /* about a microsecond */
+  if (work > ALONE)
+    niti_threads_run(cpu->threads, task, context, items);
+  else
+    for (size_t item = 0; item < items; ++item) task(context, 0, item);
+}
+
 /* ---- implicit GEMM: how a pass is cut ---- */
 
 enum {
@@ -65,6 +78,7 @@ typedef struct Plan {
   size_t left, copied, right, source; /* zeros, elements copied from the input row's `source` on, zeros */
   size_t images, rows, pixels;        /* the most images, output rows and pixels of a part */
   size_t bands, parts, splits;        /* bands of an image; parts of the batch, each handed out in splits of its panels */
+  size_t weights, outputs;            /* taps * IC * OC; N * JH * JW */
   bool dense;                         /* a part's input is one stretch of the tensor */
   size_t in_bytes, scratch_bytes;
   size_t *in_offset, *out_offset; /* of a part's pixels in its padded input and from its first output on; fewer may be there */
@@ -193,6 +207,8 @@ NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *w, const NitiConvKernels
   p.panels = niti_divide_up((size_t)g->oc, p.nr);
   p.run = (size_t)g->tap_columns * (size_t)g->ic;
   p.groups = niti_divide_up(p.run, group);
+  p.weights = (size_t)g->tap_rows * p.run * (size_t)g->oc;
+  p.outputs = (size_t)g->n * (size_t)g->jh * (size_t)g->jw;
   p.panel_bytes = niti_round_up((size_t)g->tap_rows * p.groups * group * element * p.nr, NITI_WORKSPACE_ALIGNMENT);
   cut_row(&p);
   cut(&p);
@@ -369,8 +385,8 @@ static uint32_t run_gemm(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvO
   Pass p = {.cpu = cpu, .plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
   p.buffers = take_buffers(plan, &memory);
   if (o->packed) p.buffers.packed = take_packed(plan, &kept);
-  if (!rounder->again && !o->ready) niti_threads_run(cpu->threads, pack_panel, &p, plan->panels);
-  niti_threads_run(cpu->threads, sum_part, &p, plan->parts * plan->splits);
+  if (!rounder->again && !o->ready) niti_conv_share(cpu, pack_panel, &p, plan->panels, plan->weights);
+  niti_conv_share(cpu, sum_part, &p, plan->parts * plan->splits, plan->weights * plan->outputs);
   assert(niti_workspace_intact(&memory) && niti_workspace_intact(&kept));
   return p.max;
 }

@@ -378,13 +378,16 @@ static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
   take_buffers(&p, &memory);
   for (size_t chunk = 0; chunk < plan->chunks; ++chunk, p.first += plan->images) {
     p.chunk = &plan->chunk[chunk + 1 == plan->chunks];
-    niti_threads_run(cpu->threads, pack_chunk, &p, x_items(&p) + p.chunk->images * plan->panels);
+    const size_t outputs = p.chunk->count * (size_t)plan->conv.oh * (size_t)plan->conv.ow;
+    niti_conv_share(cpu, pack_chunk, &p, x_items(&p) + p.chunk->images * plan->panels,
+                    outputs * (plan->m + (size_t)plan->conv.k));
     /* All pieces at once, unless one image alone has more positions than an int32 sum may. */
     const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
       p.end = p.chunk->images > 1 || plan->flat ? pieces : niti_least(p.begin + at_once, pieces);
-      if (plan->kernels->offset) niti_threads_run(cpu->threads, correct_panel, &p, plan->panels);
-      niti_threads_run(cpu->threads, sum_part, &p, niti_divide_up(plan->m, plan->part_rows) * plan->across);
+      if (plan->kernels->offset) niti_conv_share(cpu, correct_panel, &p, plan->panels, outputs * (size_t)plan->conv.k);
+      niti_conv_share(cpu, sum_part, &p, niti_divide_up(plan->m, plan->part_rows) * plan->across,
+                      outputs * plan->m * (size_t)plan->conv.k);
     }
   }
   assert(niti_workspace_intact(&memory));

@@ -62,10 +62,9 @@ NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *, const NitiConv
 /* The reference: naive, independent of everything above. */
 NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiConvDirection, size_t threads);
 
-/* A run's workspace. */
-static inline NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {
-  assert(cpu->workspace);
-  return niti_workspace_begin(cpu->workspace, cpu->workspace_bytes);
-}
+/* For runs: the whole workspace, and tasks shared among the threads, unless `work` (multiply-adds, or bytes packed) is done
+ * sooner than the other threads begin. */
+NitiWorkspace niti_conv_memory(const NitiCpu *);
+void niti_conv_share(NitiCpu *, NitiTask, void *context, size_t items, size_t work);
 
 #endif
