@@ -144,7 +144,7 @@ static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, i
   kept.layout = NULL;
   for (int run = 0; run < 2; ++run) {
     memset(y, GUARD_BYTE, count);
-    *rq->guess = niti_shift_prediction_of(random_in(0, 25));
+    *rq->prediction = niti_shift_prediction_of(random_in(0, 25));
     niti_conv_forward(cpu, b.plan, y, x, run == 0 ? w : other, &kept, rq);
     assert_memory_equal(y, want, count);
   }
