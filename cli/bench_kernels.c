@@ -84,9 +84,9 @@ static NitiStatus measure_yardstick(double *rate, Operation *o, const NitiProgra
 
 static NitiStatus measure_stream(double *rate, Bench *bench, double seconds) {
   const int32_t side = bench->backend->ops->host_memory ? HOST_STREAM_SIDE : STREAM_SIDE;
-  const NitiShape shape = {1, 1, side, side};
+  const NitiShape shape = {16, 1, side / 16, side}; /* devices work on blocks of images */
   NitiProgram *program = NULL;
-  NITI_TRY(niti_program_open(&program, 1));
+  NITI_TRY(niti_program_open(&program, shape.n));
   NitiOperation relu = niti_operation(NITI_OP_RELU_FORWARD, NITI_PHASE_FORWARD, 0);
   relu.inputs[0] = add_random(program, shape, NITI_ROLE_ACTIVATION);
   relu.outputs[0] = add_random(program, shape, NITI_ROLE_ACTIVATION);

@@ -30,7 +30,7 @@ struct NitiExecutable {
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, for good, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels on their way */
-  size_t bytes;
+  size_t bytes, workspace; /* allocated for it alone; scratch that it asked for */
   int32_t batch; /* that the steps are set for */
   void *recordings;
 };
@@ -123,6 +123,7 @@ static Needs needs_of(const NitiExecutable *e) {
     if (wanted > needs.workspace) needs.workspace = wanted;
   }
   if (e->backend->ops->host_memory) needs.inputs = 0;
+  if (e->shared && e->shared->workspace >= needs.workspace) needs.workspace = 0; /* the backend has it already */
   if (e->shared && e->shared->places.arena_bytes >= needs.arena) needs.arena = 0;
   return needs;
 }
@@ -222,6 +223,7 @@ static NitiStatus allocate_all(NitiExecutable *e) {
   NITI_TRY(allocate(e, &e->inputs, needs.inputs));
   NITI_TRY(e->backend->kernels->reserve(e->backend, needs.workspace));
   e->bytes = sum_of(&needs);
+  e->workspace = needs.workspace;
   if (needs.inputs > 0 && !(e->staged = calloc(1, needs.inputs))) return out_of_memory();
   return NITI_OK;
 }
