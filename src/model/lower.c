@@ -143,7 +143,7 @@ static NitiStatus lower_all(Walk *w) {
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
-  if (large != NITI_NONE && p->tensors[large].layer > 0) {
+  if (large != NITI_NONE) {
     (void)snprintf(what, sizeof what, "%zu values in a batch of %d images (expected at most 2^34)",
                    niti_tensor_count(&p->tensors[large], p->batch), p->batch);
     return fail_at(d, p->tensors[large].layer, what);

@@ -16,7 +16,7 @@ int niti_headroom_bits(int64_t length);
 NitiDtype niti_gradient_dtype(int64_t length);
 /* The number of the first operation whose accumulators could overflow, NITI_NONE where every one is proven exact. */
 int32_t niti_program_overflow(const NitiProgram *);
-/* The number of the first activation or delta with more elements than random words have indices, 2^34; NITI_NONE. */
+/* The number of the first activation or delta of a layer with more elements than random words have indices, 2^34; NITI_NONE. */
 int32_t niti_program_too_large(const NitiProgram *);
 /* Multiply-adds of one image; 0 for operations that multiply nothing. */
 int64_t niti_multiply_adds(const NitiOperation *);
