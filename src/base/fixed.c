@@ -1,3 +1,4 @@
+/* 2^x and log2(x) as functions, for niti.h. */
 #include "base/fixed.h"
 
 uint32_t niti_exp2_frac(uint32_t f) { return niti_exp2_frac_inline(f); }
