@@ -1,3 +1,4 @@
+/* SHA-256 over named tensors. */
 #include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
