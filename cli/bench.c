@@ -70,6 +70,19 @@ static NitiStatus make_batch(Bench *b) {
   return NITI_OK;
 }
 
+static NitiStatus set_input(Bench *b) {
+  const int32_t channels = b->recipe->model->input.c;
+  int32_t *mean = malloc(2 * (size_t)channels * sizeof *mean);
+  if (!mean) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d channels", channels);
+  for (int32_t c = 0; c < channels; ++c) {
+    mean[c] = 500000;
+    mean[channels + c] = 250000;
+  }
+  const NitiStatus status = niti_network_set_input(b->net, mean, mean + channels);
+  free(mean);
+  return status;
+}
+
 static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device,
                              bool direct) {
   char text[256];
@@ -86,9 +99,7 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   const NitiLowerOptions options = niti_recipe_lowering(b->recipe, (int32_t)batch, training);
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
   NITI_TRY(niti_network_init(b->net, 1));
-  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000},
-                std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
-  NITI_TRY(niti_network_set_input(b->net, mean, std));
+  NITI_TRY(set_input(b));
   NITI_TRY(niti_feed_open(&b->feed, b->backend, (int32_t)batch));
   return make_batch(b);
 }

@@ -4,7 +4,9 @@
 #include "base/bounds.h"
 #include "cli.h"
 #include "model/lower.h"
+#include "platform/status.h"
 #include "program/bounds.h"
+#include "program/fuse.h"
 #include "program/places.h"
 
 static int run(int argc, char **argv);
@@ -103,11 +105,22 @@ static int print_table(const NitiDescription *d, const NitiProgram *p, size_t ar
   return EXIT_OK;
 }
 
-static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
-  NitiPlaces places;
-  if (niti_places_open(&places, p, NULL, NULL) != NITI_OK) return fail();
-  const size_t arena = places.arena_bytes;
+/* As backends lay it out: with ReLUs joined to their neighbours. */
+static NitiStatus measure_arena(size_t *bytes, const NitiProgram *p) {
+  NitiPlaces places = {0};
+  NitiProgram *fused = niti_program_copy(p);
+  if (!fused) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network's program");
+  NitiStatus status = niti_fuse(fused);
+  if (status == NITI_OK) status = niti_places_open(&places, fused, NULL, NULL);
+  *bytes = places.arena_bytes;
   niti_places_close(&places);
+  niti_program_close(fused);
+  return status;
+}
+
+static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
+  size_t arena;
+  if (measure_arena(&arena, p) != NITI_OK) return fail();
   if (!json) return print_table(d, p, arena);
   json_t *layers = json_array();
   const int64_t multiply_adds = show_layers(d, p, layers);
