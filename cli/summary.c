@@ -119,7 +119,7 @@ static NitiStatus measure_arena(size_t *bytes, const NitiProgram *p) {
 }
 
 static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
-  size_t arena;
+  size_t arena = 0;
   if (measure_arena(&arena, p) != NITI_OK) return fail();
   if (!json) return print_table(d, p, arena);
   json_t *layers = json_array();
