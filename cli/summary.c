@@ -9,9 +9,24 @@
 #include "program/fuse.h"
 #include "program/places.h"
 
+typedef struct Arguments {
+  bool json;
+  int64_t batch;
+} Arguments;
+
+static const Option options[] = {
+    NUMBER("batch", batch, "N", "images per batch (default 1): decides bytes and the gradients' width", 1, 1 << 20),
+    JSON_OPTION,
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_summary = {"summary", "MODEL|FILE [--batch N] [--json]",
-                                 "show a model's layers, sizes and accumulator head-room", "niti summary vgg-small-7 --batch 64",
+const Command command_summary = {"summary",
+                                 "NETWORK [--batch N] [--json]",
+                                 "show a network's layers, sizes and accumulator head-room",
+                                 "niti summary vgg-small-7 --batch 64",
+                                 "NETWORK",
+                                 options,
                                  run};
 
 /* What the program says of one layer. */
@@ -131,24 +146,21 @@ static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
 }
 
 static int run(int argc, char **argv) {
-  bool json = false;
-  int64_t batch = 1;
-  const Option table[] = {
-      {"batch", OPTION_NUMBER, &batch, "N", "images per batch (default 1): decides bytes and the gradients' width", 1, 1 << 20},
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {.batch = 1};
   int count;
-  const int code = options_parse(&command_summary, table, argc, argv, &count);
+  const int code = options_parse(&command_summary, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
-  NitiDescription *description = NULL;
+  NitiLocation where;
+  NitiRecipe *recipe = NULL;
   NitiProgram *program = NULL;
-  const NitiLowerOptions options = {.batch = (int32_t)batch, .training = true};
-  NitiStatus status = niti_description_load(&description, argv[1], NULL);
-  if (status == NITI_OK) status = niti_lower(&program, description, &options);
-  const int result = status == NITI_OK ? show(description, program, json) : fail();
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
+  const NitiLowerOptions lowering = {.batch = (int32_t)given.batch, .training = true};
+  if (status == NITI_OK) status = niti_lower(&program, recipe->model, &lowering);
+  const int result = status == NITI_OK ? show(recipe->model, program, given.json) : fail();
   niti_program_close(program);
-  niti_description_close(description);
+  niti_recipe_close(recipe);
+  niti_location_close(&where);
   return result;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/locate.h"
 #include "train/options.h"
 #include "train/run.h"
 #include "train/snapshot.h"
@@ -28,15 +29,18 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
   return run->options.progress(run->options.context, progress);
 }
 
-__attribute__((format(printf, 2, 3))) static void note(const NitiRun *run, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .text = text, .epoch = run->epoch + 1};
+  NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }
+
+#define note(run, ...) tell_text(run, NITI_PROGRESS_NOTE, __VA_ARGS__)
+#define warn(run, ...) tell_text(run, NITI_PROGRESS_WARNING, __VA_ARGS__)
 
 /* ---- running ---- */
 
@@ -209,11 +213,24 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
 
 /* ---- a new run ---- */
 
-static NitiStatus start_weights(NitiRun *run) {
-  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
-  if (!run->options.init) return NITI_OK;
-  NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, run->options.init));
+/* What --init names: of a checkpoint the weights alone, so that one edited by other tools will do. */
+static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
+  NitiLocation location;
+  bool intact = true;
+  NitiStatus status = niti_locate(&location, run->options.init);
+  if (status == NITI_OK && location.kind == NITI_LOCATED_CHECKPOINT)
+    status = niti_checkpoint_load_weights(out, &intact, location.path);
+  else if (status == NITI_OK)
+    status = niti_location_weights(out, &location);
+  if (status == NITI_OK && !intact)
+    warn(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+  if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
+    warn(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+  niti_location_close(&location);
+  return status;
+}
+
+static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -224,13 +241,22 @@ static NitiStatus start_weights(NitiRun *run) {
            run->options.init);
     }
   }
-  niti_checkpoint_close(checkpoint);
   if (taken == 0) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
                      run->recipe->model->name);
   }
   note(run, "weights of %d of %d layers taken from %s", taken, count, run->options.init);
   return NITI_OK;
+}
+
+static NitiStatus start_weights(NitiRun *run) {
+  NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
+  if (!run->options.init) return NITI_OK;
+  NITI_TRY(load_init(&checkpoint, run));
+  const NitiStatus status = take_init(run, checkpoint);
+  niti_checkpoint_close(checkpoint);
+  return status;
 }
 
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
@@ -286,7 +312,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) note(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
+    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
     note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
     status = niti_report_open(&run.report, run_path, run.epoch, run.step);
     if (status == NITI_OK) status = train_all(&run);

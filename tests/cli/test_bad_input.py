@@ -360,7 +360,8 @@ def test_what_is_no_checkpoint(refused, trained, toy, toy_recipe, tmp_path):
         fails("hash", path, says=path)
         fails("eval", path, "--data", toy, says=path)
         fails("predict", path, image, says=path)
-        refused(toy_recipe, "--init", path, says=path)
+        if path.name != "changed":  # one weight is another: edited or damaged, who knows?
+            refused(toy_recipe, "--init", path, says=path)
 
 
 def test_eval_on_other_data(trained, tmp_path, cifar):
