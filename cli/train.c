@@ -1,8 +1,6 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "platform/clock.h"
@@ -60,12 +58,6 @@ static void clear_line(View *view) {
   view->line_open = false;
 }
 
-/* Columns of the terminal that progress goes to; a line as long as that would wrap and could not be drawn over. */
-static int columns(void) {
-  struct winsize size;
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
-}
-
 static void format_duration(char *text, size_t size, double s) {
   const int64_t t = (int64_t)(s + 0.5);
   if (t >= 3600) {
@@ -98,7 +90,7 @@ static void draw_line(View *view, const NitiProgress *p) {
   view->line_open = view->terminal;
   format_line(line, sizeof line, p);
   if (view->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", columns() - 1, line);
+    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
   } else {
     fprintf(stderr, "%s\n", line);
   }
@@ -109,7 +101,7 @@ static void print_epoch(const NitiProgress *p) {
   printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
          percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
-  fflush(stdout);
+  output_flush();
 }
 
 static bool on_progress(void *context, const NitiProgress *p) {
@@ -160,7 +152,7 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_train, &given, argc, argv, &count);
   if (code != -1) return code;
   /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .terminal = isatty(STDERR_FILENO), .drawn = seconds() - 1};
+  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
   const char *list[SETS_MAX];
   char numbers[4][64];
   int listed = 0;
@@ -180,6 +172,7 @@ static int run(int argc, char **argv) {
                                 .init = given.init,
                                 .save_every = (int32_t)given.save_every,
                                 .progress = on_progress,
+                                .save_now = signals_save_asked,
                                 .context = &view};
   NitiTrainResult result;
   NitiStatus status;
