@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "platform/path.h"
-#include "tensor/tensor.h"
+#include "io/hash.h"
 
 static const char exponent_suffix[] = ".exponent";
 static const char format_name[] = "niti";

@@ -139,7 +139,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(pixels, "pixels");
-  const NitiPick whole = {0};
+  const NitiSample whole = {0};
   const int32_t label = 0;
   if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
