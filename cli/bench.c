@@ -8,10 +8,33 @@
 enum { WARM_UP = 3, REPEAT_MAX = 1000 };
 static const double run_milliseconds = 20; /* at least, where work is queued */
 
+typedef struct Arguments {
+  DeviceOptions device;
+  const char *model, *algorithm;
+  int64_t batch, seconds;
+  bool json;
+} Arguments;
+
+static const Option options[] = {
+    TEXT("model", model, "MODEL", "a built-in's name or a file"),
+    NUMBER("batch", batch, "N", "images per batch (default 64)", 1, 65536),
+    NUMBER("seconds", seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600),
+    DEVICE_OPTIONS(device),
+    CHOICE("algorithm", algorithm, "auto|direct",
+           "convolutions: auto, the fastest; direct: every term multiplied, which `kernels` tells as a share of the peak (same "
+           "results)"),
+    JSON_OPTION,
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_bench = {"bench", "step|kernels|timeline|infer --model MODEL [--batch N] [OPTIONS]",
+const Command command_bench = {"bench",
+                               "step|kernels|timeline|infer --model MODEL [--batch N] [OPTIONS]",
                                "time a training step, its operations or inference",
-                               "niti bench step --model vgg-small-7 --batch 64 --threads 2", run};
+                               "niti bench step --model vgg-small-7 --batch 64 --threads 2",
+                               "step|kernels|timeline|infer",
+                               options,
+                               run};
 
 static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
@@ -70,6 +93,19 @@ static NitiStatus make_batch(Bench *b) {
   return NITI_OK;
 }
 
+static NitiStatus set_input(Bench *b) {
+  const int32_t channels = b->recipe->model->input.c;
+  int32_t *mean = malloc(2 * (size_t)channels * sizeof *mean);
+  if (!mean) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d channels", channels);
+  for (int32_t c = 0; c < channels; ++c) {
+    mean[c] = 500000;
+    mean[channels + c] = 250000;
+  }
+  const NitiStatus status = niti_network_set_input(b->net, mean, mean + channels);
+  free(mean);
+  return status;
+}
+
 static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device,
                              bool direct) {
   char text[256];
@@ -86,9 +122,7 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   const NitiLowerOptions options = niti_recipe_lowering(b->recipe, (int32_t)batch, training);
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
   NITI_TRY(niti_network_init(b->net, 1));
-  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000},
-                std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
-  NITI_TRY(niti_network_set_input(b->net, mean, std));
+  NITI_TRY(set_input(b));
   NITI_TRY(niti_feed_open(&b->feed, b->backend, (int32_t)batch));
   return make_batch(b);
 }
@@ -139,48 +173,33 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
 }
 
 static int run(int argc, char **argv) {
-  DeviceOptions device = {0};
-  const char *model = NULL, *algorithm = "auto";
-  int64_t batch = 64, seconds = 5;
-  bool json = false;
-  const Option table[] = {
-      {"model", OPTION_TEXT, &model, "MODEL", "a built-in's name or a file", 0, 0},
-      {"batch", OPTION_NUMBER, &batch, "N", "images a batch (default 64)", 1, 65536},
-      {"seconds", OPTION_NUMBER, &seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600},
-      DEVICE_OPTIONS(device),
-      {"algorithm", OPTION_TEXT, &algorithm, "NAME",
-       "convolutions: auto, the fastest; direct: every term multiplied, which `kernels` tells as a share of the peak (same "
-       "results)",
-       0, 0},
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {.algorithm = "auto", .batch = 64, .seconds = 5};
   int count;
-  const int code = options_parse(&command_bench, table, argc, argv, &count);
+  const int code = options_parse(&command_bench, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_bench, "say what to time: step, kernels, timeline or infer");
   const bool step = strcmp(argv[1], "step") == 0, kernels = strcmp(argv[1], "kernels") == 0,
              timeline = strcmp(argv[1], "timeline") == 0, infer = strcmp(argv[1], "infer") == 0;
   if (!step && !kernels && !timeline && !infer)
     return usage_error(&command_bench, "'%s' is not step, kernels, timeline or infer", argv[1]);
-  if (!model) return usage_error(&command_bench, "--model MODEL is missing");
-  const bool direct = strcmp(algorithm, "direct") == 0;
-  if (!direct && strcmp(algorithm, "auto") != 0)
-    return usage_error(&command_bench, "--algorithm: '%s' is not auto or direct", algorithm);
+  if (!given.model) return usage_error(&command_bench, "--model MODEL is missing");
+  const bool direct = strcmp(given.algorithm, "direct") == 0;
+  if (!direct && strcmp(given.algorithm, "auto") != 0)
+    return usage_error(&command_bench, "--algorithm: '%s' is not auto or direct", given.algorithm);
 
   Bench b = {0};
   Times times;
   int result = EXIT_OK;
-  if (open_bench(&b, model, batch, !infer, &device, direct) != NITI_OK) {
+  if (open_bench(&b, given.model, given.batch, !infer, &given.device, direct) != NITI_OK) {
     result = fail();
   } else if (kernels) {
-    result = bench_kernels(&b, model, (double)seconds, json);
+    result = bench_kernels(&b, given.model, (double)given.seconds, given.json);
   } else if (timeline) {
-    result = bench_timeline(&b, model, json);
-  } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, (double)seconds) != NITI_OK) {
+    result = bench_timeline(&b, given.model, given.json);
+  } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, (double)given.seconds) != NITI_OK) {
     result = fail();
   } else {
-    result = report_whole(&b, infer ? "inference" : "training step", model, &times, json);
+    result = report_whole(&b, infer ? "inference" : "training step", given.model, &times, given.json);
   }
   close_bench(&b);
   return result;

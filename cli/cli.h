@@ -3,20 +3,14 @@
 #define NITI_CLI_CLI_H
 
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include "niti.h"
+#include "train/locate.h"
 
-/* Exit codes; 128 + signal after SIGINT and SIGTERM. */
+/* Exit codes; 128 + signal after a signal that stopped the work. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-
-typedef struct Command {
-  const char *name, *arguments, *summary, *example;
-  int (*run)(int argc, char **argv); /* argv[0] is the command's name */
-} Command;
-
-extern const Command command_train, command_eval, command_predict, command_summary, command_info, command_hash, command_bench,
-    command_data, command_program;
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
 
@@ -26,17 +20,51 @@ typedef struct TextList {
   int count;
 } TextList;
 
+/* One option of one command. Parsing, help, man pages and completion all read this. */
 typedef struct Option {
   const char *name; /* without the dashes */
   OptionKind kind;
-  void *target; /* bool, const char *, int64_t or TextList */
-  const char *value, *help;
-  int64_t min, max; /* OPTION_NUMBER */
+  size_t offset;            /* of its bool, const char *, int64_t or TextList in the command's Arguments */
+  const char *value, *help; /* value: what follows it, in capitals; NULL: a flag */
+  const char *words; /* what completes the value: words with '|' between them, or DIR, FILE, RECIPE, MODEL, NETWORK, COMMAND */
+  int64_t min, max;  /* OPTION_NUMBER */
 } Option;
 
-/* Parses options (--name value, --name=value, -- ends them); a table ends with name NULL. Positional arguments move to the front
- * of argv[1..]; *count tells how many. `--help` prints the command's help. Returns -1 to go on, else the exit code. */
-int options_parse(const Command *command, const Option *table, int argc, char **argv, int *count);
+/* Rows of a command's table, which ends with {0}; each command's file calls its struct of values Arguments. */
+#define FLAG(name, member, help) \
+  { name, OPTION_FLAG, offsetof(Arguments, member), NULL, help, NULL, 0, 0 }
+#define TEXT(name, member, value, help) \
+  { name, OPTION_TEXT, offsetof(Arguments, member), value, help, value, 0, 0 }
+#define CHOICE(name, member, words, help) \
+  { name, OPTION_TEXT, offsetof(Arguments, member), "NAME", help, words, 0, 0 }
+#define NUMBER(name, member, value, help, min, max) \
+  { name, OPTION_NUMBER, offsetof(Arguments, member), value, help, NULL, min, max }
+#define LIST(name, member, value, help) \
+  { name, OPTION_LIST, offsetof(Arguments, member), value, help, value, 0, 0 }
+
+typedef struct Command {
+  const char *name, *arguments, *summary, *example;
+  const char *takes; /* what completes its arguments: one entry per argument as in Option.words, the last for all that follow */
+  const Option *options;             /* ends with name NULL */
+  int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+} Command;
+
+/* commands.c: every command, ends with NULL. */
+extern const Command *const commands[];
+/* The command of that name, or NULL. */
+const Command *command_find(const char *name);
+/* ", did you mean 'NAME'?" or ""; returns buffer of NITI_HINT_MAX bytes. */
+const char *command_hint(char *buffer, const char *name);
+
+/* Parses options (--name value, --name=value, -- ends them) into the zeroed Arguments `given`. Positional arguments move to the
+ * front of argv[1..]; *count says how many. -h and --help print the command's help. Returns -1 to go on, else the exit code. */
+int options_parse(const Command *command, void *given, int argc, char **argv, int *count);
+/* Prints the help of one command, or of the whole tool. */
+void help_print_command(FILE *to, const Command *command);
+void help_print(FILE *to);
+/* Prints text filled into lines of `width` columns that begin with `indent` spaces; the first line is `at` columns long already.
+ */
+void help_fill(FILE *to, const char *text, int at, int indent, int width);
 /* Says what is wrong with a command's use; returns EXIT_USAGE. */
 __attribute__((format(printf, 2, 3))) int usage_error(const Command *command, const char *format, ...);
 /* Prints the library's error; returns the exit code. */
@@ -47,23 +75,42 @@ typedef struct DeviceOptions {
   const char *backend, *isa;
   int64_t threads;
 } DeviceOptions;
-#define DEVICE_OPTIONS(d)                                                                                                         \
-  {"threads", OPTION_NUMBER, &(d).threads, "N", "threads to compute with (default: one a core)", 1, 1024},                        \
-      {"isa", OPTION_TEXT, &(d).isa, "NAME",                                                                                      \
-       "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)", 0, 0},              \
-  {                                                                                                                               \
-    "backend", OPTION_TEXT, &(d).backend, "NAME", "where to compute: auto, cpu, cuda, cuda:N (same results)", 0, 0                \
-  }
+#define DEVICE_OPTIONS(d)                                                                                                 \
+  NUMBER("threads", d.threads, "N", "threads to compute with (default: one per core)", 1, 1024),                          \
+      CHOICE("isa", d.isa, "auto|ref|avx2|avx512vnni|amx|neon-dotprod|neon-i8mm|mma|wgmma",                               \
+             "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)"), \
+      CHOICE("backend", d.backend, "auto|cpu|cuda", "where to compute: auto, cpu, cuda, cuda:N (same results)")
+#define JSON_OPTION FLAG("json", json, "one JSON object on standard output")
 NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
 
+/* Which data set was read, a line for it and one for each split; the same as JSON. */
+void data_print(FILE *to, const NitiDataFacts *facts);
+json_t *data_json(const NitiDataFacts *facts);
+
+/* Finds the network that `name` stands for; says on standard error where it is not trained. Returns whether it was found. */
+bool locate_weights(NitiLocation *out, const char *name);
+
 double percent(int64_t part, int64_t whole);
 double nats(NitiScore score); /* mean loss */
 
-/* Called round long work: a first SIGINT or SIGTERM asks to stop, a second ends the process at once. */
+/* process.c */
+/* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
+void descriptors_open(void);
+/* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
+ * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is an
+ * error of the write, not the end of the process. */
 void signals_catch(void);
-int signals_caught(void); /* the signal, or 0 */
+int signals_caught(void); /* the signal that asks to stop, or 0 */
+/* Whether SIGUSR1 has come since the last call. */
+bool signals_save_asked(void *context);
+/* Hands over what was printed on standard output. A pipe that nobody reads any more asks to stop, as SIGPIPE would. */
+void output_flush(void);
+/* Whether standard error is a terminal on which a line can be drawn over. */
+bool terminal_can_redraw(void);
+/* Its columns; a longer line would wrap and could not be drawn over. */
+int terminal_columns(void);
 
 #endif

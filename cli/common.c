@@ -1,6 +1,6 @@
-#include <signal.h>
+/* What several commands share. */
+#include <inttypes.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "cli.h"
 
@@ -25,24 +25,36 @@ int print_json(json_t *object) {
   return EXIT_OK;
 }
 
+static void print_split(FILE *to, const char *split, int64_t images, const char *sha256) {
+  if (images > 0) fprintf(to, "%-10s %" PRId64 " images, SHA-256 %s\n", split, images, sha256);
+}
+
+void data_print(FILE *to, const NitiDataFacts *facts) {
+  fprintf(to, "%-10s %s (%s, %d classes)\n", "data", facts->path, facts->kind, facts->classes);
+  print_split(to, "  training", facts->train_images, facts->train_sha256);
+  print_split(to, "  test", facts->test_images, facts->test_sha256);
+}
+
+static void set_split(json_t *object, const char *split, int64_t images, const char *sha256) {
+  if (images > 0) json_object_set_new(object, split, json_pack("{s:I, s:s}", "images", (json_int_t)images, "sha256", sha256));
+}
+
+json_t *data_json(const NitiDataFacts *facts) {
+  json_t *object = json_pack("{s:s, s:s, s:i}", "kind", facts->kind, "path", facts->path, "classes", facts->classes);
+  set_split(object, "train", facts->train_images, facts->train_sha256);
+  set_split(object, "test", facts->test_images, facts->test_sha256);
+  return object;
+}
+
+bool locate_weights(NitiLocation *out, const char *name) {
+  if (niti_locate(out, name) != NITI_OK) return false;
+  if (out->kind != NITI_LOCATED_CHECKPOINT)
+    fprintf(stderr, "niti: %s is not trained: its weights are the ones its seed gives\n", out->path);
+  return true;
+}
+
 double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double)part / (double)whole : 0.0; }
 
 double nats(NitiScore score) {
   return score.images > 0 ? (double)score.loss / 65536.0 * 0.69314718055994531 / (double)score.images : 0.0;
 }
-
-static volatile sig_atomic_t caught;
-
-static void on_signal(int number) {
-  if (caught) _exit(128 + number);
-  caught = number;
-}
-
-void signals_catch(void) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-}
-
-int signals_caught(void) { return caught; }

@@ -5,9 +5,16 @@
 #include "cli.h"
 #include "data/dataset.h"
 
+typedef struct Arguments {
+  bool json;
+} Arguments;
+
+static const Option options[] = {JSON_OPTION, {0}};
+
 static int run(int argc, char **argv);
-const Command command_data = {"data", "[DIR] [--json]", "say what a data set's folder holds",
-                              "niti data /usr/share/datasets/fashion-mnist", run};
+const Command command_data = {
+    "data", "[DIR] [--json]", "say what a data set's folder holds", "niti data /usr/share/datasets/fashion-mnist", "DIR", options,
+    run};
 
 static json_t *channel_values(const int32_t *millionths, int32_t channels) {
   json_t *array = json_array();
@@ -66,20 +73,19 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
 }
 
 static int run(int argc, char **argv) {
-  bool json = false;
-  const Option table[] = {{"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
+  Arguments given = {0};
   int count;
-  const int code = options_parse(&command_data, table, argc, argv, &count);
+  const int code = options_parse(&command_data, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count > 1) return usage_error(&command_data, "one folder at a time");
   const char *path = count == 1 ? argv[1] : niti_dataset_default();
   if (!path)
     return usage_error(&command_data,
                        "a folder is missing (the default, Debian's package dataset-fashion-mnist, is not installed)");
-  const NitiDataOptions options = {.kind = NITI_DATA_AUTO};
+  const NitiDataOptions any = {.kind = NITI_DATA_AUTO};
   NitiDataset *dataset = NULL;
-  if (niti_dataset_open(&dataset, path, &options, NULL) != NITI_OK) return fail();
-  const int result = show(dataset, path, json);
+  if (niti_dataset_open(&dataset, path, &any, NULL) != NITI_OK) return fail();
+  const int result = show(dataset, path, given.json);
   niti_dataset_close(dataset);
   return result;
 }

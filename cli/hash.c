@@ -1,20 +1,34 @@
-/* niti hash: the identity of a checkpoint's weights. */
+/* niti hash: the identity of a network's weights. */
 #include "cli.h"
 
+typedef struct Arguments {
+  bool json;
+} Arguments;
+
+static const Option options[] = {JSON_OPTION, {0}};
+
 static int run(int argc, char **argv);
-const Command command_hash = {"hash", "CHECKPOINT [--json]", "print the SHA-256 of a checkpoint's weights",
-                              "niti hash runs/first/last.safetensors", run};
+const Command command_hash = {
+    "hash", "NETWORK [--json]", "print the SHA-256 of a network's weights", "niti hash runs/first:last", "NETWORK", options, run};
 
 static int run(int argc, char **argv) {
-  bool json = false;
-  const Option table[] = {{"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
+  Arguments given = {0};
   int count;
-  const int code = options_parse(&command_hash, table, argc, argv, &count);
+  const int code = options_parse(&command_hash, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_hash, count == 0 ? "a checkpoint is missing" : "one checkpoint at a time");
   char hash[65];
-  if (niti_checkpoint_file_hash(argv[1], hash) != NITI_OK) return fail();
-  if (json) return print_json(json_pack("{s:s, s:s}", "checkpoint", argv[1], "hash", hash));
-  puts(hash);
-  return EXIT_OK;
+  NitiLocation where;
+  int result = EXIT_OK;
+  if (!locate_weights(&where, argv[1])) return fail();
+  if (niti_checkpoint_file_hash(argv[1], hash) != NITI_OK) {
+    result = fail();
+  } else if (given.json) {
+    result = print_json(
+        json_pack("{s:s, s:s, s:b}", "checkpoint", where.path, "hash", hash, "trained", where.kind == NITI_LOCATED_CHECKPOINT));
+  } else {
+    puts(hash);
+  }
+  niti_location_close(&where);
+  return result;
 }

@@ -6,9 +6,16 @@
 #include "model/description.h"
 #include "train/recipe.h"
 
+typedef struct Arguments {
+  DeviceOptions device;
+  bool json;
+} Arguments;
+
+static const Option options[] = {DEVICE_OPTIONS(device), JSON_OPTION, {0}};
+
 static int run(int argc, char **argv);
-const Command command_info = {"info", "[OPTIONS]", "show devices, CPU features, kernels chosen and threads",
-                              "niti info --threads 2", run};
+const Command command_info = {
+    "info", "[OPTIONS]", "show devices, CPU features, kernels chosen and threads", "niti info --threads 2", NULL, options, run};
 
 /* Shapes that stand for the kinds of work there are: square images and kernels. */
 static const struct {
@@ -130,24 +137,21 @@ static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
 }
 
 static int run(int argc, char **argv) {
-  DeviceOptions device = {0};
-  bool json = false;
-  const Option table[] = {
-      DEVICE_OPTIONS(device), {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0}, {0}};
+  Arguments given = {0};
   int count;
-  const int code = options_parse(&command_info, table, argc, argv, &count);
+  const int code = options_parse(&command_info, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 0) return usage_error(&command_info, "unexpected argument '%s'", argv[1]);
-  const NitiBackendOptions options = {.name = device.backend, .isa = device.isa, .threads = (int)device.threads};
+  const NitiBackendOptions wanted = {.name = given.device.backend, .isa = given.device.isa, .threads = (int)given.device.threads};
   NitiBackend *backend = NULL;
-  if (niti_backend_open(&backend, &options) != NITI_OK) return fail();
+  if (niti_backend_open(&backend, &wanted) != NITI_OK) return fail();
   NitiIsa isa;
   const bool on_cpu = strcmp(backend->ops->name, "cpu") == 0;
-  if (on_cpu && niti_isa_parse(&isa, device.isa) != NITI_OK) {
+  if (on_cpu && niti_isa_parse(&isa, given.device.isa) != NITI_OK) {
     niti_backend_close(backend);
     return fail();
   }
-  const int result = show(backend, on_cpu ? &isa : NULL, json);
+  const int result = show(backend, on_cpu ? &isa : NULL, given.json);
   niti_backend_close(backend);
   return result;
 }

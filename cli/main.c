@@ -1,48 +1,37 @@
-/* niti: the table of commands. */
+/* niti: finds the command that the first argument names and runs it. */
 #include <string.h>
 
 #include "cli.h"
+#include "config/closest.h"
 
-static const Command *const commands[] = {
-    &command_train, &command_eval, &command_predict, &command_summary, &command_program,
-    &command_info,  &command_data, &command_hash,    &command_bench,
-};
-enum { COMMANDS = sizeof commands / sizeof *commands };
+static bool is(const char *word, const char *brief, const char *full) {
+  return strcmp(word, brief) == 0 || strcmp(word, full) == 0;
+}
 
-static void print_help(FILE *to) {
-  fprintf(to,
-          "niti %s: training neural networks with integers only\n\nusage: niti COMMAND [ARGUMENTS] (niti COMMAND --help tells "
-          "more)\n\n",
-          niti_version());
-  for (size_t i = 0; i < COMMANDS; ++i) fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
-  fprintf(to,
-          "\nexit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage;\n"
-          "            130 or 143 stopped by SIGINT or SIGTERM after saving (train --resume goes on)\n");
+static int run(const Command *command, int argc, char **argv) {
+  int code = command->run(argc, argv);
+  if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
+    fprintf(stderr, "niti: cannot write to standard output\n");
+    code = EXIT_FAILED;
+  }
+  return code;
 }
 
 int main(int argc, char **argv) {
+  descriptors_open();
   if (argc < 2) {
-    print_help(stderr);
+    help_print(stderr);
     return EXIT_USAGE;
   }
-  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
-    print_help(stdout);
-    return EXIT_OK;
-  }
-  if (strcmp(argv[1], "--version") == 0) {
+  if (is(argv[1], "-h", "--help")) return run(command_find("help"), argc - 1, argv + 1);
+  if (is(argv[1], "-V", "--version")) {
     printf("niti %s\n", niti_version());
     return EXIT_OK;
   }
-  for (size_t i = 0; i < COMMANDS; ++i) {
-    if (strcmp(argv[1], commands[i]->name) != 0) continue;
-    int code = commands[i]->run(argc - 1, argv + 1);
-    if (fflush(stdout) != 0 && code == EXIT_OK) {
-      fprintf(stderr, "niti: cannot write to standard output\n");
-      code = EXIT_FAILED;
-    }
-    return code;
-  }
-  fprintf(stderr, "niti: unknown command '%s'\n", argv[1]);
-  print_help(stderr);
+  const Command *command = command_find(argv[1]);
+  if (command) return run(command, argc - 1, argv + 1);
+  char hint[NITI_HINT_MAX];
+  fprintf(stderr, "niti: unknown command '%s'%s\n", argv[1], command_hint(hint, argv[1]));
+  help_print(stderr);
   return EXIT_USAGE;
 }

@@ -1,3 +1,4 @@
+/* Reads a command's options by its table. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -5,16 +6,9 @@
 #include <string.h>
 
 #include "cli.h"
+#include "config/closest.h"
 
-static void print_help(const Command *command, const Option *table) {
-  printf("usage: niti %s %s\n\n%s\n\noptions:\n", command->name, command->arguments, command->summary);
-  for (const Option *o = table; o->name; ++o) {
-    char left[64];
-    (void)snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
-    printf("  %-24s %s\n", left, o->help);
-  }
-  printf("  %-24s %s\n\nexample:\n  %s\n", "--help", "this text", command->example);
-}
+enum { OPTIONS_MAX = 48 };
 
 int usage_error(const Command *command, const char *format, ...) {
   va_list args;
@@ -33,58 +27,71 @@ static const Option *find(const Option *table, const char *name, size_t length) 
   return NULL;
 }
 
-static int set_number(const Command *command, const Option *o, const char *value) {
+/* word: as written, dashes and all; its first `length` bytes are the option. */
+static int unknown_option(const Command *command, const char *word, size_t length) {
+  char name[64];
+  const char *words[OPTIONS_MAX + 2];
+  size_t count = 0;
+  const size_t dashes = strspn(word, "-");
+  for (const Option *o = command->options; o->name && count < OPTIONS_MAX; ++o) words[count++] = o->name;
+  words[count++] = "help";
+  words[count] = NULL;
+  (void)snprintf(name, sizeof name, "%.*s", length - dashes < sizeof name ? (int)(length - dashes) : 0, word + dashes);
+  const char *meant = niti_closest(name, words);
+  return usage_error(command, meant ? "unknown option '%s', did you mean '--%s'?" : "unknown option '%s'", word, meant);
+}
+
+static int set_number(const Command *command, const Option *o, int64_t *target, const char *value) {
   char *end;
   errno = 0;
   const long long number = strtoll(value, &end, 10);
   if (end == value || *end || errno || number < o->min || number > o->max) {
     return usage_error(command, "--%s: '%s' is not a whole number from %" PRId64 " to %" PRId64, o->name, value, o->min, o->max);
   }
-  *(int64_t *)o->target = number;
+  *target = number;
   return -1;
 }
 
-static int set_value(const Command *command, const Option *o, const char *value) {
-  if (o->kind == OPTION_NUMBER) return set_number(command, o, value);
+static int set_value(const Command *command, const Option *o, void *target, const char *value) {
+  if (o->kind == OPTION_NUMBER) return set_number(command, o, target, value);
   if (o->kind == OPTION_TEXT) {
-    *(const char **)o->target = value;
+    *(const char **)target = value;
     return -1;
   }
-  TextList *list = o->target;
+  TextList *list = target;
   if (list->count == LIST_MAX) return usage_error(command, "--%s: given more than %d times", o->name, LIST_MAX);
   list->items[list->count++] = value;
   return -1;
 }
 
-int options_parse(const Command *command, const Option *table, int argc, char **argv, int *count) {
+int options_parse(const Command *command, void *given, int argc, char **argv, int *count) {
   bool only_arguments = false;
   *count = 0;
   for (int i = 1; i < argc; ++i) {
     char *word = argv[i];
-    if (only_arguments || strncmp(word, "--", 2) != 0) {
-      if (!only_arguments && word[0] == '-' && word[1]) return usage_error(command, "unknown option '%s'", word);
+    if (only_arguments || word[0] != '-' || !word[1]) {
       argv[1 + (*count)++] = word;
       continue;
     }
-    if (!word[2]) {
+    if (strcmp(word, "--") == 0) {
       only_arguments = true;
       continue;
     }
-    if (strcmp(word, "--help") == 0) {
-      print_help(command, table);
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+      help_print_command(stdout, command);
       return EXIT_OK;
     }
-    const char *equals = strchr(word, '=');
-    const size_t length = equals ? (size_t)(equals - word) - 2 : strlen(word) - 2;
-    const Option *o = find(table, word + 2, length);
-    if (!o) return usage_error(command, "unknown option '%s'", word);
+    const size_t length = strcspn(word, "=");
+    const Option *o = length > 2 && word[1] == '-' ? find(command->options, word + 2, length - 2) : NULL;
+    if (!o) return unknown_option(command, word, length);
+    void *target = (char *)given + o->offset;
     if (o->kind == OPTION_FLAG) {
-      if (equals) return usage_error(command, "--%s takes no value", o->name);
-      *(bool *)o->target = true;
+      if (word[length]) return usage_error(command, "--%s takes no value", o->name);
+      *(bool *)target = true;
       continue;
     }
-    if (!equals && i + 1 == argc) return usage_error(command, "--%s needs a value (%s)", o->name, o->value);
-    const int code = set_value(command, o, equals ? equals + 1 : argv[++i]);
+    if (!word[length] && i + 1 == argc) return usage_error(command, "--%s needs a value (%s)", o->name, o->value);
+    const int code = set_value(command, o, target, word[length] ? word + length + 1 : argv[++i]);
     if (code != -1) return code;
   }
   return -1;

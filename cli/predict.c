@@ -3,9 +3,27 @@
 
 #include "cli.h"
 
+typedef struct Arguments {
+  DeviceOptions device;
+  int64_t top;
+  bool json;
+} Arguments;
+
+static const Option options[] = {
+    NUMBER("top", top, "K", "how many classes to name (default 5)", 1, 65536),
+    DEVICE_OPTIONS(device),
+    JSON_OPTION,
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_predict = {"predict", "CHECKPOINT IMAGE... [OPTIONS]", "name what is on images (JPEG or PNG)",
-                                 "niti predict runs/first/best.safetensors photo.jpg --top 3", run};
+const Command command_predict = {"predict",
+                                 "NETWORK IMAGE... [OPTIONS]",
+                                 "name what is on images (JPEG or PNG)",
+                                 "niti predict runs/first photo.jpg --top 3",
+                                 "NETWORK FILE",
+                                 options,
+                                 run};
 
 typedef struct Prediction {
   int8_t *logits;
@@ -75,23 +93,18 @@ static int predict_all(NitiModel *model, char **paths, int count, int32_t top, b
 }
 
 static int run(int argc, char **argv) {
-  DeviceOptions device = {0};
-  int64_t top = 5;
-  bool json = false;
-  const Option table[] = {
-      {"top", OPTION_NUMBER, &top, "K", "how many classes to name (default 5)", 1, 65536},
-      DEVICE_OPTIONS(device),
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {.top = 5};
   int count;
-  const int code = options_parse(&command_predict, table, argc, argv, &count);
+  const int code = options_parse(&command_predict, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count < 2) return usage_error(&command_predict, count == 0 ? "a checkpoint is missing" : "an image is missing");
-  const NitiDevice where = device_of(&device);
+  const NitiDevice where = device_of(&given.device);
   NitiModel *model = NULL;
+  NitiLocation network;
+  if (!locate_weights(&network, argv[1])) return fail();
+  niti_location_close(&network);
   if (niti_model_open(&model, argv[1], &where) != NITI_OK) return fail();
-  const int result = predict_all(model, argv + 2, count - 1, (int32_t)top, json);
+  const int result = predict_all(model, argv + 2, count - 1, (int32_t)given.top, given.json);
   niti_model_close(model);
   return result;
 }

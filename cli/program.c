@@ -5,12 +5,30 @@
 #include "base/bounds.h"
 #include "cli.h"
 #include "program/bounds.h"
-#include "train/recipe.h"
+#include "platform/status.h"
+
+typedef struct Arguments {
+  bool json, evaluation;
+  int64_t batch;
+  const char *phase;
+} Arguments;
+
+static const Option options[] = {
+    CHOICE("phase", phase, "input|forward|loss|backward|reduce|update", "only the operations of this phase"),
+    NUMBER("batch", batch, "N", "images per batch (default: the recipe's; 1 for a model)", 1, 1 << 20),
+    FLAG("evaluation", evaluation, "the program that evaluates instead of the one that trains"),
+    JSON_OPTION,
+    {0},
+};
 
 static int run(int argc, char **argv);
-const Command command_program = {"program", "MODEL|RECIPE|FILE [--phase PHASE] [--batch N] [--evaluation] [--json]",
+const Command command_program = {"program",
+                                 "NETWORK [--phase PHASE] [--batch N] [--evaluation] [--json]",
                                  "list the operations of a training step, with shapes, exponents and head-room",
-                                 "niti program lenet5 --phase forward --batch 64", run};
+                                 "niti program lenet5 --phase forward --batch 64",
+                                 "NETWORK",
+                                 options,
+                                 run};
 
 enum { TEXT_MAX = 160 };
 
@@ -181,42 +199,30 @@ static bool is_phase(const char *name) {
   return false;
 }
 
-/* A recipe decides rounding, loss and batch; a model alone is lowered with the defaults. */
-static NitiStatus lower(NitiProgram **program, NitiRecipe **recipe, NitiDescription **model, const char *name, int64_t batch,
-                        bool training) {
-  NitiLowerOptions options = {.batch = batch > 0 ? (int32_t)batch : 1, .training = training};
-  if (niti_recipe_load(recipe, name, NULL, 0) == NITI_OK) {
-    options = niti_recipe_lowering(*recipe, batch > 0 ? (int32_t)batch : (*recipe)->batch, training);
-    return niti_lower(program, (*recipe)->model, &options);
-  }
-  NITI_TRY(niti_description_load(model, name, NULL));
-  return niti_lower(program, *model, &options);
+/* A recipe decides rounding, loss and batch; a model alone is lowered with the defaults, for one image. */
+static NitiStatus lower(NitiProgram **program, NitiRecipe **recipe, const NitiLocation *where, const Arguments *given) {
+  NITI_TRY(niti_location_recipe(recipe, where));
+  const int32_t batch = given->batch > 0 ? (int32_t)given->batch : where->kind == NITI_LOCATED_MODEL ? 1 : (*recipe)->batch;
+  const NitiLowerOptions lowering = niti_recipe_lowering(*recipe, batch, !given->evaluation);
+  return niti_lower(program, (*recipe)->model, &lowering);
 }
 
 static int run(int argc, char **argv) {
-  bool json = false, evaluation = false;
-  int64_t batch = 0;
-  const char *phase = NULL;
-  const Option table[] = {
-      {"phase", OPTION_TEXT, &phase, "PHASE", "only this one: input, forward, loss, backward, reduce or update", 0, 0},
-      {"batch", OPTION_NUMBER, &batch, "N", "images per batch (default: the recipe's; 1 for a model)", 1, 1 << 20},
-      {"evaluation", OPTION_FLAG, &evaluation, NULL, "the program that evaluates instead of the one that trains", 0, 0},
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {0};
   int count;
-  const int code = options_parse(&command_program, table, argc, argv, &count);
+  const int code = options_parse(&command_program, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_program, count == 0 ? "a model or recipe is missing" : "one at a time");
-  if (phase && !is_phase(phase))
-    return usage_error(&command_program, "--phase: '%s' is not input, forward, loss, backward, reduce or update", phase);
+  if (count != 1) return usage_error(&command_program, count == 0 ? "a network is missing" : "one network at a time");
+  if (given.phase && !is_phase(given.phase))
+    return usage_error(&command_program, "--phase: '%s' is not input, forward, loss, backward, reduce or update", given.phase);
+  NitiLocation where;
   NitiRecipe *recipe = NULL;
-  NitiDescription *model = NULL;
   NitiProgram *program = NULL;
-  const NitiStatus status = lower(&program, &recipe, &model, argv[1], batch, !evaluation);
-  const int result = status == NITI_OK ? show(model ? model : recipe->model, program, phase, json) : fail();
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = lower(&program, &recipe, &where, &given);
+  const int result = status == NITI_OK ? show(recipe->model, program, given.phase, given.json) : fail();
   niti_program_close(program);
-  niti_description_close(model);
   niti_recipe_close(recipe);
+  niti_location_close(&where);
   return result;
 }

@@ -4,12 +4,29 @@
 #include "base/bounds.h"
 #include "cli.h"
 #include "model/lower.h"
+#include "platform/status.h"
 #include "program/bounds.h"
+#include "program/fuse.h"
 #include "program/places.h"
 
+typedef struct Arguments {
+  bool json;
+  int64_t batch;
+} Arguments;
+
+static const Option options[] = {
+    NUMBER("batch", batch, "N", "images per batch (default 1): decides bytes and the gradients' width", 1, 1 << 20),
+    JSON_OPTION,
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_summary = {"summary", "MODEL|FILE [--batch N] [--json]",
-                                 "show a model's layers, sizes and accumulator head-room", "niti summary vgg-small-7 --batch 64",
+const Command command_summary = {"summary",
+                                 "NETWORK [--batch N] [--json]",
+                                 "show a network's layers, sizes and accumulator head-room",
+                                 "niti summary vgg-small-7 --batch 64",
+                                 "NETWORK",
+                                 options,
                                  run};
 
 /* What the program says of one layer. */
@@ -103,11 +120,22 @@ static int print_table(const NitiDescription *d, const NitiProgram *p, size_t ar
   return EXIT_OK;
 }
 
-static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
-  NitiPlaces places;
-  if (niti_places_open(&places, p, NULL, NULL) != NITI_OK) return fail();
-  const size_t arena = places.arena_bytes;
+/* As backends lay it out: with ReLUs joined to their neighbours. */
+static NitiStatus measure_arena(size_t *bytes, const NitiProgram *p) {
+  NitiPlaces places = {0};
+  NitiProgram *fused = niti_program_copy(p);
+  if (!fused) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network's program");
+  NitiStatus status = niti_fuse(fused);
+  if (status == NITI_OK) status = niti_places_open(&places, fused, NULL, NULL);
+  *bytes = places.arena_bytes;
   niti_places_close(&places);
+  niti_program_close(fused);
+  return status;
+}
+
+static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
+  size_t arena = 0;
+  if (measure_arena(&arena, p) != NITI_OK) return fail();
   if (!json) return print_table(d, p, arena);
   json_t *layers = json_array();
   const int64_t multiply_adds = show_layers(d, p, layers);
@@ -118,24 +146,21 @@ static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
 }
 
 static int run(int argc, char **argv) {
-  bool json = false;
-  int64_t batch = 1;
-  const Option table[] = {
-      {"batch", OPTION_NUMBER, &batch, "N", "images per batch (default 1): decides bytes and the gradients' width", 1, 1 << 20},
-      {"json", OPTION_FLAG, &json, NULL, "one JSON object on standard output", 0, 0},
-      {0},
-  };
+  Arguments given = {.batch = 1};
   int count;
-  const int code = options_parse(&command_summary, table, argc, argv, &count);
+  const int code = options_parse(&command_summary, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
-  NitiDescription *description = NULL;
+  NitiLocation where;
+  NitiRecipe *recipe = NULL;
   NitiProgram *program = NULL;
-  const NitiLowerOptions options = {.batch = (int32_t)batch, .training = true};
-  NitiStatus status = niti_description_load(&description, argv[1], NULL);
-  if (status == NITI_OK) status = niti_lower(&program, description, &options);
-  const int result = status == NITI_OK ? show(description, program, json) : fail();
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
+  const NitiLowerOptions lowering = {.batch = (int32_t)given.batch, .training = true};
+  if (status == NITI_OK) status = niti_lower(&program, recipe->model, &lowering);
+  const int result = status == NITI_OK ? show(recipe->model, program, given.json) : fail();
   niti_program_close(program);
-  niti_description_close(description);
+  niti_recipe_close(recipe);
+  niti_location_close(&where);
   return result;
 }

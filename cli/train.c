@@ -1,18 +1,45 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "platform/clock.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
+typedef struct Arguments {
+  DeviceOptions device;
+  const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
+  int64_t save_every;
+  TextList sets;
+  bool json, quiet;
+} Arguments;
+
+static const Option options[] = {
+    TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events"),
+    TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
+    TEXT("resume", resume, "DIR", "go on with the run in this folder"),
+    TEXT("epochs", epochs, "N", "same as --set epochs=N"),
+    TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
+    TEXT("batch", batch, "N", "same as --set batch=N"),
+    TEXT("seed", seed, "S", "same as --set seed=S"),
+    LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)"),
+    TEXT("init", init, "NETWORK", "start from the weights of a checkpoint or run, edited ones too, where names and shapes match"),
+    NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
+    DEVICE_OPTIONS(device),
+    FLAG("json", json, "the last line on standard output is one JSON object"),
+    FLAG("quiet", quiet, "no progress, only the result"),
+    {0},
+};
+
 static int run(int argc, char **argv);
-const Command command_train = {"train", "RECIPE --run DIR [--data DIR] [OPTIONS]  |  niti train --resume DIR [OPTIONS]",
+const Command command_train = {"train",
+                               "RECIPE --run DIR [--data DIR] [OPTIONS]  |  niti train --resume DIR [OPTIONS]",
                                "train a network by a recipe (a file or a built-in's name)",
-                               "niti train lenet5-fashion-mnist --run runs/first --set epochs=2", run};
+                               "niti train lenet5-fashion-mnist --run runs/first --set epochs=2",
+                               "RECIPE",
+                               options,
+                               run};
 
 /* How progress is shown: one line that changes on a terminal, a line an epoch elsewhere. */
 typedef struct View {
@@ -29,12 +56,6 @@ static double rate(int64_t images, int64_t nanoseconds) {
 static void clear_line(View *view) {
   if (view->line_open) fputs("\r\033[K", stderr);
   view->line_open = false;
-}
-
-/* Columns of the terminal that progress goes to; a line as long as that would wrap and could not be drawn over. */
-static int columns(void) {
-  struct winsize size;
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 static void format_duration(char *text, size_t size, double s) {
@@ -69,7 +90,7 @@ static void draw_line(View *view, const NitiProgress *p) {
   view->line_open = view->terminal;
   format_line(line, sizeof line, p);
   if (view->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", columns() - 1, line);
+    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
   } else {
     fprintf(stderr, "%s\n", line);
   }
@@ -80,12 +101,15 @@ static void print_epoch(const NitiProgress *p) {
   printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
          percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
-  fflush(stdout);
+  output_flush();
 }
 
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
-  if (!view->quiet) {
+  if (p->kind == NITI_PROGRESS_WARNING) {
+    clear_line(view);
+    fprintf(stderr, "niti: %s\n", p->text);
+  } else if (!view->quiet) {
     if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
       draw_line(view, p);
     } else {
@@ -123,39 +147,18 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
 }
 
 static int run(int argc, char **argv) {
-  DeviceOptions device = {0};
-  const char *data = NULL, *folder = NULL, *resume = NULL, *init = NULL, *epochs = NULL, *steps = NULL, *batch = NULL,
-             *seed = NULL;
-  int64_t save_every = 0;
-  TextList sets = {.count = 0};
-  bool json = false;
-  /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.terminal = isatty(STDERR_FILENO), .drawn = seconds() - 1};
-  const Option table[] = {
-      {"run", OPTION_TEXT, &folder, "DIR", "the new folder for checkpoints, metrics and events", 0, 0},
-      {"data", OPTION_TEXT, &data, "DIR", "the data set's folder (default: Debian's Fashion-MNIST)", 0, 0},
-      {"resume", OPTION_TEXT, &resume, "DIR", "go on with the run in this folder", 0, 0},
-      {"epochs", OPTION_TEXT, &epochs, "N", "same as --set epochs=N", 0, 0},
-      {"max-steps", OPTION_TEXT, &steps, "N", "stop after N steps: --set max_steps=N", 0, 0},
-      {"batch", OPTION_TEXT, &batch, "N", "same as --set batch=N", 0, 0},
-      {"seed", OPTION_TEXT, &seed, "S", "same as --set seed=S", 0, 0},
-      {"set", OPTION_LIST, &sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)", 0, 0},
-      {"init", OPTION_TEXT, &init, "FILE", "start from a checkpoint's weights where names and shapes match", 0, 0},
-      {"save-every", OPTION_NUMBER, &save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20},
-      DEVICE_OPTIONS(device),
-      {"json", OPTION_FLAG, &json, NULL, "the last line on standard output is one JSON object", 0, 0},
-      {"quiet", OPTION_FLAG, &view.quiet, NULL, "no progress, only the result", 0, 0},
-      {0},
-  };
+  Arguments given = {0};
   int count;
-  const int code = options_parse(&command_train, table, argc, argv, &count);
+  const int code = options_parse(&command_train, &given, argc, argv, &count);
   if (code != -1) return code;
-
+  /* a first line at once on a terminal, after a while elsewhere */
+  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
   const char *list[SETS_MAX];
   char numbers[4][64];
   int listed = 0;
-  for (; listed < sets.count; ++listed) list[listed] = sets.items[listed];
-  const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"}, *const values[4] = {epochs, steps, batch, seed};
+  for (; listed < given.sets.count; ++listed) list[listed] = given.sets.items[listed];
+  const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"}, *const values[4] = {given.epochs, given.steps,
+                                                                                            given.batch, given.seed};
   for (int i = 0; i < 4; ++i) {
     if (!values[i]) continue;
     if ((size_t)snprintf(numbers[i], sizeof numbers[i], "%s=%s", keys[i], values[i]) >= sizeof numbers[i]) {
@@ -164,32 +167,33 @@ static int run(int argc, char **argv) {
     list[listed++] = numbers[i];
   }
 
-  const NitiTrainOptions options = {.device = device_of(&device),
-                                    .data = data,
-                                    .init = init,
-                                    .save_every = (int32_t)save_every,
-                                    .progress = on_progress,
-                                    .context = &view};
+  const NitiTrainOptions how = {.device = device_of(&given.device),
+                                .data = given.data,
+                                .init = given.init,
+                                .save_every = (int32_t)given.save_every,
+                                .progress = on_progress,
+                                .save_now = signals_save_asked,
+                                .context = &view};
   NitiTrainResult result;
   NitiStatus status;
-  if (resume) {
-    if (count > 0 || folder || init || listed > 0 || save_every) {
+  if (given.resume) {
+    if (count > 0 || given.folder || given.init || listed > 0 || given.save_every) {
       return usage_error(
           &command_train,
           "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
     }
     signals_catch();
-    status = niti_resume(&result, resume, &options);
+    status = niti_resume(&result, given.resume, &how);
   } else {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
-    if (!folder) return usage_error(&command_train, "--run DIR is missing");
+    if (!given.folder) return usage_error(&command_train, "--run DIR is missing");
     NitiRecipe *recipe = NULL;
     if (niti_recipe_load(&recipe, argv[1], list, listed) != NITI_OK) return fail();
     signals_catch();
-    status = niti_train(&result, recipe, folder, &options);
+    status = niti_train(&result, recipe, given.folder, &how);
     niti_recipe_close(recipe);
   }
   clear_line(&view);
   if (status != NITI_OK && status != NITI_INTERRUPTED) return fail();
-  return report(status, &result, resume ? resume : folder, json);
+  return report(status, &result, given.resume ? given.resume : given.folder, given.json);
 }

@@ -1,10 +1,11 @@
-# What `make install` puts where: the tool, libniti (shared and static), niti.h, niti.pc and a CMake package with the targets
-# niti::niti (shared) and niti::niti_static. Everything finds itself relative to its own place, so --prefix and DESTDIR work.
+# What `make install` puts where: the tool with its manual pages and shell completions, libniti (shared and static), niti.h, niti.pc,
+# a CMake package with the targets niti::niti (shared) and niti::niti_static, models, recipes, documents and the licence. Everything
+# finds itself relative to its own place, so --prefix and DESTDIR work.
 include(CMakePackageConfigHelpers)
 
 # What a program that links libniti.a needs besides, as pkg-config knows it and as plain libraries.
 set(NITI_STATIC_MODULES yaml-0.1 jansson libjpeg libpng libprotobuf-c libmd zlib)
-set(NITI_STATIC_PLAIN pthreadpool m)
+set(NITI_STATIC_PLAIN m)
 set(NITI_PC_FOLDERS "")
 if(NITI_HAS_CUDA)
   get_filename_component(niti_cudart_folder ${NITI_CUDART} DIRECTORY)
@@ -25,8 +26,30 @@ target_link_libraries(niti_static INTERFACE $<INSTALL_INTERFACE:PkgConfig::NITI_
 install(TARGETS niti_shared EXPORT nitiTargets)
 install(TARGETS niti_static EXPORT nitiStaticTargets)
 install(FILES include/niti.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY models recipes DESTINATION ${CMAKE_INSTALL_DATADIR}/niti)
+install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
 if(TARGET niti)
   install(TARGETS niti)
+  # The tool writes its own pages and completions, so a build whose tool cannot run here goes without.
+  if(NOT NITI_SANITIZE AND (NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR))
+    set(pages ${CMAKE_BINARY_DIR}/share)
+    file(MAKE_DIRECTORY ${pages}/man)
+    add_custom_command(
+      OUTPUT ${pages}/niti ${pages}/_niti ${pages}/niti.fish ${pages}/man/niti.1
+      COMMAND niti completion bash >${pages}/niti
+      COMMAND niti completion zsh >${pages}/_niti
+      COMMAND niti completion fish >${pages}/niti.fish
+      COMMAND niti man --all ${pages}/man
+      DEPENDS niti
+      COMMENT "Writing manual pages and shell completions")
+    add_custom_target(niti_pages ALL DEPENDS ${pages}/niti)
+    install(DIRECTORY ${pages}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+    install(FILES ${pages}/niti DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+    install(FILES ${pages}/_niti DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+    install(FILES ${pages}/niti.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+  endif()
 endif()
 
 list(JOIN NITI_STATIC_MODULES " " NITI_PC_REQUIRES)

@@ -198,16 +198,29 @@ typedef struct NitiScore {
   uint64_t reserved[2];
 } NitiScore;
 
+/* A data set that was read. */
+typedef struct NitiDataFacts {
+  const char *kind; /* "idx", "cifar10", "cifar100", "folder" */
+  const char *path; /* absolute */
+  int32_t classes;
+  int64_t train_images, test_images;      /* 0: the split was not asked for */
+  char train_sha256[65], test_sha256[65]; /* of the split's files; "": as above */
+  const char *run_path;                   /* evaluation: of the data set that the network was trained on; NULL: not known */
+  bool of_run;                            /* evaluation: the test images are that data set's */
+  uint64_t reserved[4];
+} NitiDataFacts;
+
 typedef enum NitiProgressKind {
-  NITI_PROGRESS_NOTE,  /* human-readable text: what was initialised, resumed, fallen back to */
-  NITI_PROGRESS_BATCH, /* after every step */
-  NITI_PROGRESS_TEST,  /* while testing, after every batch */
-  NITI_PROGRESS_EPOCH, /* an epoch was trained and tested, and is being saved in the background */
+  NITI_PROGRESS_NOTE,    /* human-readable text: what was initialised, resumed, fallen back to */
+  NITI_PROGRESS_BATCH,   /* after every step */
+  NITI_PROGRESS_TEST,    /* while testing, after every batch */
+  NITI_PROGRESS_EPOCH,   /* an epoch was trained and tested, and is being saved in the background */
+  NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
   NitiProgressKind kind;                   /* pass over kinds that you do not know */
-  const char *text;                        /* NOTE only */
+  const char *text;                        /* NOTE, WARNING */
   int32_t epoch, epochs;                   /* epoch counts from 1 */
   int64_t batch, batches;                  /* of this epoch */
   int64_t step, steps;                     /* done, of the whole run */
@@ -222,14 +235,19 @@ typedef struct NitiProgress {
  * must return: no longjmp, no C++ exception. */
 typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress);
 
+/* Asked after every step, on the same thread: return true to have the state saved now; training goes on. */
+typedef bool (*NitiSaveCallback)(void *context);
+
 typedef struct NitiTrainOptions {
   NitiDevice device;
-  const char *data;   /* the data set's folder; NULL: the default set (resume: the one used before) */
-  const char *init;   /* a checkpoint whose weights to start from where layer names and shapes match; NULL: none */
+  const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
+  const char *init; /* weights to start from where layer names and shapes match: whatever niti_model_open takes, or any
+                       safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
   NitiProgressCallback progress; /* NULL: none */
-  void *context;                 /* passed to it */
-  uint64_t reserved[8];
+  void *context;                 /* passed to both */
+  NitiSaveCallback save_now;     /* NULL: none */
+  uint64_t reserved[7];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {
@@ -258,11 +276,13 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 
 /* ---- Inference ---------------------------------------------------------------------------------------------------- */
 
-/* A trained network from a checkpoint. */
+/* A network for inference. */
 typedef struct NitiModel NitiModel;
-/* device NULL: the best there is. *out: the caller's, for niti_model_close.
- * Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE. */
-NITI_API NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device);
+/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
+ * a recipe or model, a file or a built-in's name, which is not trained and has the weights that its seed gives. device NULL: the
+ * best there is. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE.
+ */
+NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);
 /* The input's height, width, channels; pixels are uint8 in that layout. model NULL: zeros; hwc NULL: nothing. */
@@ -272,13 +292,16 @@ NITI_API int32_t niti_model_classes(const NitiModel *model);
 /* The class's name in the data set it was trained on, or its number as text; owned by the model. "" where model is NULL or there
  * is no such class; never NULL. */
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
-/* Scores the test split of the data set in the folder `data` (NULL: the default set), with the recipe's batch. *out is zero after
- * a failure.
- * Statuses: ARGUMENT, FILE, FORMAT, MODEL, MEMORY, DEVICE. */
+/* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
+ * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
+ * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
-/* The hash of a checkpoint's weights: 64 hexadecimal digits and a zero byte; "" after a failure.
- * Statuses: ARGUMENT, FILE, FORMAT, UNSUPPORTED, MEMORY. */
-NITI_API NitiStatus niti_checkpoint_file_hash(const char *checkpoint, char text[65]);
+/* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
+ */
+NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);
+/* The hash of the weights of whatever niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.
+ * Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY. */
+NITI_API NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]);
 
 /* ---- Experimental: one image at a time ---------------------------------------------------------------------------- */
 

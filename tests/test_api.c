@@ -235,7 +235,7 @@ static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, con
   check_refused(run(&result, "run", &options), function, "options->device: threads");
   options = (NitiTrainOptions){.device = {.reserved = {0, 0, 0, 1}}};
   check_refused(run(&result, "run", &options), function, "options->device has reserved");
-  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, 0, 0, 0, UINT64_MAX}};
+  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, 0, 0, UINT64_MAX}};
   check_refused(run(&result, "run", &options), function, "options has reserved");
   memset(&options, 0xa5, sizeof options);
   check_refused(run(&result, "run", &options), function, "options has reserved");
@@ -328,15 +328,15 @@ static void a_model_refuses(void **state) {
   NitiModel *model = (NitiModel *)(void *)&model;
   (void)state;
   check_refused(niti_model_open(NULL, CHECKPOINT, &cpu), "niti_model_open", "out");
-  check_refused(niti_model_open(&model, NULL, &cpu), "niti_model_open", "checkpoint");
+  check_refused(niti_model_open(&model, NULL, &cpu), "niti_model_open", "network");
   assert_null(model);
-  check_refused(niti_model_open(&model, NULL, NULL), "niti_model_open", "checkpoint");
+  check_refused(niti_model_open(&model, NULL, NULL), "niti_model_open", "network");
   check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device: threads is -7");
   device = (NitiDevice){.reserved = {1}};
   check_refused(niti_model_open(&model, CHECKPOINT, &device), "niti_model_open", "device has reserved");
   device = (NitiDevice){.backend = "abacus"};
   check_status(niti_model_open(&model, CHECKPOINT, &device), NITI_ERROR_UNSUPPORTED, "abacus");
-  check_status(niti_model_open(&model, long_name(), &cpu), NITI_ERROR_FILE, "xxx");
+  check_status(niti_model_open(&model, long_name(), &cpu), NITI_ERROR_ARGUMENT, "xxx");
   check_status(niti_model_open(&model, NITI_SOURCE_DIR "/include/niti.h", &cpu), NITI_ERROR_FORMAT, "niti.h");
   assert_null(model);
   niti_model_close(NULL);
@@ -382,17 +382,21 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_evaluate(NULL, &score, NULL), "niti_model_evaluate", "model");
   assert_int_equal(score.images, 0);
   check_refused(niti_model_evaluate(model, NULL, NULL), "niti_model_evaluate", "out");
+  assert_null(niti_model_data(NULL));
+  assert_null(niti_model_data(model));
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");
+  assert_null(niti_model_data(model));
   niti_model_close(model);
 }
 
 static void a_hash_refuses(void **state) {
   char text[65] = "x";
   (void)state;
-  check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "checkpoint");
+  check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "network");
   assert_string_equal(text, "");
   check_refused(niti_checkpoint_file_hash(CHECKPOINT, NULL), "niti_checkpoint_file_hash", "text");
-  check_status(niti_checkpoint_file_hash("none", text), NITI_ERROR_FILE, "none");
+  check_status(niti_checkpoint_file_hash("none", text), NITI_ERROR_ARGUMENT, "none");
+  check_status(niti_checkpoint_file_hash("none.safetensors", text), NITI_ERROR_FILE, "none");
   check_ok(niti_checkpoint_file_hash(CHECKPOINT, text));
   assert_int_equal(strlen(text), 64);
 }

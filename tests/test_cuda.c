@@ -50,7 +50,7 @@ static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
 }
 
 static void describe(char text[200], const char *name, const Case *c) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, twins %d, mask %d", name, c->shape.n,
+  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d", name, c->shape.n,
            c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias, c->operands,
            c->mask);
 }

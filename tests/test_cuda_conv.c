@@ -83,7 +83,7 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
   char what[256];
   snprintf(
       what, sizeof what,
-      "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, twins %d, "
+      "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, layouts %d, "
       "gradient %d bits",
       s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.prediction, c.relu,
       c.mask != NULL, c.operands, c.bits);

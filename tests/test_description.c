@@ -289,7 +289,7 @@ static void malformed_documents_are_refused(void **state) {
       {"input: [8, 8, 3]\nclasses: 10\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'name'"},
       {"name: a\nclasses: 10\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'input'"},
       {"name: a\ninput: [8, 8, 3]\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'classes'"},
-      {HEAD "layer: [relu]\n", F, "m.yaml:4:1: model: unknown key 'layer' (expected: name, input, classes, blocks, layers)"},
+      {HEAD "layer: [relu]\n", F, "m.yaml:4:1: model: unknown key 'layer', did you mean 'layers'? (expected: name, input, classes, blocks, layers)"},
       {"name: a b\n", F, "m.yaml:1:7: name: expected a name of 1 to 63 characters from A-Z a-z 0-9 _ . -, found 'a b'"},
       {"name: a\ninput: 8\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},
       {"name: a\ninput: [8, 8]\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},
@@ -315,14 +315,14 @@ static void wrong_layers_are_refused(void **state) {
       {HEAD "layers: [[relu]]\n", F, "m.yaml:4:10: expected a layer, found a list"},
       {HEAD "layers:\n  -\n", F, "m.yaml:5:4: expected a layer, found nothing"},
       {HEAD "layers:\n  - konv: {out: 1}\n", F,
-       "m.yaml:5:5: unknown layer 'konv' (expected: conv, linear, relu, maxpool, avgpool, "
+       "m.yaml:5:5: unknown layer 'konv', did you mean 'conv'? (expected: conv, linear, relu, maxpool, avgpool, "
        "global-avgpool, flatten, dropout, repeat, block, residual)"},
       {HEAD "layers: [add]\n", F, "m.yaml:4:10: unknown layer 'add'"},
       {HEAD "layers: [\"relu\"]\n", F, "m.yaml:4:10: unknown layer \"relu\""},
       {HEAD "layers: [conv]\n", F, "m.yaml:4:10: conv1: missing key 'out'"},
       {HEAD "layers:\n  - conv: {out: 2}\n", F, "m.yaml:5:5: conv1: missing key 'kernel'"},
       {HEAD "layers:\n  - conv: {out: 2, kernel: 1}\n  - conv: {out: 2, kernal: 3}\n", F,
-       "m.yaml:6:20: conv2: unknown key 'kernal' (expected: out, kernel, stride, padding, name)"},
+       "m.yaml:6:20: conv2: unknown key 'kernal', did you mean 'kernel'? (expected: out, kernel, stride, padding, name)"},
       {HEAD "layers:\n  - conv:\n    out: 2\n", F, "m.yaml:6:5: a layer is one key with its fields"},
       {HEAD "layers:\n  - linear: 10\n", F, "m.yaml:5:13: linear1: expected a mapping, found '10'"},
       {HEAD "layers:\n  - relu: {kernel: 3}\n", F, "m.yaml:5:12: relu1: unknown key 'kernel' (expected: name)"},
@@ -460,7 +460,7 @@ static void unreadable_files_are_refused(void **state) {
   assert_string_equal(niti_error(), "/: cannot read: Is a directory");
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(), "no built-in model 'lenet6' (expected: alexnet, alexnet-128, lenet5, "), niti_error());
+  assert_ptr_equal(strstr(niti_error(), "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, lenet5, "), niti_error());
   assert_null(d);
 }
 

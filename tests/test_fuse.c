@@ -10,7 +10,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/fuse.h"
+#include "program/fuse.h"
 #include "every_layer.h"
 #include "model/lower.h"
 

@@ -70,6 +70,7 @@ static void test_container_accepts(void **state) {
   check_ok(read_raw("{}", 0));
   check_ok(read_raw("{}   ", 0));
   check_ok(read_raw("{\"__metadata__\":{\"a\":\"b\"}}", 0));
+  check_ok(read_raw("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}", 12));
   check_ok(read_raw("{\"a\":{\"dtype\":\"I16\",\"shape\":[2,3],\"data_offsets\":[0,12]}}", 12));
   /* any order of names; empty tensors; scalars */
   check_ok(
@@ -108,7 +109,8 @@ static void test_container_refuses(void **state) {
        2, "header", "duplicate"},
       {"{\"a\":{\"dtype\":\"I8\",\"shape\":[1]}}", 1, "'a'", "keys"},
       {"{\"a\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":0}}", 1, "'a'", "keys"},
-      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "'a'", "dtype"},
+      {"{\"a\":{\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "'a'", "dtype"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "'a'", "data_offsets"},
       {"{\"a\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "'a'", "dtype"},
       {"{\"a\":{\"dtype\":\"I8\",\"shape\":1,\"data_offsets\":[0,1]}}", 1, "'a'", "shape"},
       {"{\"a\":{\"dtype\":\"I8\",\"shape\":[1.0],\"data_offsets\":[0,1]}}", 1, "'a'", "shape"},

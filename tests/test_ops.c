@@ -250,14 +250,14 @@ static void check_maxpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
   backend->kernels->maxpool_backward(backend, &dx, &dy, winner, NULL, &p, &rq);
   assert_same(&dx, &expected_dx);
   if (niti_pool_apart(&p)) { /* and as behind a ReLU: errors count where the output is positive */
-    NitiTensor gated = tensor_copy(&dy);
-    for (size_t i = 0; i < count; ++i) gated.data[i] = y.data[i] > 0 ? dy.data[i] : (int8_t)0;
+    NitiTensor masked = tensor_copy(&dy);
+    for (size_t i = 0; i < count; ++i) masked.data[i] = y.data[i] > 0 ? dy.data[i] : (int8_t)0;
     memset(acc, 0, niti_shape_count(in) * sizeof *acc);
-    naive_maxpool_back(acc, in, &gated, winner, &p);
+    naive_maxpool_back(acc, in, &masked, winner, &p);
     requantise(&expected_dx, acc, 6, &rq);
     backend->kernels->maxpool_backward(backend, &dx, &dy, winner, &y, &p, &rq);
     assert_same(&dx, &expected_dx);
-    tensor_free(&gated);
+    tensor_free(&masked);
   }
   free(acc);
   guarded_free(winner, count), guarded_free(expected_winner, count);

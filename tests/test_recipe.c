@@ -32,6 +32,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_string_equal(a->model->text, b->model->text);
   assert_int_equal(a->model->node_count, b->model->node_count);
   assert_int_equal(a->data.kind, b->data.kind);
+  assert_int_equal(a->data_default, b->data_default);
   assert_memory_equal(a->data.mean, b->data.mean, sizeof a->data.mean);
   assert_memory_equal(a->data.std, b->data.std, sizeof a->data.std);
   assert_int_equal(a->data.stat_count, b->data.stat_count);
@@ -265,9 +266,9 @@ static void bad_sets_name_themselves(void **state) {
       {"data..pad=1", NITI_ERROR_ARGUMENT, "--set data..pad=1: expected KEY.PATH=VALUE"},
       {"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1", NITI_ERROR_ARGUMENT,
        "--set a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1: expected KEY.PATH=VALUE"},
-      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch' (expected: name, model, "},
+      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
       {"data.padding=3", NITI_ERROR_ARGUMENT, "--set data.padding=3: data: unknown key 'padding' (expected: kind, "},
-      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu' (expected: kind, mu)"},
+      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
       {"batch=many", NITI_ERROR_ARGUMENT, "--set batch=many: batch: expected an integer from 1 to 65536, found 'many'"},
       {"batch=[3]", NITI_ERROR_ARGUMENT, "--set batch=[3]: batch: expected an integer from 1 to 65536, found a list"},
       {"batch=[3", NITI_ERROR_ARGUMENT, "--set batch=[3: malformed YAML: "},
@@ -278,7 +279,7 @@ static void bad_sets_name_themselves(void **state) {
       {"data.flip=yes", NITI_ERROR_ARGUMENT, "--set data.flip=yes: data: flip: expected true or false, found 'yes'"},
       {"seed=-1", NITI_ERROR_ARGUMENT, "--set seed=-1: seed: expected an integer from 0 to 18446744073709551615, found '-1'"},
       {"seed=18446744073709551616", NITI_ERROR_ARGUMENT, "--set seed=18446744073709551616: seed: expected an integer"},
-      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6' (expected: "},
+      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
       {"model.layers.0=relu", NITI_ERROR_ARGUMENT, "--set model.layers.0=relu: the recipe's model is described elsewhere"},
       {"model.classes=1", NITI_ERROR_ARGUMENT, "--set model.classes=1: classes: expected an integer from 2 to 65536, found '1'"},
       {"model.input=[4, 4, 1]", NITI_ERROR_MODEL, "built-in lenet5:6:5: conv1: "},
@@ -398,7 +399,7 @@ static void wrong_recipes_are_refused(void **state) {
       {"model: lenet5\n", F, "r.yaml:1:1: recipe: missing key 'name'"},
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
-       "r.yaml:3:1: recipe: unknown key 'batches' (expected: name, model, data, batch, epochs, max_steps, "
+       "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
        "seed, loss, rounding, update)"},
       {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
       {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
@@ -409,7 +410,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
       {HEAD "data: {flip: \"true\"}\n", F, "r.yaml:3:14: data: flip: expected true or false, found \"true\""},
       {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
-      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors' (expected: activation, error)"},
+      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
@@ -426,7 +427,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, mean, std, pad, crop, flip, fit, resize)"},
+       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},
@@ -454,7 +455,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
       {"name: t\nmodel: [lenet5]\n", F, "r.yaml:2:8: model: expected a mapping, found a list"},
-      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6' (expected: alexnet, "},
+      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
       {"name: t\nmodel: {}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description with 'layers'"},
       {"name: t\nmodel: {name: lenet5, file: a.yaml}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description"},
       {"name: t\nmodel: {name: lenet5, width: 3}\n", F,
@@ -487,7 +488,7 @@ static void unknown_recipes_are_refused(void **state) {
   NitiRecipe *r = NULL;
   (void)state;
   assert_int_equal(niti_recipe_load(&r, "lenet5", NULL, 0), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5' (expected: alexnet-imagenette, lenet5-fashion-mnist, "),
+  assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5', did you mean 'lenet5-fashion-mnist'? (expected: alexnet-"),
                    niti_error());
   assert_int_equal(niti_recipe_load(&r, "absent.yml", NULL, 0), NITI_ERROR_FILE);
   assert_string_equal(niti_error(), "absent.yml: cannot open: No such file or directory");

@@ -21,16 +21,6 @@
 typedef struct NitiBackend NitiBackend;
 typedef struct NitiExecutable NitiExecutable;
 
-/* One image of a batch: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or
- * not. */
-typedef struct NitiSample {
-  uint32_t image;
-  int16_t dy, dx;
-  uint32_t flip;
-} NitiSample;
-
-typedef NitiSample NitiPick;
-
 /* Sums over the images seen since they were last cleared. */
 typedef struct NitiMetrics {
   int64_t loss;    /* cross-entropy in bits, 16 fraction bits */

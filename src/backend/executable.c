@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/fuse.h"
+#include "backend/kernels.h"
 #include "base/shift_prediction.h"
 #include "program/places.h"
 

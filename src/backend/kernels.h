@@ -8,13 +8,7 @@
 #define NITI_BACKEND_KERNELS_H
 
 #include "backend/backend.h"
-
-/* How the operations after its writer read a tensor, so that a device may lay it out for them as well. */
-typedef enum NitiUses {
-  NITI_USE_GRADIENT = 1, /* as an operand of a weight's gradient */
-  NITI_USE_MASK = 2,     /* as the mask of a convolution's backward */
-  NITI_USE_OTHER = 4,
-} NitiUses;
+#include "program/fuse.h"
 
 /* A tensor in the backend's memory, as one operation sees it. value = mantissa * 2^exponent. */
 typedef struct NitiTensor {

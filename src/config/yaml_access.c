@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "config/closest.h"
 #include "config/yaml.h"
 
 enum { MESSAGE_MAX = 768, MILLIONTHS_DIGITS = 6 };
@@ -98,14 +99,14 @@ static const char *listed(char *buffer, size_t size, const char *const *words, c
 }
 
 NitiStatus niti_yaml_want_keys(const NitiYaml *mapping, const char *what, const char *const *keys) {
-  char found[NITI_YAML_FOUND_MAX], all[MESSAGE_MAX / 2];
+  char found[NITI_YAML_FOUND_MAX], all[MESSAGE_MAX / 2], hint[NITI_HINT_MAX];
   NITI_TRY(niti_yaml_want_mapping(mapping, what));
   for (size_t i = 0; i < mapping->count; ++i) {
     size_t k = 0;
     while (keys[k] && strcmp(keys[k], mapping->keys[i]->text) != 0) ++k;
     if (keys[k]) continue;
-    return niti_yaml_fail(mapping->keys[i], "%s: unknown key %s (expected: %s)", what, niti_yaml_found(found, mapping->keys[i]),
-                          listed(all, sizeof all, keys, ", "));
+    return niti_yaml_fail(mapping->keys[i], "%s: unknown key %s%s (expected: %s)", what, niti_yaml_found(found, mapping->keys[i]),
+                          niti_did_you_mean(hint, mapping->keys[i]->text, keys), listed(all, sizeof all, keys, ", "));
   }
   return NITI_OK;
 }

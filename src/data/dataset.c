@@ -280,3 +280,13 @@ NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char t
   (void)SHA256_End(&sha, text);
   return NITI_OK;
 }
+
+void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
+  const NitiDataSplit *s = &dataset->split[split];
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  if (s->images) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
+  for (size_t i = 0; !s->images && i < s->file_count; ++i)
+    SHA256_Update(&sha, (const uint8_t *)s->files[i], strlen(s->files[i]) + 1);
+  (void)SHA256_End(&sha, text);
+}

@@ -3,7 +3,7 @@
 #define NITI_DATA_DATASET_H
 
 #include "platform/status.h"
-#include "tensor/tensor.h"
+#include "program/shape.h"
 
 enum { NITI_CHANNELS_MAX = 4 };
 
@@ -68,5 +68,8 @@ NitiStatus niti_dataset_statistics(const NitiDataset *dataset, int32_t mean[NITI
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
 NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
+/* The same over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
+ * be compressed or not. */
+void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
 
 #endif

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "platform/path.h"
-#include "tensor/tensor.h"
+#include "io/hash.h"
 
 static const char exponent_suffix[] = ".exponent";
 static const char format_name[] = "niti";
@@ -318,18 +318,45 @@ static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensor
   return NITI_OK;
 }
 
-static NitiStatus find_exponent(int32_t *exponent, const NitiSafetensors *content, const char *name) {
+/* The tensor beside this one of sorted content; *out NULL: there is none. */
+static NitiStatus look_for_exponent(const NitiSafetensor **out, const NitiSafetensors *content, const char *name) {
   NitiSafetensor key = {.name = exponent_name(name)};
   if (!key.name) return fail_memory();
-  const NitiSafetensor *found = bsearch(&key, content->tensors, content->count, sizeof key, compare_tensors);
+  *out = bsearch(&key, content->tensors, content->count, sizeof key, compare_tensors);
   free(key.name);
+  return NITI_OK;
+}
+
+static NitiStatus check_exponent(int64_t exponent, const char *name) {
+  if (exponent >= -EXPONENT_MAX && exponent <= EXPONENT_MAX) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': exponent %lld, expected -%d to %d", name, (long long)exponent,
+                   EXPONENT_MAX, EXPONENT_MAX);
+}
+
+static NitiStatus find_exponent(int32_t *exponent, const NitiSafetensors *content, const char *name) {
+  const NitiSafetensor *found;
+  NITI_TRY(look_for_exponent(&found, content, name));
   if (!found || found->dtype != NITI_I32 || found->ndim != 0)
     return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': its exponent, an I32 scalar called '%.200s%s', is missing", name, name,
                      exponent_suffix);
   memcpy(exponent, found->data, sizeof *exponent);
-  if (*exponent < -EXPONENT_MAX || *exponent > EXPONENT_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': exponent %d, expected -%d to %d", name, (int)*exponent, EXPONENT_MAX,
-                     EXPONENT_MAX);
+  return check_exponent(*exponent, name);
+}
+
+/* Copies a tensor of sorted content into the checkpoint, which has room for it and takes its data. */
+static NitiStatus take_tensor(NitiCheckpoint *checkpoint, NitiSafetensor *from, int32_t exponent) {
+  NitiCheckpointTensor tensor = {.dtype = from->dtype, .ndim = from->ndim, .exponent = exponent, .owned = true};
+  size_t bytes;
+  memcpy(tensor.dims, from->dims, sizeof tensor.dims);
+  NITI_TRY(niti_safetensor_bytes(&bytes, from));
+  if (niti_dtype_foreign(from->dtype))
+    return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': dtype: I8, I16, I32 or I64 expected", from->name);
+  NITI_TRY(check_mantissas(from->name, from->dtype, from->data, bytes));
+  tensor.name = strdup(from->name); /* a copy: the sorted names are still searched */
+  if (!tensor.name) return fail_memory();
+  tensor.data = from->data;
+  from->data = NULL;
+  checkpoint->tensors[checkpoint->tensor_count++] = tensor;
   return NITI_OK;
 }
 
@@ -340,21 +367,13 @@ static NitiStatus take_tensors(NitiCheckpoint *checkpoint, NitiSafetensors *cont
   if (!checkpoint->tensors) return fail_memory();
   for (size_t i = 0; i < content->count; ++i) {
     NitiSafetensor *from = &content->tensors[i];
-    size_t bytes;
+    int32_t exponent = 0;
     if (is_exponent(from->name)) {
       ++exponents;
       continue;
     }
-    NitiCheckpointTensor tensor = {.dtype = from->dtype, .ndim = from->ndim, .owned = true};
-    memcpy(tensor.dims, from->dims, sizeof tensor.dims);
-    NITI_TRY(niti_safetensor_bytes(&bytes, from));
-    NITI_TRY(check_mantissas(from->name, from->dtype, from->data, bytes));
-    NITI_TRY(find_exponent(&tensor.exponent, content, from->name));
-    tensor.name = strdup(from->name); /* a copy: the sorted names are still searched */
-    if (!tensor.name) return fail_memory();
-    tensor.data = from->data;
-    from->data = NULL;
-    checkpoint->tensors[checkpoint->tensor_count++] = tensor;
+    NITI_TRY(find_exponent(&exponent, content, from->name));
+    NITI_TRY(take_tensor(checkpoint, from, exponent));
   }
   /* each tensor has found its own exponent, so a difference means one without a tensor */
   if (exponents != checkpoint->tensor_count)
@@ -399,14 +418,50 @@ static NitiStatus take(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
   return check_sum("checksum", content, sum);
 }
 
-NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) {
+/* What other tools write for an exponent: any integer of one element. */
+static NitiStatus read_exponent(int32_t *out, const NitiSafetensor *from, const char *name) {
+  size_t bytes;
+  int64_t value = 0;
+  NITI_TRY(niti_safetensor_bytes(&bytes, from));
+  if (niti_dtype_foreign(from->dtype) || bytes != niti_dtype_size(from->dtype))
+    return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s%s': one integer expected (I8, I16, I32 or I64)", name, exponent_suffix);
+  memcpy(&value, from->data, bytes);
+  const unsigned above = 64 - 8 * (unsigned)bytes;
+  value = (int64_t)((uint64_t)value << above) >> above;
+  NITI_TRY(check_exponent(value, name));
+  *out = (int32_t)value;
+  return NITI_OK;
+}
+
+static NitiStatus take_weights(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
+  sort_content(content);
+  checkpoint->tensors = calloc(content->count + 1, sizeof *checkpoint->tensors);
+  if (!checkpoint->tensors) return fail_memory();
+  for (size_t i = 0; i < content->count; ++i) {
+    NitiSafetensor *from = &content->tensors[i];
+    const NitiSafetensor *beside;
+    int32_t exponent = 0;
+    if (is_exponent(from->name)) continue;
+    NITI_TRY(look_for_exponent(&beside, content, from->name));
+    if (!beside) continue;
+    NITI_TRY(read_exponent(&exponent, beside, from->name));
+    NITI_TRY(take_tensor(checkpoint, from, exponent));
+  }
+  if (checkpoint->tensor_count > 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "holds no weights (expected I8 tensors LAYER.weight, each beside its LAYER.weight%s)",
+                   exponent_suffix);
+}
+
+typedef NitiStatus (*Take)(NitiCheckpoint *checkpoint, NitiSafetensors *content);
+
+static NitiStatus load(NitiCheckpoint **out, const char *path, Take take_content) {
   NitiSafetensors content;
   *out = NULL;
   NITI_TRY(niti_safetensors_read(&content, path));
   NitiCheckpoint *checkpoint;
   NitiStatus status = niti_checkpoint_open(&checkpoint);
   if (status == NITI_OK) status = replace_text(&checkpoint->source, path);
-  if (status == NITI_OK) status = take(checkpoint, &content);
+  if (status == NITI_OK) status = take_content(checkpoint, &content);
   niti_safetensors_clear(&content);
   if (status != NITI_OK) {
     niti_checkpoint_close(checkpoint);
@@ -414,6 +469,14 @@ NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) {
   }
   *out = checkpoint;
   return NITI_OK;
+}
+
+NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) { return load(out, path, take); }
+
+NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, const char *path) {
+  const bool whole = niti_checkpoint_load(out, path) == NITI_OK;
+  if (intact) *intact = whole;
+  return whole ? NITI_OK : load(out, path, take_weights);
 }
 
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir) {

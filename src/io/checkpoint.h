@@ -67,6 +67,11 @@ NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const cha
 /* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller
  * closes *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place, a later version NITI_ERROR_UNSUPPORTED. */
 NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path);
+/* Reads the weights of any safetensors file, edited ones too: every tensor NAME beside which an integer NAME.exponent of one
+ * element lies, which must be I8 with mantissas in range or one of the other integer dtypes. Other tensors and the metadata are
+ * passed over, and no hash or checksum is asked for. *intact (may be NULL): the file is a checkpoint as niti wrote it. A file
+ * without such a tensor is NITI_ERROR_FORMAT. */
+NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, const char *path);
 /* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL) says which;
  * when true, niti_error() still says what is wrong with `last`. If neither loads, the error of `last` is returned; and so is that
  * of a `last` of a later version, which going on from the one before would overwrite. */

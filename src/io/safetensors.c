@@ -10,7 +10,18 @@
 #error "safetensors data is little-endian: a big-endian host needs byte swaps here"
 #endif
 
-static const char *const dtype_names[] = {"I8", "I16", "I32", "I64"};
+static const char *const dtype_names[] = {"I8", "I16", "I32", "I64", "8 bits", "16 bits", "32 bits", "64 bits"};
+
+/* Names in files. */
+static const struct {
+  const char *name;
+  NitiFileDtype dtype;
+} dtypes[] = {
+    {"I8", NITI_I8},         {"I16", NITI_I16},       {"I32", NITI_I32},          {"I64", NITI_I64},
+    {"BOOL", NITI_FOREIGN8}, {"U8", NITI_FOREIGN8},   {"F8_E4M3", NITI_FOREIGN8}, {"F8_E5M2", NITI_FOREIGN8},
+    {"U16", NITI_FOREIGN16}, {"F16", NITI_FOREIGN16}, {"BF16", NITI_FOREIGN16},   {"U32", NITI_FOREIGN32},
+    {"F32", NITI_FOREIGN32}, {"U64", NITI_FOREIGN64}, {"F64", NITI_FOREIGN64},    {"C64", NITI_FOREIGN64},
+};
 static const char metadata_key[] = "__metadata__";
 
 const char *niti_file_dtype_name(NitiFileDtype dtype) { return dtype_names[dtype]; }
@@ -173,12 +184,12 @@ static NitiStatus parse_metadata(NitiSafetensors *out, const json_t *object, con
 
 static NitiStatus parse_dtype(NitiFileDtype *out, const json_t *value, const char *name, const char *path) {
   const char *text = json_is_string(value) ? json_string_value(value) : "";
-  for (int i = 0; i < (int)(sizeof dtype_names / sizeof *dtype_names); ++i)
-    if (!strcmp(text, dtype_names[i])) {
-      *out = (NitiFileDtype)i;
+  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; ++i)
+    if (!strcmp(text, dtypes[i].name)) {
+      *out = dtypes[i].dtype;
       return NITI_OK;
     }
-  return fail_tensor(path, name, "dtype: I8, I16, I32 or I64 expected");
+  return fail_tensor(path, name, "dtype: I8, I16, I32, I64 or another of the format's expected");
 }
 
 static NitiStatus parse_shape(NitiSafetensor *tensor, const json_t *shape, const char *path) {

@@ -13,11 +13,23 @@ enum {
   NITI_SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes of JSON that the reader takes */
 };
 
-typedef enum NitiFileDtype { NITI_I8 = 0, NITI_I16, NITI_I32, NITI_I64 } NitiFileDtype;
+/* What niti writes, then what other tools' files hold besides (floats, unsigned numbers), of which only the size is known here.
+ */
+typedef enum NitiFileDtype {
+  NITI_I8 = 0,
+  NITI_I16,
+  NITI_I32,
+  NITI_I64,
+  NITI_FOREIGN8,
+  NITI_FOREIGN16,
+  NITI_FOREIGN32,
+  NITI_FOREIGN64,
+} NitiFileDtype;
 
 /* Bytes of one element. */
-static inline size_t niti_dtype_size(NitiFileDtype dtype) { return (size_t)1 << (int)dtype; }
-/* "I8", "I16", "I32", "I64". */
+static inline size_t niti_dtype_size(NitiFileDtype dtype) { return (size_t)1 << ((unsigned)dtype & 3u); }
+static inline bool niti_dtype_foreign(NitiFileDtype dtype) { return dtype > NITI_I64; }
+/* "I8", "I16", "I32", "I64"; of a foreign dtype its size. */
 const char *niti_file_dtype_name(NitiFileDtype dtype);
 
 typedef struct NitiPair {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/builtin.h"
+#include "config/closest.h"
 #include "model/description_yaml.h"
 
 enum { CLASSES_MIN = 2, CLASSES_MAX = 65536 };
@@ -111,8 +112,9 @@ NitiStatus niti_description_load(NitiDescription **out, const char *model, const
   const char *text = niti_builtin_model_text(model);
   char source[NITI_NAME_MAX + 16];
   if (!text) {
-    char names[512];
-    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in model '%s' (expected: %s, or a file with '/' or ending in .yaml)", model,
+    char names[512], hint[NITI_HINT_MAX];
+    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in model '%s'%s (expected: %s, or a file with '/' or ending in .yaml)", model,
+                     niti_did_you_mean(hint, model, niti_builtin_model_names),
                      niti_builtin_list(names, sizeof names, niti_builtin_model_names));
   }
   (void)snprintf(source, sizeof source, "built-in %s", model);

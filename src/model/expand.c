@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/builtin.h"
+#include "config/closest.h"
 #include "model/description_yaml.h"
 
 enum { FIELDS_MAX = 15, WEIGHTS_MAX = INT32_MAX };
@@ -270,12 +272,19 @@ static NitiStatus expand_residual(Expander *e, const NitiYaml *item, const NitiY
 }
 
 static NitiStatus unknown_layer(const NitiYaml *node) {
-  char found[NITI_YAML_FOUND_MAX], names[384];
-  size_t used = 0;
-  for (const NitiLayerType *const *t = niti_layer_types(); *t && used < sizeof names; ++t) {
-    if (!(*t)->joins) used += (size_t)snprintf(names + used, sizeof names - used, "%s, ", (*t)->name);
+  enum { TYPES_MAX = 64 };
+  const char *words[TYPES_MAX + 4];
+  char found[NITI_YAML_FOUND_MAX], names[384], hint[NITI_HINT_MAX];
+  size_t count = 0;
+  for (const NitiLayerType *const *t = niti_layer_types(); *t && count < TYPES_MAX; ++t) {
+    if (!(*t)->joins) words[count++] = (*t)->name;
   }
-  return niti_yaml_fail(node, "unknown layer %s (expected: %srepeat, block, residual)", niti_yaml_found(found, node), names);
+  words[count++] = "repeat";
+  words[count++] = "block";
+  words[count++] = "residual";
+  words[count] = NULL;
+  return niti_yaml_fail(node, "unknown layer %s%s (expected: %s)", niti_yaml_found(found, node),
+                        niti_did_you_mean(hint, node->text, words), niti_builtin_list(names, sizeof names, words));
 }
 
 static NitiStatus expand_item(Expander *e, const NitiYaml *item, const Scope *scope, int32_t *tip) {

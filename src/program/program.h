@@ -12,7 +12,7 @@
 
 #include "base/random.h"
 #include "platform/status.h"
-#include "tensor/tensor.h"
+#include "program/shape.h"
 
 enum {
   NITI_LAYER_NAME_MAX = 64,
@@ -106,6 +106,14 @@ typedef struct NitiPool {
 static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p->kh && p->stride_w >= p->kw; }
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
+
+/* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or
+ * not. */
+typedef struct NitiSample {
+  uint32_t image;
+  int16_t dy, dx;
+  uint32_t flip;
+} NitiSample;
 
 /* How accumulators become int8, and which random words NITI_STOCHASTIC draws (docs/arithmetic.md, "Random numbers"). */
 typedef struct NitiRoundingRecord {

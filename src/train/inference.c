@@ -1,9 +1,11 @@
-/* A trained network from a checkpoint: predictions for single images, and the score of a data set's test split. */
+/* A network from whatever names one: predictions for single images, and the score of a data set's test split. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/loss.h"
+#include "train/data_choice.h"
+#include "train/locate.h"
 #include "train/options.h"
 #include "train/snapshot.h"
 #include "train/step.h"
@@ -14,6 +16,7 @@ struct NitiModel {
   NitiBackend *backend;
   NitiNetwork *one; /* for batches of one image */
   NitiFeed *feed;
+  NitiTestSet set; /* scored last */
   char *path;
   char **names; /* [classes], or NULL: classes are numbers */
   char *names_text;
@@ -48,14 +51,8 @@ static NitiStatus read_names(NitiModel *m) {
 
 static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
   const NitiLowerOptions options = niti_recipe_lowering(m->recipe, batch, false);
-  const NitiDataOptions *data = &m->recipe->data;
-  if (data->stat_count != m->recipe->model->input.c) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one a channel)", m->path,
-                     data->stat_count, m->recipe->model->input.c);
-  }
   NITI_TRY(niti_network_open(out, m->recipe->model, m->backend, &options));
-  NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
-  if (status == NITI_OK) status = niti_network_set_input(*out, data->mean, data->std);
+  const NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
   if (status != NITI_OK) {
     niti_network_close(*out);
     *out = NULL;
@@ -63,10 +60,20 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
   return status;
 }
 
-static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
-  if (!m->path) return out_of_memory();
+/* How pixels become the network's input, as the recipe says, and the way there. */
+static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *m, int32_t batch) {
+  const NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count != m->recipe->model->input.c) {
+    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
+                     data->stat_count, m->recipe->model->input.c);
+  }
+  NITI_TRY(niti_network_set_input(net, data->mean, data->std));
+  return niti_feed_open(out, m->backend, batch);
+}
+
+static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const NitiDevice *device) {
   const char *recipe, *model;
-  NITI_TRY(niti_checkpoint_load(&m->checkpoint, m->path));
+  NITI_TRY(niti_location_weights(&m->checkpoint, location));
   NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
   NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
   if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
@@ -75,20 +82,22 @@ static NitiStatus open_parts(NitiModel *m, const NitiDevice *device) {
   NITI_TRY(read_names(m));
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));
-  NITI_TRY(open_network(&m->one, m, 1));
-  return niti_feed_open(&m->feed, m->backend, 1);
+  return open_network(&m->one, m, 1);
 }
 
-NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDevice *device) {
+NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
   NITI_WANT(out, "out");
   *out = NULL;
-  NITI_WANT(checkpoint, "checkpoint");
+  NITI_WANT(network, "network");
   const NitiDevice best = {0};
+  NitiLocation location;
   if (device) NITI_TRY(niti_device_check(__func__, "device", device));
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
-  m->path = strdup(checkpoint);
-  const NitiStatus status = open_parts(m, device ? device : &best);
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK && !(m->path = strdup(location.path))) status = out_of_memory();
+  if (status == NITI_OK) status = open_parts(m, &location, device ? device : &best);
+  niti_location_close(&location);
   if (status != NITI_OK) {
     niti_model_close(m);
     return status;
@@ -99,6 +108,7 @@ NitiStatus niti_model_open(NitiModel **out, const char *checkpoint, const NitiDe
 
 void niti_model_close(NitiModel *m) {
   if (!m) return;
+  niti_test_set_clear(&m->set);
   niti_feed_close(m->feed);
   niti_network_close(m->one);
   niti_backend_close(m->backend);
@@ -129,8 +139,9 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(pixels, "pixels");
-  const NitiPick whole = {0};
+  const NitiSample whole = {0};
   const int32_t label = 0;
+  if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
   NitiBindings bindings = {.batch = 1};
   NITI_TRY(niti_feed_batch(m->feed, &batch, &bindings));
@@ -159,43 +170,51 @@ void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t expon
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
 }
 
-static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed};
-  NITI_TRY(niti_loader_start(loader, 0, 0));
+/* Labels of the data set -> those of the network, into `room`, which is as long as a batch. */
+static void map_batch(NitiBatch *batch, int32_t *room, const int32_t *labels) {
+  for (int32_t i = 0; i < batch->count; ++i) room[i] = labels[batch->labels[i]];
+  batch->labels = room;
+}
+
+static NitiStatus score_batches(const NitiStepContext *context, NitiLoader *loader, int32_t *room, const int32_t *labels) {
   for (;;) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
-    NITI_TRY(niti_step_test(&context, &batch, NULL));
+    if (labels) map_batch(&batch, room, labels);
+    NITI_TRY(niti_step_test(context, &batch, NULL));
   }
 }
 
-NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
-  NITI_WANT(out, "out");
-  *out = (NitiScore){0};
-  NITI_WANT(m, "model");
-  const NitiDescription *model = m->recipe->model;
-  if (!data) data = niti_dataset_default();
-  if (!data)
-    return niti_fail(NITI_ERROR_ARGUMENT,
-                     "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
-  NitiDataset *dataset = NULL;
+static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
+  const NitiStepContext context = {m->recipe, net, feed};
+  NITI_TRY(niti_loader_start(loader, 0, 0));
+  int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
+  const NitiStatus status = room ? score_batches(&context, loader, room, m->set.labels) : out_of_memory();
+  free(room);
+  return status;
+}
+
+/* Of a recipe that leaves them to the data set, and no run has asked that yet. */
+static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
+  NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count > 0) return NITI_OK;
+  NITI_TRY(niti_dataset_statistics(dataset, data->mean, data->std));
+  data->stat_count = niti_dataset_shape(dataset).c;
+  return NITI_OK;
+}
+
+static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
   const NitiLoaderOptions options = {
-      .split = NITI_TEST, .input = model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
-  NitiStatus status = niti_dataset_open(&dataset, data, &m->recipe->data, &model->input);
-  if (status == NITI_OK && niti_dataset_classes(dataset) != model->classes) {
-    status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", data,
-                       niti_dataset_classes(dataset), model->classes);
-  }
-  if (status == NITI_OK) {
-    status = niti_loader_open(&loader, dataset, &m->recipe->data, &options);
-    if (status != NITI_OK) status = niti_fail_within(status, "%s", data);
-  }
+      .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
+  NitiStatus status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
+  if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
+  if (status == NITI_OK) status = resolve_statistics(m, m->set.dataset);
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
-  if (status == NITI_OK) status = niti_feed_open(&feed, m->backend, m->recipe->batch);
+  if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
   if (status == NITI_OK) status = score(m, net, feed, loader);
   if (status == NITI_OK) {
     NitiMetrics sums;
@@ -205,17 +224,31 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   niti_feed_close(feed);
   niti_network_close(net);
   niti_loader_close(loader);
-  niti_dataset_close(dataset);
   return status;
 }
 
-NitiStatus niti_checkpoint_file_hash(const char *path, char text[65]) {
+NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
+  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data));
+  const NitiStatus status = evaluate(m, out);
+  niti_test_set_close(&m->set);
+  return status;
+}
+
+const NitiDataFacts *niti_model_data(const NitiModel *m) { return m && m->set.path ? &m->set.facts : NULL; }
+
+NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
   NITI_WANT(text, "text");
   text[0] = 0;
-  NITI_WANT(path, "checkpoint");
-  NITI_TRY(niti_checkpoint_load(&checkpoint, path));
-  const NitiStatus status = niti_checkpoint_hash(checkpoint, text);
+  NITI_WANT(network, "network");
+  NitiLocation location;
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK) status = niti_location_weights(&checkpoint, &location);
+  niti_location_close(&location);
+  if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, text);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/builtin.h"
+#include "config/closest.h"
 #include "config/yaml.h"
 #include "model/description_yaml.h"
 #include "train/recipe_text.h"
@@ -99,7 +100,7 @@ static NitiStatus load_model_reference(NitiRecipe *r, const NitiYaml *mapping, c
                                        const Source *source) {
   const NitiYaml *name = niti_yaml_get(mapping, "name"), *file = niti_yaml_get(mapping, "file");
   const NitiYaml *node = name ? name : file;
-  char found[NITI_YAML_FOUND_MAX], names[512];
+  char found[NITI_YAML_FOUND_MAX], names[512], hint[NITI_HINT_MAX];
   if (!node || (name && file))
     return niti_yaml_fail(mapping, "model: expected either 'name', 'file' or a description with 'layers'");
   if (node->kind != NITI_YAML_SCALAR || niti_yaml_is_null(node)) {
@@ -107,7 +108,8 @@ static NitiStatus load_model_reference(NitiRecipe *r, const NitiYaml *mapping, c
   }
   if (file) return load_model_file(r, file, overrides, source);
   if (!niti_builtin_model_text(name->text)) {
-    return niti_yaml_fail(name, "model: no built-in model %s (expected: %s, or 'file')", niti_yaml_found(found, name),
+    return niti_yaml_fail(name, "model: no built-in model %s%s (expected: %s, or 'file')", niti_yaml_found(found, name),
+                          niti_did_you_mean(hint, name->text, niti_builtin_model_names),
                           niti_builtin_list(names, sizeof names, niti_builtin_model_names));
   }
   return niti_description_load(&r->model, name->text, overrides);
@@ -161,7 +163,7 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
+  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -170,6 +172,10 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: kind", niti_recipe_kinds));
     data->kind = (NitiDataKind)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "default")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: default", niti_recipe_defaults));
+    r->data_default = (NitiDefaultData)choice;
   }
   NITI_TRY(read_statistics(data, mapping, input.c));
   if ((node = niti_yaml_get(mapping, "pad")) != NULL) NITI_TRY(niti_yaml_int(&data->pad, node, "data: pad", 0, PAD_MAX));
@@ -341,8 +347,9 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   const char *text = niti_builtin_recipe_text(recipe);
   char source[NITI_NAME_MAX + 16];
   if (!text) {
-    char names[512];
-    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s' (expected: %s, or a file with '/' or ending in .yaml)", recipe,
+    char names[512], hint[NITI_HINT_MAX];
+    return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s'%s (expected: %s, or a file with '/' or ending in .yaml)",
+                     recipe, niti_did_you_mean(hint, recipe, niti_builtin_recipe_names),
                      niti_builtin_list(names, sizeof names, niti_builtin_recipe_names));
   }
   (void)snprintf(source, sizeof source, "built-in %s", recipe);

@@ -7,7 +7,9 @@
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
-/* How gradients change the weights. */
+/* The data set for runs that are given none. */
+typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
+
 typedef struct NitiMuStep {
   int32_t epoch, mu; /* from this epoch (counted from 0) on */
 } NitiMuStep;
@@ -18,6 +20,7 @@ typedef struct NitiRecipe {
   char *text;   /* the resolved recipe as YAML, every value written out; parses to this recipe again */
   NitiDescription *model;
   NitiDataOptions data; /* how images become inputs: see data/dataset.h */
+  NitiDefaultData data_default;
   int32_t batch, epochs;
   int64_t max_steps; /* 0: no limit */
   uint64_t seed;

@@ -8,6 +8,7 @@
 #include "config/yaml.h"
 
 const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", NULL};
+const char *const niti_recipe_defaults[] = {"none", "fashion-mnist", NULL};
 const char *const niti_recipe_crops[] = {"centre", "random", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
@@ -61,9 +62,11 @@ static void put_reference(NitiYamlDocument *d, NitiYaml *root, const NitiDescrip
   niti_yaml_put(d, root, "model", mapping);
 }
 
-static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiDataOptions *data) {
+static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
+  const NitiDataOptions *data = &r->data;
   NitiYaml *mapping = niti_yaml_mapping(d);
   put_word(d, mapping, "kind", niti_recipe_kinds[data->kind]);
+  put_word(d, mapping, "default", niti_recipe_defaults[r->data_default]);
   put_millionths(d, mapping, "mean", data->mean, data->stat_count);
   put_millionths(d, mapping, "std", data->std, data->stat_count);
   put_int(d, mapping, "pad", data->pad);
@@ -104,7 +107,7 @@ static NitiStatus write_recipe(NitiRecipe *r, NitiYamlDocument *d, const NitiYam
   } else {
     put_reference(d, root, r->model);
   }
-  put_data(d, root, &r->data);
+  put_data(d, root, r);
   put_training(d, root, r);
   return niti_yaml_write(&r->text, d, root);
 }

@@ -15,8 +15,9 @@ typedef struct NitiRunInputs {
   const char *data;           /* the data set's path */
   const char *classes;        /* their names, a line each; NULL: they are numbers */
   uint64_t seed;
-  int64_t images[2];  /* of each split */
-  char sha256[2][65]; /* of each split's files */
+  int64_t images[2];        /* of each split */
+  char sha256[2][65];       /* of each split's files */
+  char names_sha256[2][65]; /* of their names; "": a checkpoint from before it had them */
 } NitiRunInputs;
 
 typedef struct NitiRun {

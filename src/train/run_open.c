@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "platform/file.h"
+#include "train/data_choice.h"
 #include "train/run.h"
 
 /* The data set's own statistics become part of the recipe, so that a checkpoint knows how its inputs were made. */
@@ -120,33 +121,13 @@ NitiStatus niti_run_close(NitiRun *run) {
 }
 
 static NitiStatus set_data_path(NitiRun *run, const char *path) {
-  if (!path) path = niti_dataset_default();
-  if (!path) {
-    return niti_fail(NITI_ERROR_ARGUMENT,
-                     "no data set: none was given and the default, Debian's package dataset-fashion-mnist, is not installed");
-  }
+  if (!path) NITI_TRY(niti_data_default(&path, run->recipe));
   run->data_path = realpath(path, NULL); /* a resumed run may start elsewhere */
   return run->data_path ? NITI_OK : niti_fail_errno(path, "open the data set");
 }
 
-/* The class names as one text, a line each, for predictions far from the data set; none where one is missing or not a line. */
-static NitiStatus join_class_names(NitiRun *run) {
-  const int32_t classes = niti_dataset_classes(run->dataset);
-  size_t length = 1;
-  for (int32_t i = 0; i < classes; ++i) {
-    const char *name = niti_dataset_class_name(run->dataset, i);
-    if (!name || strchr(name, '\n')) return NITI_OK;
-    length += strlen(name) + 1;
-  }
-  run->class_names = calloc(1, length);
-  if (!run->class_names) return niti_fail(NITI_ERROR_MEMORY, "out of memory for class names");
-  char *end = run->class_names;
-  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", niti_dataset_class_name(run->dataset, i));
-  return NITI_OK;
-}
-
 static NitiStatus set_inputs(NitiRun *run) {
-  NITI_TRY(join_class_names(run));
+  NITI_TRY(niti_data_class_names(&run->class_names, run->dataset));
   run->inputs = (NitiRunInputs){.model = run->recipe->model->text,
                                 .recipe = run->recipe->text,
                                 .data = run->data_path,
@@ -155,6 +136,7 @@ static NitiStatus set_inputs(NitiRun *run) {
   for (int split = 0; split < 2; ++split) {
     run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);
     NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]));
+    niti_dataset_names_hash(run->dataset, (NitiSplit)split, run->inputs.names_sha256[split]);
   }
   return NITI_OK;
 }

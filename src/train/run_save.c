@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/data_choice.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -14,7 +15,7 @@ typedef enum StateKind {
   STATE_SEED,    /* uint64_t */
   STATE_FLAG,    /* bool: "0" or "1" */
   STATE_TEXT,    /* const char *; NULL is not saved */
-  STATE_SHA256,  /* char[65] */
+  STATE_SHA256,  /* char[65]; "" is not saved */
 } StateKind;
 
 typedef struct StateKey {
@@ -33,8 +34,10 @@ static const StateKey state[] = {
     {"classes", STATE_TEXT, AT(inputs.classes), 0},
     {"train_set_images", STATE_COUNT64, AT(inputs.images[NITI_TRAIN]), 1},
     {"train_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_TRAIN]), 1},
+    {"train_set_names_sha256", STATE_SHA256, AT(inputs.names_sha256[NITI_TRAIN]), 0},
     {"test_set_images", STATE_COUNT64, AT(inputs.images[NITI_TEST]), 1},
     {"test_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_TEST]), 1},
+    {"test_set_names_sha256", STATE_SHA256, AT(inputs.names_sha256[NITI_TEST]), 0},
     {"save_every", STATE_COUNT32, AT(save_every), 1},
     {"step", STATE_COUNT64, AT(step), 1},
     {"epoch", STATE_COUNT32, AT(epoch), 1},
@@ -65,7 +68,7 @@ static const char *const expectations[] = {
 /* The text of a member; `number` is room for one. */
 static const char *format_member(char number[NUMBER_MAX], StateKind kind, const void *member) {
   if (kind == STATE_TEXT) return *(const char *const *)member;
-  if (kind == STATE_SHA256) return member;
+  if (kind == STATE_SHA256) return *(const char *)member ? member : NULL;
   if (kind == STATE_FLAG) return *(const bool *)member ? "1" : "0";
   if (kind == STATE_COUNT32)
     (void)snprintf(number, NUMBER_MAX, "%" PRId32, *(const int32_t *)member);
@@ -151,21 +154,37 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
 
 NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
 
-/* A resumed run needs the data set that it began with, to the byte. Only a file of an image folder may have changed since (a
- * damaged one ends a run), which is noted. */
+static const char *const split_names[] = {"training", "test"};
+
+/* Which label is which class, and in which order the files come, decides the bits: neither may have changed. */
+static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
+  const char *now = run->inputs.classes;
+  if (now && began->classes) NITI_TRY(niti_data_same_names(now, began->classes, run->data_path, "the run"));
+  for (int split = 0; split < 2; ++split) {
+    if (!began->names_sha256[split][0] || strcmp(run->inputs.names_sha256[split], began->names_sha256[split]) == 0) continue;
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: its %s images are other files than the run began with (expected the same names in the same folders)",
+                     run->data_path, split_names[split]);
+  }
+  return NITI_OK;
+}
+
+/* A resumed run needs the data set that it began with, to the byte. Only the content of an image folder's file may have changed
+ * since (a damaged one ends a run), which is noted. */
 static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   for (int split = 0; split < 2; ++split) {
-    const char *name = split == NITI_TRAIN ? "training" : "test";
-    if (run->inputs.images[split] != began->images[split]) {
-      return niti_fail(NITI_ERROR_FORMAT,
-                       "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)",
-                       run->data_path, run->inputs.images[split], name, began->images[split]);
-    }
+    if (run->inputs.images[split] == began->images[split]) continue;
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)", run->data_path,
+                     run->inputs.images[split], split_names[split], began->images[split]);
+  }
+  NITI_TRY(check_names(run, began));
+  for (int split = 0; split < 2; ++split) {
     if (strcmp(run->inputs.sha256[split], began->sha256[split]) == 0) continue;
     run->data_changed = true;
     if (niti_dataset_images(run->dataset, (NitiSplit)split)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
-                       run->data_path, name, run->inputs.sha256[split], began->sha256[split]);
+                       run->data_path, split_names[split], run->inputs.sha256[split], began->sha256[split]);
     }
   }
   return NITI_OK;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/locate.h"
 #include "train/options.h"
 #include "train/run.h"
 #include "train/snapshot.h"
@@ -28,15 +29,18 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
   return run->options.progress(run->options.context, progress);
 }
 
-__attribute__((format(printf, 2, 3))) static void note(const NitiRun *run, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .text = text, .epoch = run->epoch + 1};
+  NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }
+
+#define note(run, ...) tell_text(run, NITI_PROGRESS_NOTE, __VA_ARGS__)
+#define warn(run, ...) tell_text(run, NITI_PROGRESS_WARNING, __VA_ARGS__)
 
 /* ---- running ---- */
 
@@ -91,6 +95,26 @@ static void count_time(NitiRun *run, int64_t *mark) {
   *mark = time;
 }
 
+/* Saves within an epoch when that is due or asked for. */
+static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
+  const bool asked = run->options.save_now && run->options.save_now(run->options.context);
+  if (!asked && *mark - run->saved_at <= save_nanoseconds) return NITI_OK;
+  NITI_TRY(read_metrics(&run->train, run));
+  count_time(run, mark);
+  NITI_TRY(save(run, NITI_KEEP_LAST));
+  if (asked) note(run, "saving the state after step %" PRId64 ", as asked", run->step);
+  *mark = niti_clock_now();
+  return NITI_OK;
+}
+
+/* What was trained is kept when something else fails: an image that cannot be read, a log that cannot be written. */
+static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
+  char why[1024];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  if (save(run, NITI_KEEP_LAST) != NITI_OK || niti_run_saved(run) != NITI_OK) return niti_fail(failure, "%s", why);
+  return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
+}
+
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const NitiStepContext context = step_context(run);
@@ -101,7 +125,11 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
-    NITI_TRY(niti_loader_next(run->train_loader, &batch));
+    const NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    if (status != NITI_OK) {
+      NITI_TRY(read_metrics(&run->train, run));
+      return save_after(run, status);
+    }
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step, run->epoch));
     ++run->step;
     run->images += batch.count;
@@ -114,12 +142,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
-    if (*go_on && mark - run->saved_at > save_nanoseconds) {
-      NITI_TRY(read_metrics(&run->train, run));
-      count_time(run, &mark);
-      NITI_TRY(save(run, NITI_KEEP_LAST));
-      mark = niti_clock_now();
-    }
+    if (*go_on) NITI_TRY(save_if_due(run, &mark));
   }
   return read_metrics(&run->train, run);
 }
@@ -128,9 +151,12 @@ static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct
 
 /* Tests, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
-  NITI_TRY(test(run, go_on));
+  NitiStatus status = test(run, go_on);
+  if (status != NITI_OK) return save_after(run, status);
   if (!*go_on) return NITI_OK;          /* the step is saved by the caller; the test is done again after resuming */
   const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
+  const NitiScore best = run->best;
+  const int32_t best_epoch = run->best_epoch;
   int keep = NITI_KEEP_LAST;
   if (run->test.images > 0 && better(run->test, run->best)) {
     run->best = run->test;
@@ -146,7 +172,12 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
                              .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
-  NITI_TRY(niti_report_epoch(run->report, &row, run->net));
+  status = niti_report_epoch(run->report, &row, run->net);
+  if (status != NITI_OK) { /* the test is done and recorded again after resuming */
+    run->best = best;
+    run->best_epoch = best_epoch;
+    return save_after(run, status);
+  }
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
     run->epoch = epoch;
@@ -209,11 +240,24 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
 
 /* ---- a new run ---- */
 
-static NitiStatus start_weights(NitiRun *run) {
-  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
-  if (!run->options.init) return NITI_OK;
-  NitiCheckpoint *checkpoint = NULL;
-  NITI_TRY(niti_checkpoint_load(&checkpoint, run->options.init));
+/* What --init names: of a checkpoint the weights alone, so that one edited by other tools will do. */
+static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
+  NitiLocation location;
+  bool intact = true;
+  NitiStatus status = niti_locate(&location, run->options.init);
+  if (status == NITI_OK && location.kind == NITI_LOCATED_CHECKPOINT)
+    status = niti_checkpoint_load_weights(out, &intact, location.path);
+  else if (status == NITI_OK)
+    status = niti_location_weights(out, &location);
+  if (status == NITI_OK && !intact)
+    warn(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+  if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
+    warn(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+  niti_location_close(&location);
+  return status;
+}
+
+static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -224,7 +268,6 @@ static NitiStatus start_weights(NitiRun *run) {
            run->options.init);
     }
   }
-  niti_checkpoint_close(checkpoint);
   if (taken == 0) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
                      run->recipe->model->name);
@@ -233,11 +276,27 @@ static NitiStatus start_weights(NitiRun *run) {
   return NITI_OK;
 }
 
+static NitiStatus start_weights(NitiRun *run) {
+  NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_network_init(run->net, run->recipe->seed));
+  if (!run->options.init) return NITI_OK;
+  NITI_TRY(load_init(&checkpoint, run));
+  const NitiStatus status = take_init(run, checkpoint);
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
+static void note_lock(const NitiRun *run) {
+  const char *file = niti_run_folder_owner_file(run->folder);
+  if (file) note(run, "this file system has no file locks: %s keeps other processes out of the run", file);
+}
+
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
+  note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
                                                (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
@@ -280,13 +339,14 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   bool previous = false;
   NitiStatus status = check_options(__func__, &run.options);
   if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
+  if (status == NITI_OK) note_lock(&run);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) note(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
+    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
     note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
     status = niti_report_open(&run.report, run_path, run.epoch, run.step);
     if (status == NITI_OK) status = train_all(&run);

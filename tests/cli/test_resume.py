@@ -304,8 +304,9 @@ STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_imag
 
 def test_the_keys_of_a_checkpoint(before, trained):
     """What a run saves is what it demands, and what the program saved before."""
-    for path in (before / "last.safetensors", trained[0] / "last.safetensors"):
-        assert sorted(metadata_of(path)) == sorted([*STATE, "classes", "format", "version", "hash", "checksum"])
+    since = ["train_set_names_sha256", "test_set_names_sha256"]  # not in files from before
+    for path, more in ((before / "last.safetensors", []), (trained[0] / "last.safetensors", since)):
+        assert sorted(metadata_of(path)) == sorted([*STATE, *more, "classes", "format", "version", "hash", "checksum"])
 
 
 @pytest.mark.parametrize("key", STATE)
@@ -419,6 +420,56 @@ def test_other_data_of_equal_count_are_refused(half, tmp_path):
     data_sets.write_idx_set(tmp_path / "other", data_sets.squares(160, 3), data_sets.squares(60, 2))
     fails("train", "--resume", run, "--data", tmp_path / "other", says=(tmp_path / "other", "training images", "SHA-256"))
     assert content_of(run) == before
+
+
+@pytest.fixture
+def on_folder(recipe, tmp_path):
+    """(stopped run on a folder of images, the folder)."""
+    data = data_sets.write_folder_set(tmp_path / "data", ["a", "b", "c", "d"], data_sets.squares(80, 1, channels=3),
+                                      data_sets.squares(20, 2, channels=3))
+    run = tmp_path / "run"
+    process = start_training(recipe(("[8, 8, 1]", "[8, 8, 3]")), "--data", data, "--run", run, "--epochs", 100000)
+    wait_for(run / "best.safetensors", process)
+    assert stop(process, signal.SIGINT)[0] == 130
+    return run, data
+
+
+def test_other_class_names_are_refused(on_folder):
+    """Renamed, the images of a class have another label."""
+    run, data = on_folder
+    for split in ("train", "test"):
+        (data / split / "a").rename(data / split / "z")
+    before = content_of(run)
+    fails("train", "--resume", run, "--quiet", says=(data, "b, c, d, z", "a, b, c, d"))
+    assert content_of(run) == before
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_other_file_names_are_refused(on_folder, split):
+    """As many images in the same classes: their names say that they are others, or in another order."""
+    run, data = on_folder
+    file = sorted((data / split / "b").iterdir())[0]
+    file.rename(file.with_name("zzz.png"))
+    before = content_of(run)
+    fails("train", "--resume", run, "--quiet", says=(data, "training" if split == "train" else "test", "other files"))
+    assert content_of(run) == before
+
+
+def test_changed_contents_are_noted_even_under_quiet(on_folder):
+    run, data = on_folder
+    file = sorted((data / "train" / "b").iterdir())[0]
+    data_sets.write_png(file, data_sets.squares(1, 9, channels=3)[0][0])
+    process = start_training("--resume", run, "--quiet")
+    time.sleep(1)
+    code, _, err = stop(process, signal.SIGINT)
+    assert code == 130 and "image files have changed" in err.splitlines()[0]
+
+
+def test_a_folder_in_place_of_files_without_names_is_refused(half, tmp_path):
+    run, _, _ = half
+    data = data_sets.write_folder_set(tmp_path / "folder", ["0", "1", "2", "3"], data_sets.squares(160, 1),
+                                      data_sets.squares(60, 2))
+    fails("train", "--resume", run, "--data", data, says=(data, "other files"))
 
 
 def test_a_relative_folder_is_found_from_elsewhere(toy_recipe, toy, tmp_path):

@@ -154,7 +154,7 @@ def test_set_forms(toy_recipe, toy, tmp_path):
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert recipe["update"]["mu"] == [{"epoch": 0, "mu": 5}, {"epoch": 1, "mu": 2}]
     assert recipe["rounding"] == {"activation": "nearest", "error": "stochastic"} and recipe["loss"] == "niti"
-    assert recipe["data"] == {"kind": "auto", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
+    assert recipe["data"] == {"kind": "auto", "default": "none", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
                               "fit": "crop", "resize": 0}
     assert recipe["name"] == "mine" and recipe["epochs"] == 2
     assert [row["mu"] for row in rows_of(tmp_path / "run")] == [5, 2]
@@ -237,6 +237,72 @@ def test_init_copies_what_matches_and_lists_the_rest(trained, toy, recipe, tmp_p
     assert "1 of 3" in notes
 
 
+def edit(path, change, metadata=None):
+    """Opens a checkpoint with the safetensors package, changes its tensors and writes them to edited.safetensors beside it."""
+    from safetensors.numpy import load_file, save_file
+    tensors = load_file(path)
+    change(tensors)
+    edited = path.with_name("edited.safetensors")
+    save_file(tensors, edited, metadata)
+    return edited
+
+
+def own_copy(trained, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((trained[0] / "last.safetensors").read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("keep_metadata", [False, True])
+def test_edited_weights_are_brought_back(keep_metadata, trained, toy, toy_recipe, tmp_path):
+    """Its hash and checksum are of other weights, or are gone: the run's hash is computed from the weights that are there."""
+    def change(tensors):
+        tensors["conv1.weight"][0, 0, 0, 0] ^= 1
+        tensors["conv1.weight.exponent"] = np.array([tensors["conv1.weight.exponent"] - 1], np.int64)
+        tensors["linear1.bias"] = np.zeros(4, np.float32)  # passed over
+
+    original = own_copy(trained, tmp_path)
+    edited = edit(original, change, metadata_of(original) if keep_metadata else None)
+    fails("eval", edited, "--data", toy, says=edited)
+    weights, notes = first_weights(toy_recipe, toy, tmp_path / "run", "--init", edited)
+    before = own_copy(trained, tmp_path)
+    from safetensors.numpy import load_file
+    expected = load_file(before)
+    change(expected)
+    assert np.array_equal(weights["conv1.weight"], expected["conv1.weight"])
+    assert int(weights["conv1.weight.exponent"]) == int(expected["conv1.weight.exponent"][0])
+    assert np.array_equal(weights["linear1.weight"], expected["linear1.weight"])
+    assert "2 of 2" in notes and "edited" in notes and "afresh" not in notes
+    start = tmp_path / "run" / "previous.safetensors"
+    assert output_of("hash", start).strip() == hash_of(start) != hash_of(before)
+
+
+def test_weights_made_elsewhere_are_taken(toy, toy_recipe, tmp_path):
+    from safetensors.numpy import save_file
+    random = np.random.default_rng(1)
+    shapes = {"conv1.weight": (4, 3, 3, 1), "linear1.weight": (4, 64)}
+    made = {name: random.integers(-127, 128, shape).astype(np.int8) for name, shape in shapes.items()}
+    save_file(made | {name + ".exponent": np.array(-9, np.int8) for name in shapes}, tmp_path / "made")
+    weights, _ = first_weights(toy_recipe, toy, tmp_path / "run", "--init", tmp_path / "made")
+    for name in shapes:
+        assert np.array_equal(weights[name], made[name]) and int(weights[name + ".exponent"]) == -9
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda t: t.update({"conv1.weight": t["conv1.weight"].astype(np.float32)}), ("conv1.weight", "I8")),
+    (lambda t: t["conv1.weight"].__setitem__((1, 2, 0, 0), -128), ("conv1.weight", "-128")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array(2000, np.int32)}), ("conv1.weight", "2000")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array([1, 2], np.int32)}), ("conv1.weight.exponent", "one integer")),
+    (lambda t: t.update({"conv1.weight.exponent": np.array(1.0, np.float32)}), ("conv1.weight.exponent", "one integer")),
+    (lambda t: [t.pop(name + ".exponent") for name in ("conv1.weight", "linear1.weight")], "LAYER.weight.exponent"),
+])
+def test_edited_weights_that_cannot_be_used(change, says, trained, toy, toy_recipe, tmp_path):
+    edited = edit(own_copy(trained, tmp_path), change)
+    says = says if isinstance(says, tuple) else (says,)
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--init", edited, says=(edited, *says))
+    assert not (tmp_path / "run").exists()
+
+
 def test_init_of_the_same_network_takes_everything(trained, toy, toy_recipe, tmp_path):
     from safetensors.numpy import load_file
     tuned, notes = first_weights(toy_recipe, toy, tmp_path / "run", "--init", trained[0] / "last.safetensors")
@@ -297,10 +363,28 @@ def test_on_a_terminal_a_progress_line_comes_that_never_wraps(columns, toy_recip
     assert max(map(len, drawn)) < columns and "\n" not in text
 
 
-def test_the_default_data_set_needs_no_name(toy, toy_recipe, tmp_path, monkeypatch, trained):
+ASKS = ("--set", "data.default=fashion-mnist")
+
+
+def test_a_recipe_may_ask_for_the_default_data_set(toy, toy_recipe, tmp_path, monkeypatch, trained):
     monkeypatch.setenv("NITI_DATA", str(toy))
-    assert json_of("train", toy_recipe, "--run", tmp_path / "run")["hash"] == trained[1]["hash"]
+    assert json_of("train", toy_recipe, "--run", tmp_path / "run", *ASKS)["hash"] == trained[1]["hash"]
+    monkeypatch.setenv("NITI_DATA", str(tmp_path))  # the run knows its own
     assert json_of("eval", tmp_path / "run" / "best.safetensors")["images"] == 60
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["default"] == "fashion-mnist"
+    assert yaml.safe_load(output_of("show", "lenet5-fashion-mnist"))["data"]["default"] == "fashion-mnist"
+
+
+@pytest.mark.parametrize("recipe", [None, "lenet5-mnist", "mlp-mnist", "vgg-small-7-cifar10", "alexnet-imagenette"])
+def test_others_get_no_data_set_that_they_did_not_ask_for(recipe, toy, toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("NITI_DATA", str(toy))
+    fails("train", recipe or toy_recipe, "--run", tmp_path / "run", says=("--data", "data.default", recipe or "toy"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_data_set_that_is_not_there(toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("NITI_DATA", str(tmp_path / "none"))
+    fails("train", toy_recipe, "--run", tmp_path / "run", *ASKS, says=tmp_path / "none")
 
 
 def test_fashion_mnist_of_debian_is_found(monkeypatch):

@@ -67,6 +67,25 @@ done
 # 6. The installed tool runs.
 if [ -e "$build/niti" ]; then
   "$prefix/bin/niti" --help >/dev/null || fail "the installed tool does not run"
+  # Each command has its page and is in the page of the whole; what the shells load is what the tool prints.
+  share=$prefix/share
+  for command in $("$prefix/bin/niti" complete -- "" | cut -f1); do
+    "$prefix/bin/niti" man "$command" | cmp - "$share/man/man1/niti-$command.1" || fail "the manual page of $command is not installed"
+    grep -q "^\.BR niti.*$command (1)" "$share/man/man1/niti.1" || fail "niti.1 does not name $command"
+  done
+  "$prefix/bin/niti" completion bash | cmp - "$share/bash-completion/completions/niti" || fail "no completion for bash"
+  "$prefix/bin/niti" completion zsh | cmp - "$share/zsh/site-functions/_niti" || fail "no completion for zsh"
+  "$prefix/bin/niti" completion fish | cmp - "$share/fish/vendor_completions.d/niti.fish" || fail "no completion for fish"
+  for recipe in "$share"/niti/recipes/*.yaml; do
+    name=$(basename "$recipe" .yaml)
+    "$prefix/bin/niti" info | grep "^recipes.* $name" >/dev/null || fail "$recipe is not a built-in recipe"
+  done
+  for model in "$share"/niti/models/*.yaml; do
+    "$prefix/bin/niti" summary "$model" >/dev/null || fail "$model cannot be read"
+  done
+  for file in README.md LICENSE docs/arithmetic.md docs/run-folder.md; do
+    [ -s "$share/doc/niti/$file" ] || fail "not installed: $file"
+  done
 fi
 
 # 7. The header, and the examples in it and in the README, suit C99, C11 and C++ (where a C++ front end is at hand).

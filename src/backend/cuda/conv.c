@@ -42,7 +42,7 @@ void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const
                              const NitiConvCall *call) {
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *s = &call->shape;
-  niti_cuda_twin_make(cuda, dy);
-  niti_cuda_twin_make(cuda, x);
+  niti_cuda_blocked_make(cuda, dy);
+  niti_cuda_blocked_make(cuda, x);
   family_of(cuda, niti_cuda_conv_wgmma.serves_gradient(s))->gradient(cuda, gradient, dy, x, s);
 }

@@ -73,7 +73,7 @@ static NitiStatus cuda_alloc(NitiBackend *backend, void **out, size_t bytes) {
 /* Work under way may use the memory. */
 static void forget_work(NitiCuda *cuda) {
   wait(cuda);
-  niti_twins_clear(cuda->twins);
+  niti_layouts_clear(cuda->layouts);
 }
 
 static void cuda_release(NitiBackend *backend, void *p) {
@@ -109,7 +109,7 @@ static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape, int
 static void cuda_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   use_device(cuda);
-  niti_twins_forget(cuda->twins, to, bytes);
+  niti_layouts_forget(cuda->layouts, to, bytes);
   niti_staging_upload(cuda, to, host, bytes);
 }
 
@@ -126,7 +126,7 @@ static void cuda_clear(NitiBackend *backend, void *p, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   if (bytes == 0) return;
   use_device(cuda);
-  niti_twins_forget(cuda->twins, p, bytes);
+  niti_layouts_forget(cuda->layouts, p, bytes);
   niti_cuda_note(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
 }
 
@@ -162,7 +162,7 @@ static void cuda_close(NitiBackend *backend) {
   if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
   niti_queue_close(cuda->queue);
   niti_staging_close(cuda->staging);
-  niti_twins_close(cuda->twins);
+  niti_layouts_close(cuda->layouts);
   (void)cudaFree(cuda->workspace);
   (void)cudaFree(cuda->range);
   (void)cudaFree(cuda->clock);
@@ -315,8 +315,8 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
   describe(cuda);
-  cuda->twins = niti_twins_open();
-  if (!cuda->twins) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
+  cuda->layouts = niti_layouts_open();
+  if (!cuda->layouts) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
   NITI_TRY(niti_queue_open(&cuda->queue));
   NITI_TRY(niti_staging_open(&cuda->staging));
   NITI_TRY(allocate(cuda, &clock, sizeof *cuda->clock, ""));

@@ -84,7 +84,7 @@ static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;
-  niti_twins_clear(cuda->twins); /* the recorded work must make whatever it needs */
+  niti_layouts_clear(cuda->layouts); /* the recorded work must make whatever it needs */
   if (cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
     (void)cudaGetLastError();
     return;
@@ -98,7 +98,7 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
     cuda->error = cudaSuccess; /* there was none before: niti_cuda_replay looked; a real one will come again */
     cuda->failed = NULL;
     entry->exec = NULL;
-    niti_twins_clear(cuda->twins);
+    niti_layouts_clear(cuda->layouts);
   }
   if (graph) (void)cudaGraphDestroy(graph);
 }
@@ -107,7 +107,7 @@ static void run(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *con
   if (entry->state == SEEN) record(cuda, entry, enqueue, context);
   if (entry->state == RECORDED) {
     niti_cuda_note(cuda, cudaGraphLaunch(entry->exec, cuda->stream), "launching a recorded step");
-    niti_twins_clear(cuda->twins); /* which of them the graph wrote is not known here */
+    niti_layouts_clear(cuda->layouts); /* which of them the graph wrote is not known here */
     return;
   }
   enqueue(context);

@@ -1,10 +1,10 @@
 /* Pixels as mantissas: the window of every sample through the input table. */
 #include "backend/cuda/tile.cuh"
 
-enum { IMAGES = NITI_TWIN_IMAGES, THREADS = 32 * IMAGES, TABLE = 256 };
+enum { IMAGES = NITI_BLOCK_IMAGES, THREADS = 32 * IMAGES, TABLE = 256 };
 
 typedef struct Input {
-  int8_t *out, *twin; /* twin may be NULL */
+  int8_t *out, *blocked; /* blocked may be NULL */
   int32_t *exponent;
   const int32_t *e; /* of the table */
   NitiShape shape, source;
@@ -31,7 +31,7 @@ static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sam
 static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
   niti_kernel_begin();
   __shared__ uint32_t words[IMAGES][32];
-  __shared__ uint4 scratch[NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_BLOCKED_UNITS];
   const NitiTiles &t = in.tiles;
   const uint32_t block = blockIdx.x / t.tiles, tile = blockIdx.x - block * t.tiles;
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x / 32, p = (tile * 32 + lane) * 4;
@@ -52,24 +52,24 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
     }
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *in.exponent = *in.e;
-  if (!in.twin) return;
+  if (!in.blocked) return;
   words[warp][lane] = word;
   __syncthreads();
   if (warp > 0) return;
   uint32_t mine[IMAGES];
 #pragma unroll
   for (int i = 0; i < IMAGES; ++i) mine[i] = words[i][lane];
-  niti_tile_twin(niti_twin_block(in.twin, block, t.image), scratch, mine, p, t.image);
+  niti_tile_blocked(niti_blocked_block(in.blocked, block, t.image), scratch, mine, p, t.image);
 }
 
 extern "C" void niti_cuda_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images, NitiShape source,
                                 const NitiSample *samples, const NitiTensor *table) {
   NitiCuda *cuda = niti_cuda(backend);
-  const Input in = {out->data,     niti_twin_of(out, 4),
+  const Input in = {out->data,     niti_blocked_of(out, 4),
                     out->exponent, table->exponent,
                     out->shape,    source,
                     images,        samples,
                     table->data,   niti_tiles_of(out->shape, 4, IMAGES)};
   NITI_LAUNCH(cuda, input_kernel, in.tiles.items, THREADS, 0, in);
-  niti_cuda_twin_set(cuda, out, in.twin != NULL);
+  niti_cuda_blocked_set(cuda, out, in.blocked != NULL);
 }

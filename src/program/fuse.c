@@ -1,6 +1,6 @@
 /* What one operation can do for another. A ReLU's forward joins the product before it; its backward becomes a mask of the product
  * or pool whose error it filters. */
-#include "backend/fuse.h"
+#include "program/fuse.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "io/hash.h"
 
 struct NitiHash {
   SHA256_CTX sha;

@@ -1,0 +1,159 @@
+/* Which data set is read, and whether it is the run's. */
+#include "train/data_choice.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/file.h"
+#include "platform/path.h"
+
+NitiStatus niti_data_default(const char **path, const NitiRecipe *recipe) {
+  *path = recipe->data_default == NITI_DEFAULT_NONE ? NULL : niti_dataset_default();
+  if (*path) return NITI_OK;
+  if (recipe->data_default == NITI_DEFAULT_NONE) {
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "no data set: recipe '%s' names no default (expected --data DIR, or data.default in the recipe)",
+                     recipe->name);
+  }
+  return niti_fail(NITI_ERROR_ARGUMENT,
+                   "no data set: the default of recipe '%s' is not installed (expected --data DIR, Debian's package "
+                   "dataset-fashion-mnist, or its folder in the environment variable NITI_DATA)",
+                   recipe->name);
+}
+
+/* ---- class names ---- */
+
+NitiStatus niti_data_class_names(char **out, const NitiDataset *dataset) {
+  const int32_t classes = niti_dataset_classes(dataset);
+  size_t length = 1;
+  *out = NULL;
+  for (int32_t i = 0; i < classes; ++i) {
+    const char *name = niti_dataset_class_name(dataset, i);
+    if (!name || strchr(name, '\n')) return NITI_OK;
+    length += strlen(name) + 1;
+  }
+  *out = calloc(1, length);
+  if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory for class names");
+  char *end = *out;
+  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", niti_dataset_class_name(dataset, i));
+  return NITI_OK;
+}
+
+enum { SHOWN_MAX = 320 };
+
+/* "a, b, c", cut where it gets long. */
+static const char *shown(char buffer[SHOWN_MAX], const char *names) {
+  size_t used = 0;
+  buffer[0] = 0;
+  for (const char *at = names; *at; ++at) {
+    const size_t length = strcspn(at, "\n");
+    if (used + length + 8 > SHOWN_MAX) {
+      (void)snprintf(buffer + used, SHOWN_MAX - used, "...");
+      break;
+    }
+    used +=
+        (size_t)snprintf(buffer + used, SHOWN_MAX - used, "%.*s%s", (int)length, at, at[length] && at[length + 1] ? ", " : "");
+    at += length;
+    if (!*at) break;
+  }
+  return buffer;
+}
+
+NitiStatus niti_data_same_names(const char *names, const char *expected, const char *path, const char *owner) {
+  char left[SHOWN_MAX], right[SHOWN_MAX];
+  if (strcmp(names, expected) == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: its classes are %s, but those of %s are %s (expected the same)", path,
+                   shown(left, names), owner, shown(right, expected));
+}
+
+/* The number of the line that is `name`; -1: none. */
+static int32_t line_of(const char *names, const char *name) {
+  const size_t length = strlen(name);
+  for (int32_t i = 0; *names; ++i) {
+    const size_t line = strcspn(names, "\n");
+    if (line == length && strncmp(names, name, length) == 0) return i;
+    names += line + (names[line] ? 1 : 0);
+  }
+  return -1;
+}
+
+static NitiStatus map_by_name(NitiTestSet *set, const char *own, const char *expected) {
+  char left[SHOWN_MAX], right[SHOWN_MAX];
+  const int32_t classes = niti_dataset_classes(set->dataset);
+  set->labels = malloc((size_t)classes * sizeof *set->labels);
+  if (!set->labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %d labels", set->path, classes);
+  for (int32_t i = 0; i < classes; ++i) {
+    set->labels[i] = line_of(expected, niti_dataset_class_name(set->dataset, i));
+    if (set->labels[i] >= 0) continue;
+    return niti_fail(NITI_ERROR_MODEL, "%s: the network has no class '%s': the data set's are %s, the network's %s", set->path,
+                     niti_dataset_class_name(set->dataset, i), shown(left, own), shown(right, expected));
+  }
+  return NITI_OK;
+}
+
+/* By name where both sides have names, else by number. A folder may lack classes. */
+static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
+  const char *expected = niti_checkpoint_get(checkpoint, "classes");
+  const int32_t classes = niti_dataset_classes(set->dataset);
+  char *own;
+  NITI_TRY(niti_data_class_names(&own, set->dataset));
+  NitiStatus status = NITI_OK;
+  const bool folder = strcmp(niti_dataset_kind(set->dataset), "folder") == 0;
+  if (own && expected && (folder || classes == recipe->model->classes)) {
+    if (strcmp(own, expected) != 0) status = map_by_name(set, own, expected);
+  } else if (classes != recipe->model->classes) {
+    status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", set->path, classes,
+                       recipe->model->classes);
+  }
+  free(own);
+  return status;
+}
+
+/* ---- the set to score ---- */
+
+static NitiStatus choose(const char **path, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
+  const char *own = niti_checkpoint_get(checkpoint, "data");
+  *path = own;
+  if (own && niti_path_is_dir(own)) return NITI_OK;
+  if (niti_data_default(path, recipe) == NITI_OK || !own) return *path ? NITI_OK : NITI_ERROR_ARGUMENT;
+  return niti_fail(NITI_ERROR_FILE, "%s: the data set of the run is not there any more (expected --data DIR)", own);
+}
+
+static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *path) {
+  NitiDataFacts *facts = &set->facts;
+  set->path = realpath(path, NULL);
+  if (!set->path) return niti_fail_errno(path, "open the data set");
+  NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &recipe->model->input));
+  NITI_TRY(map_labels(set, recipe, checkpoint));
+  facts->kind = niti_dataset_kind(set->dataset);
+  facts->path = set->path;
+  facts->classes = niti_dataset_classes(set->dataset);
+  facts->test_images = niti_dataset_count(set->dataset, NITI_TEST);
+  NITI_TRY(niti_dataset_hash(set->dataset, NITI_TEST, facts->test_sha256));
+  const char *hash = niti_checkpoint_get(checkpoint, "test_set_sha256");
+  facts->of_run = hash && strcmp(hash, facts->test_sha256) == 0;
+  facts->run_path = niti_checkpoint_get(checkpoint, "data");
+  return NITI_OK;
+}
+
+NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data) {
+  niti_test_set_clear(out);
+  if (!data) NITI_TRY(choose(&data, recipe, checkpoint));
+  const NitiStatus status = open_set(out, recipe, checkpoint, data);
+  if (status != NITI_OK) niti_test_set_clear(out);
+  return status;
+}
+
+void niti_test_set_close(NitiTestSet *set) {
+  niti_dataset_close(set->dataset);
+  free(set->labels);
+  set->dataset = NULL;
+  set->labels = NULL;
+}
+
+void niti_test_set_clear(NitiTestSet *set) {
+  niti_test_set_close(set);
+  free(set->path);
+  *set = (NitiTestSet){0};
+}

@@ -1,0 +1,227 @@
+/* Names of networks: built-ins, files, and checkpoints in runs' folders. */
+#include "train/locate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/builtin.h"
+#include "config/closest.h"
+#include "config/yaml.h"
+#include "platform/file.h"
+#include "platform/path.h"
+#include "train/snapshot.h"
+
+#define SUFFIX ".safetensors"
+
+static bool ends_with(const char *text, const char *end) {
+  const size_t a = strlen(text), b = strlen(end);
+  return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+/* Takes `text`, which may be NULL. */
+static NitiStatus set(NitiLocation *out, NitiLocated kind, const char *path, char *text) {
+  out->kind = kind;
+  out->path = strdup(path);
+  out->text = text;
+  return out->path ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+}
+
+static NitiStatus set_builtin(NitiLocation *out, NitiLocated kind, const char *name, const char *text) {
+  char *copy = strdup(text);
+  return copy ? set(out, kind, name, copy) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", name);
+}
+
+/* ---- files ---- */
+
+/* A safetensors file begins with its header's length, then the header, a JSON object. */
+static NitiStatus is_safetensors(bool *out, const char *path) {
+  unsigned char head[9];
+  uint64_t size, length = 0;
+  int fd;
+  *out = ends_with(path, SUFFIX);
+  if (*out || !niti_path_is_file(path)) return NITI_OK; /* a pipe can be read once: it is taken for YAML */
+  NITI_TRY(niti_file_open_read(&fd, &size, path));
+  const bool whole = read(fd, head, sizeof head) == sizeof head && head[8] == '{';
+  (void)close(fd);
+  for (int i = 0; i < 8 && whole; ++i) length |= (uint64_t)head[i] << (8 * i);
+  *out = whole && length <= size - 8;
+  return NITI_OK;
+}
+
+/* What a YAML text describes: *recipe and *model. */
+static NitiStatus look_into(bool *recipe, bool *model, const char *text, const char *path) {
+  NitiYamlDocument *document;
+  NITI_TRY(niti_yaml_parse(&document, text, path));
+  const NitiYaml *root = niti_yaml_root(document);
+  const bool mapping = root->kind == NITI_YAML_MAPPING;
+  *recipe = mapping && niti_yaml_get(root, "model");
+  *model = mapping && niti_yaml_get(root, "layers");
+  niti_yaml_close(document);
+  if (*recipe || *model) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: names no network (expected a checkpoint, or YAML with 'model' or 'layers')", path);
+}
+
+static NitiStatus set_file(NitiLocation *out, const char *path) {
+  bool safetensors, recipe, model;
+  char *text;
+  NITI_TRY(is_safetensors(&safetensors, path));
+  if (safetensors) return set(out, NITI_LOCATED_CHECKPOINT, path, NULL);
+  NITI_TRY(niti_file_read_any(&text, NULL, path, NITI_YAML_BYTES_MAX));
+  const NitiStatus status = look_into(&recipe, &model, text, path);
+  if (status == NITI_OK) return set(out, recipe ? NITI_LOCATED_RECIPE : NITI_LOCATED_MODEL, path, text);
+  free(text);
+  return status;
+}
+
+/* ---- a run's folder ---- */
+
+static NitiStatus set_in_run(NitiLocation *out, const char *folder, const char *name) {
+  char *path;
+  NITI_TRY(niti_path_join(&path, folder, name));
+  out->kind = NITI_LOCATED_CHECKPOINT;
+  out->path = path;
+  return NITI_OK;
+}
+
+static NitiStatus set_run(NitiLocation *out, const char *folder) {
+  static const char *const names[] = {"best" SUFFIX, "last" SUFFIX, "previous" SUFFIX};
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    if (niti_path_has_file(folder, names[i])) return set_in_run(out, folder, names[i]);
+  }
+  return niti_fail(NITI_ERROR_FILE,
+                   "%s: a folder without a checkpoint (expected a run with best.safetensors or last.safetensors)", folder);
+}
+
+/* RUN:WHICH, where RUN is a folder; *found false: it is not of that form. */
+static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name) {
+  const char *colon = strrchr(name, ':');
+  char which[64], *folder = colon && colon > name ? strndup(name, (size_t)(colon - name)) : NULL;
+  NitiStatus status = NITI_OK;
+  *found = folder && niti_path_is_dir(folder);
+  if (*found) {
+    const bool number = colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strlen(colon + 1) < 9;
+    (void)snprintf(which, sizeof which, number ? "epoch-%.0s%04d" SUFFIX : "%.40s" SUFFIX, colon + 1,
+                   number ? atoi(colon + 1) : 0);
+    status = niti_path_has_file(folder, which)
+                 ? set_in_run(out, folder, which)
+                 : niti_fail(NITI_ERROR_FILE, "%s: no %s in it (expected RUN:best, RUN:last or the number of an epoch kept)",
+                             folder, which);
+  }
+  free(folder);
+  return status;
+}
+
+/* ---- names ---- */
+
+static NitiStatus no_such(const char *name) {
+  enum { NAMES_MAX = 256 };
+  const char *const *lists[] = {niti_builtin_model_names, niti_builtin_recipe_names}, *both[NAMES_MAX + 1];
+  char hint[NITI_HINT_MAX], models[384], recipes[384];
+  size_t count = 0;
+  for (int k = 0; k < 2; ++k) {
+    for (size_t i = 0; lists[k][i] && count < NAMES_MAX; ++i) both[count++] = lists[k][i];
+  }
+  both[count] = NULL;
+  return niti_fail(NITI_ERROR_ARGUMENT,
+                   "no network '%s'%s (expected a checkpoint, a run's folder, a file, a model: %s; or a recipe: %s)", name,
+                   niti_did_you_mean(hint, name, both), niti_builtin_list(models, sizeof models, lists[0]),
+                   niti_builtin_list(recipes, sizeof recipes, lists[1]));
+}
+
+NitiStatus niti_locate(NitiLocation *out, const char *name) {
+  bool found;
+  *out = (NitiLocation){0};
+  const char *model = niti_builtin_model_text(name), *recipe = niti_builtin_recipe_text(name);
+  if (model) return set_builtin(out, NITI_LOCATED_MODEL, name, model);
+  if (recipe) return set_builtin(out, NITI_LOCATED_RECIPE, name, recipe);
+  if (niti_path_is_dir(name)) return set_run(out, name);
+  if (access(name, F_OK) != 0) {
+    NITI_TRY(set_run_which(out, &found, name));
+    if (found) return NITI_OK;
+    if (!niti_yaml_is_path(name) && !ends_with(name, SUFFIX)) return no_such(name);
+  }
+  return set_file(out, name);
+}
+
+void niti_location_close(NitiLocation *location) {
+  free(location->path);
+  free(location->text);
+  *location = (NitiLocation){0};
+}
+
+/* ---- what is there ---- */
+
+/* Of a regular file, lest a recipe lose sight of the model beside it; a bare name would be taken for a built-in's. */
+static NitiStatus file_recipe(NitiRecipe **out, const char *file) {
+  char *path;
+  NITI_TRY(niti_path_join(&path, niti_yaml_is_path(file) ? "" : ".", file));
+  const NitiStatus status = niti_recipe_load(out, path, NULL, 0);
+  free(path);
+  return status;
+}
+
+static NitiStatus model_recipe(NitiRecipe **out, const NitiLocation *location) {
+  NitiDescription *model;
+  char text[2 * NITI_NAME_MAX + 32];
+  NITI_TRY(niti_description_parse(&model, location->text, location->path, NULL));
+  (void)snprintf(text, sizeof text, "name: %s\nmodel: %s\n", model->name, model->name);
+  const NitiStatus status = niti_recipe_parse(out, text, model->source, NULL, 0, model->text);
+  niti_description_close(model);
+  return status;
+}
+
+static NitiStatus checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint) {
+  const char *source = niti_checkpoint_source(checkpoint), *recipe, *model;
+  NITI_TRY(niti_checkpoint_want(&recipe, checkpoint, "recipe"));
+  NITI_TRY(niti_checkpoint_want(&model, checkpoint, "model"));
+  if (niti_recipe_parse(out, recipe, source, NULL, 0, model) == NITI_OK) return NITI_OK;
+  return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", source);
+}
+
+NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location) {
+  NitiCheckpoint *checkpoint;
+  *out = NULL;
+  if (location->kind == NITI_LOCATED_MODEL) return model_recipe(out, location);
+  if (location->kind == NITI_LOCATED_RECIPE) {
+    const bool file = !niti_builtin_recipe_text(location->path) && niti_path_is_file(location->path);
+    return file ? file_recipe(out, location->path) : niti_recipe_parse(out, location->text, location->path, NULL, 0, NULL);
+  }
+  NITI_TRY(niti_checkpoint_load(&checkpoint, location->path));
+  const NitiStatus status = checkpoint_recipe(out, checkpoint);
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
+/* On the CPU, one thread: the weights are the same everywhere. */
+static NitiStatus take_initial(NitiCheckpoint *checkpoint, const NitiRecipe *recipe) {
+  const NitiBackendOptions options = {.name = "cpu", .threads = 1};
+  const NitiLowerOptions smallest = niti_recipe_lowering(recipe, 1, false);
+  NitiBackend *backend;
+  NitiNetwork *net = NULL;
+  NITI_TRY(niti_backend_open(&backend, &options));
+  NitiStatus status = niti_network_open(&net, recipe->model, backend, &smallest);
+  if (status == NITI_OK) status = niti_network_init(net, recipe->seed);
+  if (status == NITI_OK) status = niti_snapshot_take(checkpoint, net);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "recipe", recipe->text);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "model", recipe->model->text);
+  niti_network_close(net);
+  niti_backend_close(backend);
+  return status;
+}
+
+NitiStatus niti_location_weights(NitiCheckpoint **out, const NitiLocation *location) {
+  NitiRecipe *recipe;
+  *out = NULL;
+  if (location->kind == NITI_LOCATED_CHECKPOINT) return niti_checkpoint_load(out, location->path);
+  NITI_TRY(niti_location_recipe(&recipe, location));
+  NitiStatus status = niti_checkpoint_open(out);
+  if (status == NITI_OK) status = take_initial(*out, recipe);
+  niti_recipe_close(recipe);
+  if (status != NITI_OK) {
+    niti_checkpoint_close(*out);
+    *out = NULL;
+  }
+  return status;
+}
