@@ -49,6 +49,16 @@ int32_t niti_lower_gradient(NitiLowering *l, int32_t weight, int64_t length) {
   return niti_program_add_tensor(l->program, &t);
 }
 
+int32_t niti_lower_state(NitiLowering *l, int32_t weight, const char *what, NitiDtype dtype) {
+  NitiTensorDesc t = l->program->tensors[weight];
+  t.role = NITI_ROLE_STATE;
+  t.dtype = dtype;
+  t.fan_in = t.fan_out = 0;
+  t.weight = weight;
+  name_tensor(&t, l->program, t.layer, what);
+  return niti_program_add_tensor(l->program, &t);
+}
+
 int32_t niti_lower_saved(NitiLowering *l, const NitiLayer *layer, const char *what) {
   NitiTensorDesc t = niti_tensor_desc(NITI_ROLE_SAVED, layer->out);
   t.dtype = NITI_DTYPE_U8;

@@ -32,6 +32,8 @@ int32_t niti_lower_delta(NitiLowering *, const NitiLayer *, int i);
 int32_t niti_lower_weight(NitiLowering *, const NitiLayer *, NitiShape shape, int32_t rank, int64_t fan_in, int64_t fan_out);
 /* The exact gradient of a weight, "NAME.gradient", for sums of `length` products. */
 int32_t niti_lower_gradient(NitiLowering *, int32_t weight, int64_t length);
+/* An optimiser's memory for a weight, "NAME.what", of the weight's shape with one exponent; zero at first. */
+int32_t niti_lower_state(NitiLowering *, int32_t weight, const char *what, NitiDtype);
 /* What backward reads again and is no activation: "NAME.what", of the output's shape, u8. */
 int32_t niti_lower_saved(NitiLowering *, const NitiLayer *, const char *what);
 /* A forward or backward record of this layer: inputs[0] and outputs[0] as given, rounding as the recipe has it. */
