@@ -50,7 +50,7 @@ NitiImplicitGemm niti_implicit_gemm_forward(const NitiConv *s) {
 typedef struct Taps {
   int32_t count;
   int32_t last;   /* the last of them */
-  int32_t offset; /* where that reads the error, relative to the pixel's number in the phase */
+  int32_t offset; /* where that reads dy, relative to the pixel's number in the phase */
 } Taps;
 
 static Taps phase_taps(int32_t phase, int32_t taps, int32_t stride, int32_t pad) {
@@ -173,7 +173,7 @@ size_t niti_conv_kept_bytes(const NitiConvPlan *plan) { return plan->kept; }
 
 /* ---- the operations of the backend's table ---- */
 
-/* What lies at the beginning of packed weights that are kept. */
+/* The beginning of packed weights that are kept. */
 typedef union Kept {
   uint64_t by; /* whose they are: NitiKeptWeights.layout */
   uint8_t line[NITI_WORKSPACE_ALIGNMENT];

@@ -1,5 +1,5 @@
-/* The CPU's range pass for nothing: an operation writes int8 with a predicted shift while it keeps the maximum; where the true
- * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit.
+/* Requantising without a separate range pass: an operation writes int8 with a predicted shift while it keeps the maximum, and
+ * runs again where the true shift turns out to differ. The result is the definition's, bit for bit.
  *
  * Convolutions do less the second time. Their parts are handed out one after another, and once the maximum shows that the
  * prediction was too low, the parts from there on use the greater shift: then only those before are done again. So predictions
@@ -12,7 +12,7 @@
 /* How a kernel rounds one tile: everything but the index of the element. */
 typedef struct NitiRounder {
   NitiRounding mode;
-  int shift;          /* in a first run the least that parts may use */
+  int shift;          /* in a first pass the minimum: parts may use more */
   bool relu;          /* max(m, 0) after rounding */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
