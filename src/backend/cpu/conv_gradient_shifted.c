@@ -76,7 +76,7 @@ static void cut(Plan *p) {
   p->panel_bytes = niti_round_up(p->units * p->unit, step) * p->nr;
 }
 
-/* Many panels of a part read x less often; every thread shall have several parts. */
+/* Many panels of a part read x less often; but every thread needs several parts. */
 static void cut_parts(Plan *p) {
   for (size_t channel = 0; channel < (size_t)p->conv.c; channel += PART_CHANNELS) p->down += parts_down(p, channel);
   p->part_panels = niti_least(PART_PANELS, p->panels);

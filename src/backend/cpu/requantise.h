@@ -1,5 +1,5 @@
-/* The CPU's range pass for nothing: an operation writes int8 with a predicted shift while it keeps the maximum; where the true
- * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit.
+/* Requantising without a separate range pass: an operation writes int8 with a predicted shift while it keeps the maximum, and
+ * runs again where the true shift turns out to differ. The result is the definition's, bit for bit.
  *
  * Convolutions do less the second time. Their parts are handed out one after another, and once the maximum shows that the
  * prediction was too low, the parts from there on use the greater shift: then only those before are done again. So predictions

@@ -1,10 +1,10 @@
-/* The driver of the Winograd weight gradient. The batch is cut into units, rows of tiles of one image; as many as the caches hold
- * form a piece. A piece is transformed in parallel, then blocks (output channels x input channels) of all 36 frequencies are
- * multiplied and finished into the gradient. */
+/* The driver of the Winograd weight gradient. The batch is cut into units, rows of Winograd tiles of one image; as many as the
+ * caches hold form a piece. A piece is transformed in parallel, then blocks (output channels x input channels) of all 36
+ * frequencies are multiplied and finished into the gradient. */
 #include "backend/cpu/winograd_gradient.h"
 
 enum {
-  PIECE_BYTES = 10 * 1024 * 1024, /* transformed x and error: a part of the last-level cache */
+  PIECE_BYTES = 10 * 1024 * 1024, /* transformed x and dy: a part of the last-level cache */
   ITEM_PANELS = 2,                /* of rows, that a thread takes at a time */
   BATCH_PAIRS = 8,                /* transformed at a time */
 };
@@ -16,10 +16,10 @@ typedef struct Plan {
   NitiConv conv;
   const NitiWinogradGradientKernels *kernels;
   size_t threads;
-  size_t x_panels, error_panels;
+  size_t x_panels, dy_panels;
   size_t units, image_units, unit_pairs; /* of the batch, of an image; pairs of a unit */
   size_t most_units;                     /* of a piece */
-  size_t panel, x_stride, error_stride;  /* elements of a panel and of a frequency */
+  size_t panel, x_stride, dy_stride;     /* elements of a panel and of a frequency */
   size_t block_columns, acc_stride;      /* of a thread's sums: elements of a row and of a frequency */
   size_t group_units;                    /* of an item that transforms */
   int8_t *zeros;                         /* a pixel outside the image */
@@ -31,13 +31,13 @@ typedef struct Pass {
   NitiGradient *gradient;
   const int8_t *dy, *x;
   size_t first, units; /* of this piece */
-  size_t groups;       /* of its units that transform x, and as many again for the error */
+  size_t groups;       /* of its units that transform x, and as many again for dy */
   size_t segments;
   bool add;
-  int16_t *transformed_x, *transformed_error; /* [frequencies][x_stride], [frequencies][error_stride] */
-  uint32_t *sums, *running;                   /* of |error|: [most_units][channels], [channels] */
-  size_t *cuts;                               /* [most_units + 1] */
-  int32_t *acc;                               /* [threads][frequencies][acc_stride] */
+  int16_t *transformed_x, *transformed_dy; /* [frequencies][x_stride], [frequencies][dy_stride] */
+  uint32_t *sums, *running;                /* of |dy|: [most_units][channels], [channels] */
+  size_t *cuts;                            /* [most_units + 1] */
+  int32_t *acc;                            /* [threads][frequencies][acc_stride] */
 } Pass;
 
 /* An odd number of lines, so that frequencies do not compete for the same sets of a cache. */
@@ -49,16 +49,16 @@ static size_t odd_lines(size_t elements, size_t element) {
 static void cut(Plan *p) {
   const NitiConv *s = &p->conv;
   p->x_panels = niti_divide_up((size_t)s->c, NITI_GRADIENT_PANEL);
-  p->error_panels = niti_divide_up((size_t)s->k, NITI_GRADIENT_PANEL);
+  p->dy_panels = niti_divide_up((size_t)s->k, NITI_GRADIENT_PANEL);
   p->unit_pairs = niti_divide_up((size_t)s->ow, 8);
   p->image_units = niti_divide_up((size_t)s->oh, 4);
   p->units = p->image_units * (size_t)s->n;
-  const size_t pair_bytes = (p->x_panels + p->error_panels) * NITI_GRADIENT_FREQUENCIES * NITI_GRADIENT_PAIR * sizeof(int16_t);
+  const size_t pair_bytes = (p->x_panels + p->dy_panels) * NITI_GRADIENT_FREQUENCIES * NITI_GRADIENT_PAIR * sizeof(int16_t);
   p->most_units = niti_most(1, niti_least(p->kernels->pairs, PIECE_BYTES / pair_bytes) / p->unit_pairs);
   p->most_units = niti_least(p->most_units, p->units);
   p->panel = p->most_units * p->unit_pairs * NITI_GRADIENT_PAIR;
   p->x_stride = odd_lines(p->x_panels * p->panel, sizeof(int16_t));
-  p->error_stride = odd_lines(p->error_panels * p->panel, sizeof(int16_t));
+  p->dy_stride = odd_lines(p->dy_panels * p->panel, sizeof(int16_t));
   p->block_columns = niti_least(p->x_panels, NITI_GRADIENT_COLUMN_PANELS) * NITI_GRADIENT_PANEL;
   p->acc_stride = odd_lines(NITI_GRADIENT_PANEL * p->block_columns, sizeof(int32_t));
   p->group_units = niti_most(1, BATCH_PAIRS / p->unit_pairs);
@@ -66,9 +66,9 @@ static void cut(Plan *p) {
 
 static void take_buffers(Pass *pass, NitiWorkspace *w) {
   const Plan *p = pass->plan;
-  const size_t frequencies = NITI_GRADIENT_FREQUENCIES, channels = p->error_panels * NITI_GRADIENT_PANEL;
+  const size_t frequencies = NITI_GRADIENT_FREQUENCIES, channels = p->dy_panels * NITI_GRADIENT_PANEL;
   pass->transformed_x = niti_workspace_take(w, frequencies * p->x_stride * sizeof(int16_t));
-  pass->transformed_error = niti_workspace_take(w, frequencies * p->error_stride * sizeof(int16_t));
+  pass->transformed_dy = niti_workspace_take(w, frequencies * p->dy_stride * sizeof(int16_t));
   pass->sums = niti_workspace_take(w, p->most_units * channels * sizeof(uint32_t));
   pass->running = niti_workspace_take(w, channels * sizeof(uint32_t));
   pass->cuts = niti_workspace_take(w, (p->most_units + 1) * sizeof(size_t));
@@ -127,24 +127,24 @@ static void transform_x(const Pass *p, size_t first, size_t last) {
   }
 }
 
-/* The same for the error, and the sums of the units that the pairs belong to. */
-static void transform_error(const Pass *p, size_t first, size_t last) {
+/* The same for dy, and the sums of the units that the pairs belong to. */
+static void transform_dy(const Pass *p, size_t first, size_t last) {
   const NitiConv *s = &p->plan->conv;
   const Plan *plan = p->plan;
-  const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_ERROR_PIXELS];
+  const int8_t *pixel[BATCH_PAIRS][NITI_GRADIENT_DY_PIXELS];
   uint32_t *sums[BATCH_PAIRS];
   for (size_t i = first; i < last; ++i) {
     const size_t unit = p->first + i / plan->unit_pairs, image = unit / plan->image_units, row = unit % plan->image_units;
     point(pixel[i - first], p->dy + image * (size_t)s->oh * (size_t)s->ow * (size_t)s->k, plan->zeros, (int64_t)row * 4,
           (int64_t)(i % plan->unit_pairs) * 8, 4, 8, s->oh, s->ow, s->k);
-    sums[i - first] = p->sums + i / plan->unit_pairs * plan->error_panels * NITI_GRADIENT_PANEL;
+    sums[i - first] = p->sums + i / plan->unit_pairs * plan->dy_panels * NITI_GRADIENT_PANEL;
   }
-  for (size_t panel = 0; panel < plan->error_panels; ++panel) {
-    int16_t *out = p->transformed_error + panel * plan->panel + first * NITI_GRADIENT_PAIR;
+  for (size_t panel = 0; panel < plan->dy_panels; ++panel) {
+    int16_t *out = p->transformed_dy + panel * plan->panel + first * NITI_GRADIENT_PAIR;
     const size_t channel = panel * NITI_GRADIENT_PANEL;
     const int channels = (int)niti_least(NITI_GRADIENT_PANEL, (size_t)s->k - channel);
     for (size_t i = 0; i < last - first; ++i, out += NITI_GRADIENT_PAIR) {
-      p->plan->kernels->transform_error(out, plan->error_stride, pixel[i], channel, channels, sums[i] + channel);
+      p->plan->kernels->transform_dy(out, plan->dy_stride, pixel[i], channel, channels, sums[i] + channel);
     }
   }
 }
@@ -153,7 +153,7 @@ static void transform_group(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
   const size_t begin = item % p->groups * p->plan->group_units, end = niti_least(begin + p->plan->group_units, p->units);
-  const size_t channels = plan->error_panels * NITI_GRADIENT_PANEL;
+  const size_t channels = plan->dy_panels * NITI_GRADIENT_PANEL;
   (void)thread;
   for (size_t i = begin * channels; item >= p->groups && i < end * channels; ++i) p->sums[i] = 0;
   for (size_t first = begin * plan->unit_pairs; first < end * plan->unit_pairs; first += BATCH_PAIRS) {
@@ -161,7 +161,7 @@ static void transform_group(void *context, size_t thread, size_t item) {
     if (item < p->groups)
       transform_x(p, first, last);
     else
-      transform_error(p, first, last);
+      transform_dy(p, first, last);
   }
 }
 
@@ -169,7 +169,7 @@ static void transform_group(void *context, size_t thread, size_t item) {
 
 /* Cuts the piece's units into segments, each as long as every channel's bound allows: cuts[i] .. cuts[i + 1]. */
 static void cut_piece(Pass *p) {
-  const size_t channels = p->plan->error_panels * NITI_GRADIENT_PANEL;
+  const size_t channels = p->plan->dy_panels * NITI_GRADIENT_PANEL;
   const uint32_t *sums = p->sums;
   uint32_t *running = p->running;
   size_t *cuts = p->cuts;
@@ -200,15 +200,15 @@ static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t colu
   const size_t row = row_panel * NITI_GRADIENT_PANEL, column = column_panel * NITI_GRADIENT_PANEL;
   const size_t row_count = niti_least(NITI_GRADIENT_PANEL, (size_t)p->plan->conv.k - row);
   const size_t column_count = niti_least(panels * NITI_GRADIENT_PANEL, c - column);
-  const int16_t *rows = p->transformed_error + row_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
+  const int16_t *rows = p->transformed_dy + row_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
   const int16_t *columns = p->transformed_x + column_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
-  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f, rows += plan->error_stride, columns += plan->x_stride) {
+  for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f, rows += plan->dy_stride, columns += plan->x_stride) {
     for (size_t i = f * 4; i < f * 4 + 4 && i / 9 < row_count; ++i) { /* 16 rows of 9 taps: what the finish will add to */
       const uint8_t *to = gradient_at(p, row + i / 9, i % 9, column);
       for (size_t at = 0; at < column_count * (size_t)p->gradient->bits / 8; at += 64) __builtin_prefetch(to + at, 1, 2);
     }
     p->plan->kernels->multiply(acc + f * plan->acc_stride, plan->block_columns, rows, columns, plan->panel, end - begin,
-                               (int)panels, rows + plan->error_stride, columns + plan->x_stride);
+                               (int)panels, rows + plan->dy_stride, columns + plan->x_stride);
   }
   for (size_t i = 0; i < row_count; ++i) {
     p->plan->kernels->finish(gradient_at(p, row + i, 0, column), p->gradient->bits, add, c, acc + i * plan->block_columns,
@@ -220,8 +220,8 @@ static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t colu
 static void sum_block(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
-  const size_t down = niti_divide_up(plan->error_panels, ITEM_PANELS), column_panel = item / down * NITI_GRADIENT_COLUMN_PANELS;
-  const size_t first = item % down * ITEM_PANELS, last = niti_least(first + ITEM_PANELS, plan->error_panels), *cuts = p->cuts;
+  const size_t down = niti_divide_up(plan->dy_panels, ITEM_PANELS), column_panel = item / down * NITI_GRADIENT_COLUMN_PANELS;
+  const size_t first = item % down * ITEM_PANELS, last = niti_least(first + ITEM_PANELS, plan->dy_panels), *cuts = p->cuts;
   int32_t *acc = p->acc + thread * NITI_GRADIENT_FREQUENCIES * plan->acc_stride;
   for (size_t row_panel = first; row_panel < last; ++row_panel) {
     for (size_t segment = 0; segment < p->segments; ++segment) {
@@ -235,8 +235,7 @@ static void run_winograd(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
   Pass p = {.cpu = cpu, .plan = plan, .gradient = gradient, .dy = dy, .x = x};
-  const size_t items =
-      niti_divide_up(plan->error_panels, ITEM_PANELS) * niti_divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
+  const size_t items = niti_divide_up(plan->dy_panels, ITEM_PANELS) * niti_divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
   take_buffers(&p, &memory);
   for (p.first = 0; p.first < plan->units; p.first += p.units) {
     /* The rest in pieces of the same size. */

@@ -18,28 +18,30 @@
 enum { NITI_WORKSPACE_ALIGNMENT = 64 };
 
 #ifdef NITI_DEBUG
-enum { NITI_RED_ZONE = 64, NITI_RED_ZONES = 24, NITI_RED_BYTE = 0xfd }; /* bytes of one at least; how many are watched */
+enum { NITI_RED_ZONE = 64, NITI_RED_BYTE = 0xfd }; /* bytes of a zone at least */
 #else
-enum { NITI_RED_ZONE = 0, NITI_RED_ZONES = 1, NITI_RED_BYTE = 0 };
+enum { NITI_RED_ZONE = 0, NITI_RED_BYTE = 0 };
 #endif
 
 typedef struct NitiWorkspace {
   uint8_t *base; /* NULL: a dry run, which counts */
   size_t bytes;  /* there */
-  size_t used;   /* so far, a multiple of the alignment */
-  size_t zones;  /* their number; where each begins. They end on the next line but one. */
-  size_t zone[NITI_RED_ZONES];
+  size_t used;   /* so far, a multiple of the alignment; a red zone ends here */
 } NitiWorkspace;
 
-static inline size_t niti_red_zone_end(size_t begin) { return niti_round_up(begin, NITI_WORKSPACE_ALIGNMENT) + NITI_RED_ZONE; }
+/* The last bytes of a red zone: where it begins and where the zone before it ends, each also with its bits inverted. */
+typedef struct NitiRedLink {
+  size_t begin, previous, not_begin, not_previous;
+} NitiRedLink;
 
-/* From `begin` to the next line and a whole line more. */
+/* A red zone from `begin` to the next line and a whole line more. */
 static inline void niti_workspace_close_piece(NitiWorkspace *w, size_t begin) {
-  w->used = niti_red_zone_end(begin);
+  const NitiRedLink link = {begin, w->used, ~begin, ~w->used};
+  w->used = niti_round_up(begin, NITI_WORKSPACE_ALIGNMENT) + NITI_RED_ZONE;
   assert(w->used <= w->bytes);
-  if (!NITI_RED_ZONE || w->zones == NITI_RED_ZONES) return; /* a strided convolution has more pieces than are watched */
-  w->zone[w->zones++] = begin;
-  if (w->base) memset(w->base + begin, NITI_RED_BYTE, w->used - begin);
+  if (!NITI_RED_ZONE || !w->base) return;
+  memset(w->base + begin, NITI_RED_BYTE, w->used - begin);
+  memcpy(w->base + w->used - sizeof link, &link, sizeof link);
 }
 
 /* base: NULL for a dry run, or `bytes` bytes, aligned to NITI_WORKSPACE_ALIGNMENT. */
@@ -59,8 +61,11 @@ static inline void *niti_workspace_take(NitiWorkspace *w, size_t bytes) {
 
 /* Whether nothing was written between the pieces. */
 static inline bool niti_workspace_intact(const NitiWorkspace *w) {
-  for (size_t i = 0; NITI_RED_ZONE > 0 && w->base && i < w->zones; ++i) {
-    for (size_t at = w->zone[i]; at < niti_red_zone_end(w->zone[i]); ++at) {
+  NitiRedLink link;
+  for (size_t end = NITI_RED_ZONE && w->base ? w->used : 0; end > 0; end = link.previous) {
+    memcpy(&link, w->base + end - sizeof link, sizeof link);
+    if (link.begin != ~link.not_begin || link.previous != ~link.not_previous) return false;
+    for (size_t at = link.begin; at < end - sizeof link; ++at) {
       if (w->base[at] != NITI_RED_BYTE) return false;
     }
   }

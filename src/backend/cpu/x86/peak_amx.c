@@ -1,3 +1,4 @@
+/* The peak of tdpbssd: four independent sums. */
 #include <immintrin.h>
 #include <string.h>
 
