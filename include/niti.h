@@ -244,7 +244,7 @@ typedef struct NitiProgress {
   NitiScore test, best;                    /* EPOCH only */
   int64_t images, steps_here, nanoseconds; /* trained in this process so far, and the time the steps took */
   const NitiRunFacts *run;                 /* START only */
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 } NitiProgress;
 
 /* Called on the thread that called niti_train or niti_resume, which waits for it. progress and what it points to are valid until
@@ -258,10 +258,10 @@ typedef struct NitiTrainOptions {
   const char *init; /* weights to start from where layer names and shapes match: whatever niti_model_open takes, or any
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
-  bool dry_run; /* niti_train: check everything, each image too, report START and return; no folder is made, nothing trained */
   NitiProgressCallback progress; /* NULL: none */
   void *context;                 /* passed to it */
-  uint64_t reserved[8];
+  bool dry_run; /* niti_train: check everything, each image too, report START and return; no folder is made, nothing trained */
+  uint64_t reserved[7];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {
