@@ -9,7 +9,7 @@
 #include "niti.h"
 #include "train/locate.h"
 
-/* Exit codes; 128 + signal after SIGINT and SIGTERM. */
+/* Exit codes; 128 + signal after a signal that stopped the work. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
@@ -96,8 +96,21 @@ bool locate_weights(NitiLocation *out, const char *name);
 double percent(int64_t part, int64_t whole);
 double nats(NitiScore score); /* mean loss */
 
-/* Called round long work: a first SIGINT or SIGTERM asks to stop, a second ends the process at once. */
+/* process.c */
+/* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
+void descriptors_open(void);
+/* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
+ * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is an
+ * error of the write, not the end of the process. */
 void signals_catch(void);
-int signals_caught(void); /* the signal, or 0 */
+int signals_caught(void); /* the signal that asks to stop, or 0 */
+/* Whether SIGUSR1 has come since the last call. */
+bool signals_save_asked(void *context);
+/* Hands over what was printed on standard output. A pipe that nobody reads any more asks to stop, as SIGPIPE would. */
+void output_flush(void);
+/* Whether standard error is a terminal on which a line can be drawn over. */
+bool terminal_can_redraw(void);
+/* Its columns; a longer line would wrap and could not be drawn over. */
+int terminal_columns(void);
 
 #endif

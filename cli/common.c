@@ -1,8 +1,6 @@
 /* What several commands share. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "cli.h"
 
@@ -60,19 +58,3 @@ double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double
 double nats(NitiScore score) {
   return score.images > 0 ? (double)score.loss / 65536.0 * 0.69314718055994531 / (double)score.images : 0.0;
 }
-
-static volatile sig_atomic_t caught;
-
-static void on_signal(int number) {
-  if (caught) _exit(128 + number);
-  caught = number;
-}
-
-void signals_catch(void) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-}
-
-int signals_caught(void) { return caught; }

@@ -10,7 +10,7 @@ static bool is(const char *word, const char *brief, const char *full) {
 
 static int run(const Command *command, int argc, char **argv) {
   int code = command->run(argc, argv);
-  if (fflush(stdout) != 0 && code == EXIT_OK) {
+  if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
     fprintf(stderr, "niti: cannot write to standard output\n");
     code = EXIT_FAILED;
   }
@@ -18,6 +18,7 @@ static int run(const Command *command, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  descriptors_open();
   if (argc < 2) {
     help_print(stderr);
     return EXIT_USAGE;

@@ -93,8 +93,8 @@ static void put_whole(FILE *to) {
     put_line(to, "", (*c)->summary);
   }
   fputs(
-      ".SH EXIT STATUS\n.TP\n0\ndone\n.TP\n1\nfailed, with one line on standard error\n.TP\n2\nwrong usage\n.TP\n130, 143\n"
-      "stopped by SIGINT or SIGTERM after saving\n.SH ENVIRONMENT\n.TP\n.B NITI_DATA\n"
+      ".SH EXIT STATUS\n.TP\n0\ndone\n.TP\n1\nfailed, with one line on standard error\n.TP\n2\nwrong usage\n.TP\n129, 130, 143\n"
+      "stopped by SIGHUP, SIGINT or SIGTERM after saving\n.SH ENVIRONMENT\n.TP\n.B NITI_DATA\n"
       "the folder of the default data set, in place of /usr/share/datasets/fashion\\-mnist\n",
       to);
 }

@@ -1,8 +1,6 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "introduce.h"
 #include "platform/clock.h"
@@ -63,12 +61,6 @@ static void clear_line(View *view) {
   view->line_open = false;
 }
 
-/* Columns of the terminal that progress goes to; a line as long as that would wrap and could not be drawn over. */
-static int columns(void) {
-  struct winsize size;
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
-}
-
 static void format_duration(char *text, size_t size, double s) {
   const int64_t t = (int64_t)(s + 0.5);
   if (t >= 3600) {
@@ -83,7 +75,7 @@ enum { BAR_CELLS = 12, BAR_COLUMNS = 60 };
 /* "[====>       ] " of the whole run; nothing on a narrow terminal. */
 static void format_bar(char bar[BAR_CELLS + 4], int64_t done, int64_t all) {
   bar[0] = 0;
-  if (all < 1 || columns() < BAR_COLUMNS) return;
+  if (all < 1 || terminal_columns() < BAR_COLUMNS) return;
   const int filled = (int)(BAR_CELLS * done / all);
   char cells[BAR_CELLS + 1];
   for (int i = 0; i < BAR_CELLS; ++i) cells[i] = i < filled ? '=' : i == filled ? '>' : ' ';
@@ -127,7 +119,7 @@ static void draw_line(View *view, const NitiProgress *p) {
   view->line_open = view->terminal;
   format_line(line, sizeof line, p);
   if (view->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", columns() - 1, line);
+    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
   } else {
     fprintf(stderr, "%s\n", line);
   }
@@ -138,7 +130,7 @@ static void print_epoch(const NitiProgress *p) {
   printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
          percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
-  fflush(stdout);
+  output_flush();
 }
 
 /* Once, when the first steps have shown how long they take. */
@@ -149,7 +141,7 @@ static void tell_time(View *view, const NitiProgress *p) {
   clear_line(view);
   format_duration(all, sizeof all, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
   printf("%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
-  fflush(stdout);
+  output_flush();
 }
 
 static bool on_progress(void *context, const NitiProgress *p) {
@@ -280,13 +272,14 @@ static int run(int argc, char **argv) {
   const int set_count = gather_sets(sets, numbers, &given);
   if (set_count < 0) return EXIT_USAGE;
   /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .terminal = isatty(STDERR_FILENO), .drawn = seconds() - 1};
+  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
   const NitiTrainOptions how = {.device = device_of(&given.device),
                                 .data = given.data,
                                 .init = given.init,
                                 .save_every = (int32_t)given.save_every,
                                 .dry_run = given.dry_run,
                                 .progress = on_progress,
+                                .save_now = signals_save_asked,
                                 .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");

@@ -252,6 +252,9 @@ typedef struct NitiProgress {
  * but must return: no longjmp, no C++ exception. */
 typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress);
 
+/* Asked after every step, on the same thread: return true to have the state saved now; training goes on. */
+typedef bool (*NitiSaveCallback)(void *context);
+
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
@@ -259,9 +262,10 @@ typedef struct NitiTrainOptions {
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
   NitiProgressCallback progress; /* NULL: none */
-  void *context;                 /* passed to it */
+  void *context;                 /* passed to both */
+  NitiSaveCallback save_now;     /* NULL: none */
   bool dry_run; /* niti_train: check everything, each image too, report START and return; no folder is made, nothing trained */
-  uint64_t reserved[7];
+  uint64_t reserved[6];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {

@@ -8,7 +8,7 @@ mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 libraries=$folder/root/usr/lib/aarch64-linux-gnu
 PACKAGES="libyaml-dev libyaml-0-2 libjansson-dev libjansson4 libjpeg62-turbo-dev libjpeg62-turbo libpng-dev libpng16-16 zlib1g-dev zlib1g
-  libprotobuf-c-dev libprotobuf-c1 libpthreadpool-dev libpthreadpool0 librandom123-dev libmd-dev libmd0 libcmocka-dev libcmocka0"
+  libprotobuf-c-dev libprotobuf-c1 libmd-dev libmd0 libcmocka-dev libcmocka0"
 
 skip() {
   echo "check_arm: skipped: $*"

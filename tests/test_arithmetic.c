@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <Random123/philox.h>
 #include <cmocka.h>
 /* clang-format on */
 
+#include "base/bounds.h"
 #include "base/loss.h"
 #include "base/random.h"
 #include "niti.h"
@@ -206,6 +208,24 @@ static void test_philox_known_answers(void **state) {
       assert_int_equal(niti_random(seed, (NitiPurpose)kat[k].counter[3], kat[k].counter[1], kat[k].counter[2], index),
                        kat[k].out[i]);
     }
+  }
+}
+
+/* Beside Random123's own implementation, on counters and keys of every size. */
+static void test_philox_beside_random123(void **state) {
+  uint64_t x = 1;
+  (void)state;
+  for (int i = 0; i < 100000; ++i) {
+    uint32_t w[6];
+    for (int k = 0; k < 6; ++k) {
+      x = x * 6364136223846793005u + 1442695040888963407u;
+      w[k] = (uint32_t)(x >> 32) >> (i % 4 * 8);
+    }
+    const NitiWords counter = {{w[0], w[1], w[2], w[3]}}, words = niti_philox(counter, w[4] | (uint64_t)w[5] << 32);
+    const philox4x32_ctr_t c = {{w[0], w[1], w[2], w[3]}};
+    const philox4x32_key_t key = {{w[4], w[5]}};
+    const philox4x32_ctr_t expected = philox4x32(c, key);
+    assert_memory_equal(words.word, expected.v, sizeof words.word);
   }
 }
 
@@ -558,6 +578,99 @@ static void test_update_without_gradient(void **state) {
   assert_memory_equal(w, before, 4);
 }
 
+/* ---- formulas that backends share ---- */
+
+static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
+
+/* At the common exponent that docs/arithmetic.md gives: the smaller one, but no further than 15 below the larger. */
+static void test_align(void **state) {
+  (void)state;
+  int64_t most = 0;
+  for (int32_t d = -40; d <= 40; ++d) {
+    const NitiAlignment r = niti_align(100 + d, 100);
+    const int32_t large_e = d > 0 ? 100 + d : 100, small_e = d > 0 ? 100 : 100 + d;
+    assert_int_equal(r.a_larger, d >= 0);
+    assert_int_equal(r.exponent, large_e - 15 > small_e ? large_e - 15 : small_e);
+    for (int large = -127; large <= 127; large += 1 + (large & 7)) {
+      for (int small = -127; small <= 127; ++small) {
+        int64_t expected = (int64_t)large * ((int64_t)1 << (large_e - r.exponent));
+        const int right = r.exponent - small_e;
+        expected += right > 0 ? niti_round(small, right, NITI_NEAREST, 0) : small;
+        assert_int_equal(niti_align_sum(large, small, r.left, r.right), expected);
+        most = magnitude(expected) > most ? magnitude(expected) : most;
+      }
+    }
+  }
+  assert_int_equal(niti_align(INT32_MAX, INT32_MIN).exponent, INT32_MAX - 15);
+  assert_int_equal(niti_bound_add(), (most + 127 * 127 - 1) / (127 * 127));
+}
+
+/* Beside a search through every window and tap. */
+static void check_axis(int32_t size, int32_t kernel, int32_t stride, int32_t pad) {
+  const int32_t windows = (size + 2 * pad - kernel) / stride + 1;
+  int32_t most = 0;
+  for (int32_t at = 0; at < size; ++at) {
+    const NitiWindows covering = niti_windows(at + pad, kernel, stride, windows);
+    const NitiStridePhase phase = niti_stride_phase(at % stride, size, kernel, stride, pad);
+    int32_t count = 0, reached = 0;
+    for (int32_t o = 0; o < windows; ++o) {
+      const int32_t tap = at + pad - o * stride, i = o - at / stride - phase.offset;
+      const bool covers = tap >= 0 && tap < kernel;
+      assert_int_equal(covers, o >= covering.first && o <= covering.last);
+      assert_int_equal(covers, i >= 0 && i < phase.taps);
+      if (covers) assert_int_equal(tap, phase.last - i * stride);
+      count += covers;
+    }
+    for (int32_t other = at % stride; other < size; other += stride) ++reached;
+    assert_int_equal(phase.positions, reached);
+    most = count > most ? count : most;
+  }
+  if (size >= 4 * kernel + stride) assert_int_equal(niti_windows_most(kernel, stride), most);
+  assert_true(most <= niti_windows_most(kernel, stride));
+}
+
+static void test_windows(void **state) {
+  (void)state;
+  for (int32_t kernel = 1; kernel <= 7; ++kernel) {
+    for (int32_t stride = 1; stride <= 5; ++stride) {
+      for (int32_t pad = 0; pad <= 8; pad += 2) {
+        for (int32_t size = kernel; size < 40; size += 3) check_axis(size, kernel, stride, pad);
+      }
+    }
+  }
+  assert_int_equal(niti_stride_phase(2, 2, 3, 4, 0).positions, 0);
+}
+
+/* The factor is the integer nearest to 2^15 / cells, or the division is exact. */
+static void test_reciprocal(void **state) {
+  (void)state;
+  for (int32_t cells = 1; cells <= 32768; ++cells) {
+    const NitiReciprocal r = niti_reciprocal(cells);
+    if (r.factor == 1 && r.exponent > -15) {
+      assert_int_equal((int64_t)1 << -r.exponent, cells);
+    } else {
+      assert_int_equal(r.exponent, -15);
+      assert_true(2 * magnitude((int64_t)r.factor * cells - 32768) <= cells);
+    }
+  }
+}
+
+static void test_bounds(void **state) {
+  (void)state;
+  assert_true((int64_t)NITI_MAX_TERMS * 127 * 127 <= INT32_MAX && ((int64_t)NITI_MAX_TERMS + 1) * 127 * 127 > INT32_MAX);
+  assert_int_equal(niti_bound_conv_forward(3, 5, 64), 960);
+  assert_int_equal(niti_bound_conv_backward(3, 5, 2, 1, 64), 2 * 5 * 64);
+  assert_int_equal(niti_bound_conv_backward(1024, 1024, 1, 1, 65536), (int64_t)1 << 36);
+  assert_int_equal(niti_bound_conv_gradient(65536, 65536, 4), (int64_t)1 << 34);
+  assert_int_equal(niti_bound_avgpool_forward(2, 2), 1);          /* 4 mantissas */
+  assert_int_equal(niti_bound_avgpool_forward(3, 3), 259);        /* 9 * 3641 = 258.02 * 127 */
+  assert_int_equal(niti_bound_avgpool_backward(3, 3, 2, 2), 115); /* 4 * 3641 = 114.7 * 127 */
+  for (int64_t bound = 1; bound <= NITI_MAX_TERMS; bound += 1 + bound / 3) {
+    const int bits = niti_bound_headroom(bound);
+    assert_true(bound << bits <= NITI_MAX_TERMS && bound << (bits + 1) > NITI_MAX_TERMS);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bits),
@@ -568,6 +681,11 @@ int main(void) {
       cmocka_unit_test(test_round_edges),
       cmocka_unit_test(test_stochastic_is_unbiased),
       cmocka_unit_test(test_philox_known_answers),
+      cmocka_unit_test(test_philox_beside_random123),
+      cmocka_unit_test(test_align),
+      cmocka_unit_test(test_windows),
+      cmocka_unit_test(test_reciprocal),
+      cmocka_unit_test(test_bounds),
       cmocka_unit_test(test_purposes),
       cmocka_unit_test(test_exp2),
       cmocka_unit_test(test_log2),

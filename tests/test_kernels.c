@@ -10,10 +10,10 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 #include "backend/cpu/peak.h"
-#include "base/guess.h"
 #include "base/round.h"
+#include "base/shift_prediction.h"
 
 enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 30 };
 
@@ -133,16 +133,15 @@ static void test_tiles(void **unused) {
         }
         assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &r, 0), max);
         assert_memory_equal(tensor, want, sizeof want);
-        if (!kernels->masks) continue;
-        int8_t gate[TENSOR];
-        NitiRounder gated = r;
-        gated.mask = gate;
-        for (size_t i = 0; i < TENSOR; ++i) gate[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
+        int8_t mask[TENSOR];
+        NitiRounder masked = r;
+        masked.mask = mask;
+        for (size_t i = 0; i < TENSOR; ++i) mask[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
         memset(tensor, 0x55, sizeof tensor);
         for (int row = 0; row < ROWS; ++row) {
-          for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = gate[i] > 0 ? want[i] : 0;
+          for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = mask[i] > 0 ? want[i] : 0;
         }
-        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &gated, 0), max);
+        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &masked, 0), max);
         assert_memory_equal(tensor, want, sizeof want);
       }
     }
@@ -186,19 +185,26 @@ static uint32_t fixed_task(void *context, const NitiRounder *rounder) {
 
 static void test_prediction(void **unused) {
   (void)unused;
-  const int32_t guesses[] = {INT32_MIN,         -1,       0, 1, niti_guess_of(3), niti_guess_of(4), niti_guess_of(5),
-                             niti_guess_of(24), INT32_MAX};
-  for (size_t i = 0; i < sizeof guesses / sizeof guesses[0]; ++i) {
+  const int32_t predictions[] = {INT32_MIN,
+                                 -1,
+                                 0,
+                                 1,
+                                 niti_shift_prediction_of(3),
+                                 niti_shift_prediction_of(4),
+                                 niti_shift_prediction_of(5),
+                                 niti_shift_prediction_of(24),
+                                 INT32_MAX};
+  for (size_t i = 0; i < sizeof predictions / sizeof predictions[0]; ++i) {
     NitiCpu cpu = {.isa = NITI_ISA_REF};
-    int32_t guess = guesses[i];
-    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &guess};
+    int32_t prediction = predictions[i];
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &prediction};
     Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     const int first = f.runs;
     assert_in_range(first, 1, 2);
-    assert_int_equal(niti_guess_last(guess), 4);
+    assert_int_equal(niti_shift_prediction_last(prediction), 4);
     for (int k = 0; k < 7; ++k) assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
-    f.runs = 0; /* soon a steady shift is guessed */
+    f.runs = 0; /* soon a steady shift is predicted */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     assert_int_equal(f.runs, 1);
     assert_int_equal(cpu.predicted, 9);
@@ -208,41 +214,44 @@ static void test_prediction(void **unused) {
   }
 }
 
-/* The guess follows a steady shift and a lasting change, and stays where it was over a single stray. */
-static void test_guess(void **unused) {
+/* The prediction follows a steady shift and a lasting change, and stays where it was over a single stray. */
+static void test_shift_prediction(void **unused) {
   (void)unused;
   int32_t word = 0; /* as memory is given out */
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 0);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 0);
   for (int i = 0; i < 3; ++i) {
-    word = niti_guess_update(word, 10);
-    assert_int_equal(niti_guess_last(word), 10);
-    assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
+    word = niti_shift_prediction_update(word, 10);
+    assert_int_equal(niti_shift_prediction_last(word), 10);
+    assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 10);
   }
-  word = niti_guess_update(word, 11);
-  assert_int_equal(niti_guess_last(word), 11);
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
-  for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 11);
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 11);
-  for (int i = 0; i < 6; ++i) word = niti_guess_update(word, 10);
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
-  word = niti_guess_update(niti_guess_update(word, 9), 9); /* a leaning guess takes the lower one sooner */
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 10);
-  assert_int_equal(niti_guess_next(word, NITI_GUESS_LOW), 9);
-  for (int shift = 0; shift <= NITI_GUESS_MOST; ++shift)
-    assert_int_equal(niti_guess_next(niti_guess_of(shift), NITI_GUESS_EVEN), shift);
+  word = niti_shift_prediction_update(word, 11);
+  assert_int_equal(niti_shift_prediction_last(word), 11);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 10);
+  for (int i = 0; i < 6; ++i) word = niti_shift_prediction_update(word, 11);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 11);
+  for (int i = 0; i < 6; ++i) word = niti_shift_prediction_update(word, 10);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 10);
+  word = niti_shift_prediction_update(niti_shift_prediction_update(word, 9),
+                                      9); /* a leaning prediction takes the lower one sooner */
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 10);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_LOW), 9);
+  for (int shift = 0; shift <= NITI_SHIFT_MAX; ++shift)
+    assert_int_equal(niti_shift_prediction_next(niti_shift_prediction_of(shift), NITI_PREDICTION_EVEN), shift);
   for (int i = 0; i < 10000; ++i) { /* any word gives a shift that an operation can use, and is mended by one that lasts */
     word = (int32_t)random_word();
-    assert_in_range(niti_guess_next(word, NITI_GUESS_EVEN), 0, NITI_GUESS_MOST);
-    for (int k = 0; k < 12; ++k) word = niti_guess_update(word, 7);
-    assert_int_equal(niti_guess_next(word, NITI_GUESS_EVEN), 7);
+    assert_in_range(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 0, NITI_SHIFT_MAX);
+    for (int k = 0; k < 12; ++k) word = niti_shift_prediction_update(word, 7);
+    assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 7);
   }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ref),        cmocka_unit_test(test_avx2),  cmocka_unit_test(test_avx512),
-      cmocka_unit_test(test_neon),       cmocka_unit_test(test_amx),   cmocka_unit_test(test_tiles),
-      cmocka_unit_test(test_prediction), cmocka_unit_test(test_guess), cmocka_unit_test(test_peak),
+      cmocka_unit_test(test_ref),        cmocka_unit_test(test_avx2),
+      cmocka_unit_test(test_avx512),     cmocka_unit_test(test_neon),
+      cmocka_unit_test(test_amx),        cmocka_unit_test(test_tiles),
+      cmocka_unit_test(test_prediction), cmocka_unit_test(test_shift_prediction),
+      cmocka_unit_test(test_peak),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

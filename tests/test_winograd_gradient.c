@@ -189,11 +189,18 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     uint8_t *own = cpu->workspace;
     NitiWinogradGradientKernels kernels = *sets[set];
     if (pairs > 0) kernels.pairs = pairs;
-    const size_t bytes = niti_winograd_gradient_workspace(&kernels, s, threads);
+    NitiWorkspace memory = niti_workspace_begin(NULL, 0);
+    assert_null(niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads));
+    const size_t plan_bytes = memory.used;
+    void *block = guarded(plan_bytes);
+    memory = niti_workspace_begin(block, plan_bytes);
+    const NitiConvPlan *plan = niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads);
+    const size_t bytes = plan->workspace;
     cpu->workspace = guarded(bytes);
+    cpu->workspace_bytes = bytes;
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
-      niti_winograd_gradient_run(cpu, &kernels, &g, dy, x, s);
+      plan->gradient(plan, cpu, &g, dy, x);
       for (size_t i = 0; i < count; ++i) {
         const int64_t got = bits == 32 ? ((const int32_t *)g.data)[i] : ((const int64_t *)g.data)[i];
         if (got != sum[i])
@@ -204,7 +211,9 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
       release(g.data);
     }
     check_guards(cpu->workspace, bytes);
+    check_guards(block, plan_bytes);
     release(cpu->workspace);
+    release(block);
     cpu->workspace = own;
     niti_backend_close(backend);
   }

@@ -1,8 +1,9 @@
-/* Counter-based random numbers (Philox4x32-10, Random123): docs/arithmetic.md, "Random numbers". */
+/* Counter-based random numbers, inline, shared by every backend (C and CUDA): docs/arithmetic.md, "Random numbers".
+ *
+ * Philox4x32-10: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011,
+ * https://doi.org/10.1145/2063384.2063405, whose implementation is Random123. */
 #ifndef NITI_BASE_RANDOM_H
 #define NITI_BASE_RANDOM_H
-
-#include <Random123/philox.h>
 
 #include "base/round.h"
 
@@ -16,13 +17,29 @@ typedef struct NitiWords {
   uint32_t word[4];
 } NitiWords;
 
+/* Ten rounds, each two products whose halves change places, on a counter c under a 64-bit key. */
+NITI_INLINE NitiWords niti_philox(NitiWords c, uint64_t key) {
+  uint32_t low = (uint32_t)key, high = (uint32_t)(key >> 32);
+#if defined(__CUDA_ARCH__) || defined(__clang__)
+#pragma unroll
+#elif !defined(__CUDACC__)
+#pragma GCC unroll 10
+#endif
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = (uint64_t)0xd2511f53u * c.word[0], b = (uint64_t)0xcd9e8d57u * c.word[2];
+    const NitiWords next = {
+        {(uint32_t)(b >> 32) ^ c.word[1] ^ low, (uint32_t)b, (uint32_t)(a >> 32) ^ c.word[3] ^ high, (uint32_t)a}};
+    c = next;
+    low += 0x9e3779b9u;  /* the golden ratio */
+    high += 0xbb67ae85u; /* sqrt(3) - 1 */
+  }
+  return c;
+}
+
 /* Words 4 * block .. 4 * block + 3 of a stream. */
 NITI_INLINE NitiWords niti_draw_block(const NitiDraw *draw, uint32_t block) {
-  const philox4x32_key_t key = {{(uint32_t)draw->seed, (uint32_t)(draw->seed >> 32)}};
-  const philox4x32_ctr_t counter = {{block, draw->time, draw->layer, draw->purpose}};
-  const philox4x32_ctr_t out = philox4x32(counter, key);
-  const NitiWords words = {{out.v[0], out.v[1], out.v[2], out.v[3]}};
-  return words;
+  const NitiWords counter = {{block, draw->time, draw->layer, draw->purpose}};
+  return niti_philox(counter, draw->seed);
 }
 
 /* One word; index < 2^34. */

@@ -14,7 +14,6 @@
 enum {
   NITI_MANTISSA_MAX = 127,
   NITI_MANTISSA_BITS = 7,
-  NITI_MAX_TERMS = 133144, /* floor((2^31 - 1) / 127^2): products an int32 accumulator holds exactly */
 };
 
 NITI_INLINE int niti_bits_inline(uint64_t v) {

@@ -1,4 +1,5 @@
 /* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C], y [N][OH][OW][K]. */
+#include "base/bounds.h"
 #include "layer/product.h"
 #include "layer/shape.h"
 
@@ -20,27 +21,12 @@ static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out
   *out = (NitiShape){spec->out, spec->kernel[0], spec->kernel[1], in.c};
 }
 
-static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  *forward = (int64_t)node->spec.kernel[0] * node->spec.kernel[1] * node->in[0].c;
-  *backward = niti_window_cover(&node->spec) * node->out.c;
-  *gradient = (int64_t)node->out.n * node->out.h * node->out.w;
-}
-
 const NitiLayerType niti_layer_conv = {
     .name = "conv",
     .fields = fields,
     .inputs = 1,
-    .needs_input = true,
-    .fuses_relu = true,
-    .weight_dims = 4,
     .shape = shape,
     .weight_shape = weight_shape,
-    .terms = terms,
-    .multiply_adds = niti_product_multiply_adds,
-    .workspace = niti_product_workspace,
-    .packed = niti_product_packed,
-    .gate = niti_product_gate,
-    .kernel = niti_product_kernel,
     .forward = niti_product_forward,
     .backward = niti_product_backward,
 };

@@ -1,3 +1,4 @@
+/* The table of layer types. */
 #include "layer/layer.h"
 
 #include <string.h>
@@ -12,6 +13,13 @@ const NitiLayerType *const *niti_layer_types(void) { return types; }
 const NitiLayerType *niti_layer_find(const char *name) {
   for (const NitiLayerType *const *t = types; *t; ++t) {
     if (strcmp((*t)->name, name) == 0) return *t;
+  }
+  return NULL;
+}
+
+const NitiLayerType *niti_layer_joining(const char *construct) {
+  for (const NitiLayerType *const *t = types; *t; ++t) {
+    if ((*t)->joins && strcmp((*t)->joins, construct) == 0) return *t;
   }
   return NULL;
 }

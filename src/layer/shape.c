@@ -1,3 +1,4 @@
+/* How many windows fit along a side. */
 #include "layer/shape.h"
 
 NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding) {
@@ -14,10 +15,4 @@ NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32
 NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) {
   NITI_TRY(niti_window_count(&out->h, "height", in.h, spec->kernel[0], spec->stride[0], spec->padding[0]));
   return niti_window_count(&out->w, "width", in.w, spec->kernel[1], spec->stride[1], spec->padding[1]);
-}
-
-static int64_t cover(int32_t kernel, int32_t stride) { return (kernel + stride - 1) / stride; }
-
-int64_t niti_window_cover(const NitiLayerSpec *spec) {
-  return cover(spec->kernel[0], spec->stride[0]) * cover(spec->kernel[1], spec->stride[1]);
 }

@@ -8,7 +8,5 @@
 NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding);
 /* The same for both sides of a layer's kernel; sets out->h and out->w. */
 NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out);
-/* The most windows that cover one input cell. */
-int64_t niti_window_cover(const NitiLayerSpec *spec);
 
 #endif

@@ -9,14 +9,19 @@ typedef struct NitiThreads NitiThreads;
 /* A task: item in [0, count), thread in [0, niti_threads_count) for per-thread scratch. Results must not depend on `thread`. */
 typedef void (*NitiTask)(void *context, size_t thread, size_t item);
 
-/* The cores that this process may run on, at least 1. */
+/* The cores that this process may use, at least 1: those of its affinity mask, or its control groups' CPU quota, rounded up,
+ * where that is less. */
 int niti_usable_cores(void);
 
-/* count 0: one thread a usable core. The calling thread works too. */
+/* Starts count - 1 workers (count 0..1024; 0: one thread per usable core); the thread that calls niti_threads_run works too.
+ * Where the system gives fewer threads, the pool has fewer. Workers block all signals. Errors: NITI_ERROR_ARGUMENT,
+ * NITI_ERROR_MEMORY. */
 NitiStatus niti_threads_open(NitiThreads **out, int count);
+/* Ends the workers; no call may be under way. NULL is accepted. */
 void niti_threads_close(NitiThreads *threads);
 int niti_threads_count(const NitiThreads *threads);
-/* Runs task for every item and returns when all are done. */
+/* Runs task for every item in [0, count), in no particular order, and returns when all are done. One call at a time, and none
+ * from within a task. What was written before the call is seen by the tasks, what they write is seen after it. */
 void niti_threads_run(NitiThreads *threads, NitiTask task, void *context, size_t count);
 
 #endif

@@ -3,17 +3,13 @@
 
 #include <string.h>
 
-static int64_t count_parameters(const NitiNetwork *net) {
-  int64_t count = 0;
-  for (int32_t i = 0; i < niti_network_weight_count(net); ++i) count += (int64_t)niti_network_weight(net, i).count;
-  return count;
-}
+#include "program/bounds.h"
 
-static int64_t count_multiply_adds(const NitiPlan *plan) {
+static int64_t count_multiply_adds(const NitiProgram *program) {
   int64_t count = 0;
-  for (int32_t i = 1; i <= plan->count; ++i) {
-    const NitiLayerType *type = plan->nodes[i].spec.type;
-    if (type->multiply_adds) count += type->multiply_adds(&plan->nodes[i]);
+  for (int32_t i = 0; i < program->operation_count; ++i) {
+    const NitiOperation *operation = &program->operations[i];
+    if (operation->opcode == NITI_OP_CONV_FORWARD) count += niti_multiply_adds(operation);
   }
   return count;
 }
@@ -39,8 +35,8 @@ void niti_run_facts(NitiRunFacts *out, const NitiRun *run, const char *folder) {
                         .device = run->backend->ops->describe(run->backend),
                         .hardware = run->backend->ops->hardware(run->backend),
                         .input = {model->input.h, model->input.w, model->input.c},
-                        .parameters = count_parameters(run->net),
-                        .multiply_adds = count_multiply_adds(run->net->plan),
+                        .parameters = niti_program_parameters(run->net->program),
+                        .multiply_adds = count_multiply_adds(run->net->program),
                         .batch = run->recipe->batch,
                         .epochs = run->recipe->epochs,
                         .steps_per_epoch = run->steps_per_epoch,

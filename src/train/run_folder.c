@@ -4,24 +4,21 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/file.h"
+#include "platform/lock.h"
 #include "platform/path.h"
-
-#define LOCK_NAME ".lock"
 
 struct NitiRunFolder {
   char *path;
-  int lock;
+  NitiLock *lock;
   bool made; /* the folder was not there before */
 };
 
@@ -65,23 +62,10 @@ static NitiStatus check_empty(const char *path) {
 }
 
 static NitiStatus lock(NitiRunFolder **out, const char *path) {
-  char *name = NULL;
-  NITI_TRY(niti_path_join(&name, path, LOCK_NAME));
   NitiRunFolder *folder = calloc(1, sizeof *folder);
-  NitiStatus status = NITI_OK;
-  if (folder) {
-    folder->lock = -1;
-    folder->path = strdup(path);
-  }
-  if (!folder || !folder->path) {
-    status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
-  } else if ((folder->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
-    status = niti_fail_errno(name, "create the file");
-  } else if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0) {
-    status = errno == EWOULDBLOCK ? niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", path)
-                                  : niti_fail_errno(name, "lock the file");
-  }
-  free(name);
+  if (folder) folder->path = strdup(path);
+  const NitiStatus status =
+      folder && folder->path ? niti_lock_open(&folder->lock, path) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   if (status != NITI_OK) {
     niti_run_folder_close(folder);
     return status;
@@ -152,12 +136,14 @@ NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
 
 void niti_run_folder_close(NitiRunFolder *folder) {
   if (!folder) return;
-  if (folder->lock >= 0) close(folder->lock);
+  niti_lock_close(folder->lock);
   free(folder->path);
   free(folder);
 }
 
 const char *niti_run_folder_path(const NitiRunFolder *folder) { return folder->path; }
+
+const char *niti_run_folder_owner_file(const NitiRunFolder *folder) { return niti_lock_owner_file(folder->lock); }
 
 static NitiStatus write_text(const NitiRunFolder *folder, const char *name, const char *text) {
   char *path = NULL;

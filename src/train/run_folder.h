@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_FOLDER_H
 
 #include "data/dataset.h"
+#include "backend/backend.h"
 #include "train/recipe.h"
 
 typedef struct NitiRunFolder NitiRunFolder;
@@ -17,6 +18,8 @@ NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
 void niti_run_folder_clear(const NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
+/* The file that is the lock where the file system has no file locks; NULL elsewhere. Owned by the folder. */
+const char *niti_run_folder_owner_file(const NitiRunFolder *folder);
 
 /* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and
  * the SHA-256 of each split). */

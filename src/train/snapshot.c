@@ -12,7 +12,7 @@ static void tensor_name(char name[TENSOR_NAME_MAX], const NitiWeight *weight) {
 }
 
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
-  const int32_t count = niti_network_weight_count(net);
+  const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
     char name[TENSOR_NAME_MAX];
@@ -45,7 +45,7 @@ bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint
 }
 
 NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpoint, const char *source) {
-  const int32_t count = niti_network_weight_count(net);
+  const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     if (!niti_snapshot_restore_one(net, i, checkpoint)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s.weight' is missing or not of the model's shape", source,
@@ -56,7 +56,7 @@ NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpo
 }
 
 static bool has_tensor(const NitiNetwork *net, const char *wanted) {
-  for (int32_t i = 0; i < niti_network_weight_count(net); ++i) {
+  for (int32_t i = 0; i < net->weight_count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
     char name[TENSOR_NAME_MAX];
     tensor_name(name, &weight);

@@ -45,22 +45,19 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) {
-  return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics};
-}
+static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed}; }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
-  run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
-  NITI_TRY(run->backend->ops->synchronise(run->backend));
+  NITI_TRY(niti_network_read_metrics(run->net, &m));
   *out = (NitiScore){.loss = m.loss, .correct = m.correct, .images = m.images};
   return NITI_OK;
 }
 
 static void write_metrics(const NitiRun *run, NitiScore score) {
   const NitiMetrics m = {score.loss, score.correct, score.images};
-  run->backend->ops->upload(run->backend, run->metrics, &m, sizeof m);
+  niti_network_write_metrics(run->net, &m);
 }
 
 static NitiStatus save(NitiRun *run, int keep) {
@@ -77,8 +74,9 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(run->test_loader, &batch));
     if (batch.count == 0) break;
-    NITI_TRY(niti_step_test(&context, &batch));
-    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = ++done, .batches = batches};
+    ++done;
+    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
       return NITI_OK;
@@ -96,6 +94,26 @@ static void count_time(NitiRun *run, int64_t *mark) {
   *mark = time;
 }
 
+/* Saves within an epoch when that is due or asked for. */
+static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
+  const bool asked = run->options.save_now && run->options.save_now(run->options.context);
+  if (!asked && *mark - run->saved_at <= save_nanoseconds) return NITI_OK;
+  NITI_TRY(read_metrics(&run->train, run));
+  count_time(run, mark);
+  NITI_TRY(save(run, NITI_KEEP_LAST));
+  if (asked) note(run, "saving the state after step %" PRId64 ", as asked", run->step);
+  *mark = niti_clock_now();
+  return NITI_OK;
+}
+
+/* What was trained is kept when something else fails: an image that cannot be read, a log that cannot be written. */
+static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
+  char why[1024];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  if (save(run, NITI_KEEP_LAST) != NITI_OK || niti_run_saved(run) != NITI_OK) return niti_fail(failure, "%s", why);
+  return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
+}
+
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const NitiStepContext context = step_context(run);
@@ -106,7 +124,11 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
-    NITI_TRY(niti_loader_next(run->train_loader, &batch));
+    const NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    if (status != NITI_OK) {
+      NITI_TRY(read_metrics(&run->train, run));
+      return save_after(run, status);
+    }
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step, run->epoch));
     ++run->step;
     run->images += batch.count;
@@ -119,12 +141,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
-    if (*go_on && mark - run->saved_at > save_nanoseconds) {
-      NITI_TRY(read_metrics(&run->train, run));
-      count_time(run, &mark);
-      NITI_TRY(save(run, NITI_KEEP_LAST));
-      mark = niti_clock_now();
-    }
+    if (*go_on) NITI_TRY(save_if_due(run, &mark));
   }
   return read_metrics(&run->train, run);
 }
@@ -133,9 +150,12 @@ static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct
 
 /* Tests, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
-  NITI_TRY(test(run, go_on));
+  NitiStatus status = test(run, go_on);
+  if (status != NITI_OK) return save_after(run, status);
   if (!*go_on) return NITI_OK;          /* the step is saved by the caller; the test is done again after resuming */
   const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
+  const NitiScore best = run->best;
+  const int32_t best_epoch = run->best_epoch;
   int keep = NITI_KEEP_LAST;
   if (run->test.images > 0 && better(run->test, run->best)) {
     run->best = run->test;
@@ -149,8 +169,14 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .test = run->test,
                              .best = run->best,
                              .images = run->epoch_images,
-                             .nanoseconds = run->epoch_nanoseconds};
-  NITI_TRY(niti_report_epoch(run->report, &row, run->net));
+                             .nanoseconds = run->epoch_nanoseconds,
+                             .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
+  status = niti_report_epoch(run->report, &row, run->net);
+  if (status != NITI_OK) { /* the test is done and recorded again after resuming */
+    run->best = best;
+    run->best_epoch = best_epoch;
+    return save_after(run, status);
+  }
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
     run->epoch = epoch;
@@ -194,9 +220,9 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .best_epoch = run->best_epoch,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
-  const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
-  out->shift_predictions = predictions.made;
-  out->shift_retries = predictions.wrong;
+  const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
+  out->shift_predictions = shifts.predictions;
+  out->shift_retries = shifts.retries;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -231,7 +257,7 @@ static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
 }
 
 static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
-  const int32_t count = niti_network_weight_count(run->net);
+  const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
     if (niti_snapshot_restore_one(run->net, i, checkpoint)) {
@@ -278,12 +304,18 @@ static NitiStatus start_dry(NitiRun *run, const char *run_path) {
   return NITI_OK;
 }
 
+static void note_lock(const NitiRun *run) {
+  const char *file = niti_run_folder_owner_file(run->folder);
+  if (file) note(run, "this file system has no file locks: %s keeps other processes out of the run", file);
+}
+
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
   if (run->options.dry_run) return start_dry(run, run_path);
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
+  note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
                                                (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
@@ -329,6 +361,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   bool previous = false;
   NitiStatus status = check_options(__func__, &run.options);
   if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
+  if (status == NITI_OK) note_lock(&run);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);

@@ -1,26 +1,16 @@
 #include <string.h>
 
 #include "backend/cpu/pool.h"
-
-enum { RECIPROCAL_BITS = 15 };
+#include "base/pool.h"
 
 typedef struct Avgpool {
   NitiPool p;
   const int8_t *in;
-  int32_t factor;   /* 1 where the cells are a power of two */
-  int32_t exponent; /* what dividing by the cells adds to the exponent */
+  NitiReciprocal reciprocal; /* of the cells */
 } Avgpool;
 
 static Avgpool prepare(const NitiPool *p, const NitiTensor *in) {
-  const int32_t cells = p->kh * p->kw;
-  Avgpool a = {.p = *p, .in = in->data, .factor = 1};
-  if ((cells & (cells - 1)) == 0) {
-    a.exponent = -__builtin_ctz((unsigned)cells);
-  } else {
-    a.factor = ((1 << RECIPROCAL_BITS) + cells / 2) / cells;
-    a.exponent = -RECIPROCAL_BITS;
-  }
-  return a;
+  return (Avgpool){.p = *p, .in = in->data, .reciprocal = niti_reciprocal(p->kh * p->kw)};
 }
 
 static void add_cell(int32_t *restrict acc, const int8_t *restrict x, size_t count) {
@@ -42,21 +32,21 @@ static void gather_window(int32_t *acc, const void *context, int32_t n, int32_t 
     const int8_t *x = a->in + ((h + kh) * W + w) * C + (size_t)c;
     for (size_t kw = 0; kw < (size_t)p->kw; ++kw) add_cell(acc, x + kw * C, K);
   }
-  scale(acc, K, a->factor);
+  scale(acc, K, a->reciprocal.factor);
 }
 
 static void gather_errors(int32_t *acc, const void *context, int32_t n, int32_t h, int32_t w, int32_t c, int32_t count) {
   const Avgpool *a = context;
   const NitiPool *p = &a->p;
-  const NitiWindows in_h = niti_windows(h, 0, p->kh, p->stride_h, p->oh);
-  const NitiWindows in_w = niti_windows(w, 0, p->kw, p->stride_w, p->ow);
+  const NitiWindows in_h = niti_windows(h, p->kh, p->stride_h, p->oh);
+  const NitiWindows in_w = niti_windows(w, p->kw, p->stride_w, p->ow);
   const size_t C = (size_t)p->c, K = (size_t)count;
   memset(acc, 0, K * sizeof *acc);
   for (int32_t oh = in_h.first; oh <= in_h.last; ++oh) {
     const size_t row = ((size_t)n * (size_t)p->oh + (size_t)oh) * (size_t)p->ow;
     for (int32_t ow = in_w.first; ow <= in_w.last; ++ow) add_cell(acc, a->in + (row + (size_t)ow) * C + (size_t)c, K);
   }
-  scale(acc, K, a->factor);
+  scale(acc, K, a->reciprocal.factor);
 }
 
 void niti_cpu_avgpool_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiPool *p,
@@ -64,7 +54,7 @@ void niti_cpu_avgpool_forward(NitiBackend *backend, NitiTensor *y, const NitiTen
   const Avgpool a = prepare(p, x);
   const NitiShape shape = {p->n, p->oh, p->ow, p->c};
   const int shift = niti_pool_requantise(niti_cpu(backend), y->data, shape, rq, gather_window, &a);
-  *y->exponent = *x->exponent + a.exponent + shift;
+  *y->exponent = *x->exponent + a.reciprocal.exponent + shift;
 }
 
 void niti_cpu_avgpool_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiPool *p,
@@ -72,5 +62,5 @@ void niti_cpu_avgpool_backward(NitiBackend *backend, NitiTensor *dx, const NitiT
   const Avgpool a = prepare(p, dy);
   const NitiShape shape = {p->n, p->h, p->w, p->c};
   const int shift = niti_pool_requantise(niti_cpu(backend), dx->data, shape, rq, gather_errors, &a);
-  *dx->exponent = *dy->exponent + a.exponent + shift;
+  *dx->exponent = *dy->exponent + a.reciprocal.exponent + shift;
 }

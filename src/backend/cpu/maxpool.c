@@ -184,10 +184,10 @@ static void backward_apart(void *context, size_t thread, size_t item) {
   (void)thread;
   for (size_t r = first; r < end; ++r) {
     const int32_t h = (int32_t)(r % H);
-    const NitiWindows in_h = niti_windows(h, p->pad_h, p->kh, p->stride_h, p->oh);
+    const NitiWindows in_h = niti_windows(h + p->pad_h, p->kh, p->stride_h, p->oh);
     for (int32_t w = 0; w < p->w; ++w) {
       int8_t *dx = m->out + (r * (size_t)p->w + (size_t)w) * C;
-      const NitiWindows in_w = niti_windows(w, p->pad_w, p->kw, p->stride_w, p->ow);
+      const NitiWindows in_w = niti_windows(w + p->pad_w, p->kw, p->stride_w, p->ow);
       if (in_h.last < in_h.first || in_w.last < in_w.first) {
         memset(dx, 0, C);
         continue;
@@ -209,8 +209,8 @@ static void add_if_won(int32_t *restrict acc, const int8_t *restrict dy, const u
 static void gather_won(int32_t *acc, const void *context, int32_t n, int32_t h, int32_t w, int32_t c, int32_t count) {
   const Maxpool *m = context;
   const NitiPool *p = &m->p;
-  const NitiWindows in_h = niti_windows(h, p->pad_h, p->kh, p->stride_h, p->oh);
-  const NitiWindows in_w = niti_windows(w, p->pad_w, p->kw, p->stride_w, p->ow);
+  const NitiWindows in_h = niti_windows(h + p->pad_h, p->kh, p->stride_h, p->oh);
+  const NitiWindows in_w = niti_windows(w + p->pad_w, p->kw, p->stride_w, p->ow);
   memset(acc, 0, (size_t)count * sizeof *acc);
   for (int32_t oh = in_h.first; oh <= in_h.last; ++oh) {
     const int32_t kh = h + p->pad_h - oh * p->stride_h;

@@ -1,12 +1,13 @@
+/* The range pass of every requantising operation, and what its parts share. */
 #include "backend/cpu/requantise.h"
 
-#include "base/guess.h"
+#include "base/shift_prediction.h"
 
 int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
                         void *context) {
   NitiRounder rounder = {
       .mode = requantise->mode,
-      .shift = niti_guess_next(*requantise->guess, NITI_GUESS_LOW),
+      .shift = niti_shift_prediction_next(*requantise->prediction, NITI_PREDICTION_LOW),
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
@@ -19,6 +20,17 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
     rounder.again = true;
     task(context, &rounder);
   }
-  *requantise->guess = niti_guess_update(*requantise->guess, shift);
+  *requantise->prediction = niti_shift_prediction_update(*requantise->prediction, shift);
   return shift;
+}
+
+int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
+  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
+  return shift > r->shift ? shift : r->shift;
+}
+
+void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {
+  uint32_t seen = __atomic_load_n((uint32_t *)max, __ATOMIC_RELAXED);
+  while (value > seen && !__atomic_compare_exchange_n((uint32_t *)max, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
 }

@@ -15,7 +15,7 @@ typedef struct NitiRounder {
   int shift;          /* in a first run the least that parts may use */
   bool relu;          /* max(m, 0) after rounding */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
-  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (NitiRequantiseKernel ignores it) */
+  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
   bool again;         /* the second of two runs, the workspace being as the first has left it */
 } NitiRounder;
 
@@ -42,16 +42,9 @@ static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict 
 }
 
 /* The shift for the next part of an operation whose parts so far had this maximum. */
-static inline int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
-  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
-  return shift > r->shift ? shift : r->shift;
-}
+int niti_part_shift(const NitiRounder *, const _Atomic uint32_t *max);
 
 /* A maximum that many threads raise. */
-static inline void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {
-  uint32_t seen = __atomic_load_n((uint32_t *)max, __ATOMIC_RELAXED);
-  while (value > seen && !__atomic_compare_exchange_n((uint32_t *)max, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-}
+void niti_max_raise(_Atomic uint32_t *max, uint32_t value);
 
 #endif

@@ -20,14 +20,8 @@ static uint64_t largest64(const int64_t *g, size_t count) {
   return (uint64_t)max;
 }
 
-/* w -= step, |w| and |step| <= 127 */
 static void subtract(int8_t *restrict w, const int8_t *restrict step, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    int16_t v = (int16_t)(w[i] - step[i]);
-    v = v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v;
-    v = v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v;
-    w[i] = (int8_t)v;
-  }
+  for (size_t i = 0; i < count; ++i) w[i] = niti_update_step(w[i], step[i]);
 }
 
 static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t count) {
@@ -78,7 +72,7 @@ static void update_tile(void *context, size_t thread, size_t item) {
   }
 }
 
-void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
+void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   NitiCpu *cpu = niti_cpu(backend);
   Update u = {.w = w->data,
               .gradient = gradient->data,
@@ -88,6 +82,6 @@ void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradien
   const size_t tiles = niti_tiles(u.count, NITI_TILE);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
-  u.shift = niti_update_shift(u.max, mu);
+  u.shift = niti_update_shift(u.max, (int)cpu->scalars[scalar]);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
 }

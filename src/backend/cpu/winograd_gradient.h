@@ -16,7 +16,7 @@
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
   NITI_GRADIENT_FREQUENCIES = 36,
@@ -58,8 +58,7 @@ const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, c
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */
-size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *, const NitiConv *, int threads);
-void niti_winograd_gradient_run(NitiCpu *, const NitiWinogradGradientKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                                const NitiConv *);
+NitiConvPlan *niti_winograd_gradient_prepare(NitiWorkspace *, const NitiWinogradGradientKernels *, const NitiConv *,
+                                             size_t threads);
 
 #endif

@@ -1,7 +1,9 @@
 /* Average pool, forward and backward: sums over windows, requantised. */
 #include "backend/cuda/tile.cuh"
+#include "base/pool.h"
+#include "base/window.h"
 
-enum { IMAGES = 4, RECIPROCAL_BITS = 15 };
+enum { IMAGES = 4 };
 
 typedef struct Avgpool {
   int8_t *out;
@@ -75,12 +77,11 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgp
       const NitiTile tile = niti_tile_at<V, IMAGES>(d.tiles, item);
       const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
       const int h = (int)(pixel / (uint32_t)p.w), w = (int)pixel - h * p.w;
-      const int last_h = min(h / p.stride_h, p.oh - 1), last_w = min(w / p.stride_w, p.ow - 1);
-      const int first_h = h < p.kh ? 0 : (h - p.kh) / p.stride_h + 1, first_w = w < p.kw ? 0 : (w - p.kw) / p.stride_w + 1;
+      const NitiWindows in_h = niti_windows(h, p.kh, p.stride_h, p.oh), in_w = niti_windows(w, p.kw, p.stride_w, p.ow);
       const int8_t *dy = d.in + tile.n * image + c;
       int acc[IMAGES][V] = {};
-      for (int oh = first_h; oh <= last_h; ++oh) {
-        for (int ow = first_w; ow <= last_w; ++ow) {
+      for (int oh = in_h.first; oh <= in_h.last; ++oh) {
+        for (int ow = in_w.first; ow <= in_w.last; ++ow) {
           add_cell<V>(acc, dy + ((size_t)oh * (size_t)p.ow + (size_t)ow) * C, image, tile.images);
         }
       }
@@ -94,18 +95,16 @@ static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, Nit
                 const NitiRequantise *rq, bool backward) {
   NitiCuda *cuda = niti_cuda(backend);
   const int V = niti_words_fit((size_t)p->c, out->data, in->data, NULL) ? 4 : 1;
-  const int32_t cells = p->kh * p->kw;
-  const bool is_power = (cells & (cells - 1)) == 0;
-  const int32_t factor = is_power ? 1 : ((1 << RECIPROCAL_BITS) + cells / 2) / cells;
-  const int32_t exponent = is_power ? -__builtin_ctz((unsigned)cells) : -RECIPROCAL_BITS; /* of the division */
-  const Avgpool args = {out->data, in->data, factor, *p, niti_tiles_of(shape, V, IMAGES)};
-  const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, out->exponent, in->exponent, NULL, exponent, false);
+  const NitiReciprocal reciprocal = niti_reciprocal(p->kh * p->kw);
+  const Avgpool args = {out->data, in->data, reciprocal.factor, *p, niti_tiles_of(shape, V, IMAGES)};
+  const NitiRequantiseArgs requantise =
+      niti_requantise_args(cuda, rq, out->exponent, in->exponent, NULL, reciprocal.exponent, false);
   void (*avgpool)(Avgpool, NitiRequantiseArgs, bool) =
       backward ? (V == 4 ? backward_kernel<4> : backward_kernel<1>) : (V == 4 ? forward_kernel<4> : forward_kernel<1>);
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, false);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, true);
-  niti_cuda_twin_set(cuda, out, false);
+  niti_cuda_blocked_set(cuda, out, false);
 }
 
 extern "C" void niti_cuda_avgpool_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiPool *p,

@@ -8,8 +8,8 @@
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 
 #include "backend/cuda/cuda.h"
-#include "base/guess.h"
 #include "base/random.h"
+#include "base/shift_prediction.h"
 
 /* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). It may start while the kernel before it still
  * runs, so every kernel begins with niti_kernel_begin(), or with its two halves. */
@@ -68,25 +68,27 @@ __device__ inline void niti_kernel_begin() {
 struct NitiRequantiseArgs {
   NitiRange *range;
   const NitiClock *clock;
-  int32_t *guess;
+  int32_t *prediction;
   int32_t *exponent; /* of the output */
   const int32_t *e_a, *e_b;
   int32_t e_c;
   NitiRounding mode;
   uint32_t purpose, layer;
-  int share; /* of niti_guess_next */
+  int share; /* of niti_shift_prediction_next */
   bool relu;
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
-  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->guess, exponent,        e_a, e_b, e_c,
-                            rq->mode,    rq->purpose, rq->layer, NITI_GUESS_EVEN, relu};
+  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a, e_b, e_c, rq->mode,
+                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu};
 }
 
 #ifdef __CUDACC__
 
-__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) { return niti_guess_next(*a.guess, a.share); }
+__device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
+  return niti_shift_prediction_next(*a.prediction, a.share);
+}
 
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
@@ -108,7 +110,7 @@ __device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t bloc
   const int shift = niti_shift_inline(a.range->max);
   a.range->predicted += 1;
   a.range->mispredicted += shift != niti_range_predicted(a);
-  *a.guess = niti_guess_update(*a.guess, shift);
+  *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
   *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
   a.range->max = 0;
   a.range->done = 0;

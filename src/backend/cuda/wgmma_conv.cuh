@@ -112,7 +112,7 @@ __device__ inline uint32_t *conv_marks(const NitiRequantiseArgs &rq, uint32_t bl
 __device__ inline int conv_tiles_again(const NitiRequantiseArgs &rq, int shift, int tiles) {
   const uint32_t mark = conv_marks(rq, blockIdx.x / CLUSTER * CLUSTER)[threadIdx.x & 31];
   const uint32_t worst = __reduce_max_sync(0xffffffffu, mark);
-  return NITI_GUESS_MOST - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
+  return NITI_SHIFT_MAX - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
 }
 
 __device__ inline void conv_range_adopt(ConvRange &r, uint32_t largest, int tile) {
@@ -139,7 +139,7 @@ __device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &r
 /* The first launch's end. */
 __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
   if ((threadIdx.x & 31) == 0)
-    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)(NITI_GUESS_MOST - r.shift) << MARK_SHIFT | (uint32_t)r.since;
+    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)(NITI_SHIFT_MAX - r.shift) << MARK_SHIFT | (uint32_t)r.since;
   niti_range_raise(rq, r.largest);
 }
 
@@ -153,9 +153,9 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 /* Rounds and stores a tile. */
 template <NitiFinish FINISH>
 __device__ inline void conv_finish(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
-                                   const NitiSpot &spot, uint2 gate, int tile, bool second) {
+                                   const NitiSpot &spot, uint2 mask, int tile, bool second) {
   const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
-  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, gate);
+  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
 
 #endif

@@ -1,0 +1,100 @@
+/* The process among others: its descriptors, the signals that it gets, and the terminal that it writes to. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "platform/environment.h"
+
+void descriptors_open(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
+      return; /* open takes the lowest, which is fd */
+  }
+}
+
+/* ---- signals ---- */
+
+enum { PAIR_MILLISECONDS = 300 };
+static volatile sig_atomic_t caught, save_asked;
+static struct timespec caught_at;
+
+static bool is_interactive(void) { return isatty(STDERR_FILENO) == 1; }
+
+/* A second signal ends the process at once, but not the second of a pair: a terminal that closes sends SIGHUP twice, by the
+ * kernel and by the shell, and `timeout` signals first its child and then its group. */
+static bool is_second(int number) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const long milliseconds = (now.tv_sec - caught_at.tv_sec) * 1000 + (now.tv_nsec - caught_at.tv_nsec) / 1000000;
+  return number != SIGHUP && milliseconds > PAIR_MILLISECONDS;
+}
+
+static void on_stop(int number) {
+  if (caught && is_second(number)) _exit(128 + number);
+  if (caught) return;
+  clock_gettime(CLOCK_MONOTONIC, &caught_at);
+  caught = number;
+  if (number == SIGINT && is_interactive()) alarm(1);
+}
+
+/* A step may be long: whoever pressed a key is told that it was noticed. */
+static void on_alarm(int number) {
+  static const char text[] = "\nniti: finishing the step, then saving; once more: stop at once\n";
+  const int error = errno;
+  (void)number;
+  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) errno = error;
+}
+
+static void on_save(int number) {
+  (void)number;
+  save_asked = 1;
+}
+
+/* What the parent had ignored stays ignored: nohup, or a shell's background job. */
+static void handle(int number, void (*handler)(int)) {
+  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, before;
+  sigemptyset(&action.sa_mask);
+  if (sigaction(number, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(number, &action, NULL);
+}
+
+void signals_catch(void) {
+  handle(SIGINT, on_stop);
+  handle(SIGTERM, on_stop);
+  handle(SIGHUP, on_stop);
+  handle(SIGUSR1, on_save);
+  handle(SIGALRM, on_alarm);
+  handle(SIGPIPE, SIG_IGN); /* these two: writing fails instead, */
+  handle(SIGXFSZ, SIG_IGN); /* and says so */
+}
+
+int signals_caught(void) { return caught; }
+
+bool signals_save_asked(void *context) {
+  const bool asked = save_asked != 0;
+  (void)context;
+  save_asked = 0;
+  return asked;
+}
+
+void output_flush(void) {
+  if (fflush(stdout) == 0 || errno != EPIPE || caught) return;
+  fputs("niti: nobody reads the standard output any more\n", stderr);
+  caught = SIGPIPE;
+}
+
+/* ---- the terminal ---- */
+
+bool terminal_can_redraw(void) {
+  const char *kind = niti_environment_get("TERM");
+  return is_interactive() && kind && strcmp(kind, "dumb") != 0;
+}
+
+int terminal_columns(void) {
+  struct winsize size;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}

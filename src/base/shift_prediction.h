@@ -1,0 +1,31 @@
+/* The prediction of an operation's next shift, kept in one word of backend memory between steps, inline, shared by every backend
+ * (C and CUDA). A tensor's largest magnitude wavers from batch to batch, often about a power of two: the running mean of the
+ * shifts errs less often than the last of them. Any word is a valid prediction, and no prediction changes a result. */
+#ifndef NITI_BASE_SHIFT_PREDICTION_H
+#define NITI_BASE_SHIFT_PREDICTION_H
+
+#include "base/round.h"
+
+enum {
+  NITI_SHIFT_MAX = 25, /* B(2^32 - 1) - 7 */
+  /* For a tensor whose shift is now and then one less than usual: the share of steps, in 256ths, from which the lower one is
+   * predicted. Where too low a prediction costs less than too high a one, that share is smaller. */
+  NITI_PREDICTION_EVEN = 128,
+  NITI_PREDICTION_LOW = 64,
+};
+
+/* A word's bits 0 .. 7: the shift used last; bits 8 .. 23: the mean, with 8 fraction bits. */
+NITI_INLINE int32_t niti_shift_prediction_of(int shift) { return shift << 16 | shift; }
+NITI_INLINE int niti_shift_prediction_last(int32_t word) { return word & 255; }
+NITI_INLINE int niti_shift_prediction_next(int32_t word, int share) {
+  const int next = ((word >> 8 & 0xffff) + share) >> 8;
+  return next < NITI_SHIFT_MAX ? next : NITI_SHIFT_MAX;
+}
+/* The word after an operation whose shift was this. A shift far from the mean starts it afresh. */
+NITI_INLINE int32_t niti_shift_prediction_update(int32_t word, int shift) {
+  const int mean = word >> 8 & 0xffff, error = shift * 256 - mean;
+  const bool far = error > 512 || error < -512;
+  return (far ? shift * 256 : mean + error / 4) << 8 | shift;
+}
+
+#endif

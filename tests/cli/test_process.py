@@ -1,0 +1,257 @@
+"""The process among others: closed descriptors, signals, broken outputs, terminals, and file systems without locks."""
+import csv
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+import data_sets
+from tool import NITI, metadata_of, niti, resume, start_training, stop, train, wait_for
+
+FOREVER = 100000
+
+
+def start(run, *arguments, recipe, data, **options):
+    """A run without end, begun in the background; returns when its first state is saved."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    command = [NITI, "train", recipe, "--data", data, "--run", run, "--threads", "1", "--epochs", str(FOREVER), *arguments]
+    process = subprocess.Popen([str(part) for part in command], text=True, **options)
+    wait_for(run / "last.safetensors", process)
+    return process
+
+
+@pytest.fixture
+def begin(toy_recipe, toy, tmp_path):
+    """begin(*arguments, **options): such a run in tmp_path/run. What is left of it is ended."""
+    processes = []
+
+    def run(*arguments, **options):
+        processes.append(start(tmp_path / "run", *arguments, recipe=toy_recipe, data=toy, **options))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def step_of(run):
+    return int(metadata_of(run / "last.safetensors")["step"])
+
+
+def wait_until(condition, process, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---- descriptors ----
+
+def close_all():
+    for fd in range(3):
+        os.close(fd)
+
+
+def test_closed_descriptors_do_not_become_files(toy_recipe, toy, tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen([NITI, "train", toy_recipe, "--data", toy, "--run", run, "--threads", "1", "--epochs", "5"],
+                               preexec_fn=close_all)
+    assert process.wait(timeout=60) == 0
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["epoch", "1", "2", "3", "4", "5"] and len({len(row) for row in rows}) == 1
+    assert resume(run)["epochs"] == 5
+
+
+# ---- signals ----
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_its_state_saved(begin, tmp_path, number):
+    process = begin()
+    wait_until(lambda: (tmp_path / "run" / "best.safetensors").exists(), process)
+    process.send_signal(number)
+    code, _, err = stop(process, number)  # a pair, as terminals and `timeout` send it
+    assert code == 128 + number and "the state is saved" in err
+    assert step_of(tmp_path / "run") > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_the_parent_ignores_stays_ignored(begin, tmp_path, number):
+    """nohup ignores SIGHUP, a shell's background jobs SIGINT."""
+    process = begin(preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    process.send_signal(number)
+    before = step_of(tmp_path / "run")
+    wait_until(lambda: step_of(tmp_path / "run") > before, process)
+    assert stop(process, signal.SIGTERM)[0] == 143
+
+
+def test_sigusr1_saves_within_an_epoch(toy, recipe, tmp_path):
+    """Epochs of more steps than are done here: only the signal saves, and the run goes on."""
+    long = recipe(("batch: 16", "batch: 2"))
+    data = tmp_path / "data"
+    data_sets.write_idx_set(data, data_sets.squares(60000, 1), data_sets.squares(4, 2))
+    run = tmp_path / "run"
+    process = start(run, recipe=long, data=data)
+    try:
+        for _ in range(2):
+            before = step_of(run)
+            time.sleep(0.05)
+            process.send_signal(signal.SIGUSR1)
+            wait_until(lambda: step_of(run) > before, process)
+        assert step_of(run) < 30000
+    finally:
+        code, _, err = stop(process, signal.SIGTERM)
+    assert code == 143 and "as asked" in err
+
+
+def test_a_reader_that_has_gone_ends_the_run_with_its_state_saved(begin, tmp_path):
+    process = begin()
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert "nobody reads" in err and "the state is saved" in err and step_of(tmp_path / "run") > 0
+
+
+def test_a_full_output_does_not_stop_the_run(toy_recipe, toy, tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([NITI, "train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", "1"], stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "cannot write to standard output" in done.stderr
+    assert metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
+
+
+def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_path):
+    """The logs grow beyond it, the checkpoint does not."""
+    def limit():
+        import resource
+        size = 2 * (trained[0] / "last.safetensors").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    process = begin(preexec_fn=limit)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "File too large" in err and "is saved" in err, out + err
+    assert step_of(tmp_path / "run") > 0
+
+
+def test_a_log_that_cannot_be_written_costs_no_row(toy_recipe, toy, tmp_path):
+    """What ended the run is done again by resuming: the same rows and the same bits as a run that nothing ended."""
+    import resource
+
+    from tool import rows_of, timeless
+    whole = train(toy_recipe, toy, tmp_path / "whole", "--epochs", 40)
+    run = tmp_path / "run"
+    size = 3 * (tmp_path / "whole" / "last.safetensors").stat().st_size
+
+    done = niti("train", toy_recipe, "--data", toy, "--run", run, "--threads", 1, "--epochs", 40, "--quiet",
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    assert done.returncode == 1 and "is saved" in done.stderr, done.stderr
+    assert resume(run)["hash"] == whole["hash"]
+    assert timeless(rows_of(run)) == timeless(rows_of(tmp_path / "whole"))
+
+
+# ---- terminals ----
+
+def on_terminal(command, columns, term, signal_at=None):
+    """What the command writes on standard error where that is a terminal of so many columns; signal_at: sends SIGINT then."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+                               env={**os.environ, "TERM": term})
+    os.close(theirs)
+    text = b""
+    while True:
+        if signal_at and signal_at():
+            process.send_signal(signal.SIGINT)
+            signal_at = None
+        if not select.select([ours], [], [], 0.01)[0]:
+            continue
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    os.close(ours)
+    return process.wait(timeout=60), text.decode()
+
+
+def training(recipe, data, run, *arguments):
+    return [NITI, "train", recipe, "--data", data, "--run", run, "--threads", "1", *arguments]
+
+
+def test_a_dumb_terminal_gets_no_escape_sequences(toy_recipe, toy, tmp_path):
+    code, text = on_terminal(training(toy_recipe, toy, tmp_path / "run"), 80, "dumb")
+    assert code == 0 and "\x1b" not in text
+
+
+@pytest.mark.parametrize("columns", [2, 20, 40])
+def test_a_narrow_terminal_is_never_wrapped(toy_recipe, toy, tmp_path, columns):
+    code, text = on_terminal(training(toy_recipe, toy, tmp_path / "run", "--epochs", 20), columns, "xterm")
+    assert code == 0 and "\r\x1b[K" in text
+    drawn = [part for part in text.split("\r\x1b[K") if not part.startswith("niti: ")]
+    assert max(len(part.split("\r\n")[0]) for part in drawn) < columns
+
+
+def test_a_key_pressed_in_a_long_step_is_answered(cifar, tmp_path):
+    """One step of some seconds, by the portable kernels."""
+    recipe = tmp_path / "slow.yaml"
+    recipe.write_text("""\
+name: slow
+model:
+  name: slow
+  input: [32, 32, 3]
+  classes: 10
+  layers:
+    - conv: {out: 64, kernel: 3, padding: 1}
+    - conv: {out: 64, kernel: 3, padding: 1}
+    - maxpool: {kernel: 8}
+    - flatten
+    - linear: {out: classes}
+data: {mean: auto, std: auto}
+batch: 50
+epochs: 1
+loss: niti
+update: {kind: niti, mu: 3}
+""")
+    run = tmp_path / "run"
+    code, text = on_terminal(training(recipe, cifar, run, "--isa", "ref", "--quiet"), 80, "xterm",
+                             signal_at=(run / "last.safetensors").exists)
+    assert code == 130 and "finishing the step" in text and "the state is saved" in text, text
+    assert step_of(run) == 1
+
+
+# ---- no locks ----
+
+@pytest.fixture(scope="module")
+def no_flock(tmp_path_factory):
+    """A library that takes flock away, as some network file systems do."""
+    folder = tmp_path_factory.mktemp("flock")
+    (folder / "no_flock.c").write_text("#include <errno.h>\nint flock(int fd, int how) { (void)fd, (void)how; errno = ENOLCK; return -1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "no_flock.so", folder / "no_flock.c"], check=True)
+    return {**os.environ, "LD_PRELOAD": str(folder / "no_flock.so")}
+
+
+def test_a_file_system_without_locks(begin, no_flock, toy_recipe, toy, tmp_path):
+    run = tmp_path / "run"
+    process = begin(env=no_flock)
+    done = niti("train", "--resume", run, "--threads", 1, env=no_flock)
+    assert done.returncode == 1 and f"process {process.pid}" in done.stderr and str(run / ".lock.owner") in done.stderr
+    code, _, err = stop(process)  # killed: its lock is left behind
+    assert code == -signal.SIGKILL and "no file locks" in err and (run / ".lock.owner").exists()
+    process = subprocess.Popen([NITI, "train", "--resume", run, "--threads", "1"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, env=no_flock)
+    before = step_of(run)
+    wait_until(lambda: step_of(run) > before, process)
+    assert stop(process, signal.SIGTERM)[0] == 143
+    assert not (run / ".lock.owner").exists()
