@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
 #include "train/run.h"
@@ -15,7 +16,7 @@ static const int64_t refresh_nanoseconds = INT64_C(500000000); /* the training s
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
   const int64_t into = run->step - run->epoch * run->steps_per_epoch;
-  if (progress->kind != NITI_PROGRESS_TEST) {
+  if (progress->kind != NITI_PROGRESS_TEST && progress->kind != NITI_PROGRESS_CHECK) {
     progress->batch = into;
     progress->batches = run->steps_per_epoch;
   }
@@ -44,9 +45,7 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) {
-  return (NitiStepContext){run->recipe, run->net, run->feed};
-}
+static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed}; }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
@@ -286,6 +285,25 @@ static NitiStatus start_weights(NitiRun *run) {
   return status;
 }
 
+static void introduce(const NitiRun *run, const char *run_path) {
+  NitiRunFacts facts;
+  niti_run_facts(&facts, run, run_path);
+  NitiProgress progress = {.kind = NITI_PROGRESS_START, .run = &facts, .epoch = run->epoch + 1};
+  (void)tell(run, &progress); /* a wish to stop is asked for again after the first step */
+}
+
+static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_CHECK, .epoch = 1, .batch = done, .batches = batches};
+  return tell(run, &progress);
+}
+
+static NitiStatus start_dry(NitiRun *run, const char *run_path) {
+  NITI_TRY(niti_run_folder_check(run_path));
+  NITI_TRY(niti_run_read_images(run, tell_check));
+  introduce(run, run_path);
+  return NITI_OK;
+}
+
 static void note_lock(const NitiRun *run) {
   const char *file = niti_run_folder_owner_file(run->folder);
   if (file) note(run, "this file system has no file locks: %s keeps other processes out of the run", file);
@@ -295,6 +313,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
+  if (run->options.dry_run) return start_dry(run, run_path);
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
   note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
@@ -323,7 +342,10 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
   if (status == NITI_OK) status = start(&run, recipe, run_path);
-  if (status == NITI_OK) status = train_all(&run);
+  if (status == NITI_OK && !run.options.dry_run) {
+    introduce(&run, run_path);
+    status = train_all(&run);
+  }
   return finish(&run, out, status);
 }
 
@@ -344,6 +366,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
+  if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
     if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);

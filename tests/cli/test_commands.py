@@ -183,7 +183,6 @@ def test_manual_pages_that_cannot_be_written(tmp_path):
 
 @pytest.mark.parametrize("arguments, says", [
     (("train",), "recipe"),
-    (("train", "lenet5-mnist"), "--run"),
     (("train", "lenet5-mnist", "--run"), "--run needs a value"),
     (("train", "lenet5-mnist", "mlp-mnist", "--run", "x"), "one recipe"),
     (("train", "lenet5-mnist", "--run", "x", "--threads", "0"), "--threads"),
@@ -199,6 +198,7 @@ def test_manual_pages_that_cannot_be_written(tmp_path):
     (("train", "--resume", "x", "--epochs", "3"), "--resume"),
     (("train", "--resume", "x", "--set", "batch=1"), "--resume"),
     (("train", "--resume", "x", "--init", "y"), "--resume"),
+    (("train", "--resume", "x", "--dry-run"), "--resume"),
     (("eval",), "checkpoint"),
     (("eval", "a", "b"), "one checkpoint"),
     (("eval", "a", "--data"), "--data needs a value"),
