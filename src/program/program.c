@@ -90,10 +90,11 @@ int32_t niti_program_add_layer(NitiProgram *p, const char *name) {
   return p->layer_count;
 }
 
-/* Names begin with their layer's, so only tensors of one layer can clash. */
+/* Names begin with their layer's, so only tensors of one layer can clash, and those of a layer that is called `input` with the
+ * network's own. */
 static bool is_taken(const NitiProgram *p, const char *name, int32_t layer) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
-    if (p->tensors[i].layer == layer && strcmp(p->tensors[i].name, name) == 0) return true;
+    if ((p->tensors[i].layer == layer || p->tensors[i].layer == 0 || layer == 0) && strcmp(p->tensors[i].name, name) == 0) return true;
   }
   return false;
 }
