@@ -12,7 +12,9 @@
  * - Work may be queued: results are visible to the host after a read, download() or synchronise().
  * - The first failure of a device stays: every later synchronise() and run reports it, and reads then give zeros. So what was read
  *   may be believed (and saved) only after a synchronise() that followed it.
- * - In debug builds (NDEBUG undefined) every operation's operands are checked against its contract when it is run. */
+ * - Calls outside these contracts are mistakes of the caller. In debug builds (NDEBUG undefined) they stop at an assertion, as do
+ *   operands that break an operation's own contract. In release builds nothing aborts: niti_executable_run returns
+ *   NITI_ERROR_ARGUMENT. */
 #ifndef NITI_BACKEND_BACKEND_H
 #define NITI_BACKEND_BACKEND_H
 
@@ -126,7 +128,9 @@ size_t niti_executable_bytes(const NitiExecutable *); /* allocated for it alone 
  * work as well. */
 const char *niti_executable_kernel(const NitiExecutable *, int32_t operation);
 
-/* Enqueues operations first .. end - 1. Waits where much work is queued, and reports a failure known by now. */
+/* Enqueues operations first .. end - 1. Waits where much work is queued, and reports a failure known by now. NITI_ERROR_ARGUMENT
+ * (an assertion, in debug builds): no such operations, a batch outside 1 .. the program's, or a binding that an operation of the
+ * range reads is NULL or out of range (labels, learning rates, the channels of the source images). Samples are not checked. */
 NitiStatus niti_executable_run(NitiExecutable *, int32_t first, int32_t end, const NitiBindings *);
 
 /* A tensor's elements at batch n (the program's for tensors without one) and its exponent; either pointer may be NULL. Reading

@@ -387,6 +387,11 @@ const char *niti_executable_kernel(const NitiExecutable *e, int32_t i) {
 
 /* ---- running ---- */
 
+static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
+  return niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
+}
+
 typedef struct Run {
   NitiExecutable *executable;
   int32_t first, end;
@@ -394,33 +399,70 @@ typedef struct Run {
 } Run;
 
 #ifndef NDEBUG
-/* The contract of kernels.h that can be checked before an operation runs. */
-static void check_step(const NitiExecutable *e, int32_t i, const NitiBindings *b) {
+static bool has_shape(const NitiTensor *t, int32_t n, int32_t h, int32_t w, int32_t c) {
+  return niti_shape_count(t->shape) == niti_shape_count((NitiShape){n, h, w, c});
+}
+
+static bool fits_conv(const NitiTensor *x, const NitiTensor *y, const NitiConv *c) {
+  return has_shape(x, c->n, c->h, c->w, c->c) && has_shape(y, c->n, c->oh, c->ow, c->k);
+}
+
+static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
+  return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
+}
+
+static bool same_size(const NitiTensor *a, const NitiTensor *b) {
+  return niti_shape_count(a->shape) == niti_shape_count(b->shape);
+}
+
+/* Operands have the sizes that the attributes demand. */
+static bool fits(const NitiExecutable *e, int32_t i) {
+  const NitiStep *s = &e->steps[i];
+  const NitiTensor *x = s->inputs, *y = s->outputs;
+  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1].shape;
+  switch (e->fused->operations[i].opcode) {
+    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_CONV_BACKWARD:
+      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) && (!x[2].data || same_size(&x[2], y));
+    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_MAXPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, &s->pool);
+    case NITI_OP_MAXPOOL_BACKWARD:
+      return fits_pool(y, x, &s->pool) && (!x[2].data || (niti_pool_apart(&s->pool) && same_size(&x[2], x)));
+    case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, &s->pool);
+    case NITI_OP_RELU_BACKWARD:
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_DROPOUT:
+    case NITI_OP_RESHAPE: return same_size(y, x);
+    default: return true;
+  }
+}
+
+/* An output lies apart from the inputs, or exactly where an operation in place may write. */
+static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const int32_t t = o->outputs[output], u = o->inputs[input];
+  if (t == NITI_NONE || u == NITI_NONE || t == u) return true;
+  const int8_t *y = e->steps[i].outputs[output].data, *x = e->steps[i].inputs[input].data;
+  if (!x || (x == y && niti_opcodes[o->opcode].in_place)) return true;
+  return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
+}
+
+/* The contract of kernels.h, as far as it shows before an operation runs. What a run binds was checked by check_run. */
+static void check_step(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiStep *s = &e->steps[i];
-  const NitiTensor *x = &s->inputs[0], *y = &s->outputs[0];
-  const bool in_place = niti_opcodes[o->opcode].in_place;
   if (o->opcode == NITI_OP_NONE) return;
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     assert(o->inputs[k] == NITI_NONE || e->fused->tensors[o->inputs[k]].role == NITI_ROLE_INPUT || s->inputs[k].data);
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
-    assert(in_place || o->outputs[k] == NITI_NONE || s->outputs[k].data != x->data);
+    for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
-  if (o->opcode == NITI_OP_ADD || o->opcode == NITI_OP_RELU_BACKWARD)
-    assert(niti_shape_count(s->inputs[1].shape) == niti_shape_count(x->shape));
-  if (in_place) assert(niti_shape_count(y->shape) == niti_shape_count(x->shape));
-  if (o->opcode == NITI_OP_MAXPOOL_BACKWARD) assert(o->inputs[2] == NITI_NONE || niti_pool_apart(&s->pool));
-  if (o->opcode == NITI_OP_INPUT) {
-    assert(b->pixels && b->samples);
-    assert(b->source.c == y->shape.c);
-  }
-  if (o->opcode == NITI_OP_LOSS) {
-    for (int32_t n = 0; n < b->batch; ++n) assert(b->labels && b->labels[n] >= 0 && b->labels[n] < x->shape.c);
-  }
-  if (o->opcode == NITI_OP_UPDATE_NITI) assert(b->scalars[o->scalar] >= 0 && b->scalars[o->scalar] <= 30);
+  assert(fits(e, i));
 }
 #else
-#define check_step(e, i, b) ((void)0)
+#define check_step(e, i) ((void)0)
 #endif
 
 static NitiTensor *optional(NitiStep *s, const int32_t *operands, NitiTensor *tensors, int k) {
@@ -436,7 +478,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
   NitiTensor *x = s->inputs, *y = s->outputs;
   const NitiConvCall *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1];
   const bool host = backend->ops->host_memory;
-  check_step(e, i, b);
+  check_step(e, i);
   switch (o->opcode) {
     case NITI_OP_INPUT:
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
@@ -494,26 +536,65 @@ static NitiStatus set_batch(NitiExecutable *e, int32_t n) {
   return NITI_OK;
 }
 
+static NitiStatus check_images(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int32_t channels = (int32_t)e->fused->tensors[o->outputs[0]].dims[3];
+  if (!b->pixels || !b->samples)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s is NULL, and operation input reads it", b->pixels ? "samples" : "pixels");
+  if (b->source.h < 1 || b->source.w < 1 || b->source.c != channels)
+    return niti_fail(NITI_ERROR_ARGUMENT, "source images of %dx%dx%d (expected %d channels)", b->source.h, b->source.w,
+                     b->source.c, channels);
+  return NITI_OK;
+}
+
+static NitiStatus check_labels(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int32_t classes = e->tensors[o->inputs[0]].shape.c;
+  if (!b->labels) return niti_fail(NITI_ERROR_ARGUMENT, "labels is NULL, and operation loss reads it");
+  for (int32_t n = 0; n < b->batch; ++n) {
+    if (b->labels[n] < 0 || b->labels[n] >= classes)
+      return niti_fail(NITI_ERROR_ARGUMENT, "labels[%d] is %d (expected 0 to %d)", n, b->labels[n], classes - 1);
+  }
+  return NITI_OK;
+}
+
+static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int64_t mu = b->scalars[o->scalar];
+  if (mu >= 0 && mu <= 30) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
+}
+
+/* What operations of the range read is bound. */
+static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
+  for (int32_t i = first; i < end; ++i) {
+    const NitiOperation *o = &e->fused->operations[i];
+    if (o->opcode == NITI_OP_INPUT) NITI_TRY(check_images(e, o, b));
+    if (o->opcode == NITI_OP_LOSS) NITI_TRY(check_labels(e, o, b));
+    if (o->opcode == NITI_OP_UPDATE_NITI) NITI_TRY(check_mu(e, o, b));
+  }
+  return NITI_OK;
+}
+
 static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   if (first < 0 || first > end || end > e->fused->operation_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "operations %d .. %d: the program has %d", first, end, e->fused->operation_count);
   if (b->batch < 1 || b->batch > e->fused->batch)
     return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d images (expected 1 to %d)", b->batch, e->fused->batch);
-  return NITI_OK;
+  return check_bindings(e, first, end, b);
 }
 
 /* Brings samples and labels to a device that cannot read host memory. */
 static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
   const size_t samples = (size_t)e->fused->batch * sizeof *b->samples, labels = (size_t)b->batch * sizeof *b->labels;
-  if (!e->inputs || !b->samples) return;
-  memcpy(e->staged, b->samples, (size_t)b->batch * sizeof *b->samples);
+  if (!e->inputs || (!b->samples && !b->labels)) return;
+  if (b->samples) memcpy(e->staged, b->samples, (size_t)b->batch * sizeof *b->samples);
   if (b->labels) memcpy(e->staged + samples, b->labels, labels);
   e->backend->ops->upload(e->backend, e->inputs, e->staged, samples + labels);
 }
 
 NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   const NitiKernels *k = e->backend->kernels;
-  NITI_TRY(check_run(e, first, end, b));
+  const NitiStatus status = check_run(e, first, end, b);
+  assert(status == NITI_OK); /* a mistake of the caller, which niti_error() describes */
+  if (status != NITI_OK) return status;
   NITI_TRY(set_batch(e, b->batch));
   k->begin_step(e->backend, b->seed, b->step, b->scalars);
   stage_inputs(e, b);
@@ -535,11 +616,6 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
   if (elements && !out->data)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
   return NITI_OK;
-}
-
-static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
-  const NitiTensorDesc *desc = &e->fused->tensors[t];
-  return niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
 }
 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {

@@ -39,6 +39,9 @@ static NitiStatus find_tensors(NitiNetwork *net) {
   net->table = niti_program_find(p, NITI_TENSOR_TABLE);
   net->metrics = niti_program_find(p, NITI_TENSOR_METRICS);
   net->logits = niti_program_logits(niti_executable_program(net->evaluation));
+  int32_t first;
+  niti_program_phases(niti_executable_program(net->evaluation), NITI_PHASE_INPUT, NITI_PHASE_FORWARD, &first, &net->forward_end);
+  net->mu = niti_program_find_scalar(p, "mu");
   net->weights = calloc((size_t)p->tensor_count, sizeof *net->weights);
   if (!net->weights) return out_of_memory();
   for (int32_t t = 0; t < p->tensor_count; ++t) {
@@ -119,18 +122,14 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
 
 /* ---- running ---- */
 
-static NitiStatus run_to(NitiExecutable *e, NitiPhase last, const NitiBindings *bindings) {
-  int32_t first, end;
-  niti_program_phases(niti_executable_program(e), NITI_PHASE_INPUT, last, &first, &end);
-  return niti_executable_run(e, first, end, bindings);
-}
+static int32_t operations_of(const NitiExecutable *e) { return niti_executable_program(e)->operation_count; }
 
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings) {
-  return run_to(net->training, NITI_PHASE_UPDATE, bindings);
+  return niti_executable_run(net->training, 0, operations_of(net->training), bindings);
 }
 
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings) {
-  return run_to(net->evaluation, NITI_PHASE_LOSS, bindings);
+  return niti_executable_run(net->evaluation, 0, operations_of(net->evaluation), bindings);
 }
 
 /* Operation by operation, since a layer's input is gone once nothing reads it any more. */
@@ -145,7 +144,7 @@ NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, 
 }
 
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings) {
-  return run_to(net->evaluation, NITI_PHASE_FORWARD, bindings);
+  return niti_executable_run(net->evaluation, 0, net->forward_end, bindings);
 }
 
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent) {

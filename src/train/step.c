@@ -10,8 +10,7 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
   b.step = step;
-  const int32_t mu = niti_program_find_scalar(c->net->program, "mu");
-  if (mu != NITI_NONE) b.scalars[mu] = niti_recipe_mu(c->recipe, epoch);
+  if (c->net->mu != NITI_NONE) b.scalars[c->net->mu] = niti_recipe_mu(c->recipe, epoch);
   return niti_network_train(c->net, &b);
 }
 

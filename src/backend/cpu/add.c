@@ -51,7 +51,7 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
              .small = (align.a_larger ? b : a)->data,
              .align = align,
              .count = niti_shape_count(a->shape),
-             .kernel = niti_requantise_kernel(cpu->isa)};
+             .kernel = cpu->requantise};
   const size_t tiles = niti_tiles(add.count, NITI_ACC_TILE);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
   add.rounder = (NitiRounder){.mode = rq->mode,

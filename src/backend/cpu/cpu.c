@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backend/cpu/requantise.h"
 #include "backend/registry.h"
 #include "platform/clock.h"
 
@@ -240,6 +241,7 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   cpu->base.ops = &ops;
   cpu->base.kernels = &kernels;
   cpu->isa = isa;
+  cpu->requantise = niti_requantise_kernel(isa);
   cpu->direct = options->direct;
   char features[256], model[128];
   niti_cpu_features(features, sizeof features);

@@ -17,10 +17,26 @@ typedef enum NitiIsa {
   NITI_ISAS /* their number */
 } NitiIsa;
 
+/* How a kernel rounds one tile: everything but the index of the element. */
+typedef struct NitiRounder {
+  NitiRounding mode;
+  int shift;          /* in a first run the least that parts may use */
+  bool relu;          /* max(m, 0) after rounding */
+  NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
+  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
+  bool again;         /* the second of two runs, the workspace being as the first has left it */
+} NitiRounder;
+
+/* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
+ * at least `max`. out must not overlap acc. */
+typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index,
+                                         uint32_t max);
+
 typedef struct NitiCpu {
   NitiBackend base;
   NitiThreads *threads;
   NitiIsa isa;
+  NitiRequantiseKernel requantise;     /* the instruction set's */
   bool direct;                         /* as asked for in NitiBackendOptions */
   char description[64], hardware[512]; /* for logs */
   uint64_t seed;

@@ -80,7 +80,7 @@ void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics
             .exponent = *logits->exponent,
             .classes = (int)niti_shape_image(logits->shape),
             .images = (size_t)logits->shape.n,
-            .kernel = niti_requantise_kernel(cpu->isa)};
+            .kernel = cpu->requantise};
   niti_threads_run(cpu->threads, metrics_image, &l, l.images);
   metrics->images += logits->shape.n;
   if (!delta) return;

@@ -54,6 +54,6 @@ int niti_pool_requantise(NitiCpu *cpu, int8_t *out, NitiShape shape, const NitiR
             .context = context,
             .pixels = C < NITI_ACC_TILE ? NITI_ACC_TILE / C : 1,
             .parts = niti_tiles(C, NITI_ACC_TILE),
-            .kernel = niti_requantise_kernel(cpu->isa)};
+            .kernel = cpu->requantise};
   return niti_cpu_requantise(cpu, rq, false, NULL, run, &p);
 }

@@ -78,7 +78,7 @@ void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradien
               .gradient = gradient->data,
               .bits = gradient->bits,
               .count = gradient->count,
-              .kernel = niti_requantise_kernel(cpu->isa)};
+              .kernel = cpu->requantise};
   const size_t tiles = niti_tiles(u.count, NITI_TILE);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
