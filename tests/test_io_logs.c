@@ -1,4 +1,6 @@
 /* Event files and logs: framing, exact text, resuming after a crash, and full disks. */
+#include <fcntl.h>
+
 #include "io/events.h"
 #include "io/log.h"
 #include "io_test.h"
@@ -102,9 +104,12 @@ static void test_event_errors(void **state) {
 
 /* ---- log.h -------------------------------------------------------------------------------------------------------- */
 
+static const char *const keys[] = {"epoch", "accuracy", "note"};
+
 static NitiLog *open_log(int64_t keep_epoch) {
   NitiLog *log;
-  check_ok(niti_log_open(&log, folder, keep_epoch));
+  check_ok(niti_log_open(&log, folder, keep_epoch, keys, 3));
+  assert_null(niti_log_note(log, 0));
   return log;
 }
 
@@ -177,12 +182,13 @@ static void test_log_resumes(void **state) {
   assert_file(at("metrics.jsonl"),
               "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": \"with \\\"quotes\\\",\\nlines\"}\n"
               "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": \"again\"}\n");
-  log = open_log(0); /* no row left: the header goes as well and the next first row fixes the columns anew */
-  const NitiField other[] = {niti_field_integer("epoch", 1), niti_field_integer("other", 5)};
-  check_ok(niti_log_row(log, other, 2));
+  log = open_log(0); /* no row left */
   niti_log_close(log);
-  assert_file(at("metrics.csv"), "epoch,other\n1,5\n");
-  assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"other\": 5}\n");
+  assert_file(at("metrics.csv"), "");
+  log = open_log(0);
+  add_row(log, 1, "anew");
+  niti_log_close(log);
+  assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,0.33,anew\n");
   assert_int_equal(count_files(), 2);
 }
 
@@ -219,12 +225,14 @@ static void test_log_torn(void **state) {
 
 static void test_log_refuses(void **state) {
   (void)state;
-  NitiLog *log = open_log(-1);
+  NitiLog *log;
   const NitiField first[] = {niti_field_integer("epoch", 1), niti_field_integer("a", 1)};
   const NitiField renamed[] = {niti_field_integer("epoch", 1), niti_field_integer("b", 1)};
   const NitiField twice[] = {niti_field_integer("epoch", 1), niti_field_integer("epoch", 1)};
   const NitiField text[] = {niti_field_integer("epoch", 1), niti_field_string("a", "\xff")};
   const NitiField digits[] = {niti_field_integer("epoch", 1), {.key = "a", .kind = NITI_FIELD_DECIMAL, .digits = 19}};
+  const char *const two[] = {"epoch", "a"};
+  check_ok(niti_log_open(&log, folder, -1, two, 2));
   check_ok(niti_log_row(log, first, 2));
   check_fails(niti_log_row(log, renamed, 2), NITI_ERROR_ARGUMENT, at("metrics.csv"), "epoch,a");
   check_fails(niti_log_row(log, first, 1), NITI_ERROR_ARGUMENT, at("metrics.csv"), "epoch,a");
@@ -235,22 +243,110 @@ static void test_log_refuses(void **state) {
   niti_log_close(log);
   assert_file(at("metrics.csv"), "epoch,a\n1,1\n");
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"a\": 1}\n");
+  check_fails(niti_log_open(&log, at("none"), -1, two, 2), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
+}
 
-  check_fails(niti_log_open(&log, at("none"), -1), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
-  put_file(at("metrics.jsonl"), "{\"epoch\": 1}\nnot json\n", 22);
-  check_fails(niti_log_open(&log, folder, 9), NITI_ERROR_FORMAT, at("metrics.jsonl"), "record 2");
-  put_file(at("metrics.csv"), "step,a\n1,1\n", 11);
-  check_fails(niti_log_open(&log, folder, 9), NITI_ERROR_FORMAT, at("metrics.csv"), "record 1");
-  put_file(at("metrics.csv"), "a,epoch\n1,1\n1,x\n", 16);
-  check_fails(niti_log_open(&log, folder, 9), NITI_ERROR_FORMAT, at("metrics.csv"), "record 3");
+/* One of the files holds `text`: it is found again as NAME.bak, and the other file goes on. */
+static void check_set_aside(const char *name, const char *text, const char *place) {
+  char backup[64];
+  NitiLog *log = open_log(-1);
+  add_row(log, 1, "x");
+  niti_log_close(log);
+  put_file(at(name), text, strlen(text));
+  check_ok(niti_log_open(&log, folder, 9, keys, 3));
+  assert_non_null(niti_log_note(log, 0));
+  assert_null(niti_log_note(log, 1));
+  (void)snprintf(backup, sizeof backup, "%s.bak", name);
+  if (!strstr(niti_log_note(log, 0), place) || !strstr(niti_log_note(log, 0), at(backup))) fail_msg("%s", niti_log_note(log, 0));
+  add_row(log, 2, "y");
+  niti_log_close(log);
+  assert_file(at(backup), text);
+  const bool csv = strcmp(name, "metrics.csv") == 0;
+  assert_file(at("metrics.csv"), csv ? "epoch,accuracy,note\n2,0.67,y\n" : "epoch,accuracy,note\n1,0.33,x\n2,0.67,y\n");
+  assert_file(at("metrics.jsonl"), csv ? "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": \"x\"}\n"
+                                         "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": \"y\"}\n"
+                                       : "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": \"y\"}\n");
+  assert_int_equal(unlink(at(backup)), 0);
+}
+
+static void test_log_sets_aside(void **state) {
+  (void)state;
+  static const char *const edited[][2] = {
+      {"step,a\n1,1\n", "record 1"}, /* another table */
+      {"\xef\xbb\xbf"
+       "epoch,accuracy,note\n1,0.33,x\n",
+       "record 1"}, /* as some editors save it */
+      {"epoch,accuracy,note\r\n1,0.33,x\r\n", "record 1"},
+      {"epoch,accuracy,note\r1,0.33,x\r", "record 1"},
+      {"epoch;accuracy;note\n1;0,33;x\n", "record 1"},
+      {"epoch,accuracy,note\n1,0.33,x\r\n", "record 2"},
+      {"epoch,accuracy,note\n1,0.33,x\n\n", "record 3"},
+      {"epoch,accuracy,note\n1,0.33,x\n1.5,0.33,x\n", "record 3"},
+      {"epoch,accuracy,note\n1,0.33\n", "record 2"},
+      {"epoch,accuracy,note\n1,0.33,x,\n", "record 2"},
+      {"epoch,accuracy\n1,0.33\n", "record 1"}, /* of another version */
+  };
+  for (size_t i = 0; i < sizeof edited / sizeof *edited; ++i) check_set_aside("metrics.csv", edited[i][0], edited[i][1]);
+  check_set_aside("metrics.jsonl", "{\"epoch\": 1}\nnot json\n", "record 2");
+  check_set_aside("metrics.jsonl", "{\"epoch\": \"1\"}\n", "record 1");
+  check_set_aside("metrics.jsonl", "\xef\xbb\xbf{\"epoch\": 1}\n", "record 1");
+}
+
+/* What was set aside before is kept, and so is what is no file at all. */
+static void test_log_sets_aside_again(void **state) {
+  (void)state;
+  NitiLog *log;
+  put_file(at("metrics.csv.bak"), "1", 1);
+  put_file(at("metrics.csv.bak2"), "2", 1);
+  put_file(at("metrics.csv"), "?\n", 2);
+  assert_int_equal(mkdir(at("metrics.jsonl"), 0777), 0);
+  check_ok(niti_log_open(&log, folder, 9, keys, 3));
+  assert_non_null(strstr(niti_log_note(log, 0), at("metrics.csv.bak3")));
+  assert_non_null(strstr(niti_log_note(log, 1), at("metrics.jsonl.bak")));
+  add_row(log, 1, "x");
+  niti_log_close(log);
+  assert_file(at("metrics.csv.bak"), "1");
+  assert_file(at("metrics.csv.bak3"), "?\n");
+  assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,0.33,x\n");
+  assert_int_equal(rmdir(at("metrics.jsonl.bak")), 0);
+}
+
+/* ---- a rename that can be told to fail ---- */
+
+static bool locked;
+
+int rename(const char *from, const char *to) {
+  if (!locked) return renameat(AT_FDCWD, from, AT_FDCWD, to);
+  errno = EPERM;
+  return -1;
+}
+
+/* A file that another program holds: the log goes on without it. */
+static void test_log_locked(void **state) {
+  (void)state;
+  NitiLog *log;
+  put_file(at("metrics.csv"), "?\n", 2);
+  put_file(at("metrics.jsonl"), "", 0);
+  locked = true;
+  const NitiStatus status = niti_log_open(&log, folder, 9, keys, 3);
+  locked = false;
+  check_ok(status);
+  assert_non_null(strstr(niti_log_note(log, 0), at("metrics.csv")));
+  assert_non_null(strstr(niti_log_note(log, 0), "not recorded"));
+  add_row(log, 1, "x");
+  niti_log_close(log);
+  assert_file(at("metrics.csv"), "?\n");
+  assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": \"x\"}\n");
 }
 
 /* However many bytes fit, a row that fails leaves both files as they were, and the next row is whole. */
 static void test_log_full_disk(void **state) {
   (void)state;
   for (rlim_t room = 0; room < 55; room += 6) {
-    NitiLog *log = open_log(-1);
+    NitiLog *log;
+    const char *const two[] = {"epoch", "note"};
     const NitiField row[] = {niti_field_integer("epoch", 1), niti_field_string("note", "some text that takes some room")};
+    check_ok(niti_log_open(&log, folder, -1, two, 2));
     limit_file_size(room); /* the JSON line has 55 bytes */
     const NitiStatus status = niti_log_row(log, row, 2);
     limit_file_size(RLIM_INFINITY);
@@ -274,6 +370,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_resumes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_sets_aside_again, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_locked, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_full_disk, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_logs", tests, NULL, NULL);

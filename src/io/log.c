@@ -1,8 +1,10 @@
+/* Rows of metrics as CSV and as JSON lines, and how a log is gone on with. */
 #include "io/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,17 +14,20 @@
 #include "platform/path.h"
 
 static const char epoch_key[] = "epoch";
-enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18 };
+enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, FILES = 2, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
 
 typedef struct LogFile {
   char *path;
-  int fd;
+  int fd;     /* -1: not written */
   off_t size; /* of whole rows */
 } LogFile;
 
 struct NitiLog {
   LogFile csv, jsonl;
-  char *header; /* the CSV header line with its newline; NULL before the first row */
+  char *header; /* the CSV header line with its newline */
+  size_t columns;
+  char notes[FILES][NOTE_MAX];
+  size_t note_count;
 };
 
 static NitiStatus fail_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for the log"); }
@@ -170,17 +175,22 @@ static bool parse_epoch(int64_t *epoch, const char *text, size_t length) {
   return !errno && !*stop;
 }
 
-static bool csv_column(size_t *column, const char *header, const char *end) {
-  const char *field;
-  size_t length;
-  for (*column = 0; csv_field(&field, &length, header, end, *column); ++*column)
-    if (length == sizeof epoch_key - 1 && !memcmp(field, epoch_key, length)) return true;
-  return false;
+/* The column of `epoch`, which the header has. */
+static size_t csv_column(const char *header) {
+  const char *field, *end = header + strlen(header);
+  size_t length, column = 0;
+  while (csv_field(&field, &length, header, end, column) &&
+         (length != sizeof epoch_key - 1 || memcmp(field, epoch_key, length) != 0))
+    ++column;
+  return column;
 }
 
-static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_t column) {
+/* Whether the record has so many fields, and the epoch in this one of them. */
+static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_t columns, size_t column) {
   const char *field;
   size_t length;
+  if (!csv_field(&field, &length, record, end, columns - 1) || csv_field(&field, &length, record, end, columns)) return false;
+  if (end - record > 1 && end[-2] == '\r') return false;
   return csv_field(&field, &length, record, end, column) && parse_epoch(epoch, field, length);
 }
 
@@ -193,70 +203,105 @@ static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
   return found;
 }
 
-/* Moves the rows to keep to the front of text and sets *size to their bytes; a CSV header stays only with a row. */
-static NitiStatus keep_rows(char *text, size_t *size, const char *path, bool csv, int64_t keep_epoch) {
+/* Moves the rows to keep to the front of text and sets *size to their bytes; a CSV header, NULL for JSON, stays only with a row.
+ */
+static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
   const char *end = text + *size, *next;
-  size_t kept = 0, header = 0, column = 0, line = 1;
-  for (const char *at = text; (next = record_end(at, end, csv)) != NULL; at = next, ++line) {
+  const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
+  size_t kept = 0, line = 1;
+  const char *at = text;
+  for (; (next = record_end(at, end, csv)) != NULL; at = next, ++line) {
     int64_t epoch;
-    bool known;
     if (csv && at == text) {
-      if (!csv_column(&column, at, next))
-        return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: a header with a column `epoch` expected", path);
-      kept = header = (size_t)(next - at);
+      if ((size_t)(next - at) != header || memcmp(at, log->header, header) != 0)
+        return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: the header %.*s expected", path, (int)header - 1, log->header);
+      kept = header;
       continue;
     }
-    known = csv ? csv_epoch(&epoch, at, next, column) : json_epoch(&epoch, at, next);
+    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, at, next);
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
     if (epoch > keep_epoch) continue;
     memmove(text + kept, at, (size_t)(next - at));
     kept += (size_t)(next - at);
   }
+  if (memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line ends */
+    return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
   *size = kept > header ? kept : 0;
   return NITI_OK;
 }
 
-/* Cuts the file at path down to the rows to keep, or creates it. *text: what it then holds, freed by the caller. */
-static NitiStatus prepare(char **text, size_t *size, const char *path, bool csv, int64_t keep_epoch) {
-  if (access(path, F_OK)) {
-    *text = calloc(1, 1);
-    *size = 0;
-    return *text ? niti_file_replace(path, "", 0) : fail_memory();
+/* Cuts the file down to the rows to keep, or creates it, and opens it. */
+static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoch) {
+  char *text = NULL;
+  size_t size = 0;
+  NitiStatus status = NITI_OK;
+  if (access(file->path, F_OK)) {
+    status = niti_file_replace(file->path, "", 0);
+  } else {
+    status = niti_file_read(&text, &size, file->path, LOG_BYTES_MAX);
+    const size_t before = size;
+    if (status == NITI_OK) status = keep_rows(text, &size, file->path, log, file == &log->csv, keep_epoch);
+    if (status == NITI_OK && size != before) status = niti_file_replace(file->path, text, size);
+    free(text);
   }
-  NITI_TRY(niti_file_read(text, size, path, LOG_BYTES_MAX));
-  const size_t before = *size;
-  NitiStatus status = keep_rows(*text, size, path, csv, keep_epoch);
-  if (status == NITI_OK && *size != before) status = niti_file_replace(path, *text, *size);
-  return status;
+  if (status != NITI_OK) return status;
+  file->size = (off_t)size;
+  file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+  return file->fd < 0 ? niti_fail_errno(file->path, "open the file") : NITI_OK;
+}
+
+/* ---- What cannot be continued ------------------------------------------------------------------------------------- */
+
+/* Renames the file; its new name, or false. */
+static bool move_away(char *name, size_t size, const char *path) {
+  for (int n = 1; n < BACKUPS_MAX; ++n) {
+    (void)snprintf(name, size, n == 1 ? "%s.bak" : "%s.bak%d", path, n);
+    if (access(name, F_OK) != 0) return rename(path, name) == 0;
+  }
+  return false;
+}
+
+/* Begins the file again beside what it was; the error says why. */
+static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
+  char name[PATH_MAX], reason[NOTE_MAX / 2], *note = log->notes[log->note_count];
+  if (why == NITI_ERROR_MEMORY || access(file->path, F_OK) != 0) return why; /* it cannot be created */
+  (void)snprintf(reason, sizeof reason, "%s", niti_error());
+  const bool moved = move_away(name, sizeof name, file->path);
+  if (moved) NITI_TRY(open_file(file, log, -1));
+  ++log->note_count;
+  if (moved)
+    (void)snprintf(note, NOTE_MAX, "set aside as %.*s, a new one begins: %s", NOTE_MAX / 3, name, reason);
+  else
+    (void)snprintf(note, NOTE_MAX, "not recorded there, and not touched: %s", reason);
+  return NITI_OK;
 }
 
 /* ---- The log ------------------------------------------------------------------------------------------------------ */
 
-static NitiStatus open_file(LogFile *file, char **header, const char *dir, const char *name, bool csv, int64_t keep_epoch) {
-  char *text = NULL;
-  size_t size = 0;
+static NitiStatus open_or_set_aside(LogFile *file, NitiLog *log, const char *dir, const char *name, int64_t keep_epoch) {
   NITI_TRY(niti_path_join(&file->path, dir, name));
-  NitiStatus status = prepare(&text, &size, file->path, csv, keep_epoch);
-  if (status == NITI_OK) {
-    file->size = (off_t)size;
-    file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (file->fd < 0) status = niti_fail_errno(file->path, "open");
-  }
-  if (status == NITI_OK && header && size) {
-    *header = strndup(text, (size_t)(record_end(text, text + size, csv) - text));
-    if (!*header) status = fail_memory();
-  }
-  free(text);
+  const NitiStatus status = open_file(file, log, keep_epoch);
+  return status == NITI_OK ? NITI_OK : set_aside(file, log, status);
+}
+
+static NitiStatus set_header(NitiLog *log, const char *const *keys, size_t count) {
+  NitiField *fields = calloc(count + 1, sizeof *fields);
+  if (!fields) return fail_memory();
+  for (size_t i = 0; i < count; ++i) fields[i].key = keys[i];
+  log->columns = count;
+  const NitiStatus status = format_line(&log->header, fields, count, put_csv_header);
+  free(fields);
   return status;
 }
 
-NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch) {
+NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, const char *const *keys, size_t count) {
   *out = NULL;
   NitiLog *log = calloc(1, sizeof *log);
   if (!log) return fail_memory();
   log->csv.fd = log->jsonl.fd = -1;
-  NitiStatus status = open_file(&log->csv, &log->header, dir, "metrics.csv", true, keep_epoch);
-  if (status == NITI_OK) status = open_file(&log->jsonl, NULL, dir, "metrics.jsonl", false, keep_epoch);
+  NitiStatus status = set_header(log, keys, count);
+  if (status == NITI_OK) status = open_or_set_aside(&log->csv, log, dir, "metrics.csv", keep_epoch);
+  if (status == NITI_OK) status = open_or_set_aside(&log->jsonl, log, dir, "metrics.jsonl", keep_epoch);
   if (status != NITI_OK) {
     niti_log_close(log);
     return status;
@@ -264,6 +309,8 @@ NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch) {
   *out = log;
   return NITI_OK;
 }
+
+const char *niti_log_note(const NitiLog *log, size_t index) { return index < log->note_count ? log->notes[index] : NULL; }
 
 void niti_log_close(NitiLog *log) {
   if (!log) return;
@@ -276,7 +323,7 @@ void niti_log_close(NitiLog *log) {
 }
 
 static NitiStatus append(LogFile *file, const char *text) {
-  size_t left = strlen(text);
+  size_t left = file->fd < 0 ? 0 : strlen(text);
   while (left) {
     const ssize_t done = write(file->fd, text, left);
     if (done < 0 && errno == EINTR) continue;
@@ -285,7 +332,7 @@ static NitiStatus append(LogFile *file, const char *text) {
     left -= (size_t)done;
   }
   /* pipes and the like cannot sync */
-  if (fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
+  if (file->fd >= 0 && fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
   return NITI_OK;
 }
 
@@ -303,17 +350,19 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
   return epoch ? NITI_OK : niti_fail(NITI_ERROR_ARGUMENT, "log: a row needs an integer `epoch`");
 }
 
+static bool take_back(const LogFile *file) { return file->fd < 0 || ftruncate(file->fd, file->size) == 0; }
+
 /* Both lines or neither, as far as the system lets us take a half one back. */
-static NitiStatus append_lines(NitiLog *log, const char *header, const char *csv, const char *jsonl) {
-  NitiStatus status = log->header ? NITI_OK : append(&log->csv, header);
+static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {
+  const bool first = log->csv.size == 0;
+  NitiStatus status = first ? append(&log->csv, log->header) : NITI_OK;
   if (status == NITI_OK) status = append(&log->csv, csv);
   if (status == NITI_OK) status = append(&log->jsonl, jsonl);
   if (status != NITI_OK) {
-    if (ftruncate(log->csv.fd, log->csv.size) | ftruncate(log->jsonl.fd, log->jsonl.size))
-      return niti_fail_within(status, "%s: a torn row is left", log->csv.path);
+    if (!take_back(&log->csv) | !take_back(&log->jsonl)) return niti_fail_within(status, "%s: a torn row is left", log->csv.path);
     return status;
   }
-  log->csv.size += (off_t)((log->header ? 0 : strlen(header)) + strlen(csv));
+  log->csv.size += (off_t)((first ? strlen(log->header) : 0) + strlen(csv));
   log->jsonl.size += (off_t)strlen(jsonl);
   return NITI_OK;
 }
@@ -322,16 +371,12 @@ NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count) {
   char *header = NULL, *csv = NULL, *jsonl = NULL;
   NITI_TRY(check_fields(fields, count));
   NitiStatus status = format_line(&header, fields, count, put_csv_header);
-  if (status == NITI_OK && log->header && strcmp(log->header, header))
-    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be those of its first row: %.*s", log->csv.path,
-                       (int)strcspn(log->header, "\r\n"), log->header);
+  if (status == NITI_OK && strcmp(log->header, header) != 0)
+    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be the log's: %.*s", log->csv.path,
+                       (int)strlen(log->header) - 1, log->header);
   if (status == NITI_OK) status = format_line(&csv, fields, count, put_csv_row);
   if (status == NITI_OK) status = format_line(&jsonl, fields, count, put_json_row);
-  if (status == NITI_OK) status = append_lines(log, header, csv, jsonl);
-  if (status == NITI_OK && !log->header) {
-    log->header = header;
-    header = NULL;
-  }
+  if (status == NITI_OK) status = append_lines(log, csv, jsonl);
   free(header);
   free(csv);
   free(jsonl);

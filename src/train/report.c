@@ -1,33 +1,20 @@
+/* An epoch's figures as a row of the log and as events. */
 #include "train/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/shift_prediction.h"
 #include "io/events.h"
 #include "io/log.h"
 
-enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147 };
+enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147, COLUMNS = 10 };
 
 struct NitiReport {
   NitiLog *log;
   NitiEvents *events;
 };
-
-NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step) {
-  *out = NULL;
-  NitiReport *report = calloc(1, sizeof *report);
-  if (!report) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
-  NitiStatus status = niti_log_open(&report->log, folder, keep_epoch);
-  if (status == NITI_OK) status = niti_events_open(&report->events, folder);
-  if (status == NITI_OK && resumed_step >= 0) status = niti_events_start(report->events, resumed_step + 1);
-  if (status != NITI_OK) {
-    (void)niti_report_close(report);
-    return status;
-  }
-  *out = report;
-  return NITI_OK;
-}
 
 NitiStatus niti_report_close(NitiReport *report) {
   if (!report) return NITI_OK;
@@ -44,8 +31,8 @@ static int64_t nats_numerator(NitiScore s) {
 }
 static int64_t nats_denominator(NitiScore s) { return s.images * 65536 * 1000000; }
 
-static NitiStatus write_row(NitiReport *report, const NitiReportRow *r) {
-  const NitiField fields[] = {
+static void make_row(NitiField fields[COLUMNS], const NitiReportRow *r) {
+  const NitiField row[COLUMNS] = {
       niti_field_integer("epoch", r->epoch),
       niti_field_integer("step", r->step),
       niti_field_integer("mu", r->mu),
@@ -57,8 +44,33 @@ static NitiStatus write_row(NitiReport *report, const NitiReportRow *r) {
       niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3),
       niti_field_ratio("images_per_second", r->images * 1000000, r->nanoseconds / 1000, 1),
   };
-  return niti_log_row(report->log, fields, sizeof fields / sizeof *fields);
+  memcpy(fields, row, sizeof row);
 }
+
+static NitiStatus open_log(NitiLog **out, const char *folder, int32_t keep_epoch) {
+  NitiField fields[COLUMNS];
+  const char *keys[COLUMNS];
+  make_row(fields, &(NitiReportRow){0});
+  for (int i = 0; i < COLUMNS; ++i) keys[i] = fields[i].key;
+  return niti_log_open(out, folder, keep_epoch, keys, COLUMNS);
+}
+
+NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step) {
+  *out = NULL;
+  NitiReport *report = calloc(1, sizeof *report);
+  if (!report) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
+  NitiStatus status = open_log(&report->log, folder, keep_epoch);
+  if (status == NITI_OK) status = niti_events_open(&report->events, folder);
+  if (status == NITI_OK && resumed_step >= 0) status = niti_events_start(report->events, resumed_step + 1);
+  if (status != NITI_OK) {
+    (void)niti_report_close(report);
+    return status;
+  }
+  *out = report;
+  return NITI_OK;
+}
+
+const char *niti_report_note(const NitiReport *report, size_t index) { return niti_log_note(report->log, index); }
 
 static NitiStatus scalar(NitiReport *report, const char *group, const char *name, int64_t step, int64_t numerator,
                          int64_t denominator) {
@@ -122,7 +134,9 @@ static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, Niti
 }
 
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
-  NITI_TRY(write_row(report, r));
+  NitiField fields[COLUMNS];
+  make_row(fields, r);
+  NITI_TRY(niti_log_row(report->log, fields, COLUMNS));
   NITI_TRY(scalar(report, "loss", "train", r->step, nats_numerator(r->train), nats_denominator(r->train)));
   NITI_TRY(scalar(report, "loss", "test", r->step, nats_numerator(r->test), nats_denominator(r->test)));
   NITI_TRY(scalar(report, "accuracy", "train", r->step, 100 * r->train.correct, r->train.images));

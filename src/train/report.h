@@ -18,6 +18,8 @@ typedef struct NitiReportRow {
 
 /* Rows up to keep_epoch are kept; resumed_step: the step a resumed run goes on from, -1 for a new run. */
 NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step);
+/* What could not be gone on with and was set aside (niti_log_note): a line for people, NULL from the first index without one. */
+const char *niti_report_note(const NitiReport *report, size_t index);
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *row, NitiNetwork *net);
 NitiStatus niti_report_close(NitiReport *report);
 

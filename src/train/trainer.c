@@ -31,7 +31,7 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
 }
 
 __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
-  char text[512];
+  char text[1280];
   va_list args;
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
@@ -372,6 +372,8 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
     if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
     note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
     status = niti_report_open(&run.report, run_path, run.epoch, run.step);
+    for (size_t i = 0; status == NITI_OK && niti_report_note(run.report, i); ++i)
+      note(&run, "%s", niti_report_note(run.report, i));
     if (status == NITI_OK) status = train_all(&run);
   }
   return finish(&run, out, status);

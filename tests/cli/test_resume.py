@@ -280,6 +280,50 @@ def test_torn_metrics_are_mended(half):
     check_same(run, whole, resume(run), expected)
 
 
+def spoil_with_other_line_ends(path):
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def spoil_with_a_mark(path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def spoil_with_a_blank_line(path):
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def spoil_with_semicolons(path):
+    path.write_bytes(path.read_bytes().replace(b",", b";"))
+
+
+def spoil_with_another_table(path):
+    path.write_bytes(b"epoch,notes\n1,good\n")
+
+
+def spoil_with_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [spoil_with_other_line_ends, spoil_with_a_mark, spoil_with_a_blank_line, spoil_with_semicolons,
+                                   spoil_with_another_table, spoil_with_a_folder])
+def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
+    """The run goes on with the same bits; metrics.jsonl, which nobody touched, has every row, and metrics.csv the later ones."""
+    run, expected, whole = half
+    epoch = int(metadata_of(run / "last.safetensors")["epoch"])
+    for events in run.glob("events.*"):
+        events.write_bytes(events.read_bytes()[:-5] + b"!")
+    spoil(run / "metrics.csv")
+    spoiled = (run / "metrics.csv").read_bytes() if (run / "metrics.csv").is_file() else None
+    done = niti("train", "--resume", run, "--threads", 1, "--json")
+    assert done.returncode == 0 and f"set aside as {run / 'metrics.csv.bak'}" in done.stderr, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["hash"] == expected["hash"]
+    assert timeless(rows_of(run)) == timeless(rows_of(whole))
+    lines = (run / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", *map(str, range(epoch + 1, EPOCHS + 1))]
+    assert spoiled is None or (run / "metrics.csv.bak").read_bytes() == spoiled
+
+
 # ---- the state, key by key ----
 
 def rewrite(path, change):

@@ -52,7 +52,8 @@ static NitiStatus write_events(const char *folder) {
 
 static NitiStatus write_log(const char *folder) {
   NitiLog *log;
-  NITI_TRY(niti_log_open(&log, folder, -1));
+  const char *const keys[] = {"epoch", "accuracy", "note"};
+  NITI_TRY(niti_log_open(&log, folder, -1, keys, 3));
   for (int64_t epoch = 1; epoch <= 3; ++epoch) {
     const NitiField row[] = {niti_field_integer("epoch", epoch), niti_field_ratio("accuracy", 100 * epoch, 7, 3),
                              niti_field_string("note", "caf\xc3\xa9, \"quoted\"\nline")};
