@@ -1,6 +1,6 @@
 /* ReLU forward and backward. Each has a loop for an output that is its
  * input and one for an output apart, so that the compiler sees which it is. */
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Relu {
   int8_t *out;
@@ -26,7 +26,7 @@ static void mask_apart(int8_t *restrict y, const int8_t *restrict x, const int8_
 
 static void forward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
     relu_in_place(r->out + first, count);
@@ -37,7 +37,7 @@ static void forward_tile(void *context, size_t thread, size_t item) {
 
 static void backward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
     mask_in_place(r->out + first, r->mask + first, count);
@@ -48,7 +48,7 @@ static void backward_tile(void *context, size_t thread, size_t item) {
 
 static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *mask) {
   Relu r = {.out = out->data, .in = in->data, .mask = mask, .count = niti_shape_count(in->shape)};
-  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_tiles(r.count, NITI_TILE));
+  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_chunks(r.count, NITI_CHUNK));
   *out->exponent = *in->exponent;
 }
 
