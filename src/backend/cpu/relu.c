@@ -2,7 +2,7 @@
  * input and one for an output apart, so that the compiler sees which it is. */
 #include <string.h>
 
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Relu {
   int8_t *out;
@@ -28,7 +28,7 @@ static void gate_apart(int8_t *restrict y, const int8_t *restrict x, const int8_
 
 static void forward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
     relu_in_place(r->out + first, count);
@@ -39,7 +39,7 @@ static void forward_tile(void *context, size_t thread, size_t item) {
 
 static void backward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
     gate_in_place(r->out + first, r->gate + first, count);
@@ -50,14 +50,14 @@ static void backward_tile(void *context, size_t thread, size_t item) {
 
 static void copy_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE;
+  const size_t first = item * NITI_CHUNK;
   (void)thread;
-  memcpy(r->out + first, r->in + first, niti_tile_count(r->count, NITI_TILE, item));
+  memcpy(r->out + first, r->in + first, niti_chunk_count(r->count, NITI_CHUNK, item));
 }
 
 static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *gate) {
   Relu r = {.out = out->data, .in = in->data, .gate = gate, .count = niti_shape_count(in->shape)};
-  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_tiles(r.count, NITI_TILE));
+  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_chunks(r.count, NITI_CHUNK));
   *out->exponent = *in->exponent;
 }
 

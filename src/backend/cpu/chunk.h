@@ -1,0 +1,25 @@
+/* How elementwise operations share their work out: chunks of a flat range. */
+#ifndef NITI_BACKEND_CPU_CHUNK_H
+#define NITI_BACKEND_CPU_CHUNK_H
+
+#include "backend/cpu/requantise.h"
+#include "base/size.h"
+
+enum {
+  NITI_CHUNK = 1 << 16,     /* elements a task of an operation that only streams */
+  NITI_ACC_CHUNK = 1 << 12, /* accumulators a task keeps on its stack: half of a first-level cache */
+};
+
+static inline size_t niti_chunks(size_t count, size_t chunk) { return niti_divide_up(count, chunk); }
+
+/* Elements of chunk `item`, whose first is item * chunk. */
+static inline size_t niti_chunk_count(size_t count, size_t chunk, size_t item) { return niti_least(count - item * chunk, chunk); }
+
+/* The largest |acc|, at least `max`, count <= NITI_ACC_CHUNK. The rounding kernels find it; what they write here is of no use. */
+static inline uint32_t niti_chunk_largest(NitiRequantiseKernel kernel, const int32_t *acc, size_t count, uint32_t max) {
+  const NitiRounder rounder = {.mode = NITI_TRUNCATE};
+  int8_t unused[NITI_ACC_CHUNK];
+  return kernel(unused, acc, count, &rounder, 0, max);
+}
+
+#endif
