@@ -93,6 +93,19 @@ static NitiStatus make_batch(Bench *b) {
   return NITI_OK;
 }
 
+static NitiStatus set_input(Bench *b) {
+  const int32_t channels = b->recipe->model->input.c;
+  int32_t *mean = malloc(2 * (size_t)channels * sizeof *mean);
+  if (!mean) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d channels", channels);
+  for (int32_t c = 0; c < channels; ++c) {
+    mean[c] = 500000;
+    mean[channels + c] = 250000;
+  }
+  const NitiStatus status = niti_network_set_input(b->net, mean, mean + channels);
+  free(mean);
+  return status;
+}
+
 static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device,
                              bool direct) {
   char text[256];
@@ -106,20 +119,15 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   const NitiBackendOptions backend = {
       .name = device->backend, .isa = device->isa, .threads = (int)device->threads, .direct = direct};
   NITI_TRY(niti_backend_open(&b->backend, &backend));
-  const NitiNetworkOptions options = {.batch = (int32_t)batch, .training = training};
+  const NitiLowerOptions options = niti_recipe_lowering(b->recipe, (int32_t)batch, training);
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
   NITI_TRY(niti_network_init(b->net, 1));
-  const int32_t mean[NITI_CHANNELS_MAX] = {500000, 500000, 500000, 500000},
-                std[NITI_CHANNELS_MAX] = {250000, 250000, 250000, 250000};
-  NITI_TRY(niti_feed_open(&b->feed, b->backend, b->recipe->model->input, (int32_t)batch, mean, std));
-  void *metrics = NULL;
-  NITI_TRY(b->backend->ops->alloc(b->backend, &metrics, sizeof *b->metrics));
-  b->metrics = metrics;
+  NITI_TRY(set_input(b));
+  NITI_TRY(niti_feed_open(&b->feed, b->backend, (int32_t)batch));
   return make_batch(b);
 }
 
 static void close_bench(Bench *b) {
-  if (b->metrics) b->backend->ops->release(b->backend, b->metrics);
   niti_feed_close(b->feed);
   niti_network_close(b->net);
   niti_backend_close(b->backend);
@@ -130,8 +138,10 @@ static void close_bench(Bench *b) {
 }
 
 NitiStatus bench_step(Bench *b) {
-  const NitiStepContext step = {b->recipe, b->net, b->feed, b->metrics};
-  return niti_step_train(&step, &b->batch, b->step++, 0);
+  b->bindings = (NitiBindings){.seed = b->recipe->seed, .step = b->step++};
+  NITI_TRY(niti_feed_batch(b->feed, &b->batch, &b->bindings));
+  b->bindings.scalars[b->net->mu] = niti_recipe_mu(b->recipe, 0);
+  return niti_network_train(b->net, &b->bindings);
 }
 
 static NitiStatus run_steps(void *context, int repeat) {
@@ -141,21 +151,21 @@ static NitiStatus run_steps(void *context, int repeat) {
 
 static NitiStatus run_inferences(void *context, int repeat) {
   Bench *b = context;
-  const NitiStepContext step = {b->recipe, b->net, b->feed, b->metrics};
-  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
+  const NitiStepContext step = {b->recipe, b->net, b->feed};
+  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch, NULL));
   return NITI_OK;
 }
 
 static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
   const double rate = b->recipe->batch / t->median * 1e3;
-  const NitiPredictions predictions = b->backend->ops->predictions(b->backend);
+  const NitiShiftCounts shifts = b->backend->ops->shift_counts(b->backend);
   if (json) {
     return print_json(json_pack("{s:s, s:o, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "bench", what, "model",
                                 json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
                                 "threads", b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate,
                                 "milliseconds", "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
-                                (json_int_t)b->net->memory_bytes, "predictions", (json_int_t)predictions.made,
-                                "wrong_predictions", (json_int_t)predictions.wrong));
+                                (json_int_t)b->net->memory_bytes, "shift_predictions", (json_int_t)shifts.predictions,
+                                "shift_retries", (json_int_t)shifts.retries));
   }
   printf("%s of %s, batch %d, %s: %.1f images/s; %.2f ms (min %.2f, max %.2f, %d runs)\n", what, model, b->recipe->batch,
          b->backend->ops->describe(b->backend), rate, t->median, t->min, t->max, t->count);

@@ -13,10 +13,10 @@ typedef struct Bench {
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
-  NitiMetrics *metrics;
   NitiBatch batch;
+  NitiBindings bindings; /* of the last step */
   uint8_t *images;
-  NitiPick *picks;
+  NitiSample *picks;
   int32_t *labels;
   uint32_t step;
 } Bench;

@@ -1,124 +1,58 @@
-/* niti bench kernels: each operation of a training step by itself. Convolutions are told in operations a second, beside a loop of
- * multiply-adds alone, or where there is none beside what the same kernels reach on one large product; the others in bytes a
- * second, beside a copy of a large tensor. */
+/* niti bench kernels: each operation of a training step by itself. Convolutions are reported in operations per second, beside a
+ * loop of multiply-adds alone, or where there is none beside what the same kernels reach on one large product; the others in
+ * bytes per second, beside a ReLU over a large tensor. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench.h"
-#include "layer/product.h"
+#include "program/bounds.h"
 
 /* The yardstick product: the weight gradient of a 3x3 convolution, the largest share of the peak that is reached. */
-enum { PRODUCT_IMAGES = 1024, PRODUCT_SIDE = 8, PRODUCT_CHANNELS = 512, COPY_SIDE = 16384, HOST_COPY_SIDE = 8192 };
+enum { PRODUCT_IMAGES = 1024, PRODUCT_SIDE = 8, PRODUCT_CHANNELS = 512, STREAM_SIDE = 16384, HOST_STREAM_SIDE = 8192 };
 enum { WARM_UP_MOST = 16 };
 
 static const double peak_seconds = 0.3; /* at least: so that some run has the cores to itself */
 
-typedef enum Direction { FORWARD, BACKWARD, GRADIENT, DIRECTIONS } Direction;
-static const char *const direction_names[DIRECTIONS] = {"forward", "backward", "gradient"};
-
-typedef enum Kind { PRODUCT_OF_NODE, LAYER, INPUT, LOSS, UPDATE, LARGE_PRODUCT, LARGE_COPY } Kind;
-
+/* A range of one operation, run by itself. */
 typedef struct Operation {
   Bench *bench;
-  NitiNode *node;
-  Kind kind;
-  Direction direction;
+  NitiExecutable *executable;
+  int32_t number;
   double operations, bytes; /* either is 0 */
-  int repeat;
-  NitiTensor x, y; /* of the yardsticks */
-  void *sums;
-  NitiConv conv;
 } Operation;
 
-static const NitiBackendOps *ops_of(const Operation *o) { return o->bench->backend->ops; }
-
-/* ---- the operations of a step ---- */
-
-static void product(const Operation *o) {
-  NitiBackend *b = o->bench->backend;
-  NitiNode *node = o->node;
-  const NitiTensor *mask = node->gate == NITI_GATE_INPUT ? &node->x[0] : NULL;
-  if (o->direction == FORWARD)
-    b->ops->conv_forward(b, &node->y, &node->x[0], &node->weight, &o->conv, node->fused_relu, &node->forward_rq);
-  if (o->direction == BACKWARD)
-    b->ops->conv_backward(b, &node->dx[0], &node->dy, &node->weight, mask, &o->conv, &node->backward_rq);
-  if (o->direction == GRADIENT) b->ops->conv_gradient(b, &node->gradient, &node->dy, &node->x[0], &o->conv);
+static NitiStatus run_operation(void *context, int repeat) {
+  const Operation *o = context;
+  NitiBindings bindings = o->bench->bindings;
+  bindings.batch = niti_executable_program(o->executable)->batch;
+  bindings.repeat = repeat;
+  return niti_executable_run(o->executable, o->number, o->number + 1, &bindings);
 }
 
-static void layer(const Operation *o) {
-  if (o->direction == FORWARD) o->node->spec.type->forward(o->node, o->bench->backend);
-  if (o->direction == BACKWARD) o->node->spec.type->backward(o->node, o->bench->backend);
-}
-
-static void input(const Operation *o) { niti_feed_input(o->bench->feed, o->bench->net); }
-
-static void loss(const Operation *o) {
-  NitiNetwork *net = o->bench->net;
-  net->backend->ops->loss(net->backend, &net->delta, o->bench->metrics, &net->logits, niti_feed_labels(o->bench->feed),
-                          NITI_LOSS_NITI, &net->loss_rq);
-}
-
-static void update(const Operation *o) { ops_of(o)->update_niti(o->bench->backend, &o->node->weight, &o->node->gradient, 4); }
-
-/* What must be read or written of a tensor; a device's twin of it is written as well. */
-static double bytes_of(const Operation *o, const NitiTensor *t) {
-  const double count = t->data ? (double)niti_shape_count(t->shape) : 0;
-  return t->gradient_operand && !ops_of(o)->host_memory ? 2 * count : count;
-}
-
-static double layer_bytes(const Operation *o) {
-  const NitiNode *node = o->node;
-  const bool forward = o->direction == FORWARD;
-  double bytes = bytes_of(o, forward ? &node->y : &node->dy);
-  for (int k = 0; k < node->input_count; ++k)
-    bytes += forward ? (double)niti_shape_count(node->x[k].shape) : bytes_of(o, &node->dx[k]);
-  if (node->spec.type->extra_bytes) bytes += (double)node->spec.type->extra_bytes(node);
-  if (!forward && (node->gate == NITI_GATE_OUTPUT || (node->spec.type->needs_output && !node->gated)))
-    bytes += (double)niti_shape_count(node->y.shape);
+/* What must be read and written: every operand once. */
+static double bytes_of(const NitiProgram *p, const NitiOperation *o) {
+  double bytes = 0;
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    const int32_t operands[2] = {o->inputs[k], o->outputs[k]};
+    for (int side = 0; side < 2; ++side) {
+      if (operands[side] == NITI_NONE) continue;
+      const NitiTensorDesc *t = &p->tensors[operands[side]];
+      bytes += (double)niti_tensor_count(t, p->batch) * (double)niti_dtype_bytes(t->dtype);
+    }
+  }
   return bytes;
 }
 
-/* The node hands its tensor on as it is. */
-static bool is_idle(const NitiNode *node, Direction direction) {
-  const bool same_act = node->x[0].data == node->y.data && node->x[0].exponent == node->y.exponent;
-  const bool same_delta = node->dx[0].data == node->dy.data && node->dx[0].exponent == node->dy.exponent;
-  if (!node->spec.type->keeps_exponent) return false;
-  if (direction == FORWARD) return same_act && (node->fused_relu || !node->spec.type->needs_output);
-  return same_delta && (node->gated || !node->spec.type->needs_output);
+/* ---- yardsticks: programs of one operation ---- */
+
+static int32_t add_random(NitiProgram *p, NitiShape shape, NitiRole role) {
+  const NitiTensorDesc t = niti_tensor_desc(role, shape);
+  return niti_program_add_tensor(p, &t);
 }
 
-/* ---- yardsticks ---- */
-
-static void large_product(const Operation *o) {
-  NitiGradient gradient = {o->sums, 32, (size_t)9 * PRODUCT_CHANNELS * PRODUCT_CHANNELS};
-  ops_of(o)->conv_gradient(o->bench->backend, &gradient, &o->y, &o->x, &o->conv);
-}
-
-static void large_copy(const Operation *o) {
-  NitiTensor y = o->y;
-  ops_of(o)->copy(o->bench->backend, &y, &o->x);
-}
-
-static void enqueue_all(void *context) {
-  static void (*const work[])(const Operation *) = {
-      [PRODUCT_OF_NODE] = product,     [LAYER] = layer,          [INPUT] = input, [LOSS] = loss, [UPDATE] = update,
-      [LARGE_PRODUCT] = large_product, [LARGE_COPY] = large_copy};
-  const Operation *o = context;
-  for (int i = 0; i < o->repeat; ++i) work[o->kind](o);
-}
-
-/* As one piece of recorded work, so that the time is the device's and not that of launching. */
-static NitiStatus run_operation(void *context, int repeat) {
-  Operation *o = context;
-  const NitiReplayKey key = {.pointers = {o->bench, o->node},
-                             .numbers = {(int64_t)o->kind, (int64_t)o->direction, repeat},
-                             .steady = true}; /* as within a step, where whoever wrote a tensor made what its readers need */
-  o->repeat = repeat;
-  return ops_of(o)->replay(o->bench->backend, &key, enqueue_all, o);
-}
-
-/* A tensor of random mantissas. */
-static NitiStatus make_tensor(NitiTensor *t, NitiBackend *b, NitiShape shape, void **memory) {
-  const size_t count = niti_shape_count(shape);
+static NitiStatus fill_random(NitiExecutable *e, int32_t tensor) {
+  const NitiProgram *p = niti_executable_program(e);
+  const size_t count = niti_tensor_count(&p->tensors[tensor], p->batch);
   int8_t *host = malloc(count);
   if (!host) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", count);
   uint32_t word = 1;
@@ -126,59 +60,81 @@ static NitiStatus make_tensor(NitiTensor *t, NitiBackend *b, NitiShape shape, vo
     word = word * 1664525 + 1013904223;
     host[i] = (int8_t)((int)(word >> 24) % 255 - 127);
   }
-  const size_t room = (b->ops->tensor_bytes(b, shape) + 255) / 256 * 256;
-  const NitiStatus status = b->ops->alloc(b, memory, room + sizeof(int32_t));
-  if (status == NITI_OK) {
-    int8_t *data = *memory;
-    *t = (NitiTensor){.data = data, .exponent = (int32_t *)(void *)(data + room), .shape = shape};
-    b->ops->upload(b, data, host, count);
-  }
+  const NitiStatus status = niti_executable_write(e, tensor, p->batch, host, NULL);
   free(host);
   return status;
 }
 
-/* Operations (or bytes) a second of a yardstick; its tensors are gone afterwards. */
-static NitiStatus measure_yardstick(double *rate, Operation *o, const NitiShape shapes[2], double seconds) {
+/* Operations (or bytes) per second of the program's only operation. */
+static NitiStatus measure_yardstick(double *rate, Operation *o, const NitiProgram *program, double seconds) {
+  const NitiCompileOptions plain = {.plain = true};
   NitiBackend *b = o->bench->backend;
-  NitiTensor *tensors[2] = {&o->y, &o->x};
-  void *memory[2] = {NULL, NULL};
   Times times;
+  NITI_TRY(niti_program_check(program));
+  NITI_TRY(niti_backend_compile(&o->executable, b, program, &plain));
   NitiStatus status = NITI_OK;
-  for (int i = 0; i < 2 && status == NITI_OK; ++i) status = make_tensor(tensors[i], b, shapes[i], &memory[i]);
-  if (status == NITI_OK && o->conv.n > 0) status = b->ops->reserve(b, b->ops->conv_workspace(b, &o->conv));
+  for (int k = 0; k < NITI_OPERANDS_MAX && status == NITI_OK; ++k) {
+    if (program->operations[0].inputs[k] != NITI_NONE) status = fill_random(o->executable, program->operations[0].inputs[k]);
+  }
   if (status == NITI_OK) status = measure(&times, run_operation, b, o, seconds);
   if (status == NITI_OK) *rate = (o->operations + o->bytes) / times.median * 1e3;
-  for (int i = 0; i < 2; ++i) {
-    if (memory[i]) b->ops->release(b, memory[i]);
-  }
+  niti_executable_close(o->executable);
   return status;
 }
 
-static NitiStatus measure_copy(double *rate, Bench *bench, double seconds) {
-  const int32_t side = bench->backend->ops->host_memory ? HOST_COPY_SIDE : COPY_SIDE;
-  const NitiShape shape = {1, 1, side, side}, shapes[2] = {shape, shape};
-  Operation o = {.bench = bench, .kind = LARGE_COPY, .bytes = 2.0 * side * side};
-  return measure_yardstick(rate, &o, shapes, seconds);
+static NitiStatus measure_stream(double *rate, Bench *bench, double seconds) {
+  const int32_t side = bench->backend->ops->host_memory ? HOST_STREAM_SIDE : STREAM_SIDE;
+  const NitiShape shape = {16, 1, side / 16, side}; /* devices work on blocks of images */
+  NitiProgram *program = NULL;
+  NITI_TRY(niti_program_open(&program, shape.n));
+  NitiOperation relu = niti_operation(NITI_OP_RELU_FORWARD, NITI_PHASE_FORWARD, 0);
+  relu.inputs[0] = add_random(program, shape, NITI_ROLE_ACTIVATION);
+  relu.outputs[0] = add_random(program, shape, NITI_ROLE_ACTIVATION);
+  niti_program_add_operation(program, &relu);
+  Operation o = {.bench = bench, .bytes = 2.0 * side * side};
+  const NitiStatus status = measure_yardstick(rate, &o, program, seconds);
+  niti_program_close(program);
+  return status;
 }
 
 static NitiStatus measure_product(double *rate, Bench *bench, double seconds) {
   enum { N = PRODUCT_IMAGES, HW = PRODUCT_SIDE, C = PRODUCT_CHANNELS };
-  NitiBackend *b = bench->backend;
-  const NitiShape shape = {N, HW, HW, C}, shapes[2] = {shape, shape};
-  Operation o = {.bench = bench,
-                 .kind = LARGE_PRODUCT,
-                 .operations = 2.0 * N * HW * HW * 9 * C * C,
-                 .conv = {N, HW, HW, C, HW, HW, C, 3, 3, 1, 1, 1, 1, NULL, false}};
-  NITI_TRY(b->ops->alloc(b, &o.sums, (size_t)9 * C * C * sizeof(int32_t)));
-  const NitiStatus status = measure_yardstick(rate, &o, shapes, seconds);
-  b->ops->release(b, o.sums);
+  const NitiShape shape = {N, HW, HW, C};
+  NitiProgram *program = NULL;
+  NITI_TRY(niti_program_open(&program, N));
+  NitiTensorDesc sums = niti_tensor_desc(NITI_ROLE_GRADIENT, (NitiShape){C, 3, 3, C});
+  sums.dtype = NITI_DTYPE_S32;
+  sums.exponents = NITI_EXPONENTS_NONE;
+  sums.batched = false;
+  NitiOperation product = niti_operation(NITI_OP_CONV_GRADIENT, NITI_PHASE_BACKWARD, 0);
+  product.inputs[0] = add_random(program, shape, NITI_ROLE_DELTA);
+  product.inputs[1] = add_random(program, shape, NITI_ROLE_ACTIVATION);
+  product.outputs[0] = niti_program_add_tensor(program, &sums);
+  product.conv = (NitiConv){.n = N,
+                            .h = HW,
+                            .w = HW,
+                            .c = C,
+                            .oh = HW,
+                            .ow = HW,
+                            .k = C,
+                            .kh = 3,
+                            .kw = 3,
+                            .stride_h = 1,
+                            .stride_w = 1,
+                            .pad_h = 1,
+                            .pad_w = 1};
+  niti_program_add_operation(program, &product);
+  Operation o = {.bench = bench, .operations = 2.0 * N * HW * HW * 9 * C * C};
+  const NitiStatus status = measure_yardstick(rate, &o, program, seconds);
+  niti_program_close(program);
   return status;
 }
 
 static NitiStatus multiply_adds(void *context, int repeat) {
   Operation *o = context;
+  NitiBackend *b = o->bench->backend;
   o->operations = 0;
-  for (int i = 0; i < repeat; ++i) o->operations += 2.0 * (double)ops_of(o)->multiply_add(o->bench->backend) / repeat;
+  for (int i = 0; i < repeat; ++i) o->operations += 2.0 * (double)b->ops->multiply_add(b) / repeat;
   return NITI_OK;
 }
 
@@ -213,9 +169,9 @@ static NitiStatus time_peak(double *rate, Bench *bench, double milliseconds) {
 static NitiStatus warm_up(double *one, Operation *o) {
   NitiBackend *b = o->bench->backend;
   for (int i = 0; i < WARM_UP_MOST; ++i) {
-    const uint64_t wrong = b->ops->predictions(b).wrong;
+    const uint64_t wrong = b->ops->shift_counts(b).retries;
     NITI_TRY(time_once(one, run_operation, b, o, 1));
-    if (b->ops->predictions(b).wrong == wrong) break;
+    if (b->ops->shift_counts(b).retries == wrong) break;
   }
   return NITI_OK;
 }
@@ -252,26 +208,33 @@ typedef struct Table {
   bool json;
   double seconds;                 /* for each row */
   double product_rate, peak_rate; /* of the yardsticks; 0: not measured */
-  double copy_rate;
+  double stream_rate;
   json_t *products, *others;
   double product_milliseconds, milliseconds;
 } Table;
 
+static const char *direction_of(NitiOpcode opcode) {
+  if (opcode == NITI_OP_CONV_GRADIENT) return "gradient";
+  return opcode == NITI_OP_CONV_BACKWARD ? "backward" : "forward";
+}
+
 static NitiStatus show_product(Table *t, const Operation *o, const Turns *turns) {
   const Times *times = &turns->times;
-  const char *name = ops_of(o)->conv_kernel(o->bench->backend, &o->conv, direction_names[o->direction]);
+  const NitiProgram *p = niti_executable_program(o->executable);
+  const NitiOperation *operation = &p->operations[o->number];
+  const char *name = niti_executable_kernel(o->executable, o->number), *layer = p->layers[operation->layer],
+             *direction = direction_of(operation->opcode);
   const double gops = o->operations / times->median * 1e-6;
   t->product_milliseconds += times->median;
   if (!t->json) {
-    printf("%-14s %-9s %-28s %10.3f %10.1f", o->node->spec.name, direction_names[o->direction], name, times->median, gops);
+    printf("%-14s %-9s %-28s %10.3f %10.1f", layer, direction, name, times->median, gops);
     if (t->peak_rate > 0) printf(" %7.1f %% %7.1f %%", 1e2 * turns->share, 1e2 * turns->best);
     if (t->product_rate > 0) printf(" %7.1f %%", 1e11 * gops / t->product_rate);
     putchar('\n');
     return NITI_OK;
   }
-  json_t *row =
-      json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", o->node->spec.name, "direction", direction_names[o->direction],
-                "kernel", name, "milliseconds", times->median, "min", times->min, "max", times->max, "gops", gops);
+  json_t *row = json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "layer", layer, "direction", direction, "kernel", name,
+                          "milliseconds", times->median, "min", times->min, "max", times->max, "gops", gops);
   if (t->product_rate > 0) json_object_set_new(row, "share_of_product", json_real(1e9 * gops / t->product_rate));
   if (t->peak_rate > 0) {
     json_object_set_new(row, "share_of_peak", json_real(turns->share));
@@ -281,16 +244,20 @@ static NitiStatus show_product(Table *t, const Operation *o, const Turns *turns)
   return NITI_OK;
 }
 
-static NitiStatus show_other(Table *t, const Operation *o, const char *name, const char *what, const Times *times) {
+static NitiStatus show_other(Table *t, const Operation *o, const Times *times) {
+  const NitiProgram *p = niti_executable_program(o->executable);
+  const NitiOperation *operation = &p->operations[o->number];
+  const char *layer = operation->layer > 0 ? p->layers[operation->layer] : "-", *what = niti_opcodes[operation->opcode].name;
   const double rate = o->bytes / times->median * 1e3;
   if (!t->json) {
-    printf("%-14s %-9s %-28s %10.3f %10.1f %7.1f %%\n", name, what, "", times->median, rate * 1e-9, 1e2 * rate / t->copy_rate);
+    printf("%-14s %-18s %-19s %10.3f %10.1f %7.1f %%\n", layer, what, "", times->median, rate * 1e-9,
+           1e2 * rate / t->stream_rate);
     return NITI_OK;
   }
   json_array_append_new(t->others,
-                        json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "layer", name, "operation", what, "milliseconds",
+                        json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "layer", layer, "operation", what, "milliseconds",
                                   times->median, "min", times->min, "max", times->max, "bytes", o->bytes, "gigabytes_per_second",
-                                  rate * 1e-9, "share_of_copy", rate / t->copy_rate));
+                                  rate * 1e-9, "share_of_stream", rate / t->stream_rate));
   return NITI_OK;
 }
 
@@ -305,62 +272,43 @@ static NitiStatus add_product(Table *t, Operation *o) {
   return show_product(t, o, &turns);
 }
 
-static NitiStatus add_row(Table *t, Operation *o, const char *name, const char *what) {
+static NitiStatus add_other(Table *t, Operation *o) {
   Times times;
   NITI_TRY(measure(&times, run_operation, t->bench->backend, o, t->seconds));
   t->milliseconds += times.median;
-  return show_other(t, o, name, what, &times);
+  return show_other(t, o, &times);
 }
 
-static NitiStatus add_products(Table *t) {
-  const NitiNetwork *net = t->bench->net;
-  for (int32_t i = 0; i < niti_network_weight_count(net); ++i) {
-    NitiNode *node = niti_network_weight_node(net, i);
-    for (Direction d = FORWARD; d < DIRECTIONS; ++d) {
-      if (d == BACKWARD && !node->dx[0].data) continue;
-      Operation o = {.bench = t->bench, .node = node, .direction = d, .kind = PRODUCT_OF_NODE};
-      o.conv = niti_product_conv(node, t->bench->recipe->batch);
-      o.operations = 2.0 * (double)node->spec.type->multiply_adds(node) * t->bench->recipe->batch;
+static bool is_idle(const NitiExecutable *e, int32_t i) {
+  return niti_executable_program(e)->operations[i].opcode == NITI_OP_RESHAPE ||
+         strcmp(niti_executable_kernel(e, i), "fused") == 0;
+}
+
+/* The products, or the other operations, of a training step. */
+static NitiStatus add_rows(Table *t, bool products) {
+  NitiExecutable *e = t->bench->net->training;
+  const NitiProgram *p = niti_executable_program(e);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const int64_t products_per_image = niti_multiply_adds(&p->operations[i]);
+    if ((products_per_image > 0) != products || is_idle(e, i)) continue;
+    Operation o = {.bench = t->bench, .executable = e, .number = i};
+    if (products) {
+      o.operations = 2.0 * (double)products_per_image * p->batch;
       NITI_TRY(add_product(t, &o));
+    } else {
+      o.bytes = bytes_of(p, &p->operations[i]);
+      NITI_TRY(add_other(t, &o));
     }
   }
   return NITI_OK;
 }
-
-static NitiStatus add_others(Table *t) {
-  NitiNetwork *net = t->bench->net;
-  Operation first = {.bench = t->bench, .kind = INPUT};
-  first.bytes = (double)niti_shape_count(net->input.shape) + bytes_of(&first, &net->input);
-  NITI_TRY(add_row(t, &first, "input", "forward"));
-  for (int32_t i = 1; i <= net->plan->count; ++i) {
-    NitiNode *node = &net->plan->nodes[i];
-    for (Direction d = FORWARD; d <= BACKWARD && !node->spec.type->weight_shape; ++d) {
-      if (is_idle(node, d) || (d == BACKWARD && !node->dx[0].data && !node->dx[1].data)) continue;
-      Operation o = {.bench = t->bench, .node = node, .direction = d, .kind = LAYER};
-      o.bytes = layer_bytes(&o);
-      NITI_TRY(add_row(t, &o, node->spec.name, direction_names[d]));
-    }
-  }
-  Operation last = {.bench = t->bench, .kind = LOSS};
-  last.bytes = (double)niti_shape_count(net->logits.shape) + bytes_of(&last, &net->delta);
-  NITI_TRY(add_row(t, &last, "loss", "both"));
-  for (int32_t i = 0; i < niti_network_weight_count(net); ++i) {
-    Operation o = {.bench = t->bench, .node = niti_network_weight_node(net, i), .kind = UPDATE};
-    o.bytes = (double)o.node->gradient.count * (2 + o.node->gradient.bits / 8);
-    NITI_TRY(add_row(t, &o, o.node->spec.name, "update"));
-  }
-  return NITI_OK;
-}
-
-/* About how many rows there will be, yardsticks counted too. */
-static int32_t count_rows(const NitiNetwork *net) { return 2 * net->plan->count + 2 * niti_network_weight_count(net) + 4; }
 
 static const char *share_of(const Table *t) { return t->peak_rate > 0 ? "of peak" : t->product_rate > 0 ? "of large" : ""; }
 
 static NitiStatus fill_table(Table *t, const char *model) {
   Bench *b = t->bench;
   NITI_TRY(bench_step(b)); /* real activations and errors in every tensor */
-  NITI_TRY(measure_copy(&t->copy_rate, b, t->seconds));
+  NITI_TRY(measure_stream(&t->stream_rate, b, t->seconds));
   if (b->backend->ops->multiply_add) {
     NITI_TRY(measure_peak(&t->peak_rate, b, t->seconds));
   } else {
@@ -371,21 +319,22 @@ static NitiStatus fill_table(Table *t, const char *model) {
     if (t->product_rate > 0) printf("a large product: %.1f TOPS; ", t->product_rate * 1e-12);
     if (t->peak_rate > 0)
       printf("multiply-adds alone, the peak: %.1f GOPS (kernels that save multiplications can pass it); ", t->peak_rate * 1e-9);
-    printf("a large copy: %.1f GB/s, read and written\n\n", t->copy_rate * 1e-9);
+    printf("a large ReLU: %.1f GB/s, read and written\n\n", t->stream_rate * 1e-9);
     printf("%-14s %-9s %-28s %10s %10s %9s %9s\n", "layer", "direction", "kernel", "ms", "GOPS", share_of(t),
            t->peak_rate > 0 ? "best" : "");
   }
-  NITI_TRY(add_products(t));
+  NITI_TRY(add_rows(t, true));
   if (!t->json) {
     printf("sum of medians %.2f ms: %.1f images/s\n\n", t->product_milliseconds,
            b->recipe->batch / t->product_milliseconds * 1e3);
-    printf("%-14s %-9s %-28s %10s %10s %9s\n", "layer", "operation", "", "ms", "GB/s", "of copy");
+    printf("%-14s %-18s %-19s %10s %10s %9s\n", "layer", "operation", "", "ms", "GB/s", "of ReLU");
   }
-  return add_others(t);
+  return add_rows(t, false);
 }
 
 int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
-  Table t = {.bench = b, .json = json, .seconds = seconds / count_rows(b->net), .products = json_array(), .others = json_array()};
+  const int32_t rows = niti_executable_program(b->net->training)->operation_count + 2; /* yardsticks counted too */
+  Table t = {.bench = b, .json = json, .seconds = seconds / rows, .products = json_array(), .others = json_array()};
   if (fill_table(&t, model) != NITI_OK) {
     json_decref(t.products);
     json_decref(t.others);
@@ -400,6 +349,6 @@ int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
   return print_json(json_pack("{s:s, s:o, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model",
                               json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
                               "milliseconds", t.product_milliseconds, "milliseconds_with_others", t.milliseconds,
-                              "copy_bytes_per_second", t.copy_rate, "product_operations_per_second", t.product_rate,
+                              "stream_bytes_per_second", t.stream_rate, "product_operations_per_second", t.product_rate,
                               "peak_operations_per_second", t.peak_rate, "kernels", t.products, "others", t.others));
 }

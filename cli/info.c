@@ -48,6 +48,7 @@ static NitiConv sample(size_t i) {
 /* The operations beside them. Requantising has kernels for every instruction set; these others are portable C in all. */
 static const char *const portable[] = {"input", "relu", "maxpool", "avgpool", "add", "dropout", "loss", "update"};
 static const char *const directions[] = {"forward", "backward", "gradient"};
+static const NitiOpcode opcodes[] = {NITI_OP_CONV_FORWARD, NITI_OP_CONV_BACKWARD, NITI_OP_CONV_GRADIENT};
 
 static json_t *names_json(const char *const *names) {
   json_t *array = json_array();
@@ -63,13 +64,13 @@ static json_t *isas_json(void) {
   return array;
 }
 
-static json_t *kernels_json(const NitiBackend *backend) {
+static json_t *kernels_json(NitiBackend *backend) {
   json_t *kernels = json_array();
   for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
     const NitiConv conv = sample(i);
     json_t *entry = json_pack("{s:s}", "operation", samples[i].name);
     for (size_t d = 0; d < 3; ++d) {
-      json_object_set_new(entry, directions[d], json_string(backend->ops->conv_kernel(backend, &conv, directions[d])));
+      json_object_set_new(entry, directions[d], json_string(niti_backend_conv_kernel(backend, opcodes[d], &conv)));
     }
     json_array_append_new(kernels, entry);
   }
@@ -101,7 +102,7 @@ static void print_list(const char *name, const json_t *array) {
   putchar('\n');
 }
 
-static int show(const NitiBackend *backend, const NitiIsa *isa, bool json) {
+static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
   char features[512];
   niti_cpu_features(features, sizeof features);
   json_t *object =
@@ -124,7 +125,7 @@ static int show(const NitiBackend *backend, const NitiIsa *isa, bool json) {
   for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
     const NitiConv conv = sample(i);
     printf("%-22s", samples[i].name);
-    for (size_t d = 0; d < 3; ++d) printf(" %-28s", backend->ops->conv_kernel(backend, &conv, directions[d]));
+    for (size_t d = 0; d < 3; ++d) printf(" %-28s", niti_backend_conv_kernel(backend, opcodes[d], &conv));
     putchar('\n');
   }
   if (isa) {

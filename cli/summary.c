@@ -1,9 +1,13 @@
-/* niti summary: a network's layers, sizes and head-room. */
+/* niti summary: a network's layers, sizes and head-room, counted from its program. */
 #include <inttypes.h>
 
 #include "base/bounds.h"
 #include "cli.h"
-#include "model/plan.h"
+#include "model/lower.h"
+#include "platform/status.h"
+#include "program/bounds.h"
+#include "program/fuse.h"
+#include "program/places.h"
 
 typedef struct Arguments {
   bool json;
@@ -25,9 +29,40 @@ const Command command_summary = {"summary",
                                  options,
                                  run};
 
-typedef struct Totals {
-  int64_t parameters, multiply_adds;
-} Totals;
+/* What the program says of one layer. */
+typedef struct Row {
+  NitiShape output;
+  int64_t parameters, multiply_adds, bytes;
+  int64_t length; /* of the longest sum in int32, forward or backward */
+  int gradient_bits;
+} Row;
+
+static void count_tensor(Row *row, const NitiTensorDesc *t, int32_t batch) {
+  const int64_t count = (int64_t)niti_tensor_count(t, batch);
+  if (t->role == NITI_ROLE_WEIGHT) row->parameters += count;
+  if (t->role == NITI_ROLE_GRADIENT) row->gradient_bits = 8 * (int)niti_dtype_bytes(t->dtype);
+  if (t->role != NITI_ROLE_ACTIVATION) return;
+  row->output = niti_tensor_shape(t, batch);
+  row->bytes = count;
+}
+
+static void count_operation(Row *row, const NitiOperation *o) {
+  const bool counts = o->opcode != NITI_OP_CONV_GRADIENT && o->rounding.purpose != NITI_DRAW_FORK;
+  const int64_t length = niti_accumulation_length(o);
+  if (o->opcode == NITI_OP_CONV_FORWARD) row->multiply_adds += niti_multiply_adds(o);
+  if (counts && length > row->length) row->length = length;
+}
+
+static Row row_of(const NitiProgram *p, int32_t layer) {
+  Row row = {.length = 0};
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    if (p->tensors[t].layer == layer) count_tensor(&row, &p->tensors[t], p->batch);
+  }
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].layer == layer) count_operation(&row, &p->operations[i]);
+  }
+  return row;
+}
 
 static void describe_output(char *text, size_t size, NitiShape s) {
   if (s.h == 1 && s.w == 1) {
@@ -37,69 +72,77 @@ static void describe_output(char *text, size_t size, NitiShape s) {
   }
 }
 
-static int64_t parameters_of(const NitiNode *node) { return (int64_t)niti_shape_count(node->weight.shape); }
-static int64_t multiply_adds_of(const NitiNode *node) {
-  return node->spec.type->multiply_adds ? node->spec.type->multiply_adds(node) : 0;
+static json_t *layer_json(const NitiDescription *d, int32_t layer, const Row *row) {
+  const NitiLayerSpec *spec = &d->nodes[layer - 1].spec;
+  return json_pack("{s:i, s:s, s:s, s:[i,i,i], s:I, s:I, s:I, s:I, s:o, s:i}", "node", layer, "name", spec->name, "type",
+                   spec->type->name, "output", row->output.h, row->output.w, row->output.c, "parameters",
+                   (json_int_t)row->parameters, "multiply_adds", (json_int_t)row->multiply_adds, "bytes", (json_int_t)row->bytes,
+                   "accumulator_terms", (json_int_t)row->length, "headroom_bits",
+                   row->length > 0 ? json_integer(niti_headroom_bits(row->length)) : json_null(), "gradient_bits",
+                   row->gradient_bits);
 }
 
-static json_t *layers_json(const NitiPlan *plan, Totals *totals) {
-  json_t *layers = json_array();
-  for (int32_t i = 1; i <= plan->count; ++i) {
-    const NitiNode *node = &plan->nodes[i];
-    const NitiNodeTerms terms = niti_plan_terms(plan, i);
-    totals->parameters += parameters_of(node);
-    totals->multiply_adds += multiply_adds_of(node);
-    json_array_append_new(
-        layers,
-        json_pack("{s:i, s:s, s:s, s:[i,i,i], s:I, s:I, s:I, s:I, s:o, s:i}", "node", i, "name", node->spec.name, "type",
-                  node->spec.type->name, "output", node->out.h, node->out.w, node->out.c, "parameters",
-                  (json_int_t)parameters_of(node), "multiply_adds", (json_int_t)multiply_adds_of(node), "bytes",
-                  (json_int_t)niti_shape_count(node->out), "accumulator_terms", (json_int_t)terms.terms, "headroom_bits",
-                  terms.terms > 0 ? json_integer(terms.headroom_bits) : json_null(), "gradient_bits", terms.gradient_bits));
+static void print_layer(const NitiDescription *d, int32_t layer, const Row *row) {
+  char output[48], last[64] = "";
+  describe_output(output, sizeof output, row->output);
+  if (row->length > 0) (void)snprintf(last, sizeof last, "%9" PRId64 " %4d bits", row->length, niti_headroom_bits(row->length));
+  printf("%-20s %14s %12" PRId64 " %15" PRId64 " %12" PRId64 " %s", d->nodes[layer - 1].spec.name, output, row->parameters,
+         row->multiply_adds, row->bytes, last);
+  if (row->gradient_bits) printf("   int%d", row->gradient_bits);
+  putchar('\n');
+}
+
+static int64_t show_layers(const NitiDescription *d, const NitiProgram *p, json_t *layers) {
+  int64_t multiply_adds = 0;
+  for (int32_t layer = 1; layer <= p->layer_count; ++layer) {
+    const Row row = row_of(p, layer);
+    multiply_adds += row.multiply_adds;
+    if (layers) {
+      json_array_append_new(layers, layer_json(d, layer, &row));
+    } else {
+      print_layer(d, layer, &row);
+    }
   }
-  return layers;
+  return multiply_adds;
 }
 
-static void print_table(const NitiDescription *description, const NitiPlan *plan) {
-  printf("%s: input %dx%dx%d, %d classes, batch %d\n\n", description->name, description->input.h, description->input.w,
-         description->input.c, description->classes, plan->batch);
-  printf("%-20s %14s %12s %15s %12s %9s %9s %9s\n", "layer", "output", "parameters", "multiply-adds", "bytes", "terms",
+static int print_table(const NitiDescription *d, const NitiProgram *p, size_t arena) {
+  printf("%s: input %dx%dx%d, %d classes, batch %d\n\n", d->name, d->input.h, d->input.w, d->input.c, d->classes, p->batch);
+  printf("%-20s %14s %12s %15s %12s %9s %9s %9s\n", "layer", "output", "parameters", "multiply-adds", "bytes", "length",
          "head-room", "gradient");
-  Totals totals = {0};
-  for (int32_t i = 1; i <= plan->count; ++i) {
-    const NitiNode *node = &plan->nodes[i];
-    const NitiNodeTerms terms = niti_plan_terms(plan, i);
-    char output[48], last[64] = "";
-    describe_output(output, sizeof output, node->out);
-    if (terms.terms > 0) (void)snprintf(last, sizeof last, "%9" PRId64 " %4d bits", terms.terms, terms.headroom_bits);
-    printf("%-20s %14s %12" PRId64 " %15" PRId64 " %12zu %s", node->spec.name, output, parameters_of(node),
-           multiply_adds_of(node), niti_shape_count(node->out), last);
-    if (terms.gradient_bits) printf("   int%d", terms.gradient_bits);
-    putchar('\n');
-    totals.parameters += parameters_of(node);
-    totals.multiply_adds += multiply_adds_of(node);
-  }
+  const int64_t multiply_adds = show_layers(d, p, NULL);
   printf("\nparameters      %" PRId64 "\nmultiply-adds   %" PRId64
-         " an image, forward\nactivations and errors %zu bytes at this batch, lifetimes shared\n",
-         totals.parameters, totals.multiply_adds, plan->arena_bytes);
-  printf(
-      "terms: products in the widest int32 accumulator, forward or backward (at most %d are provably exact); gradients that\n"
-      "could have more are summed in int64\n",
-      NITI_MAX_TERMS);
+         " per image, forward\nactivations and errors %zu bytes at this batch, lifetimes shared\n",
+         niti_program_parameters(p), multiply_adds, arena);
+  printf("length: products in the longest sum of an int32 accumulator, forward or backward (at most %d are provably exact);\n"
+         "gradients that could be longer are summed in int64\n",
+         NITI_MAX_TERMS);
+  return EXIT_OK;
 }
 
-static int show(const NitiDescription *description, const NitiPlan *plan, bool json) {
-  if (!json) {
-    print_table(description, plan);
-    return EXIT_OK;
-  }
-  Totals totals = {0};
-  json_t *layers = layers_json(plan, &totals);
-  return print_json(json_pack("{s:s, s:[i,i,i], s:i, s:i, s:I, s:I, s:I, s:o}", "model", description->name, "input",
-                              description->input.h, description->input.w, description->input.c, "classes", description->classes,
-                              "batch", plan->batch, "parameters", (json_int_t)totals.parameters, "multiply_adds",
-                              (json_int_t)totals.multiply_adds, "activation_bytes", (json_int_t)plan->arena_bytes, "layers",
-                              layers));
+/* As backends lay it out: with ReLUs joined to their neighbours. */
+static NitiStatus measure_arena(size_t *bytes, const NitiProgram *p) {
+  NitiPlaces places = {0};
+  NitiProgram *fused = niti_program_copy(p);
+  if (!fused) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network's program");
+  NitiStatus status = niti_fuse(fused);
+  if (status == NITI_OK) status = niti_places_open(&places, fused, NULL, NULL);
+  *bytes = places.arena_bytes;
+  niti_places_close(&places);
+  niti_program_close(fused);
+  return status;
+}
+
+static int show(const NitiDescription *d, const NitiProgram *p, bool json) {
+  size_t arena = 0;
+  if (measure_arena(&arena, p) != NITI_OK) return fail();
+  if (!json) return print_table(d, p, arena);
+  json_t *layers = json_array();
+  const int64_t multiply_adds = show_layers(d, p, layers);
+  return print_json(json_pack("{s:s, s:[i,i,i], s:i, s:i, s:I, s:I, s:I, s:o}", "model", d->name, "input", d->input.h, d->input.w,
+                              d->input.c, "classes", d->classes, "batch", p->batch, "parameters",
+                              (json_int_t)niti_program_parameters(p), "multiply_adds", (json_int_t)multiply_adds,
+                              "activation_bytes", (json_int_t)arena, "layers", layers));
 }
 
 static int run(int argc, char **argv) {
@@ -110,12 +153,13 @@ static int run(int argc, char **argv) {
   if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
   NitiLocation where;
   NitiRecipe *recipe = NULL;
-  NitiPlan *plan = NULL;
+  NitiProgram *program = NULL;
   NitiStatus status = niti_locate(&where, argv[1]);
   if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
-  if (status == NITI_OK) status = niti_plan_open(&plan, recipe->model, NULL, (int32_t)given.batch, true);
-  const int result = status == NITI_OK ? show(recipe->model, plan, given.json) : fail();
-  niti_plan_close(plan);
+  const NitiLowerOptions lowering = {.batch = (int32_t)given.batch, .training = true};
+  if (status == NITI_OK) status = niti_lower(&program, recipe->model, &lowering);
+  const int result = status == NITI_OK ? show(recipe->model, program, given.json) : fail();
+  niti_program_close(program);
   niti_recipe_close(recipe);
   niti_location_close(&where);
   return result;

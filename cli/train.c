@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "cli.h"
+#include "introduce.h"
 #include "platform/clock.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
@@ -12,13 +12,13 @@ typedef struct Arguments {
   const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
   int64_t save_every;
   TextList sets;
-  bool json, quiet;
+  bool json, quiet, dry_run;
 } Arguments;
 
 static const Option options[] = {
-    TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events"),
+    TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events (default: " RUNS "/DATE-RECIPE)"),
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
-    TEXT("resume", resume, "DIR", "go on with the run in this folder"),
+    TEXT("resume", resume, "RUN", "go on with the run in this folder"),
     TEXT("epochs", epochs, "N", "same as --set epochs=N"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
     TEXT("batch", batch, "N", "same as --set batch=N"),
@@ -27,6 +27,7 @@ static const Option options[] = {
     TEXT("init", init, "NETWORK", "start from the weights of a checkpoint or run, edited ones too, where names and shapes match"),
     NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
     DEVICE_OPTIONS(device),
+    FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "the last line on standard output is one JSON object"),
     FLAG("quiet", quiet, "no progress, only the result"),
     {0},
@@ -34,9 +35,9 @@ static const Option options[] = {
 
 static int run(int argc, char **argv);
 const Command command_train = {"train",
-                               "RECIPE --run DIR [--data DIR] [OPTIONS]  |  niti train --resume DIR [OPTIONS]",
+                               "RECIPE [--data DIR] [--run DIR] [OPTIONS]  |  niti train --resume RUN [OPTIONS]",
                                "train a network by a recipe (a file or a built-in's name)",
-                               "niti train lenet5-fashion-mnist --run runs/first --set epochs=2",
+                               "niti train lenet5-mnist --data ~/mnist --run runs/first --set epochs=2",
                                "RECIPE",
                                options,
                                run};
@@ -45,6 +46,8 @@ const Command command_train = {"train",
 typedef struct View {
   bool quiet, terminal, line_open;
   double drawn; /* when, in seconds */
+  bool timed;   /* the expected time was told */
+  json_t *run;  /* introduce_json; NULL: not begun */
 } View;
 
 static double seconds(void) { return (double)niti_clock_now() * 1e-9; }
@@ -61,24 +64,50 @@ static void clear_line(View *view) {
 static void format_duration(char *text, size_t size, double s) {
   const int64_t t = (int64_t)(s + 0.5);
   if (t >= 3600) {
-    (void)snprintf(text, size, "%" PRId64 "h%02" PRId64 "m left", t / 3600, t / 60 % 60);
+    (void)snprintf(text, size, "%" PRId64 "h%02" PRId64 "m", t / 3600, t / 60 % 60);
   } else {
-    (void)snprintf(text, size, "%" PRId64 "m%02" PRId64 "s left", t / 60, t % 60);
+    (void)snprintf(text, size, "%" PRId64 "m%02" PRId64 "s", t / 60, t % 60);
   }
 }
 
+enum { BAR_CELLS = 12, BAR_COLUMNS = 60 };
+
+/* "[====>       ] " of the whole run; nothing on a narrow terminal. */
+static void format_bar(char bar[BAR_CELLS + 4], int64_t done, int64_t all) {
+  bar[0] = 0;
+  if (all < 1 || terminal_columns() < BAR_COLUMNS) return;
+  const int filled = (int)(BAR_CELLS * done / all);
+  char cells[BAR_CELLS + 1];
+  for (int i = 0; i < BAR_CELLS; ++i) cells[i] = i < filled ? '=' : i == filled ? '>' : ' ';
+  cells[BAR_CELLS] = 0;
+  (void)snprintf(bar, BAR_CELLS + 4, "[%s] ", cells);
+}
+
+/* "epoch 0m12s, run 1m40s left" */
+static void format_left(char *text, size_t size, const NitiProgress *p) {
+  char epoch[32], run[32];
+  text[0] = 0;
+  if (p->steps_here < 1) return;
+  const double step = (double)p->nanoseconds * 1e-9 / (double)p->steps_here;
+  const int64_t all = p->steps - p->step, here = p->batches - p->batch;
+  format_duration(epoch, sizeof epoch, step * (double)(here < all ? here : all));
+  format_duration(run, sizeof run, step * (double)all);
+  (void)snprintf(text, size, "  epoch %s, run %s left", epoch, run);
+}
+
 static void format_line(char *line, size_t size, const NitiProgress *p) {
-  char score[64] = "", left[48] = "";
-  if (p->kind == NITI_PROGRESS_TEST) {
-    (void)snprintf(line, size, "epoch %d/%d  testing %" PRId64 "/%" PRId64, p->epoch, p->epochs, p->batch, p->batches);
+  char score[64] = "", left[96] = "", bar[BAR_CELLS + 4] = "";
+  if (p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
+    (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64, p->epoch, p->epochs,
+                   p->kind == NITI_PROGRESS_TEST ? "testing" : "reading images", p->batch, p->batches);
     return;
   }
   if (p->train.images > 0)
     (void)snprintf(score, sizeof score, "  loss %.4f  acc %.1f %%", nats(p->train), percent(p->train.correct, p->train.images));
-  if (p->steps_here > 0)
-    format_duration(left, sizeof left, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
-  (void)snprintf(line, size, "epoch %d/%d batch %" PRId64 "/%" PRId64 "%s  %.0f images/s  %s", p->epoch, p->epochs, p->batch,
-                 p->batches, score, rate(p->images, p->nanoseconds), left);
+  format_bar(bar, p->step, p->steps);
+  format_left(left, sizeof left, p);
+  (void)snprintf(line, size, "%sepoch %d/%d batch %" PRId64 "/%" PRId64 "%s%s  %.0f images/s", bar, p->epoch, p->epochs, p->batch,
+                 p->batches, left, score, rate(p->images, p->nanoseconds));
 }
 
 /* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
@@ -104,13 +133,31 @@ static void print_epoch(const NitiProgress *p) {
   output_flush();
 }
 
+/* Once, when the first steps have shown how long they take. */
+static void tell_time(View *view, const NitiProgress *p) {
+  char all[32];
+  if (view->timed || p->steps_here < 3 || p->nanoseconds < 1000000000) return;
+  view->timed = true;
+  clear_line(view);
+  format_duration(all, sizeof all, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
+  printf("%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
+  output_flush();
+}
+
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
+  if (p->kind == NITI_PROGRESS_START) {
+    view->run = introduce_json(p);
+    clear_line(view);
+    if (!view->quiet) introduce_run(stdout, p);
+    return true;
+  }
+  if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
   if (p->kind == NITI_PROGRESS_WARNING) {
     clear_line(view);
     fprintf(stderr, "niti: %s\n", p->text);
   } else if (!view->quiet) {
-    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
+    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
       draw_line(view, p);
     } else {
       clear_line(view);
@@ -125,16 +172,17 @@ static bool on_progress(void *context, const NitiProgress *p) {
 static json_t *accuracy_json(NitiScore s) { return s.images > 0 ? json_real(percent(s.correct, s.images)) : json_null(); }
 static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s)) : json_null(); }
 
-static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, bool json) {
+static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, json_t *data, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
   if (stopped) say("%s; `niti train --resume %s` goes on", niti_error(), folder);
   if (json) {
-    const int code = print_json(json_pack(
-        "{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b}", "run", json_name(folder), "hash", r->hash,
-        "epochs", r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy",
-        accuracy_json(r->train), "test_loss", loss_json(r->test), "test_accuracy", accuracy_json(r->test), "best_test_accuracy",
-        accuracy_json(r->best), "best_epoch", r->best_epoch, "images_per_second", rate(r->images, r->nanoseconds), "predictions",
-        (json_int_t)r->shift_predictions, "wrong_predictions", (json_int_t)r->shift_retries, "interrupted", stopped));
+    const int code = print_json(
+        json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash",
+                  r->hash, "epochs", r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train),
+                  "train_accuracy", accuracy_json(r->train), "test_loss", loss_json(r->test), "test_accuracy",
+                  accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best), "best_epoch", r->best_epoch,
+                  "images_per_second", rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions,
+                  "shift_retries", (json_int_t)r->shift_retries, "interrupted", stopped, "data", data));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",
@@ -148,54 +196,101 @@ static int report(NitiStatus status, const NitiTrainResult *r, const char *folde
   return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;
 }
 
-static int run(int argc, char **argv) {
-  Arguments given = {0};
-  int count;
-  const int code = options_parse(&command_train, &given, argc, argv, &count);
-  if (code != -1) return code;
-  /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
-  const char *list[SETS_MAX];
-  char numbers[4][64];
-  int listed = 0;
-  for (; listed < given.sets.count; ++listed) list[listed] = given.sets.items[listed];
-  const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"}, *const values[4] = {given.epochs, given.steps,
-                                                                                            given.batch, given.seed};
+/* A dry run's introduction was printed as it began. */
+static int report_dry(NitiStatus status, json_t *run, bool json) {
+  const int caught = signals_caught();
+  if (status != NITI_OK) {
+    (void)fail();
+    return caught ? 128 + caught : EXIT_FAILED;
+  }
+  json_object_set_new(run, "dry_run", json_true());
+  if (json) return print_json(json_incref(run));
+  puts("dry run: all of it is in order; nothing was trained or written");
+  return EXIT_OK;
+}
+
+static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
+  int code;
+  clear_line(view);
+  if (given->dry_run) {
+    code = report_dry(status, view->run, given->json);
+  } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
+    code = report(status, result, folder, json_object_get(view->run, "data"), given->json);
+  } else {
+    code = fail();
+  }
+  json_decref(view->run);
+  return code;
+}
+
+static int resume(const Arguments *given, const NitiTrainOptions *how, View *view) {
+  NitiTrainResult result;
+  signals_catch();
+  const NitiStatus status = niti_resume(&result, given->resume, how);
+  return finish(status, &result, given->resume, view, given);
+}
+
+static int train(const Arguments *given, const char *name, const char *const *sets, int count, const NitiTrainOptions *how,
+                 View *view) {
+  NitiRecipe *recipe = NULL;
+  NitiTrainResult result;
+  RunName own = {.claimed = false};
+  if (niti_recipe_load(&recipe, name, sets, count) != NITI_OK) return fail();
+  if (!view->quiet) introduce_recipe(stdout, recipe);
+  signals_catch();
+  NitiStatus status = given->folder ? NITI_OK : run_name(&own, recipe->name, !given->dry_run);
+  const char *folder = given->folder ? given->folder : own.path;
+  if (status == NITI_OK) status = niti_train(&result, recipe, folder, how);
+  const int code = finish(status, &result, folder, view, given);
+  run_name_release(&own);
+  niti_recipe_close(recipe);
+  return code;
+}
+
+/* The options that stand for settings, after those of --set. Returns how many there are in all; -1: one is too long. */
+static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Arguments *given) {
+  static const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"};
+  const char *const values[4] = {given->epochs, given->steps, given->batch, given->seed};
+  int count = 0;
+  for (; count < given->sets.count; ++count) list[count] = given->sets.items[count];
   for (int i = 0; i < 4; ++i) {
     if (!values[i]) continue;
     if ((size_t)snprintf(numbers[i], sizeof numbers[i], "%s=%s", keys[i], values[i]) >= sizeof numbers[i]) {
-      return usage_error(&command_train, "'%s' is too long for a number", values[i]);
+      (void)usage_error(&command_train, "'%s' is too long for a number", values[i]);
+      return -1;
     }
-    list[listed++] = numbers[i];
+    list[count++] = numbers[i];
   }
+  return count;
+}
 
+static int run(int argc, char **argv) {
+  Arguments given = {0};
+  const char *sets[SETS_MAX];
+  char numbers[4][64];
+  int count;
+  const int code = options_parse(&command_train, &given, argc, argv, &count);
+  if (code != -1) return code;
+  const int set_count = gather_sets(sets, numbers, &given);
+  if (set_count < 0) return EXIT_USAGE;
+  /* a first line at once on a terminal, after a while elsewhere */
+  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
   const NitiTrainOptions how = {.device = device_of(&given.device),
                                 .data = given.data,
                                 .init = given.init,
                                 .save_every = (int32_t)given.save_every,
+                                .dry_run = given.dry_run,
                                 .progress = on_progress,
                                 .save_now = signals_save_asked,
                                 .context = &view};
-  NitiTrainResult result;
-  NitiStatus status;
-  if (given.resume) {
-    if (count > 0 || given.folder || given.init || listed > 0 || given.save_every) {
-      return usage_error(
-          &command_train,
-          "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
-    }
-    signals_catch();
-    status = niti_resume(&result, given.resume, &how);
-  } else {
+  if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
-    if (!given.folder) return usage_error(&command_train, "--run DIR is missing");
-    NitiRecipe *recipe = NULL;
-    if (niti_recipe_load(&recipe, argv[1], list, listed) != NITI_OK) return fail();
-    signals_catch();
-    status = niti_train(&result, recipe, given.folder, &how);
-    niti_recipe_close(recipe);
+    return train(&given, argv[1], sets, set_count, &how, &view);
   }
-  clear_line(&view);
-  if (status != NITI_OK && status != NITI_INTERRUPTED) return fail();
-  return report(status, &result, given.resume ? given.resume : given.folder, given.json);
+  if (count > 0 || given.folder || given.init || set_count > 0 || given.save_every || given.dry_run) {
+    return usage_error(
+        &command_train,
+        "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
+  }
+  return resume(&given, &how, &view);
 }

@@ -210,12 +210,28 @@ typedef struct NitiDataFacts {
   uint64_t reserved[4];
 } NitiDataFacts;
 
+/* A run that is about to begin or go on. */
+typedef struct NitiRunFacts {
+  const char *recipe, *model; /* their names */
+  const char *folder;
+  const char *device, *hardware; /* backend, kernels and threads; the processor */
+  NitiDataFacts data;
+  int32_t input[3];                  /* the model's: height, width, channels */
+  int64_t parameters, multiply_adds; /* the latter per image, forward */
+  int32_t batch, epochs;
+  int64_t steps_per_epoch;
+  uint64_t seed;
+  uint64_t reserved[4];
+} NitiRunFacts;
+
 typedef enum NitiProgressKind {
   NITI_PROGRESS_NOTE,    /* human-readable text: what was initialised, resumed, fallen back to */
   NITI_PROGRESS_BATCH,   /* after every step */
   NITI_PROGRESS_TEST,    /* while testing, after every batch */
   NITI_PROGRESS_EPOCH,   /* an epoch was trained and tested, and is being saved in the background */
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
+  NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
+  NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
@@ -227,12 +243,13 @@ typedef struct NitiProgress {
   NitiScore train;                         /* of this epoch so far; BATCH: refreshed about twice a second */
   NitiScore test, best;                    /* EPOCH only */
   int64_t images, steps_here, nanoseconds; /* trained in this process so far, and the time the steps took */
-  uint64_t reserved[4];
+  const NitiRunFacts *run;                 /* START only */
+  uint64_t reserved[3];
 } NitiProgress;
 
-/* Called on the thread that called niti_train or niti_resume, which waits for it. progress and its text are valid until it
- * returns. Return false to finish the step, save and stop: the call then returns NITI_INTERRUPTED. It may use other handles, but
- * must return: no longjmp, no C++ exception. */
+/* Called on the thread that called niti_train or niti_resume, which waits for it. progress and what it points to are valid until
+ * it returns. Return false to finish the step, save and stop: the call then returns NITI_INTERRUPTED. It may use other handles,
+ * but must return: no longjmp, no C++ exception. */
 typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress);
 
 /* Asked after every step, on the same thread: return true to have the state saved now; training goes on. */
@@ -247,7 +264,8 @@ typedef struct NitiTrainOptions {
   NitiProgressCallback progress; /* NULL: none */
   void *context;                 /* passed to both */
   NitiSaveCallback save_now;     /* NULL: none */
-  uint64_t reserved[7];
+  bool dry_run; /* niti_train: check everything, each image too, report START and return; no folder is made, nothing trained */
+  uint64_t reserved[6];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Checks that includes point only down: cli -> train -> model -> layer -> backend -> tensor -> platform -> base.
+"""Checks that includes point only down: cli -> train -> model -> optimizer -> layer -> program ->
+platform -> base, with backend between model and program.
 
     check_includes.py [ROOT]        check ROOT/src and ROOT/cli (default: this checkout)
     check_includes.py --self-test   prove that each kind of mistake is found
 
 Each room below names the rooms its files may include; niti.h is open to all. Of src/backend only backend.h is seen from outside,
 so no layer can reach into one backend; the tool may, to tell what a CPU can do. A device's headers belong in src/backend, and so do conditions on one (#ifdef CUDA and the
-like), save in base and tensor, whose headers C and device code share.
+like), save in base and program, whose headers C and device code share.
 """
 import os
 import re
@@ -16,15 +17,16 @@ import tempfile
 BELOW = {
     "base": set(),
     "platform": {"base"},
-    "tensor": {"platform", "base"},
-    "backend": {"tensor", "platform", "base"},
-    "layer": {"backend", "tensor", "platform", "base"},
-    "config": {"tensor", "platform", "base"},
-    "data": {"backend", "tensor", "platform", "base"},  # backend: loader.h speaks of NitiPick
-    "io": {"tensor", "platform", "base"},
-    "model": {"layer", "backend", "config", "tensor", "platform", "base"},
-    "train": {"model", "layer", "backend", "config", "data", "io", "tensor", "platform", "base"},
-    "cli": {"train", "model", "layer", "backend", "config", "data", "io", "tensor", "platform", "base"},
+    "program": {"platform", "base"},
+    "backend": {"program", "platform", "base"},
+    "layer": {"program", "platform", "base"},
+    "optimizer": {"layer", "program", "platform", "base"},
+    "config": {"platform", "base"},
+    "data": {"program", "platform", "base"},  # program: shapes and samples
+    "io": {"platform", "base"},
+    "model": {"optimizer", "layer", "backend", "program", "config", "platform", "base"},
+    "train": {"model", "optimizer", "layer", "backend", "program", "config", "data", "io", "platform", "base"},
+    "cli": {"train", "model", "optimizer", "layer", "backend", "program", "config", "data", "io", "platform", "base"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*(CUDA|NVCC|HIP|OPENCL|MPI|NCCL)", re.IGNORECASE)
@@ -58,7 +60,7 @@ def check_line(root, path, line):
     """What is wrong with one line, or None."""
     room = room_of(root, path)
     condition = CONDITION.match(line)
-    if condition and room not in ("backend", "tensor", "base"):
+    if condition and room not in ("backend", "program", "base"):
         return f"a condition on {condition.group(1)} belongs in src/backend"
     include = INCLUDE.match(line)
     if not include:
@@ -105,9 +107,12 @@ def self_test():
         "include/niti.h": "",
         "src/base/a.h": '#include "niti.h"\n#include <stdint.h>\n#ifdef __CUDACC__\n#endif\n',
         "src/platform/p.h": '#include "base/a.h"\n',
-        "src/backend/backend.h": '#include "platform/p.h"\n',
+        "src/program/program.h": '#include "platform/p.h"\n',
+        "src/backend/backend.h": '#include "program/program.h"\n',
         "src/backend/cpu/cpu.h": '#include "../backend.h"\n#ifdef NITI_CUDA\n#include <cuda.h>\n#endif\n',
-        "src/layer/l.c": '#include "backend/backend.h"\n',
+        "src/layer/lowering.h": '#include "program/program.h"\n',
+        "src/optimizer/o.c": '#include "layer/lowering.h"\n',
+        "src/model/m.c": '#include "optimizer/o.c"\n#include "backend/backend.h"\n',
         "src/io/e.c": '#include "tensorboard.pb-c.h"\n',
         "cli/main.c": '#include "niti.h"\n#include "base/a.h"\n',
     }
@@ -116,7 +121,12 @@ def self_test():
         "from the floor to the system": ("src/base/b.c", '#include "../platform/p.h"\n', 1),
         "sideways": ("src/data/d.c", '\n#include "../io/e.c"\n', 2),
         "to the tool": ("src/train/t.c", '#include "../../cli/main.c"\n', 1),
-        "into one backend": ("src/layer/k.c", '#include "backend/cpu/cpu.h"\n', 1),
+        "from a program to its backend": ("src/program/k.c", '#include "backend/backend.h"\n', 1),
+        "from a layer to a backend": ("src/layer/k.c", '#include "backend/backend.h"\n', 1),
+        "from a backend to a layer": ("src/backend/k.c", '#include "layer/lowering.h"\n', 1),
+        "from a layer to an optimiser": ("src/layer/k.c", '#include "optimizer/o.c"\n', 1),
+        "from an optimiser to the model": ("src/optimizer/k.c", '#include "model/m.c"\n', 1),
+        "into one backend": ("src/model/k.c", '#include "backend/cpu/cpu.h"\n', 1),
         "condition": ("src/layer/k.c", "int a;\n#if defined(NITI_CUDA)\n#endif\n", 2),
         "device header": ("src/layer/k.c", "#include <cuda_runtime.h>\n", 1),
         "missing": ("src/layer/k.c", '#include "base/nowhere.h"\n', 1),

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the unit tests with the address and undefined-behaviour sanitizers and runs them: scripts/check_sanitizers.sh FOLDER
+# Builds the unit tests with the address and undefined-behaviour sanitizers and with assertions (NDEBUG undefined), and runs them:
+# scripts/check_sanitizers.sh FOLDER
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$1

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/backend.h"
+#include "kernel_calls.h"
 #include "base/shift_prediction.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
@@ -120,9 +120,15 @@ static inline void *place_copy(Device *d, const void *host, size_t bytes) {
   return memory;
 }
 
+/* With room for every layout that the device may want. */
+static inline size_t tensor_room(const Device *d, NitiShape shape) {
+  const int uses = NITI_USE_GRADIENT | NITI_USE_MASK | NITI_USE_OTHER;
+  return d->backend->kernels->tensor_bytes ? d->backend->kernels->tensor_bytes(d->backend, shape, uses) : niti_shape_count(shape);
+}
+
 static inline NitiTensor tensor_out(Device *d, NitiShape shape) {
-  void *data = place(d, d->backend->ops->tensor_bytes(d->backend, shape)), *exponent = place(d, sizeof(int32_t));
-  return (NitiTensor){.data = data, .exponent = exponent, .shape = shape};
+  void *data = place(d, tensor_room(d, shape)), *exponent = place(d, sizeof(int32_t));
+  return (NitiTensor){.data = data, .exponent = exponent, .shape = shape, .uses = NITI_USE_OTHER};
 }
 
 static inline NitiTensor tensor_in(Device *d, NitiShape shape, const int8_t *data, int32_t exponent) {
@@ -184,10 +190,10 @@ static inline void keep_operand(Record *r, Device *d, const char *label, const N
       .n = s.n, .h = s.h, .w = s.w, .c = s.c, .oh = s.h, .ow = s.w, .k = s.c, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1};
   const size_t count = (size_t)s.c * (size_t)s.c;
   keep_tensor(r, d, label, t);
-  if (d->backend->ops->reserve(d->backend, d->backend->ops->conv_workspace(d->backend, &conv)) != NITI_OK)
+  if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
   NitiGradient gradient = {place(d, count * sizeof(int64_t)), 64, count};
-  d->backend->ops->conv_gradient(d->backend, &gradient, t, t, &conv);
+  call_conv_gradient(d->backend, &gradient, t, t, &conv, false);
   keep(r, d, "its products as an operand of a gradient", gradient.data, count * sizeof(int64_t), 8);
 }
 
@@ -239,7 +245,7 @@ static inline void check_work(Work work, const void *context, const char *what) 
   for (int i = CPU; i < DEVICES; ++i) {
     Device *d = &devices[i];
     if (!d->backend) continue;
-    d->backend->ops->begin_step(d->backend, seed, step);
+    begin_step(d->backend, seed, step);
     work(d, context, &records[i]);
     finish_case(d, what);
     if (i != CPU) compare(&records[CPU], &records[i], what, d->name);

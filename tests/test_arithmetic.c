@@ -611,7 +611,7 @@ static void check_axis(int32_t size, int32_t kernel, int32_t stride, int32_t pad
   int32_t most = 0;
   for (int32_t at = 0; at < size; ++at) {
     const NitiWindows covering = niti_windows(at + pad, kernel, stride, windows);
-    const NitiPhase phase = niti_phase(at % stride, size, kernel, stride, pad);
+    const NitiStridePhase phase = niti_stride_phase(at % stride, size, kernel, stride, pad);
     int32_t count = 0, reached = 0;
     for (int32_t o = 0; o < windows; ++o) {
       const int32_t tap = at + pad - o * stride, i = o - at / stride - phase.offset;
@@ -638,7 +638,7 @@ static void test_windows(void **state) {
       }
     }
   }
-  assert_int_equal(niti_phase(2, 2, 3, 4, 0).positions, 0);
+  assert_int_equal(niti_stride_phase(2, 2, 3, 4, 0).positions, 0);
 }
 
 /* The factor is the integer nearest to 2^15 / cells, or the division is exact. */

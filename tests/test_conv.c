@@ -1,6 +1,6 @@
 /* Convolutions in all three directions, on every instruction set this machine has, against a brute-force int64 oracle: odd
  * shapes, strides, paddings, worst-case operands, activations of either sign or none negative, wrong predictions, every rounding
- * mode, 1 to 3 threads, guards round every output and round a workspace of exactly the size that was announced. */
+ * mode, 1 to 3 threads, guards round every output and round a workspace of exactly the size that the plan announced. */
 /* clang-format off */
 #include <limits.h>
 #include <setjmp.h>
@@ -12,10 +12,12 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/conv_plan.h"
 #include "base/bounds.h"
 #include "base/shift_prediction.h"
+#include "base/round.h"
 #include "guarded.h"
+#include "kernel_calls.h"
 
 typedef enum Fill { FILL_RANDOM, FILL_WORST, FILL_TINY, FILL_GROWING } Fill; /* any; all +-127; -1..1; the later the greater */
 
@@ -86,35 +88,76 @@ static int true_shift(const int64_t *sum, size_t count) {
 
 /* ---- one convolution on one backend ---- */
 
-typedef struct Bench {
+static NitiCpu *open_cpu(NitiIsa isa, int threads, bool direct) {
+  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads, .direct = direct};
   NitiBackend *backend;
-  void *own; /* the backend's workspace, put back before it closes */
-  uint8_t *workspace;
-  size_t bytes;
+  assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
+  begin_step(backend, 0xfeedface12345678u, 9);
+  return niti_cpu(backend);
+}
+
+static void close_cpu(NitiCpu *cpu) { niti_backend_close(&cpu->base); }
+
+/* A plan with a workspace of its own, which lies in the place of the backend's. */
+typedef struct Bench {
+  NitiCpu *cpu;
+  NitiConvPlan *plan;
+  uint8_t *own; /* the backend's */
+  size_t own_bytes, bytes;
 } Bench;
 
-/* The workspace is sized for `n_most` images, as at model build; the operation may get fewer. */
-static Bench open_bench(NitiIsa isa, int threads, const NitiConv *s, int n_most) {
-  const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = threads, .direct = s->x_positive};
-  Bench b;
-  NitiConv most = *s;
-  assert_int_equal(niti_backend_open(&b.backend, &options), NITI_OK);
-  most.n = n_most;
-  b.bytes = b.backend->ops->conv_workspace(b.backend, &most);
-  assert_true(b.backend->ops->conv_workspace(b.backend, s) <= b.bytes);
-  b.workspace = guarded(b.bytes);
-  b.own = niti_cpu(b.backend)->workspace;
-  niti_cpu(b.backend)->workspace = b.workspace;
-  niti_cpu(b.backend)->workspace_bytes = b.bytes;
-  b.backend->ops->begin_step(b.backend, 0xfeedface12345678u, 9);
+static Bench open_bench(NitiCpu *cpu, const NitiConv *s, NitiConvDirection direction, NitiConvTraits traits) {
+  Bench b = {.cpu = cpu, .own = cpu->workspace, .own_bytes = cpu->workspace_bytes};
+  assert_int_equal(niti_conv_prepare(&b.plan, cpu, s, direction, traits), NITI_OK);
+  cpu->workspace_bytes = b.bytes = niti_conv_workspace(b.plan);
+  cpu->workspace = guarded(b.bytes);
   return b;
 }
 
 static void close_bench(Bench *b) {
-  check_guards(b->workspace, b->bytes);
-  niti_cpu(b->backend)->workspace = b->own;
-  niti_backend_close(b->backend);
-  release(b->workspace);
+  check_guards(b->cpu->workspace, b->bytes);
+  release(b->cpu->workspace);
+  b->cpu->workspace = b->own;
+  b->cpu->workspace_bytes = b->own_bytes;
+  niti_conv_close(b->plan);
+}
+
+/* Kept weights: the first run packs, the next uses what that packed, whatever weights it is given, until they are forgotten. A
+ * plan for another number of images shares them. want: y of all images. */
+static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, int8_t *y, const int8_t *x, const int8_t *w,
+                       const int8_t *want, size_t count, size_t weights, const NitiRequantise *rq) {
+  NitiConv one = *s;
+  one.n = 1;
+  const size_t few = count / (size_t)s->n;
+  Bench b = open_bench(cpu, &one, NITI_CONV_FORWARD, traits);
+  size_t bytes = niti_conv_kept_bytes(b.plan);
+  close_bench(&b);
+  b = open_bench(cpu, s, NITI_CONV_FORWARD, traits);
+  if (niti_conv_kept_bytes(b.plan) > bytes) bytes = niti_conv_kept_bytes(b.plan);
+  if (bytes == 0) { /* nothing is packed */
+    close_bench(&b);
+    return;
+  }
+  int8_t *other = operand(weights, FILL_RANDOM), *alone = guarded(few);
+  NitiKeptWeights kept = {.data = guarded(bytes), .bytes = bytes};
+  niti_conv_forward(cpu, b.plan, y, x, other, &kept, rq);
+  kept.layout = NULL;
+  for (int run = 0; run < 2; ++run) {
+    memset(y, GUARD_BYTE, count);
+    *rq->prediction = niti_shift_prediction_of(random_in(0, 25));
+    niti_conv_forward(cpu, b.plan, y, x, run == 0 ? w : other, &kept, rq);
+    assert_memory_equal(y, want, count);
+  }
+  close_bench(&b);
+  b = open_bench(cpu, &one, NITI_CONV_FORWARD, traits);
+  niti_conv_forward(cpu, b.plan, alone, x, w, NULL, rq);
+  niti_conv_forward(cpu, b.plan, y, x, w, &kept, rq);
+  assert_memory_equal(y, alone, few);
+  close_bench(&b);
+  check_guards(kept.data, bytes);
+  release(kept.data);
+  release(other);
+  release(alone);
 }
 
 /* mask: NULL, or elements that must be 0 where it is not positive. */
@@ -152,11 +195,11 @@ static NitiConv shape(int n, int h, int w, int c, int k, int kh, int kw, int sh,
                     .ow = (w + 2 * pw - kw) / sw + 1};
 }
 
-static void check_conv(const NitiConv *s, Fill fill, int threads) {
+static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
-  int8_t *y = guarded(z.y), *dx = guarded(z.x);
-  if (s->x_positive) {
+  int8_t *y = guarded(z.y), *dx = guarded(z.x), *again = guarded(z.y);
+  if (nonnegative) {
     for (size_t i = 0; i < z.x; ++i) x[i] = (int8_t)abs(x[i]);
     if (fill == FILL_WORST) memset(w, -127, z.w);
   }
@@ -176,66 +219,46 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
 
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, threads, s, s->n + random_in(0, 3));
-    const NitiBackendOps *ops = b.backend->ops;
+    NitiCpu *cpu = open_cpu(isa, threads, nonnegative); /* `direct`: no driver but those that use it */
     char what[200];
     snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d%s",
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
-             s->pad_w, (int)fill, s->x_positive ? ", x positive" : "");
-    int32_t ex = -3, ew = 5, ed = -20, ey = 99, edx = 99;
-    const NitiTensor tx = {x, &ex, {s->n, s->h, s->w, s->c}, false, false},
-                     tw = {w, &ew, {s->k, s->kh, s->kw, s->c}, false, false};
-    const NitiTensor td = {delta, &ed, {s->n, s->oh, s->ow, s->k}, false, false};
-    NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
+             s->pad_w, (int)fill, nonnegative ? ", x nonnegative" : "");
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
-    const bool relu = random_in(0, 1);
+    const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
 
-    ops->conv_forward(b.backend, &ty, &tx, &tw, s, relu, &rq);
-    check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
-    assert_int_equal(ey, ex + ew + shift_y);
+    Bench b = open_bench(cpu, s, NITI_CONV_FORWARD, traits);
+    assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), shift_y);
+    check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, traits.relu, NULL, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
     check_guards(y, z.y);
-
-    const size_t packed_bytes = ops->conv_packed_bytes(b.backend, s);
-    if (packed_bytes > 0) { /* kept weights: packed by the first call, used by the second, forgotten when they are cleared */
-      int8_t *packed = guarded(packed_bytes), *other = operand(z.w, FILL_RANDOM);
-      const NitiTensor to = {other, &ew, tw.shape, false, false};
-      NitiConv keeping = *s;
-      keeping.packed = packed;
-      memset(packed, 0, sizeof(uint64_t));
-      ops->conv_forward(b.backend, &ty, &tx, &to, &keeping, relu, &rq);
-      memset(packed, 0, sizeof(uint64_t));
-      for (int call = 0; call < 2; ++call) {
-        predicted = niti_shift_prediction_of(random_in(0, 25));
-        memset(y, GUARD_BYTE, z.y);
-        ops->conv_forward(b.backend, &ty, &tx, call == 0 ? &tw : &to, &keeping, relu, &rq);
-        check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, relu, NULL, what);
-      }
-      check_guards(packed, packed_bytes);
-      release(packed);
-      release(other);
-    }
+    close_bench(&b);
+    check_kept(cpu, s, traits, again, x, w, y, z.y, z.w, &rq);
+    check_guards(again, z.y);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
-    const bool masked = random_in(0, 1); /* by the layer's own input, as behind a ReLU */
-    ops->conv_backward(b.backend, &tdx, &td, &tw, masked ? &tx : NULL, s, &rq);
-    check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, masked ? x : NULL, what);
-    assert_int_equal(edx, ed + ew + shift_x);
+    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as behind a ReLU */
+    b = open_bench(cpu, s, NITI_CONV_BACKWARD, none);
+    assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
+    check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_x);
     check_guards(dx, z.x);
+    close_bench(&b);
 
+    b = open_bench(cpu, s, NITI_CONV_GRADIENT, traits);
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
-      ops->conv_gradient(b.backend, &g, &td, &tx, s);
+      niti_conv_gradient(cpu, b.plan, &g, delta, x);
       check_gradient(&g, sums[GRADIENT], what);
       check_guards(g.data, z.w * (size_t)bits / 8);
       release(g.data);
     }
+    close_bench(&b);
     check_guards(x, z.x);
     check_guards(w, z.w);
     check_guards(delta, z.y);
-    close_bench(&b);
+    close_cpu(cpu);
   }
   for (int i = 0; i < 3; ++i) free(sums[i]);
   release(x);
@@ -243,6 +266,7 @@ static void check_conv(const NitiConv *s, Fill fill, int threads) {
   release(delta);
   release(y);
   release(dx);
+  release(again);
 }
 
 /* ---- tests ---- */
@@ -279,11 +303,9 @@ static void test_named_shapes(void **unused) {
       shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
-    NitiConv positive = shapes[i];
-    positive.x_positive = true;
     for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) {
-      check_conv(&shapes[i], (Fill)fill, 1 + (int)i % 3);
-      check_conv(&positive, (Fill)fill, 1 + (int)i % 3);
+      check_conv(&shapes[i], false, (Fill)fill, 1 + (int)i % 3);
+      check_conv(&shapes[i], true, (Fill)fill, 1 + (int)i % 3);
     }
   }
 }
@@ -295,10 +317,9 @@ static void test_random_shapes(void **unused) {
   for (int i = 0; i < 250; ++i) {
     const int kh = taps[random_in(0, 4)], kw = taps[random_in(0, 4)], ph = random_in(0, kh - 1), pw = random_in(0, kw - 1);
     const int h = kh + random_in(0, 9), w = kw + random_in(0, 9);
-    NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)], outputs[random_in(0, 7)],
-                       kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
-    s.x_positive = random_in(0, 1);
-    check_conv(&s, (Fill)random_in(0, 3), random_in(1, 3));
+    const NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)],
+                             outputs[random_in(0, 7)], kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
+    check_conv(&s, random_in(0, 1), (Fill)random_in(0, 3), random_in(1, 3));
   }
 }
 
@@ -315,25 +336,27 @@ static void test_identity(void **unused) {
       const Sizes z = sizes(&s);
       int8_t *x = operand(z.x, FILL_TINY), *w = operand(z.w, FILL_TINY), *delta = operand(z.y, FILL_TINY);
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
-      int32_t zero = 0, ey, edx, predicted = 3;
+      int32_t predicted = 3;
       const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
-      const NitiTensor tx = {x, &zero, {s.n, s.h, s.w, s.c}, false, false}, tw = {w, &zero, {s.k, s.kh, s.kw, s.c}, false, false},
-                       td = {delta, &zero, {s.n, s.oh, s.ow, s.k}, false, false};
-      NitiTensor ty = {y, &ey, td.shape, false, false}, tdx = {dx, &edx, tx.shape, false, false};
+      const NitiConvTraits none = {0};
       NitiGradient g = {guarded(z.w * 4), 32, z.w};
-      Bench b = open_bench(isa, 2, &s, s.n);
-      b.backend->ops->conv_forward(b.backend, &ty, &tx, &tw, &s, false, &rq);
-      b.backend->ops->conv_backward(b.backend, &tdx, &td, &tw, NULL, &s, &rq);
-      b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, &s);
-      assert_int_equal(ey, 0); /* 108 terms of at most 1 never need a shift */
-      assert_int_equal(edx, 0);
+      NitiCpu *cpu = open_cpu(isa, 2, false);
+      Bench b = open_bench(cpu, &s, NITI_CONV_FORWARD, none);
+      assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), 0); /* 108 terms of at most 1 need no shift */
+      close_bench(&b);
+      b = open_bench(cpu, &s, NITI_CONV_BACKWARD, none);
+      assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, NULL, &rq), 0);
+      close_bench(&b);
+      b = open_bench(cpu, &s, NITI_CONV_GRADIENT, none);
+      niti_conv_gradient(cpu, b.plan, &g, delta, x);
+      close_bench(&b);
       int64_t form[3] = {0, 0, 0};
       for (size_t j = 0; j < z.y; ++j) form[0] += y[j] * delta[j];
       for (size_t j = 0; j < z.x; ++j) form[1] += dx[j] * x[j];
       for (size_t j = 0; j < z.w; ++j) form[2] += (int64_t)((int32_t *)g.data)[j] * w[j];
       assert_int_equal(form[0], form[1]);
       assert_int_equal(form[0], form[2]);
-      close_bench(&b);
+      close_cpu(cpu);
       release(g.data);
       release(x);
       release(w);
@@ -354,15 +377,14 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   assert_true(want > INT32_MAX || want < INT32_MIN);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    int32_t zero = 0;
-    const NitiTensor tx = {x, &zero, {s->n, s->h, s->w, s->c}, false, false},
-                     td = {delta, &zero, {s->n, s->oh, s->ow, s->k}, false, false};
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
-    Bench b = open_bench(isa, 2, s, s->n);
-    b.backend->ops->conv_gradient(b.backend, &g, &td, &tx, s);
+    NitiCpu *cpu = open_cpu(isa, 2, false);
+    Bench b = open_bench(cpu, s, NITI_CONV_GRADIENT, (NitiConvTraits){0});
+    niti_conv_gradient(cpu, b.plan, &g, delta, x);
     for (size_t i = 0; i < z.w; ++i) assert_int_equal(((int64_t *)g.data)[i], want);
     check_guards(g.data, z.w * 8);
     close_bench(&b);
+    close_cpu(cpu);
     release(g.data);
   }
   free(x);
@@ -383,23 +405,78 @@ static void test_most_terms(void **unused) {
   (void)unused;
   const NitiConv forward = shape(2, 1, 1, NITI_MAX_TERMS, 2, 1, 1, 1, 1, 0, 0);
   const NitiConv backward = shape(2, 1, 1, 2, NITI_MAX_TERMS, 1, 1, 1, 1, 0, 0);
-  NitiConv positive = forward;
-  positive.x_positive = true;
-  check_conv(&forward, FILL_WORST, 2);
-  check_conv(&positive, FILL_WORST, 2);
-  check_conv(&backward, FILL_WORST, 2);
+  check_conv(&forward, false, FILL_WORST, 2);
+  check_conv(&forward, true, FILL_WORST, 2);
+  check_conv(&backward, false, FILL_WORST, 2);
+}
+
+/* The gradient with taps as shifts, which only AMX chooses, with every kernel that could: bytes without an offset. */
+static void check_shifted(const NitiConvKernels *kernels, const NitiConv *s, Fill fill, size_t threads) {
+  const Sizes z = sizes(s);
+  int8_t *x = operand(z.x, fill), *delta = operand(z.y, fill);
+  for (size_t i = 0; i < z.x; ++i) x[i] = (int8_t)abs(x[i]); /* some kernels take no others */
+  int64_t *sum = calloc(z.w, sizeof *sum);
+  oracle(sum, GRADIENT, x, delta, NULL, s);
+  NitiConvKernels stepping = *kernels;
+  stepping.step = 64;
+  assert_true(niti_conv_gradient_shifted_fits(&stepping, s));
+  NitiWorkspace w = niti_workspace_begin(NULL, 0);
+  assert_null(niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads));
+  const size_t plan_bytes = w.used;
+  void *memory = guarded(plan_bytes);
+  w = niti_workspace_begin(memory, plan_bytes);
+  const NitiConvPlan *plan = niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads);
+  NitiCpu cpu = {.workspace = guarded(plan->workspace), .workspace_bytes = plan->workspace};
+  assert_int_equal(niti_threads_open(&cpu.threads, (int)threads), NITI_OK);
+  for (int bits = 32; bits <= 64; bits += 32) {
+    NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
+    plan->gradient(plan, &cpu, &g, delta, x);
+    check_gradient(&g, sum, kernels->name);
+    check_guards(g.data, z.w * (size_t)bits / 8);
+    release(g.data);
+  }
+  check_guards(cpu.workspace, plan->workspace);
+  check_guards(memory, plan_bytes);
+  niti_threads_close(cpu.threads);
+  release(cpu.workspace);
+  release(memory);
+  release(x);
+  release(delta);
+  free(sum);
+}
+
+static void test_shifted_gradient(void **unused) {
+  (void)unused;
+  const NitiConv shapes[] = {
+      shape(3, 8, 8, 5, 70, 3, 3, 1, 1, 1, 1),   shape(37, 5, 6, 33, 17, 3, 3, 1, 1, 1, 1),
+      shape(2, 9, 4, 40, 33, 5, 3, 1, 1, 2, 0),  shape(5, 40, 30, 3, 4, 1, 1, 1, 1, 0, 0),
+      shape(9, 7, 7, 35, 130, 5, 5, 1, 1, 0, 4), shape(1, 1, 2, 1, 1, 1, 1, 1, 1, 0, 0),
+      shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* several chunks */
+  };
+  for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
+    const NitiConvKernels *kernels = niti_isa_supported(isa) ? niti_conv_kernels(isa) : NULL;
+    if (kernels && kernels->nonnegative) kernels = kernels->nonnegative;
+    if (!kernels || kernels->element != 1) continue;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
+      for (Fill fill = FILL_RANDOM; fill <= FILL_WORST; ++fill) check_shifted(kernels, &shapes[i], fill, 1 + i % 3);
+    }
+  }
 }
 
 /* Pixels of all images beyond int32, which a kernel of one tap would like to number; nothing is computed, so a sanitizer tells.
  */
 static void test_many_pixels(void **unused) {
   (void)unused;
-  const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0), few = shape(64, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
+  const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, 1, &few, 64);
-    assert_true(b.backend->ops->conv_workspace(b.backend, &many) >= b.backend->ops->conv_workspace(b.backend, &few));
-    close_bench(&b);
+    NitiCpu *cpu = open_cpu(isa, 1, false);
+    for (int direction = 0; direction < 3; ++direction) {
+      NitiConvPlan *plan;
+      assert_int_equal(niti_conv_prepare(&plan, cpu, &many, (NitiConvDirection)direction, (NitiConvTraits){0}), NITI_OK);
+      niti_conv_close(plan);
+    }
+    close_cpu(cpu);
   }
 }
 
@@ -408,18 +485,20 @@ static void test_names(void **unused) {
   const NitiConv s = shape(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    Bench b = open_bench(isa, 1, &s, 1);
-    const char *name = b.backend->ops->conv_kernel(b.backend, &s, "forward"), *isa_name = niti_isa_name(isa);
+    NitiCpu *cpu = open_cpu(isa, 1, false);
+    Bench b = open_bench(cpu, &s, NITI_CONV_FORWARD, (NitiConvTraits){0});
+    const char *name = niti_conv_kernel_name(b.plan), *isa_name = niti_isa_name(isa);
     assert_int_equal(strncmp(name, isa_name, strlen(isa_name)), 0);
     close_bench(&b);
+    close_cpu(cpu);
   }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_identity),
-      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_most_terms),    cmocka_unit_test(test_names),
-      cmocka_unit_test(test_many_pixels),
+      cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
+      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_most_terms),       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
 }
 
 static void describe(char text[200], const char *name, const Case *c) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, twins %d, mask %d", name, c->shape.n,
+  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d", name, c->shape.n,
            c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias, c->operands,
            c->mask);
 }
@@ -67,35 +67,27 @@ static void check_rounds(Work work, const char *name, void (*more)(Case *)) {
   }
 }
 
+static int uses_of(bool operand) { return operand ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER; }
+
 /* ---- element by element ---- */
 
 static void relu(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent), dy = tensor_in(d, c->shape, c->b, c->other);
   NitiTensor y = c->alias ? x : tensor_out(d, c->shape), dx = c->alias ? dy : tensor_out(d, c->shape);
-  y.gradient_operand = dx.gradient_operand = c->operands;
-  d->backend->ops->relu_forward(d->backend, &y, &x);
+  y.uses = dx.uses = uses_of(c->operands);
+  d->backend->kernels->relu_forward(d->backend, &y, &x);
   keep_operand(results, d, "y", &y);
-  d->backend->ops->relu_backward(d->backend, &dx, &dy, &y);
+  d->backend->kernels->relu_backward(d->backend, &dx, &dy, &y);
   keep_operand(results, d, "dx", &dx);
-}
-
-static void copy(Device *d, const void *context, Record *results) {
-  const Case *c = context;
-  const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
-  NitiTensor y = tensor_out(d, c->shape);
-  if (c->alias) y.data = x.data;
-  y.gradient_operand = c->operands;
-  d->backend->ops->copy(d->backend, &y, &x);
-  keep_operand(results, d, "y", &y);
 }
 
 static void dropout(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
   NitiTensor y = c->alias ? x : tensor_out(d, c->shape);
-  y.gradient_operand = c->operands;
-  d->backend->ops->dropout(d->backend, &y, &x, 77, c->shared);
+  y.uses = uses_of(c->operands);
+  d->backend->kernels->dropout(d->backend, &y, &x, 77, c->shared);
   keep_operand(results, d, "y", &y);
 }
 
@@ -104,12 +96,12 @@ static void add(Device *d, const void *context, Record *results) {
   const NitiTensor a = tensor_in(d, c->shape, c->a, c->exponent), b = tensor_in(d, c->shape, c->b, c->other);
   NitiTensor y = c->alias == 0 ? tensor_out(d, c->shape) : c->alias == 1 ? a : b;
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_FORK);
-  y.gradient_operand = c->operands;
-  d->backend->ops->add(d->backend, &y, &a, &b, &rq);
+  y.uses = uses_of(c->operands);
+  d->backend->kernels->add(d->backend, &y, &a, &b, &rq);
   keep_operand(results, d, "y", &y);
   keep(results, d, "the shift", rq.prediction, 4, 4);
   NitiTensor z = tensor_out(d, c->shape);
-  d->backend->ops->add(d->backend, &z, &y, &y, &rq); /* a prediction that was right once */
+  d->backend->kernels->add(d->backend, &z, &y, &y, &rq); /* a prediction that was right once */
   keep_tensor(results, d, "y + y", &z);
 }
 
@@ -119,14 +111,12 @@ static void test_relu(void **unused) {
   (void)unused;
   check_rounds(relu, "relu", NULL);
 }
-static void test_copy(void **unused) {
-  (void)unused;
-  check_rounds(copy, "copy", NULL);
-}
+
 static void test_dropout(void **unused) {
   (void)unused;
   check_rounds(dropout, "dropout", either_mask);
 }
+
 static void test_add(void **unused) {
   (void)unused;
   check_rounds(add, "add", NULL);
@@ -144,13 +134,13 @@ static void maxpool(Device *d, const void *context, Record *results) {
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, c->shape);
   uint8_t *winner = place(d, count);
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
-  y.gradient_operand = dx.gradient_operand = c->operands;
-  d->backend->ops->maxpool_forward(d->backend, &y, winner, &x, &c->pool);
+  y.uses = dx.uses = uses_of(c->operands);
+  d->backend->kernels->maxpool_forward(d->backend, &y, winner, &x, &c->pool);
   keep_operand(results, d, "y", &y);
   keep(results, d, "the winners", winner, count, 1);
   const NitiTensor dy = tensor_in(d, out, c->b, c->other);
   for (int again = 0; again < 2; ++again) {
-    d->backend->ops->maxpool_backward(d->backend, &dx, &dy, winner, c->mask ? &y : NULL, &c->pool, &rq);
+    d->backend->kernels->maxpool_backward(d->backend, &dx, &dy, winner, c->mask ? &y : NULL, &c->pool, &rq);
     keep_operand(results, d, "dx", &dx);
   }
 }
@@ -161,11 +151,11 @@ static void avgpool(Device *d, const void *context, Record *results) {
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent), dy = tensor_in(d, out, c->b, c->other);
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, c->shape);
   const NitiRequantise forward = requantise(d, c, NITI_DRAW_ROUND_ACT), backward = requantise(d, c, NITI_DRAW_ROUND_DELTA);
-  y.gradient_operand = dx.gradient_operand = c->operands;
+  y.uses = dx.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->ops->avgpool_forward(d->backend, &y, &x, &c->pool, &forward);
+    d->backend->kernels->avgpool_forward(d->backend, &y, &x, &c->pool, &forward);
     keep_operand(results, d, "y", &y);
-    d->backend->ops->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
+    d->backend->kernels->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
     keep_operand(results, d, "dx", &dx);
   }
   keep(results, d, "the forward shift", forward.prediction, 4, 4);
@@ -251,9 +241,9 @@ static void loss(Device *d, const void *context, Record *results) {
   NitiMetrics *metrics = place_copy(d, &before, sizeof before);
   const int32_t *labels = place_copy(d, c->labels, sizeof *labels * (size_t)shape.n);
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
-  delta.gradient_operand = c->operands;
+  delta.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->ops->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, c->loss, &rq);
+    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, c->loss, &rq);
     keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
     if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
     if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);
@@ -291,7 +281,7 @@ static void update(Device *d, const void *context, Record *results) {
   const size_t count = niti_shape_count(u->shape);
   NitiTensor w = tensor_in(d, u->shape, u->w, -9);
   const NitiGradient gradient = {place_copy(d, u->gradient, count * (size_t)u->bits / 8), u->bits, count};
-  d->backend->ops->update_niti(d->backend, &w, &gradient, u->mu);
+  call_update_niti(d->backend, &w, &gradient, u->mu);
   keep_tensor(results, d, "the weights", &w);
 }
 
@@ -327,7 +317,7 @@ static void test_update(void **unused) {
 typedef struct Input {
   NitiShape source, out; /* source.n images */
   uint8_t *images;
-  NitiPick *picks;
+  NitiSample *picks;
   int8_t *table;
   bool operands;
 } Input;
@@ -338,10 +328,10 @@ static void input(Device *d, const void *context, Record *results) {
   one.n = 1;
   NitiTensor out = tensor_out(d, in->out);
   const uint8_t *images = place_copy(d, in->images, niti_shape_count(in->source));
-  const NitiPick *picks = place_copy(d, in->picks, sizeof *picks * (size_t)in->out.n);
-  const int8_t *table = place_copy(d, in->table, 256 * (size_t)in->out.c);
-  out.gradient_operand = in->operands;
-  d->backend->ops->input(d->backend, &out, images, one, picks, table, -5);
+  const NitiSample *picks = place_copy(d, in->picks, sizeof *picks * (size_t)in->out.n);
+  const NitiTensor table = tensor_in(d, (NitiShape){1, 1, in->out.c, 256}, in->table, -5);
+  out.uses = uses_of(in->operands);
+  d->backend->kernels->input(d->backend, &out, images, one, picks, &table);
   keep_operand(results, d, "the input", &out);
 }
 
@@ -359,7 +349,7 @@ static void test_input(void **unused) {
     in.picks = calloc((size_t)in.out.n, sizeof *in.picks);
     assert_non_null(in.picks);
     for (int n = 0; n < in.out.n; ++n) {
-      in.picks[n] = (NitiPick){.image = (uint32_t)random_in(0, in.source.n - 1),
+      in.picks[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
                                .dy = (int16_t)random_in(-8, 8),
                                .dx = (int16_t)random_in(-8, 8),
                                .flip = (uint32_t)random_in(0, 1)};
@@ -379,7 +369,7 @@ static void stats(Device *d, const void *context, Record *results) {
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
   NitiTensorStats facts;
   memset(&facts, 0, sizeof facts);
-  d->backend->ops->stats(d->backend, &facts, &x);
+  d->backend->kernels->stats(d->backend, &facts, &x);
   const int64_t numbers[3] = {facts.count, facts.saturated, facts.exponent};
   keep(results, d, "the facts", place_copy(d, numbers, sizeof numbers), sizeof numbers, 8);
   keep(results, d, "the histogram", place_copy(d, facts.histogram, sizeof facts.histogram), sizeof facts.histogram, 8);
@@ -460,7 +450,7 @@ static void test_out_of_memory(void **unused) {
   assert_null(memory);
   assert_non_null(strstr(niti_error(), asked));
   assert_non_null(strstr(niti_error(), " free"));
-  assert_int_equal(b->ops->reserve(b, bytes), NITI_ERROR_MEMORY);
+  assert_int_equal(b->kernels->reserve(b, bytes), NITI_ERROR_MEMORY);
   assert_int_equal(b->ops->synchronise(b), NITI_OK); /* no failure of the device */
   assert_true(b->ops->free_bytes(b) > 0 && b->ops->free_bytes(b) < bytes);
 }
@@ -521,7 +511,6 @@ static int close_all(void **unused) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_copy),
       cmocka_unit_test(test_dropout),
       cmocka_unit_test(test_add),
       cmocka_unit_test(test_maxpool),

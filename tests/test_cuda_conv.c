@@ -37,10 +37,9 @@ static void run(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiConv *s = &c->conv;
   NitiBackend *b = d->backend;
-  const NitiBackendOps *ops = b->ops;
   const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k}, weights = {s->k, s->kh, s->kw, s->c};
   const size_t gradient_bytes = niti_shape_count(weights) * (size_t)c->bits / 8;
-  if (ops->reserve(b, ops->conv_workspace(b, s)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
+  if (b->kernels->reserve(b, call_conv_workspace(b, s, false)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
   NitiTensor x = tensor_in(d, in, c->x, -3), dy = tensor_in(d, out, c->delta, -20);
   const NitiTensor w = tensor_in(d, weights, c->w, 5), mask = tensor_in(d, in, c->mask ? c->mask : c->x, 1);
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, in);
@@ -48,11 +47,11 @@ static void run(Device *d, const void *context, Record *results) {
   forward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   backward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights)};
-  x.gradient_operand = dy.gradient_operand = y.gradient_operand = dx.gradient_operand = c->operands;
+  x.uses = dy.uses = y.uses = dx.uses = c->operands ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER;
   for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
-    ops->conv_forward(b, &y, &x, &w, s, c->relu, &forward);
-    ops->conv_gradient(b, &gradient, &dy, &x, s);
-    ops->conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
+    call_conv_forward(b, &y, &x, &w, s, c->relu, false, &forward);
+    call_conv_gradient(b, &gradient, &dy, &x, s, false);
+    call_conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
     keep_tensor(results, d, "y", &y);
     keep(results, d, "the forward shift", forward.prediction, 4, 4);
     keep_tensor(results, d, "dx", &dx);
@@ -60,9 +59,9 @@ static void run(Device *d, const void *context, Record *results) {
     keep(results, d, "the gradient", gradient.data, gradient_bytes, (size_t)c->bits / 8);
   }
   /* What was written, as the operands of gradients again. */
-  ops->conv_gradient(b, &gradient, &y, &x, s);
+  call_conv_gradient(b, &gradient, &y, &x, s, false);
   keep(results, d, "the gradient of y", gradient.data, gradient_bytes, (size_t)c->bits / 8);
-  ops->conv_gradient(b, &gradient, &dy, &dx, s);
+  call_conv_gradient(b, &gradient, &dy, &dx, s, false);
   keep(results, d, "the gradient of dx", gradient.data, gradient_bytes, (size_t)c->bits / 8);
 }
 
@@ -84,7 +83,7 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
   char what[256];
   snprintf(
       what, sizeof what,
-      "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, twins %d, "
+      "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, layouts %d, "
       "gradient %d bits",
       s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.prediction, c.relu,
       c.mask != NULL, c.operands, c.bits);

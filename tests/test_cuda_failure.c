@@ -6,7 +6,7 @@
 /* clang-format on */
 #include <sys/wait.h>
 
-#include "backend/backend.h"
+#include "backend/kernels.h"
 #include "io/checkpoint.h"
 #include "train/recipe.h"
 #include "train/snapshot.h"
@@ -18,7 +18,7 @@ static void break_device(NitiBackend *b) {
   assert_int_equal(b->ops->alloc(b, &there, 4096), NITI_OK);
   const NitiTensor x = {.data = (int8_t *)nowhere, .exponent = nowhere, .shape = {1, 1, 1, 4096}};
   NitiTensor y = {.data = there, .exponent = there, .shape = x.shape};
-  b->ops->relu_forward(b, &y, &x); /* a kernel, whose reading no call can check beforehand */
+  b->kernels->relu_forward(b, &y, &x); /* a kernel, whose reading no call can check beforehand */
 }
 
 static NitiBackend *open_cuda(void) {
@@ -28,8 +28,6 @@ static NitiBackend *open_cuda(void) {
   return b;
 }
 
-static void do_nothing(void *context) { (void)context; }
-
 static void the_failure_stays(void) {
   NitiBackend *b = open_cuda();
   NitiDescription *description = NULL;
@@ -38,8 +36,8 @@ static void the_failure_stays(void) {
   void *memory = NULL;
   const uint64_t sent = 0x0123456789abcdef;
   uint64_t back = 1;
-  const NitiReplayKey key = {.numbers = {1}};
-  const NitiNetworkOptions options = {.batch = 4, .training = true};
+  const NitiBindings bindings = {.batch = 1};
+  const NitiLowerOptions options = {.batch = 4, .training = true};
   assert_int_equal(niti_description_load(&description, "mlp", NULL), NITI_OK);
   assert_int_equal(niti_network_open(&net, description, b, &options), NITI_OK);
   assert_int_equal(niti_network_init(net, 1), NITI_OK);
@@ -58,7 +56,7 @@ static void the_failure_stays(void) {
   }
   b->ops->download(b, &back, memory, sizeof back);
   assert_true(back == 0);
-  assert_int_equal(b->ops->replay(b, &key, do_nothing, NULL), NITI_ERROR_DEVICE);
+  assert_int_equal(niti_executable_run(net->training, 0, 0, &bindings), NITI_ERROR_DEVICE);
   assert_int_equal(b->ops->alloc(b, &memory, 64), NITI_ERROR_DEVICE);
   assert_int_equal(niti_checkpoint_open(&checkpoint), NITI_OK);
   assert_int_equal(niti_snapshot_take(checkpoint, net), NITI_ERROR_DEVICE);

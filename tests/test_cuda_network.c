@@ -5,6 +5,7 @@
 #include "cuda_test.h"
 #include "every_layer.h"
 #include "model/network.h"
+#include "program/bounds.h"
 #include "train/snapshot.h"
 #include "train/step.h"
 
@@ -27,9 +28,8 @@ typedef struct Session {
   NitiRecipe *recipe;
   NitiNetwork *net;
   NitiFeed *feed;
-  void *metrics;
   uint8_t *images;
-  NitiPick *picks;
+  NitiSample *picks;
   int32_t *labels;
   uint32_t step;
 } Session;
@@ -53,14 +53,12 @@ static NitiDescription *load_model(const Setup *setup) {
 
 /* Some images, but never a whole number of blocks of 16. */
 static int batch_of(const NitiDescription *description) {
-  NitiPlan *plan = NULL;
-  must(niti_plan_open(&plan, description, NULL, 1, true), "plan");
+  const NitiLowerOptions options = {.batch = 1};
+  NitiProgram *program = NULL;
   int64_t macs = 0;
-  for (int32_t i = 1; i <= plan->count; ++i) {
-    const NitiLayerType *type = plan->nodes[i].spec.type;
-    if (type->multiply_adds) macs += type->multiply_adds(&plan->nodes[i]);
-  }
-  niti_plan_close(plan);
+  must(niti_lower(&program, description, &options), "program");
+  for (int32_t i = 0; i < program->operation_count; ++i) macs += niti_multiply_adds(&program->operations[i]);
+  niti_program_close(program);
   const int64_t images = (int64_t)MACS_A_STEP * 1000000 / (3 * (macs + 1));
   return images > 37 ? 37 : images < 3 ? 3 : (int)images;
 }
@@ -74,14 +72,14 @@ static void open_session(Session *s, const Setup *setup, const NitiBackendOption
   must(niti_recipe_parse(&s->recipe, text, "a test's recipe", NULL, 0, description->text), "recipe");
   niti_description_close(description);
   must(niti_backend_open(&s->backend, device), "backend");
-  const NitiNetworkOptions options = {batch, true, s->recipe->round_activation, s->recipe->round_error};
+  const NitiLowerOptions options = niti_recipe_lowering(s->recipe, batch, true);
   must(niti_network_open(&s->net, s->recipe->model, s->backend, &options), "network");
   must(niti_network_init(s->net, 5), "weights");
   const int32_t mean[NITI_CHANNELS_MAX] = {500000, 480000, 450000, 500000},
                 std[NITI_CHANNELS_MAX] = {250000, 240000, 260000, 250000};
   const NitiShape input = s->recipe->model->input;
-  must(niti_feed_open(&s->feed, s->backend, input, batch, mean, std), "feed");
-  must(s->backend->ops->alloc(s->backend, &s->metrics, sizeof(NitiMetrics)), "metrics");
+  must(niti_feed_open(&s->feed, s->backend, batch), "feed");
+  must(niti_network_set_input(s->net, mean, std), "input");
   const size_t count = niti_shape_image(input) * IMAGES;
   s->images = malloc(count);
   s->picks = calloc(IMAGES, sizeof *s->picks);
@@ -91,7 +89,6 @@ static void open_session(Session *s, const Setup *setup, const NitiBackendOption
 }
 
 static void close_session(Session *s) {
-  s->backend->ops->release(s->backend, s->metrics);
   niti_feed_close(s->feed);
   niti_network_close(s->net);
   niti_backend_close(s->backend);
@@ -102,10 +99,10 @@ static void close_session(Session *s) {
 }
 
 static void step(Session *s, const Setup *setup, int count, bool training) {
-  const NitiStepContext context = {s->recipe, s->net, s->feed, s->metrics};
+  const NitiStepContext context = {s->recipe, s->net, s->feed};
   for (int i = 0; i < count; ++i) {
     const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
-    s->picks[i] = (NitiPick){.image = setup->resident ? word % IMAGES : (uint32_t)i,
+    s->picks[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,
                              .dy = (int16_t)((int)(word >> 8 & 7) - 4),
                              .dx = (int16_t)((int)(word >> 12 & 7) - 4),
                              .flip = word >> 31};
@@ -120,7 +117,7 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
                            .source = source,
                            .picks = s->picks,
                            .labels = s->labels};
-  must(training ? niti_step_train(&context, &batch, s->step, 0) : niti_step_test(&context, &batch), "a step");
+  must(training ? niti_step_train(&context, &batch, s->step, 0) : niti_step_test(&context, &batch, NULL), "a step");
   ++s->step;
 }
 
@@ -135,7 +132,7 @@ static Outcome outcome_on(const Setup *setup, const NitiBackendOptions *device) 
     for (int i = 0; i < 3; ++i) step(&s, setup, i == 1 ? last : whole, false);
     step(&s, setup, whole, true);
   }
-  s.backend->ops->download(s.backend, &outcome.metrics, s.metrics, sizeof outcome.metrics);
+  must(niti_network_read_metrics(s.net, &outcome.metrics), "metrics");
   must(niti_snapshot_hash(s.net, outcome.hash), "hash");
   close_session(&s);
   return outcome;
@@ -203,7 +200,7 @@ static void test_a_batch_that_fits_is_suggested(void **unused) {
   must(niti_backend_open(&b, &on), "backend");
   const size_t available = b->ops->free_bytes(b);
   if (available > left) must(b->ops->alloc(b, &ballast, available - left), "all but 4 GiB");
-  NitiNetworkOptions options = {.batch = 60000, .training = true}; /* 50 GB */
+  NitiLowerOptions options = {.batch = 60000, .training = true}; /* 50 GB */
   assert_int_equal(niti_network_open(&net, description, b, &options), NITI_ERROR_MEMORY);
   assert_null(net);
   print_message("%s\n", niti_error());

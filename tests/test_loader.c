@@ -78,7 +78,7 @@ static void expect_epoch(Expected *out, uint32_t epoch, uint64_t seed, int side,
 
 /* Pixel (y, x) of the network's input that a pick stands for. */
 static int seen(const NitiBatch *batch, int item, int side, int y, int x) {
-  const NitiPick *pick = &batch->picks[item];
+  const NitiSample *pick = &batch->picks[item];
   const int row = pick->dy + y, column = pick->dx + (pick->flip ? side - 1 - x : x);
   if (row < 0 || row >= batch->source.h || column < 0 || column >= batch->source.w) return 0;
   return batch->images[((int64_t)pick->image * batch->source.h + row) * batch->source.w + column];

@@ -48,7 +48,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->loss, b->loss);
   assert_int_equal(a->round_activation, b->round_activation);
   assert_int_equal(a->round_error, b->round_error);
-  assert_int_equal(a->update, b->update);
+  assert_ptr_equal(a->optimizer, b->optimizer);
   assert_int_equal(a->mu_count, b->mu_count);
   assert_memory_equal(a->mu, b->mu, (size_t)a->mu_count * sizeof *a->mu);
   assert_string_equal(a->text, b->text);
@@ -133,7 +133,7 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_int_equal(r->loss, NITI_LOSS_NITI);
   assert_int_equal(r->round_activation, NITI_NEAREST);
   assert_int_equal(r->round_error, NITI_NEAREST);
-  assert_int_equal(r->update, NITI_UPDATE_NITI);
+  assert_int_equal(r->optimizer == &niti_optimizer_niti, true);
   assert_int_equal(r->mu_count, 1);
   assert_int_equal(niti_recipe_mu(r, 7), 4);
   assert_round_trip(r);
@@ -144,8 +144,8 @@ static void absent_keys_have_the_documented_defaults(void **state) {
 static void the_kind_of_update_is_kept(void **state) {
   NitiRecipe *r = parsed("name: t\nmodel: mlp\nupdate: {kind: niti}\n");
   (void)state;
-  assert_int_equal(r->update, NITI_UPDATE_NITI);
-  assert_string_equal(niti_recipe_updates[r->update], "niti");
+  assert_int_equal(r->optimizer == &niti_optimizer_niti, true);
+  assert_string_equal(r->optimizer->name, "niti");
   assert_non_null(strstr(r->text, "update:\n  kind: niti\n"));
   niti_recipe_close(r);
 }

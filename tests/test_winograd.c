@@ -13,6 +13,7 @@
 
 #include "backend/cpu/winograd.h"
 #include "guarded.h"
+#include "kernel_calls.h"
 
 enum { PLANES = NITI_WINOGRAD_PLANES };
 
@@ -197,40 +198,68 @@ static NitiCpu *open_cpu(int threads) {
   return niti_cpu(backend);
 }
 
-static uint32_t run_ref(NitiCpu *cpu, int8_t *out, const Case *t, const NitiRounder *rounder) {
-  return t->backward ? niti_conv_backward_ref(cpu, out, t->x, t->w, &t->conv, rounder)
-                     : niti_conv_forward_ref(cpu, out, t->x, t->w, &t->conv, rounder);
+/* A plan in memory of its own, of exactly its size. */
+typedef struct Prepared {
+  NitiConvPlan *plan;
+  void *memory;
+} Prepared;
+
+/* kernels: NULL for the reference. */
+static NitiConvPlan *prepare_in(NitiWorkspace *w, const Case *t, const NitiWinogradKernels *kernels, int more) {
+  NitiImplicitGemm g = t->backward ? niti_implicit_gemm_backward(&t->conv, 0, 0) : niti_implicit_gemm_forward(&t->conv);
+  g.n += more;
+  if (kernels) return niti_winograd_prepare(w, kernels, &g, (size_t)t->threads);
+  return niti_conv_ref_prepare(w, &t->conv, t->backward ? NITI_CONV_BACKWARD : NITI_CONV_FORWARD, (size_t)t->threads);
+}
+
+static Prepared prepare(const Case *t, const NitiWinogradKernels *kernels, int more) {
+  NitiWorkspace count = niti_workspace_begin(NULL, 0);
+  assert_null(prepare_in(&count, t, kernels, more));
+  Prepared p = {.memory = guarded(count.used)};
+  NitiWorkspace w = niti_workspace_begin(p.memory, count.used);
+  p.plan = prepare_in(&w, t, kernels, more);
+  assert_int_equal(w.used, count.used);
+  check_guards(p.memory, count.used);
+  return p;
+}
+
+static void reserve(NitiCpu *cpu, size_t bytes) {
+  cpu->workspace = guarded(bytes);
+  cpu->workspace_bytes = bytes;
 }
 
 /* With every table, as the range pass runs it (from any prediction, again where that was wrong), in a workspace of the announced
  * size for a batch that may be larger. */
 static void check_case(const Case *t, const NitiRounder *rounder) {
   const NitiConv *s = &t->conv;
-  const NitiGather g = t->backward ? niti_gather_backward(s, 0, 0) : niti_gather_forward(s);
-  const size_t count = t->backward ? x_count(s) : y_count(s), reference = niti_conv_workspace_ref(s, t->threads);
+  const NitiImplicitGemm g = t->backward ? niti_implicit_gemm_backward(s, 0, 0) : niti_implicit_gemm_forward(s);
+  const size_t count = t->backward ? x_count(s) : y_count(s);
   int8_t *want = guarded(count), *got = guarded(count);
   NitiCpu *cpu = open_cpu(t->threads);
   void *own = cpu->workspace;
-  cpu->workspace = guarded(reference);
+  NitiConvOperands operands = {.out = want, .in = t->x, .w = t->w};
+  const Prepared reference = prepare(t, NULL, 0);
+  reserve(cpu, reference.plan->workspace);
   NitiRounder right = *rounder; /* what the true maximum asks for */
-  right.shift = niti_shift_inline(run_ref(cpu, want, t, rounder));
-  const uint32_t max = run_ref(cpu, want, t, &right);
+  right.shift = niti_shift_inline(reference.plan->pass(reference.plan, cpu, &operands, rounder));
+  const uint32_t max = reference.plan->pass(reference.plan, cpu, &operands, &right);
   release(cpu->workspace);
+  release(reference.memory);
   assert_true(niti_winograd_fits(&g));
+  operands.out = got;
   const NitiWinogradKernels *all[4];
   const size_t tables_count = tables(all);
   for (size_t i = 0; i < tables_count; ++i) {
-    NitiGather larger = g;
-    larger.n += random_in(0, 5);
-    const size_t bytes = niti_winograd_workspace(all[i], &larger, t->threads);
-    assert_true(niti_winograd_workspace(all[i], &g, t->threads) <= bytes);
-    cpu->workspace = guarded(bytes);
+    const Prepared larger = prepare(t, all[i], random_in(0, 5)), p = prepare(t, all[i], 0);
+    const size_t bytes = larger.plan->workspace;
+    assert_true(p.plan->workspace <= bytes);
+    reserve(cpu, bytes);
     memset(got, GUARD_BYTE, count);
-    assert_int_equal(niti_winograd_run(cpu, all[i], &g, got, t->x, t->w, rounder), max);
+    assert_int_equal(p.plan->pass(p.plan, cpu, &operands, rounder), max);
     if (rounder->shift != right.shift) {
       NitiRounder again = right;
       again.again = true;
-      niti_winograd_run(cpu, all[i], &g, got, t->x, t->w, &again);
+      p.plan->pass(p.plan, cpu, &operands, &again);
     }
     for (size_t j = 0; j < count; ++j) {
       if (got[j] != want[j])
@@ -241,6 +270,8 @@ static void check_case(const Case *t, const NitiRounder *rounder) {
     check_guards(got, count);
     check_guards(cpu->workspace, bytes);
     release(cpu->workspace);
+    release(larger.memory);
+    release(p.memory);
   }
   cpu->workspace = own;
   niti_backend_close(&cpu->base);
@@ -387,15 +418,14 @@ static void test_choice(void **unused) {
     strided.oh = strided.ow = 8;
     NitiBackend *b;
     assert_int_equal(niti_backend_open(&b, &options), NITI_OK);
-    static const char *const directions[] = {"forward", "backward"};
     for (int d = 0; d < 2; ++d) {
       const bool has = niti_winograd_kernels(isa);
-      assert_int_equal(strstr(b->ops->conv_kernel(b, &large, directions[d]), "winograd") != NULL, has);
-      assert_null(strstr(b->ops->conv_kernel(b, &small, directions[d]), "winograd"));
-      assert_null(strstr(b->ops->conv_kernel(b, &few, directions[d]), "winograd"));
-      assert_null(strstr(b->ops->conv_kernel(b, &edges, directions[d]), "winograd"));
-      assert_null(strstr(b->ops->conv_kernel(b, &strided, directions[d]), "winograd"));
-      assert_non_null(strstr(b->ops->conv_kernel(b, &large, directions[d]), niti_isa_name(isa)));
+      assert_int_equal(strstr(call_conv_kernel(b, &large, d), "winograd") != NULL, has);
+      assert_null(strstr(call_conv_kernel(b, &small, d), "winograd"));
+      assert_null(strstr(call_conv_kernel(b, &few, d), "winograd"));
+      assert_null(strstr(call_conv_kernel(b, &edges, d), "winograd"));
+      assert_null(strstr(call_conv_kernel(b, &strided, d), "winograd"));
+      assert_non_null(strstr(call_conv_kernel(b, &large, d), niti_isa_name(isa)));
     }
     niti_backend_close(b);
   }

@@ -1,5 +1,5 @@
-/* The Winograd weight gradient: every kernel against its portable twin, and the whole against a brute-force int64 sum, on both
- * sides of the bound that cuts a sum, with guards round every output and round a workspace of exactly the announced size. */
+/* The Winograd weight gradient: every kernel against its portable counterpart, and the whole against a brute-force int64 sum, on
+ * both sides of the bound that cuts a sum, with guards round every output and round a workspace of exactly the announced size. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@
 #include "backend/cpu/winograd_gradient.h"
 #include "guarded.h"
 
-enum { X_MOST = 12700, ERROR_MOST = 28575 };
+enum { X_MOST = 12700, DY_MOST = 28575 };
 
 static int any_or_edge(int most, bool edge) { return edge ? (random_in(0, 1) ? most : -most) : random_in(-most, most); }
 
@@ -47,7 +47,7 @@ static int find_sets(void **unused) {
   return 0;
 }
 
-/* ---- kernels against their twins ---- */
+/* ---- kernels against the portable ones ---- */
 
 static void test_transforms(void **unused) {
   (void)unused;
@@ -55,7 +55,7 @@ static void test_transforms(void **unused) {
   int8_t values[NITI_GRADIENT_X_PIXELS][FIRST + NITI_GRADIENT_PANEL];
   const int8_t *pixel[NITI_GRADIENT_X_PIXELS];
   static int16_t got[COUNT], want[COUNT];
-  int most_x = 0, most_error = 0;
+  int most_x = 0, most_dy = 0;
   for (size_t set = 1; set < set_count; ++set) {
     for (int round = 0; round < 400; ++round) {
       const int channels = round % 3 == 0 ? NITI_GRADIENT_PANEL : random_in(1, NITI_GRADIENT_PANEL);
@@ -64,14 +64,14 @@ static void test_transforms(void **unused) {
         pixel[i] = values[i] + NITI_GRADIENT_PANEL - channels;
         for (size_t c = 0; c < sizeof values[i]; ++c) values[i][c] = (int8_t)any_or_edge(127, round % 2 == 1);
       }
-      for (int error = 0; error < 2; ++error) {
+      for (int of_dy = 0; of_dy < 2; ++of_dy) {
         uint32_t got_sums[18], want_sums[18];
         for (int i = 0; i < 18; ++i) got_sums[i] = want_sums[i] = (uint32_t)i * 1000;
         memset(got, GUARD_BYTE, sizeof got);
         memset(want, GUARD_BYTE, sizeof want);
-        if (error) {
-          sets[set]->transform_error(got + 32, STRIDE, pixel, FIRST, channels, got_sums + 1);
-          sets[0]->transform_error(want + 32, STRIDE, pixel, FIRST, channels, want_sums + 1);
+        if (of_dy) {
+          sets[set]->transform_dy(got + 32, STRIDE, pixel, FIRST, channels, got_sums + 1);
+          sets[0]->transform_dy(want + 32, STRIDE, pixel, FIRST, channels, want_sums + 1);
         } else {
           sets[set]->transform_x(got + 32, STRIDE, pixel, FIRST, channels);
           sets[0]->transform_x(want + 32, STRIDE, pixel, FIRST, channels);
@@ -82,7 +82,7 @@ static void test_transforms(void **unused) {
     }
   }
   /* The magnitudes that the header states, reached by the signs of the worst row. */
-  static const int8_t x_signs[6] = {1, 0, -1, 0, 1, 0}, error_signs[4] = {1, 1, 1, 1};
+  static const int8_t x_signs[6] = {1, 0, -1, 0, 1, 0}, dy_signs[4] = {1, 1, 1, 1};
   int8_t worst[NITI_GRADIENT_X_PIXELS] = {0};
   for (int i = 0; i < 36; ++i) worst[i / 6 * 10 + i % 6] = (int8_t)(127 * x_signs[i / 6] * x_signs[i % 6]);
   for (size_t i = 0; i < NITI_GRADIENT_X_PIXELS; ++i) pixel[i] = worst + i;
@@ -90,12 +90,11 @@ static void test_transforms(void **unused) {
   for (int f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) most_x = abs(want[f * STRIDE]) > most_x ? abs(want[f * STRIDE]) : most_x;
   assert_int_equal(most_x, X_MOST);
   memset(worst, 0, sizeof worst);
-  for (int i = 0; i < 16; ++i) worst[i / 4 * 8 + i % 4] = (int8_t)(127 * error_signs[i / 4] * error_signs[i % 4]);
+  for (int i = 0; i < 16; ++i) worst[i / 4 * 8 + i % 4] = (int8_t)(127 * dy_signs[i / 4] * dy_signs[i % 4]);
   uint32_t sums[16] = {0};
-  sets[0]->transform_error(want, STRIDE, pixel, 0, 1, sums);
-  for (int f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f)
-    most_error = abs(want[f * STRIDE]) > most_error ? abs(want[f * STRIDE]) : most_error;
-  assert_int_equal(most_error, ERROR_MOST);
+  sets[0]->transform_dy(want, STRIDE, pixel, 0, 1, sums);
+  for (int f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f) most_dy = abs(want[f * STRIDE]) > most_dy ? abs(want[f * STRIDE]) : most_dy;
+  assert_int_equal(most_dy, DY_MOST);
   assert_int_equal(sums[0], 16 * 127);
 }
 
@@ -109,7 +108,7 @@ static void test_multiply(void **unused) {
       const int panels = 1 + round % 4;
       const size_t pairs = round < 8 ? (size_t)round : (size_t)random_in(1, PAIRS);
       const bool edge = random_in(0, 1);
-      for (size_t i = 0; i < PANEL; ++i) rows[i] = (int16_t)any_or_edge(ERROR_MOST, edge);
+      for (size_t i = 0; i < PANEL; ++i) rows[i] = (int16_t)any_or_edge(DY_MOST, edge);
       for (size_t i = 0; i < 4 * PANEL; ++i) columns[i] = (int16_t)any_or_edge(X_MOST, edge);
       for (size_t i = 0; i < ACC; ++i) got[i] = want[i] = (int32_t)(uint32_t)next_random();
       sets[set]->multiply(got, ACC_STRIDE, rows, columns, PANEL, pairs, panels, rows, columns);
@@ -167,8 +166,8 @@ static void oracle(int64_t *sum, const int8_t *dy, const int8_t *x, const NitiCo
       if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w) continue;
       const int8_t *from = x + ((n * s->h + iy) * s->w + ix) * s->c;
       for (int k = 0; k < s->k; ++k) {
-        const int64_t error = dy[i * s->k + k];
-        for (int c = 0; error != 0 && c < s->c; ++c) sum[(k * 9 + tap) * s->c + c] += error * from[c];
+        const int64_t delta = dy[i * s->k + k];
+        for (int c = 0; delta != 0 && c < s->c; ++c) sum[(k * 9 + tap) * s->c + c] += delta * from[c];
       }
     }
   }
@@ -189,11 +188,18 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     uint8_t *own = cpu->workspace;
     NitiWinogradGradientKernels kernels = *sets[set];
     if (pairs > 0) kernels.pairs = pairs;
-    const size_t bytes = niti_winograd_gradient_workspace(&kernels, s, threads);
+    NitiWorkspace memory = niti_workspace_begin(NULL, 0);
+    assert_null(niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads));
+    const size_t plan_bytes = memory.used;
+    void *block = guarded(plan_bytes);
+    memory = niti_workspace_begin(block, plan_bytes);
+    const NitiConvPlan *plan = niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads);
+    const size_t bytes = plan->workspace;
     cpu->workspace = guarded(bytes);
+    cpu->workspace_bytes = bytes;
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
-      niti_winograd_gradient_run(cpu, &kernels, &g, dy, x, s);
+      plan->gradient(plan, cpu, &g, dy, x);
       for (size_t i = 0; i < count; ++i) {
         const int64_t got = bits == 32 ? ((const int32_t *)g.data)[i] : ((const int64_t *)g.data)[i];
         if (got != sum[i])
@@ -204,7 +210,9 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
       release(g.data);
     }
     check_guards(cpu->workspace, bytes);
+    check_guards(block, plan_bytes);
     release(cpu->workspace);
+    release(block);
     cpu->workspace = own;
     niti_backend_close(backend);
   }
@@ -254,7 +262,7 @@ static void test_random_shapes(void **unused) {
 }
 
 /* All |x| = 127 and sums of |dy| of one channel of exactly the limit, and one, two .. beyond, where the sum must be cut: the
- * gradient is 127 times that sum, and the first tap's loses its highest bits first. Then errors of 127 everywhere, which make
+ * gradient is 127 times that sum, and the first tap's loses its highest bits first. Then deltas of 127 everywhere, which make
  * many cuts, in images, batches and rows. */
 static void test_bound(void **unused) {
   (void)unused;

@@ -1,4 +1,4 @@
-/* The fixed-point functions as functions: docs/arithmetic.md. */
+/* 2^x and log2(x) as functions, for niti.h. */
 #include "base/fixed.h"
 
 uint32_t niti_exp2_frac(uint32_t f) { return f >> 16 ? 0 : niti_exp2_frac_inline(f); }

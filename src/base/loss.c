@@ -1,3 +1,4 @@
+/* Integer softmax cross-entropy of one image, whole and in parts. */
 #include "base/loss.h"
 
 #include "base/random.h"

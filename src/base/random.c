@@ -1,4 +1,4 @@
-/* One random word as a function: docs/arithmetic.md. */
+/* Random words as a function, for niti.h. */
 #include "base/random.h"
 
 uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer, uint64_t index) {

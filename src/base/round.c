@@ -1,4 +1,4 @@
-/* Rounding and bit counts as functions: docs/arithmetic.md. */
+/* Rounding and bit counts as functions, for niti.h. */
 #include "base/round.h"
 
 int niti_bits(uint64_t v) { return niti_bits_inline(v); }

@@ -1,3 +1,4 @@
+/* Update `niti` of a whole tensor, for niti.h. */
 #include "base/update.h"
 
 void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t count, int mu) {

@@ -9,9 +9,10 @@ NITI_INLINE int niti_update_shift(uint64_t max, int mu) { return niti_bits_inlin
 
 /* The weight after a step of at most 127. */
 NITI_INLINE int8_t niti_update_step(int8_t w, int8_t step) {
-  int16_t v = (int16_t)(w - step);
-  v = v > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : v;
-  v = v < -NITI_MANTISSA_MAX ? -NITI_MANTISSA_MAX : v;
+  const int16_t most = NITI_MANTISSA_MAX, least = -NITI_MANTISSA_MAX;
+  int16_t v = (int16_t)(w - step); /* vectors hold more of 16 bits than of 32 */
+  v = v > most ? most : v;
+  v = v < least ? least : v;
   return (int8_t)v;
 }
 

@@ -15,23 +15,23 @@ typedef struct NitiWindows {
 
 /* Those of `windows` that cover a position, counted from the padding's start (at + pad). */
 NITI_INLINE NitiWindows niti_windows(int32_t padded, int32_t kernel, int32_t stride, int32_t windows) {
-  const int32_t last = padded / stride;
-  const NitiWindows w = {padded < kernel ? 0 : (padded - kernel) / stride + 1, last < windows ? last : windows - 1};
+  const int32_t reached = padded / stride, last = windows - 1;
+  const NitiWindows w = {padded < kernel ? 0 : (padded - kernel) / stride + 1, reached < last ? reached : last};
   return w;
 }
 
 /* Backward through a stride: the positions phase, phase + stride, ... of the input are reached by the same taps, every stride-th
  * of the kernel. Position number j of the phase sums tap `last - i * stride` of window j + offset + i, 0 <= i < taps, over the
  * windows that exist. */
-typedef struct NitiPhase {
+typedef struct NitiStridePhase {
   int32_t positions; /* of the input in this phase */
   int32_t taps, last, offset;
-} NitiPhase;
+} NitiStridePhase;
 
 /* 0 <= phase < stride; size: positions of the input. */
-NITI_INLINE NitiPhase niti_phase(int32_t phase, int32_t size, int32_t kernel, int32_t stride, int32_t pad) {
+NITI_INLINE NitiStridePhase niti_stride_phase(int32_t phase, int32_t size, int32_t kernel, int32_t stride, int32_t pad) {
   const int32_t first = (phase + pad) % stride;
-  NitiPhase p = {size > phase ? (size - phase + stride - 1) / stride : 0, 0, 0, 0};
+  NitiStridePhase p = {size > phase ? (size - phase + stride - 1) / stride : 0, 0, 0, 0};
   if (first >= kernel) return p;
   p.taps = (kernel - first + stride - 1) / stride;
   p.last = first + (p.taps - 1) * stride;

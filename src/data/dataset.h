@@ -3,7 +3,7 @@
 #define NITI_DATA_DATASET_H
 
 #include "platform/status.h"
-#include "tensor/tensor.h"
+#include "program/shape.h"
 
 enum { NITI_CHANNELS_MAX = 4 };
 

@@ -22,7 +22,7 @@ typedef struct Slot {
   NitiStatus status;
   char message[1024];
   uint32_t *index; /* [batch]: images' numbers in the split */
-  NitiPick *picks; /* [batch] */
+  NitiSample *picks; /* [batch] */
   int32_t *labels; /* [batch] */
   uint8_t *images; /* [batch][H][W][C]; NULL where images are resident */
 } Slot;
@@ -61,11 +61,11 @@ struct NitiLoader {
 
 /* ---- preparing a batch ---- */
 
-static NitiPick make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
   const NitiDataOptions *data = &loader->data;
   const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
   const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
-  NitiPick pick = {.image = image, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  NitiSample pick = {.image = image, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
   pick.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
   pick.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
   return pick;
@@ -102,7 +102,7 @@ static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item
   const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
   const uint32_t image = slot->index[item];
   const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
-  slot->picks[item] = (NitiPick){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
+  slot->picks[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
   return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x,
                            slot->images + (size_t)item * niti_shape_image(loader->source));
 }

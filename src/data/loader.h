@@ -3,7 +3,7 @@
 #ifndef NITI_DATA_LOADER_H
 #define NITI_DATA_LOADER_H
 
-#include "backend/backend.h"
+#include "program/program.h"
 #include "data/dataset.h"
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
@@ -13,7 +13,7 @@ typedef struct NitiBatch {
   bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
   int64_t total;         /* resident: the images of the split */
   NitiShape source;      /* one source image, n = 1 */
-  const NitiPick *picks; /* [count] */
+  const NitiSample *picks; /* [count] */
   const int32_t *labels; /* [count] */
 } NitiBatch;
 

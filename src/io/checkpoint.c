@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/hash.h"
 #include "platform/path.h"
 #include "platform/text.h"
-#include "tensor/tensor.h"
 
 static const char exponent_suffix[] = ".exponent";
 static const char escaped_suffix[] = ".escaped";
@@ -63,7 +63,7 @@ void niti_checkpoint_close(NitiCheckpoint *checkpoint) {
   free(checkpoint);
 }
 
-NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, NitiDtype dtype, int ndim, const uint32_t *dims,
+NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim, const uint32_t *dims,
                                int32_t exponent, void *data) {
   if (!name[0] || is_exponent(name) || niti_checkpoint_find(checkpoint, name))
     return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: a tensor cannot be called '%.200s': empty, reserved or taken", name);
@@ -194,7 +194,7 @@ static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
     size_t bytes;
     NITI_TRY(niti_safetensor_bytes(&bytes, tensor));
     add_text(&sha, tensor->name);
-    add_text(&sha, niti_dtype_name(tensor->dtype));
+    add_text(&sha, niti_file_dtype_name(tensor->dtype));
     for (int d = 0; d < tensor->ndim; ++d) {
       char number[16];
       (void)snprintf(number, sizeof number, "%lu", (unsigned long)tensor->dims[d]);
@@ -233,7 +233,7 @@ static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint
   return append_pair(pairs, count, "checksum", text);
 }
 
-static NitiStatus check_mantissas(const char *name, NitiDtype dtype, const void *data, size_t bytes) {
+static NitiStatus check_mantissas(const char *name, NitiFileDtype dtype, const void *data, size_t bytes) {
   const char *bad = dtype == NITI_I8 && bytes ? memchr(data, 0x80, bytes) : NULL;
   if (!bad) return NITI_OK;
   return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': element %zu is -128, mantissas lie in -127..127", name,

@@ -11,7 +11,7 @@
 
 typedef struct NitiCheckpointTensor {
   char *name;      /* owned; not ending in ".exponent" */
-  NitiDtype dtype; /* I8, I16: weights, part of the hash. I32, I64: state, not part of it */
+  NitiFileDtype dtype; /* I8, I16: weights, part of the hash. I32, I64: state, not part of it */
   int32_t ndim;    /* 0..NITI_DIMS_MAX */
   uint32_t dims[NITI_DIMS_MAX];
   int32_t exponent; /* value = element * 2^exponent */
@@ -37,7 +37,7 @@ NitiStatus niti_checkpoint_open(NitiCheckpoint **out);
 void niti_checkpoint_close(NitiCheckpoint *checkpoint);
 
 /* Appends a tensor. The name is copied; data is borrowed and must outlive the checkpoint. */
-NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, NitiDtype dtype, int ndim, const uint32_t *dims,
+NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim, const uint32_t *dims,
                                int32_t exponent, void *data);
 /* The tensor of that name, or NULL. */
 const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoint, const char *name);

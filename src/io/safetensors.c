@@ -15,7 +15,7 @@ static const char *const dtype_names[] = {"I8", "I16", "I32", "I64", "8 bits", "
 /* Names in files. */
 static const struct {
   const char *name;
-  NitiDtype dtype;
+  NitiFileDtype dtype;
 } dtypes[] = {
     {"I8", NITI_I8},         {"I16", NITI_I16},       {"I32", NITI_I32},          {"I64", NITI_I64},
     {"BOOL", NITI_FOREIGN8}, {"U8", NITI_FOREIGN8},   {"F8_E4M3", NITI_FOREIGN8}, {"F8_E5M2", NITI_FOREIGN8},
@@ -24,7 +24,7 @@ static const struct {
 };
 static const char metadata_key[] = "__metadata__";
 
-const char *niti_dtype_name(NitiDtype dtype) { return dtype_names[dtype]; }
+const char *niti_file_dtype_name(NitiFileDtype dtype) { return dtype_names[dtype]; }
 
 NitiStatus niti_safetensor_bytes(size_t *bytes, const NitiSafetensor *tensor) {
   uint64_t product = niti_dtype_size(tensor->dtype);
@@ -85,7 +85,7 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
         return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
       }
     NITI_TRY(set_new(header, tensor->name,
-                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
+                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
                                (json_int_t)offset, (json_int_t)(offset + bytes)),
                      path));
     offset += bytes;
@@ -182,7 +182,7 @@ static NitiStatus parse_metadata(NitiSafetensors *out, const json_t *object, con
   return NITI_OK;
 }
 
-static NitiStatus parse_dtype(NitiDtype *out, const json_t *value, const char *name, const char *path) {
+static NitiStatus parse_dtype(NitiFileDtype *out, const json_t *value, const char *name, const char *path) {
   const char *text = json_is_string(value) ? json_string_value(value) : "";
   for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; ++i)
     if (!strcmp(text, dtypes[i].name)) {

@@ -15,7 +15,7 @@ enum {
 
 /* What niti writes, then what other tools' files hold besides (floats, unsigned numbers), of which only the size is known here.
  */
-typedef enum NitiDtype {
+typedef enum NitiFileDtype {
   NITI_I8 = 0,
   NITI_I16,
   NITI_I32,
@@ -24,13 +24,13 @@ typedef enum NitiDtype {
   NITI_FOREIGN16,
   NITI_FOREIGN32,
   NITI_FOREIGN64,
-} NitiDtype;
+} NitiFileDtype;
 
 /* Bytes of one element. */
-static inline size_t niti_dtype_size(NitiDtype dtype) { return (size_t)1 << ((unsigned)dtype & 3u); }
-static inline bool niti_dtype_foreign(NitiDtype dtype) { return dtype > NITI_I64; }
+static inline size_t niti_dtype_size(NitiFileDtype dtype) { return (size_t)1 << ((unsigned)dtype & 3u); }
+static inline bool niti_dtype_foreign(NitiFileDtype dtype) { return dtype > NITI_I64; }
 /* "I8", "I16", "I32", "I64"; of a foreign dtype its size. */
-const char *niti_dtype_name(NitiDtype dtype);
+const char *niti_file_dtype_name(NitiFileDtype dtype);
 
 typedef struct NitiPair {
   char *key, *value;
@@ -38,7 +38,7 @@ typedef struct NitiPair {
 
 typedef struct NitiSafetensor {
   char *name;
-  NitiDtype dtype;
+  NitiFileDtype dtype;
   int32_t ndim; /* 0: a scalar */
   uint32_t dims[NITI_DIMS_MAX];
   void *data; /* product of dims elements, row-major, little-endian; NULL only if there are none */

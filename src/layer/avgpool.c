@@ -31,16 +31,16 @@ static NitiStatus global_shape(const NitiLayerSpec *spec, const NitiShape *in, N
   return NITI_OK;
 }
 
-static NitiPool pool_of(const NitiNode *node, int32_t n) {
-  const NitiLayerSpec *s = &node->spec;
-  const NitiShape in = node->in[0];
+static NitiPool pool_of(const NitiLayer *layer) {
+  const NitiLayerSpec *s = layer->spec;
+  const NitiShape in = layer->in[0];
   const bool global = s->type == &niti_layer_global_avgpool;
-  return (NitiPool){.n = n,
+  return (NitiPool){.n = layer->in[0].n,
                     .h = in.h,
                     .w = in.w,
                     .c = in.c,
-                    .oh = node->out.h,
-                    .ow = node->out.w,
+                    .oh = layer->out.h,
+                    .ow = layer->out.w,
                     .kh = global ? in.h : s->kernel[0],
                     .kw = global ? in.w : s->kernel[1],
                     .stride_h = global ? in.h : s->stride[0],
@@ -49,30 +49,26 @@ static NitiPool pool_of(const NitiNode *node, int32_t n) {
                     .pad_w = 0};
 }
 
-static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  const NitiPool pool = pool_of(node, 1);
-  *forward = niti_bound_avgpool_forward(pool.kh, pool.kw);
-  *backward = niti_bound_avgpool_backward(pool.kh, pool.kw, pool.stride_h, pool.stride_w);
-  *gradient = 0;
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = niti_lower_output(l, layer);
+  NitiOperation o = niti_lower_forward(l, layer, NITI_OP_AVGPOOL_FORWARD, layer->x[0], layer->y);
+  o.pool = pool_of(layer);
+  niti_lower_append(l, &o);
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) {
-  const NitiPool pool = pool_of(node, node->y.shape.n);
-  backend->ops->avgpool_forward(backend, &node->y, &node->x[0], &pool, &node->forward_rq);
-}
-
-static void backward(NitiNode *node, NitiBackend *backend) {
-  const NitiPool pool = pool_of(node, node->y.shape.n);
-  if (node->dx[0].data) backend->ops->avgpool_backward(backend, &node->dx[0], &node->dy, &pool, &node->backward_rq);
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  NitiOperation o = niti_lower_backward(l, layer, NITI_OP_AVGPOOL_BACKWARD, dy, dx[0]);
+  o.pool = pool_of(layer);
+  niti_lower_append(l, &o);
 }
 
 const NitiLayerType niti_layer_avgpool = {
     .name = "avgpool",
     .fields = fields,
     .inputs = 1,
-    .keeps_positive = true,
     .shape = shape,
-    .terms = terms,
     .forward = forward,
     .backward = backward,
 };
@@ -81,9 +77,7 @@ const NitiLayerType niti_layer_global_avgpool = {
     .name = "global-avgpool",
     .fields = no_fields,
     .inputs = 1,
-    .keeps_positive = true,
     .shape = global_shape,
-    .terms = terms,
     .forward = forward,
     .backward = backward,
 };

@@ -21,28 +21,12 @@ static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out
   *out = (NitiShape){spec->out, spec->kernel[0], spec->kernel[1], in.c};
 }
 
-static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  const NitiLayerSpec *s = &node->spec;
-  *forward = niti_bound_conv_forward(s->kernel[0], s->kernel[1], node->in[0].c);
-  *backward = niti_bound_conv_backward(s->kernel[0], s->kernel[1], s->stride[0], s->stride[1], node->out.c);
-  *gradient = niti_bound_conv_gradient(node->out.n, node->out.h, node->out.w);
-}
-
 const NitiLayerType niti_layer_conv = {
     .name = "conv",
     .fields = fields,
     .inputs = 1,
-    .needs_input = true,
-    .fuses_relu = true,
-    .weight_dims = 4,
     .shape = shape,
     .weight_shape = weight_shape,
-    .terms = terms,
-    .multiply_adds = niti_product_multiply_adds,
-    .workspace = niti_product_workspace,
-    .packed = niti_product_packed,
-    .gate = niti_product_gate,
-    .kernel = niti_product_kernel,
     .forward = niti_product_forward,
     .backward = niti_product_backward,
 };

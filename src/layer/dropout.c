@@ -1,5 +1,4 @@
-/* Dropout at rate 1/2: a 0/1 mask and one more in the exponent; nothing at evaluation. The mask is drawn again in backward.
- * In place over a ReLU's output it also clears what that ReLU's backward looks at, where the error is 0 anyway. */
+/* Dropout at rate 1/2: a 0/1 mask and one more in the exponent; nothing at evaluation. Backward draws the same mask again. */
 #include "layer/layer.h"
 
 static const char *const per_choices[] = {"feature", "element", NULL};
@@ -15,24 +14,29 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return NITI_OK;
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) {
-  if (node->training) {
-    backend->ops->dropout(backend, &node->y, &node->x[0], (uint32_t)node->index, node->spec.per == 0);
-  } else {
-    backend->ops->copy(backend, &node->y, &node->x[0]);
-  }
+static void append(NitiLowering *l, NitiOperation o, const NitiLayer *layer) {
+  o.shared_mask = layer->spec->per == 0;
+  o.rounding = (NitiRoundingRecord){.purpose = NITI_DRAW_DROPOUT, .stream = (uint32_t)layer->number};
+  niti_lower_append(l, &o);
 }
 
-static void backward(NitiNode *node, NitiBackend *backend) {
-  if (node->dx[0].data) backend->ops->dropout(backend, &node->dx[0], &node->dy, (uint32_t)node->index, node->spec.per == 0);
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = layer->x[0];
+  if (!l->training) return;
+  layer->y = niti_lower_output(l, layer);
+  append(l, niti_lower_forward(l, layer, NITI_OP_DROPOUT, layer->x[0], layer->y), layer);
+}
+
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  append(l, niti_lower_backward(l, layer, NITI_OP_DROPOUT, dy, dx[0]), layer);
 }
 
 const NitiLayerType niti_layer_dropout = {
     .name = "dropout",
     .fields = fields,
     .inputs = 1,
-    .in_place = true,
-    .keeps_positive = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

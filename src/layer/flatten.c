@@ -12,19 +12,23 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return NITI_OK;
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) { niti_node_pass(backend, &node->y, &node->x[0]); }
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = niti_lower_output(l, layer);
+  const NitiOperation o = niti_lower_forward(l, layer, NITI_OP_RESHAPE, layer->x[0], layer->y);
+  niti_lower_append(l, &o);
+}
 
-static void backward(NitiNode *node, NitiBackend *backend) {
-  if (node->dx[0].data) niti_node_pass(backend, &node->dx[0], &node->dy);
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  const NitiOperation o = niti_lower_backward(l, layer, NITI_OP_RESHAPE, dy, dx[0]);
+  niti_lower_append(l, &o);
 }
 
 const NitiLayerType niti_layer_flatten = {
     .name = "flatten",
     .fields = fields,
     .inputs = 1,
-    .in_place = true,
-    .keeps_positive = true,
-    .keeps_exponent = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

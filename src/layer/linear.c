@@ -18,27 +18,12 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 
 static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) { *out = (NitiShape){spec->out, 1, 1, in.c}; }
 
-static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  *forward = niti_bound_conv_forward(1, 1, node->in[0].c);
-  *backward = niti_bound_conv_backward(1, 1, 1, 1, node->out.c);
-  *gradient = niti_bound_conv_gradient(node->out.n, 1, 1);
-}
-
 const NitiLayerType niti_layer_linear = {
     .name = "linear",
     .fields = fields,
     .inputs = 1,
-    .needs_input = true,
-    .fuses_relu = true,
-    .weight_dims = 2,
     .shape = shape,
     .weight_shape = weight_shape,
-    .terms = terms,
-    .multiply_adds = niti_product_multiply_adds,
-    .workspace = niti_product_workspace,
-    .packed = niti_product_packed,
-    .gate = niti_product_gate,
-    .kernel = niti_product_kernel,
     .forward = niti_product_forward,
     .backward = niti_product_backward,
 };

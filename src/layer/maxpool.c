@@ -23,14 +23,14 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return niti_window_shape(spec, *in, out);
 }
 
-static NitiPool pool_of(const NitiNode *node, int32_t n) {
-  const NitiLayerSpec *s = &node->spec;
-  return (NitiPool){.n = n,
-                    .h = node->in[0].h,
-                    .w = node->in[0].w,
-                    .c = node->in[0].c,
-                    .oh = node->out.h,
-                    .ow = node->out.w,
+static NitiPool pool_of(const NitiLayer *layer) {
+  const NitiLayerSpec *s = layer->spec;
+  return (NitiPool){.n = layer->in[0].n,
+                    .h = layer->in[0].h,
+                    .w = layer->in[0].w,
+                    .c = layer->in[0].c,
+                    .oh = layer->out.h,
+                    .ow = layer->out.w,
                     .kh = s->kernel[0],
                     .kw = s->kernel[1],
                     .stride_h = s->stride[0],
@@ -39,33 +39,29 @@ static NitiPool pool_of(const NitiNode *node, int32_t n) {
                     .pad_w = s->padding[1]};
 }
 
-static size_t extra_bytes(const NitiNode *node) { return niti_shape_count(node->out); }
-
-static NitiGate gate(const NitiNode *node) {
-  const NitiPool pool = pool_of(node, 1);
-  return niti_pool_apart(&pool) ? NITI_GATE_OUTPUT : NITI_GATE_NONE;
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = niti_lower_output(l, layer);
+  layer->saved = niti_lower_saved(l, layer, "winner");
+  NitiOperation o = niti_lower_forward(l, layer, NITI_OP_MAXPOOL_FORWARD, layer->x[0], layer->y);
+  o.outputs[1] = layer->saved;
+  o.pool = pool_of(layer);
+  niti_lower_append(l, &o);
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) {
-  const NitiPool pool = pool_of(node, node->y.shape.n);
-  backend->ops->maxpool_forward(backend, &node->y, node->extra, &node->x[0], &pool);
-}
-
-static void backward(NitiNode *node, NitiBackend *backend) {
-  const NitiPool pool = pool_of(node, node->y.shape.n);
-  const NitiTensor *mask = node->gate == NITI_GATE_OUTPUT ? &node->y : NULL;
-  if (node->dx[0].data)
-    backend->ops->maxpool_backward(backend, &node->dx[0], &node->dy, node->extra, mask, &pool, &node->backward_rq);
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  NitiOperation o = niti_lower_backward(l, layer, NITI_OP_MAXPOOL_BACKWARD, dy, dx[0]);
+  o.inputs[1] = layer->saved;
+  o.pool = pool_of(layer);
+  niti_lower_append(l, &o);
 }
 
 const NitiLayerType niti_layer_maxpool = {
     .name = "maxpool",
     .fields = fields,
     .inputs = 1,
-    .keeps_positive = true, /* cells of the padding never win */
     .shape = shape,
-    .extra_bytes = extra_bytes,
-    .gate = gate,
     .forward = forward,
     .backward = backward,
 };

@@ -1,11 +1,20 @@
+/* Convolution and linear, lowered: a product forward, the weights' gradient and a product backward. */
 #include "layer/product.h"
 
+#include "program/bounds.h"
+
+static NitiShape weight_shape(const NitiLayer *layer) {
+  NitiShape shape;
+  layer->spec->type->weight_shape(layer->spec, layer->in[0], &shape);
+  return shape;
+}
+
 /* A linear layer has no window fields: 1x1. */
-NitiConv niti_product_conv(const NitiNode *node, int32_t n) {
-  const NitiLayerSpec *s = &node->spec;
-  const NitiShape in = node->in[0], out = node->out, w = node->weight.shape;
+static NitiConv conv_of(const NitiLayer *layer) {
+  const NitiLayerSpec *s = layer->spec;
+  const NitiShape in = layer->in[0], out = layer->out, w = weight_shape(layer);
   const bool windows = s->kernel[0] > 0;
-  return (NitiConv){.n = n,
+  return (NitiConv){.n = in.n,
                     .h = in.h,
                     .w = in.w,
                     .c = in.c,
@@ -17,45 +26,34 @@ NitiConv niti_product_conv(const NitiNode *node, int32_t n) {
                     .stride_h = windows ? s->stride[0] : 1,
                     .stride_w = windows ? s->stride[1] : 1,
                     .pad_h = s->padding[0],
-                    .pad_w = s->padding[1],
-                    .x_positive = node->x_positive[0]};
+                    .pad_w = s->padding[1]};
 }
 
-size_t niti_product_workspace(const NitiNode *node, const NitiBackend *backend) {
-  const NitiConv conv = niti_product_conv(node, node->in[0].n);
-  return backend->ops->conv_workspace(backend, &conv);
+void niti_product_forward(NitiLowering *l, NitiLayer *layer) {
+  const NitiShape w = weight_shape(layer);
+  const int64_t window = (int64_t)w.h * w.w;
+  layer->weight = niti_lower_weight(l, layer, w, layer->spec->kernel[0] > 0 ? 4 : 2, window * w.c, window * w.n);
+  layer->y = niti_lower_output(l, layer);
+  NitiOperation o = niti_lower_forward(l, layer, NITI_OP_CONV_FORWARD, layer->x[0], layer->y);
+  o.inputs[1] = layer->weight;
+  o.conv = conv_of(layer);
+  niti_lower_append(l, &o);
 }
 
-size_t niti_product_packed(const NitiNode *node, const NitiBackend *backend) {
-  const NitiConv conv = niti_product_conv(node, node->in[0].n);
-  return backend->ops->conv_packed_bytes ? backend->ops->conv_packed_bytes(backend, &conv) : 0;
+static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {
+  NitiOperation o = niti_lower_backward(l, layer, NITI_OP_CONV_GRADIENT, dy, NITI_NONE);
+  o.inputs[1] = layer->x[0];
+  o.conv = conv_of(layer);
+  o.outputs[0] = niti_lower_gradient(l, layer->weight, niti_accumulation_length(&o));
+  niti_lower_append(l, &o);
 }
 
-const char *niti_product_kernel(const NitiNode *node, const NitiBackend *backend, const char *direction) {
-  const NitiConv conv = niti_product_conv(node, node->in[0].n);
-  return backend->ops->conv_kernel(backend, &conv, direction);
-}
-
-int64_t niti_product_multiply_adds(const NitiNode *node) {
-  const NitiShape w = node->weight.shape;
-  return (int64_t)niti_shape_image(node->out) * w.h * w.w * w.c;
-}
-
-NitiGate niti_product_gate(const NitiNode *node) {
-  (void)node;
-  return NITI_GATE_INPUT;
-}
-
-void niti_product_forward(NitiNode *node, NitiBackend *backend) {
-  NitiConv conv = niti_product_conv(node, node->y.shape.n);
-  conv.packed = node->packed;
-  backend->ops->conv_forward(backend, &node->y, &node->x[0], &node->weight, &conv, node->fused_relu, &node->forward_rq);
-}
-
-void niti_product_backward(NitiNode *node, NitiBackend *backend) {
-  const NitiConv conv = niti_product_conv(node, node->y.shape.n);
-  backend->ops->conv_gradient(backend, &node->gradient, &node->dy, &node->x[0], &conv);
-  if (!node->dx[0].data) return;
-  const NitiTensor *mask = node->gate == NITI_GATE_INPUT ? &node->x[0] : NULL;
-  backend->ops->conv_backward(backend, &node->dx[0], &node->dy, &node->weight, mask, &conv, &node->backward_rq);
+void niti_product_backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  gradient(l, layer, dy);
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  NitiOperation o = niti_lower_backward(l, layer, NITI_OP_CONV_BACKWARD, dy, dx[0]);
+  o.inputs[1] = layer->weight;
+  o.conv = conv_of(layer);
+  niti_lower_append(l, &o);
 }

@@ -1,4 +1,4 @@
-/* ReLU: y = max(x, 0). Its output tells where its input was positive, so backward needs no more. */
+/* ReLU: y = max(x, 0). Its output is positive exactly where its input is, so backward needs nothing else. */
 #include "layer/layer.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
@@ -9,31 +9,24 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return NITI_OK;
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) {
-  if (node->fused_relu) { /* the layer before did it, in the same memory */
-    niti_node_pass(backend, &node->y, &node->x[0]);
-  } else {
-    backend->ops->relu_forward(backend, &node->y, &node->x[0]);
-  }
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = niti_lower_output(l, layer);
+  const NitiOperation o = niti_lower_forward(l, layer, NITI_OP_RELU_FORWARD, layer->x[0], layer->y);
+  niti_lower_append(l, &o);
 }
 
-static void backward(NitiNode *node, NitiBackend *backend) {
-  if (!node->dx[0].data) return;
-  if (node->gated) { /* the layer behind did it */
-    niti_node_pass(backend, &node->dx[0], &node->dy);
-  } else {
-    backend->ops->relu_backward(backend, &node->dx[0], &node->dy, &node->y);
-  }
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  if (!wanted[0]) return;
+  dx[0] = niti_lower_delta(l, layer, 0);
+  NitiOperation o = niti_lower_backward(l, layer, NITI_OP_RELU_BACKWARD, dy, dx[0]);
+  o.inputs[1] = layer->y;
+  niti_lower_append(l, &o);
 }
 
 const NitiLayerType niti_layer_relu = {
     .name = "relu",
     .fields = fields,
     .inputs = 1,
-    .in_place = true,
-    .needs_output = true,
-    .positive = true,
-    .keeps_exponent = true,
     .shape = shape,
     .forward = forward,
     .backward = backward,

@@ -14,20 +14,18 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return NITI_OK;
 }
 
-static void terms(const NitiNode *node, int64_t *forward, int64_t *backward, int64_t *gradient) {
-  (void)node;
-  *forward = niti_bound_add();
-  *backward = 0;
-  *gradient = 0;
+static void forward(NitiLowering *l, NitiLayer *layer) {
+  layer->y = niti_lower_output(l, layer);
+  NitiOperation o = niti_lower_forward(l, layer, NITI_OP_ADD, layer->x[0], layer->y);
+  o.inputs[1] = layer->x[1];
+  niti_lower_append(l, &o);
 }
 
-static void forward(NitiNode *node, NitiBackend *backend) {
-  backend->ops->add(backend, &node->y, &node->x[0], &node->x[1], &node->forward_rq);
-}
-
-static void backward(NitiNode *node, NitiBackend *backend) {
-  for (int i = 0; i < 2; ++i) {
-    if (node->dx[i].data) niti_node_pass(backend, &node->dx[i], &node->dy);
+/* Both branches get the error as it is. */
+static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
+  (void)l;
+  for (int i = 0; i < layer->spec->type->inputs; ++i) {
+    if (wanted[i]) dx[i] = dy;
   }
 }
 
@@ -35,11 +33,8 @@ const NitiLayerType niti_layer_add = {
     .name = "add",
     .fields = fields,
     .inputs = 2,
-    .joins = true,
-    .passes_delta = true,
-    .keeps_positive = true,
+    .joins = "residual",
     .shape = shape,
-    .terms = terms,
     .forward = forward,
     .backward = backward,
 };

@@ -1,3 +1,4 @@
+/* How many windows fit along a side. */
 #include "layer/shape.h"
 
 NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding) {

@@ -265,7 +265,7 @@ static NitiStatus expand_residual(Expander *e, const NitiYaml *item, const NitiY
   if (node && !niti_yaml_is_null(node) && !(node->kind == NITI_YAML_SEQUENCE && node->count == 0)) {
     NITI_TRY(expand_layers(e, node, "residual: shortcut", scope, &shortcut));
   }
-  begin_spec(&spec, e, niti_layer_find("add"), item);
+  begin_spec(&spec, e, niti_layer_joining("residual"), item);
   set_defaults(&spec, spec.type->fields);
   NITI_TRY(given_name(&spec, scope, value));
   return add_node(e, &spec, item, *tip, shortcut, tip);

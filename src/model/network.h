@@ -1,58 +1,59 @@
-/* A network on a backend: the plan's nodes with memory under them, forward and backward. */
+/* A network on a backend: its programs compiled, its weights, and runs of whole steps. */
 #ifndef NITI_MODEL_NETWORK_H
 #define NITI_MODEL_NETWORK_H
 
-#include "model/plan.h"
-
-typedef struct NitiNetworkOptions {
-  int32_t batch; /* the largest */
-  bool training; /* plan backward too */
-  NitiRounding round_activation, round_error;
-} NitiNetworkOptions;
+#include "backend/backend.h"
+#include "model/lower.h"
 
 typedef struct NitiNetwork {
-  NitiBackend *backend; /* borrowed */
-  NitiPlan *plan;
-  NitiNetworkOptions options;
-  NitiTensor input;  /* to be written after set_batch, before forward */
-  NitiTensor logits; /* after forward: {n, 1, 1, classes} */
-  NitiTensor delta;  /* to be written before backward; data NULL: inference only */
-  NitiRequantise loss_rq;
-  void *arena, *scalars, *weights, *gradients, *packed;
-  size_t memory_bytes; /* all of these and the workspace */
+  NitiBackend *backend;     /* borrowed */
+  NitiExecutable *training; /* NULL: inference only */
+  NitiExecutable *evaluation;
+  NitiExecutable *main;     /* which of the two owns the weights */
+  const NitiProgram *program; /* main's */
+  int32_t *weights;         /* tensors of main's program, in the order of its layers */
+  int32_t weight_count;
+  int32_t table, metrics, logits; /* tensors of main's program; logits: of the evaluation's */
+  int32_t forward_end;        /* the evaluation's first operation after forward */
+  int32_t mu;                 /* the number of the scalar of that name, or NITI_NONE */
+  size_t memory_bytes;      /* everything a step needs on the backend */
 } NitiNetwork;
 
 /* One weight tensor, in host terms. */
 typedef struct NitiWeight {
   const char *layer; /* its layer's name; the tensor is called LAYER.weight */
-  int32_t node;
+  int32_t node;      /* its layer's number */
   int ndim;
   uint32_t dims[4]; /* [out][KH][KW][in] or [out][in] */
   size_t count;
 } NitiWeight;
 
-/* Builds the plan and allocates everything a step needs. Weights are zero until init or set. The description may go afterwards.
- * NITI_ERROR_MEMORY says, where the backend knows, which batch would fit. */
+/* Lowers and compiles the description, for training and evaluation or (options->training false) for evaluation alone. Weights are
+ * zero until init or set. The description may go afterwards. NITI_ERROR_MEMORY says, where the backend knows, which batch would
+ * fit. */
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
-                             const NitiNetworkOptions *options);
+                             const NitiLowerOptions *options);
 void niti_network_close(NitiNetwork *net);
+/* The table that turns pixels into the network's input: the recipe's mean and std, in millionths, one per channel. */
+NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const int32_t *std);
 
-/* What the next input, forward and backward are: 1 .. batch images; training: with dropout and the recipe's rounding, else
- * neither dropout nor random rounding (and no backward). */
-void niti_network_set_batch(NitiNetwork *net, int32_t n, bool training);
-/* input -> logits. */
-void niti_network_forward(NitiNetwork *net);
-/* delta -> the gradients of every weight tensor. */
-void niti_network_backward(NitiNetwork *net);
-/* The part of it that is node i's; for i from the last to 1, with *fork 0 at first. */
-void niti_network_backward_node(NitiNetwork *net, int32_t i, int32_t *fork);
+/* A whole training step; forward and the loss's metrics; forward alone. All may leave their work queued. */
+NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
+NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
+/* Evaluates, and fills inputs[weight_count] with facts about the input of each weight's layer. Waits. */
+NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs);
+NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
+/* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
+NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent);
+/* The sums of the images trained and evaluated since they were written last. Reading waits. */
+NitiStatus niti_network_read_metrics(NitiNetwork *net, NitiMetrics *out);
+void niti_network_write_metrics(NitiNetwork *net, const NitiMetrics *metrics);
 
-/* Weights, numbered 0 .. count - 1 in node order. */
-int32_t niti_network_weight_count(const NitiNetwork *net);
+/* Weights, numbered 0 .. weight_count - 1 in the order of their layers. */
 NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i);
-NitiNode *niti_network_weight_node(const NitiNetwork *net, int32_t i);
 void niti_network_get_weight(const NitiNetwork *net, int32_t i, int8_t *mantissas, int32_t *exponent);
 void niti_network_set_weight(NitiNetwork *net, int32_t i, const int8_t *mantissas, int32_t exponent);
+NitiStatus niti_network_weight_stats(const NitiNetwork *net, int32_t i, NitiTensorStats *out);
 /* Fresh weights by docs/arithmetic.md; one tensor, or all. */
 NitiStatus niti_network_init_weight(NitiNetwork *net, int32_t i, uint64_t seed);
 NitiStatus niti_network_init(NitiNetwork *net, uint64_t seed);

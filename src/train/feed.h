@@ -1,4 +1,4 @@
-/* The way of a batch from the loader into the network: raw pixels and picks -> the input tensor; labels to the backend. */
+/* The way of a batch from the loader to the backend: source images where the backend can read them, samples and labels bound. */
 #ifndef NITI_TRAIN_FEED_H
 #define NITI_TRAIN_FEED_H
 
@@ -7,18 +7,12 @@
 
 typedef struct NitiFeed NitiFeed;
 
-/* For batches of at most `batch` images. mean, std: the recipe's, in millionths, one a channel of `input`. */
-NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, NitiShape input, int32_t batch, const int32_t *mean,
-                          const int32_t *std);
+/* For batches of at most `batch` images. */
+NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, int32_t batch);
 void niti_feed_close(NitiFeed *feed);
-/* Brings a batch to the backend; `batch` may go afterwards. A resident batch's images are copied there once, if at all and if
- * they fit; else those of the batch each time. */
-NitiStatus niti_feed_batch(NitiFeed *feed, const NitiBatch *batch);
-/* The batch -> net->input: one operation. */
-void niti_feed_input(NitiFeed *feed, NitiNetwork *net);
-/* This batch's labels, in backend memory. */
-const int32_t *niti_feed_labels(const NitiFeed *feed);
-/* What niti_feed_input depends on beside the contents of backend memory: the images' place and shape. */
-const uint8_t *niti_feed_images(const NitiFeed *feed, NitiShape *source);
+/* Brings a batch's images to the backend and binds them, its samples, labels and size. A resident batch's images are copied there
+ * once, if at all and if they fit; else those of the batch each time. The bindings hold until the next call; the batch must stay
+ * until they have been run. */
+NitiStatus niti_feed_batch(NitiFeed *feed, const NitiBatch *batch, NitiBindings *bindings);
 
 #endif

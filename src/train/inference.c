@@ -50,8 +50,7 @@ static NitiStatus read_names(NitiModel *m) {
 }
 
 static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
-  const NitiNetworkOptions options = {
-      .batch = batch, .training = false, .round_activation = m->recipe->round_activation, .round_error = m->recipe->round_error};
+  const NitiLowerOptions options = niti_recipe_lowering(m->recipe, batch, false);
   NITI_TRY(niti_network_open(out, m->recipe->model, m->backend, &options));
   const NitiStatus status = niti_snapshot_restore(*out, m->checkpoint, m->path);
   if (status != NITI_OK) {
@@ -61,13 +60,15 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
   return status;
 }
 
-static NitiStatus open_feed(NitiFeed **out, const NitiModel *m, int32_t batch) {
+/* How pixels become the network's input, as the recipe says, and the way there. */
+static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *m, int32_t batch) {
   const NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count != m->recipe->model->input.c) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one a channel)", m->path,
+    return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);
   }
-  return niti_feed_open(out, m->backend, m->recipe->model->input, batch, data->mean, data->std);
+  NITI_TRY(niti_network_set_input(net, data->mean, data->std));
+  return niti_feed_open(out, m->backend, batch);
 }
 
 static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const NitiDevice *device) {
@@ -138,17 +139,14 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(pixels, "pixels");
-  const NitiPick whole = {0};
+  const NitiSample whole = {0};
   const int32_t label = 0;
-  if (!m->feed) NITI_TRY(open_feed(&m->feed, m, 1));
+  if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
-  NITI_TRY(niti_feed_batch(m->feed, &batch));
-  niti_network_set_batch(m->one, 1, false);
-  niti_feed_input(m->feed, m->one);
-  niti_network_forward(m->one);
-  m->backend->ops->download(m->backend, logits, m->one->logits.data, (size_t)m->recipe->model->classes);
-  m->backend->ops->download(m->backend, exponent, m->one->logits.exponent, sizeof *exponent);
-  return m->backend->ops->synchronise(m->backend); /* what was downloaded is what was computed */
+  NitiBindings bindings = {.batch = 1};
+  NITI_TRY(niti_feed_batch(m->feed, &batch, &bindings));
+  NITI_TRY(niti_network_predict(m->one, &bindings));
+  return niti_network_read_logits(m->one, 1, logits, exponent);
 }
 
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
@@ -184,12 +182,12 @@ static NitiStatus score_batches(const NitiStepContext *context, NitiLoader *load
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
     if (labels) map_batch(&batch, room, labels);
-    NITI_TRY(niti_step_test(context, &batch));
+    NITI_TRY(niti_step_test(context, &batch, NULL));
   }
 }
 
-static NitiStatus score(NitiModel *m, NitiMetrics *metrics, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed, metrics};
+static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
+  const NitiStepContext context = {m->recipe, net, feed};
   NITI_TRY(niti_loader_start(loader, 0, 0));
   int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
   const NitiStatus status = room ? score_batches(&context, loader, room, m->set.labels) : out_of_memory();
@@ -210,23 +208,19 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
-  void *metrics = NULL;
   const NitiLoaderOptions options = {
       .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
   NitiStatus status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
   if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
   if (status == NITI_OK) status = resolve_statistics(m, m->set.dataset);
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
-  if (status == NITI_OK) status = open_feed(&feed, m, m->recipe->batch);
-  if (status == NITI_OK) status = m->backend->ops->alloc(m->backend, &metrics, sizeof(NitiMetrics));
-  if (status == NITI_OK) status = score(m, metrics, net, feed, loader);
+  if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
+  if (status == NITI_OK) status = score(m, net, feed, loader);
   if (status == NITI_OK) {
     NitiMetrics sums;
-    m->backend->ops->download(m->backend, &sums, metrics, sizeof sums);
-    status = m->backend->ops->synchronise(m->backend);
+    status = niti_network_read_metrics(net, &sums);
     if (status == NITI_OK) *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   }
-  if (metrics) m->backend->ops->release(m->backend, metrics);
   niti_feed_close(feed);
   niti_network_close(net);
   niti_loader_close(loader);

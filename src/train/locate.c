@@ -197,7 +197,7 @@ NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location) 
 /* On the CPU, one thread: the weights are the same everywhere. */
 static NitiStatus take_initial(NitiCheckpoint *checkpoint, const NitiRecipe *recipe) {
   const NitiBackendOptions options = {.name = "cpu", .threads = 1};
-  const NitiNetworkOptions smallest = {.batch = 1};
+  const NitiLowerOptions smallest = niti_recipe_lowering(recipe, 1, false);
   NitiBackend *backend;
   NitiNetwork *net = NULL;
   NITI_TRY(niti_backend_open(&backend, &options));

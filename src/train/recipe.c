@@ -236,8 +236,8 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   int32_t choice;
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
-    NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_recipe_updates));
-    r->update = (NitiUpdateKind)choice;
+    NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_optimizer_names()));
+    r->optimizer = niti_optimizer_find(niti_optimizer_names()[choice]);
   }
   if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
   if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);
@@ -299,6 +299,7 @@ static NitiStatus recipe_from(NitiRecipe **out, NitiYamlDocument *document, cons
   r->seed = SEED_DEFAULT;
   r->mu[0] = (NitiMuStep){0, MU_DEFAULT};
   r->mu_count = 1;
+  r->optimizer = &niti_optimizer_niti;
   const NitiStatus status = read_recipe(r, document, source);
   if (status != NITI_OK) {
     niti_recipe_close(r);
@@ -367,4 +368,13 @@ int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch) {
   int mu = recipe->mu[0].mu;
   for (int32_t i = 1; i < recipe->mu_count && recipe->mu[i].epoch <= epoch; ++i) mu = recipe->mu[i].mu;
   return mu;
+}
+
+NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
+  return (NitiLowerOptions){.batch = batch,
+                            .training = training,
+                            .round_activation = recipe->round_activation,
+                            .round_delta = recipe->round_error,
+                            .loss = recipe->loss,
+                            .optimizer = recipe->optimizer};
 }

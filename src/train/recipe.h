@@ -2,14 +2,10 @@
 #ifndef NITI_TRAIN_RECIPE_H
 #define NITI_TRAIN_RECIPE_H
 
-#include "backend/backend.h"
 #include "data/dataset.h"
-#include "model/description.h"
+#include "model/lower.h"
 
 enum { NITI_SCHEDULE_MAX = 32 };
-
-/* How gradients change the weights. */
-typedef enum NitiUpdateKind { NITI_UPDATE_NITI = 0 } NitiUpdateKind;
 
 /* The data set for runs that are given none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
@@ -30,7 +26,7 @@ typedef struct NitiRecipe {
   uint64_t seed;
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
-  NitiUpdateKind update;
+  const NitiOptimizer *optimizer; /* `update.kind` */
   NitiMuStep mu[NITI_SCHEDULE_MAX];
   int32_t mu_count; /* at least 1; mu[0].epoch == 0, ascending */
 } NitiRecipe;
@@ -44,6 +40,8 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
 void niti_recipe_close(NitiRecipe *recipe);
 /* The learning rate of an epoch. */
 int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch);
+/* How the recipe's model is lowered. */
+NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training);
 const char *const *niti_builtin_recipes(void);
 
 #endif

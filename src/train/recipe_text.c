@@ -13,7 +13,6 @@ const char *const niti_recipe_crops[] = {"centre", "random", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
 const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", NULL};
-const char *const niti_recipe_updates[] = {"niti", NULL};
 
 static void put_int(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
   niti_yaml_put(d, mapping, key, niti_yaml_printf(d, "%" PRId64, value));
@@ -88,7 +87,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_word(d, rounding, "activation", niti_recipe_roundings[r->round_activation]);
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);
-  put_word(d, update, "kind", niti_recipe_updates[r->update]);
+  put_word(d, update, "kind", r->optimizer->name);
   for (int32_t i = 0; i < r->mu_count; ++i) {
     NitiYaml *step = niti_yaml_mapping(d);
     put_int(d, step, "epoch", r->mu[i].epoch);

@@ -4,10 +4,12 @@
 
 #include "train/recipe.h"
 
-extern const char *const niti_recipe_kinds[],
-    *const niti_recipe_defaults[], *const niti_recipe_crops[], *const niti_recipe_fits[], *const niti_recipe_losses[],
-                                                                                              *const niti_recipe_roundings[],
-                                                                                                  *const niti_recipe_updates[];
+extern const char *const niti_recipe_kinds[];
+extern const char *const niti_recipe_defaults[];
+extern const char *const niti_recipe_crops[];
+extern const char *const niti_recipe_fits[];
+extern const char *const niti_recipe_losses[];
+extern const char *const niti_recipe_roundings[];
 
 /* Sets recipe->text from its other members. */
 NitiStatus niti_recipe_resolve(NitiRecipe *recipe);

@@ -79,39 +79,58 @@ static NitiStatus scalar(NitiReport *report, const char *group, const char *name
   return niti_events_ratio(report->events, tag, step, numerator, denominator);
 }
 
-static int32_t read_scalar(NitiNetwork *net, const int32_t *from) {
-  int32_t value = 0;
-  net->backend->ops->download(net->backend, &value, from, sizeof value);
-  return value;
-}
-
-static NitiStatus write_weights(NitiReport *report, int64_t step, NitiNetwork *net, const NitiNode *node) {
-  const NitiBackendOps *ops = net->backend->ops;
-  const char *name = node->spec.name;
-  NitiTensorStats weight, act;
-  ops->stats(net->backend, &weight, &node->weight);
-  ops->stats(net->backend, &act, &node->x[0]); /* kept for backward, so it still lies there after the last test batch */
+static NitiStatus write_weight(NitiReport *report, int64_t step, const NitiNetwork *net, int32_t i, const NitiTensorStats *input) {
+  const char *name = niti_network_weight(net, i).layer;
+  NitiTensorStats weight;
   char tag[TAG_MAX];
+  NITI_TRY(niti_network_weight_stats(net, i, &weight));
   (void)snprintf(tag, sizeof tag, "weight/%s", name);
   NITI_TRY(niti_events_histogram(report->events, tag, step, weight.histogram, weight.exponent));
   NITI_TRY(scalar(report, "saturated_weight", name, step, weight.saturated, weight.count));
-  NITI_TRY(scalar(report, "saturated_input", name, step, act.saturated, act.count));
-  NITI_TRY(scalar(report, "exponent_input", name, step, act.exponent, 1));
-  return scalar(report, "exponent_weight", name, step, weight.exponent, 1);
+  NITI_TRY(scalar(report, "exponent_weight", name, step, weight.exponent, 1));
+  if (!input) return NITI_OK;
+  NITI_TRY(scalar(report, "saturated_input", name, step, input->saturated, input->count));
+  return scalar(report, "exponent_input", name, step, input->exponent, 1);
+}
+
+/* The exponents of a program's tensors of one role, under their layers' names. Where errors were added, the sum's. */
+static NitiStatus write_exponents(NitiReport *report, int64_t step, NitiExecutable *e, NitiRole role, const char *group) {
+  const NitiProgram *p = niti_executable_program(e);
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    const NitiTensorDesc *tensor = &p->tensors[t];
+    int32_t exponent = 0;
+    bool last = tensor->role == role && tensor->layer > 0;
+    for (int32_t k = t + 1; last && k < p->tensor_count; ++k)
+      last = p->tensors[k].role != role || p->tensors[k].layer != tensor->layer;
+    if (!last) continue;
+    NITI_TRY(niti_executable_read(e, t, 0, NULL, &exponent));
+    NITI_TRY(scalar(report, group, p->layers[tensor->layer], step, exponent, 1));
+  }
+  return NITI_OK;
+}
+
+/* The shifts of a phase's layers; sums of errors belong to no layer. */
+static NitiStatus write_shifts(NitiReport *report, int64_t step, NitiExecutable *e, NitiPhase phase, const char *group) {
+  const NitiProgram *p = niti_executable_program(e);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    int32_t shift = 0;
+    if (o->phase != phase || !niti_opcodes[o->opcode].rounds || o->rounding.purpose == NITI_DRAW_FORK) continue;
+    NITI_TRY(niti_executable_shift(e, i, &shift));
+    NITI_TRY(scalar(report, group, p->layers[o->layer], step, shift, 1));
+  }
+  return NITI_OK;
 }
 
 /* Exponents and shifts of activations are the last test batch's, those of errors the last training step's. */
-static NitiStatus write_layer(NitiReport *report, int64_t step, NitiNetwork *net, const NitiNode *node) {
-  const char *name = node->spec.name;
-  NITI_TRY(scalar(report, "exponent_output", name, step, read_scalar(net, node->y.exponent), 1));
-  if (node->dy.data) NITI_TRY(scalar(report, "exponent_error", name, step, read_scalar(net, node->dy.exponent), 1));
-  if (node->weight.data) NITI_TRY(write_weights(report, step, net, node));
-  if (!node->spec.type->terms) return NITI_OK; /* requantises nothing */
-  NITI_TRY(
-      scalar(report, "shift_forward", name, step, niti_shift_prediction_last(read_scalar(net, node->forward_rq.prediction)), 1));
-  if (!node->dx[0].data || node->spec.type->passes_delta) return NITI_OK;
-  return scalar(report, "shift_backward", name, step, niti_shift_prediction_last(read_scalar(net, node->backward_rq.prediction)),
-                1);
+static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
+  NITI_TRY(write_exponents(report, r->step, net->evaluation, NITI_ROLE_ACTIVATION, "exponent_output"));
+  NITI_TRY(write_exponents(report, r->step, net->training, NITI_ROLE_DELTA, "exponent_error"));
+  NITI_TRY(write_shifts(report, r->step, net->evaluation, NITI_PHASE_FORWARD, "shift_forward"));
+  NITI_TRY(write_shifts(report, r->step, net->training, NITI_PHASE_BACKWARD, "shift_backward"));
+  for (int32_t i = 0; i < net->weight_count; ++i)
+    NITI_TRY(write_weight(report, r->step, net, i, r->inputs ? &r->inputs[i] : NULL));
+  return NITI_OK;
 }
 
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
@@ -125,7 +144,7 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));
   NITI_TRY(scalar(report, "update", "epoch", r->step, r->epoch, 1));
-  for (int32_t i = 1; i <= net->plan->count; ++i) NITI_TRY(write_layer(report, r->step, net, &net->plan->nodes[i]));
+  NITI_TRY(write_network(report, r, net));
   NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else what was read counts for nothing */
   return niti_events_flush(report->events);
 }

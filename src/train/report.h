@@ -13,6 +13,7 @@ typedef struct NitiReportRow {
   int mu;
   NitiScore train, test, best;
   int64_t images, nanoseconds; /* of this epoch, in this process */
+  const NitiTensorStats *inputs; /* NULL, or of each weight's layer, in the last test batch */
 } NitiReportRow;
 
 /* Rows up to keep_epoch are kept; resumed_step: the step a resumed run goes on from, -1 for a new run. */

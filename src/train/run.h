@@ -31,7 +31,7 @@ typedef struct NitiRun {
   NitiNetwork *net;
   NitiFeed *feed;
   NitiLoader *train_loader, *test_loader;
-  NitiMetrics *metrics; /* backend memory */
+  NitiTensorStats *layer_inputs; /* of each weight's layer, in the last test batch */
   NitiRunFolder *folder;
   NitiReport *report;
   NitiSaver *saver; /* made by the first save */

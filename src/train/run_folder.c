@@ -86,6 +86,37 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   return NITI_OK;
 }
 
+/* The folder that is there already on the way to path, "." where there is none. */
+static NitiStatus existing_part(char **out, const char *path) {
+  *out = strdup(path);
+  if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  while (access(*out, F_OK) != 0) {
+    char *slash = strrchr(*out, '/');
+    if (!slash) {
+      (void)snprintf(*out, strlen(path) + 1, "."); /* path is not empty */
+    } else if (slash == *out) {
+      slash[1] = 0;
+    } else {
+      *slash = 0;
+    }
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_run_folder_check(const char *path) {
+  char *part;
+  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
+  if (niti_path_is_dir(path)) NITI_TRY(check_empty(path));
+  NITI_TRY(existing_part(&part, path));
+  NitiStatus status = NITI_OK;
+  if (!niti_path_is_dir(part))
+    status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is no folder", path, part);
+  else if (access(part, W_OK | X_OK) != 0)
+    status = niti_fail_errno(part, "write into the folder");
+  free(part);
+  return status;
+}
+
 void niti_run_folder_clear(const NitiRunFolder *folder) {
   DIR *dir = opendir(folder->path);
   if (!dir) return;

@@ -3,12 +3,15 @@
 #define NITI_TRAIN_RUN_FOLDER_H
 
 #include "data/dataset.h"
+#include "backend/backend.h"
 #include "train/recipe.h"
 
 typedef struct NitiRunFolder NitiRunFolder;
 
 /* Makes the folder (and those above it). One that holds anything already is refused. */
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path);
+/* Whether create would succeed, as far as that can be known without making anything. */
+NitiStatus niti_run_folder_check(const char *path);
 /* Opens a run's folder to go on in it; one that holds no run, or that another process works in, is refused. */
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
 /* Undoes a create: removes the files written since, and the folder where create made it. Keeps the last failure's message. */

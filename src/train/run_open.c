@@ -93,25 +93,20 @@ static NitiStatus open_network(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
   const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&run->backend, &backend));
-  const NitiNetworkOptions options = {.batch = run->recipe->batch,
-                                      .training = true,
-                                      .round_activation = run->recipe->round_activation,
-                                      .round_error = run->recipe->round_error};
+  const NitiLowerOptions options = niti_recipe_lowering(run->recipe, run->recipe->batch, true);
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
-  if (niti_network_weight_count(run->net) == 0)
+  if (run->net->weight_count == 0)
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
-  NITI_TRY(niti_feed_open(&run->feed, run->backend, run->recipe->model->input, run->recipe->batch, run->recipe->data.mean,
-                          run->recipe->data.std));
-  void *metrics = NULL;
-  NITI_TRY(run->backend->ops->alloc(run->backend, &metrics, sizeof *run->metrics));
-  run->metrics = metrics;
-  return NITI_OK;
+  NITI_TRY(niti_network_set_input(run->net, run->recipe->data.mean, run->recipe->data.std));
+  run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
+  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for facts about %d layers", run->net->weight_count);
+  return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* what is being written is finished, whatever else went wrong */
   const NitiStatus status = niti_report_close(run->report);
-  if (run->metrics) run->backend->ops->release(run->backend, run->metrics);
+  free(run->layer_inputs);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->test_loader);
   niti_feed_close(run->feed);

@@ -7,12 +7,74 @@
 
 enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
 
+/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that it is no part of the hash ---- */
+
+static NitiFileDtype state_dtype(const NitiTensorDesc *t) { return t->dtype == NITI_DTYPE_S64 ? NITI_I64 : NITI_I32; }
+
+static void widen(void *out, const void *in, size_t count, NitiDtype dtype) {
+  for (size_t i = 0; i < count; ++i) {
+    if (dtype == NITI_DTYPE_S8) ((int32_t *)out)[i] = ((const int8_t *)in)[i];
+    if (dtype == NITI_DTYPE_S16) ((int32_t *)out)[i] = ((const int16_t *)in)[i];
+  }
+}
+
+static void narrow(void *out, const void *in, size_t count, NitiDtype dtype) {
+  for (size_t i = 0; i < count; ++i) {
+    if (dtype == NITI_DTYPE_S8) ((int8_t *)out)[i] = (int8_t)((const int32_t *)in)[i];
+    if (dtype == NITI_DTYPE_S16) ((int16_t *)out)[i] = (int16_t)((const int32_t *)in)[i];
+  }
+}
+
+static void dims_of(uint32_t dims[NITI_RANK_MAX], const NitiTensorDesc *t) {
+  for (int d = 0; d < NITI_RANK_MAX; ++d) dims[d] = (uint32_t)t->dims[d];
+}
+
+static NitiStatus take_state(NitiCheckpoint *checkpoint, const NitiNetwork *net, int32_t i) {
+  const NitiTensorDesc *t = &net->program->tensors[i];
+  const size_t count = niti_tensor_count(t, 0), wide = t->dtype == NITI_DTYPE_S64 ? sizeof(int64_t) : sizeof(int32_t);
+  const bool as_is = niti_dtype_bytes(t->dtype) == wide;
+  uint32_t dims[NITI_RANK_MAX];
+  int32_t exponent = 0;
+  dims_of(dims, t);
+  void *file = malloc(count * wide), *own = as_is ? file : malloc(count * wide);
+  NitiStatus status = file && own ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu values", t->name, count);
+  if (status == NITI_OK) status = niti_executable_read(net->main, i, 0, own, &exponent);
+  if (status == NITI_OK && !as_is) widen(file, own, count, t->dtype);
+  if (!as_is) free(own);
+  if (status == NITI_OK) status = niti_checkpoint_add(checkpoint, t->name, state_dtype(t), t->rank, dims, exponent, file);
+  if (status == NITI_OK) {
+    checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
+  } else {
+    free(file);
+  }
+  return status;
+}
+
+static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint, const char *source) {
+  const NitiTensorDesc *t = &net->program->tensors[i];
+  const NitiCheckpointTensor *tensor = niti_checkpoint_find(checkpoint, t->name);
+  bool same = tensor && tensor->dtype == state_dtype(t) && tensor->ndim == t->rank;
+  for (int d = 0; same && d < t->rank; ++d) same = tensor->dims[d] == (uint32_t)t->dims[d];
+  if (!same)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the optimiser's shape", source, t->name);
+  if (t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64)
+    return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
+  void *own = malloc(niti_tensor_count(t, 0) * niti_dtype_bytes(t->dtype));
+  if (!own) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", t->name);
+  narrow(own, tensor->data, niti_tensor_count(t, 0), t->dtype);
+  const NitiStatus status = niti_executable_write(net->main, i, 0, own, &tensor->exponent);
+  free(own);
+  return status;
+}
+
+/* ---- weights ---- */
+
 static void tensor_name(char name[TENSOR_NAME_MAX], const NitiWeight *weight) {
   (void)snprintf(name, TENSOR_NAME_MAX, "%s.weight", weight->layer);
 }
 
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
-  const int32_t count = niti_network_weight_count(net);
+  const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
     char name[TENSOR_NAME_MAX];
@@ -27,6 +89,9 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
       return status;
     }
     checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
+  }
+  for (int32_t i = 0; i < net->program->tensor_count; ++i) {
+    if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
   }
   return net->backend->ops->synchronise(net->backend); /* after a failure of the device nothing downloaded counts */
 }
@@ -45,30 +110,34 @@ bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint
 }
 
 NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpoint, const char *source) {
-  const int32_t count = niti_network_weight_count(net);
+  const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     if (!niti_snapshot_restore_one(net, i, checkpoint)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s.weight' is missing or not of the model's shape", source,
                        niti_network_weight(net, i).layer);
     }
   }
+  for (int32_t i = 0; i < net->program->tensor_count; ++i) {
+    if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(restore_state(net, i, checkpoint, source));
+  }
   return NITI_OK;
 }
 
 static bool has_tensor(const NitiNetwork *net, const char *wanted) {
-  for (int32_t i = 0; i < niti_network_weight_count(net); ++i) {
+  for (int32_t i = 0; i < net->weight_count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
     char name[TENSOR_NAME_MAX];
     tensor_name(name, &weight);
     if (strcmp(name, wanted) == 0) return true;
   }
-  return false;
+  const int32_t t = niti_program_find(net->program, wanted);
+  return t != NITI_NONE && net->program->tensors[t].role == NITI_ROLE_STATE;
 }
 
 NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
     if (has_tensor(net, checkpoint->tensors[i].name)) continue;
-    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the weights of the run's model)",
+    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the weights of the run's model and the state of its optimiser)",
                      niti_checkpoint_source(checkpoint), checkpoint->tensors[i].name);
   }
   return NITI_OK;

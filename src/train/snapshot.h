@@ -5,10 +5,10 @@
 #include "io/checkpoint.h"
 #include "model/network.h"
 
-/* Copies every weight tensor into the checkpoint, as LAYER.weight. Fails where the device has failed at any time before: then the
+/* Copies every weight tensor into the checkpoint, as LAYER.weight, and every state tensor of the optimiser. Fails where the device has failed at any time before: then the
  * checkpoint must not be saved. */
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net);
-/* Sets every weight of the network; one that is missing or of another shape fails with its name. `source` is for messages. */
+/* Sets every weight and state tensor of the network; one that is missing or of another shape fails with its name. `source` is for messages. */
 NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpoint, const char *source);
 /* Fails with the name of a tensor that the network does not have. All that it has were restored. */
 NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint);

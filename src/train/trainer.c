@@ -5,6 +5,7 @@
 
 #include "platform/clock.h"
 #include "platform/text.h"
+#include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
 #include "train/run.h"
@@ -16,7 +17,7 @@ static const int64_t refresh_nanoseconds = INT64_C(500000000); /* the training s
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
   const int64_t into = run->step - run->epoch * run->steps_per_epoch;
-  if (progress->kind != NITI_PROGRESS_TEST) {
+  if (progress->kind != NITI_PROGRESS_TEST && progress->kind != NITI_PROGRESS_CHECK) {
     progress->batch = into;
     progress->batches = run->steps_per_epoch;
   }
@@ -46,22 +47,19 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) {
-  return (NitiStepContext){run->recipe, run->net, run->feed, run->metrics};
-}
+static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed}; }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
   NitiMetrics m;
-  run->backend->ops->download(run->backend, &m, run->metrics, sizeof m);
-  NITI_TRY(run->backend->ops->synchronise(run->backend));
+  NITI_TRY(niti_network_read_metrics(run->net, &m));
   *out = (NitiScore){.loss = m.loss, .correct = m.correct, .images = m.images};
   return NITI_OK;
 }
 
 static void write_metrics(const NitiRun *run, NitiScore score) {
   const NitiMetrics m = {score.loss, score.correct, score.images};
-  run->backend->ops->upload(run->backend, run->metrics, &m, sizeof m);
+  niti_network_write_metrics(run->net, &m);
 }
 
 static NitiStatus save(NitiRun *run, int keep) {
@@ -78,8 +76,9 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(run->test_loader, &batch));
     if (batch.count == 0) break;
-    NITI_TRY(niti_step_test(&context, &batch));
-    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = ++done, .batches = batches};
+    ++done;
+    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
       return NITI_OK;
@@ -172,7 +171,8 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .test = run->test,
                              .best = run->best,
                              .images = run->epoch_images,
-                             .nanoseconds = run->epoch_nanoseconds};
+                             .nanoseconds = run->epoch_nanoseconds,
+                             .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
   status = niti_report_epoch(run->report, &row, run->net);
   if (status != NITI_OK) { /* the test is done and recorded again after resuming */
     run->best = best;
@@ -222,9 +222,9 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .best_epoch = run->best_epoch,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
-  const NitiPredictions predictions = run->backend->ops->predictions(run->backend);
-  out->shift_predictions = predictions.made;
-  out->shift_retries = predictions.wrong;
+  const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
+  out->shift_predictions = shifts.predictions;
+  out->shift_retries = shifts.retries;
   return niti_snapshot_hash(run->net, out->hash);
 }
 
@@ -259,7 +259,7 @@ static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
 }
 
 static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
-  const int32_t count = niti_network_weight_count(run->net);
+  const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
     if (niti_snapshot_restore_one(run->net, i, checkpoint)) {
@@ -287,6 +287,25 @@ static NitiStatus start_weights(NitiRun *run) {
   return status;
 }
 
+static void introduce(const NitiRun *run, const char *run_path) {
+  NitiRunFacts facts;
+  niti_run_facts(&facts, run, run_path);
+  NitiProgress progress = {.kind = NITI_PROGRESS_START, .run = &facts, .epoch = run->epoch + 1};
+  (void)tell(run, &progress); /* a wish to stop is asked for again after the first step */
+}
+
+static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_CHECK, .epoch = 1, .batch = done, .batches = batches};
+  return tell(run, &progress);
+}
+
+static NitiStatus start_dry(NitiRun *run, const char *run_path) {
+  NITI_TRY(niti_run_folder_check(run_path));
+  NITI_TRY(niti_run_read_images(run, tell_check));
+  introduce(run, run_path);
+  return NITI_OK;
+}
+
 static void note_lock(const NitiRun *run) {
   const char *file = niti_run_folder_owner_file(run->folder);
   if (file) note(run, "this file system has no file locks: %s keeps other processes out of the run", file);
@@ -296,6 +315,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
+  if (run->options.dry_run) return start_dry(run, run_path);
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
   note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
@@ -324,7 +344,10 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
   if (status == NITI_OK) status = start(&run, recipe, run_path);
-  if (status == NITI_OK) status = train_all(&run);
+  if (status == NITI_OK && !run.options.dry_run) {
+    introduce(&run, run_path);
+    status = train_all(&run);
+  }
   return finish(&run, out, status);
 }
 
@@ -345,6 +368,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
+  if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
     if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);

@@ -9,6 +9,7 @@ import pty
 import struct
 import subprocess
 import termios
+import time
 
 import numpy as np
 import pytest
@@ -332,8 +333,9 @@ def test_quiet_prints_the_result_and_nothing_else(toy_recipe, toy, tmp_path):
 def test_elsewhere_than_on_a_terminal_plain_lines_come(toy_recipe, toy, tmp_path):
     done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "run")
     lines = done.stdout.splitlines()
-    assert [line.split("  ")[0] for line in lines[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    for line in lines[:3]:
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    for line in epochs:
         assert "loss" in line and "accuracy" in line and "images/s" in line
     assert "\r" not in done.stdout + done.stderr and "\033" not in done.stdout + done.stderr
     assert f"hash {hash_of(tmp_path / 'run' / 'last.safetensors')}" in lines
@@ -357,10 +359,109 @@ def test_on_a_terminal_a_progress_line_comes_that_never_wraps(columns, toy_recip
     os.close(leader)
     text = shown.decode()
     assert process.returncode == 0 and "\r" in text
-    for word in ("epoch ", "batch ", "images/s", "left") if columns == 120 else ("epoch ", "batch "):
+    for word in ("epoch ", "batch ", "images/s", "left", "[", ">", ", run ") if columns == 120 else ("epoch ", "batch "):
         assert word in text
+    assert ("[" in text.replace("\033[", "")) == (columns == 120)  # no room for a bar
     drawn = [line.replace("\033[K", "") for line in text.split("\r")]
     assert max(map(len, drawn)) < columns and "\n" not in text
+
+
+# ---- the introduction ----
+
+def test_a_run_introduces_itself(toy_recipe, toy, tmp_path):
+    """By hand: the convolution has 3 * 3 * 1 * 4 weights at 8 * 8 places, the linear layer 4 * 4 * 4 * 4."""
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--max-steps", 25)
+    lines = {line.split()[0]: line for line in reversed(done.stdout.splitlines())}
+    for word, parts in {"recipe": ("toy", toy_recipe, "batch 16", "3 epochs", "seed 7"),
+                        "model": ("toy", "8x8x1", f"{36 + 256} parameters", f"{36 * 64 + 256} multiply-adds"),
+                        "data": (os.path.realpath(toy), "idx", "4 classes"), "training": ("160 images", "SHA-256"),
+                        "test": ("60 images", "SHA-256"), "device": ("cpu", "thread", "kernels"), "steps": ("25", "10 per epoch"),
+                        "run": (tmp_path / "run",)}.items():
+        for part in parts:
+            assert str(part) in lines[word], (part, lines[word])
+    order = [line.split()[0] for line in done.stdout.splitlines()]
+    assert order.index("recipe") == 0 and order.index("run") < order.index("epoch")
+
+
+def test_the_result_says_which_data(trained, toy):
+    environment = json.loads((trained[0] / "environment.json").read_text())["data"]
+    assert trained[1]["data"] == {
+        "kind": "idx", "path": os.path.realpath(toy), "classes": 4,
+        "train": {"images": 160, "sha256": environment["train_sha256"]},
+        "test": {"images": 60, "sha256": environment["test_sha256"]}}
+
+
+def test_a_resumed_run_introduces_itself_too(trained, toy):
+    text = output_of("train", "--resume", trained[0])
+    assert os.path.realpath(toy) in text and "multiply-adds" in text
+
+
+def test_a_dry_run_checks_and_trains_nothing(toy_recipe, toy, tmp_path):
+    text = output_of("train", toy_recipe, "--data", toy, "--run", tmp_path / "not" / "yet", "--dry-run")
+    assert "multiply-adds" in text and str(tmp_path / "not" / "yet") in text and "nothing was trained" in text
+    facts = json_of("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--dry-run", "--max-steps", 25)
+    assert facts["dry_run"] is True and facts["run"] == str(tmp_path / "run") and facts["steps"] == 25
+    assert (facts["parameters"], facts["multiply_adds"], facts["data"]["train"]["images"]) == (292, 2560, 160)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_finds_what_training_would(toy_recipe, recipe, toy, tmp_path, trained):
+    def refused(name, *arguments, says):
+        done = niti("train", name, "--dry-run", *arguments)
+        assert done.returncode == 1 and "in order" not in done.stdout
+        for text in says if isinstance(says, tuple) else (says,):
+            assert str(text) in done.stderr, done.stderr
+
+    refused(toy_recipe, "--data", tmp_path / "none", says=tmp_path / "none")
+    refused(toy_recipe, "--data", toy, "--run", trained[0], says=(trained[0], "--resume"))
+    (tmp_path / "file").write_text("x")
+    refused(toy_recipe, "--data", toy, "--run", tmp_path / "file" / "below", says=tmp_path / "file")
+    refused(toy_recipe, "--data", toy, "--run", "", says="empty")
+    refused(toy_recipe, "--data", toy, "--init", tmp_path / "none.safetensors", says="none.safetensors")
+    refused(toy_recipe, "--data", toy, "--isa", "sse9", says="sse9")
+    refused(toy_recipe, "--data", toy, "--set", "model.classes=5", says="4 classes")
+    data = data_sets.write_folder_set(tmp_path / "set", ["a", "b", "c", "d"], data_sets.squares(80, 1, channels=3),
+                                      data_sets.squares(20, 2, channels=3))
+    colour = recipe(("[8, 8, 1]", "[8, 8, 3]"), ("mean: auto, std: auto", "mean: [0.5, 0.5, 0.5], std: [1, 1, 1]"))
+    assert niti("train", colour, "--data", data, "--dry-run").returncode == 0
+    for image in (data / "train" / "d" / "0079.png", data / "test" / "b" / "0013.png"):
+        content = image.read_bytes()
+        image.write_bytes(content[:-20])
+        refused(colour, "--data", data, says=image)
+        image.write_bytes(content)
+
+
+# ---- the run's folder by default ----
+
+def today():
+    return time.strftime("%Y-%m-%d")
+
+
+def test_runs_without_a_name_get_one(toy_recipe, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = today()
+    runs = [json_of("train", toy_recipe, "--data", toy, "--threads", 1, "--max-steps", 1)["run"] for _ in range(3)]
+    if today() == before:  # not at midnight
+        assert runs == [f"runs/{before}-toy", f"runs/{before}-toy-2", f"runs/{before}-toy-3"]
+    assert len(set(runs)) == 3 and all((tmp_path / run / "last.safetensors").exists() for run in runs)
+    dry = json_of("train", toy_recipe, "--data", toy, "--dry-run")["run"]
+    assert dry not in runs and not (tmp_path / dry).exists()
+
+
+def test_runs_that_start_together_part_ways(toy_recipe, toy, tmp_path):
+    started = [subprocess.Popen([tool.NITI, "train", toy_recipe, "--data", toy, "--threads", "1", "--max-steps", "1", "--json"],
+                                cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    results = [process.communicate(timeout=60)[0] for process in started]
+    assert all(process.returncode == 0 for process in started)
+    assert len({json.loads(text.splitlines()[-1])["run"] for text in results}) == 4
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder_of_its_own(toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails("train", toy_recipe, "--data", "none", says="none")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").write_text("x")
+    fails("train", toy_recipe, "--data", "none", says="runs/")
 
 
 ASKS = ("--set", "data.default=fashion-mnist")

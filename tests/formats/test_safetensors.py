@@ -141,7 +141,7 @@ def drop_metadata(tensors, metadata):
     (change_shape, "does not have the hash"),
     (change_state, "does not have the checksum"),
     (change_value, "does not have the checksum"),
-    (add_float, "'f': dtype"),
+    (add_float, "'f'"),
     (add_weight, "'more.exponent', is missing"),
     (drop_weight, "4 exponents for 3 tensors"),
     (drop_metadata, "'format' is missing"),

@@ -97,7 +97,7 @@ static void add_shapes(uint64_t *digest) {
   int32_t word = niti_shift_prediction_of(3);
   for (int32_t i = 0; i < 60; ++i) {
     const NitiAlignment a = niti_align(i - 30, 7 - i);
-    const NitiPhase p = niti_phase(i % 3, i, 5, 3, 2);
+    const NitiStridePhase p = niti_stride_phase(i % 3, i, 5, 3, 2);
     const NitiWindows w = niti_windows(i, 5, 3, 9);
     add(digest, niti_align_sum(i, 127 - i, a.left, a.right) + a.exponent);
     add(digest, p.positions + 100 * p.taps + 10000 * p.last + 1000000 * p.offset + w.first + w.last);

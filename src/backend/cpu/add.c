@@ -1,6 +1,6 @@
 /* Residual add. The output may be an input's memory, so nothing is written before the largest accumulator is known: the
  * first pass finds it, the second rounds. */
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 #include "base/align.h"
 #include "base/shift_prediction.h"
 
@@ -14,8 +14,8 @@ typedef struct Add {
   NitiRounder rounder;
 } Add;
 
-static size_t accumulate(int32_t acc[restrict NITI_ACC_TILE], const Add *a, size_t item) {
-  const size_t first = item * NITI_ACC_TILE, count = niti_tile_count(a->count, NITI_ACC_TILE, item);
+static size_t accumulate(int32_t acc[restrict NITI_ACC_CHUNK], const Add *a, size_t item) {
+  const size_t first = item * NITI_ACC_CHUNK, count = niti_chunk_count(a->count, NITI_ACC_CHUNK, item);
   const int8_t *large = a->large + first, *small = a->small + first;
   const int32_t left = a->align.left, right = a->align.right;
   if (right == 0) {
@@ -28,16 +28,16 @@ static size_t accumulate(int32_t acc[restrict NITI_ACC_TILE], const Add *a, size
 
 static void max_tile(void *context, size_t thread, size_t item) {
   Add *a = context;
-  int32_t acc[NITI_ACC_TILE];
+  int32_t acc[NITI_ACC_CHUNK];
   (void)thread;
   const size_t count = accumulate(acc, a, item);
-  niti_max_raise((_Atomic uint32_t *)&a->max, niti_tile_largest(a->kernel, acc, count, 0));
+  niti_max_raise((_Atomic uint32_t *)&a->max, niti_chunk_largest(a->kernel, acc, count, 0));
 }
 
 static void round_tile(void *context, size_t thread, size_t item) {
   const Add *a = context;
-  const size_t first = item * NITI_ACC_TILE;
-  int32_t acc[NITI_ACC_TILE];
+  const size_t first = item * NITI_ACC_CHUNK;
+  int32_t acc[NITI_ACC_CHUNK];
   (void)thread;
   const size_t count = accumulate(acc, a, item);
   (void)a->kernel(a->out + first, acc, count, &a->rounder, first, 0);
@@ -51,8 +51,8 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
              .small = (align.a_larger ? b : a)->data,
              .align = align,
              .count = niti_shape_count(a->shape),
-             .kernel = niti_requantise_kernel(cpu->isa)};
-  const size_t tiles = niti_tiles(add.count, NITI_ACC_TILE);
+             .kernel = cpu->requantise};
+  const size_t tiles = niti_chunks(add.count, NITI_ACC_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
   add.rounder = (NitiRounder){.mode = rq->mode,
                               .shift = niti_shift_inline(add.max),

@@ -1,239 +1,392 @@
-/* The table's convolution operations: exponents, the range pass, and the choice between the reference and the tiled driver. */
-#include "backend/cpu/conv.h"
+/* Running convolutions, and the driver of most of them: forward and backward as an implicit GEMM. Weights are packed into panels
+ * once, then parts of the output are handed out to threads, each of which copies the input it needs with its border into scratch
+ * that stays in its cache (or reads it in place, where kernels can and there is no border), and multiplies tile by tile. */
+#include "backend/cpu/conv_plan.h"
 
-#include <string.h>
+/* ---- runs ---- */
 
-#include "backend/cpu/winograd.h"
-#include "backend/cpu/winograd_gradient.h"
-#include "base/window.h"
-
-typedef struct Operation {
+typedef struct Run {
   NitiCpu *cpu;
+  const NitiConvPlan *plan;
+  NitiConvOperands operands;
+} Run;
+
+static uint32_t run_passes(void *context, const NitiRounder *rounder) {
+  const Run *r = context;
+  NitiRounder mine = *rounder;
+  uint32_t max = 0;
+  mine.again = mine.again && !r->plan->next; /* each phase of a stride takes the workspace of the last */
+  for (const NitiConvPlan *plan = r->plan; plan; plan = plan->next) {
+    const uint32_t most = plan->pass(plan, r->cpu, &r->operands, &mine);
+    if (most > max) max = most;
+  }
+  return max;
+}
+
+int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, NitiKeptWeights *kept,
+                      const NitiRequantise *request) {
+  Run run = {cpu, plan, {.out = y, .in = x, .w = w}};
+  if (kept && plan->kept > 0) {
+    assert(kept->bytes >= plan->kept);
+    run.operands.packed = kept->data;
+    run.operands.ready = kept->layout == plan->layout;
+    kept->layout = plan->layout;
+  }
+  return niti_cpu_requantise(cpu, request, plan->relu, NULL, run_passes, &run);
+}
+
+int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
+                       const NitiRequantise *request) {
+  Run run = {cpu, plan, {.out = dx, .in = dy, .w = w}};
+  return niti_cpu_requantise(cpu, request, false, mask, run_passes, &run);
+}
+
+void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
+  plan->gradient(plan, cpu, gradient, dy, x);
+}
+
+NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {
+  assert(cpu->workspace);
+  return niti_workspace_begin(cpu->workspace, cpu->workspace_bytes);
+}
+
+void niti_conv_share(NitiCpu *cpu, NitiTask task, void *context, size_t items, size_t work) {
+  enum { ALONE = 32 * 1024 }; /* about a microsecond */
+  if (work > ALONE)
+    niti_threads_run(cpu->threads, task, context, items);
+  else
+    for (size_t item = 0; item < items; ++item) task(context, 0, item);
+}
+
+/* ---- implicit GEMM: how a pass is cut ---- */
+
+enum {
+  SCRATCH_BYTES = 256 * 1024, /* of padded input in one part: with a panel it should fit a core's second-level cache */
+  PART_PIXELS = 2048,         /* the most pixels in one part, or one output row */
+  PARTS_PER_THREAD = 8,
+};
+
+/* A part is `images` whole images or, where one image is too large, a band of `rows` output rows of one image. */
+typedef struct Plan {
+  NitiConvPlan base;
+  NitiImplicitGemm g;
   const NitiConvKernels *kernels;
-  const NitiConv *conv;
+  size_t threads;
+  size_t nr, panels, panel_bytes;     /* output channels of a panel; panels, and bytes of each */
+  size_t run, groups;                 /* elements and groups of one row of taps */
+  size_t row_elements;                /* of the padded input row of one part: */
+  size_t left, copied, right, source; /* zeros, elements copied from the input row's `source` on, zeros */
+  size_t images, rows, pixels;        /* the most images, output rows and pixels of a part */
+  size_t bands, parts, splits;        /* bands of an image; parts of the batch, each handed out in splits of its panels */
+  size_t weights, outputs;            /* taps * IC * OC; N * JH * JW */
+  bool dense;                         /* a part's input is one stretch of the tensor */
+  size_t in_bytes, scratch_bytes;
+  size_t *in_offset, *out_offset; /* of a part's pixels in its padded input and from its first output on; fewer may be there */
+  size_t *weight_offset;          /* of a run's elements, where columns of the weights are contiguous */
+} Plan;
+
+/* Bytes of padded input under `rows` output rows. */
+static size_t rows_under(const NitiImplicitGemm *g, size_t rows) {
+  return (rows - 1) * (size_t)g->step_y + niti_most((size_t)g->tap_rows, 1);
+}
+
+/* Parts of a smaller batch are no larger. */
+static void cut(Plan *p) {
+  const NitiImplicitGemm *g = &p->g;
+  const size_t element = (size_t)p->kernels->element, jh = (size_t)g->jh, jw = (size_t)g->jw, n = (size_t)g->n;
+  const size_t row_bytes = p->row_elements * element, image_bytes = rows_under(g, jh) * row_bytes;
+  const size_t pixels = niti_most(PART_PIXELS, jw);
+  if (image_bytes <= SCRATCH_BYTES && jh * jw <= pixels) {
+    p->images = niti_least(n, niti_least(SCRATCH_BYTES / image_bytes, pixels / (jh * jw)));
+    p->rows = jh;
+    p->bands = 1;
+    p->parts = niti_divide_up(n, p->images);
+  } else {
+    size_t rows = pixels / jw;
+    while (rows > 1 && rows_under(g, rows) * row_bytes > SCRATCH_BYTES) --rows;
+    p->bands = niti_divide_up(jh, rows);
+    p->rows = niti_divide_up(jh, p->bands);
+    p->images = 1;
+    p->parts = n * p->bands;
+  }
+  p->pixels = p->images * p->rows * jw;
+  p->splits = niti_least(p->panels, niti_divide_up(p->threads * PARTS_PER_THREAD, p->parts));
+  p->in_bytes = p->images * rows_under(g, p->rows) * row_bytes + 64; /* the last group reads past */
+}
+
+/* What a padded row consists of. */
+static void cut_row(Plan *p) {
+  const NitiImplicitGemm *g = &p->g;
+  const int64_t c = g->ic, columns = (int64_t)(g->jw - 1) * g->step_x + (g->tap_columns > 0 ? g->tap_columns : 1);
+  const int64_t left = g->tap_x, right = left + columns; /* in the input's columns */
+  const int64_t first = left > 0 ? left : 0, last = right < g->iw ? right : g->iw;
+  p->row_elements = (size_t)(columns * c);
+  p->left = p->row_elements;
+  if (first >= last) return;
+  p->left = (size_t)((first - left) * c);
+  p->copied = (size_t)((last - first) * c);
+  p->right = (size_t)((right - last) * c);
+  p->source = (size_t)(first * c);
+}
+
+/* Whether rows of the weights' elements are contiguous, not columns. */
+static bool along(const NitiImplicitGemm *g) { return g->weight_c == 1 && g->weight_b == (ptrdiff_t)g->ic; }
+
+static void take_tables(Plan *p, NitiWorkspace *w) {
+  p->in_offset = niti_workspace_take(w, p->pixels * sizeof(size_t));
+  p->out_offset = niti_workspace_take(w, p->pixels * sizeof(size_t));
+  p->weight_offset = niti_workspace_take(w, along(&p->g) ? 0 : p->run * sizeof(size_t));
+}
+
+static void fill_tables(Plan *p) {
+  const NitiImplicitGemm *g = &p->g;
+  const size_t element = (size_t)p->kernels->element, row_bytes = p->row_elements * element, under = rows_under(g, p->rows);
+  for (size_t n = 0, i = 0; n < p->images; ++n) {
+    for (size_t j = 0; j < p->rows; ++j) {
+      for (size_t column = 0; column < (size_t)g->jw; ++column, ++i) {
+        p->in_offset[i] = (n * under + j * (size_t)g->step_y) * row_bytes + column * (size_t)(g->step_x * g->ic) * element;
+        p->out_offset[i] = n * g->out_image + j * g->out_row + column * g->out_pixel;
+      }
+    }
+  }
+  /* From the tap that lies first in memory, so that no offset is negative. */
+  const ptrdiff_t lowest = g->weight_b < 0 ? (g->tap_columns - 1) * g->weight_b : 0;
+  for (size_t i = 0; !along(g) && i < p->run; ++i) {
+    const size_t b = i / (size_t)g->ic, c = i % (size_t)g->ic;
+    p->weight_offset[i] = (size_t)((ptrdiff_t)b * g->weight_b - lowest) + c * g->weight_c;
+  }
+}
+
+typedef struct Packed {
+  uint8_t *panels;
+  int32_t *corrections; /* [panels][nr]: initial accumulators */
+} Packed;
+
+static Packed take_packed(const Plan *p, NitiWorkspace *w) {
+  Packed packed;
+  packed.panels = niti_workspace_take(w, p->panels * p->panel_bytes);
+  packed.corrections = niti_workspace_take(w, p->panels * p->nr * sizeof(int32_t));
+  return packed;
+}
+
+typedef struct Buffers {
+  Packed packed;
+  uint8_t *shifts;  /* [parts][splits]: what each used last */
+  uint8_t *scratch; /* [threads][scratch_bytes] */
+} Buffers;
+
+static Buffers take_buffers(const Plan *p, NitiWorkspace *w) {
+  Buffers b;
+  b.packed = take_packed(p, w);
+  b.shifts = niti_workspace_take(w, p->parts * p->splits);
+  b.scratch = niti_workspace_take(w, p->threads * p->scratch_bytes);
+  return b;
+}
+
+/* A thread's: padded input and one tile of accumulators. */
+typedef struct Scratch {
+  uint8_t *in;
+  int32_t *acc;
+} Scratch;
+
+static Scratch take_scratch(const Plan *p, NitiWorkspace *w) {
+  Scratch s;
+  s.in = niti_workspace_take(w, p->in_bytes);
+  s.acc = niti_workspace_take(w, NITI_MR_MAX * NITI_NR_MAX * sizeof(int32_t));
+  return s;
+}
+
+static uint32_t run_gemm(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
+
+NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiImplicitGemm *g,
+                                         size_t threads) {
+  Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_gemm}, .g = *g, .kernels = kernels};
+  const size_t element = (size_t)kernels->element, group = (size_t)kernels->group;
+  p.threads = threads;
+  p.nr = (size_t)(kernels->vectors * kernels->lanes);
+  p.panels = niti_divide_up((size_t)g->oc, p.nr);
+  p.run = (size_t)g->tap_columns * (size_t)g->ic;
+  p.groups = niti_divide_up(p.run, group);
+  p.weights = (size_t)g->tap_rows * p.run * (size_t)g->oc;
+  p.outputs = (size_t)g->n * (size_t)g->jh * (size_t)g->jw;
+  p.panel_bytes = niti_round_up((size_t)g->tap_rows * p.groups * group * element * p.nr, NITI_WORKSPACE_ALIGNMENT);
+  cut_row(&p);
+  cut(&p);
+  p.dense = g->tap_rows > 0 && p.bands == 1 && g->tap_y == 0 && rows_under(g, p.rows) == (size_t)g->ih && g->tap_x == 0 &&
+            p.row_elements == (size_t)g->iw * (size_t)g->ic;
+
+  NitiWorkspace scratch = niti_workspace_begin(NULL, 0), kept = scratch, run = scratch;
+  take_scratch(&p, &scratch);
+  p.scratch_bytes = scratch.used;
+  take_packed(&p, &kept);
+  p.base.kept = kept.used;
+  take_buffers(&p, &run);
+  p.base.workspace = run.used;
+  Plan *plan = niti_workspace_take(w, sizeof *plan);
+  take_tables(&p, w);
+  if (!plan) return NULL;
+  fill_tables(&p);
+  *plan = p;
+  return &plan->base;
+}
+
+/* ---- implicit GEMM: packing ---- */
+
+typedef struct Pass {
+  NitiCpu *cpu;
+  const Plan *plan;
+  const NitiRounder *rounder;
   int8_t *out;
   const int8_t *in, *w;
-} Operation;
+  Buffers buffers;
+  _Atomic uint32_t max;
+} Pass;
 
-/* A kernel of one tap sees pixels, not images: all of them, if they can be counted, become images of one pixel, so that tiles
- * and parts span them. */
-static NitiConv tiled_shape(const NitiConv *s) {
-  NitiConv conv = *s;
-  if (s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h == 0 && s->pad_w == 0 &&
-      (int64_t)s->n * s->h * s->w <= INT32_MAX) {
-    conv.n = s->n * s->h * s->w;
-    conv.h = conv.w = conv.oh = conv.ow = 1;
+static int columns_of(const Plan *p, size_t panel) { return (int)niti_least(p->nr, (size_t)p->g.oc - panel * p->nr); }
+static int vectors_of(const Plan *p, int columns) { return (columns + p->kernels->lanes - 1) / p->kernels->lanes; }
+
+static NitiWorkspace scratch_of(const Pass *p, size_t thread) {
+  return niti_workspace_begin(p->buffers.scratch + thread * p->plan->scratch_bytes, p->plan->scratch_bytes);
+}
+
+/* The initial accumulators of a panel that is packed: those with which an input of zeros sums to zero. */
+static void correct_panel(const Plan *p, const Scratch *scratch, int32_t *correction, const uint8_t *panel, int vectors) {
+  const NitiConvKernels *kernels = p->kernels;
+  const size_t padded = (size_t)(vectors * kernels->lanes), none = 0;
+  memset(correction, 0, padded * sizeof(int32_t));
+  if (!kernels->offset) return;
+  kernels->zero(scratch->in, p->groups * (size_t)kernels->group);
+  NitiMicrotile tile = {.acc = scratch->acc,
+                        .init = correction,
+                        .in = scratch->in,
+                        .row_offset = &none,
+                        .panel = panel,
+                        .sets = 1,
+                        .runs = (size_t)p->g.tap_rows,
+                        .groups = p->groups,
+                        .rows = 1,
+                        .vectors = vectors};
+  if (kernels->begin) kernels->begin();
+  kernels->microkernel(&tile);
+  if (kernels->end) kernels->end();
+  for (size_t column = 0; column < padded; ++column) correction[column] = (int32_t)(0u - (uint32_t)scratch->acc[column]);
+}
+
+static void pack_panel(void *context, size_t thread, size_t index) {
+  const Pass *p = context;
+  const Plan *plan = p->plan;
+  const NitiImplicitGemm *g = &plan->g;
+  const NitiConvKernels *kernels = plan->kernels;
+  const int columns = columns_of(plan, index), vectors = vectors_of(plan, columns), padded = vectors * kernels->lanes;
+  const size_t run_bytes = plan->groups * (size_t)(kernels->group * kernels->element * padded);
+  const ptrdiff_t lowest = g->weight_b < 0 ? (g->tap_columns - 1) * g->weight_b : 0;
+  const int8_t *w = p->w + g->weight_base + index * plan->nr * g->weight_o;
+  uint8_t *panel = p->buffers.packed.panels + index * plan->panel_bytes;
+  for (int32_t a = 0; a < g->tap_rows; ++a) {
+    const int8_t *row = w + a * g->weight_a;
+    if (along(g))
+      kernels->panel_along(panel + (size_t)a * run_bytes, row, g->weight_o, plan->run, columns, padded);
+    else
+      kernels->panel_across(panel + (size_t)a * run_bytes, row + lowest, plan->weight_offset, plan->run, columns, padded);
   }
-  return conv;
+  NitiWorkspace memory = scratch_of(p, thread);
+  const Scratch scratch = take_scratch(plan, &memory);
+  correct_panel(plan, &scratch, p->buffers.packed.corrections + index * plan->nr, panel, vectors);
+  assert(niti_workspace_intact(&memory));
 }
 
-NitiGather niti_gather_forward(const NitiConv *s) {
-  const size_t c = (size_t)s->c, k = (size_t)s->k, kh = (size_t)s->kh, kw = (size_t)s->kw;
-  return (NitiGather){
-      .n = s->n,
-      .ih = s->h,
-      .iw = s->w,
-      .ic = s->c,
-      .jh = s->oh,
-      .jw = s->ow,
-      .oc = s->k,
-      .step_y = s->stride_h,
-      .step_x = s->stride_w,
-      .tap_y = -s->pad_h,
-      .tap_x = -s->pad_w,
-      .tap_rows = s->kh,
-      .tap_columns = s->kw,
-      .out_pixel = k,
-      .out_row = (size_t)s->ow * k,
-      .out_image = (size_t)s->oh * (size_t)s->ow * k,
-      .weight_o = kh * kw * c,
-      .weight_a = (ptrdiff_t)(kw * c),
-      .weight_b = (ptrdiff_t)c,
-      .weight_c = 1,
-  };
+/* One padded row from the input row at `from`, NULL for a row of zeros. */
+static void copy_row(const Plan *p, uint8_t *to, const int8_t *from) {
+  const size_t element = (size_t)p->kernels->element;
+  if (!from || p->copied == 0) {
+    p->kernels->zero(to, p->row_elements);
+    return;
+  }
+  if (p->left > 0) p->kernels->zero(to, p->left);
+  p->kernels->convert(to + p->left * element, from + p->source, p->copied);
+  if (p->right > 0) p->kernels->zero(to + (p->left + p->copied) * element, p->right);
 }
 
-NitiGather niti_gather_backward(const NitiConv *s, int32_t phase_y, int32_t phase_x) {
-  const size_t c = (size_t)s->c, kh = (size_t)s->kh, kw = (size_t)s->kw;
-  const NitiPhase y = niti_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);
-  const NitiPhase x = niti_phase(phase_x, s->w, s->kw, s->stride_w, s->pad_w);
-  const bool any = y.taps > 0 && x.taps > 0;
-  return (NitiGather){
-      .n = s->n,
-      .ih = s->oh,
-      .iw = s->ow,
-      .ic = s->k,
-      .oc = s->c,
-      .jh = y.positions,
-      .jw = x.positions,
-      .step_y = 1,
-      .step_x = 1,
-      .tap_y = y.offset,
-      .tap_x = x.offset,
-      .tap_rows = any ? y.taps : 0,
-      .tap_columns = any ? x.taps : 0,
-      .out_base = ((size_t)phase_y * (size_t)s->w + (size_t)phase_x) * c,
-      .out_pixel = (size_t)s->stride_w * c,
-      .out_row = (size_t)s->stride_h * (size_t)s->w * c,
-      .out_image = (size_t)s->h * (size_t)s->w * c,
-      .weight_base = ((size_t)y.last * kw + (size_t)x.last) * c,
-      .weight_o = 1,
-      .weight_c = kh * kw * c,
-      .weight_a = -(ptrdiff_t)((size_t)s->stride_h * kw * c),
-      .weight_b = -(ptrdiff_t)((size_t)s->stride_w * c),
-  };
-}
-
-/* For the directions that read x. */
-static const NitiConvKernels *kernels_of(const NitiCpu *cpu, const NitiConv *s) {
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  return kernels && kernels->positive && s->x_positive ? kernels->positive : kernels;
-}
-
-static const NitiWinogradKernels *winograd_of(const NitiCpu *cpu) { return cpu->direct ? NULL : niti_winograd_kernels(cpu->isa); }
-
-static const NitiWinogradGradientKernels *winograd_gradient_of(const NitiCpu *cpu, const NitiConv *s) {
-  return cpu->direct ? NULL : niti_winograd_gradient_kernels(cpu->isa, s);
-}
-
-/* Of either: a smaller batch may be served by the other. */
-static size_t pass_workspace(const NitiCpu *cpu, const NitiGather *g, int threads) {
-  const NitiWinogradKernels *winograd = winograd_of(cpu);
-  const size_t bytes = niti_gather_workspace(niti_conv_kernels(cpu->isa), g, threads);
-  const size_t more = niti_winograd_serves(winograd, g) ? niti_winograd_workspace(winograd, g, threads) : 0;
-  return more > bytes ? more : bytes;
-}
-
-/* What lies at the beginning of packed weights that are kept. */
-typedef union Kept {
-  uint64_t by; /* whose they are: the address of the table of kernels; 0: nobody's */
-  uint8_t line[64];
-} Kept;
-
-static uint32_t run_pass(const Operation *o, const NitiGather *g, const NitiRounder *rounder) {
-  const NitiWinogradKernels *winograd = winograd_of(o->cpu);
-  return niti_winograd_serves(winograd, g) ? niti_winograd_run(o->cpu, winograd, g, o->out, o->in, o->w, rounder)
-                                           : niti_gather_run(o->cpu, o->kernels, g, o->out, o->in, o->w, rounder);
-}
-
-static size_t workspace_of(const NitiCpu *cpu, const NitiConv *shape, int threads) {
-  const NitiConv conv = tiled_shape(shape), *s = &conv;
-  const NitiGather forward = niti_gather_forward(s);
-  size_t bytes = pass_workspace(cpu, &forward, threads);
-  for (int32_t y = 0; y < s->stride_h; ++y) {
-    for (int32_t x = 0; x < s->stride_w; ++x) {
-      const NitiGather backward = niti_gather_backward(s, y, x);
-      const size_t more = pass_workspace(cpu, &backward, threads);
-      if (more > bytes) bytes = more;
+/* Where the padded input of images n0 .. n1 - 1, output rows j0 .. j1 - 1 lies: copied into scratch, or in the tensor. */
+static const uint8_t *input_of(const Pass *p, uint8_t *scratch, size_t n0, size_t n1, size_t j0, size_t j1) {
+  const Plan *plan = p->plan;
+  const NitiImplicitGemm *g = &plan->g;
+  const size_t in_row = (size_t)g->iw * (size_t)g->ic, in_image = (size_t)g->ih * in_row;
+  const size_t row_bytes = plan->row_elements * (size_t)plan->kernels->element, rows = rows_under(g, j1 - j0);
+  const int64_t top = (int64_t)j0 * g->step_y + g->tap_y;
+  if (plan->dense) {
+    const int8_t *from = p->in + n0 * in_image;
+    if (plan->kernels->in_place && plan->run % (size_t)plan->kernels->group == 0) return (const uint8_t *)from;
+    plan->kernels->convert(scratch, from, (n1 - n0) * in_image);
+    return scratch;
+  }
+  uint8_t *to = scratch;
+  for (size_t n = n0; g->tap_rows > 0 && n < n1; ++n) {
+    for (size_t r = 0; r < rows; ++r, to += row_bytes) {
+      const int64_t y = top + (int64_t)r;
+      copy_row(plan, to, y >= 0 && y < g->ih ? p->in + n * in_image + (size_t)y * in_row : NULL);
     }
   }
-  const size_t gradient = niti_conv_gradient_workspace(niti_conv_kernels(cpu->isa), s, threads);
-  return gradient > bytes ? gradient : bytes;
+  return scratch;
 }
 
-size_t niti_cpu_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
-  const NitiCpu *cpu = (const NitiCpu *)backend;
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  const int threads = niti_threads_count(cpu->threads);
-  if (!kernels) return niti_conv_workspace_ref(s, threads);
-  size_t bytes = workspace_of(cpu, s, threads);
-  const NitiWinogradGradientKernels *gradient = winograd_gradient_of(cpu, s);
-  if (gradient) {
-    const size_t more = niti_winograd_gradient_workspace(gradient, s, threads);
-    if (more > bytes) bytes = more;
-  }
-  NitiConv fewer = *s; /* a smaller batch's pixels may be countable where this one's are not */
-  fewer.n = INT32_MAX / (s->h * s->w);
-  if (fewer.n >= s->n) return bytes;
-  const size_t more = workspace_of(cpu, &fewer, threads);
-  return more > bytes ? more : bytes;
-}
+/* ---- implicit GEMM: sums ---- */
 
-size_t niti_cpu_conv_packed_bytes(const NitiBackend *backend, const NitiConv *s) {
-  const NitiCpu *cpu = (const NitiCpu *)backend;
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  const NitiWinogradKernels *winograd = winograd_of(cpu);
-  if (!kernels) return 0;
-  const NitiConv conv = tiled_shape(s);
-  const NitiGather g = niti_gather_forward(&conv);
-  const size_t bytes = niti_gather_packed_bytes(kernels, &g);
-  const size_t more = niti_winograd_serves(winograd, &g) ? niti_winograd_packed_bytes(winograd, &g) : 0;
-  return sizeof(Kept) + (more > bytes ? more : bytes);
-}
+/* Some panels of one part. */
+static void sum_part(void *context, size_t thread, size_t item) {
+  Pass *p = context;
+  const Plan *plan = p->plan;
+  const NitiImplicitGemm *g = &plan->g;
+  const NitiConvKernels *kernels = plan->kernels;
+  uint8_t *shift = p->buffers.shifts + item;
+  NitiRounder rounder = *p->rounder;
+  rounder.shift = niti_part_shift(p->rounder, &p->max);
+  if (p->rounder->again && *shift == rounder.shift) return;
+  *shift = (uint8_t)rounder.shift;
 
-const char *niti_cpu_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
-  const NitiCpu *cpu = (const NitiCpu *)backend;
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
-  const NitiWinogradGradientKernels *gradient = winograd_gradient_of(cpu, s);
-  if (gradient && strcmp(direction, "gradient") == 0) return gradient->name;
-  if (!kernels) return "ref";
-  const NitiWinogradKernels *winograd = winograd_of(cpu);
-  const NitiConv conv = tiled_shape(s);
-  const NitiGather g = strcmp(direction, "backward") == 0 ? niti_gather_backward(&conv, 0, 0) : niti_gather_forward(&conv);
-  return strcmp(direction, "gradient") != 0 && niti_winograd_serves(winograd, &g) ? winograd->name : kernels->name;
-}
-
-static uint32_t forward_task(void *context, const NitiRounder *rounder) {
-  const Operation *o = context;
-  if (!o->kernels) return niti_conv_forward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
-  const NitiConv s = tiled_shape(o->conv);
-  NitiGather g = niti_gather_forward(&s);
-  Kept *kept = s.packed;
-  if (!kept) return run_pass(o, &g, rounder);
-  const NitiWinogradKernels *winograd = winograd_of(o->cpu); /* which serves may depend on the batch */
-  const uint64_t by = niti_winograd_serves(winograd, &g) ? (uintptr_t)winograd : (uintptr_t)o->kernels;
-  g.packed = (uint8_t *)(kept + 1);
-  g.ready = kept->by == by;
-  const uint32_t max = run_pass(o, &g, rounder);
-  kept->by = by;
-  return max;
-}
-
-static uint32_t backward_task(void *context, const NitiRounder *rounder) {
-  const Operation *o = context;
+  NitiWorkspace memory = scratch_of(p, thread);
+  const Scratch scratch = take_scratch(plan, &memory);
+  const size_t part = item / plan->splits, split = item % plan->splits;
+  const size_t n0 = part / plan->bands * plan->images, n1 = niti_least(n0 + plan->images, (size_t)g->n);
+  const size_t j0 = part % plan->bands * plan->rows, j1 = niti_least(j0 + plan->rows, (size_t)g->jh);
+  if (j0 >= j1) return;
+  const uint8_t *in = input_of(p, scratch.in, n0, n1, j0, j1);
+  const size_t pixels = (n1 - n0) * (j1 - j0) * (size_t)g->jw, base = g->out_base + n0 * g->out_image + j0 * g->out_row;
   uint32_t max = 0;
-  if (!o->kernels) return niti_conv_backward_ref(o->cpu, o->out, o->in, o->w, o->conv, rounder);
-  const NitiConv s = tiled_shape(o->conv);
-  NitiRounder mine = *rounder;
-  mine.again = mine.again && s.stride_h == 1 && s.stride_w == 1; /* each phase of a stride takes the workspace of the last */
-  for (int32_t y = 0; y < s.stride_h; ++y) {
-    for (int32_t x = 0; x < s.stride_w; ++x) {
-      const NitiGather g = niti_gather_backward(&s, y, x);
-      const uint32_t phase = run_pass(o, &g, &mine);
-      if (phase > max) max = phase;
+  if (kernels->begin) kernels->begin();
+  for (size_t panel = plan->panels * split / plan->splits; panel < plan->panels * (split + 1) / plan->splits; ++panel) {
+    const int columns = columns_of(plan, panel), vectors = vectors_of(plan, columns);
+    const size_t mr = (size_t)kernels->mr[vectors];
+    NitiMicrotile tile = {.acc = scratch.acc,
+                          .init = p->buffers.packed.corrections + panel * plan->nr,
+                          .in = in,
+                          .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
+                          .sets = 1,
+                          .runs = (size_t)g->tap_rows,
+                          .groups = plan->groups,
+                          .run_stride = plan->row_elements * (size_t)kernels->element,
+                          .vectors = vectors};
+    for (size_t pixel = 0; pixel < pixels; pixel += mr) {
+      tile.row_offset = plan->in_offset + pixel;
+      tile.rows = (int)niti_least(mr, pixels - pixel);
+      kernels->microkernel(&tile);
+      max = kernels->requantise(p->out, plan->out_offset + pixel, base + panel * plan->nr, scratch.acc,
+                                (size_t)(vectors * kernels->lanes), tile.rows, columns, &rounder, max);
     }
   }
-  return max;
+  if (kernels->end) kernels->end();
+  assert(niti_workspace_intact(&memory));
+  niti_max_raise(&p->max, max);
 }
 
-void niti_cpu_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
-                           bool relu, const NitiRequantise *requantise) {
-  NitiCpu *cpu = niti_cpu(backend);
-  Operation o = {cpu, kernels_of(cpu, s), s, y->data, x->data, w->data};
-  *y->exponent = *x->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, relu, NULL, forward_task, &o);
-}
-
-void niti_cpu_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
-                            const NitiTensor *mask, const NitiConv *s, const NitiRequantise *requantise) {
-  NitiCpu *cpu = niti_cpu(backend);
-  Operation o = {cpu, niti_conv_kernels(cpu->isa), s, dx->data, dy->data, w->data};
-  const int8_t *gate = mask ? mask->data : NULL;
-  *dx->exponent = *dy->exponent + *w->exponent + niti_cpu_requantise(cpu, requantise, false, gate, backward_task, &o);
-}
-
-void niti_cpu_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
-                            const NitiConv *s) {
-  NitiCpu *cpu = niti_cpu(backend);
-  const NitiConvKernels *kernels = kernels_of(cpu, s);
-  if (!kernels) {
-    niti_conv_gradient_ref(cpu, gradient, dy->data, x->data, s);
-    return;
-  }
-  const NitiWinogradGradientKernels *winograd = winograd_gradient_of(cpu, s);
-  if (winograd) {
-    niti_winograd_gradient_run(cpu, winograd, gradient, dy->data, x->data, s);
-    return;
-  }
-  const NitiConv conv = tiled_shape(s);
-  niti_conv_gradient_tiles(cpu, kernels, gradient, dy->data, x->data, &conv);
+static uint32_t run_gemm(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
+  const Plan *plan = (const Plan *)base;
+  NitiWorkspace memory = niti_conv_memory(cpu), kept = niti_workspace_begin(o->packed, base->kept);
+  Pass p = {.cpu = cpu, .plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
+  p.buffers = take_buffers(plan, &memory);
+  if (o->packed) p.buffers.packed = take_packed(plan, &kept);
+  if (!rounder->again && !o->ready) niti_conv_share(cpu, pack_panel, &p, plan->panels, plan->weights);
+  niti_conv_share(cpu, sum_part, &p, plan->parts * plan->splits, plan->weights * plan->outputs);
+  assert(niti_workspace_intact(&memory) && niti_workspace_intact(&kept));
+  return p.max;
 }

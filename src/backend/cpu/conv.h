@@ -1,127 +1,61 @@
-/* The CPU's convolutions. One driver (conv_gather.c, conv_gradient.c) packs operands and hands out tiles; an instruction set
- * gives it the innermost functions as one NitiConvKernels. All three directions are sums of dot products between "rows" (pixels,
- * or channels in the weight gradient), read in place from a padded copy through offset tables, and "columns" packed in panels:
+/* Convolutions as the rest of the CPU backend sees them: described once, run many times. niti_conv_prepare makes a plan for one
+ * shape and one direction, which knows the kernels, the geometry and the workspace; a run gets operands and looks at nothing
+ * again. Fully connected layers are 1x1 convolutions of 1x1 images.
  *
- *   acc[row][column] = init + sum over sets s, runs r, groups g, j < group:
- *                             in[row_offset[row] + s * set_stride + r * run_stride][g * group + j] * panel[s][r][g][column][j]
+ * Weights change with every step, so runs pack them anew, unless the caller keeps them (NitiKeptWeights).
  *
- * forward:  rows = output pixels, runs = kernel rows (KW * C contiguous elements), columns = output channels
- * backward: the same with the error as input and the weights transposed; for strides, once for every phase of the input's pixels
- * gradient: rows = (tap, input channel), sets = images, runs = their rows (OW contiguous pixels of a plane), columns = output
- * channels */
+ * Drivers and kernels are private: conv_plan.h (drivers), microkernel.h (what an instruction set provides). */
 #ifndef NITI_BACKEND_CPU_CONV_H
 #define NITI_BACKEND_CPU_CONV_H
 
-#include "backend/cpu/requantise.h"
+#include "backend/cpu/cpu.h"
 
-enum { NITI_TILE_VECTORS = 4, NITI_TILE_ROWS = 32, NITI_TILE_COLUMNS = 64 }; /* the most any instruction set uses */
+typedef enum NitiConvDirection { NITI_CONV_FORWARD = 0, NITI_CONV_BACKWARD, NITI_CONV_GRADIENT } NitiConvDirection;
 
-/* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
-typedef struct NitiTile {
-  int32_t *acc;
-  const int32_t *init;
-  size_t init_stride;
-  const uint8_t *in;
-  const size_t *row_offset;
-  const void *panel;
-  size_t sets, runs, groups; /* each may be 0 */
-  size_t set_stride, run_stride;
-  int rows, vectors;
-  const void *ahead; /* NULL, or what a tile of int16 may prefetch meanwhile: 64 bytes a group */
-} NitiTile;
+/* What else is known beforehand. */
+typedef struct NitiConvTraits {
+  bool nonnegative; /* forward, gradient: no mantissa of x is negative, because x follows a ReLU:
+                       kernels may rely on it, results are the same */
+  bool relu;        /* forward: y = max(m, 0) after rounding */
+} NitiConvTraits;
 
-typedef struct NitiConvKernels NitiConvKernels;
-struct NitiConvKernels {
-  const char *name;
-  int element, group;                /* bytes of a packed element; elements one multiply-add takes in */
-  int lanes, vectors;                /* columns of a vector; vectors of a full block of columns */
-  int rows[NITI_TILE_VECTORS + 1];   /* the most rows of a tile of so many vectors */
-  int step;                          /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
-  bool offset;                       /* the value 0 is not the element 0: sums begin with what takes that back */
-  bool in_place;                     /* elements are the activations themselves, and `tile` reads no byte beyond a row's groups */
-  const NitiConvKernels *positive;   /* NULL, or those for activations of which none is negative; panels and sizes are the same */
-  void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
-  void (*tile)(const NitiTile *);
-  /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
-  void (*convert)(void *out, const int8_t *in, size_t count);
-  void (*zero)(void *out, size_t count);
-  /* out[plane_stride * c][p] = the operand element of in[offset[p]][c] for channels c and positions p, a multiple of 16;
-   * offset SIZE_MAX means 0. Reads no more than `channels` (at most 32) bytes of a position. */
-  void (*transpose)(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions, int channels);
-  /* Panels from a matrix whose columns are contiguous: out[g][padded][group] of in[offset[g * group + j]][column], zero beyond
-   * `rows` and `columns` and where the offset is SIZE_MAX. */
-  void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
-  /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
-  void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`); that index is the random word's too.
-   * Returns the largest |acc|, at least `max`. With `masks` it applies the rounder's mask, else it ignores it. */
-  bool masks;
-  uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
-                         int columns, const NitiRounder *, uint32_t max);
-  /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */
-  void (*store)(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows, int columns);
-};
+/* A prepared convolution: immutable, so any number of threads may run it with a NitiCpu each of the same instruction set and
+ * number of threads. */
+typedef struct NitiConvPlan NitiConvPlan;
 
-/* NULL for the reference, which has its own, separate convolutions. */
-const NitiConvKernels *niti_conv_kernels(NitiIsa isa);
-extern const NitiConvKernels niti_conv_kernels_avx2, niti_conv_kernels_avx512vnni, niti_conv_kernels_amx;
-extern const NitiConvKernels niti_conv_kernels_neon_dotprod, niti_conv_kernels_neon_i8mm;
+/* Makes the plan of a convolution (N, H, W, C, OH, OW, K, KH, KW, strides and paddings of `conv`; a valid shape) for this
+ * backend's instruction set, threads and `direct`. The caller owns *out and closes it with niti_conv_close. Fails with
+ * NITI_ERROR_MEMORY; *out is then NULL. */
+NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *, const NitiConv *conv, NitiConvDirection, NitiConvTraits);
+void niti_conv_close(NitiConvPlan *); /* NULL is allowed */
 
-/* Round a task's calls of `tile`. */
-static inline void niti_tiles_begin(const NitiConvKernels *kernels) {
-  if (kernels->begin) kernels->begin();
-}
-static inline void niti_tiles_end(const NitiConvKernels *kernels) {
-  if (kernels->end) kernels->end();
-}
+/* Bytes of NitiCpu.workspace that a run uses: the caller reserves them beforehand. */
+size_t niti_conv_workspace(const NitiConvPlan *);
+/* The kernels that run it, such as "avx2 6x16 direct"; a constant. */
+const char *niti_conv_kernel_name(const NitiConvPlan *);
 
-/* Portable pieces for the tables above: bytes in groups of four and of eight, s16 in groups of two. */
-void niti_panel_along_8x4(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-void niti_panel_along_8x8(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-void niti_panel_along_16x2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
+/* Packed weights that a layer keeps from run to run. Zero-initialised they hold nothing. Forward plans of one layer for several
+ * batch sizes may share them: the first run packs, as does the first after a plan with other kernels. */
+typedef struct NitiKeptWeights {
+  void *data;         /* 64-byte aligned */
+  size_t bytes;       /* of data */
+  const void *layout; /* the kernels that packed what data holds; NULL: nothing. Set it to NULL when the weights change. */
+} NitiKeptWeights;
 
-/* One pass of forward or backward: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps that begin at
- * (tap_y, tap_x) relative to the input's first row and column; whatever lies outside the input is 0. */
-typedef struct NitiGather {
-  int32_t n, ih, iw, ic;
-  int32_t jh, jw, oc;
-  int32_t step_y, step_x, tap_y, tap_x, tap_rows, tap_columns;
-  size_t out_base, out_image, out_row, out_pixel; /* element offsets in the output */
-  /* Weights: column o, tap (a, b), channel c lies at weight_base + o * weight_o + a * weight_a + b * weight_b + c * weight_c. */
-  size_t weight_base, weight_o, weight_c;
-  ptrdiff_t weight_a, weight_b;
-  uint8_t *packed; /* NULL, or where to keep the packed weights; `ready`: they are there */
-  bool ready;
-} NitiGather;
+/* Bytes that this forward plan's packed weights take; 0: it does not pack. */
+size_t niti_conv_kept_bytes(const NitiConvPlan *);
 
-NitiGather niti_gather_forward(const NitiConv *);
-/* The input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x; jh or jw is 0 where there are none. */
-NitiGather niti_gather_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
-
-size_t niti_gather_workspace(const NitiConvKernels *, const NitiGather *, int threads);
-size_t niti_gather_packed_bytes(const NitiConvKernels *, const NitiGather *); /* of g->packed */
-/* Writes the pass's outputs, returns the largest |acc|. */
-uint32_t niti_gather_run(NitiCpu *, const NitiConvKernels *, const NitiGather *, int8_t *out, const int8_t *in, const int8_t *w,
-                         const NitiRounder *);
-
-size_t niti_conv_gradient_workspace(const NitiConvKernels *, const NitiConv *, int threads);
-void niti_conv_gradient_tiles(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                              const NitiConv *);
-
-/* The same, another way, for kernels with a step; for shapes that it serves. */
-bool niti_gradient_linear_serves(const NitiConvKernels *, const NitiConv *);
-size_t niti_gradient_linear_workspace(const NitiConvKernels *, const NitiConv *, int threads);
-void niti_gradient_linear(NitiCpu *, const NitiConvKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                          const NitiConv *);
-
-/* The reference: naive, independent of everything above. */
-size_t niti_conv_workspace_ref(const NitiConv *, int threads);
-uint32_t niti_conv_forward_ref(NitiCpu *, int8_t *y, const int8_t *x, const int8_t *w, const NitiConv *, const NitiRounder *);
-uint32_t niti_conv_backward_ref(NitiCpu *, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiConv *, const NitiRounder *);
-void niti_conv_gradient_ref(NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x, const NitiConv *);
-
-/* Pieces of the workspace, each on a cache line of its own. */
-static inline size_t niti_round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-static inline size_t niti_line(size_t bytes) { return niti_round_up(bytes, 64); }
+/* The runs. Operands are mantissas in the layouts of NitiConv: x [N][H][W][C], w [K][KH][KW][C], y and dy [N][OH][OW][K]; an
+ * output aliases no input. They return the shift: the output's exponent is the sum of the inputs' and this. The workspace holds
+ * nothing from one run to the next. They use all threads of the NitiCpu and return when all is done.
+ *
+ * kept: NULL, or at least niti_conv_kept_bytes(plan).
+ * mask: NULL, or of dx's layout: dx is 0 wherever mask <= 0; the range is that of all accumulators. */
+int niti_conv_forward(NitiCpu *, const NitiConvPlan *, int8_t *y, const int8_t *x, const int8_t *w, NitiKeptWeights *kept,
+                      const NitiRequantise *);
+int niti_conv_backward(NitiCpu *, const NitiConvPlan *, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
+                       const NitiRequantise *);
+/* The exact sum over batch and positions, in the width of the gradient; overwrites. */
+void niti_conv_gradient(NitiCpu *, const NitiConvPlan *, NitiGradient *, const int8_t *dy, const int8_t *x);
 
 #endif

@@ -1,10 +1,12 @@
-#include "backend/cpu/cpu.h"
+/* The CPU backend: its memory, its table of kernels, and convolutions prepared for them. */
+#include "backend/cpu/conv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backend/cpu/requantise.h"
 #include "backend/registry.h"
 #include "platform/clock.h"
 
@@ -23,10 +25,14 @@ static void *alloc_zeroed(size_t bytes) {
   return p;
 }
 
+static NitiStatus fail_memory(size_t bytes, const char *what) {
+  return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for%s", bytes, what);
+}
+
 static NitiStatus cpu_alloc(NitiBackend *backend, void **out, size_t bytes) {
   (void)backend;
   *out = alloc_zeroed(bytes);
-  if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
+  if (!*out) return fail_memory(bytes, "");
   return NITI_OK;
 }
 
@@ -39,11 +45,6 @@ static void cpu_release(NitiBackend *backend, void *p) {
 static size_t cpu_free_bytes(NitiBackend *backend) {
   (void)backend;
   return SIZE_MAX;
-}
-
-static size_t cpu_tensor_bytes(const NitiBackend *backend, NitiShape shape) {
-  (void)backend;
-  return niti_shape_count(shape);
 }
 
 static void cpu_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
@@ -66,22 +67,16 @@ static NitiStatus cpu_synchronise(NitiBackend *backend) {
   return NITI_OK;
 }
 
-static void cpu_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
+static void cpu_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, const int64_t *scalars) {
   NitiCpu *cpu = niti_cpu(backend);
   cpu->seed = seed;
   cpu->step = step;
+  memcpy(cpu->scalars, scalars, sizeof cpu->scalars);
 }
 
-static NitiStatus cpu_replay(NitiBackend *backend, const NitiReplayKey *key, void (*enqueue)(void *), void *context) {
-  (void)backend;
-  (void)key;
-  enqueue(context);
-  return NITI_OK;
-}
-
-static NitiPredictions cpu_predictions(NitiBackend *backend) {
+static NitiShiftCounts cpu_shift_counts(NitiBackend *backend) {
   const NitiCpu *cpu = niti_cpu(backend);
-  return (NitiPredictions){cpu->predicted, cpu->mispredicted};
+  return (NitiShiftCounts){cpu->predicted, cpu->mispredicted};
 }
 
 static void cpu_mark(NitiBackend *backend, int64_t *at) {
@@ -93,7 +88,7 @@ static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {
   NitiCpu *cpu = niti_cpu(backend);
   if (bytes <= cpu->workspace_bytes) return NITI_OK;
   uint8_t *workspace = alloc_zeroed(bytes);
-  if (!workspace) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for as the kernels' workspace", bytes);
+  if (!workspace) return fail_memory(bytes, " as the kernels' workspace");
   free(cpu->workspace);
   cpu->workspace = workspace;
   cpu->workspace_bytes = bytes;
@@ -115,6 +110,76 @@ static int cpu_threads(const NitiBackend *backend) {
   return niti_threads_count(((const NitiCpu *)(const void *)backend)->threads);
 }
 
+/* ---- convolutions: a plan, and packed weights where they stay the same ---- */
+
+typedef struct Prepared {
+  NitiConvPlan *plan;
+  NitiKeptWeights kept;
+} Prepared;
+
+static void conv_release(NitiBackend *backend, NitiConvCall *call) {
+  Prepared *p = call->prepared;
+  (void)backend;
+  if (!p) return;
+  niti_conv_close(p->plan);
+  free(p->kept.data);
+  free(p);
+  call->prepared = NULL;
+}
+
+static NitiStatus make_plan(NitiConvPlan **out, const NitiBackend *backend, const NitiConvCall *call) {
+  const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu};
+  return niti_conv_prepare(out, (const NitiCpu *)(const void *)backend, &call->shape, (NitiConvDirection)call->direction, traits);
+}
+
+static NitiStatus conv_prepare(NitiBackend *backend, NitiConvCall *call) {
+  Prepared *p = calloc(1, sizeof *p);
+  call->prepared = p;
+  if (!p) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *p);
+  NITI_TRY(make_plan(&p->plan, backend, call));
+  const size_t kept = call->constant ? niti_conv_kept_bytes(p->plan) : 0;
+  if (kept > 0 && !(p->kept.data = alloc_zeroed(kept))) return fail_memory(kept, " to keep packed weights in");
+  p->kept.bytes = kept;
+  return cpu_reserve(backend, niti_conv_workspace(p->plan));
+}
+
+static void conv_forget(NitiBackend *backend, NitiConvCall *call) {
+  (void)backend;
+  if (call->prepared) ((Prepared *)call->prepared)->kept.layout = NULL;
+}
+
+static size_t conv_workspace(const NitiBackend *backend, const NitiConvCall *call) {
+  NitiConvPlan *plan = NULL;
+  if (make_plan(&plan, backend, call) != NITI_OK) return 0; /* preparing it will fail again, and say so */
+  const size_t bytes = niti_conv_workspace(plan);
+  niti_conv_close(plan);
+  return bytes;
+}
+
+static const char *conv_kernel(const NitiBackend *backend, const NitiConvCall *call) {
+  (void)backend;
+  return niti_conv_kernel_name(((const Prepared *)call->prepared)->plan);
+}
+
+static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *call,
+                         const NitiRequantise *rq) {
+  Prepared *p = call->prepared;
+  *y->exponent = *x->exponent + *w->exponent +
+                 niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, p->kept.data ? &p->kept : NULL, rq);
+}
+
+static void conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                          const NitiConvCall *call, const NitiRequantise *rq) {
+  const Prepared *p = call->prepared;
+  *dx->exponent = *dy->exponent + *w->exponent +
+                  niti_conv_backward(niti_cpu(backend), p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
+}
+
+static void conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                          const NitiConvCall *call) {
+  niti_conv_gradient(niti_cpu(backend), ((const Prepared *)call->prepared)->plan, gradient, dy->data, x->data);
+}
+
 static const NitiBackendOps ops = {
     .name = "cpu",
     .host_memory = true,
@@ -125,22 +190,27 @@ static const NitiBackendOps ops = {
     .alloc = cpu_alloc,
     .release = cpu_release,
     .free_bytes = cpu_free_bytes,
-    .tensor_bytes = cpu_tensor_bytes,
     .upload = cpu_upload,
     .download = cpu_download,
     .clear = cpu_clear,
     .synchronise = cpu_synchronise,
+    .shift_counts = cpu_shift_counts,
+    .multiply_add = niti_cpu_multiply_add,
+};
+
+static const NitiKernels kernels = {
     .begin_step = cpu_begin_step,
     .mark = cpu_mark,
-    .replay = cpu_replay,
-    .conv_workspace = niti_cpu_conv_workspace,
-    .conv_packed_bytes = niti_cpu_conv_packed_bytes,
     .reserve = cpu_reserve,
-    .conv_kernel = niti_cpu_conv_kernel,
+    .conv_prepare = conv_prepare,
+    .conv_release = conv_release,
+    .conv_forget = conv_forget,
+    .conv_workspace = conv_workspace,
+    .conv_kernel = conv_kernel,
+    .conv_forward = conv_forward,
+    .conv_backward = conv_backward,
+    .conv_gradient = conv_gradient,
     .input = niti_cpu_input,
-    .conv_forward = niti_cpu_conv_forward,
-    .conv_backward = niti_cpu_conv_backward,
-    .conv_gradient = niti_cpu_conv_gradient,
     .relu_forward = niti_cpu_relu_forward,
     .relu_backward = niti_cpu_relu_backward,
     .maxpool_forward = niti_cpu_maxpool_forward,
@@ -148,13 +218,10 @@ static const NitiBackendOps ops = {
     .avgpool_forward = niti_cpu_avgpool_forward,
     .avgpool_backward = niti_cpu_avgpool_backward,
     .add = niti_cpu_add,
-    .copy = niti_cpu_copy,
     .dropout = niti_cpu_dropout,
     .loss = niti_cpu_loss,
     .update_niti = niti_cpu_update_niti,
-    .predictions = cpu_predictions,
     .stats = niti_cpu_stats,
-    .multiply_add = niti_cpu_multiply_add,
 };
 
 static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options, const char *device) {
@@ -172,7 +239,9 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
     return status;
   }
   cpu->base.ops = &ops;
+  cpu->base.kernels = &kernels;
   cpu->isa = isa;
+  cpu->requantise = niti_requantise_kernel(isa);
   cpu->direct = options->direct;
   char features[256], model[128];
   niti_cpu_features(features, sizeof features);

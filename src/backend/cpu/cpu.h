@@ -3,7 +3,7 @@
 #ifndef NITI_BACKEND_CPU_CPU_H
 #define NITI_BACKEND_CPU_CPU_H
 
-#include "backend/backend.h"
+#include "backend/kernels.h"
 #include "platform/threads.h"
 
 /* In ascending order for each processor: a kernel table is filled for REF first, then overridden up to the chosen set. */
@@ -17,14 +17,31 @@ typedef enum NitiIsa {
   NITI_ISAS /* their number */
 } NitiIsa;
 
+/* How a kernel rounds one tile: everything but the index of the element. */
+typedef struct NitiRounder {
+  NitiRounding mode;
+  int shift;          /* in a first run the least that parts may use */
+  bool relu;          /* max(m, 0) after rounding */
+  NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
+  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
+  bool again;         /* the second of two runs, the workspace being as the first has left it */
+} NitiRounder;
+
+/* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
+ * at least `max`. out must not overlap acc. */
+typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index,
+                                         uint32_t max);
+
 typedef struct NitiCpu {
   NitiBackend base;
   NitiThreads *threads;
   NitiIsa isa;
+  NitiRequantiseKernel requantise;     /* the instruction set's */
   bool direct;                         /* as asked for in NitiBackendOptions */
   char description[64], hardware[512]; /* for logs */
   uint64_t seed;
   uint32_t step;
+  int64_t scalars[NITI_SCALARS_MAX]; /* bound for the run under way */
   uint8_t *workspace; /* 64-byte aligned */
   size_t workspace_bytes;
   uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
@@ -41,17 +58,9 @@ NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": th
 void niti_cpu_model(char *text, size_t size);              /* the processor's own name, or "CPU" where the system does not tell */
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 
-/* Operations: contracts in backend.h. */
-size_t niti_cpu_conv_workspace(const NitiBackend *, const NitiConv *);
-size_t niti_cpu_conv_packed_bytes(const NitiBackend *, const NitiConv *);
-const char *niti_cpu_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
-void niti_cpu_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
-                           const NitiRequantise *);
-void niti_cpu_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                            const NitiConv *, const NitiRequantise *);
-void niti_cpu_conv_gradient(NitiBackend *, NitiGradient *, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
-void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
-                    const int8_t *table, int32_t exponent);
+/* Operations: contracts in backend/kernels.h. */
+void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
+                    const NitiTensor *table);
 void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
 void niti_cpu_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
@@ -60,11 +69,10 @@ void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *
 void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-void niti_cpu_copy(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLossKind,
                    const NitiRequantise *);
-void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int mu);
+void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
 void niti_cpu_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 uint64_t niti_cpu_multiply_add(NitiBackend *);
 

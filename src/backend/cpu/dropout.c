@@ -1,4 +1,4 @@
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 enum { MASK_TILE = 1 << 12 }; /* elements; a multiple of 4, the words of one random block */
 
@@ -27,7 +27,7 @@ static void apply_in_place(int8_t *restrict y, const int8_t *restrict mask, size
 
 static void dropout_tile(void *context, size_t thread, size_t item) {
   const Dropout *d = context;
-  const size_t first = item * MASK_TILE, count = niti_tile_count(d->count, MASK_TILE, item);
+  const size_t first = item * MASK_TILE, count = niti_chunk_count(d->count, MASK_TILE, item);
   int8_t mask[MASK_TILE];
   (void)thread;
   make_mask(mask, &d->draw, first, count);
@@ -49,6 +49,6 @@ void niti_cpu_dropout(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, 
                .draw = {.seed = cpu->seed, .purpose = NITI_DRAW_DROPOUT, .time = cpu->step, .layer = layer},
                .rows = rows,
                .count = shared ? niti_shape_image(x->shape) : niti_shape_count(x->shape)};
-  niti_threads_run(cpu->threads, dropout_tile, &d, niti_tiles(d.count, MASK_TILE));
+  niti_threads_run(cpu->threads, dropout_tile, &d, niti_chunks(d.count, MASK_TILE));
   *y->exponent = *x->exponent + 1;
 }

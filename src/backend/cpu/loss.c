@@ -1,7 +1,7 @@
 #include "base/loss.h"
 
 #include "backend/cpu/requantise.h"
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Loss {
   NitiCpu *cpu;
@@ -49,11 +49,11 @@ static void softmax_image(void *context, size_t thread, size_t n) {
   const size_t index = n * (size_t)l->classes;
   const int8_t *logits = l->logits + index;
   const NitiSoftmax softmax = niti_softmax_sum(logits, l->exponent, l->classes);
-  int32_t acc[NITI_ACC_TILE];
+  int32_t acc[NITI_ACC_CHUNK];
   uint32_t max = 0;
   (void)thread;
-  for (int first = 0; first < l->classes; first += NITI_ACC_TILE) {
-    const int count = l->classes - first < NITI_ACC_TILE ? l->classes - first : NITI_ACC_TILE;
+  for (int first = 0; first < l->classes; first += NITI_ACC_CHUNK) {
+    const int count = l->classes - first < NITI_ACC_CHUNK ? l->classes - first : NITI_ACC_CHUNK;
     const size_t at = index + (size_t)first;
     niti_softmax_acc(acc, &softmax, logits, first, count, l->labels[n]);
     max = l->kernel(l->delta + at, acc, (size_t)count, l->rounder, at, max);
@@ -80,7 +80,7 @@ void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics
             .exponent = *logits->exponent,
             .classes = (int)niti_shape_image(logits->shape),
             .images = (size_t)logits->shape.n,
-            .kernel = niti_requantise_kernel(cpu->isa)};
+            .kernel = cpu->requantise};
   niti_threads_run(cpu->threads, metrics_image, &l, l.images);
   metrics->images += logits->shape.n;
   if (!delta) return;

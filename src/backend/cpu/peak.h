@@ -1,5 +1,5 @@
-/* The most multiply-adds a second that an instruction set can do: a loop of nothing but them, in registers. What kernels reach is
- * told as a share of it; one that saves multiplications (Winograd) may pass 100 %. */
+/* The most multiply-adds per second that an instruction set can do: a loop of nothing but them, in registers. Kernels are
+ * reported as a fraction of it; one that saves multiplications (Winograd) may pass 100 %. */
 #ifndef NITI_BACKEND_CPU_PEAK_H
 #define NITI_BACKEND_CPU_PEAK_H
 

@@ -1,6 +1,6 @@
 #include "backend/cpu/pool.h"
 
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Pool {
   NitiCpu *cpu;
@@ -19,9 +19,9 @@ static void gather_tile(void *context, size_t thread, size_t item) {
   Pool *p = context;
   const size_t W = (size_t)p->shape.w, H = (size_t)p->shape.h, C = (size_t)p->shape.c, all = (size_t)p->shape.n * H * W;
   const size_t first = item / p->parts * p->pixels, left = all - first, pixels = left < p->pixels ? left : p->pixels;
-  const size_t c = item % p->parts * NITI_ACC_TILE, count = C - c < NITI_ACC_TILE ? C - c : NITI_ACC_TILE;
+  const size_t c = item % p->parts * NITI_ACC_CHUNK, count = C - c < NITI_ACC_CHUNK ? C - c : NITI_ACC_CHUNK;
   const size_t index = first * C + c;
-  int32_t acc[NITI_ACC_TILE];
+  int32_t acc[NITI_ACC_CHUNK];
   (void)thread;
   size_t w = first % W, h = first / W % H, n = first / W / H;
   for (size_t i = 0; i < pixels; ++i) {
@@ -40,7 +40,7 @@ static uint32_t run(void *context, const NitiRounder *rounder) {
   const size_t all = (size_t)p->shape.n * (size_t)p->shape.h * (size_t)p->shape.w;
   p->rounder = rounder;
   p->max = 0;
-  niti_threads_run(p->cpu->threads, gather_tile, p, niti_tiles(all, p->pixels) * p->parts);
+  niti_threads_run(p->cpu->threads, gather_tile, p, niti_chunks(all, p->pixels) * p->parts);
   return p->max;
 }
 
@@ -52,8 +52,8 @@ int niti_pool_requantise(NitiCpu *cpu, int8_t *out, NitiShape shape, const NitiR
             .shape = shape,
             .gather = gather,
             .context = context,
-            .pixels = C < NITI_ACC_TILE ? NITI_ACC_TILE / C : 1,
-            .parts = niti_tiles(C, NITI_ACC_TILE),
-            .kernel = niti_requantise_kernel(cpu->isa)};
+            .pixels = C < NITI_ACC_CHUNK ? NITI_ACC_CHUNK / C : 1,
+            .parts = niti_chunks(C, NITI_ACC_CHUNK),
+            .kernel = cpu->requantise};
   return niti_cpu_requantise(cpu, rq, false, NULL, run, &p);
 }

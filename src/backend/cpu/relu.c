@@ -1,12 +1,10 @@
-/* Operations on mantissas one by one that leave the exponent alone: ReLU, copy. Each has a loop for an output that is its
+/* ReLU forward and backward. Each has a loop for an output that is its
  * input and one for an output apart, so that the compiler sees which it is. */
-#include <string.h>
-
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Relu {
   int8_t *out;
-  const int8_t *in, *gate; /* gate: the layer's output, for backward */
+  const int8_t *in, *mask; /* mask: the layer's output, for backward */
   size_t count;
 } Relu;
 
@@ -18,17 +16,17 @@ static void relu_apart(int8_t *restrict y, const int8_t *restrict x, size_t coun
   for (size_t i = 0; i < count; ++i) y[i] = x[i] > 0 ? x[i] : 0;
 }
 
-static void gate_in_place(int8_t *restrict x, const int8_t *restrict gate, size_t count) {
-  for (size_t i = 0; i < count; ++i) x[i] = (int8_t)(x[i] & -(gate[i] > 0));
+static void mask_in_place(int8_t *restrict x, const int8_t *restrict mask, size_t count) {
+  for (size_t i = 0; i < count; ++i) x[i] = (int8_t)(x[i] & -(mask[i] > 0));
 }
 
-static void gate_apart(int8_t *restrict y, const int8_t *restrict x, const int8_t *restrict gate, size_t count) {
-  for (size_t i = 0; i < count; ++i) y[i] = (int8_t)(x[i] & -(gate[i] > 0));
+static void mask_apart(int8_t *restrict y, const int8_t *restrict x, const int8_t *restrict mask, size_t count) {
+  for (size_t i = 0; i < count; ++i) y[i] = (int8_t)(x[i] & -(mask[i] > 0));
 }
 
 static void forward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
     relu_in_place(r->out + first, count);
@@ -39,25 +37,18 @@ static void forward_tile(void *context, size_t thread, size_t item) {
 
 static void backward_tile(void *context, size_t thread, size_t item) {
   const Relu *r = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(r->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(r->count, NITI_CHUNK, item);
   (void)thread;
   if (r->out == r->in) {
-    gate_in_place(r->out + first, r->gate + first, count);
+    mask_in_place(r->out + first, r->mask + first, count);
   } else {
-    gate_apart(r->out + first, r->in + first, r->gate + first, count);
+    mask_apart(r->out + first, r->in + first, r->mask + first, count);
   }
 }
 
-static void copy_tile(void *context, size_t thread, size_t item) {
-  const Relu *r = context;
-  const size_t first = item * NITI_TILE;
-  (void)thread;
-  memcpy(r->out + first, r->in + first, niti_tile_count(r->count, NITI_TILE, item));
-}
-
-static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *gate) {
-  Relu r = {.out = out->data, .in = in->data, .gate = gate, .count = niti_shape_count(in->shape)};
-  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_tiles(r.count, NITI_TILE));
+static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *mask) {
+  Relu r = {.out = out->data, .in = in->data, .mask = mask, .count = niti_shape_count(in->shape)};
+  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_chunks(r.count, NITI_CHUNK));
   *out->exponent = *in->exponent;
 }
 
@@ -65,12 +56,4 @@ void niti_cpu_relu_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor
 
 void niti_cpu_relu_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y) {
   run(backend, backward_tile, dx, dy, y->data);
-}
-
-void niti_cpu_copy(NitiBackend *backend, NitiTensor *y, const NitiTensor *x) {
-  if (y->data == x->data) {
-    *y->exponent = *x->exponent;
-  } else {
-    run(backend, copy_tile, y, x, NULL);
-  }
 }

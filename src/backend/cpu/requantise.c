@@ -1,3 +1,4 @@
+/* The range pass of every requantising operation, and what its parts share. */
 #include "backend/cpu/requantise.h"
 
 #include "base/shift_prediction.h"
@@ -21,4 +22,15 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
   }
   *requantise->prediction = niti_shift_prediction_update(*requantise->prediction, shift);
   return shift;
+}
+
+int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
+  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
+  return shift > r->shift ? shift : r->shift;
+}
+
+void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {
+  uint32_t seen = __atomic_load_n((uint32_t *)max, __ATOMIC_RELAXED);
+  while (value > seen && !__atomic_compare_exchange_n((uint32_t *)max, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
 }

@@ -1,5 +1,5 @@
-/* The CPU's range pass for nothing: an operation writes int8 with a predicted shift while it keeps the maximum; where the true
- * shift turns out to differ the operation runs again with it. The result is the definition's, bit for bit.
+/* Requantising without a separate range pass: an operation writes int8 with a predicted shift while it keeps the maximum, and
+ * runs again where the true shift turns out to differ. The result is the definition's, bit for bit.
  *
  * Convolutions do less the second time. Their parts are handed out one after another, and once the maximum shows that the
  * prediction was too low, the parts from there on use the greater shift: then only those before are done again. So predictions
@@ -9,20 +9,6 @@
 
 #include "backend/cpu/cpu.h"
 
-/* How a kernel rounds one tile: everything but the index of the element. */
-typedef struct NitiRounder {
-  NitiRounding mode;
-  int shift;          /* in a first run the least that parts may use */
-  bool relu;          /* max(m, 0) after rounding */
-  NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
-  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (NitiRequantiseKernel ignores it) */
-  bool again;         /* the second of two runs, the workspace being as the first has left it */
-} NitiRounder;
-
-/* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
- * at least `max`. out must not overlap acc. */
-typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index,
-                                         uint32_t max);
 NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa);
 uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
 uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index, uint32_t max);
@@ -42,16 +28,9 @@ static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict 
 }
 
 /* The shift for the next part of an operation whose parts so far had this maximum. */
-static inline int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
-  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
-  return shift > r->shift ? shift : r->shift;
-}
+int niti_part_shift(const NitiRounder *, const _Atomic uint32_t *max);
 
 /* A maximum that many threads raise. */
-static inline void niti_max_raise(_Atomic uint32_t *max, uint32_t value) {
-  uint32_t seen = __atomic_load_n((uint32_t *)max, __ATOMIC_RELAXED);
-  while (value > seen && !__atomic_compare_exchange_n((uint32_t *)max, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-}
+void niti_max_raise(_Atomic uint32_t *max, uint32_t value);
 
 #endif

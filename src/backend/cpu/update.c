@@ -1,6 +1,6 @@
 #include "base/update.h"
 
-#include "backend/cpu/tile.h"
+#include "backend/cpu/chunk.h"
 
 typedef struct Update {
   int8_t *w;
@@ -26,8 +26,8 @@ static void subtract(int8_t *restrict w, const int8_t *restrict step, size_t cou
 
 static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t count) {
   uint32_t max = 0;
-  for (size_t i = 0; i < count; i += NITI_ACC_TILE) {
-    max = niti_tile_largest(kernel, g + i, count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE, max);
+  for (size_t i = 0; i < count; i += NITI_ACC_CHUNK) {
+    max = niti_chunk_largest(kernel, g + i, count - i < NITI_ACC_CHUNK ? count - i : NITI_ACC_CHUNK, max);
   }
   return max;
 }
@@ -35,9 +35,9 @@ static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t 
 /* niti_update_weight over a row, shift >= 1. */
 static void update32(NitiRequantiseKernel kernel, int8_t *w, const int32_t *g, size_t count, int shift) {
   const NitiRounder rounder = {.mode = NITI_PSEUDO_STOCHASTIC, .shift = shift};
-  int8_t step[NITI_ACC_TILE];
-  for (size_t i = 0; i < count; i += NITI_ACC_TILE) {
-    const size_t some = count - i < NITI_ACC_TILE ? count - i : NITI_ACC_TILE;
+  int8_t step[NITI_ACC_CHUNK];
+  for (size_t i = 0; i < count; i += NITI_ACC_CHUNK) {
+    const size_t some = count - i < NITI_ACC_CHUNK ? count - i : NITI_ACC_CHUNK;
     kernel(step, g + i, some, &rounder, 0, 0);
     subtract(w + i, step, some);
   }
@@ -45,7 +45,7 @@ static void update32(NitiRequantiseKernel kernel, int8_t *w, const int32_t *g, s
 
 static void max_tile(void *context, size_t thread, size_t item) {
   Update *u = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(u->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(u->count, NITI_CHUNK, item);
   const uint64_t max = u->bits == 32 ? largest32(u->kernel, (const int32_t *)u->gradient + first, count)
                                      : largest64((const int64_t *)u->gradient + first, count);
   uint64_t seen = __atomic_load_n(&u->max, __ATOMIC_RELAXED);
@@ -56,7 +56,7 @@ static void max_tile(void *context, size_t thread, size_t item) {
 
 static void update_tile(void *context, size_t thread, size_t item) {
   const Update *u = context;
-  const size_t first = item * NITI_TILE, count = niti_tile_count(u->count, NITI_TILE, item);
+  const size_t first = item * NITI_CHUNK, count = niti_chunk_count(u->count, NITI_CHUNK, item);
   int8_t *w = u->w + first;
   (void)thread;
   if (u->bits == 32) {
@@ -72,16 +72,16 @@ static void update_tile(void *context, size_t thread, size_t item) {
   }
 }
 
-void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
+void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   NitiCpu *cpu = niti_cpu(backend);
   Update u = {.w = w->data,
               .gradient = gradient->data,
               .bits = gradient->bits,
               .count = gradient->count,
-              .kernel = niti_requantise_kernel(cpu->isa)};
-  const size_t tiles = niti_tiles(u.count, NITI_TILE);
+              .kernel = cpu->requantise};
+  const size_t tiles = niti_chunks(u.count, NITI_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
-  u.shift = niti_update_shift(u.max, mu);
+  u.shift = niti_update_shift(u.max, (int)cpu->scalars[scalar]);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
 }

@@ -1,21 +1,21 @@
 /* Forward and backward of 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) in integers: a quarter of the multiplications,
- * and the same bits, which docs/arithmetic.md proves. One driver (winograd_gather.c) cuts the output into tiles of 4x4 pixels; an
- * instruction set gives it the innermost functions as one NitiWinogradKernels. A tile's numbers lie in 36 "planes", one for each
- * place of the 6x6 transformed tile, row by row. */
+ * and the same bits, which docs/arithmetic.md proves. One driver (winograd.c) cuts the output into Winograd tiles of 4x4 pixels;
+ * an instruction set gives it the innermost functions as one NitiWinogradKernels. A Winograd tile's numbers lie in 36 "planes",
+ * one for each place of the 6x6 transformed tile, row by row; each plane is a matrix product of its own, by microkernels. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_H
 #define NITI_BACKEND_CPU_WINOGRAD_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
-  NITI_WINOGRAD_PLANES = 36, /* 6x6 products for a tile */
-  NITI_WINOGRAD_PIXELS = 16, /* 4x4 outputs of a tile */
+  NITI_WINOGRAD_PLANES = 36, /* 6x6 products for a Winograd tile */
+  NITI_WINOGRAD_PIXELS = 16, /* 4x4 outputs of one */
   NITI_WINOGRAD_TAPS = 9,
   NITI_WINOGRAD_BITS = 25, /* outputs of a magnitude below 2^25 come out exactly */
 };
 
-/* From what on a pass is faster than the direct convolution: least channels in and out; least tiles, for which the weights are
- * transformed; least share of the tiles' pixels, in percent, that are outputs and not beyond an edge. */
+/* From what on a pass is faster than the direct convolution: least channels in and out; least Winograd tiles, for which the
+ * weights are transformed; least share of the tiles' pixels, in percent, that are outputs and not beyond an edge. */
 typedef struct NitiWinogradWorth {
   int32_t channels;
   int64_t tiles;
@@ -25,17 +25,16 @@ typedef struct NitiWinogradWorth {
 typedef struct NitiWinogradKernels {
   const char *name;
   NitiWinogradWorth worth;
-  int channels;                    /* transformed input is padded with zeros to a multiple of this */
-  int lanes, vectors;              /* columns of a vector; vectors of a full strip of columns */
-  int rows[NITI_TILE_VECTORS + 1]; /* the most rows of a tile of so many vectors */
-  void (*tile)(const NitiTile *);  /* int16 in pairs */
+  int channels;                               /* transformed input is padded with zeros to a multiple of this */
+  int lanes, vectors;                         /* columns of a vector; vectors of a full panel: NR = lanes * vectors */
+  int mr[NITI_NR_VECTORS + 1];                /* the most rows of a microkernel tile of so many vectors */
+  void (*microkernel)(const NitiMicrotile *); /* int16 in pairs */
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-  bool masks; /* requantise applies the rounder's mask too */
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
-  /* v[plane * stride + c] = (B^T d B)[plane] for one tile, in[pixel] pointing to the `channels` mantissas of its 6x6 pixels; 0 up
-   * to the next multiple of kernels->channels. Returns the sum of the squares of all mantissas. */
+  /* v[plane * stride + c] = (B^T d B)[plane] for one Winograd tile, in[pixel] pointing to the `channels` mantissas of its 6x6
+   * pixels; 0 up to the next multiple of kernels->channels. Returns the sum of the squares of all mantissas. */
   uint64_t (*input)(int16_t *v, size_t stride, const int8_t *const *in, size_t channels);
   /* u[plane * stride + i] = (G w G^T)[plane] for panels w[tap * tap_stride + i] of `groups` pairs of channels x `columns` (a
    * multiple of lanes); adds each column's sum of magnitudes and of squares over the taps and channels. */
@@ -52,13 +51,10 @@ extern const NitiWinogradKernels niti_winograd_kernels_ref; /* portable and plai
 extern const NitiWinogradKernels niti_winograd_kernels_avx2, niti_winograd_kernels_avx512vnni;
 
 /* All outputs of 3x3 taps one pixel apart: what the driver can compute. */
-bool niti_winograd_fits(const NitiGather *);
-/* Whether that is also faster than the direct convolution. */
-bool niti_winograd_serves(const NitiWinogradKernels *, const NitiGather *);
-/* As niti_gather_workspace and niti_gather_run. */
-size_t niti_winograd_workspace(const NitiWinogradKernels *, const NitiGather *, int threads);
-size_t niti_winograd_packed_bytes(const NitiWinogradKernels *, const NitiGather *); /* of g->packed */
-uint32_t niti_winograd_run(NitiCpu *, const NitiWinogradKernels *, const NitiGather *, int8_t *out, const int8_t *in,
-                           const int8_t *w, const NitiRounder *);
+bool niti_winograd_fits(const NitiImplicitGemm *);
+/* Whether that is also faster than the direct convolution; kernels may be NULL: no. */
+bool niti_winograd_serves(const NitiWinogradKernels *kernels, const NitiImplicitGemm *);
+/* As niti_implicit_gemm_prepare, for passes that fit. */
+NitiConvPlan *niti_winograd_prepare(NitiWorkspace *, const NitiWinogradKernels *, const NitiImplicitGemm *, size_t threads);
 
 #endif

@@ -1,5 +1,5 @@
 /* The weight gradient of a 3x3 convolution with stride 1 as an exact integer Winograd product F(3x3, 4x4): 3x3 gradients from 4x4
- * tiles of the error and 6x6 windows of x, 36 products where the direct sum has 144. At the points 0, 1, -1, 2, -2 and infinity,
+ * tiles of dy and 6x6 windows of x, 36 products where the direct sum has 144. At the points 0, 1, -1, 2, -2 and infinity,
  * with V = B d B' of a window, E = G e G' of a tile (G without its denominators) and sums dU over all tiles of the products V E,
  * one frequency after another, A dU A' is dW times powers of 2 and 9:
  *
@@ -16,14 +16,14 @@
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/conv_plan.h"
 
 enum {
   NITI_GRADIENT_FREQUENCIES = 36,
   NITI_GRADIENT_PANEL = 16,                     /* channels */
   NITI_GRADIENT_PAIR = 2 * NITI_GRADIENT_PANEL, /* elements of a pair of tiles in a panel */
   NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows lie 4 columns apart */
-  NITI_GRADIENT_ERROR_PIXELS = 4 * 8,
+  NITI_GRADIENT_DY_PIXELS = 4 * 8,
   NITI_GRADIENT_COLUMN_PANELS = 4,             /* of a product at most */
   NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127, /* sum |dy| of a channel that one sum may take in */
 };
@@ -37,8 +37,8 @@ typedef struct NitiWinogradGradientKernels {
   /* One pair, one panel: out[frequency * stride + channel * 2 + tile], for all 16 channels; those from `channels` on count as 0.
    * pixel[row * columns + column] + first points to the first channel. */
   void (*transform_x)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels);
-  /* The same for the error. sums[channel] += the sum of its |error|, for all 16. */
-  void (*transform_error)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums);
+  /* The same for dy. sums[channel] += the sum of its |dy|, for all 16. */
+  void (*transform_dy)(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums);
   /* acc[row * acc_stride + panel * 16 + column] = the sum over pairs of rows[pair][row] . columns[panel][pair][column], for 16
    * rows and 1..4 panels, modulo 2^32. next_rows and next_columns are operands to prefetch for the next call. */
   void (*multiply)(int32_t *acc, size_t acc_stride, const int16_t *rows, const int16_t *columns, size_t panel_stride,
@@ -58,8 +58,7 @@ const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, c
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */
-size_t niti_winograd_gradient_workspace(const NitiWinogradGradientKernels *, const NitiConv *, int threads);
-void niti_winograd_gradient_run(NitiCpu *, const NitiWinogradGradientKernels *, NitiGradient *, const int8_t *dy, const int8_t *x,
-                                const NitiConv *);
+NitiConvPlan *niti_winograd_gradient_prepare(NitiWorkspace *, const NitiWinogradGradientKernels *, const NitiConv *,
+                                             size_t threads);
 
 #endif

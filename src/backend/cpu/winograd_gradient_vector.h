@@ -16,7 +16,7 @@ enum { NITI_PAIR_CHANNELS = NITI_VECTOR_BYTES / 4, NITI_PAIR_PARTS = NITI_GRADIE
 NITI_VECTOR_INLINE NitiShorts load_pair(const int8_t *a, const int8_t *b);
 
 /* out = G e: 6 from 4. */
-NITI_VECTOR_INLINE void error_butterfly(NitiShorts *out, size_t out_step, const NitiShorts *in, size_t in_step) {
+NITI_VECTOR_INLINE void dy_butterfly(NitiShorts *out, size_t out_step, const NitiShorts *in, size_t in_step) {
   const NitiShorts e0 = in[0], e1 = in[in_step], e2 = in[2 * in_step], e3 = in[3 * in_step];
   const NitiShorts even = e0 + e2, odd = e1 + e3, even4 = e0 + (e2 << 2), odd4 = (e1 << 1) + (e3 << 3);
   out[0] = e0;
@@ -55,7 +55,7 @@ NITI_VECTOR_INLINE void x_part(int16_t *out, size_t stride, const int8_t *const 
   store_frequencies(out, stride, t);
 }
 
-NITI_VECTOR_INLINE void error_part(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, uint32_t *sums) {
+NITI_VECTOR_INLINE void dy_part(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, uint32_t *sums) {
   NitiShorts t[36], sum = {0};
   for (size_t column = 0; column < 4; ++column) {
     NitiShorts in[4];
@@ -63,9 +63,9 @@ NITI_VECTOR_INLINE void error_part(int16_t *out, size_t stride, const int8_t *co
       in[row] = load_pair(pixel[row * 8 + column] + first, pixel[row * 8 + column + 4] + first);
       sum += (in[row] ^ (in[row] >> 15)) - (in[row] >> 15);
     }
-    error_butterfly(t + column, 6, in, 1);
+    dy_butterfly(t + column, 6, in, 1);
   }
-  for (size_t row = 0; row < 6; ++row) error_butterfly(t + row * 6, 1, t + row * 6, 1);
+  for (size_t row = 0; row < 6; ++row) dy_butterfly(t + row * 6, 1, t + row * 6, 1);
   store_frequencies(out, stride, t);
   const NitiUnsigned pairs = (NitiUnsigned)sum; /* two sums below 2^15 each */
   NitiUnsigned total;
@@ -97,18 +97,18 @@ NITI_VECTOR_INLINE void transform_x_of(int16_t *out, size_t stride, const int8_t
   }
 }
 
-NITI_VECTOR_INLINE void transform_error_of(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels,
-                                           uint32_t *sums) {
-  int8_t tail[NITI_GRADIENT_ERROR_PIXELS][NITI_GRADIENT_PANEL];
-  const int8_t *tails[NITI_GRADIENT_ERROR_PIXELS];
+NITI_VECTOR_INLINE void transform_dy_of(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels,
+                                        uint32_t *sums) {
+  int8_t tail[NITI_GRADIENT_DY_PIXELS][NITI_GRADIENT_PANEL];
+  const int8_t *tails[NITI_GRADIENT_DY_PIXELS];
   if (channels < NITI_GRADIENT_PANEL) {
-    copy_tail(tail, tails, pixel, NITI_GRADIENT_ERROR_PIXELS, first, channels);
+    copy_tail(tail, tails, pixel, NITI_GRADIENT_DY_PIXELS, first, channels);
     pixel = tails;
     first = 0;
   }
   for (size_t part = 0; part < NITI_PAIR_PARTS; ++part) {
-    error_part(out + part * NITI_PAIR_CHANNELS * 2, stride, pixel, first + part * NITI_PAIR_CHANNELS,
-               sums + part * NITI_PAIR_CHANNELS);
+    dy_part(out + part * NITI_PAIR_CHANNELS * 2, stride, pixel, first + part * NITI_PAIR_CHANNELS,
+            sums + part * NITI_PAIR_CHANNELS);
   }
 }
 

@@ -6,7 +6,7 @@ typedef struct Add {
   int8_t *y; /* may be a or b */
   const int8_t *a, *b;
   const int32_t *e_a, *e_b; /* y's may be one of them */
-  int8_t *twin;             /* of y, or NULL */
+  int8_t *blocked;             /* of y, or NULL */
   bool in_place;
   NitiTiles tiles;
 } Add;
@@ -18,7 +18,7 @@ static __device__ inline int accumulate(const NitiAlignment &r, int a, int b) {
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = d.tiles;
   const NitiAlignment r = niti_align(*d.e_a, *d.e_b);
   const bool write = second || !d.in_place;
@@ -26,16 +26,16 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
   int shift;
   if (niti_range_begin(a, second, &shift) || d.in_place) {
     for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
-      const NitiTile tile = niti_tile_at<V, NITI_TWIN_IMAGES>(t, item);
-      uint32_t words[NITI_TWIN_IMAGES], others[NITI_TWIN_IMAGES];
+      const NitiTile tile = niti_tile_at<V, NITI_BLOCK_IMAGES>(t, item);
+      uint32_t words[NITI_BLOCK_IMAGES], others[NITI_BLOCK_IMAGES];
 #pragma unroll
-      for (int i = 0; i < NITI_TWIN_IMAGES; ++i) {
+      for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
         const size_t at = tile.at + (size_t)i * t.image;
         words[i] = i < tile.images ? niti_word_load<V>(d.a + at) : 0;
         others[i] = i < tile.images ? niti_word_load<V>(d.b + at) : 0;
       }
 #pragma unroll
-      for (int i = 0; i < NITI_TWIN_IMAGES; ++i) {
+      for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
         const size_t at = tile.at + (size_t)i * t.image;
         int acc[V];
 #pragma unroll
@@ -47,8 +47,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
         words[i] = niti_word_requantise<V>(a, acc, shift, at);
         niti_word_store<V>(d.y + at, words[i]);
       }
-      if (V == 4 && d.twin && write) {
-        niti_tile_twin(niti_twin_block(d.twin, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
+      if (V == 4 && d.blocked && write) {
+        niti_tile_blocked(niti_blocked_block(d.blocked, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
       }
     }
   }
@@ -66,13 +66,13 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
                     b->data,
                     a->exponent,
                     b->exponent,
-                    niti_twin_of(y, V),
+                    niti_blocked_of(y, V),
                     y->data == a->data || y->data == b->data,
-                    niti_tiles_of(a->shape, V, NITI_TWIN_IMAGES)};
+                    niti_tiles_of(a->shape, V, NITI_BLOCK_IMAGES)};
   const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, false);
   void (*add)(Add, NitiRequantiseArgs, bool) = V == 4 ? add_kernel<4> : add_kernel<1>;
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, false);
   NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, true);
-  niti_cuda_twin_set(cuda, y, args.twin != NULL);
+  niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }

@@ -104,7 +104,7 @@ static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, Nit
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, false);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, true);
-  niti_cuda_twin_set(cuda, out, false);
+  niti_cuda_blocked_set(cuda, out, false);
 }
 
 extern "C" void niti_cuda_avgpool_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiPool *p,

@@ -1,6 +1,4 @@
 /* Convolution and linear: which family of kernels serves which shape. */
-#include <string.h>
-
 #include "backend/cuda/cuda.h"
 
 typedef bool (*Serves)(const NitiConv *);
@@ -10,38 +8,41 @@ static const NitiCudaConv *family_of(const NitiCuda *cuda, bool served) {
   return cuda->family == NITI_CUDA_WGMMA && served ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma;
 }
 
-size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConv *s) {
+size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCuda *cuda = niti_cuda_const(backend);
-  const size_t mma = niti_cuda_conv_mma.workspace(cuda, s);
+  const size_t mma = niti_cuda_conv_mma.workspace(cuda, &call->shape);
   if (cuda->family != NITI_CUDA_WGMMA) return mma;
-  const size_t wgmma = niti_cuda_conv_wgmma.workspace(cuda, s);
+  const size_t wgmma = niti_cuda_conv_wgmma.workspace(cuda, &call->shape);
   return wgmma > mma ? wgmma : mma;
 }
 
-const char *niti_cuda_conv_kernel(const NitiBackend *backend, const NitiConv *s, const char *direction) {
+const char *niti_cuda_conv_kernel(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCudaConv *f = &niti_cuda_conv_wgmma;
-  const Serves serves = strcmp(direction, "forward") == 0    ? f->serves_forward
-                        : strcmp(direction, "backward") == 0 ? f->serves_backward
-                                                             : f->serves_gradient;
-  return family_of(niti_cuda_const(backend), serves(s))->name;
+  const Serves serves = call->direction == NITI_FORWARD    ? f->serves_forward
+                        : call->direction == NITI_BACKWARD ? f->serves_backward
+                                                           : f->serves_gradient;
+  return family_of(niti_cuda_const(backend), serves(&call->shape))->name;
 }
 
-void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
-                            bool relu, const NitiRequantise *rq) {
+void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w,
+                            const NitiConvCall *call, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
-  family_of(cuda, niti_cuda_conv_wgmma.serves_forward(s))->forward(cuda, y, x, w, s, relu, rq);
+  const NitiConv *s = &call->shape;
+  family_of(cuda, niti_cuda_conv_wgmma.serves_forward(s))->forward(cuda, y, x, w, s, call->relu, rq);
 }
 
 void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
-                             const NitiTensor *mask, const NitiConv *s, const NitiRequantise *rq) {
+                             const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
+  const NitiConv *s = &call->shape;
   family_of(cuda, niti_cuda_conv_wgmma.serves_backward(s))->backward(cuda, dx, dy, w, mask, s, rq);
 }
 
 void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
-                             const NitiConv *s) {
+                             const NitiConvCall *call) {
   NitiCuda *cuda = niti_cuda(backend);
-  niti_cuda_twin_make(cuda, dy);
-  niti_cuda_twin_make(cuda, x);
+  const NitiConv *s = &call->shape;
+  niti_cuda_blocked_make(cuda, dy);
+  niti_cuda_blocked_make(cuda, x);
   family_of(cuda, niti_cuda_conv_wgmma.serves_gradient(s))->gradient(cuda, gradient, dy, x, s);
 }

@@ -70,11 +70,10 @@ static NitiStatus cuda_alloc(NitiBackend *backend, void **out, size_t bytes) {
   return allocate(niti_cuda(backend), out, bytes, "");
 }
 
-/* Recorded work may hold the pointer. */
+/* Work under way may use the memory. */
 static void forget_work(NitiCuda *cuda) {
   wait(cuda);
-  niti_graphs_clear(cuda->graphs);
-  niti_twins_clear(cuda->twins);
+  niti_layouts_clear(cuda->layouts);
 }
 
 static void cuda_release(NitiBackend *backend, void *p) {
@@ -93,6 +92,7 @@ static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
   void *workspace = cuda->workspace;
   cuda->workspace = NULL;
   cuda->workspace_bytes = 0;
+  ++cuda->generation;
   niti_cuda_note(cuda, cudaFree(workspace), "cudaFree");
   NITI_TRY(allocate(cuda, &workspace, bytes, " as the kernels' workspace"));
   cuda->workspace = workspace;
@@ -100,15 +100,16 @@ static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
   return NITI_OK;
 }
 
-static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape) {
+static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape, int uses) {
   (void)backend;
-  return niti_bits_offset(shape) + niti_bits_bytes(shape);
+  const bool more = (uses & (NITI_USE_GRADIENT | NITI_USE_MASK)) != 0;
+  return more ? niti_bits_offset(shape) + niti_bits_bytes(shape) : niti_shape_count(shape);
 }
 
 static void cuda_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   use_device(cuda);
-  niti_twins_forget(cuda->twins, to, bytes);
+  niti_layouts_forget(cuda->layouts, to, bytes);
   niti_staging_upload(cuda, to, host, bytes);
 }
 
@@ -125,7 +126,7 @@ static void cuda_clear(NitiBackend *backend, void *p, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   if (bytes == 0) return;
   use_device(cuda);
-  niti_twins_forget(cuda->twins, p, bytes);
+  niti_layouts_forget(cuda->layouts, p, bytes);
   niti_cuda_note(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
 }
 
@@ -138,23 +139,19 @@ static NitiStatus cuda_synchronise(NitiBackend *backend) {
   return niti_cuda_status(cuda);
 }
 
-static NitiPredictions cuda_predictions(NitiBackend *backend) {
+static NitiShiftCounts cuda_shift_counts(NitiBackend *backend) {
   uint64_t counters[2] = {0}; /* the range's `predicted` and `mispredicted`, side by side */
   _Static_assert(offsetof(NitiRange, mispredicted) == offsetof(NitiRange, predicted) + sizeof *counters, "two counters in a row");
   backend->ops->download(backend, counters, &niti_cuda(backend)->range->predicted, sizeof counters);
-  return (NitiPredictions){counters[0], counters[1]};
+  return (NitiShiftCounts){counters[0], counters[1]};
 }
 
-static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step) {
+static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, const int64_t *scalars) {
   NitiCuda *cuda = niti_cuda(backend);
-  const NitiClock clock = {seed, step};
+  NitiClock clock = {.seed = seed, .step = step};
+  memcpy(clock.scalars, scalars, sizeof clock.scalars);
   use_device(cuda);
   niti_cuda_set_clock(cuda, clock);
-}
-
-static NitiStatus cuda_replay(NitiBackend *backend, const NitiReplayKey *key, void (*enqueue)(void *), void *context) {
-  use_device(niti_cuda(backend));
-  return niti_graphs_replay(niti_cuda(backend), key, enqueue, context);
 }
 
 /* ---- open and close ---- */
@@ -163,9 +160,9 @@ static void cuda_close(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
   (void)cudaSetDevice(cuda->device);
   if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
-  niti_graphs_close(cuda->graphs);
+  niti_queue_close(cuda->queue);
   niti_staging_close(cuda->staging);
-  niti_twins_close(cuda->twins);
+  niti_layouts_close(cuda->layouts);
   (void)cudaFree(cuda->workspace);
   (void)cudaFree(cuda->range);
   (void)cudaFree(cuda->clock);
@@ -192,21 +189,26 @@ static const NitiBackendOps ops = {
     .alloc = cuda_alloc,
     .release = cuda_release,
     .free_bytes = cuda_free_bytes,
-    .tensor_bytes = cuda_tensor_bytes,
     .upload = cuda_upload,
     .download = cuda_download,
     .clear = cuda_clear,
     .synchronise = cuda_synchronise,
+    .shift_counts = cuda_shift_counts,
+};
+
+static const NitiKernels kernels = {
     .begin_step = cuda_begin_step,
     .mark = niti_cuda_mark,
-    .replay = cuda_replay,
-    .conv_workspace = niti_cuda_conv_workspace,
+    .replay = niti_cuda_replay,
+    .close_recordings = niti_cuda_close_recordings,
+    .tensor_bytes = cuda_tensor_bytes,
     .reserve = cuda_reserve,
+    .conv_workspace = niti_cuda_conv_workspace,
     .conv_kernel = niti_cuda_conv_kernel,
-    .input = niti_cuda_input,
     .conv_forward = niti_cuda_conv_forward,
     .conv_backward = niti_cuda_conv_backward,
     .conv_gradient = niti_cuda_conv_gradient,
+    .input = niti_cuda_input,
     .relu_forward = niti_cuda_relu_forward,
     .relu_backward = niti_cuda_relu_backward,
     .maxpool_forward = niti_cuda_maxpool_forward,
@@ -214,11 +216,9 @@ static const NitiBackendOps ops = {
     .avgpool_forward = niti_cuda_avgpool_forward,
     .avgpool_backward = niti_cuda_avgpool_backward,
     .add = niti_cuda_add,
-    .copy = niti_cuda_copy,
     .dropout = niti_cuda_dropout,
     .loss = niti_cuda_loss,
     .update_niti = niti_cuda_update_niti,
-    .predictions = cuda_predictions,
     .stats = niti_cuda_stats,
 };
 
@@ -315,9 +315,9 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
   describe(cuda);
-  cuda->twins = niti_twins_open();
-  if (!cuda->twins) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
-  NITI_TRY(niti_graphs_open(&cuda->graphs));
+  cuda->layouts = niti_layouts_open();
+  if (!cuda->layouts) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
+  NITI_TRY(niti_queue_open(&cuda->queue));
   NITI_TRY(niti_staging_open(&cuda->staging));
   NITI_TRY(allocate(cuda, &clock, sizeof *cuda->clock, ""));
   cuda->clock = clock;
@@ -338,6 +338,7 @@ static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options
   NitiCuda *cuda = calloc(1, sizeof *cuda);
   if (!cuda) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cuda);
   cuda->base.ops = &ops;
+  cuda->base.kernels = &kernels;
   cuda->device = number;
   cuda->capability = capability;
   cuda->multiprocessors = attribute(number, cudaDevAttrMultiProcessorCount);

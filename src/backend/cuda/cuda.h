@@ -2,9 +2,9 @@
  *
  * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
  *   number) from device memory, so that a whole step can be recorded once and replayed.
- * - An activation or error tensor is NHWC. Behind it lies room for its twin, the same mantissas in the layout that weight
- *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_twin_slot; images past N
- *   are 0. niti_cuda_twin_* keep count of which tensors' twins are up to date. */
+ * - An activation or error tensor is NHWC. Behind it lies room for its blocked layout, the same mantissas in the layout that weight
+ *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
+ *   are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
 #ifndef NITI_BACKEND_CUDA_CUDA_H
 #define NITI_BACKEND_CUDA_CUDA_H
 
@@ -14,13 +14,14 @@
 extern "C" {
 #endif
 
-#include "backend/backend.h"
+#include "backend/kernels.h"
 #include "base/bounds.h"
 
-/* Device memory: what random words depend on. Written by begin_step. */
+/* Device memory: what changes from step to step. Written by begin_step. */
 typedef struct NitiClock {
   uint64_t seed;
   uint32_t step;
+  int64_t scalars[NITI_SCALARS_MAX];
 } NitiClock;
 
 enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 a block, one block a multiprocessor */
@@ -40,8 +41,8 @@ typedef enum NitiCudaFamily {
   NITI_CUDA_WGMMA,   /* wgmma and bulk tensor copies: sm_90a; shapes it does not serve go to mma.sync */
 } NitiCudaFamily;
 
-typedef struct NitiTwins NitiTwins; /* host: the data pointers whose twins are up to date */
-typedef struct NitiGraphs NitiGraphs;
+typedef struct NitiLayouts NitiLayouts; /* host: the data pointers whose blocked layouts are up to date */
+typedef struct NitiQueue NitiQueue; /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
 typedef struct NitiCuda {
@@ -56,8 +57,9 @@ typedef struct NitiCuda {
   size_t workspace_bytes;
   cudaError_t error;  /* the first failure; sticky */
   const char *failed; /* what failed: a static string */
-  NitiTwins *twins;
-  NitiGraphs *graphs;
+  NitiLayouts *layouts;
+  NitiQueue *queue;
+  uint64_t generation; /* of the workspace: recordings of an earlier one point into memory that is gone */
   NitiStaging *staging;
   char description[128], hardware[256];
 } NitiCuda;
@@ -82,57 +84,59 @@ void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
 /* Whether the code that the device runs was made for capability 9.0 or later, so that its kernels wait for those before. */
 bool niti_cuda_overlaps(void);
 
-/* ---- replaying (graph.c): backend.h's replay ---- */
-NitiStatus niti_graphs_open(NitiGraphs **out);
-void niti_graphs_close(NitiGraphs *);
-void niti_graphs_clear(NitiGraphs *); /* forgets all recorded work; none of it may still run */
-NitiStatus niti_graphs_replay(NitiCuda *, const NitiReplayKey *, void (*enqueue)(void *), void *context);
+/* ---- recording (graph.c) ---- */
+NitiStatus niti_queue_open(NitiQueue **out);
+void niti_queue_close(NitiQueue *);
+NitiStatus niti_cuda_replay(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
+void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 
-/* ---- twins ---- */
-enum { NITI_TWIN_IMAGES = 16, NITI_TWIN_ALIGN = 256 };
+/* ---- blocked layouts ---- */
+enum { NITI_BLOCK_IMAGES = 16, NITI_BLOCKED_ALIGN = 256 };
 
 /* Where image i of a block of 16 lies among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
  * them. */
-NITI_INLINE int niti_twin_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
-NITI_INLINE size_t niti_twin_offset(NitiShape s) {
-  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_TWIN_ALIGN - 1) / NITI_TWIN_ALIGN * NITI_TWIN_ALIGN;
+NITI_INLINE int niti_blocked_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
+NITI_INLINE size_t niti_blocked_offset(NitiShape s) {
+  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
 }
-NITI_INLINE size_t niti_twin_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * NITI_TWIN_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * NITI_BLOCK_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
 }
-static inline int8_t *niti_cuda_twin(const NitiTensor *t) { return t->data + niti_twin_offset(t->shape); }
+/* Whether an operation that writes t is to write its blocked layout too, or has room for it. */
+static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
+static inline int8_t *niti_cuda_blocked(const NitiTensor *t) { return t->data + niti_blocked_offset(t->shape); }
 
-/* Behind the twin lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
- * 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They gate errors on their way back at an
+/* Behind the blocked layout lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
+ * 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask errors on their way back at an
  * eighth of the cost of the mantissas. */
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {
-  return (niti_twin_offset(s) + niti_twin_bytes(s) + NITI_TWIN_ALIGN - 1) / NITI_TWIN_ALIGN * NITI_TWIN_ALIGN;
+  return (niti_blocked_offset(s) + niti_blocked_bytes(s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
 }
 NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
 }
 static inline uint2 *niti_cuda_bits(const NitiTensor *t) { return (uint2 *)(void *)(t->data + niti_bits_offset(t->shape)); }
-/* The record of twins that are up to date; room for a fixed number, beyond which a twin counts as not ready. NULL: out of memory.
+/* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready. NULL: out of memory.
  */
-NitiTwins *niti_twins_open(void);
-void niti_twins_close(NitiTwins *);
-/* The bytes from `data` on were written by other means, or released: no twin of a tensor with mantissas there is up to date. */
-void niti_twins_forget(NitiTwins *, const void *data, size_t bytes);
-static inline void niti_twins_clear(NitiTwins *twins) { niti_twins_forget(twins, NULL, SIZE_MAX); } /* no twin is up to date */
-/* Every operation that writes a tensor says whether it wrote its twin too. */
-void niti_cuda_twin_set(NitiCuda *, const NitiTensor *, bool written);
-bool niti_cuda_twin_ready(const NitiCuda *, const NitiTensor *);
-/* Writes the twin from the NHWC mantissas unless it is up to date. */
-void niti_cuda_twin_make(NitiCuda *, const NitiTensor *);
-/* After niti_cuda_twin_set: the operation wrote the bits too. */
+NitiLayouts *niti_layouts_open(void);
+void niti_layouts_close(NitiLayouts *);
+/* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to date. */
+void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
+static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); } /* no blocked layout is up to date */
+/* Every operation that writes a tensor says whether it wrote its blocked layout too. */
+void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
+bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);
+/* Writes the blocked layout from the NHWC mantissas unless it is up to date. */
+void niti_cuda_blocked_make(NitiCuda *, const NitiTensor *);
+/* After niti_cuda_blocked_set: the operation wrote the bits too. */
 void niti_cuda_bits_set(NitiCuda *, const NitiTensor *);
 /* Writes the bits from the NHWC mantissas unless they are up to date. C is a multiple of 16. */
 void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 
-/* ---- operations (backend.h) ---- */
-void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiPick *picks,
-                     const int8_t *table, int32_t exponent);
+/* ---- operations (backend/kernels.h) ---- */
+void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
+                     const NitiTensor *table);
 void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
 void niti_cuda_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
@@ -141,24 +145,24 @@ void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-void niti_cuda_copy(NitiBackend *, NitiTensor *y, const NitiTensor *x);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLossKind, const NitiRequantise *);
-void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int mu);
+void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
 /* conv.c: the family that serves a convolution. */
-size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConv *);
-const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConv *, const char *direction);
-void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
+size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
+const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
+void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
                             const NitiRequantise *);
 void niti_cuda_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                             const NitiConv *, const NitiRequantise *);
-void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+                             const NitiConvCall *, const NitiRequantise *);
+void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                             const NitiConvCall *);
 
-/* A family of kernels for convolution and linear: the same contracts as backend.h's. Outputs are NHWC; with
- * y->gradient_operand the twin is written too (by the family or niti_cuda_twin_make). Gradients read the twins of dy and x, which
+/* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
+ * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked layouts of dy and x, which
  * conv.c has made. */
 typedef struct NitiCudaConv {
   const char *name;

@@ -23,18 +23,18 @@ NITI_INLINE int niti_finish_column(int channel) {
 
 struct NitiOutput {
   int n, oh, ow, k;  /* shape */
-  int8_t *y, *twin;  /* NULL: not wanted */
+  int8_t *y, *blocked;  /* NULL: not wanted */
   uint2 *bits;       /* NULL: not wanted; which of y's mantissas are positive (cuda.h) */
-  const uint2 *gate; /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
+  const uint2 *mask; /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
 };
 
 #ifdef __CUDACC__
 
-enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_GATED, NITI_FINISH_ANY };
+enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_MASKED, NITI_FINISH_ANY };
 
 static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const NitiOutput &d) {
   if (rq.mode != NITI_NEAREST) return NITI_FINISH_ANY;
-  return d.gate ? NITI_FINISH_GATED : rq.relu ? NITI_FINISH_RELU : NITI_FINISH_SIGNED;
+  return d.mask ? NITI_FINISH_MASKED : rq.relu ? NITI_FINISH_RELU : NITI_FINISH_SIGNED;
 }
 
 /* Bit 7 of the bytes that are > 0; the other bits are anything. */
@@ -87,7 +87,7 @@ __device__ inline uint4 niti_load_if(bool p, const void *at) {
 
 /* Where a thread's two rows lie in the output. */
 struct NitiSpot {
-  size_t at, down, twin; /* index of the first row's first channel; from there to the second's; into the twin */
+  size_t at, down, blocked; /* index of the first row's first channel; from there to the second's; into the blocked layout */
   size_t bits;           /* this lane's among the bits */
   bool row[2], pixel;    /* rows that lie inside; a pixel of some image that does */
   int channels;          /* left from this thread's first */
@@ -104,17 +104,17 @@ __device__ inline NitiSpot niti_spot(const NitiOutput &t, int nb, int oh, int ow
   s.at = ((size_t)(nb + g) * plane + position) * t.k + k0 + 16 * q;
   s.down = 8 * plane * t.k;
   s.channels = t.k - k0 - 16 * q;
-  s.twin = (((size_t)(nb >> 4) * plane + position) * t.k + k0 + 16 * (g >> 1) + 2 * (g & 1) + (q & 1)) * 16 + (q & 2) * 4;
+  s.blocked = (((size_t)(nb >> 4) * plane + position) * t.k + k0 + 16 * (g >> 1) + 2 * (g & 1) + (q & 1)) * 16 + (q & 2) * 4;
   s.bits = (((size_t)(nb >> 4) * plane + position) * niti_bits_blocks(t.k) + k0 / NITI_FINISH_CHANNELS) * 32 + lane;
   return s;
 }
 
-/* What a gate lets through of a thread's elements: bits 7 - v, in byte b, for byte b of word v of the first run of 16 channels, 3
+/* What a mask lets through of a thread's elements: bits 7 - v, in byte b, for byte b of word v of the first run of 16 channels, 3
  * - v for the second; x: of the first row, y: of the second. */
-__device__ inline uint2 niti_gate_load(const NitiOutput &d, const NitiSpot &s) {
-  uint2 gate = make_uint2(0, 0);
-  if (s.pixel) gate = __ldg(d.gate + s.bits);
-  return gate;
+__device__ inline uint2 niti_mask_load(const NitiOutput &d, const NitiSpot &s) {
+  uint2 mask = make_uint2(0, 0);
+  if (s.pixel) mask = __ldg(d.mask + s.bits);
+  return mask;
 }
 
 __device__ inline uint32_t niti_bits_of(uint4 first, uint4 second) {
@@ -146,7 +146,7 @@ __device__ inline uint32_t niti_clip4(uint32_t v) { return v + ((~((v & 0x7f7f7f
  * clips: whether some element of the warp may round to -128; the same in all of a warp. */
 template <NitiFinish FINISH>
 __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
-                                         bool clips, const NitiSpot &s, uint2 gate) {
+                                         bool clips, const NitiSpot &s, uint2 mask) {
   const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
   const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
   uint4 word[2][2];
@@ -172,10 +172,10 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           }
         }
         w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
-        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_GATED) && clips) w[v] = niti_clip4(w[v]);
+        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED) && clips) w[v] = niti_clip4(w[v]);
         if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
-        if (FINISH == NITI_FINISH_GATED || (FINISH == NITI_FINISH_ANY && d.gate))
-          w[v] &= niti_spread_signs((i ? gate.y : gate.x) << (4 * run + v));
+        if (FINISH == NITI_FINISH_MASKED || (FINISH == NITI_FINISH_ANY && d.mask))
+          w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
       }
       word[run][i] = make_uint4(w[0], w[1], w[2], w[3]);
       niti_store_if(d.y && s.row[i] && s.channels > NITI_FINISH_RUN * run, d.y + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run,
@@ -184,7 +184,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
   }
   if ((FINISH == NITI_FINISH_RELU || FINISH == NITI_FINISH_ANY) && d.bits && s.pixel)
     d.bits[s.bits] = make_uint2(niti_bits_of(word[0][0], word[1][0]), niti_bits_of(word[0][1], word[1][1]));
-  if (!d.twin) return;
+  if (!d.blocked) return;
   /* A warp's 16 rows are the 16 images of a block at one position. Transposed as pairs of channels, a thread gets channels
    * (a, a + 1) of images 2 q, 2 q + 1, 2 q + 8, 2 q + 9; neighbours exchange so that each stores 8 bytes of one channel. */
   const bool odd = q & 1;
@@ -198,7 +198,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
       const uint32_t upper = niti_transpose8x8(above[v]), lower = niti_transpose8x8(below[v]);
       const uint32_t a = __byte_perm(upper, lower, 0x6420), b = __byte_perm(upper, lower, 0x7531);
       const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
-      niti_store_if(s.pixel && left > NITI_FINISH_RUN * run, d.twin + s.twin + (NITI_FINISH_RUN * run + 4 * v) * 16,
+      niti_store_if(s.pixel && left > NITI_FINISH_RUN * run, d.blocked + s.blocked + (NITI_FINISH_RUN * run + 4 * v) * 16,
                     odd ? make_uint2(other, b) : make_uint2(a, other));
     }
   }

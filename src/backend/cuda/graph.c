@@ -1,38 +1,49 @@
-/* A step's operations recorded once as a CUDA graph and launched as one: the host then spends microseconds on a step. */
+/* Ranges of a program recorded once as CUDA graphs and launched as one: the host then spends microseconds on a step. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
 
 enum {
-  ENTRIES = 16, /* training and testing, whole and last batches, a few learning rates */
-  QUEUE = 2,    /* steps that may be under way or waiting */
+  ENTRIES = 8, /* of one executable: whole and last batches, resident and streamed images */
+  QUEUE = 2,   /* runs that may be under way or waiting */
+  SHORT = 2,   /* operations: fewer are enqueued as they are, unless they are repeated */
 };
 
 typedef enum State { EMPTY = 0, SEEN, RECORDED, PLAIN } State;
 
 typedef struct Entry {
-  NitiReplayKey key;
+  NitiRecordingKey key;
   State state;
-  uint64_t used; /* when */
+  uint64_t used, generation;
   cudaGraphExec_t exec;
 } Entry;
 
-struct NitiGraphs {
+typedef struct Recordings {
   Entry entries[ENTRIES];
-  cudaEvent_t ends[QUEUE]; /* of the last steps */
-  uint64_t count;          /* of steps */
+} Recordings;
+
+struct NitiQueue {
+  cudaEvent_t ends[QUEUE]; /* of the last runs */
+  uint64_t count;          /* of runs */
 };
 
-NitiStatus niti_graphs_open(NitiGraphs **out) {
-  NitiGraphs *graphs = calloc(1, sizeof *graphs);
-  *out = graphs;
-  if (!graphs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
+NitiStatus niti_queue_open(NitiQueue **out) {
+  NitiQueue *queue = *out = calloc(1, sizeof *queue);
+  if (!queue) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
   for (int i = 0; i < QUEUE; ++i) {
-    const cudaError_t error = cudaEventCreateWithFlags(&graphs->ends[i], cudaEventDisableTiming);
+    const cudaError_t error = cudaEventCreateWithFlags(&queue->ends[i], cudaEventDisableTiming);
     if (error != cudaSuccess) return niti_fail(NITI_ERROR_DEVICE, "cuda: making an event: %s", cudaGetErrorString(error));
   }
   return NITI_OK;
+}
+
+void niti_queue_close(NitiQueue *queue) {
+  if (!queue) return;
+  for (int i = 0; i < QUEUE; ++i) {
+    if (queue->ends[i]) (void)cudaEventDestroy(queue->ends[i]);
+  }
+  free(queue);
 }
 
 static void empty(Entry *entry) {
@@ -40,39 +51,32 @@ static void empty(Entry *entry) {
   memset(entry, 0, sizeof *entry);
 }
 
-void niti_graphs_clear(NitiGraphs *graphs) {
-  if (!graphs) return;
-  for (int i = 0; i < ENTRIES; ++i) empty(&graphs->entries[i]);
+void niti_cuda_close_recordings(NitiBackend *backend, void *recordings) {
+  NitiCuda *cuda = niti_cuda(backend);
+  Recordings *r = recordings;
+  niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device");
+  niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); /* they may still run */
+  for (int i = 0; i < ENTRIES; ++i) empty(&r->entries[i]);
+  free(r);
 }
 
-void niti_graphs_close(NitiGraphs *graphs) {
-  if (!graphs) return;
-  niti_graphs_clear(graphs);
-  for (int i = 0; i < QUEUE; ++i) {
-    if (graphs->ends[i]) (void)cudaEventDestroy(graphs->ends[i]);
-  }
-  free(graphs);
-}
-
-static bool same(const NitiReplayKey *a, const NitiReplayKey *b) {
-  for (size_t i = 0; i < sizeof a->pointers / sizeof *a->pointers; ++i) {
-    if (a->pointers[i] != b->pointers[i]) return false;
-  }
-  return memcmp(a->numbers, b->numbers, sizeof a->numbers) == 0;
+static bool same(const NitiRecordingKey *a, const NitiRecordingKey *b) {
+  return a->first == b->first && a->end == b->end && a->batch == b->batch && a->repeat == b->repeat && a->pixels == b->pixels &&
+         a->source.h == b->source.h && a->source.w == b->source.w && a->source.c == b->source.c && a->marks == b->marks;
 }
 
 /* The key's entry, or in the place of the one unused for longest a fresh one. */
-static Entry *find(NitiCuda *cuda, const NitiReplayKey *key) {
-  NitiGraphs *graphs = cuda->graphs;
-  Entry *oldest = &graphs->entries[0];
+static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
+  Entry *oldest = &r->entries[0];
   for (int i = 0; i < ENTRIES; ++i) {
-    Entry *entry = &graphs->entries[i];
-    if (entry->state != EMPTY && same(&entry->key, key)) return entry;
+    Entry *entry = &r->entries[i];
+    if (entry->state != EMPTY && entry->generation == cuda->generation && same(&entry->key, key)) return entry;
     if (entry->used < oldest->used) oldest = entry;
   }
   if (oldest->exec) niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); /* it may still run */
   empty(oldest);
   oldest->key = *key;
+  oldest->generation = cuda->generation;
   return oldest;
 }
 
@@ -80,7 +84,7 @@ static Entry *find(NitiCuda *cuda, const NitiReplayKey *key) {
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;
-  if (!entry->key.steady) niti_twins_clear(cuda->twins); /* the recorded work must make whatever it needs */
+  niti_layouts_clear(cuda->layouts); /* the recorded work must make whatever it needs */
   if (cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
     (void)cudaGetLastError();
     return;
@@ -91,10 +95,10 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
     entry->state = RECORDED;
   } else {
     (void)cudaGetLastError();
-    cuda->error = cudaSuccess; /* there was none before: niti_graphs_replay looked; a real one will come again */
+    cuda->error = cudaSuccess; /* there was none before: niti_cuda_replay looked; a real one will come again */
     cuda->failed = NULL;
     entry->exec = NULL;
-    niti_twins_clear(cuda->twins);
+    niti_layouts_clear(cuda->layouts);
   }
   if (graph) (void)cudaGraphDestroy(graph);
 }
@@ -103,22 +107,31 @@ static void run(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *con
   if (entry->state == SEEN) record(cuda, entry, enqueue, context);
   if (entry->state == RECORDED) {
     niti_cuda_note(cuda, cudaGraphLaunch(entry->exec, cuda->stream), "launching a recorded step");
-    if (!entry->key.steady) niti_twins_clear(cuda->twins); /* which of them the graph wrote is not known here */
+    niti_layouts_clear(cuda->layouts); /* which of them the graph wrote is not known here */
     return;
   }
   enqueue(context);
   if (entry->state == EMPTY) entry->state = SEEN; /* by now every kernel of it is loaded, so it can be recorded */
 }
 
-NitiStatus niti_graphs_replay(NitiCuda *cuda, const NitiReplayKey *key, void (*enqueue)(void *), void *context) {
-  NitiGraphs *graphs = cuda->graphs;
-  const uint64_t number = graphs->count++;
-  cudaEvent_t end = graphs->ends[number % QUEUE];
+NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiRecordingKey *key, void (*enqueue)(void *),
+                            void *context) {
+  NitiCuda *cuda = niti_cuda(backend);
+  NitiQueue *queue = cuda->queue;
+  const uint64_t number = queue->count++;
+  cudaEvent_t end = queue->ends[number % QUEUE];
+  niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device");
   if (number >= QUEUE) niti_cuda_note(cuda, cudaEventSynchronize(end), "a step");
   if (cuda->error != cudaSuccess) return niti_cuda_status(cuda);
-  Entry *entry = find(cuda, key);
-  entry->used = number + 1;
-  run(cuda, entry, enqueue, context);
+  if (!*recordings && !(*recordings = calloc(1, sizeof(Recordings))))
+    return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
+  if (key->end - key->first < SHORT && key->repeat < SHORT) {
+    enqueue(context);
+  } else {
+    Entry *entry = find(cuda, *recordings, key);
+    entry->used = number + 1;
+    run(cuda, entry, enqueue, context);
+  }
   niti_cuda_note(cuda, cudaEventRecord(end, cuda->stream), "recording an event");
   return niti_cuda_status(cuda);
 }

@@ -5,13 +5,13 @@
 enum Kind { KIND_METRICS, KIND_NITI, KIND_SOFTMAX };
 
 typedef struct Loss {
-  int8_t *delta, *twin; /* twin may be NULL */
+  int8_t *delta, *blocked; /* blocked may be NULL */
   int32_t *e_delta;
   NitiMetrics *metrics;
   const int8_t *logits;
   const int32_t *exponent, *labels;
   const NitiClock *clock;
-  int32_t n, rounded_n; /* images; with the twin those that its last block lacks too */
+  int32_t n, rounded_n; /* images; with the blocked layout those that its last block lacks too */
   int32_t classes;
 } Loss;
 
@@ -54,16 +54,16 @@ static __device__ inline Sums sum_image(const int8_t *logits, int32_t exponent, 
 
 static __device__ inline void store(const Loss &l, int n, int j, int8_t error) {
   l.delta[(size_t)n * (size_t)l.classes + (size_t)j] = error;
-  if (l.twin) {
-    const size_t unit = (size_t)(n / NITI_TWIN_IMAGES) * (size_t)l.classes + (size_t)j;
-    l.twin[unit * NITI_TWIN_IMAGES + (size_t)niti_twin_slot(n % NITI_TWIN_IMAGES)] = error;
+  if (l.blocked) {
+    const size_t unit = (size_t)(n / NITI_BLOCK_IMAGES) * (size_t)l.classes + (size_t)j;
+    l.blocked[unit * NITI_BLOCK_IMAGES + (size_t)niti_blocked_slot(n % NITI_BLOCK_IMAGES)] = error;
   }
 }
 
-static __device__ inline void clear_twin(const Loss &l, int n) {
+static __device__ inline void clear_blocked(const Loss &l, int n) {
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
-    const size_t unit = (size_t)(n / NITI_TWIN_IMAGES) * (size_t)l.classes + (size_t)j;
-    l.twin[unit * NITI_TWIN_IMAGES + (size_t)niti_twin_slot(n % NITI_TWIN_IMAGES)] = 0;
+    const size_t unit = (size_t)(n / NITI_BLOCK_IMAGES) * (size_t)l.classes + (size_t)j;
+    l.blocked[unit * NITI_BLOCK_IMAGES + (size_t)niti_blocked_slot(n % NITI_BLOCK_IMAGES)] = 0;
   }
 }
 
@@ -121,7 +121,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, 
     const int32_t exponent = *l.exponent;
     for (int n = (int)niti_tile_first(); n < l.rounded_n; n += (int)niti_tile_step()) {
       if (n >= l.n) {
-        clear_twin(l, n);
+        clear_blocked(l, n);
         continue;
       }
       const int8_t *logits = l.logits + (size_t)n * (size_t)l.classes;
@@ -148,8 +148,8 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
   if (delta) {
     l.delta = delta->data;
     l.e_delta = delta->exponent;
-    l.twin = niti_twin_of(delta, 4);
-    if (l.twin) l.rounded_n = (n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES * NITI_TWIN_IMAGES;
+    l.blocked = niti_blocked_of(delta, 4);
+    if (l.blocked) l.rounded_n = (n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES * NITI_BLOCK_IMAGES;
     if (kind == NITI_LOSS_SOFTMAX) {
       requantise = niti_requantise_args(cuda, rq, delta->exponent, NULL, NULL, -NITI_LOSS_SOFTMAX_BITS, false);
     }
@@ -162,5 +162,5 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
   NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, false);
   if (!delta) return;
   if (kind == NITI_LOSS_SOFTMAX) NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, true);
-  niti_cuda_twin_set(cuda, delta, l.twin != NULL);
+  niti_cuda_blocked_set(cuda, delta, l.blocked != NULL);
 }

@@ -4,7 +4,7 @@
 #include "backend/cuda/tile.cuh"
 #include "base/window.h"
 
-enum { IMAGES = NITI_TWIN_IMAGES, GROUP = 4 }; /* images of a tile, and those whose loads are under way together */
+enum { IMAGES = NITI_BLOCK_IMAGES, GROUP = 4 }; /* images of a tile, and those whose loads are under way together */
 
 static bool is_2x2(const NitiPool *p) {
   return p->kh == 2 && p->kw == 2 && p->stride_h == 2 && p->stride_w == 2 && p->pad_h == 0 && p->pad_w == 0;
@@ -13,7 +13,7 @@ static bool is_2x2(const NitiPool *p) {
 /* ---- forward ---- */
 
 typedef struct Forward {
-  int8_t *y, *twin; /* twin may be NULL */
+  int8_t *y, *blocked; /* blocked may be NULL */
   uint8_t *winner;
   const int8_t *x;
   int32_t *e_y;
@@ -81,7 +81,7 @@ static __device__ inline void windows_any(uint32_t best[GROUP], uint32_t won[GRO
 template <int V, bool IS_2X2>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Forward f) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = f.tiles;
   const NitiPool &p = f.p;
   const size_t image = (size_t)p.h * (size_t)p.w * (size_t)p.c;
@@ -108,8 +108,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Forwa
         niti_word_store<V>(f.winner + at, won[i]);
       }
     }
-    if (V == 4 && f.twin) {
-      niti_tile_twin(niti_twin_block(f.twin, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
+    if (V == 4 && f.blocked) {
+      niti_tile_blocked(niti_blocked_block(f.blocked, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
     }
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *f.e_y = *f.e_x;
@@ -120,18 +120,18 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
   NitiCuda *cuda = niti_cuda(backend);
   const int V = niti_words_fit((size_t)p->c, y->data, x->data, winner) ? 4 : 1;
   const NitiShape shape = {p->n, p->oh, p->ow, p->c};
-  const Forward args = {y->data,     niti_twin_of(y, V), winner, x->data,
+  const Forward args = {y->data,     niti_blocked_of(y, V), winner, x->data,
                         y->exponent, x->exponent,        *p,     niti_tiles_of(shape, V, IMAGES)};
   void (*maxpool_forward)(Forward) = is_2x2(p) ? (V == 4 ? forward_kernel<4, true> : forward_kernel<1, true>)
                                                : (V == 4 ? forward_kernel<4, false> : forward_kernel<1, false>);
   NITI_LAUNCH(cuda, maxpool_forward, niti_tiles_grid(args.tiles), NITI_TILE_THREADS, 0, args);
-  niti_cuda_twin_set(cuda, y, args.twin != NULL);
+  niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }
 
 /* ---- backward, windows apart: every cell has at most one error, so nothing is summed and no shift is needed ---- */
 
 typedef struct Backward {
-  int8_t *dx, *twin;       /* twin may be NULL */
+  int8_t *dx, *blocked;       /* blocked may be NULL */
   const int8_t *dy, *mask; /* mask may be NULL */
   const uint8_t *winner;
   int32_t *e_dx;
@@ -144,7 +144,7 @@ typedef struct Backward {
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(Backward b) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;
   const uint32_t C = (uint32_t)p.c, row = (uint32_t)p.w * C, image = (uint32_t)p.h * row;
@@ -177,9 +177,9 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(
         if (i < tile.images) niti_word_store<V>(dx, words[i]);
         dx += image;
       }
-      if (V == 4 && b.twin) {
+      if (V == 4 && b.blocked) {
         const uint32_t to = tile.p < t.image ? cell : image; /* lanes past the end leave no trace */
-        niti_tile_twin(niti_twin_block(b.twin, tile.block, image), scratch[threadIdx.x / 32], words, to, image);
+        niti_tile_blocked(niti_blocked_block(b.blocked, tile.block, image), scratch[threadIdx.x / 32], words, to, image);
       }
     }
   }
@@ -196,7 +196,7 @@ static __device__ inline bool window_of(int at, int kernel, int stride, int wind
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kernel(Backward b) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;
   const size_t windows = (size_t)p.oh * (size_t)p.ow * (size_t)p.c; /* of one image */
@@ -228,8 +228,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kerne
     for (int i = 0; i < IMAGES; ++i) {
       if (i < tile.images) niti_word_store<V>(b.dx + tile.at + (size_t)i * t.image, words[i]);
     }
-    if (V == 4 && b.twin) {
-      niti_tile_twin(niti_twin_block(b.twin, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
+    if (V == 4 && b.blocked) {
+      niti_tile_blocked(niti_blocked_block(b.blocked, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
     }
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *b.e_dx = *b.e_dy;
@@ -241,7 +241,7 @@ template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS)
     backward_overlap_kernel(Backward b, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
   const NitiPool &p = b.p;
   const size_t windows = (size_t)p.oh * (size_t)p.ow * (size_t)p.c; /* of one image */
@@ -281,8 +281,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
           niti_word_store<V>(b.dx + at, words[g + i]);
         }
       }
-      if (V == 4 && b.twin) {
-        niti_tile_twin(niti_twin_block(b.twin, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
+      if (V == 4 && b.blocked) {
+        niti_tile_blocked(niti_blocked_block(b.blocked, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
       }
     }
   }
@@ -298,7 +298,7 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
   const int V = wide ? 4 : 1;
   const NitiShape cells = {p->n, p->h, p->w, p->c}, errors = {p->n, p->oh, p->ow, p->c};
   const Backward args = {dx->data,
-                         niti_twin_of(dx, V),
+                         niti_blocked_of(dx, V),
                          dy->data,
                          mask ? mask->data : NULL,
                          winner,
@@ -319,5 +319,5 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
     NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, false);
     NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, true);
   }
-  niti_cuda_twin_set(cuda, dx, args.twin != NULL);
+  niti_cuda_blocked_set(cuda, dx, args.blocked != NULL);
 }

@@ -39,8 +39,8 @@ static NitiMmaPass forward_pass(const NitiConv *s) {
 /* Backward to the input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x: stride 1 over the errors. */
 static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, NitiMmaTaps *y, NitiMmaTaps *x) {
   NitiMmaPass p = {};
-  const NitiPhase in_y = niti_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);
-  const NitiPhase in_x = niti_phase(phase_x, s->w, s->kw, s->stride_w, s->pad_w);
+  const NitiStridePhase in_y = niti_stride_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);
+  const NitiStridePhase in_x = niti_stride_phase(phase_x, s->w, s->kw, s->stride_w, s->pad_w);
   const bool any = in_y.taps > 0 && in_x.taps > 0;
   *y = NitiMmaTaps{in_y.taps, in_y.last, s->stride_h};
   *x = NitiMmaTaps{in_x.taps, in_x.last, s->stride_w};
@@ -114,8 +114,8 @@ static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v
   NITI_LAUNCH(cuda, mma_pass, second ? second_grid(p, v, cuda) : p->tiles, (unsigned)v->threads, (size_t)v->shared, *p, second);
 }
 
-static int8_t *twin_of(const NitiTensor *t, const NitiConv *s) {
-  return t->gradient_operand && s->n >= IMAGES ? niti_cuda_twin(t) : NULL;
+static int8_t *blocked_of(const NitiTensor *t, const NitiConv *s) {
+  return niti_cuda_is_blocked(t) && s->n >= IMAGES ? niti_cuda_blocked(t) : NULL;
 }
 
 /* Room for a pass's packed weights and table at *at, which moves on. */
@@ -142,7 +142,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   p.in = x->data;
   p.w = w->data;
   p.out = y->data;
-  p.twin = twin_of(y, s);
+  p.blocked = blocked_of(y, s);
   p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
   p.second_blocks = second_grid(&p, &v, cuda);
   if (gathers(&p)) {
@@ -153,7 +153,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   }
   launch(cuda, &p, &v, false);
   launch(cuda, &p, &v, true);
-  niti_cuda_twin_set(cuda, y, p.twin != NULL);
+  niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
 }
 
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */
@@ -169,7 +169,7 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
       const NitiMmaVariant v = complete(&p, cuda);
       p.in = dy->data;
       p.out = dx->data;
-      p.twin = twin_of(dx, s);
+      p.blocked = blocked_of(dx, s);
       p.mask = mask ? mask->data : NULL;
       p.rq = niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false);
       int8_t *packed = (int8_t *)cuda->workspace + at;
@@ -183,7 +183,7 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
       launch(cuda, &p, &v, second != 0);
     }
   }
-  niti_cuda_twin_set(cuda, dx, twin_of(dx, s) != NULL);
+  niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
 
 static size_t workspace(const NitiCuda *cuda, const NitiConv *s) {

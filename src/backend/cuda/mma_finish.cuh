@@ -1,4 +1,4 @@
-/* The end of a tile of mma.sync accumulators: maximum, rounding, ReLU or mask, and the stores, NHWC and twin, straight from
+/* The end of a tile of mma.sync accumulators: maximum, rounding, ReLU or mask, and the stores, NHWC and blocked, straight from
  * registers. A thread's columns are neighbours (niti_mma_column), its rows two images of a pixel, eight apart. */
 #ifndef NITI_BACKEND_CUDA_MMA_FINISH_CUH
 #define NITI_BACKEND_CUDA_MMA_FINISH_CUH
@@ -32,12 +32,12 @@ __device__ inline void niti_mma_exchange(uint32_t (&run)[4]) {
   run[3] = odd ? high : got_high;
 }
 
-/* The twin of one pixel and the warp's columns. words[h]: the thread's 2 NI columns of image lane / 4 + 8 h. at: the twin of
+/* The blocked of one pixel and the warp's columns. words[h]: the thread's 2 NI columns of image lane / 4 + 8 h. at: the blocked layout of
  * column 0 of the pixel; columns from `columns` on are left out. Whole warps call it. */
 template <int NI>
-__device__ inline void niti_mma_twin(int8_t *at, const uint32_t (&words)[2][NI / 2], int column, int columns) {
+__device__ inline void niti_mma_blocked(int8_t *at, const uint32_t (&words)[2][NI / 2], int column, int columns) {
   const uint32_t lane = threadIdx.x & 31, odd = lane >> 2 & 1, j = lane >> 3;
-  uint32_t run[NI]; /* run[2 w + b]: word j of the twin of column 4 w + 2 b + odd */
+  uint32_t run[NI]; /* run[2 w + b]: word j of the blocked layout of column 4 w + 2 b + odd */
 #pragma unroll
   for (int w = 0; w < NI / 2; ++w) {
     const uint32_t even_columns = niti_permute(words[0][w], words[1][w], 0x6240); /* images g, g + 8 of columns 0, 2 */
@@ -52,7 +52,7 @@ __device__ inline void niti_mma_twin(int8_t *at, const uint32_t (&words)[2][NI /
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
       const int c = column + 2 * b + (int)odd;
-      if (c < columns) *(uint32_t *)(at + (size_t)c * NITI_TWIN_IMAGES + 4 * j) = run[b];
+      if (c < columns) *(uint32_t *)(at + (size_t)c * NITI_BLOCK_IMAGES + 4 * j) = run[b];
     }
   }
 #pragma unroll
@@ -62,7 +62,7 @@ __device__ inline void niti_mma_twin(int8_t *at, const uint32_t (&words)[2][NI /
     for (int i = 0; i < 4; ++i) four[i] = run[(NI == 8 ? 2 * i + b : i) % NI];
     niti_mma_exchange(four);
     const int c = column + (NI == 8 ? 4 * (int)j + 2 * b : 2 * (int)j) + (int)odd;
-    if (c < columns) *(uint4 *)(at + (size_t)c * NITI_TWIN_IMAGES) = make_uint4(four[0], four[1], four[2], four[3]);
+    if (c < columns) *(uint4 *)(at + (size_t)c * NITI_BLOCK_IMAGES) = make_uint4(four[0], four[1], four[2], four[3]);
   }
 }
 
@@ -200,9 +200,9 @@ __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][
       if (place.image < p.n) niti_mma_store_row<NI>(to + pixel, words[0], column, p.oc);
       if (later_image < p.n) niti_mma_store_row<NI>(to + later, words[1], column, p.oc);
     }
-    const int block = place.image / NITI_TWIN_IMAGES;
-    if (p.twin && block * NITI_TWIN_IMAGES < p.n) {
-      niti_mma_twin<NI>(p.twin + (block * p.out_image + pixel) * NITI_TWIN_IMAGES, words, column, p.oc);
+    const int block = place.image / NITI_BLOCK_IMAGES;
+    if (p.blocked && block * NITI_BLOCK_IMAGES < p.n) {
+      niti_mma_blocked<NI>(p.blocked + (block * p.out_image + pixel) * NITI_BLOCK_IMAGES, words, column, p.oc);
     }
   }
 }

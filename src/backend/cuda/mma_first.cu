@@ -152,8 +152,8 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
                         c->ow,
                         c->k,
                         y->data,
-                        y->gradient_operand ? niti_cuda_twin(y) : NULL,
-                        y->gradient_operand && relu ? niti_cuda_bits(y) : NULL,
+                        niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
+                        niti_cuda_is_blocked(y) && relu ? niti_cuda_bits(y) : NULL,
                         NULL};
   const NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
   if (rq.mode != NITI_NEAREST)
@@ -162,6 +162,6 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
     launch<NITI_FINISH_RELU>(cuda, x, w, t, d, rq);
   else
     launch<NITI_FINISH_SIGNED>(cuda, x, w, t, d, rq);
-  niti_cuda_twin_set(cuda, y, y->gradient_operand);
+  niti_cuda_blocked_set(cuda, y, niti_cuda_is_blocked(y));
   if (d.bits) niti_cuda_bits_set(cuda, y);
 }

@@ -1,7 +1,7 @@
 /* Weight gradients with mma.sync: rows are output channels, columns (tap, input channel), the sum runs over blocks of 16 images
  * and output pixels.
  *
- * The twins of the error and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
+ * The layouts of the error and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
  * as they lie; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products in int32,
  * and add theirs to the gradient with integer atomics: exact, in whatever order. */
 #include "backend/cuda/mma.cuh"
@@ -9,14 +9,14 @@
 enum {
   STAGES = 4,
   POSITIONS = 4,                                     /* of a stage: (block of images, output pixel) */
-  POSITIONS_MAX = NITI_MAX_TERMS / NITI_TWIN_IMAGES, /* of a block of threads */
+  POSITIONS_MAX = NITI_MAX_TERMS / NITI_BLOCK_IMAGES, /* of a block of threads */
   OVERHEAD = 48,                                     /* of a block of threads, in positions: its first copies and its atomics */
   SPLITS_MAX = 1024,
 };
 
 /* By value to the kernel. */
 struct Problem {
-  const int8_t *dy, *x; /* twins */
+  const int8_t *dy, *x; /* layouts */
   void *gradient;
   int bits;
   int32_t rows, columns; /* K, KH * KW * C */
@@ -28,7 +28,7 @@ struct Problem {
   uint32_t tiles;
 };
 
-/* A column: its channel's runs in the input's twin, and its tap's shift. */
+/* A column: its channel's runs in the input's blocked, and its tap's shift. */
 struct Column {
   const int8_t *from;
   int32_t y, x;
@@ -38,7 +38,7 @@ static __device__ inline Column column_of(const Problem &p, int column) {
   Column c = {p.x, -(1 << 30), 0};
   if (column >= p.columns) return c;
   const int tap = column / p.c, y = tap / p.kw;
-  c.from += (int64_t)(column - tap * p.c) * NITI_TWIN_IMAGES;
+  c.from += (int64_t)(column - tap * p.c) * NITI_BLOCK_IMAGES;
   c.y = y - p.pad_h;
   c.x = tap - y * p.kw - p.pad_w;
   return c;
@@ -67,7 +67,7 @@ extern __shared__ __align__(128) uint8_t niti_mma_gradient_shared[];
 template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
 static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS) mma_gradient(const __grid_constant__ Problem p) {
   niti_kernel_begin();
-  constexpr int ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8, RUN = NITI_TWIN_IMAGES, THREADS = NITI_MMA_THREADS;
+  constexpr int ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8, RUN = NITI_BLOCK_IMAGES, THREADS = NITI_MMA_THREADS;
   constexpr uint32_t COLUMNS_FROM = POSITIONS * ROWS * RUN, STAGE = POSITIONS * (ROWS + COLUMNS) * RUN;
   /* A thread copies one row (of a few of the stage's positions), and one column or more. */
   constexpr int ROW_COPIES = (POSITIONS * ROWS + THREADS - 1) / THREADS, COLUMN_COPIES = POSITIONS * COLUMNS / THREADS;
@@ -193,8 +193,8 @@ static int32_t share_of(int32_t positions, uint32_t tiles, uint32_t multiprocess
 
 void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *s) {
   Problem p = {};
-  p.dy = niti_cuda_twin(dy);
-  p.x = niti_cuda_twin(x);
+  p.dy = niti_cuda_blocked(dy);
+  p.x = niti_cuda_blocked(x);
   p.gradient = gradient->data;
   p.bits = gradient->bits;
   p.rows = s->k;
@@ -203,7 +203,7 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   p.stride_h = s->stride_h, p.stride_w = s->stride_w, p.pad_h = s->pad_h, p.pad_w = s->pad_w;
   p.pixels = niti_divisor((uint32_t)s->oh * (uint32_t)s->ow);
   p.across = niti_divisor((uint32_t)s->ow);
-  p.positions = (s->n + NITI_TWIN_IMAGES - 1) / NITI_TWIN_IMAGES * s->oh * s->ow;
+  p.positions = (s->n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES * s->oh * s->ow;
   const Variant v = choose(p.rows, p.columns);
   const uint32_t across = (uint32_t)((p.columns + v.columns - 1) / v.columns);
   p.tiles_across = niti_divisor(across);
@@ -212,7 +212,7 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
   niti_cuda_note(cuda, cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
                  "cudaMemsetAsync");
-  const int shared = STAGES * POSITIONS * (v.rows + v.columns) * NITI_TWIN_IMAGES;
+  const int shared = STAGES * POSITIONS * (v.rows + v.columns) * NITI_BLOCK_IMAGES;
   const Kernel mma_gradient = v.kernel;
   niti_cuda_note(cuda, cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
                  "mma_gradient: shared memory");

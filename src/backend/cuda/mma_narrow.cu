@@ -65,9 +65,9 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
       if (p.mask && p.mask[at] <= 0) m = 0;
       p.out[at] = (int8_t)m;
     }
-    const int block = place.image / NITI_TWIN_IMAGES;
-    if (p.twin && block * NITI_TWIN_IMAGES < p.n) {
-      p.twin[(block * p.out_image + pixel) * NITI_TWIN_IMAGES + niti_twin_slot(place.image % NITI_TWIN_IMAGES)] = (int8_t)m;
+    const int block = place.image / NITI_BLOCK_IMAGES;
+    if (p.blocked && block * NITI_BLOCK_IMAGES < p.n) {
+      p.blocked[(block * p.out_image + pixel) * NITI_BLOCK_IMAGES + niti_blocked_slot(place.image % NITI_BLOCK_IMAGES)] = (int8_t)m;
     }
   }
   if (second) {

@@ -1,6 +1,6 @@
 /* How the operations outside convolution share their work: a warp takes a tile of 32 * V positions of the same few images, V
  * consecutive positions a lane (V = 4: a word of four bytes; V = 1: where rows are not multiples of 4), so that it can also write
- * the tile's twin. A position is the flat index of an element within its image; an image has fewer than 2^31 of them. */
+ * the tile's blocked. A position is the flat index of an element within its image; an image has fewer than 2^31 of them. */
 #ifndef NITI_BACKEND_CUDA_TILE_CUH
 #define NITI_BACKEND_CUDA_TILE_CUH
 
@@ -10,7 +10,7 @@ enum {
   NITI_TILE_THREADS = 256,
   NITI_TILE_WARPS = NITI_TILE_THREADS / 32,
   NITI_TILE_BLOCKS = 8,  /* a multiprocessor's, of a requantising operation: every block of its second launch costs an atomic */
-  NITI_TWIN_UNITS = 128, /* positions of a tile with V = 4 */
+  NITI_BLOCKED_UNITS = 128, /* positions of a tile with V = 4 */
 };
 
 /* By value to a kernel. */
@@ -39,9 +39,9 @@ static inline bool niti_words_fit(size_t row, const void *a, const void *b, cons
   return row % 4 == 0 && ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % 4 == 0;
 }
 
-/* Where an operation is to write the twin of t itself; NULL: nowhere. V as in its tiles. */
-static inline int8_t *niti_twin_of(const NitiTensor *t, int V) {
-  return t->gradient_operand && V == 4 ? niti_cuda_twin(t) : NULL;
+/* Where an operation is to write the blocked layout of t itself; NULL: nowhere. V as in its tiles. */
+static inline int8_t *niti_blocked_of(const NitiTensor *t, int V) {
+  return niti_cuda_is_blocked(t) && V == 4 ? niti_cuda_blocked(t) : NULL;
 }
 
 #ifdef __CUDACC__
@@ -151,12 +151,12 @@ __device__ inline void niti_pass_end(const NitiRequantiseArgs &a, bool second, u
   if (threadIdx.x == 0) niti_range_end(a, gridDim.x);
 }
 
-__device__ inline uint32_t niti_twin_swizzle(uint32_t unit) { return unit ^ ((unit >> 3) & 3); }
+__device__ inline uint32_t niti_blocked_swizzle(uint32_t unit) { return unit ^ ((unit >> 3) & 3); }
 
-/* A warp writes the twin of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image. `at`: the
- * first of the four among the image's elements; those from `image` on are left out. twin: of these 16 images. scratch:
- * NITI_TWIN_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole lines. */
-__device__ inline void niti_tile_twin(int8_t *twin, uint4 *scratch, const uint32_t *words, uint32_t at, uint32_t image) {
+/* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image. `at`: the
+ * first of the four among the image's elements; those from `image` on are left out. blocked: of these 16 images. scratch:
+ * NITI_BLOCKED_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole lines. */
+__device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const uint32_t *words, uint32_t at, uint32_t image) {
   const uint32_t lane = threadIdx.x & 31;
   uint32_t unit[4][4]; /* [position][quarter of its 16 images] */
 #pragma unroll
@@ -172,20 +172,20 @@ __device__ inline void niti_tile_twin(int8_t *twin, uint4 *scratch, const uint32
   __syncwarp(); /* the tile before has been read */
 #pragma unroll
   for (uint32_t k = 0; k < 4; ++k) {
-    scratch[niti_twin_swizzle(4 * lane + k)] = make_uint4(unit[k][0], unit[k][1], unit[k][2], unit[k][3]);
+    scratch[niti_blocked_swizzle(4 * lane + k)] = make_uint4(unit[k][0], unit[k][1], unit[k][2], unit[k][3]);
   }
   __syncwarp();
 #pragma unroll
   for (uint32_t j = 0; j < 4; ++j) {
-    const uint4 bytes = scratch[niti_twin_swizzle(32 * j + lane)];
+    const uint4 bytes = scratch[niti_blocked_swizzle(32 * j + lane)];
     const uint32_t position = __shfl_sync(0xffffffffu, at, (int)(8 * j + lane / 4)) + (lane & 3);
-    if (position < image) *(uint4 *)(twin + (size_t)position * NITI_TWIN_IMAGES) = bytes;
+    if (position < image) *(uint4 *)(blocked + (size_t)position * NITI_BLOCK_IMAGES) = bytes;
   }
 }
 
-/* The twin of image block `block`. */
-__device__ inline int8_t *niti_twin_block(int8_t *twin, uint32_t block, uint32_t image) {
-  return twin + (size_t)block * image * NITI_TWIN_IMAGES;
+/* The blocked of image block `block`. */
+__device__ inline int8_t *niti_blocked_block(int8_t *blocked, uint32_t block, uint32_t image) {
+  return blocked + (size_t)block * image * NITI_BLOCK_IMAGES;
 }
 
 #endif

@@ -52,12 +52,12 @@ static __global__ void __launch_bounds__(THREADS) max_kernel(NitiRange *range, c
 
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    update_kernel(NitiRange *range, int8_t *__restrict__ w, const T *__restrict__ g, size_t count, int mu) {
+    update_kernel(NitiRange *range, const int64_t *mu, int8_t *__restrict__ w, const T *__restrict__ g, size_t count) {
   niti_kernel_begin();
   const size_t fours = count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
   const uint64_t max = range->gradient_max;
   if (niti_bits_inline(max) > 0) {
-    const int shift = niti_update_shift(max, mu);
+    const int shift = niti_update_shift(max, (int)*mu);
     for (size_t i = first; i < fours; i += FOURS * step) {
       T four[FOURS][4] = {};
       uint32_t word[FOURS];
@@ -89,17 +89,17 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 template <typename T>
-static void run(NitiCuda *cuda, int8_t *w, const T *g, size_t count, int mu) {
+static void run(NitiCuda *cuda, int8_t *w, const T *g, size_t count, int32_t scalar) {
   const size_t all = (count + THREADS * FOURS * 4 - 1) / (THREADS * FOURS * 4), most = (size_t)cuda->multiprocessors * 4;
   const unsigned grid = (unsigned)(all < most ? all : most);
   NITI_LAUNCH(cuda, max_kernel<T>, grid, THREADS, 0, cuda->range, g, count);
-  NITI_LAUNCH(cuda, update_kernel<T>, grid, THREADS, 0, cuda->range, w, g, count, mu);
+  NITI_LAUNCH(cuda, update_kernel<T>, grid, THREADS, 0, cuda->range, (const int64_t *)&cuda->clock->scalars[scalar], w, g, count);
 }
 
-extern "C" void niti_cuda_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int mu) {
+extern "C" void niti_cuda_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   if (gradient->bits == 32) {
-    run(niti_cuda(backend), w->data, (const int32_t *)gradient->data, gradient->count, mu);
+    run(niti_cuda(backend), w->data, (const int32_t *)gradient->data, gradient->count, scalar);
   } else {
-    run(niti_cuda(backend), w->data, (const int64_t *)gradient->data, gradient->count, mu);
+    run(niti_cuda(backend), w->data, (const int64_t *)gradient->data, gradient->count, scalar);
   }
 }

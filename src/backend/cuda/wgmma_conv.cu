@@ -87,9 +87,9 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                         out.h,
                         out.w,
                         out.c,
-                        y->gradient_operand && y->gradient_only ? NULL : y->data,
-                        y->gradient_operand ? niti_cuda_twin(y) : NULL,
-                        y->gradient_operand && rq.relu ? niti_cuda_bits(y) : NULL,
+                        y->uses == NITI_USE_GRADIENT ? NULL : y->data,
+                        niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
+                        niti_cuda_is_blocked(y) && rq.relu ? niti_cuda_bits(y) : NULL,
                         mask ? niti_cuda_bits(mask) : NULL};
   l.packed = packed;
   l.requantise = rq;
@@ -100,7 +100,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
     niti_wgmma_conv_resident(cuda, l, blocks);
   else
     niti_wgmma_conv_streamed(cuda, l, blocks);
-  niti_cuda_twin_set(cuda, y, y->gradient_operand);
+  niti_cuda_blocked_set(cuda, y, niti_cuda_is_blocked(y));
   if (l.output.bits) niti_cuda_bits_set(cuda, y);
 }
 

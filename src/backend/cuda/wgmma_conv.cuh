@@ -153,9 +153,9 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 /* Rounds and stores a tile. */
 template <NitiFinish FINISH>
 __device__ inline void conv_finish(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
-                                   const NitiSpot &spot, uint2 gate, int tile, bool second) {
+                                   const NitiSpot &spot, uint2 mask, int tile, bool second) {
   const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
-  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, gate);
+  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
 
 #endif

@@ -1,6 +1,6 @@
-/* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' twins.
+/* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' layouts.
  *
- * In a twin a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128 neighbouring
+ * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128 neighbouring
  * bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: a warpgroup a tap, all on the same
  * copied run of errors and inputs, each with the inputs shifted by its tap. The sum's range is divided evenly among the blocks,
  * which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Stride is 1. */
@@ -14,7 +14,7 @@ enum {
   TAPS = 3,   /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
   ROWS_MAX = 16,                      /* of a window */
-  POSITION = TILE * NITI_TWIN_IMAGES, /* bytes */
+  POSITION = TILE * NITI_BLOCK_IMAGES, /* bytes */
   STAGES_MAX = 8,
   BARRIER_BYTES = 2 * STAGES_MAX * 8,
   SHARED_ALIGN = 1024,
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
         for (int p = 0; p < POSITIONS; p += 2, a += 2 * POSITION >> 4, b += 2 * POSITION >> 4) {
           niti_wgmma_64x128(acc[0], a, b, add);
-          niti_wgmma_64x128(acc[1], a + (64 * NITI_TWIN_IMAGES >> 4), b, add);
+          niti_wgmma_64x128(acc[1], a + (64 * NITI_BLOCK_IMAGES >> 4), b, add);
           add = true;
         }
         niti_wgmma_commit();
@@ -218,7 +218,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   t->tiles_w = ceil_div(c->kw, TAPS);
   t->positions = c->ow > 4 ? 8 : 4;
   t->runs = ceil_div(c->ow, t->positions);
-  t->blocks_n = ceil_div(c->n, NITI_TWIN_IMAGES);
+  t->blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES);
   t->x_positions = t->positions + TAPS - 1;
   for (int kh = 0; kh < c->kh; ++kh) {
     const int first = c->pad_h - kh > 0 ? c->pad_h - kh : 0;
@@ -228,7 +228,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
     t->begin[kh + 1] = t->begin[kh] + (int64_t)t->tiles_k * t->tiles_c * t->tiles_w * t->blocks_n * t->rows[kh] * t->runs;
   }
   /* a block's sums must fit int32 */
-  const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_TWIN_IMAGES * t->positions);
+  const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
   /* A stretch touches at most so many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
@@ -247,11 +247,11 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
 static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor, int positions) {
   const NitiShape s = tensor->shape;
   const uint64_t dims[4] = {(uint64_t)s.c * 2, (uint64_t)s.w, (uint64_t)s.h,
-                            (uint64_t)ceil_div(s.n, NITI_TWIN_IMAGES)}; /* 16 images are two elements of 8 bytes */
+                            (uint64_t)ceil_div(s.n, NITI_BLOCK_IMAGES)}; /* 16 images are two elements of 8 bytes */
   const uint64_t strides[3] = {(uint64_t)s.c * 16, (uint64_t)s.w * s.c * 16, (uint64_t)s.h * s.w * s.c * 16};
   const uint32_t box[4] = {2 * TILE, (uint32_t)positions, 1, 1};
   memset(map, 0, sizeof *map);
-  niti_wgmma_map(cuda, map, niti_cuda_twin(tensor), 8, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE);
+  niti_wgmma_map(cuda, map, niti_cuda_blocked(tensor), 8, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
 template <int POSITIONS>

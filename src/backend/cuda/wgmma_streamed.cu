@@ -115,9 +115,9 @@ __global__ void __launch_bounds__(THREADS, 1)
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
-      uint2 gate = make_uint2(0, 0);
-      if (FINISH == NITI_FINISH_GATED || (FINISH == NITI_FINISH_ANY && d.gate))
-        gate = niti_gate_load(d, conv_spot(t, d, p, work.k0));
+      uint2 mask = make_uint2(0, 0);
+      if (FINISH == NITI_FINISH_MASKED || (FINISH == NITI_FINISH_ANY && d.mask))
+        mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * (pair * t.boxes + box.stage), box.parity);
         uint64_t a = box_descriptor + (box.stage * t.box_stride >> 4);
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         give_back(weight_free + 8 * last_weight, rank);
         niti_barrier_arrive(box_free + 8 * (pair * t.boxes + last_box));
       }
-      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), gate, i, second);
+      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second);
       if (passes)
         weight.skip(steps, t.stages);
       else
@@ -183,7 +183,7 @@ void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned bloc
   static void (*const launches[][2])(NitiCuda *, const ConvLaunch &, unsigned) = {
       [NITI_FINISH_RELU] = {launch<NITI_FINISH_RELU, 1>, launch<NITI_FINISH_RELU, TAPS_MAX>},
       [NITI_FINISH_SIGNED] = {launch<NITI_FINISH_SIGNED, 1>, launch<NITI_FINISH_SIGNED, TAPS_MAX>},
-      [NITI_FINISH_GATED] = {launch<NITI_FINISH_GATED, 1>, launch<NITI_FINISH_GATED, TAPS_MAX>},
+      [NITI_FINISH_MASKED] = {launch<NITI_FINISH_MASKED, 1>, launch<NITI_FINISH_MASKED, TAPS_MAX>},
       [NITI_FINISH_ANY] = {launch<NITI_FINISH_ANY, 1>, launch<NITI_FINISH_ANY, TAPS_MAX>}};
   launches[niti_finish_of(l.requantise, l.output)][l.tiling.taps == TAPS_MAX](cuda, l, blocks);
 }

@@ -26,8 +26,8 @@ INLINE int8x16_t load_weights(const int8_t *from) {
   }                                                                                                                   \
   panel += vectors * 16
 
-INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
-  int32x4_t sum[ROWS_MAX][NITI_TILE_VECTORS];
+INLINE void tile_of(const NitiMicrotile *t, const int rows, const int vectors) {
+  int32x4_t sum[ROWS_MAX][NITI_NR_VECTORS];
   int8x16_t activations[ROWS_MAX];
   const int8_t *panel = t->panel;
   UNROLL for (int m = 0; m < rows; ++m) {
@@ -65,7 +65,7 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors); }
+  static void tile_##rows##x##vectors(const NitiMicrotile *t) { tile_of(t, rows, vectors); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 TILES_1_TO_6(1)
@@ -81,9 +81,9 @@ TILE(12, 1)
 TILE(7, 2)
 TILE(8, 2)
 
-static void tile(const NitiTile *t) {
-  typedef void (*Tile)(const NitiTile *);
-  static const Tile tiles[NITI_TILE_VECTORS][ROWS_MAX] = {
+static void microkernel(const NitiMicrotile *t) {
+  typedef void (*Tile)(const NitiMicrotile *);
+  static const Tile tiles[NITI_NR_VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1},
       {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2},
       {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3},
@@ -97,14 +97,14 @@ const NitiConvKernels niti_conv_kernels_neon_dotprod = {
     .element = 1,
     .group = 4,
     .lanes = LANES,
-    .vectors = NITI_TILE_VECTORS,
-    .rows = {0, 12, 8, 6, 6},
-    .tile = tile,
+    .vectors = NITI_NR_VECTORS,
+    .mr = {0, 12, 8, 6, 6},
+    .microkernel = microkernel,
     .convert = niti_convert_neon,
     .zero = niti_zero_neon,
     .transpose = niti_transpose_neon,
     .panel_across = niti_panel_across_8x4_neon,
-    .panel_along = niti_panel_along_8x4,
+    .panel_along = niti_panel_along_8x4_neon,
     .requantise = niti_requantise_tile_neon,
     .store = niti_gradient_store_neon,
 };

@@ -7,7 +7,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
-enum { LANES = 4, PAIRS_MAX = 6, SQUARES_MAX = 2 * NITI_TILE_VECTORS };
+enum { LANES = 4, PAIRS_MAX = 6, SQUARES_MAX = 2 * NITI_NR_VECTORS };
 
 /* The lower and the upper halves of two vectors. */
 INLINE int32x4_t lower(int32x4_t a, int32x4_t b) {
@@ -41,7 +41,7 @@ INLINE const int8_t *multiply(int32x4_t sum[PAIRS_MAX][SQUARES_MAX], const int32
   return panel + vectors * 32;
 }
 
-INLINE void tile_of(const NitiTile *t, const int pairs, const int vectors) {
+INLINE void tile_of(const NitiMicrotile *t, const int pairs, const int vectors) {
   int32x4_t sum[PAIRS_MAX][SQUARES_MAX]; /* {row 0 column 0, row 0 column 1, row 1 column 0, row 1 column 1} */
   const int8_t *panel = t->panel;
   const int odd = t->rows & 1;
@@ -92,7 +92,7 @@ INLINE void tile_of(const NitiTile *t, const int pairs, const int vectors) {
 }
 
 #define TILE(pairs, vectors) \
-  static void tile_##pairs##x##vectors(const NitiTile *t) { tile_of(t, pairs, vectors); }
+  static void tile_##pairs##x##vectors(const NitiMicrotile *t) { tile_of(t, pairs, vectors); }
 #define TILES_1_TO_3(vectors) TILE(1, vectors) TILE(2, vectors) TILE(3, vectors)
 TILES_1_TO_3(1)
 TILES_1_TO_3(2)
@@ -103,9 +103,9 @@ TILE(5, 1)
 TILE(6, 1)
 TILE(4, 2)
 
-static void tile(const NitiTile *t) {
-  typedef void (*Tile)(const NitiTile *);
-  static const Tile tiles[NITI_TILE_VECTORS][PAIRS_MAX] = {
+static void microkernel(const NitiMicrotile *t) {
+  typedef void (*Tile)(const NitiMicrotile *);
+  static const Tile tiles[NITI_NR_VECTORS][PAIRS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
       {tile_1x2, tile_2x2, tile_3x2, tile_4x2},
       {tile_1x3, tile_2x3, tile_3x3},
@@ -119,14 +119,14 @@ const NitiConvKernels niti_conv_kernels_neon_i8mm = {
     .element = 1,
     .group = 8,
     .lanes = LANES,
-    .vectors = NITI_TILE_VECTORS,
-    .rows = {0, 12, 8, 6, 6},
-    .tile = tile,
+    .vectors = NITI_NR_VECTORS,
+    .mr = {0, 12, 8, 6, 6},
+    .microkernel = microkernel,
     .convert = niti_convert_neon,
     .zero = niti_zero_neon,
     .transpose = niti_transpose_neon,
     .panel_across = niti_panel_across_8x8_neon,
-    .panel_along = niti_panel_along_8x8,
+    .panel_along = niti_panel_along_8x8_neon,
     .requantise = niti_requantise_tile_neon,
     .store = niti_gradient_store_neon,
 };

@@ -6,6 +6,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+enum {
+  GROUPS_AT_ONCE = 64, /* of all columns: what is being written stays in the first-level cache */
+  COLUMNS_AHEAD = 4,   /* to prefetch: columns lie far apart */
+};
 
 void niti_convert_neon(void *out, const int8_t *in, size_t count) { memcpy(out, in, count); }
 
@@ -58,7 +62,7 @@ void niti_transpose_neon(void *out, size_t plane_stride, const int8_t *in, const
 
 /* The rows of one group; those that are not there are zeros. */
 INLINE void rows_of(const int8_t **from, int group, const int8_t *in, const size_t *offset, size_t row, size_t rows) {
-  static const int8_t zeros[NITI_TILE_COLUMNS];
+  static const int8_t zeros[NITI_NR_MAX];
   for (size_t j = 0; j < (size_t)group; ++j) {
     from[j] = row + j < rows && offset[row + j] != SIZE_MAX ? in + offset[row + j] : zeros;
   }
@@ -108,6 +112,38 @@ void niti_panel_across_8x8_neon(void *out, const int8_t *in, const size_t *offse
     }
     across_rest(to, from, 8, column, columns, padded);
   }
+}
+
+/* A transposition of groups. */
+INLINE void panel_along(uint8_t *panel, const int8_t *in, size_t stride, size_t rows, int columns, int padded,
+                        const size_t group) {
+  const size_t whole = rows / group, groups = (rows + group - 1) / group, width = (size_t)padded * group;
+  for (size_t first = 0; first < whole; first += GROUPS_AT_ONCE) {
+    const size_t last = first + GROUPS_AT_ONCE < whole ? first + GROUPS_AT_ONCE : whole;
+    for (size_t column = 0; column < (size_t)columns; ++column) {
+      const int8_t *from = in + column * stride;
+      uint8_t *to = panel + column * group;
+      for (size_t i = first * group; column + COLUMNS_AHEAD < (size_t)columns && i < last * group; i += 64) {
+        __builtin_prefetch(from + COLUMNS_AHEAD * stride + i);
+      }
+      for (size_t g = first; g < last; ++g) memcpy(to + g * width, from + g * group, group);
+    }
+  }
+  for (size_t column = 0; groups > whole && column < (size_t)columns; ++column) {
+    uint8_t *to = panel + whole * width + column * group;
+    memset(to, 0, group);
+    memcpy(to, in + column * stride + whole * group, rows - whole * group);
+  }
+  const size_t there = (size_t)columns * group;
+  for (size_t g = 0; there < width && g < groups; ++g) memset(panel + g * width + there, 0, width - there);
+}
+
+void niti_panel_along_8x4_neon(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  panel_along(out, in, stride, rows, columns, padded, 4);
+}
+
+void niti_panel_along_8x8_neon(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  panel_along(out, in, stride, rows, columns, padded, 8);
 }
 
 /* Four rows x four columns of accumulators as four rows of the gradient. */

@@ -1,3 +1,4 @@
+/* The peak of sdot. */
 #include <arm_neon.h>
 
 #include "backend/cpu/peak.h"

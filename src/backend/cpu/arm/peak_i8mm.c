@@ -1,3 +1,4 @@
+/* The peak of smmla. */
 #include <arm_neon.h>
 
 #include "backend/cpu/peak.h"

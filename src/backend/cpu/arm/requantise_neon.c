@@ -52,7 +52,7 @@ INLINE int8x16_t round_sixteen(const int32_t *acc, const Constants *c, NitiRound
 
 /* Rows of a tile; one row of any length when rows is 1. */
 INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
-                           size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, uint32_t max) {
+                           size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, const int8_t *mask, uint32_t max) {
   const Constants c = constants_of(r->shift);
   uint32x4_t most = vdupq_n_u32(max);
   for (int row = 0; row < rows; ++row) {
@@ -67,13 +67,15 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
       vst1q_s8(rounded, round_sixteen(rest, &c, mode, relu, &most));
       memcpy(out + i, rounded, columns - i);
     }
+    if (mask) niti_mask_apply(out, mask + offset[row] + first, columns);
   }
   return vmaxvq_u32(most);
 }
 
 uint32_t niti_requantise_tile_neon(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                                    int rows, int columns, const NitiRounder *r, uint32_t max) {
-#define ROUND(mode, relu) return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, max)
+#define ROUND(mode, relu) \
+  return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, r->mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
       if (r->relu) ROUND(NITI_NEAREST, true);
@@ -89,6 +91,7 @@ uint32_t niti_requantise_tile_neon(int8_t *tensor, const size_t *offset, size_t 
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_ref(tensor + at, acc + (size_t)row * stride, (size_t)columns, r, at, max);
+    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, (size_t)columns);
   }
   return max;
 }
@@ -96,7 +99,7 @@ uint32_t niti_requantise_tile_neon(int8_t *tensor, const size_t *offset, size_t 
 uint32_t niti_requantise_neon(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index, uint32_t max) {
   const size_t none = 0;
   if (r->mode == NITI_STOCHASTIC) return niti_requantise_ref(out, acc, count, r, index, max);
-#define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, max)
+#define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, NULL, max)
   if (r->mode == NITI_PSEUDO_STOCHASTIC) ROUND(NITI_PSEUDO_STOCHASTIC);
   if (r->mode == NITI_TRUNCATE) ROUND(NITI_TRUNCATE);
   ROUND(NITI_NEAREST);

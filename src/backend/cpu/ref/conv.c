@@ -1,16 +1,19 @@
 /* Reference convolutions: the sums as docs/arithmetic.md states them, one output pixel after another. */
-#include "backend/cpu/conv.h"
-
-#include <string.h>
-
+#include "backend/cpu/conv_plan.h"
 #include "base/round.h"
 
+typedef struct Plan {
+  NitiConvPlan base;
+  NitiConv conv;
+  size_t threads, row; /* row: accumulators of a thread, those of the channels of one output pixel, forward or backward */
+} Plan;
+
 typedef struct Pass {
-  NitiCpu *cpu;
   const NitiConv *conv;
-  int8_t *out;
-  const int8_t *in, *w;
+  const NitiConvOperands *operands;
   const NitiRounder *rounder;
+  int32_t *acc; /* [threads][row] */
+  size_t row;
   _Atomic uint32_t max;
 } Pass;
 
@@ -19,11 +22,6 @@ typedef struct GradientPass {
   NitiGradient *gradient;
   const int8_t *dy, *x;
 } GradientPass;
-
-/* One row of int32 accumulators a thread: the channels of one output pixel, forward or backward. */
-static size_t row_bytes(const NitiConv *s) { return niti_line(sizeof(int32_t) * (size_t)(s->k > s->c ? s->k : s->c)); }
-
-size_t niti_conv_workspace_ref(const NitiConv *s, int threads) { return row_bytes(s) * (size_t)threads; }
 
 static size_t pixel(int32_t n, int32_t y, int32_t x, int32_t h, int32_t w, int32_t c) {
   return (((size_t)n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * (size_t)c;
@@ -45,7 +43,8 @@ static void forward_row(void *context, size_t thread, size_t item) {
   Pass *p = context;
   const NitiConv *s = p->conv;
   const int32_t n = (int32_t)(item / (size_t)s->oh), oy = (int32_t)(item % (size_t)s->oh);
-  int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + thread * row_bytes(s));
+  const NitiConvOperands *o = p->operands;
+  int32_t *acc = p->acc + thread * p->row;
   uint32_t max = 0;
   for (int32_t ox = 0; ox < s->ow; ++ox) {
     for (int32_t k = 0; k < s->k; ++k) {
@@ -56,12 +55,12 @@ static void forward_row(void *context, size_t thread, size_t item) {
         for (int32_t kx = 0; kx < s->kw; ++kx) {
           const int32_t ix = ox * s->stride_w + kx - s->pad_w;
           if (ix < 0 || ix >= s->w) continue;
-          acc[k] += dot(p->in + pixel(n, iy, ix, s->h, s->w, s->c), p->w + tap(s, k, ky, kx), s->c);
+          acc[k] += dot(o->in + pixel(n, iy, ix, s->h, s->w, s->c), o->w + tap(s, k, ky, kx), s->c);
         }
       }
     }
     const size_t at = pixel(n, oy, ox, s->oh, s->ow, s->k);
-    max = niti_requantise_ref(p->out + at, acc, (size_t)s->k, p->rounder, at, max);
+    max = niti_requantise_ref(o->out + at, acc, (size_t)s->k, p->rounder, at, max);
   }
   niti_max_raise(&p->max, max);
 }
@@ -70,7 +69,8 @@ static void backward_row(void *context, size_t thread, size_t item) {
   Pass *p = context;
   const NitiConv *s = p->conv;
   const int32_t n = (int32_t)(item / (size_t)s->h), iy = (int32_t)(item % (size_t)s->h);
-  int32_t *acc = (int32_t *)(void *)(p->cpu->workspace + thread * row_bytes(s));
+  const NitiConvOperands *o = p->operands;
+  int32_t *acc = p->acc + thread * p->row;
   uint32_t max = 0;
   for (int32_t ix = 0; ix < s->w; ++ix) {
     memset(acc, 0, sizeof(int32_t) * (size_t)s->c);
@@ -80,15 +80,15 @@ static void backward_row(void *context, size_t thread, size_t item) {
       for (int32_t kx = 0; kx < s->kw; ++kx) {
         const int32_t x = ix + s->pad_w - kx;
         if (x < 0 || x % s->stride_w != 0 || x / s->stride_w >= s->ow) continue;
-        const int8_t *delta = p->in + pixel(n, y / s->stride_h, x / s->stride_w, s->oh, s->ow, s->k);
+        const int8_t *delta = o->in + pixel(n, y / s->stride_h, x / s->stride_w, s->oh, s->ow, s->k);
         for (int32_t k = 0; k < s->k; ++k) {
-          if (delta[k] != 0) add_scaled(acc, p->w + tap(s, k, ky, kx), delta[k], s->c);
+          if (delta[k] != 0) add_scaled(acc, o->w + tap(s, k, ky, kx), delta[k], s->c);
         }
       }
     }
     const size_t at = pixel(n, iy, ix, s->h, s->w, s->c);
-    max = niti_requantise_ref(p->out + at, acc, (size_t)s->c, p->rounder, at, max);
-    if (p->rounder->mask) niti_mask_apply(p->out + at, p->rounder->mask + at, (size_t)s->c);
+    max = niti_requantise_ref(o->out + at, acc, (size_t)s->c, p->rounder, at, max);
+    if (p->rounder->mask) niti_mask_apply(o->out + at, p->rounder->mask + at, (size_t)s->c);
   }
   niti_max_raise(&p->max, max);
 }
@@ -125,21 +125,44 @@ static void gradient_tap(void *context, size_t thread, size_t item) {
   }
 }
 
-uint32_t niti_conv_forward_ref(NitiCpu *cpu, int8_t *y, const int8_t *x, const int8_t *w, const NitiConv *s,
-                               const NitiRounder *rounder) {
-  Pass pass = {.cpu = cpu, .conv = s, .out = y, .in = x, .w = w, .rounder = rounder};
-  niti_threads_run(cpu->threads, forward_row, &pass, (size_t)s->n * (size_t)s->oh);
+static int32_t *take_rows(const Plan *p, NitiWorkspace *w) {
+  return niti_workspace_take(w, p->threads * p->row * sizeof(int32_t));
+}
+
+static uint32_t run_rows(const Plan *plan, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder, NitiTask task,
+                         int32_t rows) {
+  NitiWorkspace memory = niti_conv_memory(cpu);
+  Pass pass = {.conv = &plan->conv, .operands = o, .rounder = rounder, .acc = take_rows(plan, &memory), .row = plan->row};
+  niti_threads_run(cpu->threads, task, &pass, (size_t)plan->conv.n * (size_t)rows);
+  assert(niti_workspace_intact(&memory));
   return pass.max;
 }
 
-uint32_t niti_conv_backward_ref(NitiCpu *cpu, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiConv *s,
-                                const NitiRounder *rounder) {
-  Pass pass = {.cpu = cpu, .conv = s, .out = dx, .in = dy, .w = w, .rounder = rounder};
-  niti_threads_run(cpu->threads, backward_row, &pass, (size_t)s->n * (size_t)s->h);
-  return pass.max;
+static uint32_t run_forward(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
+  const Plan *plan = (const Plan *)base;
+  return run_rows(plan, cpu, o, rounder, forward_row, plan->conv.oh);
 }
 
-void niti_conv_gradient_ref(NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x, const NitiConv *s) {
+static uint32_t run_backward(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
+  const Plan *plan = (const Plan *)base;
+  return run_rows(plan, cpu, o, rounder, backward_row, plan->conv.h);
+}
+
+static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
+  const NitiConv *s = &((const Plan *)base)->conv;
   GradientPass pass = {.conv = s, .gradient = gradient, .dy = dy, .x = x};
   niti_threads_run(cpu->threads, gradient_tap, &pass, (size_t)s->k * (size_t)s->kh * (size_t)s->kw);
+}
+
+NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *w, const NitiConv *s, NitiConvDirection direction, size_t threads) {
+  Plan p = {.base = {.kernel = "ref", .pass = direction == NITI_CONV_FORWARD ? run_forward : run_backward}, .conv = *s};
+  p.base.gradient = run_gradient;
+  p.threads = threads;
+  p.row = niti_round_up((size_t)(s->k > s->c ? s->k : s->c), 16); /* a thread's on cache lines of its own */
+  NitiWorkspace run = niti_workspace_begin(NULL, 0);
+  take_rows(&p, &run);
+  p.base.workspace = run.used;
+  Plan *plan = niti_workspace_take(w, sizeof *plan);
+  if (plan) *plan = p;
+  return plan ? &plan->base : NULL;
 }

@@ -1,3 +1,4 @@
+/* The definition of rounding, one accumulator after another, for all other kernels to agree with. */
 #include "backend/cpu/requantise.h"
 
 #include "base/round.h"

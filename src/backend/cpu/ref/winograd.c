@@ -57,7 +57,7 @@ static void transform_output(int32_t *acc, size_t acc_stride, const int32_t *m, 
   }
 }
 
-static void tile(const NitiTile *t) {
+static void microkernel(const NitiMicrotile *t) {
   const size_t columns = (size_t)t->vectors * LANES;
   for (size_t row = 0; row < (size_t)t->rows; ++row) {
     for (size_t column = 0; column < columns; ++column) {
@@ -87,11 +87,22 @@ static void panel_across(void *out, const int8_t *in, const size_t *offset, size
   }
 }
 
+static void panel_along(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  int16_t *panel = out;
+  for (size_t row = 0; row < niti_round_up(rows, 2); ++row) {
+    for (size_t column = 0; column < (size_t)padded; ++column) {
+      const bool there = row < rows && column < (size_t)columns;
+      panel[(row / 2 * (size_t)padded + column) * 2 + row % 2] = there ? in[column * stride + row] : (int16_t)0;
+    }
+  }
+}
+
 static uint32_t requantise(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                            int columns, const NitiRounder *rounder, uint32_t max) {
   for (size_t row = 0; row < (size_t)rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_ref(tensor + at, acc + row * stride, (size_t)columns, rounder, at, max);
+    if (rounder->mask) niti_mask_apply(tensor + at, rounder->mask + at, (size_t)columns);
   }
   return max;
 }
@@ -102,10 +113,10 @@ const NitiWinogradKernels niti_winograd_kernels_ref = {
     .channels = LANES,
     .lanes = LANES,
     .vectors = VECTORS,
-    .rows = {0, ROWS, ROWS, ROWS, ROWS},
-    .tile = tile,
+    .mr = {0, ROWS, ROWS, ROWS, ROWS},
+    .microkernel = microkernel,
     .panel_across = panel_across,
-    .panel_along = niti_panel_along_16x2,
+    .panel_along = panel_along,
     .requantise = requantise,
     .input = transform_input,
     .weights = transform_weights,

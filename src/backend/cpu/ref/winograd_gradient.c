@@ -5,8 +5,8 @@
 
 static const int32_t transform_of_x[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
                                              {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
-static const int32_t transform_of_error[6][4] = {{1, 0, 0, 0}, {1, 1, 1, 1},   {1, -1, 1, -1},
-                                                 {1, 2, 4, 8}, {1, -2, 4, -8}, {0, 0, 0, 1}};
+static const int32_t transform_of_dy[6][4] = {{1, 0, 0, 0}, {1, 1, 1, 1},   {1, -1, 1, -1},
+                                              {1, 2, 4, 8}, {1, -2, 4, -8}, {0, 0, 0, 1}};
 static const int32_t transform_back[3][6] = {{6, -4, -4, 1, 1, 0}, {0, -2, 2, 1, -1, 0}, {0, -1, -1, 1, 1, 6}};
 
 /* out[6 * i + j] = sum of m[i][a] m[j][b] d[a][b], a and b < size; m is [6][size]. */
@@ -32,13 +32,13 @@ static void transform_x(int16_t *out, size_t stride, const int8_t *const *pixel,
   }
 }
 
-static void transform_error(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums) {
+static void transform_dy(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums) {
   for (int channel = 0; channel < NITI_GRADIENT_PANEL; ++channel) {
     for (int tile = 0; tile < 2; ++tile) {
       int32_t e[16] = {0};
       for (int i = 0; i < 16 && channel < channels; ++i) e[i] = pixel[i / 4 * 8 + i % 4 + 4 * tile][first + (size_t)channel];
       for (int i = 0; i < 16; ++i) sums[channel] += (uint32_t)abs(e[i]);
-      transform(out + channel * 2 + tile, stride, transform_of_error[0], 4, e);
+      transform(out + channel * 2 + tile, stride, transform_of_dy[0], 4, e);
     }
   }
 }
@@ -83,7 +83,7 @@ const NitiWinogradGradientKernels niti_winograd_gradient_ref = {
     .name = "ref winograd 4x4",
     .pairs = 16,
     .transform_x = transform_x,
-    .transform_error = transform_error,
+    .transform_dy = transform_dy,
     .multiply = multiply,
     .finish = finish,
 };

@@ -38,7 +38,7 @@ typedef struct Cursor {
   size_t at, step, run;
 } Cursor;
 
-INLINE void advance(Cursor *c, const NitiTile *t, size_t steps) {
+INLINE void advance(Cursor *c, const NitiMicrotile *t, size_t steps) {
   c->at += STEP;
   if (++c->step < steps) return;
   c->step = 0;
@@ -55,7 +55,7 @@ INLINE void gather(uint8_t *to, const uint8_t *const *from, size_t at, const int
 }
 
 /* Rows first .. first + 15 of the tile lie at equal distances, which is *stride. */
-INLINE bool evenly(const NitiTile *t, int first, size_t *stride) {
+INLINE bool evenly(const NitiMicrotile *t, int first, size_t *stride) {
   const size_t *offset = t->row_offset + first;
   if (t->rows < first + ROWS) return false;
   *stride = offset[1] - offset[0];
@@ -113,7 +113,7 @@ INLINE const uint8_t *columns_of(const uint8_t **panel, uint8_t *rest, const Cur
   return rest;
 }
 
-INLINE void tile_of(const NitiTile *t, const int tall, const int wide, const bool in_place, size_t upper, size_t lower) {
+INLINE void tile_of(const NitiMicrotile *t, const int tall, const int wide, const bool in_place, size_t upper, size_t lower) {
   _Alignas(64) int32_t some[TALL * ROWS * WIDE * LANES]; /* sums of a tile with fewer rows */
   _Alignas(64) uint8_t rest[GROUPS * WIDE * 64];
   _Alignas(64) uint8_t gathered[BUFFERS][TALL * ROWS * STEP];
@@ -168,20 +168,20 @@ INLINE void tile_of(const NitiTile *t, const int tall, const int wide, const boo
   }
 }
 
-#define TILE(tall, wide)                                                                \
-  static void in_place_##tall##x##wide(const NitiTile *t, size_t upper, size_t lower) { \
-    tile_of(t, tall, wide, true, upper, lower);                                         \
-  }                                                                                     \
-  static void gathered_##tall##x##wide(const NitiTile *t) { tile_of(t, tall, wide, false, 0, 0); }
+#define TILE(tall, wide)                                                                     \
+  static void in_place_##tall##x##wide(const NitiMicrotile *t, size_t upper, size_t lower) { \
+    tile_of(t, tall, wide, true, upper, lower);                                              \
+  }                                                                                          \
+  static void gathered_##tall##x##wide(const NitiMicrotile *t) { tile_of(t, tall, wide, false, 0, 0); }
 TILE(1, 1)
 TILE(1, 2)
 TILE(2, 1)
 TILE(2, 2)
 
-static void tile(const NitiTile *t) {
-  static void (*const in_place[TALL][WIDE])(const NitiTile *, size_t, size_t) = {{in_place_1x1, in_place_1x2},
-                                                                                 {in_place_2x1, in_place_2x2}};
-  static void (*const gathered[TALL][WIDE])(const NitiTile *) = {{gathered_1x1, gathered_1x2}, {gathered_2x1, gathered_2x2}};
+static void microkernel(const NitiMicrotile *t) {
+  static void (*const in_place[TALL][WIDE])(const NitiMicrotile *, size_t, size_t) = {{in_place_1x1, in_place_1x2},
+                                                                                      {in_place_2x1, in_place_2x2}};
+  static void (*const gathered[TALL][WIDE])(const NitiMicrotile *) = {{gathered_1x1, gathered_1x2}, {gathered_2x1, gathered_2x2}};
   const int tall = t->rows > ROWS;
   size_t upper, lower = 0;
   if (evenly(t, 0, &upper) && (!tall || evenly(t, ROWS, &lower))) {
@@ -197,17 +197,16 @@ const NitiConvKernels niti_conv_kernels_amx = {
     .group = 4,
     .lanes = LANES,
     .vectors = WIDE,
-    .rows = {0, TALL *ROWS, TALL *ROWS},
+    .mr = {0, TALL *ROWS, TALL *ROWS},
     .step = STEP,
     .begin = begin,
     .end = end,
-    .tile = tile,
+    .microkernel = microkernel,
     .convert = niti_convert_s8_avx2,
     .zero = niti_zero_s8_avx2,
     .transpose = niti_transpose_s8_avx2,
     .panel_across = niti_panel_across_8x4_avx2,
-    .panel_along = niti_panel_along_8x4,
-    .masks = true,
+    .panel_along = niti_panel_along_8x4_avx2,
     .requantise = niti_requantise_tile_avx512,
     .store = niti_gradient_store_avx2,
 };

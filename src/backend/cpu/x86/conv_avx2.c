@@ -10,7 +10,7 @@ enum { LANES = 8, VECTORS = 2, ROWS_MAX = 6 };
 
 INLINE __m256i load(const void *from) { return _mm256_loadu_si256((const __m256i *)from); }
 
-INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
+INLINE void tile_of(const NitiMicrotile *t, const int rows, const int vectors) {
   __m256i sum[ROWS_MAX][VECTORS];
   const uint8_t *panel = t->panel;
   UNROLL for (int m = 0; m < rows; ++m) {
@@ -47,14 +47,14 @@ INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors); }
+  static void tile_##rows##x##vectors(const NitiMicrotile *t) { tile_of(t, rows, vectors); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 TILES_1_TO_6(1)
 TILES_1_TO_6(2)
 
-static void tile(const NitiTile *t) {
-  typedef void (*Tile)(const NitiTile *);
+static void microkernel(const NitiMicrotile *t) {
+  typedef void (*Tile)(const NitiMicrotile *);
   static const Tile tiles[VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
       {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
@@ -68,8 +68,8 @@ const NitiConvKernels niti_conv_kernels_avx2 = {
     .group = 2,
     .lanes = LANES,
     .vectors = VECTORS,
-    .rows = {0, 6, 6},
-    .tile = tile,
+    .mr = {0, 6, 6},
+    .microkernel = microkernel,
     .convert = niti_convert_16_avx2,
     .zero = niti_zero_16_avx2,
     .transpose = niti_transpose_16_avx2,

@@ -2,7 +2,7 @@
 #ifndef NITI_BACKEND_CPU_X86_CONV_AVX2_H
 #define NITI_BACKEND_CPU_X86_CONV_AVX2_H
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 
 void niti_transpose_8_avx2(void *out, size_t plane_stride, const int8_t *in, const size_t *offset, size_t positions,
                            int channels);
@@ -12,6 +12,7 @@ void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, co
                             int channels);
 void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
 void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
+void niti_panel_along_8x4_avx2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
 void niti_panel_along_16x2_avx2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
 void niti_convert_8_avx2(void *out, const int8_t *in, size_t count);
 void niti_convert_s8_avx2(void *out, const int8_t *in, size_t count);

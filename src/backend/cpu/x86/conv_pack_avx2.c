@@ -5,7 +5,10 @@
 #include "backend/cpu/x86/conv_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
-enum { OFFSET = 0x80 };
+enum {
+  OFFSET = 0x80,
+  GROUPS_AT_ONCE = 64, /* of all columns: what is being written stays in the first-level cache */
+};
 
 void niti_convert_8_avx2(void *out, const int8_t *in, size_t count) {
   uint8_t *to = out;
@@ -124,7 +127,7 @@ void niti_transpose_16_avx2(void *out, size_t plane_stride, const int8_t *in, co
 }
 
 void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {
-  static const int8_t zeros[NITI_TILE_COLUMNS];
+  static const int8_t zeros[NITI_NR_MAX];
   uint8_t *to = out;
   for (size_t row = 0; row < rows; row += 4, to += (size_t)padded * 4) {
     const int8_t *from[4];
@@ -150,7 +153,7 @@ void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offse
 }
 
 void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded) {
-  static const int8_t zeros[NITI_TILE_COLUMNS];
+  static const int8_t zeros[NITI_NR_MAX];
   int16_t *to = out;
   for (size_t row = 0; row < rows; row += 2, to += (size_t)padded * 2) {
     const int8_t *from[2];
@@ -166,6 +169,60 @@ void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offs
     for (; column < padded; ++column) {
       for (int j = 0; j < 2; ++j) to[column * 2 + j] = column < columns ? from[j][column] : (int16_t)0;
     }
+  }
+}
+
+/* Eight groups of four bytes from eight columns. */
+INLINE void panel_8x8(uint8_t *to, size_t width, const int8_t *from, size_t stride) {
+  __m256i v[8], t[8];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) v[i] = _mm256_loadu_si256((const __m256i *)(const void *)(from + i * stride));
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) { /* columns i and i + 1 of groups 0, 1 | 4, 5 and of 2, 3 | 6, 7 */
+    t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) { /* four columns of groups 0 | 4, 1 | 5, 2 | 6 and 3 | 7 */
+    v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    _mm256_storeu_si256((__m256i *)(void *)(to + i * width), _mm256_permute2x128_si256(v[i], v[i + 4], 0x20));
+    _mm256_storeu_si256((__m256i *)(void *)(to + (i + 4) * width), _mm256_permute2x128_si256(v[i], v[i + 4], 0x31));
+  }
+}
+
+void niti_panel_along_8x4_avx2(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded) {
+  uint8_t *panel = out;
+  const size_t whole = rows / 4, width = (size_t)padded * 4, there = (size_t)columns;
+  for (size_t first = 0; first < whole; first += GROUPS_AT_ONCE) {
+    const size_t last = niti_least(first + GROUPS_AT_ONCE, whole);
+    for (size_t column = 0; column < there; column += 8) {
+      size_t g = first;
+      for (size_t next = column + 8; next < niti_least(column + 16, there); ++next) { /* columns lie far apart */
+        for (size_t i = first * 4; i < last * 4; i += 64) _mm_prefetch((const char *)(in + next * stride + i), _MM_HINT_T0);
+      }
+      for (; column + 8 <= there && g + 8 <= last; g += 8) {
+        panel_8x8(panel + g * width + column * 4, width, in + column * stride + g * 4, stride);
+      }
+      for (; g < last; ++g) {
+        for (size_t c = column; c < niti_least(column + 8, there); ++c) {
+          memcpy(panel + g * width + c * 4, in + c * stride + g * 4, 4);
+        }
+      }
+    }
+  }
+  for (size_t column = 0; whole * 4 < rows && column < there; ++column) {
+    uint8_t *to = panel + whole * width + column * 4;
+    memset(to, 0, 4);
+    memcpy(to, in + column * stride + whole * 4, rows - whole * 4);
+  }
+  for (size_t g = 0; there * 4 < width && g < niti_divide_up(rows, 4); ++g) {
+    memset(panel + g * width + there * 4, 0, width - there * 4);
   }
 }
 

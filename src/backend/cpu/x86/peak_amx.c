@@ -1,7 +1,8 @@
+/* The peak of tdpbssd: four independent sums. */
 #include <immintrin.h>
 #include <string.h>
 
-#include "backend/cpu/conv.h"
+#include "backend/cpu/microkernel.h"
 #include "backend/cpu/peak.h"
 
 enum { SUMS = 4, ROWS = 16, ROW_BYTES = 64 };
@@ -11,7 +12,7 @@ uint64_t niti_peak_amx(uint32_t rounds) {
   _Alignas(64) uint32_t sums[SUMS][ROWS * ROW_BYTES / sizeof(uint32_t)];
   memset(ones, 1, sizeof ones);
   __asm__ volatile("" ::: "memory"); /* the compiler does not know that the tile instructions read memory */
-  niti_tiles_begin(&niti_conv_kernels_amx);
+  niti_conv_kernels_amx.begin();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -28,7 +29,7 @@ uint64_t niti_peak_amx(uint32_t rounds) {
   _tile_stored(1, sums[1], ROW_BYTES);
   _tile_stored(2, sums[2], ROW_BYTES);
   _tile_stored(3, sums[3], ROW_BYTES);
-  niti_tiles_end(&niti_conv_kernels_amx);
+  niti_conv_kernels_amx.end();
   __asm__ volatile("" ::: "memory");
   uint64_t total = 0;
   for (int i = 0; i < SUMS; ++i) {

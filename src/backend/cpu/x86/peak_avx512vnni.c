@@ -1,3 +1,4 @@
+/* The peak of vpdpbusd. */
 #include <immintrin.h>
 
 #include "backend/cpu/peak.h"

@@ -70,6 +70,7 @@ uint32_t niti_requantise_tile_avx2(int8_t *tensor, const size_t *offset, size_t 
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_avx2(tensor + at, acc + (size_t)row * stride, (size_t)columns, r, at, max);
+    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, (size_t)columns);
   }
   return max;
 }

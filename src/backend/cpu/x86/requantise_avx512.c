@@ -71,25 +71,25 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
     int8_t *out = tensor + offset[row] + first;
-    const int8_t *gate = mask ? mask + offset[row] + first : NULL;
+    const int8_t *row_mask = mask ? mask + offset[row] + first : NULL;
     const int32_t *from = acc + (size_t)row * stride;
     size_t i = 0;
     for (; i + 4 * LANES <= columns; i += 4 * LANES) {
       const __m512i v = round_sixty_four(from + i, &c, mode, relu, &most);
       const __m512i zero = _mm512_setzero_si512();
-      const __mmask64 open = gate ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(gate + i), zero) : 0;
-      _mm512_storeu_si512(out + i, gate ? _mm512_maskz_mov_epi8(open, v) : v);
+      const __mmask64 open = row_mask ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(row_mask + i), zero) : 0;
+      _mm512_storeu_si512(out + i, row_mask ? _mm512_maskz_mov_epi8(open, v) : v);
     }
     for (; i + LANES <= columns; i += LANES) {
       const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most));
-      const __m128i open = gate ? _mm_loadu_si128((const __m128i *)(const void *)(gate + i)) : _mm_set1_epi8(1);
-      _mm_storeu_si128((__m128i *)(void *)(out + i), gate ? keep_positive(v, open) : v);
+      const __m128i open = row_mask ? _mm_loadu_si128((const __m128i *)(const void *)(row_mask + i)) : _mm_set1_epi8(1);
+      _mm_storeu_si128((__m128i *)(void *)(out + i), row_mask ? keep_positive(v, open) : v);
     }
     if (i < columns) {
       const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
       const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most));
-      const __m128i open = gate ? _mm_maskz_loadu_epi8(some, gate + i) : _mm_set1_epi8(1);
-      _mm_mask_storeu_epi8(out + i, some, gate ? keep_positive(v, open) : v);
+      const __m128i open = row_mask ? _mm_maskz_loadu_epi8(some, row_mask + i) : _mm_set1_epi8(1);
+      _mm_mask_storeu_epi8(out + i, some, row_mask ? keep_positive(v, open) : v);
     }
   }
   return largest(most, max);

@@ -30,7 +30,7 @@ NITI_VECTOR_INLINE void step(__m256i (*sum)[VECTORS], const uint8_t *const *in, 
 }
 
 /* sets and runs are 1. */
-NITI_VECTOR_INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
+NITI_VECTOR_INLINE void tile_of(const NitiMicrotile *t, const int rows, const int vectors) {
   __m256i sum[ROWS_MAX][VECTORS];
   const uint8_t *panel = t->panel, *in[ROWS_MAX];
   UNROLL for (int m = 0; m < rows; ++m) {
@@ -54,14 +54,14 @@ NITI_VECTOR_INLINE void tile_of(const NitiTile *t, const int rows, const int vec
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors); }
+  static void tile_##rows##x##vectors(const NitiMicrotile *t) { tile_of(t, rows, vectors); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 TILES_1_TO_6(1)
 TILES_1_TO_6(2)
 
-static void tile(const NitiTile *t) {
-  typedef void (*Tile)(const NitiTile *);
+static void microkernel(const NitiMicrotile *t) {
+  typedef void (*Tile)(const NitiMicrotile *);
   static const Tile tiles[VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
       {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
@@ -94,8 +94,8 @@ const NitiWinogradKernels niti_winograd_kernels_avx2 = {
     .channels = NITI_VECTOR_SHORTS,
     .lanes = LANES,
     .vectors = VECTORS,
-    .rows = {0, ROWS_MAX, ROWS_MAX},
-    .tile = tile,
+    .mr = {0, ROWS_MAX, ROWS_MAX},
+    .microkernel = microkernel,
     .panel_across = niti_panel_across_16x2_avx2,
     .panel_along = niti_panel_along_16x2_avx2,
     .requantise = niti_requantise_tile_avx2,

@@ -23,9 +23,9 @@ NITI_VECTOR_INLINE __m512i broadcast(const uint8_t *from) {
 }
 
 /* One group: in[m] + i are its activations. */
-NITI_VECTOR_INLINE void step(__m512i (*sum)[NITI_TILE_VECTORS], const uint8_t *const *in, size_t i, const uint8_t *panel,
+NITI_VECTOR_INLINE void step(__m512i (*sum)[NITI_NR_VECTORS], const uint8_t *const *in, size_t i, const uint8_t *panel,
                              const uint8_t *ahead, const int rows, const int vectors) {
-  __m512i weights[NITI_TILE_VECTORS];
+  __m512i weights[NITI_NR_VECTORS];
   UNROLL for (int v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + v * 64);
   _mm_prefetch((const char *)ahead, _MM_HINT_T1);
   UNROLL for (int m = 0; m < rows; ++m) {
@@ -35,8 +35,8 @@ NITI_VECTOR_INLINE void step(__m512i (*sum)[NITI_TILE_VECTORS], const uint8_t *c
 }
 
 /* sets and runs are 1. */
-NITI_VECTOR_INLINE void tile_of(const NitiTile *t, const int rows, const int vectors) {
-  __m512i sum[ROWS_MAX][NITI_TILE_VECTORS];
+NITI_VECTOR_INLINE void tile_of(const NitiMicrotile *t, const int rows, const int vectors) {
+  __m512i sum[ROWS_MAX][NITI_NR_VECTORS];
   const uint8_t *panel = t->panel, *ahead = t->ahead ? t->ahead : t->panel, *in[ROWS_MAX];
   UNROLL for (int m = 0; m < rows; ++m) {
     UNROLL for (int v = 0; v < vectors; ++v) { sum[m][v] = _mm512_loadu_si512(t->init + (size_t)m * t->init_stride + v * LANES); }
@@ -57,7 +57,7 @@ NITI_VECTOR_INLINE void tile_of(const NitiTile *t, const int rows, const int vec
 }
 
 #define TILE(rows, vectors) \
-  static void tile_##rows##x##vectors(const NitiTile *t) { tile_of(t, rows, vectors); }
+  static void tile_##rows##x##vectors(const NitiMicrotile *t) { tile_of(t, rows, vectors); }
 #define TILES_1_TO_6(vectors) \
   TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
 #define TILES_7_TO_12(vectors) \
@@ -71,9 +71,9 @@ TILES_7_TO_12(2)
 TILE(7, 3)
 TILE(8, 3)
 
-static void tile(const NitiTile *t) {
-  typedef void (*Tile)(const NitiTile *);
-  static const Tile tiles[NITI_TILE_VECTORS][ROWS_MAX] = {
+static void microkernel(const NitiMicrotile *t) {
+  typedef void (*Tile)(const NitiMicrotile *);
+  static const Tile tiles[NITI_NR_VECTORS][ROWS_MAX] = {
       {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1},
       {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2},
       {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
@@ -107,11 +107,10 @@ const NitiWinogradKernels niti_winograd_kernels_avx512vnni = {
     .channels = NITI_VECTOR_SHORTS,
     .lanes = LANES,
     .vectors = 4,
-    .rows = {0, 12, 12, 8, 6},
-    .tile = tile,
+    .mr = {0, 12, 12, 8, 6},
+    .microkernel = microkernel,
     .panel_across = niti_panel_across_16x2_avx2,
     .panel_along = niti_panel_along_16x2_avx2,
-    .masks = true,
     .requantise = niti_requantise_tile_avx512,
     .input = transform_input,
     .weights = transform_weights,

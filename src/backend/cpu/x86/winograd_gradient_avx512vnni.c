@@ -20,8 +20,8 @@ static void transform_x(int16_t *out, size_t stride, const int8_t *const *pixel,
   transform_x_of(out, stride, pixel, first, channels);
 }
 
-static void transform_error(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums) {
-  transform_error_of(out, stride, pixel, first, channels, sums);
+static void transform_dy(int16_t *out, size_t stride, const int8_t *const *pixel, size_t first, int channels, uint32_t *sums) {
+  transform_dy_of(out, stride, pixel, first, channels, sums);
 }
 
 /* As assembly because gcc 12 copies the accumulators of the intrinsic from register to register. */
@@ -115,7 +115,7 @@ const NitiWinogradGradientKernels niti_winograd_gradient_avx512vnni = {
     .pair_cost = 21, /* least times of both over 13 shapes of 2x2 to 32x32 pixels, 16 to 512 channels, batches 2 and 64 */
     .finish_cost = 236,
     .transform_x = transform_x,
-    .transform_error = transform_error,
+    .transform_dy = transform_dy,
     .multiply = multiply,
     .finish = finish,
 };

@@ -1,17 +1,18 @@
-/* What a plan knows of its tensors from the layers alone: whose input cannot be negative. */
+/* What is known of a program's tensors without running it: which of them cannot be negative. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 /* clang-format on */
 
+#include "program/fuse.h"
 #include "every_layer.h"
-#include "layer/product.h"
-#include "model/plan.h"
+#include "model/lower.h"
 
 static NitiDescription *parsed(const char *text) {
   NitiDescription *description = NULL;
@@ -24,15 +25,21 @@ static void check_positive(NitiDescription *description, const char *want) {
   for (int training = 0; training < 2; ++training) {
     char got[64] = {0};
     size_t count = 0;
-    NitiPlan *plan = NULL;
-    if (niti_plan_open(&plan, description, NULL, 3, training) != NITI_OK) fail_msg("%s", niti_error());
-    for (int32_t i = 1; i <= plan->count; ++i) {
-      if (!plan->nodes[i].spec.type->weight_shape) continue;
+    NitiProgram *program = NULL;
+    const NitiLowerOptions options = {.batch = 3, .training = training};
+    if (niti_lower(&program, description, &options) != NITI_OK) fail_msg("%s", niti_error());
+    if (niti_fuse(program) != NITI_OK) fail_msg("%s", niti_error());
+    bool *nonnegative = calloc((size_t)program->tensor_count, sizeof *nonnegative);
+    assert_non_null(nonnegative);
+    niti_find_nonnegative(nonnegative, program);
+    for (int32_t i = 0; i < program->operation_count; ++i) {
+      if (program->operations[i].opcode != NITI_OP_CONV_FORWARD) continue;
       assert_true(count + 1 < sizeof got);
-      got[count++] = niti_product_conv(&plan->nodes[i], 2).x_positive ? '+' : '-';
+      got[count++] = nonnegative[program->operations[i].inputs[0]] ? '+' : '-';
     }
     assert_string_equal(got, want);
-    niti_plan_close(plan);
+    free(nonnegative);
+    niti_program_close(program);
   }
   niti_description_close(description);
 }

@@ -1,4 +1,4 @@
-/* Twins and bits: the record of those that are up to date, and what makes them from NHWC mantissas. */
+/* Blocked layouts and bits: the record of those that are up to date, and what makes them from NHWC mantissas. */
 #include <stdlib.h>
 
 #include "backend/cuda/finish.cuh"
@@ -6,76 +6,76 @@
 
 /* ---- the record (host) ---- */
 
-enum { TWINS = 4096 };
+enum { LAYOUTS = 4096 };
 
 typedef struct Ready {
   const int8_t *data;
   size_t image; /* elements of one */
   int32_t n;
-  bool twin;    /* up to date */
+  bool blocked;    /* up to date */
   int32_t bits; /* channels of the shape whose bits are up to date; 0: none */
 } Ready;
 
-struct NitiTwins {
+struct NitiLayouts {
   int count;
-  Ready ready[TWINS]; /* in no order: a network has few */
+  Ready ready[LAYOUTS]; /* in no order: a network has few */
 };
 
-extern "C" NitiTwins *niti_twins_open(void) { return (NitiTwins *)calloc(1, sizeof(NitiTwins)); }
+extern "C" NitiLayouts *niti_layouts_open(void) { return (NitiLayouts *)calloc(1, sizeof(NitiLayouts)); }
 
-extern "C" void niti_twins_close(NitiTwins *twins) { free(twins); }
+extern "C" void niti_layouts_close(NitiLayouts *layouts) { free(layouts); }
 
-static int find(const NitiTwins *twins, const int8_t *data) {
-  for (int i = 0; i < twins->count; ++i) {
-    if (twins->ready[i].data == data) return i;
+static int find(const NitiLayouts *layouts, const int8_t *data) {
+  for (int i = 0; i < layouts->count; ++i) {
+    if (layouts->ready[i].data == data) return i;
   }
   return -1;
 }
 
-extern "C" void niti_twins_forget(NitiTwins *twins, const void *data, size_t bytes) {
+extern "C" void niti_layouts_forget(NitiLayouts *layouts, const void *data, size_t bytes) {
   const uintptr_t first = (uintptr_t)data;
-  for (int i = twins->count - 1; i >= 0; --i) {
-    const Ready *ready = &twins->ready[i];
+  for (int i = layouts->count - 1; i >= 0; --i) {
+    const Ready *ready = &layouts->ready[i];
     const uintptr_t at = (uintptr_t)ready->data;
-    if (at < first + bytes && first < at + (size_t)ready->n * ready->image) twins->ready[i] = twins->ready[--twins->count];
+    if (at < first + bytes && first < at + (size_t)ready->n * ready->image) layouts->ready[i] = layouts->ready[--layouts->count];
   }
 }
 
-static void forget(NitiTwins *twins, int i) { twins->ready[i] = twins->ready[--twins->count]; }
+static void forget(NitiLayouts *layouts, int i) { layouts->ready[i] = layouts->ready[--layouts->count]; }
 
 /* The tensor's entry; NULL: none, or of another shape. */
-static Ready *entry_of(NitiTwins *twins, const NitiTensor *t) {
-  const int i = find(twins, t->data);
-  Ready *ready = i < 0 ? NULL : &twins->ready[i];
+static Ready *entry_of(NitiLayouts *layouts, const NitiTensor *t) {
+  const int i = find(layouts, t->data);
+  Ready *ready = i < 0 ? NULL : &layouts->ready[i];
   return ready && ready->n == t->shape.n && ready->image == niti_shape_image(t->shape) ? ready : NULL;
 }
 
 /* The same, or an empty one; NULL where there is no room. */
-static Ready *make_entry(NitiTwins *twins, const NitiTensor *t) {
-  Ready *ready = entry_of(twins, t);
+static Ready *make_entry(NitiLayouts *layouts, const NitiTensor *t) {
+  Ready *ready = entry_of(layouts, t);
   if (ready) return ready;
-  const int i = find(twins, t->data);
-  if (i >= 0) forget(twins, i);
-  if (twins->count == TWINS) return NULL;
-  ready = &twins->ready[twins->count++];
+  const int i = find(layouts, t->data);
+  if (i >= 0) forget(layouts, i);
+  if (layouts->count == LAYOUTS) return NULL;
+  ready = &layouts->ready[layouts->count++];
   *ready = Ready{t->data, niti_shape_image(t->shape), t->shape.n, false, 0};
   return ready;
 }
 
-extern "C" void niti_cuda_twin_set(NitiCuda *cuda, const NitiTensor *t, bool written) {
-  const int i = find(cuda->twins, t->data);
-  if (i >= 0) forget(cuda->twins, i);
-  Ready *ready = written ? make_entry(cuda->twins, t) : NULL;
-  if (ready) ready->twin = true;
+extern "C" void niti_cuda_blocked_set(NitiCuda *cuda, const NitiTensor *t, bool written) {
+  const int i = find(cuda->layouts, t->data);
+  if (i >= 0) forget(cuda->layouts, i);
+  Ready *ready = written ? make_entry(cuda->layouts, t) : NULL;
+  if (ready) ready->blocked = true;
 }
 
-extern "C" bool niti_cuda_twin_ready(const NitiCuda *cuda, const NitiTensor *t) {
-  const Ready *ready = entry_of(cuda->twins, t);
-  return ready && ready->twin;
+extern "C" bool niti_cuda_blocked_ready(const NitiCuda *cuda, const NitiTensor *t) {
+  const Ready *ready = entry_of(cuda->layouts, t);
+  return ready && ready->blocked;
 }
 
 extern "C" void niti_cuda_bits_set(NitiCuda *cuda, const NitiTensor *t) {
-  Ready *ready = make_entry(cuda->twins, t);
+  Ready *ready = make_entry(cuda->layouts, t);
   if (ready) ready->bits = t->shape.c;
 }
 
@@ -89,7 +89,7 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32)
   const int blocks = (int)niti_bits_blocks(d.k);
   for (size_t i = (size_t)blockIdx.x * BITS_WARPS + threadIdx.x / 32; i < items; i += (size_t)gridDim.x * BITS_WARPS) {
     const int k0 = (int)(i % blocks) * NITI_FINISH_CHANNELS, ow = (int)(i / blocks % d.ow), oh = (int)(i / blocks / d.ow % d.oh);
-    const NitiSpot s = niti_spot(d, (int)(i / blocks / d.ow / d.oh) * NITI_TWIN_IMAGES, oh, ow, k0);
+    const NitiSpot s = niti_spot(d, (int)(i / blocks / d.ow / d.oh) * NITI_BLOCK_IMAGES, oh, ow, k0);
     uint32_t bits[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -103,7 +103,7 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32)
 
 extern "C" void niti_cuda_bits_make(NitiCuda *cuda, const NitiTensor *t) {
   const NitiShape s = t->shape;
-  const Ready *ready = entry_of(cuda->twins, t);
+  const Ready *ready = entry_of(cuda->layouts, t);
   if (ready && ready->bits == s.c) return;
   const size_t items = niti_bits_bytes(s) / 256, most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
@@ -128,27 +128,27 @@ static __device__ inline uint32_t load_four(const int8_t *image, uint32_t p, uin
 
 template <bool ALIGNED>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS)
-    twin_kernel(int8_t *__restrict__ twin, const int8_t *__restrict__ data, NitiTiles t) {
+    blocked_kernel(int8_t *__restrict__ blocked, const int8_t *__restrict__ data, NitiTiles t) {
   niti_kernel_begin();
-  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_TWIN_UNITS];
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
-    const NitiTile tile = niti_tile_at<4, NITI_TWIN_IMAGES>(t, item);
+    const NitiTile tile = niti_tile_at<4, NITI_BLOCK_IMAGES>(t, item);
     const int8_t *image = data + tile.n * t.image;
-    uint32_t words[NITI_TWIN_IMAGES];
+    uint32_t words[NITI_BLOCK_IMAGES];
 #pragma unroll
-    for (int i = 0; i < NITI_TWIN_IMAGES; ++i) {
+    for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
       words[i] = i < tile.images ? load_four<ALIGNED>(image + (size_t)i * t.image, tile.p, t.image) : 0;
     }
-    niti_tile_twin(niti_twin_block(twin, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
+    niti_tile_blocked(niti_blocked_block(blocked, tile.block, t.image), scratch[threadIdx.x / 32], words, tile.p, t.image);
   }
 }
 
-extern "C" void niti_cuda_twin_make(NitiCuda *cuda, const NitiTensor *t) {
-  if (niti_cuda_twin_ready(cuda, t)) return;
-  const NitiTiles tiles = niti_tiles_of(t->shape, 4, NITI_TWIN_IMAGES);
+extern "C" void niti_cuda_blocked_make(NitiCuda *cuda, const NitiTensor *t) {
+  if (niti_cuda_blocked_ready(cuda, t)) return;
+  const NitiTiles tiles = niti_tiles_of(t->shape, 4, NITI_BLOCK_IMAGES);
   const bool aligned = niti_words_fit(niti_shape_image(t->shape), t->data, NULL, NULL);
-  void (*twin_make)(int8_t *, const int8_t *, NitiTiles) = aligned ? twin_kernel<true> : twin_kernel<false>;
-  NITI_LAUNCH(cuda, twin_make, niti_tiles_grid(tiles), NITI_TILE_THREADS, 0, niti_cuda_twin(t), t->data, tiles);
-  Ready *ready = make_entry(cuda->twins, t);
-  if (ready) ready->twin = true;
+  void (*blocked_make)(int8_t *, const int8_t *, NitiTiles) = aligned ? blocked_kernel<true> : blocked_kernel<false>;
+  NITI_LAUNCH(cuda, blocked_make, niti_tiles_grid(tiles), NITI_TILE_THREADS, 0, niti_cuda_blocked(t), t->data, tiles);
+  Ready *ready = make_entry(cuda->layouts, t);
+  if (ready) ready->blocked = true;
 }

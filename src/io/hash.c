@@ -1,8 +1,9 @@
+/* SHA-256 over named tensors. */
 #include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "io/hash.h"
 
 struct NitiHash {
   SHA256_CTX sha;

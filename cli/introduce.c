@@ -1,0 +1,61 @@
+/* A run introduces itself: what it is, for people and as JSON, and where it goes when no folder is named. */
+#include "introduce.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "platform/file.h"
+
+void introduce_recipe(FILE *to, const NitiRecipe *recipe) {
+  fprintf(to, "%-10s %s (%s): batch %d, %d epochs, seed %" PRIu64 "\n", "recipe", recipe->name, recipe->source, recipe->batch,
+          recipe->epochs, recipe->seed);
+  fflush(to);
+}
+
+void introduce_run(FILE *to, const NitiProgress *start) {
+  const NitiRunFacts *facts = start->run;
+  fprintf(to, "%-10s %s, input %dx%dx%d: %" PRId64 " parameters, %" PRId64 " multiply-adds per image\n", "model", facts->model,
+          facts->input[0], facts->input[1], facts->input[2], facts->parameters, facts->multiply_adds);
+  data_print(to, &facts->data);
+  fprintf(to, "%-10s %s, on %s\n", "device", facts->device, facts->hardware);
+  fprintf(to, "%-10s %" PRId64 ", %" PRId64 " per epoch\n", "steps", start->steps, facts->steps_per_epoch);
+  fprintf(to, "%-10s %s\n", "run", facts->folder);
+  fflush(to);
+}
+
+json_t *introduce_json(const NitiProgress *start) {
+  const NitiRunFacts *facts = start->run;
+  return json_pack("{s:s, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", facts->folder, "recipe",
+                   facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2], "parameters",
+                   (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device", facts->device,
+                   "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps", (json_int_t)start->steps,
+                   "steps_per_epoch", (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data));
+}
+
+static void format_name(RunName *out, const char *recipe, int number) {
+  char date[16] = "", suffix[16] = "";
+  const time_t now = time(NULL);
+  struct tm day;
+  if (localtime_r(&now, &day)) (void)strftime(date, sizeof date, "%Y-%m-%d", &day);
+  if (number > 1) (void)snprintf(suffix, sizeof suffix, "-%d", number);
+  (void)snprintf(out->path, sizeof out->path, RUNS "/%s-%s%s", date, recipe, suffix);
+}
+
+NitiStatus run_name(RunName *out, const char *recipe, bool claim) {
+  *out = (RunName){.claimed = claim};
+  if (claim) out->made_runs = mkdir(RUNS, 0777) == 0;
+  for (int number = 1;; ++number) {
+    format_name(out, recipe, number);
+    if (claim ? mkdir(out->path, 0777) == 0 : access(out->path, F_OK) != 0) return NITI_OK;
+    if (claim && errno != EEXIST) return niti_fail_errno(out->path, "make the folder");
+  }
+}
+
+void run_name_release(const RunName *name) {
+  if (name->claimed) (void)rmdir(name->path); /* one that holds anything stays */
+  if (name->made_runs) (void)rmdir(RUNS);
+}

@@ -1,0 +1,228 @@
+/* niti program: a step as a list of operations, one line per operation: what a hardware engineer reads first. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bounds.h"
+#include "cli.h"
+#include "program/bounds.h"
+#include "platform/status.h"
+
+typedef struct Arguments {
+  bool json, evaluation;
+  int64_t batch;
+  const char *phase;
+} Arguments;
+
+static const Option options[] = {
+    CHOICE("phase", phase, "input|forward|loss|backward|reduce|update", "only the operations of this phase"),
+    NUMBER("batch", batch, "N", "images per batch (default: the recipe's; 1 for a model)", 1, 1 << 20),
+    FLAG("evaluation", evaluation, "the program that evaluates instead of the one that trains"),
+    JSON_OPTION,
+    {0},
+};
+
+static int run(int argc, char **argv);
+const Command command_program = {"program",
+                                 "NETWORK [--phase PHASE] [--batch N] [--evaluation] [--json]",
+                                 "list the operations of a training step, with shapes, exponents and head-room",
+                                 "niti program lenet5 --phase forward --batch 64",
+                                 "NETWORK",
+                                 options,
+                                 run};
+
+enum { TEXT_MAX = 160 };
+
+/* "relu1.out s8[64][28][28][6] e": one exponent; "g s32[6][5][5][1]": none. */
+static void describe_tensor(char *text, size_t size, const NitiTensorDesc *t) {
+  size_t used = (size_t)snprintf(text, size, "%s %s", t->name, niti_dtype_name(t->dtype));
+  for (int i = 0; i < t->rank && used < size; ++i) used += (size_t)snprintf(text + used, size - used, "[%" PRId64 "]", t->dims[i]);
+  if (t->exponents != NITI_EXPONENTS_NONE && used < size)
+    (void)snprintf(text + used, size - used, "%s", t->exponents == NITI_EXPONENTS_ONE ? " e" : " e[c]");
+}
+
+static void describe_window(char *text, size_t size, int32_t kh, int32_t kw, const int32_t stride[2], const int32_t pad[2]) {
+  (void)snprintf(text, size, " %dx%d stride %d,%d pad %d,%d", kh, kw, stride[0], stride[1], pad[0], pad[1]);
+}
+
+static void describe_attributes(char *text, size_t size, const NitiProgram *p, const NitiOperation *o) {
+  text[0] = 0;
+  switch (o->opcode) {
+    case NITI_OP_CONV_FORWARD:
+    case NITI_OP_CONV_BACKWARD:
+    case NITI_OP_CONV_GRADIENT: {
+      const NitiConv *c = &o->conv;
+      describe_window(text, size, c->kh, c->kw, (const int32_t[]){c->stride_h, c->stride_w}, (const int32_t[]){c->pad_h, c->pad_w});
+      break;
+    }
+    case NITI_OP_MAXPOOL_FORWARD:
+    case NITI_OP_MAXPOOL_BACKWARD:
+    case NITI_OP_AVGPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_BACKWARD: {
+      const NitiPool *w = &o->pool;
+      describe_window(text, size, w->kh, w->kw, (const int32_t[]){w->stride_h, w->stride_w}, (const int32_t[]){w->pad_h, w->pad_w});
+      break;
+    }
+    case NITI_OP_DROPOUT: (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element"); break;
+    case NITI_OP_LOSS: (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax"); break;
+    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
+    default: break;
+  }
+}
+
+/* How the accumulators become int8: mode, and the stream of its random words where it draws any. */
+static void describe_rounding(char *text, size_t size, const NitiOperation *o) {
+  const NitiRoundingRecord *r = &o->rounding;
+  text[0] = 0;
+  if (r->purpose == 0) return;
+  if (r->mode == NITI_STOCHASTIC || o->opcode == NITI_OP_DROPOUT) {
+    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32, o->opcode == NITI_OP_DROPOUT ? "draws" : "stochastic",
+                   r->purpose, r->stream);
+  } else {
+    (void)snprintf(text, size, "%s", niti_rounding_name(r->mode));
+  }
+}
+
+static const char *layer_name(const NitiProgram *p, const NitiOperation *o) { return o->layer > 0 ? p->layers[o->layer] : "-"; }
+
+static int bits_of(const NitiProgram *p, const NitiOperation *o) {
+  const bool wide = o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype == NITI_DTYPE_S64;
+  return wide ? 64 : 32;
+}
+
+static void print_operands(const NitiProgram *p, const int32_t *operands, const char *before) {
+  char text[TEXT_MAX];
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (operands[k] == NITI_NONE) continue;
+    describe_tensor(text, sizeof text, &p->tensors[operands[k]]);
+    printf("%s%s", before, text);
+    before = ", ";
+  }
+}
+
+static void print_operation(const NitiProgram *p, int32_t i) {
+  const NitiOperation *o = &p->operations[i];
+  const int64_t length = niti_accumulation_length(o);
+  char attributes[TEXT_MAX], rounding[TEXT_MAX];
+  describe_attributes(attributes, sizeof attributes, p, o);
+  describe_rounding(rounding, sizeof rounding, o);
+  printf("%4d %-8s %-14s %s%s:", i, niti_phase_name(o->phase), layer_name(p, o), niti_opcodes[o->opcode].name, attributes);
+  print_operands(p, o->outputs, " ");
+  print_operands(p, o->inputs, " <- ");
+  if (length > 0 && bits_of(p, o) == 32) printf("; s32 sums of %" PRId64 ", %d bits free", length, niti_headroom_bits(length));
+  if (length > 0 && bits_of(p, o) == 64) printf("; s64 sums of %" PRId64, length);
+  if (rounding[0]) printf("; %s", rounding);
+  putchar('\n');
+}
+
+static json_t *tensor_json(const NitiTensorDesc *t) {
+  static const char *const exponents[] = {"none", "one", "per channel"};
+  json_t *dims = json_array();
+  for (int i = 0; i < t->rank; ++i) json_array_append_new(dims, json_integer(t->dims[i]));
+  return json_pack("{s:s, s:s, s:s, s:s, s:b, s:o}", "name", t->name, "dtype", niti_dtype_name(t->dtype), "role",
+                   niti_role_name(t->role), "exponents", exponents[t->exponents], "batched", t->batched, "dims", dims);
+}
+
+static json_t *operands_json(const NitiProgram *p, const int32_t *operands) {
+  json_t *names = json_array();
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (operands[k] != NITI_NONE) json_array_append_new(names, json_string(p->tensors[operands[k]].name));
+  }
+  return names;
+}
+
+static json_t *window_json(int32_t kh, int32_t kw, int32_t sh, int32_t sw, int32_t ph, int32_t pw) {
+  return json_pack("{s:[i,i], s:[i,i], s:[i,i]}", "kernel", kh, kw, "stride", sh, sw, "padding", ph, pw);
+}
+
+static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
+  const NitiConv *c = &o->conv;
+  const NitiPool *w = &o->pool;
+  switch (o->opcode) {
+    case NITI_OP_CONV_FORWARD:
+    case NITI_OP_CONV_BACKWARD:
+    case NITI_OP_CONV_GRADIENT: return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+    case NITI_OP_MAXPOOL_FORWARD:
+    case NITI_OP_MAXPOOL_BACKWARD:
+    case NITI_OP_AVGPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_DROPOUT: return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
+    case NITI_OP_LOSS: return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default: return json_object();
+  }
+}
+
+static json_t *operation_json(const NitiProgram *p, int32_t i) {
+  const NitiOperation *o = &p->operations[i];
+  const int64_t length = niti_accumulation_length(o);
+  json_t *row = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:I}", "number", i, "phase", niti_phase_name(o->phase), "layer",
+                          layer_name(p, o), "opcode", niti_opcodes[o->opcode].name, "attributes", attributes_json(p, o), "outputs",
+                          operands_json(p, o->outputs), "inputs", operands_json(p, o->inputs), "multiply_adds_per_image",
+                          (json_int_t)niti_multiply_adds(o));
+  if (length > 0) {
+    json_object_set_new(row, "accumulation_length", json_integer(length));
+    json_object_set_new(row, "accumulator_bits", json_integer(bits_of(p, o)));
+    if (bits_of(p, o) == 32) json_object_set_new(row, "headroom_bits", json_integer(niti_headroom_bits(length)));
+  }
+  if (o->rounding.purpose != 0)
+    json_object_set_new(row, "rounding",
+                        json_pack("{s:s, s:I, s:I}", "mode", niti_rounding_name(o->rounding.mode), "purpose",
+                                  (json_int_t)o->rounding.purpose, "stream", (json_int_t)o->rounding.stream));
+  return row;
+}
+
+static int show_json(const NitiDescription *d, const NitiProgram *p, int32_t first, int32_t end) {
+  json_t *tensors = json_array(), *operations = json_array();
+  for (int32_t t = 0; t < p->tensor_count; ++t) json_array_append_new(tensors, tensor_json(&p->tensors[t]));
+  for (int32_t i = first; i < end; ++i) json_array_append_new(operations, operation_json(p, i));
+  return print_json(json_pack("{s:s, s:i, s:o, s:o}", "model", d->name, "batch", p->batch, "tensors", tensors, "operations",
+                              operations));
+}
+
+static int show(const NitiDescription *d, const NitiProgram *p, const char *phase, bool json) {
+  int32_t first = 0, end = p->operation_count;
+  for (int i = 0; phase && i < NITI_PHASES; ++i) {
+    if (strcmp(phase, niti_phase_name((NitiPhase)i)) == 0) niti_program_phases(p, (NitiPhase)i, (NitiPhase)i, &first, &end);
+  }
+  if (json) return show_json(d, p, first, end);
+  printf("%s, batch %d: %d operations; s8, s32: integers of so many bits; e: one exponent per tensor; sums are in products of\n"
+         "two mantissas, of which %d are exact in int32\n\n",
+         d->name, p->batch, p->operation_count, NITI_MAX_TERMS);
+  for (int32_t i = first; i < end; ++i) print_operation(p, i);
+  return EXIT_OK;
+}
+
+static bool is_phase(const char *name) {
+  for (int i = 0; i < NITI_PHASES; ++i) {
+    if (strcmp(name, niti_phase_name((NitiPhase)i)) == 0) return true;
+  }
+  return false;
+}
+
+/* A recipe decides rounding, loss and batch; a model alone is lowered with the defaults, for one image. */
+static NitiStatus lower(NitiProgram **program, NitiRecipe **recipe, const NitiLocation *where, const Arguments *given) {
+  NITI_TRY(niti_location_recipe(recipe, where));
+  const int32_t batch = given->batch > 0 ? (int32_t)given->batch : where->kind == NITI_LOCATED_MODEL ? 1 : (*recipe)->batch;
+  const NitiLowerOptions lowering = niti_recipe_lowering(*recipe, batch, !given->evaluation);
+  return niti_lower(program, (*recipe)->model, &lowering);
+}
+
+static int run(int argc, char **argv) {
+  Arguments given = {0};
+  int count;
+  const int code = options_parse(&command_program, &given, argc, argv, &count);
+  if (code != -1) return code;
+  if (count != 1) return usage_error(&command_program, count == 0 ? "a network is missing" : "one network at a time");
+  if (given.phase && !is_phase(given.phase))
+    return usage_error(&command_program, "--phase: '%s' is not input, forward, loss, backward, reduce or update", given.phase);
+  NitiLocation where;
+  NitiRecipe *recipe = NULL;
+  NitiProgram *program = NULL;
+  NitiStatus status = niti_locate(&where, argv[1]);
+  if (status == NITI_OK) status = lower(&program, &recipe, &where, &given);
+  const int result = status == NITI_OK ? show(recipe->model, program, given.phase, given.json) : fail();
+  niti_program_close(program);
+  niti_recipe_close(recipe);
+  niti_location_close(&where);
+  return result;
+}

@@ -1,0 +1,657 @@
+/* The executor that all devices share: a program compiled into steps, each with its operands in memory, and run. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/kernels.h"
+#include "base/shift_prediction.h"
+#include "program/places.h"
+
+enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the smaller one met last */
+
+/* One operation with its operands in memory. Operands of other types than s8 are read through `data`. */
+typedef struct NitiStep {
+  NitiTensor inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX];
+  NitiGradient gradient;
+  NitiRequantise rq;
+  NitiPool pool;
+  NitiConvCall conv[VARIANTS];
+} NitiStep;
+
+struct NitiExecutable {
+  NitiBackend *backend;
+  NitiProgram *program; /* as given */
+  NitiProgram *fused;   /* what runs: the same operations, some of them joined */
+  NitiPlaces places;
+  NitiTensor *tensors; /* [tensors], at the whole batch */
+  NitiStep *steps;     /* [operations] */
+  bool *nonnegative;   /* [tensors] */
+  int *uses;           /* [tensors] */
+  const NitiExecutable *shared;
+  uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, for good, exponents and shifts, samples and labels */
+  uint8_t *staged;                        /* host memory: samples and labels on their way */
+  size_t bytes, workspace; /* allocated for it alone; scratch that it asked for */
+  int32_t batch; /* that the steps are set for */
+  void *recordings;
+};
+
+typedef struct Needs {
+  size_t arena, kept, words, inputs, workspace;
+} Needs;
+
+static size_t align_up(size_t bytes) { return (bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN; }
+
+static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for compiling a program"); }
+
+static bool is_conv(NitiOpcode opcode) {
+  return opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_CONV_GRADIENT;
+}
+
+static bool is_kept(NitiRole role) {
+  return role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE || role == NITI_ROLE_CONSTANT || role == NITI_ROLE_METRIC;
+}
+
+/* ---- what a program needs ---- */
+
+/* The same tensor of the executable that this one shares with, or NITI_NONE. */
+static int32_t shared_tensor(const NitiExecutable *e, int32_t t) {
+  const NitiTensorDesc *desc = &e->program->tensors[t];
+  if (!e->shared || !is_kept(desc->role)) return NITI_NONE;
+  const int32_t found = niti_program_find(e->shared->program, desc->name);
+  if (found == NITI_NONE) return NITI_NONE;
+  const NitiTensorDesc *other = &e->shared->program->tensors[found];
+  const bool same = other->dtype == desc->dtype && memcmp(other->dims, desc->dims, sizeof desc->dims) == 0;
+  return same ? found : NITI_NONE;
+}
+
+static size_t plain_bytes(const NitiExecutable *e, int32_t t) {
+  const NitiTensorDesc *desc = &e->program->tensors[t];
+  return niti_tensor_count(desc, e->program->batch) * niti_dtype_bytes(desc->dtype);
+}
+
+static size_t arena_bytes(const void *context, const NitiProgram *p, int32_t t) {
+  const NitiExecutable *e = context;
+  const NitiKernels *k = e->backend->kernels;
+  const NitiTensorDesc *desc = &p->tensors[t];
+  if (desc->dtype != NITI_DTYPE_S8 || !k->tensor_bytes) return plain_bytes(e, t);
+  return k->tensor_bytes(e->backend, niti_tensor_shape(desc, p->batch), e->uses[t]);
+}
+
+static bool lives_outside(const NitiExecutable *e, int32_t t) {
+  const NitiRole role = e->program->tensors[t].role;
+  return role == NITI_ROLE_GRADIENT || (is_kept(role) && shared_tensor(e, t) == NITI_NONE);
+}
+
+static NitiDirection direction_of(NitiOpcode opcode) {
+  if (opcode == NITI_OP_CONV_FORWARD) return NITI_FORWARD;
+  return opcode == NITI_OP_CONV_BACKWARD ? NITI_BACKWARD : NITI_GRADIENT;
+}
+
+const char *niti_backend_conv_kernel(NitiBackend *backend, NitiOpcode opcode, const NitiConv *conv) {
+  const NitiKernels *k = backend->kernels;
+  NitiConvCall call = {.shape = *conv, .direction = direction_of(opcode)};
+  const NitiStatus status = k->conv_prepare ? k->conv_prepare(backend, &call) : NITI_OK;
+  const char *name = status == NITI_OK ? k->conv_kernel(backend, &call) : "";
+  if (k->conv_release) k->conv_release(backend, &call);
+  return name;
+}
+
+static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
+  const NitiOperation *o = &e->fused->operations[operation];
+  const int32_t x = o->opcode == NITI_OP_CONV_GRADIENT ? o->inputs[1] : o->inputs[0];
+  bool constant = !e->shared;
+  for (int32_t i = 0; i < e->fused->operation_count && constant; ++i)
+    constant = e->fused->operations[i].phase != NITI_PHASE_UPDATE;
+  return (NitiConvCall){.shape = o->conv,
+                        .direction = direction_of(o->opcode),
+                        .relu = o->relu,
+                        .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
+                        .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
+}
+
+static Needs needs_of(const NitiExecutable *e) {
+  Needs needs = {.arena = e->places.arena_bytes,
+                 .words = align_up(((size_t)e->fused->tensor_count + (size_t)e->fused->operation_count) * sizeof(int32_t)),
+                 .inputs = align_up((size_t)e->fused->batch * (sizeof(NitiSample) + sizeof(int32_t)))};
+  for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
+    if (lives_outside(e, t)) needs.kept += align_up(plain_bytes(e, t));
+  }
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    if (!is_conv(e->fused->operations[i].opcode)) continue;
+    const NitiConvCall call = call_of(e, i);
+    const size_t wanted = e->backend->kernels->conv_workspace(e->backend, &call);
+    if (wanted > needs.workspace) needs.workspace = wanted;
+  }
+  if (e->backend->ops->host_memory) needs.inputs = 0;
+  if (e->shared && e->shared->workspace >= needs.workspace) needs.workspace = 0; /* the backend has it already */
+  if (e->shared && e->shared->places.arena_bytes >= needs.arena) needs.arena = 0;
+  return needs;
+}
+
+static size_t sum_of(const Needs *n) { return n->arena + n->kept + n->words + n->inputs + n->workspace; }
+
+/* ---- compiling ---- */
+
+static bool supports(const NitiKernels *k, NitiOpcode opcode) {
+  switch (opcode) {
+    case NITI_OP_NONE:
+    case NITI_OP_RESHAPE: return true;
+    case NITI_OP_INPUT: return k->input;
+    case NITI_OP_CONV_FORWARD: return k->conv_forward;
+    case NITI_OP_CONV_BACKWARD: return k->conv_backward;
+    case NITI_OP_CONV_GRADIENT: return k->conv_gradient;
+    case NITI_OP_RELU_FORWARD: return k->relu_forward;
+    case NITI_OP_RELU_BACKWARD: return k->relu_backward;
+    case NITI_OP_MAXPOOL_FORWARD: return k->maxpool_forward;
+    case NITI_OP_MAXPOOL_BACKWARD: return k->maxpool_backward;
+    case NITI_OP_AVGPOOL_FORWARD: return k->avgpool_forward;
+    case NITI_OP_AVGPOOL_BACKWARD: return k->avgpool_backward;
+    case NITI_OP_ADD: return k->add;
+    case NITI_OP_DROPOUT: return k->dropout;
+    case NITI_OP_LOSS: return k->loss;
+    case NITI_OP_UPDATE_NITI: return k->update_niti;
+    default: return false;
+  }
+}
+
+static NitiStatus check_support(const NitiExecutable *e) {
+  for (int32_t i = 0; i < e->program->operation_count; ++i) {
+    const NitiOperation *o = &e->program->operations[i];
+    if (supports(e->backend->kernels, o->opcode)) continue;
+    const bool known = o->opcode >= 0 && o->opcode < NITI_OPCODES;
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s",
+                     o->layer > 0 ? e->program->layers[o->layer] : "network", e->backend->ops->name,
+                     known ? niti_opcodes[o->opcode].name : "of that number");
+  }
+  return NITI_OK;
+}
+
+/* Every tensor its own memory: as if each were read until the end. */
+static void place_apart(NitiExecutable *e) {
+  size_t offset = 0;
+  for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
+    if (e->places.storage[t] != t || !niti_role_in_arena(e->fused->tensors[t].role)) continue;
+    e->places.offsets[t] = (int64_t)offset;
+    offset += align_up(arena_bytes(e, e->fused, t));
+  }
+  e->places.arena_bytes = offset;
+}
+
+/* A reshape shares its input's memory; nothing else is shared in a plain executable. */
+static void share_reshapes_alone(NitiExecutable *e) {
+  for (int32_t t = 0; t < e->fused->tensor_count; ++t) e->places.storage[t] = t;
+  place_apart(e);
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    const NitiOperation *o = &e->fused->operations[i];
+    if (o->opcode == NITI_OP_RESHAPE) e->places.offsets[o->outputs[0]] = e->places.offsets[o->inputs[0]];
+  }
+}
+
+/* Everything that needs no backend memory. */
+static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain) {
+  const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
+  e->program = niti_program_copy(program);
+  e->fused = niti_program_copy(program);
+  e->tensors = calloc(tensors, sizeof *e->tensors);
+  e->steps = calloc(operations, sizeof *e->steps);
+  e->nonnegative = calloc(tensors, sizeof *e->nonnegative);
+  e->uses = calloc(tensors, sizeof *e->uses);
+  if (!e->program || !e->fused || !e->tensors || !e->steps || !e->nonnegative || !e->uses) return out_of_memory();
+  NITI_TRY(check_support(e));
+  if (!plain) NITI_TRY(niti_fuse(e->fused));
+  niti_find_nonnegative(e->nonnegative, e->fused);
+  niti_find_uses(e->uses, e->fused);
+  for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
+  NITI_TRY(niti_places_open(&e->places, e->fused, arena_bytes, e));
+  if (plain) share_reshapes_alone(e);
+  return NITI_OK;
+}
+
+static NitiStatus allocate(NitiExecutable *e, uint8_t **out, size_t bytes) {
+  void *memory = NULL;
+  if (bytes == 0) return NITI_OK;
+  NITI_TRY(e->backend->ops->alloc(e->backend, &memory, bytes));
+  *out = memory;
+  return NITI_OK;
+}
+
+static NitiStatus allocate_all(NitiExecutable *e) {
+  const Needs needs = needs_of(e);
+  NITI_TRY(allocate(e, &e->arena, needs.arena));
+  NITI_TRY(allocate(e, &e->words, needs.words));
+  NITI_TRY(allocate(e, &e->kept, needs.kept));
+  NITI_TRY(allocate(e, &e->inputs, needs.inputs));
+  NITI_TRY(e->backend->kernels->reserve(e->backend, needs.workspace));
+  e->bytes = sum_of(&needs);
+  e->workspace = needs.workspace;
+  if (needs.inputs > 0 && !(e->staged = calloc(1, needs.inputs))) return out_of_memory();
+  return NITI_OK;
+}
+
+static int32_t *word(const NitiExecutable *e, int32_t i) { return (int32_t *)(void *)e->words + i; }
+
+static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
+  const int32_t other = shared_tensor(e, t);
+  uint8_t *arena = e->arena ? e->arena : e->shared ? e->shared->arena : NULL;
+  NitiTensor *tensor = &e->tensors[t];
+  if (other != NITI_NONE) {
+    *tensor = e->shared->tensors[other];
+    return;
+  }
+  *tensor = (NitiTensor){.shape = niti_tensor_shape(desc, e->fused->batch), .uses = e->uses[t]};
+  if (desc->exponents != NITI_EXPONENTS_NONE) tensor->exponent = word(e, t);
+  if (lives_outside(e, t)) {
+    tensor->data = (int8_t *)e->kept + *kept;
+    *kept += align_up(plain_bytes(e, t));
+  } else if (niti_role_in_arena(desc->role) && e->places.offsets[t] >= 0) {
+    tensor->data = (int8_t *)arena + e->places.offsets[t];
+  }
+}
+
+/* Samples and labels lie one after the other, so that one copy brings both. */
+static void locate_inputs(NitiExecutable *e, int32_t operation) {
+  const NitiOperation *o = &e->fused->operations[operation];
+  if (!e->inputs) return;
+  if (o->opcode == NITI_OP_INPUT) e->tensors[o->inputs[1]].data = (int8_t *)e->inputs;
+  if (o->opcode == NITI_OP_LOSS)
+    e->tensors[o->inputs[1]].data = (int8_t *)e->inputs + (size_t)e->fused->batch * sizeof(NitiSample);
+}
+
+/* A reshape's output has its input's exponent; a tensor that only a fused operation would have written, its successor's. */
+static void share_exponents(NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const int32_t before = e->program->operations[i].outputs[0], now = o->outputs[0];
+  if (o->opcode == NITI_OP_RESHAPE) e->tensors[now].exponent = e->tensors[o->inputs[0]].exponent;
+  if (before != now) e->tensors[before].exponent = e->tensors[now].exponent;
+}
+
+static void connect(NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  NitiStep *step = &e->steps[i];
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (o->inputs[k] != NITI_NONE) step->inputs[k] = e->tensors[o->inputs[k]];
+    if (o->outputs[k] != NITI_NONE) step->outputs[k] = e->tensors[o->outputs[k]];
+  }
+  step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i)};
+  if (o->opcode == NITI_OP_MAXPOOL_FORWARD || o->opcode == NITI_OP_MAXPOOL_BACKWARD || o->opcode == NITI_OP_AVGPOOL_FORWARD ||
+      o->opcode == NITI_OP_AVGPOOL_BACKWARD)
+    step->pool = o->pool;
+  const int32_t gradient = o->opcode == NITI_OP_CONV_GRADIENT ? o->outputs[0] : o->opcode == NITI_OP_UPDATE_NITI ? o->inputs[1] : NITI_NONE;
+  if (gradient == NITI_NONE) return;
+  const NitiTensorDesc *desc = &e->fused->tensors[gradient];
+  step->gradient = (NitiGradient){e->tensors[gradient].data, 8 * (int)niti_dtype_bytes(desc->dtype), niti_tensor_count(desc, 1)};
+}
+
+static void connect_all(NitiExecutable *e) {
+  size_t kept = 0;
+  for (int32_t t = 0; t < e->fused->tensor_count; ++t) locate(e, t, &kept);
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    locate_inputs(e, i);
+    share_exponents(e, i);
+    connect(e, i);
+  }
+}
+
+static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) {
+  const NitiKernels *k = e->backend->kernels;
+  NitiConvCall *call = &e->steps[i].conv[variant];
+  if (k->conv_release) k->conv_release(e->backend, call);
+  *call = call_of(e, i);
+  call->shape.n = n;
+  return k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
+}
+
+static NitiStatus prepare_all(NitiExecutable *e, int variant, int32_t n) {
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    if (is_conv(e->fused->operations[i].opcode)) NITI_TRY(prepare(e, i, variant, n));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus compile(NitiExecutable *e, const NitiProgram *program, bool plain) {
+  NITI_TRY(plan(e, program, plain));
+  NITI_TRY(allocate_all(e));
+  connect_all(e);
+  e->batch = program->batch;
+  return prepare_all(e, WHOLE, program->batch);
+}
+
+NitiStatus niti_backend_compile(NitiExecutable **out, NitiBackend *backend, const NitiProgram *program,
+                                const NitiCompileOptions *options) {
+  NitiExecutable *e = calloc(1, sizeof *e);
+  *out = NULL;
+  if (!e) return out_of_memory();
+  e->backend = backend;
+  e->shared = options ? options->shared : NULL;
+  const NitiStatus status = compile(e, program, options && options->plain);
+  if (status != NITI_OK) {
+    niti_executable_close(e);
+    return status;
+  }
+  *out = e;
+  return NITI_OK;
+}
+
+NitiStatus niti_backend_estimate(size_t *bytes, NitiBackend *backend, const NitiProgram *program,
+                                 const NitiCompileOptions *options) {
+  NitiExecutable *e = calloc(1, sizeof *e);
+  *bytes = 0;
+  if (!e) return out_of_memory();
+  e->backend = backend;
+  e->shared = options ? options->shared : NULL;
+  const NitiStatus status = plan(e, program, options && options->plain);
+  if (status == NITI_OK) {
+    const Needs needs = needs_of(e);
+    *bytes = sum_of(&needs);
+  }
+  niti_executable_close(e);
+  return status;
+}
+
+static void release_calls(NitiExecutable *e) {
+  for (int32_t i = 0; e->steps && e->fused && e->backend->kernels->conv_release && i < e->fused->operation_count; ++i) {
+    for (int v = 0; v < VARIANTS; ++v) e->backend->kernels->conv_release(e->backend, &e->steps[i].conv[v]);
+  }
+}
+
+void niti_executable_close(NitiExecutable *e) {
+  if (!e) return;
+  const NitiBackendOps *ops = e->backend->ops;
+  if (e->recordings) e->backend->kernels->close_recordings(e->backend, e->recordings);
+  release_calls(e);
+  uint8_t *owned[] = {e->arena, e->kept, e->words, e->inputs};
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; ++i) {
+    if (owned[i]) ops->release(e->backend, owned[i]);
+  }
+  niti_places_close(&e->places);
+  niti_program_close(e->program);
+  niti_program_close(e->fused);
+  free(e->tensors);
+  free(e->steps);
+  free(e->nonnegative);
+  free(e->uses);
+  free(e->staged);
+  free(e);
+}
+
+const NitiProgram *niti_executable_program(const NitiExecutable *e) { return e->program; }
+
+size_t niti_executable_bytes(const NitiExecutable *e) { return e->bytes; }
+
+const char *niti_executable_kernel(const NitiExecutable *e, int32_t i) {
+  const NitiOpcode opcode = e->fused->operations[i].opcode;
+  if (opcode == NITI_OP_NONE) return "fused";
+  return is_conv(opcode) ? e->backend->kernels->conv_kernel(e->backend, &e->steps[i].conv[WHOLE]) : "";
+}
+
+/* ---- running ---- */
+
+static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
+  return niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
+}
+
+typedef struct Run {
+  NitiExecutable *executable;
+  int32_t first, end;
+  const NitiBindings *bindings;
+} Run;
+
+#ifndef NDEBUG
+static bool has_shape(const NitiTensor *t, int32_t n, int32_t h, int32_t w, int32_t c) {
+  return niti_shape_count(t->shape) == niti_shape_count((NitiShape){n, h, w, c});
+}
+
+static bool fits_conv(const NitiTensor *x, const NitiTensor *y, const NitiConv *c) {
+  return has_shape(x, c->n, c->h, c->w, c->c) && has_shape(y, c->n, c->oh, c->ow, c->k);
+}
+
+static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
+  return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
+}
+
+static bool same_size(const NitiTensor *a, const NitiTensor *b) {
+  return niti_shape_count(a->shape) == niti_shape_count(b->shape);
+}
+
+/* Operands have the sizes that the attributes demand. */
+static bool fits(const NitiExecutable *e, int32_t i) {
+  const NitiStep *s = &e->steps[i];
+  const NitiTensor *x = s->inputs, *y = s->outputs;
+  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1].shape;
+  switch (e->fused->operations[i].opcode) {
+    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_CONV_BACKWARD:
+      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) && (!x[2].data || same_size(&x[2], y));
+    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_MAXPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, &s->pool);
+    case NITI_OP_MAXPOOL_BACKWARD:
+      return fits_pool(y, x, &s->pool) && (!x[2].data || (niti_pool_apart(&s->pool) && same_size(&x[2], x)));
+    case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, &s->pool);
+    case NITI_OP_RELU_BACKWARD:
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_DROPOUT:
+    case NITI_OP_RESHAPE: return same_size(y, x);
+    default: return true;
+  }
+}
+
+/* An output lies apart from the inputs, or exactly where an operation in place may write. */
+static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const int32_t t = o->outputs[output], u = o->inputs[input];
+  if (t == NITI_NONE || u == NITI_NONE || t == u) return true;
+  const int8_t *y = e->steps[i].outputs[output].data, *x = e->steps[i].inputs[input].data;
+  if (!x || (x == y && niti_opcodes[o->opcode].in_place)) return true;
+  return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
+}
+
+/* The contract of kernels.h, as far as it shows before an operation runs. What a run binds was checked by check_run. */
+static void check_step(const NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const NitiStep *s = &e->steps[i];
+  if (o->opcode == NITI_OP_NONE) return;
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    assert(o->inputs[k] == NITI_NONE || e->fused->tensors[o->inputs[k]].role == NITI_ROLE_INPUT || s->inputs[k].data);
+    assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
+    for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
+  }
+  assert(fits(e, i));
+}
+#else
+#define check_step(e, i) ((void)0)
+#endif
+
+static NitiTensor *optional(NitiStep *s, const int32_t *operands, NitiTensor *tensors, int k) {
+  (void)s;
+  return operands[k] == NITI_NONE ? NULL : &tensors[k];
+}
+
+static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const NitiKernels *k = e->backend->kernels;
+  NitiBackend *backend = e->backend;
+  NitiStep *s = &e->steps[i];
+  NitiTensor *x = s->inputs, *y = s->outputs;
+  const NitiConvCall *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1];
+  const bool host = backend->ops->host_memory;
+  check_step(e, i);
+  switch (o->opcode) {
+    case NITI_OP_INPUT:
+      k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
+      break;
+    case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
+    case NITI_OP_CONV_BACKWARD:
+      k->conv_backward(backend, y, x, &x[1], optional(s, o->inputs, x, 2), conv, &s->rq);
+      break;
+    case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
+    case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
+    case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
+    case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
+    case NITI_OP_MAXPOOL_BACKWARD:
+      k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(s, o->inputs, x, 2), &s->pool, &s->rq);
+      break;
+    case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
+    case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
+    case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
+    case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, o->shared_mask); break;
+    case NITI_OP_LOSS:
+      k->loss(backend, optional(s, o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
+              host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
+      break;
+    case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
+    default: break; /* done by another operation, or nothing to do */
+  }
+}
+
+static void enqueue(void *context) {
+  const Run *run = context;
+  NitiExecutable *e = run->executable;
+  int64_t *mark = run->bindings->marks;
+  for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
+    if (mark) e->backend->kernels->mark(e->backend, mark);
+    for (int32_t i = run->first; i < run->end; ++i) {
+      run_step(e, i, run->bindings);
+      if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
+    }
+  }
+}
+
+static NitiStatus set_batch(NitiExecutable *e, int32_t n) {
+  if (n == e->batch) return NITI_OK;
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    NitiStep *s = &e->steps[i];
+    const NitiOperation *o = &e->fused->operations[i];
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      if (o->inputs[k] != NITI_NONE) s->inputs[k].shape = niti_tensor_shape(&e->fused->tensors[o->inputs[k]], n);
+      if (o->outputs[k] != NITI_NONE) s->outputs[k].shape = niti_tensor_shape(&e->fused->tensors[o->outputs[k]], n);
+    }
+    s->pool.n = n;
+    if (is_conv(o->opcode) && n != e->fused->batch && s->conv[WHOLE + 1].shape.n != n) NITI_TRY(prepare(e, i, WHOLE + 1, n));
+  }
+  e->batch = n;
+  return NITI_OK;
+}
+
+static NitiStatus check_images(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int32_t channels = (int32_t)e->fused->tensors[o->outputs[0]].dims[3];
+  if (!b->pixels || !b->samples)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s is NULL, and operation input reads it", b->pixels ? "samples" : "pixels");
+  if (b->source.h < 1 || b->source.w < 1 || b->source.c != channels)
+    return niti_fail(NITI_ERROR_ARGUMENT, "source images of %dx%dx%d (expected %d channels)", b->source.h, b->source.w,
+                     b->source.c, channels);
+  return NITI_OK;
+}
+
+static NitiStatus check_labels(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int32_t classes = e->tensors[o->inputs[0]].shape.c;
+  if (!b->labels) return niti_fail(NITI_ERROR_ARGUMENT, "labels is NULL, and operation loss reads it");
+  for (int32_t n = 0; n < b->batch; ++n) {
+    if (b->labels[n] < 0 || b->labels[n] >= classes)
+      return niti_fail(NITI_ERROR_ARGUMENT, "labels[%d] is %d (expected 0 to %d)", n, b->labels[n], classes - 1);
+  }
+  return NITI_OK;
+}
+
+static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int64_t mu = b->scalars[o->scalar];
+  if (mu >= 0 && mu <= 30) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
+}
+
+/* What operations of the range read is bound. */
+static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
+  for (int32_t i = first; i < end; ++i) {
+    const NitiOperation *o = &e->fused->operations[i];
+    if (o->opcode == NITI_OP_INPUT) NITI_TRY(check_images(e, o, b));
+    if (o->opcode == NITI_OP_LOSS) NITI_TRY(check_labels(e, o, b));
+    if (o->opcode == NITI_OP_UPDATE_NITI) NITI_TRY(check_mu(e, o, b));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
+  if (first < 0 || first > end || end > e->fused->operation_count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "operations %d .. %d: the program has %d", first, end, e->fused->operation_count);
+  if (b->batch < 1 || b->batch > e->fused->batch)
+    return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d images (expected 1 to %d)", b->batch, e->fused->batch);
+  return check_bindings(e, first, end, b);
+}
+
+/* Brings samples and labels to a device that cannot read host memory. */
+static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
+  const size_t samples = (size_t)e->fused->batch * sizeof *b->samples, labels = (size_t)b->batch * sizeof *b->labels;
+  if (!e->inputs || (!b->samples && !b->labels)) return;
+  if (b->samples) memcpy(e->staged, b->samples, (size_t)b->batch * sizeof *b->samples);
+  if (b->labels) memcpy(e->staged + samples, b->labels, labels);
+  e->backend->ops->upload(e->backend, e->inputs, e->staged, samples + labels);
+}
+
+NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
+  const NitiKernels *k = e->backend->kernels;
+  const NitiStatus status = check_run(e, first, end, b);
+  assert(status == NITI_OK); /* a mistake of the caller, which niti_error() describes */
+  if (status != NITI_OK) return status;
+  NITI_TRY(set_batch(e, b->batch));
+  k->begin_step(e->backend, b->seed, b->step, b->scalars);
+  stage_inputs(e, b);
+  Run run = {e, first, end, b};
+  if (!k->replay) {
+    enqueue(&run);
+    return NITI_OK;
+  }
+  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks};
+  return k->replay(e->backend, &e->recordings, &key, enqueue, &run);
+}
+
+/* ---- tensors ---- */
+
+static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, bool elements) {
+  if (t < 0 || t >= e->fused->tensor_count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "tensor %d: the program has %d", t, e->fused->tensor_count);
+  *out = e->tensors[t];
+  if (elements && !out->data)
+    return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
+  return NITI_OK;
+}
+
+NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, elements));
+  if (elements) e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
+  if (exponent && tensor.exponent) e->backend->ops->download(e->backend, exponent, tensor.exponent, sizeof *exponent);
+  return NITI_OK;
+}
+
+NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, elements));
+  if (elements) e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
+  if (exponent && tensor.exponent) e->backend->ops->upload(e->backend, tensor.exponent, exponent, sizeof *exponent);
+  for (int32_t i = 0; i < e->fused->operation_count && e->backend->kernels->conv_forget; ++i) {
+    if (e->fused->operations[i].opcode != NITI_OP_CONV_FORWARD || e->fused->operations[i].inputs[1] != t) continue;
+    for (int v = 0; v < VARIANTS; ++v) e->backend->kernels->conv_forget(e->backend, &e->steps[i].conv[v]);
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *shift) {
+  int32_t prediction = 0;
+  if (operation < 0 || operation >= e->fused->operation_count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "operation %d: the program has %d", operation, e->fused->operation_count);
+  e->backend->ops->download(e->backend, &prediction, e->steps[operation].rq.prediction, sizeof prediction);
+  *shift = niti_shift_prediction_last(prediction);
+  return NITI_OK;
+}
+
+NitiStatus niti_executable_stats(NitiExecutable *e, int32_t t, NitiTensorStats *out) {
+  NitiTensor tensor = {0};
+  NITI_TRY(find_memory(&tensor, e, t, true));
+  if (e->fused->tensors[t].dtype != NITI_DTYPE_S8)
+    return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s is not s8", e->fused->tensors[t].name);
+  e->backend->kernels->stats(e->backend, out, &tensor);
+  return NITI_OK;
+}

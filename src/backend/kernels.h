@@ -1,0 +1,121 @@
+/* Between the files of src/backend: what a device's folder provides to the executor that all devices share (executable.c).
+ *
+ * - A kernel enqueues one operation. Outputs come first; inputs are const. An output may alias an input only where its contract
+ *   says so. Shapes were checked when the network was lowered: kernels return nothing, and a failure of the device shows in
+ *   synchronise(). No kernel allocates; scratch memory is reserved once.
+ * - A NULL kernel is an opcode that the device cannot do: compiling a program that has it fails. */
+#ifndef NITI_BACKEND_KERNELS_H
+#define NITI_BACKEND_KERNELS_H
+
+#include "backend/backend.h"
+#include "program/fuse.h"
+
+/* A tensor in the backend's memory, as one operation sees it. value = mantissa * 2^exponent. */
+typedef struct NitiTensor {
+  int8_t *data;      /* [n][h][w][c], mantissas in [-127, 127] */
+  int32_t *exponent; /* NULL where the tensor has none */
+  NitiShape shape;
+  int uses; /* NitiUses, or'ed */
+} NitiTensor;
+
+/* How one operation brings its int32 accumulators to int8. `layer` and `purpose` select the random words of NITI_STOCHASTIC
+ * (time is the step of begin_step, seed the backend's); the index is the flat index of the output element. */
+typedef struct NitiRequantise {
+  NitiRounding mode;
+  uint32_t purpose, layer;
+  int32_t *prediction; /* backend memory: at the next shift (base/shift_prediction.h); any word gives the same bits */
+} NitiRequantise;
+
+/* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_MAX_TERMS can be proven, else 64. */
+typedef struct NitiGradient {
+  void *data; /* int32_t or int64_t [count], in the weights' layout; backend memory */
+  int bits;
+  size_t count;
+} NitiGradient;
+
+typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
+
+/* A convolution as one operation runs it. */
+typedef struct NitiConvCall {
+  NitiConv shape;
+  NitiDirection direction;
+  bool relu;        /* forward: max(m, 0) after rounding */
+  bool nonnegative; /* no mantissa of x is negative: kernels may use that, results are the same */
+  bool constant;    /* the weights stay the same until conv_forget: what is made of them may be kept */
+  void *prepared;   /* the device's own, from conv_prepare; NULL: none */
+} NitiConvCall;
+
+/* What a recorded run depends on besides the contents of backend memory. */
+typedef struct NitiRecordingKey {
+  int32_t first, end, batch, repeat;
+  const uint8_t *pixels;
+  NitiShape source;
+  int64_t *marks;
+} NitiRecordingKey;
+
+typedef struct NitiKernels {
+  /* ---- order ---- */
+  /* The seed and step (the `time`) of random words, and the bound scalars [NITI_SCALARS_MAX], for what follows. */
+  void (*begin_step)(NitiBackend *, uint64_t seed, uint32_t step, const int64_t *scalars);
+  void (*mark)(NitiBackend *, int64_t *at); /* writes the time once the work so far is done; at: backend memory */
+  /* Calls enqueue(context), which calls kernels only, or repeats what it enqueued under an equal key before. *recordings is the
+   * executable's own, NULL at first. Waits where much work is queued, and reports a failure known by now. NULL: work is never
+   * queued. */
+  NitiStatus (*replay)(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
+  void (*close_recordings)(NitiBackend *, void *recordings);
+
+  /* ---- memory ---- */
+  /* Bytes to reserve for an s8 activation or delta that is used so; at least its elements. NULL: its elements. */
+  size_t (*tensor_bytes)(const NitiBackend *, NitiShape, int uses);
+  NitiStatus (*reserve)(NitiBackend *, size_t workspace_bytes); /* the largest request counts */
+
+  /* ---- convolution and linear ---- */
+  /* Fills call->prepared; everything else is set. NULL: nothing to prepare. conv_release undoes it. */
+  NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
+  void (*conv_release)(NitiBackend *, NitiConvCall *);
+  void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: what was made of them is void */
+  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
+  const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's name, for people */
+  /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
+  void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
+                       const NitiRequantise *);
+  /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
+   * that of all accumulators) wherever mask <= 0; its exponent does not matter. dx aliases none of the others. */
+  void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                        const NitiConvCall *, const NitiRequantise *);
+  /* gradient = exact sum over batch and positions of dy x; overwrites. */
+  void (*conv_gradient)(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConvCall *);
+
+  /* ---- other layers ---- */
+  /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */
+  void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
+                const NitiTensor *table);
+  /* y = max(x, 0), same exponent; y may alias x. */
+  void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x);
+  /* dx = dy where y > 0, else 0, same exponent; y is the layer's output (y > 0 exactly where its input is); dx may alias dy. */
+  void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+  /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
+  void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
+  /* mask: NULL, or of dy's shape: an error counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
+   */
+  void (*maxpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
+                           const NitiPool *, const NitiRequantise *);
+  void (*avgpool_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
+  void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
+  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. */
+  void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+  /* y = masked x, exponent + 1; the mask is a function of (seed, step, layer, index): forward and backward call the same.
+   * shared: one mask for all images. y may alias x. */
+  void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+
+  /* ---- loss, update, facts ---- */
+  /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
+   * delta NULL: metrics only. `rq` serves NITI_LOSS_SOFTMAX. delta must not alias logits. */
+  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
+               NitiLossKind, const NitiRequantise *);
+  /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
+  void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+  void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
+} NitiKernels;
+
+#endif

@@ -1,0 +1,25 @@
+/* An optimiser: the state that it keeps for each weight tensor and the operations that update it, in one file of this folder.
+ * To add one: write the file, list it in NITI_OPTIMIZERS below (docs/add-a-layer.md). */
+#ifndef NITI_OPTIMIZER_OPTIMIZER_H
+#define NITI_OPTIMIZER_OPTIMIZER_H
+
+#include "layer/lowering.h"
+
+typedef struct NitiOptimizer {
+  const char *name; /* `update.kind` of a recipe */
+  /* Declares the state of one weight tensor (role NITI_ROLE_STATE), and the scalars that are bound for every step, and appends
+   * the operations of phase NITI_PHASE_UPDATE that change the weight by its gradient. */
+  void (*update)(NitiLowering *, int32_t weight, int32_t gradient);
+} NitiOptimizer;
+
+const NitiOptimizer *niti_optimizer_find(const char *name); /* NULL: none */
+/* The registered optimisers' names, NULL-terminated. */
+const char *const *niti_optimizer_names(void);
+
+/* The table of optimisers: a line for each, niti_optimizer_NAME, whose name in recipes is NAME. */
+#define NITI_OPTIMIZERS(OPTIMIZER) OPTIMIZER(niti)
+
+#define NITI_DECLARE_OPTIMIZER(name) extern const NitiOptimizer niti_optimizer_##name;
+NITI_OPTIMIZERS(NITI_DECLARE_OPTIMIZER)
+
+#endif

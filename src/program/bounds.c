@@ -1,0 +1,54 @@
+/* Accumulation lengths, the proof that no accumulator overflows, and totals of a program. */
+#include "program/bounds.h"
+
+#include "base/bounds.h"
+
+int64_t niti_accumulation_length(const NitiOperation *o) {
+  const NitiConv *c = &o->conv;
+  const NitiPool *p = &o->pool;
+  switch (o->opcode) {
+    case NITI_OP_CONV_FORWARD: return niti_bound_conv_forward(c->kh, c->kw, c->c);
+    case NITI_OP_CONV_BACKWARD: return niti_bound_conv_backward(c->kh, c->kw, c->stride_h, c->stride_w, c->k);
+    case NITI_OP_CONV_GRADIENT: return niti_bound_conv_gradient(c->n, c->oh, c->ow);
+    case NITI_OP_AVGPOOL_FORWARD: return niti_bound_avgpool_forward(p->kh, p->kw);
+    case NITI_OP_AVGPOOL_BACKWARD: return niti_bound_avgpool_backward(p->kh, p->kw, p->stride_h, p->stride_w);
+    case NITI_OP_ADD: return niti_bound_add();
+    default: return 0;
+  }
+}
+
+int niti_headroom_bits(int64_t length) { return length > 0 && length <= NITI_MAX_TERMS ? niti_bound_headroom(length) : 0; }
+
+NitiDtype niti_gradient_dtype(int64_t length) { return length <= NITI_MAX_TERMS ? NITI_DTYPE_S32 : NITI_DTYPE_S64; }
+
+int32_t niti_program_overflow(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    const bool wide = o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype == NITI_DTYPE_S64;
+    if (!wide && niti_accumulation_length(o) > NITI_MAX_TERMS) return i;
+  }
+  return NITI_NONE;
+}
+
+int32_t niti_program_too_large(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->tensor_count; ++i) {
+    const NitiTensorDesc *t = &p->tensors[i];
+    const bool drawn = t->layer > 0 && (t->role == NITI_ROLE_ACTIVATION || t->role == NITI_ROLE_DELTA);
+    if (drawn && niti_tensor_count(t, p->batch) > (size_t)1 << 34) return i;
+  }
+  return NITI_NONE;
+}
+
+int64_t niti_multiply_adds(const NitiOperation *o) {
+  const NitiConv *c = &o->conv;
+  if (o->opcode != NITI_OP_CONV_FORWARD && o->opcode != NITI_OP_CONV_BACKWARD && o->opcode != NITI_OP_CONV_GRADIENT) return 0;
+  return (int64_t)c->oh * c->ow * c->k * c->kh * c->kw * c->c;
+}
+
+int64_t niti_program_parameters(const NitiProgram *p) {
+  int64_t sum = 0;
+  for (int32_t i = 0; i < p->tensor_count; ++i) {
+    if (p->tensors[i].role == NITI_ROLE_WEIGHT) sum += (int64_t)niti_tensor_count(&p->tensors[i], p->batch);
+  }
+  return sum;
+}

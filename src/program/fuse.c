@@ -1,0 +1,136 @@
+/* What one operation can do for another. A ReLU's forward joins the product before it; its backward becomes a mask of the product
+ * or pool whose error it filters. */
+#include "program/fuse.h"
+
+#include <stdlib.h>
+
+typedef struct Fusing {
+  NitiProgram *program;
+  int32_t *writer; /* [tensors] the operation that writes it, NITI_NONE: none */
+  int32_t *reads;  /* [tensors] how many operands it is */
+} Fusing;
+
+static void count_operands(Fusing *f) {
+  for (int32_t t = 0; t < f->program->tensor_count; ++t) f->writer[t] = NITI_NONE;
+  for (int32_t i = 0; i < f->program->operation_count; ++i) {
+    const NitiOperation *o = &f->program->operations[i];
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      if (o->outputs[k] != NITI_NONE) f->writer[o->outputs[k]] = i;
+      if (o->inputs[k] != NITI_NONE) ++f->reads[o->inputs[k]];
+    }
+  }
+}
+
+/* The operation whose only reader of its first output is `reader`'s first input; NULL: there is none. */
+static NitiOperation *only_source(const Fusing *f, const NitiOperation *reader) {
+  const int32_t t = reader->inputs[0];
+  return f->writer[t] != NITI_NONE && f->reads[t] == 1 ? &f->program->operations[f->writer[t]] : NULL;
+}
+
+static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
+  source->outputs[0] = done->outputs[0];
+  f->writer[done->outputs[0]] = (int32_t)(source - f->program->operations);
+  done->opcode = NITI_OP_NONE;
+}
+
+static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
+  NitiOperation *conv = only_source(f, relu);
+  if (!conv || conv->opcode != NITI_OP_CONV_FORWARD) return;
+  conv->relu = true;
+  take_over(f, conv, relu);
+}
+
+/* The output of the pool that saved these winners, if `x` was its input. */
+static int32_t pooled(const Fusing *f, int32_t winner, int32_t x) {
+  const NitiOperation *forward = &f->program->operations[f->writer[winner]];
+  return forward->opcode == NITI_OP_MAXPOOL_FORWARD && forward->inputs[0] == x ? forward->outputs[0] : NITI_NONE;
+}
+
+/* A pool's winner is positive exactly where its output is, so the smaller tensor serves as the mask. */
+static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
+  NitiOperation *source = only_source(f, relu);
+  int32_t mask = NITI_NONE;
+  if (!source || source->inputs[2] != NITI_NONE) return;
+  if (source->opcode == NITI_OP_CONV_BACKWARD) mask = relu->inputs[1];
+  if (source->opcode == NITI_OP_MAXPOOL_BACKWARD && niti_pool_apart(&source->pool))
+    mask = pooled(f, source->inputs[1], relu->inputs[1]);
+  if (mask == NITI_NONE) return;
+  source->inputs[2] = mask;
+  take_over(f, source, relu);
+}
+
+/* Where an error comes out of a dropout, a mask may as well be what the dropout left of it: the error is 0 wherever they differ.
+ * So the dropout may work in place. */
+static void mask_after_dropout(Fusing *f, NitiOperation *o, int k) {
+  if (o->inputs[k] == NITI_NONE || f->writer[o->inputs[0]] == NITI_NONE) return;
+  const NitiOperation *backward = &f->program->operations[f->writer[o->inputs[0]]];
+  for (int32_t i = 0; i < f->program->operation_count && backward->opcode == NITI_OP_DROPOUT; ++i) {
+    const NitiOperation *forward = &f->program->operations[i];
+    if (forward->opcode == NITI_OP_DROPOUT && forward->phase == NITI_PHASE_FORWARD && forward->layer == backward->layer &&
+        forward->inputs[0] == o->inputs[k])
+      o->inputs[k] = forward->outputs[0];
+  }
+}
+
+static void fuse_all(Fusing *f) {
+  for (int32_t i = 0; i < f->program->operation_count; ++i) {
+    NitiOperation *o = &f->program->operations[i];
+    if (o->opcode == NITI_OP_RELU_FORWARD) fuse_relu_forward(f, o);
+    if (o->opcode == NITI_OP_RELU_BACKWARD) fuse_relu_backward(f, o);
+  }
+  for (int32_t i = 0; i < f->program->operation_count; ++i) {
+    NitiOperation *o = &f->program->operations[i];
+    if (o->opcode == NITI_OP_RELU_BACKWARD) mask_after_dropout(f, o, 1);
+    if (o->opcode == NITI_OP_MAXPOOL_BACKWARD) mask_after_dropout(f, o, 2);
+  }
+}
+
+NitiStatus niti_fuse(NitiProgram *program) {
+  Fusing f = {.program = program,
+              .writer = calloc((size_t)program->tensor_count + 1, sizeof *f.writer),
+              .reads = calloc((size_t)program->tensor_count + 1, sizeof *f.reads)};
+  const bool room = f.writer && f.reads;
+  if (room) {
+    count_operands(&f);
+    fuse_all(&f);
+  }
+  free(f.writer);
+  free(f.reads);
+  return room ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for compiling a program");
+}
+
+void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
+  for (int32_t t = 0; t < p->tensor_count; ++t) nonnegative[t] = false;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    bool *y = o->outputs[0] == NITI_NONE ? NULL : &nonnegative[o->outputs[0]];
+    if (!y || o->phase > NITI_PHASE_FORWARD) continue;
+    const bool x = nonnegative[o->inputs[0]];
+    switch (o->opcode) {
+      case NITI_OP_RELU_FORWARD: *y = true; break;
+      case NITI_OP_CONV_FORWARD: *y = o->relu; break;
+      case NITI_OP_ADD: *y = x && nonnegative[o->inputs[1]]; break;
+      case NITI_OP_MAXPOOL_FORWARD: /* cells of the padding never win */
+      case NITI_OP_AVGPOOL_FORWARD:
+      case NITI_OP_DROPOUT:
+      case NITI_OP_RESHAPE: *y = x; break;
+      default: break;
+    }
+  }
+}
+
+static int use_of(const NitiOperation *o, int k) {
+  if (o->opcode == NITI_OP_CONV_GRADIENT) return NITI_USE_GRADIENT;
+  return o->opcode == NITI_OP_CONV_BACKWARD && k == 2 ? NITI_USE_MASK : NITI_USE_OTHER;
+}
+
+void niti_find_uses(int *uses, const NitiProgram *p) {
+  for (int32_t t = 0; t < p->tensor_count; ++t) uses[t] = 0;
+  for (int32_t i = p->operation_count - 1; i >= 0; --i) {
+    const NitiOperation *o = &p->operations[i];
+    for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
+      if (o->inputs[k] == NITI_NONE) continue;
+      uses[o->inputs[k]] |= o->opcode == NITI_OP_RESHAPE ? uses[o->outputs[0]] : use_of(o, k);
+    }
+  }
+}

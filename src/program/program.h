@@ -1,0 +1,199 @@
+/* A training or evaluation step as data: tensors and the operations on them, in the order in which they take effect.
+ *
+ * A program has no pointer into any memory and knows no backend: it can be printed, compared, checked and measured. Layers and
+ * optimisers append to it (layer/lowering.h), passes over it prove that no accumulator overflows (bounds.h) and place its
+ * tensors in memory (places.h), and a backend compiles and runs it (backend/backend.h).
+ *
+ * Each tensor is written by one operation, except that weights, state and metrics are updated in place: they are then an input
+ * and an output of the same operation. Operations stand in the order of their phases. docs/arithmetic.md defines what each
+ * opcode computes. */
+#ifndef NITI_PROGRAM_PROGRAM_H
+#define NITI_PROGRAM_PROGRAM_H
+
+#include "base/random.h"
+#include "platform/status.h"
+#include "program/shape.h"
+
+enum {
+  NITI_LAYER_NAME_MAX = 64,
+  NITI_TENSOR_NAME_MAX = NITI_LAYER_NAME_MAX + 24,
+  NITI_RANK_MAX = 4,
+  NITI_OPERANDS_MAX = 3, /* inputs, and outputs, of one operation */
+  NITI_SCALARS_MAX = 8,
+  NITI_NONE = -1, /* no tensor, no scalar */
+};
+
+typedef enum NitiDtype { NITI_DTYPE_S8, NITI_DTYPE_U8, NITI_DTYPE_S16, NITI_DTYPE_S32, NITI_DTYPE_S64, NITI_DTYPES } NitiDtype;
+
+/* How many exponents a tensor's values share: value = mantissa * 2^exponent. */
+typedef enum NitiExponents { NITI_EXPONENTS_NONE, NITI_EXPONENTS_ONE, NITI_EXPONENTS_PER_CHANNEL } NitiExponents;
+
+typedef enum NitiRole {
+  NITI_ROLE_INPUT,      /* bound anew for every run: pixels, samples, labels */
+  NITI_ROLE_CONSTANT,   /* written before the first run: the input table */
+  NITI_ROLE_ACTIVATION, /* a layer's output */
+  NITI_ROLE_DELTA,      /* the error at a layer's output or input */
+  NITI_ROLE_WEIGHT,     /* learned, and part of the network's hash */
+  NITI_ROLE_GRADIENT,   /* the exact sum of a weight's gradient */
+  NITI_ROLE_STATE,      /* an optimiser's or layer's memory from step to step */
+  NITI_ROLE_SAVED,      /* from a layer's forward to its backward: a pool's winners */
+  NITI_ROLE_METRIC,     /* sums over the images seen since they were cleared: NitiMetrics */
+  NITI_ROLES
+} NitiRole;
+
+/* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are docs/arithmetic.md's:
+ * activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in] or [out][in]. */
+typedef struct NitiTensorDesc {
+  char name[NITI_TENSOR_NAME_MAX]; /* unique in its program: "conv1.weight", "relu2.delta" */
+  NitiDtype dtype;
+  NitiExponents exponents;
+  NitiRole role;
+  bool batched;
+  int32_t rank;
+  int64_t dims[NITI_RANK_MAX]; /* 1 from rank on */
+  int32_t layer;               /* the number of the layer that it belongs to; 0: the network's */
+  int64_t fan_in, fan_out;     /* weights: what their initial values depend on (docs/arithmetic.md); else 0 */
+  int32_t weight;              /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
+} NitiTensorDesc;
+
+typedef enum NitiOpcode {
+  NITI_OP_NONE,             /* does nothing: what a backend's pass leaves of an operation that another one does as well */
+  NITI_OP_INPUT,            /* activation = table[pixels of the samples]; inputs pixels, samples, table */
+  NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
+  NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
+  NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
+  NITI_OP_RELU_FORWARD,     /* y = max(x, 0) */
+  NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0, else 0; inputs dy, y */
+  NITI_OP_MAXPOOL_FORWARD,  /* y and winner; input x */
+  NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
+  NITI_OP_AVGPOOL_FORWARD,
+  NITI_OP_AVGPOOL_BACKWARD,
+  NITI_OP_ADD,         /* y = round(a + b) at aligned exponents */
+  NITI_OP_DROPOUT,     /* y = masked x, exponent + 1; forward and backward alike */
+  NITI_OP_RESHAPE,     /* y = x with other dims: the same memory */
+  NITI_OP_LOSS,        /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
+  NITI_OP_UPDATE_NITI, /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OPCODES
+} NitiOpcode;
+
+typedef enum NitiPhase {
+  NITI_PHASE_INPUT,
+  NITI_PHASE_FORWARD,
+  NITI_PHASE_LOSS,
+  NITI_PHASE_BACKWARD,
+  NITI_PHASE_REDUCE, /* sums over ranks; empty in a single process */
+  NITI_PHASE_UPDATE,
+  NITI_PHASES
+} NitiPhase;
+
+/* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C], y [N][OH][OW][K]; OH = (H + 2 pad_h - KH) /
+ * stride_h + 1. */
+typedef struct NitiConv {
+  int32_t n, h, w, c;
+  int32_t oh, ow, k;
+  int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
+} NitiConv;
+
+/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
+ * pool: no padding. */
+typedef struct NitiPool {
+  int32_t n, h, w, c;
+  int32_t oh, ow;
+  int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
+} NitiPool;
+
+/* No cell lies in two windows. */
+static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p->kh && p->stride_w >= p->kw; }
+
+typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
+
+/* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or
+ * not. */
+typedef struct NitiSample {
+  uint32_t image;
+  int16_t dy, dx;
+  uint32_t flip;
+} NitiSample;
+
+/* How accumulators become int8, and which random words NITI_STOCHASTIC draws (docs/arithmetic.md, "Random numbers"). */
+typedef struct NitiRoundingRecord {
+  NitiRounding mode;
+  uint32_t purpose, stream; /* NitiPurpose; the word's `layer` */
+} NitiRoundingRecord;
+
+typedef struct NitiOperation {
+  NitiOpcode opcode;
+  NitiPhase phase;
+  int32_t layer; /* the layer's number, from 1; 0: the network's own */
+  int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
+  union {
+    NitiConv conv;           /* CONV_*, at the program's batch */
+    NitiPool pool;           /* MAXPOOL_*, AVGPOOL_* */
+    NitiLossKind loss;       /* LOSS */
+    bool shared_mask;        /* DROPOUT: one mask for all images */
+    int32_t scalar;          /* UPDATE_*: the number of the bound scalar that is its learning rate */
+  };
+  NitiRoundingRecord rounding;
+  bool relu; /* CONV_FORWARD: max(m, 0) after rounding */
+} NitiOperation;
+
+typedef struct NitiProgram {
+  int32_t batch; /* the largest number of images of a run */
+  NitiTensorDesc *tensors;
+  int32_t tensor_count;
+  NitiOperation *operations;
+  int32_t operation_count;
+  char (*layers)[NITI_LAYER_NAME_MAX]; /* names; layers[0] is "" */
+  int32_t layer_count;                 /* without layers[0] */
+  char scalars[NITI_SCALARS_MAX][16];  /* names of what is bound for each run: "mu" */
+  int32_t scalar_count;
+  int32_t capacity[3]; /* of tensors, operations and layers */
+  bool out_of_memory;
+} NitiProgram;
+
+/* What is known of an opcode without looking at an operation. */
+typedef struct NitiOpcodeInfo {
+  const char *name;
+  bool rounds;   /* accumulators are brought to int8: the operation has a rounding record */
+  bool in_place; /* outputs[0] may take inputs[0]'s memory when nothing reads that any more */
+} NitiOpcodeInfo;
+
+extern const NitiOpcodeInfo niti_opcodes[NITI_OPCODES];
+const char *niti_dtype_name(NitiDtype);
+size_t niti_dtype_bytes(NitiDtype);
+const char *niti_role_name(NitiRole);
+const char *niti_phase_name(NitiPhase);
+const char *niti_rounding_name(NitiRounding);
+
+/* ---- building ----
+ * Appending never fails on the spot: where memory runs out the program remembers it, and niti_program_check reports it. */
+
+NitiStatus niti_program_open(NitiProgram **out, int32_t batch);
+NitiProgram *niti_program_copy(const NitiProgram *); /* NULL: out of memory */
+void niti_program_close(NitiProgram *);
+/* Appends a layer's name and returns its number, from 1. */
+int32_t niti_program_add_layer(NitiProgram *, const char *name);
+/* Appends a tensor and returns its number. The name is completed where it is taken: "relu1.delta", "relu1.delta.2". */
+int32_t niti_program_add_tensor(NitiProgram *, const NitiTensorDesc *);
+void niti_program_add_operation(NitiProgram *, const NitiOperation *);
+/* The number of the scalar of this name, declared by the first call. */
+int32_t niti_program_scalar(NitiProgram *, const char *name);
+/* NITI_ERROR_MEMORY where something could not be appended. */
+NitiStatus niti_program_check(const NitiProgram *);
+
+/* ---- asking ---- */
+
+/* An operation with no operands; a description of an [N][H][W][C] tensor of s8 with one exponent. */
+NitiOperation niti_operation(NitiOpcode, NitiPhase, int32_t layer);
+NitiTensorDesc niti_tensor_desc(NitiRole, NitiShape);
+/* Elements at a batch of n images (n is ignored where the tensor is not batched). */
+size_t niti_tensor_count(const NitiTensorDesc *, int32_t n);
+/* dims as {n, h, w, c}; a matrix [N][features] is {N, 1, 1, features}. */
+NitiShape niti_tensor_shape(const NitiTensorDesc *, int32_t n);
+int32_t niti_program_find(const NitiProgram *, const char *tensor); /* NITI_NONE */
+int32_t niti_program_find_scalar(const NitiProgram *, const char *scalar);
+/* The operations [*first, *end) of phases from .. to. */
+void niti_program_phases(const NitiProgram *, NitiPhase from, NitiPhase to, int32_t *first, int32_t *end);
+bool niti_program_equal(const NitiProgram *, const NitiProgram *);
+
+#endif

@@ -1,0 +1,70 @@
+/* Calls of a backend's kernels one by one, for tests that choose every operand themselves: convolutions are prepared, run and
+ * released in one call, and scalars are bound as a run would bind them. */
+#ifndef NITI_TESTS_KERNEL_CALLS_H
+#define NITI_TESTS_KERNEL_CALLS_H
+
+#include "backend/kernels.h"
+
+static const NitiDirection conv_directions[3] __attribute__((unused)) = {NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT};
+
+static inline void begin_step(NitiBackend *b, uint64_t seed, uint32_t step) {
+  const int64_t scalars[NITI_SCALARS_MAX] = {0};
+  b->kernels->begin_step(b, seed, step, scalars);
+}
+
+/* Scratch bytes of all three directions. */
+static inline size_t call_conv_workspace(NitiBackend *b, const NitiConv *s, bool nonnegative) {
+  size_t most = 0;
+  for (int d = 0; d < 3; ++d) {
+    const NitiConvCall call = {.shape = *s, .direction = conv_directions[d], .nonnegative = nonnegative && d != NITI_BACKWARD};
+    const size_t bytes = b->kernels->conv_workspace(b, &call);
+    most = bytes > most ? bytes : most;
+  }
+  return most;
+}
+
+static inline NitiConvCall call_prepare(NitiBackend *b, const NitiConv *s, NitiDirection direction, bool relu, bool nonnegative,
+                                        bool constant) {
+  NitiConvCall call = {.shape = *s, .direction = direction, .relu = relu, .nonnegative = nonnegative, .constant = constant};
+  if (b->kernels->conv_prepare) assert_int_equal(b->kernels->conv_prepare(b, &call), NITI_OK);
+  return call;
+}
+
+static inline void call_release(NitiBackend *b, NitiConvCall *call) {
+  if (b->kernels->conv_release) b->kernels->conv_release(b, call);
+}
+
+static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
+                                     bool relu, bool nonnegative, const NitiRequantise *rq) {
+  NitiConvCall call = call_prepare(b, s, NITI_FORWARD, relu, nonnegative, false);
+  b->kernels->conv_forward(b, y, x, w, &call, rq);
+  call_release(b, &call);
+}
+
+static inline void call_conv_backward(NitiBackend *b, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
+                                      const NitiTensor *mask, const NitiConv *s, const NitiRequantise *rq) {
+  NitiConvCall call = call_prepare(b, s, NITI_BACKWARD, false, false, false);
+  b->kernels->conv_backward(b, dx, dy, w, mask, &call, rq);
+  call_release(b, &call);
+}
+
+static inline void call_conv_gradient(NitiBackend *b, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                                      const NitiConv *s, bool nonnegative) {
+  NitiConvCall call = call_prepare(b, s, NITI_GRADIENT, false, nonnegative, false);
+  b->kernels->conv_gradient(b, gradient, dy, x, &call);
+  call_release(b, &call);
+}
+
+/* The scalar of number 1, so that not any will do. */
+static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int mu) {
+  const int64_t scalars[NITI_SCALARS_MAX] = {31, mu, 31};
+  b->kernels->begin_step(b, 1, 1, scalars);
+  b->kernels->update_niti(b, w, gradient, 1);
+}
+
+static inline const char *call_conv_kernel(NitiBackend *b, const NitiConv *s, int direction) {
+  static const NitiOpcode opcodes[3] = {NITI_OP_CONV_FORWARD, NITI_OP_CONV_BACKWARD, NITI_OP_CONV_GRADIENT};
+  return niti_backend_conv_kernel(b, opcodes[direction], s);
+}
+
+#endif
