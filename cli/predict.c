@@ -65,8 +65,7 @@ static int print_one(NitiModel *model, const char *path, const Prediction *p, in
   }
   if (!images) return EXIT_OK;
   if (json_array_append_new(images, json_pack("{s:o, s:o}", "image", json_name(path), "top", classes)) == 0) return EXIT_OK;
-  say("%s: out of memory for the result as JSON", path);
-  return EXIT_FAILED;
+  return fail_with(EXIT_FAILED, "out of memory for the result as JSON");
 }
 
 static int predict_all(NitiModel *model, char **paths, int count, int32_t top, bool json) {
@@ -75,9 +74,8 @@ static int predict_all(NitiModel *model, char **paths, int count, int32_t top, b
   p.logits = malloc((size_t)classes);
   p.millionths = malloc((size_t)classes * sizeof *p.millionths);
   p.order = malloc((size_t)classes * sizeof *p.order);
-  int code = p.logits && p.millionths && p.order ? EXIT_OK : EXIT_FAILED;
+  int code = p.logits && p.millionths && p.order ? EXIT_OK : fail_with(EXIT_FAILED, "out of memory for %d classes", classes);
   json_t *images = json && code == EXIT_OK ? json_array() : NULL;
-  if (code != EXIT_OK) fprintf(stderr, "niti: out of memory for %d classes\n", classes);
   if (top > classes) top = classes;
   for (int i = 0; i < count && code == EXIT_OK; ++i) {
     int32_t exponent;

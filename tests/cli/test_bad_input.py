@@ -1,4 +1,5 @@
 """Bad input at every door: an exit code, one line that says what is wrong and where, and nothing left behind."""
+import json
 import gzip
 import shutil
 import struct
@@ -382,7 +383,7 @@ def test_predict_with_bad_images(trained, tmp_path):
         bad.write_bytes(content)
         fails("predict", checkpoint, bad, says=bad)
         done = niti("predict", checkpoint, good, bad, "--json")
-        assert done.returncode == 1 and done.stdout == "" and str(bad) in done.stderr
+        assert done.returncode == 1 and str(bad) in json.loads(done.stdout)["error"] and str(bad) in done.stderr
     fails("predict", checkpoint, tmp_path / "none.png", says=tmp_path / "none.png")
     fails("predict", checkpoint, tmp_path, says=tmp_path)
 
