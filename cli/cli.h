@@ -106,7 +106,7 @@ bool locate_weights(NitiLocation *out, const char *name);
 /* Prints "niti: " and a line on standard error, escaped where a name in it is not text. */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 /* A name of any bytes as JSON: escaped where it is not text (niti_text_escape). */
-json_t *json_name(const char *name);
+json_t *json_text(const char *name);
 /* The same on a stream. */
 void print_name(FILE *to, const char *name);
 

@@ -35,7 +35,7 @@ static json_t *class_names(const NitiDataset *dataset) {
     const char *name = niti_dataset_class_name(dataset, i);
     char number[16];
     (void)snprintf(number, sizeof number, "%d", i);
-    json_array_append_new(array, json_name(name ? name : number));
+    json_array_append_new(array, json_text(name ? name : number));
   }
   return array;
 }
@@ -53,7 +53,7 @@ static int show(const NitiDataset *dataset, const char *path, bool json) {
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
   if (niti_dataset_statistics(dataset, mean, std) != NITI_OK) return fail();
   if (json) {
-    return print_json(json_pack("{s:o, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", json_name(path), "kind",
+    return print_json(json_pack("{s:o, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", json_text(path), "kind",
                                 niti_dataset_kind(dataset), "shape", s.h, s.w, s.c, "classes", classes, "train_images",
                                 (json_int_t)train, "test_images", (json_int_t)test, "mean", channel_values(mean, s.c), "std",
                                 channel_values(std, s.c), "mean_millionths", channel_integers(mean, s.c), "std_millionths",

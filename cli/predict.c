@@ -56,7 +56,7 @@ static int print_one(NitiModel *model, const char *path, const Prediction *p, in
     const double share = (double)p->millionths[label] / 10000.0;
     if (classes) {
       json_array_append_new(classes, json_pack("{s:i, s:o, s:f}", "class", label, "name",
-                                               json_name(niti_model_class_name(model, label)), "percent", share));
+                                               json_text(niti_model_class_name(model, label)), "percent", share));
     } else {
       printf("  %6.2f %%  ", share);
       print_name(stdout, niti_model_class_name(model, label));
@@ -64,7 +64,7 @@ static int print_one(NitiModel *model, const char *path, const Prediction *p, in
     }
   }
   if (!images) return EXIT_OK;
-  if (json_array_append_new(images, json_pack("{s:o, s:o}", "image", json_name(path), "top", classes)) == 0) return EXIT_OK;
+  if (json_array_append_new(images, json_pack("{s:o, s:o}", "image", json_text(path), "top", classes)) == 0) return EXIT_OK;
   return fail_with(EXIT_FAILED, "out of memory for the result as JSON");
 }
 

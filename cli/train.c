@@ -210,7 +210,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
   const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
   json_t *object = scores_json(r->train, r->test, r->best);
   json_object_update_new(
-      object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash", r->hash,
+      object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_text(folder), "hash", r->hash,
                         "epochs", r->epochs, "epochs_begun", (json_int_t)begun, "steps", (json_int_t)r->steps, "best_epoch",
                         r->best.images > 0 ? json_integer(r->best_epoch) : json_null(), "images_per_second",
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
