@@ -61,6 +61,9 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
                              uint32_t word_x, uint8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
 NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out);
+/* The same of a file's bytes; `name` stands for it in messages. */
+NitiStatus niti_image_read_bytes(const uint8_t *bytes, size_t count, const char *name, const NitiDataOptions *options,
+                                 NitiShape size, uint8_t *out);
 /* Mean and standard deviation of all training pixels per channel, in millionths of full scale, from exact sums, rounded to
  * nearest (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has deviation 0. Image
  * folders: of the centred windows, decoded by one thread a core. */
