@@ -4,25 +4,7 @@
 /* clang-format on */
 #include <sha256.h>
 
-#include "data/dataset.h"
-
-static const NitiShape size8 = {.n = 1, .h = 8, .w = 8, .c = 1};
-
-static void expect_open(NitiStatus expected, const char *path, NitiDataKind kind, const NitiShape *size, const char *a,
-                        const char *b) {
-  NitiDataset *dataset = (NitiDataset *)(uintptr_t)1;
-  const NitiDataOptions options = {.kind = kind};
-  const NitiStatus status = niti_dataset_open(&dataset, path, &options, size);
-  check_error((int)status, (int)expected, niti_error(), a, b);
-  assert_null(dataset);
-}
-
-static NitiDataset *open_good(const char *path, NitiDataKind kind, const NitiShape *size) {
-  NitiDataset *dataset = NULL;
-  const NitiDataOptions options = {.kind = kind};
-  if (niti_dataset_open(&dataset, path, &options, size) != NITI_OK) fail_msg("%s", niti_error());
-  return dataset;
-}
+#include "data_open.h"
 
 /* ---- IDX ---- */
 
@@ -82,7 +64,10 @@ static void idx_in_parent_and_names(void **state) {
   put_dir(mnist);
   put_idx_set(mnist, false, '-');
   check_idx_set(open_good(dir, NITI_DATA_AUTO, NULL));
-  put_file(path_of("%s/mnist/classes.txt", dir), "cat\r\nsmall dog\nbird\n\n", 21);
+  put_file(path_of("%s/mnist/classes.txt", dir),
+           "\xef\xbb\xbf"
+           "cat\r\nsmall dog\nbird\n\n",
+           24);
   NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
   assert_string_equal(niti_dataset_class_name(dataset, 0), "cat");
   assert_string_equal(niti_dataset_class_name(dataset, 1), "small dog");
@@ -295,6 +280,71 @@ static void cifar100_is_read(void **state) {
   remove_temp(dir);
 }
 
+static void idx_of_others_is_found(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_dir(path_of("%s/MNIST", dir));
+  put_dir(path_of("%s/MNIST/raw", dir)); /* as torchvision has it */
+  put_idx_set(path_of("%s/MNIST/raw", dir), true, '-');
+  check_idx_set(open_good(dir, NITI_DATA_AUTO, NULL));
+  remove_temp(dir);
+}
+
+static uint8_t row_of(size_t i) { return (uint8_t)(10 * (i / 4 % 4)); } /* of 4x4 images: their rows are alike */
+
+static void emnist_is_set_upright(void **state) {
+  (void)state;
+  static const uint32_t train[3] = {2, 4, 4}, test[3] = {1, 4, 4};
+  char *dir = make_temp();
+  const char *images = path_of("%s/emnist-letters-train-images-idx3-ubyte", dir);
+  put_idx(images, 3, train, row_of, false);
+  put_idx(path_of("%s/emnist-letters-train-labels-idx1-ubyte", dir), 1, train, label_value, false);
+  put_idx(path_of("%s/emnist-letters-test-images-idx3-ubyte.gz", dir), 3, test, row_of, true);
+  put_idx(path_of("%s/emnist-letters-test-labels-idx1-ubyte.gz", dir), 1, test, label_value, true);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 2);
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 1);
+  for (int i = 0; i < 32; ++i) assert_int_equal(niti_dataset_images(dataset, NITI_TRAIN)[i], 10 * (i % 4)); /* columns are */
+  niti_dataset_close(dataset);
+  put_idx(images, 3, train_dims, pixel_value, false);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "images of 4x3, expected square");
+  put_idx(path_of("%s/emnist-digits-test-images-idx3-ubyte", dir), 3, test, row_of, false);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "emnist-digits-train", "emnist-letters-train");
+  remove_temp(dir);
+}
+
+static NitiDataset *open_for_test(const char *dir, int32_t classes) {
+  NitiDataset *dataset = NULL;
+  const NitiDataRequest request = {.need = NITI_SPLIT_BIT(NITI_TEST), .classes = classes};
+  if (niti_dataset_open(&dataset, dir, NULL, &request) != NITI_OK) fail_msg("%s", niti_error());
+  assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 0);
+  return dataset;
+}
+
+/* Without training images the labels alone do not say how many classes there are. */
+static void test_images_are_read_alone(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_idx_set(dir, false, '-');
+  put_file(path_of("%s/train-images-idx3-ubyte", dir), "damaged", 7); /* what is not asked for is not looked at */
+  NitiDataset *dataset = open_for_test(dir, 0);
+  assert_int_equal(niti_dataset_classes(dataset), 2); /* 0 and 1 */
+  niti_dataset_close(dataset);
+  dataset = open_for_test(dir, 3);
+  assert_int_equal(niti_dataset_classes(dataset), 3);
+  assert_string_equal(niti_dataset_class_name(dataset, 2), "2");
+  assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 2);
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+  dir = make_temp();
+  put_cifar(path_of("%s/test_batch.bin", dir), 10, 3, 1);
+  dataset = open_for_test(dir, 10);
+  check_cifar_images(dataset, NITI_TEST, 10);
+  niti_dataset_close(dataset);
+  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, "data_batch_1.bin", "not found");
+  remove_temp(dir);
+}
+
 /* ---- probing ---- */
 
 static void probing_says_what_it_looked_for(void **state) {
@@ -320,94 +370,6 @@ static void probing_says_what_it_looked_for(void **state) {
               "padding -1", "not in 0..");
   check_error((int)niti_dataset_open(&dataset, dir, &(NitiDataOptions){.resize = 1 << 20}, NULL), NITI_ERROR_ARGUMENT,
               niti_error(), "resize 1048576", "not in 0..");
-  remove_temp(dir);
-}
-
-/* ---- image folders ---- */
-
-/* train: b has two images, a one; test: the same classes. Image i is flat grey 10 * i + 5. */
-static char *put_folder(const char *test) {
-  char *dir = make_temp();
-  const char *names[] = {"train/a/z.png", "train/b/10.PNG", "train/b/9.png", "t/a/x.jpeg", "t/b/y.png"};
-  uint8_t pixels[64];
-  put_dir(path_of("%s/train", dir));
-  put_dir(path_of("%s/%s", dir, test));
-  for (int i = 0; i < 4; ++i) put_dir(path_of("%s/%s/%s", dir, i & 1 ? "train" : test, i & 2 ? "a" : "b"));
-  for (int i = 0; i < 5; ++i) {
-    const char *path = i < 3 ? path_of("%s/%s", dir, names[i]) : path_of("%s/%s%s", dir, test, names[i] + 1);
-    memset(pixels, 10 * i + 5, sizeof pixels);
-    if (i == 3)
-      put_jpeg(path, 8, 8, 1, pixels);
-    else
-      put_png(path, 8, 8, 1, pixels);
-  }
-  put_file(path_of("%s/train/a/notes.txt", dir), "no image", 8);
-  put_file(path_of("%s/train/README", dir), "no class", 8);
-  put_dir(path_of("%s/train/.hidden", dir));
-  return dir;
-}
-
-static void folder_is_read(void **state) {
-  (void)state;
-  const char *tests[] = {"test", "val", "validation"};
-  for (int t = 0; t < 3; ++t) {
-    char *dir = put_folder(tests[t]);
-    NitiDataset *dataset = open_good(dir, t ? NITI_DATA_AUTO : NITI_DATA_FOLDER, t == 2 ? NULL : &size8);
-    assert_string_equal(niti_dataset_kind(dataset), "folder");
-    assert_int_equal(niti_dataset_classes(dataset), 2);
-    assert_string_equal(niti_dataset_class_name(dataset, 0), "a");
-    assert_string_equal(niti_dataset_class_name(dataset, 1), "b");
-    assert_int_equal(niti_dataset_count(dataset, NITI_TRAIN), 3);
-    assert_int_equal(niti_dataset_count(dataset, NITI_TEST), 2);
-    assert_null(niti_dataset_images(dataset, NITI_TRAIN));
-    const NitiShape shape = niti_dataset_shape(dataset);
-    assert_true(shape.n == 1 && shape.h == 8 && shape.w == 8 && shape.c == 1);
-    for (int i = 0; i < 5; ++i) { /* byte order: 10.PNG before 9.png */
-      uint8_t out[64];
-      const NitiSplit split = i < 3 ? NITI_TRAIN : NITI_TEST;
-      const int index = i < 3 ? i : i - 3;
-      assert_int_equal(niti_dataset_read(dataset, split, index, true, 0, 0, out), NITI_OK);
-      for (int p = 0; p < 64; ++p) assert_int_equal(out[p], 10 * i + 5);
-      assert_int_equal(niti_dataset_label(dataset, split, index), i == 0 || i == 3 ? 0 : 1);
-    }
-    niti_dataset_close(dataset);
-    remove_temp(dir);
-  }
-}
-
-static void folder_damage_is_told(void **state) {
-  (void)state;
-  char *dir = put_folder("val");
-  uint8_t out[64];
-  const char *bad = path_of("%s/train/b/10.PNG", dir);
-  put_file(bad, "not an image", 12);
-  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, &size8); /* nothing is decoded yet */
-  check_error((int)niti_dataset_read(dataset, NITI_TRAIN, 1, true, 0, 0, out), NITI_ERROR_FORMAT, niti_error(), bad,
-              "neither a JPEG nor a PNG");
-  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
-  check_error((int)niti_dataset_statistics(dataset, mean, std), NITI_ERROR_FORMAT, niti_error(), "10.PNG",
-              "neither a JPEG nor a PNG");
-  assert_int_equal(remove(bad), 0);
-  check_error((int)niti_dataset_read(dataset, NITI_TRAIN, 1, true, 0, 0, out), NITI_ERROR_FILE, niti_error(), "10.PNG",
-              "No such file");
-  niti_dataset_close(dataset);
-  expect_open(NITI_ERROR_ARGUMENT, dir, NITI_DATA_AUTO, &(NitiShape){1, 8, 8, 4}, "4 channels", "expected 1 (grey) or 3");
-
-  put_dir(path_of("%s/val/c", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: class folder 'c' is missing", "/val has it");
-  assert_int_equal(rmdir(path_of("%s/val/c", dir)), 0);
-  put_dir(path_of("%s/train/ab", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", "");
-  put_png(path_of("%s/train/ab/x.png", dir), 8, 8, 1, out);
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/val: class folder 'ab' is missing", "/train has it");
-  put_dir(path_of("%s/val/ab", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/val/ab: expected at least one .jpg", "");
-  assert_int_equal(rename(path_of("%s/val", dir), path_of("%s/other", dir)), 0);
-  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, &size8, "/test: not found", "val or validation");
-  assert_int_equal(rename(path_of("%s/train", dir), path_of("%s/val", dir)), 0);
-  expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, &size8, "/train: not found", dir);
-  put_dir(path_of("%s/train", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: expected one folder a class, found none", dir);
   remove_temp(dir);
 }
 
@@ -556,9 +518,10 @@ int main(void) {
       cmocka_unit_test(gzip_damage_is_told),
       cmocka_unit_test(cifar10_is_read),
       cmocka_unit_test(cifar100_is_read),
+      cmocka_unit_test(idx_of_others_is_found),
+      cmocka_unit_test(emnist_is_set_upright),
+      cmocka_unit_test(test_images_are_read_alone),
       cmocka_unit_test(probing_says_what_it_looked_for),
-      cmocka_unit_test(folder_is_read),
-      cmocka_unit_test(folder_damage_is_told),
       cmocka_unit_test(statistics_are_exact),
       cmocka_unit_test(hashes_are_of_the_files),
       cmocka_unit_test(default_comes_from_the_environment),

@@ -41,6 +41,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->data.flip, b->data.flip);
   assert_int_equal(a->data.fit, b->data.fit);
   assert_int_equal(a->data.resize, b->data.resize);
+  assert_int_equal(a->data.bad_files, b->data.bad_files);
   assert_int_equal(a->batch, b->batch);
   assert_int_equal(a->epochs, b->epochs);
   assert_int_equal(a->max_steps, b->max_steps);
@@ -126,6 +127,7 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_false(r->data.flip);
   assert_int_equal(r->data.fit, NITI_FIT_CROP);
   assert_int_equal(r->data.resize, 0);
+  assert_int_equal(r->data.bad_files, NITI_BAD_ERROR);
   assert_int_equal(r->batch, 64);
   assert_int_equal(r->epochs, 10);
   assert_int_equal(r->max_steps, 0);
@@ -153,7 +155,7 @@ static void the_kind_of_update_is_kept(void **state) {
 static void every_value_is_read(void **state) {
   NitiRecipe *r = parsed(
       "name: t\nmodel: {name: alexnet-128, classes: 7, input: [130, 140, 2]}\n"
-      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150}\n"
+      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, bad_files: skip}\n"
       "batch: 3\nepochs: 5\nmax_steps: 4294967295\nseed: 18446744073709551615\nloss: softmax\n"
       "rounding: {activation: stochastic, error: pseudo-stochastic}\n"
       "update: {kind: niti, mu: [{epoch: 0, mu: 30}, {mu: 1, epoch: 3}]}\n");
@@ -173,6 +175,7 @@ static void every_value_is_read(void **state) {
   assert_true(r->data.flip);
   assert_int_equal(r->data.fit, NITI_FIT_STRETCH);
   assert_int_equal(r->data.resize, 150);
+  assert_int_equal(r->data.bad_files, NITI_BAD_SKIP);
   assert_int_equal(r->batch, 3);
   assert_int_equal(r->epochs, 5);
   assert_true(r->max_steps == 4294967295);
@@ -427,7 +430,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize)"},
+       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize, bad_files)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},

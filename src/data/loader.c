@@ -1,3 +1,4 @@
+/* Batches, prepared ahead of the step that takes them. */
 #include "data/loader.h"
 
 #include <stdio.h>
@@ -21,10 +22,10 @@ typedef struct Slot {
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
   NitiStatus status;
   char message[1024];
-  uint32_t *index; /* [batch]: images' numbers in the split */
+  uint32_t *index;   /* [batch]: images' numbers in the split */
   NitiSample *picks; /* [batch] */
-  int32_t *labels; /* [batch] */
-  uint8_t *images; /* [batch][H][W][C]; NULL where images are resident */
+  int32_t *labels;   /* [batch] */
+  uint8_t *images;   /* [batch][H][W][C]; NULL where images are resident */
 } Slot;
 
 struct NitiLoader {
@@ -65,7 +66,8 @@ static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t i
   const NitiDataOptions *data = &loader->data;
   const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
   const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
-  NitiSample pick = {.image = image, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
+  NitiSample pick = {.image = (uint32_t)place, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
   pick.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
   pick.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
   return pick;
@@ -74,7 +76,6 @@ static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t i
 /* Chooses the images of the next batch, and steps on to the one after it. */
 static void open_batch(NitiLoader *loader, Slot *slot) {
   const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
-  const NitiDataSplit *split = &loader->dataset->split[loader->options.split];
   slot->epoch = loader->next_epoch;
   slot->batch = loader->next_batch;
   slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
@@ -87,7 +88,7 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   }
   for (int32_t i = 0; i < slot->count; ++i) {
     slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)(first + i);
-    slot->labels[i] = split->labels[slot->index[i]];
+    slot->labels[i] = niti_dataset_label(loader->dataset, loader->options.split, slot->index[i]);
     if (loader->resident) slot->picks[i] = make_pick(loader, slot->epoch, slot->index[i]);
   }
   if (++loader->next_batch == loader->steps) {
@@ -319,7 +320,7 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
   out->count = slot->count;
   out->images = loader->resident ? loader->resident : slot->images;
   out->resident = loader->resident != NULL;
-  out->total = loader->resident ? loader->count : 0;
+  out->total = loader->resident ? niti_dataset_stored(loader->dataset, loader->options.split) : 0;
   out->source = loader->source;
   out->picks = slot->picks;
   out->labels = slot->labels;

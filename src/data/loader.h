@@ -3,18 +3,18 @@
 #ifndef NITI_DATA_LOADER_H
 #define NITI_DATA_LOADER_H
 
-#include "program/program.h"
 #include "data/dataset.h"
+#include "program/program.h"
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
-  const uint8_t *images; /* the source images that picks refer to: the whole data set's, or this batch's */
-  bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
-  int64_t total;         /* resident: the images of the split */
-  NitiShape source;      /* one source image, n = 1 */
+  int32_t count;           /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images;   /* the source images that picks refer to: the whole data set's, or this batch's */
+  bool resident;           /* images is the whole split, the same pointer every time: a device may keep a copy */
+  int64_t total;           /* resident: the images stored there, of which the split may have only some */
+  NitiShape source;        /* one source image, n = 1 */
   const NitiSample *picks; /* [count] */
-  const int32_t *labels; /* [count] */
+  const int32_t *labels;   /* [count] */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;

@@ -163,7 +163,7 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
+  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -187,6 +187,10 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "fit")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: fit", niti_recipe_fits));
     data->fit = (NitiFit)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "bad_files")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: bad_files", niti_recipe_bad_files));
+    data->bad_files = (NitiBadFiles)choice;
   }
   if ((node = niti_yaml_get(mapping, "resize")) == NULL) return NITI_OK;
   NITI_TRY(niti_yaml_int(&data->resize, node, "data: resize", 0, RESIZE_MAX));

@@ -11,6 +11,7 @@ const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "
 const char *const niti_recipe_defaults[] = {"none", "fashion-mnist", NULL};
 const char *const niti_recipe_crops[] = {"centre", "random", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
+const char *const niti_recipe_bad_files[] = {"error", "skip", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
 const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", NULL};
 
@@ -74,6 +75,7 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   put_bool(d, mapping, "flip", data->flip);
   put_word(d, mapping, "fit", niti_recipe_fits[data->fit]);
   put_int(d, mapping, "resize", data->resize);
+  put_word(d, mapping, "bad_files", niti_recipe_bad_files[data->bad_files]);
   niti_yaml_put(d, root, "data", mapping);
 }
 

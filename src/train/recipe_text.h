@@ -8,6 +8,7 @@ extern const char *const niti_recipe_kinds[];
 extern const char *const niti_recipe_defaults[];
 extern const char *const niti_recipe_crops[];
 extern const char *const niti_recipe_fits[];
+extern const char *const niti_recipe_bad_files[];
 extern const char *const niti_recipe_losses[];
 extern const char *const niti_recipe_roundings[];
 

@@ -40,9 +40,31 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   return NITI_OK;
 }
 
+/* Images that cannot be read: what is to be skipped is found before the first step, since it is part of the bits, and what would
+ * end a run in its first test is told before any training. A bad training image surfaces within the first epoch. */
+static NitiStatus check_images(NitiRun *run) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool later = split == NITI_TRAIN && run->recipe->data.bad_files == NITI_BAD_ERROR;
+    const bool there = niti_dataset_count(run->dataset, (NitiSplit)split) > 0;
+    if (!there || later || niti_dataset_images(run->dataset, (NitiSplit)split)) continue;
+    NITI_TRY(niti_dataset_check(run->dataset, (NitiSplit)split));
+  }
+  return NITI_OK;
+}
+
+static void tell_notes(const NitiRun *run) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .epoch = run->epoch + 1};
+  if (!run->options.progress) return;
+  for (int i = 0; (progress.text = niti_dataset_note(run->dataset, i)) != NULL; ++i)
+    (void)run->options.progress(run->options.context, &progress);
+}
+
 static NitiStatus open_data(NitiRun *run) {
   const NitiDescription *model = run->recipe->model;
-  NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &model->input));
+  const NitiDataRequest request = {.size = model->input,
+                                   .need = NITI_SPLIT_BIT(NITI_TRAIN) | NITI_SPLIT_BIT(NITI_TEST),
+                                   .take = NITI_SPLIT_BIT(NITI_VALIDATION)};
+  NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
   if (classes != model->classes) {
     return niti_fail(NITI_ERROR_MODEL,
@@ -57,6 +79,8 @@ static NitiStatus open_data(NitiRun *run) {
                      "%s: images of %dx%dx%d do not fit the network's input %dx%dx%d (expected as many channels)", run->data_path,
                      image.h, image.w, image.c, model->input.h, model->input.w, model->input.c);
   }
+  NITI_TRY(check_images(run));
+  tell_notes(run);
   NITI_TRY(resolve_statistics(run));
   model = run->recipe->model; /* of the resolved recipe */
   if (run->recipe->data.stat_count != model->input.c) {
@@ -117,6 +141,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_run_folder_close(run->folder);
   free(run->data_path);
   free(run->class_names);
+  free(run->class_labels);
   return status;
 }
 
@@ -127,11 +152,14 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
 }
 
 static NitiStatus set_inputs(NitiRun *run) {
-  NITI_TRY(niti_data_class_names(&run->class_names, run->dataset));
+  NITI_TRY(niti_data_class_texts(&run->class_names, run->dataset, niti_dataset_class_name));
+  NITI_TRY(niti_data_class_texts(&run->class_labels, run->dataset, niti_dataset_class_label));
+  const bool same = !run->class_names || !run->class_labels || strcmp(run->class_names, run->class_labels) == 0;
   run->inputs = (NitiRunInputs){.model = run->recipe->model->text,
                                 .recipe = run->recipe->text,
                                 .data = run->data_path,
                                 .classes = run->class_names,
+                                .labels = same ? NULL : run->class_labels,
                                 .seed = run->recipe->seed};
   for (int split = 0; split < 2; ++split) {
     run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);
