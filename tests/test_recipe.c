@@ -42,6 +42,8 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->data.fit, b->data.fit);
   assert_int_equal(a->data.resize, b->data.resize);
   assert_int_equal(a->data.bad_files, b->data.bad_files);
+  assert_int_equal(a->data.validation_count, b->data.validation_count);
+  assert_int_equal(a->data.validation_share, b->data.validation_share);
   assert_int_equal(a->batch, b->batch);
   assert_int_equal(a->epochs, b->epochs);
   assert_int_equal(a->max_steps, b->max_steps);
@@ -155,7 +157,7 @@ static void the_kind_of_update_is_kept(void **state) {
 static void every_value_is_read(void **state) {
   NitiRecipe *r = parsed(
       "name: t\nmodel: {name: alexnet-128, classes: 7, input: [130, 140, 2]}\n"
-      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, bad_files: skip}\n"
+      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, bad_files: skip, validation: 0.25}\n"
       "batch: 3\nepochs: 5\nmax_steps: 4294967295\nseed: 18446744073709551615\nloss: softmax\n"
       "rounding: {activation: stochastic, error: pseudo-stochastic}\n"
       "update: {kind: niti, mu: [{epoch: 0, mu: 30}, {mu: 1, epoch: 3}]}\n");
@@ -176,6 +178,7 @@ static void every_value_is_read(void **state) {
   assert_int_equal(r->data.fit, NITI_FIT_STRETCH);
   assert_int_equal(r->data.resize, 150);
   assert_int_equal(r->data.bad_files, NITI_BAD_SKIP);
+  assert_int_equal(r->data.validation_share, 250000);
   assert_int_equal(r->batch, 3);
   assert_int_equal(r->epochs, 5);
   assert_true(r->max_steps == 4294967295);
@@ -430,7 +433,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize, bad_files)"},
+       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},
@@ -454,6 +457,12 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: {crop: center}\n", F, "r.yaml:3:14: data: crop: expected one of: centre, random, found 'center'"},
       {HEAD "data: {flip: 1}\n", F, "r.yaml:3:14: data: flip: expected true or false, found '1'"},
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
+      {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},
+      {HEAD "data: {validation: -1}\n", F, "r.yaml:3:20: data: validation: expected "},
+      {HEAD "data: {validation: 120%}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 99.999999"},
+      {HEAD "data: {validation: 1.00001%}\n", F, "r.yaml:3:20: data: validation: expected a percentage with at most 4 decimals"},
+      {HEAD "data: {validation: [1]}\n", F, "r.yaml:3:20: data: validation: expected "},
+      {HEAD "data: {bad_files: ignore}\n", F, "r.yaml:3:19: data: bad_files: expected one of: error, skip"},
       {HEAD "data: {resize: 20}\n", F,
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},

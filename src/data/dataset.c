@@ -203,13 +203,15 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
 }
 
 static void close_split(NitiDataSplit *split) {
-  niti_paths_close(&split->files);
   niti_paths_close(&split->bad);
+  free(split->bad_index);
+  free(split->sums);
+  free(split->index);
+  if (split->shared) return;
+  niti_paths_close(&split->files);
   free(split->dir);
   free(split->images);
   free(split->labels);
-  free(split->bad_index);
-  free(split->sums);
 }
 
 void niti_dataset_close(NitiDataset *dataset) {
@@ -247,9 +249,8 @@ NitiShape niti_dataset_shape(const NitiDataset *dataset) { return dataset->shape
 int64_t niti_dataset_stored(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].stored; }
 
 int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t index) {
-  (void)dataset;
-  (void)split;
-  return index;
+  const uint32_t *places = dataset->split[split].index;
+  return places ? places[index] : index;
 }
 
 int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t index) {

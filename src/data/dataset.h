@@ -37,6 +37,8 @@ typedef struct NitiDataOptions {
   NitiFit fit;
   int32_t resize; /* short side in pixels; 0: the network input's */
   NitiBadFiles bad_files;
+  int32_t validation_count; /* training images to hold out for validation (niti_dataset_hold_out) ... */
+  int32_t validation_share; /* ... or their share in millionths; both 0: none */
 } NitiDataOptions;
 
 typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST, NITI_VALIDATION, NITI_SPLITS } NitiSplit;
@@ -113,6 +115,12 @@ const char *niti_dataset_bad(const NitiDataset *dataset, NitiSplit split, int64_
 /* Surveys the split, and where images are bad does what the options' bad_files says: fails, naming the first of them and the
  * number of others; or leaves them out and notes that, unless none is left. Before any loader is opened. */
 NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit split);
+/* Moves training images to the validation split: `count` of them, or, where share > 0, this share in millionths, of every class
+ * its part; which ones depends on the labels and the seed alone (docs/arithmetic.md, "Validation split"). Both splits keep the
+ * data set's order and number their images from 0; they share one store, so niti_dataset_images, stored and hash of both are
+ * those of all the training files. After any niti_dataset_check of the training images; before statistics, which are then those
+ * of the images left, and before any loader. Fails where there are validation images already, or where none or all would go. */
+NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t share, uint64_t seed);
 /* Mean and standard deviation of all training pixels per channel, in millionths of full scale, from exact sums, rounded to
  * nearest (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has deviation 0. Image
  * folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check comes first. */

@@ -22,7 +22,9 @@ typedef struct NitiDataSplit {
   NitiPaths files;       /* below dir, in the order they are read; image folders: files.path[i] is stored image i */
   uint8_t *images;       /* [stored][H][W][C]; NULL for image folders */
   int32_t *labels;       /* [stored] */
-  int64_t stored, count; /* equal, unless index says which of those stored belong to the split */
+  int64_t stored, count; /* images in the files, and of them in this split */
+  uint32_t *index;       /* [count], ascending: which of those stored; NULL: all */
+  bool shared;           /* files, images and labels belong to the training split */
   NitiPaths bad;         /* messages of the last survey */
   int64_t *bad_index;    /* [bad.count], ascending */
   NitiSums *sums;        /* [C], of `surveyed` good images; NULL: no survey yet */

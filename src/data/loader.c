@@ -166,6 +166,8 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
   if (options->workers < 0 || options->workers > WORKERS_MAX)
     return niti_fail(NITI_ERROR_ARGUMENT, "%d decoding threads, expected 0 (one a core) to %d", options->workers, WORKERS_MAX);
   NITI_TRY(niti_data_options_check(data));
+  if (niti_dataset_count(dataset, options->split) < 1)
+    return niti_fail(NITI_ERROR_ARGUMENT, "no %s images", niti_split_name(options->split));
   const bool resident = niti_dataset_images(dataset, options->split) != NULL;
   const bool fits =
       resident ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;

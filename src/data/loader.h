@@ -20,7 +20,7 @@ typedef struct NitiBatch {
 typedef struct NitiLoader NitiLoader;
 
 typedef struct NitiLoaderOptions {
-  NitiSplit split;
+  NitiSplit split; /* NITI_VALIDATION: where the data set has one, or after niti_dataset_hold_out */
   NitiShape input; /* the network's input */
   int32_t batch;
   uint64_t seed;
@@ -28,8 +28,8 @@ typedef struct NitiLoaderOptions {
   int32_t workers; /* decoding threads for image folders; 0: one a core */
 } NitiLoaderOptions;
 
-/* Fails where the data set's images cannot give the network's input: other channels, or smaller even when padded. The data set
- * must outlive the loader, and `data` give the same fitting as it was opened with. */
+/* Fails where the split has no images, where the data set's images cannot give the network's input: other channels, or smaller
+ * even when padded. The data set must outlive the loader, and `data` give the same fitting as it was opened with. */
 NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
                             const NitiLoaderOptions *options);
 void niti_loader_close(NitiLoader *loader);

@@ -257,6 +257,7 @@ static NitiStatus check_classes_left(const NitiDataset *dataset, const NitiDataS
 
 static NitiStatus skip_bad(NitiDataset *dataset, NitiDataSplit *split) {
   const size_t bad = split->bad.count;
+  if (split->index) return niti_fail(NITI_ERROR_ARGUMENT, "%s: bad images are left out before any is held out", split->dir);
   if (split == &dataset->split[NITI_TRAIN]) NITI_TRY(check_classes_left(dataset, split));
   if (bad == split->files.count)
     return niti_fail(NITI_ERROR_FORMAT, "%s: none of its images can be read: %s", split->dir, split->bad.path[0]);

@@ -162,8 +162,29 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
   return NITI_OK;
 }
 
+/* A number of images, or a share of them: a decimal below 1 or a percentage. */
+static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
+  static const char what[] = "data: validation";
+  const bool scalar = node->kind == NITI_YAML_SCALAR;
+  const size_t length = scalar ? strlen(node->text) : 0;
+  if (scalar && length > 1 && node->text[length - 1] == '%') {
+    char text[32];
+    NitiYaml number = *node;
+    int32_t value = 0;
+    (void)snprintf(text, sizeof text, "%.*s", (int)length - 1, node->text);
+    number.text = text;
+    NITI_TRY(niti_yaml_millionths(&value, &number, what, 1, 99999999));
+    if (value % 100 != 0) return niti_yaml_fail(node, "%s: expected a percentage with at most 4 decimals", what);
+    data->validation_share = value / 100;
+    return NITI_OK;
+  }
+  if (scalar && strchr(node->text, '.')) return niti_yaml_millionths(&data->validation_share, node, what, 1, 999999);
+  return niti_yaml_int(&data->validation_count, node, what, 0, INT32_MAX);
+}
+
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", NULL};
+  static const char *const keys[] = {"kind", "default", "mean",   "std",       "pad",        "crop",
+                                     "flip", "fit",     "resize", "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -192,6 +213,7 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: bad_files", niti_recipe_bad_files));
     data->bad_files = (NitiBadFiles)choice;
   }
+  if ((node = niti_yaml_get(mapping, "validation")) != NULL) NITI_TRY(read_validation(data, node));
   if ((node = niti_yaml_get(mapping, "resize")) == NULL) return NITI_OK;
   NITI_TRY(niti_yaml_int(&data->resize, node, "data: resize", 0, RESIZE_MAX));
   const int32_t shorter = input.h < input.w ? input.h : input.w;

@@ -76,6 +76,10 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   put_word(d, mapping, "fit", niti_recipe_fits[data->fit]);
   put_int(d, mapping, "resize", data->resize);
   put_word(d, mapping, "bad_files", niti_recipe_bad_files[data->bad_files]);
+  if (data->validation_share > 0)
+    niti_yaml_put(d, mapping, "validation", niti_yaml_printf(d, "0.%06" PRId32, data->validation_share));
+  else
+    put_int(d, mapping, "validation", data->validation_count);
   niti_yaml_put(d, root, "data", mapping);
 }
 

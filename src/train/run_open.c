@@ -81,6 +81,9 @@ static NitiStatus open_data(NitiRun *run) {
   }
   NITI_TRY(check_images(run));
   tell_notes(run);
+  const NitiDataOptions *data = &run->recipe->data;
+  if (data->validation_count > 0 || data->validation_share > 0)
+    NITI_TRY(niti_dataset_hold_out(run->dataset, data->validation_count, data->validation_share, run->recipe->seed));
   NITI_TRY(resolve_statistics(run));
   model = run->recipe->model; /* of the resolved recipe */
   if (run->recipe->data.stat_count != model->input.c) {

@@ -220,3 +220,13 @@ def test_a_class_without_test_images(folder, recipe, tmp_path):
         assert done.returncode == 0 and f"{folder}/test: no test images of 1 of 4 classes: n02" in done.stderr, done.stderr
         if run == "empty":
             (folder / "test" / "n02").rmdir()
+
+
+def test_training_images_held_out(toy_recipe, toy, tmp_path):
+    """A percentage, a decimal and a number are the same images; without them the run is another."""
+    runs = {value: train(toy_recipe, toy, tmp_path / value, "--set", f"data.validation={value}") for value in ("10%", "0.1", "16")}
+    assert len({run["hash"] for run in runs.values()}) == 1
+    assert runs["16"]["steps"] == 3 * 9  # 144 images in batches of 16
+    assert train(toy_recipe, toy, tmp_path / "whole")["hash"] != runs["16"]["hash"]
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "none", "--set", "data.validation=160",
+          says=(toy, "data.validation is 160 of 160"))

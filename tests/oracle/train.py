@@ -66,6 +66,9 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     max_steps = recipe.get("max_steps") if max_steps is None else max_steps
     labels = np.asarray(labels, dtype=np.int64)
     seed, size = recipe["seed"], recipe["batch"]
+    if recipe["data"].get("validation", 0):
+        left = ~np.array(a.held_out(labels, a.validation_count(recipe["data"]["validation"], len(labels)), seed))
+        images, labels = images[left], labels[left]
     table, input_exponent = _data_table(recipe)
     network = Network(model, seed)
     step, loss_sums, correct, totals = 0, [], [], []
