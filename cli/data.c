@@ -101,8 +101,9 @@ static json_t *bad_texts(const NitiDataset *dataset) {
 static int print_object(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
-  json_t *object = json_pack("{s:o, s:s, s:[i,i,i], s:i}", "path", json_text(f->path), "kind", niti_dataset_kind(d), "shape", s.h,
-                             s.w, s.c, "classes", niti_dataset_classes(d));
+  json_t *object =
+      json_pack("{s:o, s:s, s:s, s:[i,i,i], s:i}", "path", json_text(f->path), "kind", niti_dataset_kind(d), "type",
+                niti_data_type_name(niti_dataset_type(d)), "shape", s.h, s.w, s.c, "classes", niti_dataset_classes(d));
   for (int split = 0; split < NITI_SPLITS; ++split) {
     static const char *const keys[NITI_SPLITS] = {"train_images", "test_images", "validation_images"};
     json_object_set_new(object, keys[split], json_integer(niti_dataset_count(d, (NitiSplit)split)));
@@ -142,8 +143,9 @@ static void print_text(const Findings *f) {
   const NitiShape s = niti_dataset_shape(d);
   const bool folder = strcmp(niti_dataset_kind(d), "folder") == 0;
   const char *note;
-  printf("path       %s\nkind       %s\nshape      %dx%dx%d (height, width, channels%s)\n", f->path, niti_dataset_kind(d), s.h,
-         s.w, s.c, folder ? "; the first image's, to which the others are fitted for mean and std" : "");
+  printf("path       %s\nkind       %s (%s)\nshape      %dx%dx%d (height, width, channels%s)\n", f->path, niti_dataset_kind(d),
+         niti_data_type_name(niti_dataset_type(d)), s.h, s.w, s.c,
+         folder ? "; the first image's, to which the others are fitted for mean and std" : "");
   print_classes(d);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const int64_t count = niti_dataset_count(d, (NitiSplit)split);

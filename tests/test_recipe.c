@@ -72,9 +72,9 @@ static void assert_round_trip(const NitiRecipe *r) {
 /* ---- Built-in recipes ---- */
 
 static void builtins_parse_and_round_trip(void **state) {
-  static const char *const expected[] = {"alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",
-                                         "mlp-mnist",           "vgg-small-7-cifar10",  "vgg-small-8-cifar10",
-                                         "vgg-small-9-cifar10", "vgg13-cifar10",        NULL};
+  static const char *const expected[] = {
+      "alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",        "mlp-mnist",     "sensor-windows",
+      "vgg-small-7-cifar10", "vgg-small-8-cifar10",  "vgg-small-9-cifar10", "vgg13-cifar10", NULL};
   const char *const *names = niti_builtin_recipes();
   (void)state;
   for (size_t i = 0; expected[i] || names[i]; ++i) {
@@ -154,10 +154,38 @@ static void the_kind_of_update_is_kept(void **state) {
   niti_recipe_close(r);
 }
 
+/* What is given for signed values; without, a type is the data set's. */
+static void types_of_values_are_read(void **state) {
+  (void)state;
+  NitiRecipe *r = parsed("name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
+                         "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
+  assert_true(r->data.type_given);
+  assert_int_equal(r->data.type, NITI_INT16);
+  assert_int_equal(r->data.mean[0], -1);
+  assert_int_equal(r->data.mean[1], 500000);
+  assert_non_null(strstr(r->text, "type: int16"));
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed("name: t\nmodel: lenet5\ndata: {kind: npy, mean: [-1], std: [0.25], validation: 12.5%}\n");
+  assert_int_equal(r->data.kind, NITI_DATA_NPY);
+  assert_false(r->data.type_given);
+  assert_int_equal(r->data.type, NITI_UINT8);
+  assert_int_equal(r->data.mean[0], -1000000);
+  assert_int_equal(r->data.validation_share, 125000);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed("name: t\nmodel: lenet5\ndata: {kind: csv, validation: 100}\n");
+  assert_int_equal(r->data.kind, NITI_DATA_CSV);
+  assert_int_equal(r->data.validation_count, 100);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
 static void every_value_is_read(void **state) {
   NitiRecipe *r = parsed(
       "name: t\nmodel: {name: alexnet-128, classes: 7, input: [130, 140, 2]}\n"
-      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, bad_files: skip, validation: 0.25}\n"
+      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, "
+      "bad_files: skip, validation: 0.25}\n"
       "batch: 3\nepochs: 5\nmax_steps: 4294967295\nseed: 18446744073709551615\nloss: softmax\n"
       "rounding: {activation: stochastic, error: pseudo-stochastic}\n"
       "update: {kind: niti, mu: [{epoch: 0, mu: 30}, {mu: 1, epoch: 3}]}\n");
@@ -432,11 +460,11 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "update:\n  mu:\n    - {epoch: 0, mu: 3}\n    - {epoch: 0, mu: 2}\n", F,
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
-      {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
+      {HEAD "data: {sort: idx}\n", F,
+       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
       {HEAD "data: {kind: mnist}\n", F,
-       "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
-      {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},
+       "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
+      {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
       {HEAD "data: {mean: [0.5]}\n", F, "r.yaml:3:14: data: 1 values of mean and 0 of std (expected as many of both)"},
       {HEAD "data: {std: [0.5]}\n", F, "r.yaml:3:13: data: 0 values of mean and 1 of std (expected as many of both)"},
       {HEAD "data: {mean: [0.5, 0.5], std: [0.5, 0.5]}\n", F,
@@ -556,6 +584,7 @@ int main(void) {
       cmocka_unit_test(published_settings_are_as_published),
       cmocka_unit_test(absent_keys_have_the_documented_defaults),
       cmocka_unit_test(the_kind_of_update_is_kept),
+      cmocka_unit_test(types_of_values_are_read),
       cmocka_unit_test(every_value_is_read),
       cmocka_unit_test(choices_follow_the_enumerations),
       cmocka_unit_test(sets_apply_in_order),

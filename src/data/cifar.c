@@ -86,7 +86,7 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
                          layout->label_max[i]);
     }
     const uint8_t *plane = record + label_bytes;
-    uint8_t *out = split->images + (size_t)*index * PIXELS;
+    uint8_t *out = (uint8_t *)split->memory + (size_t)*index * PIXELS;
     split->labels[*index] = record[label_bytes - 1];
     for (int i = 0; i < PLANE; ++i) {
       *out++ = plane[i];
@@ -117,7 +117,7 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
-  split->images = malloc((size_t)split->stored * PIXELS);
+  split->images = split->values = split->memory = malloc((size_t)split->stored * PIXELS);
   split->labels = malloc((size_t)split->stored * sizeof *split->labels);
   if (!split->images || !split->labels)
     return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->stored);

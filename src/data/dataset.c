@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <zlib.h>
 
@@ -15,7 +16,8 @@
 #include "platform/clock.h"
 #include "platform/environment.h"
 
-static const NitiDataFormat *const formats[] = {&niti_data_idx, &niti_data_cifar10, &niti_data_cifar100, &niti_data_folder};
+static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
+                                                &niti_data_folder, &niti_data_npy,     &niti_data_csv};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- for the formats ---- */
@@ -23,6 +25,11 @@ enum { FORMATS = sizeof formats / sizeof *formats };
 const char *niti_split_name(NitiSplit split) {
   static const char *const names[NITI_SPLITS] = {"training", "test", "validation"};
   return names[split];
+}
+
+const char *niti_data_type_name(NitiDataType type) {
+  static const char *const names[] = {"uint8", "int8", "int16"};
+  return names[type];
 }
 
 bool niti_takes_split(const NitiDataset *dataset, NitiSplit split) {
@@ -182,7 +189,7 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
   Match match = {0};
   *out = NULL;
   if (options) NITI_TRY(niti_data_options_check(options));
-  if (options && (options->kind < NITI_DATA_AUTO || options->kind > NITI_DATA_FOLDER))
+  if (options && (options->kind < NITI_DATA_AUTO || options->kind > NITI_DATA_CSV))
     return niti_fail(NITI_ERROR_ARGUMENT, "data kind %d is not known", (int)options->kind);
   if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   if (!S_ISDIR(facts.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a folder", path);
@@ -210,7 +217,10 @@ static void close_split(NitiDataSplit *split) {
   if (split->shared) return;
   niti_paths_close(&split->files);
   free(split->dir);
-  free(split->images);
+  if (split->mapped > 0)
+    (void)munmap(split->memory, split->mapped);
+  else
+    free(split->memory);
   free(split->labels);
 }
 
@@ -233,6 +243,8 @@ const char *niti_dataset_default(void) {
 /* ---- what it holds ---- */
 
 const char *niti_dataset_kind(const NitiDataset *dataset) { return dataset->format->name; }
+NitiDataType niti_dataset_type(const NitiDataset *dataset) { return dataset->type; }
+bool niti_dataset_is_folder(const NitiDataset *dataset) { return dataset->format->kind == NITI_DATA_FOLDER; }
 int32_t niti_dataset_classes(const NitiDataset *dataset) { return dataset->classes; }
 
 const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label) {
@@ -259,7 +271,7 @@ int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t 
 
 const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64_t index) {
   const NitiDataSplit *s = &dataset->split[split];
-  return s->images ? NULL : s->files.path[niti_dataset_place(dataset, split, index)];
+  return niti_dataset_is_folder(dataset) ? s->files.path[niti_dataset_place(dataset, split, index)] : NULL;
 }
 
 const char *niti_dataset_note(const NitiDataset *dataset, int index) {
@@ -277,6 +289,8 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   if (index < 0 || index >= s->count)
     return niti_fail(NITI_ERROR_ARGUMENT, "image %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
   const size_t place = (size_t)niti_dataset_place(dataset, split, index);
+  if (dataset->type != NITI_UINT8)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: values of %s are no pixels", s->dir, niti_data_type_name(dataset->type));
   if (s->images) {
     memcpy(out, s->images + place * bytes, bytes);
     return NITI_OK;
@@ -330,7 +344,8 @@ NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65
     char *path = NULL;
     NITI_TRY(niti_path_join(&path, s->dir, s->files.path[i]));
     /* Where the folder is the label, the name belongs to the data. */
-    if (!s->images) SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
+    if (niti_dataset_is_folder(dataset))
+      SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
     const NitiStatus status = hash_file(&hashing, path);
     free(path);
     NITI_TRY(status);
@@ -344,8 +359,9 @@ void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char t
   const NitiDataSplit *s = &dataset->split[split];
   SHA256_CTX sha;
   SHA256_Init(&sha);
-  if (s->images) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
-  for (size_t i = 0; !s->images && i < s->files.count; ++i)
+  const bool folder = niti_dataset_is_folder(dataset);
+  if (!folder) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
+  for (size_t i = 0; folder && i < s->files.count; ++i)
     SHA256_Update(&sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
   (void)SHA256_End(&sha, text);
 }

@@ -5,15 +5,20 @@
 #include "platform/status.h"
 #include "program/shape.h"
 
-enum { NITI_CHANNELS_MAX = 4 };
-
 typedef enum NitiDataKind {
   NITI_DATA_AUTO = 0, /* probe the folder */
   NITI_DATA_IDX,      /* (train|t10k)-(images-idx3|labels-idx1)-ubyte[.gz] */
   NITI_DATA_CIFAR10,  /* data_batch_*.bin, test_batch.bin */
   NITI_DATA_CIFAR100, /* train.bin, test.bin (fine labels) */
   NITI_DATA_FOLDER,   /* SPLIT/CLASS/.../IMAGE.jpg|jpeg|png */
+  NITI_DATA_NPY,      /* (train|test|validation)_(x|y).npy */
+  NITI_DATA_CSV,      /* (train|test|validation)_(x|y).csv */
 } NitiDataKind;
+
+/* What a data set's values are. Images are uint8 and become mantissas by a table (niti_input_table); int8 and int16, of arrays,
+ * are normalised by the loader. */
+typedef enum NitiDataType { NITI_UINT8 = 0, NITI_INT8, NITI_INT16 } NitiDataType;
+const char *niti_data_type_name(NitiDataType type);
 
 /* How image folders' images of any size become one size. */
 typedef enum NitiFit {
@@ -30,7 +35,9 @@ typedef enum NitiBadFiles {
 /* The recipe's part about data. */
 typedef struct NitiDataOptions {
   NitiDataKind kind;
-  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX]; /* millionths of full scale */
+  NitiDataType type;                                       /* what the network takes; loaders refuse data sets of another */
+  bool type_given;                                         /* false: a new run takes the data set's */
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX]; /* millionths of full scale: 255, 128 (int8) or 32768 (int16) */
   int32_t stat_count;                                      /* channels given; 0: the data set's own integer statistics */
   int32_t pad;                                             /* zero pixels on each side before a random crop */
   bool random_crop, flip;
@@ -56,8 +63,9 @@ typedef struct NitiDataWatch {
 
 /* What is wanted of a data set beside the recipe's options. All zero: whatever is there. */
 typedef struct NitiDataRequest {
-  NitiShape size;  /* image folders: {1, H, W, C}, C 1 or 3; n = 0: the first image's, options' resize ignored. The other formats
-                      have their own size and ignore this one */
+  NitiShape size;  /* {1, H, W, C} of the network's input; n = 0: not known. Image folders: what images are fitted to, C 1 or 3;
+                      not known: the first image's, options' resize ignored. Arrays: as what rows of so many values are taken. The
+                      other formats have their own size */
   unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
   unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
   int32_t classes; /* without training images: how many classes there are at least; 0: not known */
@@ -76,6 +84,9 @@ void niti_dataset_close(NitiDataset *dataset);
 const char *niti_dataset_default(void);
 
 const char *niti_dataset_kind(const NitiDataset *dataset);
+NitiDataType niti_dataset_type(const NitiDataset *dataset);
+/* Whether every image is a file of its own. */
+bool niti_dataset_is_folder(const NitiDataset *dataset);
 int32_t niti_dataset_classes(const NitiDataset *dataset);
 /* By which a class is recognised: an image folder's name. NULL: not known, or no such label. */
 const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label);
@@ -91,13 +102,13 @@ const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64
  * images, images left out. They begin with a path. Owned by the data set; valid until the next call that may add one. */
 const char *niti_dataset_note(const NitiDataset *dataset, int index);
 
-/* All images stored for a split, [stored][H][W][C], owned by the data set; NULL where images are decoded one by one (read).
+/* All images stored for a split, [stored][H][W][C] of uint8, owned by the data set; NULL where a loader makes them one by one.
  * Image `index` of the split is the niti_dataset_place(index)'th of them. Two splits may share one store. */
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split);
 int64_t niti_dataset_stored(const NitiDataset *dataset, NitiSplit split);
 int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t index);
-/* Decodes one image into out [H][W][C] (image.h says how files are scaled). Image folders: word_y, word_x choose the window
- * (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
+/* Decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x choose the
+ * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
@@ -121,9 +132,10 @@ NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit split);
  * those of all the training files. After any niti_dataset_check of the training images; before statistics, which are then those
  * of the images left, and before any loader. Fails where there are validation images already, or where none or all would go. */
 NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t share, uint64_t seed);
-/* Mean and standard deviation of all training pixels per channel, in millionths of full scale, from exact sums, rounded to
- * nearest (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has deviation 0. Image
- * folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check comes first. */
+/* Mean and standard deviation of all training values per channel, in millionths of full scale, from exact sums, rounded to
+ * nearest, ties away from zero (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has
+ * deviation 0. Image folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check
+ * comes first. */
 NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */

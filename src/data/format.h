@@ -20,7 +20,10 @@ typedef struct NitiSums {
 typedef struct NitiDataSplit {
   char *dir;             /* where the files lie; NULL: the split was not opened */
   NitiPaths files;       /* below dir, in the order they are read; image folders: files.path[i] is stored image i */
-  uint8_t *images;       /* [stored][H][W][C]; NULL for image folders */
+  const uint8_t *images; /* [stored][H][W][C]; NULL where they are made one by one */
+  const void *values;    /* the same of any type; NULL for image folders */
+  void *memory;          /* where they lie */
+  size_t mapped;         /* bytes of memory that are a map of a file; 0: memory is from malloc */
   int32_t *labels;       /* [stored] */
   int64_t stored, count; /* images in the files, and of them in this split */
   uint32_t *index;       /* [count], ascending: which of those stored; NULL: all */
@@ -47,6 +50,7 @@ struct NitiDataset {
   NitiDataOptions options;
   NitiDataRequest request;
   NitiShape shape;
+  NitiDataType type;
   int32_t classes;
   char **names;  /* [classes], or NULL */
   char **labels; /* [classes], or NULL: the names */
@@ -55,7 +59,7 @@ struct NitiDataset {
   int64_t watched; /* when the watch was called last */
 };
 
-extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100, niti_data_folder;
+extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100, niti_data_folder, niti_data_npy, niti_data_csv;
 
 /* Adds a copy of `text`. `dir` is for messages. */
 NitiStatus niti_paths_add(NitiPaths *paths, const char *text, const char *dir);
@@ -70,6 +74,8 @@ NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t do
 /* Reads DIR/NAME as exactly `count` class names, one a line; blank lines at the end, CRLF and a byte-order mark are allowed.
  * NITI_OK and *out NULL where the file does not exist. The caller owns (*out)[count]. */
 NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32_t count);
+/* dataset->names for a format that has none: DIR/classes.txt, a line per class, or the numbers. */
+NitiStatus niti_names_or_numbers(NitiDataset *dataset, const char *dir);
 /* Reads DIR/classes.txt, lines of a class name, white space and what to show in its place, into dataset->labels. Classes without
  * a line keep their names, lines of other classes are ignored. Nothing happens where the file does not exist. */
 NitiStatus niti_labels_read(NitiDataset *dataset, const char *dir);

@@ -208,7 +208,9 @@ static void transpose(uint8_t *images, int64_t count, size_t side) {
 static NitiStatus read_images(NitiDataset *dataset, int which, const char *family) {
   NitiDataSplit *split = &dataset->split[which];
   uint32_t dims[3] = {0};
-  NITI_TRY(read_part(dataset, &split->images, dims, family, which, 0));
+  uint8_t *images = NULL;
+  NITI_TRY(read_part(dataset, &images, dims, family, which, 0));
+  split->images = split->values = split->memory = images;
   const NitiShape shape = {.n = 1, .h = (int32_t)dims[1], .w = (int32_t)dims[2], .c = 1};
   if (!dataset->shape.n) dataset->shape = shape;
   if (shape.h != dataset->shape.h || shape.w != dataset->shape.w)
@@ -219,7 +221,7 @@ static NitiStatus read_images(NitiDataset *dataset, int which, const char *famil
   if (shape.h != shape.w)
     return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected square ones of EMNIST", split->dir,
                      split->files.path[0], shape.h, shape.w);
-  transpose(split->images, split->stored, dims[1]);
+  transpose(images, split->stored, dims[1]);
   return NITI_OK;
 }
 
@@ -249,19 +251,16 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   return status;
 }
 
-/* The format has no names: classes.txt if it is there, Fashion-MNIST's, or the numbers themselves. */
+/* The format has no names; Fashion-MNIST's are known, where nothing else is said. */
 static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fashion) {
   static const char *const garments[] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                                          "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  NITI_TRY(niti_names_read(&dataset->names, path, "classes.txt", dataset->classes));
-  if (dataset->names) return NITI_OK;
-  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
-  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-  for (int32_t i = 0; i < dataset->classes; ++i) {
-    char number[16];
-    (void)snprintf(number, sizeof number, "%d", i);
-    dataset->names[i] = strdup(fashion ? garments[i] : number);
-    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  NITI_TRY(niti_names_or_numbers(dataset, path));
+  for (int32_t i = 0; fashion && !niti_path_has_file(path, "classes.txt") && i < dataset->classes; ++i) {
+    char *name = strdup(garments[i]);
+    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+    free(dataset->names[i]);
+    dataset->names[i] = name;
   }
   return NITI_OK;
 }

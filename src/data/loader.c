@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "data/augment.h"
-#include "data/format.h"
+#include "data/values.h"
 #include "platform/workers.h"
 
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
@@ -32,7 +32,8 @@ struct NitiLoader {
   const NitiDataset *dataset;
   NitiDataOptions data;
   NitiLoaderOptions options;
-  const uint8_t *resident; /* the split's images, or NULL: decode */
+  const uint8_t *resident;     /* the split's images, or NULL: they are made */
+  const NitiDataSplit *values; /* of int8 or int16, to be normalised; NULL: decode */
   NitiShape source;
   int64_t count, steps;
   Slot slots[SLOTS];
@@ -103,9 +104,14 @@ static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item
   const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
   const uint32_t image = slot->index[item];
   const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
+  uint8_t *out = slot->images + (size_t)item * niti_shape_image(loader->source);
   slot->picks[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
-  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x,
-                           slot->images + (size_t)item * niti_shape_image(loader->source));
+  if (loader->values) {
+    const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
+    niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);
+    return NITI_OK;
+  }
+  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x, out);
 }
 
 /* ---- workers ---- */
@@ -168,13 +174,16 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
   NITI_TRY(niti_data_options_check(data));
   if (niti_dataset_count(dataset, options->split) < 1)
     return niti_fail(NITI_ERROR_ARGUMENT, "no %s images", niti_split_name(options->split));
-  const bool resident = niti_dataset_images(dataset, options->split) != NULL;
+  if (data->type != niti_dataset_type(dataset))
+    return niti_fail(NITI_ERROR_ARGUMENT, "values of %s, but the network takes %s (data.type)",
+                     niti_data_type_name(niti_dataset_type(dataset)), niti_data_type_name(data->type));
+  const bool stored = !niti_dataset_is_folder(dataset);
   const bool fits =
-      resident ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
+      stored ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
   if (input.h < 1 || input.w < 1 || source.c != input.c || !fits)
     return niti_fail(NITI_ERROR_ARGUMENT,
                      "images of %dx%dx%d (height x width x channels)%s do not fit the network's input %dx%dx%d", source.h,
-                     source.w, source.c, pad > 0 && resident ? " with padding" : "", input.h, input.w, input.c);
+                     source.w, source.c, pad > 0 && stored ? " with padding" : "", input.h, input.w, input.c);
   return NITI_OK;
 }
 
@@ -219,6 +228,10 @@ NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const 
   loader->options = *options;
   loader->resident = niti_dataset_images(dataset, options->split);
   loader->source = niti_dataset_shape(dataset);
+  if (niti_dataset_type(dataset) != NITI_UINT8) {
+    loader->values = &dataset->split[options->split];
+    loader->source = options->input;
+  }
   loader->count = niti_dataset_count(dataset, options->split);
   loader->steps = (loader->count + options->batch - 1) / options->batch;
   NitiStatus status = make_slots(loader);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/format.h"
+#include "data/values.h"
 #include "platform/workers.h"
 
 typedef unsigned __int128 Wide;
@@ -37,19 +37,6 @@ static const NitiDataSplit *split_of(const Survey *survey) { return &survey->dat
 
 /* ---- workers ---- */
 
-static void add_values(NitiSums *sums, const uint8_t *values, size_t pixels, int32_t channels) {
-  for (int32_t c = 0; c < channels; ++c) {
-    uint64_t sum = 0, squares = 0;
-    const uint8_t *v = values + c;
-    for (size_t i = 0; i < pixels; ++i, v += channels) {
-      sum += *v;
-      squares += (uint32_t)*v * *v;
-    }
-    sums[c].sum += (int64_t)sum;
-    sums[c].squares += squares;
-  }
-}
-
 /* The lock is held. */
 static void stop_survey(Survey *survey, NitiStatus status) {
   if (survey->status != NITI_OK) return;
@@ -78,21 +65,28 @@ static void add_bad(Survey *survey, int64_t index) {
   pthread_mutex_unlock(&survey->lock);
 }
 
-static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, int64_t first, int64_t count) {
+/* Images in memory, one after the other, or where an index chooses them. */
+static void sum_stored(const Survey *survey, NitiSums *sums, int64_t first, int64_t count) {
   const NitiDataSplit *split = split_of(survey);
-  const NitiShape shape = survey->dataset->shape;
-  const size_t image = (size_t)shape.h * (size_t)shape.w;
+  if (!split->index) niti_values_sum(sums, survey->dataset, split, first, count);
+  for (int64_t i = first; split->index && i < first + count; ++i)
+    niti_values_sum(sums, survey->dataset, split, split->index[i], 1);
+}
+
+/* `pixels` is room for one image. */
+static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, int64_t first, int64_t count) {
+  const NitiDataSplit decoded = {.values = pixels};
+  if (split_of(survey)->values) {
+    sum_stored(survey, sums, first, count);
+    return NITI_OK;
+  }
   for (int64_t i = first; i < first + count; ++i) {
-    const uint8_t *values = pixels;
-    if (split->images) {
-      values = split->images + (size_t)niti_dataset_place(survey->dataset, survey->which, i) * niti_shape_image(shape);
-    } else {
-      const NitiStatus status = niti_dataset_read(survey->dataset, survey->which, i, true, 0, 0, pixels);
-      if (status == NITI_ERROR_MEMORY) return status;
-      if (status != NITI_OK) add_bad(survey, i);
-      if (status != NITI_OK) continue;
-    }
-    add_values(sums, values, image, shape.c);
+    const NitiStatus status = niti_dataset_read(survey->dataset, survey->which, i, true, 0, 0, pixels);
+    if (status == NITI_ERROR_MEMORY) return status;
+    if (status == NITI_OK)
+      niti_values_sum(sums, survey->dataset, &decoded, 0, 1);
+    else
+      add_bad(survey, i);
   }
   return NITI_OK;
 }
@@ -192,7 +186,7 @@ static NitiStatus run_survey(Survey *survey, NitiDataset *dataset) {
 
 NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) {
   const size_t image = niti_shape_image(dataset->shape);
-  const bool resident = dataset->split[which].images != NULL;
+  const bool resident = dataset->split[which].values != NULL;
   Survey survey = {
       .dataset = dataset, .which = which, .block = resident && image < BLOCK_VALUES ? BLOCK_VALUES / (int64_t)image : 1};
   survey.sums = calloc((size_t)dataset->shape.c, sizeof *survey.sums);
@@ -306,12 +300,16 @@ NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANN
   memset(mean, 0, NITI_CHANNELS_MAX * sizeof *mean);
   memset(std, 0, NITI_CHANNELS_MAX * sizeof *std);
   if (!train->sums) NITI_TRY(niti_dataset_check(dataset, NITI_TRAIN));
-  const uint64_t n = (uint64_t)train->surveyed * (uint64_t)shape.h * (uint64_t)shape.w;
-  const Wide full = (Wide)n * 255;
+  const Wide n = (Wide)train->surveyed * (Wide)((int64_t)shape.h * shape.w);
+  if (n >= (Wide)1 << 34)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: too many values for statistics (expected fewer than 2^34 per channel)", train->dir);
+  const Wide full = n * (Wide)(uint64_t)niti_values_full(dataset->type);
   for (int32_t c = 0; n > 0 && c < shape.c; ++c) {
-    const Wide sum = (Wide)train->sums[c].sum;
-    mean[c] = (int32_t)((sum * 2000000 + full) / (2 * full));
-    std[c] = (int32_t)root(ratio_e12((Wide)train->sums[c].squares * n - sum * sum, full * full)); /* a quarter at most */
+    const bool negative = train->sums[c].sum < 0;
+    const Wide sum = (Wide)(negative ? -train->sums[c].sum : train->sums[c].sum);
+    const int32_t magnitude = (int32_t)((sum * 2000000 + full) / (2 * full));
+    mean[c] = negative ? -magnitude : magnitude;
+    std[c] = (int32_t)root(ratio_e12((Wide)train->sums[c].squares * n - sum * sum, full * full)); /* at most 1 */
   }
   return NITI_OK;
 }

@@ -124,10 +124,11 @@ static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const Nit
   NitiDataFacts *facts = &set->facts;
   set->path = realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
+  const unsigned own = recipe->data.stat_count > 0 ? 0 : NITI_SPLIT_BIT(NITI_TRAIN); /* for the statistics */
   const NitiDataRequest request = {
-      .size = recipe->model->input, .need = NITI_SPLIT_BIT(NITI_TEST), .classes = recipe->model->classes};
+      .size = recipe->model->input, .need = NITI_SPLIT_BIT(NITI_TEST) | own, .classes = recipe->model->classes};
   NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &request));
-  if (recipe->data.bad_files == NITI_BAD_SKIP && !niti_dataset_images(set->dataset, NITI_TEST))
+  if (recipe->data.bad_files == NITI_BAD_SKIP && niti_dataset_is_folder(set->dataset))
     NITI_TRY(niti_dataset_check(set->dataset, NITI_TEST));
   NITI_TRY(map_labels(set, recipe, checkpoint));
   facts->kind = niti_dataset_kind(set->dataset);

@@ -84,7 +84,8 @@ static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *
     return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);
   }
-  NITI_TRY(niti_network_set_input(net, data->mean, data->std));
+  const bool pixels = data->type == NITI_UINT8; /* else the loader makes mantissas */
+  NITI_TRY(niti_network_set_input(net, pixels ? data->mean : NULL, pixels ? data->std : NULL));
   return niti_feed_open(out, m->backend, batch);
 }
 
@@ -151,11 +152,19 @@ const char *niti_model_class_name(const NitiModel *m, int32_t label) {
   return label >= 0 && label < niti_model_classes(m) ? m->labels.text[label] : "";
 }
 
+static NitiStatus want_pixels(const NitiModel *m) {
+  const NitiDataType type = m->recipe->data.type;
+  if (type == NITI_UINT8) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the network takes values of %s, not images (score them with niti_model_evaluate)",
+                   m->path, niti_data_type_name(type));
+}
+
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
   NITI_WANT(m, "model");
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(pixels, "pixels");
+  NITI_TRY(want_pixels(m));
   const NitiSample whole = {0};
   const int32_t label = 0;
   if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
@@ -170,6 +179,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
 static NitiStatus predict_image(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *bytes, size_t size,
                                 const char *name) {
   const NitiShape input = m->recipe->model->input;
+  NITI_TRY(want_pixels(m));
   uint8_t *pixels = malloc(niti_shape_image(input));
   if (!pixels) return out_of_memory();
   NitiStatus status = bytes ? niti_image_read_bytes(bytes, size, name, &m->recipe->data, input, pixels)
@@ -230,9 +240,10 @@ static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoad
 }
 
 /* Of a recipe that leaves them to the data set, and no run has asked that yet. */
-static NitiStatus resolve_statistics(NitiModel *m, NitiDataset *dataset) {
+static NitiStatus resolve_data(NitiModel *m, NitiDataset *dataset) {
   NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count > 0) return NITI_OK;
+  if (!data->type_given) data->type = niti_dataset_type(dataset);
   NITI_TRY(niti_dataset_statistics(dataset, data->mean, data->std));
   data->stat_count = niti_dataset_shape(dataset).c;
   return NITI_OK;
@@ -244,9 +255,11 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiFeed *feed = NULL;
   const NitiLoaderOptions options = {
       .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
-  NitiStatus status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
-  if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
-  if (status == NITI_OK) status = resolve_statistics(m, m->set.dataset);
+  NitiStatus status = resolve_data(m, m->set.dataset);
+  if (status == NITI_OK) {
+    status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
+    if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
+  }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
   if (status == NITI_OK) status = score(m, net, feed, loader);

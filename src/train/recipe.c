@@ -147,9 +147,10 @@ static NitiStatus read_channels(int32_t out[NITI_CHANNELS_MAX], int32_t *count, 
 }
 
 static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping, int32_t channels) {
+  const bool sign = data->type != NITI_UINT8 || data->kind == NITI_DATA_NPY || data->kind == NITI_DATA_CSV;
   const NitiYaml *mean = niti_yaml_get(mapping, "mean"), *std = niti_yaml_get(mapping, "std");
   int32_t mean_count = 0, std_count = 0;
-  if (mean) NITI_TRY(read_channels(data->mean, &mean_count, mean, "data: mean", 0, MEAN_MAX));
+  if (mean) NITI_TRY(read_channels(data->mean, &mean_count, mean, "data: mean", sign ? -MEAN_MAX : 0, MEAN_MAX));
   if (std) NITI_TRY(read_channels(data->std, &std_count, std, "data: std", 1, STD_MAX));
   if (mean_count != std_count) {
     return niti_yaml_fail(std_count ? std : mean, "data: %d values of mean and %d of std (expected as many of both)", mean_count,
@@ -183,8 +184,8 @@ static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "default", "mean",   "std",       "pad",        "crop",
-                                     "flip", "fit",     "resize", "bad_files", "validation", NULL};
+  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop",
+                                     "flip", "fit",  "resize",  "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -197,6 +198,11 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "default")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: default", niti_recipe_defaults));
     r->data_default = (NitiDefaultData)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "type")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: type", niti_recipe_types));
+    data->type_given = choice > 0;
+    data->type = choice > 0 ? (NitiDataType)(choice - 1) : NITI_UINT8;
   }
   NITI_TRY(read_statistics(data, mapping, input.c));
   if ((node = niti_yaml_get(mapping, "pad")) != NULL) NITI_TRY(niti_yaml_int(&data->pad, node, "data: pad", 0, PAD_MAX));

@@ -5,6 +5,7 @@
 #include "train/recipe.h"
 
 extern const char *const niti_recipe_kinds[];
+extern const char *const niti_recipe_types[];
 extern const char *const niti_recipe_defaults[];
 extern const char *const niti_recipe_crops[];
 extern const char *const niti_recipe_fits[];

@@ -159,7 +159,7 @@ static const char *const split_names[] = {"training", "test"};
 
 /* Test images of an image folder decide no weight: a run may go on with others, without a damaged one for example. */
 static bool may_differ(const NitiRun *run, int split) {
-  return split == NITI_TEST && !niti_dataset_images(run->dataset, NITI_TEST);
+  return split == NITI_TEST && niti_dataset_is_folder(run->dataset);
 }
 
 /* Which label is which class, and in which order the files come, decides the bits: neither may have changed. */
@@ -189,7 +189,7 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   for (int split = 0; split < 2; ++split) {
     if (strcmp(run->inputs.sha256[split], began->sha256[split]) == 0) continue;
     run->data_changed = true;
-    if (niti_dataset_images(run->dataset, (NitiSplit)split)) {
+    if (!niti_dataset_is_folder(run->dataset)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
                        run->data_path, split_names[split], run->inputs.sha256[split], began->sha256[split]);
     }

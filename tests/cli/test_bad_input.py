@@ -181,11 +181,15 @@ def test_more_values_than_random_numbers_can_tell_apart_are_refused(tmp_path):
     fails("summary", path, "--batch", 65, says=(path, ":5:", "vast", 65 << 28))
 
 
-def test_networks_of_many_channels_run(tmp_path):
-    """Image files have at most 4 channels; networks have any number."""
+def test_inputs_of_many_channels(tmp_path):
+    """Each channel has a mean of its own: 4096 are the last; more are refused where they are described."""
     path = tmp_path / "model.yaml"
-    path.write_text("name: deep\ninput: [2, 2, 5]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {out: classes}\n")
-    assert niti("bench", "step", "--model", path, "--seconds", 1, "--batch", 2).returncode == 0
+    for channels in (4096, 4097):
+        path.write_text(f"name: deep\ninput: [2, 2, {channels}]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {{out: classes}}\n")
+        if channels == 4096:
+            assert niti("bench", "infer", "--model", path, "--threads", 1, "--seconds", 1).returncode == 0
+    for arguments in (("summary", path), ("bench", "step", "--model", path)):
+        fails(*arguments, says=(path, ":2:8", "4097 channels", "at most 4096"))
 
 
 def test_backward_accumulators_count_too(tmp_path):

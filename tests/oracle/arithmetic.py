@@ -293,6 +293,17 @@ def input_table(mean, std):
     return clip(np.array(rows, dtype=np.int64)), exponent
 
 
+VALUE_EXPONENT = -5
+FULL_SCALE = {"uint8": 255, "int8": 128, "int16": 32768}
+
+
+def value_mantissas(values, full, mean, std):
+    """The mantissas, at VALUE_EXPONENT, of signed values of one channel."""
+    numerators = (values.astype(np.int64) * 10**6 - full * mean) * 2**-VALUE_EXPONENT
+    magnitudes = (2 * np.abs(numerators) + full * std) // (2 * full * std)
+    return clip(np.sign(numerators) * magnitudes)
+
+
 def validation_count(validation, count):
     """How many of `count` training images a recipe asks for: a number of them, or a share (a decimal or a percentage)."""
     if isinstance(validation, int):

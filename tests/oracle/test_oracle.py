@@ -125,6 +125,18 @@ def test_shuffle_is_a_permutation_that_changes():
     assert orders[0] != orders[1] != orders[2] and orders[0] == a.shuffled(5, 0, 200)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_signed_values(kind):
+    """Against exact fractions: (v - mean) / std in steps of 2^-5, to the nearest, clipped."""
+    full = a.FULL_SCALE[kind]
+    values = np.array([-full, -full // 3, -1, 0, 1, 17, full - 1])
+    for mean, std in ((0, 1000000), (250000, 300000), (-1000000, 1), (1000000, 8000000), (-3, 500)):
+        for value, got in zip(values, a.value_mantissas(values, full, mean, std)):
+            exact = (Fraction(int(value), full) - Fraction(mean, 10**6)) / Fraction(std, 10**6) * 32
+            rounded = int(abs(exact) + Fraction(1, 2)) * (1 if exact > 0 else -1)
+            assert got == max(-127, min(127, rounded))
+
+
 def test_validation_split_is_stratified_and_depends_on_the_seed():
     assert [a.validation_count(v, 75) for v in (7, 0.1, "10%", 0.5, "0.6667%")] == [7, 8, 8, 38, 1]  # 7.5 and 37.5 go up
     labels = np.array([0] * 30 + [1] * 20 + [2] * 1 + [4] * 9)[np.random.RandomState(3).permutation(60)]
@@ -476,7 +488,7 @@ def test_case_is_alive_and_repeats(name):
     """Every weight tensor of a case is updated in at least ten steps, the run repeats and depends on the seed."""
     model, recipe, data = cases.read_case(name)
     sets = make_data.generate(name)
-    assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == np.uint8
+    assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == data.get("type", "uint8")
     moved = {}
 
     def observe(step, net, gradients):
@@ -537,7 +549,7 @@ def test_cases_cover_the_contract(monkeypatch):
             seen.add((key, recipe["rounding"][key], "rounding"))
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),
-                     ("validation", recipe["data"].get("validation", 0) != 0)])
+                     ("type", data.get("type", "uint8")), ("validation", recipe["data"].get("validation", 0) != 0)])
         if data["train"] % recipe["batch"]:
             seen.add("partial batch")
         train(model, *make_data.generate(name)["train"], recipe)
@@ -545,7 +557,7 @@ def test_cases_cover_the_contract(monkeypatch):
               ("maxpool", "overlap"), ("maxpool", "apart"), ("maxpool", "padded"), ("avgpool", "whole"), ("avgpool", "factor"),
               ("avgpool", "overlap"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
-              ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
+              ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()
