@@ -85,6 +85,8 @@ NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
+/* The text as a JSON string; bytes that are not UTF-8 become \xNN. */
+json_t *json_text(const char *text);
 
 /* Which data set was read, a line for it and one for each split; the same as JSON. */
 void data_print(FILE *to, const NitiDataFacts *facts);

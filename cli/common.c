@@ -1,6 +1,7 @@
 /* What several commands share. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli.h"
 
@@ -51,6 +52,31 @@ bool locate_weights(NitiLocation *out, const char *name) {
   if (out->kind != NITI_LOCATED_CHECKPOINT)
     fprintf(stderr, "niti: %s is not trained: its weights are the ones its seed gives\n", out->path);
   return true;
+}
+
+/* The length of the UTF-8 character that text begins with; 0: it is none. */
+static size_t utf8_length(const char *text) {
+  char one[5];
+  for (size_t length = 1; length <= 4 && text[length - 1]; ++length) {
+    (void)snprintf(one, sizeof one, "%.*s", (int)length, text);
+    json_t *string = json_string(one);
+    json_decref(string);
+    if (string) return length;
+  }
+  return 0;
+}
+
+json_t *json_text(const char *text) {
+  json_t *string = json_string(text);
+  char *escaped = string ? NULL : malloc(4 * strlen(text) + 1), *to = escaped;
+  while (escaped && *text) {
+    const size_t length = utf8_length(text);
+    to += length ? sprintf(to, "%.*s", (int)length, text) : sprintf(to, "\\x%02x", (unsigned char)*text);
+    text += length ? length : 1;
+  }
+  if (escaped) string = json_string(escaped);
+  free(escaped);
+  return string;
 }
 
 double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double)part / (double)whole : 0.0; }

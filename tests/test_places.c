@@ -11,7 +11,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "backend/fuse.h"
+#include "program/fuse.h"
 #include "config/builtin.h"
 #include "every_layer.h"
 #include "program/places.h"

@@ -146,7 +146,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   return read_metrics(&run->train, run);
 }
 
-static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct > b.correct; }
+/* By accuracy; a resumed run may have other test images. */
+static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct * b.images > b.correct * a.images; }
 
 /* Tests, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
