@@ -168,7 +168,8 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
   if (now && began->classes) NITI_TRY(niti_data_same_names(now, began->classes, run->data_path, "the run"));
   for (int split = 0; split < 2; ++split) {
     if (!began->names_sha256[split][0] || strcmp(run->inputs.names_sha256[split], began->names_sha256[split]) == 0) continue;
-    if (may_differ(run, split)) continue;
+    const bool fewer_or_more = run->inputs.images[split] != began->images[split];
+    if (fewer_or_more && may_differ(run, split)) continue; /* a broken test image was taken away, say */
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: its %s images are other files than the run began with (expected the same names in the same folders)",
                      run->data_path, split_names[split]);
@@ -177,7 +178,7 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
 }
 
 /* A resumed run needs the data set that it began with, to the byte. Only the content of an image folder's file may have changed
- * since (a damaged one ends a run), and its test images, which is noted. */
+ * since (a damaged one ends a run), and how many test images there are, which is noted. */
 static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   for (int split = 0; split < 2; ++split) {
     if (run->inputs.images[split] == began->images[split] || may_differ(run, split)) continue;
