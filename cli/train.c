@@ -47,6 +47,7 @@ typedef struct View {
   bool quiet, terminal, line_open;
   double drawn; /* when, in seconds */
   bool timed;   /* the expected time was told */
+  bool reading; /* that data are read was told */
   json_t *run;  /* introduce_json; NULL: not begun */
 } View;
 
@@ -126,6 +127,19 @@ static void draw_line(View *view, const NitiProgress *p) {
   fflush(stderr);
 }
 
+/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second. */
+static void draw_data(View *view, const NitiProgress *p) {
+  const double now = seconds(), pause = view->terminal ? 0.1 : view->reading ? 30.0 : 2.0; /* `drawn` starts a second early */
+  if (view->run || now - view->drawn < pause) return;
+  view->reading = true;
+  view->drawn = now;
+  view->line_open = view->terminal;
+  fprintf(stderr, "%sniti: %s: %" PRId64, view->terminal ? "\r\033[K" : "", p->text, p->batch);
+  if (p->batches > 0) fprintf(stderr, " of %" PRId64, p->batches);
+  fputs(view->terminal ? "" : "\n", stderr);
+  fflush(stderr);
+}
+
 static void print_epoch(const NitiProgress *p) {
   printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
@@ -153,7 +167,9 @@ static bool on_progress(void *context, const NitiProgress *p) {
     return true;
   }
   if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
-  if (p->kind == NITI_PROGRESS_WARNING) {
+  if (p->kind == NITI_PROGRESS_DATA) {
+    if (!view->quiet) draw_data(view, p);
+  } else if (p->kind == NITI_PROGRESS_WARNING) {
     clear_line(view);
     fprintf(stderr, "niti: %s\n", p->text);
   } else if (!view->quiet) {
@@ -212,6 +228,9 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   clear_line(view);
   if (given->dry_run) {
     code = report_dry(status, view->run, given->json);
+  } else if (status == NITI_INTERRUPTED && !view->run) {
+    fprintf(stderr, "niti: %s; nothing was trained or written\n", niti_error());
+    code = 128 + signals_caught();
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
     code = report(status, result, folder, json_object_get(view->run, "data"), given->json);
   } else {

@@ -233,7 +233,8 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
   NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
-  NITI_PROGRESS_DATA,    /* before the first step, ten times a second: `text` is being done, to `batch` of `batches` (0: not known) */
+  NITI_PROGRESS_DATA,    /* ten times a second while data is read or waited for: what is being done, to `batch` of `batches` (0: not
+                            known) */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
@@ -286,7 +287,8 @@ typedef struct NitiTrainResult {
 /* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that
  * holds anything. options NULL: the defaults. Returns when the run has ended and everything is written; options->progress is
  * called on this thread. *out is zero after a failure, and valid after NITI_INTERRUPTED, from where niti_resume continues with
- * the same bits. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE, NITI_INTERRUPTED. */
+ * the same bits (zero, with hash "", where the run had not begun yet). Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED,
+ * MEMORY, DEVICE, NITI_INTERRUPTED. */
 NITI_API NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *folder,
                                const NitiTrainOptions *options);
 /* Continues the run in `folder` from its last checkpoint, in the middle of an epoch if need be, on any device; a finished run

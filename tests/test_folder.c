@@ -4,6 +4,7 @@
 /* clang-format on */
 #include <sha256.h>
 
+#include "data/loader.h"
 #include "data_open.h"
 
 static void folder_is_read(void **state) {
@@ -340,6 +341,72 @@ static void the_first_image_that_can_give_the_size_does(void **state) {
   remove_temp(dir);
 }
 
+/* ---- long work ---- */
+
+enum { LARGE = 1200, LINKS = 60 };
+
+/* Images that take a while: links to one large one. */
+static char *put_large_folder(void) {
+  char *dir = make_temp();
+  uint8_t *pixels = malloc(LARGE * LARGE * 3);
+  for (int i = 0; i < LARGE * LARGE * 3; ++i) pixels[i] = (uint8_t)(i * 7 + i / 977 * 31);
+  for (int i = 0; i < 2 * LINKS; ++i) {
+    const char *path = path_of("%s/%d.png", put_dirs(dir, i % 2 ? "train/b" : "train/a"), i);
+    if (i == 0)
+      put_png(path, LARGE, LARGE, 3, pixels);
+    else
+      assert_int_equal(link(path_of("%s/train/a/0.png", dir), path), 0);
+  }
+  free(pixels);
+  return dir;
+}
+
+typedef struct Watched {
+  int calls, stop_at; /* stop_at 0: never */
+  int64_t done, total;
+  char what[64];
+} Watched;
+
+static bool watch(void *context, const char *what, int64_t done, int64_t total) {
+  Watched *w = context;
+  assert_true(strcmp(w->what, what) != 0 || done >= w->done);
+  (void)snprintf(w->what, sizeof w->what, "%s", what);
+  w->done = done;
+  w->total = total;
+  return ++w->calls != w->stop_at;
+}
+
+static void long_work_is_told_and_can_be_stopped(void **state) {
+  (void)state;
+  char *dir = put_large_folder(), text[65];
+  Watched watched = {.stop_at = 1};
+  NitiDataset *dataset = NULL;
+  const NitiDataRequest request = {.size = {1, 8, 8, 3}, .need = NITI_SPLIT_BIT(NITI_TRAIN), .watch = {watch, &watched}};
+  assert_int_equal(niti_dataset_open(&dataset, dir, NULL, &request), NITI_OK);
+  check_error((int)niti_dataset_check(dataset, NITI_TRAIN), NITI_INTERRUPTED, niti_error(), "interrupted while reading training",
+              "");
+  assert_true(watched.calls == 1 && watched.done < 2 * LINKS && watched.total == 2 * LINKS);
+  assert_int_equal(niti_dataset_bad_count(dataset, NITI_TRAIN), 0);
+  watched = (Watched){.stop_at = 1};
+  check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_INTERRUPTED, niti_error(), "interrupted while hashing",
+              "training");
+  /* A batch that takes long: stopped, and then waited for. */
+  const NitiDataOptions data = {0};
+  const NitiLoaderOptions options = {.split = NITI_TRAIN, .input = {1, 8, 8, 3}, .batch = 2 * LINKS, .workers = 1};
+  NitiLoader *loader = NULL;
+  NitiBatch batch;
+  watched = (Watched){.stop_at = 1};
+  assert_int_equal(niti_loader_open(&loader, dataset, &data, &options), NITI_OK);
+  assert_int_equal(niti_loader_start(loader, 0, 0), NITI_OK);
+  check_error((int)niti_loader_next(loader, &batch), NITI_INTERRUPTED, niti_error(), "interrupted while waiting for images", "");
+  assert_int_equal(batch.count, 0);
+  assert_int_equal(niti_loader_next(loader, &batch), NITI_OK);
+  assert_int_equal(batch.count, 2 * LINKS);
+  niti_loader_close(loader);
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+}
+
 /* ---- other people's folders ---- */
 
 static void folders_that_are_no_data_set_get_a_hint(void **state) {
@@ -374,6 +441,7 @@ int main(void) {
       cmocka_unit_test(every_bad_image_is_listed),
       cmocka_unit_test(bad_images_are_left_out),
       cmocka_unit_test(the_first_image_that_can_give_the_size_does),
+      cmocka_unit_test(long_work_is_told_and_can_be_stopped),
       cmocka_unit_test(folders_that_are_no_data_set_get_a_hint),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 
 #include "data/format.h"
 #include "data/image.h"
+#include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
 
@@ -49,13 +50,7 @@ NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) 
 }
 
 NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t done, int64_t total) {
-  enum { INTERVAL = 100000000 };
-  const NitiDataWatch *watch = &dataset->request.watch;
-  const int64_t now = watch->progress ? niti_clock_now() : 0;
-  if (!watch->progress || now - dataset->watched < INTERVAL) return NITI_OK;
-  dataset->watched = now;
-  if (watch->progress(watch->context, what, done, total)) return NITI_OK;
-  return niti_fail(NITI_INTERRUPTED, "interrupted while %s", what);
+  return niti_watch(&dataset->request.watch, &dataset->watched, what, done, total);
 }
 
 NitiStatus niti_data_options_check(const NitiDataOptions *options) {

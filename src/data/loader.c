@@ -7,6 +7,7 @@
 
 #include "data/augment.h"
 #include "data/values.h"
+#include "data/watch.h"
 #include "platform/workers.h"
 
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
@@ -42,6 +43,7 @@ struct NitiLoader {
   bool started;
   uint32_t epoch;
   int64_t position; /* the next batch */
+  int64_t watched;  /* when the data set's watch was called last */
 
   /* The preparing side; under the lock where there are workers. */
   uint32_t *order; /* the permutation of order_epoch; NULL without augmentation */
@@ -299,6 +301,16 @@ NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_b
   return NITI_OK;
 }
 
+/* Waits a moment for the workers, telling the watch. The lock is held. */
+static NitiStatus wait_watching(NitiLoader *loader) {
+  niti_watch_wait(&loader->done, &loader->lock);
+  pthread_mutex_unlock(&loader->lock);
+  const NitiStatus status =
+      niti_watch(&loader->dataset->request.watch, &loader->watched, "waiting for images", loader->position, loader->steps);
+  pthread_mutex_lock(&loader->lock);
+  return status;
+}
+
 /* Waits for the next batch of the workers and takes it, giving the last one back; slot NULL: only gives it back. */
 static NitiStatus take_batch(NitiLoader *loader, Slot **slot) {
   NitiStatus status = NITI_OK;
@@ -309,8 +321,10 @@ static NitiStatus take_batch(NitiLoader *loader, Slot **slot) {
   }
   if (slot) {
     Slot *wanted = &loader->slots[loader->taken % SLOTS];
-    while (loader->opened <= loader->taken || wanted->pending > 0) pthread_cond_wait(&loader->done, &loader->lock);
-    if (wanted->status == NITI_OK) {
+    while (status == NITI_OK && (loader->opened <= loader->taken || wanted->pending > 0)) status = wait_watching(loader);
+    if (status != NITI_OK) {
+      /* interrupted */
+    } else if (wanted->status == NITI_OK) {
       ++loader->taken;
       loader->held = true;
       *slot = wanted;

@@ -42,7 +42,8 @@ int64_t niti_loader_steps(const NitiLoader *loader); /* batches an epoch */
  * */
 NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_batch);
 /* The next batch, waiting for it where needed. A file that cannot be decoded fails here, in the batch that wants it, however
- * many workers there are; calling again fails again. */
+ * many workers there are; calling again fails again. Where the data set's watch stops the wait: NITI_INTERRUPTED, and calling
+ * again goes on. */
 NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out);
 
 #endif

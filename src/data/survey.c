@@ -3,14 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "data/values.h"
+#include "data/watch.h"
 #include "platform/workers.h"
 
 typedef unsigned __int128 Wide;
 
-enum { BLOCK_VALUES = 1 << 20, WAIT_NANOSECONDS = 50000000 };
+enum { BLOCK_VALUES = 1 << 20 };
 
 typedef struct Bad {
   int64_t index;
@@ -135,12 +135,7 @@ static void wait_for_workers(Survey *survey, NitiDataset *dataset) {
   char what[40];
   (void)snprintf(what, sizeof what, "reading %s images", niti_split_name(survey->which));
   while (survey->working > 0) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += WAIT_NANOSECONDS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&survey->finished, &survey->lock, &until);
+    niti_watch_wait(&survey->finished, &survey->lock);
     const int64_t done = survey->done;
     pthread_mutex_unlock(&survey->lock);
     const NitiStatus status = niti_dataset_watch(dataset, what, done, split_of(survey)->count);

@@ -80,11 +80,19 @@ static void tell_notes(const NitiRun *run) {
     (void)run->options.progress(run->options.context, &progress);
 }
 
+static bool tell_data(void *context, const char *what, int64_t done, int64_t total) {
+  const NitiRun *run = context;
+  const NitiProgress progress = {
+      .kind = NITI_PROGRESS_DATA, .text = what, .epoch = run->epoch + 1, .batch = done, .batches = total};
+  return run->options.progress(run->options.context, &progress);
+}
+
 static NitiStatus open_data(NitiRun *run) {
   const NitiDescription *model = run->recipe->model;
   const NitiDataRequest request = {.size = model->input,
                                    .need = NITI_SPLIT_BIT(NITI_TRAIN) | NITI_SPLIT_BIT(NITI_TEST),
-                                   .take = NITI_SPLIT_BIT(NITI_VALIDATION)};
+                                   .take = NITI_SPLIT_BIT(NITI_VALIDATION),
+                                   .watch = {run->options.progress ? tell_data : NULL, run}};
   NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
   if (classes != model->classes) {

@@ -72,7 +72,10 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
   NITI_TRY(niti_loader_start(run->test_loader, 0, 0));
   for (int64_t done = 0;;) {
     NitiBatch batch;
-    NITI_TRY(niti_loader_next(run->test_loader, &batch));
+    const NitiStatus status = niti_loader_next(run->test_loader, &batch);
+    *go_on = status != NITI_INTERRUPTED;
+    if (!*go_on) return NITI_OK;
+    NITI_TRY(status);
     if (batch.count == 0) break;
     ++done;
     NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
@@ -125,6 +128,10 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
     const NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    if (status == NITI_INTERRUPTED) {
+      *go_on = false;
+      break;
+    }
     if (status != NITI_OK) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);

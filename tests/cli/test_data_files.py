@@ -1,7 +1,9 @@
 """Image files as people have them: turned, nested, broken, named by number; and the tool's commands on them."""
 import json
 import os
+import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -230,3 +232,40 @@ def test_training_images_held_out(toy_recipe, toy, tmp_path):
     assert train(toy_recipe, toy, tmp_path / "whole")["hash"] != runs["16"]["hash"]
     fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "none", "--set", "data.validation=160",
           says=(toy, "data.validation is 160 of 160"))
+
+
+# ---- while images are read ----
+
+@pytest.fixture
+def slow(tmp_path):
+    """A folder that takes seconds to read: links to one large image."""
+    folder = tmp_path / "slow"
+    for split, count in (("train", 60), ("test", 1)):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                path = folder / split / name / f"{i}.png"
+                if path == folder / "train" / "a" / "0.png":
+                    data_sets.write_png(path, np.random.default_rng(1).integers(0, 256, (2000, 2000, 3)).astype(np.uint8))
+                else:
+                    os.link(folder / "train" / "a" / "0.png", path)
+    return folder
+
+
+PIXELS = ("mean: auto, std: auto", "mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]")
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_ctrl_c_while_images_are_read(slow, recipe, tmp_path, statistics):
+    """Before the first step nothing is left to save; what is being done was told before."""
+    path = recipe(COLOUR, ("classes: 4", "classes: 2"), *(() if statistics else (PIXELS,)))
+    process = start_training(path, "--data", slow, "--run", tmp_path / "run")
+    lines = []
+    while not any(" images" in line or " files" in line for line in lines[-1:]):
+        lines.append(process.stderr.readline())
+        assert lines[-1], "the run has ended"
+    begin = time.monotonic()
+    code, _, err = stop(process, signal.SIGINT)
+    assert code == 130 and "nothing was trained or written" in err
+    assert time.monotonic() - begin < 15  # all of it would take longer; no measure of speed
+    assert not (tmp_path / "run").exists()
