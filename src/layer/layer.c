@@ -3,10 +3,8 @@
 
 #include <string.h>
 
-static const NitiLayerType *const types[] = {
-    &niti_layer_conv,           &niti_layer_linear,  &niti_layer_relu,    &niti_layer_maxpool, &niti_layer_avgpool,
-    &niti_layer_global_avgpool, &niti_layer_flatten, &niti_layer_dropout, &niti_layer_add,     NULL,
-};
+#define LIST(name) &niti_layer_##name,
+static const NitiLayerType *const types[] = {NITI_LAYERS(LIST) NULL};
 
 const NitiLayerType *const *niti_layer_types(void) { return types; }
 

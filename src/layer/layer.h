@@ -1,5 +1,5 @@
 /* A layer type: its keys in a model description, its shapes, and how it lowers into operations, in one file of this folder.
- * To add one: write the file, list its type in layer.c (docs/add-a-layer.md). */
+ * To add one: write the file, list its type in NITI_LAYERS below (docs/add-a-layer.md). */
 #ifndef NITI_LAYER_LAYER_H
 #define NITI_LAYER_LAYER_H
 
@@ -59,7 +59,19 @@ const NitiLayerType *niti_layer_find(const char *name);         /* NULL: none */
 const NitiLayerType *niti_layer_joining(const char *construct); /* NULL: no such construct */
 const NitiLayerType *const *niti_layer_types(void);             /* NULL-terminated */
 
-extern const NitiLayerType niti_layer_conv, niti_layer_linear, niti_layer_relu, niti_layer_maxpool, niti_layer_avgpool,
-    niti_layer_global_avgpool, niti_layer_flatten, niti_layer_dropout, niti_layer_add;
+/* The table of types: a line for each, niti_layer_NAME. */
+#define NITI_LAYERS(LAYER) \
+  LAYER(conv)              \
+  LAYER(linear)            \
+  LAYER(relu)              \
+  LAYER(maxpool)           \
+  LAYER(avgpool)           \
+  LAYER(global_avgpool)    \
+  LAYER(flatten)           \
+  LAYER(dropout)           \
+  LAYER(add)
+
+#define NITI_DECLARE_LAYER(name) extern const NitiLayerType niti_layer_##name;
+NITI_LAYERS(NITI_DECLARE_LAYER)
 
 #endif

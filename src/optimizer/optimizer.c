@@ -3,8 +3,10 @@
 
 #include <string.h>
 
-static const NitiOptimizer *const optimizers[] = {&niti_optimizer_niti};
-static const char *const names[] = {"niti", NULL};
+#define LIST(name) &niti_optimizer_##name,
+#define NAME(name) #name,
+static const NitiOptimizer *const optimizers[] = {NITI_OPTIMIZERS(LIST)};
+static const char *const names[] = {NITI_OPTIMIZERS(NAME) NULL};
 
 const char *const *niti_optimizer_names(void) { return names; }
 

@@ -1,5 +1,5 @@
 /* An optimiser: the state that it keeps for each weight tensor and the operations that update it, in one file of this folder.
- * To add one: write the file, list its type in optimizer.c (docs/add-a-layer.md). */
+ * To add one: write the file, list it in NITI_OPTIMIZERS below (docs/add-a-layer.md). */
 #ifndef NITI_OPTIMIZER_OPTIMIZER_H
 #define NITI_OPTIMIZER_OPTIMIZER_H
 
@@ -16,6 +16,10 @@ const NitiOptimizer *niti_optimizer_find(const char *name); /* NULL: none */
 /* The registered optimisers' names, NULL-terminated. */
 const char *const *niti_optimizer_names(void);
 
-extern const NitiOptimizer niti_optimizer_niti;
+/* The table of optimisers: a line for each, niti_optimizer_NAME, whose name in recipes is NAME. */
+#define NITI_OPTIMIZERS(OPTIMIZER) OPTIMIZER(niti)
+
+#define NITI_DECLARE_OPTIMIZER(name) extern const NitiOptimizer niti_optimizer_##name;
+NITI_OPTIMIZERS(NITI_DECLARE_OPTIMIZER)
 
 #endif
