@@ -16,7 +16,7 @@
 #include "niti.h"
 #include "programs.h"
 
-enum { RANDOM_NETWORKS = 24, IMAGES = 6, BATCH_MAX = 16, CROP = 3 };
+enum { RANDOM_NETWORKS = 16, IMAGES = 6, BATCH_MAX = 16, CROP = 3 };
 
 static const char *const isas[] = {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"};
 
