@@ -1,6 +1,6 @@
 /* niti bench kernels: each operation of a training step by itself. Convolutions are reported in operations per second, beside a
- * loop of multiply-adds alone, or where there is none beside what the same kernels reach on one large product; the others in bytes
- * per second, beside a ReLU over a large tensor. */
+ * loop of multiply-adds alone, or where there is none beside what the same kernels reach on one large product; the others in
+ * bytes per second, beside a ReLU over a large tensor. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,8 +110,19 @@ static NitiStatus measure_product(double *rate, Bench *bench, double seconds) {
   product.inputs[0] = add_random(program, shape, NITI_ROLE_DELTA);
   product.inputs[1] = add_random(program, shape, NITI_ROLE_ACTIVATION);
   product.outputs[0] = niti_program_add_tensor(program, &sums);
-  product.conv = (NitiConv){.n = N, .h = HW, .w = HW, .c = C, .oh = HW, .ow = HW, .k = C, .kh = 3, .kw = 3, .stride_h = 1,
-                            .stride_w = 1, .pad_h = 1, .pad_w = 1};
+  product.conv = (NitiConv){.n = N,
+                            .h = HW,
+                            .w = HW,
+                            .c = C,
+                            .oh = HW,
+                            .ow = HW,
+                            .k = C,
+                            .kh = 3,
+                            .kw = 3,
+                            .stride_h = 1,
+                            .stride_w = 1,
+                            .pad_h = 1,
+                            .pad_w = 1};
   niti_program_add_operation(program, &product);
   Operation o = {.bench = bench, .operations = 2.0 * N * HW * HW * 9 * C * C};
   const NitiStatus status = measure_yardstick(rate, &o, program, seconds);
@@ -239,7 +250,8 @@ static NitiStatus show_other(Table *t, const Operation *o, const Times *times) {
   const char *layer = operation->layer > 0 ? p->layers[operation->layer] : "-", *what = niti_opcodes[operation->opcode].name;
   const double rate = o->bytes / times->median * 1e3;
   if (!t->json) {
-    printf("%-14s %-18s %-19s %10.3f %10.1f %7.1f %%\n", layer, what, "", times->median, rate * 1e-9, 1e2 * rate / t->stream_rate);
+    printf("%-14s %-18s %-19s %10.3f %10.1f %7.1f %%\n", layer, what, "", times->median, rate * 1e-9,
+           1e2 * rate / t->stream_rate);
     return NITI_OK;
   }
   json_array_append_new(t->others,
@@ -268,7 +280,8 @@ static NitiStatus add_other(Table *t, Operation *o) {
 }
 
 static bool is_idle(const NitiExecutable *e, int32_t i) {
-  return niti_executable_program(e)->operations[i].opcode == NITI_OP_RESHAPE || strcmp(niti_executable_kernel(e, i), "fused") == 0;
+  return niti_executable_program(e)->operations[i].opcode == NITI_OP_RESHAPE ||
+         strcmp(niti_executable_kernel(e, i), "fused") == 0;
 }
 
 /* The products, or the other operations, of a training step. */
@@ -333,9 +346,9 @@ int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
     printf("sum of all medians %.2f ms: %.1f images/s\n", t.milliseconds, b->recipe->batch / t.milliseconds * 1e3);
     return EXIT_OK;
   }
-  return print_json(json_pack("{s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model", model,
-                              "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend), "milliseconds",
-                              t.product_milliseconds, "milliseconds_with_others", t.milliseconds, "stream_bytes_per_second",
-                              t.stream_rate, "product_operations_per_second", t.product_rate, "peak_operations_per_second",
-                              t.peak_rate, "kernels", t.products, "others", t.others));
+  return print_json(json_pack("{s:s, s:o, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model",
+                              json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
+                              "milliseconds", t.product_milliseconds, "milliseconds_with_others", t.milliseconds,
+                              "stream_bytes_per_second", t.stream_rate, "product_operations_per_second", t.product_rate,
+                              "peak_operations_per_second", t.peak_rate, "kernels", t.products, "others", t.others));
 }

@@ -85,8 +85,6 @@ NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
-/* The text as a JSON string; bytes that are not UTF-8 become \xNN. */
-json_t *json_text(const char *text);
 
 /* Which data set was read, a line for it and one for each split; the same as JSON. */
 void data_print(FILE *to, const NitiDataFacts *facts);
@@ -95,6 +93,13 @@ json_t *data_json(const NitiDataFacts *facts);
 /* Finds the network that `name` stands for; says on standard error where it is not trained. Returns whether it was found. */
 bool locate_weights(NitiLocation *out, const char *name);
 
+/* Prints "niti: " and a line on standard error, escaped where a name in it is not text. */
+__attribute__((format(printf, 1, 2))) void say(const char *format, ...);
+/* A name of any bytes as JSON: escaped where it is not text (niti_text_escape). */
+json_t *json_name(const char *name);
+/* The same on a stream. */
+void print_name(FILE *to, const char *name);
+
 double percent(int64_t part, int64_t whole);
 double nats(NitiScore score); /* mean loss */
 
@@ -102,8 +107,8 @@ double nats(NitiScore score); /* mean loss */
 /* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
 void descriptors_open(void);
 /* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
- * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is an
- * error of the write, not the end of the process. */
+ * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is
+ * an error of the write, not the end of the process. */
 void signals_catch(void);
 int signals_caught(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has come since the last call. */

@@ -1,9 +1,11 @@
 /* What several commands share. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "platform/text.h"
 
 int fail(void) {
   fprintf(stderr, "niti: %s\n", niti_error());
@@ -18,7 +20,7 @@ int print_json(json_t *object) {
   char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
   json_decref(object);
   if (!text) {
-    fprintf(stderr, "niti: cannot write the result as JSON (out of memory, or a name that is not UTF-8)\n");
+    fprintf(stderr, "niti: out of memory for the result as JSON\n");
     return EXIT_FAILED;
   }
   puts(text);
@@ -31,7 +33,9 @@ static void print_split(FILE *to, const char *split, int64_t images, const char 
 }
 
 void data_print(FILE *to, const NitiDataFacts *facts) {
-  fprintf(to, "%-10s %s (%s, %d classes)\n", "data", facts->path, facts->kind, facts->classes);
+  fprintf(to, "%-10s ", "data");
+  print_name(to, facts->path);
+  fprintf(to, " (%s, %d classes)\n", facts->kind, facts->classes);
   print_split(to, "  training", facts->train_images, facts->train_sha256);
   print_split(to, "  test", facts->test_images, facts->test_sha256);
 }
@@ -41,7 +45,7 @@ static void set_split(json_t *object, const char *split, int64_t images, const c
 }
 
 json_t *data_json(const NitiDataFacts *facts) {
-  json_t *object = json_pack("{s:s, s:s, s:i}", "kind", facts->kind, "path", facts->path, "classes", facts->classes);
+  json_t *object = json_pack("{s:s, s:o, s:i}", "kind", facts->kind, "path", json_name(facts->path), "classes", facts->classes);
   set_split(object, "train", facts->train_images, facts->train_sha256);
   set_split(object, "test", facts->test_images, facts->test_sha256);
   return object;
@@ -49,34 +53,31 @@ json_t *data_json(const NitiDataFacts *facts) {
 
 bool locate_weights(NitiLocation *out, const char *name) {
   if (niti_locate(out, name) != NITI_OK) return false;
-  if (out->kind != NITI_LOCATED_CHECKPOINT)
-    fprintf(stderr, "niti: %s is not trained: its weights are the ones its seed gives\n", out->path);
+  if (out->kind != NITI_LOCATED_CHECKPOINT) say("%s is not trained: its weights are the ones its seed gives", out->path);
   return true;
 }
 
-/* The length of the UTF-8 character that text begins with; 0: it is none. */
-static size_t utf8_length(const char *text) {
-  char one[5];
-  for (size_t length = 1; length <= 4 && text[length - 1]; ++length) {
-    (void)snprintf(one, sizeof one, "%.*s", (int)length, text);
-    json_t *string = json_string(one);
-    json_decref(string);
-    if (string) return length;
-  }
-  return 0;
+void say(const char *format, ...) {
+  char raw[2048], text[2048];
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(raw, sizeof raw, format, args);
+  va_end(args);
+  (void)niti_text_escape(text, sizeof text, raw, false);
+  fprintf(stderr, "niti: %s\n", text);
 }
 
-json_t *json_text(const char *text) {
-  json_t *string = json_string(text);
-  char *escaped = string ? NULL : malloc(4 * strlen(text) + 1), *to = escaped;
-  while (escaped && *text) {
-    const size_t length = utf8_length(text);
-    to += length ? sprintf(to, "%.*s", (int)length, text) : sprintf(to, "\\x%02x", (unsigned char)*text);
-    text += length ? length : 1;
-  }
-  if (escaped) string = json_string(escaped);
-  free(escaped);
-  return string;
+json_t *json_name(const char *name) {
+  char *text = niti_text_escaped(name);
+  json_t *value = text ? json_string(text) : NULL;
+  free(text);
+  return value;
+}
+
+void print_name(FILE *to, const char *name) {
+  char *text = niti_text_escaped(name);
+  fputs(text ? text : name, to);
+  free(text);
 }
 
 double percent(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * (double)part / (double)whole : 0.0; }

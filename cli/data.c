@@ -77,7 +77,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
     const char *text = text_of(dataset, i);
     char number[16];
     (void)snprintf(number, sizeof number, "%d", i);
-    json_array_append_new(array, json_text(text ? text : number));
+    json_array_append_new(array, json_name(text ? text : number));
   }
   return array;
 }
@@ -85,7 +85,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_text(note));
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
   return array;
 }
 
@@ -93,7 +93,7 @@ static json_t *bad_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
-      json_array_append_new(array, json_text(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
   }
   return array;
 }
@@ -102,7 +102,7 @@ static int print_object(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
   json_t *object =
-      json_pack("{s:o, s:s, s:s, s:[i,i,i], s:i}", "path", json_text(f->path), "kind", niti_dataset_kind(d), "type",
+      json_pack("{s:o, s:s, s:s, s:[i,i,i], s:i}", "path", json_name(f->path), "kind", niti_dataset_kind(d), "type",
                 niti_data_type_name(niti_dataset_type(d)), "shape", s.h, s.w, s.c, "classes", niti_dataset_classes(d));
   for (int split = 0; split < NITI_SPLITS; ++split) {
     static const char *const keys[NITI_SPLITS] = {"train_images", "test_images", "validation_images"};
@@ -133,7 +133,9 @@ static void print_classes(const NitiDataset *dataset) {
   printf("classes    %d", classes);
   for (int32_t i = 0; i < classes && i < SHOWN; ++i) {
     const char *label = niti_dataset_class_label(dataset, i);
-    if (label) printf("%s %s", i ? "," : ":", label);
+    if (!label) continue;
+    fputs(i ? ", " : ": ", stdout);
+    print_name(stdout, label);
   }
   puts(classes > SHOWN ? ", ..." : "");
 }
@@ -143,7 +145,9 @@ static void print_text(const Findings *f) {
   const NitiShape s = niti_dataset_shape(d);
   const bool folder = strcmp(niti_dataset_kind(d), "folder") == 0;
   const char *note;
-  printf("path       %s\nkind       %s (%s)\nshape      %dx%dx%d (height, width, channels%s)\n", f->path, niti_dataset_kind(d),
+  printf("path       ");
+  print_name(stdout, f->path);
+  printf("\nkind       %s (%s)\nshape      %dx%dx%d (height, width, channels%s)\n", niti_dataset_kind(d),
          niti_data_type_name(niti_dataset_type(d)), s.h, s.w, s.c,
          folder ? "; the first image's, to which the others are fitted for mean and std" : "");
   print_classes(d);

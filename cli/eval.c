@@ -27,8 +27,7 @@ const Command command_eval = {"eval",
 
 static void say_whose(const NitiDataFacts *data) {
   if (data->run_path && !data->of_run)
-    fprintf(stderr, "niti: %s is not the data of the run, which was trained on %s: its test images are others\n", data->path,
-            data->run_path);
+    say("%s is not the data of the run, which was trained on %s: its test images are others", data->path, data->run_path);
 }
 
 static int report(const NitiLocation *network, const NitiDataFacts *data, const NitiScore *score, bool json) {
@@ -39,10 +38,10 @@ static int report(const NitiLocation *network, const NitiDataFacts *data, const 
   if (json) {
     json_t *facts = data_json(data);
     json_object_set_new(facts, "of_run", json_boolean(data->of_run));
-    return print_json(json_pack("{s:f, s:f, s:I, s:I, s:s, s:s, s:b, s:o}", "test_accuracy",
+    return print_json(json_pack("{s:f, s:f, s:I, s:I, s:o, s:s, s:b, s:o}", "test_accuracy",
                                 percent(score->correct, score->images), "test_loss", nats(*score), "correct",
-                                (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint", network->path,
-                                "hash", hash, "trained", trained, "data", facts));
+                                (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint",
+                                json_name(network->path), "hash", hash, "trained", trained, "data", facts));
   }
   printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f\n", percent(score->correct, score->images),
          score->correct, score->images, nats(*score));

@@ -31,7 +31,7 @@ int main(int argc, char **argv) {
   const Command *command = command_find(argv[1]);
   if (command) return run(command, argc - 1, argv + 1);
   char hint[NITI_HINT_MAX];
-  fprintf(stderr, "niti: unknown command '%s'%s\n", argv[1], command_hint(hint, argv[1]));
+  say("unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
   help_print(stderr);
   return EXIT_USAGE;
 }

@@ -7,15 +7,18 @@
 
 #include "cli.h"
 #include "config/closest.h"
+#include "platform/text.h"
 
 enum { OPTIONS_MAX = 48 };
 
 int usage_error(const Command *command, const char *format, ...) {
+  char raw[1024], text[1024];
   va_list args;
-  fprintf(stderr, "niti %s: ", command->name);
   va_start(args, format);
-  (void)vfprintf(stderr, format, args);
+  (void)vsnprintf(raw, sizeof raw, format, args);
   va_end(args);
+  (void)niti_text_escape(text, sizeof text, raw, false);
+  fprintf(stderr, "niti %s: %s", command->name, text);
   fprintf(stderr, "\nusage: niti %s %s (see niti %s --help)\n", command->name, command->arguments, command->name);
   return EXIT_USAGE;
 }

@@ -56,9 +56,13 @@ static void sort_best_first(Prediction *p) {
 static double percent_of(const Prediction *p, int32_t label) { return (double)p->millionths[label] / 10000.0; }
 
 static void print_result(const Prediction *p, const char *name) {
-  printf("%s\n", name);
-  for (int32_t i = 0; i < p->top; ++i)
-    printf("  %6.2f %%  %s\n", percent_of(p, p->order[i]), niti_model_class_name(p->model, p->order[i]));
+  print_name(stdout, name);
+  putchar('\n');
+  for (int32_t i = 0; i < p->top; ++i) {
+    printf("  %6.2f %%  ", percent_of(p, p->order[i]));
+    print_name(stdout, niti_model_class_name(p->model, p->order[i]));
+    putchar('\n');
+  }
 }
 
 static void add_result(const Prediction *p, const char *name) {
@@ -66,9 +70,9 @@ static void add_result(const Prediction *p, const char *name) {
   for (int32_t i = 0; i < p->top; ++i) {
     const int32_t label = p->order[i];
     json_array_append_new(classes, json_pack("{s:i, s:o, s:f}", "class", label, "name",
-                                             json_text(niti_model_class_name(p->model, label)), "percent", percent_of(p, label)));
+                                             json_name(niti_model_class_name(p->model, label)), "percent", percent_of(p, label)));
   }
-  json_array_append_new(p->images, json_pack("{s:o, s:o}", "image", json_text(name), "top", classes));
+  json_array_append_new(p->images, json_pack("{s:o, s:o}", "image", json_name(name), "top", classes));
 }
 
 /* An image that cannot be read: the others' results come all the same. */
@@ -76,7 +80,7 @@ static void report_failure(Prediction *p, const char *name) {
   fflush(stdout);
   p->code = fail();
   if (p->failures)
-    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_text(name), "error", json_text(niti_error())));
+    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_name(niti_error())));
 }
 
 static void report(Prediction *p, const char *name, NitiStatus status, int32_t exponent) {

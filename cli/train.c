@@ -190,21 +190,23 @@ static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s))
 
 static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, json_t *data, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
-  if (stopped) fprintf(stderr, "niti: %s; `niti train --resume %s` goes on\n", niti_error(), folder);
+  if (stopped) say("%s; `niti train --resume %s` goes on", niti_error(), folder);
   if (json) {
     const int code = print_json(
-        json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b, s:O}", "run", folder, "hash", r->hash,
-                  "epochs", r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train), "train_accuracy",
-                  accuracy_json(r->train), "test_loss", loss_json(r->test), "test_accuracy", accuracy_json(r->test),
-                  "best_test_accuracy", accuracy_json(r->best), "best_epoch", r->best_epoch, "images_per_second",
-                  rate(r->images, r->nanoseconds), "predictions", (json_int_t)r->shift_predictions, "wrong_predictions",
-                  (json_int_t)r->shift_retries, "interrupted", stopped, "data", data));
+        json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash",
+                  r->hash, "epochs", r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train),
+                  "train_accuracy", accuracy_json(r->train), "test_loss", loss_json(r->test), "test_accuracy",
+                  accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best), "best_epoch", r->best_epoch,
+                  "images_per_second", rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions,
+                  "shift_retries", (json_int_t)r->shift_retries, "interrupted", stopped, "data", data));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",
            percent(r->test.correct, r->test.images), percent(r->best.correct, r->best.images), r->best_epoch, r->steps,
            rate(r->images, r->nanoseconds));
-    printf("hash %s\ncheckpoints in %s: last.safetensors, best.safetensors\n", r->hash, folder);
+    printf("hash %s\ncheckpoints in ", r->hash);
+    print_name(stdout, folder);
+    printf(": last.safetensors, best.safetensors\n");
   }
   const int caught = signals_caught();
   return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;

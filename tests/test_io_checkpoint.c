@@ -130,6 +130,27 @@ static void test_hash_covers_weights(void **state) {
   niti_checkpoint_close(b);
 }
 
+/* A path, say: in the file it is text, and loading gives its bytes back. */
+static void test_values_of_any_bytes(void **state) {
+  (void)state;
+  static const char *const values[] = {"caf\xe9/\\x41\nb", "caf\xc3\xa9/\\x41\nb"};
+  NitiCheckpoint *c;
+  size_t size;
+  check_ok(niti_checkpoint_open(&c));
+  check_ok(niti_checkpoint_set(c, "data", values[0]));
+  check_ok(niti_checkpoint_set(c, "model", values[1]));
+  check_ok(niti_checkpoint_save(c, at("c")));
+  niti_checkpoint_close(c);
+  char *text = get_file(at("c"), &size);
+  assert_non_null(find_bytes(text, size, "\"data.escaped\":\"caf\\\\xE9/\\\\x5Cx41\\\\x0Ab\""));
+  free(text);
+  check_ok(niti_checkpoint_load(&c, at("c")));
+  assert_string_equal(niti_checkpoint_get(c, "data"), values[0]);
+  assert_string_equal(niti_checkpoint_get(c, "model"), values[1]);
+  assert_int_equal(c->value_count, 2);
+  niti_checkpoint_close(c);
+}
+
 static void test_checkpoint_refuses_content(void **state) {
   (void)state;
   int8_t w[2] = {0, -128};
@@ -144,7 +165,7 @@ static void test_checkpoint_refuses_content(void **state) {
   check_fails(niti_checkpoint_add(c, "a", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "'a'", "taken");
   check_fails(niti_checkpoint_save(c, at("c")), NITI_ERROR_ARGUMENT, at("c"), "element 1 is -128");
   w[1] = 0;
-  check_ok(niti_checkpoint_set(c, "a", "\xc3"));
+  check_ok(niti_checkpoint_set(c, "\xc3", "a"));
   check_fails(niti_checkpoint_save(c, at("c")), NITI_ERROR_ARGUMENT, at("c"), "UTF-8");
   assert_int_equal(count_files(), 0);
   niti_checkpoint_close(c);
@@ -322,6 +343,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_checkpoint_round_trip, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_empty, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_hash_covers_weights, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_values_of_any_bytes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_refuses_content, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_truncated_anywhere, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_flipped_anywhere, make_folder, remove_folder),

@@ -6,6 +6,7 @@
 #include "platform/clock.h"
 #include "platform/environment.h"
 #include "platform/path.h"
+#include "platform/text.h"
 
 static void check_join(const char *dir, const char *name, const char *expected) {
   char *path = NULL;
@@ -32,6 +33,44 @@ static void test_kinds(void **state) {
   assert_true(niti_path_is_dir(folder) && niti_path_has_dir(folder, "."));
   assert_false(niti_path_has_file(folder, "fifo") || niti_path_has_file(folder, ".") || niti_path_has_file(folder, "none"));
   assert_false(niti_path_has_dir(folder, "f") || niti_path_has_dir(folder, "none"));
+}
+
+static void check_escaped(const char *name, const char *expected) {
+  char *text = niti_text_escaped(name);
+  assert_non_null(text);
+  assert_string_equal(text, expected);
+  assert_true(niti_text_is_utf8(text));
+  niti_text_unescape(text);
+  assert_string_equal(text, name);
+  free(text);
+}
+
+static void test_escape(void **state) {
+  (void)state;
+  check_escaped("", "");
+  check_escaped("plain/name.png", "plain/name.png");
+  check_escaped("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"); /* e acute, euro, a face */
+  check_escaped("caf\xe9", "caf\\xE9");                                                              /* Latin-1 */
+  check_escaped("a\nb\t\x1b[1m\x7f", "a\\x0Ab\\x09\\x1B[1m\\x7F");
+  check_escaped("\xc2\x9b", "\\xC2\\x9B");                              /* a control character of two bytes */
+  check_escaped("\xc0\xaf \xe0\x80\x80", "\\xC0\\xAF \\xE0\\x80\\x80"); /* too long for what they say */
+  check_escaped("\xed\xa0\x80", "\\xED\\xA0\\x80");                     /* half of a UTF-16 pair */
+  check_escaped("\xf4\x90\x80\x80", "\\xF4\\x90\\x80\\x80");            /* beyond U+10FFFF */
+  check_escaped("\xe2\x82", "\\xE2\\x82");                              /* cut off */
+  check_escaped("C:\\dir\\name", "C:\\dir\\name");
+  check_escaped("\\x41 \\\\x41 \\x", "\\x5Cx41 \\\\x5Cx41 \\x5Cx"); /* looks escaped, and is not */
+}
+
+static void test_escape_in_little_room(void **state) {
+  char text[8];
+  (void)state;
+  for (size_t size = 1; size <= sizeof text; ++size) {
+    memset(text, '#', sizeof text);
+    assert_int_equal(niti_text_escape(text, size, "a\xff\xe2\x82\xac", false), 8);
+    assert_string_equal(text, size < 2 ? "" : size < 6 ? "a" : "a\\xFF");
+  }
+  assert_int_equal(niti_text_escape(text, sizeof text, "\\x41", false), 4);
+  assert_string_equal(text, "\\x41");
 }
 
 static void check_read(const char *path, size_t limit, const char *expected, size_t length) {
@@ -105,7 +144,8 @@ static void test_environment(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_join),      TEST(test_kinds),  TEST(test_read),
-                                     TEST(test_read_pipe), TEST(test_clocks), TEST(test_environment)};
+  const struct CMUnitTest tests[] = {TEST(test_join),   TEST(test_escape),     TEST(test_escape_in_little_room),
+                                     TEST(test_kinds),  TEST(test_read),       TEST(test_read_pipe),
+                                     TEST(test_clocks), TEST(test_environment)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <yaml.h>
 
 #include "config/yaml_node.h"
+#include "platform/text.h"
 
 typedef struct Builder {
   NitiYamlDocument *document;
@@ -133,6 +134,10 @@ NitiStatus niti_yaml_parse_into(NitiYaml **out, NitiYamlDocument *document, cons
     return niti_fail(place ? NITI_ERROR_FORMAT : NITI_ERROR_ARGUMENT, "%s: longer than %d bytes", origin, NITI_YAML_BYTES_MAX);
   }
   if (!yaml_parser_initialize(&parser)) return niti_yaml_no_memory(origin);
+  if (length >= strlen(NITI_BYTE_ORDER_MARK) && memcmp(text, NITI_BYTE_ORDER_MARK, strlen(NITI_BYTE_ORDER_MARK)) == 0) {
+    text += strlen(NITI_BYTE_ORDER_MARK);
+    length -= strlen(NITI_BYTE_ORDER_MARK);
+  }
   yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
   yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
   for (bool done = false; !done && status == NITI_OK;) {

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "platform/path.h"
 #include "io/hash.h"
+#include "platform/path.h"
+#include "platform/text.h"
 
 static const char exponent_suffix[] = ".exponent";
+static const char escaped_suffix[] = ".escaped";
 static const char format_name[] = "niti";
 enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; keeps the sums of exponents over all layers in int32 */
 
@@ -29,12 +31,14 @@ static bool is_exponent(const char *name) {
   return length >= suffix && !strcmp(name + length - suffix, exponent_suffix);
 }
 
-static char *exponent_name(const char *name) {
-  const size_t size = strlen(name) + sizeof exponent_suffix;
+static char *append_text(const char *name, const char *suffix) {
+  const size_t size = strlen(name) + strlen(suffix) + 1;
   char *text = malloc(size);
-  if (text) (void)snprintf(text, size, "%s%s", name, exponent_suffix);
+  if (text) (void)snprintf(text, size, "%s%s", name, suffix);
   return text;
 }
+
+static char *exponent_name(const char *name) { return append_text(name, exponent_suffix); }
 
 /* ---- In memory ---------------------------------------------------------------------------------------------------- */
 
@@ -205,6 +209,15 @@ static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
 
 /* ---- Saving ------------------------------------------------------------------------------------------------------- */
 
+static NitiStatus put_value(NitiSafetensors *content, const NitiPair *pair) {
+  if (niti_text_is_utf8(pair->value)) return append_pair(&content->metadata, &content->metadata_count, pair->key, pair->value);
+  char *key = append_text(pair->key, escaped_suffix), *value = niti_text_escaped(pair->value);
+  const NitiStatus status = key && value ? append_pair(&content->metadata, &content->metadata_count, key, value) : fail_memory();
+  free(key);
+  free(value);
+  return status;
+}
+
 static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint *checkpoint) {
   NitiPair **pairs = &content->metadata;
   size_t *count = &content->metadata_count;
@@ -212,8 +225,7 @@ static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint
   NITI_TRY(append_pair(pairs, count, "format", format_name));
   (void)snprintf(text, sizeof text, "%d", NITI_CHECKPOINT_VERSION);
   NITI_TRY(append_pair(pairs, count, "version", text));
-  for (size_t i = 0; i < checkpoint->value_count; ++i)
-    NITI_TRY(append_pair(pairs, count, checkpoint->values[i].key, checkpoint->values[i].value));
+  for (size_t i = 0; i < checkpoint->value_count; ++i) NITI_TRY(put_value(content, &checkpoint->values[i]));
   NITI_TRY(niti_checkpoint_hash(checkpoint, text));
   NITI_TRY(append_pair(pairs, count, "hash", text));
   sort_content(content);
@@ -307,20 +319,30 @@ static NitiStatus require_value(const char **value, const NitiSafetensors *conte
   return *value ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s' is missing: not a checkpoint of niti", key);
 }
 
+static NitiStatus take_value(NitiCheckpoint *checkpoint, const NitiPair *pair) {
+  NITI_TRY(append_pair(&checkpoint->values, &checkpoint->value_count, pair->key, pair->value));
+  const NitiPair *taken = &checkpoint->values[checkpoint->value_count - 1];
+  const size_t length = strlen(taken->key), suffix = strlen(escaped_suffix);
+  if (length <= suffix || strcmp(taken->key + length - suffix, escaped_suffix) != 0) return NITI_OK;
+  taken->key[length - suffix] = 0;
+  niti_text_unescape(taken->value);
+  return NITI_OK;
+}
+
 static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensors *content) {
   const char *value;
   NITI_TRY(require_value(&value, content, "format"));
   if (strcmp(value, format_name))
     return niti_fail(NITI_ERROR_FORMAT, "__metadata__: format is '%.*s', 'niti' expected", shown(value), value);
   for (size_t i = 0; i < content->metadata_count; ++i)
-    if (!is_own_key(content->metadata[i].key))
-      NITI_TRY(append_pair(&checkpoint->values, &checkpoint->value_count, content->metadata[i].key, content->metadata[i].value));
+    if (!is_own_key(content->metadata[i].key)) NITI_TRY(take_value(checkpoint, &content->metadata[i]));
   return NITI_OK;
 }
 
 /* The tensor beside this one of sorted content; *out NULL: there is none. */
 static NitiStatus look_for_exponent(const NitiSafetensor **out, const NitiSafetensors *content, const char *name) {
   NitiSafetensor key = {.name = exponent_name(name)};
+  *out = NULL;
   if (!key.name) return fail_memory();
   *out = bsearch(&key, content->tensors, content->count, sizeof key, compare_tensors);
   free(key.name);

@@ -1,7 +1,7 @@
 /* Checkpoints: tensors and named values as one safetensors file. What a run keeps in one is train/run_save.c's table.
  *
  * In the file each tensor NAME stands beside its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the values,
- * which are strings, and four keys of the format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md,
+ * which are strings (one that is not UTF-8, a path say, as KEY.escaped: platform/text.h), and four keys of the format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md,
  * "Identity"), and checksum (SHA-256 over all tensors and all other metadata, so that damage anywhere is noticed). */
 #ifndef NITI_IO_CHECKPOINT_H
 #define NITI_IO_CHECKPOINT_H
@@ -25,7 +25,7 @@ enum { NITI_CHECKPOINT_VERSION = 1 };
 typedef struct NitiCheckpoint {
   NitiCheckpointTensor *tensors; /* names unique, in any order; after a load in byte order of the names */
   size_t tensor_count;
-  NitiPair *values; /* owned, UTF-8; keys unique, none of them the format's own; set by niti_checkpoint_set */
+  NitiPair *values; /* owned; keys unique, none of them the format's own; set by niti_checkpoint_set */
   size_t value_count;
   char *source; /* owned: the file it was loaded from; NULL: none */
   int version;  /* of that file */

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "platform/text.h"
+
 static _Thread_local char message[1024];
 
 const char *niti_error(void) { return message; }
@@ -16,10 +18,7 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  (void)snprintf(message, sizeof message, "%s", text);
-  for (char *c = message; *c; ++c) { /* one line, whatever a file's name or content put into it */
-    if ((unsigned char)*c < 32 || *c == 127) *c = '?';
-  }
+  (void)niti_text_escape(message, sizeof message, text, false); /* one line, whatever a file's name or content put into it */
   return status;
 }
 

@@ -15,6 +15,7 @@
 #include "platform/file.h"
 #include "platform/lock.h"
 #include "platform/path.h"
+#include "platform/text.h"
 
 struct NitiRunFolder {
   char *path;
@@ -159,17 +160,20 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char seed[24]; /* a text where it is more than JSON's integers here can be */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}", "niti", niti_version(),
-                             "recipe", recipe->name, "backend", backend->ops->name, "device", backend->ops->describe(backend),
-                             "hardware", backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
-                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed), "data",
-                             "kind", niti_dataset_kind(dataset), "path", data_path, "train_images",
-                             (json_int_t)niti_dataset_count(dataset, NITI_TRAIN), "test_images",
-                             (json_int_t)niti_dataset_count(dataset, NITI_TEST), "train_sha256", hash[NITI_TRAIN], "test_sha256",
-                             hash[NITI_TEST]);
+  char *path = niti_text_escaped(data_path);
+  if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
+  json_t *object =
+      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}", "niti", niti_version(), "recipe",
+                recipe->name, "backend", backend->ops->name, "device", backend->ops->describe(backend), "hardware",
+                backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
+                recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed), "data", "kind",
+                niti_dataset_kind(dataset), "path", path, "train_images", (json_int_t)niti_dataset_count(dataset, NITI_TRAIN),
+                "test_images", (json_int_t)niti_dataset_count(dataset, NITI_TEST), "train_sha256", hash[NITI_TRAIN],
+                "test_sha256", hash[NITI_TEST]);
   char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
-  if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: cannot describe the run (is a path not UTF-8?)", folder->path);
+  free(path);
+  if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
   char *line = NULL;
   const bool whole = asprintf(&line, "%s\n", text) >= 0;
   const NitiStatus status = whole ? write_text(folder, "environment.json", line)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "platform/text.h"
 #include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
@@ -31,11 +32,12 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
 }
 
 __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
-  char text[1280];
+  char raw[1280], text[1280];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(text, sizeof text, format, args);
+  (void)vsnprintf(raw, sizeof raw, format, args);
   va_end(args);
+  (void)niti_text_escape(text, sizeof text, raw, false);
   NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }

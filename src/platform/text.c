@@ -1,0 +1,78 @@
+/* Escaping of names that are not plain text. */
+#include "platform/text.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The bytes of the UTF-8 character at `at`; 0: there is none. */
+static size_t character_bytes(const unsigned char *at) {
+  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  const size_t bytes = at[0] < 0x80 ? 1 : at[0] < 0xc0 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf8 ? 4 : 0;
+  if (bytes <= 1) return bytes;
+  uint32_t code = at[0] & (0x7fu >> bytes);
+  for (size_t i = 1; i < bytes; ++i) {
+    if ((at[i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (at[i] & 0x3fu);
+  }
+  const bool surrogate = code >= 0xd800 && code < 0xe000;
+  return code < least[bytes] || code > 0x10ffff || surrogate ? 0 : bytes;
+}
+
+bool niti_text_is_utf8(const char *text) {
+  for (size_t bytes; *text; text += bytes) {
+    bytes = character_bytes((const unsigned char *)text);
+    if (bytes == 0) return false;
+  }
+  return true;
+}
+
+/* C0, delete and C1, which a terminal may obey. */
+static bool is_control(const unsigned char *at) { return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0); }
+
+size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible) {
+  size_t used = 0;
+  bool full = size == 0;
+  for (const char *at = name; *at;) {
+    char piece[5];
+    size_t bytes = character_bytes((const unsigned char *)at);
+    const bool escape = bytes == 0 || is_control((const unsigned char *)at) || (reversible && at[0] == '\\' && at[1] == 'x');
+    const size_t length = escape ? 4 : bytes;
+    if (escape) {
+      (void)snprintf(piece, sizeof piece, "\\x%02X", (unsigned)(unsigned char)*at);
+      bytes = 1;
+    } else {
+      memcpy(piece, at, bytes);
+    }
+    if (!full && used + length < size)
+      memcpy(out + used, piece, length);
+    else if (!full) {
+      out[used] = 0;
+      full = true;
+    }
+    used += length;
+    at += bytes;
+  }
+  if (!full) out[used] = 0;
+  return used;
+}
+
+char *niti_text_escaped(const char *name) {
+  const size_t size = niti_text_escape(NULL, 0, name, true) + 1;
+  char *text = malloc(size);
+  if (text) (void)niti_text_escape(text, size, name, true);
+  return text;
+}
+
+static int digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+
+void niti_text_unescape(char *text) {
+  char *to = text;
+  for (const char *at = text; *at; ++to) {
+    const bool escape = at[0] == '\\' && at[1] == 'x' && digit(at[2]) >= 0 && digit(at[3]) >= 0;
+    *to = escape ? (char)(digit(at[2]) << 4 | digit(at[3])) : *at;
+    at += escape ? 4 : 1;
+  }
+  *to = 0;
+}

@@ -1,0 +1,23 @@
+/* Names of any bytes as text: one line of UTF-8, from which the bytes can be had back. */
+#ifndef NITI_PLATFORM_TEXT_H
+#define NITI_PLATFORM_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* A byte-order mark in UTF-8, with which some editors begin a text. */
+#define NITI_BYTE_ORDER_MARK "\xef\xbb\xbf"
+
+/* Whether the text is UTF-8 (RFC 3629) throughout; control characters may be among it. */
+bool niti_text_is_utf8(const char *text);
+/* Writes `name` with \xNN (capital digits) for each byte of a control character, and for each that is not part of a UTF-8
+ * character; at most size - 1 bytes, never a part of a character, and a zero byte. reversible: writes \x5C for a backslash before
+ * an x too, so that niti_text_unescape finds the name again. Returns the bytes that all of it takes, without the zero byte.
+ * size 0: only that; out may be NULL then, and must not be the name. */
+size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible);
+/* The same, reversible, in new memory, which the caller frees; NULL: out of memory. */
+char *niti_text_escaped(const char *name);
+/* Turns every \xNN back into its byte, in place. */
+void niti_text_unescape(char *text);
+
+#endif
