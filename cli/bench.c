@@ -161,7 +161,7 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
   const NitiShiftCounts shifts = b->backend->ops->shift_counts(b->backend);
   if (json) {
     return print_json(json_pack("{s:s, s:o, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "bench", what, "model",
-                                json_text(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
+                                json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
                                 "threads", b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate,
                                 "milliseconds", "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
                                 (json_int_t)b->net->memory_bytes, "shift_predictions", (json_int_t)shifts.predictions,

@@ -347,7 +347,7 @@ int bench_kernels(Bench *b, const char *model, double seconds, bool json) {
     return EXIT_OK;
   }
   return print_json(json_pack("{s:s, s:o, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "bench", "kernels", "model",
-                              json_text(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
+                              json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
                               "milliseconds", t.product_milliseconds, "milliseconds_with_others", t.milliseconds,
                               "stream_bytes_per_second", t.stream_rate, "product_operations_per_second", t.product_rate,
                               "peak_operations_per_second", t.peak_rate, "kernels", t.products, "others", t.others));

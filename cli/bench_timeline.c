@@ -91,7 +91,7 @@ static int print_rows(const Timeline *t, const char *model, bool json) {
     printf("%-28s %12.1f\n", "end", (double)begin * 1e-3);
     return EXIT_OK;
   }
-  return print_json(json_pack("{s:s, s:o, s:i, s:s, s:I, s:o}", "bench", "timeline", "model", json_text(model), "batch",
+  return print_json(json_pack("{s:s, s:o, s:i, s:s, s:I, s:o}", "bench", "timeline", "model", json_name(model), "batch",
                               b->recipe->batch, "device", b->backend->ops->describe(b->backend), "nanoseconds", (json_int_t)total,
                               "operations", rows));
 }

@@ -106,7 +106,7 @@ bool locate_weights(NitiLocation *out, const char *name);
 /* Prints "niti: " and a line on standard error, escaped where a name in it is not text. */
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 /* A name of any bytes as JSON: escaped where it is not text (niti_text_escape). */
-json_t *json_text(const char *name);
+json_t *json_name(const char *name);
 /* The same on a stream. */
 void print_name(FILE *to, const char *name);
 
@@ -127,6 +127,9 @@ bool signals_save_asked(void *context);
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);
+/* Draws "niti: WHAT: DONE of ALL" (all 0: unknown) on standard error: over the last line, cut where it would wrap, or as a line.
+ */
+void print_progress(bool redraw, const char *what, int64_t done, int64_t all);
 /* Its columns; a longer line would wrap and could not be drawn over. */
 int terminal_columns(void);
 

@@ -93,7 +93,7 @@ static void set_split(json_t *object, const char *split, int64_t images, const c
 }
 
 json_t *data_json(const NitiDataFacts *facts) {
-  json_t *object = json_pack("{s:s, s:o, s:i}", "kind", facts->kind, "path", json_text(facts->path), "classes", facts->classes);
+  json_t *object = json_pack("{s:s, s:o, s:i}", "kind", facts->kind, "path", json_name(facts->path), "classes", facts->classes);
   set_split(object, "train", facts->train_images, facts->train_sha256);
   set_split(object, "test", facts->test_images, facts->test_sha256);
   return object;
@@ -114,7 +114,7 @@ void say(const char *format, ...) {
   fprintf(stderr, "niti: %s\n", text);
 }
 
-json_t *json_text(const char *name) {
+json_t *json_name(const char *name) {
   char *text = niti_text_escaped(name);
   json_t *value = text ? json_string(text) : NULL;
   free(text);

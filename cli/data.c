@@ -1,9 +1,11 @@
-/* niti data: what a folder holds. */
+/* niti data: what a folder holds, and whether all of it can be read. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 #include "data/dataset.h"
+#include "platform/clock.h"
 
 typedef struct Arguments {
   bool json;
@@ -12,9 +14,46 @@ typedef struct Arguments {
 static const Option options[] = {JSON_OPTION, {0}};
 
 static int run(int argc, char **argv);
-const Command command_data = {
-    "data", "[DIR] [--json]", "say what a data set's folder holds", "niti data /usr/share/datasets/fashion-mnist", "DIR", options,
-    run};
+const Command command_data = {"data",
+                              "[DIR] [--json]",
+                              "say what a data set's folder holds, and check every file in it",
+                              "niti data /usr/share/datasets/fashion-mnist",
+                              "DIR",
+                              options,
+                              run};
+
+/* What is found, for people and for machines. */
+typedef struct Findings {
+  const char *path;
+  NitiDataset *dataset;
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
+  int64_t bad; /* files that cannot be read */
+} Findings;
+
+/* ---- progress ---- */
+
+typedef struct View {
+  bool terminal, line_open;
+  int64_t drawn;
+} View;
+
+/* A line that changes on a terminal; elsewhere one after a while, and then twice a minute. */
+static bool draw_progress(void *context, const char *what, int64_t done, int64_t total) {
+  View *view = context;
+  const int64_t now = niti_clock_now();
+  if (!view->terminal && now - view->drawn < INT64_C(30000000000)) return true;
+  print_progress(view->terminal, what, done, total);
+  view->line_open = view->terminal;
+  view->drawn = now;
+  return true;
+}
+
+static void clear_progress(View *view) {
+  if (view->line_open) fputs("\r\033[K", stderr);
+  view->line_open = false;
+}
+
+/* ---- for machines ---- */
 
 static json_t *channel_values(const int32_t *millionths, int32_t channels) {
   json_t *array = json_array();
@@ -28,52 +67,132 @@ static json_t *channel_integers(const int32_t *millionths, int32_t channels) {
   return array;
 }
 
-static json_t *class_names(const NitiDataset *dataset) {
+static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(const NitiDataset *, int32_t)) {
   json_t *array = json_array();
   const int32_t classes = niti_dataset_classes(dataset);
   for (int32_t i = 0; i < classes; ++i) {
-    const char *name = niti_dataset_class_name(dataset, i);
+    const char *text = text_of(dataset, i);
     char number[16];
     (void)snprintf(number, sizeof number, "%d", i);
-    json_array_append_new(array, json_text(name ? name : number));
+    json_array_append_new(array, json_name(text ? text : number));
   }
   return array;
 }
 
-static void print_channels(const char *name, const int32_t *millionths, int32_t channels) {
-  printf("%-8s", name);
-  for (int32_t c = 0; c < channels; ++c) printf(" %.6f", (double)millionths[c] * 1e-6);
-  puts(" (of full scale, a channel; exact to a millionth)");
+static json_t *note_texts(const NitiDataset *dataset) {
+  json_t *array = json_array();
+  const char *note;
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
+  return array;
 }
 
-static int show(const NitiDataset *dataset, const char *path, bool json) {
-  const NitiShape s = niti_dataset_shape(dataset);
+static json_t *bad_texts(const NitiDataset *dataset) {
+  json_t *array = json_array();
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
+      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+  }
+  return array;
+}
+
+static int print_object(const Findings *f) {
+  const NitiDataset *d = f->dataset;
+  const NitiShape s = niti_dataset_shape(d);
+  json_t *object =
+      json_pack("{s:o, s:s, s:s, s:[i,i,i], s:i}", "path", json_name(f->path), "kind", niti_dataset_kind(d), "type",
+                niti_data_type_name(niti_dataset_type(d)), "shape", s.h, s.w, s.c, "classes", niti_dataset_classes(d));
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    static const char *const keys[NITI_SPLITS] = {"train_images", "test_images", "validation_images"};
+    json_object_set_new(object, keys[split], json_integer(niti_dataset_count(d, (NitiSplit)split)));
+  }
+  json_object_set_new(object, "mean", channel_values(f->mean, s.c));
+  json_object_set_new(object, "std", channel_values(f->std, s.c));
+  json_object_set_new(object, "mean_millionths", channel_integers(f->mean, s.c));
+  json_object_set_new(object, "std_millionths", channel_integers(f->std, s.c));
+  json_object_set_new(object, "class_names", class_texts(d, niti_dataset_class_name));
+  json_object_set_new(object, "class_labels", class_texts(d, niti_dataset_class_label));
+  json_object_set_new(object, "notes", note_texts(d));
+  json_object_set_new(object, "bad_files", bad_texts(d));
+  return print_json(object);
+}
+
+/* ---- for people ---- */
+
+static void print_channels(const char *name, const int32_t *millionths, int32_t channels) {
+  printf("%-10s", name);
+  for (int32_t c = 0; c < channels; ++c) printf(" %.6f", (double)millionths[c] * 1e-6);
+  puts(" (of full scale, per channel; exact to a millionth)");
+}
+
+static void print_classes(const NitiDataset *dataset) {
+  enum { SHOWN = 20 };
   const int32_t classes = niti_dataset_classes(dataset);
-  const int64_t train = niti_dataset_count(dataset, NITI_TRAIN), test = niti_dataset_count(dataset, NITI_TEST);
-  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
-  if (niti_dataset_statistics(dataset, mean, std) != NITI_OK) return fail();
-  if (json) {
-    return print_json(json_pack("{s:o, s:s, s:[i,i,i], s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path", json_text(path), "kind",
-                                niti_dataset_kind(dataset), "shape", s.h, s.w, s.c, "classes", classes, "train_images",
-                                (json_int_t)train, "test_images", (json_int_t)test, "mean", channel_values(mean, s.c), "std",
-                                channel_values(std, s.c), "mean_millionths", channel_integers(mean, s.c), "std_millionths",
-                                channel_integers(std, s.c), "class_names", class_names(dataset)));
-  }
-  const bool folder = strcmp(niti_dataset_kind(dataset), "folder") == 0;
-  printf("path     ");
-  print_name(stdout, path);
-  printf("\nkind     %s\nshape    %dx%dx%d (height, width, channels%s)\nclasses  %d", niti_dataset_kind(dataset), s.h, s.w, s.c,
-         folder ? "; the first image's, to which the others are fitted for mean and std" : "", classes);
-  for (int32_t i = 0; i < classes && i < 20; ++i) {
-    const char *name = niti_dataset_class_name(dataset, i);
-    if (!name) continue;
+  printf("classes    %d", classes);
+  for (int32_t i = 0; i < classes && i < SHOWN; ++i) {
+    const char *label = niti_dataset_class_label(dataset, i);
+    if (!label) continue;
     fputs(i ? ", " : ": ", stdout);
-    print_name(stdout, name);
+    print_name(stdout, label);
   }
-  printf("%s\ntrain    %" PRId64 " images\ntest     %" PRId64 " images\n", classes > 20 ? ", ..." : "", train, test);
-  print_channels("mean", mean, s.c);
-  print_channels("std", std, s.c);
-  return EXIT_OK;
+  puts(classes > SHOWN ? ", ..." : "");
+}
+
+static void print_row(const char *what, const char *text) {
+  printf("%-10s ", what);
+  print_name(stdout, text);
+  putchar('\n');
+}
+
+static void print_text(const Findings *f) {
+  const NitiDataset *d = f->dataset;
+  const NitiShape s = niti_dataset_shape(d);
+  const bool folder = strcmp(niti_dataset_kind(d), "folder") == 0;
+  const char *note;
+  printf("path       ");
+  print_name(stdout, f->path);
+  printf("\nkind       %s (%s)\nshape      %dx%dx%d (height, width, channels%s)\n", niti_dataset_kind(d),
+         niti_data_type_name(niti_dataset_type(d)), s.h, s.w, s.c,
+         folder ? "; the first image's, to which the others are fitted for mean and std" : "");
+  print_classes(d);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const int64_t count = niti_dataset_count(d, (NitiSplit)split);
+    if (count > 0 || split != NITI_VALIDATION) printf("%-10s %" PRId64 " images\n", niti_split_name((NitiSplit)split), count);
+  }
+  if (niti_dataset_count(d, NITI_TRAIN) > 0) {
+    print_channels("mean", f->mean, s.c);
+    print_channels("std", f->std, s.c);
+  }
+  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_row("note", note);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    for (int64_t i = 0; i < niti_dataset_bad_count(d, (NitiSplit)split); ++i)
+      print_row("bad", niti_dataset_bad(d, (NitiSplit)split, i));
+  }
+}
+
+/* ---- the command ---- */
+
+static NitiStatus find_out(Findings *f) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    if (niti_dataset_count(f->dataset, (NitiSplit)split) < 1) continue;
+    NITI_TRY(niti_dataset_survey(f->dataset, (NitiSplit)split));
+    f->bad += niti_dataset_bad_count(f->dataset, (NitiSplit)split);
+  }
+  return niti_dataset_count(f->dataset, NITI_TRAIN) > 0 ? niti_dataset_statistics(f->dataset, f->mean, f->std) : NITI_OK;
+}
+
+static int show(Findings *f, View *view, bool json) {
+  const NitiStatus status = find_out(f);
+  clear_progress(view);
+  if (status != NITI_OK) return fail();
+  int code = EXIT_OK;
+  if (json)
+    code = print_object(f);
+  else
+    print_text(f);
+  if (f->bad == 0 || code != EXIT_OK) return code;
+  fflush(stdout);
+  say("%s: %" PRId64 " image file%s cannot be read", f->path, f->bad, f->bad == 1 ? "" : "s");
+  return EXIT_FAILED;
 }
 
 static int run(int argc, char **argv) {
@@ -82,14 +201,14 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_data, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count > 1) return usage_error(&command_data, "one folder at a time");
-  const char *path = count == 1 ? argv[1] : niti_dataset_default();
-  if (!path)
+  Findings findings = {.path = count == 1 ? argv[1] : niti_dataset_default()};
+  if (!findings.path)
     return usage_error(&command_data,
                        "a folder is missing (the default, Debian's package dataset-fashion-mnist, is not installed)");
-  const NitiDataOptions any = {.kind = NITI_DATA_AUTO};
-  NitiDataset *dataset = NULL;
-  if (niti_dataset_open(&dataset, path, &any, NULL) != NITI_OK) return fail();
-  const int result = show(dataset, path, given.json);
-  niti_dataset_close(dataset);
+  View view = {.terminal = terminal_can_redraw(), .drawn = niti_clock_now() - INT64_C(29000000000)};
+  const NitiDataRequest request = {.watch = {draw_progress, &view}};
+  const NitiStatus status = niti_dataset_open(&findings.dataset, findings.path, NULL, &request);
+  const int result = status == NITI_OK ? show(&findings, &view, given.json) : (clear_progress(&view), fail());
+  niti_dataset_close(findings.dataset);
   return result;
 }

@@ -41,7 +41,7 @@ static int report(const NitiLocation *network, const NitiDataFacts *data, const 
     return print_json(json_pack("{s:f, s:f, s:s, s:I, s:I, s:o, s:s, s:b, s:o}", "test_accuracy",
                                 percent(score->correct, score->images), "test_loss", nats(*score), "loss_unit", "nats", "correct",
                                 (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint",
-                                json_text(network->path), "hash", hash, "trained", trained, "data", facts));
+                                json_name(network->path), "hash", hash, "trained", trained, "data", facts));
   }
   printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f nats\n", percent(score->correct, score->images),
          score->correct, score->images, nats(*score));

@@ -24,7 +24,7 @@ static int run(int argc, char **argv) {
   if (niti_checkpoint_file_hash(argv[1], hash) != NITI_OK) {
     result = fail();
   } else if (given.json) {
-    result = print_json(json_pack("{s:o, s:s, s:b}", "checkpoint", json_text(where.path), "hash", hash, "trained",
+    result = print_json(json_pack("{s:o, s:s, s:b}", "checkpoint", json_name(where.path), "hash", hash, "trained",
                                   where.kind == NITI_LOCATED_CHECKPOINT));
   } else {
     puts(hash);

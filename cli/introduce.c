@@ -32,7 +32,7 @@ void introduce_run(FILE *to, const NitiProgress *start) {
 
 json_t *introduce_json(const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
-  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", json_text(facts->folder),
+  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", json_name(facts->folder),
                    "recipe", facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2],
                    "parameters", (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device",
                    facts->device, "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps",

@@ -23,7 +23,7 @@ const Command command_show = {"show",
 
 static int print(const char *name, bool model, const char *text, bool json) {
   if (json)
-    return print_json(json_pack("{s:o, s:s, s:s}", "name", json_text(name), "kind", model ? "model" : "recipe", "text", text));
+    return print_json(json_pack("{s:o, s:s, s:s}", "name", json_name(name), "kind", model ? "model" : "recipe", "text", text));
   fputs(text, stdout);
   return EXIT_OK;
 }

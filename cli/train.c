@@ -48,6 +48,7 @@ typedef struct View {
   bool quiet, terminal, line_open;
   double drawn; /* when, in seconds */
   bool timed;   /* the expected time was told */
+  bool reading; /* that data are read was told */
   json_t *run;  /* introduce_json; NULL: not begun */
   bool stream;
   int64_t batches;             /* per epoch */
@@ -134,6 +135,17 @@ static void draw_line(View *view, const NitiProgress *p) {
   fflush(stderr);
 }
 
+/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second.
+ */
+static void draw_data(View *view, const NitiProgress *p) {
+  const double now = seconds(), pause = view->terminal ? 0.1 : view->reading ? 30.0 : 2.0; /* `drawn` starts a second early */
+  if (view->run || now - view->drawn < pause) return;
+  view->reading = true;
+  view->drawn = now;
+  view->line_open = view->terminal;
+  print_progress(view->terminal, p->text, p->batch, p->batches);
+}
+
 static void print_epoch(const View *view, const NitiProgress *p) {
   fprintf(output_prose(),
           "epoch %d/%d  train loss %.4f nats  accuracy %.2f %%  test loss %.4f nats  accuracy %.2f %%  best %.2f %%  %.0f "
@@ -187,7 +199,9 @@ static bool on_progress(void *context, const NitiProgress *p) {
     return true;
   }
   if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
-  if (p->kind == NITI_PROGRESS_WARNING) {
+  if (p->kind == NITI_PROGRESS_DATA) {
+    if (!view->quiet) draw_data(view, p);
+  } else if (p->kind == NITI_PROGRESS_WARNING) {
     clear_line(view);
     fprintf(stderr, "niti: %s\n", p->text);
   } else if (!view->quiet) {
@@ -210,7 +224,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
   const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
   json_t *object = scores_json(r->train, r->test, r->best);
   json_object_update_new(
-      object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_text(folder), "hash", r->hash,
+      object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash", r->hash,
                         "epochs", r->epochs, "epochs_begun", (json_int_t)begun, "steps", (json_int_t)r->steps, "best_epoch",
                         r->best.images > 0 ? json_integer(r->best_epoch) : json_null(), "images_per_second",
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
@@ -254,6 +268,8 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   clear_line(view);
   if (given->dry_run) {
     code = report_dry(status, view->run, given->json);
+  } else if (status == NITI_INTERRUPTED && !view->run) {
+    code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
     code = report(status, view, result, folder, given->json);
   } else {

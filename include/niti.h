@@ -134,6 +134,7 @@ typedef enum NitiPurpose {
   NITI_DRAW_ROUND_DELTA,
   NITI_DRAW_LOSS,
   NITI_DRAW_FORK,
+  NITI_DRAW_VALIDATION,
 } NitiPurpose;
 
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */
@@ -232,11 +233,13 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
   NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
+  NITI_PROGRESS_DATA,    /* ten times a second while data is read or waited for: what is being done, to `batch` of `batches` (0: not
+                            known) */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
   NitiProgressKind kind;                   /* pass over kinds that you do not know */
-  const char *text;                        /* NOTE, WARNING */
+  const char *text;                        /* NOTE, WARNING, DATA */
   int32_t epoch, epochs;                   /* epoch counts from 1 */
   int64_t batch, batches;                  /* of this epoch */
   int64_t step, steps;                     /* done, of the whole run */
@@ -284,7 +287,8 @@ typedef struct NitiTrainResult {
 /* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that
  * holds anything. options NULL: the defaults. Returns when the run has ended and everything is written; options->progress is
  * called on this thread. *out is zero after a failure, and valid after NITI_INTERRUPTED, from where niti_resume continues with
- * the same bits. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE, NITI_INTERRUPTED. */
+ * the same bits (zero, with hash "", where the run had not begun yet). Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED,
+ * MEMORY, DEVICE, NITI_INTERRUPTED. */
 NITI_API NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *folder,
                                const NitiTrainOptions *options);
 /* Continues the run in `folder` from its last checkpoint, in the middle of an epoch if need be, on any device; a finished run
@@ -307,8 +311,8 @@ NITI_API void niti_model_close(NitiModel *model);
 NITI_API void niti_model_input(const NitiModel *model, int32_t hwc[3]);
 /* The number of classes, at least 1; model NULL: 0. */
 NITI_API int32_t niti_model_classes(const NitiModel *model);
-/* The class's name in the data set it was trained on, or its number as text; owned by the model. "" where model is NULL or there
- * is no such class; never NULL. */
+/* What people are shown for a class: its name in the data set it was trained on (classes.txt there may give another), or its
+ * number as text; owned by the model. "" where model is NULL or there is no such class; never NULL. */
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
 /* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
@@ -329,6 +333,10 @@ NITI_API NitiStatus niti_model_predict(NitiModel *model, int8_t *logits, int32_t
 /* The same for an image file (JPEG or PNG) of any size, fitted as in training.
  * Statuses: ARGUMENT, FILE, FORMAT, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_predict_file(NitiModel *model, int8_t *logits, int32_t *exponent, const char *path);
+/* The same for the content of such a file, bytes[size]; `name` stands for it in messages.
+ * Statuses: ARGUMENT, FORMAT, MEMORY, DEVICE. */
+NITI_API NitiStatus niti_model_predict_bytes(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *bytes,
+                                             size_t size, const char *name);
 /* Shares of probability by integer softmax, in millionths; they sum to at most 10^6. Arguments as under "Arithmetic":
  * 1 <= classes <= 65536. */
 NITI_API void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes);

@@ -136,6 +136,26 @@ static inline void put_png_kind(const char *path, uint32_t h, uint32_t w, PngKin
   assert_int_equal(fclose(file), 0);
 }
 
+/* Grey, with an eXIf chunk before the pixels. */
+static inline void put_png_with_exif(const char *path, uint32_t h, uint32_t w, const uint8_t *pixels, uint8_t *exif,
+                                     size_t size) {
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+  png_infop info = png_create_info_struct(png);
+  assert_non_null(info);
+  if (setjmp(png_jmpbuf(png))) fail();
+  png_init_io(png, file);
+  png_set_IHDR(png, info, w, h, 8, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
+  png_set_eXIf_1(png, info, (png_uint_32)size, exif);
+  png_write_info(png, info);
+  for (uint32_t y = 0; y < h; ++y) png_write_row(png, pixels + y * w);
+  png_write_end(png, info);
+  png_destroy_write_struct(&png, &info);
+  assert_int_equal(fclose(file), 0);
+}
+
 /* c 1: grey; c 3: RGB; 8 bits. */
 static inline void put_png(const char *path, uint32_t h, uint32_t w, uint32_t c, const uint8_t *pixels) {
   const PngKind kind = {.type = c == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, .depth = 8};

@@ -237,6 +237,7 @@ static void test_purposes(void **state) {
   assert_int_equal(NITI_DRAW_ROUND_DELTA, 7);
   assert_int_equal(NITI_DRAW_LOSS, 8);
   assert_int_equal(NITI_DRAW_FORK, 9);
+  assert_int_equal(NITI_DRAW_VALIDATION, 10);
 }
 
 /* ---- exp2 and log2 ---- */

@@ -173,7 +173,7 @@ static Case make_case(NitiDataset *dataset, int side) {
 static NitiDataset *open_dataset(const char *dir, const NitiDataOptions *options) {
   const NitiShape size = {1, SIDE, SIDE, 1};
   NitiDataset *dataset = NULL;
-  if (niti_dataset_open(&dataset, dir, options, &size) != NITI_OK) fail_msg("%s", niti_error());
+  if (niti_dataset_open(&dataset, dir, options, &(NitiDataRequest){.size = size}) != NITI_OK) fail_msg("%s", niti_error());
   return dataset;
 }
 

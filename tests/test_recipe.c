@@ -41,6 +41,9 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->data.flip, b->data.flip);
   assert_int_equal(a->data.fit, b->data.fit);
   assert_int_equal(a->data.resize, b->data.resize);
+  assert_int_equal(a->data.bad_files, b->data.bad_files);
+  assert_int_equal(a->data.validation_count, b->data.validation_count);
+  assert_int_equal(a->data.validation_share, b->data.validation_share);
   assert_int_equal(a->batch, b->batch);
   assert_int_equal(a->epochs, b->epochs);
   assert_int_equal(a->max_steps, b->max_steps);
@@ -69,9 +72,9 @@ static void assert_round_trip(const NitiRecipe *r) {
 /* ---- Built-in recipes ---- */
 
 static void builtins_parse_and_round_trip(void **state) {
-  static const char *const expected[] = {"alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",
-                                         "mlp-mnist",           "vgg-small-7-cifar10",  "vgg-small-8-cifar10",
-                                         "vgg-small-9-cifar10", "vgg13-cifar10",        NULL};
+  static const char *const expected[] = {
+      "alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",        "mlp-mnist",     "sensor-windows",
+      "vgg-small-7-cifar10", "vgg-small-8-cifar10",  "vgg-small-9-cifar10", "vgg13-cifar10", NULL};
   const char *const *names = niti_builtin_recipes();
   (void)state;
   for (size_t i = 0; expected[i] || names[i]; ++i) {
@@ -126,6 +129,7 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_false(r->data.flip);
   assert_int_equal(r->data.fit, NITI_FIT_CROP);
   assert_int_equal(r->data.resize, 0);
+  assert_int_equal(r->data.bad_files, NITI_BAD_ERROR);
   assert_int_equal(r->batch, 64);
   assert_int_equal(r->epochs, 10);
   assert_int_equal(r->max_steps, 0);
@@ -150,10 +154,38 @@ static void the_kind_of_update_is_kept(void **state) {
   niti_recipe_close(r);
 }
 
+/* What is given for signed values; without, a type is the data set's. */
+static void types_of_values_are_read(void **state) {
+  (void)state;
+  NitiRecipe *r = parsed("name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
+                         "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
+  assert_true(r->data.type_given);
+  assert_int_equal(r->data.type, NITI_INT16);
+  assert_int_equal(r->data.mean[0], -1);
+  assert_int_equal(r->data.mean[1], 500000);
+  assert_non_null(strstr(r->text, "type: int16"));
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed("name: t\nmodel: lenet5\ndata: {kind: npy, mean: [-1], std: [0.25], validation: 12.5%}\n");
+  assert_int_equal(r->data.kind, NITI_DATA_NPY);
+  assert_false(r->data.type_given);
+  assert_int_equal(r->data.type, NITI_UINT8);
+  assert_int_equal(r->data.mean[0], -1000000);
+  assert_int_equal(r->data.validation_share, 125000);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed("name: t\nmodel: lenet5\ndata: {kind: csv, validation: 100}\n");
+  assert_int_equal(r->data.kind, NITI_DATA_CSV);
+  assert_int_equal(r->data.validation_count, 100);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+}
+
 static void every_value_is_read(void **state) {
   NitiRecipe *r = parsed(
       "name: t\nmodel: {name: alexnet-128, classes: 7, input: [130, 140, 2]}\n"
-      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150}\n"
+      "data: {kind: folder, mean: [0.000001, 1], std: [7.5, 0.25], pad: 3, crop: random, flip: true, fit: stretch, resize: 150, "
+      "bad_files: skip, validation: 0.25}\n"
       "batch: 3\nepochs: 5\nmax_steps: 4294967295\nseed: 18446744073709551615\nloss: softmax\n"
       "rounding: {activation: stochastic, error: pseudo-stochastic}\n"
       "update: {kind: niti, mu: [{epoch: 0, mu: 30}, {mu: 1, epoch: 3}]}\n");
@@ -173,6 +205,8 @@ static void every_value_is_read(void **state) {
   assert_true(r->data.flip);
   assert_int_equal(r->data.fit, NITI_FIT_STRETCH);
   assert_int_equal(r->data.resize, 150);
+  assert_int_equal(r->data.bad_files, NITI_BAD_SKIP);
+  assert_int_equal(r->data.validation_share, 250000);
   assert_int_equal(r->batch, 3);
   assert_int_equal(r->epochs, 5);
   assert_true(r->max_steps == 4294967295);
@@ -426,11 +460,11 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "update:\n  mu:\n    - {epoch: 0, mu: 3}\n    - {epoch: 0, mu: 2}\n", F,
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
-      {HEAD "data: {type: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'type' (expected: kind, default, mean, std, pad, crop, flip, fit, resize)"},
+      {HEAD "data: {sort: idx}\n", F,
+       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
       {HEAD "data: {kind: mnist}\n", F,
-       "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, found 'mnist'"},
-      {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4 numbers"},
+       "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
+      {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
       {HEAD "data: {mean: [0.5]}\n", F, "r.yaml:3:14: data: 1 values of mean and 0 of std (expected as many of both)"},
       {HEAD "data: {std: [0.5]}\n", F, "r.yaml:3:13: data: 0 values of mean and 1 of std (expected as many of both)"},
       {HEAD "data: {mean: [0.5, 0.5], std: [0.5, 0.5]}\n", F,
@@ -451,6 +485,12 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: {crop: center}\n", F, "r.yaml:3:14: data: crop: expected one of: centre, random, found 'center'"},
       {HEAD "data: {flip: 1}\n", F, "r.yaml:3:14: data: flip: expected true or false, found '1'"},
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
+      {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},
+      {HEAD "data: {validation: -1}\n", F, "r.yaml:3:20: data: validation: expected "},
+      {HEAD "data: {validation: 120%}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 99.999999"},
+      {HEAD "data: {validation: 1.00001%}\n", F, "r.yaml:3:20: data: validation: expected a percentage with at most 4 decimals"},
+      {HEAD "data: {validation: [1]}\n", F, "r.yaml:3:20: data: validation: expected "},
+      {HEAD "data: {bad_files: ignore}\n", F, "r.yaml:3:19: data: bad_files: expected one of: error, skip"},
       {HEAD "data: {resize: 20}\n", F,
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
@@ -544,6 +584,7 @@ int main(void) {
       cmocka_unit_test(published_settings_are_as_published),
       cmocka_unit_test(absent_keys_have_the_documented_defaults),
       cmocka_unit_test(the_kind_of_update_is_kept),
+      cmocka_unit_test(types_of_values_are_read),
       cmocka_unit_test(every_value_is_read),
       cmocka_unit_test(choices_follow_the_enumerations),
       cmocka_unit_test(sets_apply_in_order),

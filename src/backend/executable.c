@@ -299,7 +299,9 @@ static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) 
   if (k->conv_release) k->conv_release(e->backend, call);
   *call = call_of(e, i);
   call->shape.n = n;
-  return k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
+  const NitiStatus status = k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
+  if (status != NITI_OK) call->shape.n = 0; /* not for this batch yet */
+  return status;
 }
 
 static NitiStatus prepare_all(NitiExecutable *e, int variant, int32_t n) {
@@ -522,6 +524,7 @@ static void enqueue(void *context) {
 
 static NitiStatus set_batch(NitiExecutable *e, int32_t n) {
   if (n == e->batch) return NITI_OK;
+  e->batch = 0; /* until every step is set: preparing may fail */
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     NitiStep *s = &e->steps[i];
     const NitiOperation *o = &e->fused->operations[i];

@@ -32,3 +32,11 @@ bool niti_input_exponent(int32_t *exponent, int channels, const int32_t *mean, c
 int8_t niti_input_mantissa(int v, int32_t mean, int32_t std, int32_t exponent) {
   return (int8_t)pixel_value(v, mean, std, exponent);
 }
+
+/* Magnitudes stay below 2^43. */
+int8_t niti_value_mantissa(int32_t v, int32_t full, int32_t mean, int32_t std) {
+  const int64_t x = (int64_t)v * MILLION - (int64_t)full * mean;
+  const int64_t n = (x < 0 ? -x : x) * (1 << -NITI_VALUE_EXPONENT), d = (int64_t)full * std;
+  const int64_t q = (2 * n + d) / (2 * d);
+  return niti_clip8(x < 0 ? -q : q);
+}

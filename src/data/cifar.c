@@ -1,3 +1,5 @@
+/* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -5,9 +7,6 @@
 #include <sys/stat.h>
 
 #include "data/format.h"
-
-/* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
- */
 
 enum { SIDE = 32, PLANE = SIDE * SIDE, PIXELS = 3 * PLANE };
 
@@ -31,13 +30,16 @@ static const Layout cifar100 = {
     .files = {{"train.bin", NULL}, {"test.bin", NULL}},
 };
 
-static bool probe_layout(const char *path, const Layout *layout) {
-  for (int split = 0; split < 2; ++split) {
-    for (const char *const *name = layout->files[split]; *name; ++name) {
-      if (niti_path_has_file(path, *name)) return true;
-    }
+/* Whether any file of a split is there. */
+static bool probe_split(const char *path, const Layout *layout, int split) {
+  for (const char *const *name = layout->files[split]; *name; ++name) {
+    if (niti_path_has_file(path, *name)) return true;
   }
   return false;
+}
+
+static bool probe_layout(const char *path, const Layout *layout) {
+  return probe_split(path, layout, NITI_TRAIN) || probe_split(path, layout, NITI_TEST);
 }
 
 /* Finds the number of records of a split's files and lists them. */
@@ -47,7 +49,7 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
     struct stat facts;
     char *path = NULL;
     NITI_TRY(niti_path_join(&path, split->dir, *names));
-    NitiStatus status = niti_split_add_file(split, *names);
+    NitiStatus status = niti_paths_add(&split->files, *names, split->dir);
     if (status != NITI_OK) {
       free(path);
       return status;
@@ -59,10 +61,10 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
     else if (facts.st_size == 0 || facts.st_size % record != 0)
       status = niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file ends here, expected a multiple of %lld bytes, at least one",
                          path, (long long)facts.st_size, record);
-    else if (facts.st_size / record > INT32_MAX - split->count)
+    else if (facts.st_size / record > INT32_MAX - split->stored)
       status = niti_fail(NITI_ERROR_FORMAT, "%s: too many images", path);
     else
-      split->count += facts.st_size / record;
+      split->stored += facts.st_size / record;
     free(path);
     NITI_TRY(status);
   }
@@ -76,7 +78,7 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
   size_t got = 0;
   long long offset = 0;
   while ((got = fread(record, 1, size, file)) == size) {
-    if (*index == split->count)
+    if (*index == split->stored)
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file grew while it was read", path, offset);
     for (size_t i = 0; i < label_bytes; ++i) {
       if (record[i] > layout->label_max[i])
@@ -84,7 +86,7 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
                          layout->label_max[i]);
     }
     const uint8_t *plane = record + label_bytes;
-    uint8_t *out = split->images + (size_t)*index * PIXELS;
+    uint8_t *out = (uint8_t *)split->memory + (size_t)*index * PIXELS;
     split->labels[*index] = record[label_bytes - 1];
     for (int i = 0; i < PLANE; ++i) {
       *out++ = plane[i];
@@ -101,54 +103,54 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
   return NITI_OK;
 }
 
-static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, const Layout *layout) {
+static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout) {
+  FILE *file = fopen(path, "rbe");
+  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  const NitiStatus status = read_records(split, index, file, path, layout);
+  fclose(file);
+  return status;
+}
+
+static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
   int64_t index = 0;
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
-  split->images = malloc((size_t)split->count * PIXELS);
-  split->labels = malloc((size_t)split->count * sizeof *split->labels);
+  split->images = split->values = split->memory = malloc((size_t)split->stored * PIXELS);
+  split->labels = malloc((size_t)split->stored * sizeof *split->labels);
   if (!split->images || !split->labels)
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->count);
-  for (size_t i = 0; i < split->file_count; ++i) {
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->stored);
+  for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
-    NITI_TRY(niti_path_join(&name, path, split->files[i]));
-    FILE *file = fopen(name, "rbe");
-    NitiStatus status = NITI_OK;
-    if (file) {
-      status = read_records(split, &index, file, name, layout);
-      fclose(file);
-    } else {
-      status = niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", name, strerror(errno));
-    }
+    NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
+    NitiStatus status = read_file(split, &index, name, layout);
     free(name);
+    if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
-  if (index != split->count) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
+  if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
+  split->count = split->stored;
   return NITI_OK;
 }
 
 static NitiStatus open_layout(NitiDataset *dataset, const char *path, const Layout *layout) {
   dataset->shape = (NitiShape){.n = 1, .h = SIDE, .w = SIDE, .c = 3};
   dataset->classes = layout->label_max[layout->label_bytes - 1] + 1;
-  NITI_TRY(read_split(dataset, NITI_TRAIN, path, layout));
-  NITI_TRY(read_split(dataset, NITI_TEST, path, layout));
-  return niti_names_read(&dataset->names, path, layout->names_file, dataset->classes);
+  for (int split = NITI_TRAIN; split <= NITI_TEST; ++split) {
+    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && probe_split(path, layout, split);
+    if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, (NitiSplit)split, path, layout));
+  }
+  NITI_TRY(niti_names_read(&dataset->names, path, layout->names_file, dataset->classes));
+  return dataset->names ? NITI_OK : niti_names_read(&dataset->names, path, "classes.txt", dataset->classes);
 }
 
 static bool probe_cifar10(const char *path) { return probe_layout(path, &cifar10); }
 static bool probe_cifar100(const char *path) { return probe_layout(path, &cifar100); }
 
-static NitiStatus open_cifar10(NitiDataset *dataset, const char *path, const NitiShape *size) {
-  (void)size;
-  return open_layout(dataset, path, &cifar10);
-}
+static NitiStatus open_cifar10(NitiDataset *dataset, const char *path) { return open_layout(dataset, path, &cifar10); }
 
-static NitiStatus open_cifar100(NitiDataset *dataset, const char *path, const NitiShape *size) {
-  (void)size;
-  return open_layout(dataset, path, &cifar100);
-}
+static NitiStatus open_cifar100(NitiDataset *dataset, const char *path) { return open_layout(dataset, path, &cifar100); }
 
 const NitiDataFormat niti_data_cifar10 = {
     .kind = NITI_DATA_CIFAR10,

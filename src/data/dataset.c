@@ -1,87 +1,56 @@
+/* Opens data sets: finds out which format a folder holds, and answers for the one that is open. */
 #include "data/dataset.h"
 
 #include <errno.h>
 #include <sha256.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <zlib.h>
 
 #include "data/format.h"
 #include "data/image.h"
+#include "data/watch.h"
+#include "platform/clock.h"
 #include "platform/environment.h"
-#include "platform/file.h"
 
-static const NitiDataFormat *const formats[] = {&niti_data_idx, &niti_data_cifar10, &niti_data_cifar100, &niti_data_folder};
+static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
+                                                &niti_data_folder, &niti_data_npy,     &niti_data_csv};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-/* ---- paths and names, for the formats ---- */
+/* ---- for the formats ---- */
 
-NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name) {
-  if (split->file_count == split->file_capacity) {
-    const size_t capacity = split->file_capacity ? 2 * split->file_capacity : 8;
-    char **files = realloc(split->files, capacity * sizeof *files);
-    if (!files) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the list of files", split->dir);
-    split->files = files;
-    split->file_capacity = capacity;
-  }
-  char *copy = strdup(name);
-  if (!copy) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the list of files", split->dir);
-  split->files[split->file_count++] = copy;
-  return NITI_OK;
+const char *niti_split_name(NitiSplit split) {
+  static const char *const names[NITI_SPLITS] = {"training", "test", "validation"};
+  return names[split];
 }
 
-void niti_names_close(char **names, int32_t count) {
-  if (!names) return;
-  for (int32_t i = 0; i < count; ++i) free(names[i]);
-  free(names);
+const char *niti_data_type_name(NitiDataType type) {
+  static const char *const names[] = {"uint8", "int8", "int16"};
+  return names[type];
 }
 
-static NitiStatus parse_names(char ***out, char *text, const char *path, int32_t count) {
-  char *next = text;
-  char **names = calloc((size_t)count, sizeof *names);
-  if (!names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-  for (int32_t line = 1; *next; ++line) {
-    char *start = next;
-    char *end = start + strcspn(start, "\n");
-    next = *end ? end + 1 : end;
-    while (end > start && (end[-1] == '\r' || end[-1] == ' ' || end[-1] == '\t')) --end;
-    *end = 0;
-    if (end == start && next[strspn(next, " \t\r\n")] == 0) break; /* nothing but blank lines left */
-    if (end == start || line > count) {
-      niti_names_close(names, count);
-      return niti_fail(NITI_ERROR_FORMAT, "%s: line %d: expected %s", path, line, end == start ? "a class name" : "the end");
-    }
-    names[line - 1] = strdup(start);
-    if (!names[line - 1]) {
-      niti_names_close(names, count);
-      return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-    }
-  }
-  for (int32_t i = 0; i < count; ++i) {
-    if (names[i]) continue;
-    niti_names_close(names, count);
-    return niti_fail(NITI_ERROR_FORMAT, "%s: line %d: expected %d class names, one a line, found %d", path, i + 1, count, i);
-  }
-  *out = names;
-  return NITI_OK;
+bool niti_takes_split(const NitiDataset *dataset, NitiSplit split) {
+  const unsigned take = dataset->request.take | dataset->request.need;
+  return take == 0 || (take & NITI_SPLIT_BIT(split));
 }
 
-NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32_t count) {
-  enum { NAMES_BYTES_MAX = 1 << 30 };
-  char *text = NULL;
-  *out = NULL;
-  char *path = NULL;
-  NITI_TRY(niti_path_join(&path, dir, name));
-  NitiStatus status = NITI_OK;
-  if (niti_path_is_file(path)) {
-    status = niti_file_read(&text, NULL, path, NAMES_BYTES_MAX);
-    if (status == NITI_OK) status = parse_names(out, text, path, count);
-  }
-  free(text);
-  free(path);
-  return status;
+bool niti_needs_split(const NitiDataset *dataset, NitiSplit split) { return dataset->request.need & NITI_SPLIT_BIT(split); }
+
+NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) {
+  char text[1024];
+  va_list args;
+  va_start(args, format);
+  (void)vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  return niti_paths_add(&dataset->notes, text, "notes");
+}
+
+NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t done, int64_t total) {
+  return niti_watch(&dataset->request.watch, &dataset->watched, what, done, total);
 }
 
 NitiStatus niti_data_options_check(const NitiDataOptions *options) {
@@ -119,6 +88,24 @@ static int find_matches(Match *matches, const char *path, NitiDataKind kind) {
   return count;
 }
 
+const char *niti_data_probe(const char *path) {
+  for (int i = 0; i < FORMATS; ++i) {
+    if (formats[i]->probe(path)) return formats[i]->name;
+  }
+  return NULL;
+}
+
+static NitiStatus fail_without_match(const char *path, NitiDataKind kind, const char *looked_for) {
+  char hint[400];
+  const char *other = kind == NITI_DATA_AUTO ? NULL : niti_data_probe(path);
+  if (other)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: no data set of this kind found, but one of kind %s; looked for %s", path, other,
+                     looked_for);
+  niti_data_hint(hint, sizeof hint, path);
+  if (*hint) return niti_fail(NITI_ERROR_FORMAT, "%s: no data set found: %s", path, hint);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: no data set found; looked for %s", path, looked_for);
+}
+
 /* Exactly one match is wanted; otherwise says what was there or what was looked for. */
 static NitiStatus choose_match(Match *out, const char *path, NitiDataKind kind) {
   enum { SUBFOLDERS = sizeof formats[0]->subfolders / sizeof *formats[0]->subfolders };
@@ -144,41 +131,71 @@ static NitiStatus choose_match(Match *out, const char *path, NitiDataKind kind) 
   }
   if (count > 0)
     return niti_fail(NITI_ERROR_FORMAT, "%s: holds more than one data set (%s): name one folder and its kind", path, text);
-  return niti_fail(NITI_ERROR_FORMAT, "%s: no data set found; looked for %s", path, text);
+  return fail_without_match(path, kind, text);
 }
 
-static NitiStatus check_opened(const NitiDataset *dataset) {
-  for (int i = 0; i < 2; ++i) {
-    if (dataset->split[i].count < 1)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: holds no %s images", dataset->split[i].dir, i == NITI_TRAIN ? "training" : "test");
+/* Notes the classes that have no image in a split. */
+static NitiStatus note_missing(NitiDataset *dataset, NitiSplit which) {
+  const NitiDataSplit *split = &dataset->split[which];
+  char text[300], number[16];
+  size_t used = 0;
+  int32_t count = 0;
+  bool *has = calloc((size_t)dataset->classes, sizeof *has);
+  if (!has) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its classes", split->dir);
+  for (int64_t i = 0; i < split->count; ++i) has[split->labels[i]] = true;
+  for (int32_t i = 0; i < dataset->classes; ++i) {
+    if (has[i]) continue;
+    (void)snprintf(number, sizeof number, "%d", i);
+    const char *name = dataset->names ? dataset->names[i] : number;
+    if (used < sizeof text) used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", count ? ", " : "", name);
+    ++count;
+  }
+  free(has);
+  if (count == 0) return NITI_OK;
+  return niti_dataset_add_note(dataset, "%s: no %s images of %d of %d classes: %s%s", split->dir, niti_split_name(which), count,
+                               dataset->classes, text, used < sizeof text ? "" : "...");
+}
+
+static NitiStatus check_opened(NitiDataset *dataset, const char *path) {
+  for (int i = 0; i < NITI_SPLITS; ++i) {
+    const NitiDataSplit *split = &dataset->split[i];
+    if (split->count < 1 && (split->dir || niti_needs_split(dataset, (NitiSplit)i)))
+      return niti_fail(NITI_ERROR_FORMAT, "%s: holds no %s images", split->dir ? split->dir : path,
+                       niti_split_name((NitiSplit)i));
+    if (split->count > 0) NITI_TRY(note_missing(dataset, (NitiSplit)i));
   }
   return NITI_OK;
 }
 
-NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiDataOptions *options, const NitiShape *size) {
+static NitiStatus open_match(NitiDataset *dataset, const char *path, const Match *match) {
+  char *folder = NULL;
+  NITI_TRY(niti_path_join(&folder, path, match->where ? match->where : ""));
+  for (size_t end = strlen(folder); end > 1 && folder[end - 1] == '/'; --end) folder[end - 1] = 0; /* for messages */
+  dataset->format = match->format;
+  NitiStatus status = match->format->open(dataset, folder);
+  if (status == NITI_OK) status = check_opened(dataset, folder);
+  free(folder);
+  return status;
+}
+
+NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiDataOptions *options,
+                             const NitiDataRequest *request) {
   struct stat facts;
   Match match = {0};
   *out = NULL;
   if (options) NITI_TRY(niti_data_options_check(options));
-  if (options && (options->kind < NITI_DATA_AUTO || options->kind > NITI_DATA_FOLDER))
+  if (options && (options->kind < NITI_DATA_AUTO || options->kind > NITI_DATA_CSV))
     return niti_fail(NITI_ERROR_ARGUMENT, "data kind %d is not known", (int)options->kind);
   if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   if (!S_ISDIR(facts.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a folder", path);
   NITI_TRY(choose_match(&match, path, options ? options->kind : NITI_DATA_AUTO));
 
   NitiDataset *dataset = calloc(1, sizeof *dataset);
-  char *folder = NULL;
-  NitiStatus status = niti_path_join(&folder, path, match.where ? match.where : "");
-  if (dataset && folder) {
-    for (size_t end = strlen(folder); end > 1 && folder[end - 1] == '/'; --end) folder[end - 1] = 0; /* for messages */
-    dataset->format = match.format;
-    if (options) dataset->options = *options;
-    status = match.format->open(dataset, folder, size);
-    if (status == NITI_OK) status = check_opened(dataset);
-  } else {
-    status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a data set", path);
-  }
-  free(folder);
+  if (!dataset) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a data set", path);
+  if (options) dataset->options = *options;
+  if (request) dataset->request = *request;
+  dataset->watched = niti_clock_now();
+  const NitiStatus status = open_match(dataset, path, &match);
   if (status != NITI_OK) {
     niti_dataset_close(dataset);
     return status;
@@ -187,17 +204,27 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
   return NITI_OK;
 }
 
+static void close_split(NitiDataSplit *split) {
+  niti_paths_close(&split->bad);
+  free(split->bad_index);
+  free(split->sums);
+  free(split->index);
+  if (split->shared) return;
+  niti_paths_close(&split->files);
+  free(split->dir);
+  if (split->mapped > 0)
+    (void)munmap(split->memory, split->mapped);
+  else
+    free(split->memory);
+  free(split->labels);
+}
+
 void niti_dataset_close(NitiDataset *dataset) {
   if (!dataset) return;
-  for (int i = 0; i < 2; ++i) {
-    NitiDataSplit *split = &dataset->split[i];
-    for (size_t f = 0; f < split->file_count; ++f) free(split->files[f]);
-    free(split->files);
-    free(split->dir);
-    free(split->images);
-    free(split->labels);
-  }
+  for (int i = 0; i < NITI_SPLITS; ++i) close_split(&dataset->split[i]);
   niti_names_close(dataset->names, dataset->classes);
+  niti_names_close(dataset->labels, dataset->classes);
+  niti_paths_close(&dataset->notes);
   free(dataset);
 }
 
@@ -211,17 +238,39 @@ const char *niti_dataset_default(void) {
 /* ---- what it holds ---- */
 
 const char *niti_dataset_kind(const NitiDataset *dataset) { return dataset->format->name; }
+NitiDataType niti_dataset_type(const NitiDataset *dataset) { return dataset->type; }
+bool niti_dataset_is_folder(const NitiDataset *dataset) { return dataset->format->kind == NITI_DATA_FOLDER; }
 int32_t niti_dataset_classes(const NitiDataset *dataset) { return dataset->classes; }
 
 const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label) {
   return dataset->names && label >= 0 && label < dataset->classes ? dataset->names[label] : NULL;
 }
 
+const char *niti_dataset_class_label(const NitiDataset *dataset, int32_t label) {
+  const char *name = niti_dataset_class_name(dataset, label);
+  return name && dataset->labels && dataset->labels[label] ? dataset->labels[label] : name;
+}
+
 int64_t niti_dataset_count(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].count; }
 NitiShape niti_dataset_shape(const NitiDataset *dataset) { return dataset->shape; }
+int64_t niti_dataset_stored(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].stored; }
+
+int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t index) {
+  const uint32_t *places = dataset->split[split].index;
+  return places ? places[index] : index;
+}
 
 int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t index) {
-  return dataset->split[split].labels[index];
+  return dataset->split[split].labels[niti_dataset_place(dataset, split, index)];
+}
+
+const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64_t index) {
+  const NitiDataSplit *s = &dataset->split[split];
+  return niti_dataset_is_folder(dataset) ? s->files.path[niti_dataset_place(dataset, split, index)] : NULL;
+}
+
+const char *niti_dataset_note(const NitiDataset *dataset, int index) {
+  return index >= 0 && (size_t)index < dataset->notes.count ? dataset->notes.path[index] : NULL;
 }
 
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].images; }
@@ -234,12 +283,15 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   NitiImage image;
   if (index < 0 || index >= s->count)
     return niti_fail(NITI_ERROR_ARGUMENT, "image %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
+  const size_t place = (size_t)niti_dataset_place(dataset, split, index);
+  if (dataset->type != NITI_UINT8)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: values of %s are no pixels", s->dir, niti_data_type_name(dataset->type));
   if (s->images) {
-    memcpy(out, s->images + (size_t)index * bytes, bytes);
+    memcpy(out, s->images + place * bytes, bytes);
     return NITI_OK;
   }
   char *path = NULL;
-  NITI_TRY(niti_path_join(&path, s->dir, s->files[index]));
+  NITI_TRY(niti_path_join(&path, s->dir, s->files.path[place]));
   NitiStatus status = niti_image_load(&image, path, dataset->shape.c);
   if (status == NITI_OK) status = niti_image_fit(out, &image, &dataset->options, dataset->shape, window, path);
   free(image.pixels);
@@ -247,37 +299,54 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   return status;
 }
 
-/* Of the content, whether gzip holds it or not. */
-static NitiStatus hash_file(SHA256_CTX *sha, const char *path) {
+/* ---- identity ---- */
+
+typedef struct Hashing {
+  NitiDataset *dataset;
+  SHA256_CTX sha;
+  char what[32];
+  int64_t done, total; /* files */
+} Hashing;
+
+static NitiStatus hash_bytes(Hashing *hashing, gzFile file, const char *path) {
   uint8_t bytes[16384];
   int got = 0;
+  while ((got = gzread(file, bytes, sizeof bytes)) > 0) {
+    SHA256_Update(&hashing->sha, bytes, (size_t)got);
+    NITI_TRY(niti_dataset_watch(hashing->dataset, hashing->what, hashing->done, hashing->total));
+  }
+  if (got == 0) return NITI_OK;
+  int code = 0;
+  const char *text = gzerror(file, &code);
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
+}
+
+/* Of the content, whether gzip holds it or not. */
+static NitiStatus hash_file(Hashing *hashing, const char *path) {
   gzFile file = gzopen(path, "rbe");
   if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, errno ? strerror(errno) : "out of memory");
-  while ((got = gzread(file, bytes, sizeof bytes)) > 0) SHA256_Update(sha, bytes, (size_t)got);
-  NitiStatus status = NITI_OK;
-  if (got < 0) {
-    int code = 0;
-    const char *text = gzerror(file, &code);
-    status = niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
-  }
+  const NitiStatus status = hash_bytes(hashing, file, path);
   gzclose_r(file);
   return status;
 }
 
-NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
+NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
-  for (size_t i = 0; i < s->file_count; ++i) {
+  Hashing hashing = {.dataset = dataset, .total = (int64_t)s->files.count};
+  (void)snprintf(hashing.what, sizeof hashing.what, "hashing %s files", niti_split_name(split));
+  SHA256_Init(&hashing.sha);
+  for (size_t i = 0; i < s->files.count; ++i) {
     char *path = NULL;
-    NITI_TRY(niti_path_join(&path, s->dir, s->files[i]));
+    NITI_TRY(niti_path_join(&path, s->dir, s->files.path[i]));
     /* Where the folder is the label, the name belongs to the data. */
-    if (!s->images) SHA256_Update(&sha, (const uint8_t *)s->files[i], strlen(s->files[i]) + 1);
-    const NitiStatus status = hash_file(&sha, path);
+    if (niti_dataset_is_folder(dataset))
+      SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
+    const NitiStatus status = hash_file(&hashing, path);
     free(path);
     NITI_TRY(status);
+    ++hashing.done;
   }
-  (void)SHA256_End(&sha, text);
+  (void)SHA256_End(&hashing.sha, text);
   return NITI_OK;
 }
 
@@ -285,8 +354,9 @@ void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char t
   const NitiDataSplit *s = &dataset->split[split];
   SHA256_CTX sha;
   SHA256_Init(&sha);
-  if (s->images) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
-  for (size_t i = 0; !s->images && i < s->file_count; ++i)
-    SHA256_Update(&sha, (const uint8_t *)s->files[i], strlen(s->files[i]) + 1);
+  const bool folder = niti_dataset_is_folder(dataset);
+  if (!folder) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
+  for (size_t i = 0; folder && i < s->files.count; ++i)
+    SHA256_Update(&sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
   (void)SHA256_End(&sha, text);
 }

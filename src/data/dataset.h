@@ -1,19 +1,24 @@
-/* Data sets: labelled uint8 images of one size, from several file formats, behind one interface. */
+/* Data sets: labelled images of one size, from several file formats, behind one interface. docs/data.md has the formats. */
 #ifndef NITI_DATA_DATASET_H
 #define NITI_DATA_DATASET_H
 
 #include "platform/status.h"
 #include "program/shape.h"
 
-enum { NITI_CHANNELS_MAX = 4 };
-
 typedef enum NitiDataKind {
   NITI_DATA_AUTO = 0, /* probe the folder */
   NITI_DATA_IDX,      /* (train|t10k)-(images-idx3|labels-idx1)-ubyte[.gz] */
   NITI_DATA_CIFAR10,  /* data_batch_*.bin, test_batch.bin */
   NITI_DATA_CIFAR100, /* train.bin, test.bin (fine labels) */
-  NITI_DATA_FOLDER,   /* SPLIT/CLASS/IMAGE.jpg|jpeg|png */
+  NITI_DATA_FOLDER,   /* SPLIT/CLASS/.../IMAGE.jpg|jpeg|png */
+  NITI_DATA_NPY,      /* (train|test|validation)_(x|y).npy */
+  NITI_DATA_CSV,      /* (train|test|validation)_(x|y).csv */
 } NitiDataKind;
+
+/* What a data set's values are. Images are uint8 and become mantissas by a table (niti_input_table); int8 and int16, of arrays,
+ * are normalised by the loader. */
+typedef enum NitiDataType { NITI_UINT8 = 0, NITI_INT8, NITI_INT16 } NitiDataType;
+const char *niti_data_type_name(NitiDataType type);
 
 /* How image folders' images of any size become one size. */
 typedef enum NitiFit {
@@ -21,55 +26,132 @@ typedef enum NitiFit {
   NITI_FIT_STRETCH,  /* scale both sides to the input's size */
 } NitiFit;
 
+/* What becomes of image files that cannot be read. */
+typedef enum NitiBadFiles {
+  NITI_BAD_ERROR = 0, /* they are errors */
+  NITI_BAD_SKIP,      /* they are left out */
+} NitiBadFiles;
+
 /* The recipe's part about data. */
 typedef struct NitiDataOptions {
   NitiDataKind kind;
-  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX]; /* millionths of full scale */
+  NitiDataType type;                                       /* what the network takes; loaders refuse data sets of another */
+  bool type_given;                                         /* false: a new run takes the data set's */
+  int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX]; /* millionths of full scale: 255, 128 (int8) or 32768 (int16) */
   int32_t stat_count;                                      /* channels given; 0: the data set's own integer statistics */
   int32_t pad;                                             /* zero pixels on each side before a random crop */
   bool random_crop, flip;
   NitiFit fit;
   int32_t resize; /* short side in pixels; 0: the network input's */
+  NitiBadFiles bad_files;
+  int32_t validation_count; /* training images to hold out for validation (niti_dataset_hold_out) ... */
+  int32_t validation_share; /* ... or their share in millionths; both 0: none */
 } NitiDataOptions;
 
-typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST = 1 } NitiSplit;
+typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST, NITI_VALIDATION, NITI_SPLITS } NitiSplit;
+#define NITI_SPLIT_BIT(split) (1u << (split))
+#define NITI_EVERY_SPLIT (NITI_SPLIT_BIT(NITI_SPLITS) - 1)
+/* "training", "test", "validation". */
+const char *niti_split_name(NitiSplit split);
+
+/* Long work says what it does and how far it is, ten times a second, in the thread that called for it; where `progress` returns
+ * false, the work ends with NITI_INTERRUPTED, within the time that one file takes. progress NULL: nobody wants to know. */
+typedef struct NitiDataWatch {
+  bool (*progress)(void *context, const char *what, int64_t done, int64_t total);
+  void *context;
+} NitiDataWatch;
+
+/* What is wanted of a data set beside the recipe's options. All zero: whatever is there. */
+typedef struct NitiDataRequest {
+  NitiShape size;  /* {1, H, W, C} of the network's input; n = 0: not known. Image folders: what images are fitted to, C 1 or 3;
+                      not known: the first image's, options' resize ignored. Arrays: as what rows of so many values are taken. The
+                      other formats have their own size */
+  unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
+  unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
+  int32_t classes; /* without training images: how many classes there are at least; 0: not known */
+  NitiDataWatch watch; /* for opening and for everything later; its context must outlive the data set */
+} NitiDataRequest;
 
 typedef struct NitiDataset NitiDataset;
 
-/* Opens the folder `path`, or its subfolder of a usual name (mnist/, fashion-mnist/, cifar-10-batches-bin/, cifar-100-binary/);
- * kind AUTO finds out which, and says what it looked for where nothing matches. For an image folder, `size` {1, H, W, C}, C 1 or
- * 3, is the size wanted (NULL: the first training image's, options' resize ignored); the others have their own and ignore it.
- * options may be NULL: all zero. IDX and CIFAR are read and checked at once (sizes, magic numbers, labels); of an image folder
- * only the names: an image that is damaged fails, naming its file, when it is read. */
-NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiDataOptions *options, const NitiShape *size);
+/* Opens the folder `path`, or its subfolder of a usual name (mnist/, MNIST/raw/, cifar-10-batches-bin/ and others); kind AUTO
+ * finds out which, and says what it looked for, or what to do with what is there, where nothing matches. Where an image folder
+ * has no test images but validation images, those are the test split. IDX and CIFAR are read and checked at once (sizes, magic
+ * numbers, labels); of an image folder only the names: niti_dataset_check reads it. options, request may be NULL: all zero. */
+NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiDataOptions *options, const NitiDataRequest *request);
 void niti_dataset_close(NitiDataset *dataset);
 /* The folder of Debian's dataset-fashion-mnist or of NITI_DATA if set; NULL where there is none. */
 const char *niti_dataset_default(void);
 
 const char *niti_dataset_kind(const NitiDataset *dataset);
+NitiDataType niti_dataset_type(const NitiDataset *dataset);
+/* Whether every image is a file of its own. */
+bool niti_dataset_is_folder(const NitiDataset *dataset);
 int32_t niti_dataset_classes(const NitiDataset *dataset);
-const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label); /* NULL: not known */
-int64_t niti_dataset_count(const NitiDataset *dataset, NitiSplit split);
+/* By which a class is recognised: an image folder's name. NULL: not known, or no such label. */
+const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label);
+/* What people are shown in its place: classes.txt may give another; else the name. */
+const char *niti_dataset_class_label(const NitiDataset *dataset, int32_t label);
+int64_t niti_dataset_count(const NitiDataset *dataset, NitiSplit split); /* 0: not there, or not opened */
 /* One image's shape, n = 1. Image folders: the size asked for (their files' sizes differ). */
 NitiShape niti_dataset_shape(const NitiDataset *dataset);
 int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t index);
-/* All images of a split, [count][H][W][C], owned by the data set; NULL where images are decoded one by one (read). */
+/* The file of an image, below the split's folder; NULL where many images share one. */
+const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64_t index);
+/* Sentences for people about what was found, the index'th; NULL beyond the last: files that are not read, classes without
+ * images, images left out. They begin with a path. Owned by the data set; valid until the next call that may add one. */
+const char *niti_dataset_note(const NitiDataset *dataset, int index);
+
+/* All images stored for a split, [stored][H][W][C] of uint8, owned by the data set; NULL where a loader makes them one by one.
+ * Image `index` of the split is the niti_dataset_place(index)'th of them. Two splits may share one store. */
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split);
-/* Decodes one image into out [H][W][C] (image.h says how files are scaled). Image folders: word_y, word_x choose the window
- * (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
+int64_t niti_dataset_stored(const NitiDataset *dataset, NitiSplit split);
+int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t index);
+/* Decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x choose the
+ * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
 NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out);
-/* Mean and standard deviation of all training pixels per channel, in millionths of full scale, from exact sums, rounded to
- * nearest (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has deviation 0. Image
- * folders: of the centred windows, decoded by one thread a core. */
-NitiStatus niti_dataset_statistics(const NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
+/* The same of a file's bytes; `name` stands for it in messages. */
+NitiStatus niti_image_read_bytes(const uint8_t *bytes, size_t count, const char *name, const NitiDataOptions *options,
+                                 NitiShape size, uint8_t *out);
+
+/* Reads every image of a split, by one thread per core, and remembers those that cannot be read: bad_count of them, each
+ * niti_dataset_bad "PATH: reason", in the data set's order. Fails for want of memory or where the watch stops it, not for bad
+ * images. */
+NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit split);
+int64_t niti_dataset_bad_count(const NitiDataset *dataset, NitiSplit split);
+const char *niti_dataset_bad(const NitiDataset *dataset, NitiSplit split, int64_t index);
+/* Surveys the split, and where images are bad does what the options' bad_files says: fails, naming the first of them and the
+ * number of others; or leaves them out and notes that, unless none is left. Before any loader is opened. */
+NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit split);
+/* Moves training images to the validation split: `count` of them, or, where share > 0, this share in millionths, of every class
+ * its part; which ones depends on the labels and the seed alone (docs/arithmetic.md, "Validation split"). Both splits keep the
+ * data set's order and number their images from 0; they share one store, so niti_dataset_images, stored and hash of both are
+ * those of all the training files. After any niti_dataset_check of the training images; before statistics, which are then those
+ * of the images left, and before any loader. Fails where there are validation images already, or where none or all would go. */
+NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t share, uint64_t seed);
+/* Mean and standard deviation of all training values per channel, in millionths of full scale, from exact sums, rounded to
+ * nearest, ties away from zero (the deviation after its square was rounded down); 0 beyond the channels. A constant channel has
+ * deviation 0. Image folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check
+ * comes first. */
+NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
-NitiStatus niti_dataset_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
+NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]);
 /* The same over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
  * be compressed or not. */
 void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
+
+/* A list of paths, owned: release with niti_paths_close, also after a failure. */
+typedef struct NitiPaths {
+  char **path;
+  size_t count, capacity;
+} NitiPaths;
+/* Adds every .jpg, .jpeg and .png file below the folder `dir`, as paths that begin with it, in byte order; *unread says in one
+ * line what else lies there (to be freed by the caller; NULL: nothing). */
+NitiStatus niti_images_find(NitiPaths *paths, char **unread, const char *dir);
+void niti_paths_close(NitiPaths *paths);
 
 #endif

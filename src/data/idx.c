@@ -1,3 +1,5 @@
+/* The IDX format of MNIST and its kin: big-endian magic number 0x000008 and the number of dimensions, the dimensions as uint32,
+ * then uint8 values. */
 #include <errno.h>
 #include <limits.h>
 #include <sha256.h>
@@ -9,39 +11,55 @@
 
 #include "data/format.h"
 
-/* The IDX format of MNIST and its kin: big-endian magic number 0x000008 and the number of dimensions, the dimensions as uint32,
- * then uint8 values. */
+enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAME_BYTES = 96, SPELLINGS = 8, DEFLATE_RATIO_MAX = 1040, CHUNK = 1 << 22 };
 
-enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAMES = 4, DEFLATE_RATIO_MAX = 1040 };
+/* Sets that may lie in one folder, by what their files' names begin with; those of EMNIST hold every image transposed. */
+static const char *const families[] = {
+    "", "emnist-balanced-", "emnist-byclass-", "emnist-bymerge-", "emnist-digits-", "emnist-letters-", "emnist-mnist-"};
+enum { FAMILIES = sizeof families / sizeof *families };
 
-static const char *const prefixes[2] = {"train", "t10k"};
+static const char *const splits[NITI_SPLITS][2] = {{"train", "train"}, {"t10k", "test"}, {"validation", "validation"}};
 static const char *const kinds[2][2] = {{"images-idx3-ubyte", "images.idx3-ubyte"}, {"labels-idx1-ubyte", "labels.idx1-ubyte"}};
 
-/* The spelling `which` (0 .. NAMES - 1) of a split's images (part 0) or labels (part 1). */
-static void spell_name(char name[64], int split, int part, int which) {
-  (void)snprintf(name, 64, "%s-%s%s", prefixes[split], kinds[part][which >> 1], which & 1 ? ".gz" : "");
+/* The spelling `which` (0 .. SPELLINGS - 1) of a split's images (part 0) or labels (part 1). */
+static void spell_name(char name[NAME_BYTES], const char *family, int split, int part, int which) {
+  (void)snprintf(name, NAME_BYTES, "%s%s-%s%s", family, splits[split][which >> 2], kinds[part][which >> 1 & 1],
+                 which & 1 ? ".gz" : "");
 }
 
 /* The first spelling that is there; false: none, and name is the usual one. */
-static bool find_name(char name[64], const char *dir, int split, int part) {
-  for (int which = 0; which < NAMES; ++which) {
-    spell_name(name, split, part, which);
+static bool find_name(char name[NAME_BYTES], const char *dir, const char *family, int split, int part) {
+  for (int which = 0; which < SPELLINGS; ++which) {
+    spell_name(name, family, split, part, which);
     if (niti_path_has_file(dir, name)) return true;
   }
-  spell_name(name, split, part, 0);
+  spell_name(name, family, split, part, *family ? SPELLINGS / 2 : 0);
+  return false;
+}
+
+/* Whether any file of a split is there. */
+static bool has_split(const char *dir, const char *family, int split) {
+  char name[NAME_BYTES];
+  return find_name(name, dir, family, split, 0) || find_name(name, dir, family, split, 1);
+}
+
+static bool has_family(const char *dir, const char *family) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    if (has_split(dir, family, split)) return true;
+  }
   return false;
 }
 
 static bool probe(const char *path) {
-  char name[64];
-  for (int i = 0; i < 4; ++i) {
-    if (find_name(name, path, i >> 1, i & 1)) return true;
+  for (int i = 0; i < FAMILIES; ++i) {
+    if (has_family(path, families[i])) return true;
   }
   return false;
 }
 
 typedef struct Reader {
-  gzFile file; /* reads plain files too */
+  NitiDataset *dataset; /* for its watch */
+  gzFile file;          /* reads plain files too */
   const char *path;
   uint64_t position, size; /* of the unpacked bytes; of the file as it is */
 } Reader;
@@ -50,7 +68,9 @@ typedef struct Reader {
 static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
   uint8_t *to = out;
   while (count > 0) {
-    const unsigned chunk = count > 1u << 30 ? 1u << 30 : (unsigned)count;
+    const unsigned chunk = count > CHUNK ? CHUNK : (unsigned)count;
+    NITI_TRY(
+        niti_dataset_watch(reader->dataset, "reading images", (int64_t)reader->position, (int64_t)(reader->position + count)));
     const int got = gzread(reader->file, to, chunk);
     if (got <= 0) {
       int code = Z_OK;
@@ -121,9 +141,9 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
   return read_end(reader);
 }
 
-static NitiStatus read_file(uint8_t **out, uint32_t *dims, const char *path, uint32_t magic) {
+static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic) {
   struct stat facts;
-  Reader reader = {.path = path};
+  Reader reader = {.dataset = dataset, .path = path};
   *out = NULL;
   if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   reader.size = (uint64_t)facts.st_size;
@@ -141,83 +161,135 @@ static NitiStatus read_file(uint8_t **out, uint32_t *dims, const char *path, uin
 }
 
 /* Reads one of a split's two files, adding it to the split's list. The caller frees *out. */
-static NitiStatus read_part(uint8_t **out, uint32_t *dims, NitiDataSplit *split, int which, int part) {
-  char name[64];
+static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *family, int which, int part) {
+  NitiDataSplit *split = &dataset->split[which];
+  char name[NAME_BYTES];
   *out = NULL;
-  if (!find_name(name, split->dir, which, part))
+  if (!find_name(name, split->dir, family, which, part))
     return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
-  NITI_TRY(niti_split_add_file(split, name));
+  NITI_TRY(niti_paths_add(&split->files, name, split->dir));
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, split->dir, name));
-  const NitiStatus status = read_file(out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC);
+  const NitiStatus status = read_file(dataset, out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC);
   free(path);
   return status;
 }
 
-/* Stores labels as int32. The training split's decide the number of classes, which the test split's must keep to. */
+/* Stores labels as int32. The first split's decide the number of classes; where those are training images, the others' labels
+ * must keep to it. */
 static NitiStatus take_labels(NitiDataset *dataset, int which, const uint8_t *labels) {
   NitiDataSplit *split = &dataset->split[which];
-  split->labels = malloc((size_t)split->count * sizeof *split->labels);
+  const bool bound = which != NITI_TRAIN && dataset->split[NITI_TRAIN].count > 0;
+  split->labels = malloc((size_t)split->stored * sizeof *split->labels);
   if (!split->labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for labels", split->dir);
-  for (int64_t i = 0; i < split->count; ++i) {
+  for (int64_t i = 0; i < split->stored; ++i) {
     split->labels[i] = labels[i];
-    if (which == NITI_TRAIN && labels[i] >= dataset->classes) dataset->classes = labels[i] + 1;
+    if (!bound && labels[i] >= dataset->classes) dataset->classes = labels[i] + 1;
     if (labels[i] >= dataset->classes)
       return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte %lld: label %u, expected 0 to %d as in the training set", split->dir,
-                       split->files[1], (long long)i + 8, labels[i], dataset->classes - 1);
+                       split->files.path[1], (long long)i + 8, labels[i], dataset->classes - 1);
   }
   return NITI_OK;
 }
 
-static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, bool *fashion) {
+/* Exchanges rows and columns of square images. */
+static void transpose(uint8_t *images, int64_t count, size_t side) {
+  for (int64_t i = 0; i < count; ++i, images += side * side) {
+    for (size_t y = 0; y < side; ++y) {
+      for (size_t x = 0; x < y; ++x) {
+        const uint8_t swapped = images[y * side + x];
+        images[y * side + x] = images[x * side + y];
+        images[x * side + y] = swapped;
+      }
+    }
+  }
+}
+
+static NitiStatus read_images(NitiDataset *dataset, int which, const char *family) {
+  NitiDataSplit *split = &dataset->split[which];
+  uint32_t dims[3] = {0};
+  uint8_t *images = NULL;
+  NITI_TRY(read_part(dataset, &images, dims, family, which, 0));
+  split->images = split->values = split->memory = images;
+  const NitiShape shape = {.n = 1, .h = (int32_t)dims[1], .w = (int32_t)dims[2], .c = 1};
+  if (!dataset->shape.n) dataset->shape = shape;
+  if (shape.h != dataset->shape.h || shape.w != dataset->shape.w)
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected %dx%d as in the training set", split->dir,
+                     split->files.path[0], shape.h, shape.w, dataset->shape.h, dataset->shape.w);
+  split->stored = dims[0];
+  if (!*family) return NITI_OK;
+  if (shape.h != shape.w)
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected square ones of EMNIST", split->dir,
+                     split->files.path[0], shape.h, shape.w);
+  transpose(images, split->stored, dims[1]);
+  return NITI_OK;
+}
+
+static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, const char *family, bool *fashion) {
   static const char known[] =
       "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7"; /* Fashion-MNIST's training labels */
+  static const char known_test[] = "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9"; /* and its test labels */
   NitiDataSplit *split = &dataset->split[which];
-  uint32_t dims[3] = {0}, label_count = 0;
+  uint32_t label_count = 0;
   uint8_t *labels = NULL;
   char digest[SHA256_DIGEST_STRING_LENGTH] = "";
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  NITI_TRY(read_part(&split->images, dims, split, which, 0));
-  const NitiShape shape = {.n = 1, .h = (int32_t)dims[1], .w = (int32_t)dims[2], .c = 1};
-  if (which == NITI_TRAIN) dataset->shape = shape;
-  if (shape.h != dataset->shape.h || shape.w != dataset->shape.w)
-    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected %dx%d as in the training set", split->dir,
-                     split->files[0], shape.h, shape.w, dataset->shape.h, dataset->shape.w);
-  split->count = dims[0];
-  NITI_TRY(read_part(&labels, &label_count, split, which, 1));
+  NITI_TRY(read_images(dataset, which, family));
+  NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1));
   NitiStatus status = NITI_OK;
-  if (label_count != dims[0])
-    status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %u as there are images in %s", split->dir,
-                       split->files[1], label_count, dims[0], split->files[0]);
+  if (label_count != split->stored)
+    status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %lld as there are images in %s", split->dir,
+                       split->files.path[1], label_count, (long long)split->stored, split->files.path[0]);
   if (status == NITI_OK) status = take_labels(dataset, which, labels);
-  if (status == NITI_OK && which == NITI_TRAIN) *fashion = strcmp(SHA256Data(labels, label_count, digest), known) == 0;
+  if (status == NITI_OK) {
+    split->count = split->stored;
+    const char *hash = SHA256Data(labels, label_count, digest);
+    *fashion = *fashion || strcmp(hash, known) == 0 || strcmp(hash, known_test) == 0;
+  }
   free(labels);
   return status;
 }
 
-/* The format has no names: classes.txt if it is there, Fashion-MNIST's, or the numbers themselves. */
+/* The format has no names; Fashion-MNIST's are known, where nothing else is said. */
 static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fashion) {
   static const char *const garments[] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                                          "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  NITI_TRY(niti_names_read(&dataset->names, path, "classes.txt", dataset->classes));
-  if (dataset->names) return NITI_OK;
-  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
-  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-  for (int32_t i = 0; i < dataset->classes; ++i) {
-    char number[16];
-    (void)snprintf(number, sizeof number, "%d", i);
-    dataset->names[i] = strdup(fashion ? garments[i] : number);
-    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  NITI_TRY(niti_names_or_numbers(dataset, path));
+  for (int32_t i = 0; fashion && !niti_path_has_file(path, "classes.txt") && i < dataset->classes; ++i) {
+    char *name = strdup(garments[i]);
+    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+    free(dataset->names[i]);
+    dataset->names[i] = name;
   }
   return NITI_OK;
 }
 
-static NitiStatus open_idx(NitiDataset *dataset, const char *path, const NitiShape *size) {
+/* The one family whose files lie in the folder. */
+static NitiStatus find_family(const char **family, const char *path) {
+  *family = NULL;
+  for (int i = 0; i < FAMILIES; ++i) {
+    if (!has_family(path, families[i])) continue;
+    if (*family)
+      return niti_fail(NITI_ERROR_FORMAT,
+                       "%s: holds both %strain-images-idx3-ubyte and %strain-images-idx3-ubyte, or parts of "
+                       "them: expected one set, so move one of them to a folder of its own",
+                       path, *family, families[i]);
+    *family = families[i];
+  }
+  return *family ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "%s: its IDX files are gone", path);
+}
+
+static NitiStatus open_idx(NitiDataset *dataset, const char *path) {
   bool fashion = false;
-  (void)size;
-  NITI_TRY(read_split(dataset, NITI_TRAIN, path, &fashion));
-  NITI_TRY(read_split(dataset, NITI_TEST, path, &fashion));
+  const char *family;
+  NITI_TRY(find_family(&family, path));
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && has_split(path, family, split);
+    if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, split, path, family, &fashion));
+  }
+  if (dataset->classes < dataset->request.classes && !dataset->split[NITI_TRAIN].count)
+    dataset->classes = dataset->request.classes;
   return name_classes(dataset, path, fashion);
 }
 
@@ -225,7 +297,7 @@ const NitiDataFormat niti_data_idx = {
     .kind = NITI_DATA_IDX,
     .name = "idx",
     .looked_for = "(train|t10k)-(images-idx3|labels-idx1)-ubyte[.gz]",
-    .subfolders = {"mnist", "fashion-mnist", NULL},
+    .subfolders = {"mnist", "fashion-mnist", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw", NULL},
     .probe = probe,
     .open = open_idx,
 };

@@ -1,3 +1,4 @@
+/* Decodes JPEG and PNG files with Debian's libraries, as image.h promises. */
 #include "data/image.h"
 
 #include <png.h>
@@ -7,13 +8,15 @@
 #include <string.h>
 /* clang-format off */
 #include <jpeglib.h> /* after stdio.h */
+#include <jerror.h>  /* after jpeglib.h */
 /* clang-format on */
 
 #include "data/augment.h"
+#include "data/exif.h"
 #include "data/format.h"
 #include "platform/file.h"
 
-enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30 };
+enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30, JPEG_EXIF = JPEG_APP0 + 1 };
 
 /* What a decoder works on. setjmp lives in a function that only gets a pointer to it, so no local variable is lost. */
 typedef struct Source {
@@ -21,6 +24,8 @@ typedef struct Source {
   const uint8_t *bytes;
   size_t size, position;
   NitiImage *image;
+  int orientation;   /* 1 to 8 */
+  bool ended;        /* JPEG: the bytes ended before the end marker */
   uint8_t *line;     /* CMYK: one line; freed by the caller */
   uint8_t **lines;   /* PNG: pointers to lines; freed by the caller */
   NitiStatus status; /* not NITI_OK: already told through niti_fail */
@@ -54,9 +59,52 @@ static void jpeg_escape(j_common_ptr info) {
   longjmp(source->escape, 1);
 }
 
-/* Warnings (level -1) mean damaged pixels; what is above is tracing. */
+/* Whether every pixel is as its author left it after this warning. A file that ends too early is told by JWRN_HIT_MARKER or
+ * JWRN_MUST_RESYNC where the scan at hand lacks bits, and by has_every_scan; bytes left over before a restart marker mean that
+ * the decoder lost its way in them. */
+static bool leaves_pixels_intact(const struct jpeg_error_mgr *errors) {
+  switch (errors->msg_code) {
+    case JWRN_JFIF_MAJOR:
+    case JWRN_ADOBE_XFORM:
+    case JWRN_BOGUS_ICC:
+    case JWRN_NOT_SEQUENTIAL:
+    case JWRN_JPEG_EOF:
+      return true;
+    case JWRN_EXTRANEOUS_DATA:
+      return errors->msg_parm.i[1] < JPEG_RST0 || errors->msg_parm.i[1] > JPEG_RST0 + 7;
+    default:
+      return false;
+  }
+}
+
+/* Warnings have level -1; what is above is tracing. */
 static void jpeg_message(j_common_ptr info, int level) {
-  if (level < 0) jpeg_escape(info);
+  Source *source = info->client_data;
+  if (level >= 0) return;
+  if (!leaves_pixels_intact(info->err)) jpeg_escape(info);
+  if (info->err->msg_code == JWRN_JPEG_EOF) source->ended = true;
+}
+
+/* Of a file without its end marker, before it is finished: whether no scan can be missing. An arithmetic decoder takes zeros for
+ * bits that are not there. */
+static bool has_every_scan(j_decompress_ptr info) {
+  if (info->arith_code) return false;
+  if (!info->coef_bits) return !jpeg_has_multiple_scans(info);
+  for (int c = 0; c < info->num_components; ++c) {
+    for (int k = 0; k < DCTSIZE2; ++k) {
+      if (info->coef_bits[c][k] != 0) return false; /* bits still to come; -1: all of them */
+    }
+  }
+  return true;
+}
+
+static int jpeg_orientation(j_decompress_ptr info) {
+  static const uint8_t name[6] = "Exif\0";
+  for (jpeg_saved_marker_ptr at = info->marker_list; at; at = at->next) {
+    if (at->data_length > sizeof name && memcmp(at->data, name, sizeof name) == 0)
+      return niti_exif_orientation(at->data + sizeof name, at->data_length - sizeof name);
+  }
+  return 1;
 }
 
 static void jpeg_silence(j_common_ptr info) { (void)info; }
@@ -73,7 +121,9 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
   if (setjmp(source->escape)) return false;
   jpeg_create_decompress(info);
   jpeg_mem_src(info, source->bytes, source->size);
+  jpeg_save_markers(info, JPEG_EXIF, 0xffff);
   (void)jpeg_read_header(info, TRUE);
+  source->orientation = jpeg_orientation(info);
   const bool grey = info->jpeg_color_space == JCS_GRAYSCALE;
   const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
   info->out_color_space = grey ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
@@ -93,8 +143,11 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
     (void)jpeg_read_scanlines(info, cmyk ? &source->line : &row, 1);
     if (cmyk) cmyk_to_rgb(row, source->line, image->w, info->saw_Adobe_marker);
   }
+  const bool whole = has_every_scan(info);
   (void)jpeg_finish_decompress(info);
-  return true;
+  if (!source->ended || whole) return true;
+  (void)snprintf(source->text, sizeof source->text, "the file ends before its last scan");
+  return false;
 }
 
 static NitiStatus decode_jpeg(Source *source) {
@@ -132,6 +185,8 @@ static void png_supply(png_structp png, png_bytep out, size_t count) {
 }
 
 static bool run_png(Source *source, png_structp png, png_infop info) {
+  png_bytep exif = NULL;
+  png_uint_32 size = 0;
   if (setjmp(source->escape)) return false;
   png_set_read_fn(png, source, png_supply);
   png_read_info(png, info);
@@ -152,7 +207,8 @@ static bool run_png(Source *source, png_structp png, png_infop info) {
   }
   for (int32_t y = 0; y < image->h; ++y) source->lines[y] = image->pixels + (size_t)y * stride;
   png_read_image(png, source->lines);
-  png_read_end(png, NULL);
+  png_read_end(png, info); /* eXIf may stand behind the pixels */
+  if (png_get_eXIf_1(png, info, &size, &exif) != 0) source->orientation = niti_exif_orientation(exif, size);
   return true;
 }
 
@@ -177,42 +233,63 @@ static void to_grey(NitiImage *image) {
   image->c = 1;
 }
 
-NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
+NitiStatus niti_image_decode(NitiImage *out, const uint8_t *bytes, size_t size, const char *name, int32_t channels) {
   static const uint8_t jpeg[] = {0xff, 0xd8, 0xff}, png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  char *bytes = NULL;
-  size_t size = 0;
   NitiStatus status = NITI_OK;
   memset(out, 0, sizeof *out);
-  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
-  Source source = {.path = path, .bytes = (const uint8_t *)bytes, .size = size, .image = out};
+  Source source = {.path = name, .bytes = bytes, .size = size, .image = out, .orientation = 1};
   /* The content decides, not the name: sets from the web hold PNGs called .jpg. */
   if (size >= sizeof png && memcmp(bytes, png, sizeof png) == 0)
     status = decode_png(&source);
   else if (size >= sizeof jpeg && memcmp(bytes, jpeg, sizeof jpeg) == 0)
     status = decode_jpeg(&source);
   else
-    status = niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: neither a JPEG nor a PNG file%s", path, size == 0 ? " (it is empty)" : "");
+    status = niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: neither a JPEG nor a PNG file%s", name, size == 0 ? " (it is empty)" : "");
   free(source.line);
   free(source.lines);
-  free(bytes);
-  if (status != NITI_OK) {
-    free(out->pixels);
-    memset(out, 0, sizeof *out);
-    return status;
-  }
-  if (channels == 1 && out->c == 3) to_grey(out);
-  return NITI_OK;
+  if (status == NITI_OK && channels == 1 && out->c == 3) to_grey(out);
+  if (status == NITI_OK) status = niti_image_turn(out, source.orientation, name);
+  if (status == NITI_OK) return NITI_OK;
+  free(out->pixels);
+  memset(out, 0, sizeof *out);
+  return status;
 }
 
-NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out) {
-  static const NitiDataOptions plain = {0};
+NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
+  char *bytes = NULL;
+  size_t size = 0;
+  memset(out, 0, sizeof *out);
+  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
+  const NitiStatus status = niti_image_decode(out, (const uint8_t *)bytes, size, path, channels);
+  free(bytes);
+  return status;
+}
+
+static NitiStatus fit_centre(uint8_t *out, const NitiImage *image, const NitiDataOptions *options, NitiShape size,
+                             const char *name) {
   const NitiWindow window = {.centre = true};
+  const NitiStatus status = niti_image_fit(out, image, options, size, window, name);
+  free(image->pixels);
+  return status;
+}
+
+static const NitiDataOptions plain;
+
+NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out) {
   NitiImage image;
   if (!options) options = &plain;
   NITI_TRY(niti_data_options_check(options));
   NITI_TRY(niti_fit_check(options, size));
   NITI_TRY(niti_image_load(&image, path, size.c));
-  const NitiStatus status = niti_image_fit(out, &image, options, size, window, path);
-  free(image.pixels);
-  return status;
+  return fit_centre(out, &image, options, size, path);
+}
+
+NitiStatus niti_image_read_bytes(const uint8_t *bytes, size_t count, const char *name, const NitiDataOptions *options,
+                                 NitiShape size, uint8_t *out) {
+  NitiImage image;
+  if (!options) options = &plain;
+  NITI_TRY(niti_data_options_check(options));
+  NITI_TRY(niti_fit_check(options, size));
+  NITI_TRY(niti_image_decode(&image, bytes, count, name, size.c));
+  return fit_centre(out, &image, options, size, name);
 }

@@ -15,11 +15,14 @@ typedef struct NitiWindow {
   uint32_t word_y, word_x;
 } NitiWindow;
 
-/* Decodes a JPEG or PNG file (told apart by their first bytes), at most 2^26 pixels. Anything the decoders find wrong in the
- * pixel data, a file cut short included, is an error that names the file. Orientation tags, gamma and colour profiles are
- * ignored, and so is transparency: hidden colours show. 16-bit PNG samples are rounded to 8 bits; CMYK becomes RGB as C * K /
- * 255, rounded. channels 1: colour becomes grey (19595 R + 38470 G + 7471 B + 32768) >> 16. channels 3: grey stays grey (out->c
- * is 1). */
+/* Decodes a JPEG or PNG file of `size` bytes (told apart by the first of them), at most 2^26 pixels; `name` is for messages.
+ * Whatever the decoders find wrong that may have changed a pixel is an error, a file cut short included; a JPEG whose pixels are
+ * all there is accepted (an unknown JFIF revision, bytes after the last scan, no end marker). EXIF orientation is applied, of
+ * JPEG and PNG. Gamma and colour profiles are ignored, and so is transparency: the colour stored with it counts. 16-bit PNG
+ * samples are rounded to 8 bits; CMYK becomes RGB as C * K / 255, rounded. channels 1: colour becomes grey (19595 R + 38470 G +
+ * 7471 B + 32768) >> 16. channels 3: grey stays grey (out->c is 1). */
+NitiStatus niti_image_decode(NitiImage *out, const uint8_t *bytes, size_t size, const char *name, int32_t channels);
+/* The same of a file. */
 NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels);
 
 /* Scales an image and cuts the window `size` {1, H, W, C} out of it into out [H][W][C]; grey is repeated where C is 3. `path` is

@@ -1,183 +1,212 @@
+/* Image folders: SPLIT/CLASS/IMAGE, or deeper. Opening lists names; images are decoded when they are read. */
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "data/format.h"
 #include "data/image.h"
+#include "data/scan.h"
 
-/* Image folders: SPLIT/CLASS/IMAGE. Opening lists names; images are decoded when they are read. */
+/* What a split's folder may be called, in letters of either case; the first is the usual one. */
+static const char *const split_names[NITI_SPLITS][4] = {
+    [NITI_TRAIN] = {"train", "training"},
+    [NITI_TEST] = {"test", "testing"},
+    [NITI_VALIDATION] = {"validation", "val", "valid"},
+};
 
-/* Names under train, and the names the other split may have, the first that is there. */
-static const char *const train_name = "train";
-static const char *const test_names[] = {"test", "val", "validation"};
-enum { TEST_NAMES = sizeof test_names / sizeof *test_names };
-
-static const char *find_test(const char *path) {
-  for (int i = 0; i < TEST_NAMES; ++i) {
-    if (niti_path_has_dir(path, test_names[i])) return test_names[i];
+static bool is_split_name(const char *name, NitiSplit split) {
+  for (const char *const *known = split_names[split]; *known; ++known) {
+    if (strcasecmp(name, *known) == 0) return true;
   }
-  return NULL;
+  return false;
 }
 
-static bool probe(const char *path) { return niti_path_has_dir(path, train_name) || find_test(path); }
-
-typedef struct Names {
-  char **name;
-  size_t count, capacity;
-} Names;
-
-static void names_close(Names *names) {
-  for (size_t i = 0; i < names->count; ++i) free(names->name[i]);
-  free(names->name);
-}
-
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static bool is_image_name(const char *dir, const char *name) {
-  const char *end = strrchr(name, '.');
-  (void)dir;
-  return end && (strcasecmp(end, ".jpg") == 0 || strcasecmp(end, ".jpeg") == 0 || strcasecmp(end, ".png") == 0);
-}
-
-/* The entries of a folder for which keep() holds, in byte order; hidden ones never count. Release with names_close, also on
- * failure. */
-static NitiStatus list_names(Names *out, const char *path, bool (*keep)(const char *dir, const char *name)) {
+/* The names of each split's folder in `path`; a folder that cannot be read has none. */
+static NitiStatus find_splits(NitiPaths found[NITI_SPLITS], const char *path) {
   NitiStatus status = NITI_OK;
   DIR *dir = opendir(path);
-  memset(out, 0, sizeof *out);
-  if (!dir) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  for (;;) {
-    errno = 0;
-    const struct dirent *entry = readdir(dir);
-    if (!entry) {
-      if (errno != 0) status = niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, strerror(errno));
-      break;
+  if (!dir) return NITI_OK;
+  for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir)) != NULL;) {
+    for (int split = 0; status == NITI_OK && split < NITI_SPLITS; ++split) {
+      if (is_split_name(entry->d_name, (NitiSplit)split) && niti_path_has_dir(path, entry->d_name))
+        status = niti_paths_add(&found[split], entry->d_name, path);
     }
-    if (entry->d_name[0] == '.' || !keep(path, entry->d_name)) continue;
-    if (out->count == out->capacity) {
-      const size_t capacity = out->capacity ? 2 * out->capacity : 64;
-      char **grown = realloc(out->name, capacity * sizeof *grown);
-      if (grown) {
-        out->name = grown;
-        out->capacity = capacity;
-      }
-    }
-    char *copy = out->count < out->capacity ? strdup(entry->d_name) : NULL;
-    if (!copy) {
-      status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its list of names", path);
-      break;
-    }
-    out->name[out->count++] = copy;
   }
   closedir(dir);
-  if (status == NITI_OK && out->count > 1) qsort(out->name, out->count, sizeof *out->name, compare_names);
   return status;
 }
 
-/* Adds the images of one class. */
-static NitiStatus add_class(NitiDataSplit *split, const char *class_name, int32_t label) {
-  Names images = {0};
-  char *path = NULL;
-  NITI_TRY(niti_path_join(&path, split->dir, class_name));
-  NitiStatus status = list_names(&images, path, is_image_name);
-  if (status == NITI_OK && images.count == 0)
-    status = niti_fail(NITI_ERROR_FORMAT, "%s: expected at least one .jpg, .jpeg or .png file", path);
-  if (status == NITI_OK && images.count > INT32_MAX - (size_t)split->count)
-    status = niti_fail(NITI_ERROR_FORMAT, "%s: too many images", path);
-  if (status == NITI_OK) {
-    const size_t total = (size_t)split->count + images.count;
-    int32_t *labels = realloc(split->labels, total * sizeof *labels);
-    if (labels) {
-      split->labels = labels;
-    } else {
-      status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for labels", path);
-    }
-  }
-  for (size_t i = 0; status == NITI_OK && i < images.count; ++i) {
-    char *name = NULL;
-    status = niti_path_join(&name, class_name, images.name[i]);
-    if (status == NITI_OK) status = niti_split_add_file(split, name);
-    free(name);
-    if (status == NITI_OK) split->labels[split->count++] = label;
-  }
-  names_close(&images);
-  free(path);
-  return status;
+static void close_splits(NitiPaths found[NITI_SPLITS]) {
+  for (int split = 0; split < NITI_SPLITS; ++split) niti_paths_close(&found[split]);
 }
 
-/* Both splits must have the same classes: names the first that only one of them has. */
-static NitiStatus compare_classes(const NitiDataset *dataset, const Names *found) {
-  const NitiDataSplit *train = &dataset->split[NITI_TRAIN], *test = &dataset->split[NITI_TEST];
-  const size_t classes = (size_t)dataset->classes;
-  for (size_t i = 0; i < classes || i < found->count; ++i) {
-    const int order = i >= classes ? 1 : i >= found->count ? -1 : strcmp(dataset->names[i], found->name[i]);
-    if (order < 0)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: class folder '%s' is missing, but %s has it", test->dir, dataset->names[i],
-                       train->dir);
-    if (order > 0)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: class folder '%s' is missing, but %s has it", train->dir, found->name[i],
-                       test->dir);
+static bool probe(const char *path) {
+  NitiPaths found[NITI_SPLITS] = {{0}};
+  (void)find_splits(found, path);
+  const bool any = found[NITI_TRAIN].count + found[NITI_TEST].count + found[NITI_VALIDATION].count > 0;
+  close_splits(found);
+  return any;
+}
+
+/* ---- classes ---- */
+
+/* The position of a name among the data set's classes, -1: none; *next is where to look first, and then the place behind it:
+ * both lists are usually in one order. */
+static int32_t find_class(const NitiDataset *dataset, const char *name, int32_t *next) {
+  for (int32_t i = 0; i < dataset->classes; ++i) {
+    const int32_t at = (*next + i) % dataset->classes;
+    if (strcmp(dataset->names[at], name) != 0) continue;
+    *next = (at + 1) % dataset->classes;
+    return at;
+  }
+  return -1;
+}
+
+static NitiStatus copy_names(NitiDataset *dataset, const NitiPaths *found, const char *dir) {
+  dataset->names = calloc(found->count, sizeof *dataset->names);
+  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", dir);
+  dataset->classes = (int32_t)found->count;
+  for (size_t i = 0; i < found->count; ++i) {
+    dataset->names[i] = strdup(found->path[i]);
+    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", dir);
   }
   return NITI_OK;
 }
 
-static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, const char *name) {
+/* A class that the split that named the classes does not have. */
+static NitiStatus fail_unknown_class(const NitiDataset *dataset, const char *dir, const char *name) {
+  const int first = dataset->split[NITI_TRAIN].dir ? NITI_TRAIN : NITI_TEST;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: class folder '%s' is missing, but %s has it", dataset->split[first].dir, name, dir);
+}
+
+/* ---- one split ---- */
+
+/* Adds the images of one class. */
+static NitiStatus add_class(NitiDataset *dataset, NitiDataSplit *split, NitiUnread *unread, const char *class_name,
+                            int32_t label) {
+  const size_t before = split->files.count;
+  NITI_TRY(niti_scan_images(&split->files, unread, split->dir, class_name));
+  const size_t count = split->files.count;
+  if (count == before && split == &dataset->split[NITI_TRAIN])
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: expected at least one .jpg, .jpeg or .png file", split->dir, class_name);
+  if (count > INT32_MAX) return niti_fail(NITI_ERROR_FORMAT, "%s/%s: too many images", split->dir, class_name);
+  if (count == before) return NITI_OK;
+  int32_t *labels = realloc(split->labels, count * sizeof *labels);
+  if (!labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for labels", split->dir);
+  split->labels = labels;
+  for (size_t i = before; i < count; ++i) labels[i] = label;
+  split->stored = split->count = (int64_t)count;
+  return niti_dataset_watch(dataset, "listing images", split->count, 0);
+}
+
+static NitiStatus take_classes(NitiDataset *dataset, NitiDataSplit *split, const NitiPaths *found, NitiUnread *unread) {
+  const size_t count = found->count;
+  int32_t next = 0;
+  if (count == 0) return niti_fail(NITI_ERROR_FORMAT, "%s: expected one folder per class, found none", split->dir);
+  if (count > NITI_CLASSES_MAX)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: %zu class folders, expected at most %d", split->dir, count, NITI_CLASSES_MAX);
+  if (!dataset->names) NITI_TRY(copy_names(dataset, found, split->dir));
+  for (size_t i = 0; i < found->count; ++i) {
+    const int32_t label = find_class(dataset, found->path[i], &next);
+    if (label < 0) return fail_unknown_class(dataset, split->dir, found->path[i]);
+    NITI_TRY(add_class(dataset, split, unread, found->path[i], label));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const char *name) {
   NitiDataSplit *split = &dataset->split[which];
-  Names classes = {0};
+  NitiPaths classes = {0};
+  NitiUnread unread = {{0}, {0}};
   NITI_TRY(niti_path_join(&split->dir, path, name));
-  NitiStatus status = list_names(&classes, split->dir, niti_path_has_dir);
-  if (status == NITI_OK && classes.count == 0)
-    status = niti_fail(NITI_ERROR_FORMAT, "%s: expected one folder a class, found none", split->dir);
-  if (status == NITI_OK && classes.count > NITI_CLASSES_MAX)
-    status =
-        niti_fail(NITI_ERROR_FORMAT, "%s: %zu class folders, expected at most %d", split->dir, classes.count, NITI_CLASSES_MAX);
-  if (status == NITI_OK && which == NITI_TRAIN) {
-    dataset->names = classes.name;
-    dataset->classes = (int32_t)classes.count;
-    memset(&classes, 0, sizeof classes);
-  } else if (status == NITI_OK) {
-    status = compare_classes(dataset, &classes);
-  }
-  names_close(&classes);
-  for (int32_t label = 0; status == NITI_OK && label < dataset->classes; ++label)
-    status = add_class(split, dataset->names[label], label);
+  NitiStatus status = niti_scan_folders(&classes, &unread, split->dir);
+  if (status == NITI_OK) status = take_classes(dataset, split, &classes, &unread);
+  char *text = niti_unread_text(&unread);
+  if (status == NITI_OK && text) status = niti_dataset_add_note(dataset, "%s: not read: %s", split->dir, text);
+  free(text);
+  niti_unread_close(&unread);
+  niti_paths_close(&classes);
   return status;
 }
 
-/* Where nobody says which size is wanted: that of the first training image. */
-static NitiStatus first_shape(NitiShape *out, const NitiDataSplit *train) {
+/* ---- the whole ---- */
+
+static NitiStatus try_shape(NitiDataset *dataset, const char *path) {
   NitiImage image;
-  char *path = NULL;
-  NITI_TRY(niti_path_join(&path, train->dir, train->files[0]));
-  const NitiStatus status = niti_image_load(&image, path, 3);
-  if (status == NITI_OK) *out = (NitiShape){.n = 1, .h = image.h, .w = image.w, .c = image.c};
+  NITI_TRY(niti_image_load(&image, path, 3));
   free(image.pixels);
-  free(path);
+  const NitiShape shape = {.n = 1, .h = image.h, .w = image.w, .c = image.c};
+  if (niti_fit_check(&dataset->options, shape) != NITI_OK)
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "%s: %dx%d pixels (height x width) are no size for a network's input, so another "
+                     "image's size is taken (expected sides of at most %d)",
+                     path, image.h, image.w, NITI_IMAGE_SIDE_MAX);
+  dataset->shape = shape;
+  return NITI_OK;
+}
+
+/* Where nobody says which size is wanted: that of the first image that can be read and is not too large to be one. */
+static NitiStatus first_shape(NitiDataset *dataset, const NitiDataSplit *split) {
+  NitiStatus status = NITI_OK;
+  dataset->options.resize = 0;
+  for (int64_t i = 0; i < split->count; ++i) {
+    char *path = NULL;
+    NITI_TRY(niti_path_join(&path, split->dir, split->files.path[i]));
+    status = try_shape(dataset, path);
+    free(path);
+    if (status == NITI_OK || status == NITI_ERROR_MEMORY) return status;
+    if (status == NITI_ERROR_ARGUMENT) NITI_TRY(niti_dataset_add_note(dataset, "%s", niti_error()));
+  }
   return status;
 }
 
-static NitiStatus open_folder(NitiDataset *dataset, const char *path, const NitiShape *size) {
-  const char *test = find_test(path);
-  if (size) NITI_TRY(niti_fit_check(&dataset->options, *size));
-  if (!niti_path_has_dir(path, train_name)) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", path, train_name);
-  if (!test) return niti_fail(NITI_ERROR_FILE, "%s/test: not found (nor val or validation)", path);
-  NITI_TRY(read_split(dataset, NITI_TRAIN, path, train_name));
-  NITI_TRY(read_split(dataset, NITI_TEST, path, test));
-  if (size) {
-    dataset->shape = *size;
-    return NITI_OK;
+static NitiStatus find_split(const char **name, const NitiPaths *found, const char *path) {
+  *name = found->count > 0 ? found->path[0] : NULL;
+  if (found->count < 2) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: holds both %s/ and %s/: expected one of them", path, found->path[0], found->path[1]);
+}
+
+static NitiStatus open_splits(NitiDataset *dataset, const char *path, NitiPaths found[NITI_SPLITS]) {
+  const char *name[NITI_SPLITS];
+  for (int split = 0; split < NITI_SPLITS; ++split) NITI_TRY(find_split(&name[split], &found[split], path));
+  if (!name[NITI_TEST]) {
+    name[NITI_TEST] = name[NITI_VALIDATION];
+    name[NITI_VALIDATION] = NULL;
   }
-  NITI_TRY(first_shape(&dataset->shape, &dataset->split[NITI_TRAIN]));
-  dataset->options.resize = 0;
-  return niti_fit_check(&dataset->options, dataset->shape);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    if (!niti_takes_split(dataset, (NitiSplit)split)) continue;
+    if (name[split])
+      NITI_TRY(read_split(dataset, (NitiSplit)split, path, name[split]));
+    else if (niti_needs_split(dataset, (NitiSplit)split))
+      return niti_fail(NITI_ERROR_FILE, "%s/%s: not found%s", path, split_names[split][0],
+                       split == NITI_TEST ? " (nor val, valid or validation)" : "");
+  }
+  return NITI_OK;
+}
+
+static NitiStatus open_folder(NitiDataset *dataset, const char *path) {
+  const NitiShape size = dataset->request.size;
+  NitiPaths found[NITI_SPLITS] = {{0}};
+  if (size.n) NITI_TRY(niti_fit_check(&dataset->options, size));
+  NitiStatus status = find_splits(found, path);
+  if (status == NITI_OK) status = open_splits(dataset, path, found);
+  close_splits(found);
+  NITI_TRY(status);
+  if (dataset->names) NITI_TRY(niti_labels_read(dataset, path));
+  dataset->shape = size;
+  for (int split = 0; split < NITI_SPLITS && !dataset->shape.n; ++split) {
+    if (dataset->split[split].count > 0) NITI_TRY(first_shape(dataset, &dataset->split[split]));
+  }
+  return NITI_OK;
 }
 
 const NitiDataFormat niti_data_folder = {
     .kind = NITI_DATA_FOLDER,
     .name = "folder",
-    .looked_for = "train/CLASS/*.(jpg|jpeg|png) and test/, val/ or validation/ like it",
+    .looked_for = "train/CLASS/*.(jpg|jpeg|png) and test/, val/, valid/ or validation/ like it",
     .subfolders = {NULL},
     .probe = probe,
     .open = open_folder,

@@ -1,3 +1,4 @@
+/* Batches, prepared ahead of the step that takes them. */
 #include "data/loader.h"
 
 #include <stdio.h>
@@ -5,7 +6,8 @@
 #include <string.h>
 
 #include "data/augment.h"
-#include "data/format.h"
+#include "data/values.h"
+#include "data/watch.h"
 #include "platform/workers.h"
 
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
@@ -21,17 +23,18 @@ typedef struct Slot {
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
   NitiStatus status;
   char message[1024];
-  uint32_t *index; /* [batch]: images' numbers in the split */
+  uint32_t *index;   /* [batch]: images' numbers in the split */
   NitiSample *picks; /* [batch] */
-  int32_t *labels; /* [batch] */
-  uint8_t *images; /* [batch][H][W][C]; NULL where images are resident */
+  int32_t *labels;   /* [batch] */
+  uint8_t *images;   /* [batch][H][W][C]; NULL where images are resident */
 } Slot;
 
 struct NitiLoader {
   const NitiDataset *dataset;
   NitiDataOptions data;
   NitiLoaderOptions options;
-  const uint8_t *resident; /* the split's images, or NULL: decode */
+  const uint8_t *resident;     /* the split's images, or NULL: they are made */
+  const NitiDataSplit *values; /* of int8 or int16, to be normalised; NULL: decode */
   NitiShape source;
   int64_t count, steps;
   Slot slots[SLOTS];
@@ -40,6 +43,7 @@ struct NitiLoader {
   bool started;
   uint32_t epoch;
   int64_t position; /* the next batch */
+  int64_t watched;  /* when the data set's watch was called last */
 
   /* The preparing side; under the lock where there are workers. */
   uint32_t *order; /* the permutation of order_epoch; NULL without augmentation */
@@ -65,7 +69,8 @@ static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t i
   const NitiDataOptions *data = &loader->data;
   const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
   const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
-  NitiSample pick = {.image = image, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
+  NitiSample pick = {.image = (uint32_t)place, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
   pick.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
   pick.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
   return pick;
@@ -74,7 +79,6 @@ static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t i
 /* Chooses the images of the next batch, and steps on to the one after it. */
 static void open_batch(NitiLoader *loader, Slot *slot) {
   const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
-  const NitiDataSplit *split = &loader->dataset->split[loader->options.split];
   slot->epoch = loader->next_epoch;
   slot->batch = loader->next_batch;
   slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
@@ -87,7 +91,7 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   }
   for (int32_t i = 0; i < slot->count; ++i) {
     slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)(first + i);
-    slot->labels[i] = split->labels[slot->index[i]];
+    slot->labels[i] = niti_dataset_label(loader->dataset, loader->options.split, slot->index[i]);
     if (loader->resident) slot->picks[i] = make_pick(loader, slot->epoch, slot->index[i]);
   }
   if (++loader->next_batch == loader->steps) {
@@ -102,9 +106,14 @@ static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item
   const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
   const uint32_t image = slot->index[item];
   const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
+  uint8_t *out = slot->images + (size_t)item * niti_shape_image(loader->source);
   slot->picks[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
-  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x,
-                           slot->images + (size_t)item * niti_shape_image(loader->source));
+  if (loader->values) {
+    const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
+    niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);
+    return NITI_OK;
+  }
+  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x, out);
 }
 
 /* ---- workers ---- */
@@ -165,13 +174,18 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
   if (options->workers < 0 || options->workers > WORKERS_MAX)
     return niti_fail(NITI_ERROR_ARGUMENT, "%d decoding threads, expected 0 (one a core) to %d", options->workers, WORKERS_MAX);
   NITI_TRY(niti_data_options_check(data));
-  const bool resident = niti_dataset_images(dataset, options->split) != NULL;
+  if (niti_dataset_count(dataset, options->split) < 1)
+    return niti_fail(NITI_ERROR_ARGUMENT, "no %s images", niti_split_name(options->split));
+  if (data->type != niti_dataset_type(dataset))
+    return niti_fail(NITI_ERROR_ARGUMENT, "values of %s, but the network takes %s (data.type)",
+                     niti_data_type_name(niti_dataset_type(dataset)), niti_data_type_name(data->type));
+  const bool stored = !niti_dataset_is_folder(dataset);
   const bool fits =
-      resident ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
+      stored ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
   if (input.h < 1 || input.w < 1 || source.c != input.c || !fits)
     return niti_fail(NITI_ERROR_ARGUMENT,
                      "images of %dx%dx%d (height x width x channels)%s do not fit the network's input %dx%dx%d", source.h,
-                     source.w, source.c, pad > 0 && resident ? " with padding" : "", input.h, input.w, input.c);
+                     source.w, source.c, pad > 0 && stored ? " with padding" : "", input.h, input.w, input.c);
   return NITI_OK;
 }
 
@@ -216,6 +230,10 @@ NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const 
   loader->options = *options;
   loader->resident = niti_dataset_images(dataset, options->split);
   loader->source = niti_dataset_shape(dataset);
+  if (niti_dataset_type(dataset) != NITI_UINT8) {
+    loader->values = &dataset->split[options->split];
+    loader->source = options->input;
+  }
   loader->count = niti_dataset_count(dataset, options->split);
   loader->steps = (loader->count + options->batch - 1) / options->batch;
   NitiStatus status = make_slots(loader);
@@ -283,6 +301,16 @@ NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_b
   return NITI_OK;
 }
 
+/* Waits a moment for the workers, telling the watch. The lock is held. */
+static NitiStatus wait_watching(NitiLoader *loader) {
+  niti_watch_wait(&loader->done, &loader->lock);
+  pthread_mutex_unlock(&loader->lock);
+  const NitiStatus status =
+      niti_watch(&loader->dataset->request.watch, &loader->watched, "waiting for images", loader->position, loader->steps);
+  pthread_mutex_lock(&loader->lock);
+  return status;
+}
+
 /* Waits for the next batch of the workers and takes it, giving the last one back; slot NULL: only gives it back. */
 static NitiStatus take_batch(NitiLoader *loader, Slot **slot) {
   NitiStatus status = NITI_OK;
@@ -293,8 +321,10 @@ static NitiStatus take_batch(NitiLoader *loader, Slot **slot) {
   }
   if (slot) {
     Slot *wanted = &loader->slots[loader->taken % SLOTS];
-    while (loader->opened <= loader->taken || wanted->pending > 0) pthread_cond_wait(&loader->done, &loader->lock);
-    if (wanted->status == NITI_OK) {
+    while (status == NITI_OK && (loader->opened <= loader->taken || wanted->pending > 0)) status = wait_watching(loader);
+    if (status != NITI_OK) {
+      /* interrupted */
+    } else if (wanted->status == NITI_OK) {
       ++loader->taken;
       loader->held = true;
       *slot = wanted;
@@ -319,7 +349,7 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
   out->count = slot->count;
   out->images = loader->resident ? loader->resident : slot->images;
   out->resident = loader->resident != NULL;
-  out->total = loader->resident ? loader->count : 0;
+  out->total = loader->resident ? niti_dataset_stored(loader->dataset, loader->options.split) : 0;
   out->source = loader->source;
   out->picks = slot->picks;
   out->labels = slot->labels;

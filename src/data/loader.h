@@ -3,33 +3,36 @@
 #ifndef NITI_DATA_LOADER_H
 #define NITI_DATA_LOADER_H
 
-#include "program/program.h"
 #include "data/dataset.h"
+#include "program/program.h"
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
-  const uint8_t *images; /* the source images that picks refer to: the whole data set's, or this batch's */
-  bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
-  int64_t total;         /* resident: the images of the split */
-  NitiShape source;      /* one source image, n = 1 */
+  int32_t count;           /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images;   /* the source images that picks refer to: the whole data set's, or this batch's. Of int8 or int16 data
+                              sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
+                              with NULL), windows of the input's size */
+  bool resident;           /* images is the whole split, the same pointer every time: a device may keep a copy */
+  int64_t total;           /* resident: the images stored there, of which the split may have only some */
+  NitiShape source;        /* one source image, n = 1 */
   const NitiSample *picks; /* [count] */
-  const int32_t *labels; /* [count] */
+  const int32_t *labels;   /* [count] */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;
 
 typedef struct NitiLoaderOptions {
-  NitiSplit split;
+  NitiSplit split; /* NITI_VALIDATION: where the data set has one, or after niti_dataset_hold_out */
   NitiShape input; /* the network's input */
   int32_t batch;
   uint64_t seed;
   bool augment;    /* shuffle, random crop and flip as the data options say; else in order, centred */
-  int32_t workers; /* decoding threads for image folders; 0: one a core */
+  int32_t workers; /* threads that decode or normalise; 0: one a core */
 } NitiLoaderOptions;
 
-/* Fails where the data set's images cannot give the network's input: other channels, or smaller even when padded. The data set
- * must outlive the loader, and `data` give the same fitting as it was opened with. */
+/* Fails where the split has no images, where the values' type is not the data options', where the data set's images cannot give
+ * the network's input: other channels, or smaller even when padded. The data set must outlive the loader, and `data` give the
+ * same fitting as it was opened with. */
 NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
                             const NitiLoaderOptions *options);
 void niti_loader_close(NitiLoader *loader);
@@ -39,7 +42,8 @@ int64_t niti_loader_steps(const NitiLoader *loader); /* batches an epoch */
  * */
 NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_batch);
 /* The next batch, waiting for it where needed. A file that cannot be decoded fails here, in the batch that wants it, however
- * many workers there are; calling again fails again. */
+ * many workers there are; calling again fails again. Where the data set's watch stops the wait: NITI_INTERRUPTED, and calling
+ * again goes on. */
 NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out);
 
 #endif

@@ -23,6 +23,8 @@ NitiStatus niti_description_input(NitiShape *out, const NitiYaml *node) {
     return niti_yaml_fail(node, "input: expected [height, width, channels]");
   }
   for (size_t i = 0; i < 3; ++i) NITI_TRY(niti_yaml_int(&size[i], node->items[i], "input", 1, NITI_DIMENSION_MAX));
+  if (size[2] > NITI_CHANNELS_MAX)
+    return niti_yaml_fail(node, "input: %d channels (expected at most %d)", size[2], NITI_CHANNELS_MAX);
   *out = (NitiShape){1, size[0], size[1], size[2]};
   if (niti_shape_image(*out) > NITI_VALUES_MAX) {
     return niti_yaml_fail(node, "input: %zu values (expected at most %d)", niti_shape_image(*out), NITI_VALUES_MAX);
@@ -37,9 +39,10 @@ static NitiStatus check_overrides(const NitiDescriptionOverrides *o, const char 
                      CLASSES_MAX);
   }
   if (s.h != 0 && (s.h < 1 || s.w < 1 || s.c < 1 || s.h > NITI_DIMENSION_MAX || s.w > NITI_DIMENSION_MAX ||
-                   s.c > NITI_DIMENSION_MAX || niti_shape_image(s) > NITI_VALUES_MAX)) {
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: an input of %dx%dx%d asked for (expected 1 to %d each, %d values in all)", source,
-                     s.h, s.w, s.c, NITI_DIMENSION_MAX, NITI_VALUES_MAX);
+                   s.c > NITI_CHANNELS_MAX || niti_shape_image(s) > NITI_VALUES_MAX)) {
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "%s: an input of %dx%dx%d asked for (expected 1 to %d each, %d channels and %d values in all)", source, s.h,
+                     s.w, s.c, NITI_DIMENSION_MAX, NITI_CHANNELS_MAX, NITI_VALUES_MAX);
   }
   return NITI_OK;
 }

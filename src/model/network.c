@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/input.h"
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network"); }
 
 /* ---- opening ---- */
@@ -114,7 +115,11 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
   int8_t *table = malloc((size_t)channels * 256);
   int32_t exponent;
   if (!table) return out_of_memory();
-  NitiStatus status = niti_input_table(table, &exponent, channels, mean, std);
+  NitiStatus status = mean ? niti_input_table(table, &exponent, channels, mean, std) : NITI_OK;
+  if (!mean) {
+    exponent = NITI_VALUE_EXPONENT;
+    for (int32_t i = 0; i < 256 * channels; ++i) table[i] = (int8_t)(i & 255);
+  }
   if (status == NITI_OK) status = niti_executable_write(net->main, net->table, 0, table, &exponent);
   free(table);
   return status;

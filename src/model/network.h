@@ -34,7 +34,8 @@ typedef struct NitiWeight {
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
                              const NitiLowerOptions *options);
 void niti_network_close(NitiNetwork *net);
-/* The table that turns pixels into the network's input: the recipe's mean and std, in millionths, one per channel. */
+/* The table that turns pixels into the network's input: the recipe's mean and std, in millionths, one per channel. Both NULL: the
+ * bytes are mantissas already, at NITI_VALUE_EXPONENT. */
 NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const int32_t *std);
 
 /* A whole training step; forward and the loss's metrics; forward alone. All may leave their work queued. */

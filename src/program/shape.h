@@ -9,6 +9,8 @@ typedef struct NitiShape {
   int32_t n, h, w, c;
 } NitiShape;
 
+enum { NITI_CHANNELS_MAX = 4096 }; /* of a network's input: each has a mean and a deviation of its own */
+
 /* Elements of one image, and of the whole. */
 static inline size_t niti_shape_image(NitiShape s) { return (size_t)s.h * (size_t)s.w * (size_t)s.c; }
 static inline size_t niti_shape_count(NitiShape s) { return (size_t)s.n * niti_shape_image(s); }

@@ -24,19 +24,19 @@ NitiStatus niti_data_default(const char **path, const NitiRecipe *recipe) {
 
 /* ---- class names ---- */
 
-NitiStatus niti_data_class_names(char **out, const NitiDataset *dataset) {
+NitiStatus niti_data_class_texts(char **out, const NitiDataset *dataset, const char *(*text_of)(const NitiDataset *, int32_t)) {
   const int32_t classes = niti_dataset_classes(dataset);
   size_t length = 1;
   *out = NULL;
   for (int32_t i = 0; i < classes; ++i) {
-    const char *name = niti_dataset_class_name(dataset, i);
-    if (!name || strchr(name, '\n')) return NITI_OK;
-    length += strlen(name) + 1;
+    const char *text = text_of(dataset, i);
+    if (!text || strchr(text, '\n')) return NITI_OK;
+    length += strlen(text) + 1;
   }
   *out = calloc(1, length);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory for class names");
   char *end = *out;
-  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", niti_dataset_class_name(dataset, i));
+  for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", text_of(dataset, i));
   return NITI_OK;
 }
 
@@ -97,7 +97,7 @@ static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const N
   const char *expected = niti_checkpoint_get(checkpoint, "classes");
   const int32_t classes = niti_dataset_classes(set->dataset);
   char *own;
-  NITI_TRY(niti_data_class_names(&own, set->dataset));
+  NITI_TRY(niti_data_class_texts(&own, set->dataset, niti_dataset_class_name));
   NitiStatus status = NITI_OK;
   const bool folder = strcmp(niti_dataset_kind(set->dataset), "folder") == 0;
   if (own && expected && (folder || classes == recipe->model->classes)) {
@@ -124,7 +124,12 @@ static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const Nit
   NitiDataFacts *facts = &set->facts;
   set->path = realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
-  NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &recipe->model->input));
+  const unsigned own = recipe->data.stat_count > 0 ? 0 : NITI_SPLIT_BIT(NITI_TRAIN); /* for the statistics */
+  const NitiDataRequest request = {
+      .size = recipe->model->input, .need = NITI_SPLIT_BIT(NITI_TEST) | own, .classes = recipe->model->classes};
+  NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &request));
+  if (recipe->data.bad_files == NITI_BAD_SKIP && niti_dataset_is_folder(set->dataset))
+    NITI_TRY(niti_dataset_check(set->dataset, NITI_TEST));
   NITI_TRY(map_labels(set, recipe, checkpoint));
   facts->kind = niti_dataset_kind(set->dataset);
   facts->path = set->path;

@@ -9,8 +9,9 @@
  * asks for none, or that is not installed. */
 NitiStatus niti_data_default(const char **path, const NitiRecipe *recipe);
 
-/* A text of a data set's class names, a line each, in new memory; NULL where one is missing or not a line. */
-NitiStatus niti_data_class_names(char **out, const NitiDataset *dataset);
+/* A data set's texts of each class (niti_dataset_class_name, niti_dataset_class_label), a line each, in new memory; NULL where one
+ * is missing or not a line. */
+NitiStatus niti_data_class_texts(char **out, const NitiDataset *dataset, const char *(*text_of)(const NitiDataset *, int32_t));
 
 /* Fails with NITI_ERROR_FORMAT and both lists where two such texts differ; `path` has the first, `owner` the second. */
 NitiStatus niti_data_same_names(const char *names, const char *expected, const char *path, const char *owner);

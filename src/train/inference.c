@@ -10,6 +10,11 @@
 #include "train/snapshot.h"
 #include "train/step.h"
 
+/* One text per class. */
+typedef struct ClassTexts {
+  char **text, *memory;
+} ClassTexts;
+
 struct NitiModel {
   NitiCheckpoint *checkpoint;
   NitiRecipe *recipe;
@@ -18,35 +23,47 @@ struct NitiModel {
   NitiFeed *feed;
   NitiTestSet set; /* scored last */
   char *path;
-  char **names; /* [classes], or NULL: classes are numbers */
-  char *names_text;
+  ClassTexts labels; /* what people are shown for each class */
 };
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a model"); }
 
-/* Splits the checkpoint's list of class names, a line each; without a whole list, numbers serve. */
-static NitiStatus read_names(NitiModel *m) {
+/* Splits one of the checkpoint's lists of a text per class, a line each; leaves `out` where it has none. */
+static NitiStatus split_texts(ClassTexts *out, const NitiModel *m, const char *key) {
   const int32_t classes = m->recipe->model->classes;
-  const char *text = niti_checkpoint_get(m->checkpoint, "classes");
-  const size_t room = text ? strlen(text) + 1 : (size_t)classes * 12;
-  m->names_text = malloc(room);
-  m->names = calloc((size_t)classes, sizeof *m->names);
-  if (!m->names_text || !m->names) return out_of_memory();
-  char *at = m->names_text;
-  if (text) memcpy(at, text, room);
+  const char *text = niti_checkpoint_get(m->checkpoint, key);
+  if (!text || out->text) return NITI_OK;
+  out->memory = strdup(text);
+  out->text = calloc((size_t)classes, sizeof *out->text);
+  if (!out->memory || !out->text) return out_of_memory();
+  char *at = out->memory;
   for (int32_t i = 0; i < classes; ++i) {
-    if (text) {
-      char *end = strchr(at, '\n');
-      if (!end) return niti_fail(NITI_ERROR_FORMAT, "%s: metadata 'classes' has %d names (expected %d)", m->path, i, classes);
-      *end = 0;
-      m->names[i] = at;
-      at = end + 1;
-    } else {
-      m->names[i] = at;
-      at += sprintf(at, "%d", i) + 1;
-    }
+    char *end = strchr(at, '\n');
+    if (!end) return niti_fail(NITI_ERROR_FORMAT, "%s: metadata '%s' has %d names (expected %d)", m->path, key, i, classes);
+    *end = 0;
+    out->text[i] = at;
+    at = end + 1;
   }
   return NITI_OK;
+}
+
+static NitiStatus number_classes(ClassTexts *out, int32_t classes) {
+  out->memory = malloc((size_t)classes * 12);
+  out->text = calloc((size_t)classes, sizeof *out->text);
+  if (!out->memory || !out->text) return out_of_memory();
+  char *at = out->memory;
+  for (int32_t i = 0; i < classes; ++i) {
+    out->text[i] = at;
+    at += sprintf(at, "%d", i) + 1;
+  }
+  return NITI_OK;
+}
+
+/* Labels, where the data set had some beside its names; else the names, or numbers. */
+static NitiStatus read_labels(NitiModel *m) {
+  NITI_TRY(split_texts(&m->labels, m, "class_labels"));
+  NITI_TRY(split_texts(&m->labels, m, "classes"));
+  return m->labels.text ? NITI_OK : number_classes(&m->labels, m->recipe->model->classes);
 }
 
 static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
@@ -67,7 +84,8 @@ static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *
     return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);
   }
-  NITI_TRY(niti_network_set_input(net, data->mean, data->std));
+  const bool pixels = data->type == NITI_UINT8; /* else the loader makes mantissas */
+  NITI_TRY(niti_network_set_input(net, pixels ? data->mean : NULL, pixels ? data->std : NULL));
   return niti_feed_open(out, m->backend, batch);
 }
 
@@ -79,7 +97,7 @@ static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const N
   if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
     return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", m->path);
   }
-  NITI_TRY(read_names(m));
+  NITI_TRY(read_labels(m));
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));
   return open_network(&m->one, m, 1);
@@ -114,8 +132,8 @@ void niti_model_close(NitiModel *m) {
   niti_backend_close(m->backend);
   niti_recipe_close(m->recipe);
   niti_checkpoint_close(m->checkpoint);
-  free(m->names);
-  free(m->names_text);
+  free(m->labels.text);
+  free(m->labels.memory);
   free(m->path);
   free(m);
 }
@@ -131,7 +149,14 @@ void niti_model_input(const NitiModel *m, int32_t hwc[3]) {
 int32_t niti_model_classes(const NitiModel *m) { return m ? m->recipe->model->classes : 0; }
 
 const char *niti_model_class_name(const NitiModel *m, int32_t label) {
-  return label >= 0 && label < niti_model_classes(m) ? m->names[label] : "";
+  return label >= 0 && label < niti_model_classes(m) ? m->labels.text[label] : "";
+}
+
+static NitiStatus want_pixels(const NitiModel *m) {
+  const NitiDataType type = m->recipe->data.type;
+  if (type == NITI_UINT8) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the network takes values of %s, not images (score them with niti_model_evaluate)",
+                   m->path, niti_data_type_name(type));
 }
 
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
@@ -139,6 +164,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(pixels, "pixels");
+  NITI_TRY(want_pixels(m));
   const NitiSample whole = {0};
   const int32_t label = 0;
   if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
@@ -149,18 +175,36 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   return niti_network_read_logits(m->one, 1, logits, exponent);
 }
 
+/* bytes NULL: of the file `name`. */
+static NitiStatus predict_image(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *bytes, size_t size,
+                                const char *name) {
+  const NitiShape input = m->recipe->model->input;
+  NITI_TRY(want_pixels(m));
+  uint8_t *pixels = malloc(niti_shape_image(input));
+  if (!pixels) return out_of_memory();
+  NitiStatus status = bytes ? niti_image_read_bytes(bytes, size, name, &m->recipe->data, input, pixels)
+                            : niti_image_read(name, &m->recipe->data, input, pixels);
+  if (status == NITI_OK) status = niti_model_predict(m, logits, exponent, pixels);
+  free(pixels);
+  return status;
+}
+
 NitiStatus niti_model_predict_file(NitiModel *m, int8_t *logits, int32_t *exponent, const char *path) {
   NITI_WANT(m, "model");
   NITI_WANT(logits, "logits");
   NITI_WANT(exponent, "exponent");
   NITI_WANT(path, "path");
-  const NitiShape input = m->recipe->model->input;
-  uint8_t *pixels = malloc(niti_shape_image(input));
-  if (!pixels) return out_of_memory();
-  NitiStatus status = niti_image_read(path, &m->recipe->data, input, pixels);
-  if (status == NITI_OK) status = niti_model_predict(m, logits, exponent, pixels);
-  free(pixels);
-  return status;
+  return predict_image(m, logits, exponent, NULL, 0, path);
+}
+
+NitiStatus niti_model_predict_bytes(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *bytes, size_t size,
+                                    const char *name) {
+  NITI_WANT(m, "model");
+  NITI_WANT(logits, "logits");
+  NITI_WANT(exponent, "exponent");
+  NITI_WANT(bytes, "bytes");
+  NITI_WANT(name, "name");
+  return predict_image(m, logits, exponent, bytes, size, name);
 }
 
 void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t exponent, int32_t classes) {
@@ -196,9 +240,10 @@ static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoad
 }
 
 /* Of a recipe that leaves them to the data set, and no run has asked that yet. */
-static NitiStatus resolve_statistics(NitiModel *m, const NitiDataset *dataset) {
+static NitiStatus resolve_data(NitiModel *m, NitiDataset *dataset) {
   NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count > 0) return NITI_OK;
+  if (!data->type_given) data->type = niti_dataset_type(dataset);
   NITI_TRY(niti_dataset_statistics(dataset, data->mean, data->std));
   data->stat_count = niti_dataset_shape(dataset).c;
   return NITI_OK;
@@ -210,9 +255,11 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiFeed *feed = NULL;
   const NitiLoaderOptions options = {
       .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
-  NitiStatus status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
-  if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
-  if (status == NITI_OK) status = resolve_statistics(m, m->set.dataset);
+  NitiStatus status = resolve_data(m, m->set.dataset);
+  if (status == NITI_OK) {
+    status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
+    if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
+  }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
   if (status == NITI_OK) status = score(m, net, feed, loader);

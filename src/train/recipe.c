@@ -147,9 +147,10 @@ static NitiStatus read_channels(int32_t out[NITI_CHANNELS_MAX], int32_t *count, 
 }
 
 static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping, int32_t channels) {
+  const bool sign = data->type != NITI_UINT8 || data->kind == NITI_DATA_NPY || data->kind == NITI_DATA_CSV;
   const NitiYaml *mean = niti_yaml_get(mapping, "mean"), *std = niti_yaml_get(mapping, "std");
   int32_t mean_count = 0, std_count = 0;
-  if (mean) NITI_TRY(read_channels(data->mean, &mean_count, mean, "data: mean", 0, MEAN_MAX));
+  if (mean) NITI_TRY(read_channels(data->mean, &mean_count, mean, "data: mean", sign ? -MEAN_MAX : 0, MEAN_MAX));
   if (std) NITI_TRY(read_channels(data->std, &std_count, std, "data: std", 1, STD_MAX));
   if (mean_count != std_count) {
     return niti_yaml_fail(std_count ? std : mean, "data: %d values of mean and %d of std (expected as many of both)", mean_count,
@@ -162,8 +163,29 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
   return NITI_OK;
 }
 
+/* A number of images, or a share of them: a decimal below 1 or a percentage. */
+static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
+  static const char what[] = "data: validation";
+  const bool scalar = node->kind == NITI_YAML_SCALAR;
+  const size_t length = scalar ? strlen(node->text) : 0;
+  if (scalar && length > 1 && node->text[length - 1] == '%') {
+    char text[32];
+    NitiYaml number = *node;
+    int32_t value = 0;
+    (void)snprintf(text, sizeof text, "%.*s", (int)length - 1, node->text);
+    number.text = text;
+    NITI_TRY(niti_yaml_millionths(&value, &number, what, 1, 99999999));
+    if (value % 100 != 0) return niti_yaml_fail(node, "%s: expected a percentage with at most 4 decimals", what);
+    data->validation_share = value / 100;
+    return NITI_OK;
+  }
+  if (scalar && strchr(node->text, '.')) return niti_yaml_millionths(&data->validation_share, node, what, 1, 999999);
+  return niti_yaml_int(&data->validation_count, node, what, 0, INT32_MAX);
+}
+
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", NULL};
+  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop",
+                                     "flip", "fit",  "resize",  "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -177,6 +199,11 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: default", niti_recipe_defaults));
     r->data_default = (NitiDefaultData)choice;
   }
+  if ((node = niti_yaml_get(mapping, "type")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: type", niti_recipe_types));
+    data->type_given = choice > 0;
+    data->type = choice > 0 ? (NitiDataType)(choice - 1) : NITI_UINT8;
+  }
   NITI_TRY(read_statistics(data, mapping, input.c));
   if ((node = niti_yaml_get(mapping, "pad")) != NULL) NITI_TRY(niti_yaml_int(&data->pad, node, "data: pad", 0, PAD_MAX));
   if ((node = niti_yaml_get(mapping, "crop")) != NULL) {
@@ -188,6 +215,11 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: fit", niti_recipe_fits));
     data->fit = (NitiFit)choice;
   }
+  if ((node = niti_yaml_get(mapping, "bad_files")) != NULL) {
+    NITI_TRY(niti_yaml_choice(&choice, node, "data: bad_files", niti_recipe_bad_files));
+    data->bad_files = (NitiBadFiles)choice;
+  }
+  if ((node = niti_yaml_get(mapping, "validation")) != NULL) NITI_TRY(read_validation(data, node));
   if ((node = niti_yaml_get(mapping, "resize")) == NULL) return NITI_OK;
   NITI_TRY(niti_yaml_int(&data->resize, node, "data: resize", 0, RESIZE_MAX));
   const int32_t shorter = input.h < input.w ? input.h : input.w;

@@ -7,10 +7,12 @@
 #include "config/builtin.h"
 #include "config/yaml.h"
 
-const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", NULL};
+const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", "npy", "csv", NULL};
+const char *const niti_recipe_types[] = {"auto", "uint8", "int8", "int16", NULL};
 const char *const niti_recipe_defaults[] = {"none", "fashion-mnist", NULL};
 const char *const niti_recipe_crops[] = {"centre", "random", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
+const char *const niti_recipe_bad_files[] = {"error", "skip", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
 const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", NULL};
 
@@ -33,7 +35,10 @@ static void put_millionths(NitiYamlDocument *d, NitiYaml *mapping, const char *k
     return;
   }
   for (int32_t i = 0; i < count; ++i) {
-    niti_yaml_append(d, list, niti_yaml_printf(d, "%" PRId32 ".%06" PRId32, values[i] / 1000000, values[i] % 1000000));
+    const int32_t magnitude = values[i] < 0 ? -values[i] : values[i];
+    niti_yaml_append(
+        d, list,
+        niti_yaml_printf(d, "%s%" PRId32 ".%06" PRId32, values[i] < 0 ? "-" : "", magnitude / 1000000, magnitude % 1000000));
   }
   niti_yaml_put(d, mapping, key, list);
 }
@@ -66,6 +71,7 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   const NitiDataOptions *data = &r->data;
   NitiYaml *mapping = niti_yaml_mapping(d);
   put_word(d, mapping, "kind", niti_recipe_kinds[data->kind]);
+  put_word(d, mapping, "type", niti_recipe_types[data->type_given ? (int)data->type + 1 : 0]);
   put_word(d, mapping, "default", niti_recipe_defaults[r->data_default]);
   put_millionths(d, mapping, "mean", data->mean, data->stat_count);
   put_millionths(d, mapping, "std", data->std, data->stat_count);
@@ -74,6 +80,11 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   put_bool(d, mapping, "flip", data->flip);
   put_word(d, mapping, "fit", niti_recipe_fits[data->fit]);
   put_int(d, mapping, "resize", data->resize);
+  put_word(d, mapping, "bad_files", niti_recipe_bad_files[data->bad_files]);
+  if (data->validation_share > 0)
+    niti_yaml_put(d, mapping, "validation", niti_yaml_printf(d, "0.%06" PRId32, data->validation_share));
+  else
+    put_int(d, mapping, "validation", data->validation_count);
   niti_yaml_put(d, root, "data", mapping);
 }
 

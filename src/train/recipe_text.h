@@ -5,9 +5,11 @@
 #include "train/recipe.h"
 
 extern const char *const niti_recipe_kinds[];
+extern const char *const niti_recipe_types[];
 extern const char *const niti_recipe_defaults[];
 extern const char *const niti_recipe_crops[];
 extern const char *const niti_recipe_fits[];
+extern const char *const niti_recipe_bad_files[];
 extern const char *const niti_recipe_losses[];
 extern const char *const niti_recipe_roundings[];
 

@@ -14,6 +14,7 @@ typedef struct NitiRunInputs {
   const char *model, *recipe; /* resolved */
   const char *data;           /* the data set's path */
   const char *classes;        /* their names, a line each; NULL: they are numbers */
+  const char *labels;         /* what people are shown in place of the names, a line each; NULL: the names */
   uint64_t seed;
   int64_t images[2];        /* of each split */
   char sha256[2][65];       /* of each split's files */
@@ -24,7 +25,7 @@ typedef struct NitiRun {
   NitiTrainOptions options;
   NitiRunInputs inputs;
   NitiRecipe *recipe; /* its own, resolved for the data set */
-  char *data_path, *class_names;
+  char *data_path, *class_names, *class_labels;
   bool data_changed; /* resumed: image files are not those that the run began with */
   NitiDataset *dataset;
   NitiBackend *backend;

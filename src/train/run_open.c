@@ -8,7 +8,39 @@
 #include "train/data_choice.h"
 #include "train/run.h"
 
-/* The data set's own statistics become part of the recipe, so that a checkpoint knows how its inputs were made. */
+/* "KEY=[0.5, -0.25]" of millionths, to be freed by the caller; NULL when memory ran out. */
+static char *list_setting(const char *key, const int32_t *values, int32_t count) {
+  const size_t room = strlen(key) + 4 + 20 * (size_t)count;
+  char *text = malloc(room);
+  if (!text) return NULL;
+  size_t used = (size_t)snprintf(text, room, "%s=[", key);
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t magnitude = values[i] < 0 ? -values[i] : values[i];
+    used += (size_t)snprintf(text + used, room - used, "%s%s%" PRId32 ".%06" PRId32, i ? ", " : "", values[i] < 0 ? "-" : "",
+                             magnitude / 1000000, magnitude % 1000000);
+  }
+  (void)snprintf(text + used, room - used, "]");
+  return text;
+}
+
+/* The recipe with more settings in its place. */
+static NitiStatus change_recipe(NitiRun *run, const char *const *sets, int count) {
+  NitiRecipe *changed = NULL;
+  NITI_TRY(niti_recipe_parse(&changed, run->recipe->text, run->recipe->source, sets, count, run->recipe->model->text));
+  niti_recipe_close(run->recipe);
+  run->recipe = changed;
+  return NITI_OK;
+}
+
+/* The data set's own type and statistics become part of the recipe, so that a checkpoint knows how its inputs were made. */
+static NitiStatus resolve_type(NitiRun *run) {
+  const NitiDataType type = niti_dataset_type(run->dataset);
+  char set[32];
+  if (run->recipe->data.type_given || type == NITI_UINT8) return NITI_OK;
+  (void)snprintf(set, sizeof set, "data.type=%s", niti_data_type_name(type));
+  return change_recipe(run, (const char *const[]){set}, 1);
+}
+
 static NitiStatus resolve_statistics(NitiRun *run) {
   if (run->recipe->data.stat_count > 0) return NITI_OK;
   const NitiShape shape = niti_dataset_shape(run->dataset);
@@ -21,28 +53,47 @@ static NitiStatus resolve_statistics(NitiRun *run) {
                      " is the same in every training image (expected a std above 0; set data.mean and data.std)",
                      run->data_path, c);
   }
-  char sets[2][128];
-  const char *const names[2] = {"data.mean=[", "data.std=["};
-  const int32_t *const values[2] = {mean, std};
-  for (int k = 0; k < 2; ++k) {
-    size_t used = (size_t)snprintf(sets[k], sizeof sets[k], "%s", names[k]);
-    for (int32_t c = 0; c < shape.c; ++c) {
-      used += (size_t)snprintf(sets[k] + used, sizeof sets[k] - used, "%s%" PRId32 ".%06" PRId32, c ? ", " : "",
-                               values[k][c] / 1000000, values[k][c] % 1000000);
-    }
-    (void)snprintf(sets[k] + used, sizeof sets[k] - used, "]");
+  char *sets[2] = {list_setting("data.mean", mean, shape.c), list_setting("data.std", std, shape.c)};
+  const NitiStatus status = sets[0] && sets[1] ? change_recipe(run, (const char *const *)sets, 2)
+                                               : niti_fail(NITI_ERROR_MEMORY, "out of memory for the recipe");
+  free(sets[0]);
+  free(sets[1]);
+  return status;
+}
+
+/* Images that cannot be read: what is to be skipped is found before the first step, since it is part of the bits, and what would
+ * end a run in its first test is told before any training. A bad training image surfaces within the first epoch. */
+static NitiStatus check_images(NitiRun *run) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool later = split == NITI_TRAIN && run->recipe->data.bad_files == NITI_BAD_ERROR;
+    const bool there = niti_dataset_count(run->dataset, (NitiSplit)split) > 0;
+    if (!there || later || !niti_dataset_is_folder(run->dataset)) continue;
+    NITI_TRY(niti_dataset_check(run->dataset, (NitiSplit)split));
   }
-  const char *const list[2] = {sets[0], sets[1]};
-  NitiRecipe *resolved = NULL;
-  NITI_TRY(niti_recipe_parse(&resolved, run->recipe->text, run->recipe->source, list, 2, run->recipe->model->text));
-  niti_recipe_close(run->recipe);
-  run->recipe = resolved;
   return NITI_OK;
+}
+
+static void tell_notes(const NitiRun *run) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .epoch = run->epoch + 1};
+  if (!run->options.progress) return;
+  for (int i = 0; (progress.text = niti_dataset_note(run->dataset, i)) != NULL; ++i)
+    (void)run->options.progress(run->options.context, &progress);
+}
+
+static bool tell_data(void *context, const char *what, int64_t done, int64_t total) {
+  const NitiRun *run = context;
+  const NitiProgress progress = {
+      .kind = NITI_PROGRESS_DATA, .text = what, .epoch = run->epoch + 1, .batch = done, .batches = total};
+  return run->options.progress(run->options.context, &progress);
 }
 
 static NitiStatus open_data(NitiRun *run) {
   const NitiDescription *model = run->recipe->model;
-  NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &model->input));
+  const NitiDataRequest request = {.size = model->input,
+                                   .need = NITI_SPLIT_BIT(NITI_TRAIN) | NITI_SPLIT_BIT(NITI_TEST),
+                                   .take = NITI_SPLIT_BIT(NITI_VALIDATION),
+                                   .watch = {run->options.progress ? tell_data : NULL, run}};
+  NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
   if (classes != model->classes) {
     return niti_fail(NITI_ERROR_MODEL,
@@ -57,6 +108,12 @@ static NitiStatus open_data(NitiRun *run) {
                      "%s: images of %dx%dx%d do not fit the network's input %dx%dx%d (expected as many channels)", run->data_path,
                      image.h, image.w, image.c, model->input.h, model->input.w, model->input.c);
   }
+  NITI_TRY(check_images(run));
+  tell_notes(run);
+  const NitiDataOptions *data = &run->recipe->data;
+  if (data->validation_count > 0 || data->validation_share > 0)
+    NITI_TRY(niti_dataset_hold_out(run->dataset, data->validation_count, data->validation_share, run->recipe->seed));
+  NITI_TRY(resolve_type(run));
   NITI_TRY(resolve_statistics(run));
   model = run->recipe->model; /* of the resolved recipe */
   if (run->recipe->data.stat_count != model->input.c) {
@@ -97,7 +154,8 @@ static NitiStatus open_network(NitiRun *run) {
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
   if (run->net->weight_count == 0)
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
-  NITI_TRY(niti_network_set_input(run->net, run->recipe->data.mean, run->recipe->data.std));
+  const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
+  NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
   run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
   if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for facts about %d layers", run->net->weight_count);
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
@@ -117,6 +175,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_run_folder_close(run->folder);
   free(run->data_path);
   free(run->class_names);
+  free(run->class_labels);
   return status;
 }
 
@@ -127,11 +186,14 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
 }
 
 static NitiStatus set_inputs(NitiRun *run) {
-  NITI_TRY(niti_data_class_names(&run->class_names, run->dataset));
+  NITI_TRY(niti_data_class_texts(&run->class_names, run->dataset, niti_dataset_class_name));
+  NITI_TRY(niti_data_class_texts(&run->class_labels, run->dataset, niti_dataset_class_label));
+  const bool same = !run->class_names || !run->class_labels || strcmp(run->class_names, run->class_labels) == 0;
   run->inputs = (NitiRunInputs){.model = run->recipe->model->text,
                                 .recipe = run->recipe->text,
                                 .data = run->data_path,
                                 .classes = run->class_names,
+                                .labels = same ? NULL : run->class_labels,
                                 .seed = run->recipe->seed};
   for (int split = 0; split < 2; ++split) {
     run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);

@@ -74,7 +74,10 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
   NITI_TRY(niti_loader_start(run->test_loader, 0, 0));
   for (int64_t done = 0;;) {
     NitiBatch batch;
-    NITI_TRY(niti_loader_next(run->test_loader, &batch));
+    const NitiStatus status = niti_loader_next(run->test_loader, &batch);
+    *go_on = status != NITI_INTERRUPTED;
+    if (!*go_on) return NITI_OK;
+    NITI_TRY(status);
     if (batch.count == 0) break;
     ++done;
     NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
@@ -127,6 +130,10 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
     const NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    if (status == NITI_INTERRUPTED) {
+      *go_on = false;
+      break;
+    }
     if (status != NITI_OK) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
@@ -148,7 +155,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   return read_metrics(&run->train, run);
 }
 
-static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct > b.correct; }
+/* By accuracy; a resumed run may have other test images. */
+static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct * b.images > b.correct * a.images; }
 
 /* Tests, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {

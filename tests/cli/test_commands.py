@@ -406,7 +406,7 @@ def test_info():
         assert {"operation", "forward", "backward", "gradient"} <= set(kernel)
     assert {"lenet5", "mlp", "vgg-small-7", "vgg-small-8", "vgg-small-9", "vgg11", "vgg13", "vgg16", "alexnet",
             "alexnet-128"} <= set(info["models"])
-    assert {"lenet5-mnist", "lenet5-fashion-mnist", "mlp-mnist", "vgg-small-7-cifar10", "vgg-small-8-cifar10",
+    assert {"lenet5-mnist", "lenet5-fashion-mnist", "mlp-mnist", "sensor-windows", "vgg-small-7-cifar10", "vgg-small-8-cifar10",
             "vgg-small-9-cifar10", "vgg13-cifar10", "alexnet-imagenette"} <= set(info["recipes"])
     text = output_of("info")
     assert "hardware" in text and "threads" in text

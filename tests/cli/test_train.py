@@ -156,7 +156,7 @@ def test_set_forms(toy_recipe, toy, tmp_path):
     assert recipe["update"]["mu"] == [{"epoch": 0, "mu": 5}, {"epoch": 1, "mu": 2}]
     assert recipe["rounding"] == {"activation": "nearest", "error": "stochastic"} and recipe["loss"] == "niti"
     assert recipe["data"] == {"kind": "auto", "default": "none", "mean": [0.25], "std": [0.5], "pad": 1, "crop": "random", "flip": True,
-                              "fit": "crop", "resize": 0}
+                              "fit": "crop", "resize": 0, "bad_files": "error", "type": "auto", "validation": 0}
     assert recipe["name"] == "mine" and recipe["epochs"] == 2
     assert [row["mu"] for row in rows_of(tmp_path / "run")] == [5, 2]
 

@@ -17,6 +17,7 @@ PURPOSE_ACTIVATION = 6
 PURPOSE_ERROR = 7
 PURPOSE_LOSS = 8
 PURPOSE_FORK = 9
+PURPOSE_VALIDATION = 10
 
 LOG2_E = 94548  # round(log2(e) * 2^16)
 
@@ -290,6 +291,44 @@ def input_table(mean, std):
         if max(abs(x) for row in rows for x in row) <= LIMIT:
             break
     return clip(np.array(rows, dtype=np.int64)), exponent
+
+
+VALUE_EXPONENT = -5
+FULL_SCALE = {"uint8": 255, "int8": 128, "int16": 32768}
+
+
+def value_mantissas(values, full, mean, std):
+    """The mantissas, at VALUE_EXPONENT, of signed values of one channel."""
+    numerators = (values.astype(np.int64) * 10**6 - full * mean) * 2**-VALUE_EXPONENT
+    magnitudes = (2 * np.abs(numerators) + full * std) // (2 * full * std)
+    return clip(np.sign(numerators) * magnitudes)
+
+
+def validation_count(validation, count):
+    """How many of `count` training images a recipe asks for: a number of them, or a share (a decimal or a percentage)."""
+    if isinstance(validation, int):
+        return validation
+    text = str(validation)
+    share = millionths(Decimal(text[:-1]) / 100 if text.endswith("%") else text)
+    return (count * share + 500000) // 1000000
+
+
+def held_out(labels, wanted, seed):
+    """Which training images are the validation split: a list of booleans."""
+    labels = [int(label) for label in labels]
+    classes, total = sorted(set(labels)), len(labels)
+    sizes = {c: labels.count(c) for c in classes}
+    quota = {c: sizes[c] * wanted // total for c in classes}
+    by_remainder = sorted(classes, key=lambda c: (-(sizes[c] * wanted % total), c))
+    missing = wanted - sum(quota.values())
+    for c in [c for c in by_remainder if quota[c] + 1 < sizes[c]][:missing]:
+        quota[c] += 1
+    words = random_range(seed, PURPOSE_VALIDATION, 0, 0, total)
+    held = [False] * total
+    for c in classes:
+        for i in sorted((i for i in range(total) if labels[i] == c), key=lambda i: (int(words[i]), i))[:quota[c]]:
+            held[i] = True
+    return held
 
 
 def shuffled(seed, epoch, count):

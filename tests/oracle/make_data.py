@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the synthetic data set of a case: IDX files for one channel, a folder of PNG images for three.
+"""Writes the synthetic data set of a case: IDX files for one channel, a folder of PNG images for three, or arrays where it says so.
 
     python3 tests/oracle/make_data.py CASE DIR
 """
@@ -46,8 +46,19 @@ def generate(name):
     for split in ("train", "test"):
         labels = np.arange(data[split]) % classes
         labels = np.sort(labels) if channels == 3 else random.permutation(labels)
-        out[split] = (_images(random, templates, labels), labels.astype(np.int64))
+        out[split] = (_as_type(_images(random, templates, labels), data.get("type", "uint8")), labels.astype(np.int64))
     return out
+
+
+def _as_type(images, kind):
+    """Signed values with other means and deviations in every channel, and the ends of the type's range."""
+    if kind == "uint8":
+        return images
+    limit = np.iinfo(kind)
+    factors = np.array([[11, 23, 40, 6, 90][c % 5] for c in range(images.shape[3])]) * (1 if kind == "int16" else 0) + 1
+    values = (images.astype(np.int64) - 128 + 3 * np.arange(images.shape[3])) * factors
+    values[0, 0, 0, 0], values[1, 0, 0, 0] = limit.min, limit.max
+    return np.clip(values, limit.min, limit.max).astype(kind)
 
 
 def write_idx(path, array):
@@ -82,11 +93,20 @@ def _write_folder(directory, split, images, labels):
             write_png(os.path.join(folder, file), images[n])
 
 
-def write_sets(sets, directory):
+def _write_arrays(directory, split, images, labels):
+    """[N, H, W, C], or without the dimensions of one pixel."""
+    shape = tuple(side for side in images.shape[1:3] if side > 1)
+    np.save(os.path.join(directory, f"{split}_x.npy"), images.reshape(images.shape[:1] + shape + images.shape[3:]))
+    np.save(os.path.join(directory, f"{split}_y.npy"), labels)
+
+
+def write_sets(sets, directory, arrays=False):
     """Writes what `generate` returns below `directory`."""
     os.makedirs(directory, exist_ok=True)
     for split, (images, labels) in sets.items():
-        if images.shape[3] == 3:
+        if arrays:
+            _write_arrays(directory, split, images, labels)
+        elif images.shape[3] == 3:
             _write_folder(directory, split, images, labels)
         else:
             prefix = os.path.join(directory, "train" if split == "train" else "t10k")
@@ -96,7 +116,7 @@ def write_sets(sets, directory):
 
 def write(name, directory):
     """Writes the data set of a case below `directory`."""
-    write_sets(generate(name), directory)
+    write_sets(generate(name), directory, read_case(name)[2].get("format") == "npy")
 
 
 if __name__ == "__main__":

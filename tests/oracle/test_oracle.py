@@ -125,6 +125,32 @@ def test_shuffle_is_a_permutation_that_changes():
     assert orders[0] != orders[1] != orders[2] and orders[0] == a.shuffled(5, 0, 200)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_signed_values(kind):
+    """Against exact fractions: (v - mean) / std in steps of 2^-5, to the nearest, clipped."""
+    full = a.FULL_SCALE[kind]
+    values = np.array([-full, -full // 3, -1, 0, 1, 17, full - 1])
+    for mean, std in ((0, 1000000), (250000, 300000), (-1000000, 1), (1000000, 8000000), (-3, 500)):
+        for value, got in zip(values, a.value_mantissas(values, full, mean, std)):
+            exact = (Fraction(int(value), full) - Fraction(mean, 10**6)) / Fraction(std, 10**6) * 32
+            rounded = int(abs(exact) + Fraction(1, 2)) * (1 if exact > 0 else -1)
+            assert got == max(-127, min(127, rounded))
+
+
+def test_validation_split_is_stratified_and_depends_on_the_seed():
+    assert [a.validation_count(v, 75) for v in (7, 0.1, "10%", 0.5, "0.6667%")] == [7, 8, 8, 38, 1]  # 7.5 and 37.5 go up
+    labels = np.array([0] * 30 + [1] * 20 + [2] * 1 + [4] * 9)[np.random.RandomState(3).permutation(60)]
+    for wanted in range(1, 60):
+        held = np.array(a.held_out(labels, wanted, 5))
+        counts = [int(held[labels == c].sum()) for c in (0, 1, 2, 4)]
+        assert counts[2] == 0  # its only image
+        assert sum(counts) == min(wanted, 56)  # each class keeps one
+        for count, size in zip(counts, (30, 20, 1, 9)):
+            assert size * wanted // 60 <= count <= size * wanted // 60 + 1 and count < size
+        assert held.tolist() == a.held_out(labels, wanted, 5)
+    assert a.held_out(labels, 12, 5) != a.held_out(labels, 12, 6)
+
+
 def test_crop_and_flip_cover_their_ranges():
     corners = {a.random_corner(1, 0, image, 2, 3) for image in range(300)}
     assert corners == {(y, x) for y in range(3) for x in range(4)}
@@ -462,7 +488,7 @@ def test_case_is_alive_and_repeats(name):
     """Every weight tensor of a case is updated in at least ten steps, the run repeats and depends on the seed."""
     model, recipe, data = cases.read_case(name)
     sets = make_data.generate(name)
-    assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == np.uint8
+    assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == data.get("type", "uint8")
     moved = {}
 
     def observe(step, net, gradients):
@@ -522,7 +548,8 @@ def test_cases_cover_the_contract(monkeypatch):
         for key in ("activation", "error"):
             seen.add((key, recipe["rounding"][key], "rounding"))
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
-                     ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False))])
+                     ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),
+                     ("type", data.get("type", "uint8")), ("validation", recipe["data"].get("validation", 0) != 0)])
         if data["train"] % recipe["batch"]:
             seen.add("partial batch")
         train(model, *make_data.generate(name)["train"], recipe)
@@ -530,7 +557,7 @@ def test_cases_cover_the_contract(monkeypatch):
               ("maxpool", "overlap"), ("maxpool", "apart"), ("maxpool", "padded"), ("avgpool", "whole"), ("avgpool", "factor"),
               ("avgpool", "overlap"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
-              "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
+              ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()

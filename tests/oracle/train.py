@@ -14,12 +14,18 @@ def _model(source):
     return source if isinstance(source, Model) else read_model(source)
 
 
-def _data_table(recipe):
+def _input_map(recipe):
+    """(values of channel c -> mantissas, their exponent)."""
     data = recipe["data"]
-    return a.input_table([a.millionths(m) for m in data["mean"]], [a.millionths(s) for s in data["std"]])
+    mean, std = ([a.millionths(v) for v in data[key]] for key in ("mean", "std"))
+    kind = data.get("type", "uint8")
+    if kind == "uint8":
+        table, exponent = a.input_table(mean, std)
+        return lambda values, c: table[c][values], exponent
+    return lambda values, c: a.value_mantissas(values, a.FULL_SCALE[kind], mean[c], std[c]), a.VALUE_EXPONENT
 
 
-def batch_input(images, numbers, model, recipe, table, epoch=None):
+def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
     """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not flipped."""
     height, width, channels = model.input_shape
     data, seed = recipe["data"], recipe["seed"]
@@ -35,7 +41,7 @@ def batch_input(images, numbers, model, recipe, table, epoch=None):
             flip = a.is_flipped(seed, epoch, image)
         raw = a.window(images[image], height, width, pad, corner, flip)
         for c in range(channels):
-            out[row, :, :, c] = table[c][raw[:, :, c]]
+            out[row, :, :, c] = mantissas(raw[:, :, c], c)
     return out
 
 
@@ -56,7 +62,7 @@ def _loss_error(logits, exponent, targets, recipe, context):
 def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=None):
     """Trains from the initial weights.
 
-    images: uint8 [N, H, W, C]; labels: integers [N]; recipe: a dictionary; epochs and max_steps replace the recipe's.
+    images: uint8 (or the recipe's data.type) [N, H, W, C]; labels: integers [N]; recipe: a dictionary; epochs and max_steps replace the recipe's.
     observe(step, network, gradients), where given, is called before each update.
     Returns weights {name: int8 array}, exponents {name: int}, steps, loss_sums and correct (one entry a step) and
     epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part.
@@ -66,7 +72,10 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     max_steps = recipe.get("max_steps") if max_steps is None else max_steps
     labels = np.asarray(labels, dtype=np.int64)
     seed, size = recipe["seed"], recipe["batch"]
-    table, input_exponent = _data_table(recipe)
+    if recipe["data"].get("validation", 0):
+        left = ~np.array(a.held_out(labels, a.validation_count(recipe["data"]["validation"], len(labels)), seed))
+        images, labels = images[left], labels[left]
+    mantissas, input_exponent = _input_map(recipe)
     network = Network(model, seed)
     step, loss_sums, correct, totals = 0, [], [], []
     for epoch in range(epochs):
@@ -80,7 +89,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             numbers = order[start:start + size]
             targets = labels[numbers]
             context = _context(recipe, step, True)
-            x = batch_input(images, numbers, model, recipe, table, epoch)
+            x = batch_input(images, numbers, model, recipe, mantissas, epoch)
             tensors, notes = network.forward(x, input_exponent, context)
             logits, exponent = tensors[-1]
             loss_sums.append(a.loss_sum(logits, exponent, targets))
@@ -111,7 +120,7 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
     model = _model(model)
     labels = np.asarray(labels, dtype=np.int64)
     size = recipe["batch"] if batch is None else batch
-    table, input_exponent = _data_table(recipe)
+    mantissas, input_exponent = _input_map(recipe)
     network = Network(model, recipe["seed"])
     for number in network.weights:
         name = model.nodes[number].weight_name
@@ -120,7 +129,7 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
     out = {"images": len(images), "correct": 0, "loss_sum": 0}
     for start in range(0, len(images), size):
         numbers = range(start, min(start + size, len(images)))
-        x = batch_input(images, numbers, model, recipe, table)
+        x = batch_input(images, numbers, model, recipe, mantissas)
         logits, exponent = network.forward(x, input_exponent, _context(recipe, 0, False))[0][-1]
         targets = labels[start:start + size]
         out["correct"] += a.correct_count(logits, targets)

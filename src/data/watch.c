@@ -1,0 +1,25 @@
+/* Calls a watch ten times a second, whatever the work. */
+#include "data/watch.h"
+
+#include <time.h>
+
+#include "platform/clock.h"
+
+enum { INTERVAL = 100000000, WAIT = 50000000 }; /* nanoseconds */
+
+NitiStatus niti_watch(const NitiDataWatch *watch, int64_t *last, const char *what, int64_t done, int64_t total) {
+  const int64_t now = watch->progress ? niti_clock_now() : 0;
+  if (!watch->progress || now - *last < INTERVAL) return NITI_OK;
+  *last = now;
+  if (watch->progress(watch->context, what, done, total)) return NITI_OK;
+  return niti_fail(NITI_INTERRUPTED, "interrupted while %s", what);
+}
+
+void niti_watch_wait(pthread_cond_t *condition, pthread_mutex_t *lock) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += WAIT;
+  until.tv_sec += until.tv_nsec / 1000000000;
+  until.tv_nsec %= 1000000000;
+  (void)pthread_cond_timedwait(condition, lock, &until);
+}

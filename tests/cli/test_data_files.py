@@ -1,0 +1,271 @@
+"""Image files as people have them: turned, nested, broken, named by number; and the tool's commands on them."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data_sets
+from tool import NITI, fails, json_of, niti, output_of, start_training, stop, train, wait_for
+
+NAMES = ["n01", "n02", "n03", "n04"]
+COLOUR = ("[8, 8, 1]", "[8, 8, 3]")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An image folder that the small network learns."""
+    return data_sets.write_folder_set(tmp_path / "set", NAMES, data_sets.squares(80, 1, channels=3),
+                                      data_sets.squares(20, 2, channels=3))
+
+
+@pytest.fixture(scope="session")
+def learned(shared, tmp_path_factory):
+    """(checkpoint, folder) of a network that knows four corners, with labels in classes.txt."""
+    from recipes import TOY
+
+    data = data_sets.write_folder_set(shared / "corners", NAMES, data_sets.squares(80, 1, channels=3),
+                                      data_sets.squares(20, 2, channels=3))
+    (data / "classes.txt").write_bytes(b"\xef\xbb\xbfn01 top left\r\nn02\ttop right\r\nn03 bottom left\r\nn04 bottom right\r\n")
+    recipe = shared / "corners.yaml"
+    recipe.write_text(TOY.replace(*COLOUR))
+    assert train(recipe, data, shared / "corners-run")["test_accuracy"] == 100
+    return shared / "corners-run" / "best.safetensors", data
+
+
+def corner(label, seed=9):
+    """An image [8][8][3] whose bright quarter is the class."""
+    return data_sets.squares(4, seed, channels=3)[0][label]
+
+
+# ---- predict ----
+
+def test_labels_on_screen_are_those_of_classes_txt(learned, tmp_path):
+    checkpoint, data = learned
+    data_sets.write_png(tmp_path / "a.png", corner(1))
+    assert output_of("predict", checkpoint, tmp_path / "a.png", "--top", 1).splitlines()[1].endswith("%  top right")
+    facts = json_of("data", data)
+    assert facts["class_names"] == NAMES and facts["class_labels"][2] == "bottom left"
+    assert "classes    4: top left, top right," in output_of("data", data)
+
+
+def test_a_bad_image_does_not_lose_the_results_of_the_others(learned, tmp_path):
+    checkpoint, _ = learned
+    for name, label in (("a.png", 0), ("c.png", 3)):
+        data_sets.write_png(tmp_path / name, corner(label))
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    paths = [tmp_path / name for name in ("a.png", "b.png", "gone.png", "c.png")]
+    done = niti("predict", checkpoint, *paths, "--top", 1)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0::2] == [str(paths[0]), str(paths[3])]
+    assert [line.split("%  ")[1] for line in done.stdout.splitlines()[1::2]] == ["top left", "bottom right"]
+    errors = done.stderr.splitlines()
+    assert [line.startswith(f"niti: {path}: ") for line, path in zip(errors, paths[1:3])] == [True, True] and len(errors) == 2
+    done = niti("predict", checkpoint, *paths, "--json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert [one["image"] for one in answer["predictions"]] == [str(paths[0]), str(paths[3])]
+    assert [one["image"] for one in answer["failures"]] == [str(paths[1]), str(paths[2])]
+    assert answer["failures"][1]["error"] == errors[1].removeprefix("niti: ")
+
+
+def test_folders_and_standard_input(learned, tmp_path):
+    checkpoint, _ = learned
+    below = tmp_path / "photos" / "b" / "deep"
+    below.mkdir(parents=True)
+    data_sets.write_png(below / "x.PNG", corner(2))
+    data_sets.write_png(tmp_path / "photos" / "a.png", corner(1))
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    done = niti("predict", checkpoint, tmp_path / "photos", "--top", 1)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0::2] == [str(tmp_path / "photos" / "a.png"), str(below / "x.PNG")]
+    assert [line.split("%  ")[1] for line in done.stdout.splitlines()[1::2]] == ["top right", "bottom left"]
+    assert "1 file of another type (notes.txt)" in done.stderr
+    (tmp_path / "empty").mkdir()
+    fails("predict", checkpoint, tmp_path / "empty", says=(tmp_path / "empty", "expected at least one"))
+
+    def from_input(content):
+        return subprocess.run([NITI, "predict", checkpoint, "-", "--json"], input=content, capture_output=True, check=False)
+
+    done = from_input((below / "x.PNG").read_bytes())
+    assert done.returncode == 0
+    one = json.loads(done.stdout)["predictions"][0]
+    assert (one["image"], one["top"][0]["name"]) == ("standard input", "bottom left")
+    done = from_input(b"text")
+    assert done.returncode == 1 and done.stderr.startswith(b"niti: standard input: byte 0: neither a JPEG nor a PNG")
+
+
+def test_names_that_are_not_utf_8(learned, tmp_path):
+    checkpoint, _ = learned
+    name = os.fsencode(tmp_path) + b"/caf\xe9-\xc3\xa9.png"
+    data_sets.write_png(tmp_path / "a.png", corner(1))
+    os.rename(tmp_path / "a.png", name)
+    done = subprocess.run([NITI, "predict", checkpoint, name, "--json"], capture_output=True, check=True)
+    assert json.loads(done.stdout)["predictions"][0]["image"] == f"{tmp_path}/caf\\xe9-é.png"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_photos_are_seen_as_viewers_show_them(learned, tmp_path, orientation, kind):
+    """Pillow turns an image so that, stored with the orientation, it is seen upright."""
+    checkpoint, _ = learned
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}
+    photo = Image.fromarray(np.kron(corner(1), np.ones((4, 4, 1), np.uint8)))  # top right
+    stored = photo.transpose(undo[orientation]) if orientation > 1 else photo
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = tmp_path / f"photo.{kind}"
+    stored.save(path, exif=exif)
+    assert json_of("predict", checkpoint, path)["predictions"][0]["top"][0]["name"] == "top right"
+
+
+# ---- data ----
+
+def test_every_bad_file_is_listed(folder):
+    bad = [folder / "train" / "n03" / "0042.png", folder / "test" / "n01" / "0000.png", folder / "test" / "n04" / "0019.png"]
+    for path in bad:
+        path.write_bytes(b"")
+    done = niti("data", folder)
+    assert done.returncode == 1 and done.stderr == f"niti: {folder}: 3 image files cannot be read\n"
+    lines = [line for line in done.stdout.splitlines() if line.startswith("bad ")]
+    assert [line.split()[1] for line in lines] == [f"{path}:" for path in bad]
+    assert all("it is empty" in line for line in lines)
+    done = niti("data", folder, "--json")
+    assert done.returncode == 1
+    facts = json.loads(done.stdout)
+    assert [text.split(": ")[0] for text in facts["bad_files"]] == [str(path) for path in bad]
+    images = [np.asarray(Image.open(path)) for path in sorted((folder / "train").rglob("*.png")) if path not in bad]
+    np.testing.assert_allclose(facts["mean"], np.mean(images, axis=(0, 1, 2)) / 255, atol=1.01e-6)
+
+
+def test_what_is_not_read_is_counted_and_named(folder):
+    nested = folder / "train" / "n01" / "session"
+    nested.mkdir()
+    data_sets.write_png(nested / "x.png", corner(0))
+    (folder / "train" / "n02" / "x.webp").write_bytes(b"RIFF")
+    (folder / "train" / "n02" / ".DS_Store").write_bytes(b"")
+    facts = json_of("data", folder)
+    assert facts["train_images"] == 81
+    assert facts["notes"] == [f"{folder}/train: not read: 1 file of another type (n02/x.webp), 1 hidden entry (n02/.DS_Store)"]
+    assert f"note       {facts['notes'][0]}" in output_of("data", folder)
+
+
+def test_a_folder_with_test_images_alone(learned, tmp_path):
+    checkpoint, data = learned
+    (tmp_path / "alone").mkdir()
+    os.symlink(data / "test", tmp_path / "alone" / "test")
+    assert json_of("eval", checkpoint, "--data", tmp_path / "alone")["images"] == 20
+    assert json_of("data", tmp_path / "alone")["train_images"] == 0
+    (tmp_path / "few" / "test").mkdir(parents=True)
+    os.symlink(data / "test" / "n03", tmp_path / "few" / "test" / "n03")  # labels go by names
+    score = json_of("eval", checkpoint, "--data", tmp_path / "few")
+    assert (score["images"], score["correct"]) == (5, 5)
+    os.rename(tmp_path / "few" / "test" / "n03", tmp_path / "few" / "test" / "other")
+    fails("eval", checkpoint, "--data", tmp_path / "few", says=("no class 'other'", "n01, n02, n03, n04"))
+
+
+# ---- training ----
+
+def test_bad_test_images_are_told_before_training(folder, recipe, tmp_path):
+    path = folder / "test" / "n02" / "0001.png"
+    path.write_bytes(b"text")
+    fails("train", recipe(COLOUR), "--data", folder, "--run", tmp_path / "run", says=(path, "neither a JPEG nor a PNG"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_images_may_be_left_out(folder, recipe, tmp_path):
+    """The run is that of a folder without them."""
+    bad = [folder / "train" / "n03" / "0042.png", folder / "test" / "n02" / "0001.png"]
+    good = [path.read_bytes() for path in bad]
+    for path in bad:
+        path.write_bytes(b"")
+    skip = ("--set", "data.bad_files=skip")
+    done = niti("train", recipe(COLOUR), "--data", folder, "--run", tmp_path / "run", "--threads", 1, "--json", *skip)
+    assert done.returncode == 0, done.stderr
+    for split, path in zip(("train", "test"), bad):
+        assert f"niti: {folder}/{split}: 1 image left out, being bad: {path}: " in done.stderr
+    skipped = json.loads(done.stdout.splitlines()[-1])
+    score = json_of("eval", tmp_path / "run" / "last.safetensors", "--data", folder)
+    assert score["images"] == 19
+    for path in bad:
+        path.unlink()
+    assert train(recipe(COLOUR), folder, tmp_path / "without")["hash"] == skipped["hash"]
+    for path, content in zip(bad, good):
+        path.write_bytes(content)
+    assert train(recipe(COLOUR), folder, tmp_path / "whole")["hash"] != skipped["hash"]
+
+
+def test_test_images_may_go_while_a_run_rests(folder, recipe, tmp_path):
+    """They decide no weight."""
+    run, path = tmp_path / "run", recipe(COLOUR, ("epochs: 3", "epochs: 60"))
+    whole = train(path, folder, tmp_path / "whole")
+    process = start_training(path, "--data", folder, "--run", run)
+    wait_for(run / "best.safetensors", process)
+    stop(process)
+    (folder / "test" / "n02" / "0001.png").unlink()
+    done = niti("train", "--resume", run, "--threads", 1, "--json")
+    assert done.returncode == 0 and "have changed" in done.stderr, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["hash"] == whole["hash"]
+
+
+def test_a_class_without_test_images(folder, recipe, tmp_path):
+    for path in (folder / "test" / "n02").iterdir():
+        path.unlink()
+    for run in ("empty", "none"):
+        done = niti("train", recipe(COLOUR), "--data", folder, "--run", tmp_path / run, "--threads", 1)
+        assert done.returncode == 0 and f"{folder}/test: no test images of 1 of 4 classes: n02" in done.stderr, done.stderr
+        if run == "empty":
+            (folder / "test" / "n02").rmdir()
+
+
+def test_training_images_held_out(toy_recipe, toy, tmp_path):
+    """A percentage, a decimal and a number are the same images; without them the run is another."""
+    runs = {value: train(toy_recipe, toy, tmp_path / value, "--set", f"data.validation={value}") for value in ("10%", "0.1", "16")}
+    assert len({run["hash"] for run in runs.values()}) == 1
+    assert runs["16"]["steps"] == 3 * 9  # 144 images in batches of 16
+    assert train(toy_recipe, toy, tmp_path / "whole")["hash"] != runs["16"]["hash"]
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "none", "--set", "data.validation=160",
+          says=(toy, "data.validation is 160 of 160"))
+
+
+# ---- while images are read ----
+
+@pytest.fixture
+def slow(tmp_path):
+    """A folder that takes seconds to read: links to one large image."""
+    folder = tmp_path / "slow"
+    for split, count in (("train", 60), ("test", 1)):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                path = folder / split / name / f"{i}.png"
+                if path == folder / "train" / "a" / "0.png":
+                    data_sets.write_png(path, np.random.default_rng(1).integers(0, 256, (2000, 2000, 3)).astype(np.uint8))
+                else:
+                    os.link(folder / "train" / "a" / "0.png", path)
+    return folder
+
+
+PIXELS = ("mean: auto, std: auto", "mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]")
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_ctrl_c_while_images_are_read(slow, recipe, tmp_path, statistics):
+    """Before the first step nothing is left to save; what is being done was told before."""
+    path = recipe(COLOUR, ("classes: 4", "classes: 2"), *(() if statistics else (PIXELS,)))
+    process = start_training(path, "--data", slow, "--run", tmp_path / "run")
+    lines = []
+    while not any(" images" in line or " files" in line for line in lines[-1:]):
+        lines.append(process.stderr.readline())
+        assert lines[-1], "the run has ended"
+    begin = time.monotonic()
+    code, _, err = stop(process, signal.SIGINT)
+    assert code == 130 and "nothing was trained or written" in err
+    assert time.monotonic() - begin < 15  # all of it would take longer; no measure of speed
+    assert not (tmp_path / "run").exists()

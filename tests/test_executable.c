@@ -1,0 +1,415 @@
+/* Executables: fused ones compute what plain ones do, with every instruction set; what a device lacks is refused by name; sizes
+ * are known beforehand; a preparation that failed can be tried again. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/kernels.h"
+#include "every_layer.h"
+#include "niti.h"
+#include "programs.h"
+
+enum { RANDOM_NETWORKS = 16, IMAGES = 6, BATCH_MAX = 16, CROP = 3 };
+
+static const char *const isas[] = {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"};
+
+/* ---- a network trained by hand ---- */
+
+typedef struct Trained {
+  NitiExecutable *training, *evaluation;
+  const NitiProgram *program;
+  NitiShape source;
+  uint8_t *pixels;
+  NitiSample samples[BATCH_MAX];
+  int32_t labels[BATCH_MAX];
+} Trained;
+
+/* Weights and input table as any run could have them, from a seed. */
+static void fill_weights(Trained *t) {
+  for (int32_t i = 0; i < t->program->tensor_count; ++i) {
+    const NitiTensorDesc *desc = &t->program->tensors[i];
+    if (desc->role != NITI_ROLE_WEIGHT && desc->role != NITI_ROLE_CONSTANT) continue;
+    const size_t count = niti_tensor_count(desc, 0);
+    const int32_t exponent = random_in(-9, -5);
+    int8_t *values = malloc(count);
+    assert_non_null(values);
+    for (size_t k = 0; k < count; ++k) values[k] = (int8_t)random_in(-127, 127);
+    must(niti_executable_write(t->training, i, 0, values, &exponent));
+    free(values);
+  }
+}
+
+static Trained open_trained(NitiBackend *backend, const NitiDescription *description, const NitiLowerOptions *options,
+                            bool plain) {
+  NitiLowerOptions evaluating = *options;
+  evaluating.training = false;
+  NitiProgram *training = lowered(description, options), *evaluation = lowered(description, &evaluating);
+  Trained t = {.source = description->input};
+  const NitiCompileOptions first = {.plain = plain};
+  must(niti_backend_compile(&t.training, backend, training, &first));
+  const NitiCompileOptions second = {.plain = plain, .shared = t.training};
+  must(niti_backend_compile(&t.evaluation, backend, evaluation, &second));
+  niti_program_close(training);
+  niti_program_close(evaluation);
+  t.program = niti_executable_program(t.training);
+  t.source.h += CROP;
+  t.source.w += CROP;
+  const size_t bytes = IMAGES * niti_shape_image(t.source);
+  t.pixels = malloc(bytes);
+  assert_non_null(t.pixels);
+  for (size_t i = 0; i < bytes; ++i) t.pixels[i] = (uint8_t)next_random();
+  fill_weights(&t);
+  return t;
+}
+
+static void close_trained(Trained *t) {
+  niti_executable_close(t->evaluation);
+  niti_executable_close(t->training);
+  free(t->pixels);
+}
+
+/* The next `batch` images, cropped and mirrored at random, in one of the two programs from end to end. */
+static NitiStatus try_run(Trained *t, bool training, int32_t batch, uint32_t step) {
+  NitiExecutable *e = training ? t->training : t->evaluation;
+  const NitiProgram *p = niti_executable_program(e);
+  const int32_t classes = (int32_t)p->tensors[niti_program_logits(p)].dims[3];
+  for (int32_t n = 0; n < batch; ++n) {
+    t->samples[n] = (NitiSample){.image = (uint32_t)random_in(0, IMAGES - 1),
+                                 .dy = (int16_t)random_in(-1, CROP),
+                                 .dx = (int16_t)random_in(-1, CROP),
+                                 .flip = (uint32_t)random_in(0, 1)};
+    t->labels[n] = random_in(0, classes - 1);
+  }
+  const NitiBindings b = {.batch = batch,
+                          .seed = 77,
+                          .step = step,
+                          .scalars = {4},
+                          .pixels = t->pixels,
+                          .source = t->source,
+                          .samples = t->samples,
+                          .labels = t->labels};
+  return niti_executable_run(e, 0, p->operation_count, &b);
+}
+
+/* What a run leaves: logits of an evaluation, then weights, exponents and metrics. */
+typedef struct Trace {
+  uint8_t *bytes;
+  size_t used, room;
+} Trace;
+
+static void put(Trace *trace, const void *bytes, size_t count) {
+  if (trace->used + count > trace->room) {
+    trace->room = 2 * trace->room + count;
+    trace->bytes = realloc(trace->bytes, trace->room);
+    assert_non_null(trace->bytes);
+  }
+  memcpy(trace->bytes + trace->used, bytes, count);
+  trace->used += count;
+}
+
+static void put_tensor(Trace *trace, NitiExecutable *e, int32_t tensor, int32_t n) {
+  const NitiTensorDesc *desc = &niti_executable_program(e)->tensors[tensor];
+  const size_t bytes = niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
+  void *values = malloc(bytes);
+  int32_t exponent = 0;
+  assert_non_null(values);
+  must(niti_executable_read(e, tensor, n, values, &exponent));
+  put(trace, values, bytes);
+  put(trace, &exponent, sizeof exponent);
+  free(values);
+}
+
+/* Whole and smaller batches, training and evaluation in turns. */
+static Trace trace_of(NitiBackend *backend, const NitiDescription *description, const NitiLowerOptions *options, bool plain) {
+  static const struct {
+    bool training;
+    int less;
+  } runs[] = {{true, 0}, {false, 0}, {true, 2}, {true, 0}, {false, 1}, {true, 1}, {true, 2}};
+  const uint64_t state = random_state;
+  Trace trace = {0};
+  Trained t = open_trained(backend, description, options, plain);
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; ++i) {
+    const int32_t batch = options->batch > runs[i].less ? options->batch - runs[i].less : 1;
+    must(try_run(&t, runs[i].training, batch, (uint32_t)i));
+    if (!runs[i].training) put_tensor(&trace, t.evaluation, niti_program_logits(niti_executable_program(t.evaluation)), batch);
+  }
+  for (int32_t i = 0; i < t.program->tensor_count; ++i) {
+    const NitiRole role = t.program->tensors[i].role;
+    if (role == NITI_ROLE_WEIGHT || role == NITI_ROLE_METRIC) put_tensor(&trace, t.training, i, 0);
+  }
+  close_trained(&t);
+  random_state = state; /* the next trace gets the same */
+  return trace;
+}
+
+static void check_same(const Trace *want, Trace got, const char *what, const char *text) {
+  if (want->used != got.used || memcmp(want->bytes, got.bytes, got.used) != 0) fail_msg("%s differs:\n%s", what, text);
+  free(got.bytes);
+}
+
+static NitiBackend *open_isa(const char *isa, int threads) {
+  NitiBackend *backend = NULL;
+  const NitiBackendOptions options = {.name = "cpu", .isa = isa, .threads = threads};
+  const NitiStatus status = niti_backend_open(&backend, &options);
+  assert_true(status == NITI_OK || status == NITI_ERROR_UNSUPPORTED);
+  return backend;
+}
+
+static void check_network(const char *text, const NitiLowerOptions *options) {
+  NitiDescription *description = described(text);
+  NitiBackend *reference = open_isa("ref", 1);
+  const Trace want = trace_of(reference, description, options, true);
+  niti_backend_close(reference);
+  for (size_t i = 0; i < sizeof isas / sizeof *isas; ++i) {
+    NitiBackend *backend = open_isa(isas[i], 2);
+    if (!backend) continue;
+    check_same(&want, trace_of(backend, description, options, false), isas[i], text);
+    check_same(&want, trace_of(backend, description, options, true), isas[i], text);
+    niti_backend_close(backend);
+  }
+  free(want.bytes);
+  niti_description_close(description);
+}
+
+static void fused_is_plain_in_random_networks(void **state) {
+  static RandomNetwork r;
+  (void)state;
+  random_state = 34;
+  for (int i = 0; i < RANDOM_NETWORKS; ++i) {
+    const char *text = random_network(&r);
+    const NitiLowerOptions options = random_lowering();
+    check_network(text, &options);
+  }
+}
+
+static void fused_is_plain_with_every_layer(void **state) {
+  (void)state;
+  random_state = 55;
+  check_network(every_layer, &(NitiLowerOptions){.batch = 7, .training = true, .round_activation = NITI_STOCHASTIC});
+}
+
+/* The fused executable really leaves operations out, or the tests above compare nothing. */
+static void fusing_leaves_operations_out(void **state) {
+  const NitiLowerOptions options = {.batch = 2, .training = true};
+  NitiProgram *p = program_of(every_layer, &options);
+  NitiBackend *backend = open_isa("ref", 1);
+  (void)state;
+  for (int plain = 0; plain < 2; ++plain) {
+    NitiExecutable *e = NULL;
+    int fused = 0;
+    must(niti_backend_compile(&e, backend, p, &(NitiCompileOptions){.plain = plain}));
+    for (int32_t i = 0; i < p->operation_count; ++i) fused += strcmp(niti_executable_kernel(e, i), "fused") == 0;
+    assert_true(plain ? fused == 0 : fused > 5);
+    niti_executable_close(e);
+  }
+  niti_backend_close(backend);
+  niti_program_close(p);
+}
+
+/* ---- compiling ---- */
+
+/* A device that lacks one opcode, in turn each that this model has. */
+static void a_missing_opcode_is_refused_by_name(void **state) {
+  static const char text[] =
+      "name: t\ninput: [8, 8, 1]\nclasses: 2\nlayers:\n  - conv: {out: 2, kernel: 1, name: stem}\n  - relu: {name: bend}\n"
+      "  - residual: {body: [{dropout: {name: drop}}], name: sum}\n  - maxpool: {kernel: 2, name: crest}\n"
+      "  - avgpool: {kernel: 2, name: mean}\n  - flatten\n  - linear: {out: classes, name: head}\n";
+#define LACKING(member, says) \
+  { offsetof(NitiKernels, member), says }
+  static const struct {
+    size_t kernel;
+    const char *says;
+  } cases[] = {LACKING(input, "network: the cpu backend has no operation input"),
+               LACKING(conv_forward, "stem: the cpu backend has no operation conv_forward"),
+               LACKING(conv_backward, "head: the cpu backend has no operation conv_backward"),
+               LACKING(conv_gradient, "head: the cpu backend has no operation conv_gradient"),
+               LACKING(relu_forward, "bend: the cpu backend has no operation relu_forward"),
+               LACKING(relu_backward, "bend: the cpu backend has no operation relu_backward"),
+               LACKING(maxpool_forward, "crest: the cpu backend has no operation maxpool_forward"),
+               LACKING(maxpool_backward, "crest: the cpu backend has no operation maxpool_backward"),
+               LACKING(avgpool_forward, "mean: the cpu backend has no operation avgpool_forward"),
+               LACKING(avgpool_backward, "mean: the cpu backend has no operation avgpool_backward"),
+               LACKING(add, "sum: the cpu backend has no operation add"),
+               LACKING(dropout, "drop: the cpu backend has no operation dropout"),
+               LACKING(loss, "network: the cpu backend has no operation loss"),
+               LACKING(update_niti, "stem: the cpu backend has no operation update_niti")};
+#undef LACKING
+  const NitiLowerOptions options = {.batch = 2, .training = true};
+  NitiProgram *p = program_of(text, &options);
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *const whole = backend->kernels;
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiKernels lacking = *whole;
+    NitiExecutable *e = NULL;
+    size_t bytes = 1;
+    memset((char *)&lacking + cases[i].kernel, 0, sizeof lacking.input);
+    backend->kernels = &lacking;
+    assert_int_equal(niti_backend_compile(&e, backend, p, NULL), NITI_ERROR_UNSUPPORTED);
+    assert_null(e);
+    if (!strstr(niti_error(), cases[i].says)) fail_msg("'%s' is not in: %s", cases[i].says, niti_error());
+    assert_int_equal(niti_backend_estimate(&bytes, backend, p, NULL), NITI_ERROR_UNSUPPORTED);
+    backend->kernels = whole;
+  }
+  p->operations[1].opcode = NITI_OPCODES; /* a number from some later version */
+  NitiExecutable *e = NULL;
+  assert_int_equal(niti_backend_compile(&e, backend, p, NULL), NITI_ERROR_UNSUPPORTED);
+  niti_backend_close(backend);
+  niti_program_close(p);
+}
+
+/* A CPU that counts what is asked of it. */
+static size_t allocated, reserved;
+static const NitiBackendOps *real_ops;
+static const NitiKernels *real_kernels;
+
+static NitiStatus counting_alloc(NitiBackend *backend, void **out, size_t bytes) {
+  allocated += bytes;
+  return real_ops->alloc(backend, out, bytes);
+}
+
+static NitiStatus counting_reserve(NitiBackend *backend, size_t bytes) {
+  reserved = bytes;
+  return real_kernels->reserve(backend, bytes);
+}
+
+static void check_bytes(NitiBackend *backend, const NitiProgram *p, const NitiCompileOptions *options, NitiExecutable **e) {
+  size_t bytes = 0;
+  allocated = reserved = 0;
+  must(niti_backend_estimate(&bytes, backend, p, options));
+  assert_int_equal(allocated + reserved, 0); /* nothing was allocated for it */
+  must(niti_backend_compile(e, backend, p, options));
+  assert_int_equal(niti_executable_bytes(*e), bytes);
+  assert_int_equal(allocated + reserved, bytes);
+}
+
+static void an_estimate_is_what_compiling_allocates(void **state) {
+  static RandomNetwork r;
+  NitiBackend *backend = open_isa("auto", 1);
+  real_ops = backend->ops;
+  real_kernels = backend->kernels;
+  NitiBackendOps ops = *real_ops;
+  NitiKernels kernels = *real_kernels;
+  ops.alloc = counting_alloc;
+  kernels.reserve = counting_reserve;
+  backend->ops = &ops;
+  backend->kernels = &kernels;
+  (void)state;
+  random_state = 89;
+  for (int i = 0; i < 20; ++i) {
+    NitiDescription *d = described(i == 0 ? every_layer : random_network(&r));
+    NitiLowerOptions options = random_lowering();
+    NitiExecutable *training = NULL, *evaluation = NULL, *alone = NULL;
+    NitiProgram *p = lowered(d, &options);
+    options.training = false;
+    NitiProgram *q = lowered(d, &options);
+    check_bytes(backend, p, NULL, &training);
+    check_bytes(backend, q, &(NitiCompileOptions){.shared = training}, &evaluation);
+    check_bytes(backend, p, &(NitiCompileOptions){.plain = true}, &alone);
+    assert_true(niti_executable_bytes(alone) >= niti_executable_bytes(training));
+    niti_executable_close(alone);
+    niti_executable_close(evaluation);
+    niti_executable_close(training);
+    niti_program_close(p);
+    niti_program_close(q);
+    niti_description_close(d);
+  }
+  backend->ops = real_ops;
+  backend->kernels = real_kernels;
+  niti_backend_close(backend);
+}
+
+/* Two executables of equal lists on one backend, a step each in turns: neither disturbs the other. */
+static void equal_lists_compile_to_equal_results(void **state) {
+  NitiDescription *d = described(every_layer);
+  NitiBackend *backend = open_isa("auto", 2);
+  const NitiLowerOptions options = {.batch = 5, .training = true, .round_delta = NITI_STOCHASTIC};
+  Trained both[2];
+  Trace traces[2] = {{0}, {0}};
+  (void)state;
+  for (int i = 0; i < 2; ++i) {
+    random_state = 144;
+    both[i] = open_trained(backend, d, &options, false);
+  }
+  for (uint32_t step = 0; step < 3; ++step) {
+    for (int i = 0; i < 2; ++i) {
+      random_state = step;
+      must(try_run(&both[i], true, step == 1 ? 2 : 5, step));
+    }
+  }
+  for (int32_t t = 0; t < both[0].program->tensor_count; ++t) {
+    for (int i = 0; i < 2 && both[0].program->tensors[t].role == NITI_ROLE_WEIGHT; ++i)
+      put_tensor(&traces[i], both[i].training, t, 0);
+  }
+  check_same(&traces[0], traces[1], "the second executable", every_layer);
+  free(traces[0].bytes);
+  for (int i = 0; i < 2; ++i) close_trained(&both[i]);
+  niti_backend_close(backend);
+  niti_description_close(d);
+}
+
+/* ---- a preparation that fails ---- */
+
+static int failures_from = -1, prepared_so_far;
+
+static NitiStatus failing_prepare(NitiBackend *backend, NitiConvCall *call) {
+  if (failures_from >= 0 && prepared_so_far++ >= failures_from) return niti_fail(NITI_ERROR_MEMORY, "no room for a test's plan");
+  return real_kernels->conv_prepare(backend, call);
+}
+
+/* A smaller batch is prepared when it is first met; where that fails, whole batches go on as before, and so does the smaller one
+ * once there is room. */
+static void a_failed_preparation_can_be_tried_again(void **state) {
+  NitiDescription *d = described(every_layer);
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiLowerOptions options = {.batch = 4, .training = true};
+  (void)state;
+  real_kernels = backend->kernels;
+  NitiKernels kernels = *real_kernels;
+  kernels.conv_prepare = failing_prepare;
+  backend->kernels = &kernels;
+  Trace traces[2] = {{0}, {0}};
+  for (int i = 0; i < 2; ++i) {
+    random_state = 233;
+    Trained t = open_trained(backend, d, &options, false);
+    must(try_run(&t, true, 4, 0));
+    const uint64_t between = random_state;
+    for (failures_from = 0; i == 1 && failures_from < 12; failures_from += 3) {
+      prepared_so_far = 0;
+      assert_int_equal(try_run(&t, true, 3, 1), NITI_ERROR_MEMORY);
+    }
+    failures_from = -1;
+    random_state = between;
+    must(try_run(&t, true, 4, 1));
+    must(try_run(&t, true, 3, 2));
+    for (int32_t w = 0; w < t.program->tensor_count; ++w) {
+      if (t.program->tensors[w].role == NITI_ROLE_WEIGHT) put_tensor(&traces[i], t.training, w, 0);
+    }
+    close_trained(&t);
+  }
+  check_same(&traces[0], traces[1], "training after a failure", every_layer);
+  free(traces[0].bytes);
+  backend->kernels = real_kernels;
+  niti_backend_close(backend);
+  niti_description_close(d);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(fused_is_plain_in_random_networks),
+      cmocka_unit_test(fused_is_plain_with_every_layer),
+      cmocka_unit_test(fusing_leaves_operations_out),
+      cmocka_unit_test(a_missing_opcode_is_refused_by_name),
+      cmocka_unit_test(an_estimate_is_what_compiling_allocates),
+      cmocka_unit_test(equal_lists_compile_to_equal_results),
+      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

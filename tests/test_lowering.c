@@ -1,0 +1,447 @@
+/* What layers, loss and optimiser lower to, checked against docs/arithmetic.md for the built-in models, a model with every layer,
+ * and random ones. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "config/builtin.h"
+#include "every_layer.h"
+#include "program/bounds.h"
+#include "programs.h"
+
+enum { RANDOM_NETWORKS = 200 };
+
+/* ---- what every program keeps to ---- */
+
+static bool is_updated_in_place(NitiRole role) {
+  return role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE || role == NITI_ROLE_METRIC;
+}
+
+static bool reads(const NitiOperation *o, int32_t tensor) {
+  return o->inputs[0] == tensor || o->inputs[1] == tensor || o->inputs[2] == tensor;
+}
+
+/* Every tensor is written before it is read, and once, save what is updated in place. */
+static void check_order(const NitiProgram *p) {
+  int *writes = calloc((size_t)p->tensor_count, sizeof *writes);
+  NitiPhase phase = NITI_PHASE_INPUT;
+  assert_non_null(writes);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    assert_true(o->phase >= phase);
+    phase = o->phase;
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      if (o->inputs[k] == NITI_NONE) continue;
+      const NitiRole role = p->tensors[o->inputs[k]].role;
+      const bool given = role == NITI_ROLE_INPUT || role == NITI_ROLE_CONSTANT || is_updated_in_place(role);
+      assert_true(o->inputs[k] >= 0 && o->inputs[k] < p->tensor_count);
+      if (!given && writes[o->inputs[k]] == 0) fail_msg("operation %d reads %s too early", i, p->tensors[o->inputs[k]].name);
+    }
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      const int32_t t = o->outputs[k];
+      if (t == NITI_NONE) continue;
+      assert_true(t >= 0 && t < p->tensor_count);
+      const NitiRole role = p->tensors[t].role;
+      assert_true(role != NITI_ROLE_INPUT && role != NITI_ROLE_CONSTANT);
+      if (is_updated_in_place(role)) {
+        assert_true(reads(o, t));
+      } else if (writes[t]++ > 0) {
+        fail_msg("operation %d writes %s again", i, p->tensors[t].name);
+      }
+    }
+  }
+  free(writes);
+}
+
+static void check_names(const NitiProgram *p) {
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    assert_true(p->tensors[t].name[0] != 0);
+    assert_int_equal(niti_program_find(p, p->tensors[t].name), t);
+  }
+}
+
+static bool has_dims(const NitiProgram *p, int32_t tensor, int64_t n, int64_t h, int64_t w, int64_t c) {
+  const int64_t *d = p->tensors[tensor].dims;
+  return d[0] == n && d[1] == h && d[2] == w && d[3] == c;
+}
+
+static void check_weight(const NitiProgram *p, const NitiConv *c, int32_t tensor) {
+  const NitiTensorDesc *t = &p->tensors[tensor];
+  if (t->rank == 2) {
+    assert_true(has_dims(p, tensor, c->k, c->c, 1, 1) && c->h == 1 && c->w == 1 && c->kh == 1 && c->kw == 1);
+  } else {
+    assert_true(has_dims(p, tensor, c->k, c->kh, c->kw, c->c));
+  }
+  assert_false(t->batched);
+}
+
+/* A gradient is s32 where batch * OH * OW products of 127^2 fit, else s64. */
+static void check_gradient(const NitiProgram *p, const NitiOperation *o) {
+  const NitiConv *c = &o->conv;
+  const NitiTensorDesc *t = &p->tensors[o->outputs[0]];
+  const int64_t largest = (int64_t)p->batch * c->oh * c->ow * 127 * 127;
+  check_weight(p, c, o->outputs[0]);
+  assert_int_equal(t->role, NITI_ROLE_GRADIENT);
+  assert_int_equal(t->dtype, largest <= INT32_MAX ? NITI_DTYPE_S32 : NITI_DTYPE_S64);
+  assert_int_equal(t->exponents, NITI_EXPONENTS_NONE);
+  check_weight(p, c, t->weight);
+  assert_int_equal(p->tensors[t->weight].role, NITI_ROLE_WEIGHT);
+  assert_int_equal(p->tensors[t->weight].layer, o->layer);
+}
+
+static void check_conv(const NitiProgram *p, const NitiOperation *o, int32_t x, int32_t y) {
+  const NitiConv *c = &o->conv;
+  assert_true(c->n == p->batch);
+  assert_int_equal(c->oh, (c->h + 2 * c->pad_h - c->kh) / c->stride_h + 1);
+  assert_int_equal(c->ow, (c->w + 2 * c->pad_w - c->kw) / c->stride_w + 1);
+  assert_true(has_dims(p, x, c->n, c->h, c->w, c->c) && has_dims(p, y, c->n, c->oh, c->ow, c->k));
+}
+
+static void check_pool(const NitiProgram *p, const NitiOperation *o, int32_t x, int32_t y) {
+  const NitiPool *w = &o->pool;
+  assert_int_equal(w->oh, (w->h + 2 * w->pad_h - w->kh) / w->stride_h + 1);
+  assert_int_equal(w->ow, (w->w + 2 * w->pad_w - w->kw) / w->stride_w + 1);
+  assert_true(w->n == p->batch && has_dims(p, x, w->n, w->h, w->w, w->c) && has_dims(p, y, w->n, w->oh, w->ow, w->c));
+}
+
+static void check_same(const NitiProgram *p, int32_t a, int32_t b) {
+  assert_memory_equal(p->tensors[a].dims, p->tensors[b].dims, sizeof p->tensors[a].dims);
+}
+
+/* The operands' shapes are what the attributes say. */
+static void check_operands(const NitiProgram *p, const NitiOperation *o) {
+  const int32_t *in = o->inputs, *out = o->outputs;
+  switch (o->opcode) {
+    case NITI_OP_INPUT:
+      check_same(p, in[0], out[0]); /* pixels */
+      assert_true(has_dims(p, in[1], p->batch, 4, 1, 1) && has_dims(p, in[2], p->tensors[out[0]].dims[3], 256, 1, 1));
+      break;
+    case NITI_OP_CONV_FORWARD:
+      check_conv(p, o, in[0], out[0]);
+      check_weight(p, &o->conv, in[1]);
+      assert_false(o->relu); /* fusing is a backend's business */
+      break;
+    case NITI_OP_CONV_BACKWARD:
+      check_conv(p, o, out[0], in[0]);
+      check_weight(p, &o->conv, in[1]);
+      assert_int_equal(in[2], NITI_NONE);
+      break;
+    case NITI_OP_CONV_GRADIENT:
+      check_conv(p, o, in[1], in[0]);
+      check_gradient(p, o);
+      break;
+    case NITI_OP_MAXPOOL_FORWARD:
+      check_pool(p, o, in[0], out[0]);
+      check_same(p, out[0], out[1]);
+      assert_int_equal(p->tensors[out[1]].dtype, NITI_DTYPE_U8);
+      break;
+    case NITI_OP_MAXPOOL_BACKWARD:
+      check_pool(p, o, out[0], in[0]);
+      check_same(p, in[0], in[1]);
+      assert_int_equal(in[2], NITI_NONE);
+      break;
+    case NITI_OP_AVGPOOL_FORWARD:
+      check_pool(p, o, in[0], out[0]);
+      break;
+    case NITI_OP_AVGPOOL_BACKWARD:
+      check_pool(p, o, out[0], in[0]);
+      break;
+    case NITI_OP_RELU_BACKWARD:
+    case NITI_OP_ADD:
+      check_same(p, in[0], in[1]);
+      check_same(p, in[0], out[0]);
+      break;
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_DROPOUT:
+      check_same(p, in[0], out[0]);
+      break;
+    case NITI_OP_RESHAPE:
+      assert_int_equal(niti_tensor_count(&p->tensors[in[0]], p->batch), niti_tensor_count(&p->tensors[out[0]], p->batch));
+      break;
+    case NITI_OP_LOSS:
+      assert_true(has_dims(p, in[1], p->batch, 1, 1, 1) && in[2] == out[0]);
+      if (out[1] != NITI_NONE) check_same(p, in[0], out[1]);
+      break;
+    case NITI_OP_UPDATE_NITI:
+      assert_true(in[0] == out[0] && p->tensors[in[1]].weight == in[0]);
+      assert_string_equal(p->scalars[o->scalar], "mu");
+      break;
+    default:
+      fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
+  }
+}
+
+static void check_rounding_is(const NitiOperation *o, NitiRounding mode, NitiPurpose purpose, int64_t stream) {
+  if (o->rounding.mode != mode || o->rounding.purpose != (uint32_t)purpose || o->rounding.stream != (uint32_t)stream)
+    fail_msg("%s of layer %d: rounding %d, purpose %u, stream %u", niti_opcodes[o->opcode].name, o->layer, (int)o->rounding.mode,
+             o->rounding.purpose, o->rounding.stream);
+}
+
+/* docs/arithmetic.md, "Random numbers", save forks, which check_deltas counts. */
+static void check_rounding(const NitiOperation *o, const NitiLowerOptions *options) {
+  const bool draws = options->training || options->round_activation != NITI_STOCHASTIC;
+  const bool loss = o->opcode == NITI_OP_LOSS;
+  if (loss && options->training && options->loss == NITI_LOSS_NITI) {
+    check_rounding_is(o, NITI_STOCHASTIC, NITI_DRAW_LOSS, 0);
+  } else if (loss && options->training) {
+    check_rounding_is(o, options->round_delta, NITI_DRAW_ROUND_DELTA, 0);
+  } else if (o->opcode == NITI_OP_DROPOUT) {
+    check_rounding_is(o, NITI_NEAREST, NITI_DRAW_DROPOUT, o->layer);
+  } else if (!niti_opcodes[o->opcode].rounds || loss) {
+    check_rounding_is(o, NITI_NEAREST, 0, 0);
+  } else if (o->phase == NITI_PHASE_FORWARD) {
+    check_rounding_is(o, draws ? options->round_activation : NITI_NEAREST, NITI_DRAW_ROUND_ACT, o->layer);
+  } else if (o->opcode != NITI_OP_ADD) {
+    check_rounding_is(o, options->round_delta, NITI_DRAW_ROUND_DELTA, o->layer);
+  }
+}
+
+/* ---- the walk back ---- */
+
+typedef struct Walked {
+  const NitiProgram *program;
+  const NitiDescription *description;
+  const NitiLowerOptions *options;
+  bool *trained;  /* [nodes + 1] weights lie in the layer or before it */
+  int32_t *delta; /* [nodes + 1] the tensor that holds the whole error at the layer's output; NITI_NONE: there is none */
+} Walked;
+
+static const NitiLayerType *type_of(const Walked *w, int32_t layer) { return w->description->nodes[layer - 1].spec.type; }
+
+static void find_trained(Walked *w) {
+  for (int32_t i = 1; i <= w->description->node_count; ++i) {
+    const NitiDescribedNode *node = &w->description->nodes[i - 1];
+    w->trained[i] = type_of(w, i)->weight_shape;
+    for (int32_t k = 0; k < node->input_count; ++k) w->trained[i] |= w->trained[node->inputs[k]];
+  }
+}
+
+/* How many operations of this kind a layer has; *found is the last of them. */
+static int operations_of(const NitiProgram *p, int32_t layer, NitiPhase phase, NitiOpcode opcode, const NitiOperation **found) {
+  int count = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->layer != layer || o->phase != phase || o->opcode != opcode) continue;
+    *found = o;
+    ++count;
+  }
+  return count;
+}
+
+/* What backward sends to the layer's input. */
+static NitiOpcode backward_opcode(const NitiLayerType *type) {
+  if (type == &niti_layer_conv || type == &niti_layer_linear) return NITI_OP_CONV_BACKWARD;
+  if (type == &niti_layer_relu) return NITI_OP_RELU_BACKWARD;
+  if (type == &niti_layer_maxpool) return NITI_OP_MAXPOOL_BACKWARD;
+  if (type == &niti_layer_avgpool || type == &niti_layer_global_avgpool) return NITI_OP_AVGPOOL_BACKWARD;
+  if (type == &niti_layer_dropout) return NITI_OP_DROPOUT;
+  assert_ptr_equal(type, &niti_layer_flatten);
+  return NITI_OP_RESHAPE;
+}
+
+/* The error that one consumer sends to input k: made by an operation of its own, or a sum's own error as it is. */
+static int32_t error_from(const Walked *w, int32_t consumer) {
+  const NitiOperation *o = NULL;
+  if (type_of(w, consumer) == &niti_layer_add) return w->delta[consumer];
+  assert_int_equal(operations_of(w->program, consumer, NITI_PHASE_BACKWARD, backward_opcode(type_of(w, consumer)), &o), 1);
+  assert_int_equal(o->inputs[0], w->delta[consumer]);
+  return o->outputs[0];
+}
+
+/* The k-th addition of errors at a layer's output: the sum so far and the next consumer's, rounded with a stream of its own. */
+static int32_t check_addition(const Walked *w, int32_t layer, int32_t k, int32_t sum, int32_t next) {
+  int32_t seen = 0;
+  for (int32_t i = 0; i < w->program->operation_count; ++i) {
+    const NitiOperation *o = &w->program->operations[i];
+    if (o->phase != NITI_PHASE_BACKWARD || o->opcode != NITI_OP_ADD || o->layer != layer || seen++ != k) continue;
+    assert_int_equal(o->inputs[0], sum);
+    assert_int_equal(o->inputs[1], next);
+    check_rounding_is(o, w->options->round_delta, NITI_DRAW_FORK, layer + 65536LL * k);
+    return o->outputs[0];
+  }
+  fail_msg("addition %d at the output of layer %d is missing", k, layer);
+  return NITI_NONE;
+}
+
+/* The errors at one layer's output, of the consumer with the highest number first. */
+static int32_t check_forks(const Walked *w, int32_t layer, int32_t loss_delta) {
+  int32_t sum = layer == w->description->node_count ? loss_delta : NITI_NONE, additions = 0;
+  const NitiOperation *found = NULL;
+  for (int32_t i = w->description->node_count; i > layer; --i) {
+    const NitiDescribedNode *node = &w->description->nodes[i - 1];
+    for (int32_t k = 0; k < node->input_count; ++k) {
+      if (node->inputs[k] != layer) continue;
+      const int32_t error = error_from(w, i);
+      sum = sum == NITI_NONE ? error : check_addition(w, layer, additions++, sum, error);
+    }
+  }
+  assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_ADD, &found), additions);
+  return sum;
+}
+
+/* Backward operations of a layer exist exactly where there are weights for them to reach. */
+static void check_backward(const Walked *w, int32_t layer) {
+  const NitiLayerType *type = type_of(w, layer);
+  const NitiOperation *found = NULL;
+  const NitiDescribedNode *node = &w->description->nodes[layer - 1];
+  if (type->weight_shape) {
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_CONV_GRADIENT, &found), 1);
+    assert_int_equal(found->inputs[0], w->delta[layer]);
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, NITI_OP_UPDATE_NITI, &found), 1);
+  }
+  if (type != &niti_layer_add)
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, backward_opcode(type), &found),
+                     w->trained[node->inputs[0]]);
+}
+
+/* Errors exist exactly where weights lie in a layer or before it, and forks add them in the documented order. */
+static void check_deltas(const NitiProgram *p, const NitiDescription *description, const NitiLowerOptions *options) {
+  const size_t n = (size_t)description->node_count + 1;
+  Walked w = {p, description, options, calloc(n, sizeof *w.trained), calloc(n, sizeof *w.delta)};
+  const NitiOperation *loss = NULL;
+  assert_true(w.trained && w.delta);
+  find_trained(&w);
+  assert_int_equal(operations_of(p, 0, NITI_PHASE_LOSS, NITI_OP_LOSS, &loss), 1);
+  for (int32_t i = description->node_count; i >= 1; --i) {
+    w.delta[i] = w.trained[i] ? check_forks(&w, i, loss->outputs[1]) : NITI_NONE;
+    assert_true((w.delta[i] != NITI_NONE) == w.trained[i]);
+    check_backward(&w, i);
+  }
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    if (p->tensors[t].role == NITI_ROLE_DELTA) assert_true(w.trained[p->tensors[t].layer]);
+  }
+  free(w.trained);
+  free(w.delta);
+}
+
+static void check_evaluation(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    assert_true(o->phase <= NITI_PHASE_LOSS && o->opcode != NITI_OP_DROPOUT && o->rounding.mode != NITI_STOCHASTIC);
+    if (o->opcode == NITI_OP_LOSS) assert_true(o->outputs[1] == NITI_NONE);
+  }
+  for (int32_t t = 0; t < p->tensor_count; ++t)
+    assert_true(p->tensors[t].role != NITI_ROLE_DELTA && p->tensors[t].role != NITI_ROLE_GRADIENT);
+}
+
+static void check_program(const NitiDescription *description, const NitiLowerOptions *options) {
+  NitiProgram *p = lowered(description, options), *again = lowered(description, options);
+  assert_true(niti_program_equal(p, again));
+  assert_int_equal(p->layer_count, description->node_count);
+  for (int32_t i = 1; i <= p->layer_count; ++i) assert_string_equal(p->layers[i], description->nodes[i - 1].spec.name);
+  check_order(p);
+  check_names(p);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    check_operands(p, &p->operations[i]);
+    check_rounding(&p->operations[i], options);
+  }
+  if (options->training) {
+    check_deltas(p, description, options);
+  } else {
+    check_evaluation(p);
+  }
+  assert_int_equal(niti_program_overflow(p), NITI_NONE);
+  niti_program_close(again);
+  niti_program_close(p);
+}
+
+static void check_description(const NitiDescription *description, NitiLowerOptions options) {
+  for (int training = 0; training < 2; ++training) {
+    options.training = training;
+    check_program(description, &options);
+  }
+}
+
+static void builtin_models_lower(void **state) {
+  (void)state;
+  for (const char *const *name = niti_builtin_models(); *name; ++name) {
+    NitiDescription *d = NULL;
+    must(niti_description_load(&d, *name, NULL));
+    check_description(d, (NitiLowerOptions){.batch = 3, .round_delta = NITI_PSEUDO_STOCHASTIC});
+    check_description(d, (NitiLowerOptions){.batch = 256, .round_activation = NITI_STOCHASTIC, .loss = NITI_LOSS_SOFTMAX});
+    niti_description_close(d);
+  }
+}
+
+static void every_layer_lowers(void **state) {
+  NitiDescription *d = described(every_layer);
+  (void)state;
+  for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode)
+    check_description(d, (NitiLowerOptions){.batch = 24,
+                                            .round_activation = (NitiRounding)mode,
+                                            .round_delta = (NitiRounding)(NITI_TRUNCATE - mode),
+                                            .loss = mode % 2 ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI});
+  niti_description_close(d);
+}
+
+static void random_networks_lower(void **state) {
+  static RandomNetwork r;
+  (void)state;
+  random_state = 13;
+  for (int i = 0; i < RANDOM_NETWORKS; ++i) {
+    NitiDescription *d = described(random_network(&r));
+    check_description(d, random_lowering());
+    niti_description_close(d);
+  }
+}
+
+/* One tensor with four consumers: the relu's output goes into two nested bodies and both their sums. */
+static void forks_of_several_are_added_downwards(void **state) {
+  static const char text[] =
+      "name: t\ninput: [4, 4, 1]\nclasses: 2\nlayers:\n  - conv: {out: 3, kernel: 1}\n  - residual:\n      body:\n"
+      "        - residual: {body: [relu], shortcut: [relu]}\n      shortcut:\n        - residual: {body: [relu]}\n"
+      "  - flatten\n  - linear: {out: classes}\n";
+  const NitiLowerOptions options = {.batch = 1, .training = true, .round_delta = NITI_STOCHASTIC};
+  NitiProgram *p = program_of(text, &options);
+  int32_t additions = 0;
+  (void)state;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->phase != NITI_PHASE_BACKWARD || o->opcode != NITI_OP_ADD) continue;
+    assert_int_equal(o->layer, 1);
+    assert_int_equal(o->rounding.stream, 1 + 65536 * additions);
+    ++additions;
+  }
+  assert_int_equal(additions, 3); /* nodes 2 and 3 (relu), 5 (relu) and 6 (its sum): four errors */
+  niti_program_close(p);
+}
+
+/* A layer may have the name that the network's own tensors begin with. */
+static void a_layer_may_be_called_input(void **state) {
+  static const char text[] =
+      "name: t\ninput: [4, 4, 1]\nclasses: 2\nlayers:\n  - conv: {out: 3, kernel: 1, name: input}\n"
+      "  - relu: {name: pixels}\n  - flatten: {name: labels}\n  - linear: {out: classes, name: table}\n";
+  NitiDescription *d = described(text);
+  (void)state;
+  check_description(d, (NitiLowerOptions){.batch = 2});
+  niti_description_close(d);
+}
+
+/* Nothing trained lies before a network's first weights: no error is sent there. */
+static void nothing_trained_nothing_sent_back(void **state) {
+  static const char text[] =
+      "name: t\ninput: [4, 4, 2]\nclasses: 2\nlayers:\n  - relu\n  - maxpool: {kernel: 2}\n"
+      "  - avgpool: {kernel: 2}\n  - flatten\n";
+  const NitiLowerOptions options = {.batch = 2, .training = true};
+  NitiProgram *p = program_of(text, &options);
+  (void)state;
+  for (int32_t i = 0; i < p->operation_count; ++i) assert_true(p->operations[i].phase <= NITI_PHASE_LOSS);
+  for (int32_t t = 0; t < p->tensor_count; ++t) assert_true(p->tensors[t].role != NITI_ROLE_DELTA);
+  niti_program_close(p);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(builtin_models_lower),        cmocka_unit_test(every_layer_lowers),
+      cmocka_unit_test(random_networks_lower),       cmocka_unit_test(forks_of_several_are_added_downwards),
+      cmocka_unit_test(a_layer_may_be_called_input), cmocka_unit_test(nothing_trained_nothing_sent_back),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
