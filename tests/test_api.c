@@ -377,6 +377,13 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_predict_file(model, logits, NULL, "a.png"), "niti_model_predict_file", "exponent");
   check_refused(niti_model_predict_file(model, logits, &exponent, NULL), "niti_model_predict_file", "path");
   check_status(niti_model_predict_file(model, logits, &exponent, long_name()), NITI_ERROR_FILE, "xxx");
+  static const uint8_t bytes[4] = {'t', 'e', 'x', 't'};
+  check_refused(niti_model_predict_bytes(NULL, logits, &exponent, bytes, 4, "a"), "niti_model_predict_bytes", "model");
+  check_refused(niti_model_predict_bytes(model, NULL, &exponent, bytes, 4, "a"), "niti_model_predict_bytes", "logits");
+  check_refused(niti_model_predict_bytes(model, logits, NULL, bytes, 4, "a"), "niti_model_predict_bytes", "exponent");
+  check_refused(niti_model_predict_bytes(model, logits, &exponent, NULL, 0, "a"), "niti_model_predict_bytes", "bytes");
+  check_refused(niti_model_predict_bytes(model, logits, &exponent, bytes, 4, NULL), "niti_model_predict_bytes", "name");
+  check_status(niti_model_predict_bytes(model, logits, &exponent, bytes, 4, "some bytes"), NITI_ERROR_FORMAT, "some bytes: byte 0");
   assert_true(logits[0] == 77 && exponent == 77);
   check_ok(niti_model_predict(model, logits, &exponent, pixels));
   assert_true(exponent != 77);
