@@ -140,6 +140,12 @@ static void print_classes(const NitiDataset *dataset) {
   puts(classes > SHOWN ? ", ..." : "");
 }
 
+static void print_line(const char *what, const char *text) {
+  printf("%-10s ", what);
+  print_name(stdout, text);
+  putchar('\n');
+}
+
 static void print_text(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
@@ -159,10 +165,10 @@ static void print_text(const Findings *f) {
     print_channels("mean", f->mean, s.c);
     print_channels("std", f->std, s.c);
   }
-  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) printf("note       %s\n", note);
+  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_line("note", note);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(d, (NitiSplit)split); ++i)
-      printf("bad        %s\n", niti_dataset_bad(d, (NitiSplit)split, i));
+      print_line("bad", niti_dataset_bad(d, (NitiSplit)split, i));
   }
 }
 
@@ -188,7 +194,7 @@ static int show(Findings *f, View *view, bool json) {
     print_text(f);
   if (f->bad == 0 || code != EXIT_OK) return code;
   fflush(stdout);
-  fprintf(stderr, "niti: %s: %" PRId64 " image file%s cannot be read\n", f->path, f->bad, f->bad == 1 ? "" : "s");
+  say("%s: %" PRId64 " image file%s cannot be read", f->path, f->bad, f->bad == 1 ? "" : "s");
   return EXIT_FAILED;
 }
 

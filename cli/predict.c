@@ -123,7 +123,7 @@ static void predict_folder(Prediction *p, const char *path) {
     (void)niti_fail(NITI_ERROR_FILE, "%s: expected at least one .jpg, .jpeg or .png file", path);
     report_failure(p, path);
   }
-  if (unread) fprintf(stderr, "niti: note: %s: not read: %s\n", path, unread);
+  if (unread) say("note: %s: not read: %s", path, unread);
   for (size_t i = 0; i < images.count; ++i) predict_file(p, images.path[i]);
   niti_paths_close(&images);
   free(unread);

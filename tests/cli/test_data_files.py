@@ -105,7 +105,7 @@ def test_names_that_are_not_utf_8(learned, tmp_path):
     data_sets.write_png(tmp_path / "a.png", corner(1))
     os.rename(tmp_path / "a.png", name)
     done = subprocess.run([NITI, "predict", checkpoint, name, "--json"], capture_output=True, check=True)
-    assert json.loads(done.stdout)["predictions"][0]["image"] == f"{tmp_path}/caf\\xe9-é.png"
+    assert json.loads(done.stdout)["predictions"][0]["image"] == f"{tmp_path}/caf\\xE9-é.png"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -284,7 +284,7 @@ def test_unknown_names_are_errors(command, tmp_path):
 def test_a_network_that_could_overflow_is_refused(tmp_path):
     wide = tmp_path / "wide.yaml"
     wide.write_text("name: w\ninput: [365, 365, 1]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {out: classes, name: head}\n")
-    fails("program", wide, says=("wide.yaml:6:5", "head", str(365 * 365), str(MAX_LENGTH)))
+    fails("program", wide, says=("wide.yaml:6:3", "head", str(365 * 365), str(MAX_LENGTH)))
 
 
 @pytest.mark.parametrize("arguments, says", [
