@@ -80,7 +80,7 @@ static void report_failure(Prediction *p, const char *name) {
   fflush(stdout);
   p->code = fail();
   if (p->failures)
-    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_name(niti_error())));
+    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_string(niti_error())));
 }
 
 static void report(Prediction *p, const char *name, NitiStatus status, int32_t exponent) {
@@ -123,7 +123,7 @@ static void predict_folder(Prediction *p, const char *path) {
     (void)niti_fail(NITI_ERROR_FILE, "%s: expected at least one .jpg, .jpeg or .png file", path);
     report_failure(p, path);
   }
-  if (unread) fprintf(stderr, "niti: note: %s: not read: %s\n", path, unread);
+  if (unread) say("note: %s: not read: %s", path, unread);
   for (size_t i = 0; i < images.count; ++i) predict_file(p, images.path[i]);
   niti_paths_close(&images);
   free(unread);
