@@ -85,7 +85,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note));
   return array;
 }
 
@@ -93,7 +93,7 @@ static json_t *bad_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
-      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+      json_array_append_new(array, json_string(niti_dataset_bad(dataset, (NitiSplit)split, i)));
   }
   return array;
 }

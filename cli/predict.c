@@ -80,7 +80,7 @@ static void report_failure(Prediction *p, const char *name) {
   fflush(stdout);
   p->code = fail();
   if (p->failures)
-    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_name(niti_error())));
+    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_string(niti_error())));
 }
 
 static void report(Prediction *p, const char *name, NitiStatus status, int32_t exponent) {
