@@ -67,8 +67,16 @@ void help_print(FILE *to);
 void help_fill(FILE *to, const char *text, int at, int indent, int width);
 /* Says what is wrong with a command's use; returns EXIT_USAGE. */
 __attribute__((format(printf, 2, 3))) int usage_error(const Command *command, const char *format, ...);
-/* Prints the library's error; returns the exit code. */
+/* How results are printed: as the options --json and --json-stream say, wherever they stand among the arguments. */
+void output_choose(int argc, char **argv);
+/* Where prose goes: standard output, or standard error where that is for JSON. */
+FILE *output_prose(void);
+/* Prints the library's error, with JSON as an object too; returns the exit code. */
 int fail(void);
+/* The same with another message and exit code. */
+__attribute__((format(printf, 2, 3))) int fail_with(int code, const char *format, ...);
+/* Where results are JSON, prints the object {"error": message, "exit_code": code}. Returns code. */
+int print_failure(const char *message, int code);
 
 /* The options that choose a device. */
 typedef struct DeviceOptions {
@@ -85,6 +93,8 @@ NitiDevice device_of(const DeviceOptions *options);
 
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
+/* The same; of --json-stream the object says which event it is. */
+int print_event(const char *event, json_t *object);
 
 /* Which data set was read, a line for it and one for each split; the same as JSON. */
 void data_print(FILE *to, const NitiDataFacts *facts);
@@ -117,6 +127,9 @@ bool signals_save_asked(void *context);
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);
+/* Draws "niti: WHAT: DONE of ALL" (all 0: unknown) on standard error: over the last line, cut where it would wrap, or as a line.
+ */
+void print_progress(bool redraw, const char *what, int64_t done, int64_t all);
 /* Its columns; a longer line would wrap and could not be drawn over. */
 int terminal_columns(void);
 

@@ -7,9 +7,45 @@
 #include "cli.h"
 #include "platform/text.h"
 
+enum { LINE_MAX = 2048 };
+static enum { PROSE, JSON, JSON_STREAM } form;
+
+void output_choose(int argc, char **argv) {
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; ++i) {
+    if (strcmp(argv[i], "--json") == 0 && form == PROSE) form = JSON;
+    if (strcmp(argv[i], "--json-stream") == 0) form = JSON_STREAM;
+  }
+}
+
+FILE *output_prose(void) { return form == PROSE ? stdout : stderr; }
+
+int print_failure(const char *message, int code) {
+  if (form == PROSE) return code;
+  json_t *object = json_pack("{s:s, s:i}", "error", message, "exit_code", code);
+  (void)print_event("error", object);
+  return code;
+}
+
 int fail(void) {
   fprintf(stderr, "niti: %s\n", niti_error());
-  return EXIT_FAILED;
+  return print_failure(niti_error(), EXIT_FAILED);
+}
+
+/* A line with names of any bytes in it. */
+static void compose(char text[LINE_MAX], const char *format, va_list args) {
+  char raw[LINE_MAX];
+  (void)vsnprintf(raw, sizeof raw, format, args);
+  (void)niti_text_escape(text, LINE_MAX, raw, false);
+}
+
+int fail_with(int code, const char *format, ...) {
+  char text[LINE_MAX];
+  va_list args;
+  va_start(args, format);
+  compose(text, format, args);
+  va_end(args);
+  fprintf(stderr, "niti: %s\n", text);
+  return print_failure(text, code);
 }
 
 NitiDevice device_of(const DeviceOptions *options) {
@@ -20,12 +56,24 @@ int print_json(json_t *object) {
   char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
   json_decref(object);
   if (!text) {
-    fprintf(stderr, "niti: out of memory for the result as JSON\n");
+    say("out of memory for the result as JSON");
     return EXIT_FAILED;
   }
   puts(text);
   free(text);
+  output_flush();
   return EXIT_OK;
+}
+
+int print_event(const char *event, json_t *object) {
+  if (form != JSON_STREAM) return print_json(object);
+  json_t *first = json_pack("{s:s}", "event", event);
+  if (first && json_object_update(first, object) != 0) {
+    json_decref(first);
+    first = NULL;
+  }
+  json_decref(object);
+  return print_json(first);
 }
 
 static void print_split(FILE *to, const char *split, int64_t images, const char *sha256) {
@@ -58,12 +106,11 @@ bool locate_weights(NitiLocation *out, const char *name) {
 }
 
 void say(const char *format, ...) {
-  char raw[2048], text[2048];
+  char text[LINE_MAX];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  compose(text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false);
   fprintf(stderr, "niti: %s\n", text);
 }
 

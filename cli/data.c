@@ -42,10 +42,7 @@ static bool draw_progress(void *context, const char *what, int64_t done, int64_t
   View *view = context;
   const int64_t now = niti_clock_now();
   if (!view->terminal && now - view->drawn < INT64_C(30000000000)) return true;
-  fprintf(stderr, "%sniti: %s: %" PRId64, view->terminal ? "\r\033[K" : "", what, done);
-  if (total > 0) fprintf(stderr, " of %" PRId64, total);
-  if (!view->terminal) fputc('\n', stderr);
-  fflush(stderr);
+  print_progress(view->terminal, what, done, total);
   view->line_open = view->terminal;
   view->drawn = now;
   return true;
@@ -85,7 +82,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note));
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
   return array;
 }
 
@@ -93,7 +90,7 @@ static json_t *bad_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
-      json_array_append_new(array, json_string(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
   }
   return array;
 }
@@ -140,7 +137,7 @@ static void print_classes(const NitiDataset *dataset) {
   puts(classes > SHOWN ? ", ..." : "");
 }
 
-static void print_line(const char *what, const char *text) {
+static void print_row(const char *what, const char *text) {
   printf("%-10s ", what);
   print_name(stdout, text);
   putchar('\n');
@@ -165,10 +162,10 @@ static void print_text(const Findings *f) {
     print_channels("mean", f->mean, s.c);
     print_channels("std", f->std, s.c);
   }
-  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_line("note", note);
+  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_row("note", note);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(d, (NitiSplit)split); ++i)
-      print_line("bad", niti_dataset_bad(d, (NitiSplit)split, i));
+      print_row("bad", niti_dataset_bad(d, (NitiSplit)split, i));
   }
 }
 

@@ -38,12 +38,12 @@ static int report(const NitiLocation *network, const NitiDataFacts *data, const 
   if (json) {
     json_t *facts = data_json(data);
     json_object_set_new(facts, "of_run", json_boolean(data->of_run));
-    return print_json(json_pack("{s:f, s:f, s:I, s:I, s:o, s:s, s:b, s:o}", "test_accuracy",
-                                percent(score->correct, score->images), "test_loss", nats(*score), "correct",
+    return print_json(json_pack("{s:f, s:f, s:s, s:I, s:I, s:o, s:s, s:b, s:o}", "test_accuracy",
+                                percent(score->correct, score->images), "test_loss", nats(*score), "loss_unit", "nats", "correct",
                                 (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint",
                                 json_name(network->path), "hash", hash, "trained", trained, "data", facts));
   }
-  printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f\n", percent(score->correct, score->images),
+  printf("test accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f nats\n", percent(score->correct, score->images),
          score->correct, score->images, nats(*score));
   data_print(stdout, data);
   return EXIT_OK;

@@ -11,8 +11,9 @@
 #include "platform/file.h"
 
 void introduce_recipe(FILE *to, const NitiRecipe *recipe) {
-  fprintf(to, "%-10s %s (%s): batch %d, %d epochs, seed %" PRIu64 "\n", "recipe", recipe->name, recipe->source, recipe->batch,
-          recipe->epochs, recipe->seed);
+  fprintf(to, "%-10s %s (", "recipe", recipe->name);
+  print_name(to, recipe->source);
+  fprintf(to, "): batch %d, %d epochs, seed %" PRIu64 "\n", recipe->batch, recipe->epochs, recipe->seed);
   fflush(to);
 }
 
@@ -23,17 +24,20 @@ void introduce_run(FILE *to, const NitiProgress *start) {
   data_print(to, &facts->data);
   fprintf(to, "%-10s %s, on %s\n", "device", facts->device, facts->hardware);
   fprintf(to, "%-10s %" PRId64 ", %" PRId64 " per epoch\n", "steps", start->steps, facts->steps_per_epoch);
-  fprintf(to, "%-10s %s\n", "run", facts->folder);
+  fprintf(to, "%-10s ", "run");
+  print_name(to, facts->folder);
+  fputc('\n', to);
   fflush(to);
 }
 
 json_t *introduce_json(const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
-  return json_pack("{s:s, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", facts->folder, "recipe",
-                   facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2], "parameters",
-                   (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device", facts->device,
-                   "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps", (json_int_t)start->steps,
-                   "steps_per_epoch", (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data));
+  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", json_name(facts->folder),
+                   "recipe", facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2],
+                   "parameters", (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device",
+                   facts->device, "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps",
+                   (json_int_t)start->steps, "steps_per_epoch", (json_int_t)facts->steps_per_epoch, "data",
+                   data_json(&facts->data));
 }
 
 static void format_name(RunName *out, const char *recipe, int number) {

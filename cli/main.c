@@ -11,14 +11,15 @@ static bool is(const char *word, const char *brief, const char *full) {
 static int run(const Command *command, int argc, char **argv) {
   int code = command->run(argc, argv);
   if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
-    fprintf(stderr, "niti: cannot write to standard output\n");
-    code = EXIT_FAILED;
+    say("cannot write to standard output");
+    code = EXIT_FAILED; /* no object: there is no place for it */
   }
   return code;
 }
 
 int main(int argc, char **argv) {
   descriptors_open();
+  output_choose(argc, argv);
   if (argc < 2) {
     help_print(stderr);
     return EXIT_USAGE;
@@ -31,7 +32,7 @@ int main(int argc, char **argv) {
   const Command *command = command_find(argv[1]);
   if (command) return run(command, argc - 1, argv + 1);
   char hint[NITI_HINT_MAX];
-  say("unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
+  const int code = fail_with(EXIT_USAGE, "unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
   help_print(stderr);
-  return EXIT_USAGE;
+  return code;
 }

@@ -20,7 +20,7 @@ int usage_error(const Command *command, const char *format, ...) {
   (void)niti_text_escape(text, sizeof text, raw, false);
   fprintf(stderr, "niti %s: %s", command->name, text);
   fprintf(stderr, "\nusage: niti %s %s (see niti %s --help)\n", command->name, command->arguments, command->name);
-  return EXIT_USAGE;
+  return print_failure(text, EXIT_USAGE);
 }
 
 static const Option *find(const Option *table, const char *name, size_t length) {

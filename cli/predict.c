@@ -78,7 +78,8 @@ static void add_result(const Prediction *p, const char *name) {
 /* An image that cannot be read: the others' results come all the same. */
 static void report_failure(Prediction *p, const char *name) {
   fflush(stdout);
-  p->code = fail();
+  say("%s", niti_error());
+  p->code = EXIT_FAILED;
   if (p->failures)
     json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_string(niti_error())));
 }
@@ -136,8 +137,7 @@ static int predict_all(Prediction *p, char **paths, int count, bool json) {
   p->millionths = malloc((size_t)p->classes * sizeof *p->millionths);
   p->order = malloc((size_t)p->classes * sizeof *p->order);
   if (!p->logits || !p->millionths || !p->order) {
-    fprintf(stderr, "niti: out of memory for %d classes\n", p->classes);
-    return EXIT_FAILED;
+    return fail_with(EXIT_FAILED, "out of memory for %d classes", p->classes);
   }
   p->images = json ? json_array() : NULL;
   p->failures = json ? json_array() : NULL;

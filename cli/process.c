@@ -1,6 +1,7 @@
 /* The process among others: its descriptors, the signals that it gets, and the terminal that it writes to. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -9,6 +10,7 @@
 
 #include "cli.h"
 #include "platform/environment.h"
+#include "platform/text.h"
 
 void descriptors_open(void) {
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
@@ -92,6 +94,16 @@ void output_flush(void) {
 bool terminal_can_redraw(void) {
   const char *kind = niti_environment_get("TERM");
   return is_interactive() && kind && strcmp(kind, "dumb") != 0;
+}
+
+void print_progress(bool redraw, const char *what, int64_t done, int64_t all) {
+  char raw[1024], line[1024], of[32] = "";
+  const size_t columns = redraw ? (size_t)terminal_columns() : sizeof line;
+  if (all > 0) (void)snprintf(of, sizeof of, " of %" PRId64, all);
+  (void)snprintf(raw, sizeof raw, "niti: %s: %" PRId64 "%s", what, done, of);
+  (void)niti_text_escape(line, columns < sizeof line ? columns : sizeof line, raw, false);
+  fprintf(stderr, redraw ? "\r\033[K%s" : "%s\n", line);
+  fflush(stderr);
 }
 
 int terminal_columns(void) {

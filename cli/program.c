@@ -4,8 +4,8 @@
 
 #include "base/bounds.h"
 #include "cli.h"
-#include "program/bounds.h"
 #include "platform/status.h"
+#include "program/bounds.h"
 
 typedef struct Arguments {
   bool json, evaluation;
@@ -35,7 +35,8 @@ enum { TEXT_MAX = 160 };
 /* "relu1.out s8[64][28][28][6] e": one exponent; "g s32[6][5][5][1]": none. */
 static void describe_tensor(char *text, size_t size, const NitiTensorDesc *t) {
   size_t used = (size_t)snprintf(text, size, "%s %s", t->name, niti_dtype_name(t->dtype));
-  for (int i = 0; i < t->rank && used < size; ++i) used += (size_t)snprintf(text + used, size - used, "[%" PRId64 "]", t->dims[i]);
+  for (int i = 0; i < t->rank && used < size; ++i)
+    used += (size_t)snprintf(text + used, size - used, "[%" PRId64 "]", t->dims[i]);
   if (t->exponents != NITI_EXPONENTS_NONE && used < size)
     (void)snprintf(text + used, size - used, "%s", t->exponents == NITI_EXPONENTS_ONE ? " e" : " e[c]");
 }
@@ -51,7 +52,8 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
     case NITI_OP_CONV_BACKWARD:
     case NITI_OP_CONV_GRADIENT: {
       const NitiConv *c = &o->conv;
-      describe_window(text, size, c->kh, c->kw, (const int32_t[]){c->stride_h, c->stride_w}, (const int32_t[]){c->pad_h, c->pad_w});
+      describe_window(text, size, c->kh, c->kw, (const int32_t[]){c->stride_h, c->stride_w},
+                      (const int32_t[]){c->pad_h, c->pad_w});
       break;
     }
     case NITI_OP_MAXPOOL_FORWARD:
@@ -59,13 +61,21 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
     case NITI_OP_AVGPOOL_FORWARD:
     case NITI_OP_AVGPOOL_BACKWARD: {
       const NitiPool *w = &o->pool;
-      describe_window(text, size, w->kh, w->kw, (const int32_t[]){w->stride_h, w->stride_w}, (const int32_t[]){w->pad_h, w->pad_w});
+      describe_window(text, size, w->kh, w->kw, (const int32_t[]){w->stride_h, w->stride_w},
+                      (const int32_t[]){w->pad_h, w->pad_w});
       break;
     }
-    case NITI_OP_DROPOUT: (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element"); break;
-    case NITI_OP_LOSS: (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax"); break;
-    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
-    default: break;
+    case NITI_OP_DROPOUT:
+      (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element");
+      break;
+    case NITI_OP_LOSS:
+      (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+      break;
+    case NITI_OP_UPDATE_NITI:
+      (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
+      break;
+    default:
+      break;
   }
 }
 
@@ -140,15 +150,21 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
     case NITI_OP_CONV_BACKWARD:
-    case NITI_OP_CONV_GRADIENT: return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+    case NITI_OP_CONV_GRADIENT:
+      return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
-    case NITI_OP_DROPOUT: return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
-    case NITI_OP_LOSS: return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
-    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
-    default: return json_object();
+    case NITI_OP_AVGPOOL_BACKWARD:
+      return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_DROPOUT:
+      return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
+    case NITI_OP_LOSS:
+      return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+    case NITI_OP_UPDATE_NITI:
+      return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default:
+      return json_object();
   }
 }
 
@@ -156,9 +172,9 @@ static json_t *operation_json(const NitiProgram *p, int32_t i) {
   const NitiOperation *o = &p->operations[i];
   const int64_t length = niti_accumulation_length(o);
   json_t *row = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:I}", "number", i, "phase", niti_phase_name(o->phase), "layer",
-                          layer_name(p, o), "opcode", niti_opcodes[o->opcode].name, "attributes", attributes_json(p, o), "outputs",
-                          operands_json(p, o->outputs), "inputs", operands_json(p, o->inputs), "multiply_adds_per_image",
-                          (json_int_t)niti_multiply_adds(o));
+                          layer_name(p, o), "opcode", niti_opcodes[o->opcode].name, "attributes", attributes_json(p, o),
+                          "outputs", operands_json(p, o->outputs), "inputs", operands_json(p, o->inputs),
+                          "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
     json_object_set_new(row, "accumulator_bits", json_integer(bits_of(p, o)));
@@ -175,8 +191,8 @@ static int show_json(const NitiDescription *d, const NitiProgram *p, int32_t fir
   json_t *tensors = json_array(), *operations = json_array();
   for (int32_t t = 0; t < p->tensor_count; ++t) json_array_append_new(tensors, tensor_json(&p->tensors[t]));
   for (int32_t i = first; i < end; ++i) json_array_append_new(operations, operation_json(p, i));
-  return print_json(json_pack("{s:s, s:i, s:o, s:o}", "model", d->name, "batch", p->batch, "tensors", tensors, "operations",
-                              operations));
+  return print_json(
+      json_pack("{s:s, s:i, s:o, s:o}", "model", d->name, "batch", p->batch, "tensors", tensors, "operations", operations));
 }
 
 static int show(const NitiDescription *d, const NitiProgram *p, const char *phase, bool json) {
@@ -185,9 +201,10 @@ static int show(const NitiDescription *d, const NitiProgram *p, const char *phas
     if (strcmp(phase, niti_phase_name((NitiPhase)i)) == 0) niti_program_phases(p, (NitiPhase)i, (NitiPhase)i, &first, &end);
   }
   if (json) return show_json(d, p, first, end);
-  printf("%s, batch %d: %d operations; s8, s32: integers of so many bits; e: one exponent per tensor; sums are in products of\n"
-         "two mantissas, of which %d are exact in int32\n\n",
-         d->name, p->batch, p->operation_count, NITI_MAX_TERMS);
+  printf(
+      "%s, batch %d: %d operations; s8, s32: integers of so many bits; e: one exponent per tensor; sums are in products of\n"
+      "two mantissas, of which %d are exact in int32\n\n",
+      d->name, p->batch, p->operation_count, NITI_MAX_TERMS);
   for (int32_t i = first; i < end; ++i) print_operation(p, i);
   return EXIT_OK;
 }

@@ -114,9 +114,10 @@ static int print_table(const NitiDescription *d, const NitiProgram *p, size_t ar
   printf("\nparameters      %" PRId64 "\nmultiply-adds   %" PRId64
          " per image, forward\nactivations and errors %zu bytes at this batch, lifetimes shared\n",
          niti_program_parameters(p), multiply_adds, arena);
-  printf("length: products in the longest sum of an int32 accumulator, forward or backward (at most %d are provably exact);\n"
-         "gradients that could be longer are summed in int64\n",
-         NITI_MAX_TERMS);
+  printf(
+      "length: products in the longest sum of an int32 accumulator, forward or backward (at most %d are provably exact);\n"
+      "gradients that could be longer are summed in int64\n",
+      NITI_MAX_TERMS);
   return EXIT_OK;
 }
 

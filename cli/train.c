@@ -12,7 +12,7 @@ typedef struct Arguments {
   const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
   int64_t save_every;
   TextList sets;
-  bool json, quiet, dry_run;
+  bool json, json_stream, quiet, dry_run;
 } Arguments;
 
 static const Option options[] = {
@@ -28,7 +28,8 @@ static const Option options[] = {
     NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
     DEVICE_OPTIONS(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
-    FLAG("json", json, "the last line on standard output is one JSON object"),
+    FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
+    FLAG("json-stream", json_stream, "the same, and before it an object at the start and after each epoch"),
     FLAG("quiet", quiet, "no progress, only the result"),
     {0},
 };
@@ -49,6 +50,9 @@ typedef struct View {
   bool timed;   /* the expected time was told */
   bool reading; /* that data are read was told */
   json_t *run;  /* introduce_json; NULL: not begun */
+  bool stream;
+  int64_t batches;             /* per epoch */
+  int64_t images, nanoseconds; /* at the last epoch's end: the rate shown is the epoch's, as in metrics.csv */
 } View;
 
 static double seconds(void) { return (double)niti_clock_now() * 1e-9; }
@@ -96,7 +100,11 @@ static void format_left(char *text, size_t size, const NitiProgress *p) {
   (void)snprintf(text, size, "  epoch %s, run %s left", epoch, run);
 }
 
-static void format_line(char *line, size_t size, const NitiProgress *p) {
+static double epoch_rate(const View *view, const NitiProgress *p) {
+  return rate(p->images - view->images, p->nanoseconds - view->nanoseconds);
+}
+
+static void format_line(char *line, size_t size, const View *view, const NitiProgress *p) {
   char score[64] = "", left[96] = "", bar[BAR_CELLS + 4] = "";
   if (p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
     (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64, p->epoch, p->epochs,
@@ -108,7 +116,7 @@ static void format_line(char *line, size_t size, const NitiProgress *p) {
   format_bar(bar, p->step, p->steps);
   format_left(left, sizeof left, p);
   (void)snprintf(line, size, "%sepoch %d/%d batch %" PRId64 "/%" PRId64 "%s%s  %.0f images/s", bar, p->epoch, p->epochs, p->batch,
-                 p->batches, left, score, rate(p->images, p->nanoseconds));
+                 p->batches, left, score, epoch_rate(view, p));
 }
 
 /* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
@@ -118,7 +126,7 @@ static void draw_line(View *view, const NitiProgress *p) {
   if (now - view->drawn < (view->terminal ? 0.1 : 30.0)) return;
   view->drawn = now;
   view->line_open = view->terminal;
-  format_line(line, sizeof line, p);
+  format_line(line, sizeof line, view, p);
   if (view->terminal) {
     fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
   } else {
@@ -127,24 +135,46 @@ static void draw_line(View *view, const NitiProgress *p) {
   fflush(stderr);
 }
 
-/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second. */
+/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second.
+ */
 static void draw_data(View *view, const NitiProgress *p) {
   const double now = seconds(), pause = view->terminal ? 0.1 : view->reading ? 30.0 : 2.0; /* `drawn` starts a second early */
   if (view->run || now - view->drawn < pause) return;
   view->reading = true;
   view->drawn = now;
   view->line_open = view->terminal;
-  fprintf(stderr, "%sniti: %s: %" PRId64, view->terminal ? "\r\033[K" : "", p->text, p->batch);
-  if (p->batches > 0) fprintf(stderr, " of %" PRId64, p->batches);
-  fputs(view->terminal ? "" : "\n", stderr);
-  fflush(stderr);
+  print_progress(view->terminal, p->text, p->batch, p->batches);
 }
 
-static void print_epoch(const NitiProgress *p) {
-  printf("epoch %d/%d  train loss %.4f  accuracy %.2f %%  test loss %.4f  accuracy %.2f %%  best %.2f %%  %.0f images/s\n",
-         p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
-         percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), rate(p->images, p->nanoseconds));
+static void print_epoch(const View *view, const NitiProgress *p) {
+  fprintf(output_prose(),
+          "epoch %d/%d  train loss %.4f nats  accuracy %.2f %%  test loss %.4f nats  accuracy %.2f %%  best %.2f %%  %.0f "
+          "images/s\n",
+          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
+          percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), epoch_rate(view, p));
   output_flush();
+}
+
+/* Figures over no images yet are null. */
+static json_t *accuracy_json(NitiScore s) { return s.images > 0 ? json_real(percent(s.correct, s.images)) : json_null(); }
+static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s)) : json_null(); }
+
+static json_t *scores_json(NitiScore train, NitiScore test, NitiScore best) {
+  return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "loss_unit", "nats", "train_loss", loss_json(train), "train_accuracy",
+                   accuracy_json(train), "test_loss", loss_json(test), "test_accuracy", accuracy_json(test), "best_test_accuracy",
+                   accuracy_json(best));
+}
+
+static void end_epoch(View *view, const NitiProgress *p) {
+  if (!view->quiet) print_epoch(view, p);
+  if (view->stream) {
+    json_t *object = scores_json(p->train, p->test, p->best);
+    json_object_update_new(object, json_pack("{s:i, s:I, s:f}", "epoch", p->epoch, "step", (json_int_t)p->step,
+                                             "images_per_second", epoch_rate(view, p)));
+    (void)print_event("epoch", object);
+  }
+  view->images = p->images;
+  view->nanoseconds = p->nanoseconds;
 }
 
 /* Once, when the first steps have shown how long they take. */
@@ -154,7 +184,7 @@ static void tell_time(View *view, const NitiProgress *p) {
   view->timed = true;
   clear_line(view);
   format_duration(all, sizeof all, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
-  printf("%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
+  fprintf(output_prose(), "%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
   output_flush();
 }
 
@@ -162,8 +192,10 @@ static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
+    view->batches = p->batches;
     clear_line(view);
-    if (!view->quiet) introduce_run(stdout, p);
+    if (!view->quiet) introduce_run(output_prose(), p);
+    if (view->stream) (void)print_event("start", json_deep_copy(view->run));
     return true;
   }
   if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
@@ -178,27 +210,33 @@ static bool on_progress(void *context, const NitiProgress *p) {
     } else {
       clear_line(view);
       if (p->kind == NITI_PROGRESS_NOTE) fprintf(stderr, "niti: %s\n", p->text);
-      if (p->kind == NITI_PROGRESS_EPOCH) print_epoch(p);
     }
+  }
+  if (p->kind == NITI_PROGRESS_EPOCH) {
+    clear_line(view);
+    end_epoch(view, p);
   }
   return signals_caught() == 0;
 }
 
-/* Figures over no images yet are null. */
-static json_t *accuracy_json(NitiScore s) { return s.images > 0 ? json_real(percent(s.correct, s.images)) : json_null(); }
-static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s)) : json_null(); }
+/* epochs: complete ones; max_steps may end a run within the last one begun. */
+static json_t *result_json(const View *view, const NitiTrainResult *r, const char *folder, bool stopped) {
+  const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
+  json_t *object = scores_json(r->train, r->test, r->best);
+  json_object_update_new(
+      object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash", r->hash,
+                        "epochs", r->epochs, "epochs_begun", (json_int_t)begun, "steps", (json_int_t)r->steps, "best_epoch",
+                        r->best.images > 0 ? json_integer(r->best_epoch) : json_null(), "images_per_second",
+                        rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
+                        (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
+  return object;
+}
 
-static int report(NitiStatus status, const NitiTrainResult *r, const char *folder, json_t *data, bool json) {
+static int report(NitiStatus status, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
   if (stopped) say("%s; `niti train --resume %s` goes on", niti_error(), folder);
   if (json) {
-    const int code = print_json(
-        json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:i, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash",
-                  r->hash, "epochs", r->epochs, "steps", (json_int_t)r->steps, "train_loss", loss_json(r->train),
-                  "train_accuracy", accuracy_json(r->train), "test_loss", loss_json(r->test), "test_accuracy",
-                  accuracy_json(r->test), "best_test_accuracy", accuracy_json(r->best), "best_epoch", r->best_epoch,
-                  "images_per_second", rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions,
-                  "shift_retries", (json_int_t)r->shift_retries, "interrupted", stopped, "data", data));
+    const int code = print_event("result", result_json(view, r, folder, stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",
@@ -220,7 +258,7 @@ static int report_dry(NitiStatus status, json_t *run, bool json) {
     return caught ? 128 + caught : EXIT_FAILED;
   }
   json_object_set_new(run, "dry_run", json_true());
-  if (json) return print_json(json_incref(run));
+  if (json) return print_event("result", json_incref(run));
   puts("dry run: all of it is in order; nothing was trained or written");
   return EXIT_OK;
 }
@@ -231,10 +269,9 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   if (given->dry_run) {
     code = report_dry(status, view->run, given->json);
   } else if (status == NITI_INTERRUPTED && !view->run) {
-    fprintf(stderr, "niti: %s; nothing was trained or written\n", niti_error());
-    code = 128 + signals_caught();
+    code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
-    code = report(status, result, folder, json_object_get(view->run, "data"), given->json);
+    code = report(status, view, result, folder, given->json);
   } else {
     code = fail();
   }
@@ -255,7 +292,7 @@ static int train(const Arguments *given, const char *name, const char *const *se
   NitiTrainResult result;
   RunName own = {.claimed = false};
   if (niti_recipe_load(&recipe, name, sets, count) != NITI_OK) return fail();
-  if (!view->quiet) introduce_recipe(stdout, recipe);
+  if (!view->quiet) introduce_recipe(output_prose(), recipe);
   signals_catch();
   NitiStatus status = given->folder ? NITI_OK : run_name(&own, recipe->name, !given->dry_run);
   const char *folder = given->folder ? given->folder : own.path;
@@ -290,10 +327,11 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_train, &given, argc, argv, &count);
   if (code != -1) return code;
+  given.json = given.json || given.json_stream;
   const int set_count = gather_sets(sets, numbers, &given);
   if (set_count < 0) return EXIT_USAGE;
   /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
+  View view = {.quiet = given.quiet, .stream = given.json_stream, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
   const NitiTrainOptions how = {.device = device_of(&given.device),
                                 .data = given.data,
                                 .init = given.init,
@@ -307,9 +345,9 @@ static int run(int argc, char **argv) {
     return train(&given, argv[1], sets, set_count, &how, &view);
   }
   if (count > 0 || given.folder || given.init || set_count > 0 || given.save_every || given.dry_run) {
-    return usage_error(
-        &command_train,
-        "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json and --quiet go with it");
+    return usage_error(&command_train,
+                       "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json, "
+                       "--json-stream and --quiet go with it");
   }
   return resume(&given, &how, &view);
 }

@@ -42,7 +42,7 @@ static void make_row(NitiField fields[COLUMNS], const NitiReportRow *r) {
       niti_field_ratio("test_accuracy", 100 * r->test.correct, r->test.images, 4),
       niti_field_ratio("best_test_accuracy", 100 * r->best.correct, r->best.images, 4),
       niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3),
-      niti_field_ratio("images_per_second", r->images * 1000000, r->nanoseconds / 1000, 1),
+      niti_field_ratio("images_per_second", r->images * 1000000000, r->nanoseconds, 1),
   };
   memcpy(fields, row, sizeof row);
 }
@@ -79,7 +79,8 @@ static NitiStatus scalar(NitiReport *report, const char *group, const char *name
   return niti_events_ratio(report->events, tag, step, numerator, denominator);
 }
 
-static NitiStatus write_weight(NitiReport *report, int64_t step, const NitiNetwork *net, int32_t i, const NitiTensorStats *input) {
+static NitiStatus write_weight(NitiReport *report, int64_t step, const NitiNetwork *net, int32_t i,
+                               const NitiTensorStats *input) {
   const char *name = niti_network_weight(net, i).layer;
   NitiTensorStats weight;
   char tag[TAG_MAX];

@@ -119,7 +119,7 @@ def test_a_finished_run_just_reports(trained, toy):
     run, result = trained
     before = content_of(run)
     again = resume(run)
-    of_the_call = ("images_per_second", "predictions", "wrong_predictions")
+    of_the_call = ("images_per_second", "shift_predictions", "shift_retries")
     assert {key: again[key] for key in again if key not in of_the_call} == {
         key: result[key] for key in result if key not in of_the_call}
     assert content_of(run) == before

@@ -26,9 +26,9 @@ COLUMNS = ["epoch", "step", "mu", "train_loss", "train_accuracy", "test_loss", "
 def test_the_result_as_json(trained):
     run, result = trained
     assert {"run", "hash", "epochs", "steps", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy",
-            "best_epoch", "images_per_second", "predictions", "wrong_predictions", "interrupted"} <= set(result)
+            "best_epoch", "images_per_second", "shift_predictions", "shift_retries", "interrupted"} <= set(result)
     assert result["run"] == str(run) and result["epochs"] == 3 and result["steps"] == 30 and result["interrupted"] is False
-    assert 0 <= result["wrong_predictions"] < result["predictions"]
+    assert 0 <= result["shift_retries"] < result["shift_predictions"] and result["loss_unit"] == "nats"
     assert len(result["hash"]) == 64 and int(result["hash"], 16) >= 0
     assert result["test_accuracy"] == 100 and result["train_accuracy"] > 90 and result["images_per_second"] > 0
 
