@@ -27,7 +27,8 @@ typedef struct Findings {
   const char *path;
   NitiDataset *dataset;
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
-  int64_t bad; /* files that cannot be read */
+  char sha256[NITI_SPLITS][65]; /* "": no such split */
+  int64_t bad;                  /* files that cannot be read */
 } Findings;
 
 /* ---- progress ---- */
@@ -103,7 +104,9 @@ static int print_object(const Findings *f) {
                 niti_data_type_name(niti_dataset_type(d)), "shape", s.h, s.w, s.c, "classes", niti_dataset_classes(d));
   for (int split = 0; split < NITI_SPLITS; ++split) {
     static const char *const keys[NITI_SPLITS] = {"train_images", "test_images", "validation_images"};
+    static const char *const hash_keys[NITI_SPLITS] = {"train_sha256", "test_sha256", "validation_sha256"};
     json_object_set_new(object, keys[split], json_integer(niti_dataset_count(d, (NitiSplit)split)));
+    if (f->sha256[split][0]) json_object_set_new(object, hash_keys[split], json_string(f->sha256[split]));
   }
   json_object_set_new(object, "mean", channel_values(f->mean, s.c));
   json_object_set_new(object, "std", channel_values(f->std, s.c));
@@ -156,7 +159,9 @@ static void print_text(const Findings *f) {
   print_classes(d);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const int64_t count = niti_dataset_count(d, (NitiSplit)split);
-    if (count > 0 || split != NITI_VALIDATION) printf("%-10s %" PRId64 " images\n", niti_split_name((NitiSplit)split), count);
+    const char *hash = f->sha256[split];
+    if (count > 0 || split != NITI_VALIDATION)
+      printf("%-10s %" PRId64 " images%s%s\n", niti_split_name((NitiSplit)split), count, *hash ? ", SHA-256 " : "", hash);
   }
   if (niti_dataset_count(d, NITI_TRAIN) > 0) {
     print_channels("mean", f->mean, s.c);
@@ -176,6 +181,7 @@ static NitiStatus find_out(Findings *f) {
     if (niti_dataset_count(f->dataset, (NitiSplit)split) < 1) continue;
     NITI_TRY(niti_dataset_survey(f->dataset, (NitiSplit)split));
     f->bad += niti_dataset_bad_count(f->dataset, (NitiSplit)split);
+    NITI_TRY(niti_dataset_hash(f->dataset, (NitiSplit)split, f->sha256[split]));
   }
   return niti_dataset_count(f->dataset, NITI_TRAIN) > 0 ? niti_dataset_statistics(f->dataset, f->mean, f->std) : NITI_OK;
 }
