@@ -83,7 +83,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note)); /* text already */
   return array;
 }
 
@@ -91,7 +91,7 @@ static json_t *bad_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
-      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+      json_array_append_new(array, json_string(niti_dataset_bad(dataset, (NitiSplit)split, i)));
   }
   return array;
 }
@@ -140,12 +140,6 @@ static void print_classes(const NitiDataset *dataset) {
   puts(classes > SHOWN ? ", ..." : "");
 }
 
-static void print_row(const char *what, const char *text) {
-  printf("%-10s ", what);
-  print_name(stdout, text);
-  putchar('\n');
-}
-
 static void print_text(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
@@ -167,10 +161,10 @@ static void print_text(const Findings *f) {
     print_channels("mean", f->mean, s.c);
     print_channels("std", f->std, s.c);
   }
-  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_row("note", note);
+  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) printf("%-10s %s\n", "note", note);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(d, (NitiSplit)split); ++i)
-      print_row("bad", niti_dataset_bad(d, (NitiSplit)split, i));
+      printf("%-10s %s\n", "bad", niti_dataset_bad(d, (NitiSplit)split, i));
   }
 }
 
