@@ -27,7 +27,8 @@ typedef struct Findings {
   const char *path;
   NitiDataset *dataset;
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
-  int64_t bad; /* files that cannot be read */
+  char sha256[NITI_SPLITS][65]; /* "": no such split */
+  int64_t bad;                  /* files that cannot be read */
 } Findings;
 
 /* ---- progress ---- */
@@ -82,7 +83,7 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_name(note));
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note)); /* text already */
   return array;
 }
 
@@ -90,7 +91,7 @@ static json_t *bad_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(dataset, (NitiSplit)split); ++i)
-      json_array_append_new(array, json_name(niti_dataset_bad(dataset, (NitiSplit)split, i)));
+      json_array_append_new(array, json_string(niti_dataset_bad(dataset, (NitiSplit)split, i)));
   }
   return array;
 }
@@ -103,7 +104,9 @@ static int print_object(const Findings *f) {
                 niti_data_type_name(niti_dataset_type(d)), "shape", s.h, s.w, s.c, "classes", niti_dataset_classes(d));
   for (int split = 0; split < NITI_SPLITS; ++split) {
     static const char *const keys[NITI_SPLITS] = {"train_images", "test_images", "validation_images"};
+    static const char *const hash_keys[NITI_SPLITS] = {"train_sha256", "test_sha256", "validation_sha256"};
     json_object_set_new(object, keys[split], json_integer(niti_dataset_count(d, (NitiSplit)split)));
+    if (f->sha256[split][0]) json_object_set_new(object, hash_keys[split], json_string(f->sha256[split]));
   }
   json_object_set_new(object, "mean", channel_values(f->mean, s.c));
   json_object_set_new(object, "std", channel_values(f->std, s.c));
@@ -137,12 +140,6 @@ static void print_classes(const NitiDataset *dataset) {
   puts(classes > SHOWN ? ", ..." : "");
 }
 
-static void print_row(const char *what, const char *text) {
-  printf("%-10s ", what);
-  print_name(stdout, text);
-  putchar('\n');
-}
-
 static void print_text(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
@@ -156,16 +153,18 @@ static void print_text(const Findings *f) {
   print_classes(d);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const int64_t count = niti_dataset_count(d, (NitiSplit)split);
-    if (count > 0 || split != NITI_VALIDATION) printf("%-10s %" PRId64 " images\n", niti_split_name((NitiSplit)split), count);
+    const char *hash = f->sha256[split];
+    if (count > 0 || split != NITI_VALIDATION)
+      printf("%-10s %" PRId64 " images%s%s\n", niti_split_name((NitiSplit)split), count, *hash ? ", SHA-256 " : "", hash);
   }
   if (niti_dataset_count(d, NITI_TRAIN) > 0) {
     print_channels("mean", f->mean, s.c);
     print_channels("std", f->std, s.c);
   }
-  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) print_row("note", note);
+  for (int i = 0; (note = niti_dataset_note(d, i)) != NULL; ++i) printf("%-10s %s\n", "note", note);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     for (int64_t i = 0; i < niti_dataset_bad_count(d, (NitiSplit)split); ++i)
-      print_row("bad", niti_dataset_bad(d, (NitiSplit)split, i));
+      printf("%-10s %s\n", "bad", niti_dataset_bad(d, (NitiSplit)split, i));
   }
 }
 
@@ -176,6 +175,7 @@ static NitiStatus find_out(Findings *f) {
     if (niti_dataset_count(f->dataset, (NitiSplit)split) < 1) continue;
     NITI_TRY(niti_dataset_survey(f->dataset, (NitiSplit)split));
     f->bad += niti_dataset_bad_count(f->dataset, (NitiSplit)split);
+    NITI_TRY(niti_dataset_hash(f->dataset, (NitiSplit)split, f->sha256[split]));
   }
   return niti_dataset_count(f->dataset, NITI_TRAIN) > 0 ? niti_dataset_statistics(f->dataset, f->mean, f->std) : NITI_OK;
 }

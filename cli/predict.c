@@ -81,7 +81,7 @@ static void report_failure(Prediction *p, const char *name) {
   say("%s", niti_error());
   p->code = EXIT_FAILED;
   if (p->failures)
-    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_name(niti_error())));
+    json_array_append_new(p->failures, json_pack("{s:o, s:o}", "image", json_name(name), "error", json_string(niti_error())));
 }
 
 static void report(Prediction *p, const char *name, NitiStatus status, int32_t exponent) {

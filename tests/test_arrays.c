@@ -274,9 +274,7 @@ static void put_csv_set(const char *dir, const char *x, const char *y) {
 
 static void tables_are_read(void **state) {
   (void)state;
-  static const char *const texts[] = {"1,-2,3\n-32768,32767,0\n",
-                                      "\xef\xbb\xbf"
-                                      "a,b,c\r\n1,-2,3\r\n-32768,32767,0\r\n\r\n",
+  static const char *const texts[] = {"1,-2,3\n-32768,32767,0\n", "\357\273\277a,b,c\r\n1,-2,3\r\n-32768,32767,0\r\n\r\n",
                                       "1;-2;+3\n -32768 ; 32767;0", "\"x\" y\t\t\n1\t-2\t3\n-32768\t32767\t0\n \n"};
   static const int16_t expected[6] = {1, -2, 3, -32768, 32767, 0};
   char *dir = make_temp();

@@ -16,6 +16,7 @@
 #include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
+#include "platform/text.h"
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
                                                 &niti_data_folder, &niti_data_npy,     &niti_data_csv};
@@ -41,11 +42,12 @@ bool niti_takes_split(const NitiDataset *dataset, NitiSplit split) {
 bool niti_needs_split(const NitiDataset *dataset, NitiSplit split) { return dataset->request.need & NITI_SPLIT_BIT(split); }
 
 NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) {
-  char text[1024];
+  char raw[1024], text[1024];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(text, sizeof text, format, args);
+  (void)vsnprintf(raw, sizeof raw, format, args);
   va_end(args);
+  (void)niti_text_escape(text, sizeof text, raw, false); /* names of any bytes */
   return niti_paths_add(&dataset->notes, text, "notes");
 }
 

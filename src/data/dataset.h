@@ -99,7 +99,8 @@ int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t 
 /* The file of an image, below the split's folder; NULL where many images share one. */
 const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64_t index);
 /* Sentences for people about what was found, the index'th; NULL beyond the last: files that are not read, classes without
- * images, images left out. They begin with a path. Owned by the data set; valid until the next call that may add one. */
+ * images, images left out. They begin with a path and are UTF-8. Owned by the data set; valid until the next call that may add
+ * one. */
 const char *niti_dataset_note(const NitiDataset *dataset, int index);
 
 /* All images stored for a split, [stored][H][W][C] of uint8, owned by the data set; NULL where a loader makes them one by one.

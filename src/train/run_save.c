@@ -157,9 +157,9 @@ NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(ru
 
 static const char *const split_names[] = {"training", "test"};
 
-/* Test images of an image folder decide no weight: a run may go on with others, without a damaged one for example. */
-static bool may_differ(const NitiRun *run, int split) {
-  return split == NITI_TEST && niti_dataset_is_folder(run->dataset);
+/* Test images of an image folder decide no weight: a run may go on without some of them, damaged ones for example. */
+static bool may_differ(const NitiRun *run, const NitiRunInputs *began, int split) {
+  return split == NITI_TEST && niti_dataset_is_folder(run->dataset) && run->inputs.images[split] < began->images[split];
 }
 
 /* Which label is which class, and in which order the files come, decides the bits: neither may have changed. */
@@ -168,8 +168,7 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
   if (now && began->classes) NITI_TRY(niti_data_same_names(now, began->classes, run->data_path, "the run"));
   for (int split = 0; split < 2; ++split) {
     if (!began->names_sha256[split][0] || strcmp(run->inputs.names_sha256[split], began->names_sha256[split]) == 0) continue;
-    const bool fewer_or_more = run->inputs.images[split] != began->images[split];
-    if (fewer_or_more && may_differ(run, split)) continue; /* a broken test image was taken away, say */
+    if (may_differ(run, began, split)) continue;
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: its %s images are other files than the run began with (expected the same names in the same folders)",
                      run->data_path, split_names[split]);
@@ -178,10 +177,10 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
 }
 
 /* A resumed run needs the data set that it began with, to the byte. Only the content of an image folder's file may have changed
- * since (a damaged one ends a run), and how many test images there are, which is noted. */
+ * since (a damaged one ends a run), or test images may be gone; both are noted. */
 static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   for (int split = 0; split < 2; ++split) {
-    if (run->inputs.images[split] == began->images[split] || may_differ(run, split)) continue;
+    if (run->inputs.images[split] == began->images[split] || may_differ(run, began, split)) continue;
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)", run->data_path,
                      run->inputs.images[split], split_names[split], began->images[split]);

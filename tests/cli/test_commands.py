@@ -1,4 +1,5 @@
 """Every command: its help, its misuse, its output for people and for machines."""
+import gzip
 import hashlib
 import json
 import os
@@ -465,6 +466,11 @@ def test_data_of_an_idx_folder(tmp_path, compressed):
     assert (facts["train_images"], facts["test_images"]) == (30, 9)
     check_statistics(facts, train[0])
     text = output_of("data", folder)
+    opener = gzip.open if compressed else open
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        files = sorted(folder.glob(f"{prefix}-*"), key=lambda path: "labels" in path.name)
+        assert facts[f"{split}_sha256"] == hashlib.sha256(b"".join(opener(path, "rb").read() for path in files)).hexdigest()
+        assert facts[f"{split}_sha256"] in text
     for words in ("idx", "6x6x1", "30 images", "9 images", f"{facts['mean'][0]:.6f}"):
         assert words in text
 

@@ -101,7 +101,7 @@ def test_broken_arrays_are_told(sensors, tmp_path):
     np.save(path, array)
     path.write_bytes(path.read_bytes()[:-2])
     done = niti("data", sensors, "--json")
-    assert done.returncode == 1 and "the file ends here" in done.stderr and "the file ends here" in json.loads(done.stdout)["error"]
+    assert done.returncode == 1 and "the file ends here" in done.stderr and json.loads(done.stdout)["exit_code"] == 1
     np.savez(sensors / "all.npz", x=array)
     for each in sensors.glob("*.npy"):
         each.unlink()

@@ -269,3 +269,17 @@ def test_ctrl_c_while_images_are_read(slow, recipe, tmp_path, statistics):
     assert code == 130 and "nothing was trained or written" in err
     assert time.monotonic() - begin < 15  # all of it would take longer; no measure of speed
     assert not (tmp_path / "run").exists()
+
+
+def test_names_of_any_bytes_in_notes_and_bad_files(folder):
+    """Escaped, and never dropped."""
+    below = os.fsencode(folder) + b"/test/n01/"
+    for name in (b"caf\xe9.txt", b"caf\xe9.png"):
+        with open(below + name, "wb"):
+            pass
+    done = niti("data", folder, "--json")
+    facts = json.loads(done.stdout)
+    assert facts["notes"] == [f"{folder}/test: not read: 1 file of another type (n01/caf\\xE9.txt)"]
+    assert [text.split(": ")[0] for text in facts["bad_files"]] == [f"{folder}/test/n01/caf\\xE9.png"]
+    lines = niti("data", folder).stdout
+    assert "caf\\xE9.png: byte 0" in lines and "caf\\xE9.txt" in lines
