@@ -151,8 +151,7 @@ static void *run_worker(void *context) {
 
 /* ---- the caller ---- */
 
-/* Takes items as the workers do. Sleepers are woken when that is worth its cost: a call of many items may turn out to be small.
- */
+/* Takes items as the workers do. Sleepers are woken when that is worth its cost: many items may turn out to be little work. */
 static int64_t run_items(NitiThreads *threads) {
   bool sleepers = atomic_load(&threads->sleepers) > 0;
   if (sleepers && threads->items < FEW * niti_threads_count(threads)) {
