@@ -83,10 +83,11 @@ typedef struct DeviceOptions {
   const char *backend, *isa;
   int64_t threads;
 } DeviceOptions;
-#define DEVICE_OPTIONS(d)                                                                                                 \
-  NUMBER("threads", d.threads, "N", "threads to compute with (default: one per core)", 1, 1024),                          \
-      CHOICE("isa", d.isa, "auto|ref|avx2|avx512vnni|amx|neon-dotprod|neon-i8mm|mma|wgmma",                               \
-             "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)"), \
+#define DEVICE_OPTIONS(d)                                                                                                   \
+  NUMBER("threads", d.threads, "N", "threads to compute with (default: one per core that affinity and CPU quota allow)", 1, \
+         1024),                                                                                                             \
+      CHOICE("isa", d.isa, "auto|ref|avx2|avx512vnni|amx|neon-dotprod|neon-i8mm|mma|wgmma",                                 \
+             "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)"),   \
       CHOICE("backend", d.backend, "auto|cpu|cuda", "where to compute: auto, cpu, cuda, cuda:N (same results)")
 #define JSON_OPTION FLAG("json", json, "one JSON object on standard output")
 NitiDevice device_of(const DeviceOptions *options);

@@ -180,7 +180,7 @@ typedef struct NitiDevice {
   const char *backend; /* NULL or "auto", "cpu", "cuda", "cuda:1" (the second GPU; from 0) */
   const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"; cuda:
                           "mma", "wgmma" */
-  int threads;         /* of the CPU, at most 1024; 0: one per usable core */
+  int threads;         /* of the CPU, at most 1024; 0: one per core that affinity and the control groups' CPU quota allow */
   uint64_t reserved[4];
 } NitiDevice;
 
