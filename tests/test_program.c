@@ -195,7 +195,7 @@ static void wide_sums_are_refused_with_their_place(void **state) {
   (void)snprintf(text, sizeof text, format, 133144 / 4 + 1);
   assert_int_equal(try_lower(text, 1), NITI_ERROR_MODEL);
   assert_string_equal(niti_error(),
-                      "wide.yaml:6:5: head: an accumulator of 133148 terms could overflow int32 (expected at most 133144)");
+                      "wide.yaml:6:5: head: an accumulation length of 133148 could overflow int32 (expected at most 133144)");
 }
 
 static void batches_out_of_range_are_refused(void **state) {

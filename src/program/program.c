@@ -1,4 +1,4 @@
-/* Programs: building, copying and asking. */
+/* Programs: building, copying and querying. */
 #include "program/program.h"
 
 #include <stdio.h>
@@ -67,7 +67,7 @@ void niti_program_close(NitiProgram *p) {
   free(p);
 }
 
-/* Room for one more element of `size` bytes behind `count`; false: none. */
+/* Makes room for one more element of `size` bytes after `count`; false: out of memory. */
 static bool grow(NitiProgram *p, int which, void **array, int32_t count, size_t size) {
   if (p->out_of_memory) return false;
   if (count < p->capacity[which]) return true;
@@ -90,7 +90,7 @@ int32_t niti_program_add_layer(NitiProgram *p, const char *name) {
   return p->layer_count;
 }
 
-/* Names begin with their layer's, so only tensors of one layer can clash, and those of a layer that is called `input` with the
+/* A name begins with its layer's name, so only tensors of one layer can clash, and those of a layer called `input` with the
  * network's own. */
 static bool is_taken(const NitiProgram *p, const char *name, int32_t layer) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
@@ -147,7 +147,7 @@ NitiProgram *niti_program_copy(const NitiProgram *from) {
   return NULL;
 }
 
-/* ---- asking ---- */
+/* ---- queries ---- */
 
 NitiOperation niti_operation(NitiOpcode opcode, NitiPhase phase, int32_t layer) {
   NitiOperation o;
