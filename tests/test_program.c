@@ -57,7 +57,9 @@ static void scalars_are_declared_once(void **state) {
     assert_int_equal(niti_program_scalar(p, name), i);
     assert_int_equal(niti_program_find_scalar(p, name), i);
   }
+  assert_int_equal(niti_program_check(p), NITI_OK);
   assert_int_equal(niti_program_scalar(p, "one more"), NITI_NONE);
+  assert_int_equal(niti_program_check(p), NITI_ERROR_ARGUMENT);
   assert_int_equal(p->scalar_count, NITI_SCALARS_MAX);
   niti_program_close(p);
 }

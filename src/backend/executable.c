@@ -612,9 +612,10 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
 
 /* ---- tensors ---- */
 
-static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, bool elements) {
+static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, int32_t n, bool elements) {
   if (t < 0 || t >= e->fused->tensor_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %d: the program has %d", t, e->fused->tensor_count);
+  if (n < 0 || n > e->fused->batch) return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d: expected at most %d", n, e->fused->batch);
   *out = e->tensors[t];
   if (elements && !out->data)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
@@ -623,7 +624,7 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements));
   if (elements) e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->download(e->backend, exponent, tensor.exponent, sizeof *exponent);
   return NITI_OK;
@@ -631,7 +632,7 @@ NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *e
 
 NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements));
   if (elements) e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->upload(e->backend, tensor.exponent, exponent, sizeof *exponent);
   for (int32_t i = 0; i < e->fused->operation_count && e->backend->kernels->conv_forget; ++i) {
@@ -652,7 +653,7 @@ NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *
 
 NitiStatus niti_executable_stats(NitiExecutable *e, int32_t t, NitiTensorStats *out) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, true));
+  NITI_TRY(find_memory(&tensor, e, t, 0, true));
   if (e->fused->tensors[t].dtype != NITI_DTYPE_S8)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s is not s8", e->fused->tensors[t].name);
   e->backend->kernels->stats(e->backend, out, &tensor);

@@ -120,12 +120,20 @@ void niti_program_add_operation(NitiProgram *p, const NitiOperation *operation) 
 
 int32_t niti_program_scalar(NitiProgram *p, const char *name) {
   const int32_t found = niti_program_find_scalar(p, name);
-  if (found != NITI_NONE || p->scalar_count == NITI_SCALARS_MAX) return found;
+  if (found != NITI_NONE) return found;
+  if (p->scalar_count == NITI_SCALARS_MAX) {
+    p->too_many_scalars = true;
+    return NITI_NONE;
+  }
   (void)snprintf(p->scalars[p->scalar_count], sizeof p->scalars[0], "%s", name);
   return p->scalar_count++;
 }
 
-NitiStatus niti_program_check(const NitiProgram *p) { return p->out_of_memory ? out_of_memory() : NITI_OK; }
+NitiStatus niti_program_check(const NitiProgram *p) {
+  if (p->too_many_scalars)
+    return niti_fail(NITI_ERROR_ARGUMENT, "the program declares more than %d scalars", NITI_SCALARS_MAX);
+  return p->out_of_memory ? out_of_memory() : NITI_OK;
+}
 
 static void *copy_of(const void *from, int32_t count, size_t size) {
   void *copy = malloc((size_t)(count > 0 ? count : 1) * size);

@@ -148,7 +148,7 @@ typedef struct NitiProgram {
   char scalars[NITI_SCALARS_MAX][16];  /* names of the values bound for each run: "mu" */
   int32_t scalar_count;
   int32_t capacity[3]; /* of tensors, operations and layers */
-  bool out_of_memory;
+  bool out_of_memory, too_many_scalars; /* niti_program_check tells */
 } NitiProgram;
 
 /* Properties of an opcode that hold for all its operations. */
@@ -176,7 +176,8 @@ int32_t niti_program_add_layer(NitiProgram *, const char *name);
 /* Appends a tensor and returns its number. A name already in use receives a suffix: "relu1.delta", "relu1.delta.2". */
 int32_t niti_program_add_tensor(NitiProgram *, const NitiTensorDesc *);
 void niti_program_add_operation(NitiProgram *, const NitiOperation *);
-/* The number of the scalar of this name, declared by the first call. */
+/* The number of the scalar of this name, declared by the first call; NITI_NONE, and niti_program_check fails, where NITI_SCALARS_MAX
+ * are declared. */
 int32_t niti_program_scalar(NitiProgram *, const char *name);
 /* NITI_ERROR_MEMORY if something could not be appended. */
 NitiStatus niti_program_check(const NitiProgram *);

@@ -18,11 +18,15 @@ static void widen(void *out, const void *in, size_t count, NitiDtype dtype) {
   }
 }
 
-static void narrow(void *out, const void *in, size_t count, NitiDtype dtype) {
+/* False where an element is out of the type's range. */
+static bool narrow(void *out, const int32_t *in, size_t count, NitiDtype dtype) {
+  const int32_t most = dtype == NITI_DTYPE_S8 ? INT8_MAX : INT16_MAX;
   for (size_t i = 0; i < count; ++i) {
-    if (dtype == NITI_DTYPE_S8) ((int8_t *)out)[i] = (int8_t)((const int32_t *)in)[i];
-    if (dtype == NITI_DTYPE_S16) ((int16_t *)out)[i] = (int16_t)((const int32_t *)in)[i];
+    if (in[i] < -most - 1 || in[i] > most) return false;
+    if (dtype == NITI_DTYPE_S8) ((int8_t *)out)[i] = (int8_t)in[i];
+    if (dtype == NITI_DTYPE_S16) ((int16_t *)out)[i] = (int16_t)in[i];
   }
+  return true;
 }
 
 static void dims_of(uint32_t dims[NITI_RANK_MAX], const NitiTensorDesc *t) {
@@ -61,8 +65,10 @@ static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoin
     return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
   void *own = malloc(niti_tensor_count(t, 0) * niti_dtype_bytes(t->dtype));
   if (!own) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", t->name);
-  narrow(own, tensor->data, niti_tensor_count(t, 0), t->dtype);
-  const NitiStatus status = niti_executable_write(net->main, i, 0, own, &tensor->exponent);
+  const NitiStatus status = narrow(own, (const int32_t *)tensor->data, niti_tensor_count(t, 0), t->dtype)
+                                ? niti_executable_write(net->main, i, 0, own, &tensor->exponent)
+                                : niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' has a value that does not fit in %s", source,
+                                            t->name, niti_dtype_name(t->dtype));
   free(own);
   return status;
 }
