@@ -7,11 +7,11 @@
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
-/* The data set for runs that are given none. */
+/* The data set of runs that specify none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
 
 typedef struct NitiMuStep {
-  int32_t epoch, mu; /* from this epoch (counted from 0) on */
+  int32_t epoch, mu; /* effective from this epoch, counted from 0 */
 } NitiMuStep;
 
 typedef struct NitiRecipe {
