@@ -1,4 +1,4 @@
-/* What several commands share. */
+/* Functions that several commands share. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>

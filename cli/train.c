@@ -43,12 +43,12 @@ const Command command_train = {"train",
                                options,
                                run};
 
-/* How progress is shown: one line that changes on a terminal, a line an epoch elsewhere. */
+/* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
 typedef struct View {
   bool quiet, terminal, line_open;
   double drawn; /* when, in seconds */
-  bool timed;   /* the expected time was told */
-  bool reading; /* that data are read was told */
+  bool timed;   /* the expected time was printed */
+  bool reading; /* reading of data was announced */
   json_t *run;  /* introduce_json; NULL: not begun */
   bool stream;
   int64_t batches;             /* per epoch */
@@ -303,7 +303,7 @@ static int train(const Arguments *given, const char *name, const char *const *se
   return code;
 }
 
-/* The options that stand for settings, after those of --set. Returns how many there are in all; -1: one is too long. */
+/* The options that are short for settings, after those of --set. Returns how many there are in all; -1: one is too long. */
 static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Arguments *given) {
   static const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"};
   const char *const values[4] = {given->epochs, given->steps, given->batch, given->seed};

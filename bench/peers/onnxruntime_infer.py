@@ -84,7 +84,7 @@ def make_model(model: dict, batch: int, mode: str) -> bytes:
     for i, (kind, fields) in enumerate(layers):
         last = i + 1 == len(layers)
         if kind in ("conv", "linear") and not last and layers[i + 1][0] != "relu":
-            sys.exit(f"onnxruntime_infer: model \"{model['name']}\": a {kind} without a ReLU behind it is not known here")
+            sys.exit(f"onnxruntime_infer: model \"{model['name']}\": a {kind} without a ReLU after it is not supported here")
         if kind in ("conv", "maxpool"):
             kernel, padding = models.pair(fields["kernel"]), models.pair(fields.get("padding", 0))
             stride = models.pair(fields.get("stride", 1 if kind == "conv" else fields["kernel"]))

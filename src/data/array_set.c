@@ -42,7 +42,7 @@ static NitiStatus read_array(NitiArray *array, NitiDataSplit *split, int which, 
 
 /* ---- values ---- */
 
-/* One sample's shape, from the dimensions behind the first: [H][W][C], [L][C] (1xLxC) or [F] (1x1xF). Where that is the wanted
+/* One sample's shape, from the dimensions after the first: [H][W][C], [L][C] (1xLxC) or [F] (1x1xF). Where that is the wanted
  * shape in other words (as many values, as many channels; or grey images without their channel; or a row of all values), it is
  * that. */
 static NitiShape sample_shape(const NitiArray *a, NitiShape wanted) {

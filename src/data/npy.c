@@ -23,7 +23,7 @@ typedef struct Header {
   size_t offset; /* of the text in the file, for messages */
   char type[16];
   bool fortran;
-  unsigned keys; /* found, a bit each */
+  unsigned keys; /* found, one bit each */
 } Header;
 
 static NitiStatus malformed(const Header *h, const char *expected) {

@@ -11,8 +11,8 @@ typedef struct NitiFeed NitiFeed;
 NitiStatus niti_feed_open(NitiFeed **out, NitiBackend *backend, int32_t batch);
 void niti_feed_close(NitiFeed *feed);
 /* Copies a batch's images to the backend and binds them with its samples, labels and size. Resident images are copied at most
- * once, if they fit; otherwise each call copies the batch's. The bindings are valid until the next call; the batch must remain valid
- * until they have been run. */
+ * once, if they fit; otherwise each call copies the batch's. The bindings are valid until the next call; the batch must remain
+ * valid until they have been run. */
 NitiStatus niti_feed_batch(NitiFeed *feed, const NitiBatch *batch, NitiBindings *bindings);
 
 #endif
