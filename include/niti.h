@@ -233,8 +233,8 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
   NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
-  NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches` (0: not
-                            known) */
+  NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches`
+                            (0: not known) */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
@@ -301,8 +301,8 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 /* A network for inference. */
 typedef struct NitiModel NitiModel;
 /* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
- * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL: the
- * best there is. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE.
+ * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL:
+ * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE.
  */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
