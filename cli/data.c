@@ -16,7 +16,7 @@ static const Option options[] = {JSON_OPTION, {0}};
 static int run(int argc, char **argv);
 const Command command_data = {"data",
                               "[DIR] [--json]",
-                              "say what a data set's folder holds, and check every file in it",
+                              "show what a data set's folder holds and check every file in it",
                               "niti data /usr/share/datasets/fashion-mnist",
                               "DIR",
                               options,

@@ -18,7 +18,7 @@ typedef struct Arguments {
 static const Option options[] = {
     TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events (default: " RUNS "/DATE-RECIPE)"),
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
-    TEXT("resume", resume, "RUN", "go on with the run in this folder"),
+    TEXT("resume", resume, "RUN", "resume the run in this folder"),
     TEXT("epochs", epochs, "N", "same as --set epochs=N"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
     TEXT("batch", batch, "N", "same as --set batch=N"),
@@ -234,7 +234,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
 
 static int report(NitiStatus status, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
-  if (stopped) say("%s; `niti train --resume %s` goes on", niti_error(), folder);
+  if (stopped) say("%s; `niti train --resume %s` continues", niti_error(), folder);
   if (json) {
     const int code = print_event("result", result_json(view, r, folder, stopped));
     if (code != EXIT_OK) return code;
@@ -259,7 +259,7 @@ static int report_dry(NitiStatus status, json_t *run, bool json) {
   }
   json_object_set_new(run, "dry_run", json_true());
   if (json) return print_event("result", json_incref(run));
-  puts("dry run: all of it is in order; nothing was trained or written");
+  puts("dry run: no problem found; nothing was trained or written");
   return EXIT_OK;
 }
 

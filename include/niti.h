@@ -302,8 +302,8 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 typedef struct NitiModel NitiModel;
 /* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
  * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL:
- * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE.
- */
+ * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY,
+ * DEVICE. */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);

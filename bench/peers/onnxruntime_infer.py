@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast onnxruntime infers one of niti's models in int8: the peer of `niti bench infer`.
 
-The network is niti's description with random weights, statically quantised: activations u8 with zero point 0 (each stands behind
+The network is niti's description with random weights, statically quantised: activations u8 with zero point 0 (each comes after
 a ReLU, or is the input), weights s8, one scale a tensor, float32 logits. The input is ready as u8. Modes:
 
   qoperator  QLinearConv, with the ReLU in its saturation at 0; the last layer dequantised by QLinearMatMul's result

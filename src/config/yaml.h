@@ -1,4 +1,4 @@
-/* A small document layer over libyaml: trees of nodes that know where they came from, typed access whose errors name that
+/* A small document layer over libyaml: trees of nodes that know where they came from, typed access whose messages name that
  * place, edits by path (`--set`), and writing a tree as text.
  *
  * The YAML accepted is one document in UTF-8 without anchors, aliases and tags, of bounded size and depth, whose keys are

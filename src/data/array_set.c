@@ -83,7 +83,7 @@ static NitiStatus take_values(NitiDataset *dataset, NitiDataSplit *split, NitiAr
   a->mapped = 0;
   NITI_TRY(check_values(a, split->dir, name));
   if (s.c > NITI_CHANNELS_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: %d values a row, expected at most %d, or as many as the network's input has",
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: %d values per row, expected at most %d, or as many as the network's input has",
                      split->dir, name, s.c, NITI_CHANNELS_MAX);
   if (!dataset->shape.n) {
     dataset->shape = s;

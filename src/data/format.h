@@ -41,7 +41,7 @@ typedef struct NitiDataFormat {
   const char *subfolders[8]; /* usual names of such a folder inside a parent; ends with NULL */
   bool (*probe)(const char *path);
   /* Fills shape, classes, names and the request's splits, as far as they are there, of a data set that has its options and
-   * request; what a failure leaves behind, niti_dataset_close releases. */
+   * request; niti_dataset_close releases what a failure leaves. */
   NitiStatus (*open)(NitiDataset *dataset, const char *path);
 } NitiDataFormat;
 

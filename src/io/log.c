@@ -203,7 +203,7 @@ static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
   return found;
 }
 
-/* Moves the rows to keep to the front of text and sets *size to their bytes. A CSV header (NULL: JSON) without rows is dropped. */
+/* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. */
 static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
   const char *end = text + *size, *next;
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
