@@ -21,7 +21,7 @@ static const Option options[] = {
     NUMBER("seconds", seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600),
     DEVICE_OPTIONS(device),
     CHOICE("algorithm", algorithm, "auto|direct",
-           "convolutions: auto, the fastest; direct: every term multiplied, which `kernels` tells as a share of the peak (same "
+           "convolutions: auto, the fastest; direct: no Winograd, which `kernels` reports as a fraction of peak (same "
            "results)"),
     JSON_OPTION,
     {0},

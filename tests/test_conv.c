@@ -238,7 +238,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     check_guards(again, z.y);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
-    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as behind a ReLU */
+    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as after a ReLU */
     b = open_bench(cpu, s, NITI_CONV_BACKWARD, none);
     assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);

@@ -263,7 +263,7 @@ static void harmless_oddities_of_jpegs_are_accepted(void **state) {
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   assert_memory_equal(pixels, whole, PHOTO);
   free(longer);
-  longer = insert(bytes, size, size, garbage, sizeof garbage); /* behind the end */
+  longer = insert(bytes, size, size, garbage, sizeof garbage); /* after the end */
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   free(longer);
   free(bytes);

@@ -27,7 +27,7 @@
 
 enum { ITEMS = 1000, THREADS = 4 };
 
-/* ---- a pthread_create that can be told to fail, or to start threads that do not get to run ---- */
+/* ---- a pthread_create that can be made to fail, or to start threads that do not get to run ---- */
 
 static int creations_left = -1; /* -1: as many as wanted */
 static bool hold;

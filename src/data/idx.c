@@ -61,7 +61,7 @@ typedef struct Reader {
   NitiDataset *dataset; /* for its watch */
   gzFile file;          /* reads plain files too */
   const char *path;
-  uint64_t position, size; /* of the unpacked bytes; of the file as it is */
+  uint64_t position, size; /* of the unpacked bytes; of the file on disk */
 } Reader;
 
 /* Reads count bytes; a file that ends before or is damaged fails. */

@@ -53,7 +53,7 @@ static bool probe(const char *path) {
 
 /* ---- classes ---- */
 
-/* The position of a name among the data set's classes, -1: none; *next is where to look first, and then the place behind it:
+/* The position of a name among the data set's classes, -1: none; *next is where to look first, then one past the match:
  * both lists are usually in one order. */
 static int32_t find_class(const NitiDataset *dataset, const char *name, int32_t *next) {
   for (int32_t i = 0; i < dataset->classes; ++i) {

@@ -23,7 +23,7 @@ typedef struct Header {
   size_t offset; /* of the text in the file, for messages */
   char type[16];
   bool fortran;
-  unsigned keys; /* found, a bit each */
+  unsigned keys; /* found, one bit each */
 } Header;
 
 static NitiStatus malformed(const Header *h, const char *expected) {
@@ -114,7 +114,7 @@ static NitiStatus read_dictionary(Header *h, NitiArray *array) {
     if (!take(h, ',') && peek(h) != '}') return malformed(h, "a comma or the dictionary's end");
   }
   if (h->keys != (1u << KEYS) - 1) return malformed(h, "descr, fortran_order and shape");
-  return peek(h) == 0 ? NITI_OK : malformed(h, "nothing behind the dictionary");
+  return peek(h) == 0 ? NITI_OK : malformed(h, "nothing after the dictionary");
 }
 
 static NitiStatus set_type(NitiArray *array, const Header *h) {

@@ -1,3 +1,4 @@
+/* Scales images and cuts windows out of them, in integers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,7 +151,7 @@ NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOp
   const size_t count = (size_t)fit.count, N = count * (size_t)image->c;
   const size_t row_bytes = (size_t)size.c * (size_t)size.w;
   memset(out, 0, niti_shape_image(size));
-  if (count == 0) return NITI_OK; /* a window that lies in the padding alone */
+  if (count == 0) return NITI_OK; /* a window entirely in the padding */
   uint8_t *memory = malloc(N * sizeof *fit.sums + count * sizeof *fit.taps + 2 * N * sizeof **fit.rows + N);
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for scaling", path);
   fit.sums = (uint64_t *)(void *)memory;

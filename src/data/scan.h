@@ -4,7 +4,7 @@
 
 #include "data/dataset.h"
 
-enum { NITI_FOLDER_DEPTH_MAX = 16 }; /* folders inside each other below the one that is scanned */
+enum { NITI_FOLDER_DEPTH_MAX = 16 }; /* levels of nested folders below the one scanned */
 
 /* Why an entry of a folder is not read. */
 typedef enum NitiUnreadKind {

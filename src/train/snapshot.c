@@ -1,4 +1,4 @@
-/* A network's tensors into a checkpoint and back. */
+/* Copies a network's tensors to a checkpoint and back. */
 #include "train/snapshot.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
 
-/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that it is no part of the hash ---- */
+/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that the hash excludes it ---- */
 
 static NitiFileDtype state_dtype(const NitiTensorDesc *t) { return t->dtype == NITI_DTYPE_S64 ? NITI_I64 : NITI_I32; }
 
@@ -99,7 +99,7 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
     if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
   }
-  return net->backend->ops->synchronise(net->backend); /* after a failure of the device nothing downloaded counts */
+  return net->backend->ops->synchronise(net->backend); /* after a device failure no download is valid */
 }
 
 bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint) {
@@ -143,7 +143,7 @@ static bool has_tensor(const NitiNetwork *net, const char *wanted) {
 NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
     if (has_tensor(net, checkpoint->tensors[i].name)) continue;
-    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the weights of the run's model and the state of its optimiser)",
+    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the run's weights and optimiser state)",
                      niti_checkpoint_source(checkpoint), checkpoint->tensors[i].name);
   }
   return NITI_OK;
