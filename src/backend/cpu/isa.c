@@ -1,3 +1,4 @@
+/* Detects the instruction sets that the processor and the operating system support, and parses their names. */
 #define _DEFAULT_SOURCE /* syscall */
 #include <errno.h>
 #include <stdio.h>

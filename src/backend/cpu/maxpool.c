@@ -1,3 +1,4 @@
+/* Max-pool, forward and backward: the first maximum of a window wins and receives the window's delta. */
 #include <assert.h>
 #include <string.h>
 
