@@ -53,7 +53,7 @@ typedef struct NitiBindings {
   const NitiSample *samples;           /* [batch], host memory; may change as soon as the run returns */
   const int32_t *labels;               /* [batch], likewise */
   int32_t repeat;                      /* how many times the range runs, for measuring; 0: once */
-  int64_t *marks;                      /* NULL, or backend memory [operations + 1]: nanoseconds of the device's own clock before the
+  int64_t *marks;                      /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
                                           range's first operation and after each of its operations */
 } NitiBindings;
 

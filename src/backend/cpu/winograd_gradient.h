@@ -12,7 +12,8 @@
  *
  * and (A dU A')[i][j] = 9 * 2^(6 - i - j) dW[i][j]. Everything after V and E is computed modulo 2^32: the inverse of 9 and an
  * arithmetic shift yield the true dW wherever |dW| < 2^25. That is proven at run time: |dW| <= 127 sum |dy| over the
- * positions summed, for every output channel, and a sum is split before that reaches the bound. The parts are added in the gradient's own width. */
+ * positions summed, for every output channel, and a sum is split before that reaches the bound. Parts are added
+ * in the gradient's own width. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 
