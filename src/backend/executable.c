@@ -1,4 +1,4 @@
-/* The executor that all devices share: a program compiled into steps, each with its operands in memory, and run. */
+/* The executor that all devices share: compiles a program into steps, each with its operands in memory, and runs them. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "base/shift_prediction.h"
 #include "program/places.h"
 
-enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the smaller one met last */
+enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
 
 /* One operation with its operands in memory. Operands of other types than s8 are read through `data`. */
 typedef struct NitiStep {
@@ -20,18 +20,18 @@ typedef struct NitiStep {
 
 struct NitiExecutable {
   NitiBackend *backend;
-  NitiProgram *program; /* as given */
-  NitiProgram *fused;   /* what runs: the same operations, some of them joined */
+  NitiProgram *program; /* as passed by the caller */
+  NitiProgram *fused;   /* what runs: the same operations, some of them fused */
   NitiPlaces places;
   NitiTensor *tensors; /* [tensors], at the whole batch */
   NitiStep *steps;     /* [operations] */
   bool *nonnegative;   /* [tensors] */
   int *uses;           /* [tensors] */
   const NitiExecutable *shared;
-  uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, for good, exponents and shifts, samples and labels */
-  uint8_t *staged;                        /* host memory: samples and labels on their way */
-  size_t bytes, workspace; /* allocated for it alone; scratch that it asked for */
-  int32_t batch; /* that the steps are set for */
+  uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
+  uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
+  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
+  int32_t batch; /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -53,7 +53,7 @@ static bool is_kept(NitiRole role) {
 
 /* ---- what a program needs ---- */
 
-/* The same tensor of the executable that this one shares with, or NITI_NONE. */
+/* The same tensor in the executable whose memory this one shares, or NITI_NONE. */
 static int32_t shared_tensor(const NitiExecutable *e, int32_t t) {
   const NitiTensorDesc *desc = &e->program->tensors[t];
   if (!e->shared || !is_kept(desc->role)) return NITI_NONE;
@@ -166,7 +166,7 @@ static NitiStatus check_support(const NitiExecutable *e) {
   return NITI_OK;
 }
 
-/* Every tensor its own memory: as if each were read until the end. */
+/* Gives every tensor its own memory, as if each were read until the end. */
 static void place_apart(NitiExecutable *e) {
   size_t offset = 0;
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
@@ -187,7 +187,7 @@ static void share_reshapes_alone(NitiExecutable *e) {
   }
 }
 
-/* Everything that needs no backend memory. */
+/* Does everything that needs no backend memory. */
 static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain) {
   const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   e->program = niti_program_copy(program);
@@ -249,7 +249,7 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
   }
 }
 
-/* Samples and labels lie one after the other, so that one copy brings both. */
+/* Samples and labels are adjacent, so that one copy uploads both. */
 static void locate_inputs(NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   if (!e->inputs) return;
@@ -300,7 +300,7 @@ static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) 
   *call = call_of(e, i);
   call->shape.n = n;
   const NitiStatus status = k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
-  if (status != NITI_OK) call->shape.n = 0; /* not for this batch yet */
+  if (status != NITI_OK) call->shape.n = 0; /* not prepared for this batch */
   return status;
 }
 
@@ -417,7 +417,7 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
   return niti_shape_count(a->shape) == niti_shape_count(b->shape);
 }
 
-/* Operands have the sizes that the attributes demand. */
+/* Whether operands have the sizes that the attributes require. */
 static bool fits(const NitiExecutable *e, int32_t i) {
   const NitiStep *s = &e->steps[i];
   const NitiTensor *x = s->inputs, *y = s->outputs;
@@ -441,7 +441,7 @@ static bool fits(const NitiExecutable *e, int32_t i) {
   }
 }
 
-/* An output lies apart from the inputs, or exactly where an operation in place may write. */
+/* Whether an output does not overlap the inputs, or is exactly an input that the operation may overwrite. */
 static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
   const NitiOperation *o = &e->fused->operations[i];
   const int32_t t = o->outputs[output], u = o->inputs[input];
@@ -451,7 +451,7 @@ static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) 
   return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
 }
 
-/* The contract of kernels.h, as far as it shows before an operation runs. What a run binds was checked by check_run. */
+/* Checks the contract of kernels.h as far as possible before an operation runs. check_run has checked the bindings. */
 static void check_step(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiStep *s = &e->steps[i];
@@ -505,7 +505,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    default: break; /* done by another operation, or nothing to do */
+    default: break; /* fused into another operation, or nothing to do */
   }
 }
 
@@ -524,7 +524,7 @@ static void enqueue(void *context) {
 
 static NitiStatus set_batch(NitiExecutable *e, int32_t n) {
   if (n == e->batch) return NITI_OK;
-  e->batch = 0; /* until every step is set: preparing may fail */
+  e->batch = 0; /* until every step is prepared, which may fail */
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     NitiStep *s = &e->steps[i];
     const NitiOperation *o = &e->fused->operations[i];
@@ -565,7 +565,7 @@ static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, cons
   return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
 }
 
-/* What operations of the range read is bound. */
+/* Checks that everything that operations of the range read is bound. */
 static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   for (int32_t i = first; i < end; ++i) {
     const NitiOperation *o = &e->fused->operations[i];
@@ -584,7 +584,7 @@ static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end,
   return check_bindings(e, first, end, b);
 }
 
-/* Brings samples and labels to a device that cannot read host memory. */
+/* Uploads samples and labels to a device that cannot read host memory. */
 static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
   const size_t samples = (size_t)e->fused->batch * sizeof *b->samples, labels = (size_t)b->batch * sizeof *b->labels;
   if (!e->inputs || (!b->samples && !b->labels)) return;
@@ -596,7 +596,7 @@ static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
 NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   const NitiKernels *k = e->backend->kernels;
   const NitiStatus status = check_run(e, first, end, b);
-  assert(status == NITI_OK); /* a mistake of the caller, which niti_error() describes */
+  assert(status == NITI_OK); /* an error of the caller, which niti_error() describes */
   if (status != NITI_OK) return status;
   NITI_TRY(set_batch(e, b->batch));
   k->begin_step(e->backend, b->seed, b->step, b->scalars);

@@ -14,7 +14,7 @@ typedef struct Input {
   size_t rows, rows_a_task;
 } Input;
 
-/* out[count][C] from pixels that follow each other `step` pixels apart: 1, or -1 mirrored. */
+/* out[count][C] from pixels `step` pixels apart: 1, or -1 if mirrored. */
 static void look_up(int8_t *restrict out, const uint8_t *restrict pixels, ptrdiff_t count, ptrdiff_t step, ptrdiff_t C,
                     const int8_t *restrict table) {
   if (C == 1) {

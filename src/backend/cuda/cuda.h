@@ -2,7 +2,7 @@
  *
  * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
  *   number) from device memory, so that a whole step can be recorded once and replayed.
- * - An activation or error tensor is NHWC. Behind it lies room for its blocked layout, the same mantissas in the layout that weight
+ * - An activation or delta tensor is NHWC. It is followed by room for its blocked layout, the same mantissas in the layout that weight
  *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
  *   are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
 #ifndef NITI_BACKEND_CUDA_CUDA_H
@@ -24,7 +24,7 @@ typedef struct NitiClock {
   int64_t scalars[NITI_SCALARS_MAX];
 } NitiClock;
 
-enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 a block, one block a multiprocessor */
+enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 per block, one block per multiprocessor */
 
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
@@ -49,7 +49,7 @@ typedef struct NitiCuda {
   NitiBackend base;                        /* first */
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
-  bool overlap; /* a kernel's blocks may take their places while the one before it ends: its code waits by itself */
+  bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */
@@ -106,9 +106,9 @@ NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
 static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
 static inline int8_t *niti_cuda_blocked(const NitiTensor *t) { return t->data + niti_blocked_offset(t->shape); }
 
-/* Behind the blocked layout lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
- * 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask errors on their way back at an
- * eighth of the cost of the mantissas. */
+/* Behind the blocked layout lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
+ * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
+ * an eighth of the cost of the mantissas. */
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {
   return (niti_blocked_offset(s) + niti_blocked_bytes(s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
@@ -117,11 +117,12 @@ NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
   return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
 }
 static inline uint2 *niti_cuda_bits(const NitiTensor *t) { return (uint2 *)(void *)(t->data + niti_bits_offset(t->shape)); }
-/* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready. NULL: out of memory.
- */
+/* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready.
+ * NULL: out of memory. */
 NitiLayouts *niti_layouts_open(void);
 void niti_layouts_close(NitiLayouts *);
-/* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to date. */
+/* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to
+ * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
 static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); } /* no blocked layout is up to date */
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
@@ -162,8 +163,8 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
                              const NitiConvCall *);
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
- * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked layouts of dy and x, which
- * conv.c has made. */
+ * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
+ * layouts of dy and x, which conv.c has made. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */

@@ -1,4 +1,4 @@
-/* Max-pool: the first maximum of a window wins and gets its error. */
+/* Max-pool: the first maximum of a window wins and receives the window's delta. */
 #include <assert.h>
 
 #include "backend/cuda/tile.cuh"
@@ -128,7 +128,7 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }
 
-/* ---- backward, windows apart: every cell has at most one error, so nothing is summed and no shift is needed ---- */
+/* ---- backward, windows apart: every cell has at most one delta, so nothing is summed and no shift is needed ---- */
 
 typedef struct Backward {
   int8_t *dx, *blocked;       /* blocked may be NULL */

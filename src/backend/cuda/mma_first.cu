@@ -1,4 +1,4 @@
-/* Convolution forward where a window holds at most 32 bytes, as a network's first layer does: one mma step a tile. The memory's
+/* Convolution forward where a window holds at most 32 bytes, as a network's first layer does: one mma step per tile. The memory's
  * speed is the limit, so the input is read once, the weights stay in registers and both layouts are stored from registers.
  *
  * A block takes one row of output positions for 16 images: it copies the input rows that the windows meet, then each warp takes

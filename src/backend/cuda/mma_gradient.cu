@@ -1,7 +1,7 @@
 /* Weight gradients with mma.sync: rows are output channels, columns (tap, input channel), the sum runs over blocks of 16 images
  * and output pixels.
  *
- * The layouts of the error and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
+ * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
  * as they lie; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products in int32,
  * and add theirs to the gradient with integer atomics: exact, in whatever order. */
 #include "backend/cuda/mma.cuh"

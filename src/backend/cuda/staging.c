@@ -1,3 +1,4 @@
+/* Uploads from host memory to the device through a ring of pinned memory. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -21,7 +21,7 @@ struct NitiTiles {
   int32_t n;      /* images */
 };
 
-/* V positions by `images` images a tile. */
+/* V positions by `images` images per tile. */
 static inline NitiTiles niti_tiles_of(NitiShape s, int V, int images) {
   const uint32_t image = (uint32_t)niti_shape_image(s), tiles = (image + 32u * (uint32_t)V - 1) / (32u * (uint32_t)V);
   return NitiTiles{image, tiles, tiles * (uint32_t)((s.n + images - 1) / images), s.n};
@@ -153,9 +153,10 @@ __device__ inline void niti_pass_end(const NitiRequantiseArgs &a, bool second, u
 
 __device__ inline uint32_t niti_blocked_swizzle(uint32_t unit) { return unit ^ ((unit >> 3) & 3); }
 
-/* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image. `at`: the
- * first of the four among the image's elements; those from `image` on are left out. blocked: of these 16 images. scratch:
- * NITI_BLOCKED_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole lines. */
+/* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image.
+ * `at`: the first of the four among the image's elements; those from `image` on are left out. blocked: of these 16 images.
+ * scratch: NITI_BLOCKED_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole
+ * lines. */
 __device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const uint32_t *words, uint32_t at, uint32_t image) {
   const uint32_t lane = threadIdx.x & 31;
   uint32_t unit[4][4]; /* [position][quarter of its 16 images] */
@@ -183,7 +184,7 @@ __device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const 
   }
 }
 
-/* The blocked of image block `block`. */
+/* The blocked layout of image block `block`. */
 __device__ inline int8_t *niti_blocked_block(int8_t *blocked, uint32_t block, uint32_t image) {
   return blocked + (size_t)block * image * NITI_BLOCK_IMAGES;
 }

@@ -1,5 +1,5 @@
 /* What the wgmma family's two kernels of convolution share: forward, and backward to the input, as implicit GEMM over boxes of
- * NHWC. Stride is 1; backward is forward over the errors with the weights turned round.
+ * NHWC. Stride is 1; backward is forward over the deltas with the weights turned round.
  *
  * A tile is 128 output positions times 128 output channels: a box of images x columns x rows, images innermost. In shared memory
  * a window's cell then lies whole 8-row groups away, so that one copied box with its halo serves every tap. Zeros outside the
