@@ -83,7 +83,8 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note)); /* text already */
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i)
+    json_array_append_new(array, json_string(note)); /* text already */
   return array;
 }
 

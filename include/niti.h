@@ -328,7 +328,8 @@ NITI_API NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]
 /* ---- Experimental: one image at a time ---------------------------------------------------------------------------- */
 
 /* logits[niti_model_classes] int8 at *exponent for one image of pixels [H][W][C] (niti_model_input).
- * Statuses: ARGUMENT, MEMORY, DEVICE. */
+ * Statuses: ARGUMENT, FORMAT (a bare model or a recipe with mean and std `auto`: the input's scale is not known), MEMORY, DEVICE.
+ */
 NITI_API NitiStatus niti_model_predict(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *pixels);
 /* The same for an image file (JPEG or PNG) of any size, fitted as in training.
  * Statuses: ARGUMENT, FILE, FORMAT, MEMORY, DEVICE. */

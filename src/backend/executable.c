@@ -277,7 +277,9 @@ static void connect(NitiExecutable *e, int32_t i) {
   if (o->opcode == NITI_OP_MAXPOOL_FORWARD || o->opcode == NITI_OP_MAXPOOL_BACKWARD || o->opcode == NITI_OP_AVGPOOL_FORWARD ||
       o->opcode == NITI_OP_AVGPOOL_BACKWARD)
     step->pool = o->pool;
-  const int32_t gradient = o->opcode == NITI_OP_CONV_GRADIENT ? o->outputs[0] : o->opcode == NITI_OP_UPDATE_NITI ? o->inputs[1] : NITI_NONE;
+  int32_t gradient = NITI_NONE;
+  if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
+  if (o->opcode == NITI_OP_UPDATE_NITI) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
   step->gradient = (NitiGradient){e->tensors[gradient].data, 8 * (int)niti_dtype_bytes(desc->dtype), niti_tensor_count(desc, 1)};
@@ -425,7 +427,8 @@ static bool fits(const NitiExecutable *e, int32_t i) {
   switch (e->fused->operations[i].opcode) {
     case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
     case NITI_OP_CONV_BACKWARD:
-      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) && (!x[2].data || same_size(&x[2], y));
+      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) &&
+             (!x[2].data || same_size(&x[2], y));
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, &s->pool);
@@ -467,8 +470,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
 #define check_step(e, i) ((void)0)
 #endif
 
-static NitiTensor *optional(NitiStep *s, const int32_t *operands, NitiTensor *tensors, int k) {
-  (void)s;
+static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k) {
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
@@ -487,21 +489,21 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(s, o->inputs, x, 2), conv, &s->rq);
+      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
       break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
     case NITI_OP_MAXPOOL_BACKWARD:
-      k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(s, o->inputs, x, 2), &s->pool, &s->rq);
+      k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(o->inputs, x, 2), &s->pool, &s->rq);
       break;
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
     case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, o->shared_mask); break;
     case NITI_OP_LOSS:
-      k->loss(backend, optional(s, o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
+      k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
@@ -615,7 +617,8 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
 static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, int32_t n, bool elements) {
   if (t < 0 || t >= e->fused->tensor_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %d: the program has %d", t, e->fused->tensor_count);
-  if (n < 0 || n > e->fused->batch) return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d: expected at most %d", n, e->fused->batch);
+  if (n < 0 || n > e->fused->batch)
+    return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d: expected at most %d", n, e->fused->batch);
   *out = e->tensors[t];
   if (elements && !out->data)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
@@ -640,6 +643,12 @@ NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const 
     for (int v = 0; v < VARIANTS; ++v) e->backend->kernels->conv_forget(e->backend, &e->steps[i].conv[v]);
   }
   return NITI_OK;
+}
+
+bool niti_executable_is_idle(const NitiExecutable *e, int32_t operation) {
+  if (operation < 0 || operation >= e->fused->operation_count) return true;
+  const NitiOpcode opcode = e->fused->operations[operation].opcode;
+  return opcode == NITI_OP_NONE || opcode == NITI_OP_RESHAPE;
 }
 
 NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *shift) {

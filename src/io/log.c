@@ -358,7 +358,9 @@ static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl)
   if (status == NITI_OK) status = append(&log->csv, csv);
   if (status == NITI_OK) status = append(&log->jsonl, jsonl);
   if (status != NITI_OK) {
-    if (!take_back(&log->csv) | !take_back(&log->jsonl)) return niti_fail_within(status, "%s: a torn row is left", log->csv.path);
+    const bool csv_whole = take_back(&log->csv), jsonl_whole = take_back(&log->jsonl);
+    if (!csv_whole || !jsonl_whole)
+      return niti_fail_within(status, "%s: a torn row is left", csv_whole ? log->jsonl.path : log->csv.path);
     return status;
   }
   log->csv.size += (off_t)((first ? strlen(log->header) : 0) + strlen(csv));

@@ -86,8 +86,8 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
         return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
       }
     NITI_TRY(set_new(header, tensor->name,
-                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
-                               (json_int_t)offset, (json_int_t)(offset + bytes)),
+                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape,
+                               "data_offsets", (json_int_t)offset, (json_int_t)(offset + bytes)),
                      path));
     offset += bytes;
   }

@@ -42,7 +42,9 @@ static void find_last_uses(Placing *p) {
 }
 
 /* The last use of every tensor that shares this storage so far. */
-static int32_t last_use(const Placing *p, const NitiPlaces *places, int32_t storage) { return p->lives[places->storage[storage]].last; }
+static int32_t last_use(const Placing *p, const NitiPlaces *places, int32_t storage) {
+  return p->lives[places->storage[storage]].last;
+}
 
 /* The sum of a residual block has memory of its own, so that a backend can round it in one pass; deltas are added in place,
  * one consumer after the other. */

@@ -90,11 +90,12 @@ int32_t niti_program_add_layer(NitiProgram *p, const char *name) {
   return p->layer_count;
 }
 
-/* A name begins with its layer's name, so only tensors of one layer can clash, and those of a layer called `input` with the
- * network's own. */
+/* A name begins with its layer's name, so tensors of one layer can clash, and those of a layer called `input` with the network's
+ * own. Those of layers `a` and `a.out` are not compared: that would take the square of the number of tensors. */
 static bool is_taken(const NitiProgram *p, const char *name, int32_t layer) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
-    if ((p->tensors[i].layer == layer || p->tensors[i].layer == 0 || layer == 0) && strcmp(p->tensors[i].name, name) == 0) return true;
+    if ((p->tensors[i].layer == layer || p->tensors[i].layer == 0 || layer == 0) && strcmp(p->tensors[i].name, name) == 0)
+      return true;
   }
   return false;
 }
@@ -130,8 +131,7 @@ int32_t niti_program_scalar(NitiProgram *p, const char *name) {
 }
 
 NitiStatus niti_program_check(const NitiProgram *p) {
-  if (p->too_many_scalars)
-    return niti_fail(NITI_ERROR_ARGUMENT, "the program declares more than %d scalars", NITI_SCALARS_MAX);
+  if (p->too_many_scalars) return niti_fail(NITI_ERROR_ARGUMENT, "the program declares more than %d scalars", NITI_SCALARS_MAX);
   return p->out_of_memory ? out_of_memory() : NITI_OK;
 }
 

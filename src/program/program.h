@@ -44,7 +44,7 @@ typedef enum NitiRole {
 /* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are
  * docs/arithmetic.md's: activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in] or [out][in]. */
 typedef struct NitiTensorDesc {
-  char name[NITI_TENSOR_NAME_MAX]; /* unique in its program: "conv1.weight", "relu2.delta" */
+  char name[NITI_TENSOR_NAME_MAX]; /* unique in its layer: "conv1.weight", "relu2.delta" */
   NitiDtype dtype;
   NitiExponents exponents;
   NitiRole role;
@@ -124,14 +124,14 @@ typedef struct NitiRoundingRecord {
 typedef struct NitiOperation {
   NitiOpcode opcode;
   NitiPhase phase;
-  int32_t layer; /* the layer's number, from 1; 0: the network's own */
+  int32_t layer;                                                 /* the layer's number, from 1; 0: the network's own */
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
-    NitiConv conv;           /* CONV_*, at the program's batch */
-    NitiPool pool;           /* MAXPOOL_*, AVGPOOL_* */
-    NitiLossKind loss;       /* LOSS */
-    bool shared_mask;        /* DROPOUT: one mask for all images */
-    int32_t scalar;          /* UPDATE_*: the number of the bound scalar that is its learning rate */
+    NitiConv conv;     /* CONV_*, at the program's batch */
+    NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
+    NitiLossKind loss; /* LOSS */
+    bool shared_mask;  /* DROPOUT: one mask for all images */
+    int32_t scalar;    /* UPDATE_*: the number of the bound scalar that is its learning rate */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD: max(m, 0) after rounding */
@@ -147,7 +147,7 @@ typedef struct NitiProgram {
   int32_t layer_count;                 /* without layers[0] */
   char scalars[NITI_SCALARS_MAX][16];  /* names of the values bound for each run: "mu" */
   int32_t scalar_count;
-  int32_t capacity[3]; /* of tensors, operations and layers */
+  int32_t capacity[3];                  /* of tensors, operations and layers */
   bool out_of_memory, too_many_scalars; /* niti_program_check tells */
 } NitiProgram;
 
@@ -176,8 +176,8 @@ int32_t niti_program_add_layer(NitiProgram *, const char *name);
 /* Appends a tensor and returns its number. A name already in use receives a suffix: "relu1.delta", "relu1.delta.2". */
 int32_t niti_program_add_tensor(NitiProgram *, const NitiTensorDesc *);
 void niti_program_add_operation(NitiProgram *, const NitiOperation *);
-/* The number of the scalar of this name, declared by the first call; NITI_NONE, and niti_program_check fails, where NITI_SCALARS_MAX
- * are declared. */
+/* The number of the scalar of this name, declared by the first call; NITI_NONE, and niti_program_check fails, where
+ * NITI_SCALARS_MAX are declared. */
 int32_t niti_program_scalar(NitiProgram *, const char *name);
 /* NITI_ERROR_MEMORY if something could not be appended. */
 NitiStatus niti_program_check(const NitiProgram *);

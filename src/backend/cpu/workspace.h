@@ -39,7 +39,7 @@ static inline void niti_workspace_close_piece(NitiWorkspace *w, size_t begin) {
   const NitiRedLink link = {begin, w->used, ~begin, ~w->used};
   w->used = niti_round_up(begin, NITI_WORKSPACE_ALIGNMENT) + NITI_RED_ZONE;
   assert(w->used <= w->bytes);
-  if (!NITI_RED_ZONE || !w->base) return;
+  if (NITI_RED_ZONE == 0 || !w->base) return;
   memset(w->base + begin, NITI_RED_BYTE, w->used - begin);
   memcpy(w->base + w->used - sizeof link, &link, sizeof link);
 }
@@ -62,7 +62,7 @@ static inline void *niti_workspace_take(NitiWorkspace *w, size_t bytes) {
 /* Whether nothing was written between the pieces. */
 static inline bool niti_workspace_intact(const NitiWorkspace *w) {
   NitiRedLink link;
-  for (size_t end = NITI_RED_ZONE && w->base ? w->used : 0; end > 0; end = link.previous) {
+  for (size_t end = NITI_RED_ZONE > 0 && w->base ? w->used : 0; end > 0; end = link.previous) {
     memcpy(&link, w->base + end - sizeof link, sizeof link);
     if (link.begin != ~link.not_begin || link.previous != ~link.not_previous) return false;
     for (size_t at = link.begin; at < end - sizeof link; ++at) {

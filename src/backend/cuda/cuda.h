@@ -2,8 +2,8 @@
  *
  * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
  *   number) from device memory, so that a whole step can be recorded once and replayed.
- * - An activation or delta tensor is NHWC. It is followed by room for its blocked layout, the same mantissas in the layout that weight
- *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
+ * - An activation or delta tensor is NHWC. It is followed by room for its blocked layout, the same mantissas in the layout that
+ * weight gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
  *   are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
 #ifndef NITI_BACKEND_CUDA_CUDA_H
 #define NITI_BACKEND_CUDA_CUDA_H
@@ -42,7 +42,7 @@ typedef enum NitiCudaFamily {
 } NitiCudaFamily;
 
 typedef struct NitiLayouts NitiLayouts; /* host: the data pointers whose blocked layouts are up to date */
-typedef struct NitiQueue NitiQueue; /* host: the last steps, so that no more than a few wait */
+typedef struct NitiQueue NitiQueue;     /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
 typedef struct NitiCuda {
@@ -97,10 +97,12 @@ enum { NITI_BLOCK_IMAGES = 16, NITI_BLOCKED_ALIGN = 256 };
  * them. */
 NITI_INLINE int niti_blocked_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
 NITI_INLINE size_t niti_blocked_offset(NitiShape s) {
-  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
+  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN *
+         NITI_BLOCKED_ALIGN;
 }
 NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * NITI_BLOCK_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * NITI_BLOCK_IMAGES * (size_t)s.h * (size_t)s.w *
+         (size_t)s.c;
 }
 /* Whether an operation that writes t is to write its blocked layout too, or has room for it. */
 static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
@@ -124,7 +126,10 @@ void niti_layouts_close(NitiLayouts *);
 /* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to
  * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
-static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); } /* no blocked layout is up to date */
+/* No blocked layout is up to date any more. */
+static inline void niti_layouts_clear(NitiLayouts *layouts) {
+  niti_layouts_forget(layouts, NULL, SIZE_MAX);
+}
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);

@@ -1,9 +1,10 @@
 /* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' layouts.
  *
- * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128 neighbouring
- * bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: one warpgroup per tap, all on the same
- * copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided evenly among the blocks,
- * which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Stride is 1. */
+ * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128
+ * neighbouring bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: one warpgroup per
+ * tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
+ * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up.
+ * Stride is 1. */
 #include <string.h>
 
 #include "backend/cuda/hopper.cuh"
@@ -13,7 +14,7 @@ enum {
   TILE = 128, /* channels of either kind */
   TAPS = 3,   /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
-  ROWS_MAX = 16,                      /* of a window */
+  ROWS_MAX = 16,                       /* of a window */
   POSITION = TILE * NITI_BLOCK_IMAGES, /* bytes */
   STAGES_MAX = 8,
   BARRIER_BYTES = 2 * STAGES_MAX * 8,
