@@ -308,6 +308,8 @@ static void test_quota_in_container(void **state) {
   put("proc/self/mountinfo", "30 23 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
   put("sys/fs/cgroup/inner/cpu.max", "100000 100000\n");
   assert_int_equal(niti_quota_cores(root), 1);
+  put("proc/self/cgroup", "0::/docker/abcd/inner\n");
+  assert_int_equal(niti_quota_cores(root), 3);
   put("proc/self/cgroup", "0::/elsewhere\n");
   assert_int_equal(niti_quota_cores(root), 3);
 }

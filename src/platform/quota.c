@@ -57,10 +57,8 @@ static int path_cores(const char *root, const Mount *mount, const char *path, bo
   char *folder = NULL;
   int least = 0;
   const size_t shown = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
-  if (strncmp(path, mount->root, shown) != 0)
-    path += strlen(path); /* outside what is mounted: only the mount's own group */
-  else
-    path += shown;
+  const bool inside = strncmp(path, mount->root, shown) == 0 && (path[shown] == '/' || path[shown] == 0);
+  path += inside ? shown : strlen(path); /* outside what is mounted: only the mount's own group */
   if (asprintf(&folder, "%s%s%s", root, mount->at, path) < 0) return 0;
   const size_t top = strlen(root) + strlen(mount->at);
   for (;;) {

@@ -71,7 +71,7 @@ void niti_text_unescape(char *text) {
   char *to = text;
   for (const char *at = text; *at; ++to) {
     const bool escape = at[0] == '\\' && at[1] == 'x' && digit(at[2]) >= 0 && digit(at[3]) >= 0;
-    *to = escape ? (char)(digit(at[2]) << 4 | digit(at[3])) : *at;
+    *to = (char)(escape ? digit(at[2]) << 4 | digit(at[3]) : *at);
     at += escape ? 4 : 1;
   }
   *to = 0;
