@@ -123,7 +123,7 @@ void signals_catch(void);
 int signals_caught(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has come since the last call. */
 bool signals_save_asked(void *context);
-/* Hands over what was printed on standard output. A pipe that nobody reads any more asks to stop, as SIGPIPE would. */
+/* Hands over what was printed on standard output. A pipe without a reader asks to stop, as SIGPIPE would. */
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);

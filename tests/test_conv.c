@@ -98,7 +98,7 @@ static NitiCpu *open_cpu(NitiIsa isa, int threads, bool direct) {
 
 static void close_cpu(NitiCpu *cpu) { niti_backend_close(&cpu->base); }
 
-/* A plan with a workspace of its own, which lies in the place of the backend's. */
+/* A plan with a workspace of its own, in place of the backend's. */
 typedef struct Bench {
   NitiCpu *cpu;
   NitiConvPlan *plan;

@@ -1,4 +1,4 @@
-/* The thread pool: every item is done once, nobody is waited for who has taken none, sleepers wake; and what groups allow. */
+/* The thread pool: every item is done once, no thread is waited for that has taken none, sleepers wake; and what groups allow. */
 #define _GNU_SOURCE /* RTLD_NEXT, sched_setaffinity */
 /* clang-format off */
 #include <setjmp.h>

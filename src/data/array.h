@@ -13,7 +13,7 @@ typedef struct NitiArray {
   int ndim;                          /* 1 to NITI_ARRAY_DIMS_MAX */
   int64_t dims[NITI_ARRAY_DIMS_MAX]; /* at least 1 each */
   const void *data;
-  void *memory;  /* where data lies */
+  void *memory;  /* where data is */
   size_t mapped; /* bytes of memory that are a map of the file; 0: memory is from malloc */
 } NitiArray;
 

@@ -151,7 +151,7 @@ typedef struct NitiPaths {
   size_t count, capacity;
 } NitiPaths;
 /* Adds every .jpg, .jpeg and .png file below the folder `dir`, as paths that begin with it, in byte order; *unread says in one
- * line what else lies there (to be freed by the caller; NULL: nothing). */
+ * line what else is there (to be freed by the caller; NULL: nothing). */
 NitiStatus niti_images_find(NitiPaths *paths, char **unread, const char *dir);
 void niti_paths_close(NitiPaths *paths);
 

@@ -18,11 +18,11 @@ typedef struct NitiSums {
 
 /* One split: images in memory, or files that are decoded one by one. */
 typedef struct NitiDataSplit {
-  char *dir;             /* where the files lie; NULL: the split was not opened */
+  char *dir;             /* where the files are; NULL: the split was not opened */
   NitiPaths files;       /* below dir, in the order they are read; image folders: files.path[i] is stored image i */
   const uint8_t *images; /* [stored][H][W][C]; NULL where they are made one by one */
   const void *values;    /* the same of any type; NULL for image folders */
-  void *memory;          /* where they lie */
+  void *memory;          /* where they are */
   size_t mapped;         /* bytes of memory that are a map of a file; 0: memory is from malloc */
   int32_t *labels;       /* [stored] */
   int64_t stored, count; /* images in the files, and of them in this split */

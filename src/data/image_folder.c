@@ -148,7 +148,7 @@ static NitiStatus try_shape(NitiDataset *dataset, const char *path) {
   return NITI_OK;
 }
 
-/* Where nobody says which size is wanted: that of the first image that can be read and is not too large to be one. */
+/* Where no size is given: that of the first image that can be read and is not too large to be one. */
 static NitiStatus first_shape(NitiDataset *dataset, const NitiDataSplit *split) {
   NitiStatus status = NITI_OK;
   dataset->options.resize = 0;

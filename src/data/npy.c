@@ -11,7 +11,7 @@
 #include "platform/file.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "elements are used as they lie in the file, which is little-endian"
+#error "elements are used as they are in the file, which is little-endian"
 #endif
 
 enum { MAGIC = 6, PREFIX_MAX = 12, KEYS = 3 };

@@ -89,12 +89,12 @@ NitiStatus niti_fit_check(const NitiDataOptions *options, NitiShape size) {
   return NITI_OK;
 }
 
-/* One fitting under way; the buffers hold the part of the window that lies in the image. */
+/* One fitting under way; the buffers hold the part of the window that is in the image. */
 typedef struct Fit {
   const NitiImage *image;
   int64_t D[2];
   int32_t y0, x0;       /* the window's start in the fitted image */
-  int32_t left, count;  /* its columns [left, left + count) lie in the image */
+  int32_t left, count;  /* its columns [left, left + count) are in the image */
   Taps *taps;           /* [count] */
   uint32_t *rows[2];    /* [count][c]: sums of source row j in rows[j & 1] */
   int32_t row_index[2]; /* which row that is; -1 none */

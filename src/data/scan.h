@@ -11,7 +11,7 @@ typedef enum NitiUnreadKind {
   NITI_UNREAD_TYPE = 0, /* neither a folder nor named as an image */
   NITI_UNREAD_HIDDEN,   /* its name begins with a dot */
   NITI_UNREAD_DEEP,     /* a folder below NITI_FOLDER_DEPTH_MAX others */
-  NITI_UNREAD_LOOP,     /* a link to a folder that it lies in */
+  NITI_UNREAD_LOOP,     /* a link to a folder that contains it */
   NITI_UNREAD_KINDS,
 } NitiUnreadKind;
 

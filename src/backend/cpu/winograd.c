@@ -8,8 +8,8 @@ enum {
   INPUT = 6,
   SLICE = 16,           /* channels whose weights are packed at a time, and the grain of a split */
   PART_BYTES = 4 << 20, /* of transformed input and products in one part */
-  PART_TILES = 36,      /* maximum tiles of a part: each element of a panel that is read is used for so many */
-  BLOCK_COLUMNS = 64,   /* output channels multiplied together: each transformed input that is read is used for so many, */
+  PART_TILES = 36,      /* maximum tiles of a part: each element of a panel that is read is used this many times */
+  BLOCK_COLUMNS = 64,   /* output channels multiplied together: each transformed input that is read is used this many times, */
   MANY_CHANNELS = 256,  /* and for twice as many if input channels beyond this make it too large for a near cache */
   PARTS_PER_THREAD = 8,
   SPLIT_BYTES = 8 << 20, /* of panels that all parts use before the next: they should stay in the last cache */

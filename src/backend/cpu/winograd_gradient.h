@@ -23,7 +23,7 @@ enum {
   NITI_GRADIENT_FREQUENCIES = 36,
   NITI_GRADIENT_PANEL = 16,                     /* channels */
   NITI_GRADIENT_PAIR = 2 * NITI_GRADIENT_PANEL, /* elements of a pair of tiles in a panel */
-  NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows lie 4 columns apart */
+  NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows are 4 columns apart */
   NITI_GRADIENT_DY_PIXELS = 4 * 8,
   NITI_GRADIENT_COLUMN_PANELS = 4,             /* of a product at most */
   NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127, /* maximum sum |dy| of a channel in one sum */

@@ -93,7 +93,7 @@ void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 /* ---- blocked layouts ---- */
 enum { NITI_BLOCK_IMAGES = 16, NITI_BLOCKED_ALIGN = 256 };
 
-/* Where image i of a block of 16 lies among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
+/* The position of image i of a block of 16 among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
  * them. */
 NITI_INLINE int niti_blocked_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
 NITI_INLINE size_t niti_blocked_offset(NitiShape s) {
@@ -108,7 +108,7 @@ NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
 static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
 static inline int8_t *niti_cuda_blocked(const NitiTensor *t) { return t->data + niti_blocked_offset(t->shape); }
 
-/* Behind the blocked layout lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
+/* After the blocked layout come the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
  * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
  * an eighth of the cost of the mantissas. */
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
@@ -157,7 +157,7 @@ void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, cons
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
-/* conv.c: the family that serves a convolution. */
+/* conv.c: the family that handles a convolution. */
 size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
 void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
@@ -175,7 +175,7 @@ typedef struct NitiCudaConv {
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
-  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it serves */
+  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it handles */
   void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
                   const NitiRequantise *);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,

@@ -178,7 +178,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(
         dx += image;
       }
       if (V == 4 && b.blocked) {
-        const uint32_t to = tile.p < t.image ? cell : image; /* lanes past the end leave no trace */
+        const uint32_t to = tile.p < t.image ? cell : image; /* lanes past the end have no effect */
         niti_tile_blocked(niti_blocked_block(b.blocked, tile.block, image), scratch[threadIdx.x / 32], words, to, image);
       }
     }

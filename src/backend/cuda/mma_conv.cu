@@ -4,7 +4,7 @@
 #include "base/window.h"
 
 enum {
-  IMAGES = 12,             /* from so many on, rows are blocks of 16 images */
+  IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
 };

@@ -118,7 +118,7 @@ static bool make_tiling(FirstTiling *t, const NitiConv *c) {
                    c->ow, 0,    0,    0,    0,     0};
   t->row_bytes = (c->w + 2 * c->pad_w) * c->c;
   t->image_pitch = (t->row_bytes + 3) / 4 * 4;
-  if (t->image_pitch / 4 % 2 == 0) t->image_pitch += 4; /* an odd number of words: images lie in different banks */
+  if (t->image_pitch / 4 % 2 == 0) t->image_pitch += 4; /* an odd number of words: images are in different banks */
   t->row_pitch = IMAGES * t->image_pitch;
   t->blocks_k = (c->k + NITI_FINISH_CHANNELS - 1) / NITI_FINISH_CHANNELS;
   t->jobs = (c->n + IMAGES - 1) / IMAGES * c->oh;

@@ -2,7 +2,7 @@
  * and output pixels.
  *
  * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands
- * are copied as they lie; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products
+ * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products
  * in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
 #include "backend/cuda/mma.cuh"
 

@@ -50,7 +50,7 @@ static inline int8_t *niti_blocked_of(const NitiTensor *t, int V) {
 struct NitiTile {
   uint32_t block; /* of images */
   uint32_t p;     /* its first position */
-  int images;     /* from the block's first on; 0 where p lies past the image */
+  int images;     /* from the block's first on; 0 where p is past the image */
   size_t n, at;   /* the first image, and its element p */
 };
 
@@ -147,7 +147,7 @@ __device__ inline void niti_pass_end(const NitiRequantiseArgs &a, bool second, u
     niti_range_raise(a, max);
     return;
   }
-  __syncthreads(); /* the block's last use of the range and the exponents lies behind */
+  __syncthreads(); /* the block no longer uses the range and the exponents */
   if (threadIdx.x == 0) niti_range_end(a, gridDim.x);
 }
 

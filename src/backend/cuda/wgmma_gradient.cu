@@ -25,7 +25,7 @@ enum {
 struct GradientTiling {
   int k, c, kh, kw, pad_h, pad_w;
   int tiles_k, tiles_c, tiles_w; /* tiles of a window row: along output and input channels, and runs of TAPS taps */
-  int positions;                 /* of a unit, the step of the sum: so many neighbours of one row of deltas, times 16 images */
+  int positions;                 /* of a unit, the step of the sum: this many neighbours of one row of deltas, times 16 images */
   int runs;                      /* of positions in a row of deltas */
   int first_row[ROWS_MAX], rows[ROWS_MAX]; /* of deltas that meet the image, for each window row */
   int64_t begin[ROWS_MAX + 1];             /* units before each window row */
@@ -232,7 +232,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
-  /* A stretch touches at most so many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
+  /* A stretch touches at most this many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
   int least = c->oh, greatest = 0, tiles = 0;
   for (int kh = 0; kh < c->kh; ++kh) {
     if (t->rows[kh] == 0) continue;
