@@ -501,7 +501,7 @@ def test_other_file_names_are_refused(on_folder, split):
     file = sorted((data / split / "b").iterdir())[0]
     file.rename(file.with_name("zzz.png"))
     before = content_of(run)
-    fails("train", "--resume", run, "--quiet", says=(data, "training" if split == "train" else "test", "other files"))
+    fails("train", "--resume", run, "--quiet", says=(data, "training" if split == "train" else "test", "not the files"))
     assert content_of(run) == before
 
 
@@ -519,7 +519,7 @@ def test_a_folder_in_place_of_files_without_names_is_refused(half, tmp_path):
     run, _, _ = half
     data = data_sets.write_folder_set(tmp_path / "folder", ["0", "1", "2", "3"], data_sets.squares(160, 1),
                                       data_sets.squares(60, 2))
-    fails("train", "--resume", run, "--data", data, says=(data, "other files"))
+    fails("train", "--resume", run, "--data", data, says=(data, "not the files"))
 
 
 def test_a_relative_folder_is_found_from_elsewhere(toy_recipe, toy, tmp_path):
