@@ -6,7 +6,7 @@
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
 #   make check-gpu  the same tests under compute-sanitizer: memcheck, racecheck and initcheck
 #   make bench-gpu  time the CUDA kernels and training step, beside PyTorch's (PYTHON: the one that has it); fails without a device
-# CUDA=ON, OFF or AUTO (default: where nvcc is found) builds the CUDA backend or does without.
+# CUDA=ON, OFF or AUTO (default: ON if nvcc is found) builds with or without the CUDA backend.
 # SANITIZE=address,undefined or SANITIZE=thread builds and tests with the compiler's sanitizers.
 PREFIX ?= /usr/local
 SANITIZE ?=

@@ -3,7 +3,7 @@
 #   bench/compare_cpu.sh [NITI]      NITI: the tool (default build/niti)
 # Installs what the peers need (scripts/setup.sh); one that cannot be installed is said and left out.
 # From the environment:
-#   MODELS ("lenet5 vgg-small-7 vgg-small-9 resnet-18"), BATCHES ("1 64"), THREADS ("2", or one a core where there is one only),
+#   MODELS ("lenet5 vgg-small-7 vgg-small-9 resnet-18"), BATCHES ("1 64"), THREADS ("2", or one per core where there is one only),
 #   ROUNDS (3), SECONDS_EACH (2): of training steps. The whole matrix: BATCHES="1 16 64 256" THREADS="1 2", which takes hours.
 #   INFER_MODELS ("vgg-small-7"), INFER_BATCHES ("1 64"): of inference. ONEDNN_MODELS ("vgg-small-7"), AVX2_MODELS ("vgg-small-7")
 #   PEERS ("pytorch onednn onnxruntime"), PYTHON (/usr/bin/python3; the one that has PyTorch)

@@ -1,7 +1,7 @@
 /* What limits the direct kernels of AVX-512 VNNI on this machine: the multiply-adds of a 6x64 tile alone, with more and more
  * instructions that do nothing beside them, and with the tile's own loads. Each runs for a third of a millisecond between two
  * runs of the multiply-adds alone; printed are the 10th percentile, median and 90th percentile of its share of their mean speed.
- * A share that falls with instructions that touch nothing tells that the core issues too few of them a cycle.
+ * A share that falls with instructions that touch nothing shows that the core issues too few of them per cycle.
  *
  *   cc -O2 bench/issue_limit.c -o build/issue_limit && taskset -c 0 build/issue_limit [ROUNDS] */
 #include <stdint.h>

@@ -21,7 +21,7 @@ static const Option options[] = {
     NUMBER("seconds", seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600),
     DEVICE_OPTIONS(device),
     CHOICE("algorithm", algorithm, "auto|direct",
-           "convolutions: auto, the fastest; direct: every term multiplied, which `kernels` tells as a share of the peak (same "
+           "convolutions: auto, the fastest; direct: no Winograd, which `kernels` reports as a fraction of peak (same "
            "results)"),
     JSON_OPTION,
     {0},
@@ -64,7 +64,7 @@ NitiStatus measure(Times *times, Timed timed, NitiBackend *backend, void *contex
   if (queues && one < run_milliseconds) {
     const double wanted = run_milliseconds / (one > 1e-3 ? one : 1e-3);
     repeat = wanted < REPEAT_MAX ? (int)wanted + 1 : REPEAT_MAX;
-    for (int i = 0; i < WARM_UP; ++i) NITI_TRY(time_once(&one, timed, backend, context, repeat)); /* so many at once, recorded */
+    for (int i = 0; i < WARM_UP; ++i) NITI_TRY(time_once(&one, timed, backend, context, repeat)); /* `repeat` at once, recorded */
   }
   const int64_t begin = niti_clock_now();
   times->count = 0;

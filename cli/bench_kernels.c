@@ -307,7 +307,7 @@ static const char *share_of(const Table *t) { return t->peak_rate > 0 ? "of peak
 
 static NitiStatus fill_table(Table *t, const char *model) {
   Bench *b = t->bench;
-  NITI_TRY(bench_step(b)); /* real activations and errors in every tensor */
+  NITI_TRY(bench_step(b)); /* real activations and deltas in every tensor */
   NITI_TRY(measure_stream(&t->stream_rate, b, t->seconds));
   if (b->backend->ops->multiply_add) {
     NITI_TRY(measure_peak(&t->peak_rate, b, t->seconds));

@@ -1,5 +1,6 @@
 /* niti bench timeline: a training step, operation by operation, as the device's clock sees it. The step runs whole, with the time
- * noted between its operations; each figure is the median of several steps. What noting costs is measured too and taken off. */
+ * noted between its operations; each figure is the median of several steps. What noting costs is taken off where the
+ * network has an operation that shows it. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -45,16 +46,22 @@ static void name_rows(Timeline *t) {
   }
 }
 
-/* The shortest median is that of an operation that another one does, so of a mark alone. */
+/* An operation that a fused one does takes as long as its mark alone: that is taken off every row. A network without one keeps
+ * it. */
 static void take_medians(Timeline *t) {
-  int64_t least = INT64_MAX;
+  int64_t mark = INT64_MAX;
   for (int i = 0; i < t->count; ++i) {
     Row *row = &t->rows[i];
     qsort(row->nanoseconds, STEPS, sizeof *row->nanoseconds, by_value);
     row->median = row->nanoseconds[STEPS / 2];
-    if (row->median < least) least = row->median;
+    if (niti_executable_is_idle(t->bench->net->main, i) && row->median < mark) mark = row->median;
   }
-  for (int i = 0; i < t->count; ++i) t->rows[i].median -= least;
+  if (mark == INT64_MAX) mark = 0;
+  for (int i = 0; i < t->count; ++i) {
+    Row *row = &t->rows[i];
+    const bool idle = niti_executable_is_idle(t->bench->net->main, i);
+    row->median = idle ? 0 : row->median > mark ? row->median - mark : 1; /* 0: not shown */
+  }
 }
 
 static NitiStatus fill_rows(Timeline *t) {

@@ -1,4 +1,4 @@
-/* What the commands share: options, exit codes, words for people and JSON for machines. */
+/* Shared by the commands: options, exit codes, human-readable output and JSON. */
 #ifndef NITI_CLI_CLI_H
 #define NITI_CLI_CLI_H
 
@@ -67,7 +67,7 @@ void help_print(FILE *to);
 void help_fill(FILE *to, const char *text, int at, int indent, int width);
 /* Says what is wrong with a command's use; returns EXIT_USAGE. */
 __attribute__((format(printf, 2, 3))) int usage_error(const Command *command, const char *format, ...);
-/* How results are printed: as the options --json and --json-stream say, wherever they stand among the arguments. */
+/* Sets how results are printed, from --json and --json-stream anywhere among the arguments. */
 void output_choose(int argc, char **argv);
 /* Where prose goes: standard output, or standard error where that is for JSON. */
 FILE *output_prose(void);
@@ -124,7 +124,7 @@ void signals_catch(void);
 int signals_caught(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has come since the last call. */
 bool signals_save_asked(void *context);
-/* Hands over what was printed on standard output. A pipe that nobody reads any more asks to stop, as SIGPIPE would. */
+/* Hands over what was printed on standard output. A pipe without a reader asks to stop, as SIGPIPE would. */
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);

@@ -1,4 +1,4 @@
-/* What several commands share. */
+/* Functions that several commands share. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -101,7 +101,7 @@ json_t *data_json(const NitiDataFacts *facts) {
 
 bool locate_weights(NitiLocation *out, const char *name) {
   if (niti_locate(out, name) != NITI_OK) return false;
-  if (out->kind != NITI_LOCATED_CHECKPOINT) say("%s is not trained: its weights are the ones its seed gives", out->path);
+  if (out->kind != NITI_LOCATED_CHECKPOINT) say("%s is not trained: its weights are initialised from its seed", out->path);
   return true;
 }
 

@@ -16,13 +16,13 @@ static const Option options[] = {JSON_OPTION, {0}};
 static int run(int argc, char **argv);
 const Command command_data = {"data",
                               "[DIR] [--json]",
-                              "say what a data set's folder holds, and check every file in it",
+                              "show what a data set's folder holds and check every file in it",
                               "niti data /usr/share/datasets/fashion-mnist",
                               "DIR",
                               options,
                               run};
 
-/* What is found, for people and for machines. */
+/* The findings, for human-readable output and JSON. */
 typedef struct Findings {
   const char *path;
   NitiDataset *dataset;
@@ -54,7 +54,7 @@ static void clear_progress(View *view) {
   view->line_open = false;
 }
 
-/* ---- for machines ---- */
+/* ---- JSON ---- */
 
 static json_t *channel_values(const int32_t *millionths, int32_t channels) {
   json_t *array = json_array();
@@ -83,7 +83,8 @@ static json_t *class_texts(const NitiDataset *dataset, const char *(*text_of)(co
 static json_t *note_texts(const NitiDataset *dataset) {
   json_t *array = json_array();
   const char *note;
-  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i) json_array_append_new(array, json_string(note)); /* text already */
+  for (int i = 0; (note = niti_dataset_note(dataset, i)) != NULL; ++i)
+    json_array_append_new(array, json_string(note)); /* text already */
   return array;
 }
 
@@ -119,7 +120,7 @@ static int print_object(const Findings *f) {
   return print_json(object);
 }
 
-/* ---- for people ---- */
+/* ---- human-readable output ---- */
 
 static void print_channels(const char *name, const int32_t *millionths, int32_t channels) {
   printf("%-10s", name);

@@ -17,7 +17,7 @@ static int run(int argc, char **argv);
 const Command command_info = {
     "info", "[OPTIONS]", "show devices, CPU features, kernels chosen and threads", "niti info --threads 2", NULL, options, run};
 
-/* Shapes that stand for the kinds of work there are: square images and kernels. */
+/* Representative shapes: square images and kernels. */
 static const struct {
   const char *name;
   int32_t size, in, out, kernel, stride, padding;

@@ -1,4 +1,4 @@
-/* A run introduces itself: what it is, for people and as JSON, and where it goes when no folder is named. */
+/* Introduces a run, as human-readable output and as JSON, and names its folder if none is given. */
 #include "introduce.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* What a run says of itself before it begins, and the folder of one that was given none. */
+/* The introduction of a run, and the folder of one that was given none. */
 #ifndef NITI_CLI_INTRODUCE_H
 #define NITI_CLI_INTRODUCE_H
 

@@ -94,7 +94,7 @@ static void put_whole(FILE *to) {
   }
   fputs(
       ".SH EXIT STATUS\n.TP\n0\ndone\n.TP\n1\nfailed, with one line on standard error\n.TP\n2\nwrong usage\n.TP\n129, 130, 143\n"
-      "stopped by SIGHUP, SIGINT or SIGTERM after saving\n.SH ENVIRONMENT\n.TP\n.B NITI_DATA\n"
+      "stopped by SIGHUP, SIGINT or SIGTERM; a run that has begun is saved first\n.SH ENVIRONMENT\n.TP\n.B NITI_DATA\n"
       "the folder of the default data set, in place of /usr/share/datasets/fashion\\-mnist\n",
       to);
 }

@@ -23,7 +23,7 @@ static const Option options[] = {
 static int run(int argc, char **argv);
 const Command command_predict = {"predict",
                                  "NETWORK IMAGE|DIR|-... [OPTIONS]",
-                                 "name what is on images (JPEG or PNG files, folders of them, or - for one on standard input)",
+                                 "classify images (JPEG or PNG files, folders of them, or - for one on standard input)",
                                  "niti predict runs/first photo.jpg --top 3",
                                  "NETWORK FILE",
                                  options,

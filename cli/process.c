@@ -44,7 +44,7 @@ static void on_stop(int number) {
   if (number == SIGINT && is_interactive()) alarm(1);
 }
 
-/* A step may be long: whoever pressed a key is told that it was noticed. */
+/* Confirms the signal at once, since a step may be long. */
 static void on_alarm(int number) {
   static const char text[] = "\nniti: finishing the step, then saving; once more: stop at once\n";
   const int error = errno;

@@ -112,7 +112,7 @@ static int print_table(const NitiDescription *d, const NitiProgram *p, size_t ar
          "head-room", "gradient");
   const int64_t multiply_adds = show_layers(d, p, NULL);
   printf("\nparameters      %" PRId64 "\nmultiply-adds   %" PRId64
-         " per image, forward\nactivations and errors %zu bytes at this batch, lifetimes shared\n",
+         " per image, forward\nactivations and deltas %zu bytes at this batch, lifetimes shared\n",
          niti_program_parameters(p), multiply_adds, arena);
   printf(
       "length: products in the longest sum of an int32 accumulator, forward or backward (at most %d are provably exact);\n"

@@ -18,7 +18,7 @@ typedef struct Arguments {
 static const Option options[] = {
     TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events (default: " RUNS "/DATE-RECIPE)"),
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
-    TEXT("resume", resume, "RUN", "go on with the run in this folder"),
+    TEXT("resume", resume, "RUN", "resume the run in this folder"),
     TEXT("epochs", epochs, "N", "same as --set epochs=N"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
     TEXT("batch", batch, "N", "same as --set batch=N"),
@@ -43,12 +43,12 @@ const Command command_train = {"train",
                                options,
                                run};
 
-/* How progress is shown: one line that changes on a terminal, a line an epoch elsewhere. */
+/* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
 typedef struct View {
   bool quiet, terminal, line_open;
   double drawn; /* when, in seconds */
-  bool timed;   /* the expected time was told */
-  bool reading; /* that data are read was told */
+  bool timed;   /* the expected time was printed */
+  bool reading; /* reading of data was announced */
   json_t *run;  /* introduce_json; NULL: not begun */
   bool stream;
   int64_t batches;             /* per epoch */
@@ -234,7 +234,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
 
 static int report(NitiStatus status, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
   const bool stopped = status == NITI_INTERRUPTED;
-  if (stopped) say("%s; `niti train --resume %s` goes on", niti_error(), folder);
+  if (stopped) say("%s; `niti train --resume %s` continues", niti_error(), folder);
   if (json) {
     const int code = print_event("result", result_json(view, r, folder, stopped));
     if (code != EXIT_OK) return code;
@@ -259,7 +259,7 @@ static int report_dry(NitiStatus status, json_t *run, bool json) {
   }
   json_object_set_new(run, "dry_run", json_true());
   if (json) return print_event("result", json_incref(run));
-  puts("dry run: all of it is in order; nothing was trained or written");
+  puts("dry run: no problem found; nothing was trained or written");
   return EXIT_OK;
 }
 
@@ -303,7 +303,7 @@ static int train(const Arguments *given, const char *name, const char *const *se
   return code;
 }
 
-/* The options that stand for settings, after those of --set. Returns how many there are in all; -1: one is too long. */
+/* The options that are short for settings, after those of --set. Returns how many there are in all; -1: one is too long. */
 static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Arguments *given) {
   static const char *const keys[4] = {"epochs", "max_steps", "batch", "seed"};
   const char *const values[4] = {given->epochs, given->steps, given->batch, given->seed};

@@ -38,7 +38,7 @@ find_path(NITI_CUDA_INCLUDE cuda_runtime_api.h REQUIRED HINTS ${CMAKE_CUDA_TOOLK
 set(NITI_CUDA_CODE "arch=compute_80,code=[sm_80,compute_80]" "arch=compute_90a,code=sm_90a" CACHE STRING
   "what nvcc's -gencode generates, as a list")
 
-# Makes the kernels an object library and adds it, and the runtime it stands on, to what everything links.
+# Makes the kernels an object library and adds it, and the runtime it requires, to what everything links.
 function(niti_add_cuda)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cu)
   add_library(niti_cuda_objects OBJECT ${sources})

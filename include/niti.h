@@ -43,13 +43,13 @@
  * ---------
  * A handle (NitiRecipe, NitiModel) belongs to the caller that opened it, who releases it with the matching _close; _close accepts
  * NULL. An open function that fails sets its handle to NULL. Everything else that is passed in is borrowed for the call, and
- * outputs lie in the caller's memory. Strings are UTF-8 and end in a zero byte.
+ * outputs are in the caller's memory. Strings are UTF-8 and end in a zero byte.
  *
  * Threads
  * -------
  * Two threads must not use one handle at the same time; different handles are independent, and a recipe that is only read by
  * niti_train may be shared. A call may compute on threads of its own, which write only to its outputs. Callbacks run on the
- * thread that made the call. niti_error() speaks of its own thread's calls.
+ * thread that made the call. niti_error() covers the calls of its own thread.
  *
  * Room to grow
  * ------------
@@ -152,7 +152,7 @@ NITI_API uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time,
 NITI_API uint32_t niti_exp2_frac(uint32_t f);
 /* log2(v) with 16 fraction bits, 1 <= v < 2^47. */
 NITI_API int64_t niti_log2(uint64_t v);
-/* The error of one image under loss `niti`: delta[classes] int8 at exponent 0, from logits[classes] int8 at `exponent`; delta
+/* The delta of one image under loss `niti`: delta[classes] int8 at exponent 0, from logits[classes] int8 at `exponent`; delta
  * must not alias logits. index0 is the flat index of the image's first logit in the batch (random words: purpose NITI_DRAW_LOSS).
  * 1 <= classes <= 65536, 0 <= target < classes, index0 + classes <= 2^34. */
 NITI_API void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int classes, int target, uint64_t seed,
@@ -175,7 +175,7 @@ NITI_API NitiStatus niti_input_table(int8_t *table, int32_t *exponent, int chann
 
 /* ---- Training ----------------------------------------------------------------------------------------------------- */
 
-/* Where the work runs. All zero: the best there is. Results never depend on it. */
+/* Where the work runs. All zero: the best available. Results never depend on it. */
 typedef struct NitiDevice {
   const char *backend; /* NULL or "auto", "cpu", "cuda", "cuda:1" (the second GPU; from 0) */
   const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"; cuda:
@@ -233,8 +233,8 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
   NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
-  NITI_PROGRESS_DATA,    /* ten times a second while data is read or waited for: what is being done, to `batch` of `batches` (0: not
-                            known) */
+  NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches`
+                            (0: not known) */
 } NitiProgressKind;
 
 typedef struct NitiProgress {
@@ -243,7 +243,7 @@ typedef struct NitiProgress {
   int32_t epoch, epochs;                   /* epoch counts from 1 */
   int64_t batch, batches;                  /* of this epoch */
   int64_t step, steps;                     /* done, of the whole run */
-  NitiScore train;                         /* of this epoch so far; BATCH: refreshed about twice a second */
+  NitiScore train;                         /* of this epoch so far; BATCH: refreshed about twice per second */
   NitiScore test, best;                    /* EPOCH only */
   int64_t images, steps_here, nanoseconds; /* trained in this process so far, and the time the steps took */
   const NitiRunFacts *run;                 /* START only */
@@ -261,7 +261,7 @@ typedef bool (*NitiSaveCallback)(void *context);
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
-  const char *init; /* weights to start from where layer names and shapes match: whatever niti_model_open takes, or any
+  const char *init; /* weights to start from where layer names and shapes match: anything that niti_model_open takes, or any
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
   NitiProgressCallback progress; /* NULL: none */
@@ -301,9 +301,9 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 /* A network for inference. */
 typedef struct NitiModel NitiModel;
 /* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
- * a recipe or model, a file or a built-in's name, which is not trained and has the weights that its seed gives. device NULL: the
- * best there is. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE.
- */
+ * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL:
+ * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY,
+ * DEVICE. */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);
@@ -311,7 +311,7 @@ NITI_API void niti_model_close(NitiModel *model);
 NITI_API void niti_model_input(const NitiModel *model, int32_t hwc[3]);
 /* The number of classes, at least 1; model NULL: 0. */
 NITI_API int32_t niti_model_classes(const NitiModel *model);
-/* What people are shown for a class: its name in the data set it was trained on (classes.txt there may give another), or its
+/* The display name of a class: its name in the data set it was trained on (classes.txt there may give another), or its
  * number as text; owned by the model. "" where model is NULL or there is no such class; never NULL. */
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
 /* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
@@ -321,19 +321,20 @@ NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const 
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);
-/* The hash of the weights of whatever niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.
+/* The hash of the weights of anything that niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.
  * Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY. */
 NITI_API NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]);
 
 /* ---- Experimental: one image at a time ---------------------------------------------------------------------------- */
 
 /* logits[niti_model_classes] int8 at *exponent for one image of pixels [H][W][C] (niti_model_input).
- * Statuses: ARGUMENT, MEMORY, DEVICE. */
+ * Statuses: ARGUMENT, FORMAT (a bare model or a recipe with mean and std `auto`: the input's scale is not known), MEMORY, DEVICE.
+ */
 NITI_API NitiStatus niti_model_predict(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *pixels);
 /* The same for an image file (JPEG or PNG) of any size, fitted as in training.
  * Statuses: ARGUMENT, FILE, FORMAT, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_predict_file(NitiModel *model, int8_t *logits, int32_t *exponent, const char *path);
-/* The same for the content of such a file, bytes[size]; `name` stands for it in messages.
+/* The same for the content of such a file, bytes[size]; messages call it `name`.
  * Statuses: ARGUMENT, FORMAT, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_predict_bytes(NitiModel *model, int8_t *logits, int32_t *exponent, const uint8_t *bytes,
                                              size_t size, const char *name);

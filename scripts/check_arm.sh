@@ -30,7 +30,7 @@ fetch() {
   # shellcheck disable=SC2086 # words
   $apt download $PACKAGES >>log 2>&1 || skip "cannot get Debian's packages for arm64: $(tail -n 1 log)"
   for package in *.deb; do dpkg-deb -x "$package" "$folder/root"; done
-  # Some lie in /lib, to which links in /usr/lib point.
+  # Some are in /lib, to which links in /usr/lib point.
   [ ! -d "$folder/root/lib/aarch64-linux-gnu" ] || cp -a "$folder/root/lib/aarch64-linux-gnu/." "$libraries"
   find "$libraries" -maxdepth 1 -lname '/*' | while IFS= read -r link; do
     ln -sf "$(basename "$(readlink "$link")")" "$link"

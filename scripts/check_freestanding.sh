@@ -29,7 +29,7 @@ run() {
 
 build native "${CC:-cc}" -fno-stack-protector
 build cortex-m0 arm-none-eabi-gcc -mcpu=cortex-m0 -mthumb
-build rv32 riscv64-unknown-elf-gcc -march=rv32imac -mabi=ilp32 -Wl,--no-relax # nobody sets gp, which relaxation reads
+build rv32 riscv64-unknown-elf-gcc -march=rv32imac -mabi=ilp32 -Wl,--no-relax # nothing sets gp, which relaxation reads
 digest=$(run native)
 bad=0
 for other in cortex-m0:qemu-arm rv32:qemu-riscv32; do

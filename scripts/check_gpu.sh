@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the device tests under compute-sanitizer: scripts/check_gpu.sh BUILD TOOL   (memcheck, racecheck, initcheck or synccheck)
 # Calls that fail are not reported: a test asks for more memory than there is.
-# NITI_TEST_SHARE: one in so many cases is run (default 16). Left out: test_cuda_failure, which goes wrong on purpose.
+# NITI_TEST_SHARE: run one case in this many (default 16). Left out: test_cuda_failure, which goes wrong on purpose.
 set -eu
 build=$1 tool=$2
 share=${NITI_TEST_SHARE:-16}

@@ -3,7 +3,7 @@
 # compiled for, and fails on any floating-point type.
 #   scripts/check_no_float_ptx.sh FOLDER SOURCES     FOLDER: where the build keeps the PTX (build/ptx)
 #   scripts/check_no_float_ptx.sh --self-test
-# PTX is what the compiler's front end makes of a kernel: all that the source asks for, typed. The assembler behind it divides integers
+# PTX is what the compiler's front end makes of a kernel: all that the source asks for, typed. The assembler divides integers
 # by a variable through a rounded reciprocal and a correction, which is exact and no concern of the source; so it is PTX that is read.
 set -eu
 

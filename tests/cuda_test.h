@@ -99,7 +99,7 @@ static inline void need_cuda(void) {
 
 /* ---- memory of one case ---- */
 
-/* So many bytes, poisoned, with a guard behind them. */
+/* This many bytes, poisoned, with a guard after them. */
 static inline void *place(Device *d, size_t bytes) {
   const size_t room = (bytes + GUARD + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
   assert_true(d->used + room <= arena_bytes && d->place_count < PLACES_MAX);

@@ -1,3 +1,4 @@
+/* A description that uses every layer type, for tests. */
 #ifndef NITI_TESTS_EVERY_LAYER_H
 #define NITI_TESTS_EVERY_LAYER_H
 

@@ -20,7 +20,7 @@ static inline uint64_t next_random(void) { /* splitmix64 */
 
 static inline int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
 
-/* Memory on a cache line, with guards before and behind it. */
+/* Memory on a cache line, with guards before and after it. */
 static inline void *guarded(size_t bytes) {
   const size_t room = (bytes + 3 * GUARD) / GUARD * GUARD;
   uint8_t *p = aligned_alloc(GUARD, room);

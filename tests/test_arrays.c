@@ -175,7 +175,7 @@ static void other_arrays_are_refused(void **state) {
   expect_text(path, NPY("'|u1'", "0", "(6,)"), path, "expected True or False");
   expect_text(path, "{'descr': '|u1', 'shape': (6,)}", path, "expected descr, fortran_order and shape");
   expect_text(path, "{'descr': '|u1', 'descr': '|u1', 'fortran_order': False, 'shape': (6,)}", path, "each of descr");
-  expect_text(path, NPY("'|u1'", "False", "(6,)") "x", path, "nothing behind the dictionary");
+  expect_text(path, NPY("'|u1'", "False", "(6,)") "x", path, "nothing after the dictionary");
   expect_text(path, "", path, "malformed header, expected a dictionary");
   remove_temp(dir);
 }
@@ -248,7 +248,7 @@ static void sets_that_do_not_fit_are_refused(void **state) {
   put_npy(x, "|i1", "(2, 3)", "abcdef", 6);
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "test_x.npy", "uint8, expected int8 as in the split before");
   put_npy(x, "|u1", "(1, 4097)", many, 4097);
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, x, "4097 values a row, expected at most 4096");
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, x, "4097 values per row, expected at most 4096");
   put_npy(x, "|u1", "(1, 1, 4097)", many, 4097);
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, x, "dimension 2 is 4097, expected at most 4096");
   assert_int_equal(remove(y), 0);

@@ -98,7 +98,7 @@ static NitiCpu *open_cpu(NitiIsa isa, int threads, bool direct) {
 
 static void close_cpu(NitiCpu *cpu) { niti_backend_close(&cpu->base); }
 
-/* A plan with a workspace of its own, which lies in the place of the backend's. */
+/* A plan with a workspace of its own, in place of the backend's. */
 typedef struct Bench {
   NitiCpu *cpu;
   NitiConvPlan *plan;
@@ -238,7 +238,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     check_guards(again, z.y);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
-    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as behind a ReLU */
+    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as after a ReLU */
     b = open_bench(cpu, s, NITI_CONV_BACKWARD, none);
     assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);

@@ -402,7 +402,7 @@ static void impossible_shapes_are_refused(void **state) {
        "m.yaml:6:5: linear1: the last layer gives 1x1x9, expected 1x1x10"},
       {HEAD "layers: [relu]\n", M, "m.yaml:4:10: relu1: the last layer gives 8x8x3, expected 1x1x10"},
       {"name: a\ninput: [4096, 4096, 16]\nclasses: 10\nlayers:\n  - conv: {out: 17, kernel: 1}\n", M,
-       "m.yaml:5:5: conv1: an output of 4096x4096x17 values an image (expected 1 to 268435456)"},
+       "m.yaml:5:5: conv1: an output of 4096x4096x17 values per image (expected 1 to 268435456)"},
       {"name: a\ninput: [1024, 1024, 3]\nclasses: 10\nlayers:\n  - flatten\n  - linear: {out: 65536}\n", M,
        "m.yaml:6:5: linear1: 65536x1x1x3145728 weights (expected at most 2147483647)"},
   };

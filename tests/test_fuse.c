@@ -51,7 +51,7 @@ static void test_builtin(void **unused) {
   check_positive(description, "-++++++");
 }
 
-/* Each layer that hands a ReLU's output on, behind one and behind a convolution. */
+/* Each layer that hands a ReLU's output on, after one and after a convolution. */
 static void test_layers(void **unused) {
   (void)unused;
   static const char *const layers[] = {"relu",
@@ -76,7 +76,7 @@ static void test_layers(void **unused) {
   }
 }
 
-/* conv1, the first block's two, the second's body and shortcut (no ReLU behind it), behind their sum, 1x1, and two linear. */
+/* conv1, the first block's two, the second's body and shortcut (no ReLU after it), after their sum, 1x1, and two linear. */
 static void test_every_layer(void **unused) {
   (void)unused;
   check_positive(parsed(every_layer), "-++++-+++");

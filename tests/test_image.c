@@ -1,4 +1,4 @@
-/* Images: what JPEG and PNG files of every kind become, which damage is told and which is none, orientation, and scaling. */
+/* Images: what JPEG and PNG files of every kind become, which damage is reported or accepted, orientation, and scaling. */
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
@@ -214,7 +214,7 @@ static void cut_jpegs_are_whole_or_refused(void **state) {
       assert_memory_equal(pixels, whole, PHOTO);
       ++accepted;
     }
-    /* Without the end marker all pixels are there; only where scans may be missing, or bits, nobody can know. */
+    /* Without the end marker all pixels are there; only where scans may be missing, or bits, that cannot be known. */
     const bool known = !jpeg_kinds[k].separate && !jpeg_kinds[k].arithmetic;
     const NitiStatus status = decode(pixels, bytes, size - 2);
     if (known)
@@ -263,7 +263,7 @@ static void harmless_oddities_of_jpegs_are_accepted(void **state) {
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   assert_memory_equal(pixels, whole, PHOTO);
   free(longer);
-  longer = insert(bytes, size, size, garbage, sizeof garbage); /* behind the end */
+  longer = insert(bytes, size, size, garbage, sizeof garbage); /* after the end */
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   free(longer);
   free(bytes);

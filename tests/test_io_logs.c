@@ -311,7 +311,7 @@ static void test_log_sets_aside_again(void **state) {
   assert_int_equal(rmdir(at("metrics.jsonl.bak")), 0);
 }
 
-/* ---- a rename that can be told to fail ---- */
+/* ---- a rename that can be made to fail ---- */
 
 static bool locked;
 

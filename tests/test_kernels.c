@@ -237,7 +237,7 @@ static void test_shift_prediction(void **unused) {
   assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_LOW), 9);
   for (int shift = 0; shift <= NITI_SHIFT_MAX; ++shift)
     assert_int_equal(niti_shift_prediction_next(niti_shift_prediction_of(shift), NITI_PREDICTION_EVEN), shift);
-  for (int i = 0; i < 10000; ++i) { /* any word gives a shift that an operation can use, and is mended by one that lasts */
+  for (int i = 0; i < 10000; ++i) { /* any word gives a shift that an operation can use, and is corrected by one that lasts */
     word = (int32_t)random_word();
     assert_in_range(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 0, NITI_SHIFT_MAX);
     for (int k = 0; k < 12; ++k) word = niti_shift_prediction_update(word, 7);

@@ -6,7 +6,7 @@
 #include "platform/environment.h"
 #include "platform/lock.h"
 
-/* ---- a flock that can be told to be missing ---- */
+/* ---- a flock that can be made to be missing ---- */
 
 static int flock_error; /* 0: it works */
 

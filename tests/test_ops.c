@@ -249,7 +249,7 @@ static void check_maxpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
   requantise(&expected_dx, acc, 6, &rq);
   backend->kernels->maxpool_backward(backend, &dx, &dy, winner, NULL, &p, &rq);
   assert_same(&dx, &expected_dx);
-  if (niti_pool_apart(&p)) { /* and as behind a ReLU: errors count where the output is positive */
+  if (niti_pool_apart(&p)) { /* and as after a ReLU: deltas count where the output is positive */
     NitiTensor masked = tensor_copy(&dy);
     for (size_t i = 0; i < count; ++i) masked.data[i] = y.data[i] > 0 ? dy.data[i] : (int8_t)0;
     memset(acc, 0, niti_shape_count(in) * sizeof *acc);

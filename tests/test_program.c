@@ -57,7 +57,9 @@ static void scalars_are_declared_once(void **state) {
     assert_int_equal(niti_program_scalar(p, name), i);
     assert_int_equal(niti_program_find_scalar(p, name), i);
   }
+  assert_int_equal(niti_program_check(p), NITI_OK);
   assert_int_equal(niti_program_scalar(p, "one more"), NITI_NONE);
+  assert_int_equal(niti_program_check(p), NITI_ERROR_ARGUMENT);
   assert_int_equal(p->scalar_count, NITI_SCALARS_MAX);
   niti_program_close(p);
 }
@@ -195,7 +197,7 @@ static void wide_sums_are_refused_with_their_place(void **state) {
   (void)snprintf(text, sizeof text, format, 133144 / 4 + 1);
   assert_int_equal(try_lower(text, 1), NITI_ERROR_MODEL);
   assert_string_equal(niti_error(),
-                      "wide.yaml:6:5: head: an accumulator of 133148 terms could overflow int32 (expected at most 133144)");
+                      "wide.yaml:6:5: head: an accumulation length of 133148 could overflow int32 (expected at most 133144)");
 }
 
 static void batches_out_of_range_are_refused(void **state) {

@@ -1,4 +1,4 @@
-/* The thread pool: every item is done once, nobody is waited for who has taken none, sleepers wake; and what groups allow. */
+/* The thread pool: every item is done once, no thread is waited for that has taken none, sleepers wake; and what groups allow. */
 #define _GNU_SOURCE /* RTLD_NEXT, sched_setaffinity */
 /* clang-format off */
 #include <setjmp.h>
@@ -27,7 +27,7 @@
 
 enum { ITEMS = 1000, THREADS = 4 };
 
-/* ---- a pthread_create that can be told to fail, or to start threads that do not get to run ---- */
+/* ---- a pthread_create that can be made to fail, or to start threads that do not get to run ---- */
 
 static int creations_left = -1; /* -1: as many as wanted */
 static bool hold;

@@ -44,7 +44,7 @@ static void test_dry_run(void **unused) {
   release(memory);
 }
 
-/* All that a piece has may be written; the bytes before and behind it may not, whichever they are. */
+/* All that a piece has may be written; the bytes before and after it may not, whatever they are. */
 static void test_red_zones(void **unused) {
   (void)unused;
   uint8_t *piece[PIECES];

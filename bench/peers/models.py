@@ -44,7 +44,7 @@ def layers(model: dict, items: list | None = None) -> list[tuple[str, dict]]:
 
 
 def side(kind: str, fields: dict, sides: tuple[int, int]) -> tuple[int, int]:
-    """Height and width behind a layer with a window."""
+    """Height and width after a layer with a window."""
     kernel, padding = pair(fields["kernel"]), pair(fields.get("padding", 0))
     stride = pair(fields.get("stride", 1 if kind == "conv" else fields["kernel"]))
     return tuple((sides[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))

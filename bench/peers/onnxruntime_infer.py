@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast onnxruntime infers one of niti's models in int8: the peer of `niti bench infer`.
 
-The network is niti's description with random weights, statically quantised: activations u8 with zero point 0 (each stands behind
+The network is niti's description with random weights, statically quantised: activations u8 with zero point 0 (each comes after
 a ReLU, or is the input), weights s8, one scale a tensor, float32 logits. The input is ready as u8. Modes:
 
   qoperator  QLinearConv, with the ReLU in its saturation at 0; the last layer dequantised by QLinearMatMul's result
@@ -84,7 +84,7 @@ def make_model(model: dict, batch: int, mode: str) -> bytes:
     for i, (kind, fields) in enumerate(layers):
         last = i + 1 == len(layers)
         if kind in ("conv", "linear") and not last and layers[i + 1][0] != "relu":
-            sys.exit(f"onnxruntime_infer: model \"{model['name']}\": a {kind} without a ReLU behind it is not known here")
+            sys.exit(f"onnxruntime_infer: model \"{model['name']}\": a {kind} without a ReLU after it is not supported here")
         if kind in ("conv", "maxpool"):
             kernel, padding = models.pair(fields["kernel"]), models.pair(fields.get("padding", 0))
             stride = models.pair(fields.get("stride", 1 if kind == "conv" else fields["kernel"]))

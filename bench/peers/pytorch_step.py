@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast PyTorch trains one of niti's models: the peer of `niti bench step`.
 
-Measures a whole training step (forward, cross-entropy, backward, SGD with momentum) on one batch that lies on the device
+Measures a whole training step (forward, cross-entropy, backward, SGD with momentum) on one batch that is on the device
 already: no loader, no augmentation, no conversion of the input. The network is niti's description: no bias, no batch
 normalisation. Modes:
 
@@ -47,7 +47,7 @@ Step = Callable[[], None]
 
 
 class FlattenLast(torch.nn.Module):
-    """Flattens in the order in which channels-last memory lies: no copy, and the same network up to the order of weights."""
+    """Flattens in the order of channels-last memory: no copy, and the same network up to the order of weights."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.permute(0, 2, 3, 1).flatten(1)
@@ -157,7 +157,7 @@ def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.de
         for _ in range(WARM_UP):
             step()
     torch.cuda.current_stream().wait_stream(side)
-    update.zero_grad(set_to_none=True)  # so that the graph's gradients lie in its own memory
+    update.zero_grad(set_to_none=True)  # so that the graph's gradients are in its own memory
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured, stream=side):
         step()

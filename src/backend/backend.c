@@ -1,3 +1,4 @@
+/* Opens and lists backends by name. */
 #include "backend/backend.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ static NitiStatus open_best(NitiBackend **out, const NitiBackendOptions *options
   NitiStatus status = NITI_ERROR_UNSUPPORTED;
   for (size_t i = 0; i < KINDS; ++i) {
     status = kinds[i]->open(out, options, NULL);
-    if (status != NITI_ERROR_UNSUPPORTED) break; /* a wrong option is wrong everywhere */
+    if (status != NITI_ERROR_UNSUPPORTED) break; /* an invalid option is invalid for every backend */
   }
   return status;
 }

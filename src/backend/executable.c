@@ -1,4 +1,4 @@
-/* The executor that all devices share: a program compiled into steps, each with its operands in memory, and run. */
+/* The executor that all devices share: compiles a program into steps, each with its operands in memory, and runs them. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "base/shift_prediction.h"
 #include "program/places.h"
 
-enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the smaller one met last */
+enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
 
 /* One operation with its operands in memory. Operands of other types than s8 are read through `data`. */
 typedef struct NitiStep {
@@ -20,18 +20,18 @@ typedef struct NitiStep {
 
 struct NitiExecutable {
   NitiBackend *backend;
-  NitiProgram *program; /* as given */
-  NitiProgram *fused;   /* what runs: the same operations, some of them joined */
+  NitiProgram *program; /* as passed by the caller */
+  NitiProgram *fused;   /* what runs: the same operations, some of them fused */
   NitiPlaces places;
   NitiTensor *tensors; /* [tensors], at the whole batch */
   NitiStep *steps;     /* [operations] */
   bool *nonnegative;   /* [tensors] */
   int *uses;           /* [tensors] */
   const NitiExecutable *shared;
-  uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, for good, exponents and shifts, samples and labels */
-  uint8_t *staged;                        /* host memory: samples and labels on their way */
-  size_t bytes, workspace; /* allocated for it alone; scratch that it asked for */
-  int32_t batch; /* that the steps are set for */
+  uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
+  uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
+  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
+  int32_t batch; /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -53,7 +53,7 @@ static bool is_kept(NitiRole role) {
 
 /* ---- what a program needs ---- */
 
-/* The same tensor of the executable that this one shares with, or NITI_NONE. */
+/* The same tensor in the executable whose memory this one shares, or NITI_NONE. */
 static int32_t shared_tensor(const NitiExecutable *e, int32_t t) {
   const NitiTensorDesc *desc = &e->program->tensors[t];
   if (!e->shared || !is_kept(desc->role)) return NITI_NONE;
@@ -166,7 +166,7 @@ static NitiStatus check_support(const NitiExecutable *e) {
   return NITI_OK;
 }
 
-/* Every tensor its own memory: as if each were read until the end. */
+/* Gives every tensor its own memory, as if each were read until the end. */
 static void place_apart(NitiExecutable *e) {
   size_t offset = 0;
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
@@ -187,7 +187,7 @@ static void share_reshapes_alone(NitiExecutable *e) {
   }
 }
 
-/* Everything that needs no backend memory. */
+/* Does everything that needs no backend memory. */
 static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain) {
   const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   e->program = niti_program_copy(program);
@@ -249,7 +249,7 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
   }
 }
 
-/* Samples and labels lie one after the other, so that one copy brings both. */
+/* Samples and labels are adjacent, so that one copy uploads both. */
 static void locate_inputs(NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   if (!e->inputs) return;
@@ -277,7 +277,9 @@ static void connect(NitiExecutable *e, int32_t i) {
   if (o->opcode == NITI_OP_MAXPOOL_FORWARD || o->opcode == NITI_OP_MAXPOOL_BACKWARD || o->opcode == NITI_OP_AVGPOOL_FORWARD ||
       o->opcode == NITI_OP_AVGPOOL_BACKWARD)
     step->pool = o->pool;
-  const int32_t gradient = o->opcode == NITI_OP_CONV_GRADIENT ? o->outputs[0] : o->opcode == NITI_OP_UPDATE_NITI ? o->inputs[1] : NITI_NONE;
+  int32_t gradient = NITI_NONE;
+  if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
+  if (o->opcode == NITI_OP_UPDATE_NITI) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
   step->gradient = (NitiGradient){e->tensors[gradient].data, 8 * (int)niti_dtype_bytes(desc->dtype), niti_tensor_count(desc, 1)};
@@ -300,7 +302,7 @@ static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) 
   *call = call_of(e, i);
   call->shape.n = n;
   const NitiStatus status = k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
-  if (status != NITI_OK) call->shape.n = 0; /* not for this batch yet */
+  if (status != NITI_OK) call->shape.n = 0; /* not prepared for this batch */
   return status;
 }
 
@@ -417,7 +419,7 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
   return niti_shape_count(a->shape) == niti_shape_count(b->shape);
 }
 
-/* Operands have the sizes that the attributes demand. */
+/* Whether operands have the sizes that the attributes require. */
 static bool fits(const NitiExecutable *e, int32_t i) {
   const NitiStep *s = &e->steps[i];
   const NitiTensor *x = s->inputs, *y = s->outputs;
@@ -425,7 +427,8 @@ static bool fits(const NitiExecutable *e, int32_t i) {
   switch (e->fused->operations[i].opcode) {
     case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
     case NITI_OP_CONV_BACKWARD:
-      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) && (!x[2].data || same_size(&x[2], y));
+      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) &&
+             (!x[2].data || same_size(&x[2], y));
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, &s->pool);
@@ -441,7 +444,7 @@ static bool fits(const NitiExecutable *e, int32_t i) {
   }
 }
 
-/* An output lies apart from the inputs, or exactly where an operation in place may write. */
+/* Whether an output does not overlap the inputs, or is exactly an input that the operation may overwrite. */
 static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
   const NitiOperation *o = &e->fused->operations[i];
   const int32_t t = o->outputs[output], u = o->inputs[input];
@@ -451,7 +454,7 @@ static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) 
   return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
 }
 
-/* The contract of kernels.h, as far as it shows before an operation runs. What a run binds was checked by check_run. */
+/* Checks the contract of kernels.h as far as possible before an operation runs. check_run has checked the bindings. */
 static void check_step(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiStep *s = &e->steps[i];
@@ -467,8 +470,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
 #define check_step(e, i) ((void)0)
 #endif
 
-static NitiTensor *optional(NitiStep *s, const int32_t *operands, NitiTensor *tensors, int k) {
-  (void)s;
+static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k) {
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
@@ -487,25 +489,25 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(s, o->inputs, x, 2), conv, &s->rq);
+      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
       break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
     case NITI_OP_MAXPOOL_BACKWARD:
-      k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(s, o->inputs, x, 2), &s->pool, &s->rq);
+      k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(o->inputs, x, 2), &s->pool, &s->rq);
       break;
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
     case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, o->shared_mask); break;
     case NITI_OP_LOSS:
-      k->loss(backend, optional(s, o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
+      k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    default: break; /* done by another operation, or nothing to do */
+    default: break; /* fused into another operation, or nothing to do */
   }
 }
 
@@ -524,7 +526,7 @@ static void enqueue(void *context) {
 
 static NitiStatus set_batch(NitiExecutable *e, int32_t n) {
   if (n == e->batch) return NITI_OK;
-  e->batch = 0; /* until every step is set: preparing may fail */
+  e->batch = 0; /* until every step is prepared, which may fail */
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     NitiStep *s = &e->steps[i];
     const NitiOperation *o = &e->fused->operations[i];
@@ -565,7 +567,7 @@ static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, cons
   return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
 }
 
-/* What operations of the range read is bound. */
+/* Checks that everything that operations of the range read is bound. */
 static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   for (int32_t i = first; i < end; ++i) {
     const NitiOperation *o = &e->fused->operations[i];
@@ -584,7 +586,7 @@ static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end,
   return check_bindings(e, first, end, b);
 }
 
-/* Brings samples and labels to a device that cannot read host memory. */
+/* Uploads samples and labels to a device that cannot read host memory. */
 static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
   const size_t samples = (size_t)e->fused->batch * sizeof *b->samples, labels = (size_t)b->batch * sizeof *b->labels;
   if (!e->inputs || (!b->samples && !b->labels)) return;
@@ -596,7 +598,7 @@ static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
 NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   const NitiKernels *k = e->backend->kernels;
   const NitiStatus status = check_run(e, first, end, b);
-  assert(status == NITI_OK); /* a mistake of the caller, which niti_error() describes */
+  assert(status == NITI_OK); /* an error of the caller, which niti_error() describes */
   if (status != NITI_OK) return status;
   NITI_TRY(set_batch(e, b->batch));
   k->begin_step(e->backend, b->seed, b->step, b->scalars);
@@ -612,9 +614,11 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
 
 /* ---- tensors ---- */
 
-static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, bool elements) {
+static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t t, int32_t n, bool elements) {
   if (t < 0 || t >= e->fused->tensor_count)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %d: the program has %d", t, e->fused->tensor_count);
+  if (n < 0 || n > e->fused->batch)
+    return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d: expected at most %d", n, e->fused->batch);
   *out = e->tensors[t];
   if (elements && !out->data)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s has no memory: only a fused operation used it", e->fused->tensors[t].name);
@@ -623,7 +627,7 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements));
   if (elements) e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->download(e->backend, exponent, tensor.exponent, sizeof *exponent);
   return NITI_OK;
@@ -631,7 +635,7 @@ NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *e
 
 NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements));
   if (elements) e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->upload(e->backend, tensor.exponent, exponent, sizeof *exponent);
   for (int32_t i = 0; i < e->fused->operation_count && e->backend->kernels->conv_forget; ++i) {
@@ -639,6 +643,12 @@ NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const 
     for (int v = 0; v < VARIANTS; ++v) e->backend->kernels->conv_forget(e->backend, &e->steps[i].conv[v]);
   }
   return NITI_OK;
+}
+
+bool niti_executable_is_idle(const NitiExecutable *e, int32_t operation) {
+  if (operation < 0 || operation >= e->fused->operation_count) return true;
+  const NitiOpcode opcode = e->fused->operations[operation].opcode;
+  return opcode == NITI_OP_NONE || opcode == NITI_OP_RESHAPE;
 }
 
 NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *shift) {
@@ -652,7 +662,7 @@ NitiStatus niti_executable_shift(NitiExecutable *e, int32_t operation, int32_t *
 
 NitiStatus niti_executable_stats(NitiExecutable *e, int32_t t, NitiTensorStats *out) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, true));
+  NITI_TRY(find_memory(&tensor, e, t, 0, true));
   if (e->fused->tensors[t].dtype != NITI_DTYPE_S8)
     return niti_fail(NITI_ERROR_ARGUMENT, "tensor %s is not s8", e->fused->tensors[t].name);
   e->backend->kernels->stats(e->backend, out, &tensor);

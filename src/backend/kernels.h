@@ -1,9 +1,9 @@
-/* Between the files of src/backend: what a device's folder provides to the executor that all devices share (executable.c).
+/* Internal to src/backend: what a device's folder provides to the executor that all devices share (executable.c).
  *
  * - A kernel enqueues one operation. Outputs come first; inputs are const. An output may alias an input only where its contract
- *   says so. Shapes were checked when the network was lowered: kernels return nothing, and a failure of the device shows in
- *   synchronise(). No kernel allocates; scratch memory is reserved once.
- * - A NULL kernel is an opcode that the device cannot do: compiling a program that has it fails. */
+ *   allows it. Shapes were checked when the network was lowered: kernels return nothing, and synchronise() reports a failure of
+ *   the device. No kernel allocates; scratch memory is reserved once.
+ * - A NULL kernel means that the device does not support the opcode: compiling a program with it fails. */
 #ifndef NITI_BACKEND_KERNELS_H
 #define NITI_BACKEND_KERNELS_H
 
@@ -18,12 +18,12 @@ typedef struct NitiTensor {
   int uses; /* NitiUses, or'ed */
 } NitiTensor;
 
-/* How one operation brings its int32 accumulators to int8. `layer` and `purpose` select the random words of NITI_STOCHASTIC
+/* How one operation requantises its int32 accumulators. `layer` and `purpose` select the random words of NITI_STOCHASTIC
  * (time is the step of begin_step, seed the backend's); the index is the flat index of the output element. */
 typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
-  int32_t *prediction; /* backend memory: at the next shift (base/shift_prediction.h); any word gives the same bits */
+  int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_MAX_TERMS can be proven, else 64. */
@@ -40,12 +40,12 @@ typedef struct NitiConvCall {
   NitiConv shape;
   NitiDirection direction;
   bool relu;        /* forward: max(m, 0) after rounding */
-  bool nonnegative; /* no mantissa of x is negative: kernels may use that, results are the same */
-  bool constant;    /* the weights stay the same until conv_forget: what is made of them may be kept */
-  void *prepared;   /* the device's own, from conv_prepare; NULL: none */
+  bool nonnegative; /* no mantissa of x is negative: kernels may use that, with the same results */
+  bool constant;    /* the weights do not change until conv_forget: packed weights may be kept */
+  void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
 } NitiConvCall;
 
-/* What a recorded run depends on besides the contents of backend memory. */
+/* What a recorded range depends on besides the contents of backend memory. */
 typedef struct NitiRecordingKey {
   int32_t first, end, batch, repeat;
   const uint8_t *pixels;
@@ -59,13 +59,13 @@ typedef struct NitiKernels {
   void (*begin_step)(NitiBackend *, uint64_t seed, uint32_t step, const int64_t *scalars);
   void (*mark)(NitiBackend *, int64_t *at); /* writes the time once the work so far is done; at: backend memory */
   /* Calls enqueue(context), which calls kernels only, or repeats what it enqueued under an equal key before. *recordings is the
-   * executable's own, NULL at first. Waits where much work is queued, and reports a failure known by now. NULL: work is never
+   * executable's own, NULL at first. Waits if much work is queued, and reports a failure known by then. NULL: work is never
    * queued. */
   NitiStatus (*replay)(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
   void (*close_recordings)(NitiBackend *, void *recordings);
 
   /* ---- memory ---- */
-  /* Bytes to reserve for an s8 activation or delta that is used so; at least its elements. NULL: its elements. */
+  /* Bytes to reserve for an s8 activation or delta with these uses; at least its elements. NULL: its elements. */
   size_t (*tensor_bytes)(const NitiBackend *, NitiShape, int uses);
   NitiStatus (*reserve)(NitiBackend *, size_t workspace_bytes); /* the largest request counts */
 
@@ -73,9 +73,9 @@ typedef struct NitiKernels {
   /* Fills call->prepared; everything else is set. NULL: nothing to prepare. conv_release undoes it. */
   NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
   void (*conv_release)(NitiBackend *, NitiConvCall *);
-  void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: what was made of them is void */
+  void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
-  const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's name, for people */
+  const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
                        const NitiRequantise *);
@@ -96,7 +96,7 @@ typedef struct NitiKernels {
   void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
   /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
   void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
-  /* mask: NULL, or of dy's shape: an error counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
+  /* mask: NULL, or of dy's shape: a delta counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
    */
   void (*maxpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
                            const NitiPool *, const NitiRequantise *);
@@ -110,7 +110,7 @@ typedef struct NitiKernels {
 
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
-   * delta NULL: metrics only. `rq` serves NITI_LOSS_SOFTMAX. delta must not alias logits. */
+   * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                NitiLossKind, const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */

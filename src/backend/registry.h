@@ -1,4 +1,4 @@
-/* The kinds of backend there are. To add one: declare its NitiBackendKind here and list it in backend.c. */
+/* The registered kinds of backend. To add one: declare its NitiBackendKind here and list it in backend.c. */
 #ifndef NITI_BACKEND_REGISTRY_H
 #define NITI_BACKEND_REGISTRY_H
 
@@ -6,9 +6,9 @@
 
 typedef struct NitiBackendKind {
   const char *name;
-  /* Opens the backend. device: what followed "NAME:", or NULL. Fails with NITI_ERROR_UNSUPPORTED where this machine lacks it. */
+  /* Opens the backend. device: what followed "NAME:", or NULL. Fails with NITI_ERROR_UNSUPPORTED if this machine lacks it. */
   NitiStatus (*open)(NitiBackend **out, const NitiBackendOptions *options, const char *device);
-  /* Tells of each device of this kind, usable or not: "cuda:0, NVIDIA H100 80GB HBM3, capability 9.0, 81559 MiB". */
+  /* Reports each device of this kind, usable or not: "cuda:0, NVIDIA H100 80GB HBM3, capability 9.0, 81559 MiB". */
   void (*devices)(NitiDeviceTold tell, void *context);
 } NitiBackendKind;
 

@@ -6,7 +6,7 @@
 
 enum {
   NITI_ALIGN_LEFT_MAX = 15, /* of the operand with the larger exponent; beyond, the other is shifted right */
-  NITI_ALIGN_RIGHT_MAX = 8, /* (127 + 2^7) >> 8 = 0: from here on nothing is left of it */
+  NITI_ALIGN_RIGHT_MAX = 8, /* (127 + 2^7) >> 8 = 0: from here on it contributes nothing */
 };
 
 /* Accumulator: (large << left) + nearest(small, right) at `exponent`. right is 0 unless left is NITI_ALIGN_LEFT_MAX. */

@@ -37,7 +37,7 @@ NITI_INLINE int64_t niti_bound_avgpool_backward(int32_t kh, int32_t kw, int32_t 
                               niti_reciprocal(kh * kw).factor);
 }
 
-/* One mantissa shifted left as far as it goes, and one as it is. */
+/* One mantissa shifted left by the most that is allowed, and one unshifted. */
 NITI_INLINE int64_t niti_bound_add(void) { return niti_bound_mantissas(((int64_t)1 << NITI_ALIGN_LEFT_MAX) + 1, 1); }
 
 /* How often a bound can double before it passes NITI_MAX_TERMS; 0 < bound. */

@@ -1,7 +1,7 @@
 /* Fixed-point 2^x and log2(x), inline, shared by every backend (C and CUDA): docs/arithmetic.md, "Loss".
  *
  * Both tables are the exact values rounded to the nearest integer. They were computed offline with Python's decimal module
- * at 60 digits, ties away from zero (no value lies within 0.0008 of a tie, so the digits leave no doubt):
+ * at 60 digits, ties away from zero (no value lies within 0.0008 of a tie, so 60 digits are enough):
  *   exp2_table[i] = (D(2) ** (D(i) / 256) * 2 ** 30).to_integral_value(ROUND_HALF_UP)
  *   log2_table[i] = ((1 + D(i) / 256).ln() / D(2).ln() * 2 ** 16).to_integral_value(ROUND_HALF_UP) */
 #ifndef NITI_BASE_FIXED_H

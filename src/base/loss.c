@@ -31,7 +31,7 @@ int64_t niti_softmax_loss(const NitiSoftmax *softmax, const int8_t *logits, int 
   return niti_loss_bits(softmax->sum, niti_loss_base2(logits[target], softmax->exponent) - softmax->top);
 }
 
-/* What the public functions demand of their arguments. */
+/* Checks the arguments of the public functions. */
 static bool in_range(const void *out, const int8_t *logits, int classes, int target) {
   return out && logits && classes >= 1 && classes <= 65536 && target >= 0 && target < classes;
 }
@@ -66,6 +66,6 @@ void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int c
     if (j == target) target_g = g;
     delta[j] = niti_loss_round_niti(g, words.word[index & 3]);
   }
-  /* The target's error needs the total of all. */
+  /* The target's delta needs the total of all classes. */
   delta[target] = niti_loss_round_niti(target_g - total, niti_draw(&draw, index0 + (uint64_t)target));
 }

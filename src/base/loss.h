@@ -5,7 +5,7 @@
 
 #include "niti.h"
 
-/* What every class's error depends on; p is the variant's weight of a class. */
+/* What the delta of every class depends on; p is the variant's weight of a class. */
 typedef struct NitiSoftmax {
   int32_t exponent; /* of the logits */
   int64_t top;      /* largest t_j */

@@ -7,7 +7,7 @@
 
 #include "base/round.h"
 
-/* What a stream of random words is for; a word is then a function of its index alone. */
+/* Identifies a stream of random words; within it a word is a function of its index alone. */
 typedef struct NitiDraw {
   uint64_t seed;
   uint32_t purpose, time, layer;

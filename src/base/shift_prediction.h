@@ -1,6 +1,6 @@
 /* The prediction of an operation's next shift, kept in one word of backend memory between steps, inline, shared by every backend
- * (C and CUDA). A tensor's largest magnitude wavers from batch to batch, often about a power of two: the running mean of the
- * shifts errs less often than the last of them. Any word is a valid prediction, and no prediction changes a result. */
+ * (C and CUDA). A tensor's largest magnitude varies from batch to batch, often around a power of two: the running mean of
+ * the shifts is wrong less often than the latest shift. Any word is a valid prediction, and no prediction changes a result. */
 #ifndef NITI_BASE_SHIFT_PREDICTION_H
 #define NITI_BASE_SHIFT_PREDICTION_H
 
@@ -21,7 +21,7 @@ NITI_INLINE int niti_shift_prediction_next(int32_t word, int share) {
   const int next = ((word >> 8 & 0xffff) + share) >> 8;
   return next < NITI_SHIFT_MAX ? next : NITI_SHIFT_MAX;
 }
-/* The word after an operation whose shift was this. A shift far from the mean starts it afresh. */
+/* The word after an operation whose shift was this. A shift far from the mean restarts it. */
 NITI_INLINE int32_t niti_shift_prediction_update(int32_t word, int shift) {
   const int mean = word >> 8 & 0xffff, error = shift * 256 - mean;
   const bool far = error > 512 || error < -512;

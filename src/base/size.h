@@ -1,4 +1,4 @@
-/* Arithmetic of sizes: the lesser and the greater of two, and rounding up. */
+/* Arithmetic on sizes: minimum, maximum and rounding up. */
 #ifndef NITI_BASE_SIZE_H
 #define NITI_BASE_SIZE_H
 

@@ -9,9 +9,9 @@ enum {
   NITI_LOSS_LOG2_E = 94548,    /* log2(e), 16 fraction bits */
   NITI_LOSS_FRACTION = 65535,  /* the 16 fraction bits of t and d */
   NITI_LOSS_RANGE = 10,        /* loss `niti`: bits below the largest logit that still count */
-  NITI_LOSS_BITS = 11,         /* loss `niti`: bits of the error before it is rounded */
-  NITI_LOSS_SHIFT = 4,         /* loss `niti`: bits that the rounding takes */
-  NITI_LOSS_SOFTMAX_BITS = 24, /* loss `softmax`: fraction bits of the error */
+  NITI_LOSS_BITS = 11,         /* loss `niti`: bits of the delta before it is rounded */
+  NITI_LOSS_SHIFT = 4,         /* loss `niti`: bits removed by rounding */
+  NITI_LOSS_SOFTMAX_BITS = 24, /* loss `softmax`: fraction bits of the delta */
   NITI_LOSS_EXP2_BITS = 30,
 };
 
@@ -35,15 +35,15 @@ NITI_INLINE uint64_t niti_loss_weight_niti(int64_t d) {
   return (niti_exp2_frac_inline((uint32_t)(s & NITI_LOSS_FRACTION)) >> (NITI_LOSS_EXP2_BITS - 16 - (s >> 16))) - 65536;
 }
 
-/* Loss `softmax`: the error's accumulator at exponent -24 of a class with weight p. */
+/* Loss `softmax`: the delta's accumulator at exponent -24 for a class with weight p. */
 NITI_INLINE int32_t niti_loss_acc_softmax(uint64_t p, uint64_t sum, bool is_target) {
   return (int32_t)((p << NITI_LOSS_SOFTMAX_BITS) / sum) - (is_target ? 1 << NITI_LOSS_SOFTMAX_BITS : 0);
 }
 
-/* Loss `niti`: g of a class with weight p; of the target the sum of all g is still to be subtracted. */
+/* Loss `niti`: g of a class with weight p; for the target class the caller still subtracts the sum of all g. */
 NITI_INLINE int64_t niti_loss_share_niti(uint64_t p, uint64_t sum) { return (int64_t)((p << NITI_LOSS_BITS) / sum); }
 
-/* Loss `niti`: g to the error at exponent 0. */
+/* Loss `niti`: converts g to the delta at exponent 0. */
 NITI_INLINE int8_t niti_loss_round_niti(int64_t g, uint32_t word) {
   return niti_clip8(niti_round_inline(g, NITI_LOSS_SHIFT, NITI_STOCHASTIC, word));
 }

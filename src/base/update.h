@@ -4,7 +4,7 @@
 
 #include "base/round.h"
 
-/* The shift of a tensor whose largest |gradient| is max > 1; below 1 the gradient is taken as it is. max <= 1 changes nothing. */
+/* The shift of a tensor whose largest |gradient| is max > 1; below 1 the gradient is not shifted. max <= 1 changes nothing. */
 NITI_INLINE int niti_update_shift(uint64_t max, int mu) { return niti_bits_inline(max) - mu; }
 
 /* The weight after a step of at most 127. */

@@ -1,3 +1,4 @@
+/* Looks up built-in models and recipes by name. */
 #include "config/builtin.h"
 
 #include <stdio.h>

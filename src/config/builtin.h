@@ -8,10 +8,10 @@
 extern const char *const niti_builtin_model_names[], *const niti_builtin_model_texts[];
 extern const char *const niti_builtin_recipe_names[], *const niti_builtin_recipe_texts[];
 
-/* The text of a built-in file; NULL: there is none of this name. */
+/* The text of a built-in file; NULL: no such name. */
 const char *niti_builtin_model_text(const char *name);
 const char *niti_builtin_recipe_text(const char *name);
-/* The names with commas between them, for messages; returns buffer. */
+/* The names separated by commas, for messages; returns buffer. */
 const char *niti_builtin_list(char *buffer, size_t size, const char *const *names);
 
 #endif

@@ -1,4 +1,4 @@
-/* Edit distance, and the hint that comes of it. */
+/* Edit distance, and the "did you mean" hint based on it. */
 #include "config/closest.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@ enum { LENGTH_MAX = 63, CONTAINED_MIN = 3 };
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* Row i holds the distances of a's first i letters to each beginning of b; three rows are enough, since a swap looks two back. */
+/* Row i holds the distances of a's first i letters to each prefix of b; three rows are enough, since a swap looks two back. */
 static int distance(const char *a, const char *b) {
   int rows[3][LENGTH_MAX + 1];
   const int m = (int)strlen(a), n = (int)strlen(b);

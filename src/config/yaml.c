@@ -1,4 +1,4 @@
-/* Documents: memory, nodes and files. */
+/* YAML documents: memory, nodes and files. */
 #include "config/yaml.h"
 
 #include <stdio.h>

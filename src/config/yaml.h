@@ -1,4 +1,4 @@
-/* A small document layer over libyaml: trees of nodes that know where they came from, typed access whose errors name that
+/* A small document layer over libyaml: trees of nodes that know where they came from, typed access whose messages name that
  * place, edits by path (`--set`), and writing a tree as text.
  *
  * The YAML accepted is one document in UTF-8 without anchors, aliases and tags, of bounded size and depth, whose keys are
@@ -37,25 +37,25 @@ typedef struct NitiYamlDocument NitiYamlDocument;
 
 /* From text; source is for messages ("models/foo.yaml", "built-in lenet5"). Fails with NITI_ERROR_FORMAT. */
 NitiStatus niti_yaml_parse(NitiYamlDocument **out, const char *text, const char *source);
-/* From a file. Fails with NITI_ERROR_FILE where it cannot be read, NITI_ERROR_FORMAT where it is no such YAML. */
+/* From a file. Fails with NITI_ERROR_FILE if it cannot be read, NITI_ERROR_FORMAT if it is not the YAML accepted. */
 NitiStatus niti_yaml_read(NitiYamlDocument **out, const char *path);
 /* An empty mapping to build on. */
 NitiStatus niti_yaml_open(NitiYamlDocument **out);
 void niti_yaml_close(NitiYamlDocument *document);
 NitiYaml *niti_yaml_root(const NitiYamlDocument *document);
 
-/* Whether a name means a file and not something built in: it has a '/' or ends in .yaml or .yml. */
+/* Whether a name means a file rather than a built-in: it has a '/' or ends in .yaml or .yml. */
 bool niti_yaml_is_path(const char *name);
 
 /* -- errors -- */
 
-/* Fails with "FILE:LINE:COLUMN: message" and NITI_ERROR_FORMAT, or, where the node came from an edit, with
+/* Fails with "FILE:LINE:COLUMN: message" and NITI_ERROR_FORMAT or, for a node from an edit, with
  * "--set PATH=VALUE: message" and NITI_ERROR_ARGUMENT. */
 NitiStatus niti_yaml_fail(const NitiYaml *node, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The same place before the message of the last failure. */
+/* Prefixes the last failure's message with the node's place. */
 NitiStatus niti_yaml_fail_within(NitiStatus status, const NitiYaml *node, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* What a node is, for "found ...": 'text' (shortened, control characters replaced), "nothing", "a sequence", "a mapping".
+/* Describes a node, for "found ...": 'text' (shortened, control characters replaced), "nothing", "a sequence", "a mapping".
  * Returns buffer. */
 const char *niti_yaml_found(char buffer[NITI_YAML_FOUND_MAX], const NitiYaml *node);
 
@@ -71,9 +71,9 @@ NitiStatus niti_yaml_want_mapping(const NitiYaml *node, const char *what);
 NitiStatus niti_yaml_want_sequence(const NitiYaml *node, const char *what);
 /* Every key of the mapping is one of `keys` (NULL-terminated). */
 NitiStatus niti_yaml_want_keys(const NitiYaml *mapping, const char *what, const char *const *keys);
-/* The value of a key that must be there. */
+/* The value of a required key. */
 NitiStatus niti_yaml_want(NitiYaml **out, const NitiYaml *mapping, const char *what, const char *key);
-/* Decimal integers without superfluous zeros. */
+/* Decimal integers without leading zeros. */
 NitiStatus niti_yaml_int(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
 NitiStatus niti_yaml_uint64(uint64_t *out, const NitiYaml *node, const char *what, uint64_t max);
 NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what);
@@ -93,7 +93,7 @@ NitiYaml *niti_yaml_sequence(NitiYamlDocument *document);
 NitiYaml *niti_yaml_mapping(NitiYamlDocument *document);
 /* Appends to a sequence. */
 void niti_yaml_append(NitiYamlDocument *document, NitiYaml *sequence, NitiYaml *item);
-/* Sets a mapping's key, in place of what it had. */
+/* Sets a mapping's key, replacing its value. */
 void niti_yaml_put(NitiYamlDocument *document, NitiYaml *mapping, const char *key, NitiYaml *value);
 /* Applies "key.path=value": keys lead through mappings (made where absent), numbers from 0 through sequences, and the value is
  * YAML. Fails with NITI_ERROR_ARGUMENT and a message that begins with "--set key.path=value". Whether the keys mean anything is
@@ -101,8 +101,8 @@ void niti_yaml_put(NitiYamlDocument *document, NitiYaml *mapping, const char *ke
 NitiStatus niti_yaml_set(NitiYamlDocument *document, const char *edit);
 /* -- writing -- */
 
-/* A tree as YAML that parses to the same tree; *out is the caller's to free(). document is the one the nodes were made in: its
- * failure to make one is reported here. Short lists and mappings of words are written in one line. */
+/* A tree as YAML that parses to the same tree; *out is the caller's to free(). document is the one the nodes were made in;
+ * a failure to make one is reported here. Short lists and mappings of words are written on one line. */
 NitiStatus niti_yaml_write(char **out, const NitiYamlDocument *document, const NitiYaml *node);
 
 #endif

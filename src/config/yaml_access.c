@@ -1,4 +1,4 @@
-/* Typed access to nodes; its errors say where the node is, what was expected and what is there. */
+/* Typed access to nodes; messages give the node's place, what was expected and what was found. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -117,7 +117,7 @@ NitiStatus niti_yaml_want(NitiYaml **out, const NitiYaml *mapping, const char *w
   return *out ? NITI_OK : niti_yaml_fail(mapping, "%s: missing key '%s'", what, key);
 }
 
-/* Reads digits without superfluous zeros into *out; the first character after them, or NULL: none, or too many. */
+/* Reads digits without leading zeros into *out; returns the first character after them, or NULL: none, or too many. */
 static const char *digits(uint64_t *out, const char *text) {
   const char *p = text;
   *out = 0;

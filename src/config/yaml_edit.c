@@ -1,4 +1,4 @@
-/* New nodes and edits by path. */
+/* Makes new nodes and applies edits by path. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,7 +58,7 @@ static NitiStatus refuse(const Edit *edit, const char *format, const char *detai
   return niti_fail(NITI_ERROR_ARGUMENT, "%s: %s", edit->origin, text);
 }
 
-/* The place of a list's item. */
+/* The address of a list's item. */
 static NitiStatus item_of(NitiYaml ***out, const Edit *edit, NitiYaml *sequence, const char *segment) {
   size_t index = 0;
   if (strspn(segment, "0123456789") != strlen(segment) || strlen(segment) > 6) {
@@ -70,7 +70,7 @@ static NitiStatus item_of(NitiYaml ***out, const Edit *edit, NitiYaml *sequence,
   return NITI_OK;
 }
 
-/* Puts value at the end of the path's last segment, or leads one segment further: *node. */
+/* Puts value at the path's last segment, or advances *node by one segment. */
 static NitiStatus follow(NitiYaml **node, const Edit *edit, const char *segment, NitiYaml *value) {
   NitiYaml *parent = *node, **item = NULL;
   if (parent->kind == NITI_YAML_SCALAR) return refuse(edit, "'%s' lies below a plain value (expected a mapping there)", segment);

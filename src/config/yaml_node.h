@@ -1,10 +1,10 @@
-/* Inside the document layer: how nodes are made. */
+/* Internal to the document layer: making nodes. */
 #ifndef NITI_CONFIG_YAML_NODE_H
 #define NITI_CONFIG_YAML_NODE_H
 
 #include "config/yaml.h"
 
-/* `count` bytes that live as long as the document, zeroed; NULL: out of memory, which the document remembers. */
+/* `count` zeroed bytes that live as long as the document; NULL: out of memory, which the document records. */
 void *niti_yaml_memory(NitiYamlDocument *document, size_t count);
 /* A copy of `length` bytes and a zero byte. */
 char *niti_yaml_copy(NitiYamlDocument *document, const char *text, size_t length);

@@ -1,4 +1,4 @@
-/* libyaml's events -> nodes. No recursion: the open sequences and mappings are a stack of bounded depth. */
+/* Turns libyaml's events into nodes, without recursion: the open sequences and mappings are a stack of bounded depth. */
 #include <string.h>
 #include <yaml.h>
 
@@ -9,8 +9,8 @@ typedef struct Builder {
   NitiYamlDocument *document;
   const char *origin;
   bool place;
-  NitiYaml *open[NITI_YAML_DEPTH_MAX]; /* the sequences and mappings around what comes next */
-  NitiYaml *key[NITI_YAML_DEPTH_MAX];  /* of each open mapping: the key that waits for its value */
+  NitiYaml *open[NITI_YAML_DEPTH_MAX]; /* the sequences and mappings around the next node */
+  NitiYaml *key[NITI_YAML_DEPTH_MAX];  /* of each open mapping: the key awaiting its value */
   size_t depth, nodes;
   NitiYaml *root;
 } Builder;
@@ -20,7 +20,7 @@ static NitiStatus fail_at(const Builder *builder, size_t line, size_t column, co
   return niti_fail(NITI_ERROR_FORMAT, "%s:%zu:%zu: %s", builder->origin, line + 1, column + 1, text);
 }
 
-/* Says what libyaml did not like. */
+/* Reports libyaml's error. */
 static NitiStatus fail_parser(const Builder *builder, const yaml_parser_t *parser, const char *text) {
   char message[256];
   const char *problem = parser->problem ? parser->problem : "malformed YAML";
@@ -62,7 +62,7 @@ static NitiStatus check_key(const NitiYaml *mapping, const NitiYaml *key) {
   return NITI_OK;
 }
 
-/* Hangs a node where it belongs. */
+/* Adds a node to the innermost open sequence or mapping. */
 static NitiStatus attach(Builder *builder, NitiYaml *node) {
   if (builder->depth == 0) {
     builder->root = node;

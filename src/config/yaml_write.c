@@ -1,4 +1,4 @@
-/* Nodes -> text, through libyaml's emitter. */
+/* Writes nodes as text, through libyaml's emitter. */
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -36,7 +36,7 @@ static bool only_scalars(const NitiYaml *node) {
   return true;
 }
 
-/* Written in one line: mappings of scalars, lists of scalars or of such mappings. */
+/* Written on one line: mappings of scalars, lists of scalars or of such mappings. */
 static bool in_line(const NitiYaml *node) {
   if (only_scalars(node)) return true;
   if (node->kind == NITI_YAML_MAPPING) return false;

@@ -13,7 +13,7 @@ typedef struct NitiArray {
   int ndim;                          /* 1 to NITI_ARRAY_DIMS_MAX */
   int64_t dims[NITI_ARRAY_DIMS_MAX]; /* at least 1 each */
   const void *data;
-  void *memory;  /* where data lies */
+  void *memory;  /* where data is */
   size_t mapped; /* bytes of memory that are a map of the file; 0: memory is from malloc */
 } NitiArray;
 
@@ -21,7 +21,7 @@ typedef struct NitiArray {
  * it is. Anything else (object arrays, floating point, big-endian, Fortran order, more dimensions, other sizes than the header
  * says) is NITI_ERROR_FORMAT with what to do about it. */
 NitiStatus niti_npy_read(NitiArray *out, const char *path);
-/* Reads a text of whole numbers, separated by commas, semicolons or tabs, a row on each line, as int16 [rows][columns], or, with
+/* Reads a text of whole numbers, separated by commas, semicolons or tabs, one row per line, as int16 [rows][columns], or, with
  * `labels`, one column of int32 from 0 as [rows]. A first line that does not begin with a number is a header. CRLF, a byte-order
  * mark and blank lines at the end are allowed. */
 NitiStatus niti_csv_read(NitiArray *out, const char *path, bool labels);

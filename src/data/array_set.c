@@ -42,7 +42,7 @@ static NitiStatus read_array(NitiArray *array, NitiDataSplit *split, int which, 
 
 /* ---- values ---- */
 
-/* One sample's shape, from the dimensions behind the first: [H][W][C], [L][C] (1xLxC) or [F] (1x1xF). Where that is the wanted
+/* One sample's shape, from the dimensions after the first: [H][W][C], [L][C] (1xLxC) or [F] (1x1xF). Where that is the wanted
  * shape in other words (as many values, as many channels; or grey images without their channel; or a row of all values), it is
  * that. */
 static NitiShape sample_shape(const NitiArray *a, NitiShape wanted) {
@@ -83,7 +83,7 @@ static NitiStatus take_values(NitiDataset *dataset, NitiDataSplit *split, NitiAr
   a->mapped = 0;
   NITI_TRY(check_values(a, split->dir, name));
   if (s.c > NITI_CHANNELS_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: %d values a row, expected at most %d, or as many as the network's input has",
+    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: %d values per row, expected at most %d, or as many as the network's input has",
                      split->dir, name, s.c, NITI_CHANNELS_MAX);
   if (!dataset->shape.n) {
     dataset->shape = s;

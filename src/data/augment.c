@@ -1,3 +1,4 @@
+/* The epoch's permutation and the random windows of images. */
 #include "data/augment.h"
 
 #include <assert.h>
@@ -9,7 +10,7 @@ void niti_order_shuffle(uint32_t *order, int64_t count, uint64_t seed, uint32_t 
   NitiWords words = {{0}};
   for (int64_t i = 0; i < count; ++i) order[i] = (uint32_t)i;
   for (int64_t i = count - 1; i > 0; --i) {
-    /* Four words come at a time: a new block where the descending index enters one. */
+    /* Words come in blocks of four: a new block where the descending index enters one. */
     if (i == count - 1 || (i & 3) == 3) words = niti_draw_block(&draw, (uint32_t)(i >> 2));
     const uint32_t j = niti_word_below(words.word[i & 3], (uint32_t)(i + 1));
     const uint32_t swapped = order[i];

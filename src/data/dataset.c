@@ -65,7 +65,7 @@ NitiStatus niti_data_options_check(const NitiDataOptions *options) {
 
 /* ---- open and close ---- */
 
-/* Where a format's files lie: path itself (where = NULL) or one of its usual subfolders. */
+/* Where a format's files are: path itself (where = NULL) or one of its usual subfolders. */
 typedef struct Match {
   const NitiDataFormat *format;
   const char *where;

@@ -54,8 +54,8 @@ typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST, NITI_VALIDATION, NITI_SPLITS
 /* "training", "test", "validation". */
 const char *niti_split_name(NitiSplit split);
 
-/* Long work says what it does and how far it is, ten times a second, in the thread that called for it; where `progress` returns
- * false, the work ends with NITI_INTERRUPTED, within the time that one file takes. progress NULL: nobody wants to know. */
+/* Long work reports its progress ten times per second on the calling thread; if `progress` returns false, the work ends with
+ * NITI_INTERRUPTED, within the time that one file takes. progress NULL: no reports. */
 typedef struct NitiDataWatch {
   bool (*progress)(void *context, const char *what, int64_t done, int64_t total);
   void *context;
@@ -64,7 +64,7 @@ typedef struct NitiDataWatch {
 /* What is wanted of a data set beside the recipe's options. All zero: whatever is there. */
 typedef struct NitiDataRequest {
   NitiShape size;  /* {1, H, W, C} of the network's input; n = 0: not known. Image folders: what images are fitted to, C 1 or 3;
-                      not known: the first image's, options' resize ignored. Arrays: as what rows of so many values are taken. The
+                      not known: the first image's, options' resize ignored. Arrays: the shape of rows of as many values. The
                       other formats have their own size */
   unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
   unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
@@ -85,12 +85,12 @@ const char *niti_dataset_default(void);
 
 const char *niti_dataset_kind(const NitiDataset *dataset);
 NitiDataType niti_dataset_type(const NitiDataset *dataset);
-/* Whether every image is a file of its own. */
+/* Whether every image is a separate file. */
 bool niti_dataset_is_folder(const NitiDataset *dataset);
 int32_t niti_dataset_classes(const NitiDataset *dataset);
-/* By which a class is recognised: an image folder's name. NULL: not known, or no such label. */
+/* The name that identifies a class: an image folder's name. NULL: not known, or no such label. */
 const char *niti_dataset_class_name(const NitiDataset *dataset, int32_t label);
-/* What people are shown in its place: classes.txt may give another; else the name. */
+/* Its display name: from classes.txt if listed there, else the name. */
 const char *niti_dataset_class_label(const NitiDataset *dataset, int32_t label);
 int64_t niti_dataset_count(const NitiDataset *dataset, NitiSplit split); /* 0: not there, or not opened */
 /* One image's shape, n = 1. Image folders: the size asked for (their files' sizes differ). */
@@ -98,7 +98,7 @@ NitiShape niti_dataset_shape(const NitiDataset *dataset);
 int32_t niti_dataset_label(const NitiDataset *dataset, NitiSplit split, int64_t index);
 /* The file of an image, below the split's folder; NULL where many images share one. */
 const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64_t index);
-/* Sentences for people about what was found, the index'th; NULL beyond the last: files that are not read, classes without
+/* The index'th human-readable note; NULL beyond the last: files that are not read, classes without
  * images, images left out. They begin with a path and are UTF-8. Owned by the data set; valid until the next call that may add
  * one. */
 const char *niti_dataset_note(const NitiDataset *dataset, int index);
@@ -114,7 +114,7 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
                              uint32_t word_x, uint8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
 NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out);
-/* The same of a file's bytes; `name` stands for it in messages. */
+/* The same for a file's bytes; messages call it `name`. */
 NitiStatus niti_image_read_bytes(const uint8_t *bytes, size_t count, const char *name, const NitiDataOptions *options,
                                  NitiShape size, uint8_t *out);
 
@@ -151,7 +151,7 @@ typedef struct NitiPaths {
   size_t count, capacity;
 } NitiPaths;
 /* Adds every .jpg, .jpeg and .png file below the folder `dir`, as paths that begin with it, in byte order; *unread says in one
- * line what else lies there (to be freed by the caller; NULL: nothing). */
+ * line what else is there (to be freed by the caller; NULL: nothing). */
 NitiStatus niti_images_find(NitiPaths *paths, char **unread, const char *dir);
 void niti_paths_close(NitiPaths *paths);
 

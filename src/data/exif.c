@@ -12,7 +12,7 @@ typedef struct Tiff {
   bool big_endian;
 } Tiff;
 
-/* `count` bytes as a number; 0 where they do not all lie inside. */
+/* `count` bytes as a number; 0 where they are not all inside. */
 static uint32_t number_at(const Tiff *tiff, size_t at, size_t count) {
   uint32_t value = 0;
   if (at > tiff->size || tiff->size - at < count) return 0;

@@ -4,7 +4,7 @@
 
 #include "data/image.h"
 
-/* The orientation, 1 to 8 (EXIF 2.32, tag 0x0112), in a TIFF structure of `size` bytes: what JPEG's APP1 segment holds behind
+/* The orientation, 1 to 8 (EXIF 2.32, tag 0x0112), in a TIFF structure of `size` bytes: what JPEG's APP1 segment holds after
  * "Exif\0\0", and PNG's eXIf chunk from its first byte. 1, as stored, where none is noted or the note is malformed: viewers show
  * such images too. Looks at nothing beyond `size`, whatever the bytes say. */
 int niti_exif_orientation(const uint8_t *tiff, size_t size);

@@ -18,11 +18,11 @@ typedef struct NitiSums {
 
 /* One split: images in memory, or files that are decoded one by one. */
 typedef struct NitiDataSplit {
-  char *dir;             /* where the files lie; NULL: the split was not opened */
+  char *dir;             /* where the files are; NULL: the split was not opened */
   NitiPaths files;       /* below dir, in the order they are read; image folders: files.path[i] is stored image i */
   const uint8_t *images; /* [stored][H][W][C]; NULL where they are made one by one */
   const void *values;    /* the same of any type; NULL for image folders */
-  void *memory;          /* where they lie */
+  void *memory;          /* where they are */
   size_t mapped;         /* bytes of memory that are a map of a file; 0: memory is from malloc */
   int32_t *labels;       /* [stored] */
   int64_t stored, count; /* images in the files, and of them in this split */
@@ -37,11 +37,11 @@ typedef struct NitiDataSplit {
 typedef struct NitiDataFormat {
   NitiDataKind kind;
   const char *name;
-  const char *looked_for;    /* what probe looks for, for people */
+  const char *looked_for;    /* what probe looks for, human-readable */
   const char *subfolders[8]; /* usual names of such a folder inside a parent; ends with NULL */
   bool (*probe)(const char *path);
   /* Fills shape, classes, names and the request's splits, as far as they are there, of a data set that has its options and
-   * request; what a failure leaves behind, niti_dataset_close releases. */
+   * request; niti_dataset_close releases what a failure leaves. */
   NitiStatus (*open)(NitiDataset *dataset, const char *path);
 } NitiDataFormat;
 
@@ -71,10 +71,10 @@ bool niti_needs_split(const NitiDataset *dataset, NitiSplit split);
 /* Calls the watch where it is time. */
 NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t done, int64_t total);
 
-/* Reads DIR/NAME as exactly `count` class names, one a line; blank lines at the end, CRLF and a byte-order mark are allowed.
+/* Reads DIR/NAME as exactly `count` class names, one per line; blank lines at the end, CRLF and a byte-order mark are allowed.
  * NITI_OK and *out NULL where the file does not exist. The caller owns (*out)[count]. */
 NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32_t count);
-/* dataset->names for a format that has none: DIR/classes.txt, a line per class, or the numbers. */
+/* dataset->names for a format that has none: DIR/classes.txt, one line per class, or the numbers. */
 NitiStatus niti_names_or_numbers(NitiDataset *dataset, const char *dir);
 /* Reads DIR/classes.txt, lines of a class name, white space and what to show in its place, into dataset->labels. Classes without
  * a line keep their names, lines of other classes are ignored. Nothing happens where the file does not exist. */

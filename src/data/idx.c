@@ -13,7 +13,7 @@
 
 enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAME_BYTES = 96, SPELLINGS = 8, DEFLATE_RATIO_MAX = 1040, CHUNK = 1 << 22 };
 
-/* Sets that may lie in one folder, by what their files' names begin with; those of EMNIST hold every image transposed. */
+/* Sets that may be in one folder, by what their files' names begin with; those of EMNIST hold every image transposed. */
 static const char *const families[] = {
     "", "emnist-balanced-", "emnist-byclass-", "emnist-bymerge-", "emnist-digits-", "emnist-letters-", "emnist-mnist-"};
 enum { FAMILIES = sizeof families / sizeof *families };
@@ -61,7 +61,7 @@ typedef struct Reader {
   NitiDataset *dataset; /* for its watch */
   gzFile file;          /* reads plain files too */
   const char *path;
-  uint64_t position, size; /* of the unpacked bytes; of the file as it is */
+  uint64_t position, size; /* of the unpacked bytes; of the file on disk */
 } Reader;
 
 /* Reads count bytes; a file that ends before or is damaged fails. */
@@ -265,7 +265,7 @@ static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fash
   return NITI_OK;
 }
 
-/* The one family whose files lie in the folder. */
+/* The one family whose files are in the folder. */
 static NitiStatus find_family(const char **family, const char *path) {
   *family = NULL;
   for (int i = 0; i < FAMILIES; ++i) {

@@ -28,7 +28,7 @@ typedef struct Source {
   bool ended;        /* JPEG: the bytes ended before the end marker */
   uint8_t *line;     /* CMYK: one line; freed by the caller */
   uint8_t **lines;   /* PNG: pointers to lines; freed by the caller */
-  NitiStatus status; /* not NITI_OK: already told through niti_fail */
+  NitiStatus status; /* not NITI_OK: already reported through niti_fail */
   jmp_buf escape;
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
@@ -59,7 +59,7 @@ static void jpeg_escape(j_common_ptr info) {
   longjmp(source->escape, 1);
 }
 
-/* Whether every pixel is as its author left it after this warning. A file that ends too early is told by JWRN_HIT_MARKER or
+/* Whether every pixel is as its author left it after this warning. JWRN_HIT_MARKER reports a file that ends too early, or
  * JWRN_MUST_RESYNC where the scan at hand lacks bits, and by has_every_scan; bytes left over before a restart marker mean that
  * the decoder lost its way in them. */
 static bool leaves_pixels_intact(const struct jpeg_error_mgr *errors) {
@@ -207,7 +207,7 @@ static bool run_png(Source *source, png_structp png, png_infop info) {
   }
   for (int32_t y = 0; y < image->h; ++y) source->lines[y] = image->pixels + (size_t)y * stride;
   png_read_image(png, source->lines);
-  png_read_end(png, info); /* eXIf may stand behind the pixels */
+  png_read_end(png, info); /* eXIf may follow the pixels */
   if (png_get_eXIf_1(png, info, &size, &exif) != 0) source->orientation = niti_exif_orientation(exif, size);
   return true;
 }

@@ -15,7 +15,7 @@ typedef struct NitiWindow {
   uint32_t word_y, word_x;
 } NitiWindow;
 
-/* Decodes a JPEG or PNG file of `size` bytes (told apart by the first of them), at most 2^26 pixels; `name` is for messages.
+/* Decodes a JPEG or PNG file of `size` bytes (the first bytes decide), at most 2^26 pixels; `name` is for messages.
  * Whatever the decoders find wrong that may have changed a pixel is an error, a file cut short included; a JPEG whose pixels are
  * all there is accepted (an unknown JFIF revision, bytes after the last scan, no end marker). EXIF orientation is applied, of
  * JPEG and PNG. Gamma and colour profiles are ignored, and so is transparency: the colour stored with it counts. 16-bit PNG

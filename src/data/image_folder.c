@@ -53,7 +53,7 @@ static bool probe(const char *path) {
 
 /* ---- classes ---- */
 
-/* The position of a name among the data set's classes, -1: none; *next is where to look first, and then the place behind it:
+/* The position of a name among the data set's classes, -1: none; *next is where to look first, then one past the match:
  * both lists are usually in one order. */
 static int32_t find_class(const NitiDataset *dataset, const char *name, int32_t *next) {
   for (int32_t i = 0; i < dataset->classes; ++i) {
@@ -148,7 +148,7 @@ static NitiStatus try_shape(NitiDataset *dataset, const char *path) {
   return NITI_OK;
 }
 
-/* Where nobody says which size is wanted: that of the first image that can be read and is not too large to be one. */
+/* Where no size is given: that of the first image that can be read and is not too large to be one. */
 static NitiStatus first_shape(NitiDataset *dataset, const NitiDataSplit *split) {
   NitiStatus status = NITI_OK;
   dataset->options.resize = 0;

@@ -172,7 +172,7 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
   const int32_t pad = data->pad;
   if (options->batch < 1) return niti_fail(NITI_ERROR_ARGUMENT, "batch size %d, expected at least 1", options->batch);
   if (options->workers < 0 || options->workers > WORKERS_MAX)
-    return niti_fail(NITI_ERROR_ARGUMENT, "%d decoding threads, expected 0 (one a core) to %d", options->workers, WORKERS_MAX);
+    return niti_fail(NITI_ERROR_ARGUMENT, "%d decoding threads, expected 0 (one per core) to %d", options->workers, WORKERS_MAX);
   NITI_TRY(niti_data_options_check(data));
   if (niti_dataset_count(dataset, options->split) < 1)
     return niti_fail(NITI_ERROR_ARGUMENT, "no %s images", niti_split_name(options->split));
@@ -301,7 +301,7 @@ NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_b
   return NITI_OK;
 }
 
-/* Waits a moment for the workers, telling the watch. The lock is held. */
+/* Waits a moment for the workers and calls the watch. The lock is held. */
 static NitiStatus wait_watching(NitiLoader *loader) {
   niti_watch_wait(&loader->done, &loader->lock);
   pthread_mutex_unlock(&loader->lock);

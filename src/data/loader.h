@@ -27,7 +27,7 @@ typedef struct NitiLoaderOptions {
   int32_t batch;
   uint64_t seed;
   bool augment;    /* shuffle, random crop and flip as the data options say; else in order, centred */
-  int32_t workers; /* threads that decode or normalise; 0: one a core */
+  int32_t workers; /* threads that decode or normalise; 0: one per core */
 } NitiLoaderOptions;
 
 /* Fails where the split has no images, where the values' type is not the data options', where the data set's images cannot give

@@ -107,14 +107,14 @@ NitiStatus niti_names_or_numbers(NitiDataset *dataset, const char *dir) {
   return NITI_OK;
 }
 
-/* What stands behind `name` and white space in the line; NULL: the line is of another class. */
+/* The text after `name` and white space in the line; NULL: a line of another class. */
 static const char *text_behind(const char *line, const char *name) {
   const size_t length = strlen(name);
   if (strncmp(line, name, length) != 0 || (line[length] && !strchr(" \t", line[length]))) return NULL;
   return line + length + strspn(line + length, " \t");
 }
 
-/* The class that a line is of: the longest name that fits; -1: none. */
+/* The class of a line: the longest name that fits; -1: none. */
 static int32_t class_of_line(const NitiDataset *dataset, const char *line) {
   int32_t found = -1;
   for (int32_t i = 0; i < dataset->classes; ++i) {

@@ -11,7 +11,7 @@
 #include "platform/file.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "elements are used as they lie in the file, which is little-endian"
+#error "elements are used as they are in the file, which is little-endian"
 #endif
 
 enum { MAGIC = 6, PREFIX_MAX = 12, KEYS = 3 };
@@ -23,7 +23,7 @@ typedef struct Header {
   size_t offset; /* of the text in the file, for messages */
   char type[16];
   bool fortran;
-  unsigned keys; /* found, a bit each */
+  unsigned keys; /* found, one bit each */
 } Header;
 
 static NitiStatus malformed(const Header *h, const char *expected) {
@@ -114,7 +114,7 @@ static NitiStatus read_dictionary(Header *h, NitiArray *array) {
     if (!take(h, ',') && peek(h) != '}') return malformed(h, "a comma or the dictionary's end");
   }
   if (h->keys != (1u << KEYS) - 1) return malformed(h, "descr, fortran_order and shape");
-  return peek(h) == 0 ? NITI_OK : malformed(h, "nothing behind the dictionary");
+  return peek(h) == 0 ? NITI_OK : malformed(h, "nothing after the dictionary");
 }
 
 static NitiStatus set_type(NitiArray *array, const Header *h) {

@@ -1,3 +1,4 @@
+/* Scales images and cuts windows out of them, in integers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,12 +89,12 @@ NitiStatus niti_fit_check(const NitiDataOptions *options, NitiShape size) {
   return NITI_OK;
 }
 
-/* One fitting under way; the buffers hold the part of the window that lies in the image. */
+/* One fitting under way; the buffers hold the part of the window that is in the image. */
 typedef struct Fit {
   const NitiImage *image;
   int64_t D[2];
   int32_t y0, x0;       /* the window's start in the fitted image */
-  int32_t left, count;  /* its columns [left, left + count) lie in the image */
+  int32_t left, count;  /* its columns [left, left + count) are in the image */
   Taps *taps;           /* [count] */
   uint32_t *rows[2];    /* [count][c]: sums of source row j in rows[j & 1] */
   int32_t row_index[2]; /* which row that is; -1 none */
@@ -150,7 +151,7 @@ NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOp
   const size_t count = (size_t)fit.count, N = count * (size_t)image->c;
   const size_t row_bytes = (size_t)size.c * (size_t)size.w;
   memset(out, 0, niti_shape_image(size));
-  if (count == 0) return NITI_OK; /* a window that lies in the padding alone */
+  if (count == 0) return NITI_OK; /* a window entirely in the padding */
   uint8_t *memory = malloc(N * sizeof *fit.sums + count * sizeof *fit.taps + 2 * N * sizeof **fit.rows + N);
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for scaling", path);
   fit.sums = (uint64_t *)(void *)memory;

@@ -4,14 +4,14 @@
 
 #include "data/dataset.h"
 
-enum { NITI_FOLDER_DEPTH_MAX = 16 }; /* folders inside each other below the one that is scanned */
+enum { NITI_FOLDER_DEPTH_MAX = 16 }; /* levels of nested folders below the one scanned */
 
 /* Why an entry of a folder is not read. */
 typedef enum NitiUnreadKind {
   NITI_UNREAD_TYPE = 0, /* neither a folder nor named as an image */
   NITI_UNREAD_HIDDEN,   /* its name begins with a dot */
   NITI_UNREAD_DEEP,     /* a folder below NITI_FOLDER_DEPTH_MAX others */
-  NITI_UNREAD_LOOP,     /* a link to a folder that it lies in */
+  NITI_UNREAD_LOOP,     /* a link to a folder that contains it */
   NITI_UNREAD_KINDS,
 } NitiUnreadKind;
 

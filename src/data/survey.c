@@ -1,4 +1,4 @@
-/* Reading every image of a split, by all threads: which cannot be read, and the sums that mean and deviation need. */
+/* Reads every image of a split on all threads: finds unreadable ones and sums the values for mean and deviation. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ typedef struct Bad {
 typedef struct Survey {
   const NitiDataset *dataset;
   NitiSplit which;
-  int64_t block; /* images an item */
+  int64_t block; /* images per item */
   pthread_mutex_t lock;
   pthread_cond_t finished;
   int64_t next, done; /* images */
@@ -130,7 +130,7 @@ static void *run_worker(void *context) {
 
 /* ---- the calling thread ---- */
 
-/* Waits for the workers, telling the watch. The lock is held. */
+/* Waits for the workers and calls the watch. The lock is held. */
 static void wait_for_workers(Survey *survey, NitiDataset *dataset) {
   char what[40];
   (void)snprintf(what, sizeof what, "reading %s images", niti_split_name(survey->which));

@@ -68,7 +68,7 @@ void niti_values_window(int8_t *out, const NitiDataset *dataset, const NitiDataS
   const int32_t dy = niti_window_start(s.h, options->pad, size.h, window.centre, window.word_y);
   const int32_t dx = niti_window_start(s.w, options->pad, size.w, window.centre, window.word_x);
   const int32_t left = dx < 0 ? (-dx < size.w ? -dx : size.w) : 0;                        /* columns before the sample's first, */
-  const int32_t right = s.w - dx < size.w ? (s.w - dx > left ? s.w - dx : left) : size.w; /* and behind its last */
+  const int32_t right = s.w - dx < size.w ? (s.w - dx > left ? s.w - dx : left) : size.w; /* and after its last */
   const size_t row = (size_t)size.w * (size_t)s.c;
   for (int32_t y = 0; y < size.h; ++y, out += row) {
     const bool inside = y + dy >= 0 && y + dy < s.h;

@@ -11,7 +11,7 @@ void niti_values_sum(NitiSums *sums, const NitiDataset *dataset, const NitiDataS
  * the sample padded with `pad` zeros, normalised by the options' mean and std (docs/arithmetic.md). */
 void niti_values_window(int8_t *out, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place,
                         const NitiDataOptions *options, NitiShape size, NitiWindow window);
-/* What mean and std are shares of: 255, 128 or 32768. */
+/* Full scale, the unit of mean and std: 255, 128 or 32768. */
 int32_t niti_values_full(NitiDataType type);
 
 #endif

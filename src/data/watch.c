@@ -1,4 +1,4 @@
-/* Calls a watch ten times a second, whatever the work. */
+/* Calls a watch ten times per second, for any kind of work. */
 #include "data/watch.h"
 
 #include <time.h>

@@ -1,4 +1,4 @@
-/* Checkpoints in memory, as files, and what is checked when one is read. */
+/* Checkpoints: in memory, saving, loading and verification. */
 #include "io/checkpoint.h"
 
 #include <sha256.h>
@@ -13,7 +13,7 @@
 static const char exponent_suffix[] = ".exponent";
 static const char escaped_suffix[] = ".escaped";
 static const char format_name[] = "niti";
-enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; keeps the sums of exponents over all layers in int32 */
+enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; sums of exponents over all layers fit in int32 */
 
 static const char *const own_keys[] = {"format", "version", "hash", "checksum"};
 enum { OWN_KEYS = sizeof own_keys / sizeof *own_keys };
@@ -236,7 +236,7 @@ static NitiStatus gather_metadata(NitiSafetensors *content, const NitiCheckpoint
 static NitiStatus check_mantissas(const char *name, NitiFileDtype dtype, const void *data, size_t bytes) {
   const char *bad = dtype == NITI_I8 && bytes ? memchr(data, 0x80, bytes) : NULL;
   if (!bad) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': element %zu is -128, mantissas lie in -127..127", name,
+  return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': element %zu is -128, mantissas are in -127..127", name,
                    (size_t)(bad - (const char *)data));
 }
 
@@ -307,7 +307,7 @@ static const char *find_value(const NitiSafetensors *content, const char *key) {
   return NULL;
 }
 
-/* How many bytes of a value a message shows: to the first control character, 64 at most. */
+/* How many bytes of a value a message shows: up to the first control character, at most 64. */
 static int shown(const char *value) {
   int count = 0;
   while (count < 64 && (unsigned char)value[count] >= 32 && value[count] != 127) ++count;
@@ -339,7 +339,7 @@ static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensor
   return NITI_OK;
 }
 
-/* The tensor beside this one of sorted content; *out NULL: there is none. */
+/* The exponent tensor that belongs to this one of sorted content; *out NULL: none. */
 static NitiStatus look_for_exponent(const NitiSafetensor **out, const NitiSafetensors *content, const char *name) {
   NitiSafetensor key = {.name = exponent_name(name)};
   *out = NULL;
@@ -412,7 +412,7 @@ static NitiStatus check_sum(const char *what, const NitiSafetensors *content, co
   return NITI_OK;
 }
 
-/* A number from 1 to ours, in decimal as it is written. Only a file that is whole is of a later version and not damaged. */
+/* A decimal number from 1 to this version. Checked last: only an intact file can be of a later version. */
 static NitiStatus take_version(NitiCheckpoint *checkpoint, const NitiSafetensors *content, const char *sum) {
   const char *text;
   char known[16];
@@ -440,7 +440,7 @@ static NitiStatus take(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
   return check_sum("checksum", content, sum);
 }
 
-/* What other tools write for an exponent: any integer of one element. */
+/* An exponent as other tools may write it: any integer of one element. */
 static NitiStatus read_exponent(int32_t *out, const NitiSafetensor *from, const char *name) {
   size_t bytes;
   int64_t value = 0;

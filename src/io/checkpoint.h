@@ -1,8 +1,9 @@
-/* Checkpoints: tensors and named values as one safetensors file. What a run keeps in one is train/run_save.c's table.
+/* Checkpoints: tensors and named values as one safetensors file. train/run_save.c lists what a run stores in one.
  *
- * In the file each tensor NAME stands beside its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the values,
- * which are strings (one that is not UTF-8, a path say, as KEY.escaped: platform/text.h), and four keys of the format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md,
- * "Identity"), and checksum (SHA-256 over all tensors and all other metadata, so that damage anywhere is noticed). */
+ * The file stores each tensor NAME together with its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the
+ * values, which are strings (one that is not UTF-8, such as a path, as KEY.escaped: platform/text.h), and four keys of the
+ * format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md, "Identity"), and checksum (SHA-256 over all
+ * tensors and all other metadata, so that damage anywhere is detected). */
 #ifndef NITI_IO_CHECKPOINT_H
 #define NITI_IO_CHECKPOINT_H
 
@@ -19,7 +20,7 @@ typedef struct NitiCheckpointTensor {
   bool owned;       /* whether niti_checkpoint_close frees data */
 } NitiCheckpointTensor;
 
-/* The version that is written; all versions from 1 on are read. It grows with every key that the files from then on must have. */
+/* The version written; all versions from 1 on are read. It grows with every key that becomes mandatory. */
 enum { NITI_CHECKPOINT_VERSION = 1 };
 
 typedef struct NitiCheckpoint {
@@ -49,7 +50,7 @@ size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor);
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value);
 /* The value of a key, or NULL. Owned by the checkpoint. */
 const char *niti_checkpoint_get(const NitiCheckpoint *checkpoint, const char *key);
-/* The same; a key that is missing fails with its name and the file's. */
+/* The same; fails with the key's and the file's name if the key is missing. */
 NitiStatus niti_checkpoint_want(const char **value, const NitiCheckpoint *checkpoint, const char *key);
 /* The file it was loaded from, for messages; never NULL. */
 const char *niti_checkpoint_source(const NitiCheckpoint *checkpoint);
@@ -58,23 +59,23 @@ const char *niti_checkpoint_source(const NitiCheckpoint *checkpoint);
 NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65]);
 
 /* Writes the file whole or not at all: temporary file in the same folder, fsync, rename, fsync of the folder. On failure
- * (NITI_ERROR_FILE with the system's reason, or NITI_ERROR_ARGUMENT for content that cannot be saved) the old file stands. */
+ * (NITI_ERROR_FILE with the system's reason, or NITI_ERROR_ARGUMENT for content that cannot be saved) the old file remains. */
 NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path);
-/* Saves DIR/last.safetensors and keeps the one before as DIR/previous.safetensors. At every moment, even of a crash, at least one
- * of the two is complete. */
+/* Saves DIR/last.safetensors and keeps the one before as DIR/previous.safetensors. At any time, even after a crash, at least
+ * one of the two is complete. */
 NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir);
 
 /* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller
  * closes *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place, a later version NITI_ERROR_UNSUPPORTED. */
 NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path);
-/* Reads the weights of any safetensors file, edited ones too: every tensor NAME beside which an integer NAME.exponent of one
- * element lies, which must be I8 with mantissas in range or one of the other integer dtypes. Other tensors and the metadata are
- * passed over, and no hash or checksum is asked for. *intact (may be NULL): the file is a checkpoint as niti wrote it. A file
+/* Reads the weights of any safetensors file, edited ones too: every tensor NAME that comes with an integer NAME.exponent of
+ * one element; it must be I8 with mantissas in range or of another integer dtype. Other tensors and the metadata are ignored, and
+ * neither hash nor checksum is required. *intact (may be NULL): the file is a checkpoint as niti wrote it. A file
  * without such a tensor is NITI_ERROR_FORMAT. */
 NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, const char *path);
-/* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL) says which;
- * when true, niti_error() still says what is wrong with `last`. If neither loads, the error of `last` is returned; and so is that
- * of a `last` of a later version, which going on from the one before would overwrite. */
+/* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL): which one;
+ * if true, niti_error() describes the failure of `last`. If neither loads, returns the failure of `last`. A `last` of a later
+ * version also fails, since continuing from the previous checkpoint would overwrite it. */
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir);
 
 #endif

@@ -1,3 +1,4 @@
+/* Writes TensorBoard event files. */
 #include "io/events.h"
 
 #include <errno.h>
@@ -59,7 +60,7 @@ static NitiStatus write_record(NitiEvents *events, const uint8_t *data, size_t s
 /* Stamps the event with the time and writes it. */
 static NitiStatus write_event(NitiEvents *events, Niti__Tensorboard__Event *event) {
   event->wall_time = (double)niti_clock_wall() * 1e-9;
-  const size_t size = niti__tensorboard__event__get_packed_size(event); /* never 0: the time is in it */
+  const size_t size = niti__tensorboard__event__get_packed_size(event); /* never 0: it contains the time */
   uint8_t *data = malloc(size);
   if (!data) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", events->path);
   (void)niti__tensorboard__event__pack(event, data);
@@ -68,7 +69,7 @@ static NitiStatus write_event(NitiEvents *events, Niti__Tensorboard__Event *even
   return status;
 }
 
-/* TensorBoard reads a folder's files in the order of their names. A second that is taken (a run resumed at once) counts on. */
+/* TensorBoard reads a folder's files in order of their names. If the second is taken (a run resumed at once), uses the next. */
 static NitiStatus create_file(NitiEvents *events, const char *dir) {
   char host[256], name[384];
   niti_environment_host(host, sizeof host);

@@ -1,4 +1,4 @@
-/* TensorBoard event files: TFRecord frames round protocol buffers (tensorboard.proto). Floating point appears here, as in all
+/* TensorBoard event files: TFRecord frames around protocol buffers (tensorboard.proto). Floating point appears here, as in all
  * printing, and only here. */
 #ifndef NITI_IO_EVENTS_H
 #define NITI_IO_EVENTS_H
@@ -11,7 +11,7 @@ typedef struct NitiEvents NitiEvents;
 
 /* Creates DIR/events.out.tfevents.TIME.HOST.niti, a name that sorts after those already there. */
 NitiStatus niti_events_open(NitiEvents **out, const char *dir);
-/* Says that a session starts at `step`: TensorBoard then forgets earlier files' events from this step on. For a resumed run. */
+/* Marks the start of a session at `step`: TensorBoard then discards earlier files' events from there on. For a resumed run. */
 NitiStatus niti_events_start(NitiEvents *events, int64_t step);
 NitiStatus niti_events_scalar(NitiEvents *events, const char *tag, int64_t step, double value);
 /* The scalar numerator / denominator; denominator 0 writes nothing. */
@@ -19,7 +19,7 @@ NitiStatus niti_events_ratio(NitiEvents *events, const char *tag, int64_t step, 
 /* counts[i] values of mantissa i - 127, that is (i - 127) * 2^exponent. Counts that are all 0 write nothing. */
 NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t step, const int64_t counts[NITI_EVENTS_BINS],
                                  int32_t exponent);
-/* Hands everything written so far to the system; the only calls besides close that report a full disk for sure. */
+/* Passes everything written so far to the system; only this and close are certain to report a full disk. */
 NitiStatus niti_events_flush(NitiEvents *events);
 /* Flushes and closes; NULL is accepted. The handle is released even if that fails. */
 NitiStatus niti_events_close(NitiEvents *events);

@@ -1,4 +1,4 @@
-/* Rows of metrics as CSV and as JSON lines, and how a log is gone on with. */
+/* Writes rows of metrics as CSV and as JSON lines, and continues existing logs. */
 #include "io/log.h"
 
 #include <errno.h>
@@ -63,7 +63,7 @@ static void put_decimal(FILE *out, int64_t value, int digits) {
   if (digits) (void)fprintf(out, ".%0*llu", digits, (unsigned long long)(magnitude % unit));
 }
 
-/* RFC 4180: quoted where the text holds what would break the line, quotes doubled. */
+/* RFC 4180: quotes a text that would break the line, doubling its quotes. */
 static void put_csv_text(FILE *out, const char *text) {
   if (!strpbrk(text, ",\"\r\n")) {
     (void)fputs(text, out);
@@ -151,7 +151,7 @@ static const char *record_end(const char *at, const char *end, bool csv) {
   return NULL;
 }
 
-/* The field of this index in a CSV record, as it is written; false if there are fewer. */
+/* The field of this index in a CSV record, verbatim; false if there are fewer. */
 static bool csv_field(const char **field, size_t *length, const char *record, const char *end, size_t index) {
   bool quoted = false;
   *field = record;
@@ -175,7 +175,7 @@ static bool parse_epoch(int64_t *epoch, const char *text, size_t length) {
   return !errno && !*stop;
 }
 
-/* The column of `epoch`, which the header has. */
+/* The index of the header's column `epoch`. */
 static size_t csv_column(const char *header) {
   const char *field, *end = header + strlen(header);
   size_t length, column = 0;
@@ -185,7 +185,7 @@ static size_t csv_column(const char *header) {
   return column;
 }
 
-/* Whether the record has so many fields, and the epoch in this one of them. */
+/* Whether the record has this many fields; also reads the epoch from its field. */
 static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_t columns, size_t column) {
   const char *field;
   size_t length;
@@ -203,8 +203,7 @@ static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
   return found;
 }
 
-/* Moves the rows to keep to the front of text and sets *size to their bytes; a CSV header, NULL for JSON, stays only with a row.
- */
+/* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. */
 static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
   const char *end = text + *size, *next;
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
@@ -224,13 +223,13 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
     memmove(text + kept, at, (size_t)(next - at));
     kept += (size_t)(next - at);
   }
-  if (memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line ends */
+  if (memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line endings */
     return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
   *size = kept > header ? kept : 0;
   return NITI_OK;
 }
 
-/* Cuts the file down to the rows to keep, or creates it, and opens it. */
+/* Truncates the file to the rows to keep, or creates it, and opens it. */
 static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoch) {
   char *text = NULL;
   size_t size = 0;
@@ -261,7 +260,7 @@ static bool move_away(char *name, size_t size, const char *path) {
   return false;
 }
 
-/* Begins the file again beside what it was; the error says why. */
+/* Sets the file aside and begins a new one; `why` is the status of the failure. */
 static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
   char name[PATH_MAX], reason[NOTE_MAX / 2], *note = log->notes[log->note_count];
   if (why == NITI_ERROR_MEMORY || access(file->path, F_OK) != 0) return why; /* it cannot be created */
@@ -352,15 +351,16 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
 
 static bool take_back(const LogFile *file) { return file->fd < 0 || ftruncate(file->fd, file->size) == 0; }
 
-/* Both lines or neither, as far as the system lets us take a half one back. */
+/* Writes both lines or neither, as far as the system allows to remove a partial one. */
 static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {
   const bool first = log->csv.size == 0;
   NitiStatus status = first ? append(&log->csv, log->header) : NITI_OK;
   if (status == NITI_OK) status = append(&log->csv, csv);
   if (status == NITI_OK) status = append(&log->jsonl, jsonl);
   if (status != NITI_OK) {
-    const bool csv_is_whole = take_back(&log->csv), jsonl_is_whole = take_back(&log->jsonl);
-    if (!csv_is_whole || !jsonl_is_whole) return niti_fail_within(status, "%s: a torn row is left", log->csv.path);
+    const bool csv_whole = take_back(&log->csv), jsonl_whole = take_back(&log->jsonl);
+    if (!csv_whole || !jsonl_whole)
+      return niti_fail_within(status, "%s: a torn row is left", csv_whole ? log->jsonl.path : log->csv.path);
     return status;
   }
   log->csv.size += (off_t)((first ? strlen(log->header) : 0) + strlen(csv));

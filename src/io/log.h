@@ -29,13 +29,12 @@ typedef struct NitiLog NitiLog;
 /* Opens (or creates) DIR/metrics.csv and DIR/metrics.jsonl for rows with these keys, `epoch` among them; keys are only read here.
  * Rows already there stay where their `epoch` is at most keep_epoch; later ones, and a last line torn by a crash, are removed
  * (the files are replaced whole). keep_epoch -1 keeps none. Logs never stop a run: a file that cannot be continued, because
- * somebody edited or damaged it or because it has other columns, is renamed to NAME.bak (or .bak2, ...) and begun again, and one
- * that cannot even be renamed is left alone and not written; niti_log_note says so. Statuses: FILE where a file cannot be
- * created, MEMORY. */
+ * it was edited or damaged or has other columns, is renamed to NAME.bak (or .bak2, ...) and a new one begun; one that cannot be
+ * renamed is left alone and not written; niti_log_note reports both. Statuses: FILE if a file cannot be created, MEMORY. */
 NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, const char *const *keys, size_t count);
-/* What was set aside or is not written, a line for people; NULL from the first `index` that has none. Owned by the log. */
+/* Which files were set aside or are not written: human-readable lines; NULL beyond the last. Owned by the log. */
 const char *niti_log_note(const NitiLog *log, size_t index);
-/* Appends a row and has it on disk before returning. Its keys must be those of the log, in their order, and `epoch` an integer;
+/* Appends a row and syncs it to disk before returning. Its keys must be those of the log, in their order, and `epoch` an integer;
  * else NITI_ERROR_ARGUMENT. A failed append leaves no torn line. */
 NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count);
 void niti_log_close(NitiLog *log);

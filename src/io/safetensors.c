@@ -1,3 +1,4 @@
+/* Reads and writes safetensors files. */
 #include "io/safetensors.h"
 
 #include <errno.h>
@@ -85,8 +86,8 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
         return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
       }
     NITI_TRY(set_new(header, tensor->name,
-                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape, "data_offsets",
-                               (json_int_t)offset, (json_int_t)(offset + bytes)),
+                     json_pack("{s:s, s:o, s:[I, I]}", "dtype", niti_file_dtype_name(tensor->dtype), "shape", shape,
+                               "data_offsets", (json_int_t)offset, (json_int_t)(offset + bytes)),
                      path));
     offset += bytes;
   }
@@ -206,7 +207,7 @@ static NitiStatus parse_shape(NitiSafetensor *tensor, const json_t *shape, const
 }
 
 static NitiStatus parse_offsets(Span *span, const json_t *offsets, uint64_t data_bytes, const char *path) {
-  const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1); /* NULL where it is no array */
+  const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1); /* NULL if not an array */
   size_t bytes;
   if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end) || json_integer_value(begin) < 0 ||
       json_integer_value(end) < json_integer_value(begin))
@@ -277,7 +278,7 @@ static NitiStatus parse_tensors(NitiSafetensors *out, Span *spans, const json_t 
     qsort(spans, count, sizeof *spans, compare_spans);
     status = check_contiguous(spans, count, data_bytes, path);
   }
-  /* moved even on failure: the names are then freed with the rest */
+  /* moved even on failure, so that the names are freed with the rest */
   for (size_t i = 0; i < count; ++i) out->tensors[out->count++] = spans[i].tensor;
   return status;
 }
@@ -309,7 +310,7 @@ static NitiStatus read_content(NitiSafetensors *out, int fd, const json_t *heade
   return status;
 }
 
-/* The parser's message may quote a line end of the file. */
+/* The parser's message may quote a newline from the file. */
 static NitiStatus fail_json(json_error_t *error, const char *path) {
   for (char *at = error->text; *at; ++at)
     if ((unsigned char)*at < 32 || *at == 127) *at = '?';

@@ -10,10 +10,10 @@
 
 enum {
   NITI_DIMS_MAX = 8,
-  NITI_SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes of JSON that the reader takes */
+  NITI_SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes of JSON that the reader accepts */
 };
 
-/* What niti writes, then what other tools' files hold besides (floats, unsigned numbers), of which only the size is known here.
+/* The types that niti writes, then those of other tools' files (floats, unsigned integers), of which only the size is known here.
  */
 typedef enum NitiFileDtype {
   NITI_I8 = 0,

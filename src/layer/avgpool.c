@@ -1,4 +1,4 @@
-/* Average pool over a window without padding, and over the whole image (`global-avgpool`). */
+/* Average pool over windows without padding, and over the whole image (`global-avgpool`). */
 #include "base/bounds.h"
 #include "layer/shape.h"
 

@@ -1,4 +1,4 @@
-/* Dropout at rate 1/2: a 0/1 mask and one more in the exponent; nothing at evaluation. Backward draws the same mask again. */
+/* Dropout at rate 1/2: a 0/1 mask, and the exponent increased by 1; no operation at evaluation. Backward draws the same mask. */
 #include "layer/layer.h"
 
 static const char *const per_choices[] = {"feature", "element", NULL};

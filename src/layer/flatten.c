@@ -1,4 +1,4 @@
-/* Flatten: [N][H][W][C] read as [N][H * W * C]; nothing moves. */
+/* Flatten: [N][H][W][C] read as [N][H * W * C]; no data is moved. */
 #include "layer/layer.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};

@@ -16,7 +16,7 @@ typedef struct NitiLayerSpec {
   int32_t out;                              /* conv: output channels; linear: output features */
   int32_t kernel[2], stride[2], padding[2]; /* height, width */
   int32_t per;                              /* dropout: index into its choices */
-  int line, column;                         /* where the description has it, from 1; 0 unknown */
+  int line, column;                         /* its position in the description, from 1; 0 unknown */
 } NitiLayerSpec;
 
 /* A field of a layer's mapping in YAML, such as `kernel: 3`. Unknown keys are errors. */
@@ -42,14 +42,14 @@ struct NitiLayerType {
   const char *name;
   const NitiLayerField *fields; /* ends with name NULL */
   int inputs;                   /* 1, or 2 for a type that joins two branches */
-  const char *joins;            /* the construct of descriptions that it ends ("residual"); NULL: written as a layer itself */
-  /* Output shape from input shapes; an impossible one fails (message without the place, the caller adds it). */
+  const char *joins;            /* the construct in descriptions that it ends ("residual"); NULL: it is written as a layer */
+  /* Computes the output shape from the input shapes; fails if there is none (the caller adds the place to the message). */
   NitiStatus (*shape)(const NitiLayerSpec *, const NitiShape *in, NitiShape *out);
   /* Weight shape {out, KH, KW, in}; NULL: no weights. */
   void (*weight_shape)(const NitiLayerSpec *, NitiShape in, NitiShape *out);
-  /* Appends the forward operations and sets layer->y; y may be x[0] where nothing is to be done. */
+  /* Appends the forward operations and sets layer->y; y may be x[0] if the layer does nothing. */
   void (*forward)(NitiLowering *, NitiLayer *);
-  /* Appends the backward operations, given the error dy at the output: writes weight gradients, and sets dx[i] to the error at
+  /* Appends the backward operations, given the delta dy of the output: writes weight gradients, and sets dx[i] to the delta of
    * input i wherever wanted[i] (it may be dy itself). Called for training only. */
   void (*backward)(NitiLowering *, const NitiLayer *, int32_t dy, const bool *wanted, int32_t *dx);
 };
@@ -59,7 +59,7 @@ const NitiLayerType *niti_layer_find(const char *name);         /* NULL: none */
 const NitiLayerType *niti_layer_joining(const char *construct); /* NULL: no such construct */
 const NitiLayerType *const *niti_layer_types(void);             /* NULL-terminated */
 
-/* The table of types: a line for each, niti_layer_NAME. */
+/* The table of types, one line per type: niti_layer_NAME. */
 #define NITI_LAYERS(LAYER) \
   LAYER(conv)              \
   LAYER(linear)            \

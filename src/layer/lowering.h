@@ -1,6 +1,6 @@
-/* Lowering: how layers, losses and optimisers turn into the records of a program. A layer type appends its forward operations and,
- * for training, its backward ones; model/lower.c calls them in order and adds the deltas of tensors with several consumers.
- * Nothing here fails on the spot: the program remembers that memory ran out (niti_program_check). */
+/* Lowering: how layers, losses and optimisers turn into the records of a program. A layer type appends its forward operations
+ * and, for training, its backward ones; model/lower.c calls them in order and adds the deltas of tensors with several consumers.
+ * No function here returns a failure: the program records that memory ran out (niti_program_check). */
 #ifndef NITI_LAYER_LOWERING_H
 #define NITI_LAYER_LOWERING_H
 
@@ -10,11 +10,11 @@ enum { NITI_INPUTS_MAX = 2 };
 
 typedef struct NitiLowering {
   NitiProgram *program;
-  bool training; /* else dropout does nothing and no rounding draws random words */
+  bool training; /* if false, dropout does nothing and no rounding draws random words */
   NitiRounding round_activation, round_delta;
 } NitiLowering;
 
-/* A layer while its network is lowered. Forward sets y and what backward will need. */
+/* A layer while its network is lowered. Forward sets y and what backward needs. */
 typedef struct NitiLayer {
   const struct NitiLayerSpec *spec;
   int32_t number;                     /* from 1: the `layer` of its random words */
@@ -26,17 +26,17 @@ typedef struct NitiLayer {
 
 /* The layer's output: "NAME.out", s8 with one exponent. */
 int32_t niti_lower_output(NitiLowering *, const NitiLayer *);
-/* The error at the layer's input i: "SOURCE.delta". */
+/* The delta of the layer's input i: "SOURCE.delta". */
 int32_t niti_lower_delta(NitiLowering *, const NitiLayer *, int i);
 /* A trained s8 tensor: "NAME.weight". shape {out, KH, KW, in}; rank 4, or 2 for [out][in]. */
 int32_t niti_lower_weight(NitiLowering *, const NitiLayer *, NitiShape shape, int32_t rank, int64_t fan_in, int64_t fan_out);
-/* The exact gradient of a weight, "NAME.gradient", for sums of `length` products. */
+/* The exact gradient of a weight, "NAME.gradient", for an accumulation length of `length`. */
 int32_t niti_lower_gradient(NitiLowering *, int32_t weight, int64_t length);
-/* An optimiser's memory for a weight, "NAME.what", of the weight's shape with one exponent; zero at first. */
+/* An optimiser's state for a weight, "NAME.what", of the weight's shape with one exponent; initially zero. */
 int32_t niti_lower_state(NitiLowering *, int32_t weight, const char *what, NitiDtype);
-/* What backward reads again and is no activation: "NAME.what", of the output's shape, u8. */
+/* A saved tensor, which backward reads beside the activations: "NAME.what", of the output's shape, u8. */
 int32_t niti_lower_saved(NitiLowering *, const NitiLayer *, const char *what);
-/* A forward or backward record of this layer: inputs[0] and outputs[0] as given, rounding as the recipe has it. */
+/* A forward or backward record of this layer: inputs[0] and outputs[0] as given, rounding as the recipe sets it. */
 NitiOperation niti_lower_forward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t x, int32_t y);
 NitiOperation niti_lower_backward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t dy, int32_t dx);
 void niti_lower_append(NitiLowering *, const NitiOperation *);

@@ -1,7 +1,7 @@
-/* Max-pool: the first maximum of a window wins and gets its error. */
+/* Max-pool: the first maximum of a window wins and receives the window's delta. */
 #include "layer/shape.h"
 
-enum { WINDOW_MAX = 255 }; /* the winner's position is kept in a byte */
+enum { WINDOW_MAX = 255 }; /* the winner's position is stored in a byte */
 
 static const NitiLayerField fields[] = {
     {"kernel", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, kernel), true, 0, 1, WINDOW_MAX, NULL},

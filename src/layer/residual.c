@@ -21,7 +21,7 @@ static void forward(NitiLowering *l, NitiLayer *layer) {
   niti_lower_append(l, &o);
 }
 
-/* Both branches get the error as it is. */
+/* Both branches receive the delta unchanged. */
 static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
   (void)l;
   for (int i = 0; i < layer->spec->type->inputs; ++i) {

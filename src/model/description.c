@@ -1,4 +1,4 @@
-/* Descriptions: where the text comes from, and what is not a layer in it. */
+/* Opens descriptions from built-ins, files and text, and reads everything in them but the layers. */
 #include "model/description.h"
 
 #include <stdio.h>
@@ -47,7 +47,7 @@ static NitiStatus check_overrides(const NitiDescriptionOverrides *o, const char 
   return NITI_OK;
 }
 
-/* Writes the overrides into the mapping, so that what is read and what is kept as text are one. */
+/* Writes the overrides into the mapping, so that the values read and the text kept agree. */
 static NitiStatus apply_overrides(NitiYamlDocument *document, NitiYaml *mapping, const NitiDescriptionOverrides *o,
                                   const char *source) {
   NITI_TRY(check_overrides(o, source));

@@ -12,15 +12,15 @@ typedef struct NitiDescribedNode {
 
 typedef struct NitiDescription {
   char name[NITI_NAME_MAX];
-  char *source;    /* "built-in NAME" or the file's path: for messages */
-  char *text;      /* self-contained YAML that gives this description again, overrides included */
+  char *source;    /* "built-in NAME" or the file's path, for messages */
+  char *text;      /* self-contained YAML that reproduces this description, overrides included */
   NitiShape input; /* n = 1 */
   int32_t classes;
   NitiDescribedNode *nodes; /* nodes[i] is node i + 1, in the order of docs/arithmetic.md */
   int32_t node_count;
 } NitiDescription;
 
-/* Values that a recipe or caller sets in place of the description's. */
+/* Values with which a recipe or caller overrides the description's. */
 typedef struct NitiDescriptionOverrides {
   int32_t classes; /* 0: as described */
   NitiShape input; /* h 0: as described */

@@ -7,12 +7,12 @@
 
 enum {
   NITI_NODES_MAX = 4096,
-  NITI_DIMENSION_MAX = 65536, /* of the input; of layers their fields say */
+  NITI_DIMENSION_MAX = 65536, /* of the input; layers' fields have limits of their own */
   NITI_VALUES_MAX = 1 << 28,  /* of one image at one node */
   NITI_NESTING_MAX = 16,      /* repeats, blocks and residuals inside each other */
 };
 
-/* From a mapping of `document`, in which the overrides are written. source is for messages. */
+/* From a mapping of `document`, into which the overrides are written. source is for messages. */
 NitiStatus niti_description_from_yaml(NitiDescription **out, NitiYamlDocument *document, NitiYaml *mapping, const char *source,
                                       const NitiDescriptionOverrides *overrides);
 /* Reads `input: [H, W, C]`. */

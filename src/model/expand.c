@@ -1,4 +1,4 @@
-/* Layers as written, with blocks, repeats and residuals -> the flat list of nodes, each with its shape checked. */
+/* Expands layers as written, with blocks, repeats and residuals, into the flat list of nodes, and checks every shape. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 enum { FIELDS_MAX = 15, WEIGHTS_MAX = INT32_MAX };
 
-/* What given names get around them: the names of the blocks in use before, the numbers of the repeats after. */
+/* What is added to given names: the names of the enclosing blocks before, the numbers of the repeats after. */
 typedef struct Scope {
   char prefix[NITI_NAME_MAX], suffix[NITI_NAME_MAX];
 } Scope;
@@ -26,7 +26,7 @@ typedef struct Expander {
 
 static NitiStatus expand_layers(Expander *e, const NitiYaml *layers, const char *what, const Scope *scope, int32_t *tip);
 
-/* A description that is well formed and cannot be built. */
+/* Fails for a description that is well formed but cannot be built. */
 __attribute__((format(printf, 3, 4))) static NitiStatus impossible(const NitiYaml *item, const char *name, const char *format,
                                                                    ...) {
   char text[256];
@@ -67,7 +67,7 @@ static NitiStatus check_name(const Expander *e, const NitiLayerSpec *spec, const
   for (int32_t i = 0; i < e->description->node_count; ++i) {
     const NitiLayerSpec *other = &e->description->nodes[i].spec;
     if (strcmp(other->name, spec->name) != 0) continue;
-    return niti_yaml_fail(item, "%s: the name is taken by the layer at line %d, node %d (expected a name of its own)", spec->name,
+    return niti_yaml_fail(item, "%s: the name is taken by the layer at line %d, node %d (expected a unique name)", spec->name,
                           other->line, i + 1);
   }
   return NITI_OK;
@@ -152,18 +152,18 @@ static NitiStatus grow(Expander *e) {
   return NITI_OK;
 }
 
-/* The output shape, and that it and the weights have sizes that can be counted. */
+/* Computes the output shape, and checks the sizes of the output and the weights. */
 static NitiStatus check_shape(NitiShape *out, const NitiLayerSpec *spec, const NitiShape *in, const NitiYaml *item) {
   const NitiStatus status = spec->type->shape(spec, in, out);
   if (status != NITI_OK) return niti_yaml_fail_within(status, item, "%s", spec->name);
   if (out->h < 1 || out->w < 1 || out->c < 1 || niti_shape_image(*out) > NITI_VALUES_MAX) {
-    return impossible(item, spec->name, "an output of %dx%dx%d values an image (expected 1 to %d)", out->h, out->w, out->c,
+    return impossible(item, spec->name, "an output of %dx%dx%d values per image (expected 1 to %d)", out->h, out->w, out->c,
                       NITI_VALUES_MAX);
   }
   if (!spec->type->weight_shape) return NITI_OK;
   NitiShape weight;
   spec->type->weight_shape(spec, in[0], &weight);
-  /* n <= 2^16, c <= 2^28 and a kernel of at most 2^20: divide, lest the product wrap. */
+  /* n <= 2^16, c <= 2^28 and a kernel of at most 2^20: divide, since the product could wrap. */
   if (weight.n < 1 || niti_shape_image(weight) > WEIGHTS_MAX / (size_t)weight.n) {
     return impossible(item, spec->name, "%dx%dx%dx%d weights (expected at most %d)", weight.n, weight.h, weight.w, weight.c,
                       WEIGHTS_MAX);
@@ -319,7 +319,7 @@ static NitiStatus expand_item(Expander *e, const NitiYaml *item, const Scope *sc
   return add_node(e, &spec, item, *tip, -1, tip);
 }
 
-/* Every sequence has at least one layer, so expansion ends: each round of it adds a node, and nodes are bounded. */
+/* Every sequence has at least one layer, so expansion ends: each iteration adds a node, and the number of nodes is bounded. */
 static NitiStatus expand_layers(Expander *e, const NitiYaml *layers, const char *what, const Scope *scope, int32_t *tip) {
   NITI_TRY(niti_yaml_want_sequence(layers, what));
   if (layers->count == 0) return niti_yaml_fail(layers, "%s: expected at least one layer", what);
@@ -330,7 +330,7 @@ static NitiStatus expand_layers(Expander *e, const NitiYaml *layers, const char 
   return NITI_OK;
 }
 
-/* ---- The whole ---- */
+/* ---- Entry ---- */
 
 static NitiStatus read_blocks(Expander *e, const NitiYaml *mapping) {
   const NitiYaml *blocks = niti_yaml_get(mapping, "blocks");
@@ -363,7 +363,7 @@ static NitiStatus expand(Expander *e, const NitiYaml *mapping) {
   const NitiShape last = e->shapes[tip];
   if (last.h == 1 && last.w == 1 && last.c == d->classes) return NITI_OK;
   return impossible(layers->items[layers->count - 1], d->nodes[tip - 1].spec.name,
-                    "the last layer gives %dx%dx%d, expected 1x1x%d, one value a class", last.h, last.w, last.c, d->classes);
+                    "the last layer gives %dx%dx%d, expected 1x1x%d, one value per class", last.h, last.w, last.c, d->classes);
 }
 
 NitiStatus niti_description_expand(NitiDescription *description, const NitiYaml *mapping) {

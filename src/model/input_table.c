@@ -1,4 +1,4 @@
-/* The table of input mantissas, with its errors; the arithmetic is base/input.h's. */
+/* Builds the table of input mantissas and checks its arguments; base/input.h has the arithmetic. */
 #include "base/input.h"
 #include "platform/status.h"
 

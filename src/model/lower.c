@@ -1,4 +1,4 @@
-/* A network's description, lowered layer by layer, then back, then updated. */
+/* Lowers a network's description: forward layer by layer, then the loss, backward and the update. */
 #include "model/lower.h"
 
 #include <stdio.h>
@@ -12,9 +12,9 @@ typedef struct Walk {
   const NitiDescription *description;
   const NitiLowerOptions *options;
   NitiLayer *layers;  /* [count + 1]; layers[0].y is the network's input */
-  bool *trained;      /* [count + 1] weights lie in or before the layer: its backward runs */
-  int32_t *deltas;    /* [count + 1] the error at each layer's output so far, or NITI_NONE */
-  int32_t *additions; /* [count + 1] how many errors were added there */
+  bool *trained;      /* [count + 1] the layer or one before it has weights: its backward runs */
+  int32_t *deltas;    /* [count + 1] the delta of each layer's output so far, or NITI_NONE */
+  int32_t *additions; /* [count + 1] how many deltas have been added to it */
   int32_t count, metrics, labels;
 } Walk;
 
@@ -71,7 +71,7 @@ static NitiStatus lower_layer(Walk *w, int32_t number) {
   return niti_program_check(w->lowering.program);
 }
 
-/* The error at the logits, where anything before them is trained. */
+/* The delta of the logits, if any layer before them is trained. */
 static void lower_loss(Walk *w) {
   NitiProgram *p = w->lowering.program;
   NitiOperation o = niti_operation(NITI_OP_LOSS, NITI_PHASE_LOSS, 0);
@@ -90,7 +90,7 @@ static void lower_loss(Walk *w) {
   niti_lower_append(&w->lowering, &o);
 }
 
-/* The error of another consumer joins those before it. */
+/* Adds the delta of another consumer to the sum so far. */
 static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   const int32_t from = layer->sources[i];
   NitiOperation o = niti_operation(NITI_OP_ADD, NITI_PHASE_BACKWARD, from);
@@ -102,7 +102,7 @@ static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   niti_lower_append(&w->lowering, &o);
 }
 
-/* The consumer with the highest number comes first; each next one's error is added to the sum so far. */
+/* The consumer with the highest number comes first; the delta of each further one is added to the sum so far. */
 static void lower_backward(Walk *w, int32_t number) {
   const NitiLayer *layer = &w->layers[number];
   const int inputs = layer->spec->type->inputs;
@@ -124,7 +124,7 @@ static void lower_backward(Walk *w, int32_t number) {
 static void lower_updates(Walk *w) {
   const NitiOptimizer *optimizer = w->options->optimizer ? w->options->optimizer : &niti_optimizer_niti;
   NitiProgram *p = w->lowering.program;
-  for (int32_t i = p->tensor_count - 1; i >= 0; --i) { /* gradients were declared on the way back */
+  for (int32_t i = p->tensor_count - 1; i >= 0; --i) { /* gradients were declared during backward */
     if (p->tensors[i].role == NITI_ROLE_GRADIENT) optimizer->update(&w->lowering, p->tensors[i].weight, i);
   }
 }
@@ -139,7 +139,7 @@ static NitiStatus lower_all(Walk *w) {
   return niti_program_check(w->lowering.program);
 }
 
-/* Products of mantissas are at most 127^2: more than NITI_MAX_TERMS of them could leave int32. */
+/* Products of mantissas are at most 127^2: an accumulation length above NITI_MAX_TERMS could overflow int32. */
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
@@ -149,7 +149,7 @@ static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
     return fail_at(d, p->tensors[large].layer, what);
   }
   if (overflow == NITI_NONE) return NITI_OK;
-  (void)snprintf(what, sizeof what, "an accumulator of %lld terms could overflow int32 (expected at most %d)",
+  (void)snprintf(what, sizeof what, "an accumulation length of %lld could overflow int32 (expected at most %d)",
                  (long long)niti_accumulation_length(&p->operations[overflow]), NITI_MAX_TERMS);
   return fail_at(d, p->operations[overflow].layer, what);
 }

@@ -1,4 +1,4 @@
-/* A network as a program: its layers lowered one after the other, the loss, the walk back, and the optimiser's update. */
+/* Lowers a network to a program: forward, loss, backward and the optimiser's update. */
 #ifndef NITI_MODEL_LOWER_H
 #define NITI_MODEL_LOWER_H
 
@@ -7,21 +7,21 @@
 
 typedef struct NitiLowerOptions {
   int32_t batch; /* the largest */
-  bool training; /* with loss, backward and update; else forward and the loss's metrics, without dropout or random rounding */
+  bool training; /* with loss, backward and update; else forward and metrics, without dropout or random rounding */
   NitiRounding round_activation, round_delta;
   NitiLossKind loss;
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 
-/* Names of tensors in every program that this makes. */
-#define NITI_TENSOR_PIXELS "pixels"   /* u8 [images][H][W][C]; the source images, whose size the binding says */
-#define NITI_TENSOR_SAMPLES "samples" /* s32 [N][4]: a NitiSample for each image */
+/* Names of tensors in every lowered program. */
+#define NITI_TENSOR_PIXELS "pixels"   /* u8 [images][H][W][C]; the source images, whose size is bound */
+#define NITI_TENSOR_SAMPLES "samples" /* s32 [N][4]: one NitiSample per image */
 #define NITI_TENSOR_LABELS "labels"   /* s32 [N] */
 #define NITI_TENSOR_TABLE "table"     /* s8 [C][256] with one exponent: docs/arithmetic.md, "Input" */
 #define NITI_TENSOR_METRICS "metrics" /* s64 [3]: NitiMetrics */
 
-/* NITI_ERROR_MODEL with file, place and layer where an accumulator cannot be proven exact, or a tensor has more values than
- * random words have indices (2^34). */
+/* NITI_ERROR_MODEL with file, place and layer if an accumulator cannot be proven exact, or a tensor exceeds the 34-bit index
+ * space of random words. */
 NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, const NitiLowerOptions *options);
 /* The last layer's output: s8 [N][classes]. */
 int32_t niti_program_logits(const NitiProgram *);

@@ -1,4 +1,4 @@
-/* A network on a backend: lowering, compiling, and the weights that its two programs share. */
+/* Lowers and compiles a network for a backend, runs its steps, and accesses the weights that its two programs share. */
 #include "model/network.h"
 
 #include <stdio.h>
@@ -51,7 +51,7 @@ static NitiStatus find_tensors(NitiNetwork *net) {
   return NITI_OK;
 }
 
-/* Whether a batch would have fitted; some is left for what a run needs beside its network. */
+/* Whether a batch would have fitted, leaving some memory for what a run needs beside its network. */
 static bool fits(const NitiDescription *description, NitiBackend *backend, const NitiLowerOptions *options, int32_t batch,
                  size_t available) {
   NitiLowerOptions smaller = *options;
@@ -64,8 +64,8 @@ static bool fits(const NitiDescription *description, NitiBackend *backend, const
   return status == NITI_OK && bytes <= available - available / 32;
 }
 
-/* Adds to the message that memory ran out which batch would fit, where the backend knows what it has; nothing of the network is
- * allocated any more. */
+/* Adds the batch that would fit to the message that memory ran out, if the backend knows its free memory. Called after the
+ * network's memory has been released. */
 static NitiStatus suggest_batch(const NitiDescription *description, NitiBackend *backend, const NitiLowerOptions *options) {
   char why[512];
   (void)snprintf(why, sizeof why, "%s", niti_error());
@@ -104,7 +104,7 @@ NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *descripti
 
 void niti_network_close(NitiNetwork *net) {
   if (!net) return;
-  niti_executable_close(net->evaluation); /* it uses the other's memory */
+  niti_executable_close(net->evaluation); /* it uses the memory of the training program */
   niti_executable_close(net->training);
   free(net->weights);
   free(net);
@@ -137,7 +137,7 @@ NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings)
   return niti_executable_run(net->evaluation, 0, operations_of(net->evaluation), bindings);
 }
 
-/* Operation by operation, since a layer's input is gone once nothing reads it any more. */
+/* Runs operation by operation, since a layer's input may be overwritten after its last use. */
 NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs) {
   const NitiProgram *p = niti_executable_program(net->evaluation);
   for (int32_t i = 0; i < p->operation_count; ++i) {
@@ -154,7 +154,7 @@ NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings) 
 
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent) {
   NITI_TRY(niti_executable_read(net->evaluation, net->logits, n, logits, exponent));
-  return net->backend->ops->synchronise(net->backend); /* what was read is what was computed */
+  return net->backend->ops->synchronise(net->backend); /* a failure would make what was read invalid */
 }
 
 NitiStatus niti_network_read_metrics(NitiNetwork *net, NitiMetrics *out) {

@@ -1,4 +1,4 @@
-/* A network on a backend: its programs compiled, its weights, and runs of whole steps. */
+/* A network on a backend: its compiled programs, its weights, and whole steps. */
 #ifndef NITI_MODEL_NETWORK_H
 #define NITI_MODEL_NETWORK_H
 
@@ -29,8 +29,8 @@ typedef struct NitiWeight {
 } NitiWeight;
 
 /* Lowers and compiles the description, for training and evaluation or (options->training false) for evaluation alone. Weights are
- * zero until init or set. The description may go afterwards. NITI_ERROR_MEMORY says, where the backend knows, which batch would
- * fit. */
+ * zero until init or set. The description may be closed afterwards. The message of NITI_ERROR_MEMORY names the batch that
+ * would fit, if the backend knows. */
 NitiStatus niti_network_open(NitiNetwork **out, const NitiDescription *description, NitiBackend *backend,
                              const NitiLowerOptions *options);
 void niti_network_close(NitiNetwork *net);
@@ -38,7 +38,7 @@ void niti_network_close(NitiNetwork *net);
  * bytes are mantissas already, at NITI_VALUE_EXPONENT. */
 NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const int32_t *std);
 
-/* A whole training step; forward and the loss's metrics; forward alone. All may leave their work queued. */
+/* A whole training step; forward and the loss's metrics; forward only. Work may still be queued on return. */
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
 /* Evaluates, and fills inputs[weight_count] with facts about the input of each weight's layer. Waits. */
@@ -46,7 +46,7 @@ NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, 
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
 /* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent);
-/* The sums of the images trained and evaluated since they were written last. Reading waits. */
+/* The sums over the images trained and evaluated since they were last written. Reading waits. */
 NitiStatus niti_network_read_metrics(NitiNetwork *net, NitiMetrics *out);
 void niti_network_write_metrics(NitiNetwork *net, const NitiMetrics *metrics);
 
@@ -55,7 +55,7 @@ NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i);
 void niti_network_get_weight(const NitiNetwork *net, int32_t i, int8_t *mantissas, int32_t *exponent);
 void niti_network_set_weight(NitiNetwork *net, int32_t i, const int8_t *mantissas, int32_t exponent);
 NitiStatus niti_network_weight_stats(const NitiNetwork *net, int32_t i, NitiTensorStats *out);
-/* Fresh weights by docs/arithmetic.md; one tensor, or all. */
+/* Initial weights as docs/arithmetic.md defines them; one tensor, or all. */
 NitiStatus niti_network_init_weight(NitiNetwork *net, int32_t i, uint64_t seed);
 NitiStatus niti_network_init(NitiNetwork *net, uint64_t seed);
 

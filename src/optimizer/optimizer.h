@@ -7,7 +7,7 @@
 
 typedef struct NitiOptimizer {
   const char *name; /* `update.kind` of a recipe */
-  /* Declares the state of one weight tensor (role NITI_ROLE_STATE), and the scalars that are bound for every step, and appends
+  /* Declares the state of one weight tensor (role NITI_ROLE_STATE), and the scalars that are bound at every step, and appends
    * the operations of phase NITI_PHASE_UPDATE that change the weight by its gradient. */
   void (*update)(NitiLowering *, int32_t weight, int32_t gradient);
 } NitiOptimizer;
@@ -16,7 +16,7 @@ const NitiOptimizer *niti_optimizer_find(const char *name); /* NULL: none */
 /* The registered optimisers' names, NULL-terminated. */
 const char *const *niti_optimizer_names(void);
 
-/* The table of optimisers: a line for each, niti_optimizer_NAME, whose name in recipes is NAME. */
+/* The table of optimisers, one line per optimiser: niti_optimizer_NAME, called NAME in recipes. */
 #define NITI_OPTIMIZERS(OPTIMIZER) OPTIMIZER(niti)
 
 #define NITI_DECLARE_OPTIMIZER(name) extern const NitiOptimizer niti_optimizer_##name;

@@ -1,4 +1,4 @@
-/* The time of day and a clock that never goes back, in nanoseconds. */
+/* The time of day and a monotonic clock, in nanoseconds. */
 #ifndef NITI_PLATFORM_CLOCK_H
 #define NITI_PLATFORM_CLOCK_H
 

@@ -1,4 +1,4 @@
-/* What the process was started with and where it runs. */
+/* The process's environment variables, and the name of the host. */
 #ifndef NITI_PLATFORM_ENVIRONMENT_H
 #define NITI_PLATFORM_ENVIRONMENT_H
 

@@ -30,8 +30,8 @@ static char *append(const char *a, const char *b) {
 
 const char *niti_file_path(const NitiFile *file) { return file->path; }
 
-/* Opens and locks PATH.tmp. Whoever held it may have renamed or removed it meanwhile: then the lock is on a file that is no
- * longer the temporary one, and truncating it would destroy the result. */
+/* Opens and locks PATH.tmp. The previous holder may have renamed or removed it meanwhile: the lock is then on a file that is
+ * no longer the temporary one, and truncating it would destroy the result. */
 static NitiStatus open_temporary(NitiFile *file) {
   for (int attempt = 0; attempt < 16; ++attempt) {
     struct stat held, named;
@@ -92,7 +92,7 @@ void niti_file_discard(NitiFile *file) {
   release(file);
 }
 
-/* After this the names of the folder survive a loss of power. Some file systems cannot do it and say EINVAL. */
+/* Makes the folder's entries survive a power loss. File systems that do not support it return EINVAL. */
 static NitiStatus sync_folder(const char *path) {
   char *folder = strdup(path);
   if (!folder) return fail_memory(path);
@@ -111,15 +111,15 @@ static NitiStatus move_in(const NitiFile *file) {
   return rename(file->temporary, file->path) ? niti_fail_errno(file->path, "replace the file") : NITI_OK;
 }
 
-/* Moves the temporary file in; the former one, if any, gets the name `keep`. That name comes last: should the former file be
- * damaged, what `keep` was before stays until the new one is in its place. */
+/* Moves the temporary file into place and renames the former one, if any, to `keep`. That renaming comes last: if the former file
+ * is damaged, the previous `keep` stays until the new file is in place. */
 static NitiStatus move_in_keeping(const NitiFile *file, const char *keep) {
   char *former = append(keep, ".tmp");
   if (!former) return fail_memory(keep);
   NitiStatus status = NITI_OK;
   (void)unlink(former);
   const bool linked = !link(file->path, former);
-  /* no hard links here: then `keep` alone is complete for a moment */
+  /* no hard links here: for a moment only `keep` is complete */
   if (!linked && errno != ENOENT && rename(file->path, keep)) status = niti_fail_errno(keep, "keep the former file");
   if (status == NITI_OK) status = move_in(file);
   if (status == NITI_OK && linked && rename(former, keep)) status = niti_fail_errno(keep, "keep the former file");

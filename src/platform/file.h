@@ -4,20 +4,20 @@
 
 #include "platform/status.h"
 
-/* A file being written beside the one it will replace, as PATH.tmp. A leftover of a killed process is taken over; a live
+/* A file being written beside the one it will replace, as PATH.tmp. A file left by a killed process is taken over; a live
  * writer of the same path is an error. */
 typedef struct NitiFile NitiFile;
 
 NitiStatus niti_file_open(NitiFile **out, const char *path);
 /* Appends bytes. After a failure the file can only be discarded. */
 NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size);
-/* fsync, rename onto PATH, fsync of the folder. Releases the file, whether it succeeds or not; on failure PATH is as it was and
+/* fsync, rename onto PATH, fsync of the folder. Releases the file, whether it succeeds or not; on failure PATH is unchanged and
  * the temporary file is gone (but if only naming the former PATH or the fsync of the folder fails, PATH is new already). keep:
- * NULL, or a path in the same folder under which the former PATH, if any, lives on; at every moment PATH or keep is complete. */
+ * NULL, or a path in the same folder under which the former PATH, if any, is kept; at every moment PATH or keep is complete. */
 NitiStatus niti_file_commit(NitiFile *file, const char *keep);
 /* Removes the temporary file and releases the handle. NULL is accepted. */
 void niti_file_discard(NitiFile *file);
-/* The path to be replaced: for messages. */
+/* The path to be replaced, for messages. */
 const char *niti_file_path(const NitiFile *file);
 
 /* Replaces the file at path by these bytes. */
@@ -28,7 +28,7 @@ NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path);
 /* Reads a regular file of at most `limit` bytes into new memory, a zero byte after the last; the caller frees *data, which is
  * NULL after a failure. size may be NULL. Fails with NITI_ERROR_FORMAT where the file is longer. */
 NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t limit);
-/* The same from anything that has an end: pipes too, which it waits for. */
+/* The same for any readable file, including pipes, which it reads until they end. */
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit);
 
 /* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's. */

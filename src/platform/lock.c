@@ -1,4 +1,4 @@
-/* Locks by flock, and by the exclusive creation of a file where that is missing. */
+/* Locks by flock, or by exclusive creation of a file where flock is not available. */
 #include "platform/lock.h"
 
 #include <errno.h>
@@ -34,7 +34,7 @@ static void describe_owner(char text[OWNER_MAX]) {
   (void)snprintf(text, OWNER_MAX, "%s %ld\n", host, (long)getpid());
 }
 
-/* Whether the file was made by a process of this host that is no more. *owner: a line for people. */
+/* Whether the file was made by a process of this host that has ended. *owner: its human-readable description. */
 static bool is_left_behind(char owner[OWNER_MAX], const char *path) {
   char *text = NULL, host[256], found[256];
   long process = 0;

@@ -1,4 +1,4 @@
-/* A lock on a folder: one process at a time works in it. */
+/* A lock on a folder, so that only one process at a time works in it. */
 #ifndef NITI_PLATFORM_LOCK_H
 #define NITI_PLATFORM_LOCK_H
 
@@ -11,7 +11,7 @@ typedef struct NitiLock NitiLock;
  * died is taken over. *out: the caller's, for niti_lock_close; NULL after a failure. Statuses: FILE (also a folder that another
  * process has locked), MEMORY. */
 NitiStatus niti_lock_open(NitiLock **out, const char *folder);
-/* The file that stands in for flock, or NULL; owned by the lock. */
+/* The lock file that replaces flock, or NULL; owned by the lock. */
 const char *niti_lock_owner_file(const NitiLock *lock);
 /* NULL is accepted. */
 void niti_lock_close(NitiLock *lock);

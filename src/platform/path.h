@@ -1,4 +1,4 @@
-/* Paths: joining them, and what lies at their end. */
+/* Paths: joining them, and testing what they name. */
 #ifndef NITI_PLATFORM_PATH_H
 #define NITI_PLATFORM_PATH_H
 

@@ -1,4 +1,4 @@
-/* Reads the quotas of control groups from where the kernel shows them. */
+/* Reads the quotas of control groups from the files that the kernel provides. */
 #define _GNU_SOURCE /* asprintf */
 #include "platform/quota.h"
 
@@ -11,7 +11,7 @@
 
 enum { LINE = 8192, NAME = 4096 };
 
-/* Where one version's groups are mounted, and which of them that mount shows as its root. */
+/* Where one version's groups are mounted, and which group is the root of that mount. */
 typedef struct Mount {
   char at[NAME], root[NAME];
 } Mount;

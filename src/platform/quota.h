@@ -1,4 +1,4 @@
-/* How many cores the control groups around this process allow it (Linux cgroups, versions 1 and 2). */
+/* The number of cores that this process's control groups allow it (Linux cgroups, versions 1 and 2). */
 #ifndef NITI_PLATFORM_QUOTA_H
 #define NITI_PLATFORM_QUOTA_H
 

@@ -18,7 +18,7 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
   va_start(args, format);
   (void)vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(message, sizeof message, text, false); /* one line, whatever a file's name or content put into it */
+  (void)niti_text_escape(message, sizeof message, text, false); /* one line, whatever bytes came from a file's name or content */
   return status;
 }
 

@@ -1,4 +1,4 @@
-/* Status and error text. A failing function says why once, where it knows most; callers pass the status on. */
+/* Status and error text. The function that detects a failure sets the message; callers pass the status on. */
 #ifndef NITI_PLATFORM_STATUS_H
 #define NITI_PLATFORM_STATUS_H
 
@@ -9,7 +9,7 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) __attribute__((
 /* Puts "prefix: " before the current message: for a caller that knows the file where the callee did not. Returns `status`. */
 NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* In a public function: refuses NULL for the argument of this name in niti.h. */
+/* In a public function: rejects NULL for the argument that niti.h calls `name`. */
 #define NITI_WANT(pointer, name)                                                             \
   do {                                                                                       \
     if (!(pointer)) return niti_fail(NITI_ERROR_ARGUMENT, "%s: %s is NULL", __func__, name); \

@@ -1,4 +1,4 @@
-/* Escaping of names that are not plain text. */
+/* Escapes names that are not plain text. */
 #include "platform/text.h"
 
 #include <stdint.h>
@@ -28,7 +28,7 @@ bool niti_text_is_utf8(const char *text) {
   return true;
 }
 
-/* C0, delete and C1, which a terminal may obey. */
+/* C0, delete and C1, which a terminal may interpret. */
 static bool is_control(const unsigned char *at) { return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0); }
 
 size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible) {

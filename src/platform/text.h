@@ -1,14 +1,14 @@
-/* Names of any bytes as text: one line of UTF-8, from which the bytes can be had back. */
+/* Arbitrary bytes of a name as text: one line of UTF-8, from which the bytes can be recovered. */
 #ifndef NITI_PLATFORM_TEXT_H
 #define NITI_PLATFORM_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A byte-order mark in UTF-8, with which some editors begin a text. */
+/* The byte-order mark in UTF-8, with which some editors begin a file. */
 #define NITI_BYTE_ORDER_MARK "\xef\xbb\xbf"
 
-/* Whether the text is UTF-8 (RFC 3629) throughout; control characters may be among it. */
+/* Whether the text is UTF-8 (RFC 3629) throughout; control characters are allowed. */
 bool niti_text_is_utf8(const char *text);
 /* Writes `name` with \xNN (capital digits) for each byte of a control character, and for each that is not part of a UTF-8
  * character; at most size - 1 bytes, never a part of a character, and a zero byte. reversible: writes \x5C for a backslash before

@@ -16,32 +16,32 @@
 #include "platform/quota.h"
 #include "platform/workers.h"
 
-/* How a call works. The caller publishes it by storing the number of items in `left`; it and the workers take items by counting
- * that down, and count `unfinished` down as they finish them. No worker is waited for that has not taken an item, so one that has
- * no core at the moment costs nothing. A thread that waits spins first, long enough for the gaps between the calls of a training
- * step, and then sleeps. Where others want the cores it sleeps soon: a sleeper keeps its claim to a core and gets it back when it
- * is woken, while spinning would use the claim up. */
+/* How a call works. The caller publishes it by storing the number of items in `left`. Caller and workers take items by
+ * decrementing `left`, and decrement `unfinished` as they finish them. The call does not wait for a worker that has not taken an
+ * item, so a worker without a core costs nothing. A waiting thread first spins, long enough for the gaps between the calls of a
+ * training step, and then sleeps. If other processes want the cores it sleeps soon: the scheduler favours a thread that has slept
+ * when it is woken, while spinning uses up its share. */
 enum { THREADS_MAX = 1024, CORES_MAX = 1 << 16, LINE = 64, PAUSES = 32, FEW = 4 };
 /* In nanoseconds: */
-static const int64_t short_patience = 50000, /* some 15 times what waking a sleeper costs */
-    long_patience = 2000000,                 /* while nobody else wants the cores */
-    disturbance = 30000000,                  /* for so long after one of us was taken off its core, somebody does */
-    wake_after = 10000;                      /* work of the caller alone, before it is worth to wake others */
+static const int64_t short_patience = 50000, /* about 15 times the cost of waking a sleeper */
+    long_patience = 2000000,                 /* while no other process wants the cores */
+    disturbance = 30000000,                  /* for this long after a preemption, other processes are assumed to want the cores */
+    wake_after = 10000;                      /* how long the caller works alone before it wakes others */
 
 struct NitiThreads {
   NitiWorkers workers;
-  bool crowded;        /* more threads than cores: then nobody spins */
+  bool crowded;        /* more threads than cores: no thread spins */
   long switches;       /* the caller's, as run_worker's */
   atomic_int numbered; /* workers that have their number */
   atomic_bool closing;
   sem_t wake, finished;
-  atomic_llong disturbed_at; /* when one of the threads noticed that it had been taken off its core */
+  atomic_llong disturbed_at; /* when one of the threads noticed that it had been preempted */
 
-  /* The call under way; stable while one of its items is unfinished. */
+  /* The call in progress; stable while one of its items is unfinished. */
   alignas(LINE) NitiTask task;
   void *context;
   int64_t items;
-  atomic_llong left; /* items that nobody has taken; below 0 when taken in vain */
+  atomic_llong left; /* items not yet taken; below 0 after attempts to take more */
 
   alignas(LINE) atomic_llong unfinished; /* twice the items, and 1 while the caller sleeps */
   alignas(LINE) atomic_int sleepers;     /* workers that wait, or are about to wait, for `wake`, less those it was posted for */
@@ -66,7 +66,7 @@ typedef struct Wait {
   int64_t begin, patience; /* 0: not known yet */
 } Wait;
 
-/* How long it is worth to spin. *switches: how often this thread had been taken off its core when it last asked. */
+/* How long spinning is worthwhile. *switches: how often this thread had been preempted at the previous call. */
 static int64_t find_patience(NitiThreads *threads, long *switches, int64_t time) {
   struct rusage usage;
   if (getrusage(RUSAGE_THREAD, &usage) == 0 && usage.ru_nivcsw != *switches) {
@@ -99,7 +99,7 @@ static bool take_item(NitiThreads *threads, int64_t *item) {
   return true;
 }
 
-/* Returns whether this was all that was unfinished. */
+/* Returns whether these were the last unfinished items. */
 static bool finish_items(NitiThreads *threads, int64_t count) {
   const int64_t before = atomic_fetch_sub_explicit(&threads->unfinished, 2 * count, memory_order_acq_rel);
   if (before == 2 * count + 1) sem_post(&threads->finished);
@@ -112,8 +112,8 @@ static void wake_sleepers(NitiThreads *threads) {
 
 /* ---- a worker ---- */
 
-/* Sleeps until woken, unless there is something to do already. Sleepers say so before they look, callers look for sleepers after
- * they have said that there is work. */
+/* Sleeps until woken, unless there is work already. A sleeper registers before it checks for work; a caller checks for sleepers
+ * after it has published work. */
 static void sleep_worker(NitiThreads *threads) {
   atomic_fetch_add(&threads->sleepers, 1);
   if (atomic_load(&threads->left) > 0 || atomic_load(&threads->closing)) {
@@ -151,7 +151,7 @@ static void *run_worker(void *context) {
 
 /* ---- the caller ---- */
 
-/* Takes items as the workers do. Sleepers are woken when that is worth its cost: many items may turn out to be little work. */
+/* Takes items as the workers do, and wakes sleepers once the call proves long enough: even a call of many items may be short. */
 static int64_t run_items(NitiThreads *threads) {
   bool sleepers = atomic_load(&threads->sleepers) > 0;
   if (sleepers && threads->items < FEW * niti_threads_count(threads)) {

@@ -1,4 +1,4 @@
-/* The thread pool: tiles of work handed out dynamically, so that a slow or shared core does not hold the others up. */
+/* The thread pool: items of work are distributed dynamically, so that a slow or shared core does not delay the others. */
 #ifndef NITI_PLATFORM_THREADS_H
 #define NITI_PLATFORM_THREADS_H
 
@@ -14,14 +14,14 @@ typedef void (*NitiTask)(void *context, size_t thread, size_t item);
 int niti_usable_cores(void);
 
 /* Starts count - 1 workers (count 0..1024; 0: one thread per usable core); the thread that calls niti_threads_run works too.
- * Where the system gives fewer threads, the pool has fewer. Workers block all signals. Errors: NITI_ERROR_ARGUMENT,
+ * If the system provides fewer threads, the pool has fewer. Workers block all signals. Errors: NITI_ERROR_ARGUMENT,
  * NITI_ERROR_MEMORY. */
 NitiStatus niti_threads_open(NitiThreads **out, int count);
-/* Ends the workers; no call may be under way. NULL is accepted. */
+/* Ends the workers; no call may be in progress. NULL is accepted. */
 void niti_threads_close(NitiThreads *threads);
 int niti_threads_count(const NitiThreads *threads);
 /* Runs task for every item in [0, count), in no particular order, and returns when all are done. One call at a time, and none
- * from within a task. What was written before the call is seen by the tasks, what they write is seen after it. */
+ * from within a task. Tasks see what was written before the call; the caller sees what they wrote after it returns. */
 void niti_threads_run(NitiThreads *threads, NitiTask task, void *context, size_t count);
 
 #endif

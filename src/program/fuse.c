@@ -1,5 +1,5 @@
-/* What one operation can do for another. A ReLU's forward joins the product before it; its backward becomes a mask of the product
- * or pool whose error it filters. */
+/* Operator fusion. A ReLU's forward is fused into the product before it; its backward becomes a mask of the product or pool whose
+ * delta it filters. */
 #include "program/fuse.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 typedef struct Fusing {
   NitiProgram *program;
   int32_t *writer; /* [tensors] the operation that writes it, NITI_NONE: none */
-  int32_t *reads;  /* [tensors] how many operands it is */
+  int32_t *reads;  /* [tensors] the number of operands that read it */
 } Fusing;
 
 static void count_operands(Fusing *f) {
@@ -46,7 +46,7 @@ static int32_t pooled(const Fusing *f, int32_t winner, int32_t x) {
   return forward->opcode == NITI_OP_MAXPOOL_FORWARD && forward->inputs[0] == x ? forward->outputs[0] : NITI_NONE;
 }
 
-/* A pool's winner is positive exactly where its output is, so the smaller tensor serves as the mask. */
+/* A pool's winner is positive exactly where its output is, so the smaller tensor is used as the mask. */
 static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
   NitiOperation *source = only_source(f, relu);
   int32_t mask = NITI_NONE;
@@ -59,8 +59,8 @@ static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
   take_over(f, source, relu);
 }
 
-/* Where an error comes out of a dropout, a mask may as well be what the dropout left of it: the error is 0 wherever they differ.
- * So the dropout may work in place. */
+/* For a delta that comes out of a dropout, the dropout's output can replace its input as the mask: the delta is 0 wherever they
+ * differ. So the dropout may work in place. */
 static void mask_after_dropout(Fusing *f, NitiOperation *o, int k) {
   if (o->inputs[k] == NITI_NONE || f->writer[o->inputs[0]] == NITI_NONE) return;
   const NitiOperation *backward = &f->program->operations[f->writer[o->inputs[0]]];
@@ -110,7 +110,7 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
       case NITI_OP_RELU_FORWARD: *y = true; break;
       case NITI_OP_CONV_FORWARD: *y = o->relu; break;
       case NITI_OP_ADD: *y = x && nonnegative[o->inputs[1]]; break;
-      case NITI_OP_MAXPOOL_FORWARD: /* cells of the padding never win */
+      case NITI_OP_MAXPOOL_FORWARD: /* padding cells never win */
       case NITI_OP_AVGPOOL_FORWARD:
       case NITI_OP_DROPOUT:
       case NITI_OP_RESHAPE: *y = x; break;

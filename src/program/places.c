@@ -42,10 +42,12 @@ static void find_last_uses(Placing *p) {
 }
 
 /* The last use of every tensor that shares this storage so far. */
-static int32_t last_use(const Placing *p, const NitiPlaces *places, int32_t storage) { return p->lives[places->storage[storage]].last; }
+static int32_t last_use(const Placing *p, const NitiPlaces *places, int32_t storage) {
+  return p->lives[places->storage[storage]].last;
+}
 
-/* A sum of a residual block keeps its operands apart, so that a backend can round it in one pass; sums of deltas are added in
- * place, one consumer after the other. */
+/* The sum of a residual block has memory of its own, so that a backend can round it in one pass; deltas are added in place,
+ * one consumer after the other. */
 static bool may_share(const NitiOperation *o) {
   return niti_opcodes[o->opcode].in_place && (o->opcode != NITI_OP_ADD || o->phase == NITI_PHASE_BACKWARD);
 }
@@ -94,7 +96,7 @@ static size_t place_lives(Placing *p) {
   for (size_t i = 0; i < count; ++i) {
     Life *life = p->order[i];
     size_t offset = 0;
-    for (size_t k = 0; k < i; ++k) { /* placed ones by ascending offset: step past each that is in the way */
+    for (size_t k = 0; k < i; ++k) { /* by ascending offset: step past each that overlaps */
       const Life *other = p->placed[k];
       const bool together = life->first <= other->last && other->first <= life->last;
       if (together && offset < other->offset + other->bytes && other->offset < offset + life->bytes)

@@ -1,14 +1,14 @@
-/* Memory by lifetime: every activation, delta and saved tensor of a program gets a place in one arena, so that tensors alive at
- * the same time do not overlap. Weights, gradients, state, metrics, constants and inputs live outside the arena. */
+/* Memory by lifetime: assigns every activation, delta and saved tensor of a program a place in one arena, so that tensors alive
+ * at the same time do not overlap. Weights, gradients, state, metrics, constants and inputs live outside the arena. */
 #ifndef NITI_PROGRAM_PLACES_H
 #define NITI_PROGRAM_PLACES_H
 
 #include "program/program.h"
 
-enum { NITI_ALIGN = 256 }; /* bytes: of every place */
+enum { NITI_ALIGN = 256 }; /* bytes: alignment of every place */
 
 typedef struct NitiPlaces {
-  int64_t *offsets;    /* [tensor_count] in the arena; -1: not there, or never used */
+  int64_t *offsets;    /* [tensor_count] in the arena; -1: not in the arena, or never used */
   int32_t *storage;    /* [tensor_count] the tensor whose memory it shares: itself, or the first written there */
   size_t arena_bytes;
 } NitiPlaces;
@@ -16,7 +16,7 @@ typedef struct NitiPlaces {
 /* The bytes to reserve for a tensor; context is the caller's. */
 typedef size_t (*NitiTensorBytes)(const void *context, const NitiProgram *, int32_t tensor);
 
-/* bytes NULL: elements of the dtype, nothing more. Outputs take the memory of inputs that are not read again where their opcode
+/* bytes NULL: the elements only, without padding. Outputs reuse the memory of inputs that are not read again where their opcode
  * permits it (a reshape always shares its input's). Fails with NITI_ERROR_MEMORY only. */
 NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *, NitiTensorBytes bytes, const void *context);
 void niti_places_close(NitiPlaces *);

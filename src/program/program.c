@@ -1,4 +1,4 @@
-/* Programs: building, copying and asking. */
+/* Programs: building, copying and querying. */
 #include "program/program.h"
 
 #include <stdio.h>
@@ -67,7 +67,7 @@ void niti_program_close(NitiProgram *p) {
   free(p);
 }
 
-/* Room for one more element of `size` bytes behind `count`; false: none. */
+/* Makes room for one more element of `size` bytes after `count`; false: out of memory. */
 static bool grow(NitiProgram *p, int which, void **array, int32_t count, size_t size) {
   if (p->out_of_memory) return false;
   if (count < p->capacity[which]) return true;
@@ -90,11 +90,12 @@ int32_t niti_program_add_layer(NitiProgram *p, const char *name) {
   return p->layer_count;
 }
 
-/* Names begin with their layer's, so only tensors of one layer can clash, and those of a layer that is called `input` with the
- * network's own. */
+/* A name begins with its layer's name, so tensors of one layer can clash, and those of a layer called `input` with the network's
+ * own. Those of layers `a` and `a.out` are not compared: that would take the square of the number of tensors. */
 static bool is_taken(const NitiProgram *p, const char *name, int32_t layer) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
-    if ((p->tensors[i].layer == layer || p->tensors[i].layer == 0 || layer == 0) && strcmp(p->tensors[i].name, name) == 0) return true;
+    if ((p->tensors[i].layer == layer || p->tensors[i].layer == 0 || layer == 0) && strcmp(p->tensors[i].name, name) == 0)
+      return true;
   }
   return false;
 }
@@ -120,12 +121,19 @@ void niti_program_add_operation(NitiProgram *p, const NitiOperation *operation) 
 
 int32_t niti_program_scalar(NitiProgram *p, const char *name) {
   const int32_t found = niti_program_find_scalar(p, name);
-  if (found != NITI_NONE || p->scalar_count == NITI_SCALARS_MAX) return found;
+  if (found != NITI_NONE) return found;
+  if (p->scalar_count == NITI_SCALARS_MAX) {
+    p->too_many_scalars = true;
+    return NITI_NONE;
+  }
   (void)snprintf(p->scalars[p->scalar_count], sizeof p->scalars[0], "%s", name);
   return p->scalar_count++;
 }
 
-NitiStatus niti_program_check(const NitiProgram *p) { return p->out_of_memory ? out_of_memory() : NITI_OK; }
+NitiStatus niti_program_check(const NitiProgram *p) {
+  if (p->too_many_scalars) return niti_fail(NITI_ERROR_ARGUMENT, "the program declares more than %d scalars", NITI_SCALARS_MAX);
+  return p->out_of_memory ? out_of_memory() : NITI_OK;
+}
 
 static void *copy_of(const void *from, int32_t count, size_t size) {
   void *copy = malloc((size_t)(count > 0 ? count : 1) * size);
@@ -147,7 +155,7 @@ NitiProgram *niti_program_copy(const NitiProgram *from) {
   return NULL;
 }
 
-/* ---- asking ---- */
+/* ---- queries ---- */
 
 NitiOperation niti_operation(NitiOpcode opcode, NitiPhase phase, int32_t layer) {
   NitiOperation o;

@@ -5,7 +5,7 @@
  * tensors in memory (places.h), and a backend compiles and runs it (backend/backend.h).
  *
  * Each tensor is written by one operation, except that weights, state and metrics are updated in place: they are then an input
- * and an output of the same operation. Operations stand in the order of their phases. docs/arithmetic.md defines what each
+ * and an output of the same operation. Operations are in the order of their phases. docs/arithmetic.md defines what each
  * opcode computes. */
 #ifndef NITI_PROGRAM_PROGRAM_H
 #define NITI_PROGRAM_PROGRAM_H
@@ -32,7 +32,7 @@ typedef enum NitiRole {
   NITI_ROLE_INPUT,      /* bound anew for every run: pixels, samples, labels */
   NITI_ROLE_CONSTANT,   /* written before the first run: the input table */
   NITI_ROLE_ACTIVATION, /* a layer's output */
-  NITI_ROLE_DELTA,      /* the error at a layer's output or input */
+  NITI_ROLE_DELTA,      /* the delta of a layer's output or input */
   NITI_ROLE_WEIGHT,     /* learned, and part of the network's hash */
   NITI_ROLE_GRADIENT,   /* the exact sum of a weight's gradient */
   NITI_ROLE_STATE,      /* an optimiser's or layer's memory from step to step */
@@ -41,10 +41,10 @@ typedef enum NitiRole {
   NITI_ROLES
 } NitiRole;
 
-/* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are docs/arithmetic.md's:
- * activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in] or [out][in]. */
+/* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are
+ * docs/arithmetic.md's: activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in] or [out][in]. */
 typedef struct NitiTensorDesc {
-  char name[NITI_TENSOR_NAME_MAX]; /* unique in its program: "conv1.weight", "relu2.delta" */
+  char name[NITI_TENSOR_NAME_MAX]; /* unique in its layer: "conv1.weight", "relu2.delta" */
   NitiDtype dtype;
   NitiExponents exponents;
   NitiRole role;
@@ -52,12 +52,12 @@ typedef struct NitiTensorDesc {
   int32_t rank;
   int64_t dims[NITI_RANK_MAX]; /* 1 from rank on */
   int32_t layer;               /* the number of the layer that it belongs to; 0: the network's */
-  int64_t fan_in, fan_out;     /* weights: what their initial values depend on (docs/arithmetic.md); else 0 */
+  int64_t fan_in, fan_out;     /* weights: determine their initial values (docs/arithmetic.md); else 0 */
   int32_t weight;              /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
 } NitiTensorDesc;
 
 typedef enum NitiOpcode {
-  NITI_OP_NONE,             /* does nothing: what a backend's pass leaves of an operation that another one does as well */
+  NITI_OP_NONE,             /* does nothing: replaces an operation that a backend has fused into another */
   NITI_OP_INPUT,            /* activation = table[pixels of the samples]; inputs pixels, samples, table */
   NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
@@ -102,20 +102,20 @@ typedef struct NitiPool {
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
 } NitiPool;
 
-/* No cell lies in two windows. */
+/* Whether the windows do not overlap. */
 static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p->kh && p->stride_w >= p->kw; }
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
-/* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (may lie outside: those pixels are raw 0), mirrored or
- * not. */
+/* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (pixels outside are
+ * raw 0), and whether it is mirrored. */
 typedef struct NitiSample {
   uint32_t image;
   int16_t dy, dx;
   uint32_t flip;
 } NitiSample;
 
-/* How accumulators become int8, and which random words NITI_STOCHASTIC draws (docs/arithmetic.md, "Random numbers"). */
+/* How accumulators are rounded to int8, and which random words NITI_STOCHASTIC draws (docs/arithmetic.md, "Random numbers"). */
 typedef struct NitiRoundingRecord {
   NitiRounding mode;
   uint32_t purpose, stream; /* NitiPurpose; the word's `layer` */
@@ -124,14 +124,14 @@ typedef struct NitiRoundingRecord {
 typedef struct NitiOperation {
   NitiOpcode opcode;
   NitiPhase phase;
-  int32_t layer; /* the layer's number, from 1; 0: the network's own */
+  int32_t layer;                                                 /* the layer's number, from 1; 0: the network's own */
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
-    NitiConv conv;           /* CONV_*, at the program's batch */
-    NitiPool pool;           /* MAXPOOL_*, AVGPOOL_* */
-    NitiLossKind loss;       /* LOSS */
-    bool shared_mask;        /* DROPOUT: one mask for all images */
-    int32_t scalar;          /* UPDATE_*: the number of the bound scalar that is its learning rate */
+    NitiConv conv;     /* CONV_*, at the program's batch */
+    NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
+    NitiLossKind loss; /* LOSS */
+    bool shared_mask;  /* DROPOUT: one mask for all images */
+    int32_t scalar;    /* UPDATE_*: the number of the bound scalar that is its learning rate */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD: max(m, 0) after rounding */
@@ -145,17 +145,17 @@ typedef struct NitiProgram {
   int32_t operation_count;
   char (*layers)[NITI_LAYER_NAME_MAX]; /* names; layers[0] is "" */
   int32_t layer_count;                 /* without layers[0] */
-  char scalars[NITI_SCALARS_MAX][16];  /* names of what is bound for each run: "mu" */
+  char scalars[NITI_SCALARS_MAX][16];  /* names of the values bound for each run: "mu" */
   int32_t scalar_count;
-  int32_t capacity[3]; /* of tensors, operations and layers */
-  bool out_of_memory;
+  int32_t capacity[3];                  /* of tensors, operations and layers */
+  bool out_of_memory, too_many_scalars; /* niti_program_check tells */
 } NitiProgram;
 
-/* What is known of an opcode without looking at an operation. */
+/* Properties of an opcode that hold for all its operations. */
 typedef struct NitiOpcodeInfo {
   const char *name;
-  bool rounds;   /* accumulators are brought to int8: the operation has a rounding record */
-  bool in_place; /* outputs[0] may take inputs[0]'s memory when nothing reads that any more */
+  bool rounds;   /* accumulators are requantised: the operation has a rounding record */
+  bool in_place; /* outputs[0] may reuse the memory of inputs[0] if nothing reads that later */
 } NitiOpcodeInfo;
 
 extern const NitiOpcodeInfo niti_opcodes[NITI_OPCODES];
@@ -166,19 +166,20 @@ const char *niti_phase_name(NitiPhase);
 const char *niti_rounding_name(NitiRounding);
 
 /* ---- building ----
- * Appending never fails on the spot: where memory runs out the program remembers it, and niti_program_check reports it. */
+ * Appending never returns a failure: if memory runs out, the program records it, and niti_program_check reports it. */
 
 NitiStatus niti_program_open(NitiProgram **out, int32_t batch);
 NitiProgram *niti_program_copy(const NitiProgram *); /* NULL: out of memory */
 void niti_program_close(NitiProgram *);
 /* Appends a layer's name and returns its number, from 1. */
 int32_t niti_program_add_layer(NitiProgram *, const char *name);
-/* Appends a tensor and returns its number. The name is completed where it is taken: "relu1.delta", "relu1.delta.2". */
+/* Appends a tensor and returns its number. A name already in use receives a suffix: "relu1.delta", "relu1.delta.2". */
 int32_t niti_program_add_tensor(NitiProgram *, const NitiTensorDesc *);
 void niti_program_add_operation(NitiProgram *, const NitiOperation *);
-/* The number of the scalar of this name, declared by the first call. */
+/* The number of the scalar of this name, declared by the first call; NITI_NONE, and niti_program_check fails, where
+ * NITI_SCALARS_MAX are declared. */
 int32_t niti_program_scalar(NitiProgram *, const char *name);
-/* NITI_ERROR_MEMORY where something could not be appended. */
+/* NITI_ERROR_MEMORY if something could not be appended. */
 NitiStatus niti_program_check(const NitiProgram *);
 
 /* ---- asking ---- */

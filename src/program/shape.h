@@ -9,7 +9,7 @@ typedef struct NitiShape {
   int32_t n, h, w, c;
 } NitiShape;
 
-enum { NITI_CHANNELS_MAX = 4096 }; /* of a network's input: each has a mean and a deviation of its own */
+enum { NITI_CHANNELS_MAX = 4096 }; /* of a network's input: each has its own mean and deviation */
 
 /* Elements of one image, and of the whole. */
 static inline size_t niti_shape_image(NitiShape s) { return (size_t)s.h * (size_t)s.w * (size_t)s.c; }

@@ -1,4 +1,4 @@
-/* Which data set is read, and whether it is the run's. */
+/* Chooses the data set to read and checks whether it is the run's. */
 #include "train/data_choice.h"
 
 #include <stdio.h>
@@ -67,7 +67,7 @@ NitiStatus niti_data_same_names(const char *names, const char *expected, const c
                    shown(left, names), owner, shown(right, expected));
 }
 
-/* The number of the line that is `name`; -1: none. */
+/* The index of the line equal to `name`; -1: none. */
 static int32_t line_of(const char *names, const char *name) {
   const size_t length = strlen(name);
   for (int32_t i = 0; *names; ++i) {
@@ -92,7 +92,7 @@ static NitiStatus map_by_name(NitiTestSet *set, const char *own, const char *exp
   return NITI_OK;
 }
 
-/* By name where both sides have names, else by number. A folder may lack classes. */
+/* Maps by name where both sides have names, else by number. A folder may lack classes. */
 static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
   const char *expected = niti_checkpoint_get(checkpoint, "classes");
   const int32_t classes = niti_dataset_classes(set->dataset);
@@ -117,7 +117,7 @@ static NitiStatus choose(const char **path, const NitiRecipe *recipe, const Niti
   *path = own;
   if (own && niti_path_is_dir(own)) return NITI_OK;
   if (niti_data_default(path, recipe) == NITI_OK || !own) return *path ? NITI_OK : NITI_ERROR_ARGUMENT;
-  return niti_fail(NITI_ERROR_FILE, "%s: the data set of the run is not there any more (expected --data DIR)", own);
+  return niti_fail(NITI_ERROR_FILE, "%s: the run's data set no longer exists (expected --data DIR)", own);
 }
 
 static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *path) {

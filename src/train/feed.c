@@ -1,4 +1,4 @@
-/* Source images on the backend: a copy of a whole split where one fits, else a batch's at a time. */
+/* Source images on the backend: a copy of a whole split where it fits, else one batch at a time. */
 #include "train/feed.h"
 
 #include <stdlib.h>
@@ -80,7 +80,7 @@ static NitiStatus make_room(NitiFeed *feed, size_t bytes, bool gather) {
   return gather && !(feed->gathered && feed->renumbered) ? out_of_memory() : NITI_OK;
 }
 
-/* Brings the source images of one batch to the backend; those gathered from a split are numbered anew. */
+/* Copies the source images of one batch to the backend; those gathered from a split are renumbered. */
 static NitiStatus stream_images(NitiFeed *feed, const NitiBatch *batch, NitiBindings *b) {
   const size_t image = niti_shape_image(batch->source), count = (size_t)batch->count;
   NITI_TRY(make_room(feed, image * (size_t)feed->batch, batch->resident));

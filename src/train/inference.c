@@ -1,4 +1,4 @@
-/* A network from whatever names one: predictions for single images, and the score of a data set's test split. */
+/* Inference: opens a network by name, predicts single images and scores a data set's test split. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +23,12 @@ struct NitiModel {
   NitiFeed *feed;
   NitiTestSet set; /* scored last */
   char *path;
-  ClassTexts labels; /* what people are shown for each class */
+  ClassTexts labels; /* the display name of each class */
 };
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a model"); }
 
-/* Splits one of the checkpoint's lists of a text per class, a line each; leaves `out` where it has none. */
+/* Splits one of the checkpoint's lists of one text per class, one per line; leaves `out` alone if there is none. */
 static NitiStatus split_texts(ClassTexts *out, const NitiModel *m, const char *key) {
   const int32_t classes = m->recipe->model->classes;
   const char *text = niti_checkpoint_get(m->checkpoint, key);
@@ -59,7 +59,7 @@ static NitiStatus number_classes(ClassTexts *out, int32_t classes) {
   return NITI_OK;
 }
 
-/* Labels, where the data set had some beside its names; else the names, or numbers. */
+/* Labels, if the data set had them in addition to names; else the names, or numbers. */
 static NitiStatus read_labels(NitiModel *m) {
   NITI_TRY(split_texts(&m->labels, m, "class_labels"));
   NITI_TRY(split_texts(&m->labels, m, "classes"));
@@ -77,7 +77,7 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
   return status;
 }
 
-/* How pixels become the network's input, as the recipe says, and the way there. */
+/* Prepares the conversion of pixels to the network's input, as the recipe defines it. */
 static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *m, int32_t batch) {
   const NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count != m->recipe->model->input.c) {
@@ -175,7 +175,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   return niti_network_read_logits(m->one, 1, logits, exponent);
 }
 
-/* bytes NULL: of the file `name`. */
+/* bytes NULL: reads the file `name`. */
 static NitiStatus predict_image(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *bytes, size_t size,
                                 const char *name) {
   const NitiShape input = m->recipe->model->input;
@@ -214,7 +214,7 @@ void niti_probabilities(int32_t *millionths, const int8_t *logits, int32_t expon
   for (int32_t j = 0; j < classes; ++j) millionths[j] = (int32_t)(((int64_t)millionths[j] * 1000000) >> 24);
 }
 
-/* Labels of the data set -> those of the network, into `room`, which is as long as a batch. */
+/* Maps the data set's labels to the network's, into `room`, which holds one batch. */
 static void map_batch(NitiBatch *batch, int32_t *room, const int32_t *labels) {
   for (int32_t i = 0; i < batch->count; ++i) room[i] = labels[batch->labels[i]];
   batch->labels = room;
@@ -239,7 +239,7 @@ static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoad
   return status;
 }
 
-/* Of a recipe that leaves them to the data set, and no run has asked that yet. */
+/* For a recipe that leaves mean and std to the data set and has not been resolved by a run. */
 static NitiStatus resolve_data(NitiModel *m, NitiDataset *dataset) {
   NitiDataOptions *data = &m->recipe->data;
   if (data->stat_count > 0) return NITI_OK;

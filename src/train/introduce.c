@@ -1,4 +1,4 @@
-/* A run's facts, gathered from what it has opened; and the reading of all its images for a dry run. */
+/* Gathers a run's facts from what it has opened, and reads all its images for a dry run. */
 #include "train/introduce.h"
 
 #include <string.h>

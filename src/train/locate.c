@@ -35,7 +35,7 @@ static NitiStatus set_builtin(NitiLocation *out, NitiLocated kind, const char *n
 
 /* ---- files ---- */
 
-/* A safetensors file begins with its header's length, then the header, a JSON object. */
+/* A safetensors file begins with the length of its header, followed by the header, a JSON object. */
 static NitiStatus is_safetensors(bool *out, const char *path) {
   unsigned char head[9];
   uint64_t size, length = 0;
@@ -94,7 +94,7 @@ static NitiStatus set_run(NitiLocation *out, const char *folder) {
                    "%s: a folder without a checkpoint (expected a run with best.safetensors or last.safetensors)", folder);
 }
 
-/* RUN:WHICH, where RUN is a folder; *found false: it is not of that form. */
+/* RUN:WHICH, where RUN is a folder; *found false: not of that form. */
 static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name) {
   const char *colon = strrchr(name, ':');
   char which[64], *folder = colon && colon > name ? strndup(name, (size_t)(colon - name)) : NULL;
@@ -151,9 +151,9 @@ void niti_location_close(NitiLocation *location) {
   *location = (NitiLocation){0};
 }
 
-/* ---- what is there ---- */
+/* ---- contents ---- */
 
-/* Of a regular file, lest a recipe lose sight of the model beside it; a bare name would be taken for a built-in's. */
+/* Loads a regular file by path, so that a recipe finds the model in its folder; a bare name would mean a built-in. */
 static NitiStatus file_recipe(NitiRecipe **out, const char *file) {
   char *path;
   NITI_TRY(niti_path_join(&path, niti_yaml_is_path(file) ? "" : ".", file));

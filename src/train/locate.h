@@ -1,6 +1,6 @@
-/* Finds the network that a name stands for. Whatever names one is accepted everywhere:
+/* Resolves the name of a network. Every command accepts the same forms:
  *
- *   lenet5, lenet5-mnist        a built-in model or recipe; before a file of that name, which ./lenet5 means
+ *   lenet5, lenet5-mnist        a built-in model or recipe; takes precedence over a file of that name (./lenet5)
  *   FILE.yaml                   a recipe (it has a key `model`) or a model (it has `layers`), whatever the file is called
  *   FILE.safetensors            a checkpoint, whatever the file is called
  *   RUN, RUN:last, RUN:7        a run's folder: its best checkpoint, its last one, or the one kept after epoch 7 */
@@ -18,15 +18,14 @@ typedef struct NitiLocation {
   char *text; /* owned: the YAML there; NULL for a checkpoint */
 } NitiLocation;
 
-/* Looks for what `name` stands for, without reading more of it than says what it is. NITI_ERROR_ARGUMENT: no such name;
- * NITI_ERROR_FILE: a file that cannot be read, a folder without a checkpoint; NITI_ERROR_FORMAT: a file that is none of these. */
+/* Resolves `name`, reading only as much as identifies its kind. NITI_ERROR_ARGUMENT: no such name;
+ * NITI_ERROR_FILE: a file that cannot be read, a folder without a checkpoint; NITI_ERROR_FORMAT: a file of another kind. */
 NitiStatus niti_locate(NitiLocation *out, const char *name);
 void niti_location_close(NitiLocation *location);
 
-/* The recipe there: a checkpoint's own; for a model alone one of defaults with the model's name. */
+/* Its recipe: a checkpoint's own; for a model, one of defaults with the model's name. */
 NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location);
-/* The weights there, with the values `recipe` and `model`. Those of a network that is not trained are the ones its recipe's seed
- * gives. */
+/* Its weights, with the values `recipe` and `model`. An untrained network's weights are initialised from its recipe's seed. */
 NitiStatus niti_location_weights(NitiCheckpoint **out, const NitiLocation *location);
 
 #endif

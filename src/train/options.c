@@ -1,4 +1,4 @@
-/* Checks of what callers of the public functions fill in. */
+/* Validates the structs that callers of the public functions fill in. */
 #include "train/options.h"
 
 enum { THREADS_MAX = 1024 };

@@ -1,4 +1,4 @@
-/* Recipes: where the text comes from, its edits, and each key's value. */
+/* Loads recipes: finds the text, applies edits and parses each key. */
 #include "train/recipe.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "model/description_yaml.h"
 #include "train/recipe_text.h"
 
-/* What a recipe gets where it says nothing (docs/recipe-reference.md). */
+/* Defaults of keys that a recipe omits (docs/recipe-reference.md). */
 enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4 };
 enum {
   BATCH_MAX = 65536,
@@ -23,7 +23,7 @@ enum {
   STD_MAX = 8000000,
 };
 
-/* What reading a recipe needs to know. */
+/* The context of reading a recipe. */
 typedef struct Source {
   const char *name;       /* for messages */
   const char *path;       /* the recipe's file; NULL: not from a file */
@@ -47,7 +47,7 @@ static void normalise_model(NitiYamlDocument *document) {
   niti_yaml_put(document, root, "model", mapping);
 }
 
-/* With a description given from elsewhere only its overrides can be set. */
+/* If the description is given by the caller, only its overrides can be set. */
 static NitiStatus check_model_set(const char *set) {
   static const char *const allowed[] = {"model.classes", "model.input"};
   const size_t length = strcspn(set, ".=");
@@ -80,7 +80,7 @@ static NitiStatus apply_sets(NitiYamlDocument *document, const char *const *sets
   return NITI_OK;
 }
 
-/* A file named in a recipe lies beside it, one named in an edit in the current folder. */
+/* A file named in a recipe is relative to the recipe's folder, one named in an edit to the current folder. */
 static NitiStatus load_model_file(NitiRecipe *r, const NitiYaml *node, const NitiDescriptionOverrides *overrides,
                                   const Source *source) {
   const char *slash = source->path && node->line > 0 && node->text[0] != '/' ? strrchr(source->path, '/') : NULL;
@@ -133,7 +133,7 @@ static NitiStatus read_model(NitiRecipe *r, NitiYamlDocument *document, const So
 
 /* ---- Data ---- */
 
-/* A list of one number a channel, or `auto`: *count 0. */
+/* A list of one number per channel, or `auto`: *count 0. */
 static NitiStatus read_channels(int32_t out[NITI_CHANNELS_MAX], int32_t *count, const NitiYaml *node, const char *what,
                                 int32_t min, int32_t max) {
   *count = 0;
@@ -163,7 +163,7 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
   return NITI_OK;
 }
 
-/* A number of images, or a share of them: a decimal below 1 or a percentage. */
+/* A number of images or a fraction of them: a decimal below 1 or a percentage. */
 static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
   static const char what[] = "data: validation";
   const bool scalar = node->kind == NITI_YAML_SCALAR;

@@ -7,11 +7,11 @@
 
 enum { NITI_SCHEDULE_MAX = 32 };
 
-/* The data set for runs that are given none. */
+/* The data set of runs that specify none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
 
 typedef struct NitiMuStep {
-  int32_t epoch, mu; /* from this epoch (counted from 0) on */
+  int32_t epoch, mu; /* effective from this epoch, counted from 0 */
 } NitiMuStep;
 
 typedef struct NitiRecipe {
@@ -32,7 +32,7 @@ typedef struct NitiRecipe {
 } NitiRecipe;
 
 /* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over the file's values
- * (errors name the offending string). */
+ * (messages name the offending string). */
 NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count);
 /* From text, e.g. a checkpoint's. model_text, if not NULL, is the description to use instead of looking `model` up by name. */
 NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *source, const char *const *sets, int set_count,

@@ -43,7 +43,7 @@ static void put_millionths(NitiYamlDocument *d, NitiYaml *mapping, const char *k
   niti_yaml_put(d, mapping, key, list);
 }
 
-/* Whether the built-in model of this name, with these classes and this input, is the very same description. */
+/* Whether the built-in model of this name, with these classes and this input, is identical to the description. */
 static NitiStatus is_builtin(bool *out, const NitiDescription *model) {
   const NitiDescriptionOverrides same = {model->classes, model->input};
   NitiDescription *builtin;
@@ -109,7 +109,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   niti_yaml_put(d, root, "update", update);
 }
 
-/* A built-in model by name, any other in full: the text needs no other file. `model` must outlive the writing. */
+/* Writes a built-in model by name and any other in full, so the text needs no other file. `model` must outlive the document. */
 static NitiStatus write_recipe(NitiRecipe *r, NitiYamlDocument *d, const NitiYamlDocument *model) {
   NitiYaml *root = niti_yaml_root(d);
   put_word(d, root, "name", r->name);

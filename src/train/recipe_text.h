@@ -1,4 +1,4 @@
-/* Inside recipes: the words of their choices, in the order of the enumerations, and the resolved text. */
+/* Internal to recipes: the words for their choices, in the order of the enumerations, and the resolved text. */
 #ifndef NITI_TRAIN_RECIPE_TEXT_H
 #define NITI_TRAIN_RECIPE_TEXT_H
 

@@ -1,4 +1,4 @@
-/* An epoch's figures as a row of the log and as events. */
+/* Writes an epoch's figures as a log row and as TensorBoard events. */
 #include "train/report.h"
 
 #include <stdio.h>
@@ -94,7 +94,7 @@ static NitiStatus write_weight(NitiReport *report, int64_t step, const NitiNetwo
   return scalar(report, "exponent_input", name, step, input->exponent, 1);
 }
 
-/* The exponents of a program's tensors of one role, under their layers' names. Where errors were added, the sum's. */
+/* The exponents of a program's tensors of one role, under their layers' names. Where deltas were added, the sum's. */
 static NitiStatus write_exponents(NitiReport *report, int64_t step, NitiExecutable *e, NitiRole role, const char *group) {
   const NitiProgram *p = niti_executable_program(e);
   for (int32_t t = 0; t < p->tensor_count; ++t) {
@@ -110,7 +110,7 @@ static NitiStatus write_exponents(NitiReport *report, int64_t step, NitiExecutab
   return NITI_OK;
 }
 
-/* The shifts of a phase's layers; sums of errors belong to no layer. */
+/* The shifts of a phase's layers; sums of deltas belong to no layer. */
 static NitiStatus write_shifts(NitiReport *report, int64_t step, NitiExecutable *e, NitiPhase phase, const char *group) {
   const NitiProgram *p = niti_executable_program(e);
   for (int32_t i = 0; i < p->operation_count; ++i) {
@@ -123,7 +123,7 @@ static NitiStatus write_shifts(NitiReport *report, int64_t step, NitiExecutable 
   return NITI_OK;
 }
 
-/* Exponents and shifts of activations are the last test batch's, those of errors the last training step's. */
+/* Exponents and shifts of activations are the last test batch's, those of deltas the last training step's. */
 static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
   NITI_TRY(write_exponents(report, r->step, net->evaluation, NITI_ROLE_ACTIVATION, "exponent_output"));
   NITI_TRY(write_exponents(report, r->step, net->training, NITI_ROLE_DELTA, "exponent_error"));
@@ -146,6 +146,6 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));
   NITI_TRY(scalar(report, "update", "epoch", r->step, r->epoch, 1));
   NITI_TRY(write_network(report, r, net));
-  NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else what was read counts for nothing */
+  NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else the values read are not valid */
   return niti_events_flush(report->events);
 }

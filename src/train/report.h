@@ -1,4 +1,4 @@
-/* What a run tells of each epoch: a row in metrics.csv and metrics.jsonl, and TensorBoard events. */
+/* Reports each epoch: a row in metrics.csv and metrics.jsonl, and TensorBoard events. */
 #ifndef NITI_TRAIN_REPORT_H
 #define NITI_TRAIN_REPORT_H
 
@@ -16,9 +16,9 @@ typedef struct NitiReportRow {
   const NitiTensorStats *inputs; /* NULL, or of each weight's layer, in the last test batch */
 } NitiReportRow;
 
-/* Rows up to keep_epoch are kept; resumed_step: the step a resumed run goes on from, -1 for a new run. */
+/* Keeps rows up to keep_epoch; resumed_step: the step from which a resumed run continues, -1 for a new run. */
 NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step);
-/* What could not be gone on with and was set aside (niti_log_note): a line for people, NULL from the first index without one. */
+/* Which log files could not be continued and were set aside (niti_log_note): human-readable lines; NULL beyond the last. */
 const char *niti_report_note(const NitiReport *report, size_t index);
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *row, NitiNetwork *net);
 NitiStatus niti_report_close(NitiReport *report);

@@ -1,4 +1,4 @@
-/* A run at work: what it holds, how that is opened, and how it is saved and found again. trainer.c drives it. */
+/* The state of a run in progress, and how it is opened, saved and restored. trainer.c drives it. */
 #ifndef NITI_TRAIN_RUN_H
 #define NITI_TRAIN_RUN_H
 
@@ -9,16 +9,16 @@
 #include "train/saver.h"
 #include "train/step.h"
 
-/* What a run is trained from, as its checkpoints have it. The texts are borrowed. */
+/* What a run is trained from, as recorded in its checkpoints. The texts are borrowed. */
 typedef struct NitiRunInputs {
   const char *model, *recipe; /* resolved */
   const char *data;           /* the data set's path */
-  const char *classes;        /* their names, a line each; NULL: they are numbers */
-  const char *labels;         /* what people are shown in place of the names, a line each; NULL: the names */
+  const char *classes;        /* their names, one per line; NULL: they are numbers */
+  const char *labels;         /* their display names, one per line; NULL: the names */
   uint64_t seed;
   int64_t images[2];        /* of each split */
   char sha256[2][65];       /* of each split's files */
-  char names_sha256[2][65]; /* of their names; "": a checkpoint from before it had them */
+  char names_sha256[2][65]; /* of their names; "": an older checkpoint without them */
 } NitiRunInputs;
 
 typedef struct NitiRun {
@@ -26,7 +26,7 @@ typedef struct NitiRun {
   NitiRunInputs inputs;
   NitiRecipe *recipe; /* its own, resolved for the data set */
   char *data_path, *class_names, *class_labels;
-  bool data_changed; /* resumed: image files are not those that the run began with */
+  bool data_changed; /* resumed: image files have changed since the run began */
   NitiDataset *dataset;
   NitiBackend *backend;
   NitiNetwork *net;
@@ -49,19 +49,19 @@ typedef struct NitiRun {
   int64_t saved_at, refreshed_at;
 } NitiRun;
 
-/* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which gets the
- * data set's own statistics where it has none; sets run->inputs. On failure the caller closes the run as well. */
+/* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which receives
+ * the data set's own statistics if it has none; sets run->inputs. The caller closes the run even after a failure. */
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
-/* Closes whatever is open. */
+/* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);
 
-/* Saves the state as the folder's last checkpoint, and first under the other names asked for (NitiKeep). The state is taken now;
- * it is written in the background, and the next save or niti_run_saved returns a failure of that. */
+/* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
+ * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */
 NitiStatus niti_run_save(NitiRun *run, int keep);
-/* Waits until what was saved is written. */
+/* Waits until the last save is written. */
 NitiStatus niti_run_saved(NitiRun *run);
-/* Opens a run as the checkpoint has it; data_path NULL: the checkpoint's. A key or tensor of the state that is missing, unknown
- * or malformed is NITI_ERROR_FORMAT with its name. */
+/* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is
+ * NITI_ERROR_FORMAT with its name. */
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path);
 
 #endif

@@ -1,4 +1,4 @@
-/* The folder of a run: made, locked, described. */
+/* Makes, locks and describes the folder of a run. */
 #define _GNU_SOURCE /* asprintf */
 #include "train/run_folder.h"
 
@@ -56,7 +56,7 @@ static NitiStatus check_empty(const char *path) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     status = niti_fail(
         NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, entry->d_name,
-        has_checkpoint(path) ? "; `niti train --resume` with it goes on with the run there" : "; it holds no run to resume");
+        has_checkpoint(path) ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
   }
   closedir(dir);
   return status;
@@ -86,7 +86,7 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   return NITI_OK;
 }
 
-/* The folder that is there already on the way to path, "." where there is none. */
+/* The deepest existing folder above path; "." if there is none. */
 static NitiStatus existing_part(char **out, const char *path) {
   *out = strdup(path);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
@@ -110,7 +110,7 @@ NitiStatus niti_run_folder_check(const char *path) {
   NITI_TRY(existing_part(&part, path));
   NitiStatus status = NITI_OK;
   if (!niti_path_is_dir(part))
-    status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is no folder", path, part);
+    status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is not a folder", path, part);
   else if (access(part, W_OK | X_OK) != 0)
     status = niti_fail_errno(part, "write into the folder");
   free(part);
@@ -158,7 +158,7 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
                                     const NitiDataset *dataset, const char *data_path, const char hash[2][65]) {
   NITI_TRY(write_text(folder, "recipe.yaml", recipe->text));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
-  char seed[24]; /* a text where it is more than JSON's integers here can be */
+  char seed[24]; /* a text if too large for a JSON integer here */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
   char *path = niti_text_escaped(data_path);
   if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);

@@ -8,17 +8,17 @@
 
 typedef struct NitiRunFolder NitiRunFolder;
 
-/* Makes the folder (and those above it). One that holds anything already is refused. */
+/* Makes the folder and its parents. Refuses one that is not empty. */
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path);
-/* Whether create would succeed, as far as that can be known without making anything. */
+/* Whether create would succeed, as far as can be determined without making anything. */
 NitiStatus niti_run_folder_check(const char *path);
-/* Opens a run's folder to go on in it; one that holds no run, or that another process works in, is refused. */
+/* Opens a run's folder to continue the run; refuses one that holds no run or that another process has locked. */
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
-/* Undoes a create: removes the files written since, and the folder where create made it. Keeps the last failure's message. */
+/* Undoes a create: removes the files written since, and the folder if create made it. Keeps the last failure's message. */
 void niti_run_folder_clear(const NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
-/* The file that is the lock where the file system has no file locks; NULL elsewhere. Owned by the folder. */
+/* The lock file used where the file system has no file locks; NULL elsewhere. Owned by the folder. */
 const char *niti_run_folder_owner_file(const NitiRunFolder *folder);
 
 /* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and

@@ -1,4 +1,4 @@
-/* Opens all that a run works with, and closes it. */
+/* Opens and closes everything a run needs. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static char *list_setting(const char *key, const int32_t *values, int32_t count)
   return text;
 }
 
-/* The recipe with more settings in its place. */
+/* Replaces the recipe by the same with more settings. */
 static NitiStatus change_recipe(NitiRun *run, const char *const *sets, int count) {
   NitiRecipe *changed = NULL;
   NITI_TRY(niti_recipe_parse(&changed, run->recipe->text, run->recipe->source, sets, count, run->recipe->model->text));
@@ -61,8 +61,8 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   return status;
 }
 
-/* Images that cannot be read: what is to be skipped is found before the first step, since it is part of the bits, and what would
- * end a run in its first test is told before any training. A bad training image surfaces within the first epoch. */
+/* Images that cannot be read: those to skip are found before the first step, since they affect the bits, and those that would
+ * end a run in its first test are reported before any training. A bad training image surfaces within the first epoch. */
 static NitiStatus check_images(NitiRun *run) {
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const bool later = split == NITI_TRAIN && run->recipe->data.bad_files == NITI_BAD_ERROR;
@@ -117,7 +117,7 @@ static NitiStatus open_data(NitiRun *run) {
   NITI_TRY(resolve_statistics(run));
   model = run->recipe->model; /* of the resolved recipe */
   if (run->recipe->data.stat_count != model->input.c) {
-    return niti_fail(NITI_ERROR_MODEL, "%s: data.mean has %d values but the model's input %d channels (expected one a channel)",
+    return niti_fail(NITI_ERROR_MODEL, "%s: data.mean has %d values but the model's input %d channels (expected one per channel)",
                      run->recipe->source, run->recipe->data.stat_count, run->recipe->model->input.c);
   }
   return NITI_OK;
@@ -140,7 +140,7 @@ static NitiStatus open_loaders(NitiRun *run) {
   run->steps = run->recipe->max_steps > 0 && run->recipe->max_steps < all ? run->recipe->max_steps : all;
   if (run->steps > UINT32_MAX) {
     return niti_fail(NITI_ERROR_ARGUMENT,
-                     "%s: %" PRId64 " steps are more than random numbers can tell apart (expected at most %" PRIu32 ")",
+                     "%s: %" PRId64 " steps exceed the 32-bit step counter of the random numbers (expected at most %" PRIu32 ")",
                      run->recipe->source, run->steps, UINT32_MAX);
   }
   return NITI_OK;
@@ -157,12 +157,12 @@ static NitiStatus open_network(NitiRun *run) {
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
   run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
-  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for facts about %d layers", run->net->weight_count);
+  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d layers' statistics", run->net->weight_count);
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
-  niti_saver_close(run->saver); /* what is being written is finished, whatever else went wrong */
+  niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
   const NitiStatus status = niti_report_close(run->report);
   free(run->layer_inputs);
   niti_loader_close(run->train_loader);

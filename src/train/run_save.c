@@ -1,4 +1,4 @@
-/* The state of a run: what a checkpoint keeps of it beside the weights, how it is saved, and how a run is restored from it. */
+/* The state of a run: what a checkpoint holds besides the weights, and how it is saved and restored. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +66,7 @@ static const char *const expectations[] = {
     [STATE_SHA256] = "64 hexadecimal digits",
 };
 
-/* The text of a member; `number` is room for one. */
+/* A member as text; `number` is a buffer for it. */
 static const char *format_member(char number[NUMBER_MAX], StateKind kind, const void *member) {
   if (kind == STATE_TEXT) return *(const char *const *)member;
   if (kind == STATE_SHA256) return *(const char *)member ? member : NULL;
@@ -82,7 +82,7 @@ static const char *format_member(char number[NUMBER_MAX], StateKind kind, const 
 
 static bool is_sha256(const char *text) { return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64; }
 
-/* A text stays the checkpoint's. Numbers are as format_member writes them: no spaces, no plus sign, no leading zeros. */
+/* Texts stay owned by the checkpoint. Numbers have format_member's form: no spaces, no plus sign, no leading zeros. */
 static bool parse_member(void *member, StateKind kind, const char *text) {
   char number[NUMBER_MAX];
   if ((kind == STATE_COUNT32 || kind == STATE_COUNT64) && text[0] == '-') return false;
@@ -127,7 +127,7 @@ static bool is_state_key(const char *key) {
   return false;
 }
 
-/* A key that is unknown here decides something there, so a run that ignored it would go on with other bits. */
+/* An unknown key affects the run that wrote it, so a run that ignored it would continue with different bits. */
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
     if (is_state_key(checkpoint->values[i].key)) continue;
@@ -157,12 +157,12 @@ NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(ru
 
 static const char *const split_names[] = {"training", "test"};
 
-/* Test images of an image folder decide no weight: a run may go on without some of them, damaged ones for example. */
+/* Test images of an image folder affect no weight: a run may continue without some of them, such as damaged ones. */
 static bool may_differ(const NitiRun *run, const NitiRunInputs *began, int split) {
   return split == NITI_TEST && niti_dataset_is_folder(run->dataset) && run->inputs.images[split] < began->images[split];
 }
 
-/* Which label is which class, and in which order the files come, decides the bits: neither may have changed. */
+/* The labels of the classes and the order of the files determine the bits: neither may have changed. */
 static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
   const char *now = run->inputs.classes;
   if (now && began->classes) NITI_TRY(niti_data_same_names(now, began->classes, run->data_path, "the run"));
@@ -170,14 +170,14 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
     if (!began->names_sha256[split][0] || strcmp(run->inputs.names_sha256[split], began->names_sha256[split]) == 0) continue;
     if (may_differ(run, began, split)) continue;
     return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: its %s images are other files than the run began with (expected the same names in the same folders)",
+                     "%s: its %s images are not the files that the run began with (expected the same names in the same folders)",
                      run->data_path, split_names[split]);
   }
   return NITI_OK;
 }
 
-/* A resumed run needs the data set that it began with, to the byte. Only the content of an image folder's file may have changed
- * since (a damaged one ends a run), or test images may be gone; both are noted. */
+/* A resumed run needs the data set that it began with, byte for byte. Only in image folders may a file's content have changed
+ * since (resume warns) or test images be gone (resume notes it). */
 static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   for (int split = 0; split < 2; ++split) {
     if (run->inputs.images[split] == began->images[split] || may_differ(run, began, split)) continue;
@@ -209,7 +209,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
     return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: step %" PRId64 " does not lie in epoch %d of %" PRId64
+                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64
                      " steps (is this the data set it was trained on?)",
                      source, run->step, run->epoch, run->steps_per_epoch);
   }

@@ -1,4 +1,4 @@
-/* A thread that writes one checkpoint at a time. */
+/* Writes checkpoints on a background thread, one at a time. */
 #include "train/saver.h"
 
 #include <inttypes.h>
@@ -14,7 +14,7 @@ struct NitiSaver {
   NitiCheckpoint *checkpoint;
   int keep;
   int32_t epoch;
-  NitiStatus status; /* of the last save, with its message: errors belong to threads */
+  NitiStatus status; /* of the last save, with its message, since errors are per thread */
   char message[1024];
 };
 
@@ -64,7 +64,7 @@ NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int ke
   saver->epoch = epoch;
   if (status != NITI_OK) return status;
   if (niti_workers_start(&saver->thread, 1, run_save, saver) == NITI_OK) return NITI_OK;
-  (void)run_save(saver); /* no thread to be had: here and now */
+  (void)run_save(saver); /* no thread available: save synchronously */
   return NITI_OK;
 }
 

@@ -6,17 +6,17 @@
 
 typedef struct NitiSaver NitiSaver;
 
-/* What to write: path last.safetensors of the folder, and first the same under other names. */
+/* What to write besides the folder's last.safetensors, and before it. */
 typedef enum NitiKeep { NITI_KEEP_LAST = 0, NITI_KEEP_BEST = 1, NITI_KEEP_EPOCH = 2 } NitiKeep;
 
 /* folder is borrowed. */
 NitiStatus niti_saver_open(NitiSaver **out, const char *folder);
 /* Waits for a save under way. NULL is accepted. */
 void niti_saver_close(NitiSaver *saver);
-/* Waits for the save before, and if that succeeded begins this one; takes ownership of the checkpoint in any case. epoch names
+/* Waits for the previous save and, if it succeeded, begins this one; always takes ownership of the checkpoint. epoch names
  * the file of NITI_KEEP_EPOCH. */
 NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int keep, int32_t epoch);
-/* Waits until all is written; returns the failure of the last save, once. */
+/* Waits until everything is written; returns a failure of the last save, once. */
 NitiStatus niti_saver_wait(NitiSaver *saver);
 
 #endif

@@ -1,4 +1,4 @@
-/* A network's tensors into a checkpoint and back. */
+/* Copies a network's tensors to a checkpoint and back. */
 #include "train/snapshot.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
 
-/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that it is no part of the hash ---- */
+/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that the hash excludes it ---- */
 
 static NitiFileDtype state_dtype(const NitiTensorDesc *t) { return t->dtype == NITI_DTYPE_S64 ? NITI_I64 : NITI_I32; }
 
@@ -18,11 +18,15 @@ static void widen(void *out, const void *in, size_t count, NitiDtype dtype) {
   }
 }
 
-static void narrow(void *out, const void *in, size_t count, NitiDtype dtype) {
+/* False where an element is out of the type's range. */
+static bool narrow(void *out, const int32_t *in, size_t count, NitiDtype dtype) {
+  const int32_t most = dtype == NITI_DTYPE_S8 ? INT8_MAX : INT16_MAX;
   for (size_t i = 0; i < count; ++i) {
-    if (dtype == NITI_DTYPE_S8) ((int8_t *)out)[i] = (int8_t)((const int32_t *)in)[i];
-    if (dtype == NITI_DTYPE_S16) ((int16_t *)out)[i] = (int16_t)((const int32_t *)in)[i];
+    if (in[i] < -most - 1 || in[i] > most) return false;
+    if (dtype == NITI_DTYPE_S8) ((int8_t *)out)[i] = (int8_t)in[i];
+    if (dtype == NITI_DTYPE_S16) ((int16_t *)out)[i] = (int16_t)in[i];
   }
+  return true;
 }
 
 static void dims_of(uint32_t dims[NITI_RANK_MAX], const NitiTensorDesc *t) {
@@ -61,8 +65,10 @@ static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoin
     return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
   void *own = malloc(niti_tensor_count(t, 0) * niti_dtype_bytes(t->dtype));
   if (!own) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", t->name);
-  narrow(own, tensor->data, niti_tensor_count(t, 0), t->dtype);
-  const NitiStatus status = niti_executable_write(net->main, i, 0, own, &tensor->exponent);
+  const NitiStatus status = narrow(own, (const int32_t *)tensor->data, niti_tensor_count(t, 0), t->dtype)
+                                ? niti_executable_write(net->main, i, 0, own, &tensor->exponent)
+                                : niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' has a value that does not fit in %s", source,
+                                            t->name, niti_dtype_name(t->dtype));
   free(own);
   return status;
 }
@@ -93,7 +99,7 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
     if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
   }
-  return net->backend->ops->synchronise(net->backend); /* after a failure of the device nothing downloaded counts */
+  return net->backend->ops->synchronise(net->backend); /* after a device failure no download is valid */
 }
 
 bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint) {
@@ -137,7 +143,7 @@ static bool has_tensor(const NitiNetwork *net, const char *wanted) {
 NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
     if (has_tensor(net, checkpoint->tensors[i].name)) continue;
-    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the weights of the run's model and the state of its optimiser)",
+    return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the run's weights and optimiser state)",
                      niti_checkpoint_source(checkpoint), checkpoint->tensors[i].name);
   }
   return NITI_OK;

@@ -1,4 +1,4 @@
-/* A step: bind what changes, run the program. Input, forward, loss, backward and update are its phases. */
+/* A step: binds what changes and runs the program's phases. */
 #include "train/step.h"
 
 static NitiStatus bind(NitiBindings *b, const NitiStepContext *c, const NitiBatch *batch) {

@@ -1,22 +1,22 @@
-/* One training step, and the evaluation of one batch: what is bound, and what runs. */
+/* One training step, and the evaluation of one batch. */
 #ifndef NITI_TRAIN_STEP_H
 #define NITI_TRAIN_STEP_H
 
 #include "train/feed.h"
 #include "train/recipe.h"
 
-/* Everything a step works on; all borrowed. */
+/* The inputs of a step; all borrowed. */
 typedef struct NitiStepContext {
   const NitiRecipe *recipe;
   NitiNetwork *net;
   NitiFeed *feed;
 } NitiStepContext;
 
-/* Both add to the network's metrics, and may leave their work queued: what they did, and a failure of the device, shows in the
- * backend's synchronise(). Trains on one batch: step and epoch count from 0. */
+/* Both functions add to the network's metrics and may leave their work queued: results, and device failures, are available after
+ * the backend's synchronise(). Trains on one batch; step and epoch count from 0. */
 NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step, int32_t epoch);
-/* Forward and loss of one batch. inputs: NULL, or facts about the input of every layer with weights, in the order of the network's
- * weights. */
+/* Forward and loss of one batch. inputs: NULL, or receives statistics of the input of every layer with weights, in the order of
+ * the network's weights. */
 NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch, NitiTensorStats *inputs);
 
 #endif

@@ -1,4 +1,4 @@
-/* A whole run: epochs of steps, a test after each, and a folder from which it can go on after any interruption. */
+/* A whole run: epochs of steps, a test after each, and a folder from which it can resume after any interruption. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,8 +11,8 @@
 #include "train/run.h"
 #include "train/snapshot.h"
 
-static const int64_t save_nanoseconds = INT64_C(60000000000);  /* within an epoch a checkpoint is this old at most */
-static const int64_t refresh_nanoseconds = INT64_C(500000000); /* the training score told to the callback */
+static const int64_t save_nanoseconds = INT64_C(60000000000);  /* maximum age of a checkpoint within an epoch */
+static const int64_t refresh_nanoseconds = INT64_C(500000000); /* of the training score passed to the callback */
 
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
@@ -90,8 +90,8 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
   return read_metrics(&run->test, run);
 }
 
-/* Adds the time since *mark to that of the steps, and moves the mark. A device works on while the host does other things, so
- * nothing between two steps is left out but saving, which waits for it. */
+/* Adds the time since *mark to the steps' time and moves the mark. The device keeps working while the host does other things, so
+ * only saving, which waits for it, is excluded. */
 static void count_time(NitiRun *run, int64_t *mark) {
   const int64_t time = niti_clock_now();
   run->nanoseconds += time - *mark;
@@ -99,19 +99,19 @@ static void count_time(NitiRun *run, int64_t *mark) {
   *mark = time;
 }
 
-/* Saves within an epoch when that is due or asked for. */
+/* Saves within an epoch when due or requested. */
 static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
   const bool asked = run->options.save_now && run->options.save_now(run->options.context);
   if (!asked && *mark - run->saved_at <= save_nanoseconds) return NITI_OK;
   NITI_TRY(read_metrics(&run->train, run));
   count_time(run, mark);
   NITI_TRY(save(run, NITI_KEEP_LAST));
-  if (asked) note(run, "saving the state after step %" PRId64 ", as asked", run->step);
+  if (asked) note(run, "saving the state after step %" PRId64 ", as requested", run->step);
   *mark = niti_clock_now();
   return NITI_OK;
 }
 
-/* What was trained is kept when something else fails: an image that cannot be read, a log that cannot be written. */
+/* Saves the training so far when something else fails: an unreadable image, a log that cannot be written. */
 static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
@@ -155,7 +155,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   return read_metrics(&run->train, run);
 }
 
-/* By accuracy; a resumed run may have other test images. */
+/* Compares accuracies, since a resumed run may have other test images. */
 static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct * b.images > b.correct * a.images; }
 
 /* Tests, records and saves what train_epoch finished. */
@@ -198,7 +198,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   NITI_TRY(save(run, keep));
   NitiProgress progress = {.kind = NITI_PROGRESS_EPOCH, .epoch = epoch, .test = run->test, .best = run->best};
   const NitiScore next = run->train;
-  run->train = train; /* what the epoch's callback is told */
+  run->train = train; /* for the epoch's callback */
   *go_on = tell(run, &progress);
   run->train = next;
   return NITI_OK;
@@ -243,13 +243,13 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
   }
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
-  const NitiStatus closed = niti_run_close(run); /* may fail for a reason of its own, that matters less */
+  const NitiStatus closed = niti_run_close(run); /* its own failure matters less */
   return status != NITI_OK ? niti_fail(status, "%s", why) : closed;
 }
 
 /* ---- a new run ---- */
 
-/* What --init names: of a checkpoint the weights alone, so that one edited by other tools will do. */
+/* Loads what --init names. Reads only the weights of a checkpoint, so one edited by other tools is accepted. */
 static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
   NitiLocation location;
   bool intact = true;
@@ -259,9 +259,9 @@ static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
   else if (status == NITI_OK)
     status = niti_location_weights(out, &location);
   if (status == NITI_OK && !intact)
-    warn(run, "%s: not as niti wrote it: edited since, or damaged; its weights are taken as they are", location.path);
+    warn(run, "%s: modified since niti wrote it, or damaged; using its weights unchanged", location.path);
   if (status == NITI_OK && location.kind != NITI_LOCATED_CHECKPOINT)
-    warn(run, "%s: not trained: its weights are the ones its seed gives", location.path);
+    warn(run, "%s: not trained: its weights are initialised from its seed", location.path);
   niti_location_close(&location);
   return status;
 }
@@ -299,7 +299,7 @@ static void introduce(const NitiRun *run, const char *run_path) {
   NitiRunFacts facts;
   niti_run_facts(&facts, run, run_path);
   NitiProgress progress = {.kind = NITI_PROGRESS_START, .run = &facts, .epoch = run->epoch + 1};
-  (void)tell(run, &progress); /* a wish to stop is asked for again after the first step */
+  (void)tell(run, &progress); /* the callback is asked again after the first step whether to stop */
 }
 
 static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
@@ -324,14 +324,14 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(start_weights(run));
   if (run->options.dry_run) return start_dry(run, run_path);
-  NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* only now: a mistake above leaves no folder behind */
+  NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* last, so that earlier failures leave no folder */
   note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
                                                (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
   if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
-  niti_run_folder_clear(run->folder); /* nothing that could go on */
+  niti_run_folder_clear(run->folder); /* nothing to resume */
   return status;
 }
 
@@ -373,13 +373,13 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
   if (status == NITI_OK) note_lock(&run);
   if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
-  if (status == NITI_OK && previous) note(&run, "%s; going on from the checkpoint before it", niti_error());
+  if (status == NITI_OK && previous) note(&run, "%s; continuing from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; so will its result", run.data_path);
+    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; its result will differ", run.data_path);
     note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
     status = niti_report_open(&run.report, run_path, run.epoch, run.step);
     for (size_t i = 0; status == NITI_OK && niti_report_note(run.report, i); ++i)

@@ -314,7 +314,7 @@ COLOUR = [("[8, 8, 1]", "[8, 8, 3]"), ("mean: auto, std: auto", "mean: [0.5, 0.5
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", None])
 def test_a_damaged_image_in_mid_training(folder, recipe, tmp_path, content, threads):
-    """The run stops when it meets the image; what was saved stays, and goes on once the image is mended."""
+    """The run stops when it meets the image; what was saved stays, and goes on once the image is repaired."""
     run, path = tmp_path / "run", folder / "train" / "c" / "0042.png"
     good = path.read_bytes()
     path.write_bytes(good[:-20] if content is None else content)

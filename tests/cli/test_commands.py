@@ -578,7 +578,7 @@ def test_eval_without_the_runs_data(moved, tmp_path, monkeypatch):
     other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(20, 5), data_sets.squares(30, 6))
     monkeypatch.setenv("NITI_DATA", str(other))
     shutil.rmtree(data)
-    fails("eval", run, says=(os.path.realpath(data), "not there any more", "--data"))
+    fails("eval", run, says=(os.path.realpath(data), "no longer exists", "--data"))
 
 
 def test_a_network_without_a_run_and_without_data(toy_recipe, toy, monkeypatch):

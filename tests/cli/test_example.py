@@ -1,6 +1,9 @@
 """A layer type and an optimiser of existing operations take one file and one line in a table: niti_with_example, built with those of
 tests/example, trains with them to the same bits as with what they stand for."""
+import signal
+
 import pytest
+from safetensors.numpy import load_file
 
 import tool
 from tool import NITI, json_of, train
@@ -93,6 +96,20 @@ def test_the_optimiser_is_update_niti_by_another_name(example, write, toy, tmp_p
     assert "kind: again" in (tmp_path / "again" / "recipe.yaml").read_text()  # kept, for resume
     resumed = tool.resume(tmp_path / "again")
     assert resumed["hash"] == results[1]["hash"]
+
+
+def test_an_optimisers_state_is_saved_and_resumed(example, write, toy, tmp_path):
+    recipe = write("again", APART, "again")
+    train(recipe, toy, tmp_path / "whole", "--epochs", 50)
+    process = tool.start_training(recipe, "--data", toy, "--run", tmp_path / "parts", "--epochs", 50)
+    tool.wait_for(tmp_path / "parts" / "best.safetensors", process)
+    assert tool.stop(process, signal.SIGTERM)[0] == 143  # not yet at its end
+    tool.resume(tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "parts"))
+    sums = {name for name in whole if name.endswith(".sum")}
+    assert len(sums) == 4 and all(whole[name].any() for name in sums)
+    assert whole.keys() == parts.keys()
+    assert all((whole[name] == parts[name]).all() for name in whole)
 
 
 def test_the_tool_itself_knows_neither(write, toy, tmp_path):

@@ -110,7 +110,7 @@ def test_sigusr1_saves_within_an_epoch(toy, recipe, tmp_path):
         assert step_of(run) < 30000
     finally:
         code, _, err = stop(process, signal.SIGTERM)
-    assert code == 143 and "as asked" in err
+    assert code == 143 and "as requested" in err
 
 
 def test_a_reader_that_has_gone_ends_the_run_with_its_state_saved(begin, tmp_path):

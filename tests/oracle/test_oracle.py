@@ -340,7 +340,7 @@ def test_numbering_and_names():
 
 
 def test_linear_takes_1x1_images_as_flat_features():
-    """A linear layer behind 1x1xC is the same as behind a flatten: weights, passes and the error's shape."""
+    """A linear layer after 1x1xC is the same as after a flatten: weights, passes and the delta's shape."""
     def layers(*between):
         return [{"conv": {"out": 5, "kernel": 3, "padding": 1}}, "global-avgpool", *between, {"linear": {"out": "classes"}}]
 

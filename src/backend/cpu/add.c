@@ -20,7 +20,7 @@ static size_t accumulate(int32_t acc[restrict NITI_ACC_CHUNK], const Add *a, siz
   const int32_t left = a->align.left, right = a->align.right;
   if (right == 0) {
     for (size_t i = 0; i < count; ++i) acc[i] = niti_align_sum(large[i], small[i], left, 0);
-  } else { /* the exponents lie so far apart that the small operand loses bits */
+  } else { /* the exponents differ so much that the small operand loses bits */
     for (size_t i = 0; i < count; ++i) acc[i] = niti_align_sum(large[i], small[i], NITI_ALIGN_LEFT_MAX, right);
   }
   return count;

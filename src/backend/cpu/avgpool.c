@@ -1,3 +1,4 @@
+/* Average pool, forward and backward. */
 #include <string.h>
 
 #include "backend/cpu/pool.h"

@@ -1,6 +1,7 @@
-/* Running convolutions, and the driver of most of them: forward and backward as an implicit GEMM. Weights are packed into panels
- * once, then parts of the output are handed out to threads, each of which copies the input it needs with its border into scratch
- * that stays in its cache (or reads it in place, where kernels can and there is no border), and multiplies tile by tile. */
+/* Running convolutions, and the driver of most of them: forward and backward as an implicit GEMM. Weights are packed into
+ * panels once, then parts of the output are distributed among threads. Each thread copies the input it needs, with its
+ * border, into scratch that stays in its cache (or reads it in place if the kernels can and there is no border), and
+ * multiplies tile by tile. */
 #include "backend/cpu/conv_plan.h"
 
 /* ---- runs ---- */
@@ -15,7 +16,7 @@ static uint32_t run_passes(void *context, const NitiRounder *rounder) {
   const Run *r = context;
   NitiRounder mine = *rounder;
   uint32_t max = 0;
-  mine.again = mine.again && !r->plan->next; /* each phase of a stride takes the workspace of the last */
+  mine.again = mine.again && !r->plan->next; /* each phase of a stride overwrites the workspace of the previous one */
   for (const NitiConvPlan *plan = r->plan; plan; plan = plan->next) {
     const uint32_t most = plan->pass(plan, r->cpu, &r->operands, &mine);
     if (most > max) max = most;
@@ -62,7 +63,7 @@ void niti_conv_share(NitiCpu *cpu, NitiTask task, void *context, size_t items, s
 
 enum {
   SCRATCH_BYTES = 256 * 1024, /* of padded input in one part: with a panel it should fit a core's second-level cache */
-  PART_PIXELS = 2048,         /* the most pixels in one part, or one output row */
+  PART_PIXELS = 2048,         /* maximum pixels in one part, or one output row */
   PARTS_PER_THREAD = 8,
 };
 
@@ -76,8 +77,8 @@ typedef struct Plan {
   size_t run, groups;                 /* elements and groups of one row of taps */
   size_t row_elements;                /* of the padded input row of one part: */
   size_t left, copied, right, source; /* zeros, elements copied from the input row's `source` on, zeros */
-  size_t images, rows, pixels;        /* the most images, output rows and pixels of a part */
-  size_t bands, parts, splits;        /* bands of an image; parts of the batch, each handed out in splits of its panels */
+  size_t images, rows, pixels;        /* maximum images, output rows and pixels of a part */
+  size_t bands, parts, splits;        /* bands per image; parts of the batch, each distributed in splits of its panels */
   size_t weights, outputs;            /* taps * IC * OC; N * JH * JW */
   bool dense;                         /* a part's input is one stretch of the tensor */
   size_t in_bytes, scratch_bytes;
@@ -114,7 +115,7 @@ static void cut(Plan *p) {
   p->in_bytes = p->images * rows_under(g, p->rows) * row_bytes + 64; /* the last group reads past */
 }
 
-/* What a padded row consists of. */
+/* Computes the composition of a padded row. */
 static void cut_row(Plan *p) {
   const NitiImplicitGemm *g = &p->g;
   const int64_t c = g->ic, columns = (int64_t)(g->jw - 1) * g->step_x + (g->tap_columns > 0 ? g->tap_columns : 1);
@@ -149,7 +150,7 @@ static void fill_tables(Plan *p) {
       }
     }
   }
-  /* From the tap that lies first in memory, so that no offset is negative. */
+  /* From the tap that is first in memory, so that no offset is negative. */
   const ptrdiff_t lowest = g->weight_b < 0 ? (g->tap_columns - 1) * g->weight_b : 0;
   for (size_t i = 0; !along(g) && i < p->run; ++i) {
     const size_t b = i / (size_t)g->ic, c = i % (size_t)g->ic;
@@ -183,7 +184,7 @@ static Buffers take_buffers(const Plan *p, NitiWorkspace *w) {
   return b;
 }
 
-/* A thread's: padded input and one tile of accumulators. */
+/* Per thread: padded input and one tile of accumulators. */
 typedef struct Scratch {
   uint8_t *in;
   int32_t *acc;
@@ -249,7 +250,7 @@ static NitiWorkspace scratch_of(const Pass *p, size_t thread) {
   return niti_workspace_begin(p->buffers.scratch + thread * p->plan->scratch_bytes, p->plan->scratch_bytes);
 }
 
-/* The initial accumulators of a panel that is packed: those with which an input of zeros sums to zero. */
+/* The initial accumulators of a packed panel, with which an input of zeros sums to zero. */
 static void correct_panel(const Plan *p, const Scratch *scratch, int32_t *correction, const uint8_t *panel, int vectors) {
   const NitiConvKernels *kernels = p->kernels;
   const size_t padded = (size_t)(vectors * kernels->lanes), none = 0;
@@ -307,7 +308,7 @@ static void copy_row(const Plan *p, uint8_t *to, const int8_t *from) {
   if (p->right > 0) p->kernels->zero(to + (p->left + p->copied) * element, p->right);
 }
 
-/* Where the padded input of images n0 .. n1 - 1, output rows j0 .. j1 - 1 lies: copied into scratch, or in the tensor. */
+/* Where the padded input of images n0 .. n1 - 1, output rows j0 .. j1 - 1 is: copied into scratch, or in the tensor. */
 static const uint8_t *input_of(const Pass *p, uint8_t *scratch, size_t n0, size_t n1, size_t j0, size_t j1) {
   const Plan *plan = p->plan;
   const NitiImplicitGemm *g = &plan->g;

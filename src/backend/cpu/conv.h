@@ -1,8 +1,8 @@
 /* Convolutions as the rest of the CPU backend sees them: described once, run many times. niti_conv_prepare makes a plan for one
- * shape and one direction, which knows the kernels, the geometry and the workspace; a run gets operands and looks at nothing
+ * shape and one direction, which knows the kernels, the geometry and the workspace; a run receives operands and decides nothing
  * again. Fully connected layers are 1x1 convolutions of 1x1 images.
  *
- * Weights change with every step, so runs pack them anew, unless the caller keeps them (NitiKeptWeights).
+ * Weights change with every step, so every run packs them, unless the caller keeps them (NitiKeptWeights).
  *
  * Drivers and kernels are private: conv_plan.h (drivers), microkernel.h (what an instruction set provides). */
 #ifndef NITI_BACKEND_CPU_CONV_H
@@ -12,7 +12,7 @@
 
 typedef enum NitiConvDirection { NITI_CONV_FORWARD = 0, NITI_CONV_BACKWARD, NITI_CONV_GRADIENT } NitiConvDirection;
 
-/* What else is known beforehand. */
+/* Other facts known in advance. */
 typedef struct NitiConvTraits {
   bool nonnegative; /* forward, gradient: no mantissa of x is negative, because x follows a ReLU:
                        kernels may rely on it, results are the same */
@@ -47,7 +47,7 @@ size_t niti_conv_kept_bytes(const NitiConvPlan *);
 
 /* The runs. Operands are mantissas in the layouts of NitiConv: x [N][H][W][C], w [K][KH][KW][C], y and dy [N][OH][OW][K]; an
  * output aliases no input. They return the shift: the output's exponent is the sum of the inputs' and this. The workspace holds
- * nothing from one run to the next. They use all threads of the NitiCpu and return when all is done.
+ * nothing from one run to the next. They use all threads of the NitiCpu and return when all work is complete.
  *
  * kept: NULL, or at least niti_conv_kept_bytes(plan).
  * mask: NULL, or of dx's layout: dx is 0 wherever mask <= 0; the range is that of all accumulators. */

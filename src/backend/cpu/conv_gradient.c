@@ -1,5 +1,5 @@
 /* The weight gradient: a matrix product over pixels. A chunk of images is packed in parallel, x into padded planes of operand
- * elements, one for every channel (so that one row of any tap of an output image is OW consecutive elements), and dy into panels;
+ * elements, one per channel (so that one row of any tap of an output image is OW consecutive elements), and dy into panels;
  * then tiles of (tap, input channel) x output channel are summed over the chunk and added to the gradient. */
 #include "backend/cpu/conv_plan.h"
 #include "base/bounds.h"
@@ -7,26 +7,26 @@
 enum {
   CHUNK_BYTES = 8 * 1024 * 1024, /* packed x and dy: a part of the last-level cache */
   INNER_POSITIONS = 1024,        /* summed at a time, so that a part's operands stay in the second-level cache */
-  /* (tap, channel) rows of a part at most, a multiple of every tile's rows. Each part reads the whole chunk again, which costs
+  /* maximum (tap, channel) rows of a part, a multiple of every tile's rows. Each part reads the whole chunk again, which costs
    * more than sums that leave the first-level cache. */
   PART_ROWS = 1152,
-  PART_PANELS = 2, /* panels of output channels of a part at most */
+  PART_PANELS = 2, /* maximum panels of output channels of a part */
   PARTS_PER_THREAD = 3,
-  FLAT_AREA = 64,     /* pixels of an output image at most, for a chunk to be one row */
-  PACK_CHANNELS = 32, /* that the transposition takes at a time */
+  FLAT_AREA = 64,     /* maximum pixels of an output image for a chunk to be one row */
+  PACK_CHANNELS = 32, /* that the transposition processes at a time */
   PACK_POSITIONS = 16,
 };
 
-/* A full chunk, or the last where it has fewer images. */
+/* A full chunk, or the last one if it has fewer images. */
 typedef struct Chunk {
   size_t count;                               /* source images */
   size_t images, columns, groups;             /* as packed: a flat chunk is one image */
   size_t images_step, rows_step, groups_step; /* of a piece: what is summed at a time */
-  size_t *x_offset;  /* where an element of a plane's image lies in the source image, SIZE_MAX for padding; flat: for each tap */
+  size_t *x_offset;  /* offset of an element of a plane's image in the source image, SIZE_MAX for padding; flat: per tap */
   size_t *dy_offset; /* the same for the positions of an image's panel */
 } Chunk;
 
-/* How the sum is cut. Plane of one channel: [image][row][column], rows and columns with their padding, and sorted by phase
+/* How the sum is divided. Plane of one channel: [image][row][column], rows and columns with their padding, and sorted by phase
  * (number modulo the stride) so that those a tap reads are neighbours. Where the rows of small images would fill groups badly, a
  * chunk is flat: one row of all its output pixels, and every tap has a plane of each channel. */
 typedef struct Plan {
@@ -110,7 +110,7 @@ static void cut(Plan *p) {
   p->panel_bytes = packed_images * p->rows * p->groups * group * element * p->nr;
 }
 
-/* Whole tiles, small enough that every thread gets several parts. */
+/* Whole tiles, small enough that every thread has several parts. */
 static void cut_parts(Plan *p) {
   const size_t mr = (size_t)p->kernels->mr[vectors_of(p, 0)];
   p->part_panels = niti_least(PART_PANELS, p->panels);
@@ -119,8 +119,8 @@ static void cut_parts(Plan *p) {
   p->part_rows = niti_least(p->part_rows, PART_ROWS / mr * mr);
 }
 
-/* The shape of a chunk of so many source images, and of the pieces it is summed in: whole images, rows of one, or groups of one
- * row. */
+/* The shape of a chunk of this number of source images, and of the pieces in which it is summed: whole images, rows of one, or
+ * groups of one row. */
 static void cut_chunk(const Plan *p, Chunk *c, size_t count) {
   const size_t inner = INNER_POSITIONS / (size_t)p->kernels->group;
   c->count = count;
@@ -308,7 +308,7 @@ static NitiMicrotile tile_of(const Pass *p, const Piece *piece, size_t panel) {
                          .vectors = vectors_of(p->plan, panel)};
 }
 
-/* What the operands' representation of zero adds to every sum, negated. */
+/* The negated contribution of the operands' representation of zero to every sum. */
 static void correct_panel(void *context, size_t thread, size_t panel) {
   const Pass *p = context;
   const Plan *plan = p->plan;
@@ -381,7 +381,7 @@ static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
     const size_t outputs = p.chunk->count * (size_t)plan->conv.oh * (size_t)plan->conv.ow;
     niti_conv_share(cpu, pack_chunk, &p, x_items(&p) + p.chunk->images * plan->panels,
                     outputs * (plan->m + (size_t)plan->conv.k));
-    /* All pieces at once, unless one image alone has more positions than an int32 sum may. */
+    /* All pieces at once, unless a single image exceeds the accumulation length of int32. */
     const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
       p.end = p.chunk->images > 1 || plan->flat ? pieces : niti_least(p.begin + at_once, pieces);

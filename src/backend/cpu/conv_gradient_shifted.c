@@ -1,19 +1,19 @@
-/* The weight gradient with taps as shifts of one long row, for kernels whose multiply-adds take in long rows
+/* The weight gradient with taps as shifts of one long row, for kernels whose multiply-adds consume long rows
  * (NitiConvKernels.step), stride 1. A plane of x holds all images of a chunk one after another with their zeros between, so that
- * a tap is a shift of the whole plane, and the panels of dy have the same positions, 0 where no output pixel lies: the sum over
- * pixels becomes one row. The zeros right of a row are those left of the next, and those below an image are those above the
+ * a tap is a shift of the whole plane, and the panels of dy have the same positions, 0 where there is no output pixel: the sum
+ * over pixels becomes one row. The zeros right of a row are those left of the next, and those below an image are those above the
  * next. */
 #include "backend/cpu/conv_plan.h"
 #include "base/bounds.h"
 
 enum {
   CHUNK_BYTES = 16 * 1024 * 1024, /* packed x and dy: a part of the last-level cache */
-  UNIT_POSITIONS = 1024,          /* about: small images are packed several at a time */
+  UNIT_POSITIONS = 1024,          /* approximate: several small images are packed together */
   INNER_POSITIONS = 512,          /* summed at a time: the operands of all taps of some channels stay in the first-level cache */
-  PACK_POSITIONS = 16,            /* that the transposition takes at a time */
-  PART_CHANNELS = 32,             /* and so many channels */
-  PART_ROWS = 288,                /* (tap, channel) rows of a part at most: the taps of 3x3, a multiple of a tile's rows */
-  PART_PANELS = 4,                /* panels of output channels of a part at most */
+  PACK_POSITIONS = 16,            /* that the transposition processes at a time */
+  PART_CHANNELS = 32,             /* channels that it processes at a time */
+  PART_ROWS = 288,                /* maximum (tap, channel) rows of a part: the taps of 3x3, a multiple of a tile's rows */
+  PART_PANELS = 4,                /* maximum panels of output channels of a part */
   PARTS_PER_THREAD = 2,
 };
 
@@ -76,7 +76,7 @@ static void cut(Plan *p) {
   p->panel_bytes = niti_round_up(p->units * p->unit, step) * p->nr;
 }
 
-/* Many panels of a part read x less often; but every thread needs several parts. */
+/* More panels per part read x less often, but every thread needs several parts. */
 static void cut_parts(Plan *p) {
   for (size_t channel = 0; channel < (size_t)p->conv.c; channel += PART_CHANNELS) p->down += parts_down(p, channel);
   p->part_panels = niti_least(PART_PANELS, p->panels);
@@ -86,7 +86,7 @@ static void cut_parts(Plan *p) {
   p->across = niti_divide_up(p->panels, p->part_panels);
 }
 
-/* Where the positions of a unit of so many images lie in x and in dy, SIZE_MAX for zeros. */
+/* Offsets in x and dy of the positions of a unit of this number of images, SIZE_MAX for zeros. */
 static void fill_offsets(const Plan *p, size_t *x, size_t *dy, size_t images) {
   const NitiConv *s = &p->conv;
   const size_t rows = (size_t)s->h + (size_t)s->pad_h, pad_h = (size_t)s->pad_h, pad_w = (size_t)s->pad_w;

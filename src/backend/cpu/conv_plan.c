@@ -9,8 +9,8 @@
 
 /* ---- geometry ---- */
 
-/* A kernel of one tap sees pixels, not images: all of them, if they can be counted, become images of one pixel, so that tiles
- * and parts span them. */
+/* A kernel of one tap does not depend on image boundaries: every pixel, unless there are too many to count, becomes an image of
+ * one pixel, so that tiles and parts span images. */
 static NitiConv pixels_as_images(const NitiConv *s) {
   NitiConv conv = *s;
   if (s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h == 0 && s->pad_w == 0 &&
@@ -88,7 +88,7 @@ static NitiConvPlan *prepare_pass(NitiWorkspace *w, const NitiCpu *cpu, const Ni
   return niti_implicit_gemm_prepare(w, kernels, g, threads);
 }
 
-/* A pass for each phase of the input's pixels that there is. */
+/* One pass per nonempty phase of the input's pixels. */
 static NitiConvPlan *prepare_backward(NitiWorkspace *w, const NitiCpu *cpu, const NitiConvKernels *kernels, const NitiConv *s) {
   NitiConvPlan *first = NULL, **end = &first;
   size_t workspace = 0;

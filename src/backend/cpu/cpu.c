@@ -41,7 +41,7 @@ static void cpu_release(NitiBackend *backend, void *p) {
   free(p);
 }
 
-/* What the system could still give depends on everything else that runs. */
+/* The memory that the system could still provide depends on all other processes. */
 static size_t cpu_free_bytes(NitiBackend *backend) {
   (void)backend;
   return SIZE_MAX;
@@ -63,7 +63,7 @@ static void cpu_clear(NitiBackend *backend, void *p, size_t bytes) {
 }
 
 static NitiStatus cpu_synchronise(NitiBackend *backend) {
-  (void)backend; /* every operation has ended when it returns */
+  (void)backend; /* every operation is complete when it returns */
   return NITI_OK;
 }
 
@@ -150,7 +150,7 @@ static void conv_forget(NitiBackend *backend, NitiConvCall *call) {
 
 static size_t conv_workspace(const NitiBackend *backend, const NitiConvCall *call) {
   NitiConvPlan *plan = NULL;
-  if (make_plan(&plan, backend, call) != NITI_OK) return 0; /* preparing it will fail again, and say so */
+  if (make_plan(&plan, backend, call) != NITI_OK) return 0; /* preparing it will fail again, with a message */
   const size_t bytes = niti_conv_workspace(plan);
   niti_conv_close(plan);
   return bytes;

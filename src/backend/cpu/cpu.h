@@ -1,5 +1,5 @@
-/* The CPU backend's inside: its state, its instruction sets, and the operations its files provide to the table in cpu.c.
- * One file per operation chooses tiles and threads; the innermost kernels lie in ref/ (portable C), x86/ and arm/. */
+/* The CPU backend's internals: its state, its instruction sets, and the operations that its files provide to the table in cpu.c.
+ * One file per operation chooses tiles and threads; the innermost kernels are in ref/ (portable C), x86/ and arm/. */
 #ifndef NITI_BACKEND_CPU_CPU_H
 #define NITI_BACKEND_CPU_CPU_H
 
@@ -20,11 +20,11 @@ typedef enum NitiIsa {
 /* How a kernel rounds one tile: everything but the index of the element. */
 typedef struct NitiRounder {
   NitiRounding mode;
-  int shift;          /* in a first run the least that parts may use */
+  int shift;          /* in the first pass, the minimum shift */
   bool relu;          /* max(m, 0) after rounding */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
-  bool again;         /* the second of two runs, the workspace being as the first has left it */
+  bool again;         /* the second of two passes; the workspace is as the first left it */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
@@ -49,13 +49,13 @@ typedef struct NitiCpu {
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
 
-/* What this CPU can do and the system lets it do, and its name in words for `niti info`. Asking about AMX asks the system for
- * the process's use of the tile registers. */
+/* What the CPU and the operating system support, and the CPU's name for `niti info`. Querying AMX requests permission from the
+ * system for the process to use the tile registers. */
 bool niti_isa_supported(NitiIsa isa);
-NitiIsa niti_cpu_best_isa(void); /* it supports every smaller set of its processor too */
+NitiIsa niti_cpu_best_isa(void); /* all smaller sets of the processor are supported too */
 const char *niti_isa_name(NitiIsa isa);
 NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": the best; unsupported ones fail */
-void niti_cpu_model(char *text, size_t size);              /* the processor's own name, or "CPU" where the system does not tell */
+void niti_cpu_model(char *text, size_t size);              /* the processor's name, or "CPU" if the system does not report it */
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 
 /* Operations: contracts in backend/kernels.h. */

@@ -1,3 +1,4 @@
+/* Dropout at rate 1/2, forward and backward: draws the mask from its indices. */
 #include "backend/cpu/chunk.h"
 
 enum { MASK_TILE = 1 << 12 }; /* elements; a multiple of 4, the words of one random block */

@@ -14,7 +14,7 @@ typedef struct Input {
   size_t rows, rows_a_task;
 } Input;
 
-/* out[count][C] from pixels that follow each other `step` pixels apart: 1, or -1 mirrored. */
+/* out[count][C] from pixels `step` pixels apart: 1, or -1 if mirrored. */
 static void look_up(int8_t *restrict out, const uint8_t *restrict pixels, ptrdiff_t count, ptrdiff_t step, ptrdiff_t C,
                     const int8_t *restrict table) {
   if (C == 1) {
@@ -49,7 +49,7 @@ static void make_row(const Input *in, int8_t *out, const NitiSample *sample, ptr
     fill_outside(out, W, C, in->table);
     return;
   }
-  /* Columns begin .. end - 1 of the window, unmirrored, lie inside. */
+  /* Columns begin .. end - 1 of the window, unmirrored, are inside. */
   const ptrdiff_t begin = clamp(-dx, 0, W), end = clamp(SW - dx, begin, W);
   const uint8_t *row = in->images + (((size_t)sample->image * (size_t)SH + (size_t)source_h) * (size_t)SW) * (size_t)C;
   const ptrdiff_t before = sample->flip ? W - end : begin, inside = end - begin;

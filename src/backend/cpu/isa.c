@@ -1,3 +1,4 @@
+/* Detects the instruction sets that the processor and the operating system support, and parses their names. */
 #define _DEFAULT_SOURCE /* syscall */
 #include <errno.h>
 #include <stdio.h>
@@ -17,13 +18,13 @@ static const char *const names[NITI_ISAS] = {"ref", "avx2", "avx512vnni", "amx",
 
 #if defined(__x86_64__)
 
-/* What leaf 7 of CPUID says in EDX; gcc 12's __builtin_cpu_supports does not know these. */
+/* EDX of CPUID leaf 7; gcc 12's __builtin_cpu_supports does not know these features. */
 static bool leaf_7_edx(int bit) {
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> bit & 1);
 }
 
-/* X(feature): of use here. The builtin counts the operating system's support in; for AMX that is a question of its own. */
+/* X(feature): those that kernels use. The builtin includes the operating system's support; for AMX that is a separate query. */
 #define FEATURES(X) X(avx) X(avx2) X(fma) X(avx512f) X(avx512bw) X(avx512dq) X(avx512vl) X(avx512vnni) X(amx_tile) X(amx_int8)
 #define HAS_avx __builtin_cpu_supports("avx")
 #define HAS_avx2 __builtin_cpu_supports("avx2")
@@ -38,8 +39,8 @@ static bool leaf_7_edx(int bit) {
 #define HAS(feature) (HAS_##feature != 0)
 #define PROBE() __builtin_cpu_init()
 
-/* Asks the kernel for the use of the tile registers, for the whole process and its future threads; asking again is harmless.
- * Returns 0, or the errno of a refusal. */
+/* Requests the tile registers from the operating system, for the whole process and its future threads; repeating the request is
+ * harmless. Returns 0, or the errno of a refusal. */
 static int ask_for_tiles(void) {
 #if defined(__linux__) && defined(SYS_arch_prctl)
   enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
@@ -61,7 +62,7 @@ bool niti_isa_supported(NitiIsa isa) {
 
 #elif defined(__aarch64__) && defined(__linux__)
 
-/* X(feature): what the kernel says of use here, by its names. */
+/* X(feature): those that kernels use, by the operating system's names. */
 #define FEATURES(X) X(asimd) X(asimddp) X(sve) X(sve2) X(i8mm)
 #define HAS_asimd (getauxval(AT_HWCAP) & HWCAP_ASIMD)
 #define HAS_asimddp (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
@@ -125,7 +126,7 @@ NitiIsa niti_cpu_best_isa(void) {
 
 const char *niti_isa_name(NitiIsa isa) { return names[isa]; }
 
-/* Fails if the CPU has the set and the system is what stands in its way. */
+/* Fails if the CPU has the set but the operating system does not permit it. */
 static NitiStatus check_system(NitiIsa isa) {
 #if defined(__x86_64__)
   if (isa == NITI_ISA_AMX && cpu_has_amx()) {

@@ -1,3 +1,4 @@
+/* Integer softmax cross-entropy, distributed over the images of a batch. */
 #include "base/loss.h"
 
 #include "backend/cpu/requantise.h"

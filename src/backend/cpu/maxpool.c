@@ -1,11 +1,12 @@
+/* Max-pool, forward and backward: the first maximum of a window wins and receives the window's delta. */
 #include <assert.h>
 #include <string.h>
 
 #include "backend/cpu/pool.h"
 
 enum {
-  ROWS_BYTES = 1 << 14, /* output of one task, about */
-  LANES = 16,           /* channels at a time, a number that the compiler knows */
+  ROWS_BYTES = 1 << 14, /* approximate output of one task */
+  LANES = 16,           /* channels at a time, a compile-time constant */
 };
 
 typedef struct Maxpool {
@@ -14,7 +15,7 @@ typedef struct Maxpool {
   const int8_t *in;
   uint8_t *winner;          /* forward */
   const uint8_t *winner_in; /* backward */
-  const int8_t *mask;       /* backward: NULL, or where the errors count */
+  const int8_t *mask;       /* backward: NULL, or positive where the deltas count */
   size_t rows, rows_a_task;
 } Maxpool;
 
@@ -66,7 +67,7 @@ static void row_2x2(int8_t *y, uint8_t *winner, const int8_t *x, const NitiPool 
     for (; c + LANES <= C; c += LANES) window_2x2(y, winner, x, C, row, c, LANES);
     if (c == C) continue;
     if (C > LANES) {
-      window_2x2(y, winner, x, C, row, C - LANES, LANES); /* some of them again: cheaper than one by one */
+      window_2x2(y, winner, x, C, row, C - LANES, LANES); /* recomputes some of them: cheaper than one by one */
     } else {
       window_2x2(y, winner, x, C, row, 0, C);
     }
@@ -119,7 +120,7 @@ void niti_cpu_maxpool_forward(NitiBackend *backend, NitiTensor *y, uint8_t *winn
   *y->exponent = *x->exponent;
 }
 
-/* ---- backward, windows apart: every cell has at most one error, so nothing is summed and no shift is needed ---- */
+/* ---- backward, windows apart: every cell has at most one delta, so nothing is summed and no shift is needed ---- */
 
 static void pass_if_won(int8_t *restrict dx, const int8_t *restrict dy, const uint8_t *restrict winner,
                         const int8_t *restrict mask, size_t C, uint8_t position) {

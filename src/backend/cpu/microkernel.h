@@ -3,7 +3,7 @@
  *
  *             panel: NR columns, packed
  *           +---------+---------+-----
- *           | panel 0 | panel 1 |          rows are read where they lie, through offsets: pixels of a
+ *           | panel 0 | panel 1 |          rows are read in place, through offsets: pixels of a
  *           +---------+---------+-----     padded copy of the input, or of the tensor itself
  *     +---+ +---------+---------+-----     (implicit GEMM: the matrix of all windows is never made)
  *  MR |   | | MR x NR |         |
@@ -14,7 +14,7 @@
  *                             in[row_offset[row] + s * set_stride + r * run_stride][g * group + j] * panel[s][r][g][column][j]
  *
  * forward:  rows = output pixels, runs = kernel rows (KW * C contiguous elements), columns = output channels
- * backward: the same with dy as input and the weights transposed; for strides, once for every phase of the input's pixels
+ * backward: the same with dy as input and the weights transposed; for strides, once per phase of the input's pixels
  * gradient: rows = (tap, input channel), sets = images, runs = their rows (OW contiguous pixels of a plane), columns = output
  *           channels */
 #ifndef NITI_BACKEND_CPU_MICROKERNEL_H
@@ -23,9 +23,9 @@
 #include "backend/cpu/requantise.h"
 #include "base/size.h"
 
-enum { NITI_NR_VECTORS = 4, NITI_MR_MAX = 32, NITI_NR_MAX = 64 }; /* the most any instruction set uses */
+enum { NITI_NR_VECTORS = 4, NITI_MR_MAX = 32, NITI_NR_MAX = 64 }; /* the maximum over all instruction sets */
 
-/* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 repeats one row of init for every row. */
+/* One tile. Offsets in bytes. acc and init are [rows][vectors * lanes]; init_stride 0 uses one row of init for all rows. */
 typedef struct NitiMicrotile {
   int32_t *acc;
   const int32_t *init;
@@ -36,23 +36,23 @@ typedef struct NitiMicrotile {
   size_t sets, runs, groups; /* each may be 0 */
   size_t set_stride, run_stride;
   int rows, vectors;
-  const void *ahead; /* NULL, or what a microkernel of int16 may prefetch meanwhile: 64 bytes per group */
+  const void *ahead; /* NULL, or what an int16 microkernel may prefetch: 64 bytes per group */
 } NitiMicrotile;
 
 typedef struct NitiConvKernels NitiConvKernels;
 struct NitiConvKernels {
   const char *name;
-  int element, group;          /* bytes of a packed element; elements that one multiply-add takes in */
+  int element, group;          /* bytes of a packed element; elements that one multiply-add consumes */
   int lanes, vectors;          /* columns of a vector; vectors of a full panel */
-  int mr[NITI_NR_VECTORS + 1]; /* the most rows of a tile of so many vectors */
-  int step;                    /* 0, or elements of a row that are best summed at a time, many groups; no offset then */
-  bool offset;                 /* the value 0 is not the element 0: sums begin with what takes that back */
-  bool in_place;               /* elements are the activations themselves, and no byte beyond a row's groups is read */
+  int mr[NITI_NR_VECTORS + 1]; /* the maximum rows of a tile, by its number of vectors */
+  int step;                    /* 0, or elements of a row that are best summed at once (many groups); `offset` is then false */
+  bool offset;                 /* the value 0 is not the element 0: sums begin with a correction */
+  bool in_place;               /* elements are the unconverted activations, and no byte beyond a row's groups is read */
   const NitiConvKernels
-      *nonnegative;                  /* NULL, or those for activations of which none is negative; panels and sizes are the same */
+      *nonnegative;                  /* NULL, or the kernels for nonnegative activations; panels and sizes are the same */
   void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
   void (*microkernel)(const NitiMicrotile *);
-  /* Activations to operand elements; zero is what the value 0 becomes, `count` elements of it. */
+  /* Converts activations to operand elements; `zero` writes `count` elements of the value 0. */
   void (*convert)(void *out, const int8_t *in, size_t count);
   void (*zero)(void *out, size_t count);
   /* out[plane_stride * c][p] = the operand element of in[offset[p]][c] for channels c and positions p, a multiple of 16;
@@ -63,8 +63,8 @@ struct NitiConvKernels {
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`), 0 where the rounder's mask says so; that
-   * index is the random word's too. Returns the largest |acc|, at least `max`. */
+  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`), 0 where the rounder's mask is <= 0; that
+   * index is also the random word's. Returns the largest |acc|, at least `max`. */
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);
   /* gradient[column * stride + row] (+)= acc[row][column] (rows of `acc_stride`), int32 or int64; `add` or overwrite. */

@@ -1,7 +1,7 @@
 /* Measuring the peak: the loops of peak.h on all threads. */
 #include "backend/cpu/peak.h"
 
-enum { ROUNDS = 4096, ITEMS = 64 }; /* of a task: some microseconds; tasks a thread */
+enum { ROUNDS = 4096, ITEMS = 64 }; /* per task: some microseconds; tasks per thread */
 
 typedef struct Peak {
   NitiPeakKernel kernel;

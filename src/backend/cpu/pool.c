@@ -1,3 +1,4 @@
+/* Rounds the sums of pooling operations, which are computed pixel by pixel. */
 #include "backend/cpu/pool.h"
 
 #include "backend/cpu/chunk.h"

@@ -1,5 +1,5 @@
-/* ReLU forward and backward. Each has a loop for an output that is its
- * input and one for an output apart, so that the compiler sees which it is. */
+/* ReLU forward and backward. Each has one loop for an output in place and one for a separate output, so that the compiler knows
+ * whether they alias. */
 #include "backend/cpu/chunk.h"
 
 typedef struct Relu {

@@ -1,4 +1,4 @@
-/* The range pass of every requantising operation, and what its parts share. */
+/* Runs every requantising operation with its predicted shift, and helpers that its parts share. */
 #include "backend/cpu/requantise.h"
 
 #include "base/shift_prediction.h"

@@ -1,9 +1,9 @@
 /* Requantising without a separate range pass: an operation writes int8 with a predicted shift while it keeps the maximum, and
  * runs again where the true shift turns out to differ. The result is the definition's, bit for bit.
  *
- * Convolutions do less the second time. Their parts are handed out one after another, and once the maximum shows that the
- * prediction was too low, the parts from there on use the greater shift: then only those before are done again. So predictions
- * lean to the low side. */
+ * Convolutions repeat only part of the work. Their parts are distributed one after another, and once the maximum shows that the
+ * prediction was too low, the remaining parts use the larger shift, so that only the earlier ones are repeated. Predictions are
+ * therefore biased low. */
 #ifndef NITI_BACKEND_CPU_REQUANTISE_H
 #define NITI_BACKEND_CPU_REQUANTISE_H
 
@@ -18,8 +18,8 @@ uint32_t niti_requantise_neon(int8_t *out, const int32_t *acc, size_t count, con
 /* One whole operation with a given rounder: writes every output element and returns the largest |acc|. */
 typedef uint32_t (*NitiRangeTask)(void *context, const NitiRounder *);
 
-/* Runs `task` with the predicted shift, again if it was wrong, updates the prediction; returns the true shift. relu and mask are
- * the rounder's. */
+/* Runs `task` with the predicted shift, repeats it if that was wrong, and updates the prediction; returns the true shift. relu
+ * and mask are for the rounder. */
 int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const int8_t *mask, NitiRangeTask task, void *context);
 
 /* out[i] = 0 wherever mask[i] <= 0. */
@@ -30,7 +30,7 @@ static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict 
 /* The shift for the next part of an operation whose parts so far had this maximum. */
 int niti_part_shift(const NitiRounder *, const _Atomic uint32_t *max);
 
-/* A maximum that many threads raise. */
+/* A maximum that several threads update. */
 void niti_max_raise(_Atomic uint32_t *max, uint32_t value);
 
 #endif

@@ -1,3 +1,4 @@
+/* Statistics of a tensor for logs. */
 #include <string.h>
 
 #include "backend/cpu/chunk.h"

@@ -1,3 +1,4 @@
+/* Update `niti` of a weight tensor. */
 #include "base/update.h"
 
 #include "backend/cpu/chunk.h"

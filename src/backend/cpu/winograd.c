@@ -1,6 +1,6 @@
 /* Forward and backward by Winograd's F(4x4, 3x3). The weights are transformed once, into panels for 36 products; then parts of
- * the output, some tens of tiles, are handed out to threads, each of which transforms its input, multiplies plane by plane, so
- * that a panel serves all tiles of a part, and transforms back while the sums are in its cache. */
+ * the output, some tens of tiles, are distributed among threads. Each thread transforms its input, multiplies plane by plane, so
+ * that a panel is used for all tiles of a part, and transforms back while the sums are in its cache. */
 #include "backend/cpu/winograd.h"
 
 enum {
@@ -8,19 +8,19 @@ enum {
   INPUT = 6,
   SLICE = 16,           /* channels whose weights are packed at a time, and the grain of a split */
   PART_BYTES = 4 << 20, /* of transformed input and products in one part */
-  PART_TILES = 36,      /* the most tiles of a part: each number of a panel that is read serves so many */
-  BLOCK_COLUMNS = 64,   /* output channels multiplied together: each transformed input that is read serves so many, */
-  MANY_CHANNELS = 256,  /* and twice as many where input channels beyond this make it too large to stay near */
+  PART_TILES = 36,      /* maximum tiles of a part: each element of a panel that is read is used this many times */
+  BLOCK_COLUMNS = 64,   /* output channels multiplied together: each transformed input that is read is used this many times, */
+  MANY_CHANNELS = 256,  /* and for twice as many if input channels beyond this make it too large for a near cache */
   PARTS_PER_THREAD = 8,
   SPLIT_BYTES = 8 << 20, /* of panels that all parts use before the next: they should stay in the last cache */
-  APART = 16,            /* int32 between planes, so that equal places of two are not in one set of the cache */
+  APART = 16,            /* int32 between planes, so that equal places of two planes are in different sets of the cache */
 };
 
-/* Weights of a magnitude that sums to this or less cannot make an output of 2^25 from mantissas up to 127. */
+/* Weights whose magnitudes sum to this or less cannot produce an output of 2^25 from mantissas up to 127. */
 static const uint32_t most_magnitude = ((1u << NITI_WINOGRAD_BITS) - 1) / 127;
 
-/* How a pass is cut. Tiles are Winograd tiles. Output channels come in panels, as wide as the microkernel's tile, and panels in
- * blocks, which are multiplied together. */
+/* How a pass is divided. Tiles are Winograd tiles. Output channels come in panels, as wide as the microkernel's tile, and panels
+ * in blocks, which are multiplied together. */
 typedef struct Plan {
   NitiConvPlan base;
   NitiImplicitGemm g;
@@ -118,7 +118,7 @@ static Packed take_packed(const Plan *p, NitiWorkspace *w) {
 static Buffers take_buffers(const Plan *p, NitiWorkspace *w) {
   Buffers b;
   b.packed = take_packed(p, w);
-  b.shifts = niti_workspace_take(w, p->parts * p->blocks); /* splits of a smaller batch may be more */
+  b.shifts = niti_workspace_take(w, p->parts * p->blocks); /* a smaller batch may have more splits */
   b.scratch = niti_workspace_take(w, p->threads * p->scratch_bytes);
   return b;
 }
@@ -220,7 +220,7 @@ static void pack_slice(void *context, size_t thread, size_t item) {
   assert(niti_workspace_intact(&memory));
 }
 
-/* Cuts the channels into the fewest runs whose sums stay below 2^25 for any mantissas. */
+/* Divides the channels into the fewest runs whose sums stay below 2^25 for any mantissas. */
 static void bound_panel(void *context, size_t thread, size_t panel) {
   const Pass *p = context;
   const size_t columns = p->plan->nr, slices = p->plan->slices;
@@ -243,7 +243,7 @@ static void bound_panel(void *context, size_t thread, size_t panel) {
         magnitude += (uint32_t)magnitudes[slice * columns + column];
         if (magnitude > most_magnitude) break;
       }
-      end = slice; /* at least first + 1: a slice alone is far from the bound */
+      end = slice; /* at least first + 1: a single slice is far from the bound */
     }
     ends[runs] = end;
   }
@@ -287,13 +287,13 @@ static uint64_t transform_part(const Pass *p, const Scratch *s, size_t first, si
   return most_squares;
 }
 
-/* Memory that the next product will read: it should reach the cache during this one. */
+/* Memory that the next product will read, to be prefetched during this one. */
 typedef struct Ahead {
   const char *panel, *v;
   size_t panel_bytes, v_bytes;
 } Ahead;
 
-/* Takes up to `bytes` of it. */
+/* Takes up to `bytes` bytes of it. */
 static const void *take_ahead(Ahead *ahead, size_t bytes) {
   const char **at = ahead->panel_bytes ? &ahead->panel : &ahead->v;
   size_t *left = ahead->panel_bytes ? &ahead->panel_bytes : &ahead->v_bytes;
@@ -337,7 +337,7 @@ static Ahead ahead_of(const Pass *p, const Scratch *s, size_t panel, size_t plan
                  .v_bytes = next_plane == plane ? 0 : count * plan->channels * sizeof(int16_t)};
 }
 
-/* Rounds one tile's outputs; of a tile at the edge those that exist. */
+/* Rounds the outputs of one tile; at the edge, those that exist. */
 static uint32_t round_tile(const Pass *p, const NitiRounder *r, const int32_t *acc, size_t panel, size_t tile, uint32_t max) {
   const NitiImplicitGemm *g = &p->plan->g;
   const Position at = position_of(p->plan, tile);

@@ -1,7 +1,8 @@
 /* Forward and backward of 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) in integers: a quarter of the multiplications,
  * and the same bits, which docs/arithmetic.md proves. One driver (winograd.c) cuts the output into Winograd tiles of 4x4 pixels;
- * an instruction set gives it the innermost functions as one NitiWinogradKernels. A Winograd tile's numbers lie in 36 "planes",
- * one for each place of the 6x6 transformed tile, row by row; each plane is a matrix product of its own, by microkernels. */
+ * an instruction set gives it the innermost functions as one NitiWinogradKernels. The values of Winograd tiles are stored in 36
+ * "planes", one per place of the 6x6 transformed tile, row by row; each plane is a separate matrix product, computed by
+ * microkernels. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_H
 #define NITI_BACKEND_CPU_WINOGRAD_H
 
@@ -11,11 +12,12 @@ enum {
   NITI_WINOGRAD_PLANES = 36, /* 6x6 products for a Winograd tile */
   NITI_WINOGRAD_PIXELS = 16, /* 4x4 outputs of one */
   NITI_WINOGRAD_TAPS = 9,
-  NITI_WINOGRAD_BITS = 25, /* outputs of a magnitude below 2^25 come out exactly */
+  NITI_WINOGRAD_BITS = 25, /* outputs of a magnitude below 2^25 are exact */
 };
 
-/* From what on a pass is faster than the direct convolution: least channels in and out; least Winograd tiles, for which the
- * weights are transformed; least share of the tiles' pixels, in percent, that are outputs and not beyond an edge. */
+/* The thresholds above which a pass is faster than the direct convolution: minimum channels in and out; minimum number of
+ * Winograd tiles that share the transformed weights; minimum percentage of the tiles' pixels that are outputs and not beyond an
+ * edge. */
 typedef struct NitiWinogradWorth {
   int32_t channels;
   int64_t tiles;
@@ -27,7 +29,7 @@ typedef struct NitiWinogradKernels {
   NitiWinogradWorth worth;
   int channels;                               /* transformed input is padded with zeros to a multiple of this */
   int lanes, vectors;                         /* columns of a vector; vectors of a full panel: NR = lanes * vectors */
-  int mr[NITI_NR_VECTORS + 1];                /* the most rows of a microkernel tile of so many vectors */
+  int mr[NITI_NR_VECTORS + 1];                /* the maximum rows of a microkernel tile, by its number of vectors */
   void (*microkernel)(const NitiMicrotile *); /* int16 in pairs */
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
@@ -45,14 +47,14 @@ typedef struct NitiWinogradKernels {
   void (*output)(int32_t *acc, size_t acc_stride, const int32_t *m, size_t stride, int columns, bool add);
 } NitiWinogradKernels;
 
-/* NULL where the instruction set has none. */
+/* NULL if the instruction set has none. */
 const NitiWinogradKernels *niti_winograd_kernels(NitiIsa isa);
-extern const NitiWinogradKernels niti_winograd_kernels_ref; /* portable and plain: for tests */
+extern const NitiWinogradKernels niti_winograd_kernels_ref; /* portable, for tests */
 extern const NitiWinogradKernels niti_winograd_kernels_avx2, niti_winograd_kernels_avx512vnni;
 
-/* All outputs of 3x3 taps one pixel apart: what the driver can compute. */
+/* Whether the driver can compute the pass: all outputs, of 3x3 taps one pixel apart. */
 bool niti_winograd_fits(const NitiImplicitGemm *);
-/* Whether that is also faster than the direct convolution; kernels may be NULL: no. */
+/* Whether it is also faster than the direct convolution; false if kernels is NULL. */
 bool niti_winograd_serves(const NitiWinogradKernels *kernels, const NitiImplicitGemm *);
 /* As niti_implicit_gemm_prepare, for passes that fit. */
 NitiConvPlan *niti_winograd_prepare(NitiWorkspace *, const NitiWinogradKernels *, const NitiImplicitGemm *, size_t threads);

@@ -1,11 +1,11 @@
-/* The driver of the Winograd weight gradient. The batch is cut into units, rows of Winograd tiles of one image; as many as the
- * caches hold form a piece. A piece is transformed in parallel, then blocks (output channels x input channels) of all 36
+/* The driver of the Winograd weight gradient. The batch is divided into units, rows of Winograd tiles of one image; as many as
+ * the caches hold form a piece. A piece is transformed in parallel, then blocks (output channels x input channels) of all 36
  * frequencies are multiplied and finished into the gradient. */
 #include "backend/cpu/winograd_gradient.h"
 
 enum {
   PIECE_BYTES = 10 * 1024 * 1024, /* transformed x and dy: a part of the last-level cache */
-  ITEM_PANELS = 2,                /* of rows, that a thread takes at a time */
+  ITEM_PANELS = 2,                /* of rows, that a thread processes at a time */
   BATCH_PAIRS = 8,                /* transformed at a time */
 };
 
@@ -31,7 +31,7 @@ typedef struct Pass {
   NitiGradient *gradient;
   const int8_t *dy, *x;
   size_t first, units; /* of this piece */
-  size_t groups;       /* of its units that transform x, and as many again for dy */
+  size_t groups;       /* of its units, for transforming x; the same number for dy */
   size_t segments;
   bool add;
   int16_t *transformed_x, *transformed_dy; /* [frequencies][x_stride], [frequencies][dy_stride] */
@@ -167,7 +167,7 @@ static void transform_group(void *context, size_t thread, size_t item) {
 
 /* ---- sums ---- */
 
-/* Cuts the piece's units into segments, each as long as every channel's bound allows: cuts[i] .. cuts[i + 1]. */
+/* Divides the piece's units into segments, each as long as every channel's bound allows: cuts[i] .. cuts[i + 1]. */
 static void cut_piece(Pass *p) {
   const size_t channels = p->plan->dy_panels * NITI_GRADIENT_PANEL;
   const uint32_t *sums = p->sums;
@@ -183,7 +183,7 @@ static void cut_piece(Pass *p) {
       max = running[i] > max ? running[i] : max;
     }
     if (max <= NITI_GRADIENT_LIMIT) continue;
-    cuts[++p->segments] = unit; /* never its own first: a unit alone fits */
+    cuts[++p->segments] = unit; /* never a segment's first: a single unit fits */
     for (size_t i = 0; i < channels; ++i) running[i] = sums[i];
   }
   cuts[++p->segments] = p->units;
@@ -203,7 +203,7 @@ static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t colu
   const int16_t *rows = p->transformed_dy + row_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
   const int16_t *columns = p->transformed_x + column_panel * plan->panel + begin * NITI_GRADIENT_PAIR;
   for (size_t f = 0; f < NITI_GRADIENT_FREQUENCIES; ++f, rows += plan->dy_stride, columns += plan->x_stride) {
-    for (size_t i = f * 4; i < f * 4 + 4 && i / 9 < row_count; ++i) { /* 16 rows of 9 taps: what the finish will add to */
+    for (size_t i = f * 4; i < f * 4 + 4 && i / 9 < row_count; ++i) { /* 16 rows of 9 taps, to which the finish will add */
       const uint8_t *to = gradient_at(p, row + i / 9, i % 9, column);
       for (size_t at = 0; at < column_count * (size_t)p->gradient->bits / 8; at += 64) __builtin_prefetch(to + at, 1, 2);
     }
@@ -265,8 +265,8 @@ static const NitiWinogradGradientKernels *kernels_of(NitiIsa isa) {
   return NULL;
 }
 
-/* Whole tiles, pairs and panels are computed where the direct sum computes positions and channels. A larger batch never turns the
- * choice back to the direct sum. */
+/* Whole tiles, pairs and panels are computed where the direct sum computes positions and channels. A larger batch never reverts
+ * the choice to the direct sum. */
 const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *s) {
   const NitiWinogradGradientKernels *kernels = kernels_of(isa);
   if (!kernels || !niti_winograd_gradient_fits(s)) return NULL;

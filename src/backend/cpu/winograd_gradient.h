@@ -10,9 +10,10 @@
  *       0  2 -1 -2  1  0        1 -2  4 -8
  *       0  4  0 -5  0  1        0  0  0  1
  *
- * and (A dU A')[i][j] = 9 * 2^(6 - i - j) dW[i][j]. All after V and E is taken modulo 2^32: the inverse of 9 and an arithmetic
- * shift leave the true dW wherever |dW| < 2^25. That is proven while it runs: |dW| <= 127 sum |dy| over the positions summed, for
- * every output channel, and a sum is cut before that reaches the bound. Parts are added in the gradient's own width. */
+ * and (A dU A')[i][j] = 9 * 2^(6 - i - j) dW[i][j]. Everything after V and E is computed modulo 2^32: the inverse of 9 and an
+ * arithmetic shift yield the true dW wherever |dW| < 2^25. That is proven at run time: |dW| <= 127 sum |dy| over the
+ * positions summed, for every output channel, and a sum is split before that reaches the bound. Parts are added
+ * in the gradient's own width. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 #define NITI_BACKEND_CPU_WINOGRAD_GRADIENT_H
 
@@ -22,16 +23,16 @@ enum {
   NITI_GRADIENT_FREQUENCIES = 36,
   NITI_GRADIENT_PANEL = 16,                     /* channels */
   NITI_GRADIENT_PAIR = 2 * NITI_GRADIENT_PANEL, /* elements of a pair of tiles in a panel */
-  NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows lie 4 columns apart */
+  NITI_GRADIENT_X_PIXELS = 6 * 10,              /* of a pair: its windows are 4 columns apart */
   NITI_GRADIENT_DY_PIXELS = 4 * 8,
   NITI_GRADIENT_COLUMN_PANELS = 4,             /* of a product at most */
-  NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127, /* sum |dy| of a channel that one sum may take in */
+  NITI_GRADIENT_LIMIT = ((1 << 25) - 1) / 127, /* maximum sum |dy| of a channel in one sum */
 };
 
 /* Operands are int16 [frequency][panel of 16 channels][pair of tiles][channel][tile]; strides in elements. */
 typedef struct NitiWinogradGradientKernels {
   const char *name;
-  size_t pairs; /* of a piece: what one transformation and then one product take in, at most */
+  size_t pairs; /* of a piece: the maximum for one transformation and one product */
   /* The time of a pair and of a finish, in positions of the direct sum of the same instruction set. */
   int pair_cost, finish_cost;
   /* One pair, one panel: out[frequency * stride + channel * 2 + tile], for all 16 channels; those from `channels` on count as 0.
@@ -51,10 +52,10 @@ typedef struct NitiWinogradGradientKernels {
 extern const NitiWinogradGradientKernels niti_winograd_gradient_ref; /* portable, for tests */
 extern const NitiWinogradGradientKernels niti_winograd_gradient_avx2, niti_winograd_gradient_avx512vnni;
 
-/* What serves this shape on this instruction set; NULL: the direct sum does. */
+/* The kernels for this shape on this instruction set; NULL: use the direct sum. */
 const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *);
 
-/* Whether it can be computed this way at all: 3x3, stride 1, and a row of tiles can never break the bound. */
+/* Whether it can be computed this way: 3x3, stride 1, and no row of tiles can exceed the bound. */
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */

@@ -1,5 +1,5 @@
 /* Winograd's transforms on vectors, written once for every instruction set with GCC's vector extensions: a file that includes
- * this gets the widest integer vectors that its compiler flags allow. F(4x4, 3x3), see docs/arithmetic.md; contracts:
+ * this uses the widest integer vectors that its compiler flags allow. F(4x4, 3x3), see docs/arithmetic.md; contracts:
  * NitiWinogradKernels. */
 #ifndef NITI_BACKEND_CPU_WINOGRAD_VECTOR_H
 #define NITI_BACKEND_CPU_WINOGRAD_VECTOR_H
@@ -31,7 +31,7 @@ typedef uint32_t NitiUnsigned __attribute__((vector_size(NITI_VECTOR_BYTES)));
 
 /* out[i * out_step] = sum over j of B^T[i][j] * in[j * in_step], with the rows of B^T
  *   4  0 -5  0  1  0 |  0 -4 -4  1  1  0 |  0  4 -4 -1  1  0 |  0 -2 -1  2  1  0 |  0  2 -1 -2  1  0 |  0  4  0 -5  0  1
- * Each grows a magnitude tenfold at most: int8 operands in two dimensions reach 12,700. out may be in. */
+ * Each increases a magnitude at most tenfold: int8 operands in two dimensions reach 12,700. out may be in. */
 NITI_VECTOR_INLINE void niti_winograd_input(NitiShorts *out, size_t out_step, const NitiShorts *in, size_t in_step) {
   const NitiShorts x0 = in[0], x1 = in[in_step], x2 = in[2 * in_step], x3 = in[3 * in_step], x4 = in[4 * in_step],
                    x5 = in[5 * in_step];
@@ -75,7 +75,7 @@ NITI_VECTOR_INLINE NitiInts niti_pair_sums(NitiShorts a, NitiShorts b) {
 #elif defined(__AVX2__)
   return (NitiInts)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
-  const NitiInts x = (NitiInts)a, y = (NitiInts)b; /* the first of a pair lies low */
+  const NitiInts x = (NitiInts)a, y = (NitiInts)b; /* the first of a pair is in the low half */
   return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
 #endif
 }
@@ -102,7 +102,7 @@ NITI_VECTOR_INLINE NitiInts niti_winograd_input_vector(int16_t *v, size_t stride
 }
 
 NITI_VECTOR_INLINE uint64_t niti_winograd_input_tile(int16_t *v, size_t stride, const int8_t *const *in, size_t channels) {
-  enum { ONCE = 1024 }; /* vectors after which sums of 36 * 2 squares could reach int32's end */
+  enum { ONCE = 1024 }; /* vectors after which sums of 36 * 2 squares could overflow int32 */
   uint64_t total = 0;
   size_t at = 0;
   while (at < channels) {

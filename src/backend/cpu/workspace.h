@@ -1,10 +1,10 @@
-/* A block of memory cut into pieces: begin, then take one piece after another. Begun without memory it only counts, so the code
- * that takes the pieces is also the code that says how many bytes to reserve, and the two cannot disagree.
+/* A block of memory divided into pieces: begin, then take one piece after another. Without memory a workspace only counts bytes,
+ * so the code that takes the pieces also computes how many bytes to reserve.
  *
- * Every piece begins on a cache line of its own. Taking a piece writes nothing to it: who takes the same pieces again finds what
- * was left in them. Debug builds (NITI_DEBUG) keep a red zone before the first piece and behind each, and
- * niti_workspace_intact finds writes beyond a piece; otherwise zones take no room and it always holds. A piece may be cut
- * further by a workspace of its own. */
+ * Every piece begins on a cache line of its own. Taking a piece does not write to it: taking the same pieces again returns them
+ * with their contents. Debug builds (NITI_DEBUG) keep a red zone before the first piece and after each, and
+ * niti_workspace_intact detects writes beyond a piece; in other builds zones take no space and it always returns true. A piece
+ * may be divided further by a workspace of its own. */
 #ifndef NITI_BACKEND_CPU_WORKSPACE_H
 #define NITI_BACKEND_CPU_WORKSPACE_H
 
@@ -18,7 +18,7 @@
 enum { NITI_WORKSPACE_ALIGNMENT = 64 };
 
 #ifdef NITI_DEBUG
-enum { NITI_RED_ZONE = 64, NITI_RED_BYTE = 0xfd }; /* bytes of a zone at least */
+enum { NITI_RED_ZONE = 64, NITI_RED_BYTE = 0xfd }; /* minimum bytes of a zone */
 #else
 enum { NITI_RED_ZONE = 0, NITI_RED_BYTE = 0 };
 #endif
@@ -34,12 +34,12 @@ typedef struct NitiRedLink {
   size_t begin, previous, not_begin, not_previous;
 } NitiRedLink;
 
-/* A red zone from `begin` to the next line and a whole line more. */
+/* A red zone from `begin` to the next cache line, plus one whole line. */
 static inline void niti_workspace_close_piece(NitiWorkspace *w, size_t begin) {
   const NitiRedLink link = {begin, w->used, ~begin, ~w->used};
   w->used = niti_round_up(begin, NITI_WORKSPACE_ALIGNMENT) + NITI_RED_ZONE;
   assert(w->used <= w->bytes);
-  if (!NITI_RED_ZONE || !w->base) return;
+  if (NITI_RED_ZONE == 0 || !w->base) return;
   memset(w->base + begin, NITI_RED_BYTE, w->used - begin);
   memcpy(w->base + w->used - sizeof link, &link, sizeof link);
 }

@@ -1,9 +1,9 @@
-/* Convolution and linear: which family of kernels serves which shape. */
+/* Convolution and linear: which family of kernels handles which shape. */
 #include "backend/cuda/cuda.h"
 
 typedef bool (*Serves)(const NitiConv *);
 
-/* The device's own family where it serves the shape; mma.sync serves every shape. */
+/* The device's own family where it handles the shape; mma.sync handles every shape. */
 static const NitiCudaConv *family_of(const NitiCuda *cuda, bool served) {
   return cuda->family == NITI_CUDA_WGMMA && served ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma;
 }

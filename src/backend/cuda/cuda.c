@@ -39,7 +39,7 @@ static size_t cuda_free_bytes(NitiBackend *backend) {
 
 static NitiStatus fail_memory(NitiCuda *cuda, size_t bytes, const char *what) {
   size_t available = 0, total = 0;
-  (void)cudaGetLastError(); /* told here: no later launch is to blame */
+  (void)cudaGetLastError(); /* reported here, so that no later launch reports it */
   if (cudaMemGetInfo(&available, &total) != cudaSuccess) {
     (void)cudaGetLastError();
     return niti_fail(NITI_ERROR_MEMORY, "cuda:%d: out of memory: %zu bytes asked for%s", cuda->device, bytes, what);
@@ -234,7 +234,7 @@ static NitiStatus count_devices(int *count, const char *name) {
   (void)cudaGetLastError();
   if (driver == 0) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no NVIDIA driver", name);
   if (error == cudaErrorInsufficientDriver) {
-    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver serves CUDA %d.%d (expected at least %d.0)", name,
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver supports CUDA %d.%d (expected at least %d.0)", name,
                      driver / 1000, driver % 1000 / 10, runtime / 1000);
   }
   if (error == cudaErrorNoDevice || error == cudaSuccess)
@@ -288,7 +288,7 @@ static NitiStatus choose_family(NitiCudaFamily *out, const char *isa, int device
   }
   if (isa && strcmp(isa, "mma") == 0) *out = NITI_CUDA_MMA;
   if (!isa || strcmp(isa, "wgmma") != 0 || has_wgmma) return NITI_OK;
-  return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"wgmma\": cuda:%d has compute capability %d.%d (expected %d.%d; mma serves it)",
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"wgmma\": cuda:%d has compute capability %d.%d (expected %d.%d; mma supports it)",
                    device, capability / 10, capability % 10, WGMMA_CAPABILITY / 10, WGMMA_CAPABILITY % 10);
 }
 

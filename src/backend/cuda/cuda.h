@@ -2,8 +2,8 @@
  *
  * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
  *   number) from device memory, so that a whole step can be recorded once and replayed.
- * - An activation or error tensor is NHWC. Behind it lies room for its blocked layout, the same mantissas in the layout that weight
- *   gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
+ * - An activation or delta tensor is NHWC. It is followed by room for its blocked layout, the same mantissas in the layout that
+ * weight gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
  *   are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
 #ifndef NITI_BACKEND_CUDA_CUDA_H
 #define NITI_BACKEND_CUDA_CUDA_H
@@ -24,7 +24,7 @@ typedef struct NitiClock {
   int64_t scalars[NITI_SCALARS_MAX];
 } NitiClock;
 
-enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 a block, one block a multiprocessor */
+enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 per block, one block per multiprocessor */
 
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
@@ -42,14 +42,14 @@ typedef enum NitiCudaFamily {
 } NitiCudaFamily;
 
 typedef struct NitiLayouts NitiLayouts; /* host: the data pointers whose blocked layouts are up to date */
-typedef struct NitiQueue NitiQueue; /* host: the last steps, so that no more than a few wait */
+typedef struct NitiQueue NitiQueue;     /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
 typedef struct NitiCuda {
   NitiBackend base;                        /* first */
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
-  bool overlap; /* a kernel's blocks may take their places while the one before it ends: its code waits by itself */
+  bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */
@@ -93,22 +93,24 @@ void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 /* ---- blocked layouts ---- */
 enum { NITI_BLOCK_IMAGES = 16, NITI_BLOCKED_ALIGN = 256 };
 
-/* Where image i of a block of 16 lies among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
+/* The position of image i of a block of 16 among the 16 bytes: pairs (2q, 2q+1, 2q+8, 2q+9) for q = 0 .. 3, as mma fragments have
  * them. */
 NITI_INLINE int niti_blocked_slot(int i) { return (i & 7) / 2 * 4 + (i & 1) + (i >> 3) * 2; }
 NITI_INLINE size_t niti_blocked_offset(NitiShape s) {
-  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
+  return ((size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN *
+         NITI_BLOCKED_ALIGN;
 }
 NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * NITI_BLOCK_IMAGES * (size_t)s.h * (size_t)s.w * (size_t)s.c;
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * NITI_BLOCK_IMAGES * (size_t)s.h * (size_t)s.w *
+         (size_t)s.c;
 }
 /* Whether an operation that writes t is to write its blocked layout too, or has room for it. */
 static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
 static inline int8_t *niti_cuda_blocked(const NitiTensor *t) { return t->data + niti_blocked_offset(t->shape); }
 
-/* Behind the blocked layout lie the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in which the
- * 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask errors on their way back at an
- * eighth of the cost of the mantissas. */
+/* After the blocked layout come the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
+ * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
+ * an eighth of the cost of the mantissas. */
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {
   return (niti_blocked_offset(s) + niti_blocked_bytes(s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
@@ -117,13 +119,17 @@ NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
   return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
 }
 static inline uint2 *niti_cuda_bits(const NitiTensor *t) { return (uint2 *)(void *)(t->data + niti_bits_offset(t->shape)); }
-/* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready. NULL: out of memory.
- */
+/* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready.
+ * NULL: out of memory. */
 NitiLayouts *niti_layouts_open(void);
 void niti_layouts_close(NitiLayouts *);
-/* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to date. */
+/* The bytes from `data` on were written by other means, or released: no blocked layout of a tensor with mantissas there is up to
+ * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
-static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); } /* no blocked layout is up to date */
+/* No blocked layout is up to date any more. */
+static inline void niti_layouts_clear(NitiLayouts *layouts) {
+  niti_layouts_forget(layouts, NULL, SIZE_MAX);
+}
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);
@@ -151,7 +157,7 @@ void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, cons
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
-/* conv.c: the family that serves a convolution. */
+/* conv.c: the family that handles a convolution. */
 size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
 void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
@@ -162,14 +168,14 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
                              const NitiConvCall *);
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
- * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked layouts of dy and x, which
- * conv.c has made. */
+ * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
+ * layouts of dy and x, which conv.c has made. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
-  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it serves */
+  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it handles */
   void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
                   const NitiRequantise *);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,

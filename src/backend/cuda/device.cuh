@@ -42,7 +42,7 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
   niti_cuda_note(cuda, cudaLaunchKernelEx(&config, kernel, arguments...), name);
 }
 
-/* Lets the next kernel's blocks take their places as this one's leave theirs. */
+/* Lets the next kernel's blocks launch before this one completes. */
 __device__ inline void niti_kernel_announce() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -85,11 +85,11 @@ __device__ inline uint4 niti_load_if(bool p, const void *at) {
   return v;
 }
 
-/* Where a thread's two rows lie in the output. */
+/* The positions of a thread's two rows in the output. */
 struct NitiSpot {
   size_t at, down, blocked; /* index of the first row's first channel; from there to the second's; into the blocked layout */
   size_t bits;           /* this lane's among the bits */
-  bool row[2], pixel;    /* rows that lie inside; a pixel of some image that does */
+  bool row[2], pixel;    /* rows that are inside; a pixel of some image that does */
   int channels;          /* left from this thread's first */
 };
 
@@ -121,7 +121,7 @@ __device__ inline uint32_t niti_bits_of(uint4 first, uint4 second) {
   return niti_positive_bits(first) | niti_positive_bits(second) >> 4;
 }
 
-/* The largest |acc| of a thread's elements that lie inside. */
+/* The largest |acc| of a thread's elements that are inside. */
 __device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot &s) {
   uint32_t largest = 0;
 #pragma unroll

@@ -27,7 +27,7 @@ static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sam
   return (uint8_t)in.table[c * TABLE + v];
 }
 
-/* A block: one tile; a warp an image of it. */
+/* One block per tile, one warp per image of it. */
 static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
   niti_kernel_begin();
   __shared__ uint32_t words[IMAGES][32];

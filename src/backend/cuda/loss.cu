@@ -1,4 +1,4 @@
-/* Integer softmax cross-entropy: a warp an image. */
+/* Integer softmax cross-entropy: one warp per image. */
 #include "backend/cuda/tile.cuh"
 #include "base/softmax.h"
 
@@ -15,7 +15,7 @@ typedef struct Loss {
   int32_t classes;
 } Loss;
 
-/* What every class's error depends on. */
+/* What the delta of every class depends on. */
 typedef struct Sums {
   int32_t exponent;
   int64_t top;            /* largest t_j */

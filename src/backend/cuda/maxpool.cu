@@ -1,4 +1,4 @@
-/* Max-pool: the first maximum of a window wins and gets its error. */
+/* Max-pool: the first maximum of a window wins and receives the window's delta. */
 #include <assert.h>
 
 #include "backend/cuda/tile.cuh"
@@ -128,7 +128,7 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }
 
-/* ---- backward, windows apart: every cell has at most one error, so nothing is summed and no shift is needed ---- */
+/* ---- backward, windows apart: every cell has at most one delta, so nothing is summed and no shift is needed ---- */
 
 typedef struct Backward {
   int8_t *dx, *blocked;       /* blocked may be NULL */
@@ -178,7 +178,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(
         dx += image;
       }
       if (V == 4 && b.blocked) {
-        const uint32_t to = tile.p < t.image ? cell : image; /* lanes past the end leave no trace */
+        const uint32_t to = tile.p < t.image ? cell : image; /* lanes past the end have no effect */
         niti_tile_blocked(niti_blocked_block(b.blocked, tile.block, image), scratch[threadIdx.x / 32], words, to, image);
       }
     }

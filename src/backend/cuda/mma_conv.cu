@@ -4,7 +4,7 @@
 #include "base/window.h"
 
 enum {
-  IMAGES = 12,             /* from so many on, rows are blocks of 16 images */
+  IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
 };
@@ -36,7 +36,7 @@ static NitiMmaPass forward_pass(const NitiConv *s) {
   return p;
 }
 
-/* Backward to the input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x: stride 1 over the errors. */
+/* Backward to the input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x: stride 1 over the deltas. */
 static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, NitiMmaTaps *y, NitiMmaTaps *x) {
   NitiMmaPass p = {};
   const NitiStridePhase in_y = niti_stride_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);

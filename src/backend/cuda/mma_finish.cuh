@@ -32,8 +32,8 @@ __device__ inline void niti_mma_exchange(uint32_t (&run)[4]) {
   run[3] = odd ? high : got_high;
 }
 
-/* The blocked of one pixel and the warp's columns. words[h]: the thread's 2 NI columns of image lane / 4 + 8 h. at: the blocked layout of
- * column 0 of the pixel; columns from `columns` on are left out. Whole warps call it. */
+/* The blocked layout of one pixel and the warp's columns. words[h]: the thread's 2 NI columns of image lane / 4 + 8 h. at: the
+ * blocked layout of column 0 of the pixel; columns from `columns` on are left out. Whole warps call it. */
 template <int NI>
 __device__ inline void niti_mma_blocked(int8_t *at, const uint32_t (&words)[2][NI / 2], int column, int columns) {
   const uint32_t lane = threadIdx.x & 31, odd = lane >> 2 & 1, j = lane >> 3;

@@ -1,4 +1,4 @@
-/* Convolution forward where a window holds at most 32 bytes, as a network's first layer does: one mma step a tile. The memory's
+/* Convolution forward where a window holds at most 32 bytes, as a network's first layer does: one mma step per tile. The memory's
  * speed is the limit, so the input is read once, the weights stay in registers and both layouts are stored from registers.
  *
  * A block takes one row of output positions for 16 images: it copies the input rows that the windows meet, then each warp takes
@@ -118,7 +118,7 @@ static bool make_tiling(FirstTiling *t, const NitiConv *c) {
                    c->ow, 0,    0,    0,    0,     0};
   t->row_bytes = (c->w + 2 * c->pad_w) * c->c;
   t->image_pitch = (t->row_bytes + 3) / 4 * 4;
-  if (t->image_pitch / 4 % 2 == 0) t->image_pitch += 4; /* an odd number of words: images lie in different banks */
+  if (t->image_pitch / 4 % 2 == 0) t->image_pitch += 4; /* an odd number of words: images are in different banks */
   t->row_pitch = IMAGES * t->image_pitch;
   t->blocks_k = (c->k + NITI_FINISH_CHANNELS - 1) / NITI_FINISH_CHANNELS;
   t->jobs = (c->n + IMAGES - 1) / IMAGES * c->oh;

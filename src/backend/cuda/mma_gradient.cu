@@ -1,16 +1,16 @@
 /* Weight gradients with mma.sync: rows are output channels, columns (tap, input channel), the sum runs over blocks of 16 images
  * and output pixels.
  *
- * The layouts of the error and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands are copied
- * as they lie; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products in int32,
- * and add theirs to the gradient with integer atomics: exact, in whatever order. */
+ * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands
+ * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products
+ * in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
 #include "backend/cuda/mma.cuh"
 
 enum {
   STAGES = 4,
-  POSITIONS = 4,                                     /* of a stage: (block of images, output pixel) */
+  POSITIONS = 4,                                      /* of a stage: (block of images, output pixel) */
   POSITIONS_MAX = NITI_MAX_TERMS / NITI_BLOCK_IMAGES, /* of a block of threads */
-  OVERHEAD = 48,                                     /* of a block of threads, in positions: its first copies and its atomics */
+  OVERHEAD = 48,                                      /* of a block of threads, in positions: its first copies and its atomics */
   SPLITS_MAX = 1024,
 };
 

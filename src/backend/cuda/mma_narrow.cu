@@ -10,7 +10,7 @@ static __device__ inline uint4 load(const int8_t *from, bool there) {
   return there ? __ldg((const uint4 *)from) : make_uint4(0, 0, 0, 0);
 }
 
-/* The block's sums of a tile: one accumulator a thread. Any order of the sum serves that both operands share: lane q takes bytes
+/* The block's sums of a tile: one accumulator a thread. The sum may take any order that both operands share: lane q takes bytes
  * 16 q
  * .. 16 q + 15 of every 64. */
 static __device__ inline int multiply(const NitiMmaPass &p, uint32_t first, int across, int (*sums)[SIDE][SIDE]) {

@@ -3,7 +3,7 @@
 
 enum { THREADS = 256, SIDE = 64 };
 
-/* One thread a byte: rows of `row` bytes become rows of `pitch`. */
+/* One thread per byte: rows of `row` bytes become rows of `pitch`. */
 static __global__ void __launch_bounds__(THREADS)
     pack_kernel(int8_t *packed, size_t pitch, const int8_t *w, size_t row, size_t bytes) {
   niti_kernel_begin();
@@ -18,7 +18,7 @@ void niti_mma_pack(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w
   NITI_LAUNCH(cuda, pack_kernel, (unsigned)((bytes + THREADS - 1) / THREADS), THREADS, 0, packed, pitch, w, row, bytes);
 }
 
-/* packed[c][a][b][k] = w[k][y.last - a y.step][x.last - b x.step][c], 64 by 64 a block. */
+/* packed[c][a][b][k] = w[k][y.last - a y.step][x.last - b x.step][c], 64 by 64 per block. */
 static __global__ void __launch_bounds__(THREADS)
     transpose_kernel(int8_t *packed, size_t pitch, const int8_t *w, NitiConv s, NitiMmaTaps y, NitiMmaTaps x) {
   niti_kernel_begin();

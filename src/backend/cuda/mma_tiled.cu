@@ -73,8 +73,8 @@ static __device__ inline void gather(uint4 (&to)[ROWS], const NitiMmaPass &p, co
   for (int r = 0; r < ROWS; ++r) to[r] = make_uint4(words[r][0], words[r][1], words[r][2], words[r][3]);
 }
 
-/* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns; stages of RUN bytes. A row of a stage lies in shared memory as
- * RUN / 16 chunks, swizzled so that 8 neighbouring rows' chunks lie in different banks. */
+/* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns; stages of RUN bytes. A row of a stage is in shared memory as
+ * RUN / 16 chunks, swizzled so that 8 neighbouring rows' chunks are in different banks. */
 template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
 static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
     tiled(const __grid_constant__ NitiMmaPass p, const bool second) {
@@ -90,7 +90,7 @@ static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_m = warp % WARPS_M, warp_n = warp / WARPS_M;
   const uint32_t shared = niti_shared_address(niti_mma_shared);
-  /* Where this thread copies to, and where its lane's row of the operands' 8x16-byte matrices lies. */
+  /* Where this thread copies to, and where its lane's row of the operands' 8x16-byte matrices is. */
   const int my_row = threadIdx.x / CHUNKS, my_chunk = threadIdx.x % CHUNKS;
   const uint32_t copy_to = my_row * RUN + ((my_chunk ^ (my_row * RUN / 128 & (CHUNKS - 1))) << 4);
   const int a_row = lane & 15, b_row = (lane & 7) + (lane >> 4 << 3);
@@ -191,7 +191,7 @@ static NitiMmaVariant variant() {
                         stages > scratch ? stages : scratch,          BLOCKS};
 }
 
-/* A thread's columns must lie in the tensor all or not at all, but for the narrowest tiles. */
+/* A thread's columns are all inside the tensor or all outside it, except in the narrowest tiles. */
 NitiMmaVariant niti_mma_tiled(int oc, bool gather) {
   if (oc % 16 == 0 && oc > 32) {
     const int wide = (oc + 127) / 128 * 128, narrow = (oc + 63) / 64 * 64;

@@ -1,3 +1,4 @@
+/* Uploads from host memory to the device through a ring of pinned memory. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,7 @@ NitiStatus niti_staging_open(NitiStaging **out) {
     if (error == cudaSuccess) error = cudaEventCreateWithFlags(&staging->slots[i].read, cudaEventDisableTiming);
   }
   if (error == cudaSuccess) return NITI_OK;
-  (void)cudaGetLastError(); /* told here */
+  (void)cudaGetLastError(); /* reported here */
   return niti_fail(NITI_ERROR_MEMORY, "out of pinned memory: %d bytes asked for to copy through: %s", SLOTS * SLOT_BYTES,
                    cudaGetErrorString(error));
 }

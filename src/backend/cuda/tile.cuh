@@ -21,7 +21,7 @@ struct NitiTiles {
   int32_t n;      /* images */
 };
 
-/* V positions by `images` images a tile. */
+/* V positions by `images` images per tile. */
 static inline NitiTiles niti_tiles_of(NitiShape s, int V, int images) {
   const uint32_t image = (uint32_t)niti_shape_image(s), tiles = (image + 32u * (uint32_t)V - 1) / (32u * (uint32_t)V);
   return NitiTiles{image, tiles, tiles * (uint32_t)((s.n + images - 1) / images), s.n};
@@ -50,7 +50,7 @@ static inline int8_t *niti_blocked_of(const NitiTensor *t, int V) {
 struct NitiTile {
   uint32_t block; /* of images */
   uint32_t p;     /* its first position */
-  int images;     /* from the block's first on; 0 where p lies past the image */
+  int images;     /* from the block's first on; 0 where p is past the image */
   size_t n, at;   /* the first image, and its element p */
 };
 
@@ -147,15 +147,16 @@ __device__ inline void niti_pass_end(const NitiRequantiseArgs &a, bool second, u
     niti_range_raise(a, max);
     return;
   }
-  __syncthreads(); /* the block's last use of the range and the exponents lies behind */
+  __syncthreads(); /* the block no longer uses the range and the exponents */
   if (threadIdx.x == 0) niti_range_end(a, gridDim.x);
 }
 
 __device__ inline uint32_t niti_blocked_swizzle(uint32_t unit) { return unit ^ ((unit >> 3) & 3); }
 
-/* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image. `at`: the
- * first of the four among the image's elements; those from `image` on are left out. blocked: of these 16 images. scratch:
- * NITI_BLOCKED_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole lines. */
+/* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image.
+ * `at`: the first of the four among the image's elements; those from `image` on are left out. blocked: of these 16 images.
+ * scratch: NITI_BLOCKED_UNITS of the warp's own. Each lane transposes its 16 x 4 bytes; the exchange lets stores cover whole
+ * lines. */
 __device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const uint32_t *words, uint32_t at, uint32_t image) {
   const uint32_t lane = threadIdx.x & 31;
   uint32_t unit[4][4]; /* [position][quarter of its 16 images] */
@@ -183,7 +184,7 @@ __device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const 
   }
 }
 
-/* The blocked of image block `block`. */
+/* The blocked layout of image block `block`. */
 __device__ inline int8_t *niti_blocked_block(int8_t *blocked, uint32_t block, uint32_t image) {
   return blocked + (size_t)block * image * NITI_BLOCK_IMAGES;
 }

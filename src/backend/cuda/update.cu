@@ -80,7 +80,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
     if (first < count % 4) w[4 * fours + first] = niti_update_weight(w[4 * fours + first], g[4 * fours + first], shift);
   }
-  __syncthreads(); /* the block's last use of the range lies behind */
+  __syncthreads(); /* the block no longer uses the range */
   if (threadIdx.x > 0) return;
   __threadfence();
   if (atomicAdd(&range->done, 1u) + 1 != gridDim.x) return;

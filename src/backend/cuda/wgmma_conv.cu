@@ -67,7 +67,7 @@ size_t niti_wgmma_conv_shared(const ConvTiling &t) {
          (size_t)t.stages * t.taps * TILE_BYTES;
 }
 
-/* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights lie in the workspace. */
+/* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
 static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *w, const NitiTensor *mask, int pad_h, int pad_w,
                 int kh, int kw, bool transpose, const NitiRequantiseArgs &rq) {
   const NitiShape in = x->shape, out = y->shape;

@@ -1,8 +1,8 @@
 /* What the wgmma family's two kernels of convolution share: forward, and backward to the input, as implicit GEMM over boxes of
- * NHWC. Stride is 1; backward is forward over the errors with the weights turned round.
+ * NHWC. Stride is 1; backward is forward over the deltas with the weights turned round.
  *
  * A tile is 128 output positions times 128 output channels: a box of images x columns x rows, images innermost. In shared memory
- * a window's cell then lies whole 8-row groups away, so that one copied box with its halo serves every tap. Zeros outside the
+ * a window's cell is then whole 8-row groups away, so that one copied box with its halo is enough for every tap. Zeros outside the
  * image come from the copy engine.
  *
  * A block has two pairs of warpgroups, each pair with tiles of its own, all with the same 128 output channels: while one pair
@@ -38,7 +38,7 @@ struct ConvTiling {
   int kh, kw, pad_h, pad_w;         /* of the stride-1 window over the input */
   int chunks;                       /* of input channels */
   int log_tn;                       /* a 64-row block is 2^log_tn images x 64 >> log_tn columns */
-  int across;                       /* blocks of a tile lie across images (1x1 images) rather than down the rows */
+  int across;                       /* blocks of a tile go across images (1x1 images) rather than down the rows */
   int blocks_h, blocks_w, blocks_k; /* tiles along each */
   int tiles;                        /* of positions */
   int box_w, box_n;                 /* of the copied box, with halo */

@@ -1,9 +1,10 @@
 /* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' layouts.
  *
- * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128 neighbouring
- * bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: a warpgroup a tap, all on the same
- * copied run of errors and inputs, each with the inputs shifted by its tap. The sum's range is divided evenly among the blocks,
- * which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Stride is 1. */
+ * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128
+ * neighbouring bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: one warpgroup per
+ * tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
+ * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up.
+ * Stride is 1. */
 #include <string.h>
 
 #include "backend/cuda/hopper.cuh"
@@ -13,7 +14,7 @@ enum {
   TILE = 128, /* channels of either kind */
   TAPS = 3,   /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
-  ROWS_MAX = 16,                      /* of a window */
+  ROWS_MAX = 16,                       /* of a window */
   POSITION = TILE * NITI_BLOCK_IMAGES, /* bytes */
   STAGES_MAX = 8,
   BARRIER_BYTES = 2 * STAGES_MAX * 8,
@@ -24,9 +25,9 @@ enum {
 struct GradientTiling {
   int k, c, kh, kw, pad_h, pad_w;
   int tiles_k, tiles_c, tiles_w; /* tiles of a window row: along output and input channels, and runs of TAPS taps */
-  int positions;                 /* of a unit, the step of the sum: so many neighbours of one row of errors, times 16 images */
-  int runs;                      /* of positions in a row of errors */
-  int first_row[ROWS_MAX], rows[ROWS_MAX]; /* of errors that meet the image, for each window row */
+  int positions;                 /* of a unit, the step of the sum: this many neighbours of one row of deltas, times 16 images */
+  int runs;                      /* of positions in a row of deltas */
+  int first_row[ROWS_MAX], rows[ROWS_MAX]; /* of deltas that meet the image, for each window row */
   int64_t begin[ROWS_MAX + 1];             /* units before each window row */
   int blocks_n, stages;
   int blocks, parts; /* blocks of the launch; parts each may leave: tiles that its stretch of units touches */
@@ -231,7 +232,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
-  /* A stretch touches at most so many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
+  /* A stretch touches at most this many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
   int least = c->oh, greatest = 0, tiles = 0;
   for (int kh = 0; kh < c->kh; ++kh) {
     if (t->rows[kh] == 0) continue;

@@ -1,4 +1,4 @@
-/* Convolution whose weights for 128 output channels stay in shared memory, so that only boxes go by. The two pairs take turns at
+/* Convolution whose weights for 128 output channels stay in shared memory, so that only boxes pass. The two pairs take turns at
  * the tensor cores, tile by tile, and their boxes come in that order through one ring. */
 #include "backend/cuda/wgmma_conv.cuh"
 
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     work.tiles = 0;
   }
   if (work.tiles == 0) { /* the second launch: nothing, or nothing here */
-    __syncthreads();     /* the block's last look at the range lies behind */
+    __syncthreads();     /* the block has read the range for the last time */
     if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
     return;
   }

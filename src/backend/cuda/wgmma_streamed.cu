@@ -1,4 +1,4 @@
-/* Convolution whose weights go by in a stream that repeats: a slot brings one chunk of input channels, the next slot the next
+/* Convolution whose weights pass in a stream that repeats: a slot brings one chunk of input channels, the next slot the next
  * chunk. A pair multiplies for `chunks` slots, beginning with whichever chunk it meets (a sum may begin anywhere), then rounds
  * and stores during one slot that passes it by; the other pair is half a turn off and has the tensor cores to itself meanwhile.
  */
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     work.tiles = 0;
   }
   if (work.tiles == 0) { /* the second launch: nothing, or nothing here */
-    __syncthreads();     /* the block's last look at the range lies behind */
+    __syncthreads();     /* the block has read the range for the last time */
     if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
     return;
   }

@@ -1,6 +1,6 @@
 /* NEON dot products: sdot multiplies signed by signed bytes and takes one operand's four bytes from a lane, so 16 bytes of a row
- * serve four groups. A full tile is 6 rows x 16 columns: four groups cost 16 loads of weights and 6 of activations for 96
- * multiply-adds, and 24 sums, 6 activations and 2 weights just fill the registers. */
+ * are enough for four groups. A full tile is 6 rows x 16 columns: four groups cost 16 loads of weights and 6 of activations for
+ * 96 multiply-adds, and 24 sums, 6 activations and 2 weights just fill the registers. */
 #include <arm_neon.h>
 
 #include "backend/cpu/arm/conv_neon.h"
@@ -9,7 +9,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 enum { LANES = 4, ROWS_MAX = 12 };
 
-/* As assembly, in the order written: gcc 12 would load ahead of need, until registers run out. */
+/* As assembly, in the order written: gcc 12 would load too early, until registers run out. */
 INLINE int8x16_t load_weights(const int8_t *from) {
   int8x16_t v;
   __asm__ volatile("ldr %q0, %1" : "=w"(v) : "m"(*(const int8_t(*)[16])from));

@@ -1,6 +1,6 @@
 /* NEON matrix products: smmla adds to 2 x 2 sums those of two rows by two columns over groups of eight signed bytes. A full tile
  * is 6 rows x 16 columns, 3 x 8 such squares: one group costs 8 loads of weights and 3 of activations for 24 instructions of 32
- * multiply-adds. Rows are taken in pairs; the partner an odd last row lacks is that row again, and not stored. */
+ * multiply-adds. Rows are processed in pairs; an odd last row is paired with itself, and the duplicate is not stored. */
 #include <arm_neon.h>
 
 #include "backend/cpu/arm/conv_neon.h"
@@ -19,7 +19,7 @@ INLINE int32x4_t upper(int32x4_t a, int32x4_t b) {
 
 INLINE int32x4_t load(const uint8_t *from) { return vreinterpretq_s32_u8(vld1q_u8(from)); }
 
-/* As assembly, in the order written: gcc 12 would load ahead of need and copy the sums, until registers run out. */
+/* As assembly, in the order written: gcc 12 would load too early and copy the sums, until registers run out. */
 INLINE int8x16_t load_weights(const int8_t *from) {
   int8x16_t v;
   __asm__ volatile("ldr %q0, %1" : "=w"(v) : "m"(*(const int8_t(*)[16])from));

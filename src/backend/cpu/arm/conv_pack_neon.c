@@ -1,4 +1,4 @@
-/* Packing of convolution operands for signed dot products: bytes as they are. */
+/* Packing of convolution operands for signed dot products: unchanged bytes. */
 #include <arm_neon.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 enum {
   GROUPS_AT_ONCE = 64, /* of all columns: what is being written stays in the first-level cache */
-  COLUMNS_AHEAD = 4,   /* to prefetch: columns lie far apart */
+  COLUMNS_AHEAD = 4,   /* to prefetch: columns are far apart */
 };
 
 void niti_convert_neon(void *out, const int8_t *in, size_t count) { memcpy(out, in, count); }
@@ -60,7 +60,7 @@ void niti_transpose_neon(void *out, size_t plane_stride, const int8_t *in, const
   }
 }
 
-/* The rows of one group; those that are not there are zeros. */
+/* The rows of one group; missing rows are zeros. */
 INLINE void rows_of(const int8_t **from, int group, const int8_t *in, const size_t *offset, size_t row, size_t rows) {
   static const int8_t zeros[NITI_NR_MAX];
   for (size_t j = 0; j < (size_t)group; ++j) {

@@ -25,7 +25,7 @@ INLINE Constants constants_of(int s) {
   };
 }
 
-/* s = 0 needs no case of its own: half and r are 0. */
+/* s = 0 needs no special case: half and r are 0. */
 INLINE uint32x4_t round_magnitude(uint32x4_t x, const Constants *c, NitiRounding mode) {
   if (mode == NITI_NEAREST) return vshlq_u32(vaddq_u32(x, c->half), c->shift);
   const uint32x4_t q = vshlq_u32(x, c->shift);

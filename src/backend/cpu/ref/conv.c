@@ -158,7 +158,7 @@ NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *w, const NitiConv *s, NitiCon
   Plan p = {.base = {.kernel = "ref", .pass = direction == NITI_CONV_FORWARD ? run_forward : run_backward}, .conv = *s};
   p.base.gradient = run_gradient;
   p.threads = threads;
-  p.row = niti_round_up((size_t)(s->k > s->c ? s->k : s->c), 16); /* a thread's on cache lines of its own */
+  p.row = niti_round_up((size_t)(s->k > s->c ? s->k : s->c), 16); /* each thread's on separate cache lines */
   NitiWorkspace run = niti_workspace_begin(NULL, 0);
   take_rows(&p, &run);
   p.base.workspace = run.used;

@@ -1,4 +1,4 @@
-/* The definition of rounding, one accumulator after another, for all other kernels to agree with. */
+/* The definition of rounding, one accumulator after another; all other kernels must agree with it. */
 #include "backend/cpu/requantise.h"
 
 #include "base/round.h"

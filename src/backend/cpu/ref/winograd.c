@@ -1,5 +1,5 @@
-/* Winograd's transforms as products of the matrices of docs/arithmetic.md, one number after another: what the vectors of the
- * other tables must agree with. */
+/* Winograd's transforms as products of the matrices of docs/arithmetic.md, one number after another; the vectors of the other
+ * tables must agree with them. */
 #include "backend/cpu/winograd.h"
 
 enum { LANES = 4, VECTORS = 4, ROWS = 6 };

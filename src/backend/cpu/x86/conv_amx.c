@@ -1,6 +1,6 @@
 /* AMX: tdpbssd multiplies a tile of 16 rows x 64 bytes by one of 16 groups of four x 16 columns, signed by signed, so that
  * operands need no offset. A full tile is 32 rows x 32 columns: two tiles of each operand and four of sums, one load for each
- * multiply-add. Sixteen rows that are evenly spaced are loaded where they lie, others by way of a buffer. */
+ * multiply-add. Sixteen evenly spaced rows are loaded in place, others through a buffer. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -12,16 +12,17 @@ enum {
   WIDE = 2,    /* tiles side by side */
   TALL = 2,    /* and above each other */
   ROWS = 16,   /* of a tile */
-  STEP = 64,   /* bytes of a row that one multiply-add takes in */
+  STEP = 64,   /* bytes of a row that one multiply-add consumes */
   GROUPS = 16, /* the same in groups */
-  BUFFERS = 4, /* steps of gathered rows in flight: a store needs some time before a tile can load from it */
+  BUFFERS = 4, /* steps of gathered rows in flight: a tile can load from a store only after some time */
   AHEAD = 2,
 };
 
 /* The compiler does not know that the tile instructions read memory. */
 #define WRITTEN() __asm__ volatile("" ::: "memory")
 
-/* A thread's tile registers: all of 16 rows x 64 bytes. Released, so that no idle thread carries them from core to core. */
+/* A thread's tile registers: all of 16 rows x 64 bytes. Released after use, so that no idle thread carries them from core to
+ * core. */
 static void begin(void) {
   static const struct {
     uint8_t palette, start_row, reserved[14];
@@ -54,7 +55,7 @@ INLINE void gather(uint8_t *to, const uint8_t *const *from, size_t at, const int
   }
 }
 
-/* Rows first .. first + 15 of the tile lie at equal distances, which is *stride. */
+/* Whether rows first .. first + 15 of the tile are equally spaced; *stride: their distance. */
 INLINE bool evenly(const NitiMicrotile *t, int first, size_t *stride) {
   const size_t *offset = t->row_offset + first;
   if (t->rows < first + ROWS) return false;

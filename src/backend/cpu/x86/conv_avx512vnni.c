@@ -1,9 +1,9 @@
 /* AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes in fours, so activations are offset by 128 and each sum starts with
- * what takes that back (modulo 2^32, which is exact). Activations of which none is negative are unsigned as they are.
+ * a correction (modulo 2^32, which is exact). Nonnegative activations are used unsigned, without an offset.
  *
  * A full tile is 6 rows x 64 columns: 4 loads of weights and 6 broadcasts feed 24 multiply-adds, which keeps the load ports well
- * below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. Two groups a round save the loop's own instructions: where
- * another thread of the core is busy, how many there are is what limits the tile. */
+ * below saturation; 8 x 32 (10 loads, 16 multiply-adds) does not. Two groups per iteration save loop instructions: if
+ * the core's other thread is busy, the number of instructions limits the tile. */
 #include <immintrin.h>
 
 #include "backend/cpu/x86/conv_avx2.h"
@@ -24,7 +24,7 @@ INLINE __m512i broadcast(const uint8_t *from) {
   return v;
 }
 
-/* `unroll` groups a round, which the number of groups must be a multiple of. */
+/* `unroll` groups per iteration; the number of groups must be a multiple of it. */
 INLINE void tile_of(const NitiMicrotile *t, const int rows, const int vectors, const int unroll) {
   __m512i sum[ROWS_MAX][NITI_NR_VECTORS];
   const uint8_t *panel = t->panel;
@@ -101,7 +101,7 @@ static void microkernel(const NitiMicrotile *t) {
     tiles[t->vectors - 1][t->rows - 1](t);
 }
 
-/* All but the operand elements of activations. */
+/* All members but those for the operand elements of activations. */
 #define BOTH                                                                                                         \
   .name = "avx512vnni 6x64 direct", .element = 1, .group = 4, .lanes = LANES, .vectors = 4, .mr = {0, 12, 12, 8, 6}, \
   .microkernel = microkernel, .panel_across = niti_panel_across_8x4_avx2, .panel_along = niti_panel_along_8x4_avx2,  \

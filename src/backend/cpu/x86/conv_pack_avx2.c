@@ -1,4 +1,4 @@
-/* Packing of convolution operands. 8: bytes, activations offset by 128 to be unsigned; s8: bytes as they are; 16: int16. */
+/* Packing of convolution operands. 8: bytes, activations offset by 128 to be unsigned; s8: unchanged bytes; 16: int16. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -203,7 +203,7 @@ void niti_panel_along_8x4_avx2(void *out, const int8_t *in, size_t stride, size_
     const size_t last = niti_least(first + GROUPS_AT_ONCE, whole);
     for (size_t column = 0; column < there; column += 8) {
       size_t g = first;
-      for (size_t next = column + 8; next < niti_least(column + 16, there); ++next) { /* columns lie far apart */
+      for (size_t next = column + 8; next < niti_least(column + 16, there); ++next) { /* columns are far apart */
         for (size_t i = first * 4; i < last * 4; i += 64) _mm_prefetch((const char *)(in + next * stride + i), _MM_HINT_T0);
       }
       for (; column + 8 <= there && g + 8 <= last; g += 8) {
@@ -226,7 +226,7 @@ void niti_panel_along_8x4_avx2(void *out, const int8_t *in, size_t stride, size_
   }
 }
 
-/* Sixteen rows of eight columns: bytes of each column become pairs of int16, eight pairs of neighbours a row of the panel. */
+/* Sixteen rows of eight columns: bytes of each column become pairs of int16, eight pairs of neighbours per row of the panel. */
 INLINE void panel_16x8(int16_t *to, size_t width, const int8_t *from, size_t stride) {
   __m128i v[8], t[8];
 #pragma GCC unroll 8

@@ -1,4 +1,4 @@
-/* Without VNNI a multiply-add is two instructions: vpmaddwd for pairs, and vpaddd. */
+/* The peak without VNNI, where a multiply-add is two instructions: vpmaddwd for pairs, and vpaddd. */
 #include <immintrin.h>
 
 #include "backend/cpu/peak.h"
@@ -11,7 +11,7 @@ uint64_t niti_peak_avx2(uint32_t rounds) {
   UNROLL for (int i = 0; i < SUMS; ++i) sum[i] = _mm256_setzero_si256();
   for (uint32_t round = 0; round < rounds; ++round) {
     UNROLL for (int i = 0; i < SUMS; ++i) {
-      __m256i product; /* as assembly: the compiler would take one product for all, or keep sums in memory */
+      __m256i product; /* as assembly: the compiler would use one product for all, or keep sums in memory */
       __asm__("vpmaddwd %2, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum[i]), "=&x"(product) : "x"(one));
     }
   }

@@ -4,7 +4,7 @@
 #include "backend/cpu/peak.h"
 
 #define UNROLL _Pragma("GCC unroll 16") /* every loop over the sums: else gcc keeps them in memory */
-enum { SUMS = 16 };                     /* more than the latency of as many units as there are */
+enum { SUMS = 16 };                     /* enough to hide the latency of all units */
 
 /* As assembly because gcc 12 copies the accumulators of the intrinsic from register to register, which halves the rate. */
 uint64_t niti_peak_avx512vnni(uint32_t rounds) {

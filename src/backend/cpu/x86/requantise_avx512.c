@@ -27,7 +27,7 @@ INLINE Constants constants_of(int s) {
 }
 
 /* The fraction's halves are compared where they reach the top: one shift each by a vector's counts, half the work of a shift by
- * one count. s = 0 needs no case of its own: shifts by 32 leave 0. */
+ * one count. s = 0 needs no special case: shifts by 32 leave 0. */
 INLINE __m512i round_magnitude(__m512i x, const Constants *c, NitiRounding mode) {
   if (mode == NITI_NEAREST) return _mm512_srlv_epi32(_mm512_add_epi32(x, c->half), c->shift);
   const __m512i q = _mm512_srlv_epi32(x, c->shift);
@@ -59,7 +59,7 @@ INLINE uint32_t largest(__m512i v, uint32_t max) {
   return most > max ? most : max;
 }
 
-/* v where `open` is positive, else 0. */
+/* v where the mask `open` is positive, else 0. */
 INLINE __m128i keep_positive(__m128i v, __m128i open) {
   return _mm_maskz_mov_epi8(_mm_cmpgt_epi8_mask(open, _mm_setzero_si128()), v);
 }

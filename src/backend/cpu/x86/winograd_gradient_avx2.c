@@ -4,7 +4,7 @@
 #include "backend/cpu/winograd_gradient_vector.h"
 
 #define UNROLL _Pragma("GCC unroll 8")
-enum { STEPS = 4 }; /* pairs that the loop takes at a time */
+enum { STEPS = 4 }; /* pairs per iteration */
 
 NITI_VECTOR_INLINE NitiShorts load_pair(const int8_t *a, const int8_t *b) {
   const __m128i low = _mm_loadl_epi64((const __m128i *)(const void *)a), high = _mm_loadl_epi64((const __m128i *)(const void *)b);
@@ -77,7 +77,7 @@ static void finish(void *gradient, int bits, bool add, size_t tap_stride, const 
 
 const NitiWinogradGradientKernels niti_winograd_gradient_avx2 = {
     .name = "avx2 winograd 4x4",
-    .pairs = 128,    /* slower products ask less of the caches */
+    .pairs = 128,    /* slower products need less cache bandwidth */
     .pair_cost = 10, /* least times of both over 13 shapes of 2x2 to 32x32 pixels, 16 to 512 channels, batches 2 and 64 */
     .finish_cost = 70,
     .transform_x = transform_x,
