@@ -101,7 +101,7 @@ int print_event(const char *event, json_t *object);
 void data_print(FILE *to, const NitiDataFacts *facts);
 json_t *data_json(const NitiDataFacts *facts);
 
-/* Finds the network that `name` stands for; says on standard error where it is not trained. Returns whether it was found. */
+/* Finds the network that `name` refers to; says on standard error if it is not trained. Returns whether it was found. */
 bool locate_weights(NitiLocation *out, const char *name);
 
 /* Prints "niti: " and a line on standard error, escaped where a name in it is not text. */

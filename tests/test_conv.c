@@ -403,8 +403,8 @@ static void test_large_gradient(void **unused) {
 /* Forward and backward at the most terms an accumulator may have. */
 static void test_most_terms(void **unused) {
   (void)unused;
-  const NitiConv forward = shape(2, 1, 1, NITI_MAX_TERMS, 2, 1, 1, 1, 1, 0, 0);
-  const NitiConv backward = shape(2, 1, 1, 2, NITI_MAX_TERMS, 1, 1, 1, 1, 0, 0);
+  const NitiConv forward = shape(2, 1, 1, NITI_ACCUMULATION_MAX, 2, 1, 1, 1, 1, 0, 0);
+  const NitiConv backward = shape(2, 1, 1, 2, NITI_ACCUMULATION_MAX, 1, 1, 1, 1, 0, 0);
   check_conv(&forward, false, FILL_WORST, 2);
   check_conv(&forward, true, FILL_WORST, 2);
   check_conv(&backward, false, FILL_WORST, 2);
@@ -463,8 +463,8 @@ static void test_shifted_gradient(void **unused) {
   }
 }
 
-/* Pixels of all images beyond int32, which a kernel of one tap would like to number; nothing is computed, so a sanitizer tells.
- */
+/* More pixels in all images together than int32 can number, which a kernel of one tap does. Nothing is computed: this is for a
+ * sanitizer. */
 static void test_many_pixels(void **unused) {
   (void)unused;
   const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);

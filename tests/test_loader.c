@@ -76,16 +76,16 @@ static void expect_epoch(Expected *out, uint32_t epoch, uint64_t seed, int side,
   }
 }
 
-/* Pixel (y, x) of the network's input that a pick stands for. */
+/* Pixel (y, x) of the network's input that a sample stands for. */
 static int seen(const NitiBatch *batch, int item, int side, int y, int x) {
-  const NitiSample *pick = &batch->picks[item];
-  const int row = pick->dy + y, column = pick->dx + (pick->flip ? side - 1 - x : x);
+  const NitiSample *sample = &batch->samples[item];
+  const int row = sample->dy + y, column = sample->dx + (sample->flip ? side - 1 - x : x);
   if (row < 0 || row >= batch->source.h || column < 0 || column >= batch->source.w) return 0;
-  return batch->images[((int64_t)pick->image * batch->source.h + row) * batch->source.w + column];
+  return batch->images[((int64_t)sample->image * batch->source.h + row) * batch->source.w + column];
 }
 
 static void check_item(const NitiBatch *batch, int item, int side, const Expected *expected) {
-  assert_in_range(batch->picks[item].flip, 0, 1);
+  assert_in_range(batch->samples[item].flip, 0, 1);
   for (int y = 0; y < side; ++y) {
     for (int x = 0; x < side; ++x) {
       const int row = expected->dy + y, column = expected->dx + (expected->flip ? side - 1 - x : x);
@@ -121,7 +121,7 @@ static void check_batches(NitiLoader *loader, const Case *c, uint32_t epoch, int
       const Expected *e = &expected[b * BATCH + i];
       check_item(&batch, i, side, e);
       assert_int_equal(batch.labels[i], niti_dataset_label(c->dataset, NITI_TRAIN, e->image));
-      if (batch.resident) assert_int_equal(batch.picks[i].image, e->image);
+      if (batch.resident) assert_int_equal(batch.samples[i].image, e->image);
     }
   }
 }
@@ -211,7 +211,7 @@ static void resident_picks_are_as_written(void **state) {
   assert_int_equal(niti_loader_next(loader, &batch), NITI_OK);
   assert_int_equal(batch.count, TESTS);
   assert_ptr_equal(batch.images, niti_dataset_images(dataset, NITI_TEST));
-  for (uint32_t i = 0; i < TESTS; ++i) assert_true(batch.picks[i].image == i && batch.labels[i] == (int32_t)i % 3);
+  for (uint32_t i = 0; i < TESTS; ++i) assert_true(batch.samples[i].image == i && batch.labels[i] == (int32_t)i % 3);
   niti_loader_close(loader);
   niti_dataset_close(dataset);
   remove_temp(dir);
@@ -317,7 +317,7 @@ static void bad_images_surface_in_their_batch(void **state) {
   Case c = make_case(dataset, SIDE);
   Expected expected[COUNT];
   NitiBatch batch;
-  /* Two bad images in batch 2: the first of them is reported, whoever finds which first. */
+  /* Two bad images in batch 2: the error names the first of them, whichever thread finds its own first. */
   expect_epoch(expected, 0, long_seed, SIDE, true, &c.data);
   const int first = (int)expected[2 * BATCH + 1].image, second = (int)expected[2 * BATCH + 3].image;
   put_file(image_path(dir, first), "\xff\xd8\xff", 3);

@@ -1,5 +1,5 @@
-/* What reaches the device before every step: a few bytes and the step's number. Kernels bring them, in the stream's order; and
- * one that tells the time. */
+/* What reaches the device before every step: a few bytes and the step's number. Kernels copy them, in the stream's order; another
+ * kernel reads the clock. */
 #include "backend/cuda/device.cuh"
 
 enum { THREADS = 256 };

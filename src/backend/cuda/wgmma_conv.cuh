@@ -92,8 +92,8 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
   return w;
 }
 
-/* ---- the range: a warp that meets a value too large for its shift takes a larger one from that tile on, tells all others, and
- * leaves a mark. So the second launch does only the tiles again that were rounded before. ---- */
+/* ---- the range: a warp that meets a value too large for its shift takes a larger one from that tile on, publishes it to all
+ * others and leaves a mark, so that the second launch repeats only the tiles that were rounded before. ---- */
 
 struct ConvRange {
   int shift, since; /* in use, and the first tile that it was used for */
