@@ -80,16 +80,16 @@ static NitiStatus make_batch(Bench *b) {
   const int32_t n = b->recipe->batch;
   const size_t image = niti_shape_image(input);
   b->images = malloc(image * (size_t)n);
-  b->picks = calloc((size_t)n, sizeof *b->picks);
+  b->samples = calloc((size_t)n, sizeof *b->samples);
   b->labels = calloc((size_t)n, sizeof *b->labels);
-  if (!b->images || !b->picks || !b->labels) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a batch of %d images", n);
+  if (!b->images || !b->samples || !b->labels) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a batch of %d images", n);
   for (size_t i = 0; i < image * (size_t)n; ++i) b->images[i] = (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24);
   for (int32_t i = 0; i < n; ++i) {
-    b->picks[i].image = (uint32_t)i;
+    b->samples[i].image = (uint32_t)i;
     b->labels[i] = i % b->recipe->model->classes;
   }
   b->batch = (NitiBatch){
-      .count = n, .images = b->images, .resident = true, .total = n, .source = input, .picks = b->picks, .labels = b->labels};
+      .count = n, .images = b->images, .resident = true, .total = n, .source = input, .samples = b->samples, .labels = b->labels};
   return NITI_OK;
 }
 
@@ -133,7 +133,7 @@ static void close_bench(Bench *b) {
   niti_backend_close(b->backend);
   niti_recipe_close(b->recipe);
   free(b->images);
-  free(b->picks);
+  free(b->samples);
   free(b->labels);
 }
 

@@ -16,7 +16,7 @@ typedef struct Bench {
   NitiBatch batch;
   NitiBindings bindings; /* of the last step */
   uint8_t *images;
-  NitiSample *picks;
+  NitiSample *samples;
   int32_t *labels;
   uint32_t step;
 } Bench;

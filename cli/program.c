@@ -204,7 +204,7 @@ static int show(const NitiDescription *d, const NitiProgram *p, const char *phas
   printf(
       "%s, batch %d: %d operations; s8, s32: integers of 8, 32 bits; e: one exponent per tensor; sums are in products of\n"
       "two mantissas, of which %d are exact in int32\n\n",
-      d->name, p->batch, p->operation_count, NITI_MAX_TERMS);
+      d->name, p->batch, p->operation_count, NITI_ACCUMULATION_MAX);
   for (int32_t i = first; i < end; ++i) print_operation(p, i);
   return EXIT_OK;
 }

@@ -77,7 +77,7 @@ static json_t *layer_json(const NitiDescription *d, int32_t layer, const Row *ro
   return json_pack("{s:i, s:s, s:s, s:[i,i,i], s:I, s:I, s:I, s:I, s:o, s:i}", "node", layer, "name", spec->name, "type",
                    spec->type->name, "output", row->output.h, row->output.w, row->output.c, "parameters",
                    (json_int_t)row->parameters, "multiply_adds", (json_int_t)row->multiply_adds, "bytes", (json_int_t)row->bytes,
-                   "accumulator_terms", (json_int_t)row->length, "headroom_bits",
+                   "accumulation_length", (json_int_t)row->length, "headroom_bits",
                    row->length > 0 ? json_integer(niti_headroom_bits(row->length)) : json_null(), "gradient_bits",
                    row->gradient_bits);
 }
@@ -117,7 +117,7 @@ static int print_table(const NitiDescription *d, const NitiProgram *p, size_t ar
   printf(
       "length: products in the longest sum of an int32 accumulator, forward or backward (at most %d are provably exact);\n"
       "gradients that could be longer are summed in int64\n",
-      NITI_MAX_TERMS);
+      NITI_ACCUMULATION_MAX);
   return EXIT_OK;
 }
 

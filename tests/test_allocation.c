@@ -71,7 +71,7 @@ typedef struct Run {
   NitiNetwork *net;
   NitiFeed *feed;
   uint8_t images[IMAGES * 20 * 18 * 3];
-  NitiSample picks[BATCH];
+  NitiSample samples[BATCH];
   int32_t labels[BATCH];
   uint32_t step;
 } Run;
@@ -99,7 +99,7 @@ static void open_run(Run *r, const char *more, int threads) {
 static void step(Run *r, int count, bool training) {
   const NitiStepContext context = {r->recipe, r->net, r->feed};
   for (int i = 0; i < count; ++i) {
-    r->picks[i] = (NitiSample){.image = (r->step * 7u + (uint32_t)i) % IMAGES, .dy = (int16_t)(i % 5 - 2), .flip = (uint32_t)i & 1};
+    r->samples[i] = (NitiSample){.image = (r->step * 7u + (uint32_t)i) % IMAGES, .dy = (int16_t)(i % 5 - 2), .flip = (uint32_t)i & 1};
     r->labels[i] = i % 7;
   }
   const NitiBatch batch = {.count = count,
@@ -107,7 +107,7 @@ static void step(Run *r, int count, bool training) {
                            .resident = true,
                            .total = IMAGES,
                            .source = r->recipe->model->input,
-                           .picks = r->picks,
+                           .samples = r->samples,
                            .labels = r->labels};
   must(training ? niti_step_train(&context, &batch, r->step, 0) : niti_step_test(&context, &batch, NULL));
   ++r->step;

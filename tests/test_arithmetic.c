@@ -658,7 +658,7 @@ static void test_reciprocal(void **state) {
 
 static void test_bounds(void **state) {
   (void)state;
-  assert_true((int64_t)NITI_MAX_TERMS * 127 * 127 <= INT32_MAX && ((int64_t)NITI_MAX_TERMS + 1) * 127 * 127 > INT32_MAX);
+  assert_true((int64_t)NITI_ACCUMULATION_MAX * 127 * 127 <= INT32_MAX && ((int64_t)NITI_ACCUMULATION_MAX + 1) * 127 * 127 > INT32_MAX);
   assert_int_equal(niti_bound_conv_forward(3, 5, 64), 960);
   assert_int_equal(niti_bound_conv_backward(3, 5, 2, 1, 64), 2 * 5 * 64);
   assert_int_equal(niti_bound_conv_backward(1024, 1024, 1, 1, 65536), (int64_t)1 << 36);
@@ -666,9 +666,9 @@ static void test_bounds(void **state) {
   assert_int_equal(niti_bound_avgpool_forward(2, 2), 1);          /* 4 mantissas */
   assert_int_equal(niti_bound_avgpool_forward(3, 3), 259);        /* 9 * 3641 = 258.02 * 127 */
   assert_int_equal(niti_bound_avgpool_backward(3, 3, 2, 2), 115); /* 4 * 3641 = 114.7 * 127 */
-  for (int64_t bound = 1; bound <= NITI_MAX_TERMS; bound += 1 + bound / 3) {
+  for (int64_t bound = 1; bound <= NITI_ACCUMULATION_MAX; bound += 1 + bound / 3) {
     const int bits = niti_bound_headroom(bound);
-    assert_true(bound << bits <= NITI_MAX_TERMS && bound << (bits + 1) > NITI_MAX_TERMS);
+    assert_true(bound << bits <= NITI_ACCUMULATION_MAX && bound << (bits + 1) > NITI_ACCUMULATION_MAX);
   }
 }
 

@@ -408,7 +408,7 @@ static void loaders_make_mantissas(void **state) {
       if (batch.count == 0) break;
       assert_false(batch.resident);
       for (int i = 0; i < batch.count; ++i) {
-        const int8_t *got = (const int8_t *)batch.images + batch.picks[i].image * (uint32_t)(width * C);
+        const int8_t *got = (const int8_t *)batch.images + batch.samples[i].image * (uint32_t)(width * C);
         int match = -1;
         for (int n = 0; n < N; ++n) { /* which sample it is, by the definition of its window */
           const int span_y = 2 * pad, span_x = L + 2 * pad - width;
@@ -427,7 +427,7 @@ static void loaders_make_mantissas(void **state) {
         assert_true(match >= 0);
         seen[match] = true;
         const bool flip = augment && niti_random(seed, NITI_DRAW_FLIP, 5, 0, (uint64_t)match) >> 31;
-        if (got[0] != got[C]) assert_int_equal(batch.picks[i].flip, flip); /* windows of padding alone are all alike */
+        if (got[0] != got[C]) assert_int_equal(batch.samples[i].flip, flip); /* windows of padding alone are all alike */
       }
     }
     for (int n = 0; n < N; ++n) assert_true(seen[n]);

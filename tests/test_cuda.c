@@ -317,7 +317,7 @@ static void test_update(void **unused) {
 typedef struct Input {
   NitiShape source, out; /* source.n images */
   uint8_t *images;
-  NitiSample *picks;
+  NitiSample *samples;
   int8_t *table;
   bool operands;
 } Input;
@@ -328,10 +328,10 @@ static void input(Device *d, const void *context, Record *results) {
   one.n = 1;
   NitiTensor out = tensor_out(d, in->out);
   const uint8_t *images = place_copy(d, in->images, niti_shape_count(in->source));
-  const NitiSample *picks = place_copy(d, in->picks, sizeof *picks * (size_t)in->out.n);
+  const NitiSample *samples = place_copy(d, in->samples, sizeof *samples * (size_t)in->out.n);
   const NitiTensor table = tensor_in(d, (NitiShape){1, 1, in->out.c, 256}, in->table, -5);
   out.uses = uses_of(in->operands);
-  d->backend->kernels->input(d->backend, &out, images, one, picks, &table);
+  d->backend->kernels->input(d->backend, &out, images, one, samples, &table);
   keep_operand(results, d, "the input", &out);
 }
 
@@ -346,10 +346,10 @@ static void test_input(void **unused) {
     in.out = (NitiShape){random_in(1, 70), cifar ? 32 : random_in(1, 40), cifar ? 32 : random_in(1, 40), in.source.c};
     in.images = (uint8_t *)mantissas(niti_shape_count(in.source), FILL_FULL);
     in.table = mantissas(256 * (size_t)in.out.c, FILL_FULL);
-    in.picks = calloc((size_t)in.out.n, sizeof *in.picks);
-    assert_non_null(in.picks);
+    in.samples = calloc((size_t)in.out.n, sizeof *in.samples);
+    assert_non_null(in.samples);
     for (int n = 0; n < in.out.n; ++n) {
-      in.picks[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
+      in.samples[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
                                .dy = (int16_t)random_in(-8, 8),
                                .dx = (int16_t)random_in(-8, 8),
                                .flip = (uint32_t)random_in(0, 1)};
@@ -360,7 +360,7 @@ static void test_input(void **unused) {
     check_work(input, &in, what);
     free(in.images);
     free(in.table);
-    free(in.picks);
+    free(in.samples);
   }
 }
 

@@ -29,7 +29,7 @@ typedef struct Session {
   NitiNetwork *net;
   NitiFeed *feed;
   uint8_t *images;
-  NitiSample *picks;
+  NitiSample *samples;
   int32_t *labels;
   uint32_t step;
 } Session;
@@ -82,9 +82,9 @@ static void open_session(Session *s, const Setup *setup, const NitiBackendOption
   must(niti_network_set_input(s->net, mean, std), "input");
   const size_t count = niti_shape_image(input) * IMAGES;
   s->images = malloc(count);
-  s->picks = calloc(IMAGES, sizeof *s->picks);
+  s->samples = calloc(IMAGES, sizeof *s->samples);
   s->labels = calloc(IMAGES, sizeof *s->labels);
-  assert_true(s->images && s->picks && s->labels);
+  assert_true(s->images && s->samples && s->labels);
   for (size_t i = 0; i < count; ++i) s->images[i] = (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24);
 }
 
@@ -94,7 +94,7 @@ static void close_session(Session *s) {
   niti_backend_close(s->backend);
   niti_recipe_close(s->recipe);
   free(s->images);
-  free(s->picks);
+  free(s->samples);
   free(s->labels);
 }
 
@@ -102,7 +102,7 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
   const NitiStepContext context = {s->recipe, s->net, s->feed};
   for (int i = 0; i < count; ++i) {
     const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
-    s->picks[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,
+    s->samples[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,
                              .dy = (int16_t)((int)(word >> 8 & 7) - 4),
                              .dx = (int16_t)((int)(word >> 12 & 7) - 4),
                              .flip = word >> 31};
@@ -115,7 +115,7 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
                            .resident = setup->resident,
                            .total = setup->resident ? IMAGES : 0,
                            .source = source,
-                           .picks = s->picks,
+                           .samples = s->samples,
                            .labels = s->labels};
   must(training ? niti_step_train(&context, &batch, s->step, 0) : niti_step_test(&context, &batch, NULL), "a step");
   ++s->step;

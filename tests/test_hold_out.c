@@ -154,7 +154,7 @@ static int walk(const NitiDataset *dataset, NitiSplit split, bool augment, int64
     if (batch.resident) assert_int_equal(batch.total, COUNT);
     for (int i = 0; i < batch.count; ++i) {
       const size_t image = niti_shape_image(batch.source);
-      places[count++] = batch.resident ? batch.picks[i].image : batch.images[batch.picks[i].image * image];
+      places[count++] = batch.resident ? batch.samples[i].image : batch.images[batch.samples[i].image * image];
     }
   }
   niti_loader_close(loader);

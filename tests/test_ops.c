@@ -408,34 +408,34 @@ static void check_input(NitiBackend *backend, NitiShape shape, NitiShape source,
   const size_t image = niti_shape_image(source);
   uint8_t *images = malloc(IMAGES * image);
   int8_t *table = malloc(256 * (size_t)shape.c);
-  NitiSample *picks = malloc((size_t)shape.n * sizeof *picks);
+  NitiSample *samples = malloc((size_t)shape.n * sizeof *samples);
   NitiTensor out = tensor_new(shape);
-  assert_true(images && table && picks);
+  assert_true(images && table && samples);
   for (size_t i = 0; i < IMAGES * image; ++i) images[i] = (uint8_t)next_random();
   for (int i = 0; i < 256 * shape.c; ++i) table[i] = (int8_t)random_in(-127, 127);
   for (int n = 0; n < shape.n; ++n) {
-    picks[n] = (NitiSample){.image = (uint32_t)random_in(0, IMAGES - 1),
+    samples[n] = (NitiSample){.image = (uint32_t)random_in(0, IMAGES - 1),
                           .dy = (int16_t)random_in(-reach, reach),
                           .dx = (int16_t)random_in(-reach, reach),
                           .flip = (uint32_t)n & 1};
   }
   int32_t exponent = -5;
   const NitiTensor lookup = {.data = table, .exponent = &exponent, .shape = {1, 1, shape.c, 256}};
-  backend->kernels->input(backend, &out, images, source, picks, &lookup);
+  backend->kernels->input(backend, &out, images, source, samples, &lookup);
   assert_int_equal(*out.exponent, -5);
   for (int n = 0; n < shape.n; ++n) {
     for (int h = 0; h < shape.h; ++h) {
       for (int w = 0; w < shape.w; ++w) {
         for (int c = 0; c < shape.c; ++c) {
-          const int sh = picks[n].dy + h, sw = picks[n].dx + (picks[n].flip ? shape.w - 1 - w : w);
+          const int sh = samples[n].dy + h, sw = samples[n].dx + (samples[n].flip ? shape.w - 1 - w : w);
           const bool inside = sh >= 0 && sw >= 0 && sh < source.h && sw < source.w;
-          const uint8_t v = inside ? images[at(source, (int)picks[n].image, sh, sw, c)] : 0;
+          const uint8_t v = inside ? images[at(source, (int)samples[n].image, sh, sw, c)] : 0;
           assert_int_equal(out.data[at(shape, n, h, w, c)], table[c * 256 + v]);
         }
       }
     }
   }
-  free(images), free(table), free(picks);
+  free(images), free(table), free(samples);
   tensor_free(&out);
 }
 

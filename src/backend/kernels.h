@@ -26,7 +26,7 @@ typedef struct NitiRequantise {
   int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
 } NitiRequantise;
 
-/* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_MAX_TERMS can be proven, else 64. */
+/* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_ACCUMULATION_MAX can be proven, else 64. */
 typedef struct NitiGradient {
   void *data; /* int32_t or int64_t [count], in the weights' layout; backend memory */
   int bits;

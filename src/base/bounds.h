@@ -10,7 +10,7 @@
 
 enum {
   NITI_PRODUCT_MAX = NITI_MANTISSA_MAX * NITI_MANTISSA_MAX,
-  NITI_MAX_TERMS = INT32_MAX / NITI_PRODUCT_MAX, /* 133144: products that an int32 accumulator holds exactly */
+  NITI_ACCUMULATION_MAX = INT32_MAX / NITI_PRODUCT_MAX, /* 133144: products that an int32 accumulator holds exactly */
 };
 
 /* Sums of `mantissas`, each times `factor`, in products. */
@@ -40,10 +40,10 @@ NITI_INLINE int64_t niti_bound_avgpool_backward(int32_t kh, int32_t kw, int32_t 
 /* One mantissa shifted left by the most that is allowed, and one unshifted. */
 NITI_INLINE int64_t niti_bound_add(void) { return niti_bound_mantissas(((int64_t)1 << NITI_ALIGN_LEFT_MAX) + 1, 1); }
 
-/* How often a bound can double before it passes NITI_MAX_TERMS; 0 < bound. */
+/* How often a bound can double before it passes NITI_ACCUMULATION_MAX; 0 < bound. */
 NITI_INLINE int niti_bound_headroom(int64_t bound) {
   int bits = 0;
-  while (bound << (bits + 1) <= NITI_MAX_TERMS) ++bits;
+  while (bound << (bits + 1) <= NITI_ACCUMULATION_MAX) ++bits;
   return bits;
 }
 

@@ -6,7 +6,7 @@
 #include "platform/path.h"
 
 enum {
-  NITI_IMAGE_SIDE_MAX = 16384, /* of a resident image or of a network's input, in pixels; picks are int16 */
+  NITI_IMAGE_SIDE_MAX = 16384, /* of a resident image or of a network's input, in pixels; samples are int16 */
   NITI_CLASSES_MAX = 65536,
 };
 

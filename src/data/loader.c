@@ -24,7 +24,7 @@ typedef struct Slot {
   NitiStatus status;
   char message[1024];
   uint32_t *index;   /* [batch]: images' numbers in the split */
-  NitiSample *picks; /* [batch] */
+  NitiSample *samples; /* [batch] */
   int32_t *labels;   /* [batch] */
   uint8_t *images;   /* [batch][H][W][C]; NULL where images are resident */
 } Slot;
@@ -65,15 +65,15 @@ struct NitiLoader {
 
 /* ---- preparing a batch ---- */
 
-static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+static NitiSample make_sample(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
   const NitiDataOptions *data = &loader->data;
   const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
   const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
   const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
-  NitiSample pick = {.image = (uint32_t)place, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
-  pick.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
-  pick.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
-  return pick;
+  NitiSample sample = {.image = (uint32_t)place, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  sample.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
+  sample.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
+  return sample;
 }
 
 /* Chooses the images of the next batch, and steps on to the one after it. */
@@ -92,7 +92,7 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   for (int32_t i = 0; i < slot->count; ++i) {
     slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)(first + i);
     slot->labels[i] = niti_dataset_label(loader->dataset, loader->options.split, slot->index[i]);
-    if (loader->resident) slot->picks[i] = make_pick(loader, slot->epoch, slot->index[i]);
+    if (loader->resident) slot->samples[i] = make_sample(loader, slot->epoch, slot->index[i]);
   }
   if (++loader->next_batch == loader->steps) {
     loader->next_batch = 0;
@@ -100,14 +100,14 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   }
 }
 
-/* Decodes one image of a batch, cropped already; the flip is left to the pick. */
+/* Decodes one image of a batch, cropped already; the flip is left to the sample. */
 static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item) {
   const NitiLoaderOptions *options = &loader->options;
   const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
   const uint32_t image = slot->index[item];
   const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
   uint8_t *out = slot->images + (size_t)item * niti_shape_image(loader->source);
-  slot->picks[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
+  slot->samples[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
   if (loader->values) {
     const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
     niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);
@@ -195,10 +195,10 @@ static NitiStatus make_slots(NitiLoader *loader) {
   for (int i = 0; i < (loader->resident ? 1 : SLOTS); ++i) {
     Slot *slot = &loader->slots[i];
     slot->index = calloc(batch, sizeof *slot->index);
-    slot->picks = calloc(batch, sizeof *slot->picks);
+    slot->samples = calloc(batch, sizeof *slot->samples);
     slot->labels = calloc(batch, sizeof *slot->labels);
     slot->images = loader->resident ? NULL : calloc(batch, image);
-    if (!slot->index || !slot->picks || !slot->labels || (!slot->images && !loader->resident))
+    if (!slot->index || !slot->samples || !slot->labels || (!slot->images && !loader->resident))
       return niti_fail(NITI_ERROR_MEMORY, "out of memory for batches of %zu images", batch);
   }
   if (loader->options.augment) {
@@ -260,7 +260,7 @@ void niti_loader_close(NitiLoader *loader) {
   if (loader->lock_made) pthread_mutex_destroy(&loader->lock);
   for (int i = 0; i < SLOTS; ++i) {
     free(loader->slots[i].index);
-    free(loader->slots[i].picks);
+    free(loader->slots[i].samples);
     free(loader->slots[i].labels);
     free(loader->slots[i].images);
   }
@@ -351,7 +351,7 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
   out->resident = loader->resident != NULL;
   out->total = loader->resident ? niti_dataset_stored(loader->dataset, loader->options.split) : 0;
   out->source = loader->source;
-  out->picks = slot->picks;
+  out->samples = slot->samples;
   out->labels = slot->labels;
   return NITI_OK;
 }

@@ -139,7 +139,7 @@ static NitiStatus lower_all(Walk *w) {
   return niti_program_check(w->lowering.program);
 }
 
-/* Products of mantissas are at most 127^2: an accumulation length above NITI_MAX_TERMS could overflow int32. */
+/* Products of mantissas are at most 127^2: an accumulation length above NITI_ACCUMULATION_MAX could overflow int32. */
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
@@ -150,7 +150,7 @@ static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   }
   if (overflow == NITI_NONE) return NITI_OK;
   (void)snprintf(what, sizeof what, "an accumulation length of %lld could overflow int32 (expected at most %d)",
-                 (long long)niti_accumulation_length(&p->operations[overflow]), NITI_MAX_TERMS);
+                 (long long)niti_accumulation_length(&p->operations[overflow]), NITI_ACCUMULATION_MAX);
   return fail_at(d, p->operations[overflow].layer, what);
 }
 

@@ -19,7 +19,7 @@ typedef struct NitiNetwork {
   size_t memory_bytes;      /* everything a step needs on the backend */
 } NitiNetwork;
 
-/* One weight tensor, in host terms. */
+/* One weight tensor, in host memory. */
 typedef struct NitiWeight {
   const char *layer; /* its layer's name; the tensor is called LAYER.weight */
   int32_t node;      /* its layer's number */

@@ -1,6 +1,6 @@
 /* Passes over a program: accumulation lengths, the proof that no accumulator overflows, and totals.
  *
- * Accumulation lengths are counted in products of two mantissas, 127^2: at most NITI_MAX_TERMS of them fit into int32
+ * Accumulation lengths are counted in products of two mantissas, 127^2: at most NITI_ACCUMULATION_MAX of them fit into int32
  * (docs/arithmetic.md, "No accumulator can overflow"). */
 #ifndef NITI_PROGRAM_BOUNDS_H
 #define NITI_PROGRAM_BOUNDS_H
@@ -8,9 +8,9 @@
 #include "program/program.h"
 
 /* The operation's accumulation length, in products of 127^2; 0: it has no accumulator that is requantised. Weight gradients are
- * counted too: beyond NITI_MAX_TERMS they are summed in int64. */
+ * counted too: beyond NITI_ACCUMULATION_MAX they are summed in int64. */
 int64_t niti_accumulation_length(const NitiOperation *);
-/* Head-room of that accumulation length in int32, in bits: floor(log2(NITI_MAX_TERMS / length)); 0 for length 0. */
+/* Head-room of that accumulation length in int32, in bits: floor(log2(NITI_ACCUMULATION_MAX / length)); 0 for length 0. */
 int niti_headroom_bits(int64_t length);
 /* The dtype that holds a weight gradient of this accumulation length: s32 or s64. */
 NitiDtype niti_gradient_dtype(int64_t length);

@@ -87,8 +87,8 @@ static NitiStatus stream_images(NitiFeed *feed, const NitiBatch *batch, NitiBind
   const uint8_t *from = batch->images;
   if (batch->resident) {
     for (size_t i = 0; i < count; ++i) {
-      memcpy(feed->gathered + i * image, batch->images + batch->picks[i].image * image, image);
-      feed->renumbered[i] = batch->picks[i];
+      memcpy(feed->gathered + i * image, batch->images + batch->samples[i].image * image, image);
+      feed->renumbered[i] = batch->samples[i];
       feed->renumbered[i].image = (uint32_t)i;
     }
     from = feed->gathered;
@@ -103,7 +103,7 @@ NitiStatus niti_feed_batch(NitiFeed *feed, const NitiBatch *batch, NitiBindings 
   b->batch = batch->count;
   b->source = batch->source;
   b->pixels = batch->images;
-  b->samples = batch->picks;
+  b->samples = batch->samples;
   b->labels = batch->labels;
   if (feed->backend->ops->host_memory) return NITI_OK;
   b->pixels = NULL;

@@ -168,7 +168,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   const NitiSample whole = {0};
   const int32_t label = 0;
   if (!m->feed) NITI_TRY(open_input(&m->feed, m->one, m, 1));
-  const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .picks = &whole, .labels = &label};
+  const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .samples = &whole, .labels = &label};
   NitiBindings bindings = {.batch = 1};
   NITI_TRY(niti_feed_batch(m->feed, &batch, &bindings));
   NITI_TRY(niti_network_predict(m->one, &bindings));

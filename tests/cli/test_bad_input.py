@@ -193,7 +193,7 @@ def test_inputs_of_many_channels(tmp_path):
 
 
 def test_backward_accumulators_count_too(tmp_path):
-    """The 1x1 convolution's error sums over its 60,000 outputs of a 3x3 kernel: 540,000 terms."""
+    """The 1x1 convolution's delta sums over its 60,000 outputs of a 3x3 kernel: 540,000 products."""
     path = tmp_path / "model.yaml"
     path.write_text("name: deep\ninput: [4, 4, 1]\nclasses: 2\nlayers:\n  - conv: {out: 2, kernel: 1}\n"
                     "  - conv: {out: 60000, kernel: 3, padding: 1, name: fan}\n  - conv: {out: 2, kernel: 1}\n"

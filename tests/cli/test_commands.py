@@ -239,12 +239,12 @@ def test_options_may_be_written_with_an_equals_sign_and_stand_anywhere():
 # By hand: kernel height * width * input channels * output channels, and that times the output's cells.
 VGG_SMALL_7 = [  # side, input channels, output channels
     (32, 3, 128), (32, 128, 128), (16, 128, 256), (16, 256, 256), (8, 256, 512), (8, 512, 512)]
-MAX_TERMS = (2**31 - 1) // 127**2
+ACCUMULATION_MAX = (2**31 - 1) // 127**2
 
 
-def headroom(terms):
-    """How many times the terms can be doubled and still be summed in int32."""
-    return (MAX_TERMS // terms).bit_length() - 1
+def headroom(length):
+    """How many times the accumulation length can be doubled and still be summed in int32."""
+    return (ACCUMULATION_MAX // length).bit_length() - 1
 
 
 def test_summary_of_vgg_small_7():
@@ -258,7 +258,7 @@ def test_summary_of_vgg_small_7():
     assert summary["multiply_adds"] == sum(multiply_adds) == 607600640
     # Forward 9 * input channels, backward 9 * output channels; the first layer sends no error back.
     terms = [9 * 3] + [9 * max(c, k) for _, c, k in VGG_SMALL_7[1:]] + [8192]
-    assert [layer["accumulator_terms"] for layer in weighted] == terms
+    assert [layer["accumulation_length"] for layer in weighted] == terms
     assert [layer["headroom_bits"] for layer in weighted] == [headroom(n) for n in terms]
     assert summary["input"] == [32, 32, 3] and summary["classes"] == 10 and summary["batch"] == 1
     assert [layer["output"] for layer in weighted] == [[side, side, k] for side, _, k in VGG_SMALL_7] + [[1, 1, 10]]
@@ -273,7 +273,7 @@ def test_summary_of_lenet5():
     assert {name: layer["multiply_adds"] for name, layer in weighted.items()} == {
         "conv1": 24 * 24 * 25 * 20, "conv2": 8 * 8 * 25 * 20 * 50, "linear1": 800 * 500, "linear2": 500 * 10}
     assert summary["parameters"] == 430500 and summary["multiply_adds"] == 2293000
-    assert {name: layer["accumulator_terms"] for name, layer in weighted.items()} == {
+    assert {name: layer["accumulation_length"] for name, layer in weighted.items()} == {
         "conv1": 25, "conv2": 25 * 50, "linear1": 800, "linear2": 500}
     by_name = {layer["name"]: layer for layer in summary["layers"]}
     assert by_name["conv1"]["bytes"] == 64 * 24 * 24 * 20
@@ -299,12 +299,12 @@ def test_summary_of_a_file(tmp_path):
     layers = {layer["name"]: layer for layer in summary["layers"]}
     assert summary["model"] == "own" and summary["parameters"] == 9 * 2 * 2 + 8 * 3
     assert summary["multiply_adds"] == 4 * 6 * 9 * 2 * 2 + 8 * 3
-    assert layers["inner"]["output"] == [4, 6, 2] and layers["linear1"]["accumulator_terms"] == 8
+    assert layers["inner"]["output"] == [4, 6, 2] and layers["linear1"]["accumulation_length"] == 8
     assert layers["flatten1"]["headroom_bits"] is None
 
 
 def test_gradients_that_could_overflow_are_summed_in_parts():
-    """batch * 32 * 32 terms: 131072 at batch 128 are fewer than 133144, more above it."""
+    """batch * 32 * 32 products: 131072 at batch 128 are fewer than 133144, more above it."""
     bits = [json_of("summary", "vgg-small-7", "--batch", batch)["layers"][0]["gradient_bits"] for batch in (1, 128, 131)]
     assert bits == [32, 32, 64]
 

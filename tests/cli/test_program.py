@@ -310,7 +310,7 @@ def test_the_summary_counts_the_listing(model, batch):
         facts = layers[layer["name"]]
         trained = facts["kind"] in ("conv", "linear")
         assert layer["output"] == list(facts["out"])
-        assert layer["accumulator_terms"] == max(lengths, default=0)
+        assert layer["accumulation_length"] == max(lengths, default=0)
         assert layer["gradient_bits"] == (widths[0] if trained else 0)
         weights = weight_dims(facts) if trained else [0]
         assert layer["parameters"] == math.prod(weights)

@@ -96,7 +96,7 @@ static void cut(Plan *p) {
 
   const size_t x_image = p->flat ? p->taps * area : p->plane_image, dy_image = p->flat ? area : p->rows * p->groups * group;
   const size_t image_bytes = (c * x_image + p->panels * p->nr * dy_image) * element;
-  p->images = niti_most(1, niti_least(CHUNK_BYTES / image_bytes, NITI_MAX_TERMS / area));
+  p->images = niti_most(1, niti_least(CHUNK_BYTES / image_bytes, NITI_ACCUMULATION_MAX / area));
   p->images = niti_least(p->images, (size_t)s->n);
   p->chunks = niti_divide_up((size_t)s->n, p->images);
   if (p->flat) {
@@ -382,7 +382,7 @@ static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
     niti_conv_share(cpu, pack_chunk, &p, x_items(&p) + p.chunk->images * plan->panels,
                     outputs * (plan->m + (size_t)plan->conv.k));
     /* All pieces at once, unless a single image exceeds the accumulation length of int32. */
-    const size_t pieces = count_pieces(&p), at_once = NITI_MAX_TERMS / INNER_POSITIONS;
+    const size_t pieces = count_pieces(&p), at_once = NITI_ACCUMULATION_MAX / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
       p.end = p.chunk->images > 1 || plan->flat ? pieces : niti_least(p.begin + at_once, pieces);
       if (plan->kernels->offset) niti_conv_share(cpu, correct_panel, &p, plan->panels, outputs * (size_t)plan->conv.k);

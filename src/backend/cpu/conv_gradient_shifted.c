@@ -57,7 +57,7 @@ static size_t parts_down(const Plan *p, size_t channel) { return niti_divide_up(
 
 bool niti_conv_gradient_shifted_fits(const NitiConvKernels *kernels, const NitiConv *s) {
   return kernels->step > 0 && s->stride_h == 1 && s->stride_w == 1 && s->pad_h < s->kh && s->pad_w < s->kw &&
-         (int64_t)s->oh * s->ow > 1 && (int64_t)s->oh * s->ow <= NITI_MAX_TERMS;
+         (int64_t)s->oh * s->ow > 1 && (int64_t)s->oh * s->ow <= NITI_ACCUMULATION_MAX;
 }
 
 static void cut(Plan *p) {
@@ -65,10 +65,10 @@ static void cut(Plan *p) {
   const size_t c = (size_t)s->c, area = (size_t)s->oh * (size_t)s->ow, step = (size_t)p->kernels->step;
   p->row = (size_t)s->w + (size_t)s->pad_w;
   p->image = ((size_t)s->h + (size_t)s->pad_h) * p->row;
-  p->unit_images = niti_least(niti_most(1, UNIT_POSITIONS / p->image), niti_least((size_t)s->n, NITI_MAX_TERMS / area));
+  p->unit_images = niti_least(niti_most(1, UNIT_POSITIONS / p->image), niti_least((size_t)s->n, NITI_ACCUMULATION_MAX / area));
   p->unit = niti_round_up(p->unit_images * p->image, PACK_POSITIONS);
   p->zeros = (size_t)s->pad_h * p->row + (size_t)s->pad_w;
-  p->units = niti_least(CHUNK_BYTES / ((c + p->panels * p->nr) * p->unit), NITI_MAX_TERMS / (area * p->unit_images));
+  p->units = niti_least(CHUNK_BYTES / ((c + p->panels * p->nr) * p->unit), NITI_ACCUMULATION_MAX / (area * p->unit_images));
   p->units = niti_least(niti_most(1, p->units), niti_divide_up((size_t)s->n, p->unit_images));
   p->plane = niti_round_up(p->units * p->unit + p->zeros, 64);
   p->plane += p->plane / 64 % 2 == 0 ? 64 : 0; /* an odd number of lines: planes do not compete for the same sets of a cache */

@@ -52,11 +52,11 @@ static __device__ inline Sums sum_image(const int8_t *logits, int32_t exponent, 
   return s;
 }
 
-static __device__ inline void store(const Loss &l, int n, int j, int8_t error) {
-  l.delta[(size_t)n * (size_t)l.classes + (size_t)j] = error;
+static __device__ inline void store(const Loss &l, int n, int j, int8_t delta) {
+  l.delta[(size_t)n * (size_t)l.classes + (size_t)j] = delta;
   if (l.blocked) {
     const size_t unit = (size_t)(n / NITI_BLOCK_IMAGES) * (size_t)l.classes + (size_t)j;
-    l.blocked[unit * NITI_BLOCK_IMAGES + (size_t)niti_blocked_slot(n % NITI_BLOCK_IMAGES)] = error;
+    l.blocked[unit * NITI_BLOCK_IMAGES + (size_t)niti_blocked_slot(n % NITI_BLOCK_IMAGES)] = delta;
   }
 }
 

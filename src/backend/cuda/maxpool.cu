@@ -152,18 +152,18 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(
     const NitiTile tile = niti_tile_at<V, IMAGES>(t, item);
     const uint32_t pixel = tile.p / C, c = tile.p - pixel * C, oh = pixel / (uint32_t)p.ow, ow = pixel - oh * (uint32_t)p.ow;
     const uint32_t first = 2 * oh * row + 2 * ow * C + c; /* position of the first cell */
-    uint32_t errors[IMAGES], won[IMAGES];
+    uint32_t deltas[IMAGES], won[IMAGES];
     size_t at = tile.at;
 #pragma unroll
     for (int i = 0; i < IMAGES; ++i, at += t.image) {
-      errors[i] = i < tile.images ? niti_word_load<V>(b.dy + at) : 0;
+      deltas[i] = i < tile.images ? niti_word_load<V>(b.dy + at) : 0;
       won[i] = i < tile.images ? niti_word_load<V>(b.winner + at) : 0;
     }
     if (b.mask) {
       at = tile.at;
 #pragma unroll
       for (int i = 0; i < IMAGES; ++i, at += t.image) {
-        errors[i] &= niti_word_positive(i < tile.images ? niti_word_load<V>(b.mask + at) : 0);
+        deltas[i] &= niti_word_positive(i < tile.images ? niti_word_load<V>(b.mask + at) : 0);
       }
     }
 #pragma unroll 1
@@ -173,7 +173,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(
       uint32_t words[IMAGES];
 #pragma unroll
       for (int i = 0; i < IMAGES; ++i) {
-        words[i] = errors[i] & __vcmpeq4(won[i], k * 0x01010101u);
+        words[i] = deltas[i] & __vcmpeq4(won[i], k * 0x01010101u);
         if (i < tile.images) niti_word_store<V>(dx, words[i]);
         dx += image;
       }
@@ -214,9 +214,9 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kerne
 #pragma unroll
     for (int i = 0; i < IMAGES; ++i) {
       const size_t at = from + (size_t)i * windows;
-      const uint32_t error = i < readable ? niti_word_load<V>(b.dy + at) : 0;
+      const uint32_t delta = i < readable ? niti_word_load<V>(b.dy + at) : 0;
       const uint32_t won = i < readable ? niti_word_load<V>(b.winner + at) : 0;
-      words[i] = error & __vcmpeq4(won, position);
+      words[i] = delta & __vcmpeq4(won, position);
     }
     if (b.mask) {
 #pragma unroll
@@ -296,7 +296,7 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
   const bool wide =
       niti_words_fit((size_t)p->c, dx->data, dy->data, winner) && niti_words_fit(0, mask ? mask->data : NULL, NULL, NULL);
   const int V = wide ? 4 : 1;
-  const NitiShape cells = {p->n, p->h, p->w, p->c}, errors = {p->n, p->oh, p->ow, p->c};
+  const NitiShape cells = {p->n, p->h, p->w, p->c}, deltas = {p->n, p->oh, p->ow, p->c};
   const Backward args = {dx->data,
                          niti_blocked_of(dx, V),
                          dy->data,
@@ -305,7 +305,7 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
                          dx->exponent,
                          dy->exponent,
                          *p,
-                         niti_tiles_of(cells_2x2 ? errors : cells, V, IMAGES)};
+                         niti_tiles_of(cells_2x2 ? deltas : cells, V, IMAGES)};
   assert(!mask || apart);
   if (apart) {
     void (*maxpool_backward)(Backward) = cells_2x2 ? (V == 4 ? backward_2x2_kernel<4> : backward_2x2_kernel<1>)

@@ -2,14 +2,14 @@
  * and output pixels.
  *
  * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands
- * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most NITI_MAX_TERMS products
- * in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
+ * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most
+ * NITI_ACCUMULATION_MAX products in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
 #include "backend/cuda/mma.cuh"
 
 enum {
   STAGES = 4,
   POSITIONS = 4,                                      /* of a stage: (block of images, output pixel) */
-  POSITIONS_MAX = NITI_MAX_TERMS / NITI_BLOCK_IMAGES, /* of a block of threads */
+  POSITIONS_MAX = NITI_ACCUMULATION_MAX / NITI_BLOCK_IMAGES, /* of a block of threads */
   OVERHEAD = 48,                                      /* of a block of threads, in positions: its first copies and its atomics */
   SPLITS_MAX = 1024,
 };

@@ -229,7 +229,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
     t->begin[kh + 1] = t->begin[kh] + (int64_t)t->tiles_k * t->tiles_c * t->tiles_w * t->blocks_n * t->rows[kh] * t->runs;
   }
   /* a block's sums must fit int32 */
-  const int64_t units = t->begin[t->kh], most = NITI_MAX_TERMS / (NITI_BLOCK_IMAGES * t->positions);
+  const int64_t units = t->begin[t->kh], most = NITI_ACCUMULATION_MAX / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
   /* A stretch touches at most this many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
