@@ -5,6 +5,7 @@
 
 #include "backend/kernels.h"
 #include "base/shift_prediction.h"
+#include "base/size.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
@@ -39,7 +40,7 @@ typedef struct Needs {
   size_t arena, kept, words, inputs, workspace;
 } Needs;
 
-static size_t align_up(size_t bytes) { return (bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN; }
+static size_t align_up(size_t bytes) { return niti_round_up(bytes, NITI_ALIGN); }
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for compiling a program"); }
 
