@@ -1,5 +1,5 @@
 /* Average pool over windows without padding, and over the whole image (`global-avgpool`). */
-#include "base/bounds.h"
+#include "base/pool.h"
 #include "layer/shape.h"
 
 enum { CELLS_MAX = 1 << NITI_RECIPROCAL_BITS };
