@@ -17,7 +17,6 @@ enum { SLOTS = 3, WORKERS_MAX = 1024 };
 
 typedef struct Slot {
   uint32_t epoch;
-  int64_t batch;   /* within the epoch */
   int32_t count;   /* images */
   int32_t pending; /* of them, not decoded yet */
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
@@ -80,7 +79,6 @@ static NitiSample make_pick(const NitiLoader *loader, uint32_t epoch, uint32_t i
 static void open_batch(NitiLoader *loader, Slot *slot) {
   const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
   slot->epoch = loader->next_epoch;
-  slot->batch = loader->next_batch;
   slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
   slot->failed = -1;
   slot->status = NITI_OK;
