@@ -73,7 +73,6 @@ typedef struct NitiBackendOps {
   size_t (*free_bytes)(NitiBackend *);    /* what alloc could still provide; SIZE_MAX: not known */
   void (*upload)(NitiBackend *, void *to, const void *host, size_t bytes);     /* `host` may change as soon as it returns */
   void (*download)(NitiBackend *, void *host, const void *from, size_t bytes); /* waits */
-  void (*clear)(NitiBackend *, void *, size_t bytes);                          /* to zero */
   NitiStatus (*synchronise)(NitiBackend *);            /* waits; reports the first failure so far, NITI_ERROR_DEVICE */
   NitiShiftCounts (*shift_counts)(NitiBackend *);      /* waits */
   /* Runs only int8 multiply-adds in registers, on all threads, for about a millisecond, and returns their number: kernels are
