@@ -2,7 +2,6 @@
  * loop of multiply-adds alone, or where there is none beside what the same kernels reach on one large product; the others in
  * bytes per second, beside a ReLU over a large tensor. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "bench.h"
 #include "program/bounds.h"
@@ -279,18 +278,13 @@ static NitiStatus add_other(Table *t, Operation *o) {
   return show_other(t, o, &times);
 }
 
-static bool is_idle(const NitiExecutable *e, int32_t i) {
-  return niti_executable_program(e)->operations[i].opcode == NITI_OP_RESHAPE ||
-         strcmp(niti_executable_kernel(e, i), "fused") == 0;
-}
-
 /* The products, or the other operations, of a training step. */
 static NitiStatus add_rows(Table *t, bool products) {
   NitiExecutable *e = t->bench->net->training;
   const NitiProgram *p = niti_executable_program(e);
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const int64_t products_per_image = niti_multiply_adds(&p->operations[i]);
-    if ((products_per_image > 0) != products || is_idle(e, i)) continue;
+    if ((products_per_image > 0) != products || niti_executable_is_idle(e, i)) continue;
     Operation o = {.bench = t->bench, .executable = e, .number = i};
     if (products) {
       o.operations = 2.0 * (double)products_per_image * p->batch;

@@ -1,7 +1,6 @@
 /* niti data: what a folder holds, and whether all of it can be read. */
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli.h"
 #include "data/dataset.h"
@@ -144,7 +143,7 @@ static void print_classes(const NitiDataset *dataset) {
 static void print_text(const Findings *f) {
   const NitiDataset *d = f->dataset;
   const NitiShape s = niti_dataset_shape(d);
-  const bool folder = strcmp(niti_dataset_kind(d), "folder") == 0;
+  const bool folder = niti_dataset_is_folder(d);
   const char *note;
   printf("path       ");
   print_name(stdout, f->path);

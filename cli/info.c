@@ -122,10 +122,9 @@ static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
   print_list("models", json_object_get(object, "models"));
   print_list("recipes", json_object_get(object, "recipes"));
   printf("\n%-22s %-28s %-28s %s\n", "kernels", "forward", "backward", "gradient");
-  for (size_t i = 0; i < sizeof samples / sizeof *samples; ++i) {
-    const NitiConv conv = sample(i);
-    printf("%-22s", samples[i].name);
-    for (size_t d = 0; d < 3; ++d) printf(" %-28s", niti_backend_conv_kernel(backend, opcodes[d], &conv));
+  json_array_foreach(json_object_get(object, "kernels"), at, line) {
+    printf("%-22s", json_string_value(json_object_get(line, "operation")));
+    for (size_t d = 0; d < 3; ++d) printf(" %-28s", json_string_value(json_object_get(line, directions[d])));
     putchar('\n');
   }
   if (isa) {

@@ -7,7 +7,7 @@
  *   images - is bound by name in NitiBindings. Results are exactly those of docs/arithmetic.md, whatever the instruction set,
  *   number of threads or tiles; running allocates nothing, except that a smaller batch is prepared when it first occurs.
  * - A backend may fuse and reorder work, and choose layouts and recordings: a tensor that only a fused operation used need not
- *   exist in memory (NITI_COMPILE_PLAIN keeps them all).
+ *   exist in memory (NitiCompileOptions.plain keeps them all).
  * - Work may be queued: results are visible to the host after a read, download() or synchronise().
  * - The first failure of a device persists: every later synchronise() and run reports it, and reads then return zeros. So data
  *   that was read is valid only after a later synchronise() has succeeded.
@@ -73,7 +73,6 @@ typedef struct NitiBackendOps {
   size_t (*free_bytes)(NitiBackend *);    /* what alloc could still provide; SIZE_MAX: not known */
   void (*upload)(NitiBackend *, void *to, const void *host, size_t bytes);     /* `host` may change as soon as it returns */
   void (*download)(NitiBackend *, void *host, const void *from, size_t bytes); /* waits */
-  void (*clear)(NitiBackend *, void *, size_t bytes);                          /* to zero */
   NitiStatus (*synchronise)(NitiBackend *);            /* waits; reports the first failure so far, NITI_ERROR_DEVICE */
   NitiShiftCounts (*shift_counts)(NitiBackend *);      /* waits */
   /* Runs only int8 multiply-adds in registers, on all threads, for about a millisecond, and returns their number: kernels are

@@ -5,6 +5,7 @@
 
 #include "backend/kernels.h"
 #include "base/shift_prediction.h"
+#include "base/size.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
@@ -39,7 +40,7 @@ typedef struct Needs {
   size_t arena, kept, words, inputs, workspace;
 } Needs;
 
-static size_t align_up(size_t bytes) { return (bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN; }
+static size_t align_up(size_t bytes) { return niti_round_up(bytes, NITI_ALIGN); }
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for compiling a program"); }
 
@@ -64,10 +65,12 @@ static int32_t shared_tensor(const NitiExecutable *e, int32_t t) {
   return same ? found : NITI_NONE;
 }
 
-static size_t plain_bytes(const NitiExecutable *e, int32_t t) {
-  const NitiTensorDesc *desc = &e->program->tensors[t];
-  return niti_tensor_count(desc, e->program->batch) * niti_dtype_bytes(desc->dtype);
+static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
+  return niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
 }
+
+static size_t plain_bytes(const NitiExecutable *e, int32_t t) { return bytes_at(e, t, e->fused->batch); }
 
 static size_t arena_bytes(const void *context, const NitiProgram *p, int32_t t) {
   const NitiExecutable *e = context;
@@ -170,7 +173,7 @@ static NitiStatus check_support(const NitiExecutable *e) {
 static void place_apart(NitiExecutable *e) {
   size_t offset = 0;
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
-    if (e->places.storage[t] != t || !niti_role_in_arena(e->fused->tensors[t].role)) continue;
+    if (!niti_role_in_arena(e->fused->tensors[t].role)) continue;
     e->places.offsets[t] = (int64_t)offset;
     offset += align_up(arena_bytes(e, e->fused, t));
   }
@@ -179,7 +182,6 @@ static void place_apart(NitiExecutable *e) {
 
 /* A reshape shares its input's memory; nothing else is shared in a plain executable. */
 static void share_reshapes_alone(NitiExecutable *e) {
-  for (int32_t t = 0; t < e->fused->tensor_count; ++t) e->places.storage[t] = t;
   place_apart(e);
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     const NitiOperation *o = &e->fused->operations[i];
@@ -274,9 +276,7 @@ static void connect(NitiExecutable *e, int32_t i) {
     if (o->outputs[k] != NITI_NONE) step->outputs[k] = e->tensors[o->outputs[k]];
   }
   step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i)};
-  if (o->opcode == NITI_OP_MAXPOOL_FORWARD || o->opcode == NITI_OP_MAXPOOL_BACKWARD || o->opcode == NITI_OP_AVGPOOL_FORWARD ||
-      o->opcode == NITI_OP_AVGPOOL_BACKWARD)
-    step->pool = o->pool;
+  step->pool = o->pool; /* which pools alone read */
   int32_t gradient = NITI_NONE;
   if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
   if (o->opcode == NITI_OP_UPDATE_NITI) gradient = o->inputs[1];
@@ -390,11 +390,6 @@ const char *niti_executable_kernel(const NitiExecutable *e, int32_t i) {
 }
 
 /* ---- running ---- */
-
-static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
-  const NitiTensorDesc *desc = &e->fused->tensors[t];
-  return niti_tensor_count(desc, n) * niti_dtype_bytes(desc->dtype);
-}
 
 typedef struct Run {
   NitiExecutable *executable;

@@ -11,7 +11,6 @@
 #include <jerror.h>  /* after jpeglib.h */
 /* clang-format on */
 
-#include "data/augment.h"
 #include "data/exif.h"
 #include "data/format.h"
 #include "platform/file.h"

@@ -17,7 +17,6 @@ enum { SLOTS = 3, WORKERS_MAX = 1024 };
 
 typedef struct Slot {
   uint32_t epoch;
-  int64_t batch;   /* within the epoch */
   int32_t count;   /* images */
   int32_t pending; /* of them, not decoded yet */
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
@@ -65,12 +64,20 @@ struct NitiLoader {
 
 /* ---- preparing a batch ---- */
 
+static NitiWindow window_of(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+  const bool crop = loader->options.augment && loader->data.random_crop;
+  return crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
+}
+
+static bool is_flipped(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+  return loader->options.augment && loader->data.flip && niti_flip_draw(loader->options.seed, epoch, image);
+}
+
 static NitiSample make_sample(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
   const NitiDataOptions *data = &loader->data;
-  const bool crop = loader->options.augment && data->random_crop, flip = loader->options.augment && data->flip;
-  const NitiWindow window = crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
+  const NitiWindow window = window_of(loader, epoch, image);
   const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
-  NitiSample sample = {.image = (uint32_t)place, .flip = flip && niti_flip_draw(loader->options.seed, epoch, image)};
+  NitiSample sample = {.image = (uint32_t)place, .flip = is_flipped(loader, epoch, image)};
   sample.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
   sample.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
   return sample;
@@ -80,7 +87,6 @@ static NitiSample make_sample(const NitiLoader *loader, uint32_t epoch, uint32_t
 static void open_batch(NitiLoader *loader, Slot *slot) {
   const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
   slot->epoch = loader->next_epoch;
-  slot->batch = loader->next_batch;
   slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
   slot->failed = -1;
   slot->status = NITI_OK;
@@ -103,11 +109,10 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
 /* Decodes one image of a batch, cropped already; the flip is left to the sample. */
 static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item) {
   const NitiLoaderOptions *options = &loader->options;
-  const bool crop = options->augment && loader->data.random_crop, flip = options->augment && loader->data.flip;
   const uint32_t image = slot->index[item];
-  const NitiWindow window = crop ? niti_window_draw(options->seed, slot->epoch, image) : (NitiWindow){.centre = true};
+  const NitiWindow window = window_of(loader, slot->epoch, image);
   uint8_t *out = slot->images + (size_t)item * niti_shape_image(loader->source);
-  slot->samples[item] = (NitiSample){.image = (uint32_t)item, .flip = flip && niti_flip_draw(options->seed, slot->epoch, image)};
+  slot->samples[item] = (NitiSample){.image = (uint32_t)item, .flip = is_flipped(loader, slot->epoch, image)};
   if (loader->values) {
     const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
     niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);

@@ -87,16 +87,6 @@ const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoin
   return NULL;
 }
 
-size_t niti_checkpoint_tensor_count(const NitiCheckpointTensor *tensor) {
-  size_t count = 1;
-  for (int i = 0; i < tensor->ndim; ++i) count *= tensor->dims[i];
-  return count;
-}
-
-size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor) {
-  return niti_checkpoint_tensor_count(tensor) * niti_dtype_size(tensor->dtype);
-}
-
 static NitiStatus replace_text(char **text, const char *value) {
   char *copy = strdup(value);
   if (!copy) return fail_memory();

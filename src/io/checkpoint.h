@@ -42,9 +42,6 @@ NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, Nit
                                int32_t exponent, void *data);
 /* The tensor of that name, or NULL. */
 const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoint, const char *name);
-/* The number of elements of a tensor, and of bytes. */
-size_t niti_checkpoint_tensor_count(const NitiCheckpointTensor *tensor);
-size_t niti_checkpoint_tensor_bytes(const NitiCheckpointTensor *tensor);
 
 /* Sets a value (both texts are copied). The format's own keys, listed above, are refused. */
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value);

@@ -1,5 +1,5 @@
 /* Average pool over windows without padding, and over the whole image (`global-avgpool`). */
-#include "base/bounds.h"
+#include "base/pool.h"
 #include "layer/shape.h"
 
 enum { CELLS_MAX = 1 << NITI_RECIPROCAL_BITS };
@@ -31,28 +31,10 @@ static NitiStatus global_shape(const NitiLayerSpec *spec, const NitiShape *in, N
   return NITI_OK;
 }
 
-static NitiPool pool_of(const NitiLayer *layer) {
-  const NitiLayerSpec *s = layer->spec;
-  const NitiShape in = layer->in[0];
-  const bool global = s->type == &niti_layer_global_avgpool;
-  return (NitiPool){.n = layer->in[0].n,
-                    .h = in.h,
-                    .w = in.w,
-                    .c = in.c,
-                    .oh = layer->out.h,
-                    .ow = layer->out.w,
-                    .kh = global ? in.h : s->kernel[0],
-                    .kw = global ? in.w : s->kernel[1],
-                    .stride_h = global ? in.h : s->stride[0],
-                    .stride_w = global ? in.w : s->stride[1],
-                    .pad_h = 0,
-                    .pad_w = 0};
-}
-
 static void forward(NitiLowering *l, NitiLayer *layer) {
   layer->y = niti_lower_output(l, layer);
   NitiOperation o = niti_lower_forward(l, layer, NITI_OP_AVGPOOL_FORWARD, layer->x[0], layer->y);
-  o.pool = pool_of(layer);
+  o.pool = niti_pool_of(layer);
   niti_lower_append(l, &o);
 }
 
@@ -60,7 +42,7 @@ static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const 
   if (!wanted[0]) return;
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_AVGPOOL_BACKWARD, dy, dx[0]);
-  o.pool = pool_of(layer);
+  o.pool = niti_pool_of(layer);
   niti_lower_append(l, &o);
 }
 

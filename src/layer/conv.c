@@ -1,5 +1,4 @@
 /* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C], y [N][OH][OW][K]. */
-#include "base/bounds.h"
 #include "layer/product.h"
 #include "layer/shape.h"
 

@@ -1,5 +1,4 @@
 /* Linear without bias: x [N][in], weights [out][in], y [N][out]; a 1x1 convolution over 1x1 images. */
-#include "base/bounds.h"
 #include "layer/product.h"
 
 static const NitiLayerField fields[] = {

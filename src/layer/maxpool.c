@@ -23,28 +23,12 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   return niti_window_shape(spec, *in, out);
 }
 
-static NitiPool pool_of(const NitiLayer *layer) {
-  const NitiLayerSpec *s = layer->spec;
-  return (NitiPool){.n = layer->in[0].n,
-                    .h = layer->in[0].h,
-                    .w = layer->in[0].w,
-                    .c = layer->in[0].c,
-                    .oh = layer->out.h,
-                    .ow = layer->out.w,
-                    .kh = s->kernel[0],
-                    .kw = s->kernel[1],
-                    .stride_h = s->stride[0],
-                    .stride_w = s->stride[1],
-                    .pad_h = s->padding[0],
-                    .pad_w = s->padding[1]};
-}
-
 static void forward(NitiLowering *l, NitiLayer *layer) {
   layer->y = niti_lower_output(l, layer);
   layer->saved = niti_lower_saved(l, layer, "winner");
   NitiOperation o = niti_lower_forward(l, layer, NITI_OP_MAXPOOL_FORWARD, layer->x[0], layer->y);
   o.outputs[1] = layer->saved;
-  o.pool = pool_of(layer);
+  o.pool = niti_pool_of(layer);
   niti_lower_append(l, &o);
 }
 
@@ -53,7 +37,7 @@ static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const 
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_MAXPOOL_BACKWARD, dy, dx[0]);
   o.inputs[1] = layer->saved;
-  o.pool = pool_of(layer);
+  o.pool = niti_pool_of(layer);
   niti_lower_append(l, &o);
 }
 

@@ -1,5 +1,4 @@
 /* The addition that ends a residual block: y = body + shortcut at a common exponent. */
-#include "base/bounds.h"
 #include "layer/layer.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};

@@ -1,4 +1,4 @@
-/* How many windows fit along a side. */
+/* How many windows fit along a side, and the windows of pools. */
 #include "layer/shape.h"
 
 NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32_t kernel, int32_t stride, int32_t padding) {
@@ -15,4 +15,22 @@ NitiStatus niti_window_count(int32_t *out, const char *side, int32_t size, int32
 NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) {
   NITI_TRY(niti_window_count(&out->h, "height", in.h, spec->kernel[0], spec->stride[0], spec->padding[0]));
   return niti_window_count(&out->w, "width", in.w, spec->kernel[1], spec->stride[1], spec->padding[1]);
+}
+
+NitiPool niti_pool_of(const NitiLayer *layer) {
+  const NitiLayerSpec *s = layer->spec;
+  const NitiShape in = layer->in[0];
+  const bool whole = s->kernel[0] == 0;
+  return (NitiPool){.n = in.n,
+                    .h = in.h,
+                    .w = in.w,
+                    .c = in.c,
+                    .oh = layer->out.h,
+                    .ow = layer->out.w,
+                    .kh = whole ? in.h : s->kernel[0],
+                    .kw = whole ? in.w : s->kernel[1],
+                    .stride_h = whole ? in.h : s->stride[0],
+                    .stride_w = whole ? in.w : s->stride[1],
+                    .pad_h = s->padding[0],
+                    .pad_w = s->padding[1]};
 }

@@ -170,8 +170,7 @@ void niti_network_write_metrics(NitiNetwork *net, const NitiMetrics *metrics) {
 
 NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i) {
   const NitiTensorDesc *t = &net->program->tensors[net->weights[i]];
-  NitiWeight weight = {
-      .layer = net->program->layers[t->layer], .node = t->layer, .ndim = t->rank, .count = niti_tensor_count(t, 0)};
+  NitiWeight weight = {.layer = net->program->layers[t->layer], .ndim = t->rank, .count = niti_tensor_count(t, 0)};
   for (int d = 0; d < t->rank; ++d) weight.dims[d] = (uint32_t)t->dims[d];
   return weight;
 }

@@ -22,7 +22,6 @@ typedef struct NitiNetwork {
 /* One weight tensor, in host memory. */
 typedef struct NitiWeight {
   const char *layer; /* its layer's name; the tensor is called LAYER.weight */
-  int32_t node;      /* its layer's number */
   int ndim;
   uint32_t dims[4]; /* [out][KH][KW][in] or [out][in] */
   size_t count;

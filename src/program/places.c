@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/size.h"
+
 typedef struct Life {
   size_t bytes, offset;
   int32_t first, last; /* operations */
@@ -84,8 +86,6 @@ static int larger_first(const void *a, const void *b) {
   return x < y ? -1 : 1; /* a fixed order: places are reproducible */
 }
 
-static size_t align_up(size_t bytes) { return (bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN; }
-
 /* Largest first, each at the lowest offset that is free during its life. */
 static size_t place_lives(Placing *p) {
   size_t arena = 0, count = 0;
@@ -100,7 +100,7 @@ static size_t place_lives(Placing *p) {
       const Life *other = p->placed[k];
       const bool together = life->first <= other->last && other->first <= life->last;
       if (together && offset < other->offset + other->bytes && other->offset < offset + life->bytes)
-        offset = align_up(other->offset + other->bytes);
+        offset = niti_round_up(other->offset + other->bytes, NITI_ALIGN);
     }
     life->offset = offset;
     size_t at = i;
@@ -108,7 +108,7 @@ static size_t place_lives(Placing *p) {
     p->placed[at] = life;
     if (offset + life->bytes > arena) arena = offset + life->bytes;
   }
-  return align_up(arena);
+  return niti_round_up(arena, NITI_ALIGN);
 }
 
 static void set_offsets(const Placing *p, NitiPlaces *places) {

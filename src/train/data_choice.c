@@ -99,7 +99,7 @@ static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const N
   char *own;
   NITI_TRY(niti_data_class_texts(&own, set->dataset, niti_dataset_class_name));
   NitiStatus status = NITI_OK;
-  const bool folder = strcmp(niti_dataset_kind(set->dataset), "folder") == 0;
+  const bool folder = niti_dataset_is_folder(set->dataset);
   if (own && expected && (folder || classes == recipe->model->classes)) {
     if (strcmp(own, expected) != 0) status = map_by_name(set, own, expected);
   } else if (classes != recipe->model->classes) {

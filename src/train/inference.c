@@ -90,13 +90,8 @@ static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *
 }
 
 static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const NitiDevice *device) {
-  const char *recipe, *model;
   NITI_TRY(niti_location_weights(&m->checkpoint, location));
-  NITI_TRY(niti_checkpoint_want(&recipe, m->checkpoint, "recipe"));
-  NITI_TRY(niti_checkpoint_want(&model, m->checkpoint, "model"));
-  if (niti_recipe_parse(&m->recipe, recipe, m->path, NULL, 0, model) != NITI_OK) {
-    return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", m->path);
-  }
+  NITI_TRY(niti_checkpoint_recipe(&m->recipe, m->checkpoint, m->path));
   NITI_TRY(read_labels(m));
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
   NITI_TRY(niti_backend_open(&m->backend, &options));

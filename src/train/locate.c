@@ -172,8 +172,8 @@ static NitiStatus model_recipe(NitiRecipe **out, const NitiLocation *location) {
   return status;
 }
 
-static NitiStatus checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint) {
-  const char *source = niti_checkpoint_source(checkpoint), *recipe, *model;
+NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source) {
+  const char *recipe, *model;
   NITI_TRY(niti_checkpoint_want(&recipe, checkpoint, "recipe"));
   NITI_TRY(niti_checkpoint_want(&model, checkpoint, "model"));
   if (niti_recipe_parse(out, recipe, source, NULL, 0, model) == NITI_OK) return NITI_OK;
@@ -189,7 +189,7 @@ NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location) 
     return file ? file_recipe(out, location->path) : niti_recipe_parse(out, location->text, location->path, NULL, 0, NULL);
   }
   NITI_TRY(niti_checkpoint_load(&checkpoint, location->path));
-  const NitiStatus status = checkpoint_recipe(out, checkpoint);
+  const NitiStatus status = niti_checkpoint_recipe(out, checkpoint, location->path);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -25,6 +25,8 @@ void niti_location_close(NitiLocation *location);
 
 /* Its recipe: a checkpoint's own; for a model, one of defaults with the model's name. */
 NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location);
+/* The recipe that a checkpoint holds; `source` is what messages call it. */
+NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source);
 /* Its weights, with the values `recipe` and `model`. An untrained network's weights are initialised from its recipe's seed. */
 NitiStatus niti_location_weights(NitiCheckpoint **out, const NitiLocation *location);
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/shift_prediction.h"
 #include "io/events.h"
 #include "io/log.h"
 

@@ -7,6 +7,26 @@
 
 enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
 
+/* Adds a tensor and takes `data`, also after a failure. */
+static NitiStatus add_owned(NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim, const uint32_t *dims,
+                            int32_t exponent, void *data) {
+  const NitiStatus status = niti_checkpoint_add(checkpoint, name, dtype, ndim, dims, exponent, data);
+  if (status == NITI_OK)
+    checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
+  else
+    free(data);
+  return status;
+}
+
+/* The checkpoint's tensor of that name, type and shape, or NULL. */
+static const NitiCheckpointTensor *find_same(const NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim,
+                                             const uint32_t *dims) {
+  const NitiCheckpointTensor *tensor = niti_checkpoint_find(checkpoint, name);
+  bool same = tensor && tensor->dtype == dtype && tensor->ndim == ndim;
+  for (int d = 0; same && d < ndim; ++d) same = tensor->dims[d] == dims[d];
+  return same ? tensor : NULL;
+}
+
 /* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that the hash excludes it ---- */
 
 static NitiFileDtype state_dtype(const NitiTensorDesc *t) { return t->dtype == NITI_DTYPE_S64 ? NITI_I64 : NITI_I32; }
@@ -45,21 +65,17 @@ static NitiStatus take_state(NitiCheckpoint *checkpoint, const NitiNetwork *net,
   if (status == NITI_OK) status = niti_executable_read(net->main, i, 0, own, &exponent);
   if (status == NITI_OK && !as_is) widen(file, own, count, t->dtype);
   if (!as_is) free(own);
-  if (status == NITI_OK) status = niti_checkpoint_add(checkpoint, t->name, state_dtype(t), t->rank, dims, exponent, file);
-  if (status == NITI_OK) {
-    checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
-  } else {
-    free(file);
-  }
+  if (status == NITI_OK) return add_owned(checkpoint, t->name, state_dtype(t), t->rank, dims, exponent, file);
+  free(file);
   return status;
 }
 
 static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint, const char *source) {
   const NitiTensorDesc *t = &net->program->tensors[i];
-  const NitiCheckpointTensor *tensor = niti_checkpoint_find(checkpoint, t->name);
-  bool same = tensor && tensor->dtype == state_dtype(t) && tensor->ndim == t->rank;
-  for (int d = 0; same && d < t->rank; ++d) same = tensor->dims[d] == (uint32_t)t->dims[d];
-  if (!same)
+  uint32_t dims[NITI_RANK_MAX];
+  dims_of(dims, t);
+  const NitiCheckpointTensor *tensor = find_same(checkpoint, t->name, state_dtype(t), t->rank, dims);
+  if (!tensor)
     return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the optimiser's shape", source, t->name);
   if (t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64)
     return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
@@ -89,12 +105,7 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
     int8_t *mantissas = malloc(weight.count);
     if (!mantissas) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", name, weight.count);
     niti_network_get_weight(net, i, mantissas, &exponent);
-    const NitiStatus status = niti_checkpoint_add(checkpoint, name, NITI_I8, weight.ndim, weight.dims, exponent, mantissas);
-    if (status != NITI_OK) {
-      free(mantissas);
-      return status;
-    }
-    checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
+    NITI_TRY(add_owned(checkpoint, name, NITI_I8, weight.ndim, weight.dims, exponent, mantissas));
   }
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
     if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
@@ -106,11 +117,8 @@ bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint
   const NitiWeight weight = niti_network_weight(net, i);
   char name[TENSOR_NAME_MAX];
   tensor_name(name, &weight);
-  const NitiCheckpointTensor *tensor = niti_checkpoint_find(checkpoint, name);
-  if (!tensor || tensor->dtype != NITI_I8 || tensor->ndim != weight.ndim) return false;
-  for (int d = 0; d < weight.ndim; ++d) {
-    if (tensor->dims[d] != weight.dims[d]) return false;
-  }
+  const NitiCheckpointTensor *tensor = find_same(checkpoint, name, NITI_I8, weight.ndim, weight.dims);
+  if (!tensor) return false;
   niti_network_set_weight(net, i, tensor->data, tensor->exponent);
   return true;
 }

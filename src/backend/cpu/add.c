@@ -52,7 +52,7 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
              .align = align,
              .count = niti_shape_count(a->shape),
              .kernel = cpu->requantise};
-  const size_t tiles = niti_chunks(add.count, NITI_ACC_CHUNK);
+  const size_t tiles = niti_divide_up(add.count, NITI_ACC_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
   add.rounder = (NitiRounder){.mode = rq->mode,
                               .shift = niti_shift_inline(add.max),

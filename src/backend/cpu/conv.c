@@ -234,7 +234,6 @@ NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *w, const NitiConvKernels
 /* ---- implicit GEMM: packing ---- */
 
 typedef struct Pass {
-  NitiCpu *cpu;
   const Plan *plan;
   const NitiRounder *rounder;
   int8_t *out;
@@ -383,7 +382,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static uint32_t run_gemm(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu), kept = niti_workspace_begin(o->packed, base->kept);
-  Pass p = {.cpu = cpu, .plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
+  Pass p = {.plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
   p.buffers = take_buffers(plan, &memory);
   if (o->packed) p.buffers.packed = take_packed(plan, &kept);
   if (!rounder->again && !o->ready) niti_conv_share(cpu, pack_panel, &p, plan->panels, plan->weights);

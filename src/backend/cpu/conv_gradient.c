@@ -47,7 +47,6 @@ typedef struct Plan {
 } Plan;
 
 typedef struct Pass {
-  NitiCpu *cpu;
   const Plan *plan;
   const Chunk *chunk;
   NitiGradient *gradient;
@@ -374,7 +373,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.cpu = cpu, .plan = plan, .gradient = gradient, .dy = dy, .x = x};
+  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x};
   take_buffers(&p, &memory);
   for (size_t chunk = 0; chunk < plan->chunks; ++chunk, p.first += plan->images) {
     p.chunk = &plan->chunk[chunk + 1 == plan->chunks];

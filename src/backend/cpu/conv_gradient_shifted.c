@@ -35,7 +35,6 @@ typedef struct Plan {
 } Plan;
 
 typedef struct Pass {
-  NitiCpu *cpu;
   const Plan *plan;
   NitiGradient *gradient;
   const int8_t *dy, *x;
@@ -258,7 +257,7 @@ static void run_shifted(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gr
   const Plan *plan = (const Plan *)base;
   const size_t n = (size_t)plan->conv.n;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.cpu = cpu, .plan = plan, .gradient = gradient, .dy = dy, .x = x};
+  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x};
   take_buffers(&p, &memory);
   for (p.first = 0; p.first < n; p.first += p.count) {
     p.count = niti_least(plan->units * plan->unit_images, n - p.first);

@@ -57,11 +57,6 @@ static void cpu_download(NitiBackend *backend, void *host, const void *from, siz
   if (bytes) memcpy(host, from, bytes);
 }
 
-static void cpu_clear(NitiBackend *backend, void *p, size_t bytes) {
-  (void)backend;
-  if (bytes) memset(p, 0, bytes);
-}
-
 static NitiStatus cpu_synchronise(NitiBackend *backend) {
   (void)backend; /* every operation is complete when it returns */
   return NITI_OK;
@@ -192,7 +187,6 @@ static const NitiBackendOps ops = {
     .free_bytes = cpu_free_bytes,
     .upload = cpu_upload,
     .download = cpu_download,
-    .clear = cpu_clear,
     .synchronise = cpu_synchronise,
     .shift_counts = cpu_shift_counts,
     .multiply_add = niti_cpu_multiply_add,

@@ -50,6 +50,6 @@ void niti_cpu_dropout(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, 
                .draw = {.seed = cpu->seed, .purpose = NITI_DRAW_DROPOUT, .time = cpu->step, .layer = layer},
                .rows = rows,
                .count = shared ? niti_shape_image(x->shape) : niti_shape_count(x->shape)};
-  niti_threads_run(cpu->threads, dropout_tile, &d, niti_chunks(d.count, MASK_TILE));
+  niti_threads_run(cpu->threads, dropout_tile, &d, niti_divide_up(d.count, MASK_TILE));
   *y->exponent = *x->exponent + 1;
 }

@@ -41,7 +41,7 @@ static uint32_t run(void *context, const NitiRounder *rounder) {
   const size_t all = (size_t)p->shape.n * (size_t)p->shape.h * (size_t)p->shape.w;
   p->rounder = rounder;
   p->max = 0;
-  niti_threads_run(p->cpu->threads, gather_tile, p, niti_chunks(all, p->pixels) * p->parts);
+  niti_threads_run(p->cpu->threads, gather_tile, p, niti_divide_up(all, p->pixels) * p->parts);
   return p->max;
 }
 
@@ -54,7 +54,7 @@ int niti_pool_requantise(NitiCpu *cpu, int8_t *out, NitiShape shape, const NitiR
             .gather = gather,
             .context = context,
             .pixels = C < NITI_ACC_CHUNK ? NITI_ACC_CHUNK / C : 1,
-            .parts = niti_chunks(C, NITI_ACC_CHUNK),
+            .parts = niti_divide_up(C, NITI_ACC_CHUNK),
             .kernel = cpu->requantise};
   return niti_cpu_requantise(cpu, rq, false, NULL, run, &p);
 }

@@ -48,7 +48,7 @@ static void backward_tile(void *context, size_t thread, size_t item) {
 
 static void run(NitiBackend *backend, NitiTask task, NitiTensor *out, const NitiTensor *in, const int8_t *mask) {
   Relu r = {.out = out->data, .in = in->data, .mask = mask, .count = niti_shape_count(in->shape)};
-  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_chunks(r.count, NITI_CHUNK));
+  niti_threads_run(niti_cpu(backend)->threads, task, &r, niti_divide_up(r.count, NITI_CHUNK));
   *out->exponent = *in->exponent;
 }
 

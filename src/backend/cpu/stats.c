@@ -28,7 +28,7 @@ static void stats_tile(void *context, size_t thread, size_t item) {
 void niti_cpu_stats(NitiBackend *backend, NitiTensorStats *out, const NitiTensor *tensor) {
   Stats s = {.data = tensor->data, .count = niti_shape_count(tensor->shape), .histogram = out->histogram};
   memset(out, 0, sizeof *out);
-  niti_threads_run(niti_cpu(backend)->threads, stats_tile, &s, niti_chunks(s.count, NITI_CHUNK));
+  niti_threads_run(niti_cpu(backend)->threads, stats_tile, &s, niti_divide_up(s.count, NITI_CHUNK));
   out->count = (int64_t)s.count;
   out->exponent = *tensor->exponent;
   out->saturated = out->histogram[0] + out->histogram[BINS - 1];

@@ -80,7 +80,7 @@ void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradien
               .bits = gradient->bits,
               .count = gradient->count,
               .kernel = cpu->requantise};
-  const size_t tiles = niti_chunks(u.count, NITI_CHUNK);
+  const size_t tiles = niti_divide_up(u.count, NITI_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
   u.shift = niti_update_shift(u.max, (int)cpu->scalars[scalar]);

@@ -62,7 +62,6 @@ typedef struct Scratch {
 } Scratch;
 
 typedef struct Pass {
-  NitiCpu *cpu;
   const Plan *plan;
   const NitiRounder *rounder;
   int8_t *out;
@@ -426,7 +425,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static uint32_t run_winograd(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu), kept = niti_workspace_begin(o->packed, base->kept);
-  Pass p = {.cpu = cpu, .plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
+  Pass p = {.plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
   p.buffers = take_buffers(plan, &memory);
   if (o->packed) p.buffers.packed = take_packed(plan, &kept);
   if (!rounder->again && !o->ready) {

@@ -26,7 +26,6 @@ typedef struct Plan {
 } Plan;
 
 typedef struct Pass {
-  NitiCpu *cpu;
   const Plan *plan;
   NitiGradient *gradient;
   const int8_t *dy, *x;
@@ -234,7 +233,7 @@ static void sum_block(void *context, size_t thread, size_t item) {
 static void run_winograd(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.cpu = cpu, .plan = plan, .gradient = gradient, .dy = dy, .x = x};
+  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x};
   const size_t items = niti_divide_up(plan->dy_panels, ITEM_PANELS) * niti_divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
   take_buffers(&p, &memory);
   for (p.first = 0; p.first < plan->units; p.first += p.units) {

@@ -122,14 +122,6 @@ static void cuda_download(NitiBackend *backend, void *host, const void *from, si
   if (cuda->error != cudaSuccess) memset(host, 0, bytes);
 }
 
-static void cuda_clear(NitiBackend *backend, void *p, size_t bytes) {
-  NitiCuda *cuda = niti_cuda(backend);
-  if (bytes == 0) return;
-  use_device(cuda);
-  niti_layouts_forget(cuda->layouts, p, bytes);
-  niti_cuda_note(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
-}
-
 /* ---- order ---- */
 
 static NitiStatus cuda_synchronise(NitiBackend *backend) {
@@ -191,7 +183,6 @@ static const NitiBackendOps ops = {
     .free_bytes = cuda_free_bytes,
     .upload = cuda_upload,
     .download = cuda_download,
-    .clear = cuda_clear,
     .synchronise = cuda_synchronise,
     .shift_counts = cuda_shift_counts,
 };

@@ -1,6 +1,5 @@
 /* Reference convolutions: the sums as docs/arithmetic.md states them, one output pixel after another. */
 #include "backend/cpu/conv_plan.h"
-#include "base/round.h"
 
 typedef struct Plan {
   NitiConvPlan base;
