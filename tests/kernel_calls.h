@@ -77,7 +77,7 @@ static inline void call_conv_gradient(NitiBackend *b, NitiGradient *gradient, co
   call_release(b, &call);
 }
 
-/* The scalar of number 1, so that not any will do. */
+/* mu is scalar 1, so that a kernel that reads another scalar is found out. */
 static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int mu) {
   const int64_t scalars[NITI_SCALARS_MAX] = {31, mu, 31};
   b->kernels->begin_step(b, 1, 1, scalars);

@@ -197,7 +197,7 @@ static void probabilities_out_of_range_are_harmless(void **state) {
 
 /* ---- recipes and runs ---- */
 
-/* So many letters, in one buffer. */
+/* A name of 100,000 letters; every call returns the same buffer. */
 static const char *long_name(void) {
   static char name[100001];
   memset(name, 'x', sizeof name - 1);

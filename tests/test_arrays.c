@@ -180,7 +180,7 @@ static void other_arrays_are_refused(void **state) {
   remove_temp(dir);
 }
 
-/* Whatever stands in a file: an error or an array that lies in it. */
+/* Whatever a file contains, opening it gives an error or an array that lies within the file. */
 static void damaged_headers_never_crash(void **state) {
   (void)state;
   char *dir = make_temp();

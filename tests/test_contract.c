@@ -152,7 +152,7 @@ static void labels(void **state) {
   close_fixture(&f);
 }
 
-/* Members that no operation of the range reads may be anything. */
+/* Members that no operation of the range reads may have any value. */
 static void what_the_range_does_not_read(void **state) {
   Fixture f;
   (void)state;

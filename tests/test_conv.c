@@ -122,8 +122,8 @@ static void close_bench(Bench *b) {
   niti_conv_close(b->plan);
 }
 
-/* Kept weights: the first run packs, the next uses what that packed, whatever weights it is given, until they are forgotten. A
- * plan for another number of images shares them. want: y of all images. */
+/* Kept weights: the first run packs them, and the next one uses the packed ones, whatever weights it gets, until they are
+ * forgotten. A plan for another number of images shares them. want: y of all images. */
 static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, int8_t *y, const int8_t *x, const int8_t *w,
                        const int8_t *want, size_t count, size_t weights, const NitiRequantise *rq) {
   NitiConv one = *s;

@@ -202,7 +202,7 @@ static void a_split_is_opened_alone(void **state) {
   assert_int_equal(niti_dataset_classes(dataset), 2);
   assert_int_equal(niti_dataset_label(dataset, NITI_TEST, 1), 1);
   niti_dataset_close(dataset);
-  put_file(path_of("%s/test/b/y.png", dir), "broken", 6); /* what is not asked for is not looked at */
+  put_file(path_of("%s/test/b/y.png", dir), "broken", 6); /* a split that is not requested is not read */
   assert_int_equal(rename(path_of("%s/elsewhere", dir), path_of("%s/train", dir)), 0);
   const NitiDataRequest train = {.size = size8, .need = NITI_SPLIT_BIT(NITI_TRAIN)};
   assert_int_equal(niti_dataset_open(&dataset, dir, NULL, &train), NITI_OK);

@@ -16,7 +16,7 @@ static char *put_idx_set(void) { return put_idx_folder(COUNT, TESTS, SIDE, pixel
 
 /* ---- the definition ---- */
 
-/* held[COUNT] of labels[COUNT], in the plainest way. Returns how many. */
+/* held[COUNT] of labels[COUNT], computed as plainly as possible. Returns how many. */
 static int expect_held(bool *held, const int *labels, int wanted, uint64_t seed) {
   int size[CLASSES] = {0}, quota[CLASSES], all = 0;
   bool asked[CLASSES] = {false};

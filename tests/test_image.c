@@ -220,7 +220,7 @@ static void cut_jpegs_are_whole_or_refused(void **state) {
       assert_memory_equal(pixels, whole, PHOTO);
       ++accepted;
     }
-    /* Without the end marker all pixels are there; only where scans may be missing, or bits, that cannot be known. */
+    /* Without the end marker all pixels are there, except that with separate scans or arithmetic coding niti cannot be sure. */
     const bool known = !jpeg_kinds[k].separate && !jpeg_kinds[k].arithmetic;
     const NitiStatus status = decode(pixels, bytes, size - 2);
     if (known)
@@ -242,7 +242,7 @@ static uint8_t *insert(const uint8_t *bytes, size_t size, size_t at, const void 
   return longer;
 }
 
-/* Where the marker ff `code` stands for the first time. */
+/* Where the marker ff `code` first occurs. */
 static size_t find_marker(const uint8_t *bytes, size_t size, uint8_t code) {
   for (size_t i = 0; i + 1 < size; ++i) {
     if (bytes[i] == 0xff && bytes[i + 1] == code) return i;

@@ -309,7 +309,7 @@ static void bad_images_surface_in_their_batch(void **state) {
   Case c = make_case(dataset, SIDE);
   Expected expected[COUNT];
   NitiBatch batch;
-  /* Two bad images in batch 2: the first of them is reported, whoever finds which first. */
+  /* Two bad images in batch 2: the one that comes first in the batch is reported, whichever a worker reads first. */
   expect_epoch(expected, 0, long_seed, SIDE, true, &c.data);
   const int first = (int)expected[2 * BATCH + 1].image, second = (int)expected[2 * BATCH + 3].image;
   put_file(image_path(dir, first), "\xff\xd8\xff", 3);

@@ -256,7 +256,7 @@ def own_copy(trained, tmp_path):
 
 @pytest.mark.parametrize("keep_metadata", [False, True])
 def test_edited_weights_are_brought_back(keep_metadata, trained, toy, toy_recipe, tmp_path):
-    """Its hash and checksum are of other weights, or are gone: the run's hash is computed from the weights that are there."""
+    """Its hash and checksum are those of other weights, or are missing: the run's hash is computed from the weights that are there."""
     def change(tensors):
         tensors["conv1.weight"][0, 0, 0, 0] ^= 1
         tensors["conv1.weight.exponent"] = np.array([tensors["conv1.weight.exponent"] - 1], np.int64)
