@@ -1,5 +1,5 @@
-/* The contracts of niti.h: every public function with NULL for each of its pointers in turn and with absurd values, what it then
- * says and does, and what callers may rely on: versions, sizes, threads. */
+/* The contracts of niti.h: what every public function says and does with NULL for each of its pointers in turn and with absurd
+ * values, and what callers may rely on: versions, sizes, threads. */
 /* clang-format off */
 #include "data_files.h"
 /* clang-format on */

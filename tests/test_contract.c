@@ -70,7 +70,7 @@ static NitiBindings bound(const Fixture *f) {
                         .labels = f->labels};
 }
 
-/* What the run does to a process: its status, or DIED where an assertion stops it. */
+/* How the run ends in a child process: its status, or DIED where an assertion stops it. */
 static int outcome(const Fixture *f, int32_t first, int32_t end, const NitiBindings *bindings) {
   int state = 0;
   (void)fflush(NULL);

@@ -311,7 +311,7 @@ static void bad_images_are_left_out(void **state) {
   assert_int_equal(niti_dataset_hash(dataset, NITI_TRAIN, deleted), NITI_OK);
   assert_string_equal(skipped, deleted);
   niti_dataset_close(dataset);
-  /* No class may vanish from training; of the test images all may, but one. */
+  /* Every class must keep a training image; of the test images only one need be left. */
   put_file(path_of("%s/train/a/z.png", dir), "", 0);
   put_file(path_of("%s/test/a/x.jpeg", dir), "", 0);
   dataset = open_skipping(dir);

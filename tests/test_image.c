@@ -273,7 +273,7 @@ static void harmless_oddities_of_jpegs_are_accepted(void **state) {
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   free(longer);
   free(bytes);
-  /* Left over before a restart marker: the scan was read wrongly, or it is not what was written. */
+  /* Bytes are left over before a restart marker: the scan was misread or has been changed. */
   put_jpeg_kind(path, (JpegKind){.restart = 1});
   bytes = get_file(path, &size);
   longer = insert(bytes, size, find_marker(bytes, size, 0xd0), garbage, sizeof garbage);

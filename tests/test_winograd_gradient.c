@@ -235,9 +235,9 @@ static void test_random_shapes(void **unused) {
   }
 }
 
-/* All |x| = 127 and sums of |dy| of one channel of exactly the limit, and one, two .. beyond, where the sum must be cut: the
- * gradient is 127 times that sum, and the first tap's loses its highest bits first. Then deltas of 127 everywhere, which make
- * many cuts, in images, batches and rows. */
+/* All |x| = 127, and |dy| of one channel sums to exactly the limit, or to one, two .. more, where the sum must be cut: the
+ * gradient is 127 times that sum, and that of the first tap loses its highest bits first. Then deltas of 127 everywhere, which
+ * make many cuts, in images, batches and rows. */
 static void test_bound(void **unused) {
   (void)unused;
   assert_true((int64_t)NITI_GRADIENT_LIMIT * 127 < 1 << 25 && (int64_t)(NITI_GRADIENT_LIMIT + 1) * 127 >= 1 << 25);
