@@ -108,10 +108,24 @@ static inline void put_idx(const char *path, uint32_t ndim, const uint32_t *dims
   free(bytes);
 }
 
+/* MNIST's four files in a new folder: `train` and `test` images of side x side, pixel and label by their index. */
+static inline char *put_idx_folder(uint32_t train, uint32_t test, uint32_t side, uint8_t (*pixel)(size_t),
+                                   uint8_t (*label)(size_t)) {
+  const uint32_t train_dims[3] = {train, side, side}, test_dims[3] = {test, side, side};
+  char *dir = make_temp();
+  put_idx(path_of("%s/train-images-idx3-ubyte", dir), 3, train_dims, pixel, false);
+  put_idx(path_of("%s/train-labels-idx1-ubyte", dir), 1, train_dims, label, false);
+  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, test_dims, pixel, false);
+  put_idx(path_of("%s/t10k-labels-idx1-ubyte", dir), 1, test_dims, label, false);
+  return dir;
+}
+
 typedef struct PngKind {
   int type, depth;
   bool interlaced;
   const png_color *palette; /* of 4 colours */
+  uint8_t *exif;            /* [exif_size] an eXIf chunk before the pixels; NULL: none */
+  size_t exif_size;
 } PngKind;
 
 /* rows: h rows as PNG stores them, `stride` bytes each. */
@@ -126,31 +140,12 @@ static inline void put_png_kind(const char *path, uint32_t h, uint32_t w, PngKin
   png_set_IHDR(png, info, w, h, kind.depth, kind.type, kind.interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   if (kind.palette) png_set_PLTE(png, info, kind.palette, 4);
+  if (kind.exif) png_set_eXIf_1(png, info, (png_uint_32)kind.exif_size, kind.exif);
   png_write_info(png, info);
   const int passes = png_set_interlace_handling(png);
   for (int pass = 0; pass < passes; ++pass) {
     for (uint32_t y = 0; y < h; ++y) png_write_row(png, rows + y * stride);
   }
-  png_write_end(png, info);
-  png_destroy_write_struct(&png, &info);
-  assert_int_equal(fclose(file), 0);
-}
-
-/* Grey, with an eXIf chunk before the pixels. */
-static inline void put_png_with_exif(const char *path, uint32_t h, uint32_t w, const uint8_t *pixels, uint8_t *exif,
-                                     size_t size) {
-  FILE *file = fopen(path, "wb");
-  assert_non_null(file);
-  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
-  png_infop info = png_create_info_struct(png);
-  assert_non_null(info);
-  if (setjmp(png_jmpbuf(png))) fail();
-  png_init_io(png, file);
-  png_set_IHDR(png, info, w, h, 8, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-               PNG_FILTER_TYPE_DEFAULT);
-  png_set_eXIf_1(png, info, (png_uint_32)size, exif);
-  png_write_info(png, info);
-  for (uint32_t y = 0; y < h; ++y) png_write_row(png, pixels + y * w);
   png_write_end(png, info);
   png_destroy_write_struct(&png, &info);
   assert_int_equal(fclose(file), 0);

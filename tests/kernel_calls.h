@@ -5,6 +5,28 @@
 
 #include "backend/kernels.h"
 
+/* A convolution of n images of hxwxc to k channels; its output's size follows. */
+static inline NitiConv conv_shape(int n, int h, int w, int c, int k, int kh, int kw, int sh, int sw, int ph, int pw) {
+  return (NitiConv){.n = n,
+                    .h = h,
+                    .w = w,
+                    .c = c,
+                    .k = k,
+                    .kh = kh,
+                    .kw = kw,
+                    .stride_h = sh,
+                    .stride_w = sw,
+                    .pad_h = ph,
+                    .pad_w = pw,
+                    .oh = (h + 2 * ph - kh) / sh + 1,
+                    .ow = (w + 2 * pw - kw) / sw + 1};
+}
+
+/* The same with a kernel of 3x3 and stride 1, as Winograd's kernels require. */
+static inline NitiConv conv3x3_shape(int n, int h, int w, int c, int k, int ph, int pw) {
+  return conv_shape(n, h, w, c, k, 3, 3, 1, 1, ph, pw);
+}
+
 static const NitiDirection conv_directions[3] __attribute__((unused)) = {NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT};
 
 static inline void begin_step(NitiBackend *b, uint64_t seed, uint32_t step) {
@@ -55,7 +77,7 @@ static inline void call_conv_gradient(NitiBackend *b, NitiGradient *gradient, co
   call_release(b, &call);
 }
 
-/* The scalar of number 1, so that not any will do. */
+/* mu is scalar 1, so that a kernel that reads another scalar is found out. */
 static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int mu) {
   const int64_t scalars[NITI_SCALARS_MAX] = {31, mu, 31};
   b->kernels->begin_step(b, 1, 1, scalars);

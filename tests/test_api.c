@@ -1,5 +1,5 @@
-/* The contracts of niti.h: every public function with NULL for each of its pointers in turn and with absurd values, what it then
- * says and does, and what callers may rely on: versions, sizes, threads. */
+/* The contracts of niti.h: what every public function says and does with NULL for each of its pointers in turn and with absurd
+ * values, and what callers may rely on: versions, sizes, threads. */
 /* clang-format off */
 #include "data_files.h"
 /* clang-format on */
@@ -197,7 +197,7 @@ static void probabilities_out_of_range_are_harmless(void **state) {
 
 /* ---- recipes and runs ---- */
 
-/* So many letters, in one buffer. */
+/* A name of 100,000 letters; every call returns the same buffer. */
 static const char *long_name(void) {
   static char name[100001];
   memset(name, 'x', sizeof name - 1);
@@ -264,7 +264,8 @@ static bool watch(void *context, const NitiProgress *progress) {
   Watch *w = context;
   ++w->calls;
   w->elsewhere |= !pthread_equal(w->caller, pthread_self());
-  w->reserved |= memcmp(progress->reserved, none, sizeof progress->reserved) != 0 || progress->train.reserved[0] || progress->best.reserved[1];
+  w->reserved |= memcmp(progress->reserved, none, sizeof progress->reserved) != 0 || progress->train.reserved[0] ||
+                 progress->best.reserved[1];
   return progress->kind != NITI_PROGRESS_BATCH || progress->step < 3;
 }
 
@@ -277,17 +278,11 @@ static const char recipe_text[] =
     "{linear: {out: classes}}]}\nbatch: 16\nepochs: 2\nloss: softmax\n";
 
 static void a_run_refuses_and_keeps_its_promises(void **state) {
-  char *folder = make_temp(), *data = strdup(path_of("%s/data", folder)), *run = strdup(path_of("%s/run", folder));
-  const uint32_t images[3] = {64, 8, 8};
+  char *folder = make_temp(), *data = put_idx_folder(64, 64, 8, pixel, label), *run = strdup(path_of("%s/run", folder));
   static const uint64_t none[4];
   Watch w = {.caller = pthread_self()};
   NitiTrainResult result;
   (void)state;
-  put_dir(data);
-  put_idx(path_of("%s/train-images-idx3-ubyte", data), 3, images, pixel, false);
-  put_idx(path_of("%s/train-labels-idx1-ubyte", data), 1, images, label, false);
-  put_idx(path_of("%s/t10k-images-idx3-ubyte", data), 3, images, pixel, false);
-  put_idx(path_of("%s/t10k-labels-idx1-ubyte", data), 1, images, label, false);
   put_file(path_of("%s/toy.yaml", folder), recipe_text, sizeof recipe_text - 1);
   check_ok(niti_recipe_load(&toy, path_of("%s/toy.yaml", folder), NULL, 0));
 
@@ -317,8 +312,8 @@ static void a_run_refuses_and_keeps_its_promises(void **state) {
   assert_memory_equal(result.reserved, none, sizeof result.reserved);
   assert_true(result.test.images == 64 && result.test.reserved[0] == 0);
   niti_recipe_close(toy);
-  free(data);
   free(run);
+  remove_temp(data);
   remove_temp(folder);
 }
 
@@ -383,7 +378,8 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_predict_bytes(model, logits, NULL, bytes, 4, "a"), "niti_model_predict_bytes", "exponent");
   check_refused(niti_model_predict_bytes(model, logits, &exponent, NULL, 0, "a"), "niti_model_predict_bytes", "bytes");
   check_refused(niti_model_predict_bytes(model, logits, &exponent, bytes, 4, NULL), "niti_model_predict_bytes", "name");
-  check_status(niti_model_predict_bytes(model, logits, &exponent, bytes, 4, "some bytes"), NITI_ERROR_FORMAT, "some bytes: byte 0");
+  check_status(niti_model_predict_bytes(model, logits, &exponent, bytes, 4, "some bytes"), NITI_ERROR_FORMAT,
+               "some bytes: byte 0");
   assert_true(logits[0] == 77 && exponent == 77);
   check_ok(niti_model_predict(model, logits, &exponent, pixels));
   assert_true(exponent != 77);

@@ -70,7 +70,7 @@ static NitiBindings bound(const Fixture *f) {
                         .labels = f->labels};
 }
 
-/* What the run does to a process: its status, or DIED where an assertion stops it. */
+/* How the run ends in a child process: its status, or DIED where an assertion stops it. */
 static int outcome(const Fixture *f, int32_t first, int32_t end, const NitiBindings *bindings) {
   int state = 0;
   (void)fflush(NULL);
@@ -152,7 +152,7 @@ static void labels(void **state) {
   close_fixture(&f);
 }
 
-/* Members that no operation of the range reads may be anything. */
+/* Members that no operation of the range reads may have any value. */
 static void what_the_range_does_not_read(void **state) {
   Fixture f;
   (void)state;

@@ -14,8 +14,8 @@
 
 #include "backend/cpu/conv_plan.h"
 #include "base/bounds.h"
-#include "base/shift_prediction.h"
 #include "base/round.h"
+#include "base/shift_prediction.h"
 #include "guarded.h"
 #include "kernel_calls.h"
 
@@ -122,8 +122,8 @@ static void close_bench(Bench *b) {
   niti_conv_close(b->plan);
 }
 
-/* Kept weights: the first run packs, the next uses what that packed, whatever weights it is given, until they are forgotten. A
- * plan for another number of images shares them. want: y of all images. */
+/* Kept weights: the first run packs them, and the next one uses the packed ones, whatever weights it gets, until they are
+ * forgotten. A plan for another number of images shares them. want: y of all images. */
 static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, int8_t *y, const int8_t *x, const int8_t *w,
                        const int8_t *want, size_t count, size_t weights, const NitiRequantise *rq) {
   NitiConv one = *s;
@@ -177,22 +177,6 @@ static void check_gradient(const NitiGradient *g, const int64_t *sum, const char
     const int64_t got = g->bits == 32 ? ((const int32_t *)g->data)[i] : ((const int64_t *)g->data)[i];
     if (got != sum[i]) fail_msg("%s: element %zu is %lld, not %lld", what, i, (long long)got, (long long)sum[i]);
   }
-}
-
-static NitiConv shape(int n, int h, int w, int c, int k, int kh, int kw, int sh, int sw, int ph, int pw) {
-  return (NitiConv){.n = n,
-                    .h = h,
-                    .w = w,
-                    .c = c,
-                    .k = k,
-                    .kh = kh,
-                    .kw = kw,
-                    .stride_h = sh,
-                    .stride_w = sw,
-                    .pad_h = ph,
-                    .pad_w = pw,
-                    .oh = (h + 2 * ph - kh) / sh + 1,
-                    .ow = (w + 2 * pw - kw) / sw + 1};
 }
 
 static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
@@ -274,33 +258,33 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
 static void test_named_shapes(void **unused) {
   (void)unused;
   const NitiConv shapes[] = {
-      shape(2, 8, 8, 3, 64, 3, 3, 1, 1, 1, 1),
-      shape(3, 8, 8, 128, 70, 3, 3, 1, 1, 1, 1), /* a full block and a bit */
-      shape(5, 4, 4, 33, 48, 3, 3, 1, 1, 1, 1),
-      shape(1, 32, 32, 16, 16, 3, 3, 1, 1, 1, 1),
-      shape(2, 23, 25, 3, 33, 11, 11, 4, 4, 2, 2),
-      shape(2, 12, 9, 17, 31, 5, 5, 1, 1, 2, 2),
-      shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),
-      shape(2, 8, 8, 16, 32, 1, 1, 2, 2, 0, 0), /* phases without taps */
-      shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
-      shape(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
-      shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),
-      shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
-      shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),
-      shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3), /* more padding than kernel */
-      shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),
-      shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0), /* stride beyond the kernel */
-      shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),
-      shape(1, 70, 60, 80, 4, 3, 3, 1, 1, 1, 1), /* bands */
-      shape(3, 1, 1, 3, 4, 3, 3, 2, 2, 1, 1),
-      shape(1, 2, 2, 1, 1, 3, 3, 5, 5, 1, 1),
-      shape(3, 11, 11, 1, 16, 2, 2, 1, 1, 0, 0), /* one channel: neighbouring taps are neighbours in memory */
-      shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* the gradient in several chunks */
-      shape(16, 11, 11, 1, 1, 1, 1, 1, 1, 0, 0), /* one tap: more pixels in a row than an image has */
-      shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0),
-      shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),  /* many rows of the gradient; images packed in tens, and four more */
-      shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
-      shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
+      conv_shape(2, 8, 8, 3, 64, 3, 3, 1, 1, 1, 1),
+      conv_shape(3, 8, 8, 128, 70, 3, 3, 1, 1, 1, 1), /* a full block and a bit */
+      conv_shape(5, 4, 4, 33, 48, 3, 3, 1, 1, 1, 1),
+      conv_shape(1, 32, 32, 16, 16, 3, 3, 1, 1, 1, 1),
+      conv_shape(2, 23, 25, 3, 33, 11, 11, 4, 4, 2, 2),
+      conv_shape(2, 12, 9, 17, 31, 5, 5, 1, 1, 2, 2),
+      conv_shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),
+      conv_shape(2, 8, 8, 16, 32, 1, 1, 2, 2, 0, 0), /* phases without taps */
+      conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      conv_shape(1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0),
+      conv_shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),
+      conv_shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
+      conv_shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),
+      conv_shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3), /* more padding than kernel */
+      conv_shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),
+      conv_shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0), /* stride beyond the kernel */
+      conv_shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),
+      conv_shape(1, 70, 60, 80, 4, 3, 3, 1, 1, 1, 1), /* bands */
+      conv_shape(3, 1, 1, 3, 4, 3, 3, 2, 2, 1, 1),
+      conv_shape(1, 2, 2, 1, 1, 3, 3, 5, 5, 1, 1),
+      conv_shape(3, 11, 11, 1, 16, 2, 2, 1, 1, 0, 0), /* one channel: neighbouring taps are neighbours in memory */
+      conv_shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* the gradient in several chunks */
+      conv_shape(16, 11, 11, 1, 1, 1, 1, 1, 1, 0, 0), /* one tap: more pixels in a row than an image has */
+      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0),
+      conv_shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),  /* many rows of the gradient; images packed in tens, and four more */
+      conv_shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
+      conv_shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) {
@@ -317,8 +301,8 @@ static void test_random_shapes(void **unused) {
   for (int i = 0; i < 250; ++i) {
     const int kh = taps[random_in(0, 4)], kw = taps[random_in(0, 4)], ph = random_in(0, kh - 1), pw = random_in(0, kw - 1);
     const int h = kh + random_in(0, 9), w = kw + random_in(0, 9);
-    const NitiConv s = shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)],
-                             outputs[random_in(0, 7)], kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
+    const NitiConv s = conv_shape(random_in(1, 5), h - (h > ph ? ph : 0) > 0 ? h : 1, w, channels[random_in(0, 9)],
+                                  outputs[random_in(0, 7)], kh, kw, random_in(1, 4), random_in(1, 4), ph, pw);
     check_conv(&s, random_in(0, 1), (Fill)random_in(0, 3), random_in(1, 3));
   }
 }
@@ -331,8 +315,8 @@ static void test_identity(void **unused) {
     if (!niti_isa_supported(isa)) continue;
     for (int i = 0; i < 20; ++i) {
       const NitiConv s =
-          shape(random_in(1, 4), random_in(5, 12), random_in(5, 12), random_in(1, 12), random_in(1, 12), random_in(1, 3),
-                random_in(1, 3), random_in(1, 3), random_in(1, 3), random_in(0, 2), random_in(0, 2));
+          conv_shape(random_in(1, 4), random_in(5, 12), random_in(5, 12), random_in(1, 12), random_in(1, 12), random_in(1, 3),
+                     random_in(1, 3), random_in(1, 3), random_in(1, 3), random_in(0, 2), random_in(0, 2));
       const Sizes z = sizes(&s);
       int8_t *x = operand(z.x, FILL_TINY), *w = operand(z.w, FILL_TINY), *delta = operand(z.y, FILL_TINY);
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
@@ -393,18 +377,18 @@ static void check_large_gradient(const NitiConv *s, int sign) {
 
 static void test_large_gradient(void **unused) {
   (void)unused;
-  const NitiConv images = shape(150, 32, 32, 3, 5, 2, 1, 1, 1, 0, 0), one = shape(1, 500, 401, 1, 2, 1, 2, 1, 1, 0, 0);
-  const NitiConv many = shape(140001, 1, 1, 2, 3, 1, 1, 1, 1, 0, 0);
+  const NitiConv images = conv_shape(150, 32, 32, 3, 5, 2, 1, 1, 1, 0, 0), one = conv_shape(1, 500, 401, 1, 2, 1, 2, 1, 1, 0, 0);
+  const NitiConv many = conv_shape(140001, 1, 1, 2, 3, 1, 1, 1, 1, 0, 0);
   check_large_gradient(&images, 1);
   check_large_gradient(&one, -1);
   check_large_gradient(&many, -1);
 }
 
-/* Forward and backward at the most terms an accumulator may have. */
-static void test_most_terms(void **unused) {
+/* Forward and backward at the largest accumulation length. */
+static void test_longest_sums(void **unused) {
   (void)unused;
-  const NitiConv forward = shape(2, 1, 1, NITI_ACCUMULATION_MAX, 2, 1, 1, 1, 1, 0, 0);
-  const NitiConv backward = shape(2, 1, 1, 2, NITI_ACCUMULATION_MAX, 1, 1, 1, 1, 0, 0);
+  const NitiConv forward = conv_shape(2, 1, 1, NITI_ACCUMULATION_MAX, 2, 1, 1, 1, 1, 0, 0);
+  const NitiConv backward = conv_shape(2, 1, 1, 2, NITI_ACCUMULATION_MAX, 1, 1, 1, 1, 0, 0);
   check_conv(&forward, false, FILL_WORST, 2);
   check_conv(&forward, true, FILL_WORST, 2);
   check_conv(&backward, false, FILL_WORST, 2);
@@ -448,10 +432,10 @@ static void check_shifted(const NitiConvKernels *kernels, const NitiConv *s, Fil
 static void test_shifted_gradient(void **unused) {
   (void)unused;
   const NitiConv shapes[] = {
-      shape(3, 8, 8, 5, 70, 3, 3, 1, 1, 1, 1),   shape(37, 5, 6, 33, 17, 3, 3, 1, 1, 1, 1),
-      shape(2, 9, 4, 40, 33, 5, 3, 1, 1, 2, 0),  shape(5, 40, 30, 3, 4, 1, 1, 1, 1, 0, 0),
-      shape(9, 7, 7, 35, 130, 5, 5, 1, 1, 0, 4), shape(1, 1, 2, 1, 1, 1, 1, 1, 1, 0, 0),
-      shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* several chunks */
+      conv_shape(3, 8, 8, 5, 70, 3, 3, 1, 1, 1, 1),   conv_shape(37, 5, 6, 33, 17, 3, 3, 1, 1, 1, 1),
+      conv_shape(2, 9, 4, 40, 33, 5, 3, 1, 1, 2, 0),  conv_shape(5, 40, 30, 3, 4, 1, 1, 1, 1, 0, 0),
+      conv_shape(9, 7, 7, 35, 130, 5, 5, 1, 1, 0, 4), conv_shape(1, 1, 2, 1, 1, 1, 1, 1, 1, 0, 0),
+      conv_shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1), /* several chunks */
   };
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
     const NitiConvKernels *kernels = niti_isa_supported(isa) ? niti_conv_kernels(isa) : NULL;
@@ -467,7 +451,7 @@ static void test_shifted_gradient(void **unused) {
  * sanitizer. */
 static void test_many_pixels(void **unused) {
   (void)unused;
-  const NitiConv many = shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
+  const NitiConv many = conv_shape(65536, 256, 256, 1, 1, 1, 1, 1, 1, 0, 0);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     NitiCpu *cpu = open_cpu(isa, 1, false);
@@ -482,7 +466,7 @@ static void test_many_pixels(void **unused) {
 
 static void test_names(void **unused) {
   (void)unused;
-  const NitiConv s = shape(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1);
+  const NitiConv s = conv_shape(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     NitiCpu *cpu = open_cpu(isa, 1, false);
@@ -497,7 +481,7 @@ static void test_names(void **unused) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
-      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_most_terms),       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),       cmocka_unit_test(test_names),
       cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,25 +12,8 @@ typedef struct Case {
   int bits;
 } Case;
 
-static NitiConv shape(int n, int h, int w, int c, int k, int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h,
-                      int pad_w) {
-  return (NitiConv){.n = n,
-                    .h = h,
-                    .w = w,
-                    .c = c,
-                    .k = k,
-                    .kh = kernel_h,
-                    .kw = kernel_w,
-                    .stride_h = stride_h,
-                    .stride_w = stride_w,
-                    .pad_h = pad_h,
-                    .pad_w = pad_w,
-                    .oh = (h + 2 * pad_h - kernel_h) / stride_h + 1,
-                    .ow = (w + 2 * pad_w - kernel_w) / stride_w + 1};
-}
-
 static NitiConv square(int n, int side, int c, int k, int kernel, int stride, int pad) {
-  return shape(n, side, side, c, k, kernel, kernel, stride, stride, pad, pad);
+  return conv_shape(n, side, side, c, k, kernel, kernel, stride, stride, pad, pad);
 }
 
 static void run(Device *d, const void *context, Record *results) {
@@ -81,12 +64,12 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .operands = random_in(0, 3) > 0,
             .bits = narrow && random_in(0, 1) ? 32 : 64};
   char what[256];
-  snprintf(
-      what, sizeof what,
-      "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, layouts %d, "
-      "gradient %d bits",
-      s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.prediction, c.relu,
-      c.mask != NULL, c.operands, c.bits);
+  snprintf(what, sizeof what,
+           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, "
+           "layouts %d, "
+           "gradient %d bits",
+           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.prediction,
+           c.relu, c.mask != NULL, c.operands, c.bits);
   check_work(run, &c, what);
   free(c.x);
   free(c.w);
@@ -105,8 +88,8 @@ static void test_small_shapes(void **unused) {
       square(2, 32, 3, 64, 3, 1, 1),   square(33, 7, 16, 48, 5, 1, 2),   square(2, 16, 64, 128, 3, 2, 1),
       square(4, 9, 64, 64, 1, 1, 0),   square(4, 8, 64, 64, 1, 2, 0),    square(20, 1, 512, 10, 1, 1, 0),
       square(37, 1, 100, 10, 1, 1, 0), square(16, 1, 800, 500, 1, 1, 0), square(2, 23, 3, 33, 11, 4, 2),
-      square(2, 28, 1, 20, 5, 1, 0),   square(31, 12, 20, 50, 5, 1, 0),  shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
-      square(2, 6, 64, 64, 7, 1, 3),   square(18, 3, 65, 63, 3, 1, 1),   shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
+      square(2, 28, 1, 20, 5, 1, 0),   square(31, 12, 20, 50, 5, 1, 0),  conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      square(2, 6, 64, 64, 7, 1, 3),   square(18, 3, 65, 63, 3, 1, 1),   conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
       square(1, 5, 16, 16, 3, 1, 4), /* windows that lie in the padding alone */
       square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
   };
@@ -122,9 +105,9 @@ static void test_random_shapes(void **unused) {
   need_cuda();
   for (int i = 0; i < 150;) {
     const int kernel_h = random_in(1, 5), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
-    const NitiConv s = shape(random_in(1, 40), random_in(1, 18), random_in(1, 18), channels[random_in(0, 20)],
-                             channels[random_in(0, 20)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
-                             random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
+    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 18), random_in(1, 18), channels[random_in(0, 20)],
+                                  channels[random_in(0, 20)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
+                                  random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
     const int64_t products = (int64_t)s.n * s.oh * s.ow * s.k * s.kh * s.kw * s.c;
     if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
     check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
@@ -137,10 +120,10 @@ static void test_largest_sums(void **unused) {
   (void)unused;
   need_cuda();
   for (Fill fill = FILL_FULL; fill <= FILL_LOW; ++fill) {
-    check(square(3, 1, 133144, 2, 1, 1, 0), fill, NITI_NEAREST);          /* forward */
-    check(square(2, 1, 3, 133144, 1, 1, 0), fill, NITI_NEAREST);          /* backward */
-    check(shape(52, 50, 51, 2, 3, 1, 1, 1, 1, 0, 0), fill, NITI_NEAREST); /* gradient, just within int32 */
-    check(square(80, 64, 2, 3, 1, 1, 0), fill, NITI_NEAREST);             /* gradient, beyond it */
+    check(square(3, 1, 133144, 2, 1, 1, 0), fill, NITI_NEAREST);               /* forward */
+    check(square(2, 1, 3, 133144, 1, 1, 0), fill, NITI_NEAREST);               /* backward */
+    check(conv_shape(52, 50, 51, 2, 3, 1, 1, 1, 1, 0, 0), fill, NITI_NEAREST); /* gradient, just within int32 */
+    check(square(80, 64, 2, 3, 1, 1, 0), fill, NITI_NEAREST);                  /* gradient, beyond it */
     check(square(40, 64, 16, 16, 3, 1, 1), fill, NITI_NEAREST);
   }
 }

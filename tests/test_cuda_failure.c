@@ -1,4 +1,4 @@
-/* What happens when the device fails: the failure stays and is reported, what is downloaded after it is never believed, and a run
+/* What happens when the device fails: the failure persists and is reported, nothing downloaded after it is used, and a run
  * ends with its last checkpoint intact. A process's CUDA is dead afterwards, so each test has a process of its own: the program
  * runs itself with the test's name. */
 /* clang-format off */

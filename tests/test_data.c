@@ -326,7 +326,7 @@ static void test_images_are_read_alone(void **state) {
   (void)state;
   char *dir = make_temp();
   put_idx_set(dir, false, '-');
-  put_file(path_of("%s/train-images-idx3-ubyte", dir), "damaged", 7); /* what is not asked for is not looked at */
+  put_file(path_of("%s/train-images-idx3-ubyte", dir), "damaged", 7); /* a split that is not requested is not read */
   NitiDataset *dataset = open_for_test(dir, 0);
   assert_int_equal(niti_dataset_classes(dataset), 2); /* 0 and 1 */
   niti_dataset_close(dataset);

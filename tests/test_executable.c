@@ -31,7 +31,7 @@ typedef struct Trained {
   int32_t labels[BATCH_MAX];
 } Trained;
 
-/* Weights and input table as any run could have them, from a seed. */
+/* Random weights and a random input table, from a seed. */
 static void fill_weights(Trained *t) {
   for (int32_t i = 0; i < t->program->tensor_count; ++i) {
     const NitiTensorDesc *desc = &t->program->tensors[i];
@@ -215,7 +215,7 @@ static void fusing_leaves_operations_out(void **state) {
 
 /* ---- compiling ---- */
 
-/* A device that lacks one opcode, in turn each that this model has. */
+/* Devices that each lack one of the opcodes that this model has. */
 static void a_missing_opcode_is_refused_by_name(void **state) {
   static const char text[] =
       "name: t\ninput: [8, 8, 1]\nclasses: 2\nlayers:\n  - conv: {out: 2, kernel: 1, name: stem}\n  - relu: {name: bend}\n"
@@ -364,8 +364,8 @@ static NitiStatus failing_prepare(NitiBackend *backend, NitiConvCall *call) {
   return real_kernels->conv_prepare(backend, call);
 }
 
-/* A smaller batch is prepared when it is first met; where that fails, whole batches go on as before, and so does the smaller one
- * once there is room. */
+/* A smaller batch is prepared when it first comes; if that fails, whole batches still work, and so does the smaller one once
+ * there is memory. */
 static void a_failed_preparation_can_be_tried_again(void **state) {
   NitiDescription *d = described(every_layer);
   NitiBackend *backend = open_isa("ref", 1);

@@ -202,7 +202,7 @@ static void a_split_is_opened_alone(void **state) {
   assert_int_equal(niti_dataset_classes(dataset), 2);
   assert_int_equal(niti_dataset_label(dataset, NITI_TEST, 1), 1);
   niti_dataset_close(dataset);
-  put_file(path_of("%s/test/b/y.png", dir), "broken", 6); /* what is not asked for is not looked at */
+  put_file(path_of("%s/test/b/y.png", dir), "broken", 6); /* a split that is not requested is not read */
   assert_int_equal(rename(path_of("%s/elsewhere", dir), path_of("%s/train", dir)), 0);
   const NitiDataRequest train = {.size = size8, .need = NITI_SPLIT_BIT(NITI_TRAIN)};
   assert_int_equal(niti_dataset_open(&dataset, dir, NULL, &train), NITI_OK);
@@ -311,7 +311,7 @@ static void bad_images_are_left_out(void **state) {
   assert_int_equal(niti_dataset_hash(dataset, NITI_TRAIN, deleted), NITI_OK);
   assert_string_equal(skipped, deleted);
   niti_dataset_close(dataset);
-  /* No class may vanish from training; of the test images all may, but one. */
+  /* Every class must keep a training image; of the test images only one need be left. */
   put_file(path_of("%s/train/a/z.png", dir), "", 0);
   put_file(path_of("%s/test/a/x.jpeg", dir), "", 0);
   dataset = open_skipping(dir);

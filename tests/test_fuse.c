@@ -51,7 +51,7 @@ static void test_builtin(void **unused) {
   check_positive(description, "-++++++");
 }
 
-/* Each layer that hands a ReLU's output on, after one and after a convolution. */
+/* Several kinds of layers after a convolution, with and without a ReLU between them. */
 static void test_layers(void **unused) {
   (void)unused;
   static const char *const layers[] = {"relu",
@@ -62,8 +62,8 @@ static void test_layers(void **unused) {
                                        "residual: {body: [{conv: {out: 4, kernel: 1}}, relu]}",
                                        "residual: {body: [relu], shortcut: [dropout]}",
                                        "residual: {body: [dropout], shortcut: [{conv: {out: 4, kernel: 1}}]}"};
-  static const char *const behind_relu[] = {"-++", "-++", "-++", "-++", "-++", "-+++", "-++", "-+-+"};
-  static const char *const behind_conv[] = {"-++", "--+", "--+", "--+", "--+", "---+", "--+", "---+"};
+  static const char *const after_relu[] = {"-++", "-++", "-++", "-++", "-++", "-+++", "-++", "-+-+"};
+  static const char *const after_conv[] = {"-++", "--+", "--+", "--+", "--+", "---+", "--+", "---+"};
   for (size_t i = 0; i < sizeof layers / sizeof layers[0]; ++i) {
     for (int relu = 0; relu < 2; ++relu) {
       char text[512];
@@ -71,7 +71,7 @@ static void test_layers(void **unused) {
                      "name: t\ninput: [8, 8, 3]\nclasses: 10\nlayers:\n  - conv: {out: 4, kernel: 1}\n%s  - %s\n"
                      "  - conv: {out: 4, kernel: 3}\n  - relu\n  - global-avgpool\n  - flatten\n  - linear: {out: classes}\n",
                      relu ? "  - relu\n" : "", layers[i]);
-      check_positive(parsed(text), relu ? behind_relu[i] : behind_conv[i]);
+      check_positive(parsed(text), relu ? after_relu[i] : after_conv[i]);
     }
   }
 }

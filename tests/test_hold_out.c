@@ -12,19 +12,11 @@ static const uint64_t long_seed = UINT64_C(0x123456789abcdef0);
 static uint8_t label_value(size_t i) { return (uint8_t)(i == 7 ? 3 : i % 20 == 11 ? 4 : i % 3); }
 static uint8_t pixel_value(size_t i) { return (uint8_t)(i / (SIDE * SIDE) * 5 + i % 3); }
 
-static char *put_idx_set(void) {
-  const uint32_t train[3] = {COUNT, SIDE, SIDE}, test[3] = {TESTS, SIDE, SIDE};
-  char *dir = make_temp();
-  put_idx(path_of("%s/train-images-idx3-ubyte", dir), 3, train, pixel_value, false);
-  put_idx(path_of("%s/train-labels-idx1-ubyte", dir), 1, train, label_value, false);
-  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, test, pixel_value, false);
-  put_idx(path_of("%s/t10k-labels-idx1-ubyte", dir), 1, test, label_value, false);
-  return dir;
-}
+static char *put_idx_set(void) { return put_idx_folder(COUNT, TESTS, SIDE, pixel_value, label_value); }
 
 /* ---- the definition ---- */
 
-/* held[COUNT] of labels[COUNT], in the plainest way. Returns how many. */
+/* held[COUNT] of labels[COUNT], computed as plainly as possible. Returns how many. */
 static int expect_held(bool *held, const int *labels, int wanted, uint64_t seed) {
   int size[CLASSES] = {0}, quota[CLASSES], all = 0;
   bool asked[CLASSES] = {false};

@@ -28,32 +28,38 @@ static void png_kinds_become_8_bits(void **state) {
   uint8_t out[64 * 3];
   for (int interlaced = 0; interlaced < 2; ++interlaced) {
     /* Two rows of four pixels, each kind. */
-    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 1, interlaced, NULL}, (const uint8_t[]){0x50, 0xa0}, 1);
+    put_png_kind(path, 2, 4, (PngKind){.type = PNG_COLOR_TYPE_GRAY, .depth = 1, .interlaced = interlaced},
+                 (const uint8_t[]){0x50, 0xa0}, 1);
     read_good(path, NULL, 2, 4, 1, out);
     assert_memory_equal(out, ((const uint8_t[]){0, 255, 0, 255, 255, 0, 255, 0}), 8);
-    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 2, interlaced, NULL}, (const uint8_t[]){0x1b, 0xe4}, 1);
+    put_png_kind(path, 2, 4, (PngKind){.type = PNG_COLOR_TYPE_GRAY, .depth = 2, .interlaced = interlaced},
+                 (const uint8_t[]){0x1b, 0xe4}, 1);
     read_good(path, NULL, 2, 4, 1, out);
     assert_memory_equal(out, ((const uint8_t[]){0, 85, 170, 255, 255, 170, 85, 0}), 8);
-    put_png_kind(path, 2, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 4, interlaced, NULL}, (const uint8_t[]){0x01, 0x2f, 0xfe, 0x34}, 2);
+    put_png_kind(path, 2, 4, (PngKind){.type = PNG_COLOR_TYPE_GRAY, .depth = 4, .interlaced = interlaced},
+                 (const uint8_t[]){0x01, 0x2f, 0xfe, 0x34}, 2);
     read_good(path, NULL, 2, 4, 1, out);
     assert_memory_equal(out, ((const uint8_t[]){0, 17, 34, 255, 255, 238, 51, 68}), 8);
     /* 16 bits: nearest multiple of 257: 0x0080 / 257 = 0.498, 0x0081 / 257 = 0.502. */
-    put_png_kind(path, 1, 4, (PngKind){PNG_COLOR_TYPE_GRAY, 16, interlaced, NULL},
+    put_png_kind(path, 1, 4, (PngKind){.type = PNG_COLOR_TYPE_GRAY, .depth = 16, .interlaced = interlaced},
                  (const uint8_t[]){0, 0x80, 0, 0x81, 0x12, 0x12, 255, 255}, 8);
     read_good(path, NULL, 1, 4, 1, out);
     assert_memory_equal(out, ((const uint8_t[]){0, 1, 0x12, 255}), 4);
     const png_color palette[4] = {{1, 2, 3}, {40, 50, 60}, {255, 0, 7}, {9, 9, 9}};
-    put_png_kind(path, 1, 4, (PngKind){PNG_COLOR_TYPE_PALETTE, 2, interlaced, palette}, (const uint8_t[]){0x1b}, 1);
+    put_png_kind(path, 1, 4, (PngKind){.type = PNG_COLOR_TYPE_PALETTE, .depth = 2, .interlaced = interlaced, .palette = palette},
+                 (const uint8_t[]){0x1b}, 1);
     read_good(path, NULL, 1, 4, 3, out);
     assert_memory_equal(out, ((const uint8_t[]){1, 2, 3, 40, 50, 60, 255, 0, 7, 9, 9, 9}), 12);
-    put_png_kind(path, 1, 2, (PngKind){PNG_COLOR_TYPE_RGB_ALPHA, 8, interlaced, NULL},
+    put_png_kind(path, 1, 2, (PngKind){.type = PNG_COLOR_TYPE_RGB_ALPHA, .depth = 8, .interlaced = interlaced},
                  (const uint8_t[]){1, 2, 3, 0, 4, 5, 6, 255}, 8);
     read_good(path, NULL, 1, 2, 3, out);
     assert_memory_equal(out, ((const uint8_t[]){1, 2, 3, 4, 5, 6}), 6);
-    put_png_kind(path, 1, 2, (PngKind){PNG_COLOR_TYPE_GRAY_ALPHA, 8, interlaced, NULL}, (const uint8_t[]){7, 0, 8, 255}, 4);
+    put_png_kind(path, 1, 2, (PngKind){.type = PNG_COLOR_TYPE_GRAY_ALPHA, .depth = 8, .interlaced = interlaced},
+                 (const uint8_t[]){7, 0, 8, 255}, 4);
     read_good(path, NULL, 1, 2, 3, out); /* grey is repeated */
     assert_memory_equal(out, ((const uint8_t[]){7, 7, 7, 8, 8, 8}), 6);
-    put_png_kind(path, 1, 1, (PngKind){PNG_COLOR_TYPE_RGB, 16, interlaced, NULL}, (const uint8_t[]){10, 10, 20, 20, 30, 30}, 6);
+    put_png_kind(path, 1, 1, (PngKind){.type = PNG_COLOR_TYPE_RGB, .depth = 16, .interlaced = interlaced},
+                 (const uint8_t[]){10, 10, 20, 20, 30, 30}, 6);
     read_good(path, NULL, 1, 1, 3, out);
     assert_memory_equal(out, ((const uint8_t[]){10, 20, 30}), 3);
   }
@@ -214,7 +220,7 @@ static void cut_jpegs_are_whole_or_refused(void **state) {
       assert_memory_equal(pixels, whole, PHOTO);
       ++accepted;
     }
-    /* Without the end marker all pixels are there; only where scans may be missing, or bits, that cannot be known. */
+    /* Without the end marker all pixels are there, except that with separate scans or arithmetic coding niti cannot be sure. */
     const bool known = !jpeg_kinds[k].separate && !jpeg_kinds[k].arithmetic;
     const NitiStatus status = decode(pixels, bytes, size - 2);
     if (known)
@@ -236,7 +242,7 @@ static uint8_t *insert(const uint8_t *bytes, size_t size, size_t at, const void 
   return longer;
 }
 
-/* Where the marker ff `code` stands for the first time. */
+/* Where the marker ff `code` first occurs. */
 static size_t find_marker(const uint8_t *bytes, size_t size, uint8_t code) {
   for (size_t i = 0; i + 1 < size; ++i) {
     if (bytes[i] == 0xff && bytes[i + 1] == code) return i;
@@ -267,7 +273,7 @@ static void harmless_oddities_of_jpegs_are_accepted(void **state) {
   assert_int_equal(decode(pixels, longer, size + sizeof garbage), NITI_OK);
   free(longer);
   free(bytes);
-  /* Left over before a restart marker: the scan was read wrongly, or it is not what was written. */
+  /* Bytes are left over before a restart marker: the scan was misread or has been changed. */
   put_jpeg_kind(path, (JpegKind){.restart = 1});
   bytes = get_file(path, &size);
   longer = insert(bytes, size, find_marker(bytes, size, 0xd0), garbage, sizeof garbage);
@@ -385,7 +391,8 @@ static void orientation_of_jpeg_and_png_is_applied(void **state) {
     uint8_t *bytes = jpeg_with_exif(path, &size, tiff, sizeof tiff);
     assert_int_equal(white_side(bytes, size), seen_sides[orientation][0]);
     free(bytes);
-    put_png_with_exif(path, 16, 8, pixels, tiff, sizeof tiff);
+    put_png_kind(path, 16, 8, (PngKind){.type = PNG_COLOR_TYPE_GRAY, .depth = 8, .exif = tiff, .exif_size = sizeof tiff}, pixels,
+                 8);
     bytes = get_file(path, &size);
     assert_int_equal(white_side(bytes, size), seen_sides[orientation][0]);
     free(bytes);

@@ -130,7 +130,7 @@ static void test_hash_covers_weights(void **state) {
   niti_checkpoint_close(b);
 }
 
-/* A path, say: in the file it is text, and loading gives its bytes back. */
+/* Values such as paths: the file holds them as text, and loading gives their bytes back. */
 static void test_values_of_any_bytes(void **state) {
   (void)state;
   static const char *const values[] = {"caf\xe9/\\x41\nb", "caf\xc3\xa9/\\x41\nb"};

@@ -246,7 +246,7 @@ static void test_log_refuses(void **state) {
   check_fails(niti_log_open(&log, at("none"), -1, two, 2), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
 }
 
-/* One of the files holds `text`: it is found again as NAME.bak, and the other file goes on. */
+/* Where a log file holds `text`, it is renamed NAME.bak, and the other file is continued. */
 static void check_set_aside(const char *name, const char *text, const char *place) {
   char backup[64];
   NitiLog *log = open_log(-1);
@@ -292,7 +292,7 @@ static void test_log_sets_aside(void **state) {
   check_set_aside("metrics.jsonl", "\xef\xbb\xbf{\"epoch\": 1}\n", "record 1");
 }
 
-/* What was set aside before is kept, and so is what is no file at all. */
+/* Earlier backups are kept, and a folder in a log's place is set aside too. */
 static void test_log_sets_aside_again(void **state) {
   (void)state;
   NitiLog *log;
@@ -321,7 +321,7 @@ int rename(const char *from, const char *to) {
   return -1;
 }
 
-/* A file that another program holds: the log goes on without it. */
+/* A file that another program has locked: the log continues without it. */
 static void test_log_locked(void **state) {
   (void)state;
   NitiLog *log;

@@ -214,7 +214,7 @@ static void test_prediction(void **unused) {
   }
 }
 
-/* The prediction follows a steady shift and a lasting change, and stays where it was over a single stray. */
+/* The prediction follows a steady shift and a lasting change, and ignores a single outlier. */
 static void test_shift_prediction(void **unused) {
   (void)unused;
   int32_t word = 0; /* as memory is given out */

@@ -12,15 +12,7 @@ static uint8_t pixel_of(int64_t image, int y, int x) { return (uint8_t)(image * 
 static uint8_t pixel_value(size_t i) { return pixel_of((int64_t)(i / (SIDE * SIDE)), (int)(i / SIDE % SIDE), (int)(i % SIDE)); }
 static uint8_t label_value(size_t i) { return (uint8_t)(i % 3); }
 
-static char *put_idx_set(void) {
-  const uint32_t train[3] = {COUNT, SIDE, SIDE}, test[3] = {TESTS, SIDE, SIDE};
-  char *dir = make_temp();
-  put_idx(path_of("%s/train-images-idx3-ubyte", dir), 3, train, pixel_value, false);
-  put_idx(path_of("%s/train-labels-idx1-ubyte", dir), 1, train, label_value, false);
-  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, test, pixel_value, false);
-  put_idx(path_of("%s/t10k-labels-idx1-ubyte", dir), 1, test, label_value, false);
-  return dir;
-}
+static char *put_idx_set(void) { return put_idx_folder(COUNT, TESTS, SIDE, pixel_value, label_value); }
 
 /* The same images as PNGs; the first 10 are class a, the others b. */
 static const char *image_path(const char *dir, int image) {
@@ -317,7 +309,7 @@ static void bad_images_surface_in_their_batch(void **state) {
   Case c = make_case(dataset, SIDE);
   Expected expected[COUNT];
   NitiBatch batch;
-  /* Two bad images in batch 2: the error names the first of them, whichever thread finds its own first. */
+  /* Two bad images in batch 2: the one that comes first in the batch is reported, whichever a worker reads first. */
   expect_epoch(expected, 0, long_seed, SIDE, true, &c.data);
   const int first = (int)expected[2 * BATCH + 1].image, second = (int)expected[2 * BATCH + 3].image;
   put_file(image_path(dir, first), "\xff\xd8\xff", 3);

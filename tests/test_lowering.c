@@ -28,7 +28,7 @@ static bool reads(const NitiOperation *o, int32_t tensor) {
   return o->inputs[0] == tensor || o->inputs[1] == tensor || o->inputs[2] == tensor;
 }
 
-/* Every tensor is written before it is read, and once, save what is updated in place. */
+/* Every tensor is written before it is read, and only once, except those that are updated in place. */
 static void check_order(const NitiProgram *p) {
   int *writes = calloc((size_t)p->tensor_count, sizeof *writes);
   NitiPhase phase = NITI_PHASE_INPUT;
@@ -209,8 +209,8 @@ typedef struct Walked {
   const NitiProgram *program;
   const NitiDescription *description;
   const NitiLowerOptions *options;
-  bool *trained;  /* [nodes + 1] weights lie in the layer or before it */
-  int32_t *delta; /* [nodes + 1] the tensor that holds the whole error at the layer's output; NITI_NONE: there is none */
+  bool *trained;  /* [nodes + 1] the layer or one before it has weights */
+  int32_t *delta; /* [nodes + 1] the tensor that holds the whole delta of the layer's output; NITI_NONE: there is none */
 } Walked;
 
 static const NitiLayerType *type_of(const Walked *w, int32_t layer) { return w->description->nodes[layer - 1].spec.type; }
@@ -246,8 +246,8 @@ static NitiOpcode backward_opcode(const NitiLayerType *type) {
   return NITI_OP_RESHAPE;
 }
 
-/* The error that one consumer sends to input k: made by an operation of its own, or a sum's own error as it is. */
-static int32_t error_from(const Walked *w, int32_t consumer) {
+/* The delta that one consumer sends back: the output of its backward operation, or for an addition its own delta. */
+static int32_t delta_from(const Walked *w, int32_t consumer) {
   const NitiOperation *o = NULL;
   if (type_of(w, consumer) == &niti_layer_add) return w->delta[consumer];
   assert_int_equal(operations_of(w->program, consumer, NITI_PHASE_BACKWARD, backward_opcode(type_of(w, consumer)), &o), 1);
@@ -255,7 +255,7 @@ static int32_t error_from(const Walked *w, int32_t consumer) {
   return o->outputs[0];
 }
 
-/* The k-th addition of errors at a layer's output: the sum so far and the next consumer's, rounded with a stream of its own. */
+/* The k-th addition of deltas at a layer's output: the sum so far and the next consumer's, rounded with a stream of its own. */
 static int32_t check_addition(const Walked *w, int32_t layer, int32_t k, int32_t sum, int32_t next) {
   int32_t seen = 0;
   for (int32_t i = 0; i < w->program->operation_count; ++i) {
@@ -270,7 +270,7 @@ static int32_t check_addition(const Walked *w, int32_t layer, int32_t k, int32_t
   return NITI_NONE;
 }
 
-/* The errors at one layer's output, of the consumer with the highest number first. */
+/* The deltas of one layer's output are added, that of the consumer with the highest number first. Returns the sum. */
 static int32_t check_forks(const Walked *w, int32_t layer, int32_t loss_delta) {
   int32_t sum = layer == w->description->node_count ? loss_delta : NITI_NONE, additions = 0;
   const NitiOperation *found = NULL;
@@ -278,8 +278,8 @@ static int32_t check_forks(const Walked *w, int32_t layer, int32_t loss_delta) {
     const NitiDescribedNode *node = &w->description->nodes[i - 1];
     for (int32_t k = 0; k < node->input_count; ++k) {
       if (node->inputs[k] != layer) continue;
-      const int32_t error = error_from(w, i);
-      sum = sum == NITI_NONE ? error : check_addition(w, layer, additions++, sum, error);
+      const int32_t delta = delta_from(w, i);
+      sum = sum == NITI_NONE ? delta : check_addition(w, layer, additions++, sum, delta);
     }
   }
   assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_ADD, &found), additions);
@@ -301,7 +301,7 @@ static void check_backward(const Walked *w, int32_t layer) {
                      w->trained[node->inputs[0]]);
 }
 
-/* Errors exist exactly where weights lie in a layer or before it, and forks add them in the documented order. */
+/* Deltas exist exactly where a layer or one before it has weights, and forks add them in the documented order. */
 static void check_deltas(const NitiProgram *p, const NitiDescription *description, const NitiLowerOptions *options) {
   const size_t n = (size_t)description->node_count + 1;
   Walked w = {p, description, options, calloc(n, sizeof *w.trained), calloc(n, sizeof *w.delta)};
@@ -409,7 +409,7 @@ static void forks_of_several_are_added_downwards(void **state) {
     assert_int_equal(o->rounding.stream, 1 + 65536 * additions);
     ++additions;
   }
-  assert_int_equal(additions, 3); /* nodes 2 and 3 (relu), 5 (relu) and 6 (its sum): four errors */
+  assert_int_equal(additions, 3); /* nodes 2 and 3 (relu), 5 (relu) and 6 (its sum): four deltas */
   niti_program_close(p);
 }
 
@@ -424,7 +424,7 @@ static void a_layer_may_be_called_input(void **state) {
   niti_description_close(d);
 }
 
-/* Nothing trained lies before a network's first weights: no error is sent there. */
+/* Without weights there is nothing to train, and no delta is sent back. */
 static void nothing_trained_nothing_sent_back(void **state) {
   static const char text[] =
       "name: t\ninput: [4, 4, 2]\nclasses: 2\nlayers:\n  - relu\n  - maxpool: {kernel: 2}\n"

@@ -11,9 +11,9 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "program/fuse.h"
 #include "config/builtin.h"
 #include "every_layer.h"
+#include "program/fuse.h"
 #include "program/places.h"
 #include "programs.h"
 
@@ -26,7 +26,7 @@ static size_t element_bytes(const void *context, const NitiProgram *p, int32_t t
   return niti_tensor_count(&p->tensors[t], p->batch) * niti_dtype_bytes(p->tensors[t].dtype);
 }
 
-/* As a backend does that stores some tensors in more than one layout: up to thrice the elements, and a few bytes. */
+/* What a backend might need that stores some tensors in several layouts: up to three times the elements, and a few bytes. */
 static size_t more_bytes(const void *context, const NitiProgram *p, int32_t t) {
   return element_bytes(context, p, t) * (size_t)(t % 3 + 1) + (size_t)(t % 7);
 }
@@ -69,8 +69,8 @@ static void check_input(const Map *m, int32_t operation, int32_t t) {
   }
 }
 
-/* While an operation runs, its outputs lie apart from each other and from its inputs, save the first output of an opcode that
- * may work in place, exactly on the first input. */
+/* While an operation runs, its outputs overlap neither each other nor its inputs, except that the first output of an opcode that
+ * may work in place may be exactly where its first input is. */
 static void check_apart(const Map *m, const NitiOperation *o, int output) {
   const int32_t y = o->outputs[output];
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
@@ -200,8 +200,8 @@ static void a_chain_takes_its_widest_pair(void **state) {
   assert_int_equal(arena_of("  - conv: {out: 4, kernel: 1}\n  - relu\n  - relu\n", false), 1024 + 256); /* in place */
 }
 
-/* At the loss everything is alive: the input (256 bytes), both outputs (1024 and 512), the logits and their error (256 each). On
- * the way back errors take the places of outputs that were read for the last time: 256 + 1024 + 256 + 512 before the first
+/* At the loss everything is alive: the input (256 bytes), both outputs (1024 and 512), the logits and their delta (256 each). On
+ * the way back deltas take the places of outputs that were read for the last time: 256 + 1024 + 256 + 512 before the first
  * convolution's output goes, then 256 + 512 + 1024. */
 static void training_takes_what_the_loss_needs(void **state) {
   (void)state;

@@ -209,7 +209,7 @@ static void batches_out_of_range_are_refused(void **state) {
   must(try_lower(text, 1 << 20));
 }
 
-/* 2^34 random words index a tensor: 2^20 images of 2^14 values have one each, of 2^14 + 1 do not. */
+/* 2^34 random words index a tensor: 2^20 images of 2^14 values have one each; with 2^14 + 1 values there are too few. */
 static void tensors_beyond_random_words_are_refused(void **state) {
   static const char format[] =
       "name: t\ninput: [1, 1, 1]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {out: %d, name: broad}\n"

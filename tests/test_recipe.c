@@ -154,7 +154,7 @@ static void the_kind_of_update_is_kept(void **state) {
   niti_recipe_close(r);
 }
 
-/* What is given for signed values; without, a type is the data set's. */
+/* Keys for signed values; without `type` the data set decides. */
 static void types_of_values_are_read(void **state) {
   (void)state;
   NitiRecipe *r = parsed("name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"

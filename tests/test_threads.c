@@ -1,4 +1,5 @@
-/* The thread pool: every item is done once, no thread is waited for that has taken none, sleepers wake; and what groups allow. */
+/* The thread pool: every item is done once, a thread that has taken none is not waited for, sleepers wake; and how many cores
+ * control groups allow. */
 #define _GNU_SOURCE /* RTLD_NEXT, sched_setaffinity */
 /* clang-format off */
 #include <setjmp.h>
@@ -58,13 +59,13 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
 /* ---- the pool ---- */
 
-/* Plain memory, so that the thread sanitizer sees whether calls and their ends order it. */
+/* Plain memory, so that the thread sanitizer notices if the start and end of a call do not order the accesses. */
 typedef struct Work {
   int count; /* of the pool's threads */
   size_t items;
   int done[ITEMS];    /* how often each item ran */
   int by[THREADS];    /* items by thread; each thread writes its own */
-  atomic_bool others; /* somebody besides thread 0 was there */
+  atomic_bool others; /* a thread other than 0 has run an item */
   atomic_int inside;
 } Work;
 
@@ -122,7 +123,8 @@ static void test_sleepers_wake(void **state) {
   niti_threads_close(threads);
 }
 
-/* Goes on when another thread has been there, or after ten seconds. Of many items the caller may do the first one alone. */
+/* Returns once a thread other than 0 has run an item, or after ten seconds. Of many items the caller may do the first one alone.
+ */
 static void wait_for_others(void *context, size_t thread, size_t item) {
   Work *work = context;
   const int patience = item == 0 && work->items > 2 ? 1 : 10000;
@@ -142,7 +144,7 @@ static void test_sleepers_help(void **state) {
   niti_threads_close(threads);
 }
 
-/* An item that somebody holds is waited for, however long it takes. */
+/* An item that another thread is working on is waited for, however long it takes. */
 static void slow_item(void *context, size_t thread, size_t item) {
   Work *work = context;
   if (thread > 0) {

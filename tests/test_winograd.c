@@ -171,22 +171,6 @@ typedef struct Case {
   int threads;
 } Case;
 
-static NitiConv shape(int n, int h, int w, int c, int k, int pad_h, int pad_w) {
-  return (NitiConv){.n = n,
-                    .h = h,
-                    .w = w,
-                    .c = c,
-                    .k = k,
-                    .kh = 3,
-                    .kw = 3,
-                    .stride_h = 1,
-                    .stride_w = 1,
-                    .pad_h = pad_h,
-                    .pad_w = pad_w,
-                    .oh = h + 2 * pad_h - 2,
-                    .ow = w + 2 * pad_w - 2};
-}
-
 static size_t x_count(const NitiConv *s) { return (size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c; }
 static size_t y_count(const NitiConv *s) { return (size_t)s->n * (size_t)s->oh * (size_t)s->ow * (size_t)s->k; }
 static size_t w_count(const NitiConv *s) { return (size_t)s->k * 9 * (size_t)s->c; }
@@ -305,12 +289,13 @@ static void test_shapes(void **unused) {
   static const int channels[] = {1, 2, 3, 16, 17, 32, 33, 65}, outputs[] = {1, 5, 16, 17, 64, 65, 70};
   for (int i = 0; i < 80; ++i) {
     const int pad_h = random_in(0, 2), pad_w = random_in(0, 2), h = random_in(3 - pad_h, 9), w = random_in(3 - pad_w, 11);
-    const NitiConv s =
-        shape(random_in(1, 4), h < 1 ? 1 : h, w < 1 ? 1 : w, channels[random_in(0, 7)], outputs[random_in(0, 6)], pad_h, pad_w);
+    const NitiConv s = conv3x3_shape(random_in(1, 4), h < 1 ? 1 : h, w < 1 ? 1 : w, channels[random_in(0, 7)],
+                                     outputs[random_in(0, 6)], pad_h, pad_w);
     check_shape(&s, (Fill)random_in(0, FILLS - 1), random_in(1, 3));
   }
-  const NitiConv more[] = {shape(3, 5, 7, 3, 17, 1, 1),  shape(70, 4, 4, 16, 130, 1, 1), shape(2, 16, 16, 128, 64, 1, 1),
-                           shape(1, 1, 1, 40, 40, 1, 1), shape(61, 8, 8, 16, 20, 1, 1),  shape(5, 20, 3, 32, 32, 0, 2)};
+  const NitiConv more[] = {conv3x3_shape(3, 5, 7, 3, 17, 1, 1),     conv3x3_shape(70, 4, 4, 16, 130, 1, 1),
+                           conv3x3_shape(2, 16, 16, 128, 64, 1, 1), conv3x3_shape(1, 1, 1, 40, 40, 1, 1),
+                           conv3x3_shape(61, 8, 8, 16, 20, 1, 1),   conv3x3_shape(5, 20, 3, 32, 32, 0, 2)};
   for (size_t i = 0; i < sizeof more / sizeof more[0]; ++i) {
     for (Fill fill = FILL_RANDOM; fill < FILLS; ++fill) check_shape(&more[i], fill, 1 + (int)i % 3);
   }
@@ -319,7 +304,7 @@ static void test_shapes(void **unused) {
 /* Every rounding, with and without ReLU and mask, at a shift that clips and one that does not. */
 static void test_roundings(void **unused) {
   (void)unused;
-  const NitiConv s = shape(2, 6, 9, 20, 24, 1, 1);
+  const NitiConv s = conv3x3_shape(2, 6, 9, 20, 24, 1, 1);
   int8_t *x = operand(x_count(&s), FILL_RANDOM), *w = operand(w_count(&s), FILL_RANDOM), *dy = operand(y_count(&s), FILL_RANDOM);
   for (int mode = 0; mode < 4; ++mode) {
     for (int i = 0; i < 8; ++i) {
@@ -352,7 +337,8 @@ static void test_bound(void **unused) {
   static const int channels[] = {230, 231, 232, 233, 256, 463, 464, 512};
   for (size_t i = 0; i < sizeof channels / sizeof channels[0]; ++i) {
     for (Fill fill = FILL_WORST; fill < FILLS; ++fill) {
-      const NitiConv forward = shape(1, 3, 4, channels[i], 18, 1, 1), backward = shape(1, 3, 4, 18, channels[i], 1, 1);
+      const NitiConv forward = conv3x3_shape(1, 3, 4, channels[i], 18, 1, 1),
+                     backward = conv3x3_shape(1, 3, 4, 18, channels[i], 1, 1);
       check_shape(&forward, fill, 2);
       check_shape(&backward, fill, 2);
     }
@@ -364,7 +350,7 @@ static void test_bound_to_the_unit(void **unused) {
   (void)unused;
   assert_int_equal(unsplit(264208 * 127), 264208 * 127);
   assert_int_not_equal(unsplit(264209 * 127), 264209 * 127);
-  const NitiConv s = shape(1, 3, 3, 240, 3, 1, 1);
+  const NitiConv s = conv3x3_shape(1, 3, 3, 240, 3, 1, 1);
   for (int i = 0; i < 8; ++i) {
     const Fill fill = i & 1 ? FILL_MOST : FILL_LEAST;
     const int sign = i & 1 ? 1 : -1, last = i & 2 ? 48 : 49; /* 2,080 * 127 + 48 = 264,208 */
@@ -389,7 +375,7 @@ static void test_bound_of_columns(void **unused) {
   (void)unused;
   for (int i = 0; i < 6; ++i) {
     const int c = random_in(300, 520);
-    const NitiConv s = shape(24, 4, 4, c, 70, 1, 1);
+    const NitiConv s = conv3x3_shape(24, 4, 4, c, 70, 1, 1);
     int8_t *x = operand(x_count(&s), FILL_RANDOM), *w = operand(w_count(&s), FILL_RANDOM);
     const size_t image = x_count(&s) / (size_t)s.n, column = w_count(&s) / (size_t)s.k, loud = (size_t)random_in(0, 23);
     for (size_t j = 0; j < x_count(&s); ++j) x[j] = (int8_t)(x[j] / 40);
@@ -411,9 +397,10 @@ static void test_choice(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = 1};
-    const NitiConv large = shape(64, 16, 16, 256, 256, 1, 1), small = shape(64, 16, 16, 3, 64, 1, 1);
-    const NitiConv few = shape(1, 8, 8, 512, 512, 1, 1), edges = shape(64, 5, 5, 256, 256, 1, 1); /* tiles; tiles' outputs */
-    NitiConv strided = shape(64, 16, 16, 256, 256, 1, 1);
+    const NitiConv large = conv3x3_shape(64, 16, 16, 256, 256, 1, 1), small = conv3x3_shape(64, 16, 16, 3, 64, 1, 1);
+    const NitiConv few = conv3x3_shape(1, 8, 8, 512, 512, 1, 1),
+                   edges = conv3x3_shape(64, 5, 5, 256, 256, 1, 1); /* tiles; tiles' outputs */
+    NitiConv strided = conv3x3_shape(64, 16, 16, 256, 256, 1, 1);
     strided.stride_h = strided.stride_w = 2;
     strided.oh = strided.ow = 8;
     NitiBackend *b;

@@ -12,6 +12,7 @@
 
 #include "backend/cpu/winograd_gradient.h"
 #include "guarded.h"
+#include "kernel_calls.h"
 
 enum { X_MOST = 12700, DY_MOST = 28575 };
 
@@ -25,19 +26,7 @@ static NitiIsa set_isas[3];
 static int find_sets(void **unused) {
   (void)unused;
   sets[set_count++] = &niti_winograd_gradient_ref;
-  const NitiConv conv = {.n = 64,
-                         .h = 32,
-                         .w = 32,
-                         .c = 128,
-                         .oh = 32,
-                         .ow = 32,
-                         .k = 128,
-                         .kh = 3,
-                         .kw = 3,
-                         .stride_h = 1,
-                         .stride_w = 1,
-                         .pad_h = 1,
-                         .pad_w = 1};
+  const NitiConv conv = conv3x3_shape(64, 32, 32, 128, 128, 1, 1);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     const NitiWinogradGradientKernels *kernels = niti_winograd_gradient_kernels(isa, &conv);
     if (!kernels || !niti_isa_supported(isa)) continue;
@@ -142,22 +131,6 @@ static void test_finish(void **unused) {
 
 /* ---- the whole ---- */
 
-static NitiConv shape(int n, int h, int w, int c, int k, int pad_h, int pad_w) {
-  return (NitiConv){.n = n,
-                    .h = h,
-                    .w = w,
-                    .c = c,
-                    .oh = h + 2 * pad_h - 2,
-                    .ow = w + 2 * pad_w - 2,
-                    .k = k,
-                    .kh = 3,
-                    .kw = 3,
-                    .stride_h = 1,
-                    .stride_w = 1,
-                    .pad_h = pad_h,
-                    .pad_w = pad_w};
-}
-
 static void oracle(int64_t *sum, const int8_t *dy, const int8_t *x, const NitiConv *s) {
   for (int i = 0; i < s->n * s->oh * s->ow; ++i) {
     const int n = i / (s->oh * s->ow), oy = i / s->ow % s->oh, ox = i % s->ow;
@@ -239,10 +212,11 @@ static void check_shape(const NitiConv *s, bool edge, int threads) {
 static void test_shapes(void **unused) {
   (void)unused;
   const NitiConv shapes[] = {
-      shape(1, 3, 3, 1, 1, 0, 0),    shape(1, 1, 1, 1, 1, 1, 1),   shape(2, 1, 2, 4, 5, 2, 2),     shape(3, 5, 7, 3, 1, 1, 1),
-      shape(2, 5, 7, 3, 17, 0, 1),   shape(1, 5, 7, 3, 65, 2, 2),  shape(4, 8, 8, 16, 16, 1, 1),   shape(2, 8, 8, 70, 33, 1, 1),
-      shape(1, 9, 11, 17, 64, 1, 0), shape(2, 6, 67, 5, 3, 0, 2),  shape(2, 32, 32, 31, 32, 1, 1), shape(20, 16, 16, 48, 9, 1, 1),
-      shape(7, 4, 4, 130, 70, 1, 1), shape(1, 3, 520, 2, 3, 1, 1), /* the widest rows of tiles */
+      conv3x3_shape(1, 3, 3, 1, 1, 0, 0),    conv3x3_shape(1, 1, 1, 1, 1, 1, 1),     conv3x3_shape(2, 1, 2, 4, 5, 2, 2),
+      conv3x3_shape(3, 5, 7, 3, 1, 1, 1),    conv3x3_shape(2, 5, 7, 3, 17, 0, 1),    conv3x3_shape(1, 5, 7, 3, 65, 2, 2),
+      conv3x3_shape(4, 8, 8, 16, 16, 1, 1),  conv3x3_shape(2, 8, 8, 70, 33, 1, 1),   conv3x3_shape(1, 9, 11, 17, 64, 1, 0),
+      conv3x3_shape(2, 6, 67, 5, 3, 0, 2),   conv3x3_shape(2, 32, 32, 31, 32, 1, 1), conv3x3_shape(20, 16, 16, 48, 9, 1, 1),
+      conv3x3_shape(7, 4, 4, 130, 70, 1, 1), conv3x3_shape(1, 3, 520, 2, 3, 1, 1), /* the widest rows of tiles */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     check_shape(&shapes[i], false, 1 + (int)i % 3);
@@ -256,18 +230,18 @@ static void test_random_shapes(void **unused) {
   for (int i = 0; i < 120; ++i) {
     const int pad_h = random_in(0, 2), pad_w = random_in(0, 2);
     const int h = random_in(1, 14) + (pad_h ? 0 : 2), w = random_in(1, 21) + (pad_w ? 0 : 2);
-    const NitiConv s = shape(random_in(1, 5), h, w, channels[random_in(0, 7)], channels[random_in(0, 7)], pad_h, pad_w);
+    const NitiConv s = conv3x3_shape(random_in(1, 5), h, w, channels[random_in(0, 7)], channels[random_in(0, 7)], pad_h, pad_w);
     check_shape(&s, random_in(0, 1), random_in(1, 3));
   }
 }
 
-/* All |x| = 127 and sums of |dy| of one channel of exactly the limit, and one, two .. beyond, where the sum must be cut: the
- * gradient is 127 times that sum, and the first tap's loses its highest bits first. Then deltas of 127 everywhere, which make
- * many cuts, in images, batches and rows. */
+/* All |x| = 127, and |dy| of one channel sums to exactly the limit, or to one, two .. more, where the sum must be cut: the
+ * gradient is 127 times that sum, and that of the first tap loses its highest bits first. Then deltas of 127 everywhere, which
+ * make many cuts, in images, batches and rows. */
 static void test_bound(void **unused) {
   (void)unused;
   assert_true((int64_t)NITI_GRADIENT_LIMIT * 127 < 1 << 25 && (int64_t)(NITI_GRADIENT_LIMIT + 1) * 127 >= 1 << 25);
-  const NitiConv s = shape(3, 34, 34, 4, 18, 0, 0); /* no padding: every tap sums them all */
+  const NitiConv s = conv3x3_shape(3, 34, 34, 4, 18, 0, 0); /* no padding: every tap sums them all */
   for (int sign = -1; sign <= 1; sign += 2) {
     for (int beyond = -1; beyond <= 128; beyond += beyond < 2 ? 1 : 63) {
       int8_t *x = malloc(count_x(&s)), *dy = calloc(count_dy(&s), 1);
@@ -283,8 +257,8 @@ static void test_bound(void **unused) {
       free(x);
       free(dy);
     }
-    const NitiConv full[] = {shape(9, 32, 32, 3, 3, 1, 1), shape(140, 8, 8, 2, 17, 1, 1), shape(1, 90, 100, 3, 2, 1, 1),
-                             shape(1, 10, 520, 1, 1, 1, 1)};
+    const NitiConv full[] = {conv3x3_shape(9, 32, 32, 3, 3, 1, 1), conv3x3_shape(140, 8, 8, 2, 17, 1, 1),
+                             conv3x3_shape(1, 90, 100, 3, 2, 1, 1), conv3x3_shape(1, 10, 520, 1, 1, 1, 1)};
     for (size_t i = 0; i < sizeof full / sizeof full[0]; ++i) {
       int8_t *x = malloc(count_x(&full[i])), *dy = malloc(count_dy(&full[i]));
       assert_true(x && dy);
@@ -300,11 +274,11 @@ static void test_bound(void **unused) {
 
 static void test_fits(void **unused) {
   (void)unused;
-  NitiConv s = shape(1, 8, 520, 16, 16, 1, 1);
+  NitiConv s = conv3x3_shape(1, 8, 520, 16, 16, 1, 1);
   assert_true(niti_winograd_gradient_fits(&s));
-  s = shape(1, 8, 521, 16, 16, 1, 1); /* 4 * 521 * 127 is beyond the bound */
+  s = conv3x3_shape(1, 8, 521, 16, 16, 1, 1); /* 4 * 521 * 127 is beyond the bound */
   assert_false(niti_winograd_gradient_fits(&s));
-  s = shape(1, 8, 8, 16, 16, 1, 1);
+  s = conv3x3_shape(1, 8, 8, 16, 16, 1, 1);
   s.stride_h = 2;
   assert_false(niti_winograd_gradient_fits(&s));
   s.stride_h = 1;
@@ -317,18 +291,18 @@ static void test_fits(void **unused) {
 static void test_choice(void **unused) {
   (void)unused;
   for (size_t set = 1; set < set_count; ++set) {
-    NitiConv s = shape(64, 2, 2, 512, 512, 1, 1);
+    NitiConv s = conv3x3_shape(64, 2, 2, 512, 512, 1, 1);
     assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
-    s = shape(64, 32, 32, 3, 128, 1, 1);
+    s = conv3x3_shape(64, 32, 32, 3, 128, 1, 1);
     assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
-    s = shape(1, 8, 8, 512, 512, 1, 1);
+    s = conv3x3_shape(1, 8, 8, 512, 512, 1, 1);
     assert_null(niti_winograd_gradient_kernels(set_isas[set], &s));
-    s = shape(64, 8, 8, 512, 512, 1, 1);
+    s = conv3x3_shape(64, 8, 8, 512, 512, 1, 1);
     assert_ptr_equal(niti_winograd_gradient_kernels(set_isas[set], &s), sets[set]);
     for (int size = 1; size < 40; ++size) {
       bool chosen = false;
       for (int n = 1; n < 300; ++n) {
-        s = shape(n, size, size, 32, 48, 1, 1);
+        s = conv3x3_shape(n, size, size, 32, 48, 1, 1);
         const bool now = niti_winograd_gradient_kernels(set_isas[set], &s) != NULL;
         assert_true(now || !chosen);
         chosen = now;

@@ -182,7 +182,7 @@ def test_more_values_than_random_numbers_can_tell_apart_are_refused(tmp_path):
 
 
 def test_inputs_of_many_channels(tmp_path):
-    """Each channel has a mean of its own: 4096 are the last; more are refused where they are described."""
+    """Each channel has a mean of its own: 4096 channels work; more are refused where they are described."""
     path = tmp_path / "model.yaml"
     for channels in (4096, 4097):
         path.write_text(f"name: deep\ninput: [2, 2, {channels}]\nclasses: 2\nlayers:\n  - flatten\n  - linear: {{out: classes}}\n")
@@ -367,7 +367,7 @@ def test_what_is_no_checkpoint(refused, trained, toy, toy_recipe, tmp_path):
         fails("hash", path, says=path)
         fails("eval", path, "--data", toy, says=path)
         fails("predict", path, image, says=path)
-        if path.name != "changed":  # one weight is another: edited or damaged, who knows?
+        if path.name != "changed":  # one weight differs: it may have been edited, so --init takes it
             refused(toy_recipe, "--init", path, says=path)
 
 

@@ -256,7 +256,7 @@ def test_summary_of_vgg_small_7():
     assert [layer["multiply_adds"] for layer in weighted] == multiply_adds
     assert summary["parameters"] == sum(parameters) == 4656512
     assert summary["multiply_adds"] == sum(multiply_adds) == 607600640
-    # Forward 9 * input channels, backward 9 * output channels; the first layer sends no error back.
+    # Forward 9 * input channels, backward 9 * output channels; the first layer sends no delta back.
     terms = [9 * 3] + [9 * max(c, k) for _, c, k in VGG_SMALL_7[1:]] + [8192]
     assert [layer["accumulation_length"] for layer in weighted] == terms
     assert [layer["headroom_bits"] for layer in weighted] == [headroom(n) for n in terms]
@@ -277,7 +277,7 @@ def test_summary_of_lenet5():
         "conv1": 25, "conv2": 25 * 50, "linear1": 800, "linear2": 500}
     by_name = {layer["name"]: layer for layer in summary["layers"]}
     assert by_name["conv1"]["bytes"] == 64 * 24 * 24 * 20
-    # The error at conv1's output lies in memory together with the pool's output, which is all that backward needs to know of the
+    # The delta of conv1's output is in memory together with the pool's output, which is all that backward needs to know of the
     # ReLU between them; so conv1's own output is gone by then.
     assert 64 * 24 * 24 * 20 + 64 * 12 * 12 * 20 <= summary["activation_bytes"] < 2 * 64 * 24 * 24 * 20
 

@@ -89,7 +89,7 @@ def test_a_table_of_whole_numbers(recipe, tmp_path):
     fails("data", tables, says=(path, "line 62, column 3: '3.5'"))
 
 
-def test_broken_arrays_are_told(sensors, tmp_path):
+def test_broken_arrays_are_reported(sensors, tmp_path):
     path = sensors / "test_x.npy"
     array = np.load(path)
     broken = {"float": (array.astype(np.float32), "floating point"), "big": (array.astype(">i2"), "big-endian"),

@@ -163,7 +163,7 @@ def test_a_folder_with_test_images_alone(learned, tmp_path):
     assert json_of("eval", checkpoint, "--data", tmp_path / "alone")["images"] == 20
     assert json_of("data", tmp_path / "alone")["train_images"] == 0
     (tmp_path / "few" / "test").mkdir(parents=True)
-    os.symlink(data / "test" / "n03", tmp_path / "few" / "test" / "n03")  # labels go by names
+    os.symlink(data / "test" / "n03", tmp_path / "few" / "test" / "n03")  # classes are matched by name
     score = json_of("eval", checkpoint, "--data", tmp_path / "few")
     assert (score["images"], score["correct"]) == (5, 5)
     os.rename(tmp_path / "few" / "test" / "n03", tmp_path / "few" / "test" / "other")
@@ -172,7 +172,7 @@ def test_a_folder_with_test_images_alone(learned, tmp_path):
 
 # ---- training ----
 
-def test_bad_test_images_are_told_before_training(folder, recipe, tmp_path):
+def test_bad_test_images_are_reported_before_training(folder, recipe, tmp_path):
     path = folder / "test" / "n02" / "0001.png"
     path.write_bytes(b"text")
     fails("train", recipe(COLOUR), "--data", folder, "--run", tmp_path / "run", says=(path, "neither a JPEG nor a PNG"))
@@ -257,7 +257,7 @@ PIXELS = ("mean: auto, std: auto", "mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.2
 
 @pytest.mark.parametrize("statistics", [True, False])
 def test_ctrl_c_while_images_are_read(slow, recipe, tmp_path, statistics):
-    """Before the first step nothing is left to save; what is being done was told before."""
+    """Before the first step there is nothing to save; by then the run has said what it is doing."""
     path = recipe(COLOUR, ("classes: 4", "classes: 2"), *(() if statistics else (PIXELS,)))
     process = start_training(path, "--data", slow, "--run", tmp_path / "run")
     lines = []

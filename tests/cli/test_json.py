@@ -75,7 +75,7 @@ def test_the_stream_comes_as_it_happens(toy, toy_recipe, tmp_path):
 
 
 def test_images_per_second_is_one_quantity(toy, toy_recipe, tmp_path):
-    """In metrics.csv, metrics.jsonl, the stream and on the console: images trained in the epoch, over the time its steps took."""
+    """In metrics.csv, metrics.jsonl, the stream and on the console: images trained in the epoch divided by the time that its steps took."""
     run = tmp_path / "run"
     done = niti("train", toy_recipe, "--data", toy, "--run", run, "--threads", 1, "--json-stream")
     streamed = [part["images_per_second"] for part in objects_of(done) if part["event"] == "epoch"]

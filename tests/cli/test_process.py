@@ -144,7 +144,7 @@ def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_
 
 
 def test_a_log_that_cannot_be_written_costs_no_row(toy_recipe, toy, tmp_path):
-    """What ended the run is done again by resuming: the same rows and the same bits as a run that nothing ended."""
+    """Resuming writes the row that could not be written: the same rows and the same bits as a run that nothing ended."""
     import resource
 
     from tool import rows_of, timeless
@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_written_costs_no_row(toy_recipe, toy, tmp_path):
 # ---- terminals ----
 
 def on_terminal(command, columns, term, signal_at=None):
-    """What the command writes on standard error where that is a terminal of so many columns; signal_at: sends SIGINT then."""
+    """What the command writes on standard error where that is a terminal with this many columns; signal_at: sends SIGINT then."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,

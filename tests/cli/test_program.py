@@ -75,7 +75,7 @@ def covering(facts):
 
 
 def average_length(summands, facts):
-    """So many mantissas, each times the reciprocal's factor, in products of two mantissas."""
+    """The accumulation length of this many mantissas, each multiplied by the reciprocal's factor."""
     cells = times(facts["kernel"])
     factor = 1 if cells & (cells - 1) == 0 else (2**15 + cells // 2) // cells
     return up(summands * factor, 127)
@@ -176,7 +176,7 @@ def test_gradients_beyond_int32_are_s64():
         assert dtypes["conv1.gradient"] == dtype and dtypes["conv3.gradient"] == "s32"
 
 
-# By hand, from models/lenet5.yaml: the input's error is wanted by nobody, so conv1 sends none back.
+# By hand, from models/lenet5.yaml: nothing needs the input's delta, so conv1 sends none back.
 LENET5 = [("input", "-", "input"), ("forward", "conv1", "conv_forward"), ("forward", "relu1", "relu_forward"),
           ("forward", "maxpool1", "maxpool_forward"), ("forward", "conv2", "conv_forward"), ("forward", "relu2", "relu_forward"),
           ("forward", "maxpool2", "maxpool_forward"), ("forward", "flatten1", "reshape"), ("forward", "linear1", "conv_forward"),
@@ -249,7 +249,7 @@ def test_a_recipe_decides_batch_rounding_and_loss(every_layer, recipe):
 
 
 def test_streams_are_layer_numbers(every_layer):
-    """Of roundings and dropout; where errors are added, 65536 more for each further addition."""
+    """Of roundings and dropout; where deltas are added, 65536 more for each further addition."""
     numbers = {name: number for number, name in enumerate(Layers(yaml.safe_load(EVERY_LAYER)["model"]).layers, 1)}
     additions = {}
     for row in json_of("program", every_layer)["operations"]:

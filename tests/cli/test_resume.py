@@ -314,7 +314,7 @@ def spoil_with_a_folder(path):
 @pytest.mark.parametrize("spoil", [spoil_with_other_line_ends, spoil_with_a_mark, spoil_with_a_blank_line, spoil_with_semicolons,
                                    spoil_with_another_table, spoil_with_a_folder])
 def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
-    """The run goes on with the same bits; metrics.jsonl, which nobody touched, has every row, and metrics.csv the later ones."""
+    """The run goes on with the same bits; metrics.jsonl, which was left alone, has every row, and metrics.csv the later ones."""
     run, expected, whole = half
     epoch = int(metadata_of(run / "last.safetensors")["epoch"])
     for events in run.glob("events.*"):
@@ -333,7 +333,7 @@ def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
 # ---- the state, key by key ----
 
 def rewrite(path, change):
-    """Lets change(metadata, tensors) alter a checkpoint, save its weights, and states the checksum anew (src/io/checkpoint.h)."""
+    """Lets change(metadata, tensors) alter anything in a checkpoint but its weights, and recomputes the checksum (src/io/checkpoint.h)."""
     tensors, metadata = load_file(path), metadata_of(path)
     metadata.pop("checksum")
     change(metadata, tensors)
@@ -374,7 +374,7 @@ def test_only_class_names_may_be_missing(before, before_set):
 
 
 def test_an_unknown_key_or_tensor_is_named(before, before_set):
-    """As a later program may write them: to pass over them would give other bits."""
+    """As a later program may write them: ignoring them would give other bits."""
     last = before / "last.safetensors"
     content = last.read_bytes()
     rewrite(last, lambda metadata, _: metadata.update(momentum="3"))
@@ -400,7 +400,7 @@ def test_a_malformed_value_is_named(before, before_set, key, value):
 
 
 def test_a_checkpoint_of_a_later_version_is_not_passed_over(half):
-    """To go on from the one before it would overwrite it."""
+    """Falling back to the one before would overwrite it."""
     run, _, _ = half
     last = run / "last.safetensors"
     content = last.read_bytes()
@@ -485,7 +485,7 @@ def on_folder(recipe, tmp_path):
 
 
 def test_other_class_names_are_refused(on_folder):
-    """Renamed, the images of a class have another label."""
+    """When a class is renamed, its images get another label."""
     run, data = on_folder
     for split in ("train", "test"):
         (data / split / "a").rename(data / split / "z")
@@ -496,7 +496,7 @@ def test_other_class_names_are_refused(on_folder):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_other_file_names_are_refused(on_folder, split):
-    """As many images in the same classes: their names say that they are others, or in another order."""
+    """The same number of images in the same classes: only the names tell that they are others, or in another order."""
     run, data = on_folder
     file = sorted((data / split / "b").iterdir())[0]
     file.rename(file.with_name("zzz.png"))
