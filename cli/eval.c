@@ -30,10 +30,11 @@ static void say_whose(const NitiDataFacts *data) {
     say("%s is not the data of the run, which was trained on %s: its test images are others", data->path, data->run_path);
 }
 
-static int report(const NitiLocation *network, const NitiDataFacts *data, const NitiScore *score, bool json) {
+static int report(const NitiLocation *network, const NitiModel *model, const NitiScore *score, bool json) {
   char hash[65];
   const bool trained = network->kind == NITI_LOCATED_CHECKPOINT;
-  if (niti_checkpoint_file_hash(network->path, hash) != NITI_OK) return fail();
+  const NitiDataFacts *data = niti_model_data(model);
+  if (niti_model_hash(model, hash) != NITI_OK) return fail();
   say_whose(data);
   if (json) {
     json_t *facts = data_json(data);
@@ -65,7 +66,7 @@ static int run(int argc, char **argv) {
   if (niti_model_open(&model, argv[1], &device) != NITI_OK || niti_model_evaluate(model, &score, given.data) != NITI_OK) {
     result = fail();
   } else {
-    result = report(&network, niti_model_data(model), &score, given.json);
+    result = report(&network, model, &score, given.json);
   }
   niti_model_close(model);
   niti_location_close(&network);

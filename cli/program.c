@@ -94,11 +94,6 @@ static void describe_rounding(char *text, size_t size, const NitiOperation *o) {
 
 static const char *layer_name(const NitiProgram *p, const NitiOperation *o) { return o->layer > 0 ? p->layers[o->layer] : "-"; }
 
-static int bits_of(const NitiProgram *p, const NitiOperation *o) {
-  const bool wide = o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype == NITI_DTYPE_S64;
-  return wide ? 64 : 32;
-}
-
 static void print_operands(const NitiProgram *p, const int32_t *operands, const char *before) {
   char text[TEXT_MAX];
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
@@ -118,8 +113,11 @@ static void print_operation(const NitiProgram *p, int32_t i) {
   printf("%4d %-8s %-14s %s%s:", i, niti_phase_name(o->phase), layer_name(p, o), niti_opcodes[o->opcode].name, attributes);
   print_operands(p, o->outputs, " ");
   print_operands(p, o->inputs, " <- ");
-  if (length > 0 && bits_of(p, o) == 32) printf("; s32 sums of %" PRId64 ", %d bits free", length, niti_headroom_bits(length));
-  if (length > 0 && bits_of(p, o) == 64) printf("; s64 sums of %" PRId64, length);
+  if (length > 0) {
+    const int bits = niti_accumulator_bits(p, o);
+    printf("; s%d sums of %" PRId64, bits, length);
+    if (bits == 32) printf(", %d bits free", niti_headroom_bits(length));
+  }
   if (rounding[0]) printf("; %s", rounding);
   putchar('\n');
 }
@@ -177,8 +175,9 @@ static json_t *operation_json(const NitiProgram *p, int32_t i) {
                           "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
-    json_object_set_new(row, "accumulator_bits", json_integer(bits_of(p, o)));
-    if (bits_of(p, o) == 32) json_object_set_new(row, "headroom_bits", json_integer(niti_headroom_bits(length)));
+    const int bits = niti_accumulator_bits(p, o);
+    json_object_set_new(row, "accumulator_bits", json_integer(bits));
+    if (bits == 32) json_object_set_new(row, "headroom_bits", json_integer(niti_headroom_bits(length)));
   }
   if (o->rounding.purpose != 0)
     json_object_set_new(row, "rounding",

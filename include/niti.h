@@ -321,6 +321,8 @@ NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const 
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);
+/* The hash of the model's weights: 64 hexadecimal digits and a zero byte; "" after a failure. Statuses: ARGUMENT, MEMORY. */
+NITI_API NitiStatus niti_model_hash(const NitiModel *model, char text[65]);
 /* The hash of the weights of anything that niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.
  * Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY. */
 NITI_API NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]);

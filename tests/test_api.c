@@ -397,6 +397,7 @@ static void an_open_model_refuses(void **state) {
 static void a_hash_refuses(void **state) {
   char text[65] = "x";
   (void)state;
+  check_refused(niti_model_hash(NULL, text), "niti_model_hash", "model");
   check_refused(niti_checkpoint_file_hash(NULL, text), "niti_checkpoint_file_hash", "network");
   assert_string_equal(text, "");
   check_refused(niti_checkpoint_file_hash(CHECKPOINT, NULL), "niti_checkpoint_file_hash", "text");
@@ -404,6 +405,15 @@ static void a_hash_refuses(void **state) {
   check_status(niti_checkpoint_file_hash("none.safetensors", text), NITI_ERROR_FILE, "none");
   check_ok(niti_checkpoint_file_hash(CHECKPOINT, text));
   assert_int_equal(strlen(text), 64);
+
+  const NitiDevice cpu = {.backend = "cpu"};
+  NitiModel *model = NULL;
+  char of_model[65];
+  check_ok(niti_model_open(&model, CHECKPOINT, &cpu));
+  check_refused(niti_model_hash(model, NULL), "niti_model_hash", "text");
+  check_ok(niti_model_hash(model, of_model));
+  assert_string_equal(of_model, text);
+  niti_model_close(model);
 }
 
 static void *fail_elsewhere(void *context) {

@@ -106,7 +106,7 @@ typedef struct Bench {
   size_t own_bytes, bytes;
 } Bench;
 
-static Bench open_bench(NitiCpu *cpu, const NitiConv *s, NitiConvDirection direction, NitiConvTraits traits) {
+static Bench open_bench(NitiCpu *cpu, const NitiConv *s, NitiDirection direction, NitiConvTraits traits) {
   Bench b = {.cpu = cpu, .own = cpu->workspace, .own_bytes = cpu->workspace_bytes};
   assert_int_equal(niti_conv_prepare(&b.plan, cpu, s, direction, traits), NITI_OK);
   cpu->workspace_bytes = b.bytes = niti_conv_workspace(b.plan);
@@ -129,10 +129,10 @@ static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, i
   NitiConv one = *s;
   one.n = 1;
   const size_t few = count / (size_t)s->n;
-  Bench b = open_bench(cpu, &one, NITI_CONV_FORWARD, traits);
+  Bench b = open_bench(cpu, &one, NITI_FORWARD, traits);
   size_t bytes = niti_conv_kept_bytes(b.plan);
   close_bench(&b);
-  b = open_bench(cpu, s, NITI_CONV_FORWARD, traits);
+  b = open_bench(cpu, s, NITI_FORWARD, traits);
   if (niti_conv_kept_bytes(b.plan) > bytes) bytes = niti_conv_kept_bytes(b.plan);
   if (bytes == 0) { /* nothing is packed */
     close_bench(&b);
@@ -149,7 +149,7 @@ static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, i
     assert_memory_equal(y, want, count);
   }
   close_bench(&b);
-  b = open_bench(cpu, &one, NITI_CONV_FORWARD, traits);
+  b = open_bench(cpu, &one, NITI_FORWARD, traits);
   niti_conv_forward(cpu, b.plan, alone, x, w, NULL, rq);
   niti_conv_forward(cpu, b.plan, y, x, w, &kept, rq);
   assert_memory_equal(y, alone, few);
@@ -212,7 +212,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
     const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
 
-    Bench b = open_bench(cpu, s, NITI_CONV_FORWARD, traits);
+    Bench b = open_bench(cpu, s, NITI_FORWARD, traits);
     assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), shift_y);
     check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, traits.relu, NULL, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
@@ -223,14 +223,14 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
     const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as after a ReLU */
-    b = open_bench(cpu, s, NITI_CONV_BACKWARD, none);
+    b = open_bench(cpu, s, NITI_BACKWARD, none);
     assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_x);
     check_guards(dx, z.x);
     close_bench(&b);
 
-    b = open_bench(cpu, s, NITI_CONV_GRADIENT, traits);
+    b = open_bench(cpu, s, NITI_GRADIENT, traits);
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
@@ -325,13 +325,13 @@ static void test_identity(void **unused) {
       const NitiConvTraits none = {0};
       NitiGradient g = {guarded(z.w * 4), 32, z.w};
       NitiCpu *cpu = open_cpu(isa, 2, false);
-      Bench b = open_bench(cpu, &s, NITI_CONV_FORWARD, none);
+      Bench b = open_bench(cpu, &s, NITI_FORWARD, none);
       assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), 0); /* 108 terms of at most 1 need no shift */
       close_bench(&b);
-      b = open_bench(cpu, &s, NITI_CONV_BACKWARD, none);
+      b = open_bench(cpu, &s, NITI_BACKWARD, none);
       assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, NULL, &rq), 0);
       close_bench(&b);
-      b = open_bench(cpu, &s, NITI_CONV_GRADIENT, none);
+      b = open_bench(cpu, &s, NITI_GRADIENT, none);
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
       close_bench(&b);
       int64_t form[3] = {0, 0, 0};
@@ -363,7 +363,7 @@ static void check_large_gradient(const NitiConv *s, int sign) {
     if (!niti_isa_supported(isa)) continue;
     NitiGradient g = {guarded(z.w * 8), 64, z.w};
     NitiCpu *cpu = open_cpu(isa, 2, false);
-    Bench b = open_bench(cpu, s, NITI_CONV_GRADIENT, (NitiConvTraits){0});
+    Bench b = open_bench(cpu, s, NITI_GRADIENT, (NitiConvTraits){0});
     niti_conv_gradient(cpu, b.plan, &g, delta, x);
     for (size_t i = 0; i < z.w; ++i) assert_int_equal(((int64_t *)g.data)[i], want);
     check_guards(g.data, z.w * 8);
@@ -457,7 +457,7 @@ static void test_many_pixels(void **unused) {
     NitiCpu *cpu = open_cpu(isa, 1, false);
     for (int direction = 0; direction < 3; ++direction) {
       NitiConvPlan *plan;
-      assert_int_equal(niti_conv_prepare(&plan, cpu, &many, (NitiConvDirection)direction, (NitiConvTraits){0}), NITI_OK);
+      assert_int_equal(niti_conv_prepare(&plan, cpu, &many, (NitiDirection)direction, (NitiConvTraits){0}), NITI_OK);
       niti_conv_close(plan);
     }
     close_cpu(cpu);
@@ -470,7 +470,7 @@ static void test_names(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     NitiCpu *cpu = open_cpu(isa, 1, false);
-    Bench b = open_bench(cpu, &s, NITI_CONV_FORWARD, (NitiConvTraits){0});
+    Bench b = open_bench(cpu, &s, NITI_FORWARD, (NitiConvTraits){0});
     const char *name = niti_conv_kernel_name(b.plan), *isa_name = niti_isa_name(isa);
     assert_int_equal(strncmp(name, isa_name, strlen(isa_name)), 0);
     close_bench(&b);

@@ -193,7 +193,7 @@ static NitiConvPlan *prepare_in(NitiWorkspace *w, const Case *t, const NitiWinog
   NitiImplicitGemm g = t->backward ? niti_implicit_gemm_backward(&t->conv, 0, 0) : niti_implicit_gemm_forward(&t->conv);
   g.n += more;
   if (kernels) return niti_winograd_prepare(w, kernels, &g, (size_t)t->threads);
-  return niti_conv_ref_prepare(w, &t->conv, t->backward ? NITI_CONV_BACKWARD : NITI_CONV_FORWARD, (size_t)t->threads);
+  return niti_conv_ref_prepare(w, &t->conv, t->backward ? NITI_BACKWARD : NITI_FORWARD, (size_t)t->threads);
 }
 
 static Prepared prepare(const Case *t, const NitiWinogradKernels *kernels, int more) {

@@ -21,11 +21,14 @@ int niti_headroom_bits(int64_t length) { return length > 0 && length <= NITI_ACC
 
 NitiDtype niti_gradient_dtype(int64_t length) { return length <= NITI_ACCUMULATION_MAX ? NITI_DTYPE_S32 : NITI_DTYPE_S64; }
 
+int niti_accumulator_bits(const NitiProgram *p, const NitiOperation *o) {
+  return o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype == NITI_DTYPE_S64 ? 64 : 32;
+}
+
 int32_t niti_program_overflow(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
-    const bool wide = o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype == NITI_DTYPE_S64;
-    if (!wide && niti_accumulation_length(o) > NITI_ACCUMULATION_MAX) return i;
+    if (niti_accumulator_bits(p, o) == 32 && niti_accumulation_length(o) > NITI_ACCUMULATION_MAX) return i;
   }
   return NITI_NONE;
 }

@@ -14,6 +14,8 @@ int64_t niti_accumulation_length(const NitiOperation *);
 int niti_headroom_bits(int64_t length);
 /* The dtype that holds a weight gradient of this accumulation length: s32 or s64. */
 NitiDtype niti_gradient_dtype(int64_t length);
+/* The bits of the operation's accumulators: 64 for a weight gradient that is summed in s64, else 32. */
+int niti_accumulator_bits(const NitiProgram *, const NitiOperation *);
 /* The number of the first operation whose accumulators could overflow, NITI_NONE if all are proven exact. */
 int32_t niti_program_overflow(const NitiProgram *);
 /* The number of the first activation or delta of a layer that exceeds the index space of random words, 2^34; else NITI_NONE. */

@@ -281,6 +281,13 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
 
 const NitiDataFacts *niti_model_data(const NitiModel *m) { return m && m->set.path ? &m->set.facts : NULL; }
 
+NitiStatus niti_model_hash(const NitiModel *m, char text[65]) {
+  NITI_WANT(text, "text");
+  text[0] = 0;
+  NITI_WANT(m, "model");
+  return niti_checkpoint_hash(m->checkpoint, text);
+}
+
 NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
   NitiCheckpoint *checkpoint = NULL;
   NITI_WANT(text, "text");

@@ -59,5 +59,5 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, round_tile, &add, tiles);
   *y->exponent = align.exponent + add.rounder.shift;
-  if (rq->prediction) *rq->prediction = niti_shift_prediction_update(*rq->prediction, add.rounder.shift);
+  *rq->prediction = niti_shift_prediction_update(*rq->prediction, add.rounder.shift);
 }

@@ -10,8 +10,6 @@
 
 #include "backend/cpu/cpu.h"
 
-typedef enum NitiConvDirection { NITI_CONV_FORWARD = 0, NITI_CONV_BACKWARD, NITI_CONV_GRADIENT } NitiConvDirection;
-
 /* Other facts known in advance. */
 typedef struct NitiConvTraits {
   bool nonnegative; /* forward, gradient: no mantissa of x is negative, because x follows a ReLU:
@@ -26,7 +24,7 @@ typedef struct NitiConvPlan NitiConvPlan;
 /* Makes the plan of a convolution (N, H, W, C, OH, OW, K, KH, KW, strides and paddings of `conv`; a valid shape) for this
  * backend's instruction set, threads and `direct`. The caller owns *out and closes it with niti_conv_close. Fails with
  * NITI_ERROR_MEMORY; *out is then NULL. */
-NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *, const NitiConv *conv, NitiConvDirection, NitiConvTraits);
+NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *, const NitiConv *conv, NitiDirection, NitiConvTraits);
 void niti_conv_close(NitiConvPlan *); /* NULL is allowed */
 
 /* Bytes of NitiCpu.workspace that a run uses: the caller reserves them beforehand. */

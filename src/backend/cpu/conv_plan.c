@@ -116,26 +116,26 @@ static NitiConvPlan *prepare_gradient(NitiWorkspace *w, const NitiCpu *cpu, cons
 }
 
 /* NULL in a dry run. */
-static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiConv *s, NitiConvDirection direction,
+static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiConv *s, NitiDirection direction,
                              NitiConvTraits traits) {
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const NitiConv pixels = pixels_as_images(s);
   NitiConvPlan *plan;
   if (!kernels) {
     plan = niti_conv_ref_prepare(w, s, direction, (size_t)niti_threads_count(cpu->threads));
-  } else if (direction == NITI_CONV_BACKWARD) {
+  } else if (direction == NITI_BACKWARD) {
     plan = prepare_backward(w, cpu, kernels, &pixels);
   } else {
     const NitiImplicitGemm g = niti_implicit_gemm_forward(&pixels);
     if (traits.nonnegative && kernels->nonnegative) kernels = kernels->nonnegative;
-    plan = direction == NITI_CONV_FORWARD ? prepare_pass(w, cpu, kernels, &g) : prepare_gradient(w, cpu, kernels, s);
+    plan = direction == NITI_FORWARD ? prepare_pass(w, cpu, kernels, &g) : prepare_gradient(w, cpu, kernels, s);
   }
   if (plan) plan->relu = traits.relu;
   if (plan) plan->bytes = w->used;
   return plan;
 }
 
-NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *cpu, const NitiConv *s, NitiConvDirection direction,
+NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *cpu, const NitiConv *s, NitiDirection direction,
                              NitiConvTraits traits) {
   NitiWorkspace count = niti_workspace_begin(NULL, 0);
   *out = prepare(&count, cpu, s, direction, traits);

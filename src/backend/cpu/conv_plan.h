@@ -60,7 +60,7 @@ bool niti_conv_gradient_shifted_fits(const NitiConvKernels *, const NitiConv *);
 NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, size_t threads);
 
 /* The reference: naive, independent of everything above. */
-NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiConvDirection, size_t threads);
+NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiDirection, size_t threads);
 
 /* For runs: the whole workspace, and tasks distributed among the threads, unless `work` (multiply-adds, or bytes packed)
  * would be complete before the other threads begin. */

@@ -124,7 +124,7 @@ static void conv_release(NitiBackend *backend, NitiConvCall *call) {
 
 static NitiStatus make_plan(NitiConvPlan **out, const NitiBackend *backend, const NitiConvCall *call) {
   const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu};
-  return niti_conv_prepare(out, (const NitiCpu *)(const void *)backend, &call->shape, (NitiConvDirection)call->direction, traits);
+  return niti_conv_prepare(out, (const NitiCpu *)(const void *)backend, &call->shape, call->direction, traits);
 }
 
 static NitiStatus conv_prepare(NitiBackend *backend, NitiConvCall *call) {

@@ -153,8 +153,8 @@ static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
   niti_threads_run(cpu->threads, gradient_tap, &pass, (size_t)s->k * (size_t)s->kh * (size_t)s->kw);
 }
 
-NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *w, const NitiConv *s, NitiConvDirection direction, size_t threads) {
-  Plan p = {.base = {.kernel = "ref", .pass = direction == NITI_CONV_FORWARD ? run_forward : run_backward}, .conv = *s};
+NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *w, const NitiConv *s, NitiDirection direction, size_t threads) {
+  Plan p = {.base = {.kernel = "ref", .pass = direction == NITI_FORWARD ? run_forward : run_backward}, .conv = *s};
   p.base.gradient = run_gradient;
   p.threads = threads;
   p.row = niti_round_up((size_t)(s->k > s->c ? s->k : s->c), 16); /* each thread's on separate cache lines */
