@@ -265,6 +265,49 @@ static void a_missing_opcode_is_refused_by_name(void **state) {
   niti_program_close(p);
 }
 
+/* A program can have tensors that no kernel reads or writes yet. */
+static void a_foreign_operand_is_refused_by_name(void **state) {
+  static const char text[] =
+      "name: t\ninput: [8, 8, 1]\nclasses: 2\nlayers:\n  - conv: {out: 2, kernel: 1, name: stem}\n  - relu: {name: bend}\n"
+      "  - maxpool: {kernel: 2, name: crest}\n  - flatten\n  - linear: {out: classes, name: head}\n";
+  static const struct {
+    const char *tensor;
+    NitiDtype dtype;
+    NitiExponents exponents;
+    const char *says;
+  } cases[] = {
+      {"stem.weight", NITI_DTYPE_S8, NITI_EXPONENTS_PER_CHANNEL,
+       "stem: the cpu backend has no operation conv_forward on stem.weight, s8 with one exponent per channel"},
+      {"head.weight", NITI_DTYPE_S16, NITI_EXPONENTS_ONE,
+       "head: the cpu backend has no operation conv_forward on head.weight, s16"},
+      {"bend.out", NITI_DTYPE_U8, NITI_EXPONENTS_ONE, "bend: the cpu backend has no operation relu_forward on bend.out, u8"},
+      {"stem.delta", NITI_DTYPE_S32, NITI_EXPONENTS_ONE,
+       "bend: the cpu backend has no operation relu_backward on stem.delta, s32"},
+      {"crest.winner", NITI_DTYPE_S8, NITI_EXPONENTS_NONE,
+       "crest: the cpu backend has no operation maxpool_forward on crest.winner, s8"},
+      {"head.gradient", NITI_DTYPE_S16, NITI_EXPONENTS_NONE,
+       "head: the cpu backend has no operation conv_gradient on head.gradient, s16"},
+      {"metrics", NITI_DTYPE_S32, NITI_EXPONENTS_NONE, "network: the cpu backend has no operation loss on metrics, s32"},
+      {"pixels", NITI_DTYPE_S16, NITI_EXPONENTS_NONE, "network: the cpu backend has no operation input on pixels, s16"},
+  };
+  const NitiLowerOptions options = {.batch = 2, .training = true};
+  NitiBackend *backend = open_isa("ref", 1);
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiProgram *p = program_of(text, &options);
+    NitiExecutable *e = NULL;
+    const int32_t t = niti_program_find(p, cases[i].tensor);
+    assert_int_not_equal(t, NITI_NONE);
+    p->tensors[t].dtype = cases[i].dtype;
+    p->tensors[t].exponents = cases[i].exponents;
+    assert_int_equal(niti_backend_compile(&e, backend, p, NULL), NITI_ERROR_UNSUPPORTED);
+    assert_null(e);
+    if (strcmp(niti_error(), cases[i].says) != 0) fail_msg("expected '%s', got: %s", cases[i].says, niti_error());
+    niti_program_close(p);
+  }
+  niti_backend_close(backend);
+}
+
 /* A CPU that counts what is asked of it. */
 static size_t allocated, reserved;
 static const NitiBackendOps *real_ops;
@@ -407,6 +450,7 @@ int main(void) {
       cmocka_unit_test(fused_is_plain_with_every_layer),
       cmocka_unit_test(fusing_leaves_operations_out),
       cmocka_unit_test(a_missing_opcode_is_refused_by_name),
+      cmocka_unit_test(a_foreign_operand_is_refused_by_name),
       cmocka_unit_test(an_estimate_is_what_compiling_allocates),
       cmocka_unit_test(equal_lists_compile_to_equal_results),
       cmocka_unit_test(a_failed_preparation_can_be_tried_again),

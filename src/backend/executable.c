@@ -157,14 +157,40 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
   }
 }
 
+/* What kernels can read and write: so far every device's work on s8 with one exponent. */
+static bool has_kernels(const NitiTensorDesc *t) {
+  switch (t->role) {
+    case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
+    case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
+    case NITI_ROLE_SAVED: return t->dtype == NITI_DTYPE_U8;
+    case NITI_ROLE_METRIC: return t->dtype == NITI_DTYPE_S64;
+    default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
+  }
+}
+
+/* The first operand that no kernel can read or write; NITI_NONE: there is none. */
+static int32_t foreign_operand(const NitiProgram *p, const NitiOperation *o) {
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]])) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]])) return o->outputs[k];
+  }
+  return NITI_NONE;
+}
+
 static NitiStatus check_support(const NitiExecutable *e) {
   for (int32_t i = 0; i < e->program->operation_count; ++i) {
     const NitiOperation *o = &e->program->operations[i];
-    if (supports(e->backend->kernels, o->opcode)) continue;
+    const char *layer = o->layer > 0 ? e->program->layers[o->layer] : "network";
     const bool known = o->opcode >= 0 && o->opcode < NITI_OPCODES;
-    return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s",
-                     o->layer > 0 ? e->program->layers[o->layer] : "network", e->backend->ops->name,
-                     known ? niti_opcodes[o->opcode].name : "of that number");
+    if (!supports(e->backend->kernels, o->opcode))
+      return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s", layer, e->backend->ops->name,
+                       known ? niti_opcodes[o->opcode].name : "of that number");
+    const int32_t foreign = foreign_operand(e->program, o);
+    if (foreign == NITI_NONE) continue;
+    const NitiTensorDesc *t = &e->program->tensors[foreign];
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s on %s, %s%s", layer, e->backend->ops->name,
+                     niti_opcodes[o->opcode].name, t->name, niti_dtype_name(t->dtype),
+                     t->exponents == NITI_EXPONENTS_PER_CHANNEL ? " with one exponent per channel" : "");
   }
   return NITI_OK;
 }
