@@ -215,7 +215,7 @@ def correct_count(logits, targets):
 
 
 def loss_error_niti(logits, exponent, targets, words):
-    """(error, exponent) of the published loss. `words`: the random words at n * classes + j."""
+    """(delta, exponent) of the published loss. `words`: the random words at n * classes + j."""
     d = scaled_logits(logits, exponent)
     s = np.maximum(0, d + (10 << 16))
     p = (exp2_frac(s & 65535) >> (14 - (s >> 16))) - 65536
@@ -225,7 +225,7 @@ def loss_error_niti(logits, exponent, targets, words):
 
 
 def loss_error_softmax(logits, exponent, targets, mode, words):
-    """(error, exponent) of the `softmax` loss. `words` as in requantise."""
+    """(delta, exponent) of the `softmax` loss. `words` as in requantise."""
     p = softmax_terms(scaled_logits(logits, exponent))
     g = (p << 24) // p.sum(axis=1, keepdims=True)
     g[np.arange(len(targets)), targets] -= 1 << 24

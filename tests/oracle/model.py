@@ -29,7 +29,7 @@ class Model:
     nodes: list  # nodes[0] stands for the input
 
     def trainable(self):
-        """trainable()[i]: node i or a node before it has weights, so an error is needed at its output."""
+        """trainable()[i]: node i or a node before it has weights, so a delta is needed at its output."""
         out = []
         for node in self.nodes:
             out.append(node.weight_shape is not None or any(out[i] for i in node.inputs))

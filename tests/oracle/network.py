@@ -37,21 +37,21 @@ def conv_forward(x, w, stride, padding):
     return acc
 
 
-def conv_backward(error, w, x_shape, stride, padding):
+def conv_backward(delta, w, x_shape, stride, padding):
     """error [N, OH, OW, Cout] to the sums at the input [N, H, W, Cin]."""
     count, height, width, channels = x_shape
     acc = np.zeros((count, height + 2 * padding[0], width + 2 * padding[1], channels), dtype=np.int64)
-    for kh, kw, rows, columns in _spans(w.shape[1:3], stride, error.shape[1], error.shape[2]):
-        acc[:, rows, columns] += error @ w[:, kh, kw]
+    for kh, kw, rows, columns in _spans(w.shape[1:3], stride, delta.shape[1], delta.shape[2]):
+        acc[:, rows, columns] += delta @ w[:, kh, kw]
     return acc[:, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
 
 
-def conv_gradient(x, error, kernel, stride, padding):
+def conv_gradient(x, delta, kernel, stride, padding):
     """The sums at the weights [Cout, KH, KW, Cin]."""
     padded = _pad(x, padding)
-    acc = np.zeros((error.shape[3], *kernel, x.shape[3]), dtype=np.int64)
-    flat = error.reshape(-1, error.shape[3])
-    for kh, kw, rows, columns in _spans(kernel, stride, error.shape[1], error.shape[2]):
+    acc = np.zeros((delta.shape[3], *kernel, x.shape[3]), dtype=np.int64)
+    flat = delta.reshape(-1, delta.shape[3])
+    for kh, kw, rows, columns in _spans(kernel, stride, delta.shape[1], delta.shape[2]):
         acc[:, kh, kw] = flat.T @ padded[:, rows, columns].reshape(-1, x.shape[3])
     return acc
 
@@ -75,11 +75,11 @@ def maxpool_forward(x, kernel, stride, padding):
     return best, winner
 
 
-def maxpool_backward(error, winner, x_shape, kernel, stride, padding):
+def maxpool_backward(delta, winner, x_shape, kernel, stride, padding):
     count, height, width, channels = x_shape
     acc = np.zeros((count, height + 2 * padding[0], width + 2 * padding[1], channels), dtype=np.int64)
-    for kh, kw, rows, columns in _spans(kernel, stride, error.shape[1], error.shape[2]):
-        acc[:, rows, columns] += np.where(winner == kh * kernel[1] + kw, error, 0)
+    for kh, kw, rows, columns in _spans(kernel, stride, delta.shape[1], delta.shape[2]):
+        acc[:, rows, columns] += np.where(winner == kh * kernel[1] + kw, delta, 0)
     return acc[:, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
 
 
@@ -99,10 +99,10 @@ def avgpool_forward(x, kernel, stride):
     return acc * average_factor(kernel)[0]
 
 
-def avgpool_backward(error, x_shape, kernel, stride):
+def avgpool_backward(delta, x_shape, kernel, stride):
     acc = np.zeros(x_shape, dtype=np.int64)
-    for _, _, rows, columns in _spans(kernel, stride, error.shape[1], error.shape[2]):
-        acc[:, rows, columns] += error * average_factor(kernel)[0]
+    for _, _, rows, columns in _spans(kernel, stride, delta.shape[1], delta.shape[2]):
+        acc[:, rows, columns] += delta * average_factor(kernel)[0]
     return acc
 
 
@@ -179,11 +179,11 @@ class Network:
             return (x * mask, e + 1), mask
         raise ValueError(node.kind)
 
-    def backward(self, tensors, notes, error, context):
-        """The weights' gradients by node number, from the error (mantissas, exponent) at the last node's output."""
+    def backward(self, tensors, notes, delta, context):
+        """The weights' gradients by node number, from the delta (mantissas, exponent) at the last node's output."""
         trainable = self.model.trainable()
         arriving = {node.number: [] for node in self.model.nodes}  # in descending order of the consumers
-        arriving[len(self.model.nodes) - 1].append(error)
+        arriving[len(self.model.nodes) - 1].append(delta)
         gradients = {}
         for node in reversed(self.model.nodes[1:]):
             if not trainable[node.number]:
@@ -200,10 +200,10 @@ class Network:
                     arriving[i].append(passed)
         return gradients
 
-    def _gather(self, node, errors, context):
-        """The sum of the consumers' errors, two at a time from the highest consumer down."""
-        m, e = errors[0]
-        for k, (other, other_exponent) in enumerate(errors[1:]):
+    def _gather(self, node, deltas, context):
+        """The sum of the consumers' deltas, two at a time from the highest consumer down."""
+        m, e = deltas[0]
+        for k, (other, other_exponent) in enumerate(deltas[1:]):
             acc, exponent = a.add_tensors(m, e, other, other_exponent)
             layer = node.number + 65536 * k
             m, e = a.requantise(acc, exponent, context.error, lambda: a.random_range(

@@ -279,17 +279,17 @@ def test_conv_forward_and_the_exact_identity(kernel, stride, padding):
     for oh, ow, cells in naive_windows(x, kernel, stride, padding):
         expected = sum(x[:, h, c] @ w[:, kh, kw].T for kh, kw, h, c in cells)
         assert (y[:, oh, ow] == expected).all()
-    error = random.randint(-127, 128, size=y.shape)
-    product = int((y * error).sum())
-    assert product == int((x * network.conv_backward(error, w, x.shape, stride, padding)).sum())
-    assert product == int((w * network.conv_gradient(x, error, kernel, stride, padding)).sum())
+    delta = random.randint(-127, 128, size=y.shape)
+    product = int((y * delta).sum())
+    assert product == int((x * network.conv_backward(delta, w, x.shape, stride, padding)).sum())
+    assert product == int((w * network.conv_gradient(x, delta, kernel, stride, padding)).sum())
 
 
 @pytest.mark.parametrize("kernel,stride,padding", [g for g in GEOMETRIES if g[2] != (2, 0)])
 def test_maxpool(kernel, stride, padding):
     x = np.random.RandomState(2).randint(-3, 4, size=(2, 7, 6, 3))  # many ties, windows of negative numbers
     y, winner = network.maxpool_forward(x, kernel, stride, padding)
-    error = np.random.RandomState(4).randint(-127, 128, size=y.shape)
+    delta = np.random.RandomState(4).randint(-127, 128, size=y.shape)
     expected_back = np.zeros(x.shape, dtype=np.int64)
     for oh, ow, cells in naive_windows(x, kernel, stride, padding):
         for n in range(2):
@@ -297,8 +297,8 @@ def test_maxpool(kernel, stride, padding):
                 values = [x[n, h, w, c] for _, _, h, w in cells]
                 first = values.index(max(values))
                 assert y[n, oh, ow, c] == max(values)
-                expected_back[n, cells[first][2], cells[first][3], c] += error[n, oh, ow, c]
-    assert (network.maxpool_backward(error, winner, x.shape, kernel, stride, padding) == expected_back).all()
+                expected_back[n, cells[first][2], cells[first][3], c] += delta[n, oh, ow, c]
+    assert (network.maxpool_backward(delta, winner, x.shape, kernel, stride, padding) == expected_back).all()
 
 
 @pytest.mark.parametrize("kernel,stride", [((3, 3), (3, 3)), ((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 4), (2, 1)),
@@ -310,8 +310,8 @@ def test_average(kernel, stride):
     for oh, ow, cells in naive_windows(x, kernel, stride, (0, 0)):
         mean = sum(x[:, h, w] for _, _, h, w in cells) / len(cells)
         assert np.abs(y[:, oh, ow] * 2.0**change - mean).max() < 0.02
-    error = np.random.RandomState(3).randint(-127, 128, size=y.shape)
-    assert int((y * error).sum()) == int((x * network.avgpool_backward(error, x.shape, kernel, stride)).sum())
+    delta = np.random.RandomState(3).randint(-127, 128, size=y.shape)
+    assert int((y * delta).sum()) == int((x * network.avgpool_backward(delta, x.shape, kernel, stride)).sum())
     assert network.average_factor((3, 3)) == (3641, -15) and network.average_factor((4, 2)) == (1, -3)
 
 
@@ -351,12 +351,12 @@ def test_linear_takes_1x1_images_as_flat_features():
     nets, context = (Network(direct, 8), Network(flat, 8)), Context(8, 0, "nearest", "nearest", True)
     nets[1].weights[4] = nets[0].weights[3]  # initial weights depend on the layer's number
     random = np.random.RandomState(5)
-    x, error = random.randint(-127, 128, size=(6, 4, 3, 2)), (random.randint(-127, 128, size=(6, 7)), -3)
+    x, delta = random.randint(-127, 128, size=(6, 4, 3, 2)), (random.randint(-127, 128, size=(6, 7)), -3)
     passes = [net.forward(x, -5, context) for net in nets]
     assert passes[0][0][2][0].shape == (6, 1, 1, 5)
     logits = [tensors[-1] for tensors, _ in passes]
     assert (logits[0][0] == logits[1][0]).all() and logits[0][1] == logits[1][1]
-    gradients = [net.backward(*p, error, context) for net, p in zip(nets, passes)]
+    gradients = [net.backward(*p, delta, context) for net, p in zip(nets, passes)]
     assert gradients[0][1].any() and (gradients[0][1] == gradients[1][1]).all()
     assert gradients[0][3].any() and (gradients[0][3] == gradients[1][4]).all()
     with pytest.raises(AssertionError, match="1x1"):

@@ -36,7 +36,7 @@ static void gather_window(int32_t *acc, const void *context, int32_t n, int32_t 
   scale(acc, K, a->reciprocal.factor);
 }
 
-static void gather_errors(int32_t *acc, const void *context, int32_t n, int32_t h, int32_t w, int32_t c, int32_t count) {
+static void gather_deltas(int32_t *acc, const void *context, int32_t n, int32_t h, int32_t w, int32_t c, int32_t count) {
   const Avgpool *a = context;
   const NitiPool *p = &a->p;
   const NitiWindows in_h = niti_windows(h, p->kh, p->stride_h, p->oh);
@@ -62,6 +62,6 @@ void niti_cpu_avgpool_backward(NitiBackend *backend, NitiTensor *dx, const NitiT
                                const NitiRequantise *rq) {
   const Avgpool a = prepare(p, dy);
   const NitiShape shape = {p->n, p->h, p->w, p->c};
-  const int shift = niti_pool_requantise(niti_cpu(backend), dx->data, shape, rq, gather_errors, &a);
+  const int shift = niti_pool_requantise(niti_cpu(backend), dx->data, shape, rq, gather_deltas, &a);
   *dx->exponent = *dy->exponent + a.reciprocal.exponent + shift;
 }

@@ -71,7 +71,7 @@ static __device__ inline int64_t share(const Sums &s, int8_t logit) {
   return niti_loss_share_niti(niti_loss_weight_niti(niti_loss_base2(logit, s.exponent) - s.top), s.niti);
 }
 
-static __device__ inline void errors_niti(const Loss &l, const Sums &s, const int8_t *logits, int n, int target) {
+static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int8_t *logits, int n, int target) {
   const NitiDraw draw = {l.clock->seed, NITI_DRAW_LOSS, l.clock->step, 0};
   const int lane = (int)(threadIdx.x & 31);
   uint64_t total = 0;
@@ -83,7 +83,7 @@ static __device__ inline void errors_niti(const Loss &l, const Sums &s, const in
   }
 }
 
-static __device__ inline uint32_t errors_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
+static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
                                                  const NitiRequantiseArgs &a, int shift, uint32_t max) {
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
@@ -127,8 +127,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, 
       const int8_t *logits = l.logits + (size_t)n * (size_t)l.classes;
       const int target = l.labels[n];
       const Sums s = sum_image<KIND>(logits, exponent, l.classes);
-      if (KIND == KIND_NITI) errors_niti(l, s, logits, n, target);
-      if (KIND == KIND_SOFTMAX) max = errors_softmax(l, s, logits, n, target, a, shift, max);
+      if (KIND == KIND_NITI) delta_niti(l, s, logits, n, target);
+      if (KIND == KIND_SOFTMAX) max = delta_softmax(l, s, logits, n, target, a, shift, max);
       loss += niti_loss_bits(s.softmax, niti_loss_base2(logits[target], exponent) - s.top);
       correct += s.first_of_top == target;
       ++images;
