@@ -201,7 +201,7 @@ typedef struct NitiScore {
 
 /* A data set that was read. */
 typedef struct NitiDataFacts {
-  const char *kind; /* "idx", "cifar10", "cifar100", "folder" */
+  const char *kind; /* "idx", "cifar10", "cifar100", "folder", "npy", "csv" */
   const char *path; /* absolute */
   int32_t classes;
   int64_t train_images, test_images;      /* 0: the split was not asked for */
