@@ -5,10 +5,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "platform/clock.h"
 #include "platform/environment.h"
 #include "platform/text.h"
 
@@ -21,25 +21,20 @@ void descriptors_open(void) {
 
 /* ---- signals ---- */
 
-enum { PAIR_MILLISECONDS = 300 };
+enum { PAIR = 300000000 }; /* nanoseconds between the two signals of a pair, at most */
 static volatile sig_atomic_t caught, save_asked;
-static struct timespec caught_at;
+static int64_t caught_at;
 
 static bool is_interactive(void) { return isatty(STDERR_FILENO) == 1; }
 
 /* A second signal ends the process at once, but not the second of a pair: a terminal that closes sends SIGHUP twice, by the
  * kernel and by the shell, and `timeout` signals first its child and then its group. */
-static bool is_second(int number) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  const long milliseconds = (now.tv_sec - caught_at.tv_sec) * 1000 + (now.tv_nsec - caught_at.tv_nsec) / 1000000;
-  return number != SIGHUP && milliseconds > PAIR_MILLISECONDS;
-}
+static bool is_second(int number) { return number != SIGHUP && niti_clock_now() - caught_at > PAIR; }
 
 static void on_stop(int number) {
   if (caught && is_second(number)) _exit(128 + number);
   if (caught) return;
-  clock_gettime(CLOCK_MONOTONIC, &caught_at);
+  caught_at = niti_clock_now();
   caught = number;
   if (number == SIGINT && is_interactive()) alarm(1);
 }

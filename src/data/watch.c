@@ -16,10 +16,7 @@ NitiStatus niti_watch(const NitiDataWatch *watch, int64_t *last, const char *wha
 }
 
 void niti_watch_wait(pthread_cond_t *condition, pthread_mutex_t *lock) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_nsec += WAIT;
-  until.tv_sec += until.tv_nsec / 1000000000;
-  until.tv_nsec %= 1000000000;
+  const int64_t end = niti_clock_wall() + WAIT;
+  const struct timespec until = {.tv_sec = (time_t)(end / 1000000000), .tv_nsec = (long)(end % 1000000000)};
   (void)pthread_cond_timedwait(condition, lock, &until);
 }
