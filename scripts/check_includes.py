@@ -6,8 +6,8 @@ platform -> base, with backend between model and program.
     check_includes.py --self-test   prove that each kind of mistake is found
 
 Each room below names the rooms its files may include; niti.h is open to all. Of src/backend only backend.h is seen from outside,
-so no layer can reach into one backend; the tool may, to tell what a CPU can do. A device's headers belong in src/backend, and so do conditions on one (#ifdef CUDA and the
-like), save in base and program, whose headers C and device code share.
+so no layer can reach into one backend; the tool may, to say what a CPU can do. A device's headers belong in src/backend, and so
+do conditions on one (#ifdef CUDA and the like), save in base and program, whose headers C and device code share.
 """
 import os
 import re

@@ -7,7 +7,7 @@
 # Moves and bitwise operations named after floats (movaps, xorps, shuffles, ...) carry integers as well and are allowed.
 set -eu
 
-# Objects that are excepted, one a line: the path's end, then the reason.
+# Objects that are excepted, one per line: the path's end, then the reason.
 exceptions() {
   cat <<'LIST'
 /src/io/events.c.o          TensorBoard's format stores floats

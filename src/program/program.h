@@ -148,7 +148,7 @@ typedef struct NitiProgram {
   char scalars[NITI_SCALARS_MAX][16];  /* names of the values bound for each run: "mu" */
   int32_t scalar_count;
   int32_t capacity[3];                  /* of tensors, operations and layers */
-  bool out_of_memory, too_many_scalars; /* niti_program_check tells */
+  bool out_of_memory, too_many_scalars; /* niti_program_check reports them */
 } NitiProgram;
 
 /* Properties of an opcode that hold for all its operations. */

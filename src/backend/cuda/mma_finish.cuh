@@ -14,7 +14,7 @@ __device__ __host__ constexpr int niti_mma_column(int row) {
   return row / (NI * 8) * (NI * 8) + (row & 7) / 2 * (2 * NI) + row % (NI * 8) / 8 * 2 + (row & 1);
 }
 
-/* The four words of 16-byte runs 0 .. 3, one word a thread, to one run a thread. Threads j = lane / 8 % 4 of equal lane % 8
+/* The four words of 16-byte runs 0 .. 3, one word per thread, to one run per thread. Threads j = lane / 8 % 4 of equal lane % 8
  * exchange: in, run[i] is word j of run i; out, run[i] is word i of run j. */
 __device__ inline void niti_mma_exchange(uint32_t (&run)[4]) {
   const bool upper = threadIdx.x & 16, odd = threadIdx.x & 8;
