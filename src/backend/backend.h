@@ -115,8 +115,8 @@ typedef struct NitiCompileOptions {
 } NitiCompileOptions;
 
 /* The program is copied. Weights are zero until written. Fails with NITI_ERROR_UNSUPPORTED naming the layer of an operation that
- * the backend does not support, or has no kernel for with operands of such dtypes and exponents, or NITI_ERROR_MEMORY. options may
- * be NULL. */
+ * the backend does not support, in general or for operands of these dtypes and exponents, or NITI_ERROR_MEMORY. options may be
+ * NULL. */
 NitiStatus niti_backend_compile(NitiExecutable **out, NitiBackend *, const NitiProgram *, const NitiCompileOptions *options);
 /* The bytes that compiling would allocate. */
 NitiStatus niti_backend_estimate(size_t *bytes, NitiBackend *, const NitiProgram *, const NitiCompileOptions *options);

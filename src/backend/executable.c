@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/contract.h"
 #include "backend/kernels.h"
 #include "base/shift_prediction.h"
 #include "base/size.h"
@@ -157,26 +158,6 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
   }
 }
 
-/* What kernels can read and write: so far every device's work on s8 with one exponent. */
-static bool has_kernels(const NitiTensorDesc *t) {
-  switch (t->role) {
-    case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
-    case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
-    case NITI_ROLE_SAVED: return t->dtype == NITI_DTYPE_U8;
-    case NITI_ROLE_METRIC: return t->dtype == NITI_DTYPE_S64;
-    default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
-  }
-}
-
-/* The first operand that no kernel can read or write; NITI_NONE: there is none. */
-static int32_t foreign_operand(const NitiProgram *p, const NitiOperation *o) {
-  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]])) return o->inputs[k];
-    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]])) return o->outputs[k];
-  }
-  return NITI_NONE;
-}
-
 static NitiStatus check_support(const NitiExecutable *e) {
   for (int32_t i = 0; i < e->program->operation_count; ++i) {
     const NitiOperation *o = &e->program->operations[i];
@@ -185,7 +166,7 @@ static NitiStatus check_support(const NitiExecutable *e) {
     if (!supports(e->backend->kernels, o->opcode))
       return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s", layer, e->backend->ops->name,
                        known ? niti_opcodes[o->opcode].name : "of that number");
-    const int32_t foreign = foreign_operand(e->program, o);
+    const int32_t foreign = niti_foreign_operand(e->program, o);
     if (foreign == NITI_NONE) continue;
     const NitiTensorDesc *t = &e->program->tensors[foreign];
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: the %s backend has no operation %s on %s, %s%s", layer, e->backend->ops->name,
@@ -424,47 +405,6 @@ typedef struct Run {
 } Run;
 
 #ifndef NDEBUG
-static bool has_shape(const NitiTensor *t, int32_t n, int32_t h, int32_t w, int32_t c) {
-  return niti_shape_count(t->shape) == niti_shape_count((NitiShape){n, h, w, c});
-}
-
-static bool fits_conv(const NitiTensor *x, const NitiTensor *y, const NitiConv *c) {
-  return has_shape(x, c->n, c->h, c->w, c->c) && has_shape(y, c->n, c->oh, c->ow, c->k);
-}
-
-static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
-  return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
-}
-
-static bool same_size(const NitiTensor *a, const NitiTensor *b) {
-  return niti_shape_count(a->shape) == niti_shape_count(b->shape);
-}
-
-/* Whether operands have the sizes that the attributes require. */
-static bool fits(const NitiExecutable *e, int32_t i) {
-  const NitiStep *s = &e->steps[i];
-  const NitiTensor *x = s->inputs, *y = s->outputs;
-  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1].shape;
-  switch (e->fused->operations[i].opcode) {
-    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
-    case NITI_OP_CONV_BACKWARD:
-      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) &&
-             (!x[2].data || same_size(&x[2], y));
-    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
-    case NITI_OP_MAXPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, &s->pool);
-    case NITI_OP_MAXPOOL_BACKWARD:
-      return fits_pool(y, x, &s->pool) && (!x[2].data || (niti_pool_apart(&s->pool) && same_size(&x[2], x)));
-    case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, &s->pool);
-    case NITI_OP_RELU_BACKWARD:
-    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
-    case NITI_OP_RELU_FORWARD:
-    case NITI_OP_DROPOUT:
-    case NITI_OP_RESHAPE: return same_size(y, x);
-    default: return true;
-  }
-}
-
 /* Whether an output does not overlap the inputs, or is exactly an input that the operation may overwrite. */
 static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
   const NitiOperation *o = &e->fused->operations[i];
@@ -485,7 +425,8 @@ static void check_step(const NitiExecutable *e, int32_t i) {
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
     for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
-  assert(fits(e, i));
+  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? WHOLE : WHOLE + 1].shape;
+  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, conv, &s->pool));
 }
 #else
 #define check_step(e, i) ((void)0)

@@ -1,0 +1,62 @@
+/* What operands an operation may have. */
+#include "backend/contract.h"
+
+/* ---- types, when a program is compiled ---- */
+
+/* What kernels can read and write: so far every device's work on s8 with one exponent. */
+static bool has_kernels(const NitiTensorDesc *t) {
+  switch (t->role) {
+    case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
+    case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
+    case NITI_ROLE_SAVED: return t->dtype == NITI_DTYPE_U8;
+    case NITI_ROLE_METRIC: return t->dtype == NITI_DTYPE_S64;
+    default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
+  }
+}
+
+int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]])) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]])) return o->outputs[k];
+  }
+  return NITI_NONE;
+}
+
+/* ---- sizes, when an operation runs ---- */
+
+static bool has_shape(const NitiTensor *t, int32_t n, int32_t h, int32_t w, int32_t c) {
+  return niti_shape_count(t->shape) == niti_shape_count((NitiShape){n, h, w, c});
+}
+
+static bool fits_conv(const NitiTensor *x, const NitiTensor *y, const NitiConv *c) {
+  return has_shape(x, c->n, c->h, c->w, c->c) && has_shape(y, c->n, c->oh, c->ow, c->k);
+}
+
+static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
+  return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
+}
+
+static bool same_size(const NitiTensor *a, const NitiTensor *b) {
+  return niti_shape_count(a->shape) == niti_shape_count(b->shape);
+}
+
+bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
+  switch (opcode) {
+    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_CONV_BACKWARD:
+      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) &&
+             (!x[2].data || same_size(&x[2], y));
+    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_MAXPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, pool);
+    case NITI_OP_MAXPOOL_BACKWARD:
+      return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
+    case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
+    case NITI_OP_RELU_BACKWARD:
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_DROPOUT:
+    case NITI_OP_RESHAPE: return same_size(y, x);
+    default: return true;
+  }
+}
