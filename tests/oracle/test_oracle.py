@@ -349,7 +349,7 @@ def test_linear_takes_1x1_images_as_flat_features():
     assert direct.nodes[3].weight_shape == flat.nodes[4].weight_shape == (7, 5)
     assert direct.nodes[3].fans == flat.nodes[4].fans == (5, 7) and direct.nodes[3].shape == (7,)
     nets, context = (Network(direct, 8), Network(flat, 8)), Context(8, 0, "nearest", "nearest", True)
-    nets[1].weights[4] = nets[0].weights[3]  # initial weights depend on the layer's number
+    nets[1].weights[4, 0] = nets[0].weights[3, 0]  # initial weights depend on the layer's number
     random = np.random.RandomState(5)
     x, delta = random.randint(-127, 128, size=(6, 4, 3, 2)), (random.randint(-127, 128, size=(6, 7)), -3)
     passes = [net.forward(x, -5, context) for net in nets]
@@ -357,8 +357,9 @@ def test_linear_takes_1x1_images_as_flat_features():
     logits = [tensors[-1] for tensors, _ in passes]
     assert (logits[0][0] == logits[1][0]).all() and logits[0][1] == logits[1][1]
     gradients = [net.backward(*p, delta, context) for net, p in zip(nets, passes)]
-    assert gradients[0][1].any() and (gradients[0][1] == gradients[1][1]).all()
-    assert gradients[0][3].any() and (gradients[0][3] == gradients[1][4]).all()
+    for there, here in (((1, 0), (1, 0)), ((3, 0), (4, 0))):
+        (sums, exponent), (same, same_exponent) = gradients[0][there], gradients[1][here]
+        assert sums.any() and (sums == same).all() and exponent == same_exponent
     with pytest.raises(AssertionError, match="1x1"):
         read_model({"name": "n", "input": [1, 2, 1], "classes": 2, "layers": [{"linear": {"out": "classes"}}]})
 
@@ -419,9 +420,12 @@ def real_forward(model, weights, x):
             t = np.lib.stride_tricks.sliding_window_view(t, args["kernel"], axis=(1, 2))
             t = t[:, ::args["stride"][0], ::args["stride"][1]]  # [N, OH, OW, C, KH, KW]
         if node.kind == "conv":
-            t = np.einsum("nyxckl,oklc->nyxo", t, weights[node.number], optimize=True)
+            t = np.einsum("nyxckl,oklc->nyxo", t, weights[node.number, 0], optimize=True)
         elif node.kind == "linear":
-            t = t @ weights[node.number].T
+            t = t.reshape(len(t), -1) @ weights[node.number, 0].T
+        elif node.kind == "norm":
+            axes = tuple(range(t.ndim - 1))
+            t = (t - t.mean(axis=axes)) / np.sqrt(t.var(axis=axes) + 1e-5) * weights[node.number, 0] + weights[node.number, 1]
         elif node.kind == "relu":
             t = np.maximum(t, 0)
         elif node.kind == "flatten":
@@ -436,31 +440,33 @@ def real_forward(model, weights, x):
     return tensors[-1]
 
 
-@pytest.mark.parametrize("name", ["resnet", "forks", "forks-truncate", "averages", "averages-stochastic", "overlap", "strides"])
+@pytest.mark.parametrize("name", ["resnet", "forks", "forks-truncate", "averages", "averages-stochastic", "overlap", "strides",
+                                  "norm-resnet", "norm-pools", "norm-eight-channels"])
 def test_forward_and_gradients_are_near_the_real_network(name):
     model, recipe, _ = cases.read_case(name)
     random = np.random.RandomState(6)
     x = random.randint(-127, 128, size=(8, *model.input_shape))
     net, context = Network(model, 17), Context(17, 0, "nearest", "nearest", True)
     tensors, notes = net.forward(x, -6, context)
-    real = {n: w * 2.0**net.exponents[n] for n, w in net.weights.items()}
+    real = {key: w * 2.0**net.exponents[key] for key, w in net.weights.items()}
     logits = real_forward(model, real, x * 2.0**-6)
     assert np.corrcoef(logits.ravel(), tensors[-1][0].ravel())[0, 1] > 0.98
     assert 0.8 < np.linalg.norm(tensors[-1][0] * 2.0**tensors[-1][1]) / np.linalg.norm(logits) < 1.25
     error = random.randint(-127, 128, size=logits.shape)
     gradients = net.backward(tensors, notes, (error, 0), context)
     assert sorted(gradients) == sorted(net.weights)
-    for number, gradient in gradients.items():
+    for key, (gradient, exponent) in gradients.items():
         picked = random.permutation(gradient.size)[:60]
         slopes = []
         for i in picked:
             ends = []
             for sign in (1, -1):
-                moved = real[number].copy()
+                moved = real[key].copy()
                 moved.reshape(-1)[i] += sign * 1e-5
-                ends.append((real_forward(model, {**real, number: moved}, x * 2.0**-6) * error).sum())
+                ends.append((real_forward(model, {**real, key: moved}, x * 2.0**-6) * error).sum())
             slopes.append((ends[0] - ends[1]) / 2e-5)
-        assert np.corrcoef(slopes, gradient.reshape(-1)[picked])[0, 1] > 0.9, model.nodes[number].name
+        assert np.corrcoef(slopes, gradient.reshape(-1)[picked])[0, 1] > 0.9, model.nodes[key[0]].parameter_name(key[1])
+        assert 0.8 < np.linalg.norm(gradient.reshape(-1)[picked]) * 2.0**exponent / np.linalg.norm(slopes) < 1.25
 
 
 def test_dropout_masks():
@@ -492,12 +498,13 @@ def test_case_is_alive_and_repeats(name):
     moved = {}
 
     def observe(step, net, gradients):
-        for number, gradient in gradients.items():
-            moved[number] = moved.get(number, 0) + (a.bits(np.abs(gradient).max()) > 0)
+        for key, (gradient, _) in gradients.items():
+            moved[key] = moved.get(key, 0) + (a.bits(np.abs(gradient).max()) > 0)
 
     first = train(model, *sets["train"], recipe, observe=observe)
     assert 10 <= first["steps"] <= 25 and len(first["loss_sums"]) == first["steps"]
-    assert all(count >= 10 for count in moved.values()) and len(moved) == len(first["weights"])
+    assert all(count >= 10 for count in moved.values())
+    assert len(moved) == sum(not name.endswith(".running") for name in first["weights"])
     again = train(model, *sets["train"], recipe)
     digest = hash_checkpoint(first["weights"], first["exponents"])
     assert digest == hash_checkpoint(again["weights"], again["exponents"])
