@@ -79,6 +79,8 @@ NitiStatus niti_yaml_uint64(uint64_t *out, const NitiYaml *node, const char *wha
 NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what);
 /* A decimal number of at most 6 decimals, exactly, in millionths; min and max in millionths. */
 NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
+/* A share in millionths: a percentage of at most 4 decimals (`12.5%`), or a decimal number below 1; min and max in millionths. */
+NitiStatus niti_yaml_share(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
 /* One of `choices` (NULL-terminated), as its index. */
 NitiStatus niti_yaml_choice(int32_t *out, const NitiYaml *node, const char *what, const char *const *choices);
 /* A name of [A-Za-z0-9_.-], 1 to size - 1 characters. */

@@ -202,6 +202,25 @@ NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *
   return unexpected(node, what, expected);
 }
 
+NitiStatus niti_yaml_share(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+  enum { BELOW_ONE = 999999 };
+  const size_t length = node->kind == NITI_YAML_SCALAR ? strlen(node->text) : 0;
+  char text[32], low[32], high[32], expected[128];
+  int64_t value;
+  if (length < 2 || node->text[length - 1] != '%')
+    return niti_yaml_millionths(out, node, what, min, max < BELOW_ONE ? max : BELOW_ONE);
+  (void)snprintf(text, sizeof text, "%.*s", (int)length - 1, node->text);
+  const bool number = !node->quoted && parse_millionths(&value, text) && value % 100 == 0;
+  if (number && value / 100 >= min && value / 100 <= max) {
+    *out = (int32_t)(value / 100);
+    return NITI_OK;
+  }
+  format_millionths(low, sizeof low, 100 * min);
+  format_millionths(high, sizeof high, 100 * max);
+  (void)snprintf(expected, sizeof expected, "a percentage from %s%% to %s%% with at most 4 decimals", low, high);
+  return unexpected(node, what, expected);
+}
+
 NitiStatus niti_yaml_choice(int32_t *out, const NitiYaml *node, const char *what, const char *const *choices) {
   char all[MESSAGE_MAX / 4], expected[MESSAGE_MAX / 4 + 16];
   for (int32_t i = 0; choices[i]; ++i) {
