@@ -4,7 +4,7 @@
 
 #include "data/dataset.h"
 #include "model/lower.h"
-#include "train/schedule.h"
+#include "train/rate.h"
 
 /* The data set of runs that specify none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
@@ -22,7 +22,10 @@ typedef struct NitiRecipe {
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
   const NitiOptimizer *optimizer; /* `update.kind` */
-  NitiSchedule mu;                /* of integers */
+  NitiSchedule mu;                /* update `niti`: of integers */
+  NitiRate rate;                  /* the others */
+  int64_t momentum, decay;        /* in billionths */
+  bool nesterov;
 } NitiRecipe;
 
 /* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over the file's values
@@ -36,6 +39,9 @@ void niti_recipe_close(NitiRecipe *recipe);
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
 /* The learning rate of a step, from 0; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
+/* Sets the scalars that a program binds for a step on so many images. */
+void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *recipe, const NitiProgram *program, int64_t step,
+                         int32_t images);
 /* How the recipe's model is lowered. */
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training);
 const char *const *niti_builtin_recipes(void);

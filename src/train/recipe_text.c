@@ -88,6 +88,19 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   niti_yaml_put(d, root, "data", mapping);
 }
 
+static void put_decimal(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
+  char text[32];
+  niti_yaml_decimal_text(text, sizeof text, value, NITI_RATE_PLACES);
+  put_word(d, mapping, key, text);
+}
+
+static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) {
+  niti_rate_write(d, update, &r->rate);
+  put_decimal(d, update, "momentum", r->momentum);
+  put_bool(d, update, "nesterov", r->nesterov);
+  put_decimal(d, update, "weight_decay", r->decay);
+}
+
 static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   NitiYaml *rounding = niti_yaml_mapping(d), *update = niti_yaml_mapping(d);
   put_int(d, root, "batch", r->batch);
@@ -99,7 +112,10 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);
   put_word(d, update, "kind", r->optimizer->name);
-  niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu"));
+  if (r->optimizer->wide)
+    put_sgd(d, update, r);
+  else
+    niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
   niti_yaml_put(d, root, "update", update);
 }
 

@@ -61,12 +61,19 @@ int64_t niti_position_step(NitiPosition at, int64_t steps_per_epoch, int64_t ste
 
 /* ---- schedules ---- */
 
+static NitiStatus read_value(int64_t *out, const NitiYaml *node, const char *what, int places, int64_t max) {
+  int32_t value = 0;
+  if (places > 0) return niti_yaml_decimal(out, node, what, places, 0, max);
+  NITI_TRY(niti_yaml_int(&value, node, what, 0, (int32_t)max));
+  *out = value;
+  return NITI_OK;
+}
+
 /* `before` NULL: the first point. */
-static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const char *what, const char *key, int32_t max,
-                             const NitiSchedulePoint *before) {
+static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const char *what, const char *key, int places,
+                             int64_t max, const NitiSchedulePoint *before) {
   const char *const keys[] = {"epoch", "step", "at", key, NULL};
   char now[NITI_POSITION_MAX], then[NITI_POSITION_MAX], name[96];
-  int32_t value;
   NitiYaml *node;
   NITI_TRY(niti_yaml_want_keys(item, what, keys));
   NITI_TRY(niti_position_read(&out->at, item, what));
@@ -77,34 +84,31 @@ static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const
                           niti_position_text(then, before->at));
   NITI_TRY(niti_yaml_want(&node, item, what, key));
   (void)snprintf(name, sizeof name, "%s: %s", what, key);
-  NITI_TRY(niti_yaml_int(&value, node, name, 0, max));
-  out->value = value;
+  NITI_TRY(read_value(&out->value, node, name, places, max));
   out->step = before ? INT64_MAX : 0; /* not placed yet */
   return NITI_OK;
 }
 
-NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int32_t max) {
+NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int places,
+                              int64_t max) {
   *out = (NitiSchedule){.count = 1};
-  if (node->kind != NITI_YAML_SEQUENCE) {
-    int32_t value;
-    NITI_TRY(niti_yaml_int(&value, node, what, 0, max));
-    out->points[0].value = value;
-    return NITI_OK;
-  }
+  if (node->kind != NITI_YAML_SEQUENCE) return read_value(&out->points[0].value, node, what, places, max);
   if (node->count < 1 || node->count > NITI_SCHEDULE_MAX)
     return niti_yaml_fail(node, "%s: %zu positions (expected 1 to %d)", what, node->count, NITI_SCHEDULE_MAX);
   for (size_t i = 0; i < node->count; ++i)
-    NITI_TRY(read_point(&out->points[i], node->items[i], what, key, max, i ? &out->points[i - 1] : NULL));
+    NITI_TRY(read_point(&out->points[i], node->items[i], what, key, places, max, i ? &out->points[i - 1] : NULL));
   out->count = (int32_t)node->count;
   return NITI_OK;
 }
 
-NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *schedule, const char *key) {
+NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *schedule, const char *key, int places) {
+  char text[32];
   NitiYaml *list = niti_yaml_sequence(document);
   for (int32_t i = 0; i < schedule->count; ++i) {
     NitiYaml *item = niti_yaml_mapping(document);
     niti_position_put(document, item, schedule->points[i].at);
-    niti_yaml_put(document, item, key, niti_yaml_printf(document, "%" PRId64, schedule->points[i].value));
+    niti_yaml_decimal_text(text, sizeof text, schedule->points[i].value, places);
+    niti_yaml_put(document, item, key, niti_yaml_scalar(document, text));
     niti_yaml_append(document, list, item);
   }
   return list;

@@ -36,11 +36,12 @@ const char *niti_position_text(char buffer[NITI_POSITION_MAX], NitiPosition at);
 /* Its step in a run of `steps` steps: epoch * steps_per_epoch, or floor(share * steps / 10^6). */
 int64_t niti_position_step(NitiPosition at, int64_t steps_per_epoch, int64_t steps);
 
-/* Reads an integer from 0 to max, or a list of positions with such a value under `key`, the first of them at 0 and those of one
+/* Reads a number from 0 to max of at most so many decimal places, in units of 10^-places, or a list of positions with such a value under `key`, the first of them at 0 and those of one
  * unit ascending. */
-NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int32_t max);
+NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int places,
+                              int64_t max);
 /* The list, as YAML. */
-NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *schedule, const char *key);
+NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *schedule, const char *key, int places);
 /* Sets the points' steps; NITI_ERROR_ARGUMENT where they do not ascend in such a run. Equal ones may: the later holds. */
 NitiStatus niti_schedule_place(NitiSchedule *schedule, const char *what, int64_t steps_per_epoch, int64_t steps);
 /* The value of a step, from 0. Before niti_schedule_place only that of step 0. */

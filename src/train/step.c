@@ -10,7 +10,7 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
   b.step = step;
-  if (c->net->mu != NITI_NONE) b.scalars[c->net->mu] = niti_recipe_mu(c->recipe, step);
+  niti_recipe_scalars(b.scalars, c->recipe, c->net->program, step, b.batch);
   return niti_network_train(c->net, &b);
 }
 
