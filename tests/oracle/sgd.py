@@ -30,15 +30,15 @@ def decimal_scalar(decimal):
     return S(int(billionths), 0) / S(10**9, 0)
 
 
-def rate_at(update, step):
-    """The rate of a step, as it stands in the recipe."""
-    del step  # the rate is constant
+def rate_at(update, moment):
+    """The rate of a step, as it stands in the recipe. moment: train.Moment."""
+    del moment  # the rate is constant
     return update["lr"]
 
 
-def constants(update, step, decays):
+def constants(update, moment, decays):
     """decays: whether the tensor is an int8 operand's master."""
-    return Constants(decimal_scalar(rate_at(update, step)), decimal_scalar(update.get("momentum", 0)),
+    return Constants(decimal_scalar(rate_at(update, moment)), decimal_scalar(update.get("momentum", 0)),
                      decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False))
 
 

@@ -31,7 +31,7 @@ def tensors(seed, size, largest=20000):
 
 
 def numbers_of(rate, momentum, decay, nesterov):
-    return sgd.constants({"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}, 0, True)
+    return sgd.constants({"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}, None, True)
 
 
 SETTINGS = [("0.1", "0.9", "0.0005", True), ("0.1", "0.9", "0.0005", False), ("0.05", 0, 0, False), ("0.003", "0.5", "0.7", True),
@@ -99,7 +99,7 @@ def test_decimals_and_constants():
         assert abs(sgd.decimal_scalar(text).exact() - exact) < exact / 2**29
     assert sgd.decimal_scalar(0) == ZERO
     update = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5, "nesterov": True}
-    assert sgd.constants(update, 0, False).decay == ZERO and sgd.constants(update, 0, True).decay == sgd.decimal_scalar("0.5")
+    assert sgd.constants(update, None, False).decay == ZERO and sgd.constants(update, None, True).decay == sgd.decimal_scalar("0.5")
     with pytest.raises(AssertionError):
         sgd.decimal_scalar("0.0000000001")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,6 +61,16 @@ def _loss_error(logits, exponent, targets, recipe, context):
         context.seed, a.PURPOSE_ERROR, context.step, 0, logits.size))
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run a step stands: its number and its batch's images."""
+
+    step: int
+    steps_per_epoch: int
+    steps: int  # of the whole run
+    images: int
+
+
 class NitiUpdate:
     """Update `niti`: the weights alone."""
 
@@ -67,8 +78,8 @@ class NitiUpdate:
         assert not network.running, "the page defines no update `niti` of batch norm's int16 tensors"
         self.network, self.update = network, recipe["update"]
 
-    def apply(self, gradients, epoch, step, images):
-        mu = a.mu_at(self.update["mu"], epoch)
+    def apply(self, gradients, moment):
+        mu = a.mu_at(self.update["mu"], moment.step, moment.steps_per_epoch, moment.steps)
         for key, (gradient, _) in gradients.items():
             self.network.weights[key] = a.update_niti(self.network.weights[key], gradient, mu)
 
@@ -91,14 +102,14 @@ class SgdUpdate:
     def _has_operand(self, key):
         return self.network.model.nodes[key[0]].kind != "norm"
 
-    def apply(self, gradients, epoch, step, images):
+    def apply(self, gradients, moment):
         assert sorted(gradients) == sorted(self.masters)
         for key, gradient in gradients.items():
             number, k = key
             master = self.masters[key]
-            words = a.random_range(self.seed, a.PURPOSE_UPDATE, step, number + 65536 * k, master[0].size)
-            numbers = sgd.constants(self.update, step, self._has_operand(key))
-            master, self.velocities[key] = sgd.step_of_tensor(master, self.velocities[key], gradient, images, numbers, words)
+            words = a.random_range(self.seed, a.PURPOSE_UPDATE, moment.step, number + 65536 * k, master[0].size)
+            numbers = sgd.constants(self.update, moment, self._has_operand(key))
+            master, self.velocities[key] = sgd.step_of_tensor(master, self.velocities[key], gradient, moment.images, numbers, words)
             self.masters[key] = master
             values = sgd.operand(master) if self._has_operand(key) else master
             self.network.weights[key], self.network.exponents[key] = values
@@ -137,6 +148,8 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     network = Network(model, seed)
     update = UPDATES[recipe["update"].get("kind", "niti")](network, recipe)
     step, loss_sums, correct, totals = 0, [], [], []
+    steps_per_epoch = -(-len(images) // size)
+    steps = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
     for epoch in range(epochs):
         order = a.shuffled(seed, epoch, len(images))
         for start in range(0, len(order), size):
@@ -159,7 +172,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
                 observe(step, network, gradients)
-            update.apply(gradients, epoch, step, len(numbers))
+            update.apply(gradients, Moment(step, steps_per_epoch, steps, len(numbers)))
             step += 1
     weights, exponents = network.named()
     return {
