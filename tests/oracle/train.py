@@ -84,6 +84,7 @@ class NitiUpdate:
             self.network.weights[key] = a.update_niti(self.network.weights[key], gradient, mu)
 
     def state(self):
+        """What a checkpoint holds besides the weights, as kind: {name: (array, exponent)}."""
         return {}
 
 
@@ -115,13 +116,13 @@ class SgdUpdate:
             self.network.weights[key], self.network.exponents[key] = values
 
     def state(self):
-        """{name: (int16 array, exponent)} of the masters of int8 operands and of all velocities."""
+        """The masters of int8 operands, and all velocities."""
         def named(tensors):
             nodes = self.network.model.nodes
             return {nodes[n].parameter_name(k): (v.astype(np.int16), e) for (n, k), (v, e) in tensors.items()}
 
-        return {"masters": named({key: v for key, v in self.masters.items() if self._has_operand(key)}),
-                "velocities": named(self.velocities)}
+        return {"master": named({key: v for key, v in self.masters.items() if self._has_operand(key)}),
+                "velocity": named(self.velocities)}
 
 
 UPDATES = {"niti": NitiUpdate, "sgd": SgdUpdate}
