@@ -230,7 +230,7 @@ class Network:
         raise ValueError(node.kind)
 
     def backward(self, tensors, notes, delta, context):
-        """The gradients (exact sums, exponent) by (node number, k), from the delta (mantissas, exponent) at the last node's output."""
+        """The gradients (exact sums, exponent) by (node number, k), from the delta at the last node's output."""
         trainable = self.model.trainable()
         arriving = {node.number: [] for node in self.model.nodes}  # in descending order of the consumers
         arriving[len(self.model.nodes) - 1].append(delta)

@@ -97,7 +97,7 @@ def _rounded(acc, bound, mode, words):
 
 
 def forward(x, statistics, weight, bias, mode, words=None):
-    """(mantissas, exponent). weight and bias: (int16 values [C], exponent); words: a function without arguments, called when needed."""
+    """(mantissas, exponent). weight and bias: (int16 values [C], exponent); words: as in arithmetic.requantise."""
     (w, e_w), (b, e_b) = weight, bias
     largest = ZERO
     for w_c, b_c in zip(w, b):

@@ -1,4 +1,4 @@
-"""The scalars of docs/arithmetic.md, section Scalars: m * 2^e with 2^30 <= abs(m) < 2^31, or 0. Python integers and int64 arrays."""
+"""The section Scalars of docs/arithmetic.md: m * 2^e with 2^30 <= abs(m) < 2^31, or 0, in Python integers."""
 
 from dataclasses import dataclass
 from fractions import Fraction

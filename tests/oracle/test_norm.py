@@ -53,7 +53,7 @@ def test_statistics(shape, x_exponent):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(4))
 def test_forward(seed, shape, x_exponent):
-    """The factor is off by half of 2^-16, and so are both parts of the offset: what is not clipped is off by that and half a unit."""
+    """The factor is off by half of 2^-16, and so are both parts of the offset; the rounding is off by half a unit."""
     x, weight, bias = layer(seed, shape, x_exponent)
     statistics = norm.batch_statistics(x, x_exponent)
     y, exponent = norm.forward(x, statistics, weight, bias, "nearest")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oracle import arithmetic as a
-from oracle import cases, make_data, network
+from oracle import cases, make_data, network, sgd
 from oracle.model import read_model
 from oracle.network import Context, Network
 from oracle.train import evaluate, hash_checkpoint, train
@@ -542,7 +542,7 @@ def test_learning_reduces_the_loss():
 def test_cases_cover_the_contract(monkeypatch):
     """The union of the cases reaches every layer, mode and branch."""
     seen = set()
-    add, requantise = a.add_tensors, a.requantise
+    add, requantise, master_exponent = a.add_tensors, a.requantise, sgd.master_exponent
 
     def add_spy(m, e, n, f):
         if m.any() and n.any():
@@ -556,12 +556,19 @@ def test_cases_cover_the_contract(monkeypatch):
         return out
 
     monkeypatch.setattr(a, "add_tensors", add_spy)
+    def master_exponent_spy(largest, exponent):
+        out = master_exponent(largest, exponent)
+        seen.add(("master", out - exponent))
+        return out
+
     monkeypatch.setattr(a, "requantise", requantise_spy)
+    monkeypatch.setattr(sgd, "master_exponent", master_exponent_spy)
     for name in cases.NAMES:
         model, recipe, data = cases.read_case(name)
         consumers = [sum(n.inputs.count(node.number) for n in model.nodes) for node in model.nodes]
         for node, count in zip(model.nodes, consumers):
             seen.update([node.kind, (node.kind, node.args.get("per"))])
+            seen.update((node.kind, "of", model.nodes[i].kind) for i in node.inputs)
             if node.number > 0 and model.trainable()[node.number] and count >= 3:
                 seen.add(("fork", recipe["rounding"]["error"]))
             if "kernel" in node.args:
@@ -571,6 +578,13 @@ def test_cases_cover_the_contract(monkeypatch):
                 seen.add((node.kind, "whole" if network.average_factor(kernel)[0] == 1 else "factor"))
         for key in ("activation", "error"):
             seen.add((key, recipe["rounding"][key], "rounding"))
+            if any(node.kind == "norm" for node in model.nodes):
+                seen.add((key, recipe["rounding"][key], "norm"))
+        update = recipe["update"]
+        seen.add(("update", update["kind"]))
+        if update["kind"] == "sgd":
+            seen.update([("nesterov", update["nesterov"]), ("momentum", update["momentum"] > 0)])
+            seen.add(("decay", update["weight_decay"] > 0))
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),
                      ("type", data.get("type", "uint8")), ("validation", recipe["data"].get("validation", 0) != 0)])
@@ -583,5 +597,11 @@ def test_cases_cover_the_contract(monkeypatch):
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
               ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
+    wanted |= {("norm", "of", kind) for kind in ("input", "conv", "linear", "norm", "maxpool", "avgpool", "global-avgpool")}
+    wanted |= {(kind, "of", "norm") for kind in ("relu", "maxpool", "avgpool", "add", "linear", "flatten")}
+    wanted |= {(key, mode, "norm") for key in ("activation", "error") for mode in a.MODES}
+    wanted |= {(key, on) for key in ("nesterov", "momentum", "decay") for on in (True, False)}
+    wanted |= {("update", "niti"), ("update", "sgd")}
+    wanted |= {("master", change) for change in (-1, 0, 1)}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()
