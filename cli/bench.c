@@ -140,7 +140,7 @@ static void close_bench(Bench *b) {
 NitiStatus bench_step(Bench *b) {
   b->bindings = (NitiBindings){.seed = b->recipe->seed, .step = b->step++};
   NITI_TRY(niti_feed_batch(b->feed, &b->batch, &b->bindings));
-  b->bindings.scalars[b->net->mu] = niti_recipe_mu(b->recipe, 0);
+  niti_recipe_scalars(b->bindings.scalars, b->recipe, b->net->program, 0, b->bindings.batch);
   return niti_network_train(b->net, &b->bindings);
 }
 

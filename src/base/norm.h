@@ -141,6 +141,29 @@ NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums
   return d;
 }
 
+/* The sum of many squares, which does not depend on their order: mantissas shifted to the largest exponent. */
+typedef struct NitiSquares {
+  int64_t sum;
+  int32_t exponent;
+} NitiSquares;
+
+enum { NITI_SQUARES_NONE = INT32_MIN }; /* the exponent before any square that is not 0 */
+
+NITI_INLINE int32_t niti_squares_exponent(int32_t exponent, NitiScalar square) {
+  return square.m != 0 && square.e > exponent ? square.e : exponent;
+}
+
+NITI_INLINE int64_t niti_squares_share(int32_t exponent, NitiScalar square) {
+  return square.m == 0 || exponent - square.e > 62 ? 0 : square.m >> (exponent - square.e);
+}
+
+/* The exponent of backward's results, relative to the deltas', from their squares over all channels. */
+NITI_INLINE int32_t niti_norm_delta_exponent(NitiSquares s, int64_t channels) {
+  if (s.sum == 0) return 0;
+  const NitiScalar mean = niti_scalar_div(niti_scalar(s.sum, s.exponent), niti_scalar(channels, 0));
+  return niti_norm_exponent(niti_scalar_mul(niti_scalar(NITI_NORM_DELTA_RMS, 0), niti_scalar_sqrt(mean)));
+}
+
 /* Backward: factor (delta - mean - slope (x - x's mean)), in units of 2^unit relative to the deltas' exponent. */
 NITI_INLINE NitiAffineDelta niti_norm_affine_delta(const NitiNormDelta *d, const NitiNormChannel *c, int32_t unit) {
   const NitiScalar slope = niti_scalar_neg(niti_scalar_mul(d->factor, d->slope));

@@ -12,6 +12,7 @@ enum {
   NITI_SGD_UNITS = 1000000000,   /* hyperparameters are bound in billionths */
   NITI_SGD_FRACTION = 14,        /* fraction bits before stochastic rounding */
   NITI_SGD_GRADIENT_BITS = 30,   /* to which the largest gradient is scaled */
+  NITI_SGD_OPERAND_SHIFT = 8,    /* from a weight to its int8 operand */
   NITI_SGD_VELOCITY_MAX = INT16_MAX,
   NITI_SGD_WEIGHT_MAX = 127 * 256, /* its int8 rounding is at most 127 */
   NITI_SGD_WEIGHT_HIGH = 32000,    /* a larger maximum raises the weights' exponent for the next step */

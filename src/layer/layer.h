@@ -69,6 +69,7 @@ const NitiLayerType *const *niti_layer_types(void);             /* NULL-terminat
   LAYER(global_avgpool)    \
   LAYER(flatten)           \
   LAYER(dropout)           \
+  LAYER(norm)              \
   LAYER(add)
 
 #define NITI_DECLARE_LAYER(name) extern const NitiLayerType niti_layer_##name;

@@ -384,8 +384,8 @@ def test_update():
     assert a.update_niti(w, np.array([-32, 32, 2, -3]), 5).tolist() == [127, -127, -2, 8]  # B = 5, s = 0
     # B(1000) = 10, s = 5: r = 8 -> high bits 8 >> 2 = 2, low 0 doubled: up; 1000 / 32 = 31 rest 8 -> 32.
     assert a.update_niti(w, np.array([1000, -1000, 31, 0]), 5).tolist() == [95, -95, -1, 5]
-    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 1) == 5
-    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 2) == 3
+    mu = [{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}, {"step": 17, "mu": 2}, {"at": "25%", "mu": 1}, {"at": 0.33, "mu": 0}]
+    assert [a.mu_at(mu, step, 8, 80) for step in (0, 15, 16, 17, 19, 20, 25, 26)] == [5, 5, 3, 2, 2, 1, 1, 0]
 
 
 def test_initial_weights():

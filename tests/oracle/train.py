@@ -78,9 +78,10 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     mantissas, input_exponent = _input_map(recipe)
     network = Network(model, seed)
     step, loss_sums, correct, totals = 0, [], [], []
+    steps_per_epoch = -(-len(images) // size)
+    steps = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
     for epoch in range(epochs):
         order = a.shuffled(seed, epoch, len(images))
-        mu = a.mu_at(recipe["update"]["mu"], epoch)
         for start in range(0, len(order), size):
             if max_steps is not None and step >= max_steps:
                 break
@@ -101,6 +102,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
                 observe(step, network, gradients)
+            mu = a.mu_at(recipe["update"]["mu"], step, steps_per_epoch, steps)
             for number, gradient in gradients.items():
                 network.weights[number] = a.update_niti(network.weights[number], gradient, mu)
             step += 1
