@@ -118,8 +118,8 @@ static void run_rows(NitiCuda *cuda, const Map<Affine> &m, const NitiRequantiseA
 
 /* dy: NULL forward. */
 template <typename Affine>
-static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine, bool relu,
-                const NitiRequantise *rq) {
+static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
+                bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
   const bool aligned = (uintptr_t)affine->data % 16 == 0;
   const int8_t *d = dy ? dy->data : NULL;

@@ -19,10 +19,10 @@ static __device__ inline uint64_t block_max(uint64_t value) {
   return value;
 }
 
-static __device__ inline uint64_t block_sum(uint64_t value) {
-  __shared__ uint64_t warps[32];
-  uint64_t sum = 0;
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, (unsigned long long)value, lanes);
+static __device__ inline int64_t block_sum(int64_t value) {
+  __shared__ int64_t warps[32];
+  int64_t sum = 0;
+  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, (long long)value, lanes);
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
   __syncthreads();
   for (uint32_t i = 0; i < blockDim.x / 32; ++i) sum += warps[i];
@@ -136,32 +136,32 @@ static __device__ inline void keep_square(const DeltaFit &f, uint32_t c, NitiSca
   f.affine[c].slope = square.e;
 }
 
-/* The exponent of 2^NITI_NORM_FRACTION units, relative to the deltas'. largest: a thread's largest square. */
-static __device__ inline int32_t delta_unit(const DeltaFit &f, uint64_t largest) {
-  const int32_t top = scalar_of(block_max(largest)).e;
-  uint64_t sum = 0;
+/* The range's exponent; own: the largest of a thread's squares. */
+static __device__ inline int32_t delta_exponent(const DeltaFit &f, int32_t own) {
+  const uint64_t top = block_max((uint32_t)own ^ 0x80000000u); /* the order of unsigned numbers */
+  NitiSquares squares = {0, (int32_t)((uint32_t)top ^ 0x80000000u)};
   for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
     const NitiScalar square = {f.affine[c].factor, f.affine[c].slope};
-    if (square.m > 0 && top - square.e <= 62) sum += (uint64_t)square.m >> (top - square.e);
+    squares.sum += niti_squares_share(squares.exponent, square);
   }
-  const NitiScalar mean = niti_scalar_div(niti_scalar((int64_t)block_sum(sum), top), niti_scalar(f.channels, 0));
-  return niti_norm_exponent(niti_scalar_mul(niti_scalar(NITI_NORM_DELTA_RMS, 0), niti_scalar_sqrt(mean)));
+  squares.sum = block_sum(squares.sum);
+  return niti_norm_delta_exponent(squares, f.channels);
 }
 
 /* One block. A thread keeps its first channel and computes any others twice. */
 static __global__ void __launch_bounds__(WIDE_THREADS) delta_fit_kernel(DeltaFit f) {
   niti_kernel_begin();
   DeltaChannel first = {};
-  uint64_t largest = 0;
+  int32_t own = NITI_SQUARES_NONE;
   for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
     const DeltaChannel channel = delta_channel(f, c);
     if (c == threadIdx.x) first = channel;
     f.weight_gradient[c] = niti_norm_gradient(&channel.x, f.sums[c], f.deltas[c], f.count);
     f.bias_gradient[c] = f.deltas[c].d;
     keep_square(f, c, channel.d.square);
-    largest = order_of(channel.d.square) > largest ? order_of(channel.d.square) : largest;
+    own = niti_squares_exponent(own, channel.d.square);
   }
-  const int32_t exponent = delta_unit(f, largest);
+  const int32_t exponent = delta_exponent(f, own);
   for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
     const DeltaChannel channel = c == threadIdx.x ? first : delta_channel(f, c);
     f.affine[c] = niti_norm_affine_delta(&channel.d, &channel.x, exponent - NITI_NORM_FRACTION);

@@ -1,11 +1,11 @@
-/* Batch norm's sums per channel, forward and backward. Each block sums up its rows in 32 bits and adds that to the range's sums; a
- * slice's last block moves these to the output and leaves zeros. */
+/* Batch norm's sums per channel, forward and backward. Each block sums up its rows in 32 bits and adds that to the range's sums;
+ * a slice's last block moves these to the output and leaves zeros. */
 #include "backend/cuda/rows.cuh"
 #include "base/norm.h"
 
 enum {
-  SUMS_FORWARD = 2,  /* x and its squares */
-  SUMS_BACKWARD = 3, /* deltas, deltas times x, and deltas squared */
+  SUMS_FORWARD = 2,                                                 /* x and its squares */
+  SUMS_BACKWARD = 3,                                                /* deltas, deltas times x, and deltas squared */
   BLOCK_ROWS = INT32_MAX / (NITI_MANTISSA_MAX * NITI_MANTISSA_MAX), /* whose sums fit in 32 bits: 133,144 */
   BLOCKS = 2,                                                       /* a multiprocessor's */
 };
@@ -14,7 +14,7 @@ typedef struct Sums {
   NitiRange *range;
   int64_t *sums; /* [channels][2 or 3] of all channels */
   int32_t *exponent;
-  const int32_t *from;  /* its value */
+  const int32_t *from; /* its value */
   const int8_t *a, *x; /* x: backward alone, where a are the deltas */
   NitiRows rows;
 } Sums;
@@ -94,8 +94,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, BLOCKS) sums_kernel(
   for (int k = 0; k < K; ++k) {
     add_up<V>(totals, stage, acc[k], r);
     const int total = totals[threadIdx.x];
-    if (threadIdx.x < channels && total != 0)
-      atomicAdd(&so_far[K * threadIdx.x + k], (unsigned long long)(long long)total);
+    if (threadIdx.x < channels && total != 0) atomicAdd(&so_far[K * threadIdx.x + k], (unsigned long long)(long long)total);
   }
   if (!is_last(d.range)) return;
   for (uint32_t i = threadIdx.x; i < K * channels; i += NITI_ROWS_THREADS) {
@@ -120,7 +119,12 @@ static void run(NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a, const int
   const int V = niti_rows_vector((uint32_t)a->shape.c, a->data, x, NULL);
   for (uint32_t first = 0, all = (uint32_t)a->shape.c; first < all; first += NITI_SUMS_CHANNELS) {
     const uint32_t channels = all - first < NITI_SUMS_CHANNELS ? all - first : (uint32_t)NITI_SUMS_CHANNELS;
-    const Sums args = {cuda->range, (int64_t *)(void *)sums->data, sums->exponent, a->exponent, a->data, x,
+    const Sums args = {cuda->range,
+                       (int64_t *)(void *)sums->data,
+                       sums->exponent,
+                       a->exponent,
+                       a->data,
+                       x,
                        niti_rows_of(a->shape, first, channels, V)};
     if (V == 16) launch<16, K>(cuda, args);
     if (V == 4) launch<4, K>(cuda, args);

@@ -1,6 +1,6 @@
-/* How batch norm's kernels share their work where channels matter: a tensor is a matrix of rows, one per pixel, of its channels. A
- * block takes a slice of the channels, and each of its threads keeps V neighbours of them (V = 16, 4 or 1) while it walks down the
- * rows. */
+/* How batch norm's kernels share their work where channels matter: a tensor is a matrix of rows, one per pixel, of its channels.
+ * A block takes a slice of the channels, and each of its threads keeps V neighbours of them (V = 16, 4 or 1) while it walks down
+ * the rows. */
 #ifndef NITI_BACKEND_CUDA_ROWS_CUH
 #define NITI_BACKEND_CUDA_ROWS_CUH
 

@@ -1,5 +1,5 @@
-/* Update `sgd`: the first launch finds the largest magnitudes of gradient, velocity and master, the second changes them and clears
- * what was found. */
+/* Update `sgd`: the first launch finds the largest magnitudes of gradient, velocity and master, the second changes them and
+ * clears what was found. */
 #include "backend/cuda/device.cuh"
 #include "base/sgd.h"
 
@@ -106,12 +106,9 @@ static __global__ void __launch_bounds__(THREADS) max_kernel(Sgd d) {
 
 static __device__ inline NitiSgd plan(const Sgd &d) {
   const int64_t *scalars = d.clock->scalars;
-  const NitiSgdTensor tensor = {d.range->gradient_max,
-                                d.range->velocity_max,
-                                d.range->weight_max,
-                                (d.e_g[0] ? *d.e_g[0] : 0) + (d.e_g[1] ? *d.e_g[1] : 0),
-                                *d.e_velocity,
-                                *d.e_master};
+  const NitiSgdTensor tensor = {d.range->gradient_max, d.range->velocity_max,
+                                d.range->weight_max,   (d.e_g[0] ? *d.e_g[0] : 0) + (d.e_g[1] ? *d.e_g[1] : 0),
+                                *d.e_velocity,         *d.e_master};
   const NitiSgdSettings settings = {scalars[d.scalars.rate], scalars[d.scalars.momentum],
                                     d.scalars.decay == NITI_NONE ? 0 : scalars[d.scalars.decay], scalars[d.scalars.images],
                                     d.scalars.nesterov};
@@ -119,7 +116,8 @@ static __device__ inline NitiSgd plan(const Sgd &d) {
 }
 
 /* Weights 4 i .. 4 i + 3, with their gradients. */
-static __device__ inline void update_four(const Sgd &d, const NitiSgd &u, size_t i, const int64_t g[4], int16_t v[4], int16_t w[4]) {
+static __device__ inline void update_four(const Sgd &d, const NitiSgd &u, size_t i, const int64_t g[4], int16_t v[4],
+                                          int16_t w[4]) {
   const NitiDraw draw = {d.clock->seed, d.purpose, d.clock->step, d.layer};
   const NitiWords words = niti_draw_block(&draw, (uint32_t)i);
   uint32_t operands = 0;
@@ -147,7 +145,7 @@ static __device__ inline void finish(const Sgd &d, const NitiSgd &u) {
   if (u.idle) return;
   *d.e_velocity = u.velocity_exponent;
   *d.e_master = u.weight_exponent;
-  if (d.w) *d.e_w = u.weight_exponent + 8;
+  if (d.w) *d.e_w = u.weight_exponent + NITI_SGD_OPERAND_SHIFT;
 }
 
 template <typename T>
