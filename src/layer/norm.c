@@ -69,6 +69,7 @@ const NitiLayerType niti_layer_norm = {
     .name = "norm",
     .fields = fields,
     .inputs = 1,
+    .wide = true,
     .shape = shape,
     .weight_shape = weight_shape,
     .forward = forward,

@@ -263,6 +263,13 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", 0, MU_MAX) : NITI_OK;
 }
 
+static bool has_wide_layer(const NitiDescription *model) {
+  for (int32_t i = 0; i < model->node_count; ++i) {
+    if (model->nodes[i].spec.type->wide) return true;
+  }
+  return false;
+}
+
 static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   const NitiYaml *node;
   uint64_t steps = 0;
@@ -272,11 +279,14 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if ((node = niti_yaml_get(root, "max_steps")) != NULL) NITI_TRY(niti_yaml_uint64(&steps, node, "max_steps", UINT32_MAX));
   r->max_steps = (int64_t)steps;
   if ((node = niti_yaml_get(root, "seed")) != NULL) NITI_TRY(niti_yaml_uint64(&r->seed, node, "seed", UINT64_MAX));
+  if (has_wide_layer(r->model)) r->optimizer = &niti_optimizer_sgd; /* unless the recipe chooses */
+  if ((node = niti_yaml_get(root, "update")) != NULL) NITI_TRY(read_update(r, node));
   if ((node = niti_yaml_get(root, "loss")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "loss", niti_recipe_losses));
     r->loss = (NitiLossKind)choice;
+  } else if (r->optimizer->wide) {
+    r->loss = NITI_LOSS_SOFTMAX;
   }
-  if ((node = niti_yaml_get(root, "update")) != NULL) NITI_TRY(read_update(r, node));
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
