@@ -20,6 +20,7 @@ typedef struct NitiRecipe {
   int64_t max_steps; /* 0: no limit */
   uint64_t seed;
   NitiLossKind loss;
+  int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;
   const NitiOptimizer *optimizer; /* `update.kind` */
   NitiSchedule mu;                /* update `niti`: of integers */
