@@ -1,5 +1,6 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "introduce.h"
@@ -19,7 +20,7 @@ static const Option options[] = {
     TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events (default: " RUNS "/DATE-RECIPE)"),
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
     TEXT("resume", resume, "RUN", "resume the run in this folder"),
-    TEXT("epochs", epochs, "N", "same as --set epochs=N"),
+    TEXT("epochs", epochs, "N", "same as --set epochs=N; --resume: extend the run to N epochs"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
     TEXT("batch", batch, "N", "same as --set batch=N"),
     TEXT("seed", seed, "S", "same as --set seed=S"),
@@ -360,6 +361,16 @@ static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Ar
   return count;
 }
 
+enum { EPOCHS_MAX = 1000000 };
+
+static bool parse_epochs(int32_t *out, const char *text) {
+  char *end;
+  const long value = strtol(text, &end, 10);
+  const bool good = *text >= '1' && *text <= '9' && *end == 0 && strlen(text) < 9 && value <= EPOCHS_MAX;
+  if (good) *out = (int32_t)value;
+  return good;
+}
+
 static int run(int argc, char **argv) {
   Arguments given = {0};
   const char *sets[SETS_MAX];
@@ -372,25 +383,27 @@ static int run(int argc, char **argv) {
   if (set_count < 0) return EXIT_USAGE;
   /* a first line at once on a terminal, after a while elsewhere */
   View view = {.quiet = given.quiet, .stream = given.json_stream, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
-  const NitiTrainOptions how = {.device = device_of(&given.device),
-                                .data = given.data,
-                                .init = given.init,
-                                .save_every = (int32_t)given.save_every,
-                                .test_every = (int32_t)given.test_every,
-                                .test_limit = (int32_t)given.test_limit,
-                                .dry_run = given.dry_run,
-                                .progress = on_progress,
-                                .save_now = signals_save_asked,
-                                .context = &view};
+  NitiTrainOptions how = {.device = device_of(&given.device),
+                          .data = given.data,
+                          .init = given.init,
+                          .save_every = (int32_t)given.save_every,
+                          .test_every = (int32_t)given.test_every,
+                          .test_limit = (int32_t)given.test_limit,
+                          .dry_run = given.dry_run,
+                          .progress = on_progress,
+                          .save_now = signals_save_asked,
+                          .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
     return train(&given, argv[1], sets, set_count, &how, &view);
   }
-  if (count > 0 || given.folder || given.init || set_count > 0 || given.save_every || given.test_every || given.test_limit ||
-      given.dry_run) {
+  if (count > 0 || given.folder || given.init || set_count > (given.epochs ? 1 : 0) || given.save_every || given.test_every ||
+      given.test_limit || given.dry_run) {
     return usage_error(&command_train,
-                       "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json, "
+                       "--resume goes on with the run's own recipe: only --epochs, --data, --threads, --isa, --backend, --json, "
                        "--json-stream and --quiet go with it");
   }
+  if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
+    return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
   return resume(&given, &how, &view);
 }

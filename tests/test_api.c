@@ -287,6 +287,7 @@ static void a_run_refuses_and_keeps_its_promises(void **state) {
   check_ok(niti_recipe_load(&toy, path_of("%s/toy.yaml", folder), NULL, 0));
 
   check_refused(niti_train(&result, NULL, run, NULL), "niti_train", "recipe");
+  check_refused(niti_train(&result, toy, run, &(NitiTrainOptions){.epochs = 3}), "niti_train", "options->epochs is 3");
   check_options(train_toy, "niti_train");
   check_options(niti_resume, "niti_resume");
   NitiTrainOptions options = {.device = {.backend = "cpu"}, .data = data, .progress = watch, .context = &w};

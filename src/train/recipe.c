@@ -365,6 +365,10 @@ NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_
   return niti_schedule_place(&recipe->mu, "update: mu", steps_per_epoch, steps);
 }
 
+const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
+  return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
+}
+
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {

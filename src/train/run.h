@@ -26,7 +26,9 @@ typedef struct NitiRun {
   NitiRunInputs inputs;
   NitiRecipe *recipe; /* its own, resolved for the data set */
   char *data_path, *class_names, *class_labels;
-  bool resumed;
+  bool resumed, extended; /* extended: to more epochs, by this process */
+  const char *extensions; /* "step 30: 3 to 8 epochs; ..."; NULL: none */
+  char *extensions_owned;
   bool data_changed; /* resumed: image files have changed since the run began */
   NitiDataset *dataset;
   NitiBackend *backend;

@@ -154,6 +154,10 @@ static NitiStatus write_text(const NitiRunFolder *folder, const char *name, cons
   return status;
 }
 
+NitiStatus niti_run_folder_put_recipe(const NitiRunFolder *folder, const NitiRecipe *recipe) {
+  return write_text(folder, "recipe.yaml", recipe->text);
+}
+
 static json_t *describe_data(const NitiDataset *dataset, const char *path, const char hash[NITI_SPLITS][65]) {
   static const char *const images[] = {"train_images", "test_images", "validation_images"};
   static const char *const sums[] = {"train_sha256", "test_sha256", "validation_sha256"};
@@ -170,7 +174,7 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
                                     const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
                                     NitiSplit chosen_on) {
-  NITI_TRY(write_text(folder, "recipe.yaml", recipe->text));
+  NITI_TRY(niti_run_folder_put_recipe(folder, recipe));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char seed[24]; /* a text if too large for a JSON integer here */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);

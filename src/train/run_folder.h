@@ -21,6 +21,8 @@ const char *niti_run_folder_path(const NitiRunFolder *folder);
 /* The lock file used where the file system has no file locks; NULL elsewhere. Owned by the folder. */
 const char *niti_run_folder_owner_file(const NitiRunFolder *folder);
 
+/* Writes recipe.yaml. */
+NitiStatus niti_run_folder_put_recipe(const NitiRunFolder *folder, const NitiRecipe *recipe);
 /* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and
  * the SHA-256 of each split, and which split chooses the best epoch). */
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,

@@ -184,6 +184,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   free(run->data_path);
   free(run->class_names);
   free(run->class_labels);
+  free(run->extensions_owned);
   return status;
 }
 

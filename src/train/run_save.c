@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "train/data_choice.h"
-#include "train/run.h"
+#include "train/extend.h"
 #include "train/snapshot.h"
 
 typedef enum StateKind {
@@ -42,6 +42,7 @@ static const StateKey state[] = {
     {"validation_set_images", STATE_COUNT64, AT(inputs.images[NITI_VALIDATION]), 0},
     {"validation_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_VALIDATION]), 0},
     {"validation_set_names_sha256", STATE_SHA256, AT(inputs.names_sha256[NITI_VALIDATION]), 0},
+    {"extensions", STATE_TEXT, AT(extensions), 0},
     {"best_on_validation", STATE_FLAG, AT(on_validation), 0},
     {"test_every", STATE_COUNT32, AT(test_every), 0},
     {"test_limit", STATE_COUNT32, AT(test_limit), 0},
@@ -216,10 +217,12 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(load_state(run, checkpoint));
   const NitiRunInputs began = run->inputs;
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
+  NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(check_data(run, &began));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   NITI_TRY(niti_snapshot_check(run->net, checkpoint));
+  NITI_TRY(niti_run_extend_opened(run));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
     return niti_fail(NITI_ERROR_FORMAT,

@@ -146,6 +146,7 @@ static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct
 /* Scores the epoch where that is due; *keep receives NITI_KEEP_BEST where it is the best so far. At the end of a run with
  * validation images the test split follows. */
 static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_on) {
+  if (run->on_validation) run->test = run->best_test = (NitiScore){0}; /* of the end before the run was extended */
   if (!niti_run_scores(run, epoch)) {
     *niti_run_scored(run) = (NitiScore){0};
     return NITI_OK;
@@ -394,6 +395,9 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   run.save_every = run.options.save_every;
   run.test_every = run.options.test_every;
   run.test_limit = run.options.test_limit;
+  if (status == NITI_OK && run.options.epochs > 0)
+    status = niti_fail(NITI_ERROR_ARGUMENT, "niti_train: options->epochs is %d (expected 0: it extends a run that is resumed)",
+                       run.options.epochs);
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
@@ -404,6 +408,27 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
 }
 
 /* ---- an old run ---- */
+
+/* Records an extension at once, and again where a process was killed between the two files. */
+static NitiStatus save_extension(NitiRun *run) {
+  if (!run->extensions) return NITI_OK;
+  if (run->extended) {
+    NITI_TRY(save(run, NITI_KEEP_LAST));
+    NITI_TRY(niti_run_saved(run));
+    note(run, "extended to %d epochs", run->recipe->epochs);
+  }
+  return niti_run_folder_put_recipe(run->folder, run->recipe);
+}
+
+static NitiStatus go_on(NitiRun *run, const char *run_path) {
+  if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
+  NITI_TRY(save_extension(run));
+  if (run->extended) warn_unreached(run);
+  note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
+  NITI_TRY(niti_report_open(&run->report, run_path, run->epoch, run->step, run->on_validation));
+  for (size_t i = 0; niti_report_note(run->report, i); ++i) note(run, "%s", niti_report_note(run->report, i));
+  return train_all(run);
+}
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
   NITI_WANT(out, "out");
@@ -422,13 +447,6 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
-  if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; its result will differ", run.data_path);
-    note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
-    status = niti_report_open(&run.report, run_path, run.epoch, run.step, run.on_validation);
-    for (size_t i = 0; status == NITI_OK && niti_report_note(run.report, i); ++i)
-      note(&run, "%s", niti_report_note(run.report, i));
-    if (status == NITI_OK) status = train_all(&run);
-  }
+  if (status == NITI_OK && !run.complete) status = go_on(&run, run_path);
   return finish(&run, out, status);
 }

@@ -236,20 +236,3 @@ def test_other_validation_images_are_refused(toy_recipe, three, tmp_path):
         before = content_of(run)
         fails("train", "--resume", run, "--data", data, says=(data, "validation images"))
         assert content_of(run) == before
-
-
-def test_a_damaged_best_checkpoint_costs_its_test_only(toy_recipe, three, tmp_path, validated):
-    """The file is damaged while the run rests; the final weights are tested all the same."""
-    run = tmp_path / "run"
-    process = start_training(toy_recipe, "--data", three, "--run", run, "--epochs", EPOCHS)
-    wait_for(run / "best.safetensors", process)
-    stop(process, signal.SIGKILL)
-    whole = validated[1]
-    state = metadata_of(run / "last.safetensors")
-    if int(state["epoch"]) < whole["best_epoch"]:
-        pytest.skip("the best epoch was still to come")
-    (run / "best.safetensors").write_bytes(b"x")
-    done = niti("train", "--resume", run, "--threads", 1, "--json", "--quiet")
-    assert done.returncode == 0 and "best.safetensors" in done.stderr and "not tested" in done.stderr
-    result = json.loads(done.stdout)
-    assert result["test_accuracy"] == whole["test_accuracy"] and result["best_test_accuracy"] is None
