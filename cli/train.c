@@ -50,10 +50,11 @@ const Command command_train = {"train",
 /* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
 typedef struct View {
   bool quiet, terminal, line_open;
-  double drawn; /* when, in seconds */
-  bool timed;   /* the expected time was printed */
-  bool reading; /* reading of data was announced */
-  json_t *run;  /* introduce_json; NULL: not begun */
+  double drawn;     /* when, in seconds */
+  bool timed;       /* the expected time was printed */
+  bool reading;     /* reading of data was announced */
+  json_t *run;      /* introduce_json; NULL: not begun */
+  json_t *warnings; /* texts */
   bool stream;
   NitiSplit scored;            /* after epochs */
   int64_t batches;             /* per epoch */
@@ -212,6 +213,14 @@ static void tell_time(View *view, const NitiProgress *p) {
   output_flush();
 }
 
+static void tell_warning(View *view, const char *text) {
+  clear_line(view);
+  fprintf(stderr, "niti: %s\n", text);
+  if (!view->warnings) view->warnings = json_array();
+  json_array_append_new(view->warnings, json_string(text));
+  if (view->stream) (void)print_event("warning", json_pack("{s:s}", "text", text));
+}
+
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
   if (p->kind == NITI_PROGRESS_START) {
@@ -227,8 +236,7 @@ static bool on_progress(void *context, const NitiProgress *p) {
   if (p->kind == NITI_PROGRESS_DATA) {
     if (!view->quiet) draw_data(view, p);
   } else if (p->kind == NITI_PROGRESS_WARNING) {
-    clear_line(view);
-    fprintf(stderr, "niti: %s\n", p->text);
+    tell_warning(view, p->text);
   } else if (!view->quiet) {
     if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
       draw_line(view, p);
@@ -244,6 +252,8 @@ static bool on_progress(void *context, const NitiProgress *p) {
   return signals_caught() == 0;
 }
 
+static json_t *warnings_json(const View *view) { return view->warnings ? json_incref(view->warnings) : json_array(); }
+
 /* epochs: complete ones; max_steps may end a run within the last one begun. */
 static json_t *result_json(const View *view, const NitiTrainResult *r, const char *folder, bool stopped) {
   const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
@@ -255,6 +265,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
                         (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
   json_object_set(object, "testing", json_object_get(view->run, "testing"));
+  json_object_set_new(object, "warnings", warnings_json(view));
   return object;
 }
 
@@ -292,13 +303,15 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
 }
 
 /* A dry run's introduction was printed as it began. */
-static int report_dry(NitiStatus status, json_t *run, bool json) {
+static int report_dry(NitiStatus status, const View *view, bool json) {
+  json_t *run = view->run;
   const int caught = signals_caught();
   if (status != NITI_OK) {
     (void)fail();
     return caught ? 128 + caught : EXIT_FAILED;
   }
   json_object_set_new(run, "dry_run", json_true());
+  json_object_set_new(run, "warnings", warnings_json(view));
   if (json) return print_event("result", json_incref(run));
   puts("dry run: no problem found; nothing was trained or written");
   return EXIT_OK;
@@ -308,7 +321,7 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   int code;
   clear_line(view);
   if (given->dry_run) {
-    code = report_dry(status, view->run, given->json);
+    code = report_dry(status, view, given->json);
   } else if (status == NITI_INTERRUPTED && !view->run) {
     code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
@@ -317,6 +330,7 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
     code = fail();
   }
   json_decref(view->run);
+  json_decref(view->warnings);
   return code;
 }
 

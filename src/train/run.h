@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_H
 
 #include "io/checkpoint.h"
+#include "train/health.h"
 #include "train/recipe.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -39,7 +40,10 @@ typedef struct NitiRun {
   NitiTensorStats *layer_inputs;            /* of each weight's layer, in the last batch scored */
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiSaver *saver; /* made by the first save */
+  NitiHealth *health; /* made by the first step of this process */
+  bool whole_epoch;   /* the epoch under way began in this process */
+  int32_t scored;     /* images in the last batch scored */
+  NitiSaver *saver;   /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */

@@ -171,6 +171,7 @@ static NitiStatus open_network(NitiRun *run) {
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
   const NitiStatus status = niti_report_close(run->report);
+  niti_health_close(run->health);
   free(run->layer_inputs);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->scored_loader);

@@ -33,6 +33,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
     NITI_TRY(status);
     if (batch.count == 0) return NITI_OK;
     NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    run->scored = batch.count;
     run->score_nanoseconds += niti_clock_now() - begin;
     ++run->score_batches;
     ++run->epoch_scored;

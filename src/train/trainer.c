@@ -103,11 +103,31 @@ static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
   return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
 }
 
+/* The epoch's first step in this process comes next. */
+static NitiStatus watch_health(NitiRun *run, bool whole) {
+  if (!run->health) NITI_TRY(niti_health_open(&run->health, run->net, run->dataset));
+  run->whole_epoch = whole;
+  return niti_health_begin(run->health);
+}
+
+static void warn_health(void *context, const char *text) { warn((const NitiRun *)context, "%s", text); }
+
+static NitiStatus check_health(NitiRun *run, int32_t epoch) {
+  char rate[64];
+  const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
+  (void)snprintf(rate, sizeof rate, "update.mu, which is %d", niti_recipe_mu(run->recipe, run->step - 1));
+  const bool scored = niti_run_scored(run)->images > 0;
+  const NitiEpochFacts facts = {
+      .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
+  return run->health ? niti_health_end(run->health, &facts, warn_health, run) : NITI_OK;
+}
+
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const NitiStepContext context = step_context(run);
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
+  NITI_TRY(watch_health(run, first == 0));
   write_metrics(run, run->train);
   int64_t mark = niti_clock_now();
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
@@ -198,6 +218,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   const int32_t best_epoch = run->best_epoch;
   int keep = NITI_KEEP_LAST;
   NitiStatus status = score_epoch(run, epoch, &keep, go_on);
+  if (status == NITI_OK && *go_on) status = check_health(run, epoch);
   if (status == NITI_OK && *go_on) status = report_epoch(run, epoch);
   if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */
     run->best = best;
