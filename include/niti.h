@@ -336,6 +336,9 @@ NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
  * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
+/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images that the
+ * recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
+NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);

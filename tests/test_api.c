@@ -388,6 +388,7 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_evaluate(NULL, &score, NULL), "niti_model_evaluate", "model");
   assert_int_equal(score.images, 0);
   check_refused(niti_model_evaluate(model, NULL, NULL), "niti_model_evaluate", "out");
+  check_refused(niti_model_evaluate_split(model, &score, NULL, (NitiSplit)3), "niti_model_evaluate_split", "split is 3");
   assert_null(niti_model_data(NULL));
   assert_null(niti_model_data(model));
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");

@@ -236,3 +236,39 @@ def test_other_validation_images_are_refused(toy_recipe, three, tmp_path):
         before = content_of(run)
         fails("train", "--resume", run, "--data", data, says=(data, "validation images"))
         assert content_of(run) == before
+
+
+# ---- niti eval --split ----
+
+def test_eval_scores_any_split(validated, three, tmp_path):
+    """Validation as the run scored it; and it alone suffices."""
+    run, result = validated
+    last = f"{run}:last"
+    scored = json_of("eval", last, "--split", "validation")
+    assert (scored["split"], scored["images"], scored["validation_accuracy"]) == ("validation", 90, result["validation_accuracy"])
+    assert scored["data"]["of_run"] is True and "test" not in scored["data"]
+    assert json_of("eval", last, "--split", "test")["test_accuracy"] == json_of("eval", last)["test_accuracy"] == result["test_accuracy"]
+    assert json_of("eval", last, "--split", "train")["images"] == 320
+    alone = write_set(tmp_path / "alone", validation=noisy(90, 3))
+    assert json_of("eval", last, "--data", alone, "--split", "validation")["validation_accuracy"] == scored["validation_accuracy"]
+    fails("eval", last, "--data", alone, says=(alone, "test"))
+    assert "validation accuracy" in output_of("eval", last, "--split", "validation")
+    misused("eval", last, "--split", "val", says="--split")
+
+
+def test_eval_knows_what_was_held_out(toy_recipe, two, tmp_path):
+    """The images scored after the last epoch, and those trained on."""
+    result = train(toy_recipe, two, tmp_path / "run", "--set", "data.validation=25%")
+    scored = json_of("eval", f"{tmp_path / 'run'}:last", "--split", "validation")
+    assert scored["images"] == 80 and scored["validation_accuracy"] == result["validation_accuracy"]
+    assert scored["validation_loss"] == result["validation_loss"] and scored["data"]["of_run"] is True
+    assert json_of("eval", f"{tmp_path / 'run'}:last", "--split", "train")["images"] == 240
+
+
+def test_eval_of_a_folder_with_val_alone(recipe, tmp_path):
+    names = ["a", "b", "c", "d"]
+    data = data_sets.write_folder_set(tmp_path / "data", names, data_sets.squares(80, 1, channels=3), data_sets.squares(20, 2, channels=3))
+    (data / "test").rename(data / "val")
+    train(recipe(("[8, 8, 1]", "[8, 8, 3]")), data, tmp_path / "run")
+    both = [json_of("eval", tmp_path / "run", "--split", split) for split in ("test", "validation")]
+    assert both[0]["correct"] == both[1]["correct"] and both[0]["images"] == both[1]["images"] == 20
