@@ -416,6 +416,11 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
   }
 }
 
+const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
+  if (recipe->optimizer->wide) return niti_rate_has_share(&recipe->rate) ? "update.schedule" : NULL;
+  return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
+}
+
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
