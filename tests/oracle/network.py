@@ -56,6 +56,29 @@ def conv_gradient(x, delta, kernel, stride, padding):
     return acc
 
 
+# Grouped convolutions: each group is a convolution of its own.
+
+
+def _groups(groups, tensor, axis):
+    return np.split(tensor, groups, axis=axis)
+
+
+def grouped_forward(x, w, stride, padding, groups):
+    return np.concatenate([conv_forward(one, weights, stride, padding)
+                           for one, weights in zip(_groups(groups, x, 3), _groups(groups, w, 0))], axis=3)
+
+
+def grouped_backward(delta, w, x_shape, stride, padding, groups):
+    shape = (*x_shape[:3], x_shape[3] // groups)
+    return np.concatenate([conv_backward(one, weights, shape, stride, padding)
+                           for one, weights in zip(_groups(groups, delta, 3), _groups(groups, w, 0))], axis=3)
+
+
+def grouped_gradient(x, delta, kernel, stride, padding, groups):
+    return np.concatenate([conv_gradient(one, deltas, kernel, stride, padding)
+                           for one, deltas in zip(_groups(groups, x, 3), _groups(groups, delta, 3))], axis=0)
+
+
 # Pools
 
 
@@ -152,7 +175,7 @@ class Network:
     def _forward_node(self, node, inputs, context):
         (x, e), args = inputs[0], node.args
         if node.kind == "conv":
-            acc = conv_forward(x, self.weights[node.number], args["stride"], args["padding"])
+            acc = grouped_forward(x, self.weights[node.number], args["stride"], args["padding"], args["groups"])
             return self._requantise_activation(node, acc, e + self.exponents[node.number], context), None
         if node.kind == "linear":
             acc = x.reshape(len(x), -1) @ self.weights[node.number].T  # x may be [N, 1, 1, C]
@@ -191,7 +214,7 @@ class Network:
             m, e = self._gather(node, arriving[node.number], context)
             x = tensors[node.inputs[0]][0]
             if node.kind == "conv":
-                gradients[node.number] = conv_gradient(x, m, node.args["kernel"], node.args["stride"], node.args["padding"])
+                gradients[node.number] = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
             elif node.kind == "linear":
                 gradients[node.number] = m.T @ x.reshape(len(x), -1)
             if any(trainable[i] for i in node.inputs):
@@ -221,7 +244,7 @@ class Network:
         if node.kind == "dropout":
             return m * note, e + 1
         if node.kind == "conv":
-            acc = conv_backward(m, self.weights[node.number], x.shape, args["stride"], args["padding"])
+            acc = grouped_backward(m, self.weights[node.number], x.shape, args["stride"], args["padding"], args["groups"])
             e += self.exponents[node.number]
         elif node.kind == "linear":
             acc = (m @ self.weights[node.number]).reshape(x.shape)

@@ -121,7 +121,7 @@ static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiCon
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const NitiConv pixels = pixels_as_images(s);
   NitiConvPlan *plan;
-  if (!kernels) {
+  if (!kernels || niti_conv_grouped(s)) {
     plan = niti_conv_ref_prepare(w, s, direction, (size_t)niti_threads_count(cpu->threads));
   } else if (direction == NITI_BACKWARD) {
     plan = prepare_backward(w, cpu, kernels, &pixels);
