@@ -11,6 +11,7 @@ enum {
   POSITIONS = 32 * 1024, /* of a part at most: the proof that its sums fit int32 counts them */
   PARTS_PER_THREAD = 4,
 };
+#define NOWHERE SIZE_MAX
 
 /* One side of the image, from the output's view. Backward, the output is dx and the input dy. */
 typedef struct Side {
@@ -72,10 +73,10 @@ typedef struct Plan {
   int32_t rows, columns;              /* outputs of a part */
   size_t bands, strips, parts;        /* parts per column and row of an image; in all: (image, band, strip, chunk) */
   size_t pixel, pitch, scratch_bytes; /* bytes of an input pixel, an input row, a thread's scratch */
-  size_t terms;                       /* of all phases */
+  size_t terms;                       /* of all phases, each with an even number of them */
   size_t slots;                       /* gradient: separate sums */
   size_t *first;                      /* [phases + 1] the first term of each; the phases of x innermost */
-  size_t *offset, *weight;            /* [terms] in a part's input; tap * depth + which of its operands */
+  size_t *offset, *weight;            /* [terms] in a part's input; tap * depth + which of its operands, NOWHERE: 0 */
 } Plan;
 
 /* ---- preparing ---- */
@@ -99,21 +100,40 @@ static void choose_parts(Plan *p) {
   p->parts = (size_t)p->conv.n * p->bands * p->strips * p->chunks;
 }
 
+static size_t phase_terms(const Plan *p, Reach y, Reach x) { return (size_t)y.taps * (size_t)x.taps * p->depth; }
+
+/* Terms of all phases; the gradient takes them one by one, the others in pairs. */
+static size_t count_terms(const Plan *p) {
+  size_t terms = 0;
+  for (int32_t y = 0; y < phases(&p->y); ++y) {
+    for (int32_t x = 0; x < phases(&p->x); ++x)
+      terms += niti_round_up(phase_terms(p, reach(&p->y, y), reach(&p->x, x)), p->direction == NITI_GRADIENT ? 1 : 2);
+  }
+  return terms;
+}
+
+static size_t fill_phase(const Plan *p, size_t term, Reach y, Reach x) {
+  for (int32_t a = 0; a < y.taps; ++a) {
+    for (int32_t b = 0; b < x.taps; ++b) {
+      const size_t tap = (size_t)(y.last - a * y.step) * (size_t)p->conv.kw + (size_t)(x.last - b * x.step);
+      for (size_t d = 0; d < p->depth; ++d, ++term) {
+        p->offset[term] = (size_t)a * p->pitch + (size_t)b * p->pixel + d * p->chunk;
+        p->weight[term] = tap * p->depth + d;
+      }
+    }
+  }
+  if (p->direction == NITI_GRADIENT || phase_terms(p, y, x) % 2 == 0) return term;
+  p->offset[term] = 0;
+  p->weight[term] = NOWHERE;
+  return term + 1;
+}
+
 static void fill_tables(Plan *p) {
   size_t term = 0, phase = 0;
   for (int32_t y = 0; y < phases(&p->y); ++y) {
     for (int32_t x = 0; x < phases(&p->x); ++x) {
-      const Reach ry = reach(&p->y, y), rx = reach(&p->x, x);
       p->first[phase++] = term;
-      for (int32_t a = 0; a < ry.taps; ++a) {
-        for (int32_t b = 0; b < rx.taps; ++b) {
-          const size_t tap = (size_t)(ry.last - a * ry.step) * (size_t)p->conv.kw + (size_t)(rx.last - b * rx.step);
-          for (size_t d = 0; d < p->depth; ++d, ++term) {
-            p->offset[term] = (size_t)a * p->pitch + (size_t)b * p->pixel + d * p->chunk;
-            p->weight[term] = tap * p->depth + d;
-          }
-        }
-      }
+      term = fill_phase(p, term, reach(&p->y, y), reach(&p->x, x));
     }
   }
   p->first[phase] = term;
@@ -145,7 +165,7 @@ typedef struct Scratch {
 static Scratch take_scratch(const Plan *p, NitiWorkspace *w) {
   Scratch s;
   s.in = niti_workspace_take(w, widest(&p->y, p->rows) * p->pitch + NITI_GROUPED_LANES);
-  s.acc = niti_workspace_take(w, (size_t)p->columns * p->chunk * sizeof(int32_t));
+  s.acc = niti_workspace_take(w, (size_t)p->columns * p->chunk * sizeof(int32_t) + NITI_GROUPED_LANES);
   return s;
 }
 
@@ -168,7 +188,7 @@ NitiConvPlan *niti_grouped_prepare(NitiWorkspace *w, const NitiGroupedKernels *k
             .depth = backward ? outputs : inputs,
             .each = backward ? inputs : outputs};
   p.width = niti_round_up(p.lanes, NITI_GROUPED_LANES);
-  p.terms = (size_t)s->kh * (size_t)s->kw * p.depth;
+  p.terms = count_terms(&p);
   choose_parts(&p);
   if (direction == NITI_GRADIENT) {
     const size_t places = p.parts / p.chunks, most = NITI_ACCUMULATION_MAX / ((size_t)p.rows * (size_t)p.columns);
@@ -211,17 +231,19 @@ static Part part_of(const Plan *p, size_t item) {
   return part;
 }
 
-/* The operands of one pixel: out[d * chunk + l] = operand d of lane `lane` + l. */
+/* The operands of one pixel: out[d * chunk + l] = operand d of lane `lane` + l. Writes a few bytes beyond, which the next operand
+ * or pixel overwrites: stores of a constant size are faster. */
 static void expand(const Plan *p, int8_t *out, const int8_t *pixel, size_t lane, size_t lanes) {
   if (p->depth == 1 && p->each == 1) {
     memcpy(out, pixel + lane, lanes);
     return;
   }
-  for (size_t l = 0; l < lanes;) {
-    const int8_t *operands = pixel + (lane + l) / p->each * p->depth;
-    const size_t run = niti_least(p->each - (lane + l) % p->each, lanes - l);
-    for (size_t d = 0; d < p->depth; ++d) memset(out + d * p->chunk + l, operands[d], run);
-    l += run;
+  for (size_t d = 0; d < p->depth; ++d, out += p->chunk) {
+    const int8_t *operand = pixel + lane / p->each * p->depth + d;
+    for (size_t l = 0, next = p->each - lane % p->each; l < lanes; l = next, next += p->each, operand += p->depth) {
+      const size_t run = niti_least(next, lanes) - l;
+      memset(out + l, *operand, run <= NITI_GROUPED_LANES ? NITI_GROUPED_LANES : run);
+    }
   }
 }
 
@@ -233,13 +255,14 @@ static void fill_row(const Plan *p, int8_t *to, const int8_t *row, const Part *p
     return;
   }
   memset(to, 0, (size_t)(low - c->low) * p->pixel);
-  memset(to + (size_t)(high - c->low) * p->pixel, 0, (size_t)(c->high - high) * p->pixel);
   to += (size_t)(low - c->low) * p->pixel;
   if (p->depth == 1 && p->each == 1 && p->chunks == 1) {
     memcpy(to, row + (size_t)low * p->channels, (size_t)(high - low) * p->channels);
-    return;
+    to += (size_t)(high - low) * p->channels;
+  } else {
+    for (int32_t x = low; x < high; ++x, to += p->pixel) expand(p, to, row + (size_t)x * p->channels, part->lane, part->lanes);
   }
-  for (int32_t x = low; x < high; ++x, to += p->pixel) expand(p, to, row + (size_t)x * p->channels, part->lane, part->lanes);
+  memset(to, 0, (size_t)(c->high - high) * p->pixel);
 }
 
 static void fill_input(const Plan *p, int8_t *to, const int8_t *in, const Part *part) {
@@ -279,18 +302,19 @@ typedef struct Pass {
   _Atomic uint32_t max;
 } Pass;
 
+/* The weights of a term, beside those of the other of its pair. */
 static void pack_term(void *context, size_t thread, size_t term) {
   const Pass *p = context;
   const Plan *plan = p->plan;
   const size_t taps = (size_t)plan->conv.kh * (size_t)plan->conv.kw, which = plan->weight[term];
-  const size_t tap = which / plan->depth, operand = which % plan->depth;
-  int16_t *to = p->buffers.weights + term * plan->width;
+  const size_t tap = which / plan->depth, operand = which % plan->depth, lanes = which == NOWHERE ? 0 : plan->lanes;
+  int16_t *to = p->buffers.weights + term / 2 * 2 * plan->width + term % 2;
   (void)thread;
-  memset(to + plan->lanes, 0, (plan->width - plan->lanes) * sizeof *to);
-  for (size_t l = 0; l < plan->lanes; ++l) {
+  for (size_t l = 0; l < lanes; ++l) {
     const size_t k = l / plan->each * plan->depth + operand; /* backward */
-    to[l] = plan->y.backward ? p->w[(k * taps + tap) * plan->each + l % plan->each] : p->w[l * taps * plan->depth + which];
+    to[2 * l] = plan->y.backward ? p->w[(k * taps + tap) * plan->each + l % plan->each] : p->w[l * taps * plan->depth + which];
   }
+  for (size_t l = lanes; l < plan->width; ++l) to[2 * l] = 0;
 }
 
 static uint32_t round_run(const Pass *p, size_t at, const int32_t *acc, size_t count, const NitiRounder *rounder, uint32_t max) {
@@ -308,7 +332,7 @@ static uint32_t sum_row(const Pass *p, const Scratch *scratch, const Part *part,
     const NitiGroupedRow r = row_of(plan, scratch->in, part, y, x);
     const size_t first = (size_t)(y % phases(&plan->y) * across + x % across);
     plan->kernels->sums(scratch->acc + (size_t)(x - part->x0) * lanes, (size_t)across * lanes,
-                        p->buffers.weights + plan->first[first] * plan->width + part->lane, plan->width, &r);
+                        p->buffers.weights + plan->first[first] * plan->width + 2 * part->lane, plan->width, &r);
   }
   const size_t at = ((part->n * (size_t)plan->y.outputs + (size_t)y) * (size_t)plan->x.outputs + (size_t)part->x0) * plan->lanes;
   if (plan->chunks == 1) return round_run(p, at, scratch->acc, pixels * lanes, rounder, max);
@@ -364,6 +388,22 @@ typedef struct GradientPass {
   Buffers buffers;
 } GradientPass;
 
+/* Adds the products of one row of a part. The last deltas of the tensor are copied, so that nothing beyond them is read. */
+static void add_row(const GradientPass *p, int32_t *sums, const Scratch *scratch, const Part *part, int32_t y) {
+  const Plan *plan = p->plan;
+  const NitiGroupedRow r = row_of(plan, scratch->in, part, y, part->x0);
+  const size_t image = (size_t)plan->y.outputs * (size_t)plan->x.outputs, lanes = plan->lanes;
+  const size_t pixel = part->n * image + (size_t)y * (size_t)plan->x.outputs + (size_t)part->x0;
+  const int8_t *dy = p->dy + pixel * lanes + part->lane;
+  int8_t *copy = (int8_t *)scratch->acc;
+  if ((pixel + r.pixels) * lanes + NITI_GROUPED_LANES > (size_t)plan->conv.n * image * lanes) {
+    for (size_t i = 0; i < r.pixels; ++i) memcpy(copy + i * r.lanes, dy + i * lanes, r.lanes);
+    plan->kernels->products(sums + part->lane, plan->width, copy, r.lanes, &r);
+  } else {
+    plan->kernels->products(sums + part->lane, plan->width, dy, lanes, &r);
+  }
+}
+
 /* The parts of one slot: at most NITI_ACCUMULATION_MAX positions. */
 static void sum_slot(void *context, size_t thread, size_t slot) {
   const GradientPass *p = context;
@@ -377,11 +417,7 @@ static void sum_slot(void *context, size_t thread, size_t slot) {
        ++item) {
     const Part part = part_of(plan, item);
     fill_input(plan, scratch.in, p->x, &part);
-    for (int32_t y = part.y0; y < part.y1; ++y) {
-      const NitiGroupedRow r = row_of(plan, scratch.in, &part, y, part.x0);
-      const size_t pixel = (part.n * (size_t)plan->y.outputs + (size_t)y) * (size_t)plan->x.outputs + (size_t)part.x0;
-      plan->kernels->products(sums + part.lane, plan->width, p->dy + pixel * plan->lanes + part.lane, plan->lanes, &r);
-    }
+    for (int32_t y = part.y0; y < part.y1; ++y) add_row(p, sums, &scratch, &part, y);
   }
   assert(niti_workspace_intact(&memory));
 }

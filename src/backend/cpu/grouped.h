@@ -21,11 +21,12 @@ typedef struct NitiGroupedRow {
 
 typedef struct NitiGroupedKernels {
   const char *name;
-  /* acc[pixel * acc_step + lane] = sum over terms of the operand * w[term * w_step + lane]; w is readable up to a multiple of the
-   * vector's lanes, and no lane of acc beyond `lanes` is written. */
+  /* acc[pixel * acc_step + lane] = sum over terms of the operand * w[term / 2 * 2 * w_step + lane * 2 + term % 2]: the weights of
+   * two terms side by side. terms is even. w is readable up to a multiple of the vector's lanes, and no lane of acc beyond
+   * `lanes` is written. */
   void (*sums)(int32_t *acc, size_t acc_step, const int16_t *w, size_t w_step, const NitiGroupedRow *);
-  /* sum[term * sum_step + lane] += sum over pixels of the operand * dy[pixel * dy_step + lane]; lanes of sum up to a multiple of
-   * the vector's may be changed, and no lane of dy beyond `lanes` is read. */
+  /* sum[term * sum_step + lane] += sum over pixels of the operand * dy[pixel * dy_step + lane]; dy is readable, and sum may be
+   * changed, up to a multiple of the vector's lanes. */
   void (*products)(int32_t *sum, size_t sum_step, const int8_t *dy, size_t dy_step, const NitiGroupedRow *);
 } NitiGroupedKernels;
 
