@@ -112,7 +112,7 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   NitiDescription *described = NULL;
   NITI_TRY(niti_description_load(&described, model, NULL));
   (void)snprintf(text, sizeof text,
-                 "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\nloss: niti\nupdate: {kind: niti, mu: 3}\n", batch);
+                 "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\n", batch);
   const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
   niti_description_close(described);
   NITI_TRY(parsed);
@@ -140,7 +140,7 @@ static void close_bench(Bench *b) {
 NitiStatus bench_step(Bench *b) {
   b->bindings = (NitiBindings){.seed = b->recipe->seed, .step = b->step++};
   NITI_TRY(niti_feed_batch(b->feed, &b->batch, &b->bindings));
-  b->bindings.scalars[b->net->mu] = niti_recipe_mu(b->recipe, 0);
+  niti_recipe_scalars(b->bindings.scalars, b->recipe, b->net->program, 0, b->bindings.batch);
   return niti_network_train(b->net, &b->bindings);
 }
 

@@ -72,6 +72,12 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
     case NITI_OP_LOSS:
       (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
       break;
+    case NITI_OP_NORM_FIT:
+      (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
+      break;
+    case NITI_OP_UPDATE_SGD:
+      (void)snprintf(text, size, "%s %s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate]);
+      break;
     case NITI_OP_UPDATE_NITI:
       (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
       break;
@@ -163,6 +169,10 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
       return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
     case NITI_OP_LOSS:
       return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+    case NITI_OP_NORM_FIT:
+      return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
+    case NITI_OP_UPDATE_SGD:
+      return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
     case NITI_OP_UPDATE_NITI:
       return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
     default:

@@ -157,8 +157,10 @@ static int run(int argc, char **argv) {
   NitiProgram *program = NULL;
   NitiStatus status = niti_locate(&where, argv[1]);
   if (status == NITI_OK) status = niti_location_recipe(&recipe, &where);
-  const NitiLowerOptions lowering = {.batch = (int32_t)given.batch, .training = true};
-  if (status == NITI_OK) status = niti_lower(&program, recipe->model, &lowering);
+  if (status == NITI_OK) {
+    const NitiLowerOptions lowering = niti_recipe_lowering(recipe, (int32_t)given.batch, true);
+    status = niti_lower(&program, recipe->model, &lowering);
+  }
   const int result = status == NITI_OK ? show(recipe->model, program, given.json) : fail();
   niti_program_close(program);
   niti_recipe_close(recipe);

@@ -135,6 +135,7 @@ typedef enum NitiPurpose {
   NITI_DRAW_LOSS,
   NITI_DRAW_FORK,
   NITI_DRAW_VALIDATION,
+  NITI_DRAW_UPDATE,
 } NitiPurpose;
 
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */

@@ -9,7 +9,7 @@ sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-san
 [ -x "$sanitizer" ] || { echo "check_gpu: compute-sanitizer is not there (part of the CUDA toolkit)" >&2; exit 1; }
 options=
 [ "$tool" != memcheck ] || options="--report-api-errors no"
-for test in test_cuda test_cuda_conv test_cuda_network; do
+for test in test_cuda test_cuda_conv test_cuda_norm test_cuda_network; do
   echo "== $tool: $test"
   # shellcheck disable=SC2086 # a word an option
   NITI_TEST_GPU=1 NITI_TEST_SHARE=$share "$sanitizer" --tool "$tool" $options --error-exitcode 9 "$build/tests/$test"

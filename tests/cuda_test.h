@@ -192,7 +192,7 @@ static inline void keep_operand(Record *r, Device *d, const char *label, const N
   keep_tensor(r, d, label, t);
   if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
-  NitiGradient gradient = {place(d, count * sizeof(int64_t)), 64, count};
+  NitiGradient gradient = {place(d, count * sizeof(int64_t)), 64, count, {NULL, NULL}};
   call_conv_gradient(d->backend, &gradient, t, t, &conv, false);
   keep(r, d, "its products as an operand of a gradient", gradient.data, count * sizeof(int64_t), 8);
 }

@@ -109,7 +109,7 @@ static void step(Run *r, int count, bool training) {
                            .source = r->recipe->model->input,
                            .samples = r->samples,
                            .labels = r->labels};
-  must(training ? niti_step_train(&context, &batch, r->step, 0) : niti_step_test(&context, &batch, NULL));
+  must(training ? niti_step_train(&context, &batch, r->step) : niti_step_test(&context, &batch, NULL));
   ++r->step;
 }
 

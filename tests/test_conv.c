@@ -233,7 +233,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
 
     b = open_bench(cpu, s, NITI_GRADIENT, traits);
     for (int bits = 32; bits <= 64; bits += 32) {
-      NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
+      NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w, {NULL, NULL}};
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
       check_gradient(&g, sums[GRADIENT], what);
       check_guards(g.data, z.w * (size_t)bits / 8);
@@ -356,7 +356,7 @@ static void test_identity(void **unused) {
       int32_t predicted = 3;
       const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
       const NitiConvTraits none = {0};
-      NitiGradient g = {guarded(z.w * 4), 32, z.w};
+      NitiGradient g = {guarded(z.w * 4), 32, z.w, {NULL, NULL}};
       NitiCpu *cpu = open_cpu(isa, 2, false);
       Bench b = open_bench(cpu, &s, NITI_FORWARD, none);
       assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), 0); /* 108 terms of at most 1 need no shift */
@@ -394,7 +394,7 @@ static void check_large_gradient(const NitiConv *s, int sign) {
   assert_true(want > INT32_MAX || want < INT32_MIN);
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
-    NitiGradient g = {guarded(z.w * 8), 64, z.w};
+    NitiGradient g = {guarded(z.w * 8), 64, z.w, {NULL, NULL}};
     NitiCpu *cpu = open_cpu(isa, 2, false);
     Bench b = open_bench(cpu, s, NITI_GRADIENT, (NitiConvTraits){0});
     niti_conv_gradient(cpu, b.plan, &g, delta, x);
@@ -450,7 +450,7 @@ static void check_shifted(const NitiConvKernels *kernels, const NitiConv *s, Fil
   NitiCpu cpu = {.workspace = guarded(plan->workspace), .workspace_bytes = plan->workspace};
   assert_int_equal(niti_threads_open(&cpu.threads, (int)threads), NITI_OK);
   for (int bits = 32; bits <= 64; bits += 32) {
-    NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w};
+    NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w, {NULL, NULL}};
     plan->gradient(plan, &cpu, &g, delta, x);
     check_gradient(&g, sum, kernels->name);
     check_guards(g.data, z.w * (size_t)bits / 8);

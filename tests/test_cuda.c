@@ -280,7 +280,7 @@ static void update(Device *d, const void *context, Record *results) {
   const Update *u = context;
   const size_t count = niti_shape_count(u->shape);
   NitiTensor w = tensor_in(d, u->shape, u->w, -9);
-  const NitiGradient gradient = {place_copy(d, u->gradient, count * (size_t)u->bits / 8), u->bits, count};
+  const NitiGradient gradient = {place_copy(d, u->gradient, count * (size_t)u->bits / 8), u->bits, count, {NULL, NULL}};
   call_update_niti(d->backend, &w, &gradient, u->mu);
   keep_tensor(results, d, "the weights", &w);
 }

@@ -29,7 +29,7 @@ static void run(Device *d, const void *context, Record *results) {
   NitiRequantise forward = c->rq, backward = c->rq;
   forward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   backward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
-  NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights)};
+  NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights), {NULL, NULL}};
   x.uses = dy.uses = y.uses = dx.uses = c->operands ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER;
   for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
     call_conv_forward(b, &y, &x, &w, s, c->relu, false, &forward);

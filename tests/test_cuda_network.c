@@ -117,7 +117,7 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
                            .source = source,
                            .samples = s->samples,
                            .labels = s->labels};
-  must(training ? niti_step_train(&context, &batch, s->step, 0) : niti_step_test(&context, &batch, NULL), "a step");
+  must(training ? niti_step_train(&context, &batch, s->step) : niti_step_test(&context, &batch, NULL), "a step");
   ++s->step;
 }
 

@@ -52,8 +52,8 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->round_activation, b->round_activation);
   assert_int_equal(a->round_error, b->round_error);
   assert_ptr_equal(a->optimizer, b->optimizer);
-  assert_int_equal(a->mu_count, b->mu_count);
-  assert_memory_equal(a->mu, b->mu, (size_t)a->mu_count * sizeof *a->mu);
+  assert_int_equal(a->mu.count, b->mu.count);
+  assert_memory_equal(a->mu.points, b->mu.points, (size_t)a->mu.count * sizeof *a->mu.points);
   assert_string_equal(a->text, b->text);
 }
 
@@ -101,11 +101,12 @@ static void published_settings_are_as_published(void **state) {
     assert_int_equal(r->round_activation, NITI_NEAREST);
     assert_int_equal(r->round_error, NITI_NEAREST);
     assert_int_equal(niti_recipe_mu(r, 0), 5);
-    assert_int_equal(niti_recipe_mu(r, 99), 5);
-    assert_int_equal(niti_recipe_mu(r, 100), 4);
-    assert_int_equal(niti_recipe_mu(r, 149), 4);
-    assert_int_equal(niti_recipe_mu(r, 150), 3);
-    assert_int_equal(niti_recipe_mu(r, 1000), 3);
+    assert_int_equal(niti_recipe_place(r, 196, 200 * 196), NITI_OK);
+    assert_int_equal(niti_recipe_mu(r, 100 * 196 - 1), 5);
+    assert_int_equal(niti_recipe_mu(r, 100 * 196), 4);
+    assert_int_equal(niti_recipe_mu(r, 150 * 196 - 1), 4);
+    assert_int_equal(niti_recipe_mu(r, 150 * 196), 3);
+    assert_int_equal(niti_recipe_mu(r, 1000 * 196), 3);
     assert_int_equal(r->data.kind, NITI_DATA_CIFAR10);
     assert_int_equal(r->data.stat_count, 3);
     assert_int_equal(r->data.mean[0], 491400);
@@ -138,7 +139,7 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_int_equal(r->round_activation, NITI_NEAREST);
   assert_int_equal(r->round_error, NITI_NEAREST);
   assert_int_equal(r->optimizer == &niti_optimizer_niti, true);
-  assert_int_equal(r->mu_count, 1);
+  assert_int_equal(r->mu.count, 1);
   assert_int_equal(niti_recipe_mu(r, 7), 4);
   assert_round_trip(r);
   niti_recipe_close(r);
@@ -157,8 +158,9 @@ static void the_kind_of_update_is_kept(void **state) {
 /* Keys for signed values; without `type` the data set decides. */
 static void types_of_values_are_read(void **state) {
   (void)state;
-  NitiRecipe *r = parsed("name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
-                         "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
+  NitiRecipe *r = parsed(
+      "name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
+      "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
   assert_true(r->data.type_given);
   assert_int_equal(r->data.type, NITI_INT16);
   assert_int_equal(r->data.mean[0], -1);
@@ -214,9 +216,10 @@ static void every_value_is_read(void **state) {
   assert_int_equal(r->loss, NITI_LOSS_SOFTMAX);
   assert_int_equal(r->round_activation, NITI_STOCHASTIC);
   assert_int_equal(r->round_error, NITI_PSEUDO_STOCHASTIC);
-  assert_int_equal(niti_recipe_mu(r, 2), 30);
-  assert_int_equal(niti_recipe_mu(r, 3), 1);
   assert_round_trip(r);
+  assert_int_equal(niti_recipe_place(r, 10, 50), NITI_OK);
+  assert_int_equal(niti_recipe_mu(r, 29), 30);
+  assert_int_equal(niti_recipe_mu(r, 30), 1);
   niti_recipe_close(r);
 }
 
@@ -262,8 +265,8 @@ static void sets_apply_in_order(void **state) {
   (void)state;
   assert_int_equal(r->batch, 128);
   assert_true(r->seed == 9);
-  assert_int_equal(r->mu_count, 1);
-  assert_int_equal(r->mu[0].mu, 6);
+  assert_int_equal(r->mu.count, 1);
+  assert_int_equal(r->mu.points[0].value, 6);
   assert_int_equal(r->data.stat_count, 0);
   assert_int_equal(r->model->classes, 100);
   assert_int_equal(r->model->input.h, 64);
@@ -300,9 +303,11 @@ static void bad_sets_name_themselves(void **state) {
       {"data..pad=1", NITI_ERROR_ARGUMENT, "--set data..pad=1: expected KEY.PATH=VALUE"},
       {"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1", NITI_ERROR_ARGUMENT,
        "--set a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1: expected KEY.PATH=VALUE"},
-      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
+      {"batsch=3", NITI_ERROR_ARGUMENT,
+       "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
       {"data.padding=3", NITI_ERROR_ARGUMENT, "--set data.padding=3: data: unknown key 'padding' (expected: kind, "},
-      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
+      {"update.nu=3", NITI_ERROR_ARGUMENT,
+       "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
       {"batch=many", NITI_ERROR_ARGUMENT, "--set batch=many: batch: expected an integer from 1 to 65536, found 'many'"},
       {"batch=[3]", NITI_ERROR_ARGUMENT, "--set batch=[3]: batch: expected an integer from 1 to 65536, found a list"},
       {"batch=[3", NITI_ERROR_ARGUMENT, "--set batch=[3: malformed YAML: "},
@@ -313,7 +318,8 @@ static void bad_sets_name_themselves(void **state) {
       {"data.flip=yes", NITI_ERROR_ARGUMENT, "--set data.flip=yes: data: flip: expected true or false, found 'yes'"},
       {"seed=-1", NITI_ERROR_ARGUMENT, "--set seed=-1: seed: expected an integer from 0 to 18446744073709551615, found '-1'"},
       {"seed=18446744073709551616", NITI_ERROR_ARGUMENT, "--set seed=18446744073709551616: seed: expected an integer"},
-      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
+      {"model=lenet6", NITI_ERROR_ARGUMENT,
+       "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
       {"model.layers.0=relu", NITI_ERROR_ARGUMENT, "--set model.layers.0=relu: the recipe's model is described elsewhere"},
       {"model.classes=1", NITI_ERROR_ARGUMENT, "--set model.classes=1: classes: expected an integer from 2 to 65536, found '1'"},
       {"model.input=[4, 4, 1]", NITI_ERROR_MODEL, "built-in lenet5:6:5: conv1: "},
@@ -444,24 +450,32 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
       {HEAD "data: {flip: \"true\"}\n", F, "r.yaml:3:14: data: flip: expected true or false, found \"true\""},
       {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
-      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
+      {HEAD "rounding: {errors: nearest}\n", F,
+       "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
       {HEAD "update: {kind: sgd}\n", F, "r.yaml:3:16: update: kind: expected niti, found 'sgd'"},
       {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},
       {HEAD "update: {mu: 31}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '31'"},
-      {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 steps (expected 1 to 32)"},
+      {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 positions (expected 1 to 32)"},
       {HEAD "update: {mu: [4, 3]}\n", F, "r.yaml:3:15: update: mu: expected a mapping, found '4'"},
-      {HEAD "update: {mu: [{epoch: 1, mu: 3}]}\n", F, "r.yaml:3:23: update: mu: the first step is at epoch 1 (expected 0)"},
-      {HEAD "update: {mu: [{mu: 3}]}\n", F, "r.yaml:3:15: update: mu: missing key 'epoch'"},
+      {HEAD "update: {mu: [{epoch: 1, mu: 3}]}\n", F, "r.yaml:3:15: update: mu: the first position is epoch 1 (expected 0)"},
+      {HEAD "update: {mu: [{mu: 3}]}\n", F, "r.yaml:3:15: update: mu: missing key 'epoch', 'step' or 'at'"},
       {HEAD "update: {mu: [{epoch: 0}]}\n", F, "r.yaml:3:15: update: mu: missing key 'mu'"},
-      {HEAD "update: {mu: [{epoch: 0, mu: 3, lr: 2}]}\n", F, "r.yaml:3:33: update: mu: unknown key 'lr' (expected: epoch, mu)"},
+      {HEAD "update: {mu: [{epoch: 0, mu: 3, lr: 2}]}\n", F,
+       "r.yaml:3:33: update: mu: unknown key 'lr' (expected: epoch, step, at, mu)"},
       {HEAD "update:\n  mu:\n    - {epoch: 0, mu: 3}\n    - {epoch: 0, mu: 2}\n", F,
-       "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
+       "r.yaml:6:7: update: mu: epoch 0 after epoch 0 (expected ascending positions)"},
+      {HEAD "update: {mu: [{at: 0%, mu: 3}, {step: 9, epoch: 1, mu: 2}]}\n", F,
+       "r.yaml:3:39: update: mu: a second position (expected one of epoch, step and at)"},
+      {HEAD "update: {mu: [{at: 1, mu: 3}]}\n", F, "r.yaml:3:20: update: mu: at: expected a decimal number from 0 to 0.999999"},
+      {HEAD "update: {mu: [{at: 101%, mu: 3}]}\n", F, "r.yaml:3:20: update: mu: at: expected a percentage from 0% to 100%"},
+      {HEAD "update: {mu: [{step: -1, mu: 3}]}\n", F, "r.yaml:3:22: update: mu: step: expected an integer from 0 to 4294967295"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {sort: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
+       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, "
+       "validation)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
@@ -487,15 +501,17 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
       {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},
       {HEAD "data: {validation: -1}\n", F, "r.yaml:3:20: data: validation: expected "},
-      {HEAD "data: {validation: 120%}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 99.999999"},
-      {HEAD "data: {validation: 1.00001%}\n", F, "r.yaml:3:20: data: validation: expected a percentage with at most 4 decimals"},
+      {HEAD "data: {validation: 120%}\n", F,
+       "r.yaml:3:20: data: validation: expected a percentage from 0.0001% to 99.9999% with at most 4 decimals, found '120%'"},
+      {HEAD "data: {validation: 1.00001%}\n", F, "r.yaml:3:20: data: validation: expected a percentage from 0.0001% to 99.9999%"},
       {HEAD "data: {validation: [1]}\n", F, "r.yaml:3:20: data: validation: expected "},
       {HEAD "data: {bad_files: ignore}\n", F, "r.yaml:3:19: data: bad_files: expected one of: error, skip"},
       {HEAD "data: {resize: 20}\n", F,
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
       {"name: t\nmodel: [lenet5]\n", F, "r.yaml:2:8: model: expected a mapping, found a list"},
-      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
+      {"name: t\nmodel: lenet6\n", F,
+       "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
       {"name: t\nmodel: {}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description with 'layers'"},
       {"name: t\nmodel: {name: lenet5, file: a.yaml}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description"},
       {"name: t\nmodel: {name: lenet5, width: 3}\n", F,

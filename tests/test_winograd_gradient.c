@@ -171,7 +171,7 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     cpu->workspace = guarded(bytes);
     cpu->workspace_bytes = bytes;
     for (int bits = 32; bits <= 64; bits += 32) {
-      NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count};
+      NitiGradient g = {guarded(count * (size_t)bits / 8), bits, count, {NULL, NULL}};
       plan->gradient(plan, cpu, &g, dy, x);
       for (size_t i = 0; i < count; ++i) {
         const int64_t got = bits == 32 ? ((const int32_t *)g.data)[i] : ((const int64_t *)g.data)[i];

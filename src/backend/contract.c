@@ -3,13 +3,17 @@
 
 /* ---- types, when a program is compiled ---- */
 
-/* What kernels can read and write: so far every device's work on s8 with one exponent. */
+/* What kernels can read and write. */
 static bool has_kernels(const NitiTensorDesc *t) {
   switch (t->role) {
     case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
     case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
-    case NITI_ROLE_SAVED: return t->dtype == NITI_DTYPE_U8;
+    case NITI_ROLE_SAVED: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
     case NITI_ROLE_METRIC: return t->dtype == NITI_DTYPE_S64;
+    case NITI_ROLE_WEIGHT:
+    case NITI_ROLE_STATE:
+      return t->exponents == NITI_EXPONENTS_ONE &&
+             (t->dtype == NITI_DTYPE_S8 || t->dtype == NITI_DTYPE_S16 || t->dtype == NITI_DTYPE_S64);
     default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
   }
 }
@@ -56,6 +60,8 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_MAXPOOL_BACKWARD:
       return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
     case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
+    case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
+    case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;
     case NITI_OP_RELU_BACKWARD:
     case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
     case NITI_OP_RELU_FORWARD:

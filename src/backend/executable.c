@@ -5,6 +5,7 @@
 
 #include "backend/contract.h"
 #include "backend/kernels.h"
+#include "base/sgd.h"
 #include "base/shift_prediction.h"
 #include "base/size.h"
 #include "program/places.h"
@@ -153,7 +154,14 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_ADD: return k->add;
     case NITI_OP_DROPOUT: return k->dropout;
     case NITI_OP_LOSS: return k->loss;
+    case NITI_OP_NORM_SUMS: return k->norm_sums;
+    case NITI_OP_NORM_FIT: return k->norm_fit;
+    case NITI_OP_NORM_FORWARD: return k->norm_forward;
+    case NITI_OP_NORM_DELTA_SUMS: return k->norm_delta_sums;
+    case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
+    case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
+    case NITI_OP_UPDATE_SGD: return k->update_sgd;
     default: return false;
   }
 }
@@ -275,6 +283,16 @@ static void share_exponents(NitiExecutable *e, int32_t i) {
   if (before != now) e->tensors[before].exponent = e->tensors[now].exponent;
 }
 
+/* A product's gradient has the exponents of the product's operands; another has its own. */
+static void locate_exponents(const NitiExecutable *e, int32_t gradient, const int32_t *out[2]) {
+  out[0] = e->tensors[gradient].exponent;
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    const NitiOperation *o = &e->fused->operations[i];
+    if (o->opcode != NITI_OP_CONV_GRADIENT || o->outputs[0] != gradient) continue;
+    for (int k = 0; k < 2; ++k) out[k] = e->tensors[o->inputs[k]].exponent;
+  }
+}
+
 static void connect(NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   NitiStep *step = &e->steps[i];
@@ -286,10 +304,13 @@ static void connect(NitiExecutable *e, int32_t i) {
   step->pool = o->pool; /* which pools alone read */
   int32_t gradient = NITI_NONE;
   if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
-  if (o->opcode == NITI_OP_UPDATE_NITI) gradient = o->inputs[1];
+  if (o->phase == NITI_PHASE_UPDATE) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
-  step->gradient = (NitiGradient){e->tensors[gradient].data, 8 * (int)niti_dtype_bytes(desc->dtype), niti_tensor_count(desc, 1)};
+  step->gradient = (NitiGradient){.data = e->tensors[gradient].data,
+                                  .bits = 8 * (int)niti_dtype_bytes(desc->dtype),
+                                  .count = niti_tensor_count(desc, 1)};
+  locate_exponents(e, gradient, step->gradient.exponents);
 }
 
 static void connect_all(NitiExecutable *e) {
@@ -468,7 +489,20 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
+    case NITI_OP_NORM_SUMS: k->norm_sums(backend, y, x); break;
+    case NITI_OP_NORM_FIT:
+      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2], o->norm.running ? 0 : e->batch * o->norm.positions);
+      break;
+    case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
+    case NITI_OP_NORM_DELTA_SUMS: k->norm_delta_sums(backend, y, x, &x[1]); break;
+    case NITI_OP_NORM_DELTA_FIT:
+      k->norm_delta_fit(backend, y, &y[1], &y[2], x, &x[1], &x[2], e->batch * o->norm.positions);
+      break;
+    case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
+    case NITI_OP_UPDATE_SGD:
+      k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq);
+      break;
     default: break; /* fused into another operation, or nothing to do */
   }
 }
@@ -529,6 +563,21 @@ static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, cons
   return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
 }
 
+static NitiStatus check_scalar(const NitiExecutable *e, int32_t scalar, const NitiBindings *b, int64_t least, int64_t most) {
+  const int64_t value = scalar == NITI_NONE ? least : b->scalars[scalar];
+  if (value >= least && value <= most) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected %lld to %lld)", e->fused->scalars[scalar], (long long)value,
+                   (long long)least, (long long)most);
+}
+
+static NitiStatus check_sgd(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
+  const int64_t unit = NITI_SGD_UNITS;
+  NITI_TRY(check_scalar(e, o->sgd.rate, b, 0, 1000 * unit));
+  NITI_TRY(check_scalar(e, o->sgd.momentum, b, 0, unit - 1));
+  NITI_TRY(check_scalar(e, o->sgd.decay, b, 0, unit));
+  return check_scalar(e, o->sgd.images, b, 1, (int64_t)1 << 24);
+}
+
 /* Checks that everything that operations of the range read is bound. */
 static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t end, const NitiBindings *b) {
   for (int32_t i = first; i < end; ++i) {
@@ -536,6 +585,7 @@ static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t
     if (o->opcode == NITI_OP_INPUT) NITI_TRY(check_images(e, o, b));
     if (o->opcode == NITI_OP_LOSS) NITI_TRY(check_labels(e, o, b));
     if (o->opcode == NITI_OP_UPDATE_NITI) NITI_TRY(check_mu(e, o, b));
+    if (o->opcode == NITI_OP_UPDATE_SGD) NITI_TRY(check_sgd(e, o, b));
   }
   return NITI_OK;
 }

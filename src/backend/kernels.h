@@ -31,6 +31,7 @@ typedef struct NitiGradient {
   void *data; /* int32_t or int64_t [count], in the weights' layout; backend memory */
   int bits;
   size_t count;
+  const int32_t *exponents[2]; /* whose sum is its exponent; NULL counts as 0 */
 } NitiGradient;
 
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
@@ -108,6 +109,25 @@ typedef struct NitiKernels {
    * shared: one mask for all images. y may alias x. */
   void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 
+  /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
+  /* sums: int64_t [C][2] of x and of its squares; exponent: x's. */
+  void (*norm_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
+  /* affine: NitiAffine [C], exponent y's. weight, bias: int16_t [C]. running: int64_t [2][C], means then variances. count: values
+   * per channel; 0: from the running statistics, which stay, and of sums only the exponent is read. */
+  void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
+                   const NitiTensor *bias, int64_t count);
+  /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
+  void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
+                       const NitiRequantise *);
+  /* sums: int64_t [C][3] of dy, dy x and dy dy; exponent: dy's. */
+  void (*norm_delta_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
+  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. */
+  void (*norm_delta_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
+                         const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+  /* dx = affine map of dy and x, rounded. dx aliases neither. */
+  void (*norm_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
+                        const NitiRequantise *);
+
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
@@ -115,6 +135,10 @@ typedef struct NitiKernels {
                NitiLossKind, const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+  /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes w,
+   * velocity and their exponents. rq selects the random words; its mode does not count. */
+  void (*update_sgd)(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
+                     const NitiSgdScalars *scalars, const NitiRequantise *rq);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
 } NitiKernels;
 

@@ -77,8 +77,14 @@ NitiStatus niti_yaml_want(NitiYaml **out, const NitiYaml *mapping, const char *w
 NitiStatus niti_yaml_int(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
 NitiStatus niti_yaml_uint64(uint64_t *out, const NitiYaml *node, const char *what, uint64_t max);
 NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what);
+/* A decimal number of at most so many places, at most 9, exactly: value * 10^places. min and max likewise. */
+NitiStatus niti_yaml_decimal(int64_t *out, const NitiYaml *node, const char *what, int places, int64_t min, int64_t max);
+/* The number as text, without needless zeros. */
+void niti_yaml_decimal_text(char *buffer, size_t size, int64_t value, int places);
 /* A decimal number of at most 6 decimals, exactly, in millionths; min and max in millionths. */
 NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
+/* A share in millionths: a percentage of at most 4 decimals (`12.5%`), or a decimal number below 1; min and max in millionths. */
+NitiStatus niti_yaml_share(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max);
 /* One of `choices` (NULL-terminated), as its index. */
 NitiStatus niti_yaml_choice(int32_t *out, const NitiYaml *node, const char *what, const char *const *choices);
 /* A name of [A-Za-z0-9_.-], 1 to size - 1 characters. */

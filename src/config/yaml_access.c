@@ -159,11 +159,16 @@ NitiStatus niti_yaml_bool(bool *out, const NitiYaml *node, const char *what) {
   return *out || (plain && niti_yaml_is_word(node, "false")) ? NITI_OK : unexpected(node, what, "true or false");
 }
 
-/* A number in millionths with its decimals as written, for messages. */
-static void format_millionths(char *buffer, size_t size, int32_t value) {
-  const int64_t magnitude = value < 0 ? -(int64_t)value : value;
-  (void)snprintf(buffer, size, "%s%lld.%06lld", value < 0 ? "-" : "", (long long)(magnitude / 1000000),
-                 (long long)(magnitude % 1000000));
+static int64_t power_of_ten(int places) {
+  int64_t power = 1;
+  for (int i = 0; i < places; ++i) power *= 10;
+  return power;
+}
+
+void niti_yaml_decimal_text(char *buffer, size_t size, int64_t value, int places) {
+  const int64_t magnitude = value < 0 ? -value : value, one = power_of_ten(places);
+  (void)snprintf(buffer, size, "%s%lld.%0*lld", value < 0 ? "-" : "", (long long)(magnitude / one), places,
+                 (long long)(magnitude % one));
   for (size_t n = strlen(buffer); buffer[n - 1] == '0' || buffer[n - 1] == '.'; --n) {
     const bool point = buffer[n - 1] == '.';
     buffer[n - 1] = 0;
@@ -171,8 +176,8 @@ static void format_millionths(char *buffer, size_t size, int32_t value) {
   }
 }
 
-/* value = text * 10^6 exactly, or false. */
-static bool parse_millionths(int64_t *value, const char *text) {
+/* value = text * 10^places exactly, or false. */
+static bool parse_decimal(int64_t *value, const char *text, int places) {
   const bool negative = text[0] == '-';
   uint64_t whole;
   const char *p = digits(&whole, text + (negative ? 1 : 0));
@@ -180,25 +185,52 @@ static bool parse_millionths(int64_t *value, const char *text) {
   int64_t total = (int64_t)whole;
   int count = 0;
   if (*p == '.') {
-    for (++p; *p >= '0' && *p <= '9' && count < MILLIONTHS_DIGITS; ++p, ++count) total = total * 10 + (*p - '0');
+    for (++p; *p >= '0' && *p <= '9' && count < places; ++p, ++count) total = total * 10 + (*p - '0');
     if (count == 0) return false;
   }
   if (*p) return false;
-  for (; count < MILLIONTHS_DIGITS; ++count) total *= 10;
+  for (; count < places; ++count) total *= 10;
   *value = negative ? -total : total;
   return true;
 }
 
-NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+NitiStatus niti_yaml_decimal(int64_t *out, const NitiYaml *node, const char *what, int places, int64_t min, int64_t max) {
   char low[32], high[32], expected[128];
   int64_t value;
-  if (node->kind == NITI_YAML_SCALAR && !node->quoted && parse_millionths(&value, node->text) && value >= min && value <= max) {
-    *out = (int32_t)value;
+  const bool plain = node->kind == NITI_YAML_SCALAR && !node->quoted;
+  if (plain && parse_decimal(&value, node->text, places) && value >= min && value <= max) {
+    *out = value;
     return NITI_OK;
   }
-  format_millionths(low, sizeof low, min);
-  format_millionths(high, sizeof high, max);
-  (void)snprintf(expected, sizeof expected, "a decimal number from %s to %s with at most 6 decimals", low, high);
+  niti_yaml_decimal_text(low, sizeof low, min, places);
+  niti_yaml_decimal_text(high, sizeof high, max, places);
+  (void)snprintf(expected, sizeof expected, "a decimal number from %s to %s with at most %d decimals", low, high, places);
+  return unexpected(node, what, expected);
+}
+
+NitiStatus niti_yaml_millionths(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+  int64_t value = 0;
+  NITI_TRY(niti_yaml_decimal(&value, node, what, MILLIONTHS_DIGITS, min, max));
+  *out = (int32_t)value;
+  return NITI_OK;
+}
+
+NitiStatus niti_yaml_share(int32_t *out, const NitiYaml *node, const char *what, int32_t min, int32_t max) {
+  enum { BELOW_ONE = 999999 };
+  const size_t length = node->kind == NITI_YAML_SCALAR ? strlen(node->text) : 0;
+  char text[32], low[32], high[32], expected[128];
+  int64_t value;
+  if (length < 2 || node->text[length - 1] != '%')
+    return niti_yaml_millionths(out, node, what, min, max < BELOW_ONE ? max : BELOW_ONE);
+  (void)snprintf(text, sizeof text, "%.*s", (int)length - 1, node->text);
+  const bool number = !node->quoted && parse_decimal(&value, text, MILLIONTHS_DIGITS) && value % 100 == 0;
+  if (number && value / 100 >= min && value / 100 <= max) {
+    *out = (int32_t)(value / 100);
+    return NITI_OK;
+  }
+  niti_yaml_decimal_text(low, sizeof low, 100 * min, MILLIONTHS_DIGITS);
+  niti_yaml_decimal_text(high, sizeof high, 100 * max, MILLIONTHS_DIGITS);
+  (void)snprintf(expected, sizeof expected, "a percentage from %s%% to %s%% with at most 4 decimals", low, high);
   return unexpected(node, what, expected);
 }
 

@@ -147,7 +147,7 @@ NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65])
   const NitiStatus status = niti_hash_open(&hash);
   for (size_t i = 0; i < checkpoint->tensor_count && status == NITI_OK; ++i) {
     const NitiCheckpointTensor *tensor = order[i];
-    if (tensor->dtype == NITI_I8 || tensor->dtype == NITI_I16)
+    if (tensor->dtype != NITI_I32)
       niti_hash_tensor(hash, tensor->name, tensor->ndim, tensor->dims, tensor->exponent, tensor->data,
                        niti_dtype_size(tensor->dtype));
   }

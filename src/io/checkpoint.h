@@ -12,7 +12,7 @@
 
 typedef struct NitiCheckpointTensor {
   char *name;      /* owned; not ending in ".exponent" */
-  NitiFileDtype dtype; /* I8, I16: weights, part of the hash. I32, I64: state, not part of it */
+  NitiFileDtype dtype; /* I8, I16, I64: weights, part of the hash. I32: state, not part of it */
   int32_t ndim;    /* 0..NITI_DIMS_MAX */
   uint32_t dims[NITI_DIMS_MAX];
   int32_t exponent; /* value = element * 2^exponent */

@@ -44,6 +44,7 @@ struct NitiLayerType {
   const char *name;
   const NitiLayerField *fields; /* ends with name NULL */
   int inputs;                   /* 1, or 2 for a type that joins two branches */
+  bool wide;                    /* it has 16-bit parameters, which not every optimiser trains */
   const char *joins;            /* the construct in descriptions that it ends ("residual"); NULL: it is written as a layer */
   /* Computes the output shape from the input shapes; fails if there is none (the caller adds the place to the message). */
   NitiStatus (*shape)(const NitiLayerSpec *, const NitiShape *in, NitiShape *out);
@@ -71,6 +72,7 @@ const NitiLayerType *const *niti_layer_types(void);             /* NULL-terminat
   LAYER(global_avgpool)    \
   LAYER(flatten)           \
   LAYER(dropout)           \
+  LAYER(norm)              \
   LAYER(add)
 
 #define NITI_DECLARE_LAYER(name) extern const NitiLayerType niti_layer_##name;

@@ -2,6 +2,7 @@
 #include "layer/lowering.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "program/bounds.h"
 
@@ -9,6 +10,14 @@ static void name_tensor(NitiTensorDesc *t, const NitiProgram *p, int32_t layer, 
   const char *name = layer > 0 && layer <= p->layer_count ? p->layers[layer] : "input";
   t->layer = layer;
   (void)snprintf(t->name, sizeof t->name, "%s.%s", name, what);
+}
+
+/* "conv1.weight" becomes "conv1.what", "norm1.bias" "norm1.bias.what". */
+static void append_name(NitiTensorDesc *t, const char *what) {
+  static const char weight[] = ".weight";
+  size_t length = strlen(t->name);
+  if (length >= sizeof weight && strcmp(t->name + length - (sizeof weight - 1), weight) == 0) length -= sizeof weight - 1;
+  (void)snprintf(t->name + length, sizeof t->name - length, ".%s", what);
 }
 
 int32_t niti_lower_output(NitiLowering *l, const NitiLayer *layer) {
@@ -32,9 +41,35 @@ int32_t niti_lower_weight(NitiLowering *l, const NitiLayer *layer, NitiShape sha
     t.dims[1] = shape.c;
     t.dims[2] = t.dims[3] = 1;
   }
+  t.initial = NITI_INITIAL_UNIFORM;
   t.fan_in = fan_in;
   t.fan_out = fan_out;
   name_tensor(&t, l->program, layer->number, "weight");
+  return niti_program_add_tensor(l->program, &t);
+}
+
+static NitiTensorDesc matrix(NitiRole role, NitiDtype dtype, int64_t rows, int64_t columns) {
+  NitiTensorDesc t = niti_tensor_desc(role, (NitiShape){1, 1, 1, 1});
+  t.dtype = dtype;
+  t.batched = false;
+  t.rank = rows > 0 ? 2 : 1;
+  t.dims[0] = rows > 0 ? rows : columns;
+  if (rows > 0) t.dims[1] = columns;
+  return t;
+}
+
+int32_t niti_lower_parameter(NitiLowering *l, const NitiLayer *layer, const char *what, NitiDtype dtype, NitiInitial initial,
+                             int64_t rows, int64_t columns) {
+  NitiTensorDesc t = matrix(NITI_ROLE_WEIGHT, dtype, rows, columns);
+  t.initial = initial;
+  name_tensor(&t, l->program, layer->number, what);
+  return niti_program_add_tensor(l->program, &t);
+}
+
+int32_t niti_lower_channels(NitiLowering *l, const NitiLayer *layer, const char *what, NitiDtype dtype, int64_t channels,
+                            int64_t columns) {
+  NitiTensorDesc t = matrix(NITI_ROLE_SAVED, dtype, channels, columns);
+  name_tensor(&t, l->program, layer->number, what);
   return niti_program_add_tensor(l->program, &t);
 }
 
@@ -43,9 +78,20 @@ int32_t niti_lower_gradient(NitiLowering *l, int32_t weight, int64_t length) {
   t.role = NITI_ROLE_GRADIENT;
   t.exponents = NITI_EXPONENTS_NONE;
   t.dtype = niti_gradient_dtype(length);
+  t.initial = NITI_INITIAL_ZERO;
   t.fan_in = t.fan_out = 0;
   t.weight = weight;
   name_tensor(&t, l->program, t.layer, "gradient");
+  return niti_program_add_tensor(l->program, &t);
+}
+
+int32_t niti_lower_sum(NitiLowering *l, int32_t weight) {
+  NitiTensorDesc t = l->program->tensors[weight];
+  t.role = NITI_ROLE_GRADIENT;
+  t.dtype = NITI_DTYPE_S64;
+  t.initial = NITI_INITIAL_ZERO;
+  t.weight = weight;
+  append_name(&t, "gradient");
   return niti_program_add_tensor(l->program, &t);
 }
 
@@ -53,9 +99,10 @@ int32_t niti_lower_state(NitiLowering *l, int32_t weight, const char *what, Niti
   NitiTensorDesc t = l->program->tensors[weight];
   t.role = NITI_ROLE_STATE;
   t.dtype = dtype;
+  t.initial = NITI_INITIAL_ZERO;
   t.fan_in = t.fan_out = 0;
   t.weight = weight;
-  name_tensor(&t, l->program, t.layer, what);
+  append_name(&t, what);
   return niti_program_add_tensor(l->program, &t);
 }
 

@@ -12,6 +12,7 @@ typedef struct NitiLowering {
   NitiProgram *program;
   bool training; /* if false, dropout does nothing and no rounding draws random words */
   NitiRounding round_activation, round_delta;
+  bool nesterov; /* the optimiser looks ahead */
 } NitiLowering;
 
 /* A layer while its network is lowered. Forward sets y and what backward needs. */
@@ -21,7 +22,7 @@ typedef struct NitiLayer {
   int32_t sources[NITI_INPUTS_MAX];   /* the numbers of the layers whose outputs it reads; 0: the network's input */
   NitiShape in[NITI_INPUTS_MAX], out; /* at the program's batch */
   int32_t x[NITI_INPUTS_MAX], y;      /* tensors */
-  int32_t weight, saved;              /* tensors that forward declared, or NITI_NONE */
+  int32_t weight, bias, saved;        /* tensors that forward declared, or NITI_NONE */
 } NitiLayer;
 
 /* The layer's output: "NAME.out", s8 with one exponent. */
@@ -30,12 +31,20 @@ int32_t niti_lower_output(NitiLowering *, const NitiLayer *);
 int32_t niti_lower_delta(NitiLowering *, const NitiLayer *, int i);
 /* A trained s8 tensor: "NAME.weight". shape {out, KH, KW, in}; rank 4, or 2 for [out][in]. */
 int32_t niti_lower_weight(NitiLowering *, const NitiLayer *, NitiShape shape, int32_t rank, int64_t fan_in, int64_t fan_out);
+/* A trained or running tensor beside the weight: "NAME.what", [rows][columns] or, with 0 rows, [columns]. */
+int32_t niti_lower_parameter(NitiLowering *, const NitiLayer *, const char *what, NitiDtype, NitiInitial, int64_t rows,
+                             int64_t columns);
 /* The exact gradient of a weight, "NAME.gradient", for an accumulation length of `length`. */
 int32_t niti_lower_gradient(NitiLowering *, int32_t weight, int64_t length);
-/* An optimiser's state for a weight, "NAME.what", of the weight's shape with one exponent; initially zero. */
+/* A gradient in s64 with an exponent of its own: "NAME.gradient", "NAME.bias.gradient". */
+int32_t niti_lower_sum(NitiLowering *, int32_t weight);
+/* An optimiser's state for a weight, "NAME.what" or "NAME.bias.what", of the weight's shape with one exponent; initially zero. At
+ * most 32 bits. */
 int32_t niti_lower_state(NitiLowering *, int32_t weight, const char *what, NitiDtype);
 /* A saved tensor, which backward reads beside the activations: "NAME.what", of the output's shape, u8. */
 int32_t niti_lower_saved(NitiLowering *, const NitiLayer *, const char *what);
+/* A saved tensor of a channel's sums or multipliers: "NAME.what", [channels][columns], with one exponent. */
+int32_t niti_lower_channels(NitiLowering *, const NitiLayer *, const char *what, NitiDtype, int64_t channels, int64_t columns);
 /* A forward or backward record of this layer: inputs[0] and outputs[0] as given, rounding as the recipe sets it. */
 NitiOperation niti_lower_forward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t x, int32_t y);
 NitiOperation niti_lower_backward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t dy, int32_t dx);

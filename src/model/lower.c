@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/bounds.h"
+#include "base/norm.h"
 #include "program/bounds.h"
 
 typedef struct Walk {
@@ -55,7 +56,7 @@ static NitiStatus lower_layer(Walk *w, int32_t number) {
   const NitiDescribedNode *node = &w->description->nodes[number - 1];
   const NitiLayerType *type = node->spec.type;
   NitiLayer *layer = &w->layers[number];
-  *layer = (NitiLayer){.spec = &node->spec, .number = number, .weight = NITI_NONE, .saved = NITI_NONE};
+  *layer = (NitiLayer){.spec = &node->spec, .number = number, .weight = NITI_NONE, .bias = NITI_NONE, .saved = NITI_NONE};
   w->trained[number] = type->weight_shape != NULL;
   for (int k = 0; k < node->input_count; ++k) {
     const int32_t from = node->inputs[k];
@@ -121,12 +122,21 @@ static void lower_backward(Walk *w, int32_t number) {
   }
 }
 
-static void lower_updates(Walk *w) {
+static NitiStatus lower_updates(Walk *w) {
   const NitiOptimizer *optimizer = w->options->optimizer ? w->options->optimizer : &niti_optimizer_niti;
   NitiProgram *p = w->lowering.program;
+  char what[128];
   for (int32_t i = p->tensor_count - 1; i >= 0; --i) { /* gradients were declared during backward */
-    if (p->tensors[i].role == NITI_ROLE_GRADIENT) optimizer->update(&w->lowering, p->tensors[i].weight, i);
+    if (p->tensors[i].role != NITI_ROLE_GRADIENT) continue;
+    const int32_t weight = p->tensors[i].weight;
+    if (p->tensors[weight].dtype != NITI_DTYPE_S8 && !optimizer->wide) {
+      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)", optimizer->name,
+                     w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);
+      return fail_at(w->description, p->tensors[weight].layer, what);
+    }
+    optimizer->update(&w->lowering, weight, i);
   }
+  return NITI_OK;
 }
 
 static NitiStatus lower_all(Walk *w) {
@@ -135,13 +145,20 @@ static NitiStatus lower_all(Walk *w) {
   for (int32_t i = 1; i <= w->count; ++i) NITI_TRY(lower_layer(w, i));
   lower_loss(w);
   for (int32_t i = w->count; i >= 1 && w->options->training; --i) lower_backward(w, i);
-  if (w->options->training) lower_updates(w);
+  if (w->options->training) NITI_TRY(lower_updates(w));
   return niti_program_check(w->lowering.program);
 }
 
 /* Products of mantissas are at most 127^2: an accumulation length above NITI_ACCUMULATION_MAX could overflow int32. */
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const int64_t count = p->operations[i].opcode == NITI_OP_NORM_SUMS ? p->batch * p->operations[i].norm.positions : 0;
+    if (count <= (int64_t)1 << NITI_NORM_COUNT_LOG2) continue;
+    (void)snprintf(what, sizeof what, "%lld values per channel in a batch of %d images (expected at most 2^%d)", (long long)count,
+                   p->batch, NITI_NORM_COUNT_LOG2);
+    return fail_at(d, p->operations[i].layer, what);
+  }
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
   if (large != NITI_NONE) {
     (void)snprintf(what, sizeof what, "%zu values in a batch of %d images (expected at most 2^34)",
@@ -174,7 +191,7 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
   if (options->batch < 1 || options->batch > 1 << 20)
     return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", options->batch, 1 << 20);
   NITI_TRY(niti_program_open(&program, options->batch));
-  Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta},
+  Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->nesterov},
             .description = description,
             .options = options,
             .count = description->node_count};

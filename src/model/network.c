@@ -3,8 +3,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/input.h"
+#include "base/norm.h"
+#include "base/sgd.h"
+
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network"); }
 
 /* ---- opening ---- */
@@ -42,7 +46,6 @@ static NitiStatus find_tensors(NitiNetwork *net) {
   net->logits = niti_program_logits(niti_executable_program(net->evaluation));
   int32_t first;
   niti_program_phases(niti_executable_program(net->evaluation), NITI_PHASE_INPUT, NITI_PHASE_FORWARD, &first, &net->forward_end);
-  net->mu = niti_program_find_scalar(p, "mu");
   net->weights = calloc((size_t)p->tensor_count, sizeof *net->weights);
   if (!net->weights) return out_of_memory();
   for (int32_t t = 0; t < p->tensor_count; ++t) {
@@ -137,12 +140,19 @@ NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings)
   return niti_executable_run(net->evaluation, 0, operations_of(net->evaluation), bindings);
 }
 
+static int32_t weight_of(const NitiNetwork *net, const char *name) {
+  int32_t i = 0;
+  while (i < net->weight_count - 1 && strcmp(net->program->tensors[net->weights[i]].name, name) != 0) ++i;
+  return i;
+}
+
 /* Runs operation by operation, since a layer's input may be overwritten after its last use. */
 NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs) {
   const NitiProgram *p = niti_executable_program(net->evaluation);
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
-    if (o->opcode == NITI_OP_CONV_FORWARD) NITI_TRY(niti_executable_stats(net->evaluation, o->inputs[0], inputs++));
+    if (o->opcode == NITI_OP_CONV_FORWARD)
+      NITI_TRY(niti_executable_stats(net->evaluation, o->inputs[0], &inputs[weight_of(net, p->tensors[o->inputs[1]].name)]));
     NITI_TRY(niti_executable_run(net->evaluation, i, i + 1, bindings));
   }
   return NITI_OK;
@@ -170,32 +180,71 @@ void niti_network_write_metrics(NitiNetwork *net, const NitiMetrics *metrics) {
 
 NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i) {
   const NitiTensorDesc *t = &net->program->tensors[net->weights[i]];
-  NitiWeight weight = {.layer = net->program->layers[t->layer], .ndim = t->rank, .count = niti_tensor_count(t, 0)};
+  NitiWeight weight = {.layer = net->program->layers[t->layer],
+                       .name = t->name,
+                       .dtype = t->dtype,
+                       .ndim = t->rank,
+                       .count = niti_tensor_count(t, 0)};
   for (int d = 0; d < t->rank; ++d) weight.dims[d] = (uint32_t)t->dims[d];
   return weight;
 }
 
-void niti_network_get_weight(const NitiNetwork *net, int32_t i, int8_t *mantissas, int32_t *exponent) {
+void niti_network_get_weight(const NitiNetwork *net, int32_t i, void *mantissas, int32_t *exponent) {
   (void)niti_executable_read(net->main, net->weights[i], 0, mantissas, exponent); /* it has memory */
 }
 
-void niti_network_set_weight(NitiNetwork *net, int32_t i, const int8_t *mantissas, int32_t exponent) {
-  (void)niti_executable_write(net->main, net->weights[i], 0, mantissas, &exponent);
+/* Sets a state from the weight that it holds more finely. */
+static NitiStatus set_master(NitiNetwork *net, int32_t master, const int8_t *mantissas, int32_t exponent) {
+  const NitiTensorDesc *t = &net->program->tensors[master];
+  const size_t count = niti_tensor_count(t, 0);
+  const int32_t finer = exponent - NITI_SGD_OPERAND_SHIFT;
+  int16_t *values = malloc(count * sizeof *values);
+  if (!values) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu weights", t->name, count);
+  for (size_t k = 0; k < count; ++k) values[k] = (int16_t)(mantissas[k] * (1 << NITI_SGD_OPERAND_SHIFT));
+  const NitiStatus status = niti_executable_write(net->main, master, 0, values, &finer);
+  free(values);
+  return status;
+}
+
+NitiStatus niti_network_set_weight(NitiNetwork *net, int32_t i, const void *mantissas, int32_t exponent) {
+  NITI_TRY(niti_executable_write(net->main, net->weights[i], 0, mantissas, &exponent));
+  for (int32_t t = 0; t < net->program->tensor_count; ++t) {
+    const NitiTensorDesc *state = &net->program->tensors[t];
+    if (state->initial == NITI_INITIAL_MASTER && state->weight == net->weights[i])
+      NITI_TRY(set_master(net, t, mantissas, exponent));
+  }
+  return NITI_OK;
 }
 
 NitiStatus niti_network_weight_stats(const NitiNetwork *net, int32_t i, NitiTensorStats *out) {
   return niti_executable_stats(net->main, net->weights[i], out);
 }
 
+/* Fills mantissas of the tensor's dtype; returns their exponent. */
+static int32_t fill_initial(void *mantissas, const NitiTensorDesc *t, size_t count, uint64_t seed) {
+  switch (t->initial) {
+    case NITI_INITIAL_UNIFORM:
+      for (size_t k = 0; k < count; ++k) ((int8_t *)mantissas)[k] = niti_init_weight(seed, (uint32_t)t->layer, k);
+      return niti_init_exponent(t->fan_in, t->fan_out);
+    case NITI_INITIAL_ONE:
+      for (size_t k = 0; k < count; ++k) ((int16_t *)mantissas)[k] = 1 << 14;
+      return -14;
+    case NITI_INITIAL_RUNNING:
+      for (size_t k = count / 2; k < count; ++k) ((int64_t *)mantissas)[k] = (int64_t)1 << -NITI_NORM_RUNNING_EXPONENT;
+      return NITI_NORM_RUNNING_EXPONENT;
+    default: return -15;
+  }
+}
+
 NitiStatus niti_network_init_weight(NitiNetwork *net, int32_t i, uint64_t seed) {
   const NitiTensorDesc *t = &net->program->tensors[net->weights[i]];
   const size_t count = niti_tensor_count(t, 0);
-  int8_t *mantissas = malloc(count);
+  void *mantissas = calloc(count, niti_dtype_bytes(t->dtype));
   if (!mantissas) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu initial weights", t->name, count);
-  for (size_t k = 0; k < count; ++k) mantissas[k] = niti_init_weight(seed, (uint32_t)t->layer, k);
-  niti_network_set_weight(net, i, mantissas, niti_init_exponent(t->fan_in, t->fan_out));
+  const int32_t exponent = fill_initial(mantissas, t, count, seed);
+  const NitiStatus status = niti_network_set_weight(net, i, mantissas, exponent);
   free(mantissas);
-  return NITI_OK;
+  return status;
 }
 
 NitiStatus niti_network_init(NitiNetwork *net, uint64_t seed) {

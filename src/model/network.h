@@ -15,13 +15,13 @@ typedef struct NitiNetwork {
   int32_t weight_count;
   int32_t table, metrics, logits; /* tensors of main's program; logits: of the evaluation's */
   int32_t forward_end;        /* the evaluation's first operation after forward */
-  int32_t mu;                 /* the number of the scalar of that name, or NITI_NONE */
   size_t memory_bytes;      /* everything a step needs on the backend */
 } NitiNetwork;
 
 /* One weight tensor, in host memory. */
 typedef struct NitiWeight {
-  const char *layer; /* its layer's name; the tensor is called LAYER.weight */
+  const char *layer, *name; /* its layer's name, and the tensor's: LAYER.weight */
+  NitiDtype dtype;          /* s8, s16 or s64 */
   int ndim;
   uint32_t dims[4]; /* [out][KH][KW][in] or [out][in] */
   size_t count;
@@ -40,7 +40,7 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
 /* A whole training step; forward and the loss's metrics; forward only. Work may still be queued on return. */
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
-/* Evaluates, and fills inputs[weight_count] with facts about the input of each weight's layer. Waits. */
+/* Evaluates, and fills inputs[weight_count] with facts about the input of each product's weight. Waits. */
 NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs);
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
 /* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
@@ -51,9 +51,10 @@ void niti_network_write_metrics(NitiNetwork *net, const NitiMetrics *metrics);
 
 /* Weights, numbered 0 .. weight_count - 1 in the order of their layers. */
 NitiWeight niti_network_weight(const NitiNetwork *net, int32_t i);
-void niti_network_get_weight(const NitiNetwork *net, int32_t i, int8_t *mantissas, int32_t *exponent);
-void niti_network_set_weight(NitiNetwork *net, int32_t i, const int8_t *mantissas, int32_t exponent);
-NitiStatus niti_network_weight_stats(const NitiNetwork *net, int32_t i, NitiTensorStats *out);
+void niti_network_get_weight(const NitiNetwork *net, int32_t i, void *mantissas, int32_t *exponent);
+/* Also sets the state that holds the same weight more finely, if the optimiser has one. */
+NitiStatus niti_network_set_weight(NitiNetwork *net, int32_t i, const void *mantissas, int32_t exponent);
+NitiStatus niti_network_weight_stats(const NitiNetwork *net, int32_t i, NitiTensorStats *out); /* s8 only */
 /* Initial weights as docs/arithmetic.md defines them; one tensor, or all. */
 NitiStatus niti_network_init_weight(NitiNetwork *net, int32_t i, uint64_t seed);
 NitiStatus niti_network_init(NitiNetwork *net, uint64_t seed);

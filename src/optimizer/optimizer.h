@@ -7,6 +7,7 @@
 
 typedef struct NitiOptimizer {
   const char *name; /* `update.kind` of a recipe */
+  bool wide;        /* it trains s16 tensors too, and needs a loss whose deltas are true derivatives */
   /* Declares the state of one weight tensor (role NITI_ROLE_STATE), and the scalars that are bound at every step, and appends
    * the operations of phase NITI_PHASE_UPDATE that change the weight by its gradient. */
   void (*update)(NitiLowering *, int32_t weight, int32_t gradient);
@@ -17,7 +18,7 @@ const NitiOptimizer *niti_optimizer_find(const char *name); /* NULL: none */
 const char *const *niti_optimizer_names(void);
 
 /* The table of optimisers, one line per optimiser: niti_optimizer_NAME, called NAME in recipes. */
-#define NITI_OPTIMIZERS(OPTIMIZER) OPTIMIZER(niti)
+#define NITI_OPTIMIZERS(OPTIMIZER) OPTIMIZER(niti) OPTIMIZER(sgd)
 
 #define NITI_DECLARE_OPTIMIZER(name) extern const NitiOptimizer niti_optimizer_##name;
 NITI_OPTIMIZERS(NITI_DECLARE_OPTIMIZER)

@@ -1,4 +1,4 @@
-/* Operator fusion. A ReLU's forward is fused into the product before it; its backward becomes a mask of the product or pool whose
+/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or pool whose
  * delta it filters. */
 #include "program/fuse.h"
 
@@ -34,10 +34,10 @@ static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
 }
 
 static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
-  NitiOperation *conv = only_source(f, relu);
-  if (!conv || conv->opcode != NITI_OP_CONV_FORWARD) return;
-  conv->relu = true;
-  take_over(f, conv, relu);
+  NitiOperation *source = only_source(f, relu);
+  if (!source || (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD)) return;
+  source->relu = true;
+  take_over(f, source, relu);
 }
 
 /* The output of the pool that saved these winners, if `x` was its input. */
@@ -108,7 +108,8 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
     const bool x = nonnegative[o->inputs[0]];
     switch (o->opcode) {
       case NITI_OP_RELU_FORWARD: *y = true; break;
-      case NITI_OP_CONV_FORWARD: *y = o->relu; break;
+      case NITI_OP_CONV_FORWARD:
+      case NITI_OP_NORM_FORWARD: *y = o->relu; break;
       case NITI_OP_ADD: *y = x && nonnegative[o->inputs[1]]; break;
       case NITI_OP_MAXPOOL_FORWARD: /* padding cells never win */
       case NITI_OP_AVGPOOL_FORWARD:

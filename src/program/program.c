@@ -23,7 +23,14 @@ const NitiOpcodeInfo niti_opcodes[NITI_OPCODES] = {
     [NITI_OP_DROPOUT] = {"dropout", false, true},
     [NITI_OP_RESHAPE] = {"reshape", false, true},
     [NITI_OP_LOSS] = {"loss", true, false},
+    [NITI_OP_NORM_SUMS] = {"norm_sums", false, false},
+    [NITI_OP_NORM_FIT] = {"norm_fit", false, false},
+    [NITI_OP_NORM_FORWARD] = {"norm_forward", true, false},
+    [NITI_OP_NORM_DELTA_SUMS] = {"norm_delta_sums", false, false},
+    [NITI_OP_NORM_DELTA_FIT] = {"norm_delta_fit", false, false},
+    [NITI_OP_NORM_BACKWARD] = {"norm_backward", true, false},
     [NITI_OP_UPDATE_NITI] = {"update_niti", false, true},
+    [NITI_OP_UPDATE_SGD] = {"update_sgd", false, true},
 };
 
 static const char *const dtype_names[NITI_DTYPES] = {"s8", "u8", "s16", "s32", "s64"};

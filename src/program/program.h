@@ -18,7 +18,7 @@ enum {
   NITI_LAYER_NAME_MAX = 64,
   NITI_TENSOR_NAME_MAX = NITI_LAYER_NAME_MAX + 24,
   NITI_RANK_MAX = 4,
-  NITI_OPERANDS_MAX = 3, /* inputs, and outputs, of one operation */
+  NITI_OPERANDS_MAX = 4, /* inputs, and outputs, of one operation */
   NITI_SCALARS_MAX = 8,
   NITI_NONE = -1, /* no tensor, no scalar */
 };
@@ -36,10 +36,19 @@ typedef enum NitiRole {
   NITI_ROLE_WEIGHT,     /* learned, and part of the network's hash */
   NITI_ROLE_GRADIENT,   /* the exact sum of a weight's gradient */
   NITI_ROLE_STATE,      /* an optimiser's or layer's memory from step to step */
-  NITI_ROLE_SAVED,      /* from a layer's forward to its backward: a pool's winners */
+  NITI_ROLE_SAVED,      /* from a layer's forward to its backward: a pool's winners, a norm's sums */
   NITI_ROLE_METRIC,     /* sums over the images seen since they were cleared: NitiMetrics */
   NITI_ROLES
 } NitiRole;
+
+/* What a weight or a state holds before the first step. */
+typedef enum NitiInitial {
+  NITI_INITIAL_ZERO,
+  NITI_INITIAL_UNIFORM, /* s8: drawn (docs/arithmetic.md, "Input and initial weights") */
+  NITI_INITIAL_ONE,     /* s16: 2^14 at exponent -14 */
+  NITI_INITIAL_RUNNING, /* s64 [2][C] at exponent -32: means 0, variances 1 */
+  NITI_INITIAL_MASTER,  /* state, s16: 256 times its weight, at the weight's exponent - 8 */
+} NitiInitial;
 
 /* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are
  * docs/arithmetic.md's: activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in / groups] or [out][in]. */
@@ -52,7 +61,8 @@ typedef struct NitiTensorDesc {
   int32_t rank;
   int64_t dims[NITI_RANK_MAX]; /* 1 from rank on */
   int32_t layer;               /* the number of the layer that it belongs to; 0: the network's */
-  int64_t fan_in, fan_out;     /* weights: determine their initial values (docs/arithmetic.md); else 0 */
+  NitiInitial initial;
+  int64_t fan_in, fan_out;     /* NITI_INITIAL_UNIFORM: determine the values (docs/arithmetic.md); else 0 */
   int32_t weight;              /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
 } NitiTensorDesc;
 
@@ -72,7 +82,15 @@ typedef enum NitiOpcode {
   NITI_OP_DROPOUT,     /* y = masked x, exponent + 1; forward and backward alike */
   NITI_OP_RESHAPE,     /* y = x with other dims: the same memory */
   NITI_OP_LOSS,        /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
+  NITI_OP_NORM_SUMS,       /* sums s64 [C][2] = exact sums of x and of its squares, at x's exponent */
+  NITI_OP_NORM_FIT,        /* affine s32 [C][2], y's exponent; inputs sums, weight, bias, running s64 [2][C]; outputs affine, running.
+                            * Where `norm.running`, inputs[0] is x, of which only the exponent is read, and running stays */
+  NITI_OP_NORM_FORWARD,    /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_DELTA_SUMS, /* sums s64 [C][3] of dy, dy x and dy dy, at dy's exponent; inputs dy, x */
+  NITI_OP_NORM_DELTA_FIT,  /* affine s32 [C][3], dx's exponent, and the gradients of weight and bias; inputs delta sums, sums, weight */
+  NITI_OP_NORM_BACKWARD,   /* dx = round(affine map of dy and x); inputs dy, x, affine */
   NITI_OP_UPDATE_NITI, /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_UPDATE_SGD,  /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
   NITI_OPCODES
 } NitiOpcode;
 
@@ -111,6 +129,19 @@ typedef struct NitiPool {
 /* Whether the windows do not overlap. */
 static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p->kh && p->stride_w >= p->kw; }
 
+/* What batch norm knows of its tensors. */
+typedef struct NitiNorm {
+  int64_t positions; /* of an image: H * W */
+  bool running;      /* statistics of earlier steps instead of the batch's */
+} NitiNorm;
+
+/* Numbers of bound scalars: a learning rate, momentum and weight decay in billionths, and the number of images that share a
+ * gradient. decay NITI_NONE: none. */
+typedef struct NitiSgdScalars {
+  int32_t rate, momentum, decay, images;
+  bool nesterov;
+} NitiSgdScalars;
+
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
 /* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (pixels outside are
@@ -137,10 +168,12 @@ typedef struct NitiOperation {
     NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
     NitiLossKind loss; /* LOSS */
     bool shared_mask;  /* DROPOUT: one mask for all images */
-    int32_t scalar;    /* UPDATE_*: the number of the bound scalar that is its learning rate */
+    NitiNorm norm;     /* NORM_* */
+    int32_t scalar;    /* UPDATE_NITI: the number of the bound scalar mu */
+    NitiSgdScalars sgd;
   };
   NitiRoundingRecord rounding;
-  bool relu; /* CONV_FORWARD: max(m, 0) after rounding */
+  bool relu; /* CONV_FORWARD, NORM_FORWARD: max(m, 0) after rounding */
 } NitiOperation;
 
 typedef struct NitiProgram {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sgd.h"
 #include "config/builtin.h"
 #include "config/closest.h"
 #include "config/yaml.h"
@@ -12,7 +13,7 @@
 #include "train/recipe_text.h"
 
 /* Defaults of keys that a recipe omits (docs/recipe-reference.md). */
-enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4 };
+enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4, RATE_DEFAULT = 100000000, MOMENTUM_DEFAULT = 900000000 };
 enum {
   BATCH_MAX = 65536,
   EPOCHS_MAX = 1000000,
@@ -163,23 +164,11 @@ static NitiStatus read_statistics(NitiDataOptions *data, const NitiYaml *mapping
   return NITI_OK;
 }
 
-/* A number of images or a fraction of them: a decimal below 1 or a percentage. */
+/* A number of images or a share of them. */
 static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
   static const char what[] = "data: validation";
-  const bool scalar = node->kind == NITI_YAML_SCALAR;
-  const size_t length = scalar ? strlen(node->text) : 0;
-  if (scalar && length > 1 && node->text[length - 1] == '%') {
-    char text[32];
-    NitiYaml number = *node;
-    int32_t value = 0;
-    (void)snprintf(text, sizeof text, "%.*s", (int)length - 1, node->text);
-    number.text = text;
-    NITI_TRY(niti_yaml_millionths(&value, &number, what, 1, 99999999));
-    if (value % 100 != 0) return niti_yaml_fail(node, "%s: expected a percentage with at most 4 decimals", what);
-    data->validation_share = value / 100;
-    return NITI_OK;
-  }
-  if (scalar && strchr(node->text, '.')) return niti_yaml_millionths(&data->validation_share, node, what, 1, 999999);
+  if (node->kind == NITI_YAML_SCALAR && strpbrk(node->text, ".%"))
+    return niti_yaml_share(&data->validation_share, node, what, 1, NITI_WHOLE_SHARE - 1);
   return niti_yaml_int(&data->validation_count, node, what, 0, INT32_MAX);
 }
 
@@ -246,39 +235,39 @@ static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
   return NITI_OK;
 }
 
-/* One step of the schedule. */
-static NitiStatus read_mu_step(NitiMuStep *out, const NitiYaml *item, const NitiMuStep *before) {
-  static const char *const keys[] = {"epoch", "mu", NULL};
-  NitiYaml *node;
-  NITI_TRY(niti_yaml_want_keys(item, "update: mu", keys));
-  NITI_TRY(niti_yaml_want(&node, item, "update: mu", "epoch"));
-  NITI_TRY(niti_yaml_int(&out->epoch, node, "update: mu: epoch", 0, EPOCHS_MAX));
-  if (!before && out->epoch != 0)
-    return niti_yaml_fail(node, "update: mu: the first step is at epoch %d (expected 0)", out->epoch);
-  if (before && out->epoch <= before->epoch) {
-    return niti_yaml_fail(node, "update: mu: epoch %d after epoch %d (expected ascending epochs)", out->epoch, before->epoch);
-  }
-  NITI_TRY(niti_yaml_want(&node, item, "update: mu", "mu"));
-  return niti_yaml_int(&out->mu, node, "update: mu: mu", 0, MU_MAX);
+static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", NULL};
+  const NitiYaml *node;
+  NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
+  NITI_TRY(niti_rate_read(&r->rate, mapping));
+  if ((node = niti_yaml_get(mapping, "momentum")) != NULL)
+    NITI_TRY(niti_yaml_decimal(&r->momentum, node, "update: momentum", NITI_RATE_PLACES, 0, NITI_SGD_UNITS - 1));
+  if ((node = niti_yaml_get(mapping, "nesterov")) != NULL) NITI_TRY(niti_yaml_bool(&r->nesterov, node, "update: nesterov"));
+  if ((node = niti_yaml_get(mapping, "weight_decay")) != NULL)
+    NITI_TRY(niti_yaml_decimal(&r->decay, node, "update: weight_decay", NITI_RATE_PLACES, 0, NITI_SGD_UNITS));
+  return NITI_OK;
 }
 
 static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   static const char *const keys[] = {"kind", "mu", NULL};
   const NitiYaml *node;
   int32_t choice;
-  NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
+  NITI_TRY(niti_yaml_want_mapping(mapping, "update"));
   if ((node = niti_yaml_get(mapping, "kind")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_optimizer_names()));
     r->optimizer = niti_optimizer_find(niti_optimizer_names()[choice]);
   }
-  if ((node = niti_yaml_get(mapping, "mu")) == NULL) return NITI_OK;
-  if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_int(&r->mu[0].mu, node, "update: mu", 0, MU_MAX);
-  if (node->count < 1 || node->count > NITI_SCHEDULE_MAX) {
-    return niti_yaml_fail(node, "update: mu: %zu steps (expected 1 to %d)", node->count, NITI_SCHEDULE_MAX);
+  if (r->optimizer->wide) return read_sgd(r, mapping);
+  NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
+  node = niti_yaml_get(mapping, "mu");
+  return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", 0, MU_MAX) : NITI_OK;
+}
+
+static bool has_wide_layer(const NitiDescription *model) {
+  for (int32_t i = 0; i < model->node_count; ++i) {
+    if (model->nodes[i].spec.type->wide) return true;
   }
-  for (size_t i = 0; i < node->count; ++i) NITI_TRY(read_mu_step(&r->mu[i], node->items[i], i ? &r->mu[i - 1] : NULL));
-  r->mu_count = (int32_t)node->count;
-  return NITI_OK;
+  return false;
 }
 
 static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
@@ -290,12 +279,19 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if ((node = niti_yaml_get(root, "max_steps")) != NULL) NITI_TRY(niti_yaml_uint64(&steps, node, "max_steps", UINT32_MAX));
   r->max_steps = (int64_t)steps;
   if ((node = niti_yaml_get(root, "seed")) != NULL) NITI_TRY(niti_yaml_uint64(&r->seed, node, "seed", UINT64_MAX));
+  if (has_wide_layer(r->model)) r->optimizer = &niti_optimizer_sgd; /* unless the recipe chooses */
+  if ((node = niti_yaml_get(root, "update")) != NULL) NITI_TRY(read_update(r, node));
   if ((node = niti_yaml_get(root, "loss")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "loss", niti_recipe_losses));
     r->loss = (NitiLossKind)choice;
+  } else if (r->optimizer->wide) {
+    r->loss = NITI_LOSS_SOFTMAX;
   }
+  if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
-  if ((node = niti_yaml_get(root, "update")) != NULL) NITI_TRY(read_update(r, node));
+  if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
+    return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
+                          r->optimizer->name);
   return NITI_OK;
 }
 
@@ -329,8 +325,9 @@ static NitiStatus recipe_from(NitiRecipe **out, NitiYamlDocument *document, cons
   r->batch = BATCH_DEFAULT;
   r->epochs = EPOCHS_DEFAULT;
   r->seed = SEED_DEFAULT;
-  r->mu[0] = (NitiMuStep){0, MU_DEFAULT};
-  r->mu_count = 1;
+  r->mu = (NitiSchedule){.points = {{.value = MU_DEFAULT}}, .count = 1};
+  r->rate = (NitiRate){.points = {.points = {{.value = RATE_DEFAULT}}, .count = 1}};
+  r->momentum = MOMENTUM_DEFAULT;
   r->optimizer = &niti_optimizer_niti;
   const NitiStatus status = read_recipe(r, document, source);
   if (status != NITI_OK) {
@@ -396,11 +393,25 @@ void niti_recipe_close(NitiRecipe *recipe) {
   free(recipe);
 }
 
-int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch) {
-  int mu = recipe->mu[0].mu;
-  for (int32_t i = 1; i < recipe->mu_count && recipe->mu[i].epoch <= epoch; ++i) mu = recipe->mu[i].mu;
-  return mu;
+NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps) {
+  if (recipe->optimizer->wide) return niti_rate_place(&recipe->rate, steps_per_epoch, steps);
+  return niti_schedule_place(&recipe->mu, "update: mu", steps_per_epoch, steps);
 }
+
+void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *recipe, const NitiProgram *program, int64_t step,
+                         int32_t images) {
+  const struct {
+    const char *name;
+    int64_t value;
+  } all[] = {{"mu", niti_recipe_mu(recipe, step)}, {"rate", niti_rate_value(&recipe->rate, step)}, {"momentum", recipe->momentum},
+             {"decay", recipe->decay},             {"images", images}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
+    const int32_t scalar = niti_program_find_scalar(program, all[i].name);
+    if (scalar != NITI_NONE) scalars[scalar] = all[i].value;
+  }
+}
+
+int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
   return (NitiLowerOptions){.batch = batch,
@@ -408,5 +419,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .round_activation = recipe->round_activation,
                             .round_delta = recipe->round_error,
                             .loss = recipe->loss,
+                            .nesterov = recipe->nesterov,
                             .optimizer = recipe->optimizer};
 }

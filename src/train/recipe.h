@@ -4,15 +4,10 @@
 
 #include "data/dataset.h"
 #include "model/lower.h"
-
-enum { NITI_SCHEDULE_MAX = 32 };
+#include "train/rate.h"
 
 /* The data set of runs that specify none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
-
-typedef struct NitiMuStep {
-  int32_t epoch, mu; /* effective from this epoch, counted from 0 */
-} NitiMuStep;
 
 typedef struct NitiRecipe {
   char name[NITI_NAME_MAX];
@@ -27,8 +22,10 @@ typedef struct NitiRecipe {
   NitiLossKind loss;
   NitiRounding round_activation, round_error;
   const NitiOptimizer *optimizer; /* `update.kind` */
-  NitiMuStep mu[NITI_SCHEDULE_MAX];
-  int32_t mu_count; /* at least 1; mu[0].epoch == 0, ascending */
+  NitiSchedule mu;                /* update `niti`: of integers */
+  NitiRate rate;                  /* the others */
+  int64_t momentum, decay;        /* in billionths */
+  bool nesterov;
 } NitiRecipe;
 
 /* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over the file's values
@@ -38,8 +35,13 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
 NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *source, const char *const *sets, int set_count,
                              const char *model_text);
 void niti_recipe_close(NitiRecipe *recipe);
-/* The learning rate of an epoch. */
-int niti_recipe_mu(const NitiRecipe *recipe, int32_t epoch);
+/* Places the schedules in a run of `steps` steps; NITI_ERROR_ARGUMENT where their positions do not ascend there. */
+NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
+/* The learning rate of a step, from 0; before niti_recipe_place only of step 0. */
+int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
+/* Sets the scalars that a program binds for a step on so many images. */
+void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *recipe, const NitiProgram *program, int64_t step,
+                         int32_t images);
 /* How the recipe's model is lowered. */
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training);
 const char *const *niti_builtin_recipes(void);

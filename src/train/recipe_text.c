@@ -88,8 +88,21 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   niti_yaml_put(d, root, "data", mapping);
 }
 
+static void put_decimal(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
+  char text[32];
+  niti_yaml_decimal_text(text, sizeof text, value, NITI_RATE_PLACES);
+  put_word(d, mapping, key, text);
+}
+
+static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) {
+  niti_rate_write(d, update, &r->rate);
+  put_decimal(d, update, "momentum", r->momentum);
+  put_bool(d, update, "nesterov", r->nesterov);
+  put_decimal(d, update, "weight_decay", r->decay);
+}
+
 static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
-  NitiYaml *rounding = niti_yaml_mapping(d), *update = niti_yaml_mapping(d), *schedule = niti_yaml_sequence(d);
+  NitiYaml *rounding = niti_yaml_mapping(d), *update = niti_yaml_mapping(d);
   put_int(d, root, "batch", r->batch);
   put_int(d, root, "epochs", r->epochs);
   put_int(d, root, "max_steps", r->max_steps);
@@ -99,13 +112,10 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);
   put_word(d, update, "kind", r->optimizer->name);
-  for (int32_t i = 0; i < r->mu_count; ++i) {
-    NitiYaml *step = niti_yaml_mapping(d);
-    put_int(d, step, "epoch", r->mu[i].epoch);
-    put_int(d, step, "mu", r->mu[i].mu);
-    niti_yaml_append(d, schedule, step);
-  }
-  niti_yaml_put(d, update, "mu", schedule);
+  if (r->optimizer->wide)
+    put_sgd(d, update, r);
+  else
+    niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
   niti_yaml_put(d, root, "update", update);
 }
 

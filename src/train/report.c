@@ -129,7 +129,8 @@ static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, Niti
   NITI_TRY(write_shifts(report, r->step, net->evaluation, NITI_PHASE_FORWARD, "shift_forward"));
   NITI_TRY(write_shifts(report, r->step, net->training, NITI_PHASE_BACKWARD, "shift_backward"));
   for (int32_t i = 0; i < net->weight_count; ++i)
-    NITI_TRY(write_weight(report, r->step, net, i, r->inputs ? &r->inputs[i] : NULL));
+    if (niti_network_weight(net, i).dtype == NITI_DTYPE_S8)
+      NITI_TRY(write_weight(report, r->step, net, i, r->inputs ? &r->inputs[i] : NULL));
   return NITI_OK;
 }
 

@@ -143,7 +143,8 @@ static NitiStatus open_loaders(NitiRun *run) {
                      "%s: %" PRId64 " steps exceed the 32-bit step counter of the random numbers (expected at most %" PRIu32 ")",
                      run->recipe->source, run->steps, UINT32_MAX);
   }
-  return NITI_OK;
+  status = niti_recipe_place(run->recipe, run->steps_per_epoch, run->steps);
+  return status == NITI_OK ? NITI_OK : niti_fail_within(status, "%s", run->recipe->source);
 }
 
 static NitiStatus open_network(NitiRun *run) {

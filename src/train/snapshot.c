@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSOR_NAME_MAX = NITI_NAME_MAX + 8 };
-
 /* Adds a tensor and takes `data`, also after a failure. */
 static NitiStatus add_owned(NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim, const uint32_t *dims,
                             int32_t exponent, void *data) {
@@ -27,9 +25,7 @@ static const NitiCheckpointTensor *find_same(const NitiCheckpoint *checkpoint, c
   return same ? tensor : NULL;
 }
 
-/* ---- an optimiser's state: I32 in the file, I64 where it is s64, so that the hash excludes it ---- */
-
-static NitiFileDtype state_dtype(const NitiTensorDesc *t) { return t->dtype == NITI_DTYPE_S64 ? NITI_I64 : NITI_I32; }
+/* ---- an optimiser's state: I32 in the file, so that the hash excludes it ---- */
 
 static void widen(void *out, const void *in, size_t count, NitiDtype dtype) {
   for (size_t i = 0; i < count; ++i) {
@@ -55,17 +51,17 @@ static void dims_of(uint32_t dims[NITI_RANK_MAX], const NitiTensorDesc *t) {
 
 static NitiStatus take_state(NitiCheckpoint *checkpoint, const NitiNetwork *net, int32_t i) {
   const NitiTensorDesc *t = &net->program->tensors[i];
-  const size_t count = niti_tensor_count(t, 0), wide = t->dtype == NITI_DTYPE_S64 ? sizeof(int64_t) : sizeof(int32_t);
-  const bool as_is = niti_dtype_bytes(t->dtype) == wide;
+  const size_t count = niti_tensor_count(t, 0);
+  const bool as_is = t->dtype == NITI_DTYPE_S32;
   uint32_t dims[NITI_RANK_MAX];
   int32_t exponent = 0;
   dims_of(dims, t);
-  void *file = malloc(count * wide), *own = as_is ? file : malloc(count * wide);
+  int32_t *file = malloc(count * sizeof *file), *own = as_is ? file : malloc(count * sizeof *own);
   NitiStatus status = file && own ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu values", t->name, count);
   if (status == NITI_OK) status = niti_executable_read(net->main, i, 0, own, &exponent);
   if (status == NITI_OK && !as_is) widen(file, own, count, t->dtype);
   if (!as_is) free(own);
-  if (status == NITI_OK) return add_owned(checkpoint, t->name, state_dtype(t), t->rank, dims, exponent, file);
+  if (status == NITI_OK) return add_owned(checkpoint, t->name, NITI_I32, t->rank, dims, exponent, file);
   free(file);
   return status;
 }
@@ -74,10 +70,10 @@ static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoin
   const NitiTensorDesc *t = &net->program->tensors[i];
   uint32_t dims[NITI_RANK_MAX];
   dims_of(dims, t);
-  const NitiCheckpointTensor *tensor = find_same(checkpoint, t->name, state_dtype(t), t->rank, dims);
+  const NitiCheckpointTensor *tensor = find_same(checkpoint, t->name, NITI_I32, t->rank, dims);
   if (!tensor)
     return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the optimiser's shape", source, t->name);
-  if (t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64)
+  if (t->dtype == NITI_DTYPE_S32)
     return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
   void *own = malloc(niti_tensor_count(t, 0) * niti_dtype_bytes(t->dtype));
   if (!own) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", t->name);
@@ -91,21 +87,20 @@ static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoin
 
 /* ---- weights ---- */
 
-static void tensor_name(char name[TENSOR_NAME_MAX], const NitiWeight *weight) {
-  (void)snprintf(name, TENSOR_NAME_MAX, "%s.weight", weight->layer);
+static NitiFileDtype weight_dtype(const NitiWeight *weight) {
+  if (weight->dtype == NITI_DTYPE_S64) return NITI_I64;
+  return weight->dtype == NITI_DTYPE_S16 ? NITI_I16 : NITI_I8;
 }
 
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
   const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
-    char name[TENSOR_NAME_MAX];
     int32_t exponent;
-    tensor_name(name, &weight);
-    int8_t *mantissas = malloc(weight.count);
-    if (!mantissas) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", name, weight.count);
+    void *mantissas = malloc(weight.count * niti_dtype_bytes(weight.dtype));
+    if (!mantissas) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu values", weight.name, weight.count);
     niti_network_get_weight(net, i, mantissas, &exponent);
-    NITI_TRY(add_owned(checkpoint, name, NITI_I8, weight.ndim, weight.dims, exponent, mantissas));
+    NITI_TRY(add_owned(checkpoint, weight.name, weight_dtype(&weight), weight.ndim, weight.dims, exponent, mantissas));
   }
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
     if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
@@ -115,20 +110,16 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
 
 bool niti_snapshot_restore_one(NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint) {
   const NitiWeight weight = niti_network_weight(net, i);
-  char name[TENSOR_NAME_MAX];
-  tensor_name(name, &weight);
-  const NitiCheckpointTensor *tensor = find_same(checkpoint, name, NITI_I8, weight.ndim, weight.dims);
-  if (!tensor) return false;
-  niti_network_set_weight(net, i, tensor->data, tensor->exponent);
-  return true;
+  const NitiCheckpointTensor *tensor = find_same(checkpoint, weight.name, weight_dtype(&weight), weight.ndim, weight.dims);
+  return tensor && niti_network_set_weight(net, i, tensor->data, tensor->exponent) == NITI_OK;
 }
 
 NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpoint, const char *source) {
   const int32_t count = net->weight_count;
   for (int32_t i = 0; i < count; ++i) {
     if (!niti_snapshot_restore_one(net, i, checkpoint)) {
-      return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s.weight' is missing or not of the model's shape", source,
-                       niti_network_weight(net, i).layer);
+      return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the model's shape", source,
+                       niti_network_weight(net, i).name);
     }
   }
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
@@ -139,10 +130,7 @@ NitiStatus niti_snapshot_restore(NitiNetwork *net, const NitiCheckpoint *checkpo
 
 static bool has_tensor(const NitiNetwork *net, const char *wanted) {
   for (int32_t i = 0; i < net->weight_count; ++i) {
-    const NitiWeight weight = niti_network_weight(net, i);
-    char name[TENSOR_NAME_MAX];
-    tensor_name(name, &weight);
-    if (strcmp(name, wanted) == 0) return true;
+    if (strcmp(niti_network_weight(net, i).name, wanted) == 0) return true;
   }
   const int32_t t = niti_program_find(net->program, wanted);
   return t != NITI_NONE && net->program->tensors[t].role == NITI_ROLE_STATE;

@@ -6,11 +6,11 @@ static NitiStatus bind(NitiBindings *b, const NitiStepContext *c, const NitiBatc
   return niti_feed_batch(c->feed, batch, b);
 }
 
-NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uint32_t step, int32_t epoch) {
+NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uint32_t step) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
   b.step = step;
-  if (c->net->mu != NITI_NONE) b.scalars[c->net->mu] = niti_recipe_mu(c->recipe, epoch);
+  niti_recipe_scalars(b.scalars, c->recipe, c->net->program, step, b.batch);
   return niti_network_train(c->net, &b);
 }
 

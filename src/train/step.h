@@ -13,8 +13,9 @@ typedef struct NitiStepContext {
 } NitiStepContext;
 
 /* Both functions add to the network's metrics and may leave their work queued: results, and device failures, are available after
- * the backend's synchronise(). Trains on one batch; step and epoch count from 0. */
-NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step, int32_t epoch);
+ * the backend's synchronise(). Trains on one batch; steps count from 0. The
+ * recipe is placed (niti_recipe_place). */
+NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step);
 /* Forward and loss of one batch. inputs: NULL, or receives statistics of the input of every layer with weights, in the order of
  * the network's weights. */
 NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch, NitiTensorStats *inputs);

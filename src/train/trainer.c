@@ -138,7 +138,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
     }
-    NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step, run->epoch));
+    NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step));
     ++run->step;
     run->images += batch.count;
     run->epoch_images += batch.count;
@@ -174,7 +174,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   }
   const NitiReportRow row = {.epoch = epoch,
                              .step = run->step,
-                             .mu = niti_recipe_mu(run->recipe, run->epoch),
+                             .mu = niti_recipe_mu(run->recipe, run->step - 1),
                              .train = run->train,
                              .test = run->test,
                              .best = run->best,
@@ -302,6 +302,23 @@ static void introduce(const NitiRun *run, const char *run_path) {
   (void)tell(run, &progress); /* the callback is asked again after the first step whether to stop */
 }
 
+/* What the run will never do, since it ends before. */
+static void warn_unreached(const NitiRun *run) {
+  const NitiRecipe *recipe = run->recipe;
+  char position[NITI_POSITION_MAX], end[96];
+  NitiPosition first = {0};
+  const int32_t unreached = niti_schedule_unreached(&recipe->mu, run->steps, &first);
+  (void)snprintf(end, sizeof end, "the run ends after %d epoch%s (step %" PRId64 ")", recipe->epochs,
+                 recipe->epochs == 1 ? "" : "s", run->steps);
+  if (run->steps < run->steps_per_epoch * recipe->epochs)
+    (void)snprintf(end, sizeof end, "max_steps ends the run after step %" PRId64, run->steps);
+  if (unreached > 0)
+    warn(run, "update.mu: %d of %d values never take effect, the first at %s: %s", unreached, recipe->mu.count,
+         niti_position_text(position, first), end);
+  if (run->save_every > 0 && run->save_every * run->steps_per_epoch > run->steps)
+    warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
+}
+
 static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
   NitiProgress progress = {.kind = NITI_PROGRESS_CHECK, .epoch = 1, .batch = done, .batches = batches};
   return tell(run, &progress);
@@ -311,6 +328,7 @@ static NitiStatus start_dry(NitiRun *run, const char *run_path) {
   NITI_TRY(niti_run_folder_check(run_path));
   NITI_TRY(niti_run_read_images(run, tell_check));
   introduce(run, run_path);
+  warn_unreached(run);
   return NITI_OK;
 }
 
@@ -354,6 +372,7 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
+    warn_unreached(&run);
     status = train_all(&run);
   }
   return finish(&run, out, status);

@@ -431,6 +431,43 @@ def test_a_dry_run_finds_what_training_would(toy_recipe, recipe, toy, tmp_path, 
         image.write_bytes(content)
 
 
+# ---- schedules ----
+
+def test_positions_in_epochs_steps_and_shares_are_the_same(toy_recipe, toy, tmp_path):
+    """3 epochs of 10 steps: two thirds, rounded down, are step 19; then the epoch's last step has the new value."""
+    results = {}
+    for name, position in (("epoch", "epoch: 2"), ("step", "step: 20"), ("at", "at: 66.6667%"), ("decimal", "at: 0.666667"),
+                           ("before", "at: 66.6666%")):
+        results[name] = train(toy_recipe, toy, tmp_path / name, "--set", f"update.mu=[{{epoch: 0, mu: 3}}, {{{position}, mu: 1}}]")
+    assert len({results[name]["hash"] for name in ("epoch", "step", "at", "decimal")}) == 1
+    assert results["before"]["hash"] != results["step"]["hash"]
+    assert [row["mu"] for row in rows_of(tmp_path / "step")] == [3, 3, 1]
+    assert [row["mu"] for row in rows_of(tmp_path / "before")] == [3, 1, 1]
+    again = train(tmp_path / "at" / "recipe.yaml", toy, tmp_path / "again")
+    assert again["hash"] == results["at"]["hash"]
+
+
+def test_what_a_run_never_reaches_is_a_warning(toy_recipe, toy, tmp_path):
+    mu = "update.mu=[{epoch: 0, mu: 3}, {epoch: 2, mu: 2}, {epoch: 5, mu: 1}]"
+    def warnings(run, *arguments):
+        done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / run, "--threads", 1, "--quiet", "--set", mu, *arguments)
+        assert done.returncode == 0
+        return done.stderr.splitlines()
+
+    assert warnings("all", "--epochs", 6) == []
+    line, = warnings("three")
+    assert "update.mu" in line and "1 of 3" in line and "epoch 5" in line and "ends after 3 epochs" in line
+    line, = warnings("short", "--epochs", 6, "--max-steps", 20, "--dry-run")
+    assert "2 of 3" in line and "epoch 2" in line and "max_steps" in line and "step 20" in line
+    assert ["save_every" in line for line in warnings("saved", "--epochs", 6, "--save-every", 7)] == [True]
+
+
+def test_positions_that_do_not_ascend_in_the_run(toy_recipe, toy, tmp_path):
+    fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--set",
+          "update.mu=[{epoch: 0, mu: 3}, {epoch: 2, mu: 2}, {at: 50%, mu: 1}]", says=("at 50%", "step 15", "epoch 2", "step 20"))
+    assert not (tmp_path / "run").exists()
+
+
 # ---- the run's folder by default ----
 
 def today():

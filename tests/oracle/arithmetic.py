@@ -18,6 +18,7 @@ PURPOSE_ERROR = 7
 PURPOSE_LOSS = 8
 PURPOSE_FORK = 9
 PURPOSE_VALIDATION = 10
+PURPOSE_UPDATE = 11
 
 LOG2_E = 94548  # round(log2(e) * 2^16)
 
@@ -245,12 +246,23 @@ def update_niti(weight, gradient, mu):
     return clip(weight - step)
 
 
-def mu_at(mu, epoch):
-    """The learning rate of an epoch: an integer, or the last entry of a schedule [{epoch, mu}] that has begun."""
+def position_step(entry, steps_per_epoch, steps):
+    """The step of a position {epoch}, {step} or {at} (a share: 0.25, or "25%") in a run of so many steps."""
+    if "epoch" in entry:
+        return entry["epoch"] * steps_per_epoch
+    if "step" in entry:
+        return entry["step"]
+    share = entry["at"]
+    share = Fraction(share[:-1]) / 100 if isinstance(share, str) and share.endswith("%") else Fraction(str(share))
+    return int(share * steps)
+
+
+def mu_at(mu, step, steps_per_epoch, steps):
+    """The learning rate of a step: an integer, or the last entry of a schedule [{position, mu}] that has begun."""
     if isinstance(mu, int):
         return mu
-    begun = [entry for entry in mu if entry["epoch"] <= epoch]
-    return max(begun, key=lambda entry: entry["epoch"])["mu"]
+    begun = [entry for entry in mu if position_step(entry, steps_per_epoch, steps) <= step]
+    return begun[-1]["mu"]
 
 
 def initial_exponent(fan_in, fan_out):

@@ -13,7 +13,8 @@ def recipe_path(name):
 
 
 def read_case(name):
-    """(model, recipe, data) of a case; data: train and test (numbers of images), height and width of the raw images."""
+    """(model, recipe, data) of a case; data: train and test (numbers of images), height and width of the raw images;
+    perhaps type, format and constant (a channel of which all values are the same)."""
     recipe = read_recipe(recipe_path(name))
     model = read_model(os.path.join(FOLDER, recipe["model"]))
     return model, recipe, read_recipe(os.path.join(FOLDER, f"{name}.data.yaml"))

@@ -46,7 +46,10 @@ def generate(name):
     for split in ("train", "test"):
         labels = np.arange(data[split]) % classes
         labels = np.sort(labels) if channels == 3 else random.permutation(labels)
-        out[split] = (_as_type(_images(random, templates, labels), data.get("type", "uint8")), labels.astype(np.int64))
+        images = _images(random, templates, labels)
+        if "constant" in data:
+            images[..., data["constant"]] = 150
+        out[split] = (_as_type(images, data.get("type", "uint8")), labels.astype(np.int64))
     return out
 
 

@@ -16,9 +16,18 @@ class Node:
     weight_shape: tuple = None
     fans: tuple = None  # fan_in, fan_out
 
+    def parameters(self):
+        """Every k of a tensor that training updates: 0 for a weight, 1 for a bias."""
+        if self.weight_shape is None:
+            return []
+        return [0, 1] if self.kind == "norm" else [0]
+
+    def parameter_name(self, k):
+        return f"{self.name}.{('weight', 'bias')[k]}"
+
     @property
-    def weight_name(self):
-        return f"{self.name}.weight"
+    def running_name(self):
+        return f"{self.name}.running"
 
 
 @dataclass
@@ -88,6 +97,10 @@ class _Builder:
         assert image in ([], [1, 1]), "linear takes flat features or 1x1 images"
         out = self._outputs(out)
         return self.add("linear", [source], (out,), {}, (out, features), (features, out))
+
+    def layer_norm(self, source):
+        shape = self.nodes[source].shape
+        return self.add("norm", [source], shape, {}, shape[-1:])
 
     def layer_relu(self, source):
         return self.add("relu", [source], self.nodes[source].shape)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import arithmetic as a
+from . import norm
 
 
 # Exact linear operations: every tap of the kernel is one matrix product in int64.
@@ -144,16 +145,49 @@ class Context:
 
 
 class Network:
-    """Weights and exponents by node number, and the passes over the model's nodes."""
+    """Weights and exponents by (node number, k), running statistics by node number, and the passes over the model's nodes."""
 
     def __init__(self, model, seed):
         self.model = model
         self.weights = {}
         self.exponents = {}
+        self.running = {}
         for node in model.nodes:
-            if node.weight_shape is not None:
-                self.weights[node.number] = a.initial_weights(seed, node.number, node.weight_shape)
-                self.exponents[node.number] = a.initial_exponent(*node.fans)
+            if node.kind == "norm":
+                self._start_norm(node)
+            elif node.weight_shape is not None:
+                self.weights[node.number, 0] = a.initial_weights(seed, node.number, node.weight_shape)
+                self.exponents[node.number, 0] = a.initial_exponent(*node.fans)
+
+    def _start_norm(self, node):
+        channels, = node.weight_shape
+        self.weights[node.number, 0] = np.full(channels, norm.WEIGHT, dtype=np.int64)
+        self.weights[node.number, 1] = np.zeros(channels, dtype=np.int64)
+        self.exponents[node.number, 0], self.exponents[node.number, 1] = norm.WEIGHT_EXPONENT, norm.BIAS_EXPONENT
+        self.running[node.number] = norm.initial_running(channels)
+
+    def parameter(self, number, k=0):
+        return self.weights[number, k], self.exponents[number, k]
+
+    def named(self):
+        """({name: values}, {name: exponent}) of every weight tensor that a checkpoint's hash covers."""
+        weights, exponents = {}, {}
+        for (number, k), values in self.weights.items():
+            node = self.model.nodes[number]
+            name = node.parameter_name(k)
+            weights[name], exponents[name] = values.astype(np.int16 if node.kind == "norm" else np.int8), self.exponents[number, k]
+        for number, values in self.running.items():
+            name = self.model.nodes[number].running_name
+            weights[name], exponents[name] = values.astype(np.int64), norm.RUNNING_EXPONENT
+        return weights, exponents
+
+    def load(self, weights, exponents):
+        """Takes what `named` returns."""
+        for number, k in self.weights:
+            name = self.model.nodes[number].parameter_name(k)
+            self.weights[number, k], self.exponents[number, k] = np.asarray(weights[name], dtype=np.int64), exponents[name]
+        for number in self.running:
+            self.running[number] = np.asarray(weights[self.model.nodes[number].running_name], dtype=np.int64)
 
     def forward(self, x, exponent, context):
         """The tensors of every node, node 0 the input, and what backward needs besides (masks, winners) by node."""
@@ -165,21 +199,37 @@ class Network:
             notes[node.number] = note
         return tensors, notes
 
-    def _requantise_activation(self, node, acc, exponent, context):
+    def _activation_rounding(self, node, size, context):
+        """(mode, function that draws the random words) of `size` values of a node's output."""
         mode = context.activation
         if mode == "stochastic" and not context.training:
             mode = "nearest"
-        return a.requantise(acc, exponent, mode, lambda: a.random_range(
-            context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, acc.size))
+        return mode, lambda: a.random_range(context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, size)
+
+    def _requantise_activation(self, node, acc, exponent, context):
+        return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context))
+
+    def _forward_norm(self, node, x, exponent, context):
+        if context.training:
+            statistics = norm.batch_statistics(x, exponent)
+            self.running[node.number] = norm.moved_running(self.running[node.number], statistics, exponent)
+        else:
+            statistics = norm.running_statistics(self.running[node.number], exponent)
+        mode, words = self._activation_rounding(node, x.size, context)
+        out = norm.forward(x, statistics, self.parameter(node.number, 0), self.parameter(node.number, 1), mode,
+                           lambda: words().reshape(x.shape))
+        return out, statistics
 
     def _forward_node(self, node, inputs, context):
         (x, e), args = inputs[0], node.args
         if node.kind == "conv":
-            acc = grouped_forward(x, self.weights[node.number], args["stride"], args["padding"], args["groups"])
-            return self._requantise_activation(node, acc, e + self.exponents[node.number], context), None
+            acc = grouped_forward(x, self.weights[node.number, 0], args["stride"], args["padding"], args["groups"])
+            return self._requantise_activation(node, acc, e + self.exponents[node.number, 0], context), None
         if node.kind == "linear":
-            acc = x.reshape(len(x), -1) @ self.weights[node.number].T  # x may be [N, 1, 1, C]
-            return self._requantise_activation(node, acc, e + self.exponents[node.number], context), None
+            acc = x.reshape(len(x), -1) @ self.weights[node.number, 0].T  # x may be [N, 1, 1, C]
+            return self._requantise_activation(node, acc, e + self.exponents[node.number, 0], context), None
+        if node.kind == "norm":
+            return self._forward_norm(node, x, e, context)
         if node.kind == "relu":
             return (np.maximum(x, 0), e), None
         if node.kind == "flatten":
@@ -203,7 +253,7 @@ class Network:
         raise ValueError(node.kind)
 
     def backward(self, tensors, notes, delta, context):
-        """The weights' gradients by node number, from the delta (mantissas, exponent) at the last node's output."""
+        """The gradients (exact sums, exponent) by (node number, k), from the delta at the last node's output."""
         trainable = self.model.trainable()
         arriving = {node.number: [] for node in self.model.nodes}  # in descending order of the consumers
         arriving[len(self.model.nodes) - 1].append(delta)
@@ -212,13 +262,17 @@ class Network:
             if not trainable[node.number]:
                 continue
             m, e = self._gather(node, arriving[node.number], context)
-            x = tensors[node.inputs[0]][0]
+            x, x_exponent = tensors[node.inputs[0]]
             if node.kind == "conv":
-                gradients[node.number] = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
+                sums = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
+                gradients[node.number, 0] = sums, x_exponent + e
             elif node.kind == "linear":
-                gradients[node.number] = m.T @ x.reshape(len(x), -1)
+                gradients[node.number, 0] = m.T @ x.reshape(len(x), -1), x_exponent + e
+            elif node.kind == "norm":
+                both = norm.gradients(x, m, e, notes[node.number], self.parameter(node.number))
+                gradients[node.number, 0], gradients[node.number, 1] = both
             if any(trainable[i] for i in node.inputs):
-                passed = self._backward_node(node, x, notes[node.number], m, e, context)
+                passed = self._backward_node(node, x, x_exponent, notes[node.number], m, e, context)
                 for i in node.inputs:
                     arriving[i].append(passed)
         return gradients
@@ -233,8 +287,14 @@ class Network:
                 context.seed, a.PURPOSE_FORK, context.step, layer, acc.size))
         return m, e
 
-    def _backward_node(self, node, x, note, m, e, context):
+    def _backward_node(self, node, x, x_exponent, note, m, e, context):
         args = node.args
+
+        def words():
+            return a.random_range(context.seed, a.PURPOSE_ERROR, context.step, node.number, x.size).reshape(x.shape)
+
+        if node.kind == "norm":
+            return norm.backward(x, x_exponent, m, e, note, self.parameter(node.number), context.error, words)
         if node.kind == "relu":
             return np.where(x > 0, m, 0), e
         if node.kind == "flatten":
@@ -244,15 +304,14 @@ class Network:
         if node.kind == "dropout":
             return m * note, e + 1
         if node.kind == "conv":
-            acc = grouped_backward(m, self.weights[node.number], x.shape, args["stride"], args["padding"], args["groups"])
-            e += self.exponents[node.number]
+            acc = grouped_backward(m, self.weights[node.number, 0], x.shape, args["stride"], args["padding"], args["groups"])
+            e += self.exponents[node.number, 0]
         elif node.kind == "linear":
-            acc = (m @ self.weights[node.number]).reshape(x.shape)
-            e += self.exponents[node.number]
+            acc = (m @ self.weights[node.number, 0]).reshape(x.shape)
+            e += self.exponents[node.number, 0]
         elif node.kind == "maxpool":
             acc = maxpool_backward(m, note, x.shape, args["kernel"], args["stride"], args["padding"])
         else:
             acc = avgpool_backward(m, x.shape, args["kernel"], args["stride"])
             e += average_factor(args["kernel"])[1]
-        return a.requantise(acc, e, context.error, lambda: a.random_range(
-            context.seed, a.PURPOSE_ERROR, context.step, node.number, acc.size))
+        return a.requantise(acc, e, context.error, words)

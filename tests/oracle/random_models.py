@@ -181,6 +181,31 @@ def random_case(seed):
     return RandomCase(model, recipe, noise(seed, (height, width, channels), model["classes"], counts))
 
 
+def _with_norms(layers, numbers):
+    """The layers, with a norm behind each with probability 0.4."""
+    out = []
+    for layer in layers:
+        if isinstance(layer, dict):
+            (kind, args), = layer.items()
+            if kind in ("residual", "repeat"):
+                layer = {kind: {key: _with_norms(v, numbers) if isinstance(v, list) else v for key, v in args.items()}}
+        out += [layer, "norm"] if numbers.random() < 0.4 else [layer]
+    return out
+
+
+def sgd_case(seed):
+    """The case of random_case with norms in its model, trained by update `sgd`."""
+    case, numbers = random_case(seed), random.Random(seed + 10**6)
+    case.model["layers"] = (["norm"] if numbers.random() < 0.2 else []) + _with_norms(case.model["layers"], numbers)
+    momentum = numbers.choice([0, 0.5, 0.9, 0.99])
+    case.recipe["loss"] = "softmax"
+    case.recipe["update"] = {
+        "kind": "sgd", "lr": numbers.choice([0, 0.001, 0.05, 0.1, 0.1, 2, 1000]), "momentum": momentum,
+        "weight_decay": numbers.choice([0, 0.0001, 0.0005, 0.3, 1]), "nesterov": momentum > 0 and numbers.random() < 0.5,
+    }
+    return case
+
+
 def pointwise_case(height, width, channels, batch):
     """A model with a 1x1 convolution in the middle, trained on images and batches of these sizes."""
     recipe = {

@@ -34,12 +34,12 @@ def last_object(output):
 
 
 def read_safetensors(path):
-    """{name: (dtype, shape, array)} of a safetensors file; I8 and I32 tensors only."""
+    """{name: array} of a safetensors file; tensors of signed integers only."""
     with open(path, "rb") as file:
         content = file.read()
     length, = struct.unpack("<Q", content[:8])
     header, data = json.loads(content[8:8 + length]), content[8 + length:]
-    dtypes = {"I8": np.int8, "I32": np.dtype("<i4")}
+    dtypes = {"I8": np.int8, "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
     out = {}
     for name, entry in header.items():
         if name != "__metadata__" and entry["dtype"] in dtypes:
@@ -71,15 +71,26 @@ def case(request, tmp_path_factory):
     return name, folder, trained, evaluate(model, trained["weights"], trained["exponents"], *sets["test"], recipe)
 
 
+def check_tensor(tensors, name, values, exponent):
+    """The checkpoint's tensor has these values at this exponent."""
+    assert tensors[name].shape == values.shape
+    wrong = int((tensors[name] != values).sum())
+    assert wrong == 0, f"{name}: {wrong} of {values.size} values differ"
+    assert int(tensors[f"{name}.exponent"].reshape(-1)[0]) == exponent, name
+
+
 def check_weights(path, trained):
-    """Every weight and exponent of the oracle is in the checkpoint, and no other weight is."""
+    """Every weight tensor of the oracle is in the checkpoint, and no other is; so are update `sgd`'s masters and velocities."""
     tensors = read_safetensors(path)
-    assert {name for name in tensors if name.endswith(".weight")} == set(trained["weights"])
+    assert {name for name in tensors if name.endswith((".weight", ".bias", ".running"))} == set(trained["weights"])
     for name, weight in trained["weights"].items():
-        assert tensors[name].dtype == np.int8 and tensors[name].shape == weight.shape
-        wrong = int((tensors[name] != weight).sum())
-        assert wrong == 0, f"{name}: {wrong} of {weight.size} weights differ"
-        assert int(tensors[f"{name}.exponent"].reshape(-1)[0]) == trained["exponents"][name]
+        assert tensors[name].dtype == weight.dtype
+        check_tensor(tensors, name, weight, trained["exponents"][name])
+    for kind in ("master", "velocity"):
+        expected = {f"{name.removesuffix('.weight')}.{kind}": state for name, state in trained.get(kind, {}).items()}
+        assert {name for name in tensors if name.endswith(f".{kind}")} == set(expected)
+        for name, state in expected.items():
+            check_tensor(tensors, name, *state)
 
 
 def check_metrics(path, trained):

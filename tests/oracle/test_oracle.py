@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oracle import arithmetic as a
-from oracle import cases, make_data, network
+from oracle import cases, make_data, network, sgd
 from oracle.model import read_model
 from oracle.network import Context, Network
 from oracle.train import evaluate, hash_checkpoint, train
@@ -349,7 +349,7 @@ def test_linear_takes_1x1_images_as_flat_features():
     assert direct.nodes[3].weight_shape == flat.nodes[4].weight_shape == (7, 5)
     assert direct.nodes[3].fans == flat.nodes[4].fans == (5, 7) and direct.nodes[3].shape == (7,)
     nets, context = (Network(direct, 8), Network(flat, 8)), Context(8, 0, "nearest", "nearest", True)
-    nets[1].weights[4] = nets[0].weights[3]  # initial weights depend on the layer's number
+    nets[1].weights[4, 0] = nets[0].weights[3, 0]  # initial weights depend on the layer's number
     random = np.random.RandomState(5)
     x, delta = random.randint(-127, 128, size=(6, 4, 3, 2)), (random.randint(-127, 128, size=(6, 7)), -3)
     passes = [net.forward(x, -5, context) for net in nets]
@@ -357,8 +357,9 @@ def test_linear_takes_1x1_images_as_flat_features():
     logits = [tensors[-1] for tensors, _ in passes]
     assert (logits[0][0] == logits[1][0]).all() and logits[0][1] == logits[1][1]
     gradients = [net.backward(*p, delta, context) for net, p in zip(nets, passes)]
-    assert gradients[0][1].any() and (gradients[0][1] == gradients[1][1]).all()
-    assert gradients[0][3].any() and (gradients[0][3] == gradients[1][4]).all()
+    for there, here in (((1, 0), (1, 0)), ((3, 0), (4, 0))):
+        (sums, exponent), (same, same_exponent) = gradients[0][there], gradients[1][here]
+        assert sums.any() and (sums == same).all() and exponent == same_exponent
     with pytest.raises(AssertionError, match="1x1"):
         read_model({"name": "n", "input": [1, 2, 1], "classes": 2, "layers": [{"linear": {"out": "classes"}}]})
 
@@ -384,8 +385,8 @@ def test_update():
     assert a.update_niti(w, np.array([-32, 32, 2, -3]), 5).tolist() == [127, -127, -2, 8]  # B = 5, s = 0
     # B(1000) = 10, s = 5: r = 8 -> high bits 8 >> 2 = 2, low 0 doubled: up; 1000 / 32 = 31 rest 8 -> 32.
     assert a.update_niti(w, np.array([1000, -1000, 31, 0]), 5).tolist() == [95, -95, -1, 5]
-    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 1) == 5
-    assert a.mu_at([{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}], 2) == 3
+    mu = [{"epoch": 0, "mu": 5}, {"epoch": 2, "mu": 3}, {"step": 17, "mu": 2}, {"at": "25%", "mu": 1}, {"at": 0.33, "mu": 0}]
+    assert [a.mu_at(mu, step, 8, 80) for step in (0, 15, 16, 17, 19, 20, 25, 26)] == [5, 5, 3, 2, 2, 1, 1, 0]
 
 
 def test_initial_weights():
@@ -419,9 +420,12 @@ def real_forward(model, weights, x):
             t = np.lib.stride_tricks.sliding_window_view(t, args["kernel"], axis=(1, 2))
             t = t[:, ::args["stride"][0], ::args["stride"][1]]  # [N, OH, OW, C, KH, KW]
         if node.kind == "conv":
-            t = np.einsum("nyxckl,oklc->nyxo", t, weights[node.number], optimize=True)
+            t = np.einsum("nyxckl,oklc->nyxo", t, weights[node.number, 0], optimize=True)
         elif node.kind == "linear":
-            t = t @ weights[node.number].T
+            t = t.reshape(len(t), -1) @ weights[node.number, 0].T
+        elif node.kind == "norm":
+            axes = tuple(range(t.ndim - 1))
+            t = (t - t.mean(axis=axes)) / np.sqrt(t.var(axis=axes) + 1e-5) * weights[node.number, 0] + weights[node.number, 1]
         elif node.kind == "relu":
             t = np.maximum(t, 0)
         elif node.kind == "flatten":
@@ -436,31 +440,37 @@ def real_forward(model, weights, x):
     return tensors[-1]
 
 
-@pytest.mark.parametrize("name", ["resnet", "forks", "forks-truncate", "averages", "averages-stochastic", "overlap", "strides"])
+@pytest.mark.parametrize("name", ["resnet", "forks", "forks-truncate", "averages", "averages-stochastic", "overlap", "strides",
+                                  "norm-resnet", "norm-pools", "norm-eight-channels"])
 def test_forward_and_gradients_are_near_the_real_network(name):
     model, recipe, _ = cases.read_case(name)
+    has_norm = any(node.kind == "norm" for node in model.nodes)
     random = np.random.RandomState(6)
     x = random.randint(-127, 128, size=(8, *model.input_shape))
     net, context = Network(model, 17), Context(17, 0, "nearest", "nearest", True)
     tensors, notes = net.forward(x, -6, context)
-    real = {n: w * 2.0**net.exponents[n] for n, w in net.weights.items()}
+    real = {key: w * 2.0**net.exponents[key] for key, w in net.weights.items()}
     logits = real_forward(model, real, x * 2.0**-6)
     assert np.corrcoef(logits.ravel(), tensors[-1][0].ravel())[0, 1] > 0.98
     assert 0.8 < np.linalg.norm(tensors[-1][0] * 2.0**tensors[-1][1]) / np.linalg.norm(logits) < 1.25
     error = random.randint(-127, 128, size=logits.shape)
     gradients = net.backward(tensors, notes, (error, 0), context)
     assert sorted(gradients) == sorted(net.weights)
-    for number, gradient in gradients.items():
-        picked = random.permutation(gradient.size)[:60]
+    for key, (gradient, exponent) in gradients.items():
+        where = model.nodes[key[0]].parameter_name(key[1])
+        picked = random.permutation(gradient.size)[:25 if has_norm else 60]
         slopes = []
         for i in picked:
             ends = []
             for sign in (1, -1):
-                moved = real[number].copy()
+                moved = real[key].copy()
                 moved.reshape(-1)[i] += sign * 1e-5
-                ends.append((real_forward(model, {**real, number: moved}, x * 2.0**-6) * error).sum())
+                ends.append((real_forward(model, {**real, key: moved}, x * 2.0**-6) * error).sum())
             slopes.append((ends[0] - ends[1]) / 2e-5)
-        assert np.corrcoef(slopes, gradient.reshape(-1)[picked])[0, 1] > 0.9, model.nodes[number].name
+        if np.linalg.norm(slopes) < 1e-4 * np.linalg.norm(error):
+            continue  # what lies between two norms cannot matter
+        assert np.corrcoef(slopes, gradient.reshape(-1)[picked])[0, 1] > (0.8 if has_norm else 0.9), where
+        assert 0.75 < np.linalg.norm(gradient.reshape(-1)[picked]) * 2.0**exponent / np.linalg.norm(slopes) < 1.33, where
 
 
 def test_dropout_masks():
@@ -481,23 +491,37 @@ def test_hash_of_a_checkpoint():
             + b"conv2.weight\0" + bytes([4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])
             + bytes([0xF7, 255, 255, 255]) + bytes([254, 255, 0, 1]))
     assert hash_checkpoint(weights, {"conv10.weight": -8, "conv2.weight": -9}) == hashlib.sha256(data).hexdigest()
+    # norm1 comes last; its tensors in byte order: bias, running, weight.
+    weights |= {"norm1.weight": np.int16([-2, 258]), "norm1.bias": np.int16([3]), "norm1.running": np.int64([[-1], [2**40 + 5]])}
+    exponents = {"conv10.weight": -8, "conv2.weight": -9, "norm1.weight": -14, "norm1.bias": -15, "norm1.running": -32}
+    data += (b"norm1.bias\0" + bytes([1, 0, 0, 0, 1, 0, 0, 0]) + bytes([0xF1, 255, 255, 255]) + bytes([3, 0])
+             + b"norm1.running\0" + bytes([2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]) + bytes([0xE0, 255, 255, 255])
+             + bytes([255] * 8) + bytes([5, 0, 0, 0, 0, 1, 0, 0])
+             + b"norm1.weight\0" + bytes([1, 0, 0, 0, 2, 0, 0, 0]) + bytes([0xF2, 255, 255, 255]) + bytes([254, 255, 2, 1]))
+    assert hash_checkpoint(weights, exponents) == hashlib.sha256(data).hexdigest()
+
+
+# A norm of one value in each channel gives its bias, whatever that value is.
+WITHOUT_GRADIENT = {"norm-one": {"linear1.weight", "norm2.weight"}}
 
 
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_case_is_alive_and_repeats(name):
-    """Every weight tensor of a case is updated in at least ten steps, the run repeats and depends on the seed."""
+    """Every weight tensor of a case has a gradient in at least ten steps, the run repeats and depends on the seed."""
     model, recipe, data = cases.read_case(name)
     sets = make_data.generate(name)
     assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == data.get("type", "uint8")
     moved = {}
 
     def observe(step, net, gradients):
-        for number, gradient in gradients.items():
-            moved[number] = moved.get(number, 0) + (a.bits(np.abs(gradient).max()) > 0)
+        for key, (gradient, _) in gradients.items():
+            moved[key] = moved.get(key, 0) + (a.bits(np.abs(gradient).max()) > 0)
 
     first = train(model, *sets["train"], recipe, observe=observe)
     assert 10 <= first["steps"] <= 25 and len(first["loss_sums"]) == first["steps"]
-    assert all(count >= 10 for count in moved.values()) and len(moved) == len(first["weights"])
+    still = {(number, k) for (number, k), count in moved.items() if count < 10}
+    assert {model.nodes[number].parameter_name(k) for number, k in still} == WITHOUT_GRADIENT.get(name, set())
+    assert len(moved) == sum(not name.endswith(".running") for name in first["weights"])
     again = train(model, *sets["train"], recipe)
     digest = hash_checkpoint(first["weights"], first["exponents"])
     assert digest == hash_checkpoint(again["weights"], again["exponents"])
@@ -518,7 +542,7 @@ def test_learning_reduces_the_loss():
 def test_cases_cover_the_contract(monkeypatch):
     """The union of the cases reaches every layer, mode and branch."""
     seen = set()
-    add, requantise = a.add_tensors, a.requantise
+    add, requantise, master_exponent = a.add_tensors, a.requantise, sgd.master_exponent
 
     def add_spy(m, e, n, f):
         if m.any() and n.any():
@@ -532,12 +556,19 @@ def test_cases_cover_the_contract(monkeypatch):
         return out
 
     monkeypatch.setattr(a, "add_tensors", add_spy)
+    def master_exponent_spy(largest, exponent):
+        out = master_exponent(largest, exponent)
+        seen.add(("master", out - exponent))
+        return out
+
     monkeypatch.setattr(a, "requantise", requantise_spy)
+    monkeypatch.setattr(sgd, "master_exponent", master_exponent_spy)
     for name in cases.NAMES:
         model, recipe, data = cases.read_case(name)
         consumers = [sum(n.inputs.count(node.number) for n in model.nodes) for node in model.nodes]
         for node, count in zip(model.nodes, consumers):
             seen.update([node.kind, (node.kind, node.args.get("per"))])
+            seen.update((node.kind, "of", model.nodes[i].kind) for i in node.inputs)
             if node.number > 0 and model.trainable()[node.number] and count >= 3:
                 seen.add(("fork", recipe["rounding"]["error"]))
             if "kernel" in node.args:
@@ -547,6 +578,13 @@ def test_cases_cover_the_contract(monkeypatch):
                 seen.add((node.kind, "whole" if network.average_factor(kernel)[0] == 1 else "factor"))
         for key in ("activation", "error"):
             seen.add((key, recipe["rounding"][key], "rounding"))
+            if any(node.kind == "norm" for node in model.nodes):
+                seen.add((key, recipe["rounding"][key], "norm"))
+        update = recipe["update"]
+        seen.add(("update", update["kind"]))
+        if update["kind"] == "sgd":
+            seen.update([("nesterov", update["nesterov"]), ("momentum", update["momentum"] > 0)])
+            seen.add(("decay", update["weight_decay"] > 0))
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),
                      ("type", data.get("type", "uint8")), ("validation", recipe["data"].get("validation", 0) != 0)])
@@ -559,5 +597,11 @@ def test_cases_cover_the_contract(monkeypatch):
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
               ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
+    wanted |= {("norm", "of", kind) for kind in ("input", "conv", "linear", "norm", "maxpool", "avgpool", "global-avgpool")}
+    wanted |= {(kind, "of", "norm") for kind in ("relu", "maxpool", "avgpool", "add", "linear", "flatten")}
+    wanted |= {(key, mode, "norm") for key in ("activation", "error") for mode in a.MODES}
+    wanted |= {(key, on) for key in ("nesterov", "momentum", "decay") for on in (True, False)}
+    wanted |= {("update", "niti"), ("update", "sgd")}
+    wanted |= {("master", change) for change in (-1, 0, 1)}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()

@@ -7,16 +7,18 @@ import yaml
 
 from oracle import make_data
 from oracle.model import read_model
-from oracle.random_models import pointwise_case, random_case
+from oracle.random_models import pointwise_case, random_case, sgd_case
 from oracle.test_against_niti import ISAS, THREADS, check_metrics, check_weights, last_object, run_niti
 from oracle.test_against_niti import available_isas  # noqa: F401, a fixture
 from oracle.train import evaluate, hash_checkpoint, train
 
 SEEDS = range(40)
+SGD_SEEDS = range(100, 120)
 # (height, width, channels, batch) of 1x1 convolutions whose workspace was once too small: the kernels take every pixel of a batch
 # as an image of its own there, and the workspace was measured for whole images.
 POINTWISE = [(11, 11, 1, 16), (12, 11, 3, 16), (13, 10, 1, 17)]
 CASES = [pytest.param((random_case, (seed,)), id=f"seed-{seed}") for seed in SEEDS]
+CASES += [pytest.param((sgd_case, (seed,)), id=f"sgd-seed-{seed}") for seed in SGD_SEEDS]
 CASES += [pytest.param((pointwise_case, sizes), id="pointwise-" + "x".join(map(str, sizes))) for sizes in POINTWISE]
 
 
@@ -26,6 +28,17 @@ def test_the_seeds_cover_the_layers():
     for kind in ("conv", "linear", "relu", "maxpool", "avgpool", "global-avgpool", "flatten", "dropout", "add"):
         assert sum(node.kind == kind for node, _ in nodes) >= 10, kind
     assert any(node.kind == "linear" and len(shapes[0]) == 3 for node, shapes in nodes), "linear behind 1x1 images"
+
+
+def test_the_seeds_cover_update_sgd():
+    cases = [sgd_case(seed) for seed in SGD_SEEDS]
+    nodes = [(model, node) for model in (read_model(case.model) for case in cases) for node in model.nodes]
+    before = [model.nodes[node.inputs[0]].kind for model, node in nodes if node.kind == "norm"]
+    for kind in ("conv", "linear", "relu", "maxpool", "avgpool", "flatten", "dropout", "add"):
+        assert kind in before, kind
+    updates = [case.recipe["update"] for case in cases]
+    assert {update["nesterov"] for update in updates} == {True, False}
+    assert {0, 0.9} <= {update["momentum"] for update in updates} and {0, 1000} <= {update["lr"] for update in updates}
 
 
 def write_yaml(path, value):

@@ -2,10 +2,12 @@
 
 import hashlib
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
 from . import arithmetic as a
+from . import sgd
 from .model import Model, read_model
 from .network import Context, Network
 
@@ -59,13 +61,81 @@ def _loss_error(logits, exponent, targets, recipe, context):
         context.seed, a.PURPOSE_ERROR, context.step, 0, logits.size))
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run a step stands: its number and its batch's images."""
+
+    step: int
+    steps_per_epoch: int
+    steps: int  # of the whole run
+    images: int
+
+
+class NitiUpdate:
+    """Update `niti`: the weights alone."""
+
+    def __init__(self, network, recipe):
+        assert not network.running, "the page defines no update `niti` of batch norm's int16 tensors"
+        self.network, self.update = network, recipe["update"]
+
+    def apply(self, gradients, moment):
+        mu = a.mu_at(self.update["mu"], moment.step, moment.steps_per_epoch, moment.steps)
+        for key, (gradient, _) in gradients.items():
+            self.network.weights[key] = a.update_niti(self.network.weights[key], gradient, mu)
+
+    def state(self):
+        """What a checkpoint holds besides the weights, as kind: {name: (array, exponent)}."""
+        return {}
+
+
+class SgdUpdate:
+    """Update `sgd`: masters and velocities (int64 array, exponent) by (node number, k)."""
+
+    def __init__(self, network, recipe):
+        assert recipe["loss"] == "softmax", "update `sgd` needs deltas that are true derivatives"
+        self.network, self.update, self.seed = network, recipe["update"], recipe["seed"]
+        self.masters, self.velocities = {}, {}
+        for key, values in network.weights.items():
+            exponent = network.exponents[key]
+            self.masters[key] = (values * 256, exponent - 8) if self._has_operand(key) else (values, exponent)
+            self.velocities[key] = np.zeros_like(values), 0
+
+    def _has_operand(self, key):
+        return self.network.model.nodes[key[0]].kind != "norm"
+
+    def apply(self, gradients, moment):
+        assert sorted(gradients) == sorted(self.masters)
+        for key, gradient in gradients.items():
+            number, k = key
+            master = self.masters[key]
+            words = a.random_range(self.seed, a.PURPOSE_UPDATE, moment.step, number + 65536 * k, master[0].size)
+            numbers = sgd.constants(self.update, moment, self._has_operand(key))
+            master, self.velocities[key] = sgd.step_of_tensor(master, self.velocities[key], gradient, moment.images, numbers, words)
+            self.masters[key] = master
+            values = sgd.operand(master) if self._has_operand(key) else master
+            self.network.weights[key], self.network.exponents[key] = values
+
+    def state(self):
+        """The masters of int8 operands, and all velocities."""
+        def named(tensors):
+            nodes = self.network.model.nodes
+            return {nodes[n].parameter_name(k): (v.astype(np.int16), e) for (n, k), (v, e) in tensors.items()}
+
+        return {"master": named({key: v for key, v in self.masters.items() if self._has_operand(key)}),
+                "velocity": named(self.velocities)}
+
+
+UPDATES = {"niti": NitiUpdate, "sgd": SgdUpdate}
+
+
 def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=None):
     """Trains from the initial weights.
 
     images: uint8 (or the recipe's data.type) [N, H, W, C]; labels: integers [N]; recipe: a dictionary; epochs and max_steps replace the recipe's.
     observe(step, network, gradients), where given, is called before each update.
-    Returns weights {name: int8 array}, exponents {name: int}, steps, loss_sums and correct (one entry a step) and
-    epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part.
+    Returns weights {name: array} and exponents {name: int} as Network.named, steps, loss_sums and correct (one entry a step),
+    epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part; and the
+    update's state.
     """
     model = _model(model)
     epochs = recipe["epochs"] if epochs is None else epochs
@@ -77,10 +147,12 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
         images, labels = images[left], labels[left]
     mantissas, input_exponent = _input_map(recipe)
     network = Network(model, seed)
+    update = UPDATES[recipe["update"].get("kind", "niti")](network, recipe)
     step, loss_sums, correct, totals = 0, [], [], []
+    steps_per_epoch = -(-len(images) // size)
+    steps = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
     for epoch in range(epochs):
         order = a.shuffled(seed, epoch, len(images))
-        mu = a.mu_at(recipe["update"]["mu"], epoch)
         for start in range(0, len(order), size):
             if max_steps is not None and step >= max_steps:
                 break
@@ -101,13 +173,13 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
                 observe(step, network, gradients)
-            for number, gradient in gradients.items():
-                network.weights[number] = a.update_niti(network.weights[number], gradient, mu)
+            update.apply(gradients, Moment(step, steps_per_epoch, steps, len(numbers)))
             step += 1
-    names = {number: model.nodes[number].weight_name for number in network.weights}
+    weights, exponents = network.named()
     return {
-        "weights": {names[n]: w.astype(np.int8) for n, w in network.weights.items()},
-        "exponents": {names[n]: int(e) for n, e in network.exponents.items()},
+        "weights": weights,
+        "exponents": exponents,
+        **update.state(),
         "steps": step,
         "loss_sums": loss_sums,
         "correct": correct,
@@ -122,10 +194,7 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
     size = recipe["batch"] if batch is None else batch
     mantissas, input_exponent = _input_map(recipe)
     network = Network(model, recipe["seed"])
-    for number in network.weights:
-        name = model.nodes[number].weight_name
-        network.weights[number] = np.asarray(weights[name], dtype=np.int64)
-        network.exponents[number] = exponents[name]
+    network.load(weights, exponents)
     out = {"images": len(images), "correct": 0, "loss_sum": 0}
     for start in range(0, len(images), size):
         numbers = range(start, min(start + size, len(images)))
@@ -138,13 +207,13 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
 
 
 def hash_checkpoint(weights, exponents):
-    """The hexadecimal SHA-256 of `niti hash`. weights: {name: int8 array}."""
+    """The hexadecimal SHA-256 of `niti hash`. weights: {name: int8, int16 or int64 array}."""
     digest = hashlib.sha256()
     for name in sorted(weights, key=lambda n: n.encode()):
         tensor = np.asarray(weights[name])
-        assert tensor.dtype == np.int8
+        assert tensor.dtype in (np.int8, np.int16, np.int64)
         digest.update(name.encode() + b"\0")
         digest.update(struct.pack(f"<{1 + tensor.ndim}I", tensor.ndim, *tensor.shape))
         digest.update(struct.pack("<i", exponents[name]))
-        digest.update(tensor.tobytes())
+        digest.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

@@ -214,7 +214,14 @@ static const NitiKernels kernels = {
     .add = niti_cpu_add,
     .dropout = niti_cpu_dropout,
     .loss = niti_cpu_loss,
+    .norm_sums = niti_cpu_norm_sums,
+    .norm_fit = niti_cpu_norm_fit,
+    .norm_forward = niti_cpu_norm_forward,
+    .norm_delta_sums = niti_cpu_norm_delta_sums,
+    .norm_delta_fit = niti_cpu_norm_delta_fit,
+    .norm_backward = niti_cpu_norm_backward,
     .update_niti = niti_cpu_update_niti,
+    .update_sgd = niti_cpu_update_sgd,
     .stats = niti_cpu_stats,
 };
 

@@ -209,7 +209,14 @@ static const NitiKernels kernels = {
     .add = niti_cuda_add,
     .dropout = niti_cuda_dropout,
     .loss = niti_cuda_loss,
+    .norm_sums = niti_cuda_norm_sums,
+    .norm_fit = niti_cuda_norm_fit,
+    .norm_forward = niti_cuda_norm_forward,
+    .norm_delta_sums = niti_cuda_norm_delta_sums,
+    .norm_delta_fit = niti_cuda_norm_delta_fit,
+    .norm_backward = niti_cuda_norm_backward,
     .update_niti = niti_cuda_update_niti,
+    .update_sgd = niti_cuda_update_sgd,
     .stats = niti_cuda_stats,
 };
 

@@ -24,14 +24,21 @@ typedef struct NitiClock {
   int64_t scalars[NITI_SCALARS_MAX];
 } NitiClock;
 
-enum { NITI_RANGE_MARKS = 1 << 14 }; /* 16 per block, one block per multiprocessor */
+enum {
+  NITI_RANGE_MARKS = 1 << 14,   /* 16 per block, one block per multiprocessor */
+  NITI_SUMS_CHANNELS = 1 << 12, /* that one launch sums up */
+  NITI_SUMS_SLICE = 256,        /* channels of a block of it */
+};
 
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
   uint32_t max;                     /* largest |acc| so far */
   uint32_t done;                    /* blocks of the second launch that have ended */
   uint64_t predicted, mispredicted; /* operations since the backend was opened, and those whose prediction was wrong */
-  uint64_t gradient_max;            /* update.cu: largest |gradient| so far; zero between operations too */
+  uint64_t gradient_max;            /* update.cu, sgd.cu: largest |gradient| so far; zero between operations too */
+  uint32_t velocity_max, weight_max; /* sgd.cu: likewise */
+  uint64_t sums[3 * NITI_SUMS_CHANNELS]; /* norm_sums.cu: two or three of each channel so far; zero between operations too */
+  uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];          /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS]; /* wgmma_conv.cuh: between an operation's two launches */
 } NitiRange;
@@ -154,7 +161,19 @@ void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const Niti
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLossKind, const NitiRequantise *);
+void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
+void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
+                        const NitiTensor *bias, int64_t count);
+void niti_cuda_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
+                            const NitiRequantise *);
+void niti_cuda_norm_delta_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
+void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
+                              const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
+                             const NitiRequantise *);
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+void niti_cuda_update_sgd(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
+                          const NitiSgdScalars *scalars, const NitiRequantise *);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
 /* conv.c: the family that handles a convolution. */

@@ -151,6 +151,16 @@ __device__ inline void niti_pass_end(const NitiRequantiseArgs &a, bool second, u
   if (threadIdx.x == 0) niti_range_end(a, gridDim.x);
 }
 
+/* Four words of four bytes each: byte i of the words makes word i. */
+__device__ inline void niti_transpose4(uint32_t out[4], uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const uint32_t ab01 = __byte_perm(a, b, 0x5140), ab23 = __byte_perm(a, b, 0x7362);
+  const uint32_t cd01 = __byte_perm(c, d, 0x5140), cd23 = __byte_perm(c, d, 0x7362);
+  out[0] = __byte_perm(ab01, cd01, 0x5410);
+  out[1] = __byte_perm(ab01, cd01, 0x7632);
+  out[2] = __byte_perm(ab23, cd23, 0x5410);
+  out[3] = __byte_perm(ab23, cd23, 0x7632);
+}
+
 __device__ inline uint32_t niti_blocked_swizzle(uint32_t unit) { return unit ^ ((unit >> 3) & 3); }
 
 /* A warp writes the blocked layout of one tile (V = 4). words[i]: the lane's four positions of image i, 0 past the last image.
@@ -159,21 +169,13 @@ __device__ inline uint32_t niti_blocked_swizzle(uint32_t unit) { return unit ^ (
  * lines. */
 __device__ inline void niti_tile_blocked(int8_t *blocked, uint4 *scratch, const uint32_t *words, uint32_t at, uint32_t image) {
   const uint32_t lane = threadIdx.x & 31;
-  uint32_t unit[4][4]; /* [position][quarter of its 16 images] */
+  uint32_t unit[4][4]; /* [quarter of the 16 images][position] */
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const uint32_t a = words[2 * q], b = words[2 * q + 1], c = words[2 * q + 8], d = words[2 * q + 9];
-    const uint32_t ab01 = __byte_perm(a, b, 0x5140), ab23 = __byte_perm(a, b, 0x7362);
-    const uint32_t cd01 = __byte_perm(c, d, 0x5140), cd23 = __byte_perm(c, d, 0x7362);
-    unit[0][q] = __byte_perm(ab01, cd01, 0x5410);
-    unit[1][q] = __byte_perm(ab01, cd01, 0x7632);
-    unit[2][q] = __byte_perm(ab23, cd23, 0x5410);
-    unit[3][q] = __byte_perm(ab23, cd23, 0x7632);
-  }
+  for (int q = 0; q < 4; ++q) niti_transpose4(unit[q], words[2 * q], words[2 * q + 1], words[2 * q + 8], words[2 * q + 9]);
   __syncwarp(); /* the tile before has been read */
 #pragma unroll
   for (uint32_t k = 0; k < 4; ++k) {
-    scratch[niti_blocked_swizzle(4 * lane + k)] = make_uint4(unit[k][0], unit[k][1], unit[k][2], unit[k][3]);
+    scratch[niti_blocked_swizzle(4 * lane + k)] = make_uint4(unit[0][k], unit[1][k], unit[2][k], unit[3][k]);
   }
   __syncwarp();
 #pragma unroll

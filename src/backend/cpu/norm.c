@@ -1,0 +1,230 @@
+/* Batch norm: sums per channel, the multipliers made from them, and the affine maps. */
+#include <string.h>
+
+#include "backend/cpu/chunk.h"
+#include "base/norm.h"
+
+enum {
+  SLICE = 64,   /* channels whose sums a task keeps on its stack */
+  ROWS = 1024,  /* rows of a task: int32 sums of so many products of 127^2 are exact */
+  COLUMNS = 3,  /* sums per channel: x and x x; or d, d x and d d */
+  MAPPED = 4096 /* accumulators of a task, at most one more row */
+};
+
+/* ---- sums ---- */
+
+typedef struct Sums {
+  const int8_t *x, *d; /* d NULL: of x alone */
+  int64_t *out;        /* [channels][d ? 3 : 2] */
+  size_t rows, channels, slices;
+} Sums;
+
+static void add_values(int32_t *restrict sums, int32_t *restrict squares, const int8_t *restrict x, size_t count) {
+  for (size_t c = 0; c < count; ++c) {
+    sums[c] += x[c];
+    squares[c] += x[c] * x[c];
+  }
+}
+
+static void add_deltas(int32_t *restrict sums, int32_t *restrict products, int32_t *restrict squares, const int8_t *restrict d,
+                       const int8_t *restrict x, size_t count) {
+  for (size_t c = 0; c < count; ++c) {
+    sums[c] += d[c];
+    products[c] += d[c] * x[c];
+    squares[c] += d[c] * d[c];
+  }
+}
+
+static void sums_tile(void *context, size_t thread, size_t item) {
+  const Sums *s = context;
+  const size_t columns = s->d ? 3 : 2, first = item % s->slices * SLICE, row = item / s->slices * ROWS;
+  const size_t count = niti_least(SLICE, s->channels - first), end = row + niti_least(ROWS, s->rows - row);
+  int32_t sums[COLUMNS][SLICE] = {{0}};
+  (void)thread;
+  for (size_t r = row; r < end; ++r) {
+    const size_t at = r * s->channels + first;
+    if (s->d)
+      add_deltas(sums[0], sums[1], sums[2], s->d + at, s->x + at, count);
+    else
+      add_values(sums[0], sums[1], s->x + at, count);
+  }
+  for (size_t c = 0; c < count; ++c) {
+    for (size_t k = 0; k < columns; ++k)
+      (void)__atomic_fetch_add(&s->out[(first + c) * columns + k], sums[k][c], __ATOMIC_RELAXED);
+  }
+}
+
+static void run_sums(NitiBackend *backend, NitiTensor *out, const NitiTensor *x, const NitiTensor *d) {
+  const size_t channels = (size_t)x->shape.c, count = niti_shape_count(x->shape), rows = count / channels;
+  Sums s = {.x = x->data,
+            .d = d ? d->data : NULL,
+            .out = (int64_t *)(void *)out->data,
+            .rows = rows,
+            .channels = channels,
+            .slices = niti_divide_up(channels, SLICE)};
+  memset(s.out, 0, channels * (d ? 3 : 2) * sizeof *s.out);
+  niti_threads_run(niti_cpu(backend)->threads, sums_tile, &s, s.slices * niti_divide_up(rows, ROWS));
+  *out->exponent = *(d ? d : x)->exponent;
+}
+
+void niti_cpu_norm_sums(NitiBackend *backend, NitiTensor *sums, const NitiTensor *x) { run_sums(backend, sums, x, NULL); }
+
+void niti_cpu_norm_delta_sums(NitiBackend *backend, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x) {
+  run_sums(backend, sums, x, dy);
+}
+
+/* ---- multipliers ---- */
+
+/* What a fit reads; arrays of all channels. */
+typedef struct Fit {
+  const NitiNormSums *sums; /* NULL: the running statistics count */
+  const int64_t *running;
+  const int16_t *weight, *bias;
+  int32_t exponent, weight_exponent, bias_exponent; /* exponent: x's */
+  int64_t count;
+  size_t channels;
+} Fit;
+
+static NitiNormChannel channel_of(const Fit *f, size_t c) {
+  if (f->sums) return niti_norm_batch(f->sums[c], f->count, f->exponent);
+  return niti_norm_running(f->running[c], f->running[f->channels + c], f->exponent);
+}
+
+static NitiScalar real(NitiScalar value, int32_t exponent) {
+  if (value.m != 0) value.e += exponent;
+  return value;
+}
+
+void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums,
+                       const NitiTensor *weight, const NitiTensor *bias, int64_t count) {
+  NitiAffine *out = (NitiAffine *)(void *)affine->data;
+  int64_t *run = (int64_t *)(void *)running->data;
+  const Fit f = {.sums = count > 0 ? (const NitiNormSums *)(const void *)sums->data : NULL,
+                 .running = run,
+                 .weight = (const int16_t *)(const void *)weight->data,
+                 .bias = (const int16_t *)(const void *)bias->data,
+                 .exponent = *sums->exponent,
+                 .weight_exponent = *weight->exponent,
+                 .bias_exponent = *bias->exponent,
+                 .count = count,
+                 .channels = niti_shape_count(weight->shape)};
+  NitiScalar range = {0, 0};
+  (void)backend;
+  for (size_t c = 0; c < f.channels; ++c) {
+    const NitiScalar own = niti_norm_range(f.weight[c], f.weight_exponent, f.bias[c], f.bias_exponent);
+    if (niti_scalar_less(range, own)) range = own;
+  }
+  *affine->exponent = niti_norm_exponent(range);
+  for (size_t c = 0; c < f.channels; ++c) {
+    const NitiNormChannel channel = channel_of(&f, c);
+    out[c] = niti_norm_affine(&channel, f.weight[c], f.weight_exponent, f.bias[c], f.bias_exponent, *affine->exponent);
+    if (!f.sums) continue;
+    run[c] = niti_norm_run(run[c], real(channel.mean, f.exponent));
+    run[f.channels + c] = niti_norm_run(run[f.channels + c], real(channel.variance, 2 * f.exponent));
+  }
+}
+
+void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
+                             const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count) {
+  const NitiNormDeltaSums *deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data;
+  NitiAffineDelta *out = (NitiAffineDelta *)(void *)affine->data;
+  int64_t *dw = (int64_t *)(void *)weight_gradient->data, *db = (int64_t *)(void *)bias_gradient->data;
+  const Fit f = {.sums = (const NitiNormSums *)(const void *)sums->data,
+                 .weight = (const int16_t *)(const void *)weight->data,
+                 .exponent = *sums->exponent,
+                 .weight_exponent = *weight->exponent,
+                 .count = count,
+                 .channels = niti_shape_count(weight->shape)};
+  const int32_t exponent = *delta_sums->exponent;
+  NitiSquares squares = {0, NITI_SQUARES_NONE};
+  (void)backend;
+  for (int pass = 0; pass < 2; ++pass) { /* the first finds the exponent of the second's sum */
+    for (size_t c = 0; c < f.channels; ++c) {
+      const NitiNormChannel channel = channel_of(&f, c);
+      const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], count, f.weight[c], f.weight_exponent);
+      if (pass == 0)
+        squares.exponent = niti_squares_exponent(squares.exponent, d.square);
+      else
+        squares.sum += niti_squares_share(squares.exponent, d.square);
+    }
+  }
+  const int32_t relative = niti_norm_delta_exponent(squares, (int64_t)f.channels);
+  for (size_t c = 0; c < f.channels; ++c) {
+    const NitiNormChannel channel = channel_of(&f, c);
+    const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], count, f.weight[c], f.weight_exponent);
+    out[c] = niti_norm_affine_delta(&d, &channel, relative - NITI_NORM_FRACTION);
+    dw[c] = niti_norm_gradient(&channel, f.sums[c], deltas[c], count);
+    db[c] = deltas[c].d;
+  }
+  *affine->exponent = relative + exponent - f.exponent;
+  *weight_gradient->exponent = exponent + NITI_NORM_GRADIENT_EXPONENT;
+  *bias_gradient->exponent = exponent;
+}
+
+/* ---- affine maps ---- */
+
+typedef struct Map {
+  int8_t *out;
+  const int8_t *x, *d; /* d NULL: forward */
+  const NitiAffine *affine;
+  const NitiAffineDelta *affine_delta;
+  size_t rows, channels, rows_each;
+  NitiRequantiseKernel kernel;
+  NitiRounder rounder;
+} Map;
+
+static void map_row(int32_t *restrict acc, const NitiAffine *restrict a, const int8_t *restrict x, size_t count) {
+  for (size_t c = 0; c < count; ++c) acc[c] = a[c].factor * x[c] + a[c].offset;
+}
+
+static void map_delta_row(int32_t *restrict acc, const NitiAffineDelta *restrict a, const int8_t *restrict d,
+                          const int8_t *restrict x, size_t count) {
+  for (size_t c = 0; c < count; ++c) acc[c] = a[c].factor * d[c] + a[c].slope * x[c] + a[c].offset;
+}
+
+/* Some rows, or where a row is longer than MAPPED one row in pieces. */
+static void map_tile(void *context, size_t thread, size_t item) {
+  const Map *m = context;
+  const size_t row = item * m->rows_each, end = row + niti_least(m->rows_each, m->rows - row);
+  int32_t acc[MAPPED];
+  (void)thread;
+  for (size_t c = 0; c < m->channels; c += MAPPED) {
+    const size_t count = niti_least(MAPPED, m->channels - c), first = row * m->channels + c;
+    size_t filled = 0;
+    for (size_t r = row; r < end; ++r, filled += count) {
+      const size_t at = r * m->channels + c;
+      if (m->d)
+        map_delta_row(acc + filled, m->affine_delta + c, m->d + at, m->x + at, count);
+      else
+        map_row(acc + filled, m->affine + c, m->x + at, count);
+    }
+    (void)m->kernel(m->out + first, acc, filled, &m->rounder, first, 0);
+  }
+}
+
+static void run_map(NitiBackend *backend, NitiTensor *y, const NitiTensor *affine, Map m, bool relu, const NitiRequantise *rq) {
+  NitiCpu *cpu = niti_cpu(backend);
+  m.channels = (size_t)y->shape.c;
+  m.rows = niti_shape_count(y->shape) / m.channels;
+  m.rows_each = m.channels >= MAPPED ? 1 : MAPPED / m.channels;
+  m.out = y->data;
+  m.kernel = cpu->requantise;
+  m.rounder = (NitiRounder){.mode = rq->mode,
+                            .shift = NITI_NORM_FRACTION,
+                            .relu = relu,
+                            .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
+  niti_threads_run(cpu->threads, map_tile, &m, niti_divide_up(m.rows, m.rows_each));
+  *y->exponent = *affine->exponent;
+}
+
+void niti_cpu_norm_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
+                           const NitiRequantise *rq) {
+  const Map m = {.x = x->data, .affine = (const NitiAffine *)(const void *)affine->data};
+  run_map(backend, y, affine, m, relu, rq);
+}
+
+void niti_cpu_norm_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x,
+                            const NitiTensor *affine, const NitiRequantise *rq) {
+  const Map m = {.x = x->data, .d = dy->data, .affine_delta = (const NitiAffineDelta *)(const void *)affine->data};
+  run_map(backend, dx, affine, m, false, rq);
+}

@@ -1,0 +1,157 @@
+/* Batch norm's maps, forward and backward: a multiply-add or two per element, then rounding. The exponent is known beforehand, so
+ * there is no range. Where the blocked layout is wanted too, tiles of 16 images; else rows. */
+#include "backend/cuda/finish.cuh"
+#include "backend/cuda/rows.cuh"
+#include "base/norm.h"
+
+enum { BLOCKS = 8 /* a multiprocessor's, of rows */ };
+
+template <typename Affine>
+struct Map {
+  int8_t *y, *blocked; /* blocked: of y, or NULL */
+  const int8_t *x, *d; /* d: deltas, backward alone */
+  const Affine *affine;
+  const int32_t *e_affine;
+  NitiRows rows;
+  NitiTiles tiles;
+};
+
+static __device__ inline int apply(const NitiAffine &a, int x, int) { return a.factor * x + a.offset; }
+
+static __device__ inline int apply(const NitiAffineDelta &a, int x, int d) { return a.factor * d + a.slope * x + a.offset; }
+
+/* acc / 2^16, ties away from zero; |acc| < 2^31 - 2^15. */
+static __device__ inline int nearest(int acc) {
+  return (acc + (1 << (NITI_NORM_FRACTION - 1)) + (acc >> 31)) >> NITI_NORM_FRACTION;
+}
+
+/* V = 4 or 1 bytes of the output; index: of the first. */
+template <int V, typename Affine>
+static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Affine *f, uint32_t x, uint32_t d, uint64_t index) {
+  int acc[V];
+  uint32_t word;
+#pragma unroll
+  for (int k = 0; k < V; ++k) acc[k] = apply(f[k], (int8_t)(x >> (8 * k)), (int8_t)(d >> (8 * k)));
+  if (a.mode != NITI_NEAREST) {
+    word = niti_word_requantise<V>(a, acc, NITI_NORM_FRACTION, index);
+  } else if (V == 4) {
+    word = niti_clip4(niti_pack4(nearest(acc[0]), nearest(acc[1 % V]), nearest(acc[2 % V]), nearest(acc[3 % V])));
+  } else {
+    word = niti_clip4(niti_pack4(nearest(acc[0]), 0, 0, 0));
+  }
+  return a.relu ? word & ~niti_spread_signs(word) : word;
+}
+
+/* The multipliers of V channels. */
+template <int V, typename Affine>
+static __device__ inline void load_affine(Affine *f, const Affine *from) {
+  enum { VECTORS = sizeof(Affine) / 4 }; /* of 16 bytes: those of four channels */
+  if (V == 1) f[0] = from[0];
+#pragma unroll
+  for (int i = 0; i < V / 4 * VECTORS; ++i) ((int4 *)f)[i] = ((const int4 *)from)[i];
+}
+
+/* Each thread keeps its channels. */
+template <int V, typename Affine, bool BACKWARD>
+static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affine> m, NitiRequantiseArgs a) {
+  niti_kernel_begin();
+  enum { W = (V + 3) / 4, AT_ONCE = BACKWARD ? 2 : NITI_ROWS_AT_ONCE, WORD = V == 1 ? 1 : 4 };
+  const NitiRows &r = m.rows;
+  const NitiRowsLane l = niti_rows_lane<V>(r);
+  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+  if (!l.inside) return;
+  __align__(16) Affine f[V];
+  load_affine<V>(f, m.affine + l.channel);
+  for (uint32_t row = blockIdx.x * r.lanes * AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * AT_ONCE) {
+    uint32_t x[AT_ONCE][W] = {}, d[AT_ONCE][W] = {};
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
+      if (row + (uint32_t)i * r.lanes < r.rows) niti_vector_load<V>(x[i], m.x + at);
+      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) niti_vector_load<V>(d[i], m.d + at);
+    }
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
+      if (row + (uint32_t)i * r.lanes >= r.rows) continue;
+#pragma unroll
+      for (int w = 0; w < W; ++w) x[i][w] = map_word<WORD>(a, f + 4 * w, x[i][w], d[i][w], at + 4 * w);
+      niti_vector_store<V>(m.y + at, x[i]);
+    }
+  }
+}
+
+/* Rows of channels are multiples of 4, and so are images. */
+template <typename Affine, bool BACKWARD>
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Affine> m, NitiRequantiseArgs a) {
+  niti_kernel_begin();
+  __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
+  const NitiTiles &t = m.tiles;
+  for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
+    const NitiTile tile = niti_tile_at<4, NITI_BLOCK_IMAGES>(t, item);
+    uint32_t x[NITI_BLOCK_IMAGES], d[NITI_BLOCK_IMAGES];
+    __align__(16) Affine f[4];
+    load_affine<4>(f, m.affine + tile.p % m.rows.pitch);
+#pragma unroll
+    for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
+      const size_t at = tile.at + (size_t)i * t.image;
+      x[i] = i < tile.images ? niti_word_load<4>(m.x + at) : 0;
+      d[i] = BACKWARD && i < tile.images ? niti_word_load<4>(m.d + at) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
+      const size_t at = tile.at + (size_t)i * t.image;
+      if (i >= tile.images) continue;
+      x[i] = map_word<4>(a, f, x[i], d[i], at);
+      niti_word_store<4>(m.y + at, x[i]);
+    }
+    niti_tile_blocked(niti_blocked_block(m.blocked, tile.block, t.image), scratch[threadIdx.x / 32], x, tile.p, t.image);
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+}
+
+template <int V, typename Affine>
+static void run_rows(NitiCuda *cuda, const Map<Affine> &m, const NitiRequantiseArgs &a) {
+  NITI_LAUNCH(cuda, (rows_kernel<V, Affine, sizeof(Affine) == sizeof(NitiAffineDelta)>),
+              dim3(niti_rows_blocks(cuda, m.rows, BLOCKS), m.rows.slices), NITI_ROWS_THREADS, 0, m, a);
+}
+
+/* dy: NULL forward. */
+template <typename Affine>
+static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
+                bool relu, const NitiRequantise *rq) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const bool aligned = (uintptr_t)affine->data % 16 == 0;
+  const int8_t *d = dy ? dy->data : NULL;
+  const int V = aligned ? niti_rows_vector((uint32_t)x->shape.c, y->data, x->data, d) : 1;
+  const Map<Affine> m = {y->data,
+                         niti_blocked_of(y, V > 4 ? 4 : V),
+                         x->data,
+                         d,
+                         (const Affine *)(const void *)affine->data,
+                         affine->exponent,
+                         niti_rows_of(x->shape, 0, (uint32_t)x->shape.c, V),
+                         niti_tiles_of(x->shape, 4, NITI_BLOCK_IMAGES)};
+  const NitiRequantiseArgs a = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
+  if (m.blocked) {
+    NITI_LAUNCH(cuda, (tiles_kernel<Affine, sizeof(Affine) == sizeof(NitiAffineDelta)>), niti_tiles_grid(m.tiles),
+                NITI_TILE_THREADS, 0, m, a);
+  } else if (V == 16) {
+    run_rows<16>(cuda, m, a);
+  } else if (V == 4) {
+    run_rows<4>(cuda, m, a);
+  } else {
+    run_rows<1>(cuda, m, a);
+  }
+  niti_cuda_blocked_set(cuda, y, m.blocked != NULL);
+}
+
+extern "C" void niti_cuda_norm_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine,
+                                       bool relu, const NitiRequantise *rq) {
+  run<NitiAffine>(backend, y, x, NULL, affine, relu, rq);
+}
+
+extern "C" void niti_cuda_norm_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x,
+                                        const NitiTensor *affine, const NitiRequantise *rq) {
+  run<NitiAffineDelta>(backend, dx, x, dy, affine, false, rq);
+}

@@ -1,0 +1,185 @@
+/* Batch norm: from a channel's sums to the multipliers that an operation applies to every value of the channel. Inline, shared
+ * by every backend (C and CUDA): docs/arithmetic.md, "Batch norm". */
+#ifndef NITI_BASE_NORM_H
+#define NITI_BASE_NORM_H
+
+#include "base/scalar.h"
+
+enum {
+  NITI_NORM_COUNT_LOG2 = 24,       /* values per channel: at most 2^24 */
+  NITI_NORM_FRACTION = 16,         /* fraction bits of an affine map's accumulators */
+  NITI_NORM_FACTOR_MAX = 1 << 22,  /* of an affine map's multipliers */
+  NITI_NORM_OFFSET_MAX = 1 << 29,  /* of its offsets */
+  NITI_NORM_RUNNING_EXPONENT = -32,
+  NITI_NORM_RUNNING_SHARE = 10,    /* a step's statistics enter the running ones by 1 / 10 */
+  NITI_NORM_DEVIATIONS = 4,        /* an output's range: |weight| times that, plus |bias| */
+  NITI_NORM_DELTA_RMS = 16,        /* a delta's range: its root mean square times that */
+  NITI_NORM_GRADIENT_EXPONENT = -8, /* of a weight's gradient, relative to the deltas' exponent */
+};
+
+/* Sums over the count values of a channel, exact. */
+typedef struct NitiNormSums {
+  int64_t x, xx;
+} NitiNormSums;
+
+typedef struct NitiNormDeltaSums {
+  int64_t d, dx, dd; /* of deltas; of deltas times x; of deltas squared */
+} NitiNormDeltaSums;
+
+/* y = round((factor * x + offset) / 2^NITI_NORM_FRACTION), clipped. */
+typedef struct NitiAffine {
+  int32_t factor, offset;
+} NitiAffine;
+
+/* dx = round((factor * delta + slope * x + offset) / 2^NITI_NORM_FRACTION), clipped. */
+typedef struct NitiAffineDelta {
+  int32_t factor, slope, offset;
+} NitiAffineDelta;
+
+/* What is known of a channel: value = mantissa * 2^exponent of x. */
+typedef struct NitiNormChannel {
+  NitiScalar mean, variance; /* in mantissas and their squares, without epsilon */
+  NitiScalar deviation;      /* sqrt(variance + epsilon) in mantissas */
+} NitiNormChannel;
+
+/* 10^-5 in squares of mantissas. */
+NITI_INLINE NitiScalar niti_norm_epsilon(int32_t exponent) {
+  NitiScalar epsilon = niti_scalar_div(niti_scalar(1, 0), niti_scalar(100000, 0));
+  epsilon.e -= 2 * exponent;
+  return epsilon;
+}
+
+NITI_INLINE NitiNormChannel niti_norm_channel(NitiScalar mean, NitiScalar variance, int32_t exponent) {
+  const NitiScalar deviation = niti_scalar_sqrt(niti_scalar_add(variance, niti_norm_epsilon(exponent)));
+  const NitiNormChannel c = {mean, variance, deviation};
+  return c;
+}
+
+/* count^2 times the variance; 0 <= result < 2^62. */
+NITI_INLINE int64_t niti_norm_spread(NitiNormSums s, int64_t count) { return count * s.xx - s.x * s.x; }
+
+/* Of the batch at hand; exponent: of x. */
+NITI_INLINE NitiNormChannel niti_norm_batch(NitiNormSums s, int64_t count, int32_t exponent) {
+  const NitiScalar n = niti_scalar(count, 0);
+  return niti_norm_channel(niti_scalar_div(niti_scalar(s.x, 0), n),
+                           niti_scalar_div(niti_scalar(niti_norm_spread(s, count), 0), niti_scalar_mul(n, n)), exponent);
+}
+
+/* From running statistics, at exponent NITI_NORM_RUNNING_EXPONENT. */
+NITI_INLINE NitiNormChannel niti_norm_running(int64_t mean, int64_t variance, int32_t exponent) {
+  return niti_norm_channel(niti_scalar(mean, NITI_NORM_RUNNING_EXPONENT - exponent),
+                           niti_scalar(variance, NITI_NORM_RUNNING_EXPONENT - 2 * exponent), exponent);
+}
+
+/* A running statistic after a step whose own is `now` (real units). */
+NITI_INLINE int64_t niti_norm_run(int64_t running, NitiScalar now) {
+  const int64_t d = niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, (int64_t)1 << 60) - running;
+  const int64_t half = NITI_NORM_RUNNING_SHARE / 2;
+  return running + (d < 0 ? d - half : d + half) / NITI_NORM_RUNNING_SHARE;
+}
+
+/* The range of a channel's output: what the tensor's exponent has to hold. */
+NITI_INLINE NitiScalar niti_norm_range(int16_t weight, int32_t weight_exponent, int16_t bias, int32_t bias_exponent) {
+  const int64_t w = weight < 0 ? -weight : weight, b = bias < 0 ? -bias : bias;
+  return niti_scalar_add(niti_scalar(NITI_NORM_DEVIATIONS * w, weight_exponent), niti_scalar(b, bias_exponent));
+}
+
+/* Whether a < b, for scalars >= 0. */
+NITI_INLINE bool niti_scalar_less(NitiScalar a, NitiScalar b) {
+  if (a.m == 0 || b.m == 0) return b.m != 0;
+  return a.e < b.e || (a.e == b.e && a.m < b.m);
+}
+
+/* The least exponent at which 127 mantissas hold the range; 0 for no range. */
+NITI_INLINE int32_t niti_norm_exponent(NitiScalar range) {
+  const int64_t most = (int64_t)NITI_MANTISSA_MAX << 24; /* 2^30 < most < 2^31 */
+  if (range.m == 0) return 0;
+  return range.e + 24 + (range.m > most ? 1 : 0);
+}
+
+/* Forward: weight (x - mean) / deviation + bias at exponent y_exponent. */
+NITI_INLINE NitiAffine niti_norm_affine(const NitiNormChannel *c, int16_t weight, int32_t weight_exponent, int16_t bias,
+                                        int32_t bias_exponent, int32_t y_exponent) {
+  const int32_t unit = y_exponent - NITI_NORM_FRACTION;
+  const NitiScalar factor = niti_scalar_div(niti_scalar(weight, weight_exponent), c->deviation);
+  NitiAffine a;
+  a.factor = (int32_t)niti_scalar_fixed(factor, unit, NITI_NORM_FACTOR_MAX);
+  a.offset = (int32_t)(niti_scalar_fixed(niti_scalar(bias, bias_exponent), unit, NITI_NORM_OFFSET_MAX) -
+                       niti_scalar_fixed(niti_scalar_mul(niti_scalar(a.factor, 0), c->mean), 0, NITI_NORM_OFFSET_MAX));
+  return a;
+}
+
+/* count^2 times the covariance of deltas and x; its magnitude is below 2^62. */
+NITI_INLINE int64_t niti_norm_covariance(NitiNormSums s, NitiNormDeltaSums t, int64_t count) {
+  return count * t.dx - s.x * t.d;
+}
+
+/* What backward multiplies with, before the deltas' range is known. */
+typedef struct NitiNormDelta {
+  NitiScalar factor; /* weight / deviation */
+  NitiScalar slope;  /* covariance / (variance + epsilon) */
+  NitiScalar mean;   /* of the deltas */
+  NitiScalar square; /* the mean square of the channel's results */
+} NitiNormDelta;
+
+NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, int64_t count,
+                                          int16_t weight, int32_t weight_exponent) {
+  const NitiScalar n = niti_scalar(count, 0), nn = niti_scalar_mul(n, n);
+  const NitiScalar covariance = niti_scalar_div(niti_scalar(niti_norm_covariance(s, t, count), 0), nn);
+  const NitiScalar power = niti_scalar_mul(c->deviation, c->deviation);
+  const NitiScalar spread = niti_scalar_div(niti_scalar(count * t.dd - t.d * t.d, 0), nn);
+  NitiNormDelta d;
+  d.factor = niti_scalar_div(niti_scalar(weight, weight_exponent), c->deviation);
+  d.slope = niti_scalar_div(covariance, power);
+  d.mean = niti_scalar_div(niti_scalar(t.d, 0), n);
+  /* the mean of (delta - mean - slope (x - its mean))^2 = spread - 2 slope covariance + slope^2 variance */
+  const NitiScalar cross = niti_scalar_mul(d.slope, covariance);
+  NitiScalar square = niti_scalar_add(spread, niti_scalar_neg(niti_scalar_add(cross, cross)));
+  square = niti_scalar_add(square, niti_scalar_mul(niti_scalar_mul(d.slope, d.slope), c->variance));
+  d.square = niti_scalar_mul(niti_scalar_mul(d.factor, d.factor), square);
+  if (d.square.m < 0) d.square = niti_scalar(0, 0);
+  return d;
+}
+
+/* The sum of many squares, which does not depend on their order: mantissas shifted to the largest exponent. */
+typedef struct NitiSquares {
+  int64_t sum;
+  int32_t exponent;
+} NitiSquares;
+
+enum { NITI_SQUARES_NONE = INT32_MIN }; /* the exponent before any square that is not 0 */
+
+NITI_INLINE int32_t niti_squares_exponent(int32_t exponent, NitiScalar square) {
+  return square.m != 0 && square.e > exponent ? square.e : exponent;
+}
+
+NITI_INLINE int64_t niti_squares_share(int32_t exponent, NitiScalar square) {
+  return square.m == 0 || exponent - square.e > 62 ? 0 : square.m >> (exponent - square.e);
+}
+
+/* The exponent of backward's results, relative to the deltas', from their squares over all channels. */
+NITI_INLINE int32_t niti_norm_delta_exponent(NitiSquares s, int64_t channels) {
+  if (s.sum == 0) return 0;
+  const NitiScalar mean = niti_scalar_div(niti_scalar(s.sum, s.exponent), niti_scalar(channels, 0));
+  return niti_norm_exponent(niti_scalar_mul(niti_scalar(NITI_NORM_DELTA_RMS, 0), niti_scalar_sqrt(mean)));
+}
+
+/* Backward: factor (delta - mean - slope (x - x's mean)), in units of 2^unit relative to the deltas' exponent. */
+NITI_INLINE NitiAffineDelta niti_norm_affine_delta(const NitiNormDelta *d, const NitiNormChannel *c, int32_t unit) {
+  const NitiScalar slope = niti_scalar_neg(niti_scalar_mul(d->factor, d->slope));
+  NitiAffineDelta a;
+  a.factor = (int32_t)niti_scalar_fixed(d->factor, unit, NITI_NORM_FACTOR_MAX);
+  a.slope = (int32_t)niti_scalar_fixed(slope, unit, NITI_NORM_FACTOR_MAX);
+  const NitiScalar offset = niti_scalar_add(niti_scalar_mul(niti_scalar(a.factor, 0), d->mean),
+                                            niti_scalar_mul(niti_scalar(a.slope, 0), c->mean));
+  a.offset = (int32_t)-niti_scalar_fixed(offset, 0, NITI_NORM_OFFSET_MAX);
+  return a;
+}
+
+/* The gradient of a channel's weight, at NITI_NORM_GRADIENT_EXPONENT relative to the deltas' exponent. (The bias's is t.d.) */
+NITI_INLINE int64_t niti_norm_gradient(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, int64_t count) {
+  const NitiScalar sum = niti_scalar_div(niti_scalar(niti_norm_covariance(s, t, count), 0), niti_scalar(count, 0));
+  return niti_scalar_fixed(niti_scalar_div(sum, c->deviation), NITI_NORM_GRADIENT_EXPONENT, (int64_t)1 << 60);
+}
+
+#endif

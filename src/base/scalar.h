@@ -1,0 +1,100 @@
+/* Scalars: integers with 31 significant bits and an exponent of their own, for the few numbers per tensor or channel from which
+ * an operation's multipliers are made. Inline, shared by every backend (C and CUDA): docs/arithmetic.md, "Scalars". */
+#ifndef NITI_BASE_SCALAR_H
+#define NITI_BASE_SCALAR_H
+
+#include "base/round.h"
+
+/* m * 2^e; 2^30 <= |m| < 2^31, or m = e = 0. Every operation truncates magnitudes. */
+typedef struct NitiScalar {
+  int64_t m;
+  int32_t e;
+} NitiScalar;
+
+NITI_INLINE int niti_leading_zeros(uint64_t v) { /* v > 0 */
+#if defined(__CUDA_ARCH__)
+  return __clzll((long long)v);
+#else
+  return __builtin_clzll(v);
+#endif
+}
+
+NITI_INLINE uint64_t niti_magnitude64(int64_t x) { return x < 0 ? 0 - (uint64_t)x : (uint64_t)x; }
+
+/* x * 2^e, |x| < 2^63. */
+NITI_INLINE NitiScalar niti_scalar(int64_t x, int32_t e) {
+  const NitiScalar zero = {0, 0};
+  if (x == 0) return zero;
+  const uint64_t magnitude = niti_magnitude64(x);
+  const int shift = 33 - niti_leading_zeros(magnitude); /* to the right */
+  const int64_t m = (int64_t)(shift >= 0 ? magnitude >> shift : magnitude << -shift);
+  const NitiScalar s = {x < 0 ? -m : m, e + shift};
+  return s;
+}
+
+NITI_INLINE NitiScalar niti_scalar_mul(NitiScalar a, NitiScalar b) { return niti_scalar(a.m * b.m, a.e + b.e); }
+
+/* a / b, b != 0. */
+NITI_INLINE NitiScalar niti_scalar_div(NitiScalar a, NitiScalar b) {
+  const int64_t q = (int64_t)((niti_magnitude64(a.m) << 32) / niti_magnitude64(b.m));
+  return niti_scalar((a.m < 0) == (b.m < 0) ? q : -q, a.e - b.e - 32);
+}
+
+NITI_INLINE NitiScalar niti_scalar_add(NitiScalar a, NitiScalar b) {
+  if (a.m == 0) return b;
+  if (b.m == 0) return a;
+  const bool swap = a.e < b.e;
+  const NitiScalar large = swap ? b : a, small = swap ? a : b;
+  const int32_t d = large.e - small.e;
+  const int64_t rest = d > 62 ? 0 : (int64_t)((niti_magnitude64(small.m) << 31) >> d);
+  return niti_scalar((large.m << 31) + (small.m < 0 ? -rest : rest), large.e - 31);
+}
+
+NITI_INLINE NitiScalar niti_scalar_neg(NitiScalar a) {
+  const NitiScalar s = {-a.m, a.e};
+  return s;
+}
+
+/* floor(sqrt(x)), x < 2^62. */
+NITI_INLINE uint32_t niti_sqrt_floor(uint64_t x) {
+  uint64_t root = 0;
+  for (uint64_t bit = (uint64_t)1 << 60; bit > 0; bit >>= 2) {
+    if (x >= root + bit) {
+      x -= root + bit;
+      root = (root >> 1) + bit;
+    } else {
+      root >>= 1;
+    }
+  }
+  return (uint32_t)root;
+}
+
+/* The square root of a >= 0. */
+NITI_INLINE NitiScalar niti_scalar_sqrt(NitiScalar a) {
+  const int odd = a.e & 1; /* of two's complement: right for negative exponents too */
+  const NitiScalar s = {(int64_t)niti_sqrt_floor((uint64_t)a.m << (30 + odd)), (a.e - 30 - odd) / 2};
+  return a.m == 0 ? a : s;
+}
+
+/* The integer nearest to a / 2^e, ties away from zero, clipped to [-limit, limit]; 0 < limit < 2^62. */
+NITI_INLINE int64_t niti_scalar_fixed(NitiScalar a, int32_t e, int64_t limit) {
+  const int32_t s = e - a.e; /* to the right */
+  if (a.m == 0 || s > 32) return 0;
+  if (s < -31) return a.m < 0 ? -limit : limit;
+  const uint64_t magnitude = niti_magnitude64(a.m);
+  const uint64_t v = s > 0 ? (magnitude + ((uint64_t)1 << (s - 1))) >> s : magnitude << -s;
+  const int64_t clipped = v > (uint64_t)limit ? limit : (int64_t)v;
+  return a.m < 0 ? -clipped : clipped;
+}
+
+/* x * a / 2^e rounded to the nearest integer, ties upwards; |x| < 2^31. Where the shift would be to the left the result is
+ * +-2^62. */
+NITI_INLINE int64_t niti_scalar_times(int64_t x, NitiScalar a, int32_t e) {
+  const int64_t product = x * a.m, most = (int64_t)1 << 62;
+  const int32_t s = e - a.e;
+  if (product == 0 || s > 62) return 0;
+  if (s < 0) return product < 0 ? -most : most;
+  return s == 0 ? product : (product + ((int64_t)1 << (s - 1))) >> s;
+}
+
+#endif

@@ -1,0 +1,110 @@
+/* Update `sgd` of one weight, inline, shared by every backend (C and CUDA): docs/arithmetic.md, "Update `sgd`".
+ *
+ * Momentum with or without Nesterov's look-ahead (I. Sutskever et al., "On the importance of initialization and momentum in deep
+ * learning", ICML 2013) and weight decay, in the form of PyTorch's torch.optim.SGD, at the gradient's true scale. */
+#ifndef NITI_BASE_SGD_H
+#define NITI_BASE_SGD_H
+
+#include "base/random.h"
+#include "base/scalar.h"
+
+enum {
+  NITI_SGD_UNITS = 1000000000,   /* hyperparameters are bound in billionths */
+  NITI_SGD_FRACTION = 14,        /* fraction bits before stochastic rounding */
+  NITI_SGD_GRADIENT_BITS = 30,   /* to which the largest gradient is scaled */
+  NITI_SGD_OPERAND_SHIFT = 8,    /* from a weight to its int8 operand */
+  NITI_SGD_VELOCITY_MAX = INT16_MAX,
+  NITI_SGD_WEIGHT_MAX = 127 * 256, /* its int8 rounding is at most 127 */
+  NITI_SGD_WEIGHT_HIGH = 32000,    /* a larger maximum raises the weights' exponent for the next step */
+  NITI_SGD_WEIGHT_LOW = 14000,     /* a smaller one lowers it */
+};
+
+typedef struct NitiSgdSettings {
+  int64_t rate, momentum, decay; /* billionths; 0 <= momentum < 10^9 */
+  int64_t images;                /* of the batch: the gradient is their mean */
+  bool nesterov;
+} NitiSgdSettings;
+
+/* The largest magnitudes of one tensor's operands before the update, and their exponents. */
+typedef struct NitiSgdTensor {
+  uint64_t gradient_max;
+  uint32_t velocity_max, weight_max;
+  int32_t gradient_exponent, velocity_exponent, weight_exponent;
+} NitiSgdTensor;
+
+/* What all weights of a tensor share in one step. */
+typedef struct NitiSgd {
+  NitiScalar rate, momentum;             /* momentum: without unit */
+  NitiScalar gradient, decay, velocity;  /* of one unit of the scaled gradient, of a weight and of a velocity */
+  int32_t gradient_shift;                /* to the right; negative: to the left */
+  int32_t unit;                          /* the exponent of sums before rounding: the new velocity's - NITI_SGD_FRACTION */
+  int32_t weight_shift;                  /* of an old weight to new ones with NITI_SGD_FRACTION bits, to the left */
+  int32_t velocity_exponent, weight_exponent; /* after the step */
+  bool nesterov, idle;                        /* idle: nothing changes */
+} NitiSgd;
+
+NITI_INLINE NitiScalar niti_sgd_ratio(int64_t billionths) {
+  return niti_scalar_div(niti_scalar(billionths, 0), niti_scalar(NITI_SGD_UNITS, 0));
+}
+
+NITI_INLINE int32_t niti_sgd_weight_exponent(uint32_t max, int32_t exponent) {
+  if (max > NITI_SGD_WEIGHT_HIGH) return exponent + 1;
+  return max > 0 && max < NITI_SGD_WEIGHT_LOW ? exponent - 1 : exponent;
+}
+
+NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
+  NitiSgd u;
+  u.nesterov = s->nesterov;
+  u.rate = niti_sgd_ratio(s->rate);
+  u.momentum = niti_sgd_ratio(s->momentum);
+  u.gradient_shift = t->gradient_max > 0 ? niti_bits_inline(t->gradient_max) - NITI_SGD_GRADIENT_BITS : 0;
+  u.gradient = niti_scalar_div(niti_scalar(1, t->gradient_exponent + u.gradient_shift), niti_scalar(s->images, 0));
+  u.decay = niti_sgd_ratio(s->decay);
+  u.decay.e += u.decay.m == 0 ? 0 : t->weight_exponent;
+  u.velocity = u.momentum;
+  u.velocity.e += u.velocity.m == 0 ? 0 : t->velocity_exponent;
+  /* no new velocity is larger than this, but for the truncation of scalars */
+  NitiScalar bound = niti_scalar_mul(u.velocity, niti_scalar(t->velocity_max, 0));
+  if (t->gradient_max > 0) bound = niti_scalar_add(bound, niti_scalar_mul(u.gradient, niti_scalar(1, NITI_SGD_GRADIENT_BITS)));
+  bound = niti_scalar_add(bound, niti_scalar_mul(u.decay, niti_scalar(t->weight_max, 0)));
+  u.idle = bound.m == 0;
+  u.velocity_exponent = bound.e + 16; /* bound < 2^(31 + e), and a velocity has 15 bits */
+  u.unit = u.velocity_exponent - NITI_SGD_FRACTION;
+  u.weight_exponent = niti_sgd_weight_exponent(t->weight_max, t->weight_exponent);
+  u.weight_shift = NITI_SGD_FRACTION + t->weight_exponent - u.weight_exponent;
+  return u;
+}
+
+/* |x| < 2^62 rounded to a multiple of 2^NITI_SGD_FRACTION and divided by it; bits: as many random bits. */
+NITI_INLINE int32_t niti_sgd_round(int64_t x, uint32_t bits, int32_t most) {
+  const uint64_t magnitude = niti_magnitude64(x), rest = magnitude & ((1u << NITI_SGD_FRACTION) - 1);
+  const uint64_t q = (magnitude >> NITI_SGD_FRACTION) + (bits < rest ? 1u : 0u);
+  const int32_t clipped = q > (uint64_t)most ? most : (int32_t)q;
+  return x < 0 ? -clipped : clipped;
+}
+
+/* A gradient at 30 bits. */
+NITI_INLINE int64_t niti_sgd_scaled(int64_t g, int32_t shift) {
+  if (shift <= 0) return g * ((int64_t)1 << -shift);
+  return niti_round_inline(g, shift, NITI_NEAREST, 0);
+}
+
+/* One weight and its velocity after the step, which must not be idle. */
+NITI_INLINE void niti_sgd_weight(int16_t *weight, int16_t *velocity, int64_t g, uint32_t word, const NitiSgd *u) {
+  const int64_t scaled = niti_sgd_scaled(g, u->gradient_shift);
+  const int64_t slope = niti_scalar_times(scaled, u->gradient, u->unit) + niti_scalar_times(*weight, u->decay, u->unit);
+  const int64_t v = slope + niti_scalar_times(*velocity, u->velocity, u->unit);
+  const int64_t d = u->nesterov ? slope + niti_scalar_times(v, u->momentum, 0) : v;
+  const int64_t step = niti_scalar_times(d, u->rate, u->weight_exponent - NITI_SGD_FRACTION - u->unit);
+  const int64_t w = *weight * ((int64_t)1 << u->weight_shift) - step;
+  *velocity = (int16_t)niti_sgd_round(v, (word & 0xffff) >> 2, NITI_SGD_VELOCITY_MAX);
+  *weight = (int16_t)niti_sgd_round(w, word >> 18, NITI_SGD_WEIGHT_MAX);
+}
+
+/* The int8 operand of a weight, 8 bits above its exponent. */
+NITI_INLINE int8_t niti_sgd_operand(int16_t weight) {
+  const int32_t magnitude = weight < 0 ? -weight : weight, m = (magnitude + 128) >> 8;
+  return (int8_t)(weight < 0 ? -m : m);
+}
+
+#endif

@@ -1,0 +1,33 @@
+/* Update `sgd`: 16-bit masters and velocities, at the gradient's true scale (docs/arithmetic.md). */
+#include "optimizer/optimizer.h"
+
+/* Which of its layer's trained tensors this is: part of its random numbers. */
+static uint32_t ordinal(const NitiProgram *p, int32_t weight) {
+  uint32_t before = 0;
+  for (int32_t t = 0; t < weight; ++t)
+    before += p->tensors[t].role == NITI_ROLE_WEIGHT && p->tensors[t].layer == p->tensors[weight].layer;
+  return before;
+}
+
+static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
+  NitiProgram *p = l->program;
+  const int32_t layer = p->tensors[weight].layer;
+  const bool operand = p->tensors[weight].dtype == NITI_DTYPE_S8;
+  NitiOperation o = niti_operation(NITI_OP_UPDATE_SGD, NITI_PHASE_UPDATE, layer);
+  o.inputs[0] = o.outputs[0] = weight;
+  o.inputs[1] = gradient;
+  if (operand) {
+    o.inputs[2] = o.outputs[2] = niti_lower_state(l, weight, "master", NITI_DTYPE_S16);
+    p->tensors[o.inputs[2]].initial = NITI_INITIAL_MASTER;
+  }
+  o.inputs[3] = o.outputs[3] = niti_lower_state(l, weight, "velocity", NITI_DTYPE_S16);
+  o.sgd = (NitiSgdScalars){.rate = niti_program_scalar(p, "rate"),
+                           .momentum = niti_program_scalar(p, "momentum"),
+                           .decay = operand ? niti_program_scalar(p, "decay") : NITI_NONE,
+                           .images = niti_program_scalar(p, "images"),
+                           .nesterov = l->nesterov};
+  o.rounding = (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_UPDATE, (uint32_t)layer + 65536u * ordinal(p, weight)};
+  niti_lower_append(l, &o);
+}
+
+const NitiOptimizer niti_optimizer_sgd = {.name = "sgd", .wide = true, .update = update};

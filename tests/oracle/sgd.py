@@ -1,0 +1,104 @@
+"""The section Update `sgd` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from . import arithmetic as a
+from .scalar import S, ZERO, times
+
+VELOCITY_LIMIT = 32767
+MASTER_LIMIT = 32512
+FRACTION = 14
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The recipe's numbers as scalars."""
+
+    rate: object
+    momentum: object
+    decay: object
+    nesterov: bool
+
+
+def decimal_scalar(decimal):
+    """A decimal of at most nine places."""
+    billionths = Decimal(str(decimal)) * 10**9
+    assert billionths == int(billionths) >= 0
+    return S(int(billionths), 0) / S(10**9, 0)
+
+
+def rate_at(update, moment):
+    """The rate of a step, as it stands in the recipe. moment: train.Moment."""
+    del moment  # the rate is constant
+    return update["lr"]
+
+
+def constants(update, moment, decays):
+    """decays: whether the tensor is an int8 operand's master."""
+    return Constants(decimal_scalar(rate_at(update, moment)), decimal_scalar(update.get("momentum", 0)),
+                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False))
+
+
+def operand(master):
+    """The int8 operand (mantissas, exponent) of a master (W, exponent)."""
+    return a.round_clip(master[0], 8, "nearest"), master[1] + 8
+
+
+def _largest(x):
+    return int(np.abs(x).max())
+
+
+def scaled_gradient(gradient, images):
+    """(g at most 2^30 in magnitude, c_g, whether any gradient is not 0)."""
+    values, exponent = gradient
+    largest = _largest(values)
+    k = a.bits(largest) - 30 if largest else 0
+    g = a.shift_round(values, k, "nearest") if k > 0 else values << -k
+    assert _largest(g) <= 1 << 30
+    return g, S(1, exponent + k) / S(images, 0), largest != 0
+
+
+def _stochastic(x, draws, limit):
+    """x / 2^14 rounded up in magnitude where the 14 bits drawn are less than the fraction."""
+    size = np.abs(x)
+    q = (size >> FRACTION) + (draws < (size & ((1 << FRACTION) - 1)))
+    return np.clip(np.where(x < 0, -q, q), -limit, limit)
+
+
+def master_exponent(largest, exponent):
+    if largest > 32000:
+        return exponent + 1
+    return exponent - 1 if 0 < largest < 14000 else exponent
+
+
+def _below(x, bound):
+    assert _largest(x) < bound
+    return x
+
+
+def step_of_tensor(master, velocity, gradient, images, numbers, words):
+    """The new master and velocity. gradient: the exact sums; numbers: Constants; words: the random words of the weights."""
+    (w, e_w), (v, e_v) = master, velocity
+    g, c_g, has_gradient = scaled_gradient(gradient, images)
+    c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w)
+    bound = c_v * S(_largest(v), 0)
+    if has_gradient:
+        bound = bound + c_g * S(1, 30)
+    bound = bound + c_w * S(_largest(w), 0)
+    if bound.m == 0:
+        return master, velocity
+    new_e_v = bound.e + 16
+    u = new_e_v - FRACTION
+    new_e_w = master_exponent(_largest(w), e_w)
+    slope = _below(times(g, c_g, u) + times(w, c_w, u), 1 << 30)
+    moving = _below(slope + times(v, c_v, u), 1 << 30)
+    step = _below(slope + times(moving, numbers.momentum, 0) if numbers.nesterov else moving, 1 << 31)
+    moved = times(step, numbers.rate, new_e_w - FRACTION - u)
+    assert _largest(moved) <= 1 << 62
+    x = (w << (FRACTION + e_w - new_e_w)) - moved
+    words = np.asarray(words, dtype=np.int64).reshape(w.shape)
+    return ((_stochastic(x, words >> 18, MASTER_LIMIT), new_e_w),
+            (_stochastic(moving, (words >> 2) & 16383, VELOCITY_LIMIT), new_e_v))

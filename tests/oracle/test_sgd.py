@@ -1,0 +1,136 @@
+"""The oracle's update `sgd` against the usual formulas in float64, and its bounds."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from oracle import arithmetic as a
+from oracle import sgd
+from oracle.scalar import ZERO
+
+
+def float_step(w, v, g, rate, momentum, decay, nesterov):
+    slope = g + decay * w
+    v = momentum * v + slope
+    return w - rate * (slope + momentum * v if nesterov else v), v
+
+
+def real(tensor):
+    return tensor[0] * 2.0**tensor[1]
+
+
+def tensors(seed, size, largest=20000):
+    """(master, velocity, gradient, images): their steps are of about the same size."""
+    random = np.random.RandomState(seed)
+    master = random.randint(-largest, largest + 1, size=size), -21
+    velocity = random.randint(-32767, 32768, size=size), -22
+    gradient = np.rint(random.normal(size=size) * 1e6).astype(np.int64), -24
+    return master, velocity, gradient, 48
+
+
+def numbers_of(rate, momentum, decay, nesterov):
+    return sgd.constants({"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}, None, True)
+
+
+SETTINGS = [("0.1", "0.9", "0.0005", True), ("0.1", "0.9", "0.0005", False), ("0.05", 0, 0, False), ("0.003", "0.5", "0.7", True),
+            ("0.000001", "0.99", "0.1", False), (0, "0.9", "0.01", True)]
+
+
+@pytest.mark.parametrize("rate,momentum,decay,nesterov", SETTINGS)
+@pytest.mark.parametrize("largest", [200, 13999, 14000, 20000, 32000, 32001])
+def test_a_step_is_sgd_within_rounding(largest, rate, momentum, decay, nesterov):
+    """Stochastic rounding is off by less than a unit, in either direction; the new exponents hold what they must."""
+    master, velocity, gradient, images = tensors(largest, 500, largest)
+    master[0][0] = largest
+    words = a.random_range(5, a.PURPOSE_UPDATE, 0, 1, 500)
+    numbers = numbers_of(rate, momentum, decay, nesterov)
+    new_master, new_velocity = sgd.step_of_tensor(master, velocity, gradient, images, numbers, words)
+    w, v = float_step(real(master), real(velocity), real(gradient) / images, *map(float, (rate, momentum, decay)), nesterov)
+    units = [2.0**t[1] for t in (new_master, new_velocity)]
+    # times and g round to nearest, each to a fraction of 2^-14.
+    assert (np.abs(real(new_velocity) - v) < units[1] * 1.001).all()
+    assert (np.abs(real(new_master) - np.clip(w, -32512 * units[0], 32512 * units[0])) < units[0] * 1.001).all()
+    assert new_master[1] - master[1] == (1 if largest > 32000 else -1 if largest < 14000 else 0)
+    assert np.abs(new_velocity[0]).max() <= 32767 and np.abs(new_master[0]).max() <= 32512
+
+
+def test_rounding_is_unbiased():
+    """The mean over many steps of the same operands is what float64 gives."""
+    master, velocity, gradient, images = tensors(7, 40)
+    setting = ("0.1", "0.9", "0.0005", True)
+    w, v = float_step(real(master), real(velocity), real(gradient) / images, 0.1, 0.9, 0.0005, True)
+    rounds, totals = 4000, [np.zeros(40), np.zeros(40)]
+    for step in range(rounds):
+        words = a.random_range(5, a.PURPOSE_UPDATE, step, 1, 40)
+        out = sgd.step_of_tensor(master, velocity, gradient, images, numbers_of(*setting), words)
+        totals = [total + real(tensor) for total, tensor in zip(totals, out)]
+    for total, expected, tensor in zip(totals, (w, v), out):
+        error = (total / rounds - expected) / 2.0**tensor[1]
+        # A rounding has a deviation of at most half a unit; 5 deviations of the mean, and the 14 bits' own resolution.
+        assert np.abs(error).max() < 5 * 0.5 / np.sqrt(rounds) + 2.0**-13
+        assert abs(error.mean()) < 5 * 0.5 / np.sqrt(rounds * 40) + 2.0**-13
+
+
+def test_stochastic_rounding_counts():
+    """Of all 2^14 draws, as many round up as the fraction says; the two tensors use other bits of a word."""
+    draws = np.arange(2**14)
+    for x in (0, 1, 2**14 - 1, 5 * 2**14 + 77, -(3 * 2**14) - 9000):
+        assert int(sgd._stochastic(np.full(2**14, x), draws, 32767).sum()) == x
+    words = np.array([0xFFFC0000, 0x0000FFFC, 0x00030003])
+    master = np.array([20000, 20000, 20000]), 0
+    gradient = np.array([3, 3, 3]), 0
+    numbers = numbers_of("0.3", 0, 0, False)
+    (w, _), (v, e_v) = sgd.step_of_tensor(master, (np.zeros(3, dtype=np.int64), 0), gradient, 1, numbers, words)
+    # 19999.1: the fraction is below 0.1 * 2^14 only for the words whose highest 14 bits are 0.
+    assert w.tolist() == [19999, 20000, 20000] and np.allclose(v * 2.0**e_v, 3, atol=2.0**e_v)
+
+
+def test_operand_is_the_high_byte():
+    w, e = sgd.operand((np.array([32512, -32512, 127, 128, -128, 384, -127]), -16))
+    assert w.tolist() == [127, -127, 0, 1, -1, 2, 0] and e == -8
+    weights = np.arange(-127, 128)
+    assert (sgd.operand((weights * 256, -15))[0] == weights).all()
+
+
+def test_decimals_and_constants():
+    for text in ("0.1", "0.0005", "1000", "0.000000001", "0.123456789"):
+        exact = Fraction(Decimal(text))
+        assert abs(sgd.decimal_scalar(text).exact() - exact) < exact / 2**29
+    assert sgd.decimal_scalar(0) == ZERO
+    update = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5, "nesterov": True}
+    assert sgd.constants(update, None, False).decay == ZERO and sgd.constants(update, None, True).decay == sgd.decimal_scalar("0.5")
+    with pytest.raises(AssertionError):
+        sgd.decimal_scalar("0.0000000001")
+
+
+def test_nothing_changes_without_slope_and_velocity():
+    nothing = np.zeros(4, dtype=np.int64)
+    master, velocity = (np.array([5, 30000, 0, -1]), -9), (nothing, 0)
+    out = sgd.step_of_tensor(master, velocity, (nothing, -30), 8, numbers_of("0.1", "0.9", 0, True), nothing)
+    assert out == (master, velocity)
+    master = (nothing, -9)
+    out = sgd.step_of_tensor(master, velocity, (nothing, -30), 8, numbers_of("0.1", "0.9", "0.5", True), nothing)
+    assert out == (master, velocity)
+
+
+def test_extremes_stay_in_range():
+    """Whatever the operands, the bounds that a step asserts hold; a huge rate clips, a rate of 0 only moves exponents."""
+    random = np.random.RandomState(9)
+    clipped = 0
+    for _ in range(500):
+        size = random.randint(1, 5)
+        w = random.choice([-32512, 32512, 32000, 14000, 100, 1, 0], size=size).astype(np.int64), int(random.randint(-60, 60))
+        v = random.choice([-32767, 32767, 1, 0], size=size).astype(np.int64), int(random.randint(-90, 90))
+        g = random.choice([-(2**61), 2**61, 2**30 + 1, 2**30, 1, 0], size=size).astype(np.int64), int(random.randint(-90, 90))
+        rate = random.choice(["0", "0.1", "999999999"])
+        momentum, decay = random.choice(["0", "0.9", "0.999999999"]), random.choice(["0", "1"])
+        numbers = numbers_of(rate, momentum, decay, bool(random.randint(2)))
+        words = random.randint(0, 2**32, size=size, dtype=np.int64)
+        (new_w, e_w), (new_v, _) = sgd.step_of_tensor(w, v, g, int(random.randint(1, 2**20)), numbers, words)
+        assert np.abs(new_w).max() <= 32512 and np.abs(new_v).max() <= 32767
+        if rate == "0":
+            assert (np.abs(new_w * 2.0**e_w - real(w)) <= 2.0**w[1]).all()
+        clipped += rate == "999999999" and np.abs(new_w).max() == 32512
+    assert clipped > 20

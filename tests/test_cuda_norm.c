@@ -1,0 +1,471 @@
+/* Batch norm and update `sgd` of the CUDA backend against the CPU's kernels, bit for bit: shapes for each width of vector, worst
+ * cases of every sum and multiplier, exponents far apart, and each operation twice, so that scratch must be clean after it. */
+#include "base/norm.h"
+#include "base/sgd.h"
+#include "cuda_test.h"
+
+enum { MIB_OF_ARENA = 256, OPERAND_CHANNELS = 128 /* keep_operand multiplies all channels by all */ };
+
+/* ---- operands of other types ---- */
+
+/* count elements of so many bytes; host NULL: poison. */
+static NitiTensor wide_tensor(Device *d, NitiShape shape, size_t element, const void *host, int32_t exponent) {
+  const size_t bytes = niti_shape_count(shape) * element;
+  void *data = host ? place_copy(d, host, bytes) : place(d, bytes);
+  return (NitiTensor){
+      .data = data, .exponent = place_copy(d, &exponent, sizeof exponent), .shape = shape, .uses = NITI_USE_OTHER};
+}
+
+static NitiShape table(int32_t rows, int32_t columns) { return (NitiShape){rows, 1, 1, columns}; }
+
+static void keep_wide(Record *r, Device *d, const char *label, const NitiTensor *t, size_t element) {
+  keep(r, d, label, t->data, niti_shape_count(t->shape) * element, element);
+  keep(r, d, "its exponent", t->exponent, sizeof *t->exponent, 4);
+}
+
+static void *allocate(size_t count, size_t element) {
+  void *memory = calloc(count + 1, element);
+  assert_non_null(memory);
+  return memory;
+}
+
+/* ---- operands of a norm ---- */
+
+typedef enum Weights { WEIGHTS_ANY, WEIGHTS_ONE, WEIGHTS_ZERO, WEIGHTS_LARGE, WEIGHTS_FAR, WEIGHTS } Weights;
+
+static int16_t random_weight(Weights kind) {
+  switch (kind) {
+    case WEIGHTS_ONE:
+      return 1 << 14;
+    case WEIGHTS_ZERO:
+      return 0;
+    case WEIGHTS_LARGE:
+      return random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -NITI_SGD_WEIGHT_MAX;
+    case WEIGHTS_FAR:
+      return random_in(0, 3) ? (int16_t)random_in(-1, 1) : NITI_SGD_WEIGHT_MAX;
+    default:
+      return (int16_t)random_in(-NITI_SGD_WEIGHT_MAX, NITI_SGD_WEIGHT_MAX);
+  }
+}
+
+static int16_t *random_weights(size_t count) {
+  const Weights kind = (Weights)random_in(0, WEIGHTS - 1);
+  int16_t *w = allocate(count, sizeof *w);
+  for (size_t i = 0; i < count; ++i) w[i] = random_weight(kind);
+  return w;
+}
+
+/* Both running statistics of each channel. */
+static int64_t *random_running(size_t channels) {
+  int64_t *running = allocate(2 * channels, sizeof *running);
+  const int bits = random_in(1, 50);
+  for (size_t c = 0; c < 2 * channels; ++c) {
+    const int64_t any = (int64_t)(next_random() >> 1) % ((int64_t)1 << bits);
+    running[c] = random_in(0, 9) == 0 ? 0 : c < channels && random_in(0, 1) ? -any : any;
+  }
+  return running;
+}
+
+typedef struct Norm {
+  NitiShape shape; /* of x, y and both deltas */
+  int64_t count;   /* values per channel */
+  int8_t *x, *dy;
+  NitiNormSums *sums; /* fits alone: instead of x's */
+  NitiNormDeltaSums *delta_sums;
+  int16_t *weight, *bias;
+  int64_t *running;
+  NitiAffine *affine; /* maps alone */
+  NitiAffineDelta *affine_delta;
+  int32_t e_x, e_d, e_weight, e_bias;
+  NitiRounding mode;
+  bool relu, operands;
+} Norm;
+
+static void random_parameters(Norm *n) {
+  const size_t channels = (size_t)n->shape.c;
+  n->weight = random_weights(channels);
+  n->bias = random_weights(channels);
+  n->running = random_running(channels);
+  n->e_x = random_in(-40, 20);
+  n->e_d = random_in(-40, 20);
+  n->e_weight = random_in(0, 1) ? -14 : random_in(-30, 10);
+  n->e_bias = random_in(0, 1) ? -15 : random_in(-30, 10);
+  n->mode = random_in(0, 1) ? NITI_NEAREST : (NitiRounding)random_in(0, 3);
+  n->relu = random_in(0, 1);
+  n->operands = random_in(0, 1);
+}
+
+/* Whole channels of one value, or of two; now and then anything. */
+static int8_t *channel_values(size_t count, size_t channels, Fill fill) {
+  int8_t *m = mantissas(count, fill);
+  const int kind = random_in(0, 3);
+  for (size_t i = 0; i < count && kind < 2; ++i) {
+    const int value = (int)((i % channels * 37 + 127) % 255) - 127;
+    m[i] = (int8_t)(kind == 1 && next_random() % 2 ? -value : value);
+  }
+  return m;
+}
+
+static Norm random_norm(NitiShape shape) {
+  Norm n = {.shape = shape};
+  const size_t count = niti_shape_count(shape);
+  n.count = (int64_t)(count / (size_t)shape.c);
+  n.x = channel_values(count, (size_t)shape.c, (Fill)random_in(0, FILLS - 1));
+  n.dy = channel_values(count, (size_t)shape.c, (Fill)random_in(0, FILLS - 1));
+  random_parameters(&n);
+  return n;
+}
+
+static void free_norm(Norm *n) {
+  free(n->x);
+  free(n->dy);
+  free(n->sums);
+  free(n->delta_sums);
+  free(n->weight);
+  free(n->bias);
+  free(n->running);
+  free(n->affine);
+  free(n->affine_delta);
+}
+
+static void describe(char text[200], const char *name, const Norm *n) {
+  snprintf(text, 200, "%s, %dx%dx%dx%d, count %lld, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n,
+           n->shape.h, n->shape.w, n->shape.c, (long long)n->count, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu,
+           n->operands);
+}
+
+static void check_norm(Work work, const char *name, Norm n) {
+  char what[200];
+  describe(what, name, &n);
+  check_work(work, &n, what);
+  free_norm(&n);
+}
+
+static int uses_of(const Norm *n) { return n->operands ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER; }
+
+static void keep_output(Record *r, Device *d, const char *label, const NitiTensor *t) {
+  if (t->shape.c <= OPERAND_CHANNELS)
+    keep_operand(r, d, label, t);
+  else
+    keep_tensor(r, d, label, t);
+}
+
+/* ---- the chain of a training step ---- */
+
+static void forward(Device *d, const Norm *n, Record *results, const NitiTensor *x, NitiTensor *sums, const NitiTensor *weight) {
+  const NitiKernels *k = d->backend->kernels;
+  const int32_t c = n->shape.c;
+  const NitiTensor bias = wide_tensor(d, table(c, 1), sizeof *n->bias, n->bias, n->e_bias);
+  NitiTensor running = wide_tensor(d, table(2, c), sizeof *n->running, n->running, NITI_NORM_RUNNING_EXPONENT);
+  NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->shape);
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL};
+  y.uses = uses_of(n);
+  k->norm_sums(d->backend, sums, x);
+  keep_wide(results, d, "the sums", sums, 8);
+  for (int64_t training = 1; training >= 0; --training) { /* then from the running statistics, which stay */
+    k->norm_fit(d->backend, &affine, &running, sums, weight, &bias, training * n->count);
+    keep_wide(results, d, "the multipliers", &affine, 4);
+    keep_wide(results, d, "the running statistics", &running, 8);
+    k->norm_forward(d->backend, &y, x, &affine, n->relu, &rq);
+    keep_output(results, d, "y", &y);
+  }
+}
+
+static void backward(Device *d, const Norm *n, Record *results, const NitiTensor *x, const NitiTensor *sums,
+                     const NitiTensor *weight) {
+  const NitiKernels *k = d->backend->kernels;
+  const int32_t c = n->shape.c;
+  const NitiTensor dy = tensor_in(d, n->shape, n->dy, n->e_d);
+  NitiTensor delta_sums = wide_tensor(d, table(c, 3), 8, NULL, 0), affine = wide_tensor(d, table(c, 3), 4, NULL, 0);
+  NitiTensor dw = wide_tensor(d, table(c, 1), 8, NULL, 0), db = wide_tensor(d, table(c, 1), 8, NULL, 0);
+  NitiTensor dx = tensor_out(d, n->shape);
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 3, NULL};
+  dx.uses = uses_of(n);
+  k->norm_delta_sums(d->backend, &delta_sums, &dy, x);
+  keep_wide(results, d, "the deltas' sums", &delta_sums, 8);
+  k->norm_delta_fit(d->backend, &affine, &dw, &db, &delta_sums, sums, weight, n->count);
+  keep_wide(results, d, "the deltas' multipliers", &affine, 4);
+  keep_wide(results, d, "the weights' gradient", &dw, 8);
+  keep_wide(results, d, "the biases' gradient", &db, 8);
+  k->norm_backward(d->backend, &dx, &dy, x, &affine, &rq);
+  keep_output(results, d, "dx", &dx);
+}
+
+static void step(Device *d, const void *context, Record *results) {
+  const Norm *n = context;
+  const NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x);
+  const NitiTensor weight = wide_tensor(d, table(n->shape.c, 1), sizeof *n->weight, n->weight, n->e_weight);
+  NitiTensor sums = wide_tensor(d, table(n->shape.c, 2), 8, NULL, 0);
+  forward(d, n, results, &x, &sums, &weight);
+  backward(d, n, results, &x, &sums, &weight);
+  d->backend->kernels->norm_sums(d->backend, &sums, &x); /* what the launches before left behind does not count */
+  keep_wide(results, d, "the sums again", &sums, 8);
+}
+
+static void test_step(void **unused) {
+  static const int channels[] = {1, 2, 3, 4, 5, 8, 12, 16, 20, 33, 48, 64, 100, 128, 257, 320, 512, 1000, 4100, 4112, 5000};
+  enum { CHANNELS = sizeof channels / sizeof *channels };
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 4 * CHANNELS; ++i) {
+    const int c = channels[i % CHANNELS], side = c > 512 ? 2 : 9;
+    check_norm(step, "a step", random_norm((NitiShape){random_in(1, 40), random_in(1, side), random_in(1, side), c}));
+  }
+}
+
+/* The tensors of residual networks: many blocks, and every block many rows. */
+static void test_large_steps(void **unused) {
+  static const NitiShape shapes[] = {{128, 32, 32, 16}, {130, 16, 16, 32}, {37, 56, 56, 64}, {33, 7, 7, 512},
+                                     {200, 32, 32, 3},  {1, 1, 1, 100},    {1000, 1, 1, 10}, {50, 33, 31, 1}};
+  (void)unused;
+  need_cuda();
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    Norm n = random_norm(shapes[i]);
+    n.operands = i % 2 == 0;
+    if (i % 3 == 0) memset(n.dy, 127, niti_shape_count(n.shape));
+    check_norm(step, "a large step", n);
+  }
+}
+
+/* Data that no vector's width divides evenly into memory. */
+static void unaligned(Device *d, const void *context, Record *results) {
+  const Norm *n = context;
+  NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x), sums = wide_tensor(d, table(n->shape.c, 2), 8, NULL, 0);
+  x.shape.n -= 1;
+  for (int by = 1; by <= 4; by += 3) {
+    NitiTensor moved = x;
+    moved.data += by;
+    d->backend->kernels->norm_sums(d->backend, &sums, &moved);
+    keep_wide(results, d, "the sums", &sums, 8);
+  }
+}
+
+static void test_unaligned(void **unused) {
+  (void)unused;
+  need_cuda();
+  check_norm(unaligned, "unaligned sums", random_norm((NitiShape){20, 3, 5, 48}));
+}
+
+/* ---- fits of sums that no tensor here could have ---- */
+
+static void fits(Device *d, const void *context, Record *results) {
+  const Norm *n = context;
+  const NitiKernels *k = d->backend->kernels;
+  const int32_t c = n->shape.c;
+  const NitiTensor weight = wide_tensor(d, table(c, 1), sizeof *n->weight, n->weight, n->e_weight);
+  const NitiTensor bias = wide_tensor(d, table(c, 1), sizeof *n->bias, n->bias, n->e_bias);
+  const NitiTensor sums = wide_tensor(d, table(c, 2), 8, n->sums, n->e_x);
+  const NitiTensor delta_sums = wide_tensor(d, table(c, 3), 8, n->delta_sums, n->e_d);
+  NitiTensor running = wide_tensor(d, table(2, c), sizeof *n->running, n->running, NITI_NORM_RUNNING_EXPONENT);
+  NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), affine_delta = wide_tensor(d, table(c, 3), 4, NULL, 0);
+  NitiTensor dw = wide_tensor(d, table(c, 1), 8, NULL, 0), db = wide_tensor(d, table(c, 1), 8, NULL, 0);
+  k->norm_fit(d->backend, &affine, &running, &sums, &weight, &bias, n->count);
+  keep_wide(results, d, "the multipliers", &affine, 4);
+  keep_wide(results, d, "the running statistics", &running, 8);
+  k->norm_delta_fit(d->backend, &affine_delta, &dw, &db, &delta_sums, &sums, &weight, n->count);
+  keep_wide(results, d, "the deltas' multipliers", &affine_delta, 4);
+  keep_wide(results, d, "the weights' gradient", &dw, 8);
+  keep_wide(results, d, "the biases' gradient", &db, 8);
+}
+
+/* The sums of `count` pairs of x and delta, of three kinds. */
+static void random_sums(NitiNormSums *s, NitiNormDeltaSums *t, int64_t count) {
+  const int kinds = random_in(1, 3), most = random_in(0, 1) ? 127 : random_in(0, 127);
+  int64_t left = count;
+  for (int k = kinds; k > 0; --k) {
+    const int64_t share = k == 1 ? left : (int64_t)(next_random() % (uint64_t)(left + 1));
+    const int64_t x = random_in(0, 1) ? random_in(-most, most) : most, d = random_in(0, 1) ? random_in(-most, most) : -most;
+    left -= share;
+    s->x += share * x;
+    s->xx += share * x * x;
+    t->d += share * d;
+    t->dx += share * d * x;
+    t->dd += share * d * d;
+  }
+}
+
+static void test_fits(void **unused) {
+  static const int channels[] = {1, 3, 16, 100, 127, 128, 129, 511, 512, 513, 2048, 3000};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 120; ++i) {
+    Norm n = {.shape = {1, 1, 1, channels[i % 12]}};
+    n.count = i % 4 == 0 ? 1 << NITI_NORM_COUNT_LOG2 : i % 4 == 1 ? random_in(1, 3) : random_in(1, 1 << random_in(1, 23));
+    n.sums = allocate((size_t)n.shape.c, sizeof *n.sums);
+    n.delta_sums = allocate((size_t)n.shape.c, sizeof *n.delta_sums);
+    for (int c = 0; c < n.shape.c; ++c) random_sums(&n.sums[c], &n.delta_sums[c], n.count);
+    random_parameters(&n);
+    check_norm(fits, "fits", n);
+  }
+}
+
+/* ---- maps with any multipliers ---- */
+
+static void maps(Device *d, const void *context, Record *results) {
+  const Norm *n = context;
+  const NitiKernels *k = d->backend->kernels;
+  const NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x), dy = tensor_in(d, n->shape, n->dy, n->e_d);
+  const NitiTensor affine = wide_tensor(d, table(n->shape.c, 2), 4, n->affine, n->e_weight);
+  const NitiTensor affine_delta = wide_tensor(d, table(n->shape.c, 3), 4, n->affine_delta, n->e_bias);
+  NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL};
+  y.uses = dx.uses = uses_of(n);
+  k->norm_forward(d->backend, &y, &x, &affine, n->relu, &rq);
+  keep_output(results, d, "y", &y);
+  k->norm_backward(d->backend, &dx, &dy, &x, &affine_delta, &rq);
+  keep_output(results, d, "dx", &dx);
+}
+
+static int32_t random_multiplier(int bits) { return random_in(-(1 << bits), 1 << bits); }
+
+static void random_affine(Norm *n) {
+  n->affine = allocate((size_t)n->shape.c, sizeof *n->affine);
+  n->affine_delta = allocate((size_t)n->shape.c, sizeof *n->affine_delta);
+  for (int32_t c = 0; c < n->shape.c; ++c) {
+    const int bits = random_in(0, 3) ? random_in(0, 22) : 22;
+    const int32_t most = NITI_NORM_FACTOR_MAX, half = random_in(0, 1) ? 1 << (NITI_NORM_FRACTION - 1) : 0;
+    n->affine[c] = (NitiAffine){random_multiplier(bits), random_multiplier(bits < 22 ? 29 : 30)};
+    n->affine_delta[c] = (NitiAffineDelta){random_multiplier(bits), random_multiplier(22), random_multiplier(29)};
+    if (random_in(0, 3) == 0) n->affine[c] = (NitiAffine){random_in(-9, 9) * (1 << NITI_NORM_FRACTION), half}; /* ties */
+    if (random_in(0, 3) == 0) n->affine_delta[c] = (NitiAffineDelta){half, 3 * half, half};
+    if (random_in(0, 9) == 0) n->affine_delta[c] = (NitiAffineDelta){most, -most, NITI_NORM_OFFSET_MAX};
+  }
+}
+
+static void test_maps(void **unused) {
+  static const int channels[] = {1, 3, 4, 10, 16, 32, 36, 64, 100, 128, 256, 1040};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 96; ++i) {
+    const int c = channels[i % 12];
+    Norm n = random_norm((NitiShape){random_in(1, 50), random_in(1, 6), random_in(1, 6), c});
+    n.mode = (NitiRounding)(i / 12 % 4);
+    n.operands = i / 48 % 2;
+    random_affine(&n);
+    check_norm(maps, "maps", n);
+  }
+}
+
+/* ---- update ---- */
+
+typedef struct Sgd {
+  size_t count;
+  int bits;
+  bool apart; /* the master is apart from the operands */
+  int8_t *operands;
+  int16_t *master, *velocity;
+  int64_t *wide;
+  int32_t *narrow;
+  int32_t e_w, e_v, e_g[2];
+  int exponents; /* of the gradient: how many there are */
+  int64_t rate, momentum, decay, images;
+  bool nesterov;
+} Sgd;
+
+static void sgd(Device *d, const void *context, Record *results) {
+  const Sgd *u = context;
+  const NitiShape shape = table(1, (int32_t)u->count);
+  const int64_t scalars[NITI_SCALARS_MAX] = {-1, u->decay, u->rate, -1, u->images, u->momentum};
+  const NitiSgdScalars numbers = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov};
+  const NitiRequantise rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537, NULL};
+  NitiTensor w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT);
+  NitiTensor master = wide_tensor(d, shape, 2, u->master, u->e_w), velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v);
+  const void *values = u->bits == 32 ? (const void *)u->narrow : (const void *)u->wide;
+  NitiGradient gradient = {.data = place_copy(d, values, u->count * (size_t)u->bits / 8), .bits = u->bits, .count = u->count};
+  for (int i = 0; i < u->exponents; ++i) gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
+  for (uint32_t again = 0; again < 2; ++again) {
+    d->backend->kernels->begin_step(d->backend, 77, 5 + again, scalars);
+    d->backend->kernels->update_sgd(d->backend, u->apart ? &w : &master, u->apart ? &master : NULL, &velocity, &gradient,
+                                    &numbers, &rq);
+    if (u->apart) keep_tensor(results, d, "the operands", &w);
+    keep(results, d, "the weights", master.data, u->count * 2, 1);
+    keep(results, d, "their exponent", master.exponent, 4, 4);
+    keep(results, d, "the velocities", velocity.data, u->count * 2, 1);
+    keep(results, d, "their exponent", velocity.exponent, 4, 4);
+  }
+}
+
+static int16_t *random_words(size_t count, int most) {
+  int16_t *words = allocate(count, sizeof *words);
+  for (size_t i = 0; i < count; ++i) words[i] = (int16_t)random_in(-most, most);
+  return words;
+}
+
+static void random_gradient(Sgd *u, int kind) {
+  const int magnitude = random_in(0, u->bits == 32 ? 30 : 56); /* bits of the largest */
+  u->wide = allocate(u->count, sizeof *u->wide);
+  u->narrow = allocate(u->count, sizeof *u->narrow);
+  for (size_t i = 0; i < u->count; ++i) {
+    const int64_t any = (int64_t)(next_random() >> 1) % (((int64_t)1 << magnitude) + 1);
+    const bool zero = kind == 0 || (kind == 1 && i != u->count / 2); /* none at all; one huge one */
+    u->wide[i] = zero ? 0 : kind == 1 ? (int64_t)1 << magnitude : next_random() % 2 ? any : -any;
+    u->narrow[i] = (int32_t)u->wide[i];
+  }
+}
+
+static int64_t random_decimal(int64_t below) { return random_in(0, 3) ? (int64_t)(next_random() % (uint64_t)below) : 0; }
+
+static Sgd random_sgd(size_t count, int kind) {
+  static const int largest[] = {0, 1, 13999, 14000, 32000, 32001, NITI_SGD_WEIGHT_MAX};
+  Sgd u = {.count = count,
+           .bits = random_in(0, 1) ? 32 : 64,
+           .apart = random_in(0, 1),
+           .e_w = random_in(0, 1) ? random_in(-25, -10) : random_in(-40, 20),
+           .e_v = random_in(-40, 20),
+           .e_g = {random_in(-40, 20), random_in(-20, 10)},
+           .exponents = random_in(0, 2),
+           .rate = random_in(0, 1) ? 100000000 : random_decimal((int64_t)1000 * NITI_SGD_UNITS),
+           .momentum = random_in(0, 1) ? 900000000 : random_decimal(NITI_SGD_UNITS),
+           .decay = random_in(0, 2) == 0 ? -1
+                    : random_in(0, 1)    ? 500000
+                                         : random_decimal(NITI_SGD_UNITS),
+           .images = random_in(1, 1 << random_in(1, 24)),
+           .nesterov = random_in(0, 1)};
+  u.operands = mantissas(count, FILL_FULL);
+  u.master = random_words(count, largest[random_in(0, 6)]);
+  u.velocity = random_words(count, random_in(0, 2) ? random_in(0, NITI_SGD_VELOCITY_MAX) : 0);
+  random_gradient(&u, kind);
+  return u;
+}
+
+static void test_sgd(void **unused) {
+  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 1024, 4099, 270000, 2359296};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 300; ++i) {
+    const size_t count = counts[i % (i < 22 ? 11 : 9)];
+    Sgd u = random_sgd(count, i % 5);
+    char what[200];
+    snprintf(what, sizeof what,
+             "update of %zu weights, %d bits, exponents %d %d %d %d (%d), rate %lld, momentum %lld, decay %lld, %lld images, "
+             "nesterov %d, apart %d, kind %d",
+             count, u.bits, u.e_w, u.e_v, u.e_g[0], u.e_g[1], u.exponents, (long long)u.rate, (long long)u.momentum,
+             (long long)u.decay, (long long)u.images, u.nesterov, u.apart, i % 5);
+    check_work(sgd, &u, what);
+    free(u.operands);
+    free(u.master);
+    free(u.velocity);
+    free(u.wide);
+    free(u.narrow);
+  }
+}
+
+static int open_all(void **unused) {
+  (void)unused;
+  random_state = 4712;
+  return open_devices("ref", (size_t)MIB_OF_ARENA * MIB);
+}
+
+static int close_all(void **unused) {
+  (void)unused;
+  close_devices();
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_step), cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
+      cmocka_unit_test(test_fits), cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
+  };
+  return cmocka_run_group_tests(tests, open_all, close_all);
+}
