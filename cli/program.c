@@ -54,6 +54,7 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       const NitiConv *c = &o->conv;
       describe_window(text, size, c->kh, c->kw, (const int32_t[]){c->stride_h, c->stride_w},
                       (const int32_t[]){c->pad_h, c->pad_w});
+      if (niti_conv_grouped(c)) (void)snprintf(text + strlen(text), size - strlen(text), " groups %d", c->groups);
       break;
     }
     case NITI_OP_MAXPOOL_FORWARD:
@@ -155,8 +156,11 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
     case NITI_OP_CONV_BACKWARD:
-    case NITI_OP_CONV_GRADIENT:
-      return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+    case NITI_OP_CONV_GRADIENT: {
+      json_t *attributes = window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+      if (niti_conv_grouped(c)) json_object_set_new(attributes, "groups", json_integer(c->groups));
+      return attributes;
+    }
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:

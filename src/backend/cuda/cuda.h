@@ -188,7 +188,7 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
- * layouts of dy and x, which conv.c has made. */
+ * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
@@ -201,7 +201,7 @@ typedef struct NitiCudaConv {
                    const NitiConv *, const NitiRequantise *);
   void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
 } NitiCudaConv;
-extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma;
+extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma, niti_cuda_conv_grouped;
 
 #ifdef __cplusplus
 }
