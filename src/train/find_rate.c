@@ -85,6 +85,7 @@ static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recip
 static NitiStatus count_saturated(NitiRateTrial *trial, const NitiNetwork *net) {
   for (int32_t i = 0; i < net->weight_count; ++i) {
     NitiTensorStats stats;
+    if (niti_network_weight(net, i).dtype != NITI_DTYPE_S8) continue;
     NITI_TRY(niti_network_weight_stats(net, i, &stats));
     trial->saturated += stats.saturated;
     trial->all += stats.count;

@@ -26,7 +26,8 @@ typedef struct Weight {
   bool trained;   /* an operation updates it */
   bool unchanged; /* in this epoch */
   bool told_unchanged, told_saturated;
-  int8_t *before, *now; /* [facts.count] */
+  size_t bytes;
+  int8_t *before, *now; /* [bytes] */
   int64_t saturated;
 } Weight;
 
@@ -94,8 +95,9 @@ static NitiStatus open_weights(NitiHealth *h) {
     Weight *w = &h->weights[i];
     w->facts = niti_network_weight(h->net, i);
     w->trained = is_trained(h->net->program, h->net->weights[i]);
-    w->before = malloc(w->facts.count);
-    w->now = malloc(w->facts.count);
+    w->bytes = w->facts.count * niti_dtype_bytes(w->facts.dtype);
+    w->before = malloc(w->bytes);
+    w->now = malloc(w->bytes);
     if (!w->before || !w->now) return out_of_memory();
   }
   return NITI_OK;
@@ -142,9 +144,10 @@ static NitiStatus look(NitiHealth *h) {
   NITI_TRY(h->net->backend->ops->synchronise(h->net->backend));
   for (int32_t i = 0; i < h->net->weight_count; ++i) {
     Weight *w = &h->weights[i];
-    w->unchanged = w->trained && memcmp(w->before, w->now, w->facts.count) == 0;
+    w->unchanged = w->trained && memcmp(w->before, w->now, w->bytes) == 0;
     w->saturated = 0;
-    for (size_t k = 0; k < w->facts.count; ++k) w->saturated += w->now[k] == 127 || w->now[k] == -127;
+    for (size_t k = 0; w->facts.dtype == NITI_DTYPE_S8 && k < w->facts.count; ++k)
+      w->saturated += w->now[k] == 127 || w->now[k] == -127;
   }
   return NITI_OK;
 }
