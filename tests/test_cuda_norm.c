@@ -362,26 +362,57 @@ typedef struct Sgd {
   bool nesterov;
 } Sgd;
 
-static void sgd(Device *d, const void *context, Record *results) {
-  const Sgd *u = context;
+/* A tensor's operands on one device. */
+typedef struct Placed {
+  NitiTensor w, master, velocity;
+  NitiGradient gradient;
+  NitiSgdScalars scalars;
+  NitiRequantise rq;
+} Placed;
+
+static Placed place_sgd(Device *d, const Sgd *u, int number) {
   const NitiShape shape = table(1, (int32_t)u->count);
-  const int64_t scalars[NITI_SCALARS_MAX] = {-1, u->decay, u->rate, -1, u->images, u->momentum};
-  const NitiSgdScalars numbers = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov};
-  const NitiRequantise rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537, NULL};
-  NitiTensor w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT);
-  NitiTensor master = wide_tensor(d, shape, 2, u->master, u->e_w), velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v);
   const void *values = u->bits == 32 ? (const void *)u->narrow : (const void *)u->wide;
-  NitiGradient gradient = {.data = place_copy(d, values, u->count * (size_t)u->bits / 8), .bits = u->bits, .count = u->count};
-  for (int i = 0; i < u->exponents; ++i) gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
+  Placed p = {.w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
+              .master = wide_tensor(d, shape, 2, u->master, u->e_w),
+              .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
+              .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
+              .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov},
+              .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL}};
+  for (int i = 0; i < u->exponents; ++i) p.gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
+  return p;
+}
+
+static void keep_sgd(Device *d, Record *results, const Sgd *u, const Placed *p) {
+  if (u->apart) keep_tensor(results, d, "the operands", &p->w);
+  keep(results, d, "the weights", p->master.data, u->count * 2, 1);
+  keep(results, d, "their exponent", p->master.exponent, 4, 4);
+  keep(results, d, "the velocities", p->velocity.data, u->count * 2, 1);
+  keep(results, d, "their exponent", p->velocity.exponent, 4, 4);
+}
+
+/* Tensors that one call updates, with the first's scalars. */
+typedef struct Updates {
+  Sgd *tensors;
+  int count;
+} Updates;
+
+static void sgd(Device *d, const void *context, Record *results) {
+  const Updates *u = context;
+  const Sgd *first = u->tensors;
+  const int64_t scalars[NITI_SCALARS_MAX] = {-1, first->decay, first->rate, -1, first->images, first->momentum};
+  Placed placed[NITI_UPDATES_MAX];
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  for (int i = 0; i < u->count; ++i) {
+    Placed *p = &placed[i];
+    *p = place_sgd(d, &u->tensors[i], i + 1);
+    updates[i] = (NitiSgdUpdate){&p->master, NULL, &p->velocity, &p->gradient, &p->scalars, &p->rq};
+    if (u->tensors[i].apart) updates[i].w = &p->w, updates[i].master = &p->master;
+  }
   for (uint32_t again = 0; again < 2; ++again) {
     d->backend->kernels->begin_step(d->backend, 77, 5 + again, scalars);
-    d->backend->kernels->update_sgd(d->backend, u->apart ? &w : &master, u->apart ? &master : NULL, &velocity, &gradient,
-                                    &numbers, &rq);
-    if (u->apart) keep_tensor(results, d, "the operands", &w);
-    keep(results, d, "the weights", master.data, u->count * 2, 1);
-    keep(results, d, "their exponent", master.exponent, 4, 4);
-    keep(results, d, "the velocities", velocity.data, u->count * 2, 1);
-    keep(results, d, "their exponent", velocity.exponent, 4, 4);
+    d->backend->kernels->update_sgd(d->backend, updates, u->count);
+    for (int i = 0; i < u->count; ++i) keep_sgd(d, results, &u->tensors[i], &placed[i]);
   }
 }
 
@@ -428,25 +459,42 @@ static Sgd random_sgd(size_t count, int kind) {
   return u;
 }
 
+static void free_sgd(Sgd *u) {
+  free(u->operands);
+  free(u->master);
+  free(u->velocity);
+  free(u->wide);
+  free(u->narrow);
+}
+
 static void test_sgd(void **unused) {
-  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 1024, 4099, 270000, 2359296};
+  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 2048, 4099, 270000, 2359296};
   (void)unused;
   need_cuda();
   for (int i = 0; i < 300; ++i) {
     const size_t count = counts[i % (i < 22 ? 11 : 9)];
     Sgd u = random_sgd(count, i % 5);
+    const Updates one = {&u, 1};
     char what[200];
     snprintf(what, sizeof what,
              "update of %zu weights, %d bits, exponents %d %d %d %d (%d), rate %lld, momentum %lld, decay %lld, %lld images, "
              "nesterov %d, apart %d, kind %d",
              count, u.bits, u.e_w, u.e_v, u.e_g[0], u.e_g[1], u.exponents, (long long)u.rate, (long long)u.momentum,
              (long long)u.decay, (long long)u.images, u.nesterov, u.apart, i % 5);
-    check_work(sgd, &u, what);
-    free(u.operands);
-    free(u.master);
-    free(u.velocity);
-    free(u.wide);
-    free(u.narrow);
+    check_work(sgd, &one, what);
+    free_sgd(&u);
+  }
+}
+
+static void test_many_updates(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 40; ++i) {
+    Sgd tensors[NITI_UPDATES_MAX];
+    const Updates all = {tensors, i == 0 ? NITI_UPDATES_MAX : random_in(2, NITI_UPDATES_MAX)};
+    for (int k = 0; k < all.count; ++k) tensors[k] = random_sgd((size_t)random_in(1, 1 << random_in(1, 14)), random_in(0, 4));
+    check_work(sgd, &all, "several tensors' update");
+    for (int k = 0; k < all.count; ++k) free_sgd(&tensors[k]);
   }
 }
 
@@ -464,8 +512,9 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_step), cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
-      cmocka_unit_test(test_fits), cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
+      cmocka_unit_test(test_fits),         cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_many_updates),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -457,7 +457,24 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
+/* Runs the updates `sgd` from operation i on, as many as one call takes; returns their number. */
+static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  int count = 0;
+  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
+    const NitiOperation *o = &e->fused->operations[i + count];
+    NitiStep *s = &e->steps[i + count];
+    if (o->opcode != NITI_OP_UPDATE_SGD) break;
+    check_step(e, i + count);
+    updates[count] =
+        (NitiSgdUpdate){s->outputs, optional(o->outputs, s->outputs, 2), &s->outputs[3], &s->gradient, &o->sgd, &s->rq};
+  }
+  e->backend->kernels->update_sgd(e->backend, updates, count);
+  return count;
+}
+
+/* Runs operation i, perhaps with those that follow it before `end`; returns their number. */
+static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBindings *b) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiKernels *k = e->backend->kernels;
   NitiBackend *backend = e->backend;
@@ -500,11 +517,10 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    case NITI_OP_UPDATE_SGD:
-      k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq);
-      break;
+    case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
     default: break; /* fused into another operation, or nothing to do */
   }
+  return 1;
 }
 
 static void enqueue(void *context) {
@@ -513,8 +529,8 @@ static void enqueue(void *context) {
   int64_t *mark = run->bindings->marks;
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
     if (mark) e->backend->kernels->mark(e->backend, mark);
-    for (int32_t i = run->first; i < run->end; ++i) {
-      run_step(e, i, run->bindings);
+    for (int32_t i = run->first, done; i < run->end; i += done) {
+      done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
     }
   }

@@ -34,6 +34,16 @@ typedef struct NitiGradient {
   const int32_t *exponents[2]; /* whose sum is its exponent; NULL counts as 0 */
 } NitiGradient;
 
+/* One weight tensor of an update `sgd`. */
+typedef struct NitiSgdUpdate {
+  NitiTensor *w, *master, *velocity; /* the latter two int16_t; master NULL: w itself is int16_t and the master */
+  const NitiGradient *gradient;
+  const NitiSgdScalars *scalars;
+  const NitiRequantise *rq; /* selects the random words; its mode does not count */
+} NitiSgdUpdate;
+
+enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
+
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
 
 /* A convolution as one operation runs it. */
@@ -135,10 +145,9 @@ typedef struct NitiKernels {
                NitiLossKind, const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
-  /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes w,
-   * velocity and their exponents. rq selects the random words; its mode does not count. */
-  void (*update_sgd)(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
-                     const NitiSgdScalars *scalars, const NitiRequantise *rq);
+  /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.
+   * 0 < count <= NITI_UPDATES_MAX. */
+  void (*update_sgd)(NitiBackend *, const NitiSgdUpdate *updates, int count);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
 } NitiKernels;
 
