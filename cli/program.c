@@ -54,6 +54,7 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       const NitiConv *c = &o->conv;
       describe_window(text, size, c->kh, c->kw, (const int32_t[]){c->stride_h, c->stride_w},
                       (const int32_t[]){c->pad_h, c->pad_w});
+      if (niti_conv_grouped(c)) (void)snprintf(text + strlen(text), size - strlen(text), " groups %d", c->groups);
       break;
     }
     case NITI_OP_MAXPOOL_FORWARD:
@@ -69,7 +70,8 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element");
       break;
     case NITI_OP_LOSS:
-      (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+      (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
+      if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
     case NITI_OP_NORM_FIT:
       (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
@@ -154,8 +156,11 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
     case NITI_OP_CONV_BACKWARD:
-    case NITI_OP_CONV_GRADIENT:
-      return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+    case NITI_OP_CONV_GRADIENT: {
+      json_t *attributes = window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+      if (niti_conv_grouped(c)) json_object_set_new(attributes, "groups", json_integer(c->groups));
+      return attributes;
+    }
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
@@ -164,7 +169,7 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_DROPOUT:
       return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
     case NITI_OP_LOSS:
-      return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+      return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
     case NITI_OP_NORM_FIT:
       return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
     case NITI_OP_UPDATE_SGD:

@@ -22,6 +22,12 @@ static inline NitiConv conv_shape(int n, int h, int w, int c, int k, int kh, int
                     .ow = (w + 2 * pw - kw) / sw + 1};
 }
 
+/* A convolution in groups. */
+static inline NitiConv grouped(NitiConv s, int groups) {
+  s.groups = groups;
+  return s;
+}
+
 /* The same with a kernel of 3x3 and stride 1, as Winograd's kernels require. */
 static inline NitiConv conv3x3_shape(int n, int h, int w, int c, int k, int ph, int pw) {
   return conv_shape(n, h, w, c, k, 3, 3, 1, 1, ph, pw);

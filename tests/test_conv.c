@@ -46,7 +46,7 @@ typedef struct Sizes {
 static Sizes sizes(const NitiConv *s) {
   return (Sizes){(size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c,
                  (size_t)s->n * (size_t)s->oh * (size_t)s->ow * (size_t)s->k,
-                 (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)s->c};
+                 (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)niti_conv_group_inputs(s)};
 }
 
 /* Calls for every product the three sums share: element iy of y, ix of x, iw of w. */
@@ -62,9 +62,10 @@ static void oracle(int64_t *sum, Direction direction, const int8_t *x, const int
               const int py = oy * s->stride_h + ky - s->pad_h, px = ox * s->stride_w + kx - s->pad_w;
               if (py < 0 || py >= s->h || px < 0 || px >= s->w) continue;
               const size_t iy = (size_t)(((n * s->oh + oy) * s->ow + ox) * s->k + k);
-              const size_t ix0 = (size_t)(((n * s->h + py) * s->w + px) * s->c),
-                           iw0 = (size_t)(((k * s->kh + ky) * s->kw + kx) * s->c);
-              for (size_t c = 0; c < (size_t)s->c; ++c) {
+              const int group = k / niti_conv_group_outputs(s), inputs = niti_conv_group_inputs(s);
+              const size_t ix0 = (size_t)(((n * s->h + py) * s->w + px) * s->c + group * inputs),
+                           iw0 = (size_t)(((k * s->kh + ky) * s->kw + kx) * inputs);
+              for (size_t c = 0; c < (size_t)inputs; ++c) {
                 if (direction == FORWARD)
                   sum[iy] += x[ix0 + c] * w[iw0 + c];
                 else if (direction == BACKWARD)
@@ -205,9 +206,9 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     if (!niti_isa_supported(isa)) continue;
     NitiCpu *cpu = open_cpu(isa, threads, nonnegative); /* `direct`: no driver but those that use it */
     char what[200];
-    snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d%s",
+    snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d%s",
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
-             s->pad_w, (int)fill, nonnegative ? ", x nonnegative" : "");
+             s->pad_w, s->groups, (int)fill, nonnegative ? ", x nonnegative" : "");
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
     const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
@@ -307,6 +308,38 @@ static void test_random_shapes(void **unused) {
   }
 }
 
+static void test_groups(void **unused) {
+  (void)unused;
+  const NitiConv shapes[] = {
+      grouped(conv_shape(2, 8, 8, 32, 32, 3, 3, 1, 1, 1, 1), 32), /* depthwise */
+      grouped(conv_shape(3, 9, 7, 48, 48, 3, 3, 2, 2, 1, 1), 48),
+      grouped(conv_shape(2, 9, 7, 24, 24, 5, 3, 2, 1, 2, 1), 24), /* half a vector left over */
+      grouped(conv_shape(1, 6, 5, 7, 21, 3, 3, 1, 1, 1, 1), 7),   /* three outputs per channel */
+      grouped(conv_shape(2, 6, 5, 6, 3, 2, 2, 1, 1, 0, 0), 3),
+      grouped(conv_shape(2, 7, 7, 64, 32, 3, 3, 1, 1, 1, 1), 4),
+      grouped(conv_shape(2, 5, 5, 12, 18, 1, 1, 1, 1, 0, 0), 6),
+      grouped(conv_shape(1, 5, 5, 160, 96, 3, 3, 2, 2, 1, 1), 2), /* many terms: channels in several chunks */
+      grouped(conv_shape(2, 6, 7, 4, 4, 2, 2, 4, 3, 0, 0), 4),    /* stride beyond the kernel */
+      grouped(conv_shape(2, 3, 3, 4, 8, 3, 3, 1, 1, 4, 3), 2),    /* more padding than kernel */
+      grouped(conv_shape(1, 3, 2100, 4, 4, 3, 3, 1, 1, 1, 1), 4), /* wide, high: several parts of a row and an image */
+      grouped(conv_shape(1, 150, 60, 20, 20, 3, 3, 1, 1, 1, 1), 20),
+      grouped(conv_shape(37, 1, 1, 100, 50, 1, 1, 1, 1, 0, 0), 50),
+      grouped(conv_shape(1, 4, 4, 4500, 4500, 3, 3, 1, 1, 1, 1), 4500),
+      grouped(conv_shape(2, 9, 8, 3, 6, 3, 2, 3, 2, 0, 1), 3),
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
+    for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) check_conv(&shapes[i], fill % 2, (Fill)fill, 1 + (int)i % 3);
+  }
+  for (int i = 0; i < 150; ++i) {
+    const int groups = random_in(1, 40), kh = random_in(1, 4), kw = random_in(1, 4);
+    const NitiConv s = conv_shape(random_in(1, 4), kh + random_in(0, 9), kw + random_in(0, 9), groups * random_in(1, 3),
+                                  groups * random_in(1, 3), kh, kw, random_in(1, 4), random_in(1, 4), random_in(0, kh),
+                                  random_in(0, kw));
+    const NitiConv in_groups = grouped(s, groups);
+    check_conv(&in_groups, random_in(0, 1), (Fill)random_in(0, 3), random_in(1, 3));
+  }
+}
+
 /* Exact accumulators: sums small enough that the shift is 0 and nothing clips, so outputs are the sums, and the three directions,
  * each from the backend, must be one bilinear form: <conv(x, w), e> = <x, backward(e, w)> = <w, gradient(x, e)>. */
 static void test_identity(void **unused) {
@@ -382,6 +415,10 @@ static void test_large_gradient(void **unused) {
   check_large_gradient(&images, 1);
   check_large_gradient(&one, -1);
   check_large_gradient(&many, -1);
+  const NitiConv depthwise = grouped(conv_shape(150, 32, 32, 5, 5, 2, 1, 1, 1, 0, 0), 5);
+  const NitiConv wide = grouped(conv_shape(1, 1, 140001, 2, 4, 1, 1, 1, 1, 0, 0), 2);
+  check_large_gradient(&depthwise, 1);
+  check_large_gradient(&wide, -1);
 }
 
 /* Forward and backward at the largest accumulation length. */
@@ -482,7 +519,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
       cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),       cmocka_unit_test(test_names),
-      cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
+      cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient), cmocka_unit_test(test_groups),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

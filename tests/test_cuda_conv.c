@@ -20,7 +20,7 @@ static void run(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiConv *s = &c->conv;
   NitiBackend *b = d->backend;
-  const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k}, weights = {s->k, s->kh, s->kw, s->c};
+  const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k}, weights = {s->k, s->kh, s->kw, niti_conv_group_inputs(s)};
   const size_t gradient_bytes = niti_shape_count(weights) * (size_t)c->bits / 8;
   if (b->kernels->reserve(b, call_conv_workspace(b, s, false)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
   NitiTensor x = tensor_in(d, in, c->x, -3), dy = tensor_in(d, out, c->delta, -20);
@@ -46,12 +46,15 @@ static void run(Device *d, const void *context, Record *results) {
   keep(results, d, "the gradient of y", gradient.data, gradient_bytes, (size_t)c->bits / 8);
   call_conv_gradient(b, &gradient, &dy, &dx, s, false);
   keep(results, d, "the gradient of dx", gradient.data, gradient_bytes, (size_t)c->bits / 8);
+  if (!niti_conv_grouped(s)) return;
+  keep_operand(results, d, "y", &y); /* whose layout gradients in groups do not read */
+  keep_operand(results, d, "dx", &dx);
 }
 
 static void check(NitiConv s, Fill fill, NitiRounding mode) {
   const size_t in = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c,
                out = (size_t)s.n * (size_t)s.oh * (size_t)s.ow * (size_t)s.k,
-               weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)s.c;
+               weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)niti_conv_group_inputs(&s);
   const bool narrow = (int64_t)s.n * s.oh * s.ow <= 133144;
   Case c = {.conv = s,
             .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL},
@@ -65,10 +68,10 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .bits = narrow && random_in(0, 1) ? 32 : 64};
   char what[256];
   snprintf(what, sizeof what,
-           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, fill %d, mode %d, prediction %d, relu %d, mask %d, "
+           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, mask %d, "
            "layouts %d, "
            "gradient %d bits",
-           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, (int)fill, (int)mode, c.prediction,
+           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode, c.prediction,
            c.relu, c.mask != NULL, c.operands, c.bits);
   check_work(run, &c, what);
   free(c.x);
@@ -112,6 +115,31 @@ static void test_random_shapes(void **unused) {
     if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
     check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
     ++i;
+  }
+}
+
+static void test_groups(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      grouped(square(16, 8, 64, 64, 3, 1, 1), 64),  grouped(square(37, 9, 96, 96, 3, 2, 1), 96), /* depthwise */
+      grouped(square(5, 12, 10, 10, 3, 1, 1), 10),  grouped(square(2, 7, 132, 132, 5, 2, 2), 132),
+      grouped(square(3, 6, 24, 96, 3, 1, 1), 24),   grouped(square(3, 6, 96, 24, 3, 1, 1), 24), /* four to one, one to four */
+      grouped(square(4, 7, 64, 128, 3, 1, 1), 4),   grouped(square(17, 5, 30, 12, 3, 2, 1), 6),
+      grouped(square(2, 9, 16, 32, 2, 3, 0), 16),   grouped(square(1, 5, 16, 16, 3, 1, 4), 2),
+      grouped(square(20, 1, 512, 64, 1, 1, 0), 32), grouped(conv_shape(3, 7, 5, 6, 9, 2, 3, 3, 2, 1, 2), 3),
+      grouped(square(40, 64, 8, 8, 3, 1, 1), 8), /* a gradient beyond int32 */
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
+  }
+  for (int i = 0; i < 60; ++i) {
+    const int groups = random_in(1, 3) * random_in(1, 24), kernel = random_in(1, 4);
+    const NitiConv s = conv_shape(random_in(1, 40), random_in(kernel, 14), random_in(kernel, 14), groups * random_in(1, 5),
+                                  groups * random_in(1, 5), kernel, random_in(1, kernel), random_in(1, 3), random_in(1, 3),
+                                  random_in(0, kernel), random_in(0, kernel));
+    check(grouped(s, groups), (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
   }
 }
 
@@ -178,7 +206,7 @@ static int close_all(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
+  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
                                      cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range)};
   random_state = 2024;

@@ -36,6 +36,10 @@ static bool fits_conv(const NitiTensor *x, const NitiTensor *y, const NitiConv *
   return has_shape(x, c->n, c->h, c->w, c->c) && has_shape(y, c->n, c->oh, c->ow, c->k);
 }
 
+static bool fits_weights(const NitiTensor *w, const NitiConv *c) {
+  return has_shape(w, c->k, c->kh, c->kw, niti_conv_group_inputs(c));
+}
+
 static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
   return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
 }
@@ -46,11 +50,11 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
 
 bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
   switch (opcode) {
-    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && fits_weights(&x[1], conv);
     case NITI_OP_CONV_BACKWARD:
-      return fits_conv(y, x, conv) && has_shape(&x[1], conv->k, conv->kh, conv->kw, conv->c) &&
+      return fits_conv(y, x, conv) && fits_weights(&x[1], conv) &&
              (!x[2].data || same_size(&x[2], y));
-    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
+    case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && fits_weights(y, conv);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, pool);
     case NITI_OP_MAXPOOL_BACKWARD:

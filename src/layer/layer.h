@@ -15,6 +15,7 @@ typedef struct NitiLayerSpec {
   char name[NITI_NAME_MAX];                 /* given, or type name + ordinal within the type: conv1, conv2, linear1 */
   int32_t out;                              /* conv: output channels; linear: output features */
   int32_t kernel[2], stride[2], padding[2]; /* height, width */
+  int32_t groups;                           /* conv; NITI_GROUPS_CHANNELS: one per input channel */
   int32_t per;                              /* dropout: index into its choices */
   int line, column;                         /* its position in the description, from 1; 0 unknown */
 } NitiLayerSpec;
@@ -24,6 +25,7 @@ typedef enum NitiLayerFieldKind {
   NITI_FIELD_COUNT,  /* an integer, or the word `classes` (the network's number of classes) */
   NITI_FIELD_PAIR,   /* an integer, or [height, width]; stored in two int32_t */
   NITI_FIELD_CHOICE, /* one of `choices`, stored as its index in an int32_t */
+  NITI_FIELD_GROUPS, /* an integer, or the word `channels`, stored as NITI_GROUPS_CHANNELS */
 } NitiLayerFieldKind;
 
 typedef struct NitiLayerField {
@@ -36,7 +38,7 @@ typedef struct NitiLayerField {
   const char *const *choices; /* NULL-terminated, for NITI_FIELD_CHOICE */
 } NitiLayerField;
 
-enum { NITI_FIELD_SAME_AS_KERNEL = -1 };
+enum { NITI_FIELD_SAME_AS_KERNEL = -1, NITI_GROUPS_CHANNELS = 0 };
 
 struct NitiLayerType {
   const char *name;

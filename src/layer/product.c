@@ -26,13 +26,14 @@ static NitiConv conv_of(const NitiLayer *layer) {
                     .stride_h = windows ? s->stride[0] : 1,
                     .stride_w = windows ? s->stride[1] : 1,
                     .pad_h = s->padding[0],
-                    .pad_w = s->padding[1]};
+                    .pad_w = s->padding[1],
+                    .groups = in.c / w.c};
 }
 
 void niti_product_forward(NitiLowering *l, NitiLayer *layer) {
   const NitiShape w = weight_shape(layer);
-  const int64_t window = (int64_t)w.h * w.w;
-  layer->weight = niti_lower_weight(l, layer, w, layer->spec->kernel[0] > 0 ? 4 : 2, window * w.c, window * w.n);
+  const int64_t window = (int64_t)w.h * w.w, groups = layer->in[0].c / w.c;
+  layer->weight = niti_lower_weight(l, layer, w, layer->spec->kernel[0] > 0 ? 4 : 2, window * w.c, window * w.n / groups);
   layer->y = niti_lower_output(l, layer);
   NitiOperation o = niti_lower_forward(l, layer, NITI_OP_CONV_FORWARD, layer->x[0], layer->y);
   o.inputs[1] = layer->weight;

@@ -97,6 +97,10 @@ static NitiStatus read_field(NitiLayerSpec *spec, const NitiLayerField *f, const
     *value = classes;
     return NITI_OK;
   }
+  if (f->kind == NITI_FIELD_GROUPS) {
+    *value = NITI_GROUPS_CHANNELS;
+    return niti_yaml_is_word(node, "channels") ? NITI_OK : niti_yaml_int(value, node, what, f->min, f->max);
+  }
   if (node->kind == NITI_YAML_SCALAR) {
     NITI_TRY(niti_yaml_int(value, node, what, f->min, f->max));
     value[1] = value[0];

@@ -7,8 +7,9 @@ int64_t niti_accumulation_length(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   const NitiPool *p = &o->pool;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD: return niti_bound_conv_forward(c->kh, c->kw, c->c);
-    case NITI_OP_CONV_BACKWARD: return niti_bound_conv_backward(c->kh, c->kw, c->stride_h, c->stride_w, c->k);
+    case NITI_OP_CONV_FORWARD: return niti_bound_conv_forward(c->kh, c->kw, niti_conv_group_inputs(c));
+    case NITI_OP_CONV_BACKWARD:
+      return niti_bound_conv_backward(c->kh, c->kw, c->stride_h, c->stride_w, niti_conv_group_outputs(c));
     case NITI_OP_CONV_GRADIENT: return niti_bound_conv_gradient(c->n, c->oh, c->ow);
     case NITI_OP_AVGPOOL_FORWARD: return niti_bound_avgpool_forward(p->kh, p->kw);
     case NITI_OP_AVGPOOL_BACKWARD: return niti_bound_avgpool_backward(p->kh, p->kw, p->stride_h, p->stride_w);
@@ -45,7 +46,7 @@ int32_t niti_program_too_large(const NitiProgram *p) {
 int64_t niti_multiply_adds(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   if (o->opcode != NITI_OP_CONV_FORWARD && o->opcode != NITI_OP_CONV_BACKWARD && o->opcode != NITI_OP_CONV_GRADIENT) return 0;
-  return (int64_t)c->oh * c->ow * c->k * c->kh * c->kw * c->c;
+  return (int64_t)c->oh * c->ow * c->k * c->kh * c->kw * niti_conv_group_inputs(c);
 }
 
 int64_t niti_program_parameters(const NitiProgram *p) {

@@ -121,7 +121,7 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
 }
 
 static int use_of(const NitiOperation *o, int k) {
-  if (o->opcode == NITI_OP_CONV_GRADIENT) return NITI_USE_GRADIENT;
+  if (o->opcode == NITI_OP_CONV_GRADIENT) return niti_conv_grouped(&o->conv) ? NITI_USE_OTHER : NITI_USE_GRADIENT;
   return o->opcode == NITI_OP_CONV_BACKWARD && k == 2 ? NITI_USE_MASK : NITI_USE_OTHER;
 }
 

@@ -51,7 +51,7 @@ typedef enum NitiInitial {
 } NitiInitial;
 
 /* A tensor's description. dims[0] is the largest batch where `batched`: a run may use fewer images. Layouts are
- * docs/arithmetic.md's: activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in] or [out][in]. */
+ * docs/arithmetic.md's: activations and deltas [N][H][W][C] or [N][features], weights [out][KH][KW][in / groups] or [out][in]. */
 typedef struct NitiTensorDesc {
   char name[NITI_TENSOR_NAME_MAX]; /* unique in its layer: "conv1.weight", "relu2.delta" */
   NitiDtype dtype;
@@ -104,13 +104,19 @@ typedef enum NitiPhase {
   NITI_PHASES
 } NitiPhase;
 
-/* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C], y [N][OH][OW][K]; OH = (H + 2 pad_h - KH) /
- * stride_h + 1. */
+/* A convolution (linear: 1x1 on 1x1 images). x [N][H][W][C], w [K][KH][KW][C / groups], y [N][OH][OW][K]; OH = (H + 2 pad_h -
+ * KH) / stride_h + 1. Output channel k reads the input channels of its own group, k / (K / groups); groups divides C and K. */
 typedef struct NitiConv {
   int32_t n, h, w, c;
   int32_t oh, ow, k;
   int32_t kh, kw, stride_h, stride_w, pad_h, pad_w;
+  int32_t groups; /* 0 counts as 1 */
 } NitiConv;
+
+static inline bool niti_conv_grouped(const NitiConv *c) { return c->groups > 1; }
+/* Input channels, and output channels, of one group. */
+static inline int32_t niti_conv_group_inputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->c / c->groups : c->c; }
+static inline int32_t niti_conv_group_outputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->k / c->groups : c->k; }
 
 /* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
  * pool: no padding. */
@@ -138,6 +144,11 @@ typedef struct NitiSgdScalars {
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
+typedef struct NitiLoss {
+  NitiLossKind kind;
+  int32_t off; /* softmax with smoothed labels: what is expected of every class but the target, at exponent -24 */
+} NitiLoss;
+
 /* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (pixels outside are
  * raw 0), and whether it is mirrored. */
 typedef struct NitiSample {
@@ -160,7 +171,7 @@ typedef struct NitiOperation {
   union {
     NitiConv conv;     /* CONV_*, at the program's batch */
     NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
-    NitiLossKind loss; /* LOSS */
+    NitiLoss loss;     /* LOSS */
     bool shared_mask;  /* DROPOUT: one mask for all images */
     NitiNorm norm;     /* NORM_* */
     int32_t scalar;    /* UPDATE_NITI: the number of the bound scalar mu */

@@ -82,12 +82,15 @@ class _Builder:
     def _outputs(self, out):
         return self.classes if out == "classes" else out
 
-    def layer_conv(self, source, out, kernel, stride=1, padding=0):
+    def layer_conv(self, source, out, kernel, stride=1, padding=0, groups=1):
         kernel, stride, padding, out = _pair(kernel), _pair(stride), _pair(padding), self._outputs(out)
         height, width, channels = self._windows(source, kernel, stride, padding)
+        groups = channels if groups == "channels" else groups
+        assert channels % groups == 0 and out % groups == 0
         area = kernel[0] * kernel[1]
-        return self.add("conv", [source], (height, width, out), {"kernel": kernel, "stride": stride, "padding": padding},
-                        (out, *kernel, channels), (channels * area, out * area))
+        return self.add("conv", [source], (height, width, out),
+                        {"kernel": kernel, "stride": stride, "padding": padding, "groups": groups},
+                        (out, *kernel, channels // groups), (channels // groups * area, out // groups * area))
 
     def layer_linear(self, source, out):
         *image, features = self.nodes[source].shape

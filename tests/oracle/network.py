@@ -57,6 +57,29 @@ def conv_gradient(x, delta, kernel, stride, padding):
     return acc
 
 
+# Grouped convolutions: each group is a convolution of its own.
+
+
+def _groups(groups, tensor, axis):
+    return np.split(tensor, groups, axis=axis)
+
+
+def grouped_forward(x, w, stride, padding, groups):
+    return np.concatenate([conv_forward(one, weights, stride, padding)
+                           for one, weights in zip(_groups(groups, x, 3), _groups(groups, w, 0))], axis=3)
+
+
+def grouped_backward(delta, w, x_shape, stride, padding, groups):
+    shape = (*x_shape[:3], x_shape[3] // groups)
+    return np.concatenate([conv_backward(one, weights, shape, stride, padding)
+                           for one, weights in zip(_groups(groups, delta, 3), _groups(groups, w, 0))], axis=3)
+
+
+def grouped_gradient(x, delta, kernel, stride, padding, groups):
+    return np.concatenate([conv_gradient(one, deltas, kernel, stride, padding)
+                           for one, deltas in zip(_groups(groups, x, 3), _groups(groups, delta, 3))], axis=0)
+
+
 # Pools
 
 
@@ -200,7 +223,7 @@ class Network:
     def _forward_node(self, node, inputs, context):
         (x, e), args = inputs[0], node.args
         if node.kind == "conv":
-            acc = conv_forward(x, self.weights[node.number, 0], args["stride"], args["padding"])
+            acc = grouped_forward(x, self.weights[node.number, 0], args["stride"], args["padding"], args["groups"])
             return self._requantise_activation(node, acc, e + self.exponents[node.number, 0], context), None
         if node.kind == "linear":
             acc = x.reshape(len(x), -1) @ self.weights[node.number, 0].T  # x may be [N, 1, 1, C]
@@ -241,7 +264,7 @@ class Network:
             m, e = self._gather(node, arriving[node.number], context)
             x, x_exponent = tensors[node.inputs[0]]
             if node.kind == "conv":
-                sums = conv_gradient(x, m, node.args["kernel"], node.args["stride"], node.args["padding"])
+                sums = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
                 gradients[node.number, 0] = sums, x_exponent + e
             elif node.kind == "linear":
                 gradients[node.number, 0] = m.T @ x.reshape(len(x), -1), x_exponent + e
@@ -281,7 +304,7 @@ class Network:
         if node.kind == "dropout":
             return m * note, e + 1
         if node.kind == "conv":
-            acc = conv_backward(m, self.weights[node.number, 0], x.shape, args["stride"], args["padding"])
+            acc = grouped_backward(m, self.weights[node.number, 0], x.shape, args["stride"], args["padding"], args["groups"])
             e += self.exponents[node.number, 0]
         elif node.kind == "linear":
             acc = (m @ self.weights[node.number, 0]).reshape(x.shape)

@@ -81,7 +81,13 @@ class _Generator:
         args = {}
         if kind == "conv":
             sides = self.conv_side(height, (1, 1, 1, 2, 3, 5)), self.conv_side(width, (1, 1, 1, 2, 4))
-            channels = args["out"] = self.random.choice(CHANNELS)
+            inputs, channels = channels, self.random.choice(CHANNELS)
+            if self.chance(0.3):
+                args["groups"] = groups = self.random.choice([g for g in range(1, inputs + 1) if inputs % g == 0])
+                channels = groups * max(1, channels // groups)
+                if groups == inputs and self.chance(0.5):
+                    args["groups"] = "channels"
+            args["out"] = channels
         else:
             sides = self.pool_side(height, kind == "maxpool"), self.pool_side(width, kind == "maxpool")
         (kernel_h, stride_h, padding_h), (kernel_w, stride_w, padding_w) = sides

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "backend/cpu/grouped.h"
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/winograd_gradient.h"
 #include "base/window.h"
@@ -121,7 +122,9 @@ static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiCon
   const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
   const NitiConv pixels = pixels_as_images(s);
   NitiConvPlan *plan;
-  if (!kernels) {
+  if (niti_conv_grouped(s) && niti_grouped_kernels(cpu->isa)) {
+    plan = niti_grouped_prepare(w, niti_grouped_kernels(cpu->isa), s, direction, (size_t)niti_threads_count(cpu->threads));
+  } else if (!kernels) {
     plan = niti_conv_ref_prepare(w, s, direction, (size_t)niti_threads_count(cpu->threads));
   } else if (direction == NITI_BACKWARD) {
     plan = prepare_backward(w, cpu, kernels, &pixels);

@@ -1,4 +1,5 @@
 /* The one place that chooses kernels by instruction set. */
+#include "backend/cpu/grouped.h"
 #include "backend/cpu/peak.h"
 #include "backend/cpu/winograd.h"
 
@@ -21,6 +22,17 @@ const NitiConvKernels *niti_conv_kernels(NitiIsa isa) {
 #elif defined(__aarch64__)
   if (isa >= NITI_ISA_NEON_I8MM) return &niti_conv_kernels_neon_i8mm;
   if (isa >= NITI_ISA_NEON_DOTPROD) return &niti_conv_kernels_neon_dotprod;
+#endif
+  (void)isa;
+  return NULL;
+}
+
+const NitiGroupedKernels *niti_grouped_kernels(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AVX512VNNI) return &niti_grouped_kernels_avx512;
+  if (isa >= NITI_ISA_AVX2) return &niti_grouped_kernels_avx2;
+#elif defined(__aarch64__)
+  if (isa >= NITI_ISA_NEON_DOTPROD) return &niti_grouped_kernels_neon;
 #endif
   (void)isa;
   return NULL;

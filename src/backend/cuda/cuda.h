@@ -168,7 +168,7 @@ void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
 void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-                    NitiLossKind, const NitiRequantise *);
+                    NitiLoss, const NitiRequantise *);
 void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
 void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
                         const NitiTensor *bias, int64_t count);
@@ -195,7 +195,7 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
- * layouts of dy and x, which conv.c has made. */
+ * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
@@ -208,7 +208,7 @@ typedef struct NitiCudaConv {
                    const NitiConv *, const NitiRequantise *);
   void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
 } NitiCudaConv;
-extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma;
+extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma, niti_cuda_conv_grouped;
 
 #ifdef __cplusplus
 }

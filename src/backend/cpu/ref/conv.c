@@ -26,7 +26,15 @@ static size_t pixel(int32_t n, int32_t y, int32_t x, int32_t h, int32_t w, int32
   return (((size_t)n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * (size_t)c;
 }
 
-static size_t tap(const NitiConv *s, int32_t k, int32_t ky, int32_t kx) { return pixel(k, ky, kx, s->kh, s->kw, s->c); }
+/* The weights of output channel k at one tap; there are as many as a group has input channels. */
+static size_t tap(const NitiConv *s, int32_t k, int32_t ky, int32_t kx) {
+  return pixel(k, ky, kx, s->kh, s->kw, niti_conv_group_inputs(s));
+}
+
+/* The first input channel of output channel k's group. */
+static size_t channel(const NitiConv *s, int32_t k) {
+  return (size_t)(k / niti_conv_group_outputs(s)) * (size_t)niti_conv_group_inputs(s);
+}
 
 static int32_t dot(const int8_t *a, const int8_t *b, int32_t count) {
   int32_t sum = 0;
@@ -43,6 +51,7 @@ static void forward_row(void *context, size_t thread, size_t item) {
   const NitiConv *s = p->conv;
   const int32_t n = (int32_t)(item / (size_t)s->oh), oy = (int32_t)(item % (size_t)s->oh);
   const NitiConvOperands *o = p->operands;
+  const int32_t inputs = niti_conv_group_inputs(s);
   int32_t *acc = p->acc + thread * p->row;
   uint32_t max = 0;
   for (int32_t ox = 0; ox < s->ow; ++ox) {
@@ -54,7 +63,7 @@ static void forward_row(void *context, size_t thread, size_t item) {
         for (int32_t kx = 0; kx < s->kw; ++kx) {
           const int32_t ix = ox * s->stride_w + kx - s->pad_w;
           if (ix < 0 || ix >= s->w) continue;
-          acc[k] += dot(o->in + pixel(n, iy, ix, s->h, s->w, s->c), o->w + tap(s, k, ky, kx), s->c);
+          acc[k] += dot(o->in + pixel(n, iy, ix, s->h, s->w, s->c) + channel(s, k), o->w + tap(s, k, ky, kx), inputs);
         }
       }
     }
@@ -69,6 +78,7 @@ static void backward_row(void *context, size_t thread, size_t item) {
   const NitiConv *s = p->conv;
   const int32_t n = (int32_t)(item / (size_t)s->h), iy = (int32_t)(item % (size_t)s->h);
   const NitiConvOperands *o = p->operands;
+  const int32_t inputs = niti_conv_group_inputs(s);
   int32_t *acc = p->acc + thread * p->row;
   uint32_t max = 0;
   for (int32_t ix = 0; ix < s->w; ++ix) {
@@ -81,7 +91,7 @@ static void backward_row(void *context, size_t thread, size_t item) {
         if (x < 0 || x % s->stride_w != 0 || x / s->stride_w >= s->ow) continue;
         const int8_t *delta = o->in + pixel(n, y / s->stride_h, x / s->stride_w, s->oh, s->ow, s->k);
         for (int32_t k = 0; k < s->k; ++k) {
-          if (delta[k] != 0) add_scaled(acc, o->w + tap(s, k, ky, kx), delta[k], s->c);
+          if (delta[k] != 0) add_scaled(acc + channel(s, k), o->w + tap(s, k, ky, kx), delta[k], inputs);
         }
       }
     }
@@ -92,19 +102,19 @@ static void backward_row(void *context, size_t thread, size_t item) {
   niti_max_raise(&p->max, max);
 }
 
-/* The gradient of one tap (k, ky, kx): C sums. */
+/* The gradient of one tap (k, ky, kx): a sum for each input channel of k's group. */
 static void gradient_tap(void *context, size_t thread, size_t item) {
   const GradientPass *p = context;
   const NitiConv *s = p->conv;
   const int32_t kx = (int32_t)(item % (size_t)s->kw), ky = (int32_t)(item / (size_t)s->kw % (size_t)s->kh);
-  const int32_t k = (int32_t)(item / (size_t)s->kw / (size_t)s->kh);
+  const int32_t k = (int32_t)(item / (size_t)s->kw / (size_t)s->kh), inputs = niti_conv_group_inputs(s);
   int32_t *narrow = (int32_t *)p->gradient->data + (p->gradient->bits == 32 ? tap(s, k, ky, kx) : 0);
   int64_t *wide = (int64_t *)p->gradient->data + (p->gradient->bits == 64 ? tap(s, k, ky, kx) : 0);
   (void)thread;
   if (p->gradient->bits == 32)
-    memset(narrow, 0, sizeof *narrow * (size_t)s->c);
+    memset(narrow, 0, sizeof *narrow * (size_t)inputs);
   else
-    memset(wide, 0, sizeof *wide * (size_t)s->c);
+    memset(wide, 0, sizeof *wide * (size_t)inputs);
   for (int32_t n = 0; n < s->n; ++n) {
     for (int32_t oy = 0; oy < s->oh; ++oy) {
       const int32_t iy = oy * s->stride_h + ky - s->pad_h;
@@ -113,11 +123,11 @@ static void gradient_tap(void *context, size_t thread, size_t item) {
         const int32_t ix = ox * s->stride_w + kx - s->pad_w;
         const int32_t delta = p->dy[pixel(n, oy, ox, s->oh, s->ow, s->k) + (size_t)k];
         if (ix < 0 || ix >= s->w || delta == 0) continue;
-        const int8_t *x = p->x + pixel(n, iy, ix, s->h, s->w, s->c);
+        const int8_t *x = p->x + pixel(n, iy, ix, s->h, s->w, s->c) + channel(s, k);
         if (p->gradient->bits == 32) {
-          add_scaled(narrow, x, delta, s->c);
+          add_scaled(narrow, x, delta, inputs);
         } else {
-          for (int32_t c = 0; c < s->c; ++c) wide[c] += delta * x[c];
+          for (int32_t c = 0; c < inputs; ++c) wide[c] += delta * x[c];
         }
       }
     }
