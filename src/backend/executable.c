@@ -154,10 +154,8 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_ADD: return k->add;
     case NITI_OP_DROPOUT: return k->dropout;
     case NITI_OP_LOSS: return k->loss;
-    case NITI_OP_NORM_SUMS: return k->norm_sums;
     case NITI_OP_NORM_FIT: return k->norm_fit;
     case NITI_OP_NORM_FORWARD: return k->norm_forward;
-    case NITI_OP_NORM_DELTA_SUMS: return k->norm_delta_sums;
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
@@ -506,14 +504,12 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
-    case NITI_OP_NORM_SUMS: k->norm_sums(backend, y, x); break;
     case NITI_OP_NORM_FIT:
-      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2], o->norm.running ? 0 : e->batch * o->norm.positions);
+      k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]);
       break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
-    case NITI_OP_NORM_DELTA_SUMS: k->norm_delta_sums(backend, y, x, &x[1]); break;
     case NITI_OP_NORM_DELTA_FIT:
-      k->norm_delta_fit(backend, y, &y[1], &y[2], x, &x[1], &x[2], e->batch * o->norm.positions);
+      k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]);
       break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;

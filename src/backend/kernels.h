@@ -120,20 +120,19 @@ typedef struct NitiKernels {
   void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 
   /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
-  /* sums: int64_t [C][2] of x and of its squares; exponent: x's. */
-  void (*norm_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
-  /* affine: NitiAffine [C], exponent y's. weight, bias: int16_t [C]. running: int64_t [2][C], means then variances. count: values
-   * per channel; 0: from the running statistics, which stay, and of sums only the exponent is read. */
-  void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
-                   const NitiTensor *bias, int64_t count);
+  /* affine: NitiAffine [C], exponent y's. running: int64_t [2][C], means then variances. sums: int64_t [C][2] of x and of its
+   * squares, exponent x's; NULL: affine from the running statistics, which stay, and of x only the exponent is read. weight, bias:
+   * int16_t [C]. */
+  void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                   const NitiTensor *weight, const NitiTensor *bias);
   /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
-  /* sums: int64_t [C][3] of dy, dy x and dy dy; exponent: dy's. */
-  void (*norm_delta_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
-  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. */
+  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums: int64_t
+   * [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. */
   void (*norm_delta_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                         const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+                         NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                         const NitiTensor *weight);
   /* dx = affine map of dy and x, rounded. dx aliases neither. */
   void (*norm_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                         const NitiRequantise *);

@@ -169,14 +169,10 @@ void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const Niti
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
-void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
-void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
-                        const NitiTensor *bias, int64_t count);
+void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x, const NitiTensor *weight, const NitiTensor *bias);
 void niti_cuda_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                             const NitiRequantise *);
-void niti_cuda_norm_delta_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
-void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                              const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient, NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight);
 void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                              const NitiRequantise *);
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
