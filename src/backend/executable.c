@@ -154,10 +154,8 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_ADD: return k->add;
     case NITI_OP_DROPOUT: return k->dropout;
     case NITI_OP_LOSS: return k->loss;
-    case NITI_OP_NORM_SUMS: return k->norm_sums;
     case NITI_OP_NORM_FIT: return k->norm_fit;
     case NITI_OP_NORM_FORWARD: return k->norm_forward;
-    case NITI_OP_NORM_DELTA_SUMS: return k->norm_delta_sums;
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
@@ -457,7 +455,24 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
+/* Runs the updates `sgd` from operation i on, as many as one call takes; returns their number. */
+static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  int count = 0;
+  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
+    const NitiOperation *o = &e->fused->operations[i + count];
+    NitiStep *s = &e->steps[i + count];
+    if (o->opcode != NITI_OP_UPDATE_SGD) break;
+    check_step(e, i + count);
+    updates[count] =
+        (NitiSgdUpdate){s->outputs, optional(o->outputs, s->outputs, 2), &s->outputs[3], &s->gradient, &o->sgd, &s->rq};
+  }
+  e->backend->kernels->update_sgd(e->backend, updates, count);
+  return count;
+}
+
+/* Runs operation i, perhaps with those that follow it before `end`; returns their number. */
+static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBindings *b) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiKernels *k = e->backend->kernels;
   NitiBackend *backend = e->backend;
@@ -489,22 +504,19 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
-    case NITI_OP_NORM_SUMS: k->norm_sums(backend, y, x); break;
     case NITI_OP_NORM_FIT:
-      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2], o->norm.running ? 0 : e->batch * o->norm.positions);
+      k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]);
       break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
-    case NITI_OP_NORM_DELTA_SUMS: k->norm_delta_sums(backend, y, x, &x[1]); break;
     case NITI_OP_NORM_DELTA_FIT:
-      k->norm_delta_fit(backend, y, &y[1], &y[2], x, &x[1], &x[2], e->batch * o->norm.positions);
+      k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]);
       break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    case NITI_OP_UPDATE_SGD:
-      k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq);
-      break;
+    case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
     default: break; /* fused into another operation, or nothing to do */
   }
+  return 1;
 }
 
 static void enqueue(void *context) {
@@ -513,8 +525,8 @@ static void enqueue(void *context) {
   int64_t *mark = run->bindings->marks;
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
     if (mark) e->backend->kernels->mark(e->backend, mark);
-    for (int32_t i = run->first; i < run->end; ++i) {
-      run_step(e, i, run->bindings);
+    for (int32_t i = run->first, done; i < run->end; i += done) {
+      done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
     }
   }

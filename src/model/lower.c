@@ -154,7 +154,8 @@ static NitiStatus lower_all(Walk *w) {
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   for (int32_t i = 0; i < p->operation_count; ++i) {
-    const int64_t count = p->operations[i].opcode == NITI_OP_NORM_SUMS ? p->batch * p->operations[i].norm.positions : 0;
+    const NitiOperation *o = &p->operations[i];
+    const int64_t count = o->opcode == NITI_OP_NORM_FIT && !o->norm.running ? p->batch * o->norm.positions : 0;
     if (count <= (int64_t)1 << NITI_NORM_COUNT_LOG2) continue;
     (void)snprintf(what, sizeof what, "%lld values per channel in a batch of %d images (expected at most 2^%d)", (long long)count,
                    p->batch, NITI_NORM_COUNT_LOG2);

@@ -82,12 +82,12 @@ typedef enum NitiOpcode {
   NITI_OP_DROPOUT,     /* y = masked x, exponent + 1; forward and backward alike */
   NITI_OP_RESHAPE,     /* y = x with other dims: the same memory */
   NITI_OP_LOSS,        /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
-  NITI_OP_NORM_SUMS,       /* sums s64 [C][2] = exact sums of x and of its squares, at x's exponent */
-  NITI_OP_NORM_FIT,        /* affine s32 [C][2], y's exponent; inputs sums, weight, bias, running s64 [2][C]; outputs affine, running.
-                            * Where `norm.running`, inputs[0] is x, of which only the exponent is read, and running stays */
+  NITI_OP_NORM_FIT,        /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
+                            * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
+                            * is written */
   NITI_OP_NORM_FORWARD,    /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
-  NITI_OP_NORM_DELTA_SUMS, /* sums s64 [C][3] of dy, dy x and dy dy, at dy's exponent; inputs dy, x */
-  NITI_OP_NORM_DELTA_FIT,  /* affine s32 [C][3], dx's exponent, and the gradients of weight and bias; inputs delta sums, sums, weight */
+  NITI_OP_NORM_DELTA_FIT,  /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x and
+                            * dy dy; inputs dy, x, sums of x, weight */
   NITI_OP_NORM_BACKWARD,   /* dx = round(affine map of dy and x); inputs dy, x, affine */
   NITI_OP_UPDATE_NITI, /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
   NITI_OP_UPDATE_SGD,  /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
