@@ -92,8 +92,8 @@ static void describe_rounding(char *text, size_t size, const NitiOperation *o) {
   const NitiRoundingRecord *r = &o->rounding;
   text[0] = 0;
   if (r->purpose == 0) return;
-  if (r->mode == NITI_STOCHASTIC || o->opcode == NITI_OP_DROPOUT) {
-    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32, o->opcode == NITI_OP_DROPOUT ? "draws" : "stochastic",
+  if (niti_rounding_draws(r->mode) || o->opcode == NITI_OP_DROPOUT) {
+    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32, o->opcode == NITI_OP_DROPOUT ? "draws" : niti_rounding_name(r->mode),
                    r->purpose, r->stream);
   } else {
     (void)snprintf(text, size, "%s", niti_rounding_name(r->mode));

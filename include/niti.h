@@ -121,6 +121,7 @@ typedef enum NitiRounding {
   NITI_PSEUDO_STOCHASTIC,
   NITI_STOCHASTIC,
   NITI_TRUNCATE,
+  NITI_STOCHASTIC_BYTE, /* with 8 random bits: a quarter of NITI_STOCHASTIC's random words */
 } NitiRounding;
 
 /* The random-number purposes of docs/arithmetic.md. */
@@ -141,7 +142,7 @@ typedef enum NitiPurpose {
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */
 NITI_API int niti_bits(uint64_t v);
 /* x / 2^shift rounded in the given mode, not clipped. 0 <= shift <= 62, |x| < 2^62; shift 0 returns x. `word` is the random word
- * of NITI_STOCHASTIC (then shift <= 32) and ignored by the other modes. */
+ * of NITI_STOCHASTIC (then shift <= 32); its lowest byte is that of NITI_STOCHASTIC_BYTE; the other modes ignore it. */
 NITI_API int64_t niti_round(int64_t x, int shift, NitiRounding mode, uint32_t word);
 /* niti_round, then clipped to [-127, 127]. */
 NITI_API int8_t niti_round_int8(int64_t x, int shift, NitiRounding mode, uint32_t word);

@@ -136,8 +136,8 @@ static inline const char *random_network(RandomNetwork *r) {
 static inline NitiLowerOptions random_lowering(void) {
   return (NitiLowerOptions){.batch = random_in(1, 9),
                             .training = true,
-                            .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_TRUNCATE),
-                            .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_TRUNCATE),
+                            .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
+                            .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX};
 }
 

@@ -97,7 +97,7 @@ static void test_small_shapes(void **unused) {
       square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
     for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
   }
 }
@@ -131,7 +131,7 @@ static void test_groups(void **unused) {
       grouped(square(40, 64, 8, 8, 3, 1, 1), 8), /* a gradient beyond int32 */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
     for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
   }
   for (int i = 0; i < 60; ++i) {

@@ -373,10 +373,10 @@ static void builtin_models_lower(void **state) {
 static void every_layer_lowers(void **state) {
   NitiDescription *d = described(every_layer);
   (void)state;
-  for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode)
+  for (int mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode)
     check_description(d, (NitiLowerOptions){.batch = 24,
                                             .round_activation = (NitiRounding)mode,
-                                            .round_delta = (NitiRounding)(NITI_TRUNCATE - mode),
+                                            .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
                                             .loss = mode % 2 ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI});
   niti_description_close(d);
 }

@@ -43,7 +43,7 @@ const char *niti_role_name(NitiRole role) { return role_names[role]; }
 const char *niti_phase_name(NitiPhase phase) { return phase_names[phase]; }
 
 const char *niti_rounding_name(NitiRounding mode) {
-  static const char *const names[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
+  static const char *const names[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte"};
   return names[mode];
 }
 

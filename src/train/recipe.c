@@ -292,7 +292,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
     if (r->loss != NITI_LOSS_SOFTMAX && r->smoothing > 0)
       return niti_yaml_fail(node, "label_smoothing: loss niti has none (expected loss: softmax)");
   }
-  if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC; /* unless the recipe chooses */
+  if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",

@@ -60,6 +60,7 @@ uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, con
     case NITI_TRUNCATE:
       return round_all(out, acc, count, r->shift, NITI_TRUNCATE, r->relu, max);
     case NITI_STOCHASTIC:
+    case NITI_STOCHASTIC_BYTE:
       break;
   }
   return niti_requantise_ref(out, acc, count, r, index, max);
