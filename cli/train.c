@@ -10,7 +10,7 @@ enum { SETS_MAX = LIST_MAX + 8 };
 typedef struct Arguments {
   DeviceOptions device;
   const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
-  int64_t save_every;
+  int64_t save_every, measure_every;
   TextList sets;
   bool json, json_stream, quiet, dry_run;
 } Arguments;
@@ -26,6 +26,7 @@ static const Option options[] = {
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)"),
     TEXT("init", init, "NETWORK", "start from the weights of a checkpoint or run, edited ones too, where names and shapes match"),
     NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
+    NUMBER("measure-every", measure_every, "N", "steps between measurements for TensorBoard (default 100; 0: none)", 0, 1 << 20),
     DEVICE_OPTIONS(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
@@ -321,7 +322,7 @@ static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Ar
 }
 
 static int run(int argc, char **argv) {
-  Arguments given = {0};
+  Arguments given = {.measure_every = 100};
   const char *sets[SETS_MAX];
   char numbers[4][64];
   int count;
@@ -336,6 +337,7 @@ static int run(int argc, char **argv) {
                                 .data = given.data,
                                 .init = given.init,
                                 .save_every = (int32_t)given.save_every,
+                                .measure_every = given.measure_every > 0 ? (int32_t)given.measure_every : -1,
                                 .dry_run = given.dry_run,
                                 .progress = on_progress,
                                 .save_now = signals_save_asked,
@@ -346,8 +348,8 @@ static int run(int argc, char **argv) {
   }
   if (count > 0 || given.folder || given.init || set_count > 0 || given.save_every || given.dry_run) {
     return usage_error(&command_train,
-                       "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json, "
-                       "--json-stream and --quiet go with it");
+                       "--resume goes on with the run's own recipe: only --data, --measure-every, --threads, --isa, --backend, "
+                       "--json, --json-stream and --quiet go with it");
   }
   return resume(&given, &how, &view);
 }

@@ -264,6 +264,7 @@ typedef struct NitiTrainOptions {
   const char *init; /* weights to start from where layer names and shapes match: anything that niti_model_open takes, or any
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
   int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
+  int32_t measure_every; /* steps from one measurement for TensorBoard to the next (docs/run-folder.md); 0: 100; -1: none */
   NitiProgressCallback progress; /* NULL: none */
   void *context;                 /* passed to both */
   NitiSaveCallback save_now;     /* NULL: none */

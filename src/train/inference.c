@@ -221,12 +221,12 @@ static NitiStatus score_batches(const NitiStepContext *context, NitiLoader *load
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
     if (labels) map_batch(&batch, room, labels);
-    NITI_TRY(niti_step_test(context, &batch, NULL));
+    NITI_TRY(niti_step_test(context, &batch));
   }
 }
 
 static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed};
+  const NitiStepContext context = {m->recipe, net, feed, NULL};
   NITI_TRY(niti_loader_start(loader, 0, 0));
   int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
   const NitiStatus status = room ? score_batches(&context, loader, room, m->set.labels) : out_of_memory();

@@ -1,8 +1,9 @@
-/* Reports each epoch: a row in metrics.csv and metrics.jsonl, and TensorBoard events. */
+/* Reports a run: a row per epoch in metrics.csv and metrics.jsonl, and TensorBoard events. */
 #ifndef NITI_TRAIN_REPORT_H
 #define NITI_TRAIN_REPORT_H
 
-#include "model/network.h"
+#include "train/measure.h"
+#include "train/recipe.h"
 
 typedef struct NitiReport NitiReport;
 
@@ -13,14 +14,19 @@ typedef struct NitiReportRow {
   int mu;
   NitiScore train, test, best;
   int64_t images, nanoseconds; /* of this epoch, in this process */
-  const NitiTensorStats *inputs; /* NULL, or of each weight's layer, in the last test batch */
 } NitiReportRow;
 
 /* Keeps rows up to keep_epoch; resumed_step: the step from which a resumed run continues, -1 for a new run. */
 NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step);
 /* Which log files could not be continued and were set aside (niti_log_note): human-readable lines; NULL beyond the last. */
 const char *niti_report_note(const NitiReport *report, size_t index);
+/* The recipe as text and as the run's settings, once per run. */
+NitiStatus niti_report_recipe(NitiReport *report, const NitiRecipe *recipe);
+/* One step's figures; `since`: the score of the steps since the last ones, or since the epoch began. */
+NitiStatus niti_report_step(NitiReport *report, int64_t step, NitiScore since, const NitiMeasure *measure,
+                            const NitiProgram *program);
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *row, NitiNetwork *net);
-NitiStatus niti_report_close(NitiReport *report);
+/* complete: the run has ended well, which is recorded. */
+NitiStatus niti_report_close(NitiReport *report, bool complete);
 
 #endif

@@ -32,10 +32,12 @@ typedef struct NitiRun {
   NitiNetwork *net;
   NitiFeed *feed;
   NitiLoader *train_loader, *test_loader;
-  NitiTensorStats *layer_inputs; /* of each weight's layer, in the last test batch */
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiSaver *saver; /* made by the first save */
+  NitiMeasure *measure;   /* made by the first step that is measured */
+  NitiScore measured;     /* the epoch's score at the last step that was measured */
+  int32_t measured_epoch; /* the epoch that it belongs to, from 1 */
+  NitiSaver *saver;       /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */
@@ -54,6 +56,12 @@ typedef struct NitiRun {
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);
+
+/* Before a step: *out is what the step is to fill where it is one that is measured, else NULL. After it, when it has been
+ * counted: writes its figures to the events, and refreshes run->train. Steps are measured every options.measure_every of an
+ * epoch, or once in a shorter epoch. */
+NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out);
+NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure);
 
 /* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
  * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */

@@ -47,7 +47,7 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed}; }
+static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed, NULL}; }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
@@ -80,7 +80,7 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     NITI_TRY(status);
     if (batch.count == 0) break;
     ++done;
-    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    NITI_TRY(niti_step_test(&context, &batch));
     NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
@@ -121,7 +121,7 @@ static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
 
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
-  const NitiStepContext context = step_context(run);
+  NitiStepContext context = step_context(run);
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
   write_metrics(run, run->train);
@@ -138,6 +138,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
     }
+    NITI_TRY(niti_run_measure_begin(run, &context.measure));
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step, run->epoch));
     ++run->step;
     run->images += batch.count;
@@ -147,6 +148,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       run->refreshed_at = mark;
     }
+    const NitiStatus measured = context.measure ? niti_run_measure_end(run, context.measure) : NITI_OK;
+    if (measured != NITI_OK) return save_after(run, measured);
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
@@ -179,8 +182,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .test = run->test,
                              .best = run->best,
                              .images = run->epoch_images,
-                             .nanoseconds = run->epoch_nanoseconds,
-                             .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
+                             .nanoseconds = run->epoch_nanoseconds};
   status = niti_report_epoch(run->report, &row, run->net);
   if (status != NITI_OK) { /* the test is done and recorded again after resuming */
     run->best = best;
@@ -330,7 +332,8 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
                                                (const char(*)[65])run->inputs.sha256);
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
-  if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
+  if (status == NITI_OK) status = niti_report_open(&run->report, run_path, -1, -1);
+  if (status == NITI_OK) return niti_report_recipe(run->report, run->recipe);
   niti_run_folder_clear(run->folder); /* nothing to resume */
   return status;
 }

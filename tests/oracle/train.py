@@ -63,7 +63,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     """Trains from the initial weights.
 
     images: uint8 (or the recipe's data.type) [N, H, W, C]; labels: integers [N]; recipe: a dictionary; epochs and max_steps replace the recipe's.
-    observe(step, network, gradients), where given, is called before each update.
+    observe(step, network, gradients, tensors), where given, is called before each update.
     Returns weights {name: int8 array}, exponents {name: int}, steps, loss_sums and correct (one entry a step) and
     epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part.
     """
@@ -100,7 +100,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             error = _loss_error(logits, exponent, targets, recipe, context)
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
-                observe(step, network, gradients)
+                observe(step, network, gradients, tensors)
             for number, gradient in gradients.items():
                 network.weights[number] = a.update_niti(network.weights[number], gradient, mu)
             step += 1
