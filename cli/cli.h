@@ -128,10 +128,23 @@ bool signals_save_asked(void *context);
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);
-/* Draws "niti: WHAT: DONE of ALL" (all 0: unknown) on standard error: over the last line, cut where it would wrap, or as a line.
- */
-void print_progress(bool redraw, const char *what, int64_t done, int64_t all);
 /* Its columns; a longer line would wrap and could not be drawn over. */
 int terminal_columns(void);
+
+/* progress.c: how far the work is, on standard error: a line that changes on a terminal, lines of their own elsewhere */
+typedef struct ProgressLine {
+  bool terminal, open; /* open: something is drawn that the next output must clear */
+  bool begun;          /* reading of data was announced */
+  int64_t drawn;       /* when */
+} ProgressLine;
+void progress_start(ProgressLine *line);
+/* Whether the next line is due: on a terminal ten times a second, elsewhere after `pause` nanoseconds. */
+bool progress_is_due(ProgressLine *line, int64_t pause);
+/* Draws text, escaped, and cut where it would wrap. */
+void progress_draw(ProgressLine *line, const char *text);
+/* "niti: WHAT: DONE of ALL" (all 0: unknown), where it is due: elsewhere than on a terminal after a second, then twice a minute.
+ */
+void progress_data(ProgressLine *line, const char *what, int64_t done, int64_t all);
+void progress_clear(ProgressLine *line);
 
 #endif

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "introduce.h"
-#include "platform/clock.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
@@ -44,27 +43,19 @@ const Command command_train = {"train",
                                options,
                                run};
 
-/* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
+/* How progress is shown. */
 typedef struct View {
-  bool quiet, terminal, line_open;
-  double drawn; /* when, in seconds */
-  bool timed;   /* the expected time was printed */
-  bool reading; /* reading of data was announced */
-  json_t *run;  /* introduce_json; NULL: not begun */
+  bool quiet;
+  ProgressLine line;
+  bool timed;  /* the expected time was printed */
+  json_t *run; /* introduce_json; NULL: not begun */
   bool stream;
   int64_t batches;             /* per epoch */
   int64_t images, nanoseconds; /* at the last epoch's end: the rate shown is the epoch's, as in metrics.csv */
 } View;
 
-static double seconds(void) { return (double)niti_clock_now() * 1e-9; }
-
 static double rate(int64_t images, int64_t nanoseconds) {
   return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0;
-}
-
-static void clear_line(View *view) {
-  if (view->line_open) fputs("\r\033[K", stderr);
-  view->line_open = false;
 }
 
 static void format_duration(char *text, size_t size, double s) {
@@ -120,31 +111,12 @@ static void format_line(char *line, size_t size, const View *view, const NitiPro
                  p->batches, left, score, epoch_rate(view, p));
 }
 
-/* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
+/* Elsewhere than on a terminal twice a minute. */
 static void draw_line(View *view, const NitiProgress *p) {
-  const double now = seconds();
   char line[256];
-  if (now - view->drawn < (view->terminal ? 0.1 : 30.0)) return;
-  view->drawn = now;
-  view->line_open = view->terminal;
+  if (!progress_is_due(&view->line, INT64_C(30000000000))) return;
   format_line(line, sizeof line, view, p);
-  if (view->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
-  } else {
-    fprintf(stderr, "%s\n", line);
-  }
-  fflush(stderr);
-}
-
-/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second.
- */
-static void draw_data(View *view, const NitiProgress *p) {
-  const double now = seconds(), pause = view->terminal ? 0.1 : view->reading ? 30.0 : 2.0; /* `drawn` starts a second early */
-  if (view->run || now - view->drawn < pause) return;
-  view->reading = true;
-  view->drawn = now;
-  view->line_open = view->terminal;
-  print_progress(view->terminal, p->text, p->batch, p->batches);
+  progress_draw(&view->line, line);
 }
 
 static void print_epoch(const View *view, const NitiProgress *p) {
@@ -183,7 +155,7 @@ static void tell_time(View *view, const NitiProgress *p) {
   char all[32];
   if (view->timed || p->steps_here < 3 || p->nanoseconds < 1000000000) return;
   view->timed = true;
-  clear_line(view);
+  progress_clear(&view->line);
   format_duration(all, sizeof all, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
   fprintf(output_prose(), "%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
   output_flush();
@@ -194,27 +166,27 @@ static bool on_progress(void *context, const NitiProgress *p) {
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
     view->batches = p->batches;
-    clear_line(view);
+    progress_clear(&view->line);
     if (!view->quiet) introduce_run(output_prose(), p);
     if (view->stream) (void)print_event("start", json_deep_copy(view->run));
     return true;
   }
   if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
   if (p->kind == NITI_PROGRESS_DATA) {
-    if (!view->quiet) draw_data(view, p);
+    if (!view->quiet && !view->run) progress_data(&view->line, p->text, p->batch, p->batches);
   } else if (p->kind == NITI_PROGRESS_WARNING) {
-    clear_line(view);
+    progress_clear(&view->line);
     fprintf(stderr, "niti: %s\n", p->text);
   } else if (!view->quiet) {
     if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
       draw_line(view, p);
     } else {
-      clear_line(view);
+      progress_clear(&view->line);
       if (p->kind == NITI_PROGRESS_NOTE) fprintf(stderr, "niti: %s\n", p->text);
     }
   }
   if (p->kind == NITI_PROGRESS_EPOCH) {
-    clear_line(view);
+    progress_clear(&view->line);
     end_epoch(view, p);
   }
   return signals_caught() == 0;
@@ -266,7 +238,7 @@ static int report_dry(NitiStatus status, json_t *run, bool json) {
 
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
-  clear_line(view);
+  progress_clear(&view->line);
   if (given->dry_run) {
     code = report_dry(status, view->run, given->json);
   } else if (status == NITI_INTERRUPTED && !view->run) {
@@ -331,8 +303,8 @@ static int run(int argc, char **argv) {
   given.json = given.json || given.json_stream;
   const int set_count = gather_sets(sets, numbers, &given);
   if (set_count < 0) return EXIT_USAGE;
-  /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .stream = given.json_stream, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
+  View view = {.quiet = given.quiet, .stream = given.json_stream};
+  progress_start(&view.line);
   const NitiTrainOptions how = {.device = device_of(&given.device),
                                 .data = given.data,
                                 .init = given.init,

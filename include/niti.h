@@ -317,11 +317,19 @@ NITI_API int32_t niti_model_classes(const NitiModel *model);
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
 /* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
- * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE. */
+ * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE, NITI_INTERRUPTED (niti_model_watch). */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
+/* Sets what niti_model_evaluate calls while it works: with NOTE (what the data set has to say), DATA, and TEST after every batch;
+ * of the rest of NitiProgress only text, batch and batches are set. Where it returns false, evaluate ends with NITI_INTERRUPTED.
+ * progress NULL: nothing is called. model NULL: nothing happens. */
+NITI_API void niti_model_watch(NitiModel *model, NitiProgressCallback progress, void *context);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);
+/* How often niti_model_evaluate, when it was last called, found each class for images of each class: counts[true][found], classes
+ * by classes, the class found being that of the largest logit, the first of equals. Valid as niti_model_data. NULL: nothing
+ * yet, a failure, more than 2048 classes, or model is NULL. */
+NITI_API const int64_t *niti_model_confusion(const NitiModel *model);
 /* The hash of the model's weights: 64 hexadecimal digits and a zero byte; "" after a failure. Statuses: ARGUMENT, MEMORY. */
 NITI_API NitiStatus niti_model_hash(const NitiModel *model, char text[65]);
 /* The hash of the weights of anything that niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.

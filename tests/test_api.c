@@ -389,6 +389,10 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_evaluate(model, NULL, NULL), "niti_model_evaluate", "out");
   assert_null(niti_model_data(NULL));
   assert_null(niti_model_data(model));
+  assert_null(niti_model_confusion(NULL));
+  assert_null(niti_model_confusion(model));
+  niti_model_watch(NULL, NULL, NULL);
+  niti_model_watch(model, NULL, NULL);
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");
   assert_null(niti_model_data(model));
   niti_model_close(model);

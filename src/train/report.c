@@ -174,6 +174,7 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(write_score(report, "test", r->step, r->test));
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(write_network(report, r->step, net));
+  if (r->confusion) NITI_TRY(niti_report_events_confusion(report->events, r->step, r->confusion));
   NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else the values read are not valid */
   return niti_events_flush(report->events);
 }

@@ -2,6 +2,7 @@
 #ifndef NITI_TRAIN_REPORT_H
 #define NITI_TRAIN_REPORT_H
 
+#include "train/confusion.h"
 #include "train/measure.h"
 #include "train/recipe.h"
 
@@ -13,7 +14,8 @@ typedef struct NitiReportRow {
   int64_t step;  /* done */
   int mu;
   NitiScore train, test, best;
-  int64_t images, nanoseconds; /* of this epoch, in this process */
+  int64_t images, nanoseconds;    /* of this epoch, in this process */
+  const NitiConfusion *confusion; /* NULL, or of the test, to be drawn */
 } NitiReportRow;
 
 /* Keeps rows up to keep_epoch; resumed_step: the step from which a resumed run continues, -1 for a new run. */

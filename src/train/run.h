@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_H
 
 #include "io/checkpoint.h"
+#include "train/confusion.h"
 #include "train/recipe.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -34,10 +35,11 @@ typedef struct NitiRun {
   NitiLoader *train_loader, *test_loader;
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiMeasure *measure;   /* made by the first step that is measured */
-  NitiScore measured;     /* the epoch's score at the last step that was measured */
-  int32_t measured_epoch; /* the epoch that it belongs to, from 1 */
-  NitiSaver *saver;       /* made by the first save */
+  NitiMeasure *measure;     /* made by the first step that is measured */
+  NitiScore measured;       /* the epoch's score at the last step that was measured */
+  int32_t measured_epoch;   /* the epoch that it belongs to, from 1 */
+  NitiConfusion *confusion; /* of the last test; NULL: nothing is measured, or too many classes */
+  NitiSaver *saver;         /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */
@@ -62,6 +64,9 @@ NitiStatus niti_run_close(NitiRun *run);
  * epoch, or once in a shorter epoch. */
 NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out);
 NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure);
+/* Before a test; and after each of its batches, which the network has just evaluated. */
+NitiStatus niti_run_confusion_begin(NitiRun *run);
+NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch);
 
 /* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
  * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */

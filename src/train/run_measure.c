@@ -31,3 +31,19 @@ NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure) {
   run->train = run->measured = (NitiScore){now.loss, now.correct, now.images, {0}};
   return niti_report_step(run->report, run->step, since, measure, niti_executable_program(run->net->training));
 }
+
+NitiStatus niti_run_confusion_begin(NitiRun *run) {
+  const NitiDescription *model = run->recipe->model;
+  if (run->confusion) niti_confusion_clear(run->confusion);
+  if (run->confusion || run->options.measure_every < 0 || model->classes > NITI_CONFUSION_CLASSES_MAX) return NITI_OK;
+  const bool images = run->recipe->data.type == NITI_UINT8;
+  NITI_TRY(niti_confusion_open(&run->confusion, model->classes, run->recipe->batch, model->input, images));
+  const int32_t named = niti_dataset_classes(run->dataset);
+  for (int32_t i = 0; i < named && i < model->classes; ++i)
+    niti_confusion_name(run->confusion, i, niti_dataset_class_label(run->dataset, i));
+  return NITI_OK;
+}
+
+NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch) {
+  return run->confusion ? niti_confusion_add(run->confusion, run->net, batch) : NITI_OK;
+}

@@ -163,6 +163,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
   const NitiStatus status = niti_report_close(run->report, run->complete);
   niti_measure_close(run->measure);
+  niti_confusion_close(run->confusion);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->test_loader);
   niti_feed_close(run->feed);

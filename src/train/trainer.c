@@ -71,6 +71,7 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
   const NitiStepContext context = step_context(run);
   const int64_t batches = niti_loader_steps(run->test_loader);
   write_metrics(run, (NitiScore){0});
+  NITI_TRY(niti_run_confusion_begin(run));
   NITI_TRY(niti_loader_start(run->test_loader, 0, 0));
   for (int64_t done = 0;;) {
     NitiBatch batch;
@@ -81,6 +82,7 @@ static NitiStatus test(NitiRun *run, bool *go_on) {
     if (batch.count == 0) break;
     ++done;
     NITI_TRY(niti_step_test(&context, &batch));
+    NITI_TRY(niti_run_confusion_add(run, &batch));
     NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
     if (!tell(run, &progress)) {
       *go_on = false;
@@ -182,7 +184,8 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
                              .test = run->test,
                              .best = run->best,
                              .images = run->epoch_images,
-                             .nanoseconds = run->epoch_nanoseconds};
+                             .nanoseconds = run->epoch_nanoseconds,
+                             .confusion = keep & NITI_KEEP_BEST ? run->confusion : NULL};
   status = niti_report_epoch(run->report, &row, run->net);
   if (status != NITI_OK) { /* the test is done and recorded again after resuming */
     run->best = best;

@@ -1,11 +1,12 @@
-/* Writes the recipe for TensorBoard: as text, and value by value as the run's settings. */
+/* Writes for TensorBoard the recipe, as text and value by value as the run's settings, and pictures. */
+#include "train/report_events.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/yaml.h"
 #include "io/events.h"
-#include "train/report_events.h"
 
 enum { SETTINGS_MAX = 128, KEY_MAX = 128 };
 
@@ -100,4 +101,30 @@ NitiStatus niti_report_events_recipe(NitiEvents *events, const NitiRecipe *recip
   NITI_TRY(write_text(events, "model", recipe->model->text));
   NITI_TRY(write_settings(events, recipe));
   return niti_events_flush(events);
+}
+
+/* A picture without pixels is not written. */
+static NitiStatus write_picture(NitiEvents *events, const char *tag, int64_t step, const NitiPicture *picture) {
+  uint8_t *png;
+  size_t size;
+  if (!picture->rgb) return NITI_OK;
+  NITI_TRY(niti_picture_png(&png, &size, picture));
+  const NitiStatus status = niti_events_image(events, tag, step, png, size, picture->width, picture->height, 3);
+  free(png);
+  return status;
+}
+
+NitiStatus niti_report_events_confusion(NitiEvents *events, int64_t step, const NitiConfusion *confusion) {
+  static const struct {
+    const char *tag;
+    NitiStatus (*draw)(NitiPicture *, const NitiConfusion *);
+  } pictures[] = {{"test/confusion", niti_confusion_picture}, {"test/misclassified", niti_confusion_page}};
+  for (size_t i = 0; i < sizeof pictures / sizeof *pictures; ++i) {
+    NitiPicture picture;
+    NITI_TRY(pictures[i].draw(&picture, confusion));
+    const NitiStatus status = write_picture(events, pictures[i].tag, step, &picture);
+    niti_picture_close(&picture);
+    NITI_TRY(status);
+  }
+  return NITI_OK;
 }
