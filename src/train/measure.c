@@ -195,7 +195,6 @@ void niti_measure_close(NitiMeasure *m) {
 NitiStatus niti_measure_train(NitiMeasure *m, NitiNetwork *net, const NitiBindings *b) {
   const NitiProgram *p = niti_executable_program(net->training);
   memset(m->layers, 0, ((size_t)p->layer_count + 1) * sizeof *m->layers);
-  m->mu = net->mu == NITI_NONE ? -1 : b->scalars[net->mu];
   NITI_TRY(keep_weights(m, net));
   NITI_TRY(run_and_look(m, net, b));
   NITI_TRY(look_at_weights(m, net));

@@ -20,7 +20,6 @@ typedef struct NitiLayerCounts {
 
 typedef struct NitiMeasure {
   NitiLayerCounts *layers; /* [layer_count + 1], by the training program's layer numbers */
-  int64_t mu;              /* the step's learning rate; -1: the optimiser has none of that name */
   int8_t *before;          /* the weights, one after the other */
   void *room;              /* for one tensor */
 } NitiMeasure;

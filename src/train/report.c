@@ -115,14 +115,14 @@ static NitiStatus write_shares(NitiReport *report, const char *layer, int64_t st
   return NITI_OK;
 }
 
-NitiStatus niti_report_step(NitiReport *report, int64_t step, NitiScore since, const NitiMeasure *m, const NitiProgram *program) {
-  const size_t layers = (size_t)program->layer_count + 1;
-  if (!report->seen) report->seen = calloc(layers, sizeof *report->seen);
-  if (!report->seen) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
-  NITI_TRY(write_score(report, "train_steps", step, since));
-  if (m->mu >= 0) NITI_TRY(scalar(report, "update", "mu", step, m->mu, 1));
+NitiStatus niti_report_step(NitiReport *report, const NitiStepRow *row, const NitiProgram *program) {
+  const size_t layers = row->layers ? (size_t)program->layer_count + 1 : 0;
+  NITI_TRY(write_score(report, "train_steps", row->step, row->since));
+  if (row->mu >= 0) NITI_TRY(scalar(report, "update", "mu", row->step, row->mu, 1));
+  if (layers && !report->seen) report->seen = calloc(layers, sizeof *report->seen);
+  if (layers && !report->seen) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
   for (size_t i = 0; i < layers; ++i)
-    NITI_TRY(write_shares(report, i ? program->layers[i] : "network", step, &m->layers[i], report->seen[i]));
+    NITI_TRY(write_shares(report, i ? program->layers[i] : "network", row->step, &row->layers[i], report->seen[i]));
   return niti_events_flush(report->events);
 }
 

@@ -18,15 +18,21 @@ typedef struct NitiReportRow {
   const NitiConfusion *confusion; /* NULL, or of the test, to be drawn */
 } NitiReportRow;
 
+/* One measured step's figures. */
+typedef struct NitiStepRow {
+  int64_t step;
+  int mu;                        /* -1: the optimiser has none */
+  NitiScore since;               /* of the steps since the last measured one, or since the epoch began */
+  const NitiLayerCounts *layers; /* NULL, or by the program's layer numbers */
+} NitiStepRow;
+
 /* Keeps rows up to keep_epoch; resumed_step: the step from which a resumed run continues, -1 for a new run. */
 NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step);
 /* Which log files could not be continued and were set aside (niti_log_note): human-readable lines; NULL beyond the last. */
 const char *niti_report_note(const NitiReport *report, size_t index);
 /* The recipe as text and as the run's settings, once per run. */
 NitiStatus niti_report_recipe(NitiReport *report, const NitiRecipe *recipe);
-/* One step's figures; `since`: the score of the steps since the last ones, or since the epoch began. */
-NitiStatus niti_report_step(NitiReport *report, int64_t step, NitiScore since, const NitiMeasure *measure,
-                            const NitiProgram *program);
+NitiStatus niti_report_step(NitiReport *report, const NitiStepRow *row, const NitiProgram *program);
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *row, NitiNetwork *net);
 /* complete: the run has ended well, which is recorded. */
 NitiStatus niti_report_close(NitiReport *report, bool complete);

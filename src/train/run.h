@@ -59,9 +59,9 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);
 
-/* Before a step: *out is what the step is to fill where it is one that is measured, else NULL. After it, when it has been
- * counted: writes its figures to the events, and refreshes run->train. Steps are measured every options.measure_every of an
- * epoch, or once in a shorter epoch. */
+/* Steps are measured every options.measure_every of an epoch, or once in a shorter epoch. Before a step: *out is what it is to
+ * fill where its layers are looked into, else NULL: by default, every tenth measured step on a device with memory of its own.
+ * After it, when it has been counted: writes the figures of a measured one to the events, and refreshes run->train. */
 NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out);
 NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure);
 /* Before a test; and after each of its batches, which the network has just evaluated. */

@@ -150,7 +150,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       run->refreshed_at = mark;
     }
-    const NitiStatus measured = context.measure ? niti_run_measure_end(run, context.measure) : NITI_OK;
+    const NitiStatus measured = niti_run_measure_end(run, context.measure);
     if (measured != NITI_OK) return save_after(run, measured);
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
