@@ -119,21 +119,28 @@ static NitiStatus run_and_look(NitiMeasure *m, NitiNetwork *net, const NitiBindi
 
 /* ---- weights and gradients ---- */
 
-static NitiStatus keep_weights(NitiMeasure *m, NitiNetwork *net) {
+/* Whether a tensor is a layer's matrix of weights. */
+static bool is_matrix(const NitiTensorDesc *t) { return t->role == NITI_ROLE_WEIGHT && t->dtype == NITI_DTYPE_S8; }
+
+static NitiStatus keep_weights(NitiMeasure *m, NitiExecutable *e) {
+  const NitiProgram *p = niti_executable_program(e);
   int8_t *at = m->before;
-  for (int32_t i = 0; i < net->weight_count; ++i) {
-    NITI_TRY(niti_executable_read(net->training, net->weights[i], 0, at, NULL));
-    at += niti_network_weight(net, i).count;
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    if (!is_matrix(&p->tensors[t])) continue;
+    NITI_TRY(niti_executable_read(e, t, 0, at, NULL));
+    at += niti_tensor_count(&p->tensors[t], 0);
   }
   return NITI_OK;
 }
 
-static NitiStatus look_at_weights(NitiMeasure *m, NitiNetwork *net) {
+static NitiStatus look_at_weights(NitiMeasure *m, NitiExecutable *e) {
+  const NitiProgram *p = niti_executable_program(e);
   const int8_t *before = m->before;
-  for (int32_t i = 0; i < net->weight_count; ++i) {
-    const size_t count = niti_network_weight(net, i).count;
-    NitiLayerCounts *layer = &m->layers[tensor_of(net->training, net->weights[i])->layer];
-    NITI_TRY(niti_executable_read(net->training, net->weights[i], 0, m->room, NULL));
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    NitiLayerCounts *layer = &m->layers[p->tensors[t].layer];
+    size_t count;
+    if (!is_matrix(&p->tensors[t])) continue;
+    NITI_TRY(read_tensor(m, e, t, 0, &count));
     add(&layer->changed, count_different(before, m->room, count), count);
     add(&layer->saturated_weights, count_saturated(m->room, count), count);
     before += count;
@@ -145,10 +152,10 @@ static NitiStatus look_at_gradients(NitiMeasure *m, NitiExecutable *e) {
   const NitiProgram *p = niti_executable_program(e);
   for (int32_t t = 0; t < p->tensor_count; ++t) {
     const NitiTensorDesc *desc = &p->tensors[t];
-    size_t count;
-    if (desc->role != NITI_ROLE_GRADIENT) continue;
-    NITI_TRY(read_tensor(m, e, t, 0, &count));
     const bool narrow = desc->dtype == NITI_DTYPE_S32;
+    size_t count;
+    if (desc->role != NITI_ROLE_GRADIENT || !is_matrix(&p->tensors[desc->weight])) continue;
+    NITI_TRY(read_tensor(m, e, t, 0, &count));
     add(&m->layers[desc->layer].zero_gradients, narrow ? count_zeros32(m->room, count) : count_zeros64(m->room, count), count);
   }
   return NITI_OK;
@@ -171,7 +178,7 @@ static size_t room_bytes(const NitiProgram *p) {
 NitiStatus niti_measure_open(NitiMeasure **out, const NitiNetwork *net) {
   const NitiProgram *p = niti_executable_program(net->training);
   size_t weights = 1;
-  for (int32_t i = 0; i < net->weight_count; ++i) weights += niti_network_weight(net, i).count;
+  for (int32_t t = 0; t < p->tensor_count; ++t) weights += is_matrix(&p->tensors[t]) ? niti_tensor_count(&p->tensors[t], 0) : 0;
   NitiMeasure *m = *out = calloc(1, sizeof *m);
   if (m) {
     m->layers = calloc((size_t)p->layer_count + 1, sizeof *m->layers);
@@ -195,9 +202,9 @@ void niti_measure_close(NitiMeasure *m) {
 NitiStatus niti_measure_train(NitiMeasure *m, NitiNetwork *net, const NitiBindings *b) {
   const NitiProgram *p = niti_executable_program(net->training);
   memset(m->layers, 0, ((size_t)p->layer_count + 1) * sizeof *m->layers);
-  NITI_TRY(keep_weights(m, net));
+  NITI_TRY(keep_weights(m, net->training));
   NITI_TRY(run_and_look(m, net, b));
-  NITI_TRY(look_at_weights(m, net));
+  NITI_TRY(look_at_weights(m, net->training));
   NITI_TRY(look_at_gradients(m, net->training));
   return net->backend->ops->synchronise(net->backend); /* else what was read is not valid */
 }

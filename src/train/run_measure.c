@@ -40,13 +40,15 @@ NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure) {
   if (!is_due(run, run->step - run->epoch * run->steps_per_epoch)) return NITI_OK;
   NITI_TRY(niti_network_read_metrics(run->net, &now));
   const NitiScore then = run->measured;
+  const NitiProgram *program = niti_executable_program(run->net->training);
+  const bool has_mu = niti_program_find_scalar(program, "mu") != NITI_NONE;
   run->train = run->measured = (NitiScore){.loss = now.loss, .correct = now.correct, .images = now.images};
   const NitiStepRow row = {
       .step = run->step,
-      .mu = run->net->mu == NITI_NONE ? -1 : niti_recipe_mu(run->recipe, run->epoch),
+      .mu = has_mu ? niti_recipe_mu(run->recipe, run->epoch) : -1,
       .since = {.loss = now.loss - then.loss, .correct = now.correct - then.correct, .images = now.images - then.images},
       .layers = measure ? measure->layers : NULL};
-  return niti_report_step(run->report, &row, niti_executable_program(run->net->training));
+  return niti_report_step(run->report, &row, program);
 }
 
 NitiStatus niti_run_confusion_begin(NitiRun *run) {
