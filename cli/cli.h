@@ -53,6 +53,8 @@ typedef struct Command {
 extern const Command *const commands[];
 /* The command of that name, or NULL. */
 const Command *command_find(const char *name);
+/* The same for one that has a help, for the command `by`; where there is none, says so as a wrong use of `by`. */
+const Command *command_want(const Command *by, const char *name);
 /* ", did you mean 'NAME'?" or ""; returns buffer of NITI_HINT_MAX bytes. */
 const char *command_hint(char *buffer, const char *name);
 

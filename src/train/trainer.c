@@ -32,12 +32,11 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
 }
 
 __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
-  char raw[1280], text[1280];
+  char text[1280];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false);
   NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }
