@@ -343,6 +343,9 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
 static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
   NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
   NITI_TRY(niti_device_check(function, "options->device", &options->device));
+  if (options->measure_every < -1)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->measure_every is %d (expected -1 or more)", function,
+                     options->measure_every);
   if (options->save_every >= 0) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->save_every is %d (expected 0 or more)", function, options->save_every);
 }
