@@ -151,8 +151,8 @@ static NitiStatus run_steps(void *context, int repeat) {
 
 static NitiStatus run_inferences(void *context, int repeat) {
   Bench *b = context;
-  const NitiStepContext step = {b->recipe, b->net, b->feed};
-  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch, NULL));
+  const NitiStepContext step = {b->recipe, b->net, b->feed, NULL};
+  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
   return NITI_OK;
 }
 

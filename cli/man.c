@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "cli.h"
-#include "config/closest.h"
 
 typedef struct Arguments {
   const char *folder;
@@ -130,10 +129,8 @@ static int run(int argc, char **argv) {
     put_whole(stdout);
     return EXIT_OK;
   }
-  const Command *command = command_find(argv[1]);
-  char hint[NITI_HINT_MAX];
-  if (!command || !command->summary)
-    return usage_error(&command_man, "unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
+  const Command *command = command_want(&command_man, argv[1]);
+  if (!command) return EXIT_USAGE;
   put_command(stdout, command);
   return EXIT_OK;
 }

@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "train/inference.h"
 
 typedef struct Arguments {
   DeviceOptions device;
@@ -163,8 +164,9 @@ static int run(int argc, char **argv) {
   Prediction prediction = {.top = (int32_t)given.top};
   NitiLocation network;
   if (!locate_weights(&network, argv[1])) return fail();
+  const NitiStatus opened = niti_model_open_at(&prediction.model, &network, &where);
   niti_location_close(&network);
-  if (niti_model_open(&prediction.model, argv[1], &where) != NITI_OK) return fail();
+  if (opened != NITI_OK) return fail();
   const int result = predict_all(&prediction, argv + 2, count - 1, given.json);
   niti_model_close(prediction.model);
   free(prediction.logits);

@@ -42,12 +42,11 @@ bool niti_takes_split(const NitiDataset *dataset, NitiSplit split) {
 bool niti_needs_split(const NitiDataset *dataset, NitiSplit split) { return dataset->request.need & NITI_SPLIT_BIT(split); }
 
 NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) {
-  char raw[1024], text[1024];
+  char text[1024];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false); /* names of any bytes */
   return niti_paths_add(&dataset->notes, text, "notes");
 }
 

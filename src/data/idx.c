@@ -255,12 +255,13 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fashion) {
   static const char *const garments[] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                                          "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  NITI_TRY(niti_names_or_numbers(dataset, path));
-  for (int32_t i = 0; fashion && !niti_path_has_file(path, "classes.txt") && i < dataset->classes; ++i) {
-    char *name = strdup(garments[i]);
-    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-    free(dataset->names[i]);
-    dataset->names[i] = name;
+  NITI_TRY(niti_names_read(&dataset->names, path, "classes.txt", dataset->classes));
+  if (dataset->names || !fashion || dataset->classes != sizeof garments / sizeof *garments) return NITI_OK;
+  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
+  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  for (int32_t i = 0; i < dataset->classes; ++i) {
+    dataset->names[i] = strdup(garments[i]);
+    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
   }
   return NITI_OK;
 }

@@ -40,8 +40,6 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
 /* A whole training step; forward and the loss's metrics; forward only. Work may still be queued on return. */
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
-/* Evaluates, and fills inputs[weight_count] with facts about the input of each product's weight. Waits. */
-NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs);
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
 /* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent);

@@ -10,8 +10,7 @@
 #include "train/snapshot.h"
 
 const char *niti_rate_setting(const NitiRecipe *recipe) {
-  (void)recipe;
-  return "update.mu";
+  return recipe->optimizer->wide ? "update.lr" : "update.mu";
 }
 
 /* ---- one trial ---- */
@@ -30,6 +29,8 @@ static NitiStatus recipe_with(NitiRecipe **out, const Search *s, const char *val
   if ((size_t)snprintf(set, sizeof set, "%s=%s", niti_rate_setting(base), value) >= sizeof set)
     return niti_fail(NITI_ERROR_ARGUMENT, "'%.40s...' is too long for a learning rate", value);
   NITI_TRY(niti_recipe_parse(out, base->text, base->source, (const char *const[]){set}, 1, base->model->text));
+  (*out)->rate.curve = NITI_RATE_STEPS; /* constant: no curve, no warm-up */
+  (*out)->rate.warmup = (NitiPosition){0};
   const NitiStatus status = niti_recipe_place(*out, s->run->steps_per_epoch, s->how->steps);
   if (status == NITI_OK) return NITI_OK;
   niti_recipe_close(*out);
@@ -67,7 +68,7 @@ static NitiStatus take_score(NitiScore *out, const Search *s) {
 }
 
 static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recipe) {
-  const NitiStepContext context = {recipe, s->run->net, s->run->feed};
+  const NitiStepContext context = {recipe, s->run->net, s->run->feed, NULL};
   NITI_TRY(take_score(&trial->first, s)); /* what the trial before left */
   for (int64_t step = 0; step < s->how->steps; ++step) {
     NitiBatch batch;
@@ -85,6 +86,7 @@ static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recip
 static NitiStatus count_saturated(NitiRateTrial *trial, const NitiNetwork *net) {
   for (int32_t i = 0; i < net->weight_count; ++i) {
     NitiTensorStats stats;
+    if (niti_network_weight(net, i).dtype != NITI_DTYPE_S8) continue;
     NITI_TRY(niti_network_weight_stats(net, i, &stats));
     trial->saturated += stats.saturated;
     trial->all += stats.count;

@@ -20,8 +20,9 @@ enum {
   MORE_THAN_INITIAL_PERCENT = 5
 };
 
-/* One tensor of weights. */
+/* One tensor of int8 weights. */
 typedef struct Weight {
+  int32_t number; /* the network's */
   NitiWeight facts;
   bool trained;   /* an operation updates it */
   bool unchanged; /* in this epoch */
@@ -32,7 +33,8 @@ typedef struct Weight {
 
 struct NitiHealth {
   NitiNetwork *net;
-  Weight *weights;      /* [net->weight_count] */
+  Weight *weights; /* [count] */
+  int32_t count;
   int64_t images, most; /* training images, and of them those of the most frequent class */
   bool told_chance, told_logits;
   NitiHealthWarn warn;
@@ -91,8 +93,11 @@ static NitiStatus open_weights(NitiHealth *h) {
   h->weights = calloc((size_t)h->net->weight_count, sizeof *h->weights);
   if (!h->weights) return out_of_memory();
   for (int32_t i = 0; i < h->net->weight_count; ++i) {
-    Weight *w = &h->weights[i];
-    w->facts = niti_network_weight(h->net, i);
+    const NitiWeight facts = niti_network_weight(h->net, i);
+    if (facts.dtype != NITI_DTYPE_S8) continue;
+    Weight *w = &h->weights[h->count++];
+    w->number = i;
+    w->facts = facts;
     w->trained = is_trained(h->net->program, h->net->weights[i]);
     w->before = malloc(w->facts.count);
     w->now = malloc(w->facts.count);
@@ -117,7 +122,7 @@ NitiStatus niti_health_open(NitiHealth **out, NitiNetwork *net, const NitiDatase
 
 void niti_health_close(NitiHealth *h) {
   if (!h) return;
-  for (int32_t i = 0; h->weights && i < h->net->weight_count; ++i) {
+  for (int32_t i = 0; h->weights && i < h->count; ++i) {
     free(h->weights[i].before);
     free(h->weights[i].now);
   }
@@ -129,18 +134,18 @@ void niti_health_close(NitiHealth *h) {
 
 NitiStatus niti_health_begin(NitiHealth *h) {
   int32_t exponent;
-  for (int32_t i = 0; i < h->net->weight_count; ++i) niti_network_get_weight(h->net, i, h->weights[i].before, &exponent);
+  for (int32_t i = 0; i < h->count; ++i) niti_network_get_weight(h->net, h->weights[i].number, h->weights[i].before, &exponent);
   return h->net->backend->ops->synchronise(h->net->backend);
 }
 
 static NitiStatus look(NitiHealth *h) {
-  for (int32_t i = 0; i < h->net->weight_count; ++i) {
+  for (int32_t i = 0; i < h->count; ++i) {
     Weight *w = &h->weights[i];
     int32_t exponent;
-    niti_network_get_weight(h->net, i, w->now, &exponent);
+    niti_network_get_weight(h->net, w->number, w->now, &exponent);
   }
   NITI_TRY(h->net->backend->ops->synchronise(h->net->backend));
-  for (int32_t i = 0; i < h->net->weight_count; ++i) {
+  for (int32_t i = 0; i < h->count; ++i) {
     Weight *w = &h->weights[i];
     w->unchanged = w->trained && memcmp(w->before, w->now, w->facts.count) == 0;
     w->saturated = 0;
@@ -177,7 +182,7 @@ static bool at_chance(const NitiHealth *h, NitiScore s) {
 
 static const Weight *most_saturated(const NitiHealth *h) {
   const Weight *most = &h->weights[0];
-  for (int32_t i = 1; i < h->net->weight_count; ++i) {
+  for (int32_t i = 1; i < h->count; ++i) {
     const Weight *w = &h->weights[i];
     if ((__int128)w->saturated * (int64_t)most->facts.count > (__int128)most->saturated * (int64_t)w->facts.count) most = w;
   }
@@ -242,7 +247,7 @@ NitiStatus niti_health_end(NitiHealth *h, const NitiEpochFacts *f, NitiHealthWar
   if (100 * f->train.correct >= LEARNED_PERCENT * f->train.images) return NITI_OK;
   NITI_TRY(look(h));
   check_chance(h, f);
-  for (int32_t i = 0; i < h->net->weight_count; ++i) {
+  for (int32_t i = 0; i < h->count; ++i) {
     check_unchanged(h, &h->weights[i], f);
     check_saturated(h, &h->weights[i], f);
   }

@@ -423,6 +423,11 @@ const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
 
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
 
+NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step) {
+  if (recipe->optimizer->wide) return (NitiLearningRate){"lr", niti_rate_value(&recipe->rate, step), NITI_RATE_PLACES};
+  return (NitiLearningRate){"mu", niti_recipe_mu(recipe, step), 0};
+}
+
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
   return (NitiLowerOptions){.batch = batch,
                             .training = training,

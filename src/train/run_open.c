@@ -163,16 +163,15 @@ static NitiStatus open_network(NitiRun *run) {
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
-  run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
-  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d layers' statistics", run->net->weight_count);
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
-  const NitiStatus status = niti_report_close(run->report);
+  const NitiStatus status = niti_report_close(run->report, run->complete);
   niti_health_close(run->health);
-  free(run->layer_inputs);
+  niti_measure_close(run->measure);
+  niti_confusion_close(run->confusion);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->scored_loader);
   niti_loader_close(run->test_loader);

@@ -119,6 +119,8 @@ def test_interrupted_in_the_middle_of_an_epoch(toy_recipe, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and f"step {steps[2]}" in err, err
     check_same(run, whole, json.loads(out.splitlines()[-1]), expected)
+    for tag in ("update/mu", "changed_weights/conv1", "changed_weights/linear1"):
+        assert events_of(run, tag) == events_of(whole, tag)
 
 
 def test_a_finished_run_just_reports(trained, toy):
