@@ -294,7 +294,7 @@ static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Ar
 }
 
 static int run(int argc, char **argv) {
-  Arguments given = {.measure_every = 100};
+  Arguments given = {.measure_every = -1}; /* not given */
   const char *sets[SETS_MAX];
   char numbers[4][64];
   int count;
@@ -309,7 +309,9 @@ static int run(int argc, char **argv) {
                                 .data = given.data,
                                 .init = given.init,
                                 .save_every = (int32_t)given.save_every,
-                                .measure_every = given.measure_every > 0 ? (int32_t)given.measure_every : -1,
+                                .measure_every = given.measure_every == 0  ? -1
+                                                 : given.measure_every > 0 ? (int32_t)given.measure_every
+                                                                           : 0,
                                 .dry_run = given.dry_run,
                                 .progress = on_progress,
                                 .save_now = signals_save_asked,
