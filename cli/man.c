@@ -1,8 +1,9 @@
 /* niti man: manual pages in roff, from the tables. */
-#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "platform/file.h"
 
 typedef struct Arguments {
   const char *folder;
@@ -99,15 +100,19 @@ static void put_whole(FILE *to) {
 }
 
 static int write_page(const char *folder, const Command *command) {
-  char path[4096];
+  char path[4096], *text = NULL;
+  size_t size;
   (void)snprintf(path, sizeof path, "%s/niti%s%s.1", folder, command ? "-" : "", command ? command->name : "");
-  FILE *file = fopen(path, "w");
-  if (file && command) put_command(file, command);
-  if (file && !command) put_whole(file);
-  const bool whole = file && !ferror(file);
-  if (file && fclose(file) == 0 && whole) return EXIT_OK;
-  fprintf(stderr, "niti: %s: cannot write: %s\n", path, strerror(errno));
-  return EXIT_FAILED;
+  FILE *to = open_memstream(&text, &size);
+  if (to && command) put_command(to, command);
+  if (to && !command) put_whole(to);
+  if (!to || fclose(to) != 0) {
+    free(text);
+    return fail_with(EXIT_FAILED, "%s: out of memory", path);
+  }
+  const NitiStatus status = niti_file_replace(path, text, size);
+  free(text);
+  return status == NITI_OK ? EXIT_OK : fail();
 }
 
 static int write_all(const char *folder) {

@@ -359,7 +359,7 @@ static bool parse_epochs(int32_t *out, const char *text) {
 }
 
 static int run(int argc, char **argv) {
-  Arguments given = {.measure_every = -1} /* not given */;
+  Arguments given = {.measure_every = -1}; /* not given */
   const char *sets[SETS_MAX];
   char numbers[4][64];
   int count;
@@ -374,7 +374,9 @@ static int run(int argc, char **argv) {
                           .data = given.data,
                           .init = given.init,
                           .save_every = (int32_t)given.save_every,
-                          .measure_every = given.measure_every == 0 ? -1 : given.measure_every < 0 ? 0 : (int32_t)given.measure_every,
+                          .measure_every = given.measure_every == 0  ? -1
+                                           : given.measure_every > 0 ? (int32_t)given.measure_every
+                                                                     : 0,
                           .test_every = (int32_t)given.test_every,
                           .test_limit = (int32_t)given.test_limit,
                           .dry_run = given.dry_run,
