@@ -1,6 +1,7 @@
 /* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
  */
 #include <errno.h>
+#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,8 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
 }
 
 /* Reads one open file's records from image *index on: planes become interleaved pixels. */
-static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file, const char *path, const Layout *layout) {
+static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file, const char *path, const Layout *layout,
+                               SHA256_CTX *sha) {
   uint8_t record[2 + PIXELS];
   const size_t label_bytes = (size_t)layout->label_bytes, size = label_bytes + PIXELS;
   size_t got = 0;
@@ -85,6 +87,7 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
         return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: label %u, expected 0 to %d", path, offset + (long long)i, record[i],
                          layout->label_max[i]);
     }
+    SHA256_Update(sha, record, size);
     const uint8_t *plane = record + label_bytes;
     uint8_t *out = (uint8_t *)split->memory + (size_t)*index * PIXELS;
     split->labels[*index] = record[label_bytes - 1];
@@ -103,10 +106,10 @@ static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file,
   return NITI_OK;
 }
 
-static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout) {
+static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, SHA256_CTX *sha) {
   FILE *file = fopen(path, "rbe");
   if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  const NitiStatus status = read_records(split, index, file, path, layout);
+  const NitiStatus status = read_records(split, index, file, path, layout, sha);
   fclose(file);
   return status;
 }
@@ -114,6 +117,8 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
 static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
   int64_t index = 0;
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
@@ -124,13 +129,14 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = read_file(split, &index, name, layout);
+    NitiStatus status = read_file(split, &index, name, layout, &sha);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
+  (void)SHA256_End(&sha, split->sha256);
   return NITI_OK;
 }
 
