@@ -103,7 +103,7 @@ static double epoch_rate(const View *view, const NitiProgress *p) {
 static void format_line(char *line, size_t size, const View *view, const NitiProgress *p) {
   char score[64] = "", left[96] = "", bar[BAR_CELLS + 4] = "";
   format_left(left, sizeof left, p);
-  if (p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
+  if (p->kind == NITI_PROGRESS_TEST) {
     (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64 "%s", p->epoch, p->epochs,
                    p->kind == NITI_PROGRESS_TEST ? "testing" : "reading images", p->batch, p->batches, left);
     return;
@@ -211,7 +211,7 @@ static bool on_progress(void *context, const NitiProgress *p) {
   } else if (p->kind == NITI_PROGRESS_WARNING) {
     tell_warning(view, p->text);
   } else if (!view->quiet) {
-    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
+    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
       draw_line(view, p);
     } else {
       progress_clear(&view->line);

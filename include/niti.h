@@ -240,7 +240,6 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_EPOCH,   /* an epoch was trained and tested, and is being saved in the background */
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
-  NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
   NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches`
                             (0: not known) */
 } NitiProgressKind;

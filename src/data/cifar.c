@@ -1,6 +1,7 @@
 /* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
  */
 #include <errno.h>
+#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,10 +104,11 @@ static NitiStatus take_records(NitiDataSplit *split, int64_t *index, const uint8
   return NITI_OK;
 }
 
-static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout) {
+static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, SHA256_CTX *sha) {
   char *bytes;
   size_t size;
   NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
+  SHA256_Update(sha, bytes, size);
   const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
   free(bytes);
   return status;
@@ -115,6 +117,8 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
 static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
   int64_t index = 0;
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
@@ -125,13 +129,14 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = read_file(split, &index, name, layout);
+    NitiStatus status = read_file(split, &index, name, layout, &sha);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
+  (void)SHA256_End(&sha, split->sha256);
   return NITI_OK;
 }
 

@@ -28,6 +28,7 @@ typedef struct NitiDataSplit {
   int64_t stored, count; /* images in the files, and of them in this split */
   uint32_t *index;       /* [count], ascending: which of those stored; NULL: all */
   bool shared;           /* files, images and labels belong to the training split */
+  char sha256[65];       /* niti_dataset_hash, where the files were hashed while they were read; "": not yet */
   NitiPaths bad;         /* messages of the last survey */
   int64_t *bad_index;    /* [bad.count], ascending */
   NitiSums *sums;        /* [C], of `surveyed` good images; NULL: no survey yet */

@@ -18,7 +18,7 @@ static const int64_t refresh_nanoseconds = INT64_C(500000000); /* of the trainin
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
   const int64_t into = run->step - run->epoch * run->steps_per_epoch;
-  if (progress->kind != NITI_PROGRESS_TEST && progress->kind != NITI_PROGRESS_CHECK) {
+  if (progress->kind != NITI_PROGRESS_TEST) {
     progress->batch = into;
     progress->batches = run->steps_per_epoch;
   }
@@ -364,14 +364,8 @@ static void warn_unreached(const NitiRun *run) {
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }
 
-static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
-  NitiProgress progress = {.kind = NITI_PROGRESS_CHECK, .epoch = 1, .batch = done, .batches = batches};
-  return tell(run, &progress);
-}
-
 static NitiStatus start_dry(NitiRun *run, const char *run_path) {
   NITI_TRY(niti_run_folder_check(run_path));
-  NITI_TRY(niti_run_read_images(run, tell_check));
   introduce(run, run_path);
   warn_unreached(run);
   return NITI_OK;
