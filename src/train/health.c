@@ -20,21 +20,20 @@ enum {
   MORE_THAN_INITIAL_PERCENT = 5
 };
 
-/* One tensor of int8 weights. */
+/* One tensor of weights. */
 typedef struct Weight {
-  int32_t number; /* the network's */
   NitiWeight facts;
   bool trained;   /* an operation updates it */
   bool unchanged; /* in this epoch */
   bool told_unchanged, told_saturated;
-  int8_t *before, *now; /* [facts.count] */
+  size_t bytes;
+  int8_t *before, *now; /* [bytes] */
   int64_t saturated;
 } Weight;
 
 struct NitiHealth {
   NitiNetwork *net;
-  Weight *weights; /* [count] */
-  int32_t count;
+  Weight *weights;      /* [net->weight_count] */
   int64_t images, most; /* training images, and of them those of the most frequent class */
   bool told_chance, told_logits;
   NitiHealthWarn warn;
@@ -93,14 +92,12 @@ static NitiStatus open_weights(NitiHealth *h) {
   h->weights = calloc((size_t)h->net->weight_count, sizeof *h->weights);
   if (!h->weights) return out_of_memory();
   for (int32_t i = 0; i < h->net->weight_count; ++i) {
-    const NitiWeight facts = niti_network_weight(h->net, i);
-    if (facts.dtype != NITI_DTYPE_S8) continue;
-    Weight *w = &h->weights[h->count++];
-    w->number = i;
-    w->facts = facts;
+    Weight *w = &h->weights[i];
+    w->facts = niti_network_weight(h->net, i);
     w->trained = is_trained(h->net->program, h->net->weights[i]);
-    w->before = malloc(w->facts.count);
-    w->now = malloc(w->facts.count);
+    w->bytes = w->facts.count * niti_dtype_bytes(w->facts.dtype);
+    w->before = malloc(w->bytes);
+    w->now = malloc(w->bytes);
     if (!w->before || !w->now) return out_of_memory();
   }
   return NITI_OK;
@@ -122,7 +119,7 @@ NitiStatus niti_health_open(NitiHealth **out, NitiNetwork *net, const NitiDatase
 
 void niti_health_close(NitiHealth *h) {
   if (!h) return;
-  for (int32_t i = 0; h->weights && i < h->count; ++i) {
+  for (int32_t i = 0; h->weights && i < h->net->weight_count; ++i) {
     free(h->weights[i].before);
     free(h->weights[i].now);
   }
@@ -134,22 +131,23 @@ void niti_health_close(NitiHealth *h) {
 
 NitiStatus niti_health_begin(NitiHealth *h) {
   int32_t exponent;
-  for (int32_t i = 0; i < h->count; ++i) niti_network_get_weight(h->net, h->weights[i].number, h->weights[i].before, &exponent);
+  for (int32_t i = 0; i < h->net->weight_count; ++i) niti_network_get_weight(h->net, i, h->weights[i].before, &exponent);
   return h->net->backend->ops->synchronise(h->net->backend);
 }
 
 static NitiStatus look(NitiHealth *h) {
-  for (int32_t i = 0; i < h->count; ++i) {
+  for (int32_t i = 0; i < h->net->weight_count; ++i) {
     Weight *w = &h->weights[i];
     int32_t exponent;
-    niti_network_get_weight(h->net, w->number, w->now, &exponent);
+    niti_network_get_weight(h->net, i, w->now, &exponent);
   }
   NITI_TRY(h->net->backend->ops->synchronise(h->net->backend));
-  for (int32_t i = 0; i < h->count; ++i) {
+  for (int32_t i = 0; i < h->net->weight_count; ++i) {
     Weight *w = &h->weights[i];
-    w->unchanged = w->trained && memcmp(w->before, w->now, w->facts.count) == 0;
+    w->unchanged = w->trained && memcmp(w->before, w->now, w->bytes) == 0;
     w->saturated = 0;
-    for (size_t k = 0; k < w->facts.count; ++k) w->saturated += w->now[k] == 127 || w->now[k] == -127;
+    for (size_t k = 0; w->facts.dtype == NITI_DTYPE_S8 && k < w->facts.count; ++k)
+      w->saturated += w->now[k] == 127 || w->now[k] == -127;
   }
   return NITI_OK;
 }
@@ -182,7 +180,7 @@ static bool at_chance(const NitiHealth *h, NitiScore s) {
 
 static const Weight *most_saturated(const NitiHealth *h) {
   const Weight *most = &h->weights[0];
-  for (int32_t i = 1; i < h->count; ++i) {
+  for (int32_t i = 1; i < h->net->weight_count; ++i) {
     const Weight *w = &h->weights[i];
     if ((__int128)w->saturated * (int64_t)most->facts.count > (__int128)most->saturated * (int64_t)w->facts.count) most = w;
   }
@@ -247,7 +245,7 @@ NitiStatus niti_health_end(NitiHealth *h, const NitiEpochFacts *f, NitiHealthWar
   if (100 * f->train.correct >= LEARNED_PERCENT * f->train.images) return NITI_OK;
   NITI_TRY(look(h));
   check_chance(h, f);
-  for (int32_t i = 0; i < h->count; ++i) {
+  for (int32_t i = 0; i < h->net->weight_count; ++i) {
     check_unchanged(h, &h->weights[i], f);
     check_saturated(h, &h->weights[i], f);
   }
