@@ -277,7 +277,7 @@ static void every_bad_image_is_listed(void **state) {
   assert_int_equal(mean[0], 169935);
   assert_int_equal(std[0], 160364);
   check_error((int)niti_dataset_check(dataset, NITI_TRAIN), NITI_ERROR_FORMAT, niti_error(), "/train/b/10.PNG: byte 0",
-              "(and 1 more bad training images");
+              "(and 1 more bad training image:");
   niti_dataset_close(dataset);
   remove_temp(dir);
 }

@@ -264,8 +264,8 @@ NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit which) {
   if (bad == 0) return NITI_OK;
   if (dataset->options.bad_files == NITI_BAD_SKIP) return skip_bad(dataset, split);
   if (bad == 1) return niti_fail(NITI_ERROR_FORMAT, "%s", split->bad.path[0]);
-  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s images: `niti data` lists them)", split->bad.path[0], bad - 1,
-                   niti_split_name(which));
+  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s image%s: `niti data` lists them)", split->bad.path[0], bad - 1,
+                   niti_split_name(which), bad == 2 ? "" : "s");
 }
 
 /* floor(10^12 * n / d) for n <= d and 10 d < 2^128: digit by digit, since the product may not fit. */
