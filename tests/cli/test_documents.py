@@ -1,9 +1,15 @@
-"""Every command in the documents: run as it stands there, in a folder with small data sets of the names that it uses."""
+"""Every command in the documents: run as it stands there, in a folder with small data sets of the names that it uses.
+
+Block by block, in the order of the page: a block after "save this as `NAME`" becomes that file; commands of `sh` blocks run in short;
+those of `console` blocks run as they are and print what the page shows. There `...` stands for any text, times and speeds are any numbers,
+and lines may be left out. A comment on the line before a block, `<!-- not run: REASON -->`, leaves it out and is listed as skipped.
+"""
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import typing
 
 import numpy as np
 import pytest
@@ -13,6 +19,7 @@ from tool import NITI, ROOT, output_of
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"] + sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 LANGUAGES = {"sh", "console", "text", "yaml", "c", "python", "mermaid"}
+RUN_SCRIPTS = {"scripts/make_shapes.py", "scripts/idx_to_png.py"}  # those that a test may run; the others build, install or measure
 
 # What is not run here, and what is checked instead.
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -25,18 +32,31 @@ ELSEWHERE = {
 }
 
 
+class Block(typing.NamedTuple):
+    """A block of a document: its language, its first line's number, its text, the file that a reader makes of it, why it is not run."""
+    language: str
+    line: int
+    text: str
+    file: str | None
+    not_run: str | None
+
+
 def blocks(document):
-    """(language, first line's number, text) of each block of a document."""
-    found, start = [], None
+    """The blocks of a document."""
+    found, start, before = [], None, ""
     for number, line in enumerate((ROOT / document).read_text().splitlines(), 1):
         if line.startswith("```"):
             if start is None:
                 start, language, lines = number + 1, line[3:], []
             else:
-                found.append((language, start, "\n".join(lines) + "\n"))
-                start = None
+                file = re.search(r"[Ss]ave\s+(?:this|it)\s+as\s+`([^`]+)`[^`]*$", before)
+                reason = re.search(r"<!-- not run: (.+) -->\n$", before)
+                found.append(Block(language, start, "\n".join(lines) + "\n", file and file[1], reason and reason[1]))
+                start, before = None, ""
         elif start is not None:
             lines.append(line)
+        else:
+            before += line + "\n"
     assert start is None, f"{document}: a block is not closed"
     return found
 
@@ -54,8 +74,6 @@ def commands(text):
 def in_short(words):
     """The command with less to do: a few steps, a small batch, on the CPU of this machine."""
     words = list(words)
-    if words[:2] == ["taskset", "-c"]:
-        words = words[3:]
     if "--backend" in words:
         at = words.index("--backend")
         words[at:at + 2] = []
@@ -92,9 +110,9 @@ def sandbox(tmp_path, monkeypatch):
     for name in ("bench", "scripts", "models", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
     for document in DOCUMENTS:
-        for language, _, text in blocks(document):
-            if language == "yaml" and text.startswith("name: "):
-                (tmp_path / f"{text.split()[1]}.yaml").write_text(text)
+        for block in blocks(document):
+            if block.language == "yaml" and block.text.startswith("name: "):
+                (tmp_path / f"{block.text.split()[1]}.yaml").write_text(block.text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NITI_DATA", str(tmp_path / "MNIST"))
@@ -102,44 +120,98 @@ def sandbox(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(words, place):
-    words = [os.path.expanduser(word) for word in words]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"{place}: {' '.join(words)}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr}"
+def run(command, place):
+    """What a command prints, errors included; a list of words, or a line for the shell."""
+    if isinstance(command, list):
+        command = [os.path.expanduser(word) for word in command]
+    done = subprocess.run(command, shell=isinstance(command, str), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{place}: {command}: exit {done.returncode}\n{done.stdout[-3000:]}"
     return done.stdout
+
+
+def run_in_short(words, place):
+    """A command of an `sh` block."""
+    while re.fullmatch(r"[A-Z]+=.*", words[0]):
+        words = words[1:]
+    if words[:2] == ["taskset", "-c"]:
+        words = words[3:]
+    program = words[0]
+    if program in ELSEWHERE:
+        assert ELSEWHERE[program](words[1:]), f"{place}: {' '.join(words)}"
+    elif program.startswith(("scripts/", "bench/")) and program not in RUN_SCRIPTS:
+        assert os.access(ROOT / program, os.X_OK), f"{place}: {program} is no program"
+    elif program in ("niti", "build/niti"):
+        run(in_short(words), place)
+    else:
+        assert program in RUN_SCRIPTS, f"{place}: {program} is not known to this test"
+        run(words, place)
+
+
+def run_as_shown(line, place, monkeypatch):
+    """A command of a `console` block; what it prints. `export` lasts; `make install` installs the build that is there."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "export":
+        name, value = words[1].split("=", 1)
+        monkeypatch.setenv(name, run(f'printf %s "{value}"', place))
+        return ""
+    if words[:2] == ["make", "install"]:
+        prefix, = (word.split("=", 1)[1] for word in words if word.startswith("PREFIX="))
+        return run(f'cmake --install "{NITI.parent}" --prefix "{prefix}"', place)
+    return run(line, place)
+
+
+def shape(line):
+    """A line without what differs from one machine or run to the next."""
+    line = re.sub(r"\d+(?:\.\d+)? images/s", "# images/s", line.rstrip())
+    line = re.sub(r"\b\d+(?:\.\d+)? (s|ms)\b|\b\d+m\d+s\b", "# s", line)
+    return re.sub(r"\b20\d\d-\d\d-\d\d\b", "DATE", line)
+
+
+def check_shown(shown, printed, place):
+    """The lines shown were printed, in that order."""
+    printed = iter(list(map(shape, printed)))
+    for line in shown:
+        pattern = re.compile(".*".join(map(re.escape, shape(line).split("..."))))
+        assert any(pattern.fullmatch(other) for other in printed), f"{place}: does not print '{line}', or not in this place"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_says_its_language(document):
-    for language, line, _ in blocks(document):
-        assert language in LANGUAGES, f"{document}:{line}: a block of '{language}' (expected one of {sorted(LANGUAGES)})"
+    for block in blocks(document):
+        assert block.language in LANGUAGES, f"{document}:{block.line}: a block of '{block.language}' (expected one of {sorted(LANGUAGES)})"
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(block[0] == "sh" for block in blocks(name))])
-def test_every_command_runs(document, sandbox):
-    for language, line, text in blocks(document):
-        for words in commands(text) if language == "sh" else ():
-            while re.fullmatch(r"[A-Z]+=.*", words[0]):
-                words = words[1:]
-            place, program = f"{document}:{line}", words[0]
-            if program in ELSEWHERE:
-                assert ELSEWHERE[program](words[1:]), f"{place}: {' '.join(words)}"
-            elif program.startswith(("scripts/", "bench/")):
-                assert os.access(ROOT / program, os.X_OK), f"{place}: {program} is no program"
-            else:
-                words = in_short(words)
-                assert words[0] in ("niti", "build/niti"), f"{place}: {program} is not known to this test"
-                run(words, place)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_runs_and_prints_what_the_document_shows(document, sandbox, monkeypatch):
+    for block in blocks(document):
+        place = f"{document}:{block.line}"
+        if block.not_run:
+            continue
+        if block.file:
+            (sandbox / block.file).write_text(block.text)
+        for words in commands(block.text) if block.language == "sh" else ():
+            run_in_short(words, place)
+        for part in re.split(r"^\$ ", block.text.replace("\\\n", ""), flags=re.MULTILINE)[1:] if block.language == "console" else ():
+            line, *shown = part.rstrip("\n").split("\n")
+            printed = run_as_shown(line, place, monkeypatch).splitlines()
+            check_shown([text for text in shown if text not in ("", "...")], printed, f"{place}: {line}")
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(block[0] == "console" for block in blocks(name))])
-def test_what_is_printed_is_what_the_document_shows(document, sandbox):
-    for language, line, text in blocks(document):
-        for part in text.split("$ ")[1:] if language == "console" else ():
-            command, *shown = part.rstrip("\n").split("\n")
-            printed = run(shlex.split(command), f"{document}:{line}").splitlines()
-            for expected in shown:
-                assert expected in printed, f"{document}:{line}: {command} does not print '{expected}'"
+NOT_RUN = [(document, block) for document in DOCUMENTS for block in blocks(document) if block.not_run]
+
+
+@pytest.mark.parametrize("document, block", NOT_RUN, ids=[f"{document}:{block.line}" for document, block in NOT_RUN])
+def test_blocks_that_are_not_run(document, block):
+    assert block.language in ("sh", "console"), f"{document}:{block.line}: '{block.language}' is never run"
+    pytest.skip(f"{document}:{block.line}: {block.not_run}")
+
+
+def test_what_is_shown_is_compared():
+    check_shown(["a 1.5 s b", "c ..."], ["x", "a 20 s b", "y", "c d"], "here")
+    for shown in (["b"], ["c", "a"], ["a 1 %"], ["a"] * 2):
+        with pytest.raises(AssertionError, match="here: does not print"):
+            check_shown(shown, ["a", "c", "a 2 %"], "here")
 
 
 def test_every_command_in_the_text_exists():
@@ -169,7 +241,7 @@ def test_the_program_of_the_readme_compiles_and_runs(sandbox):
     compiler = os.environ.get("CC", "cc")
     if not shutil.which(compiler):
         pytest.skip(f"{compiler} is not installed")
-    text, = (text for language, _, text in blocks("README.md") if language == "c")
+    text, = (block.text for block in blocks("README.md") if block.language == "c")
     (sandbox / "program.c").write_text(text)
     run([compiler, "-Wall", "-Werror", f"-I{ROOT}/include", "program.c", f"-L{NITI.parent}", "-lniti",
          f"-Wl,-rpath,{NITI.parent}", "-o", "program"], "README.md")
