@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes a small folder of images to try niti with: circles, squares and triangles in colours, on coloured noise.
 
-    make_shapes.py DEST [TRAIN] [TEST]     -> DEST/train/CLASS/NNN.png, DEST/test/CLASS/NNN.png; 200 and 50 per class
+    make_shapes.py DEST [TRAIN [TEST [WORD]]]   -> DEST/train/CLASS/NNN.png, DEST/test/CLASS/NNN.png; 200 and 50 per class
 
-Sides are 48 to 96 pixels. The same counts give the same images everywhere. Uses the standard library only.
+Sides are 48 to 96 pixels. The same arguments give the same images everywhere; with another WORD they are others. Uses the standard
+library only.
 """
 import math
 import os
@@ -54,14 +55,13 @@ def draw(shape, source):
 
 
 def main():
-    if not 2 <= len(sys.argv) <= 4:
+    if not 2 <= len(sys.argv) <= 5:
         sys.exit(__doc__)
-    counts = [200, 50]
-    counts[:len(sys.argv) - 2] = [int(word) for word in sys.argv[2:]]
-    for split, count in zip(("train", "test"), counts):
-        for shape in CLASSES:
-            source = random.Random(f"{split} {shape}")
-            folder = os.path.join(sys.argv[1], split, shape)
+    dest, train, test, *word = sys.argv[1:] + ["200", "50"][len(sys.argv) - 2:]
+    for split, count in (("train", int(train)), ("test", int(test))):
+        for shape in CLASSES if count else ():
+            source = random.Random(" ".join([split, shape, *word]))
+            folder = os.path.join(dest, split, shape)
             os.makedirs(folder, exist_ok=True)
             for i in range(count):
                 with open(os.path.join(folder, f"{i:03d}.png"), "wb") as file:

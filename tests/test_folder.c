@@ -58,7 +58,10 @@ static void folder_damage_is_told(void **state) {
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: class folder 'c' is missing", "/val has it");
   assert_int_equal(rmdir(path_of("%s/val/c", dir)), 0);
   put_dir(path_of("%s/train/ab", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", "");
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", ".png file");
+  put_file(path_of("%s/train/ab/x.webp", dir), "x", 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg",
+              "not read: 1 file of another type (ab/x.webp)");
   put_png(path_of("%s/train/ab/x.png", dir), 8, 8, 1, out);
   niti_dataset_close(open_good(dir, NITI_DATA_AUTO, &size8)); /* a class needs no test images */
   assert_int_equal(rename(path_of("%s/val", dir), path_of("%s/other", dir)), 0);
