@@ -230,6 +230,25 @@ def test_every_command_in_the_text_exists():
                     assert word.split("=")[0] in options[command], f"{document}: `{span}`"
 
 
+def test_messages_that_are_explained_are_the_tools_own():
+    """The first column of the tables: what stands between `...`, for names and numbers, is in string literals of the sources."""
+    sources = "\n".join(path.read_text() for folder in ("src", "cli") for path in (ROOT / folder).rglob("*.c*"))
+    sources = re.sub(r'"\s*PRI\w+\s*"', "d", sources)
+    literals = "\n".join(re.findall(r'"((?:[^"\\\n]|\\.)*)"', re.sub(r'"\s*\n\s*"', "", sources))).replace('\\"', '"')
+    literals = re.sub(r"%(?:\.\d+)?(?:z|ll)?[a-z]", "...", literals)
+    from_libyaml = "found a tab character that violates indentation, "
+    text = (ROOT / "docs" / "troubleshooting.md").read_text().split("## No message")[0]
+    messages = [message.strip("`") for row in re.findall(r"^\| (`.*`) \| ", text, re.MULTILINE)
+                for message in re.split("`, `", row.split("` | ")[0])]
+    assert len(messages) > 25
+    for message in messages:
+        parts = [part for words in message.replace(from_libyaml, "").split("...")
+                 for part in re.split("[:;] |(?<=expected )", words) if len(part) > 9]
+        assert parts, message
+        for part in parts:
+            assert part in literals, f"docs/troubleshooting.md: `{message}`: no message has '{part}'"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
