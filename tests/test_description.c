@@ -1,4 +1,5 @@
 /* Model descriptions: the built-in ones, what the format means, and the message of everything that it refuses. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/builtin.h"
 #include "config/yaml.h"

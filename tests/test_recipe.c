@@ -1,4 +1,5 @@
 /* Recipes: the built-in ones, defaults, edits from the command line, round trips, and the message of everything refused. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/builtin.h"
 #include "train/recipe_text.h"
