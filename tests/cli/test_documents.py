@@ -1,8 +1,9 @@
 """Every command in the documents: run as it stands there, in a folder with small data sets of the names that it uses.
 
 Block by block, in the order of the page: a block after "save this as `NAME`" becomes that file; commands of `sh` blocks run in short;
-those of `console` blocks run as they are and print what the page shows. There `...` stands for any text, times and speeds are any numbers,
-and lines may be left out. A comment on the line before a block, `<!-- not run: REASON -->`, leaves it out and is listed as skipped.
+those of `console` blocks run as they are and print what the page shows. There `...` stands for any text, times and speeds are any
+numbers, and lines may be left out. What is not run is listed as skipped, with a reason: programs in ELSEWHERE, and blocks with
+`<!-- not run: REASON -->` on the line before.
 """
 import os
 import re
@@ -21,19 +22,21 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md"] + sorted(f"docs/{path.name}" for pa
 LANGUAGES = {"sh", "console", "text", "yaml", "c", "python", "mermaid"}
 RUN_SCRIPTS = {"scripts/make_shapes.py", "scripts/idx_to_png.py"}  # those that a test may run; the others build, install or measure
 
-# What is not run here, and what is checked instead.
+# Programs whose commands are not run here: why, and what is checked instead.
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 ELSEWHERE = {
-    "make": lambda words: set(words) <= TARGETS | {word for word in words if re.fullmatch(r"[A-Z]+=\S*", word)},
-    "cmake": lambda words: True,  # the build that this test is part of
-    "ctest": lambda words: (ROOT / "tests" / f"{words[words.index('-R') + 1]}.c").exists(),
-    "tensorboard": lambda words: True,  # tests/formats reads the events
-    "python3": lambda words: (ROOT / words[0]).is_file(),
+    "make": ("builds, tests, installs or measures the whole; its target is in the Makefile",
+             lambda words: set(words) <= TARGETS | {word for word in words if re.fullmatch(r"[A-Z]+=\S*", word)}),
+    "cmake": ("makes the build that this test is part of", lambda words: True),
+    "ctest": ("runs tests that `make test` runs; they are there",
+              lambda words: (ROOT / "tests" / f"{words[words.index('-R') + 1]}.c").exists()),
+    "tensorboard": ("serves pages until it is stopped; tests/formats reads the events", lambda words: True),
+    "python3": ("needs PyTorch; the script is there", lambda words: (ROOT / words[0]).is_file()),
 }
 
 
 class Block(typing.NamedTuple):
-    """A block of a document: its language, its first line's number, its text, the file that a reader makes of it, why it is not run."""
+    """A block of a document: language, number of its first line, text, the file that a reader makes of it, why it is not run."""
     language: str
     line: int
     text: str
@@ -43,8 +46,12 @@ class Block(typing.NamedTuple):
 
 def blocks(document):
     """The blocks of a document."""
+    return blocks_of((ROOT / document).read_text(), document)
+
+
+def blocks_of(content, document):
     found, start, before = [], None, ""
-    for number, line in enumerate((ROOT / document).read_text().splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         if line.startswith("```"):
             if start is None:
                 start, language, lines = number + 1, line[3:], []
@@ -130,16 +137,29 @@ def run(command, place):
     return done.stdout
 
 
-def run_in_short(words, place):
-    """A command of an `sh` block."""
+def bare(words):
+    """A command without what may stand before the program."""
     while re.fullmatch(r"[A-Z]+=.*", words[0]):
         words = words[1:]
-    if words[:2] == ["taskset", "-c"]:
-        words = words[3:]
+    return words[3:] if words[:2] == ["taskset", "-c"] else words
+
+
+def why_not_run(words):
+    """Why a command of an `sh` block is not run, or None."""
     program = words[0]
     if program in ELSEWHERE:
-        assert ELSEWHERE[program](words[1:]), f"{place}: {' '.join(words)}"
-    elif program.startswith(("scripts/", "bench/")) and program not in RUN_SCRIPTS:
+        return ELSEWHERE[program][0]
+    if program.startswith(("scripts/", "bench/")) and program not in RUN_SCRIPTS:
+        return "installs, tests or measures the whole; it is there"
+    return None
+
+
+def run_in_short(words, place):
+    """A command of an `sh` block, run, or checked without running."""
+    program = words[0]
+    if program in ELSEWHERE:
+        assert ELSEWHERE[program][1](words[1:]), f"{place}: {' '.join(words)}"
+    elif why_not_run(words):
         assert os.access(ROOT / program, os.X_OK), f"{place}: {program} is no program"
     elif program in ("niti", "build/niti"):
         run(in_short(words), place)
@@ -191,20 +211,34 @@ def test_every_block_runs_and_prints_what_the_document_shows(document, sandbox, 
         if block.file:
             (sandbox / block.file).write_text(block.text)
         for words in commands(block.text) if block.language == "sh" else ():
-            run_in_short(words, place)
+            run_in_short(bare(words), place)
         for part in re.split(r"^\$ ", block.text.replace("\\\n", ""), flags=re.MULTILINE)[1:] if block.language == "console" else ():
             line, *shown = part.rstrip("\n").split("\n")
             printed = run_as_shown(line, place, monkeypatch).splitlines()
             check_shown([text for text in shown if text not in ("", "...")], printed, f"{place}: {line}")
 
 
-NOT_RUN = [(document, block) for document in DOCUMENTS for block in blocks(document) if block.not_run]
+def not_run():
+    """(place, what, why) of every block and command that is not run."""
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.not_run:
+                yield f"{document}:{block.line}", f"a block of {block.language}", block.not_run
+            for words in map(bare, commands(block.text)) if block.language == "sh" and not block.not_run else ():
+                if why_not_run(words):
+                    yield f"{document}:{block.line}", " ".join(words), why_not_run(words)
 
 
-@pytest.mark.parametrize("document, block", NOT_RUN, ids=[f"{document}:{block.line}" for document, block in NOT_RUN])
-def test_blocks_that_are_not_run(document, block):
-    assert block.language in ("sh", "console"), f"{document}:{block.line}: '{block.language}' is never run"
-    pytest.skip(f"{document}:{block.line}: {block.not_run}")
+@pytest.mark.parametrize("place, what, why", list(not_run()), ids=lambda text: text.split(" ")[0])
+def test_is_not_run(place, what, why):
+    """A list of them, as skipped tests."""
+    pytest.skip(f"{place}: {what}: {why}")
+
+
+def test_what_stands_before_a_block_is_understood():
+    page = "Save this as `a.c`, and\ncompile:\n\n```c\nint x;\n```\n<!-- not run: needs root -->\n```sh\nldconfig\n```\nIn `b.c`:\n```c\n```\n"
+    assert blocks_of(page, "page") == [Block("c", 5, "int x;\n", "a.c", None), Block("sh", 9, "ldconfig\n", None, "needs root"),
+                                       Block("c", 13, "\n", None, None)]
 
 
 def test_what_is_shown_is_compared():
