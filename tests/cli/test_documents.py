@@ -35,6 +35,11 @@ ELSEWHERE = {
 }
 
 
+# What a program must be compiled with beside a build with sanitizers.
+CACHE = (NITI.parent / "CMakeCache.txt").read_text()
+SANITIZE = [f"-fsanitize={names}" for names in re.findall(r"^NITI_SANITIZE:\w+=(.+)$", CACHE, re.MULTILINE)]
+
+
 class Block(typing.NamedTuple):
     """A block of a document: language, number of its first line, text, the file that a reader makes of it, why it is not run."""
     language: str
@@ -178,7 +183,7 @@ def run_as_shown(line, place, monkeypatch):
     if words[:2] == ["make", "install"]:
         prefix, = (word.split("=", 1)[1] for word in words if word.startswith("PREFIX="))
         return run(f'cmake --install "{NITI.parent}" --prefix "{prefix}"', place)
-    return run(line, place)
+    return run(" ".join(["cc", *SANITIZE, line[3:]]) if words[0] == "cc" else line, place)
 
 
 def shape(line):
@@ -199,7 +204,8 @@ def check_shown(shown, printed, place):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_says_its_language(document):
     for block in blocks(document):
-        assert block.language in LANGUAGES, f"{document}:{block.line}: a block of '{block.language}' (expected one of {sorted(LANGUAGES)})"
+        expected = f"{document}:{block.line}: a block of '{block.language}' (expected one of {sorted(LANGUAGES)})"
+        assert block.language in LANGUAGES, expected
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -212,7 +218,8 @@ def test_every_block_runs_and_prints_what_the_document_shows(document, sandbox, 
             (sandbox / block.file).write_text(block.text)
         for words in commands(block.text) if block.language == "sh" else ():
             run_in_short(bare(words), place)
-        for part in re.split(r"^\$ ", block.text.replace("\\\n", ""), flags=re.MULTILINE)[1:] if block.language == "console" else ():
+        console = block.text.replace("\\\n", "") if block.language == "console" else ""
+        for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
             line, *shown = part.rstrip("\n").split("\n")
             printed = run_as_shown(line, place, monkeypatch).splitlines()
             check_shown([text for text in shown if text not in ("", "...")], printed, f"{place}: {line}")
@@ -236,7 +243,8 @@ def test_is_not_run(place, what, why):
 
 
 def test_what_stands_before_a_block_is_understood():
-    page = "Save this as `a.c`, and\ncompile:\n\n```c\nint x;\n```\n<!-- not run: needs root -->\n```sh\nldconfig\n```\nIn `b.c`:\n```c\n```\n"
+    page = ("Save this as `a.c`, and\ncompile:\n\n```c\nint x;\n```\n"
+            "<!-- not run: needs root -->\n```sh\nldconfig\n```\nIn `b.c`:\n```c\n```\n")
     assert blocks_of(page, "page") == [Block("c", 5, "int x;\n", "a.c", None), Block("sh", 9, "ldconfig\n", None, "needs root"),
                                        Block("c", 13, "\n", None, None)]
 
@@ -296,7 +304,7 @@ def test_the_program_of_the_readme_compiles_and_runs(sandbox):
         pytest.skip(f"{compiler} is not installed")
     text, = (block.text for block in blocks("README.md") if block.language == "c")
     (sandbox / "program.c").write_text(text)
-    run([compiler, "-Wall", "-Werror", f"-I{ROOT}/include", "program.c", f"-L{NITI.parent}", "-lniti",
+    run([compiler, *SANITIZE, "-Wall", "-Werror", f"-I{ROOT}/include", "program.c", f"-L{NITI.parent}", "-lniti",
          f"-Wl,-rpath,{NITI.parent}", "-o", "program"], "README.md")
     assert re.fullmatch(r"\d+ of 20 right, hash [0-9a-f]{64}\n", run(["./program"], "README.md"))
     assert (sandbox / "runs" / "library" / "last.safetensors").exists()
