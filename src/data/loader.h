@@ -8,15 +8,15 @@
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;           /* images, at most the batch size; 0: the epoch is over */
-  const uint8_t *images;   /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
-                              sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
-                              with NULL), windows of the input's size */
-  bool resident;           /* images is the whole split, the same pointer every time: a device may keep a copy */
-  int64_t total;           /* resident: the images stored there, of which the split may have only some */
-  NitiShape source;        /* one source image, n = 1 */
+  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images; /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
+                            sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
+                            with NULL), windows of the input's size */
+  bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
+  int64_t total;         /* resident: the images stored there, of which the split may have only some */
+  NitiShape source;      /* one source image, n = 1 */
   const NitiSample *samples; /* [count] */
-  const int32_t *labels;   /* [count] */
+  const int32_t *labels;     /* [count] */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;
