@@ -65,17 +65,10 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
                       (const int32_t[]){w->pad_h, w->pad_w});
       break;
     }
-    case NITI_OP_DROPOUT:
-      (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element");
-      break;
-    case NITI_OP_LOSS:
-      (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
-      break;
-    case NITI_OP_UPDATE_NITI:
-      (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
-      break;
-    default:
-      break;
+    case NITI_OP_DROPOUT: (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element"); break;
+    case NITI_OP_LOSS: (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax"); break;
+    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
+    default: break;
   }
 }
 
@@ -148,21 +141,15 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
     case NITI_OP_CONV_BACKWARD:
-    case NITI_OP_CONV_GRADIENT:
-      return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
+    case NITI_OP_CONV_GRADIENT: return window_json(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_BACKWARD:
-      return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
-    case NITI_OP_DROPOUT:
-      return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
-    case NITI_OP_LOSS:
-      return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
-    case NITI_OP_UPDATE_NITI:
-      return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
-    default:
-      return json_object();
+    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_DROPOUT: return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
+    case NITI_OP_LOSS: return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default: return json_object();
   }
 }
 

@@ -481,7 +481,7 @@ static void test_names(void **unused) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
-      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),     cmocka_unit_test(test_names),
       cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -350,9 +350,9 @@ static void test_input(void **unused) {
     assert_non_null(in.samples);
     for (int n = 0; n < in.out.n; ++n) {
       in.samples[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
-                               .dy = (int16_t)random_in(-8, 8),
-                               .dx = (int16_t)random_in(-8, 8),
-                               .flip = (uint32_t)random_in(0, 1)};
+                                   .dy = (int16_t)random_in(-8, 8),
+                                   .dx = (int16_t)random_in(-8, 8),
+                                   .flip = (uint32_t)random_in(0, 1)};
     }
     char what[128];
     snprintf(what, sizeof what, "input of %d from %dx%dx%d to %dx%d", in.out.n, in.source.h, in.source.w, in.source.c, in.out.h,
@@ -507,21 +507,11 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_large_pools),
-      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_input),
-      cmocka_unit_test(test_stats),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_many_uploads),
-      cmocka_unit_test(test_out_of_memory),
-      cmocka_unit_test(test_what_is_refused),
-      cmocka_unit_test(test_what_auto_chooses),
+      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),
+      cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

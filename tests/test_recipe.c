@@ -159,8 +159,9 @@ static void the_kind_of_update_is_kept(void **state) {
 /* Keys for signed values; without `type` the data set decides. */
 static void types_of_values_are_read(void **state) {
   (void)state;
-  NitiRecipe *r = parsed("name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
-                         "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
+  NitiRecipe *r = parsed(
+      "name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\n"
+      "data: {type: int16, mean: [-0.000001, 0.5], std: [0.25, 1]}\n");
   assert_true(r->data.type_given);
   assert_int_equal(r->data.type, NITI_INT16);
   assert_int_equal(r->data.mean[0], -1);
@@ -302,9 +303,11 @@ static void bad_sets_name_themselves(void **state) {
       {"data..pad=1", NITI_ERROR_ARGUMENT, "--set data..pad=1: expected KEY.PATH=VALUE"},
       {"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1", NITI_ERROR_ARGUMENT,
        "--set a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1: expected KEY.PATH=VALUE"},
-      {"batsch=3", NITI_ERROR_ARGUMENT, "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
+      {"batsch=3", NITI_ERROR_ARGUMENT,
+       "--set batsch=3: recipe: unknown key 'batsch', did you mean 'batch'? (expected: name, model, "},
       {"data.padding=3", NITI_ERROR_ARGUMENT, "--set data.padding=3: data: unknown key 'padding' (expected: kind, "},
-      {"update.nu=3", NITI_ERROR_ARGUMENT, "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
+      {"update.nu=3", NITI_ERROR_ARGUMENT,
+       "--set update.nu=3: update: unknown key 'nu', did you mean 'mu'? (expected: kind, mu)"},
       {"batch=many", NITI_ERROR_ARGUMENT, "--set batch=many: batch: expected an integer from 1 to 65536, found 'many'"},
       {"batch=[3]", NITI_ERROR_ARGUMENT, "--set batch=[3]: batch: expected an integer from 1 to 65536, found a list"},
       {"batch=[3", NITI_ERROR_ARGUMENT, "--set batch=[3: malformed YAML: "},
@@ -315,7 +318,8 @@ static void bad_sets_name_themselves(void **state) {
       {"data.flip=yes", NITI_ERROR_ARGUMENT, "--set data.flip=yes: data: flip: expected true or false, found 'yes'"},
       {"seed=-1", NITI_ERROR_ARGUMENT, "--set seed=-1: seed: expected an integer from 0 to 18446744073709551615, found '-1'"},
       {"seed=18446744073709551616", NITI_ERROR_ARGUMENT, "--set seed=18446744073709551616: seed: expected an integer"},
-      {"model=lenet6", NITI_ERROR_ARGUMENT, "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
+      {"model=lenet6", NITI_ERROR_ARGUMENT,
+       "--set model=lenet6: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: "},
       {"model.layers.0=relu", NITI_ERROR_ARGUMENT, "--set model.layers.0=relu: the recipe's model is described elsewhere"},
       {"model.classes=1", NITI_ERROR_ARGUMENT, "--set model.classes=1: classes: expected an integer from 2 to 65536, found '1'"},
       {"model.input=[4, 4, 1]", NITI_ERROR_MODEL, "built-in lenet5:6:5: conv1: "},
@@ -446,7 +450,8 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "loss: hinge\n", F, "r.yaml:3:7: loss: expected one of: niti, softmax, found 'hinge'"},
       {HEAD "data: {flip: \"true\"}\n", F, "r.yaml:3:14: data: flip: expected true or false, found \"true\""},
       {HEAD "rounding: nearest\n", F, "r.yaml:3:11: rounding: expected a mapping, found 'nearest'"},
-      {HEAD "rounding: {errors: nearest}\n", F, "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
+      {HEAD "rounding: {errors: nearest}\n", F,
+       "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
@@ -463,7 +468,8 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:6:15: update: mu: epoch 0 after epoch 0 (expected ascending epochs)"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {sort: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, validation)"},
+       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, "
+       "validation)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
@@ -489,7 +495,8 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
       {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},
       {HEAD "data: {validation: -1}\n", F, "r.yaml:3:20: data: validation: expected "},
-      {HEAD "data: {validation: 120%}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 99.999999"},
+      {HEAD "data: {validation: 120%}\n", F,
+       "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 99.999999"},
       {HEAD "data: {validation: 1.00001%}\n", F, "r.yaml:3:20: data: validation: expected a percentage with at most 4 decimals"},
       {HEAD "data: {validation: [1]}\n", F, "r.yaml:3:20: data: validation: expected "},
       {HEAD "data: {bad_files: ignore}\n", F, "r.yaml:3:19: data: bad_files: expected one of: error, skip"},
@@ -497,7 +504,8 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:3:16: data: resize: 20 is less than the network's input of 28x28 (expected 0 or at least 28)"},
       {"name: t\nmodel:\n", F, "r.yaml:2:7: model: expected a mapping, found nothing"},
       {"name: t\nmodel: [lenet5]\n", F, "r.yaml:2:8: model: expected a mapping, found a list"},
-      {"name: t\nmodel: lenet6\n", F, "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
+      {"name: t\nmodel: lenet6\n", F,
+       "r.yaml:2:8: model: no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, "},
       {"name: t\nmodel: {}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description with 'layers'"},
       {"name: t\nmodel: {name: lenet5, file: a.yaml}\n", F, "r.yaml:2:8: model: expected either 'name', 'file' or a description"},
       {"name: t\nmodel: {name: lenet5, width: 3}\n", F,

@@ -49,8 +49,7 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && has_shape(y, conv->k, conv->kh, conv->kw, conv->c);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, pool);
-    case NITI_OP_MAXPOOL_BACKWARD:
-      return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
+    case NITI_OP_MAXPOOL_BACKWARD: return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
     case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
     case NITI_OP_RELU_BACKWARD:
     case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);

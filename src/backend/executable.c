@@ -32,8 +32,8 @@ struct NitiExecutable {
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
-  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
-  int32_t batch; /* for which the steps are prepared */
+  size_t bytes, workspace;                /* allocated without what it shares; scratch requested */
+  int32_t batch;                          /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -450,9 +450,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
-    case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
-      break;
+    case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;

@@ -11,9 +11,9 @@
 #include "platform/status.h"
 
 typedef struct NitiCheckpointTensor {
-  char *name;      /* owned; not ending in ".exponent" */
+  char *name;          /* owned; not ending in ".exponent" */
   NitiFileDtype dtype; /* I8, I16: weights, part of the hash. I32, I64: state, not part of it */
-  int32_t ndim;    /* 0..NITI_DIMS_MAX */
+  int32_t ndim;        /* 0..NITI_DIMS_MAX */
   uint32_t dims[NITI_DIMS_MAX];
   int32_t exponent; /* value = element * 2^exponent */
   void *data;       /* the product of dims elements, row-major, host memory, host byte order; I8 in [-127, 127] */

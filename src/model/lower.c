@@ -97,8 +97,8 @@ static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   o.inputs[0] = w->deltas[from];
   o.inputs[1] = dx;
   o.outputs[0] = w->deltas[from] = niti_lower_delta(&w->lowering, layer, i);
-  o.rounding = (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK,
-                                    (uint32_t)from + 65536u * (uint32_t)w->additions[from]++};
+  o.rounding =
+      (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)w->additions[from]++};
   niti_lower_append(&w->lowering, &o);
 }
 

@@ -12,7 +12,7 @@ typedef struct NitiReportRow {
   int64_t step;  /* done */
   int mu;
   NitiScore train, test, best;
-  int64_t images, nanoseconds; /* of this epoch, in this process */
+  int64_t images, nanoseconds;   /* of this epoch, in this process */
   const NitiTensorStats *inputs; /* NULL, or of each weight's layer, in the last test batch */
 } NitiReportRow;
 

@@ -2,8 +2,8 @@
 #ifndef NITI_TRAIN_RUN_FOLDER_H
 #define NITI_TRAIN_RUN_FOLDER_H
 
-#include "data/dataset.h"
 #include "backend/backend.h"
+#include "data/dataset.h"
 #include "train/recipe.h"
 
 typedef struct NitiRunFolder NitiRunFolder;

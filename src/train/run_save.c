@@ -209,8 +209,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
     return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64
-                     " steps (is this the data set it was trained on?)",
+                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
                      source, run->step, run->epoch, run->steps_per_epoch);
   }
   return NITI_OK;

@@ -1,8 +1,8 @@
 /* Integer softmax cross-entropy, distributed over the images of a batch. */
 #include "base/loss.h"
 
-#include "backend/cpu/requantise.h"
 #include "backend/cpu/chunk.h"
+#include "backend/cpu/requantise.h"
 
 typedef struct Loss {
   NitiCpu *cpu;

@@ -127,9 +127,7 @@ void niti_layouts_close(NitiLayouts *);
  * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
 /* No blocked layout is up to date any more. */
-static inline void niti_layouts_clear(NitiLayouts *layouts) {
-  niti_layouts_forget(layouts, NULL, SIZE_MAX);
-}
+static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); }
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);

@@ -84,7 +84,7 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 }
 
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
-                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
+                                                const NitiRequantiseArgs &a, int shift, uint32_t max) {
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
     const int acc = niti_loss_acc_softmax(p, s.softmax, j == target);
