@@ -204,8 +204,8 @@ static json_t *score_json(const NitiLocation *network, const NitiModel *model, c
   json_object_set_new(facts, "of_run", json_boolean(data->of_run));
   return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:o, s:s, s:b, s:o}", "split", word, accuracy,
                    percent(score->correct, score->images), loss, nats(*score), "loss_unit", "nats", "correct",
-                   (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint", json_name(network->path), "hash",
-                   hash, "trained", network->kind == NITI_LOCATED_CHECKPOINT, "data", facts);
+                   (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint", json_name(network->path),
+                   "hash", hash, "trained", network->kind == NITI_LOCATED_CHECKPOINT, "data", facts);
 }
 
 static int report(const NitiLocation *network, const NitiModel *model, const NitiScore *score, const Arguments *given) {
@@ -262,7 +262,7 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_eval, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_eval, count == 0 ? "a checkpoint is missing" : "one checkpoint at a time");
+  if (count != 1) return usage_error(&command_eval, count == 0 ? "a network is missing" : "one network at a time");
   NitiSplit split;
   if (!find_split(&split, given.split))
     return usage_error(&command_eval, "--split: '%s' is not test, validation or train", given.split);

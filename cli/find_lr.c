@@ -16,7 +16,8 @@ typedef struct Arguments {
 
 static const Option options[] = {
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any)"),
-    TEXT("values", values, "A,B,...", "the values to try (default for update.mu: 1,2,3,4,5,6,7,8; for update.lr: 0.0001,0.001,0.01,0.1,1,10)"),
+    TEXT("values", values, "A,B,...",
+         "the values to try (default for update.mu: 1,2,3,4,5,6,7,8; for update.lr: 0.0001,0.001,0.01,0.1,1,10)"),
     NUMBER("steps", steps, "N", "train N steps with each (default 100)", 2, 1 << 20),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. batch=32 (may be repeated)"),
     DEVICE_OPTIONS(device),
@@ -83,7 +84,8 @@ static int print_object(const Search *s, int32_t best, json_t *data) {
 }
 
 static void print_table(const Search *s, int32_t best) {
-  printf("%-10s %14s %14s %10s %18s\n", strchr(niti_rate_setting(s->recipe), '.') + 1, "loss, 1st half", "loss, 2nd half", "accuracy", "saturated weights");
+  printf("%-10s %14s %14s %10s %18s\n", strchr(niti_rate_setting(s->recipe), '.') + 1, "loss, 1st half", "loss, 2nd half",
+         "accuracy", "saturated weights");
   for (int32_t i = 0; i < s->count; ++i) {
     const NitiRateTrial *t = &s->trials[i];
     printf("%-10s %14.4f %14.4f %8.2f %% %16.2f %%%s\n", t->value, nats(t->first), nats(t->last),
@@ -134,11 +136,8 @@ static int find(const Arguments *given, const NitiRecipe *recipe) {
   introduce_recipe(output_prose(), recipe);
   View view = {.data = NULL};
   progress_start(&view.line);
-  const NitiRateSearch how = {.device = device_of(&given->device),
-                              .data = given->data,
-                              .steps = given->steps,
-                              .progress = on_progress,
-                              .context = &view};
+  const NitiRateSearch how = {
+      .device = device_of(&given->device), .data = given->data, .steps = given->steps, .progress = on_progress, .context = &view};
   const int result = search(&s, &how, &view, given->json);
   json_decref(view.data);
   return result;

@@ -17,7 +17,7 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_hash, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_hash, count == 0 ? "a checkpoint is missing" : "one checkpoint at a time");
+  if (count != 1) return usage_error(&command_hash, count == 0 ? "a network is missing" : "one network at a time");
   char hash[65];
   NitiLocation where;
   int result = EXIT_OK;

@@ -159,7 +159,7 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_predict, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count < 2) return usage_error(&command_predict, count == 0 ? "a checkpoint is missing" : "an image is missing");
+  if (count < 2) return usage_error(&command_predict, count == 0 ? "a network is missing" : "an image is missing");
   const NitiDevice where = device_of(&given.device);
   Prediction prediction = {.top = (int32_t)given.top};
   NitiLocation network;

@@ -66,24 +66,17 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
                       (const int32_t[]){w->pad_h, w->pad_w});
       break;
     }
-    case NITI_OP_DROPOUT:
-      (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element");
-      break;
+    case NITI_OP_DROPOUT: (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element"); break;
     case NITI_OP_LOSS:
       (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
       if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
-    case NITI_OP_NORM_FIT:
-      (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
-      break;
+    case NITI_OP_NORM_FIT: (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch"); break;
     case NITI_OP_UPDATE_SGD:
       (void)snprintf(text, size, "%s %s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate]);
       break;
-    case NITI_OP_UPDATE_NITI:
-      (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
-      break;
-    default:
-      break;
+    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
+    default: break;
   }
 }
 
@@ -164,20 +157,14 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_BACKWARD:
-      return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
-    case NITI_OP_DROPOUT:
-      return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
+    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_DROPOUT: return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
     case NITI_OP_LOSS:
       return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
-    case NITI_OP_NORM_FIT:
-      return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
-    case NITI_OP_UPDATE_SGD:
-      return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
-    case NITI_OP_UPDATE_NITI:
-      return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
-    default:
-      return json_object();
+    case NITI_OP_NORM_FIT: return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
+    case NITI_OP_UPDATE_SGD: return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
+    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default: return json_object();
   }
 }
 

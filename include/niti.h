@@ -274,7 +274,7 @@ typedef struct NitiTrainOptions {
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
   const char *init; /* weights to start from where layer names and shapes match: anything that niti_model_open takes, or any
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
-  int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
+  int32_t save_every;    /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
   int32_t measure_every; /* steps from one measurement for TensorBoard to the next (docs/run-folder.md); 0: 100; -1: none */
   NitiProgressCallback progress; /* NULL: none */
   void *context;                 /* passed to both */
@@ -335,14 +335,15 @@ NITI_API int32_t niti_model_classes(const NitiModel *model);
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
 /* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
- * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE, NITI_INTERRUPTED (niti_model_watch). */
+ * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE,
+ * NITI_INTERRUPTED (niti_model_watch). */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
-/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images that the
- * recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
+/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images
+ * that the recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
 NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
-/* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say), DATA, and TEST after every batch;
- * of the rest of NitiProgress only text, batch and batches are set. Where it returns false, evaluate ends with NITI_INTERRUPTED.
- * progress NULL: nothing is called. model NULL: nothing happens. */
+/* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say),
+ * DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns false,
+ * evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */
 NITI_API void niti_model_watch(NitiModel *model, NitiProgressCallback progress, void *context);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */

@@ -244,7 +244,8 @@ static void loss(Device *d, const void *context, Record *results) {
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
   delta.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off}, &rq);
+    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off},
+                              &rq);
     keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
     if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
     if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);
@@ -352,9 +353,9 @@ static void test_input(void **unused) {
     assert_non_null(in.samples);
     for (int n = 0; n < in.out.n; ++n) {
       in.samples[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
-                               .dy = (int16_t)random_in(-8, 8),
-                               .dx = (int16_t)random_in(-8, 8),
-                               .flip = (uint32_t)random_in(0, 1)};
+                                   .dy = (int16_t)random_in(-8, 8),
+                                   .dx = (int16_t)random_in(-8, 8),
+                                   .flip = (uint32_t)random_in(0, 1)};
     }
     char what[128];
     snprintf(what, sizeof what, "input of %d from %dx%dx%d to %dx%d", in.out.n, in.source.h, in.source.w, in.source.c, in.out.h,
@@ -509,21 +510,11 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_large_pools),
-      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_input),
-      cmocka_unit_test(test_stats),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_many_uploads),
-      cmocka_unit_test(test_out_of_memory),
-      cmocka_unit_test(test_what_is_refused),
-      cmocka_unit_test(test_what_auto_chooses),
+      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),
+      cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -264,7 +264,8 @@ static void save_last(uint64_t step) {
 /* Other names get the same bytes, and where one cannot be written, the last checkpoint stays. */
 static void test_other_names_get_the_same(void **state) {
   (void)state;
-  const char *const also[] = {"best.safetensors", "epoch-0007.safetensors", NULL}, *const nowhere[] = {"none/best.safetensors", NULL};
+  const char *const also[] = {"best.safetensors", "epoch-0007.safetensors", NULL}, *const nowhere[] = {"none/best.safetensors",
+                                                                                                       NULL};
   NitiCheckpoint *c = make_checkpoint(7);
   check_ok(niti_checkpoint_save_last(c, folder, also));
   niti_checkpoint_close(c);

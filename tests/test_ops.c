@@ -415,9 +415,9 @@ static void check_input(NitiBackend *backend, NitiShape shape, NitiShape source,
   for (int i = 0; i < 256 * shape.c; ++i) table[i] = (int8_t)random_in(-127, 127);
   for (int n = 0; n < shape.n; ++n) {
     samples[n] = (NitiSample){.image = (uint32_t)random_in(0, IMAGES - 1),
-                          .dy = (int16_t)random_in(-reach, reach),
-                          .dx = (int16_t)random_in(-reach, reach),
-                          .flip = (uint32_t)n & 1};
+                              .dy = (int16_t)random_in(-reach, reach),
+                              .dx = (int16_t)random_in(-reach, reach),
+                              .flip = (uint32_t)n & 1};
   }
   int32_t exponent = -5;
   const NitiTensor lookup = {.data = table, .exponent = &exponent, .shape = {1, 1, shape.c, 256}};
@@ -700,13 +700,19 @@ static void test_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names),
-      cmocka_unit_test(test_isa),         cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_relu),        
-      cmocka_unit_test(test_dropout),     cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),     cmocka_unit_test(test_add),
-      cmocka_unit_test(test_input),       cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),      cmocka_unit_test(test_update_of_each_isa),
+      cmocka_unit_test(test_open_errors),
+      cmocka_unit_test(test_open_names),
+      cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_maxpool),
+      cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_input),
+      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),
+      cmocka_unit_test(test_update_of_each_isa),
       cmocka_unit_test(test_stats),
   };
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* "auto" is to find the CPU */

@@ -1,4 +1,5 @@
 /* Recipes: the built-in ones, defaults, edits from the command line, round trips, and the message of everything refused. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/builtin.h"
 #include "train/recipe_text.h"
@@ -72,10 +74,19 @@ static void assert_round_trip(const NitiRecipe *r) {
 /* ---- Built-in recipes ---- */
 
 static void builtins_parse_and_round_trip(void **state) {
-  static const char *const expected[] = {
-      "alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",        "mlp-mnist",
-      "resnet18-cifar10",    "resnet20-cifar10",     "sensor-windows",      "vgg-small-7-cifar10",
-      "vgg-small-8-cifar10", "vgg-small-9-bn-cifar10", "vgg-small-9-cifar10", "vgg13-cifar10",       NULL};
+  static const char *const expected[] = {"alexnet-imagenette",
+                                         "lenet5-fashion-mnist",
+                                         "lenet5-mnist",
+                                         "mlp-mnist",
+                                         "resnet18-cifar10",
+                                         "resnet20-cifar10",
+                                         "sensor-windows",
+                                         "vgg-small-7-cifar10",
+                                         "vgg-small-8-cifar10",
+                                         "vgg-small-9-bn-cifar10",
+                                         "vgg-small-9-cifar10",
+                                         "vgg13-cifar10",
+                                         NULL};
   const char *const *names = niti_builtin_recipes();
   (void)state;
   for (size_t i = 0; expected[i] || names[i]; ++i) {

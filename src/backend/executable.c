@@ -33,8 +33,8 @@ struct NitiExecutable {
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
-  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
-  int32_t batch; /* for which the steps are prepared */
+  size_t bytes, workspace;                /* allocated without what it shares; scratch requested */
+  int32_t batch;                          /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -307,9 +307,8 @@ static void connect(NitiExecutable *e, int32_t i) {
   if (o->phase == NITI_PHASE_UPDATE) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
-  step->gradient = (NitiGradient){.data = e->tensors[gradient].data,
-                                  .bits = 8 * (int)niti_dtype_bytes(desc->dtype),
-                                  .count = niti_tensor_count(desc, 1)};
+  step->gradient = (NitiGradient){
+      .data = e->tensors[gradient].data, .bits = 8 * (int)niti_dtype_bytes(desc->dtype), .count = niti_tensor_count(desc, 1)};
   locate_exponents(e, gradient, step->gradient.exponents);
 }
 
@@ -471,9 +470,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
-    case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
-      break;
+    case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
@@ -491,7 +488,8 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       break;
     case NITI_OP_NORM_SUMS: k->norm_sums(backend, y, x); break;
     case NITI_OP_NORM_FIT:
-      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2], o->norm.running ? 0 : e->batch * o->norm.positions);
+      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2],
+                  o->norm.running ? 0 : e->batch * o->norm.positions);
       break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
     case NITI_OP_NORM_DELTA_SUMS: k->norm_delta_sums(backend, y, x, &x[1]); break;
@@ -500,9 +498,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    case NITI_OP_UPDATE_SGD:
-      k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq);
-      break;
+    case NITI_OP_UPDATE_SGD: k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq); break;
     default: break; /* fused into another operation, or nothing to do */
   }
 }

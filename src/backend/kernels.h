@@ -75,7 +75,7 @@ typedef struct NitiKernels {
   NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
   void (*conv_release)(NitiBackend *, NitiConvCall *);
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
-  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
+  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
@@ -131,12 +131,12 @@ typedef struct NitiKernels {
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
-  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-               NitiLoss, const NitiRequantise *);
+  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
+               const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
-  /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes w,
-   * velocity and their exponents. rq selects the random words; its mode does not count. */
+  /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes
+   * w, velocity and their exponents. rq selects the random words; its mode does not count. */
   void (*update_sgd)(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
                      const NitiSgdScalars *scalars, const NitiRequantise *rq);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */

@@ -108,7 +108,7 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
   char *bytes;
   size_t size;
   NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
-  SHA256_Update(sha, bytes, size);
+  SHA256_Update(sha, (const uint8_t *)bytes, size);
   const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
   free(bytes);
   return status;

@@ -70,12 +70,9 @@ static bool leaves_pixels_intact(const struct jpeg_error_mgr *errors) {
     case JWRN_ADOBE_XFORM:
     case JWRN_BOGUS_ICC:
     case JWRN_NOT_SEQUENTIAL:
-    case JWRN_JPEG_EOF:
-      return true;
-    case JWRN_EXTRANEOUS_DATA:
-      return errors->msg_parm.i[1] < JPEG_RST0 || errors->msg_parm.i[1] > JPEG_RST0 + 7;
-    default:
-      return false;
+    case JWRN_JPEG_EOF: return true;
+    case JWRN_EXTRANEOUS_DATA: return errors->msg_parm.i[1] < JPEG_RST0 || errors->msg_parm.i[1] > JPEG_RST0 + 7;
+    default: return false;
   }
 }
 

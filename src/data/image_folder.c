@@ -83,14 +83,27 @@ static NitiStatus fail_unknown_class(const NitiDataset *dataset, const char *dir
 
 /* ---- one split ---- */
 
+/* A class of the training split without images; says what its folder has instead. */
+static NitiStatus fail_no_images(NitiDataSplit *split, const char *class_name) {
+  NitiUnread unread = {0};
+  NitiStatus status = niti_scan_images(&split->files, &unread, split->dir, class_name);
+  char *others = niti_unread_text(&unread);
+  if (status == NITI_OK) {
+    status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: expected at least one .jpg, .jpeg or .png file%s%s", split->dir, class_name,
+                       others ? "; not read: " : "", others ? others : "");
+  }
+  free(others);
+  niti_unread_close(&unread);
+  return status;
+}
+
 /* Adds the images of one class. */
 static NitiStatus add_class(NitiDataset *dataset, NitiDataSplit *split, NitiUnread *unread, const char *class_name,
                             int32_t label) {
   const size_t before = split->files.count;
   NITI_TRY(niti_scan_images(&split->files, unread, split->dir, class_name));
   const size_t count = split->files.count;
-  if (count == before && split == &dataset->split[NITI_TRAIN])
-    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: expected at least one .jpg, .jpeg or .png file", split->dir, class_name);
+  if (count == before && split == &dataset->split[NITI_TRAIN]) return fail_no_images(split, class_name);
   if (count > INT32_MAX) return niti_fail(NITI_ERROR_FORMAT, "%s/%s: too many images", split->dir, class_name);
   if (count == before) return NITI_OK;
   int32_t *labels = realloc(split->labels, count * sizeof *labels);

@@ -278,8 +278,8 @@ static NitiStatus fail_bad(const NitiDataSplit *split, NitiSplit which) {
   const size_t bad = split->bad.count;
   if (bad == 0) return NITI_OK;
   if (bad == 1) return niti_fail(NITI_ERROR_FORMAT, "%s", split->bad.path[0]);
-  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s images: `niti data` lists them)", split->bad.path[0], bad - 1,
-                   niti_split_name(which));
+  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s image%s: `niti data` lists them)", split->bad.path[0], bad - 1,
+                   niti_split_name(which), bad == 2 ? "" : "s");
 }
 
 NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit which) {

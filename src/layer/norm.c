@@ -1,5 +1,7 @@
-/* Batch norm over the last dimension (docs/arithmetic.md, "Batch norm"): S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. */
+/* Batch norm over the last dimension (docs/arithmetic.md, "Batch norm"): S. Ioffe and C. Szegedy, "Batch Normalization", ICML
+ * 2015. */
 #include "base/norm.h"
+
 #include "layer/layer.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};

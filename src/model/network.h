@@ -9,13 +9,13 @@ typedef struct NitiNetwork {
   NitiBackend *backend;     /* borrowed */
   NitiExecutable *training; /* NULL: inference only */
   NitiExecutable *evaluation;
-  NitiExecutable *main;     /* which of the two owns the weights */
+  NitiExecutable *main;       /* which of the two owns the weights */
   const NitiProgram *program; /* main's */
-  int32_t *weights;         /* tensors of main's program, in the order of its layers */
+  int32_t *weights;           /* tensors of main's program, in the order of its layers */
   int32_t weight_count;
   int32_t table, metrics, logits; /* tensors of main's program; logits: of the evaluation's */
-  int32_t forward_end;        /* the evaluation's first operation after forward */
-  size_t memory_bytes;      /* everything a step needs on the backend */
+  int32_t forward_end;            /* the evaluation's first operation after forward */
+  size_t memory_bytes;            /* everything a step needs on the backend */
 } NitiNetwork;
 
 /* One weight tensor, in host memory. */

@@ -203,9 +203,11 @@ static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const Nit
   unsigned take;
   set->path = realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
-  const NitiDataRequest request = {
-      .size = recipe->model->input, .need = needed(&take, recipe, split), .take = take, .classes = recipe->model->classes,
-      .watch = *watch};
+  const NitiDataRequest request = {.size = recipe->model->input,
+                                   .need = needed(&take, recipe, split),
+                                   .take = take,
+                                   .classes = recipe->model->classes,
+                                   .watch = *watch};
   NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &request));
   NITI_TRY(divide(set, recipe, split));
   NITI_TRY(map_labels(set, recipe, checkpoint));

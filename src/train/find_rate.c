@@ -9,9 +9,7 @@
 #include "train/run.h"
 #include "train/snapshot.h"
 
-const char *niti_rate_setting(const NitiRecipe *recipe) {
-  return recipe->optimizer->wide ? "update.lr" : "update.mu";
-}
+const char *niti_rate_setting(const NitiRecipe *recipe) { return recipe->optimizer->wide ? "update.lr" : "update.mu"; }
 
 /* ---- one trial ---- */
 

@@ -84,6 +84,11 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
 /* Prepares the conversion of pixels to the network's input, as the recipe defines it. */
 static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *m, int32_t batch) {
   const NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count == 0) {
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: data.mean and data.std are 'auto', which only training resolves (expected numbers, or a checkpoint)",
+                     m->path);
+  }
   if (data->stat_count != m->recipe->model->input.c) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);

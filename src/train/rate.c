@@ -6,7 +6,11 @@
 
 static const char *const curves[] = {"steps", "linear", "cosine", "one-cycle", NULL};
 
-enum { CYCLE_RISE = 25, CYCLE_FALL = 250000, CYCLE_WARM_UP = 300000 }; /* one-cycle: first and last rate as parts of the highest */
+enum {
+  CYCLE_RISE = 25,
+  CYCLE_FALL = 250000,
+  CYCLE_WARM_UP = 300000
+}; /* one-cycle: first and last rate as parts of the highest */
 
 /* cos(pi i / 512) with 30 fraction bits, rounded to nearest; computed with Python's decimal module at 60 digits. */
 /* clang-format off */

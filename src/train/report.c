@@ -202,7 +202,8 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(scalar(report, "accuracy", "best_test", r->step, 100 * r->best_test.correct, r->best_test.images));
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(write_network(report, r, net));
-  if (r->confusion) NITI_TRY(niti_report_events_confusion(report->events, report->on_validation ? "validation" : "test", r->step, r->confusion));
+  if (r->confusion)
+    NITI_TRY(niti_report_events_confusion(report->events, report->on_validation ? "validation" : "test", r->step, r->confusion));
   NITI_TRY(net->backend->ops->synchronise(net->backend)); /* else the values read are not valid */
   return niti_events_flush(report->events);
 }

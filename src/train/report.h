@@ -10,8 +10,8 @@ typedef struct NitiReport NitiReport;
 
 /* One epoch's figures. */
 typedef struct NitiReportRow {
-  int32_t epoch; /* from 1 */
-  int64_t step;  /* done */
+  int32_t epoch;                                      /* from 1 */
+  int64_t step;                                       /* done */
   NitiScore train, validation, test, best, best_test; /* of NitiProgress; validation is recorded where it chooses the best */
   int64_t images, nanoseconds;                        /* of this epoch, in this process */
   const NitiConfusion *confusion;                     /* NULL, or of the split that was scored, to be drawn */

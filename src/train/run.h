@@ -40,9 +40,9 @@ typedef struct NitiRun {
   NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiHealth *health; /* made by the first step of this process */
-  bool whole_epoch;   /* the epoch under way began in this process */
-  int32_t scored;     /* images in the last batch scored */
+  NitiHealth *health;       /* made by the first step of this process */
+  bool whole_epoch;         /* the epoch under way began in this process */
+  int32_t scored;           /* images in the last batch scored */
   NitiMeasure *measure;     /* made by the first step that is measured */
   NitiScore measured;       /* the epoch's score at the last step that was measured */
   int32_t measured_epoch;   /* the epoch that it belongs to, from 1 */

@@ -42,7 +42,7 @@ typedef struct NitiCpu {
   uint64_t seed;
   uint32_t step;
   int64_t scalars[NITI_SCALARS_MAX]; /* bound for the run under way */
-  uint8_t *workspace; /* 64-byte aligned */
+  uint8_t *workspace;                /* 64-byte aligned */
   size_t workspace_bytes;
   uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
 } NitiCpu;

@@ -1,8 +1,9 @@
 /* Batch norm: sums per channel, the multipliers made from them, and the affine maps. */
+#include "base/norm.h"
+
 #include <string.h>
 
 #include "backend/cpu/chunk.h"
-#include "base/norm.h"
 
 enum {
   SLICE = 64,   /* channels whose sums a task keeps on its stack */

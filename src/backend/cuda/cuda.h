@@ -32,15 +32,15 @@ enum {
 
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
-  uint32_t max;                     /* largest |acc| so far */
-  uint32_t done;                    /* blocks of the second launch that have ended */
-  uint64_t predicted, mispredicted; /* operations since the backend was opened, and those whose prediction was wrong */
-  uint64_t gradient_max;            /* update.cu, sgd.cu: largest |gradient| so far; zero between operations too */
-  uint32_t velocity_max, weight_max; /* sgd.cu: likewise */
+  uint32_t max;                          /* largest |acc| so far */
+  uint32_t done;                         /* blocks of the second launch that have ended */
+  uint64_t predicted, mispredicted;      /* operations since the backend was opened, and those whose prediction was wrong */
+  uint64_t gradient_max;                 /* update.cu, sgd.cu: largest |gradient| so far; zero between operations too */
+  uint32_t velocity_max, weight_max;     /* sgd.cu: likewise */
   uint64_t sums[3 * NITI_SUMS_CHANNELS]; /* norm_sums.cu: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
-  uint64_t histogram[256];          /* stats.cu: scratch */
-  uint32_t marks[NITI_RANGE_MARKS]; /* wgmma_conv.cuh: between an operation's two launches */
+  uint64_t histogram[256];                               /* stats.cu: scratch */
+  uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
 } NitiRange;
 
 typedef enum NitiCudaFamily {
@@ -134,9 +134,7 @@ void niti_layouts_close(NitiLayouts *);
  * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
 /* No blocked layout is up to date any more. */
-static inline void niti_layouts_clear(NitiLayouts *layouts) {
-  niti_layouts_forget(layouts, NULL, SIZE_MAX);
-}
+static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); }
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);
