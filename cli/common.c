@@ -85,6 +85,10 @@ void data_print(FILE *to, const NitiDataFacts *facts) {
   print_name(to, facts->path);
   fprintf(to, " (%s, %d classes)\n", facts->kind, facts->classes);
   print_split(to, "  training", facts->train_images, facts->train_sha256);
+  if (facts->validation_images > 0 && strcmp(facts->validation_sha256, facts->train_sha256) == 0)
+    fprintf(to, "  %-8s %" PRId64 " images, held out of the training files\n", "validation", facts->validation_images);
+  else
+    print_split(to, "  validation", facts->validation_images, facts->validation_sha256);
   print_split(to, "  test", facts->test_images, facts->test_sha256);
 }
 
@@ -95,6 +99,7 @@ static void set_split(json_t *object, const char *split, int64_t images, const c
 json_t *data_json(const NitiDataFacts *facts) {
   json_t *object = json_pack("{s:s, s:o, s:i}", "kind", facts->kind, "path", json_name(facts->path), "classes", facts->classes);
   set_split(object, "train", facts->train_images, facts->train_sha256);
+  set_split(object, "validation", facts->validation_images, facts->validation_sha256);
   set_split(object, "test", facts->test_images, facts->test_sha256);
   return object;
 }

@@ -17,11 +17,40 @@ void introduce_recipe(FILE *to, const NitiRecipe *recipe) {
   fflush(to);
 }
 
+static int64_t images_of(const NitiRunFacts *facts) {
+  return facts->data.scored == NITI_VALIDATION ? facts->data.validation_images : facts->data.test_images;
+}
+
+/* "testing    after every 2nd epoch: 100 of 1000 validation images; ..." */
+static void print_testing(FILE *to, const NitiRunFacts *facts) {
+  const bool validates = facts->data.scored == NITI_VALIDATION;
+  const char *split = validates ? "validation" : "test";
+  fprintf(to, "%-10s ", "testing");
+  if (facts->test_every > 1)
+    fprintf(to, "after every %d epochs, ", facts->test_every);
+  else
+    fputs("after every epoch, ", to);
+  if (facts->scored_images < images_of(facts)) fprintf(to, "%" PRId64 " of ", facts->scored_images);
+  fprintf(to, "%" PRId64 " %s images, which choose best.safetensors; ", images_of(facts), split);
+  fputs(!validates                    ? "so `best` is chosen on the test split (data.validation avoids that)\n"
+        : facts->data.test_images > 0 ? "the test split once, at the end\n"
+                                      : "there is no test split\n",
+        to);
+}
+
+static json_t *testing_json(const NitiRunFacts *facts) {
+  const int64_t all = images_of(facts);
+  const bool limited = facts->scored_images < all;
+  return json_pack("{s:s, s:i, s:o, s:I}", "chosen_on", facts->data.scored == NITI_VALIDATION ? "validation" : "test", "every",
+                   facts->test_every, "limit", limited ? json_integer(facts->scored_images) : json_null(), "of", (json_int_t)all);
+}
+
 void introduce_run(FILE *to, const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
   fprintf(to, "%-10s %s, input %dx%dx%d: %" PRId64 " parameters, %" PRId64 " multiply-adds per image\n", "model", facts->model,
           facts->input[0], facts->input[1], facts->input[2], facts->parameters, facts->multiply_adds);
   data_print(to, &facts->data);
+  print_testing(to, facts);
   fprintf(to, "%-10s %s, on %s\n", "device", facts->device, facts->hardware);
   fprintf(to, "%-10s %" PRId64 ", %" PRId64 " per epoch\n", "steps", start->steps, facts->steps_per_epoch);
   fprintf(to, "%-10s ", "run");
@@ -32,12 +61,12 @@ void introduce_run(FILE *to, const NitiProgress *start) {
 
 json_t *introduce_json(const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
-  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "run", json_name(facts->folder),
-                   "recipe", facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2],
-                   "parameters", (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device",
-                   facts->device, "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps",
-                   (json_int_t)start->steps, "steps_per_epoch", (json_int_t)facts->steps_per_epoch, "data",
-                   data_json(&facts->data));
+  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "run",
+                   json_name(facts->folder), "recipe", facts->recipe, "model", facts->model, "input", facts->input[0],
+                   facts->input[1], facts->input[2], "parameters", (json_int_t)facts->parameters, "multiply_adds",
+                   (json_int_t)facts->multiply_adds, "device", facts->device, "hardware", facts->hardware, "batch", facts->batch,
+                   "epochs", facts->epochs, "steps", (json_int_t)start->steps, "steps_per_epoch",
+                   (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data), "testing", testing_json(facts));
 }
 
 static void format_name(RunName *out, const char *recipe, int number) {

@@ -82,7 +82,8 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       if (o->relu_max > 0) describe_millionths(text, size, "max", o->relu_max);
       break;
     case NITI_OP_LOSS:
-      (void)snprintf(text, size, " %s", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+      (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
+      if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
     case NITI_OP_NORM_FIT:
       (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
@@ -183,7 +184,7 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_RELU_BACKWARD:
       return o->relu_max > 0 ? json_pack("{s:i}", "max_millionths", o->relu_max) : json_object();
     case NITI_OP_LOSS:
-      return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
+      return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
     case NITI_OP_NORM_FIT:
       return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
     case NITI_OP_UPDATE_SGD:

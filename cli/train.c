@@ -1,5 +1,6 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "introduce.h"
@@ -10,7 +11,7 @@ enum { SETS_MAX = LIST_MAX + 8 };
 typedef struct Arguments {
   DeviceOptions device;
   const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
-  int64_t save_every;
+  int64_t save_every, test_every, test_limit;
   TextList sets;
   bool json, json_stream, quiet, dry_run;
 } Arguments;
@@ -19,13 +20,16 @@ static const Option options[] = {
     TEXT("run", folder, "DIR", "the new folder for checkpoints, metrics and events (default: " RUNS "/DATE-RECIPE)"),
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any; --resume: the run's)"),
     TEXT("resume", resume, "RUN", "resume the run in this folder"),
-    TEXT("epochs", epochs, "N", "same as --set epochs=N"),
+    TEXT("epochs", epochs, "N", "same as --set epochs=N; --resume: extend the run to N epochs"),
     TEXT("max-steps", steps, "N", "stop after N steps: --set max_steps=N"),
     TEXT("batch", batch, "N", "same as --set batch=N"),
     TEXT("seed", seed, "S", "same as --set seed=S"),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. update.mu=4 (may be repeated)"),
     TEXT("init", init, "NETWORK", "start from the weights of a checkpoint or run, edited ones too, where names and shapes match"),
     NUMBER("save-every", save_every, "N", "keep every Nth epoch's checkpoint", 0, 1 << 20),
+    NUMBER("test-every", test_every, "N", "test after every Nth epoch and the last one (default 1)", 1, 1 << 20),
+    NUMBER("test-limit", test_limit, "N",
+           "score N images, evenly spread, of the split that is scored after epochs (default: all)", 1, INT32_MAX),
     DEVICE_OPTIONS(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
@@ -46,11 +50,13 @@ const Command command_train = {"train",
 /* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
 typedef struct View {
   bool quiet, terminal, line_open;
-  double drawn; /* when, in seconds */
-  bool timed;   /* the expected time was printed */
-  bool reading; /* reading of data was announced */
-  json_t *run;  /* introduce_json; NULL: not begun */
+  double drawn;     /* when, in seconds */
+  bool timed;       /* the expected time was printed */
+  bool reading;     /* reading of data was announced */
+  json_t *run;      /* introduce_json; NULL: not begun */
+  json_t *warnings; /* texts */
   bool stream;
+  NitiSplit scored;            /* after epochs */
   int64_t batches;             /* per epoch */
   int64_t images, nanoseconds; /* at the last epoch's end: the rate shown is the epoch's, as in metrics.csv */
 } View;
@@ -92,11 +98,9 @@ static void format_bar(char bar[BAR_CELLS + 4], int64_t done, int64_t all) {
 static void format_left(char *text, size_t size, const NitiProgress *p) {
   char epoch[32], run[32];
   text[0] = 0;
-  if (p->steps_here < 1) return;
-  const double step = (double)p->nanoseconds * 1e-9 / (double)p->steps_here;
-  const int64_t all = p->steps - p->step, here = p->batches - p->batch;
-  format_duration(epoch, sizeof epoch, step * (double)(here < all ? here : all));
-  format_duration(run, sizeof run, step * (double)all);
+  if (p->run_left < 0) return;
+  format_duration(epoch, sizeof epoch, (double)p->epoch_left * 1e-9);
+  format_duration(run, sizeof run, (double)p->run_left * 1e-9);
   (void)snprintf(text, size, "  epoch %s, run %s left", epoch, run);
 }
 
@@ -106,15 +110,15 @@ static double epoch_rate(const View *view, const NitiProgress *p) {
 
 static void format_line(char *line, size_t size, const View *view, const NitiProgress *p) {
   char score[64] = "", left[96] = "", bar[BAR_CELLS + 4] = "";
+  format_left(left, sizeof left, p);
   if (p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
-    (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64, p->epoch, p->epochs,
-                   p->kind == NITI_PROGRESS_TEST ? "testing" : "reading images", p->batch, p->batches);
+    (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64 "%s", p->epoch, p->epochs,
+                   p->kind == NITI_PROGRESS_TEST ? "testing" : "reading images", p->batch, p->batches, left);
     return;
   }
   if (p->train.images > 0)
     (void)snprintf(score, sizeof score, "  loss %.4f  acc %.1f %%", nats(p->train), percent(p->train.correct, p->train.images));
   format_bar(bar, p->step, p->steps);
-  format_left(left, sizeof left, p);
   (void)snprintf(line, size, "%sepoch %d/%d batch %" PRId64 "/%" PRId64 "%s%s  %.0f images/s", bar, p->epoch, p->epochs, p->batch,
                  p->batches, left, score, epoch_rate(view, p));
 }
@@ -146,12 +150,20 @@ static void draw_data(View *view, const NitiProgress *p) {
   print_progress(view->terminal, p->text, p->batch, p->batches);
 }
 
+/* "  NAME loss 0.1234 nats  accuracy 97.00 %"; nothing where no image was scored. */
+static void print_score(FILE *to, const char *name, NitiScore s) {
+  if (s.images > 0) fprintf(to, "  %s loss %.4f nats  accuracy %.2f %%", name, nats(s), percent(s.correct, s.images));
+}
+
 static void print_epoch(const View *view, const NitiProgress *p) {
-  fprintf(output_prose(),
-          "epoch %d/%d  train loss %.4f nats  accuracy %.2f %%  test loss %.4f nats  accuracy %.2f %%  best %.2f %%  %.0f "
-          "images/s\n",
-          p->epoch, p->epochs, nats(p->train), percent(p->train.correct, p->train.images), nats(p->test),
-          percent(p->test.correct, p->test.images), percent(p->best.correct, p->best.images), epoch_rate(view, p));
+  FILE *to = output_prose();
+  fprintf(to, "epoch %d/%d", p->epoch, p->epochs);
+  print_score(to, "train", p->train);
+  print_score(to, "validation", p->validation);
+  print_score(to, "test", p->test);
+  if (p->test.images == 0 && p->validation.images == 0) fputs("  not tested", to);
+  if (p->best.images > 0) fprintf(to, "  best %.2f %%", percent(p->best.correct, p->best.images));
+  fprintf(to, "  %.0f images/s\n", epoch_rate(view, p));
   output_flush();
 }
 
@@ -159,16 +171,28 @@ static void print_epoch(const View *view, const NitiProgress *p) {
 static json_t *accuracy_json(NitiScore s) { return s.images > 0 ? json_real(percent(s.correct, s.images)) : json_null(); }
 static json_t *loss_json(NitiScore s) { return s.images > 0 ? json_real(nats(s)) : json_null(); }
 
-static json_t *scores_json(NitiScore train, NitiScore test, NitiScore best) {
-  return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "loss_unit", "nats", "train_loss", loss_json(train), "train_accuracy",
-                   accuracy_json(train), "test_loss", loss_json(test), "test_accuracy", accuracy_json(test), "best_test_accuracy",
-                   accuracy_json(best));
+typedef struct Scores {
+  NitiScore train, validation, test, best, best_test;
+} Scores;
+
+static json_t *scores_json(const View *view, const Scores *s) {
+  const bool validates = view->scored == NITI_VALIDATION;
+  json_t *object = json_pack("{s:s, s:o, s:o}", "loss_unit", "nats", "train_loss", loss_json(s->train), "train_accuracy",
+                             accuracy_json(s->train));
+  if (validates)
+    json_object_update_new(object,
+                           json_pack("{s:o, s:o, s:o}", "validation_loss", loss_json(s->validation), "validation_accuracy",
+                                     accuracy_json(s->validation), "best_validation_accuracy", accuracy_json(s->best)));
+  json_object_update_new(object,
+                         json_pack("{s:o, s:o, s:o}", "test_loss", loss_json(s->test), "test_accuracy", accuracy_json(s->test),
+                                   "best_test_accuracy", accuracy_json(validates ? s->best_test : s->best)));
+  return object;
 }
 
 static void end_epoch(View *view, const NitiProgress *p) {
   if (!view->quiet) print_epoch(view, p);
   if (view->stream) {
-    json_t *object = scores_json(p->train, p->test, p->best);
+    json_t *object = scores_json(view, &(Scores){p->train, p->validation, p->test, p->best, p->best_test});
     json_object_update_new(object, json_pack("{s:i, s:I, s:f}", "epoch", p->epoch, "step", (json_int_t)p->step,
                                              "images_per_second", epoch_rate(view, p)));
     (void)print_event("epoch", object);
@@ -183,9 +207,18 @@ static void tell_time(View *view, const NitiProgress *p) {
   if (view->timed || p->steps_here < 3 || p->nanoseconds < 1000000000) return;
   view->timed = true;
   clear_line(view);
-  format_duration(all, sizeof all, (double)p->nanoseconds * 1e-9 / (double)p->steps_here * (double)(p->steps - p->step));
-  fprintf(output_prose(), "%-10s about %s of training, at %.0f images/s\n", "time", all, rate(p->images, p->nanoseconds));
+  format_duration(all, sizeof all, (double)p->run_left * 1e-9);
+  fprintf(output_prose(), "%-10s about %s left, testing included, at %.0f images/s\n", "time", all,
+          rate(p->images, p->nanoseconds));
   output_flush();
+}
+
+static void tell_warning(View *view, const char *text) {
+  clear_line(view);
+  fprintf(stderr, "niti: %s\n", text);
+  if (!view->warnings) view->warnings = json_array();
+  json_array_append_new(view->warnings, json_string(text));
+  if (view->stream) (void)print_event("warning", json_pack("{s:s}", "text", text));
 }
 
 static bool on_progress(void *context, const NitiProgress *p) {
@@ -193,6 +226,7 @@ static bool on_progress(void *context, const NitiProgress *p) {
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
     view->batches = p->batches;
+    view->scored = p->run->data.scored;
     clear_line(view);
     if (!view->quiet) introduce_run(output_prose(), p);
     if (view->stream) (void)print_event("start", json_deep_copy(view->run));
@@ -202,8 +236,7 @@ static bool on_progress(void *context, const NitiProgress *p) {
   if (p->kind == NITI_PROGRESS_DATA) {
     if (!view->quiet) draw_data(view, p);
   } else if (p->kind == NITI_PROGRESS_WARNING) {
-    clear_line(view);
-    fprintf(stderr, "niti: %s\n", p->text);
+    tell_warning(view, p->text);
   } else if (!view->quiet) {
     if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
       draw_line(view, p);
@@ -219,17 +252,38 @@ static bool on_progress(void *context, const NitiProgress *p) {
   return signals_caught() == 0;
 }
 
+static json_t *warnings_json(const View *view) { return view->warnings ? json_incref(view->warnings) : json_array(); }
+
 /* epochs: complete ones; max_steps may end a run within the last one begun. */
 static json_t *result_json(const View *view, const NitiTrainResult *r, const char *folder, bool stopped) {
   const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
-  json_t *object = scores_json(r->train, r->test, r->best);
+  json_t *object = scores_json(view, &(Scores){r->train, r->validation, r->test, r->best, r->best_test});
   json_object_update_new(
       object, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:b, s:O}", "run", json_name(folder), "hash", r->hash,
                         "epochs", r->epochs, "epochs_begun", (json_int_t)begun, "steps", (json_int_t)r->steps, "best_epoch",
                         r->best.images > 0 ? json_integer(r->best_epoch) : json_null(), "images_per_second",
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
                         (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
+  json_object_set(object, "testing", json_object_get(view->run, "testing"));
+  json_object_set_new(object, "warnings", warnings_json(view));
   return object;
+}
+
+/* The scores of the last and the best weights, and on which images. */
+static void print_result(const View *view, const NitiTrainResult *r) {
+  const bool validates = r->chosen_on == NITI_VALIDATION;
+  const NitiScore last = validates ? r->validation : r->test;
+  const json_t *limit = json_object_get(json_object_get(view->run, "testing"), "limit");
+  const char *split = validates ? "validation" : "test";
+  printf("%s accuracy %.2f %% (best %.2f %% after epoch %d, chosen on the %s split%s), %" PRId64 " steps, %.0f images/s\n", split,
+         percent(last.correct, last.images), percent(r->best.correct, r->best.images), r->best_epoch, split,
+         validates ? "" : " itself", r->steps, rate(r->images, r->nanoseconds));
+  if (json_is_integer(limit))
+    printf("scored on %" PRId64 " of %" JSON_INTEGER_FORMAT " %s images, evenly spread (--test-limit)\n", last.images,
+           json_integer_value(json_object_get(json_object_get(view->run, "testing"), "of")), split);
+  if (validates && r->test.images > 0)
+    printf("test accuracy %.2f %% of the final weights, %.2f %% of the best (last.safetensors, best.safetensors)\n",
+           percent(r->test.correct, r->test.images), percent(r->best_test.correct, r->best_test.images));
 }
 
 static int report(NitiStatus status, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
@@ -239,9 +293,7 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
     const int code = print_event("result", result_json(view, r, folder, stopped));
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
-    printf("test accuracy %.2f %% (best %.2f %% after epoch %d), %" PRId64 " steps, %.0f images/s\n",
-           percent(r->test.correct, r->test.images), percent(r->best.correct, r->best.images), r->best_epoch, r->steps,
-           rate(r->images, r->nanoseconds));
+    print_result(view, r);
     printf("hash %s\ncheckpoints in ", r->hash);
     print_name(stdout, folder);
     printf(": last.safetensors, best.safetensors\n");
@@ -251,13 +303,15 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
 }
 
 /* A dry run's introduction was printed as it began. */
-static int report_dry(NitiStatus status, json_t *run, bool json) {
+static int report_dry(NitiStatus status, const View *view, bool json) {
+  json_t *run = view->run;
   const int caught = signals_caught();
   if (status != NITI_OK) {
     (void)fail();
     return caught ? 128 + caught : EXIT_FAILED;
   }
   json_object_set_new(run, "dry_run", json_true());
+  json_object_set_new(run, "warnings", warnings_json(view));
   if (json) return print_event("result", json_incref(run));
   puts("dry run: no problem found; nothing was trained or written");
   return EXIT_OK;
@@ -267,7 +321,7 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   int code;
   clear_line(view);
   if (given->dry_run) {
-    code = report_dry(status, view->run, given->json);
+    code = report_dry(status, view, given->json);
   } else if (status == NITI_INTERRUPTED && !view->run) {
     code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
@@ -276,6 +330,7 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
     code = fail();
   }
   json_decref(view->run);
+  json_decref(view->warnings);
   return code;
 }
 
@@ -320,6 +375,16 @@ static int gather_sets(const char *list[SETS_MAX], char numbers[4][64], const Ar
   return count;
 }
 
+enum { EPOCHS_MAX = 1000000 };
+
+static bool parse_epochs(int32_t *out, const char *text) {
+  char *end;
+  const long value = strtol(text, &end, 10);
+  const bool good = *text >= '1' && *text <= '9' && *end == 0 && strlen(text) < 9 && value <= EPOCHS_MAX;
+  if (good) *out = (int32_t)value;
+  return good;
+}
+
 static int run(int argc, char **argv) {
   Arguments given = {0};
   const char *sets[SETS_MAX];
@@ -332,22 +397,27 @@ static int run(int argc, char **argv) {
   if (set_count < 0) return EXIT_USAGE;
   /* a first line at once on a terminal, after a while elsewhere */
   View view = {.quiet = given.quiet, .stream = given.json_stream, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
-  const NitiTrainOptions how = {.device = device_of(&given.device),
-                                .data = given.data,
-                                .init = given.init,
-                                .save_every = (int32_t)given.save_every,
-                                .dry_run = given.dry_run,
-                                .progress = on_progress,
-                                .save_now = signals_save_asked,
-                                .context = &view};
+  NitiTrainOptions how = {.device = device_of(&given.device),
+                          .data = given.data,
+                          .init = given.init,
+                          .save_every = (int32_t)given.save_every,
+                          .test_every = (int32_t)given.test_every,
+                          .test_limit = (int32_t)given.test_limit,
+                          .dry_run = given.dry_run,
+                          .progress = on_progress,
+                          .save_now = signals_save_asked,
+                          .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
     return train(&given, argv[1], sets, set_count, &how, &view);
   }
-  if (count > 0 || given.folder || given.init || set_count > 0 || given.save_every || given.dry_run) {
+  if (count > 0 || given.folder || given.init || set_count > (given.epochs ? 1 : 0) || given.save_every || given.test_every ||
+      given.test_limit || given.dry_run) {
     return usage_error(&command_train,
-                       "--resume goes on with the run's own recipe: only --data, --threads, --isa, --backend, --json, "
+                       "--resume goes on with the run's own recipe: only --epochs, --data, --threads, --isa, --backend, --json, "
                        "--json-stream and --quiet go with it");
   }
+  if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
+    return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
   return resume(&given, &how, &view);
 }

@@ -200,15 +200,20 @@ typedef struct NitiScore {
   uint64_t reserved[2];
 } NitiScore;
 
+/* The parts of a data set. */
+typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST, NITI_VALIDATION } NitiSplit;
+
 /* A data set that was read. */
 typedef struct NitiDataFacts {
   const char *kind; /* "idx", "cifar10", "cifar100", "folder", "npy", "csv" */
   const char *path; /* absolute */
   int32_t classes;
-  int64_t train_images, test_images;      /* 0: the split was not asked for */
-  char train_sha256[65], test_sha256[65]; /* of the split's files; "": as above */
-  const char *run_path;                   /* evaluation: of the data set that the network was trained on; NULL: not known */
-  bool of_run;                            /* evaluation: the test images are that data set's */
+  int64_t train_images, test_images, validation_images; /* 0: the split is not there, or was not asked for */
+  /* Of the split's files; "": as above. That of validation images held out of the training images is theirs. */
+  char train_sha256[65], test_sha256[65], validation_sha256[65];
+  const char *run_path; /* evaluation: of the data set that the network was trained on; NULL: not known */
+  bool of_run;          /* evaluation: the images scored are that data set's */
+  NitiSplit scored;     /* evaluation: which split; a run: the split scored after epochs, on which best is chosen */
   uint64_t reserved[4];
 } NitiDataFacts;
 
@@ -223,6 +228,8 @@ typedef struct NitiRunFacts {
   int32_t batch, epochs;
   int64_t steps_per_epoch;
   uint64_t seed;
+  int32_t test_every;    /* epochs from one test to the next; the last epoch is always tested */
+  int64_t scored_images; /* how many images of data.scored each test scores: all, or test_limit */
   uint64_t reserved[4];
 } NitiRunFacts;
 
@@ -239,14 +246,18 @@ typedef enum NitiProgressKind {
 } NitiProgressKind;
 
 typedef struct NitiProgress {
-  NitiProgressKind kind;                   /* pass over kinds that you do not know */
-  const char *text;                        /* NOTE, WARNING, DATA */
-  int32_t epoch, epochs;                   /* epoch counts from 1 */
-  int64_t batch, batches;                  /* of this epoch */
-  int64_t step, steps;                     /* done, of the whole run */
-  NitiScore train;                         /* of this epoch so far; BATCH: refreshed about twice per second */
-  NitiScore test, best;                    /* EPOCH only */
+  NitiProgressKind kind;  /* pass over kinds that you do not know */
+  const char *text;       /* NOTE, WARNING, DATA */
+  int32_t epoch, epochs;  /* epoch counts from 1 */
+  int64_t batch, batches; /* of this epoch */
+  int64_t step, steps;    /* done, of the whole run */
+  NitiScore train;        /* of this epoch so far; BATCH: refreshed about twice per second */
+  /* EPOCH only. No images: not scored in this epoch. best: the best score so far of the split that chooses it: validation where
+   * the run has validation images, else test. Where it has, test and best_test are of the last epoch, whose weights and the best
+   * ones are then scored on the test split. */
+  NitiScore validation, test, best, best_test;
   int64_t images, steps_here, nanoseconds; /* trained in this process so far, and the time the steps took */
+  int64_t epoch_left, run_left;            /* expected nanoseconds, testing included; -1: not known yet */
   const NitiRunFacts *run;                 /* START only */
   uint64_t reserved[3];
 } NitiProgress;
@@ -269,16 +280,23 @@ typedef struct NitiTrainOptions {
   void *context;                 /* passed to both */
   NitiSaveCallback save_now;     /* NULL: none */
   bool dry_run; /* niti_train: check everything, each image too, report START and return; no folder is made, nothing trained */
-  uint64_t reserved[6];
+  int32_t
+      test_every; /* test after every Nth epoch and the last; 0: every one. niti_resume has the run's own, of test_limit too */
+  int32_t test_limit; /* score only so many images of the split scored after epochs, evenly spread; 0: all */
+  int32_t epochs;     /* niti_resume: extend the run to so many epochs; 0: the run's own. Refused where the recipe's schedule or
+                         max_steps depends on the length, so that what was trained would have been trained otherwise */
+  uint64_t reserved[5];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {
   char hash[65];  /* of the final weights */
   int32_t epochs; /* completed */
   int64_t steps;
-  NitiScore train, test, best; /* of the last epoch; best: by test accuracy */
-  int32_t best_epoch;          /* from 1 */
-  int64_t images, nanoseconds; /* trained by this call, and the time its steps took */
+  NitiScore train, validation, test; /* of the last epoch, on each split; no images: not scored */
+  NitiScore best, best_test;         /* the best epoch's, on the split chosen_on and on the test split */
+  int32_t best_epoch;                /* from 1 */
+  NitiSplit chosen_on;               /* whose accuracy chose the best epoch: validation, or where there is none test */
+  int64_t images, nanoseconds;       /* trained by this call, and the time its steps took */
   /* Experimental: requantising operations of this call, whose shifts are predicted, and those that ran twice because the
    * prediction was wrong. */
   uint64_t shift_predictions, shift_retries;
@@ -319,6 +337,9 @@ NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
  * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
+/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images that the
+ * recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
+NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);

@@ -48,10 +48,10 @@ static void structs_keep_their_sizes(void **state) {
   assert_int_equal(sizeof(NitiDevice), 2 * 8 + 8 + 4 * 8);
   assert_int_equal(sizeof(NitiScore), 3 * 8 + 2 * 8);
   assert_int_equal(sizeof(NitiTrainOptions), sizeof(NitiDevice) + 2 * 8 + 8 + 2 * 8 + 8 * 8);
-  assert_int_equal(sizeof(NitiProgress), 2 * 8 + 8 + 4 * 8 + 3 * sizeof(NitiScore) + 3 * 8 + 4 * 8);
-  assert_int_equal(sizeof(NitiDataFacts), 2 * 8 + 8 + 2 * 8 + 136 + 8 + 8 + 4 * 8);
-  assert_int_equal(sizeof(NitiRunFacts), 5 * 8 + sizeof(NitiDataFacts) + 16 + 2 * 8 + 2 * 4 + 8 + 8 + 4 * 8);
-  assert_int_equal(sizeof(NitiTrainResult), 72 + 8 + 3 * sizeof(NitiScore) + 8 + 2 * 8 + 2 * 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiProgress), 2 * 8 + 8 + 4 * 8 + 5 * sizeof(NitiScore) + 5 * 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiDataFacts), 2 * 8 + 8 + 3 * 8 + 200 + 8 + 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiRunFacts), 5 * 8 + sizeof(NitiDataFacts) + 16 + 2 * 8 + 2 * 4 + 8 + 8 + 2 * 8 + 4 * 8);
+  assert_int_equal(sizeof(NitiTrainResult), 72 + 8 + 5 * sizeof(NitiScore) + 8 + 2 * 8 + 2 * 8 + 4 * 8);
 }
 
 /* Each NITI_API line of niti.h names a function that this file calls. */
@@ -237,7 +237,7 @@ static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, con
   check_refused(run(&result, "run", &options), function, "options->device: threads");
   options = (NitiTrainOptions){.device = {.reserved = {0, 0, 0, 1}}};
   check_refused(run(&result, "run", &options), function, "options->device has reserved");
-  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, 0, UINT64_MAX}};
+  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, UINT64_MAX}};
   check_refused(run(&result, "run", &options), function, "options has reserved");
   memset(&options, 0xa5, sizeof options);
   check_refused(run(&result, "run", &options), function, "options has reserved");
@@ -287,6 +287,7 @@ static void a_run_refuses_and_keeps_its_promises(void **state) {
   check_ok(niti_recipe_load(&toy, path_of("%s/toy.yaml", folder), NULL, 0));
 
   check_refused(niti_train(&result, NULL, run, NULL), "niti_train", "recipe");
+  check_refused(niti_train(&result, toy, run, &(NitiTrainOptions){.epochs = 3}), "niti_train", "options->epochs is 3");
   check_options(train_toy, "niti_train");
   check_options(niti_resume, "niti_resume");
   NitiTrainOptions options = {.device = {.backend = "cpu"}, .data = data, .progress = watch, .context = &w};
@@ -387,6 +388,7 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_evaluate(NULL, &score, NULL), "niti_model_evaluate", "model");
   assert_int_equal(score.images, 0);
   check_refused(niti_model_evaluate(model, NULL, NULL), "niti_model_evaluate", "out");
+  check_refused(niti_model_evaluate_split(model, &score, NULL, (NitiSplit)3), "niti_model_evaluate_split", "split is 3");
   assert_null(niti_model_data(NULL));
   assert_null(niti_model_data(model));
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");

@@ -19,6 +19,7 @@ typedef struct Case {
   int32_t relu_max;
   int classes;
   NitiLossKind loss;
+  int32_t off; /* NitiLoss */
   bool metrics_only;
   int32_t *labels;
 } Case;
@@ -255,7 +256,7 @@ static void loss(Device *d, const void *context, Record *results) {
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
   delta.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, c->loss, &rq);
+    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off}, &rq);
     keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
     if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
     if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);
@@ -267,6 +268,7 @@ static void any_loss(Case *c) {
   c->classes = classes[random_in(0, 10)];
   c->shape.n = random_in(1, c->classes > 1000 ? 3 : 300);
   c->loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX;
+  c->off = c->loss == NITI_LOSS_SOFTMAX ? random_in(0, 4096) : 0;
   c->metrics_only = random_in(0, 4) == 0;
   c->exponent = random_in(-45, 20);
   free(c->a);

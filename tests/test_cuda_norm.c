@@ -324,7 +324,7 @@ static void random_affine(Norm *n) {
   for (int32_t c = 0; c < n->shape.c; ++c) {
     const int bits = random_in(0, 3) ? random_in(0, 22) : 22;
     const int32_t most = NITI_NORM_FACTOR_MAX, half = random_in(0, 1) ? 1 << (NITI_NORM_FRACTION - 1) : 0;
-    n->affine[c] = (NitiAffine){random_multiplier(bits), random_multiplier(bits < 22 ? 29 : 30)};
+    n->affine[c] = (NitiAffine){random_multiplier(bits), random_multiplier(29) * 2};
     n->affine_delta[c] = (NitiAffineDelta){random_multiplier(bits), random_multiplier(22), random_multiplier(29)};
     if (random_in(0, 3) == 0) n->affine[c] = (NitiAffine){random_in(-9, 9) * (1 << NITI_NORM_FRACTION), half}; /* ties */
     if (random_in(0, 3) == 0) n->affine_delta[c] = (NitiAffineDelta){half, 3 * half, half};

@@ -524,13 +524,13 @@ static void check_loss(NitiBackend *backend, int N, int classes, int32_t e, int 
   *expected.exponent = 0;
   int32_t predicted = 9;
   const NitiRequantise rq = {.mode = mode, .purpose = NITI_DRAW_ROUND_DELTA, .layer = 0, .prediction = &predicted};
-  backend->kernels->loss(backend, &delta, &metrics, &logits, labels, NITI_LOSS_NITI, &rq);
+  backend->kernels->loss(backend, &delta, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_NITI, 0}, &rq);
   assert_same(&delta, &expected);
 
   requantise(&expected, acc, -24, &rq);
-  backend->kernels->loss(backend, &delta, &metrics, &logits, labels, NITI_LOSS_SOFTMAX, &rq);
+  backend->kernels->loss(backend, &delta, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_SOFTMAX, 0}, &rq);
   assert_same(&delta, &expected);
-  backend->kernels->loss(backend, NULL, &metrics, &logits, labels, NITI_LOSS_SOFTMAX, NULL);
+  backend->kernels->loss(backend, NULL, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_SOFTMAX, 0}, NULL);
   assert_int_equal(metrics.loss - start.loss, 3 * loss);
   assert_int_equal(metrics.correct - start.correct, 3 * correct);
   assert_int_equal(metrics.images - start.images, 3 * N);

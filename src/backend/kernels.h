@@ -133,7 +133,7 @@ typedef struct NitiKernels {
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-               NitiLossKind, const NitiRequantise *);
+               NitiLoss, const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes w,

@@ -15,7 +15,7 @@ static uint64_t weight(const NitiSoftmax *softmax, int8_t logit) {
 }
 
 NitiSoftmax niti_softmax_sum(const int8_t *logits, int32_t exponent, int classes) {
-  NitiSoftmax softmax = {.exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0};
+  NitiSoftmax softmax = {.exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0, .on = 1 << NITI_LOSS_SOFTMAX_BITS};
   for (int j = 0; j < classes; ++j) softmax.sum += weight(&softmax, logits[j]);
   return softmax;
 }
@@ -23,7 +23,7 @@ NitiSoftmax niti_softmax_sum(const int8_t *logits, int32_t exponent, int classes
 void niti_softmax_acc(int32_t *acc, const NitiSoftmax *softmax, const int8_t *logits, int first, int count, int target) {
   for (int i = 0; i < count; ++i) {
     const int j = first + i;
-    acc[i] = niti_loss_acc_softmax(weight(softmax, logits[j]), softmax->sum, j == target);
+    acc[i] = niti_loss_acc_softmax(weight(softmax, logits[j]), softmax->sum, j == target ? softmax->on : softmax->off);
   }
 }
 

@@ -10,6 +10,7 @@ typedef struct NitiSoftmax {
   int32_t exponent; /* of the logits */
   int64_t top;      /* largest t_j */
   uint64_t sum;     /* of p_j over all classes */
+  int32_t on, off;  /* expected of the target's class and of the others, at exponent -24; 2^24 and 0 but for smoothed labels */
 } NitiSoftmax;
 
 /* The sums of one image: logits[classes] in [-127, 127], 1 <= classes <= 65536. */

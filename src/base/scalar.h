@@ -47,7 +47,7 @@ NITI_INLINE NitiScalar niti_scalar_add(NitiScalar a, NitiScalar b) {
   const NitiScalar large = swap ? b : a, small = swap ? a : b;
   const int32_t d = large.e - small.e;
   const int64_t rest = d > 62 ? 0 : (int64_t)((niti_magnitude64(small.m) << 31) >> d);
-  return niti_scalar((large.m << 31) + (small.m < 0 ? -rest : rest), large.e - 31);
+  return niti_scalar(large.m * ((int64_t)1 << 31) + (small.m < 0 ? -rest : rest), large.e - 31);
 }
 
 NITI_INLINE NitiScalar niti_scalar_neg(NitiScalar a) {

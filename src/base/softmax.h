@@ -35,9 +35,15 @@ NITI_INLINE uint64_t niti_loss_weight_niti(int64_t d) {
   return (niti_exp2_frac_inline((uint32_t)(s & NITI_LOSS_FRACTION)) >> (NITI_LOSS_EXP2_BITS - 16 - (s >> 16))) - 65536;
 }
 
+/* What smoothed labels expect, at exponent -24: of the target's class, and of every other. */
+NITI_INLINE int32_t niti_loss_off(int64_t smoothing_billionths, int32_t classes) {
+  return (int32_t)((smoothing_billionths << NITI_LOSS_SOFTMAX_BITS) / ((int64_t)1000000000 * classes));
+}
+NITI_INLINE int32_t niti_loss_on(int32_t off, int32_t classes) { return (1 << NITI_LOSS_SOFTMAX_BITS) - (classes - 1) * off; }
+
 /* Loss `softmax`: the delta's accumulator at exponent -24 for a class with weight p. */
-NITI_INLINE int32_t niti_loss_acc_softmax(uint64_t p, uint64_t sum, bool is_target) {
-  return (int32_t)((p << NITI_LOSS_SOFTMAX_BITS) / sum) - (is_target ? 1 << NITI_LOSS_SOFTMAX_BITS : 0);
+NITI_INLINE int32_t niti_loss_acc_softmax(uint64_t p, uint64_t sum, int32_t expected) {
+  return (int32_t)((p << NITI_LOSS_SOFTMAX_BITS) / sum) - expected;
 }
 
 /* Loss `niti`: g of a class with weight p; for the target class the caller still subtracts the sum of all g. */

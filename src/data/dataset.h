@@ -48,7 +48,7 @@ typedef struct NitiDataOptions {
   int32_t validation_share; /* ... or their share in millionths; both 0: none */
 } NitiDataOptions;
 
-typedef enum NitiSplit { NITI_TRAIN = 0, NITI_TEST, NITI_VALIDATION, NITI_SPLITS } NitiSplit;
+enum { NITI_SPLITS = 3 };
 #define NITI_SPLIT_BIT(split) (1u << (split))
 #define NITI_EVERY_SPLIT (NITI_SPLIT_BIT(NITI_SPLITS) - 1)
 /* "training", "test", "validation". */

@@ -172,7 +172,7 @@ static NitiStatus find_split(const char **name, const NitiPaths *found, const ch
 static NitiStatus open_splits(NitiDataset *dataset, const char *path, NitiPaths found[NITI_SPLITS]) {
   const char *name[NITI_SPLITS];
   for (int split = 0; split < NITI_SPLITS; ++split) NITI_TRY(find_split(&name[split], &found[split], path));
-  if (!name[NITI_TEST]) {
+  if (!name[NITI_TEST] && !niti_needs_split(dataset, NITI_VALIDATION)) {
     name[NITI_TEST] = name[NITI_VALIDATION];
     name[NITI_VALIDATION] = NULL;
   }

@@ -35,7 +35,7 @@ struct NitiLoader {
   const uint8_t *resident;     /* the split's images, or NULL: they are made */
   const NitiDataSplit *values; /* of int8 or int16, to be normalised; NULL: decode */
   NitiShape source;
-  int64_t count, steps;
+  int64_t all, count, steps; /* images of the split, those of them that are taken, and their batches */
   Slot slots[SLOTS];
 
   /* The caller's side. */
@@ -96,7 +96,7 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
     loader->order_known = true;
   }
   for (int32_t i = 0; i < slot->count; ++i) {
-    slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)(first + i);
+    slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)((first + i) * loader->all / loader->count);
     slot->labels[i] = niti_dataset_label(loader->dataset, loader->options.split, slot->index[i]);
     if (loader->resident) slot->samples[i] = make_sample(loader, slot->epoch, slot->index[i]);
   }
@@ -239,7 +239,8 @@ NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const 
     loader->values = &dataset->split[options->split];
     loader->source = options->input;
   }
-  loader->count = niti_dataset_count(dataset, options->split);
+  loader->all = loader->count = niti_dataset_count(dataset, options->split);
+  if (options->limit > 0 && options->limit < loader->all) loader->count = options->limit;
   loader->steps = (loader->count + options->batch - 1) / options->batch;
   NitiStatus status = make_slots(loader);
   if (status == NITI_OK && !loader->resident) status = start_workers(loader);
@@ -274,6 +275,7 @@ void niti_loader_close(NitiLoader *loader) {
 }
 
 int64_t niti_loader_steps(const NitiLoader *loader) { return loader->steps; }
+int64_t niti_loader_images(const NitiLoader *loader) { return loader->count; }
 
 /* ---- the caller's side ---- */
 

@@ -8,15 +8,15 @@
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;           /* images, at most the batch size; 0: the epoch is over */
-  const uint8_t *images;   /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
-                              sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
-                              with NULL), windows of the input's size */
-  bool resident;           /* images is the whole split, the same pointer every time: a device may keep a copy */
-  int64_t total;           /* resident: the images stored there, of which the split may have only some */
-  NitiShape source;        /* one source image, n = 1 */
+  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
+  const uint8_t *images; /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
+                            sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
+                            with NULL), windows of the input's size */
+  bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
+  int64_t total;         /* resident: the images stored there, of which the split may have only some */
+  NitiShape source;      /* one source image, n = 1 */
   const NitiSample *samples; /* [count] */
-  const int32_t *labels;   /* [count] */
+  const int32_t *labels;     /* [count] */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;
@@ -26,6 +26,7 @@ typedef struct NitiLoaderOptions {
   NitiShape input; /* the network's input */
   int32_t batch;
   uint64_t seed;
+  int64_t limit;   /* 0, or at most so many images, evenly spread over the split: number i * images / limit */
   bool augment;    /* shuffle, random crop and flip as the data options say; else in order, centred */
   int32_t workers; /* threads that decode or normalise; 0: one per core */
 } NitiLoaderOptions;
@@ -36,7 +37,8 @@ typedef struct NitiLoaderOptions {
 NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
                             const NitiLoaderOptions *options);
 void niti_loader_close(NitiLoader *loader);
-int64_t niti_loader_steps(const NitiLoader *loader); /* batches an epoch */
+int64_t niti_loader_steps(const NitiLoader *loader);  /* batches per epoch */
+int64_t niti_loader_images(const NitiLoader *loader); /* and their images */
 /* Starts an epoch at a batch (0: its beginning; at most niti_loader_steps: nothing is left), dropping what was prepared. At an
  * epoch's end the beginning of the next one is being prepared already and kept. Must be called before the first niti_loader_next.
  * */

@@ -42,6 +42,8 @@ NitiField niti_field_string(const char *key, const char *text) {
   return (NitiField){.key = key, .kind = NITI_FIELD_STRING, .text = text};
 }
 
+NitiField niti_field_none(const char *key) { return (NitiField){.key = key, .kind = NITI_FIELD_NONE}; }
+
 NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominator, int digits) {
   NitiField field = {.key = key, .kind = NITI_FIELD_DECIMAL, .digits = digits};
   if (denominator == 0) return field;
@@ -94,6 +96,8 @@ static NitiStatus put_json_row(FILE *out, const NitiField *fields, size_t count)
     (void)fputs(": ", out);
     if (fields[i].kind == NITI_FIELD_STRING)
       NITI_TRY(put_json_text(out, fields[i].text));
+    else if (fields[i].kind == NITI_FIELD_NONE)
+      (void)fputs("null", out);
     else
       put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
   }
@@ -106,7 +110,7 @@ static NitiStatus put_csv_row(FILE *out, const NitiField *fields, size_t count) 
     if (i) (void)fputc(',', out);
     if (fields[i].kind == NITI_FIELD_STRING)
       put_csv_text(out, fields[i].text);
-    else
+    else if (fields[i].kind != NITI_FIELD_NONE)
       put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
   }
   (void)fputc('\n', out);

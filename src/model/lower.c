@@ -6,6 +6,7 @@
 
 #include "base/bounds.h"
 #include "base/norm.h"
+#include "base/softmax.h"
 #include "program/bounds.h"
 
 typedef struct Walk {
@@ -79,13 +80,13 @@ static void lower_loss(Walk *w) {
   o.inputs[0] = w->layers[w->count].y;
   o.inputs[1] = w->labels;
   o.inputs[2] = o.outputs[0] = w->metrics;
-  o.loss = w->options->loss;
+  o.loss = (NitiLoss){w->options->loss, niti_loss_off(w->options->smoothing, w->layers[w->count].out.c)};
   if (w->options->training && w->trained[w->count]) {
     NitiTensorDesc delta = niti_tensor_desc(NITI_ROLE_DELTA, w->layers[w->count].out);
     delta.layer = w->count;
     (void)snprintf(delta.name, sizeof delta.name, "%s.delta", w->layers[w->count].spec->name);
     o.outputs[1] = w->deltas[w->count] = niti_program_add_tensor(p, &delta);
-    o.rounding = o.loss == NITI_LOSS_NITI ? (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_LOSS, 0}
+    o.rounding = o.loss.kind == NITI_LOSS_NITI ? (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_LOSS, 0}
                                           : (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_ROUND_DELTA, 0};
   }
   niti_lower_append(&w->lowering, &o);

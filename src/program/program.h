@@ -148,6 +148,11 @@ typedef struct NitiDropout {
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
+typedef struct NitiLoss {
+  NitiLossKind kind;
+  int32_t off; /* softmax with smoothed labels: what is expected of every class but the target, at exponent -24 */
+} NitiLoss;
+
 /* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (pixels outside are
  * raw 0), and whether it is mirrored. */
 typedef struct NitiSample {
@@ -170,7 +175,7 @@ typedef struct NitiOperation {
   union {
     NitiConv conv;     /* CONV_*, at the program's batch */
     NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
-    NitiLossKind loss; /* LOSS */
+    NitiLoss loss;     /* LOSS */
     NitiDropout dropout;
     int32_t relu_max;  /* RELU_*: the largest value in millionths, 0: none */
     NitiNorm norm;     /* NORM_* */

@@ -120,32 +120,70 @@ static NitiStatus choose(const char **path, const NitiRecipe *recipe, const Niti
   return niti_fail(NITI_ERROR_FILE, "%s: the run's data set no longer exists (expected --data DIR)", own);
 }
 
-static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *path) {
+static bool holds_out(const NitiRecipe *recipe) { return recipe->data.validation_count > 0 || recipe->data.validation_share > 0; }
+
+/* The split that the images of `split` are taken from: held-out ones come from the training files. Others that are there and
+ * wanted are in *take. */
+static unsigned needed(unsigned *take, const NitiRecipe *recipe, NitiSplit split) {
+  const unsigned own = recipe->data.stat_count > 0 ? 0 : NITI_SPLIT_BIT(NITI_TRAIN); /* for the statistics */
+  const bool held = split != NITI_TEST && holds_out(recipe);
+  *take = held ? NITI_SPLIT_BIT(NITI_VALIDATION) : 0;
+  return NITI_SPLIT_BIT(held ? NITI_TRAIN : split) | own;
+}
+
+static NitiStatus divide(NitiTestSet *set, const NitiRecipe *recipe, NitiSplit split) {
+  const NitiSplit from = split == NITI_VALIDATION && niti_dataset_count(set->dataset, split) == 0 ? NITI_TRAIN : split;
+  if (recipe->data.bad_files == NITI_BAD_SKIP && niti_dataset_is_folder(set->dataset))
+    NITI_TRY(niti_dataset_check(set->dataset, from));
+  if (split == NITI_TEST || !holds_out(recipe) || niti_dataset_count(set->dataset, NITI_VALIDATION) > 0) return NITI_OK;
+  return niti_dataset_hold_out(set->dataset, recipe->data.validation_count, recipe->data.validation_share, recipe->seed);
+}
+
+/* How many images were scored, and their files' hash. */
+static NitiStatus fill_split(NitiDataFacts *facts, NitiDataset *dataset, NitiSplit split) {
+  int64_t *const images[] = {&facts->train_images, &facts->test_images, &facts->validation_images};
+  char *const sha256[] = {facts->train_sha256, facts->test_sha256, facts->validation_sha256};
+  facts->scored = split;
+  *images[split] = niti_dataset_count(dataset, split);
+  return niti_dataset_hash(dataset, split, sha256[split]);
+}
+
+/* Whether the run had the same images in this split. */
+static bool of_run(const NitiDataFacts *facts, const NitiCheckpoint *checkpoint, NitiSplit split) {
+  static const char *const keys[][2] = {{"train_set_sha256", "train_set_images"},
+                                        {"test_set_sha256", "test_set_images"},
+                                        {"validation_set_sha256", "validation_set_images"}};
+  const int64_t images[] = {facts->train_images, facts->test_images, facts->validation_images};
+  const char *const sha256[] = {facts->train_sha256, facts->test_sha256, facts->validation_sha256};
+  const char *hash = niti_checkpoint_get(checkpoint, keys[split][0]), *count = niti_checkpoint_get(checkpoint, keys[split][1]);
+  return hash && strcmp(hash, sha256[split]) == 0 && count && strtoll(count, NULL, 10) == images[split];
+}
+
+static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *path,
+                           NitiSplit split) {
   NitiDataFacts *facts = &set->facts;
+  unsigned take;
   set->path = realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
-  const unsigned own = recipe->data.stat_count > 0 ? 0 : NITI_SPLIT_BIT(NITI_TRAIN); /* for the statistics */
   const NitiDataRequest request = {
-      .size = recipe->model->input, .need = NITI_SPLIT_BIT(NITI_TEST) | own, .classes = recipe->model->classes};
+      .size = recipe->model->input, .need = needed(&take, recipe, split), .take = take, .classes = recipe->model->classes};
   NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &request));
-  if (recipe->data.bad_files == NITI_BAD_SKIP && niti_dataset_is_folder(set->dataset))
-    NITI_TRY(niti_dataset_check(set->dataset, NITI_TEST));
+  NITI_TRY(divide(set, recipe, split));
   NITI_TRY(map_labels(set, recipe, checkpoint));
   facts->kind = niti_dataset_kind(set->dataset);
   facts->path = set->path;
   facts->classes = niti_dataset_classes(set->dataset);
-  facts->test_images = niti_dataset_count(set->dataset, NITI_TEST);
-  NITI_TRY(niti_dataset_hash(set->dataset, NITI_TEST, facts->test_sha256));
-  const char *hash = niti_checkpoint_get(checkpoint, "test_set_sha256");
-  facts->of_run = hash && strcmp(hash, facts->test_sha256) == 0;
+  NITI_TRY(fill_split(facts, set->dataset, split));
+  facts->of_run = of_run(facts, checkpoint, split);
   facts->run_path = niti_checkpoint_get(checkpoint, "data");
   return NITI_OK;
 }
 
-NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data) {
+NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data,
+                              NitiSplit split) {
   niti_test_set_clear(out);
   if (!data) NITI_TRY(choose(&data, recipe, checkpoint));
-  const NitiStatus status = open_set(out, recipe, checkpoint, data);
+  const NitiStatus status = open_set(out, recipe, checkpoint, data, split);
   if (status != NITI_OK) niti_test_set_clear(out);
   return status;
 }

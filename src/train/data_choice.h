@@ -24,9 +24,11 @@ typedef struct NitiTestSet {
   int32_t *labels; /* the network's label of each of the data set's; NULL: the same */
 } NitiTestSet;
 
-/* Opens the folder `data`; NULL: the one that `checkpoint` was trained on, if it still exists, else the recipe's
- * default. Labels are mapped by name where the run and the data set have names. NITI_ERROR_MODEL: other classes or names. */
-NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data);
+/* Opens the split (niti_model_evaluate_split) of the folder `data`; NULL: the one that `checkpoint` was trained on, if it still
+ * exists, else the recipe's default. Labels are mapped by name where the run and the data set have names. NITI_ERROR_MODEL: other
+ * classes or names. */
+NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data,
+                              NitiSplit split);
 /* Closes the data set; facts and path remain valid until the next open or niti_test_set_clear. */
 void niti_test_set_close(NitiTestSet *set);
 void niti_test_set_clear(NitiTestSet *set);

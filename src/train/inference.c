@@ -249,7 +249,7 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiNetwork *net = NULL;
   NitiFeed *feed = NULL;
   const NitiLoaderOptions options = {
-      .split = NITI_TEST, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
+      .split = m->set.facts.scored, .input = m->recipe->model->input, .batch = m->recipe->batch, .seed = m->recipe->seed};
   NitiStatus status = resolve_data(m, m->set.dataset);
   if (status == NITI_OK) {
     status = niti_loader_open(&loader, m->set.dataset, &m->recipe->data, &options);
@@ -273,7 +273,16 @@ NitiStatus niti_model_evaluate(NitiModel *m, NitiScore *out, const char *data) {
   NITI_WANT(out, "out");
   *out = (NitiScore){0};
   NITI_WANT(m, "model");
-  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data));
+  return niti_model_evaluate_split(m, out, data, NITI_TEST);
+}
+
+NitiStatus niti_model_evaluate_split(NitiModel *m, NitiScore *out, const char *data, NitiSplit split) {
+  NITI_WANT(out, "out");
+  *out = (NitiScore){0};
+  NITI_WANT(m, "model");
+  if (split < NITI_TRAIN || split > NITI_VALIDATION)
+    return niti_fail(NITI_ERROR_ARGUMENT, "niti_model_evaluate_split: split is %d (expected 0 to 2)", (int)split);
+  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data, split));
   const NitiStatus status = evaluate(m, out);
   niti_test_set_close(&m->set);
   return status;

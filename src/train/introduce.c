@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "program/bounds.h"
+#include "train/scoring.h"
 
 static int64_t count_multiply_adds(const NitiProgram *program) {
   int64_t count = 0;
@@ -20,10 +21,13 @@ static NitiDataFacts data_facts(const NitiRun *run) {
                          .classes = niti_dataset_classes(run->dataset),
                          .train_images = run->inputs.images[NITI_TRAIN],
                          .test_images = run->inputs.images[NITI_TEST],
+                         .validation_images = run->inputs.images[NITI_VALIDATION],
                          .run_path = run->data_path,
-                         .of_run = true};
+                         .of_run = true,
+                         .scored = niti_run_scored_split(run)};
   memcpy(facts.train_sha256, run->inputs.sha256[NITI_TRAIN], sizeof facts.train_sha256);
-  memcpy(facts.test_sha256, run->inputs.sha256[NITI_TEST], sizeof facts.test_sha256);
+  if (facts.test_images > 0) memcpy(facts.test_sha256, run->inputs.sha256[NITI_TEST], sizeof facts.test_sha256);
+  memcpy(facts.validation_sha256, run->inputs.sha256[NITI_VALIDATION], sizeof facts.validation_sha256);
   return facts;
 }
 
@@ -41,20 +45,19 @@ void niti_run_facts(NitiRunFacts *out, const NitiRun *run, const char *folder) {
                         .epochs = run->recipe->epochs,
                         .steps_per_epoch = run->steps_per_epoch,
                         .seed = run->recipe->seed,
+                        .test_every = run->test_every > 0 ? run->test_every : 1,
+                        .scored_images = niti_loader_images(run->scored_loader),
                         .data = data_facts(run)};
 }
 
 NitiStatus niti_run_read_images(NitiRun *run, bool (*tell)(const NitiRun *run, int64_t done, int64_t batches)) {
-  NitiLoader *loaders[] = {run->train_loader, run->test_loader};
-  const int64_t batches = niti_loader_steps(loaders[0]) + niti_loader_steps(loaders[1]);
-  int64_t done = 0;
-  for (int split = 0; split < 2; ++split) {
-    if (niti_dataset_images(run->dataset, (NitiSplit)split)) continue; /* read and checked already */
-    NITI_TRY(niti_loader_start(loaders[split], 0, 0));
-    for (NitiBatch batch = {.count = 1}; batch.count > 0;) {
-      NITI_TRY(niti_loader_next(loaders[split], &batch));
-      if (!tell(run, ++done, batches)) return niti_fail(NITI_INTERRUPTED, "interrupted; nothing was written");
-    }
+  if (niti_dataset_images(run->dataset, NITI_TRAIN)) return NITI_OK; /* read and checked already */
+  NITI_TRY(niti_loader_start(run->train_loader, 0, 0));
+  const int64_t batches = niti_loader_steps(run->train_loader);
+  for (int64_t done = 1;; ++done) {
+    NitiBatch batch;
+    NITI_TRY(niti_loader_next(run->train_loader, &batch));
+    if (batch.count == 0) return NITI_OK;
+    if (!tell(run, done, batches)) return niti_fail(NITI_INTERRUPTED, "interrupted; nothing was written");
   }
-  return NITI_OK;
 }

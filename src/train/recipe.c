@@ -287,6 +287,11 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   } else if (r->optimizer->wide) {
     r->loss = NITI_LOSS_SOFTMAX;
   }
+  if ((node = niti_yaml_get(root, "label_smoothing")) != NULL) {
+    NITI_TRY(niti_yaml_decimal(&r->smoothing, node, "label_smoothing", NITI_RATE_PLACES, 0, NITI_SGD_UNITS - 1));
+    if (r->loss != NITI_LOSS_SOFTMAX && r->smoothing > 0)
+      return niti_yaml_fail(node, "label_smoothing: loss niti has none (expected loss: softmax)");
+  }
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
@@ -299,7 +304,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
   static const char *const keys[] = {"name", "model", "data",     "batch",  "epochs", "max_steps",
-                                     "seed", "loss",  "rounding", "update", NULL};
+                                     "seed", "loss",  "label_smoothing", "rounding", "update", NULL};
   const NitiYaml *root = niti_yaml_root(document), *data;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
@@ -411,6 +416,11 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
   }
 }
 
+const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
+  if (recipe->optimizer->wide) return niti_rate_has_share(&recipe->rate) ? "update.schedule" : NULL;
+  return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
+}
+
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
@@ -419,6 +429,7 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .round_activation = recipe->round_activation,
                             .round_delta = recipe->round_error,
                             .loss = recipe->loss,
+                            .smoothing = recipe->smoothing,
                             .nesterov = recipe->nesterov,
                             .optimizer = recipe->optimizer};
 }

@@ -20,6 +20,7 @@ typedef struct NitiRecipe {
   int64_t max_steps; /* 0: no limit */
   uint64_t seed;
   NitiLossKind loss;
+  int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;
   const NitiOptimizer *optimizer; /* `update.kind` */
   NitiSchedule mu;                /* update `niti`: of integers */
@@ -37,6 +38,8 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
 void niti_recipe_close(NitiRecipe *recipe);
 /* Places the schedules in a run of `steps` steps; NITI_ERROR_ARGUMENT where their positions do not ascend there. */
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
+/* The schedule that the run's length changes, for messages, or NULL: a longer run trains the same steps first. */
+const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);
 /* The learning rate of a step, from 0; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
 /* Sets the scalars that a program binds for a step on so many images. */

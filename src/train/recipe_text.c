@@ -28,6 +28,12 @@ static void put_bool(NitiYamlDocument *d, NitiYaml *mapping, const char *key, bo
   put_word(d, mapping, key, value ? "true" : "false");
 }
 
+static void put_decimal(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
+  char text[32];
+  niti_yaml_decimal_text(text, sizeof text, value, NITI_RATE_PLACES);
+  put_word(d, mapping, key, text);
+}
+
 static void put_millionths(NitiYamlDocument *d, NitiYaml *mapping, const char *key, const int32_t *values, int32_t count) {
   NitiYaml *list = niti_yaml_sequence(d);
   if (count == 0) {
@@ -88,12 +94,6 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   niti_yaml_put(d, root, "data", mapping);
 }
 
-static void put_decimal(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
-  char text[32];
-  niti_yaml_decimal_text(text, sizeof text, value, NITI_RATE_PLACES);
-  put_word(d, mapping, key, text);
-}
-
 static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) {
   niti_rate_write(d, update, &r->rate);
   put_decimal(d, update, "momentum", r->momentum);
@@ -108,6 +108,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_int(d, root, "max_steps", r->max_steps);
   niti_yaml_put(d, root, "seed", niti_yaml_printf(d, "%" PRIu64, r->seed));
   put_word(d, root, "loss", niti_recipe_losses[r->loss]);
+  if (r->loss == NITI_LOSS_SOFTMAX) put_decimal(d, root, "label_smoothing", r->smoothing);
   put_word(d, rounding, "activation", niti_recipe_roundings[r->round_activation]);
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);

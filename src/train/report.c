@@ -8,11 +8,12 @@
 #include "io/events.h"
 #include "io/log.h"
 
-enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147, COLUMNS = 10 };
+enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147, COLUMNS_MAX = 13 };
 
 struct NitiReport {
   NitiLog *log;
   NitiEvents *events;
+  bool on_validation;
 };
 
 NitiStatus niti_report_close(NitiReport *report) {
@@ -30,35 +31,49 @@ static int64_t nats_numerator(NitiScore s) {
 }
 static int64_t nats_denominator(NitiScore s) { return s.images * 65536 * 1000000; }
 
-static void make_row(NitiField fields[COLUMNS], const NitiReportRow *r) {
-  const NitiField row[COLUMNS] = {
-      niti_field_integer("epoch", r->epoch),
-      niti_field_integer("step", r->step),
-      niti_field_integer("mu", r->mu),
-      niti_field_ratio("train_loss", nats_numerator(r->train), nats_denominator(r->train), 6),
-      niti_field_ratio("train_accuracy", 100 * r->train.correct, r->train.images, 4),
-      niti_field_ratio("test_loss", nats_numerator(r->test), nats_denominator(r->test), 6),
-      niti_field_ratio("test_accuracy", 100 * r->test.correct, r->test.images, 4),
-      niti_field_ratio("best_test_accuracy", 100 * r->best.correct, r->best.images, 4),
-      niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3),
-      niti_field_ratio("images_per_second", r->images * 1000000000, r->nanoseconds, 1),
-  };
-  memcpy(fields, row, sizeof row);
+static NitiField loss_field(const char *key, NitiScore s) {
+  return s.images > 0 ? niti_field_ratio(key, nats_numerator(s), nats_denominator(s), 6) : niti_field_none(key);
 }
 
-static NitiStatus open_log(NitiLog **out, const char *folder, int32_t keep_epoch) {
-  NitiField fields[COLUMNS];
-  const char *keys[COLUMNS];
-  make_row(fields, &(NitiReportRow){0});
-  for (int i = 0; i < COLUMNS; ++i) keys[i] = fields[i].key;
-  return niti_log_open(out, folder, keep_epoch, keys, COLUMNS);
+static NitiField accuracy_field(const char *key, NitiScore s) {
+  return s.images > 0 ? niti_field_ratio(key, 100 * s.correct, s.images, 4) : niti_field_none(key);
 }
 
-NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step) {
+/* Returns how many columns there are. */
+static size_t make_row(NitiField fields[COLUMNS_MAX], const NitiReportRow *r, bool on_validation) {
+  NitiField *f = fields;
+  *f++ = niti_field_integer("epoch", r->epoch);
+  *f++ = niti_field_integer("step", r->step);
+  *f++ = niti_field_integer("mu", r->mu);
+  *f++ = loss_field("train_loss", r->train);
+  *f++ = accuracy_field("train_accuracy", r->train);
+  if (on_validation) {
+    *f++ = loss_field("validation_loss", r->validation);
+    *f++ = accuracy_field("validation_accuracy", r->validation);
+    *f++ = accuracy_field("best_validation_accuracy", r->best);
+  }
+  *f++ = loss_field("test_loss", r->test);
+  *f++ = accuracy_field("test_accuracy", r->test);
+  *f++ = accuracy_field("best_test_accuracy", on_validation ? r->best_test : r->best);
+  *f++ = niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3);
+  *f++ = niti_field_ratio("images_per_second", r->images * 1000000000, r->nanoseconds, 1);
+  return (size_t)(f - fields);
+}
+
+static NitiStatus open_log(NitiLog **out, const char *folder, int32_t keep_epoch, bool on_validation) {
+  NitiField fields[COLUMNS_MAX];
+  const char *keys[COLUMNS_MAX];
+  const size_t count = make_row(fields, &(NitiReportRow){0}, on_validation);
+  for (size_t i = 0; i < count; ++i) keys[i] = fields[i].key;
+  return niti_log_open(out, folder, keep_epoch, keys, count);
+}
+
+NitiStatus niti_report_open(NitiReport **out, const char *folder, int32_t keep_epoch, int64_t resumed_step, bool on_validation) {
   *out = NULL;
   NitiReport *report = calloc(1, sizeof *report);
   if (!report) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the run's report");
-  NitiStatus status = open_log(&report->log, folder, keep_epoch);
+  report->on_validation = on_validation;
+  NitiStatus status = open_log(&report->log, folder, keep_epoch, on_validation);
   if (status == NITI_OK) status = niti_events_open(&report->events, folder);
   if (status == NITI_OK && resumed_step >= 0) status = niti_events_start(report->events, resumed_step + 1);
   if (status != NITI_OK) {
@@ -122,11 +137,13 @@ static NitiStatus write_shifts(NitiReport *report, int64_t step, NitiExecutable 
   return NITI_OK;
 }
 
-/* Exponents and shifts of activations are the last test batch's, those of deltas the last training step's. */
+/* Exponents and shifts of activations are those of the last batch scored, those of deltas the last training step's. */
 static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
-  NITI_TRY(write_exponents(report, r->step, net->evaluation, NITI_ROLE_ACTIVATION, "exponent_output"));
+  if (r->inputs) {
+    NITI_TRY(write_exponents(report, r->step, net->evaluation, NITI_ROLE_ACTIVATION, "exponent_output"));
+    NITI_TRY(write_shifts(report, r->step, net->evaluation, NITI_PHASE_FORWARD, "shift_forward"));
+  }
   NITI_TRY(write_exponents(report, r->step, net->training, NITI_ROLE_DELTA, "exponent_error"));
-  NITI_TRY(write_shifts(report, r->step, net->evaluation, NITI_PHASE_FORWARD, "shift_forward"));
   NITI_TRY(write_shifts(report, r->step, net->training, NITI_PHASE_BACKWARD, "shift_backward"));
   for (int32_t i = 0; i < net->weight_count; ++i)
     if (niti_network_weight(net, i).dtype == NITI_DTYPE_S8)
@@ -135,12 +152,14 @@ static NitiStatus write_network(NitiReport *report, const NitiReportRow *r, Niti
 }
 
 NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNetwork *net) {
-  NitiField fields[COLUMNS];
-  make_row(fields, r);
-  NITI_TRY(niti_log_row(report->log, fields, COLUMNS));
+  NitiField fields[COLUMNS_MAX];
+  NITI_TRY(niti_log_row(report->log, fields, make_row(fields, r, report->on_validation)));
   NITI_TRY(scalar(report, "loss", "train", r->step, nats_numerator(r->train), nats_denominator(r->train)));
   NITI_TRY(scalar(report, "loss", "test", r->step, nats_numerator(r->test), nats_denominator(r->test)));
+  NITI_TRY(scalar(report, "loss", "validation", r->step, nats_numerator(r->validation), nats_denominator(r->validation)));
   NITI_TRY(scalar(report, "accuracy", "train", r->step, 100 * r->train.correct, r->train.images));
+  NITI_TRY(scalar(report, "accuracy", "validation", r->step, 100 * r->validation.correct, r->validation.images));
+  NITI_TRY(scalar(report, "accuracy", "best_test", r->step, 100 * r->best_test.correct, r->best_test.images));
   NITI_TRY(scalar(report, "accuracy", "test", r->step, 100 * r->test.correct, r->test.images));
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(scalar(report, "update", "mu", r->step, r->mu, 1));

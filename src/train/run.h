@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_H
 
 #include "io/checkpoint.h"
+#include "train/health.h"
 #include "train/recipe.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -16,9 +17,9 @@ typedef struct NitiRunInputs {
   const char *classes;        /* their names, one per line; NULL: they are numbers */
   const char *labels;         /* their display names, one per line; NULL: the names */
   uint64_t seed;
-  int64_t images[2];        /* of each split */
-  char sha256[2][65];       /* of each split's files */
-  char names_sha256[2][65]; /* of their names; "": an older checkpoint without them */
+  int64_t images[NITI_SPLITS];        /* of each split; 0: none, or an older checkpoint without validation images */
+  char sha256[NITI_SPLITS][65];       /* of each split's files */
+  char names_sha256[NITI_SPLITS][65]; /* of their names; "": an older checkpoint without them */
 } NitiRunInputs;
 
 typedef struct NitiRun {
@@ -26,31 +27,43 @@ typedef struct NitiRun {
   NitiRunInputs inputs;
   NitiRecipe *recipe; /* its own, resolved for the data set */
   char *data_path, *class_names, *class_labels;
+  bool resumed, extended; /* extended: to more epochs, by this process */
+  const char *extensions; /* "step 30: 3 to 8 epochs; ..."; NULL: none */
+  char *extensions_owned;
   bool data_changed; /* resumed: image files have changed since the run began */
   NitiDataset *dataset;
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
-  NitiLoader *train_loader, *test_loader;
-  NitiTensorStats *layer_inputs; /* of each weight's layer, in the last test batch */
+  NitiLoader *train_loader, *scored_loader; /* the latter after epochs: validation, or where there is none test */
+  NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
+  NitiTensorStats *layer_inputs;            /* of each weight's layer, in the last batch scored */
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiSaver *saver; /* made by the first save */
+  NitiHealth *health; /* made by the first step of this process */
+  bool whole_epoch;   /* the epoch under way began in this process */
+  int32_t scored;     /* images in the last batch scored */
+  NitiSaver *saver;   /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */
   int32_t epoch;      /* completed */
   int32_t save_every;
-  bool complete; /* every step is done, tested and recorded */
-  NitiScore train, test, best;
+  int32_t test_every, test_limit; /* of NitiTrainOptions */
+  bool complete;                  /* every step is done, tested and recorded */
+  bool on_validation;             /* the validation split chooses the best epoch */
+  NitiScore train, validation, test, best, best_test;
   int32_t best_epoch;
-  int64_t images, nanoseconds;             /* trained by this process */
-  int64_t epoch_images, epoch_nanoseconds; /* of them, in the epoch under way */
+  int64_t images, nanoseconds;              /* trained by this process */
+  int64_t epoch_images, epoch_nanoseconds;  /* of them, in the epoch under way */
+  int64_t score_batches, score_nanoseconds; /* scored by this process; epoch_scored: of them, since the epoch's last step */
+  int64_t epoch_scored;
   int64_t saved_at, refreshed_at;
 } NitiRun;
 
 /* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which receives
- * the data set's own statistics if it has none; sets run->inputs. The caller closes the run even after a failure. */
+ * the data set's own statistics if it has none; sets run->inputs. A new run chooses its best epoch on validation images where
+ * there are any; a resumed one as it did. The caller closes the run even after a failure. */
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);

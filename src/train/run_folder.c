@@ -154,22 +154,37 @@ static NitiStatus write_text(const NitiRunFolder *folder, const char *name, cons
   return status;
 }
 
+NitiStatus niti_run_folder_put_recipe(const NitiRunFolder *folder, const NitiRecipe *recipe) {
+  return write_text(folder, "recipe.yaml", recipe->text);
+}
+
+static json_t *describe_data(const NitiDataset *dataset, const char *path, const char hash[NITI_SPLITS][65]) {
+  static const char *const images[] = {"train_images", "test_images", "validation_images"};
+  static const char *const sums[] = {"train_sha256", "test_sha256", "validation_sha256"};
+  json_t *object = json_pack("{s:s, s:s}", "kind", niti_dataset_kind(dataset), "path", path);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const int64_t count = niti_dataset_count(dataset, (NitiSplit)split);
+    if (count == 0) continue;
+    json_object_set_new(object, images[split], json_integer(count));
+    json_object_set_new(object, sums[split], json_string(hash[split]));
+  }
+  return object;
+}
+
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
-                                    const NitiDataset *dataset, const char *data_path, const char hash[2][65]) {
-  NITI_TRY(write_text(folder, "recipe.yaml", recipe->text));
+                                    const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
+                                    NitiSplit chosen_on) {
+  NITI_TRY(niti_run_folder_put_recipe(folder, recipe));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char seed[24]; /* a text if too large for a JSON integer here */
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
   char *path = niti_text_escaped(data_path);
   if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
-  json_t *object =
-      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:{s:s, s:s, s:I, s:I, s:s, s:s}}", "niti", niti_version(), "recipe",
-                recipe->name, "backend", backend->ops->name, "device", backend->ops->describe(backend), "hardware",
-                backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
-                recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed), "data", "kind",
-                niti_dataset_kind(dataset), "path", path, "train_images", (json_int_t)niti_dataset_count(dataset, NITI_TRAIN),
-                "test_images", (json_int_t)niti_dataset_count(dataset, NITI_TEST), "train_sha256", hash[NITI_TRAIN],
-                "test_sha256", hash[NITI_TEST]);
+  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:s, s:o}", "niti", niti_version(), "recipe", recipe->name,
+                             "backend", backend->ops->name, "device", backend->ops->describe(backend), "hardware",
+                             backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
+                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed),
+                             "best_chosen_on", niti_split_name(chosen_on), "data", describe_data(dataset, path, hash));
   char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
   free(path);

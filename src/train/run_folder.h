@@ -2,8 +2,8 @@
 #ifndef NITI_TRAIN_RUN_FOLDER_H
 #define NITI_TRAIN_RUN_FOLDER_H
 
-#include "data/dataset.h"
 #include "backend/backend.h"
+#include "data/dataset.h"
 #include "train/recipe.h"
 
 typedef struct NitiRunFolder NitiRunFolder;
@@ -21,9 +21,12 @@ const char *niti_run_folder_path(const NitiRunFolder *folder);
 /* The lock file used where the file system has no file locks; NULL elsewhere. Owned by the folder. */
 const char *niti_run_folder_owner_file(const NitiRunFolder *folder);
 
+/* Writes recipe.yaml. */
+NitiStatus niti_run_folder_put_recipe(const NitiRunFolder *folder, const NitiRecipe *recipe);
 /* Writes recipe.yaml, model.yaml and environment.json (version, CPU, backend, threads, seed, data kind, path and
- * the SHA-256 of each split). */
+ * the SHA-256 of each split, and which split chooses the best epoch). */
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
-                                    const NitiDataset *dataset, const char *data_path, const char hash[2][65]);
+                                    const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
+                                    NitiSplit chosen_on);
 
 #endif

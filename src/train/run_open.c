@@ -87,11 +87,13 @@ static bool tell_data(void *context, const char *what, int64_t done, int64_t tot
   return run->options.progress(run->options.context, &progress);
 }
 
+static bool holds_out(const NitiRecipe *recipe) { return recipe->data.validation_count > 0 || recipe->data.validation_share > 0; }
+
 static NitiStatus open_data(NitiRun *run) {
   const NitiDescription *model = run->recipe->model;
   const NitiDataRequest request = {.size = model->input,
-                                   .need = NITI_SPLIT_BIT(NITI_TRAIN) | NITI_SPLIT_BIT(NITI_TEST),
-                                   .take = NITI_SPLIT_BIT(NITI_VALIDATION),
+                                   .need = NITI_SPLIT_BIT(NITI_TRAIN) | (holds_out(run->recipe) ? 0 : NITI_SPLIT_BIT(NITI_TEST)),
+                                   .take = NITI_SPLIT_BIT(NITI_TEST) | NITI_SPLIT_BIT(NITI_VALIDATION),
                                    .watch = {run->options.progress ? tell_data : NULL, run}};
   NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
@@ -111,7 +113,7 @@ static NitiStatus open_data(NitiRun *run) {
   NITI_TRY(check_images(run));
   tell_notes(run);
   const NitiDataOptions *data = &run->recipe->data;
-  if (data->validation_count > 0 || data->validation_share > 0)
+  if (holds_out(run->recipe))
     NITI_TRY(niti_dataset_hold_out(run->dataset, data->validation_count, data->validation_share, run->recipe->seed));
   NITI_TRY(resolve_type(run));
   NITI_TRY(resolve_statistics(run));
@@ -131,9 +133,13 @@ static NitiStatus open_loaders(NitiRun *run) {
                                .augment = true,
                                .workers = run->options.device.threads};
   NitiStatus status = niti_loader_open(&run->train_loader, run->dataset, &run->recipe->data, &options);
-  options.split = NITI_TEST;
   options.augment = false;
-  if (status == NITI_OK) status = niti_loader_open(&run->test_loader, run->dataset, &run->recipe->data, &options);
+  options.split = NITI_TEST;
+  if (status == NITI_OK && run->on_validation && niti_dataset_count(run->dataset, NITI_TEST) > 0)
+    status = niti_loader_open(&run->test_loader, run->dataset, &run->recipe->data, &options);
+  if (run->on_validation) options.split = NITI_VALIDATION;
+  options.limit = run->test_limit;
+  if (status == NITI_OK) status = niti_loader_open(&run->scored_loader, run->dataset, &run->recipe->data, &options);
   if (status != NITI_OK) return niti_fail_within(status, "%s", run->data_path);
   run->steps_per_epoch = niti_loader_steps(run->train_loader);
   const int64_t all = run->steps_per_epoch * run->recipe->epochs;
@@ -165,8 +171,10 @@ static NitiStatus open_network(NitiRun *run) {
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
   const NitiStatus status = niti_report_close(run->report);
+  niti_health_close(run->health);
   free(run->layer_inputs);
   niti_loader_close(run->train_loader);
+  niti_loader_close(run->scored_loader);
   niti_loader_close(run->test_loader);
   niti_feed_close(run->feed);
   niti_network_close(run->net);
@@ -177,6 +185,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   free(run->data_path);
   free(run->class_names);
   free(run->class_labels);
+  free(run->extensions_owned);
   return status;
 }
 
@@ -196,10 +205,14 @@ static NitiStatus set_inputs(NitiRun *run) {
                                 .classes = run->class_names,
                                 .labels = same ? NULL : run->class_labels,
                                 .seed = run->recipe->seed};
-  for (int split = 0; split < 2; ++split) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
     run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);
-    NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]));
+    if (split == NITI_VALIDATION && run->inputs.images[split] == 0) continue;
     niti_dataset_names_hash(run->dataset, (NitiSplit)split, run->inputs.names_sha256[split]);
+    if (split == NITI_VALIDATION && holds_out(run->recipe)) /* the training files */
+      memcpy(run->inputs.sha256[split], run->inputs.sha256[NITI_TRAIN], sizeof run->inputs.sha256[split]);
+    else
+      NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]));
   }
   return NITI_OK;
 }
@@ -208,6 +221,7 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   NITI_TRY(set_data_path(run, data_path));
   NITI_TRY(open_data(run));
   NITI_TRY(set_inputs(run));
+  if (!run->resumed) run->on_validation = run->inputs.images[NITI_VALIDATION] > 0;
   NITI_TRY(open_loaders(run));
   return open_network(run);
 }

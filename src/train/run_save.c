@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "train/data_choice.h"
-#include "train/run.h"
+#include "train/extend.h"
 #include "train/snapshot.h"
 
 typedef enum StateKind {
@@ -39,6 +39,13 @@ static const StateKey state[] = {
     {"test_set_images", STATE_COUNT64, AT(inputs.images[NITI_TEST]), 1},
     {"test_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_TEST]), 1},
     {"test_set_names_sha256", STATE_SHA256, AT(inputs.names_sha256[NITI_TEST]), 0},
+    {"validation_set_images", STATE_COUNT64, AT(inputs.images[NITI_VALIDATION]), 0},
+    {"validation_set_sha256", STATE_SHA256, AT(inputs.sha256[NITI_VALIDATION]), 0},
+    {"validation_set_names_sha256", STATE_SHA256, AT(inputs.names_sha256[NITI_VALIDATION]), 0},
+    {"extensions", STATE_TEXT, AT(extensions), 0},
+    {"best_on_validation", STATE_FLAG, AT(on_validation), 0},
+    {"test_every", STATE_COUNT32, AT(test_every), 0},
+    {"test_limit", STATE_COUNT32, AT(test_limit), 0},
     {"save_every", STATE_COUNT32, AT(save_every), 1},
     {"step", STATE_COUNT64, AT(step), 1},
     {"epoch", STATE_COUNT32, AT(epoch), 1},
@@ -53,6 +60,12 @@ static const StateKey state[] = {
     {"best_correct", STATE_COUNT64, AT(best.correct), 1},
     {"best_images", STATE_COUNT64, AT(best.images), 1},
     {"best_epoch", STATE_COUNT32, AT(best_epoch), 1},
+    {"validation_loss_sum", STATE_SUM, AT(validation.loss), 0},
+    {"validation_correct", STATE_COUNT64, AT(validation.correct), 0},
+    {"validation_images", STATE_COUNT64, AT(validation.images), 0},
+    {"best_test_loss_sum", STATE_SUM, AT(best_test.loss), 0},
+    {"best_test_correct", STATE_COUNT64, AT(best_test.correct), 0},
+    {"best_test_images", STATE_COUNT64, AT(best_test.images), 0},
 };
 #undef AT
 enum { STATE_KEYS = sizeof state / sizeof *state, NUMBER_MAX = 24 };
@@ -155,7 +168,8 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
 
 NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
 
-static const char *const split_names[] = {"training", "test"};
+/* Images of a split that the run began without do not matter to it. */
+static bool has_split(const NitiRunInputs *began, int split) { return began->images[split] > 0; }
 
 /* Test images of an image folder affect no weight: a run may continue without some of them, such as damaged ones. */
 static bool may_differ(const NitiRun *run, const NitiRunInputs *began, int split) {
@@ -166,12 +180,12 @@ static bool may_differ(const NitiRun *run, const NitiRunInputs *began, int split
 static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
   const char *now = run->inputs.classes;
   if (now && began->classes) NITI_TRY(niti_data_same_names(now, began->classes, run->data_path, "the run"));
-  for (int split = 0; split < 2; ++split) {
+  for (int split = 0; split < NITI_SPLITS; ++split) {
     if (!began->names_sha256[split][0] || strcmp(run->inputs.names_sha256[split], began->names_sha256[split]) == 0) continue;
     if (may_differ(run, began, split)) continue;
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: its %s images are not the files that the run began with (expected the same names in the same folders)",
-                     run->data_path, split_names[split]);
+                     run->data_path, niti_split_name((NitiSplit)split));
   }
   return NITI_OK;
 }
@@ -179,19 +193,19 @@ static NitiStatus check_names(const NitiRun *run, const NitiRunInputs *began) {
 /* A resumed run needs the data set that it began with, byte for byte. Only in image folders may a file's content have changed
  * since (resume warns) or test images be gone (resume notes it). */
 static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
-  for (int split = 0; split < 2; ++split) {
-    if (run->inputs.images[split] == began->images[split] || may_differ(run, began, split)) continue;
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    if (!has_split(began, split) || run->inputs.images[split] == began->images[split] || may_differ(run, began, split)) continue;
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: %" PRId64 " %s images, but the run began with %" PRId64 " (expected the same data set)", run->data_path,
-                     run->inputs.images[split], split_names[split], began->images[split]);
+                     run->inputs.images[split], niti_split_name((NitiSplit)split), began->images[split]);
   }
   NITI_TRY(check_names(run, began));
-  for (int split = 0; split < 2; ++split) {
-    if (strcmp(run->inputs.sha256[split], began->sha256[split]) == 0) continue;
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    if (!has_split(began, split) || strcmp(run->inputs.sha256[split], began->sha256[split]) == 0) continue;
     run->data_changed = true;
     if (!niti_dataset_is_folder(run->dataset)) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: the files of its %s images have SHA-256 %s, but the run began with %s",
-                       run->data_path, split_names[split], run->inputs.sha256[split], began->sha256[split]);
+                       run->data_path, niti_split_name((NitiSplit)split), run->inputs.sha256[split], began->sha256[split]);
     }
   }
   return NITI_OK;
@@ -199,18 +213,20 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
 
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path) {
   const char *source = niti_checkpoint_source(checkpoint);
+  run->resumed = true;
   NITI_TRY(load_state(run, checkpoint));
   const NitiRunInputs began = run->inputs;
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
+  NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(check_data(run, &began));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   NITI_TRY(niti_snapshot_check(run->net, checkpoint));
+  NITI_TRY(niti_run_extend_opened(run));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
     return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64
-                     " steps (is this the data set it was trained on?)",
+                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
                      source, run->step, run->epoch, run->steps_per_epoch);
   }
   return NITI_OK;

@@ -8,7 +8,7 @@
 #include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
-#include "train/run.h"
+#include "train/scoring.h"
 #include "train/snapshot.h"
 
 static const int64_t save_nanoseconds = INT64_C(60000000000);  /* maximum age of a checkpoint within an epoch */
@@ -28,6 +28,8 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
   progress->images = run->images;
   progress->steps_here = run->step - run->first_step;
   progress->nanoseconds = run->nanoseconds;
+  progress->epoch_left = progress->run_left = -1;
+  if (run->scored_loader) niti_run_expect(run, &progress->epoch_left, &progress->run_left);
   return run->options.progress(run->options.context, progress);
 }
 
@@ -67,27 +69,9 @@ static NitiStatus save(NitiRun *run, int keep) {
   return niti_run_save(run, keep);
 }
 
-static NitiStatus test(NitiRun *run, bool *go_on) {
-  const NitiStepContext context = step_context(run);
-  const int64_t batches = niti_loader_steps(run->test_loader);
-  write_metrics(run, (NitiScore){0});
-  NITI_TRY(niti_loader_start(run->test_loader, 0, 0));
-  for (int64_t done = 0;;) {
-    NitiBatch batch;
-    const NitiStatus status = niti_loader_next(run->test_loader, &batch);
-    *go_on = status != NITI_INTERRUPTED;
-    if (!*go_on) return NITI_OK;
-    NITI_TRY(status);
-    if (batch.count == 0) break;
-    ++done;
-    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
-    NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
-    if (!tell(run, &progress)) {
-      *go_on = false;
-      return NITI_OK;
-    }
-  }
-  return read_metrics(&run->test, run);
+static bool tell_test(const NitiRun *run, int64_t done, int64_t batches) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_TEST, .epoch = run->epoch + 1, .batch = done, .batches = batches};
+  return tell(run, &progress);
 }
 
 /* Adds the time since *mark to the steps' time and moves the mark. The device keeps working while the host does other things, so
@@ -119,11 +103,31 @@ static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
   return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
 }
 
+/* The epoch's first step in this process comes next. */
+static NitiStatus watch_health(NitiRun *run, bool whole) {
+  if (!run->health) NITI_TRY(niti_health_open(&run->health, run->net, run->dataset));
+  run->whole_epoch = whole;
+  return niti_health_begin(run->health);
+}
+
+static void warn_health(void *context, const char *text) { warn((const NitiRun *)context, "%s", text); }
+
+static NitiStatus check_health(NitiRun *run, int32_t epoch) {
+  char rate[64];
+  const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
+  (void)snprintf(rate, sizeof rate, "update.mu, which is %d", niti_recipe_mu(run->recipe, run->step - 1));
+  const bool scored = niti_run_scored(run)->images > 0;
+  const NitiEpochFacts facts = {
+      .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
+  return run->health ? niti_health_end(run->health, &facts, warn_health, run) : NITI_OK;
+}
+
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   const NitiStepContext context = step_context(run);
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
+  NITI_TRY(watch_health(run, first == 0));
   write_metrics(run, run->train);
   int64_t mark = niti_clock_now();
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
@@ -140,6 +144,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     }
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step));
     ++run->step;
+    run->epoch_scored = 0;
     run->images += batch.count;
     run->epoch_images += batch.count;
     const bool last = run->step == run->steps || run->step == (run->epoch + 1) * run->steps_per_epoch;
@@ -158,34 +163,67 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
 /* Compares accuracies, since a resumed run may have other test images. */
 static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct * b.images > b.correct * a.images; }
 
-/* Tests, records and saves what train_epoch finished. */
-static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
-  NitiStatus status = test(run, go_on);
-  if (status != NITI_OK) return save_after(run, status);
-  if (!*go_on) return NITI_OK;          /* the step is saved by the caller; the test is done again after resuming */
-  const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
-  const NitiScore best = run->best;
-  const int32_t best_epoch = run->best_epoch;
-  int keep = NITI_KEEP_LAST;
-  if (run->test.images > 0 && better(run->test, run->best)) {
-    run->best = run->test;
-    run->best_epoch = epoch;
-    keep |= NITI_KEEP_BEST;
+/* Scores the epoch where that is due; *keep receives NITI_KEEP_BEST where it is the best so far. At the end of a run with
+ * validation images the test split follows. */
+static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_on) {
+  if (run->on_validation) run->test = run->best_test = (NitiScore){0}; /* of the end before the run was extended */
+  if (!niti_run_scores(run, epoch)) {
+    *niti_run_scored(run) = (NitiScore){0};
+    return NITI_OK;
   }
+  NITI_TRY(niti_run_score(run, tell_test, go_on));
+  if (!*go_on) return NITI_OK;
+  const NitiScore *scored = niti_run_scored(run);
+  if (scored->images > 0 && better(*scored, run->best)) {
+    run->best = *scored;
+    run->best_epoch = epoch;
+    *keep |= NITI_KEEP_BEST;
+  }
+  if (run->step < run->steps || !run->test_loader) return NITI_OK;
+  NITI_TRY(niti_run_score_end(run, tell_test, go_on));
+  if (*go_on && run->best_test.images == 0)
+    warn(run, "the weights of epoch %d, the best, are not tested: %s", run->best_epoch, niti_error());
+  return NITI_OK;
+}
+
+static NitiStatus report_epoch(NitiRun *run, int32_t epoch) {
   const NitiReportRow row = {.epoch = epoch,
                              .step = run->step,
                              .mu = niti_recipe_mu(run->recipe, run->step - 1),
                              .train = run->train,
+                             .validation = run->validation,
                              .test = run->test,
                              .best = run->best,
+                             .best_test = run->best_test,
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
-                             .inputs = run->test.images > 0 ? run->layer_inputs : NULL};
-  status = niti_report_epoch(run->report, &row, run->net);
-  if (status != NITI_OK) { /* the test is done and recorded again after resuming */
+                             .inputs = niti_run_scored(run)->images > 0 ? run->layer_inputs : NULL};
+  return niti_report_epoch(run->report, &row, run->net);
+}
+
+static void tell_epoch(NitiRun *run, int32_t epoch, bool *go_on) {
+  NitiProgress progress = {.kind = NITI_PROGRESS_EPOCH,
+                           .epoch = epoch,
+                           .validation = run->validation,
+                           .test = run->test,
+                           .best = run->best,
+                           .best_test = run->best_test};
+  *go_on = tell(run, &progress);
+}
+
+/* Scores, records and saves what train_epoch finished. */
+static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
+  const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
+  const NitiScore best = run->best;
+  const int32_t best_epoch = run->best_epoch;
+  int keep = NITI_KEEP_LAST;
+  NitiStatus status = score_epoch(run, epoch, &keep, go_on);
+  if (status == NITI_OK && *go_on) status = check_health(run, epoch);
+  if (status == NITI_OK && *go_on) status = report_epoch(run, epoch);
+  if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */
     run->best = best;
     run->best_epoch = best_epoch;
-    return save_after(run, status);
+    return status == NITI_OK ? NITI_OK : save_after(run, status); /* the caller saves the step */
   }
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
@@ -194,12 +232,11 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
     if (run->step < run->steps) run->train = (NitiScore){0};
   }
   run->complete = run->step == run->steps;
-  run->epoch_images = run->epoch_nanoseconds = 0;
+  run->epoch_images = run->epoch_nanoseconds = run->epoch_scored = 0;
   NITI_TRY(save(run, keep));
-  NitiProgress progress = {.kind = NITI_PROGRESS_EPOCH, .epoch = epoch, .test = run->test, .best = run->best};
   const NitiScore next = run->train;
   run->train = train; /* for the epoch's callback */
-  *go_on = tell(run, &progress);
+  tell_epoch(run, epoch, go_on);
   run->train = next;
   return NITI_OK;
 }
@@ -225,9 +262,12 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
   *out = (NitiTrainResult){.epochs = run->epoch,
                            .steps = run->step,
                            .train = run->train,
+                           .validation = run->validation,
                            .test = run->test,
                            .best = run->best,
+                           .best_test = run->on_validation ? run->best_test : run->best,
                            .best_epoch = run->best_epoch,
+                           .chosen_on = niti_run_scored_split(run),
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
@@ -345,10 +385,10 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* last, so that earlier failures leave no folder */
   note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
-                                               (const char(*)[65])run->inputs.sha256);
+                                               (const char(*)[65])run->inputs.sha256, niti_run_scored_split(run));
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
-  if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1);
+  if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1, run->on_validation);
   niti_run_folder_clear(run->folder); /* nothing to resume */
   return status;
 }
@@ -356,8 +396,13 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
 static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
   NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
   NITI_TRY(niti_device_check(function, "options->device", &options->device));
-  if (options->save_every >= 0) return NITI_OK;
-  return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->save_every is %d (expected 0 or more)", function, options->save_every);
+  const char *const names[] = {"save_every", "test_every", "test_limit", "epochs"};
+  const int32_t values[] = {options->save_every, options->test_every, options->test_limit, options->epochs};
+  for (int i = 0; i < 4; ++i) {
+    if (values[i] < 0)
+      return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->%s is %d (expected 0 or more)", function, names[i], values[i]);
+  }
+  return NITI_OK;
 }
 
 NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char *run_path, const NitiTrainOptions *options) {
@@ -369,6 +414,11 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   NitiRun run = {.options = options ? *options : none};
   NitiStatus status = check_options(__func__, &run.options);
   run.save_every = run.options.save_every;
+  run.test_every = run.options.test_every;
+  run.test_limit = run.options.test_limit;
+  if (status == NITI_OK && run.options.epochs > 0)
+    status = niti_fail(NITI_ERROR_ARGUMENT, "niti_train: options->epochs is %d (expected 0: it extends a run that is resumed)",
+                       run.options.epochs);
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
@@ -379,6 +429,27 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
 }
 
 /* ---- an old run ---- */
+
+/* Records an extension at once, and again where a process was killed between the two files. */
+static NitiStatus save_extension(NitiRun *run) {
+  if (!run->extensions) return NITI_OK;
+  if (run->extended) {
+    NITI_TRY(save(run, NITI_KEEP_LAST));
+    NITI_TRY(niti_run_saved(run));
+    note(run, "extended to %d epochs", run->recipe->epochs);
+  }
+  return niti_run_folder_put_recipe(run->folder, run->recipe);
+}
+
+static NitiStatus go_on(NitiRun *run, const char *run_path) {
+  if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
+  NITI_TRY(save_extension(run));
+  if (run->extended) warn_unreached(run);
+  note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
+  NITI_TRY(niti_report_open(&run->report, run_path, run->epoch, run->step, run->on_validation));
+  for (size_t i = 0; niti_report_note(run->report, i); ++i) note(run, "%s", niti_report_note(run->report, i));
+  return train_all(run);
+}
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
   NITI_WANT(out, "out");
@@ -397,13 +468,6 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
-  if (status == NITI_OK && !run.complete) {
-    if (run.data_changed) warn(&run, "%s: image files have changed since the run began; its result will differ", run.data_path);
-    note(&run, "resumed at step %" PRId64 " of %" PRId64, run.step, run.steps);
-    status = niti_report_open(&run.report, run_path, run.epoch, run.step);
-    for (size_t i = 0; status == NITI_OK && niti_report_note(run.report, i); ++i)
-      note(&run, "%s", niti_report_note(run.report, i));
-    if (status == NITI_OK) status = train_all(&run);
-  }
+  if (status == NITI_OK && !run.complete) status = go_on(&run, run_path);
   return finish(&run, out, status);
 }

@@ -13,7 +13,7 @@ import data_sets
 from recipes import TOY
 from tool import NITI, ROOT, fails, hash_of, json_of, metadata_of, misused, niti, output_of, train
 
-WORKERS = ("train", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "bench")
+WORKERS = ("train", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "bench")
 COMMANDS = WORKERS + ("help", "completion", "man")
 
 
@@ -195,7 +195,9 @@ def test_manual_pages_that_cannot_be_written(tmp_path):
     (("train", "--resume"), "--resume needs a value"),
     (("train", "--resume", "x", "--run", "y"), "--resume"),
     (("train", "--resume", "x", "lenet5-mnist"), "--resume"),
-    (("train", "--resume", "x", "--epochs", "3"), "--resume"),
+    (("train", "--resume", "x", "--epochs", "3", "--batch", "4"), "--resume"),
+    (("train", "--resume", "x", "--test-every", "3"), "--resume"),
+    (("find-lr",), "a recipe is missing"),
     (("train", "--resume", "x", "--set", "batch=1"), "--resume"),
     (("train", "--resume", "x", "--init", "y"), "--resume"),
     (("train", "--resume", "x", "--dry-run"), "--resume"),

@@ -354,7 +354,8 @@ STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_imag
 
 def test_the_keys_of_a_checkpoint(before, trained):
     """What a run saves is what it demands, and what the program saved before."""
-    since = ["train_set_names_sha256", "test_set_names_sha256"]  # not in files from before
+    since = ["train_set_names_sha256", "test_set_names_sha256", "validation_set_images", "best_on_validation", "test_every", "test_limit",
+             *(f"{split}_{sum}" for split in ("validation", "best_test") for sum in ("loss_sum", "correct", "images"))]  # not in files from before
     for path, more in ((before / "last.safetensors", []), (trained[0] / "last.safetensors", since)):
         assert sorted(metadata_of(path)) == sorted([*STATE, *more, "classes", "format", "version", "hash", "checksum"])
 

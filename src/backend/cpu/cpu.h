@@ -70,7 +70,7 @@ void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x,
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
 void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
-void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLossKind,
+void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);
 void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
 void niti_cpu_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);

@@ -1,5 +1,6 @@
 /* Integer softmax cross-entropy, distributed over the images of a batch. */
 #include "base/loss.h"
+#include "base/softmax.h"
 
 #include "backend/cpu/requantise.h"
 #include "backend/cpu/chunk.h"
@@ -11,7 +12,7 @@ typedef struct Loss {
   const int8_t *logits;
   const int32_t *labels;
   int32_t exponent;
-  int classes;
+  int classes, off;
   size_t images;
   NitiRequantiseKernel kernel;
   const NitiRounder *rounder;
@@ -49,7 +50,9 @@ static void softmax_image(void *context, size_t thread, size_t n) {
   Loss *l = context;
   const size_t index = n * (size_t)l->classes;
   const int8_t *logits = l->logits + index;
-  const NitiSoftmax softmax = niti_softmax_sum(logits, l->exponent, l->classes);
+  NitiSoftmax softmax = niti_softmax_sum(logits, l->exponent, l->classes);
+  softmax.off = l->off;
+  softmax.on = niti_loss_on(l->off, l->classes);
   int32_t acc[NITI_ACC_CHUNK];
   uint32_t max = 0;
   (void)thread;
@@ -71,7 +74,7 @@ static uint32_t softmax_images(void *context, const NitiRounder *rounder) {
 }
 
 void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-                   NitiLossKind kind, const NitiRequantise *rq) {
+                   NitiLoss loss, const NitiRequantise *rq) {
   NitiCpu *cpu = niti_cpu(backend);
   Loss l = {.cpu = cpu,
             .delta = delta ? delta->data : NULL,
@@ -79,13 +82,14 @@ void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics
             .logits = logits->data,
             .labels = labels,
             .exponent = *logits->exponent,
+            .off = loss.off,
             .classes = (int)niti_shape_image(logits->shape),
             .images = (size_t)logits->shape.n,
             .kernel = cpu->requantise};
   niti_threads_run(cpu->threads, metrics_image, &l, l.images);
   metrics->images += logits->shape.n;
   if (!delta) return;
-  if (kind == NITI_LOSS_NITI) {
+  if (loss.kind == NITI_LOSS_NITI) {
     niti_threads_run(cpu->threads, niti_image, &l, l.images);
     *delta->exponent = 0;
   } else {

@@ -160,7 +160,7 @@ void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
 void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-                    NitiLossKind, const NitiRequantise *);
+                    NitiLoss, const NitiRequantise *);
 void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
 void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
                         const NitiTensor *bias, int64_t count);

@@ -13,6 +13,7 @@ typedef struct Loss {
   const NitiClock *clock;
   int32_t n, rounded_n; /* images; with the blocked layout those that its last block lacks too */
   int32_t classes;
+  int off, on; /* what smoothed labels expect */
 } Loss;
 
 /* What the delta of every class depends on. */
@@ -87,7 +88,7 @@ static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, co
                                                  const NitiRequantiseArgs &a, int shift, uint32_t max) {
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
-    const int acc = niti_loss_acc_softmax(p, s.softmax, j == target);
+    const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on : l.off);
     max = niti_magnitude(acc) > max ? niti_magnitude(acc) : max;
     store(l, n, j, (int8_t)niti_word_requantise<1>(a, &acc, shift, (uint64_t)n * (uint64_t)l.classes + (uint64_t)j));
   }
@@ -140,10 +141,11 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, 
 }
 
 extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits,
-                               const int32_t *labels, NitiLossKind kind, const NitiRequantise *rq) {
+                               const int32_t *labels, NitiLoss loss_kind, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
+  const NitiLossKind kind = loss_kind.kind;
   const int32_t n = logits->shape.n, classes = (int32_t)niti_shape_image(logits->shape);
-  Loss l = {NULL, NULL, NULL, metrics, logits->data, logits->exponent, labels, cuda->clock, n, n, classes};
+  Loss l = {NULL, NULL, NULL, metrics, logits->data, logits->exponent, labels, cuda->clock, n, n, classes, loss_kind.off, niti_loss_on(loss_kind.off, classes)};
   NitiRequantiseArgs requantise = {};
   if (delta) {
     l.delta = delta->data;

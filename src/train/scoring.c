@@ -1,0 +1,135 @@
+/* Scoring: passes over a split without training, when they are due, and how long they will take. */
+#include "train/scoring.h"
+
+#include <stdlib.h>
+
+#include "platform/clock.h"
+#include "platform/path.h"
+#include "train/snapshot.h"
+
+NitiSplit niti_run_scored_split(const NitiRun *run) { return run->on_validation ? NITI_VALIDATION : NITI_TEST; }
+
+NitiScore *niti_run_scored(NitiRun *run) { return run->on_validation ? &run->validation : &run->test; }
+
+/* The run's last epoch, from 1; max_steps may end it within one. */
+static int64_t last_epoch(const NitiRun *run) { return (run->steps + run->steps_per_epoch - 1) / run->steps_per_epoch; }
+
+static int32_t interval(const NitiRun *run) { return run->test_every > 0 ? run->test_every : 1; }
+
+bool niti_run_scores(const NitiRun *run, int32_t epoch) { return epoch % interval(run) == 0 || epoch == last_epoch(run); }
+
+/* ---- a pass ---- */
+
+static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
+  const NitiStepContext context = {run->recipe, run->net, run->feed};
+  const int64_t batches = niti_loader_steps(loader);
+  NITI_TRY(niti_loader_start(loader, 0, 0));
+  for (int64_t done = 1; *go_on; ++done) {
+    NitiBatch batch;
+    const int64_t begin = niti_clock_now();
+    const NitiStatus status = niti_loader_next(loader, &batch);
+    *go_on = status != NITI_INTERRUPTED;
+    if (!*go_on) return NITI_OK;
+    NITI_TRY(status);
+    if (batch.count == 0) return NITI_OK;
+    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    run->scored = batch.count;
+    run->score_nanoseconds += niti_clock_now() - begin;
+    ++run->score_batches;
+    ++run->epoch_scored;
+    *go_on = tell(run, done, batches);
+  }
+  return NITI_OK;
+}
+
+/* Scores the network's weights; *out is left alone where it is stopped. */
+static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
+  NitiMetrics sums = {0};
+  niti_network_write_metrics(run->net, &sums);
+  NITI_TRY(score_batches(run, loader, tell, go_on));
+  if (!*go_on) return NITI_OK;
+  NITI_TRY(niti_network_read_metrics(run->net, &sums));
+  *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
+  return NITI_OK;
+}
+
+NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
+  return score(niti_run_scored(run), run, run->scored_loader, tell, go_on);
+}
+
+/* ---- the end of a run with validation images ---- */
+
+static NitiStatus load_best(NitiCheckpoint **out, NitiRun *run) {
+  char *path;
+  *out = NULL;
+  NITI_TRY(niti_run_saved(run)); /* it may still be being written */
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "best.safetensors"));
+  const NitiStatus status = niti_checkpoint_load(out, path);
+  free(path);
+  return status;
+}
+
+static NitiStatus score_weights(NitiScore *out, NitiRun *run, const NitiCheckpoint *weights, NitiScoreTell tell, bool *go_on) {
+  NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
+  return score(out, run, run->test_loader, tell, go_on);
+}
+
+/* Scores the best epoch's weights and puts the final ones back, whatever happens. */
+static NitiStatus score_best(NitiRun *run, const NitiCheckpoint *best, NitiScoreTell tell, bool *go_on) {
+  NitiCheckpoint *final;
+  NITI_TRY(niti_checkpoint_open(&final));
+  NitiStatus status = niti_snapshot_take(final, run->net);
+  if (status == NITI_OK) {
+    status = score_weights(&run->best_test, run, best, tell, go_on);
+    const NitiStatus back = niti_snapshot_restore(run->net, final, "the final weights");
+    if (status == NITI_OK) status = back;
+  }
+  niti_checkpoint_close(final);
+  return status;
+}
+
+NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on) {
+  const bool same = run->best_epoch == last_epoch(run);
+  NitiCheckpoint *best = NULL;
+  run->best_test = (NitiScore){0};
+  const NitiStatus loaded = same ? NITI_OK : load_best(&best, run);
+  if (loaded == NITI_ERROR_MEMORY) return loaded;
+  NitiStatus status = best ? score_best(run, best, tell, go_on) : NITI_OK;
+  niti_checkpoint_close(best);
+  if (status == NITI_OK && *go_on) status = score(&run->test, run, run->test_loader, tell, go_on);
+  if (same) run->best_test = run->test;
+  return status;
+}
+
+/* ---- time ---- */
+
+/* Batches to be scored after the current epoch, of those that are done already too. */
+static int64_t batches_of(const NitiRun *run, bool scored, bool ends) {
+  const int64_t passes = ends && run->test_loader ? 2 : 0;
+  return (scored ? niti_loader_steps(run->scored_loader) : 0) + (passes ? passes * niti_loader_steps(run->test_loader) : 0);
+}
+
+/* How many epochs from `first` to the last are scored. */
+static int64_t passes_from(const NitiRun *run, int64_t first) {
+  const int64_t every = interval(run), last = last_epoch(run);
+  return first > last ? 0 : last / every - (first - 1) / every + (last % every != 0);
+}
+
+/* Of one batch; before any was scored, a third of a step: forward alone. */
+static int64_t batch_time(const NitiRun *run, int64_t step_time) {
+  return run->score_batches > 0 ? run->score_nanoseconds / run->score_batches : step_time / 3;
+}
+
+void niti_run_expect(const NitiRun *run, int64_t *epoch_left, int64_t *run_left) {
+  const int64_t here = run->step - run->first_step, left = run->steps - run->step,
+                into = run->step - run->epoch * run->steps_per_epoch;
+  *epoch_left = *run_left = -1;
+  if (here < 1) return;
+  const int64_t step = run->nanoseconds / here, batch = batch_time(run, step), steps = run->steps_per_epoch - into;
+  const bool ends = left <= steps;
+  const int64_t now = batches_of(run, niti_run_scores(run, run->epoch + 1), ends) - run->epoch_scored;
+  const int64_t later = passes_from(run, (int64_t)run->epoch + 2) * niti_loader_steps(run->scored_loader) +
+                        (ends ? 0 : batches_of(run, false, true));
+  *epoch_left = step * (ends ? left : steps) + batch * (now > 0 ? now : 0);
+  *run_left = *epoch_left + step * (ends ? 0 : left - steps) + batch * later;
+}

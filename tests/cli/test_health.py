@@ -1,0 +1,66 @@
+"""Training that cannot work is noticed: at chance, saturated, or without any change."""
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import data_sets
+from test_validation import noisy, write_set
+from tool import json_of, niti, train
+
+
+def warnings_of(*arguments):
+    """(the warnings of the result, standard error of the same run without progress)."""
+    done = niti("train", *arguments, "--quiet", "--json", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    warnings = json.loads(done.stdout)["warnings"]
+    assert [f"niti: {text}" for text in warnings] == done.stderr.splitlines()
+    return warnings
+
+
+def test_training_that_works_gives_no_warning(toy_recipe, toy, tmp_path):
+    assert warnings_of(toy_recipe, "--data", toy, "--run", tmp_path / "run") == []
+
+
+def test_a_learning_rate_far_too_large(toy_recipe, toy, tmp_path):
+    """Every step moves the weights by more than they can hold. Each layer is told once, and what is told is the same everywhere."""
+    arguments = (toy_recipe, "--data", toy, "--set", "update.mu=14")
+    warnings = warnings_of(*arguments, "--run", tmp_path / "run")
+    saturated = [text for text in warnings if "saturated, at +-127" in text]
+    assert {text.split("layer ")[1].split(":")[0] for text in saturated} == {"conv1", "linear1"} and len(saturated) == 2
+    assert all("update.mu, which is 14" in text and "niti find-lr" in text and "lower" in text for text in saturated)
+    assert warnings_of(*arguments, "--run", tmp_path / "ref", "--isa", "ref") == warnings
+    lines = niti("train", *map(str, arguments), "--run", tmp_path / "stream", "--json-stream").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["text"] for event in events if event["event"] == "warning"] == warnings == events[-1]["warnings"]
+
+
+def test_a_network_that_is_dead(recipe, toy, tmp_path):
+    """Pixels are not negative and all weights are: behind the ReLU everything is 0, and no weight changes."""
+    weights = {"conv1.weight": np.full((4, 3, 3, 1), -100, np.int8), "linear1.weight": np.full((4, 64), -3, np.int8)}
+    save_file(weights | {name + ".exponent": np.array(-9, np.int32) for name in weights}, tmp_path / "dead.safetensors")
+    dead = recipe(("mean: auto, std: auto", "mean: [0], std: [0.5]"))
+    warnings = warnings_of(dead, "--data", toy, "--run", tmp_path / "run", "--init", tmp_path / "dead.safetensors")
+    warnings = [text for text in warnings if "afresh" not in text and "modified" not in text]
+    for layer, count in (("conv1", 36), ("linear1", 256)):
+        assert len([text for text in warnings if f"layer {layer}: none of its {count} weights changed" in text]) == 1
+    assert len([text for text in warnings if "is that of guessing (the most frequent class has 25.00 %)" in text]) == 1
+    assert len([text for text in warnings if "layer linear1: the logits are the same for every image" in text]) == 1
+    assert all("epoch 1: " in text for text in warnings)
+
+
+def test_guessing_counts_the_most_frequent_class(toy_recipe, tmp_path):
+    """Labels that say nothing about the images, three quarters of them the same: as many right as always naming that one."""
+    random = np.random.default_rng(5)
+    images, labels = random.integers(0, 256, (1600, 8, 8, 1)).astype(np.uint8), np.zeros(1600, np.uint8)
+    labels[::4] = np.arange(400) % 3 + 1
+    data = write_set(tmp_path / "data", train=(images, labels), t10k=(images[:40], labels[:40]))
+    warnings = warnings_of(toy_recipe, "--data", data, "--run", tmp_path / "run", "--epochs", 1)
+    assert any("is that of guessing (the most frequent class has 75.00 %)" in text for text in warnings), warnings
+
+
+def test_part_of_an_epoch_is_not_judged(toy_recipe, tmp_path):
+    """One step says nothing about an epoch."""
+    data = write_set(tmp_path / "data", train=noisy(160, 1), t10k=noisy(40, 2))
+    assert warnings_of(toy_recipe, "--data", data, "--run", tmp_path / "run", "--max-steps", 1, "--set", "update.mu=0") == []
