@@ -472,8 +472,8 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
-    case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
-    case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
+    case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x, o->relu_max); break;
+    case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1], o->relu_max); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
     case NITI_OP_MAXPOOL_BACKWARD:
       k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(o->inputs, x, 2), &s->pool, &s->rq);
@@ -481,7 +481,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
-    case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, o->shared_mask); break;
+    case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, &o->dropout); break;
     case NITI_OP_LOSS:
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);

@@ -91,10 +91,11 @@ typedef struct NitiKernels {
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                 const NitiTensor *table);
-  /* y = max(x, 0), same exponent; y may alias x. */
-  void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x);
-  /* dx = dy where y > 0, else 0, same exponent; y is the layer's output (y > 0 exactly where its input is); dx may alias dy. */
-  void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+  /* y = max(x, 0), same exponent; y may alias x. limit: the largest value of y in millionths, at most 2 * 10^9; 0: none. */
+  void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
+  /* dx = dy where y > 0 and y is below the limit, else 0, same exponent; y is the layer's output (y > 0 exactly where its input
+   * is), of which only a limit needs the exponent; dx may alias dy. */
+  void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
   /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
   void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
   /* mask: NULL, or of dy's shape: a delta counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
@@ -105,9 +106,9 @@ typedef struct NitiKernels {
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
   /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. */
   void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-  /* y = masked x, exponent + 1; the mask is a function of (seed, step, layer, index): forward and backward call the same.
-   * shared: one mask for all images. y may alias x. */
-  void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+  /* y = masked and scaled x; the mask is a function of (seed, step, layer, index): forward and backward call the same. y may
+   * alias x. */
+  void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 
   /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
   /* sums: int64_t [C][2] of x and of its squares; exponent: x's. */

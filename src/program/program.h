@@ -72,14 +72,14 @@ typedef enum NitiOpcode {
   NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
   NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
-  NITI_OP_RELU_FORWARD,     /* y = max(x, 0) */
-  NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0, else 0; inputs dy, y */
+  NITI_OP_RELU_FORWARD,     /* y = max(x, 0), at most relu_max where that is not 0 */
+  NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0 and below relu_max, else 0; inputs dy, y */
   NITI_OP_MAXPOOL_FORWARD,  /* y and winner; input x */
   NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
   NITI_OP_AVGPOOL_FORWARD,
   NITI_OP_AVGPOOL_BACKWARD,
   NITI_OP_ADD,       /* y = round(a + b) at aligned exponents */
-  NITI_OP_DROPOUT,   /* y = masked x, exponent + 1; forward and backward alike */
+  NITI_OP_DROPOUT,   /* y = masked x, scaled by what is left out; forward and backward alike */
   NITI_OP_RESHAPE,   /* y = x with other dims: the same memory */
   NITI_OP_LOSS,      /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
   NITI_OP_NORM_SUMS, /* sums s64 [C][2] = exact sums of x and of its squares, at x's exponent */
@@ -119,8 +119,7 @@ static inline bool niti_conv_grouped(const NitiConv *c) { return c->groups > 1; 
 static inline int32_t niti_conv_group_inputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->c / c->groups : c->c; }
 static inline int32_t niti_conv_group_outputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->k / c->groups : c->k; }
 
-/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
- * pool: no padding. */
+/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW. */
 typedef struct NitiPool {
   int32_t n, h, w, c;
   int32_t oh, ow;
@@ -142,6 +141,11 @@ typedef struct NitiSgdScalars {
   int32_t rate, momentum, decay, images;
   bool nesterov;
 } NitiSgdScalars;
+
+typedef struct NitiDropout {
+  bool shared;  /* one mask for all images */
+  int32_t rate; /* millionths, 0 to 999999 */
+} NitiDropout;
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
@@ -170,10 +174,11 @@ typedef struct NitiOperation {
   int32_t layer;                                                 /* the layer's number, from 1; 0: the network's own */
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
-    NitiConv conv;    /* CONV_*, at the program's batch */
-    NitiPool pool;    /* MAXPOOL_*, AVGPOOL_* */
-    NitiLoss loss;    /* LOSS */
-    bool shared_mask; /* DROPOUT: one mask for all images */
+    NitiConv conv; /* CONV_*, at the program's batch */
+    NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
+    NitiLoss loss; /* LOSS */
+    NitiDropout dropout;
+    int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
     NitiNorm norm;    /* NORM_* */
     int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
     NitiSgdScalars sgd;

@@ -148,15 +148,15 @@ void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 /* ---- operations (backend/kernels.h) ---- */
 void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                      const NitiTensor *table);
-void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
-void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
+void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
 void niti_cuda_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
 void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner,
                                 const NitiTensor *mask, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
 void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
