@@ -45,6 +45,13 @@ static void describe_window(char *text, size_t size, int32_t kh, int32_t kw, con
   (void)snprintf(text, size, " %dx%d stride %d,%d pad %d,%d", kh, kw, stride[0], stride[1], pad[0], pad[1]);
 }
 
+/* " rate 0.5": without trailing zeros. */
+static void describe_millionths(char *text, size_t size, const char *what, int32_t value) {
+  int n = snprintf(text, size, " %s %d.%06d", what, value / 1000000, value % 1000000);
+  while (text[n - 1] == '0') text[--n] = 0;
+  if (text[n - 1] == '.') text[n - 1] = 0;
+}
+
 static void describe_attributes(char *text, size_t size, const NitiProgram *p, const NitiOperation *o) {
   text[0] = 0;
   switch (o->opcode) {
@@ -67,23 +74,23 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       break;
     }
     case NITI_OP_DROPOUT:
-      (void)snprintf(text, size, " per %s", o->shared_mask ? "feature" : "element");
+      describe_millionths(text, size, "rate", o->dropout.rate);
+      (void)snprintf(text + strlen(text), size - strlen(text), " per %s", o->dropout.shared ? "feature" : "element");
+      break;
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_RELU_BACKWARD:
+      if (o->relu_max > 0) describe_millionths(text, size, "max", o->relu_max);
       break;
     case NITI_OP_LOSS:
       (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
       if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
-    case NITI_OP_NORM_FIT:
-      (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
-      break;
+    case NITI_OP_NORM_FIT: (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch"); break;
     case NITI_OP_UPDATE_SGD:
       (void)snprintf(text, size, "%s %s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate]);
       break;
-    case NITI_OP_UPDATE_NITI:
-      (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
-      break;
-    default:
-      break;
+    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
+    default: break;
   }
 }
 
@@ -93,8 +100,8 @@ static void describe_rounding(char *text, size_t size, const NitiOperation *o) {
   text[0] = 0;
   if (r->purpose == 0) return;
   if (niti_rounding_draws(r->mode) || o->opcode == NITI_OP_DROPOUT) {
-    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32, o->opcode == NITI_OP_DROPOUT ? "draws" : niti_rounding_name(r->mode),
-                   r->purpose, r->stream);
+    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32,
+                   o->opcode == NITI_OP_DROPOUT ? "draws" : niti_rounding_name(r->mode), r->purpose, r->stream);
   } else {
     (void)snprintf(text, size, "%s", niti_rounding_name(r->mode));
   }
@@ -164,20 +171,17 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_BACKWARD:
-      return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
     case NITI_OP_DROPOUT:
-      return json_pack("{s:s}", "per", o->shared_mask ? "feature" : "element");
+      return json_pack("{s:s, s:i}", "per", o->dropout.shared ? "feature" : "element", "rate_millionths", o->dropout.rate);
+    case NITI_OP_RELU_FORWARD:
+    case NITI_OP_RELU_BACKWARD: return o->relu_max > 0 ? json_pack("{s:i}", "max_millionths", o->relu_max) : json_object();
     case NITI_OP_LOSS:
       return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
-    case NITI_OP_NORM_FIT:
-      return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
-    case NITI_OP_UPDATE_SGD:
-      return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
-    case NITI_OP_UPDATE_NITI:
-      return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
-    default:
-      return json_object();
+    case NITI_OP_NORM_FIT: return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
+    case NITI_OP_UPDATE_SGD: return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
+    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default: return json_object();
   }
 }
 

@@ -14,7 +14,9 @@ typedef struct Case {
   int8_t *a, *b;
   bool operands;
   int alias; /* 0: outputs apart; 1: the first input; 2: the second */
-  bool mask, shared;
+  bool mask;
+  NitiDropout dropout;
+  int32_t relu_max;
   int classes;
   NitiLossKind loss;
   int32_t off; /* NitiLoss */
@@ -77,9 +79,9 @@ static void relu(Device *d, const void *context, Record *results) {
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent), dy = tensor_in(d, c->shape, c->b, c->other);
   NitiTensor y = c->alias ? x : tensor_out(d, c->shape), dx = c->alias ? dy : tensor_out(d, c->shape);
   y.uses = dx.uses = uses_of(c->operands);
-  d->backend->kernels->relu_forward(d->backend, &y, &x);
+  d->backend->kernels->relu_forward(d->backend, &y, &x, c->relu_max);
   keep_operand(results, d, "y", &y);
-  d->backend->kernels->relu_backward(d->backend, &dx, &dy, &y);
+  d->backend->kernels->relu_backward(d->backend, &dx, &dy, &y, c->relu_max);
   keep_operand(results, d, "dx", &dx);
 }
 
@@ -88,7 +90,7 @@ static void dropout(Device *d, const void *context, Record *results) {
   const NitiTensor x = tensor_in(d, c->shape, c->a, c->exponent);
   NitiTensor y = c->alias ? x : tensor_out(d, c->shape);
   y.uses = uses_of(c->operands);
-  d->backend->kernels->dropout(d->backend, &y, &x, 77, c->shared);
+  d->backend->kernels->dropout(d->backend, &y, &x, 77, &c->dropout);
   keep_operand(results, d, "y", &y);
 }
 
@@ -106,16 +108,26 @@ static void add(Device *d, const void *context, Record *results) {
   keep_tensor(results, d, "y + y", &z);
 }
 
-static void either_mask(Case *c) { c->shared = random_in(0, 1); }
+static void any_dropout(Case *c) {
+  static const int32_t rates[] = {0, 1, 100000, 200000, 500000, 500000, 750000, 999999};
+  c->dropout = (NitiDropout){random_in(0, 1), rates[random_in(0, 7)]};
+}
+
+/* Limits within the mantissas, for the most part. */
+static void any_relu(Case *c) {
+  c->relu_max = random_in(0, 2) ? random_in(1, 2000000000) : 0;
+  if (random_in(0, 3)) c->exponent = random_in(-6, 12);
+  if (random_in(0, 2) == 0) c->relu_max = 6000000;
+}
 
 static void test_relu(void **unused) {
   (void)unused;
-  check_rounds(relu, "relu", NULL);
+  check_rounds(relu, "relu", any_relu);
 }
 
 static void test_dropout(void **unused) {
   (void)unused;
-  check_rounds(dropout, "dropout", either_mask);
+  check_rounds(dropout, "dropout", any_dropout);
 }
 
 static void test_add(void **unused) {
@@ -165,8 +177,8 @@ static void avgpool(Device *d, const void *context, Record *results) {
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* A window that fits; padded: for max-pool. */
-static void any_pool(Case *c, bool padded) {
+/* A window that fits. */
+static void any_pool(Case *c) {
   const NitiShape s = c->shape;
   const bool usual = random_in(0, 2) == 0 && s.h > 1 && s.w > 1;
   NitiPool p = {.n = s.n, .h = s.h, .w = s.w, .c = s.c};
@@ -174,8 +186,8 @@ static void any_pool(Case *c, bool padded) {
   p.kw = usual ? 2 : random_in(1, least(s.w, 5));
   p.stride_h = usual ? 2 : random_in(1, 4);
   p.stride_w = usual ? 2 : random_in(1, 4);
-  p.pad_h = padded && !usual ? random_in(0, p.kh - 1) : 0;
-  p.pad_w = padded && !usual ? random_in(0, p.kw - 1) : 0;
+  p.pad_h = !usual ? random_in(0, p.kh - 1) : 0;
+  p.pad_w = !usual ? random_in(0, p.kw - 1) : 0;
   p.oh = (s.h + 2 * p.pad_h - p.kh) / p.stride_h + 1;
   p.ow = (s.w + 2 * p.pad_w - p.kw) / p.stride_w + 1;
   c->pool = p;
@@ -184,18 +196,18 @@ static void any_pool(Case *c, bool padded) {
   c->b = mantissas(niti_shape_count(pool_out(&p)), (Fill)random_in(0, FILLS - 1));
 }
 
-static void any_maxpool(Case *c) { any_pool(c, true); }
 static void any_avgpool(Case *c) {
-  any_pool(c, false);
+  any_pool(c);
   if (random_in(0, 3)) return;
   c->pool.kh = c->pool.stride_h = c->shape.h; /* global */
   c->pool.kw = c->pool.stride_w = c->shape.w;
   c->pool.oh = c->pool.ow = 1;
+  c->pool.pad_h = c->pool.pad_w = 0;
 }
 
 static void test_maxpool(void **unused) {
   (void)unused;
-  check_rounds(maxpool, "maxpool", any_maxpool);
+  check_rounds(maxpool, "maxpool", any_pool);
 }
 static void test_avgpool(void **unused) {
   (void)unused;
@@ -244,7 +256,8 @@ static void loss(Device *d, const void *context, Record *results) {
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
   delta.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off}, &rq);
+    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off},
+                              &rq);
     keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
     if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
     if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);
@@ -352,9 +365,9 @@ static void test_input(void **unused) {
     assert_non_null(in.samples);
     for (int n = 0; n < in.out.n; ++n) {
       in.samples[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
-                               .dy = (int16_t)random_in(-8, 8),
-                               .dx = (int16_t)random_in(-8, 8),
-                               .flip = (uint32_t)random_in(0, 1)};
+                                   .dy = (int16_t)random_in(-8, 8),
+                                   .dx = (int16_t)random_in(-8, 8),
+                                   .flip = (uint32_t)random_in(0, 1)};
     }
     char what[128];
     snprintf(what, sizeof what, "input of %d from %dx%dx%d to %dx%d", in.out.n, in.source.h, in.source.w, in.source.c, in.out.h,
@@ -509,21 +522,11 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_large_pools),
-      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_input),
-      cmocka_unit_test(test_stats),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_many_uploads),
-      cmocka_unit_test(test_out_of_memory),
-      cmocka_unit_test(test_what_is_refused),
-      cmocka_unit_test(test_what_auto_chooses),
+      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),
+      cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

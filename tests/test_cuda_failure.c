@@ -18,7 +18,7 @@ static void break_device(NitiBackend *b) {
   assert_int_equal(b->ops->alloc(b, &there, 4096), NITI_OK);
   const NitiTensor x = {.data = (int8_t *)nowhere, .exponent = nowhere, .shape = {1, 1, 1, 4096}};
   NitiTensor y = {.data = there, .exponent = there, .shape = x.shape};
-  b->kernels->relu_forward(b, &y, &x); /* a kernel, whose reading no call can check beforehand */
+  b->kernels->relu_forward(b, &y, &x, 0); /* a kernel, whose reading no call can check beforehand */
 }
 
 static NitiBackend *open_cuda(void) {

@@ -35,16 +35,11 @@ typedef enum Weights { WEIGHTS_ANY, WEIGHTS_ONE, WEIGHTS_ZERO, WEIGHTS_LARGE, WE
 
 static int16_t random_weight(Weights kind) {
   switch (kind) {
-    case WEIGHTS_ONE:
-      return 1 << 14;
-    case WEIGHTS_ZERO:
-      return 0;
-    case WEIGHTS_LARGE:
-      return random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -NITI_SGD_WEIGHT_MAX;
-    case WEIGHTS_FAR:
-      return random_in(0, 3) ? (int16_t)random_in(-1, 1) : NITI_SGD_WEIGHT_MAX;
-    default:
-      return (int16_t)random_in(-NITI_SGD_WEIGHT_MAX, NITI_SGD_WEIGHT_MAX);
+    case WEIGHTS_ONE: return 1 << 14;
+    case WEIGHTS_ZERO: return 0;
+    case WEIGHTS_LARGE: return random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -NITI_SGD_WEIGHT_MAX;
+    case WEIGHTS_FAR: return random_in(0, 3) ? (int16_t)random_in(-1, 1) : NITI_SGD_WEIGHT_MAX;
+    default: return (int16_t)random_in(-NITI_SGD_WEIGHT_MAX, NITI_SGD_WEIGHT_MAX);
   }
 }
 

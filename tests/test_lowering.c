@@ -147,21 +147,15 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_same(p, in[0], in[1]);
       assert_int_equal(in[2], NITI_NONE);
       break;
-    case NITI_OP_AVGPOOL_FORWARD:
-      check_pool(p, o, in[0], out[0]);
-      break;
-    case NITI_OP_AVGPOOL_BACKWARD:
-      check_pool(p, o, out[0], in[0]);
-      break;
+    case NITI_OP_AVGPOOL_FORWARD: check_pool(p, o, in[0], out[0]); break;
+    case NITI_OP_AVGPOOL_BACKWARD: check_pool(p, o, out[0], in[0]); break;
     case NITI_OP_RELU_BACKWARD:
     case NITI_OP_ADD:
       check_same(p, in[0], in[1]);
       check_same(p, in[0], out[0]);
       break;
     case NITI_OP_RELU_FORWARD:
-    case NITI_OP_DROPOUT:
-      check_same(p, in[0], out[0]);
-      break;
+    case NITI_OP_DROPOUT: check_same(p, in[0], out[0]); break;
     case NITI_OP_RESHAPE:
       assert_int_equal(niti_tensor_count(&p->tensors[in[0]], p->batch), niti_tensor_count(&p->tensors[out[0]], p->batch));
       break;
@@ -173,8 +167,7 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       assert_true(in[0] == out[0] && p->tensors[in[1]].weight == in[0]);
       assert_string_equal(p->scalars[o->scalar], "mu");
       break;
-    default:
-      fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
+    default: fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
   }
 }
 

@@ -110,53 +110,91 @@ static size_t at(NitiShape s, int n, int h, int w, int c) {
 static const NitiShape flat_shapes[] = {{1, 1, 1, 1}, {3, 5, 7, 3}, {2, 1, 1, 333}, {5, 33, 31, 17}, {2, 64, 64, 33}};
 enum { FLAT_SHAPES = sizeof flat_shapes / sizeof flat_shapes[0] };
 
+/* nearest(max / 2^e) of a maximum in millionths, by trying; 1000: larger than any mantissa, or no maximum. */
+static int naive_limit(int32_t max, int exponent) {
+  for (int limit = 0; max > 0 && limit <= 127; ++limit) { /* the first above max / 2^e - 1/2 */
+    const __int128 twice = (__int128)2 * max, unit = 1000000;
+    const __int128 left = (2 * limit + 1) * unit * ((__int128)1 << (exponent > 0 ? exponent : 0));
+    if (left > twice << (exponent < 0 ? -exponent : 0)) return limit;
+  }
+  return 1000;
+}
+
+static void check_relu(NitiBackend *backend, NitiShape shape, int32_t max, int exponent) {
+  const size_t count = niti_shape_count(shape);
+  const int limit = naive_limit(max, exponent);
+  NitiTensor x = tensor_random(shape, 127, exponent), y = tensor_new(shape), expected = tensor_new(shape);
+  for (size_t i = 0; i < count; ++i) expected.data[i] = (int8_t)(x.data[i] < 0 ? 0 : x.data[i] > limit ? limit : x.data[i]);
+  *expected.exponent = exponent;
+  backend->kernels->relu_forward(backend, &y, &x, max);
+  assert_same(&y, &expected);
+  backend->kernels->relu_forward(backend, &x, &x, max);
+  assert_same(&x, &expected);
+
+  NitiTensor dy = tensor_random(shape, 127, 4), dx = tensor_new(shape);
+  for (size_t i = 0; i < count; ++i) expected.data[i] = (int8_t)(y.data[i] > 0 && y.data[i] < limit ? dy.data[i] : 0);
+  *expected.exponent = 4;
+  backend->kernels->relu_backward(backend, &dx, &dy, &y, max);
+  assert_same(&dx, &expected);
+  backend->kernels->relu_backward(backend, &dy, &dy, &y, max);
+  assert_same(&dy, &expected);
+  tensor_free(&x), tensor_free(&y), tensor_free(&expected), tensor_free(&dy), tensor_free(&dx);
+}
+
 static void test_relu(void **state) {
+  static const struct {
+    int32_t max;
+    int exponent;
+  } limits[] = {{0, -9},        {6000000, -4}, {6000000, -5},   {6000000, 0},     {6000000, 3},   {6000000, 4},
+                {6000000, 40},  {1, -24},      {2000000000, 4}, {2000000000, 12}, {127000000, 0}, {127499999, 0},
+                {127500000, 0}, {62500, -3},   {20500000, -2},  {500000, 0},      {499999, 0}};
   (void)state;
   for (size_t t = 0; t < 2; ++t) {
     NitiBackend *backend = open_backend(thread_counts[t]);
-    for (size_t k = 0; k < FLAT_SHAPES; ++k) {
-      const NitiShape shape = flat_shapes[k];
-      NitiTensor x = tensor_random(shape, 127, -9), y = tensor_new(shape), expected = tensor_new(shape);
-      for (size_t i = 0; i < niti_shape_count(shape); ++i) expected.data[i] = (int8_t)(x.data[i] < 0 ? 0 : x.data[i]);
-      *expected.exponent = -9;
-      backend->kernels->relu_forward(backend, &y, &x);
-      assert_same(&y, &expected);
-      backend->kernels->relu_forward(backend, &x, &x);
-      assert_same(&x, &expected);
-
-      NitiTensor dy = tensor_random(shape, 127, 4), dx = tensor_new(shape);
-      for (size_t i = 0; i < niti_shape_count(shape); ++i) expected.data[i] = (int8_t)(y.data[i] > 0 ? dy.data[i] : 0);
-      *expected.exponent = 4;
-      backend->kernels->relu_backward(backend, &dx, &dy, &y);
-      assert_same(&dx, &expected);
-      backend->kernels->relu_backward(backend, &dy, &dy, &y);
-      assert_same(&dy, &expected);
-      tensor_free(&x), tensor_free(&y), tensor_free(&expected), tensor_free(&dy), tensor_free(&dx);
-    }
+    for (size_t k = 0; k < FLAT_SHAPES; ++k) check_relu(backend, flat_shapes[k], 0, -9);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; ++i)
+      check_relu(backend, flat_shapes[3], limits[i].max, limits[i].exponent);
     niti_backend_close(backend);
   }
 }
 
+/* 2^15 / (1 - rate) rounded, after it was halved until it is at most 2^15; the number of halvings. */
+static int64_t naive_factor(int rate, int *halvings) {
+  const int64_t left = 1000000 - rate;
+  *halvings = 0;
+  while (1000000 > left << *halvings) ++*halvings;
+  const int64_t d = left << *halvings, n = (int64_t)32768 * 1000000;
+  return n / d + (n % d * 2 >= d);
+}
+
+static void check_dropout(NitiBackend *backend, NitiShape shape, bool shared, int32_t rate) {
+  const NitiDropout dropout = {shared, rate};
+  const size_t image = niti_shape_image(shape);
+  NitiTensor x = tensor_random(shape, 127, -2), y = tensor_new(shape), expected = tensor_new(shape);
+  int halvings;
+  const int64_t factor = naive_factor(rate, &halvings);
+  const uint64_t threshold = (((uint64_t)rate << 33) / 1000000 + 1) / 2;
+  for (size_t i = 0; i < niti_shape_count(shape); ++i) {
+    const uint32_t word = niti_random(run_seed, NITI_DRAW_DROPOUT, STEP, 11, shared ? i % image : i);
+    expected.data[i] = word >= threshold ? niti_round_int8(x.data[i] * factor, 15, NITI_NEAREST, 0) : 0;
+    if (rate == 500000) assert_int_equal(expected.data[i], word >= 0x80000000u ? x.data[i] : 0);
+    if (word >= threshold && x.data[i] != 0) assert_int_not_equal(expected.data[i], 0);
+  }
+  *expected.exponent = -2 + halvings;
+  backend->kernels->dropout(backend, &y, &x, 11, &dropout);
+  assert_same(&y, &expected);
+  backend->kernels->dropout(backend, &x, &x, 11, &dropout);
+  assert_same(&x, &expected);
+  tensor_free(&x), tensor_free(&y), tensor_free(&expected);
+}
+
 static void test_dropout(void **state) {
+  static const int32_t rates[] = {0, 1, 200000, 250000, 333333, 499999, 500001, 750000, 900000, 999999};
   (void)state;
   for (size_t t = 0; t < 2; ++t) {
     NitiBackend *backend = open_backend(thread_counts[t]);
-    for (size_t k = 0; k < 2 * FLAT_SHAPES; ++k) {
-      const NitiShape shape = flat_shapes[k / 2];
-      const bool shared = k % 2;
-      const size_t image = niti_shape_image(shape);
-      NitiTensor x = tensor_random(shape, 127, -2), y = tensor_new(shape), expected = tensor_new(shape);
-      for (size_t i = 0; i < niti_shape_count(shape); ++i) {
-        const uint32_t word = niti_random(run_seed, NITI_DRAW_DROPOUT, STEP, 11, shared ? i % image : i);
-        expected.data[i] = (int8_t)(word >= 0x80000000u ? x.data[i] : 0);
-      }
-      *expected.exponent = -1;
-      backend->kernels->dropout(backend, &y, &x, 11, shared);
-      assert_same(&y, &expected);
-      backend->kernels->dropout(backend, &x, &x, 11, shared);
-      assert_same(&x, &expected);
-      tensor_free(&x), tensor_free(&y), tensor_free(&expected);
-    }
+    for (size_t k = 0; k < 2 * FLAT_SHAPES; ++k) check_dropout(backend, flat_shapes[k / 2], k % 2, 500000);
+    for (size_t k = 0; k < 2 * sizeof rates / sizeof *rates; ++k) check_dropout(backend, flat_shapes[3], k % 2, rates[k / 2]);
     niti_backend_close(backend);
   }
 }
@@ -284,6 +322,8 @@ static const PoolCase avg_cases[] = {
     {2, 9, 7, 5, 3, 3, 2, 2, 0, 0},  {2, 6, 5, 3, 3, 3, 1, 1, 0, 0},     {2, 7, 7, 4, 2, 2, 3, 3, 0, 0},
     {1, 5, 9, 1, 2, 4, 1, 2, 0, 0},  {1, 3, 2, 5000, 2, 2, 1, 1, 0, 0},  {1, 3, 3, 8200, 3, 3, 1, 1, 0, 0},
     {2, 4, 4, 3, 1, 1, 1, 1, 0, 0},  {1, 40, 50, 2, 37, 41, 1, 3, 0, 0}, {2, 20, 30, 7, 2, 3, 2, 3, 0, 0},
+    {2, 8, 8, 5, 3, 3, 2, 2, 1, 1},  {2, 6, 5, 3, 3, 3, 1, 1, 1, 1},     {1, 5, 9, 17, 2, 4, 1, 3, 1, 2},
+    {2, 4, 3, 2, 5, 6, 1, 1, 4, 5},  {1, 9, 9, 4, 2, 2, 3, 3, 1, 1},     {1, 2, 1, 5000, 4, 4, 2, 2, 3, 3},
 };
 enum { AVG_CASES = sizeof avg_cases / sizeof avg_cases[0] };
 
@@ -305,7 +345,9 @@ static void check_avgpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
         for (int cell = 0; cell < cells; ++cell) {
           for (int c = 0; c < p.c; ++c) {
             const size_t i = at(out, n, oh, ow, c);
-            const size_t j = at(in, n, oh * p.stride_h + cell / p.kw, ow * p.stride_w + cell % p.kw, c);
+            const int h = oh * p.stride_h - p.pad_h + cell / p.kw, w = ow * p.stride_w - p.pad_w + cell % p.kw;
+            if (h < 0 || h >= p.h || w < 0 || w >= p.w) continue;
+            const size_t j = at(in, n, h, w, c);
             sum[i] += factor * x.data[j];
             back[j] += factor * dy.data[i];
           }
@@ -416,9 +458,9 @@ static void check_input(NitiBackend *backend, NitiShape shape, NitiShape source,
   for (int i = 0; i < 256 * shape.c; ++i) table[i] = (int8_t)random_in(-127, 127);
   for (int n = 0; n < shape.n; ++n) {
     samples[n] = (NitiSample){.image = (uint32_t)random_in(0, IMAGES - 1),
-                          .dy = (int16_t)random_in(-reach, reach),
-                          .dx = (int16_t)random_in(-reach, reach),
-                          .flip = (uint32_t)n & 1};
+                              .dy = (int16_t)random_in(-reach, reach),
+                              .dx = (int16_t)random_in(-reach, reach),
+                              .flip = (uint32_t)n & 1};
   }
   int32_t exponent = -5;
   const NitiTensor lookup = {.data = table, .exponent = &exponent, .shape = {1, 1, shape.c, 256}};
@@ -701,13 +743,19 @@ static void test_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names),
-      cmocka_unit_test(test_isa),         cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_relu),        
-      cmocka_unit_test(test_dropout),     cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),     cmocka_unit_test(test_add),
-      cmocka_unit_test(test_input),       cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),      cmocka_unit_test(test_update_of_each_isa),
+      cmocka_unit_test(test_open_errors),
+      cmocka_unit_test(test_open_names),
+      cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_maxpool),
+      cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_input),
+      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),
+      cmocka_unit_test(test_update_of_each_isa),
       cmocka_unit_test(test_stats),
   };
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* "auto" is to find the CPU */

@@ -33,8 +33,8 @@ struct NitiExecutable {
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
-  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
-  int32_t batch; /* for which the steps are prepared */
+  size_t bytes, workspace;                /* allocated without what it shares; scratch requested */
+  int32_t batch;                          /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -305,9 +305,8 @@ static void connect(NitiExecutable *e, int32_t i) {
   if (o->phase == NITI_PHASE_UPDATE) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
-  step->gradient = (NitiGradient){.data = e->tensors[gradient].data,
-                                  .bits = 8 * (int)niti_dtype_bytes(desc->dtype),
-                                  .count = niti_tensor_count(desc, 1)};
+  step->gradient = (NitiGradient){
+      .data = e->tensors[gradient].data, .bits = 8 * (int)niti_dtype_bytes(desc->dtype), .count = niti_tensor_count(desc, 1)};
   locate_exponents(e, gradient, step->gradient.exponents);
 }
 
@@ -486,12 +485,10 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
-    case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
-      break;
+    case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
-    case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x); break;
-    case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1]); break;
+    case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x, o->relu_max); break;
+    case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1], o->relu_max); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
     case NITI_OP_MAXPOOL_BACKWARD:
       k->maxpool_backward(backend, y, x, (const uint8_t *)x[1].data, optional(o->inputs, x, 2), &s->pool, &s->rq);
@@ -499,18 +496,14 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
-    case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, o->shared_mask); break;
+    case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, &o->dropout); break;
     case NITI_OP_LOSS:
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
-    case NITI_OP_NORM_FIT:
-      k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]);
-      break;
+    case NITI_OP_NORM_FIT: k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]); break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
-    case NITI_OP_NORM_DELTA_FIT:
-      k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]);
-      break;
+    case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
     case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);

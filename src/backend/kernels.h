@@ -85,7 +85,7 @@ typedef struct NitiKernels {
   NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
   void (*conv_release)(NitiBackend *, NitiConvCall *);
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
-  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
+  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
@@ -101,10 +101,11 @@ typedef struct NitiKernels {
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                 const NitiTensor *table);
-  /* y = max(x, 0), same exponent; y may alias x. */
-  void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x);
-  /* dx = dy where y > 0, else 0, same exponent; y is the layer's output (y > 0 exactly where its input is); dx may alias dy. */
-  void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+  /* y = max(x, 0), same exponent; y may alias x. limit: the largest value of y in millionths, at most 2 * 10^9; 0: none. */
+  void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
+  /* dx = dy where y > 0 and y is below the limit, else 0, same exponent; y is the layer's output (y > 0 exactly where its input
+   * is), of which only a limit needs the exponent; dx may alias dy. */
+  void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
   /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
   void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
   /* mask: NULL, or of dy's shape: a delta counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
@@ -115,21 +116,21 @@ typedef struct NitiKernels {
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
   /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. */
   void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-  /* y = masked x, exponent + 1; the mask is a function of (seed, step, layer, index): forward and backward call the same.
-   * shared: one mask for all images. y may alias x. */
-  void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+  /* y = masked and scaled x; the mask is a function of (seed, step, layer, index): forward and backward call the same. y may
+   * alias x. */
+  void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 
   /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
   /* affine: NitiAffine [C], exponent y's. running: int64_t [2][C], means then variances. sums: int64_t [C][2] of x and of its
-   * squares, exponent x's; NULL: affine from the running statistics, which stay, and of x only the exponent is read. weight, bias:
-   * int16_t [C]. */
+   * squares, exponent x's; NULL: affine from the running statistics, which stay, and of x only the exponent is read. weight,
+   * bias: int16_t [C]. */
   void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
                    const NitiTensor *weight, const NitiTensor *bias);
   /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
-  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums: int64_t
-   * [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. */
+  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums:
+   * int64_t [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. */
   void (*norm_delta_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                          NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
                          const NitiTensor *weight);
@@ -140,8 +141,8 @@ typedef struct NitiKernels {
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
-  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-               NitiLoss, const NitiRequantise *);
+  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
+               const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.

@@ -1,4 +1,4 @@
-/* Average pool over windows without padding, and over the whole image (`global-avgpool`). */
+/* Average pool over windows, and over the whole image (`global-avgpool`). */
 #include "base/pool.h"
 #include "layer/shape.h"
 
@@ -7,6 +7,7 @@ enum { CELLS_MAX = 1 << NITI_RECIPROCAL_BITS };
 static const NitiLayerField fields[] = {
     {"kernel", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, kernel), true, 0, 1, 1024, NULL},
     {"stride", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, stride), false, NITI_FIELD_SAME_AS_KERNEL, 1, 1024, NULL},
+    {"padding", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, padding), false, 0, 0, 1023, NULL},
     {NULL, 0, 0, false, 0, 0, 0, NULL},
 };
 static const NitiLayerField no_fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
@@ -19,6 +20,7 @@ static NitiStatus check_cells(int64_t cells) {
 
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
   NITI_TRY(check_cells((int64_t)spec->kernel[0] * spec->kernel[1]));
+  NITI_TRY(niti_check_padding(spec));
   out->n = in->n;
   out->c = in->c;
   return niti_window_shape(spec, *in, out);

@@ -17,8 +17,9 @@ static int32_t groups_of(const NitiLayerSpec *spec, NitiShape in) {
 
 static NitiStatus check_groups(int32_t groups, int32_t in, int32_t out) {
   if (in % groups == 0 && out % groups == 0) return NITI_OK;
-  return niti_fail(NITI_ERROR_MODEL, "%d groups do not divide %d %s channels (expected a divisor of %d input and %d output channels)",
-                   groups, in % groups ? in : out, in % groups ? "input" : "output", in, out);
+  return niti_fail(NITI_ERROR_MODEL,
+                   "%d groups do not divide %d %s channels (expected a divisor of %d input and %d output channels)", groups,
+                   in % groups ? in : out, in % groups ? "input" : "output", in, out);
 }
 
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {

@@ -1,9 +1,10 @@
-/* Dropout at rate 1/2: a 0/1 mask, and the exponent increased by 1; no operation at evaluation. Backward draws the same mask. */
+/* Dropout: a mask, and what stays is scaled up; no operation at evaluation. Backward draws the same mask. */
 #include "layer/layer.h"
 
 static const char *const per_choices[] = {"feature", "element", NULL};
 
 static const NitiLayerField fields[] = {
+    {"rate", NITI_FIELD_MILLIONTHS, offsetof(NitiLayerSpec, rate), false, 500000, 0, 999999, NULL},
     {"per", NITI_FIELD_CHOICE, offsetof(NitiLayerSpec, per), false, 0, 0, 1, per_choices},
     {NULL, 0, 0, false, 0, 0, 0, NULL},
 };
@@ -15,7 +16,7 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 }
 
 static void append(NitiLowering *l, NitiOperation o, const NitiLayer *layer) {
-  o.shared_mask = layer->spec->per == 0;
+  o.dropout = (NitiDropout){layer->spec->per == 0, layer->spec->rate};
   o.rounding = (NitiRoundingRecord){.purpose = NITI_DRAW_DROPOUT, .stream = (uint32_t)layer->number};
   niti_lower_append(l, &o);
 }

@@ -14,10 +14,7 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
   if (spec->kernel[0] * spec->kernel[1] > WINDOW_MAX) {
     return niti_fail(NITI_ERROR_MODEL, "a window of %dx%d has more than %d cells", spec->kernel[0], spec->kernel[1], WINDOW_MAX);
   }
-  if (spec->padding[0] >= spec->kernel[0] || spec->padding[1] >= spec->kernel[1]) {
-    return niti_fail(NITI_ERROR_MODEL, "padding %dx%d leaves windows without a cell (expected less than the kernel, %dx%d)",
-                     spec->padding[0], spec->padding[1], spec->kernel[0], spec->kernel[1]);
-  }
+  NITI_TRY(niti_check_padding(spec));
   out->n = in->n;
   out->c = in->c;
   return niti_window_shape(spec, *in, out);

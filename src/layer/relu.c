@@ -1,7 +1,11 @@
-/* ReLU: y = max(x, 0). Its output is positive exactly where its input is, so backward needs nothing else. */
+/* ReLU: y = max(x, 0), and at most `max` where that is given. Its output is positive exactly where its input is, so backward
+ * needs nothing else. */
 #include "layer/layer.h"
 
-static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
+static const NitiLayerField fields[] = {
+    {"max", NITI_FIELD_MILLIONTHS, offsetof(NitiLayerSpec, max), false, 0, 1, 2000000000, NULL},
+    {NULL, 0, 0, false, 0, 0, 0, NULL},
+};
 
 static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShape *out) {
   (void)spec;
@@ -11,7 +15,8 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 
 static void forward(NitiLowering *l, NitiLayer *layer) {
   layer->y = niti_lower_output(l, layer);
-  const NitiOperation o = niti_lower_forward(l, layer, NITI_OP_RELU_FORWARD, layer->x[0], layer->y);
+  NitiOperation o = niti_lower_forward(l, layer, NITI_OP_RELU_FORWARD, layer->x[0], layer->y);
+  o.relu_max = layer->spec->max;
   niti_lower_append(l, &o);
 }
 
@@ -20,6 +25,7 @@ static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const 
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_RELU_BACKWARD, dy, dx[0]);
   o.inputs[1] = layer->y;
+  o.relu_max = layer->spec->max;
   niti_lower_append(l, &o);
 }
 

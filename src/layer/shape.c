@@ -17,6 +17,12 @@ NitiStatus niti_window_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape 
   return niti_window_count(&out->w, "width", in.w, spec->kernel[1], spec->stride[1], spec->padding[1]);
 }
 
+NitiStatus niti_check_padding(const NitiLayerSpec *spec) {
+  if (spec->padding[0] < spec->kernel[0] && spec->padding[1] < spec->kernel[1]) return NITI_OK;
+  return niti_fail(NITI_ERROR_MODEL, "padding %dx%d leaves windows without a cell (expected less than the kernel, %dx%d)",
+                   spec->padding[0], spec->padding[1], spec->kernel[0], spec->kernel[1]);
+}
+
 NitiPool niti_pool_of(const NitiLayer *layer) {
   const NitiLayerSpec *s = layer->spec;
   const NitiShape in = layer->in[0];

@@ -97,6 +97,7 @@ static NitiStatus read_field(NitiLayerSpec *spec, const NitiLayerField *f, const
     *value = classes;
     return NITI_OK;
   }
+  if (f->kind == NITI_FIELD_MILLIONTHS) return niti_yaml_millionths(value, node, what, f->min, f->max);
   if (f->kind == NITI_FIELD_GROUPS) {
     *value = NITI_GROUPS_CHANNELS;
     return niti_yaml_is_word(node, "channels") ? NITI_OK : niti_yaml_int(value, node, what, f->min, f->max);

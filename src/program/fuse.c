@@ -1,5 +1,5 @@
-/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or pool whose
- * delta it filters. */
+/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or
+ * pool whose delta it filters. */
 #include "program/fuse.h"
 
 #include <stdlib.h>
@@ -34,7 +34,7 @@ static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
 }
 
 static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
-  NitiOperation *source = only_source(f, relu);
+  NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
   if (!source || (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD)) return;
   source->relu = true;
   take_over(f, source, relu);
@@ -48,7 +48,7 @@ static int32_t pooled(const Fusing *f, int32_t winner, int32_t x) {
 
 /* A pool's winner is positive exactly where its output is, so the smaller tensor is used as the mask. */
 static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
-  NitiOperation *source = only_source(f, relu);
+  NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
   int32_t mask = NITI_NONE;
   if (!source || source->inputs[2] != NITI_NONE) return;
   if (source->opcode == NITI_OP_CONV_BACKWARD) mask = relu->inputs[1];
@@ -80,7 +80,7 @@ static void fuse_all(Fusing *f) {
   }
   for (int32_t i = 0; i < f->program->operation_count; ++i) {
     NitiOperation *o = &f->program->operations[i];
-    if (o->opcode == NITI_OP_RELU_BACKWARD) mask_after_dropout(f, o, 1);
+    if (o->opcode == NITI_OP_RELU_BACKWARD && o->relu_max == 0) mask_after_dropout(f, o, 1);
     if (o->opcode == NITI_OP_MAXPOOL_BACKWARD) mask_after_dropout(f, o, 2);
   }
 }

@@ -62,8 +62,8 @@ typedef struct NitiTensorDesc {
   int64_t dims[NITI_RANK_MAX]; /* 1 from rank on */
   int32_t layer;               /* the number of the layer that it belongs to; 0: the network's */
   NitiInitial initial;
-  int64_t fan_in, fan_out;     /* NITI_INITIAL_UNIFORM: determine the values (docs/arithmetic.md); else 0 */
-  int32_t weight;              /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
+  int64_t fan_in, fan_out; /* NITI_INITIAL_UNIFORM: determine the values (docs/arithmetic.md); else 0 */
+  int32_t weight;          /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
 } NitiTensorDesc;
 
 typedef enum NitiOpcode {
@@ -72,25 +72,25 @@ typedef enum NitiOpcode {
   NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
   NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
-  NITI_OP_RELU_FORWARD,     /* y = max(x, 0) */
-  NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0, else 0; inputs dy, y */
+  NITI_OP_RELU_FORWARD,     /* y = max(x, 0), at most relu_max where that is not 0 */
+  NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0 and below relu_max, else 0; inputs dy, y */
   NITI_OP_MAXPOOL_FORWARD,  /* y and winner; input x */
   NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
   NITI_OP_AVGPOOL_FORWARD,
   NITI_OP_AVGPOOL_BACKWARD,
-  NITI_OP_ADD,         /* y = round(a + b) at aligned exponents */
-  NITI_OP_DROPOUT,     /* y = masked x, exponent + 1; forward and backward alike */
-  NITI_OP_RESHAPE,     /* y = x with other dims: the same memory */
-  NITI_OP_LOSS,        /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
-  NITI_OP_NORM_FIT,        /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
-                            * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
-                            * is written */
-  NITI_OP_NORM_FORWARD,    /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
-  NITI_OP_NORM_DELTA_FIT,  /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x and
-                            * dy dy; inputs dy, x, sums of x, weight */
-  NITI_OP_NORM_BACKWARD,   /* dx = round(affine map of dy and x); inputs dy, x, affine */
-  NITI_OP_UPDATE_NITI, /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
-  NITI_OP_UPDATE_SGD,  /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
+  NITI_OP_ADD,      /* y = round(a + b) at aligned exponents */
+  NITI_OP_DROPOUT,  /* y = masked x, scaled by what is left out; forward and backward alike */
+  NITI_OP_RESHAPE,  /* y = x with other dims: the same memory */
+  NITI_OP_LOSS,     /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
+  NITI_OP_NORM_FIT, /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
+                     * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
+                     * is written */
+  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
+                           * and dy dy; inputs dy, x, sums of x, weight */
+  NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
+  NITI_OP_UPDATE_NITI,    /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_UPDATE_SGD,     /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
   NITI_OPCODES
 } NitiOpcode;
 
@@ -118,8 +118,7 @@ static inline bool niti_conv_grouped(const NitiConv *c) { return c->groups > 1; 
 static inline int32_t niti_conv_group_inputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->c / c->groups : c->c; }
 static inline int32_t niti_conv_group_outputs(const NitiConv *c) { return niti_conv_grouped(c) ? c->k / c->groups : c->k; }
 
-/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW; average
- * pool: no padding. */
+/* A pooling window over x [N][H][W][C] giving y [N][OH][OW][C]. KH * KW <= 255 for max-pool. pad_h < KH, pad_w < KW. */
 typedef struct NitiPool {
   int32_t n, h, w, c;
   int32_t oh, ow;
@@ -141,6 +140,11 @@ typedef struct NitiSgdScalars {
   int32_t rate, momentum, decay, images;
   bool nesterov;
 } NitiSgdScalars;
+
+typedef struct NitiDropout {
+  bool shared;  /* one mask for all images */
+  int32_t rate; /* millionths, 0 to 999999 */
+} NitiDropout;
 
 typedef enum NitiLossKind { NITI_LOSS_NITI = 0, NITI_LOSS_SOFTMAX } NitiLossKind;
 
@@ -169,12 +173,13 @@ typedef struct NitiOperation {
   int32_t layer;                                                 /* the layer's number, from 1; 0: the network's own */
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
-    NitiConv conv;     /* CONV_*, at the program's batch */
-    NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
-    NitiLoss loss;     /* LOSS */
-    bool shared_mask;  /* DROPOUT: one mask for all images */
-    NitiNorm norm;     /* NORM_* */
-    int32_t scalar;    /* UPDATE_NITI: the number of the bound scalar mu */
+    NitiConv conv; /* CONV_*, at the program's batch */
+    NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
+    NitiLoss loss; /* LOSS */
+    NitiDropout dropout;
+    int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
+    NitiNorm norm;    /* NORM_* */
+    int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
     NitiSgdScalars sgd;
   };
   NitiRoundingRecord rounding;

@@ -185,6 +185,23 @@ def log2_fixed(v):
     return (n << 16) + int(LOG2_TABLE[i]) + (((int(LOG2_TABLE[i + 1]) - int(LOG2_TABLE[i])) * r) >> 8)
 
 
+# ReLU and dropout
+
+
+def relu_limit(maximum, exponent):
+    """nearest(maximum / 2^exponent) of a maximum in millionths, ties up."""
+    return int((Fraction(maximum, 10**6) / Fraction(2)**exponent + Fraction(1, 2)) // 1)
+
+
+def dropout_scale(rate):
+    """(threshold, factor, exponent change) of a rate in millionths."""
+    kept = Fraction(10**6 - rate, 10**6)
+    k = 0
+    while 2**k < 1 / kept:
+        k += 1
+    return int((Fraction(rate, 10**6) * 2**32 + Fraction(1, 2)) // 1), int((2**15 / (kept * 2**k) + Fraction(1, 2)) // 1), k
+
+
 # Loss
 
 

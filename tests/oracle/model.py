@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from .arithmetic import millionths
+
 
 @dataclass
 class Node:
@@ -102,8 +104,8 @@ class _Builder:
         shape = self.nodes[source].shape
         return self.add("norm", [source], shape, {}, shape[-1:])
 
-    def layer_relu(self, source):
-        return self.add("relu", [source], self.nodes[source].shape)
+    def layer_relu(self, source, max=None):  # pylint: disable=redefined-builtin
+        return self.add("relu", [source], self.nodes[source].shape, {"max": None if max is None else millionths(max)})
 
     def layer_maxpool(self, source, kernel, stride=None, padding=0):
         kernel, padding = _pair(kernel), _pair(padding)
@@ -111,14 +113,16 @@ class _Builder:
         return self.add("maxpool", [source], self._windows(source, kernel, stride, padding),
                         {"kernel": kernel, "stride": stride, "padding": padding})
 
-    def layer_avgpool(self, source, kernel, stride=None):
-        kernel = _pair(kernel)
+    def layer_avgpool(self, source, kernel, stride=None, padding=0):
+        kernel, padding = _pair(kernel), _pair(padding)
         stride = kernel if stride is None else _pair(stride)
-        return self.add("avgpool", [source], self._windows(source, kernel, stride, (0, 0)), {"kernel": kernel, "stride": stride})
+        return self.add("avgpool", [source], self._windows(source, kernel, stride, padding),
+                        {"kernel": kernel, "stride": stride, "padding": padding})
 
     def layer_global_avgpool(self, source):
         height, width, channels = self.nodes[source].shape
-        return self.add("global-avgpool", [source], (1, 1, channels), {"kernel": (height, width), "stride": (height, width)})
+        return self.add("global-avgpool", [source], (1, 1, channels),
+                        {"kernel": (height, width), "stride": (height, width), "padding": (0, 0)})
 
     def layer_flatten(self, source):
         features = 1
@@ -126,9 +130,9 @@ class _Builder:
             features *= size
         return self.add("flatten", [source], (features,))
 
-    def layer_dropout(self, source, per="feature"):
+    def layer_dropout(self, source, per="feature", rate="0.5"):
         assert per in ("feature", "element")
-        return self.add("dropout", [source], self.nodes[source].shape, {"per": per})
+        return self.add("dropout", [source], self.nodes[source].shape, {"per": per, "rate": millionths(rate)})
 
     def layer_repeat(self, source, times, layers):
         for _ in range(times):

@@ -115,19 +115,21 @@ def average_factor(kernel):
     return ((1 << 15) + cells // 2) // cells, -15
 
 
-def avgpool_forward(x, kernel, stride):
-    height, width = _out_size(x, kernel, stride, (0, 0))
+def avgpool_forward(x, kernel, stride, padding):
+    height, width = _out_size(x, kernel, stride, padding)
+    padded = _pad(x, padding)
     acc = np.zeros((x.shape[0], height, width, x.shape[3]), dtype=np.int64)
     for _, _, rows, columns in _spans(kernel, stride, height, width):
-        acc += x[:, rows, columns]
+        acc += padded[:, rows, columns]
     return acc * average_factor(kernel)[0]
 
 
-def avgpool_backward(delta, x_shape, kernel, stride):
-    acc = np.zeros(x_shape, dtype=np.int64)
+def avgpool_backward(delta, x_shape, kernel, stride, padding):
+    count, height, width, channels = x_shape
+    acc = np.zeros((count, height + 2 * padding[0], width + 2 * padding[1], channels), dtype=np.int64)
     for _, _, rows, columns in _spans(kernel, stride, delta.shape[1], delta.shape[2]):
         acc[:, rows, columns] += delta * average_factor(kernel)[0]
-    return acc
+    return acc[:, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
 
 
 # The network
@@ -231,14 +233,18 @@ class Network:
         if node.kind == "norm":
             return self._forward_norm(node, x, e, context)
         if node.kind == "relu":
-            return (np.maximum(x, 0), e), None
+            y, limit = np.maximum(x, 0), None
+            if args["max"] is not None:
+                limit = a.relu_limit(args["max"], e)
+                y = np.minimum(y, limit)
+            return (y, e), (y > 0) & (limit is None or y < limit)
         if node.kind == "flatten":
             return (x.reshape(len(x), -1), e), None
         if node.kind == "maxpool":
             best, winner = maxpool_forward(x, args["kernel"], args["stride"], args["padding"])
             return (best, e), winner
         if node.kind in ("avgpool", "global-avgpool"):
-            acc = avgpool_forward(x, args["kernel"], args["stride"])
+            acc = avgpool_forward(x, args["kernel"], args["stride"], args["padding"])
             return self._requantise_activation(node, acc, e + average_factor(args["kernel"])[1], context), None
         if node.kind == "add":
             acc, exponent = a.add_tensors(x, e, *inputs[1])
@@ -248,8 +254,9 @@ class Network:
                 return (x, e), None
             shape = x.shape if args["per"] == "element" else (1, *x.shape[1:])
             words = a.random_range(context.seed, a.PURPOSE_DROPOUT, context.step, node.number, int(np.prod(shape)))
-            mask = (words >> 31).reshape(shape)
-            return (x * mask, e + 1), mask
+            threshold, factor, more = a.dropout_scale(args["rate"])
+            mask = (words >= threshold).reshape(shape)
+            return (a.shift_round(x * mask * factor, 15, "nearest"), e + more), mask
         raise ValueError(node.kind)
 
     def backward(self, tensors, notes, delta, context):
@@ -296,13 +303,14 @@ class Network:
         if node.kind == "norm":
             return norm.backward(x, x_exponent, m, e, note, self.parameter(node.number), context.error, words)
         if node.kind == "relu":
-            return np.where(x > 0, m, 0), e
+            return np.where(note, m, 0), e
         if node.kind == "flatten":
             return m.reshape(x.shape), e
         if node.kind == "add":
             return m, e
         if node.kind == "dropout":
-            return m * note, e + 1
+            _, factor, more = a.dropout_scale(args["rate"])
+            return a.shift_round(m * note * factor, 15, "nearest"), e + more
         if node.kind == "conv":
             acc = grouped_backward(m, self.weights[node.number, 0], x.shape, args["stride"], args["padding"], args["groups"])
             e += self.exponents[node.number, 0]
@@ -312,6 +320,6 @@ class Network:
         elif node.kind == "maxpool":
             acc = maxpool_backward(m, note, x.shape, args["kernel"], args["stride"], args["padding"])
         else:
-            acc = avgpool_backward(m, x.shape, args["kernel"], args["stride"])
+            acc = avgpool_backward(m, x.shape, args["kernel"], args["stride"], args["padding"])
             e += average_factor(args["kernel"])[1]
         return a.requantise(acc, e, context.error, words)

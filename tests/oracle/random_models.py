@@ -37,7 +37,13 @@ class _Generator:
     # Layers
 
     def dropout(self):
-        return {"dropout": {"per": self.random.choice(["feature", "element"])}}
+        args = {"per": self.random.choice(["feature", "element"])}
+        if self.chance(0.5):
+            args["rate"] = self.random.choice([0, 0.1, 0.2, 0.25, 0.5, 0.75, 0.123456])
+        return {"dropout": args}
+
+    def relu(self):
+        return {"relu": {"max": self.random.choice([6, 1, 0.5, 20.5])}} if self.chance(0.3) else "relu"
 
     def same_shape(self, channels):
         """A layer whose output has the shape of its input."""
@@ -46,7 +52,7 @@ class _Generator:
             height, width = self.random.choice([1, 3, 5]), self.random.choice([1, 3])
             return {"conv": {"out": channels, "kernel": self.pair(height, width), "padding": self.pair(height // 2, width // 2)}}
         if kind == "relu":
-            return "relu"
+            return self.relu()
         if kind == "dropout":
             return self.dropout()
         if kind == "maxpool":
@@ -69,10 +75,10 @@ class _Generator:
             padding += 1
         return kernel, self.random.choice(strides), padding
 
-    def pool_side(self, side, padded):
+    def pool_side(self, side):
         """(kernel, stride, padding) of a pool along a side of the image."""
         kernel = self.random.randint(1, min(side, 5))
-        return kernel, self.random.randint(1, 4), self.random.randint(0, kernel - 1) if padded else 0
+        return kernel, self.random.randint(1, 4), self.random.randint(0, kernel - 1)
 
     def windows(self, shape):
         """(layer, shape of its output): a convolution or a pool of any geometry."""
@@ -89,11 +95,10 @@ class _Generator:
                     args["groups"] = "channels"
             args["out"] = channels
         else:
-            sides = self.pool_side(height, kind == "maxpool"), self.pool_side(width, kind == "maxpool")
+            sides = self.pool_side(height), self.pool_side(width)
         (kernel_h, stride_h, padding_h), (kernel_w, stride_w, padding_w) = sides
         args.update(kernel=self.pair(kernel_h, kernel_w), stride=self.pair(stride_h, stride_w))
-        if kind != "avgpool":
-            args["padding"] = self.pair(padding_h, padding_w)
+        args["padding"] = self.pair(padding_h, padding_w)
         height = (height + 2 * padding_h - kernel_h) // stride_h + 1
         width = (width + 2 * padding_w - kernel_w) // stride_w + 1
         return {kind: args}, (height, width, channels)
@@ -112,7 +117,7 @@ class _Generator:
             elif kind == "residual":
                 layer = self.residual(shape[2])
             elif kind == "relu":
-                layer = "relu"
+                layer = self.relu()
             elif kind == "dropout":
                 layer = self.dropout()
             else:
@@ -126,7 +131,7 @@ class _Generator:
             features = self.random.choice(CHANNELS)
             layers.append({"linear": {"out": features}})
             if self.chance(0.7):
-                layers.append("relu")
+                layers.append(self.relu())
             if self.chance(0.3):
                 layers.append(self.dropout())
             if self.chance(0.2):

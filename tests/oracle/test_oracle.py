@@ -301,17 +301,17 @@ def test_maxpool(kernel, stride, padding):
     assert (network.maxpool_backward(delta, winner, x.shape, kernel, stride, padding) == expected_back).all()
 
 
-@pytest.mark.parametrize("kernel,stride", [((3, 3), (3, 3)), ((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 4), (2, 1)),
-                                           ((1, 1), (1, 1))])
-def test_average(kernel, stride):
+@pytest.mark.parametrize("kernel,stride,padding", [((3, 3), (3, 3), (0, 0)), ((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (2, 1)),
+                                                   ((2, 4), (2, 1), (0, 3)), ((1, 1), (1, 1), (0, 0))])
+def test_average(kernel, stride, padding):
     x = np.random.RandomState(2).randint(-127, 128, size=(2, 7, 6, 3))
     factor, change = network.average_factor(kernel)
-    y = network.avgpool_forward(x, kernel, stride)
-    for oh, ow, cells in naive_windows(x, kernel, stride, (0, 0)):
-        mean = sum(x[:, h, w] for _, _, h, w in cells) / len(cells)
+    y = network.avgpool_forward(x, kernel, stride, padding)
+    for oh, ow, cells in naive_windows(x, kernel, stride, padding):
+        mean = sum(x[:, h, w] for _, _, h, w in cells) / (kernel[0] * kernel[1])
         assert np.abs(y[:, oh, ow] * 2.0**change - mean).max() < 0.02
     delta = np.random.RandomState(3).randint(-127, 128, size=y.shape)
-    assert int((y * delta).sum()) == int((x * network.avgpool_backward(delta, x.shape, kernel, stride)).sum())
+    assert int((y * delta).sum()) == int((x * network.avgpool_backward(delta, x.shape, kernel, stride, padding)).sum())
     assert network.average_factor((3, 3)) == (3641, -15) and network.average_factor((4, 2)) == (1, -3)
 
 
@@ -485,6 +485,46 @@ def test_dropout_masks():
         assert e == -3 and (m == x).all()
 
 
+def test_dropout_rates():
+    """Exact shares, and what stays keeps its expected value; every rate keeps the largest mantissas within their range."""
+    assert a.dropout_scale(500000) == (2**31, 2**15, 1) and a.dropout_scale(0) == (0, 2**15, 0)
+    assert a.dropout_scale(200000) == (858993459, 20480, 1) and a.dropout_scale(999999)[2] == 20
+    for rate in (1, 1000, 123456, 333333, 499999, 500001, 749999, 999998):
+        threshold, factor, more = a.dropout_scale(rate)
+        assert 2**14 <= factor <= 2**15 and 0 <= threshold < 2**32
+        assert abs(threshold / 2**32 - rate / 1e6) < 1e-9
+        assert abs(factor / 2**15 * 2**more * (1 - rate / 1e6) - 1) < 4e-5
+
+
+def test_relu_limits():
+    assert a.relu_limit(6 * 10**6, -4) == 96 and a.relu_limit(6 * 10**6, 2) == 2 and a.relu_limit(6 * 10**6, 4) == 0
+    net = Network(read_model({"name": "n", "input": [1, 1, 6], "classes": 6, "layers": [{"relu": {"max": 1.5}}, "flatten"]}), 0)
+    x = np.array([-5, 0, 1, 23, 24, 100]).reshape(1, 1, 1, 6)
+    context = Context(3, 2, "nearest", "nearest", True)
+    tensors, notes = net.forward(x, -4, context)
+    assert tensors[1][0].reshape(-1).tolist() == [0, 0, 1, 23, 24, 24] and tensors[1][1] == -4
+    assert notes[1].reshape(-1).tolist() == [False, False, True, True, False, False]
+    assert net.forward(x, -7, context)[0][1][0].reshape(-1).tolist() == [0, 0, 1, 23, 24, 100]
+
+
+def test_grouped_convolution():
+    """The same sums as one group's with zeros between the groups."""
+    numbers = np.random.RandomState(4)
+    x, w = numbers.randint(-127, 128, size=(2, 6, 5, 6)), numbers.randint(-127, 128, size=(9, 3, 2, 2))
+    full = np.zeros((9, 3, 2, 6), dtype=np.int64)
+    for k in range(9):
+        full[k, :, :, k // 3 * 2:k // 3 * 2 + 2] = w[k]
+    stride, padding = (2, 1), (1, 1)
+    y = network.grouped_forward(x, w, stride, padding, 3)
+    assert (y == network.conv_forward(x, full, stride, padding)).all()
+    delta = numbers.randint(-127, 128, size=y.shape)
+    back = network.grouped_backward(delta, w, x.shape, stride, padding, 3)
+    assert (back == network.conv_backward(delta, full, x.shape, stride, padding)).all()
+    gradient = network.conv_gradient(x, delta, (3, 2), stride, padding)
+    got = network.grouped_gradient(x, delta, (3, 2), stride, padding, 3)
+    assert all((got[k] == gradient[k, :, :, k // 3 * 2:k // 3 * 2 + 2]).all() for k in range(9))
+
+
 def test_hash_of_a_checkpoint():
     weights = {"conv2.weight": np.arange(-2, 2, dtype=np.int8).reshape(1, 2, 1, 2), "conv10.weight": np.int8([[7]])}
     data = (b"conv10.weight\0" + bytes([2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]) + bytes([0xF8, 255, 255, 255]) + bytes([7])
@@ -513,7 +553,7 @@ def test_case_is_alive_and_repeats(name):
     assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == data.get("type", "uint8")
     moved = {}
 
-    def observe(step, net, gradients):
+    def observe(step, net, gradients, tensors):
         for key, (gradient, _) in gradients.items():
             moved[key] = moved.get(key, 0) + (a.bits(np.abs(gradient).max()) > 0)
 
@@ -593,7 +633,7 @@ def test_cases_cover_the_contract(monkeypatch):
         train(model, *make_data.generate(name)["train"], recipe)
     wanted = {"conv", "linear", "relu", "flatten", "add", ("dropout", "feature"), ("dropout", "element"), "global-avgpool",
               ("maxpool", "overlap"), ("maxpool", "apart"), ("maxpool", "padded"), ("avgpool", "whole"), ("avgpool", "factor"),
-              ("avgpool", "overlap"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
+              ("avgpool", "overlap"), ("avgpool", "padded"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
               ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}

@@ -23,15 +23,16 @@ static void scale(int32_t *acc, size_t count, int32_t factor) {
   for (size_t c = 0; c < count; ++c) acc[c] *= factor;
 }
 
+/* Cells of the padding are 0. */
 static void gather_window(int32_t *acc, const void *context, int32_t n, int32_t oh, int32_t ow, int32_t c, int32_t count) {
   const Avgpool *a = context;
   const NitiPool *p = &a->p;
-  const size_t C = (size_t)p->c, W = (size_t)p->w, K = (size_t)count;
-  const size_t h = (size_t)n * (size_t)p->h + (size_t)oh * (size_t)p->stride_h, w = (size_t)ow * (size_t)p->stride_w;
+  const int32_t top = oh * p->stride_h - p->pad_h, left = ow * p->stride_w - p->pad_w;
+  const size_t C = (size_t)p->c, K = (size_t)count;
   memset(acc, 0, K * sizeof *acc);
-  for (size_t kh = 0; kh < (size_t)p->kh; ++kh) {
-    const int8_t *x = a->in + ((h + kh) * W + w) * C + (size_t)c;
-    for (size_t kw = 0; kw < (size_t)p->kw; ++kw) add_cell(acc, x + kw * C, K);
+  for (int32_t h = top > 0 ? top : 0; h < top + p->kh && h < p->h; ++h) {
+    const int8_t *row = a->in + ((size_t)n * (size_t)p->h + (size_t)h) * (size_t)p->w * C + (size_t)c;
+    for (int32_t w = left > 0 ? left : 0; w < left + p->kw && w < p->w; ++w) add_cell(acc, row + (size_t)w * C, K);
   }
   scale(acc, K, a->reciprocal.factor);
 }
@@ -39,8 +40,8 @@ static void gather_window(int32_t *acc, const void *context, int32_t n, int32_t 
 static void gather_deltas(int32_t *acc, const void *context, int32_t n, int32_t h, int32_t w, int32_t c, int32_t count) {
   const Avgpool *a = context;
   const NitiPool *p = &a->p;
-  const NitiWindows in_h = niti_windows(h, p->kh, p->stride_h, p->oh);
-  const NitiWindows in_w = niti_windows(w, p->kw, p->stride_w, p->ow);
+  const NitiWindows in_h = niti_windows(h + p->pad_h, p->kh, p->stride_h, p->oh);
+  const NitiWindows in_w = niti_windows(w + p->pad_w, p->kw, p->stride_w, p->ow);
   const size_t C = (size_t)p->c, K = (size_t)count;
   memset(acc, 0, K * sizeof *acc);
   for (int32_t oh = in_h.first; oh <= in_h.last; ++oh) {

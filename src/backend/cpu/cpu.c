@@ -1,11 +1,10 @@
 /* The CPU backend: its memory, its table of kernels, and convolutions prepared for them. */
-#include "backend/cpu/conv.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backend/cpu/conv.h"
 #include "backend/cpu/requantise.h"
 #include "backend/registry.h"
 #include "platform/clock.h"

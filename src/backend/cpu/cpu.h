@@ -42,7 +42,7 @@ typedef struct NitiCpu {
   uint64_t seed;
   uint32_t step;
   int64_t scalars[NITI_SCALARS_MAX]; /* bound for the run under way */
-  uint8_t *workspace; /* 64-byte aligned */
+  uint8_t *workspace;                /* 64-byte aligned */
   size_t workspace_bytes;
   uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
 } NitiCpu;
@@ -61,22 +61,25 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 /* Operations: contracts in backend/kernels.h. */
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table);
-void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x);
-void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y);
+void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
+void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
 void niti_cpu_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
 void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
                                const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
 void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
-void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, bool shared);
+void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);
 void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
-void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x, const NitiTensor *weight, const NitiTensor *bias);
+void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                       const NitiTensor *weight, const NitiTensor *bias);
 void niti_cpu_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                            const NitiRequantise *);
-void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient, NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight);
+void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
+                             NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                             const NitiTensor *weight);
 void niti_cpu_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                             const NitiRequantise *);
 void niti_cpu_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);

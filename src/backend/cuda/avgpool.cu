@@ -45,24 +45,26 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Avgpo
   niti_kernel_begin();
   const NitiPool &p = d.p;
   const size_t C = (size_t)p.c, W = (size_t)p.w, image = (size_t)p.h * W * C;
-  uint32_t max = 0;
+  uint32_t most = 0;
   int shift;
   if (niti_range_begin(a, second, &shift)) {
     for (uint32_t item = niti_tile_first(); item < d.tiles.items; item += niti_tile_step()) {
       const NitiTile tile = niti_tile_at<V, IMAGES>(d.tiles, item);
       const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
       const uint32_t oh = pixel / (uint32_t)p.ow, ow = pixel - oh * (uint32_t)p.ow;
-      const int8_t *x = d.in + tile.n * image + ((size_t)oh * (size_t)p.stride_h * W + (size_t)ow * (size_t)p.stride_w) * C + c;
+      const int top = (int)oh * p.stride_h - p.pad_h, left = (int)ow * p.stride_w - p.pad_w;
+      const int first_h = max(top, 0), end_h = min(top + p.kh, p.h), first_w = max(left, 0), end_w = min(left + p.kw, p.w);
+      const int8_t *x = d.in + tile.n * image + c;
       int acc[IMAGES][V] = {};
-      for (int kh = 0; kh < p.kh; ++kh) {
-        const int8_t *row = x + (size_t)kh * W * C;
+      for (int h = first_h; h < end_h; ++h) {
+        const int8_t *row = x + (size_t)h * W * C;
 #pragma unroll 4
-        for (int kw = 0; kw < p.kw; ++kw) add_cell<V>(acc, row + (size_t)kw * C, image, tile.images);
+        for (int w = first_w; w < end_w; ++w) add_cell<V>(acc, row + (size_t)w * C, image, tile.images);
       }
-      max = finish<V>(d, tile, a, acc, shift, max);
+      most = finish<V>(d, tile, a, acc, shift, most);
     }
   }
-  niti_pass_end(a, second, max);
+  niti_pass_end(a, second, most);
 }
 
 template <int V>
@@ -70,14 +72,15 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgp
   niti_kernel_begin();
   const NitiPool &p = d.p;
   const size_t C = (size_t)p.c, image = (size_t)p.oh * (size_t)p.ow * C;
-  uint32_t max = 0;
+  uint32_t most = 0;
   int shift;
   if (niti_range_begin(a, second, &shift)) {
     for (uint32_t item = niti_tile_first(); item < d.tiles.items; item += niti_tile_step()) {
       const NitiTile tile = niti_tile_at<V, IMAGES>(d.tiles, item);
       const uint32_t pixel = tile.p / (uint32_t)p.c, c = tile.p - pixel * (uint32_t)p.c;
       const int h = (int)(pixel / (uint32_t)p.w), w = (int)pixel - h * p.w;
-      const NitiWindows in_h = niti_windows(h, p.kh, p.stride_h, p.oh), in_w = niti_windows(w, p.kw, p.stride_w, p.ow);
+      const NitiWindows in_h = niti_windows(h + p.pad_h, p.kh, p.stride_h, p.oh),
+                        in_w = niti_windows(w + p.pad_w, p.kw, p.stride_w, p.ow);
       const int8_t *dy = d.in + tile.n * image + c;
       int acc[IMAGES][V] = {};
       for (int oh = in_h.first; oh <= in_h.last; ++oh) {
@@ -85,10 +88,10 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgp
           add_cell<V>(acc, dy + ((size_t)oh * (size_t)p.ow + (size_t)ow) * C, image, tile.images);
         }
       }
-      max = finish<V>(d, tile, a, acc, shift, max);
+      most = finish<V>(d, tile, a, acc, shift, most);
     }
   }
-  niti_pass_end(a, second, max);
+  niti_pass_end(a, second, most);
 }
 
 static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, NitiShape shape, const NitiPool *p,

@@ -9,7 +9,7 @@
 enum {
   NITI_TILE_THREADS = 256,
   NITI_TILE_WARPS = NITI_TILE_THREADS / 32,
-  NITI_TILE_BLOCKS = 8,  /* a multiprocessor's, of a requantising operation: every block of its second launch costs an atomic */
+  NITI_TILE_BLOCKS = 8, /* a multiprocessor's, of a requantising operation: every block of its second launch costs an atomic */
   NITI_BLOCKED_UNITS = 128, /* positions of a tile with V = 4 */
 };
 

@@ -80,13 +80,10 @@ uint32_t niti_requantise_tile_neon(int8_t *tensor, const size_t *offset, size_t 
     case NITI_NEAREST:
       if (r->relu) ROUND(NITI_NEAREST, true);
       ROUND(NITI_NEAREST, false);
-    case NITI_PSEUDO_STOCHASTIC:
-      ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
-    case NITI_TRUNCATE:
-      ROUND(NITI_TRUNCATE, r->relu);
+    case NITI_PSEUDO_STOCHASTIC: ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
+    case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu);
     case NITI_STOCHASTIC:
-    case NITI_STOCHASTIC_BYTE:
-      break;
+    case NITI_STOCHASTIC_BYTE: break;
   }
 #undef ROUND
   for (int row = 0; row < rows; ++row) {

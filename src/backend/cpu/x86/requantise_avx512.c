@@ -107,11 +107,9 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
     case NITI_PSEUDO_STOCHASTIC:
       if (!r->mask) ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, NULL);
       ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, r->mask);
-    case NITI_TRUNCATE:
-      ROUND(NITI_TRUNCATE, r->relu, r->mask);
+    case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu, r->mask);
     case NITI_STOCHASTIC:
-    case NITI_STOCHASTIC_BYTE:
-      break;
+    case NITI_STOCHASTIC_BYTE: break;
   }
 #undef ROUND
   for (int row = 0; row < rows; ++row) {
