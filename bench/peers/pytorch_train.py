@@ -203,6 +203,8 @@ class Run:
 
 def choose_device(args: argparse.Namespace) -> torch.device:
     device = torch.device(args.device)
+    if args.compile and not hasattr(torch, "compile"):
+        sys.exit(f"pytorch_train: PyTorch {torch.__version__} has no torch.compile (expected 2.0 or later)")
     if args.threads:
         torch.set_num_threads(args.threads)
     if device.type == "cuda":

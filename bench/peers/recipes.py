@@ -67,7 +67,8 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
         check_keys(what, recipe.get(what, {}) if what else recipe, known)
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",
             "resize": 0, "validation": 0}
-    update = {"kind": "niti", "schedule": "steps", "final_lr": 0, "momentum": 0, "nesterov": False, "weight_decay": 0}
+    update = {"kind": "sgd" if "lr" in recipe.get("update", {}) else "niti", "schedule": "steps", "final_lr": 0, "momentum": 0,
+              "nesterov": False, "weight_decay": 0}
     recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
               "data": {**data, **recipe.get("data", {})}, "update": {**update, **recipe.get("update", {})}}
     if recipe["update"]["kind"] != "sgd" or "lr" not in recipe["update"]:
