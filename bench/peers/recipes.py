@@ -50,7 +50,10 @@ def read_model(value, folder: pathlib.Path) -> dict:
     if isinstance(value, dict) and "layers" in value:
         return value
     fields = value if isinstance(value, dict) else {"file" if is_path(value) else "name": value}
-    name = fields.get("name") or str(fields["file"] if pathlib.Path(fields["file"]).exists() else folder / fields["file"])
+    if "name" in fields:
+        name = fields["name"]
+    else:  # a path is relative to the recipe's folder; one of --set to the current folder
+        name = str(folder / fields["file"] if (folder / fields["file"]).exists() else fields["file"])
     return {**models.load(name), **{key: fields[key] for key in ("classes", "input") if key in fields}}
 
 
@@ -67,17 +70,19 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
         check_keys(what, recipe.get(what, {}) if what else recipe, known)
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",
             "resize": 0, "validation": 0}
-    update = {"kind": "sgd" if "lr" in recipe.get("update", {}) else "niti", "schedule": "steps", "final_lr": 0, "momentum": 0,
-              "nesterov": False, "weight_decay": 0}
+    model = read_model(recipe["model"], path.parent)
+    norm = any(node.kind == "norm" for node in models.nodes(model))
+    update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
+              "weight_decay": 0}
     recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
               "data": {**data, **recipe.get("data", {})}, "update": {**update, **recipe.get("update", {})}}
-    if recipe["update"]["kind"] != "sgd" or "lr" not in recipe["update"]:
-        sys.exit(f"recipe \"{name}\": expected update sgd with an lr (--set 'update={{kind: sgd, lr: 0.1, momentum: 0.9}}' replaces it)")
+    if recipe["update"]["kind"] != "sgd":
+        sys.exit(f"recipe \"{name}\": update {recipe['update']['kind']} (expected sgd: --set 'update={{kind: sgd, lr: 0.1}}' replaces it)")
     if recipe["update"]["schedule"] not in CURVES:
         sys.exit(f"update: schedule: \"{recipe['update']['schedule']}\" (expected one of {', '.join(CURVES)})")
     if recipe["data"]["type"] not in ("auto", "uint8"):
         sys.exit("data: type: expected uint8, which is all that a twin reads")
-    return recipe, read_model(recipe["model"], path.parent)
+    return recipe, model
 
 
 def share(value) -> int:

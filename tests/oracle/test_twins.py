@@ -137,6 +137,20 @@ def test_set_replaces_values_of_built_in_recipes():
     assert recipe["update"]["warmup"] == {"epoch": 3} and recipe["update"]["lr"] == 0.05
 
 
+def test_defaults_are_those_of_the_recipe_reference(tmp_path):
+    (tmp_path / "net.yaml").write_text("{name: net, input: [2, 2, 1], classes: 2, layers: [norm, flatten, {linear: {out: classes}}]}")
+    (tmp_path / "bare.yaml").write_text("{name: bare, model: net.yaml}")
+    recipe, model = recipes.load(str(tmp_path / "bare.yaml"), [])
+    assert model["name"] == "net"
+    with open(os.path.join(ROOT, "docs", "recipe-reference.md"), encoding="utf-8") as file:
+        table = dict(re.findall(r"^\| `([a-z_.]+)`(?:, `data.std`)? \| `?([^|`]*)`?(?:;[^|]*)? \|", file.read(), re.MULTILINE))
+    for what, mapping in (("", recipe), ("data.", recipe["data"]), ("update.", recipe["update"])):
+        for key, value in mapping.items():
+            if what + key in table and key != "kind" and not isinstance(value, dict):
+                assert str(value).lower() == table[what + key] or table[what + key] == "required", what + key
+    assert recipe["update"]["kind"] == "sgd"
+
+
 @pytest.mark.parametrize("name, option, complaint", [
     ("resnet18-cifar10", "data.padding=2", "padding"), ("resnet18-cifar10", "epochs", "KEY=VALUE"),
     ("resnet18-cifar10", "batch.size=2", "no such place"), ("vgg-small-7-cifar10", "epochs=1", "update"), ("nothing", "epochs=1", "nothing")])
