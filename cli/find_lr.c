@@ -128,7 +128,6 @@ static bool split_values(Search *s, char *text) {
 }
 
 static int search(Search *s, const NitiRateSearch *how, View *view, bool json) {
-  signals_catch();
   const NitiStatus status = niti_find_rates(s->trials, s->count, s->recipe, how);
   clear_line(view);
   if (status == NITI_INTERRUPTED) return fail_with(128 + signals_caught(), "%s", niti_error());
@@ -154,6 +153,7 @@ static int run(int argc, char **argv) {
   NitiRecipe *recipe;
   if (niti_recipe_load(&recipe, argv[1], given.sets.items, given.sets.count) != NITI_OK) return fail();
   s.recipe = recipe;
+  signals_catch();
   introduce_recipe(output_prose(), recipe);
   View view = {.terminal = terminal_can_redraw(), .drawn = niti_clock_now() - INT64_C(29000000000)};
   const NitiRateSearch how = {
