@@ -77,7 +77,7 @@ static void check_weight(const NitiProgram *p, const NitiConv *c, int32_t tensor
   if (t->rank == 2) {
     assert_true(has_dims(p, tensor, c->k, c->c, 1, 1) && c->h == 1 && c->w == 1 && c->kh == 1 && c->kw == 1);
   } else {
-    assert_true(has_dims(p, tensor, c->k, c->kh, c->kw, c->c));
+    assert_true(has_dims(p, tensor, c->k, c->kh, c->kw, niti_conv_group_inputs(c)));
   }
   assert_false(t->batched);
 }
