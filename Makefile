@@ -2,6 +2,7 @@
 #   make            install what is missing, build          make bench     time the kernels, training steps and inference
 #   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
+#   make format     format the sources by .clang-format, with clang-format 14
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
 #   make check-gpu  the same tests under compute-sanitizer: memcheck, racecheck and initcheck
@@ -26,7 +27,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-gpu check-gpu bench bench-peers bench-gpu install clean
+.PHONY: all build run test test-gpu check-gpu bench bench-peers bench-gpu format install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -68,6 +69,9 @@ bench-gpu:
 	@$(MAKE) --no-print-directory build CUDA=ON
 	@$(BUILD)/niti bench kernels --backend cuda --model vgg-small-7 --batch 1024
 	@bench/compare_cuda.sh $(BUILD)/niti
+
+format:
+	@scripts/format.sh
 
 # DESTDIR reaches CMake through the environment.
 install: build

@@ -111,8 +111,7 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   char text[256];
   NitiDescription *described = NULL;
   NITI_TRY(niti_description_load(&described, model, NULL));
-  (void)snprintf(text, sizeof text,
-                 "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\n", batch);
+  (void)snprintf(text, sizeof text, "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\n", batch);
   const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
   niti_description_close(described);
   NITI_TRY(parsed);
@@ -151,8 +150,8 @@ static NitiStatus run_steps(void *context, int repeat) {
 
 static NitiStatus run_inferences(void *context, int repeat) {
   Bench *b = context;
-  const NitiStepContext step = {b->recipe, b->net, b->feed};
-  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch, NULL));
+  const NitiStepContext step = {b->recipe, b->net, b->feed, NULL};
+  for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
   return NITI_OK;
 }
 

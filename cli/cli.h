@@ -53,6 +53,8 @@ typedef struct Command {
 extern const Command *const commands[];
 /* The command of that name, or NULL. */
 const Command *command_find(const char *name);
+/* The same for one that has a help, for the command `by`; where there is none, says so as a wrong use of `by`. */
+const Command *command_want(const Command *by, const char *name);
 /* ", did you mean 'NAME'?" or ""; returns buffer of NITI_HINT_MAX bytes. */
 const char *command_hint(char *buffer, const char *name);
 
@@ -128,10 +130,23 @@ bool signals_save_asked(void *context);
 void output_flush(void);
 /* Whether standard error is a terminal on which a line can be drawn over. */
 bool terminal_can_redraw(void);
-/* Draws "niti: WHAT: DONE of ALL" (all 0: unknown) on standard error: over the last line, cut where it would wrap, or as a line.
- */
-void print_progress(bool redraw, const char *what, int64_t done, int64_t all);
 /* Its columns; a longer line would wrap and could not be drawn over. */
 int terminal_columns(void);
+
+/* progress.c: how far the work is, on standard error: a line that changes on a terminal, lines of their own elsewhere */
+typedef struct ProgressLine {
+  bool terminal, open; /* open: something is drawn that the next output must clear */
+  bool begun;          /* reading of data was announced */
+  int64_t drawn;       /* when */
+} ProgressLine;
+void progress_start(ProgressLine *line);
+/* Whether the next line is due: on a terminal ten times a second, elsewhere after `pause` nanoseconds. */
+bool progress_is_due(ProgressLine *line, int64_t pause);
+/* Draws text, escaped, and cut where it would wrap. */
+void progress_draw(ProgressLine *line, const char *text);
+/* "niti: WHAT: DONE of ALL" (all 0: unknown), where it is due: elsewhere than on a terminal after a second, then twice a minute.
+ */
+void progress_data(ProgressLine *line, const char *what, int64_t done, int64_t all);
+void progress_clear(ProgressLine *line);
 
 #endif

@@ -23,6 +23,14 @@ const Command *command_find(const char *name) {
   return NULL;
 }
 
+const Command *command_want(const Command *by, const char *name) {
+  const Command *command = command_find(name);
+  char hint[NITI_HINT_MAX];
+  if (command && command->summary) return command;
+  (void)usage_error(by, "unknown command '%s'%s", name, command_hint(hint, name));
+  return NULL;
+}
+
 const char *command_hint(char *buffer, const char *name) {
   const char *names[COMMANDS + 1];
   size_t count = 0;

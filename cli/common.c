@@ -31,18 +31,11 @@ int fail(void) {
   return print_failure(niti_error(), EXIT_FAILED);
 }
 
-/* A line with names of any bytes in it. */
-static void compose(char text[LINE_MAX], const char *format, va_list args) {
-  char raw[LINE_MAX];
-  (void)vsnprintf(raw, sizeof raw, format, args);
-  (void)niti_text_escape(text, LINE_MAX, raw, false);
-}
-
 int fail_with(int code, const char *format, ...) {
   char text[LINE_MAX];
   va_list args;
   va_start(args, format);
-  compose(text, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
   fprintf(stderr, "niti: %s\n", text);
   return print_failure(text, code);
@@ -114,7 +107,7 @@ void say(const char *format, ...) {
   char text[LINE_MAX];
   va_list args;
   va_start(args, format);
-  compose(text, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
   fprintf(stderr, "niti: %s\n", text);
 }

@@ -4,7 +4,6 @@
 
 #include "cli.h"
 #include "data/dataset.h"
-#include "platform/clock.h"
 
 typedef struct Arguments {
   bool json;
@@ -32,25 +31,9 @@ typedef struct Findings {
 
 /* ---- progress ---- */
 
-typedef struct View {
-  bool terminal, line_open;
-  int64_t drawn;
-} View;
-
-/* A line that changes on a terminal; elsewhere one after a while, and then twice a minute. */
 static bool draw_progress(void *context, const char *what, int64_t done, int64_t total) {
-  View *view = context;
-  const int64_t now = niti_clock_now();
-  if (!view->terminal && now - view->drawn < INT64_C(30000000000)) return true;
-  print_progress(view->terminal, what, done, total);
-  view->line_open = view->terminal;
-  view->drawn = now;
+  progress_data(context, what, done, total);
   return true;
-}
-
-static void clear_progress(View *view) {
-  if (view->line_open) fputs("\r\033[K", stderr);
-  view->line_open = false;
 }
 
 /* ---- JSON ---- */
@@ -180,9 +163,9 @@ static NitiStatus find_out(Findings *f) {
   return niti_dataset_count(f->dataset, NITI_TRAIN) > 0 ? niti_dataset_statistics(f->dataset, f->mean, f->std) : NITI_OK;
 }
 
-static int show(Findings *f, View *view, bool json) {
+static int show(Findings *f, ProgressLine *line, bool json) {
   const NitiStatus status = find_out(f);
-  clear_progress(view);
+  progress_clear(line);
   if (status != NITI_OK) return fail();
   int code = EXIT_OK;
   if (json)
@@ -205,10 +188,11 @@ static int run(int argc, char **argv) {
   if (!findings.path)
     return usage_error(&command_data,
                        "a folder is missing (the default, Debian's package dataset-fashion-mnist, is not installed)");
-  View view = {.terminal = terminal_can_redraw(), .drawn = niti_clock_now() - INT64_C(29000000000)};
-  const NitiDataRequest request = {.watch = {draw_progress, &view}};
+  ProgressLine line;
+  progress_start(&line);
+  const NitiDataRequest request = {.watch = {draw_progress, &line}};
   const NitiStatus status = niti_dataset_open(&findings.dataset, findings.path, NULL, &request);
-  const int result = status == NITI_OK ? show(&findings, &view, given.json) : (clear_progress(&view), fail());
+  const int result = status == NITI_OK ? show(&findings, &line, given.json) : (progress_clear(&line), fail());
   niti_dataset_close(findings.dataset);
   return result;
 }

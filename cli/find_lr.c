@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "introduce.h"
-#include "platform/clock.h"
 #include "train/find_rate.h"
 
 typedef struct Arguments {
@@ -17,7 +16,8 @@ typedef struct Arguments {
 
 static const Option options[] = {
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any)"),
-    TEXT("values", values, "A,B,...", "the values to try (default for update.mu: 1,2,3,4,5,6,7,8)"),
+    TEXT("values", values, "A,B,...",
+         "the values to try (default for update.mu: 1,2,3,4,5,6,7,8; for update.lr: 0.0001,0.001,0.01,0.1,1,10)"),
     NUMBER("steps", steps, "N", "train N steps with each (default 100)", 2, 1 << 20),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. batch=32 (may be repeated)"),
     DEVICE_OPTIONS(device),
@@ -35,41 +35,27 @@ const Command command_find_lr = {"find-lr",
                                  run};
 
 typedef struct View {
-  bool terminal, line_open;
-  int64_t drawn; /* when, in nanoseconds */
+  ProgressLine line;
   json_t *data;
 } View;
 
-static void clear_line(View *view) {
-  if (view->line_open) fputs("\r\033[K", stderr);
-  view->line_open = false;
-}
-
-/* Ten times per second on a terminal, twice a minute elsewhere. */
-static bool is_due(View *view) {
-  const int64_t now = niti_clock_now(), pause = view->terminal ? 100000000 : INT64_C(30000000000);
-  if (now - view->drawn < pause) return false;
-  view->drawn = now;
-  view->line_open = view->terminal;
-  return true;
-}
-
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
-  char what[48];
+  char text[96];
   if (p->kind == NITI_PROGRESS_START) {
-    clear_line(view);
+    progress_clear(&view->line);
     view->data = data_json(&p->run->data);
     data_print(output_prose(), &p->run->data);
     output_flush();
   } else if (p->kind == NITI_PROGRESS_NOTE || p->kind == NITI_PROGRESS_WARNING) {
-    clear_line(view);
+    progress_clear(&view->line);
     fprintf(stderr, "niti: %s\n", p->text);
-  } else if (p->kind == NITI_PROGRESS_DATA && is_due(view)) {
-    print_progress(view->terminal, p->text, p->batch, p->batches);
-  } else if (p->kind == NITI_PROGRESS_BATCH && is_due(view)) {
-    (void)snprintf(what, sizeof what, "value %d of %d, step", p->epoch, p->epochs);
-    print_progress(view->terminal, what, p->batch, p->batches);
+  } else if (p->kind == NITI_PROGRESS_DATA) {
+    progress_data(&view->line, p->text, p->batch, p->batches);
+  } else if (p->kind == NITI_PROGRESS_BATCH && progress_is_due(&view->line, INT64_C(30000000000))) {
+    (void)snprintf(text, sizeof text, "niti: value %d of %d, step: %" PRId64 " of %" PRId64, p->epoch, p->epochs, p->batch,
+                   p->batches);
+    progress_draw(&view->line, text);
   }
   return signals_caught() == 0;
 }
@@ -80,7 +66,6 @@ typedef struct Search {
   NitiRateTrial trials[NITI_RATES_MAX];
   int32_t count;
   const NitiRecipe *recipe;
-  const char *name; /* the last part of the setting */
   int64_t steps;
 } Search;
 
@@ -99,7 +84,8 @@ static int print_object(const Search *s, int32_t best, json_t *data) {
 }
 
 static void print_table(const Search *s, int32_t best) {
-  printf("%-10s %14s %14s %10s %18s\n", s->name, "loss, 1st half", "loss, 2nd half", "accuracy", "saturated weights");
+  printf("%-10s %14s %14s %10s %18s\n", strchr(niti_rate_setting(s->recipe), '.') + 1, "loss, 1st half", "loss, 2nd half",
+         "accuracy", "saturated weights");
   for (int32_t i = 0; i < s->count; ++i) {
     const NitiRateTrial *t = &s->trials[i];
     printf("%-10s %14.4f %14.4f %8.2f %% %16.2f %%%s\n", t->value, nats(t->first), nats(t->last),
@@ -130,7 +116,7 @@ static bool split_values(Search *s, char *text) {
 static int search(Search *s, const NitiRateSearch *how, View *view, bool json) {
   signals_catch();
   const NitiStatus status = niti_find_rates(s->trials, s->count, s->recipe, how);
-  clear_line(view);
+  progress_clear(&view->line);
   if (status == NITI_INTERRUPTED) return fail_with(128 + signals_caught(), "%s", niti_error());
   if (status != NITI_OK) return fail();
   const int32_t best = niti_rate_suggest(s->trials, s->count, s->recipe->model->classes);
@@ -139,27 +125,33 @@ static int search(Search *s, const NitiRateSearch *how, View *view, bool json) {
   return EXIT_OK;
 }
 
+static int find(const Arguments *given, const NitiRecipe *recipe) {
+  char values[1024];
+  const char *tried = given->values ? given->values : recipe->optimizer->wide ? "0.0001,0.001,0.01,0.1,1,10" : "1,2,3,4,5,6,7,8";
+  Search s = {.steps = given->steps, .recipe = recipe};
+  (void)snprintf(values, sizeof values, "%s", tried);
+  if (strlen(tried) >= sizeof values || !split_values(&s, values))
+    return usage_error(&command_find_lr, "--values %.64s: expected 1 to %d values with commas between them", tried,
+                       NITI_RATES_MAX);
+  introduce_recipe(output_prose(), recipe);
+  View view = {.data = NULL};
+  progress_start(&view.line);
+  const NitiRateSearch how = {
+      .device = device_of(&given->device), .data = given->data, .steps = given->steps, .progress = on_progress, .context = &view};
+  const int result = search(&s, &how, &view, given->json);
+  json_decref(view.data);
+  return result;
+}
+
 static int run(int argc, char **argv) {
-  Arguments given = {.values = "1,2,3,4,5,6,7,8", .steps = 100};
+  Arguments given = {.steps = 100};
   int count;
   const int code = options_parse(&command_find_lr, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_find_lr, count == 0 ? "a recipe is missing" : "one recipe at a time");
-  char values[1024];
-  Search s = {.steps = given.steps, .name = "mu"};
-  (void)snprintf(values, sizeof values, "%s", given.values);
-  if (strlen(given.values) >= sizeof values || !split_values(&s, values))
-    return usage_error(&command_find_lr, "--values %.64s: expected 1 to %d values with commas between them", given.values,
-                       NITI_RATES_MAX);
   NitiRecipe *recipe;
   if (niti_recipe_load(&recipe, argv[1], given.sets.items, given.sets.count) != NITI_OK) return fail();
-  s.recipe = recipe;
-  introduce_recipe(output_prose(), recipe);
-  View view = {.terminal = terminal_can_redraw(), .drawn = niti_clock_now() - INT64_C(29000000000)};
-  const NitiRateSearch how = {
-      .device = device_of(&given.device), .data = given.data, .steps = given.steps, .progress = on_progress, .context = &view};
-  const int result = search(&s, &how, &view, given.json);
-  json_decref(view.data);
+  const int result = find(&given, recipe);
   niti_recipe_close(recipe);
   return result;
 }

@@ -1,5 +1,6 @@
 /* niti hash: the identity of a network's weights. */
 #include "cli.h"
+#include "train/inference.h"
 
 typedef struct Arguments {
   bool json;
@@ -16,12 +17,12 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_hash, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_hash, count == 0 ? "a checkpoint is missing" : "one checkpoint at a time");
+  if (count != 1) return usage_error(&command_hash, count == 0 ? "a network is missing" : "one network at a time");
   char hash[65];
   NitiLocation where;
   int result = EXIT_OK;
   if (!locate_weights(&where, argv[1])) return fail();
-  if (niti_checkpoint_file_hash(argv[1], hash) != NITI_OK) {
+  if (niti_location_hash(&where, hash) != NITI_OK) {
     result = fail();
   } else if (given.json) {
     result = print_json(json_pack("{s:o, s:s, s:b}", "checkpoint", json_name(where.path), "hash", hash, "trained",

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "cli.h"
-#include "config/closest.h"
 
 enum { WIDTH = 110, COLUMN = 28 };
 
@@ -71,10 +70,8 @@ static int run(int argc, char **argv) {
     help_print(stdout);
     return EXIT_OK;
   }
-  const Command *command = command_find(argv[1]);
-  char hint[NITI_HINT_MAX];
-  if (!command || !command->summary)
-    return usage_error(&command_help, "unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
+  const Command *command = command_want(&command_help, argv[1]);
+  if (!command) return EXIT_USAGE;
   help_print_command(stdout, command);
   return EXIT_OK;
 }

@@ -1,9 +1,9 @@
 /* niti man: manual pages in roff, from the tables. */
-#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
-#include "config/closest.h"
+#include "platform/file.h"
 
 typedef struct Arguments {
   const char *folder;
@@ -100,15 +100,19 @@ static void put_whole(FILE *to) {
 }
 
 static int write_page(const char *folder, const Command *command) {
-  char path[4096];
+  char path[4096], *text = NULL;
+  size_t size;
   (void)snprintf(path, sizeof path, "%s/niti%s%s.1", folder, command ? "-" : "", command ? command->name : "");
-  FILE *file = fopen(path, "w");
-  if (file && command) put_command(file, command);
-  if (file && !command) put_whole(file);
-  const bool whole = file && !ferror(file);
-  if (file && fclose(file) == 0 && whole) return EXIT_OK;
-  fprintf(stderr, "niti: %s: cannot write: %s\n", path, strerror(errno));
-  return EXIT_FAILED;
+  FILE *to = open_memstream(&text, &size);
+  if (to && command) put_command(to, command);
+  if (to && !command) put_whole(to);
+  if (!to || fclose(to) != 0) {
+    free(text);
+    return fail_with(EXIT_FAILED, "%s: out of memory", path);
+  }
+  const NitiStatus status = niti_file_replace(path, text, size);
+  free(text);
+  return status == NITI_OK ? EXIT_OK : fail();
 }
 
 static int write_all(const char *folder) {
@@ -130,10 +134,8 @@ static int run(int argc, char **argv) {
     put_whole(stdout);
     return EXIT_OK;
   }
-  const Command *command = command_find(argv[1]);
-  char hint[NITI_HINT_MAX];
-  if (!command || !command->summary)
-    return usage_error(&command_man, "unknown command '%s'%s", argv[1], command_hint(hint, argv[1]));
+  const Command *command = command_want(&command_man, argv[1]);
+  if (!command) return EXIT_USAGE;
   put_command(stdout, command);
   return EXIT_OK;
 }

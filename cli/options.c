@@ -12,12 +12,11 @@
 enum { OPTIONS_MAX = 48 };
 
 int usage_error(const Command *command, const char *format, ...) {
-  char raw[1024], text[1024];
+  char text[1024];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false);
   fprintf(stderr, "niti %s: %s", command->name, text);
   fprintf(stderr, "\nusage: niti %s %s (see niti %s --help)\n", command->name, command->arguments, command->name);
   return print_failure(text, EXIT_USAGE);

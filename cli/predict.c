@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "train/inference.h"
 
 typedef struct Arguments {
   DeviceOptions device;
@@ -158,13 +159,14 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_predict, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count < 2) return usage_error(&command_predict, count == 0 ? "a checkpoint is missing" : "an image is missing");
+  if (count < 2) return usage_error(&command_predict, count == 0 ? "a network is missing" : "an image is missing");
   const NitiDevice where = device_of(&given.device);
   Prediction prediction = {.top = (int32_t)given.top};
   NitiLocation network;
   if (!locate_weights(&network, argv[1])) return fail();
+  const NitiStatus opened = niti_model_open_at(&prediction.model, &network, &where);
   niti_location_close(&network);
-  if (niti_model_open(&prediction.model, argv[1], &where) != NITI_OK) return fail();
+  if (opened != NITI_OK) return fail();
   const int result = predict_all(&prediction, argv + 2, count - 1, given.json);
   niti_model_close(prediction.model);
   free(prediction.logits);

@@ -91,16 +91,6 @@ bool terminal_can_redraw(void) {
   return is_interactive() && kind && strcmp(kind, "dumb") != 0;
 }
 
-void print_progress(bool redraw, const char *what, int64_t done, int64_t all) {
-  char raw[1024], line[1024], of[32] = "";
-  const size_t columns = redraw ? (size_t)terminal_columns() : sizeof line;
-  if (all > 0) (void)snprintf(of, sizeof of, " of %" PRId64, all);
-  (void)snprintf(raw, sizeof raw, "niti: %s: %" PRId64 "%s", what, done, of);
-  (void)niti_text_escape(line, columns < sizeof line ? columns : sizeof line, raw, false);
-  fprintf(stderr, redraw ? "\r\033[K%s" : "%s\n", line);
-  fflush(stderr);
-}
-
 int terminal_columns(void) {
   struct winsize size;
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;

@@ -85,17 +85,12 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
       if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
-    case NITI_OP_NORM_FIT:
-      (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch");
-      break;
+    case NITI_OP_NORM_FIT: (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch"); break;
     case NITI_OP_UPDATE_SGD:
       (void)snprintf(text, size, "%s %s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate]);
       break;
-    case NITI_OP_UPDATE_NITI:
-      (void)snprintf(text, size, " %s", p->scalars[o->scalar]);
-      break;
-    default:
-      break;
+    case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
+    default: break;
   }
 }
 
@@ -104,9 +99,9 @@ static void describe_rounding(char *text, size_t size, const NitiOperation *o) {
   const NitiRoundingRecord *r = &o->rounding;
   text[0] = 0;
   if (r->purpose == 0) return;
-  if (r->mode == NITI_STOCHASTIC || o->opcode == NITI_OP_DROPOUT) {
-    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32, o->opcode == NITI_OP_DROPOUT ? "draws" : "stochastic",
-                   r->purpose, r->stream);
+  if (niti_rounding_draws(r->mode) || o->opcode == NITI_OP_DROPOUT) {
+    (void)snprintf(text, size, "%s, purpose %" PRIu32 " stream %" PRIu32,
+                   o->opcode == NITI_OP_DROPOUT ? "draws" : niti_rounding_name(r->mode), r->purpose, r->stream);
   } else {
     (void)snprintf(text, size, "%s", niti_rounding_name(r->mode));
   }
@@ -176,23 +171,17 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
-    case NITI_OP_AVGPOOL_BACKWARD:
-      return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
+    case NITI_OP_AVGPOOL_BACKWARD: return window_json(w->kh, w->kw, w->stride_h, w->stride_w, w->pad_h, w->pad_w);
     case NITI_OP_DROPOUT:
       return json_pack("{s:s, s:i}", "per", o->dropout.shared ? "feature" : "element", "rate_millionths", o->dropout.rate);
     case NITI_OP_RELU_FORWARD:
-    case NITI_OP_RELU_BACKWARD:
-      return o->relu_max > 0 ? json_pack("{s:i}", "max_millionths", o->relu_max) : json_object();
+    case NITI_OP_RELU_BACKWARD: return o->relu_max > 0 ? json_pack("{s:i}", "max_millionths", o->relu_max) : json_object();
     case NITI_OP_LOSS:
       return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
-    case NITI_OP_NORM_FIT:
-      return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
-    case NITI_OP_UPDATE_SGD:
-      return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
-    case NITI_OP_UPDATE_NITI:
-      return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
-    default:
-      return json_object();
+    case NITI_OP_NORM_FIT: return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
+    case NITI_OP_UPDATE_SGD: return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
+    case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
+    default: return json_object();
   }
 }
 

@@ -44,8 +44,7 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_show, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1)
-    return usage_error(&command_show, count == 0 ? "a recipe or model is missing" : "one recipe or model at a time");
+  if (count != 1) return usage_error(&command_show, count == 0 ? "a network is missing" : "one network at a time");
   NitiLocation where;
   if (niti_locate(&where, argv[1]) != NITI_OK) return fail();
   const int result = show(&where, &given);

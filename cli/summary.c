@@ -151,7 +151,7 @@ static int run(int argc, char **argv) {
   int count;
   const int code = options_parse(&command_summary, &given, argc, argv, &count);
   if (code != -1) return code;
-  if (count != 1) return usage_error(&command_summary, count == 0 ? "a model is missing" : "one model at a time");
+  if (count != 1) return usage_error(&command_summary, count == 0 ? "a network is missing" : "one network at a time");
   NitiLocation where;
   NitiRecipe *recipe = NULL;
   NitiProgram *program = NULL;

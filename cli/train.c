@@ -4,14 +4,13 @@
 #include <string.h>
 
 #include "introduce.h"
-#include "platform/clock.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
 typedef struct Arguments {
   DeviceOptions device;
   const char *data, *folder, *resume, *init, *epochs, *steps, *batch, *seed;
-  int64_t save_every, test_every, test_limit;
+  int64_t save_every, test_every, test_limit, measure_every;
   TextList sets;
   bool json, json_stream, quiet, dry_run;
 } Arguments;
@@ -30,6 +29,7 @@ static const Option options[] = {
     NUMBER("test-every", test_every, "N", "test after every Nth epoch and the last one (default 1)", 1, 1 << 20),
     NUMBER("test-limit", test_limit, "N",
            "score N images, evenly spread, of the split that is scored after epochs (default: all)", 1, INT32_MAX),
+    NUMBER("measure-every", measure_every, "N", "steps between measurements for TensorBoard (default 100; 0: none)", 0, 1 << 20),
     DEVICE_OPTIONS(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
@@ -47,12 +47,11 @@ const Command command_train = {"train",
                                options,
                                run};
 
-/* How progress is shown: one line that changes on a terminal, one line per epoch elsewhere. */
+/* How progress is shown. */
 typedef struct View {
-  bool quiet, terminal, line_open;
-  double drawn;     /* when, in seconds */
+  bool quiet;
+  ProgressLine line;
   bool timed;       /* the expected time was printed */
-  bool reading;     /* reading of data was announced */
   json_t *run;      /* introduce_json; NULL: not begun */
   json_t *warnings; /* texts */
   bool stream;
@@ -61,15 +60,8 @@ typedef struct View {
   int64_t images, nanoseconds; /* at the last epoch's end: the rate shown is the epoch's, as in metrics.csv */
 } View;
 
-static double seconds(void) { return (double)niti_clock_now() * 1e-9; }
-
 static double rate(int64_t images, int64_t nanoseconds) {
   return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0;
-}
-
-static void clear_line(View *view) {
-  if (view->line_open) fputs("\r\033[K", stderr);
-  view->line_open = false;
 }
 
 static void format_duration(char *text, size_t size, double s) {
@@ -111,7 +103,7 @@ static double epoch_rate(const View *view, const NitiProgress *p) {
 static void format_line(char *line, size_t size, const View *view, const NitiProgress *p) {
   char score[64] = "", left[96] = "", bar[BAR_CELLS + 4] = "";
   format_left(left, sizeof left, p);
-  if (p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
+  if (p->kind == NITI_PROGRESS_TEST) {
     (void)snprintf(line, size, "epoch %d/%d  %s %" PRId64 "/%" PRId64 "%s", p->epoch, p->epochs,
                    p->kind == NITI_PROGRESS_TEST ? "testing" : "reading images", p->batch, p->batches, left);
     return;
@@ -123,31 +115,12 @@ static void format_line(char *line, size_t size, const View *view, const NitiPro
                  p->batches, left, score, epoch_rate(view, p));
 }
 
-/* On a terminal ten times a second over the last line; elsewhere a line of its own twice a minute. */
+/* Elsewhere than on a terminal twice a minute. */
 static void draw_line(View *view, const NitiProgress *p) {
-  const double now = seconds();
   char line[256];
-  if (now - view->drawn < (view->terminal ? 0.1 : 30.0)) return;
-  view->drawn = now;
-  view->line_open = view->terminal;
+  if (!progress_is_due(&view->line, INT64_C(30000000000))) return;
   format_line(line, sizeof line, view, p);
-  if (view->terminal) {
-    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, line);
-  } else {
-    fprintf(stderr, "%s\n", line);
-  }
-  fflush(stderr);
-}
-
-/* While data are read before the first step: as draw_line, but elsewhere than on a terminal the first line comes after a second.
- */
-static void draw_data(View *view, const NitiProgress *p) {
-  const double now = seconds(), pause = view->terminal ? 0.1 : view->reading ? 30.0 : 2.0; /* `drawn` starts a second early */
-  if (view->run || now - view->drawn < pause) return;
-  view->reading = true;
-  view->drawn = now;
-  view->line_open = view->terminal;
-  print_progress(view->terminal, p->text, p->batch, p->batches);
+  progress_draw(&view->line, line);
 }
 
 /* "  NAME loss 0.1234 nats  accuracy 97.00 %"; nothing where no image was scored. */
@@ -206,7 +179,7 @@ static void tell_time(View *view, const NitiProgress *p) {
   char all[32];
   if (view->timed || p->steps_here < 3 || p->nanoseconds < 1000000000) return;
   view->timed = true;
-  clear_line(view);
+  progress_clear(&view->line);
   format_duration(all, sizeof all, (double)p->run_left * 1e-9);
   fprintf(output_prose(), "%-10s about %s left, testing included, at %.0f images/s\n", "time", all,
           rate(p->images, p->nanoseconds));
@@ -214,7 +187,7 @@ static void tell_time(View *view, const NitiProgress *p) {
 }
 
 static void tell_warning(View *view, const char *text) {
-  clear_line(view);
+  progress_clear(&view->line);
   fprintf(stderr, "niti: %s\n", text);
   if (!view->warnings) view->warnings = json_array();
   json_array_append_new(view->warnings, json_string(text));
@@ -227,26 +200,26 @@ static bool on_progress(void *context, const NitiProgress *p) {
     view->run = introduce_json(p);
     view->batches = p->batches;
     view->scored = p->run->data.scored;
-    clear_line(view);
+    progress_clear(&view->line);
     if (!view->quiet) introduce_run(output_prose(), p);
     if (view->stream) (void)print_event("start", json_deep_copy(view->run));
     return true;
   }
   if (p->kind == NITI_PROGRESS_BATCH && !view->quiet) tell_time(view, p);
   if (p->kind == NITI_PROGRESS_DATA) {
-    if (!view->quiet) draw_data(view, p);
+    if (!view->quiet && !view->run) progress_data(&view->line, p->text, p->batch, p->batches);
   } else if (p->kind == NITI_PROGRESS_WARNING) {
     tell_warning(view, p->text);
   } else if (!view->quiet) {
-    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST || p->kind == NITI_PROGRESS_CHECK) {
+    if (p->kind == NITI_PROGRESS_BATCH || p->kind == NITI_PROGRESS_TEST) {
       draw_line(view, p);
     } else {
-      clear_line(view);
+      progress_clear(&view->line);
       if (p->kind == NITI_PROGRESS_NOTE) fprintf(stderr, "niti: %s\n", p->text);
     }
   }
   if (p->kind == NITI_PROGRESS_EPOCH) {
-    clear_line(view);
+    progress_clear(&view->line);
     end_epoch(view, p);
   }
   return signals_caught() == 0;
@@ -319,7 +292,7 @@ static int report_dry(NitiStatus status, const View *view, bool json) {
 
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
-  clear_line(view);
+  progress_clear(&view->line);
   if (given->dry_run) {
     code = report_dry(status, view, given->json);
   } else if (status == NITI_INTERRUPTED && !view->run) {
@@ -386,7 +359,7 @@ static bool parse_epochs(int32_t *out, const char *text) {
 }
 
 static int run(int argc, char **argv) {
-  Arguments given = {0};
+  Arguments given = {.measure_every = -1}; /* not given */
   const char *sets[SETS_MAX];
   char numbers[4][64];
   int count;
@@ -395,12 +368,15 @@ static int run(int argc, char **argv) {
   given.json = given.json || given.json_stream;
   const int set_count = gather_sets(sets, numbers, &given);
   if (set_count < 0) return EXIT_USAGE;
-  /* a first line at once on a terminal, after a while elsewhere */
-  View view = {.quiet = given.quiet, .stream = given.json_stream, .terminal = terminal_can_redraw(), .drawn = seconds() - 1};
+  View view = {.quiet = given.quiet, .stream = given.json_stream};
+  progress_start(&view.line);
   NitiTrainOptions how = {.device = device_of(&given.device),
                           .data = given.data,
                           .init = given.init,
                           .save_every = (int32_t)given.save_every,
+                          .measure_every = given.measure_every == 0  ? -1
+                                           : given.measure_every > 0 ? (int32_t)given.measure_every
+                                                                     : 0,
                           .test_every = (int32_t)given.test_every,
                           .test_limit = (int32_t)given.test_limit,
                           .dry_run = given.dry_run,
@@ -414,8 +390,8 @@ static int run(int argc, char **argv) {
   if (count > 0 || given.folder || given.init || set_count > (given.epochs ? 1 : 0) || given.save_every || given.test_every ||
       given.test_limit || given.dry_run) {
     return usage_error(&command_train,
-                       "--resume goes on with the run's own recipe: only --epochs, --data, --threads, --isa, --backend, --json, "
-                       "--json-stream and --quiet go with it");
+                       "--resume goes on with the run's own recipe: only --epochs, --data, --measure-every, --threads, --isa, "
+                       "--backend, --json, --json-stream and --quiet go with it");
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);

@@ -121,6 +121,7 @@ typedef enum NitiRounding {
   NITI_PSEUDO_STOCHASTIC,
   NITI_STOCHASTIC,
   NITI_TRUNCATE,
+  NITI_STOCHASTIC_BYTE, /* with 8 random bits: a quarter of NITI_STOCHASTIC's random words */
 } NitiRounding;
 
 /* The random-number purposes of docs/arithmetic.md. */
@@ -141,7 +142,7 @@ typedef enum NitiPurpose {
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */
 NITI_API int niti_bits(uint64_t v);
 /* x / 2^shift rounded in the given mode, not clipped. 0 <= shift <= 62, |x| < 2^62; shift 0 returns x. `word` is the random word
- * of NITI_STOCHASTIC (then shift <= 32) and ignored by the other modes. */
+ * of NITI_STOCHASTIC (then shift <= 32); its lowest byte is that of NITI_STOCHASTIC_BYTE; the other modes ignore it. */
 NITI_API int64_t niti_round(int64_t x, int shift, NitiRounding mode, uint32_t word);
 /* niti_round, then clipped to [-127, 127]. */
 NITI_API int8_t niti_round_int8(int64_t x, int shift, NitiRounding mode, uint32_t word);
@@ -240,7 +241,6 @@ typedef enum NitiProgressKind {
   NITI_PROGRESS_EPOCH,   /* an epoch was trained and tested, and is being saved in the background */
   NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
-  NITI_PROGRESS_CHECK,   /* dry run: after every batch of images that was read to see whether it can be */
   NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches`
                             (0: not known) */
 } NitiProgressKind;
@@ -275,7 +275,8 @@ typedef struct NitiTrainOptions {
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
   const char *init; /* weights to start from where layer names and shapes match: anything that niti_model_open takes, or any
                        safetensors file with LAYER.weight and LAYER.weight.exponent; NULL: none */
-  int32_t save_every; /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
+  int32_t save_every;    /* keep every Nth epoch's checkpoint; 0: none. niti_resume ignores this and init: it has the run's own */
+  int32_t measure_every; /* steps from one measurement for TensorBoard to the next (docs/run-folder.md); 0: 100; -1: none */
   NitiProgressCallback progress; /* NULL: none */
   void *context;                 /* passed to both */
   NitiSaveCallback save_now;     /* NULL: none */
@@ -335,14 +336,23 @@ NITI_API int32_t niti_model_classes(const NitiModel *model);
 NITI_API const char *niti_model_class_name(const NitiModel *model, int32_t label);
 /* Scores the test split of the data set in the folder `data`, with the recipe's batch. data NULL: the set that the network was
  * trained on, where it still is; else the one that the recipe names. Class names, where both have them, decide which label is
- * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE. */
+ * which. *out is zero after a failure. Statuses: ARGUMENT, FILE, FORMAT, MODEL (also other classes), MEMORY, DEVICE,
+ * NITI_INTERRUPTED (niti_model_watch). */
 NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const char *data);
-/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images that the
- * recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
+/* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images
+ * that the recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
 NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
+/* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say),
+ * DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns false,
+ * evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */
+NITI_API void niti_model_watch(NitiModel *model, NitiProgressCallback progress, void *context);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */
 NITI_API const NitiDataFacts *niti_model_data(const NitiModel *model);
+/* How often niti_model_evaluate, when it was last called, found each class for images of each class: counts[true][found], classes
+ * by classes, the class found being that of the largest logit, the first of equals. Valid as niti_model_data. NULL: nothing
+ * yet, a failure, more than 2048 classes, or model is NULL. */
+NITI_API const int64_t *niti_model_confusion(const NitiModel *model);
 /* The hash of the model's weights: 64 hexadecimal digits and a zero byte; "" after a failure. Statuses: ARGUMENT, MEMORY. */
 NITI_API NitiStatus niti_model_hash(const NitiModel *model, char text[65]);
 /* The hash of the weights of anything that niti_model_open takes: 64 hexadecimal digits and a zero byte; "" after a failure.

@@ -61,24 +61,13 @@ static inline void write_same(RandomNetwork *r, int indent) {
   const int kernel = 2 * random_in(0, 1) + 1;
   switch (random_in(0, r->depth < 2 ? 7 : 6)) {
     case 0:
-    case 1:
-      write_line(r, indent, "- conv: {out: %d, kernel: %d, padding: %d}", r->c, kernel, kernel / 2);
-      break;
+    case 1: write_line(r, indent, "- conv: {out: %d, kernel: %d, padding: %d}", r->c, kernel, kernel / 2); break;
     case 2:
-    case 3:
-      write_line(r, indent, "- relu");
-      break;
-    case 4:
-      write_line(r, indent, "- dropout: {per: %s}", random_in(0, 1) ? "feature" : "element");
-      break;
-    case 5:
-      write_line(r, indent, "- maxpool: {kernel: 3, stride: 1, padding: 1}");
-      break;
-    case 6:
-      write_line(r, indent, "- avgpool: {kernel: 1}");
-      break;
-    default:
-      write_residual(r, indent);
+    case 3: write_line(r, indent, "- relu"); break;
+    case 4: write_line(r, indent, "- dropout: {per: %s}", random_in(0, 1) ? "feature" : "element"); break;
+    case 5: write_line(r, indent, "- maxpool: {kernel: 3, stride: 1, padding: 1}"); break;
+    case 6: write_line(r, indent, "- avgpool: {kernel: 1}"); break;
+    default: write_residual(r, indent);
   }
 }
 
@@ -136,8 +125,8 @@ static inline const char *random_network(RandomNetwork *r) {
 static inline NitiLowerOptions random_lowering(void) {
   return (NitiLowerOptions){.batch = random_in(1, 9),
                             .training = true,
-                            .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_TRUNCATE),
-                            .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_TRUNCATE),
+                            .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
+                            .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX};
 }
 

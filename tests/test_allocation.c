@@ -1,5 +1,5 @@
-/* Memory is planned once: a training or test step allocates nothing, once its size of batch has been met. Every allocation of the process is
- * counted, those of other threads too. */
+/* Memory is planned once: a training or test step allocates nothing, once its size of batch has been met. Every allocation of the
+ * process is counted, those of other threads too. */
 /* clang-format off */
 #include <errno.h>
 #include <setjmp.h>
@@ -97,9 +97,10 @@ static void open_run(Run *r, const char *more, int threads) {
 }
 
 static void step(Run *r, int count, bool training) {
-  const NitiStepContext context = {r->recipe, r->net, r->feed};
+  const NitiStepContext context = {r->recipe, r->net, r->feed, NULL};
   for (int i = 0; i < count; ++i) {
-    r->samples[i] = (NitiSample){.image = (r->step * 7u + (uint32_t)i) % IMAGES, .dy = (int16_t)(i % 5 - 2), .flip = (uint32_t)i & 1};
+    r->samples[i] =
+        (NitiSample){.image = (r->step * 7u + (uint32_t)i) % IMAGES, .dy = (int16_t)(i % 5 - 2), .flip = (uint32_t)i & 1};
     r->labels[i] = i % 7;
   }
   const NitiBatch batch = {.count = count,
@@ -109,7 +110,7 @@ static void step(Run *r, int count, bool training) {
                            .source = r->recipe->model->input,
                            .samples = r->samples,
                            .labels = r->labels};
-  must(training ? niti_step_train(&context, &batch, r->step) : niti_step_test(&context, &batch, NULL));
+  must(training ? niti_step_train(&context, &batch, r->step) : niti_step_test(&context, &batch));
   ++r->step;
 }
 

@@ -83,7 +83,7 @@ static void arithmetic_out_of_range_is_harmless(void **state) {
   assert_int_equal(niti_bits(UINT64_MAX), 64);
   assert_int_equal(niti_requantise_shift(UINT32_MAX), 25);
   for (size_t i = 0; i < sizeof shifts / sizeof *shifts; ++i) {
-    for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) {
+    for (int mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) {
       assert_int_equal(niti_round(1000, shifts[i], (NitiRounding)mode, 1), 0);
       assert_int_equal(niti_round_int8(1000, shifts[i], (NitiRounding)mode, 1), 0);
     }
@@ -231,6 +231,8 @@ static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, con
   NitiTrainResult result;
   NitiTrainOptions options = {.save_every = -1};
   check_refused(run(&result, "run", &options), function, "options->save_every is -1");
+  options = (NitiTrainOptions){.measure_every = -2};
+  check_refused(run(&result, "run", &options), function, "options->measure_every is -2");
   options = (NitiTrainOptions){.device = {.threads = -1}};
   check_refused(run(&result, "run", &options), function, "options->device: threads is -1");
   options = (NitiTrainOptions){.device = {.threads = INT_MAX}};
@@ -277,6 +279,47 @@ static const char recipe_text[] =
     "flatten, "
     "{linear: {out: classes}}]}\nbatch: 16\nepochs: 2\nloss: softmax\n";
 
+/* Counts calls; stops at the first test batch where `stop`. */
+typedef struct Score {
+  int tests;
+  bool stop;
+} Score;
+
+static bool score_told(void *context, const NitiProgress *progress) {
+  Score *score = context;
+  if (progress->kind != NITI_PROGRESS_TEST) return true;
+  ++score->tests;
+  assert_true(progress->batch == score->tests && progress->batches == 4);
+  return !score->stop;
+}
+
+static void a_model_counts_its_answers(const char *run) {
+  const NitiDevice cpu = {.backend = "cpu", .threads = 1};
+  Score told = {.stop = false};
+  NitiModel *model;
+  NitiScore score;
+  int64_t all = 0, right = 0;
+  check_ok(niti_model_open(&model, run, &cpu));
+  niti_model_watch(model, score_told, &told);
+  check_ok(niti_model_evaluate(model, &score, NULL));
+  const int64_t *counts = niti_model_confusion(model);
+  assert_true(told.tests == 4 && counts);
+  for (int i = 0; i < 16; ++i) {
+    all += counts[i];
+    if (i % 5 == 0) right += counts[i];
+  }
+  assert_true(all == score.images && right == score.correct && score.images == 64);
+  for (int row = 0; row < 4; ++row)
+    assert_int_equal(counts[4 * row] + counts[4 * row + 1] + counts[4 * row + 2] + counts[4 * row + 3], 16);
+  told = (Score){.stop = true};
+  check_status(niti_model_evaluate(model, &score, NULL), NITI_INTERRUPTED, "testing");
+  assert_true(told.tests == 1 && score.images == 0 && !niti_model_confusion(model));
+  niti_model_watch(model, NULL, NULL);
+  check_ok(niti_model_evaluate(model, &score, NULL));
+  assert_true(told.tests == 1 && niti_model_confusion(model));
+  niti_model_close(model);
+}
+
 static void a_run_refuses_and_keeps_its_promises(void **state) {
   char *folder = make_temp(), *data = put_idx_folder(64, 64, 8, pixel, label), *run = strdup(path_of("%s/run", folder));
   static const uint64_t none[4];
@@ -312,6 +355,7 @@ static void a_run_refuses_and_keeps_its_promises(void **state) {
   assert_true(result.shift_predictions > 0 && result.shift_retries <= result.shift_predictions);
   assert_memory_equal(result.reserved, none, sizeof result.reserved);
   assert_true(result.test.images == 64 && result.test.reserved[0] == 0);
+  a_model_counts_its_answers(run);
   niti_recipe_close(toy);
   free(run);
   remove_temp(data);
@@ -391,6 +435,10 @@ static void an_open_model_refuses(void **state) {
   check_refused(niti_model_evaluate_split(model, &score, NULL, (NitiSplit)3), "niti_model_evaluate_split", "split is 3");
   assert_null(niti_model_data(NULL));
   assert_null(niti_model_data(model));
+  assert_null(niti_model_confusion(NULL));
+  assert_null(niti_model_confusion(model));
+  niti_model_watch(NULL, NULL, NULL);
+  niti_model_watch(model, NULL, NULL);
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");
   assert_null(niti_model_data(model));
   niti_model_close(model);

@@ -658,7 +658,8 @@ static void test_reciprocal(void **state) {
 
 static void test_bounds(void **state) {
   (void)state;
-  assert_true((int64_t)NITI_ACCUMULATION_MAX * 127 * 127 <= INT32_MAX && ((int64_t)NITI_ACCUMULATION_MAX + 1) * 127 * 127 > INT32_MAX);
+  assert_true((int64_t)NITI_ACCUMULATION_MAX * 127 * 127 <= INT32_MAX &&
+              ((int64_t)NITI_ACCUMULATION_MAX + 1) * 127 * 127 > INT32_MAX);
   assert_int_equal(niti_bound_conv_forward(3, 5, 64), 960);
   assert_int_equal(niti_bound_conv_backward(3, 5, 2, 1, 64), 2 * 5 * 64);
   assert_int_equal(niti_bound_conv_backward(1024, 1024, 1, 1, 65536), (int64_t)1 << 36);

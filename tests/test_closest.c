@@ -1,4 +1,5 @@
 /* "Did you mean": which word is suggested for which slip. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/closest.h"
 

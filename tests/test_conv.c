@@ -206,7 +206,8 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     if (!niti_isa_supported(isa)) continue;
     NitiCpu *cpu = open_cpu(isa, threads, nonnegative); /* `direct`: no driver but those that use it */
     char what[200];
-    snprintf(what, sizeof what, "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d%s",
+    snprintf(what, sizeof what,
+             "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d%s",
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
              s->pad_w, s->groups, (int)fill, nonnegative ? ", x nonnegative" : "");
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
@@ -332,9 +333,9 @@ static void test_groups(void **unused) {
   }
   for (int i = 0; i < 150; ++i) {
     const int groups = random_in(1, 40), kh = random_in(1, 4), kw = random_in(1, 4);
-    const NitiConv s = conv_shape(random_in(1, 4), kh + random_in(0, 9), kw + random_in(0, 9), groups * random_in(1, 3),
-                                  groups * random_in(1, 3), kh, kw, random_in(1, 4), random_in(1, 4), random_in(0, kh),
-                                  random_in(0, kw));
+    const NitiConv s =
+        conv_shape(random_in(1, 4), kh + random_in(0, 9), kw + random_in(0, 9), groups * random_in(1, 3),
+                   groups * random_in(1, 3), kh, kw, random_in(1, 4), random_in(1, 4), random_in(0, kh), random_in(0, kw));
     const NitiConv in_groups = grouped(s, groups);
     check_conv(&in_groups, random_in(0, 1), (Fill)random_in(0, 3), random_in(1, 3));
   }
@@ -518,7 +519,7 @@ static void test_names(void **unused) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
-      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),     cmocka_unit_test(test_names),
       cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient), cmocka_unit_test(test_groups),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,7 +256,8 @@ static void loss(Device *d, const void *context, Record *results) {
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_ROUND_DELTA);
   delta.uses = uses_of(c->operands);
   for (int again = 0; again < 2; ++again) {
-    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off}, &rq);
+    d->backend->kernels->loss(d->backend, c->metrics_only ? NULL : &delta, metrics, &logits, labels, (NitiLoss){c->loss, c->off},
+                              &rq);
     keep(results, d, "the metrics", metrics, sizeof *metrics, 8);
     if (!c->metrics_only) keep_tensor(results, d, "delta", &delta);
     if (!c->metrics_only && c->classes <= 100) keep_operand(results, d, "delta", &delta);

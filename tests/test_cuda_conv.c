@@ -20,7 +20,8 @@ static void run(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiConv *s = &c->conv;
   NitiBackend *b = d->backend;
-  const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k}, weights = {s->k, s->kh, s->kw, niti_conv_group_inputs(s)};
+  const NitiShape in = {s->n, s->h, s->w, s->c}, out = {s->n, s->oh, s->ow, s->k},
+                  weights = {s->k, s->kh, s->kw, niti_conv_group_inputs(s)};
   const size_t gradient_bytes = niti_shape_count(weights) * (size_t)c->bits / 8;
   if (b->kernels->reserve(b, call_conv_workspace(b, s, false)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
   NitiTensor x = tensor_in(d, in, c->x, -3), dy = tensor_in(d, out, c->delta, -20);
@@ -68,11 +69,12 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .bits = narrow && random_in(0, 1) ? 32 : 64};
   char what[256];
   snprintf(what, sizeof what,
-           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, mask %d, "
+           "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, "
+           "mask %d, "
            "layouts %d, "
            "gradient %d bits",
-           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode, c.prediction,
-           c.relu, c.mask != NULL, c.operands, c.bits);
+           s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode,
+           c.prediction, c.relu, c.mask != NULL, c.operands, c.bits);
   check_work(run, &c, what);
   free(c.x);
   free(c.w);
@@ -97,7 +99,7 @@ static void test_small_shapes(void **unused) {
       square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
     for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
   }
 }
@@ -131,7 +133,7 @@ static void test_groups(void **unused) {
       grouped(square(40, 64, 8, 8, 3, 1, 1), 8), /* a gradient beyond int32 */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
     for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
   }
   for (int i = 0; i < 60; ++i) {
@@ -206,8 +208,8 @@ static int close_all(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
-                                     cmocka_unit_test(test_largest_sums)};
+  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
+                                     cmocka_unit_test(test_groups), cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_all);

@@ -99,13 +99,13 @@ static void close_session(Session *s) {
 }
 
 static void step(Session *s, const Setup *setup, int count, bool training) {
-  const NitiStepContext context = {s->recipe, s->net, s->feed};
+  const NitiStepContext context = {s->recipe, s->net, s->feed, NULL};
   for (int i = 0; i < count; ++i) {
     const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
     s->samples[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,
-                             .dy = (int16_t)((int)(word >> 8 & 7) - 4),
-                             .dx = (int16_t)((int)(word >> 12 & 7) - 4),
-                             .flip = word >> 31};
+                                 .dy = (int16_t)((int)(word >> 8 & 7) - 4),
+                                 .dx = (int16_t)((int)(word >> 12 & 7) - 4),
+                                 .flip = word >> 31};
     s->labels[i] = (int32_t)(word >> 16) % s->recipe->model->classes;
   }
   NitiShape source = s->recipe->model->input;
@@ -117,7 +117,7 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
                            .source = source,
                            .samples = s->samples,
                            .labels = s->labels};
-  must(training ? niti_step_train(&context, &batch, s->step) : niti_step_test(&context, &batch, NULL), "a step");
+  must(training ? niti_step_train(&context, &batch, s->step) : niti_step_test(&context, &batch), "a step");
   ++s->step;
 }
 

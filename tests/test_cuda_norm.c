@@ -35,16 +35,11 @@ typedef enum Weights { WEIGHTS_ANY, WEIGHTS_ONE, WEIGHTS_ZERO, WEIGHTS_LARGE, WE
 
 static int16_t random_weight(Weights kind) {
   switch (kind) {
-    case WEIGHTS_ONE:
-      return 1 << 14;
-    case WEIGHTS_ZERO:
-      return 0;
-    case WEIGHTS_LARGE:
-      return random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -NITI_SGD_WEIGHT_MAX;
-    case WEIGHTS_FAR:
-      return random_in(0, 3) ? (int16_t)random_in(-1, 1) : NITI_SGD_WEIGHT_MAX;
-    default:
-      return (int16_t)random_in(-NITI_SGD_WEIGHT_MAX, NITI_SGD_WEIGHT_MAX);
+    case WEIGHTS_ONE: return 1 << 14;
+    case WEIGHTS_ZERO: return 0;
+    case WEIGHTS_LARGE: return random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -NITI_SGD_WEIGHT_MAX;
+    case WEIGHTS_FAR: return random_in(0, 3) ? (int16_t)random_in(-1, 1) : NITI_SGD_WEIGHT_MAX;
+    default: return (int16_t)random_in(-NITI_SGD_WEIGHT_MAX, NITI_SGD_WEIGHT_MAX);
   }
 }
 
@@ -68,17 +63,14 @@ static int64_t *random_running(size_t channels) {
 
 typedef struct Norm {
   NitiShape shape; /* of x, y and both deltas */
-  int64_t count;   /* values per channel */
   int8_t *x, *dy;
-  NitiNormSums *sums; /* fits alone: instead of x's */
-  NitiNormDeltaSums *delta_sums;
   int16_t *weight, *bias;
   int64_t *running;
   NitiAffine *affine; /* maps alone */
   NitiAffineDelta *affine_delta;
   int32_t e_x, e_d, e_weight, e_bias;
   NitiRounding mode;
-  bool relu, operands;
+  bool relu, operands, fits; /* fits: these alone, without maps */
 } Norm;
 
 static void random_parameters(Norm *n) {
@@ -109,7 +101,6 @@ static int8_t *channel_values(size_t count, size_t channels, Fill fill) {
 static Norm random_norm(NitiShape shape) {
   Norm n = {.shape = shape};
   const size_t count = niti_shape_count(shape);
-  n.count = (int64_t)(count / (size_t)shape.c);
   n.x = channel_values(count, (size_t)shape.c, (Fill)random_in(0, FILLS - 1));
   n.dy = channel_values(count, (size_t)shape.c, (Fill)random_in(0, FILLS - 1));
   random_parameters(&n);
@@ -119,8 +110,6 @@ static Norm random_norm(NitiShape shape) {
 static void free_norm(Norm *n) {
   free(n->x);
   free(n->dy);
-  free(n->sums);
-  free(n->delta_sums);
   free(n->weight);
   free(n->bias);
   free(n->running);
@@ -129,9 +118,8 @@ static void free_norm(Norm *n) {
 }
 
 static void describe(char text[200], const char *name, const Norm *n) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, count %lld, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n,
-           n->shape.h, n->shape.w, n->shape.c, (long long)n->count, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu,
-           n->operands);
+  snprintf(text, 200, "%s, %dx%dx%dx%d, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n, n->shape.h,
+           n->shape.w, n->shape.c, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu, n->operands);
 }
 
 static void check_norm(Work work, const char *name, Norm n) {
@@ -157,49 +145,47 @@ static void forward(Device *d, const Norm *n, Record *results, const NitiTensor 
   const int32_t c = n->shape.c;
   const NitiTensor bias = wide_tensor(d, table(c, 1), sizeof *n->bias, n->bias, n->e_bias);
   NitiTensor running = wide_tensor(d, table(2, c), sizeof *n->running, n->running, NITI_NORM_RUNNING_EXPONENT);
-  NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->shape);
+  NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->fits ? table(1, 1) : n->shape);
   const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL};
   y.uses = uses_of(n);
-  k->norm_sums(d->backend, sums, x);
-  keep_wide(results, d, "the sums", sums, 8);
-  for (int64_t training = 1; training >= 0; --training) { /* then from the running statistics, which stay */
-    k->norm_fit(d->backend, &affine, &running, sums, weight, &bias, training * n->count);
+  for (int training = 1; training >= 0; --training) { /* then from the running statistics, which stay */
+    k->norm_fit(d->backend, &affine, &running, training ? sums : NULL, x, weight, &bias);
+    keep_wide(results, d, "the sums", sums, 8);
     keep_wide(results, d, "the multipliers", &affine, 4);
     keep_wide(results, d, "the running statistics", &running, 8);
+    if (n->fits) continue;
     k->norm_forward(d->backend, &y, x, &affine, n->relu, &rq);
     keep_output(results, d, "y", &y);
   }
 }
 
-static void backward(Device *d, const Norm *n, Record *results, const NitiTensor *x, const NitiTensor *sums,
+static void backward(Device *d, const Norm *n, Record *results, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *sums,
                      const NitiTensor *weight) {
   const NitiKernels *k = d->backend->kernels;
   const int32_t c = n->shape.c;
-  const NitiTensor dy = tensor_in(d, n->shape, n->dy, n->e_d);
   NitiTensor delta_sums = wide_tensor(d, table(c, 3), 8, NULL, 0), affine = wide_tensor(d, table(c, 3), 4, NULL, 0);
   NitiTensor dw = wide_tensor(d, table(c, 1), 8, NULL, 0), db = wide_tensor(d, table(c, 1), 8, NULL, 0);
-  NitiTensor dx = tensor_out(d, n->shape);
+  NitiTensor dx = tensor_out(d, n->fits ? table(1, 1) : n->shape);
   const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 3, NULL};
   dx.uses = uses_of(n);
-  k->norm_delta_sums(d->backend, &delta_sums, &dy, x);
+  k->norm_delta_fit(d->backend, &affine, &dw, &db, &delta_sums, dy, x, sums, weight);
   keep_wide(results, d, "the deltas' sums", &delta_sums, 8);
-  k->norm_delta_fit(d->backend, &affine, &dw, &db, &delta_sums, sums, weight, n->count);
   keep_wide(results, d, "the deltas' multipliers", &affine, 4);
   keep_wide(results, d, "the weights' gradient", &dw, 8);
   keep_wide(results, d, "the biases' gradient", &db, 8);
-  k->norm_backward(d->backend, &dx, &dy, x, &affine, &rq);
+  if (n->fits) return;
+  k->norm_backward(d->backend, &dx, dy, x, &affine, &rq);
   keep_output(results, d, "dx", &dx);
 }
 
 static void step(Device *d, const void *context, Record *results) {
   const Norm *n = context;
-  const NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x);
+  const NitiTensor x = wide_tensor(d, n->shape, 1, n->x, n->e_x), dy = wide_tensor(d, n->shape, 1, n->dy, n->e_d);
   const NitiTensor weight = wide_tensor(d, table(n->shape.c, 1), sizeof *n->weight, n->weight, n->e_weight);
   NitiTensor sums = wide_tensor(d, table(n->shape.c, 2), 8, NULL, 0);
   forward(d, n, results, &x, &sums, &weight);
-  backward(d, n, results, &x, &sums, &weight);
-  d->backend->kernels->norm_sums(d->backend, &sums, &x); /* what the launches before left behind does not count */
-  keep_wide(results, d, "the sums again", &sums, 8);
+  backward(d, n, results, &x, &dy, &sums, &weight);
+  forward(d, n, results, &x, &sums, &weight); /* what the launches before left behind does not count */
 }
 
 static void test_step(void **unused) {
@@ -227,75 +213,44 @@ static void test_large_steps(void **unused) {
   }
 }
 
-/* Data that no vector's width divides evenly into memory. */
+/* Operands that begin 1 or 4 bytes past an aligned address. */
 static void unaligned(Device *d, const void *context, Record *results) {
   const Norm *n = context;
-  NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x), sums = wide_tensor(d, table(n->shape.c, 2), 8, NULL, 0);
-  x.shape.n -= 1;
+  const NitiTensor x = wide_tensor(d, n->shape, 1, n->x, n->e_x), dy = wide_tensor(d, n->shape, 1, n->dy, n->e_d);
+  const NitiTensor weight = wide_tensor(d, table(n->shape.c, 1), sizeof *n->weight, n->weight, n->e_weight);
+  NitiTensor sums = wide_tensor(d, table(n->shape.c, 2), 8, NULL, 0);
   for (int by = 1; by <= 4; by += 3) {
-    NitiTensor moved = x;
+    NitiTensor moved = x, delta = dy;
     moved.data += by;
-    d->backend->kernels->norm_sums(d->backend, &sums, &moved);
-    keep_wide(results, d, "the sums", &sums, 8);
+    delta.data += by;
+    moved.shape.n = delta.shape.n = n->shape.n - 1;
+    Norm part = *n;
+    part.shape = moved.shape;
+    forward(d, &part, results, &moved, &sums, &weight);
+    backward(d, &part, results, &moved, &delta, &sums, &weight);
   }
 }
 
 static void test_unaligned(void **unused) {
   (void)unused;
   need_cuda();
-  check_norm(unaligned, "unaligned sums", random_norm((NitiShape){20, 3, 5, 48}));
+  check_norm(unaligned, "unaligned operands", random_norm((NitiShape){4, 8, 8, 64}));
 }
 
-/* ---- fits of sums that no tensor here could have ---- */
-
-static void fits(Device *d, const void *context, Record *results) {
-  const Norm *n = context;
-  const NitiKernels *k = d->backend->kernels;
-  const int32_t c = n->shape.c;
-  const NitiTensor weight = wide_tensor(d, table(c, 1), sizeof *n->weight, n->weight, n->e_weight);
-  const NitiTensor bias = wide_tensor(d, table(c, 1), sizeof *n->bias, n->bias, n->e_bias);
-  const NitiTensor sums = wide_tensor(d, table(c, 2), 8, n->sums, n->e_x);
-  const NitiTensor delta_sums = wide_tensor(d, table(c, 3), 8, n->delta_sums, n->e_d);
-  NitiTensor running = wide_tensor(d, table(2, c), sizeof *n->running, n->running, NITI_NORM_RUNNING_EXPONENT);
-  NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), affine_delta = wide_tensor(d, table(c, 3), 4, NULL, 0);
-  NitiTensor dw = wide_tensor(d, table(c, 1), 8, NULL, 0), db = wide_tensor(d, table(c, 1), 8, NULL, 0);
-  k->norm_fit(d->backend, &affine, &running, &sums, &weight, &bias, n->count);
-  keep_wide(results, d, "the multipliers", &affine, 4);
-  keep_wide(results, d, "the running statistics", &running, 8);
-  k->norm_delta_fit(d->backend, &affine_delta, &dw, &db, &delta_sums, &sums, &weight, n->count);
-  keep_wide(results, d, "the deltas' multipliers", &affine_delta, 4);
-  keep_wide(results, d, "the weights' gradient", &dw, 8);
-  keep_wide(results, d, "the biases' gradient", &db, 8);
-}
-
-/* The sums of `count` pairs of x and delta, of three kinds. */
-static void random_sums(NitiNormSums *s, NitiNormDeltaSums *t, int64_t count) {
-  const int kinds = random_in(1, 3), most = random_in(0, 1) ? 127 : random_in(0, 127);
-  int64_t left = count;
-  for (int k = kinds; k > 0; --k) {
-    const int64_t share = k == 1 ? left : (int64_t)(next_random() % (uint64_t)(left + 1));
-    const int64_t x = random_in(0, 1) ? random_in(-most, most) : most, d = random_in(0, 1) ? random_in(-most, most) : -most;
-    left -= share;
-    s->x += share * x;
-    s->xx += share * x * x;
-    t->d += share * d;
-    t->dx += share * d * x;
-    t->dd += share * d * d;
-  }
-}
-
-static void test_fits(void **unused) {
-  static const int channels[] = {1, 3, 16, 100, 127, 128, 129, 511, 512, 513, 2048, 3000};
+/* As many values per channel as there may be: the largest sums of all. */
+static void test_largest_sums(void **unused) {
+  const NitiShape shape = {1 << (NITI_NORM_COUNT_LOG2 - 20), 1024, 1024, 1};
+  const size_t count = niti_shape_count(shape);
   (void)unused;
   need_cuda();
-  for (int i = 0; i < 120; ++i) {
-    Norm n = {.shape = {1, 1, 1, channels[i % 12]}};
-    n.count = i % 4 == 0 ? 1 << NITI_NORM_COUNT_LOG2 : i % 4 == 1 ? random_in(1, 3) : random_in(1, 1 << random_in(1, 23));
-    n.sums = allocate((size_t)n.shape.c, sizeof *n.sums);
-    n.delta_sums = allocate((size_t)n.shape.c, sizeof *n.delta_sums);
-    for (int c = 0; c < n.shape.c; ++c) random_sums(&n.sums[c], &n.delta_sums[c], n.count);
-    random_parameters(&n);
-    check_norm(fits, "fits", n);
+  for (int i = 0; i < 4; ++i) {
+    Norm n = random_norm(shape);
+    n.fits = true;
+    memset(n.x, i == 1 ? -127 : 127, count);
+    memset(n.dy, i == 2 ? -127 : 127, count);
+    if (i == 3) memset(n.x, -127, count / 2); /* the largest spread */
+    if (i == 3) memset(n.dy, -127, count / 2);
+    check_norm(step, "the largest sums", n);
   }
 }
 
@@ -304,7 +259,7 @@ static void test_fits(void **unused) {
 static void maps(Device *d, const void *context, Record *results) {
   const Norm *n = context;
   const NitiKernels *k = d->backend->kernels;
-  const NitiTensor x = tensor_in(d, n->shape, n->x, n->e_x), dy = tensor_in(d, n->shape, n->dy, n->e_d);
+  const NitiTensor x = wide_tensor(d, n->shape, 1, n->x, n->e_x), dy = wide_tensor(d, n->shape, 1, n->dy, n->e_d);
   const NitiTensor affine = wide_tensor(d, table(n->shape.c, 2), 4, n->affine, n->e_weight);
   const NitiTensor affine_delta = wide_tensor(d, table(n->shape.c, 3), 4, n->affine_delta, n->e_bias);
   NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
@@ -362,26 +317,57 @@ typedef struct Sgd {
   bool nesterov;
 } Sgd;
 
-static void sgd(Device *d, const void *context, Record *results) {
-  const Sgd *u = context;
+/* A tensor's operands on one device. */
+typedef struct Placed {
+  NitiTensor w, master, velocity;
+  NitiGradient gradient;
+  NitiSgdScalars scalars;
+  NitiRequantise rq;
+} Placed;
+
+static Placed place_sgd(Device *d, const Sgd *u, int number) {
   const NitiShape shape = table(1, (int32_t)u->count);
-  const int64_t scalars[NITI_SCALARS_MAX] = {-1, u->decay, u->rate, -1, u->images, u->momentum};
-  const NitiSgdScalars numbers = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov};
-  const NitiRequantise rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537, NULL};
-  NitiTensor w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT);
-  NitiTensor master = wide_tensor(d, shape, 2, u->master, u->e_w), velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v);
   const void *values = u->bits == 32 ? (const void *)u->narrow : (const void *)u->wide;
-  NitiGradient gradient = {.data = place_copy(d, values, u->count * (size_t)u->bits / 8), .bits = u->bits, .count = u->count};
-  for (int i = 0; i < u->exponents; ++i) gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
+  Placed p = {.w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
+              .master = wide_tensor(d, shape, 2, u->master, u->e_w),
+              .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
+              .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
+              .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov},
+              .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL}};
+  for (int i = 0; i < u->exponents; ++i) p.gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
+  return p;
+}
+
+static void keep_sgd(Device *d, Record *results, const Sgd *u, const Placed *p) {
+  if (u->apart) keep_tensor(results, d, "the operands", &p->w);
+  keep(results, d, "the weights", p->master.data, u->count * 2, 1);
+  keep(results, d, "their exponent", p->master.exponent, 4, 4);
+  keep(results, d, "the velocities", p->velocity.data, u->count * 2, 1);
+  keep(results, d, "their exponent", p->velocity.exponent, 4, 4);
+}
+
+/* Tensors that one call updates, with the first's scalars. */
+typedef struct Updates {
+  Sgd *tensors;
+  int count;
+} Updates;
+
+static void sgd(Device *d, const void *context, Record *results) {
+  const Updates *u = context;
+  const Sgd *first = u->tensors;
+  const int64_t scalars[NITI_SCALARS_MAX] = {-1, first->decay, first->rate, -1, first->images, first->momentum};
+  Placed placed[NITI_UPDATES_MAX];
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  for (int i = 0; i < u->count; ++i) {
+    Placed *p = &placed[i];
+    *p = place_sgd(d, &u->tensors[i], i + 1);
+    updates[i] = (NitiSgdUpdate){&p->master, NULL, &p->velocity, &p->gradient, &p->scalars, &p->rq};
+    if (u->tensors[i].apart) updates[i].w = &p->w, updates[i].master = &p->master;
+  }
   for (uint32_t again = 0; again < 2; ++again) {
     d->backend->kernels->begin_step(d->backend, 77, 5 + again, scalars);
-    d->backend->kernels->update_sgd(d->backend, u->apart ? &w : &master, u->apart ? &master : NULL, &velocity, &gradient,
-                                    &numbers, &rq);
-    if (u->apart) keep_tensor(results, d, "the operands", &w);
-    keep(results, d, "the weights", master.data, u->count * 2, 1);
-    keep(results, d, "their exponent", master.exponent, 4, 4);
-    keep(results, d, "the velocities", velocity.data, u->count * 2, 1);
-    keep(results, d, "their exponent", velocity.exponent, 4, 4);
+    d->backend->kernels->update_sgd(d->backend, updates, u->count);
+    for (int i = 0; i < u->count; ++i) keep_sgd(d, results, &u->tensors[i], &placed[i]);
   }
 }
 
@@ -428,25 +414,42 @@ static Sgd random_sgd(size_t count, int kind) {
   return u;
 }
 
+static void free_sgd(Sgd *u) {
+  free(u->operands);
+  free(u->master);
+  free(u->velocity);
+  free(u->wide);
+  free(u->narrow);
+}
+
 static void test_sgd(void **unused) {
-  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 1024, 4099, 270000, 2359296};
+  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 2048, 4099, 270000, 2359296};
   (void)unused;
   need_cuda();
   for (int i = 0; i < 300; ++i) {
     const size_t count = counts[i % (i < 22 ? 11 : 9)];
     Sgd u = random_sgd(count, i % 5);
+    const Updates one = {&u, 1};
     char what[200];
     snprintf(what, sizeof what,
              "update of %zu weights, %d bits, exponents %d %d %d %d (%d), rate %lld, momentum %lld, decay %lld, %lld images, "
              "nesterov %d, apart %d, kind %d",
              count, u.bits, u.e_w, u.e_v, u.e_g[0], u.e_g[1], u.exponents, (long long)u.rate, (long long)u.momentum,
              (long long)u.decay, (long long)u.images, u.nesterov, u.apart, i % 5);
-    check_work(sgd, &u, what);
-    free(u.operands);
-    free(u.master);
-    free(u.velocity);
-    free(u.wide);
-    free(u.narrow);
+    check_work(sgd, &one, what);
+    free_sgd(&u);
+  }
+}
+
+static void test_many_updates(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 40; ++i) {
+    Sgd tensors[NITI_UPDATES_MAX];
+    const Updates all = {tensors, i == 0 ? NITI_UPDATES_MAX : random_in(2, NITI_UPDATES_MAX)};
+    for (int k = 0; k < all.count; ++k) tensors[k] = random_sgd((size_t)random_in(1, 1 << random_in(1, 14)), random_in(0, 4));
+    check_work(sgd, &all, "several tensors' update");
+    for (int k = 0; k < all.count; ++k) free_sgd(&tensors[k]);
   }
 }
 
@@ -464,8 +467,9 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_step), cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
-      cmocka_unit_test(test_fits), cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
+      cmocka_unit_test(test_largest_sums), cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_many_updates),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

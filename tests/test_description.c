@@ -1,4 +1,5 @@
 /* Model descriptions: the built-in ones, what the format means, and the message of everything that it refuses. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/builtin.h"
 #include "config/yaml.h"
@@ -294,7 +296,8 @@ static void malformed_documents_are_refused(void **state) {
       {"input: [8, 8, 3]\nclasses: 10\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'name'"},
       {"name: a\nclasses: 10\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'input'"},
       {"name: a\ninput: [8, 8, 3]\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'classes'"},
-      {HEAD "layer: [relu]\n", F, "m.yaml:4:1: model: unknown key 'layer', did you mean 'layers'? (expected: name, input, classes, blocks, layers)"},
+      {HEAD "layer: [relu]\n", F,
+       "m.yaml:4:1: model: unknown key 'layer', did you mean 'layers'? (expected: name, input, classes, blocks, layers)"},
       {"name: a b\n", F, "m.yaml:1:7: name: expected a name of 1 to 63 characters from A-Z a-z 0-9 _ . -, found 'a b'"},
       {"name: a\ninput: 8\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},
       {"name: a\ninput: [8, 8]\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},
@@ -335,8 +338,10 @@ static void wrong_layers_are_refused(void **state) {
        "m.yaml:5:17: relu1: max: expected a decimal number from 0.000001 to 2000 with at most 6 decimals, found '0'"},
       {HEAD "layers:\n  - dropout: {rate: 1}\n", F,
        "m.yaml:5:21: dropout1: rate: expected a decimal number from 0 to 0.999999 with at most 6 decimals, found '1'"},
-      {HEAD "layers:\n  - dropout: {rate: 0.1234567}\n", F, "m.yaml:5:21: dropout1: rate: expected a decimal number from 0 to 0.999999"},
-      {HEAD "layers:\n  - conv: {out: 2, kernel: 1, groups: 0}\n", F, "m.yaml:5:39: conv1: groups: expected an integer from 1 to "},
+      {HEAD "layers:\n  - dropout: {rate: 0.1234567}\n", F,
+       "m.yaml:5:21: dropout1: rate: expected a decimal number from 0 to 0.999999"},
+      {HEAD "layers:\n  - conv: {out: 2, kernel: 1, groups: 0}\n", F,
+       "m.yaml:5:39: conv1: groups: expected an integer from 1 to "},
       {HEAD "layers:\n  - conv: {out: 2, out: 2, kernel: 3}\n", F, "m.yaml:5:20: duplicate key 'out' (first at line 5)"},
       {HEAD "layers:\n  - conv: {out: many, kernel: 3}\n", F,
        "m.yaml:5:17: conv1: out: expected an integer from 1 to 65536, found 'many'"},
@@ -477,7 +482,9 @@ static void unreadable_files_are_refused(void **state) {
   assert_string_equal(niti_error(), "/: cannot read: Is a directory");
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(), "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, ds-cnn, lenet5, "), niti_error());
+  assert_ptr_equal(
+      strstr(niti_error(), "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, ds-cnn, lenet5, "),
+      niti_error());
   assert_null(d);
 }
 

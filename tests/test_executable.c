@@ -446,14 +446,10 @@ static void a_failed_preparation_can_be_tried_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(fused_is_plain_in_random_networks),
-      cmocka_unit_test(fused_is_plain_with_every_layer),
-      cmocka_unit_test(fusing_leaves_operations_out),
-      cmocka_unit_test(a_missing_opcode_is_refused_by_name),
-      cmocka_unit_test(a_foreign_operand_is_refused_by_name),
-      cmocka_unit_test(an_estimate_is_what_compiling_allocates),
-      cmocka_unit_test(equal_lists_compile_to_equal_results),
-      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+      cmocka_unit_test(fused_is_plain_in_random_networks),    cmocka_unit_test(fused_is_plain_with_every_layer),
+      cmocka_unit_test(fusing_leaves_operations_out),         cmocka_unit_test(a_missing_opcode_is_refused_by_name),
+      cmocka_unit_test(a_foreign_operand_is_refused_by_name), cmocka_unit_test(an_estimate_is_what_compiling_allocates),
+      cmocka_unit_test(equal_lists_compile_to_equal_results), cmocka_unit_test(a_failed_preparation_can_be_tried_again),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,7 +58,10 @@ static void folder_damage_is_told(void **state) {
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train: class folder 'c' is missing", "/val has it");
   assert_int_equal(rmdir(path_of("%s/val/c", dir)), 0);
   put_dir(path_of("%s/train/ab", dir));
-  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", "");
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg", ".png file");
+  put_file(path_of("%s/train/ab/x.webp", dir), "x", 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "/train/ab: expected at least one .jpg",
+              "not read: 1 file of another type (ab/x.webp)");
   put_png(path_of("%s/train/ab/x.png", dir), 8, 8, 1, out);
   niti_dataset_close(open_good(dir, NITI_DATA_AUTO, &size8)); /* a class needs no test images */
   assert_int_equal(rename(path_of("%s/val", dir), path_of("%s/other", dir)), 0);
@@ -277,7 +280,7 @@ static void every_bad_image_is_listed(void **state) {
   assert_int_equal(mean[0], 169935);
   assert_int_equal(std[0], 160364);
   check_error((int)niti_dataset_check(dataset, NITI_TRAIN), NITI_ERROR_FORMAT, niti_error(), "/train/b/10.PNG: byte 0",
-              "(and 1 more bad training images");
+              "(and 1 more bad training image:");
   niti_dataset_close(dataset);
   remove_temp(dir);
 }

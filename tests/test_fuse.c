@@ -10,9 +10,9 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "program/fuse.h"
 #include "every_layer.h"
 #include "model/lower.h"
+#include "program/fuse.h"
 
 static NitiDescription *parsed(const char *text) {
   NitiDescription *description = NULL;

@@ -257,8 +257,27 @@ static void test_failed_save_leaves_the_old(void **state) {
 
 static void save_last(uint64_t step) {
   NitiCheckpoint *c = make_checkpoint(step);
-  check_ok(niti_checkpoint_save_last(c, folder));
+  check_ok(niti_checkpoint_save_last(c, folder, NULL));
   niti_checkpoint_close(c);
+}
+
+/* Other names get the same bytes, and where one cannot be written, the last checkpoint stays. */
+static void test_other_names_get_the_same(void **state) {
+  (void)state;
+  const char *const also[] = {"best.safetensors", "epoch-0007.safetensors", NULL}, *const nowhere[] = {"none/best.safetensors",
+                                                                                                       NULL};
+  NitiCheckpoint *c = make_checkpoint(7);
+  check_ok(niti_checkpoint_save_last(c, folder, also));
+  niti_checkpoint_close(c);
+  assert_int_equal(count_files(), 3);
+  assert_int_equal(load_step(at("best.safetensors")), 7);
+  assert_int_equal(load_step(at("epoch-0007.safetensors")), 7);
+  assert_int_equal(load_step(at("last.safetensors")), 7);
+  c = make_checkpoint(8);
+  check_fails(niti_checkpoint_save_last(c, folder, nowhere), NITI_ERROR_FILE, "none/best.safetensors", strerror(ENOENT));
+  niti_checkpoint_close(c);
+  assert_int_equal(load_step(at("last.safetensors")), 7);
+  assert_int_equal(count_files(), 3);
 }
 
 static void test_previous_is_kept(void **state) {
@@ -301,7 +320,7 @@ static void test_former_is_named_last(void **state) {
   save_last(1);
   assert_int_equal(mkdir(at("previous.safetensors"), 0777), 0);
   NitiCheckpoint *c = make_checkpoint(2);
-  check_fails(niti_checkpoint_save_last(c, folder), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
+  check_fails(niti_checkpoint_save_last(c, folder, NULL), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
   niti_checkpoint_close(c);
   assert_int_equal(load_step(at("last.safetensors")), 2);
   assert_int_equal(count_files(), 2);
@@ -319,7 +338,7 @@ static void test_killed_save(void **state) {
     if (child == 0) {
       NitiCheckpoint *c = make_checkpoint(newest);
       for (uint64_t next = newest;; set_step(c, ++next))
-        if (niti_checkpoint_save_last(c, folder) != NITI_OK) _exit(1);
+        if (niti_checkpoint_save_last(c, folder, NULL) != NITI_OK) _exit(1);
     }
     (void)usleep(2000 + moment * 1237 % 9000);
     int result;
@@ -349,6 +368,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_checkpoint_flipped_anywhere, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_says_what_is_wrong, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_failed_save_leaves_the_old, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_other_names_get_the_same, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_previous_is_kept, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_former_is_named_last, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_killed_save, make_folder, remove_folder),

@@ -17,7 +17,7 @@
 
 enum { GUARD = 64, COUNT = 203, SHIFT_MAX = 30 };
 
-static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
+static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE, NITI_STOCHASTIC_BYTE};
 
 static uint64_t state = 88172645463325252u;
 static uint32_t random_word(void) {

@@ -147,21 +147,15 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_same(p, in[0], in[1]);
       assert_int_equal(in[2], NITI_NONE);
       break;
-    case NITI_OP_AVGPOOL_FORWARD:
-      check_pool(p, o, in[0], out[0]);
-      break;
-    case NITI_OP_AVGPOOL_BACKWARD:
-      check_pool(p, o, out[0], in[0]);
-      break;
+    case NITI_OP_AVGPOOL_FORWARD: check_pool(p, o, in[0], out[0]); break;
+    case NITI_OP_AVGPOOL_BACKWARD: check_pool(p, o, out[0], in[0]); break;
     case NITI_OP_RELU_BACKWARD:
     case NITI_OP_ADD:
       check_same(p, in[0], in[1]);
       check_same(p, in[0], out[0]);
       break;
     case NITI_OP_RELU_FORWARD:
-    case NITI_OP_DROPOUT:
-      check_same(p, in[0], out[0]);
-      break;
+    case NITI_OP_DROPOUT: check_same(p, in[0], out[0]); break;
     case NITI_OP_RESHAPE:
       assert_int_equal(niti_tensor_count(&p->tensors[in[0]], p->batch), niti_tensor_count(&p->tensors[out[0]], p->batch));
       break;
@@ -173,8 +167,7 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       assert_true(in[0] == out[0] && p->tensors[in[1]].weight == in[0]);
       assert_string_equal(p->scalars[o->scalar], "mu");
       break;
-    default:
-      fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
+    default: fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
   }
 }
 
@@ -373,10 +366,10 @@ static void builtin_models_lower(void **state) {
 static void every_layer_lowers(void **state) {
   NitiDescription *d = described(every_layer);
   (void)state;
-  for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode)
+  for (int mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode)
     check_description(d, (NitiLowerOptions){.batch = 24,
                                             .round_activation = (NitiRounding)mode,
-                                            .round_delta = (NitiRounding)(NITI_TRUNCATE - mode),
+                                            .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
                                             .loss = mode % 2 ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI});
   niti_description_close(d);
 }

@@ -19,7 +19,7 @@
 enum { SEED_LOW = 12345, STEP = 7 };
 static const uint64_t run_seed = ((uint64_t)0xdeadbeef << 32) | SEED_LOW;
 static const int thread_counts[] = {1, 3};
-static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE};
+static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE, NITI_STOCHASTIC_BYTE};
 
 /* ---- guarded memory and tensors ---- */
 
@@ -87,8 +87,9 @@ static void requantise(NitiTensor *out, const int64_t *acc, int32_t exponent, co
   for (size_t i = 0; i < count; ++i) max = llabs(acc[i]) > max ? llabs(acc[i]) : max;
   const int shift = bits(max) > 7 ? bits(max) - 7 : 0;
   for (size_t i = 0; i < count; ++i) {
-    const bool draws = rq->mode == NITI_STOCHASTIC;
-    const uint32_t word = draws ? niti_random(run_seed, (NitiPurpose)rq->purpose, STEP, rq->layer, i) : 0;
+    const bool bytes = rq->mode == NITI_STOCHASTIC_BYTE;
+    const uint32_t drawn = niti_random(run_seed, (NitiPurpose)rq->purpose, STEP, rq->layer, bytes ? i / 4 : i);
+    const uint32_t word = bytes ? drawn >> (i % 4 * 8) & 255 : drawn;
     out->data[i] = niti_round_int8(acc[i], shift, rq->mode, word);
   }
   *out->exponent = exponent + shift;

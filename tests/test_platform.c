@@ -5,6 +5,7 @@
 #include "io_test.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
+#include "platform/folder.h"
 #include "platform/path.h"
 #include "platform/text.h"
 
@@ -33,6 +34,52 @@ static void test_kinds(void **state) {
   assert_true(niti_path_is_dir(folder) && niti_path_has_dir(folder, "."));
   assert_false(niti_path_has_file(folder, "fifo") || niti_path_has_file(folder, ".") || niti_path_has_file(folder, "none"));
   assert_false(niti_path_has_dir(folder, "f") || niti_path_has_dir(folder, "none"));
+}
+
+/* What a walk has seen: "name" or "name/" of each entry, and where it is to end. */
+typedef struct Seen {
+  char names[8][16];
+  int count;
+  const char *last;
+} Seen;
+
+static NitiStatus see(void *context, const char *name, bool is_folder) {
+  Seen *seen = context;
+  (void)snprintf(seen->names[seen->count++], sizeof seen->names[0], "%s%s", name, is_folder ? "/" : "");
+  return seen->last && strcmp(name, seen->last) == 0 ? niti_fail(NITI_ERROR_FORMAT, "enough") : NITI_OK;
+}
+
+static NitiStatus remove_file(void *context, const char *name, bool is_folder) {
+  ++*(int *)context;
+  return is_folder || unlink(at(name)) == 0 ? NITI_OK : NITI_ERROR_FILE;
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(a, b); }
+
+static void test_walk(void **state) {
+  static const char *const expected[] = {".hidden", "dangling", "f", "inner/", "to-f", "to-inner/"};
+  Seen seen = {.count = 0};
+  int removed = 0;
+  (void)state;
+  put_file(at("f"), "x", 1);
+  put_file(at(".hidden"), "x", 1);
+  assert_int_equal(
+      mkdir(at("inner"), 0700) | symlink("f", at("to-f")) | symlink("inner", at("to-inner")) | symlink("none", at("dangling")),
+      0);
+  check_ok(niti_folder_walk(folder, see, &seen));
+  assert_int_equal(seen.count, 6);
+  qsort(seen.names, 6, sizeof seen.names[0], compare_names);
+  for (int i = 0; i < 6; ++i) assert_string_equal(seen.names[i], expected[i]);
+  seen = (Seen){.last = "f"};
+  check_fails(niti_folder_walk(folder, see, &seen), NITI_ERROR_FORMAT, "enough", "");
+  assert_true(seen.count >= 1 && strcmp(seen.names[seen.count - 1], "f") == 0);
+  check_fails(niti_folder_walk(at("none"), see, &seen), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
+  check_fails(niti_folder_walk(at("f"), see, &seen), NITI_ERROR_FILE, at("f"), strerror(ENOTDIR));
+  assert_int_equal(unlink(at("to-inner")), 0);
+  check_ok(niti_folder_walk(folder, remove_file, &removed));
+  assert_int_equal(removed, 5);
+  assert_int_equal(rmdir(at("inner")), 0);
+  assert_int_equal(rmdir(folder) | mkdir(folder, 0700), 0); /* nothing was left */
 }
 
 static void check_escaped(const char *name, const char *expected) {
@@ -128,6 +175,25 @@ static void test_clocks(void **state) {
   assert_true(llabs(niti_clock_wall() / 1000000000 - (int64_t)time(NULL)) <= 2);
 }
 
+__attribute__((format(printf, 2, 3))) static void format_into(char text[16], const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  niti_text_format(text, 16, format, args);
+  va_end(args);
+}
+
+/* Also cut short, within an escape and within a character. */
+static void test_format(void **state) {
+  char text[16];
+  (void)state;
+  format_into(text, "%d %s", 7, "a\xe9\n");
+  assert_string_equal(text, "7 a\\xE9\\x0A");
+  format_into(text, "%s\xe9", "0123456789abc");
+  assert_string_equal(text, "0123456789abc");
+  format_into(text, "%s", "0123456789abcd\xc3\xa9");
+  assert_string_equal(text, "0123456789abcd");
+}
+
 static void test_environment(void **state) {
   (void)state;
   char host[4] = "xxx";
@@ -144,8 +210,8 @@ static void test_environment(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_join),   TEST(test_escape),     TEST(test_escape_in_little_room),
-                                     TEST(test_kinds),  TEST(test_read),       TEST(test_read_pipe),
-                                     TEST(test_clocks), TEST(test_environment)};
+  const struct CMUnitTest tests[] = {
+      TEST(test_join),      TEST(test_escape), TEST(test_escape_in_little_room), TEST(test_kinds), TEST(test_read),
+      TEST(test_read_pipe), TEST(test_clocks), TEST(test_environment),           TEST(test_walk),  TEST(test_format)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* Recipes: the built-in ones, defaults, edits from the command line, round trips, and the message of everything refused. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "config/builtin.h"
 #include "train/recipe_text.h"
@@ -72,9 +74,19 @@ static void assert_round_trip(const NitiRecipe *r) {
 /* ---- Built-in recipes ---- */
 
 static void builtins_parse_and_round_trip(void **state) {
-  static const char *const expected[] = {
-      "alexnet-imagenette",  "lenet5-fashion-mnist", "lenet5-mnist",        "mlp-mnist",     "sensor-windows",
-      "vgg-small-7-cifar10", "vgg-small-8-cifar10",  "vgg-small-9-cifar10", "vgg13-cifar10", NULL};
+  static const char *const expected[] = {"alexnet-imagenette",
+                                         "lenet5-fashion-mnist",
+                                         "lenet5-mnist",
+                                         "mlp-mnist",
+                                         "resnet18-cifar10",
+                                         "resnet20-cifar10",
+                                         "sensor-windows",
+                                         "vgg-small-7-cifar10",
+                                         "vgg-small-8-cifar10",
+                                         "vgg-small-9-bn-cifar10",
+                                         "vgg-small-9-cifar10",
+                                         "vgg13-cifar10",
+                                         NULL};
   const char *const *names = niti_builtin_recipes();
   (void)state;
   for (size_t i = 0; expected[i] || names[i]; ++i) {
@@ -440,7 +452,7 @@ static void wrong_recipes_are_refused(void **state) {
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
        "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
-       "seed, loss, rounding, update)"},
+       "seed, loss, label_smoothing, rounding, update)"},
       {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
       {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
       {HEAD "batch: 6.4e1\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '6.4e1'"},
@@ -455,7 +467,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "rounding: {error: up}\n", F,
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
-      {HEAD "update: {kind: sgd}\n", F, "r.yaml:3:16: update: kind: expected niti, found 'sgd'"},
+      {HEAD "update: {kind: adam}\n", F, "r.yaml:3:16: update: kind: expected one of: niti, sgd, found 'adam'"},
       {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},
       {HEAD "update: {mu: 31}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '31'"},
       {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 positions (expected 1 to 32)"},

@@ -1,4 +1,5 @@
 /* Schedules: positions in epochs, steps and shares, read, written and placed in runs. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+/* clang-format on */
 
 #include "train/recipe.h"
 #include "train/schedule.h"

@@ -1,6 +1,7 @@
 """niti's model descriptions, for the peers: built-ins, the networks of bench/models, or files."""
 import pathlib
 import sys
+from dataclasses import dataclass
 
 import yaml
 
@@ -30,6 +31,7 @@ def layers(model: dict, items: list | None = None) -> list[tuple[str, dict]]:
     out = []
     for item in model["layers"] if items is None else items:
         (kind, fields), = item.items() if isinstance(item, dict) else [(item, {})]
+        fields = fields or {}
         if kind == "block":
             name = fields if isinstance(fields, str) else fields["use"]
             out += layers(model, model["blocks"][name])
@@ -50,27 +52,73 @@ def side(kind: str, fields: dict, sides: tuple[int, int]) -> tuple[int, int]:
     return tuple((sides[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
 
 
-def convolutions(model: dict) -> list[dict]:
-    """Every convolution: h, w, c, k (output channels), kernel, stride, padding (pairs) and whether it is the first layer."""
-    found: list[dict] = []
+@dataclass(frozen=True)
+class Node:
+    """A layer in niti's order: of a residual block the body, the shortcut, then the addition (kind "add")."""
+
+    number: int  # from 1, as docs/arithmetic.md numbers them
+    kind: str
+    fields: dict
+    input: tuple[int, int, int]  # height, width, channels of one image
+    output: tuple[int, int, int]
+    first: bool  # reads the network's input
+
+    def weight_shape(self) -> tuple[int, ...] | None:
+        """Of conv [Cout][KH][KW][Cin / groups] and linear [out][in]; None: the kind has no such weights."""
+        if self.kind == "conv":
+            return (self.output[2], *pair(self.fields["kernel"]), self.input[2] // groups(self.fields, self.input[2]))
+        return (self.output[2], self.input[2]) if self.kind == "linear" else None
+
+    def fans(self) -> tuple[int, int]:
+        """fan_in and fan_out of the weights."""
+        out, *window, channels = self.weight_shape()
+        area = window[0] * window[1] if window else 1
+        return channels * area, out // (groups(self.fields, self.input[2]) if window else 1) * area
+
+
+def groups(fields: dict, channels: int) -> int:
+    """Of a convolution; the word `channels`: one per input channel."""
+    value = fields.get("groups", 1)
+    return channels if value == "channels" else value
+
+
+def features(model: dict, fields: dict) -> int:
+    """What `out` says: a number, or the word `classes`."""
+    return model["classes"] if fields["out"] == "classes" else fields["out"]
+
+
+def shape_after(model: dict, kind: str, fields: dict, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Height, width and channels after a layer."""
+    h, w, c = shape
+    if kind in ("conv", "maxpool", "avgpool"):
+        return (*side(kind, fields, (h, w)), features(model, fields) if kind == "conv" else c)
+    if kind == "linear":
+        return 1, 1, features(model, fields)
+    return (1, 1, h * w * c if kind == "flatten" else c) if kind in ("flatten", "global-avgpool") else shape
+
+
+def nodes(model: dict) -> list[Node]:
+    """Every layer with its number and shapes."""
+    found: list[Node] = []
 
     def walk(items: list, shape: tuple[int, int, int], first: bool) -> tuple[int, int, int]:
-        h, w, c = shape
         for kind, fields in items:
-            if kind == "conv":
-                found.append({"h": h, "w": w, "c": c, "k": fields["out"], "kernel": pair(fields["kernel"]),
-                              "stride": pair(fields.get("stride", 1)), "padding": pair(fields.get("padding", 0)), "first": first})
-            if kind in ("conv", "maxpool", "avgpool"):
-                h, w = side(kind, fields, (h, w))
-                c = fields.get("out", c)
-            elif kind == "residual":
-                shape = walk(fields["body"], (h, w, c), first)
-                walk(fields["shortcut"], (h, w, c), first)
-                h, w, c = shape
-            elif kind in ("flatten", "global-avgpool"):
-                h, w, c = 1, 1, h * w * c if kind == "flatten" else c
-            first = False
-        return h, w, c
+            if kind == "residual":
+                after = walk(fields["body"], shape, first)
+                walk(fields["shortcut"], shape, first)
+                found.append(Node(len(found) + 1, "add", {}, after, after, False))
+            else:
+                after = shape_after(model, kind, fields, shape)
+                found.append(Node(len(found) + 1, kind, fields, shape, after, first))
+            shape, first = after, False
+        return shape
 
     walk(layers(model), tuple(model["input"]), True)
     return found
+
+
+def convolutions(model: dict) -> list[dict]:
+    """Every convolution: h, w, c, k (output channels), kernel, stride, padding (pairs) and whether it is the first layer."""
+    return [{"h": node.input[0], "w": node.input[1], "c": node.input[2], "k": node.output[2], "kernel": pair(node.fields["kernel"]),
+             "stride": pair(node.fields.get("stride", 1)), "padding": pair(node.fields.get("padding", 0)), "first": node.first}
+            for node in nodes(model) if node.kind == "conv"]

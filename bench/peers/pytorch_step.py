@@ -2,8 +2,7 @@
 """How fast PyTorch trains one of niti's models: the peer of `niti bench step`.
 
 Measures a whole training step (forward, cross-entropy, backward, SGD with momentum) on one batch that is on the device
-already: no loader, no augmentation, no conversion of the input. The network is niti's description: no bias, no batch
-normalisation. Modes:
+already: no loader, no augmentation, no conversion of the input. The network is niti's description. Modes:
 
   tf32       float32 weights and activations, NCHW, TF32 products (on the CPU: plain float32)
   bf16       bfloat16 weights, activations and momentum, channels-last: no casts, which is the fastest
@@ -30,8 +29,9 @@ import time
 from collections.abc import Callable
 
 try:
-    import torch
     import models
+    import networks
+    import torch
 except ImportError as error:
     sys.exit(f"pytorch_step: {error}; it needs PyTorch and PyYAML: python3 -m pip install torch pyyaml")
 
@@ -46,68 +46,10 @@ CPU_RUNS_MIN = 2  # a step may take many seconds
 Step = Callable[[], None]
 
 
-class FlattenLast(torch.nn.Module):
-    """Flattens in the order of channels-last memory: no copy, and the same network up to the order of weights."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.permute(0, 2, 3, 1).flatten(1)
-
-
-class Residual(torch.nn.Module):
-    """The sum of a body's output and a shortcut's; an empty shortcut is the input itself."""
-
-    def __init__(self, body: torch.nn.Module, shortcut: torch.nn.Module) -> None:
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x) + self.shortcut(x)
-
-
-def make_layers(items: list, shape: tuple[int, int, int], model: dict, channels_last: bool) -> tuple[torch.nn.Sequential, tuple[int, int, int]]:
-    height, width, channels = shape
-    modules: list[torch.nn.Module] = []
-    for kind, fields in items:
-        if kind in ("conv", "maxpool"):
-            kernel, padding = models.pair(fields["kernel"]), models.pair(fields.get("padding", 0))
-            stride = models.pair(fields.get("stride", 1 if kind == "conv" else fields["kernel"]))
-            height, width = models.side(kind, fields, (height, width))
-        if kind == "conv":
-            modules.append(torch.nn.Conv2d(channels, fields["out"], kernel, stride, padding, bias=False))
-            channels = fields["out"]
-        elif kind == "maxpool":
-            modules.append(torch.nn.MaxPool2d(kernel, stride, padding))
-        elif kind == "relu":
-            modules.append(torch.nn.ReLU(inplace=True))
-        elif kind == "dropout":
-            modules.append(torch.nn.Dropout(0.5))
-        elif kind == "global-avgpool":
-            modules.append(torch.nn.AdaptiveAvgPool2d(1))
-            height, width = 1, 1
-        elif kind == "residual":
-            body, after = make_layers(fields["body"], (height, width, channels), model, channels_last)
-            shortcut, _ = make_layers(fields["shortcut"], (height, width, channels), model, channels_last)
-            modules.append(Residual(body, shortcut))
-            height, width, channels = after
-        elif kind == "flatten":
-            modules.append(FlattenLast() if channels_last else torch.nn.Flatten())
-            height, width, channels = 1, 1, height * width * channels
-        elif kind == "linear":
-            if modules and isinstance(modules[-1], torch.nn.AdaptiveAvgPool2d):
-                modules.append(torch.nn.Flatten())
-            out = model["classes"] if fields["out"] == "classes" else fields["out"]
-            modules.append(torch.nn.Linear(channels, out, bias=False))
-            channels = out
-        else:
-            sys.exit(f"pytorch_step: model \"{model['name']}\": layer \"{kind}\" is not known here")
-    return torch.nn.Sequential(*modules), (height, width, channels)
-
-
 def make_network(model: dict, channels_last: bool) -> torch.nn.Sequential:
-    network, _ = make_layers(models.layers(model), tuple(model["input"]), model, channels_last)
-    for module in network.modules():
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            torch.nn.init.kaiming_normal_(module.weight)
+    network = networks.build(model, channels_last, dropout_per="element")
+    for module in networks.products(network):
+        torch.nn.init.kaiming_normal_(module.weight)
     return network
 
 

@@ -44,17 +44,17 @@ typedef struct NitiTensorStats {
 
 /* What a run depends on besides the executable's tensors. Members that no operation of the range reads may be zero. */
 typedef struct NitiBindings {
-  int32_t batch;                       /* 1 .. the program's */
-  uint64_t seed;                       /* of all random words */
-  uint32_t step;                       /* the `time` of random words */
-  int64_t scalars[NITI_SCALARS_MAX];   /* by the program's scalar numbers */
-  const uint8_t *pixels;               /* source images [.][H][W][C] of `source`'s shape, in memory that the backend reads */
-  NitiShape source;                    /* of one source image; n does not matter */
-  const NitiSample *samples;           /* [batch], host memory; may change as soon as the run returns */
-  const int32_t *labels;               /* [batch], likewise */
-  int32_t repeat;                      /* how many times the range runs, for measuring; 0: once */
-  int64_t *marks;                      /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
-                                          range's first operation and after each of its operations */
+  int32_t batch;                     /* 1 .. the program's */
+  uint64_t seed;                     /* of all random words */
+  uint32_t step;                     /* the `time` of random words */
+  int64_t scalars[NITI_SCALARS_MAX]; /* by the program's scalar numbers */
+  const uint8_t *pixels;             /* source images [.][H][W][C] of `source`'s shape, in memory that the backend reads */
+  NitiShape source;                  /* of one source image; n does not matter */
+  const NitiSample *samples;         /* [batch], host memory; may change as soon as the run returns */
+  const int32_t *labels;             /* [batch], likewise */
+  int32_t repeat;                    /* how many times the range runs, for measuring; 0: once */
+  int64_t *marks;                    /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
+                                        range's first operation and after each of its operations */
 } NitiBindings;
 
 typedef struct NitiBackendOps {
@@ -73,8 +73,8 @@ typedef struct NitiBackendOps {
   size_t (*free_bytes)(NitiBackend *);    /* what alloc could still provide; SIZE_MAX: not known */
   void (*upload)(NitiBackend *, void *to, const void *host, size_t bytes);     /* `host` may change as soon as it returns */
   void (*download)(NitiBackend *, void *host, const void *from, size_t bytes); /* waits */
-  NitiStatus (*synchronise)(NitiBackend *);            /* waits; reports the first failure so far, NITI_ERROR_DEVICE */
-  NitiShiftCounts (*shift_counts)(NitiBackend *);      /* waits */
+  NitiStatus (*synchronise)(NitiBackend *);       /* waits; reports the first failure so far, NITI_ERROR_DEVICE */
+  NitiShiftCounts (*shift_counts)(NitiBackend *); /* waits */
   /* Runs only int8 multiply-adds in registers, on all threads, for about a millisecond, and returns their number: kernels are
    * measured against this peak. 0: these kernels have no peak. NULL: the backend has none. */
   uint64_t (*multiply_add)(NitiBackend *);

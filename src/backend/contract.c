@@ -51,14 +51,11 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
 bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
   switch (opcode) {
     case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && fits_weights(&x[1], conv);
-    case NITI_OP_CONV_BACKWARD:
-      return fits_conv(y, x, conv) && fits_weights(&x[1], conv) &&
-             (!x[2].data || same_size(&x[2], y));
+    case NITI_OP_CONV_BACKWARD: return fits_conv(y, x, conv) && fits_weights(&x[1], conv) && (!x[2].data || same_size(&x[2], y));
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && fits_weights(y, conv);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, pool);
-    case NITI_OP_MAXPOOL_BACKWARD:
-      return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
+    case NITI_OP_MAXPOOL_BACKWARD: return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
     case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
     case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
     case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;

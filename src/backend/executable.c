@@ -33,8 +33,8 @@ struct NitiExecutable {
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
-  size_t bytes, workspace; /* allocated without what it shares; scratch requested */
-  int32_t batch; /* for which the steps are prepared */
+  size_t bytes, workspace;                /* allocated without what it shares; scratch requested */
+  int32_t batch;                          /* for which the steps are prepared */
   void *recordings;
 };
 
@@ -154,10 +154,8 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_ADD: return k->add;
     case NITI_OP_DROPOUT: return k->dropout;
     case NITI_OP_LOSS: return k->loss;
-    case NITI_OP_NORM_SUMS: return k->norm_sums;
     case NITI_OP_NORM_FIT: return k->norm_fit;
     case NITI_OP_NORM_FORWARD: return k->norm_forward;
-    case NITI_OP_NORM_DELTA_SUMS: return k->norm_delta_sums;
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
@@ -307,9 +305,8 @@ static void connect(NitiExecutable *e, int32_t i) {
   if (o->phase == NITI_PHASE_UPDATE) gradient = o->inputs[1];
   if (gradient == NITI_NONE) return;
   const NitiTensorDesc *desc = &e->fused->tensors[gradient];
-  step->gradient = (NitiGradient){.data = e->tensors[gradient].data,
-                                  .bits = 8 * (int)niti_dtype_bytes(desc->dtype),
-                                  .count = niti_tensor_count(desc, 1)};
+  step->gradient = (NitiGradient){
+      .data = e->tensors[gradient].data, .bits = 8 * (int)niti_dtype_bytes(desc->dtype), .count = niti_tensor_count(desc, 1)};
   locate_exponents(e, gradient, step->gradient.exponents);
 }
 
@@ -457,7 +454,24 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
+/* Runs the updates `sgd` from operation i on, as many as one call takes; returns their number. */
+static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  int count = 0;
+  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
+    const NitiOperation *o = &e->fused->operations[i + count];
+    NitiStep *s = &e->steps[i + count];
+    if (o->opcode != NITI_OP_UPDATE_SGD) break;
+    check_step(e, i + count);
+    updates[count] =
+        (NitiSgdUpdate){s->outputs, optional(o->outputs, s->outputs, 2), &s->outputs[3], &s->gradient, &o->sgd, &s->rq};
+  }
+  e->backend->kernels->update_sgd(e->backend, updates, count);
+  return count;
+}
+
+/* Runs operation i, perhaps with those that follow it before `end`; returns their number. */
+static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBindings *b) {
   const NitiOperation *o = &e->fused->operations[i];
   const NitiKernels *k = e->backend->kernels;
   NitiBackend *backend = e->backend;
@@ -471,9 +485,7 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
-    case NITI_OP_CONV_BACKWARD:
-      k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq);
-      break;
+    case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x, o->relu_max); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1], o->relu_max); break;
@@ -489,22 +501,15 @@ static void run_step(NitiExecutable *e, int32_t i, const NitiBindings *b) {
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
-    case NITI_OP_NORM_SUMS: k->norm_sums(backend, y, x); break;
-    case NITI_OP_NORM_FIT:
-      k->norm_fit(backend, y, o->norm.running ? &x[3] : &y[1], x, &x[1], &x[2], o->norm.running ? 0 : e->batch * o->norm.positions);
-      break;
+    case NITI_OP_NORM_FIT: k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]); break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
-    case NITI_OP_NORM_DELTA_SUMS: k->norm_delta_sums(backend, y, x, &x[1]); break;
-    case NITI_OP_NORM_DELTA_FIT:
-      k->norm_delta_fit(backend, y, &y[1], &y[2], x, &x[1], &x[2], e->batch * o->norm.positions);
-      break;
+    case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
-    case NITI_OP_UPDATE_SGD:
-      k->update_sgd(backend, y, optional(o->outputs, y, 2), &y[3], &s->gradient, &o->sgd, &s->rq);
-      break;
+    case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
     default: break; /* fused into another operation, or nothing to do */
   }
+  return 1;
 }
 
 static void enqueue(void *context) {
@@ -513,8 +518,8 @@ static void enqueue(void *context) {
   int64_t *mark = run->bindings->marks;
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
     if (mark) e->backend->kernels->mark(e->backend, mark);
-    for (int32_t i = run->first; i < run->end; ++i) {
-      run_step(e, i, run->bindings);
+    for (int32_t i = run->first, done; i < run->end; i += done) {
+      done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
     }
   }

@@ -34,6 +34,16 @@ typedef struct NitiGradient {
   const int32_t *exponents[2]; /* whose sum is its exponent; NULL counts as 0 */
 } NitiGradient;
 
+/* One weight tensor of an update `sgd`. */
+typedef struct NitiSgdUpdate {
+  NitiTensor *w, *master, *velocity; /* the latter two int16_t; master NULL: w itself is int16_t and the master */
+  const NitiGradient *gradient;
+  const NitiSgdScalars *scalars;
+  const NitiRequantise *rq; /* selects the random words; its mode does not count */
+} NitiSgdUpdate;
+
+enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
+
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
 
 /* A convolution as one operation runs it. */
@@ -75,7 +85,7 @@ typedef struct NitiKernels {
   NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
   void (*conv_release)(NitiBackend *, NitiConvCall *);
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
-  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
+  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
@@ -111,20 +121,19 @@ typedef struct NitiKernels {
   void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 
   /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
-  /* sums: int64_t [C][2] of x and of its squares; exponent: x's. */
-  void (*norm_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
-  /* affine: NitiAffine [C], exponent y's. weight, bias: int16_t [C]. running: int64_t [2][C], means then variances. count: values
-   * per channel; 0: from the running statistics, which stay, and of sums only the exponent is read. */
-  void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
-                   const NitiTensor *bias, int64_t count);
+  /* affine: NitiAffine [C], exponent y's. running: int64_t [2][C], means then variances. sums: int64_t [C][2] of x and of its
+   * squares, exponent x's; NULL: affine from the running statistics, which stay, and of x only the exponent is read. weight,
+   * bias: int16_t [C]. */
+  void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                   const NitiTensor *weight, const NitiTensor *bias);
   /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
-  /* sums: int64_t [C][3] of dy, dy x and dy dy; exponent: dy's. */
-  void (*norm_delta_sums)(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
-  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. */
+  /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums:
+   * int64_t [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. */
   void (*norm_delta_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                         const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+                         NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                         const NitiTensor *weight);
   /* dx = affine map of dy and x, rounded. dx aliases neither. */
   void (*norm_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                         const NitiRequantise *);
@@ -132,14 +141,13 @@ typedef struct NitiKernels {
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
-  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
-               NitiLoss, const NitiRequantise *);
+  void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
+               const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
-  /* Update `sgd` of master (int16_t; NULL: w itself is int16_t and the master), with the bound scalars of these numbers; writes w,
-   * velocity and their exponents. rq selects the random words; its mode does not count. */
-  void (*update_sgd)(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
-                     const NitiSgdScalars *scalars, const NitiRequantise *rq);
+  /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.
+   * 0 < count <= NITI_UPDATES_MAX. */
+  void (*update_sgd)(NitiBackend *, const NitiSgdUpdate *updates, int count);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
 } NitiKernels;
 

@@ -15,7 +15,8 @@ static uint64_t weight(const NitiSoftmax *softmax, int8_t logit) {
 }
 
 NitiSoftmax niti_softmax_sum(const int8_t *logits, int32_t exponent, int classes) {
-  NitiSoftmax softmax = {.exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0, .on = 1 << NITI_LOSS_SOFTMAX_BITS};
+  NitiSoftmax softmax = {
+      .exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0, .on = 1 << NITI_LOSS_SOFTMAX_BITS};
   for (int j = 0; j < classes; ++j) softmax.sum += weight(&softmax, logits[j]);
   return softmax;
 }

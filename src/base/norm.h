@@ -6,14 +6,14 @@
 #include "base/scalar.h"
 
 enum {
-  NITI_NORM_COUNT_LOG2 = 24,       /* values per channel: at most 2^24 */
-  NITI_NORM_FRACTION = 16,         /* fraction bits of an affine map's accumulators */
-  NITI_NORM_FACTOR_MAX = 1 << 22,  /* of an affine map's multipliers */
-  NITI_NORM_OFFSET_MAX = 1 << 29,  /* of its offsets */
+  NITI_NORM_COUNT_LOG2 = 24,      /* values per channel: at most 2^24 */
+  NITI_NORM_FRACTION = 16,        /* fraction bits of an affine map's accumulators */
+  NITI_NORM_FACTOR_MAX = 1 << 22, /* of an affine map's multipliers */
+  NITI_NORM_OFFSET_MAX = 1 << 29, /* of its offsets */
   NITI_NORM_RUNNING_EXPONENT = -32,
-  NITI_NORM_RUNNING_SHARE = 10,    /* a step's statistics enter the running ones by 1 / 10 */
-  NITI_NORM_DEVIATIONS = 4,        /* an output's range: |weight| times that, plus |bias| */
-  NITI_NORM_DELTA_RMS = 16,        /* a delta's range: its root mean square times that */
+  NITI_NORM_RUNNING_SHARE = 10,     /* a step's statistics enter the running ones by 1 / 10 */
+  NITI_NORM_DEVIATIONS = 4,         /* an output's range: |weight| times that, plus |bias| */
+  NITI_NORM_DELTA_RMS = 16,         /* a delta's range: its root mean square times that */
   NITI_NORM_GRADIENT_EXPONENT = -8, /* of a weight's gradient, relative to the deltas' exponent */
 };
 
@@ -110,9 +110,7 @@ NITI_INLINE NitiAffine niti_norm_affine(const NitiNormChannel *c, int16_t weight
 }
 
 /* count^2 times the covariance of deltas and x; its magnitude is below 2^62. */
-NITI_INLINE int64_t niti_norm_covariance(NitiNormSums s, NitiNormDeltaSums t, int64_t count) {
-  return count * t.dx - s.x * t.d;
-}
+NITI_INLINE int64_t niti_norm_covariance(NitiNormSums s, NitiNormDeltaSums t, int64_t count) { return count * t.dx - s.x * t.d; }
 
 /* What backward multiplies with, before the deltas' range is known. */
 typedef struct NitiNormDelta {
@@ -170,8 +168,8 @@ NITI_INLINE NitiAffineDelta niti_norm_affine_delta(const NitiNormDelta *d, const
   NitiAffineDelta a;
   a.factor = (int32_t)niti_scalar_fixed(d->factor, unit, NITI_NORM_FACTOR_MAX);
   a.slope = (int32_t)niti_scalar_fixed(slope, unit, NITI_NORM_FACTOR_MAX);
-  const NitiScalar offset = niti_scalar_add(niti_scalar_mul(niti_scalar(a.factor, 0), d->mean),
-                                            niti_scalar_mul(niti_scalar(a.slope, 0), c->mean));
+  const NitiScalar offset =
+      niti_scalar_add(niti_scalar_mul(niti_scalar(a.factor, 0), d->mean), niti_scalar_mul(niti_scalar(a.slope, 0), c->mean));
   a.offset = (int32_t)-niti_scalar_fixed(offset, 0, NITI_NORM_OFFSET_MAX);
   return a;
 }

@@ -47,6 +47,15 @@ NITI_INLINE uint32_t niti_draw(const NitiDraw *draw, uint64_t index) {
   return niti_draw_block(draw, (uint32_t)(index >> 2)).word[index & 3];
 }
 
+/* Whether a rounding mode draws random numbers. */
+NITI_INLINE bool niti_rounding_draws(NitiRounding mode) { return mode == NITI_STOCHASTIC || mode == NITI_STOCHASTIC_BYTE; }
+
+/* What rounding the element at this index draws: a word, or one byte of a word that four elements share. */
+NITI_INLINE uint32_t niti_rounding_word(const NitiDraw *draw, NitiRounding mode, uint64_t index) {
+  if (mode == NITI_STOCHASTIC) return niti_draw(draw, index);
+  return mode == NITI_STOCHASTIC_BYTE ? niti_draw(draw, index >> 2) >> (8 * (index & 3)) & 255 : 0;
+}
+
 /* A word as a uniform integer in [0, range). */
 NITI_INLINE uint32_t niti_word_below(uint32_t word, uint32_t range) { return (uint32_t)(((uint64_t)word * range) >> 32); }
 

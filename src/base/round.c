@@ -8,7 +8,7 @@ int niti_requantise_shift(uint32_t max) { return niti_shift_inline(max); }
 static bool in_range(int64_t x, int shift, NitiRounding mode) {
   const int64_t limit = (int64_t)1 << 62;
   const int most = mode == NITI_STOCHASTIC ? 32 : 62;
-  return x > -limit && x < limit && shift >= 0 && shift <= most && (unsigned)mode <= NITI_TRUNCATE;
+  return x > -limit && x < limit && shift >= 0 && shift <= most && (unsigned)mode <= NITI_STOCHASTIC_BYTE;
 }
 
 int64_t niti_round(int64_t x, int shift, NitiRounding mode, uint32_t word) {

@@ -47,6 +47,7 @@ NITI_INLINE uint64_t niti_round_magnitude(uint64_t x, int s, NitiRounding mode, 
     const uint64_t hi = r >> h, lo = (r & (((uint64_t)1 << h) - 1)) << (s & 1);
     return q + (hi > lo ? 1u : 0u);
   }
+  if (mode == NITI_STOCHASTIC_BYTE) return q + ((s > 9 ? r >> (s - 9) : r << (9 - s)) > 2 * (uint64_t)(word & 255) ? 1u : 0u);
   if (mode == NITI_STOCHASTIC) return q + ((uint64_t)(word >> (32 - s)) < r ? 1u : 0u);
   return q;
 }

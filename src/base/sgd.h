@@ -9,10 +9,10 @@
 #include "base/scalar.h"
 
 enum {
-  NITI_SGD_UNITS = 1000000000,   /* hyperparameters are bound in billionths */
-  NITI_SGD_FRACTION = 14,        /* fraction bits before stochastic rounding */
-  NITI_SGD_GRADIENT_BITS = 30,   /* to which the largest gradient is scaled */
-  NITI_SGD_OPERAND_SHIFT = 8,    /* from a weight to its int8 operand */
+  NITI_SGD_UNITS = 1000000000, /* hyperparameters are bound in billionths */
+  NITI_SGD_FRACTION = 14,      /* fraction bits before stochastic rounding */
+  NITI_SGD_GRADIENT_BITS = 30, /* to which the largest gradient is scaled */
+  NITI_SGD_OPERAND_SHIFT = 8,  /* from a weight to its int8 operand */
   NITI_SGD_VELOCITY_MAX = INT16_MAX,
   NITI_SGD_WEIGHT_MAX = 127 * 256, /* its int8 rounding is at most 127 */
   NITI_SGD_WEIGHT_HIGH = 32000,    /* a larger maximum raises the weights' exponent for the next step */
@@ -34,11 +34,11 @@ typedef struct NitiSgdTensor {
 
 /* What all weights of a tensor share in one step. */
 typedef struct NitiSgd {
-  NitiScalar rate, momentum;             /* momentum: without unit */
-  NitiScalar gradient, decay, velocity;  /* of one unit of the scaled gradient, of a weight and of a velocity */
-  int32_t gradient_shift;                /* to the right; negative: to the left */
-  int32_t unit;                          /* the exponent of sums before rounding: the new velocity's - NITI_SGD_FRACTION */
-  int32_t weight_shift;                  /* of an old weight to new ones with NITI_SGD_FRACTION bits, to the left */
+  NitiScalar rate, momentum;                  /* momentum: without unit */
+  NitiScalar gradient, decay, velocity;       /* of one unit of the scaled gradient, of a weight and of a velocity */
+  int32_t gradient_shift;                     /* to the right; negative: to the left */
+  int32_t unit;                               /* the exponent of sums before rounding: the new velocity's - NITI_SGD_FRACTION */
+  int32_t weight_shift;                       /* of an old weight to new ones with NITI_SGD_FRACTION bits, to the left */
   int32_t velocity_exponent, weight_exponent; /* after the step */
   bool nesterov, idle;                        /* idle: nothing changes */
 } NitiSgd;

@@ -109,18 +109,14 @@ static NitiStatus take(Builder *builder, const yaml_event_t *event) {
       return fail_at(builder, event->start_mark.line, event->start_mark.column, "a second document (expected one)");
     case YAML_ALIAS_EVENT:
       return fail_at(builder, event->start_mark.line, event->start_mark.column, "aliases (*) are not supported");
-    case YAML_SCALAR_EVENT:
-      return add(builder, event, NITI_YAML_SCALAR, event->data.scalar.anchor, event->data.scalar.tag);
+    case YAML_SCALAR_EVENT: return add(builder, event, NITI_YAML_SCALAR, event->data.scalar.anchor, event->data.scalar.tag);
     case YAML_SEQUENCE_START_EVENT:
       return add(builder, event, NITI_YAML_SEQUENCE, event->data.sequence_start.anchor, event->data.sequence_start.tag);
     case YAML_MAPPING_START_EVENT:
       return add(builder, event, NITI_YAML_MAPPING, event->data.mapping_start.anchor, event->data.mapping_start.tag);
     case YAML_SEQUENCE_END_EVENT:
-    case YAML_MAPPING_END_EVENT:
-      --builder->depth;
-      return NITI_OK;
-    default:
-      return NITI_OK;
+    case YAML_MAPPING_END_EVENT: --builder->depth; return NITI_OK;
+    default: return NITI_OK;
   }
 }
 

@@ -159,7 +159,7 @@ static NitiStatus open_arrays(NitiDataset *dataset, const char *path, const char
   }
   if (dataset->classes < dataset->request.classes && !dataset->split[NITI_TRAIN].count)
     dataset->classes = dataset->request.classes;
-  return niti_names_or_numbers(dataset, path);
+  return niti_names_read(&dataset->names, path, "classes.txt", dataset->classes);
 }
 
 static bool probe_npy(const char *path) { return probe(path, ".npy"); }

@@ -1,12 +1,14 @@
 /* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
  */
 #include <errno.h>
+#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "data/format.h"
+#include "platform/file.h"
 
 enum { SIDE = 32, PLANE = SIDE * SIDE, PIXELS = 3 * PLANE };
 
@@ -71,49 +73,52 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
   return NITI_OK;
 }
 
-/* Reads one open file's records from image *index on: planes become interleaved pixels. */
-static NitiStatus read_records(NitiDataSplit *split, int64_t *index, FILE *file, const char *path, const Layout *layout) {
-  uint8_t record[2 + PIXELS];
-  const size_t label_bytes = (size_t)layout->label_bytes, size = label_bytes + PIXELS;
-  size_t got = 0;
-  long long offset = 0;
-  while ((got = fread(record, 1, size, file)) == size) {
+static NitiStatus check_labels(const uint8_t *record, const char *path, size_t offset, const Layout *layout) {
+  for (int i = 0; i < layout->label_bytes; ++i) {
+    if (record[i] > layout->label_max[i])
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: label %u, expected 0 to %d", path, offset + (size_t)i, record[i],
+                       layout->label_max[i]);
+  }
+  return NITI_OK;
+}
+
+/* Takes a file's records, from image *index on: planes become interleaved pixels. */
+static NitiStatus take_records(NitiDataSplit *split, int64_t *index, const uint8_t *bytes, size_t size, const char *path,
+                               const Layout *layout) {
+  const size_t record = (size_t)layout->label_bytes + PIXELS;
+  for (size_t offset = 0; offset < size; offset += record, ++*index) {
+    const uint8_t *labels = bytes + offset, *plane = labels + layout->label_bytes;
+    if (size - offset < record)
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: the file ends here, expected a whole record", path, size);
     if (*index == split->stored)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file grew while it was read", path, offset);
-    for (size_t i = 0; i < label_bytes; ++i) {
-      if (record[i] > layout->label_max[i])
-        return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: label %u, expected 0 to %d", path, offset + (long long)i, record[i],
-                         layout->label_max[i]);
-    }
-    const uint8_t *plane = record + label_bytes;
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: the file grew while it was read", path, offset);
+    NITI_TRY(check_labels(labels, path, offset, layout));
     uint8_t *out = (uint8_t *)split->memory + (size_t)*index * PIXELS;
-    split->labels[*index] = record[label_bytes - 1];
+    split->labels[*index] = plane[-1];
     for (int i = 0; i < PLANE; ++i) {
       *out++ = plane[i];
       *out++ = plane[PLANE + i];
       *out++ = plane[2 * PLANE + i];
     }
-    offset += (long long)size;
-    ++*index;
   }
-  if (ferror(file)) return niti_fail(NITI_ERROR_FILE, "%s: byte %lld: cannot be read: %s", path, offset, strerror(errno));
-  if (got != 0)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %lld: the file ends here, expected a whole record", path,
-                     offset + (long long)got);
   return NITI_OK;
 }
 
-static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout) {
-  FILE *file = fopen(path, "rbe");
-  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  const NitiStatus status = read_records(split, index, file, path, layout);
-  fclose(file);
+static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, SHA256_CTX *sha) {
+  char *bytes;
+  size_t size;
+  NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
+  SHA256_Update(sha, (const uint8_t *)bytes, size);
+  const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
+  free(bytes);
   return status;
 }
 
 static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
   int64_t index = 0;
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
@@ -124,13 +129,14 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = read_file(split, &index, name, layout);
+    NitiStatus status = read_file(split, &index, name, layout, &sha);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
+  (void)SHA256_End(&sha, split->sha256);
   return NITI_OK;
 }
 

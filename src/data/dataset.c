@@ -42,12 +42,11 @@ bool niti_takes_split(const NitiDataset *dataset, NitiSplit split) {
 bool niti_needs_split(const NitiDataset *dataset, NitiSplit split) { return dataset->request.need & NITI_SPLIT_BIT(split); }
 
 NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) {
-  char raw[1024], text[1024];
+  char text[1024];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false); /* names of any bytes */
   return niti_paths_add(&dataset->notes, text, "notes");
 }
 
@@ -335,6 +334,10 @@ static NitiStatus hash_file(Hashing *hashing, const char *path) {
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
   Hashing hashing = {.dataset = dataset, .total = (int64_t)s->files.count};
+  if (s->sha256[0]) {
+    memcpy(text, s->sha256, sizeof s->sha256);
+    return NITI_OK;
+  }
   (void)snprintf(hashing.what, sizeof hashing.what, "hashing %s files", niti_split_name(split));
   SHA256_Init(&hashing.sha);
   for (size_t i = 0; i < s->files.count; ++i) {

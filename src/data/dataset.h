@@ -127,6 +127,9 @@ const char *niti_dataset_bad(const NitiDataset *dataset, NitiSplit split, int64_
 /* Surveys the split, and where images are bad does what the options' bad_files says: fails, naming the first of them and the
  * number of others; or leaves them out and notes that, unless none is left. Before any loader is opened. */
 NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit split);
+/* Looks at the files of an image folder without decoding those that seem whole (image.h, niti_image_glance); fails as
+ * niti_dataset_check where one is found to be bad, whatever bad_files says. */
+NitiStatus niti_dataset_glance(NitiDataset *dataset, NitiSplit split);
 /* Moves training images to the validation split: `count` of them, or, where share > 0, this share in millionths, of every class
  * its part; which ones depends on the labels and the seed alone (docs/arithmetic.md, "Validation split"). Both splits keep the
  * data set's order and number their images from 0; they share one store, so niti_dataset_images, stored and hash of both are

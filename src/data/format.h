@@ -28,6 +28,7 @@ typedef struct NitiDataSplit {
   int64_t stored, count; /* images in the files, and of them in this split */
   uint32_t *index;       /* [count], ascending: which of those stored; NULL: all */
   bool shared;           /* files, images and labels belong to the training split */
+  char sha256[65];       /* niti_dataset_hash, where the files were hashed while they were read; "": not yet */
   NitiPaths bad;         /* messages of the last survey */
   int64_t *bad_index;    /* [bad.count], ascending */
   NitiSums *sums;        /* [C], of `surveyed` good images; NULL: no survey yet */
@@ -74,8 +75,6 @@ NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t do
 /* Reads DIR/NAME as exactly `count` class names, one per line; blank lines at the end, CRLF and a byte-order mark are allowed.
  * NITI_OK and *out NULL where the file does not exist. The caller owns (*out)[count]. */
 NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32_t count);
-/* dataset->names for a format that has none: DIR/classes.txt, one line per class, or the numbers. */
-NitiStatus niti_names_or_numbers(NitiDataset *dataset, const char *dir);
 /* Reads DIR/classes.txt, lines of a class name, white space and what to show in its place, into dataset->labels. Classes without
  * a line keep their names, lines of other classes are ignored. Nothing happens where the file does not exist. */
 NitiStatus niti_labels_read(NitiDataset *dataset, const char *dir);

@@ -1,5 +1,4 @@
 /* Folders that are no data set yet: what they look like, and what to do with them. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 
 #include "data/format.h"
 #include "data/scan.h"
+#include "platform/folder.h"
 
 /* Names by which the folders of other tools are recognised. The first name that is there decides; a name that begins with '*' is
  * an ending. */
@@ -47,16 +47,18 @@ static bool matches(const char *name, const char *pattern) {
   return length > end && strcasecmp(name + length - end, pattern + 1) == 0;
 }
 
+static NitiStatus take_known(void *context, const char *name, bool folder) {
+  int *best = context;
+  (void)folder;
+  for (int i = 0; i < *best; ++i) {
+    if (matches(name, known[i].name)) *best = i;
+  }
+  return NITI_OK;
+}
+
 static const char *find_known(const char *path) {
   int best = KNOWN;
-  DIR *dir = opendir(path);
-  if (!dir) return NULL;
-  for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-    for (int i = 0; i < best; ++i) {
-      if (matches(entry->d_name, known[i].name)) best = i;
-    }
-  }
-  closedir(dir);
+  (void)niti_folder_walk(path, take_known, &best);
   return best < KNOWN ? known[best].hint : NULL;
 }
 

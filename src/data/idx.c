@@ -62,6 +62,7 @@ typedef struct Reader {
   gzFile file;          /* reads plain files too */
   const char *path;
   uint64_t position, size; /* of the unpacked bytes; of the file on disk */
+  SHA256_CTX *sha;         /* of what is read */
 } Reader;
 
 /* Reads count bytes; a file that ends before or is damaged fails. */
@@ -83,6 +84,7 @@ static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path, at,
                        (unsigned long long)count);
     }
+    SHA256_Update(reader->sha, to, (size_t)got);
     to += got;
     count -= (uint64_t)got;
     reader->position += (uint64_t)got;
@@ -141,9 +143,10 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
   return read_end(reader);
 }
 
-static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic) {
+static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic,
+                            SHA256_CTX *sha) {
   struct stat facts;
-  Reader reader = {.dataset = dataset, .path = path};
+  Reader reader = {.dataset = dataset, .path = path, .sha = sha};
   *out = NULL;
   if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   reader.size = (uint64_t)facts.st_size;
@@ -161,7 +164,8 @@ static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
 }
 
 /* Reads one of a split's two files, adding it to the split's list. The caller frees *out. */
-static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *family, int which, int part) {
+static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *family, int which, int part,
+                            SHA256_CTX *sha) {
   NitiDataSplit *split = &dataset->split[which];
   char name[NAME_BYTES];
   *out = NULL;
@@ -170,7 +174,7 @@ static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   NITI_TRY(niti_paths_add(&split->files, name, split->dir));
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, split->dir, name));
-  const NitiStatus status = read_file(dataset, out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC);
+  const NitiStatus status = read_file(dataset, out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC, sha);
   free(path);
   return status;
 }
@@ -205,11 +209,11 @@ static void transpose(uint8_t *images, int64_t count, size_t side) {
   }
 }
 
-static NitiStatus read_images(NitiDataset *dataset, int which, const char *family) {
+static NitiStatus read_images(NitiDataset *dataset, int which, const char *family, SHA256_CTX *sha) {
   NitiDataSplit *split = &dataset->split[which];
   uint32_t dims[3] = {0};
   uint8_t *images = NULL;
-  NITI_TRY(read_part(dataset, &images, dims, family, which, 0));
+  NITI_TRY(read_part(dataset, &images, dims, family, which, 0, sha));
   split->images = split->values = split->memory = images;
   const NitiShape shape = {.n = 1, .h = (int32_t)dims[1], .w = (int32_t)dims[2], .c = 1};
   if (!dataset->shape.n) dataset->shape = shape;
@@ -235,8 +239,11 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   char digest[SHA256_DIGEST_STRING_LENGTH] = "";
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  NITI_TRY(read_images(dataset, which, family));
-  NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1));
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  NITI_TRY(read_images(dataset, which, family, &sha));
+  NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, &sha));
+  (void)SHA256_End(&sha, split->sha256);
   NitiStatus status = NITI_OK;
   if (label_count != split->stored)
     status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %lld as there are images in %s", split->dir,
@@ -255,12 +262,13 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fashion) {
   static const char *const garments[] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                                          "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  NITI_TRY(niti_names_or_numbers(dataset, path));
-  for (int32_t i = 0; fashion && !niti_path_has_file(path, "classes.txt") && i < dataset->classes; ++i) {
-    char *name = strdup(garments[i]);
-    if (!name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
-    free(dataset->names[i]);
-    dataset->names[i] = name;
+  NITI_TRY(niti_names_read(&dataset->names, path, "classes.txt", dataset->classes));
+  if (dataset->names || !fashion || dataset->classes != sizeof garments / sizeof *garments) return NITI_OK;
+  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
+  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
+  for (int32_t i = 0; i < dataset->classes; ++i) {
+    dataset->names[i] = strdup(garments[i]);
+    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", path);
   }
   return NITI_OK;
 }

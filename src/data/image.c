@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 /* clang-format off */
 #include <jpeglib.h> /* after stdio.h */
 #include <jerror.h>  /* after jpeglib.h */
@@ -25,6 +26,7 @@ typedef struct Source {
   NitiImage *image;
   int orientation;   /* 1 to 8 */
   bool ended;        /* JPEG: the bytes ended before the end marker */
+  bool header_only;  /* stop before the pixels, which stay NULL */
   uint8_t *line;     /* CMYK: one line; freed by the caller */
   uint8_t **lines;   /* PNG: pointers to lines; freed by the caller */
   NitiStatus status; /* not NITI_OK: already reported through niti_fail */
@@ -43,6 +45,7 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
   image->h = (int32_t)h;
   image->w = (int32_t)w;
   image->c = c;
+  if (source->header_only) return true;
   image->pixels = malloc((size_t)(h * w) * (size_t)c);
   if (!image->pixels)
     source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llux%llu pixels", source->path, (unsigned long long)h,
@@ -67,12 +70,9 @@ static bool leaves_pixels_intact(const struct jpeg_error_mgr *errors) {
     case JWRN_ADOBE_XFORM:
     case JWRN_BOGUS_ICC:
     case JWRN_NOT_SEQUENTIAL:
-    case JWRN_JPEG_EOF:
-      return true;
-    case JWRN_EXTRANEOUS_DATA:
-      return errors->msg_parm.i[1] < JPEG_RST0 || errors->msg_parm.i[1] > JPEG_RST0 + 7;
-    default:
-      return false;
+    case JWRN_JPEG_EOF: return true;
+    case JWRN_EXTRANEOUS_DATA: return errors->msg_parm.i[1] < JPEG_RST0 || errors->msg_parm.i[1] > JPEG_RST0 + 7;
+    default: return false;
   }
 }
 
@@ -130,6 +130,7 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
   info->do_fancy_upsampling = TRUE;
   info->do_block_smoothing = FALSE;
   if (!reserve_pixels(source, info->image_height, info->image_width, grey ? 1 : 3)) return false;
+  if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
   if (cmyk && !(source->line = malloc((size_t)image->w * 4))) {
@@ -195,6 +196,7 @@ static bool run_png(Source *source, png_structp png, png_infop info) {
   (void)png_set_interlace_handling(png);
   const bool colour = (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) != 0;
   if (!reserve_pixels(source, png_get_image_height(png, info), png_get_image_width(png, info), colour ? 3 : 1)) return false;
+  if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
   png_read_update_info(png, info);
@@ -232,18 +234,59 @@ static void to_grey(NitiImage *image) {
   image->c = 1;
 }
 
+static bool is_png(const uint8_t *bytes, size_t size) {
+  static const uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  return size >= sizeof png && memcmp(bytes, png, sizeof png) == 0;
+}
+
+/* The content decides, not the name: sets from the web hold PNGs called .jpg. */
+static NitiStatus decode_any(Source *source) {
+  static const uint8_t jpeg[] = {0xff, 0xd8, 0xff};
+  if (is_png(source->bytes, source->size)) return decode_png(source);
+  if (source->size >= sizeof jpeg && memcmp(source->bytes, jpeg, sizeof jpeg) == 0) return decode_jpeg(source);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: neither a JPEG nor a PNG file%s", source->path,
+                   source->size == 0 ? " (it is empty)" : "");
+}
+
+/* Whether an end marker is among the last bytes: some cameras append a few. */
+static bool has_jpeg_end(const uint8_t *bytes, size_t size) {
+  enum { TAIL = 64 };
+  for (size_t i = size > TAIL ? size - TAIL : 0; i + 1 < size; ++i) {
+    if (bytes[i] == 0xff && bytes[i + 1] == 0xd9) return true;
+  }
+  return false;
+}
+
+static uint32_t big_endian(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+/* Whether all chunks up to IEND are there and have the checksums that they state. */
+static bool has_png_chunks(const uint8_t *bytes, size_t size) {
+  for (size_t at = 8; size - at >= 12;) {
+    const uint32_t length = big_endian(bytes + at);
+    if (length > size - at - 12) return false;
+    if ((uint32_t)crc32(crc32(0, NULL, 0), bytes + at + 4, length + 4) != big_endian(bytes + at + 8 + length)) return false;
+    if (memcmp(bytes + at + 4, "IEND", 4) == 0) return true;
+    at += length + 12;
+  }
+  return false;
+}
+
+NitiStatus niti_image_glance(const uint8_t *bytes, size_t size, const char *name) {
+  NitiImage image = {0};
+  Source source = {.path = name, .bytes = bytes, .size = size, .image = &image, .header_only = true};
+  NITI_TRY(decode_any(&source));
+  if (is_png(bytes, size) ? has_png_chunks(bytes, size) : has_jpeg_end(bytes, size)) return NITI_OK;
+  const NitiStatus status = niti_image_decode(&image, bytes, size, name, 3); /* whether that matters, and what it is called */
+  free(image.pixels);
+  return status;
+}
+
 NitiStatus niti_image_decode(NitiImage *out, const uint8_t *bytes, size_t size, const char *name, int32_t channels) {
-  static const uint8_t jpeg[] = {0xff, 0xd8, 0xff}, png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  NitiStatus status = NITI_OK;
   memset(out, 0, sizeof *out);
   Source source = {.path = name, .bytes = bytes, .size = size, .image = out, .orientation = 1};
-  /* The content decides, not the name: sets from the web hold PNGs called .jpg. */
-  if (size >= sizeof png && memcmp(bytes, png, sizeof png) == 0)
-    status = decode_png(&source);
-  else if (size >= sizeof jpeg && memcmp(bytes, jpeg, sizeof jpeg) == 0)
-    status = decode_jpeg(&source);
-  else
-    status = niti_fail(NITI_ERROR_FORMAT, "%s: byte 0: neither a JPEG nor a PNG file%s", name, size == 0 ? " (it is empty)" : "");
+  NitiStatus status = decode_any(&source);
   free(source.line);
   free(source.lines);
   if (status == NITI_OK && channels == 1 && out->c == 3) to_grey(out);
@@ -260,6 +303,15 @@ NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
   memset(out, 0, sizeof *out);
   NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
   const NitiStatus status = niti_image_decode(out, (const uint8_t *)bytes, size, path, channels);
+  free(bytes);
+  return status;
+}
+
+NitiStatus niti_image_glance_at(const char *path) {
+  char *bytes = NULL;
+  size_t size = 0;
+  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
+  const NitiStatus status = niti_image_glance((const uint8_t *)bytes, size, path);
   free(bytes);
   return status;
 }

@@ -25,6 +25,12 @@ NitiStatus niti_image_decode(NitiImage *out, const uint8_t *bytes, size_t size, 
 /* The same of a file. */
 NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels);
 
+/* Finds most files that niti_image_decode would refuse without decoding them: reads the header, and looks for the end of a JPEG
+ * and for all chunks of a PNG with their checksums; a file that lacks these is decoded. Damage inside a JPEG is not seen. */
+NitiStatus niti_image_glance(const uint8_t *bytes, size_t size, const char *name);
+/* The same of a file. */
+NitiStatus niti_image_glance_at(const char *path);
+
 /* Scales an image and cuts the window `size` {1, H, W, C} out of it into out [H][W][C]; grey is repeated where C is 3. `path` is
  * for messages. C is 1 where image->c is 1 or 3 (then equal), or 3.
  *

@@ -1,5 +1,4 @@
 /* Image folders: SPLIT/CLASS/IMAGE, or deeper. Opening lists names; images are decoded when they are read. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "data/format.h"
 #include "data/image.h"
 #include "data/scan.h"
+#include "platform/folder.h"
 
 /* What a split's folder may be called, in letters of either case; the first is the usual one. */
 static const char *const split_names[NITI_SPLITS][4] = {
@@ -24,19 +24,18 @@ static bool is_split_name(const char *name, NitiSplit split) {
   return false;
 }
 
+static NitiStatus take_split(void *context, const char *name, bool folder) {
+  NitiPaths *found = context;
+  for (int split = 0; folder && split < NITI_SPLITS; ++split) {
+    if (is_split_name(name, (NitiSplit)split)) NITI_TRY(niti_paths_add(&found[split], name, name));
+  }
+  return NITI_OK;
+}
+
 /* The names of each split's folder in `path`; a folder that cannot be read has none. */
 static NitiStatus find_splits(NitiPaths found[NITI_SPLITS], const char *path) {
-  NitiStatus status = NITI_OK;
-  DIR *dir = opendir(path);
-  if (!dir) return NITI_OK;
-  for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir)) != NULL;) {
-    for (int split = 0; status == NITI_OK && split < NITI_SPLITS; ++split) {
-      if (is_split_name(entry->d_name, (NitiSplit)split) && niti_path_has_dir(path, entry->d_name))
-        status = niti_paths_add(&found[split], entry->d_name, path);
-    }
-  }
-  closedir(dir);
-  return status;
+  const NitiStatus status = niti_folder_walk(path, take_split, found);
+  return status == NITI_ERROR_FILE ? NITI_OK : status;
 }
 
 static void close_splits(NitiPaths found[NITI_SPLITS]) {
@@ -84,14 +83,27 @@ static NitiStatus fail_unknown_class(const NitiDataset *dataset, const char *dir
 
 /* ---- one split ---- */
 
+/* A class of the training split without images; says what its folder has instead. */
+static NitiStatus fail_no_images(NitiDataSplit *split, const char *class_name) {
+  NitiUnread unread = {0};
+  NitiStatus status = niti_scan_images(&split->files, &unread, split->dir, class_name);
+  char *others = niti_unread_text(&unread);
+  if (status == NITI_OK) {
+    status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: expected at least one .jpg, .jpeg or .png file%s%s", split->dir, class_name,
+                       others ? "; not read: " : "", others ? others : "");
+  }
+  free(others);
+  niti_unread_close(&unread);
+  return status;
+}
+
 /* Adds the images of one class. */
 static NitiStatus add_class(NitiDataset *dataset, NitiDataSplit *split, NitiUnread *unread, const char *class_name,
                             int32_t label) {
   const size_t before = split->files.count;
   NITI_TRY(niti_scan_images(&split->files, unread, split->dir, class_name));
   const size_t count = split->files.count;
-  if (count == before && split == &dataset->split[NITI_TRAIN])
-    return niti_fail(NITI_ERROR_FORMAT, "%s/%s: expected at least one .jpg, .jpeg or .png file", split->dir, class_name);
+  if (count == before && split == &dataset->split[NITI_TRAIN]) return fail_no_images(split, class_name);
   if (count > INT32_MAX) return niti_fail(NITI_ERROR_FORMAT, "%s/%s: too many images", split->dir, class_name);
   if (count == before) return NITI_OK;
   int32_t *labels = realloc(split->labels, count * sizeof *labels);

@@ -22,10 +22,10 @@ typedef struct Slot {
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
   NitiStatus status;
   char message[1024];
-  uint32_t *index;   /* [batch]: images' numbers in the split */
+  uint32_t *index;     /* [batch]: images' numbers in the split */
   NitiSample *samples; /* [batch] */
-  int32_t *labels;   /* [batch] */
-  uint8_t *images;   /* [batch][H][W][C]; NULL where images are resident */
+  int32_t *labels;     /* [batch] */
+  uint8_t *images;     /* [batch][H][W][C]; NULL where images are resident */
 } Slot;
 
 struct NitiLoader {

@@ -93,20 +93,6 @@ NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32
   return status;
 }
 
-NitiStatus niti_names_or_numbers(NitiDataset *dataset, const char *dir) {
-  NITI_TRY(niti_names_read(&dataset->names, dir, "classes.txt", dataset->classes));
-  if (dataset->names) return NITI_OK;
-  dataset->names = calloc((size_t)dataset->classes, sizeof *dataset->names);
-  if (!dataset->names) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", dir);
-  for (int32_t i = 0; i < dataset->classes; ++i) {
-    char number[16];
-    (void)snprintf(number, sizeof number, "%d", i);
-    dataset->names[i] = strdup(number);
-    if (!dataset->names[i]) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for class names", dir);
-  }
-  return NITI_OK;
-}
-
 /* The text after `name` and white space in the line; NULL: a line of another class. */
 static const char *text_behind(const char *line, const char *name) {
   const size_t length = strlen(name);

@@ -2,7 +2,6 @@
 #define _GNU_SOURCE /* asprintf */
 #include "data/scan.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "data/format.h"
+#include "platform/folder.h"
 
 /* A folder being read, and those above it. */
 typedef struct Level {
@@ -43,37 +43,38 @@ static bool is_image_name(const char *name) {
   return end && (strcasecmp(end, ".jpg") == 0 || strcasecmp(end, ".jpeg") == 0 || strcasecmp(end, ".png") == 0);
 }
 
-/* Asks the file system only where the entry does not say. */
-static bool is_folder(const struct dirent *entry, const char *path) {
-  return entry->d_type == DT_DIR || ((entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN) && niti_path_is_dir(path));
-}
-
 static NitiStatus scan_folder(Scan *scan, const char *path, const char *below, const Level *above);
 
-/* path: DIR/BELOW, an entry of the folder `level`. */
-static NitiStatus take_entry(Scan *scan, const struct dirent *entry, const char *path, const char *below, const Level *level) {
-  if (entry->d_name[0] == '.') return leave_aside(scan, NITI_UNREAD_HIDDEN, below);
-  const bool folder = is_folder(entry, path);
-  if (folder && !scan->folders) return scan_folder(scan, path, below, level);
-  if (folder ? scan->folders : !scan->folders && is_image_name(entry->d_name))
-    return niti_paths_add(scan->found, below, scan->dir);
+/* Where a walk is: in the folder `path`, which is DIR/BELOW. */
+typedef struct Place {
+  Scan *scan;
+  const char *path, *below;
+  const Level *level;
+} Place;
+
+static NitiStatus scan_below(const Place *place, const char *name, const char *below) {
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, place->path, name));
+  const NitiStatus status = scan_folder(place->scan, path, below, place->level);
+  free(path);
+  return status;
+}
+
+static NitiStatus sort_entry(const Place *place, const char *name, const char *below, bool folder) {
+  Scan *scan = place->scan;
+  if (name[0] == '.') return leave_aside(scan, NITI_UNREAD_HIDDEN, below);
+  if (folder && !scan->folders) return scan_below(place, name, below);
+  if (folder ? scan->folders : !scan->folders && is_image_name(name)) return niti_paths_add(scan->found, below, scan->dir);
   return leave_aside(scan, NITI_UNREAD_TYPE, below);
 }
 
-static NitiStatus read_entries(Scan *scan, DIR *dir, const char *path, const char *below, const Level *level) {
-  for (;;) {
-    errno = 0;
-    const struct dirent *entry = readdir(dir);
-    if (!entry) return errno == 0 ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, strerror(errno));
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    char *full = NULL, *name = NULL;
-    NitiStatus status = niti_path_join(&full, path, entry->d_name);
-    if (status == NITI_OK) status = niti_path_join(&name, below, entry->d_name);
-    if (status == NITI_OK) status = take_entry(scan, entry, full, name, level);
-    free(full);
-    free(name);
-    NITI_TRY(status);
-  }
+static NitiStatus take_entry(void *context, const char *name, bool folder) {
+  const Place *place = context;
+  char *below = NULL;
+  NITI_TRY(niti_path_join(&below, place->below, name));
+  const NitiStatus status = sort_entry(place, name, below, folder);
+  free(below);
+  return status;
 }
 
 static NitiStatus make_level(Level *level, const char *path, const Level *above) {
@@ -90,11 +91,8 @@ static NitiStatus scan_folder(Scan *scan, const char *path, const char *below, c
     if (at->device == level.device && at->number == level.number) return leave_aside(scan, NITI_UNREAD_LOOP, below);
   }
   if (level.depth > NITI_FOLDER_DEPTH_MAX) return leave_aside(scan, NITI_UNREAD_DEEP, below);
-  DIR *dir = opendir(path);
-  if (!dir) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  const NitiStatus status = read_entries(scan, dir, path, below, &level);
-  closedir(dir);
-  return status;
+  Place place = {scan, path, below, &level};
+  return niti_folder_walk(path, take_entry, &place);
 }
 
 static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/image.h"
 #include "data/values.h"
 #include "data/watch.h"
 #include "platform/workers.h"
@@ -21,6 +22,7 @@ typedef struct Bad {
 typedef struct Survey {
   const NitiDataset *dataset;
   NitiSplit which;
+  bool glance;   /* niti_image_glance in place of decoding; nothing is summed */
   int64_t block; /* images per item */
   pthread_mutex_t lock;
   pthread_cond_t finished;
@@ -73,6 +75,14 @@ static void sum_stored(const Survey *survey, NitiSums *sums, int64_t first, int6
     niti_values_sum(sums, survey->dataset, split, split->index[i], 1);
 }
 
+static NitiStatus glance_at(const NitiDataset *dataset, NitiSplit which, int64_t index) {
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, dataset->split[which].dir, niti_dataset_file(dataset, which, index)));
+  const NitiStatus status = niti_image_glance_at(path);
+  free(path);
+  return status;
+}
+
 /* `pixels` is room for one image. */
 static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, int64_t first, int64_t count) {
   const NitiDataSplit decoded = {.values = pixels};
@@ -81,8 +91,10 @@ static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, i
     return NITI_OK;
   }
   for (int64_t i = first; i < first + count; ++i) {
-    const NitiStatus status = niti_dataset_read(survey->dataset, survey->which, i, true, 0, 0, pixels);
+    const NitiStatus status = survey->glance ? glance_at(survey->dataset, survey->which, i)
+                                             : niti_dataset_read(survey->dataset, survey->which, i, true, 0, 0, pixels);
     if (status == NITI_ERROR_MEMORY) return status;
+    if (status == NITI_OK && survey->glance) continue;
     if (status == NITI_OK)
       niti_values_sum(sums, survey->dataset, &decoded, 0, 1);
     else
@@ -133,7 +145,7 @@ static void *run_worker(void *context) {
 /* Waits for the workers and calls the watch. The lock is held. */
 static void wait_for_workers(Survey *survey, NitiDataset *dataset) {
   char what[40];
-  (void)snprintf(what, sizeof what, "reading %s images", niti_split_name(survey->which));
+  (void)snprintf(what, sizeof what, "%s %s images", survey->glance ? "looking at" : "reading", niti_split_name(survey->which));
   while (survey->working > 0) {
     niti_watch_wait(&survey->finished, &survey->lock);
     const int64_t done = survey->done;
@@ -160,6 +172,7 @@ static NitiStatus keep_findings(NitiDataSplit *split, Survey *survey) {
     split->bad_index[i] = survey->bad[i].index;
     NITI_TRY(niti_paths_add(&split->bad, survey->bad[i].message, split->dir));
   }
+  if (survey->glance) return NITI_OK;
   free(split->sums);
   split->sums = survey->sums;
   survey->sums = NULL;
@@ -179,11 +192,13 @@ static NitiStatus run_survey(Survey *survey, NitiDataset *dataset) {
   return status == NITI_OK ? keep_findings(&dataset->split[survey->which], survey) : status;
 }
 
-NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) {
+static NitiStatus survey_split(NitiDataset *dataset, NitiSplit which, bool glance) {
   const size_t image = niti_shape_image(dataset->shape);
   const bool resident = dataset->split[which].values != NULL;
-  Survey survey = {
-      .dataset = dataset, .which = which, .block = resident && image < BLOCK_VALUES ? BLOCK_VALUES / (int64_t)image : 1};
+  Survey survey = {.dataset = dataset,
+                   .which = which,
+                   .glance = glance,
+                   .block = resident && image < BLOCK_VALUES ? BLOCK_VALUES / (int64_t)image : 1};
   survey.sums = calloc((size_t)dataset->shape.c, sizeof *survey.sums);
   if (!survey.sums) return niti_fail(NITI_ERROR_MEMORY, "out of memory for reading images");
   NitiStatus status = NITI_ERROR_MEMORY;
@@ -200,6 +215,8 @@ NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) {
   free(survey.sums);
   return status;
 }
+
+NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) { return survey_split(dataset, which, false); }
 
 /* ---- what follows from it ---- */
 
@@ -257,15 +274,25 @@ static NitiStatus skip_bad(NitiDataset *dataset, NitiDataSplit *split) {
   return status;
 }
 
+static NitiStatus fail_bad(const NitiDataSplit *split, NitiSplit which) {
+  const size_t bad = split->bad.count;
+  if (bad == 0) return NITI_OK;
+  if (bad == 1) return niti_fail(NITI_ERROR_FORMAT, "%s", split->bad.path[0]);
+  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s image%s: `niti data` lists them)", split->bad.path[0], bad - 1,
+                   niti_split_name(which), bad == 2 ? "" : "s");
+}
+
 NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit which) {
   NitiDataSplit *split = &dataset->split[which];
   NITI_TRY(niti_dataset_survey(dataset, which));
-  const size_t bad = split->bad.count;
-  if (bad == 0) return NITI_OK;
-  if (dataset->options.bad_files == NITI_BAD_SKIP) return skip_bad(dataset, split);
-  if (bad == 1) return niti_fail(NITI_ERROR_FORMAT, "%s", split->bad.path[0]);
-  return niti_fail(NITI_ERROR_FORMAT, "%s (and %zu more bad %s images: `niti data` lists them)", split->bad.path[0], bad - 1,
-                   niti_split_name(which));
+  const bool skips = split->bad.count > 0 && dataset->options.bad_files == NITI_BAD_SKIP;
+  return skips ? skip_bad(dataset, split) : fail_bad(split, which);
+}
+
+NitiStatus niti_dataset_glance(NitiDataset *dataset, NitiSplit which) {
+  if (!niti_dataset_is_folder(dataset)) return NITI_OK;
+  NITI_TRY(survey_split(dataset, which, true));
+  return fail_bad(&dataset->split[which], which);
 }
 
 /* floor(10^12 * n / d) for n <= d and 10 d < 2^128: digit by digit, since the product may not fit. */

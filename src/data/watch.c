@@ -1,6 +1,7 @@
 /* Calls a watch ten times per second, for any kind of work. */
 #include "data/watch.h"
 
+#include <inttypes.h>
 #include <time.h>
 
 #include "platform/clock.h"
@@ -12,7 +13,8 @@ NitiStatus niti_watch(const NitiDataWatch *watch, int64_t *last, const char *wha
   if (!watch->progress || now - *last < INTERVAL) return NITI_OK;
   *last = now;
   if (watch->progress(watch->context, what, done, total)) return NITI_OK;
-  return niti_fail(NITI_INTERRUPTED, "interrupted while %s", what);
+  if (total <= 0) return niti_fail(NITI_INTERRUPTED, "interrupted while %s", what);
+  return niti_fail(NITI_INTERRUPTED, "interrupted while %s: %" PRId64 " of %" PRId64 " done", what, done, total);
 }
 
 void niti_watch_wait(pthread_cond_t *condition, pthread_mutex_t *lock) {

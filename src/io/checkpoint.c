@@ -258,20 +258,29 @@ static void release_view(NitiSafetensors *content) {
   niti_safetensors_clear(content);
 }
 
-static NitiStatus save(const NitiCheckpoint *checkpoint, const char *path, const char *keep) {
-  NitiSafetensors content = {0};
+/* The same, for saving at `path`. */
+static NitiStatus gather_for(NitiSafetensors *content, const NitiCheckpoint *checkpoint, const char *path) {
+  const NitiStatus status = gather(content, checkpoint);
+  if (status == NITI_OK) return NITI_OK;
+  return niti_fail_within(status == NITI_ERROR_FORMAT ? NITI_ERROR_ARGUMENT : status, "%s", path);
+}
+
+static NitiStatus write_content(const NitiSafetensors *content, const char *path, const char *keep) {
   NitiFile *file = NULL;
-  NitiStatus status = gather(&content, checkpoint);
-  if (status != NITI_OK) status = niti_fail_within(status == NITI_ERROR_FORMAT ? NITI_ERROR_ARGUMENT : status, "%s", path);
-  if (status == NITI_OK) status = niti_file_open(&file, path);
-  if (status == NITI_OK) status = niti_safetensors_write(file, &content);
-  release_view(&content);
+  NitiStatus status = niti_file_open(&file, path);
+  if (status == NITI_OK) status = niti_safetensors_write(file, content);
   if (status == NITI_OK) return niti_file_commit(file, keep);
   niti_file_discard(file);
   return status;
 }
 
-NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path) { return save(checkpoint, path, NULL); }
+NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path) {
+  NitiSafetensors content = {0};
+  NitiStatus status = gather_for(&content, checkpoint, path);
+  if (status == NITI_OK) status = write_content(&content, path, NULL);
+  release_view(&content);
+  return status;
+}
 
 /* The paths of a run's two newest checkpoints; the caller frees both, also after a failure. */
 static NitiStatus last_paths(char **last, char **previous, const char *dir) {
@@ -280,10 +289,22 @@ static NitiStatus last_paths(char **last, char **previous, const char *dir) {
   return niti_path_join(previous, dir, "previous.safetensors");
 }
 
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir) {
+static NitiStatus write_in(const NitiSafetensors *content, const char *dir, const char *name) {
+  char *path;
+  NITI_TRY(niti_path_join(&path, dir, name));
+  const NitiStatus status = write_content(content, path, NULL);
+  free(path);
+  return status;
+}
+
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also) {
+  NitiSafetensors content = {0};
   char *last, *previous;
   NitiStatus status = last_paths(&last, &previous, dir);
-  if (status == NITI_OK) status = save(checkpoint, last, previous);
+  if (status == NITI_OK) status = gather_for(&content, checkpoint, last);
+  for (int i = 0; status == NITI_OK && also && also[i]; ++i) status = write_in(&content, dir, also[i]);
+  if (status == NITI_OK) status = write_content(&content, last, previous);
+  release_view(&content);
   free(last);
   free(previous);
   return status;

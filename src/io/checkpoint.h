@@ -11,9 +11,9 @@
 #include "platform/status.h"
 
 typedef struct NitiCheckpointTensor {
-  char *name;      /* owned; not ending in ".exponent" */
+  char *name;          /* owned; not ending in ".exponent" */
   NitiFileDtype dtype; /* I8, I16, I64: weights, part of the hash. I32: state, not part of it */
-  int32_t ndim;    /* 0..NITI_DIMS_MAX */
+  int32_t ndim;        /* 0..NITI_DIMS_MAX */
   uint32_t dims[NITI_DIMS_MAX];
   int32_t exponent; /* value = element * 2^exponent */
   void *data;       /* the product of dims elements, row-major, host memory, host byte order; I8 in [-127, 127] */
@@ -59,8 +59,9 @@ NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65])
  * (NITI_ERROR_FILE with the system's reason, or NITI_ERROR_ARGUMENT for content that cannot be saved) the old file remains. */
 NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path);
 /* Saves DIR/last.safetensors and keeps the one before as DIR/previous.safetensors. At any time, even after a crash, at least
- * one of the two is complete. */
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir);
+ * one of the two is complete. also: names in DIR, ending with NULL, that get the same content before, so that it is hashed once;
+ * NULL: none. */
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also);
 
 /* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller
  * closes *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place, a later version NITI_ERROR_UNSUPPORTED. */

@@ -178,6 +178,127 @@ NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t st
   return write_value(events, tag, step, &message);
 }
 
+NitiStatus niti_events_image(NitiEvents *events, const char *tag, int64_t step, const uint8_t *png, size_t size, int32_t width,
+                             int32_t height, int32_t channels) {
+  Niti__Tensorboard__Summary__Image image = NITI__TENSORBOARD__SUMMARY__IMAGE__INIT;
+  Niti__Tensorboard__Summary__Value message = NITI__TENSORBOARD__SUMMARY__VALUE__INIT;
+  image.width = width;
+  image.height = height;
+  image.colorspace = channels;
+  image.encoded_image_string = (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)png}; /* only read */
+  message.value_case = NITI__TENSORBOARD__SUMMARY__VALUE__VALUE_IMAGE;
+  message.image = &image;
+  return write_value(events, tag, step, &message);
+}
+
+/* ---- Plugins ------------------------------------------------------------------------------------------------------ */
+
+/* Writes a tensor for the plugin, which alone reads `content`. */
+static NitiStatus write_tensor(NitiEvents *events, const char *tag, int64_t step, Niti__Tensorboard__Tensor *tensor, char *plugin,
+                               ProtobufCBinaryData content) {
+  Niti__Tensorboard__Shape shape = NITI__TENSORBOARD__SHAPE__INIT;
+  Niti__Tensorboard__Metadata__PluginData data = NITI__TENSORBOARD__METADATA__PLUGIN_DATA__INIT;
+  Niti__Tensorboard__Metadata metadata = NITI__TENSORBOARD__METADATA__INIT;
+  Niti__Tensorboard__Summary__Value message = NITI__TENSORBOARD__SUMMARY__VALUE__INIT;
+  tensor->tensor_shape = &shape;
+  data.plugin_name = plugin;
+  data.content = content;
+  metadata.plugin_data = &data;
+  message.value_case = NITI__TENSORBOARD__SUMMARY__VALUE__VALUE_TENSOR;
+  message.tensor = tensor;
+  message.metadata = &metadata;
+  return write_value(events, tag, step, &message);
+}
+
+NitiStatus niti_events_text(NitiEvents *events, const char *tag, int64_t step, const char *text) {
+  char plugin[] = "text";
+  ProtobufCBinaryData string = {.len = strlen(text), .data = (uint8_t *)(uintptr_t)text}; /* only read */
+  Niti__Tensorboard__Tensor tensor = NITI__TENSORBOARD__TENSOR__INIT;
+  tensor.dtype = NITI__TENSORBOARD__TENSOR__TYPE__STRING;
+  tensor.n_string_val = 1;
+  tensor.string_val = &string;
+  return write_tensor(events, tag, step, &tensor, plugin, (ProtobufCBinaryData){0});
+}
+
+/* The plugin reads what the metadata hold; the tensor is only there because a summary must have a value. */
+static NitiStatus write_hparams(NitiEvents *events, const char *tag, const Niti__Tensorboard__Hparams *hparams) {
+  char plugin[] = "hparams";
+  float zero = 0;
+  Niti__Tensorboard__Tensor tensor = NITI__TENSORBOARD__TENSOR__INIT;
+  tensor.dtype = NITI__TENSORBOARD__TENSOR__TYPE__FLOAT;
+  tensor.n_float_val = 1;
+  tensor.float_val = &zero;
+  ProtobufCBinaryData content = {.len = niti__tensorboard__hparams__get_packed_size(hparams)};
+  content.data = malloc(content.len);
+  if (!content.data) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", events->path);
+  (void)niti__tensorboard__hparams__pack(hparams, content.data);
+  const NitiStatus status = write_tensor(events, tag, 0, &tensor, plugin, content);
+  free(content.data);
+  return status;
+}
+
+static void set_value(Niti__Tensorboard__HparamsValue *value, const NitiSetting *setting) {
+  char *end = NULL;
+  const char *text = setting->value;
+  niti__tensorboard__hparams_value__init(value);
+  value->kind_case = NITI__TENSORBOARD__HPARAMS_VALUE__KIND_STRING_VALUE;
+  value->string_value = setting->value;
+  if (!setting->plain) return;
+  if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0) {
+    value->kind_case = NITI__TENSORBOARD__HPARAMS_VALUE__KIND_BOOL_VALUE;
+    value->bool_value = text[0] == 't';
+  } else if (*text && strspn(text, "-.0123456789") == strlen(text)) {
+    const double number = strtod(text, &end);
+    if (*end) return;
+    value->kind_case = NITI__TENSORBOARD__HPARAMS_VALUE__KIND_NUMBER_VALUE;
+    value->number_value = number;
+  }
+}
+
+/* What the settings need as messages. */
+typedef struct SettingMessages {
+  Niti__Tensorboard__HparamsEntry entry;
+  Niti__Tensorboard__HparamsValue value;
+} SettingMessages;
+
+NitiStatus niti_events_settings(NitiEvents *events, const NitiSetting *settings, size_t count) {
+  Niti__Tensorboard__Hparams hparams = NITI__TENSORBOARD__HPARAMS__INIT;
+  Niti__Tensorboard__HparamsStart start = NITI__TENSORBOARD__HPARAMS_START__INIT;
+  SettingMessages *messages = calloc(count + 1, sizeof *messages);
+  Niti__Tensorboard__HparamsEntry **entries = calloc(count + 1, sizeof *entries);
+  NitiStatus status = NITI_OK;
+  if (messages && entries) {
+    for (size_t i = 0; i < count; ++i) {
+      niti__tensorboard__hparams_entry__init(&messages[i].entry);
+      set_value(&messages[i].value, &settings[i]);
+      messages[i].entry.key = settings[i].name;
+      messages[i].entry.value = &messages[i].value;
+      entries[i] = &messages[i].entry;
+    }
+    start.n_hparams = count;
+    start.hparams = entries;
+    start.start_time_secs = (double)niti_clock_wall() * 1e-9;
+    hparams.data_case = NITI__TENSORBOARD__HPARAMS__DATA_SESSION_START_INFO;
+    hparams.session_start_info = &start;
+    status = write_hparams(events, "_hparams_/session_start_info", &hparams);
+  } else {
+    status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", events->path);
+  }
+  free(messages);
+  free(entries);
+  return status;
+}
+
+NitiStatus niti_events_success(NitiEvents *events) {
+  Niti__Tensorboard__Hparams hparams = NITI__TENSORBOARD__HPARAMS__INIT;
+  Niti__Tensorboard__HparamsEnd end = NITI__TENSORBOARD__HPARAMS_END__INIT;
+  end.status = NITI__TENSORBOARD__HPARAMS_END__STATUS__SUCCESS;
+  end.end_time_secs = (double)niti_clock_wall() * 1e-9;
+  hparams.data_case = NITI__TENSORBOARD__HPARAMS__DATA_SESSION_END_INFO;
+  hparams.session_end_info = &end;
+  return write_hparams(events, "_hparams_/session_end_info", &hparams);
+}
+
 NitiStatus niti_events_flush(NitiEvents *events) {
   if (fflush(events->file)) return niti_fail_errno(events->path, "write");
   return NITI_OK;

@@ -1,9 +1,9 @@
 /* SHA-256 over named tensors. */
+#include "io/hash.h"
+
 #include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "io/hash.h"
 
 struct NitiHash {
   SHA256_CTX sha;

@@ -38,10 +38,6 @@ NitiField niti_field_integer(const char *key, int64_t value) {
   return (NitiField){.key = key, .kind = NITI_FIELD_INTEGER, .integer = value};
 }
 
-NitiField niti_field_string(const char *key, const char *text) {
-  return (NitiField){.key = key, .kind = NITI_FIELD_STRING, .text = text};
-}
-
 NitiField niti_field_none(const char *key) { return (NitiField){.key = key, .kind = NITI_FIELD_NONE}; }
 
 NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominator, int digits) {
@@ -65,103 +61,62 @@ static void put_decimal(FILE *out, int64_t value, int digits) {
   if (digits) (void)fprintf(out, ".%0*llu", digits, (unsigned long long)(magnitude % unit));
 }
 
-/* RFC 4180: quotes a text that would break the line, doubling its quotes. */
-static void put_csv_text(FILE *out, const char *text) {
-  if (!strpbrk(text, ",\"\r\n")) {
-    (void)fputs(text, out);
-    return;
-  }
-  (void)fputc('"', out);
-  for (; *text; ++text) {
-    if (*text == '"') (void)fputc('"', out);
-    (void)fputc(*text, out);
-  }
-  (void)fputc('"', out);
+static void put_field(FILE *out, const NitiField *field, const char *none) {
+  if (field->kind == NITI_FIELD_NONE)
+    (void)fputs(none, out);
+  else
+    put_decimal(out, field->integer, field->kind == NITI_FIELD_DECIMAL ? field->digits : 0);
 }
 
-static NitiStatus put_json_text(FILE *out, const char *text) {
-  json_t *value = json_string(text);
-  char *encoded = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
-  json_decref(value);
-  if (!encoded) return niti_fail(NITI_ERROR_ARGUMENT, "log: '%.100s' is not UTF-8", text);
-  (void)fputs(encoded, out);
-  free(encoded);
-  return NITI_OK;
-}
-
-static NitiStatus put_json_row(FILE *out, const NitiField *fields, size_t count) {
+static void put_json_row(FILE *out, const NitiField *fields, size_t count) {
   for (size_t i = 0; i < count; ++i) {
-    (void)fputs(i ? ", " : "{", out);
-    NITI_TRY(put_json_text(out, fields[i].key));
-    (void)fputs(": ", out);
-    if (fields[i].kind == NITI_FIELD_STRING)
-      NITI_TRY(put_json_text(out, fields[i].text));
-    else if (fields[i].kind == NITI_FIELD_NONE)
-      (void)fputs("null", out);
-    else
-      put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
+    (void)fprintf(out, "%s\"%s\": ", i ? ", " : "{", fields[i].key);
+    put_field(out, &fields[i], "null");
   }
   (void)fputs("}\n", out);
-  return NITI_OK;
 }
 
-static NitiStatus put_csv_row(FILE *out, const NitiField *fields, size_t count) {
+static void put_csv_row(FILE *out, const NitiField *fields, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     if (i) (void)fputc(',', out);
-    if (fields[i].kind == NITI_FIELD_STRING)
-      put_csv_text(out, fields[i].text);
-    else if (fields[i].kind != NITI_FIELD_NONE)
-      put_decimal(out, fields[i].integer, fields[i].kind == NITI_FIELD_DECIMAL ? fields[i].digits : 0);
+    put_field(out, &fields[i], "");
   }
   (void)fputc('\n', out);
-  return NITI_OK;
 }
 
-static NitiStatus put_csv_header(FILE *out, const NitiField *fields, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (i) (void)fputc(',', out);
-    put_csv_text(out, fields[i].key);
-  }
+static void put_csv_header(FILE *out, const NitiField *fields, size_t count) {
+  for (size_t i = 0; i < count; ++i) (void)fprintf(out, "%s%s", i ? "," : "", fields[i].key);
   (void)fputc('\n', out);
-  return NITI_OK;
 }
 
 /* The line that `put` makes, in new memory. */
 static NitiStatus format_line(char **line, const NitiField *fields, size_t count,
-                              NitiStatus (*put)(FILE *out, const NitiField *fields, size_t count)) {
+                              void (*put)(FILE *out, const NitiField *fields, size_t count)) {
   size_t size;
   *line = NULL;
   FILE *out = open_memstream(line, &size);
   if (!out) return fail_memory();
-  NitiStatus status = put(out, fields, count);
+  put(out, fields, count);
   const bool failed = ferror(out) != 0;
-  if ((fclose(out) || failed) && status == NITI_OK) status = fail_memory();
-  if (status != NITI_OK) {
-    free(*line);
-    *line = NULL;
-  }
-  return status;
+  if (!fclose(out) && !failed) return NITI_OK;
+  free(*line);
+  *line = NULL;
+  return fail_memory();
 }
 
 /* ---- Resuming ----------------------------------------------------------------------------------------------------- */
 
-/* One past the newline that ends the record at `at`; NULL if the text ends first. A CSV record may hold newlines in quotes. */
-static const char *record_end(const char *at, const char *end, bool csv) {
-  bool quoted = false;
-  for (; at < end; ++at) {
-    if (csv && *at == '"') quoted = !quoted;
-    if (*at == '\n' && !quoted) return at + 1;
-  }
-  return NULL;
+/* One past the newline that ends the record at `at`; NULL if the text ends first. */
+static const char *record_end(const char *at, const char *end) {
+  const char *newline = memchr(at, '\n', (size_t)(end - at));
+  return newline ? newline + 1 : NULL;
 }
 
 /* The field of this index in a CSV record, verbatim; false if there are fewer. */
 static bool csv_field(const char **field, size_t *length, const char *record, const char *end, size_t index) {
-  bool quoted = false;
   *field = record;
   for (const char *at = record; at < end; ++at) {
-    if (*at == '"') quoted = !quoted;
-    if (quoted || (*at != ',' && *at != '\n')) continue;
+    if (*at != ',' && *at != '\n') continue;
     *length = (size_t)(at - *field);
     if (index-- == 0) return true;
     *field = at + 1;
@@ -213,7 +168,7 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
   size_t kept = 0, line = 1;
   const char *at = text;
-  for (; (next = record_end(at, end, csv)) != NULL; at = next, ++line) {
+  for (; (next = record_end(at, end)) != NULL; at = next, ++line) {
     int64_t epoch;
     if (csv && at == text) {
       if ((size_t)(next - at) != header || memcmp(at, log->header, header) != 0)

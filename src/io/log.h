@@ -7,20 +7,17 @@
 typedef enum NitiFieldKind {
   NITI_FIELD_INTEGER, /* integer */
   NITI_FIELD_DECIMAL, /* integer / 10^digits, written with exactly that many decimals */
-  NITI_FIELD_STRING,  /* text, UTF-8 */
   NITI_FIELD_NONE,    /* no value: nothing in the CSV file, null in the other */
 } NitiFieldKind;
 
 typedef struct NitiField {
-  const char *key;
+  const char *key; /* letters, digits and underscores */
   NitiFieldKind kind;
   int64_t integer;
   int digits; /* 0..18 */
-  const char *text;
 } NitiField;
 
 NitiField niti_field_integer(const char *key, int64_t value);
-NitiField niti_field_string(const char *key, const char *text);
 NitiField niti_field_none(const char *key);
 /* numerator / denominator to `digits` (0..9) decimals, ties away from zero, in integers. denominator 0 gives 0; what int64 cannot
  * hold is clipped. */

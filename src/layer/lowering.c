@@ -127,7 +127,7 @@ static NitiRoundingRecord rounding(NitiRounding mode, NitiPurpose purpose, const
 
 NitiOperation niti_lower_forward(const NitiLowering *l, const NitiLayer *layer, NitiOpcode opcode, int32_t x, int32_t y) {
   NitiOperation o = record(opcode, NITI_PHASE_FORWARD, layer, x, y);
-  const bool allowed = l->training || l->round_activation != NITI_STOCHASTIC; /* evaluation draws no random words */
+  const bool allowed = l->training || !niti_rounding_draws(l->round_activation); /* evaluation draws no random words */
   if (niti_opcodes[opcode].rounds)
     o.rounding = rounding(allowed ? l->round_activation : NITI_NEAREST, NITI_DRAW_ROUND_ACT, layer);
   return o;

@@ -1,5 +1,7 @@
-/* Batch norm over the last dimension (docs/arithmetic.md, "Batch norm"): S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. */
+/* Batch norm over the last dimension (docs/arithmetic.md, "Batch norm"): S. Ioffe and C. Szegedy, "Batch Normalization", ICML
+ * 2015. */
 #include "base/norm.h"
+
 #include "layer/layer.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
@@ -29,10 +31,8 @@ static void forward(NitiLowering *l, NitiLayer *layer) {
   NitiOperation fit = niti_lower_forward(l, layer, NITI_OP_NORM_FIT, layer->x[0], affine);
   if (l->training) {
     layer->saved = niti_lower_channels(l, layer, "sums", NITI_DTYPE_S64, c, 2);
-    NitiOperation sums = niti_lower_forward(l, layer, NITI_OP_NORM_SUMS, layer->x[0], layer->saved);
-    append(l, layer, &sums, false);
-    fit.inputs[0] = layer->saved;
     fit.outputs[1] = running;
+    fit.outputs[2] = layer->saved;
   }
   fit.inputs[1] = layer->weight;
   fit.inputs[2] = layer->bias;
@@ -46,16 +46,14 @@ static void forward(NitiLowering *l, NitiLayer *layer) {
 
 static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
   const int32_t c = layer->in[0].c;
-  const int32_t sums = niti_lower_channels(l, layer, "delta_sums", NITI_DTYPE_S64, c, 3);
   const int32_t affine = niti_lower_channels(l, layer, "delta_affine", NITI_DTYPE_S32, c, 3);
-  NitiOperation sum = niti_lower_backward(l, layer, NITI_OP_NORM_DELTA_SUMS, dy, sums);
-  sum.inputs[1] = layer->x[0];
-  append(l, layer, &sum, false);
-  NitiOperation fit = niti_lower_backward(l, layer, NITI_OP_NORM_DELTA_FIT, sums, affine);
-  fit.inputs[1] = layer->saved;
-  fit.inputs[2] = layer->weight;
+  NitiOperation fit = niti_lower_backward(l, layer, NITI_OP_NORM_DELTA_FIT, dy, affine);
+  fit.inputs[1] = layer->x[0];
+  fit.inputs[2] = layer->saved;
+  fit.inputs[3] = layer->weight;
   fit.outputs[1] = niti_lower_sum(l, layer->weight);
   fit.outputs[2] = niti_lower_sum(l, layer->bias);
+  fit.outputs[3] = niti_lower_channels(l, layer, "delta_sums", NITI_DTYPE_S64, c, 3);
   append(l, layer, &fit, false);
   if (!wanted[0]) return;
   dx[0] = niti_lower_delta(l, layer, 0);

@@ -87,7 +87,7 @@ static void lower_loss(Walk *w) {
     (void)snprintf(delta.name, sizeof delta.name, "%s.delta", w->layers[w->count].spec->name);
     o.outputs[1] = w->deltas[w->count] = niti_program_add_tensor(p, &delta);
     o.rounding = o.loss.kind == NITI_LOSS_NITI ? (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_LOSS, 0}
-                                          : (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_ROUND_DELTA, 0};
+                                               : (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_ROUND_DELTA, 0};
   }
   niti_lower_append(&w->lowering, &o);
 }
@@ -99,8 +99,8 @@ static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   o.inputs[0] = w->deltas[from];
   o.inputs[1] = dx;
   o.outputs[0] = w->deltas[from] = niti_lower_delta(&w->lowering, layer, i);
-  o.rounding = (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK,
-                                    (uint32_t)from + 65536u * (uint32_t)w->additions[from]++};
+  o.rounding =
+      (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)w->additions[from]++};
   niti_lower_append(&w->lowering, &o);
 }
 
@@ -131,8 +131,8 @@ static NitiStatus lower_updates(Walk *w) {
     if (p->tensors[i].role != NITI_ROLE_GRADIENT) continue;
     const int32_t weight = p->tensors[i].weight;
     if (p->tensors[weight].dtype != NITI_DTYPE_S8 && !optimizer->wide) {
-      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)", optimizer->name,
-                     w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);
+      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)",
+                     optimizer->name, w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);
       return fail_at(w->description, p->tensors[weight].layer, what);
     }
     optimizer->update(&w->lowering, weight, i);
@@ -154,7 +154,8 @@ static NitiStatus lower_all(Walk *w) {
 static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   for (int32_t i = 0; i < p->operation_count; ++i) {
-    const int64_t count = p->operations[i].opcode == NITI_OP_NORM_SUMS ? p->batch * p->operations[i].norm.positions : 0;
+    const NitiOperation *o = &p->operations[i];
+    const int64_t count = o->opcode == NITI_OP_NORM_FIT && !o->norm.running ? p->batch * o->norm.positions : 0;
     if (count <= (int64_t)1 << NITI_NORM_COUNT_LOG2) continue;
     (void)snprintf(what, sizeof what, "%lld values per channel in a batch of %d images (expected at most 2^%d)", (long long)count,
                    p->batch, NITI_NORM_COUNT_LOG2);

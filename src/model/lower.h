@@ -10,8 +10,8 @@ typedef struct NitiLowerOptions {
   bool training; /* with loss, backward and update; else forward and metrics, without dropout or random rounding */
   NitiRounding round_activation, round_delta;
   NitiLossKind loss;
-  int64_t smoothing; /* of labels, in billionths; loss softmax only */
-  bool nesterov; /* of update sgd */
+  int64_t smoothing;              /* of labels, in billionths; loss softmax only */
+  bool nesterov;                  /* of update sgd */
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 

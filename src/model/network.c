@@ -140,24 +140,6 @@ NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings)
   return niti_executable_run(net->evaluation, 0, operations_of(net->evaluation), bindings);
 }
 
-static int32_t weight_of(const NitiNetwork *net, const char *name) {
-  int32_t i = 0;
-  while (i < net->weight_count - 1 && strcmp(net->program->tensors[net->weights[i]].name, name) != 0) ++i;
-  return i;
-}
-
-/* Runs operation by operation, since a layer's input may be overwritten after its last use. */
-NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs) {
-  const NitiProgram *p = niti_executable_program(net->evaluation);
-  for (int32_t i = 0; i < p->operation_count; ++i) {
-    const NitiOperation *o = &p->operations[i];
-    if (o->opcode == NITI_OP_CONV_FORWARD)
-      NITI_TRY(niti_executable_stats(net->evaluation, o->inputs[0], &inputs[weight_of(net, p->tensors[o->inputs[1]].name)]));
-    NITI_TRY(niti_executable_run(net->evaluation, i, i + 1, bindings));
-  }
-  return NITI_OK;
-}
-
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings) {
   return niti_executable_run(net->evaluation, 0, net->forward_end, bindings);
 }

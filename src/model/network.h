@@ -9,13 +9,13 @@ typedef struct NitiNetwork {
   NitiBackend *backend;     /* borrowed */
   NitiExecutable *training; /* NULL: inference only */
   NitiExecutable *evaluation;
-  NitiExecutable *main;     /* which of the two owns the weights */
+  NitiExecutable *main;       /* which of the two owns the weights */
   const NitiProgram *program; /* main's */
-  int32_t *weights;         /* tensors of main's program, in the order of its layers */
+  int32_t *weights;           /* tensors of main's program, in the order of its layers */
   int32_t weight_count;
   int32_t table, metrics, logits; /* tensors of main's program; logits: of the evaluation's */
-  int32_t forward_end;        /* the evaluation's first operation after forward */
-  size_t memory_bytes;      /* everything a step needs on the backend */
+  int32_t forward_end;            /* the evaluation's first operation after forward */
+  size_t memory_bytes;            /* everything a step needs on the backend */
 } NitiNetwork;
 
 /* One weight tensor, in host memory. */
@@ -40,8 +40,6 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
 /* A whole training step; forward and the loss's metrics; forward only. Work may still be queued on return. */
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
-/* Evaluates, and fills inputs[weight_count] with facts about the input of each product's weight. Waits. */
-NitiStatus niti_network_inspect(NitiNetwork *net, const NitiBindings *bindings, NitiTensorStats *inputs);
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
 /* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent);

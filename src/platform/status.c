@@ -13,12 +13,10 @@ const char *niti_version(void) { return NITI_VERSION; }
 int niti_version_number(void) { return NITI_VERSION_NUMBER; }
 
 NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
-  char text[sizeof message]; /* an argument may be the current message */
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(text, sizeof text, format, args);
+  niti_text_format(message, sizeof message, format, args); /* an argument may be the current message */
   va_end(args);
-  (void)niti_text_escape(message, sizeof message, text, false); /* one line, whatever bytes came from a file's name or content */
   return status;
 }
 

@@ -76,3 +76,9 @@ void niti_text_unescape(char *text) {
   }
   *to = 0;
 }
+
+void niti_text_format(char *out, size_t size, const char *format, va_list args) {
+  char raw[2048];
+  (void)vsnprintf(raw, sizeof raw, format, args);
+  (void)niti_text_escape(out, size, raw, false);
+}

@@ -2,6 +2,7 @@
 #ifndef NITI_PLATFORM_TEXT_H
 #define NITI_PLATFORM_TEXT_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -17,6 +18,8 @@ bool niti_text_is_utf8(const char *text);
 size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible);
 /* The same, reversible, in new memory, which the caller frees; NULL: out of memory. */
 char *niti_text_escaped(const char *name);
+/* The formatted text, escaped, not reversibly; at most size - 1 bytes, and of the text before it was escaped at most 2047. */
+void niti_text_format(char *out, size_t size, const char *format, va_list args);
 /* Turns every \xNN back into its byte, in place. */
 void niti_text_unescape(char *text);
 

@@ -1,5 +1,5 @@
-/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or pool whose
- * delta it filters. */
+/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or
+ * pool whose delta it filters. */
 #include "program/fuse.h"
 
 #include <stdlib.h>

@@ -8,8 +8,8 @@
 enum { NITI_ALIGN = 256 }; /* bytes: alignment of every place */
 
 typedef struct NitiPlaces {
-  int64_t *offsets;    /* [tensor_count] in the arena; -1: not in the arena, or never used */
-  int32_t *storage;    /* [tensor_count] the tensor whose memory it shares: itself, or the first written there */
+  int64_t *offsets; /* [tensor_count] in the arena; -1: not in the arena, or never used */
+  int32_t *storage; /* [tensor_count] the tensor whose memory it shares: itself, or the first written there */
   size_t arena_bytes;
 } NitiPlaces;
 

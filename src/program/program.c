@@ -23,10 +23,8 @@ const NitiOpcodeInfo niti_opcodes[NITI_OPCODES] = {
     [NITI_OP_DROPOUT] = {"dropout", false, true},
     [NITI_OP_RESHAPE] = {"reshape", false, true},
     [NITI_OP_LOSS] = {"loss", true, false},
-    [NITI_OP_NORM_SUMS] = {"norm_sums", false, false},
     [NITI_OP_NORM_FIT] = {"norm_fit", false, false},
     [NITI_OP_NORM_FORWARD] = {"norm_forward", true, false},
-    [NITI_OP_NORM_DELTA_SUMS] = {"norm_delta_sums", false, false},
     [NITI_OP_NORM_DELTA_FIT] = {"norm_delta_fit", false, false},
     [NITI_OP_NORM_BACKWARD] = {"norm_backward", true, false},
     [NITI_OP_UPDATE_NITI] = {"update_niti", false, true},
@@ -45,7 +43,7 @@ const char *niti_role_name(NitiRole role) { return role_names[role]; }
 const char *niti_phase_name(NitiPhase phase) { return phase_names[phase]; }
 
 const char *niti_rounding_name(NitiRounding mode) {
-  static const char *const names[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
+  static const char *const names[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte"};
   return names[mode];
 }
 

@@ -62,8 +62,8 @@ typedef struct NitiTensorDesc {
   int64_t dims[NITI_RANK_MAX]; /* 1 from rank on */
   int32_t layer;               /* the number of the layer that it belongs to; 0: the network's */
   NitiInitial initial;
-  int64_t fan_in, fan_out;     /* NITI_INITIAL_UNIFORM: determine the values (docs/arithmetic.md); else 0 */
-  int32_t weight;              /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
+  int64_t fan_in, fan_out; /* NITI_INITIAL_UNIFORM: determine the values (docs/arithmetic.md); else 0 */
+  int32_t weight;          /* gradients, and an optimiser's state: the weight tensor that they belong to; else NITI_NONE */
 } NitiTensorDesc;
 
 typedef enum NitiOpcode {
@@ -78,19 +78,19 @@ typedef enum NitiOpcode {
   NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
   NITI_OP_AVGPOOL_FORWARD,
   NITI_OP_AVGPOOL_BACKWARD,
-  NITI_OP_ADD,         /* y = round(a + b) at aligned exponents */
-  NITI_OP_DROPOUT,     /* y = masked x, scaled by what is left out; forward and backward alike */
-  NITI_OP_RESHAPE,     /* y = x with other dims: the same memory */
-  NITI_OP_LOSS,        /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
-  NITI_OP_NORM_SUMS,       /* sums s64 [C][2] = exact sums of x and of its squares, at x's exponent */
-  NITI_OP_NORM_FIT,        /* affine s32 [C][2], y's exponent; inputs sums, weight, bias, running s64 [2][C]; outputs affine, running.
-                            * Where `norm.running`, inputs[0] is x, of which only the exponent is read, and running stays */
-  NITI_OP_NORM_FORWARD,    /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
-  NITI_OP_NORM_DELTA_SUMS, /* sums s64 [C][3] of dy, dy x and dy dy, at dy's exponent; inputs dy, x */
-  NITI_OP_NORM_DELTA_FIT,  /* affine s32 [C][3], dx's exponent, and the gradients of weight and bias; inputs delta sums, sums, weight */
-  NITI_OP_NORM_BACKWARD,   /* dx = round(affine map of dy and x); inputs dy, x, affine */
-  NITI_OP_UPDATE_NITI, /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
-  NITI_OP_UPDATE_SGD,  /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
+  NITI_OP_ADD,      /* y = round(a + b) at aligned exponents */
+  NITI_OP_DROPOUT,  /* y = masked x, scaled by what is left out; forward and backward alike */
+  NITI_OP_RESHAPE,  /* y = x with other dims: the same memory */
+  NITI_OP_LOSS,     /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
+  NITI_OP_NORM_FIT, /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
+                     * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
+                     * is written */
+  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
+                           * and dy dy; inputs dy, x, sums of x, weight */
+  NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
+  NITI_OP_UPDATE_NITI,    /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_UPDATE_SGD,     /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
   NITI_OPCODES
 } NitiOpcode;
 
@@ -173,13 +173,13 @@ typedef struct NitiOperation {
   int32_t layer;                                                 /* the layer's number, from 1; 0: the network's own */
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
-    NitiConv conv;     /* CONV_*, at the program's batch */
-    NitiPool pool;     /* MAXPOOL_*, AVGPOOL_* */
-    NitiLoss loss;     /* LOSS */
+    NitiConv conv; /* CONV_*, at the program's batch */
+    NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
+    NitiLoss loss; /* LOSS */
     NitiDropout dropout;
-    int32_t relu_max;  /* RELU_*: the largest value in millionths, 0: none */
-    NitiNorm norm;     /* NORM_* */
-    int32_t scalar;    /* UPDATE_NITI: the number of the bound scalar mu */
+    int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
+    NitiNorm norm;    /* NORM_* */
+    int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
     NitiSgdScalars sgd;
   };
   NitiRoundingRecord rounding;

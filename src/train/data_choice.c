@@ -78,30 +78,68 @@ static int32_t line_of(const char *names, const char *name) {
   return -1;
 }
 
-static NitiStatus map_by_name(NitiTestSet *set, const char *own, const char *expected) {
+/* The number that a name is, in the form that niti writes; -1: it is none below `classes`. */
+static int32_t number_of(const char *name, int32_t classes) {
+  char text[16];
+  const long number = strtol(name, NULL, 10);
+  if (number < 0 || number >= classes) return -1;
+  (void)snprintf(text, sizeof text, "%ld", number);
+  return strcmp(text, name) == 0 ? (int32_t)number : -1;
+}
+
+/* Whether the names are the classes' numbers, which niti 0.1.0 recorded where a data set had no names. */
+static bool are_numbers(const char *names) {
+  int32_t count = 0;
+  for (char text[16]; *names; ++count) {
+    const int length = snprintf(text, sizeof text, "%d\n", count);
+    if (strncmp(names, text, (size_t)length) != 0) return false;
+    names += length;
+  }
+  return true;
+}
+
+/* Whether a folder's names are numbers. */
+static bool name_numbers(const NitiDataset *dataset) {
+  const int32_t count = niti_dataset_classes(dataset);
+  for (int32_t i = 0; i < count; ++i) {
+    if (number_of(niti_dataset_class_name(dataset, i), INT32_MAX) < 0) return false;
+  }
+  return true;
+}
+
+/* names NULL: the classes have numbers. */
+static int32_t class_named(const char *names, const char *name, int32_t classes) {
+  return names ? line_of(names, name) : number_of(name, classes);
+}
+
+static NitiStatus map_by_name(NitiTestSet *set, const char *own, const char *expected, int32_t network_classes) {
   char left[SHOWN_MAX], right[SHOWN_MAX];
   const int32_t classes = niti_dataset_classes(set->dataset);
   set->labels = malloc((size_t)classes * sizeof *set->labels);
   if (!set->labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %d labels", set->path, classes);
   for (int32_t i = 0; i < classes; ++i) {
-    set->labels[i] = line_of(expected, niti_dataset_class_name(set->dataset, i));
+    set->labels[i] = class_named(expected, niti_dataset_class_name(set->dataset, i), network_classes);
     if (set->labels[i] >= 0) continue;
     return niti_fail(NITI_ERROR_MODEL, "%s: the network has no class '%s': the data set's are %s, the network's %s", set->path,
-                     niti_dataset_class_name(set->dataset, i), shown(left, own), shown(right, expected));
+                     niti_dataset_class_name(set->dataset, i), shown(left, own),
+                     shown(right, expected ? expected : "their numbers"));
   }
   return NITI_OK;
 }
 
-/* Maps by name where both sides have names, else by number. A folder may lack classes. */
+/* Maps by name where both sides have names, or where a folder's names are numbers, which the network's classes have instead;
+ * else by number. A folder may lack classes. */
 static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
-  const char *expected = niti_checkpoint_get(checkpoint, "classes");
+  const char *recorded = niti_checkpoint_get(checkpoint, "classes");
+  const char *expected = recorded && !are_numbers(recorded) ? recorded : NULL;
   const int32_t classes = niti_dataset_classes(set->dataset);
   char *own;
   NITI_TRY(niti_data_class_texts(&own, set->dataset, niti_dataset_class_name));
   NitiStatus status = NITI_OK;
   const bool folder = niti_dataset_is_folder(set->dataset);
-  if (own && expected && (folder || classes == recipe->model->classes)) {
-    if (strcmp(own, expected) != 0) status = map_by_name(set, own, expected);
+  const bool numbered = own && !expected && folder && name_numbers(set->dataset);
+  if (numbered || (own && expected && (folder || classes == recipe->model->classes))) {
+    if (numbered || strcmp(own, expected) != 0) status = map_by_name(set, own, expected, recipe->model->classes);
   } else if (classes != recipe->model->classes) {
     status = niti_fail(NITI_ERROR_MODEL, "%s: the data set has %d classes but the model %d (expected equal)", set->path, classes,
                        recipe->model->classes);
@@ -160,13 +198,16 @@ static bool of_run(const NitiDataFacts *facts, const NitiCheckpoint *checkpoint,
 }
 
 static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *path,
-                           NitiSplit split) {
+                           NitiSplit split, const NitiDataWatch *watch) {
   NitiDataFacts *facts = &set->facts;
   unsigned take;
   set->path = realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
-  const NitiDataRequest request = {
-      .size = recipe->model->input, .need = needed(&take, recipe, split), .take = take, .classes = recipe->model->classes};
+  const NitiDataRequest request = {.size = recipe->model->input,
+                                   .need = needed(&take, recipe, split),
+                                   .take = take,
+                                   .classes = recipe->model->classes,
+                                   .watch = *watch};
   NITI_TRY(niti_dataset_open(&set->dataset, set->path, &recipe->data, &request));
   NITI_TRY(divide(set, recipe, split));
   NITI_TRY(map_labels(set, recipe, checkpoint));
@@ -180,10 +221,10 @@ static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const Nit
 }
 
 NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data,
-                              NitiSplit split) {
+                              NitiSplit split, const NitiDataWatch *watch) {
   niti_test_set_clear(out);
   if (!data) NITI_TRY(choose(&data, recipe, checkpoint));
-  const NitiStatus status = open_set(out, recipe, checkpoint, data, split);
+  const NitiStatus status = open_set(out, recipe, checkpoint, data, split, watch);
   if (status != NITI_OK) niti_test_set_clear(out);
   return status;
 }

@@ -26,9 +26,9 @@ typedef struct NitiTestSet {
 
 /* Opens the split (niti_model_evaluate_split) of the folder `data`; NULL: the one that `checkpoint` was trained on, if it still
  * exists, else the recipe's default. Labels are mapped by name where the run and the data set have names. NITI_ERROR_MODEL: other
- * classes or names. */
+ * classes or names. The watch is copied. */
 NitiStatus niti_test_set_open(NitiTestSet *out, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *data,
-                              NitiSplit split);
+                              NitiSplit split, const NitiDataWatch *watch);
 /* Closes the data set; facts and path remain valid until the next open or niti_test_set_clear. */
 void niti_test_set_close(NitiTestSet *set);
 void niti_test_set_clear(NitiTestSet *set);

@@ -9,10 +9,7 @@
 #include "train/run.h"
 #include "train/snapshot.h"
 
-const char *niti_rate_setting(const NitiRecipe *recipe) {
-  (void)recipe;
-  return "update.mu";
-}
+const char *niti_rate_setting(const NitiRecipe *recipe) { return recipe->optimizer->wide ? "update.lr" : "update.mu"; }
 
 /* ---- one trial ---- */
 
@@ -30,6 +27,8 @@ static NitiStatus recipe_with(NitiRecipe **out, const Search *s, const char *val
   if ((size_t)snprintf(set, sizeof set, "%s=%s", niti_rate_setting(base), value) >= sizeof set)
     return niti_fail(NITI_ERROR_ARGUMENT, "'%.40s...' is too long for a learning rate", value);
   NITI_TRY(niti_recipe_parse(out, base->text, base->source, (const char *const[]){set}, 1, base->model->text));
+  (*out)->rate.curve = NITI_RATE_STEPS; /* constant: no curve, no warm-up */
+  (*out)->rate.warmup = (NitiPosition){0};
   const NitiStatus status = niti_recipe_place(*out, s->run->steps_per_epoch, s->how->steps);
   if (status == NITI_OK) return NITI_OK;
   niti_recipe_close(*out);
@@ -67,7 +66,7 @@ static NitiStatus take_score(NitiScore *out, const Search *s) {
 }
 
 static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recipe) {
-  const NitiStepContext context = {recipe, s->run->net, s->run->feed};
+  const NitiStepContext context = {recipe, s->run->net, s->run->feed, NULL};
   NITI_TRY(take_score(&trial->first, s)); /* what the trial before left */
   for (int64_t step = 0; step < s->how->steps; ++step) {
     NitiBatch batch;

@@ -22,7 +22,7 @@ typedef struct NitiRateSearch {
   void *context;
 } NitiRateSearch;
 
-/* The recipe's setting that is tried: "update.mu". */
+/* The recipe's setting that is tried: "update.mu" or, of update sgd, "update.lr". */
 const char *niti_rate_setting(const NitiRecipe *recipe);
 /* Trains search->steps steps with each of trials[count].value as the constant learning rate, in a run that has the recipe's other
  * settings. Statuses: those of niti_train; NITI_INTERRUPTED where progress returned false. */

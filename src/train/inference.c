@@ -1,11 +1,12 @@
 /* Inference: opens a network by name, predicts single images and scores a data set's test split. */
+#include "train/inference.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/loss.h"
 #include "train/data_choice.h"
-#include "train/locate.h"
 #include "train/options.h"
 #include "train/snapshot.h"
 #include "train/step.h"
@@ -21,7 +22,10 @@ struct NitiModel {
   NitiBackend *backend;
   NitiNetwork *one; /* for batches of one image */
   NitiFeed *feed;
-  NitiTestSet set; /* scored last */
+  NitiTestSet set;               /* scored last */
+  NitiConfusion *confusion;      /* of it; NULL: nothing was scored, or there are too many classes */
+  NitiProgressCallback progress; /* NULL: none */
+  void *context;
   char *path;
   ClassTexts labels; /* the display name of each class */
 };
@@ -80,6 +84,11 @@ static NitiStatus open_network(NitiNetwork **out, NitiModel *m, int32_t batch) {
 /* Prepares the conversion of pixels to the network's input, as the recipe defines it. */
 static NitiStatus open_input(NitiFeed **out, NitiNetwork *net, const NitiModel *m, int32_t batch) {
   const NitiDataOptions *data = &m->recipe->data;
+  if (data->stat_count == 0) {
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: data.mean and data.std are 'auto', which only training resolves (expected numbers, or a checkpoint)",
+                     m->path);
+  }
   if (data->stat_count != m->recipe->model->input.c) {
     return niti_fail(NITI_ERROR_FORMAT, "%s: the recipe's data.mean has %d values (expected %d, one per channel)", m->path,
                      data->stat_count, m->recipe->model->input.c);
@@ -98,19 +107,13 @@ static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const N
   return open_network(&m->one, m, 1);
 }
 
-NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
-  NITI_WANT(out, "out");
-  *out = NULL;
-  NITI_WANT(network, "network");
+NitiStatus niti_model_open_at(NitiModel **out, const NitiLocation *location, const NitiDevice *device) {
   const NitiDevice best = {0};
-  NitiLocation location;
-  if (device) NITI_TRY(niti_device_check(__func__, "device", device));
+  *out = NULL;
   NitiModel *m = calloc(1, sizeof *m);
   if (!m) return out_of_memory();
-  NitiStatus status = niti_locate(&location, network);
-  if (status == NITI_OK && !(m->path = strdup(location.path))) status = out_of_memory();
-  if (status == NITI_OK) status = open_parts(m, &location, device ? device : &best);
-  niti_location_close(&location);
+  m->path = strdup(location->path);
+  const NitiStatus status = m->path ? open_parts(m, location, device ? device : &best) : out_of_memory();
   if (status != NITI_OK) {
     niti_model_close(m);
     return status;
@@ -119,9 +122,22 @@ NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevic
   return NITI_OK;
 }
 
+NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device) {
+  NITI_WANT(out, "out");
+  *out = NULL;
+  NITI_WANT(network, "network");
+  NitiLocation location;
+  if (device) NITI_TRY(niti_device_check(__func__, "device", device));
+  NitiStatus status = niti_locate(&location, network);
+  if (status == NITI_OK) status = niti_model_open_at(out, &location, device);
+  niti_location_close(&location);
+  return status;
+}
+
 void niti_model_close(NitiModel *m) {
   if (!m) return;
   niti_test_set_clear(&m->set);
+  niti_confusion_close(m->confusion);
   niti_feed_close(m->feed);
   niti_network_close(m->one);
   niti_backend_close(m->backend);
@@ -215,23 +231,48 @@ static void map_batch(NitiBatch *batch, int32_t *room, const int32_t *labels) {
   batch->labels = room;
 }
 
-static NitiStatus score_batches(const NitiStepContext *context, NitiLoader *loader, int32_t *room, const int32_t *labels) {
-  for (;;) {
+static bool tell(const NitiModel *m, NitiProgressKind kind, const char *text, int64_t batch, int64_t batches) {
+  const NitiProgress progress = {.kind = kind, .text = text, .batch = batch, .batches = batches};
+  return !m->progress || m->progress(m->context, &progress);
+}
+
+static bool tell_data(void *context, const char *what, int64_t done, int64_t total) {
+  return tell(context, NITI_PROGRESS_DATA, what, done, total);
+}
+
+static NitiStatus score_batches(NitiModel *m, const NitiStepContext *context, NitiLoader *loader, int32_t *room) {
+  for (int64_t done = 1;; ++done) {
     NitiBatch batch;
     NITI_TRY(niti_loader_next(loader, &batch));
     if (batch.count == 0) return NITI_OK;
-    if (labels) map_batch(&batch, room, labels);
-    NITI_TRY(niti_step_test(context, &batch, NULL));
+    if (m->set.labels) map_batch(&batch, room, m->set.labels);
+    NITI_TRY(niti_step_test(context, &batch));
+    if (m->confusion) NITI_TRY(niti_confusion_add(m->confusion, context->net, &batch));
+    if (!tell(m, NITI_PROGRESS_TEST, NULL, done, niti_loader_steps(loader)))
+      return niti_fail(NITI_INTERRUPTED, "interrupted while testing");
   }
 }
 
 static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed};
+  const NitiStepContext context = {m->recipe, net, feed, NULL};
   NITI_TRY(niti_loader_start(loader, 0, 0));
   int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
-  const NitiStatus status = room ? score_batches(&context, loader, room, m->set.labels) : out_of_memory();
+  const NitiStatus status = room ? score_batches(m, &context, loader, room) : out_of_memory();
   free(room);
   return status;
+}
+
+static void forget_confusion(NitiModel *m) {
+  niti_confusion_close(m->confusion);
+  m->confusion = NULL;
+}
+
+static NitiStatus open_confusion(NitiModel *m) {
+  const NitiDescription *model = m->recipe->model;
+  if (model->classes > NITI_CONFUSION_CLASSES_MAX) return NITI_OK;
+  NITI_TRY(niti_confusion_open(&m->confusion, model->classes, m->recipe->batch, model->input, false));
+  for (int32_t i = 0; i < model->classes; ++i) niti_confusion_name(m->confusion, i, m->labels.text[i]);
+  return NITI_OK;
 }
 
 /* For a recipe that leaves mean and std to the data set and has not been resolved by a run. */
@@ -257,6 +298,7 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
+  if (status == NITI_OK) status = open_confusion(m);
   if (status == NITI_OK) status = score(m, net, feed, loader);
   if (status == NITI_OK) {
     NitiMetrics sums;
@@ -282,11 +324,25 @@ NitiStatus niti_model_evaluate_split(NitiModel *m, NitiScore *out, const char *d
   NITI_WANT(m, "model");
   if (split < NITI_TRAIN || split > NITI_VALIDATION)
     return niti_fail(NITI_ERROR_ARGUMENT, "niti_model_evaluate_split: split is %d (expected 0 to 2)", (int)split);
-  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data, split));
+  const NitiDataWatch watch = {m->progress ? tell_data : NULL, m};
+  const char *note;
+  forget_confusion(m);
+  NITI_TRY(niti_test_set_open(&m->set, m->recipe, m->checkpoint, data, split, &watch));
+  for (int i = 0; (note = niti_dataset_note(m->set.dataset, i)) != NULL; ++i) (void)tell(m, NITI_PROGRESS_NOTE, note, 0, 0);
   const NitiStatus status = evaluate(m, out);
   niti_test_set_close(&m->set);
+  if (status != NITI_OK) forget_confusion(m);
   return status;
 }
+
+void niti_model_watch(NitiModel *m, NitiProgressCallback progress, void *context) {
+  if (!m) return;
+  m->progress = progress;
+  m->context = context;
+}
+
+const NitiConfusion *niti_model_confusion_named(const NitiModel *m) { return m->confusion; }
+const int64_t *niti_model_confusion(const NitiModel *m) { return m && m->confusion ? m->confusion->counts : NULL; }
 
 const NitiDataFacts *niti_model_data(const NitiModel *m) { return m && m->set.path ? &m->set.facts : NULL; }
 
@@ -297,16 +353,21 @@ NitiStatus niti_model_hash(const NitiModel *m, char text[65]) {
   return niti_checkpoint_hash(m->checkpoint, text);
 }
 
+NitiStatus niti_location_hash(const NitiLocation *location, char text[65]) {
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_location_weights(&checkpoint, location));
+  const NitiStatus status = niti_checkpoint_hash(checkpoint, text);
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
 NitiStatus niti_checkpoint_file_hash(const char *network, char text[65]) {
-  NitiCheckpoint *checkpoint = NULL;
   NITI_WANT(text, "text");
   text[0] = 0;
   NITI_WANT(network, "network");
   NitiLocation location;
   NitiStatus status = niti_locate(&location, network);
-  if (status == NITI_OK) status = niti_location_weights(&checkpoint, &location);
+  if (status == NITI_OK) status = niti_location_hash(&location, text);
   niti_location_close(&location);
-  if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, text);
-  niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -1,4 +1,4 @@
-/* Gathers a run's facts from what it has opened, and reads all its images for a dry run. */
+/* Gathers a run's facts from what it has opened. */
 #include "train/introduce.h"
 
 #include <string.h>
@@ -48,16 +48,4 @@ void niti_run_facts(NitiRunFacts *out, const NitiRun *run, const char *folder) {
                         .test_every = run->test_every > 0 ? run->test_every : 1,
                         .scored_images = niti_loader_images(run->scored_loader),
                         .data = data_facts(run)};
-}
-
-NitiStatus niti_run_read_images(NitiRun *run, bool (*tell)(const NitiRun *run, int64_t done, int64_t batches)) {
-  if (niti_dataset_images(run->dataset, NITI_TRAIN)) return NITI_OK; /* read and checked already */
-  NITI_TRY(niti_loader_start(run->train_loader, 0, 0));
-  const int64_t batches = niti_loader_steps(run->train_loader);
-  for (int64_t done = 1;; ++done) {
-    NitiBatch batch;
-    NITI_TRY(niti_loader_next(run->train_loader, &batch));
-    if (batch.count == 0) return NITI_OK;
-    if (!tell(run, done, batches)) return niti_fail(NITI_INTERRUPTED, "interrupted; nothing was written");
-  }
 }

@@ -6,7 +6,11 @@
 
 static const char *const curves[] = {"steps", "linear", "cosine", "one-cycle", NULL};
 
-enum { CYCLE_RISE = 25, CYCLE_FALL = 250000, CYCLE_WARM_UP = 300000 }; /* one-cycle: first and last rate as parts of the highest */
+enum {
+  CYCLE_RISE = 25,
+  CYCLE_FALL = 250000,
+  CYCLE_WARM_UP = 300000
+}; /* one-cycle: first and last rate as parts of the highest */
 
 /* cos(pi i / 512) with 30 fraction bits, rounded to nearest; computed with Python's decimal module at 60 digits. */
 /* clang-format off */
@@ -47,8 +51,9 @@ static int64_t cosine(int64_t done, int64_t all) {
 
 /* From `from` to `to`, half a cosine. */
 static int64_t anneal(int64_t from, int64_t to, int64_t done, int64_t all) {
-  const int64_t one = (int64_t)1 << 30;
-  return to + (((from - to) * (one + cosine(done, all))) >> 31);
+  const int64_t share = ((int64_t)1 << 30) + cosine(done, all), d = from - to; /* of 2^31 */
+  const int64_t high = d >> 31, low = d - high * ((int64_t)1 << 31);           /* d * share can exceed 63 bits */
+  return to + high * share + ((low * share) >> 31);
 }
 
 NitiStatus niti_rate_read(NitiRate *out, const NitiYaml *update) {

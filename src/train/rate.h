@@ -12,10 +12,10 @@ typedef enum NitiRateCurve { NITI_RATE_STEPS = 0, NITI_RATE_LINEAR, NITI_RATE_CO
 /* Rates are in billionths. */
 typedef struct NitiRate {
   NitiRateCurve curve;
-  NitiSchedule points;  /* NITI_RATE_STEPS: the rates; else its only value is the highest */
-  int64_t last;         /* where the other curves end */
-  NitiPosition warmup;  /* until then the rate rises */
-  int64_t warm, steps;  /* steps of the warm-up, and of the run: set by niti_rate_place */
+  NitiSchedule points; /* NITI_RATE_STEPS: the rates; else its only value is the highest */
+  int64_t last;        /* where the other curves end */
+  NitiPosition warmup; /* until then the rate rises */
+  int64_t warm, steps; /* steps of the warm-up, and of the run: set by niti_rate_place */
 } NitiRate;
 
 /* Reads lr, schedule, warmup and final_lr of the mapping `update`; absent keys leave what *out holds. */

@@ -10,10 +10,18 @@
 #include "config/closest.h"
 #include "config/yaml.h"
 #include "model/description_yaml.h"
+#include "platform/path.h"
 #include "train/recipe_text.h"
 
 /* Defaults of keys that a recipe omits (docs/recipe-reference.md). */
-enum { BATCH_DEFAULT = 64, EPOCHS_DEFAULT = 10, SEED_DEFAULT = 1, MU_DEFAULT = 4, RATE_DEFAULT = 100000000, MOMENTUM_DEFAULT = 900000000 };
+enum {
+  BATCH_DEFAULT = 64,
+  EPOCHS_DEFAULT = 10,
+  SEED_DEFAULT = 1,
+  MU_DEFAULT = 4,
+  RATE_DEFAULT = 100000000,
+  MOMENTUM_DEFAULT = 900000000
+};
 enum {
   BATCH_MAX = 65536,
   EPOCHS_MAX = 1000000,
@@ -236,7 +244,8 @@ static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
 }
 
 static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", NULL};
+  static const char *const keys[] = {"kind",     "lr",       "schedule",     "warmup", "final_lr",
+                                     "momentum", "nesterov", "weight_decay", NULL};
   const NitiYaml *node;
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   NITI_TRY(niti_rate_read(&r->rate, mapping));
@@ -292,7 +301,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
     if (r->loss != NITI_LOSS_SOFTMAX && r->smoothing > 0)
       return niti_yaml_fail(node, "label_smoothing: loss niti has none (expected loss: softmax)");
   }
-  if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC; /* unless the recipe chooses */
+  if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
@@ -303,8 +312,8 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 /* ---- The whole ---- */
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
-  static const char *const keys[] = {"name", "model", "data",     "batch",  "epochs", "max_steps",
-                                     "seed", "loss",  "label_smoothing", "rounding", "update", NULL};
+  static const char *const keys[] = {"name", "model",           "data",     "batch",  "epochs", "max_steps", "seed",
+                                     "loss", "label_smoothing", "rounding", "update", NULL};
   const NitiYaml *root = niti_yaml_root(document), *data;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
@@ -370,6 +379,10 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   *out = NULL;
   NITI_WANT(recipe, "recipe");
   NITI_TRY(check_sets(sets, set_count));
+  if (niti_path_is_dir(recipe) && !niti_builtin_recipe_text(recipe)) {
+    return niti_fail(NITI_ERROR_FILE, "%s: a folder, not a recipe (`niti train --resume %s` continues a run that is there)",
+                     recipe, recipe);
+  }
   if (niti_yaml_is_path(recipe)) {
     const Source from = {.name = recipe, .path = recipe};
     NitiYamlDocument *document;
@@ -382,6 +395,9 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   char source[NITI_NAME_MAX + 16];
   if (!text) {
     char names[512], hint[NITI_HINT_MAX];
+    (void)snprintf(hint, sizeof hint, "%s.yaml", recipe);
+    if (niti_path_is_file(hint))
+      return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s', did you mean '%s'?", recipe, hint);
     return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s'%s (expected: %s, or a file with '/' or ending in .yaml)",
                      recipe, niti_did_you_mean(hint, recipe, niti_builtin_recipe_names),
                      niti_builtin_list(names, sizeof names, niti_builtin_recipe_names));
@@ -408,8 +424,11 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
   const struct {
     const char *name;
     int64_t value;
-  } all[] = {{"mu", niti_recipe_mu(recipe, step)}, {"rate", niti_rate_value(&recipe->rate, step)}, {"momentum", recipe->momentum},
-             {"decay", recipe->decay},             {"images", images}};
+  } all[] = {{"mu", niti_recipe_mu(recipe, step)},
+             {"rate", niti_rate_value(&recipe->rate, step)},
+             {"momentum", recipe->momentum},
+             {"decay", recipe->decay},
+             {"images", images}};
   for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
     const int32_t scalar = niti_program_find_scalar(program, all[i].name);
     if (scalar != NITI_NONE) scalars[scalar] = all[i].value;
@@ -422,6 +441,11 @@ const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
 }
 
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
+
+NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step) {
+  if (recipe->optimizer->wide) return (NitiLearningRate){"lr", niti_rate_value(&recipe->rate, step), NITI_RATE_PLACES};
+  return (NitiLearningRate){"mu", niti_recipe_mu(recipe, step), 0};
+}
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {
   return (NitiLowerOptions){.batch = batch,

@@ -29,6 +29,12 @@ typedef struct NitiRecipe {
   bool nesterov;
 } NitiRecipe;
 
+typedef struct NitiLearningRate {
+  const char *key;
+  int64_t value;
+  int places;
+} NitiLearningRate;
+
 /* recipe: a built-in's name or a file. sets: `key.path=value` strings applied in order over the file's values
  * (messages name the offending string). */
 NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *const *sets, int set_count);
@@ -40,8 +46,10 @@ void niti_recipe_close(NitiRecipe *recipe);
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
 /* The schedule that the run's length changes, for messages, or NULL: a longer run trains the same steps first. */
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);
-/* The learning rate of a step, from 0; before niti_recipe_place only of step 0. */
+/* mu of a step, from 0; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
+/* The same of any update: value / 10^places, under the key that `update` has for it, "mu" or "lr". */
+NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step);
 /* Sets the scalars that a program binds for a step on so many images. */
 void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *recipe, const NitiProgram *program, int64_t step,
                          int32_t images);

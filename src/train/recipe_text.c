@@ -14,7 +14,7 @@ const char *const niti_recipe_crops[] = {"centre", "random", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
 const char *const niti_recipe_bad_files[] = {"error", "skip", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
-const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", NULL};
+const char *const niti_recipe_roundings[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte", NULL};
 
 static void put_int(NitiYamlDocument *d, NitiYaml *mapping, const char *key, int64_t value) {
   niti_yaml_put(d, mapping, key, niti_yaml_printf(d, "%" PRId64, value));

@@ -3,6 +3,7 @@
 #define NITI_TRAIN_RUN_H
 
 #include "io/checkpoint.h"
+#include "train/confusion.h"
 #include "train/health.h"
 #include "train/recipe.h"
 #include "train/report.h"
@@ -37,13 +38,16 @@ typedef struct NitiRun {
   NitiFeed *feed;
   NitiLoader *train_loader, *scored_loader; /* the latter after epochs: validation, or where there is none test */
   NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
-  NitiTensorStats *layer_inputs;            /* of each weight's layer, in the last batch scored */
   NitiRunFolder *folder;
   NitiReport *report;
-  NitiHealth *health; /* made by the first step of this process */
-  bool whole_epoch;   /* the epoch under way began in this process */
-  int32_t scored;     /* images in the last batch scored */
-  NitiSaver *saver;   /* made by the first save */
+  NitiHealth *health;       /* made by the first step of this process */
+  bool whole_epoch;         /* the epoch under way began in this process */
+  int32_t scored;           /* images in the last batch scored */
+  NitiMeasure *measure;     /* made by the first step that is measured */
+  NitiScore measured;       /* the epoch's score at the last step that was measured */
+  int32_t measured_epoch;   /* the epoch that it belongs to, from 1 */
+  NitiConfusion *confusion; /* of the last pass after an epoch; NULL: nothing is measured, or too many classes */
+  NitiSaver *saver;         /* made by the first save */
   int64_t steps_per_epoch, steps;
   int64_t step;       /* done */
   int64_t first_step; /* where this process began */
@@ -67,6 +71,15 @@ typedef struct NitiRun {
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);
+
+/* Steps are measured every options.measure_every of an epoch, or once in a shorter epoch. Before a step: *out is what it is to
+ * fill where its layers are looked into, else NULL: by default, every tenth measured step on a device with memory of its own.
+ * After it, when it has been counted: writes the figures of a measured one to the events, and refreshes run->train. */
+NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out);
+NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure);
+/* Before a test; and after each of its batches, which the network has just evaluated. */
+NitiStatus niti_run_confusion_begin(NitiRun *run);
+NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch);
 
 /* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
  * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */

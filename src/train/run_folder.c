@@ -2,7 +2,6 @@
 #define _GNU_SOURCE /* asprintf */
 #include "train/run_folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "platform/file.h"
+#include "platform/folder.h"
 #include "platform/lock.h"
 #include "platform/path.h"
 #include "platform/text.h"
@@ -48,19 +48,15 @@ static bool has_checkpoint(const char *path) {
   return niti_path_has_file(path, "last.safetensors") || niti_path_has_file(path, "previous.safetensors");
 }
 
-static NitiStatus check_empty(const char *path) {
-  DIR *dir = opendir(path);
-  if (!dir) return niti_fail_errno(path, "open the folder");
-  NitiStatus status = NITI_OK;
-  for (const struct dirent *entry; status == NITI_OK && (entry = readdir(dir));) {
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    status = niti_fail(
-        NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, entry->d_name,
-        has_checkpoint(path) ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
-  }
-  closedir(dir);
-  return status;
+static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
+  const char *path = context;
+  (void)folder;
+  return niti_fail(
+      NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, name,
+      has_checkpoint(path) ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
 }
+
+static NitiStatus check_empty(const char *path) { return niti_folder_walk(path, refuse_entry, (void *)(uintptr_t)path); }
 
 static NitiStatus lock(NitiRunFolder **out, const char *path) {
   NitiRunFolder *folder = calloc(1, sizeof *folder);
@@ -117,13 +113,20 @@ NitiStatus niti_run_folder_check(const char *path) {
   return status;
 }
 
+static NitiStatus remove_entry(void *context, const char *name, bool folder) {
+  char *path;
+  (void)folder;
+  NITI_TRY(niti_path_join(&path, context, name));
+  (void)unlink(path);
+  free(path);
+  return NITI_OK;
+}
+
 void niti_run_folder_clear(const NitiRunFolder *folder) {
-  DIR *dir = opendir(folder->path);
-  if (!dir) return;
-  for (const struct dirent *entry; (entry = readdir(dir));) {
-    if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) (void)unlinkat(dirfd(dir), entry->d_name, 0);
-  }
-  closedir(dir);
+  char why[1024];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  const NitiStatus status = niti_folder_walk(folder->path, remove_entry, folder->path);
+  if (status != NITI_OK) (void)niti_fail(status, "%s", why); /* the failure before matters more */
   if (folder->made) (void)rmdir(folder->path);
 }
 

@@ -61,14 +61,20 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   return status;
 }
 
+static bool holds_out(const NitiRecipe *recipe) { return recipe->data.validation_count > 0 || recipe->data.validation_share > 0; }
+
 /* Images that cannot be read: those to skip are found before the first step, since they affect the bits, and those that would
- * end a run in its first test are reported before any training. A bad training image surfaces within the first epoch. */
+ * end a run are reported before any training. All are decoded, save training images that only have to be sound: those the run
+ * looks at, since decoding takes as long as much of an epoch; or leaves to the statistics, which decode them. A dry run has time.
+ */
 static NitiStatus check_images(NitiRun *run) {
+  const NitiDataOptions *data = &run->recipe->data;
   for (int split = 0; split < NITI_SPLITS; ++split) {
-    const bool later = split == NITI_TRAIN && run->recipe->data.bad_files == NITI_BAD_ERROR;
+    const bool sound = split == NITI_TRAIN && data->bad_files == NITI_BAD_ERROR && !run->options.dry_run;
+    const bool later = sound && data->stat_count == 0 && !holds_out(run->recipe);
     const bool there = niti_dataset_count(run->dataset, (NitiSplit)split) > 0;
     if (!there || later || !niti_dataset_is_folder(run->dataset)) continue;
-    NITI_TRY(niti_dataset_check(run->dataset, (NitiSplit)split));
+    NITI_TRY(sound ? niti_dataset_glance(run->dataset, (NitiSplit)split) : niti_dataset_check(run->dataset, (NitiSplit)split));
   }
   return NITI_OK;
 }
@@ -86,8 +92,6 @@ static bool tell_data(void *context, const char *what, int64_t done, int64_t tot
       .kind = NITI_PROGRESS_DATA, .text = what, .epoch = run->epoch + 1, .batch = done, .batches = total};
   return run->options.progress(run->options.context, &progress);
 }
-
-static bool holds_out(const NitiRecipe *recipe) { return recipe->data.validation_count > 0 || recipe->data.validation_share > 0; }
 
 static NitiStatus open_data(NitiRun *run) {
   const NitiDescription *model = run->recipe->model;
@@ -163,16 +167,15 @@ static NitiStatus open_network(NitiRun *run) {
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
-  run->layer_inputs = calloc((size_t)run->net->weight_count, sizeof *run->layer_inputs);
-  if (!run->layer_inputs) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d layers' statistics", run->net->weight_count);
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
   niti_saver_close(run->saver); /* finishes a write in progress, whatever else failed */
-  const NitiStatus status = niti_report_close(run->report);
+  const NitiStatus status = niti_report_close(run->report, run->complete);
   niti_health_close(run->health);
-  free(run->layer_inputs);
+  niti_measure_close(run->measure);
+  niti_confusion_close(run->confusion);
   niti_loader_close(run->train_loader);
   niti_loader_close(run->scored_loader);
   niti_loader_close(run->test_loader);

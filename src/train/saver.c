@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "platform/path.h"
 #include "platform/workers.h"
 
 struct NitiSaver {
@@ -25,20 +24,14 @@ NitiStatus niti_saver_open(NitiSaver **out, const char *folder) {
   return NITI_OK;
 }
 
-static NitiStatus save_as(const NitiSaver *saver, const char *name) {
-  char *path = NULL;
-  NitiStatus status = niti_path_join(&path, saver->folder, name);
-  if (status == NITI_OK) status = niti_checkpoint_save(saver->checkpoint, path);
-  free(path);
-  return status;
-}
-
 static NitiStatus save_all(const NitiSaver *saver) {
   char name[64];
+  const char *also[3] = {NULL};
+  int count = 0;
   (void)snprintf(name, sizeof name, "epoch-%04" PRId32 ".safetensors", saver->epoch);
-  if (saver->keep & NITI_KEEP_BEST) NITI_TRY(save_as(saver, "best.safetensors"));
-  if (saver->keep & NITI_KEEP_EPOCH) NITI_TRY(save_as(saver, name));
-  return niti_checkpoint_save_last(saver->checkpoint, saver->folder);
+  if (saver->keep & NITI_KEEP_BEST) also[count++] = "best.safetensors";
+  if (saver->keep & NITI_KEEP_EPOCH) also[count++] = name;
+  return niti_checkpoint_save_last(saver->checkpoint, saver->folder, also);
 }
 
 static void *run_save(void *context) {

@@ -36,8 +36,8 @@ const char *niti_position_text(char buffer[NITI_POSITION_MAX], NitiPosition at);
 /* Its step in a run of `steps` steps: epoch * steps_per_epoch, or floor(share * steps / 10^6). */
 int64_t niti_position_step(NitiPosition at, int64_t steps_per_epoch, int64_t steps);
 
-/* Reads a number from 0 to max of at most so many decimal places, in units of 10^-places, or a list of positions with such a value under `key`, the first of them at 0 and those of one
- * unit ascending. */
+/* Reads a number from 0 to max of at most so many decimal places, in units of 10^-places, or a list of positions with such a
+ * value under `key`, the first of them at 0 and those of one unit ascending. */
 NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int places,
                               int64_t max);
 /* The list, as YAML. */

@@ -21,7 +21,7 @@ bool niti_run_scores(const NitiRun *run, int32_t epoch) { return epoch % interva
 /* ---- a pass ---- */
 
 static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
-  const NitiStepContext context = {run->recipe, run->net, run->feed};
+  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL};
   const int64_t batches = niti_loader_steps(loader);
   NITI_TRY(niti_loader_start(loader, 0, 0));
   for (int64_t done = 1; *go_on; ++done) {
@@ -32,7 +32,8 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
     if (!*go_on) return NITI_OK;
     NITI_TRY(status);
     if (batch.count == 0) return NITI_OK;
-    NITI_TRY(niti_step_test(&context, &batch, done == batches ? run->layer_inputs : NULL));
+    NITI_TRY(niti_step_test(&context, &batch));
+    if (loader == run->scored_loader) NITI_TRY(niti_run_confusion_add(run, &batch));
     run->scored = batch.count;
     run->score_nanoseconds += niti_clock_now() - begin;
     ++run->score_batches;
@@ -54,6 +55,7 @@ static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiSc
 }
 
 NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
+  NITI_TRY(niti_run_confusion_begin(run));
   return score(niti_run_scored(run), run, run->scored_loader, tell, go_on);
 }
 

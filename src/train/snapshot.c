@@ -71,10 +71,8 @@ static NitiStatus restore_state(NitiNetwork *net, int32_t i, const NitiCheckpoin
   uint32_t dims[NITI_RANK_MAX];
   dims_of(dims, t);
   const NitiCheckpointTensor *tensor = find_same(checkpoint, t->name, NITI_I32, t->rank, dims);
-  if (!tensor)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the optimiser's shape", source, t->name);
-  if (t->dtype == NITI_DTYPE_S32)
-    return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
+  if (!tensor) return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not of the optimiser's shape", source, t->name);
+  if (t->dtype == NITI_DTYPE_S32) return niti_executable_write(net->main, i, 0, tensor->data, &tensor->exponent);
   void *own = malloc(niti_tensor_count(t, 0) * niti_dtype_bytes(t->dtype));
   if (!own) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", t->name);
   const NitiStatus status = narrow(own, (const int32_t *)tensor->data, niti_tensor_count(t, 0), t->dtype)

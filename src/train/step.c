@@ -11,11 +11,11 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
   NITI_TRY(bind(&b, c, batch));
   b.step = step;
   niti_recipe_scalars(b.scalars, c->recipe, c->net->program, step, b.batch);
-  return niti_network_train(c->net, &b);
+  return c->measure ? niti_measure_train(c->measure, c->net, &b) : niti_network_train(c->net, &b);
 }
 
-NitiStatus niti_step_test(const NitiStepContext *c, const NitiBatch *batch, NitiTensorStats *inputs) {
+NitiStatus niti_step_test(const NitiStepContext *c, const NitiBatch *batch) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
-  return inputs ? niti_network_inspect(c->net, &b, inputs) : niti_network_evaluate(c->net, &b);
+  return niti_network_evaluate(c->net, &b);
 }

@@ -3,6 +3,7 @@
 #define NITI_TRAIN_STEP_H
 
 #include "train/feed.h"
+#include "train/measure.h"
 #include "train/recipe.h"
 
 /* The inputs of a step; all borrowed. */
@@ -10,14 +11,13 @@ typedef struct NitiStepContext {
   const NitiRecipe *recipe;
   NitiNetwork *net;
   NitiFeed *feed;
+  NitiMeasure *measure; /* NULL, or what niti_step_train fills */
 } NitiStepContext;
 
 /* Both functions add to the network's metrics and may leave their work queued: results, and device failures, are available after
- * the backend's synchronise(). Trains on one batch; steps count from 0. The
- * recipe is placed (niti_recipe_place). */
+ * the backend's synchronise(). Trains on one batch; steps count from 0. The recipe is placed (niti_recipe_place). */
 NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step);
-/* Forward and loss of one batch. inputs: NULL, or receives statistics of the input of every layer with weights, in the order of
- * the network's weights. */
-NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch, NitiTensorStats *inputs);
+/* Forward and loss of one batch. */
+NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "platform/clock.h"
 #include "platform/text.h"
+#include "train/find_rate.h"
 #include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
@@ -17,7 +18,7 @@ static const int64_t refresh_nanoseconds = INT64_C(500000000); /* of the trainin
 static bool tell(const NitiRun *run, NitiProgress *progress) {
   if (!run->options.progress) return true;
   const int64_t into = run->step - run->epoch * run->steps_per_epoch;
-  if (progress->kind != NITI_PROGRESS_TEST && progress->kind != NITI_PROGRESS_CHECK) {
+  if (progress->kind != NITI_PROGRESS_TEST) {
     progress->batch = into;
     progress->batches = run->steps_per_epoch;
   }
@@ -34,12 +35,11 @@ static bool tell(const NitiRun *run, NitiProgress *progress) {
 }
 
 __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, NitiProgressKind kind, const char *format, ...) {
-  char raw[1280], text[1280];
+  char text[1280];
   va_list args;
   va_start(args, format);
-  (void)vsnprintf(raw, sizeof raw, format, args);
+  niti_text_format(text, sizeof text, format, args);
   va_end(args);
-  (void)niti_text_escape(text, sizeof text, raw, false);
   NitiProgress progress = {.kind = kind, .text = text, .epoch = run->epoch + 1};
   (void)tell(run, &progress);
 }
@@ -49,7 +49,7 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed}; }
+static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed, NULL}; }
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
@@ -113,9 +113,11 @@ static NitiStatus watch_health(NitiRun *run, bool whole) {
 static void warn_health(void *context, const char *text) { warn((const NitiRun *)context, "%s", text); }
 
 static NitiStatus check_health(NitiRun *run, int32_t epoch) {
-  char rate[64];
+  const NitiLearningRate last = niti_recipe_rate(run->recipe, run->step - 1);
+  char value[32], rate[64];
   const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
-  (void)snprintf(rate, sizeof rate, "update.mu, which is %d", niti_recipe_mu(run->recipe, run->step - 1));
+  niti_yaml_decimal_text(value, sizeof value, last.value, last.places);
+  (void)snprintf(rate, sizeof rate, "update.%s, which is %s", last.key, value);
   const bool scored = niti_run_scored(run)->images > 0;
   const NitiEpochFacts facts = {
       .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
@@ -124,7 +126,7 @@ static NitiStatus check_health(NitiRun *run, int32_t epoch) {
 
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
-  const NitiStepContext context = step_context(run);
+  NitiStepContext context = step_context(run);
   const int64_t first = run->step - run->epoch * run->steps_per_epoch;
   if (first == run->steps_per_epoch) return NITI_OK; /* interrupted between the last step and the test's end */
   NITI_TRY(watch_health(run, first == 0));
@@ -142,6 +144,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
     }
+    NITI_TRY(niti_run_measure_begin(run, &context.measure));
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step));
     ++run->step;
     run->epoch_scored = 0;
@@ -152,6 +155,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       NITI_TRY(read_metrics(&run->train, run));
       run->refreshed_at = mark;
     }
+    const NitiStatus measured = niti_run_measure_end(run, context.measure);
+    if (measured != NITI_OK) return save_after(run, measured);
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
@@ -186,10 +191,9 @@ static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_o
   return NITI_OK;
 }
 
-static NitiStatus report_epoch(NitiRun *run, int32_t epoch) {
+static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
   const NitiReportRow row = {.epoch = epoch,
                              .step = run->step,
-                             .mu = niti_recipe_mu(run->recipe, run->step - 1),
                              .train = run->train,
                              .validation = run->validation,
                              .test = run->test,
@@ -197,7 +201,7 @@ static NitiStatus report_epoch(NitiRun *run, int32_t epoch) {
                              .best_test = run->best_test,
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
-                             .inputs = niti_run_scored(run)->images > 0 ? run->layer_inputs : NULL};
+                             .confusion = best ? run->confusion : NULL};
   return niti_report_epoch(run->report, &row, run->net);
 }
 
@@ -219,7 +223,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   int keep = NITI_KEEP_LAST;
   NitiStatus status = score_epoch(run, epoch, &keep, go_on);
   if (status == NITI_OK && *go_on) status = check_health(run, epoch);
-  if (status == NITI_OK && *go_on) status = report_epoch(run, epoch);
+  if (status == NITI_OK && *go_on) status = report_epoch(run, epoch, keep & NITI_KEEP_BEST);
   if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */
     run->best = best;
     run->best_epoch = best_epoch;
@@ -347,26 +351,21 @@ static void warn_unreached(const NitiRun *run) {
   const NitiRecipe *recipe = run->recipe;
   char position[NITI_POSITION_MAX], end[96];
   NitiPosition first = {0};
-  const int32_t unreached = niti_schedule_unreached(&recipe->mu, run->steps, &first);
+  const NitiSchedule *rates = recipe->optimizer->wide ? &recipe->rate.points : &recipe->mu;
+  const int32_t unreached = niti_schedule_unreached(rates, run->steps, &first);
   (void)snprintf(end, sizeof end, "the run ends after %d epoch%s (step %" PRId64 ")", recipe->epochs,
                  recipe->epochs == 1 ? "" : "s", run->steps);
   if (run->steps < run->steps_per_epoch * recipe->epochs)
     (void)snprintf(end, sizeof end, "max_steps ends the run after step %" PRId64, run->steps);
   if (unreached > 0)
-    warn(run, "update.mu: %d of %d values never take effect, the first at %s: %s", unreached, recipe->mu.count,
+    warn(run, "%s: %d of %d values never take effect, the first at %s: %s", niti_rate_setting(recipe), unreached, rates->count,
          niti_position_text(position, first), end);
   if (run->save_every > 0 && run->save_every * run->steps_per_epoch > run->steps)
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }
 
-static bool tell_check(const NitiRun *run, int64_t done, int64_t batches) {
-  NitiProgress progress = {.kind = NITI_PROGRESS_CHECK, .epoch = 1, .batch = done, .batches = batches};
-  return tell(run, &progress);
-}
-
 static NitiStatus start_dry(NitiRun *run, const char *run_path) {
   NITI_TRY(niti_run_folder_check(run_path));
-  NITI_TRY(niti_run_read_images(run, tell_check));
   introduce(run, run_path);
   warn_unreached(run);
   return NITI_OK;
@@ -388,7 +387,8 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
                                                (const char(*)[65])run->inputs.sha256, niti_run_scored_split(run));
   if (status == NITI_OK) status = save(run, NITI_KEEP_LAST);
   if (status == NITI_OK) status = niti_run_saved(run);
-  if (status == NITI_OK) return niti_report_open(&run->report, run_path, -1, -1, run->on_validation);
+  if (status == NITI_OK) status = niti_report_open(&run->report, run_path, run->recipe, -1, -1, run->on_validation);
+  if (status == NITI_OK) return niti_report_recipe(run->report);
   niti_run_folder_clear(run->folder); /* nothing to resume */
   return status;
 }
@@ -396,6 +396,9 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
 static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
   NITI_TRY(niti_reserved_check(function, "options", options->reserved, sizeof options->reserved / sizeof *options->reserved));
   NITI_TRY(niti_device_check(function, "options->device", &options->device));
+  if (options->measure_every < -1)
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: options->measure_every is %d (expected -1 or more)", function,
+                     options->measure_every);
   const char *const names[] = {"save_every", "test_every", "test_limit", "epochs"};
   const int32_t values[] = {options->save_every, options->test_every, options->test_limit, options->epochs};
   for (int i = 0; i < 4; ++i) {
@@ -446,7 +449,7 @@ static NitiStatus go_on(NitiRun *run, const char *run_path) {
   NITI_TRY(save_extension(run));
   if (run->extended) warn_unreached(run);
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
-  NITI_TRY(niti_report_open(&run->report, run_path, run->epoch, run->step, run->on_validation));
+  NITI_TRY(niti_report_open(&run->report, run_path, run->recipe, run->epoch, run->step, run->on_validation));
   for (size_t i = 0; niti_report_note(run->report, i); ++i) note(run, "%s", niti_report_note(run->report, i));
   return train_all(run);
 }

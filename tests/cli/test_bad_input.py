@@ -311,15 +311,25 @@ def folder(tmp_path):
 COLOUR = [("[8, 8, 1]", "[8, 8, 3]"), ("mean: auto, std: auto", "mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]")]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", None])
-def test_a_damaged_image_in_mid_training(folder, recipe, tmp_path, content, threads):
+def test_a_damaged_image_is_found_before_training(folder, refused, recipe, content):
+    path = folder / "train" / "c" / "0042.png"
+    path.write_bytes(path.read_bytes()[:-20] if content is None else content)
+    refused(recipe(*COLOUR), says=path, data=folder)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_damaged_image_in_mid_training(folder, recipe, tmp_path, threads):
     """The run stops when it meets the image; what was saved stays, and goes on once the image is repaired."""
-    run, path = tmp_path / "run", folder / "train" / "c" / "0042.png"
+    from PIL import Image
+    run, path = tmp_path / "run", folder / "train" / "c" / "photo.jpg"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(path)
     good = path.read_bytes()
-    path.write_bytes(good[:-20] if content is None else content)
+    half = len(good) // 2
+    path.write_bytes(good[:half] + b"\xff\xd9" + good[half + 2:])  # damage inside a JPEG, which decoding alone finds
     message = fails("train", recipe(*COLOUR), "--data", folder, "--run", run, "--threads", threads, says=path)
     assert "\n" not in message and metadata_of(run / "last.safetensors")["step"] == "0"
+    assert niti("train", tmp_path / "recipe.yaml", "--data", folder, "--dry-run").returncode == 1
     path.write_bytes(good)
     whole = train(tmp_path / "recipe.yaml", folder, tmp_path / "whole")
     assert resume(run)["hash"] == whole["hash"]

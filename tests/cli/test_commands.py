@@ -92,6 +92,18 @@ def test_what_is_far_from_everything_is_answered_without_a_guess():
         assert "did you mean" not in niti(*arguments).stderr
 
 
+def test_a_name_that_lacks_its_ending_and_a_folder_for_a_recipe(tmp_path, trained):
+    (tmp_path / "own.yaml").write_text(TOY)
+    fails("train", "own", cwd=tmp_path, says="no built-in recipe 'own', did you mean 'own.yaml'?")
+    fails("train", trained[0], says=(f"{trained[0]}: a folder, not a recipe", f"`niti train --resume {trained[0]}`"))
+
+
+def test_an_image_needs_the_scale_that_training_takes_from_the_data(recipe, tmp_path):
+    data_sets.write_png(tmp_path / "image.png", np.zeros((8, 8, 1), np.uint8))
+    done = niti("predict", recipe(), tmp_path / "image.png")
+    assert done.returncode == 1 and "data.mean and data.std are 'auto'" in done.stderr.splitlines()[-1], done.stderr
+
+
 # ---- completion and manual pages ----
 
 def candidates(*words):
@@ -201,22 +213,22 @@ def test_manual_pages_that_cannot_be_written(tmp_path):
     (("train", "--resume", "x", "--set", "batch=1"), "--resume"),
     (("train", "--resume", "x", "--init", "y"), "--resume"),
     (("train", "--resume", "x", "--dry-run"), "--resume"),
-    (("eval",), "checkpoint"),
-    (("eval", "a", "b"), "one checkpoint"),
+    (("eval",), "a network is missing"),
+    (("eval", "a", "b"), "one network"),
     (("eval", "a", "--data"), "--data needs a value"),
-    (("predict",), "checkpoint"),
+    (("predict",), "a network is missing"),
     (("predict", "a"), "image"),
     (("predict", "a", "b", "--top", "0"), "--top"),
-    (("summary",), "model"),
-    (("summary", "mlp", "lenet5"), "one model"),
-    (("show",), "recipe or model"),
-    (("show", "mlp", "lenet5"), "one recipe"),
+    (("summary",), "a network is missing"),
+    (("summary", "mlp", "lenet5"), "one network"),
+    (("show",), "a network is missing"),
+    (("show", "mlp", "lenet5"), "one network"),
     (("summary", "mlp", "--batch", "0"), "--batch"),
     (("summary", "mlp", "--batch", "9999999999"), "--batch"),
     (("info", "this"), "this"),
     (("data", "a", "b"), "one folder"),
-    (("hash",), "checkpoint"),
-    (("hash", "a", "b"), "one checkpoint"),
+    (("hash",), "a network is missing"),
+    (("hash", "a", "b"), "one network"),
     (("bench",), "step, kernels, timeline or infer"),
     (("bench", "speed", "--model", "mlp"), "speed"),
     (("bench", "step"), "--model"),

@@ -29,6 +29,19 @@ def test_trials_are_the_first_steps_of_runs(toy_recipe, data, tmp_path):
     assert find(toy_recipe, data, "--steps", 20, "--values", "2,5,9", "--isa", "ref") == found
 
 
+def test_update_sgd(recipe, data, tmp_path):
+    """Decades of update.lr, each as a constant: a curve and a warm-up of the recipe have no part in it."""
+    sgd = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.5, schedule: cosine, final_lr: 0.1, warmup: {step: 5}}"))
+    found = find(sgd, data, "--steps", 6, "--values", "0.001,0.05")
+    constant = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.5}"))
+    for trial in found["trials"]:
+        result = train(constant, data, tmp_path / trial["value"], "--max-steps", 6, "--set", f"update.lr={trial['value']}")
+        assert (trial["first_loss"] + trial["loss"]) / 2 == pytest.approx(result["train_loss"], abs=1e-9)
+    assert found["setting"] == "update.lr"
+    tried = find(constant, data, "--steps", 2)["trials"]
+    assert [float(trial["value"]) for trial in tried] == [10.0**n for n in range(-4, 2)]
+
+
 def test_the_table_says_the_same(toy_recipe, toy):
     found = find(toy_recipe, toy, "--steps", 10, "--values", "1,3,12")
     text = output_of("find-lr", toy_recipe, "--data", toy, "--threads", 1, "--steps", 10, "--values", "1,3,12")

@@ -36,6 +36,15 @@ def test_a_learning_rate_far_too_large(toy_recipe, toy, tmp_path):
     assert [event["text"] for event in events if event["event"] == "warning"] == warnings == events[-1]["warnings"]
 
 
+def test_update_sgd_names_its_learning_rate(recipe, toy, tmp_path):
+    """A rate of 0 changes no weight, those of a norm (16 bits) neither; running statistics are not trained."""
+    still = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0, momentum: 0}"), ("    - relu\n", "    - norm\n    - relu\n"))
+    warnings = warnings_of(still, "--data", toy, "--run", tmp_path / "run")
+    unchanged = [text for text in warnings if "weights changed" in text]
+    assert {text.split("layer ")[1].split(":")[0] for text in unchanged} == {"conv1", "norm1", "linear1"} and len(unchanged) == 4
+    assert all("update.lr, which is 0)" in text for text in unchanged)
+
+
 def test_a_network_that_is_dead(recipe, toy, tmp_path):
     """Pixels are not negative and all weights are: behind the ReLU everything is 0, and no weight changes."""
     weights = {"conv1.weight": np.full((4, 3, 3, 1), -100, np.int8), "linear1.weight": np.full((4, 64), -3, np.int8)}

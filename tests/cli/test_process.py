@@ -203,6 +203,16 @@ def test_a_narrow_terminal_is_never_wrapped(toy_recipe, toy, tmp_path, columns):
     assert max(len(part.split("\r\n")[0]) for part in drawn) < columns
 
 
+@pytest.mark.parametrize("columns", [20, 80])
+def test_eval_shows_how_far_it_is(trained, toy, columns):
+    """A line that changes and is gone in the end; elsewhere than on a terminal nothing, as long as it takes less than a second."""
+    code, text = on_terminal([NITI, "eval", trained[0], "--data", toy, "--threads", "1"], columns, "xterm")
+    drawn = text.split("\r\x1b[K")
+    assert code == 0 and drawn[0] == drawn[-1] == "" and len(drawn) >= 3
+    assert all(part.startswith("niti: ") and len(part) < columns for part in drawn[1:-1])
+    assert niti("eval", trained[0], "--data", toy).stderr == ""
+
+
 def test_a_key_pressed_in_a_long_step_is_answered(cifar, tmp_path):
     """One step of some seconds, by the portable kernels."""
     recipe = tmp_path / "slow.yaml"

@@ -88,20 +88,60 @@ def test_events_hold_the_run(trained):
         points = events.Scalars(tag)
         assert [point.step for point in points] == [10, 20, 30]
         assert [point.value for point in points] == pytest.approx([row[key] for row in rows], abs=1e-4)
+    assert [(point.step, point.value) for point in events.Scalars("update/mu")] == [(10, 3), (20, 3), (30, 3)]
     scalars = set(events.Tags()["scalars"])
     for layer in ("conv1", "linear1"):
-        assert {f"exponent_weight/{layer}", f"exponent_input/{layer}", f"exponent_output/{layer}", f"exponent_error/{layer}",
-                f"shift_forward/{layer}", f"saturated_weight/{layer}", f"saturated_input/{layer}"} <= scalars
+        assert {f"exponent_output/{layer}", f"shift_forward/{layer}", f"changed_weights/{layer}"} <= scalars
         weights = events.Histograms(f"weight/{layer}")
         assert [entry.step for entry in weights] == [10, 20, 30]
     assert weights[0].histogram_value.num == 4 * 4 * 4 * 4  # linear1: a 4x4x4 input, 4 classes
-    assert "shift_backward/linear1" in scalars and "shift_backward/conv1" not in scalars
+    assert {"shift_backward/linear1", "exponent_error/linear1"} <= scalars
+    # what never changes, or repeats another curve
+    assert not any(tag.startswith(("exponent_weight/", "exponent_input/", "update/epoch", "shift_backward/conv1")) for tag in scalars)
+    for layer in ("relu1", "maxpool1", "flatten1"):
+        assert not {f"exponent_output/{layer}", f"exponent_error/{layer}", f"shift_backward/{layer}"} & scalars
+
+
+def test_reports_of_update_sgd(recipe, toy, tmp_path):
+    """The rate is a column and a curve `lr`: from 0.06 to 0 along a line in 30 steps. What a run never reaches is named by it too."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    line = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.06, schedule: linear}"), ("    - relu\n", "    - norm\n    - relu\n"))
+    train(line, toy, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    assert [list(row) for row in rows] == [["lr" if name == "mu" else name for name in COLUMNS]] * 3
+    assert [row["lr"] for row in rows] == [0.042, 0.022, 0.002]
+    assert (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1].split(",")[2] == "0.042000000"
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    assert [point.value for point in events.Scalars("update/lr")] == pytest.approx([0.042, 0.022, 0.002])
+    assert 0 < events.Scalars("changed_weights/conv1")[0].value <= 100
+    steps = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: [{epoch: 0, lr: 0.1}, {epoch: 9, lr: 0.01}]}"))
+    done = niti("train", steps, "--data", toy, "--dry-run")
+    assert "update.lr: 1 of 2 values never take effect, the first at epoch 9" in done.stderr
+
+
+def test_the_confusion_matrix_is_that_of_the_split_that_chooses(toy_recipe, toy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    train(toy_recipe, toy, tmp_path / "run", "--set", "data.validation=40")
+    tags = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload().Tags()["images"]
+    assert "validation/confusion" in tags and not any(tag.startswith("test/") for tag in tags)
+
+
+def test_measuring_changes_no_bit_and_can_be_switched_off(trained, toy_recipe, toy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    for every in (0, 1, 7):
+        run = tmp_path / str(every)
+        assert train(toy_recipe, toy, run, "--measure-every", every)["hash"] == trained[1]["hash"]
+        assert timeless(rows_of(run)) == timeless(rows_of(trained[0]))
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        steps = [point.step for point in events.Scalars("loss/train_steps")] if every else None
+        assert steps == {0: None, 1: list(range(1, 31)), 7: [7, 17, 27]}[every]
+        assert every or not any(tag.startswith(("update", "changed_weights")) for tag in events.Tags()["scalars"])
 
 
 def test_the_resolved_recipe_reproduces_the_run(trained, toy, tmp_path):
     run, result = trained
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    assert set(recipe) == {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "rounding", "update"}
+    assert set(recipe) == {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update"}
     assert len(recipe["data"]["mean"]) == 1 and recipe["rounding"] == {"activation": "nearest", "error": "nearest"}
     again = train(run / "recipe.yaml", toy, tmp_path / "again")
     assert again["hash"] == result["hash"]

@@ -30,6 +30,27 @@ def test_each_family_gives_the_bits_of_the_cpu(families, every_layer, cifar, eve
         check_same(run, train(every_layer, cifar, run, *CUDA, "--isa", isa), *every_layer_on_cpu)
 
 
+def events_of(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}).Reload()
+    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return found | {tag: [(image.step, image.encoded_image_string) for image in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_each_family_measures_what_the_cpu_does(families, every_layer, cifar, tmp_path):
+    """Every figure of every step, and the pictures; by default layers seldom, in the same steps as elsewhere."""
+    train(every_layer, cifar, tmp_path / "cpu", *CPU, "--measure-every", 1)
+    expected = events_of(tmp_path / "cpu")
+    assert {"changed_weights/conv1", "zero_gradients/conv1", "test/confusion", "loss/train_steps"} <= set(expected)
+    for isa in families:
+        train(every_layer, cifar, tmp_path / isa, *CUDA, "--isa", isa, "--measure-every", 1)
+        assert events_of(tmp_path / isa) == expected
+    train(every_layer, cifar, tmp_path / "default", *CUDA, "--epochs", 21)
+    few = events_of(tmp_path / "default")
+    steps = [step for step, _ in few["loss/train_steps"]]
+    assert len(steps) == 21 and [step for step, _ in few["changed_weights/conv1"]] == steps[::10]
+
+
 def test_auto_takes_the_device(every_layer, cifar, every_layer_on_cpu, tmp_path):
     run = tmp_path / "run"
     check_same(run, train(every_layer, cifar, run), *every_layer_on_cpu)

@@ -8,6 +8,7 @@
 #include "io/checkpoint.h"
 #include "io/events.h"
 #include "io/log.h"
+#include "io/picture.h"
 #include "platform/path.h"
 
 static NitiStatus write_checkpoint(const char *path) {
@@ -30,6 +31,31 @@ static NitiStatus write_checkpoint(const char *path) {
   return NITI_OK;
 }
 
+/* Grey 5x2 in a frame, and a letter beyond the edge. */
+static NitiStatus write_picture(NitiEvents *events) {
+  NitiPicture picture;
+  const uint8_t grey[2] = {17, 200};
+  uint8_t *png;
+  size_t size;
+  NITI_TRY(niti_picture_open(&picture, 20, 10, 0x102030));
+  niti_picture_image(&picture, 2, 3, 2, grey, 1, 2, 1);
+  niti_picture_text(&picture, 8, 1, 1, 0xff0000, "l\xc3\xa9", 2);
+  niti_picture_text(&picture, 18, 8, 3, 0x00ff00, "X", 1);
+  NitiStatus status = niti_picture_png(&png, &size, &picture);
+  if (status == NITI_OK) status = niti_events_image(events, "picture", 3, png, size, picture.width, picture.height, 3);
+  if (status == NITI_OK) free(png);
+  niti_picture_close(&picture);
+  return status;
+}
+
+static NitiStatus write_settings(NitiEvents *events) {
+  const NitiSetting settings[] = {{"batch", "64", true}, {"rate", "-0.25", true}, {"flip", "true", true}, {"loss", "niti", true},
+                                  {"name", "64", false}, {"odd", "1.2.3", true},  {"mu", "[4, 3]", false}};
+  NITI_TRY(niti_events_text(events, "recipe", 0, "```yaml\nname: caf\xc3\xa9\n```\n"));
+  NITI_TRY(niti_events_settings(events, settings, sizeof settings / sizeof *settings));
+  return niti_events_success(events);
+}
+
 /* Scalar a = step / 4 for steps 0..9 and one histogram; then, as a resumed run, from step 6 on a = 100 + step for 6..7. */
 static NitiStatus write_events(const char *folder) {
   NitiEvents *events;
@@ -43,6 +69,8 @@ static NitiStatus write_events(const char *folder) {
   for (int64_t step = 0; step < 10; ++step) NITI_TRY(niti_events_ratio(events, "train/a", step, step, 4));
   NITI_TRY(niti_events_scalar(events, "b", INT64_C(1) << 40, -1.5));
   NITI_TRY(niti_events_histogram(events, "weights/conv", 2, counts, -3));
+  NITI_TRY(write_picture(events));
+  NITI_TRY(write_settings(events));
   NITI_TRY(niti_events_close(events));
   NITI_TRY(niti_events_open(&events, folder));
   NITI_TRY(niti_events_start(events, 6));
@@ -56,7 +84,7 @@ static NitiStatus write_log(const char *folder) {
   NITI_TRY(niti_log_open(&log, folder, -1, keys, 3));
   for (int64_t epoch = 1; epoch <= 3; ++epoch) {
     const NitiField row[] = {niti_field_integer("epoch", epoch), niti_field_ratio("accuracy", 100 * epoch, 7, 3),
-                             niti_field_string("note", "caf\xc3\xa9, \"quoted\"\nline")};
+                             niti_field_integer("note", -epoch)};
     NITI_TRY(niti_log_row(log, row, sizeof row / sizeof *row));
   }
   niti_log_close(log);

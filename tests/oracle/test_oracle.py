@@ -553,7 +553,7 @@ def test_case_is_alive_and_repeats(name):
     assert sets["train"][0].shape[0] == data["train"] and sets["train"][0].dtype == data.get("type", "uint8")
     moved = {}
 
-    def observe(step, net, gradients):
+    def observe(step, net, gradients, tensors):
         for key, (gradient, _) in gradients.items():
             moved[key] = moved.get(key, 0) + (a.bits(np.abs(gradient).max()) > 0)
 

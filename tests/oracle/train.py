@@ -132,7 +132,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     """Trains from the initial weights.
 
     images: uint8 (or the recipe's data.type) [N, H, W, C]; labels: integers [N]; recipe: a dictionary; epochs and max_steps replace the recipe's.
-    observe(step, network, gradients), where given, is called before each update.
+    observe(step, network, gradients, tensors), where given, is called before each update.
     Returns weights {name: array} and exponents {name: int} as Network.named, steps, loss_sums and correct (one entry a step),
     epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part; and the
     update's state.
@@ -172,7 +172,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             error = _loss_error(logits, exponent, targets, recipe, context)
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
-                observe(step, network, gradients)
+                observe(step, network, gradients, tensors)
             update.apply(gradients, Moment(step, steps_per_epoch, steps, len(numbers)))
             step += 1
     weights, exponents = network.named()

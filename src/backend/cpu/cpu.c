@@ -1,11 +1,10 @@
 /* The CPU backend: its memory, its table of kernels, and convolutions prepared for them. */
-#include "backend/cpu/conv.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "backend/cpu/conv.h"
 #include "backend/cpu/requantise.h"
 #include "backend/registry.h"
 #include "platform/clock.h"
@@ -214,10 +213,8 @@ static const NitiKernels kernels = {
     .add = niti_cpu_add,
     .dropout = niti_cpu_dropout,
     .loss = niti_cpu_loss,
-    .norm_sums = niti_cpu_norm_sums,
     .norm_fit = niti_cpu_norm_fit,
     .norm_forward = niti_cpu_norm_forward,
-    .norm_delta_sums = niti_cpu_norm_delta_sums,
     .norm_delta_fit = niti_cpu_norm_delta_fit,
     .norm_backward = niti_cpu_norm_backward,
     .update_niti = niti_cpu_update_niti,

@@ -73,18 +73,16 @@ void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);
 void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
-void niti_cpu_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
-void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
-                       const NitiTensor *bias, int64_t count);
+void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                       const NitiTensor *weight, const NitiTensor *bias);
 void niti_cpu_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                            const NitiRequantise *);
-void niti_cpu_norm_delta_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
 void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                             const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+                             NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                             const NitiTensor *weight);
 void niti_cpu_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                             const NitiRequantise *);
-void niti_cpu_update_sgd(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *,
-                         const NitiSgdScalars *, const NitiRequantise *);
+void niti_cpu_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);
 void niti_cpu_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 uint64_t niti_cpu_multiply_add(NitiBackend *);
 

@@ -2,9 +2,11 @@
 #define _DEFAULT_SOURCE /* syscall */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
+#include "platform/file.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -13,6 +15,8 @@
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+
+enum { CPUINFO_BYTES_MAX = 1 << 24 };
 
 static const char *const names[NITI_ISAS] = {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"};
 
@@ -104,17 +108,13 @@ void niti_cpu_features(char *text, size_t size) {
 }
 
 void niti_cpu_model(char *text, size_t size) {
-  char line[256];
+  static const char key[] = "\nmodel name";
+  char *all;
   (void)snprintf(text, size, "CPU");
-  FILE *file = fopen("/proc/cpuinfo", "re");
-  if (!file) return;
-  while (fgets(line, sizeof line, file)) {
-    const char *colon = strchr(line, ':');
-    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
-    (void)snprintf(text, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    break;
-  }
-  fclose(file);
+  if (niti_file_read_any(&all, NULL, "/proc/cpuinfo", CPUINFO_BYTES_MAX) != NITI_OK) return;
+  const char *line = strstr(all, key), *colon = line ? strstr(line, ": ") : NULL;
+  if (colon) (void)snprintf(text, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+  free(all);
 }
 
 NitiIsa niti_cpu_best_isa(void) {

@@ -1,9 +1,9 @@
 /* Integer softmax cross-entropy, distributed over the images of a batch. */
 #include "base/loss.h"
-#include "base/softmax.h"
 
-#include "backend/cpu/requantise.h"
 #include "backend/cpu/chunk.h"
+#include "backend/cpu/requantise.h"
+#include "base/softmax.h"
 
 typedef struct Loss {
   NitiCpu *cpu;

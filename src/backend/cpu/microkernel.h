@@ -48,9 +48,8 @@ struct NitiConvKernels {
   int step;                    /* 0, or elements of a row that are best summed at once (many groups); `offset` is then false */
   bool offset;                 /* the value 0 is not the element 0: sums begin with a correction */
   bool in_place;               /* elements are the unconverted activations, and no byte beyond a row's groups is read */
-  const NitiConvKernels
-      *nonnegative;                  /* NULL, or the kernels for nonnegative activations; panels and sizes are the same */
-  void (*begin)(void), (*end)(void); /* NULL, or called by a thread before and after its tiles */
+  const NitiConvKernels *nonnegative; /* NULL, or the kernels for nonnegative activations; panels and sizes are the same */
+  void (*begin)(void), (*end)(void);  /* NULL, or called by a thread before and after its tiles */
   void (*microkernel)(const NitiMicrotile *);
   /* Converts activations to operand elements; `zero` writes `count` elements of the value 0. */
   void (*convert)(void *out, const int8_t *in, size_t count);

@@ -1,8 +1,9 @@
 /* Batch norm: sums per channel, the multipliers made from them, and the affine maps. */
+#include "base/norm.h"
+
 #include <string.h>
 
 #include "backend/cpu/chunk.h"
-#include "base/norm.h"
 
 enum {
   SLICE = 64,   /* channels whose sums a task keeps on its stack */
@@ -67,12 +68,6 @@ static void run_sums(NitiBackend *backend, NitiTensor *out, const NitiTensor *x,
   *out->exponent = *(d ? d : x)->exponent;
 }
 
-void niti_cpu_norm_sums(NitiBackend *backend, NitiTensor *sums, const NitiTensor *x) { run_sums(backend, sums, x, NULL); }
-
-void niti_cpu_norm_delta_sums(NitiBackend *backend, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x) {
-  run_sums(backend, sums, x, dy);
-}
-
 /* ---- multipliers ---- */
 
 /* What a fit reads; arrays of all channels. */
@@ -95,21 +90,23 @@ static NitiScalar real(NitiScalar value, int32_t exponent) {
   return value;
 }
 
-void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums,
-                       const NitiTensor *weight, const NitiTensor *bias, int64_t count) {
+static int64_t values_per_channel(const NitiTensor *x) { return (int64_t)(niti_shape_count(x->shape) / (size_t)x->shape.c); }
+
+void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                       const NitiTensor *weight, const NitiTensor *bias) {
   NitiAffine *out = (NitiAffine *)(void *)affine->data;
   int64_t *run = (int64_t *)(void *)running->data;
-  const Fit f = {.sums = count > 0 ? (const NitiNormSums *)(const void *)sums->data : NULL,
+  const Fit f = {.sums = sums ? (const NitiNormSums *)(const void *)sums->data : NULL,
                  .running = run,
                  .weight = (const int16_t *)(const void *)weight->data,
                  .bias = (const int16_t *)(const void *)bias->data,
-                 .exponent = *sums->exponent,
+                 .exponent = *x->exponent,
                  .weight_exponent = *weight->exponent,
                  .bias_exponent = *bias->exponent,
-                 .count = count,
+                 .count = values_per_channel(x),
                  .channels = niti_shape_count(weight->shape)};
   NitiScalar range = {0, 0};
-  (void)backend;
+  if (sums) run_sums(backend, sums, x, NULL);
   for (size_t c = 0; c < f.channels; ++c) {
     const NitiScalar own = niti_norm_range(f.weight[c], f.weight_exponent, f.bias[c], f.bias_exponent);
     if (niti_scalar_less(range, own)) range = own;
@@ -125,7 +122,8 @@ void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *run
 }
 
 void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                             const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count) {
+                             NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                             const NitiTensor *weight) {
   const NitiNormDeltaSums *deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data;
   NitiAffineDelta *out = (NitiAffineDelta *)(void *)affine->data;
   int64_t *dw = (int64_t *)(void *)weight_gradient->data, *db = (int64_t *)(void *)bias_gradient->data;
@@ -133,15 +131,15 @@ void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTenso
                  .weight = (const int16_t *)(const void *)weight->data,
                  .exponent = *sums->exponent,
                  .weight_exponent = *weight->exponent,
-                 .count = count,
+                 .count = values_per_channel(x),
                  .channels = niti_shape_count(weight->shape)};
-  const int32_t exponent = *delta_sums->exponent;
+  const int32_t exponent = *dy->exponent;
   NitiSquares squares = {0, NITI_SQUARES_NONE};
-  (void)backend;
+  run_sums(backend, delta_sums, x, dy);
   for (int pass = 0; pass < 2; ++pass) { /* the first finds the exponent of the second's sum */
     for (size_t c = 0; c < f.channels; ++c) {
       const NitiNormChannel channel = channel_of(&f, c);
-      const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], count, f.weight[c], f.weight_exponent);
+      const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], f.count, f.weight[c], f.weight_exponent);
       if (pass == 0)
         squares.exponent = niti_squares_exponent(squares.exponent, d.square);
       else
@@ -151,9 +149,9 @@ void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTenso
   const int32_t relative = niti_norm_delta_exponent(squares, (int64_t)f.channels);
   for (size_t c = 0; c < f.channels; ++c) {
     const NitiNormChannel channel = channel_of(&f, c);
-    const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], count, f.weight[c], f.weight_exponent);
+    const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], f.count, f.weight[c], f.weight_exponent);
     out[c] = niti_norm_affine_delta(&d, &channel, relative - NITI_NORM_FRACTION);
-    dw[c] = niti_norm_gradient(&channel, f.sums[c], deltas[c], count);
+    dw[c] = niti_norm_gradient(&channel, f.sums[c], deltas[c], f.count);
     db[c] = deltas[c].d;
   }
   *affine->exponent = relative + exponent - f.exponent;

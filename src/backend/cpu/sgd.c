@@ -80,34 +80,42 @@ static int32_t exponent_of(const NitiGradient *g) {
   return (g->exponents[0] ? *g->exponents[0] : 0) + (g->exponents[1] ? *g->exponents[1] : 0);
 }
 
-void niti_cpu_update_sgd(NitiBackend *backend, NitiTensor *w, NitiTensor *master, NitiTensor *velocity,
-                         const NitiGradient *gradient, const NitiSgdScalars *scalars, const NitiRequantise *rq) {
-  NitiCpu *cpu = niti_cpu(backend);
-  NitiTensor *own = master ? master : w;
-  Update u = {.operand = master ? w->data : NULL,
-              .weight = (int16_t *)(void *)own->data,
-              .velocity = (int16_t *)(void *)velocity->data,
-              .gradient = gradient->data,
-              .bits = gradient->bits,
-              .count = gradient->count,
-              .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
-  const size_t tiles = niti_divide_up(u.count, CHUNK);
-  niti_threads_run(cpu->threads, max_tile, &u, tiles);
+static NitiSgd step_of(const NitiCpu *cpu, const Update *u, const NitiSgdUpdate *update) {
+  const NitiSgdScalars *scalars = update->scalars;
   const NitiSgdSettings settings = {.rate = cpu->scalars[scalars->rate],
                                     .momentum = cpu->scalars[scalars->momentum],
                                     .decay = scalar_of(cpu, scalars->decay),
                                     .images = cpu->scalars[scalars->images],
                                     .nesterov = scalars->nesterov};
-  const NitiSgdTensor tensor = {.gradient_max = u.gradient_max,
-                                .velocity_max = u.velocity_max,
-                                .weight_max = u.weight_max,
-                                .gradient_exponent = exponent_of(gradient),
-                                .velocity_exponent = *velocity->exponent,
-                                .weight_exponent = *own->exponent};
-  u.step = niti_sgd(&tensor, &settings);
+  const NitiSgdTensor tensor = {.gradient_max = u->gradient_max,
+                                .velocity_max = u->velocity_max,
+                                .weight_max = u->weight_max,
+                                .gradient_exponent = exponent_of(update->gradient),
+                                .velocity_exponent = *update->velocity->exponent,
+                                .weight_exponent = *(update->master ? update->master : update->w)->exponent};
+  return niti_sgd(&tensor, &settings);
+}
+
+static void update_tensor(NitiCpu *cpu, const NitiSgdUpdate *update) {
+  const NitiGradient *gradient = update->gradient;
+  NitiTensor *own = update->master ? update->master : update->w;
+  Update u = {.operand = update->master ? update->w->data : NULL,
+              .weight = (int16_t *)(void *)own->data,
+              .velocity = (int16_t *)(void *)update->velocity->data,
+              .gradient = gradient->data,
+              .bits = gradient->bits,
+              .count = gradient->count,
+              .draw = {.seed = cpu->seed, .purpose = update->rq->purpose, .time = cpu->step, .layer = update->rq->layer}};
+  const size_t tiles = niti_divide_up(u.count, CHUNK);
+  niti_threads_run(cpu->threads, max_tile, &u, tiles);
+  u.step = step_of(cpu, &u, update);
   if (u.step.idle) return;
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
-  *velocity->exponent = u.step.velocity_exponent;
+  *update->velocity->exponent = u.step.velocity_exponent;
   *own->exponent = u.step.weight_exponent;
-  if (master) *w->exponent = u.step.weight_exponent + NITI_SGD_OPERAND_SHIFT;
+  if (update->master) *update->w->exponent = u.step.weight_exponent + NITI_SGD_OPERAND_SHIFT;
+}
+
+void niti_cpu_update_sgd(NitiBackend *backend, const NitiSgdUpdate *updates, int count) {
+  for (int i = 0; i < count; ++i) update_tensor(niti_cpu(backend), &updates[i]);
 }

@@ -75,11 +75,8 @@ static void update_tile(void *context, size_t thread, size_t item) {
 
 void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   NitiCpu *cpu = niti_cpu(backend);
-  Update u = {.w = w->data,
-              .gradient = gradient->data,
-              .bits = gradient->bits,
-              .count = gradient->count,
-              .kernel = cpu->requantise};
+  Update u = {
+      .w = w->data, .gradient = gradient->data, .bits = gradient->bits, .count = gradient->count, .kernel = cpu->requantise};
   const size_t tiles = niti_divide_up(u.count, NITI_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;

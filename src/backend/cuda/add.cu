@@ -6,7 +6,7 @@ typedef struct Add {
   int8_t *y; /* may be a or b */
   const int8_t *a, *b;
   const int32_t *e_a, *e_b; /* y's may be one of them */
-  int8_t *blocked;             /* of y, or NULL */
+  int8_t *blocked;          /* of y, or NULL */
   bool in_place;
   NitiTiles tiles;
 } Add;

@@ -12,7 +12,7 @@ typedef struct Ready {
   const int8_t *data;
   size_t image; /* elements of one */
   int32_t n;
-  bool blocked;    /* up to date */
+  bool blocked; /* up to date */
   int32_t bits; /* channels of the shape whose bits are up to date; 0: none */
 } Ready;
 

@@ -209,10 +209,8 @@ static const NitiKernels kernels = {
     .add = niti_cuda_add,
     .dropout = niti_cuda_dropout,
     .loss = niti_cuda_loss,
-    .norm_sums = niti_cuda_norm_sums,
     .norm_fit = niti_cuda_norm_fit,
     .norm_forward = niti_cuda_norm_forward,
-    .norm_delta_sums = niti_cuda_norm_delta_sums,
     .norm_delta_fit = niti_cuda_norm_delta_fit,
     .norm_backward = niti_cuda_norm_backward,
     .update_niti = niti_cuda_update_niti,
@@ -232,8 +230,8 @@ static NitiStatus count_devices(int *count, const char *name) {
   (void)cudaGetLastError();
   if (driver == 0) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no NVIDIA driver", name);
   if (error == cudaErrorInsufficientDriver) {
-    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver supports CUDA %d.%d (expected at least %d.0)", name,
-                     driver / 1000, driver % 1000 / 10, runtime / 1000);
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver supports CUDA %d.%d (expected at least %d.0)",
+                     name, driver / 1000, driver % 1000 / 10, runtime / 1000);
   }
   if (error == cudaErrorNoDevice || error == cudaSuccess)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no CUDA device", name);
@@ -286,8 +284,9 @@ static NitiStatus choose_family(NitiCudaFamily *out, const char *isa, int device
   }
   if (isa && strcmp(isa, "mma") == 0) *out = NITI_CUDA_MMA;
   if (!isa || strcmp(isa, "wgmma") != 0 || has_wgmma) return NITI_OK;
-  return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"wgmma\": cuda:%d has compute capability %d.%d (expected %d.%d; mma supports it)",
-                   device, capability / 10, capability % 10, WGMMA_CAPABILITY / 10, WGMMA_CAPABILITY % 10);
+  return niti_fail(NITI_ERROR_UNSUPPORTED,
+                   "isa \"wgmma\": cuda:%d has compute capability %d.%d (expected %d.%d; mma supports it)", device,
+                   capability / 10, capability % 10, WGMMA_CAPABILITY / 10, WGMMA_CAPABILITY % 10);
 }
 
 static void describe(NitiCuda *cuda) {

@@ -16,6 +16,7 @@ extern "C" {
 
 #include "backend/kernels.h"
 #include "base/bounds.h"
+#include "base/sgd.h"
 
 /* Device memory: what changes from step to step. Written by begin_step. */
 typedef struct NitiClock {
@@ -30,17 +31,24 @@ enum {
   NITI_SUMS_SLICE = 256,        /* channels of a block of it */
 };
 
+typedef struct NitiSgdMaxima {
+  uint64_t gradient;
+  uint32_t velocity, weight;
+  uint32_t done; /* blocks that have added theirs */
+} NitiSgdMaxima;
+
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
-  uint32_t max;                     /* largest |acc| so far */
-  uint32_t done;                    /* blocks of the second launch that have ended */
-  uint64_t predicted, mispredicted; /* operations since the backend was opened, and those whose prediction was wrong */
-  uint64_t gradient_max;            /* update.cu, sgd.cu: largest |gradient| so far; zero between operations too */
-  uint32_t velocity_max, weight_max; /* sgd.cu: likewise */
-  uint64_t sums[3 * NITI_SUMS_CHANNELS]; /* norm_sums.cu: two or three of each channel so far; zero between operations too */
+  uint32_t max;                           /* largest |acc| so far */
+  uint32_t done;                          /* blocks of the second launch that have ended */
+  uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
+  uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
+  NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu: of each tensor so far; likewise */
+  NitiSgd steps[NITI_UPDATES_MAX];        /* sgd.cu: scratch */
+  uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cu: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
-  uint64_t histogram[256];          /* stats.cu: scratch */
-  uint32_t marks[NITI_RANGE_MARKS]; /* wgmma_conv.cuh: between an operation's two launches */
+  uint64_t histogram[256];                               /* stats.cu: scratch */
+  uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
 } NitiRange;
 
 typedef enum NitiCudaFamily {
@@ -134,9 +142,7 @@ void niti_layouts_close(NitiLayouts *);
  * date. */
 void niti_layouts_forget(NitiLayouts *, const void *data, size_t bytes);
 /* No blocked layout is up to date any more. */
-static inline void niti_layouts_clear(NitiLayouts *layouts) {
-  niti_layouts_forget(layouts, NULL, SIZE_MAX);
-}
+static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forget(layouts, NULL, SIZE_MAX); }
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);
@@ -161,19 +167,17 @@ void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const Niti
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
-void niti_cuda_norm_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *x);
-void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums, const NitiTensor *weight,
-                        const NitiTensor *bias, int64_t count);
+void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                        const NitiTensor *weight, const NitiTensor *bias);
 void niti_cuda_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                             const NitiRequantise *);
-void niti_cuda_norm_delta_sums(NitiBackend *, NitiTensor *sums, const NitiTensor *dy, const NitiTensor *x);
 void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
-                              const NitiTensor *delta_sums, const NitiTensor *sums, const NitiTensor *weight, int64_t count);
+                              NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
+                              const NitiTensor *weight);
 void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                              const NitiRequantise *);
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
-void niti_cuda_update_sgd(NitiBackend *, NitiTensor *w, NitiTensor *master, NitiTensor *velocity, const NitiGradient *gradient,
-                          const NitiSgdScalars *scalars, const NitiRequantise *);
+void niti_cuda_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
 /* conv.c: the family that handles a convolution. */

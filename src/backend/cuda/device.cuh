@@ -124,9 +124,9 @@ __device__ inline int niti_requantise_one(const NitiRequantiseArgs &a, int acc, 
     m = (int)(((int64_t)acc + half + (shift > 0 ? acc >> 31 : 0)) >> shift);
   } else {
     uint32_t word = 0;
-    if (a.mode == NITI_STOCHASTIC && shift > 0) {
+    if (niti_rounding_draws(a.mode) && shift > 0) {
       const NitiDraw draw = {a.clock->seed, a.purpose, a.clock->step, a.layer};
-      word = niti_draw(&draw, index);
+      word = niti_rounding_word(&draw, a.mode, index);
     }
     m = (int)niti_round_inline(acc, shift, a.mode, word);
   }

@@ -22,10 +22,10 @@ NITI_INLINE int niti_finish_column(int channel) {
 }
 
 struct NitiOutput {
-  int n, oh, ow, k;  /* shape */
-  int8_t *y, *blocked;  /* NULL: not wanted */
-  uint2 *bits;       /* NULL: not wanted; which of y's mantissas are positive (cuda.h) */
-  const uint2 *mask; /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
+  int n, oh, ow, k;    /* shape */
+  int8_t *y, *blocked; /* NULL: not wanted */
+  uint2 *bits;         /* NULL: not wanted; which of y's mantissas are positive (cuda.h) */
+  const uint2 *mask;   /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
 };
 
 #ifdef __CUDACC__
@@ -88,9 +88,9 @@ __device__ inline uint4 niti_load_if(bool p, const void *at) {
 /* The positions of a thread's two rows in the output. */
 struct NitiSpot {
   size_t at, down, blocked; /* index of the first row's first channel; from there to the second's; into the blocked layout */
-  size_t bits;           /* this lane's among the bits */
-  bool row[2], pixel;    /* rows that are inside; a pixel of some image that does */
-  int channels;          /* left from this thread's first */
+  size_t bits;              /* this lane's among the bits */
+  bool row[2], pixel;       /* rows that are inside; a pixel of some image that does */
+  int channels;             /* left from this thread's first */
 };
 
 /* Images nb .. nb + 15 at one position, channels from k0. */

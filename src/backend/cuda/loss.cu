@@ -85,7 +85,7 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 }
 
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
-                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
+                                                const NitiRequantiseArgs &a, int shift, uint32_t max) {
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
     const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on : l.off);
@@ -145,7 +145,19 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
   NitiCuda *cuda = niti_cuda(backend);
   const NitiLossKind kind = loss_kind.kind;
   const int32_t n = logits->shape.n, classes = (int32_t)niti_shape_image(logits->shape);
-  Loss l = {NULL, NULL, NULL, metrics, logits->data, logits->exponent, labels, cuda->clock, n, n, classes, loss_kind.off, niti_loss_on(loss_kind.off, classes)};
+  Loss l = {NULL,
+            NULL,
+            NULL,
+            metrics,
+            logits->data,
+            logits->exponent,
+            labels,
+            cuda->clock,
+            n,
+            n,
+            classes,
+            loss_kind.off,
+            niti_loss_on(loss_kind.off, classes)};
   NitiRequantiseArgs requantise = {};
   if (delta) {
     l.delta = delta->data;

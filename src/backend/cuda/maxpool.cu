@@ -121,7 +121,7 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
   const int V = niti_words_fit((size_t)p->c, y->data, x->data, winner) ? 4 : 1;
   const NitiShape shape = {p->n, p->oh, p->ow, p->c};
   const Forward args = {y->data,     niti_blocked_of(y, V), winner, x->data,
-                        y->exponent, x->exponent,        *p,     niti_tiles_of(shape, V, IMAGES)};
+                        y->exponent, x->exponent,           *p,     niti_tiles_of(shape, V, IMAGES)};
   void (*maxpool_forward)(Forward) = is_2x2(p) ? (V == 4 ? forward_kernel<4, true> : forward_kernel<1, true>)
                                                : (V == 4 ? forward_kernel<4, false> : forward_kernel<1, false>);
   NITI_LAUNCH(cuda, maxpool_forward, niti_tiles_grid(args.tiles), NITI_TILE_THREADS, 0, args);
@@ -131,7 +131,7 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
 /* ---- backward, windows apart: every cell has at most one delta, so nothing is summed and no shift is needed ---- */
 
 typedef struct Backward {
-  int8_t *dx, *blocked;       /* blocked may be NULL */
+  int8_t *dx, *blocked;    /* blocked may be NULL */
   const int8_t *dy, *mask; /* mask may be NULL */
   const uint8_t *winner;
   int32_t *e_dx;

@@ -2,7 +2,8 @@
  *
  * A pass (forward, or backward to the input) is a product: rows are output pixels, columns output channels, the sum runs over
  * taps and input channels. From 16 images on, row ((block * pixels + pixel) * 16 + i) is pixel `pixel` of image 16 * block + i:
- * 16 neighbouring rows are the images of one pixel, as the blocked layout has them. With fewer images, row (image * pixels + pixel). */
+ * 16 neighbouring rows are the images of one pixel, as the blocked layout has them. With fewer images, row (image * pixels +
+ * pixel). */
 #ifndef NITI_BACKEND_CUDA_MMA_CUH
 #define NITI_BACKEND_CUDA_MMA_CUH
 
@@ -47,7 +48,7 @@ struct NitiMmaPass {
   const int8_t *in;          /* [N][IH][IW][IC] */
   const int8_t *w;           /* [OC] rows of w_pitch bytes: [TAP_ROWS][TAP_COLUMNS][IC] */
   const NitiMmaEntry *table; /* of a gathered pass: as many as a row of w has bytes */
-  int8_t *out, *blocked;        /* blocked NULL: not to be written */
+  int8_t *out, *blocked;     /* blocked NULL: not to be written */
   const int8_t *mask;        /* NULL, or the output becomes 0 where it is <= 0; laid out like out */
   int32_t n, ih, iw, ic;
   int32_t jh, jw, oc; /* output pixels (y, x) of this pass; its window starts at (y * step_y + tap_y, x * step_x + tap_x) */

@@ -112,7 +112,8 @@ __device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][
   for (int i = 0; i < MI * NI * 4; ++i)
     mine[i * NITI_MMA_THREADS] = acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2];
   NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
-  if (p.rq.mode == NITI_STOCHASTIC) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
+  const bool bytes = p.rq.mode == NITI_STOCHASTIC_BYTE;
+  if (niti_rounding_draws(p.rq.mode)) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
 #pragma unroll 1
   for (int r = 0; r < MI * 2; ++r) {
     const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
@@ -121,6 +122,12 @@ __device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][
 #pragma unroll 1
     for (int c = 0; c < 2 * NI; ++c) {
       uint32_t word = 0;
+      if (bytes && shift > 0) {
+        if (c == 0 || ((index + c) & 15) == 0) words = niti_draw_block(&draw, (uint32_t)((index + c) >> 4));
+        const uint32_t at = (uint32_t)(index + c) >> 2 & 3;
+        word = at == 0 ? words.word[0] : at == 1 ? words.word[1] : at == 2 ? words.word[2] : words.word[3];
+        word >>= 8 * ((index + c) & 3);
+      }
       if (p.rq.mode == NITI_STOCHASTIC && shift > 0) {
         const uint32_t at = (uint32_t)(index + c) & 3;
         if (c == 0 || at == 0) words = niti_draw_block(&draw, (uint32_t)((index + c) >> 2));

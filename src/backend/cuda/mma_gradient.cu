@@ -8,9 +8,9 @@
 
 enum {
   STAGES = 4,
-  POSITIONS = 4,                                      /* of a stage: (block of images, output pixel) */
+  POSITIONS = 4,                                             /* of a stage: (block of images, output pixel) */
   POSITIONS_MAX = NITI_ACCUMULATION_MAX / NITI_BLOCK_IMAGES, /* of a block of threads */
-  OVERHEAD = 48,                                      /* of a block of threads, in positions: its first copies and its atomics */
+  OVERHEAD = 48, /* of a block of threads, in positions: its first copies and its atomics */
   SPLITS_MAX = 1024,
 };
 

@@ -67,7 +67,8 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     }
     const int block = place.image / NITI_BLOCK_IMAGES;
     if (p.blocked && block * NITI_BLOCK_IMAGES < p.n) {
-      p.blocked[(block * p.out_image + pixel) * NITI_BLOCK_IMAGES + niti_blocked_slot(place.image % NITI_BLOCK_IMAGES)] = (int8_t)m;
+      p.blocked[(block * p.out_image + pixel) * NITI_BLOCK_IMAGES + niti_blocked_slot(place.image % NITI_BLOCK_IMAGES)] =
+          (int8_t)m;
     }
   }
   if (second) {

@@ -1,12 +1,51 @@
-/* Batch norm's multipliers, from the sums over each channel: a thread per channel, with the scalars of base/norm.h. */
-#include "backend/cuda/device.cuh"
+/* Batch norm's multipliers, forward and backward. Each block sums up its rows in 32 bits and adds that to the range's sums; a
+ * slice's last block moves these to the output, leaves zeros and goes on to the multipliers of its channels, a thread per
+ * channel, with the scalars of base/norm.h. Backward the multipliers depend on all channels: where these are more than one slice,
+ * another launch makes them. */
+#include "backend/cuda/rows.cuh"
 #include "base/norm.h"
 
-enum { THREADS = 128, WIDE_THREADS = 512 };
+enum {
+  BLOCK_ROWS = INT32_MAX / (NITI_MANTISSA_MAX * NITI_MANTISSA_MAX), /* whose sums fit in 32 bits: 133,144 */
+  BLOCKS = 2,                                                       /* a multiprocessor's */
+  THREADS = NITI_ROWS_THREADS,                                      /* that end a slice, one per channel */
+  DELTA_THREADS = 512,                                              /* of the other launch */
+};
 
-/* ---- reductions over a block ---- */
+/* Sums of x and its squares; or of deltas a, deltas times x, and deltas squared. */
+typedef struct Sums {
+  NitiRange *range;
+  int64_t *sums; /* [channels][2 or 3] of all channels */
+  int32_t *exponent;
+  const int8_t *a, *x; /* x: with deltas alone */
+  const int32_t *e_a, *e_x;
+  int64_t count;
+  uint32_t channels; /* in all */
+  NitiRows rows;
+} Sums;
 
-/* All threads get the largest value; they all call it. */
+typedef struct Fit {
+  enum { SUMS = 2 };
+  NitiAffine *affine;
+  int32_t *exponent;
+  int64_t *running; /* [2][channels] */
+  const int16_t *weight, *bias;
+  const int32_t *e_weight, *e_bias;
+} Fit;
+
+typedef struct DeltaFit {
+  enum { SUMS = 3 };
+  NitiAffineDelta *affine;
+  int64_t *weight_gradient, *bias_gradient;
+  int32_t *exponent, *e_weight_gradient, *e_bias_gradient;
+  const NitiNormSums *sums; /* of x */
+  const int16_t *weight;
+  const int32_t *e_weight;
+  bool whole; /* all channels are one slice */
+} DeltaFit;
+
+/* ---- reductions over a block: all threads call them, and get the result ---- */
+
 static __device__ inline uint64_t block_max(uint64_t value) {
   __shared__ uint64_t warps[32];
   for (int lanes = 16; lanes > 0; lanes /= 2) {
@@ -29,6 +68,8 @@ static __device__ inline int64_t block_sum(int64_t value) {
   return sum;
 }
 
+/* ---- multipliers, forward ---- */
+
 /* A scalar >= 0 as a number whose order is niti_scalar_less's. */
 static __device__ inline uint64_t order_of(NitiScalar s) {
   return s.m == 0 ? 0 : (uint64_t)((uint32_t)s.e ^ 0x80000000u) << 31 | (uint64_t)s.m;
@@ -39,94 +80,57 @@ static __device__ inline NitiScalar scalar_of(uint64_t order) {
   return order == 0 ? zero : s;
 }
 
-/* ---- forward ---- */
-
-typedef struct Fit {
-  NitiAffine *affine;
-  int32_t *exponent;
-  int64_t *running; /* [2][channels] */
-  const NitiNormSums *sums;
-  const int16_t *weight, *bias;
-  const int32_t *e_x, *e_weight, *e_bias;
-  int64_t count; /* 0: from the running statistics */
-  uint32_t channels;
-} Fit;
-
-/* The same in every block. */
-static __device__ inline int32_t fit_exponent(const Fit &d) {
+/* The output's, from all channels; the same in every block. */
+static __device__ inline int32_t fit_exponent(const Fit &f, uint32_t channels) {
   uint64_t most = 0;
-  for (uint32_t c = threadIdx.x; c < d.channels; c += THREADS) {
-    const uint64_t range = order_of(niti_norm_range(d.weight[c], *d.e_weight, d.bias[c], *d.e_bias));
+  for (uint32_t c = threadIdx.x; c < channels; c += THREADS) {
+    const uint64_t range = order_of(niti_norm_range(f.weight[c], *f.e_weight, f.bias[c], *f.e_bias));
     most = range > most ? range : most;
   }
   return niti_norm_exponent(scalar_of(block_max(most)));
 }
 
-static __device__ inline NitiNormChannel channel_of(const Fit &d, uint32_t c) {
-  int64_t *mean = &d.running[c], *variance = &d.running[d.channels + c];
-  const int32_t e = *d.e_x;
-  if (d.count == 0) return niti_norm_running(*mean, *variance, e);
-  const NitiNormChannel now = niti_norm_batch(d.sums[c], d.count, e);
+static __device__ inline void write_affine(const Fit &f, uint32_t c, const NitiNormChannel &channel, int32_t exponent) {
+  f.affine[c] = niti_norm_affine(&channel, f.weight[c], *f.e_weight, f.bias[c], *f.e_bias, exponent);
+  if (c == 0) *f.exponent = exponent;
+}
+
+/* The end of a slice whose channels are c, one per thread; own: there is such a channel. */
+static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c, bool own) {
+  const int32_t exponent = fit_exponent(f, d.channels), e = *d.e_a;
+  if (!own) return;
+  const NitiNormChannel now = niti_norm_batch(((const NitiNormSums *)d.sums)[c], d.count, e);
+  int64_t *mean = &f.running[c], *variance = &f.running[d.channels + c];
   NitiScalar m = now.mean, v = now.variance;
   m.e += e;
   v.e += 2 * e;
   *mean = niti_norm_run(*mean, m);
   *variance = niti_norm_run(*variance, v);
-  return now;
+  write_affine(f, c, now, exponent);
 }
 
-static __global__ void __launch_bounds__(THREADS) fit_kernel(Fit d) {
+static __global__ void __launch_bounds__(THREADS) running_kernel(Fit f, const int32_t *e_x, uint32_t channels) {
   niti_kernel_begin();
-  const int32_t exponent = fit_exponent(d);
+  const int32_t exponent = fit_exponent(f, channels);
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
-  if (c == 0) *d.exponent = exponent;
-  if (c >= d.channels) return;
-  const NitiNormChannel channel = channel_of(d, c);
-  d.affine[c] = niti_norm_affine(&channel, d.weight[c], *d.e_weight, d.bias[c], *d.e_bias, exponent);
+  if (c < channels) write_affine(f, c, niti_norm_running(f.running[c], f.running[channels + c], *e_x), exponent);
 }
 
-static const int16_t *words_of(const NitiTensor *t) { return (const int16_t *)(const void *)t->data; }
-
-extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, const NitiTensor *sums,
-                                   const NitiTensor *weight, const NitiTensor *bias, int64_t count) {
-  const uint32_t channels = (uint32_t)niti_shape_count(weight->shape);
-  const Fit args = {(NitiAffine *)(void *)affine->data,
-                    affine->exponent,
-                    (int64_t *)(void *)running->data,
-                    (const NitiNormSums *)(const void *)sums->data,
-                    words_of(weight),
-                    words_of(bias),
-                    sums->exponent,
-                    weight->exponent,
-                    bias->exponent,
-                    count,
-                    channels};
-  NITI_LAUNCH(niti_cuda(backend), fit_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, args);
-}
-
-/* ---- backward ---- */
-
-typedef struct DeltaFit {
-  NitiAffineDelta *affine;
-  int64_t *weight_gradient, *bias_gradient;
-  int32_t *exponent, *e_weight_gradient, *e_bias_gradient;
-  const NitiNormDeltaSums *deltas;
-  const NitiNormSums *sums;
-  const int16_t *weight;
-  const int32_t *e_d, *e_x, *e_weight;
-  int64_t count;
-  uint32_t channels;
-} DeltaFit;
+/* ---- multipliers, backward ---- */
 
 typedef struct DeltaChannel {
   NitiNormChannel x;
   NitiNormDelta d;
 } DeltaChannel;
 
-static __device__ inline DeltaChannel delta_channel(const DeltaFit &f, uint32_t c) {
+static __device__ inline NitiNormDeltaSums delta_sums(const Sums &d, uint32_t c) {
+  return ((const NitiNormDeltaSums *)d.sums)[c];
+}
+
+static __device__ inline DeltaChannel delta_channel(const Sums &d, const DeltaFit &f, uint32_t c) {
   DeltaChannel channel;
-  channel.x = niti_norm_batch(f.sums[c], f.count, *f.e_x);
-  channel.d = niti_norm_delta(&channel.x, f.sums[c], f.deltas[c], f.count, f.weight[c], *f.e_weight);
+  channel.x = niti_norm_batch(f.sums[c], d.count, *d.e_x);
+  channel.d = niti_norm_delta(&channel.x, f.sums[c], delta_sums(d, c), d.count, f.weight[c], *f.e_weight);
   return channel;
 }
 
@@ -137,59 +141,210 @@ static __device__ inline void keep_square(const DeltaFit &f, uint32_t c, NitiSca
 }
 
 /* The range's exponent; own: the largest of a thread's squares. */
-static __device__ inline int32_t delta_exponent(const DeltaFit &f, int32_t own) {
+static __device__ inline int32_t delta_exponent(const DeltaFit &f, uint32_t channels, int32_t own) {
   const uint64_t top = block_max((uint32_t)own ^ 0x80000000u); /* the order of unsigned numbers */
   NitiSquares squares = {0, (int32_t)((uint32_t)top ^ 0x80000000u)};
-  for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
+  for (uint32_t c = threadIdx.x; c < channels; c += blockDim.x) {
     const NitiScalar square = {f.affine[c].factor, f.affine[c].slope};
     squares.sum += niti_squares_share(squares.exponent, square);
   }
   squares.sum = block_sum(squares.sum);
-  return niti_norm_delta_exponent(squares, f.channels);
+  return niti_norm_delta_exponent(squares, channels);
 }
 
 /* One block. A thread keeps its first channel and computes any others twice. */
-static __global__ void __launch_bounds__(WIDE_THREADS) delta_fit_kernel(DeltaFit f) {
-  niti_kernel_begin();
+static __device__ inline void fit_deltas(const Sums &d, const DeltaFit &f) {
   DeltaChannel first = {};
   int32_t own = NITI_SQUARES_NONE;
-  for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
-    const DeltaChannel channel = delta_channel(f, c);
+  for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
+    const DeltaChannel channel = delta_channel(d, f, c);
     if (c == threadIdx.x) first = channel;
-    f.weight_gradient[c] = niti_norm_gradient(&channel.x, f.sums[c], f.deltas[c], f.count);
-    f.bias_gradient[c] = f.deltas[c].d;
+    f.weight_gradient[c] = niti_norm_gradient(&channel.x, f.sums[c], delta_sums(d, c), d.count);
+    f.bias_gradient[c] = delta_sums(d, c).d;
     keep_square(f, c, channel.d.square);
     own = niti_squares_exponent(own, channel.d.square);
   }
-  const int32_t exponent = delta_exponent(f, own);
-  for (uint32_t c = threadIdx.x; c < f.channels; c += WIDE_THREADS) {
-    const DeltaChannel channel = c == threadIdx.x ? first : delta_channel(f, c);
+  const int32_t exponent = delta_exponent(f, d.channels, own);
+  for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
+    const DeltaChannel channel = c == threadIdx.x ? first : delta_channel(d, f, c);
     f.affine[c] = niti_norm_affine_delta(&channel.d, &channel.x, exponent - NITI_NORM_FRACTION);
   }
   if (threadIdx.x > 0) return;
-  *f.exponent = exponent + *f.e_d - *f.e_x;
-  *f.e_weight_gradient = *f.e_d + NITI_NORM_GRADIENT_EXPONENT;
-  *f.e_bias_gradient = *f.e_d;
+  *f.exponent = exponent + *d.e_a - *d.e_x;
+  *f.e_weight_gradient = *d.e_a + NITI_NORM_GRADIENT_EXPONENT;
+  *f.e_bias_gradient = *d.e_a;
+}
+
+static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32_t, bool) {
+  if (f.whole) fit_deltas(d, f);
+}
+
+static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
+  niti_kernel_begin();
+  fit_deltas(d, f);
+}
+
+/* ---- sums ---- */
+
+/* out[v]: channel v of four rows. */
+template <int V>
+static __device__ inline void gather(uint32_t *out, const uint32_t (*words)[(V + 3) / 4]) {
+  if (V == 1) out[0] = words[0][0] | words[1][0] << 8 | words[2][0] << 16 | words[3][0] << 24;
+#pragma unroll
+  for (int q = 0; q < V / 4; ++q) niti_transpose4(out + 4 * q, words[0][q], words[1][q], words[2][q], words[3][q]);
+}
+
+/* A thread's sums of its channels. */
+template <int V, int K>
+static __device__ inline void walk(int (*acc)[V], const Sums &d, const NitiRowsLane &l) {
+  const NitiRows &r = d.rows;
+  for (uint32_t row = blockIdx.x * r.lanes * NITI_ROWS_AT_ONCE + l.lane; l.inside && row < r.rows;
+       row += gridDim.x * r.lanes * NITI_ROWS_AT_ONCE) {
+    uint32_t a[NITI_ROWS_AT_ONCE][(V + 3) / 4] = {}, x[NITI_ROWS_AT_ONCE][(V + 3) / 4] = {}, as[V], xs[V];
+#pragma unroll
+    for (int i = 0; i < NITI_ROWS_AT_ONCE; ++i) {
+      const uint32_t at = row + (uint32_t)i * r.lanes;
+      if (at < r.rows) niti_vector_load<V>(a[i], d.a + (size_t)at * r.pitch + l.channel);
+      if (K == DeltaFit::SUMS && at < r.rows) niti_vector_load<V>(x[i], d.x + (size_t)at * r.pitch + l.channel);
+    }
+    gather<V>(as, a);
+    if (K == DeltaFit::SUMS) gather<V>(xs, x);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      acc[0][v] = __dp4a((int)as[v], 0x01010101, acc[0][v]);
+      if (K == DeltaFit::SUMS) acc[1][v] = __dp4a((int)as[v], (int)xs[v], acc[1][v]);
+      acc[K - 1][v] = __dp4a((int)as[v], (int)as[v], acc[K - 1][v]);
+    }
+  }
+}
+
+/* The block's sums of one kind, totals[channel of the slice], from those of its threads. All threads call it. */
+template <int V>
+static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], const int *acc, const NitiRows &r) {
+  const uint32_t channels = r.width * V, parts = THREADS / channels;
+  const uint32_t channel = threadIdx.x % channels, vector = channel / V;
+  int sum = 0;
+  __syncthreads(); /* the kind before has been read */
+#pragma unroll
+  for (int v = 0; v < V; ++v) stage[v][threadIdx.x] = acc[v];
+  totals[threadIdx.x] = 0;
+  __syncthreads();
+  for (uint32_t lane = threadIdx.x / channels; lane < r.lanes; lane += parts) {
+    if (threadIdx.x < parts * channels) sum += stage[channel % V][lane * r.width + vector];
+  }
+  if (sum != 0) atomicAdd(&totals[channel], sum);
+  __syncthreads();
+}
+
+/* Whether this block is the slice's last, after all that its threads have written; they all call it. */
+static __device__ inline bool is_last(NitiRange *range) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(&range->summed[blockIdx.y], 1u) + 1 == gridDim.x;
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
+template <int V, typename AnyFit>
+static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
+  niti_kernel_begin();
+  enum { K = AnyFit::SUMS };
+  __shared__ int stage[V][THREADS + 1], totals[THREADS];
+  const NitiRows &r = d.rows;
+  const uint32_t own = blockIdx.y * r.width * V + threadIdx.x, c = r.first + own; /* a thread's channel in the end */
+  const bool has_channel = threadIdx.x < r.width * V && own < r.channels;
+  unsigned long long *so_far = (unsigned long long *)&d.range->sums[K * own];
+  int acc[K][V] = {};
+  walk<V, K>(acc, d, niti_rows_lane<V>(r));
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    add_up<V>(totals, stage, acc[k], r);
+    const int total = totals[threadIdx.x];
+    if (has_channel && total != 0) atomicAdd(&so_far[k], (unsigned long long)(long long)total);
+  }
+  if (!is_last(d.range)) return;
+  for (int k = 0; has_channel && k < K; ++k) {
+    d.sums[(size_t)K * c + k] = (int64_t)__ldcg(&so_far[k]);
+    so_far[k] = 0;
+  }
+  if (threadIdx.x == 0) d.range->summed[blockIdx.y] = 0;
+  if (threadIdx.x == 0 && c == 0) *d.exponent = *d.e_a;
+  end_slice(d, f, c, has_channel);
+}
+
+template <int V, typename AnyFit>
+static void launch(NitiCuda *cuda, const Sums &d, const AnyFit &f) {
+  const NitiRows &r = d.rows;
+  const uint32_t turn = r.lanes * NITI_ROWS_AT_ONCE, turns = (r.rows + turn - 1) / turn, most = BLOCK_ROWS / turn;
+  const uint32_t wanted = niti_rows_blocks(cuda, r, BLOCKS), least = (turns + most - 1) / most;
+  NITI_LAUNCH(cuda, (sums_kernel<V, AnyFit>), dim3(wanted > least ? wanted : least, r.slices), THREADS, 0, d, f);
+}
+
+/* As many channels at a time as the range has room for. */
+template <typename AnyFit>
+static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
+  const int V = niti_rows_vector(d.channels, d.a, d.x, NULL);
+  for (uint32_t first = 0; first < d.channels; first += NITI_SUMS_CHANNELS) {
+    const uint32_t left = d.channels - first;
+    d.rows = niti_rows_of(shape, first, left < NITI_SUMS_CHANNELS ? left : (uint32_t)NITI_SUMS_CHANNELS, V);
+    if (V == 16) launch<16>(cuda, d, f);
+    if (V == 4) launch<4>(cuda, d, f);
+    if (V == 1) launch<1>(cuda, d, f);
+  }
+}
+
+static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a, const NitiTensor *x) {
+  const uint32_t channels = (uint32_t)a->shape.c;
+  return Sums{cuda->range,
+              (int64_t *)(void *)sums->data,
+              sums->exponent,
+              a->data,
+              x ? x->data : NULL,
+              a->exponent,
+              x ? x->exponent : NULL,
+              (int64_t)(niti_shape_count(a->shape) / channels),
+              channels,
+              NitiRows{}};
+}
+
+static const int16_t *words_of(const NitiTensor *t) { return (const int16_t *)(const void *)t->data; }
+
+extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums,
+                                   const NitiTensor *x, const NitiTensor *weight, const NitiTensor *bias) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const uint32_t channels = (uint32_t)x->shape.c;
+  const Fit fit = {(NitiAffine *)(void *)affine->data,
+                   affine->exponent,
+                   (int64_t *)(void *)running->data,
+                   words_of(weight),
+                   words_of(bias),
+                   weight->exponent,
+                   bias->exponent};
+  if (sums) {
+    run_sums(cuda, sums_of(cuda, sums, x, NULL), x->shape, fit);
+  } else {
+    const int32_t *exponent = x->exponent;
+    NITI_LAUNCH(cuda, running_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, fit, exponent, channels);
+  }
 }
 
 extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient,
-                                         NitiTensor *bias_gradient, const NitiTensor *delta_sums, const NitiTensor *sums,
-                                         const NitiTensor *weight, int64_t count) {
-  const uint32_t channels = (uint32_t)niti_shape_count(weight->shape);
-  const DeltaFit args = {(NitiAffineDelta *)(void *)affine->data,
-                         (int64_t *)(void *)weight_gradient->data,
-                         (int64_t *)(void *)bias_gradient->data,
-                         affine->exponent,
-                         weight_gradient->exponent,
-                         bias_gradient->exponent,
-                         (const NitiNormDeltaSums *)(const void *)delta_sums->data,
-                         (const NitiNormSums *)(const void *)sums->data,
-                         words_of(weight),
-                         delta_sums->exponent,
-                         sums->exponent,
-                         weight->exponent,
-                         count,
-                         channels};
-  const unsigned threads = channels < WIDE_THREADS ? (channels + 31) / 32 * 32 : WIDE_THREADS;
-  NITI_LAUNCH(niti_cuda(backend), delta_fit_kernel, 1, threads, 0, args);
+                                         NitiTensor *bias_gradient, NitiTensor *delta_sums, const NitiTensor *dy,
+                                         const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight) {
+  NitiCuda *cuda = niti_cuda(backend);
+  const Sums d = sums_of(cuda, delta_sums, dy, x);
+  const DeltaFit fit = {(NitiAffineDelta *)(void *)affine->data,
+                        (int64_t *)(void *)weight_gradient->data,
+                        (int64_t *)(void *)bias_gradient->data,
+                        affine->exponent,
+                        weight_gradient->exponent,
+                        bias_gradient->exponent,
+                        (const NitiNormSums *)(const void *)sums->data,
+                        words_of(weight),
+                        weight->exponent,
+                        d.channels <= NITI_SUMS_SLICE};
+  run_sums(cuda, d, dy->shape, fit);
+  if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
 }

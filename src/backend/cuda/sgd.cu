@@ -1,13 +1,11 @@
-/* Update `sgd`: the first launch finds the largest magnitudes of gradient, velocity and master, the second changes them and
- * clears what was found. */
+/* Update `sgd` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient, velocity and
+ * master, and the tensor's last block makes the step's multipliers of them, writes the exponents and clears what was found; the
+ * second launch takes the steps. */
 #include "backend/cuda/device.cuh"
-#include "base/sgd.h"
 
-enum { THREADS = 256, FOURS = 2, BLOCKS = 4 }; /* groups of four weights that a thread has under way; a multiprocessor's blocks */
+enum { THREADS = 256, FOURS = 2, BLOCK_WEIGHTS = 4 * THREADS * FOURS }; /* FOURS: groups of four weights of a thread */
 
-typedef struct Sgd {
-  NitiRange *range;
-  const NitiClock *clock;
+typedef struct Tensor {
   int8_t *w; /* NULL: the master has no operand of its own */
   int16_t *master, *velocity;
   const void *g;
@@ -16,44 +14,105 @@ typedef struct Sgd {
   int32_t *e_w, *e_master, *e_velocity;
   NitiSgdScalars scalars;
   uint32_t purpose, layer;
+  uint32_t end; /* the first block that is not its own */
+  bool wide;    /* g is int64_t, else int32_t */
+} Tensor;
+
+typedef struct Sgd {
+  NitiRange *range;
+  const NitiClock *clock;
+  Tensor tensors[NITI_UPDATES_MAX];
 } Sgd;
 
-/* ---- four neighbours ---- */
+/* The most that a device of any capability takes as a kernel's arguments. */
+static_assert(sizeof(Sgd) <= 4096, "an update's tensors are a kernel's arguments");
 
-static __device__ inline void load_four(int64_t out[4], const int32_t *g, size_t i) {
-  const int4 four = ((const int4 *)g)[i];
-  out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
+/* The tensor of this block, and the block's number among its own. */
+static __device__ inline int find_tensor(const Sgd &d, uint32_t *block) {
+  int t = 0;
+  while (d.tensors[t].end <= blockIdx.x) ++t;
+  *block = blockIdx.x - (t > 0 ? d.tensors[t - 1].end : 0);
+  return t;
 }
 
-static __device__ inline void load_four(int64_t out[4], const int64_t *g, size_t i) {
-  const longlong2 low = ((const longlong2 *)g)[2 * i], high = ((const longlong2 *)g)[2 * i + 1];
-  out[0] = low.x, out[1] = low.y, out[2] = high.x, out[3] = high.y;
+/* ---- four neighbours, from 4 i on; fewer where the tensor ends ---- */
+
+typedef struct Four {
+  int64_t g[4];
+  int16_t velocity[4], weight[4];
+  int count;
+} Four;
+
+static __device__ inline void load_word(Four *four, const Tensor &t, size_t i) {
+  const short4 v = ((const short4 *)t.velocity)[i], w = ((const short4 *)t.master)[i];
+  four->velocity[0] = v.x, four->velocity[1] = v.y, four->velocity[2] = v.z, four->velocity[3] = v.w;
+  four->weight[0] = w.x, four->weight[1] = w.y, four->weight[2] = w.z, four->weight[3] = w.w;
+  if (t.wide) {
+    const longlong2 low = ((const longlong2 *)t.g)[2 * i], high = ((const longlong2 *)t.g)[2 * i + 1];
+    four->g[0] = low.x, four->g[1] = low.y, four->g[2] = high.x, four->g[3] = high.y;
+  } else {
+    const int4 g = ((const int4 *)t.g)[i];
+    four->g[0] = g.x, four->g[1] = g.y, four->g[2] = g.z, four->g[3] = g.w;
+  }
 }
 
-static __device__ inline void load_four(int16_t out[4], const int16_t *from, size_t i) {
-  const short4 four = ((const short4 *)from)[i];
-  out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
+static __device__ inline Four load_four(const Tensor &t, size_t i) {
+  const size_t left = 4 * i < t.count ? t.count - 4 * i : 0;
+  Four four = {};
+  four.count = left < 4 ? (int)left : 4;
+  if (four.count == 4) {
+    load_word(&four, t, i);
+    return four;
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (k >= four.count) break;
+    four.g[k] = t.wide ? ((const int64_t *)t.g)[4 * i + k] : ((const int32_t *)t.g)[4 * i + k];
+    four.velocity[k] = t.velocity[4 * i + k];
+    four.weight[k] = t.master[4 * i + k];
+  }
+  return four;
 }
 
-static __device__ inline void store_four(int16_t *to, size_t i, const int16_t four[4]) {
-  ((short4 *)to)[i] = make_short4(four[0], four[1], four[2], four[3]);
+static __device__ inline void store_four(const Tensor &t, size_t i, const Four &four) {
+  uint32_t operands = 0;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) operands |= (uint32_t)(uint8_t)niti_sgd_operand(four.weight[k]) << (8 * k);
+  if (four.count == 4) {
+    ((short4 *)t.velocity)[i] = make_short4(four.velocity[0], four.velocity[1], four.velocity[2], four.velocity[3]);
+    ((short4 *)t.master)[i] = make_short4(four.weight[0], four.weight[1], four.weight[2], four.weight[3]);
+    if (t.w) ((uint32_t *)t.w)[i] = operands;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (k >= four.count) break;
+    t.velocity[4 * i + k] = four.velocity[k];
+    t.master[4 * i + k] = four.weight[k];
+    if (t.w) t.w[4 * i + k] = (int8_t)(operands >> (8 * k));
+  }
 }
 
 /* ---- the first launch ---- */
 
-typedef struct Maxima {
-  uint64_t gradient;
-  uint32_t velocity, weight;
-} Maxima;
-
-static __device__ inline void take_in(Maxima *m, int64_t g, int16_t velocity, int16_t weight) {
-  const uint32_t v = (uint32_t)(velocity < 0 ? -velocity : velocity), w = (uint32_t)(weight < 0 ? -weight : weight);
-  m->gradient = niti_magnitude64(g) > m->gradient ? niti_magnitude64(g) : m->gradient;
-  m->velocity = v > m->velocity ? v : m->velocity;
-  m->weight = w > m->weight ? w : m->weight;
+static __device__ inline void take_in(NitiSgdMaxima *m, const Four &four) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) { /* what lies past the end is 0 */
+    const uint64_t g = niti_magnitude64(four.g[k]);
+    const uint32_t v = (uint32_t)abs((int)four.velocity[k]), w = (uint32_t)abs((int)four.weight[k]);
+    m->gradient = g > m->gradient ? g : m->gradient;
+    m->velocity = v > m->velocity ? v : m->velocity;
+    m->weight = w > m->weight ? w : m->weight;
+  }
 }
 
-static __device__ inline Maxima warp_max(Maxima m) {
+static __device__ inline void raise_all(NitiSgdMaxima *to, const NitiSgdMaxima &m) {
+  if (m.gradient > 0) atomicMax((unsigned long long *)&to->gradient, (unsigned long long)m.gradient);
+  if (m.velocity > 0) atomicMax(&to->velocity, m.velocity);
+  if (m.weight > 0) atomicMax(&to->weight, m.weight);
+}
+
+static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     const uint64_t other = __shfl_xor_sync(0xffffffffu, (unsigned long long)m.gradient, lanes);
     m.gradient = other > m.gradient ? other : m.gradient;
@@ -63,142 +122,107 @@ static __device__ inline Maxima warp_max(Maxima m) {
   return m;
 }
 
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) max_kernel(Sgd d) {
+static __device__ inline NitiSgd step_of(const NitiClock *clock, const Tensor &t, const NitiSgdMaxima &m) {
+  const int64_t *scalars = clock->scalars;
+  const NitiSgdTensor tensor = {m.gradient,    m.velocity, m.weight, (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0),
+                                *t.e_velocity, *t.e_master};
+  const NitiSgdSettings settings = {scalars[t.scalars.rate], scalars[t.scalars.momentum],
+                                    t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay], scalars[t.scalars.images],
+                                    t.scalars.nesterov};
+  return niti_sgd(&tensor, &settings);
+}
+
+/* One thread of the tensor's last block. */
+static __device__ inline void finish(const Sgd &d, int number) {
+  const Tensor &t = d.tensors[number];
+  const NitiSgdMaxima none = {};
+  const NitiSgd step = step_of(d.clock, t, d.range->maxima[number]);
+  d.range->maxima[number] = none;
+  d.range->steps[number] = step;
+  if (step.idle) return;
+  *t.e_velocity = step.velocity_exponent;
+  *t.e_master = step.weight_exponent;
+  if (t.w) *t.e_w = step.weight_exponent + NITI_SGD_OPERAND_SHIFT;
+}
+
+static __global__ void __launch_bounds__(THREADS) max_kernel(const __grid_constant__ Sgd d) {
   niti_kernel_begin();
-  __shared__ Maxima all;
-  const size_t fours = d.count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
-  const T *g = (const T *)d.g;
-  Maxima m = {};
+  __shared__ NitiSgdMaxima all;
+  uint32_t block;
+  const int number = find_tensor(d, &block);
+  const Tensor &t = d.tensors[number];
+  NitiSgdMaxima m = {};
   if (threadIdx.x == 0) all = m;
-  for (size_t i = first; i < fours; i += FOURS * step) {
-    int64_t gs[FOURS][4] = {};
-    int16_t vs[FOURS][4] = {}, ws[FOURS][4] = {};
+  Four fours[FOURS];
 #pragma unroll
-    for (int u = 0; u < FOURS; ++u) {
-      if (i + (size_t)u * step >= fours) continue;
-      load_four(gs[u], g, i + (size_t)u * step);
-      load_four(vs[u], d.velocity, i + (size_t)u * step);
-      load_four(ws[u], d.master, i + (size_t)u * step);
-    }
+  for (int u = 0; u < FOURS; ++u) fours[u] = load_four(t, ((size_t)block * FOURS + (size_t)u) * THREADS + threadIdx.x);
 #pragma unroll
-    for (int u = 0; u < FOURS; ++u) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) take_in(&m, gs[u][k], vs[u][k], ws[u][k]);
-    }
-  }
-  if (first < d.count % 4) take_in(&m, g[4 * fours + first], d.velocity[4 * fours + first], d.master[4 * fours + first]);
+  for (int u = 0; u < FOURS; ++u) take_in(&m, fours[u]);
   m = warp_max(m);
   __syncthreads();
-  if (threadIdx.x % 32 == 0) {
-    atomicMax((unsigned long long *)&all.gradient, (unsigned long long)m.gradient);
-    atomicMax(&all.velocity, m.velocity);
-    atomicMax(&all.weight, m.weight);
-  }
+  if (threadIdx.x % 32 == 0) raise_all(&all, m);
   __syncthreads();
   if (threadIdx.x > 0) return;
-  if (all.gradient > 0) atomicMax((unsigned long long *)&d.range->gradient_max, (unsigned long long)all.gradient);
-  if (all.velocity > 0) atomicMax(&d.range->velocity_max, all.velocity);
-  if (all.weight > 0) atomicMax(&d.range->weight_max, all.weight);
+  raise_all(&d.range->maxima[number], all);
+  __threadfence();
+  const bool last = atomicAdd(&d.range->maxima[number].done, 1u) + 1 == t.end - (blockIdx.x - block);
+  __threadfence();
+  if (last) finish(d, number);
 }
 
 /* ---- the second ---- */
 
-static __device__ inline NitiSgd plan(const Sgd &d) {
-  const int64_t *scalars = d.clock->scalars;
-  const NitiSgdTensor tensor = {d.range->gradient_max, d.range->velocity_max,
-                                d.range->weight_max,   (d.e_g[0] ? *d.e_g[0] : 0) + (d.e_g[1] ? *d.e_g[1] : 0),
-                                *d.e_velocity,         *d.e_master};
-  const NitiSgdSettings settings = {scalars[d.scalars.rate], scalars[d.scalars.momentum],
-                                    d.scalars.decay == NITI_NONE ? 0 : scalars[d.scalars.decay], scalars[d.scalars.images],
-                                    d.scalars.nesterov};
-  return niti_sgd(&tensor, &settings);
-}
-
-/* Weights 4 i .. 4 i + 3, with their gradients. */
-static __device__ inline void update_four(const Sgd &d, const NitiSgd &u, size_t i, const int64_t g[4], int16_t v[4],
-                                          int16_t w[4]) {
-  const NitiDraw draw = {d.clock->seed, d.purpose, d.clock->step, d.layer};
-  const NitiWords words = niti_draw_block(&draw, (uint32_t)i);
-  uint32_t operands = 0;
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    niti_sgd_weight(&w[k], &v[k], g[k], words.word[k], &u);
-    operands |= (uint32_t)(uint8_t)niti_sgd_operand(w[k]) << (8 * k);
-  }
-  store_four(d.velocity, i, v);
-  store_four(d.master, i, w);
-  if (d.w) ((uint32_t *)d.w)[i] = operands;
-}
-
-static __device__ inline void update_one(const Sgd &d, const NitiSgd &u, size_t i, int64_t g) {
-  const NitiDraw draw = {d.clock->seed, d.purpose, d.clock->step, d.layer};
-  niti_sgd_weight(&d.master[i], &d.velocity[i], g, niti_draw(&draw, i), &u);
-  if (d.w) d.w[i] = niti_sgd_operand(d.master[i]);
-}
-
-/* One thread of the last block, after every block has read the exponents. */
-static __device__ inline void finish(const Sgd &d, const NitiSgd &u) {
-  d.range->gradient_max = 0;
-  d.range->velocity_max = d.range->weight_max = 0;
-  d.range->done = 0;
-  if (u.idle) return;
-  *d.e_velocity = u.velocity_exponent;
-  *d.e_master = u.weight_exponent;
-  if (d.w) *d.e_w = u.weight_exponent + NITI_SGD_OPERAND_SHIFT;
-}
-
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) update_kernel(Sgd d) {
+static __global__ void __launch_bounds__(THREADS) update_kernel(const __grid_constant__ Sgd d) {
   niti_kernel_begin();
-  __shared__ NitiSgd u;
-  const size_t fours = d.count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
-  const T *g = (const T *)d.g;
-  if (threadIdx.x == 0) u = plan(d);
-  __syncthreads();
-  for (size_t i = first; i < fours && !u.idle; i += step) {
-    int64_t gs[4];
-    int16_t vs[4], ws[4];
-    load_four(gs, g, i);
-    load_four(vs, d.velocity, i);
-    load_four(ws, d.master, i);
-    update_four(d, u, i, gs, vs, ws);
+  uint32_t block;
+  const int number = find_tensor(d, &block);
+  const Tensor &t = d.tensors[number];
+  const NitiSgd step = d.range->steps[number];
+  const NitiDraw draw = {d.clock->seed, t.purpose, d.clock->step, t.layer};
+  if (step.idle) return;
+  Four fours[FOURS];
+#pragma unroll
+  for (int u = 0; u < FOURS; ++u) fours[u] = load_four(t, ((size_t)block * FOURS + (size_t)u) * THREADS + threadIdx.x);
+#pragma unroll
+  for (int u = 0; u < FOURS; ++u) {
+    const size_t i = ((size_t)block * FOURS + (size_t)u) * THREADS + threadIdx.x;
+    if (fours[u].count == 0) continue;
+    const NitiWords words = niti_draw_block(&draw, (uint32_t)i);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) niti_sgd_weight(&fours[u].weight[k], &fours[u].velocity[k], fours[u].g[k], words.word[k], &step);
+    store_four(t, i, fours[u]);
   }
-  if (first < d.count % 4 && !u.idle) update_one(d, u, 4 * fours + first, g[4 * fours + first]);
-  if (threadIdx.x > 0) return;
-  __threadfence();
-  if (atomicAdd(&d.range->done, 1u) + 1 == gridDim.x) finish(d, u);
 }
 
-template <typename T>
-static void run(NitiCuda *cuda, const Sgd &d) {
-  const size_t all = (d.count + THREADS * 4 - 1) / (THREADS * 4), most = (size_t)cuda->multiprocessors * BLOCKS;
-  const unsigned grid = (unsigned)(all < most ? all : most);
-  NITI_LAUNCH(cuda, max_kernel<T>, grid, THREADS, 0, d);
-  NITI_LAUNCH(cuda, update_kernel<T>, grid, THREADS, 0, d);
+static Tensor tensor_of(const NitiSgdUpdate *u, uint32_t before) {
+  const NitiTensor *master = u->master ? u->master : u->w;
+  const NitiGradient *g = u->gradient;
+  return Tensor{u->master ? u->w->data : NULL,
+                (int16_t *)(void *)master->data,
+                (int16_t *)(void *)u->velocity->data,
+                g->data,
+                g->count,
+                {g->exponents[0], g->exponents[1]},
+                u->w->exponent,
+                master->exponent,
+                u->velocity->exponent,
+                *u->scalars,
+                u->rq->purpose,
+                u->rq->layer,
+                before + (uint32_t)((g->count + BLOCK_WEIGHTS - 1) / BLOCK_WEIGHTS),
+                g->bits == 64};
 }
 
-extern "C" void niti_cuda_update_sgd(NitiBackend *backend, NitiTensor *w, NitiTensor *master, NitiTensor *velocity,
-                                     const NitiGradient *gradient, const NitiSgdScalars *scalars, const NitiRequantise *rq) {
+extern "C" void niti_cuda_update_sgd(NitiBackend *backend, const NitiSgdUpdate *updates, int count) {
   NitiCuda *cuda = niti_cuda(backend);
-  const NitiTensor *m = master ? master : w;
-  const Sgd args = {cuda->range,
-                    cuda->clock,
-                    master ? w->data : NULL,
-                    (int16_t *)(void *)m->data,
-                    (int16_t *)(void *)velocity->data,
-                    gradient->data,
-                    gradient->count,
-                    {gradient->exponents[0], gradient->exponents[1]},
-                    w->exponent,
-                    m->exponent,
-                    velocity->exponent,
-                    *scalars,
-                    rq->purpose,
-                    rq->layer};
-  if (gradient->bits == 32) {
-    run<int32_t>(cuda, args);
-  } else {
-    run<int64_t>(cuda, args);
+  Sgd args = {};
+  uint32_t blocks = 0;
+  args.range = cuda->range;
+  args.clock = cuda->clock;
+  for (int i = 0; i < count; ++i) {
+    args.tensors[i] = tensor_of(&updates[i], blocks);
+    blocks = args.tensors[i].end;
   }
+  NITI_LAUNCH(cuda, max_kernel, blocks, THREADS, 0, args);
+  NITI_LAUNCH(cuda, update_kernel, blocks, THREADS, 0, args);
 }

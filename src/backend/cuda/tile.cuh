@@ -9,7 +9,7 @@
 enum {
   NITI_TILE_THREADS = 256,
   NITI_TILE_WARPS = NITI_TILE_THREADS / 32,
-  NITI_TILE_BLOCKS = 8,  /* a multiprocessor's, of a requantising operation: every block of its second launch costs an atomic */
+  NITI_TILE_BLOCKS = 8, /* a multiprocessor's, of a requantising operation: every block of its second launch costs an atomic */
   NITI_BLOCKED_UNITS = 128, /* positions of a tile with V = 4 */
 };
 
@@ -123,6 +123,11 @@ __device__ inline uint32_t niti_word_requantise(const NitiRequantiseArgs &a, con
     uint4 random = make_uint4(0, 0, 0, 0);
     if (a.mode == NITI_STOCHASTIC && shift > 0)
       random = niti_word_draw<V>(a.clock->seed, a.clock->step, a.purpose, a.layer, index);
+    if (a.mode == NITI_STOCHASTIC_BYTE && shift > 0) {
+      const uint32_t word = niti_word_draw<1>(a.clock->seed, a.clock->step, a.purpose, a.layer, index >> 2).x;
+      const uint32_t first = V == 4 ? word : word >> (8 * (index & 3)); /* of each its lowest byte counts */
+      random = make_uint4(first, word >> 8, word >> 16, word >> 24);
+    }
     const int4 four = make_int4(acc[0], acc[1 % V], acc[2 % V], acc[3 % V]);
     return niti_word_round<V>(four, shift, a.mode, random);
   }

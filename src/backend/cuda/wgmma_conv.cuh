@@ -2,8 +2,8 @@
  * NHWC. Stride is 1; backward is forward over the deltas with the weights turned round.
  *
  * A tile is 128 output positions times 128 output channels: a box of images x columns x rows, images innermost. In shared memory
- * a window's cell is then whole 8-row groups away, so that one copied box with its halo is enough for every tap. Zeros outside the
- * image come from the copy engine.
+ * a window's cell is then whole 8-row groups away, so that one copied box with its halo is enough for every tap. Zeros outside
+ * the image come from the copy engine.
  *
  * A block has two pairs of warpgroups, each pair with tiles of its own, all with the same 128 output channels: while one pair
  * rounds and stores, the other has the tensor cores. Warps of a fifth warpgroup keep the copies ahead of them. Two neighbouring

@@ -53,14 +53,11 @@ INLINE uint32_t round_all(int8_t *out, const int32_t *acc, size_t count, int s, 
 
 uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index, uint32_t max) {
   switch (r->mode) {
-    case NITI_NEAREST:
-      return round_all(out, acc, count, r->shift, NITI_NEAREST, r->relu, max);
-    case NITI_PSEUDO_STOCHASTIC:
-      return round_all(out, acc, count, r->shift, NITI_PSEUDO_STOCHASTIC, r->relu, max);
-    case NITI_TRUNCATE:
-      return round_all(out, acc, count, r->shift, NITI_TRUNCATE, r->relu, max);
+    case NITI_NEAREST: return round_all(out, acc, count, r->shift, NITI_NEAREST, r->relu, max);
+    case NITI_PSEUDO_STOCHASTIC: return round_all(out, acc, count, r->shift, NITI_PSEUDO_STOCHASTIC, r->relu, max);
+    case NITI_TRUNCATE: return round_all(out, acc, count, r->shift, NITI_TRUNCATE, r->relu, max);
     case NITI_STOCHASTIC:
-      break;
+    case NITI_STOCHASTIC_BYTE: break;
   }
   return niti_requantise_ref(out, acc, count, r, index, max);
 }

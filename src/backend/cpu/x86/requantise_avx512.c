@@ -107,10 +107,9 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
     case NITI_PSEUDO_STOCHASTIC:
       if (!r->mask) ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, NULL);
       ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, r->mask);
-    case NITI_TRUNCATE:
-      ROUND(NITI_TRUNCATE, r->relu, r->mask);
+    case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu, r->mask);
     case NITI_STOCHASTIC:
-      break;
+    case NITI_STOCHASTIC_BYTE: break;
   }
 #undef ROUND
   for (int row = 0; row < rows; ++row) {
@@ -124,7 +123,7 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
 uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
                                 uint32_t max) {
   const size_t none = 0;
-  if (r->mode == NITI_STOCHASTIC) return niti_requantise_ref(out, acc, count, r, index, max);
+  if (niti_rounding_draws(r->mode)) return niti_requantise_ref(out, acc, count, r, index, max);
 #define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, NULL, max)
   if (r->mode == NITI_PSEUDO_STOCHASTIC) ROUND(NITI_PSEUDO_STOCHASTIC);
   if (r->mode == NITI_TRUNCATE) ROUND(NITI_TRUNCATE);

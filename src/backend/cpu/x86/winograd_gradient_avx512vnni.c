@@ -83,9 +83,7 @@ static void multiply(int32_t *acc, size_t acc_stride, const int16_t *rows, const
   const int16_t *next[NITI_GRADIENT_COLUMN_PANELS];
   for (size_t v = 0; v < NITI_GRADIENT_COLUMN_PANELS; ++v) next[v] = next_columns + v * panel_stride;
   switch (panels) {
-    case 1:
-      CALL(0, 16, 1, next[0], next_rows);
-      break;
+    case 1: CALL(0, 16, 1, next[0], next_rows); break;
     case 2:
       CALL(0, 8, 2, next[0], next_rows);
       CALL(8, 8, 2, next[1], NULL);

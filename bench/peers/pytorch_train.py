@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""How well PyTorch trains one of niti's recipes: the float twin of `niti train`.
+
+The twin reads the recipe and its model from niti's YAML files and trains the same network on the same batches: each epoch's
+order, crops and flips, the validation split and the initial weights are niti's own, drawn from the recipe's seed. So is the
+learning rate of every step. What differs is the arithmetic: float32, TF32 products, or bfloat16 under autocast. Update sgd is
+torch.optim.SGD, with weight decay on the weights of convolutions and linear layers alone; the loss is cross-entropy, whatever
+the recipe's `loss` is. A recipe of update niti needs another update (the third example).
+
+  python3 bench/peers/pytorch_train.py resnet18-cifar10 --data cifar-10-batches-bin
+  python3 bench/peers/pytorch_train.py resnet20-cifar10 --data cifar-10-batches-bin --precision fp32 --set epochs=30 --seed 2
+  python3 bench/peers/pytorch_train.py vgg-small-7-cifar10 --data cifar-10-batches-bin \\
+    --set 'update={kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005, schedule: cosine}'
+
+Prints a line per epoch and at the end one line of JSON with the final and the best accuracy in percent. Where the recipe holds
+images out for validation, they are what is scored, and the test images are left alone.
+
+Needs PyYAML, NumPy and PyTorch (2.3 or later for CUDA, 1.13 or later for the CPU), and Pillow for folders of images.
+Exit code: 0, or 1 where the data cannot be read or the loss is no longer a number.
+"""
+import argparse
+import json
+import math
+import platform
+import sys
+import time
+
+try:
+    import batches
+    import images
+    import networks
+    import models
+    import numpy as np
+    import recipes
+    import torch
+except ImportError as error:
+    sys.exit(f"pytorch_train: {error}; it needs: python3 -m pip install torch numpy pyyaml pillow")
+
+from torch.nn import functional
+
+
+class Feed:
+    """A split on the device, as bytes; and its batches, which are cut, mirrored and normalised there."""
+
+    def __init__(self, split: images.Split, shape: tuple[int, int, int], data: dict, scale: tuple, device: torch.device) -> None:
+        self.split, self.data, self.device, self.count = split, data, device, len(split.labels)
+        self.height, self.width = (side + 2 * data["pad"] - window for side, window in zip((split.height, split.width), shape))
+        if min(self.height.min(), self.width.min()) < 0:
+            sys.exit(f"data: an image is smaller than the network's input, {shape[0]}x{shape[1]} (expected more padding)")
+        black = np.zeros((1, split.pixels.shape[1]), np.uint8)  # what lies around an image
+        self.pixels = torch.from_numpy(np.concatenate((split.pixels, black))).to(device)
+        self.labels = self.put(split.labels)
+        self.rows, self.columns = self.put(np.arange(shape[0]))[None, :, None], self.put(np.arange(shape[1]))[None, None, :]
+        self.factor, self.offset = scale
+
+    def put(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
+
+    def windows(self, seed: int, epoch: int | None) -> list[torch.Tensor]:
+        """For each image, [6][N][1][1]: first pixel, height, width, the top and left of its window, and whether it is mirrored."""
+        random = epoch is not None and self.data["crop"] == "random"
+        top, left = batches.corners(seed, epoch, self.height, self.width) if random else (self.height // 2, self.width // 2)
+        mirrored = epoch is not None and self.data["flip"]
+        flip = batches.flips(seed, epoch, self.count) if mirrored else np.zeros(self.count)
+        pad = self.data["pad"]
+        return self.put(np.stack((self.split.first, self.split.height, self.split.width, top - pad, left - pad, flip)))[:, :, None, None]
+
+    def batches(self, size: int, seed: int, epoch: int | None = None):
+        """Images [n][C][H][W] (float32, channels-last in memory) and labels; epoch None: in order, centred, not mirrored."""
+        windows = self.windows(seed, epoch)
+        order = self.put(np.arange(self.count) if epoch is None else batches.order(seed, epoch, self.count))
+        for at in range(0, self.count, size):
+            chosen = order[at:at + size]
+            index = batches.window_index(*windows[:, chosen], self.rows, self.columns, len(self.pixels) - 1)
+            yield (self.pixels[index].float() * self.factor + self.offset).permute(0, 3, 1, 2), self.labels[chosen]
+
+
+def statistics(split: images.Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel as shares of 255, with six decimals."""
+    count, sums, squares = 0, 0.0, 0.0
+    for first, height, width in zip(split.first, split.height, split.width):
+        values = split.pixels[first:first + height * width].astype(np.float64)
+        count, sums, squares = count + len(values), sums + values.sum(0), squares + (values**2).sum(0)
+    mean = sums / count
+    return np.round(mean / 255, 6), np.round(np.sqrt(squares / count - mean**2) / 255, 6)
+
+
+def read_splits(recipe: dict, path: str, shape: tuple[int, int, int]) -> dict[str, images.Split]:
+    """What is trained on, "train", and what is scored: "validation" where the recipe holds images out, else "test"."""
+    splits = images.read(path, recipe["data"], shape)
+    train = splits["train"]
+    wanted = recipes.validation_images(recipe["data"]["validation"], len(train.labels))
+    if not wanted:
+        return splits
+    held = batches.held_out(recipe["seed"], train.labels, wanted)
+    return {"train": train.take(~held), "validation": train.take(held)}
+
+
+def read_feeds(recipe: dict, path: str, shape: tuple[int, int, int], device: torch.device) -> dict[str, Feed]:
+    splits, data = read_splits(recipe, path, shape), recipe["data"]
+    mean, std = statistics(splits["train"]) if data["mean"] == "auto" else (np.array(data["mean"]), np.array(data["std"]))
+    scale = tuple(torch.from_numpy(value.astype(np.float32)).to(device) for value in (1 / (255 * std), -mean / std))
+    return {name: Feed(split, shape, data, scale, device) for name, split in splits.items()}
+
+
+def set_initial_weights(network: torch.nn.Module, model: dict, seed: int) -> None:
+    """niti's, bit for bit; biases are 0."""
+    nodes = [node for node in models.nodes(model) if node.weight_shape()]
+    for module, node in zip(networks.products(network), nodes, strict=True):
+        weights = torch.from_numpy(batches.initial_weights(seed, node.number, node.weight_shape(), node.fans()))
+        with torch.no_grad():
+            module.weight.copy_(weights.permute(0, 3, 1, 2) if weights.ndim == 4 else weights)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def make_network(recipe: dict, model: dict, args: argparse.Namespace, device: torch.device) -> torch.nn.Module:
+    torch.manual_seed(recipe["seed"])
+    network = networks.build(model, dropout_per=args.dropout_per)
+    if args.init == "niti":
+        set_initial_weights(network, model, recipe["seed"])
+    return network.to(device=device, memory_format=torch.channels_last)
+
+
+def make_update(network: torch.nn.Module, update: dict, device: torch.device) -> torch.optim.SGD:
+    decayed = [module.weight for module in networks.products(network)]
+    others = [p for p in network.parameters() if not any(p is weight for weight in decayed)]
+    groups = [{"params": decayed, "weight_decay": float(update["weight_decay"])}, {"params": others, "weight_decay": 0.0}]
+    how = {"fused": True} if device.type == "cuda" else {"foreach": True}
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=0.0, momentum=float(update["momentum"]),
+                           nesterov=bool(update["nesterov"]), **how)
+
+
+class Scores:
+    """Sums of losses (of whole labels, not smoothed) and of right answers; they stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums, self.count = torch.zeros(2, dtype=torch.float64, device=device), 0
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        self.sums += torch.stack((loss.double(), (logits.argmax(1) == labels).sum().double()))
+        self.count += len(labels)
+
+    def means(self) -> tuple[float, float]:
+        """Loss, and accuracy in percent."""
+        loss, right = self.sums.tolist()
+        return loss / self.count, 100 * right / self.count
+
+
+class Run:
+    def __init__(self, recipe: dict, model: dict, args: argparse.Namespace, device: torch.device) -> None:
+        self.recipe, self.device, self.half = recipe, device, args.precision == "bf16"
+        self.feeds = read_feeds(recipe, args.data, tuple(model["input"]), device)
+        self.scored = "validation" if "validation" in self.feeds else "test"
+        self.network = make_network(recipe, model, args, device)
+        self.update = make_update(self.network, recipe["update"], device)
+        self.compute = torch.compile(self.network, dynamic=False) if args.compile else self.network
+        steps_per_epoch = -(-self.feeds["train"].count // recipe["batch"])
+        self.steps = min(recipe["epochs"] * steps_per_epoch, recipe["max_steps"] or math.inf)
+        self.rate, self.step = recipes.Rate(recipe["update"], steps_per_epoch, self.steps), 0
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.compute(x).float()
+
+    def train_epoch(self, epoch: int) -> tuple[float, float]:
+        scores = Scores(self.device)
+        self.network.train()
+        for x, labels in self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch):
+            if self.step == self.steps:
+                break
+            for group in self.update.param_groups:
+                group["lr"] = self.rate.value(self.step)
+            self.update.zero_grad(set_to_none=True)
+            logits = self.logits(x)
+            functional.cross_entropy(logits, labels, label_smoothing=float(self.recipe["label_smoothing"])).backward()
+            self.update.step()
+            scores.add(logits.detach(), labels)
+            self.step += 1
+        return scores.means()
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        scores = Scores(self.device)
+        self.network.eval()
+        for x, labels in self.feeds[self.scored].batches(self.recipe["batch"], self.recipe["seed"]):
+            scores.add(self.logits(x), labels)
+        return scores.means()
+
+    def epochs(self):
+        """Trains, and yields a row for each epoch."""
+        for epoch in range(self.recipe["epochs"]):
+            if self.step == self.steps:
+                return
+            begin = time.perf_counter()
+            loss, accuracy = self.train_epoch(epoch)
+            middle = time.perf_counter()
+            scored_loss, scored = self.evaluate()
+            yield {"epoch": epoch + 1, "train_loss": loss, "train": accuracy, "loss": scored_loss, "accuracy": scored,
+                   "train_seconds": middle - begin, "seconds": time.perf_counter() - begin}
+
+
+def choose_device(args: argparse.Namespace) -> torch.device:
+    device = torch.device(args.device)
+    if args.compile and not hasattr(torch, "compile"):
+        sys.exit(f"pytorch_train: PyTorch {torch.__version__} has no torch.compile (expected 2.0 or later)")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit(f"pytorch_train: PyTorch {torch.__version__} sees no CUDA device here (--device cpu trains on the CPU)")
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = args.precision != "fp32"
+    torch.set_float32_matmul_precision("highest" if args.precision == "fp32" else "high")
+    return device
+
+
+def summary(run: Run, rows: list[dict], recipe: dict, model: dict, args: argparse.Namespace, device: torch.device) -> dict:
+    best = max(rows, key=lambda row: row["accuracy"])
+    cuda = device.type == "cuda"
+    return {
+        "bench": "training run", "peer": "PyTorch", "recipe": recipe["name"], "model": model["name"], "precision": args.precision,
+        "init": args.init, "seed": recipe["seed"], "batch": recipe["batch"], "epochs": len(rows), "steps": run.step, "scored": run.scored,
+        "images": {name: feed.count for name, feed in run.feeds.items()},
+        "weights": sum(p.numel() for p in run.network.parameters()), f"final_{run.scored}_accuracy": rows[-1]["accuracy"],
+        f"best_{run.scored}_accuracy": best["accuracy"], "best_epoch": best["epoch"], f"final_{run.scored}_loss": rows[-1]["loss"],
+        "images_per_second": run.feeds["train"].count / sorted(row["train_seconds"] for row in rows)[len(rows) // 2],
+        "training_seconds": sum(row["seconds"] for row in rows), "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+        "compiled": args.compile, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
+        "update": recipe["update"], "data": recipe["data"], "torch": torch.__version__, "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(), "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
+    }
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a built-in recipe's name or a file")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value of the recipe, as niti's --set")
+    parser.add_argument("--epochs", type=int, metavar="N", help="the same as --set epochs=N")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same as --set seed=N")
+    parser.add_argument("--precision", choices=("bf16", "fp32", "tf32"), default="bf16", help="default: bf16, under autocast")
+    parser.add_argument("--init", choices=("niti", "torch"), default="niti", help="initial weights (default: niti's)")
+    parser.add_argument("--dropout-per", choices=("feature", "element"), help="of every dropout layer (default: the model's)")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: PyTorch's)")
+    args = parser.parse_args()
+    args.set += [f"{key}={value}" for key, value in (("epochs", args.epochs), ("seed", args.seed)) if value is not None]
+    return args
+
+
+def main() -> int:
+    begin, args = time.perf_counter(), read_arguments()
+    recipe, model = recipes.load(args.recipe, args.set)
+    device = choose_device(args)
+    run, rows = Run(recipe, model, args, device), []
+    ready = time.perf_counter() - begin
+    for row in run.epochs():
+        rows.append(row)
+        print(f"epoch {row['epoch']}/{recipe['epochs']}: train loss {row['train_loss']:.4f}, {row['train']:.2f} %; {run.scored} loss "
+              f"{row['loss']:.4f}, {row['accuracy']:.2f} %; {row['seconds']:.1f} s", flush=True)
+        if not math.isfinite(row["train_loss"]):
+            sys.exit(f"pytorch_train: the loss is {row['train_loss']} after epoch {row['epoch']}: the run has diverged")
+    report = summary(run, rows, recipe, model, args, device)
+    print(json.dumps({**report, "seconds_before_training": ready, "seconds": time.perf_counter() - begin}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
