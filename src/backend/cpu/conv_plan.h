@@ -11,6 +11,7 @@
 typedef struct NitiConvOperands {
   int8_t *out;
   const int8_t *in, *w;
+  const int32_t *bias; /* forward: NULL, or [output channels], added to the accumulators */
   void *packed; /* NULL: weights are packed in the workspace; otherwise plan->kept bytes, which persist */
   bool ready;   /* `packed` holds packed weights already */
 } NitiConvOperands;
