@@ -336,7 +336,8 @@ static void wrong_layers_are_refused(void **state) {
       {HEAD "layers: [conv]\n", F, "m.yaml:4:10: conv1: missing key 'out'"},
       {HEAD "layers:\n  - conv: {out: 2}\n", F, "m.yaml:5:5: conv1: missing key 'kernel'"},
       {HEAD "layers:\n  - conv: {out: 2, kernel: 1}\n  - conv: {out: 2, kernal: 3}\n", F,
-       "m.yaml:6:20: conv2: unknown key 'kernal', did you mean 'kernel'? (expected: out, kernel, stride, padding, groups, bias, name)"},
+       "m.yaml:6:20: conv2: unknown key 'kernal', did you mean 'kernel'? (expected: out, kernel, stride, padding, groups, bias, "
+       "name)"},
       {HEAD "layers:\n  - conv:\n    out: 2\n", F, "m.yaml:6:5: a layer is one key with its fields"},
       {HEAD "layers:\n  - linear: 10\n", F, "m.yaml:5:13: linear1: expected a mapping, found '10'"},
       {HEAD "layers:\n  - relu: {kernel: 3}\n", F, "m.yaml:5:12: relu1: unknown key 'kernel' (expected: max, name)"},

@@ -144,7 +144,7 @@ def drop_metadata(tensors, metadata):
     (change_value, "does not have the checksum"),
     (add_float, "'f'"),
     (add_weight, "'more.exponent', is missing"),
-    (drop_weight, "4 exponents for 3 tensors"),
+    (drop_weight, "5 exponents for 4 tensors"),
     (drop_metadata, "'format' is missing"),
 ])
 def test_changed_content_is_refused(checkpoint, write_formats, tmp_path, change, words):

@@ -15,7 +15,7 @@ static NitiStatus write_checkpoint(const char *path) {
   static int8_t conv[4 * 3 * 3 * 3], fc[10 * 7];
   static int16_t wide[3] = {-300, 0, 32767};
   static int64_t running[2] = {INT64_MIN, INT64_MAX};
-  const int32_t state[2] = {INT32_MIN, INT32_MAX};
+  static int32_t state[2] = {INT32_MIN, INT32_MAX};
   NitiCheckpoint *checkpoint;
   for (size_t i = 0; i < sizeof conv; ++i) conv[i] = (int8_t)((int)(i * 37 % 255) - 127);
   for (size_t i = 0; i < sizeof fc; ++i) fc[i] = (int8_t)((int)(i * 11 % 255) - 127);
