@@ -145,6 +145,7 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_CONV_FORWARD: return k->conv_forward;
     case NITI_OP_CONV_BACKWARD: return k->conv_backward;
     case NITI_OP_CONV_GRADIENT: return k->conv_gradient;
+    case NITI_OP_BIAS_GRADIENT: return k->bias_gradient;
     case NITI_OP_RELU_FORWARD: return k->relu_forward;
     case NITI_OP_RELU_BACKWARD: return k->relu_backward;
     case NITI_OP_MAXPOOL_FORWARD: return k->maxpool_forward;
@@ -484,9 +485,10 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_INPUT:
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
-    case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
+    case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
+    case NITI_OP_BIAS_GRADIENT: k->bias_gradient(backend, y, x); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x, o->relu_max); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1], o->relu_max); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;

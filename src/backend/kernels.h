@@ -87,15 +87,19 @@ typedef struct NitiKernels {
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
-  /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
-  void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
-                       const NitiRequantise *);
+  /* y = requantise(x * w + bias), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. bias: NULL, or int16_t [K] with
+   * an exponent of its own. */
+  void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
+                       const NitiConvCall *, const NitiRequantise *);
   /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
    * that of all accumulators) wherever mask <= 0; its exponent does not matter. dx aliases none of the others. */
   void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                         const NitiConvCall *, const NitiRequantise *);
   /* gradient = exact sum over batch and positions of dy x; overwrites. */
   void (*conv_gradient)(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConvCall *);
+
+  /* gradient: int64_t [C], with its exponent, the exact sums of dy over all but the last dimension; overwrites. */
+  void (*bias_gradient)(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 
   /* ---- other layers ---- */
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */

@@ -69,9 +69,10 @@ typedef struct NitiTensorDesc {
 typedef enum NitiOpcode {
   NITI_OP_NONE,             /* does nothing: replaces an operation that a backend has fused into another */
   NITI_OP_INPUT,            /* activation = table[pixels of the samples]; inputs pixels, samples, table */
-  NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
+  NITI_OP_CONV_FORWARD,     /* y = round(x * w + bias), then ReLU where `relu`; inputs x, w and optionally bias s16 [K] */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
   NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
+  NITI_OP_BIAS_GRADIENT,    /* gradient s64 [K] = exact sum of dy over all but the last dimension, at dy's exponent; input dy */
   NITI_OP_RELU_FORWARD,     /* y = max(x, 0), at most relu_max where that is not 0 */
   NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0 and below relu_max, else 0; inputs dy, y */
   NITI_OP_MAXPOOL_FORWARD,  /* y and winner; input x */

@@ -274,7 +274,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
 
 static bool has_wide_layer(const NitiDescription *model) {
   for (int32_t i = 0; i < model->node_count; ++i) {
-    if (model->nodes[i].spec.type->wide) return true;
+    if (model->nodes[i].spec.type->wide || model->nodes[i].spec.bias) return true;
   }
   return false;
 }

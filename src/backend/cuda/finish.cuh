@@ -150,8 +150,8 @@ __device__ inline bool niti_finish_masks(const NitiOutput &d) {
   return FINISH == NITI_FINISH_MASKED || ((FINISH == NITI_FINISH_BYTE || FINISH == NITI_FINISH_ANY) && d.mask);
 }
 
-/* What NITI_STOCHASTIC_BYTE adds to magnitudes: with |acc| < 2^s' << 7, s' = max(s, 9), the magnitude shifted left by `up` = s' - s,
- * plus `most` less a random byte times `unit`, reaches the next multiple of 2^s' exactly where the definition rounds up. */
+/* What NITI_STOCHASTIC_BYTE adds to magnitudes: with |acc| < 2^s' << 7, s' = max(s, 9), the magnitude shifted left by `up` = s' -
+ * s, plus `most` less a random byte times `unit`, reaches the next multiple of 2^s' exactly where the definition rounds up. */
 struct NitiByteRounding {
   int shift, up;
   uint32_t most, unit;
@@ -210,10 +210,10 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           }
         }
         w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
-        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED || FINISH == NITI_FINISH_BYTE) && clips) w[v] = niti_clip4(w[v]);
+        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED || FINISH == NITI_FINISH_BYTE) && clips)
+          w[v] = niti_clip4(w[v]);
         if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
-        if (niti_finish_masks<FINISH>(d))
-          w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
+        if (niti_finish_masks<FINISH>(d)) w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
       }
       word[run][i] = make_uint4(w[0], w[1], w[2], w[3]);
       niti_store_if(d.y && s.row[i] && s.channels > NITI_FINISH_RUN * run, d.y + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run,

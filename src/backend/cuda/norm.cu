@@ -61,8 +61,8 @@ static __device__ inline void draw_bytes(uint32_t *bytes, const NitiDraw &draw, 
   }
 }
 
-/* bytes[j]: the random bytes of the lane's four neighbours in image j of four, `image` elements apart, the first at `index`. Where
- * images are multiples of 16, four lanes share a block of random words: each draws one image's. Whole warps call it. */
+/* bytes[j]: the random bytes of the lane's four neighbours in image j of four, `image` elements apart, the first at `index`.
+ * Where images are multiples of 16, four lanes share a block of random words: each draws one image's. Whole warps call it. */
 template <int ALIGNED>
 static __device__ inline void draw_four(uint32_t *bytes, const NitiDraw &draw, uint64_t index, uint32_t image) {
   if (image % ALIGNED != 0) {
