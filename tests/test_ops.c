@@ -200,7 +200,8 @@ static void test_dropout(void **state) {
 }
 
 static void test_bias_gradient(void **state) {
-  static const NitiShape shapes[] = {{1, 1, 1, 1}, {3, 5, 7, 3}, {2, 1, 1, 333}, {9000, 1, 1, 2}, {5, 33, 31, 17}, {2, 64, 64, 300}};
+  static const NitiShape shapes[] = {{1, 1, 1, 1},    {3, 5, 7, 3},    {2, 1, 1, 333},
+                                     {9000, 1, 1, 2}, {5, 33, 31, 17}, {2, 64, 64, 300}};
   (void)state;
   for (size_t t = 0; t < 2; ++t) {
     NitiBackend *backend = open_backend(thread_counts[t]);
@@ -231,8 +232,10 @@ static void test_bias_at_exponents(void **state) {
   for (int d = -20; d <= 40; ++d) {
     const NitiConv one = conv_shape(1, 1, 1, 1, 4, 1, 1, 1, 1, 0, 0);
     const int16_t values[4] = {0, 32767, -3, (int16_t)random_in(-32767, 32767)};
-    NitiTensor x = tensor_new((NitiShape){1, 1, 1, 1}), w = tensor_new((NitiShape){4, 1, 1, 1}), y = tensor_new((NitiShape){1, 1, 1, 4});
-    NitiTensor bias = {.data = (int8_t *)values, .exponent = malloc(sizeof(int32_t)), .shape = {1, 1, 1, 4}}, expected = tensor_new(y.shape);
+    NitiTensor x = tensor_new((NitiShape){1, 1, 1, 1}), w = tensor_new((NitiShape){4, 1, 1, 1}),
+               y = tensor_new((NitiShape){1, 1, 1, 4});
+    NitiTensor bias = {.data = (int8_t *)values, .exponent = malloc(sizeof(int32_t)), .shape = {1, 1, 1, 4}},
+               expected = tensor_new(y.shape);
     int64_t acc[4];
     int32_t predicted = 3;
     const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
@@ -799,20 +802,11 @@ static void test_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_open_errors),
-      cmocka_unit_test(test_open_names),
-      cmocka_unit_test(test_isa),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),
-      cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_bias_at_exponents),
-      cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_input),
-      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_update_of_each_isa),
+      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names),    cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_memory),      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_maxpool),     cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_bias_at_exponents),
+      cmocka_unit_test(test_avgpool),     cmocka_unit_test(test_add),           cmocka_unit_test(test_input),
+      cmocka_unit_test(test_loss),        cmocka_unit_test(test_update),        cmocka_unit_test(test_update_of_each_isa),
       cmocka_unit_test(test_stats),
   };
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* "auto" is to find the CPU */

@@ -4,8 +4,8 @@
 #include "backend/cpu/chunk.h"
 
 enum {
-  SLICE = 256,      /* channels whose sums a task keeps on its stack */
-  ROWS = 1 << 12,   /* rows of a task: int32 sums of so many mantissas are exact */
+  SLICE = 256,    /* channels whose sums a task keeps on its stack */
+  ROWS = 1 << 12, /* rows of a task: int32 sums of so many mantissas are exact */
 };
 
 typedef struct BiasGradient {
