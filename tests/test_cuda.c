@@ -135,6 +135,27 @@ static void test_add(void **unused) {
   check_rounds(add, "add", NULL);
 }
 
+static void bias_gradient(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor dy = tensor_in(d, c->shape, c->a, c->exponent);
+  const size_t bytes = (size_t)c->shape.c * sizeof(int64_t);
+  NitiTensor gradient = {.data = place(d, bytes), .exponent = place(d, sizeof(int32_t)), .shape = {1, 1, 1, c->shape.c}};
+  d->backend->kernels->bias_gradient(d->backend, &gradient, &dy);
+  keep(results, d, "the gradient", gradient.data, bytes, 8);
+  keep(results, d, "its exponent", gradient.exponent, sizeof(int32_t), 4);
+}
+
+static void test_bias_gradient(void **unused) {
+  (void)unused;
+  check_rounds(bias_gradient, "bias gradient", NULL);
+  Case c = random_case();
+  free(c.a);
+  c.shape = (NitiShape){40000, 1, 1, 12}; /* several blocks */
+  c.a = mantissas(niti_shape_count(c.shape), FILL_HIGH);
+  check_work(bias_gradient, &c, "bias gradient of many rows");
+  free_case(&c);
+}
+
 /* ---- pools ---- */
 
 static NitiShape pool_out(const NitiPool *p) { return (NitiShape){p->n, p->oh, p->ow, p->c}; }
@@ -522,7 +543,7 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
       cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
       cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
       cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),

@@ -76,12 +76,13 @@ struct NitiRequantiseArgs {
   uint32_t purpose, layer;
   int share; /* of niti_shift_prediction_next */
   bool relu;
+  const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
   return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a, e_b, e_c, rq->mode,
-                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu};
+                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu, NULL};
 }
 
 #ifdef __CUDACC__

@@ -141,6 +141,21 @@ __device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot 
   return largest;
 }
 
+/* Adds a bias to a thread's accumulators; channel: its first. Channels past the last are there, and 0. */
+__device__ inline void niti_add_bias(int (&acc)[64], const int32_t *bias, int channel) {
+#pragma unroll
+  for (int part = 0; part < 8; ++part) { /* four channels: run part / 4, word part % 4 */
+    const int4 b = __ldg((const int4 *)(bias + channel + part / 4 * NITI_FINISH_RUN + part % 4 * 4));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      acc[8 * part + 2 * i] += b.x;
+      acc[8 * part + 2 * i + 1] += b.y;
+      acc[8 * part + 4 + 2 * i] += b.z;
+      acc[8 * part + 4 + 2 * i + 1] += b.w;
+    }
+  }
+}
+
 /* Bytes -128 become -127. */
 __device__ inline uint32_t niti_clip4(uint32_t v) { return v + ((~((v & 0x7f7f7f7fu) + 0x7f7f7f7fu) & v & 0x80808080u) >> 7); }
 

@@ -152,8 +152,9 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 
 /* Rounds and stores a tile. */
 template <NitiFinish FINISH>
-__device__ inline void conv_finish(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
+__device__ inline void conv_finish(int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
                                    const NitiSpot &spot, uint2 mask, int tile, bool second) {
+  if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
   const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
   niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
