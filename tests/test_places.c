@@ -151,7 +151,7 @@ static void builtin_models_have_room(void **state) {
   for (const char *const *name = niti_builtin_models(); *name; ++name) {
     NitiDescription *d = NULL;
     must(niti_description_load(&d, *name, NULL));
-    check_description(d, (NitiLowerOptions){.batch = 2});
+    check_description(d, (NitiLowerOptions){.batch = 2, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd});
     niti_description_close(d);
   }
 }

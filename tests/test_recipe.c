@@ -75,9 +75,12 @@ static void assert_round_trip(const NitiRecipe *r) {
 
 static void builtins_parse_and_round_trip(void **state) {
   static const char *const expected[] = {"alexnet-imagenette",
+                                         "ds-cnn-fashion-mnist",
                                          "lenet5-fashion-mnist",
                                          "lenet5-mnist",
                                          "mlp-mnist",
+                                         "mobilenet-v1-025-imagenette",
+                                         "mobilenet-v2-cifar10",
                                          "resnet18-cifar10",
                                          "resnet20-cifar10",
                                          "sensor-windows",
@@ -465,7 +468,8 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "rounding: {errors: nearest}\n", F,
        "r.yaml:3:12: rounding: unknown key 'errors', did you mean 'error'? (expected: activation, error)"},
       {HEAD "rounding: {error: up}\n", F,
-       "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, found 'up'"},
+       "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, stochastic-byte, found "
+       "'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
       {HEAD "update: {kind: adam}\n", F, "r.yaml:3:16: update: kind: expected one of: niti, sgd, found 'adam'"},
       {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},

@@ -28,7 +28,7 @@ typedef enum NitiLayerFieldKind {
   NITI_FIELD_PAIR,       /* an integer, or [height, width]; stored in two int32_t */
   NITI_FIELD_CHOICE,     /* one of `choices`, stored as its index in an int32_t */
   NITI_FIELD_MILLIONTHS, /* a decimal of at most six places, stored in millionths, as min and max are */
-  NITI_FIELD_FLAG,   /* true or false, stored in an int32_t */
+  NITI_FIELD_FLAG,       /* true or false, stored in an int32_t */
   NITI_FIELD_GROUPS,     /* an integer, or the word `channels`, stored as NITI_GROUPS_CHANNELS */
 } NitiLayerFieldKind;
 

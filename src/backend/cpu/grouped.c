@@ -377,7 +377,8 @@ static size_t work_of(const Plan *p) {
 static uint32_t run_pass(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.plan = plan, .requantise = cpu->requantise, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w, .bias = o->bias};
+  Pass p = {
+      .plan = plan, .requantise = cpu->requantise, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w, .bias = o->bias};
   p.buffers = take_buffers(plan, &memory);
   if (!rounder->again) niti_conv_share(cpu, pack_term, &p, plan->terms, plan->terms * plan->lanes);
   niti_conv_share(cpu, sum_part, &p, plan->parts, work_of(plan));

@@ -45,7 +45,7 @@ typedef struct NitiRange {
   uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
   NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu: of each tensor so far; likewise */
   NitiSgd steps[NITI_UPDATES_MAX];        /* sgd.cu: scratch */
-  uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cu: two or three of each channel so far; zero between operations too */
+  uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_fit.cu: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];                               /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
@@ -164,7 +164,8 @@ void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
                                 const NitiTensor *mask, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+                   const NitiRequantise *);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
