@@ -14,7 +14,7 @@ typedef struct Case {
   int8_t *a, *b;
   bool operands;
   int alias; /* 0: outputs apart; 1: the first input; 2: the second */
-  bool mask;
+  bool mask, relu;
   NitiDropout dropout;
   int32_t relu_max;
   int classes;
@@ -98,14 +98,20 @@ static void add(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiTensor a = tensor_in(d, c->shape, c->a, c->exponent), b = tensor_in(d, c->shape, c->b, c->other);
   NitiTensor y = c->alias == 0 ? tensor_out(d, c->shape) : c->alias == 1 ? a : b;
+  const NitiTensor mask = tensor_in(d, c->shape, c->b, 0);
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_FORK);
   y.uses = uses_of(c->operands);
-  d->backend->kernels->add(d->backend, &y, &a, &b, &rq);
+  d->backend->kernels->add(d->backend, &y, &a, &b, c->mask ? &mask : NULL, c->relu, &rq);
   keep_operand(results, d, "y", &y);
   keep(results, d, "the shift", rq.prediction, 4, 4);
   NitiTensor z = tensor_out(d, c->shape);
-  d->backend->kernels->add(d->backend, &z, &y, &y, &rq); /* a prediction that was right once */
+  d->backend->kernels->add(d->backend, &z, &y, &y, NULL, false, &rq); /* a prediction that was right once */
   keep_tensor(results, d, "y + y", &z);
+}
+
+static void any_add(Case *c) {
+  c->mask = random_in(0, 2) == 0;
+  c->relu = random_in(0, 2) == 0;
 }
 
 static void any_dropout(Case *c) {
@@ -132,7 +138,7 @@ static void test_dropout(void **unused) {
 
 static void test_add(void **unused) {
   (void)unused;
-  check_rounds(add, "add", NULL);
+  check_rounds(add, "add", any_add);
 }
 
 static void bias_gradient(Device *d, const void *context, Record *results) {

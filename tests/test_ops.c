@@ -467,17 +467,26 @@ static void check_add(NitiBackend *backend, NitiShape shape, int e_a, int e_b, i
   NitiTensor y = tensor_new(shape), expected = tensor_new(shape);
   NitiTensor a2 = tensor_copy(&a), b2 = tensor_copy(&b);
   naive_add(&expected, &a, &b, &rq);
-  backend->kernels->add(backend, &y, &a, &b, &rq);
+  backend->kernels->add(backend, &y, &a, &b, NULL, false, &rq);
   assert_same(&y, &expected);
-  backend->kernels->add(backend, &a2, &a2, &b, &rq);
+  backend->kernels->add(backend, &a2, &a2, &b, NULL, false, &rq);
   assert_same(&a2, &expected);
-  backend->kernels->add(backend, &b2, &a, &b2, &rq);
+  backend->kernels->add(backend, &b2, &a, &b2, NULL, false, &rq);
   assert_same(&b2, &expected);
-  /* Only the exponent shared. */
   NitiTensor y2 = tensor_new(shape);
+  /* A ReLU, and a mask. */
+  const size_t count = niti_shape_count(shape);
+  backend->kernels->add(backend, &y, &a, &b, NULL, true, &rq);
+  for (size_t i = 0; i < count; ++i) y2.data[i] = expected.data[i] > 0 ? expected.data[i] : (int8_t)0;
+  *y2.exponent = *expected.exponent;
+  assert_same(&y, &y2);
+  backend->kernels->add(backend, &y, &a, &b, &b, false, &rq);
+  for (size_t i = 0; i < count; ++i) y2.data[i] = b.data[i] > 0 ? expected.data[i] : (int8_t)0;
+  assert_same(&y, &y2);
+  /* Only the exponent shared. */
   int32_t *own = y2.exponent;
   y2.exponent = a.exponent;
-  backend->kernels->add(backend, &y2, &a, &b, &rq);
+  backend->kernels->add(backend, &y2, &a, &b, NULL, false, &rq);
   assert_same(&y2, &expected);
   y2.exponent = own;
   tensor_free(&a), tensor_free(&b), tensor_free(&a2), tensor_free(&b2), tensor_free(&y), tensor_free(&y2), tensor_free(&expected);

@@ -70,7 +70,7 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
     case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;
     case NITI_OP_RELU_BACKWARD:
-    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x) && (!x[2].data || same_size(&x[2], x));
     case NITI_OP_RELU_FORWARD:
     case NITI_OP_DROPOUT:
     case NITI_OP_RESHAPE: return same_size(y, x);

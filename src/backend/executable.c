@@ -497,7 +497,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       break;
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
-    case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
+    case NITI_OP_ADD: k->add(backend, y, x, &x[1], optional(o->inputs, x, 2), o->relu, &s->rq); break;
     case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, &o->dropout); break;
     case NITI_OP_LOSS:
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,

@@ -118,8 +118,10 @@ typedef struct NitiKernels {
                            const NitiPool *, const NitiRequantise *);
   void (*avgpool_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. */
-  void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. mask: NULL, or of y's shape: y is 0
+   * (after requantising) wherever mask <= 0. With relu, max(m, 0) after requantising. */
+  void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+              const NitiRequantise *);
   /* y = masked and scaled x; the mask is a function of (seed, step, layer, index): forward and backward call the same. y may
    * alias x. */
   void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);

@@ -79,7 +79,8 @@ typedef enum NitiOpcode {
   NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
   NITI_OP_AVGPOOL_FORWARD,
   NITI_OP_AVGPOOL_BACKWARD,
-  NITI_OP_ADD,      /* y = round(a + b) at aligned exponents */
+  NITI_OP_ADD, /* y = round(a + b) at aligned exponents; 0 where the mask inputs[2] <= 0, if there is one, and ReLU where `relu`
+                */
   NITI_OP_DROPOUT,  /* y = masked x, scaled by what is left out; forward and backward alike */
   NITI_OP_RESHAPE,  /* y = x with other dims: the same memory */
   NITI_OP_LOSS,     /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
@@ -184,7 +185,7 @@ typedef struct NitiOperation {
     NitiSgdScalars sgd;
   };
   NitiRoundingRecord rounding;
-  bool relu; /* CONV_FORWARD, NORM_FORWARD: max(m, 0) after rounding */
+  bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */
 } NitiOperation;
 
 typedef struct NitiProgram {

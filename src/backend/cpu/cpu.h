@@ -69,7 +69,8 @@ void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *
                                const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+                  const NitiRequantise *);
 void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);

@@ -164,7 +164,8 @@ void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
                                 const NitiTensor *mask, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+                   const NitiRequantise *);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
