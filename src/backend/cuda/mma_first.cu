@@ -140,7 +140,8 @@ static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, con
   niti_cuda_note(cuda, cudaFuncSetAttribute((first<FINISH, BIAS>), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "mma first: shared memory");
   for (int second = 0; second < 2; ++second) {
-    NITI_LAUNCH(cuda, (first<FINISH, BIAS>), (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq, second != 0);
+    NITI_LAUNCH(cuda, (first<FINISH, BIAS>), (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq,
+                second != 0);
   }
 }
 
