@@ -24,6 +24,7 @@ typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
   int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
+  int clip;            /* of the record: values beyond the largest / 2^clip are clipped */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_ACCUMULATION_MAX can be proven, else 64. */

@@ -167,6 +167,7 @@ typedef struct NitiSample {
 typedef struct NitiRoundingRecord {
   NitiRounding mode;
   uint32_t purpose, stream; /* NitiPurpose; the word's `layer` */
+  int32_t clip;             /* values beyond the largest / 2^clip are clipped, so that small ones keep more bits */
 } NitiRoundingRecord;
 
 typedef struct NitiOperation {

@@ -57,7 +57,7 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
   const size_t tiles = niti_divide_up(add.count, NITI_ACC_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
   add.rounder = (NitiRounder){.mode = rq->mode,
-                              .shift = niti_shift_inline(add.max),
+                              .shift = niti_clipped_shift(add.max, rq->clip),
                               .relu = relu,
                               .mask = mask ? mask->data : NULL,
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};

@@ -25,6 +25,7 @@ typedef struct NitiRounder {
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
   bool again;         /* the second of two passes; the workspace is as the first left it */
+  int clip;           /* of the operation's record */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),

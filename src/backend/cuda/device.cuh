@@ -75,6 +75,7 @@ struct NitiRequantiseArgs {
   NitiRounding mode;
   uint32_t purpose, layer;
   int share; /* of niti_shift_prediction_next */
+  int clip;
   bool relu;
   const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
 };
@@ -94,7 +95,7 @@ __device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
   const int predicted = niti_range_predicted(a);
-  *shift = second ? niti_shift_inline(a.range->max) : predicted;
+  *shift = second ? niti_clipped_shift(a.range->max, a.clip) : predicted;
   return !second || *shift != predicted;
 }
 
@@ -108,7 +109,7 @@ __device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t ma
 __device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
   __threadfence();
   if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
-  const int shift = niti_shift_inline(a.range->max);
+  const int shift = niti_clipped_shift(a.range->max, a.clip);
   a.range->predicted += 1;
   a.range->mispredicted += shift != niti_range_predicted(a);
   *a.prediction = niti_shift_prediction_update(*a.prediction, shift);

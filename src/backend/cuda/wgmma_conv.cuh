@@ -115,8 +115,8 @@ __device__ inline int conv_tiles_again(const NitiRequantiseArgs &rq, int shift, 
   return NITI_SHIFT_MAX - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
 }
 
-__device__ inline void conv_range_adopt(ConvRange &r, uint32_t largest, int tile) {
-  const int shift = niti_shift_inline(largest);
+__device__ inline void conv_range_adopt(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t largest, int tile) {
+  const int shift = niti_clipped_shift(largest, rq.clip);
   if (shift > r.shift) r.shift = shift, r.since = tile;
 }
 
@@ -128,11 +128,11 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
 __device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile) {
   r.largest = most > r.largest ? most : r.largest;
-  conv_range_adopt(r, r.known, tile);
+  conv_range_adopt(r, rq, r.known, tile);
   if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
   most = __reduce_max_sync(0xffffffffu, most);
-  if (niti_shift_inline(most) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
-  conv_range_adopt(r, most, tile);
+  if (niti_clipped_shift(most, rq.clip) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
+  conv_range_adopt(r, rq, most, tile);
   return most >> r.shift >= NITI_MANTISSA_MAX;
 }
 
