@@ -549,11 +549,14 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
-      cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
-      cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
-      cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),
-      cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
+      cmocka_unit_test(test_bias_gradient),   cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),         cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_large_pools),     cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),           cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_many_uploads),    cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -623,7 +623,7 @@ def test_cases_cover_the_contract(monkeypatch):
         update = recipe["update"]
         seen.add(("update", update["kind"]))
         if update["kind"] == "sgd":
-            seen.update([("nesterov", update["nesterov"]), ("momentum", update["momentum"] > 0)])
+            seen.update([("nesterov", update.get("nesterov", False)), ("momentum", update["momentum"] > 0)])
             seen.add(("decay", update["weight_decay"] > 0))
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),

@@ -21,7 +21,7 @@ __device__ inline void multiply(int (&acc)[4], const uint32_t (&a)[4], uint32_t 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-template <NitiFinish FINISH>
+template <NitiFinish FINISH, bool BIAS>
 __global__ void __launch_bounds__(WARPS * 32, 2)
     first(const int8_t *__restrict__ x, const int8_t *__restrict__ w, const __grid_constant__ FirstTiling t,
           const __grid_constant__ NitiOutput d, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
         for (int e = 0; e < 4; ++e) acc[4 * j + e] = sum[e];
       }
       const NitiSpot spot = niti_spot(d, nb, oh, ow, k0);
-      if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
+      if (BIAS) niti_add_bias(acc, rq.bias, d.k - spot.channels);
       bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);
@@ -132,16 +132,27 @@ bool niti_mma_first_serves(const NitiConv *c) {
   return make_tiling(&t, c);
 }
 
-template <NitiFinish FINISH>
+template <NitiFinish FINISH, bool BIAS>
 static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, const FirstTiling &t, const NitiOutput &d,
                    const NitiRequantiseArgs &rq) {
   const size_t shared = (size_t)t.kh * t.row_pitch;
   const int fit = 2 * cuda->multiprocessors / t.blocks_k, each = fit < 1 ? 1 : fit < t.jobs ? fit : t.jobs;
-  niti_cuda_note(cuda, cudaFuncSetAttribute(first<FINISH>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+  niti_cuda_note(cuda, cudaFuncSetAttribute((first<FINISH, BIAS>), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "mma first: shared memory");
   for (int second = 0; second < 2; ++second) {
-    NITI_LAUNCH(cuda, first<FINISH>, (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq, second != 0);
+    NITI_LAUNCH(cuda, (first<FINISH, BIAS>), (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq,
+                second != 0);
   }
+}
+
+/* A kernel of its own for a bias: the other has no registers left for it. */
+template <NitiFinish FINISH>
+static void choose(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, const FirstTiling &t, const NitiOutput &d,
+                   const NitiRequantiseArgs &rq) {
+  if (rq.bias)
+    launch<FINISH, true>(cuda, x, w, t, d, rq);
+  else
+    launch<FINISH, false>(cuda, x, w, t, d, rq);
 }
 
 void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
@@ -159,11 +170,11 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
   rq.bias = bias;
   if (rq.mode != NITI_NEAREST)
-    launch<NITI_FINISH_ANY>(cuda, x, w, t, d, rq);
+    choose<NITI_FINISH_ANY>(cuda, x, w, t, d, rq);
   else if (relu)
-    launch<NITI_FINISH_RELU>(cuda, x, w, t, d, rq);
+    choose<NITI_FINISH_RELU>(cuda, x, w, t, d, rq);
   else
-    launch<NITI_FINISH_SIGNED>(cuda, x, w, t, d, rq);
+    choose<NITI_FINISH_SIGNED>(cuda, x, w, t, d, rq);
   niti_cuda_blocked_set(cuda, y, niti_cuda_is_blocked(y));
   if (d.bits) niti_cuda_bits_set(cuda, y);
 }
