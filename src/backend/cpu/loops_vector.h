@@ -1,0 +1,122 @@
+/* The loops as an instruction set's compiler vectorises them; a file that includes this defines NITI_LOOPS, its table's name.
+ *
+ * Update `sgd` multiplies by five numbers that all weights of a tensor share, so that niti_scalar_times is a product, a sum and
+ * a shift by a constant. Steps whose shifts would be to the left are the definition's. */
+#include "backend/cpu/loops_largest.h"
+#include "backend/cpu/random_vector.h"
+
+enum { PIECE = 4 * NITI_RANDOM_BLOCKS }; /* weights whose words are made at once */
+_Static_assert(NITI_SGD_FIRST % PIECE == 0, "pieces begin at a random block");
+
+/* niti_scalar_times(x, a, e) = ((x * m + add) >> shift) - sub, where the sum is made nonnegative for a logical shift. */
+typedef struct Times {
+  int32_t m;
+  int shift;
+  uint64_t add, sub;
+} Times;
+
+/* False where the shift is to the left. */
+static bool times_of(Times *t, NitiScalar a, int32_t e) {
+  const int32_t s = e - a.e;
+  const bool none = a.m == 0 || s > 62;
+  const uint64_t sign = (uint64_t)1 << 63;
+  *t = (Times){.m = none ? 0 : (int32_t)a.m, .shift = none || s < 0 ? 0 : s};
+  t->add = sign + (t->shift > 0 ? (uint64_t)1 << (t->shift - 1) : 0);
+  t->sub = sign >> t->shift;
+  return none || s >= 0;
+}
+
+NITI_RANDOM_INLINE int64_t times(int32_t x, const Times *t) {
+  return (int64_t)((((uint64_t)((int64_t)x * t->m) + t->add) >> t->shift) - t->sub);
+}
+
+typedef struct Step {
+  Times gradient, decay, velocity, momentum, rate;
+  int gradient_shift, weight_shift;
+} Step;
+
+static bool step_of(Step *s, const NitiSgd *u) {
+  s->gradient_shift = u->gradient_shift;
+  s->weight_shift = u->weight_shift;
+  return times_of(&s->gradient, u->gradient, u->unit) && times_of(&s->decay, u->decay, u->unit) &&
+         times_of(&s->velocity, u->velocity, u->unit) && times_of(&s->momentum, u->momentum, 0) &&
+         times_of(&s->rate, u->rate, u->weight_exponent - NITI_SGD_FRACTION - u->unit);
+}
+
+/* niti_sgd_scaled, which fits in 31 bits. */
+NITI_RANDOM_INLINE void scale32(int32_t *restrict out, const int32_t *restrict g, size_t count, int shift) {
+  const uint32_t half = shift > 0 ? 1u << (shift - 1) : 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t negative = (uint32_t)(g[i] >> 31), magnitude = ((uint32_t)g[i] ^ negative) - negative;
+    const uint32_t scaled = shift > 0 ? (magnitude + half) >> shift : magnitude << -shift;
+    out[i] = (int32_t)((scaled ^ negative) - negative);
+  }
+}
+
+NITI_RANDOM_INLINE void scale64(int32_t *restrict out, const int64_t *restrict g, size_t count, int shift) {
+  for (size_t i = 0; i < count; ++i) out[i] = (int32_t)niti_sgd_scaled(g[i], shift);
+}
+
+NITI_RANDOM_INLINE void move(int32_t *restrict weight, int32_t *restrict velocity, const int32_t *restrict g, const Step *step,
+                             bool nesterov) {
+  const Step s = *step;
+  const int64_t most = (int64_t)NITI_SGD_WEIGHT_MAX << NITI_SGD_FRACTION;
+  for (size_t i = 0; i < PIECE; ++i) {
+    const int64_t slope = times(g[i], &s.gradient) + times(weight[i], &s.decay), v = slope + times(velocity[i], &s.velocity);
+    const int64_t d = nesterov ? slope + times((int32_t)v, &s.momentum) : v;
+    const int64_t w = weight[i] * ((int64_t)1 << s.weight_shift) - times((int32_t)d, &s.rate);
+    velocity[i] = (int32_t)v;
+    weight[i] = (int32_t)(w > most ? most : w < -most ? -most : w);
+  }
+}
+
+/* niti_sgd_round of what 32 bits hold. */
+NITI_RANDOM_INLINE int16_t rounded(int32_t x, uint32_t bits, int32_t most) {
+  const int32_t negative = x >> 31, magnitude = (x ^ negative) - negative, rest = magnitude & ((1 << NITI_SGD_FRACTION) - 1);
+  const int32_t q = (magnitude >> NITI_SGD_FRACTION) + ((int32_t)bits < rest ? 1 : 0), clipped = q > most ? most : q;
+  return (int16_t)((clipped ^ negative) - negative);
+}
+
+/* Weights at .. at + count - 1 of a range, count <= PIECE. */
+NITI_RANDOM_INLINE void sgd_piece(const NitiSgdRange *r, size_t at, size_t count, const Step *s, bool nesterov,
+                                  const NitiDraw *draw) {
+  int32_t g[PIECE] = {0}, w[PIECE] = {0}, v[PIECE] = {0};
+  uint32_t block[NITI_RANDOM_BLOCKS], word[PIECE];
+  int16_t *restrict weight = r->weight + at, *restrict velocity = r->velocity + at;
+  for (uint32_t i = 0; i < NITI_RANDOM_BLOCKS; ++i) block[i] = (uint32_t)((r->first + at) / 4) + i;
+  random_blocks((uint8_t *)word, block, draw);
+  if (r->bits == 32)
+    scale32(g, (const int32_t *)r->gradient + at, count, s->gradient_shift);
+  else
+    scale64(g, (const int64_t *)r->gradient + at, count, s->gradient_shift);
+  for (size_t i = 0; i < count; ++i) w[i] = weight[i];
+  for (size_t i = 0; i < count; ++i) v[i] = velocity[i];
+  move(w, v, g, s, nesterov);
+  for (size_t i = 0; i < count; ++i) velocity[i] = rounded(v[i], (word[i] & 0xffff) >> 2, NITI_SGD_VELOCITY_MAX);
+  for (size_t i = 0; i < count; ++i) weight[i] = rounded(w[i], word[i] >> 18, NITI_SGD_WEIGHT_MAX);
+}
+
+NITI_RANDOM_INLINE void sgd_range(const NitiSgdRange *r, const Step *s, bool nesterov, const NitiDraw *draw) {
+  size_t at = 0;
+  for (; at + PIECE <= r->count; at += PIECE) sgd_piece(r, at, PIECE, s, nesterov, draw);
+  if (at < r->count) sgd_piece(r, at, r->count - at, s, nesterov, draw);
+}
+
+static void operands(int8_t *restrict out, const int16_t *restrict weight, size_t count) {
+  for (size_t i = 0; i < count; ++i) out[i] = niti_sgd_operand(weight[i]);
+}
+
+static void sgd(const NitiSgdRange *r, const NitiSgd *u, const NitiDraw *draw) {
+  Step s;
+  if (!step_of(&s, u)) {
+    niti_loops_ref.sgd(r, u, draw);
+    return;
+  }
+  if (u->nesterov)
+    sgd_range(r, &s, true, draw);
+  else
+    sgd_range(r, &s, false, draw);
+  if (r->operand) operands(r->operand, r->weight, r->count);
+}
+
+const NitiLoops NITI_LOOPS = {.largest16 = largest16, .largest32 = largest32, .largest64 = largest64, .sgd = sgd};
