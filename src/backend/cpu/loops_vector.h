@@ -1,7 +1,8 @@
 /* The loops as an instruction set's compiler vectorises them; a file that includes this defines NITI_LOOPS, its table's name.
  *
  * Update `sgd` multiplies by five numbers that all weights of a tensor share, so that niti_scalar_times is a product, a sum and
- * a shift by a constant. Steps whose shifts would be to the left are the definition's. */
+ * a shift by a constant. Shifts to the left are left to the definition, unless what they would shift is 0, as the velocities are
+ * in the first step. */
 #include "backend/cpu/loops_largest.h"
 #include "backend/cpu/random_vector.h"
 
@@ -15,15 +16,15 @@ typedef struct Times {
   uint64_t add, sub;
 } Times;
 
-/* False where the shift is to the left. */
+/* False where the shift is to the left: the results are then 0. */
 static bool times_of(Times *t, NitiScalar a, int32_t e) {
   const int32_t s = e - a.e;
-  const bool none = a.m == 0 || s > 62;
+  const bool none = a.m == 0 || s > 62 || s < 0;
   const uint64_t sign = (uint64_t)1 << 63;
-  *t = (Times){.m = none ? 0 : (int32_t)a.m, .shift = none || s < 0 ? 0 : s};
+  *t = (Times){.m = none ? 0 : (int32_t)a.m, .shift = none ? 0 : s};
   t->add = sign + (t->shift > 0 ? (uint64_t)1 << (t->shift - 1) : 0);
   t->sub = sign >> t->shift;
-  return none || s >= 0;
+  return a.m == 0 || s >= 0;
 }
 
 NITI_RANDOM_INLINE int64_t times(int32_t x, const Times *t) {
@@ -35,12 +36,19 @@ typedef struct Step {
   int gradient_shift, weight_shift;
 } Step;
 
-static bool step_of(Step *s, const NitiSgd *u) {
+static bool no_gradients(const NitiSgdRange *r) {
+  return (r->bits == 32 ? largest32((const int32_t *)r->gradient, r->count)
+                        : largest64((const int64_t *)r->gradient, r->count)) == 0;
+}
+
+/* False where the definition has to do this range. */
+static bool step_of(Step *s, const NitiSgd *u, const NitiSgdRange *r) {
   s->gradient_shift = u->gradient_shift;
   s->weight_shift = u->weight_shift;
-  return times_of(&s->gradient, u->gradient, u->unit) && times_of(&s->decay, u->decay, u->unit) &&
-         times_of(&s->velocity, u->velocity, u->unit) && times_of(&s->momentum, u->momentum, 0) &&
-         times_of(&s->rate, u->rate, u->weight_exponent - NITI_SGD_FRACTION - u->unit);
+  return (times_of(&s->gradient, u->gradient, u->unit) || no_gradients(r)) &&
+         (times_of(&s->decay, u->decay, u->unit) || largest16(r->weight, r->count) == 0) &&
+         (times_of(&s->velocity, u->velocity, u->unit) || largest16(r->velocity, r->count) == 0) &&
+         times_of(&s->momentum, u->momentum, 0) && times_of(&s->rate, u->rate, u->weight_exponent - NITI_SGD_FRACTION - u->unit);
 }
 
 /* niti_sgd_scaled, which fits in 31 bits. */
@@ -108,7 +116,7 @@ static void operands(int8_t *restrict out, const int16_t *restrict weight, size_
 
 static void sgd(const NitiSgdRange *r, const NitiSgd *u, const NitiDraw *draw) {
   Step s;
-  if (!step_of(&s, u)) {
+  if (!step_of(&s, u, r)) {
     niti_loops_ref.sgd(r, u, draw);
     return;
   }
