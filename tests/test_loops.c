@@ -58,6 +58,88 @@ static void test_largest(void **unused) {
   }
 }
 
+/* ---- batch norm ---- */
+
+enum { ROWS = 40, COLUMNS = 200, STRIDE = 210 };
+
+typedef struct Values {
+  int8_t x[ROWS * STRIDE], d[ROWS * STRIDE];
+  NitiAffine affine[COLUMNS];
+  NitiAffineDelta affine_delta[COLUMNS];
+} Values;
+
+static void fill_values(Values *v) {
+  const bool extreme = below(4) == 0;
+  for (size_t i = 0; i < ROWS * STRIDE; ++i) {
+    v->x[i] = (int8_t)(extreme ? -127 : any(7));
+    v->d[i] = (int8_t)(extreme ? 127 : any(7));
+  }
+  for (size_t c = 0; c < COLUMNS; ++c) { /* the largest that batch norm makes are 2^22 and 2^29 */
+    v->affine[c] = (NitiAffine){(int32_t)any(22), (int32_t)any(30)};
+    v->affine_delta[c] = (NitiAffineDelta){(int32_t)any(22), (int32_t)any(22), (int32_t)any(29)};
+    if (extreme) v->affine_delta[c] = (NitiAffineDelta){1 << 22, -(1 << 22), 1 << 29};
+  }
+}
+
+static void check_sums(const NitiLoops *loops, const Values *v, size_t rows, size_t columns) {
+  int32_t want[3][NITI_SUMS_COLUMNS], got[3][NITI_SUMS_COLUMNS];
+  for (size_t i = 0; i < 3; ++i) {
+    for (size_t c = 0; c < NITI_SUMS_COLUMNS; ++c) want[i][c] = got[i][c] = (int32_t)any(20);
+  }
+  niti_loops_ref.sums(want, v->x, rows, columns, STRIDE);
+  loops->sums(got, v->x, rows, columns, STRIDE);
+  assert_memory_equal(got, want, sizeof got);
+  niti_loops_ref.delta_sums(want, v->d, v->x, rows, columns, STRIDE);
+  loops->delta_sums(got, v->d, v->x, rows, columns, STRIDE);
+  assert_memory_equal(got, want, sizeof got);
+}
+
+static void check_affine(const NitiLoops *loops, const Values *v, size_t rows, size_t columns) {
+  static int32_t want[ROWS * COLUMNS + GUARD], got[ROWS * COLUMNS + GUARD];
+  memset(want, 0x55, sizeof want);
+  memset(got, 0x55, sizeof got);
+  niti_loops_ref.affine(want, v->affine, v->x, rows, columns, STRIDE);
+  loops->affine(got, v->affine, v->x, rows, columns, STRIDE);
+  assert_memory_equal(got, want, sizeof got);
+  niti_loops_ref.affine_delta(want, v->affine_delta, v->d, v->x, rows, columns, STRIDE);
+  loops->affine_delta(got, v->affine_delta, v->d, v->x, rows, columns, STRIDE);
+  assert_memory_equal(got, want, sizeof got);
+}
+
+static void test_norm(void **unused) {
+  static Values v;
+  (void)unused;
+  for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
+    const NitiLoops *loops = niti_loops(isa);
+    if (!niti_isa_supported(isa)) continue;
+    for (int round = 0; round < 200; ++round) {
+      fill_values(&v);
+      const size_t rows = below(ROWS + 1);
+      check_sums(loops, &v, rows, round % 2 ? NITI_SUMS_COLUMNS : 1 + below(NITI_SUMS_COLUMNS));
+      check_affine(loops, &v, rows, round % 3 ? 1 + below(COLUMNS) : 2 * NITI_SUMS_COLUMNS);
+    }
+  }
+}
+
+/* As many rows as int32 sums are exact for, of the largest products. */
+static void test_sums_range(void **unused) {
+  static int8_t x[NITI_SUMS_ROWS], d[NITI_SUMS_ROWS];
+  (void)unused;
+  memset(x, 127, sizeof x);
+  memset(d, -127, sizeof d);
+  for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
+    int32_t s[2][NITI_SUMS_COLUMNS] = {{0}}, t[3][NITI_SUMS_COLUMNS] = {{0}};
+    if (!niti_isa_supported(isa)) continue;
+    niti_loops(isa)->sums(s, x, NITI_SUMS_ROWS, 1, 1);
+    niti_loops(isa)->delta_sums(t, d, x, NITI_SUMS_ROWS, 1, 1);
+    assert_int_equal(s[0][0], NITI_SUMS_ROWS * 127);
+    assert_int_equal(s[1][0], NITI_SUMS_ROWS * 127 * 127);
+    assert_int_equal(t[0][0], -NITI_SUMS_ROWS * 127);
+    assert_int_equal(t[1][0], -NITI_SUMS_ROWS * 127 * 127);
+    assert_int_equal(t[2][0], NITI_SUMS_ROWS * 127 * 127);
+  }
+}
+
 /* ---- update sgd ---- */
 
 typedef struct Tensor {
@@ -160,9 +242,8 @@ static void test_sgd(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_largest),
-      cmocka_unit_test(test_sgd_definition),
-      cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_largest),        cmocka_unit_test(test_norm), cmocka_unit_test(test_sums_range),
+      cmocka_unit_test(test_sgd_definition), cmocka_unit_test(test_sgd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
