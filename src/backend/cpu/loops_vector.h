@@ -111,8 +111,39 @@ static bool times_of(Times *t, NitiScalar a, int32_t e) {
   return a.m == 0 || s >= 0;
 }
 
-NITI_RANDOM_INLINE int64_t times(int32_t x, const Times *t) {
-  return (int64_t)((((uint64_t)((int64_t)x * t->m) + t->add) >> t->shift) - t->sub);
+/* Lanes of 64 bits. Each set provides long_load, which widens; long_store, which narrows and clips numbers that 32 bits do not
+ * hold; and products of the lanes' lower halves. */
+#if defined(__AVX512F__)
+typedef __m512i Long;
+NITI_RANDOM_INLINE Long long_load(const int32_t *from) {
+  return _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)from));
+}
+NITI_RANDOM_INLINE void long_store(int32_t *to, Long x) { _mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtsepi64_epi32(x)); }
+NITI_RANDOM_INLINE Long long_multiply(Long x, int64_t m) { return _mm512_mul_epi32(x, _mm512_set1_epi64(m)); }
+#elif defined(__AVX2__)
+typedef __m256i Long;
+NITI_RANDOM_INLINE Long long_load(const int32_t *from) {
+  return _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(const void *)from));
+}
+NITI_RANDOM_INLINE void long_store(int32_t *to, Long x) {
+  const Long most = _mm256_set1_epi64x(INT32_MAX), least = _mm256_set1_epi64x(-INT32_MAX);
+  x = _mm256_blendv_epi8(x, most, _mm256_cmpgt_epi64(x, most));
+  x = _mm256_blendv_epi8(x, least, _mm256_cmpgt_epi64(least, x));
+  const __m256i low = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  _mm_storeu_si128((__m128i *)(void *)to, _mm256_castsi256_si128(low));
+}
+NITI_RANDOM_INLINE Long long_multiply(Long x, int64_t m) { return _mm256_mul_epi32(x, _mm256_set1_epi64x(m)); }
+#else
+typedef int64x2_t Long;
+NITI_RANDOM_INLINE Long long_load(const int32_t *from) { return vmovl_s32(vld1_s32(from)); }
+NITI_RANDOM_INLINE void long_store(int32_t *to, Long x) { vst1_s32(to, vqmovn_s64(x)); }
+NITI_RANDOM_INLINE Long long_multiply(Long x, int64_t m) { return vmull_s32(vmovn_s64(x), vdup_n_s32((int32_t)m)); }
+#endif
+typedef uint64_t UnsignedLong __attribute__((vector_size(sizeof(Long))));
+enum { LONGS = sizeof(Long) / sizeof(int64_t) };
+
+NITI_RANDOM_INLINE Long times(Long x, const Times *t) {
+  return (Long)((((UnsignedLong)long_multiply(x, t->m) + t->add) >> t->shift) - t->sub);
 }
 
 typedef struct Step {
@@ -149,24 +180,28 @@ NITI_RANDOM_INLINE void scale64(int32_t *restrict out, const int64_t *restrict g
   for (size_t i = 0; i < count; ++i) out[i] = (int32_t)niti_sgd_scaled(g[i], shift);
 }
 
+/* Weights and velocities before rounding, clipped to 32 bits. */
 NITI_RANDOM_INLINE void move(int32_t *restrict weight, int32_t *restrict velocity, const int32_t *restrict g, const Step *step,
                              bool nesterov) {
   const Step s = *step;
-  const int64_t most = (int64_t)NITI_SGD_WEIGHT_MAX << NITI_SGD_FRACTION;
-  for (size_t i = 0; i < PIECE; ++i) {
-    const int64_t slope = times(g[i], &s.gradient) + times(weight[i], &s.decay), v = slope + times(velocity[i], &s.velocity);
-    const int64_t d = nesterov ? slope + times((int32_t)v, &s.momentum) : v;
-    const int64_t w = weight[i] * ((int64_t)1 << s.weight_shift) - times((int32_t)d, &s.rate);
-    velocity[i] = (int32_t)v;
-    weight[i] = (int32_t)(w > most ? most : w < -most ? -most : w);
+  for (size_t i = 0; i < PIECE; i += LONGS) {
+    const Long old = long_load(weight + i);
+    const Long slope = times(long_load(g + i), &s.gradient) + times(old, &s.decay);
+    const Long v = slope + times(long_load(velocity + i), &s.velocity);
+    Long d = v;
+    if (nesterov) d = slope + times(v, &s.momentum);
+    const Long w = (Long)((UnsignedLong)old << s.weight_shift) - times(d, &s.rate);
+    long_store(velocity + i, v);
+    long_store(weight + i, w);
   }
 }
 
 /* niti_sgd_round of what 32 bits hold. */
 NITI_RANDOM_INLINE int16_t rounded(int32_t x, uint32_t bits, int32_t most) {
-  const int32_t negative = x >> 31, magnitude = (x ^ negative) - negative, rest = magnitude & ((1 << NITI_SGD_FRACTION) - 1);
-  const int32_t q = (magnitude >> NITI_SGD_FRACTION) + ((int32_t)bits < rest ? 1 : 0), clipped = q > most ? most : q;
-  return (int16_t)((clipped ^ negative) - negative);
+  const uint32_t negative = (uint32_t)(x >> 31), magnitude = ((uint32_t)x ^ negative) - negative;
+  const int32_t rest = (int32_t)(magnitude & ((1 << NITI_SGD_FRACTION) - 1));
+  const int32_t q = (int32_t)(magnitude >> NITI_SGD_FRACTION) + ((int32_t)bits < rest ? 1 : 0), clipped = q > most ? most : q;
+  return (int16_t)(x < 0 ? -clipped : clipped);
 }
 
 /* Weights at .. at + count - 1 of a range, count <= PIECE. */
