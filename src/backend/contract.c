@@ -3,8 +3,13 @@
 
 /* ---- types, when a program is compiled ---- */
 
+/* Whether an opcode has parameters wider than int8. */
+static bool is_wide(NitiOpcode opcode) {
+  return opcode == NITI_OP_NORM_FIT || opcode == NITI_OP_NORM_DELTA_FIT || opcode == NITI_OP_UPDATE_SGD;
+}
+
 /* What kernels can read and write. */
-static bool has_kernels(const NitiTensorDesc *t) {
+static bool has_kernels(const NitiTensorDesc *t, NitiOpcode opcode) {
   switch (t->role) {
     case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
     case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
@@ -13,15 +18,15 @@ static bool has_kernels(const NitiTensorDesc *t) {
     case NITI_ROLE_WEIGHT:
     case NITI_ROLE_STATE:
       return t->exponents == NITI_EXPONENTS_ONE &&
-             (t->dtype == NITI_DTYPE_S8 || t->dtype == NITI_DTYPE_S16 || t->dtype == NITI_DTYPE_S64);
+             (t->dtype == NITI_DTYPE_S8 || (is_wide(opcode) && (t->dtype == NITI_DTYPE_S16 || t->dtype == NITI_DTYPE_S64)));
     default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
   }
 }
 
 int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]])) return o->inputs[k];
-    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]])) return o->outputs[k];
+    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]], o->opcode)) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]], o->opcode)) return o->outputs[k];
   }
   return NITI_NONE;
 }
