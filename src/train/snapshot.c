@@ -12,7 +12,14 @@
 /* Adds a tensor and takes `data`, also after a failure. */
 static NitiStatus add_owned(NitiCheckpoint *checkpoint, const char *name, NitiFileDtype dtype, int ndim, const uint32_t *dims,
                             int32_t exponent, void *data) {
-  const NitiStatus status = niti_checkpoint_add(checkpoint, name, dtype, ndim, dims, exponent, data);
+  const int32_t most = NITI_CHECKPOINT_EXPONENT_MAX;
+  const NitiStatus status =
+      exponent >= -most && exponent <= most
+          ? niti_checkpoint_add(checkpoint, name, dtype, ndim, dims, exponent, data)
+          : niti_fail(
+                NITI_ERROR_FORMAT,
+                "tensor '%s': exponent %d (expected -%d to %d): training has diverged; start again with a lower learning rate",
+                name, (int)exponent, (int)most, (int)most);
   if (status == NITI_OK)
     checkpoint->tensors[checkpoint->tensor_count - 1].owned = true;
   else

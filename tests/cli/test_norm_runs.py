@@ -213,3 +213,12 @@ def test_a_missing_tensor_is_named(name, whole, tmp_path):
 
     forge(run / "last.safetensors", change)
     fails("train", "--resume", run, says=(run / "last.safetensors", f"tensor '{name}' is missing"))
+
+
+def test_a_run_that_diverges_stops_before_no_file_can_hold_it(normed, toy, tmp_path):
+    """At rate 1000 the weights' exponents rise with every step. The last checkpoint that was saved can be read."""
+    done = niti("train", normed, "--data", toy, "--run", tmp_path / "run", "--epochs", 300, "--test-every", 300, "--quiet",
+                "--threads", 1, "--set", "update={kind: sgd, lr: 1000}")
+    assert done.returncode == 1
+    assert ": exponent 10" in done.stderr and "(expected -1024 to 1024): training has diverged" in done.stderr.splitlines()[-1]
+    assert json_of("eval", tmp_path / "run" / "last.safetensors", "--data", toy)["images"] == 60
