@@ -114,7 +114,6 @@ static bool split_values(Search *s, char *text) {
 }
 
 static int search(Search *s, const NitiRateSearch *how, View *view, bool json) {
-  signals_catch();
   const NitiStatus status = niti_find_rates(s->trials, s->count, s->recipe, how);
   progress_clear(&view->line);
   if (status == NITI_INTERRUPTED) return fail_with(128 + signals_caught(), "%s", niti_error());
@@ -151,6 +150,7 @@ static int run(int argc, char **argv) {
   if (count != 1) return usage_error(&command_find_lr, count == 0 ? "a recipe is missing" : "one recipe at a time");
   NitiRecipe *recipe;
   if (niti_recipe_load(&recipe, argv[1], given.sets.items, given.sets.count) != NITI_OK) return fail();
+  signals_catch();
   const int result = find(&given, recipe);
   niti_recipe_close(recipe);
   return result;

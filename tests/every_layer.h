@@ -36,8 +36,8 @@ static const char every_layer[] =
     "  - linear: {out: classes}\n"
     "  - residual: {body: [dropout]}\n";
 
-/* The layers with 16-bit parameters, of which update sgd trains all: batch norm before and after sums, pools and ReLUs; besides,
- * groups, limited ReLUs, padded average pools and other rates of dropout. */
+/* The layers with 16-bit parameters, of which update sgd trains all: biases, and batch norm before and after sums, pools and
+ * ReLUs; besides, groups, limited ReLUs, padded average pools and other rates of dropout. */
 static const char every_layer_normed[] =
     "name: every-layer-normed\ninput: [12, 10, 3]\nclasses: 5\nlayers:\n"
     "  - norm\n"
@@ -49,7 +49,7 @@ static const char every_layer_normed[] =
     "        - conv: {out: 16, kernel: 3, padding: 1, groups: 4}\n"
     "        - norm\n"
     "        - relu: {max: 6}\n"
-    "        - conv: {out: 16, kernel: 3, padding: 1, groups: channels}\n"
+    "        - conv: {out: 16, kernel: 3, padding: 1, groups: channels, bias: true}\n"
     "        - norm\n"
     "      shortcut:\n"
     "        - norm\n"
@@ -60,7 +60,7 @@ static const char every_layer_normed[] =
     "  - maxpool: {kernel: 2}\n"
     "  - flatten\n"
     "  - norm\n"
-    "  - linear: {out: 24}\n"
+    "  - linear: {out: 24, bias: true}\n"
     "  - norm\n"
     "  - relu\n"
     "  - linear: {out: classes}\n";

@@ -62,10 +62,10 @@ static inline void call_release(NitiBackend *b, NitiConvCall *call) {
   if (b->kernels->conv_release) b->kernels->conv_release(b, call);
 }
 
-static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s,
-                                     bool relu, bool nonnegative, const NitiRequantise *rq) {
+static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTensor *x, const NitiTensor *w,
+                                     const NitiTensor *bias, const NitiConv *s, bool relu, bool nonnegative, const NitiRequantise *rq) {
   NitiConvCall call = call_prepare(b, s, NITI_FORWARD, relu, nonnegative, false);
-  b->kernels->conv_forward(b, y, x, w, &call, rq);
+  b->kernels->conv_forward(b, y, x, w, bias, &call, rq);
   call_release(b, &call);
 }
 

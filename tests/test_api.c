@@ -271,6 +271,18 @@ static bool watch(void *context, const NitiProgress *progress) {
   return progress->kind != NITI_PROGRESS_BATCH || progress->step < 3;
 }
 
+/* What is left after the last step is its test alone, and after that nothing. */
+static bool watch_left(void *context, const NitiProgress *progress) {
+  int *ends = context;
+  if (progress->kind == NITI_PROGRESS_BATCH) assert_true(progress->run_left >= progress->epoch_left && progress->epoch_left > 0);
+  if (progress->kind != NITI_PROGRESS_BATCH && progress->kind != NITI_PROGRESS_EPOCH) return true;
+  if (progress->step < progress->steps) return true;
+  ++*ends;
+  assert_true(progress->run_left == progress->epoch_left);
+  assert_true((progress->run_left > 0) == (progress->kind == NITI_PROGRESS_BATCH));
+  return true;
+}
+
 static uint8_t pixel(size_t i) { return (uint8_t)(niti_random(1, NITI_DRAW_INIT, 0, 0, i) >> 24); }
 static uint8_t label(size_t i) { return (uint8_t)(i % 4); }
 
@@ -349,8 +361,11 @@ static void a_run_refuses_and_keeps_its_promises(void **state) {
   assert_int_equal(strlen(result.hash), 64);
   assert_int_equal(result.steps, 3);
   assert_true(w.calls >= 3 && !w.elsewhere && !w.reserved);
-  options.progress = NULL;
+  int ends = 0;
+  options.progress = watch_left;
+  options.context = &ends;
   check_ok(niti_resume(&result, run, &options));
+  assert_int_equal(ends, 2);
   assert_int_equal(result.steps, 8);
   assert_true(result.shift_predictions > 0 && result.shift_retries <= result.shift_predictions);
   assert_memory_equal(result.reserved, none, sizeof result.reserved);

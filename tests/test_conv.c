@@ -126,7 +126,7 @@ static void close_bench(Bench *b) {
 /* Kept weights: the first run packs them, and the next one uses the packed ones, whatever weights it gets, until they are
  * forgotten. A plan for another number of images shares them. want: y of all images. */
 static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, int8_t *y, const int8_t *x, const int8_t *w,
-                       const int8_t *want, size_t count, size_t weights, const NitiRequantise *rq) {
+                       const int32_t *bias, const int8_t *want, size_t count, size_t weights, const NitiRequantise *rq) {
   NitiConv one = *s;
   one.n = 1;
   const size_t few = count / (size_t)s->n;
@@ -141,18 +141,18 @@ static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, i
   }
   int8_t *other = operand(weights, FILL_RANDOM), *alone = guarded(few);
   NitiKeptWeights kept = {.data = guarded(bytes), .bytes = bytes};
-  niti_conv_forward(cpu, b.plan, y, x, other, &kept, rq);
+  niti_conv_forward(cpu, b.plan, y, x, other, NULL, &kept, rq);
   kept.layout = NULL;
   for (int run = 0; run < 2; ++run) {
     memset(y, GUARD_BYTE, count);
     *rq->prediction = niti_shift_prediction_of(random_in(0, 25));
-    niti_conv_forward(cpu, b.plan, y, x, run == 0 ? w : other, &kept, rq);
+    niti_conv_forward(cpu, b.plan, y, x, run == 0 ? w : other, bias, &kept, rq);
     assert_memory_equal(y, want, count);
   }
   close_bench(&b);
   b = open_bench(cpu, &one, NITI_FORWARD, traits);
-  niti_conv_forward(cpu, b.plan, alone, x, w, NULL, rq);
-  niti_conv_forward(cpu, b.plan, y, x, w, &kept, rq);
+  niti_conv_forward(cpu, b.plan, alone, x, w, bias, NULL, rq);
+  niti_conv_forward(cpu, b.plan, y, x, w, bias, &kept, rq);
   assert_memory_equal(y, alone, few);
   close_bench(&b);
   check_guards(kept.data, bytes);
@@ -180,6 +180,16 @@ static void check_gradient(const NitiGradient *g, const int64_t *sum, const char
   }
 }
 
+/* NULL, or a bias of small or the largest numbers, where the sums leave room for it. */
+static int32_t *random_bias(const NitiConv *s) {
+  const int64_t length = niti_bound_conv_forward(s->kh, s->kw, niti_conv_group_inputs(s)) + niti_bound_bias();
+  if (random_in(0, 1) || length > NITI_ACCUMULATION_MAX) return NULL;
+  int32_t *bias = guarded((size_t)s->k * sizeof *bias);
+  const int most = random_in(0, 2) ? 100000 : 1 << 29;
+  for (int k = 0; k < s->k; ++k) bias[k] = most == 1 << 29 ? (random_in(0, 1) ? most : -most) : random_in(-most, most);
+  return bias;
+}
+
 static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
@@ -192,7 +202,6 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
   oracle(sums[FORWARD], FORWARD, x, delta, w, s);
   oracle(sums[BACKWARD], BACKWARD, x, delta, w, s);
   oracle(sums[GRADIENT], GRADIENT, x, delta, w, s);
-  const int shift_y = true_shift(sums[FORWARD], z.y), shift_x = true_shift(sums[BACKWARD], z.x);
   if (fill == FILL_TINY) { /* nothing was rounded: the three directions are one bilinear form */
     int64_t form[3] = {0, 0, 0};
     for (size_t i = 0; i < z.y; ++i) form[0] += sums[FORWARD][i] * delta[i];
@@ -201,6 +210,9 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     assert_int_equal(form[0], form[1]);
     assert_int_equal(form[0], form[2]);
   }
+  int32_t *bias = random_bias(s);
+  for (size_t i = 0; bias && i < z.y; ++i) sums[FORWARD][i] += bias[i % (size_t)s->k];
+  const int shift_y = true_shift(sums[FORWARD], z.y), shift_x = true_shift(sums[BACKWARD], z.x);
 
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
@@ -211,16 +223,16 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
              s->pad_w, s->groups, (int)fill, nonnegative ? ", x nonnegative" : "");
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
-    const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted};
+    const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted, 0};
     const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
 
     Bench b = open_bench(cpu, s, NITI_FORWARD, traits);
-    assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), shift_y);
+    assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, bias, NULL, &rq), shift_y);
     check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, traits.relu, NULL, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
     check_guards(y, z.y);
     close_bench(&b);
-    check_kept(cpu, s, traits, again, x, w, y, z.y, z.w, &rq);
+    check_kept(cpu, s, traits, again, x, w, bias, y, z.y, z.w, &rq);
     check_guards(again, z.y);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
@@ -247,6 +259,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     close_cpu(cpu);
   }
   for (int i = 0; i < 3; ++i) free(sums[i]);
+  if (bias) release(bias);
   release(x);
   release(w);
   release(delta);
@@ -355,12 +368,12 @@ static void test_identity(void **unused) {
       int8_t *x = operand(z.x, FILL_TINY), *w = operand(z.w, FILL_TINY), *delta = operand(z.y, FILL_TINY);
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
       int32_t predicted = 3;
-      const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted};
+      const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0};
       const NitiConvTraits none = {0};
       NitiGradient g = {guarded(z.w * 4), 32, z.w, {NULL, NULL}};
       NitiCpu *cpu = open_cpu(isa, 2, false);
       Bench b = open_bench(cpu, &s, NITI_FORWARD, none);
-      assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, &rq), 0); /* 108 terms of at most 1 need no shift */
+      assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, NULL, NULL, &rq), 0); /* 108 terms of at most 1 need no shift */
       close_bench(&b);
       b = open_bench(cpu, &s, NITI_BACKWARD, none);
       assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, NULL, &rq), 0);

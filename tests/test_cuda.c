@@ -14,7 +14,7 @@ typedef struct Case {
   int8_t *a, *b;
   bool operands;
   int alias; /* 0: outputs apart; 1: the first input; 2: the second */
-  bool mask;
+  bool mask, relu;
   NitiDropout dropout;
   int32_t relu_max;
   int classes;
@@ -49,7 +49,7 @@ static void free_case(Case *c) {
 }
 
 static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
-  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction)};
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0};
 }
 
 static void describe(char text[200], const char *name, const Case *c) {
@@ -98,14 +98,20 @@ static void add(Device *d, const void *context, Record *results) {
   const Case *c = context;
   const NitiTensor a = tensor_in(d, c->shape, c->a, c->exponent), b = tensor_in(d, c->shape, c->b, c->other);
   NitiTensor y = c->alias == 0 ? tensor_out(d, c->shape) : c->alias == 1 ? a : b;
+  const NitiTensor mask = tensor_in(d, c->shape, c->b, 0);
   const NitiRequantise rq = requantise(d, c, NITI_DRAW_FORK);
   y.uses = uses_of(c->operands);
-  d->backend->kernels->add(d->backend, &y, &a, &b, &rq);
+  d->backend->kernels->add(d->backend, &y, &a, &b, c->mask ? &mask : NULL, c->relu, &rq);
   keep_operand(results, d, "y", &y);
   keep(results, d, "the shift", rq.prediction, 4, 4);
   NitiTensor z = tensor_out(d, c->shape);
-  d->backend->kernels->add(d->backend, &z, &y, &y, &rq); /* a prediction that was right once */
+  d->backend->kernels->add(d->backend, &z, &y, &y, NULL, false, &rq); /* a prediction that was right once */
   keep_tensor(results, d, "y + y", &z);
+}
+
+static void any_add(Case *c) {
+  c->mask = random_in(0, 2) == 0;
+  c->relu = random_in(0, 2) == 0;
 }
 
 static void any_dropout(Case *c) {
@@ -132,7 +138,28 @@ static void test_dropout(void **unused) {
 
 static void test_add(void **unused) {
   (void)unused;
-  check_rounds(add, "add", NULL);
+  check_rounds(add, "add", any_add);
+}
+
+static void bias_gradient(Device *d, const void *context, Record *results) {
+  const Case *c = context;
+  const NitiTensor dy = tensor_in(d, c->shape, c->a, c->exponent);
+  const size_t bytes = (size_t)c->shape.c * sizeof(int64_t);
+  NitiTensor gradient = {.data = place(d, bytes), .exponent = place(d, sizeof(int32_t)), .shape = {1, 1, 1, c->shape.c}};
+  d->backend->kernels->bias_gradient(d->backend, &gradient, &dy);
+  keep(results, d, "the gradient", gradient.data, bytes, 8);
+  keep(results, d, "its exponent", gradient.exponent, sizeof(int32_t), 4);
+}
+
+static void test_bias_gradient(void **unused) {
+  (void)unused;
+  check_rounds(bias_gradient, "bias gradient", NULL);
+  Case c = random_case();
+  free(c.a);
+  c.shape = (NitiShape){40000, 1, 1, 12}; /* several blocks */
+  c.a = mantissas(niti_shape_count(c.shape), FILL_HIGH);
+  check_work(bias_gradient, &c, "bias gradient of many rows");
+  free_case(&c);
 }
 
 /* ---- pools ---- */
@@ -522,7 +549,7 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
+      cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
       cmocka_unit_test(test_maxpool),       cmocka_unit_test(test_avgpool),         cmocka_unit_test(test_large_pools),
       cmocka_unit_test(test_loss),          cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
       cmocka_unit_test(test_stats),         cmocka_unit_test(test_memory),          cmocka_unit_test(test_many_uploads),

@@ -73,9 +73,10 @@ static void builtins_parse_and_round_trip(void **state) {
   }
 }
 
-/* Known sizes: of AlexNet (61,100,840) and LeNet (431,080) as published less their biases, the VGGs from their widths. Residual
- * networks as in PyTorch less the biases of norms and of the last layer; those of 20 and 32 layers (269,722 and 464,154 with
- * shortcuts that have no weights) plus 2,656 of their projections. */
+/* Known sizes: of AlexNet (61,100,840) and LeNet (431,080) as published less their biases, the VGGs from their widths;
+ * MobileNetV2 as torchvision has it (3,504,872) with a linear layer of 10 classes, MobileNet as in MLPerf Tiny (221,794, running
+ * statistics and biases included), ResNets as published for CIFAR-10 (ResNet-18 and -34 11,173,962 and 21,282,122; ResNet-20 and
+ * -32 269,722 and 464,154, with convolutions in the two shortcuts that only pad there), and of a norm its weight alone. */
 static void builtins_have_their_known_sizes(void **state) {
   (void)state;
   static const struct {
@@ -86,18 +87,21 @@ static void builtins_have_their_known_sizes(void **state) {
       {"lenet5", 10, 28, 1, 10, 431080 - 580},
       {"lenet5-wide", 10, 28, 1, 10, 25 * 32 + 25 * 32 * 64 + 1024 * 128 + 1280},
       {"mlp", 6, 28, 1, 10, 784 * 256 + 256 * 128 + 1280},
-      {"resnet18", 3 + 8 * 7 + 3 * 2 + 3, 32, 3, 10, 11173962 - 4800 - 10},
-      {"resnet20", 3 + 9 * 7 + 2 * 2 + 3, 32, 3, 10, 269722 - 688 - 10 + 2656},
-      {"resnet32", 3 + 15 * 7 + 2 * 2 + 3, 32, 3, 10, 464154 - 1136 - 10 + 2656},
-      {"resnet34", 3 + 16 * 7 + 3 * 2 + 3, 32, 3, 10, 21282122 - 8512 - 10},
       {"vgg-small-7", 18, 32, 3, 10, 4656512},
       {"vgg-small-8", 20, 32, 3, 10, 4656512 + 9 * 128 * 128},
       {"vgg-small-9", 22, 32, 3, 10, 4656512 + 9 * 128 * 128 + 9 * 256 * 256},
-      {"vgg-small-9-bn", 29, 32, 3, 10, 4656512 + 9 * 128 * 128 + 9 * 256 * 256 + 3 * 128 + 3 * 256 + 2 * 512},
       {"vgg11", 29, 32, 3, 10, 9220480 - 2752 + 2 * 512 * 512 + 5120},
       {"vgg13", 33, 32, 3, 10, 9404992 - 2944 + 2 * 512 * 512 + 5120},
       {"vgg16", 39, 32, 3, 10, 14714688 - 4224 + 2 * 512 * 512 + 5120},
       {"alexnet", 21, 224, 3, 1000, 61100840 - 10344},
+      {"mobilenet-v2", 151, 32, 3, 10, 3504872 - 1281000 - 17056 + 12800},
+      {"mobilenet-v1-025", 83, 96, 3, 2, 221794 - 2 - 4 * 2736},
+      {"ds-cnn", 29, 28, 1, 10, 576 + 4 * (576 + 4096) + 576 + 640},
+      {"vgg-small-9-bn", 29, 32, 3, 10, 4656512 + 9 * 128 * 128 + 9 * 256 * 256 + 2176},
+      {"resnet18", 68, 32, 3, 10, 11173962 - 4800 - 10},
+      {"resnet34", 124, 32, 3, 10, 21282122 - 8512 - 10},
+      {"resnet20", 73, 32, 3, 10, 269722 - 688 - 10 + 17 * 32 + 33 * 64},
+      {"resnet32", 115, 32, 3, 10, 464154 - 1136 - 10 + 17 * 32 + 33 * 64},
       {"alexnet-128", 21, 128, 3, 10, 61100840 - 10344 - (9216 - 2304) * 4096 - 990 * 4096},
   };
   size_t count = 0;
@@ -332,7 +336,8 @@ static void wrong_layers_are_refused(void **state) {
       {HEAD "layers: [conv]\n", F, "m.yaml:4:10: conv1: missing key 'out'"},
       {HEAD "layers:\n  - conv: {out: 2}\n", F, "m.yaml:5:5: conv1: missing key 'kernel'"},
       {HEAD "layers:\n  - conv: {out: 2, kernel: 1}\n  - conv: {out: 2, kernal: 3}\n", F,
-       "m.yaml:6:20: conv2: unknown key 'kernal', did you mean 'kernel'? (expected: out, kernel, stride, padding, groups, name)"},
+       "m.yaml:6:20: conv2: unknown key 'kernal', did you mean 'kernel'? (expected: out, kernel, stride, padding, groups, bias, "
+       "name)"},
       {HEAD "layers:\n  - conv:\n    out: 2\n", F, "m.yaml:6:5: a layer is one key with its fields"},
       {HEAD "layers:\n  - linear: 10\n", F, "m.yaml:5:13: linear1: expected a mapping, found '10'"},
       {HEAD "layers:\n  - relu: {kernel: 3}\n", F, "m.yaml:5:12: relu1: unknown key 'kernel' (expected: max, name)"},
@@ -484,9 +489,9 @@ static void unreadable_files_are_refused(void **state) {
   assert_string_equal(niti_error(), "/: cannot read: Is a directory");
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(
-      strstr(niti_error(), "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, lenet5, "),
-      niti_error());
+  assert_ptr_equal(strstr(niti_error(),
+                          "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, ds-cnn, lenet5, "),
+                   niti_error());
   assert_null(d);
 }
 

@@ -357,7 +357,7 @@ static void a_foreign_operand_is_refused_by_name(void **state) {
     assert_int_not_equal(t, NITI_NONE);
     p->tensors[t].dtype = cases[i].dtype;
     p->tensors[t].exponents = cases[i].exponents;
-    assert_int_equal(niti_backend_compile(&e, backend, p, NULL), NITI_ERROR_UNSUPPORTED);
+    if (niti_backend_compile(&e, backend, p, NULL) != NITI_ERROR_UNSUPPORTED) fail_msg("not refused: %s", cases[i].says);
     assert_null(e);
     if (strcmp(niti_error(), cases[i].says) != 0) fail_msg("expected '%s', got: %s", cases[i].says, niti_error());
     niti_program_close(p);

@@ -67,10 +67,10 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
 static void check_isa(NitiIsa isa) {
   const NitiRequantiseKernel kernel = niti_requantise_kernel(isa);
   int32_t acc[COUNT + 1];
-  for (size_t mode = 0; mode < 4; ++mode) {
+  for (size_t mode = 0; mode < sizeof modes / sizeof *modes; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
-        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false};
+        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false, 0};
         fill(acc, COUNT + 1);
         check(kernel, acc, COUNT, &r, 0, 0);
         check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
@@ -118,7 +118,7 @@ static void test_tiles(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     const NitiConvKernels *kernels = niti_conv_kernels(isa);
-    for (size_t mode = 0; mode < 4; ++mode) {
+    for (size_t mode = 0; mode < sizeof modes / sizeof *modes; ++mode) {
       for (int columns = 1; columns <= STRIDE; columns += 7) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
@@ -197,7 +197,7 @@ static void test_prediction(void **unused) {
   for (size_t i = 0; i < sizeof predictions / sizeof predictions[0]; ++i) {
     NitiCpu cpu = {.isa = NITI_ISA_REF};
     int32_t prediction = predictions[i];
-    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &prediction};
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &prediction, 0};
     Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     const int first = f.runs;

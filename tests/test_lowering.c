@@ -210,6 +210,11 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_conv(p, o, in[0], out[0]);
       check_weight(p, &o->conv, in[1]);
       assert_false(o->relu); /* fusing is a backend's business */
+      if (in[2] != NITI_NONE) check_channels(p, in[2], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, o->conv.k, 1);
+      break;
+    case NITI_OP_BIAS_GRADIENT:
+      check_channels(p, out[0], NITI_ROLE_GRADIENT, NITI_DTYPE_S64, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 1);
+      assert_int_equal(p->tensors[p->tensors[out[0]].weight].layer, o->layer);
       break;
     case NITI_OP_CONV_BACKWARD:
       check_conv(p, o, out[0], in[0]);
@@ -385,12 +390,13 @@ static void check_backward(const Walked *w, int32_t layer) {
   const NitiOperation *found = NULL;
   const NitiDescribedNode *node = &w->description->nodes[layer - 1];
   if (type->weight_shape) {
-    const bool norm = type == &niti_layer_norm; /* it has a bias too */
+    const bool norm = type == &niti_layer_norm, bias = norm || w->description->nodes[layer - 1].spec.bias;
     const NitiOpcode gradient = norm ? NITI_OP_NORM_DELTA_FIT : NITI_OP_CONV_GRADIENT;
     const NitiOpcode update = w->options->optimizer == &niti_optimizer_sgd ? NITI_OP_UPDATE_SGD : NITI_OP_UPDATE_NITI;
     assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, gradient, &found), 1);
     assert_int_equal(found->inputs[0], w->delta[layer]);
-    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, update, &found), norm ? 2 : 1);
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, update, &found), bias ? 2 : 1);
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_BIAS_GRADIENT, &found), bias && !norm);
   }
   if (type != &niti_layer_add)
     assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, backward_opcode(type), &found),

@@ -199,6 +199,65 @@ static void test_dropout(void **state) {
   }
 }
 
+static void test_bias_gradient(void **state) {
+  static const NitiShape shapes[] = {{1, 1, 1, 1},    {3, 5, 7, 3},    {2, 1, 1, 333},
+                                     {9000, 1, 1, 2}, {5, 33, 31, 17}, {2, 64, 64, 300}};
+  (void)state;
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < 2 * sizeof shapes / sizeof *shapes; ++k) {
+      const NitiShape shape = shapes[k / 2];
+      const size_t channels = (size_t)shape.c;
+      NitiTensor dy = tensor_random(shape, 127, 9);
+      if (k % 2) memset(dy.data, 127, niti_shape_count(shape));
+      int64_t *sums = guarded(channels * sizeof *sums), *expected = calloc(channels, sizeof *expected);
+      int32_t exponent = 0;
+      NitiTensor gradient = {.data = (int8_t *)sums, .exponent = &exponent, .shape = {1, 1, 1, shape.c}};
+      for (size_t i = 0; i < niti_shape_count(shape); ++i) expected[i % channels] += dy.data[i];
+      backend->kernels->bias_gradient(backend, &gradient, &dy);
+      assert_memory_equal(sums, expected, channels * sizeof *sums);
+      assert_int_equal(exponent, 9);
+      guarded_free(sums, channels * sizeof *sums);
+      free(expected);
+      tensor_free(&dy);
+    }
+    niti_backend_close(backend);
+  }
+}
+
+/* b * 2^d, nearest, ties away from zero, at most 2^29, through a convolution of nothing. */
+static void test_bias_at_exponents(void **state) {
+  (void)state;
+  NitiBackend *backend = open_backend(1);
+  for (int d = -20; d <= 40; ++d) {
+    const NitiConv one = conv_shape(1, 1, 1, 1, 4, 1, 1, 1, 1, 0, 0);
+    const int16_t values[4] = {0, 32767, -3, (int16_t)random_in(-32767, 32767)};
+    NitiTensor x = tensor_new((NitiShape){1, 1, 1, 1}), w = tensor_new((NitiShape){4, 1, 1, 1}),
+               y = tensor_new((NitiShape){1, 1, 1, 4});
+    NitiTensor bias = {.data = (int8_t *)values, .exponent = malloc(sizeof(int32_t)), .shape = {1, 1, 1, 4}},
+               expected = tensor_new(y.shape);
+    int64_t acc[4];
+    int32_t predicted = 3;
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0};
+    *x.data = 0, *x.exponent = -7, *w.exponent = 3, *bias.exponent = d - 4;
+    memset(w.data, 55, 4);
+    for (int k = 0; k < 4; ++k) {
+      const int64_t magnitude = values[k] < 0 ? -values[k] : values[k];
+      int64_t b = d < 0 ? (2 * magnitude + (1LL << -d)) / (1LL << (1 - d)) : magnitude << d;
+      if (b > 1 << 29) b = 1 << 29;
+      acc[k] = values[k] < 0 ? -b : b;
+    }
+    requantise(&expected, acc, -4, &rq);
+    const NitiConvCall call = call_prepare(backend, &one, NITI_FORWARD, false, false, false);
+    backend->kernels->conv_forward(backend, &y, &x, &w, &bias, &call, &rq);
+    assert_same(&y, &expected);
+    call_release(backend, (NitiConvCall *)&call);
+    free(bias.exponent);
+    tensor_free(&x), tensor_free(&w), tensor_free(&y), tensor_free(&expected);
+  }
+  niti_backend_close(backend);
+}
+
 /* ---- pooling ---- */
 
 typedef struct PoolCase {
@@ -408,17 +467,26 @@ static void check_add(NitiBackend *backend, NitiShape shape, int e_a, int e_b, i
   NitiTensor y = tensor_new(shape), expected = tensor_new(shape);
   NitiTensor a2 = tensor_copy(&a), b2 = tensor_copy(&b);
   naive_add(&expected, &a, &b, &rq);
-  backend->kernels->add(backend, &y, &a, &b, &rq);
+  backend->kernels->add(backend, &y, &a, &b, NULL, false, &rq);
   assert_same(&y, &expected);
-  backend->kernels->add(backend, &a2, &a2, &b, &rq);
+  backend->kernels->add(backend, &a2, &a2, &b, NULL, false, &rq);
   assert_same(&a2, &expected);
-  backend->kernels->add(backend, &b2, &a, &b2, &rq);
+  backend->kernels->add(backend, &b2, &a, &b2, NULL, false, &rq);
   assert_same(&b2, &expected);
-  /* Only the exponent shared. */
   NitiTensor y2 = tensor_new(shape);
+  /* A ReLU, and a mask. */
+  const size_t count = niti_shape_count(shape);
+  backend->kernels->add(backend, &y, &a, &b, NULL, true, &rq);
+  for (size_t i = 0; i < count; ++i) y2.data[i] = expected.data[i] > 0 ? expected.data[i] : (int8_t)0;
+  *y2.exponent = *expected.exponent;
+  assert_same(&y, &y2);
+  backend->kernels->add(backend, &y, &a, &b, &b, false, &rq);
+  for (size_t i = 0; i < count; ++i) y2.data[i] = b.data[i] > 0 ? expected.data[i] : (int8_t)0;
+  assert_same(&y, &y2);
+  /* Only the exponent shared. */
   int32_t *own = y2.exponent;
   y2.exponent = a.exponent;
-  backend->kernels->add(backend, &y2, &a, &b, &rq);
+  backend->kernels->add(backend, &y2, &a, &b, NULL, false, &rq);
   assert_same(&y2, &expected);
   y2.exponent = own;
   tensor_free(&a), tensor_free(&b), tensor_free(&a2), tensor_free(&b2), tensor_free(&y), tensor_free(&y2), tensor_free(&expected);
@@ -743,19 +811,11 @@ static void test_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_open_errors),
-      cmocka_unit_test(test_open_names),
-      cmocka_unit_test(test_isa),
-      cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),
-      cmocka_unit_test(test_maxpool),
-      cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_input),
-      cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_update_of_each_isa),
+      cmocka_unit_test(test_open_errors), cmocka_unit_test(test_open_names),    cmocka_unit_test(test_isa),
+      cmocka_unit_test(test_memory),      cmocka_unit_test(test_relu),          cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_maxpool),     cmocka_unit_test(test_bias_gradient), cmocka_unit_test(test_bias_at_exponents),
+      cmocka_unit_test(test_avgpool),     cmocka_unit_test(test_add),           cmocka_unit_test(test_input),
+      cmocka_unit_test(test_loss),        cmocka_unit_test(test_update),        cmocka_unit_test(test_update_of_each_isa),
       cmocka_unit_test(test_stats),
   };
   setenv("CUDA_VISIBLE_DEVICES", "", 1); /* "auto" is to find the CPU */

@@ -3,13 +3,8 @@
 
 /* ---- types, when a program is compiled ---- */
 
-/* Whether an opcode has parameters wider than int8. */
-static bool is_wide(NitiOpcode opcode) {
-  return opcode == NITI_OP_NORM_FIT || opcode == NITI_OP_NORM_DELTA_FIT || opcode == NITI_OP_UPDATE_SGD;
-}
-
 /* What kernels can read and write. */
-static bool has_kernels(const NitiTensorDesc *t, NitiOpcode opcode) {
+static bool has_kernels(const NitiTensorDesc *t) {
   switch (t->role) {
     case NITI_ROLE_INPUT: return t->dtype == NITI_DTYPE_U8 || t->dtype == NITI_DTYPE_S32;
     case NITI_ROLE_GRADIENT: return t->dtype == NITI_DTYPE_S32 || t->dtype == NITI_DTYPE_S64;
@@ -18,15 +13,21 @@ static bool has_kernels(const NitiTensorDesc *t, NitiOpcode opcode) {
     case NITI_ROLE_WEIGHT:
     case NITI_ROLE_STATE:
       return t->exponents == NITI_EXPONENTS_ONE &&
-             (t->dtype == NITI_DTYPE_S8 || (is_wide(opcode) && (t->dtype == NITI_DTYPE_S16 || t->dtype == NITI_DTYPE_S64)));
+             (t->dtype == NITI_DTYPE_S8 || t->dtype == NITI_DTYPE_S16 || t->dtype == NITI_DTYPE_S64);
     default: return t->dtype == NITI_DTYPE_S8 && t->exponents == NITI_EXPONENTS_ONE;
   }
 }
 
+/* Products and update niti have kernels for int8 weights only. */
+static bool takes(NitiOpcode opcode, const NitiTensorDesc *t) {
+  const bool narrow = opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_UPDATE_NITI;
+  return has_kernels(t) && (!narrow || t->role != NITI_ROLE_WEIGHT || t->dtype == NITI_DTYPE_S8);
+}
+
 int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->inputs[k]], o->opcode)) return o->inputs[k];
-    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]], o->opcode)) return o->outputs[k];
+    if (o->inputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->inputs[k]])) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->outputs[k]])) return o->outputs[k];
   }
   return NITI_NONE;
 }
@@ -55,7 +56,10 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
 
 bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
   switch (opcode) {
-    case NITI_OP_CONV_FORWARD: return fits_conv(x, y, conv) && fits_weights(&x[1], conv);
+    case NITI_OP_CONV_FORWARD:
+      return fits_conv(x, y, conv) && fits_weights(&x[1], conv) &&
+             (!x[2].data || niti_shape_count(x[2].shape) == (size_t)conv->k);
+    case NITI_OP_BIAS_GRADIENT: return niti_shape_count(y->shape) == (size_t)x->shape.c;
     case NITI_OP_CONV_BACKWARD: return fits_conv(y, x, conv) && fits_weights(&x[1], conv) && (!x[2].data || same_size(&x[2], y));
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && fits_weights(y, conv);
     case NITI_OP_MAXPOOL_FORWARD:
@@ -65,7 +69,7 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
     case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;
     case NITI_OP_RELU_BACKWARD:
-    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x) && (!x[2].data || same_size(&x[2], x));
     case NITI_OP_RELU_FORWARD:
     case NITI_OP_DROPOUT:
     case NITI_OP_RESHAPE: return same_size(y, x);

@@ -145,6 +145,7 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_CONV_FORWARD: return k->conv_forward;
     case NITI_OP_CONV_BACKWARD: return k->conv_backward;
     case NITI_OP_CONV_GRADIENT: return k->conv_gradient;
+    case NITI_OP_BIAS_GRADIENT: return k->bias_gradient;
     case NITI_OP_RELU_FORWARD: return k->relu_forward;
     case NITI_OP_RELU_BACKWARD: return k->relu_backward;
     case NITI_OP_MAXPOOL_FORWARD: return k->maxpool_forward;
@@ -298,7 +299,8 @@ static void connect(NitiExecutable *e, int32_t i) {
     if (o->inputs[k] != NITI_NONE) step->inputs[k] = e->tensors[o->inputs[k]];
     if (o->outputs[k] != NITI_NONE) step->outputs[k] = e->tensors[o->outputs[k]];
   }
-  step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i)};
+  step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i),
+                                 o->rounding.clip};
   step->pool = o->pool; /* which pools alone read */
   int32_t gradient = NITI_NONE;
   if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
@@ -484,9 +486,10 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_INPUT:
       k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
       break;
-    case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], conv, &s->rq); break;
+    case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_GRADIENT: k->conv_gradient(backend, &s->gradient, x, &x[1], conv); break;
+    case NITI_OP_BIAS_GRADIENT: k->bias_gradient(backend, y, x); break;
     case NITI_OP_RELU_FORWARD: k->relu_forward(backend, y, x, o->relu_max); break;
     case NITI_OP_RELU_BACKWARD: k->relu_backward(backend, y, x, &x[1], o->relu_max); break;
     case NITI_OP_MAXPOOL_FORWARD: k->maxpool_forward(backend, y, (uint8_t *)y[1].data, x, &s->pool); break;
@@ -495,7 +498,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       break;
     case NITI_OP_AVGPOOL_FORWARD: k->avgpool_forward(backend, y, x, &s->pool, &s->rq); break;
     case NITI_OP_AVGPOOL_BACKWARD: k->avgpool_backward(backend, y, x, &s->pool, &s->rq); break;
-    case NITI_OP_ADD: k->add(backend, y, x, &x[1], &s->rq); break;
+    case NITI_OP_ADD: k->add(backend, y, x, &x[1], optional(o->inputs, x, 2), o->relu, &s->rq); break;
     case NITI_OP_DROPOUT: k->dropout(backend, y, x, o->rounding.stream, &o->dropout); break;
     case NITI_OP_LOSS:
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,

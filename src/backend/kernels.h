@@ -24,6 +24,7 @@ typedef struct NitiRequantise {
   NitiRounding mode;
   uint32_t purpose, layer;
   int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
+  int clip;            /* of the record: values beyond the largest / 2^clip are clipped */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_ACCUMULATION_MAX can be proven, else 64. */
@@ -87,15 +88,19 @@ typedef struct NitiKernels {
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
-  /* y = requantise(x * w), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. */
-  void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
-                       const NitiRequantise *);
+  /* y = requantise(x * w + bias), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. bias: NULL, or int16_t [K] with
+   * an exponent of its own. */
+  void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
+                       const NitiConvCall *, const NitiRequantise *);
   /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
    * that of all accumulators) wherever mask <= 0; its exponent does not matter. dx aliases none of the others. */
   void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                         const NitiConvCall *, const NitiRequantise *);
   /* gradient = exact sum over batch and positions of dy x; overwrites. */
   void (*conv_gradient)(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConvCall *);
+
+  /* gradient: int64_t [C], with its exponent, the exact sums of dy over all but the last dimension; overwrites. */
+  void (*bias_gradient)(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 
   /* ---- other layers ---- */
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */
@@ -114,8 +119,10 @@ typedef struct NitiKernels {
                            const NitiPool *, const NitiRequantise *);
   void (*avgpool_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. */
-  void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. mask: NULL, or of y's shape: y is 0
+   * (after requantising) wherever mask <= 0. With relu, max(m, 0) after requantising. */
+  void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+              const NitiRequantise *);
   /* y = masked and scaled x; the mask is a function of (seed, step, layer, index): forward and backward call the same. y may
    * alias x. */
   void (*dropout)(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);

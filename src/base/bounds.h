@@ -5,6 +5,7 @@
 #define NITI_BASE_BOUNDS_H
 
 #include "base/align.h"
+#include "base/bias.h"
 #include "base/pool.h"
 #include "base/window.h"
 
@@ -19,6 +20,9 @@ NITI_INLINE int64_t niti_bound_mantissas(int64_t mantissas, int32_t factor) {
 }
 
 NITI_INLINE int64_t niti_bound_conv_forward(int32_t kh, int32_t kw, int32_t channels) { return (int64_t)kh * kw * channels; }
+
+/* What a bias adds to a bound. */
+NITI_INLINE int64_t niti_bound_bias(void) { return (((int64_t)1 << NITI_BIAS_BITS) + NITI_PRODUCT_MAX - 1) / NITI_PRODUCT_MAX; }
 
 /* Windows that cover an input position, times their channels. */
 NITI_INLINE int64_t niti_bound_conv_backward(int32_t kh, int32_t kw, int32_t stride_h, int32_t stride_w, int32_t channels) {

@@ -32,6 +32,12 @@ NITI_INLINE int niti_shift_inline(uint32_t max) {
   return b > NITI_MANTISSA_BITS ? b - NITI_MANTISSA_BITS : 0;
 }
 
+/* The same where values beyond the largest / 2^clip are clipped. */
+NITI_INLINE int niti_clipped_shift(uint32_t max, int clip) {
+  const int shift = niti_bits_inline(max) - NITI_MANTISSA_BITS - clip;
+  return shift > 0 ? shift : 0;
+}
+
 NITI_INLINE int8_t niti_clip8(int64_t v) {
   const int64_t most = NITI_MANTISSA_MAX;
   return (int8_t)(v > most ? most : v < -most ? -most : v);

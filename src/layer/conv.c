@@ -1,4 +1,4 @@
-/* Convolution without bias: x [N][H][W][C], weights [K][KH][KW][C / groups], y [N][OH][OW][K]. */
+/* Convolution: x [N][H][W][C], weights [K][KH][KW][C / groups], y [N][OH][OW][K]. */
 #include "layer/product.h"
 #include "layer/shape.h"
 
@@ -8,6 +8,7 @@ static const NitiLayerField fields[] = {
     {"stride", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, stride), false, 1, 1, 1024, NULL},
     {"padding", NITI_FIELD_PAIR, offsetof(NitiLayerSpec, padding), false, 0, 0, 1024, NULL},
     {"groups", NITI_FIELD_GROUPS, offsetof(NitiLayerSpec, groups), false, 1, 1, 1 << 28, NULL},
+    {"bias", NITI_FIELD_FLAG, offsetof(NitiLayerSpec, bias), false, 0, 0, 1, NULL},
     {NULL, 0, 0, false, 0, 0, 0, NULL},
 };
 

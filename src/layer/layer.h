@@ -16,6 +16,7 @@ typedef struct NitiLayerSpec {
   int32_t out;                              /* conv: output channels; linear: output features */
   int32_t kernel[2], stride[2], padding[2]; /* height, width */
   int32_t groups;                           /* conv; NITI_GROUPS_CHANNELS: one per input channel */
+  int32_t bias;                             /* conv, linear: 1: they have one */
   int32_t per, rate;                        /* dropout: index into its choices, millionths */
   int32_t max;                              /* relu: millionths; 0: none */
   int line, column;                         /* its position in the description, from 1; 0 unknown */
@@ -27,6 +28,7 @@ typedef enum NitiLayerFieldKind {
   NITI_FIELD_PAIR,       /* an integer, or [height, width]; stored in two int32_t */
   NITI_FIELD_CHOICE,     /* one of `choices`, stored as its index in an int32_t */
   NITI_FIELD_MILLIONTHS, /* a decimal of at most six places, stored in millionths, as min and max are */
+  NITI_FIELD_FLAG,       /* true or false, stored in an int32_t */
   NITI_FIELD_GROUPS,     /* an integer, or the word `channels`, stored as NITI_GROUPS_CHANNELS */
 } NitiLayerFieldKind;
 

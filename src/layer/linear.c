@@ -1,8 +1,9 @@
-/* Linear without bias: x [N][in], weights [out][in], y [N][out]; a 1x1 convolution over 1x1 images. */
+/* Linear: x [N][in], weights [out][in], y [N][out]; a 1x1 convolution over 1x1 images. */
 #include "layer/product.h"
 
 static const NitiLayerField fields[] = {
     {"out", NITI_FIELD_COUNT, offsetof(NitiLayerSpec, out), true, 0, 1, 65536, NULL},
+    {"bias", NITI_FIELD_FLAG, offsetof(NitiLayerSpec, bias), false, 0, 0, 1, NULL},
     {NULL, 0, 0, false, 0, 0, 0, NULL},
 };
 

@@ -121,21 +121,24 @@ static NitiOperation record(NitiOpcode opcode, NitiPhase phase, const NitiLayer 
   return o;
 }
 
-static NitiRoundingRecord rounding(NitiRounding mode, NitiPurpose purpose, const NitiLayer *layer) {
-  return (NitiRoundingRecord){mode, (uint32_t)purpose, (uint32_t)layer->number};
+/* A norm has a range of its own. */
+static NitiRoundingRecord rounding(NitiRounding mode, NitiPurpose purpose, const NitiLayer *layer, NitiOpcode opcode,
+                                   int32_t clip) {
+  const bool ranges = opcode != NITI_OP_NORM_FORWARD && opcode != NITI_OP_NORM_BACKWARD;
+  return (NitiRoundingRecord){mode, (uint32_t)purpose, (uint32_t)layer->number, ranges ? clip : 0};
 }
 
 NitiOperation niti_lower_forward(const NitiLowering *l, const NitiLayer *layer, NitiOpcode opcode, int32_t x, int32_t y) {
   NitiOperation o = record(opcode, NITI_PHASE_FORWARD, layer, x, y);
   const bool allowed = l->training || !niti_rounding_draws(l->round_activation); /* evaluation draws no random words */
   if (niti_opcodes[opcode].rounds)
-    o.rounding = rounding(allowed ? l->round_activation : NITI_NEAREST, NITI_DRAW_ROUND_ACT, layer);
+    o.rounding = rounding(allowed ? l->round_activation : NITI_NEAREST, NITI_DRAW_ROUND_ACT, layer, opcode, l->clip_activation);
   return o;
 }
 
 NitiOperation niti_lower_backward(const NitiLowering *l, const NitiLayer *layer, NitiOpcode opcode, int32_t dy, int32_t dx) {
   NitiOperation o = record(opcode, NITI_PHASE_BACKWARD, layer, dy, dx);
-  if (niti_opcodes[opcode].rounds) o.rounding = rounding(l->round_delta, NITI_DRAW_ROUND_DELTA, layer);
+  if (niti_opcodes[opcode].rounds) o.rounding = rounding(l->round_delta, NITI_DRAW_ROUND_DELTA, layer, opcode, l->clip_delta);
   return o;
 }
 

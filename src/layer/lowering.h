@@ -12,6 +12,7 @@ typedef struct NitiLowering {
   NitiProgram *program;
   bool training; /* if false, dropout does nothing and no rounding draws random words */
   NitiRounding round_activation, round_delta;
+  int32_t clip_activation, clip_delta; /* NitiRoundingRecord.clip */
   bool nesterov; /* the optimiser looks ahead */
 } NitiLowering;
 

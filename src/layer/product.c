@@ -34,9 +34,11 @@ void niti_product_forward(NitiLowering *l, NitiLayer *layer) {
   const NitiShape w = weight_shape(layer);
   const int64_t window = (int64_t)w.h * w.w, groups = layer->in[0].c / w.c;
   layer->weight = niti_lower_weight(l, layer, w, layer->spec->kernel[0] > 0 ? 4 : 2, window * w.c, window * w.n / groups);
+  if (layer->spec->bias) layer->bias = niti_lower_parameter(l, layer, "bias", NITI_DTYPE_S16, NITI_INITIAL_ZERO, 0, w.n);
   layer->y = niti_lower_output(l, layer);
   NitiOperation o = niti_lower_forward(l, layer, NITI_OP_CONV_FORWARD, layer->x[0], layer->y);
   o.inputs[1] = layer->weight;
+  o.inputs[2] = layer->bias;
   o.conv = conv_of(layer);
   niti_lower_append(l, &o);
 }
@@ -51,6 +53,10 @@ static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {
 
 void niti_product_backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
   gradient(l, layer, dy);
+  if (layer->bias != NITI_NONE) {
+    const NitiOperation sums = niti_lower_backward(l, layer, NITI_OP_BIAS_GRADIENT, dy, niti_lower_sum(l, layer->bias));
+    niti_lower_append(l, &sums);
+  }
   if (!wanted[0]) return;
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_CONV_BACKWARD, dy, dx[0]);

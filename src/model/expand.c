@@ -98,6 +98,12 @@ static NitiStatus read_field(NitiLayerSpec *spec, const NitiLayerField *f, const
     return NITI_OK;
   }
   if (f->kind == NITI_FIELD_MILLIONTHS) return niti_yaml_millionths(value, node, what, f->min, f->max);
+  if (f->kind == NITI_FIELD_FLAG) {
+    bool flag = false;
+    NITI_TRY(niti_yaml_bool(&flag, node, what));
+    *value = flag;
+    return NITI_OK;
+  }
   if (f->kind == NITI_FIELD_GROUPS) {
     *value = NITI_GROUPS_CHANNELS;
     return niti_yaml_is_word(node, "channels") ? NITI_OK : niti_yaml_int(value, node, what, f->min, f->max);

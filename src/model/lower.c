@@ -86,8 +86,8 @@ static void lower_loss(Walk *w) {
     delta.layer = w->count;
     (void)snprintf(delta.name, sizeof delta.name, "%s.delta", w->layers[w->count].spec->name);
     o.outputs[1] = w->deltas[w->count] = niti_program_add_tensor(p, &delta);
-    o.rounding = o.loss.kind == NITI_LOSS_NITI ? (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_LOSS, 0}
-                                               : (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_ROUND_DELTA, 0};
+    o.rounding = o.loss.kind == NITI_LOSS_NITI ? (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_LOSS, 0, 0}
+                                               : (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_ROUND_DELTA, 0, 0};
   }
   niti_lower_append(&w->lowering, &o);
 }
@@ -100,7 +100,8 @@ static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   o.inputs[1] = dx;
   o.outputs[0] = w->deltas[from] = niti_lower_delta(&w->lowering, layer, i);
   o.rounding =
-      (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)w->additions[from]++};
+      (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)w->additions[from]++,
+                           w->options->clip_delta};
   niti_lower_append(&w->lowering, &o);
 }
 
@@ -193,7 +194,8 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
   if (options->batch < 1 || options->batch > 1 << 20)
     return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", options->batch, 1 << 20);
   NITI_TRY(niti_program_open(&program, options->batch));
-  Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->nesterov},
+  Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->clip_activation,
+                        options->clip_delta, options->nesterov},
             .description = description,
             .options = options,
             .count = description->node_count};

@@ -9,6 +9,7 @@ typedef struct NitiLowerOptions {
   int32_t batch; /* the largest */
   bool training; /* with loss, backward and update; else forward and metrics, without dropout or random rounding */
   NitiRounding round_activation, round_delta;
+  int32_t clip_activation, clip_delta; /* NitiRoundingRecord.clip of layers' outputs and deltas, not of the loss's delta */
   NitiLossKind loss;
   int64_t smoothing;              /* of labels, in billionths; loss softmax only */
   bool nesterov;                  /* of update sgd */

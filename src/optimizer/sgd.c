@@ -26,7 +26,7 @@ static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
                            .decay = operand ? niti_program_scalar(p, "decay") : NITI_NONE,
                            .images = niti_program_scalar(p, "images"),
                            .nesterov = l->nesterov};
-  o.rounding = (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_UPDATE, (uint32_t)layer + 65536u * ordinal(p, weight)};
+  o.rounding = (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_UPDATE, (uint32_t)layer + 65536u * ordinal(p, weight), 0};
   niti_lower_append(l, &o);
 }
 

@@ -7,7 +7,9 @@ int64_t niti_accumulation_length(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   const NitiPool *p = &o->pool;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD: return niti_bound_conv_forward(c->kh, c->kw, niti_conv_group_inputs(c));
+    case NITI_OP_CONV_FORWARD:
+      return niti_bound_conv_forward(c->kh, c->kw, niti_conv_group_inputs(c)) +
+             (o->inputs[2] == NITI_NONE ? 0 : niti_bound_bias());
     case NITI_OP_CONV_BACKWARD:
       return niti_bound_conv_backward(c->kh, c->kw, c->stride_h, c->stride_w, niti_conv_group_outputs(c));
     case NITI_OP_CONV_GRADIENT: return niti_bound_conv_gradient(c->n, c->oh, c->ow);

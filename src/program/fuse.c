@@ -1,5 +1,5 @@
-/* Operator fusion. A ReLU's forward is fused into the product or norm before it; its backward becomes a mask of the product or
- * pool whose delta it filters. */
+/* Operator fusion. A ReLU's forward is fused into the product, norm or sum before it; its backward becomes a mask of the product,
+ * sum or pool whose delta it filters. */
 #include "program/fuse.h"
 
 #include <stdlib.h>
@@ -35,7 +35,9 @@ static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
 
 static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
   NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
-  if (!source || (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD)) return;
+  if (!source ||
+      (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD && source->opcode != NITI_OP_ADD))
+    return;
   source->relu = true;
   take_over(f, source, relu);
 }
@@ -51,7 +53,7 @@ static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
   NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
   int32_t mask = NITI_NONE;
   if (!source || source->inputs[2] != NITI_NONE) return;
-  if (source->opcode == NITI_OP_CONV_BACKWARD) mask = relu->inputs[1];
+  if (source->opcode == NITI_OP_CONV_BACKWARD || source->opcode == NITI_OP_ADD) mask = relu->inputs[1];
   if (source->opcode == NITI_OP_MAXPOOL_BACKWARD && niti_pool_apart(&source->pool))
     mask = pooled(f, source->inputs[1], relu->inputs[1]);
   if (mask == NITI_NONE) return;
@@ -110,7 +112,7 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
       case NITI_OP_RELU_FORWARD: *y = true; break;
       case NITI_OP_CONV_FORWARD:
       case NITI_OP_NORM_FORWARD: *y = o->relu; break;
-      case NITI_OP_ADD: *y = x && nonnegative[o->inputs[1]]; break;
+      case NITI_OP_ADD: *y = o->relu || (x && nonnegative[o->inputs[1]]); break;
       case NITI_OP_MAXPOOL_FORWARD: /* padding cells never win */
       case NITI_OP_AVGPOOL_FORWARD:
       case NITI_OP_DROPOUT:

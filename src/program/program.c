@@ -13,6 +13,7 @@ const NitiOpcodeInfo niti_opcodes[NITI_OPCODES] = {
     [NITI_OP_CONV_FORWARD] = {"conv_forward", true, false},
     [NITI_OP_CONV_BACKWARD] = {"conv_backward", true, false},
     [NITI_OP_CONV_GRADIENT] = {"conv_gradient", false, false},
+    [NITI_OP_BIAS_GRADIENT] = {"bias_gradient", false, false},
     [NITI_OP_RELU_FORWARD] = {"relu_forward", false, true},
     [NITI_OP_RELU_BACKWARD] = {"relu_backward", false, true},
     [NITI_OP_MAXPOOL_FORWARD] = {"maxpool_forward", false, false},

@@ -69,16 +69,18 @@ typedef struct NitiTensorDesc {
 typedef enum NitiOpcode {
   NITI_OP_NONE,             /* does nothing: replaces an operation that a backend has fused into another */
   NITI_OP_INPUT,            /* activation = table[pixels of the samples]; inputs pixels, samples, table */
-  NITI_OP_CONV_FORWARD,     /* y = round(x * w), then ReLU where `relu`; inputs x, w */
+  NITI_OP_CONV_FORWARD,     /* y = round(x * w + bias), then ReLU where `relu`; inputs x, w and optionally bias s16 [K] */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
   NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
+  NITI_OP_BIAS_GRADIENT,    /* gradient s64 [K] = exact sum of dy over all but the last dimension, at dy's exponent; input dy */
   NITI_OP_RELU_FORWARD,     /* y = max(x, 0), at most relu_max where that is not 0 */
   NITI_OP_RELU_BACKWARD,    /* dx = dy where y > 0 and below relu_max, else 0; inputs dy, y */
   NITI_OP_MAXPOOL_FORWARD,  /* y and winner; input x */
   NITI_OP_MAXPOOL_BACKWARD, /* inputs dy, winner and optionally a mask: dy counts as 0 where mask <= 0 */
   NITI_OP_AVGPOOL_FORWARD,
   NITI_OP_AVGPOOL_BACKWARD,
-  NITI_OP_ADD,      /* y = round(a + b) at aligned exponents */
+  NITI_OP_ADD, /* y = round(a + b) at aligned exponents; 0 where the mask inputs[2] <= 0, if there is one, and ReLU where `relu`
+                */
   NITI_OP_DROPOUT,  /* y = masked x, scaled by what is left out; forward and backward alike */
   NITI_OP_RESHAPE,  /* y = x with other dims: the same memory */
   NITI_OP_LOSS,     /* outputs metrics and optionally the logits' delta; inputs logits, labels, metrics */
@@ -165,6 +167,7 @@ typedef struct NitiSample {
 typedef struct NitiRoundingRecord {
   NitiRounding mode;
   uint32_t purpose, stream; /* NitiPurpose; the word's `layer` */
+  int32_t clip;             /* values beyond the largest / 2^clip are clipped, so that small ones keep more bits */
 } NitiRoundingRecord;
 
 typedef struct NitiOperation {
@@ -183,7 +186,7 @@ typedef struct NitiOperation {
     NitiSgdScalars sgd;
   };
   NitiRoundingRecord rounding;
-  bool relu; /* CONV_FORWARD, NORM_FORWARD: max(m, 0) after rounding */
+  bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */
 } NitiOperation;
 
 typedef struct NitiProgram {

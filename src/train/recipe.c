@@ -28,6 +28,7 @@ enum {
   PAD_MAX = 1024,
   RESIZE_MAX = 16384,
   MU_MAX = 30,
+  CLIP_MAX = 7,
   MEAN_MAX = 1000000, /* millionths of full scale */
   STD_MAX = 8000000,
 };
@@ -243,6 +244,17 @@ static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
   return NITI_OK;
 }
 
+static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"activation", "error", NULL};
+  const NitiYaml *node;
+  NITI_TRY(niti_yaml_want_keys(mapping, "clip", keys));
+  if ((node = niti_yaml_get(mapping, "activation")) != NULL)
+    NITI_TRY(niti_yaml_int(&r->clip_activation, node, "clip: activation", 0, CLIP_MAX));
+  if ((node = niti_yaml_get(mapping, "error")) != NULL)
+    NITI_TRY(niti_yaml_int(&r->clip_error, node, "clip: error", 0, CLIP_MAX));
+  return NITI_OK;
+}
+
 static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
   static const char *const keys[] = {"kind",     "lr",       "schedule",     "warmup", "final_lr",
                                      "momentum", "nesterov", "weight_decay", NULL};
@@ -274,7 +286,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
 
 static bool has_wide_layer(const NitiDescription *model) {
   for (int32_t i = 0; i < model->node_count; ++i) {
-    if (model->nodes[i].spec.type->wide) return true;
+    if (model->nodes[i].spec.type->wide || model->nodes[i].spec.bias) return true;
   }
   return false;
 }
@@ -303,6 +315,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   }
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
+  if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
                           r->optimizer->name);
@@ -313,7 +326,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
   static const char *const keys[] = {"name", "model",           "data",     "batch",  "epochs", "max_steps", "seed",
-                                     "loss", "label_smoothing", "rounding", "update", NULL};
+                                     "loss", "label_smoothing", "rounding", "clip", "update", NULL};
   const NitiYaml *root = niti_yaml_root(document), *data;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
@@ -454,6 +467,8 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .round_delta = recipe->round_error,
                             .loss = recipe->loss,
                             .smoothing = recipe->smoothing,
+                            .clip_activation = recipe->clip_activation,
+                            .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
                             .optimizer = recipe->optimizer};
 }

@@ -22,6 +22,7 @@ typedef struct NitiRecipe {
   NitiLossKind loss;
   int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;
+  int32_t clip_activation, clip_error; /* NitiRoundingRecord.clip */
   const NitiOptimizer *optimizer; /* `update.kind` */
   NitiSchedule mu;                /* update `niti`: of integers */
   NitiRate rate;                  /* the others */

@@ -112,6 +112,12 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   put_word(d, rounding, "activation", niti_recipe_roundings[r->round_activation]);
   put_word(d, rounding, "error", niti_recipe_roundings[r->round_error]);
   niti_yaml_put(d, root, "rounding", rounding);
+  if (r->clip_activation > 0 || r->clip_error > 0) {
+    NitiYaml *clip = niti_yaml_mapping(d);
+    put_int(d, clip, "activation", r->clip_activation);
+    put_int(d, clip, "error", r->clip_error);
+    niti_yaml_put(d, root, "clip", clip);
+  }
   put_word(d, update, "kind", r->optimizer->name);
   if (r->optimizer->wide)
     put_sgd(d, update, r);

@@ -125,8 +125,8 @@ static int64_t batch_time(const NitiRun *run, int64_t step_time) {
 void niti_run_expect(const NitiRun *run, int64_t *epoch_left, int64_t *run_left) {
   const int64_t here = run->step - run->first_step, left = run->steps - run->step,
                 into = run->step - run->epoch * run->steps_per_epoch;
-  *epoch_left = *run_left = -1;
-  if (here < 1) return;
+  *epoch_left = *run_left = run->complete ? 0 : -1;
+  if (here < 1 || run->complete) return;
   const int64_t step = run->nanoseconds / here, batch = batch_time(run, step), steps = run->steps_per_epoch - into;
   const bool ends = left <= steps;
   const int64_t now = batches_of(run, niti_run_scores(run, run->epoch + 1), ends) - run->epoch_scored;

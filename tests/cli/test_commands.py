@@ -165,7 +165,7 @@ def test_completion_in_a_shell(shell, tmp_path):
     assert complete("bench", "") == ["infer", "kernels", "step", "timeline"]
     assert complete("train", "o") == ["own.yaml"]
     assert complete("data", "fo") == ["folder"]
-    assert complete("bench", "step", "--model", "vgg-small") == ["vgg-small-7", "vgg-small-8", "vgg-small-9"]
+    assert complete("bench", "step", "--model", "vgg-small") == ["vgg-small-7", "vgg-small-8", "vgg-small-9", "vgg-small-9-bn"]
 
 
 def test_completion_of_an_unknown_shell_is_misuse():

@@ -96,7 +96,7 @@ def test_other_mistakes(toy_recipe, toy, tmp_path):
 def test_ctrl_c_ends_it(toy_recipe, toy):
     with subprocess.Popen([NITI, "find-lr", toy_recipe, "--data", toy, "--threads", "1", "--steps", "1000000"], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while "test" not in process.stdout.readline():  # the data are read
+        while not process.stdout.readline().startswith("  test "):  # the data are read
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

@@ -245,7 +245,7 @@ def test_a_recipe_decides_batch_rounding_and_loss(every_layer, recipe):
     assert roundings(listing, "loss") == {("truncate", DRAWS["error"])}
     assert roundings(listing, "backward") == {("truncate", DRAWS["error"]), ("truncate", DRAWS["fork"])}
     loss, = [row for row in listing["operations"] if row["phase"] == "loss"]
-    assert loss["attributes"] == {"loss": "softmax"}
+    assert loss["attributes"] == {"loss": "softmax", "off": 0}
 
 
 def test_streams_are_layer_numbers(every_layer):

@@ -17,8 +17,9 @@ WEIGHTS = {
     "conv.weight": (ramp(37, 4, 3, 3, 3), -8),
     "fc.weight": (ramp(11, 10, 7), -6),
     "wide": (numpy.array([-300, 0, 32767], numpy.int16), 2),
+    "running": (numpy.array([-(2**63), 2**63 - 1], numpy.int64), 0),
 }
-STATE = {"state": (numpy.array([-(2**63), 2**63 - 1], numpy.int64), 0)}
+STATE = {"state": (numpy.array([-(2**31), 2**31 - 1], numpy.int32), 0)}
 
 
 def identity(weights):
@@ -143,7 +144,7 @@ def drop_metadata(tensors, metadata):
     (change_value, "does not have the checksum"),
     (add_float, "'f'"),
     (add_weight, "'more.exponent', is missing"),
-    (drop_weight, "4 exponents for 3 tensors"),
+    (drop_weight, "5 exponents for 4 tensors"),
     (drop_metadata, "'format' is missing"),
 ])
 def test_changed_content_is_refused(checkpoint, write_formats, tmp_path, change, words):

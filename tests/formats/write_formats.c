@@ -14,7 +14,8 @@
 static NitiStatus write_checkpoint(const char *path) {
   static int8_t conv[4 * 3 * 3 * 3], fc[10 * 7];
   static int16_t wide[3] = {-300, 0, 32767};
-  static int64_t state[2] = {INT64_MIN, INT64_MAX};
+  static int64_t running[2] = {INT64_MIN, INT64_MAX};
+  static int32_t state[2] = {INT32_MIN, INT32_MAX};
   NitiCheckpoint *checkpoint;
   for (size_t i = 0; i < sizeof conv; ++i) conv[i] = (int8_t)((int)(i * 37 % 255) - 127);
   for (size_t i = 0; i < sizeof fc; ++i) fc[i] = (int8_t)((int)(i * 11 % 255) - 127);
@@ -22,7 +23,8 @@ static NitiStatus write_checkpoint(const char *path) {
   NITI_TRY(niti_checkpoint_add(checkpoint, "fc.weight", NITI_I8, 2, (const uint32_t[]){10, 7}, -6, fc));
   NITI_TRY(niti_checkpoint_add(checkpoint, "conv.weight", NITI_I8, 4, (const uint32_t[]){4, 3, 3, 3}, -8, conv));
   NITI_TRY(niti_checkpoint_add(checkpoint, "wide", NITI_I16, 1, (const uint32_t[]){3}, 2, wide));
-  NITI_TRY(niti_checkpoint_add(checkpoint, "state", NITI_I64, 1, (const uint32_t[]){2}, 0, state));
+  NITI_TRY(niti_checkpoint_add(checkpoint, "running", NITI_I64, 1, (const uint32_t[]){2}, 0, running));
+  NITI_TRY(niti_checkpoint_add(checkpoint, "state", NITI_I32, 1, (const uint32_t[]){2}, 0, state));
   NITI_TRY(niti_checkpoint_set(checkpoint, "model", "name: caf\xc3\xa9\n"));
   NITI_TRY(niti_checkpoint_set(checkpoint, "recipe", "batch: 64\n\t\"quoted\"\n"));
   NITI_TRY(niti_checkpoint_set(checkpoint, "seed", "18446744073709551615"));

@@ -200,7 +200,15 @@ def log2_fixed(v):
     return (n << 16) + int(LOG2_TABLE[i]) + (((int(LOG2_TABLE[i + 1]) - int(LOG2_TABLE[i])) * r) >> 8)
 
 
-# ReLU and dropout
+# Bias, ReLU and dropout
+
+
+def bias_at(b, d):
+    """Bias values at the accumulators' exponent, d below their own."""
+    b = np.asarray(b, dtype=np.int64)
+    if d < 0:
+        return shift_round(b, -d, "nearest") if d >= -16 else np.zeros_like(b)
+    return np.array([max(-(1 << 29), min(1 << 29, int(one) << d)) for one in b], dtype=np.int64)
 
 
 def relu_limit(maximum, exponent):

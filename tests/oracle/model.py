@@ -22,7 +22,11 @@ class Node:
         """Every k of a tensor that training updates: 0 for a weight, 1 for a bias."""
         if self.weight_shape is None:
             return []
-        return [0, 1] if self.kind == "norm" else [0]
+        return [0, 1] if self.kind == "norm" or self.args.get("bias") else [0]
+
+    def is_wide(self, k):
+        """Parameter k has 16 bits."""
+        return self.kind == "norm" or k == 1
 
     def parameter_name(self, k):
         return f"{self.name}.{('weight', 'bias')[k]}"
@@ -84,21 +88,21 @@ class _Builder:
     def _outputs(self, out):
         return self.classes if out == "classes" else out
 
-    def layer_conv(self, source, out, kernel, stride=1, padding=0, groups=1):
+    def layer_conv(self, source, out, kernel, stride=1, padding=0, groups=1, bias=False):
         kernel, stride, padding, out = _pair(kernel), _pair(stride), _pair(padding), self._outputs(out)
         height, width, channels = self._windows(source, kernel, stride, padding)
         groups = channels if groups == "channels" else groups
         assert channels % groups == 0 and out % groups == 0
         area = kernel[0] * kernel[1]
         return self.add("conv", [source], (height, width, out),
-                        {"kernel": kernel, "stride": stride, "padding": padding, "groups": groups},
+                        {"kernel": kernel, "stride": stride, "padding": padding, "groups": groups, "bias": bias},
                         (out, *kernel, channels // groups), (channels // groups * area, out // groups * area))
 
-    def layer_linear(self, source, out):
+    def layer_linear(self, source, out, bias=False):
         *image, features = self.nodes[source].shape
         assert image in ([], [1, 1]), "linear takes flat features or 1x1 images"
         out = self._outputs(out)
-        return self.add("linear", [source], (out,), {}, (out, features), (features, out))
+        return self.add("linear", [source], (out,), {"bias": bias}, (out, features), (features, out))
 
     def layer_norm(self, source):
         shape = self.nodes[source].shape

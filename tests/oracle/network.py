@@ -160,6 +160,9 @@ class Network:
             elif node.weight_shape is not None:
                 self.weights[node.number, 0] = a.initial_weights(seed, node.number, node.weight_shape)
                 self.exponents[node.number, 0] = a.initial_exponent(*node.fans)
+                if node.args["bias"]:
+                    self.weights[node.number, 1] = np.zeros(node.weight_shape[0], dtype=np.int64)
+                    self.exponents[node.number, 1] = -15
 
     def _start_norm(self, node):
         channels, = node.weight_shape
@@ -177,7 +180,7 @@ class Network:
         for (number, k), values in self.weights.items():
             node = self.model.nodes[number]
             name = node.parameter_name(k)
-            weights[name], exponents[name] = values.astype(np.int16 if node.kind == "norm" else np.int8), self.exponents[number, k]
+            weights[name], exponents[name] = values.astype(np.int16 if node.is_wide(k) else np.int8), self.exponents[number, k]
         for number, values in self.running.items():
             name = self.model.nodes[number].running_name
             weights[name], exponents[name] = values.astype(np.int64), norm.RUNNING_EXPONENT
@@ -211,6 +214,12 @@ class Network:
     def _requantise_activation(self, node, acc, exponent, context):
         return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context))
 
+    def _finish_product(self, node, acc, exponent, context):
+        exponent += self.exponents[node.number, 0]
+        if node.args["bias"]:
+            acc = acc + a.bias_at(self.weights[node.number, 1], self.exponents[node.number, 1] - exponent)
+        return self._requantise_activation(node, acc, exponent, context)
+
     def _forward_norm(self, node, x, exponent, context):
         if context.training:
             statistics = norm.batch_statistics(x, exponent)
@@ -226,10 +235,10 @@ class Network:
         (x, e), args = inputs[0], node.args
         if node.kind == "conv":
             acc = grouped_forward(x, self.weights[node.number, 0], args["stride"], args["padding"], args["groups"])
-            return self._requantise_activation(node, acc, e + self.exponents[node.number, 0], context), None
+            return self._finish_product(node, acc, e, context), None
         if node.kind == "linear":
             acc = x.reshape(len(x), -1) @ self.weights[node.number, 0].T  # x may be [N, 1, 1, C]
-            return self._requantise_activation(node, acc, e + self.exponents[node.number, 0], context), None
+            return self._finish_product(node, acc, e, context), None
         if node.kind == "norm":
             return self._forward_norm(node, x, e, context)
         if node.kind == "relu":
@@ -275,7 +284,9 @@ class Network:
                 gradients[node.number, 0] = sums, x_exponent + e
             elif node.kind == "linear":
                 gradients[node.number, 0] = m.T @ x.reshape(len(x), -1), x_exponent + e
-            elif node.kind == "norm":
+            if node.args.get("bias"):
+                gradients[node.number, 1] = m.reshape(-1, m.shape[-1]).sum(axis=0), e
+            if node.kind == "norm":
                 both = norm.gradients(x, m, e, notes[node.number], self.parameter(node.number))
                 gradients[node.number, 0], gradients[node.number, 1] = both
             if any(trainable[i] for i in node.inputs):

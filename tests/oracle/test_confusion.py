@@ -28,10 +28,10 @@ class Answers:
         images, labels = make_data.generate(case)["test"]
         tensors = read_safetensors(checkpoint)
         network = Network(model, recipe["seed"])
-        for number in network.weights:
-            name = model.nodes[number].weight_name
-            network.weights[number] = tensors[name].astype(np.int64)
-            network.exponents[number] = int(tensors[f"{name}.exponent"].reshape(-1)[0])
+        for key in network.weights:
+            name = model.nodes[key[0]].parameter_name(key[1])
+            network.weights[key] = tensors[name].astype(np.int64)
+            network.exponents[key] = int(tensors[f"{name}.exponent"].reshape(-1)[0])
         mantissas, exponent = _input_map(recipe)
         self.classes, self.counts = model.classes, np.zeros((model.classes, model.classes), np.int64)
         self.wrong = []  # (loss, label, predicted, image)

@@ -23,27 +23,27 @@ def measure(case):
         seen.setdefault(tag, []).append(share(mask))
 
     def observe(step, network, gradients, tensors):
-        befores.append({number: weights.copy() for number, weights in network.weights.items()})
+        befores.append({key: weights.copy() for key, weights in network.weights.items() if model.nodes[key[0]].kind != "norm"})
         note("saturated_logits/network", np.abs(tensors[-1][0]) == 127)
         for node in model.nodes[1:]:
             out = tensors[node.number][0]
             if node.kind == "relu":
                 note(f"dead_relu/{node.name}", (out.reshape(-1, out.shape[-1]) == 0).all(axis=0))
-            if node.number in gradients:
-                note(f"zero_gradients/{node.name}", gradients[node.number] == 0)
+            if node.kind != "norm" and (node.number, 0) in gradients:
+                note(f"zero_gradients/{node.name}", gradients[node.number, 0][0] == 0)
                 note(f"saturated_input/{node.name}", np.abs(tensors[node.inputs[0]][0]) == 127)
 
     trained = train(model, *make_data.generate(case)["train"], recipe, observe=observe)
-    names = {number: model.nodes[number].name for number in befores[0]}
-    afters = befores[1:] + [{number: trained["weights"][f"{name}.weight"] for number, name in names.items()}]
+    names = {key: model.nodes[key[0]].name for key in befores[0]}
+    afters = befores[1:] + [{key: trained["weights"][f"{name}.weight"] for key, name in names.items()}]
     for before, after in zip(befores, afters):
-        for number, name in names.items():
-            note(f"changed_weights/{name}", before[number] != after[number])
-            note(f"saturated_weight/{name}", np.abs(after[number]) == 127)
+        for key, name in names.items():
+            note(f"changed_weights/{name}", before[key] != after[key])
+            note(f"saturated_weight/{name}", np.abs(after[key]) == 127)
     return seen, trained
 
 
-@pytest.mark.parametrize("case", ["vgg", "resnet", "dropout", "one-image-left", "mlp"])
+@pytest.mark.parametrize("case", ["vgg", "resnet", "dropout", "one-image-left", "mlp", "norm-resnet", "sgd-plain"])
 def test_every_step(case, tmp_path):
     """Also with convolutions and ReLUs that a backend fuses, and with batches of different sizes."""
     expected, trained = measure(case)

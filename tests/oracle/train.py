@@ -103,7 +103,7 @@ class SgdUpdate:
             self.velocities[key] = np.zeros_like(values), 0
 
     def _has_operand(self, key):
-        return self.network.model.nodes[key[0]].kind != "norm"
+        return not self.network.model.nodes[key[0]].is_wide(key[1])
 
     def apply(self, gradients, moment):
         assert sorted(gradients) == sorted(self.masters)

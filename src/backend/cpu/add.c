@@ -41,9 +41,11 @@ static void round_tile(void *context, size_t thread, size_t item) {
   (void)thread;
   const size_t count = accumulate(acc, a, item);
   (void)a->kernel(a->out + first, acc, count, &a->rounder, first, 0);
+  for (size_t i = first; a->rounder.mask && i < first + count; ++i) a->out[i] = a->rounder.mask[i] > 0 ? a->out[i] : (int8_t)0;
 }
 
-void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *rq) {
+void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask,
+                  bool relu, const NitiRequantise *rq) {
   NitiCpu *cpu = niti_cpu(backend);
   const NitiAlignment align = niti_align(*a->exponent, *b->exponent);
   Add add = {.out = y->data,
@@ -55,7 +57,9 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
   const size_t tiles = niti_divide_up(add.count, NITI_ACC_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
   add.rounder = (NitiRounder){.mode = rq->mode,
-                              .shift = niti_shift_inline(add.max),
+                              .shift = niti_clipped_shift(add.max, rq->clip),
+                              .relu = relu,
+                              .mask = mask ? mask->data : NULL,
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, round_tile, &add, tiles);
   *y->exponent = align.exponent + add.rounder.shift;

@@ -24,9 +24,9 @@ static uint32_t run_passes(void *context, const NitiRounder *rounder) {
   return max;
 }
 
-int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, NitiKeptWeights *kept,
-                      const NitiRequantise *request) {
-  Run run = {cpu, plan, {.out = y, .in = x, .w = w}};
+int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, const int32_t *bias,
+                      NitiKeptWeights *kept, const NitiRequantise *request) {
+  Run run = {cpu, plan, {.out = y, .in = x, .w = w, .bias = bias}};
   if (kept && plan->kept > 0) {
     assert(kept->bytes >= plan->kept);
     run.operands.packed = kept->data;
@@ -172,6 +172,7 @@ static Packed take_packed(const Plan *p, NitiWorkspace *w) {
 
 typedef struct Buffers {
   Packed packed;
+  int32_t *init;    /* [panels][nr]: the corrections and the bias */
   uint8_t *shifts;  /* [parts][splits]: what each used last */
   uint8_t *scratch; /* [threads][scratch_bytes] */
 } Buffers;
@@ -179,6 +180,7 @@ typedef struct Buffers {
 static Buffers take_buffers(const Plan *p, NitiWorkspace *w) {
   Buffers b;
   b.packed = take_packed(p, w);
+  b.init = niti_workspace_take(w, p->panels * p->nr * sizeof(int32_t));
   b.shifts = niti_workspace_take(w, p->parts * p->splits);
   b.scratch = niti_workspace_take(w, p->threads * p->scratch_bytes);
   return b;
@@ -358,7 +360,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
     const int columns = columns_of(plan, panel), vectors = vectors_of(plan, columns);
     const size_t mr = (size_t)kernels->mr[vectors];
     NitiMicrotile tile = {.acc = scratch.acc,
-                          .init = p->buffers.packed.corrections + panel * plan->nr,
+                          .init = p->buffers.init + panel * plan->nr,
                           .in = in,
                           .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
                           .sets = 1,
@@ -379,6 +381,12 @@ static void sum_part(void *context, size_t thread, size_t item) {
   niti_max_raise(&p->max, max);
 }
 
+/* Sums may wrap while a correction is among them. */
+static void begin_sums(const Plan *p, const Buffers *b, const int32_t *bias) {
+  memcpy(b->init, b->packed.corrections, p->panels * p->nr * sizeof(int32_t));
+  for (size_t o = 0; bias && o < (size_t)p->g.oc; ++o) b->init[o] = (int32_t)((uint32_t)b->init[o] + (uint32_t)bias[o]);
+}
+
 static uint32_t run_gemm(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu), kept = niti_workspace_begin(o->packed, base->kept);
@@ -386,6 +394,7 @@ static uint32_t run_gemm(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvO
   p.buffers = take_buffers(plan, &memory);
   if (o->packed) p.buffers.packed = take_packed(plan, &kept);
   if (!rounder->again && !o->ready) niti_conv_share(cpu, pack_panel, &p, plan->panels, plan->weights);
+  begin_sums(plan, &p.buffers, o->bias);
   niti_conv_share(cpu, sum_part, &p, plan->parts * plan->splits, plan->weights * plan->outputs);
   assert(niti_workspace_intact(&memory) && niti_workspace_intact(&kept));
   return p.max;

@@ -47,10 +47,11 @@ size_t niti_conv_kept_bytes(const NitiConvPlan *);
  * output aliases no input. They return the shift: the output's exponent is the sum of the inputs' and this. The workspace holds
  * nothing from one run to the next. They use all threads of the NitiCpu and return when all work is complete.
  *
+ * bias: NULL, or [K], added to the accumulators; at most 2^NITI_BIAS_BITS in magnitude.
  * kept: NULL, or at least niti_conv_kept_bytes(plan).
  * mask: NULL, or of dx's layout: dx is 0 wherever mask <= 0; the range is that of all accumulators. */
-int niti_conv_forward(NitiCpu *, const NitiConvPlan *, int8_t *y, const int8_t *x, const int8_t *w, NitiKeptWeights *kept,
-                      const NitiRequantise *);
+int niti_conv_forward(NitiCpu *, const NitiConvPlan *, int8_t *y, const int8_t *x, const int8_t *w, const int32_t *bias,
+                      NitiKeptWeights *kept, const NitiRequantise *);
 int niti_conv_backward(NitiCpu *, const NitiConvPlan *, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
                        const NitiRequantise *);
 /* The exact sum over batch and positions, in the width of the gradient; overwrites. */

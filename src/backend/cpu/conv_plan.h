@@ -11,8 +11,9 @@
 typedef struct NitiConvOperands {
   int8_t *out;
   const int8_t *in, *w;
-  void *packed; /* NULL: weights are packed in the workspace; otherwise plan->kept bytes, which persist */
-  bool ready;   /* `packed` holds packed weights already */
+  const int32_t *bias; /* forward: NULL, or [output channels], added to the accumulators */
+  void *packed;        /* NULL: weights are packed in the workspace; otherwise plan->kept bytes, which persist */
+  bool ready;          /* `packed` holds packed weights already */
 } NitiConvOperands;
 
 /* The beginning of every driver's plan. A plan and its tables are one block of memory, which points into itself: it is not

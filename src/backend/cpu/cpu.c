@@ -7,6 +7,7 @@
 #include "backend/cpu/conv.h"
 #include "backend/cpu/requantise.h"
 #include "backend/registry.h"
+#include "base/bias.h"
 #include "platform/clock.h"
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
@@ -109,6 +110,7 @@ static int cpu_threads(const NitiBackend *backend) {
 typedef struct Prepared {
   NitiConvPlan *plan;
   NitiKeptWeights kept;
+  int32_t *bias; /* forward: [K], at the accumulators' exponent */
 } Prepared;
 
 static void conv_release(NitiBackend *backend, NitiConvCall *call) {
@@ -117,6 +119,7 @@ static void conv_release(NitiBackend *backend, NitiConvCall *call) {
   if (!p) return;
   niti_conv_close(p->plan);
   free(p->kept.data);
+  free(p->bias);
   free(p);
   call->prepared = NULL;
 }
@@ -131,6 +134,8 @@ static NitiStatus conv_prepare(NitiBackend *backend, NitiConvCall *call) {
   call->prepared = p;
   if (!p) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *p);
   NITI_TRY(make_plan(&p->plan, backend, call));
+  const size_t bias = call->direction == NITI_FORWARD ? (size_t)call->shape.k * sizeof(int32_t) : 0;
+  if (bias > 0 && !(p->bias = malloc(bias))) return fail_memory(bias, " for a bias");
   const size_t kept = call->constant ? niti_conv_kept_bytes(p->plan) : 0;
   if (kept > 0 && !(p->kept.data = alloc_zeroed(kept))) return fail_memory(kept, " to keep packed weights in");
   p->kept.bytes = kept;
@@ -155,11 +160,14 @@ static const char *conv_kernel(const NitiBackend *backend, const NitiConvCall *c
   return niti_conv_kernel_name(((const Prepared *)call->prepared)->plan);
 }
 
-static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *call,
-                         const NitiRequantise *rq) {
+static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
+                         const NitiConvCall *call, const NitiRequantise *rq) {
   Prepared *p = call->prepared;
-  *y->exponent = *x->exponent + *w->exponent +
-                 niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, p->kept.data ? &p->kept : NULL, rq);
+  const int32_t exponent = *x->exponent + *w->exponent;
+  for (int32_t k = 0; bias && k < call->shape.k; ++k)
+    p->bias[k] = niti_bias_at(((const int16_t *)(const void *)bias->data)[k], *bias->exponent - exponent);
+  *y->exponent = exponent + niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
+                                              p->kept.data ? &p->kept : NULL, rq);
 }
 
 static void conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
@@ -204,6 +212,7 @@ static const NitiKernels kernels = {
     .conv_backward = conv_backward,
     .conv_gradient = conv_gradient,
     .input = niti_cpu_input,
+    .bias_gradient = niti_cpu_bias_gradient,
     .relu_forward = niti_cpu_relu_forward,
     .relu_backward = niti_cpu_relu_backward,
     .maxpool_forward = niti_cpu_maxpool_forward,

@@ -25,6 +25,7 @@ typedef struct NitiRounder {
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
   bool again;         /* the second of two passes; the workspace is as the first left it */
+  int clip;           /* of the operation's record */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
@@ -61,6 +62,7 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 /* Operations: contracts in backend/kernels.h. */
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table);
+void niti_cpu_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
 void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
 void niti_cpu_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
@@ -68,7 +70,8 @@ void niti_cpu_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *
                                const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cpu_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+                  const NitiRequantise *);
 void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);

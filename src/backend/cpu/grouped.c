@@ -298,6 +298,7 @@ typedef struct Pass {
   const NitiRounder *rounder;
   int8_t *out;
   const int8_t *in, *w;
+  const int32_t *bias;
   Buffers buffers;
   _Atomic uint32_t max;
 } Pass;
@@ -323,6 +324,10 @@ static uint32_t round_run(const Pass *p, size_t at, const int32_t *acc, size_t c
   return max;
 }
 
+static void add_bias(int32_t *restrict acc, const int32_t *restrict bias, size_t lanes) {
+  for (size_t l = 0; l < lanes; ++l) acc[l] += bias[l];
+}
+
 static uint32_t sum_row(const Pass *p, const Scratch *scratch, const Part *part, int32_t y, const NitiRounder *rounder,
                         uint32_t max) {
   const Plan *plan = p->plan;
@@ -334,6 +339,7 @@ static uint32_t sum_row(const Pass *p, const Scratch *scratch, const Part *part,
     plan->kernels->sums(scratch->acc + (size_t)(x - part->x0) * lanes, (size_t)across * lanes,
                         p->buffers.weights + plan->first[first] * plan->width + 2 * part->lane, plan->width, &r);
   }
+  for (size_t i = 0; p->bias && i < pixels; ++i) add_bias(scratch->acc + i * lanes, p->bias + part->lane, lanes);
   const size_t at = ((part->n * (size_t)plan->y.outputs + (size_t)y) * (size_t)plan->x.outputs + (size_t)part->x0) * plan->lanes;
   if (plan->chunks == 1) return round_run(p, at, scratch->acc, pixels * lanes, rounder, max);
   for (size_t i = 0; i < pixels; ++i)
@@ -371,7 +377,8 @@ static size_t work_of(const Plan *p) {
 static uint32_t run_pass(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.plan = plan, .requantise = cpu->requantise, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
+  Pass p = {
+      .plan = plan, .requantise = cpu->requantise, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w, .bias = o->bias};
   p.buffers = take_buffers(plan, &memory);
   if (!rounder->again) niti_conv_share(cpu, pack_term, &p, plan->terms, plan->terms * plan->lanes);
   niti_conv_share(cpu, sum_part, &p, plan->parts, work_of(plan));

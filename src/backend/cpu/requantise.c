@@ -8,11 +8,12 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
   NitiRounder rounder = {
       .mode = requantise->mode,
       .shift = niti_shift_prediction_next(*requantise->prediction, NITI_PREDICTION_LOW),
+      .clip = requantise->clip,
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
   };
-  const int shift = niti_shift_inline(task(context, &rounder));
+  const int shift = niti_clipped_shift(task(context, &rounder), requantise->clip);
   ++cpu->predicted;
   if (shift != rounder.shift) {
     ++cpu->mispredicted;
@@ -25,7 +26,7 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
 }
 
 int niti_part_shift(const NitiRounder *r, const _Atomic uint32_t *max) {
-  const int shift = niti_shift_inline(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED));
+  const int shift = niti_clipped_shift(__atomic_load_n((const uint32_t *)max, __ATOMIC_RELAXED), r->clip);
   return shift > r->shift ? shift : r->shift;
 }
 

@@ -66,6 +66,7 @@ typedef struct Pass {
   const NitiRounder *rounder;
   int8_t *out;
   const int8_t *in, *w;
+  const int32_t *bias;
   Buffers buffers;
   _Atomic uint32_t max;
 } Pass;
@@ -336,8 +337,16 @@ static Ahead ahead_of(const Pass *p, const Scratch *s, size_t panel, size_t plan
                  .v_bytes = next_plane == plane ? 0 : count * plan->channels * sizeof(int16_t)};
 }
 
+static void add_bias(const Pass *p, int32_t *acc, size_t panel, size_t padded) {
+  const int32_t *bias = p->bias + panel * p->plan->nr;
+  const size_t columns = (size_t)columns_of(p, panel);
+  for (size_t pixel = 0; pixel < NITI_WINOGRAD_PIXELS; ++pixel, acc += padded) {
+    for (size_t column = 0; column < columns; ++column) acc[column] += bias[column];
+  }
+}
+
 /* Rounds the outputs of one tile; at the edge, those that exist. */
-static uint32_t round_tile(const Pass *p, const NitiRounder *r, const int32_t *acc, size_t panel, size_t tile, uint32_t max) {
+static uint32_t round_tile(const Pass *p, const NitiRounder *r, int32_t *acc, size_t panel, size_t tile, uint32_t max) {
   const NitiImplicitGemm *g = &p->plan->g;
   const Position at = position_of(p->plan, tile);
   const size_t j0 = at.y * TILE, i0 = at.x * TILE, padded = (size_t)padded_of(p, panel), first = panel * p->plan->nr;
@@ -348,6 +357,7 @@ static uint32_t round_tile(const Pass *p, const NitiRounder *r, const int32_t *a
     offset[pixel] = base + pixel / TILE * g->out_row + pixel % TILE * g->out_pixel;
   }
   const bool whole = columns == TILE;
+  if (p->bias) add_bias(p, acc, panel, padded);
   for (size_t row = 0; row < rows; row += whole ? rows : 1) {
     const size_t count = whole ? rows * TILE : columns, pixel = row * TILE;
     max = p->plan->kernels->requantise(p->out, offset + pixel, first, acc + pixel * padded, padded, (int)count,
@@ -425,7 +435,7 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static uint32_t run_winograd(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvOperands *o, const NitiRounder *rounder) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu), kept = niti_workspace_begin(o->packed, base->kept);
-  Pass p = {.plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w};
+  Pass p = {.plan = plan, .rounder = rounder, .out = o->out, .in = o->in, .w = o->w, .bias = o->bias};
   p.buffers = take_buffers(plan, &memory);
   if (o->packed) p.buffers.packed = take_packed(plan, &kept);
   if (!rounder->again && !o->ready) {

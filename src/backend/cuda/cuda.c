@@ -200,6 +200,7 @@ static const NitiKernels kernels = {
     .conv_backward = niti_cuda_conv_backward,
     .conv_gradient = niti_cuda_conv_gradient,
     .input = niti_cuda_input,
+    .bias_gradient = niti_cuda_bias_gradient,
     .relu_forward = niti_cuda_relu_forward,
     .relu_backward = niti_cuda_relu_backward,
     .maxpool_forward = niti_cuda_maxpool_forward,

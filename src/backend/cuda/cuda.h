@@ -45,7 +45,7 @@ typedef struct NitiRange {
   uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
   NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu: of each tensor so far; likewise */
   NitiSgd steps[NITI_UPDATES_MAX];        /* sgd.cu: scratch */
-  uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cu: two or three of each channel so far; zero between operations too */
+  uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_fit.cu: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];                               /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
@@ -156,6 +156,7 @@ void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 /* ---- operations (backend/kernels.h) ---- */
 void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                      const NitiTensor *table);
+void niti_cuda_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
 void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
 void niti_cuda_maxpool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
@@ -163,7 +164,8 @@ void niti_cuda_maxpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor 
                                 const NitiTensor *mask, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
 void niti_cuda_avgpool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiRequantise *);
+void niti_cuda_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
+                   const NitiRequantise *);
 void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
@@ -183,12 +185,16 @@ void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 /* conv.c: the family that handles a convolution. */
 size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
-void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConvCall *,
-                            const NitiRequantise *);
+void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
+                            const NitiConvCall *, const NitiRequantise *);
 void niti_cuda_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                              const NitiConvCall *, const NitiRequantise *);
 void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                              const NitiConvCall *);
+
+/* Bytes of a bias at its accumulators' exponent, int32 and 0 past the last channel to the end of a tile of any family. */
+NITI_INLINE size_t niti_cuda_bias_bytes(int k) { return ((size_t)k + 255) / 256 * 256 * sizeof(int32_t); }
+void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, const NitiTensor *x, const NitiTensor *w, int k);
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
@@ -199,8 +205,9 @@ typedef struct NitiCudaConv {
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
   size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it handles */
-  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
-                  const NitiRequantise *);
+  /* bias: NULL, or niti_cuda_bias_prepare's. */
+  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
+                  bool relu, const NitiRequantise *);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                    const NitiConv *, const NitiRequantise *);
   void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);

@@ -75,13 +75,15 @@ struct NitiRequantiseArgs {
   NitiRounding mode;
   uint32_t purpose, layer;
   int share; /* of niti_shift_prediction_next */
+  int clip;
   bool relu;
+  const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
   return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a, e_b, e_c, rq->mode,
-                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu};
+                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu, NULL};
 }
 
 #ifdef __CUDACC__
@@ -93,7 +95,7 @@ __device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
 /* The shift that this launch is to use; false: nothing to do (second launch, and the prediction was right). */
 __device__ inline bool niti_range_begin(const NitiRequantiseArgs &a, bool second, int *shift) {
   const int predicted = niti_range_predicted(a);
-  *shift = second ? niti_shift_inline(a.range->max) : predicted;
+  *shift = second ? niti_clipped_shift(a.range->max, a.clip) : predicted;
   return !second || *shift != predicted;
 }
 
@@ -107,7 +109,7 @@ __device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t ma
 __device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
   __threadfence();
   if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
-  const int shift = niti_shift_inline(a.range->max);
+  const int shift = niti_clipped_shift(a.range->max, a.clip);
   a.range->predicted += 1;
   a.range->mispredicted += shift != niti_range_predicted(a);
   *a.prediction = niti_shift_prediction_update(*a.prediction, shift);

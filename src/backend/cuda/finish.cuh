@@ -30,9 +30,11 @@ struct NitiOutput {
 
 #ifdef __CUDACC__
 
-enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_MASKED, NITI_FINISH_ANY };
+enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_MASKED, NITI_FINISH_BYTE, NITI_FINISH_ANY };
 
 static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const NitiOutput &d) {
+  /* a thread's runs of 16 channels then share a block of random words each */
+  if (rq.mode == NITI_STOCHASTIC_BYTE && !rq.relu && d.k % 16 == 0) return NITI_FINISH_BYTE;
   if (rq.mode != NITI_NEAREST) return NITI_FINISH_ANY;
   return d.mask ? NITI_FINISH_MASKED : rq.relu ? NITI_FINISH_RELU : NITI_FINISH_SIGNED;
 }
@@ -139,8 +141,51 @@ __device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot 
   return largest;
 }
 
+/* Adds a bias to a thread's accumulators; channel: its first. Channels past the last are there, and 0. */
+__device__ inline void niti_add_bias(int (&acc)[64], const int32_t *bias, int channel) {
+#pragma unroll
+  for (int part = 0; part < 8; ++part) { /* four channels: run part / 4, word part % 4 */
+    const int4 b = __ldg((const int4 *)(bias + channel + part / 4 * NITI_FINISH_RUN + part % 4 * 4));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      acc[8 * part + 2 * i] += b.x;
+      acc[8 * part + 2 * i + 1] += b.y;
+      acc[8 * part + 4 + 2 * i] += b.z;
+      acc[8 * part + 4 + 2 * i + 1] += b.w;
+    }
+  }
+}
+
 /* Bytes -128 become -127. */
 __device__ inline uint32_t niti_clip4(uint32_t v) { return v + ((~((v & 0x7f7f7f7fu) + 0x7f7f7f7fu) & v & 0x80808080u) >> 7); }
+
+/* Whether the bits of the mask are read. */
+template <NitiFinish FINISH>
+__device__ inline bool niti_finish_masks(const NitiOutput &d) {
+  return FINISH == NITI_FINISH_MASKED || ((FINISH == NITI_FINISH_BYTE || FINISH == NITI_FINISH_ANY) && d.mask);
+}
+
+/* What NITI_STOCHASTIC_BYTE adds to magnitudes: with |acc| < 2^s' << 7, s' = max(s, 9), the magnitude shifted left by `up` = s' -
+ * s, plus `most` less a random byte times `unit`, reaches the next multiple of 2^s' exactly where the definition rounds up. */
+struct NitiByteRounding {
+  int shift, up;
+  uint32_t most, unit;
+};
+
+__device__ inline NitiByteRounding niti_byte_rounding(int shift) {
+  NitiByteRounding b;
+  b.up = shift < 9 ? 9 - shift : 0;
+  b.shift = shift + b.up;
+  b.most = 511u << (b.shift - 9);
+  b.unit = 2u << (b.shift - 9);
+  return b;
+}
+
+__device__ inline int niti_byte_round(int acc, const NitiByteRounding &b, uint32_t byte) {
+  const int sign = acc >> 31;
+  const uint32_t magnitude = (uint32_t)((acc ^ sign) - sign) << b.up;
+  return ((int)((magnitude + b.most - byte * b.unit) >> b.shift) ^ sign) - sign;
+}
 
 /* Rounds and stores a thread's accumulators; whole warps call it.
  * clips: whether some element of the warp may round to -128; the same in all of a warp. */
@@ -149,12 +194,18 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
                                          bool clips, const NitiSpot &s, uint2 mask) {
   const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
   const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
+  const NitiByteRounding byte = niti_byte_rounding(shift);
+  NitiDraw draw = {0, 0, 0, 0};
+  if (FINISH == NITI_FINISH_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
   uint4 word[2][2];
 #pragma unroll
   for (int run = 0; run < 2; ++run) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       uint32_t w[4];
+      NitiWords drawn = {{0, 0, 0, 0}};
+      if (FINISH == NITI_FINISH_BYTE)
+        drawn = niti_draw_block(&draw, (uint32_t)((s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run) >> 4));
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
         int m[4];
@@ -163,6 +214,8 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           const int a = acc[4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2];
           if (FINISH == NITI_FINISH_RELU) {
             m[e] = (a + half) >> shift;
+          } else if (FINISH == NITI_FINISH_BYTE) {
+            m[e] = niti_byte_round(a, byte, drawn.word[v] >> (8 * e) & 255);
           } else if (FINISH != NITI_FINISH_ANY) { /* ties away from zero */
             uint32_t negative;
             asm("shr.u32 %0, %1, %2;" : "=r"(negative) : "r"(a), "r"(sign));
@@ -172,10 +225,10 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           }
         }
         w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
-        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED) && clips) w[v] = niti_clip4(w[v]);
+        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED || FINISH == NITI_FINISH_BYTE) && clips)
+          w[v] = niti_clip4(w[v]);
         if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
-        if (FINISH == NITI_FINISH_MASKED || (FINISH == NITI_FINISH_ANY && d.mask))
-          w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
+        if (niti_finish_masks<FINISH>(d)) w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
       }
       word[run][i] = make_uint4(w[0], w[1], w[2], w[3]);
       niti_store_if(d.y && s.row[i] && s.channels > NITI_FINISH_RUN * run, d.y + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run,

@@ -153,6 +153,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
           words[g + i] = 0;
           if (g + i >= tile.images) continue;
 #pragma unroll
+          for (int k = 0; k < V; ++k) acc[i][k] += a.bias ? a.bias[lane + (uint32_t)k] : 0;
+#pragma unroll
           for (int k = 0; k < V; ++k) max = niti_magnitude(acc[i][k]) > max ? niti_magnitude(acc[i][k]) : max;
           words[g + i] = niti_word_requantise<V>(a, acc[i], shift, at);
           if (a.relu) words[g + i] &= niti_word_positive(words[g + i]);
@@ -177,7 +179,7 @@ static PassKernel choose_pass(const Shape &s, int V) {
 }
 
 static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const NitiTensor *w, const NitiTensor *mask,
-                const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
+                const int32_t *bias, const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
   const Shape s = shape_of(c, backward);
   const size_t weights = (size_t)s.kh * (size_t)s.kw * (size_t)s.depth * (size_t)s.lanes;
   int8_t *packed = (int8_t *)cuda->workspace;
@@ -186,7 +188,8 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
   const NitiShape shape = {c->n, backward ? c->h : c->oh, backward ? c->w : c->ow, s.lanes};
   const Pass args = {out->data, niti_blocked_of(out, V),        in->data, mask ? mask->data : NULL, packed,
                      s,         niti_tiles_of(shape, V, IMAGES)};
-  const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
+  NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
+  requantise.bias = bias;
   const PassKernel grouped_pass = backward ? choose_pass<true>(s, V) : choose_pass<false>(s, V);
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, pack_kernel, (unsigned)((weights + THREADS - 1) / THREADS), THREADS, 0, packed, w->data, s, backward,
@@ -196,14 +199,14 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
   niti_cuda_blocked_set(cuda, out, args.blocked != NULL);
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *c, bool relu,
-                    const NitiRequantise *rq) {
-  run(cuda, y, x, w, NULL, c, false, relu, rq);
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+                    const NitiConv *c, bool relu, const NitiRequantise *rq) {
+  run(cuda, y, x, w, NULL, bias, c, false, relu, rq);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                      const NitiConv *c, const NitiRequantise *rq) {
-  run(cuda, dx, dy, w, mask, c, true, false, rq);
+  run(cuda, dx, dy, w, mask, NULL, c, true, false, rq);
 }
 
 static size_t workspace(const NitiCuda *cuda, const NitiConv *c) {

@@ -131,10 +131,10 @@ static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table
   if (gathers(p)) niti_mma_table(cuda, table, (int)p->w_pitch, p->tap_rows, p->tap_columns, p->ic, p->in_row);
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *s, bool relu,
-                    const NitiRequantise *rq) {
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+                    const NitiConv *s, bool relu, const NitiRequantise *rq) {
   if (niti_mma_first_serves(s)) {
-    niti_mma_first(cuda, y, x, w, s, relu, rq);
+    niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
     return;
   }
   NitiMmaPass p = forward_pass(s);
@@ -144,6 +144,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   p.out = y->data;
   p.blocked = blocked_of(y, s);
   p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
+  p.rq.bias = bias;
   p.second_blocks = second_grid(&p, &v, cuda);
   if (gathers(&p)) {
     size_t at = 0;

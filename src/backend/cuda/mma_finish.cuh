@@ -157,6 +157,14 @@ __device__ inline void niti_mma_words(uint32_t (&words)[2][NI / 2], const int (&
 template <int MI, int NI>
 __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
                                        int shift, bool second, uint32_t seen, int *scratch) {
+  if (p.rq.bias) {
+#pragma unroll
+    for (int c = 0; c < 2 * NI; ++c) {
+      const int bias = column + c < p.oc ? p.rq.bias[column + c] : 0;
+#pragma unroll
+      for (int mi = 0; mi < MI; ++mi) acc[mi][c / 2][c % 2] += bias, acc[mi][c / 2][2 + c % 2] += bias;
+    }
+  }
   if (!second) {
     uint32_t max = 0;
 #pragma unroll

@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
         for (int e = 0; e < 4; ++e) acc[4 * j + e] = sum[e];
       }
       const NitiSpot spot = niti_spot(d, nb, oh, ow, k0);
+      if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
       bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);
@@ -143,8 +144,8 @@ static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, con
   }
 }
 
-void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *c, bool relu,
-                    const NitiRequantise *requantise) {
+void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+                    const NitiConv *c, bool relu, const NitiRequantise *requantise) {
   FirstTiling t;
   if (!make_tiling(&t, c)) return; /* niti_mma_first_serves said otherwise */
   const NitiOutput d = {c->n,
@@ -155,7 +156,8 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
                         niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
                         niti_cuda_is_blocked(y) && relu ? niti_cuda_bits(y) : NULL,
                         NULL};
-  const NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
+  NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
+  rq.bias = bias;
   if (rq.mode != NITI_NEAREST)
     launch<NITI_FINISH_ANY>(cuda, x, w, t, d, rq);
   else if (relu)

@@ -5,7 +5,7 @@
 #include "backend/cuda/cuda.h"
 
 bool niti_mma_first_serves(const NitiConv *);
-void niti_mma_first(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *, bool relu,
-                    const NitiRequantise *);
+void niti_mma_first(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+                    const NitiConv *, bool relu, const NitiRequantise *);
 
 #endif

@@ -53,9 +53,9 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     const uint32_t down = niti_divide(p.tiles_across, tile), first = down * ((uint32_t)SIDE >> p.image_bits);
     const int across = (int)(tile - down * p.tiles_across.divisor) * SIDE;
     const uint32_t seen = niti_mma_seen(p);
-    const int acc = multiply(p, first, across, sums);
-    if (!second) niti_mma_raise(p, (uint32_t)abs(acc), seen);
     const int column = across + (int)threadIdx.x % SIDE;
+    const int acc = multiply(p, first, across, sums) + (p.rq.bias && column < p.oc ? p.rq.bias[column] : 0);
+    if (!second) niti_mma_raise(p, (uint32_t)abs(acc), seen);
     if (column >= p.oc) continue;
     const NitiMmaPlace place = niti_mma_place(p, first, threadIdx.x / SIDE);
     const int64_t pixel = niti_mma_out(p, place) + column, at = place.image * p.out_image + pixel;

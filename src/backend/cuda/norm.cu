@@ -25,14 +25,21 @@ static __device__ inline int nearest(int acc) {
   return (acc + (1 << (NITI_NORM_FRACTION - 1)) + (acc >> 31)) >> NITI_NORM_FRACTION;
 }
 
-/* V = 4 or 1 bytes of the output; index: of the first. */
+/* V = 4 or 1 bytes of the output; index: of the first; bytes: their random bytes, NITI_STOCHASTIC_BYTE only. */
 template <int V, typename Affine>
-static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Affine *f, uint32_t x, uint32_t d, uint64_t index) {
+static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Affine *f, uint32_t x, uint32_t d, uint64_t index,
+                                           uint32_t bytes) {
   int acc[V];
   uint32_t word;
 #pragma unroll
   for (int k = 0; k < V; ++k) acc[k] = apply(f[k], (int8_t)(x >> (8 * k)), (int8_t)(d >> (8 * k)));
-  if (a.mode != NITI_NEAREST) {
+  if (a.mode == NITI_STOCHASTIC_BYTE) {
+    const NitiByteRounding round = niti_byte_rounding(NITI_NORM_FRACTION);
+    int m[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int k = 0; k < V; ++k) m[k] = niti_byte_round(acc[k], round, bytes >> (8 * k) & 255);
+    word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
+  } else if (a.mode != NITI_NEAREST) {
     word = niti_word_requantise<V>(a, acc, NITI_NORM_FRACTION, index);
   } else if (V == 4) {
     word = niti_clip4(niti_pack4(nearest(acc[0]), nearest(acc[1 % V]), nearest(acc[2 % V]), nearest(acc[3 % V])));
@@ -40,6 +47,41 @@ static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Af
     word = niti_clip4(niti_pack4(nearest(acc[0]), 0, 0, 0));
   }
   return a.relu ? word & ~niti_spread_signs(word) : word;
+}
+
+/* The random bytes of 4 W neighbours, the first at a multiple of their number. */
+template <int W>
+static __device__ inline void draw_bytes(uint32_t *bytes, const NitiDraw &draw, uint64_t index) {
+  if (W == 4) {
+    const NitiWords words = niti_draw_block(&draw, (uint32_t)(index >> 4));
+#pragma unroll
+    for (int w = 0; w < 4; ++w) bytes[w % W] = words.word[w];
+  } else {
+    bytes[0] = niti_draw(&draw, index >> 2) >> (8 * (index & 3));
+  }
+}
+
+/* bytes[j]: the random bytes of the lane's four neighbours in image j of four, `image` elements apart, the first at `index`.
+ * Where images are multiples of 16, four lanes share a block of random words: each draws one image's. Whole warps call it. */
+template <int ALIGNED>
+static __device__ inline void draw_four(uint32_t *bytes, const NitiDraw &draw, uint64_t index, uint32_t image) {
+  if (image % ALIGNED != 0) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) bytes[j] = niti_draw(&draw, (index + (uint64_t)j * image) >> 2);
+    return;
+  }
+  const int lane = (int)(threadIdx.x & 3);
+  const NitiWords own = niti_draw_block(&draw, (uint32_t)((index + (uint64_t)lane * image) >> 4));
+#pragma unroll
+  for (int j = 0; j < 4; ++j) { /* word `lane` of what lane j of the four drew; each lane offers the word that the reader wants */
+    uint32_t got = 0;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const uint32_t offered = __shfl_sync(0xffffffffu, own.word[c], (int)(threadIdx.x & 28) + j);
+      if (c == lane) got = offered;
+    }
+    bytes[j] = got;
+  }
 }
 
 /* The multipliers of V channels. */
@@ -62,6 +104,8 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affi
   if (!l.inside) return;
   __align__(16) Affine f[V];
   load_affine<V>(f, m.affine + l.channel);
+  const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
+  const NitiDraw draw = {draws ? a.clock->seed : 0, a.purpose, draws ? a.clock->step : 0, a.layer};
   for (uint32_t row = blockIdx.x * r.lanes * AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * AT_ONCE) {
     uint32_t x[AT_ONCE][W] = {}, d[AT_ONCE][W] = {};
 #pragma unroll
@@ -73,9 +117,11 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affi
 #pragma unroll
     for (int i = 0; i < AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
+      uint32_t bytes[W] = {};
       if (row + (uint32_t)i * r.lanes >= r.rows) continue;
+      if (draws) draw_bytes<W>(bytes, draw, at);
 #pragma unroll
-      for (int w = 0; w < W; ++w) x[i][w] = map_word<WORD>(a, f + 4 * w, x[i][w], d[i][w], at + 4 * w);
+      for (int w = 0; w < W; ++w) x[i][w] = map_word<WORD>(a, f + 4 * w, x[i][w], d[i][w], at + 4 * w, bytes[w]);
       niti_vector_store<V>(m.y + at, x[i]);
     }
   }
@@ -87,6 +133,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Aff
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = m.tiles;
+  const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
+  const NitiDraw draw = {draws ? a.clock->seed : 0, a.purpose, draws ? a.clock->step : 0, a.layer};
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
     const NitiTile tile = niti_tile_at<4, NITI_BLOCK_IMAGES>(t, item);
     uint32_t x[NITI_BLOCK_IMAGES], d[NITI_BLOCK_IMAGES];
@@ -98,11 +146,13 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Aff
       x[i] = i < tile.images ? niti_word_load<4>(m.x + at) : 0;
       d[i] = BACKWARD && i < tile.images ? niti_word_load<4>(m.d + at) : 0;
     }
+    uint32_t bytes[4] = {};
 #pragma unroll
     for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
       const size_t at = tile.at + (size_t)i * t.image;
+      if (draws && i % 4 == 0) draw_four<16>(bytes, draw, at, t.image);
       if (i >= tile.images) continue;
-      x[i] = map_word<4>(a, f, x[i], d[i], at);
+      x[i] = map_word<4>(a, f, x[i], d[i], at, bytes[i % 4]);
       niti_word_store<4>(m.y + at, x[i]);
     }
     niti_tile_blocked(niti_blocked_block(m.blocked, tile.block, t.image), scratch[threadIdx.x / 32], x, tile.p, t.image);

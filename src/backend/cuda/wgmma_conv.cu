@@ -130,10 +130,11 @@ static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
   return rq;
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiConv *c, bool relu,
-                    const NitiRequantise *rq) {
-  run(cuda, y, x, w->data, NULL, c->pad_h, c->pad_w, c->kh, c->kw, false,
-      leaning(niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu)));
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *c,
+                    bool relu, const NitiRequantise *rq) {
+  NitiRequantiseArgs requantise = leaning(niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu));
+  requantise.bias = bias;
+  run(cuda, y, x, w->data, NULL, c->pad_h, c->pad_w, c->kh, c->kw, false, requantise);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,

@@ -115,8 +115,8 @@ __device__ inline int conv_tiles_again(const NitiRequantiseArgs &rq, int shift, 
   return NITI_SHIFT_MAX - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
 }
 
-__device__ inline void conv_range_adopt(ConvRange &r, uint32_t largest, int tile) {
-  const int shift = niti_shift_inline(largest);
+__device__ inline void conv_range_adopt(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t largest, int tile) {
+  const int shift = niti_clipped_shift(largest, rq.clip);
   if (shift > r.shift) r.shift = shift, r.since = tile;
 }
 
@@ -128,11 +128,11 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
 __device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile) {
   r.largest = most > r.largest ? most : r.largest;
-  conv_range_adopt(r, r.known, tile);
+  conv_range_adopt(r, rq, r.known, tile);
   if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
   most = __reduce_max_sync(0xffffffffu, most);
-  if (niti_shift_inline(most) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
-  conv_range_adopt(r, most, tile);
+  if (niti_clipped_shift(most, rq.clip) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
+  conv_range_adopt(r, rq, most, tile);
   return most >> r.shift >= NITI_MANTISSA_MAX;
 }
 
@@ -152,8 +152,9 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 
 /* Rounds and stores a tile. */
 template <NitiFinish FINISH>
-__device__ inline void conv_finish(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
+__device__ inline void conv_finish(int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
                                    const NitiSpot &spot, uint2 mask, int tile, bool second) {
+  if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
   const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
   niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }

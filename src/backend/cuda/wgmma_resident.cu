@@ -78,8 +78,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
       uint2 mask = make_uint2(0, 0);
-      if (FINISH == NITI_FINISH_MASKED || (FINISH == NITI_FINISH_ANY && d.mask))
-        mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
+      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
       niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first pair's first is free */
       uint64_t b = weight_descriptor;
       for (int chunk = 0, stage = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
@@ -138,6 +137,7 @@ void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned bloc
       [NITI_FINISH_RELU] = {launch<NITI_FINISH_RELU, 1>, launch<NITI_FINISH_RELU, TAPS_MAX>},
       [NITI_FINISH_SIGNED] = {launch<NITI_FINISH_SIGNED, 1>, launch<NITI_FINISH_SIGNED, TAPS_MAX>},
       [NITI_FINISH_MASKED] = {launch<NITI_FINISH_MASKED, 1>, launch<NITI_FINISH_MASKED, TAPS_MAX>},
+      [NITI_FINISH_BYTE] = {launch<NITI_FINISH_BYTE, 1>, launch<NITI_FINISH_BYTE, TAPS_MAX>},
       [NITI_FINISH_ANY] = {launch<NITI_FINISH_ANY, 1>, launch<NITI_FINISH_ANY, TAPS_MAX>}};
   launches[niti_finish_of(l.requantise, l.output)][l.tiling.taps == TAPS_MAX](cuda, l, blocks);
 }

@@ -56,7 +56,7 @@ static void forward_row(void *context, size_t thread, size_t item) {
   uint32_t max = 0;
   for (int32_t ox = 0; ox < s->ow; ++ox) {
     for (int32_t k = 0; k < s->k; ++k) {
-      acc[k] = 0;
+      acc[k] = o->bias ? o->bias[k] : 0;
       for (int32_t ky = 0; ky < s->kh; ++ky) {
         const int32_t iy = oy * s->stride_h + ky - s->pad_h;
         if (iy < 0 || iy >= s->h) continue;
