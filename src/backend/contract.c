@@ -18,16 +18,17 @@ static bool has_kernels(const NitiTensorDesc *t) {
   }
 }
 
-/* Products and update niti have kernels for int8 weights only. */
-static bool takes(NitiOpcode opcode, const NitiTensorDesc *t) {
+/* Products and update niti have kernels for int8 weights only; a bias, operand 2, is int16. */
+static bool takes(NitiOpcode opcode, const NitiTensorDesc *t, int operand) {
   const bool narrow = opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_UPDATE_NITI;
-  return has_kernels(t) && (!narrow || t->role != NITI_ROLE_WEIGHT || t->dtype == NITI_DTYPE_S8);
+  return has_kernels(t) &&
+         (!narrow || t->role != NITI_ROLE_WEIGHT || t->dtype == (operand == 2 ? NITI_DTYPE_S16 : NITI_DTYPE_S8));
 }
 
 int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->inputs[k]])) return o->inputs[k];
-    if (o->outputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->outputs[k]])) return o->outputs[k];
+    if (o->inputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->inputs[k]], k)) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->outputs[k]], k)) return o->outputs[k];
   }
   return NITI_NONE;
 }
