@@ -49,7 +49,7 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
   memset(buffer, 0x55, sizeof buffer);
   const uint32_t found = kernel(buffer + GUARD, acc, count, r, index, max);
   for (size_t i = 0; i < count; ++i) {
-    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_draw(&r->draw, index + i));
+    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_rounding_word(&r->draw, r->mode, index + i));
     if (r->relu && want < 0) want = 0;
     if (buffer[GUARD + i] != want) {
       fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
