@@ -123,7 +123,8 @@ static void test_tiles(void **unused) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
         uint32_t max = 0;
-        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false};
+        const NitiRounder r = {
+            modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false, 0};
         fill(acc, ROWS * STRIDE);
         memset(tensor, 0x55, sizeof tensor);
         memset(want, 0x55, sizeof want);
