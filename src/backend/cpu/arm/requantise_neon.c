@@ -126,10 +126,8 @@ uint32_t niti_requantise_tile_neon(int8_t *tensor, const size_t *offset, size_t 
       ROUND(NITI_NEAREST, false);
     case NITI_PSEUDO_STOCHASTIC: ROUND(NITI_PSEUDO_STOCHASTIC, r->relu);
     case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu);
-    case NITI_STOCHASTIC:
-      DRAWN(NITI_STOCHASTIC);
-    case NITI_STOCHASTIC_BYTE:
-      break;
+    case NITI_STOCHASTIC: DRAWN(NITI_STOCHASTIC);
+    case NITI_STOCHASTIC_BYTE: break;
   }
   DRAWN(NITI_STOCHASTIC_BYTE);
 #undef ROUND

@@ -151,10 +151,8 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
       if (!r->mask) ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, NULL);
       ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, r->mask);
     case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu, r->mask);
-    case NITI_STOCHASTIC:
-      DRAWN(NITI_STOCHASTIC);
-    case NITI_STOCHASTIC_BYTE:
-      break;
+    case NITI_STOCHASTIC: DRAWN(NITI_STOCHASTIC);
+    case NITI_STOCHASTIC_BYTE: break;
   }
   DRAWN(NITI_STOCHASTIC_BYTE);
 #undef ROUND
