@@ -170,6 +170,53 @@ NITI_API int niti_init_exponent(int64_t fan_in, int64_t fan_out);
 NITI_API int8_t niti_init_weight(uint64_t seed, uint32_t layer, uint64_t index);
 /* weight[count] -= the update `niti` of gradient[count] (exact sums, |g| < 2^62), learning rate mu in 0..30. */
 NITI_API void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t count, int mu);
+/* niti_loss_softmax with smoothed labels, `smoothing` billionths of each: 0 to 10^9 - 1. */
+NITI_API void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
+                                         int64_t smoothing);
+
+/* One step of update `sgd`, experimental like what follows up to niti_input_table. */
+typedef struct NitiSgdStep {
+  int64_t rate, momentum, decay; /* billionths: at most 10^12, 10^9 - 1 and 10^9; decay 0 for biases and weights of norms */
+  int64_t images;                /* of the batch that the gradient sums: 1 to 2^20 */
+  bool nesterov;
+  uint64_t seed; /* the random words: purpose NITI_DRAW_UPDATE */
+  uint32_t step;
+  uint32_t layer; /* the node's number + 65536 * k, k = 0 for a weight, 1 for a bias */
+  uint64_t reserved[2];
+} NitiSgdStep;
+
+/* A weight tensor after the step: weight[count] in [-32512, 32512] (for an int8 operand its master) and velocity[count] in
+ * [-32767, 32767], with their exponents, by the exact gradient[count], |g| < 2^62. Exponents from -1024 to 1024. The int8 operand
+ * of a master is niti_round_int8(weight, 8, NITI_NEAREST, 0) at its exponent + 8. */
+NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                              const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step);
+/* The learning rate along half a cosine, after `done` of `all` steps: `from` at first, `to` at the end; rates from 0 to 10^12
+ * billionths, 0 <= done <= all, 1 <= all < 2^32. */
+NITI_API int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all);
+
+/* A layer of batch norm and how it rounds. */
+typedef struct NitiNormLayer {
+  const int16_t *weight, *bias; /* [channels] */
+  int32_t weight_exponent, bias_exponent;
+  int64_t count;    /* values per channel, N * H * W: 1 to 2^24 */
+  int32_t channels; /* at least 1 */
+  NitiRounding rounding;
+  uint64_t seed; /* the random words: purpose NITI_DRAW_ROUND_ACT forward, NITI_DRAW_ROUND_DELTA backward */
+  uint32_t step, layer;
+  uint64_t reserved[2];
+} NitiNormLayer;
+
+/* y[count][channels] of x[count][channels], which may be the same memory. running[2][channels]: means and variances at exponent
+ * -32; training moves them by the batch's statistics, evaluation (training false) uses them instead. Exponents from -1024 to
+ * 1024.
+ */
+NITI_API void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const NitiNormLayer *layer, bool training,
+                                const int8_t *x, int32_t x_exponent);
+/* dx[count][channels] of dy and of the x that training's forward had; dx may be dy's memory or x's. weight_gradient[channels], at
+ * dy_exponent - 8, and bias_gradient[channels], at dy_exponent, are exact. layer->bias is not read. */
+NITI_API void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradient, int64_t *bias_gradient,
+                                 const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x,
+                                 int32_t x_exponent);
 /* table[channels][256] of input mantissas and their common exponent; channels >= 1; mean[channels] and std[channels] in
  * millionths of full scale, std > 0. Statuses: ARGUMENT, also where no exponent in [-20, 20] fits; then the outputs stay as they
  * were. */

@@ -165,6 +165,85 @@ static void updates_out_of_range_are_harmless(void **state) {
   assert_true(weight[0] < 5 && weight[1] > 6);
 }
 
+static void updates_sgd_out_of_range_are_harmless(void **state) {
+  const int64_t gradient[2] = {100, -100}, least[2] = {INT64_MIN, 0};
+  const NitiSgdStep good = {.rate = 100000000, .images = 4};
+  NitiSgdStep bad[] = {good, good, good, good, good, good};
+  int16_t weight[2] = {5000, 6000}, velocity[2] = {7, 8};
+  int32_t e = -9, f = -9;
+  (void)state;
+  bad[0].rate = -1;
+  bad[1].momentum = 1000000000;
+  bad[2].decay = INT64_MAX;
+  bad[3].images = 0;
+  bad[4].reserved[1] = 1;
+  bad[5].rate = INT64_MIN;
+  for (int i = 0; i < 6; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &bad[i]);
+  niti_update_sgd(NULL, &e, velocity, &f, gradient, -9, 2, &good);
+  niti_update_sgd(weight, NULL, velocity, &f, gradient, -9, 2, &good);
+  niti_update_sgd(weight, &e, NULL, &f, gradient, -9, 2, &good);
+  niti_update_sgd(weight, &e, velocity, NULL, gradient, -9, 2, &good);
+  niti_update_sgd(weight, &e, velocity, &f, NULL, -9, 2, &good);
+  niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, NULL);
+  niti_update_sgd(weight, &e, velocity, &f, gradient, INT_MIN, 2, &good);
+  niti_update_sgd(weight, &e, velocity, &f, least, -9, 2, &good);
+  assert_true(weight[0] == 5000 && weight[1] == 6000 && velocity[0] == 7 && velocity[1] == 8 && e == -9 && f == -9);
+  niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &good);
+  assert_int_equal(e, -10); /* the largest weight is below 14000: weights have twice the mantissas, less a rate's share */
+  assert_true(weight[0] >= 9990 && weight[0] < 10000 && weight[1] > 12000 && weight[1] <= 12010);
+}
+
+static void rates_and_labels_out_of_range_are_harmless(void **state) {
+  const int8_t logits[2] = {1, 2};
+  int32_t acc[2] = {77, 77};
+  (void)state;
+  assert_int_equal(niti_rate_along_cosine(-1, 0, 0, 1), 0);
+  assert_int_equal(niti_rate_along_cosine(1, INT64_MAX, 0, 1), 0);
+  assert_int_equal(niti_rate_along_cosine(1, 1, 2, 1), 0);
+  assert_int_equal(niti_rate_along_cosine(1, 1, 0, 0), 0);
+  assert_int_equal(niti_rate_along_cosine(1, 1, 0, INT64_MAX), 0);
+  assert_int_equal(niti_rate_along_cosine(8, 4, 1, 2), 6);
+  niti_loss_softmax_smoothed(NULL, logits, 0, 2, 0, 0);
+  niti_loss_softmax_smoothed(acc, NULL, 0, 2, 0, 0);
+  niti_loss_softmax_smoothed(acc, logits, 0, 2, 2, 0);
+  niti_loss_softmax_smoothed(acc, logits, 0, 2, 0, -1);
+  niti_loss_softmax_smoothed(acc, logits, 0, 2, 0, 1000000000);
+  assert_true(acc[0] == 77 && acc[1] == 77);
+}
+
+static void norms_out_of_range_are_harmless(void **state) {
+  const int16_t weight[1] = {1 << 14}, bias[1] = {0};
+  const NitiNormLayer good = {.weight = weight, .bias = bias, .weight_exponent = -14, .count = 2, .channels = 1};
+  const int8_t x[2] = {-3, 3};
+  NitiNormLayer bad[] = {good, good, good, good, good, good, good};
+  int8_t y[2] = {77, 77};
+  int64_t running[2] = {0, 1}, negative[2] = {0, -1}, gradients[2] = {77, 77};
+  int32_t e = 77;
+  (void)state;
+  bad[0].weight = NULL;
+  bad[1].count = 0;
+  bad[2].count = (1 << 24) + 1;
+  bad[3].channels = 0;
+  bad[4].weight_exponent = INT_MAX;
+  bad[5].reserved[0] = 1;
+  bad[6].rounding = (NitiRounding)99;
+  for (int i = 0; i < 7; ++i) {
+    niti_norm_forward(y, &e, running, &bad[i], true, x, 0);
+    niti_norm_backward(y, &e, gradients, gradients + 1, &bad[i], x, 0, x, 0);
+  }
+  niti_norm_forward(NULL, &e, running, &good, true, x, 0);
+  niti_norm_forward(y, NULL, running, &good, true, x, 0);
+  niti_norm_forward(y, &e, NULL, &good, true, x, 0);
+  niti_norm_forward(y, &e, running, NULL, true, x, 0);
+  niti_norm_forward(y, &e, running, &good, true, NULL, 0);
+  niti_norm_forward(y, &e, negative, &good, false, x, 0);
+  niti_norm_backward(y, &e, NULL, gradients, &good, x, 0, x, 0);
+  niti_norm_backward(y, &e, gradients, gradients, &good, x, INT_MIN, x, INT_MIN);
+  assert_true(y[0] == 77 && y[1] == 77 && e == 77 && running[0] == 0 && running[1] == 1 && gradients[0] == 77);
+  niti_norm_forward(y, &e, running, &good, true, x, 0);
+  assert_true(e == -4 && y[0] == -16 && y[1] == 16); /* deviations of 3: -1 and 1 at exponent -4, which holds 4 */
+}
+
 static void an_input_table_refuses(void **state) {
   static const char function[] = "niti_input_table";
   const int32_t mean[1] = {500000}, std[1] = {250000}, flat[1] = {0};
@@ -507,6 +586,9 @@ int main(void) {
       cmocka_unit_test(every_function_is_called_here),
       cmocka_unit_test(arithmetic_out_of_range_is_harmless),
       cmocka_unit_test(losses_out_of_range_are_harmless),
+      cmocka_unit_test(updates_sgd_out_of_range_are_harmless),
+      cmocka_unit_test(rates_and_labels_out_of_range_are_harmless),
+      cmocka_unit_test(norms_out_of_range_are_harmless),
       cmocka_unit_test(updates_out_of_range_are_harmless),
       cmocka_unit_test(an_input_table_refuses),
       cmocka_unit_test(probabilities_out_of_range_are_harmless),

@@ -43,6 +43,15 @@ void niti_loss_softmax(int32_t *acc, const int8_t *logits, int32_t exponent, int
   niti_softmax_acc(acc, &softmax, logits, 0, classes, target);
 }
 
+void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
+                                int64_t smoothing) {
+  if (!in_range(acc, logits, classes, target) || smoothing < 0 || smoothing >= 1000000000) return;
+  NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
+  softmax.off = niti_loss_off(smoothing, classes);
+  softmax.on -= (classes - 1) * softmax.off;
+  niti_softmax_acc(acc, &softmax, logits, 0, classes, target);
+}
+
 int64_t niti_loss_value(const int8_t *logits, int32_t exponent, int classes, int target) {
   if (!in_range(logits, logits, classes, target)) return 0;
   const NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);

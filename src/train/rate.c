@@ -56,6 +56,12 @@ static int64_t anneal(int64_t from, int64_t to, int64_t done, int64_t all) {
   return to + high * share + ((low * share) >> 31);
 }
 
+int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all) {
+  const int64_t most = INT64_C(1000000000000);
+  if (from < 0 || from > most || to < 0 || to > most || all < 1 || all > UINT32_MAX || done < 0 || done > all) return 0;
+  return anneal(from, to, done, all);
+}
+
 NitiStatus niti_rate_read(NitiRate *out, const NitiYaml *update) {
   static const char *const positions[] = {"epoch", "step", "at", NULL};
   const int64_t most = (int64_t)1000 * 1000000000;

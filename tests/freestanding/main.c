@@ -93,6 +93,36 @@ static void add_training(uint64_t *digest) {
   for (int v = 0; v < 256; ++v) add(digest, niti_input_mantissa(v, mean[v % CHANNELS], std[v % CHANNELS], exponent));
 }
 
+static void add_sgd(uint64_t *digest) {
+  const NitiSgdStep step = {.rate = 30000000, .momentum = 900000000, .decay = 500000, .images = 48, .nesterov = true, .layer = 3};
+  const int64_t gradient[4] = {-100000000000, 70000, 3, 0};
+  int16_t weight[4] = {32512, -32512, 5, 0}, velocity[4] = {0, 0, 0, 0};
+  int32_t e = -21, f = 0;
+  for (int i = 0; i < 6; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -50, 4, &step);
+  for (int i = 0; i < 4; ++i) add(digest, weight[i] * 65536 + velocity[i]);
+  add(digest, e * 65536 + f);
+}
+
+static void add_norm(uint64_t *digest) {
+  const int16_t weight[CHANNELS] = {16384, -30000, 77}, bias[CHANNELS] = {0, 5000, -32512};
+  const NitiNormLayer layer = {.weight = weight,
+                               .bias = bias,
+                               .weight_exponent = -14,
+                               .bias_exponent = -15,
+                               .count = 4,
+                               .channels = CHANNELS,
+                               .rounding = NITI_STOCHASTIC_BYTE};
+  int8_t x[4 * CHANNELS], y[4 * CHANNELS];
+  int64_t running[2 * CHANNELS] = {0}, gradients[2 * CHANNELS];
+  int32_t e = 0;
+  for (int i = 0; i < 4 * CHANNELS; ++i) x[i] = niti_init_weight(9, 1, (uint64_t)i);
+  niti_norm_forward(y, &e, running, &layer, true, x, -7);
+  for (int i = 0; i < 4 * CHANNELS; ++i) add(digest, y[i] + e);
+  niti_norm_backward(y, &e, gradients, gradients + CHANNELS, &layer, y, -20, x, -7);
+  for (int i = 0; i < 4 * CHANNELS; ++i) add(digest, y[i] + e);
+  for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, running[i] + gradients[i]);
+}
+
 static void add_shapes(uint64_t *digest) {
   int32_t word = niti_shift_prediction_of(3);
   for (int32_t i = 0; i < 60; ++i) {
@@ -118,6 +148,8 @@ void _start(void) {
   add_rounding(&digest);
   add_loss(&digest);
   add_training(&digest);
+  add_sgd(&digest);
+  add_norm(&digest);
   add_shapes(&digest);
   for (int i = 0; i < 16; ++i) text[i] = "0123456789abcdef"[digest >> (60 - 4 * i) & 15];
   text[16] = '\n';

@@ -1,0 +1,124 @@
+/* Batch norm of a whole tensor, value by value, for niti.h. */
+#include "base/norm.h"
+
+#include "base/random.h"
+
+enum { EXPONENT_MAX = 1024 };
+
+static bool is_layer(const NitiNormLayer *n, int32_t x_exponent) {
+  const bool exponents = x_exponent >= -EXPONENT_MAX && x_exponent <= EXPONENT_MAX && n->weight_exponent >= -EXPONENT_MAX &&
+                         n->weight_exponent <= EXPONENT_MAX && n->bias_exponent >= -EXPONENT_MAX &&
+                         n->bias_exponent <= EXPONENT_MAX;
+  return exponents && n->reserved[0] == 0 && n->reserved[1] == 0 && n->weight && n->count >= 1 &&
+         n->count <= 1 << NITI_NORM_COUNT_LOG2 && n->channels >= 1 && (unsigned)n->rounding <= NITI_STOCHASTIC_BYTE;
+}
+
+static NitiNormSums sums_of(const NitiNormLayer *n, const int8_t *x, int32_t c) {
+  NitiNormSums s = {0, 0};
+  for (int64_t i = 0; i < n->count; ++i) {
+    const int64_t v = x[i * n->channels + c];
+    s.x += v;
+    s.xx += v * v;
+  }
+  return s;
+}
+
+static NitiNormDeltaSums delta_sums_of(const NitiNormLayer *n, const int8_t *dy, const int8_t *x, int32_t c) {
+  NitiNormDeltaSums s = {0, 0, 0};
+  for (int64_t i = 0; i < n->count; ++i) {
+    const int64_t d = dy[i * n->channels + c];
+    s.d += d;
+    s.dx += d * x[i * n->channels + c];
+    s.dd += d * d;
+  }
+  return s;
+}
+
+static int8_t rounded(int64_t acc, const NitiNormLayer *n, const NitiDraw *draw, int64_t index) {
+  return niti_clip8(
+      niti_round_inline(acc, NITI_NORM_FRACTION, n->rounding, niti_rounding_word(draw, n->rounding, (uint64_t)index)));
+}
+
+static int32_t output_exponent(const NitiNormLayer *n) {
+  NitiScalar range = {0, 0};
+  for (int32_t c = 0; c < n->channels; ++c) {
+    const NitiScalar own = niti_norm_range(n->weight[c], n->weight_exponent, n->bias[c], n->bias_exponent);
+    if (niti_scalar_less(range, own)) range = own;
+  }
+  return niti_norm_exponent(range);
+}
+
+static NitiScalar scaled(NitiScalar a, int32_t e) {
+  if (a.m != 0) a.e += e;
+  return a;
+}
+
+static void move_running(int64_t *mean, int64_t *variance, const NitiNormChannel *batch, int32_t exponent) {
+  *mean = niti_norm_run(*mean, scaled(batch->mean, exponent));
+  *variance = niti_norm_run(*variance, scaled(batch->variance, 2 * exponent));
+}
+
+static bool are_running(const int64_t *running, int32_t channels) {
+  for (int32_t i = 0; i < 2 * channels; ++i) {
+    const int64_t least = i < channels ? -NITI_NORM_RUNNING_MAX : 0;
+    if (running[i] < least || running[i] > NITI_NORM_RUNNING_MAX) return false;
+  }
+  return true;
+}
+
+void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const NitiNormLayer *layer, bool training,
+                       const int8_t *x, int32_t x_exponent) {
+  if (!y || !y_exponent || !running || !layer || !x || !is_layer(layer, x_exponent) || !layer->bias) return;
+  if (!are_running(running, layer->channels)) return;
+  const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_ACT, layer->step, layer->layer};
+  *y_exponent = output_exponent(layer);
+  for (int32_t c = 0; c < layer->channels; ++c) {
+    int64_t *mean = &running[c], *variance = &running[layer->channels + c];
+    const NitiNormChannel channel = training ? niti_norm_batch(sums_of(layer, x, c), layer->count, x_exponent)
+                                             : niti_norm_running(*mean, *variance, x_exponent);
+    const NitiAffine a =
+        niti_norm_affine(&channel, layer->weight[c], layer->weight_exponent, layer->bias[c], layer->bias_exponent, *y_exponent);
+    if (training) move_running(mean, variance, &channel, x_exponent);
+    for (int64_t i = c; i < layer->count * layer->channels; i += layer->channels)
+      y[i] = rounded((int64_t)a.factor * x[i] + a.offset, layer, &draw, i);
+  }
+}
+
+/* What is known of a channel before the deltas' range is. */
+static NitiNormDelta delta_of(NitiNormChannel *channel, const NitiNormLayer *n, const int8_t *dy, const int8_t *x,
+                              int32_t x_exponent, int32_t c) {
+  const NitiNormSums s = sums_of(n, x, c);
+  *channel = niti_norm_batch(s, n->count, x_exponent);
+  return niti_norm_delta(channel, s, delta_sums_of(n, dy, x, c), n->count, n->weight[c], n->weight_exponent);
+}
+
+/* Of the channels' squares the largest exponent, and then their sum at it. */
+static NitiSquares squares_of(const NitiNormLayer *n, const int8_t *dy, const int8_t *x, int32_t x_exponent) {
+  NitiSquares s = {0, NITI_SQUARES_NONE};
+  NitiNormChannel channel;
+  for (int32_t c = 0; c < n->channels; ++c)
+    s.exponent = niti_squares_exponent(s.exponent, delta_of(&channel, n, dy, x, x_exponent, c).square);
+  for (int32_t c = 0; c < n->channels; ++c)
+    s.sum += niti_squares_share(s.exponent, delta_of(&channel, n, dy, x, x_exponent, c).square);
+  return s;
+}
+
+void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradient, int64_t *bias_gradient,
+                        const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x, int32_t x_exponent) {
+  if (!dx || !dx_exponent || !weight_gradient || !bias_gradient || !layer || !dy || !x || !is_layer(layer, x_exponent)) return;
+  if (dy_exponent < -EXPONENT_MAX || dy_exponent > EXPONENT_MAX) return;
+  const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_DELTA, layer->step, layer->layer};
+  const int32_t own = niti_norm_delta_exponent(squares_of(layer, dy, x, x_exponent), layer->channels);
+  *dx_exponent = own + dy_exponent - x_exponent;
+  for (int32_t c = 0; c < layer->channels; ++c) {
+    NitiNormChannel channel;
+    const NitiNormDelta d = delta_of(&channel, layer, dy, x, x_exponent, c);
+    const NitiAffineDelta a = niti_norm_affine_delta(&d, &channel, own - NITI_NORM_FRACTION);
+    const NitiNormSums s = sums_of(layer, x, c);
+    const NitiNormDeltaSums t = delta_sums_of(layer, dy, x, c);
+    weight_gradient[c] = niti_norm_gradient(&channel, s, t, layer->count);
+    bias_gradient[c] = t.d;
+    for (int64_t i = c; i < layer->count * layer->channels; i += layer->channels)
+      dx[i] = rounded((int64_t)a.factor * dy[i] + (int64_t)a.slope * x[i] + a.offset, layer, &draw, i);
+  }
+}

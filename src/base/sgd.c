@@ -1,0 +1,47 @@
+/* Update `sgd` of a whole tensor, for niti.h. */
+#include "base/sgd.h"
+
+enum { EXPONENT_MAX = 1024 };
+
+static uint32_t largest(const int16_t *values, size_t count) {
+  uint32_t max = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = (uint32_t)(values[i] < 0 ? -values[i] : values[i]);
+    max = magnitude > max ? magnitude : max;
+  }
+  return max;
+}
+
+static uint64_t largest_gradient(const int64_t *values, size_t count) {
+  uint64_t max = 0;
+  for (size_t i = 0; i < count; ++i) max = niti_magnitude64(values[i]) > max ? niti_magnitude64(values[i]) : max;
+  return max;
+}
+
+static bool is_exponent(int32_t e) { return e >= -EXPONENT_MAX && e <= EXPONENT_MAX; }
+
+static bool is_step(const NitiSgdStep *s) {
+  return s->reserved[0] == 0 && s->reserved[1] == 0 && s->rate >= 0 && s->rate <= (int64_t)1000 * NITI_SGD_UNITS &&
+         s->momentum >= 0 && s->momentum < NITI_SGD_UNITS && s->decay >= 0 && s->decay <= NITI_SGD_UNITS && s->images >= 1 &&
+         s->images <= 1 << 20;
+}
+
+void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                     const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
+  if (!weight || !weight_exponent || !velocity || !velocity_exponent || !gradient || !step || !is_step(step)) return;
+  const NitiSgdTensor t = {largest_gradient(gradient, count),
+                           largest(velocity, count),
+                           largest(weight, count),
+                           gradient_exponent,
+                           *velocity_exponent,
+                           *weight_exponent};
+  if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
+  if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
+  const NitiSgdSettings settings = {step->rate, step->momentum, step->decay, step->images, step->nesterov};
+  const NitiDraw draw = {step->seed, NITI_DRAW_UPDATE, step->step, step->layer};
+  const NitiSgd u = niti_sgd(&t, &settings);
+  if (u.idle) return;
+  for (size_t i = 0; i < count; ++i) niti_sgd_weight(&weight[i], &velocity[i], gradient[i], niti_draw(&draw, i), &u);
+  *weight_exponent = u.weight_exponent;
+  *velocity_exponent = u.velocity_exponent;
+}
