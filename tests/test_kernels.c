@@ -43,13 +43,19 @@ static void fill(int32_t *acc, size_t count) {
 
 static uint32_t magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
+/* docs/arithmetic.md: stochastic-byte takes the bytes of a word one after the other. */
+static uint32_t word_of(const NitiRounder *r, uint64_t index) {
+  if (r->mode != NITI_STOCHASTIC_BYTE) return niti_draw(&r->draw, index);
+  return niti_draw(&r->draw, index / 4) >> 8 * (index % 4) & 255;
+}
+
 static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
                   uint32_t max) {
   int8_t buffer[GUARD + COUNT + GUARD];
   memset(buffer, 0x55, sizeof buffer);
   const uint32_t found = kernel(buffer + GUARD, acc, count, r, index, max);
   for (size_t i = 0; i < count; ++i) {
-    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_draw(&r->draw, index + i));
+    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, word_of(r, index + i));
     if (r->relu && want < 0) want = 0;
     if (buffer[GUARD + i] != want) {
       fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
@@ -123,7 +129,8 @@ static void test_tiles(void **unused) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
         uint32_t max = 0;
-        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false};
+        const NitiRounder r = {
+            modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false, 0};
         fill(acc, ROWS * STRIDE);
         memset(tensor, 0x55, sizeof tensor);
         memset(want, 0x55, sizeof want);

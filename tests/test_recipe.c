@@ -455,7 +455,7 @@ static void wrong_recipes_are_refused(void **state) {
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
        "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
-       "seed, loss, label_smoothing, rounding, update)"},
+       "seed, loss, label_smoothing, rounding, clip, update)"},
       {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
       {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
       {HEAD "batch: 6.4e1\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '6.4e1'"},

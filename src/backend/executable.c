@@ -300,7 +300,7 @@ static void connect(NitiExecutable *e, int32_t i) {
     if (o->outputs[k] != NITI_NONE) step->outputs[k] = e->tensors[o->outputs[k]];
   }
   step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i),
-                                 o->rounding.clip};
+                              o->rounding.clip};
   step->pool = o->pool; /* which pools alone read */
   int32_t gradient = NITI_NONE;
   if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];

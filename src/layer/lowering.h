@@ -13,7 +13,7 @@ typedef struct NitiLowering {
   bool training; /* if false, dropout does nothing and no rounding draws random words */
   NitiRounding round_activation, round_delta;
   int32_t clip_activation, clip_delta; /* NitiRoundingRecord.clip */
-  bool nesterov; /* the optimiser looks ahead */
+  bool nesterov;                       /* the optimiser looks ahead */
 } NitiLowering;
 
 /* A layer while its network is lowered. Forward sets y and what backward needs. */

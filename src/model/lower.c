@@ -99,9 +99,8 @@ static void add_delta(Walk *w, const NitiLayer *layer, int i, int32_t dx) {
   o.inputs[0] = w->deltas[from];
   o.inputs[1] = dx;
   o.outputs[0] = w->deltas[from] = niti_lower_delta(&w->lowering, layer, i);
-  o.rounding =
-      (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK, (uint32_t)from + 65536u * (uint32_t)w->additions[from]++,
-                           w->options->clip_delta};
+  o.rounding = (NitiRoundingRecord){w->options->round_delta, NITI_DRAW_FORK,
+                                    (uint32_t)from + 65536u * (uint32_t)w->additions[from]++, w->options->clip_delta};
   niti_lower_append(&w->lowering, &o);
 }
 
@@ -195,7 +194,7 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
     return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", options->batch, 1 << 20);
   NITI_TRY(niti_program_open(&program, options->batch));
   Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->clip_activation,
-                        options->clip_delta, options->nesterov},
+                         options->clip_delta, options->nesterov},
             .description = description,
             .options = options,
             .count = description->node_count};

@@ -250,8 +250,7 @@ static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
   NITI_TRY(niti_yaml_want_keys(mapping, "clip", keys));
   if ((node = niti_yaml_get(mapping, "activation")) != NULL)
     NITI_TRY(niti_yaml_int(&r->clip_activation, node, "clip: activation", 0, CLIP_MAX));
-  if ((node = niti_yaml_get(mapping, "error")) != NULL)
-    NITI_TRY(niti_yaml_int(&r->clip_error, node, "clip: error", 0, CLIP_MAX));
+  if ((node = niti_yaml_get(mapping, "error")) != NULL) NITI_TRY(niti_yaml_int(&r->clip_error, node, "clip: error", 0, CLIP_MAX));
   return NITI_OK;
 }
 
@@ -325,8 +324,8 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 /* ---- The whole ---- */
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
-  static const char *const keys[] = {"name", "model",           "data",     "batch",  "epochs", "max_steps", "seed",
-                                     "loss", "label_smoothing", "rounding", "clip", "update", NULL};
+  static const char *const keys[] = {"name", "model",           "data",     "batch", "epochs", "max_steps", "seed",
+                                     "loss", "label_smoothing", "rounding", "clip",  "update", NULL};
   const NitiYaml *root = niti_yaml_root(document), *data;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));

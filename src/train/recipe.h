@@ -23,10 +23,10 @@ typedef struct NitiRecipe {
   int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;
   int32_t clip_activation, clip_error; /* NitiRoundingRecord.clip */
-  const NitiOptimizer *optimizer; /* `update.kind` */
-  NitiSchedule mu;                /* update `niti`: of integers */
-  NitiRate rate;                  /* the others */
-  int64_t momentum, decay;        /* in billionths */
+  const NitiOptimizer *optimizer;      /* `update.kind` */
+  NitiSchedule mu;                     /* update `niti`: of integers */
+  NitiRate rate;                       /* the others */
+  int64_t momentum, decay;             /* in billionths */
   bool nesterov;
 } NitiRecipe;
 
