@@ -82,8 +82,8 @@ struct NitiRequantiseArgs {
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
-  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a, e_b, e_c, rq->mode,
-                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, relu,     NULL};
+  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a,  e_b, e_c, rq->mode,
+                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, rq->clip, relu, NULL};
 }
 
 #ifdef __CUDACC__
