@@ -1,4 +1,4 @@
-/* A description that uses every layer type, for tests. */
+/* Descriptions that use every layer type, for tests. */
 #ifndef NITI_TESTS_EVERY_LAYER_H
 #define NITI_TESTS_EVERY_LAYER_H
 
@@ -40,5 +40,34 @@ static const char every_layer[] =
     "  - dropout\n"
     "  - linear: {out: classes}\n"
     "  - residual: {body: [dropout]}\n";
+
+/* The layers with 16-bit parameters, of which update sgd trains all: biases, and batch norm before and after sums, pools and
+ * ReLUs; besides, groups, limited ReLUs, padded average pools and other rates of dropout. */
+static const char every_layer_normed[] =
+    "name: every-layer-normed\ninput: [12, 10, 3]\nclasses: 5\nlayers:\n"
+    "  - norm\n"
+    "  - conv: {out: 16, kernel: 3, padding: 1}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - residual:\n"
+    "      body:\n"
+    "        - conv: {out: 16, kernel: 3, padding: 1, groups: 4}\n"
+    "        - norm\n"
+    "        - relu: {max: 6}\n"
+    "        - conv: {out: 16, kernel: 3, padding: 1, groups: channels, bias: true}\n"
+    "        - norm\n"
+    "      shortcut:\n"
+    "        - norm\n"
+    "  - relu\n"
+    "  - avgpool: {kernel: 3, stride: 2, padding: 1}\n"
+    "  - norm\n"
+    "  - dropout: {rate: 0.25}\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - flatten\n"
+    "  - norm\n"
+    "  - linear: {out: 24, bias: true}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - linear: {out: classes}\n";
 
 #endif

@@ -42,6 +42,7 @@ typedef struct RandomNetwork {
   size_t used;
   int32_t h, w, c; /* of the tensor so far */
   int depth;       /* of residual blocks */
+  bool norm;       /* some layers are norms, which only update sgd trains */
 } RandomNetwork;
 
 __attribute__((format(printf, 3, 4))) static inline void write_line(RandomNetwork *r, int indent, const char *format, ...) {
@@ -59,6 +60,10 @@ static inline void write_residual(RandomNetwork *r, int indent);
 /* A layer whose output has its input's shape. */
 static inline void write_same(RandomNetwork *r, int indent) {
   const int kernel = 2 * random_in(0, 1) + 1;
+  if (r->norm && random_in(0, 2) == 0) {
+    write_line(r, indent, "- norm");
+    return;
+  }
   switch (random_in(0, r->depth < 2 ? 7 : 6)) {
     case 0:
     case 1: write_line(r, indent, "- conv: {out: %d, kernel: %d, padding: %d}", r->c, kernel, kernel / 2); break;
@@ -101,7 +106,7 @@ static inline void write_window(RandomNetwork *r) {
 
 /* The text of a random network: input up to 9x9x3, 2 to 9 classes. Continues random_state. */
 static inline const char *random_network(RandomNetwork *r) {
-  *r = (RandomNetwork){.h = random_in(2, 9), .w = random_in(2, 9), .c = random_in(0, 1) ? 3 : 1};
+  *r = (RandomNetwork){.h = random_in(2, 9), .w = random_in(2, 9), .c = random_in(0, 1) ? 3 : 1, .norm = random_in(0, 1)};
   write_line(r, 0, "name: random");
   write_line(r, 0, "input: [%d, %d, %d]", r->h, r->w, r->c);
   write_line(r, 0, "classes: %d", random_in(2, 9));
@@ -122,12 +127,16 @@ static inline const char *random_network(RandomNetwork *r) {
   return r->text;
 }
 
-static inline NitiLowerOptions random_lowering(void) {
+/* How to lower it. */
+static inline NitiLowerOptions random_lowering(const RandomNetwork *r) {
+  const bool sgd = r->norm || random_in(0, 3) == 0;
   return (NitiLowerOptions){.batch = random_in(1, 9),
                             .training = true,
                             .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
-                            .loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX};
+                            .loss = sgd || random_in(0, 1) ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI,
+                            .nesterov = random_in(0, 1),
+                            .optimizer = sgd ? &niti_optimizer_sgd : &niti_optimizer_niti};
 }
 
 #endif

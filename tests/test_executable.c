@@ -31,6 +31,42 @@ typedef struct Trained {
   int32_t labels[BATCH_MAX];
 } Trained;
 
+/* Of batch norm: weights and biases. */
+static void fill_parameters(Trained *t, int32_t tensor, size_t count) {
+  const int32_t exponent = random_in(-16, -13);
+  int16_t *values = malloc(count * sizeof *values);
+  assert_non_null(values);
+  for (size_t k = 0; k < count; ++k) values[k] = (int16_t)random_in(-INT16_MAX, INT16_MAX);
+  must(niti_executable_write(t->training, tensor, 0, values, &exponent));
+  free(values);
+}
+
+/* Of batch norm: means from -1 to 1, variances up to 2. */
+static void fill_statistics(Trained *t, int32_t tensor, size_t count) {
+  const int32_t exponent = -32;
+  int64_t *values = malloc(count * sizeof *values);
+  assert_non_null(values);
+  for (size_t k = 0; k < count; ++k) values[k] = (int64_t)(next_random() >> 31) - (k < count / 2 ? INT64_C(1) << 32 : 0);
+  must(niti_executable_write(t->training, tensor, 0, values, &exponent));
+  free(values);
+}
+
+/* The master of an int8 weight, with other low bits than 0, if its optimiser keeps one. */
+static void fill_master(Trained *t, int32_t weight, const int8_t *values, int32_t exponent) {
+  const int32_t own = exponent - 8;
+  for (int32_t i = 0; i < t->program->tensor_count; ++i) {
+    const NitiTensorDesc *desc = &t->program->tensors[i];
+    if (desc->role != NITI_ROLE_STATE || desc->initial != NITI_INITIAL_MASTER || desc->weight != weight) continue;
+    const size_t count = niti_tensor_count(desc, 0);
+    int16_t *master = malloc(count * sizeof *master);
+    assert_non_null(master);
+    for (size_t k = 0; k < count; ++k)
+      master[k] = (int16_t)(256 * values[k] + (values[k] > -127 && values[k] < 127 ? random_in(-127, 127) : 0));
+    must(niti_executable_write(t->training, i, 0, master, &own));
+    free(master);
+  }
+}
+
 /* Random weights and a random input table, from a seed. */
 static void fill_weights(Trained *t) {
   for (int32_t i = 0; i < t->program->tensor_count; ++i) {
@@ -38,10 +74,14 @@ static void fill_weights(Trained *t) {
     if (desc->role != NITI_ROLE_WEIGHT && desc->role != NITI_ROLE_CONSTANT) continue;
     const size_t count = niti_tensor_count(desc, 0);
     const int32_t exponent = random_in(-9, -5);
+    if (desc->dtype == NITI_DTYPE_S16) fill_parameters(t, i, count);
+    if (desc->dtype == NITI_DTYPE_S64) fill_statistics(t, i, count);
+    if (desc->dtype != NITI_DTYPE_S8) continue;
     int8_t *values = malloc(count);
     assert_non_null(values);
     for (size_t k = 0; k < count; ++k) values[k] = (int8_t)random_in(-127, 127);
     must(niti_executable_write(t->training, i, 0, values, &exponent));
+    fill_master(t, i, values, exponent);
     free(values);
   }
 }
@@ -75,6 +115,17 @@ static void close_trained(Trained *t) {
   free(t->pixels);
 }
 
+/* Rates of either update. */
+static void bind_scalars(NitiBindings *b, const NitiProgram *p) {
+  for (int32_t i = 0; i < p->scalar_count; ++i) {
+    if (strcmp(p->scalars[i], "mu") == 0) b->scalars[i] = 4;
+    if (strcmp(p->scalars[i], "rate") == 0) b->scalars[i] = 30000000;
+    if (strcmp(p->scalars[i], "momentum") == 0) b->scalars[i] = 900000000;
+    if (strcmp(p->scalars[i], "decay") == 0) b->scalars[i] = 500000;
+    if (strcmp(p->scalars[i], "images") == 0) b->scalars[i] = b->batch;
+  }
+}
+
 /* The next `batch` images, cropped and mirrored at random, in one of the two programs from end to end. */
 static NitiStatus try_run(Trained *t, bool training, int32_t batch, uint32_t step) {
   NitiExecutable *e = training ? t->training : t->evaluation;
@@ -87,14 +138,14 @@ static NitiStatus try_run(Trained *t, bool training, int32_t batch, uint32_t ste
                                  .flip = (uint32_t)random_in(0, 1)};
     t->labels[n] = random_in(0, classes - 1);
   }
-  const NitiBindings b = {.batch = batch,
-                          .seed = 77,
-                          .step = step,
-                          .scalars = {4},
-                          .pixels = t->pixels,
-                          .source = t->source,
-                          .samples = t->samples,
-                          .labels = t->labels};
+  NitiBindings b = {.batch = batch,
+                    .seed = 77,
+                    .step = step,
+                    .pixels = t->pixels,
+                    .source = t->source,
+                    .samples = t->samples,
+                    .labels = t->labels};
+  bind_scalars(&b, p);
   return niti_executable_run(e, 0, p->operation_count, &b);
 }
 
@@ -142,7 +193,7 @@ static Trace trace_of(NitiBackend *backend, const NitiDescription *description, 
   }
   for (int32_t i = 0; i < t.program->tensor_count; ++i) {
     const NitiRole role = t.program->tensors[i].role;
-    if (role == NITI_ROLE_WEIGHT || role == NITI_ROLE_METRIC) put_tensor(&trace, t.training, i, 0);
+    if (role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE || role == NITI_ROLE_METRIC) put_tensor(&trace, t.training, i, 0);
   }
   close_trained(&t);
   random_state = state; /* the next trace gets the same */
@@ -184,7 +235,7 @@ static void fused_is_plain_in_random_networks(void **state) {
   random_state = 34;
   for (int i = 0; i < RANDOM_NETWORKS; ++i) {
     const char *text = random_network(&r);
-    const NitiLowerOptions options = random_lowering();
+    const NitiLowerOptions options = random_lowering(&r);
     check_network(text, &options);
   }
 }
@@ -193,6 +244,12 @@ static void fused_is_plain_with_every_layer(void **state) {
   (void)state;
   random_state = 55;
   check_network(every_layer, &(NitiLowerOptions){.batch = 7, .training = true, .round_activation = NITI_STOCHASTIC});
+  check_network(every_layer_normed, &(NitiLowerOptions){.batch = 7,
+                                                        .training = true,
+                                                        .round_delta = NITI_STOCHASTIC_BYTE,
+                                                        .loss = NITI_LOSS_SOFTMAX,
+                                                        .nesterov = true,
+                                                        .optimizer = &niti_optimizer_sgd});
 }
 
 /* The fused executable really leaves operations out, or the tests above compare nothing. */
@@ -347,8 +404,9 @@ static void an_estimate_is_what_compiling_allocates(void **state) {
   (void)state;
   random_state = 89;
   for (int i = 0; i < 20; ++i) {
-    NitiDescription *d = described(i == 0 ? every_layer : random_network(&r));
-    NitiLowerOptions options = random_lowering();
+    const char *text = random_network(&r);
+    NitiDescription *d = described(i == 0 ? every_layer : text);
+    NitiLowerOptions options = random_lowering(&r);
     NitiExecutable *training = NULL, *evaluation = NULL, *alone = NULL;
     NitiProgram *p = lowered(d, &options);
     options.training = false;

@@ -43,19 +43,13 @@ static void fill(int32_t *acc, size_t count) {
 
 static uint32_t magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
-/* docs/arithmetic.md: stochastic-byte takes the bytes of a word one after the other. */
-static uint32_t word_of(const NitiRounder *r, uint64_t index) {
-  if (r->mode != NITI_STOCHASTIC_BYTE) return niti_draw(&r->draw, index);
-  return niti_draw(&r->draw, index / 4) >> 8 * (index % 4) & 255;
-}
-
 static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
                   uint32_t max) {
   int8_t buffer[GUARD + COUNT + GUARD];
   memset(buffer, 0x55, sizeof buffer);
   const uint32_t found = kernel(buffer + GUARD, acc, count, r, index, max);
   for (size_t i = 0; i < count; ++i) {
-    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, word_of(r, index + i));
+    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_rounding_word(&r->draw, r->mode, index + i));
     if (r->relu && want < 0) want = 0;
     if (buffer[GUARD + i] != want) {
       fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
@@ -73,7 +67,7 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
 static void check_isa(NitiIsa isa) {
   const NitiRequantiseKernel kernel = niti_requantise_kernel(isa);
   int32_t acc[COUNT + 1];
-  for (size_t mode = 0; mode < sizeof modes / sizeof *modes; ++mode) {
+  for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
         NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false, 0};
@@ -124,7 +118,7 @@ static void test_tiles(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     const NitiConvKernels *kernels = niti_conv_kernels(isa);
-    for (size_t mode = 0; mode < sizeof modes / sizeof *modes; ++mode) {
+    for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
       for (int columns = 1; columns <= STRIDE; columns += 7) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];

@@ -25,7 +25,10 @@ static bool is_updated_in_place(NitiRole role) {
 }
 
 static bool reads(const NitiOperation *o, int32_t tensor) {
-  return o->inputs[0] == tensor || o->inputs[1] == tensor || o->inputs[2] == tensor;
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (o->inputs[k] == tensor) return true;
+  }
+  return false;
 }
 
 /* Every tensor is written before it is read, and only once, except those that are updated in place. */
@@ -115,6 +118,86 @@ static void check_same(const NitiProgram *p, int32_t a, int32_t b) {
   assert_memory_equal(p->tensors[a].dims, p->tensors[b].dims, sizeof p->tensors[a].dims);
 }
 
+/* A tensor of a norm's channels: [channels][columns], or [rows][channels] where it is learned or running. */
+static void check_channels(const NitiProgram *p, int32_t tensor, NitiRole role, NitiDtype dtype, int64_t first, int64_t second) {
+  assert_int_not_equal(tensor, NITI_NONE);
+  const NitiTensorDesc *t = &p->tensors[tensor];
+  assert_int_equal(t->role, role);
+  assert_int_equal(t->dtype, dtype);
+  assert_int_equal(t->exponents, NITI_EXPONENTS_ONE);
+  assert_false(t->batched);
+  assert_true(has_dims(p, tensor, first, second, 1, 1));
+}
+
+static void check_norm(const NitiProgram *p, const NitiOperation *o, int32_t x, bool running) {
+  const int64_t *d = p->tensors[x].dims;
+  assert_int_equal(o->norm.positions, p->tensors[x].rank == 4 ? d[1] * d[2] : 1);
+  assert_int_equal(o->norm.running, running);
+}
+
+/* The statistics and the map of a norm's forward; evaluation takes the running ones and writes the map alone. */
+static void check_norm_fit(const NitiProgram *p, const NitiOperation *o) {
+  const int32_t *in = o->inputs, *out = o->outputs;
+  const int64_t c = niti_tensor_shape(&p->tensors[in[0]], p->batch).c;
+  const bool training = out[1] != NITI_NONE;
+  check_norm(p, o, in[0], !training);
+  check_channels(p, in[1], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, c, 1);
+  check_channels(p, in[2], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, c, 1);
+  check_channels(p, in[3], NITI_ROLE_WEIGHT, NITI_DTYPE_S64, 2, c);
+  check_channels(p, out[0], NITI_ROLE_SAVED, NITI_DTYPE_S32, c, 2);
+  assert_int_equal(p->tensors[in[1]].initial, NITI_INITIAL_ONE);
+  assert_int_equal(p->tensors[in[2]].initial, NITI_INITIAL_ZERO);
+  assert_int_equal(p->tensors[in[3]].initial, NITI_INITIAL_RUNNING);
+  assert_int_equal(out[2] != NITI_NONE, training);
+  if (!training) return;
+  assert_int_equal(out[1], in[3]);
+  check_channels(p, out[2], NITI_ROLE_SAVED, NITI_DTYPE_S64, c, 2);
+}
+
+static void check_norm_delta_fit(const NitiProgram *p, const NitiOperation *o) {
+  const int32_t *in = o->inputs, *out = o->outputs;
+  const int64_t c = niti_tensor_shape(&p->tensors[in[0]], p->batch).c;
+  check_same(p, in[0], in[1]);
+  check_norm(p, o, in[0], false);
+  check_channels(p, in[2], NITI_ROLE_SAVED, NITI_DTYPE_S64, c, 2);
+  check_channels(p, in[3], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, c, 1);
+  check_channels(p, out[0], NITI_ROLE_SAVED, NITI_DTYPE_S32, c, 3);
+  for (int k = 1; k <= 2; ++k) check_channels(p, out[k], NITI_ROLE_GRADIENT, NITI_DTYPE_S64, c, 1);
+  check_channels(p, out[3], NITI_ROLE_SAVED, NITI_DTYPE_S64, c, 3);
+  assert_int_equal(p->tensors[out[1]].weight, in[3]);
+  const NitiTensorDesc *bias = &p->tensors[p->tensors[out[2]].weight];
+  assert_true(bias->role == NITI_ROLE_WEIGHT && bias->layer == o->layer && bias->initial == NITI_INITIAL_ZERO);
+}
+
+/* A state of the weight's shape, updated in place. */
+static void check_state(const NitiProgram *p, const NitiOperation *o, int k, NitiInitial initial) {
+  const NitiTensorDesc *t = &p->tensors[o->inputs[k]];
+  assert_int_equal(o->outputs[k], o->inputs[k]);
+  check_same(p, o->inputs[k], o->inputs[0]);
+  assert_int_equal(t->role, NITI_ROLE_STATE);
+  assert_int_equal(t->dtype, NITI_DTYPE_S16);
+  assert_int_equal(t->initial, initial);
+  assert_int_equal(t->weight, o->inputs[0]);
+}
+
+static bool is_scalar(const NitiProgram *p, int32_t scalar, const char *name) {
+  return scalar >= 0 && scalar < p->scalar_count && strcmp(p->scalars[scalar], name) == 0;
+}
+
+/* Int8 weights have a master and decay; s16 ones are their own masters and do not. */
+static void check_update_sgd(const NitiProgram *p, const NitiOperation *o) {
+  const bool operand = p->tensors[o->inputs[0]].dtype == NITI_DTYPE_S8;
+  assert_true(operand || p->tensors[o->inputs[0]].dtype == NITI_DTYPE_S16);
+  assert_int_equal(o->outputs[0], o->inputs[0]);
+  assert_int_equal(p->tensors[o->inputs[1]].weight, o->inputs[0]);
+  assert_int_equal(o->outputs[1], NITI_NONE);
+  assert_true((o->inputs[2] != NITI_NONE) == operand && (o->sgd.decay != NITI_NONE) == operand);
+  if (operand) check_state(p, o, 2, NITI_INITIAL_MASTER);
+  check_state(p, o, 3, NITI_INITIAL_ZERO);
+  assert_true(is_scalar(p, o->sgd.rate, "rate") && is_scalar(p, o->sgd.momentum, "momentum"));
+  assert_true(is_scalar(p, o->sgd.images, "images") && (!operand || is_scalar(p, o->sgd.decay, "decay")));
+}
+
 /* The operands' shapes are what the attributes say. */
 static void check_operands(const NitiProgram *p, const NitiOperation *o) {
   const int32_t *in = o->inputs, *out = o->outputs;
@@ -127,6 +210,11 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_conv(p, o, in[0], out[0]);
       check_weight(p, &o->conv, in[1]);
       assert_false(o->relu); /* fusing is a backend's business */
+      if (in[2] != NITI_NONE) check_channels(p, in[2], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, o->conv.k, 1);
+      break;
+    case NITI_OP_BIAS_GRADIENT:
+      check_channels(p, out[0], NITI_ROLE_GRADIENT, NITI_DTYPE_S64, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 1);
+      assert_int_equal(p->tensors[p->tensors[out[0]].weight].layer, o->layer);
       break;
     case NITI_OP_CONV_BACKWARD:
       check_conv(p, o, out[0], in[0]);
@@ -167,6 +255,19 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       assert_true(in[0] == out[0] && p->tensors[in[1]].weight == in[0]);
       assert_string_equal(p->scalars[o->scalar], "mu");
       break;
+    case NITI_OP_NORM_FIT: check_norm_fit(p, o); break;
+    case NITI_OP_NORM_FORWARD:
+      check_same(p, in[0], out[0]);
+      check_channels(p, in[1], NITI_ROLE_SAVED, NITI_DTYPE_S32, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 2);
+      assert_false(o->relu);
+      break;
+    case NITI_OP_NORM_DELTA_FIT: check_norm_delta_fit(p, o); break;
+    case NITI_OP_NORM_BACKWARD:
+      check_same(p, in[0], in[1]);
+      check_same(p, in[0], out[0]);
+      check_channels(p, in[2], NITI_ROLE_SAVED, NITI_DTYPE_S32, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 3);
+      break;
+    case NITI_OP_UPDATE_SGD: check_update_sgd(p, o); break;
     default: fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
   }
 }
@@ -178,7 +279,7 @@ static void check_rounding_is(const NitiOperation *o, NitiRounding mode, NitiPur
 }
 
 /* docs/arithmetic.md, "Random numbers", save forks, which check_deltas counts. */
-static void check_rounding(const NitiOperation *o, const NitiLowerOptions *options) {
+static void check_rounding(const NitiProgram *p, const NitiOperation *o, const NitiLowerOptions *options) {
   const bool draws = options->training || !niti_rounding_draws(options->round_activation);
   const bool loss = o->opcode == NITI_OP_LOSS;
   if (loss && options->training && options->loss == NITI_LOSS_NITI) {
@@ -187,6 +288,9 @@ static void check_rounding(const NitiOperation *o, const NitiLowerOptions *optio
     check_rounding_is(o, options->round_delta, NITI_DRAW_ROUND_DELTA, 0);
   } else if (o->opcode == NITI_OP_DROPOUT) {
     check_rounding_is(o, NITI_NEAREST, NITI_DRAW_DROPOUT, o->layer);
+  } else if (o->opcode == NITI_OP_UPDATE_SGD) {
+    const bool bias = strstr(p->tensors[o->inputs[0]].name, ".bias") != NULL;
+    check_rounding_is(o, NITI_STOCHASTIC, NITI_DRAW_UPDATE, o->layer + (bias ? 65536 : 0));
   } else if (!niti_opcodes[o->opcode].rounds || loss) {
     check_rounding_is(o, NITI_NEAREST, 0, 0);
   } else if (o->phase == NITI_PHASE_FORWARD) {
@@ -231,6 +335,7 @@ static int operations_of(const NitiProgram *p, int32_t layer, NitiPhase phase, N
 /* What backward sends to the layer's input. */
 static NitiOpcode backward_opcode(const NitiLayerType *type) {
   if (type == &niti_layer_conv || type == &niti_layer_linear) return NITI_OP_CONV_BACKWARD;
+  if (type == &niti_layer_norm) return NITI_OP_NORM_BACKWARD;
   if (type == &niti_layer_relu) return NITI_OP_RELU_BACKWARD;
   if (type == &niti_layer_maxpool) return NITI_OP_MAXPOOL_BACKWARD;
   if (type == &niti_layer_avgpool || type == &niti_layer_global_avgpool) return NITI_OP_AVGPOOL_BACKWARD;
@@ -285,9 +390,13 @@ static void check_backward(const Walked *w, int32_t layer) {
   const NitiOperation *found = NULL;
   const NitiDescribedNode *node = &w->description->nodes[layer - 1];
   if (type->weight_shape) {
-    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_CONV_GRADIENT, &found), 1);
+    const bool norm = type == &niti_layer_norm, bias = norm || w->description->nodes[layer - 1].spec.bias;
+    const NitiOpcode gradient = norm ? NITI_OP_NORM_DELTA_FIT : NITI_OP_CONV_GRADIENT;
+    const NitiOpcode update = w->options->optimizer == &niti_optimizer_sgd ? NITI_OP_UPDATE_SGD : NITI_OP_UPDATE_NITI;
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, gradient, &found), 1);
     assert_int_equal(found->inputs[0], w->delta[layer]);
-    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, NITI_OP_UPDATE_NITI, &found), 1);
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, update, &found), bias ? 2 : 1);
+    assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, NITI_OP_BIAS_GRADIENT, &found), bias && !norm);
   }
   if (type != &niti_layer_add)
     assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, backward_opcode(type), &found),
@@ -317,7 +426,7 @@ static void check_deltas(const NitiProgram *p, const NitiDescription *descriptio
 static void check_evaluation(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
-    assert_true(o->phase <= NITI_PHASE_LOSS && o->opcode != NITI_OP_DROPOUT && o->rounding.mode != NITI_STOCHASTIC);
+    assert_true(o->phase <= NITI_PHASE_LOSS && o->opcode != NITI_OP_DROPOUT && !niti_rounding_draws(o->rounding.mode));
     if (o->opcode == NITI_OP_LOSS) assert_true(o->outputs[1] == NITI_NONE);
   }
   for (int32_t t = 0; t < p->tensor_count; ++t)
@@ -333,7 +442,7 @@ static void check_program(const NitiDescription *description, const NitiLowerOpt
   check_names(p);
   for (int32_t i = 0; i < p->operation_count; ++i) {
     check_operands(p, &p->operations[i]);
-    check_rounding(&p->operations[i], options);
+    check_rounding(p, &p->operations[i], options);
   }
   if (options->training) {
     check_deltas(p, description, options);
@@ -353,18 +462,20 @@ static void check_description(const NitiDescription *description, NitiLowerOptio
 }
 
 static bool has_norm(const NitiDescription *d) {
-  bool found = false;
-  for (int32_t i = 0; i < d->node_count; ++i) found |= d->nodes[i].spec.type->wide;
-  return found;
+  for (int32_t i = 0; i < d->node_count; ++i) {
+    if (d->nodes[i].spec.type == &niti_layer_norm) return true;
+  }
+  return false;
 }
 
-/* Those with norms, which need update sgd, are checked against the oracle. */
 static void builtin_models_lower(void **state) {
   (void)state;
   for (const char *const *name = niti_builtin_models(); *name; ++name) {
     NitiDescription *d = NULL;
     must(niti_description_load(&d, *name, NULL));
-    if (!has_norm(d)) check_description(d, (NitiLowerOptions){.batch = 3, .round_delta = NITI_PSEUDO_STOCHASTIC});
+    check_description(
+        d, (NitiLowerOptions){
+               .batch = 3, .round_delta = NITI_PSEUDO_STOCHASTIC, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd});
     if (!has_norm(d))
       check_description(d, (NitiLowerOptions){.batch = 256, .round_activation = NITI_STOCHASTIC, .loss = NITI_LOSS_SOFTMAX});
     niti_description_close(d);
@@ -380,6 +491,15 @@ static void every_layer_lowers(void **state) {
                                             .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
                                             .loss = mode % 2 ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI});
   niti_description_close(d);
+  d = described(every_layer_normed);
+  for (int mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode)
+    check_description(d, (NitiLowerOptions){.batch = 24,
+                                            .round_activation = (NitiRounding)mode,
+                                            .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
+                                            .loss = NITI_LOSS_SOFTMAX,
+                                            .nesterov = mode % 2,
+                                            .optimizer = &niti_optimizer_sgd});
+  niti_description_close(d);
 }
 
 static void random_networks_lower(void **state) {
@@ -388,7 +508,7 @@ static void random_networks_lower(void **state) {
   random_state = 13;
   for (int i = 0; i < RANDOM_NETWORKS; ++i) {
     NitiDescription *d = described(random_network(&r));
-    check_description(d, random_lowering());
+    check_description(d, random_lowering(&r));
     niti_description_close(d);
   }
 }

@@ -161,6 +161,9 @@ static void every_layer_has_room(void **state) {
   (void)state;
   check_description(d, (NitiLowerOptions){.batch = 5});
   niti_description_close(d);
+  d = described(every_layer_normed);
+  check_description(d, (NitiLowerOptions){.batch = 5, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd});
+  niti_description_close(d);
 }
 
 static void random_networks_have_room(void **state) {
@@ -169,7 +172,7 @@ static void random_networks_have_room(void **state) {
   random_state = 21;
   for (int i = 0; i < RANDOM_NETWORKS; ++i) {
     NitiDescription *d = described(random_network(&r));
-    check_description(d, random_lowering());
+    check_description(d, random_lowering(&r));
     niti_description_close(d);
   }
 }

@@ -18,17 +18,17 @@ static bool has_kernels(const NitiTensorDesc *t) {
   }
 }
 
-/* Whether an operation can read it as its input k: products and update niti have kernels for int8 matrices only. */
-static bool takes(NitiOpcode opcode, int k, const NitiTensorDesc *t) {
-  const bool product = opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD;
-  const bool matrix = (product && k == 1) || (opcode == NITI_OP_UPDATE_NITI && k == 0);
-  return has_kernels(t) && (!matrix || t->dtype == NITI_DTYPE_S8);
+/* Products and update niti have kernels for int8 weights only; a bias, operand 2, is int16. */
+static bool takes(NitiOpcode opcode, const NitiTensorDesc *t, int operand) {
+  const bool narrow = opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_UPDATE_NITI;
+  return has_kernels(t) &&
+         (!narrow || t->role != NITI_ROLE_WEIGHT || t->dtype == (operand == 2 ? NITI_DTYPE_S16 : NITI_DTYPE_S8));
 }
 
 int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] != NITI_NONE && !takes(o->opcode, k, &p->tensors[o->inputs[k]])) return o->inputs[k];
-    if (o->outputs[k] != NITI_NONE && !has_kernels(&p->tensors[o->outputs[k]])) return o->outputs[k];
+    if (o->inputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->inputs[k]], k)) return o->inputs[k];
+    if (o->outputs[k] != NITI_NONE && !takes(o->opcode, &p->tensors[o->outputs[k]], k)) return o->outputs[k];
   }
   return NITI_NONE;
 }

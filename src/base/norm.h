@@ -17,6 +17,8 @@ enum {
   NITI_NORM_GRADIENT_EXPONENT = -8, /* of a weight's gradient, relative to the deltas' exponent */
 };
 
+#define NITI_NORM_RUNNING_MAX ((int64_t)1 << 60) /* magnitude of a running statistic */
+
 /* Sums over the count values of a channel, exact. */
 typedef struct NitiNormSums {
   int64_t x, xx;
@@ -73,7 +75,7 @@ NITI_INLINE NitiNormChannel niti_norm_running(int64_t mean, int64_t variance, in
 
 /* A running statistic after a step whose own is `now` (real units). */
 NITI_INLINE int64_t niti_norm_run(int64_t running, NitiScalar now) {
-  const int64_t d = niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, (int64_t)1 << 60) - running;
+  const int64_t d = niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, NITI_NORM_RUNNING_MAX) - running;
   const int64_t half = NITI_NORM_RUNNING_SHARE / 2;
   return running + (d < 0 ? d - half : d + half) / NITI_NORM_RUNNING_SHARE;
 }

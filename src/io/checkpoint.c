@@ -13,7 +13,6 @@
 static const char exponent_suffix[] = ".exponent";
 static const char escaped_suffix[] = ".escaped";
 static const char format_name[] = "niti";
-enum { EXPONENT_MAX = 1024 }; /* far beyond any network's; sums of exponents over all layers fit in int32 */
 
 static const char *const own_keys[] = {"format", "version", "hash", "checksum"};
 enum { OWN_KEYS = sizeof own_keys / sizeof *own_keys };
@@ -361,9 +360,9 @@ static NitiStatus look_for_exponent(const NitiSafetensor **out, const NitiSafete
 }
 
 static NitiStatus check_exponent(int64_t exponent, const char *name) {
-  if (exponent >= -EXPONENT_MAX && exponent <= EXPONENT_MAX) return NITI_OK;
+  if (exponent >= -NITI_CHECKPOINT_EXPONENT_MAX && exponent <= NITI_CHECKPOINT_EXPONENT_MAX) return NITI_OK;
   return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': exponent %lld, expected -%d to %d", name, (long long)exponent,
-                   EXPONENT_MAX, EXPONENT_MAX);
+                   NITI_CHECKPOINT_EXPONENT_MAX, NITI_CHECKPOINT_EXPONENT_MAX);
 }
 
 static NitiStatus find_exponent(int32_t *exponent, const NitiSafetensors *content, const char *name) {

@@ -23,6 +23,10 @@ typedef struct NitiCheckpointTensor {
 /* The version written; all versions from 1 on are read. It grows with every key that becomes mandatory. */
 enum { NITI_CHECKPOINT_VERSION = 1 };
 
+/* The largest magnitude of an exponent in a file, far beyond any network's that learns; sums of exponents over all layers fit in
+ * int32. */
+enum { NITI_CHECKPOINT_EXPONENT_MAX = 1024 };
+
 typedef struct NitiCheckpoint {
   NitiCheckpointTensor *tensors; /* names unique, in any order; after a load in byte order of the names */
   size_t tensor_count;

@@ -111,10 +111,19 @@ NitiStatus niti_rate_place(NitiRate *rate, int64_t steps_per_epoch, int64_t step
                    niti_position_text(text, rate->warmup), rate->warm, steps);
 }
 
+/* floor(whole * done / all): whole from 0 to 10^12, done <= all < 2^32. */
+static int64_t part_of(int64_t whole, int64_t done, int64_t all) {
+  return whole / all * done + (int64_t)((uint64_t)(whole % all) * (uint64_t)done / (uint64_t)all);
+}
+
+static int64_t line(int64_t from, int64_t to, int64_t done, int64_t all) {
+  return from >= to ? from - part_of(from - to, done, all) : from + part_of(to - from, done, all);
+}
+
 static int64_t curve_value(const NitiRate *rate, int64_t step, int64_t done, int64_t all) {
   const int64_t highest = rate->points.points[0].value;
   switch (rate->curve) {
-    case NITI_RATE_LINEAR: return highest - (highest - rate->last) / all * done - (highest - rate->last) % all * done / all;
+    case NITI_RATE_LINEAR: return line(highest, rate->last, done, all);
     case NITI_RATE_COSINE: return anneal(highest, rate->last, done, all);
     case NITI_RATE_ONE_CYCLE: return anneal(highest, highest / CYCLE_FALL, done, all);
     default: return niti_schedule_value(&rate->points, step);
@@ -128,8 +137,7 @@ int64_t niti_rate_value(const NitiRate *rate, int64_t step) {
     const int64_t highest = rate->points.points[0].value;
     return anneal(highest / CYCLE_RISE, highest, step, rate->warm);
   }
-  const int64_t target = curve_value(rate, step, 0, all);
-  return target / rate->warm * (step + 1) + target % rate->warm * (step + 1) / rate->warm;
+  return part_of(curve_value(rate, step, 0, all), step + 1, rate->warm);
 }
 
 bool niti_rate_has_share(const NitiRate *rate) {

@@ -314,7 +314,9 @@ static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const int32_t count = run->net->weight_count;
   int32_t taken = 0;
   for (int32_t i = 0; i < count; ++i) {
-    if (niti_snapshot_restore_one(run->net, i, checkpoint)) {
+    bool found = false;
+    NITI_TRY(niti_snapshot_restore_one(&found, run->net, i, checkpoint, run->options.init));
+    if (found) {
       ++taken;
     } else {
       note(run, "initialised afresh: %s (no tensor of its name and shape in %s)", niti_network_weight(run->net, i).layer,

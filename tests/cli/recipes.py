@@ -57,3 +57,35 @@ loss: niti
 rounding: {activation: stochastic, error: stochastic}
 update: {kind: niti, mu: 3}
 """
+
+# Batch norm, update sgd, a schedule, smoothed labels, groups, dropout of any rate: what has state, and what depends on the step.
+NORMED = """\
+name: normed
+model:
+  name: normed
+  input: [8, 8, 1]
+  classes: 4
+  layers:
+    - conv: {out: 6, kernel: 3, padding: 1}
+    - norm
+    - relu
+    - residual:
+        body:
+          - conv: {out: 6, kernel: 3, padding: 1, groups: 2}
+          - norm
+          - relu: {max: 6}
+        shortcut:
+          - norm
+    - maxpool: {kernel: 2}
+    - dropout: {rate: 0.2}
+    - flatten
+    - linear: {out: classes}
+data: {mean: auto, std: auto, pad: 1, crop: random}
+batch: 16
+epochs: 3
+seed: 9
+label_smoothing: 0.05
+rounding: {activation: stochastic-byte, error: stochastic-byte}
+update:
+  {kind: sgd, lr: 0.05, schedule: cosine, final_lr: 0.001, warmup: {at: 10%}, momentum: 0.9, nesterov: true, weight_decay: 0.0005}
+"""

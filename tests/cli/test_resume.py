@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 import data_sets
 import tool
-from tool import (content_of, fails, hash_of, json_of, metadata_of, niti, resume, rows_of, start_training, stop, timeless, train, wait_for)
+from recipes import NORMED
+from tool import (content_of, fails, forge, hash_of, json_of, metadata_of, niti, resume, rows_of, start_training, stop, tensors_of, timeless, train,
+                  wait_for)
 
 KILLS = 20
 
@@ -42,14 +44,14 @@ def check_same(run, whole, result, expected):
     assert not [name for name in content_of(run) if name.endswith(".tmp")]
 
 
-def kill_again_and_again(recipe, data, run, epochs):
-    """Kills the run KILLS times, goes on each time, and returns the steps saved by then; None: it ended before. Every kill but each
+def kill_again_and_again(recipe, data, run, epochs, kills):
+    """Kills the run so many times, goes on each time, and returns the steps saved by then; None: it ended before. Every kill but each
     fourth, which may come while the process starts, waits until it has saved more than the one before did."""
     draw = random.Random(1913)
     process = start_training(recipe, "--data", data, "--run", run, "--epochs", epochs)
     wait_for(run / "last.safetensors", process)
     steps = [0]
-    for number in range(KILLS):
+    for number in range(kills):
         while number % 4 != 3 and process.poll() is None and int(metadata_of(run / "last.safetensors")["step"]) <= steps[-1]:
             time.sleep(0.001)
         time.sleep(0.03 * draw.random())
@@ -64,22 +66,37 @@ def kill_again_and_again(recipe, data, run, epochs):
     return steps
 
 
-def test_killed_at_twenty_moments(toy_recipe, long_set, tmp_path):
+def check_kills(recipe, data, folder, kills):
     """Where a busy machine lets the run end before the last kill, a longer one takes its place."""
+    epochs, steps = 150, None
+    while not steps:
+        run = folder / f"run-{epochs}"
+        steps = kill_again_and_again(recipe, data, run, epochs, kills)
+        epochs *= 1 if steps else 4
+        assert epochs < 1000000
+    whole = folder / "whole"
+    expected = train(recipe, data, whole, "--epochs", epochs, timeout=300)
+    assert steps == sorted(steps) and len(set(steps)) > kills // 2 and steps[-1] < expected["steps"]
+    check_same(run, whole, resume(run), expected)
+    assert events_of(run, "accuracy/test") == events_of(whole, "accuracy/test")
+    return run, whole
+
+
+def test_killed_at_twenty_moments(toy_recipe, long_set, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(toy_recipe.read_text().replace("- flatten", "- dropout\n    - flatten").replace(
         "loss: softmax", "loss: niti\nrounding: {activation: stochastic, error: stochastic}"))
-    epochs, steps = 150, None
-    while not steps:
-        run = tmp_path / f"run-{epochs}"
-        steps = kill_again_and_again(recipe, long_set, run, epochs)
-        epochs *= 1 if steps else 4
-        assert epochs < 1000000
-    whole = tmp_path / "whole"
-    expected = train(recipe, long_set, whole, "--epochs", epochs, timeout=300)
-    assert steps == sorted(steps) and len(set(steps)) > KILLS // 2 and steps[-1] < expected["steps"]
-    check_same(run, whole, resume(run), expected)
-    assert events_of(run, "accuracy/test") == events_of(whole, "accuracy/test")
+    check_kills(recipe, long_set, tmp_path, KILLS)
+
+
+def test_killed_with_norms_and_masters(long_set, tmp_path):
+    """The optimiser's state goes on with the same bits too."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(NORMED)
+    run, whole = check_kills(recipe, long_set, tmp_path, KILLS // 2)
+    kept, expected = (tensors_of(folder / "last.safetensors") for folder in (run, whole))
+    assert kept.keys() == expected.keys() and "conv1.master" in kept and "norm1.bias.velocity" in kept
+    assert all((kept[name] == expected[name]).all() for name in kept)
 
 
 def test_interrupted_in_the_middle_of_an_epoch(toy_recipe, tmp_path):
@@ -334,21 +351,6 @@ def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
 
 # ---- the state, key by key ----
 
-def rewrite(path, change):
-    """Lets change(metadata, tensors) alter anything in a checkpoint but its weights, and recomputes the checksum (src/io/checkpoint.h)."""
-    tensors, metadata = load_file(path), metadata_of(path)
-    metadata.pop("checksum")
-    change(metadata, tensors)
-    sha = hashlib.sha256()
-    for key in sorted(metadata, key=str.encode):
-        sha.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
-    for name in sorted(tensors, key=str.encode):
-        tensor = tensors[name]
-        words = [name, {"int8": "I8", "int32": "I32"}[tensor.dtype.name], *map(str, tensor.shape), ""]
-        sha.update(b"".join(word.encode() + b"\0" for word in words) + tensor.tobytes())
-    save_file(tensors, path, {**metadata, "checksum": sha.hexdigest()})
-
-
 STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_images test_set_sha256 save_every step epoch complete "
          "train_loss_sum train_correct train_images test_loss_sum test_correct test_images best_loss_sum best_correct best_images "
          "best_epoch").split()
@@ -365,14 +367,14 @@ def test_the_keys_of_a_checkpoint(before, trained):
 @pytest.mark.parametrize("key", STATE)
 def test_a_missing_key_is_named(before, before_set, key):
     last = before / "last.safetensors"
-    rewrite(last, lambda metadata, _: metadata.pop(key))
+    forge(last, lambda metadata, _: metadata.pop(key))
     files = content_of(before)
     fails("train", "--resume", before, "--data", before_set, says=(last, f"'{key}' is missing"))
     assert content_of(before) | {".lock": b""} == files | {".lock": b""}
 
 
 def test_only_class_names_may_be_missing(before, before_set):
-    rewrite(before / "last.safetensors", lambda metadata, _: metadata.pop("classes"))
+    forge(before / "last.safetensors", lambda metadata, _: metadata.pop("classes"))
     assert resume(before, "--data", before_set)["hash"] == BEFORE_HASH
 
 
@@ -380,11 +382,11 @@ def test_an_unknown_key_or_tensor_is_named(before, before_set):
     """As a later program may write them: ignoring them would give other bits."""
     last = before / "last.safetensors"
     content = last.read_bytes()
-    rewrite(last, lambda metadata, _: metadata.update(momentum="3"))
+    forge(last, lambda metadata, _: metadata.update(momentum="3"))
     fails("train", "--resume", before, "--data", before_set, says=(last, "unknown key 'momentum'"))
     assert json_of("hash", last)["hash"] == metadata_of(last)["hash"]  # the weights may still be used
     last.write_bytes(content)
-    rewrite(last, lambda _, tensors: tensors.update({"conv1.momentum": np.zeros(3, np.int32),
+    forge(last, lambda _, tensors: tensors.update({"conv1.momentum": np.zeros(3, np.int32),
                                                      "conv1.momentum.exponent": np.zeros((), np.int32)}))
     fails("train", "--resume", before, "--data", before_set, says=(last, "unknown tensor 'conv1.momentum'"))
     last.write_bytes(content)
@@ -398,7 +400,7 @@ def test_an_unknown_key_or_tensor_is_named(before, before_set):
 ])
 def test_a_malformed_value_is_named(before, before_set, key, value):
     last = before / "last.safetensors"
-    rewrite(last, lambda metadata, _: metadata.update({key: value}))
+    forge(last, lambda metadata, _: metadata.update({key: value}))
     fails("train", "--resume", before, "--data", before_set, says=(last, f"'{key}' is '{value}' (expected "))
 
 
@@ -409,7 +411,7 @@ def test_a_checkpoint_of_a_later_version_is_not_passed_over(half):
     content = last.read_bytes()
     last.unlink()
     last.write_bytes(content)
-    rewrite(last, lambda metadata, _: metadata.update(version="9"))
+    forge(last, lambda metadata, _: metadata.update(version="9"))
     files = content_of(run)
     fails("train", "--resume", run, says=(last, "version is '9'", "later niti"))
     fails("hash", last, says=(last, "version is '9'"))

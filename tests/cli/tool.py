@@ -97,18 +97,44 @@ def metadata_of(checkpoint):
     return json.loads(content[8:8 + length])["__metadata__"]
 
 
-def hash_of(checkpoint):
-    """docs/arithmetic.md, "Identity", of a file opened by the safetensors package."""
+def tensors_of(checkpoint):
+    """The tensors of a file opened by the safetensors package."""
     from safetensors.numpy import load_file
 
-    tensors = load_file(checkpoint)
+    return load_file(checkpoint)
+
+
+def hash_of(checkpoint):
+    """docs/arithmetic.md, "Identity", of a file or of its tensors. An optimiser's state is int32, and not part of it."""
+    tensors = checkpoint if isinstance(checkpoint, dict) else tensors_of(checkpoint)
     sha = hashlib.sha256()
-    for name in sorted((name for name in tensors if not name.endswith(".exponent")), key=str.encode):
+    names = [name for name in tensors if not name.endswith(".exponent") and tensors[name].dtype.name != "int32"]
+    for name in sorted(names, key=str.encode):
         tensor = tensors[name]
-        assert tensor.dtype.name == "int8"
+        assert tensor.dtype.name in ("int8", "int16", "int64")
         sha.update(name.encode() + b"\0" + struct.pack(f"<{1 + tensor.ndim}I", tensor.ndim, *tensor.shape))
         sha.update(struct.pack("<i", int(tensors[name + ".exponent"])) + tensor.tobytes())
     return sha.hexdigest()
+
+
+def forge(path, change):
+    """Lets change(metadata, tensors) alter anything in a checkpoint, and recomputes its checksum (src/io/checkpoint.h) and, where the
+    metadata has the hash of its weights, that too."""
+    from safetensors.numpy import save_file
+
+    metadata, tensors = metadata_of(path), tensors_of(path)
+    metadata.pop("checksum")
+    change(metadata, tensors)
+    if "hash" in metadata:
+        metadata["hash"] = hash_of(tensors)
+    sha = hashlib.sha256()
+    for key in sorted(metadata, key=str.encode):
+        sha.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
+    for name in sorted(tensors, key=str.encode):
+        tensor = tensors[name]
+        words = [name, {"int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64"}[tensor.dtype.name], *map(str, tensor.shape), ""]
+        sha.update(b"".join(word.encode() + b"\0" for word in words) + tensor.tobytes())
+    save_file(tensors, path, {**metadata, "checksum": sha.hexdigest()})
 
 
 def content_of(folder):

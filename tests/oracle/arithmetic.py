@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 
 LIMIT = 127
-MODES = ("nearest", "pseudo-stochastic", "stochastic", "truncate")
+MODES = ("nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte")
+DRAWING = ("stochastic", "stochastic-byte")
 
 PURPOSE_INITIAL_WEIGHTS = 1
 PURPOSE_SHUFFLE = 2
@@ -38,7 +39,7 @@ def clip(x):
 
 
 def shift_round(x, s, mode, words=None):
-    """x / 2^s rounded, before the clipping. `words` are the random words of the elements, needed by `stochastic` only."""
+    """x / 2^s rounded, before the clipping. `words`: as rounding_words makes them, needed by the modes that draw."""
     x = np.asarray(x, dtype=np.int64)
     if s == 0:
         return x.copy()
@@ -62,6 +63,12 @@ def shift_round(x, s, mode, words=None):
         assert s <= 32
         u = np.asarray(words, dtype=np.uint64).astype(np.int64).reshape(x.shape) >> (32 - s)
         out = q + (u < r)
+    elif mode == "stochastic-byte":
+        u = np.asarray(words, dtype=np.int64).reshape(x.shape)
+        assert u.size == 0 or 0 <= int(u.min()) and int(u.max()) < 256
+        # floor(r * 2^9 / 2^s), written so that nothing leaves int64
+        t = r >> (s - 9) if s > 9 else r << (9 - s)
+        out = q + (t > 2 * u)
     else:
         raise ValueError(f"unknown rounding mode {mode!r}")
     return np.where(x < 0, -out, out)
@@ -78,7 +85,7 @@ def requantise(acc, exponent, mode, words=None):
     largest = int(np.abs(acc).max()) if acc.size else 0
     assert largest < 1 << 31, "an accumulator left int32"
     s = max(0, bits(largest) - 7)
-    drawn = words() if mode == "stochastic" and s > 0 else None
+    drawn = words() if mode in DRAWING and s > 0 else None
     return round_clip(acc, s, mode, drawn), exponent + s
 
 
@@ -136,6 +143,14 @@ def random_range(seed, purpose, time, layer, count):
     outputs = philox4x32_10((blocks, np.uint64(time), np.uint64(layer), np.uint64(purpose)),
                             (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
     return np.stack(outputs, axis=1).reshape(-1)[:count].astype(np.int64)
+
+
+def rounding_words(mode, seed, purpose, time, layer, count):
+    """What rounding draws at the indices 0 .. count - 1: words, or for `stochastic-byte` bytes, four of a word."""
+    if mode != "stochastic-byte":
+        return random_range(seed, purpose, time, layer, count)
+    words = random_range(seed, purpose, time, layer, (count + 3) // 4)
+    return np.stack([words >> (8 * b) & 255 for b in range(4)], axis=1).reshape(-1)[:count]
 
 
 # Tables
@@ -250,12 +265,20 @@ def loss_error_niti(logits, exponent, targets, words):
     return round_clip(g, 4, "stochastic", words), 0
 
 
-def loss_error_softmax(logits, exponent, targets, mode, words):
-    """(delta, exponent) of the `softmax` loss. `words` as in requantise."""
+def smoothed_share(smoothing, classes):
+    """off: what smoothed labels expect of every class but the target, 24 fraction bits. smoothing: the recipe's decimal."""
+    share = Decimal(str(smoothing))
+    assert share * 10**9 == int(share * 10**9) and 0 <= share < 1
+    return int(Fraction(share) * 2**24 / classes // 1)
+
+
+def loss_error_softmax(logits, exponent, targets, mode, words, off=0):
+    """(delta, exponent) of the `softmax` loss. `words` as in requantise; off: smoothed_share."""
     p = softmax_terms(scaled_logits(logits, exponent))
     g = (p << 24) // p.sum(axis=1, keepdims=True)
-    g[np.arange(len(targets)), targets] -= 1 << 24
-    return requantise(g, -24, mode, words)
+    expected = np.full(g.shape, off, dtype=np.int64)
+    expected[np.arange(len(targets)), targets] = (1 << 24) - (g.shape[1] - 1) * off
+    return requantise(g - expected, -24, mode, words)
 
 
 # Update and initial weights

@@ -137,7 +137,7 @@ def avgpool_backward(delta, x_shape, kernel, stride, padding):
 
 @dataclass
 class Context:
-    """What a pass needs to know besides the tensors. `training` False: no dropout, `stochastic` activations to nearest."""
+    """What a pass needs to know besides the tensors. `training` False: no dropout, activations drawn in training to nearest."""
 
     seed: int
     step: int
@@ -207,9 +207,9 @@ class Network:
     def _activation_rounding(self, node, size, context):
         """(mode, function that draws the random words) of `size` values of a node's output."""
         mode = context.activation
-        if mode == "stochastic" and not context.training:
+        if mode in a.DRAWING and not context.training:
             mode = "nearest"
-        return mode, lambda: a.random_range(context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, size)
+        return mode, lambda: a.rounding_words(mode, context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, size)
 
     def _requantise_activation(self, node, acc, exponent, context):
         return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context))
@@ -301,15 +301,15 @@ class Network:
         for k, (other, other_exponent) in enumerate(deltas[1:]):
             acc, exponent = a.add_tensors(m, e, other, other_exponent)
             layer = node.number + 65536 * k
-            m, e = a.requantise(acc, exponent, context.error, lambda: a.random_range(
-                context.seed, a.PURPOSE_FORK, context.step, layer, acc.size))
+            m, e = a.requantise(acc, exponent, context.error, lambda: a.rounding_words(
+                context.error, context.seed, a.PURPOSE_FORK, context.step, layer, acc.size))
         return m, e
 
     def _backward_node(self, node, x, x_exponent, note, m, e, context):
         args = node.args
 
         def words():
-            return a.random_range(context.seed, a.PURPOSE_ERROR, context.step, node.number, x.size).reshape(x.shape)
+            return a.rounding_words(context.error, context.seed, a.PURPOSE_ERROR, context.step, node.number, x.size).reshape(x.shape)
 
         if node.kind == "norm":
             return norm.backward(x, x_exponent, m, e, note, self.parameter(node.number), context.error, words)

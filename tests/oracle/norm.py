@@ -93,7 +93,7 @@ def range_exponent(largest):
 
 def _rounded(acc, bound, mode, words):
     assert acc.size == 0 or int(np.abs(acc).max()) < bound <= 1 << 31
-    return a.round_clip(acc, FRACTION, mode, words() if mode == "stochastic" else None)
+    return a.round_clip(acc, FRACTION, mode, words() if mode in a.DRAWING else None)
 
 
 def forward(x, statistics, weight, bias, mode, words=None):

@@ -198,14 +198,28 @@ def _with_norms(layers, numbers):
     return out
 
 
+def _rates(numbers):
+    """Keys of update `sgd`, of any schedule in runs of at least two steps."""
+    kind = numbers.choice(["steps", "steps", "list", "linear", "cosine", "one-cycle"])
+    keys = {"lr": numbers.choice([0, 0.001, 0.05, 0.1, 0.1, 2, 1000]), "schedule": "steps" if kind == "list" else kind}
+    if kind == "list":
+        keys["lr"] = [{"step": 0, "lr": keys["lr"]}, {"at": "50%", "lr": 0.03}, {"step": 3, "lr": 0.123456789}]
+    if kind in ("linear", "cosine"):
+        keys["final_lr"] = numbers.choice([0, 0.02, 0.5])
+    if numbers.random() < 0.4:
+        keys["warmup"] = numbers.choice([{"step": 1}, {"at": 0.5}, {"epoch": 0}])
+    return keys
+
+
 def sgd_case(seed):
     """The case of random_case with norms in its model, trained by update `sgd`."""
     case, numbers = random_case(seed), random.Random(seed + 10**6)
     case.model["layers"] = (["norm"] if numbers.random() < 0.2 else []) + _with_norms(case.model["layers"], numbers)
     momentum = numbers.choice([0, 0.5, 0.9, 0.99])
     case.recipe["loss"] = "softmax"
+    case.recipe["label_smoothing"] = numbers.choice([0, 0.1, 0.999999999])
     case.recipe["update"] = {
-        "kind": "sgd", "lr": numbers.choice([0, 0.001, 0.05, 0.1, 0.1, 2, 1000]), "momentum": momentum,
+        "kind": "sgd", **_rates(numbers), "momentum": momentum,
         "weight_decay": numbers.choice([0, 0.0001, 0.0005, 0.3, 1]), "nesterov": momentum > 0 and numbers.random() < 0.5,
     }
     return case

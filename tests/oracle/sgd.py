@@ -1,11 +1,11 @@
 """The section Update `sgd` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
 
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 
 from . import arithmetic as a
+from . import rate
 from .scalar import S, ZERO, times
 
 VELOCITY_LIMIT = 32767
@@ -25,20 +25,13 @@ class Constants:
 
 def decimal_scalar(decimal):
     """A decimal of at most nine places."""
-    billionths = Decimal(str(decimal)) * 10**9
-    assert billionths == int(billionths) >= 0
-    return S(int(billionths), 0) / S(10**9, 0)
-
-
-def rate_at(update, moment):
-    """The rate of a step, as it stands in the recipe. moment: train.Moment."""
-    del moment  # the rate is constant
-    return update["lr"]
+    return S(rate.billionths(decimal), 0) / S(10**9, 0)
 
 
 def constants(update, moment, decays):
     """decays: whether the tensor is an int8 operand's master."""
-    return Constants(decimal_scalar(rate_at(update, moment)), decimal_scalar(update.get("momentum", 0)),
+    step_rate = S(rate.rate_at(update, moment.step, moment.steps_per_epoch, moment.steps), 0) / S(10**9, 0)
+    return Constants(step_rate, decimal_scalar(update.get("momentum", 0.9)),
                      decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False))
 
 

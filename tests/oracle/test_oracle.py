@@ -624,7 +624,8 @@ def test_cases_cover_the_contract(monkeypatch):
         seen.add(("update", update["kind"]))
         if update["kind"] == "sgd":
             seen.update([("nesterov", update.get("nesterov", False)), ("momentum", update["momentum"] > 0)])
-            seen.add(("decay", update["weight_decay"] > 0))
+            seen.update([("decay", update["weight_decay"] > 0), ("schedule", update.get("schedule", "steps")),
+                         ("smoothing", recipe.get("label_smoothing", 0) > 0)])
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),
                      ("type", data.get("type", "uint8")), ("validation", recipe["data"].get("validation", 0) != 0)])
@@ -635,13 +636,15 @@ def test_cases_cover_the_contract(monkeypatch):
               ("maxpool", "overlap"), ("maxpool", "apart"), ("maxpool", "padded"), ("avgpool", "whole"), ("avgpool", "factor"),
               ("avgpool", "overlap"), ("avgpool", "padded"), ("global-avgpool", "whole"), ("global-avgpool", "factor"), "d = 0", "d <= 15", "d > 15",
               ("loss", "niti"), ("loss", "softmax"), ("channels", 1), ("channels", 3), ("crop", "random"), ("flip", True),
-              ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate")}
+              ("type", "int8"), ("type", "int16"), ("validation", True), "partial batch", ("fork", "stochastic"), ("fork", "truncate"),
+              ("fork", "stochastic-byte")}
     wanted |= {(key, mode, "rounding") for key in ("activation", "error") for mode in a.MODES}
     wanted |= {("norm", "of", kind) for kind in ("input", "conv", "linear", "norm", "maxpool", "avgpool", "global-avgpool")}
     wanted |= {(kind, "of", "norm") for kind in ("relu", "maxpool", "avgpool", "add", "linear", "flatten")}
     wanted |= {(key, mode, "norm") for key in ("activation", "error") for mode in a.MODES}
     wanted |= {(key, on) for key in ("nesterov", "momentum", "decay") for on in (True, False)}
     wanted |= {("update", "niti"), ("update", "sgd")}
+    wanted |= {("schedule", kind) for kind in ("steps", "cosine", "one-cycle")} | {("smoothing", True), ("smoothing", False)}
     wanted |= {("master", change) for change in (-1, 0, 1)}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()

@@ -38,7 +38,12 @@ def test_the_seeds_cover_update_sgd():
         assert kind in before, kind
     updates = [case.recipe["update"] for case in cases]
     assert {update["nesterov"] for update in updates} == {True, False}
-    assert {0, 0.9} <= {update["momentum"] for update in updates} and {0, 1000} <= {update["lr"] for update in updates}
+    assert {0, 0.9} <= {update["momentum"] for update in updates}
+    assert {0, 1000} <= {update["lr"] for update in updates if not isinstance(update["lr"], list)}
+    schedules = {("list" if isinstance(update["lr"], list) else update["schedule"], "warmup" in update) for update in updates}
+    assert {kind for kind, _ in schedules} == {"steps", "list", "linear", "cosine", "one-cycle"}
+    assert {warm for _, warm in schedules} == {True, False}
+    assert {0, 0.1} <= {case.recipe["label_smoothing"] for case in cases}
 
 
 def write_yaml(path, value):

@@ -9,6 +9,7 @@ import pytest
 from oracle import arithmetic as a
 from oracle import sgd
 from oracle.scalar import ZERO
+from oracle.train import Moment
 
 
 def float_step(w, v, g, rate, momentum, decay, nesterov):
@@ -31,7 +32,7 @@ def tensors(seed, size, largest=20000):
 
 
 def numbers_of(rate, momentum, decay, nesterov):
-    return sgd.constants({"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}, None, True)
+    return sgd.constants({"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}, Moment(0, 1, 1, 1), True)
 
 
 SETTINGS = [("0.1", "0.9", "0.0005", True), ("0.1", "0.9", "0.0005", False), ("0.05", 0, 0, False), ("0.003", "0.5", "0.7", True),
@@ -99,8 +100,8 @@ def test_decimals_and_constants():
         exact = Fraction(Decimal(text))
         assert abs(sgd.decimal_scalar(text).exact() - exact) < exact / 2**29
     assert sgd.decimal_scalar(0) == ZERO
-    update = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5, "nesterov": True}
-    assert sgd.constants(update, None, False).decay == ZERO and sgd.constants(update, None, True).decay == sgd.decimal_scalar("0.5")
+    update, moment = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5, "nesterov": True}, Moment(0, 1, 1, 1)
+    assert sgd.constants(update, moment, False).decay == ZERO and sgd.constants(update, moment, True).decay == sgd.decimal_scalar("0.5")
     with pytest.raises(AssertionError):
         sgd.decimal_scalar("0.0000000001")
 

@@ -48,8 +48,9 @@ def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
 
 
 def _context(recipe, step, training):
-    rounding = recipe.get("rounding", {})
-    return Context(recipe["seed"], step, rounding.get("activation", "nearest"), rounding.get("error", "nearest"), training)
+    rounding, sgd_error = recipe.get("rounding", {}), recipe["update"].get("kind") == "sgd"
+    error = rounding.get("error", "stochastic-byte" if sgd_error else "nearest")
+    return Context(recipe["seed"], step, rounding.get("activation", "nearest"), error, training)
 
 
 def _loss_error(logits, exponent, targets, recipe, context):
@@ -57,8 +58,9 @@ def _loss_error(logits, exponent, targets, recipe, context):
         words = a.random_range(context.seed, a.PURPOSE_LOSS, context.step, 0, logits.size)
         return a.loss_error_niti(logits, exponent, targets, words)
     assert recipe["loss"] == "softmax"
-    return a.loss_error_softmax(logits, exponent, targets, context.error, lambda: a.random_range(
-        context.seed, a.PURPOSE_ERROR, context.step, 0, logits.size))
+    return a.loss_error_softmax(logits, exponent, targets, context.error, lambda: a.rounding_words(
+        context.error, context.seed, a.PURPOSE_ERROR, context.step, 0, logits.size),
+        a.smoothed_share(recipe.get("label_smoothing", 0), logits.shape[1]))
 
 
 @dataclass(frozen=True)

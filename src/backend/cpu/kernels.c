@@ -1,5 +1,6 @@
 /* The one place that chooses kernels by instruction set. */
 #include "backend/cpu/grouped.h"
+#include "backend/cpu/loops.h"
 #include "backend/cpu/peak.h"
 #include "backend/cpu/winograd.h"
 
@@ -36,6 +37,17 @@ const NitiGroupedKernels *niti_grouped_kernels(NitiIsa isa) {
 #endif
   (void)isa;
   return NULL;
+}
+
+const NitiLoops *niti_loops(NitiIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= NITI_ISA_AVX512VNNI) return &niti_loops_avx512;
+  if (isa >= NITI_ISA_AVX2) return &niti_loops_avx2;
+#elif defined(__aarch64__)
+  if (isa >= NITI_ISA_NEON_DOTPROD) return &niti_loops_neon;
+#endif
+  (void)isa;
+  return &niti_loops_ref;
 }
 
 NitiPeakKernel niti_peak_kernel(NitiIsa isa) {

@@ -1,54 +1,36 @@
 /* Batch norm: sums per channel, the multipliers made from them, and the affine maps. */
-#include "base/norm.h"
-
 #include <string.h>
 
 #include "backend/cpu/chunk.h"
+#include "backend/cpu/loops.h"
 
 enum {
-  SLICE = 64,   /* channels whose sums a task keeps on its stack */
-  ROWS = 1024,  /* rows of a task: int32 sums of so many products of 127^2 are exact */
-  COLUMNS = 3,  /* sums per channel: x and x x; or d, d x and d d */
-  MAPPED = 4096 /* accumulators of a task, at most one more row */
+  SLICE = NITI_SUMS_COLUMNS, /* channels whose sums a task keeps on its stack */
+  ROWS = NITI_SUMS_ROWS,     /* rows of a task */
+  COLUMNS = 3,               /* sums per channel: x and x x; or d, d x and d d */
+  MAPPED = 4096              /* accumulators of a task, at most one more row */
 };
 
 /* ---- sums ---- */
 
 typedef struct Sums {
+  const NitiLoops *loops;
   const int8_t *x, *d; /* d NULL: of x alone */
   int64_t *out;        /* [channels][d ? 3 : 2] */
   size_t rows, channels, slices;
 } Sums;
 
-static void add_values(int32_t *restrict sums, int32_t *restrict squares, const int8_t *restrict x, size_t count) {
-  for (size_t c = 0; c < count; ++c) {
-    sums[c] += x[c];
-    squares[c] += x[c] * x[c];
-  }
-}
-
-static void add_deltas(int32_t *restrict sums, int32_t *restrict products, int32_t *restrict squares, const int8_t *restrict d,
-                       const int8_t *restrict x, size_t count) {
-  for (size_t c = 0; c < count; ++c) {
-    sums[c] += d[c];
-    products[c] += d[c] * x[c];
-    squares[c] += d[c] * d[c];
-  }
-}
-
 static void sums_tile(void *context, size_t thread, size_t item) {
   const Sums *s = context;
   const size_t columns = s->d ? 3 : 2, first = item % s->slices * SLICE, row = item / s->slices * ROWS;
-  const size_t count = niti_least(SLICE, s->channels - first), end = row + niti_least(ROWS, s->rows - row);
+  const size_t count = niti_least(SLICE, s->channels - first), rows = niti_least(ROWS, s->rows - row);
+  const size_t at = row * s->channels + first;
   int32_t sums[COLUMNS][SLICE] = {{0}};
   (void)thread;
-  for (size_t r = row; r < end; ++r) {
-    const size_t at = r * s->channels + first;
-    if (s->d)
-      add_deltas(sums[0], sums[1], sums[2], s->d + at, s->x + at, count);
-    else
-      add_values(sums[0], sums[1], s->x + at, count);
-  }
+  if (s->d)
+    s->loops->delta_sums(sums, s->d + at, s->x + at, rows, count, s->channels);
+  else
+    s->loops->sums(sums, s->x + at, rows, count, s->channels);
   for (size_t c = 0; c < count; ++c) {
     for (size_t k = 0; k < columns; ++k)
       (void)__atomic_fetch_add(&s->out[(first + c) * columns + k], sums[k][c], __ATOMIC_RELAXED);
@@ -57,7 +39,8 @@ static void sums_tile(void *context, size_t thread, size_t item) {
 
 static void run_sums(NitiBackend *backend, NitiTensor *out, const NitiTensor *x, const NitiTensor *d) {
   const size_t channels = (size_t)x->shape.c, count = niti_shape_count(x->shape), rows = count / channels;
-  Sums s = {.x = x->data,
+  Sums s = {.loops = niti_loops(niti_cpu(backend)->isa),
+            .x = x->data,
             .d = d ? d->data : NULL,
             .out = (int64_t *)(void *)out->data,
             .rows = rows,
@@ -162,6 +145,7 @@ void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTenso
 /* ---- affine maps ---- */
 
 typedef struct Map {
+  const NitiLoops *loops;
   int8_t *out;
   const int8_t *x, *d; /* d NULL: forward */
   const NitiAffine *affine;
@@ -171,32 +155,19 @@ typedef struct Map {
   NitiRounder rounder;
 } Map;
 
-static void map_row(int32_t *restrict acc, const NitiAffine *restrict a, const int8_t *restrict x, size_t count) {
-  for (size_t c = 0; c < count; ++c) acc[c] = a[c].factor * x[c] + a[c].offset;
-}
-
-static void map_delta_row(int32_t *restrict acc, const NitiAffineDelta *restrict a, const int8_t *restrict d,
-                          const int8_t *restrict x, size_t count) {
-  for (size_t c = 0; c < count; ++c) acc[c] = a[c].factor * d[c] + a[c].slope * x[c] + a[c].offset;
-}
-
 /* Some rows, or where a row is longer than MAPPED one row in pieces. */
 static void map_tile(void *context, size_t thread, size_t item) {
   const Map *m = context;
-  const size_t row = item * m->rows_each, end = row + niti_least(m->rows_each, m->rows - row);
+  const size_t row = item * m->rows_each, rows = niti_least(m->rows_each, m->rows - row);
   int32_t acc[MAPPED];
   (void)thread;
   for (size_t c = 0; c < m->channels; c += MAPPED) {
-    const size_t count = niti_least(MAPPED, m->channels - c), first = row * m->channels + c;
-    size_t filled = 0;
-    for (size_t r = row; r < end; ++r, filled += count) {
-      const size_t at = r * m->channels + c;
-      if (m->d)
-        map_delta_row(acc + filled, m->affine_delta + c, m->d + at, m->x + at, count);
-      else
-        map_row(acc + filled, m->affine + c, m->x + at, count);
-    }
-    (void)m->kernel(m->out + first, acc, filled, &m->rounder, first, 0);
+    const size_t count = niti_least(MAPPED, m->channels - c), at = row * m->channels + c;
+    if (m->d)
+      m->loops->affine_delta(acc, m->affine_delta + c, m->d + at, m->x + at, rows, count, m->channels);
+    else
+      m->loops->affine(acc, m->affine + c, m->x + at, rows, count, m->channels);
+    (void)m->kernel(m->out + at, acc, rows * count, &m->rounder, at, 0);
   }
 }
 
@@ -207,6 +178,7 @@ static void run_map(NitiBackend *backend, NitiTensor *y, const NitiTensor *affin
   m.rows_each = m.channels >= MAPPED ? 1 : MAPPED / m.channels;
   m.out = y->data;
   m.kernel = cpu->requantise;
+  m.loops = niti_loops(cpu->isa);
   m.rounder = (NitiRounder){.mode = rq->mode,
                             .shift = NITI_NORM_FRACTION,
                             .relu = relu,

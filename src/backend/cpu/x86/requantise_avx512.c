@@ -1,6 +1,7 @@
 /* Rounding by AVX-512, sixteen accumulators at a time, on magnitudes as unsigned numbers: nothing overflows. */
 #include <immintrin.h>
 
+#include "backend/cpu/requantise_drawn.h"
 #include "backend/cpu/x86/conv_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -28,28 +29,45 @@ INLINE Constants constants_of(int s) {
 
 /* The fraction's halves are compared where they reach the top: one shift each by a vector's counts, half the work of a shift by
  * one count. s = 0 needs no special case: shifts by 32 leave 0. */
-INLINE __m512i round_magnitude(__m512i x, const Constants *c, NitiRounding mode) {
+INLINE __m512i round_magnitude(__m512i x, const Constants *c, NitiRounding mode, __m512i word) {
   if (mode == NITI_NEAREST) return _mm512_srlv_epi32(_mm512_add_epi32(x, c->half), c->shift);
   const __m512i q = _mm512_srlv_epi32(x, c->shift);
+  const __m512i one = _mm512_set1_epi32(1);
   if (mode == NITI_TRUNCATE) return q;
+  if (niti_rounding_draws(mode)) {
+    __m512i r = _mm512_sllv_epi32(x, c->fraction);
+    if (mode == NITI_STOCHASTIC_BYTE) r = _mm512_srli_epi32(r, 32 - 9);
+    return _mm512_mask_add_epi32(q, _mm512_cmpgt_epu32_mask(r, word), q, one);
+  }
   const __m512i hi = _mm512_and_si512(_mm512_sllv_epi32(x, c->fraction), c->upper);
   const __m512i lo = _mm512_sllv_epi32(x, c->low);
-  return _mm512_mask_add_epi32(q, _mm512_cmpgt_epu32_mask(hi, lo), q, _mm512_set1_epi32(1));
+  return _mm512_mask_add_epi32(q, _mm512_cmpgt_epu32_mask(hi, lo), q, one);
 }
 
-INLINE __m512i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode, bool relu, __m512i *max) {
+/* What the fractions of sixteen elements are compared with; random: where the elements' bytes or words begin. */
+INLINE __m512i words_of(const uint8_t *random, NitiRounding mode) {
+  if (mode == NITI_STOCHASTIC) return _mm512_loadu_si512(random);
+  if (mode != NITI_STOCHASTIC_BYTE) return _mm512_setzero_si512();
+  return _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)random)), 1);
+}
+
+INLINE __m512i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode, bool relu, const uint8_t *random, __m512i *max) {
   const __m512i magnitude = _mm512_abs_epi32(acc), zero = _mm512_setzero_si512();
   *max = _mm512_max_epu32(*max, magnitude);
-  const __m512i m = _mm512_min_epu32(round_magnitude(magnitude, c, mode), _mm512_set1_epi32(127));
+  const __m512i rounded = round_magnitude(magnitude, c, mode, words_of(random, mode));
+  const __m512i m = _mm512_min_epu32(rounded, _mm512_set1_epi32(127));
   const __mmask16 negative = _mm512_movepi32_mask(acc);
   return relu ? _mm512_mask_mov_epi32(m, negative, zero) : _mm512_mask_sub_epi32(m, negative, zero, m);
 }
 
 /* Sixty-four as bytes. */
-INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRounding mode, bool relu, __m512i *max) {
+INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRounding mode, bool relu, const uint8_t *random,
+                                __m512i *max) {
+  const size_t bytes = random_bytes(mode);
   __m512i v[4];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) v[i] = round_sixteen(_mm512_loadu_si512(from + i * LANES), c, mode, relu, max);
+  for (size_t i = 0; i < 4; ++i)
+    v[i] = round_sixteen(_mm512_loadu_si512(from + i * LANES), c, mode, relu, random + i * LANES * bytes, max);
   const __m512i words = _mm512_packs_epi32(v[0], v[1]), more = _mm512_packs_epi32(v[2], v[3]);
   return _mm512_permutexvar_epi32(c->order, _mm512_packs_epi16(words, more));
 }
@@ -64,32 +82,56 @@ INLINE __m128i keep_positive(__m128i v, __m128i open) {
   return _mm_maskz_mov_epi8(_mm_cmpgt_epi8_mask(open, _mm_setzero_si128()), v);
 }
 
+/* One row; random: what its elements draw, or NULL. */
+INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Constants *c, NitiRounding mode, bool relu,
+                      const int8_t *mask, const uint8_t *random, __m512i *max) {
+  const size_t bytes = random_bytes(mode);
+  size_t i = 0;
+  for (; i + 4 * LANES <= columns; i += 4 * LANES) {
+    const __m512i v = round_sixty_four(from + i, c, mode, relu, random + i * bytes, max);
+    const __m512i zero = _mm512_setzero_si512();
+    const __mmask64 open = mask ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(mask + i), zero) : 0;
+    _mm512_storeu_si512(out + i, mask ? _mm512_maskz_mov_epi8(open, v) : v);
+  }
+  for (; i + LANES <= columns; i += LANES) {
+    const __m512i acc = _mm512_loadu_si512(from + i);
+    const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(acc, c, mode, relu, random + i * bytes, max));
+    const __m128i open = mask ? _mm_loadu_si128((const __m128i *)(const void *)(mask + i)) : _mm_set1_epi8(1);
+    _mm_storeu_si128((__m128i *)(void *)(out + i), mask ? keep_positive(v, open) : v);
+  }
+  if (i < columns) {
+    const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
+    const __m512i acc = _mm512_maskz_loadu_epi32(some, from + i);
+    const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(acc, c, mode, relu, random + i * bytes, max));
+    const __m128i open = mask ? _mm_maskz_loadu_epi8(some, mask + i) : _mm_set1_epi8(1);
+    _mm_mask_storeu_epi8(out + i, some, mask ? keep_positive(v, open) : v);
+  }
+}
+
 /* Rows of a tile; one row of any length when rows is 1. */
 INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                            size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, const int8_t *mask, uint32_t max) {
   const Constants c = constants_of(r->shift);
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
-    int8_t *out = tensor + offset[row] + first;
-    const int8_t *row_mask = mask ? mask + offset[row] + first : NULL;
-    const int32_t *from = acc + (size_t)row * stride;
-    size_t i = 0;
-    for (; i + 4 * LANES <= columns; i += 4 * LANES) {
-      const __m512i v = round_sixty_four(from + i, &c, mode, relu, &most);
-      const __m512i zero = _mm512_setzero_si512();
-      const __mmask64 open = row_mask ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(row_mask + i), zero) : 0;
-      _mm512_storeu_si512(out + i, row_mask ? _mm512_maskz_mov_epi8(open, v) : v);
-    }
-    for (; i + LANES <= columns; i += LANES) {
-      const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_loadu_si512(from + i), &c, mode, relu, &most));
-      const __m128i open = row_mask ? _mm_loadu_si128((const __m128i *)(const void *)(row_mask + i)) : _mm_set1_epi8(1);
-      _mm_storeu_si128((__m128i *)(void *)(out + i), row_mask ? keep_positive(v, open) : v);
-    }
-    if (i < columns) {
-      const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
-      const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(_mm512_maskz_loadu_epi32(some, from + i), &c, mode, relu, &most));
-      const __m128i open = row_mask ? _mm_maskz_loadu_epi8(some, row_mask + i) : _mm_set1_epi8(1);
-      _mm_mask_storeu_epi8(out + i, some, row_mask ? keep_positive(v, open) : v);
+    const size_t at = offset[row] + first;
+    round_row(tensor + at, acc + (size_t)row * stride, columns, &c, mode, relu, mask ? mask + at : NULL, NULL, &most);
+  }
+  return largest(most, max);
+}
+
+/* The same where rounding draws; index: of tensor[0]. */
+INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
+                            int rows, size_t columns, const NitiRounder *r, NitiRounding mode, const int8_t *mask, uint32_t max) {
+  const Constants c = constants_of(r->shift);
+  __m512i most = _mm512_setzero_si512();
+  Batch batch;
+  for (start_batches(&batch); next_batch(&batch, r, mode, index + first, offset, (size_t)rows, columns);) {
+    for (int i = 0; i < batch.count; ++i) {
+      const Piece *p = &batch.pieces[i];
+      const size_t at = offset[p->row] + first + p->first;
+      const int32_t *from = acc + p->row * stride + p->first;
+      round_row(tensor + at, from, p->count, &c, mode, r->relu, mask ? mask + at : NULL, batch.random + p->random, &most);
     }
   }
   return largest(most, max);
@@ -99,6 +141,7 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
                                      int rows, int columns, const NitiRounder *r, uint32_t max) {
 #define ROUND(mode, relu, mask) \
   return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, mask, max)
+#define DRAWN(mode) return round_drawn(tensor, 0, offset, first, acc, stride, rows, (size_t)columns, r, mode, r->mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
       if (r->relu && !r->mask) ROUND(NITI_NEAREST, true, NULL);
@@ -108,25 +151,24 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
       if (!r->mask) ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, NULL);
       ROUND(NITI_PSEUDO_STOCHASTIC, r->relu, r->mask);
     case NITI_TRUNCATE: ROUND(NITI_TRUNCATE, r->relu, r->mask);
-    case NITI_STOCHASTIC:
+    case NITI_STOCHASTIC: DRAWN(NITI_STOCHASTIC);
     case NITI_STOCHASTIC_BYTE: break;
   }
+  DRAWN(NITI_STOCHASTIC_BYTE);
 #undef ROUND
-  for (int row = 0; row < rows; ++row) {
-    const size_t at = offset[row] + first;
-    max = niti_requantise_ref(tensor + at, acc + (size_t)row * stride, (size_t)columns, r, at, max);
-    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, (size_t)columns);
-  }
-  return max;
+#undef DRAWN
 }
 
 uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
                                 uint32_t max) {
   const size_t none = 0;
-  if (niti_rounding_draws(r->mode)) return niti_requantise_ref(out, acc, count, r, index, max);
 #define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, NULL, max)
+#define DRAWN(mode) return round_drawn(out, index, &none, 0, acc, 0, 1, count, r, mode, NULL, max)
+  if (r->mode == NITI_STOCHASTIC_BYTE) DRAWN(NITI_STOCHASTIC_BYTE);
+  if (r->mode == NITI_STOCHASTIC) DRAWN(NITI_STOCHASTIC);
   if (r->mode == NITI_PSEUDO_STOCHASTIC) ROUND(NITI_PSEUDO_STOCHASTIC);
   if (r->mode == NITI_TRUNCATE) ROUND(NITI_TRUNCATE);
   ROUND(NITI_NEAREST);
 #undef ROUND
+#undef DRAWN
 }
