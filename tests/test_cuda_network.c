@@ -67,8 +67,7 @@ static void open_session(Session *s, const Setup *setup, const NitiBackendOption
   NitiDescription *description = load_model(setup);
   const int batch = batch_of(description);
   char text[512];
-  snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nseed: 99\nupdate: {kind: niti, mu: 4}\n%s", batch,
-           setup->more);
+  snprintf(text, sizeof text, "name: test\nmodel: test\nbatch: %d\nepochs: 1\nseed: 99\n%s", batch, setup->more);
   must(niti_recipe_parse(&s->recipe, text, "a test's recipe", NULL, 0, description->text), "recipe");
   niti_description_close(description);
   must(niti_backend_open(&s->backend, device), "backend");
@@ -154,30 +153,46 @@ static void check_same(const Setup *setup) {
   }
 }
 
+static bool has_norm(const char *model) {
+  const Setup setup = {.model = model};
+  NitiDescription *description = load_model(&setup);
+  bool found = false;
+  for (int32_t i = 0; i < description->node_count; ++i)
+    found = found || strcmp(description->nodes[i].spec.type->name, "norm") == 0;
+  niti_description_close(description);
+  return found;
+}
+
 static void test_built_in_models(void **unused) {
-  static const char *const recipes[] = {"loss: niti\n", "loss: softmax\n",
-                                        "loss: softmax\nrounding: {activation: stochastic, error: stochastic}\n",
-                                        "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n"};
+#define NITI "update: {kind: niti, mu: 4}\n"
+#define SGD "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005, nesterov: "
+  static const char *const recipes[] = {NITI "loss: niti\n", NITI "loss: softmax\n",
+                                        NITI "loss: softmax\nrounding: {activation: stochastic, error: stochastic}\n",
+                                        NITI "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n"};
+  static const char *const sgd[] = {SGD "true}\n", SGD "false}\nclip: {activation: 1, error: 2}\n",
+                                    SGD
+                                    "true}\nlabel_smoothing: 0.1\nrounding: {activation: stochastic-byte, error: stochastic}\n",
+                                    SGD "false}\nrounding: {activation: truncate, error: pseudo-stochastic}\n"};
   (void)unused;
   need_cuda();
   const char *const *models = niti_builtin_models();
   for (int i = 0; models[i]; ++i) {
     if (is_left_out()) continue;
-    const Setup setup = {models[i], NULL, recipes[i % 4], i % 2 == 0};
+    const Setup setup = {models[i], NULL, (has_norm(models[i]) ? sgd : recipes)[i % 4], i % 2 == 0};
     print_message("%s\n", models[i]);
     check_same(&setup);
   }
 }
 
 static void test_every_layer(void **unused) {
-  static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate"};
+  static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte"};
   (void)unused;
   need_cuda();
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 10; ++i) {
     if (is_left_out()) continue;
     char more[160];
-    snprintf(more, sizeof more, "loss: %s\nrounding: {activation: %s, error: %s}\n", i % 2 ? "niti" : "softmax", modes[i % 4],
-             modes[(i + i / 4) % 4]);
+    snprintf(more, sizeof more, "update: {kind: niti, mu: 4}\nloss: %s\nrounding: {activation: %s, error: %s}\n",
+             i % 2 ? "niti" : "softmax", modes[i % 5], modes[(i + i / 5) % 5]);
     const Setup setup = {NULL, every_layer, more, i % 3 == 0};
     check_same(&setup);
   }

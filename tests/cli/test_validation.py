@@ -9,8 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import data_sets
-from test_resume import rewrite
-from tool import (content_of, fails, hash_of, json_of, metadata_of, misused, niti, output_of, resume, rows_of, start_training, stop,
+from tool import (content_of, fails, forge, hash_of, json_of, metadata_of, misused, niti, output_of, resume, rows_of, start_training, stop,
                   timeless, train, wait_for)
 
 EPOCHS = 8
@@ -217,7 +216,7 @@ def test_a_run_from_before_goes_on_choosing_on_test(toy_recipe, three, tmp_path)
     """Its checkpoint has no key of validation, and its metrics no columns."""
     run = tmp_path / "run"
     stopped(toy_recipe, three, run)
-    rewrite(run / "last.safetensors", lambda metadata, _: [metadata.pop(key) for key in NEW_KEYS])
+    forge(run / "last.safetensors", lambda metadata, _: [metadata.pop(key) for key in NEW_KEYS])
     process = start_training("--resume", run, "--json")
     step = metadata_of(run / "last.safetensors")["step"]
     while metadata_of(run / "last.safetensors")["step"] == step:

@@ -53,7 +53,9 @@ static void run_sums(NitiBackend *backend, NitiTensor *out, const NitiTensor *x,
 
 /* ---- multipliers ---- */
 
-/* What a fit reads; arrays of all channels. */
+enum { FITTED = 32 }; /* channels of a task */
+
+/* What a fit reads and writes; arrays of all channels. */
 typedef struct Fit {
   const NitiNormSums *sums; /* NULL: the running statistics count */
   const int64_t *running;
@@ -61,6 +63,15 @@ typedef struct Fit {
   int32_t exponent, weight_exponent, bias_exponent; /* exponent: x's */
   int64_t count;
   size_t channels;
+  /* forward */
+  NitiAffine *affine;
+  int64_t *run; /* the running statistics, to be updated if `sums` counts */
+  int32_t y_exponent;
+  /* backward */
+  const NitiNormDeltaSums *deltas;
+  NitiAffineDelta *affine_delta;
+  int64_t *weight_gradient, *bias_gradient;
+  int32_t relative; /* the results' exponent, relative to the deltas' */
 } Fit;
 
 static NitiNormChannel channel_of(const Fit *f, size_t c) {
@@ -75,69 +86,107 @@ static NitiScalar real(NitiScalar value, int32_t exponent) {
 
 static int64_t values_per_channel(const NitiTensor *x) { return (int64_t)(niti_shape_count(x->shape) / (size_t)x->shape.c); }
 
-void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
-                       const NitiTensor *weight, const NitiTensor *bias) {
-  NitiAffine *out = (NitiAffine *)(void *)affine->data;
-  int64_t *run = (int64_t *)(void *)running->data;
-  const Fit f = {.sums = sums ? (const NitiNormSums *)(const void *)sums->data : NULL,
-                 .running = run,
-                 .weight = (const int16_t *)(const void *)weight->data,
-                 .bias = (const int16_t *)(const void *)bias->data,
-                 .exponent = *x->exponent,
-                 .weight_exponent = *weight->exponent,
-                 .bias_exponent = *bias->exponent,
-                 .count = values_per_channel(x),
-                 .channels = niti_shape_count(weight->shape)};
+static void fit_tile(void *context, size_t thread, size_t item) {
+  const Fit *f = context;
+  const size_t first = item * FITTED, end = first + niti_chunk_count(f->channels, FITTED, item);
+  int64_t *means = f->run, *variances = f->run + f->channels;
+  (void)thread;
+  for (size_t c = first; c < end; ++c) {
+    const NitiNormChannel channel = channel_of(f, c);
+    f->affine[c] = niti_norm_affine(&channel, f->weight[c], f->weight_exponent, f->bias[c], f->bias_exponent, f->y_exponent);
+    if (!f->sums) continue;
+    means[c] = niti_norm_run(means[c], real(channel.mean, f->exponent));
+    variances[c] = niti_norm_run(variances[c], real(channel.variance, 2 * f->exponent));
+  }
+}
+
+static NitiScalar range_of(const Fit *f) {
   NitiScalar range = {0, 0};
-  if (sums) run_sums(backend, sums, x, NULL);
-  for (size_t c = 0; c < f.channels; ++c) {
-    const NitiScalar own = niti_norm_range(f.weight[c], f.weight_exponent, f.bias[c], f.bias_exponent);
+  for (size_t c = 0; c < f->channels; ++c) {
+    const NitiScalar own = niti_norm_range(f->weight[c], f->weight_exponent, f->bias[c], f->bias_exponent);
     if (niti_scalar_less(range, own)) range = own;
   }
-  *affine->exponent = niti_norm_exponent(range);
-  for (size_t c = 0; c < f.channels; ++c) {
-    const NitiNormChannel channel = channel_of(&f, c);
-    out[c] = niti_norm_affine(&channel, f.weight[c], f.weight_exponent, f.bias[c], f.bias_exponent, *affine->exponent);
-    if (!f.sums) continue;
-    run[c] = niti_norm_run(run[c], real(channel.mean, f.exponent));
-    run[f.channels + c] = niti_norm_run(run[f.channels + c], real(channel.variance, 2 * f.exponent));
+  return range;
+}
+
+void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
+                       const NitiTensor *weight, const NitiTensor *bias) {
+  int64_t *run = (int64_t *)(void *)running->data;
+  Fit f = {.sums = sums ? (const NitiNormSums *)(const void *)sums->data : NULL,
+           .running = run,
+           .weight = (const int16_t *)(const void *)weight->data,
+           .bias = (const int16_t *)(const void *)bias->data,
+           .exponent = *x->exponent,
+           .weight_exponent = *weight->exponent,
+           .bias_exponent = *bias->exponent,
+           .count = values_per_channel(x),
+           .channels = niti_shape_count(weight->shape),
+           .affine = (NitiAffine *)(void *)affine->data,
+           .run = run};
+  if (sums) run_sums(backend, sums, x, NULL);
+  f.y_exponent = niti_norm_exponent(range_of(&f));
+  niti_threads_run(niti_cpu(backend)->threads, fit_tile, &f, niti_divide_up(f.channels, FITTED));
+  *affine->exponent = f.y_exponent;
+}
+
+static NitiNormDelta delta_of(const Fit *f, const NitiNormChannel *channel, size_t c) {
+  return niti_norm_delta(channel, f->sums[c], f->deltas[c], f->count, f->weight[c], f->weight_exponent);
+}
+
+/* The channels' squares, kept where their multipliers will be. */
+static void squares_tile(void *context, size_t thread, size_t item) {
+  const Fit *f = context;
+  const size_t first = item * FITTED, end = first + niti_chunk_count(f->channels, FITTED, item);
+  (void)thread;
+  for (size_t c = first; c < end; ++c) {
+    const NitiNormChannel channel = channel_of(f, c);
+    const NitiScalar square = delta_of(f, &channel, c).square;
+    f->affine_delta[c] = (NitiAffineDelta){.factor = (int32_t)square.m, .offset = square.e};
+  }
+}
+
+static NitiScalar square_of(const Fit *f, size_t c) { return (NitiScalar){f->affine_delta[c].factor, f->affine_delta[c].offset}; }
+
+static NitiSquares squares_of(const Fit *f) {
+  NitiSquares squares = {0, NITI_SQUARES_NONE};
+  for (size_t c = 0; c < f->channels; ++c) squares.exponent = niti_squares_exponent(squares.exponent, square_of(f, c));
+  for (size_t c = 0; c < f->channels; ++c) squares.sum += niti_squares_share(squares.exponent, square_of(f, c));
+  return squares;
+}
+
+static void delta_tile(void *context, size_t thread, size_t item) {
+  const Fit *f = context;
+  const size_t first = item * FITTED, end = first + niti_chunk_count(f->channels, FITTED, item);
+  (void)thread;
+  for (size_t c = first; c < end; ++c) {
+    const NitiNormChannel channel = channel_of(f, c);
+    const NitiNormDelta d = delta_of(f, &channel, c);
+    f->affine_delta[c] = niti_norm_affine_delta(&d, &channel, f->relative - NITI_NORM_FRACTION);
+    f->weight_gradient[c] = niti_norm_gradient(&channel, f->sums[c], f->deltas[c], f->count);
+    f->bias_gradient[c] = f->deltas[c].d;
   }
 }
 
 void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                              NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
                              const NitiTensor *weight) {
-  const NitiNormDeltaSums *deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data;
-  NitiAffineDelta *out = (NitiAffineDelta *)(void *)affine->data;
-  int64_t *dw = (int64_t *)(void *)weight_gradient->data, *db = (int64_t *)(void *)bias_gradient->data;
-  const Fit f = {.sums = (const NitiNormSums *)(const void *)sums->data,
-                 .weight = (const int16_t *)(const void *)weight->data,
-                 .exponent = *sums->exponent,
-                 .weight_exponent = *weight->exponent,
-                 .count = values_per_channel(x),
-                 .channels = niti_shape_count(weight->shape)};
+  NitiThreads *threads = niti_cpu(backend)->threads;
+  Fit f = {.sums = (const NitiNormSums *)(const void *)sums->data,
+           .weight = (const int16_t *)(const void *)weight->data,
+           .exponent = *sums->exponent,
+           .weight_exponent = *weight->exponent,
+           .count = values_per_channel(x),
+           .channels = niti_shape_count(weight->shape),
+           .deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data,
+           .affine_delta = (NitiAffineDelta *)(void *)affine->data,
+           .weight_gradient = (int64_t *)(void *)weight_gradient->data,
+           .bias_gradient = (int64_t *)(void *)bias_gradient->data};
   const int32_t exponent = *dy->exponent;
-  NitiSquares squares = {0, NITI_SQUARES_NONE};
   run_sums(backend, delta_sums, x, dy);
-  for (int pass = 0; pass < 2; ++pass) { /* the first finds the exponent of the second's sum */
-    for (size_t c = 0; c < f.channels; ++c) {
-      const NitiNormChannel channel = channel_of(&f, c);
-      const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], f.count, f.weight[c], f.weight_exponent);
-      if (pass == 0)
-        squares.exponent = niti_squares_exponent(squares.exponent, d.square);
-      else
-        squares.sum += niti_squares_share(squares.exponent, d.square);
-    }
-  }
-  const int32_t relative = niti_norm_delta_exponent(squares, (int64_t)f.channels);
-  for (size_t c = 0; c < f.channels; ++c) {
-    const NitiNormChannel channel = channel_of(&f, c);
-    const NitiNormDelta d = niti_norm_delta(&channel, f.sums[c], deltas[c], f.count, f.weight[c], f.weight_exponent);
-    out[c] = niti_norm_affine_delta(&d, &channel, relative - NITI_NORM_FRACTION);
-    dw[c] = niti_norm_gradient(&channel, f.sums[c], deltas[c], f.count);
-    db[c] = deltas[c].d;
-  }
-  *affine->exponent = relative + exponent - f.exponent;
+  niti_threads_run(threads, squares_tile, &f, niti_divide_up(f.channels, FITTED));
+  f.relative = niti_norm_delta_exponent(squares_of(&f), (int64_t)f.channels);
+  niti_threads_run(threads, delta_tile, &f, niti_divide_up(f.channels, FITTED));
+  *affine->exponent = f.relative + exponent - f.exponent;
   *weight_gradient->exponent = exponent + NITI_NORM_GRADIENT_EXPONENT;
   *bias_gradient->exponent = exponent;
 }

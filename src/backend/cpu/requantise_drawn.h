@@ -19,9 +19,9 @@ typedef struct Piece {
 
 typedef struct Batch {
   Piece pieces[NITI_RANDOM_BLOCKS];
-  int count;                              /* of pieces */
-  uint8_t random[NITI_RANDOM_BYTES + 64]; /* vectors may read beyond the last element's */
-  size_t row, first;                      /* where the next batch begins */
+  int count;                                           /* of pieces */
+  _Alignas(64) uint8_t random[NITI_RANDOM_BYTES + 64]; /* vectors may read beyond the last element's */
+  size_t row, first;                                   /* where the next batch begins */
 } Batch;
 
 NITI_RANDOM_INLINE void start_batches(Batch *b) { b->row = b->first = 0; }
