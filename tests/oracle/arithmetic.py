@@ -79,12 +79,13 @@ def round_clip(x, s, mode, words=None):
     return clip(shift_round(x, s, mode, words))
 
 
-def requantise(acc, exponent, mode, words=None):
-    """int32 accumulators at `exponent` to (mantissas, exponent). `words`: a function without arguments, called when needed."""
+def requantise(acc, exponent, mode, words=None, clip_bits=0):
+    """int32 accumulators at `exponent` to (mantissas, exponent). `words`: a function without arguments, called when needed;
+    clip_bits: the recipe's `clip`."""
     acc = np.asarray(acc, dtype=np.int64)
     largest = int(np.abs(acc).max()) if acc.size else 0
     assert largest < 1 << 31, "an accumulator left int32"
-    s = max(0, bits(largest) - 7)
+    s = max(0, bits(largest) - 7 - clip_bits)
     drawn = words() if mode in DRAWING and s > 0 else None
     return round_clip(acc, s, mode, drawn), exponent + s
 

@@ -144,6 +144,8 @@ class Context:
     activation: str
     error: str
     training: bool
+    clip_activation: int = 0
+    clip_error: int = 0
 
 
 class Network:
@@ -212,7 +214,7 @@ class Network:
         return mode, lambda: a.rounding_words(mode, context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, size)
 
     def _requantise_activation(self, node, acc, exponent, context):
-        return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context))
+        return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context), context.clip_activation)
 
     def _finish_product(self, node, acc, exponent, context):
         exponent += self.exponents[node.number, 0]
@@ -302,7 +304,7 @@ class Network:
             acc, exponent = a.add_tensors(m, e, other, other_exponent)
             layer = node.number + 65536 * k
             m, e = a.requantise(acc, exponent, context.error, lambda: a.rounding_words(
-                context.error, context.seed, a.PURPOSE_FORK, context.step, layer, acc.size))
+                context.error, context.seed, a.PURPOSE_FORK, context.step, layer, acc.size), context.clip_error)
         return m, e
 
     def _backward_node(self, node, x, x_exponent, note, m, e, context):
@@ -333,4 +335,4 @@ class Network:
         else:
             acc = avgpool_backward(m, x.shape, args["kernel"], args["stride"], args["padding"])
             e += average_factor(args["kernel"])[1]
-        return a.requantise(acc, e, context.error, words)
+        return a.requantise(acc, e, context.error, words, context.clip_error)

@@ -216,6 +216,7 @@ def sgd_case(seed):
     case, numbers = random_case(seed), random.Random(seed + 10**6)
     case.model["layers"] = (["norm"] if numbers.random() < 0.2 else []) + _with_norms(case.model["layers"], numbers)
     momentum = numbers.choice([0, 0.5, 0.9, 0.99])
+    case.recipe["clip"] = {"activation": numbers.choice([0, 0, 1, 7]), "error": numbers.choice([0, 0, 2])}
     case.recipe["loss"] = "softmax"
     case.recipe["label_smoothing"] = numbers.choice([0, 0.1, 0.999999999])
     case.recipe["update"] = {

@@ -590,8 +590,9 @@ def test_cases_cover_the_contract(monkeypatch):
             seen.add("d = 0" if d == 0 else "d <= 15" if d <= 15 else "d > 15")
         return add(m, e, n, f)
 
-    def requantise_spy(acc, exponent, mode, words=None):
-        out = requantise(acc, exponent, mode, words)
+    def requantise_spy(acc, exponent, mode, words=None, clip_bits=0):
+        out = requantise(acc, exponent, mode, words, clip_bits)
+        seen.add(("clip", clip_bits))
         seen.add((mode, "shift" if out[1] > exponent else "no shift"))
         return out
 
@@ -645,6 +646,7 @@ def test_cases_cover_the_contract(monkeypatch):
     wanted |= {(key, on) for key in ("nesterov", "momentum", "decay") for on in (True, False)}
     wanted |= {("update", "niti"), ("update", "sgd")}
     wanted |= {("schedule", kind) for kind in ("steps", "cosine", "one-cycle")} | {("smoothing", True), ("smoothing", False)}
+    wanted |= {("clip", 0), ("clip", 1), ("clip", 2)}
     wanted |= {("master", change) for change in (-1, 0, 1)}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()

@@ -50,7 +50,9 @@ def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
 def _context(recipe, step, training):
     rounding, sgd_error = recipe.get("rounding", {}), recipe["update"].get("kind") == "sgd"
     error = rounding.get("error", "stochastic-byte" if sgd_error else "nearest")
-    return Context(recipe["seed"], step, rounding.get("activation", "nearest"), error, training)
+    clip = recipe.get("clip", {})
+    return Context(recipe["seed"], step, rounding.get("activation", "nearest"), error, training, clip.get("activation", 0),
+                   clip.get("error", 0))
 
 
 def _loss_error(logits, exponent, targets, recipe, context):
