@@ -246,7 +246,7 @@ class Network:
         if node.kind == "relu":
             y, limit = np.maximum(x, 0), None
             if args["max"] is not None:
-                limit = a.relu_limit(args["max"], e)
+                limit = min(a.relu_limit(args["max"], e), 128)  # mantissas are at most 127
                 y = np.minimum(y, limit)
             return (y, e), (y > 0) & (limit is None or y < limit)
         if node.kind == "flatten":
