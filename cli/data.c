@@ -157,8 +157,13 @@ static NitiStatus find_out(Findings *f) {
   for (int split = 0; split < NITI_SPLITS; ++split) {
     if (niti_dataset_count(f->dataset, (NitiSplit)split) < 1) continue;
     NITI_TRY(niti_dataset_survey(f->dataset, (NitiSplit)split));
-    f->bad += niti_dataset_bad_count(f->dataset, (NitiSplit)split);
-    NITI_TRY(niti_dataset_hash(f->dataset, (NitiSplit)split, f->sha256[split]));
+    const int64_t bad = niti_dataset_bad_count(f->dataset, (NitiSplit)split);
+    f->bad += bad;
+    const NitiStatus status = niti_dataset_hash(f->dataset, (NitiSplit)split, f->sha256[split]);
+    if (status == NITI_ERROR_FILE && bad > 0)
+      f->sha256[split][0] = 0; /* a bad file cannot even be opened: the split has no sum */
+    else
+      NITI_TRY(status);
   }
   return niti_dataset_count(f->dataset, NITI_TRAIN) > 0 ? niti_dataset_statistics(f->dataset, f->mean, f->std) : NITI_OK;
 }

@@ -189,7 +189,10 @@ static bool find_split(NitiSplit *out, const char *word) {
 }
 
 static void say_whose(const NitiDataFacts *data) {
-  if (data->run_path && !data->of_run)
+  if (!data->run_path || data->of_run) return;
+  if (strcmp(data->path, data->run_path) == 0)
+    say("%s has changed since the run began: its %s images are not the data of the run", data->path, split_names[data->scored]);
+  else
     say("%s is not the data of the run, which was trained on %s: its %s images are others", data->path, data->run_path,
         split_names[data->scored]);
 }

@@ -309,7 +309,8 @@ static void other_tables_are_refused(void **state) {
   expect_table(dir, "1,2\n3,99999999999999999999\n", "0\n1\n", x, "line 2, column 2: '99999999999999999999'");
   expect_table(dir, "1,2\n3\n", "0\n1\n", x, "line 2: 1 values, expected 2");
   expect_table(dir, "1,2\n3,4,5\n", "0\n1\n", x, "line 2: 3 values, expected 2");
-  expect_table(dir, "1,2\n\n3,4\n", "0\n1\n", x, "line 2, column 1: ''");
+  expect_table(dir, "\n1,2\n \r\n3,x\n", "0\n1\n", x, "line 4, column 2: 'x'"); /* blank lines are counted, not read */
+  expect_table(dir, "1,2\n\n3,4\n", "0\n\n", y, "1 labels, expected 2");
   expect_table(dir, "1,2\nnan,4\n", "0\n1\n", x, "line 2, column 1: 'nan'");
   expect_table(dir, "", "0\n1\n", x, "holds no values");
   expect_table(dir, "a,b\n", "0\n1\n", x, "holds no values");

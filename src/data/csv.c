@@ -90,8 +90,14 @@ static bool is_header(const Table *t) {
 
 static NitiStatus read_table(Table *t) {
   if (strncmp(t->at, "\xef\xbb\xbf", 3) == 0) t->at += 3;
+  while (*t->at && is_end(t->at[strspn(t->at, " ")])) next_line(t);
   if (is_header(t)) next_line(t);
-  while (t->at[strspn(t->at, " \t\r\n")]) NITI_TRY(read_row(t));
+  while (t->at[strspn(t->at, " \t\r\n")]) {
+    if (is_end(t->at[strspn(t->at, " ")]))
+      next_line(t);
+    else
+      NITI_TRY(read_row(t));
+  }
   return t->count > 0 ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "%s: holds no values", t->path);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "data/format.h"
@@ -16,6 +17,7 @@
 #include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
+#include "platform/file.h"
 #include "platform/text.h"
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
@@ -324,8 +326,14 @@ static NitiStatus hash_bytes(Hashing *hashing, gzFile file, const char *path) {
 
 /* Of the content, whether gzip holds it or not. */
 static NitiStatus hash_file(Hashing *hashing, const char *path) {
-  gzFile file = gzopen(path, "rbe");
-  if (!file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, errno ? strerror(errno) : "out of memory");
+  int fd;
+  uint64_t size;
+  NITI_TRY(niti_file_open_read(&fd, &size, path));
+  gzFile file = gzdopen(fd, "rb");
+  if (!file) {
+    (void)close(fd);
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory to read it", path);
+  }
   const NitiStatus status = hash_bytes(hashing, file, path);
   gzclose_r(file);
   return status;

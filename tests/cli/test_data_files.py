@@ -145,6 +145,19 @@ def test_every_bad_file_is_listed(folder):
     np.testing.assert_allclose(facts["mean"], np.mean(images, axis=(0, 1, 2)) / 255, atol=1.01e-6)
 
 
+def test_files_that_cannot_be_opened_are_listed_too(folder):
+    fifo, link = folder / "train" / "n03" / "9.png", folder / "train" / "n04" / "9.png"
+    os.mkfifo(fifo)  # no writer: opening it must not wait for one
+    link.symlink_to("nowhere")
+    empty = folder / "test" / "n01" / "0000.png"
+    empty.write_bytes(b"")
+    done = niti("data", folder, timeout=20)
+    assert done.returncode == 1 and done.stderr == f"niti: {folder}: 3 image files cannot be read\n"
+    assert all(f"bad        {path}: " in done.stdout for path in (fifo, link, empty)), done.stdout
+    facts = json.loads(niti("data", folder, "--json", timeout=20).stdout)
+    assert len(facts["bad_files"]) == 3 and facts["test_sha256"] and "train_sha256" not in facts
+
+
 def test_what_is_not_read_is_counted_and_named(folder):
     nested = folder / "train" / "n01" / "session"
     nested.mkdir()
