@@ -89,7 +89,7 @@ static void print_table(const Search *s, int32_t best) {
   for (int32_t i = 0; i < s->count; ++i) {
     const NitiRateTrial *t = &s->trials[i];
     printf("%-10s %14.4f %14.4f %8.2f %% %16.2f %%%s\n", t->value, nats(t->first), nats(t->last),
-           percent(t->last.correct, t->last.images), percent(t->saturated, t->all), i == best ? "  <- lowest loss" : "");
+           percent(t->last.correct, t->last.images), percent(t->saturated, t->all), i == best ? "  <- suggested" : "");
   }
   if (best < 0) {
     printf("no suggestion: in %" PRId64 " steps none was better than guessing; try other values or more steps\n", s->steps);

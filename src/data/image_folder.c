@@ -193,8 +193,11 @@ static NitiStatus open_splits(NitiDataset *dataset, const char *path, NitiPaths 
     if (name[split])
       NITI_TRY(read_split(dataset, (NitiSplit)split, path, name[split]));
     else if (niti_needs_split(dataset, (NitiSplit)split))
-      return niti_fail(NITI_ERROR_FILE, "%s/%s: not found%s", path, split_names[split][0],
-                       split == NITI_TEST ? " (nor val, valid or validation)" : "");
+      return niti_fail(
+          NITI_ERROR_FILE, "%s/%s: not found%s", path, split_names[split][0],
+          split == NITI_TEST
+              ? " (nor val, valid or validation); `data.validation: 10%` in the recipe holds training images out instead"
+              : "");
   }
   return NITI_OK;
 }

@@ -155,11 +155,14 @@ NitiStatus niti_find_rates(NitiRateTrial *trials, int32_t count, const NitiRecip
 
 static bool lower(NitiScore a, NitiScore b) { return (__int128)a.loss * b.images < (__int128)b.loss * a.images; }
 
+/* As at an epoch's end: steps are larger than the weights can hold. */
+static bool is_saturated(const NitiRateTrial *t) { return t->all > 0 && t->saturated >= t->all / 5; }
+
 int32_t niti_rate_suggest(const NitiRateTrial *trials, int32_t count, int32_t classes) {
   const NitiScore guessing = {.loss = niti_log2((uint64_t)classes), .images = 1};
   int32_t best = -1;
   for (int32_t i = 0; i < count; ++i) {
-    if (!lower(trials[i].last, guessing)) continue;
+    if (!lower(trials[i].last, guessing) || is_saturated(&trials[i])) continue;
     if (best < 0 || lower(trials[i].last, trials[best].last)) best = i;
   }
   return best;

@@ -27,8 +27,8 @@ const char *niti_rate_setting(const NitiRecipe *recipe);
 /* Trains search->steps steps with each of trials[count].value as the constant learning rate, in a run that has the recipe's other
  * settings. Statuses: those of niti_train; NITI_INTERRUPTED where progress returned false. */
 NitiStatus niti_find_rates(NitiRateTrial *trials, int32_t count, const NitiRecipe *recipe, const NitiRateSearch *search);
-/* The trial with the lowest mean loss over its second half, of equals the first; -1: none learned, that is had a lower loss there
- * than log2(classes), what guessing costs. */
+/* The trial with the lowest mean loss over its second half, of equals the first, leaving out those that saturate a fifth of the
+ * weights; -1: none of them had a lower loss there than log2(classes), what guessing costs. */
 int32_t niti_rate_suggest(const NitiRateTrial *trials, int32_t count, int32_t classes);
 
 #endif
