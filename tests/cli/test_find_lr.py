@@ -50,7 +50,7 @@ def test_the_table_says_the_same(toy_recipe, toy):
         words = rows[trial["value"]].split()
         assert words[1:4] == [f"{trial['first_loss']:.4f}", f"{trial['loss']:.4f}", f"{trial['accuracy']:.2f}"]
         assert words[5] == f"{trial['saturated_weights']:.2f}"
-        assert ("lowest" in rows[trial["value"]]) == (trial["value"] == found["suggestion"])
+        assert ("suggested" in rows[trial["value"]]) == (trial["value"] == found["suggestion"])
     assert f"begin with update.mu={found['suggestion']}" in text and "training 160 images" in text and "recipe" in text
 
 
