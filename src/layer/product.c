@@ -49,7 +49,7 @@ static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {
 }
 
 void niti_product_backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
-  gradient(l, layer, dy);
+  if (!layer->frozen) gradient(l, layer, dy);
   if (!wanted[0]) return;
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_CONV_BACKWARD, dy, dx[0]);

@@ -190,7 +190,9 @@ class Network:
                 continue
             m, e = self._gather(node, arriving[node.number], context)
             x = tensors[node.inputs[0]][0]
-            if node.kind == "conv":
+            if not self.model.is_trained(node):
+                pass
+            elif node.kind == "conv":
                 gradients[node.number] = conv_gradient(x, m, node.args["kernel"], node.args["stride"], node.args["padding"])
             elif node.kind == "linear":
                 gradients[node.number] = m.T @ x.reshape(len(x), -1)

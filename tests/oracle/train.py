@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 
@@ -68,6 +69,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     epochs: a list of {epoch, images, loss_sum, correct} of the epochs that were trained, the last maybe in part.
     """
     model = _model(model)
+    model = replace(model, frozen=set(recipe.get("freeze", model.frozen)))
     epochs = recipe["epochs"] if epochs is None else epochs
     max_steps = recipe.get("max_steps") if max_steps is None else max_steps
     labels = np.asarray(labels, dtype=np.int64)
