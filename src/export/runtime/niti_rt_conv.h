@@ -98,6 +98,27 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const int32_t *acc,
                                            rt_first_cell(acc, most, k->guess + 1, k->mode) << 4);
 }
 
+static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
+  return at / stride < windows && at % stride < kernel;
+}
+
+/* Outputs in no window of the pool count for the shift all the same. */
+RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t *x, const int8_t *w, int8_t *column) {
+  const int32_t size = rt_window_size(v);
+  int32_t oy, ox, j;
+  for (oy = 0; oy < v->oh; ++oy) {
+    const int32_t row = rt_is_pooled(oy, v->pool_h, v->pool_stride_h, v->pool_oh);
+    for (ox = 0; ox < v->ow; ++ox) {
+      if (row && rt_is_pooled(ox, v->pool_w, v->pool_stride_w, v->pool_ow)) continue;
+      rt_gather(column, v, x, oy, ox);
+      for (j = 0; j < v->k; ++j) {
+        const uint32_t m = rt_magnitude(rt_dot1(w + j * size, column, size));
+        if (m > k->max) k->max = m;
+      }
+    }
+  }
+}
+
 RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns, int32_t image) {
   const rt_conv *v = o->conv;
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w;
@@ -119,6 +140,7 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
       }
     }
   }
+  if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
 }
 
 RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns, int32_t image) {
