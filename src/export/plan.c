@@ -172,7 +172,7 @@ static void plan_conv_forward(Planning *p, int32_t i) {
     }
   }
   make_late(p, s);
-  if (c->h * c->w > 1 || c->kh * c->kw > 1) s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (int64_t)c->kh * c->kw * c->c);
+  if (c->h * c->w > 1 || c->kh * c->kw > 1) s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
 }
 
 /* Where products find the delta of their output: as it is, or as the pool's with its winners. */

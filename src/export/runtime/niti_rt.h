@@ -23,7 +23,7 @@ void *memcpy(void *to, const void *from, size_t size); /* all that a C library m
 #define RT_COLD __attribute__((noinline, unused))
 #elif defined(__GNUC__)
 #define RT_UNUSED __attribute__((unused))
-#define RT_HOT __attribute__((noinline, unused, optimize("O2"))) /* also where all else is made small */
+#define RT_HOT __attribute__((noinline, unused, optimize("O2", "no-schedule-insns"))) /* also where all else is made small */
 #define RT_COLD __attribute__((noinline, unused))
 #else
 #define RT_UNUSED
@@ -63,8 +63,12 @@ RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
   for (int32_t i = 0; i < count; ++i) p[i] = 0;
 }
 
+/* A few bytes: words where the processor reads them at any address. */
 RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) to[i] = from[i];
+#if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
+  for (; count >= 4; count -= 4, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+#endif
+  for (; count > 0; --count) *to++ = *from++;
 }
 
 /* ---- rounding ---- */

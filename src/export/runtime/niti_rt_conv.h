@@ -55,7 +55,7 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
       continue;
     }
     rt_zero_bytes((uint8_t *)column, first);
-    memcpy(column + first, x + ((iy + ky) * v->w + ix) * v->c + first, (size_t)(end - first));
+    rt_copy(column + first, x + ((iy + ky) * v->w + ix) * v->c + first, end - first);
     rt_zero_bytes((uint8_t *)column + end, row - end);
   }
 }
@@ -129,12 +129,13 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
       uint32_t flat[4];
       for (i = 0; i < cells; ++i) {
         const int32_t oy = py * v->pool_stride_h + i / v->pool_w, ox = px * v->pool_stride_w + i % v->pool_w;
-        rt_gather(columns + i * size, v, x, oy, ox);
+        rt_gather(rt_column(columns, i, size), v, x, oy, ox);
+        rt_column_ready(columns, i, size);
         flat[i] = (uint32_t)(((image * v->oh + oy) * v->ow + ox) * v->k);
       }
       for (j = 0; j < v->k; ++j, ++index) {
         int32_t acc[4];
-        rt_dot4(acc, w + j * size, columns, size, size);
+        rt_dot_columns(acc, w + j * size, columns, size);
         rt_put_window(k, index, acc, flat, cells);
         for (i = 0; i < cells; ++i) ++flat[i];
       }
@@ -150,10 +151,13 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
   for (p = 0; p < pixels; p += 4) {
     const int32_t some = pixels - p < 4 ? pixels - p : 4;
     const uint32_t index = (uint32_t)((image * pixels + p) * v->k);
-    for (i = 0; i < some; ++i) rt_gather(columns + i * size, v, x, (p + i) / v->ow, (p + i) % v->ow);
+    for (i = 0; i < some; ++i) {
+      rt_gather(rt_column(columns, i, size), v, x, (p + i) / v->ow, (p + i) % v->ow);
+      rt_column_ready(columns, i, size);
+    }
     for (j = 0; j < v->k; ++j) {
       int32_t acc[4];
-      rt_dot4(acc, w + j * size, columns, size, size);
+      rt_dot_columns(acc, w + j * size, columns, size);
       for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i]);
     }
   }
@@ -259,7 +263,7 @@ RT_UNUSED static void rt_scatter(rt_rows *rows, int32_t *ring, const rt_conv *v,
     int32_t *sum = ring + (((iy + ky) % v->kh) * v->w + ix + wide.first) * v->c;
     const int32_t offset = (ky * v->kw + wide.first) * v->c;
     if (rows->count == 4) {
-      rt_add4(sum, rows, (uint32_t)offset, length);
+      rt_add4(sum, rows, offset, length);
       continue;
     }
     for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], length);
@@ -367,7 +371,7 @@ RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_rows *rows, const rt_co
   const int32_t length = v->kw * v->c;
   int32_t ky, i;
   for (ky = 0; ky < v->kh; ++ky, sum += length) {
-    const uint32_t offset = (uint32_t)(ky * v->w * v->c);
+    const int32_t offset = ky * v->w * v->c;
     if (rows->count == 4) {
       rt_add4(sum, rows, offset, length);
       continue;
