@@ -38,9 +38,9 @@ def niti_json(*arguments):
 def synthetic(shape, classes, count, seed=7):
     """Images of noisy patterns, uint8 [count, H, W, C], and labels."""
     random = np.random.RandomState(seed)
-    labels = random.randint(0, classes, size=count)
+    labels = random.permutation(np.arange(max(count, classes)) % classes)
     patterns = random.randint(0, 256, size=(classes, *shape))
-    noise = random.randint(-60, 61, size=(count, *shape))
+    noise = random.randint(-60, 61, size=(len(labels), *shape))
     return np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8), labels.astype(np.int64)
 
 

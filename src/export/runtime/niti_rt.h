@@ -196,10 +196,12 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
 
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
+  const int32_t down = shift - k->shift, half = down > 0 && k->mode == RT_NEAREST ? 1 << (down - 1) : 0;
   uint32_t i;
   for (i = 0; i < count; ++i) {
-    const int32_t v = (int16_t)(uint16_t)((uint32_t)(uint8_t)k->out[i] | ((uint32_t)(uint8_t)k->high[i] << 8));
-    k->out[i] = rt_round(v, shift - k->shift, k->mode, 0);
+    const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
+    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m;
+    k->out[i] = (int8_t)(v < 0 ? -clipped : clipped);
   }
 }
 

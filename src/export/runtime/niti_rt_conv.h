@@ -70,32 +70,49 @@ static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t s
   return i;
 }
 
-/* The accumulators of one window of the pool, all below ReLU; index: of the pool's output; flat[cell]: of the convolution's. */
-static inline void rt_put_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, int32_t cells) {
-  int32_t i, most = acc[0];
+/* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
+static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel, int32_t cells) {
+  int32_t i, best = 0;
+  k->out[index] = 0;
   for (i = 0; i < cells; ++i) {
-    const uint32_t m = rt_magnitude(acc[i]);
-    if (m > k->max) k->max = m;
-    if (acc[i] > most) most = acc[i];
+    const int8_t m = acc[i] > 0 ? rt_sink_round(k, acc[i], flat[i] + channel) : (int8_t)0;
+    if (m <= k->out[index]) continue;
+    k->out[index] = m;
+    best = i;
   }
-  if (k->kind == RT_WRITE) {
-    uint32_t best = 0;
-    k->out[index] = 0;
-    for (i = 0; i < cells && most > 0; ++i) {
-      const int8_t m = rt_sink_round(k, acc[i], flat[i]);
-      if (m <= k->out[index]) continue;
-      k->out[index] = m;
-      best = (uint32_t)i;
+  if (k->winner) k->winner[index] = (uint8_t)best;
+}
+
+static inline uint8_t rt_candidates(const rt_sink *k, const int32_t *acc, int32_t most) {
+  return (uint8_t)(rt_first_cell(acc, most, k->guess - 1, k->mode) | rt_first_cell(acc, most, k->guess, k->mode) << 2 |
+                   rt_first_cell(acc, most, k->guess + 1, k->mode) << 4);
+}
+
+/* All channels of one window of the pool, below ReLU. */
+static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns, const uint32_t *flat) {
+  const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
+  uint32_t max = k->max;
+  int32_t i, j;
+  for (j = 0; j < channels; ++j, ++index, w += size) {
+    int32_t acc[4], most, least;
+    rt_dot_columns(acc, w, columns, size);
+    most = least = acc[0];
+    for (i = 1; i < cells; ++i) {
+      if (acc[i] > most) most = acc[i];
+      if (acc[i] < least) least = acc[i];
     }
-    if (k->winner) k->winner[index] = (uint8_t)best;
+    if (most > 0 && (uint32_t)most > max) max = (uint32_t)most;
+    if (least < 0 && 0u - (uint32_t)least > max) max = 0u - (uint32_t)least;
+    if (kind == RT_LATE) {
+      const int32_t kept = most > 0 ? most >> shift : 0;
+      k->out[index] = (int8_t)(uint8_t)(kept & 255);
+      k->high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
+      if (k->winner) k->winner[index] = most > 0 ? rt_candidates(k, acc, most) : (uint8_t)0;
+    } else if (kind == RT_WRITE) {
+      rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
+    }
   }
-  if (k->kind != RT_LATE) return;
-  rt_sink_keep(k, index, most > 0 ? most : 0);
-  if (!k->winner) return;
-  k->winner[index] = most <= 0 ? (uint8_t)0
-                               : (uint8_t)(rt_first_cell(acc, most, k->guess - 1, k->mode) |
-                                           rt_first_cell(acc, most, k->guess, k->mode) << 2 |
-                                           rt_first_cell(acc, most, k->guess + 1, k->mode) << 4);
+  k->max = max;
 }
 
 static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
@@ -123,7 +140,7 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
   const rt_conv *v = o->conv;
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w;
   uint32_t index = (uint32_t)(image * v->pool_oh * v->pool_ow * v->k);
-  int32_t py, px, i, j;
+  int32_t py, px, i;
   for (py = 0; py < v->pool_oh; ++py) {
     for (px = 0; px < v->pool_ow; ++px) {
       uint32_t flat[4];
@@ -133,12 +150,8 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
         rt_column_ready(columns, i, size);
         flat[i] = (uint32_t)(((image * v->oh + oy) * v->ow + ox) * v->k);
       }
-      for (j = 0; j < v->k; ++j, ++index) {
-        int32_t acc[4];
-        rt_dot_columns(acc, w + j * size, columns, size);
-        rt_put_window(k, index, acc, flat, cells);
-        for (i = 0; i < cells; ++i) ++flat[i];
-      }
+      rt_put_window(k, index, v, w, columns, flat);
+      index += (uint32_t)v->k;
     }
   }
   if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
@@ -258,15 +271,11 @@ RT_UNUSED static void rt_scatter(rt_rows *rows, int32_t *ring, const rt_conv *v,
   const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w;
   const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
   const int32_t length = (wide.end - wide.first) * v->c;
-  int32_t ky, i;
+  int32_t ky;
   for (ky = high.first; ky < high.end && length > 0; ++ky) {
     int32_t *sum = ring + (((iy + ky) % v->kh) * v->w + ix + wide.first) * v->c;
     const int32_t offset = (ky * v->kw + wide.first) * v->c;
-    if (rows->count == 4) {
-      rt_add4(sum, rows, offset, length);
-      continue;
-    }
-    for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], length);
+    rt_add_rows(sum, rows, offset, length);
   }
   rows->count = 0;
 }
@@ -367,28 +376,36 @@ typedef struct rt_gradient {
   uint32_t whole;   /* 1: of all, so that one pass is enough */
 } rt_gradient;
 
-RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_rows *rows, const rt_conv *v) {
-  const int32_t length = v->kw * v->c;
-  int32_t ky, i;
-  for (ky = 0; ky < v->kh; ++ky, sum += length) {
-    const int32_t offset = ky * v->w * v->c;
-    if (rows->count == 4) {
-      rt_add4(sum, rows, offset, length);
-      continue;
-    }
-    for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], length);
+/* Windows of the input that meet the same taps. */
+typedef struct rt_windows {
+  rt_rows rows;
+  rt_span high, wide;
+} rt_windows;
+
+RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_windows *list, const rt_conv *v) {
+  const int32_t length = (list->wide.end - list->wide.first) * v->c;
+  int32_t ky, offset = 0;
+  for (ky = list->high.first; ky < list->high.end && length > 0; ++ky, offset += v->w * v->c) {
+    rt_add_rows(sum + (ky * v->kw + list->wide.first) * v->c, &list->rows, offset, length);
   }
-  rows->count = 0;
+  list->rows.count = 0;
 }
 
-/* A window that leaves the image. */
-RT_UNUSED static void rt_gradient_edge(int32_t *sum, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix, int32_t delta) {
+/* The window at (iy, ix) joins those that leave the image on the same side. */
+RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix,
+                                         int32_t delta) {
   const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
-  const int32_t length = (wide.end - wide.first) * v->c;
-  int32_t ky;
-  for (ky = high.first; ky < high.end && length > 0; ++ky) {
-    rt_add1(sum + (ky * v->kw + wide.first) * v->c, x + ((iy + ky) * v->w + ix + wide.first) * v->c, delta, length);
+  rt_windows *list = &lists[ix < 0 ? 0 : wide.end < v->kw ? 2 : 1];
+  if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
+                               wide.end != list->wide.end)) {
+    rt_gradient_flush(sum, list, v);
   }
+  if (high.end <= high.first || wide.end <= wide.first) return;
+  list->high = high;
+  list->wide = wide;
+  list->rows.row[list->rows.count] = x + ((iy + high.first) * v->w + ix + wide.first) * v->c;
+  list->rows.factor[list->rows.count++] = delta;
+  if (list->rows.count == 4) rt_gradient_flush(sum, list, v);
 }
 
 /* The sums of output channel j; 0: no delta is there, and they are not set. */
@@ -396,14 +413,14 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
   const rt_conv *v = o->conv;
   const int8_t *x = rt_at(r, o->x);
   uint32_t index = (uint32_t)j;
-  int32_t n, py, px, any = 0;
-  rt_rows rows;
-  rows.count = 0;
+  int32_t n, py, px, i, any = 0;
+  rt_windows lists[3];
+  for (i = 0; i < 3; ++i) lists[i].rows.count = 0;
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
     for (py = 0; py < d->positions / d->width; ++py) {
       for (px = 0; px < d->width; ++px, index += (uint32_t)v->k) {
         const int32_t delta = rt_read_delta(d, index);
-        int32_t oy = py, ox = px, iy, ix;
+        int32_t oy = py, ox = px;
         if (delta == 0) continue;
         if (!any) rt_zero_words(sum, rt_window_size(v));
         any = 1;
@@ -412,19 +429,13 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
           oy = py * v->pool_stride_h + cell / v->pool_w;
           ox = px * v->pool_stride_w + cell % v->pool_w;
         }
-        iy = oy * v->stride_h - v->pad_h;
-        ix = ox * v->stride_w - v->pad_w;
-        if (iy < 0 || ix < 0 || iy + v->kh > v->h || ix + v->kw > v->w) {
-          rt_gradient_edge(sum, v, x, iy, ix, delta);
-          continue;
-        }
-        rows.row[rows.count] = x + (iy * v->w + ix) * v->c;
-        rows.factor[rows.count++] = delta;
-        if (rows.count == 4) rt_gradient_flush(sum, &rows, v);
+        rt_gradient_window(sum, lists, v, x, oy * v->stride_h - v->pad_h, ox * v->stride_w - v->pad_w, delta);
       }
     }
   }
-  rt_gradient_flush(sum, &rows, v);
+  for (i = 0; i < 3; ++i) {
+    if (lists[i].rows.count > 0) rt_gradient_flush(sum, &lists[i], v);
+  }
   return any;
 }
 

@@ -175,12 +175,56 @@ typedef struct rt_rows {
   int32_t count;
 } rt_rows;
 
+#ifdef RT_DSP
+static inline uint32_t rt_word_at(const int8_t *p) {
+  uint32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+static inline uint32_t rt_even(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
+  return v;
+}
+static inline uint32_t rt_odd(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
+  return v;
+}
+/* The low halves of two words, or the high ones. */
+static inline uint32_t rt_pair(uint32_t low, uint32_t high) {
+  uint32_t v;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(v) : "r"(low), "r"(high));
+  return v;
+}
+static inline uint32_t rt_pair_high(uint32_t high, uint32_t low) {
+  uint32_t v;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(v) : "r"(high), "r"(low));
+  return v;
+}
+static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+  return sum;
+}
+#endif
+
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
 RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
   const int8_t *a = rows->row[0] + offset, *b = rows->row[1] + offset, *c = rows->row[2] + offset, *d = rows->row[3] + offset;
   const int32_t fa = rows->factor[0], fb = rows->factor[1], fc = rows->factor[2], fd = rows->factor[3];
   int32_t i;
-#ifdef RT_MVE
+#if defined(RT_DSP)
+  const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
+  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+    const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
+    const uint32_t ea = rt_even(wa), eb = rt_even(wb), ec = rt_even(wc), ed = rt_even(wd);
+    const uint32_t oa = rt_odd(wa), ob = rt_odd(wb), oc = rt_odd(wc), od = rt_odd(wd);
+    sum[0] = rt_smlad(rt_pair(ec, ed), fcd, rt_smlad(rt_pair(ea, eb), fab, sum[0]));
+    sum[1] = rt_smlad(rt_pair(oc, od), fcd, rt_smlad(rt_pair(oa, ob), fab, sum[1]));
+    sum[2] = rt_smlad(rt_pair_high(ed, ec), fcd, rt_smlad(rt_pair_high(eb, ea), fab, sum[2]));
+    sum[3] = rt_smlad(rt_pair_high(od, oc), fcd, rt_smlad(rt_pair_high(ob, oa), fab, sum[3]));
+  }
+#elif defined(RT_MVE)
   for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
     int32x4_t v = vmlaq_n_s32(vldrwq_s32(sum), vldrbq_s32(a), fa);
     v = vmlaq_n_s32(v, vldrbq_s32(b), fb);
@@ -211,6 +255,20 @@ RT_HOT static void rt_add1(int32_t *sum, const int8_t *row, int32_t factor, int3
   }
 #endif
   for (i = 0; i < count; ++i) sum[i] += factor * row[i];
+}
+
+/* The same of 1 to 4 rows. */
+RT_UNUSED static void rt_add_rows(int32_t *sum, rt_rows *rows, int32_t offset, int32_t count) {
+  int32_t i;
+  if (rows->count == 3) { /* a fourth of nothing is faster than three alone */
+    rows->row[3] = rows->row[0];
+    rows->factor[3] = 0;
+  }
+  if (rows->count >= 3) {
+    rt_add4(sum, rows, offset, count);
+    return;
+  }
+  for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
 }
 #endif
 
