@@ -132,7 +132,9 @@ int main(void) {
   const uint8_t *pixels = feed_pixels;
   char hash[66];
   int i;
+#ifndef NO_PAINT
   paint_stack();
+#endif
   NET(init)(&network, arena);
   (void)NET(predict)(&network, pixels, 0); /* predicts shifts from the second time on */
   counter_start();
@@ -145,7 +147,9 @@ int main(void) {
     labels += feed_n[i];
     pixels += feed_n[i] * image;
   }
+#ifndef NO_PAINT
   print_number("stack ", painted_away());
+#endif
   NET(hash)(&network, hash);
   hash[64] = '\n';
   hash[65] = 0;

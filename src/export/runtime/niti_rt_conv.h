@@ -60,10 +60,10 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
   }
 }
 
-/* The first cell that rounds to what the largest accumulator, which is positive, rounds to. */
+/* The first cell that rounds to what the largest accumulator, which is positive, rounds to: to nearest, or truncated. */
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
-  const int32_t s = shift > 0 ? shift : 0, m = rt_round(most, s, mode, 0);
-  const int32_t least = s > 0 && mode == RT_NEAREST ? (m << s) - (1 << (s - 1)) : m << s;
+  const int32_t s = shift > 0 ? shift : 0, half = s > 0 && mode == RT_NEAREST ? 1 << (s - 1) : 0;
+  const int32_t m = (most + half) >> s, least = ((m > 127 ? 127 : m) << s) - half;
   uint32_t i = 0;
   if (m == 0) return 0;
   while (acc[i] < least) ++i;
@@ -83,14 +83,19 @@ static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *ac
   if (k->winner) k->winner[index] = (uint8_t)best;
 }
 
-static inline uint8_t rt_candidates(const rt_sink *k, const int32_t *acc, int32_t most) {
-  return (uint8_t)(rt_first_cell(acc, most, k->guess - 1, k->mode) | rt_first_cell(acc, most, k->guess, k->mode) << 2 |
-                   rt_first_cell(acc, most, k->guess + 1, k->mode) << 4);
+/* The winner for three shifts. */
+static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t guess, uint32_t mode) {
+  return (uint8_t)(rt_first_cell(acc, most, guess - 1, mode) | rt_first_cell(acc, most, guess, mode) << 2 |
+                   rt_first_cell(acc, most, guess + 1, mode) << 4);
 }
 
 /* All channels of one window of the pool, below ReLU. */
 static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns, const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
+  const int32_t guess = k->guess;
+  const uint32_t mode = k->mode;
+  int8_t *const out = k->out, *const high = k->high;
+  uint8_t *const winner = k->winner;
   uint32_t max = k->max;
   int32_t i, j;
   for (j = 0; j < channels; ++j, ++index, w += size) {
@@ -105,9 +110,9 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
     if (least < 0 && 0u - (uint32_t)least > max) max = 0u - (uint32_t)least;
     if (kind == RT_LATE) {
       const int32_t kept = most > 0 ? most >> shift : 0;
-      k->out[index] = (int8_t)(uint8_t)(kept & 255);
-      k->high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
-      if (k->winner) k->winner[index] = most > 0 ? rt_candidates(k, acc, most) : (uint8_t)0;
+      out[index] = (int8_t)(uint8_t)(kept & 255);
+      high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
+      if (winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
     } else if (kind == RT_WRITE) {
       rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
     }
@@ -123,6 +128,7 @@ static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, i
 RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t *x, const int8_t *w, int8_t *column) {
   const int32_t size = rt_window_size(v);
   int32_t oy, ox, j;
+  if (v->pool_h * v->pool_w * v->pool_oh * v->pool_ow == v->oh * v->ow) return;
   for (oy = 0; oy < v->oh; ++oy) {
     const int32_t row = rt_is_pooled(oy, v->pool_h, v->pool_stride_h, v->pool_oh);
     for (ox = 0; ox < v->ow; ++ox) {
