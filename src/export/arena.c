@@ -50,7 +50,7 @@ static void find_lives(NitiExportPlan *p) {
   }
   for (int32_t i = 0; i < p->program->operation_count; ++i) {
     const NitiOperation *o = &p->program->operations[i];
-    if (o->opcode == NITI_OP_INPUT) use(p, o->outputs[0], 0); /* read before the first step */
+    if (o->opcode == NITI_OP_INPUT) use(p, o->outputs[0], 0);           /* read before the first step */
     if (o->opcode == NITI_OP_LOSS) use(p, o->inputs[0], p->step_count); /* predictions are read at the end */
   }
 }
@@ -158,7 +158,8 @@ int32_t niti_export_fullest(const NitiExportPlan *p, int64_t *bytes) {
     int64_t alive = 0;
     for (int32_t s = 0; s < p->space_count; ++s) {
       const NitiExportSpace *space = &p->spaces[s];
-      if (space->storage == s && space->first <= i && i <= space->last) alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+      if (space->storage == s && space->first <= i && i <= space->last)
+        alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
     if (alive <= *bytes) continue;
     *bytes = alive;

@@ -5,7 +5,9 @@
 #include "export/plan.h"
 #include "program/places.h"
 
-enum { NITI_EXPORT_COLUMN_BYTES = 9 }; /* per value of a window: four columns, of int16 where a processor wants them, and one of int8 */
+enum {
+  NITI_EXPORT_COLUMN_BYTES = 9
+}; /* per value of a window: four columns, of int16 where a processor wants them, and one of int8 */
 
 /* Appends a space and returns its number. */
 int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes);

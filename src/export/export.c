@@ -50,15 +50,17 @@ static NitiStatus train_layer(NitiDescription *d, const char *name) {
     return NITI_OK;
   }
   names[count] = NULL;
-  return niti_fail(NITI_ERROR_ARGUMENT, "--train: '%s' is no layer with weights of model '%s'%s (expected all, none, last:N or layers)", name,
-                   d->name, niti_did_you_mean(hint, name, names));
+  return niti_fail(NITI_ERROR_ARGUMENT,
+                   "--train: '%s' is no layer with weights of model '%s'%s (expected all, none, last:N or layers)", name, d->name,
+                   niti_did_you_mean(hint, name, names));
 }
 
 static NitiStatus train_list(NitiDescription *d, const char *list) {
   char *copy = strdup(list), *rest = copy;
   NitiStatus status = copy ? NITI_OK : out_of_memory();
   freeze_but_last(d, 0);
-  for (char *name = copy ? strsep(&rest, ",") : NULL; name && status == NITI_OK; name = strsep(&rest, ",")) status = train_layer(d, name);
+  for (char *name = copy ? strsep(&rest, ",") : NULL; name && status == NITI_OK; name = strsep(&rest, ","))
+    status = train_layer(d, name);
   free(copy);
   return status;
 }
@@ -134,7 +136,8 @@ static NitiStatus choose_name(NitiExport *e, const char *given) {
   c_name(e->upper, name, true);
   memcpy(e->report.name, e->name, sizeof e->name);
   if (!given || strcmp(given, e->name) == 0) return NITI_OK;
-  return niti_fail(NITI_ERROR_ARGUMENT, "--name %s: expected 1 to %d of A-Z a-z 0-9 _, not a digit first", given, NITI_EXPORT_NAME_MAX - 1);
+  return niti_fail(NITI_ERROR_ARGUMENT, "--name %s: expected 1 to %d of A-Z a-z 0-9 _, not a digit first", given,
+                   NITI_EXPORT_NAME_MAX - 1);
 }
 
 /* ---- weights ---- */
@@ -206,12 +209,14 @@ static int64_t all_adds(const NitiProgram *p) {
 }
 
 static void describe_fullest(char *out, size_t size, const NitiExportPlan *plan) {
-  static const char *const kinds[] = {"forward", "backward", "update", "forward", "forward", "backward", "forward", "backward", "forward", "forward", "loss"};
+  static const char *const kinds[] = {"forward", "backward", "update",  "forward", "forward", "backward",
+                                      "forward", "backward", "forward", "forward", "loss"};
   int64_t bytes;
   int32_t i = niti_export_fullest(plan, &bytes);
   if (i >= plan->step_count) i = plan->step_count - 1;
   const NitiOperation *o = &plan->program->operations[plan->steps[i].operation];
-  (void)snprintf(out, size, "%s of %.60s", kinds[plan->steps[i].kind], o->layer > 0 ? plan->program->layers[o->layer] : "the network");
+  (void)snprintf(out, size, "%s of %.60s", kinds[plan->steps[i].kind],
+                 o->layer > 0 ? plan->program->layers[o->layer] : "the network");
 }
 
 static void measure(NitiExport *e) {
@@ -219,7 +224,8 @@ static void measure(NitiExport *e) {
   const bool train = niti_export_trains(e), larger = train && e->training.arena_bytes > e->inference.arena_bytes;
   r->batch = e->recipe->batch;
   r->arena = larger ? e->training.arena_bytes : e->inference.arena_bytes;
-  r->context = (int64_t)niti_round_up((size_t)(4 * (CONTEXT_WORDS + niti_export_exponents(e)) + niti_export_hints(e) + r->trained_weights), 8);
+  r->context = (int64_t)niti_round_up(
+      (size_t)(4 * (CONTEXT_WORDS + niti_export_exponents(e)) + niti_export_hints(e) + r->trained_weights), 8);
   r->stack = NITI_EXPORT_STACK;
   r->ram = r->context + r->arena + r->stack;
   r->multiply_adds = forward_adds(e->inference.program);
@@ -229,11 +235,12 @@ static void measure(NitiExport *e) {
 
 static NitiStatus over_budget(const NitiExport *e, int64_t budget) {
   const NitiExportReport *r = &e->report;
-  return niti_fail(NITI_ERROR_UNSUPPORTED,
-                   "%s needs %lld bytes of RAM, %lld more than the budget of %lld: context %lld (weights that are trained: %lld), arena %lld "
-                   "(the most in the %s), stack %lld (a smaller --batch, or fewer layers in --train, need less)",
-                   e->name, (long long)r->ram, (long long)(r->ram - budget), (long long)budget, (long long)r->context,
-                   (long long)r->trained_weights, (long long)r->arena, r->fullest, (long long)r->stack);
+  return niti_fail(
+      NITI_ERROR_UNSUPPORTED,
+      "%s needs %lld bytes of RAM, %lld more than the budget of %lld: context %lld (weights that are trained: %lld), arena %lld "
+      "(the most in the %s), stack %lld (a smaller --batch, or fewer layers in --train, need less)",
+      e->name, (long long)r->ram, (long long)(r->ram - budget), (long long)budget, (long long)r->context,
+      (long long)r->trained_weights, (long long)r->arena, r->fullest, (long long)r->stack);
 }
 
 /* The largest memory for whole sums that an update uses. */
@@ -369,7 +376,8 @@ static NitiStatus write_all(const NitiExport *e, const NitiExportOptions *option
   return status;
 }
 
-static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const NitiExportOptions *options) {
+static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheckpoint *checkpoint,
+                              const NitiExportOptions *options) {
   NITI_TRY(use_recipe(e, recipe, options));
   NITI_TRY(choose_name(e, options->name));
   NITI_TRY(make_table(e));

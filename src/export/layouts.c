@@ -48,7 +48,8 @@ static void add_cmake(NitiExportFiles *files, const char *name) {
 
 static void add_platformio(NitiExportFiles *files, const char *name) {
   add(files, "library.json",
-      "{\n  \"name\": \"%s\",\n  \"version\": \"1.0.0\",\n  \"description\": \"A network of integers that trains on the device\",\n"
+      "{\n  \"name\": \"%s\",\n  \"version\": \"1.0.0\",\n  \"description\": \"A network of integers that trains on the "
+      "device\",\n"
       "  \"frameworks\": \"*\",\n  \"platforms\": \"*\",\n  \"build\": {\"srcDir\": \"src\", \"flags\": \"-std=gnu99\"}\n}\n",
       name);
 }
@@ -56,7 +57,8 @@ static void add_platformio(NitiExportFiles *files, const char *name) {
 static void add_arduino(NitiExportFiles *files, const char *name) {
   add(files, "library.properties",
       "name=%s\nversion=1.0.0\nauthor=niti %s\nmaintainer=niti\nsentence=A network of integers that trains on the device.\n"
-      "paragraph=C99 without floating point or allocation.\ncategory=Data Processing\nurl=https://example.invalid/%s\narchitectures=*\nincludes=%s.h\n",
+      "paragraph=C99 without floating point or allocation.\ncategory=Data "
+      "Processing\nurl=https://example.invalid/%s\narchitectures=*\nincludes=%s.h\n",
       name, niti_version(), name, name);
   char path[2 * NITI_EXPORT_NAME_MAX];
   (void)snprintf(path, sizeof path, "examples/train/train.ino");
@@ -73,16 +75,19 @@ static void add_zephyr(NitiExportFiles *files, const char *name) {
   add(files, "zephyr/module.yml", "name: %s\nbuild:\n  cmake: .\n  kconfig: Kconfig\n", name);
   add(files, "Kconfig", "config NITI_%s\n\tbool \"The network %s\"\n\tdefault y\n", name, name);
   add(files, "CMakeLists.txt",
-      "if(CONFIG_NITI_%s)\n  zephyr_library()\n  zephyr_library_sources(src/%s.c)\n  zephyr_include_directories(src)\nendif()\n", name, name);
+      "if(CONFIG_NITI_%s)\n  zephyr_library()\n  zephyr_library_sources(src/%s.c)\n  zephyr_include_directories(src)\nendif()\n",
+      name, name);
 }
 
 static void add_pack(NitiExportFiles *files, const char *name) {
   char path[2 * NITI_EXPORT_NAME_MAX];
   (void)snprintf(path, sizeof path, "niti.%s.pdsc", name);
   add(files, path,
-      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<package schemaVersion=\"1.7.7\" xmlns:xs=\"http://www.w3.org/2001/XMLSchema-instance\"\n"
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<package schemaVersion=\"1.7.7\" "
+      "xmlns:xs=\"http://www.w3.org/2001/XMLSchema-instance\"\n"
       "         xs:noNamespaceSchemaLocation=\"PACK.xsd\">\n  <vendor>niti</vendor>\n  <name>%s</name>\n"
-      "  <description>A network of integers that trains on the device</description>\n  <url></url>\n  <license>LICENSE</license>\n"
+      "  <description>A network of integers that trains on the device</description>\n  <url></url>\n  "
+      "<license>LICENSE</license>\n"
       "  <releases>\n    <release version=\"1.0.0\">Exported by niti %s</release>\n  </releases>\n"
       "  <components>\n    <component Cclass=\"Machine Learning\" Cgroup=\"niti\" Csub=\"%s\" Cversion=\"1.0.0\">\n"
       "      <description>The network %s</description>\n      <files>\n        <file category=\"include\" name=\"src/\"/>\n"
@@ -92,10 +97,20 @@ static void add_pack(NitiExportFiles *files, const char *name) {
 
 void niti_export_add_layout(NitiExportFiles *files, NitiExportLayout layout, const NitiExportReport *report) {
   switch (layout) {
-    case NITI_EXPORT_CMAKE: add_cmake(files, report->name); break;
-    case NITI_EXPORT_PLATFORMIO: add_platformio(files, report->name); break;
-    case NITI_EXPORT_ARDUINO: add_arduino(files, report->name); break;
-    case NITI_EXPORT_ZEPHYR: add_zephyr(files, report->name); break;
-    case NITI_EXPORT_CMSIS_PACK: add_pack(files, report->name); break;
+    case NITI_EXPORT_CMAKE:
+      add_cmake(files, report->name);
+      break;
+    case NITI_EXPORT_PLATFORMIO:
+      add_platformio(files, report->name);
+      break;
+    case NITI_EXPORT_ARDUINO:
+      add_arduino(files, report->name);
+      break;
+    case NITI_EXPORT_ZEPHYR:
+      add_zephyr(files, report->name);
+      break;
+    case NITI_EXPORT_CMSIS_PACK:
+      add_pack(files, report->name);
+      break;
   }
 }

@@ -46,7 +46,9 @@ static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) 
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
     case NITI_OP_CONV_BACKWARD:
-    case NITI_OP_CONV_GRADIENT: NITI_TRY(check_conv(p, o)); break;
+    case NITI_OP_CONV_GRADIENT:
+      NITI_TRY(check_conv(p, o));
+      break;
     case NITI_OP_NONE:
     case NITI_OP_INPUT:
     case NITI_OP_RELU_FORWARD:
@@ -59,8 +61,10 @@ static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) 
     case NITI_OP_DROPOUT:
     case NITI_OP_RESHAPE:
     case NITI_OP_LOSS:
-    case NITI_OP_UPDATE_NITI: break;
-    default: return refuse(p, o, "");
+    case NITI_OP_UPDATE_NITI:
+      break;
+    default:
+      return refuse(p, o, "");
   }
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     if (o->inputs[k] != NITI_NONE && !is_plain(&p->tensors[o->inputs[k]])) return refuse(p, o, p->tensors[o->inputs[k]].name);
@@ -99,9 +103,7 @@ static int64_t elements(const Planning *p, int32_t tensor) {
 }
 
 /* Rounding that needs no bit far below the shift. */
-static bool can_be_late(const NitiOperation *o) {
-  return o->rounding.mode == NITI_NEAREST || o->rounding.mode == NITI_TRUNCATE;
-}
+static bool can_be_late(const NitiOperation *o) { return o->rounding.mode == NITI_NEAREST || o->rounding.mode == NITI_TRUNCATE; }
 
 static void make_late(Planning *p, NitiExportStep *s) {
   if (!can_be_late(operation_at(p, s->operation))) return;
@@ -127,8 +129,8 @@ static bool feeds_products(const Planning *p, int32_t tensor, int32_t layer) {
   return found == p->reads[tensor];
 }
 
-/* The pool that a convolution with ReLU can do itself: windows apart, of at most four cells. Of its backward nothing is left to do, as
- * the products read the pool's own delta. */
+/* The pool that a convolution with ReLU can do itself: windows apart, of at most four cells. Of its backward nothing is left to
+ * do, as the products read the pool's own delta. */
 static int32_t pool_after(const Planning *p, const NitiOperation *conv) {
   const int32_t i = reader_of(p, conv->outputs[0], NITI_OP_MAXPOOL_FORWARD, 0);
   if (!conv->relu || i == NITI_NONE || p->reads[conv->outputs[0]] != 1) return NITI_NONE;
@@ -172,7 +174,8 @@ static void plan_conv_forward(Planning *p, int32_t i) {
     }
   }
   make_late(p, s);
-  if (c->h * c->w > 1 || c->kh * c->kw > 1) s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
+  if (c->h * c->w > 1 || c->kh * c->kw > 1)
+    s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
 }
 
 /* Where products find the delta of their output: as it is, or as the pool's with its winners. */
@@ -233,25 +236,44 @@ static void plan_operation(Planning *p, int32_t i) {
   const NitiOperation *o = operation_at(p, i);
   if (p->joined[i]) return;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD: plan_conv_forward(p, i); break;
-    case NITI_OP_CONV_BACKWARD: plan_conv_backward(p, i); break;
-    case NITI_OP_CONV_GRADIENT: plan_gradient(p, i); break;
-    case NITI_OP_RELU_FORWARD: plan_pointwise(p, NITI_EXPORT_RELU_FORWARD, i); break;
-    case NITI_OP_RELU_BACKWARD: plan_pointwise(p, NITI_EXPORT_RELU_BACKWARD, i); break;
-    case NITI_OP_ADD: plan_pointwise(p, NITI_EXPORT_ADD, i); break;
-    case NITI_OP_DROPOUT: (void)add_step(p, NITI_EXPORT_DROPOUT, i); break;
+    case NITI_OP_CONV_FORWARD:
+      plan_conv_forward(p, i);
+      break;
+    case NITI_OP_CONV_BACKWARD:
+      plan_conv_backward(p, i);
+      break;
+    case NITI_OP_CONV_GRADIENT:
+      plan_gradient(p, i);
+      break;
+    case NITI_OP_RELU_FORWARD:
+      plan_pointwise(p, NITI_EXPORT_RELU_FORWARD, i);
+      break;
+    case NITI_OP_RELU_BACKWARD:
+      plan_pointwise(p, NITI_EXPORT_RELU_BACKWARD, i);
+      break;
+    case NITI_OP_ADD:
+      plan_pointwise(p, NITI_EXPORT_ADD, i);
+      break;
+    case NITI_OP_DROPOUT:
+      (void)add_step(p, NITI_EXPORT_DROPOUT, i);
+      break;
     case NITI_OP_MAXPOOL_FORWARD: {
       NitiExportStep *s = add_step(p, NITI_EXPORT_MAXPOOL_FORWARD, i);
       keep_winners(p, s, o, winner_bits(&o->pool));
       break;
     }
-    case NITI_OP_AVGPOOL_FORWARD: (void)add_step(p, NITI_EXPORT_AVGPOOL_FORWARD, i); break;
+    case NITI_OP_AVGPOOL_FORWARD:
+      (void)add_step(p, NITI_EXPORT_AVGPOOL_FORWARD, i);
+      break;
     case NITI_OP_MAXPOOL_BACKWARD:
-    case NITI_OP_AVGPOOL_BACKWARD: plan_pool_backward(p, i); break;
+    case NITI_OP_AVGPOOL_BACKWARD:
+      plan_pool_backward(p, i);
+      break;
     case NITI_OP_LOSS:
       if (o->outputs[1] != NITI_NONE) add_step(p, NITI_EXPORT_LOSS, i)->use[NITI_EXPORT_TO] = o->outputs[1];
       break;
-    default: break; /* the input is read by the generated code; reshapes are names; updates are part of gradients */
+    default:
+      break; /* the input is read by the generated code; reshapes are names; updates are part of gradients */
   }
 }
 
@@ -264,11 +286,37 @@ static void count_reads(Planning *p) {
   }
 }
 
+/* The tensor whose memory holds a delta that nothing else reads: before any reshapes. */
+static int32_t before_reshapes(const Planning *p, int32_t tensor) {
+  for (int32_t i = p->program->operation_count - 1; i >= 0; --i) {
+    const NitiOperation *o = operation_at(p, i);
+    if (o->opcode == NITI_OP_RESHAPE && o->outputs[0] == tensor && p->reads[o->inputs[0]] == 1) tensor = o->inputs[0];
+  }
+  return tensor;
+}
+
+/* A delta that only a pool's backward reads, behind a mask, can be masked where it is made: the mask need not stay. */
+static void mask_early(Planning *p, int32_t step) {
+  NitiExportStep *s = &p->plan->steps[step];
+  const int32_t dy = s->use[NITI_EXPORT_FROM], made = before_reshapes(p, dy);
+  if (s->use[NITI_EXPORT_MASK] == NITI_NONE || p->reads[dy] != 1) return;
+  for (int32_t i = 0; i < step; ++i) {
+    NitiExportStep *maker = &p->plan->steps[i];
+    if (maker->kind != NITI_EXPORT_CONV_BACKWARD || maker->use[NITI_EXPORT_TO] != made) continue;
+    const int32_t mask = s->use[NITI_EXPORT_MASK];
+    if (maker->use[NITI_EXPORT_CUT] != NITI_NONE && maker->use[NITI_EXPORT_CUT] != mask) return;
+    maker->use[NITI_EXPORT_CUT] = mask;
+    s->use[NITI_EXPORT_MASK] = NITI_NONE;
+    return;
+  }
+}
+
 static NitiStatus plan_all(Planning *p) {
   for (int32_t i = 0; i < p->program->operation_count; ++i) NITI_TRY(check_operation(p->program, operation_at(p, i)));
   NITI_TRY(check_sizes(p->program));
   count_reads(p);
   for (int32_t i = 0; i < p->program->operation_count; ++i) plan_operation(p, i);
+  for (int32_t i = 0; i < p->plan->step_count; ++i) mask_early(p, i);
   return niti_export_place(p->plan);
 }
 

@@ -60,8 +60,8 @@ typedef struct NitiExportPlan {
   int64_t arena_bytes;
 } NitiExportPlan;
 
-/* Plans a program of `description`, which it keeps. fast_bytes: an update keeps the sums of all channels where they take no more than
- * that. NITI_ERROR_UNSUPPORTED, naming layer and operation: what the runtime cannot do. */
+/* Plans a program of `description`, which it keeps. fast_bytes: an update keeps the sums of all channels where they take no more
+ * than that. NITI_ERROR_UNSUPPORTED, naming layer and operation: what the runtime cannot do. */
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
                                  int64_t fast_bytes);
 void niti_export_plan_close(NitiExportPlan *plan);

@@ -12,11 +12,13 @@ typedef struct Writing {
   FILE *to;
   const NitiExport *e;
   const NitiExportPlan *plan;
-  char prefix;         /* of its symbols: t, trains; p, predicts */
-  int32_t first_hint;  /* among all */
+  char prefix;        /* of its symbols: t, trains; p, predicts */
+  int32_t first_hint; /* among all */
 } Writing;
 
-static const NitiOperation *operation_of(const Writing *w, const NitiExportStep *s) { return &w->plan->program->operations[s->operation]; }
+static const NitiOperation *operation_of(const Writing *w, const NitiExportStep *s) {
+  return &w->plan->program->operations[s->operation];
+}
 
 /* ---- names ---- */
 
@@ -27,8 +29,8 @@ static void c_word(char *out, size_t size, const char *name) {
 }
 
 static const char *kind_name(const NitiExportStep *s) {
-  static const char *const names[] = {"forward", "backward", "update",       "forward",       "forward", "backward",
-                                      "forward", "backward", "sum",          "mask",          "loss"};
+  static const char *const names[] = {"forward", "backward", "update", "forward", "forward", "backward",
+                                      "forward", "backward", "sum",    "mask",    "loss"};
   return names[s->kind];
 }
 
@@ -72,7 +74,9 @@ static void write_weights(FILE *to, const NitiExport *e) {
 
 static void write_table(FILE *to, const NitiExport *e) {
   const int32_t channels = e->recipe->model->input.c;
-  fprintf(to, "/* Pixel values as mantissas, at exponent %" PRId32 ". */\n%s_CONST static const int8_t input_table[%" PRId32 "][256] = {\n",
+  fprintf(to,
+          "/* Pixel values as mantissas, at exponent %" PRId32 ". */\n%s_CONST static const int8_t input_table[%" PRId32
+          "][256] = {\n",
           e->table_exponent, e->upper, channels);
   for (int32_t c = 0; c < channels; ++c) {
     fprintf(to, "{");
@@ -88,8 +92,8 @@ static void write_names(FILE *to, const NitiExport *e) {
     const NitiExportWeight *w = &e->weights[i];
     uint32_t count = 1;
     for (int d = 0; d < w->tensor->ndim; ++d) count *= w->tensor->dims[d];
-    fprintf(to, "    {\"%s\", %s, %" PRId64 "u, %" PRIu32 "u, %" PRId32 "u, {", w->tensor->name, w->frozen ? w->symbol : "NULL", w->offset, count,
-            w->tensor->ndim);
+    fprintf(to, "    {\"%s\", %s, %" PRId64 "u, %" PRIu32 "u, %" PRId32 "u, {", w->tensor->name, w->frozen ? w->symbol : "NULL",
+            w->offset, count, w->tensor->ndim);
     for (int d = 0; d < 4; ++d) fprintf(to, "%s%" PRIu32 "u", d ? ", " : "", d < w->tensor->ndim ? w->tensor->dims[d] : 0);
     fprintf(to, "}, %" PRId32 "},\n", w->tensor->exponent);
   }
@@ -123,7 +127,8 @@ static void write_exponent(const Writing *w, const char *member, int32_t tensor)
 
 static void write_rounding(const Writing *w, const NitiOperation *o) {
   static const char *const modes[] = {"RT_NEAREST", "RT_PSEUDO_STOCHASTIC", "RT_STOCHASTIC", "RT_TRUNCATE"};
-  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u}", modes[o->rounding.mode], o->rounding.purpose, o->rounding.stream);
+  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u}", modes[o->rounding.mode], o->rounding.purpose,
+          o->rounding.stream);
 }
 
 static void write_hint(const Writing *w, const NitiExportStep *s) {
@@ -168,18 +173,19 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
   fprintf(w->to, "static const rt_conv ");
   write_conv_symbol(w, o->layer);
   fprintf(w->to,
-          " = {\n    .h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32 ", .ow = %" PRId32 ", .k = %" PRId32 ", .kh = %" PRId32
-          ", .kw = %" PRId32 ", .stride_h = %" PRId32 ", .stride_w = %" PRId32 ", .pad_h = %" PRId32 ", .pad_w = %" PRId32 ",\n",
+          " = {\n    .h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32 ", .ow = %" PRId32 ", .k = %" PRId32
+          ", .kh = %" PRId32 ", .kw = %" PRId32 ", .stride_h = %" PRId32 ", .stride_w = %" PRId32 ", .pad_h = %" PRId32
+          ", .pad_w = %" PRId32 ",\n",
           c->h, c->w, c->c, c->oh, c->ow, c->k, c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
   if (s->pool != NITI_NONE) {
     const NitiPool *p = &w->plan->program->operations[s->pool].pool;
     fprintf(w->to,
-            "    .pool_h = %" PRId32 ", .pool_w = %" PRId32 ", .pool_stride_h = %" PRId32 ", .pool_stride_w = %" PRId32 ", .pool_oh = %" PRId32
-            ", .pool_ow = %" PRId32 ",\n",
+            "    .pool_h = %" PRId32 ", .pool_w = %" PRId32 ", .pool_stride_h = %" PRId32 ", .pool_stride_w = %" PRId32
+            ", .pool_oh = %" PRId32 ", .pool_ow = %" PRId32 ",\n",
             p->kh, p->kw, p->stride_h, p->stride_w, p->oh, p->ow);
   }
-  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32 "};\n", weight->frozen ? weight->symbol : "NULL",
-          weight->offset, weight->tensor->exponent);
+  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32 "};\n",
+          weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
 }
 
 static void write_pool(const Writing *w, int32_t i, const NitiExportStep *s) {
@@ -188,11 +194,12 @@ static void write_pool(const Writing *w, int32_t i, const NitiExportStep *s) {
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const NitiReciprocal by = average ? niti_reciprocal(p->kh * p->kw) : (NitiReciprocal){1, 0};
   fprintf(w->to,
-          "static const rt_pool %c%02" PRId32 "_pool = {.h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32 ", .ow = %" PRId32
-          ", .kh = %" PRId32 ", .kw = %" PRId32 ", .stride_h = %" PRId32 ", .stride_w = %" PRId32 ", .pad_h = %" PRId32 ", .pad_w = %" PRId32
-          ", .factor = %" PRId32 ", .exponent = %" PRId32 ", .width = %" PRId32 "u};\n",
-          w->prefix, i, p->h, p->w, p->c, p->oh, p->ow, p->kh, p->kw, p->stride_h, p->stride_w, p->pad_h, p->pad_w, by.factor, by.exponent,
-          s->width > 0 ? s->width : 8);
+          "static const rt_pool %c%02" PRId32 "_pool = {.h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32
+          ", .ow = %" PRId32 ", .kh = %" PRId32 ", .kw = %" PRId32 ", .stride_h = %" PRId32 ", .stride_w = %" PRId32
+          ", .pad_h = %" PRId32 ", .pad_w = %" PRId32 ", .factor = %" PRId32 ", .exponent = %" PRId32 ", .width = %" PRId32
+          "u};\n",
+          w->prefix, i, p->h, p->w, p->c, p->oh, p->ow, p->kh, p->kw, p->stride_h, p->stride_w, p->pad_h, p->pad_w, by.factor,
+          by.exponent, s->width > 0 ? s->width : 8);
 }
 
 /* ---- steps ---- */
@@ -274,15 +281,15 @@ static void write_loss(const Writing *w, const NitiExportStep *s) {
 }
 
 static const char *type_of(NitiExportKind kind) {
-  static const char *const types[] = {"rt_forward", "rt_backward",  "rt_gradient",  "rt_pooling",   "rt_pooling",   "rt_pooling",
+  static const char *const types[] = {"rt_forward",   "rt_backward",  "rt_gradient",  "rt_pooling",   "rt_pooling", "rt_pooling",
                                       "rt_pointwise", "rt_pointwise", "rt_pointwise", "rt_pointwise", "rt_loss"};
   return types[kind];
 }
 
 static const char *function_of(NitiExportKind kind) {
-  static const char *const functions[] = {"rt_conv_forward",  "rt_conv_backward",   "rt_conv_update",  "rt_maxpool_forward", "rt_avgpool_forward",
-                                          "rt_pool_backward", "rt_relu_forward",    "rt_relu_backward", "rt_add",             "rt_dropout",
-                                          "rt_loss_delta"};
+  static const char *const functions[] = {
+      "rt_conv_forward", "rt_conv_backward", "rt_conv_update", "rt_maxpool_forward", "rt_avgpool_forward", "rt_pool_backward",
+      "rt_relu_forward", "rt_relu_backward", "rt_add",         "rt_dropout",         "rt_loss_delta"};
   return functions[kind];
 }
 
@@ -290,21 +297,34 @@ static void write_step(const Writing *w, int32_t i) {
   const NitiExportStep *s = &w->plan->steps[i];
   char symbol[SYMBOL_MAX];
   symbol_of(symbol, w, i);
-  const bool pool = s->kind == NITI_EXPORT_MAXPOOL_FORWARD || s->kind == NITI_EXPORT_AVGPOOL_FORWARD || s->kind == NITI_EXPORT_POOL_BACKWARD;
+  const bool pool =
+      s->kind == NITI_EXPORT_MAXPOOL_FORWARD || s->kind == NITI_EXPORT_AVGPOOL_FORWARD || s->kind == NITI_EXPORT_POOL_BACKWARD;
   if (s->kind == NITI_EXPORT_CONV_FORWARD) write_conv(w, s);
   if (pool) write_pool(w, i, s);
   fprintf(w->to, "static const %s %s = {", type_of(s->kind), symbol);
   if (s->kind <= NITI_EXPORT_UPDATE) fprintf(w->to, ".conv = &");
   if (pool) fprintf(w->to, ".pool = &");
   switch (s->kind) {
-    case NITI_EXPORT_CONV_FORWARD: write_forward(w, s); break;
-    case NITI_EXPORT_CONV_BACKWARD: write_backward(w, s); break;
-    case NITI_EXPORT_UPDATE: write_update(w, s); break;
+    case NITI_EXPORT_CONV_FORWARD:
+      write_forward(w, s);
+      break;
+    case NITI_EXPORT_CONV_BACKWARD:
+      write_backward(w, s);
+      break;
+    case NITI_EXPORT_UPDATE:
+      write_update(w, s);
+      break;
     case NITI_EXPORT_MAXPOOL_FORWARD:
     case NITI_EXPORT_AVGPOOL_FORWARD:
-    case NITI_EXPORT_POOL_BACKWARD: write_pooling(w, i, s); break;
-    case NITI_EXPORT_LOSS: write_loss(w, s); break;
-    default: write_pointwise(w, s); break;
+    case NITI_EXPORT_POOL_BACKWARD:
+      write_pooling(w, i, s);
+      break;
+    case NITI_EXPORT_LOSS:
+      write_loss(w, s);
+      break;
+    default:
+      write_pointwise(w, s);
+      break;
   }
   fprintf(w->to, "};\n");
 }
@@ -319,11 +339,11 @@ static void write_program(const Writing *w) {
   char symbol[SYMBOL_MAX];
   const int32_t logits = niti_program_logits(w->plan->program);
   for (int32_t i = 0; i < w->plan->step_count; ++i) write_step(w, i);
-  fprintf(w->to, "enum {\n  %c_INPUT = %" PRId64 ",\n  %c_INPUT_EXPONENT = %" PRId32 ",\n  %c_LOGITS = %" PRId64 "\n};\n\n", w->prefix,
-          niti_export_offset(w->plan, input_tensor(w)), w->prefix, exponent_of(w, input_tensor(w)), w->prefix,
+  fprintf(w->to, "enum {\n  %c_INPUT = %" PRId64 ",\n  %c_INPUT_EXPONENT = %" PRId32 ",\n  %c_LOGITS = %" PRId64 "\n};\n\n",
+          w->prefix, niti_export_offset(w->plan, input_tensor(w)), w->prefix, exponent_of(w, input_tensor(w)), w->prefix,
           niti_export_offset(w->plan, logits));
-  fprintf(w->to, "static void %s(rt *r%s) {\n  r->exponents[%c_INPUT_EXPONENT] = INPUT_EXPONENT;\n", w->prefix == 't' ? "train" : "predict",
-          w->prefix == 't' ? ", const uint16_t *labels" : "", w->prefix);
+  fprintf(w->to, "static void %s(rt *r%s) {\n  r->exponents[%c_INPUT_EXPONENT] = INPUT_EXPONENT;\n",
+          w->prefix == 't' ? "train" : "predict", w->prefix == 't' ? ", const uint16_t *labels" : "", w->prefix);
   for (int32_t i = 0; i < w->plan->step_count; ++i) {
     const NitiExportKind kind = w->plan->steps[i].kind;
     symbol_of(symbol, w, i);
@@ -370,12 +390,14 @@ static void write_input(FILE *to, const NitiExport *e) {
 static void write_open(FILE *to, const NitiExport *e) {
   fprintf(to, "static rt open(%s *network, int32_t n) {\n  rt r;\n  r.arena = network->arena;\n  r.weights = %s;\n", e->name,
           niti_export_trains(e) ? "network->weights" : "NULL");
-  fprintf(to,
-          "  r.exponents = network->exponents;\n  r.hints = network->hints;\n  r.seed = network->seed;\n  r.step = network->step;\n"
-          "  r.n = n;\n  r.mu = network->mu;\n  return r;\n}\n\n");
-  fprintf(to, "void %s_init(%s *network, void *arena) {\n  network->arena = arena;\n  network->seed = UINT64_C(%" PRIu64 ");\n", e->name, e->name,
-          e->recipe->seed);
-  fprintf(to, "  network->step = 0;\n  network->mu = %d;\n  rt_zero_bytes(network->hints, (int32_t)sizeof network->hints);\n", niti_recipe_mu(e->recipe, 0));
+  fprintf(
+      to,
+      "  r.exponents = network->exponents;\n  r.hints = network->hints;\n  r.seed = network->seed;\n  r.step = network->step;\n"
+      "  r.n = n;\n  r.mu = network->mu;\n  return r;\n}\n\n");
+  fprintf(to, "void %s_init(%s *network, void *arena) {\n  network->arena = arena;\n  network->seed = UINT64_C(%" PRIu64 ");\n",
+          e->name, e->name, e->recipe->seed);
+  fprintf(to, "  network->step = 0;\n  network->mu = %d;\n  rt_zero_bytes(network->hints, (int32_t)sizeof network->hints);\n",
+          niti_recipe_mu(e->recipe, 0));
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
     if (!w->frozen) fprintf(to, "  memcpy(network->weights + %" PRId64 ", %s, sizeof %s);\n", w->offset, w->symbol, w->symbol);
@@ -439,9 +461,12 @@ static void write_train(FILE *to, const NitiExport *e) {
 
 /* Which parts of the runtime are wanted. */
 static void write_parts(FILE *to, const NitiExport *e) {
-  static const struct { NitiExportKind kind; const char *part; } parts[] = {
-      {NITI_EXPORT_MAXPOOL_FORWARD, "MAXPOOL"}, {NITI_EXPORT_AVGPOOL_FORWARD, "AVGPOOL"},        {NITI_EXPORT_RELU_FORWARD, "RELU"},
-      {NITI_EXPORT_ADD, "ADD"},                 {NITI_EXPORT_RELU_BACKWARD, "RELU_BACKWARD"}, {NITI_EXPORT_DROPOUT, "DROPOUT"}};
+  static const struct {
+    NitiExportKind kind;
+    const char *part;
+  } parts[] = {{NITI_EXPORT_MAXPOOL_FORWARD, "MAXPOOL"},     {NITI_EXPORT_AVGPOOL_FORWARD, "AVGPOOL"},
+               {NITI_EXPORT_RELU_FORWARD, "RELU"},           {NITI_EXPORT_ADD, "ADD"},
+               {NITI_EXPORT_RELU_BACKWARD, "RELU_BACKWARD"}, {NITI_EXPORT_DROPOUT, "DROPOUT"}};
   for (size_t k = 0; k < sizeof parts / sizeof *parts; ++k) {
     bool found = false;
     for (int32_t i = 0; i < e->training.step_count; ++i) found |= e->training.steps[i].kind == parts[k].kind;
@@ -453,7 +478,8 @@ static void write_parts(FILE *to, const NitiExport *e) {
 void niti_export_write_source(FILE *to, const NitiExport *e) {
   const bool trains = niti_export_trains(e);
   const Writing training = {to, e, &e->training, 't', e->inference.hint_count}, inference = {to, e, &e->inference, 'p', 0};
-  fprintf(to, "/* %s: constants and steps, exported by niti %s. Do not edit. */\n#include \"%s.h\"\n\n", e->name, niti_version(), e->name);
+  fprintf(to, "/* %s: constants and steps, exported by niti %s. Do not edit. */\n#include \"%s.h\"\n\n", e->name, niti_version(),
+          e->name);
   fprintf(to, "#ifndef %s_CONST\n#define %s_CONST\n#endif\n#define RT_TRAINING %d\n", e->upper, e->upper, trains);
   write_parts(to, e);
   fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");

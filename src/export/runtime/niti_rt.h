@@ -1,5 +1,6 @@
-/* The runtime of exported networks: C99 without a C library, allocation, recursion, floating point or global state. This file has what
- * every kernel uses: rounding, random words, and the sink that turns accumulators into int8. docs/arithmetic.md defines each result.
+/* The runtime of exported networks: C99 without a C library, allocation, recursion, floating point or global state. This file has
+ * what every kernel uses: rounding, random words, and the sink that turns accumulators into int8. docs/arithmetic.md defines each
+ * result.
  *
  * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1) and RT_WINNERS_MAX. All functions are
  * static, so that several networks can share a program. */
@@ -220,7 +221,8 @@ static inline void rt_sink_predict(rt_sink *k, int32_t shift) {
   k->kind = RT_LATE;
 }
 
-/* Runs passes over an operation until its output of `count` values is rounded. Returns the shift. high NULL: measure, then write. */
+/* Runs passes over an operation until its output of `count` values is rounded. Returns the shift. high NULL: measure, then write.
+ */
 RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, const void *operation, const rt_rounding *rounding,
                                      uint32_t count, uint8_t *hint) {
   int32_t shift;

@@ -1,14 +1,14 @@
 /* Convolutions and linear layers, with the ReLU and max-pool that follow: forward, the delta of the input, and the update.
  *
- * Backward visits the non-zero deltas alone. After a pool that is one cell of each window at most, so the delta of the convolution's
- * whole output is never written: the pool's own delta and the winning cells stand for it. */
+ * Backward visits the non-zero deltas alone. After a pool that is one cell of each window at most, so the delta of the
+ * convolution's whole output is never written: the pool's own delta and the winning cells stand for it. */
 #ifndef NITI_RT_CONV_H
 #define NITI_RT_CONV_H
 
 #include "niti_rt_dot.h"
 
-/* x [h][w][c], weights [k][kh][kw][c], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap and have at
- * most four cells. */
+/* x [h][w][c], weights [k][kh][kw][c], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap and have
+ * at most four cells. */
 typedef struct rt_conv {
   int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
@@ -71,7 +71,8 @@ static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t s
 }
 
 /* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
-static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel, int32_t cells) {
+static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel,
+                                   int32_t cells) {
   int32_t i, best = 0;
   k->out[index] = 0;
   for (i = 0; i < cells; ++i) {
@@ -90,7 +91,8 @@ static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t gu
 }
 
 /* All channels of one window of the pool, below ReLU. */
-static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns, const uint32_t *flat) {
+static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                 const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
   const int32_t guess = k->guess;
   const uint32_t mode = k->mode;
@@ -142,7 +144,8 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
   }
 }
 
-RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns, int32_t image) {
+RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
+                                      int32_t image) {
   const rt_conv *v = o->conv;
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w;
   uint32_t index = (uint32_t)(image * v->pool_oh * v->pool_ow * v->k);
@@ -163,7 +166,8 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
   if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
 }
 
-RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns, int32_t image) {
+RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
+                                     int32_t image) {
   const rt_conv *v = o->conv;
   const int32_t size = rt_window_size(v), pixels = v->oh * v->ow;
   int32_t p, i, j;
@@ -287,8 +291,8 @@ RT_UNUSED static void rt_scatter(rt_rows *rows, int32_t *ring, const rt_conv *v,
 }
 
 /* One position of dy: collects per column of the pool's window, as its winners in row `cell_y` say. */
-RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, uint32_t index, int32_t oy,
-                                int32_t ox, int32_t cell_y) {
+RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, uint32_t index,
+                                          int32_t oy, int32_t ox, int32_t cell_y) {
   rt_rows rows[4];
   const int32_t size = rt_window_size(v), columns = d->winner ? v->pool_w : 1;
   int32_t i, j;
@@ -310,7 +314,8 @@ RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, 
   }
 }
 
-RT_UNUSED static void rt_scatter_row(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, int32_t image, int32_t oy) {
+RT_UNUSED static void rt_scatter_row(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, int32_t image,
+                                     int32_t oy) {
   int32_t py = oy, cell_y = 0, px;
   if (d->winner) {
     py = oy / v->pool_stride_h;
@@ -398,8 +403,8 @@ RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_windows *list, const rt
 }
 
 /* The window at (iy, ix) joins those that leave the image on the same side. */
-RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix,
-                                         int32_t delta) {
+RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy,
+                                         int32_t ix, int32_t delta) {
   const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
   rt_windows *list = &lists[ix < 0 ? 0 : wide.end < v->kw ? 2 : 1];
   if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||

@@ -1,5 +1,5 @@
-/* The innermost loops: sums of products, in portable C and for processors with instructions for them, chosen by the preprocessor. Every
- * variant gives the same sums.
+/* The innermost loops: sums of products, in portable C and for processors with instructions for them, chosen by the preprocessor.
+ * Every variant gives the same sums.
  *
  *   RT_DSP   ARMv7E-M and ARMv8-M with the DSP extension: two products per SMLAD, of int8 widened to pairs of int16
  *   RT_MVE   ARMv8.1-M with Helium: 16 products per VMLADAVA
@@ -51,13 +51,13 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
 RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
   const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i;
-#define RT_STEP(i)   \
-  {                  \
+#define RT_STEP(i)          \
+  {                         \
     const int32_t v = a[i]; \
-    s0 += v * b0[i]; \
-    s1 += v * b1[i]; \
-    s2 += v * b2[i]; \
-    s3 += v * b3[i]; \
+    s0 += v * b0[i];        \
+    s1 += v * b1[i];        \
+    s2 += v * b2[i];        \
+    s3 += v * b3[i];        \
   }
   for (i = count >> 3; i > 0; --i) {
     RT_STEP(0)
@@ -116,11 +116,14 @@ RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   }
 }
 
-#define RT_TWO_COLUMNS(s, t)            \
-  "ldm %[x]!, {r4, r5, r6, r8}\n\t"     \
-  "smlad %[" #s "], %[e], r4, %[" #s "]\n\t" \
-  "smlad %[" #t "], %[e], r6, %[" #t "]\n\t" \
-  "smlad %[" #s "], %[w], r5, %[" #s "]\n\t" \
+#define RT_TWO_COLUMNS(s, t)         \
+  "ldm %[x]!, {r4, r5, r6, r8}\n\t"  \
+  "smlad %[" #s "], %[e], r4, %[" #s \
+  "]\n\t"                            \
+  "smlad %[" #t "], %[e], r6, %[" #t \
+  "]\n\t"                            \
+  "smlad %[" #s "], %[w], r5, %[" #s \
+  "]\n\t"                            \
   "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
 
 RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
@@ -141,11 +144,12 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
     word = (uint8_t)w[0];
     if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
     if ((size & 3) > 2) word |= (uint32_t)(uint8_t)w[2] << 16;
-    __asm__ volatile("sxtb16 %[e], %[w]\n\t"
-                     "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-                     : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(columns), [w] "+r"(word), [e] "=&r"(even)
-                     :
-                     : "r4", "r5", "r6", "r8", "memory");
+    __asm__ volatile(
+        "sxtb16 %[e], %[w]\n\t"
+        "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
+        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(columns), [w] "+r"(word), [e] "=&r"(even)
+        :
+        : "r4", "r5", "r6", "r8", "memory");
   }
   acc[0] = s0;
   acc[1] = s1;

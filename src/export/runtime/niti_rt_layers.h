@@ -88,9 +88,8 @@ RT_UNUSED static void rt_avgpool_pass(const rt *r, const void *operation, rt_sin
 RT_UNUSED static void rt_avgpool_forward(rt *r, const rt_pooling *o) {
   const rt_pool *p = o->pool;
   rt_sink k = rt_plain_sink(r, o->to);
-  r->exponents[o->et] =
-      r->exponents[o->ef] + p->exponent +
-      rt_requantise(r, &k, rt_avgpool_pass, o, &o->rounding, (uint32_t)(r->n * p->oh * p->ow * p->c), NULL);
+  r->exponents[o->et] = r->exponents[o->ef] + p->exponent +
+                        rt_requantise(r, &k, rt_avgpool_pass, o, &o->rounding, (uint32_t)(r->n * p->oh * p->ow * p->c), NULL);
 }
 #endif
 
@@ -143,9 +142,8 @@ RT_UNUSED static void rt_pool_backward_pass(const rt *r, const void *operation, 
 RT_UNUSED static void rt_pool_backward(rt *r, const rt_pooling *o) {
   const rt_pool *p = o->pool;
   rt_sink k = rt_plain_sink(r, o->to);
-  r->exponents[o->et] =
-      r->exponents[o->ef] + p->exponent +
-      rt_requantise(r, &k, rt_pool_backward_pass, o, &o->rounding, (uint32_t)(r->n * p->h * p->w * p->c), NULL);
+  r->exponents[o->et] = r->exponents[o->ef] + p->exponent +
+                        rt_requantise(r, &k, rt_pool_backward_pass, o, &o->rounding, (uint32_t)(r->n * p->h * p->w * p->c), NULL);
 }
 #endif
 
@@ -208,8 +206,7 @@ RT_UNUSED static void rt_add_pass(const rt *r, const void *operation, rt_sink *k
 RT_UNUSED static void rt_add(rt *r, const rt_pointwise *o) {
   const rt_alignment m = rt_align(r->exponents[o->ea], r->exponents[o->eb]);
   rt_sink k = rt_plain_sink(r, o->y);
-  r->exponents[o->ey] =
-      m.exponent + rt_requantise(r, &k, rt_add_pass, o, &o->rounding, (uint32_t)(r->n * o->count), NULL);
+  r->exponents[o->ey] = m.exponent + rt_requantise(r, &k, rt_add_pass, o, &o->rounding, (uint32_t)(r->n * o->count), NULL);
 }
 #endif
 

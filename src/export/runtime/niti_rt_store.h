@@ -1,7 +1,8 @@
-/* State that outlives a loss of power: two slots, of which the older is overwritten, each with a header that is written last and a
- * CRC-32C (Castagnoli, RFC 3720) over all before it. Whatever write the power fails in, the other slot stays whole.
+/* State that outlives a loss of power: two slots, of which the older is overwritten, each with a header that is written last and
+ * a CRC-32C (Castagnoli, RFC 3720) over all before it. Whatever write the power fails in, the other slot stays whole.
  *
- * A slot is written in ascending order, with no byte written twice, so a driver for flash erases a page when its first byte comes. */
+ * A slot is written in ascending order, with no byte written twice, so a driver for flash erases a page when its first byte
+ * comes. */
 #ifndef NITI_RT_STORE_H
 #define NITI_RT_STORE_H
 
@@ -41,7 +42,8 @@ RT_UNUSED static uint32_t rt_load_u32(const uint8_t *p) {
   return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* Little-endian words: magic, arithmetic, network, sequence, step, seed (two), mu, bytes of weights, CRC-32C of weights and header. */
+/* Little-endian words: magic, arithmetic, network, sequence, step, seed (two), mu, bytes of weights, CRC-32C of weights and
+ * header. */
 RT_UNUSED static void rt_header(uint8_t header[RT_HEADER_BYTES], const rt_state *s, const uint8_t *weights, uint32_t bytes) {
   rt_store_u32(header, RT_MAGIC);
   rt_store_u32(header + 4, RT_ARITHMETIC);
@@ -87,7 +89,8 @@ RT_UNUSED static int32_t rt_newest(rt_state *s, rt_read_slot read, void *user, u
 }
 
 /* Returns 0, or -1 if a callback failed: then the newest state before is still there. */
-RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint32_t bytes, rt_read_slot read, rt_write_slot write, void *user) {
+RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint32_t bytes, rt_read_slot read, rt_write_slot write,
+                             void *user) {
   uint8_t header[RT_HEADER_BYTES];
   rt_state before, now = *state;
   const int32_t newest = rt_newest(&before, read, user, state->network, bytes);
@@ -98,7 +101,8 @@ RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint3
   return write(user, slot, bytes, header, RT_HEADER_BYTES) != 0 ? -1 : 0;
 }
 
-/* Returns 0, or -1 if no slot holds a whole state: then nothing is changed, or, where reading fails at last, weights are undefined. */
+/* Returns 0, or -1 if no slot holds a whole state: then nothing is changed, or, where reading fails at last, weights are
+ * undefined. */
 RT_UNUSED static int rt_load(rt_state *state, int8_t *weights, uint32_t bytes, rt_read_slot read, void *user) {
   rt_state found;
   const int32_t newest = rt_newest(&found, read, user, state->network, bytes);
