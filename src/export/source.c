@@ -459,19 +459,60 @@ static void write_train(FILE *to, const NitiExport *e) {
           e->name, e->name, e->name, e->name, e->upper, e->upper, e->name, e->name, e->name, e->upper, e->upper);
 }
 
-/* Which parts of the runtime are wanted. */
+/* ---- which parts of the runtime are wanted ---- */
+
+static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) {
+  const NitiOperation *o = &plan->program->operations[s->operation];
+  const NitiConv *c = &o->conv;
+  switch (s->kind) {
+    case NITI_EXPORT_CONV_FORWARD:
+      if (s->pool != NITI_NONE) return "POOLED";
+      return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
+    case NITI_EXPORT_MAXPOOL_FORWARD:
+      return "MAXPOOL";
+    case NITI_EXPORT_AVGPOOL_FORWARD:
+      return "AVGPOOL";
+    case NITI_EXPORT_RELU_FORWARD:
+      return "RELU";
+    case NITI_EXPORT_RELU_BACKWARD:
+      return "RELU_BACKWARD";
+    case NITI_EXPORT_ADD:
+      return "ADD";
+    case NITI_EXPORT_DROPOUT:
+      return "DROPOUT";
+    case NITI_EXPORT_LOSS:
+      return o->loss == NITI_LOSS_SOFTMAX ? "SOFTMAX" : "";
+    default:
+      return "";
+  }
+}
+
+static bool has_part(const NitiExportPlan *plan, const char *part) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    if (strcmp(part_of(plan, &plan->steps[i]), part) == 0) return true;
+  }
+  return false;
+}
+
+/* The modes of everything that is rounded but the loss `niti` and updates, which have their own. */
+static unsigned modes_of(const NitiExportPlan *plan) {
+  unsigned modes = 0;
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    const NitiExportStep *s = &plan->steps[i];
+    const NitiOperation *o = &plan->program->operations[s->operation];
+    const bool own = s->kind == NITI_EXPORT_UPDATE || s->kind == NITI_EXPORT_DROPOUT ||
+                     (s->kind == NITI_EXPORT_LOSS && o->loss == NITI_LOSS_NITI);
+    if (!own) modes |= 1u << o->rounding.mode;
+  }
+  return modes;
+}
+
 static void write_parts(FILE *to, const NitiExport *e) {
-  static const struct {
-    NitiExportKind kind;
-    const char *part;
-  } parts[] = {{NITI_EXPORT_MAXPOOL_FORWARD, "MAXPOOL"},     {NITI_EXPORT_AVGPOOL_FORWARD, "AVGPOOL"},
-               {NITI_EXPORT_RELU_FORWARD, "RELU"},           {NITI_EXPORT_ADD, "ADD"},
-               {NITI_EXPORT_RELU_BACKWARD, "RELU_BACKWARD"}, {NITI_EXPORT_DROPOUT, "DROPOUT"}};
+  static const char *const parts[] = {"POOLED", "PLAIN",         "LINEAR", "MAXPOOL", "AVGPOOL",
+                                      "RELU",   "RELU_BACKWARD", "ADD",    "DROPOUT", "SOFTMAX"};
+  fprintf(to, "#define RT_MODES %u /* of rounding */\n", modes_of(&e->training) | modes_of(&e->inference));
   for (size_t k = 0; k < sizeof parts / sizeof *parts; ++k) {
-    bool found = false;
-    for (int32_t i = 0; i < e->training.step_count; ++i) found |= e->training.steps[i].kind == parts[k].kind;
-    for (int32_t i = 0; i < e->inference.step_count; ++i) found |= e->inference.steps[i].kind == parts[k].kind;
-    if (found) fprintf(to, "#define RT_%s\n", parts[k].part);
+    if (has_part(&e->training, parts[k]) || has_part(&e->inference, parts[k])) fprintf(to, "#define RT_%s\n", parts[k]);
   }
 }
 

@@ -2,8 +2,9 @@
  * what every kernel uses: rounding, random words, and the sink that turns accumulators into int8. docs/arithmetic.md defines each
  * result.
  *
- * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1) and RT_WINNERS_MAX. All functions are
- * static, so that several networks can share a program. */
+ * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
+ * layers use, as bits) and, of the other parts, the names of those that it wants. All functions are static, so that several
+ * networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
@@ -170,12 +171,15 @@ typedef struct rt_sink {
   int32_t relu;
 } rt_sink;
 
+/* A constant, where all layers round alike. */
+static inline uint32_t rt_mode(const rt_sink *k) { return RT_MODES == 1 << RT_NEAREST ? (uint32_t)RT_NEAREST : k->mode; }
+
 static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
-  return k->mode == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
+  return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
 }
 
 static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
-  const int8_t m = rt_round(acc, k->shift, k->mode, rt_sink_word(k, index));
+  const int8_t m = rt_round(acc, k->shift, rt_mode(k), rt_sink_word(k, index));
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
 
@@ -197,7 +201,7 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
 
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
-  const int32_t down = shift - k->shift, half = down > 0 && k->mode == RT_NEAREST ? 1 << (down - 1) : 0;
+  const int32_t down = shift - k->shift, half = down > 0 && rt_mode(k) == RT_NEAREST ? 1 << (down - 1) : 0;
   uint32_t i;
   for (i = 0; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
@@ -229,7 +233,7 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
   k->mode = rounding->mode;
   k->stream = rt_stream_of(r, rounding);
   k->max = 0;
-  if (k->high && (k->mode == RT_NEAREST || k->mode == RT_TRUNCATE)) {
+  if (k->high && (rt_mode(k) == RT_NEAREST || rt_mode(k) == RT_TRUNCATE)) {
     rt_sink_predict(k, *hint);
     pass(r, operation, k);
     shift = rt_shift(k->max);

@@ -60,6 +60,7 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
   }
 }
 
+#ifdef RT_POOLED
 /* The first cell that rounds to what the largest accumulator, which is positive, rounds to: to nearest, or truncated. */
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
   const int32_t s = shift > 0 ? shift : 0, half = s > 0 && mode == RT_NEAREST ? 1 << (s - 1) : 0;
@@ -95,7 +96,7 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
                                  const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
   const int32_t guess = k->guess;
-  const uint32_t mode = k->mode;
+  const uint32_t mode = rt_mode(k);
   int8_t *const out = k->out, *const high = k->high;
   uint8_t *const winner = k->winner;
   uint32_t max = k->max;
@@ -114,7 +115,7 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
       const int32_t kept = most > 0 ? most >> shift : 0;
       out[index] = (int8_t)(uint8_t)(kept & 255);
       high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
-      if (winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
+      if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
     } else if (kind == RT_WRITE) {
       rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
     }
@@ -166,6 +167,9 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
   if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
 }
 
+#endif
+
+#ifdef RT_PLAIN
 RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
                                      int32_t image) {
   const rt_conv *v = o->conv;
@@ -186,6 +190,9 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
   }
 }
 
+#endif
+
+#ifdef RT_LINEAR
 /* An image of one position: four rows of weights at a time. */
 RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
   const rt_conv *v = o->conv;
@@ -198,6 +205,8 @@ RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int
   for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c));
 }
 
+#endif
+
 static inline int32_t rt_is_linear(const rt_conv *v) { return v->h * v->w * v->kh * v->kw == 1 && v->pad_h + v->pad_w == 0; }
 
 RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sink *k) {
@@ -206,13 +215,15 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   const int8_t *x = rt_at(r, o->x), *w = rt_weights(r, v);
   int32_t n;
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
-    if (rt_is_linear(v)) {
-      rt_linear_image(k, o, x, w, n);
-    } else if (v->pool_h > 0) {
-      rt_pooled_image(k, o, x, w, rt_at(r, o->columns), n);
-    } else {
-      rt_plain_image(k, o, x, w, rt_at(r, o->columns), n);
-    }
+#ifdef RT_LINEAR
+    if (rt_is_linear(v)) rt_linear_image(k, o, x, w, n);
+#endif
+#ifdef RT_POOLED
+    if (v->pool_h > 0) rt_pooled_image(k, o, x, w, rt_at(r, o->columns), n);
+#endif
+#ifdef RT_PLAIN
+    if (v->pool_h == 0 && !rt_is_linear(v)) rt_plain_image(k, o, x, w, rt_at(r, o->columns), n);
+#endif
   }
 }
 
@@ -227,7 +238,7 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
   k.relu = o->relu;
   shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
-  if (k.winner) { /* of LATE, the one of three shifts that it became */
+  if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
     const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;
     uint32_t i;
     for (i = 0; i < count; ++i) rt_append_bits(rt_bytes(r, o->packed), i, 2, ((uint32_t)k.winner[i] >> low) & 3u);

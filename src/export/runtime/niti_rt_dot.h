@@ -59,6 +59,7 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s2 += v * b2[i];        \
     s3 += v * b3[i];        \
   }
+#ifndef RT_DSP /* which has a loop of its own for all but linear layers */
   for (i = count >> 3; i > 0; --i) {
     RT_STEP(0)
     RT_STEP(1)
@@ -74,7 +75,9 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     b2 += 8;
     b3 += 8;
   }
-  for (i = 0; i < (count & 7); ++i) RT_STEP(i)
+  count &= 7;
+#endif
+  for (i = 0; i < count; ++i) RT_STEP(i)
 #undef RT_STEP
   acc[0] = s0;
   acc[1] = s1;

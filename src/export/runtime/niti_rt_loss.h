@@ -71,10 +71,13 @@ RT_UNUSED static int64_t rt_top(const int8_t *logits, int32_t exponent, int32_t 
 
 /* The weight p of a class whose logit is d <= 0 from the largest. */
 RT_UNUSED static uint32_t rt_class_weight(const rt_loss *o, int64_t d) {
+#ifdef RT_SOFTMAX
   if (o->softmax) {
     const int64_t whole = -(d >> 16);
     return rt_exp2((uint32_t)(d & 65535)) >> (whole > 31 ? 31 : whole);
   }
+#endif
+  (void)o;
   {
     const int64_t s = d + (10 << 16);
     return s <= 0 ? 0u : (rt_exp2((uint32_t)(s & 65535)) >> (14 - (s >> 16))) - 65536u;
@@ -100,6 +103,7 @@ RT_UNUSED static uint64_t rt_class_sum(const rt_loss *o, const int8_t *logits, i
   return sum;
 }
 
+#ifdef RT_SOFTMAX
 /* What the pass over loss `softmax` needs besides. */
 typedef struct rt_loss_call {
   const rt_loss *loss;
@@ -124,6 +128,7 @@ RT_UNUSED static void rt_softmax_pass(const rt *r, const void *operation, rt_sin
   }
 }
 
+#else
 RT_UNUSED static void rt_loss_niti_image(const rt *r, const rt_loss *o, int32_t n, int32_t target) {
   const int32_t exponent = r->exponents[o->el];
   const int8_t *logits = rt_at(r, o->logits) + n * o->classes;
@@ -142,25 +147,24 @@ RT_UNUSED static void rt_loss_niti_image(const rt *r, const rt_loss *o, int32_t 
   delta[target] = rt_round(own - total, 4, RT_STOCHASTIC, rt_word(&stream, (uint32_t)(n * o->classes + target)));
 }
 
+#endif
+
 /* The delta of the logits. Returns whether any of it is not 0: if none is, the step changes no weight. */
 RT_UNUSED static int32_t rt_loss_delta(rt *r, const rt_loss *o, const uint16_t *labels) {
   const int32_t count = r->n * o->classes;
   const int8_t *delta = rt_at(r, o->delta);
   int32_t i;
-  if (o->softmax) {
-    rt_loss_call call;
-    rt_sink k;
-    call.loss = o;
-    call.labels = labels;
-    k.out = rt_at(r, o->delta);
-    k.high = NULL;
-    k.winner = NULL;
-    k.relu = 0;
-    r->exponents[o->ed] = rt_requantise(r, &k, rt_softmax_pass, &call, &o->rounding, (uint32_t)count, NULL) - 24;
-  } else {
-    for (i = 0; i < r->n; ++i) rt_loss_niti_image(r, o, i, labels[i]);
-    r->exponents[o->ed] = 0;
-  }
+#ifdef RT_SOFTMAX
+  rt_loss_call call;
+  rt_sink k = {0};
+  call.loss = o;
+  call.labels = labels;
+  k.out = rt_at(r, o->delta);
+  r->exponents[o->ed] = rt_requantise(r, &k, rt_softmax_pass, &call, &o->rounding, (uint32_t)count, NULL) - 24;
+#else
+  for (i = 0; i < r->n; ++i) rt_loss_niti_image(r, o, i, labels[i]);
+  r->exponents[o->ed] = 0;
+#endif
   for (i = 0; i < count; ++i) {
     if (delta[i] != 0) return 1;
   }
