@@ -41,7 +41,7 @@ BOARDS = {b.name: b for b in (
     cortex("M7", "cortex-m7", "mps2-an500", (0, 4 * MB), (0x20000000, 4 * MB), 40),
     cortex("M33", "cortex-m33", "mps2-an505", (0x10000000, 4 * MB), (0x38000000, 4 * MB), 50),
     cortex("M55", "cortex-m55", "mps3-an547", (0, 512 << 10), (0x20000000, 512 << 10), 31.25, "-mfloat-abi=hard"),
-    Board("RV32", RISCV, ["-march=rv32imac_zicsr", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
+    Board("RV32", RISCV, ["-march=rv32imac", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
           ["qemu-system-riscv32", "-M", "virt", "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial", "stdio"],
           (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1),
 )}

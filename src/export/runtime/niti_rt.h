@@ -171,6 +171,16 @@ typedef struct rt_sink {
   int32_t relu;
 } rt_sink;
 
+/* A sink into this place in the arena. */
+static inline rt_sink rt_plain_sink(const rt *r, uint32_t to) {
+  rt_sink k;
+  k.out = rt_at(r, to);
+  k.high = NULL;
+  k.winner = NULL;
+  k.relu = 0;
+  return k;
+}
+
 /* A constant, where all layers round alike. */
 static inline uint32_t rt_mode(const rt_sink *k) { return RT_MODES == 1 << RT_NEAREST ? (uint32_t)RT_NEAREST : k->mode; }
 

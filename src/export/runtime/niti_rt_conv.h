@@ -231,9 +231,8 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   const rt_conv *v = o->conv;
   const int32_t positions = v->pool_h > 0 ? v->pool_oh * v->pool_ow : v->oh * v->ow;
   const uint32_t count = (uint32_t)(r->n * positions * v->k);
-  rt_sink k;
+  rt_sink k = rt_plain_sink(r, o->y);
   int32_t shift;
-  k.out = rt_at(r, o->y);
   k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
   k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
   k.relu = o->relu;
@@ -373,11 +372,8 @@ RT_UNUSED static void rt_backward_pass(const rt *r, const void *operation, rt_si
 RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
   const rt_conv *v = o->conv;
   const uint32_t count = (uint32_t)(r->n * v->h * v->w * v->c);
-  rt_sink k;
-  k.out = rt_at(r, o->dx);
+  rt_sink k = rt_plain_sink(r, o->dx);
   k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
-  k.winner = NULL;
-  k.relu = 0;
   r->exponents[o->edx] = r->exponents[o->ed] + v->weight_exponent +
                          rt_requantise(r, &k, rt_backward_pass, o, &o->rounding, count, r->hints + o->hint);
   if (o->mask != RT_NONE) {

@@ -19,15 +19,6 @@ typedef struct rt_pooling {
   rt_rounding rounding;
 } rt_pooling;
 
-static inline rt_sink rt_plain_sink(const rt *r, uint32_t to) {
-  rt_sink k;
-  k.out = rt_at(r, to);
-  k.high = NULL;
-  k.winner = NULL;
-  k.relu = 0;
-  return k;
-}
-
 #ifdef RT_MAXPOOL
 RT_UNUSED static void rt_maxpool_forward(rt *r, const rt_pooling *o) {
   const rt_pool *p = o->pool;

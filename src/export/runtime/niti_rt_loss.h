@@ -156,10 +156,9 @@ RT_UNUSED static int32_t rt_loss_delta(rt *r, const rt_loss *o, const uint16_t *
   int32_t i;
 #ifdef RT_SOFTMAX
   rt_loss_call call;
-  rt_sink k = {0};
+  rt_sink k = rt_plain_sink(r, o->delta);
   call.loss = o;
   call.labels = labels;
-  k.out = rt_at(r, o->delta);
   r->exponents[o->ed] = rt_requantise(r, &k, rt_softmax_pass, &call, &o->rounding, (uint32_t)count, NULL) - 24;
 #else
   for (i = 0; i < r->n; ++i) rt_loss_niti_image(r, o, i, labels[i]);
