@@ -1,14 +1,12 @@
 /* Exports a network: reads it, plans it, checks the budget, and writes its folder. */
 #include "export/export.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include "base/input.h"
 #include "base/size.h"
@@ -120,71 +118,14 @@ static NitiStatus make_table(NitiExport *e) {
 
 /* ---- names ---- */
 
-static void c_name(char out[NITI_EXPORT_NAME_MAX], const char *name, bool upper) {
-  size_t i = 0;
-  if (isdigit((unsigned char)name[0])) out[i++] = 'n';
-  for (; *name && i + 1 < NITI_EXPORT_NAME_MAX; ++name) {
-    const int c = isalnum((unsigned char)*name) ? *name : '_';
-    out[i++] = (char)(upper ? toupper(c) : c);
-  }
-  out[i] = 0;
-}
-
 static NitiStatus choose_name(NitiExport *e, const char *given) {
   const char *name = given ? given : e->recipe->model->name;
-  c_name(e->name, name, false);
-  c_name(e->upper, name, true);
+  niti_export_c_name(e->name, name, false);
+  niti_export_c_name(e->upper, name, true);
   memcpy(e->report.name, e->name, sizeof e->name);
   if (!given || strcmp(given, e->name) == 0) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT, "--name %s: expected 1 to %d of A-Z a-z 0-9 _, not a digit first", given,
                    NITI_EXPORT_NAME_MAX - 1);
-}
-
-/* ---- weights ---- */
-
-static int by_name(const void *a, const void *b) {
-  const NitiExportWeight *x = a, *y = b;
-  return strcmp(x->tensor->name, y->tensor->name);
-}
-
-static NitiStatus find_weight(NitiExport *e, const NitiCheckpoint *checkpoint, int32_t node) {
-  const NitiDescribedNode *described = &e->recipe->model->nodes[node];
-  NitiExportWeight *w = &e->weights[e->weight_count++];
-  char name[NITI_TENSOR_NAME_MAX], symbol[NITI_LAYER_NAME_MAX];
-  (void)snprintf(name, sizeof name, "%s.weight", described->spec.name);
-  const NitiCheckpointTensor *t = niti_checkpoint_find(checkpoint, name);
-  if (!t || t->dtype != NITI_I8)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not int8", niti_checkpoint_source(checkpoint), name);
-  c_name(symbol, described->spec.name, false);
-  *w = (NitiExportWeight){.tensor = t, .layer = node + 1, .frozen = described->frozen};
-  (void)snprintf(w->symbol, sizeof w->symbol, "w%02d_%s", node + 1, symbol);
-  return NITI_OK;
-}
-
-static NitiStatus find_weights(NitiExport *e, const NitiCheckpoint *checkpoint) {
-  const NitiDescription *d = e->recipe->model;
-  NitiExportReport *r = &e->report;
-  e->weights = calloc((size_t)d->node_count + 1, sizeof *e->weights);
-  if (!e->weights) return out_of_memory();
-  for (int32_t i = 0; i < d->node_count; ++i) {
-    if (has_weights(&d->nodes[i])) NITI_TRY(find_weight(e, checkpoint, i));
-  }
-  qsort(e->weights, (size_t)e->weight_count, sizeof *e->weights, by_name);
-  for (int32_t i = 0; i < e->weight_count; ++i) {
-    NitiExportWeight *w = &e->weights[i];
-    int64_t count = 1;
-    for (int k = 0; k < w->tensor->ndim; ++k) count *= w->tensor->dims[k];
-    w->offset = w->frozen ? 0 : r->trained_weights;
-    *(w->frozen ? &r->frozen_weights : &r->trained_weights) += count;
-    r->trained += !w->frozen;
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->name, (uInt)strlen(w->tensor->name) + 1);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->dims, sizeof w->tensor->dims);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)&w->tensor->exponent, sizeof w->tensor->exponent);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)(w->frozen ? "f" : "t"), 1);
-    if (w->frozen) e->network = (uint32_t)crc32(e->network, w->tensor->data, (uInt)count);
-  }
-  r->layers = e->weight_count;
-  return NITI_OK;
 }
 
 /* ---- plans and the budget ---- */
@@ -344,6 +285,7 @@ static NitiStatus fill_checkpoint(NitiCheckpoint *checkpoint, const NitiExport *
     const NitiCheckpointTensor *t = e->weights[i].tensor;
     NITI_TRY(niti_checkpoint_add(checkpoint, t->name, t->dtype, t->ndim, t->dims, t->exponent, t->data));
   }
+  NITI_TRY(niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC));
   NITI_TRY(niti_checkpoint_set(checkpoint, "recipe", e->recipe->text));
   return niti_checkpoint_set(checkpoint, "model", e->recipe->model->text);
 }
@@ -381,7 +323,7 @@ static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheck
   NITI_TRY(use_recipe(e, recipe, options));
   NITI_TRY(choose_name(e, options->name));
   NITI_TRY(make_table(e));
-  NITI_TRY(find_weights(e, checkpoint));
+  NITI_TRY(niti_export_weights_open(e, checkpoint));
   NITI_TRY(plan_all(e, options));
   return write_all(e, options);
 }

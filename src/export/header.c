@@ -100,7 +100,8 @@ static void write_training(FILE *to, const NitiExport *e) {
 
 void niti_export_write_header(FILE *to, const NitiExport *e) {
   const NitiExportReport *r = &e->report;
-  fprintf(to, "/* %s: a network of integers, exported by niti %s, arithmetic 1.0.\n *\n", e->name, niti_version());
+  fprintf(to, "/* %s: a network of integers, exported by niti %s, arithmetic %s.\n *\n", e->name, niti_version(),
+          NITI_ARITHMETIC);
   fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 ".\n", r->ram,
           r->context, r->arena, r->stack);
   fprintf(to, " * Flash: %" PRId64 " bytes of weights, besides code.\n", r->trained_weights + r->frozen_weights);

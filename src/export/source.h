@@ -30,6 +30,11 @@ typedef struct NitiExport {
   NitiExportReport report;
 } NitiExport;
 
+/* A name as C allows it. */
+void niti_export_c_name(char out[NITI_EXPORT_NAME_MAX], const char *name, bool upper);
+/* Finds the weights of e->recipe's model in a checkpoint, which must outlive them (e->weights is the caller's to free), and
+ * counts them in e->report. */
+NitiStatus niti_export_weights_open(NitiExport *e, const NitiCheckpoint *checkpoint);
 bool niti_export_trains(const NitiExport *e);
 /* How many exponents, and predicted shifts, the context holds. */
 int32_t niti_export_exponents(const NitiExport *e);
