@@ -354,9 +354,17 @@ STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_imag
 
 def test_the_keys_of_a_checkpoint(before, trained):
     """What a run saves is what it demands, and what the program saved before."""
-    since = ["train_set_names_sha256", "test_set_names_sha256"]  # not in files from before
+    since = ["train_set_names_sha256", "test_set_names_sha256", "arithmetic"]  # not in files from before
     for path, more in ((before / "last.safetensors", []), (trained[0] / "last.safetensors", since)):
         assert sorted(metadata_of(path)) == sorted([*STATE, *more, "classes", "format", "version", "hash", "checksum"])
+
+
+def test_another_arithmetic_is_refused(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    rewrite(run / "last.safetensors", lambda metadata, _: metadata.update(arithmetic="2.0"))
+    fails("train", "--resume", run, says=(run / "last.safetensors", "unknown key 'arithmetic'"))
+    fails("eval", run / "last.safetensors", says=(run / "last.safetensors", "arithmetic 2.0 (expected 1.0"))
 
 
 @pytest.mark.parametrize("key", STATE)
