@@ -85,8 +85,9 @@ RT_UNUSED static void rt_sha_close(rt_sha *h, char text[65]) {
     rt_sha_put(h, &byte, 1);
     byte = 0;
   } while ((h->length & 63u) != 56u);
-  for (i = 0; i < 8; ++i) {
-    byte = i < 4 ? (uint8_t)0 : (uint8_t)(bits >> (8 * (7 - i)));
+  for (i = 0; i < 4; ++i) rt_sha_put(h, &byte, 1);
+  for (i = 24; i >= 0; i -= 8) {
+    byte = (uint8_t)(bits >> i);
     rt_sha_put(h, &byte, 1);
   }
   for (i = 0; i < 64; ++i) text[i] = "0123456789abcdef"[(h->state[i / 8] >> (28 - 4 * (i % 8))) & 15u];

@@ -1,0 +1,101 @@
+"""The command: what it writes, what it reports, and what it refuses before a file is written."""
+
+import os
+import subprocess
+
+import networks as nets
+import pytest
+from conftest import NITI, WARNINGS, Job, call, niti_json
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("command"), nets.RESIDUAL)
+
+
+def refused(job, *options, model=None):
+    """The message with which the export fails; nothing is written."""
+    out = job.path("refused")
+    result = subprocess.run([NITI, "export", "c", model or job.path("recipe.yaml"), "--out", out, *map(str, options)], capture_output=True, text=True,
+                            check=False)
+    assert result.returncode in (1, 2) and result.stdout == "" and result.stderr.count("\n") <= 2, result
+    assert not os.path.exists(out)
+    return result.stderr
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
+@pytest.mark.parametrize("model", [nets.RESIDUAL, nets.POOLS], ids=["residual", "pools"])
+def test_no_warning_and_the_same_bits(compiler, optimise, model, tmp_path):
+    job = Job(tmp_path, model, max_steps=6, batch=3)
+    job.export()
+    assert job.c_hash(compiler, "c", optimise, "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes") == job.host_hash()
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    job = Job(tmp_path, nets.POOLS, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
+    job.export()
+    assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
+
+
+@pytest.mark.parametrize("train, trained", [("all", 7), ("last:1", 1), ("last:3", 3), ("conv2,linear1", 2), ("none", 0)])
+def test_what_is_trained(train, trained, tmp_path):
+    freeze = {"last:1": 6, "last:3": 4}.get(train)
+    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "linear1"]
+    frozen = names[:freeze] if freeze else [n for n in names if n not in train] if "," in train else []
+    job = Job(tmp_path, nets.RESIDUAL, max_steps=8, freeze=frozen)
+    report = niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--train", train)
+    assert report["trained"] == trained and report["layers"] == 7
+    if train == "none":
+        call("gcc", *WARNINGS, "-c", job.path("c", "residual.c"), "-o", job.path("x.o"))
+        assert "train" not in call("nm", job.path("x.o")).decode()
+    else:
+        assert job.c_hash() == job.host_hash()
+
+
+def test_fast_has_the_same_bits_and_keeps_to_its_budget(tmp_path):
+    job = Job(tmp_path, nets.A, max_steps=10, batch=2)
+    least, fast = job.export("c"), job.export("fast", "--memory", "fast")
+    between = job.export("between", "--memory", "fast", "--budget", fast["ram"] - 4)
+    assert least["ram"] <= between["ram"] < fast["ram"] and len({job.c_hash("gcc", out) for out in ("c", "fast", "between")} | {job.host_hash()}) == 1
+    assert job.export("c", "--budget", least["ram"])["ram"] == least["ram"]
+    assert f"a needs {least['ram']} bytes of RAM, 1 more than the budget of {least['ram'] - 1}" in refused(job, "--budget", least["ram"] - 1, "--batch", 2)
+    assert "backward of conv2" in refused(job, "--budget", 9000)
+
+
+@pytest.mark.parametrize("layout, files", [
+    ("cmake", ["residual.c", "CMakeLists.txt"]), ("platformio", ["library.json", "src/residual.c"]), ("arduino", ["library.properties", "src/residual.h"]),
+    ("zephyr", ["zephyr/module.yml", "Kconfig", "CMakeLists.txt", "src/residual.c"]), ("cmsis-pack", ["niti.residual.pdsc", "src/residual.c"])])
+def test_layouts(layout, files, job):
+    out = f"layout-{layout}"
+    niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path(out), "--layout", layout)
+    for name in [*files, "residual.safetensors"]:
+        assert os.path.getsize(job.path(out, name)) > 0
+    if layout == "cmake":
+        call("cmake", "-S", job.path(out), "-B", job.path("built"))
+        call("cmake", "--build", job.path("built"))
+
+
+def test_two_networks_in_one_program(tmp_path):
+    first, second = Job(tmp_path / "1", nets.RESIDUAL), Job(tmp_path / "2", nets.NARROW)
+    first.export(), second.export()
+    call("gcc", "-std=c99", "-shared", "-fPIC", first.path("c", "residual.c"), second.path("c", "narrow.c"), "-o", str(tmp_path / "both.so"))
+
+
+def test_refusals(job):
+    assert "no layer with weights of model 'residual', did you mean 'conv1'" in refused(job, "--train", "conv9")
+    assert "--train last:0: expected last:N" in refused(job, "--train", "last:0")
+    assert "neither least nor fast" in refused(job, "--memory", "most")
+    assert "none of cmake" in refused(job, "--layout", "make")
+    assert "--name 1x: expected" in refused(job, "--name", "1x")
+    os.makedirs(job.path("full"), exist_ok=True)
+    with open(job.path("full", "mine.txt"), "w", encoding="ascii") as file:
+        file.write("mine")
+    result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("full")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "the folder is not empty" in result.stderr and os.listdir(job.path("full")) == ["mine.txt"]
+
+
+def test_gradients_of_64_bits_are_refused_by_name(tmp_path):
+    model = nets.network("wide", (64, 64, 1), [nets.conv(2, 3, 1), "relu", "global-avgpool", nets.LINEAR], 2)
+    job = Job(tmp_path, model, batch=1, max_steps=1)
+    assert "conv1: conv_gradient: cannot be exported to C: its sums need 64 bits" in refused(job, "--batch", 64)
