@@ -442,6 +442,23 @@ static size_t interesting(int32_t *out, int shift) {
   return count;
 }
 
+/* The same where the upper half of the dropped bits and the lower one, twice as large where their number is odd, are nearly equal. */
+static size_t near_halves(int32_t *out, int shift) {
+  const int32_t half = shift / 2, high_most = shift > half ? (1 << (shift - half)) - 1 : 0, low_most = (1 << half) - 1;
+  size_t count = 0;
+  for (int32_t k = 0; k < 8 && shift > 0; ++k) {
+    const int32_t high = (int32_t)((int64_t)high_most * (k + 1) / 9), equal = shift % 2 ? high / 2 : high;
+    for (int32_t low = equal - 1; low <= equal + 1; ++low) {
+      const int32_t rest = high << half | (low < 0 ? 0 : low > low_most ? low_most : low);
+      out[count++] = k % 2 ? -rest : rest;
+      if (shift < 24) out[count++] = (5 << shift) + rest;
+    }
+    out[count++] = high << half | (high < low_most ? high : low_most);
+    out[count++] = high << half | (high / 2 < low_most ? high / 2 : low_most);
+  }
+  return count;
+}
+
 static NitiStatus put_case(Corners *c, json_t *entry, const char *key, const char *dtype, size_t n, const void *data) {
   const NitiValues values = {.name = key, .dtype = dtype, .rank = 1, .dims = {(int64_t)n}, .data = data};
   char stem[96];
@@ -457,7 +474,8 @@ static NitiStatus round_case(Corners *c, NitiRounding mode, int shift) {
   int32_t sums[256];
   uint32_t words[256];
   int8_t results[256];
-  const size_t n = interesting(sums, shift);
+  size_t n = interesting(sums, shift);
+  if (mode == NITI_PSEUDO_STOCHASTIC) n += near_halves(sums + n, shift);
   json_t *entry = json_pack("{s:s, s:s, s:i}", "opcode", "requantise", "rounding", niti_rounding_name(mode), "shift", shift);
   json_array_append_new(c->operations, entry);
   for (size_t k = 0; k < n; ++k) {
@@ -537,11 +555,12 @@ static NitiStatus longest_case(Corners *c, int8_t x, int8_t w) {
 
 static NitiStatus write_corners(Corners *c) {
   static const int32_t tops[] = {0, 1, 2, 3, 16, 17, 127, 128, 200, 1000000, INT32_MAX};
+  static const int rates[] = {0, 1, 4, 7, 8, 16, 30};
   for (int mode = NITI_NEAREST; mode <= NITI_TRUNCATE; ++mode) {
     for (int shift = 0; shift <= 24; ++shift) NITI_TRY(round_case(c, (NitiRounding)mode, shift));
   }
   for (size_t k = 0; k < sizeof tops / sizeof *tops; ++k) {
-    for (int mu = 0; mu <= 30; mu += k % 2 ? 1 : 5) NITI_TRY(update_case(c, tops[k], mu));
+    for (size_t m = 0; m < sizeof rates / sizeof *rates; ++m) NITI_TRY(update_case(c, tops[k], rates[m]));
   }
   for (int32_t d = -26; d <= 26; ++d) NITI_TRY(add_case(c, -10, -10 + d));
   NITI_TRY(longest_case(c, 127, 127));
