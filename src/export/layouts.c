@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "niti.h"
+#include "export/source.h"
 
 const char *const niti_export_layouts[] = {"cmake", "platformio", "arduino", "zephyr", "cmsis-pack", NULL};
 
@@ -54,21 +54,23 @@ static void add_platformio(NitiExportFiles *files, const char *name) {
       name);
 }
 
-static void add_arduino(NitiExportFiles *files, const char *name) {
+static void add_arduino(NitiExportFiles *files, const char *name, bool trains) {
   add(files, "library.properties",
       "name=%s\nversion=1.0.0\nauthor=niti %s\nmaintainer=niti\nsentence=A network of integers that trains on the device.\n"
       "paragraph=C99 without floating point or allocation.\ncategory=Data "
       "Processing\nurl=https://example.invalid/%s\narchitectures=*\nincludes=%s.h\n",
       name, niti_version(), name, name);
-  char path[2 * NITI_EXPORT_NAME_MAX];
-  (void)snprintf(path, sizeof path, "examples/train/train.ino");
-  add(files, path,
-      "// Trains on two images per second and prints the hash of the weights.\n#include <%s.h>\n\nstatic %s network;\n"
-      "alignas(4) static uint8_t arena[NETWORK_ARENA_BYTES];\n\n"
+  if (!trains) return;
+  char upper[NITI_EXPORT_NAME_MAX];
+  niti_export_c_name(upper, name, true);
+  add(files, "examples/train/train.ino",
+      "// Trains on one image per second and prints the hash of the weights.\n#include <%s.h>\n\nstatic %s network;\n"
+      "alignas(4) static uint8_t arena[%s_ARENA_BYTES];\n"
+      "static uint8_t pixels[%s_HEIGHT * %s_WIDTH * %s_CHANNELS];  // fill it from the camera\n\n"
       "void setup() {\n  Serial.begin(115200);\n  %s_init(&network, arena);\n}\n\n"
-      "void loop() {\n  char hash[65];\n  // Fill pixels and a label, then: %s_train(&network, pixels, &label, 1);\n"
-      "  %s_hash(&network, hash);\n  Serial.println(hash);\n  delay(1000);\n}\n",
-      name, name, name, name, name);
+      "void loop() {\n  char hash[65];\n  uint16_t label = 0;  // what the image shows\n"
+      "  %s_train(&network, pixels, &label, 1);\n  %s_hash(&network, hash);\n  Serial.println(hash);\n  delay(1000);\n}\n",
+      name, name, upper, upper, upper, upper, name, name, name);
 }
 
 static void add_zephyr(NitiExportFiles *files, const char *name) {
@@ -104,7 +106,7 @@ void niti_export_add_layout(NitiExportFiles *files, NitiExportLayout layout, con
       add_platformio(files, report->name);
       break;
     case NITI_EXPORT_ARDUINO:
-      add_arduino(files, report->name);
+      add_arduino(files, report->name, report->trained > 0);
       break;
     case NITI_EXPORT_ZEPHYR:
       add_zephyr(files, report->name);
