@@ -194,19 +194,29 @@ static int64_t largest_whole(const NitiExportPlan *p) {
   return most;
 }
 
+/* What the budget leaves for the arena; both plans give up time for memory where that is not enough. */
+static NitiStatus shrink(NitiExport *e, int64_t budget) {
+  measure(e);
+  const int64_t bytes = budget - e->report.context - e->report.stack;
+  NITI_TRY(niti_export_plan_shrink(&e->inference, bytes));
+  if (niti_export_trains(e)) NITI_TRY(niti_export_plan_shrink(&e->training, bytes));
+  measure(e);
+  return e->report.ram > budget ? over_budget(e, budget) : NITI_OK;
+}
+
 static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
   int64_t fast = options->fast ? INT64_MAX : 0;
   NITI_TRY(plan_program(&e->inference, e, false, 0));
   if (e->report.trained == 0) {
     measure(e);
-    return options->budget > 0 && e->report.ram > options->budget ? over_budget(e, options->budget) : NITI_OK;
+    return options->budget > 0 && e->report.ram > options->budget ? shrink(e, options->budget) : NITI_OK;
   }
   for (;;) {
     NITI_TRY(plan_program(&e->training, e, true, fast));
     measure(e);
     if (options->budget == 0 || e->report.ram <= options->budget) return NITI_OK;
     fast = largest_whole(&e->training) - 1;
-    if (fast < 0) return over_budget(e, options->budget);
+    if (fast < 0) return shrink(e, options->budget);
     niti_export_plan_close(&e->training);
   }
 }

@@ -350,6 +350,17 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
   return status;
 }
 
+NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
+  while (plan->arena_bytes > bytes) {
+    int64_t alive;
+    const int32_t fullest = niti_export_fullest(plan, &alive);
+    if (fullest >= plan->step_count || plan->steps[fullest].use[NITI_EXPORT_HIGH] == NITI_NONE) return NITI_OK;
+    plan->steps[fullest].use[NITI_EXPORT_HIGH] = NITI_NONE;
+    NITI_TRY(niti_export_place(plan));
+  }
+  return NITI_OK;
+}
+
 void niti_export_plan_close(NitiExportPlan *plan) {
   niti_program_close(plan->program);
   free(plan->steps);

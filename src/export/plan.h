@@ -64,6 +64,9 @@ typedef struct NitiExportPlan {
  * than that. NITI_ERROR_UNSUPPORTED, naming layer and operation: what the runtime cannot do. */
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
                                  int64_t fast_bytes);
+/* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured
+ * in a pass of its own, instead of upper bytes being kept until it is known. */
+NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
 void niti_export_plan_close(NitiExportPlan *plan);
 /* The place of a space in the arena, or -1. */
 int64_t niti_export_offset(const NitiExportPlan *plan, int32_t space);

@@ -442,7 +442,8 @@ static size_t interesting(int32_t *out, int shift) {
   return count;
 }
 
-/* The same where the upper half of the dropped bits and the lower one, twice as large where their number is odd, are nearly equal. */
+/* The same where the upper half of the dropped bits and the lower one, twice as large where their number is odd, are nearly
+ * equal. */
 static size_t near_halves(int32_t *out, int shift) {
   const int32_t half = shift / 2, high_most = shift > half ? (1 << (shift - half)) - 1 : 0, low_most = (1 << half) - 1;
   size_t count = 0;
