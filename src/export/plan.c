@@ -42,6 +42,63 @@ static NitiStatus check_conv(const NitiProgram *p, const NitiOperation *o) {
   return NITI_OK;
 }
 
+/* The operation with those of its attributes that the runtime knows. */
+static NitiOperation known_part(const NitiOperation *o) {
+  NitiOperation k = niti_operation(o->opcode, o->phase, o->layer);
+  const NitiConv *c = &o->conv;
+  const NitiPool *w = &o->pool;
+  memcpy(k.inputs, o->inputs, sizeof k.inputs);
+  memcpy(k.outputs, o->outputs, sizeof k.outputs);
+  k.rounding = (NitiRoundingRecord){.mode = o->rounding.mode, .purpose = o->rounding.purpose, .stream = o->rounding.stream};
+  if (o->opcode == NITI_OP_CONV_FORWARD) k.relu = o->relu;
+  if (o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT) {
+    k.conv = (NitiConv){.n = c->n,
+                        .h = c->h,
+                        .w = c->w,
+                        .c = c->c,
+                        .oh = c->oh,
+                        .ow = c->ow,
+                        .k = c->k,
+                        .kh = c->kh,
+                        .kw = c->kw,
+                        .stride_h = c->stride_h,
+                        .stride_w = c->stride_w,
+                        .pad_h = c->pad_h,
+                        .pad_w = c->pad_w};
+  } else if (o->opcode >= NITI_OP_MAXPOOL_FORWARD && o->opcode <= NITI_OP_AVGPOOL_BACKWARD) {
+    k.pool = (NitiPool){.n = w->n,
+                        .h = w->h,
+                        .w = w->w,
+                        .c = w->c,
+                        .oh = w->oh,
+                        .ow = w->ow,
+                        .kh = w->kh,
+                        .kw = w->kw,
+                        .stride_h = w->stride_h,
+                        .stride_w = w->stride_w,
+                        .pad_h = w->pad_h,
+                        .pad_w = w->pad_w};
+  } else if (o->opcode == NITI_OP_LOSS) {
+    k.loss = o->loss;
+  } else if (o->opcode == NITI_OP_DROPOUT) {
+    k.shared_mask = o->shared_mask;
+  } else if (o->opcode == NITI_OP_UPDATE_NITI) {
+    k.scalar = o->scalar;
+  }
+  return k;
+}
+
+/* Anything else that an operation has, now or in time to come, would be ignored. */
+static NitiStatus check_attributes(const NitiProgram *p, const NitiOperation *o) {
+  const NitiOperation known = known_part(o);
+  const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
+  if (o->opcode != NITI_OP_NONE && memcmp(&known, o, sizeof known) != 0)
+    return refuse(p, o, "it has an attribute that the runtime lacks");
+  if (average && o->pool.pad_h + o->pool.pad_w > 0) return refuse(p, o, "it has padding");
+  if (o->opcode == NITI_OP_ADD && o->inputs[2] != NITI_NONE) return refuse(p, o, "it has a third operand");
+  return NITI_OK;
+}
+
 static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_CONV_FORWARD:
@@ -66,6 +123,7 @@ static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) 
     default:
       return refuse(p, o, "");
   }
+  NITI_TRY(check_attributes(p, o));
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     if (o->inputs[k] != NITI_NONE && !is_plain(&p->tensors[o->inputs[k]])) return refuse(p, o, p->tensors[o->inputs[k]].name);
     if (o->outputs[k] != NITI_NONE && !is_plain(&p->tensors[o->outputs[k]])) return refuse(p, o, p->tensors[o->outputs[k]].name);
@@ -73,9 +131,12 @@ static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) 
   return NITI_OK;
 }
 
-/* Indices in the runtime are int32. */
-static NitiStatus check_sizes(const NitiProgram *p) {
+/* Indices in the runtime are int32, and saved states hold weights alone. */
+static NitiStatus check_tensors(const NitiProgram *p) {
   for (int32_t t = 0; t < p->tensor_count; ++t) {
+    if (p->tensors[t].role == NITI_ROLE_STATE)
+      return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: an optimiser's state cannot be exported to C (expected update niti)",
+                       p->tensors[t].name);
     if (p->tensors[t].role == NITI_ROLE_INPUT || niti_tensor_count(&p->tensors[t], p->batch) < (size_t)1 << 28) continue;
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %zu values cannot be exported to C (expected fewer than 2^28)",
                      p->tensors[t].name, niti_tensor_count(&p->tensors[t], p->batch));
@@ -313,7 +374,7 @@ static void mask_early(Planning *p, int32_t step) {
 
 static NitiStatus plan_all(Planning *p) {
   for (int32_t i = 0; i < p->program->operation_count; ++i) NITI_TRY(check_operation(p->program, operation_at(p, i)));
-  NITI_TRY(check_sizes(p->program));
+  NITI_TRY(check_tensors(p->program));
   count_reads(p);
   for (int32_t i = 0; i < p->program->operation_count; ++i) plan_operation(p, i);
   for (int32_t i = 0; i < p->plan->step_count; ++i) mask_early(p, i);
@@ -349,6 +410,10 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
   if (status != NITI_OK) niti_export_plan_close(out);
   return status;
 }
+
+bool niti_export_is_softmax(const NitiOperation *o) { return o->loss == NITI_LOSS_SOFTMAX; }
+
+bool niti_export_shares_mask(const NitiOperation *o) { return o->opcode == NITI_OP_DROPOUT && o->shared_mask; }
 
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
   while (plan->arena_bytes > bytes) {

@@ -68,6 +68,9 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
  * in a pass of its own, instead of upper bytes being kept until it is known. */
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
 void niti_export_plan_close(NitiExportPlan *plan);
+/* Whether a LOSS is `softmax`; whether a DROPOUT's images share one mask. */
+bool niti_export_is_softmax(const NitiOperation *operation);
+bool niti_export_shares_mask(const NitiOperation *operation);
 /* The place of a space in the arena, or -1. */
 int64_t niti_export_offset(const NitiExportPlan *plan, int32_t space);
 /* The step at which the arena is fullest, and how many bytes are alive there. */

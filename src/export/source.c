@@ -265,7 +265,7 @@ static void write_pointwise(const Writing *w, const NitiExportStep *s) {
   write_exponent(w, "ea", s->use[NITI_EXPORT_FROM]);
   write_exponent(w, "eb", other);
   write_exponent(w, "ey", s->use[NITI_EXPORT_TO]);
-  fprintf(w->to, " .shared = %d,", o->opcode == NITI_OP_DROPOUT && o->shared_mask);
+  fprintf(w->to, " .shared = %d,", niti_export_shares_mask(o));
   fprintf(w->to, " .count = %zu,", niti_tensor_count(&w->plan->program->tensors[s->use[NITI_EXPORT_TO]], 1));
   write_rounding(w, o);
 }
@@ -276,7 +276,7 @@ static void write_loss(const Writing *w, const NitiExportStep *s) {
   write_place(w, "delta", s->use[NITI_EXPORT_TO]);
   write_exponent(w, "el", s->use[NITI_EXPORT_FROM]);
   write_exponent(w, "ed", s->use[NITI_EXPORT_TO]);
-  fprintf(w->to, " .classes = %" PRId32 ", .softmax = %d,", w->e->recipe->model->classes, o->loss == NITI_LOSS_SOFTMAX);
+  fprintf(w->to, " .classes = %" PRId32 ", .softmax = %d,", w->e->recipe->model->classes, niti_export_is_softmax(o));
   write_rounding(w, o);
 }
 
@@ -481,7 +481,7 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
     case NITI_EXPORT_DROPOUT:
       return "DROPOUT";
     case NITI_EXPORT_LOSS:
-      return o->loss == NITI_LOSS_SOFTMAX ? "SOFTMAX" : "";
+      return niti_export_is_softmax(o) ? "SOFTMAX" : "";
     default:
       return "";
   }
@@ -501,7 +501,7 @@ static unsigned modes_of(const NitiExportPlan *plan) {
     const NitiExportStep *s = &plan->steps[i];
     const NitiOperation *o = &plan->program->operations[s->operation];
     const bool own = s->kind == NITI_EXPORT_UPDATE || s->kind == NITI_EXPORT_DROPOUT ||
-                     (s->kind == NITI_EXPORT_LOSS && o->loss == NITI_LOSS_NITI);
+                     (s->kind == NITI_EXPORT_LOSS && !niti_export_is_softmax(o));
     if (!own) modes |= 1u << o->rounding.mode;
   }
   return modes;

@@ -5,6 +5,7 @@
 
 #include "base/align.h"
 #include "base/pool.h"
+#include "export/plan.h"
 
 bool niti_has_sums(const NitiOperation *o) {
   switch (o->opcode) {
@@ -17,7 +18,7 @@ bool niti_has_sums(const NitiOperation *o) {
     case NITI_OP_ADD:
       return true;
     case NITI_OP_LOSS:
-      return o->loss == NITI_LOSS_SOFTMAX;
+      return niti_export_is_softmax(o);
     default:
       return false;
   }

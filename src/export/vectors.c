@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/update.h"
+#include "export/plan.h"
 #include "export/sums.h"
 #include "export/values.h"
 #include "model/network.h"
@@ -224,8 +225,8 @@ static json_t *attributes_of(const NitiOperation *o) {
     return window_of(c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w);
   if (o->opcode >= NITI_OP_MAXPOOL_FORWARD && o->opcode <= NITI_OP_AVGPOOL_BACKWARD)
     return window_of(p->kh, p->kw, p->stride_h, p->stride_w, p->pad_h, p->pad_w);
-  if (o->opcode == NITI_OP_LOSS) return json_pack("{s:s}", "loss", o->loss == NITI_LOSS_NITI ? "niti" : "softmax");
-  if (o->opcode == NITI_OP_DROPOUT) return json_pack("{s:b}", "shared_mask", o->shared_mask);
+  if (o->opcode == NITI_OP_LOSS) return json_pack("{s:s}", "loss", niti_export_is_softmax(o) ? "softmax" : "niti");
+  if (o->opcode == NITI_OP_DROPOUT) return json_pack("{s:b}", "shared_mask", niti_export_shares_mask(o));
   return json_object();
 }
 
@@ -257,7 +258,7 @@ static NitiStatus put_outputs(Vectors *v, int32_t i, const NitiSumOperands *in) 
         v->program->tensors[tensor].role != NITI_ROLE_METRIC && v->program->tensors[tensor].role != NITI_ROLE_SAVED;
     if (status == NITI_OK && rounded && niti_has_sums(o)) status = put_sums(v, i, in, tensor, data);
     if (status == NITI_OK && rounded &&
-        (o->opcode == NITI_OP_DROPOUT || (o->opcode == NITI_OP_LOSS && o->loss == NITI_LOSS_NITI)))
+        (o->opcode == NITI_OP_DROPOUT || (o->opcode == NITI_OP_LOSS && !niti_export_is_softmax(o))))
       status = put_words(v, i, elements(v, tensor));
     free(data);
     NITI_TRY(status);

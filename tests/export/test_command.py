@@ -104,6 +104,23 @@ def test_refusals(job):
     assert result.returncode == 1 and "the folder is not empty" in result.stderr and os.listdir(job.path("full")) == ["mine.txt"]
 
 
+def test_an_optimiser_with_state_is_refused_and_a_new_layer_is_not(tmp_path):
+    """By the tool with a layer type and an optimiser more (tests/example)."""
+    example = os.path.join(os.path.dirname(NITI), "tests", "niti_with_example")
+    layers = [{"conv-relu": {"out": 4, "kernel": 3, "padding": 1}}, "relu", nets.POOL, "flatten", nets.LINEAR]
+    job = Job(tmp_path, nets.network("example", (8, 8, 1), layers, 3), max_steps=9, batch=2)
+    result = subprocess.run([example, "train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--quiet", "--json"],
+                            capture_output=True, text=True, check=True)
+    call(example, "export", "c", job.path("recipe.yaml"), "--batch", 2, "--out", job.path("c"))
+    assert job.c_hash() in result.stdout
+    with open(job.path("recipe.yaml"), encoding="ascii") as file:
+        text = file.read().replace("update:", "update:\n  kind: again")
+    with open(job.path("again.yaml"), "w", encoding="ascii") as file:
+        file.write(text)
+    result = subprocess.run([example, "export", "c", job.path("again.yaml"), "--out", job.path("no")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "an optimiser's state cannot be exported to C" in result.stderr and not os.path.exists(job.path("no"))
+
+
 def test_gradients_of_64_bits_are_refused_by_name(tmp_path):
     model = nets.network("wide", (64, 64, 1), [nets.conv(2, 3, 1), "relu", "global-avgpool", nets.LINEAR], 2)
     job = Job(tmp_path, model, batch=1, max_steps=1)
