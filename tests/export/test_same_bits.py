@@ -26,3 +26,9 @@ def test_host(name, model, recipe, tmp_path):
     job = Job(tmp_path, model, **recipe)
     job.export()
     assert job.c_hash() == job.host_hash()
+
+
+def test_2000_steps(tmp_path):
+    job = Job(tmp_path, nets.A, max_steps=2000)
+    job.export()
+    assert job.c_hash() == job.host_hash()
