@@ -1,4 +1,5 @@
-/* The files of models/, recipes/ and src/export/runtime/, built into the library (cmake/builtin.cmake writes their definitions). */
+/* The files of models/, recipes/ and src/export/runtime/, built into the library (cmake/builtin.cmake writes their definitions).
+ */
 #ifndef NITI_CONFIG_BUILTIN_H
 #define NITI_CONFIG_BUILTIN_H
 

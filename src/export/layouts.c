@@ -99,20 +99,10 @@ static void add_pack(NitiExportFiles *files, const char *name) {
 
 void niti_export_add_layout(NitiExportFiles *files, NitiExportLayout layout, const NitiExportReport *report) {
   switch (layout) {
-    case NITI_EXPORT_CMAKE:
-      add_cmake(files, report->name);
-      break;
-    case NITI_EXPORT_PLATFORMIO:
-      add_platformio(files, report->name);
-      break;
-    case NITI_EXPORT_ARDUINO:
-      add_arduino(files, report->name, report->trained > 0);
-      break;
-    case NITI_EXPORT_ZEPHYR:
-      add_zephyr(files, report->name);
-      break;
-    case NITI_EXPORT_CMSIS_PACK:
-      add_pack(files, report->name);
-      break;
+    case NITI_EXPORT_CMAKE: add_cmake(files, report->name); break;
+    case NITI_EXPORT_PLATFORMIO: add_platformio(files, report->name); break;
+    case NITI_EXPORT_ARDUINO: add_arduino(files, report->name, report->trained > 0); break;
+    case NITI_EXPORT_ZEPHYR: add_zephyr(files, report->name); break;
+    case NITI_EXPORT_CMSIS_PACK: add_pack(files, report->name); break;
   }
 }

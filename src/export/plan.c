@@ -133,12 +133,9 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_DROPOUT:
     case NITI_OP_RESHAPE:
     case NITI_OP_LOSS:
-    case NITI_OP_UPDATE_NITI:
-      return check_attributes(p, o);
-    case NITI_OP_UPDATE_SGD:
-      return refuse(p, o, "expected update niti");
-    default:
-      return refuse(p, o, "");
+    case NITI_OP_UPDATE_NITI: return check_attributes(p, o);
+    case NITI_OP_UPDATE_SGD: return refuse(p, o, "expected update niti");
+    default: return refuse(p, o, "");
   }
 }
 
@@ -323,44 +320,25 @@ static void plan_operation(Planning *p, int32_t i) {
   const NitiOperation *o = operation_at(p, i);
   if (p->joined[i]) return;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD:
-      plan_conv_forward(p, i);
-      break;
-    case NITI_OP_CONV_BACKWARD:
-      plan_conv_backward(p, i);
-      break;
-    case NITI_OP_CONV_GRADIENT:
-      plan_gradient(p, i);
-      break;
-    case NITI_OP_RELU_FORWARD:
-      plan_pointwise(p, NITI_EXPORT_RELU_FORWARD, i);
-      break;
-    case NITI_OP_RELU_BACKWARD:
-      plan_pointwise(p, NITI_EXPORT_RELU_BACKWARD, i);
-      break;
-    case NITI_OP_ADD:
-      plan_pointwise(p, NITI_EXPORT_ADD, i);
-      break;
-    case NITI_OP_DROPOUT:
-      (void)add_step(p, NITI_EXPORT_DROPOUT, i);
-      break;
+    case NITI_OP_CONV_FORWARD: plan_conv_forward(p, i); break;
+    case NITI_OP_CONV_BACKWARD: plan_conv_backward(p, i); break;
+    case NITI_OP_CONV_GRADIENT: plan_gradient(p, i); break;
+    case NITI_OP_RELU_FORWARD: plan_pointwise(p, NITI_EXPORT_RELU_FORWARD, i); break;
+    case NITI_OP_RELU_BACKWARD: plan_pointwise(p, NITI_EXPORT_RELU_BACKWARD, i); break;
+    case NITI_OP_ADD: plan_pointwise(p, NITI_EXPORT_ADD, i); break;
+    case NITI_OP_DROPOUT: (void)add_step(p, NITI_EXPORT_DROPOUT, i); break;
     case NITI_OP_MAXPOOL_FORWARD: {
       NitiExportStep *s = add_step(p, NITI_EXPORT_MAXPOOL_FORWARD, i);
       keep_winners(p, s, o, winner_bits(&o->pool));
       break;
     }
-    case NITI_OP_AVGPOOL_FORWARD:
-      (void)add_step(p, NITI_EXPORT_AVGPOOL_FORWARD, i);
-      break;
+    case NITI_OP_AVGPOOL_FORWARD: (void)add_step(p, NITI_EXPORT_AVGPOOL_FORWARD, i); break;
     case NITI_OP_MAXPOOL_BACKWARD:
-    case NITI_OP_AVGPOOL_BACKWARD:
-      plan_pool_backward(p, i);
-      break;
+    case NITI_OP_AVGPOOL_BACKWARD: plan_pool_backward(p, i); break;
     case NITI_OP_LOSS:
       if (o->outputs[1] != NITI_NONE) add_step(p, NITI_EXPORT_LOSS, i)->use[NITI_EXPORT_TO] = o->outputs[1];
       break;
-    default:
-      break; /* the input is read by the generated code; reshapes are names; updates are part of gradients */
+    default: break; /* the input is read by the generated code; reshapes are names; updates are part of gradients */
   }
 }
 

@@ -305,26 +305,14 @@ static void write_step(const Writing *w, int32_t i) {
   if (s->kind <= NITI_EXPORT_UPDATE) fprintf(w->to, ".conv = &");
   if (pool) fprintf(w->to, ".pool = &");
   switch (s->kind) {
-    case NITI_EXPORT_CONV_FORWARD:
-      write_forward(w, s);
-      break;
-    case NITI_EXPORT_CONV_BACKWARD:
-      write_backward(w, s);
-      break;
-    case NITI_EXPORT_UPDATE:
-      write_update(w, s);
-      break;
+    case NITI_EXPORT_CONV_FORWARD: write_forward(w, s); break;
+    case NITI_EXPORT_CONV_BACKWARD: write_backward(w, s); break;
+    case NITI_EXPORT_UPDATE: write_update(w, s); break;
     case NITI_EXPORT_MAXPOOL_FORWARD:
     case NITI_EXPORT_AVGPOOL_FORWARD:
-    case NITI_EXPORT_POOL_BACKWARD:
-      write_pooling(w, i, s);
-      break;
-    case NITI_EXPORT_LOSS:
-      write_loss(w, s);
-      break;
-    default:
-      write_pointwise(w, s);
-      break;
+    case NITI_EXPORT_POOL_BACKWARD: write_pooling(w, i, s); break;
+    case NITI_EXPORT_LOSS: write_loss(w, s); break;
+    default: write_pointwise(w, s); break;
   }
   fprintf(w->to, "};\n");
 }
@@ -468,22 +456,14 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
     case NITI_EXPORT_CONV_FORWARD:
       if (s->pool != NITI_NONE) return "POOLED";
       return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
-    case NITI_EXPORT_MAXPOOL_FORWARD:
-      return "MAXPOOL";
-    case NITI_EXPORT_AVGPOOL_FORWARD:
-      return "AVGPOOL";
-    case NITI_EXPORT_RELU_FORWARD:
-      return "RELU";
-    case NITI_EXPORT_RELU_BACKWARD:
-      return "RELU_BACKWARD";
-    case NITI_EXPORT_ADD:
-      return "ADD";
-    case NITI_EXPORT_DROPOUT:
-      return "DROPOUT";
-    case NITI_EXPORT_LOSS:
-      return niti_export_is_softmax(o) ? "SOFTMAX" : "";
-    default:
-      return "";
+    case NITI_EXPORT_MAXPOOL_FORWARD: return "MAXPOOL";
+    case NITI_EXPORT_AVGPOOL_FORWARD: return "AVGPOOL";
+    case NITI_EXPORT_RELU_FORWARD: return "RELU";
+    case NITI_EXPORT_RELU_BACKWARD: return "RELU_BACKWARD";
+    case NITI_EXPORT_ADD: return "ADD";
+    case NITI_EXPORT_DROPOUT: return "DROPOUT";
+    case NITI_EXPORT_LOSS: return niti_export_is_softmax(o) ? "SOFTMAX" : "";
+    default: return "";
   }
 }
 

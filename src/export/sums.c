@@ -15,12 +15,9 @@ bool niti_has_sums(const NitiOperation *o) {
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
     case NITI_OP_AVGPOOL_BACKWARD:
-    case NITI_OP_ADD:
-      return true;
-    case NITI_OP_LOSS:
-      return niti_export_is_softmax(o);
-    default:
-      return false;
+    case NITI_OP_ADD: return true;
+    case NITI_OP_LOSS: return niti_export_is_softmax(o);
+    default: return false;
   }
 }
 
@@ -101,31 +98,14 @@ void niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in,
   const int8_t *a = in->input[0], *b = in->input[1];
   for (size_t i = 0; i < count; ++i) sums[i] = 0;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD:
-      conv_sums(sums, &o->conv, a, b, forward_tap, n);
-      break;
-    case NITI_OP_CONV_BACKWARD:
-      conv_sums(sums, &o->conv, a, b, backward_tap, n);
-      break;
-    case NITI_OP_CONV_GRADIENT:
-      conv_sums(sums, &o->conv, a, b, gradient_tap, n);
-      break;
-    case NITI_OP_MAXPOOL_BACKWARD:
-      pool_sums(sums, &o->pool, a, in->input[1], false, n);
-      break;
-    case NITI_OP_AVGPOOL_FORWARD:
-      pool_sums(sums, &o->pool, a, NULL, true, n);
-      break;
-    case NITI_OP_AVGPOOL_BACKWARD:
-      pool_sums(sums, &o->pool, a, NULL, false, n);
-      break;
-    case NITI_OP_ADD:
-      add_sums(sums, in, count);
-      break;
-    case NITI_OP_LOSS:
-      loss_sums(sums, in, count, n);
-      break;
-    default:
-      break;
+    case NITI_OP_CONV_FORWARD: conv_sums(sums, &o->conv, a, b, forward_tap, n); break;
+    case NITI_OP_CONV_BACKWARD: conv_sums(sums, &o->conv, a, b, backward_tap, n); break;
+    case NITI_OP_CONV_GRADIENT: conv_sums(sums, &o->conv, a, b, gradient_tap, n); break;
+    case NITI_OP_MAXPOOL_BACKWARD: pool_sums(sums, &o->pool, a, in->input[1], false, n); break;
+    case NITI_OP_AVGPOOL_FORWARD: pool_sums(sums, &o->pool, a, NULL, true, n); break;
+    case NITI_OP_AVGPOOL_BACKWARD: pool_sums(sums, &o->pool, a, NULL, false, n); break;
+    case NITI_OP_ADD: add_sums(sums, in, count); break;
+    case NITI_OP_LOSS: loss_sums(sums, in, count, n); break;
+    default: break;
   }
 }

@@ -144,7 +144,8 @@ static bool is_state_key(const char *key) {
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
     const NitiPair *value = &checkpoint->values[i];
-    if (is_state_key(value->key) || (strcmp(value->key, "arithmetic") == 0 && strcmp(value->value, NITI_ARITHMETIC) == 0)) continue;
+    if (is_state_key(value->key) || (strcmp(value->key, "arithmetic") == 0 && strcmp(value->value, NITI_ARITHMETIC) == 0))
+      continue;
     return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: unknown key '%.200s' (expected a run of niti %s or earlier)",
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }

@@ -1,12 +1,11 @@
-/* Trains an exported network on an emulated board without a library: start-up, output, counters, and the memory that is really used.
- * BOARD_CORTEX_M (semihosting, SysTick) or BOARD_RISCV (virt's serial port and minstret). feed.h has the steps: FEED_STEPS, feed_n,
- * feed_labels, feed_pixels. Prints
- *   hash HASH; stack BYTES; count predict N; count train N (instructions, of the last image and step)
- * and, from a second start with saved state, "saved" if the hash is the same. */
+/* Trains an exported network on an emulated board without a library: start-up, output, counters, and the memory that is really
+ * used. BOARD_CORTEX_M (semihosting, SysTick) or BOARD_RISCV (virt's serial port and minstret). feed.h has the steps: FEED_STEPS,
+ * feed_n, feed_labels, feed_pixels. Prints hash HASH; stack BYTES; count predict N; count train N (instructions, of the last
+ * image and step) and, from a second start with saved state, "saved" if the hash is the same. */
 #include NET_H
-#include "feed.h"
-
 #include <stddef.h>
+
+#include "feed.h"
 
 extern uint32_t bare_stack_low[], bare_stack_top[], bare_bss[], bare_bss_end[], bare_data[], bare_data_end[], bare_data_load[];
 int main(void);
@@ -58,7 +57,8 @@ static void board_start(void) {
   __asm__ volatile("dsb\nisb");
 #endif
 }
-__attribute__((section(".vectors"), used)) static void *const vectors[] = {bare_stack_top, (void *)reset, (void *)stop, (void *)stop};
+__attribute__((section(".vectors"), used)) static void *const vectors[] = {bare_stack_top, (void *)reset, (void *)stop,
+                                                                           (void *)stop};
 #else
 static void print(const char *text) {
   while (*text) *(volatile uint8_t *)0x10000000 = (uint8_t)*text++;
@@ -75,9 +75,7 @@ static uint32_t instructions(void) {
 static void counter_start(void) { started = instructions(); }
 static uint32_t counter_ticks(void) { return instructions() - started; }
 static void board_start(void) {}
-__attribute__((naked, section(".vectors"))) void entry(void) {
-  __asm__ volatile("la sp, bare_stack_top\nj reset");
-}
+__attribute__((naked, section(".vectors"))) void entry(void) { __asm__ volatile("la sp, bare_stack_top\nj reset"); }
 #endif
 
 void reset(void) {

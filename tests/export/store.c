@@ -1,5 +1,6 @@
-/* Cuts the power at every byte of a save: the slots hold two whole states, and the third save stops after `limit` bytes. Whatever it
- * is, load must find the second state or the third, with its step, and saving must work again. Prints how many cuts it made. */
+/* Cuts the power at every byte of a save: the slots hold two whole states, and the third save stops after `limit` bytes. Whatever
+ * it is, load must find the second state or the third, with its step, and saving must work again. Prints how many cuts it made.
+ */
 #include NET_H
 
 #include <stdio.h>
@@ -72,7 +73,8 @@ int main(void) {
       return fail("another state", cut);
     ended += expected == &third;
     limit = -1;
-    if (NET(save)(&third, read_slot, write_slot, NULL) != 0 || NET(load)(&found, read_slot, NULL) != 0 || found.step != third.step)
+    if (NET(save)(&third, read_slot, write_slot, NULL) != 0 || NET(load)(&found, read_slot, NULL) != 0 ||
+        found.step != third.step)
       return fail("saving again", cut);
   }
   /* A single byte that is wrong anywhere makes the slot worthless, and the other one is taken. */

@@ -142,7 +142,7 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
 def test_what_the_runtime_lacks_is_refused_by_name(layers, recipe, says, tmp_path):
     more = {"loss": "softmax", "update": {"kind": "sgd"}} if "norm" in says or "bias" in says else {}
     job = Job(tmp_path, nets.network("lacking", (8, 8, 1), layers, 3), max_steps=1, batch=2, **{**more, **recipe})
-    for options in [(), ("--train", "all"), ("--train", "last:1", "--batch", 2)]:
+    for options in [(), ("--train", "all"), ("--train", "last:2", "--batch", 2)]:
         assert says.split(": cannot")[-1] in refused(job, *options)
     assert says in refused(job)
     result = subprocess.run([NITI, "vectors", job.path("recipe.yaml"), "--out", job.path("vectors")], capture_output=True, text=True, check=False)
