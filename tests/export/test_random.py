@@ -9,10 +9,22 @@ from oracle.random_models import random_case
 SEEDS = 8
 
 
+def known(item):
+    """The layer, or the nearest one that the runtime has."""
+    kind, args = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+    if kind in ("residual", "repeat"):
+        return {kind: {key: [known(layer) for layer in value] if isinstance(value, list) else value for key, value in args.items()}}
+    if kind == "avgpool" and args.get("padding", 0) not in (0, [0, 0]):
+        return {"maxpool": args}
+    args = {key: value for key, value in args.items() if key not in {"relu": ("max",), "dropout": ("rate",), "conv": ("groups",)}.get(kind, ())}
+    return {kind: args} if args else kind
+
+
 def job_of(seed, folder):
     case = random_case(seed)
     chosen = random.Random(seed)
-    model = case.model | {"name": f"r{seed}"}
+    model = case.model | {"name": f"r{seed}", "layers": [known(layer) for layer in case.model["layers"]]}
+    rounding = {key: mode.replace("stochastic-byte", "stochastic") for key, mode in case.recipe["rounding"].items()}
     names, ordinals = [], {}
 
     def count(layers):
@@ -27,7 +39,7 @@ def job_of(seed, folder):
 
     count(model["layers"])
     batch = min(case.recipe["batch"], 6)
-    return Job(folder, model, batch=batch, max_steps=6, seed=case.recipe["seed"], loss=case.recipe["loss"], rounding=case.recipe["rounding"],
+    return Job(folder, model, batch=batch, max_steps=6, seed=case.recipe["seed"], loss=case.recipe["loss"], rounding=rounding,
                freeze=chosen.sample(names, chosen.randint(0, len(names) - 1)))
 
 
