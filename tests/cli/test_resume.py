@@ -367,7 +367,7 @@ def test_the_keys_of_a_checkpoint(before, trained):
 def test_another_arithmetic_is_refused(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
-    rewrite(run / "last.safetensors", lambda metadata, _: metadata.update(arithmetic="2.0"))
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(arithmetic="2.0"))
     fails("train", "--resume", run, says=(run / "last.safetensors", "unknown key 'arithmetic'"))
     fails("eval", run / "last.safetensors", says=(run / "last.safetensors", "arithmetic 2.0 (expected 1.0"))
 
