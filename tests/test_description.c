@@ -303,7 +303,7 @@ static void malformed_documents_are_refused(void **state) {
       {"name: a\nclasses: 10\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'input'"},
       {"name: a\ninput: [8, 8, 3]\nlayers: [relu]\n", F, "m.yaml:1:1: model: missing key 'classes'"},
       {HEAD "layer: [relu]\n", F,
-       "m.yaml:4:1: model: unknown key 'layer', did you mean 'layers'? (expected: name, input, classes, blocks, layers)"},
+       "m.yaml:4:1: model: unknown key 'layer', did you mean 'layers'? (expected: name, input, classes, blocks, layers, freeze)"},
       {"name: a b\n", F, "m.yaml:1:7: name: expected a name of 1 to 63 characters from A-Z a-z 0-9 _ . -, found 'a b'"},
       {"name: a\ninput: 8\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},
       {"name: a\ninput: [8, 8]\nclasses: 10\n", F, "m.yaml:2:8: input: expected [height, width, channels]"},

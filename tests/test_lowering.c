@@ -558,11 +558,59 @@ static void nothing_trained_nothing_sent_back(void **state) {
   niti_program_close(p);
 }
 
+/* Frozen layers get no gradient, and nothing before the first trained one is sent a delta. */
+static void frozen_layers_stay(void **state) {
+  static const char text[] =
+      "name: t\ninput: [8, 8, 1]\nclasses: 2\nfreeze: [a, c]\nlayers:\n  - conv: {out: 3, kernel: 3, name: a}\n  - relu\n"
+      "  - conv: {out: 3, kernel: 3, name: b}\n  - relu\n  - conv: {out: 3, kernel: 3, name: c}\n  - flatten\n"
+      "  - linear: {out: classes, name: d}\n";
+  const NitiLowerOptions options = {.batch = 2, .training = true};
+  NitiProgram *p = program_of(text, &options);
+  const int32_t gradients[] = {7, 3}, deltas[] = {7, 5}; /* layers; b's input is a relu of a, which is not trained */
+  int32_t found[2] = {0, 0};
+  (void)state;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_CONV_GRADIENT) assert_int_equal(o->layer, gradients[found[0]++]);
+    if (o->opcode == NITI_OP_CONV_BACKWARD) assert_int_equal(o->layer, deltas[found[1]++]);
+  }
+  assert_int_equal(found[0], 2);
+  assert_int_equal(found[1], 2);
+  niti_program_close(p);
+}
+
+/* No update reaches the parameters of a frozen layer, whatever their type; a norm among trained ones still sends a delta back. */
+static void frozen_biases_and_norms_stay(void **state) {
+  static const char text[] =
+      "name: t\ninput: [8, 8, 1]\nclasses: 2\nfreeze: [b, c]\nlayers:\n  - conv: {out: 3, kernel: 3, name: a}\n"
+      "  - norm: {name: b}\n  - conv: {out: 3, kernel: 3, bias: true, name: c}\n  - flatten\n"
+      "  - linear: {out: classes, name: d}\n";
+  const NitiOptimizer *const optimizers[] = {&niti_optimizer_niti, &niti_optimizer_sgd};
+  (void)state;
+  for (int k = 0; k < 2; ++k) {
+    const NitiLowerOptions options = {.batch = 2, .training = true, .optimizer = optimizers[k]};
+    NitiProgram *p = program_of(text, &options);
+    int32_t updates = 0, backward = 0, sums = 0;
+    for (int32_t i = 0; i < p->operation_count; ++i) {
+      const NitiOperation *o = &p->operations[i];
+      if (o->phase == NITI_PHASE_UPDATE) assert_true(o->layer == 1 || o->layer == 5);
+      updates += o->phase == NITI_PHASE_UPDATE;
+      backward += o->opcode == NITI_OP_NORM_BACKWARD;
+      sums += o->opcode == NITI_OP_BIAS_GRADIENT;
+    }
+    assert_int_equal(updates, 2);
+    assert_int_equal(backward, 1);
+    assert_int_equal(sums, 0);
+    niti_program_close(p);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(builtin_models_lower),        cmocka_unit_test(every_layer_lowers),
       cmocka_unit_test(random_networks_lower),       cmocka_unit_test(forks_of_several_are_added_downwards),
       cmocka_unit_test(a_layer_may_be_called_input), cmocka_unit_test(nothing_trained_nothing_sent_back),
+      cmocka_unit_test(frozen_layers_stay),          cmocka_unit_test(frozen_biases_and_norms_stay),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

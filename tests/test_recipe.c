@@ -461,7 +461,13 @@ static void wrong_recipes_are_refused(void **state) {
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
        "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
-       "seed, loss, label_smoothing, rounding, clip, update)"},
+       "seed, loss, label_smoothing, rounding, clip, update, freeze)"},
+      {HEAD "freeze: conv1\n", F, "r.yaml:3:9: freeze: expected a list, found 'conv1'"},
+      {HEAD "freeze: [conv1, conv3]\n", F,
+       "r.yaml:3:17: freeze: 'conv3' is no layer with weights, did you mean 'conv1'? (expected: one of model 'lenet5')"},
+      {HEAD "freeze: [relu1]\n", F, "r.yaml:3:10: freeze: 'relu1' is no layer with weights"},
+      {HEAD "freeze: [conv1, conv2, linear1, linear2]\n", F,
+       "r.yaml:3:9: freeze: every layer with weights is frozen (expected at least one"},
       {HEAD "batch: 3\nbatch: 4\n", F, "r.yaml:4:1: duplicate key 'batch' (first at line 3)"},
       {HEAD "batch: 0\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '0'"},
       {HEAD "batch: 6.4e1\n", F, "r.yaml:3:8: batch: expected an integer from 1 to 65536, found '6.4e1'"},
@@ -545,7 +551,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:2:8: model: ./absent.yaml: cannot open: No such file or directory"},
       {"name: t\nmodel: {name: x, layers: [relu]}\n", F, "r.yaml:2:8: model: missing key 'input'"},
       {"name: t\nmodel: {name: x, file: y, layers: [relu]}\n", F,
-       "r.yaml:2:18: model: unknown key 'file' (expected: name, input, classes, blocks, layers)"},
+       "r.yaml:2:18: model: unknown key 'file' (expected: name, input, classes, blocks, layers, freeze)"},
       {"name: t\nmodel:\n  name: x\n  input: [4, 4, 1]\n  classes: 3\n  layers:\n    - linear: {out: 3}\n", NITI_ERROR_MODEL,
        "r.yaml:7:7: linear1: "},
 #undef F

@@ -1,4 +1,5 @@
-/* The files of models/ and recipes/, built into the library (cmake/builtin.cmake writes their definitions). */
+/* The files of models/, recipes/ and src/export/runtime/, built into the library (cmake/builtin.cmake writes their definitions).
+ */
 #ifndef NITI_CONFIG_BUILTIN_H
 #define NITI_CONFIG_BUILTIN_H
 
@@ -7,6 +8,7 @@
 /* In natural order of the names; the names' arrays end with NULL and texts[i] belongs to names[i]. */
 extern const char *const niti_builtin_model_names[], *const niti_builtin_model_texts[];
 extern const char *const niti_builtin_recipe_names[], *const niti_builtin_recipe_texts[];
+extern const char *const niti_builtin_runtime_names[], *const niti_builtin_runtime_texts[]; /* names without ".h" */
 
 /* The text of a built-in file; NULL: no such name. */
 const char *niti_builtin_model_text(const char *name);

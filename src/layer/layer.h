@@ -56,8 +56,9 @@ struct NitiLayerType {
   void (*weight_shape)(const NitiLayerSpec *, NitiShape in, NitiShape *out);
   /* Appends the forward operations and sets layer->y; y may be x[0] if the layer does nothing. */
   void (*forward)(NitiLowering *, NitiLayer *);
-  /* Appends the backward operations, given the delta dy of the output: writes weight gradients, and sets dx[i] to the delta of
-   * input i wherever wanted[i] (it may be dy itself). Called for training only. */
+  /* Appends the backward operations, given the delta dy of the output: writes the gradients of weights, which
+   * frozen layers need not have (none is used), and sets dx[i] to the delta of input i wherever wanted[i] (it may be dy itself).
+   * Called for training only. */
   void (*backward)(NitiLowering *, const NitiLayer *, int32_t dy, const bool *wanted, int32_t *dx);
 };
 

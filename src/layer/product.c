@@ -52,8 +52,8 @@ static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {
 }
 
 void niti_product_backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
-  gradient(l, layer, dy);
-  if (layer->bias != NITI_NONE) {
+  if (!layer->frozen) gradient(l, layer, dy);
+  if (layer->bias != NITI_NONE && !layer->frozen) {
     const NitiOperation sums = niti_lower_backward(l, layer, NITI_OP_BIAS_GRADIENT, dy, niti_lower_sum(l, layer->bias));
     niti_lower_append(l, &sums);
   }

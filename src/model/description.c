@@ -62,8 +62,36 @@ static NitiStatus apply_overrides(NitiYamlDocument *document, NitiYaml *mapping,
   return NITI_OK;
 }
 
+static NitiStatus freeze_layer(NitiDescription *d, const NitiYaml *item) {
+  char name[NITI_NAME_MAX], hint[NITI_HINT_MAX];
+  const char *names[NITI_NODES_MAX + 1];
+  size_t count = 0;
+  NITI_TRY(niti_yaml_name(name, sizeof name, item, "freeze"));
+  for (int32_t i = 0; i < d->node_count; ++i) {
+    NitiDescribedNode *node = &d->nodes[i];
+    if (!node->spec.type->weight_shape) continue;
+    names[count++] = node->spec.name;
+    if (strcmp(node->spec.name, name) != 0) continue;
+    node->frozen = true;
+    return NITI_OK;
+  }
+  names[count] = NULL;
+  return niti_yaml_fail(item, "freeze: '%s' is no layer with weights%s (expected: one of model '%s')", name,
+                        niti_did_you_mean(hint, name, names), d->name);
+}
+
+NitiStatus niti_description_freeze(NitiDescription *d, const NitiYaml *list) {
+  NITI_TRY(niti_yaml_want_sequence(list, "freeze"));
+  for (int32_t i = 0; i < d->node_count; ++i) d->nodes[i].frozen = false;
+  for (size_t i = 0; i < list->count; ++i) NITI_TRY(freeze_layer(d, list->items[i]));
+  bool trained = list->count == 0;
+  for (int32_t i = 0; i < d->node_count && !trained; ++i) trained = d->nodes[i].spec.type->weight_shape && !d->nodes[i].frozen;
+  if (trained) return NITI_OK;
+  return niti_yaml_fail(list, "freeze: every layer with weights is frozen (expected at least one that is trained)");
+}
+
 static NitiStatus read_description(NitiDescription *d, const NitiYamlDocument *document, const NitiYaml *mapping) {
-  static const char *const keys[] = {"name", "input", "classes", "blocks", "layers", NULL};
+  static const char *const keys[] = {"name", "input", "classes", "blocks", "layers", "freeze", NULL};
   NitiYaml *node;
   NITI_TRY(niti_yaml_want_keys(mapping, "model", keys));
   NITI_TRY(niti_yaml_want(&node, mapping, "model", "name"));
@@ -73,6 +101,7 @@ static NitiStatus read_description(NitiDescription *d, const NitiYamlDocument *d
   NITI_TRY(niti_yaml_want(&node, mapping, "model", "classes"));
   NITI_TRY(niti_description_classes(&d->classes, node));
   NITI_TRY(niti_description_expand(d, mapping));
+  if ((node = niti_yaml_get(mapping, "freeze")) != NULL) NITI_TRY(niti_description_freeze(d, node));
   return niti_yaml_write(&d->text, document, mapping);
 }
 

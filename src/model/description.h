@@ -8,6 +8,7 @@ typedef struct NitiDescribedNode {
   NitiLayerSpec spec;
   int32_t inputs[NITI_INPUTS_MAX]; /* node numbers: 0 the network's input, i the i-th node from 1; unused -1 */
   int32_t input_count;
+  bool frozen; /* its weights stay as they are in training */
 } NitiDescribedNode;
 
 typedef struct NitiDescription {

@@ -22,5 +22,7 @@ NitiStatus niti_description_classes(int32_t *out, const NitiYaml *node);
 /* Expands `blocks` and `layers` of a description's mapping into description->nodes, checking every shape. name, input and
  * classes are set. On failure the caller closes the description. */
 NitiStatus niti_description_expand(NitiDescription *description, const NitiYaml *mapping);
+/* Freezes the layers that a list names, and no others: all must have weights, and one layer with weights must remain. */
+NitiStatus niti_description_freeze(NitiDescription *description, const NitiYaml *list);
 
 #endif

@@ -14,7 +14,7 @@ typedef struct Walk {
   const NitiDescription *description;
   const NitiLowerOptions *options;
   NitiLayer *layers;  /* [count + 1]; layers[0].y is the network's input */
-  bool *trained;      /* [count + 1] the layer or one before it has weights: its backward runs */
+  bool *trained;      /* [count + 1] the layer or one before it has weights that are trained: its backward runs */
   int32_t *deltas;    /* [count + 1] the delta of each layer's output so far, or NITI_NONE */
   int32_t *additions; /* [count + 1] how many deltas have been added to it */
   int32_t count, metrics, labels;
@@ -58,7 +58,8 @@ static NitiStatus lower_layer(Walk *w, int32_t number) {
   const NitiLayerType *type = node->spec.type;
   NitiLayer *layer = &w->layers[number];
   *layer = (NitiLayer){.spec = &node->spec, .number = number, .weight = NITI_NONE, .bias = NITI_NONE, .saved = NITI_NONE};
-  w->trained[number] = type->weight_shape != NULL;
+  layer->frozen = node->frozen;
+  w->trained[number] = type->weight_shape != NULL && !node->frozen;
   for (int k = 0; k < node->input_count; ++k) {
     const int32_t from = node->inputs[k];
     layer->sources[k] = from;
@@ -130,6 +131,7 @@ static NitiStatus lower_updates(Walk *w) {
   for (int32_t i = p->tensor_count - 1; i >= 0; --i) { /* gradients were declared during backward */
     if (p->tensors[i].role != NITI_ROLE_GRADIENT) continue;
     const int32_t weight = p->tensors[i].weight;
+    if (w->layers[p->tensors[weight].layer].frozen) continue; /* a norm's come with the delta of its input */
     if (p->tensors[weight].dtype != NITI_DTYPE_S8 && !optimizer->wide) {
       (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)",
                      optimizer->name, w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);

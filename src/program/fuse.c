@@ -8,6 +8,7 @@ typedef struct Fusing {
   NitiProgram *program;
   int32_t *writer; /* [tensors] the operation that writes it, NITI_NONE: none */
   int32_t *reads;  /* [tensors] the number of operands that read it */
+  bool sums;       /* additions take over ReLUs, too */
 } Fusing;
 
 static void count_operands(Fusing *f) {
@@ -35,9 +36,8 @@ static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
 
 static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
   NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
-  if (!source ||
-      (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD && source->opcode != NITI_OP_ADD))
-    return;
+  const bool adds = source && source->opcode == NITI_OP_ADD && f->sums;
+  if (!source || (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD && !adds)) return;
   source->relu = true;
   take_over(f, source, relu);
 }
@@ -53,7 +53,7 @@ static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
   NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
   int32_t mask = NITI_NONE;
   if (!source || source->inputs[2] != NITI_NONE) return;
-  if (source->opcode == NITI_OP_CONV_BACKWARD || source->opcode == NITI_OP_ADD) mask = relu->inputs[1];
+  if (source->opcode == NITI_OP_CONV_BACKWARD || (source->opcode == NITI_OP_ADD && f->sums)) mask = relu->inputs[1];
   if (source->opcode == NITI_OP_MAXPOOL_BACKWARD && niti_pool_apart(&source->pool))
     mask = pooled(f, source->inputs[1], relu->inputs[1]);
   if (mask == NITI_NONE) return;
@@ -87,10 +87,11 @@ static void fuse_all(Fusing *f) {
   }
 }
 
-NitiStatus niti_fuse(NitiProgram *program) {
+static NitiStatus fuse(NitiProgram *program, bool sums) {
   Fusing f = {.program = program,
               .writer = calloc((size_t)program->tensor_count + 1, sizeof *f.writer),
-              .reads = calloc((size_t)program->tensor_count + 1, sizeof *f.reads)};
+              .reads = calloc((size_t)program->tensor_count + 1, sizeof *f.reads),
+              .sums = sums};
   const bool room = f.writer && f.reads;
   if (room) {
     count_operands(&f);
@@ -100,6 +101,10 @@ NitiStatus niti_fuse(NitiProgram *program) {
   free(f.reads);
   return room ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for compiling a program");
 }
+
+NitiStatus niti_fuse(NitiProgram *program) { return fuse(program, true); }
+
+NitiStatus niti_fuse_products(NitiProgram *program) { return fuse(program, false); }
 
 void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
   for (int32_t t = 0; t < p->tensor_count; ++t) nonnegative[t] = false;

@@ -15,6 +15,8 @@ typedef enum NitiUses {
 /* Rewrites the list in place; every operation keeps its number, and one that is fused into another becomes NITI_OP_NONE.
  * Fails with NITI_ERROR_MEMORY only. */
 NitiStatus niti_fuse(NitiProgram *);
+/* The same, but an addition stays as it is, without ReLU or mask. */
+NitiStatus niti_fuse_products(NitiProgram *);
 /* nonnegative[tensors]: no mantissa is ever below 0, because the tensor is the output of a ReLU. */
 void niti_find_nonnegative(bool *nonnegative, const NitiProgram *);
 /* uses[tensors]: how operations read each tensor (NitiUses); a reshape's reader reads its input. */

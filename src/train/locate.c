@@ -173,7 +173,12 @@ static NitiStatus model_recipe(NitiRecipe **out, const NitiLocation *location) {
 }
 
 NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source) {
-  const char *recipe, *model;
+  const char *recipe, *model,
+      *arithmetic = niti_checkpoint_get(checkpoint, "arithmetic"); /* older ones are 1.0 without saying so */
+  if (arithmetic && strcmp(arithmetic, NITI_ARITHMETIC) != 0) {
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: arithmetic %.16s (expected %s: another version gives other bits)", source,
+                     arithmetic, NITI_ARITHMETIC);
+  }
   NITI_TRY(niti_checkpoint_want(&recipe, checkpoint, "recipe"));
   NITI_TRY(niti_checkpoint_want(&model, checkpoint, "model"));
   if (niti_recipe_parse(out, recipe, source, NULL, 0, model) == NITI_OK) return NITI_OK;

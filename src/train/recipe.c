@@ -325,13 +325,14 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
   static const char *const keys[] = {"name", "model",           "data",     "batch", "epochs", "max_steps", "seed",
-                                     "loss", "label_smoothing", "rounding", "clip",  "update", NULL};
-  const NitiYaml *root = niti_yaml_root(document), *data;
+                                     "loss", "label_smoothing", "rounding", "clip",  "update", "freeze",    NULL};
+  const NitiYaml *root = niti_yaml_root(document), *data, *freeze;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
   NITI_TRY(niti_yaml_want(&name, root, "recipe", "name"));
   NITI_TRY(niti_yaml_name(r->name, sizeof r->name, name, "name"));
   NITI_TRY(read_model(r, document, source));
+  if ((freeze = niti_yaml_get(root, "freeze")) != NULL) NITI_TRY(niti_description_freeze(r->model, freeze));
   if ((data = niti_yaml_get(root, "data")) != NULL) NITI_TRY(read_data(r, data));
   NITI_TRY(read_training(r, root));
   return niti_recipe_resolve(r);

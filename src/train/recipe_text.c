@@ -101,6 +101,14 @@ static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) 
   put_decimal(d, update, "weight_decay", r->decay);
 }
 
+static void put_frozen(NitiYamlDocument *d, NitiYaml *root, const NitiDescription *model) {
+  NitiYaml *list = niti_yaml_sequence(d);
+  for (int32_t i = 0; i < model->node_count; ++i) {
+    if (model->nodes[i].frozen) niti_yaml_append(d, list, niti_yaml_scalar(d, model->nodes[i].spec.name));
+  }
+  niti_yaml_put(d, root, "freeze", list);
+}
+
 static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   NitiYaml *rounding = niti_yaml_mapping(d), *update = niti_yaml_mapping(d);
   put_int(d, root, "batch", r->batch);
@@ -135,6 +143,7 @@ static NitiStatus write_recipe(NitiRecipe *r, NitiYamlDocument *d, const NitiYam
   } else {
     put_reference(d, root, r->model);
   }
+  put_frozen(d, root, r->model);
   put_data(d, root, r);
   put_training(d, root, r);
   return niti_yaml_write(&r->text, d, root);

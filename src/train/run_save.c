@@ -143,7 +143,9 @@ static bool is_state_key(const char *key) {
 /* An unknown key affects the run that wrote it, so a run that ignored it would continue with different bits. */
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
-    if (is_state_key(checkpoint->values[i].key)) continue;
+    const NitiPair *value = &checkpoint->values[i];
+    if (is_state_key(value->key) || (strcmp(value->key, "arithmetic") == 0 && strcmp(value->value, NITI_ARITHMETIC) == 0))
+      continue;
     return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: unknown key '%.200s' (expected a run of niti %s or earlier)",
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }

@@ -161,6 +161,7 @@ static NitiFileDtype weight_dtype(const NitiWeight *weight) {
 
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
   const int32_t count = net->weight_count;
+  NITI_TRY(niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC));
   for (int32_t i = 0; i < count; ++i) {
     const NitiWeight weight = niti_network_weight(net, i);
     int32_t exponent;

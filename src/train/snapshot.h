@@ -5,9 +5,9 @@
 #include "io/checkpoint.h"
 #include "model/network.h"
 
-/* Copies every weight tensor into the checkpoint, as LAYER.weight, and every state tensor of the optimiser. Fails if the device
- * has failed at any time before; the checkpoint must then not be saved. Fails too where an exponent is one that no file may have:
- * nothing that was trained so is worth keeping. */
+/* Copies every weight tensor into the checkpoint, as LAYER.weight, and every state tensor of the optimiser, and sets the value
+ * `arithmetic`. Fails if the device has failed at any time before; the checkpoint must then not be saved. Fails too where an
+ * exponent is one that no file may have: nothing that was trained so is worth keeping. */
 NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net);
 /* Sets every weight and state tensor of the network; fails with the name of one that is missing or of another shape, or with the
  * first element that training cannot have left (docs/arithmetic.md, "What a checkpoint holds"). `source` is for messages. */

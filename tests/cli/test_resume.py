@@ -358,10 +358,18 @@ STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_imag
 
 def test_the_keys_of_a_checkpoint(before, trained):
     """What a run saves is what it demands, and what the program saved before."""
-    since = ["train_set_names_sha256", "test_set_names_sha256", "validation_set_images", "best_on_validation", "test_every", "test_limit",
+    since = ["train_set_names_sha256", "test_set_names_sha256", "validation_set_images", "best_on_validation", "test_every", "test_limit", "arithmetic",
              *(f"{split}_{sum}" for split in ("validation", "best_test") for sum in ("loss_sum", "correct", "images"))]  # not in files from before
     for path, more in ((before / "last.safetensors", ["classes"]), (trained[0] / "last.safetensors", since)):  # numbers, then
         assert sorted(metadata_of(path)) == sorted([*STATE, *more, "format", "version", "hash", "checksum"])
+
+
+def test_another_arithmetic_is_refused(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(arithmetic="2.0"))
+    fails("train", "--resume", run, says=(run / "last.safetensors", "unknown key 'arithmetic'"))
+    fails("eval", run / "last.safetensors", says=(run / "last.safetensors", "arithmetic 2.0 (expected 1.0"))
 
 
 @pytest.mark.parametrize("key", STATE)

@@ -141,7 +141,7 @@ def test_measuring_changes_no_bit_and_can_be_switched_off(trained, toy_recipe, t
 def test_the_resolved_recipe_reproduces_the_run(trained, toy, tmp_path):
     run, result = trained
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    assert set(recipe) == {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update"}
+    assert set(recipe) == {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update", "freeze"}
     assert len(recipe["data"]["mean"]) == 1 and recipe["rounding"] == {"activation": "nearest", "error": "nearest"}
     again = train(run / "recipe.yaml", toy, tmp_path / "again")
     assert again["hash"] == result["hash"]

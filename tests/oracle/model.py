@@ -42,12 +42,17 @@ class Model:
     input_shape: tuple
     classes: int
     nodes: list  # nodes[0] stands for the input
+    frozen: set = field(default_factory=set)  # names of nodes whose weights stay
+
+    def is_trained(self, node):
+        """Whether the node has weights that training changes."""
+        return node.weight_shape is not None and node.name not in self.frozen
 
     def trainable(self):
-        """trainable()[i]: node i or a node before it has weights, so a delta is needed at its output."""
+        """trainable()[i]: node i or a node before it has weights that are trained, so a delta is needed at its output."""
         out = []
         for node in self.nodes:
-            out.append(node.weight_shape is not None or any(out[i] for i in node.inputs))
+            out.append(self.is_trained(node) or any(out[i] for i in node.inputs))
         return out
 
 
@@ -158,7 +163,7 @@ def read_model(source):
     builder = _Builder(source["input"], source["classes"])
     last = builder.chain(source["layers"], 0)
     assert builder.nodes[last].shape == (source["classes"],)
-    return Model(source["name"], tuple(source["input"]), source["classes"], builder.nodes)
+    return Model(source["name"], tuple(source["input"]), source["classes"], builder.nodes, set(source.get("freeze", [])))
 
 
 def read_recipe(path):

@@ -281,21 +281,25 @@ class Network:
                 continue
             m, e = self._gather(node, arriving[node.number], context)
             x, x_exponent = tensors[node.inputs[0]]
-            if node.kind == "conv":
-                sums = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
-                gradients[node.number, 0] = sums, x_exponent + e
-            elif node.kind == "linear":
-                gradients[node.number, 0] = m.T @ x.reshape(len(x), -1), x_exponent + e
-            if node.args.get("bias"):
-                gradients[node.number, 1] = m.reshape(-1, m.shape[-1]).sum(axis=0), e
-            if node.kind == "norm":
-                both = norm.gradients(x, m, e, notes[node.number], self.parameter(node.number))
-                gradients[node.number, 0], gradients[node.number, 1] = both
+            if self.model.is_trained(node):
+                self._add_gradients(gradients, node, x, x_exponent, m, e, notes[node.number])
             if any(trainable[i] for i in node.inputs):
                 passed = self._backward_node(node, x, x_exponent, notes[node.number], m, e, context)
                 for i in node.inputs:
                     arriving[i].append(passed)
         return gradients
+
+    def _add_gradients(self, gradients, node, x, x_exponent, m, e, note):
+        """Those of a node's own parameters, from the delta (m, e) at its output."""
+        if node.kind == "conv":
+            sums = grouped_gradient(x, m, *(node.args[k] for k in ("kernel", "stride", "padding", "groups")))
+            gradients[node.number, 0] = sums, x_exponent + e
+        elif node.kind == "linear":
+            gradients[node.number, 0] = m.T @ x.reshape(len(x), -1), x_exponent + e
+        if node.args.get("bias"):
+            gradients[node.number, 1] = m.reshape(-1, m.shape[-1]).sum(axis=0), e
+        if node.kind == "norm":
+            gradients[node.number, 0], gradients[node.number, 1] = norm.gradients(x, m, e, note, self.parameter(node.number))
 
     def _gather(self, node, deltas, context):
         """The sum of the consumers' deltas, two at a time from the highest consumer down."""

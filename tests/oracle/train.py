@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class NitiUpdate:
     """Update `niti`: the weights alone."""
 
     def __init__(self, network, recipe):
-        assert not network.running, "the page defines no update `niti` of batch norm's int16 tensors"
+        assert not any(network.model.is_trained(network.model.nodes[n]) for n in network.running), "the page defines no update `niti` of batch norm's int16 tensors"
         self.network, self.update = network, recipe["update"]
 
     def apply(self, gradients, moment):
@@ -100,6 +100,8 @@ class SgdUpdate:
         self.network, self.update, self.seed = network, recipe["update"], recipe["seed"]
         self.masters, self.velocities = {}, {}
         for key, values in network.weights.items():
+            if not network.model.is_trained(network.model.nodes[key[0]]):
+                continue
             exponent = network.exponents[key]
             self.masters[key] = (values * 256, exponent - 8) if self._has_operand(key) else (values, exponent)
             self.velocities[key] = np.zeros_like(values), 0
@@ -142,6 +144,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     update's state.
     """
     model = _model(model)
+    model = replace(model, frozen=set(recipe.get("freeze", model.frozen)))
     epochs = recipe["epochs"] if epochs is None else epochs
     max_steps = recipe.get("max_steps") if max_steps is None else max_steps
     labels = np.asarray(labels, dtype=np.int64)

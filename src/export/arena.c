@@ -1,0 +1,169 @@
+/* Places spaces whose lives overlap side by side. */
+#include "export/arena.h"
+
+#include <stdlib.h>
+
+enum { ATTEMPTS = 400, ALIGNMENT = 4 };
+
+int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes) {
+  const int32_t i = plan->space_count++;
+  plan->spaces[i] = (NitiExportSpace){.storage = i, .bytes = bytes, .offset = -1, .first = INT32_MAX, .last = -1};
+  return i;
+}
+
+static bool in_arena(const NitiExportPlan *p, int32_t space) {
+  return space >= p->program->tensor_count || niti_role_in_arena(p->program->tensors[space].role);
+}
+
+static int32_t storage_of(const NitiExportPlan *p, int32_t space) {
+  while (p->spaces[space].storage != space) space = p->spaces[space].storage;
+  return space;
+}
+
+static void use(NitiExportPlan *p, int32_t space, int32_t step) {
+  if (space == NITI_NONE || !in_arena(p, space)) return;
+  NitiExportSpace *s = &p->spaces[storage_of(p, space)];
+  if (step < s->first) s->first = step;
+  if (step > s->last) s->last = step;
+}
+
+/* A reshape gives a tensor another name. */
+static void join_reshapes(NitiExportPlan *p) {
+  for (int32_t i = 0; i < p->program->operation_count; ++i) {
+    const NitiOperation *o = &p->program->operations[i];
+    if (o->opcode == NITI_OP_RESHAPE) p->spaces[o->outputs[0]].storage = o->inputs[0];
+  }
+}
+
+static bool works_in_place(NitiExportKind kind) {
+  return kind == NITI_EXPORT_RELU_FORWARD || kind == NITI_EXPORT_RELU_BACKWARD || kind == NITI_EXPORT_ADD ||
+         kind == NITI_EXPORT_DROPOUT;
+}
+
+static void find_lives(NitiExportPlan *p) {
+  for (int32_t i = 0; i < p->space_count; ++i) {
+    p->spaces[i].first = INT32_MAX;
+    p->spaces[i].last = -1;
+  }
+  for (int32_t i = 0; i < p->step_count; ++i) {
+    for (int k = 0; k < NITI_EXPORT_USES; ++k) use(p, p->steps[i].use[k], i);
+  }
+  for (int32_t i = 0; i < p->program->operation_count; ++i) {
+    const NitiOperation *o = &p->program->operations[i];
+    if (o->opcode == NITI_OP_INPUT) use(p, o->outputs[0], 0);           /* read before the first step */
+    if (o->opcode == NITI_OP_LOSS) use(p, o->inputs[0], p->step_count); /* predictions are read at the end */
+  }
+}
+
+/* An output takes the memory of an input that is not used again. Lives of the tensors sharing it then follow one another. */
+static void join_in_place(NitiExportPlan *p) {
+  for (int32_t i = 0; i < p->step_count; ++i) {
+    const NitiExportStep *s = &p->steps[i];
+    const int32_t to = s->use[NITI_EXPORT_TO];
+    if (!works_in_place(s->kind)) continue;
+    for (int k = NITI_EXPORT_FROM; k <= NITI_EXPORT_OTHER; ++k) {
+      const int32_t from = s->use[k];
+      if (from == NITI_NONE || p->spaces[storage_of(p, from)].last > i || storage_of(p, to) != to) continue;
+      p->spaces[to].storage = storage_of(p, from);
+      find_lives(p);
+      break;
+    }
+  }
+}
+
+/* ---- places ---- */
+
+static bool together(const NitiExportSpace *a, const NitiExportSpace *b) { return a->first <= b->last && b->first <= a->last; }
+
+/* The lowest offset that is free during the life of order[i], among those placed before it. */
+static int64_t lowest(const NitiExportPlan *p, const int32_t *order, int32_t i) {
+  const NitiExportSpace *s = &p->spaces[order[i]];
+  int64_t offset = 0;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int32_t k = 0; k < i; ++k) {
+      const NitiExportSpace *other = &p->spaces[order[k]];
+      if (!together(s, other) || offset >= other->offset + other->bytes || other->offset >= offset + s->bytes) continue;
+      offset = (other->offset + other->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+      moved = true;
+    }
+  }
+  return offset;
+}
+
+static int64_t place(NitiExportPlan *p, const int32_t *order, int32_t count) {
+  int64_t bytes = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    NitiExportSpace *s = &p->spaces[order[i]];
+    s->offset = lowest(p, order, i);
+    if (s->offset + s->bytes > bytes) bytes = s->offset + s->bytes;
+  }
+  return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static int32_t order_by_size(const NitiExportPlan *p, int32_t *order) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < p->space_count; ++i) {
+    if (p->spaces[i].storage != i || p->spaces[i].last < 0) continue;
+    int32_t at = count++;
+    for (; at > 0 && p->spaces[order[at - 1]].bytes < p->spaces[i].bytes; --at) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  return count;
+}
+
+/* Largest first, then with two neighbours changed now and then: keeps what is better. The numbers are the same every time. */
+static void search(NitiExportPlan *p, int32_t *order, int32_t count) {
+  int64_t least;
+  (void)niti_export_fullest(p, &least);
+  uint32_t random = 1;
+  p->arena_bytes = place(p, order, count);
+  for (int32_t n = 0; n < ATTEMPTS && count > 1 && p->arena_bytes > least; ++n) {
+    random = random * 1664525u + 1013904223u;
+    const int32_t a = (int32_t)((random >> 8) % (uint32_t)count);
+    random = random * 1664525u + 1013904223u;
+    const int32_t b = (int32_t)((random >> 8) % (uint32_t)count), moved = order[a];
+    order[a] = order[b];
+    order[b] = moved;
+    const int64_t bytes = place(p, order, count);
+    if (bytes <= p->arena_bytes) {
+      p->arena_bytes = bytes;
+      continue;
+    }
+    order[b] = order[a];
+    order[a] = moved;
+  }
+  (void)place(p, order, count);
+}
+
+NitiStatus niti_export_place(NitiExportPlan *p) {
+  int32_t *order = calloc((size_t)p->space_count + 1, sizeof *order);
+  if (!order) return niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
+  join_reshapes(p);
+  find_lives(p);
+  join_in_place(p);
+  search(p, order, order_by_size(p, order));
+  free(order);
+  return NITI_OK;
+}
+
+int64_t niti_export_offset(const NitiExportPlan *p, int32_t space) {
+  return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[storage_of(p, space)].offset;
+}
+
+int32_t niti_export_fullest(const NitiExportPlan *p, int64_t *bytes) {
+  int32_t fullest = 0;
+  *bytes = 0;
+  for (int32_t i = 0; i <= p->step_count; ++i) {
+    int64_t alive = 0;
+    for (int32_t s = 0; s < p->space_count; ++s) {
+      const NitiExportSpace *space = &p->spaces[s];
+      if (space->storage == s && space->first <= i && i <= space->last)
+        alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    }
+    if (alive <= *bytes) continue;
+    *bytes = alive;
+    fullest = i;
+  }
+  return fullest;
+}

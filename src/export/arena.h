@@ -1,0 +1,17 @@
+/* The arena of an exported network: lifetimes of its spaces, and the places at which as few bytes as possible are enough. */
+#ifndef NITI_EXPORT_ARENA_H
+#define NITI_EXPORT_ARENA_H
+
+#include "export/plan.h"
+#include "program/places.h"
+
+enum {
+  NITI_EXPORT_COLUMN_BYTES = 9
+}; /* per value of a window: four columns, of int16 where a processor wants them, and one of int8 */
+
+/* Appends a space and returns its number. */
+int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes);
+/* Decides which tensors share memory, and gives each storage an offset. */
+NitiStatus niti_export_place(NitiExportPlan *plan);
+
+#endif

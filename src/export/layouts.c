@@ -1,0 +1,108 @@
+/* Build files of an exported network, one set per layout. */
+#include "export/layouts.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "export/source.h"
+
+const char *const niti_export_layouts[] = {"cmake", "platformio", "arduino", "zephyr", "cmsis-pack", NULL};
+
+void niti_export_add_file(NitiExportFiles *files, const char *folder, const char *name, char *text) {
+  NitiExportFile *f = &files->files[files->count++];
+  (void)snprintf(f->path, sizeof f->path, "%s%s", folder, name);
+  f->text = text;
+}
+
+void niti_export_files_close(NitiExportFiles *files) {
+  for (int i = 0; i < files->count; ++i) free(files->files[i].text);
+  files->count = 0;
+}
+
+const char *niti_export_folder(NitiExportLayout layout) { return layout == NITI_EXPORT_CMAKE ? "" : "src/"; }
+
+__attribute__((format(printf, 3, 4))) static void add(NitiExportFiles *files, const char *path, const char *format, ...) {
+  char *text = NULL;
+  size_t size;
+  FILE *to = open_memstream(&text, &size);
+  va_list args;
+  va_start(args, format);
+  if (to) (void)vfprintf(to, format, args);
+  va_end(args);
+  if (to && fclose(to) != 0) {
+    free(text);
+    text = NULL;
+  }
+  niti_export_add_file(files, "", path, text);
+}
+
+static void add_cmake(NitiExportFiles *files, const char *name) {
+  add(files, "CMakeLists.txt",
+      "# add_subdirectory this folder, and link to %s.\ncmake_minimum_required(VERSION 3.13)\nproject(%s C)\n"
+      "add_library(%s STATIC %s.c)\ntarget_include_directories(%s PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})\n"
+      "set_target_properties(%s PROPERTIES C_STANDARD 99)\n",
+      name, name, name, name, name, name);
+}
+
+static void add_platformio(NitiExportFiles *files, const char *name) {
+  add(files, "library.json",
+      "{\n  \"name\": \"%s\",\n  \"version\": \"1.0.0\",\n  \"description\": \"A network of integers that trains on the "
+      "device\",\n"
+      "  \"frameworks\": \"*\",\n  \"platforms\": \"*\",\n  \"build\": {\"srcDir\": \"src\", \"flags\": \"-std=gnu99\"}\n}\n",
+      name);
+}
+
+static void add_arduino(NitiExportFiles *files, const char *name, bool trains) {
+  add(files, "library.properties",
+      "name=%s\nversion=1.0.0\nauthor=niti %s\nmaintainer=niti\nsentence=A network of integers that trains on the device.\n"
+      "paragraph=C99 without floating point or allocation.\ncategory=Data "
+      "Processing\nurl=https://example.invalid/%s\narchitectures=*\nincludes=%s.h\n",
+      name, niti_version(), name, name);
+  if (!trains) return;
+  char upper[NITI_EXPORT_NAME_MAX];
+  niti_export_c_name(upper, name, true);
+  add(files, "examples/train/train.ino",
+      "// Trains on one image per second and prints the hash of the weights.\n#include <%s.h>\n\nstatic %s network;\n"
+      "alignas(4) static uint8_t arena[%s_ARENA_BYTES];\n"
+      "static uint8_t pixels[%s_HEIGHT * %s_WIDTH * %s_CHANNELS];  // fill it from the camera\n\n"
+      "void setup() {\n  Serial.begin(115200);\n  %s_init(&network, arena);\n}\n\n"
+      "void loop() {\n  char hash[65];\n  uint16_t label = 0;  // what the image shows\n"
+      "  %s_train(&network, pixels, &label, 1);\n  %s_hash(&network, hash);\n  Serial.println(hash);\n  delay(1000);\n}\n",
+      name, name, upper, upper, upper, upper, name, name, name);
+}
+
+static void add_zephyr(NitiExportFiles *files, const char *name) {
+  add(files, "zephyr/module.yml", "name: %s\nbuild:\n  cmake: .\n  kconfig: Kconfig\n", name);
+  add(files, "Kconfig", "config NITI_%s\n\tbool \"The network %s\"\n\tdefault y\n", name, name);
+  add(files, "CMakeLists.txt",
+      "if(CONFIG_NITI_%s)\n  zephyr_library()\n  zephyr_library_sources(src/%s.c)\n  zephyr_include_directories(src)\nendif()\n",
+      name, name);
+}
+
+static void add_pack(NitiExportFiles *files, const char *name) {
+  char path[2 * NITI_EXPORT_NAME_MAX];
+  (void)snprintf(path, sizeof path, "niti.%s.pdsc", name);
+  add(files, path,
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<package schemaVersion=\"1.7.7\" "
+      "xmlns:xs=\"http://www.w3.org/2001/XMLSchema-instance\"\n"
+      "         xs:noNamespaceSchemaLocation=\"PACK.xsd\">\n  <vendor>niti</vendor>\n  <name>%s</name>\n"
+      "  <description>A network of integers that trains on the device</description>\n  <url></url>\n  "
+      "<license>LICENSE</license>\n"
+      "  <releases>\n    <release version=\"1.0.0\">Exported by niti %s</release>\n  </releases>\n"
+      "  <components>\n    <component Cclass=\"Machine Learning\" Cgroup=\"niti\" Csub=\"%s\" Cversion=\"1.0.0\">\n"
+      "      <description>The network %s</description>\n      <files>\n        <file category=\"include\" name=\"src/\"/>\n"
+      "        <file category=\"source\" name=\"src/%s.c\"/>\n      </files>\n    </component>\n  </components>\n</package>\n",
+      name, niti_version(), name, name, name);
+}
+
+void niti_export_add_layout(NitiExportFiles *files, NitiExportLayout layout, const NitiExportReport *report) {
+  switch (layout) {
+    case NITI_EXPORT_CMAKE: add_cmake(files, report->name); break;
+    case NITI_EXPORT_PLATFORMIO: add_platformio(files, report->name); break;
+    case NITI_EXPORT_ARDUINO: add_arduino(files, report->name, report->trained > 0); break;
+    case NITI_EXPORT_ZEPHYR: add_zephyr(files, report->name); break;
+    case NITI_EXPORT_CMSIS_PACK: add_pack(files, report->name); break;
+  }
+}

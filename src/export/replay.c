@@ -1,0 +1,188 @@
+/* Trains on the host as a device did, sample by sample. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/augment.h"
+#include "export/import.h"
+#include "platform/file.h"
+#include "train/data_choice.h"
+#include "train/locate.h"
+#include "train/snapshot.h"
+#include "train/step.h"
+
+enum { LOG_BYTES_MAX = 1 << 30 };
+
+typedef struct Replay {
+  const char *path; /* the log's */
+  NitiRecipe *recipe;
+  NitiCheckpoint *checkpoint;
+  NitiBackend *backend;
+  NitiNetwork *net;
+  NitiFeed *feed;
+  NitiDataset *dataset;
+  uint8_t *pixels; /* of a batch */
+  int32_t *labels;
+  NitiSample *samples;
+  int32_t mu;
+  int64_t steps, line;
+} Replay;
+
+static NitiStatus out_of_memory(const Replay *r) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", r->path); }
+
+static NitiStatus fail_at(const Replay *r, const char *word, const char *why) {
+  return niti_fail(NITI_ERROR_FORMAT, "%s:%" PRId64 ": '%.60s': %s", r->path, r->line, word, why);
+}
+
+/* ---- opening ---- */
+
+static NitiStatus open_network(Replay *r, const char *network, const NitiDevice *device) {
+  NitiLocation where;
+  NitiStatus status = niti_locate(&where, network);
+  if (status == NITI_OK) status = niti_location_weights(&r->checkpoint, &where);
+  if (status == NITI_OK) status = niti_checkpoint_recipe(&r->recipe, r->checkpoint, where.path);
+  if (status == NITI_OK && (r->recipe->data.stat_count == 0 || r->recipe->data.type != NITI_UINT8)) {
+    status = niti_fail(NITI_ERROR_UNSUPPORTED,
+                       "%s: a replay needs pixels, and data.mean and data.std as numbers (expected an export's "
+                       "checkpoint)",
+                       where.path);
+  }
+  if (status == NITI_OK && r->recipe->optimizer->wide)
+    status = niti_fail(NITI_ERROR_UNSUPPORTED, "%s: update %s cannot be replayed (expected update niti)", where.path,
+                       r->recipe->optimizer->name);
+  niti_location_close(&where);
+  NITI_TRY(status);
+  const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
+  const NitiLowerOptions lowering = niti_recipe_lowering(r->recipe, r->recipe->batch, true);
+  NITI_TRY(niti_backend_open(&r->backend, &options));
+  NITI_TRY(niti_network_open(&r->net, r->recipe->model, r->backend, &lowering));
+  NITI_TRY(niti_snapshot_restore(r->net, r->checkpoint, network));
+  NITI_TRY(niti_network_set_input(r->net, r->recipe->data.mean, r->recipe->data.std));
+  return niti_feed_open(&r->feed, r->backend, r->recipe->batch);
+}
+
+static NitiStatus open_data(Replay *r, const char *data) {
+  const NitiShape input = r->recipe->model->input;
+  const NitiDataRequest request = {.size = input, .need = NITI_SPLIT_BIT(NITI_TRAIN), .classes = r->recipe->model->classes};
+  if (!data) NITI_TRY(niti_data_default(&data, r->recipe));
+  NITI_TRY(niti_dataset_open(&r->dataset, data, &r->recipe->data, &request));
+  const NitiShape source = niti_dataset_shape(r->dataset);
+  const size_t batch = (size_t)r->recipe->batch;
+  if (source.c != input.c || source.h + 2 * r->recipe->data.pad < input.h || source.w + 2 * r->recipe->data.pad < input.w ||
+      niti_dataset_type(r->dataset) != NITI_UINT8) {
+    return niti_fail(NITI_ERROR_MODEL, "%s: images of %dx%dx%d do not give the network's input of %dx%dx%d", data, source.h,
+                     source.w, source.c, input.h, input.w, input.c);
+  }
+  r->pixels = malloc(batch * niti_shape_image(source));
+  r->labels = calloc(batch, sizeof *r->labels);
+  r->samples = calloc(batch, sizeof *r->samples);
+  return r->pixels && r->labels && r->samples ? NITI_OK : out_of_memory(r);
+}
+
+/* ---- steps ---- */
+
+static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
+  const NitiShape source = niti_dataset_shape(r->dataset), input = r->recipe->model->input;
+  const int32_t pad = r->recipe->data.pad;
+  char *colon, *end;
+  const long long image = strtoll(word, &colon, 10);
+  if (colon == word || *colon != ':') return fail_at(r, word, "expected SAMPLE:LABEL");
+  const long long label = strtoll(colon + 1, &end, 10);
+  if (end == colon + 1 || *end) return fail_at(r, word, "expected SAMPLE:LABEL");
+  if (image < 0 || image >= niti_dataset_count(r->dataset, NITI_TRAIN))
+    return fail_at(r, word, "no such sample among the training images");
+  if (label < 0 || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
+  NITI_TRY(niti_dataset_read(r->dataset, NITI_TRAIN, image, true, 0, 0, r->pixels + (size_t)i * niti_shape_image(source)));
+  r->labels[i] = (int32_t)label;
+  r->samples[i] = (NitiSample){.image = (uint32_t)i,
+                               .dy = (int16_t)niti_window_start(source.h, pad, input.h, true, 0),
+                               .dx = (int16_t)niti_window_start(source.w, pad, input.w, true, 0)};
+  return NITI_OK;
+}
+
+static NitiStatus train(Replay *r, int32_t count) {
+  const NitiBatch batch = {
+      .count = count, .images = r->pixels, .source = niti_dataset_shape(r->dataset), .samples = r->samples, .labels = r->labels};
+  NitiBindings b = {.seed = r->recipe->seed, .step = (uint32_t)r->steps++};
+  NITI_TRY(niti_feed_batch(r->feed, &batch, &b));
+  const int32_t mu = niti_program_find_scalar(r->net->program, "mu");
+  if (mu != NITI_NONE) b.scalars[mu] = r->mu;
+  NITI_TRY(niti_network_train(r->net, &b));
+  return r->backend->ops->synchronise(r->backend); /* the next step overwrites the images */
+}
+
+static NitiStatus set_mu(Replay *r, const char *word) {
+  char *end;
+  const long mu = word ? strtol(word, &end, 10) : -1;
+  if (!word || end == word || *end || mu < 0 || mu > 30)
+    return fail_at(r, word ? word : "mu", "expected a learning rate from 0 to 30");
+  r->mu = (int32_t)mu;
+  return NITI_OK;
+}
+
+static NitiStatus replay_line(Replay *r, char *line) {
+  char *rest = line, *word = strtok_r(line, " \t\r", &rest);
+  int32_t count = 0;
+  if (!word || word[0] == '#') return NITI_OK;
+  if (strcmp(word, "mu") == 0) return set_mu(r, strtok_r(NULL, " \t\r", &rest));
+  for (; word; word = strtok_r(NULL, " \t\r", &rest)) {
+    if (count == r->recipe->batch) return fail_at(r, word, "more images than the network's batch");
+    NITI_TRY(take_sample(r, count++, word));
+  }
+  return train(r, count);
+}
+
+static NitiStatus replay_all(Replay *r, char *text) {
+  char *rest = text;
+  for (char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
+    ++r->line;
+    NITI_TRY(replay_line(r, line));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus save(Replay *r, NitiImportResult *result, const char *out) {
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_checkpoint_open(&checkpoint));
+  NitiStatus status = niti_snapshot_take(checkpoint, r->net);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "recipe", r->recipe->text);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "model", r->recipe->model->text);
+  if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, result->hash);
+  if (status == NITI_OK && out) status = niti_checkpoint_save(checkpoint, out);
+  niti_checkpoint_close(checkpoint);
+  result->steps = r->steps;
+  result->mu = r->mu;
+  return status;
+}
+
+static NitiStatus replay(Replay *r, NitiImportResult *result, const char *network, const char *data, const char *out,
+                         const NitiDevice *device) {
+  char *text;
+  NITI_TRY(niti_file_read_any(&text, NULL, r->path, LOG_BYTES_MAX));
+  NitiStatus status = open_network(r, network, device);
+  if (status == NITI_OK) status = open_data(r, data);
+  if (status == NITI_OK) {
+    r->mu = niti_recipe_mu(r->recipe, 0);
+    status = replay_all(r, text);
+  }
+  free(text);
+  return status == NITI_OK ? save(r, result, out) : status;
+}
+
+NitiStatus niti_replay(NitiImportResult *result, const char *log, const char *network, const char *data, const char *out,
+                       const NitiDevice *device) {
+  Replay r = {.path = log};
+  *result = (NitiImportResult){.steps = 0};
+  const NitiStatus status = replay(&r, result, network, data, out, device);
+  niti_dataset_close(r.dataset);
+  niti_feed_close(r.feed);
+  niti_network_close(r.net);
+  niti_backend_close(r.backend);
+  niti_recipe_close(r.recipe);
+  niti_checkpoint_close(r.checkpoint);
+  free(r.pixels);
+  free(r.labels);
+  free(r.samples);
+  return status;
+}

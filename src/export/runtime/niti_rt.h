@@ -1,0 +1,282 @@
+/* The runtime of exported networks: C99 without a C library, allocation, recursion, floating point or global state. This file has
+ * what every kernel uses: rounding, random words, and the sink that turns accumulators into int8. docs/arithmetic.md defines each
+ * result.
+ *
+ * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
+ * layers use, as bits) and, of the other parts, the names of those that it wants. All functions are static, so that several
+ * networks can share a program. */
+#ifndef NITI_RT_H
+#define NITI_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+void *memcpy(void *to, const void *from, size_t size); /* all that a C library must provide; <string.h> may be missing */
+
+/* Loops that clear memory must not become calls of memset, which a program without a C library lacks. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define RT_NO_LIBRARY __attribute__((optimize("no-tree-loop-distribute-patterns")))
+#else
+#define RT_NO_LIBRARY
+#endif
+#if defined(__clang__)
+#define RT_UNUSED __attribute__((unused))
+#define RT_HOT __attribute__((noinline, unused))
+#define RT_COLD __attribute__((noinline, unused))
+#elif defined(__GNUC__)
+#define RT_UNUSED __attribute__((unused))
+#define RT_HOT __attribute__((noinline, unused, optimize("O2", "no-schedule-insns"))) /* also where all else is made small */
+#define RT_COLD __attribute__((noinline, unused))
+#else
+#define RT_UNUSED
+#define RT_HOT
+#define RT_COLD
+#endif
+
+enum { RT_NEAREST, RT_PSEUDO_STOCHASTIC, RT_STOCHASTIC, RT_TRUNCATE };
+enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
+
+#define RT_NONE UINT32_MAX /* no place in the arena */
+
+/* How an operation rounds, and the stream of its random words. */
+typedef struct rt_rounding {
+  uint32_t mode, purpose, layer;
+} rt_rounding;
+
+/* A network at work. Tensors lie at offsets in the arena; n is the number of images of this step. */
+typedef struct rt {
+  int8_t *arena, *weights;
+  int32_t *exponents; /* of tensors, by number */
+  uint8_t *hints;     /* an operation's last shift: a prediction, which changes no result */
+  uint64_t seed;
+  uint32_t step;
+  int32_t n, mu;
+} rt;
+
+static inline int8_t *rt_at(const rt *r, uint32_t offset) { return r->arena + offset; }
+static inline uint8_t *rt_bytes(const rt *r, uint32_t offset) { return (uint8_t *)(r->arena + offset); }
+static inline int32_t *rt_words(const rt *r, uint32_t offset) { return (int32_t *)(void *)(r->arena + offset); }
+
+RT_NO_LIBRARY static inline void rt_zero_words(int32_t *p, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) p[i] = 0;
+}
+
+RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) p[i] = 0;
+}
+
+/* A few bytes: words where the processor reads them at any address. */
+RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+#if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
+  for (; count >= 4; count -= 4, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+#endif
+  for (; count > 0; --count) *to++ = *from++;
+}
+
+/* ---- rounding ---- */
+
+/* B(v): the smallest b with v <= 2^b. */
+static inline int32_t rt_bits(uint32_t v) {
+#if defined(__GNUC__) && !defined(__ARM_ARCH_6M__) && !defined(__riscv)
+  return v <= 1 ? 0 : 32 - __builtin_clz(v - 1);
+#else
+  int32_t b = 0;
+  if (v <= 1) return 0;
+  for (--v; v > 0; v >>= 1) ++b;
+  return b;
+#endif
+}
+
+/* The shift that brings accumulators of this largest magnitude into int8. */
+static inline int32_t rt_shift(uint32_t max) {
+  const int32_t b = rt_bits(max);
+  return b > 7 ? b - 7 : 0;
+}
+
+static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
+
+static inline int8_t rt_clip(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
+
+/* The magnitude x / 2^s, s >= 0. */
+static inline uint32_t rt_round_magnitude(uint32_t x, int32_t s, uint32_t mode, uint32_t word) {
+  uint32_t q, rest;
+  if (s == 0) return x;
+  q = x >> s;
+  if (mode == RT_NEAREST) return q + ((x >> (s - 1)) & 1u);
+  if (mode == RT_TRUNCATE) return q;
+  rest = x & ((1u << s) - 1u);
+  if (mode == RT_STOCHASTIC) return q + ((word >> (32 - s)) < rest ? 1u : 0u);
+  {
+    const int32_t half = s / 2;
+    const uint32_t high = rest >> half, low = (rest & ((1u << half) - 1u)) << (s & 1);
+    return q + (high > low ? 1u : 0u);
+  }
+}
+
+/* Rounded, then clipped. */
+static inline int8_t rt_round(int32_t x, int32_t s, uint32_t mode, uint32_t word) {
+  const uint32_t m = rt_round_magnitude(rt_magnitude(x), s, mode, word);
+  const int32_t v = m > 127u ? 127 : (int32_t)m;
+  return (int8_t)(x < 0 ? -v : v);
+}
+
+/* ---- random words: Philox4x32-10 ---- */
+
+typedef struct rt_stream {
+  uint64_t seed;
+  uint32_t purpose, time, layer;
+} rt_stream;
+
+RT_COLD static uint32_t rt_word(const rt_stream *stream, uint32_t index) {
+  uint32_t c0 = index >> 2, c1 = stream->time, c2 = stream->layer, c3 = stream->purpose;
+  uint32_t k0 = (uint32_t)stream->seed, k1 = (uint32_t)(stream->seed >> 32);
+  int32_t i;
+  for (i = 0; i < 10; ++i) {
+    const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
+    c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+    c1 = (uint32_t)b;
+    c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+    c3 = (uint32_t)a;
+    k0 += 0x9e3779b9u;
+    k1 += 0xbb67ae85u;
+  }
+  return (index & 3u) == 0 ? c0 : (index & 3u) == 1 ? c1 : (index & 3u) == 2 ? c2 : c3;
+}
+
+static inline rt_stream rt_stream_of(const rt *r, const rt_rounding *rounding) {
+  rt_stream s;
+  s.seed = r->seed;
+  s.purpose = rounding->purpose;
+  s.time = r->step;
+  s.layer = rounding->layer;
+  return s;
+}
+
+/* ---- sinks: from accumulators to int8 ----
+ *
+ * The shift of a tensor is known once all its accumulators are. A pass hands every accumulator to a sink, which measures the
+ * largest and, according to its kind, does no more (MEASURE), rounds by a shift that is known (WRITE), or keeps the upper bits in
+ * two planes of bytes until it is known (LATE): to round to nearest by s, or to truncate, takes no bit below s - 1. */
+
+enum { RT_MEASURE, RT_LATE, RT_WRITE };
+enum { RT_LATE_BITS = 4 }; /* LATE keeps this many bits below the predicted shift: good for eight shifts */
+
+typedef struct rt_sink {
+  int8_t *out, *high; /* LATE: low and high bytes */
+  uint8_t *winner;    /* convolution with pool: the winning cells; NULL: none wanted */
+  uint32_t max;
+  int32_t kind, shift, guess; /* LATE: the bits dropped, and the predicted shift; WRITE: the shift */
+  uint32_t mode;
+  rt_stream stream;
+  int32_t relu;
+} rt_sink;
+
+/* A sink into this place in the arena. */
+static inline rt_sink rt_plain_sink(const rt *r, uint32_t to) {
+  rt_sink k;
+  k.out = rt_at(r, to);
+  k.high = NULL;
+  k.winner = NULL;
+  k.relu = 0;
+  return k;
+}
+
+/* A constant, where all layers round alike. */
+static inline uint32_t rt_mode(const rt_sink *k) { return RT_MODES == 1 << RT_NEAREST ? (uint32_t)RT_NEAREST : k->mode; }
+
+static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
+  return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
+}
+
+static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
+  const int8_t m = rt_round(acc, k->shift, rt_mode(k), rt_sink_word(k, index));
+  return k->relu && m < 0 ? (int8_t)0 : m;
+}
+
+/* A magnitude of which only 16 bits matter, in two bytes. */
+static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc) {
+  const uint32_t m = rt_magnitude(acc) >> k->shift;
+  const uint32_t v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
+  k->out[index] = (int8_t)(v & 255u);
+  k->high[index] = (int8_t)((v >> 8) & 255u);
+}
+
+/* Hands over one accumulator. index: flat, in the tensor. */
+static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
+  const uint32_t m = rt_magnitude(acc);
+  if (m > k->max) k->max = m;
+  if (k->kind == RT_LATE) rt_sink_keep(k, index, acc);
+  if (k->kind == RT_WRITE) k->out[index] = rt_sink_round(k, acc, index);
+}
+
+/* LATE, at the end: rounds the kept bits. */
+static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
+  const int32_t down = shift - k->shift, half = down > 0 && rt_mode(k) == RT_NEAREST ? 1 << (down - 1) : 0;
+  uint32_t i;
+  for (i = 0; i < count; ++i) {
+    const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
+    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m;
+    k->out[i] = (int8_t)(v < 0 ? -clipped : clipped);
+  }
+}
+
+typedef void (*rt_pass)(const rt *r, const void *operation, rt_sink *sink);
+
+/* Whether LATE kept what rounding by `shift` needs; winners are kept for three shifts. */
+static inline int32_t rt_sink_kept(const rt_sink *k, int32_t shift) {
+  const int32_t bits = k->shift == 0 || shift > k->shift;
+  const int32_t winners = !k->winner || (shift >= k->guess - 1 && shift <= k->guess + 1);
+  return bits && winners && (k->max >> k->shift) <= 32767u;
+}
+
+static inline void rt_sink_predict(rt_sink *k, int32_t shift) {
+  k->guess = shift;
+  k->shift = shift > RT_LATE_BITS ? shift - RT_LATE_BITS : 0;
+  k->kind = RT_LATE;
+}
+
+/* Runs passes over an operation until its output of `count` values is rounded. Returns the shift. high NULL: measure, then write.
+ */
+RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, const void *operation, const rt_rounding *rounding,
+                                     uint32_t count, uint8_t *hint) {
+  int32_t shift;
+  k->mode = rounding->mode;
+  k->stream = rt_stream_of(r, rounding);
+  k->max = 0;
+  if (k->high && (rt_mode(k) == RT_NEAREST || rt_mode(k) == RT_TRUNCATE)) {
+    rt_sink_predict(k, *hint);
+    pass(r, operation, k);
+    shift = rt_shift(k->max);
+    if (!rt_sink_kept(k, shift)) {
+      rt_sink_predict(k, shift);
+      k->max = 0;
+      pass(r, operation, k);
+    }
+    *hint = (uint8_t)shift;
+    rt_sink_finish(k, count, shift);
+    return shift;
+  }
+  k->kind = RT_MEASURE;
+  pass(r, operation, k);
+  shift = rt_shift(k->max);
+  k->kind = RT_WRITE;
+  k->shift = shift;
+  pass(r, operation, k);
+  return shift;
+}
+
+/* ---- bits ---- */
+
+/* Element i of an array of `width` bits each: 1, 2, 4 or 8. */
+static inline uint32_t rt_get_bits(const uint8_t *p, uint32_t i, uint32_t width) {
+  const uint32_t bit = i * width;
+  return ((uint32_t)p[bit >> 3] >> (bit & 7u)) & ((1u << width) - 1u);
+}
+
+/* Sets element i, where the byte's later elements are not set yet. */
+static inline void rt_append_bits(uint8_t *p, uint32_t i, uint32_t width, uint32_t value) {
+  const uint32_t bit = i * width, low = bit & 7u;
+  p[bit >> 3] = (uint8_t)(low == 0 ? value : (uint32_t)p[bit >> 3] | (value << low));
+}
+
+#endif

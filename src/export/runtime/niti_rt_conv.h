@@ -1,0 +1,500 @@
+/* Convolutions and linear layers, with the ReLU and max-pool that follow: forward, the delta of the input, and the update.
+ *
+ * Backward visits the non-zero deltas alone. After a pool that is one cell of each window at most, so the delta of the
+ * convolution's whole output is never written: the pool's own delta and the winning cells stand for it. */
+#ifndef NITI_RT_CONV_H
+#define NITI_RT_CONV_H
+
+#include "niti_rt_dot.h"
+
+/* x [h][w][c], weights [k][kh][kw][c], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap and have
+ * at most four cells. */
+typedef struct rt_conv {
+  int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
+  int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
+  const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
+  uint32_t weight;
+  int32_t weight_exponent;
+} rt_conv;
+
+static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) { return v->frozen ? v->frozen : r->weights + v->weight; }
+static inline int32_t rt_window_size(const rt_conv *v) { return v->kh * v->kw * v->c; }
+
+/* The taps first .. end - 1 of a kernel whose window begins at `at` that meet an input of `size`. */
+typedef struct rt_span {
+  int32_t first, end;
+} rt_span;
+
+static inline rt_span rt_span_of(int32_t at, int32_t kernel, int32_t size) {
+  rt_span s;
+  s.first = at < 0 ? -at : 0;
+  s.end = at + kernel > size ? size - at : kernel;
+  if (s.end < s.first) s.end = s.first;
+  return s;
+}
+
+/* ---- forward ---- */
+
+typedef struct rt_forward {
+  const rt_conv *conv;
+  uint32_t x, y, high, columns;
+  uint32_t winner, packed; /* a byte, and at last two bits, per output of the pool; RT_NONE: no winners are wanted */
+  uint16_t ex, ey, hint, relu;
+  rt_rounding rounding;
+} rt_forward;
+
+/* The window of an output position as one row, zeros where it leaves the image. */
+RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
+  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c;
+  const rt_span span = rt_span_of(ix, v->kw, v->w);
+  const int32_t first = span.first < v->kw ? span.first * v->c : row, end = span.end < v->kw ? span.end * v->c : row;
+  int32_t ky;
+  for (ky = 0; ky < v->kh; ++ky, column += row) {
+    if (iy + ky < 0 || iy + ky >= v->h || first >= end) {
+      rt_zero_bytes((uint8_t *)column, row);
+      continue;
+    }
+    rt_zero_bytes((uint8_t *)column, first);
+    rt_copy(column + first, x + ((iy + ky) * v->w + ix) * v->c + first, end - first);
+    rt_zero_bytes((uint8_t *)column + end, row - end);
+  }
+}
+
+#ifdef RT_POOLED
+/* The first cell that rounds to what the largest accumulator, which is positive, rounds to: to nearest, or truncated. */
+static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
+  const int32_t s = shift > 0 ? shift : 0, half = s > 0 && mode == RT_NEAREST ? 1 << (s - 1) : 0;
+  const int32_t m = (most + half) >> s, least = ((m > 127 ? 127 : m) << s) - half;
+  uint32_t i = 0;
+  if (m == 0) return 0;
+  while (acc[i] < least) ++i;
+  return i;
+}
+
+/* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
+static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel,
+                                   int32_t cells) {
+  int32_t i, best = 0;
+  k->out[index] = 0;
+  for (i = 0; i < cells; ++i) {
+    const int8_t m = acc[i] > 0 ? rt_sink_round(k, acc[i], flat[i] + channel) : (int8_t)0;
+    if (m <= k->out[index]) continue;
+    k->out[index] = m;
+    best = i;
+  }
+  if (k->winner) k->winner[index] = (uint8_t)best;
+}
+
+/* The winner for three shifts. */
+static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t guess, uint32_t mode) {
+  return (uint8_t)(rt_first_cell(acc, most, guess - 1, mode) | rt_first_cell(acc, most, guess, mode) << 2 |
+                   rt_first_cell(acc, most, guess + 1, mode) << 4);
+}
+
+/* All channels of one window of the pool, below ReLU. */
+static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                 const uint32_t *flat) {
+  const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
+  const int32_t guess = k->guess;
+  const uint32_t mode = rt_mode(k);
+  int8_t *const out = k->out, *const high = k->high;
+  uint8_t *const winner = k->winner;
+  uint32_t max = k->max;
+  int32_t i, j;
+  for (j = 0; j < channels; ++j, ++index, w += size) {
+    int32_t acc[4], most, least;
+    rt_dot_columns(acc, w, columns, size);
+    most = least = acc[0];
+    for (i = 1; i < cells; ++i) {
+      if (acc[i] > most) most = acc[i];
+      if (acc[i] < least) least = acc[i];
+    }
+    if (most > 0 && (uint32_t)most > max) max = (uint32_t)most;
+    if (least < 0 && 0u - (uint32_t)least > max) max = 0u - (uint32_t)least;
+    if (kind == RT_LATE) {
+      const int32_t kept = most > 0 ? most >> shift : 0;
+      out[index] = (int8_t)(uint8_t)(kept & 255);
+      high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
+      if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
+    } else if (kind == RT_WRITE) {
+      rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
+    }
+  }
+  k->max = max;
+}
+
+static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
+  return at / stride < windows && at % stride < kernel;
+}
+
+/* Outputs in no window of the pool count for the shift all the same. */
+RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t *x, const int8_t *w, int8_t *column) {
+  const int32_t size = rt_window_size(v);
+  int32_t oy, ox, j;
+  if (v->pool_h * v->pool_w * v->pool_oh * v->pool_ow == v->oh * v->ow) return;
+  for (oy = 0; oy < v->oh; ++oy) {
+    const int32_t row = rt_is_pooled(oy, v->pool_h, v->pool_stride_h, v->pool_oh);
+    for (ox = 0; ox < v->ow; ++ox) {
+      if (row && rt_is_pooled(ox, v->pool_w, v->pool_stride_w, v->pool_ow)) continue;
+      rt_gather(column, v, x, oy, ox);
+      for (j = 0; j < v->k; ++j) {
+        const uint32_t m = rt_magnitude(rt_dot1(w + j * size, column, size));
+        if (m > k->max) k->max = m;
+      }
+    }
+  }
+}
+
+RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
+                                      int32_t image) {
+  const rt_conv *v = o->conv;
+  const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w;
+  uint32_t index = (uint32_t)(image * v->pool_oh * v->pool_ow * v->k);
+  int32_t py, px, i;
+  for (py = 0; py < v->pool_oh; ++py) {
+    for (px = 0; px < v->pool_ow; ++px) {
+      uint32_t flat[4];
+      for (i = 0; i < cells; ++i) {
+        const int32_t oy = py * v->pool_stride_h + i / v->pool_w, ox = px * v->pool_stride_w + i % v->pool_w;
+        rt_gather(rt_column(columns, i, size), v, x, oy, ox);
+        rt_column_ready(columns, i, size);
+        flat[i] = (uint32_t)(((image * v->oh + oy) * v->ow + ox) * v->k);
+      }
+      rt_put_window(k, index, v, w, columns, flat);
+      index += (uint32_t)v->k;
+    }
+  }
+  if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
+}
+
+#endif
+
+#ifdef RT_PLAIN
+RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
+                                     int32_t image) {
+  const rt_conv *v = o->conv;
+  const int32_t size = rt_window_size(v), pixels = v->oh * v->ow;
+  int32_t p, i, j;
+  for (p = 0; p < pixels; p += 4) {
+    const int32_t some = pixels - p < 4 ? pixels - p : 4;
+    const uint32_t index = (uint32_t)((image * pixels + p) * v->k);
+    for (i = 0; i < some; ++i) {
+      rt_gather(rt_column(columns, i, size), v, x, (p + i) / v->ow, (p + i) % v->ow);
+      rt_column_ready(columns, i, size);
+    }
+    for (j = 0; j < v->k; ++j) {
+      int32_t acc[4];
+      rt_dot_columns(acc, w + j * size, columns, size);
+      for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i]);
+    }
+  }
+}
+
+#endif
+
+#ifdef RT_LINEAR
+/* An image of one position: four rows of weights at a time. */
+RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
+  const rt_conv *v = o->conv;
+  uint32_t index = (uint32_t)(image * v->k);
+  int32_t acc[4], i, j = 0;
+  for (; j + 4 <= v->k; j += 4) {
+    rt_dot4(acc, x, w + j * v->c, v->c, v->c);
+    for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i]);
+  }
+  for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c));
+}
+
+#endif
+
+static inline int32_t rt_is_linear(const rt_conv *v) { return v->h * v->w * v->kh * v->kw == 1 && v->pad_h + v->pad_w == 0; }
+
+RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sink *k) {
+  const rt_forward *o = operation;
+  const rt_conv *v = o->conv;
+  const int8_t *x = rt_at(r, o->x), *w = rt_weights(r, v);
+  int32_t n;
+  for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
+#ifdef RT_LINEAR
+    if (rt_is_linear(v)) rt_linear_image(k, o, x, w, n);
+#endif
+#ifdef RT_POOLED
+    if (v->pool_h > 0) rt_pooled_image(k, o, x, w, rt_at(r, o->columns), n);
+#endif
+#ifdef RT_PLAIN
+    if (v->pool_h == 0 && !rt_is_linear(v)) rt_plain_image(k, o, x, w, rt_at(r, o->columns), n);
+#endif
+  }
+}
+
+RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
+  const rt_conv *v = o->conv;
+  const int32_t positions = v->pool_h > 0 ? v->pool_oh * v->pool_ow : v->oh * v->ow;
+  const uint32_t count = (uint32_t)(r->n * positions * v->k);
+  rt_sink k = rt_plain_sink(r, o->y);
+  int32_t shift;
+  k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
+  k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
+  k.relu = o->relu;
+  shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
+  if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
+    const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;
+    uint32_t i;
+    for (i = 0; i < count; ++i) rt_append_bits(rt_bytes(r, o->packed), i, 2, ((uint32_t)k.winner[i] >> low) & 3u);
+  }
+  r->exponents[o->ey] = r->exponents[o->ex] + v->weight_exponent + shift;
+}
+
+#if RT_TRAINING
+
+/* ---- deltas of a convolution's output ---- */
+
+/* dy: the convolution's own, or with winners its pool's. Where a mask is given, deltas count where it is positive. */
+typedef struct rt_deltas {
+  uint32_t dy, winner, mask;
+} rt_deltas;
+
+typedef struct rt_reader {
+  const int8_t *dy, *mask;
+  const uint8_t *winner;
+  int32_t positions, width; /* per image, and per row, of dy */
+} rt_reader;
+
+RT_UNUSED static rt_reader rt_reader_of(const rt *r, const rt_conv *v, const rt_deltas *from) {
+  rt_reader d;
+  const int32_t pooled = from->winner != RT_NONE;
+  d.dy = rt_at(r, from->dy);
+  d.mask = from->mask == RT_NONE ? NULL : rt_at(r, from->mask);
+  d.winner = pooled ? rt_bytes(r, from->winner) : NULL;
+  d.width = pooled ? v->pool_ow : v->ow;
+  d.positions = pooled ? v->pool_oh * v->pool_ow : v->oh * v->ow;
+  return d;
+}
+
+static inline int32_t rt_read_delta(const rt_reader *d, uint32_t i) {
+  const int32_t delta = d->dy[i];
+  return delta != 0 && d->mask && d->mask[i] <= 0 ? 0 : delta;
+}
+
+/* ---- the delta of the input ---- */
+
+typedef struct rt_backward {
+  const rt_conv *conv;
+  rt_deltas from;
+  uint32_t dx, high, mask, rows; /* rows: [kh][w][c] int32 */
+  uint16_t ed, edx, hint;
+  rt_rounding rounding;
+} rt_backward;
+
+/* Adds the rows of weights collected for one output position to the accumulators that its window covers. */
+RT_UNUSED static void rt_scatter(rt_rows *rows, int32_t *ring, const rt_conv *v, int32_t oy, int32_t ox) {
+  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w;
+  const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
+  const int32_t length = (wide.end - wide.first) * v->c;
+  int32_t ky;
+  for (ky = high.first; ky < high.end && length > 0; ++ky) {
+    int32_t *sum = ring + (((iy + ky) % v->kh) * v->w + ix + wide.first) * v->c;
+    const int32_t offset = (ky * v->kw + wide.first) * v->c;
+    rt_add_rows(sum, rows, offset, length);
+  }
+  rows->count = 0;
+}
+
+/* One position of dy: collects per column of the pool's window, as its winners in row `cell_y` say. */
+RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, uint32_t index,
+                                          int32_t oy, int32_t ox, int32_t cell_y) {
+  rt_rows rows[4];
+  const int32_t size = rt_window_size(v), columns = d->winner ? v->pool_w : 1;
+  int32_t i, j;
+  for (i = 0; i < columns; ++i) rows[i].count = 0;
+  for (j = 0; j < v->k; ++j) {
+    const int32_t delta = rt_read_delta(d, index + (uint32_t)j);
+    int32_t at = 0;
+    if (delta == 0) continue;
+    if (d->winner) {
+      at = (int32_t)rt_get_bits(d->winner, index + (uint32_t)j, 2) - cell_y * v->pool_w;
+      if (at < 0 || at >= v->pool_w) continue;
+    }
+    rows[at].row[rows[at].count] = w + j * size;
+    rows[at].factor[rows[at].count++] = delta;
+    if (rows[at].count == 4) rt_scatter(&rows[at], ring, v, oy, ox + at);
+  }
+  for (i = 0; i < columns; ++i) {
+    if (rows[i].count > 0) rt_scatter(&rows[i], ring, v, oy, ox + i);
+  }
+}
+
+RT_UNUSED static void rt_scatter_row(const rt_reader *d, const rt_conv *v, const int8_t *w, int32_t *ring, int32_t image,
+                                     int32_t oy) {
+  int32_t py = oy, cell_y = 0, px;
+  if (d->winner) {
+    py = oy / v->pool_stride_h;
+    cell_y = oy - py * v->pool_stride_h;
+    if (cell_y >= v->pool_h || py >= v->pool_oh) return;
+  }
+  for (px = 0; px < d->width; ++px) {
+    const uint32_t index = (uint32_t)((image * d->positions + py * d->width + px) * v->k);
+    rt_scatter_position(d, v, w, ring, index, oy, d->winner ? px * v->pool_stride_w : px, cell_y);
+  }
+}
+
+/* Hands over the rows of the input that no further output reaches. */
+RT_UNUSED static int32_t rt_flush_rows(rt_sink *k, const rt_conv *v, int32_t *ring, int32_t image, int32_t from, int32_t end) {
+  const int32_t count = v->w * v->c, stop = end < v->h ? end : v->h;
+  int32_t i;
+  for (; from < stop; ++from) {
+    int32_t *row = ring + (from % v->kh) * count;
+    const uint32_t index = (uint32_t)((image * v->h + from) * count);
+    for (i = 0; i < count; ++i) rt_put(k, index + (uint32_t)i, row[i]);
+    rt_zero_words(row, count);
+  }
+  return from;
+}
+
+RT_UNUSED static void rt_backward_pass(const rt *r, const void *operation, rt_sink *k) {
+  const rt_backward *o = operation;
+  const rt_conv *v = o->conv;
+  const rt_reader d = rt_reader_of(r, v, &o->from);
+  const int8_t *w = rt_weights(r, v);
+  int32_t *ring = rt_words(r, o->rows);
+  int32_t n, oy;
+  rt_zero_words(ring, v->kh * v->w * v->c);
+  for (n = 0; n < r->n; ++n) {
+    int32_t done = 0;
+    for (oy = 0; oy < v->oh; ++oy) {
+      done = rt_flush_rows(k, v, ring, n, done, oy * v->stride_h - v->pad_h);
+      rt_scatter_row(&d, v, w, ring, n, oy);
+    }
+    (void)rt_flush_rows(k, v, ring, n, done, v->h);
+  }
+}
+
+RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
+  const rt_conv *v = o->conv;
+  const uint32_t count = (uint32_t)(r->n * v->h * v->w * v->c);
+  rt_sink k = rt_plain_sink(r, o->dx);
+  k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
+  r->exponents[o->edx] = r->exponents[o->ed] + v->weight_exponent +
+                         rt_requantise(r, &k, rt_backward_pass, o, &o->rounding, count, r->hints + o->hint);
+  if (o->mask != RT_NONE) {
+    const int8_t *mask = rt_at(r, o->mask);
+    uint32_t i;
+    for (i = 0; i < count; ++i) {
+      if (mask[i] <= 0) k.out[i] = 0;
+    }
+  }
+}
+
+/* ---- the weights' gradient and update `niti` ---- */
+
+typedef struct rt_gradient {
+  const rt_conv *conv;
+  rt_deltas from;
+  uint32_t x, sums; /* sums: int32, of one output channel or of all */
+  uint32_t whole;   /* 1: of all, so that one pass is enough */
+} rt_gradient;
+
+/* Windows of the input that meet the same taps. */
+typedef struct rt_windows {
+  rt_rows rows;
+  rt_span high, wide;
+} rt_windows;
+
+RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_windows *list, const rt_conv *v) {
+  const int32_t length = (list->wide.end - list->wide.first) * v->c;
+  int32_t ky, offset = 0;
+  for (ky = list->high.first; ky < list->high.end && length > 0; ++ky, offset += v->w * v->c) {
+    rt_add_rows(sum + (ky * v->kw + list->wide.first) * v->c, &list->rows, offset, length);
+  }
+  list->rows.count = 0;
+}
+
+/* The window at (iy, ix) joins those that leave the image on the same side. */
+RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy,
+                                         int32_t ix, int32_t delta) {
+  const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
+  rt_windows *list = &lists[ix < 0 ? 0 : wide.end < v->kw ? 2 : 1];
+  if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
+                               wide.end != list->wide.end)) {
+    rt_gradient_flush(sum, list, v);
+  }
+  if (high.end <= high.first || wide.end <= wide.first) return;
+  list->high = high;
+  list->wide = wide;
+  list->rows.row[list->rows.count] = x + ((iy + high.first) * v->w + ix + wide.first) * v->c;
+  list->rows.factor[list->rows.count++] = delta;
+  if (list->rows.count == 4) rt_gradient_flush(sum, list, v);
+}
+
+/* The sums of output channel j; 0: no delta is there, and they are not set. */
+RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, const rt_reader *d, int32_t *sum, int32_t j) {
+  const rt_conv *v = o->conv;
+  const int8_t *x = rt_at(r, o->x);
+  uint32_t index = (uint32_t)j;
+  int32_t n, py, px, i, any = 0;
+  rt_windows lists[3];
+  for (i = 0; i < 3; ++i) lists[i].rows.count = 0;
+  for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
+    for (py = 0; py < d->positions / d->width; ++py) {
+      for (px = 0; px < d->width; ++px, index += (uint32_t)v->k) {
+        const int32_t delta = rt_read_delta(d, index);
+        int32_t oy = py, ox = px;
+        if (delta == 0) continue;
+        if (!any) rt_zero_words(sum, rt_window_size(v));
+        any = 1;
+        if (d->winner) {
+          const int32_t cell = (int32_t)rt_get_bits(d->winner, index, 2);
+          oy = py * v->pool_stride_h + cell / v->pool_w;
+          ox = px * v->pool_stride_w + cell % v->pool_w;
+        }
+        rt_gradient_window(sum, lists, v, x, oy * v->stride_h - v->pad_h, ox * v->stride_w - v->pad_w, delta);
+      }
+    }
+  }
+  for (i = 0; i < 3; ++i) {
+    if (lists[i].rows.count > 0) rt_gradient_flush(sum, &lists[i], v);
+  }
+  return any;
+}
+
+RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t max) {
+  int32_t i;
+  for (i = 0; i < count; ++i) {
+    const uint32_t m = rt_magnitude(p[i]);
+    if (m > max) max = m;
+  }
+  return max;
+}
+
+RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
+  int32_t i;
+  for (i = 0; i < count; ++i) {
+    if (g[i] != 0) w[i] = rt_clip(w[i] - (shift < 1 ? g[i] : rt_round(g[i], shift, RT_PSEUDO_STOCHASTIC, 0)));
+  }
+}
+
+/* Update `niti`: the largest gradient decides the shift, so the sums are made twice, or kept where there is memory for all. */
+RT_UNUSED static void rt_conv_update(rt *r, const rt_gradient *o) {
+  const rt_conv *v = o->conv;
+  const rt_reader d = rt_reader_of(r, v, &o->from);
+  const int32_t size = rt_window_size(v), step = o->whole ? size : 0;
+  int32_t *sums = rt_words(r, o->sums);
+  int8_t *w = r->weights + v->weight;
+  uint32_t max = 0;
+  int32_t j, shift;
+  for (j = 0; j < v->k; ++j) {
+    if (rt_gradient_row(r, o, &d, sums + j * step, j)) {
+      max = rt_largest(sums + j * step, size, max);
+    } else if (o->whole) {
+      rt_zero_words(sums + j * step, size);
+    }
+  }
+  if (rt_bits(max) == 0) return;
+  shift = rt_bits(max) - r->mu;
+  for (j = 0; j < v->k; ++j) {
+    if (o->whole || rt_gradient_row(r, o, &d, sums, j)) rt_update_row(w + j * size, sums + j * step, size, shift);
+  }
+}
+
+#endif
+#endif

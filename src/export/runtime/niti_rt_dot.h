@@ -1,0 +1,282 @@
+/* The innermost loops: sums of products, in portable C and for processors with instructions for them, chosen by the preprocessor.
+ * Every variant gives the same sums.
+ *
+ *   RT_DSP   ARMv7E-M and ARMv8-M with the DSP extension: two products per SMLAD, of int8 widened to pairs of int16
+ *   RT_MVE   ARMv8.1-M with Helium: 16 products per VMLADAVA
+ *
+ * Define RT_PORTABLE to have portable C everywhere. */
+#ifndef NITI_RT_DOT_H
+#define NITI_RT_DOT_H
+
+#include "niti_rt.h"
+
+#if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#define RT_MVE 1
+#include <arm_mve.h>
+#elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
+#define RT_DSP 1
+#endif
+
+/* acc[r] = the sum of a[i] * b[r * stride + i] over i < count, for four rows of b. */
+#if defined(RT_MVE)
+RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
+  const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  for (; count >= 16; count -= 16) {
+    const int8x16_t v = vldrbq_s8(a);
+    s0 = vmladavaq_s8(s0, v, vldrbq_s8(b0));
+    s1 = vmladavaq_s8(s1, v, vldrbq_s8(b1));
+    s2 = vmladavaq_s8(s2, v, vldrbq_s8(b2));
+    s3 = vmladavaq_s8(s3, v, vldrbq_s8(b3));
+    a += 16;
+    b0 += 16;
+    b1 += 16;
+    b2 += 16;
+    b3 += 16;
+  }
+  if (count > 0) {
+    const mve_pred16_t some = vctp8q((uint32_t)count);
+    const int8x16_t v = vldrbq_z_s8(a, some);
+    s0 = vmladavaq_s8(s0, v, vldrbq_z_s8(b0, some));
+    s1 = vmladavaq_s8(s1, v, vldrbq_z_s8(b1, some));
+    s2 = vmladavaq_s8(s2, v, vldrbq_z_s8(b2, some));
+    s3 = vmladavaq_s8(s3, v, vldrbq_z_s8(b3, some));
+  }
+  acc[0] = s0;
+  acc[1] = s1;
+  acc[2] = s2;
+  acc[3] = s3;
+}
+#else
+RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
+  const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i;
+#define RT_STEP(i)          \
+  {                         \
+    const int32_t v = a[i]; \
+    s0 += v * b0[i];        \
+    s1 += v * b1[i];        \
+    s2 += v * b2[i];        \
+    s3 += v * b3[i];        \
+  }
+#ifndef RT_DSP /* which has a loop of its own for all but linear layers */
+  for (i = count >> 3; i > 0; --i) {
+    RT_STEP(0)
+    RT_STEP(1)
+    RT_STEP(2)
+    RT_STEP(3)
+    RT_STEP(4)
+    RT_STEP(5)
+    RT_STEP(6)
+    RT_STEP(7)
+    a += 8;
+    b0 += 8;
+    b1 += 8;
+    b2 += 8;
+    b3 += 8;
+  }
+  count &= 7;
+#endif
+  for (i = 0; i < count; ++i) RT_STEP(i)
+#undef RT_STEP
+  acc[0] = s0;
+  acc[1] = s1;
+  acc[2] = s2;
+  acc[3] = s3;
+}
+#endif
+
+static inline int32_t rt_dot1(const int8_t *a, const int8_t *b, int32_t count) {
+  int32_t s = 0, i;
+  for (i = 0; i < count; ++i) s += a[i] * b[i];
+  return s;
+}
+
+/* ---- four columns: the windows of four outputs, for which every row of weights is used at once ---- */
+
+#ifdef RT_DSP
+/* Groups of four values: of each column (x0, x2), (x1, x3) as int16, as SXTB16 gives them for the weights too. The last group is
+ * filled with anything, because the weights are 0 there. A column is gathered behind them. */
+static inline int32_t rt_groups(int32_t size) { return (size + 3) >> 2; }
+
+static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
+  (void)i;
+  return columns + 32 * rt_groups(size);
+}
+
+RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
+  const int8_t *from = columns + 32 * rt_groups(size);
+  uint32_t *to = (uint32_t *)(void *)(columns + 8 * i);
+  int32_t n;
+  for (n = rt_groups(size); n > 0; --n, to += 8) {
+    uint32_t word, odd, even;
+    __builtin_memcpy(&word, from, 4);
+    from += 4;
+    __asm__("sxtb16 %0, %1" : "=r"(even) : "r"(word));
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(word));
+    to[0] = even;
+    to[1] = odd;
+  }
+}
+
+#define RT_TWO_COLUMNS(s, t)         \
+  "ldm %[x]!, {r4, r5, r6, r8}\n\t"  \
+  "smlad %[" #s "], %[e], r4, %[" #s \
+  "]\n\t"                            \
+  "smlad %[" #t "], %[e], r6, %[" #t \
+  "]\n\t"                            \
+  "smlad %[" #s "], %[w], r5, %[" #s \
+  "]\n\t"                            \
+  "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
+
+RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 2;
+  uint32_t word, even;
+  if (n > 0) {
+    __asm__ volatile("1:\n\t"
+                     "ldr %[w], [%[p]], #4\n\t"
+                     "sxtb16 %[e], %[w]\n\t"
+                     "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3) "subs %[n], %[n], #1\n\t"
+                     "bne 1b"
+                     : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(n), [p] "+r"(w), [x] "+r"(columns),
+                       [w] "=&r"(word), [e] "=&r"(even)
+                     :
+                     : "r4", "r5", "r6", "r8", "cc", "memory");
+  }
+  if ((size & 3) != 0) {
+    word = (uint8_t)w[0];
+    if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
+    if ((size & 3) > 2) word |= (uint32_t)(uint8_t)w[2] << 16;
+    __asm__ volatile(
+        "sxtb16 %[e], %[w]\n\t"
+        "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
+        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(columns), [w] "+r"(word), [e] "=&r"(even)
+        :
+        : "r4", "r5", "r6", "r8", "memory");
+  }
+  acc[0] = s0;
+  acc[1] = s1;
+  acc[2] = s2;
+  acc[3] = s3;
+}
+#else
+static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) { return columns + i * size; }
+
+static inline void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
+  (void)columns;
+  (void)i;
+  (void)size;
+}
+
+static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+  rt_dot4(acc, w, columns, size, size);
+}
+#endif
+
+/* ---- rows that are added to a row of accumulators, four at a time ---- */
+
+#if RT_TRAINING
+typedef struct rt_rows {
+  const int8_t *row[4];
+  int32_t factor[4];
+  int32_t count;
+} rt_rows;
+
+#ifdef RT_DSP
+static inline uint32_t rt_word_at(const int8_t *p) {
+  uint32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+static inline uint32_t rt_even(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
+  return v;
+}
+static inline uint32_t rt_odd(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
+  return v;
+}
+/* The low halves of two words, or the high ones. */
+static inline uint32_t rt_pair(uint32_t low, uint32_t high) {
+  uint32_t v;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(v) : "r"(low), "r"(high));
+  return v;
+}
+static inline uint32_t rt_pair_high(uint32_t high, uint32_t low) {
+  uint32_t v;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(v) : "r"(high), "r"(low));
+  return v;
+}
+static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+  return sum;
+}
+#endif
+
+/* sum[i] += factor[0] * row[0][i] + ... of four rows. */
+RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
+  const int8_t *a = rows->row[0] + offset, *b = rows->row[1] + offset, *c = rows->row[2] + offset, *d = rows->row[3] + offset;
+  const int32_t fa = rows->factor[0], fb = rows->factor[1], fc = rows->factor[2], fd = rows->factor[3];
+  int32_t i;
+#if defined(RT_DSP)
+  const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
+  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+    const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
+    const uint32_t ea = rt_even(wa), eb = rt_even(wb), ec = rt_even(wc), ed = rt_even(wd);
+    const uint32_t oa = rt_odd(wa), ob = rt_odd(wb), oc = rt_odd(wc), od = rt_odd(wd);
+    sum[0] = rt_smlad(rt_pair(ec, ed), fcd, rt_smlad(rt_pair(ea, eb), fab, sum[0]));
+    sum[1] = rt_smlad(rt_pair(oc, od), fcd, rt_smlad(rt_pair(oa, ob), fab, sum[1]));
+    sum[2] = rt_smlad(rt_pair_high(ed, ec), fcd, rt_smlad(rt_pair_high(eb, ea), fab, sum[2]));
+    sum[3] = rt_smlad(rt_pair_high(od, oc), fcd, rt_smlad(rt_pair_high(ob, oa), fab, sum[3]));
+  }
+#elif defined(RT_MVE)
+  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+    int32x4_t v = vmlaq_n_s32(vldrwq_s32(sum), vldrbq_s32(a), fa);
+    v = vmlaq_n_s32(v, vldrbq_s32(b), fb);
+    v = vmlaq_n_s32(v, vldrbq_s32(c), fc);
+    vstrwq_s32(sum, vmlaq_n_s32(v, vldrbq_s32(d), fd));
+  }
+#else
+  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+    sum[0] += fa * a[0] + fb * b[0] + fc * c[0] + fd * d[0];
+    sum[1] += fa * a[1] + fb * b[1] + fc * c[1] + fd * d[1];
+    sum[2] += fa * a[2] + fb * b[2] + fc * c[2] + fd * d[2];
+    sum[3] += fa * a[3] + fb * b[3] + fc * c[3] + fd * d[3];
+  }
+#endif
+  for (i = 0; i < count; ++i) sum[i] += fa * a[i] + fb * b[i] + fc * c[i] + fd * d[i];
+}
+
+RT_HOT static void rt_add1(int32_t *sum, const int8_t *row, int32_t factor, int32_t count) {
+  int32_t i;
+#ifdef RT_MVE
+  for (; count >= 4; count -= 4, sum += 4, row += 4) vstrwq_s32(sum, vmlaq_n_s32(vldrwq_s32(sum), vldrbq_s32(row), factor));
+#else
+  for (; count >= 4; count -= 4, sum += 4, row += 4) {
+    sum[0] += factor * row[0];
+    sum[1] += factor * row[1];
+    sum[2] += factor * row[2];
+    sum[3] += factor * row[3];
+  }
+#endif
+  for (i = 0; i < count; ++i) sum[i] += factor * row[i];
+}
+
+/* The same of 1 to 4 rows. */
+RT_UNUSED static void rt_add_rows(int32_t *sum, rt_rows *rows, int32_t offset, int32_t count) {
+  int32_t i;
+  if (rows->count == 3) { /* a fourth of nothing is faster than three alone */
+    rows->row[3] = rows->row[0];
+    rows->factor[3] = 0;
+  }
+  if (rows->count >= 3) {
+    rt_add4(sum, rows, offset, count);
+    return;
+  }
+  for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
+}
+#endif
+
+#endif

@@ -1,0 +1,114 @@
+/* State that outlives a loss of power: two slots, of which the older is overwritten, each with a header that is written last and
+ * a CRC-32C (Castagnoli, RFC 3720) over all before it. Whatever write the power fails in, the other slot stays whole.
+ *
+ * A slot is written in ascending order, with no byte written twice, so a driver for flash erases a page when its first byte
+ * comes. */
+#ifndef NITI_RT_STORE_H
+#define NITI_RT_STORE_H
+
+#include "niti_rt.h"
+
+enum { RT_HEADER_BYTES = 40, RT_ARITHMETIC = 1 };
+#define RT_MAGIC 0x4954494eu /* "NITI" */
+
+/* Reads or writes bytes [offset, offset + size) of a slot, 0 or 1. Return 0 for success. */
+typedef int (*rt_read_slot)(void *user, int slot, uint32_t offset, void *data, uint32_t size);
+typedef int (*rt_write_slot)(void *user, int slot, uint32_t offset, const void *data, uint32_t size);
+
+/* What is kept besides the weights. */
+typedef struct rt_state {
+  uint32_t network; /* which network it belongs to */
+  uint32_t sequence, step;
+  uint64_t seed;
+  int32_t mu;
+} rt_state;
+
+RT_UNUSED static uint32_t rt_crc(uint32_t crc, const uint8_t *p, uint32_t count) {
+  int32_t i;
+  crc = ~crc;
+  for (; count > 0; --count) {
+    crc ^= *p++;
+    for (i = 0; i < 8; ++i) crc = (crc >> 1) ^ (0x82f63b78u & (0u - (crc & 1u)));
+  }
+  return ~crc;
+}
+
+RT_UNUSED static void rt_store_u32(uint8_t *p, uint32_t v) {
+  int32_t i;
+  for (i = 0; i < 4; ++i) p[i] = (uint8_t)(v >> (8 * i));
+}
+
+RT_UNUSED static uint32_t rt_load_u32(const uint8_t *p) {
+  return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Little-endian words: magic, arithmetic, network, sequence, step, seed (two), mu, bytes of weights, CRC-32C of weights and
+ * header. */
+RT_UNUSED static void rt_header(uint8_t header[RT_HEADER_BYTES], const rt_state *s, const uint8_t *weights, uint32_t bytes) {
+  rt_store_u32(header, RT_MAGIC);
+  rt_store_u32(header + 4, RT_ARITHMETIC);
+  rt_store_u32(header + 8, s->network);
+  rt_store_u32(header + 12, s->sequence);
+  rt_store_u32(header + 16, s->step);
+  rt_store_u32(header + 20, (uint32_t)s->seed);
+  rt_store_u32(header + 24, (uint32_t)(s->seed >> 32));
+  rt_store_u32(header + 28, (uint32_t)s->mu);
+  rt_store_u32(header + 32, bytes);
+  rt_store_u32(header + 36, rt_crc(rt_crc(0, weights, bytes), header, 36));
+}
+
+/* Whether the slot holds a whole state of this network, by reading it through. */
+RT_UNUSED static int32_t rt_slot_whole(rt_state *s, rt_read_slot read, void *user, int slot, uint32_t network, uint32_t bytes) {
+  uint8_t header[RT_HEADER_BYTES], some[32];
+  uint32_t at, crc = 0;
+  if (read(user, slot, bytes, header, RT_HEADER_BYTES) != 0) return 0;
+  if (rt_load_u32(header) != RT_MAGIC || rt_load_u32(header + 4) != RT_ARITHMETIC) return 0;
+  if (rt_load_u32(header + 8) != network || rt_load_u32(header + 32) != bytes) return 0;
+  for (at = 0; at < bytes; at += (uint32_t)sizeof some) {
+    const uint32_t count = bytes - at < sizeof some ? bytes - at : (uint32_t)sizeof some;
+    if (read(user, slot, at, some, count) != 0) return 0;
+    crc = rt_crc(crc, some, count);
+  }
+  if (rt_crc(crc, header, 36) != rt_load_u32(header + 36)) return 0;
+  s->network = network;
+  s->sequence = rt_load_u32(header + 12);
+  s->step = rt_load_u32(header + 16);
+  s->seed = rt_load_u32(header + 20) | (uint64_t)rt_load_u32(header + 24) << 32;
+  s->mu = (int32_t)rt_load_u32(header + 28);
+  return 1;
+}
+
+/* The slot with the newest whole state, or -1. Sequence numbers may wrap. */
+RT_UNUSED static int32_t rt_newest(rt_state *s, rt_read_slot read, void *user, uint32_t network, uint32_t bytes) {
+  rt_state other;
+  const int32_t first = rt_slot_whole(s, read, user, 0, network, bytes);
+  if (!rt_slot_whole(&other, read, user, 1, network, bytes)) return first ? 0 : -1;
+  if (first && (int32_t)(other.sequence - s->sequence) < 0) return 0;
+  *s = other;
+  return 1;
+}
+
+/* Returns 0, or -1 if a callback failed: then the newest state before is still there. */
+RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint32_t bytes, rt_read_slot read, rt_write_slot write,
+                             void *user) {
+  uint8_t header[RT_HEADER_BYTES];
+  rt_state before, now = *state;
+  const int32_t newest = rt_newest(&before, read, user, state->network, bytes);
+  const int slot = newest == 0 ? 1 : 0;
+  now.sequence = newest < 0 ? 1u : before.sequence + 1u;
+  rt_header(header, &now, (const uint8_t *)weights, bytes);
+  if (write(user, slot, 0, weights, bytes) != 0) return -1;
+  return write(user, slot, bytes, header, RT_HEADER_BYTES) != 0 ? -1 : 0;
+}
+
+/* Returns 0, or -1 if no slot holds a whole state: then nothing is changed, or, where reading fails at last, weights are
+ * undefined. */
+RT_UNUSED static int rt_load(rt_state *state, int8_t *weights, uint32_t bytes, rt_read_slot read, void *user) {
+  rt_state found;
+  const int32_t newest = rt_newest(&found, read, user, state->network, bytes);
+  if (newest < 0 || read(user, newest, 0, weights, bytes) != 0) return -1;
+  *state = found;
+  return 0;
+}
+
+#endif

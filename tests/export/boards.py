@@ -1,0 +1,100 @@
+"""Emulated boards: how to build for them, and how to run and measure what was built."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+from conftest import HERE, WARNINGS, call
+
+ARM = "arm-none-eabi-gcc"
+RISCV = "riscv64-unknown-elf-gcc"
+
+
+@dataclass
+class Board:
+    name: str
+    compiler: str
+    flags: list
+    emulator: list
+    flash: tuple  # address, bytes
+    ram: tuple
+    per_tick: float  # instructions per tick of the counter
+
+    @property
+    def riscv(self):
+        return self.compiler == RISCV
+
+
+def cortex(name, cpu, machine, flash, ram, per_tick, *flags):
+    return Board(name, ARM, [f"-mcpu={cpu}", "-mthumb", "-DBOARD_CORTEX_M", *flags],
+                 ["qemu-system-arm", "-M", machine, "-icount", "shift=0", "-semihosting-config", "enable=on,target=native", "-nographic",
+                  "-monitor", "none", "-serial", "none"], flash, ram, per_tick)
+
+
+MB = 1 << 20
+BOARDS = {b.name: b for b in (
+    cortex("M0", "cortex-m0", "microbit", (0, 256 << 10), (0x20000000, 16 << 10), 0),
+    cortex("M3", "cortex-m3", "mps2-an385", (0, 4 * MB), (0x20000000, 4 * MB), 40),
+    cortex("M4", "cortex-m4", "mps2-an386", (0, 4 * MB), (0x20000000, 4 * MB), 40),
+    cortex("M7", "cortex-m7", "mps2-an500", (0, 4 * MB), (0x20000000, 4 * MB), 40),
+    cortex("M33", "cortex-m33", "mps2-an505", (0x10000000, 4 * MB), (0x38000000, 4 * MB), 50),
+    cortex("M55", "cortex-m55", "mps3-an547", (0, 512 << 10), (0x20000000, 512 << 10), 31.25, "-mfloat-abi=hard"),
+    Board("RV32", RISCV, ["-march=rv32imac", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
+          ["qemu-system-riscv32", "-M", "virt", "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial", "stdio"],
+          (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1),
+)}
+
+SCRIPT = """MEMORY {{ FLASH (rx) : ORIGIN = {flash[0]:#x}, LENGTH = {flash[1]} RAM (rw) : ORIGIN = {ram[0]:#x}, LENGTH = {ram[1]} }}
+SECTIONS {{
+  .text : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) *(.srodata*) }} > FLASH
+  .data : {{ . = ALIGN(4); bare_data = .; *(.data*) *(.sdata*) . = ALIGN(4); bare_data_end = .; }} > RAM AT > FLASH
+  bare_data_load = LOADADDR(.data);
+  .bss (NOLOAD) : {{ . = ALIGN(4); bare_bss = .; *(.bss*) *(.sbss*) *(COMMON) . = ALIGN(8); bare_bss_end = .; }} > RAM
+  bare_stack_low = bare_bss_end;
+  bare_stack_top = {ram[0]:#x} + {stack_top};
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.eh_frame*) *(.comment*) }}
+}}
+"""
+
+
+def write_feed(path, batches):
+    """The steps as constants."""
+    counts, labels, pixels = [], [], []
+    for images, classes in batches:
+        counts.append(len(classes))
+        labels += list(classes)
+        pixels.append(images.reshape(-1))
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"#define FEED_STEPS {len(counts)}\n")
+        for kind, name, values in (("uint8_t", "feed_n", counts), ("uint16_t", "feed_labels", labels)):
+            file.write(f"static const {kind} {name}[] = {{{','.join(map(str, values))}}};\n")
+        file.write(f"static const uint8_t feed_pixels[] = {{{','.join(','.join(map(str, p)) for p in pixels)}}};\n")
+
+
+def build(job, board, optimise="-O2", out="c"):
+    """The program of a job for a board."""
+    if not shutil.which(board.compiler):
+        pytest.fail(f"{board.compiler} is not there: run scripts/setup.sh test")
+    write_feed(job.path("feed.h"), job.batches())
+    script, program, library = job.path(f"{board.name}.ld"), job.path(f"{board.name}.elf"), job.path(f"{board.name}.o")
+    with open(script, "w", encoding="ascii") as file:
+        file.write(SCRIPT.format(flash=board.flash, ram=board.ram, stack_top=board.ram[1]))
+    call(board.compiler, *WARNINGS, optimise, "-ffunction-sections", *board.flags, "-c", job.path(out, f"{job.name}.c"), "-o", library)
+    call(board.compiler, "-std=gnu99", "-O1", "-ffreestanding", "-nostdlib", "-static", *board.flags, *job.defines(out), "-I", job.path(),
+         os.path.join(HERE, "bare.c"), library, "-Wl,--gc-sections", "-T", script, "-lgcc", "-o", program)
+    return program
+
+
+def run(board, program):
+    """What it printed: {"hash": ..., "stack": bytes, "predict": instructions, "train": instructions}."""
+    if not shutil.which(board.emulator[0]):
+        pytest.fail(f"{board.emulator[0]} is not there: run scripts/setup.sh test")
+    result = subprocess.run([*board.emulator, "-kernel", program], capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
+    lines = dict(line.split() for line in (result.stdout + result.stderr).splitlines() if line.count(" ") == 1)
+    assert "hash" in lines, f"{result.stdout}{result.stderr}"
+    found = {"hash": lines["hash"], "stack": int(lines["stack"])}
+    for key in ("predict", "train"):
+        found[key] = int(int(lines[key]) * board.per_tick)
+    return found

@@ -1,0 +1,84 @@
+"""Exported networks on emulated boards: the same bits, in the memory that was announced, and no more instructions than before."""
+
+import subprocess
+
+import boards
+import networks as nets
+import pytest
+from conftest import Job, call
+
+JOBS = {
+    "a": (nets.A, {}),
+    "a-8": (nets.A, {"batch": 8, "max_steps": 10}),
+    "b": (nets.B, {"max_steps": 8}),
+    "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
+    "residual": (nets.RESIDUAL, {"batch": 2}),
+    "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
+}
+
+# Instructions of the last prediction and training step, as counted when this was written.
+COUNTS = {
+    ("a", "M3"): (1254400, 2672720), ("a", "RV32"): (1593780, 3090667), ("a-8", "M4"): (804240, 16077560),
+    ("b", "M3"): (8425000, 17033000), ("b", "M4"): (4114480, 12718200), ("b", "M7"): (4139560, 12747960),
+    ("b", "M55"): (2313781, 8128968), ("b", "RV32"): (11253856, 20422823), ("b-8", "M55"): (2313718, 8242156),
+    ("residual", "M33"): (412250, 3275950), ("residual", "M55"): (344843, 2635593), ("pools", "M33"): (1138150, 8992650),
+}
+
+RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
+        ("residual", "M33"), ("residual", "M55"), ("residual", "M0"), ("pools", "M33")]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    made = {}
+
+    def job(name):
+        if name not in made:
+            model, recipe = JOBS[name]
+            made[name] = Job(tmp_path_factory.mktemp(name), model, **recipe)
+            made[name].report, made[name].hash = made[name].export(), made[name].host_hash()
+        return made[name]
+
+    return job
+
+
+@pytest.mark.parametrize("name, board", RUNS, ids=["-".join(r) for r in RUNS])
+def test_board(name, board, jobs):
+    job, board = jobs(name), boards.BOARDS[board]
+    found = boards.run(board, boards.build(job, board))
+    assert found["hash"] == job.hash
+    assert found["stack"] <= job.report["stack"]
+    if (name, board.name) in COUNTS:
+        for key, expected in zip(("predict", "train"), COUNTS[name, board.name]):
+            assert found[key] <= 1.03 * expected, f"{key}: {found[key]} instructions, {expected} when this was written"
+
+
+def test_context_is_as_large_as_announced(jobs):
+    job, board = jobs("a"), boards.BOARDS["M3"]
+    source = job.path("size.c")
+    with open(source, "w", encoding="ascii") as file:
+        file.write(f'#include "a.h"\nchar context[sizeof(a) == {job.report["context"]} ? 1 : -1];\nchar arena[A_ARENA_BYTES == {job.report["arena"]} ? 1 : -1];\n')
+    call(board.compiler, *board.flags, "-I", job.path("c"), "-c", source, "-o", job.path("size.o"))
+
+
+@pytest.mark.parametrize("board", ["M0", "M3", "M4", "RV32"])
+def test_no_library_and_no_floating_point(board, jobs):
+    """Only memcpy is undefined, besides the compiler's own 64-bit arithmetic, and no instruction is of floating point."""
+    job, board = jobs("residual"), boards.BOARDS[board]
+    boards.build(job, board, "-Os")
+    tool = board.compiler[:-3]
+    undefined = {line.split()[-1] for line in call(tool + "nm", "-u", job.path(f"{board.name}.o")).decode().splitlines()}
+    allowed = {"memcpy", "__aeabi_lmul", "__aeabi_llsl", "__aeabi_lasr", "__aeabi_llsr", "__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv",
+               "__aeabi_uidivmod", "__gnu_thumb1_case_uqi", "__gnu_thumb1_case_sqi", "__muldi3", "__ashldi3", "__ashrdi3", "__lshrdi3"}
+    assert undefined <= allowed, undefined - allowed
+    code = call(tool + "objdump", "-d", "--no-show-raw-insn", job.path(f"{board.name}.o")).decode()
+    operations = {line.split("\t")[1].strip() for line in code.splitlines() if line.count("\t") >= 1}
+    assert not [o for o in operations if o.startswith(("v", "f")) and not o.startswith("fence")]
+
+
+def test_no_state_outside_the_context(jobs):
+    """Nothing writable: no data and no bss."""
+    job, board = jobs("residual"), boards.BOARDS["M3"]
+    boards.build(job, board)
+    sizes = subprocess.run(["arm-none-eabi-size", job.path("M3.o")], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()
+    assert sizes[1:3] == ["0", "0"]

@@ -1,0 +1,165 @@
+"""The command: what it writes, what it reports, and what it refuses before a file is written."""
+
+import os
+import subprocess
+
+import networks as nets
+import pytest
+from conftest import NITI, WARNINGS, Job, call, niti_json
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("command"), nets.RESIDUAL)
+
+
+def refused(job, *options, model=None):
+    """The message with which the export fails; nothing is written."""
+    out = job.path("refused")
+    result = subprocess.run([NITI, "export", "c", model or job.path("recipe.yaml"), "--out", out, *map(str, options)], capture_output=True, text=True,
+                            check=False)
+    assert result.returncode in (1, 2) and result.stdout == "" and result.stderr.count("\n") <= 2, result
+    assert not os.path.exists(out)
+    return result.stderr
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
+@pytest.mark.parametrize("model", [nets.RESIDUAL, nets.POOLS], ids=["residual", "pools"])
+def test_no_warning_and_the_same_bits(compiler, optimise, model, tmp_path):
+    job = Job(tmp_path, model, max_steps=6, batch=3)
+    job.export()
+    assert job.c_hash(compiler, "c", optimise, "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes") == job.host_hash()
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    job = Job(tmp_path, nets.POOLS, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
+    job.export()
+    assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
+
+
+@pytest.mark.parametrize("train, trained", [("all", 7), ("last:1", 1), ("last:3", 3), ("conv2,linear1", 2), ("none", 0)])
+def test_what_is_trained(train, trained, tmp_path):
+    freeze = {"last:1": 6, "last:3": 4}.get(train)
+    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "linear1"]
+    frozen = names[:freeze] if freeze else [n for n in names if n not in train] if "," in train else []
+    job = Job(tmp_path, nets.RESIDUAL, max_steps=8, freeze=frozen)
+    report = niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--train", train)
+    assert report["trained"] == trained and report["layers"] == 7
+    if train == "none":
+        call("gcc", *WARNINGS, "-c", job.path("c", "residual.c"), "-o", job.path("x.o"))
+        assert "train" not in call("nm", job.path("x.o")).decode()
+    else:
+        assert job.c_hash() == job.host_hash()
+
+
+def test_fast_has_the_same_bits_and_keeps_to_its_budget(tmp_path):
+    job = Job(tmp_path, nets.A, max_steps=10, batch=2)
+    least, fast = job.export("c"), job.export("fast", "--memory", "fast")
+    between = job.export("between", "--memory", "fast", "--budget", fast["ram"] - 4)
+    assert least["ram"] <= between["ram"] < fast["ram"] and len({job.c_hash("gcc", out) for out in ("c", "fast", "between")} | {job.host_hash()}) == 1
+    assert job.export("c", "--budget", least["ram"])["ram"] == least["ram"]
+    small = job.export("small", "--budget", least["ram"] - 1)  # time for memory
+    assert small["ram"] < least["ram"] and job.c_hash("gcc", "small") == job.host_hash()
+    smallest = job.export("smallest", "--budget", small["ram"])["ram"]
+    while True:
+        result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--batch", "2", "--out", job.path("smallest"), "--budget", str(smallest - 1)],
+                                capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            break
+        smallest = int(result.stdout.split("RAM")[1].split()[0])
+    assert "more than the budget of" in result.stderr and "a needs" in result.stderr and job.c_hash("gcc", "smallest") == job.host_hash()
+    assert "backward of conv2" in refused(job, "--budget", 9000)
+
+
+@pytest.mark.parametrize("layout, files", [
+    ("cmake", ["residual.c", "CMakeLists.txt"]), ("platformio", ["library.json", "src/residual.c"]), ("arduino", ["library.properties", "src/residual.h"]),
+    ("zephyr", ["zephyr/module.yml", "Kconfig", "CMakeLists.txt", "src/residual.c"]), ("cmsis-pack", ["niti.residual.pdsc", "src/residual.c"])])
+def test_layouts(layout, files, job):
+    out = f"layout-{layout}"
+    niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path(out), "--layout", layout)
+    for name in [*files, "residual.safetensors"]:
+        assert os.path.getsize(job.path(out, name)) > 0
+    if layout == "cmake":
+        call("cmake", "-S", job.path(out), "-B", job.path("built"))
+        call("cmake", "--build", job.path("built"))
+
+
+def test_two_networks_in_one_program(tmp_path):
+    first, second = Job(tmp_path / "1", nets.RESIDUAL), Job(tmp_path / "2", nets.NARROW)
+    first.export(), second.export()
+    call("gcc", "-std=c99", "-shared", "-fPIC", first.path("c", "residual.c"), second.path("c", "narrow.c"), "-o", str(tmp_path / "both.so"))
+
+
+def test_refusals(job):
+    assert "no layer with weights of model 'residual', did you mean 'conv1'" in refused(job, "--train", "conv9")
+    assert "--train last:0: expected last:N" in refused(job, "--train", "last:0")
+    assert "neither least nor fast" in refused(job, "--memory", "most")
+    assert "none of cmake" in refused(job, "--layout", "make")
+    assert "--name 1x: expected" in refused(job, "--name", "1x")
+    os.makedirs(job.path("full"), exist_ok=True)
+    with open(job.path("full", "mine.txt"), "w", encoding="ascii") as file:
+        file.write("mine")
+    result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("full")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "the folder is not empty" in result.stderr and os.listdir(job.path("full")) == ["mine.txt"]
+
+
+def test_an_optimiser_with_state_is_refused_and_a_new_layer_is_not(tmp_path):
+    """By the tool with a layer type and an optimiser more (tests/example)."""
+    example = os.path.join(os.path.dirname(NITI), "tests", "niti_with_example")
+    layers = [{"conv-relu": {"out": 4, "kernel": 3, "padding": 1}}, "relu", nets.POOL, "flatten", nets.LINEAR]
+    job = Job(tmp_path, nets.network("example", (8, 8, 1), layers, 3), max_steps=9, batch=2)
+    result = subprocess.run([example, "train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--quiet", "--json"],
+                            capture_output=True, text=True, check=True)
+    call(example, "export", "c", job.path("recipe.yaml"), "--batch", 2, "--out", job.path("c"))
+    assert job.c_hash() in result.stdout
+    with open(job.path("recipe.yaml"), encoding="ascii") as file:
+        text = file.read().replace("update:", "update:\n  kind: again")
+    with open(job.path("again.yaml"), "w", encoding="ascii") as file:
+        file.write(text)
+    result = subprocess.run([example, "export", "c", job.path("again.yaml"), "--out", job.path("no")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "an optimiser's state cannot be exported to C" in result.stderr and not os.path.exists(job.path("no"))
+
+
+PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
+
+
+@pytest.mark.parametrize("layers, recipe, says", [
+    ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups=2), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
+    ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups="channels"), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
+    ([nets.conv(4, 3, 1, bias=True), *PLAIN], {}, "conv1: conv_forward: cannot be exported to C: it has a bias"),
+    ([*PLAIN[:-1], {"linear": {"out": "classes", "bias": True}}], {}, "linear1: conv_forward: cannot be exported to C: it has a bias"),
+    ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C"),
+    ([nets.conv(4, 3, 1), {"relu": {"max": 6}}, *PLAIN], {}, "relu1: relu_forward: cannot be exported to C: it has a maximum"),
+    ([{"avgpool": {"kernel": 2, "padding": 1}}, *PLAIN], {}, "avgpool1: avgpool_forward: cannot be exported to C: it has padding"),
+    ([nets.conv(4, 3, 1), {"dropout": {"rate": 0.25}}, *PLAIN], {}, "dropout1: dropout: cannot be exported to C: its rate is not 0.5"),
+    (PLAIN, {"rounding": {"activation": "stochastic-byte"}}, "conv1: conv_forward: cannot be exported to C: its rounding is stochastic-byte"),
+    (PLAIN, {"rounding": {"error": "stochastic-byte"}}, "linear1: conv_backward: cannot be exported to C: its rounding is stochastic-byte"),
+    (PLAIN, {"clip": {"activation": 1}}, "conv1: conv_forward: cannot be exported to C: it clips"),
+    (PLAIN, {"clip": {"error": 1}}, "linear1: conv_backward: cannot be exported to C: it clips"),
+    (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
+    (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti")])
+def test_what_the_runtime_lacks_is_refused_by_name(layers, recipe, says, tmp_path):
+    more = {"loss": "softmax", "update": {"kind": "sgd"}} if "norm" in says or "bias" in says else {}
+    job = Job(tmp_path, nets.network("lacking", (8, 8, 1), layers, 3), max_steps=1, batch=2, **{**more, **recipe})
+    for options in [(), ("--train", "all"), ("--train", "last:2", "--batch", 2)]:
+        assert says.split(": cannot")[-1] in refused(job, *options)
+    assert says in refused(job)
+    result = subprocess.run([NITI, "vectors", job.path("recipe.yaml"), "--out", job.path("vectors")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and says in result.stderr and not os.path.exists(job.path("vectors"))
+
+
+def test_only_trained_layers_need_the_update(tmp_path):
+    """What update sgd has trained predicts in C, with what only training lacks."""
+    recipe = {"loss": "softmax", "label_smoothing": 0.1, "clip": {"error": 1}, "update": {"kind": "sgd"}}
+    job = Job(tmp_path, nets.network("sgd", (8, 8, 1), PLAIN, 3), max_steps=9, batch=2, **recipe)
+    job.host_hash()
+    report = niti_json("export", "c", job.path("run"), "--train", "none", "--out", job.path("c"))
+    assert report["trained"] == 0
+    call("gcc", *WARNINGS, "-c", job.path("c", "sgd.c"), "-o", job.path("x.o"))
+
+
+def test_gradients_of_64_bits_are_refused_by_name(tmp_path):
+    model = nets.network("wide", (64, 64, 1), [nets.conv(2, 3, 1), "relu", "global-avgpool", nets.LINEAR], 2)
+    job = Job(tmp_path, model, batch=1, max_steps=1)
+    assert "conv1: conv_gradient: cannot be exported to C: its sums need 64 bits" in refused(job, "--batch", 64)

@@ -1,0 +1,90 @@
+"""What a device learned comes back: the log of its samples trains the same weights on the host, and its saved state is a checkpoint."""
+
+import os
+import subprocess
+
+import networks as nets
+import numpy as np
+import pytest
+from conftest import HERE, NITI, Job, call, niti_json, write_npy
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    made = Job(tmp_path_factory.mktemp("replay"), nets.A, images=40, batch=3, max_steps=30, freeze=["conv1"])
+    made.export()
+    made.checkpoint = made.path("c", "a.safetensors")
+    random = np.random.RandomState(5)
+    made.order = [random.randint(0, 40, size=random.randint(1, 4)) for _ in range(25)]
+    write_npy(made.path("shifted"), np.roll(made.images, 3, axis=2), (made.labels + 1) % 10)
+    made.batches = lambda: ((made.images[n], made.labels[n]) for n in made.order)
+    with open(made.path("log"), "w", encoding="ascii") as file:
+        file.write("# what the device saw\n")
+        for numbers in made.order:
+            file.write(" ".join(f"{n}:{made.labels[n]}" for n in numbers) + "\n")
+    return made
+
+
+def test_replay_has_the_hash_of_the_device(job):
+    report = niti_json("replay", job.path("log"), job.checkpoint, "--data", job.path("data"), "--out", job.path("replayed.safetensors"))
+    assert report == {"hash": job.c_hash(), "steps": 25, "mu": 4}
+    assert call(NITI, "hash", job.path("replayed.safetensors")).decode().strip() == report["hash"]
+
+
+@pytest.mark.parametrize("line, why", [
+    ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("3:10", "no such class"),
+    ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate")])
+def test_wrong_logs_are_refused(line, why, job):
+    with open(job.path("bad.log"), "w", encoding="ascii") as file:
+        file.write(f"0:0\n{line}\n")
+    result = subprocess.run([NITI, "replay", job.path("bad.log"), job.checkpoint, "--data", job.path("data"), "--out", job.path("bad.safetensors")],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and f"bad.log:2: " in result.stderr and why in result.stderr
+    assert not os.path.exists(job.path("bad.safetensors"))
+
+
+DUMP = """
+#include "a.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static uint8_t slots[2][A_SLOT_BYTES];
+static int read_slot(void *u, int s, uint32_t o, void *d, uint32_t n) { (void)u; memcpy(d, slots[s] + o, n); return 0; }
+static int write_slot(void *u, int s, uint32_t o, const void *d, uint32_t n) { (void)u; memcpy(slots[s] + o, d, n); return 0; }
+#define DUMP fwrite(slots, 1, sizeof slots, fopen(argv[1], "wb"))
+"""
+
+
+def dump_of(job, path):
+    """Both slots after the steps, saved three times."""
+    with open(os.path.join(HERE, "host.c"), encoding="utf-8") as file:
+        source = file.read().replace("#include NET_H", DUMP).replace(
+            "NET(hash)(&network, hash);\n  puts", "NET(save)(&network, read_slot, write_slot, NULL);\n  DUMP;\n  NET(hash)(&network, hash);\n  puts")
+        source = source.replace("if (every)", "NET(save)(&network, read_slot, write_slot, NULL);\n    if (every)")
+    with open(job.path("dump.c"), "w", encoding="utf-8") as file:
+        file.write(source)
+    call("gcc", "-O1", "-w", *job.defines(), job.path("dump.c"), job.path("c", "a.c"), "-o", job.path("dump"))
+    return call(job.path("dump"), path, input=job.feed()).decode().split()[-1]
+
+
+def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
+    slots = job.path("slots.bin")
+    expected = dump_of(job, slots)
+    assert niti_json("import", slots, job.checkpoint, "--out", job.path("back.safetensors")) == {"hash": expected, "steps": 25, "mu": 4}
+    report = niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("on"), "--init", job.path("back.safetensors"), "--quiet")
+    assert report["steps"] == 30
+    with open(slots, "rb") as file:
+        content = bytearray(file.read())
+    half = len(content) // 2
+    for slot in (content[:half], content[half:]):  # one slot alone is an older or the newest state
+        with open(job.path("one.bin"), "wb") as file:
+            file.write(slot)
+        assert niti_json("import", job.path("one.bin"), job.checkpoint, "--out", job.path("one.safetensors"))["steps"] == 25
+    content[5] ^= 1
+    content[half + 5] ^= 1
+    for damaged, why in ((content, "no whole state of this network"), (content[:-1], "expected one slot of")):
+        with open(slots, "wb") as file:
+            file.write(damaged)
+        result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", job.path("no.safetensors")], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr
+        assert not os.path.exists(job.path("no.safetensors"))
