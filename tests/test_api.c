@@ -189,7 +189,7 @@ static void updates_sgd_out_of_range_are_harmless(void **state) {
   niti_update_sgd(weight, &e, velocity, &f, least, -9, 2, &good);
   assert_true(weight[0] == 5000 && weight[1] == 6000 && velocity[0] == 7 && velocity[1] == 8 && e == -9 && f == -9);
   niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &good);
-  assert_int_equal(e, -10); /* the largest weight is below 14000: weights have twice the mantissas, less a rate's share */
+  assert_int_equal(e, -10); /* no weight is above 14000: they have twice the mantissas, less a rate's share */
   assert_true(weight[0] >= 9990 && weight[0] < 10000 && weight[1] > 12000 && weight[1] <= 12010);
 }
 

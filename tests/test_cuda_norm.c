@@ -409,6 +409,11 @@ static Sgd random_sgd(size_t count, int kind) {
            .nesterov = random_in(0, 1)};
   u.operands = mantissas(count, FILL_FULL);
   u.master = random_words(count, largest[random_in(0, 6)]);
+  if (random_in(0, 2) == 0) { /* about as many outliers as decide on the exponent */
+    for (size_t i = 0; i < count; ++i) u.master[i] = (int16_t)random_in(-14000, 14000);
+    for (int k = random_in(0, (int)(count / 128)); k > 0; --k)
+      u.master[random_in(0, (int)count - 1)] = (int16_t)(random_in(0, 1) ? NITI_SGD_WEIGHT_MAX : -14001);
+  }
   u.velocity = random_words(count, random_in(0, 2) ? random_in(0, NITI_SGD_VELOCITY_MAX) : 0);
   random_gradient(&u, kind);
   return u;

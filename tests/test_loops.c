@@ -42,16 +42,19 @@ static void test_largest(void **unused) {
     if (!niti_isa_supported(isa)) continue;
     for (int round = 0; round < 300; ++round) {
       const size_t count = (size_t)round;
-      uint64_t most[3] = {0};
+      const int16_t limit = (int16_t)(llabs(any(15)) % 14000);
+      uint64_t most[3] = {0}, above = 0;
       for (size_t i = 0; i < count; ++i) {
         a[i] = (int16_t)any(15);
         b[i] = round % 7 == 0 ? INT32_MIN : (int32_t)any(1 + round % 31);
         c[i] = any(1 + round % 62);
+        above += abs(a[i]) > limit;
         if ((uint64_t)llabs(a[i]) > most[0]) most[0] = (uint64_t)llabs(a[i]);
         if ((uint64_t)llabs(b[i]) > most[1]) most[1] = (uint64_t)llabs(b[i]);
         if ((uint64_t)llabs(c[i]) > most[2]) most[2] = (uint64_t)llabs(c[i]);
       }
       assert_int_equal(loops->largest16(a, count), most[0]);
+      assert_int_equal(loops->count_above16(a, count, limit), above);
       assert_true(loops->largest32(b, count) == most[1]);
       assert_true(loops->largest64(c, count) == most[2]);
     }
@@ -165,9 +168,12 @@ static NitiSgdTensor fill(Tensor *t, int bits, size_t count) {
     if (t->weight[i] < -NITI_SGD_WEIGHT_MAX) t->weight[i] = -NITI_SGD_WEIGHT_MAX;
     t->velocity[i] = (int16_t)(velocity ? any(velocity) : 0);
     if (magnitude(g) > s.gradient_max) s.gradient_max = magnitude(g);
+    s.above_low += magnitude(t->weight[i]) > NITI_SGD_WEIGHT_LOW;
+    s.above_high += magnitude(t->weight[i]) > NITI_SGD_WEIGHT_HIGH;
     if (magnitude(t->weight[i]) > s.weight_max) s.weight_max = (uint32_t)magnitude(t->weight[i]);
     if (magnitude(t->velocity[i]) > s.velocity_max) s.velocity_max = (uint32_t)magnitude(t->velocity[i]);
   }
+  s.count = count;
   s.weight_exponent = -(int32_t)below(24);
   s.gradient_exponent = s.weight_exponent + 20 - (int32_t)below(70);
   s.velocity_exponent = s.weight_exponent + 10 - (int32_t)below(30);

@@ -249,7 +249,13 @@ static void check_update(NitiIsa isa, int threads, size_t count, int bits) {
   memcpy(want + count, velocity.tensor.data, velocity.bytes);
   NitiSgdTensor t = {.gradient_exponent = -22, .weight_exponent = master.exponent, .velocity_exponent = velocity.exponent};
   random_gradient(wide, narrow, count, &t);
+  t.count = count;
   t.weight_max = largest_of(&master);
+  for (size_t i = 0; i < count; ++i) {
+    const int magnitude = abs(want[i]);
+    t.above_low += magnitude > NITI_SGD_WEIGHT_LOW;
+    t.above_high += magnitude > NITI_SGD_WEIGHT_HIGH;
+  }
   t.velocity_max = largest_of(&velocity);
   const NitiSgd step = niti_sgd(&t, &settings);
   const int32_t exponents[2] = {-10, -12};

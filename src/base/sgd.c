@@ -12,6 +12,12 @@ static uint32_t largest(const int16_t *values, size_t count) {
   return max;
 }
 
+static uint64_t count_above(const int16_t *values, size_t count, int32_t limit) {
+  uint64_t above = 0;
+  for (size_t i = 0; i < count; ++i) above += values[i] < -limit || values[i] > limit;
+  return above;
+}
+
 static uint64_t largest_gradient(const int64_t *values, size_t count) {
   uint64_t max = 0;
   for (size_t i = 0; i < count; ++i) max = niti_magnitude64(values[i]) > max ? niti_magnitude64(values[i]) : max;
@@ -29,12 +35,15 @@ static bool is_step(const NitiSgdStep *s) {
 void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                      const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
   if (!weight || !weight_exponent || !velocity || !velocity_exponent || !gradient || !step || !is_step(step)) return;
-  const NitiSgdTensor t = {largest_gradient(gradient, count),
-                           largest(velocity, count),
-                           largest(weight, count),
-                           gradient_exponent,
-                           *velocity_exponent,
-                           *weight_exponent};
+  const NitiSgdTensor t = {.gradient_max = largest_gradient(gradient, count),
+                           .count = count,
+                           .above_low = count_above(weight, count, NITI_SGD_WEIGHT_LOW),
+                           .above_high = count_above(weight, count, NITI_SGD_WEIGHT_HIGH),
+                           .velocity_max = largest(velocity, count),
+                           .weight_max = largest(weight, count),
+                           .gradient_exponent = gradient_exponent,
+                           .velocity_exponent = *velocity_exponent,
+                           .weight_exponent = *weight_exponent};
   if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
   if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
   const NitiSgdSettings settings = {step->rate, step->momentum, step->decay, step->images, step->nesterov};

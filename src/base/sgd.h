@@ -15,8 +15,10 @@ enum {
   NITI_SGD_OPERAND_SHIFT = 8,  /* from a weight to its int8 operand */
   NITI_SGD_VELOCITY_MAX = INT16_MAX,
   NITI_SGD_WEIGHT_MAX = 127 * 256, /* its int8 rounding is at most 127 */
-  NITI_SGD_WEIGHT_HIGH = 32000,    /* a larger maximum raises the weights' exponent for the next step */
-  NITI_SGD_WEIGHT_LOW = 14000,     /* a smaller one lowers it */
+  NITI_SGD_WEIGHT_HIGH = 32000,    /* where one weight in NITI_SGD_HIGH_SHARE is larger, the weights' exponent rises */
+  NITI_SGD_WEIGHT_LOW = 14000,     /* where fewer than one in NITI_SGD_LOW_SHARE is larger, it falls */
+  NITI_SGD_HIGH_SHARE = 256,
+  NITI_SGD_LOW_SHARE = 1024,
 };
 
 typedef struct NitiSgdSettings {
@@ -25,9 +27,11 @@ typedef struct NitiSgdSettings {
   bool nesterov;
 } NitiSgdSettings;
 
-/* The largest magnitudes of one tensor's operands before the update, and their exponents. */
+/* What is known of one tensor's operands before the update: the largest magnitudes, how many weights lie beyond a limit, and
+ * the exponents. */
 typedef struct NitiSgdTensor {
   uint64_t gradient_max;
+  uint64_t count, above_low, above_high; /* weights in all, and beyond NITI_SGD_WEIGHT_LOW and NITI_SGD_WEIGHT_HIGH */
   uint32_t velocity_max, weight_max;
   int32_t gradient_exponent, velocity_exponent, weight_exponent;
 } NitiSgdTensor;
@@ -47,9 +51,10 @@ NITI_INLINE NitiScalar niti_sgd_ratio(int64_t billionths) {
   return niti_scalar_div(niti_scalar(billionths, 0), niti_scalar(NITI_SGD_UNITS, 0));
 }
 
-NITI_INLINE int32_t niti_sgd_weight_exponent(uint32_t max, int32_t exponent) {
-  if (max > NITI_SGD_WEIGHT_HIGH) return exponent + 1;
-  return max > 0 && max < NITI_SGD_WEIGHT_LOW ? exponent - 1 : exponent;
+/* A few outliers are clipped rather than that all other weights lose a bit. */
+NITI_INLINE int32_t niti_sgd_weight_exponent(const NitiSgdTensor *t) {
+  if (t->above_high * NITI_SGD_HIGH_SHARE > t->count) return t->weight_exponent + 1;
+  return t->weight_max > 0 && t->above_low * NITI_SGD_LOW_SHARE < t->count ? t->weight_exponent - 1 : t->weight_exponent;
 }
 
 NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
@@ -70,7 +75,7 @@ NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
   u.idle = bound.m == 0;
   u.velocity_exponent = bound.e + 16; /* bound < 2^(31 + e), and a velocity has 15 bits */
   u.unit = u.velocity_exponent - NITI_SGD_FRACTION;
-  u.weight_exponent = niti_sgd_weight_exponent(t->weight_max, t->weight_exponent);
+  u.weight_exponent = niti_sgd_weight_exponent(t);
   u.weight_shift = NITI_SGD_FRACTION + t->weight_exponent - u.weight_exponent;
   return u;
 }

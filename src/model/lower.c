@@ -70,6 +70,7 @@ static NitiStatus lower_layer(Walk *w, int32_t number) {
   if (type->shape(&node->spec, layer->in, &layer->out) != NITI_OK) return fail_at(w->description, number, niti_error());
   (void)niti_program_add_layer(w->lowering.program, node->spec.name);
   NITI_TRY(niti_program_check(w->lowering.program));
+  w->lowering.clip_activation = number == w->count ? 0 : w->options->clip_activation; /* the loss compares whole logits */
   type->forward(&w->lowering, layer);
   return niti_program_check(w->lowering.program);
 }

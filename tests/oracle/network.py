@@ -214,7 +214,8 @@ class Network:
         return mode, lambda: a.rounding_words(mode, context.seed, a.PURPOSE_ACTIVATION, context.step, node.number, size)
 
     def _requantise_activation(self, node, acc, exponent, context):
-        return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context), context.clip_activation)
+        clip = context.clip_activation if node is not self.model.nodes[-1] else 0
+        return a.requantise(acc, exponent, *self._activation_rounding(node, acc.size, context), clip)
 
     def _finish_product(self, node, acc, exponent, context):
         exponent += self.exponents[node.number, 0]

@@ -61,10 +61,11 @@ def _stochastic(x, draws, limit):
     return np.clip(np.where(x < 0, -q, q), -limit, limit)
 
 
-def master_exponent(largest, exponent):
-    if largest > 32000:
+def master_exponent(weights, exponent):
+    count, magnitudes = weights.size, np.abs(weights)
+    if np.count_nonzero(magnitudes > 32000) * 256 > count:
         return exponent + 1
-    return exponent - 1 if 0 < largest < 14000 else exponent
+    return exponent - 1 if magnitudes.any() and np.count_nonzero(magnitudes > 14000) * 1024 < count else exponent
 
 
 def _below(x, bound):
@@ -85,7 +86,7 @@ def step_of_tensor(master, velocity, gradient, images, numbers, words):
         return master, velocity
     new_e_v = bound.e + 16
     u = new_e_v - FRACTION
-    new_e_w = master_exponent(_largest(w), e_w)
+    new_e_w = master_exponent(w, e_w)
     slope = _below(times(g, c_g, u) + times(w, c_w, u), 1 << 30)
     moving = _below(slope + times(v, c_v, u), 1 << 30)
     step = _below(slope + times(moving, numbers.momentum, 0) if numbers.nesterov else moving, 1 << 31)

@@ -598,8 +598,8 @@ def test_cases_cover_the_contract(monkeypatch):
         return out
 
     monkeypatch.setattr(a, "add_tensors", add_spy)
-    def master_exponent_spy(largest, exponent):
-        out = master_exponent(largest, exponent)
+    def master_exponent_spy(weights, exponent):
+        out = master_exponent(weights, exponent)
         seen.add(("master", out - exponent))
         return out
 

@@ -40,11 +40,11 @@ SETTINGS = [("0.1", "0.9", "0.0005", True), ("0.1", "0.9", "0.0005", False), ("0
 
 
 @pytest.mark.parametrize("rate,momentum,decay,nesterov", SETTINGS)
-@pytest.mark.parametrize("largest", [200, 13999, 14000, 20000, 32000, 32001])
+@pytest.mark.parametrize("largest", [200, 13999, 14001, 20000, 32000, 32001])
 def test_a_step_is_sgd_within_rounding(largest, rate, momentum, decay, nesterov):
     """Stochastic rounding is off by less than a unit, in either direction; the new exponents hold what they must."""
     master, velocity, gradient, images = tensors(largest, 500, largest)
-    master[0][0] = largest
+    master[0][:2] = largest, -largest  # two of 500 are more than a 256th
     words = a.random_range(5, a.PURPOSE_UPDATE, 0, 1, 500)
     numbers = numbers_of(rate, momentum, decay, nesterov)
     new_master, new_velocity = sgd.step_of_tensor(master, velocity, gradient, images, numbers, words)
@@ -53,8 +53,23 @@ def test_a_step_is_sgd_within_rounding(largest, rate, momentum, decay, nesterov)
     # times and g round to nearest, each to a fraction of 2^-14.
     assert (np.abs(real(new_velocity) - v) < units[1] * 1.001).all()
     assert (np.abs(real(new_master) - np.clip(w, -32512 * units[0], 32512 * units[0])) < units[0] * 1.001).all()
-    assert new_master[1] - master[1] == (1 if largest > 32000 else -1 if largest < 14000 else 0)
+    assert new_master[1] - master[1] == (1 if largest > 32000 else -1 if largest <= 14000 else 0)
     assert np.abs(new_velocity[0]).max() <= 32767 and np.abs(new_master[0]).max() <= 32512
+
+
+@pytest.mark.parametrize("size,beyond,limit,move", [
+    (2560, 10, 32000, 0), (2560, 11, 32000, 1), (255, 1, 32000, 1), (256, 1, 32000, 0),
+    (4096, 3, 14000, -1), (4096, 4, 14000, 0), (1024, 1, 14000, 0), (1025, 1, 14000, -1), (1023, 0, 14000, -1)])
+def test_exponents_follow_shares(size, beyond, limit, move):
+    """A 256th of the weights beyond 32000 raises the exponent, less than a 1024th beyond 14000 lowers it, and outliers are clipped."""
+    weights = np.full(size, 14000 if limit == 14000 or not beyond else 32000, dtype=np.int64)
+    weights[:beyond] = limit + 1
+    weights[1::2] *= -1
+    nothing = np.zeros(size, dtype=np.int64)
+    numbers = numbers_of("0", "0.9", 0, True)
+    (new, exponent), _ = sgd.step_of_tensor((weights, -20), (nothing + 1, -20), (nothing, -20), 1, numbers, nothing)
+    assert exponent == -20 + move
+    assert (new == np.clip(np.sign(weights) * np.floor(np.abs(weights) * 2.0**-move + 0.5 * (move > 0)), -32512, 32512)).all()
 
 
 def test_rounding_is_unbiased():

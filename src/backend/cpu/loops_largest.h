@@ -1,4 +1,4 @@
-/* The largest magnitudes of rows: plain loops, which every file of loops includes and the compiler turns into vectors. */
+/* Magnitudes of rows: plain loops, which every file of loops includes and the compiler turns into vectors. */
 #ifndef NITI_BACKEND_CPU_LOOPS_LARGEST_H
 #define NITI_BACKEND_CPU_LOOPS_LARGEST_H
 
@@ -11,6 +11,12 @@ static uint32_t largest16(const int16_t *x, size_t count) {
     most = x[i] > most ? x[i] : most;
   }
   return (uint32_t)(-least > most ? -least : most);
+}
+
+static uint32_t count_above16(const int16_t *x, size_t count, int16_t limit) {
+  uint32_t above = 0;
+  for (size_t i = 0; i < count; ++i) above += x[i] > limit || x[i] < -limit;
+  return above;
 }
 
 static uint64_t largest32(const int32_t *x, size_t count) {

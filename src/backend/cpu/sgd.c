@@ -1,4 +1,4 @@
-/* Update `sgd` of a weight tensor: the largest magnitudes first, then every weight. */
+/* Update `sgd` of a weight tensor: magnitudes first, then every weight. */
 #include "backend/cpu/chunk.h"
 #include "backend/cpu/loops.h"
 
@@ -12,6 +12,7 @@ typedef struct Update {
   int bits;
   size_t count;
   uint64_t gradient_max;
+  _Atomic uint64_t above_low, above_high; /* weights beyond NITI_SGD_WEIGHT_LOW and _HIGH */
   uint32_t weight_max, velocity_max;
   NitiSgd step;
   NitiDraw draw;
@@ -23,7 +24,7 @@ static void raise64(uint64_t *max, uint64_t value) {
   }
 }
 
-static void max_tile(void *context, size_t thread, size_t item) {
+static void look_tile(void *context, size_t thread, size_t item) {
   Update *u = context;
   const size_t first = item * CHUNK, count = niti_chunk_count(u->count, CHUNK, item);
   const NitiLoops *loops = u->loops;
@@ -31,6 +32,8 @@ static void max_tile(void *context, size_t thread, size_t item) {
   raise64(&u->gradient_max, u->bits == 32 ? loops->largest32((const int32_t *)u->gradient + first, count)
                                           : loops->largest64((const int64_t *)u->gradient + first, count));
   niti_max_raise((_Atomic uint32_t *)&u->weight_max, loops->largest16(u->weight + first, count));
+  u->above_low += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_LOW);
+  u->above_high += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_HIGH);
   niti_max_raise((_Atomic uint32_t *)&u->velocity_max, loops->largest16(u->velocity + first, count));
 }
 
@@ -62,6 +65,9 @@ static NitiSgd step_of(const NitiCpu *cpu, const Update *u, const NitiSgdUpdate 
                                     .images = cpu->scalars[scalars->images],
                                     .nesterov = scalars->nesterov};
   const NitiSgdTensor tensor = {.gradient_max = u->gradient_max,
+                                .count = u->count,
+                                .above_low = u->above_low,
+                                .above_high = u->above_high,
                                 .velocity_max = u->velocity_max,
                                 .weight_max = u->weight_max,
                                 .gradient_exponent = exponent_of(update->gradient),
@@ -82,7 +88,7 @@ static void update_tensor(NitiCpu *cpu, const NitiSgdUpdate *update) {
               .count = gradient->count,
               .draw = {.seed = cpu->seed, .purpose = update->rq->purpose, .time = cpu->step, .layer = update->rq->layer}};
   const size_t tiles = niti_divide_up(u.count, CHUNK);
-  niti_threads_run(cpu->threads, max_tile, &u, tiles);
+  niti_threads_run(cpu->threads, look_tile, &u, tiles);
   u.step = step_of(cpu, &u, update);
   if (u.step.idle) return;
   niti_threads_run(cpu->threads, update_tile, &u, tiles);

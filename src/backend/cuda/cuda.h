@@ -34,7 +34,8 @@ enum {
 typedef struct NitiSgdMaxima {
   uint64_t gradient;
   uint32_t velocity, weight;
-  uint32_t done; /* blocks that have added theirs */
+  uint32_t above_low, above_high; /* weights beyond NITI_SGD_WEIGHT_LOW and _HIGH: fewer than 2^32 of a tensor */
+  uint32_t done;                  /* blocks that have added theirs */
 } NitiSgdMaxima;
 
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */

@@ -1,6 +1,6 @@
 /* Update `sgd` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient, velocity and
- * master, and the tensor's last block makes the step's multipliers of them, writes the exponents and clears what was found; the
- * second launch takes the steps. */
+ * master and how many weights are large, and the tensor's last block makes the step's multipliers of them, writes the exponents
+ * and clears what was found; the second launch takes the steps. */
 #include "backend/cuda/device.cuh"
 
 enum { THREADS = 256, FOURS = 2, BLOCK_WEIGHTS = 4 * THREADS * FOURS }; /* FOURS: groups of four weights of a thread */
@@ -103,6 +103,8 @@ static __device__ inline void take_in(NitiSgdMaxima *m, const Four &four) {
     m->gradient = g > m->gradient ? g : m->gradient;
     m->velocity = v > m->velocity ? v : m->velocity;
     m->weight = w > m->weight ? w : m->weight;
+    m->above_low += w > NITI_SGD_WEIGHT_LOW;
+    m->above_high += w > NITI_SGD_WEIGHT_HIGH;
   }
 }
 
@@ -110,6 +112,8 @@ static __device__ inline void raise_all(NitiSgdMaxima *to, const NitiSgdMaxima &
   if (m.gradient > 0) atomicMax((unsigned long long *)&to->gradient, (unsigned long long)m.gradient);
   if (m.velocity > 0) atomicMax(&to->velocity, m.velocity);
   if (m.weight > 0) atomicMax(&to->weight, m.weight);
+  if (m.above_low > 0) atomicAdd(&to->above_low, m.above_low);
+  if (m.above_high > 0) atomicAdd(&to->above_high, m.above_high);
 }
 
 static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
@@ -119,13 +123,22 @@ static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
   }
   m.velocity = __reduce_max_sync(0xffffffffu, m.velocity);
   m.weight = __reduce_max_sync(0xffffffffu, m.weight);
+  m.above_low = __reduce_add_sync(0xffffffffu, m.above_low);
+  m.above_high = __reduce_add_sync(0xffffffffu, m.above_high);
   return m;
 }
 
 static __device__ inline NitiSgd step_of(const NitiClock *clock, const Tensor &t, const NitiSgdMaxima &m) {
   const int64_t *scalars = clock->scalars;
-  const NitiSgdTensor tensor = {m.gradient,    m.velocity, m.weight, (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0),
-                                *t.e_velocity, *t.e_master};
+  const NitiSgdTensor tensor = {m.gradient,
+                                t.count,
+                                m.above_low,
+                                m.above_high,
+                                m.velocity,
+                                m.weight,
+                                (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0),
+                                *t.e_velocity,
+                                *t.e_master};
   const NitiSgdSettings settings = {scalars[t.scalars.rate], scalars[t.scalars.momentum],
                                     t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay], scalars[t.scalars.images],
                                     t.scalars.nesterov};
