@@ -9,7 +9,7 @@ import yaml
 
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
-    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update"},
+    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
