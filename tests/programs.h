@@ -136,6 +136,7 @@ static inline NitiLowerOptions random_lowering(const RandomNetwork *r) {
                             .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .loss = sgd || random_in(0, 1) ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI,
                             .nesterov = random_in(0, 1),
+                            .clips_norm = sgd && random_in(0, 1),
                             .optimizer = sgd ? &niti_optimizer_sgd : &niti_optimizer_niti};
 }
 

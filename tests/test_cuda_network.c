@@ -169,7 +169,7 @@ static void test_built_in_models(void **unused) {
   static const char *const recipes[] = {NITI "loss: niti\n", NITI "loss: softmax\n",
                                         NITI "loss: softmax\nrounding: {activation: stochastic, error: stochastic}\n",
                                         NITI "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n"};
-  static const char *const sgd[] = {SGD "true}\n", SGD "false}\nclip: {activation: 1, error: 2}\n",
+  static const char *const sgd[] = {SGD "true}\n", SGD "false, clip_norm: 0.5}\nclip: {activation: 1, error: 2}\n",
                                     SGD
                                     "true}\nlabel_smoothing: 0.1\nrounding: {activation: stochastic-byte, error: stochastic}\n",
                                     SGD "false}\nrounding: {activation: truncate, error: pseudo-stochastic}\n"};

@@ -198,6 +198,32 @@ static void check_update_sgd(const NitiProgram *p, const NitiOperation *o) {
   assert_true(is_scalar(p, o->sgd.images, "images") && (!operand || is_scalar(p, o->sgd.decay, "decay")));
 }
 
+/* The sum over all gradients before, or none, and one gradient's. */
+static void check_squares(const NitiProgram *p, const NitiOperation *o) {
+  const int32_t before = o->inputs[0], total = o->outputs[0];
+  assert_int_equal(p->tensors[o->inputs[1]].role, NITI_ROLE_GRADIENT);
+  assert_true(has_dims(p, total, 2, 1, 1, 1) && p->tensors[total].dtype == NITI_DTYPE_S64);
+  assert_true(before == NITI_NONE || strstr(p->tensors[before].name, ".squares") != NULL);
+}
+
+/* Every trained tensor's gradient is looked at once, in the order of the layers, before the first weight changes. */
+static void check_clipping(const NitiProgram *p, bool clips) {
+  int32_t last = NITI_NONE, layer = 0, looks = 0, updates = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_GRADIENT_SQUARES) {
+      assert_true(updates == 0 && o->inputs[0] == last && o->layer >= layer);
+      last = o->outputs[0];
+      layer = o->layer;
+      ++looks;
+    } else if (o->opcode == NITI_OP_UPDATE_SGD) {
+      assert_true(o->inputs[4] == last && (o->sgd.clip != NITI_NONE) == clips);
+      ++updates;
+    }
+  }
+  assert_int_equal(looks, clips ? updates : 0);
+}
+
 /* The operands' shapes are what the attributes say. */
 static void check_operands(const NitiProgram *p, const NitiOperation *o) {
   const int32_t *in = o->inputs, *out = o->outputs;
@@ -267,6 +293,7 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_same(p, in[0], out[0]);
       check_channels(p, in[2], NITI_ROLE_SAVED, NITI_DTYPE_S32, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 3);
       break;
+    case NITI_OP_GRADIENT_SQUARES: check_squares(p, o); break;
     case NITI_OP_UPDATE_SGD: check_update_sgd(p, o); break;
     default: fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
   }
@@ -444,6 +471,7 @@ static void check_program(const NitiDescription *description, const NitiLowerOpt
     check_operands(p, &p->operations[i]);
     check_rounding(p, &p->operations[i], options);
   }
+  check_clipping(p, options->training && options->clips_norm);
   if (options->training) {
     check_deltas(p, description, options);
   } else {
@@ -498,6 +526,7 @@ static void every_layer_lowers(void **state) {
                                             .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
                                             .loss = NITI_LOSS_SOFTMAX,
                                             .nesterov = mode % 2,
+                                            .clips_norm = mode % 2 == 0,
                                             .optimizer = &niti_optimizer_sgd});
   niti_description_close(d);
 }

@@ -228,7 +228,7 @@ static void lengths_matter_where_they_do(void **state) {
 static void every_key_is_read_and_kept(void **state) {
   static const char update[] =
       "schedule: cosine, lr: 0.123456789, final_lr: 0.000000001, warmup: {at: 12.5%}, momentum: 0.999999999, "
-      "nesterov: true, weight_decay: 0.0005";
+      "nesterov: true, weight_decay: 0.0005, clip_norm: 2.000000001";
   NitiRecipe *r = recipe_with(update), *again = NULL;
   (void)state;
   for (int i = 0; i < 2; ++i) {
@@ -236,7 +236,7 @@ static void every_key_is_read_and_kept(void **state) {
     assert_int_equal(r->rate.curve, NITI_RATE_COSINE);
     assert_true(r->rate.points.points[0].value == 123456789 && r->rate.last == 1);
     assert_true(r->rate.warmup.unit == NITI_POSITION_SHARE && r->rate.warmup.value == 125000);
-    assert_true(r->momentum == 999999999 && r->decay == 500000 && r->nesterov);
+    assert_true(r->momentum == 999999999 && r->decay == 500000 && r->nesterov && r->clip_norm == 2000000001);
     assert_int_equal(r->loss, NITI_LOSS_SOFTMAX);
     assert_int_equal(r->round_activation, NITI_NEAREST);
     assert_int_equal(r->round_error, NITI_STOCHASTIC_BYTE);
@@ -253,7 +253,8 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   (void)state;
   assert_int_equal(r->rate.curve, NITI_RATE_STEPS);
   assert_true(r->rate.points.count == 1 && r->rate.points.points[0].value == 100000000);
-  assert_true(r->rate.warmup.value == 0 && r->momentum == 900000000 && r->decay == 0 && r->smoothing == 0);
+  assert_true(r->rate.warmup.value == 0 && r->momentum == 900000000 && r->decay == 0 && r->smoothing == 0 && r->clip_norm == 0);
+  assert_null(strstr(r->text, "clip_norm"));
   niti_recipe_close(r);
   r = recipe_with("schedule: one-cycle");
   assert_true(r->rate.warmup.unit == NITI_POSITION_SHARE && r->rate.warmup.value == 300000);
@@ -282,7 +283,7 @@ static void wrong_values_are_refused_with_their_place(void **state) {
   } bad[] = {
       {SGD "mu: 4}\n",
        "r.yaml:3:21: update: unknown key 'mu' (expected: kind, lr, schedule, warmup, final_lr, momentum, nesterov, "
-       "weight_decay)"},
+       "weight_decay, clip_norm)"},
       {HEAD "update: {kind: niti, lr: 0.1}\n", "r.yaml:3:22: update: unknown key 'lr' (expected: kind, mu)"},
       {SGD "lr: -0.1}\n",
        "r.yaml:3:25: update: lr: expected a decimal number from 0 to 1000 with at most 9 decimals, found '-0.1'"},
@@ -310,6 +311,11 @@ static void wrong_values_are_refused_with_their_place(void **state) {
       {SGD "momentum: 1}\n", "r.yaml:3:31: update: momentum: expected a decimal number from 0 to 0.999999999"},
       {SGD "momentum: -0.9}\n", "r.yaml:3:31: update: momentum: expected a decimal number from 0 to 0.999999999"},
       {SGD "nesterov: 1}\n", "r.yaml:3:31: update: nesterov: expected true or false, found '1'"},
+      {SGD "clip_norm: -1}\n",
+       "r.yaml:3:32: update: clip_norm: expected a decimal number from 0 to 1000000 with at most 9 decimals"},
+      {SGD "clip_norm: 1000000.1}\n", "r.yaml:3:32: update: clip_norm: expected a decimal number from 0 to 1000000 with"},
+      {SGD "clip_norm: [1]}\n", "r.yaml:3:32: update: clip_norm: expected a decimal number"},
+      {HEAD "update: {kind: niti, clip_norm: 1}\n", "r.yaml:3:22: update: unknown key 'clip_norm' (expected: kind, mu)"},
       {SGD "weight_decay: 1.1}\n", "r.yaml:3:35: update: weight_decay: expected a decimal number from 0 to 1"},
       {HEAD "loss: softmax\nlabel_smoothing: 1\n",
        "r.yaml:4:18: label_smoothing: expected a decimal number from 0 to 0.999999999"},

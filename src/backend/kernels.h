@@ -41,7 +41,16 @@ typedef struct NitiSgdUpdate {
   const NitiGradient *gradient;
   const NitiSgdScalars *scalars;
   const NitiRequantise *rq; /* selects the random words; its mode does not count */
+  const int64_t
+      *squares; /* NULL, or where scalars->clip is one, the scalar of all gradients' squares: the same for a whole call */
 } NitiSgdUpdate;
+
+/* One gradient whose squares are summed: total[2] = before[2] (NULL: 0) and they, scalars in backend memory. */
+typedef struct NitiSquareSum {
+  const NitiGradient *gradient;
+  const int64_t *before;
+  int64_t *total;
+} NitiSquareSum;
 
 enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
 
@@ -152,6 +161,8 @@ typedef struct NitiKernels {
                const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+  /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */
+  void (*gradient_squares)(NitiBackend *, const NitiSquareSum *squares, int count);
   /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.
    * 0 < count <= NITI_UPDATES_MAX. */
   void (*update_sgd)(NitiBackend *, const NitiSgdUpdate *updates, int count);

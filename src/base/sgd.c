@@ -20,10 +20,16 @@ static uint64_t largest_gradient(const int64_t *values, size_t count) {
 
 static bool is_exponent(int32_t e) { return e >= -EXPONENT_MAX && e <= EXPONENT_MAX; }
 
+/* 0, or a scalar of at most 1. */
+static bool is_factor(const int64_t f[2]) {
+  return (f[0] == 0 && f[1] == 0) ||
+         (f[0] >> 30 == 1 && f[1] >= -EXPONENT_MAX && (f[1] < -30 || (f[1] == -30 && f[0] == 1 << 30)));
+}
+
 static bool is_step(const NitiSgdStep *s) {
-  return s->reserved[0] == 0 && s->reserved[1] == 0 && s->rate >= 0 && s->rate <= (int64_t)1000 * NITI_SGD_UNITS &&
-         s->momentum >= 0 && s->momentum < NITI_SGD_UNITS && s->decay >= 0 && s->decay <= NITI_SGD_UNITS && s->images >= 1 &&
-         s->images <= 1 << 20;
+  return s->reserved[0] == 0 && s->reserved[1] == 0 && is_factor(s->clip) && s->rate >= 0 &&
+         s->rate <= (int64_t)1000 * NITI_SGD_UNITS && s->momentum >= 0 && s->momentum < NITI_SGD_UNITS && s->decay >= 0 &&
+         s->decay <= NITI_SGD_UNITS && s->images >= 1 && s->images <= 1 << 20;
 }
 
 void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
@@ -37,7 +43,8 @@ void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocit
                            *weight_exponent};
   if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
   if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
-  const NitiSgdSettings settings = {step->rate, step->momentum, step->decay, step->images, step->nesterov};
+  const NitiSgdSettings settings = {step->rate,   step->momentum, step->decay,
+                                    step->images, step->nesterov, {step->clip[0], (int32_t)step->clip[1]}};
   const NitiDraw draw = {step->seed, NITI_DRAW_UPDATE, step->step, step->layer};
   const NitiSgd u = niti_sgd(&t, &settings);
   if (u.idle) return;

@@ -23,6 +23,7 @@ typedef struct NitiSgdSettings {
   int64_t rate, momentum, decay; /* billionths; 0 <= momentum < 10^9 */
   int64_t images;                /* of the batch: the gradient is their mean */
   bool nesterov;
+  NitiScalar clip; /* multiplies the gradient; 0: nothing does */
 } NitiSgdSettings;
 
 /* The largest magnitudes of one tensor's operands before the update, and their exponents. */
@@ -59,6 +60,7 @@ NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
   u.momentum = niti_sgd_ratio(s->momentum);
   u.gradient_shift = t->gradient_max > 0 ? niti_bits_inline(t->gradient_max) - NITI_SGD_GRADIENT_BITS : 0;
   u.gradient = niti_scalar_div(niti_scalar(1, t->gradient_exponent + u.gradient_shift), niti_scalar(s->images, 0));
+  if (s->clip.m != 0) u.gradient = niti_scalar_mul(u.gradient, s->clip);
   u.decay = niti_sgd_ratio(s->decay);
   u.decay.e += u.decay.m == 0 ? 0 : t->weight_exponent;
   u.velocity = u.momentum;

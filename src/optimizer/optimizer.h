@@ -8,6 +8,8 @@
 typedef struct NitiOptimizer {
   const char *name; /* `update.kind` of a recipe */
   bool wide;        /* it trains s16 tensors too, and needs a loss whose deltas are true derivatives */
+  /* NULL, or appends what must be known of all gradients before the first weight changes; called in the order of the weights. */
+  void (*look)(NitiLowering *, int32_t weight, int32_t gradient);
   /* Declares the state of one weight tensor (role NITI_ROLE_STATE), and the scalars that are bound at every step, and appends
    * the operations of phase NITI_PHASE_UPDATE that change the weight by its gradient. */
   void (*update)(NitiLowering *, int32_t weight, int32_t gradient);

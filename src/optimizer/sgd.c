@@ -9,6 +9,16 @@ static uint32_t ordinal(const NitiProgram *p, int32_t weight) {
   return before;
 }
 
+/* Clipping by norm: adds the gradient's squares to the sum. */
+static void look(NitiLowering *l, int32_t weight, int32_t gradient) {
+  NitiOperation o = niti_operation(NITI_OP_GRADIENT_SQUARES, NITI_PHASE_UPDATE, l->program->tensors[weight].layer);
+  if (!l->clips_norm) return;
+  o.inputs[0] = l->squares;
+  o.inputs[1] = gradient;
+  o.outputs[0] = l->squares = niti_lower_scalar(l, weight, "squares");
+  niti_lower_append(l, &o);
+}
+
 static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
   NitiProgram *p = l->program;
   const int32_t layer = p->tensors[weight].layer;
@@ -25,9 +35,11 @@ static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
                            .momentum = niti_program_scalar(p, "momentum"),
                            .decay = operand ? niti_program_scalar(p, "decay") : NITI_NONE,
                            .images = niti_program_scalar(p, "images"),
+                           .clip = l->clips_norm ? niti_program_scalar(p, "clip") : NITI_NONE,
                            .nesterov = l->nesterov};
+  o.inputs[4] = l->squares;
   o.rounding = (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_UPDATE, (uint32_t)layer + 65536u * ordinal(p, weight), 0};
   niti_lower_append(l, &o);
 }
 
-const NitiOptimizer niti_optimizer_sgd = {.name = "sgd", .wide = true, .update = update};
+const NitiOptimizer niti_optimizer_sgd = {.name = "sgd", .wide = true, .look = look, .update = update};

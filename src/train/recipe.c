@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clip.h"
 #include "base/sgd.h"
 #include "config/builtin.h"
 #include "config/closest.h"
@@ -255,8 +256,8 @@ static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
 }
 
 static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind",     "lr",       "schedule",     "warmup", "final_lr",
-                                     "momentum", "nesterov", "weight_decay", NULL};
+  static const char *const keys[] = {"kind",     "lr",       "schedule",     "warmup",    "final_lr",
+                                     "momentum", "nesterov", "weight_decay", "clip_norm", NULL};
   const NitiYaml *node;
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   NITI_TRY(niti_rate_read(&r->rate, mapping));
@@ -265,6 +266,8 @@ static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "nesterov")) != NULL) NITI_TRY(niti_yaml_bool(&r->nesterov, node, "update: nesterov"));
   if ((node = niti_yaml_get(mapping, "weight_decay")) != NULL)
     NITI_TRY(niti_yaml_decimal(&r->decay, node, "update: weight_decay", NITI_RATE_PLACES, 0, NITI_SGD_UNITS));
+  if ((node = niti_yaml_get(mapping, "clip_norm")) != NULL)
+    NITI_TRY(niti_yaml_decimal(&r->clip_norm, node, "update: clip_norm", NITI_RATE_PLACES, 0, NITI_CLIP_NORM_MAX));
   return NITI_OK;
 }
 
@@ -441,7 +444,8 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
              {"rate", niti_rate_value(&recipe->rate, step)},
              {"momentum", recipe->momentum},
              {"decay", recipe->decay},
-             {"images", images}};
+             {"images", images},
+             {"clip", recipe->clip_norm}};
   for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
     const int32_t scalar = niti_program_find_scalar(program, all[i].name);
     if (scalar != NITI_NONE) scalars[scalar] = all[i].value;
@@ -470,5 +474,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .clip_activation = recipe->clip_activation,
                             .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
+                            .clips_norm = recipe->clip_norm > 0,
                             .optimizer = recipe->optimizer};
 }

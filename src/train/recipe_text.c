@@ -99,6 +99,7 @@ static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) 
   put_decimal(d, update, "momentum", r->momentum);
   put_bool(d, update, "nesterov", r->nesterov);
   put_decimal(d, update, "weight_decay", r->decay);
+  if (r->clip_norm > 0) put_decimal(d, update, "clip_norm", r->clip_norm);
 }
 
 static void put_frozen(NitiYamlDocument *d, NitiYaml *root, const NitiDescription *model) {

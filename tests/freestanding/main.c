@@ -103,6 +103,16 @@ static void add_sgd(uint64_t *digest) {
   add(digest, e * 65536 + f);
 }
 
+static void add_clipping(uint64_t *digest) {
+  const int64_t gradient[4] = {-100000000000, 70000, 3, 0};
+  int64_t total[2] = {0, 0}, factor[2] = {0, 0};
+  for (int e = -70; e < -40; ++e) {
+    niti_gradient_squares(total, gradient, e, 4);
+    niti_clip_factor(factor, total, 10000000, 48);
+    for (int i = 0; i < 2; ++i) add(digest, total[i] + 3 * factor[i]);
+  }
+}
+
 static void add_norm(uint64_t *digest) {
   const int16_t weight[CHANNELS] = {16384, -30000, 77}, bias[CHANNELS] = {0, 5000, -32512};
   const NitiNormLayer layer = {.weight = weight,
@@ -149,6 +159,7 @@ void _start(void) {
   add_loss(&digest);
   add_training(&digest);
   add_sgd(&digest);
+  add_clipping(&digest);
   add_norm(&digest);
   add_shapes(&digest);
   for (int i = 0; i < 16; ++i) text[i] = "0123456789abcdef"[digest >> (60 - 4 * i) & 15];

@@ -223,6 +223,8 @@ def sgd_case(seed):
         "kind": "sgd", **_rates(numbers), "momentum": momentum,
         "weight_decay": numbers.choice([0, 0.0001, 0.0005, 0.3, 1]), "nesterov": momentum > 0 and numbers.random() < 0.5,
     }
+    if numbers.random() < 0.3:
+        case.recipe["update"]["clip_norm"] = numbers.choice([0.01, 0.5, 1, 1000000])
     return case
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import arithmetic as a
 from . import rate
-from .scalar import S, ZERO, times
+from .scalar import S, ZERO, sqrt, times
 
 VELOCITY_LIMIT = 32767
 MASTER_LIMIT = 32512
@@ -21,6 +21,7 @@ class Constants:
     momentum: object
     decay: object
     nesterov: bool
+    clip: object = S(1, 0)
 
 
 def decimal_scalar(decimal):
@@ -28,11 +29,11 @@ def decimal_scalar(decimal):
     return S(rate.billionths(decimal), 0) / S(10**9, 0)
 
 
-def constants(update, moment, decays):
-    """decays: whether the tensor is an int8 operand's master."""
+def constants(update, moment, decays, clip=S(1, 0)):
+    """decays: whether the tensor is an int8 operand's master; clip: the factor of clipping by norm."""
     step_rate = S(rate.rate_at(update, moment.step, moment.steps_per_epoch, moment.steps), 0) / S(10**9, 0)
     return Constants(step_rate, decimal_scalar(update.get("momentum", 0.9)),
-                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False))
+                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False), clip)
 
 
 def operand(master):
@@ -42,6 +43,28 @@ def operand(master):
 
 def _largest(x):
     return int(np.abs(x).max())
+
+
+def squares_shift(largest, count):
+    return max(0, a.bits(largest) - (62 - a.bits(count)) // 2)
+
+
+def squares_sum(gradients):
+    """The sum of the squares of gradients, pairs (int64 array, exponent) in the order of the tensors."""
+    total = ZERO
+    for values, exponent in gradients:
+        shift = squares_shift(_largest(values), values.size)
+        rounded = [int(v) for v in (a.shift_round(values, shift, "nearest") if shift else values).reshape(-1)]
+        q = sum(v * v for v in rounded)
+        assert q <= 1 << 62
+        total = total + S(q, 2 * (exponent + shift))
+    return total
+
+
+def clip_factor(total, clip_norm, images):
+    """The factor of every gradient, at most 1."""
+    factor = decimal_scalar(clip_norm) / (sqrt(total) / S(images, 0) + S(1, 0) / S(10**6, 0))
+    return S(1, 0) if factor.exact() >= 1 else factor
 
 
 def scaled_gradient(gradient, images):
@@ -76,6 +99,7 @@ def step_of_tensor(master, velocity, gradient, images, numbers, words):
     """The new master and velocity. gradient: the exact sums; numbers: Constants; words: the random words of the weights."""
     (w, e_w), (v, e_v) = master, velocity
     g, c_g, has_gradient = scaled_gradient(gradient, images)
+    c_g = c_g * numbers.clip
     c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w)
     bound = c_v * S(_largest(v), 0)
     if has_gradient:

@@ -1,5 +1,6 @@
 """The oracle's update `sgd` against the usual formulas in float64, and its bounds."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -135,3 +136,36 @@ def test_extremes_stay_in_range():
             assert (np.abs(new_w * 2.0**e_w - real(w)) <= 2.0**w[1]).all()
         clipped += rate == "999999999" and np.abs(new_w).max() == 32512
     assert clipped > 20
+
+
+def test_clipping_is_the_norms_in_float():
+    """What PyTorch's clip_grad_norm_ says of the same gradients in float64, within the bits that the squares keep."""
+    random = np.random.RandomState(3)
+    for round_ in range(60):
+        gradients = [(np.rint(random.standard_t(3, size=random.randint(1, 4000)) * 2.0**random.randint(2, 40)).astype(np.int64),
+                      int(random.randint(-45, -20))) for _ in range(random.randint(1, 8))]
+        images, limit = int(random.randint(1, 300)), ("0.5", "1", "1000000")[round_ % 3]
+        norm = np.sqrt(sum((real(g)**2).sum() for g in gradients)) / images
+        factor = float(sgd.clip_factor(sgd.squares_sum(gradients), limit, images).exact())
+        assert factor == pytest.approx(min(1.0, float(limit) / (norm + 1e-6)), rel=1e-4)
+
+
+def test_squares_have_room():
+    """The largest gradients there are, as many as there may be: the sum that the page allows, and no more."""
+    for count in (1, 2, 3, 2**20, 2**20 + 1, 2**34):
+        shift = sgd.squares_shift(2**62 - 1, count)
+        most = a.shift_round(np.array([2**62 - 1]), shift, "nearest")[0]
+        assert count * int(most)**2 <= 2**62 < 16 * count * int(most)**2
+    assert sgd.squares_shift(1000, 5) == 0
+    assert sgd.squares_sum([(np.zeros(4, dtype=np.int64), -3)]) == ZERO
+
+
+def test_a_factor_of_one_changes_no_bit():
+    master, velocity, gradient, images = tensors(3, 50)
+    words = a.random_range(5, a.PURPOSE_UPDATE, 0, 1, 50)
+    numbers = numbers_of("0.1", "0.9", "0.0005", True)
+    outs = [sgd.step_of_tensor(master, velocity, gradient, images, n, words) for n in (numbers, replace(numbers, clip=sgd.S(1, 0)))]
+    assert all((x[0] == y[0]).all() and x[1] == y[1] for x, y in zip(*outs))
+    assert sgd.clip_factor(sgd.squares_sum([gradient]), "1000000", images) == sgd.S(1, 0)
+    (w, _), _ = sgd.step_of_tensor(master, velocity, gradient, images, replace(numbers, clip=sgd.S(1, -3)), words)
+    assert (w != outs[0][0][0]).any()

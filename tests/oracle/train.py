@@ -10,6 +10,7 @@ from . import arithmetic as a
 from . import sgd
 from .model import Model, read_model
 from .network import Context, Network
+from .scalar import S
 
 
 def _model(source):
@@ -111,11 +112,14 @@ class SgdUpdate:
 
     def apply(self, gradients, moment):
         assert sorted(gradients) == sorted(self.masters)
+        clip = S(1, 0)
+        if self.update.get("clip_norm", 0):
+            clip = sgd.clip_factor(sgd.squares_sum(gradients[key] for key in sorted(gradients)), self.update["clip_norm"], moment.images)
         for key, gradient in gradients.items():
             number, k = key
             master = self.masters[key]
             words = a.random_range(self.seed, a.PURPOSE_UPDATE, moment.step, number + 65536 * k, master[0].size)
-            numbers = sgd.constants(self.update, moment, self._has_operand(key))
+            numbers = sgd.constants(self.update, moment, self._has_operand(key), clip)
             master, self.velocities[key] = sgd.step_of_tensor(master, self.velocities[key], gradient, moment.images, numbers, words)
             self.masters[key] = master
             values = sgd.operand(master) if self._has_operand(key) else master

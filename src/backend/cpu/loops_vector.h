@@ -254,6 +254,8 @@ static void sgd(const NitiSgdRange *r, const NitiSgd *u, const NitiDraw *draw) {
 const NitiLoops NITI_LOOPS = {.largest16 = largest16,
                               .largest32 = largest32,
                               .largest64 = largest64,
+                              .squares32 = squares32,
+                              .squares64 = squares64,
                               .sums = sums,
                               .delta_sums = delta_sums,
                               .affine = affine,

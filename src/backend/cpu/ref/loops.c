@@ -50,6 +50,8 @@ static void sgd(const NitiSgdRange *r, const NitiSgd *step, const NitiDraw *draw
 const NitiLoops niti_loops_ref = {.largest16 = largest16,
                                   .largest32 = largest32,
                                   .largest64 = largest64,
+                                  .squares32 = squares32,
+                                  .squares64 = squares64,
                                   .sums = sums,
                                   .delta_sums = delta_sums,
                                   .affine = affine,
