@@ -194,6 +194,10 @@ typedef struct NitiSgdStep {
  * of a master is niti_round_int8(weight, 8, NITI_NEAREST, 0) at its exponent + 8. */
 NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                               const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step);
+/* The same of update `niti16`, which normalises the gradient and leaves the weights' exponent as it is; step->images must be in
+ * range but does not count, and step->clip is 0, 0. */
+NITI_API void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                                 const int64_t *gradient, size_t count, const NitiSgdStep *step);
 /* Clipping by norm. Adds the squares of gradient[count] (exact sums, |g| < 2^62, count at most 2^34, exponent from -1024 to 1024)
  * to the scalar total[0] * 2^total[1], at first 0 and 0: once for every tensor that is trained, in the order of nodes, of a node
  * first the weight. */

@@ -194,6 +194,23 @@ static void updates_sgd_out_of_range_are_harmless(void **state) {
   assert_true(weight[0] >= 9990 && weight[0] < 10000 && weight[1] > 12000 && weight[1] <= 12010);
 }
 
+/* The largest gradient, 128, is one step of int8 weights, 256 units, at a rate of 1; smaller ones their share. */
+static void normalised_steps_are_of_int8_weights(void **state) {
+  const int64_t gradient[3] = {128000, -64000, 0}, small[3] = {1, 0, 0};
+  NitiSgdStep step = {.rate = 1000000000, .images = 1};
+  int16_t weight[3] = {5000, 6000, -7}, velocity[3] = {0, 0, 0};
+  int32_t f = 0;
+  (void)state;
+  niti_update_niti16(NULL, -9, velocity, &f, gradient, 3, &step);
+  niti_update_niti16(weight, INT_MIN, velocity, &f, gradient, 3, &step);
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, NULL);
+  assert_true(weight[0] == 5000 && weight[1] == 6000 && weight[2] == -7 && f == 0);
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, &step); /* 128000 is 250 of 256 parts of 2^17 */
+  assert_true(weight[0] == 4750 && weight[1] == 6125 && weight[2] == -7);
+  niti_update_niti16(weight, -9, velocity, &f, small, 3, &step); /* a sum of 1 counts as one 128th */
+  assert_true(weight[0] == 4748 && weight[1] == 6125 && weight[2] == -7);
+}
+
 static void clipping_out_of_range_is_harmless(void **state) {
   const int64_t gradient[2] = {3, -4}, least[2] = {INT64_MIN, 0};
   int64_t total[2] = {0, 0}, factor[2] = {0, 0}, wrong[2] = {1, 0};
@@ -612,6 +629,7 @@ int main(void) {
       cmocka_unit_test(arithmetic_out_of_range_is_harmless),
       cmocka_unit_test(losses_out_of_range_are_harmless),
       cmocka_unit_test(updates_sgd_out_of_range_are_harmless),
+      cmocka_unit_test(normalised_steps_are_of_int8_weights),
       cmocka_unit_test(clipping_out_of_range_is_harmless),
       cmocka_unit_test(rates_and_labels_out_of_range_are_harmless),
       cmocka_unit_test(norms_out_of_range_are_harmless),

@@ -315,7 +315,8 @@ typedef struct Sgd {
   int exponents; /* of the gradient: how many there are */
   int64_t rate, momentum, decay, images;
   bool nesterov;
-  bool clipped; /* the first tensor: gradients are clipped by the norm of all */
+  bool normalised; /* update niti16 */
+  bool clipped;    /* the first tensor: gradients are clipped by the norm of all */
 } Sgd;
 
 /* A tensor's operands on one device. */
@@ -329,12 +330,13 @@ typedef struct Placed {
 static Placed place_sgd(Device *d, const Sgd *u, int number) {
   const NitiShape shape = table(1, (int32_t)u->count);
   const void *values = u->bits == 32 ? (const void *)u->narrow : (const void *)u->wide;
-  Placed p = {.w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
-              .master = wide_tensor(d, shape, 2, u->master, u->e_w),
-              .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
-              .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
-              .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, NITI_NONE, u->nesterov},
-              .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0}};
+  Placed p = {
+      .w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
+      .master = wide_tensor(d, shape, 2, u->master, u->e_w),
+      .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
+      .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
+      .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, u->normalised ? NITI_NONE : 4, NITI_NONE, u->nesterov, u->normalised},
+      .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0}};
   for (int i = 0; i < u->exponents; ++i) p.gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
   return p;
 }
@@ -368,7 +370,7 @@ static void sgd(Device *d, const void *context, Record *results) {
     updates[i] = (NitiSgdUpdate){&p->master, NULL, &p->velocity, &p->gradient, &p->scalars, &p->rq, NULL};
     sums[i] = (NitiSquareSum){&p->gradient, i > 0 ? &totals[2 * i - 2] : NULL, &totals[2 * i]};
     if (!first->clipped) continue;
-    p->scalars.clip = 6;
+    if (!u->tensors[i].normalised) p->scalars.clip = 6;
     updates[i].squares = &totals[2 * u->count - 2];
   }
   for (int i = 0; i < u->count; ++i) {
@@ -422,6 +424,7 @@ static Sgd random_sgd(size_t count, int kind) {
                                          : random_decimal(NITI_SGD_UNITS),
            .images = random_in(1, 1 << random_in(1, 24)),
            .nesterov = random_in(0, 1),
+           .normalised = random_in(0, 3) == 0,
            .clipped = random_in(0, 1)};
   u.operands = mantissas(count, FILL_FULL);
   u.master = random_words(count, largest[random_in(0, 6)]);

@@ -204,7 +204,8 @@ static NitiSgdSettings settings(void) {
                            .momentum = (int64_t)(below(4) == 0 ? 0 : below(1000000000)),
                            .decay = (int64_t)(below(3) == 0 ? 0 : below(1000000000) >> below(30)),
                            .images = 1 + (int64_t)below(300),
-                           .nesterov = random64() & 1};
+                           .nesterov = random64() & 1,
+                           .normalised = below(3) == 0};
 }
 
 static void run(NitiIsa isa, Tensor *t, int bits, size_t first, size_t count, bool operand, const NitiSgd *u) {

@@ -240,13 +240,24 @@ static NitiScalar clip_of(const int64_t *wide, size_t count, uint64_t max, const
   return factor;
 }
 
-/* clip: whether the gradient is clipped by its norm. */
-static void check_update(NitiIsa isa, int threads, size_t count, int bits, bool clip) {
+typedef enum Kind { PLAIN, CLIPPED, NORMALISED, KINDS } Kind; /* update sgd twice, and niti16 */
+
+static void check_update(NitiIsa isa, int threads, size_t count, int bits, Kind kind) {
+  const bool clip = kind == CLIPPED, normalised = kind == NORMALISED;
   const int64_t scalars[NITI_SCALARS_MAX] = {50000000, 900000000, 500000, 64, 123456};
-  const NitiSgdScalars numbers = {
-      .rate = 0, .momentum = 1, .decay = 2, .images = 3, .clip = clip ? 4 : NITI_NONE, .nesterov = true};
-  NitiSgdSettings settings = {
-      .rate = scalars[0], .momentum = scalars[1], .decay = scalars[2], .images = scalars[3], .nesterov = true};
+  const NitiSgdScalars numbers = {.rate = 0,
+                                  .momentum = 1,
+                                  .decay = 2,
+                                  .images = 3,
+                                  .clip = clip ? 4 : NITI_NONE,
+                                  .nesterov = true,
+                                  .normalised = normalised};
+  NitiSgdSettings settings = {.rate = scalars[0],
+                              .momentum = scalars[1],
+                              .decay = scalars[2],
+                              .images = scalars[3],
+                              .nesterov = true,
+                              .normalised = normalised};
   const NitiRequantise rq = rounding(NITI_STOCHASTIC, NITI_DRAW_UPDATE);
   const NitiDraw draw = {.seed = seed, .purpose = rq.purpose, .time = STEP, .layer = rq.layer};
   NitiBackend *b = open_backend(isa, threads);
@@ -304,9 +315,9 @@ static void test_update(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; ++i) {
-      for (int clip = 0; clip < 2; ++clip) {
-        check_update(isa, i % 2 ? 3 : 1, counts[i], 32, clip);
-        check_update(isa, i % 2 ? 1 : 3, counts[i], 64, clip);
+      for (int kind = PLAIN; kind < KINDS; ++kind) {
+        check_update(isa, i % 2 ? 3 : 1, counts[i], 32, (Kind)kind);
+        check_update(isa, i % 2 ? 1 : 3, counts[i], 64, (Kind)kind);
       }
     }
   }

@@ -51,6 +51,8 @@ static bool is_conv(NitiOpcode opcode) {
   return opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_CONV_GRADIENT;
 }
 
+static bool is_wide_update(NitiOpcode opcode) { return opcode == NITI_OP_UPDATE_SGD || opcode == NITI_OP_UPDATE_NITI16; }
+
 static bool is_kept(NitiRole role) {
   return role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE || role == NITI_ROLE_CONSTANT || role == NITI_ROLE_METRIC;
 }
@@ -162,6 +164,7 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
     case NITI_OP_GRADIENT_SQUARES: return k->gradient_squares;
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return k->update_sgd;
     default: return false;
   }
@@ -458,14 +461,14 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-/* Runs the updates `sgd` from operation i on, as many as one call takes; returns their number. */
+/* Runs the updates `sgd` or `niti16` from operation i on, as many as one call takes; returns their number. */
 static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
   NitiSgdUpdate updates[NITI_UPDATES_MAX];
   int count = 0;
   for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
     const NitiOperation *o = &e->fused->operations[i + count];
     NitiStep *s = &e->steps[i + count];
-    if (o->opcode != NITI_OP_UPDATE_SGD) break;
+    if (!is_wide_update(o->opcode)) break;
     check_step(e, i + count);
     updates[count] = (NitiSgdUpdate){.w = s->outputs,
                                      .master = optional(o->outputs, s->outputs, 2),
@@ -533,6 +536,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
     case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
     default: break; /* fused into another operation, or nothing to do */
   }
@@ -618,7 +622,7 @@ static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t
     if (o->opcode == NITI_OP_INPUT) NITI_TRY(check_images(e, o, b));
     if (o->opcode == NITI_OP_LOSS) NITI_TRY(check_labels(e, o, b));
     if (o->opcode == NITI_OP_UPDATE_NITI) NITI_TRY(check_mu(e, o, b));
-    if (o->opcode == NITI_OP_UPDATE_SGD) NITI_TRY(check_sgd(e, o, b));
+    if (is_wide_update(o->opcode)) NITI_TRY(check_sgd(e, o, b));
   }
   return NITI_OK;
 }

@@ -35,7 +35,7 @@ typedef struct NitiGradient {
   const int32_t *exponents[2]; /* whose sum is its exponent; NULL counts as 0 */
 } NitiGradient;
 
-/* One weight tensor of an update `sgd`. */
+/* One weight tensor of an update `sgd`, or where scalars->normalised `niti16`. */
 typedef struct NitiSgdUpdate {
   NitiTensor *w, *master, *velocity; /* the latter two int16_t; master NULL: w itself is int16_t and the master */
   const NitiGradient *gradient;
@@ -163,8 +163,8 @@ typedef struct NitiKernels {
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */
   void (*gradient_squares)(NitiBackend *, const NitiSquareSum *squares, int count);
-  /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.
-   * 0 < count <= NITI_UPDATES_MAX. */
+  /* Update `sgd` or `niti16` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of
+   * these. 0 < count <= NITI_UPDATES_MAX. */
   void (*update_sgd)(NitiBackend *, const NitiSgdUpdate *updates, int count);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
 } NitiKernels;

@@ -1,4 +1,4 @@
-/* Update `sgd` of a whole tensor, for niti.h. */
+/* Updates `sgd` and `niti16` of a whole tensor, for niti.h. */
 #include "base/sgd.h"
 
 enum { EXPONENT_MAX = 1024 };
@@ -32,8 +32,8 @@ static bool is_step(const NitiSgdStep *s) {
          s->decay <= NITI_SGD_UNITS && s->images >= 1 && s->images <= 1 << 20;
 }
 
-void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
-                     const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
+static void update(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                   const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step, bool normalised) {
   if (!weight || !weight_exponent || !velocity || !velocity_exponent || !gradient || !step || !is_step(step)) return;
   const NitiSgdTensor t = {largest_gradient(gradient, count),
                            largest(velocity, count),
@@ -43,12 +43,28 @@ void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocit
                            *weight_exponent};
   if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
   if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
-  const NitiSgdSettings settings = {step->rate,   step->momentum, step->decay,
-                                    step->images, step->nesterov, {step->clip[0], (int32_t)step->clip[1]}};
+  const NitiSgdSettings settings = {.rate = step->rate,
+                                    .momentum = step->momentum,
+                                    .decay = step->decay,
+                                    .images = step->images,
+                                    .nesterov = step->nesterov,
+                                    .normalised = normalised,
+                                    .clip = {step->clip[0], (int32_t)step->clip[1]}};
   const NitiDraw draw = {step->seed, NITI_DRAW_UPDATE, step->step, step->layer};
   const NitiSgd u = niti_sgd(&t, &settings);
   if (u.idle) return;
   for (size_t i = 0; i < count; ++i) niti_sgd_weight(&weight[i], &velocity[i], gradient[i], niti_draw(&draw, i), &u);
   *weight_exponent = u.weight_exponent;
   *velocity_exponent = u.velocity_exponent;
+}
+
+void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                     const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
+  update(weight, weight_exponent, velocity, velocity_exponent, gradient, gradient_exponent, count, step, false);
+}
+
+void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                        const int64_t *gradient, size_t count, const NitiSgdStep *step) {
+  int32_t same = weight_exponent;
+  update(weight, &same, velocity, velocity_exponent, gradient, 0, count, step, true);
 }

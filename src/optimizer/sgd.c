@@ -19,11 +19,11 @@ static void look(NitiLowering *l, int32_t weight, int32_t gradient) {
   niti_lower_append(l, &o);
 }
 
-static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
+NitiOperation niti_lower_wide_update(NitiLowering *l, int32_t weight, int32_t gradient, NitiOpcode opcode) {
   NitiProgram *p = l->program;
   const int32_t layer = p->tensors[weight].layer;
   const bool operand = p->tensors[weight].dtype == NITI_DTYPE_S8;
-  NitiOperation o = niti_operation(NITI_OP_UPDATE_SGD, NITI_PHASE_UPDATE, layer);
+  NitiOperation o = niti_operation(opcode, NITI_PHASE_UPDATE, layer);
   o.inputs[0] = o.outputs[0] = weight;
   o.inputs[1] = gradient;
   if (operand) {
@@ -34,12 +34,19 @@ static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
   o.sgd = (NitiSgdScalars){.rate = niti_program_scalar(p, "rate"),
                            .momentum = niti_program_scalar(p, "momentum"),
                            .decay = operand ? niti_program_scalar(p, "decay") : NITI_NONE,
-                           .images = niti_program_scalar(p, "images"),
-                           .clip = l->clips_norm ? niti_program_scalar(p, "clip") : NITI_NONE,
+                           .images = NITI_NONE,
+                           .clip = NITI_NONE,
                            .nesterov = l->nesterov};
-  o.inputs[4] = l->squares;
   o.rounding = (NitiRoundingRecord){NITI_STOCHASTIC, NITI_DRAW_UPDATE, (uint32_t)layer + 65536u * ordinal(p, weight), 0};
+  return o;
+}
+
+static void update(NitiLowering *l, int32_t weight, int32_t gradient) {
+  NitiOperation o = niti_lower_wide_update(l, weight, gradient, NITI_OP_UPDATE_SGD);
+  o.inputs[4] = l->squares;
+  o.sgd.images = niti_program_scalar(l->program, "images");
+  if (l->clips_norm) o.sgd.clip = niti_program_scalar(l->program, "clip");
   niti_lower_append(l, &o);
 }
 
-const NitiOptimizer niti_optimizer_sgd = {.name = "sgd", .wide = true, .look = look, .update = update};
+const NitiOptimizer niti_optimizer_sgd = {.name = "sgd", .wide = true, .true_scale = true, .look = look, .update = update};

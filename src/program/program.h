@@ -94,6 +94,7 @@ typedef enum NitiOpcode {
   NITI_OP_UPDATE_NITI,      /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
   NITI_OP_GRADIENT_SQUARES, /* output s64 [2], a scalar: the squares so far and those of a gradient; inputs squares so far, or
                              * none, and gradient */
+  NITI_OP_UPDATE_NITI16,    /* the same operands as of the next */
   NITI_OP_UPDATE_SGD, /* inputs w, gradient, master (none where w is s16), velocity, and where gradients are clipped the squares
                        * of all; outputs w, none, master, velocity */
   NITI_OPCODES
@@ -143,7 +144,7 @@ typedef struct NitiNorm {
  * and the norm to which gradients are clipped, in billionths. decay, clip NITI_NONE: none. */
 typedef struct NitiSgdScalars {
   int32_t rate, momentum, decay, images, clip;
-  bool nesterov;
+  bool nesterov, normalised; /* normalised: update `niti16`, and images is NITI_NONE */
 } NitiSgdScalars;
 
 typedef struct NitiDropout {
@@ -183,10 +184,10 @@ typedef struct NitiOperation {
     NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
     NitiLoss loss; /* LOSS */
     NitiDropout dropout;
-    int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
-    NitiNorm norm;    /* NORM_* */
-    int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
-    NitiSgdScalars sgd;
+    int32_t relu_max;   /* RELU_*: the largest value in millionths, 0: none */
+    NitiNorm norm;      /* NORM_* */
+    int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu */
+    NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */

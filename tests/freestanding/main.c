@@ -100,6 +100,8 @@ static void add_sgd(uint64_t *digest) {
   int32_t e = -21, f = 0;
   for (int i = 0; i < 6; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -50, 4, &step);
   for (int i = 0; i < 4; ++i) add(digest, weight[i] * 65536 + velocity[i]);
+  for (int i = 0; i < 6; ++i) niti_update_niti16(weight, e, velocity, &f, gradient, 4, &step);
+  for (int i = 0; i < 4; ++i) add(digest, weight[i] * 65536 + velocity[i]);
   add(digest, e * 65536 + f);
 }
 

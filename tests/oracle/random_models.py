@@ -228,6 +228,20 @@ def sgd_case(seed):
     return case
 
 
+def niti16_case(seed):
+    """The case of sgd_case, trained by update `niti16`; at times with the published loss, or all defaults."""
+    case, numbers = sgd_case(seed), random.Random(seed + 2 * 10**6)
+    update = case.recipe["update"]
+    update["kind"] = "niti16"
+    update.pop("clip_norm", None)
+    if numbers.random() < 0.4:
+        case.recipe["loss"] = "niti"
+        case.recipe["label_smoothing"] = 0
+    if numbers.random() < 0.3:
+        case.recipe["update"] = {"kind": "niti16"}
+    return case
+
+
 def pointwise_case(height, width, channels, batch):
     """A model with a 1x1 convolution in the middle, trained on images and batches of these sizes."""
     recipe = {

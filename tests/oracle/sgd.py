@@ -1,4 +1,4 @@
-"""The section Update `sgd` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
+"""The sections Update `sgd` and Update `niti16` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ class Constants:
     decay: object
     nesterov: bool
     clip: object = S(1, 0)
+    normalised: bool = False  # update `niti16`
 
 
 def decimal_scalar(decimal):
@@ -29,11 +30,11 @@ def decimal_scalar(decimal):
     return S(rate.billionths(decimal), 0) / S(10**9, 0)
 
 
-def constants(update, moment, decays, clip=S(1, 0)):
+def constants(update, moment, decays, clip=S(1, 0), normalised=False):
     """decays: whether the tensor is an int8 operand's master; clip: the factor of clipping by norm."""
     step_rate = S(rate.rate_at(update, moment.step, moment.steps_per_epoch, moment.steps), 0) / S(10**9, 0)
     return Constants(step_rate, decimal_scalar(update.get("momentum", 0.9)),
-                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False), clip)
+                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False), clip, normalised)
 
 
 def operand(master):
@@ -77,6 +78,15 @@ def scaled_gradient(gradient, images):
     return g, S(1, exponent + k) / S(images, 0), largest != 0
 
 
+def normalised_gradient(values, weight_exponent):
+    """Of update `niti16`: (g at most 2^30 in magnitude, c_g, whether any gradient is not 0)."""
+    largest = _largest(values)
+    k = max(a.bits(largest) - 30, -23)
+    g = a.shift_round(values, k, "nearest") if k > 0 else values << -k
+    assert _largest(g) <= 1 << 30
+    return g, S(1, weight_exponent - 22), largest != 0
+
+
 def _stochastic(x, draws, limit):
     """x / 2^14 rounded up in magnitude where the 14 bits drawn are less than the fraction."""
     size = np.abs(x)
@@ -98,9 +108,12 @@ def _below(x, bound):
 def step_of_tensor(master, velocity, gradient, images, numbers, words):
     """The new master and velocity. gradient: the exact sums; numbers: Constants; words: the random words of the weights."""
     (w, e_w), (v, e_v) = master, velocity
-    g, c_g, has_gradient = scaled_gradient(gradient, images)
-    c_g = c_g * numbers.clip
-    c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w)
+    if numbers.normalised:
+        g, c_g, has_gradient = normalised_gradient(gradient[0], e_w)
+    else:
+        g, c_g, has_gradient = scaled_gradient(gradient, images)
+        c_g = c_g * numbers.clip
+    c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w - 7 if numbers.normalised else e_w)
     bound = c_v * S(_largest(v), 0)
     if has_gradient:
         bound = bound + c_g * S(1, 30)
@@ -109,7 +122,7 @@ def step_of_tensor(master, velocity, gradient, images, numbers, words):
         return master, velocity
     new_e_v = bound.e + 16
     u = new_e_v - FRACTION
-    new_e_w = master_exponent(_largest(w), e_w)
+    new_e_w = e_w if numbers.normalised else master_exponent(_largest(w), e_w)
     slope = _below(times(g, c_g, u) + times(w, c_w, u), 1 << 30)
     moving = _below(slope + times(v, c_v, u), 1 << 30)
     step = _below(slope + times(moving, numbers.momentum, 0) if numbers.nesterov else moving, 1 << 31)

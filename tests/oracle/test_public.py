@@ -71,6 +71,26 @@ def test_update_sgd(seed, library):
 
 
 @pytest.mark.parametrize("seed", range(40))
+def test_update_niti16(seed, library):
+    random = np.random.RandomState(seed)
+    size = random.randint(1, 40)
+    w = random.randint(-32512, 32513, size=size) // random.choice([1, 1, 3, 500])
+    v, e_w, e_v = random.randint(-32767, 32768, size=size) * random.randint(2), int(random.randint(-30, 5)), int(random.randint(-40, 5))
+    g = (random.normal(size=size) * 2.0**random.randint(1, 58)).astype(np.int64) * random.randint(2)
+    lr, momentum, decay = random.choice(["0", "4", "1000"]), random.choice(["0", "0.9", "0.999999999"]), random.choice(["0", "0.001", "1"])
+    nesterov = bool(random.randint(2))
+    weight, velocity, velocity_exponent = w.astype(np.int16), v.astype(np.int16), ctypes.c_int32(e_v)
+    step = Step(billionths(lr), billionths(momentum), billionths(decay), 1, nesterov, seed << 35, 77, 65536 + 3)
+    library.niti_update_niti16(at(weight), e_w, at(velocity), ctypes.byref(velocity_exponent), at(g), ctypes.c_size_t(size),
+                               ctypes.byref(step))
+    numbers = sgd.Constants(*(S(billionths(d), 0) / S(10**9, 0) for d in (lr, momentum, decay)), nesterov, normalised=True)
+    words = a.random_range(seed << 35, a.PURPOSE_UPDATE, 77, 65536 + 3, size)
+    (new_w, new_e_w), (new_v, new_e_v) = sgd.step_of_tensor((w.astype(np.int64), e_w), (v.astype(np.int64), e_v), (g, 99), 1, numbers,
+                                                            words)
+    assert (weight == new_w).all() and (velocity == new_v).all() and (velocity_exponent.value, e_w) == (new_e_v, new_e_w)
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_clipping(seed, library):
     random = np.random.RandomState(seed)
     gradients, total = [], (ctypes.c_int64 * 2)(0, 0)

@@ -1,4 +1,4 @@
-/* Update `sgd` of a weight tensor: the largest magnitudes first, then every weight. */
+/* Updates `sgd` and `niti16` of a weight tensor: the largest magnitudes first, then every weight. */
 #include "backend/cpu/chunk.h"
 #include "backend/cpu/loops.h"
 #include "base/clip.h"
@@ -58,7 +58,7 @@ static int32_t exponent_of(const NitiGradient *g) {
 static NitiScalar clip_of(const NitiCpu *cpu, const NitiSgdUpdate *update) {
   const NitiScalar none = {0, 0};
   const NitiSgdScalars *scalars = update->scalars;
-  if (!update->squares) return none;
+  if (!update->squares || scalars->clip == NITI_NONE) return none;
   const NitiScalar total = {update->squares[0], (int32_t)update->squares[1]};
   return niti_clip_factor_inline(total, cpu->scalars[scalars->clip], cpu->scalars[scalars->images]);
 }
@@ -68,8 +68,9 @@ static NitiSgd step_of(const NitiCpu *cpu, const Update *u, const NitiSgdUpdate 
   const NitiSgdSettings settings = {.rate = cpu->scalars[scalars->rate],
                                     .momentum = cpu->scalars[scalars->momentum],
                                     .decay = scalar_of(cpu, scalars->decay),
-                                    .images = cpu->scalars[scalars->images],
+                                    .images = scalar_of(cpu, scalars->images),
                                     .nesterov = scalars->nesterov,
+                                    .normalised = scalars->normalised,
                                     .clip = clip_of(cpu, update)};
   const NitiSgdTensor tensor = {.gradient_max = u->gradient_max,
                                 .velocity_max = u->velocity_max,

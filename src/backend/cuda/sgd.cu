@@ -1,6 +1,6 @@
-/* Update `sgd` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient, velocity and
- * master, and the tensor's last block makes the step's multipliers of them, writes the exponents and clears what was found; the
- * second launch takes the steps. */
+/* Updates `sgd` and `niti16` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient,
+ * velocity and master, and the tensor's last block makes the step's multipliers of them, writes the exponents and clears what was
+ * found; the second launch takes the steps. */
 #include "backend/cuda/device.cuh"
 #include "base/clip.h"
 
@@ -126,18 +126,22 @@ static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
 
 static __device__ inline NitiScalar clip_of(const Sgd &d, const Tensor &t) {
   const NitiScalar none = {0, 0};
-  if (!d.squares) return none;
+  if (!d.squares || t.scalars.clip == NITI_NONE) return none;
   const NitiScalar total = {d.squares[0], (int32_t)d.squares[1]};
   return niti_clip_factor_inline(total, d.clock->scalars[t.scalars.clip], d.clock->scalars[t.scalars.images]);
 }
 
 static __device__ inline NitiSgd step_of(const Sgd &d, const Tensor &t, const NitiSgdMaxima &m) {
-  const int64_t *scalars = d.clock->scalars;
+  const int64_t *scalars = d.clock->scalars, images = t.scalars.images == NITI_NONE ? 0 : scalars[t.scalars.images];
   const NitiSgdTensor tensor = {m.gradient,    m.velocity, m.weight, (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0),
                                 *t.e_velocity, *t.e_master};
-  const NitiSgdSettings settings = {
-      scalars[t.scalars.rate],   scalars[t.scalars.momentum], t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay],
-      scalars[t.scalars.images], t.scalars.nesterov,          clip_of(d, t)};
+  const NitiSgdSettings settings = {scalars[t.scalars.rate],
+                                    scalars[t.scalars.momentum],
+                                    t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay],
+                                    images,
+                                    t.scalars.nesterov,
+                                    t.scalars.normalised,
+                                    clip_of(d, t)};
   return niti_sgd(&tensor, &settings);
 }
 
