@@ -124,9 +124,14 @@ static int search(Search *s, const NitiRateSearch *how, View *view, bool json) {
   return EXIT_OK;
 }
 
+static const char *default_values(const NitiRecipe *recipe) {
+  if (!recipe->optimizer->wide) return "1,2,3,4,5,6,7,8";
+  return recipe->optimizer->true_scale ? "0.0001,0.001,0.01,0.1,1,10" : "0.5,1,2,4,8,16,32";
+}
+
 static int find(const Arguments *given, const NitiRecipe *recipe) {
   char values[1024];
-  const char *tried = given->values ? given->values : recipe->optimizer->wide ? "0.0001,0.001,0.01,0.1,1,10" : "1,2,3,4,5,6,7,8";
+  const char *tried = given->values ? given->values : default_values(recipe);
   Search s = {.steps = given->steps, .recipe = recipe};
   (void)snprintf(values, sizeof values, "%s", tried);
   if (strlen(tried) >= sizeof values || !split_values(&s, values))

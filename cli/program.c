@@ -86,8 +86,10 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
     case NITI_OP_NORM_FIT: (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch"); break;
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD:
-      (void)snprintf(text, size, "%s %s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate]);
+      (void)snprintf(text, size, "%s %s%s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate],
+                     o->sgd.clip != NITI_NONE ? " clipped by norm" : "");
       break;
     case NITI_OP_UPDATE_NITI: (void)snprintf(text, size, " %s", p->scalars[o->scalar]); break;
     default: break;
@@ -179,7 +181,10 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_LOSS:
       return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
     case NITI_OP_NORM_FIT: return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
-    case NITI_OP_UPDATE_SGD: return json_pack("{s:s, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov);
+    case NITI_OP_UPDATE_NITI16:
+    case NITI_OP_UPDATE_SGD:
+      return json_pack("{s:s, s:b, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov, "clipped",
+                       o->sgd.clip != NITI_NONE);
     case NITI_OP_UPDATE_NITI: return json_pack("{s:s}", "scalar", p->scalars[o->scalar]);
     default: return json_object();
   }

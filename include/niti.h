@@ -184,7 +184,8 @@ typedef struct NitiSgdStep {
   bool nesterov;
   uint64_t seed; /* the random words: purpose NITI_DRAW_UPDATE */
   uint32_t step;
-  uint32_t layer; /* the node's number + 65536 * k, k = 0 for a weight, 1 for a bias */
+  uint32_t layer;  /* the node's number + 65536 * k, k = 0 for a weight, 1 for a bias */
+  int64_t clip[2]; /* of niti_clip_factor; 0, 0: gradients are not clipped */
   uint64_t reserved[2];
 } NitiSgdStep;
 
@@ -193,6 +194,17 @@ typedef struct NitiSgdStep {
  * of a master is niti_round_int8(weight, 8, NITI_NEAREST, 0) at its exponent + 8. */
 NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                               const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step);
+/* The same of update `niti16`, which normalises the gradient and leaves the weights' exponent as it is; step->images must be in
+ * range but does not count, and step->clip is 0, 0. */
+NITI_API void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                                 const int64_t *gradient, size_t count, const NitiSgdStep *step);
+/* Clipping by norm. Adds the squares of gradient[count] (exact sums, |g| < 2^62, count at most 2^34, exponent from -1024 to 1024)
+ * to the scalar total[0] * 2^total[1], at first 0 and 0: once for every tensor that is trained, in the order of nodes, of a node
+ * first the weight. */
+NITI_API void niti_gradient_squares(int64_t *total, const int64_t *gradient, int32_t gradient_exponent, size_t count);
+/* The factor, at most 1, that brings gradients of those squares, sums over 1 to 2^20 images, to a norm of at most `norm`
+ * billionths, 1 to 10^15: factor[0] * 2^factor[1]. */
+NITI_API void niti_clip_factor(int64_t *factor, const int64_t *total, int64_t norm, int64_t images);
 /* The learning rate along half a cosine, after `done` of `all` steps: `from` at first, `to` at the end; rates from 0 to 10^12
  * billionths, 0 <= done <= all, 1 <= all < 2^32. */
 NITI_API int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all);

@@ -129,14 +129,17 @@ static inline const char *random_network(RandomNetwork *r) {
 
 /* How to lower it. */
 static inline NitiLowerOptions random_lowering(const RandomNetwork *r) {
-  const bool sgd = r->norm || random_in(0, 3) == 0;
+  const bool wide = r->norm || random_in(0, 3) == 0, sgd = wide && random_in(0, 2) > 0;
   return (NitiLowerOptions){.batch = random_in(1, 9),
                             .training = true,
                             .round_activation = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .round_delta = (NitiRounding)random_in(NITI_NEAREST, NITI_STOCHASTIC_BYTE),
                             .loss = sgd || random_in(0, 1) ? NITI_LOSS_SOFTMAX : NITI_LOSS_NITI,
                             .nesterov = random_in(0, 1),
-                            .optimizer = sgd ? &niti_optimizer_sgd : &niti_optimizer_niti};
+                            .clips_norm = sgd && random_in(0, 1),
+                            .optimizer = sgd    ? &niti_optimizer_sgd
+                                         : wide ? &niti_optimizer_niti16
+                                                : &niti_optimizer_niti};
 }
 
 #endif

@@ -168,7 +168,7 @@ static void updates_out_of_range_are_harmless(void **state) {
 static void updates_sgd_out_of_range_are_harmless(void **state) {
   const int64_t gradient[2] = {100, -100}, least[2] = {INT64_MIN, 0};
   const NitiSgdStep good = {.rate = 100000000, .images = 4};
-  NitiSgdStep bad[] = {good, good, good, good, good, good};
+  NitiSgdStep bad[] = {good, good, good, good, good, good, good};
   int16_t weight[2] = {5000, 6000}, velocity[2] = {7, 8};
   int32_t e = -9, f = -9;
   (void)state;
@@ -178,7 +178,8 @@ static void updates_sgd_out_of_range_are_harmless(void **state) {
   bad[3].images = 0;
   bad[4].reserved[1] = 1;
   bad[5].rate = INT64_MIN;
-  for (int i = 0; i < 6; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &bad[i]);
+  bad[6].clip[1] = -30;
+  for (int i = 0; i < 7; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &bad[i]);
   niti_update_sgd(NULL, &e, velocity, &f, gradient, -9, 2, &good);
   niti_update_sgd(weight, NULL, velocity, &f, gradient, -9, 2, &good);
   niti_update_sgd(weight, &e, NULL, &f, gradient, -9, 2, &good);
@@ -191,6 +192,47 @@ static void updates_sgd_out_of_range_are_harmless(void **state) {
   niti_update_sgd(weight, &e, velocity, &f, gradient, -9, 2, &good);
   assert_int_equal(e, -10); /* no weight is above 14000: they have twice the mantissas, less a rate's share */
   assert_true(weight[0] >= 9990 && weight[0] < 10000 && weight[1] > 12000 && weight[1] <= 12010);
+}
+
+/* The largest gradient, 128, is one step of int8 weights, 256 units, at a rate of 1; smaller ones their share. */
+static void normalised_steps_are_of_int8_weights(void **state) {
+  const int64_t gradient[3] = {128000, -64000, 0}, small[3] = {1, 0, 0};
+  NitiSgdStep step = {.rate = 1000000000, .images = 1};
+  int16_t weight[3] = {5000, 6000, -7}, velocity[3] = {0, 0, 0};
+  int32_t f = 0;
+  (void)state;
+  niti_update_niti16(NULL, -9, velocity, &f, gradient, 3, &step);
+  niti_update_niti16(weight, INT_MIN, velocity, &f, gradient, 3, &step);
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, NULL);
+  assert_true(weight[0] == 5000 && weight[1] == 6000 && weight[2] == -7 && f == 0);
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, &step); /* 128000 is 250 of 256 parts of 2^17 */
+  assert_true(weight[0] == 4750 && weight[1] == 6125 && weight[2] == -7);
+  niti_update_niti16(weight, -9, velocity, &f, small, 3, &step); /* a sum of 1 counts as one 128th */
+  assert_true(weight[0] == 4748 && weight[1] == 6125 && weight[2] == -7);
+}
+
+static void clipping_out_of_range_is_harmless(void **state) {
+  const int64_t gradient[2] = {3, -4}, least[2] = {INT64_MIN, 0};
+  int64_t total[2] = {0, 0}, factor[2] = {0, 0}, wrong[2] = {1, 0};
+  (void)state;
+  niti_gradient_squares(NULL, gradient, 0, 2);
+  niti_gradient_squares(total, NULL, 0, 2);
+  niti_gradient_squares(total, least, 0, 2);
+  niti_gradient_squares(total, gradient, INT_MIN, 2);
+  niti_gradient_squares(total, gradient, 0, 0);
+  niti_gradient_squares(wrong, gradient, 0, 2);
+  niti_clip_factor(NULL, total, 1, 1);
+  niti_clip_factor(factor, NULL, 1, 1);
+  niti_clip_factor(factor, wrong, 1, 1);
+  niti_clip_factor(factor, total, 0, 1);
+  niti_clip_factor(factor, total, 1, INT64_MAX);
+  assert_true(total[0] == 0 && total[1] == 0 && factor[0] == 0 && factor[1] == 0 && wrong[0] == 1 && wrong[1] == 0);
+  niti_gradient_squares(total, gradient, 0, 2);
+  assert_true(total[0] == 25 << 26 && total[1] == -26); /* 3 * 3 + 4 * 4 */
+  niti_clip_factor(factor, total, INT64_C(5000001000), 1);
+  assert_true(factor[0] == 1 << 30 && factor[1] == -30); /* a norm of 5, and PyTorch's 10^-6 */
+  niti_clip_factor(factor, total, INT64_C(2500000000), 1);
+  assert_true(factor[1] == -32 && factor[0] < INT64_C(1) << 31 && factor[0] > (INT64_C(1) << 31) - 1000);
 }
 
 static void rates_and_labels_out_of_range_are_harmless(void **state) {
@@ -587,6 +629,8 @@ int main(void) {
       cmocka_unit_test(arithmetic_out_of_range_is_harmless),
       cmocka_unit_test(losses_out_of_range_are_harmless),
       cmocka_unit_test(updates_sgd_out_of_range_are_harmless),
+      cmocka_unit_test(normalised_steps_are_of_int8_weights),
+      cmocka_unit_test(clipping_out_of_range_is_harmless),
       cmocka_unit_test(rates_and_labels_out_of_range_are_harmless),
       cmocka_unit_test(norms_out_of_range_are_harmless),
       cmocka_unit_test(updates_out_of_range_are_harmless),

@@ -168,17 +168,19 @@ static void test_built_in_models(void **unused) {
 #define SGD "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005, nesterov: "
   static const char *const recipes[] = {NITI "loss: niti\n", NITI "loss: softmax\n",
                                         NITI "loss: softmax\nrounding: {activation: stochastic, error: stochastic}\n",
-                                        NITI "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n"};
-  static const char *const sgd[] = {SGD "true}\n", SGD "false}\nclip: {activation: 1, error: 2}\n",
+                                        NITI "loss: niti\nrounding: {activation: pseudo-stochastic, error: truncate}\n",
+                                        "loss: niti\nupdate: {kind: niti16, schedule: steps, warmup: {step: 0}}\n"};
+  static const char *const sgd[] = {SGD "true}\n", SGD "false, clip_norm: 0.5}\nclip: {activation: 1, error: 2}\n",
                                     SGD
                                     "true}\nlabel_smoothing: 0.1\nrounding: {activation: stochastic-byte, error: stochastic}\n",
-                                    SGD "false}\nrounding: {activation: truncate, error: pseudo-stochastic}\n"};
+                                    SGD "false}\nrounding: {activation: truncate, error: pseudo-stochastic}\n",
+                                    "loss: softmax\nupdate: {kind: niti16, lr: 6, nesterov: true, weight_decay: 0.001}\n"};
   (void)unused;
   need_cuda();
   const char *const *models = niti_builtin_models();
   for (int i = 0; models[i]; ++i) {
     if (is_left_out()) continue;
-    const Setup setup = {models[i], NULL, (has_norm(models[i]) ? sgd : recipes)[i % 4], i % 2 == 0};
+    const Setup setup = {models[i], NULL, (has_norm(models[i]) ? sgd : recipes)[i % 5], i % 2 == 0};
     print_message("%s\n", models[i]);
     check_same(&setup);
   }

@@ -315,6 +315,8 @@ typedef struct Sgd {
   int exponents; /* of the gradient: how many there are */
   int64_t rate, momentum, decay, images;
   bool nesterov;
+  bool normalised; /* update niti16 */
+  bool clipped;    /* the first tensor: gradients are clipped by the norm of all */
 } Sgd;
 
 /* A tensor's operands on one device. */
@@ -328,12 +330,13 @@ typedef struct Placed {
 static Placed place_sgd(Device *d, const Sgd *u, int number) {
   const NitiShape shape = table(1, (int32_t)u->count);
   const void *values = u->bits == 32 ? (const void *)u->narrow : (const void *)u->wide;
-  Placed p = {.w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
-              .master = wide_tensor(d, shape, 2, u->master, u->e_w),
-              .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
-              .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
-              .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, 4, u->nesterov},
-              .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0}};
+  Placed p = {
+      .w = tensor_in(d, shape, u->operands, u->e_w + NITI_SGD_OPERAND_SHIFT),
+      .master = wide_tensor(d, shape, 2, u->master, u->e_w),
+      .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
+      .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
+      .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, u->normalised ? NITI_NONE : 4, NITI_NONE, u->nesterov, u->normalised},
+      .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0}};
   for (int i = 0; i < u->exponents; ++i) p.gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
   return p;
 }
@@ -355,17 +358,31 @@ typedef struct Updates {
 static void sgd(Device *d, const void *context, Record *results) {
   const Updates *u = context;
   const Sgd *first = u->tensors;
-  const int64_t scalars[NITI_SCALARS_MAX] = {-1, first->decay, first->rate, -1, first->images, first->momentum};
+  const int64_t scalars[NITI_SCALARS_MAX] = {-1, first->decay, first->rate, -1, first->images, first->momentum, 1000000000};
+  const int64_t none[2 * NITI_UPDATES_MAX] = {0};
+  int64_t *totals = place_copy(d, none, sizeof none);
+  NitiSquareSum sums[NITI_UPDATES_MAX];
   Placed placed[NITI_UPDATES_MAX];
   NitiSgdUpdate updates[NITI_UPDATES_MAX];
   for (int i = 0; i < u->count; ++i) {
     Placed *p = &placed[i];
     *p = place_sgd(d, &u->tensors[i], i + 1);
-    updates[i] = (NitiSgdUpdate){&p->master, NULL, &p->velocity, &p->gradient, &p->scalars, &p->rq};
+    updates[i] = (NitiSgdUpdate){&p->master, NULL, &p->velocity, &p->gradient, &p->scalars, &p->rq, NULL};
+    sums[i] = (NitiSquareSum){&p->gradient, i > 0 ? &totals[2 * i - 2] : NULL, &totals[2 * i]};
+    if (!first->clipped) continue;
+    if (!u->tensors[i].normalised) p->scalars.clip = 6;
+    updates[i].squares = &totals[2 * u->count - 2];
+  }
+  for (int i = 0; i < u->count; ++i) {
+    Placed *p = &placed[i];
     if (u->tensors[i].apart) updates[i].w = &p->w, updates[i].master = &p->master;
   }
   for (uint32_t again = 0; again < 2; ++again) {
     d->backend->kernels->begin_step(d->backend, 77, 5 + again, scalars);
+    if (first->clipped) {
+      d->backend->kernels->gradient_squares(d->backend, sums, u->count);
+      keep(results, d, "the sums of squares", totals, sizeof *totals * 2 * (size_t)u->count, 8);
+    }
     d->backend->kernels->update_sgd(d->backend, updates, u->count);
     for (int i = 0; i < u->count; ++i) keep_sgd(d, results, &u->tensors[i], &placed[i]);
   }
@@ -406,7 +423,9 @@ static Sgd random_sgd(size_t count, int kind) {
                     : random_in(0, 1)    ? 500000
                                          : random_decimal(NITI_SGD_UNITS),
            .images = random_in(1, 1 << random_in(1, 24)),
-           .nesterov = random_in(0, 1)};
+           .nesterov = random_in(0, 1),
+           .normalised = random_in(0, 3) == 0,
+           .clipped = random_in(0, 1)};
   u.operands = mantissas(count, FILL_FULL);
   u.master = random_words(count, largest[random_in(0, 6)]);
   if (random_in(0, 2) == 0) { /* about as many outliers as decide on the exponent */

@@ -123,6 +123,7 @@ static void bind_scalars(NitiBindings *b, const NitiProgram *p) {
     if (strcmp(p->scalars[i], "momentum") == 0) b->scalars[i] = 900000000;
     if (strcmp(p->scalars[i], "decay") == 0) b->scalars[i] = 500000;
     if (strcmp(p->scalars[i], "images") == 0) b->scalars[i] = b->batch;
+    if (strcmp(p->scalars[i], "clip") == 0) b->scalars[i] = 1000000000;
   }
 }
 

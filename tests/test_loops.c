@@ -10,6 +10,7 @@
 /* clang-format on */
 
 #include "backend/cpu/loops.h"
+#include "base/clip.h"
 
 enum { COUNT = 300, GUARD = 8 };
 
@@ -57,6 +58,30 @@ static void test_largest(void **unused) {
       assert_int_equal(loops->count_above16(a, count, limit), above);
       assert_true(loops->largest32(b, count) == most[1]);
       assert_true(loops->largest64(c, count) == most[2]);
+    }
+  }
+}
+
+/* Sums of squares of numbers that are first rounded to what a tensor of as many allows. */
+static void test_squares(void **unused) {
+  static int32_t b[COUNT];
+  static int64_t c[COUNT];
+  (void)unused;
+  for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
+    const NitiLoops *loops = niti_loops(isa);
+    if (!niti_isa_supported(isa)) continue;
+    for (int round = 0; round < 300; ++round) {
+      const int most = round % 7 == 0 ? 62 : 1 + round % 62, shift = niti_squares_shift(UINT64_C(1) << most, COUNT);
+      uint64_t narrow = 0, wide = 0;
+      for (int i = 0; i < COUNT; ++i) {
+        c[i] = round % 7 == 0 ? (INT64_C(1) << 62) - 1 : any(most);
+        b[i] = round % 7 == 0 ? INT32_MIN : (int32_t)(c[i] % INT32_MAX);
+        wide += niti_square(c[i], shift);
+        narrow += niti_square(b[i], shift % 31);
+      }
+      assert_true(wide <= UINT64_C(1) << 62);
+      assert_true(loops->squares64(c, COUNT, shift) == wide);
+      assert_true(loops->squares32(b, COUNT, shift % 31) == narrow);
     }
   }
 }
@@ -185,7 +210,8 @@ static NitiSgdSettings settings(void) {
                            .momentum = (int64_t)(below(4) == 0 ? 0 : below(1000000000)),
                            .decay = (int64_t)(below(3) == 0 ? 0 : below(1000000000) >> below(30)),
                            .images = 1 + (int64_t)below(300),
-                           .nesterov = random64() & 1};
+                           .nesterov = random64() & 1,
+                           .normalised = below(3) == 0};
 }
 
 static void run(NitiIsa isa, Tensor *t, int bits, size_t first, size_t count, bool operand, const NitiSgd *u) {
@@ -248,8 +274,8 @@ static void test_sgd(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_largest),        cmocka_unit_test(test_norm), cmocka_unit_test(test_sums_range),
-      cmocka_unit_test(test_sgd_definition), cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_largest),    cmocka_unit_test(test_squares),        cmocka_unit_test(test_norm),
+      cmocka_unit_test(test_sums_range), cmocka_unit_test(test_sgd_definition), cmocka_unit_test(test_sgd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -195,7 +195,36 @@ static void check_update_sgd(const NitiProgram *p, const NitiOperation *o) {
   if (operand) check_state(p, o, 2, NITI_INITIAL_MASTER);
   check_state(p, o, 3, NITI_INITIAL_ZERO);
   assert_true(is_scalar(p, o->sgd.rate, "rate") && is_scalar(p, o->sgd.momentum, "momentum"));
-  assert_true(is_scalar(p, o->sgd.images, "images") && (!operand || is_scalar(p, o->sgd.decay, "decay")));
+  const bool normalised = o->opcode == NITI_OP_UPDATE_NITI16;
+  assert_int_equal(o->sgd.normalised, normalised);
+  assert_true((normalised ? o->sgd.images == NITI_NONE : is_scalar(p, o->sgd.images, "images")) &&
+              (!operand || is_scalar(p, o->sgd.decay, "decay")));
+}
+
+/* The sum over all gradients before, or none, and one gradient's. */
+static void check_squares(const NitiProgram *p, const NitiOperation *o) {
+  const int32_t before = o->inputs[0], total = o->outputs[0];
+  assert_int_equal(p->tensors[o->inputs[1]].role, NITI_ROLE_GRADIENT);
+  assert_true(has_dims(p, total, 2, 1, 1, 1) && p->tensors[total].dtype == NITI_DTYPE_S64);
+  assert_true(before == NITI_NONE || strstr(p->tensors[before].name, ".squares") != NULL);
+}
+
+/* Every trained tensor's gradient is looked at once, in the order of the layers, before the first weight changes. */
+static void check_clipping(const NitiProgram *p, bool clips) {
+  int32_t last = NITI_NONE, layer = 0, looks = 0, updates = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_GRADIENT_SQUARES) {
+      assert_true(updates == 0 && o->inputs[0] == last && o->layer >= layer);
+      last = o->outputs[0];
+      layer = o->layer;
+      ++looks;
+    } else if (o->opcode == NITI_OP_UPDATE_SGD) {
+      assert_true(o->inputs[4] == last && (o->sgd.clip != NITI_NONE) == clips);
+      ++updates;
+    }
+  }
+  assert_int_equal(looks, clips ? updates : 0);
 }
 
 /* The operands' shapes are what the attributes say. */
@@ -267,6 +296,8 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_same(p, in[0], out[0]);
       check_channels(p, in[2], NITI_ROLE_SAVED, NITI_DTYPE_S32, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 3);
       break;
+    case NITI_OP_GRADIENT_SQUARES: check_squares(p, o); break;
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: check_update_sgd(p, o); break;
     default: fail_msg("no layer lowers to %s", niti_opcodes[o->opcode].name);
   }
@@ -288,7 +319,7 @@ static void check_rounding(const NitiProgram *p, const NitiOperation *o, const N
     check_rounding_is(o, options->round_delta, NITI_DRAW_ROUND_DELTA, 0);
   } else if (o->opcode == NITI_OP_DROPOUT) {
     check_rounding_is(o, NITI_NEAREST, NITI_DRAW_DROPOUT, o->layer);
-  } else if (o->opcode == NITI_OP_UPDATE_SGD) {
+  } else if (o->opcode == NITI_OP_UPDATE_SGD || o->opcode == NITI_OP_UPDATE_NITI16) {
     const bool bias = strstr(p->tensors[o->inputs[0]].name, ".bias") != NULL;
     check_rounding_is(o, NITI_STOCHASTIC, NITI_DRAW_UPDATE, o->layer + (bias ? 65536 : 0));
   } else if (!niti_opcodes[o->opcode].rounds || loss) {
@@ -392,7 +423,10 @@ static void check_backward(const Walked *w, int32_t layer) {
   if (type->weight_shape) {
     const bool norm = type == &niti_layer_norm, bias = norm || w->description->nodes[layer - 1].spec.bias;
     const NitiOpcode gradient = norm ? NITI_OP_NORM_DELTA_FIT : NITI_OP_CONV_GRADIENT;
-    const NitiOpcode update = w->options->optimizer == &niti_optimizer_sgd ? NITI_OP_UPDATE_SGD : NITI_OP_UPDATE_NITI;
+    const NitiOptimizer *optimizer = w->options->optimizer;
+    const NitiOpcode update = optimizer == &niti_optimizer_sgd      ? NITI_OP_UPDATE_SGD
+                              : optimizer == &niti_optimizer_niti16 ? NITI_OP_UPDATE_NITI16
+                                                                    : NITI_OP_UPDATE_NITI;
     assert_int_equal(operations_of(w->program, layer, NITI_PHASE_BACKWARD, gradient, &found), 1);
     assert_int_equal(found->inputs[0], w->delta[layer]);
     assert_int_equal(operations_of(w->program, layer, NITI_PHASE_UPDATE, update, &found), bias ? 2 : 1);
@@ -444,6 +478,7 @@ static void check_program(const NitiDescription *description, const NitiLowerOpt
     check_operands(p, &p->operations[i]);
     check_rounding(p, &p->operations[i], options);
   }
+  check_clipping(p, options->training && options->clips_norm);
   if (options->training) {
     check_deltas(p, description, options);
   } else {
@@ -498,6 +533,7 @@ static void every_layer_lowers(void **state) {
                                             .round_delta = (NitiRounding)(NITI_STOCHASTIC_BYTE - mode),
                                             .loss = NITI_LOSS_SOFTMAX,
                                             .nesterov = mode % 2,
+                                            .clips_norm = mode % 2 == 0,
                                             .optimizer = &niti_optimizer_sgd});
   niti_description_close(d);
 }
@@ -508,7 +544,11 @@ static void random_networks_lower(void **state) {
   random_state = 13;
   for (int i = 0; i < RANDOM_NETWORKS; ++i) {
     NitiDescription *d = described(random_network(&r));
-    check_description(d, random_lowering(&r));
+    NitiLowerOptions options = random_lowering(&r);
+    check_description(d, options);
+    options.optimizer = &niti_optimizer_niti16;
+    options.clips_norm = false;
+    check_description(d, options);
     niti_description_close(d);
   }
 }

@@ -11,6 +11,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
+#include "base/clip.h"
 #include "base/norm.h"
 #include "base/sgd.h"
 #include "guarded.h"
@@ -227,10 +228,36 @@ static uint32_t largest_of(const Wide *w) {
   return most;
 }
 
-static void check_update(NitiIsa isa, int threads, size_t count, int bits) {
-  const int64_t scalars[NITI_SCALARS_MAX] = {50000000, 900000000, 500000, 64};
-  const NitiSgdScalars numbers = {.rate = 0, .momentum = 1, .decay = 2, .images = 3, .nesterov = true};
-  const NitiSgdSettings settings = {scalars[0], scalars[1], scalars[2], scalars[3], true};
+/* The factor of two tensors with these gradients, at exponent -22. */
+static NitiScalar clip_of(const int64_t *wide, size_t count, uint64_t max, const NitiSgdSettings *settings, int64_t norm) {
+  const int shift = niti_squares_shift(max, count);
+  NitiScalar total = {0, 0};
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += niti_square(wide[i], shift);
+  for (int i = 0; i < 2; ++i) total = niti_squares_add(total, sum, shift, -22);
+  const NitiScalar factor = niti_clip_factor_inline(total, norm, settings->images);
+  assert_true(count < 1000 || factor.e < -30); /* it clips */
+  return factor;
+}
+
+typedef enum Kind { PLAIN, CLIPPED, NORMALISED, KINDS } Kind; /* update sgd twice, and niti16 */
+
+static void check_update(NitiIsa isa, int threads, size_t count, int bits, Kind kind) {
+  const bool clip = kind == CLIPPED, normalised = kind == NORMALISED;
+  const int64_t scalars[NITI_SCALARS_MAX] = {50000000, 900000000, 500000, 64, 123456};
+  const NitiSgdScalars numbers = {.rate = 0,
+                                  .momentum = 1,
+                                  .decay = 2,
+                                  .images = 3,
+                                  .clip = clip ? 4 : NITI_NONE,
+                                  .nesterov = true,
+                                  .normalised = normalised};
+  NitiSgdSettings settings = {.rate = scalars[0],
+                              .momentum = scalars[1],
+                              .decay = scalars[2],
+                              .images = scalars[3],
+                              .nesterov = true,
+                              .normalised = normalised};
   const NitiRequantise rq = rounding(NITI_STOCHASTIC, NITI_DRAW_UPDATE);
   const NitiDraw draw = {.seed = seed, .purpose = rq.purpose, .time = STEP, .layer = rq.layer};
   NitiBackend *b = open_backend(isa, threads);
@@ -257,11 +284,18 @@ static void check_update(NitiIsa isa, int threads, size_t count, int bits) {
     t.above_high += magnitude > NITI_SGD_WEIGHT_HIGH;
   }
   t.velocity_max = largest_of(&velocity);
-  const NitiSgd step = niti_sgd(&t, &settings);
   const int32_t exponents[2] = {-10, -12};
   const NitiGradient gradient = {
       .data = bits == 32 ? (void *)narrow : wide, .bits = bits, .count = count, .exponents = {&exponents[0], &exponents[1]}};
-  const NitiSgdUpdate update = {&operand.tensor, &master.tensor, &velocity.tensor, &gradient, &numbers, &rq};
+  NitiSgdUpdate update = {&operand.tensor, &master.tensor, &velocity.tensor, &gradient, &numbers, &rq, NULL};
+  int64_t totals[2][2];
+  if (clip) { /* of a first tensor and this one, which are the same */
+    const NitiSquareSum sums[] = {{&gradient, NULL, totals[0]}, {&gradient, totals[0], totals[1]}};
+    b->kernels->gradient_squares(b, sums, 2);
+    settings.clip = clip_of(wide, count, t.gradient_max, &settings, scalars[4]);
+    update.squares = totals[1];
+  }
+  const NitiSgd step = niti_sgd(&t, &settings);
   b->kernels->update_sgd(b, &update, 1);
   assert_int_equal(master.exponent, step.weight_exponent);
   assert_int_equal(velocity.exponent, step.velocity_exponent);
@@ -287,8 +321,10 @@ static void test_update(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; ++i) {
-      check_update(isa, i % 2 ? 3 : 1, counts[i], 32);
-      check_update(isa, i % 2 ? 1 : 3, counts[i], 64);
+      for (int kind = PLAIN; kind < KINDS; ++kind) {
+        check_update(isa, i % 2 ? 3 : 1, counts[i], 32, (Kind)kind);
+        check_update(isa, i % 2 ? 1 : 3, counts[i], 64, (Kind)kind);
+      }
     }
   }
 }

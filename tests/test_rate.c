@@ -228,7 +228,7 @@ static void lengths_matter_where_they_do(void **state) {
 static void every_key_is_read_and_kept(void **state) {
   static const char update[] =
       "schedule: cosine, lr: 0.123456789, final_lr: 0.000000001, warmup: {at: 12.5%}, momentum: 0.999999999, "
-      "nesterov: true, weight_decay: 0.0005";
+      "nesterov: true, weight_decay: 0.0005, clip_norm: 2.000000001";
   NitiRecipe *r = recipe_with(update), *again = NULL;
   (void)state;
   for (int i = 0; i < 2; ++i) {
@@ -236,7 +236,7 @@ static void every_key_is_read_and_kept(void **state) {
     assert_int_equal(r->rate.curve, NITI_RATE_COSINE);
     assert_true(r->rate.points.points[0].value == 123456789 && r->rate.last == 1);
     assert_true(r->rate.warmup.unit == NITI_POSITION_SHARE && r->rate.warmup.value == 125000);
-    assert_true(r->momentum == 999999999 && r->decay == 500000 && r->nesterov);
+    assert_true(r->momentum == 999999999 && r->decay == 500000 && r->nesterov && r->clip_norm == 2000000001);
     assert_int_equal(r->loss, NITI_LOSS_SOFTMAX);
     assert_int_equal(r->round_activation, NITI_NEAREST);
     assert_int_equal(r->round_error, NITI_STOCHASTIC_BYTE);
@@ -253,7 +253,8 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   (void)state;
   assert_int_equal(r->rate.curve, NITI_RATE_STEPS);
   assert_true(r->rate.points.count == 1 && r->rate.points.points[0].value == 100000000);
-  assert_true(r->rate.warmup.value == 0 && r->momentum == 900000000 && r->decay == 0 && r->smoothing == 0);
+  assert_true(r->rate.warmup.value == 0 && r->momentum == 900000000 && r->decay == 0 && r->smoothing == 0 && r->clip_norm == 0);
+  assert_null(strstr(r->text, "clip_norm"));
   niti_recipe_close(r);
   r = recipe_with("schedule: one-cycle");
   assert_true(r->rate.warmup.unit == NITI_POSITION_SHARE && r->rate.warmup.value == 300000);
@@ -262,6 +263,31 @@ static void absent_keys_have_the_documented_defaults(void **state) {
   assert_string_equal(r->optimizer->name, "sgd"); /* what trains norms */
   assert_int_equal(r->loss, NITI_LOSS_SOFTMAX);
   niti_recipe_close(r);
+}
+
+/* Update niti16: a rate in steps of int8 weights, which rises and falls; any loss. */
+static void normalised_updates_have_defaults_of_their_own(void **state) {
+  static const char *const texts[] = {HEAD "update: {kind: niti16}\n", HEAD "update: {kind: niti16}\nloss: niti\n",
+                                      HEAD "update: {kind: niti16, schedule: one-cycle, lr: 8}\n",
+                                      HEAD
+                                      "update: {kind: niti16, schedule: steps, lr: [{epoch: 0, lr: 8}, {at: 50%, lr: 1}]}\n"};
+  const NitiRateCurve curves[] = {NITI_RATE_LINEAR, NITI_RATE_LINEAR, NITI_RATE_ONE_CYCLE, NITI_RATE_STEPS};
+  const int64_t rates[] = {4, 4, 8, 8}, warmups[] = {50000, 50000, 300000, 50000};
+  (void)state;
+  for (int i = 0; i < 4; ++i) {
+    NitiRecipe *r = NULL, *again = NULL;
+    if (niti_recipe_parse(&r, texts[i], "r.yaml", NULL, 0, NULL) != NITI_OK) fail_msg("%s", niti_error());
+    assert_string_equal(r->optimizer->name, "niti16");
+    assert_int_equal(r->rate.curve, curves[i]);
+    assert_true(r->rate.points.points[0].value == rates[i] * 1000000000 && r->rate.warmup.value == warmups[i]);
+    assert_true(r->rate.warmup.unit == NITI_POSITION_SHARE && r->momentum == 900000000 && r->decay == 0 && !r->nesterov);
+    assert_int_equal(r->loss, i == 1 ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX);
+    assert_int_equal(r->round_error, NITI_STOCHASTIC_BYTE);
+    assert_int_equal(niti_recipe_parse(&again, r->text, "again", NULL, 0, NULL), NITI_OK);
+    assert_string_equal(again->text, r->text);
+    niti_recipe_close(again);
+    niti_recipe_close(r);
+  }
 }
 
 static void label_smoothing_is_read(void **state) {
@@ -282,7 +308,7 @@ static void wrong_values_are_refused_with_their_place(void **state) {
   } bad[] = {
       {SGD "mu: 4}\n",
        "r.yaml:3:21: update: unknown key 'mu' (expected: kind, lr, schedule, warmup, final_lr, momentum, nesterov, "
-       "weight_decay)"},
+       "weight_decay, clip_norm)"},
       {HEAD "update: {kind: niti, lr: 0.1}\n", "r.yaml:3:22: update: unknown key 'lr' (expected: kind, mu)"},
       {SGD "lr: -0.1}\n",
        "r.yaml:3:25: update: lr: expected a decimal number from 0 to 1000 with at most 9 decimals, found '-0.1'"},
@@ -310,11 +336,23 @@ static void wrong_values_are_refused_with_their_place(void **state) {
       {SGD "momentum: 1}\n", "r.yaml:3:31: update: momentum: expected a decimal number from 0 to 0.999999999"},
       {SGD "momentum: -0.9}\n", "r.yaml:3:31: update: momentum: expected a decimal number from 0 to 0.999999999"},
       {SGD "nesterov: 1}\n", "r.yaml:3:31: update: nesterov: expected true or false, found '1'"},
+      {SGD "clip_norm: -1}\n",
+       "r.yaml:3:32: update: clip_norm: expected a decimal number from 0 to 1000000 with at most 9 decimals"},
+      {SGD "clip_norm: 1000000.1}\n", "r.yaml:3:32: update: clip_norm: expected a decimal number from 0 to 1000000 with"},
+      {SGD "clip_norm: [1]}\n", "r.yaml:3:32: update: clip_norm: expected a decimal number"},
+      {HEAD "update: {kind: niti, clip_norm: 1}\n", "r.yaml:3:22: update: unknown key 'clip_norm' (expected: kind, mu)"},
       {SGD "weight_decay: 1.1}\n", "r.yaml:3:35: update: weight_decay: expected a decimal number from 0 to 1"},
       {HEAD "loss: softmax\nlabel_smoothing: 1\n",
        "r.yaml:4:18: label_smoothing: expected a decimal number from 0 to 0.999999999"},
       {HEAD "loss: softmax\nlabel_smoothing: -0.1\n", "r.yaml:4:18: label_smoothing: expected a decimal number from 0"},
       {HEAD "loss: niti\nlabel_smoothing: 0.1\n", "r.yaml:4:18: label_smoothing: loss niti has none (expected loss: softmax)"},
+      {HEAD "update: {kind: niti16, clip_norm: 1}\n",
+       "r.yaml:3:24: update: unknown key 'clip_norm' (expected: kind, lr, schedule, warmup, final_lr, momentum, nesterov, "
+       "weight_decay)"},
+      {HEAD "update: {kind: niti16, mu: 4}\n", "r.yaml:3:24: update: unknown key 'mu' (expected: kind, lr,"},
+      {HEAD "update: {kind: niti16, lr: [{epoch: 0, lr: 4}]}\n",
+       "r.yaml:3:28: update: lr: a list with schedule linear (expected the highest rate)"},
+      {HEAD "update: {kind: niti16, lr: 1001}\n", "r.yaml:3:28: update: lr: expected a decimal number from 0 to 1000"},
       {HEAD "loss: niti\nupdate: {kind: sgd}\n",
        "r.yaml:1:1: update sgd follows true derivatives, which loss niti does not give (expected loss: softmax)"},
   };
@@ -341,6 +379,7 @@ int main(void) {
       cmocka_unit_test(lengths_matter_where_they_do),
       cmocka_unit_test(every_key_is_read_and_kept),
       cmocka_unit_test(absent_keys_have_the_documented_defaults),
+      cmocka_unit_test(normalised_updates_have_defaults_of_their_own),
       cmocka_unit_test(label_smoothing_is_read),
       cmocka_unit_test(wrong_values_are_refused_with_their_place),
   };

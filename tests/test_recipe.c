@@ -483,7 +483,7 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:3:19: rounding: error: expected one of: nearest, pseudo-stochastic, stochastic, truncate, stochastic-byte, found "
        "'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
-      {HEAD "update: {kind: adam}\n", F, "r.yaml:3:16: update: kind: expected one of: niti, sgd, found 'adam'"},
+      {HEAD "update: {kind: adam}\n", F, "r.yaml:3:16: update: kind: expected one of: niti, niti16, sgd, found 'adam'"},
       {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},
       {HEAD "update: {mu: 31}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '31'"},
       {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 positions (expected 1 to 32)"},

@@ -154,7 +154,7 @@ class Run:
         self.feeds = read_feeds(recipe, args.data, tuple(model["input"]), device)
         self.scored = "validation" if "validation" in self.feeds else "test"
         self.network = make_network(recipe, model, args, device)
-        self.update = make_update(self.network, recipe["update"], device)
+        self.update, self.clip_norm = make_update(self.network, recipe["update"], device), float(recipe["update"]["clip_norm"])
         self.compute = torch.compile(self.network, dynamic=False) if args.compile else self.network
         steps_per_epoch = -(-self.feeds["train"].count // recipe["batch"])
         self.steps = min(recipe["epochs"] * steps_per_epoch, recipe["max_steps"] or math.inf)
@@ -175,6 +175,8 @@ class Run:
             self.update.zero_grad(set_to_none=True)
             logits = self.logits(x)
             functional.cross_entropy(logits, labels, label_smoothing=float(self.recipe["label_smoothing"])).backward()
+            if self.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
             self.update.step()
             scores.add(logits.detach(), labels)
             self.step += 1

@@ -11,7 +11,7 @@ FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
     "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation"},
-    "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "mu"},
+    "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "clip_norm", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
 CURVES = ("steps", "linear", "cosine", "one-cycle")
 UNIT = 10**9  # rates are in billionths
@@ -73,7 +73,7 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     model = read_model(recipe["model"], path.parent)
     norm = any(node.kind == "norm" for node in models.nodes(model))
     update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
-              "weight_decay": 0}
+              "weight_decay": 0, "clip_norm": 0}
     recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
               "data": {**data, **recipe.get("data", {})}, "update": {**update, **recipe.get("update", {})}}
     if recipe["update"]["kind"] != "sgd":

@@ -5,6 +5,7 @@
 
 #include "backend/contract.h"
 #include "backend/kernels.h"
+#include "base/clip.h"
 #include "base/sgd.h"
 #include "base/shift_prediction.h"
 #include "base/size.h"
@@ -49,6 +50,8 @@ static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out
 static bool is_conv(NitiOpcode opcode) {
   return opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_CONV_GRADIENT;
 }
+
+static bool is_wide_update(NitiOpcode opcode) { return opcode == NITI_OP_UPDATE_SGD || opcode == NITI_OP_UPDATE_NITI16; }
 
 static bool is_kept(NitiRole role) {
   return role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE || role == NITI_ROLE_CONSTANT || role == NITI_ROLE_METRIC;
@@ -160,6 +163,8 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
+    case NITI_OP_GRADIENT_SQUARES: return k->gradient_squares;
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return k->update_sgd;
     default: return false;
   }
@@ -456,19 +461,40 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-/* Runs the updates `sgd` from operation i on, as many as one call takes; returns their number. */
+/* Runs the updates `sgd` or `niti16` from operation i on, as many as one call takes; returns their number. */
 static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
   NitiSgdUpdate updates[NITI_UPDATES_MAX];
   int count = 0;
   for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
     const NitiOperation *o = &e->fused->operations[i + count];
     NitiStep *s = &e->steps[i + count];
-    if (o->opcode != NITI_OP_UPDATE_SGD) break;
+    if (!is_wide_update(o->opcode)) break;
     check_step(e, i + count);
-    updates[count] =
-        (NitiSgdUpdate){s->outputs, optional(o->outputs, s->outputs, 2), &s->outputs[3], &s->gradient, &o->sgd, &s->rq};
+    updates[count] = (NitiSgdUpdate){.w = s->outputs,
+                                     .master = optional(o->outputs, s->outputs, 2),
+                                     .velocity = &s->outputs[3],
+                                     .gradient = &s->gradient,
+                                     .scalars = &o->sgd,
+                                     .rq = &s->rq,
+                                     .squares = (const int64_t *)(const void *)s->inputs[4].data};
   }
   e->backend->kernels->update_sgd(e->backend, updates, count);
+  return count;
+}
+
+/* The same of sums of squares. */
+static int run_squares(NitiExecutable *e, int32_t i, int32_t end) {
+  NitiSquareSum squares[NITI_UPDATES_MAX];
+  int count = 0;
+  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
+    const NitiStep *s = &e->steps[i + count];
+    if (e->fused->operations[i + count].opcode != NITI_OP_GRADIENT_SQUARES) break;
+    check_step(e, i + count);
+    squares[count] = (NitiSquareSum){.gradient = &s->gradient,
+                                     .before = (const int64_t *)(const void *)s->inputs[0].data,
+                                     .total = (int64_t *)(void *)s->outputs[0].data};
+  }
+  e->backend->kernels->gradient_squares(e->backend, squares, count);
   return count;
 }
 
@@ -509,6 +535,8 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
+    case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
     default: break; /* fused into another operation, or nothing to do */
   }
@@ -583,6 +611,7 @@ static NitiStatus check_sgd(const NitiExecutable *e, const NitiOperation *o, con
   NITI_TRY(check_scalar(e, o->sgd.rate, b, 0, 1000 * unit));
   NITI_TRY(check_scalar(e, o->sgd.momentum, b, 0, unit - 1));
   NITI_TRY(check_scalar(e, o->sgd.decay, b, 0, unit));
+  NITI_TRY(check_scalar(e, o->sgd.clip, b, 1, NITI_CLIP_NORM_MAX));
   return check_scalar(e, o->sgd.images, b, 1, (int64_t)1 << 24);
 }
 
@@ -593,7 +622,7 @@ static NitiStatus check_bindings(const NitiExecutable *e, int32_t first, int32_t
     if (o->opcode == NITI_OP_INPUT) NITI_TRY(check_images(e, o, b));
     if (o->opcode == NITI_OP_LOSS) NITI_TRY(check_labels(e, o, b));
     if (o->opcode == NITI_OP_UPDATE_NITI) NITI_TRY(check_mu(e, o, b));
-    if (o->opcode == NITI_OP_UPDATE_SGD) NITI_TRY(check_sgd(e, o, b));
+    if (is_wide_update(o->opcode)) NITI_TRY(check_sgd(e, o, b));
   }
   return NITI_OK;
 }

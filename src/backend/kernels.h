@@ -35,13 +35,22 @@ typedef struct NitiGradient {
   const int32_t *exponents[2]; /* whose sum is its exponent; NULL counts as 0 */
 } NitiGradient;
 
-/* One weight tensor of an update `sgd`. */
+/* One weight tensor of an update `sgd`, or where scalars->normalised `niti16`. */
 typedef struct NitiSgdUpdate {
   NitiTensor *w, *master, *velocity; /* the latter two int16_t; master NULL: w itself is int16_t and the master */
   const NitiGradient *gradient;
   const NitiSgdScalars *scalars;
   const NitiRequantise *rq; /* selects the random words; its mode does not count */
+  const int64_t
+      *squares; /* NULL, or where scalars->clip is one, the scalar of all gradients' squares: the same for a whole call */
 } NitiSgdUpdate;
+
+/* One gradient whose squares are summed: total[2] = before[2] (NULL: 0) and they, scalars in backend memory. */
+typedef struct NitiSquareSum {
+  const NitiGradient *gradient;
+  const int64_t *before;
+  int64_t *total;
+} NitiSquareSum;
 
 enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
 
@@ -152,8 +161,10 @@ typedef struct NitiKernels {
                const NitiRequantise *);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
-  /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.
-   * 0 < count <= NITI_UPDATES_MAX. */
+  /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */
+  void (*gradient_squares)(NitiBackend *, const NitiSquareSum *squares, int count);
+  /* Update `sgd` or `niti16` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of
+   * these. 0 < count <= NITI_UPDATES_MAX. */
   void (*update_sgd)(NitiBackend *, const NitiSgdUpdate *updates, int count);
   void (*stats)(NitiBackend *, NitiTensorStats *out, const NitiTensor *); /* host result; waits */
 } NitiKernels;

@@ -1,4 +1,4 @@
-/* Update `sgd` of a whole tensor, for niti.h. */
+/* Updates `sgd` and `niti16` of a whole tensor, for niti.h. */
 #include "base/sgd.h"
 
 enum { EXPONENT_MAX = 1024 };
@@ -26,14 +26,20 @@ static uint64_t largest_gradient(const int64_t *values, size_t count) {
 
 static bool is_exponent(int32_t e) { return e >= -EXPONENT_MAX && e <= EXPONENT_MAX; }
 
-static bool is_step(const NitiSgdStep *s) {
-  return s->reserved[0] == 0 && s->reserved[1] == 0 && s->rate >= 0 && s->rate <= (int64_t)1000 * NITI_SGD_UNITS &&
-         s->momentum >= 0 && s->momentum < NITI_SGD_UNITS && s->decay >= 0 && s->decay <= NITI_SGD_UNITS && s->images >= 1 &&
-         s->images <= 1 << 20;
+/* 0, or a scalar of at most 1. */
+static bool is_factor(const int64_t f[2]) {
+  return (f[0] == 0 && f[1] == 0) ||
+         (f[0] >> 30 == 1 && f[1] >= -EXPONENT_MAX && (f[1] < -30 || (f[1] == -30 && f[0] == 1 << 30)));
 }
 
-void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
-                     const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
+static bool is_step(const NitiSgdStep *s) {
+  return s->reserved[0] == 0 && s->reserved[1] == 0 && is_factor(s->clip) && s->rate >= 0 &&
+         s->rate <= (int64_t)1000 * NITI_SGD_UNITS && s->momentum >= 0 && s->momentum < NITI_SGD_UNITS && s->decay >= 0 &&
+         s->decay <= NITI_SGD_UNITS && s->images >= 1 && s->images <= 1 << 20;
+}
+
+static void update(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                   const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step, bool normalised) {
   if (!weight || !weight_exponent || !velocity || !velocity_exponent || !gradient || !step || !is_step(step)) return;
   const NitiSgdTensor t = {.gradient_max = largest_gradient(gradient, count),
                            .count = count,
@@ -46,11 +52,28 @@ void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocit
                            .weight_exponent = *weight_exponent};
   if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
   if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
-  const NitiSgdSettings settings = {step->rate, step->momentum, step->decay, step->images, step->nesterov};
+  const NitiSgdSettings settings = {.rate = step->rate,
+                                    .momentum = step->momentum,
+                                    .decay = step->decay,
+                                    .images = step->images,
+                                    .nesterov = step->nesterov,
+                                    .normalised = normalised,
+                                    .clip = {step->clip[0], (int32_t)step->clip[1]}};
   const NitiDraw draw = {step->seed, NITI_DRAW_UPDATE, step->step, step->layer};
   const NitiSgd u = niti_sgd(&t, &settings);
   if (u.idle) return;
   for (size_t i = 0; i < count; ++i) niti_sgd_weight(&weight[i], &velocity[i], gradient[i], niti_draw(&draw, i), &u);
   *weight_exponent = u.weight_exponent;
   *velocity_exponent = u.velocity_exponent;
+}
+
+void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                     const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step) {
+  update(weight, weight_exponent, velocity, velocity_exponent, gradient, gradient_exponent, count, step, false);
+}
+
+void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
+                        const int64_t *gradient, size_t count, const NitiSgdStep *step) {
+  int32_t same = weight_exponent;
+  update(weight, &same, velocity, velocity_exponent, gradient, 0, count, step, true);
 }

@@ -1,4 +1,5 @@
-/* Update `sgd` of one weight, inline, shared by every backend (C and CUDA): docs/arithmetic.md, "Update `sgd`".
+/* Updates `sgd` and `niti16` of one weight, inline, shared by every backend (C and CUDA): docs/arithmetic.md has both. They
+ * differ in what a gradient is worth alone.
  *
  * Momentum with or without Nesterov's look-ahead (I. Sutskever et al., "On the importance of initialization and momentum in deep
  * learning", ICML 2013) and weight decay, in the form of PyTorch's torch.optim.SGD, at the gradient's true scale. */
@@ -9,10 +10,11 @@
 #include "base/scalar.h"
 
 enum {
-  NITI_SGD_UNITS = 1000000000, /* hyperparameters are bound in billionths */
-  NITI_SGD_FRACTION = 14,      /* fraction bits before stochastic rounding */
-  NITI_SGD_GRADIENT_BITS = 30, /* to which the largest gradient is scaled */
-  NITI_SGD_OPERAND_SHIFT = 8,  /* from a weight to its int8 operand */
+  NITI_SGD_UNITS = 1000000000,                     /* hyperparameters are bound in billionths */
+  NITI_SGD_FRACTION = 14,                          /* fraction bits before stochastic rounding */
+  NITI_SGD_GRADIENT_BITS = 30,                     /* to which the largest gradient is scaled */
+  NITI_SGD_OPERAND_SHIFT = 8,                      /* from a weight to its int8 operand */
+  NITI_SGD_SHIFT_MIN = 7 - NITI_SGD_GRADIENT_BITS, /* normalised: sums of 7 bits and fewer count as they are */
   NITI_SGD_VELOCITY_MAX = INT16_MAX,
   NITI_SGD_WEIGHT_MAX = 127 * 256, /* its int8 rounding is at most 127 */
   NITI_SGD_WEIGHT_HIGH = 32000,    /* where one weight in NITI_SGD_HIGH_SHARE is larger, the weights' exponent rises */
@@ -25,6 +27,8 @@ typedef struct NitiSgdSettings {
   int64_t rate, momentum, decay; /* billionths; 0 <= momentum < 10^9 */
   int64_t images;                /* of the batch: the gradient is their mean */
   bool nesterov;
+  bool normalised; /* update `niti16`: each tensor's gradient is scaled to its own largest; `images` does not count */
+  NitiScalar clip; /* multiplies the gradient; 0: nothing does */
 } NitiSgdSettings;
 
 /* What is known of one tensor's operands before the update: the largest magnitudes, how many weights lie beyond a limit, and
@@ -57,15 +61,29 @@ NITI_INLINE int32_t niti_sgd_weight_exponent(const NitiSgdTensor *t) {
   return t->weight_max > 0 && t->above_low * NITI_SGD_LOW_SHARE < t->count ? t->weight_exponent - 1 : t->weight_exponent;
 }
 
+NITI_INLINE int32_t niti_sgd_gradient_shift(uint64_t max, bool normalised) {
+  const int32_t shift = niti_bits_inline(max) - NITI_SGD_GRADIENT_BITS;
+  if (max == 0) return 0;
+  return normalised && shift < NITI_SGD_SHIFT_MIN ? NITI_SGD_SHIFT_MIN : shift;
+}
+
+/* What one unit of the scaled gradient is worth; of a normalised one 2^NITI_SGD_GRADIENT_BITS are one step of the int8 operand.
+ */
+NITI_INLINE NitiScalar niti_sgd_gradient_unit(const NitiSgdTensor *t, const NitiSgdSettings *s, int32_t shift) {
+  if (s->normalised) return niti_scalar(1, t->weight_exponent + NITI_SGD_OPERAND_SHIFT - NITI_SGD_GRADIENT_BITS);
+  const NitiScalar unit = niti_scalar_div(niti_scalar(1, t->gradient_exponent + shift), niti_scalar(s->images, 0));
+  return s->clip.m != 0 ? niti_scalar_mul(unit, s->clip) : unit;
+}
+
 NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
   NitiSgd u;
   u.nesterov = s->nesterov;
   u.rate = niti_sgd_ratio(s->rate);
   u.momentum = niti_sgd_ratio(s->momentum);
-  u.gradient_shift = t->gradient_max > 0 ? niti_bits_inline(t->gradient_max) - NITI_SGD_GRADIENT_BITS : 0;
-  u.gradient = niti_scalar_div(niti_scalar(1, t->gradient_exponent + u.gradient_shift), niti_scalar(s->images, 0));
+  u.gradient_shift = niti_sgd_gradient_shift(t->gradient_max, s->normalised);
+  u.gradient = niti_sgd_gradient_unit(t, s, u.gradient_shift);
   u.decay = niti_sgd_ratio(s->decay);
-  u.decay.e += u.decay.m == 0 ? 0 : t->weight_exponent;
+  u.decay.e += u.decay.m == 0 ? 0 : t->weight_exponent - (s->normalised ? 7 : 0); /* 2^15 units: one step of the operand */
   u.velocity = u.momentum;
   u.velocity.e += u.velocity.m == 0 ? 0 : t->velocity_exponent;
   /* no new velocity is larger than this, but for the truncation of scalars */
@@ -75,7 +93,7 @@ NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
   u.idle = bound.m == 0;
   u.velocity_exponent = bound.e + 16; /* bound < 2^(31 + e), and a velocity has 15 bits */
   u.unit = u.velocity_exponent - NITI_SGD_FRACTION;
-  u.weight_exponent = niti_sgd_weight_exponent(t);
+  u.weight_exponent = s->normalised ? t->weight_exponent : niti_sgd_weight_exponent(t);
   u.weight_shift = NITI_SGD_FRACTION + t->weight_exponent - u.weight_exponent;
   return u;
 }

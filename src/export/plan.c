@@ -134,6 +134,8 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_RESHAPE:
     case NITI_OP_LOSS:
     case NITI_OP_UPDATE_NITI: return check_attributes(p, o);
+    case NITI_OP_GRADIENT_SQUARES: return refuse(p, o, "expected update niti, whose gradients are not clipped");
+    case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return refuse(p, o, "expected update niti");
     default: return refuse(p, o, "");
   }

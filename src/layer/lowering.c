@@ -106,6 +106,15 @@ int32_t niti_lower_state(NitiLowering *l, int32_t weight, const char *what, Niti
   return niti_program_add_tensor(l->program, &t);
 }
 
+int32_t niti_lower_scalar(NitiLowering *l, int32_t weight, const char *what) {
+  NitiTensorDesc t = matrix(NITI_ROLE_SAVED, NITI_DTYPE_S64, 0, 2);
+  t.exponents = NITI_EXPONENTS_NONE;
+  t.layer = l->program->tensors[weight].layer;
+  (void)snprintf(t.name, sizeof t.name, "%s", l->program->tensors[weight].name);
+  append_name(&t, what);
+  return niti_program_add_tensor(l->program, &t);
+}
+
 int32_t niti_lower_saved(NitiLowering *l, const NitiLayer *layer, const char *what) {
   NitiTensorDesc t = niti_tensor_desc(NITI_ROLE_SAVED, layer->out);
   t.dtype = NITI_DTYPE_U8;

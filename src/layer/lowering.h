@@ -14,6 +14,8 @@ typedef struct NitiLowering {
   NitiRounding round_activation, round_delta;
   int32_t clip_activation, clip_delta; /* NitiRoundingRecord.clip */
   bool nesterov;                       /* the optimiser looks ahead */
+  bool clips_norm;                     /* it clips gradients by their norm */
+  int32_t squares;                     /* the sum of all gradients' squares so far, or NITI_NONE */
 } NitiLowering;
 
 /* A layer while its network is lowered. Forward sets y and what backward needs. */
@@ -43,6 +45,8 @@ int32_t niti_lower_sum(NitiLowering *, int32_t weight);
 /* An optimiser's state for a weight, "NAME.what" or "NAME.bias.what", of the weight's shape with one exponent; initially zero. At
  * most 32 bits. */
 int32_t niti_lower_state(NitiLowering *, int32_t weight, const char *what, NitiDtype);
+/* A scalar that a later operation of the step reads, made of a weight's gradient: "NAME.what", s64 [2], mantissa and exponent. */
+int32_t niti_lower_scalar(NitiLowering *, int32_t weight, const char *what);
 /* A saved tensor, which backward reads beside the activations: "NAME.what", of the output's shape, u8. */
 int32_t niti_lower_saved(NitiLowering *, const NitiLayer *, const char *what);
 /* A saved tensor of a channel's sums or multipliers: "NAME.what", [channels][columns], with one exponent. */

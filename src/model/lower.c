@@ -125,10 +125,29 @@ static void lower_backward(Walk *w, int32_t number) {
   }
 }
 
+static int32_t gradient_of(const NitiProgram *p, int32_t weight) {
+  for (int32_t i = p->tensor_count - 1; i > weight; --i) {
+    if (p->tensors[i].role == NITI_ROLE_GRADIENT && p->tensors[i].weight == weight) return i;
+  }
+  return NITI_NONE;
+}
+
+/* Weights are declared in the order of the layers, a layer's weight before its bias. */
+static void lower_looks(Walk *w, const NitiOptimizer *optimizer) {
+  const NitiProgram *p = w->lowering.program;
+  const int32_t count = p->tensor_count;
+  for (int32_t t = 0; t < count && optimizer->look; ++t) {
+    if (p->tensors[t].role != NITI_ROLE_WEIGHT || w->layers[p->tensors[t].layer].frozen) continue;
+    const int32_t gradient = gradient_of(p, t);
+    if (gradient != NITI_NONE) optimizer->look(&w->lowering, t, gradient);
+  }
+}
+
 static NitiStatus lower_updates(Walk *w) {
   const NitiOptimizer *optimizer = w->options->optimizer ? w->options->optimizer : &niti_optimizer_niti;
   NitiProgram *p = w->lowering.program;
   char what[128];
+  lower_looks(w, optimizer);
   for (int32_t i = p->tensor_count - 1; i >= 0; --i) { /* gradients were declared during backward */
     if (p->tensors[i].role != NITI_ROLE_GRADIENT) continue;
     const int32_t weight = p->tensors[i].weight;
@@ -197,7 +216,7 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
     return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", options->batch, 1 << 20);
   NITI_TRY(niti_program_open(&program, options->batch));
   Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->clip_activation,
-                         options->clip_delta, options->nesterov},
+                         options->clip_delta, options->nesterov, options->clips_norm, NITI_NONE},
             .description = description,
             .options = options,
             .count = description->node_count};

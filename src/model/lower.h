@@ -13,6 +13,7 @@ typedef struct NitiLowerOptions {
   NitiLossKind loss;
   int64_t smoothing;              /* of labels, in billionths; loss softmax only */
   bool nesterov;                  /* of update sgd */
+  bool clips_norm;                /* likewise: gradients are clipped by their norm, the bound scalar `clip` */
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 

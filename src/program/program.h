@@ -18,7 +18,7 @@ enum {
   NITI_LAYER_NAME_MAX = 64,
   NITI_TENSOR_NAME_MAX = NITI_LAYER_NAME_MAX + 24,
   NITI_RANK_MAX = 4,
-  NITI_OPERANDS_MAX = 4, /* inputs, and outputs, of one operation */
+  NITI_OPERANDS_MAX = 5, /* inputs, and outputs, of one operation */
   NITI_SCALARS_MAX = 8,
   NITI_NONE = -1, /* no tensor, no scalar */
 };
@@ -87,12 +87,16 @@ typedef enum NitiOpcode {
   NITI_OP_NORM_FIT, /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
                      * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
                      * is written */
-  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
-  NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
-                           * and dy dy; inputs dy, x, sums of x, weight */
-  NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
-  NITI_OP_UPDATE_NITI,    /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
-  NITI_OP_UPDATE_SGD,     /* inputs w, gradient, master (none where w is s16), velocity; outputs w, none, master, velocity */
+  NITI_OP_NORM_FORWARD,     /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_DELTA_FIT,   /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
+                             * and dy dy; inputs dy, x, sums of x, weight */
+  NITI_OP_NORM_BACKWARD,    /* dx = round(affine map of dy and x); inputs dy, x, affine */
+  NITI_OP_UPDATE_NITI,      /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_GRADIENT_SQUARES, /* output s64 [2], a scalar: the squares so far and those of a gradient; inputs squares so far, or
+                             * none, and gradient */
+  NITI_OP_UPDATE_NITI16,    /* the same operands as of the next */
+  NITI_OP_UPDATE_SGD, /* inputs w, gradient, master (none where w is s16), velocity, and where gradients are clipped the squares
+                       * of all; outputs w, none, master, velocity */
   NITI_OPCODES
 } NitiOpcode;
 
@@ -136,11 +140,11 @@ typedef struct NitiNorm {
   bool running;      /* statistics of earlier steps instead of the batch's */
 } NitiNorm;
 
-/* Numbers of bound scalars: a learning rate, momentum and weight decay in billionths, and the number of images that share a
- * gradient. decay NITI_NONE: none. */
+/* Numbers of bound scalars: a learning rate, momentum and weight decay in billionths, the number of images that share a gradient,
+ * and the norm to which gradients are clipped, in billionths. decay, clip NITI_NONE: none. */
 typedef struct NitiSgdScalars {
-  int32_t rate, momentum, decay, images;
-  bool nesterov;
+  int32_t rate, momentum, decay, images, clip;
+  bool nesterov, normalised; /* normalised: update `niti16`, and images is NITI_NONE */
 } NitiSgdScalars;
 
 typedef struct NitiDropout {
@@ -180,10 +184,10 @@ typedef struct NitiOperation {
     NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
     NitiLoss loss; /* LOSS */
     NitiDropout dropout;
-    int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
-    NitiNorm norm;    /* NORM_* */
-    int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
-    NitiSgdScalars sgd;
+    int32_t relu_max;   /* RELU_*: the largest value in millionths, 0: none */
+    NitiNorm norm;      /* NORM_* */
+    int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu */
+    NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */

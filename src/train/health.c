@@ -35,7 +35,8 @@ struct NitiHealth {
   NitiNetwork *net;
   Weight *weights;      /* [net->weight_count] */
   int64_t images, most; /* training images, and of them those of the most frequent class */
-  bool told_chance, told_logits;
+  bool told_chance, told_logits, told_growth;
+  NitiScore before; /* of the epoch before, where it was whole; else no images */
   NitiHealthWarn warn;
   void *context;
 };
@@ -201,6 +202,28 @@ static void check_chance(NitiHealth *h, const NitiEpochFacts *f) {
       percent(w->saturated, count).text, much ? "lower" : "change", f->rate);
 }
 
+/* loss / images > times * that of the other, of which there are images. */
+static bool exceeds(NitiScore s, NitiScore other, int times) {
+  return (__int128)s.loss * other.images > (__int128)times * other.loss * s.images;
+}
+
+/* Twice the loss of guessing and rising, although images are told apart: logits of any size, whose block exponent grows. */
+static void check_growth(NitiHealth *h, const NitiEpochFacts *f) {
+  const NitiProgram *program = niti_executable_program(h->net->evaluation);
+  const uint64_t classes = niti_tensor_count(&program->tensors[h->net->logits], 1);
+  const NitiScore guessing = {.loss = niti_log2(classes), .images = 1};
+  const bool grows = f->whole && h->before.images > 0 && !at_chance(h, f->train) && exceeds(f->train, h->before, 1) &&
+                     exceeds(f->train, guessing, 2);
+  h->before = f->whole ? f->train : (NitiScore){0};
+  if (!grows || h->told_growth) return;
+  h->told_growth = true;
+  say(h,
+      "epoch %d: the training loss rises and is more than twice that of guessing, although training accuracy is %s %%: the "
+      "logits "
+      "grow without bound; lower %s, or with update sgd or niti16 set update.weight_decay",
+      f->epoch, percent(f->train.correct, f->train.images).text, f->rate);
+}
+
 static int64_t count_saturated(const int8_t *logits, int64_t count) {
   int64_t saturated = 0;
   for (int64_t i = 0; i < count; ++i) saturated += logits[i] == 127 || logits[i] == -127;
@@ -245,6 +268,7 @@ NitiStatus niti_health_end(NitiHealth *h, const NitiEpochFacts *f, NitiHealthWar
   if (100 * f->train.correct >= LEARNED_PERCENT * f->train.images) return NITI_OK;
   NITI_TRY(look(h));
   check_chance(h, f);
+  check_growth(h, f);
   for (int32_t i = 0; i < h->net->weight_count; ++i) {
     check_unchanged(h, &h->weights[i], f);
     check_saturated(h, &h->weights[i], f);

@@ -1,4 +1,4 @@
-/* The learning rate of update `sgd`: a schedule in steps, or one of the usual curves, with warm-up, in fixed point.
+/* The learning rate of updates `sgd` and `niti16`: a schedule in steps, or one of the usual curves, with warm-up, in fixed point.
  * docs/arithmetic.md, "Learning rates"; docs/recipe-reference.md has the format. */
 #ifndef NITI_TRAIN_RATE_H
 #define NITI_TRAIN_RATE_H

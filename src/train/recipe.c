@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clip.h"
 #include "base/sgd.h"
 #include "config/builtin.h"
 #include "config/closest.h"
@@ -22,7 +23,9 @@ enum {
   RATE_DEFAULT = 100000000,
   MOMENTUM_DEFAULT = 900000000
 };
+#define STEPS_DEFAULT INT64_C(4000000000) /* of int8 weights: the rate of update `niti16` */
 enum {
+  WARM_UP_DEFAULT = 50000, /* of it: millionths */
   BATCH_MAX = 65536,
   EPOCHS_MAX = 1000000,
   PAD_MAX = 1024,
@@ -254,17 +257,29 @@ static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
   return NITI_OK;
 }
 
-static NitiStatus read_sgd(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind",     "lr",       "schedule",     "warmup", "final_lr",
-                                     "momentum", "nesterov", "weight_decay", NULL};
+/* Normalised gradients do not shrink by themselves, so the rate must. */
+static void set_normalised_rate(NitiRate *rate) {
+  rate->curve = NITI_RATE_LINEAR;
+  rate->points.points[0].value = STEPS_DEFAULT;
+  rate->warmup = (NitiPosition){NITI_POSITION_SHARE, WARM_UP_DEFAULT};
+}
+
+static NitiStatus read_wide(NitiRecipe *r, const NitiYaml *mapping) {
+  const bool true_scale = r->optimizer->true_scale;
+  const char *const keys[] = {
+      "kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", true_scale ? "clip_norm" : NULL,
+      NULL};
   const NitiYaml *node;
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
+  if (!true_scale) set_normalised_rate(&r->rate);
   NITI_TRY(niti_rate_read(&r->rate, mapping));
   if ((node = niti_yaml_get(mapping, "momentum")) != NULL)
     NITI_TRY(niti_yaml_decimal(&r->momentum, node, "update: momentum", NITI_RATE_PLACES, 0, NITI_SGD_UNITS - 1));
   if ((node = niti_yaml_get(mapping, "nesterov")) != NULL) NITI_TRY(niti_yaml_bool(&r->nesterov, node, "update: nesterov"));
   if ((node = niti_yaml_get(mapping, "weight_decay")) != NULL)
     NITI_TRY(niti_yaml_decimal(&r->decay, node, "update: weight_decay", NITI_RATE_PLACES, 0, NITI_SGD_UNITS));
+  if ((node = niti_yaml_get(mapping, "clip_norm")) != NULL)
+    NITI_TRY(niti_yaml_decimal(&r->clip_norm, node, "update: clip_norm", NITI_RATE_PLACES, 0, NITI_CLIP_NORM_MAX));
   return NITI_OK;
 }
 
@@ -277,7 +292,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
     NITI_TRY(niti_yaml_choice(&choice, node, "update: kind", niti_optimizer_names()));
     r->optimizer = niti_optimizer_find(niti_optimizer_names()[choice]);
   }
-  if (r->optimizer->wide) return read_sgd(r, mapping);
+  if (r->optimizer->wide) return read_wide(r, mapping);
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   node = niti_yaml_get(mapping, "mu");
   return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", 0, MU_MAX) : NITI_OK;
@@ -315,7 +330,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
-  if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
+  if (r->optimizer->true_scale && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
                           r->optimizer->name);
   return NITI_OK;
@@ -441,7 +456,8 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
              {"rate", niti_rate_value(&recipe->rate, step)},
              {"momentum", recipe->momentum},
              {"decay", recipe->decay},
-             {"images", images}};
+             {"images", images},
+             {"clip", recipe->clip_norm}};
   for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
     const int32_t scalar = niti_program_find_scalar(program, all[i].name);
     if (scalar != NITI_NONE) scalars[scalar] = all[i].value;
@@ -470,5 +486,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .clip_activation = recipe->clip_activation,
                             .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
+                            .clips_norm = recipe->clip_norm > 0,
                             .optimizer = recipe->optimizer};
 }

@@ -27,6 +27,7 @@ typedef struct NitiRecipe {
   NitiSchedule mu;                     /* update `niti`: of integers */
   NitiRate rate;                       /* the others */
   int64_t momentum, decay;             /* in billionths */
+  int64_t clip_norm;                   /* likewise; 0: gradients are not clipped by their norm */
   bool nesterov;
 } NitiRecipe;
 

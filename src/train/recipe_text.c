@@ -94,11 +94,12 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   niti_yaml_put(d, root, "data", mapping);
 }
 
-static void put_sgd(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) {
+static void put_wide(NitiYamlDocument *d, NitiYaml *update, const NitiRecipe *r) {
   niti_rate_write(d, update, &r->rate);
   put_decimal(d, update, "momentum", r->momentum);
   put_bool(d, update, "nesterov", r->nesterov);
   put_decimal(d, update, "weight_decay", r->decay);
+  if (r->clip_norm > 0) put_decimal(d, update, "clip_norm", r->clip_norm);
 }
 
 static void put_frozen(NitiYamlDocument *d, NitiYaml *root, const NitiDescription *model) {
@@ -128,7 +129,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   }
   put_word(d, update, "kind", r->optimizer->name);
   if (r->optimizer->wide)
-    put_sgd(d, update, r);
+    put_wide(d, update, r);
   else
     niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
   niti_yaml_put(d, root, "update", update);

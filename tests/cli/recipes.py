@@ -58,7 +58,7 @@ rounding: {activation: stochastic, error: stochastic}
 update: {kind: niti, mu: 3}
 """
 
-# Batch norm, update sgd, a schedule, smoothed labels, groups, dropout of any rate: what has state, and what depends on the step.
+# Batch norm, update sgd with clipping by norm, a schedule, smoothed labels, groups, dropout of any rate: what has state, and what depends on the step.
 NORMED = """\
 name: normed
 model:
@@ -87,5 +87,6 @@ seed: 9
 label_smoothing: 0.05
 rounding: {activation: stochastic-byte, error: stochastic-byte}
 update:
-  {kind: sgd, lr: 0.05, schedule: cosine, final_lr: 0.001, warmup: {at: 10%}, momentum: 0.9, nesterov: true, weight_decay: 0.0005}
+  {kind: sgd, lr: 0.05, schedule: cosine, final_lr: 0.001, warmup: {at: 10%}, momentum: 0.9, nesterov: true, weight_decay: 0.0005,
+   clip_norm: 1.5}
 """

@@ -42,6 +42,12 @@ def test_update_sgd(recipe, data, tmp_path):
     assert [float(trial["value"]) for trial in tried] == [10.0**n for n in range(-4, 2)]
 
 
+def test_update_niti16(recipe, data):
+    """Its rates are steps of int8 weights, and constant while they are tried."""
+    found = find(recipe(("{kind: niti, mu: 3}", "{kind: niti16}")), data, "--steps", 3)
+    assert found["setting"] == "update.lr" and [trial["value"] for trial in found["trials"]] == ["0.5", "1", "2", "4", "8", "16", "32"]
+
+
 def test_the_table_says_the_same(toy_recipe, toy):
     found = find(toy_recipe, toy, "--steps", 10, "--values", "1,3,12")
     text = output_of("find-lr", toy_recipe, "--data", toy, "--threads", 1, "--steps", 10, "--values", "1,3,12")

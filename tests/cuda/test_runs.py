@@ -1,10 +1,12 @@
 """Runs on a CUDA device: the CPU's bits, wherever they start and go on, and clear refusals."""
+import shutil
 import signal
 import time
 
 import pytest
 
 import data_sets
+from recipes import NORMED
 from tool import (fails, hash_of, json_of, metadata_of, output_of, resume, rows_of, start_training, stop, timeless, train, wait_for)
 
 SAME = ("hash", "epochs", "steps", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "best_epoch")
@@ -71,6 +73,24 @@ def test_an_image_folder_is_streamed(tmp_path, every_layer):
     on_cpu, on_cuda = tmp_path / "cpu", tmp_path / "cuda"
     expected = train(recipe, data, on_cpu, *CPU)
     check_same(on_cuda, train(recipe, data, on_cuda, *CUDA), on_cpu, expected)
+
+
+@pytest.mark.parametrize("update", ["{kind: niti16, lr: 3, weight_decay: 0.001}", "{kind: sgd, lr: 0.05, nesterov: true, clip_norm: 0.5}"])
+def test_16_bit_updates_move_between_devices(families, update, toy, tmp_path):
+    """Batch norm, masters and velocities, and the sums of squares of clipping: begun on the CPU, ended on the device, and the other way."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(NORMED[:NORMED.index("update:")] + f"update: {update}\n")
+    options = ("--epochs", 4, "--save-every", 2)
+    whole = tmp_path / "whole"
+    expected = train(recipe, toy, whole, *CPU, *options)
+    for isa in families:
+        on_device = tmp_path / isa
+        check_same(on_device, train(recipe, toy, on_device, *CUDA, "--isa", isa, *options), whole, expected)
+    for name, begun, device in (("cpu-cuda", whole, CUDA), ("cuda-cpu", tmp_path / families[-1], CPU)):
+        run = tmp_path / name
+        run.mkdir()
+        shutil.copy(begun / "epoch-0002.safetensors", run / "last.safetensors")
+        assert resume(run, *device)["hash"] == expected["hash"]
 
 
 @pytest.mark.parametrize("first, second", [(CUDA, CPU), (CPU, CUDA)], ids=["cuda-then-cpu", "cpu-then-cuda"])

@@ -138,7 +138,10 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
     (PLAIN, {"clip": {"activation": 1}}, "conv1: conv_forward: cannot be exported to C: it clips"),
     (PLAIN, {"clip": {"error": 1}}, "linear1: conv_backward: cannot be exported to C: it clips"),
     (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
-    (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti")])
+    (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti"),
+    (PLAIN, {"rounding": {"error": "nearest"}, "update": {"kind": "niti16"}}, "update_niti16: cannot be exported to C: expected update niti"),
+    (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd", "clip_norm": 1}},
+     "gradient_squares: cannot be exported to C: expected update niti, whose gradients are not clipped")])
 def test_what_the_runtime_lacks_is_refused_by_name(layers, recipe, says, tmp_path):
     more = {"loss": "softmax", "update": {"kind": "sgd"}} if "norm" in says or "bias" in says else {}
     job = Job(tmp_path, nets.network("lacking", (8, 8, 1), layers, 3), max_steps=1, batch=2, **{**more, **recipe})

@@ -100,7 +100,19 @@ static void add_sgd(uint64_t *digest) {
   int32_t e = -21, f = 0;
   for (int i = 0; i < 6; ++i) niti_update_sgd(weight, &e, velocity, &f, gradient, -50, 4, &step);
   for (int i = 0; i < 4; ++i) add(digest, weight[i] * 65536 + velocity[i]);
+  for (int i = 0; i < 6; ++i) niti_update_niti16(weight, e, velocity, &f, gradient, 4, &step);
+  for (int i = 0; i < 4; ++i) add(digest, weight[i] * 65536 + velocity[i]);
   add(digest, e * 65536 + f);
+}
+
+static void add_clipping(uint64_t *digest) {
+  const int64_t gradient[4] = {-100000000000, 70000, 3, 0};
+  int64_t total[2] = {0, 0}, factor[2] = {0, 0};
+  for (int e = -70; e < -40; ++e) {
+    niti_gradient_squares(total, gradient, e, 4);
+    niti_clip_factor(factor, total, 10000000, 48);
+    for (int i = 0; i < 2; ++i) add(digest, total[i] + 3 * factor[i]);
+  }
 }
 
 static void add_norm(uint64_t *digest) {
@@ -149,6 +161,7 @@ void _start(void) {
   add_loss(&digest);
   add_training(&digest);
   add_sgd(&digest);
+  add_clipping(&digest);
   add_norm(&digest);
   add_shapes(&digest);
   for (int i = 0; i < 16; ++i) text[i] = "0123456789abcdef"[digest >> (60 - 4 * i) & 15];

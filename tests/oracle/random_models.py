@@ -223,6 +223,22 @@ def sgd_case(seed):
         "kind": "sgd", **_rates(numbers), "momentum": momentum,
         "weight_decay": numbers.choice([0, 0.0001, 0.0005, 0.3, 1]), "nesterov": momentum > 0 and numbers.random() < 0.5,
     }
+    if numbers.random() < 0.3:
+        case.recipe["update"]["clip_norm"] = numbers.choice([0.01, 0.5, 1, 1000000])
+    return case
+
+
+def niti16_case(seed):
+    """The case of sgd_case, trained by update `niti16`; at times with the published loss, or all defaults."""
+    case, numbers = sgd_case(seed), random.Random(seed + 2 * 10**6)
+    update = case.recipe["update"]
+    update["kind"] = "niti16"
+    update.pop("clip_norm", None)
+    if numbers.random() < 0.4:
+        case.recipe["loss"] = "niti"
+        case.recipe["label_smoothing"] = 0
+    if numbers.random() < 0.3:
+        case.recipe["update"] = {"kind": "niti16"}
     return case
 
 

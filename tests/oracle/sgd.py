@@ -1,4 +1,4 @@
-"""The section Update `sgd` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
+"""The sections Update `sgd` and Update `niti16` of docs/arithmetic.md: one step of one tensor. Tensors are pairs (int64 array, exponent)."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from . import arithmetic as a
 from . import rate
-from .scalar import S, ZERO, times
+from .scalar import S, ZERO, sqrt, times
 
 VELOCITY_LIMIT = 32767
 MASTER_LIMIT = 32512
@@ -21,6 +21,8 @@ class Constants:
     momentum: object
     decay: object
     nesterov: bool
+    clip: object = S(1, 0)
+    normalised: bool = False  # update `niti16`
 
 
 def decimal_scalar(decimal):
@@ -28,11 +30,11 @@ def decimal_scalar(decimal):
     return S(rate.billionths(decimal), 0) / S(10**9, 0)
 
 
-def constants(update, moment, decays):
-    """decays: whether the tensor is an int8 operand's master."""
+def constants(update, moment, decays, clip=S(1, 0), normalised=False):
+    """decays: whether the tensor is an int8 operand's master; clip: the factor of clipping by norm."""
     step_rate = S(rate.rate_at(update, moment.step, moment.steps_per_epoch, moment.steps), 0) / S(10**9, 0)
     return Constants(step_rate, decimal_scalar(update.get("momentum", 0.9)),
-                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False))
+                     decimal_scalar(update.get("weight_decay", 0)) if decays else ZERO, update.get("nesterov", False), clip, normalised)
 
 
 def operand(master):
@@ -44,6 +46,28 @@ def _largest(x):
     return int(np.abs(x).max())
 
 
+def squares_shift(largest, count):
+    return max(0, a.bits(largest) - (62 - a.bits(count)) // 2)
+
+
+def squares_sum(gradients):
+    """The sum of the squares of gradients, pairs (int64 array, exponent) in the order of the tensors."""
+    total = ZERO
+    for values, exponent in gradients:
+        shift = squares_shift(_largest(values), values.size)
+        rounded = [int(v) for v in (a.shift_round(values, shift, "nearest") if shift else values).reshape(-1)]
+        q = sum(v * v for v in rounded)
+        assert q <= 1 << 62
+        total = total + S(q, 2 * (exponent + shift))
+    return total
+
+
+def clip_factor(total, clip_norm, images):
+    """The factor of every gradient, at most 1."""
+    factor = decimal_scalar(clip_norm) / (sqrt(total) / S(images, 0) + S(1, 0) / S(10**6, 0))
+    return S(1, 0) if factor.exact() >= 1 else factor
+
+
 def scaled_gradient(gradient, images):
     """(g at most 2^30 in magnitude, c_g, whether any gradient is not 0)."""
     values, exponent = gradient
@@ -52,6 +76,15 @@ def scaled_gradient(gradient, images):
     g = a.shift_round(values, k, "nearest") if k > 0 else values << -k
     assert _largest(g) <= 1 << 30
     return g, S(1, exponent + k) / S(images, 0), largest != 0
+
+
+def normalised_gradient(values, weight_exponent):
+    """Of update `niti16`: (g at most 2^30 in magnitude, c_g, whether any gradient is not 0)."""
+    largest = _largest(values)
+    k = max(a.bits(largest) - 30, -23)
+    g = a.shift_round(values, k, "nearest") if k > 0 else values << -k
+    assert _largest(g) <= 1 << 30
+    return g, S(1, weight_exponent - 22), largest != 0
 
 
 def _stochastic(x, draws, limit):
@@ -76,8 +109,12 @@ def _below(x, bound):
 def step_of_tensor(master, velocity, gradient, images, numbers, words):
     """The new master and velocity. gradient: the exact sums; numbers: Constants; words: the random words of the weights."""
     (w, e_w), (v, e_v) = master, velocity
-    g, c_g, has_gradient = scaled_gradient(gradient, images)
-    c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w)
+    if numbers.normalised:
+        g, c_g, has_gradient = normalised_gradient(gradient[0], e_w)
+    else:
+        g, c_g, has_gradient = scaled_gradient(gradient, images)
+        c_g = c_g * numbers.clip
+    c_v, c_w = numbers.momentum.scaled(e_v), numbers.decay.scaled(e_w - 7 if numbers.normalised else e_w)
     bound = c_v * S(_largest(v), 0)
     if has_gradient:
         bound = bound + c_g * S(1, 30)
@@ -86,7 +123,7 @@ def step_of_tensor(master, velocity, gradient, images, numbers, words):
         return master, velocity
     new_e_v = bound.e + 16
     u = new_e_v - FRACTION
-    new_e_w = master_exponent(w, e_w)
+    new_e_w = e_w if numbers.normalised else master_exponent(w, e_w)
     slope = _below(times(g, c_g, u) + times(w, c_w, u), 1 << 30)
     moving = _below(slope + times(v, c_v, u), 1 << 30)
     step = _below(slope + times(moving, numbers.momentum, 0) if numbers.nesterov else moving, 1 << 31)

@@ -8,7 +8,7 @@ import pytest
 
 from oracle import arithmetic as a
 from oracle import norm, rate, sgd
-from oracle.scalar import S
+from oracle.scalar import S, Scalar
 from oracle.test_against_niti import NITI
 
 LIBRARY = os.path.join(os.path.dirname(NITI), "libniti.so")
@@ -17,7 +17,7 @@ LIBRARY = os.path.join(os.path.dirname(NITI), "libniti.so")
 class Step(ctypes.Structure):
     _fields_ = [("rate", ctypes.c_int64), ("momentum", ctypes.c_int64), ("decay", ctypes.c_int64), ("images", ctypes.c_int64),
                 ("nesterov", ctypes.c_bool), ("seed", ctypes.c_uint64), ("step", ctypes.c_uint32), ("layer", ctypes.c_uint32),
-                ("reserved", ctypes.c_uint64 * 2)]
+                ("clip", ctypes.c_int64 * 2), ("reserved", ctypes.c_uint64 * 2)]
 
 
 class NormLayer(ctypes.Structure):
@@ -57,15 +57,68 @@ def test_update_sgd(seed, library):
     nesterov = bool(random.randint(2))
     weight, velocity, gradient = w.astype(np.int16), v.astype(np.int16), np.ascontiguousarray(g)
     weight_exponent, velocity_exponent = ctypes.c_int32(e_w), ctypes.c_int32(e_v)
-    step = Step(billionths(lr), billionths(momentum), billionths(decay), images, nesterov, seed << 35, 77, 65536 + 3)
+    clip = Scalar(random.randint(2**30, 2**31), int(random.randint(-50, -30))) if random.randint(2) else S(1, 0)
+    factor = (ctypes.c_int64 * 2)(*((0, 0) if clip == S(1, 0) and random.randint(2) else (clip.m, clip.e)))
+    step = Step(billionths(lr), billionths(momentum), billionths(decay), images, nesterov, seed << 35, 77, 65536 + 3, factor)
     library.niti_update_sgd(at(weight), ctypes.byref(weight_exponent), at(velocity), ctypes.byref(velocity_exponent), at(gradient),
                             e_g, ctypes.c_size_t(size), ctypes.byref(step))
-    numbers = sgd.Constants(*(S(billionths(d), 0) / S(10**9, 0) for d in (lr, momentum, decay)), nesterov)
+    numbers = sgd.Constants(*(S(billionths(d), 0) / S(10**9, 0) for d in (lr, momentum, decay)), nesterov, clip)
     words = a.random_range(seed << 35, a.PURPOSE_UPDATE, 77, 65536 + 3, size)
     (new_w, new_e_w), (new_v, new_e_v) = sgd.step_of_tensor((w.astype(np.int64), e_w), (v.astype(np.int64), e_v), (g, e_g), images,
                                                             numbers, words)
     assert (weight == new_w).all() and (velocity == new_v).all()
     assert (weight_exponent.value, velocity_exponent.value) == (new_e_w, new_e_v)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_update_niti16(seed, library):
+    random = np.random.RandomState(seed)
+    size = random.randint(1, 40)
+    w = random.randint(-32512, 32513, size=size) // random.choice([1, 1, 3, 500])
+    v, e_w, e_v = random.randint(-32767, 32768, size=size) * random.randint(2), int(random.randint(-30, 5)), int(random.randint(-40, 5))
+    g = (random.normal(size=size) * 2.0**random.randint(1, 58)).astype(np.int64) * random.randint(2)
+    lr, momentum, decay = random.choice(["0", "4", "1000"]), random.choice(["0", "0.9", "0.999999999"]), random.choice(["0", "0.001", "1"])
+    nesterov = bool(random.randint(2))
+    weight, velocity, velocity_exponent = w.astype(np.int16), v.astype(np.int16), ctypes.c_int32(e_v)
+    step = Step(billionths(lr), billionths(momentum), billionths(decay), 1, nesterov, seed << 35, 77, 65536 + 3)
+    library.niti_update_niti16(at(weight), e_w, at(velocity), ctypes.byref(velocity_exponent), at(g), ctypes.c_size_t(size),
+                               ctypes.byref(step))
+    numbers = sgd.Constants(*(S(billionths(d), 0) / S(10**9, 0) for d in (lr, momentum, decay)), nesterov, normalised=True)
+    words = a.random_range(seed << 35, a.PURPOSE_UPDATE, 77, 65536 + 3, size)
+    (new_w, new_e_w), (new_v, new_e_v) = sgd.step_of_tensor((w.astype(np.int64), e_w), (v.astype(np.int64), e_v), (g, 99), 1, numbers,
+                                                            words)
+    assert (weight == new_w).all() and (velocity == new_v).all() and (velocity_exponent.value, e_w) == (new_e_v, new_e_w)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_clipping(seed, library):
+    random = np.random.RandomState(seed)
+    gradients, total = [], (ctypes.c_int64 * 2)(0, 0)
+    for _ in range(random.randint(1, 6)):
+        size = random.randint(1, 3000)
+        values = (random.normal(size=size) * 2.0**random.randint(1, 58)).astype(np.int64) * random.randint(2)
+        gradients.append((values, int(random.randint(-80, 10))))
+        library.niti_gradient_squares(total, at(values), gradients[-1][1], ctypes.c_size_t(size))
+    expected = sgd.squares_sum(gradients)
+    assert tuple(total) == (expected.m, expected.e)
+    for norm in ("0.000000001", "1", "1000000"):
+        factor, images = (ctypes.c_int64 * 2)(), int(random.randint(1, 300))
+        library.niti_clip_factor(factor, total, ctypes.c_int64(billionths(norm)), ctypes.c_int64(images))
+        wanted = sgd.clip_factor(expected, norm, images)
+        assert tuple(factor) == (wanted.m, wanted.e)
+
+
+def test_bad_arguments_of_clipping_change_nothing(library):
+    values, total, factor = np.array([1, -2**62]), (ctypes.c_int64 * 2)(2**30, 5), (ctypes.c_int64 * 2)(7, 7)
+    library.niti_gradient_squares(total, at(values), -9, ctypes.c_size_t(2))
+    library.niti_gradient_squares(total, at(values), 1025, ctypes.c_size_t(1))
+    assert tuple(total) == (2**30, 5)
+    for norm, images in ((0, 1), (10**15 + 1, 1), (1, 0), (1, 2**20 + 1)):
+        library.niti_clip_factor(factor, total, ctypes.c_int64(norm), ctypes.c_int64(images))
+    total[0] = 2**31
+    library.niti_clip_factor(factor, total, ctypes.c_int64(1), ctypes.c_int64(1))
+    library.niti_gradient_squares(total, at(values), -9, ctypes.c_size_t(1))
+    assert tuple(factor) == (7, 7) and tuple(total) == (2**31, 5)
 
 
 def layer_of(random, count, channels, mode):
@@ -138,7 +191,8 @@ def test_bad_arguments_change_nothing(library):
         library.niti_update_sgd(weight_at, ctypes.byref(exponents[0]), at(velocity), ctypes.byref(exponents[1]), at(gradient), -9,
                                 ctypes.c_size_t(2), ctypes.byref(Step(**{**good, **changed})))
 
-    for changed in ({"rate": -1}, {"rate": 10**12 + 1}, {"momentum": 10**9}, {"decay": 10**9 + 1}, {"images": 0}):
+    for changed in ({"rate": -1}, {"rate": 10**12 + 1}, {"momentum": 10**9}, {"decay": 10**9 + 1}, {"images": 0}, {"clip": (ctypes.c_int64 * 2)(1, 0)},
+                    {"clip": (ctypes.c_int64 * 2)(2**30, -29)}):
         run(**changed)
     run(weight_at=None)
     gradient[0] = -2**62

@@ -7,18 +7,20 @@ import yaml
 
 from oracle import make_data
 from oracle.model import read_model
-from oracle.random_models import pointwise_case, random_case, sgd_case
+from oracle.random_models import niti16_case, pointwise_case, random_case, sgd_case
 from oracle.test_against_niti import ISAS, THREADS, check_metrics, check_weights, last_object, run_niti
 from oracle.test_against_niti import available_isas  # noqa: F401, a fixture
 from oracle.train import evaluate, hash_checkpoint, train
 
 SEEDS = range(40)
 SGD_SEEDS = range(100, 120)
+NITI16_SEEDS = range(200, 212)
 # (height, width, channels, batch) of 1x1 convolutions whose workspace was once too small: the kernels take every pixel of a batch
 # as an image of its own there, and the workspace was measured for whole images.
 POINTWISE = [(11, 11, 1, 16), (12, 11, 3, 16), (13, 10, 1, 17)]
 CASES = [pytest.param((random_case, (seed,)), id=f"seed-{seed}") for seed in SEEDS]
 CASES += [pytest.param((sgd_case, (seed,)), id=f"sgd-seed-{seed}") for seed in SGD_SEEDS]
+CASES += [pytest.param((niti16_case, (seed,)), id=f"niti16-seed-{seed}") for seed in NITI16_SEEDS]
 CASES += [pytest.param((pointwise_case, sizes), id="pointwise-" + "x".join(map(str, sizes))) for sizes in POINTWISE]
 
 
@@ -44,6 +46,14 @@ def test_the_seeds_cover_update_sgd():
     assert {kind for kind, _ in schedules} == {"steps", "list", "linear", "cosine", "one-cycle"}
     assert {warm for _, warm in schedules} == {True, False}
     assert {0, 0.1} <= {case.recipe["label_smoothing"] for case in cases}
+
+
+def test_the_seeds_cover_clipping_and_update_niti16():
+    assert {0, 0.5} <= {sgd_case(seed).recipe["update"].get("clip_norm", 0) for seed in SGD_SEEDS}
+    recipes = [niti16_case(seed).recipe for seed in NITI16_SEEDS]
+    assert {recipe["loss"] for recipe in recipes} == {"niti", "softmax"}
+    assert {len(recipe["update"]) == 1 for recipe in recipes} == {True, False}
+    assert {"linear", "one-cycle"} <= {recipe["update"].get("schedule") for recipe in recipes}
 
 
 def write_yaml(path, value):

@@ -1,5 +1,6 @@
 """The oracle's update `sgd` against the usual formulas in float64, and its bounds."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -150,3 +151,77 @@ def test_extremes_stay_in_range():
             assert (np.abs(new_w * 2.0**e_w - real(w)) <= 2.0**w[1]).all()
         clipped += rate == "999999999" and np.abs(new_w).max() == 32512
     assert clipped > 20
+
+
+def test_clipping_is_the_norms_in_float():
+    """What PyTorch's clip_grad_norm_ says of the same gradients in float64, within the bits that the squares keep."""
+    random = np.random.RandomState(3)
+    for round_ in range(60):
+        gradients = [(np.rint(random.standard_t(3, size=random.randint(1, 4000)) * 2.0**random.randint(2, 40)).astype(np.int64),
+                      int(random.randint(-45, -20))) for _ in range(random.randint(1, 8))]
+        images, limit = int(random.randint(1, 300)), ("0.5", "1", "1000000")[round_ % 3]
+        norm = np.sqrt(sum((real(g)**2).sum() for g in gradients)) / images
+        factor = float(sgd.clip_factor(sgd.squares_sum(gradients), limit, images).exact())
+        assert factor == pytest.approx(min(1.0, float(limit) / (norm + 1e-6)), rel=1e-4)
+
+
+def test_squares_have_room():
+    """The largest gradients there are, as many as there may be: the sum that the page allows, and no more."""
+    for count in (1, 2, 3, 2**20, 2**20 + 1, 2**34):
+        shift = sgd.squares_shift(2**62 - 1, count)
+        most = a.shift_round(np.array([2**62 - 1]), shift, "nearest")[0]
+        assert count * int(most)**2 <= 2**62 < 16 * count * int(most)**2
+    assert sgd.squares_shift(1000, 5) == 0
+    assert sgd.squares_sum([(np.zeros(4, dtype=np.int64), -3)]) == ZERO
+
+
+def test_a_factor_of_one_changes_no_bit():
+    master, velocity, gradient, images = tensors(3, 50)
+    words = a.random_range(5, a.PURPOSE_UPDATE, 0, 1, 50)
+    numbers = numbers_of("0.1", "0.9", "0.0005", True)
+    outs = [sgd.step_of_tensor(master, velocity, gradient, images, n, words) for n in (numbers, replace(numbers, clip=sgd.S(1, 0)))]
+    assert all((x[0] == y[0]).all() and x[1] == y[1] for x, y in zip(*outs))
+    assert sgd.clip_factor(sgd.squares_sum([gradient]), "1000000", images) == sgd.S(1, 0)
+    (w, _), _ = sgd.step_of_tensor(master, velocity, gradient, images, replace(numbers, clip=sgd.S(1, -3)), words)
+    assert (w != outs[0][0][0]).any()
+
+
+@pytest.mark.parametrize("rate,momentum,decay,nesterov", [("4", "0.9", "0.001", True), ("0.5", 0, "0.3", False), ("8", "0.99", 0, False)])
+def test_niti16_is_sgd_of_normalised_gradients(rate, momentum, decay, nesterov):
+    """In steps of int8 weights: the gradient as shares of a power of two, the weight as shares of 128; nothing else has a scale."""
+    master, velocity, gradient, _ = tensors(11, 500)
+    velocity = velocity[0], master[1] - 6  # of up to a few steps
+    update = {"lr": rate, "momentum": momentum, "weight_decay": decay, "nesterov": nesterov}
+    numbers = sgd.constants(update, Moment(0, 1, 1, 1), True, normalised=True)
+    words = a.random_range(5, a.PURPOSE_UPDATE, 0, 1, 500)
+    new_master, new_velocity = sgd.step_of_tensor(master, velocity, (gradient[0], 55), 7, numbers, words)
+    unit = 2.0**(master[1] + 8)  # a step of an int8 weight
+    share = gradient[0] / 2.0**a.bits(int(np.abs(gradient[0]).max()))
+    w, v = float_step(master[0] / 2.0**15, real(velocity) / unit, share, 0, float(momentum), float(decay), nesterov)
+    slope = share + float(decay) * master[0] / 2.0**15
+    moved = master[0] / 256 - float(rate) * (slope + float(momentum) * v if nesterov else v)
+    assert (np.abs(new_master[0] / 256 - np.clip(moved, -127, 127)) < 1.001 / 256).all()
+    assert (np.abs(real(new_velocity) / unit - v) < 1.001 * 2.0**new_velocity[1] / unit).all()
+    assert new_master[1] == master[1] and np.abs(share).max() > 0.5
+
+
+def test_small_sums_are_not_amplified():
+    """A largest gradient of up to 127 counts as it is, in 128ths."""
+    for largest in (1, 2, 64, 100, 127, 128, 129):
+        g, c, some = sgd.normalised_gradient(np.array([largest, 0]), -20)
+        assert some and g[0] == (largest << 23 if largest <= 128 else largest << 22) and float(c.exact()) == 2.0**-42
+
+
+def test_niti16_stays_in_range():
+    random = np.random.RandomState(19)
+    for _ in range(500):
+        size = random.randint(1, 5)
+        w = random.choice([-32512, 32512, 100, 1, 0], size=size).astype(np.int64), int(random.randint(-60, 60))
+        v = random.choice([-32767, 32767, 1, 0], size=size).astype(np.int64), int(random.randint(-90, 90))
+        g = random.choice([-(2**61), 2**61, 2**30 + 1, 2**30, 1, 0], size=size).astype(np.int64), 0
+        update = {"lr": random.choice(["0", "4", "1000"]), "momentum": random.choice(["0", "0.9", "0.999999999"]),
+                  "weight_decay": random.choice(["0", "1"]), "nesterov": bool(random.randint(2))}
+        numbers = sgd.constants(update, Moment(0, 1, 1, 1), True, normalised=True)
+        words = random.randint(0, 2**32, size=size, dtype=np.int64)
+        (new_w, e_w), (new_v, _) = sgd.step_of_tensor(w, v, g, 1, numbers, words)
+        assert np.abs(new_w).max() <= 32512 and np.abs(new_v).max() <= 32767 and e_w == w[1]

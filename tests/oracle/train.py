@@ -10,6 +10,7 @@ from . import arithmetic as a
 from . import sgd
 from .model import Model, read_model
 from .network import Context, Network
+from .scalar import S
 
 
 def _model(source):
@@ -48,7 +49,7 @@ def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
 
 
 def _context(recipe, step, training):
-    rounding, sgd_error = recipe.get("rounding", {}), recipe["update"].get("kind") == "sgd"
+    rounding, sgd_error = recipe.get("rounding", {}), recipe["update"].get("kind") in ("sgd", "niti16")
     error = rounding.get("error", "stochastic-byte" if sgd_error else "nearest")
     clip = recipe.get("clip", {})
     return Context(recipe["seed"], step, rounding.get("activation", "nearest"), error, training, clip.get("activation", 0),
@@ -95,9 +96,15 @@ class NitiUpdate:
 class SgdUpdate:
     """Update `sgd`: masters and velocities (int64 array, exponent) by (node number, k)."""
 
+    normalised = False
+
+    @staticmethod
+    def defaults(update):
+        return {}
+
     def __init__(self, network, recipe):
-        assert recipe["loss"] == "softmax", "update `sgd` needs deltas that are true derivatives"
-        self.network, self.update, self.seed = network, recipe["update"], recipe["seed"]
+        assert self.normalised or recipe["loss"] == "softmax", "update `sgd` needs deltas that are true derivatives"
+        self.network, self.update, self.seed = network, {**self.defaults(recipe["update"]), **recipe["update"]}, recipe["seed"]
         self.masters, self.velocities = {}, {}
         for key, values in network.weights.items():
             if not network.model.is_trained(network.model.nodes[key[0]]):
@@ -111,11 +118,14 @@ class SgdUpdate:
 
     def apply(self, gradients, moment):
         assert sorted(gradients) == sorted(self.masters)
+        clip = S(1, 0)
+        if self.update.get("clip_norm", 0):
+            clip = sgd.clip_factor(sgd.squares_sum(gradients[key] for key in sorted(gradients)), self.update["clip_norm"], moment.images)
         for key, gradient in gradients.items():
             number, k = key
             master = self.masters[key]
             words = a.random_range(self.seed, a.PURPOSE_UPDATE, moment.step, number + 65536 * k, master[0].size)
-            numbers = sgd.constants(self.update, moment, self._has_operand(key))
+            numbers = sgd.constants(self.update, moment, self._has_operand(key), clip, self.normalised)
             master, self.velocities[key] = sgd.step_of_tensor(master, self.velocities[key], gradient, moment.images, numbers, words)
             self.masters[key] = master
             values = sgd.operand(master) if self._has_operand(key) else master
@@ -131,7 +141,18 @@ class SgdUpdate:
                 "velocity": named(self.velocities)}
 
 
-UPDATES = {"niti": NitiUpdate, "sgd": SgdUpdate}
+class Niti16Update(SgdUpdate):
+    """Update `niti16`: of gradients that are scaled to their largest."""
+
+    normalised = True
+
+    @staticmethod
+    def defaults(update):
+        warmup = {} if update.get("schedule") == "one-cycle" else {"warmup": {"at": "5%"}}
+        return {"lr": 4, "schedule": "linear", **warmup}
+
+
+UPDATES = {"niti": NitiUpdate, "niti16": Niti16Update, "sgd": SgdUpdate}
 
 
 def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=None):

@@ -227,6 +227,7 @@ static const NitiKernels kernels = {
     .norm_delta_fit = niti_cpu_norm_delta_fit,
     .norm_backward = niti_cpu_norm_backward,
     .update_niti = niti_cpu_update_niti,
+    .gradient_squares = niti_cpu_gradient_squares,
     .update_sgd = niti_cpu_update_sgd,
     .stats = niti_cpu_stats,
 };

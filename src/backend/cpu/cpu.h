@@ -85,6 +85,7 @@ void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weig
                              const NitiTensor *weight);
 void niti_cpu_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                             const NitiRequantise *);
+void niti_cpu_gradient_squares(NitiBackend *, const NitiSquareSum *squares, int count);
 void niti_cpu_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);
 void niti_cpu_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 uint64_t niti_cpu_multiply_add(NitiBackend *);

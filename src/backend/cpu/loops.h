@@ -29,6 +29,9 @@ typedef struct NitiLoops {
   uint64_t (*largest64)(const int64_t *x, size_t count);
   /* How many magnitudes are above the limit. */
   uint32_t (*count_above16)(const int16_t *x, size_t count, int16_t limit);
+  /* The sum of niti_square, with a shift for which it is at most 2^62. */
+  uint64_t (*squares32)(const int32_t *x, size_t count, int shift);
+  uint64_t (*squares64)(const int64_t *x, size_t count, int shift);
   /* Per column of rows x columns values, rows `stride` apart; columns <= NITI_SUMS_COLUMNS, rows <= NITI_SUMS_ROWS.
    * Added to out[0]: x, out[1]: x x. */
   void (*sums)(int32_t out[2][NITI_SUMS_COLUMNS], const int8_t *x, size_t rows, size_t columns, size_t stride);

@@ -1,8 +1,10 @@
-/* Magnitudes of rows: plain loops, which every file of loops includes and the compiler turns into vectors. */
+/* The largest magnitudes of rows and sums of their squares: plain loops, which every file of loops includes and the compiler
+ * turns into vectors. */
 #ifndef NITI_BACKEND_CPU_LOOPS_LARGEST_H
 #define NITI_BACKEND_CPU_LOOPS_LARGEST_H
 
 #include "backend/cpu/loops.h"
+#include "base/clip.h"
 
 static uint32_t largest16(const int16_t *x, size_t count) {
   int16_t least = 0, most = 0;
@@ -36,6 +38,22 @@ static uint64_t largest64(const int64_t *x, size_t count) {
     most = x[i] > most ? x[i] : most;
   }
   return niti_magnitude64(least) > (uint64_t)most ? niti_magnitude64(least) : (uint64_t)most;
+}
+
+static uint64_t squares32(const int32_t *x, size_t count, int shift) {
+  const uint32_t half = shift > 0 ? 1u << (shift - 1) : 0; /* |x| + half < 2^32 */
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t negative = (uint32_t)(x[i] >> 31), m = (((uint32_t)x[i] ^ negative) - negative + half) >> shift;
+    sum += (uint64_t)m * m;
+  }
+  return sum;
+}
+
+static uint64_t squares64(const int64_t *x, size_t count, int shift) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += niti_square(x[i], shift);
+  return sum;
 }
 
 #endif

@@ -1,6 +1,7 @@
-/* Update `sgd` of a weight tensor: magnitudes first, then every weight. */
+/* Updates `sgd` and `niti16` of a weight tensor: the largest magnitudes first, then every weight. */
 #include "backend/cpu/chunk.h"
 #include "backend/cpu/loops.h"
+#include "base/clip.h"
 
 enum { CHUNK = 1 << 14 }; /* a multiple of NITI_SGD_FIRST */
 
@@ -57,13 +58,23 @@ static int32_t exponent_of(const NitiGradient *g) {
   return (g->exponents[0] ? *g->exponents[0] : 0) + (g->exponents[1] ? *g->exponents[1] : 0);
 }
 
+static NitiScalar clip_of(const NitiCpu *cpu, const NitiSgdUpdate *update) {
+  const NitiScalar none = {0, 0};
+  const NitiSgdScalars *scalars = update->scalars;
+  if (!update->squares || scalars->clip == NITI_NONE) return none;
+  const NitiScalar total = {update->squares[0], (int32_t)update->squares[1]};
+  return niti_clip_factor_inline(total, cpu->scalars[scalars->clip], cpu->scalars[scalars->images]);
+}
+
 static NitiSgd step_of(const NitiCpu *cpu, const Update *u, const NitiSgdUpdate *update) {
   const NitiSgdScalars *scalars = update->scalars;
   const NitiSgdSettings settings = {.rate = cpu->scalars[scalars->rate],
                                     .momentum = cpu->scalars[scalars->momentum],
                                     .decay = scalar_of(cpu, scalars->decay),
-                                    .images = cpu->scalars[scalars->images],
-                                    .nesterov = scalars->nesterov};
+                                    .images = scalar_of(cpu, scalars->images),
+                                    .nesterov = scalars->nesterov,
+                                    .normalised = scalars->normalised,
+                                    .clip = clip_of(cpu, update)};
   const NitiSgdTensor tensor = {.gradient_max = u->gradient_max,
                                 .count = u->count,
                                 .above_low = u->above_low,

@@ -215,6 +215,7 @@ static const NitiKernels kernels = {
     .norm_delta_fit = niti_cuda_norm_delta_fit,
     .norm_backward = niti_cuda_norm_backward,
     .update_niti = niti_cuda_update_niti,
+    .gradient_squares = niti_cuda_gradient_squares,
     .update_sgd = niti_cuda_update_sgd,
     .stats = niti_cuda_stats,
 };

@@ -44,8 +44,9 @@ typedef struct NitiRange {
   uint32_t done;                          /* blocks of the second launch that have ended */
   uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
   uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
-  NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu: of each tensor so far; likewise */
+  NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, clip.cu: of each tensor so far; likewise */
   NitiSgd steps[NITI_UPDATES_MAX];        /* sgd.cu: scratch */
+  uint64_t squares[NITI_UPDATES_MAX];     /* clip.cu: of each tensor so far; zero between operations too */
   uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_fit.cu: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];                               /* stats.cu: scratch */
@@ -180,6 +181,7 @@ void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *wei
 void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                              const NitiRequantise *);
 void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+void niti_cuda_gradient_squares(NitiBackend *, const NitiSquareSum *sums, int count);
 void niti_cuda_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 

@@ -1,7 +1,8 @@
-/* Update `sgd` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient, velocity and
- * master and how many weights are large, and the tensor's last block makes the step's multipliers of them, writes the exponents
- * and clears what was found; the second launch takes the steps. */
+/* Updates `sgd` and `niti16` of several tensors at once. The first launch finds the largest magnitudes of each tensor's gradient,
+ * velocity and master, and the tensor's last block makes the step's multipliers of them, writes the exponents and clears what was
+ * found; the second launch takes the steps. */
 #include "backend/cuda/device.cuh"
+#include "base/clip.h"
 
 enum { THREADS = 256, FOURS = 2, BLOCK_WEIGHTS = 4 * THREADS * FOURS }; /* FOURS: groups of four weights of a thread */
 
@@ -21,6 +22,7 @@ typedef struct Tensor {
 typedef struct Sgd {
   NitiRange *range;
   const NitiClock *clock;
+  const int64_t *squares; /* NULL, or the scalar of all gradients' squares */
   Tensor tensors[NITI_UPDATES_MAX];
 } Sgd;
 
@@ -128,8 +130,15 @@ static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
   return m;
 }
 
-static __device__ inline NitiSgd step_of(const NitiClock *clock, const Tensor &t, const NitiSgdMaxima &m) {
-  const int64_t *scalars = clock->scalars;
+static __device__ inline NitiScalar clip_of(const Sgd &d, const Tensor &t) {
+  const NitiScalar none = {0, 0};
+  if (!d.squares || t.scalars.clip == NITI_NONE) return none;
+  const NitiScalar total = {d.squares[0], (int32_t)d.squares[1]};
+  return niti_clip_factor_inline(total, d.clock->scalars[t.scalars.clip], d.clock->scalars[t.scalars.images]);
+}
+
+static __device__ inline NitiSgd step_of(const Sgd &d, const Tensor &t, const NitiSgdMaxima &m) {
+  const int64_t *scalars = d.clock->scalars, images = t.scalars.images == NITI_NONE ? 0 : scalars[t.scalars.images];
   const NitiSgdTensor tensor = {m.gradient,
                                 t.count,
                                 m.above_low,
@@ -139,9 +148,13 @@ static __device__ inline NitiSgd step_of(const NitiClock *clock, const Tensor &t
                                 (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0),
                                 *t.e_velocity,
                                 *t.e_master};
-  const NitiSgdSettings settings = {scalars[t.scalars.rate], scalars[t.scalars.momentum],
-                                    t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay], scalars[t.scalars.images],
-                                    t.scalars.nesterov};
+  const NitiSgdSettings settings = {scalars[t.scalars.rate],
+                                    scalars[t.scalars.momentum],
+                                    t.scalars.decay == NITI_NONE ? 0 : scalars[t.scalars.decay],
+                                    images,
+                                    t.scalars.nesterov,
+                                    t.scalars.normalised,
+                                    clip_of(d, t)};
   return niti_sgd(&tensor, &settings);
 }
 
@@ -149,7 +162,7 @@ static __device__ inline NitiSgd step_of(const NitiClock *clock, const Tensor &t
 static __device__ inline void finish(const Sgd &d, int number) {
   const Tensor &t = d.tensors[number];
   const NitiSgdMaxima none = {};
-  const NitiSgd step = step_of(d.clock, t, d.range->maxima[number]);
+  const NitiSgd step = step_of(d, t, d.range->maxima[number]);
   d.range->maxima[number] = none;
   d.range->steps[number] = step;
   if (step.idle) return;
@@ -232,6 +245,7 @@ extern "C" void niti_cuda_update_sgd(NitiBackend *backend, const NitiSgdUpdate *
   uint32_t blocks = 0;
   args.range = cuda->range;
   args.clock = cuda->clock;
+  args.squares = updates[0].squares;
   for (int i = 0; i < count; ++i) {
     args.tensors[i] = tensor_of(&updates[i], blocks);
     blocks = args.tensors[i].end;
