@@ -62,8 +62,8 @@ static int64_t *random_running(size_t channels) {
 }
 
 typedef struct Norm {
-  NitiShape shape; /* of x, y and both deltas */
-  int8_t *x, *dy;
+  NitiShape shape;    /* of x, y and both deltas */
+  int8_t *x, *dy, *w; /* w: of a convolution */
   int16_t *weight, *bias;
   int64_t *running;
   NitiAffine *affine; /* maps alone */
@@ -82,7 +82,7 @@ static void random_parameters(Norm *n) {
   n->e_d = random_in(-40, 20);
   n->e_weight = random_in(0, 1) ? -14 : random_in(-30, 10);
   n->e_bias = random_in(0, 1) ? -15 : random_in(-30, 10);
-  n->mode = random_in(0, 1) ? NITI_NEAREST : (NitiRounding)random_in(0, 3);
+  n->mode = random_in(0, 1) ? NITI_NEAREST : (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE);
   n->relu = random_in(0, 1);
   n->operands = random_in(0, 1);
 }
@@ -110,6 +110,7 @@ static Norm random_norm(NitiShape shape) {
 static void free_norm(Norm *n) {
   free(n->x);
   free(n->dy);
+  free(n->w);
   free(n->weight);
   free(n->bias);
   free(n->running);
@@ -189,7 +190,8 @@ static void step(Device *d, const void *context, Record *results) {
 }
 
 static void test_step(void **unused) {
-  static const int channels[] = {1, 2, 3, 4, 5, 8, 12, 16, 20, 33, 48, 64, 100, 128, 257, 320, 512, 1000, 4100, 4112, 5000};
+  static const int channels[] = {1,  2,  3,   4,   5,   8,   12,  16,   20,   24,   33,  40,
+                                 48, 64, 100, 128, 257, 320, 512, 1000, 4100, 4112, 5000};
   enum { CHANNELS = sizeof channels / sizeof *channels };
   (void)unused;
   need_cuda();
@@ -202,7 +204,8 @@ static void test_step(void **unused) {
 /* The tensors of residual networks: many blocks, and every block many rows. */
 static void test_large_steps(void **unused) {
   static const NitiShape shapes[] = {{128, 32, 32, 16}, {130, 16, 16, 32}, {37, 56, 56, 64}, {33, 7, 7, 512},
-                                     {200, 32, 32, 3},  {1, 1, 1, 100},    {1000, 1, 1, 10}, {50, 33, 31, 1}};
+                                     {200, 32, 32, 3},  {1, 1, 1, 100},    {1000, 1, 1, 10}, {50, 33, 31, 1},
+                                     {70, 16, 16, 128}, {65, 17, 15, 24},  {129, 9, 9, 40},  {50, 8, 8, 1040}};
   (void)unused;
   need_cuda();
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
@@ -288,16 +291,54 @@ static void random_affine(Norm *n) {
 }
 
 static void test_maps(void **unused) {
-  static const int channels[] = {1, 3, 4, 10, 16, 32, 36, 64, 100, 128, 256, 1040};
+  static const int channels[] = {1, 3, 4, 10, 16, 24, 32, 36, 40, 64, 80, 100, 128, 256, 320, 1040};
+  enum { CHANNELS = sizeof channels / sizeof *channels, MODES = NITI_STOCHASTIC_BYTE + 1 };
   (void)unused;
   need_cuda();
-  for (int i = 0; i < 96; ++i) {
-    const int c = channels[i % 12];
+  for (int i = 0; i < 2 * MODES * CHANNELS; ++i) {
+    const int c = channels[i % CHANNELS];
     Norm n = random_norm((NitiShape){random_in(1, 50), random_in(1, 6), random_in(1, 6), c});
-    n.mode = (NitiRounding)(i / 12 % 4);
-    n.operands = i / 48 % 2;
+    n.mode = (NitiRounding)(i / CHANNELS % MODES);
+    n.operands = i / (MODES * CHANNELS);
     random_affine(&n);
     check_norm(maps, "maps", n);
+  }
+}
+
+/* A norm's output masks the backward of the convolution that reads it, so the norm may have written its bits. */
+static void mask(Device *d, const void *context, Record *results) {
+  const Norm *n = context;
+  const NitiKernels *k = d->backend->kernels;
+  const int32_t c = n->shape.c;
+  const NitiConv conv = conv3x3_shape(n->shape.n, n->shape.h, n->shape.w, c, c, 1, 1);
+  const NitiTensor x = wide_tensor(d, n->shape, 1, n->x, n->e_x), dy = tensor_in(d, n->shape, n->dy, n->e_d);
+  const NitiTensor affine = wide_tensor(d, table(c, 2), 4, n->affine, n->e_weight);
+  const NitiTensor w = tensor_in(d, (NitiShape){c, 3, 3, c}, n->w, -9);
+  NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
+  const int32_t prediction = niti_shift_prediction_of(12);
+  const NitiRequantise act = {n->mode, NITI_DRAW_ROUND_ACT, 9, NULL, 0};
+  const NitiRequantise delta = {NITI_NEAREST, NITI_DRAW_ROUND_DELTA, 9, place_copy(d, &prediction, sizeof prediction), 0};
+  y.uses = NITI_USE_GRADIENT | NITI_USE_MASK | NITI_USE_OTHER;
+  if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
+    fail_msg("%s: %s", d->name, niti_error());
+  for (int relu = 0; relu < 2; ++relu) { /* the second time over the bits of the first */
+    k->norm_forward(d->backend, &y, &x, &affine, relu, &act);
+    call_conv_backward(d->backend, &dx, &dy, &w, &y, &conv, &delta);
+    keep_tensor(results, d, "the masked dx", &dx);
+    keep_operand(results, d, "y", &y);
+  }
+}
+
+static void test_masks(void **unused) {
+  static const int channels[] = {16, 64, 80, 128};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 16; ++i) {
+    Norm n = random_norm((NitiShape){random_in(1, 40), random_in(1, 6), random_in(1, 6), channels[i % 4]});
+    n.mode = i / 4 % 2 ? NITI_STOCHASTIC_BYTE : NITI_NEAREST;
+    n.w = mantissas((size_t)n.shape.c * 9 * (size_t)n.shape.c, FILL_FULL);
+    random_affine(&n);
+    check_norm(mask, "a mask", n);
   }
 }
 
@@ -491,9 +532,9 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps), cmocka_unit_test(test_unaligned),
-      cmocka_unit_test(test_largest_sums), cmocka_unit_test(test_maps),        cmocka_unit_test(test_sgd),
-      cmocka_unit_test(test_many_updates),
+      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps),  cmocka_unit_test(test_unaligned),
+      cmocka_unit_test(test_largest_sums), cmocka_unit_test(test_maps),         cmocka_unit_test(test_masks),
+      cmocka_unit_test(test_sgd),          cmocka_unit_test(test_many_updates),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

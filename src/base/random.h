@@ -26,9 +26,15 @@ NITI_INLINE NitiWords niti_philox(NitiWords c, uint64_t key) {
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {
+#if defined(__CUDA_ARCH__) /* halves apart: nvcc would add zeros to the upper ones */
+    const uint32_t a = 0xd2511f53u * c.word[0], b = 0xcd9e8d57u * c.word[2];
+    const NitiWords next = {
+        {__umulhi(0xcd9e8d57u, c.word[2]) ^ c.word[1] ^ low, b, __umulhi(0xd2511f53u, c.word[0]) ^ c.word[3] ^ high, a}};
+#else
     const uint64_t a = (uint64_t)0xd2511f53u * c.word[0], b = (uint64_t)0xcd9e8d57u * c.word[2];
     const NitiWords next = {
         {(uint32_t)(b >> 32) ^ c.word[1] ^ low, (uint32_t)b, (uint32_t)(a >> 32) ^ c.word[3] ^ high, (uint32_t)a}};
+#endif
     c = next;
     low += 0x9e3779b9u;  /* the golden ratio */
     high += 0xbb67ae85u; /* sqrt(3) - 1 */

@@ -5,6 +5,14 @@
 
 #include "base/round.h"
 
+/* Functions that a GPU calls instead of repeating their code: it runs once per step, and instructions from memory cost more than
+ * the calls. */
+#ifdef __CUDACC__
+#define NITI_CALLED static inline __host__ __device__ __noinline__
+#else
+#define NITI_CALLED static inline
+#endif
+
 /* m * 2^e; 2^30 <= |m| < 2^31, or m = e = 0. Every operation truncates magnitudes. */
 typedef struct NitiScalar {
   int64_t m;
@@ -26,21 +34,21 @@ NITI_INLINE NitiScalar niti_scalar(int64_t x, int32_t e) {
   const NitiScalar zero = {0, 0};
   if (x == 0) return zero;
   const uint64_t magnitude = niti_magnitude64(x);
-  const int shift = 33 - niti_leading_zeros(magnitude); /* to the right */
-  const int64_t m = (int64_t)(shift >= 0 ? magnitude >> shift : magnitude << -shift);
-  const NitiScalar s = {x < 0 ? -m : m, e + shift};
+  const int zeros = niti_leading_zeros(magnitude);
+  const int64_t m = (int64_t)(magnitude << zeros >> 33);
+  const NitiScalar s = {x < 0 ? -m : m, e + 33 - zeros};
   return s;
 }
 
 NITI_INLINE NitiScalar niti_scalar_mul(NitiScalar a, NitiScalar b) { return niti_scalar(a.m * b.m, a.e + b.e); }
 
 /* a / b, b != 0. */
-NITI_INLINE NitiScalar niti_scalar_div(NitiScalar a, NitiScalar b) {
+NITI_CALLED NitiScalar niti_scalar_div(NitiScalar a, NitiScalar b) {
   const int64_t q = (int64_t)((niti_magnitude64(a.m) << 32) / niti_magnitude64(b.m));
   return niti_scalar((a.m < 0) == (b.m < 0) ? q : -q, a.e - b.e - 32);
 }
 
-NITI_INLINE NitiScalar niti_scalar_add(NitiScalar a, NitiScalar b) {
+NITI_CALLED NitiScalar niti_scalar_add(NitiScalar a, NitiScalar b) {
   if (a.m == 0) return b;
   if (b.m == 0) return a;
   const bool swap = a.e < b.e;
@@ -58,6 +66,9 @@ NITI_INLINE NitiScalar niti_scalar_neg(NitiScalar a) {
 /* floor(sqrt(x)), x < 2^62. */
 NITI_INLINE uint32_t niti_sqrt_floor(uint64_t x) {
   uint64_t root = 0;
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1
+#endif
   for (uint64_t bit = (uint64_t)1 << 60; bit > 0; bit >>= 2) {
     if (x >= root + bit) {
       x -= root + bit;
@@ -70,7 +81,7 @@ NITI_INLINE uint32_t niti_sqrt_floor(uint64_t x) {
 }
 
 /* The square root of a >= 0. */
-NITI_INLINE NitiScalar niti_scalar_sqrt(NitiScalar a) {
+NITI_CALLED NitiScalar niti_scalar_sqrt(NitiScalar a) {
   const int odd = a.e & 1; /* of two's complement: right for negative exponents too */
   const NitiScalar s = {(int64_t)niti_sqrt_floor((uint64_t)a.m << (30 + odd)), (a.e - 30 - odd) / 2};
   return a.m == 0 ? a : s;

@@ -1,24 +1,10 @@
 /* Batch norm's maps, forward and backward: a multiply-add or two per element, then rounding. The exponent is known beforehand, so
- * there is no range. Where the blocked layout is wanted too, tiles of 16 images; else rows. */
+ * there is no range. Where the blocked layout is wanted too, tiles of 16 images; else rows. Where channels are multiples of 16,
+ * norm_wide.cu does it. */
 #include "backend/cuda/finish.cuh"
-#include "backend/cuda/rows.cuh"
-#include "base/norm.h"
+#include "backend/cuda/norm.cuh"
 
 enum { BLOCKS = 8 /* a multiprocessor's, of rows */ };
-
-template <typename Affine>
-struct Map {
-  int8_t *y, *blocked; /* blocked: of y, or NULL */
-  const int8_t *x, *d; /* d: deltas, backward alone */
-  const Affine *affine;
-  const int32_t *e_affine;
-  NitiRows rows;
-  NitiTiles tiles;
-};
-
-static __device__ inline int apply(const NitiAffine &a, int x, int) { return a.factor * x + a.offset; }
-
-static __device__ inline int apply(const NitiAffineDelta &a, int x, int d) { return a.factor * d + a.slope * x + a.offset; }
 
 /* acc / 2^16, ties away from zero; |acc| < 2^31 - 2^15. */
 static __device__ inline int nearest(int acc) {
@@ -32,7 +18,7 @@ static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Af
   int acc[V];
   uint32_t word;
 #pragma unroll
-  for (int k = 0; k < V; ++k) acc[k] = apply(f[k], (int8_t)(x >> (8 * k)), (int8_t)(d >> (8 * k)));
+  for (int k = 0; k < V; ++k) acc[k] = niti_norm_apply(f[k], (int8_t)(x >> (8 * k)), (int8_t)(d >> (8 * k)));
   if (a.mode == NITI_STOCHASTIC_BYTE) {
     const NitiByteRounding round = niti_byte_rounding(NITI_NORM_FRACTION);
     int m[4] = {0, 0, 0, 0};
@@ -47,18 +33,6 @@ static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Af
     word = niti_clip4(niti_pack4(nearest(acc[0]), 0, 0, 0));
   }
   return a.relu ? word & ~niti_spread_signs(word) : word;
-}
-
-/* The random bytes of 4 W neighbours, the first at a multiple of their number. */
-template <int W>
-static __device__ inline void draw_bytes(uint32_t *bytes, const NitiDraw &draw, uint64_t index) {
-  if (W == 4) {
-    const NitiWords words = niti_draw_block(&draw, (uint32_t)(index >> 4));
-#pragma unroll
-    for (int w = 0; w < 4; ++w) bytes[w % W] = words.word[w];
-  } else {
-    bytes[0] = niti_draw(&draw, index >> 2) >> (8 * (index & 3));
-  }
 }
 
 /* bytes[j]: the random bytes of the lane's four neighbours in image j of four, `image` elements apart, the first at `index`.
@@ -94,10 +68,10 @@ static __device__ inline void load_affine(Affine *f, const Affine *from) {
 }
 
 /* Each thread keeps its channels. */
-template <int V, typename Affine, bool BACKWARD>
-static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affine> m, NitiRequantiseArgs a) {
+template <int V, typename Affine>
+static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a) {
   niti_kernel_begin();
-  enum { W = (V + 3) / 4, AT_ONCE = BACKWARD ? 2 : NITI_ROWS_AT_ONCE, WORD = V == 1 ? 1 : 4 };
+  enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, AT_ONCE = NITI_ROWS_AT_ONCE };
   const NitiRows &r = m.rows;
   const NitiRowsLane l = niti_rows_lane<V>(r);
   if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
@@ -107,30 +81,28 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affi
   const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
   const NitiDraw draw = {draws ? a.clock->seed : 0, a.purpose, draws ? a.clock->step : 0, a.layer};
   for (uint32_t row = blockIdx.x * r.lanes * AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * AT_ONCE) {
-    uint32_t x[AT_ONCE][W] = {}, d[AT_ONCE][W] = {};
+    uint32_t x[AT_ONCE] = {}, d[AT_ONCE] = {};
 #pragma unroll
     for (int i = 0; i < AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
-      if (row + (uint32_t)i * r.lanes < r.rows) niti_vector_load<V>(x[i], m.x + at);
-      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) niti_vector_load<V>(d[i], m.d + at);
+      if (row + (uint32_t)i * r.lanes < r.rows) x[i] = niti_word_load<V>(m.x + at);
+      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) d[i] = niti_word_load<V>(m.d + at);
     }
 #pragma unroll
     for (int i = 0; i < AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
-      uint32_t bytes[W] = {};
       if (row + (uint32_t)i * r.lanes >= r.rows) continue;
-      if (draws) draw_bytes<W>(bytes, draw, at);
-#pragma unroll
-      for (int w = 0; w < W; ++w) x[i][w] = map_word<WORD>(a, f + 4 * w, x[i][w], d[i][w], at + 4 * w, bytes[w]);
-      niti_vector_store<V>(m.y + at, x[i]);
+      const uint32_t bytes = draws ? niti_draw(&draw, at >> 2) >> (8 * (at & 3)) : 0;
+      niti_word_store<V>(m.y + at, map_word<V>(a, f, x[i], d[i], at, bytes));
     }
   }
 }
 
 /* Rows of channels are multiples of 4, and so are images. */
-template <typename Affine, bool BACKWARD>
-static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Affine> m, NitiRequantiseArgs a) {
+template <typename Affine>
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a) {
   niti_kernel_begin();
+  enum { BACKWARD = NitiNormMap<Affine>::BACKWARD };
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = m.tiles;
   const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
@@ -161,9 +133,38 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Aff
 }
 
 template <int V, typename Affine>
-static void run_rows(NitiCuda *cuda, const Map<Affine> &m, const NitiRequantiseArgs &a) {
-  NITI_LAUNCH(cuda, (rows_kernel<V, Affine, sizeof(Affine) == sizeof(NitiAffineDelta)>),
-              dim3(niti_rows_blocks(cuda, m.rows, BLOCKS), m.rows.slices), NITI_ROWS_THREADS, 0, m, a);
+static void run_rows(NitiCuda *cuda, const NitiNormMap<Affine> &m, const NitiRequantiseArgs &a) {
+  NITI_LAUNCH(cuda, (rows_kernel<V, Affine>), dim3(niti_rows_blocks(cuda, m.rows, BLOCKS), m.rows.slices), NITI_ROWS_THREADS, 0,
+              m, a);
+}
+
+/* V channels to a thread. */
+template <typename Affine>
+static NitiNormMap<Affine> map_of(const NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
+                                  int V) {
+  NitiNormMap<Affine> m = {};
+  m.y = y->data;
+  m.blocked = niti_blocked_of(y, V > 4 ? 4 : V);
+  m.x = x->data;
+  m.d = dy ? dy->data : NULL;
+  m.affine = (const Affine *)(const void *)affine->data;
+  m.e_affine = affine->exponent;
+  m.rows = niti_rows_of(x->shape, 0, (uint32_t)x->shape.c, V);
+  m.tiles = niti_tiles_of(x->shape, 4, NITI_BLOCK_IMAGES);
+  return m;
+}
+
+/* Whether norm_wide.cu did it. */
+template <typename Affine>
+static bool run_wide(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
+                     const NitiRequantiseArgs &a) {
+  NitiNormMap<Affine> m = map_of<Affine>(y, x, dy, affine, 16);
+  if (m.blocked && y->uses == NITI_USE_GRADIENT) m.y = NULL;
+  if (m.blocked && (y->uses & NITI_USE_MASK) && niti_norm_writes_bits(x->shape.c)) m.bits = niti_cuda_bits(y);
+  if (!niti_norm_wide(cuda, m, a)) return false;
+  niti_cuda_blocked_set(cuda, y, m.blocked != NULL);
+  if (m.bits) niti_cuda_bits_set(cuda, y);
+  return true;
 }
 
 /* dy: NULL forward. */
@@ -171,24 +172,14 @@ template <typename Affine>
 static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
                 bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
-  const bool aligned = (uintptr_t)affine->data % 16 == 0;
-  const int8_t *d = dy ? dy->data : NULL;
-  const int V = aligned ? niti_rows_vector((uint32_t)x->shape.c, y->data, x->data, d) : 1;
-  const Map<Affine> m = {y->data,
-                         niti_blocked_of(y, V > 4 ? 4 : V),
-                         x->data,
-                         d,
-                         (const Affine *)(const void *)affine->data,
-                         affine->exponent,
-                         niti_rows_of(x->shape, 0, (uint32_t)x->shape.c, V),
-                         niti_tiles_of(x->shape, 4, NITI_BLOCK_IMAGES)};
   const NitiRequantiseArgs a = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
+  const bool aligned = (uintptr_t)affine->data % 16 == 0;
+  const int V = aligned ? niti_rows_vector((uint32_t)x->shape.c, y->data, x->data, dy ? dy->data : NULL) : 1;
+  if (V == 16 && run_wide<Affine>(cuda, y, x, dy, affine, a)) return;
+  const NitiNormMap<Affine> m = map_of<Affine>(y, x, dy, affine, V > 4 ? 4 : V);
   if (m.blocked) {
-    NITI_LAUNCH(cuda, (tiles_kernel<Affine, sizeof(Affine) == sizeof(NitiAffineDelta)>), niti_tiles_grid(m.tiles),
-                NITI_TILE_THREADS, 0, m, a);
-  } else if (V == 16) {
-    run_rows<16>(cuda, m, a);
-  } else if (V == 4) {
+    NITI_LAUNCH(cuda, tiles_kernel<Affine>, niti_tiles_grid(m.tiles), NITI_TILE_THREADS, 0, m, a);
+  } else if (V > 1) {
     run_rows<4>(cuda, m, a);
   } else {
     run_rows<1>(cuda, m, a);

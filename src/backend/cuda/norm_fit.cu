@@ -1,7 +1,7 @@
-/* Batch norm's multipliers, forward and backward. Each block sums up its rows in 32 bits and adds that to the range's sums; a
- * slice's last block moves these to the output, leaves zeros and goes on to the multipliers of its channels, a thread per
- * channel, with the scalars of base/norm.h. Backward the multipliers depend on all channels: where these are more than one slice,
- * another launch makes them. */
+/* Batch norm's multipliers, forward and backward. Each block sums up its rows in 32 bits and adds that to a copy of the range's
+ * sums; a slice's last block adds the copies up into the output, leaves zeros and goes on to the multipliers of its channels, a
+ * thread per channel, with the scalars of base/norm.h. Backward the multipliers depend on all channels: where these are more than
+ * one slice, another launch makes them. */
 #include "backend/cuda/rows.cuh"
 #include "base/norm.h"
 
@@ -9,6 +9,7 @@ enum {
   BLOCK_ROWS = INT32_MAX / (NITI_MANTISSA_MAX * NITI_MANTISSA_MAX), /* whose sums fit in 32 bits: 133,144 */
   BLOCKS = 2,                                                       /* a multiprocessor's */
   THREADS = NITI_ROWS_THREADS,                                      /* that end a slice, one per channel */
+  REPLICAS = 8,                                                     /* at most */
   DELTA_THREADS = 512,                                              /* of the other launch */
 };
 
@@ -21,11 +22,12 @@ typedef struct Sums {
   const int32_t *e_a, *e_x;
   int64_t count;
   uint32_t channels; /* in all */
+  uint32_t replicas; /* of the range's sums, so that fewer blocks add to the same words */
   NitiRows rows;
 } Sums;
 
 typedef struct Fit {
-  enum { SUMS = 2 };
+  enum { SUMS = 2, ROWS = 2 * NITI_ROWS_AT_ONCE /* that a thread has under way */ };
   NitiAffine *affine;
   int32_t *exponent;
   int64_t *running; /* [2][channels] */
@@ -34,7 +36,7 @@ typedef struct Fit {
 } Fit;
 
 typedef struct DeltaFit {
-  enum { SUMS = 3 };
+  enum { SUMS = 3, ROWS = NITI_ROWS_AT_ONCE };
   NitiAffineDelta *affine;
   int64_t *weight_gradient, *bias_gradient;
   int32_t *exponent, *e_weight_gradient, *e_bias_gradient;
@@ -195,25 +197,28 @@ static __device__ inline void gather(uint32_t *out, const uint32_t (*words)[(V +
 }
 
 /* A thread's sums of its channels. */
-template <int V, int K>
+template <int V, int K, int ROWS>
 static __device__ inline void walk(int (*acc)[V], const Sums &d, const NitiRowsLane &l) {
   const NitiRows &r = d.rows;
-  for (uint32_t row = blockIdx.x * r.lanes * NITI_ROWS_AT_ONCE + l.lane; l.inside && row < r.rows;
-       row += gridDim.x * r.lanes * NITI_ROWS_AT_ONCE) {
-    uint32_t a[NITI_ROWS_AT_ONCE][(V + 3) / 4] = {}, x[NITI_ROWS_AT_ONCE][(V + 3) / 4] = {}, as[V], xs[V];
+  for (uint32_t row = blockIdx.x * r.lanes * ROWS + l.lane; l.inside && row < r.rows; row += gridDim.x * r.lanes * ROWS) {
+    uint32_t a[ROWS][(V + 3) / 4] = {}, x[ROWS][(V + 3) / 4] = {};
 #pragma unroll
-    for (int i = 0; i < NITI_ROWS_AT_ONCE; ++i) {
+    for (int i = 0; i < ROWS; ++i) {
       const uint32_t at = row + (uint32_t)i * r.lanes;
       if (at < r.rows) niti_vector_load<V>(a[i], d.a + (size_t)at * r.pitch + l.channel);
       if (K == DeltaFit::SUMS && at < r.rows) niti_vector_load<V>(x[i], d.x + (size_t)at * r.pitch + l.channel);
     }
-    gather<V>(as, a);
-    if (K == DeltaFit::SUMS) gather<V>(xs, x);
 #pragma unroll
-    for (int v = 0; v < V; ++v) {
-      acc[0][v] = __dp4a((int)as[v], 0x01010101, acc[0][v]);
-      if (K == DeltaFit::SUMS) acc[1][v] = __dp4a((int)as[v], (int)xs[v], acc[1][v]);
-      acc[K - 1][v] = __dp4a((int)as[v], (int)as[v], acc[K - 1][v]);
+    for (int i = 0; i < ROWS; i += 4) {
+      uint32_t as[V], xs[V];
+      gather<V>(as, a + i);
+      if (K == DeltaFit::SUMS) gather<V>(xs, x + i);
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        acc[0][v] = __dp4a((int)as[v], 0x01010101, acc[0][v]);
+        if (K == DeltaFit::SUMS) acc[1][v] = __dp4a((int)as[v], (int)xs[v], acc[1][v]);
+        acc[K - 1][v] = __dp4a((int)as[v], (int)as[v], acc[K - 1][v]);
+      }
     }
   }
 }
@@ -229,6 +234,7 @@ static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], con
   for (int v = 0; v < V; ++v) stage[v][threadIdx.x] = acc[v];
   totals[threadIdx.x] = 0;
   __syncthreads();
+#pragma unroll 4
   for (uint32_t lane = threadIdx.x / channels; lane < r.lanes; lane += parts) {
     if (threadIdx.x < parts * channels) sum += stage[channel % V][lane * r.width + vector];
   }
@@ -239,11 +245,13 @@ static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], con
 /* Whether this block is the slice's last, after all that its threads have written; they all call it. */
 static __device__ inline bool is_last(NitiRange *range) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(&range->summed[blockIdx.y], 1u) + 1 == gridDim.x;
+  if (threadIdx.x == 0) { /* one thread's fences order what all of the block's wrote, and will read */
+    __threadfence();
+    last = atomicAdd(&range->summed[blockIdx.y], 1u) + 1 == gridDim.x;
+    __threadfence();
+  }
   __syncthreads();
-  __threadfence();
   return last;
 }
 
@@ -255,19 +263,27 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
   const NitiRows &r = d.rows;
   const uint32_t own = blockIdx.y * r.width * V + threadIdx.x, c = r.first + own; /* a thread's channel in the end */
   const bool has_channel = threadIdx.x < r.width * V && own < r.channels;
-  unsigned long long *so_far = (unsigned long long *)&d.range->sums[K * own];
+  const uint32_t pitch = r.channels * K; /* from one replica to the next: [K][channels] each */
+  unsigned long long *so_far = (unsigned long long *)&d.range->sums[own];
   int acc[K][V] = {};
-  walk<V, K>(acc, d, niti_rows_lane<V>(r));
+  walk<V, K, AnyFit::ROWS>(acc, d, niti_rows_lane<V>(r));
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     add_up<V>(totals, stage, acc[k], r);
     const int total = totals[threadIdx.x];
-    if (has_channel && total != 0) atomicAdd(&so_far[k], (unsigned long long)(long long)total);
+    unsigned long long *to = so_far + blockIdx.x % d.replicas * pitch + k * r.channels;
+    if (has_channel && total != 0) atomicAdd(to, (unsigned long long)(long long)total);
   }
   if (!is_last(d.range)) return;
-  for (int k = 0; has_channel && k < K; ++k) {
-    d.sums[(size_t)K * c + k] = (int64_t)__ldcg(&so_far[k]);
-    so_far[k] = 0;
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    unsigned long long sum = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < REPLICAS; ++i) {
+      if (has_channel && i < d.replicas) sum += __ldcg(so_far + i * pitch + k * r.channels);
+    }
+    for (uint32_t i = 0; has_channel && i < d.replicas; ++i) so_far[i * pitch + k * r.channels] = 0;
+    if (has_channel) d.sums[(size_t)K * c + k] = (int64_t)sum;
   }
   if (threadIdx.x == 0) d.range->summed[blockIdx.y] = 0;
   if (threadIdx.x == 0 && c == 0) *d.exponent = *d.e_a;
@@ -277,8 +293,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
 template <int V, typename AnyFit>
 static void launch(NitiCuda *cuda, const Sums &d, const AnyFit &f) {
   const NitiRows &r = d.rows;
-  const uint32_t turn = r.lanes * NITI_ROWS_AT_ONCE, turns = (r.rows + turn - 1) / turn, most = BLOCK_ROWS / turn;
-  const uint32_t wanted = niti_rows_blocks(cuda, r, BLOCKS), least = (turns + most - 1) / most;
+  const uint32_t turn = r.lanes * AnyFit::ROWS, turns = (r.rows + turn - 1) / turn, most = BLOCK_ROWS / turn;
+  const uint32_t full = niti_rows_blocks(cuda, r, BLOCKS), least = (turns + most - 1) / most;
+  const uint32_t wanted = full < turns ? full : turns;
   NITI_LAUNCH(cuda, (sums_kernel<V, AnyFit>), dim3(wanted > least ? wanted : least, r.slices), THREADS, 0, d, f);
 }
 
@@ -289,6 +306,7 @@ static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
   for (uint32_t first = 0; first < d.channels; first += NITI_SUMS_CHANNELS) {
     const uint32_t left = d.channels - first;
     d.rows = niti_rows_of(shape, first, left < NITI_SUMS_CHANNELS ? left : (uint32_t)NITI_SUMS_CHANNELS, V);
+    d.replicas = NITI_SUMS_CHANNELS / d.rows.channels < REPLICAS ? NITI_SUMS_CHANNELS / d.rows.channels : (uint32_t)REPLICAS;
     if (V == 16) launch<16>(cuda, d, f);
     if (V == 4) launch<4>(cuda, d, f);
     if (V == 1) launch<1>(cuda, d, f);
@@ -306,6 +324,7 @@ static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a,
               x ? x->exponent : NULL,
               (int64_t)(niti_shape_count(a->shape) / channels),
               channels,
+              0,
               NitiRows{}};
 }
 

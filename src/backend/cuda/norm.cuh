@@ -1,0 +1,38 @@
+/* Batch norm's maps: what their kernels share. */
+#ifndef NITI_BACKEND_CUDA_NORM_CUH
+#define NITI_BACKEND_CUDA_NORM_CUH
+
+#include "backend/cuda/rows.cuh"
+#include "base/norm.h"
+
+/* By value to a kernel. */
+template <typename Affine>
+struct NitiNormMap {
+  enum { BACKWARD = sizeof(Affine) == sizeof(NitiAffineDelta) };
+  int8_t *y, *blocked; /* y: NULL where it is not wanted, beside blocked alone; blocked: of y, or NULL */
+  uint2 *bits;         /* of y, or NULL; beside blocked alone */
+  const int8_t *x, *d; /* d: deltas, backward alone */
+  const Affine *affine;
+  const int32_t *e_affine;
+  NitiRows rows;
+  NitiTiles tiles;
+};
+
+/* Channels whose bits the maps write along with the blocked layout. */
+static inline bool niti_norm_writes_bits(int32_t channels) { return channels % 128 == 0 || channels == 64; }
+
+/* norm_wide.cu: the maps where channels are multiples of 16 and all memory is aligned to that. false: not in this mode, and
+ * nothing is done. */
+bool niti_norm_wide(NitiCuda *, const NitiNormMap<NitiAffine> &, const NitiRequantiseArgs &);
+bool niti_norm_wide(NitiCuda *, const NitiNormMap<NitiAffineDelta> &, const NitiRequantiseArgs &);
+
+#ifdef __CUDACC__
+
+static __device__ inline int niti_norm_apply(const NitiAffine &a, int x, int) { return a.factor * x + a.offset; }
+
+static __device__ inline int niti_norm_apply(const NitiAffineDelta &a, int x, int d) {
+  return a.factor * d + (a.slope * x + a.offset); /* two instructions: the sum does not depend on the order */
+}
+
+#endif
+#endif
