@@ -33,11 +33,13 @@ static int32_t add_plain(NitiProgram *p, const char *name, NitiDtype dtype, Niti
   return niti_program_add_tensor(p, &t);
 }
 
+_Static_assert(sizeof(NitiSample) == NITI_SAMPLE_WORDS * sizeof(int32_t), "a row of the tensor of samples");
+
 static void lower_input(Walk *w) {
   NitiProgram *p = w->lowering.program;
   const NitiShape in = w->layers[0].out;
-  const int64_t pixels[4] = {in.n, in.h, in.w, in.c}, samples[2] = {in.n, 4}, labels[1] = {in.n}, table[2] = {in.c, 256},
-                metrics[1] = {3};
+  const int64_t pixels[4] = {in.n, in.h, in.w, in.c}, samples[2] = {in.n, NITI_SAMPLE_WORDS}, labels[1] = {in.n},
+                table[2] = {in.c, 256}, metrics[1] = {3};
   NitiOperation o = niti_operation(NITI_OP_INPUT, NITI_PHASE_INPUT, 0);
   o.inputs[0] = add_plain(p, NITI_TENSOR_PIXELS, NITI_DTYPE_U8, NITI_ROLE_INPUT, 4, pixels);
   o.inputs[1] = add_plain(p, NITI_TENSOR_SAMPLES, NITI_DTYPE_S32, NITI_ROLE_INPUT, 2, samples);

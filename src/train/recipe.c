@@ -11,6 +11,7 @@
 #include "config/yaml.h"
 #include "model/description_yaml.h"
 #include "platform/path.h"
+#include "train/augmentation.h"
 #include "train/recipe_text.h"
 
 /* Defaults of keys that a recipe omits (docs/recipe-reference.md). */
@@ -182,7 +183,7 @@ static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop",
+  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop", NITI_AUGMENTATION_KEYS,
                                      "flip", "fit",  "resize",  "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
@@ -207,7 +208,9 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "crop")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: crop", niti_recipe_crops));
     data->random_crop = choice == 1;
+    data->resized_crop = choice == 2;
   }
+  NITI_TRY(niti_augmentation_read(data, mapping, input));
   if ((node = niti_yaml_get(mapping, "flip")) != NULL) NITI_TRY(niti_yaml_bool(&data->flip, node, "data: flip"));
   if ((node = niti_yaml_get(mapping, "fit")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: fit", niti_recipe_fits));
