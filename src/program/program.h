@@ -187,6 +187,7 @@ typedef struct NitiOperation {
     NitiLoss loss; /* LOSS */
     NitiDropout dropout;
     int32_t relu_max; /* RELU_*: the largest value in millionths, 0: none */
+    bool changes;     /* INPUT: samples may be scaled or coloured; false: none is */
     NitiNorm norm;    /* NORM_* */
     int32_t scalar;   /* UPDATE_NITI: the number of the bound scalar mu */
     NitiSgdScalars sgd;

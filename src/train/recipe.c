@@ -473,5 +473,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .clip_activation = recipe->clip_activation,
                             .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
+                            .changes_images = training && (recipe->data.resized_crop || niti_data_jitters(&recipe->data)),
                             .optimizer = recipe->optimizer};
 }

@@ -225,7 +225,7 @@ static void input_rows(void *context, size_t thread, size_t item) {
 }
 
 void niti_cpu_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
-                    const NitiTensor *table) {
+                    const NitiTensor *table, bool changes) {
   const size_t row = (size_t)out->shape.w * (size_t)out->shape.c;
   Input in = {.out = out->data,
               .shape = out->shape,
@@ -235,6 +235,7 @@ void niti_cpu_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images
               .table = table->data,
               .rows = (size_t)out->shape.n * (size_t)out->shape.h,
               .rows_a_task = row < ROWS_BYTES ? ROWS_BYTES / row : 1};
+  (void)changes; /* each sample says so itself */
   niti_threads_run(niti_cpu(backend)->threads, input_rows, &in, (in.rows + in.rows_a_task - 1) / in.rows_a_task);
   *out->exponent = *table->exponent;
 }
