@@ -80,30 +80,63 @@ static ptrdiff_t source_column(const Piece *p, ptrdiff_t i) {
   return p->sample->flip ? p->in->shape.w - 1 - p->first - i : p->first + i;
 }
 
+/* out[count][C] from pixels `step` pixels apart: 1, or -1 if mirrored. */
+static void copy_pixels(uint8_t *restrict out, const uint8_t *restrict pixels, ptrdiff_t count, ptrdiff_t step, ptrdiff_t C) {
+  if (step == 1) {
+    memcpy(out, pixels, (size_t)(count * C));
+  } else if (C == 3) {
+    for (ptrdiff_t i = 0; i < count; ++i) {
+      for (ptrdiff_t c = 0; c < 3; ++c) out[3 * i + c] = pixels[c - 3 * i];
+    }
+  } else {
+    for (ptrdiff_t i = 0; i < count; ++i) memcpy(out + i * C, pixels - i * C, (size_t)C);
+  }
+}
+
 /* Window row h, not scaled. */
 static void copy_row(Piece *p, ptrdiff_t h) {
   const ptrdiff_t C = p->in->shape.c, SH = p->in->source.h, SW = p->in->source.w, y = h + p->sample->dy;
-  const bool inside = y >= 0 && y < SH;
-  for (ptrdiff_t i = 0; i < p->count; ++i) {
-    const ptrdiff_t x = source_column(p, i) + p->sample->dx;
-    const uint8_t *from = p->pixels + (y * SW + x) * C;
-    for (ptrdiff_t c = 0; c < C; ++c) p->out[i * C + c] = inside && x >= 0 && x < SW ? from[c] : 0;
-  }
+  const ptrdiff_t step = p->sample->flip ? -1 : 1, x = source_column(p, 0) + p->sample->dx; /* of the piece's first column */
+  /* Columns begin .. end - 1 of the piece are inside. */
+  const ptrdiff_t begin = clamp(step > 0 ? -x : x - SW + 1, 0, p->count);
+  const ptrdiff_t end = y < 0 || y >= SH ? begin : clamp(step > 0 ? SW - x : x + 1, begin, p->count);
+  memset(p->out, 0, (size_t)(p->count * C));
+  if (begin < end) copy_pixels(p->out + begin * C, p->pixels + (y * SW + x + step * begin) * C, end - begin, step, C);
 }
 
 static const uint8_t *source_row(const Piece *p, int32_t j) {
   return p->pixels + (ptrdiff_t)j * p->in->source.w * p->in->shape.c;
 }
 
+/* Columns between two source pixels each, of C channels, a constant where it is inlined. */
+static inline __attribute__((always_inline)) void mix_columns(uint32_t *restrict out, const uint8_t *restrict row,
+                                                              const NitiTaps *restrict taps, ptrdiff_t count, ptrdiff_t C) {
+  for (ptrdiff_t i = 0; i < count; ++i, out += C) {
+    const uint8_t *first = row + taps[i].first * C, *last = row + taps[i].last * C;
+    const uint32_t head = taps[i].head, tail = taps[i].tail;
+    for (ptrdiff_t c = 0; c < C; ++c) out[c] = head * first[c] + tail * last[c];
+  }
+}
+
+static void sum_columns(uint32_t *out, const uint8_t *row, const Piece *p) {
+  const ptrdiff_t C = p->in->shape.c, count = p->count;
+  if (p->sample->w < p->in->shape.w) {
+    if (C == 3)
+      mix_columns(out, row, p->taps, count, 3);
+    else
+      mix_columns(out, row, p->taps, count, C);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < count; ++i) {
+    for (ptrdiff_t c = 0; c < C; ++c) *out++ = niti_taps_sum(&p->taps[i], row + c, C);
+  }
+}
+
 /* Source row j, summed along its columns. Rows are asked for in ascending order, so two of them are worth keeping. */
 static const uint32_t *summed_row(Piece *p, int32_t j) {
-  const ptrdiff_t C = p->in->shape.c;
   uint32_t *out = p->rows[j & 1];
-  if (p->known[j & 1] == j) return out;
+  if (p->known[j & 1] != j) sum_columns(out, source_row(p, j), p);
   p->known[j & 1] = j;
-  for (ptrdiff_t i = 0; i < p->count; ++i) {
-    for (ptrdiff_t c = 0; c < C; ++c) out[i * C + c] = niti_taps_sum(&p->taps[i], source_row(p, j) + c, C);
-  }
   return out;
 }
 
@@ -118,9 +151,10 @@ static void divide(uint8_t *restrict out, const uint32_t *restrict sums, ptrdiff
 
 static void scale_narrow(Piece *p, const NitiTaps *taps) {
   const ptrdiff_t count = p->count * p->in->shape.c;
+  memset(p->sums, 0, (size_t)count * sizeof *p->sums);
   for (int32_t j = taps->first; j <= taps->last; ++j) {
-    const uint32_t weight = niti_taps_weight(taps, j), *row = summed_row(p, j);
-    if (j == taps->first) memset(p->sums, 0, (size_t)count * sizeof *p->sums);
+    const uint32_t weight = niti_taps_weight(taps, j);
+    const uint32_t *restrict row = summed_row(p, j);
     for (ptrdiff_t i = 0; i < count; ++i) p->sums[i] += weight * row[i];
   }
   divide(p->out, p->sums, count, (uint32_t)p->total);
