@@ -183,8 +183,9 @@ static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop", NITI_AUGMENTATION_KEYS,
-                                     "flip", "fit",  "resize",  "bad_files", "validation", NULL};
+  static const char *const keys[] = {
+      "kind", "type",   "default",   "mean",       "std", "pad", "crop", "flip", NITI_AUGMENTATION_KEYS,
+      "fit",  "resize", "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
