@@ -64,6 +64,10 @@ typedef struct NitiDataOptions {
 static inline bool niti_data_jitters(const NitiDataOptions *options) {
   return options->brightness > 0 || options->contrast > 0 || options->saturation > 0;
 }
+/* Whether training takes other pixels than evaluation. */
+static inline bool niti_data_augments(const NitiDataOptions *options) {
+  return options->random_crop || options->resized_crop || options->flip || options->cutout > 0 || niti_data_jitters(options);
+}
 
 enum { NITI_SPLITS = 3 };
 #define NITI_SPLIT_BIT(split) (1u << (split))
