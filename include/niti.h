@@ -140,6 +140,9 @@ typedef enum NitiPurpose {
   NITI_DRAW_FORK,
   NITI_DRAW_VALIDATION,
   NITI_DRAW_UPDATE,
+  NITI_DRAW_CUTOUT,
+  NITI_DRAW_COLOUR,
+  NITI_DRAW_RESIZED_CROP,
 } NitiPurpose;
 
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */

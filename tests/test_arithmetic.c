@@ -238,6 +238,9 @@ static void test_purposes(void **state) {
   assert_int_equal(NITI_DRAW_LOSS, 8);
   assert_int_equal(NITI_DRAW_FORK, 9);
   assert_int_equal(NITI_DRAW_VALIDATION, 10);
+  assert_int_equal(NITI_DRAW_CUTOUT, 12);
+  assert_int_equal(NITI_DRAW_COLOUR, 13);
+  assert_int_equal(NITI_DRAW_RESIZED_CROP, 14);
 }
 
 /* ---- exp2 and log2 ---- */

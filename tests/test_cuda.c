@@ -361,7 +361,7 @@ typedef struct Input {
   uint8_t *images;
   NitiSample *samples;
   int8_t *table;
-  bool operands;
+  bool operands, changes;
 } Input;
 
 static void input(Device *d, const void *context, Record *results) {
@@ -373,8 +373,33 @@ static void input(Device *d, const void *context, Record *results) {
   const NitiSample *samples = place_copy(d, in->samples, sizeof *samples * (size_t)in->out.n);
   const NitiTensor table = tensor_in(d, (NitiShape){1, 1, in->out.c, 256}, in->table, -5);
   out.uses = uses_of(in->operands);
-  d->backend->kernels->input(d->backend, &out, images, one, samples, &table);
+  d->backend->kernels->input(d->backend, &out, images, one, samples, &table, in->changes);
   keep_operand(results, d, "the input", &out);
+}
+
+/* A sample of everything that augmentation does, in an image of `source`'s size. */
+static NitiSample random_sample(NitiShape source, bool changes) {
+  NitiSample s = {.image = (uint32_t)random_in(0, source.n - 1),
+                  .dy = (int16_t)random_in(-8, 8),
+                  .dx = (int16_t)random_in(-8, 8),
+                  .flip = (uint32_t)random_in(0, 1)};
+  if (random_in(0, 2) == 0) {
+    s.cut = (uint16_t)random_in(1, 30);
+    s.cut_y = (int16_t)random_in(-20, 40);
+    s.cut_x = (int16_t)random_in(-20, 40);
+  }
+  if (changes && random_in(0, 1)) {
+    s.h = (uint16_t)random_in(1, source.h);
+    s.w = (uint16_t)random_in(1, source.w);
+    s.dy = (int16_t)random_in(0, source.h - s.h);
+    s.dx = (int16_t)random_in(0, source.w - s.w);
+  }
+  if (changes && (source.c == 1 || source.c == 3) && random_in(0, 1)) {
+    s.coloured = 1;
+    s.colours = niti_colours(random_in(0, 8192), random_in(0, 8192), source.c == 3 ? random_in(0, 8192) : 4096,
+                             (uint16_t)random_in(0, 65280));
+  }
+  return s;
 }
 
 static void test_input(void **unused) {
@@ -384,18 +409,14 @@ static void test_input(void **unused) {
     const int c = random_in(1, 4);
     const bool cifar = i % 4 == 0;
     Input in = {.source = {random_in(1, 50), cifar ? 32 : random_in(1, 40), cifar ? 32 : random_in(1, 40), cifar ? 3 : c},
-                .operands = random_in(0, 1)};
+                .operands = random_in(0, 1),
+                .changes = random_in(0, 1)};
     in.out = (NitiShape){random_in(1, 70), cifar ? 32 : random_in(1, 40), cifar ? 32 : random_in(1, 40), in.source.c};
     in.images = (uint8_t *)mantissas(niti_shape_count(in.source), FILL_FULL);
     in.table = mantissas(256 * (size_t)in.out.c, FILL_FULL);
     in.samples = calloc((size_t)in.out.n, sizeof *in.samples);
     assert_non_null(in.samples);
-    for (int n = 0; n < in.out.n; ++n) {
-      in.samples[n] = (NitiSample){.image = (uint32_t)random_in(0, in.source.n - 1),
-                                   .dy = (int16_t)random_in(-8, 8),
-                                   .dx = (int16_t)random_in(-8, 8),
-                                   .flip = (uint32_t)random_in(0, 1)};
-    }
+    for (int n = 0; n < in.out.n; ++n) in.samples[n] = random_sample(in.source, in.changes);
     char what[128];
     snprintf(what, sizeof what, "input of %d from %dx%dx%d to %dx%d", in.out.n, in.source.h, in.source.w, in.source.c, in.out.h,
              in.out.w);

@@ -233,7 +233,8 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
   switch (o->opcode) {
     case NITI_OP_INPUT:
       check_same(p, in[0], out[0]); /* pixels */
-      assert_true(has_dims(p, in[1], p->batch, 4, 1, 1) && has_dims(p, in[2], p->tensors[out[0]].dims[3], 256, 1, 1));
+      assert_true(has_dims(p, in[1], p->batch, NITI_SAMPLE_WORDS, 1, 1) &&
+                  has_dims(p, in[2], p->tensors[out[0]].dims[3], 256, 1, 1));
       break;
     case NITI_OP_CONV_FORWARD:
       check_conv(p, o, in[0], out[0]);

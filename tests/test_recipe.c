@@ -42,6 +42,13 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_int_equal(a->data.pad, b->data.pad);
   assert_int_equal(a->data.random_crop, b->data.random_crop);
   assert_int_equal(a->data.flip, b->data.flip);
+  assert_int_equal(a->data.resized_crop, b->data.resized_crop);
+  assert_memory_equal(a->data.scale, b->data.scale, sizeof a->data.scale);
+  assert_memory_equal(a->data.aspect, b->data.aspect, sizeof a->data.aspect);
+  assert_int_equal(a->data.cutout, b->data.cutout);
+  assert_int_equal(a->data.brightness, b->data.brightness);
+  assert_int_equal(a->data.contrast, b->data.contrast);
+  assert_int_equal(a->data.saturation, b->data.saturation);
   assert_int_equal(a->data.fit, b->data.fit);
   assert_int_equal(a->data.resize, b->data.resize);
   assert_int_equal(a->data.bad_files, b->data.bad_files);
@@ -240,6 +247,31 @@ static void every_value_is_read(void **state) {
   assert_int_equal(niti_recipe_place(r, 10, 50), NITI_OK);
   assert_int_equal(niti_recipe_mu(r, 29), 30);
   assert_int_equal(niti_recipe_mu(r, 30), 1);
+  niti_recipe_close(r);
+}
+
+/* Their defaults, every value, and a square as long as the longer side. */
+static void augmentation_is_read(void **state) {
+  (void)state;
+  NitiRecipe *r = parsed(HEAD "data: {crop: resized, brightness: 1, cutout: 28}\n");
+  assert_true(r->data.resized_crop && !r->data.random_crop);
+  assert_true(r->data.scale[0] == 80000 && r->data.scale[1] == 1000000);
+  assert_true(r->data.aspect[0] == 750000 && r->data.aspect[1] == 1333333);
+  assert_true(r->data.brightness == 1000000 && r->data.contrast == 0 && r->data.cutout == 28);
+  assert_true(niti_recipe_lowering(r, 4, true).changes_images && !niti_recipe_lowering(r, 4, false).changes_images);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed(
+      "name: t\nmodel: {name: vgg-small-7, input: [32, 40, 3]}\ndata: {crop: resized, scale: [0.000001, 0.25], aspect: "
+      "[0.0625, 16], cutout: 40, brightness: 0.125, contrast: 0.000001, saturation: 0.5}\n");
+  assert_true(r->data.scale[0] == 1 && r->data.scale[1] == 250000);
+  assert_true(r->data.aspect[0] == 62500 && r->data.aspect[1] == 16000000);
+  assert_true(r->data.brightness == 125000 && r->data.contrast == 1 && r->data.saturation == 500000 && r->data.cutout == 40);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed(HEAD "data: {type: int8, crop: random, cutout: 3}\n");
+  assert_true(r->data.cutout == 3 && r->data.random_crop && !niti_recipe_lowering(r, 4, true).changes_images);
+  assert_round_trip(r);
   niti_recipe_close(r);
 }
 
@@ -502,8 +534,8 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "update: {mu: [{step: -1, mu: 3}]}\n", F, "r.yaml:3:22: update: mu: step: expected an integer from 0 to 4294967295"},
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {sort: idx}\n", F,
-       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, fit, resize, bad_files, "
-       "validation)"},
+       "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, scale, aspect, "
+       "cutout, brightness, contrast, saturation, fit, resize, bad_files, validation)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
@@ -524,7 +556,35 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: {mean: [0.5], std: [0]}\n", F,
        "r.yaml:3:27: data: std: expected a decimal number from 0.000001 to 8 with at most 6"},
       {HEAD "data: {pad: -1}\n", F, "r.yaml:3:13: data: pad: expected an integer from 0 to 1024, found '-1'"},
-      {HEAD "data: {crop: center}\n", F, "r.yaml:3:14: data: crop: expected one of: centre, random, found 'center'"},
+      {HEAD "data: {crop: center}\n", F, "r.yaml:3:14: data: crop: expected one of: centre, random, resized, found 'center'"},
+      {HEAD "data: {scale: [0.1, 1]}\n", F, "r.yaml:3:15: data: scale: only crop resized has one (expected crop: resized)"},
+      {HEAD "data: {crop: random, aspect: [1, 1]}\n", F, "r.yaml:3:30: data: aspect: only crop resized has one"},
+      {HEAD "data: {crop: resized, scale: 0.5}\n", F, "r.yaml:3:30: data: scale: expected a list of two numbers"},
+      {HEAD "data: {crop: resized, scale: [0, 1]}\n", F,
+       "r.yaml:3:31: data: scale: expected a decimal number from 0.000001 to 1"},
+      {HEAD "data: {crop: resized, scale: [0.5, 1.5]}\n", F,
+       "r.yaml:3:36: data: scale: expected a decimal number from 0.000001 to 1"},
+      {HEAD "data: {crop: resized, scale: [0.5, 0.4]}\n", F,
+       "r.yaml:3:30: data: scale: the first number is larger than the second"},
+      {HEAD "data: {crop: resized, aspect: [0.06, 1]}\n", F,
+       "r.yaml:3:32: data: aspect: expected a decimal number from 0.0625 to 16"},
+      {HEAD "data: {crop: resized, aspect: [1, 16.1]}\n", F,
+       "r.yaml:3:35: data: aspect: expected a decimal number from 0.0625 to 16"},
+      {HEAD "data: {crop: resized, pad: 4}\n", F,
+       "r.yaml:3:28: data: pad: crop resized takes a part of the image itself (expected 0)"},
+      {HEAD "data: {type: int8, crop: resized}\n", F,
+       "r.yaml:3:26: data: crop: resized is for images (expected data.type uint8, found int8)"},
+      {HEAD "data: {cutout: 29}\n", F,
+       "r.yaml:3:16: data: cutout: a square of 29 is larger than the network's input of 28x28 (expected 0 to 28)"},
+      {HEAD "data: {cutout: -1}\n", F, "r.yaml:3:16: data: cutout: expected an integer from 0"},
+      {HEAD "data: {brightness: 1.1}\n", F, "r.yaml:3:20: data: brightness: expected a decimal number from 0 to 1 with"},
+      {HEAD "data: {contrast: -0.1}\n", F, "r.yaml:3:18: data: contrast: expected a decimal number from 0 to 1 with"},
+      {HEAD "data: {type: int16, contrast: 0.1}\n", F,
+       "r.yaml:3:31: data: contrast: colour jitter is for images (expected data.type uint8, found int16)"},
+      {HEAD "data: {saturation: 0.2}\n", F,
+       "r.yaml:3:20: data: saturation: images of 1 channel have none (expected a model input of 3 channels)"},
+      {"name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\ndata: {brightness: 0.2}\n", F,
+       "r.yaml:3:20: data: brightness: images of 2 channels have none (expected a model input of 1 or 3 channels)"},
       {HEAD "data: {flip: 1}\n", F, "r.yaml:3:14: data: flip: expected true or false, found '1'"},
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
       {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},
@@ -633,6 +693,7 @@ int main(void) {
       cmocka_unit_test(choices_follow_the_enumerations),
       cmocka_unit_test(sets_apply_in_order),
       cmocka_unit_test(sets_make_what_is_absent_and_replace_models),
+      cmocka_unit_test(augmentation_is_read),
       cmocka_unit_test(bad_sets_name_themselves),
       cmocka_unit_test(a_given_model_text_is_used),
       cmocka_unit_test(model_files_lie_beside_the_recipe),

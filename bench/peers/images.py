@@ -114,7 +114,7 @@ def read_image(path: str, channels: int, options: dict, window: tuple[int, int])
     with Image.open(path) as opened:
         image = np.asarray(ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB"))
     image = image.reshape(*image.shape[:2], channels)
-    return scale(image, fitted_size(*image.shape[:2], options, window))
+    return scale(image, fitted_size(*image.shape[:2], options, window)) if options["fit"] != "none" else image
 
 
 def list_classes(folder: pathlib.Path) -> list[str]:
@@ -162,7 +162,8 @@ def kind_of(folder: pathlib.Path) -> str | None:
 
 
 def read(path: str, options: dict, shape: tuple[int, int, int]) -> dict[str, Split]:
-    """The splits "train" and "test". options: a recipe's `data`; shape: height, width and channels of the network's input."""
+    """The splits "train" and "test", and with resized crops of a folder "sources", the training images as they are. options: a recipe's `data`;
+    shape: height, width and channels of the network's input."""
     wanted = options["kind"]
     folder, kind = next(((pathlib.Path(path, below), kind) for below in SUBFOLDERS
                          if (kind := kind_of(pathlib.Path(path, below))) and wanted in ("auto", kind)), (None, None))
@@ -175,6 +176,8 @@ def read(path: str, options: dict, shape: tuple[int, int, int]) -> dict[str, Spl
     else:
         names = list_classes(find_folder(folder, "train"))
         splits = {split: read_folder(folder, split, names, options, shape) for split in FOLDERS}
+        if options.get("crop") == "resized":
+            splits["sources"] = read_folder(folder, "train", names, {**options, "fit": "none"}, shape)
     if splits["train"].pixels.shape[1] != shape[2]:
         sys.exit(f"{folder}: images of {splits['train'].pixels.shape[1]} channels (the network takes {shape[2]})")
     return splits

@@ -2,8 +2,8 @@
 """How well PyTorch trains one of niti's recipes: the float twin of `niti train`.
 
 The twin reads the recipe and its model from niti's YAML files and trains the same network on the same batches: each epoch's
-order, crops and flips, the validation split and the initial weights are niti's own, drawn from the recipe's seed. So is the
-learning rate of every step. What differs is the arithmetic: float32, TF32 products, or bfloat16 under autocast. Update sgd is
+order, crops, flips, colours and cutout, the validation split and the initial weights are niti's own, drawn from the recipe's seed.
+So is the learning rate of every step. What differs is the arithmetic: float32, TF32 products, or bfloat16 under autocast. Update sgd is
 torch.optim.SGD, with weight decay on the weights of convolutions and linear layers alone; the loss is cross-entropy, whatever
 the recipe's `loss` is. A recipe of update niti needs another update (the third example).
 
@@ -40,39 +40,80 @@ from torch.nn import functional
 
 
 class Feed:
-    """A split on the device, as bytes; and its batches, which are cut, mirrored and normalised there."""
+    """A split on the device, as bytes; and its batches, which are cut or scaled, mirrored, coloured and normalised there."""
 
     def __init__(self, split: images.Split, shape: tuple[int, int, int], data: dict, scale: tuple, device: torch.device) -> None:
-        self.split, self.data, self.device, self.count = split, data, device, len(split.labels)
+        self.split, self.data, self.device, self.count, self.shape = split, data, device, len(split.labels), shape
         self.height, self.width = (side + 2 * data["pad"] - window for side, window in zip((split.height, split.width), shape))
-        if min(self.height.min(), self.width.min()) < 0:
-            sys.exit(f"data: an image is smaller than the network's input, {shape[0]}x{shape[1]} (expected more padding)")
         black = np.zeros((1, split.pixels.shape[1]), np.uint8)  # what lies around an image
         self.pixels = torch.from_numpy(np.concatenate((split.pixels, black))).to(device)
         self.labels = self.put(split.labels)
         self.rows, self.columns = self.put(np.arange(shape[0]))[None, :, None], self.put(np.arange(shape[1]))[None, None, :]
         self.factor, self.offset = scale
+        self.strengths = recipes.strengths(data)
+        contrast = self.strengths[1] > 0
+        self.greys = batches.mean_greys(split.pixels, split.first, split.height * split.width) if contrast else np.zeros(self.count, np.int64)
 
     def put(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
 
-    def windows(self, seed: int, epoch: int | None) -> list[torch.Tensor]:
+    def windows(self, seed: int, epoch: int | None) -> torch.Tensor:
         """For each image, [6][N][1][1]: first pixel, height, width, the top and left of its window, and whether it is mirrored."""
         random = epoch is not None and self.data["crop"] == "random"
+        if min(self.height.min(), self.width.min()) < 0:
+            sys.exit(f"data: an image is smaller than the network's input, {self.shape[0]}x{self.shape[1]} (expected more padding)")
         top, left = batches.corners(seed, epoch, self.height, self.width) if random else (self.height // 2, self.width // 2)
-        mirrored = epoch is not None and self.data["flip"]
-        flip = batches.flips(seed, epoch, self.count) if mirrored else np.zeros(self.count)
         pad = self.data["pad"]
-        return self.put(np.stack((self.split.first, self.split.height, self.split.width, top - pad, left - pad, flip)))[:, :, None, None]
+        columns = (self.split.first, self.split.height, self.split.width, top - pad, left - pad, self.flips(seed, epoch))
+        return self.put(np.stack(columns))[:, :, None, None]
+
+    def flips(self, seed: int, epoch: int | None) -> np.ndarray:
+        mirrored = epoch is not None and self.data["flip"]
+        return batches.flips(seed, epoch, self.count) if mirrored else np.zeros(self.count, bool)
+
+    def cut(self, seed: int, epoch: int | None):
+        """A function from numbers of images to their pixels [n][H][W][C]."""
+        windows = self.windows(seed, epoch)
+        return lambda chosen: self.pixels[batches.window_index(*windows[:, self.put(chosen)], self.rows, self.columns, len(self.pixels) - 1)]
+
+    def scaled(self, seed: int, epoch: int):
+        """The same of resized crops."""
+        scale, aspect = ([recipes.share(end) for end in self.data[key]] for key in ("scale", "aspect"))
+        found, flip = batches.rectangles(seed, epoch, self.split.height, self.split.width, scale, aspect), self.flips(seed, epoch)
+
+        def take(chosen: np.ndarray) -> torch.Tensor:
+            top, left, height, width = found[:, chosen]
+            down, down_total = batches.scaling_weights(height, self.shape[0])
+            across, across_total = batches.scaling_weights(width, self.shape[1])
+            across[flip[chosen]] = across[flip[chosen], ::-1]
+            y, x = (np.minimum(np.arange(sides.max())[None, :], sides[:, None] - 1) for sides in (height, width))
+            first = self.split.first[chosen] + top * self.split.width[chosen] + left
+            index = first[:, None, None] + (y * self.split.width[chosen, None])[:, :, None] + x[:, None, :]
+            parts = self.pixels[self.put(index)].double()  # exact: sums stay below 2^53
+            weights = [torch.from_numpy(some).to(self.device) for some in (down, across)]
+            sums = torch.einsum("nyj,njxc->nyxc", weights[0], torch.einsum("nxi,njic->njxc", weights[1], parts)).long()
+            total = self.put(down_total * across_total)[:, None, None, None]
+            return (2 * sums + total) // (2 * total)
+
+        return take
 
     def batches(self, size: int, seed: int, epoch: int | None = None):
-        """Images [n][C][H][W] (float32, channels-last in memory) and labels; epoch None: in order, centred, not mirrored."""
-        windows = self.windows(seed, epoch)
-        order = self.put(np.arange(self.count) if epoch is None else batches.order(seed, epoch, self.count))
+        """Images [n][C][H][W] (float32, channels-last in memory) and labels; epoch None: in order, centred, not changed."""
+        trains, data = epoch is not None, self.data
+        take = self.scaled(seed, epoch) if trains and data["crop"] == "resized" else self.cut(seed, epoch)
+        order = batches.order(seed, epoch, self.count) if trains else np.arange(self.count)
+        colours = self.put(batches.colours(seed, epoch, self.greys, self.strengths)) if trains and any(self.strengths) else None
+        squares = self.put(batches.squares(seed, epoch, self.count, data["cutout"], *self.shape[:2])) if trains and data["cutout"] else None
         for at in range(0, self.count, size):
             chosen = order[at:at + size]
-            index = batches.window_index(*windows[:, chosen], self.rows, self.columns, len(self.pixels) - 1)
-            yield (self.pixels[index].float() * self.factor + self.offset).permute(0, 3, 1, 2), self.labels[chosen]
+            numbers = self.put(chosen)
+            pixels = take(chosen)
+            if colours is not None:
+                pixels = batches.coloured(pixels.int(), *colours[:, numbers, None, None, None])
+            values = pixels.float() * self.factor + self.offset
+            if squares is not None:
+                values = values * batches.uncovered(*squares[:, numbers, None, None], data["cutout"], self.rows, self.columns)[..., None]
+            yield values.permute(0, 3, 1, 2), self.labels[numbers]
 
 
 def statistics(split: images.Split) -> tuple[np.ndarray, np.ndarray]:
@@ -86,21 +127,25 @@ def statistics(split: images.Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_splits(recipe: dict, path: str, shape: tuple[int, int, int]) -> dict[str, images.Split]:
-    """What is trained on, "train", and what is scored: "validation" where the recipe holds images out, else "test"."""
+    """What is trained on, "train" ("sources": what its resized crops are cut out of), and what is scored: "validation" where the
+    recipe holds images out, else "test"."""
     splits = images.read(path, recipe["data"], shape)
     train = splits["train"]
     wanted = recipes.validation_images(recipe["data"]["validation"], len(train.labels))
     if not wanted:
         return splits
     held = batches.held_out(recipe["seed"], train.labels, wanted)
-    return {"train": train.take(~held), "validation": train.take(held)}
+    sources = {"sources": splits["sources"].take(~held)} if "sources" in splits else {}
+    return {"train": train.take(~held), "validation": train.take(held), **sources}
 
 
 def read_feeds(recipe: dict, path: str, shape: tuple[int, int, int], device: torch.device) -> dict[str, Feed]:
     splits, data = read_splits(recipe, path, shape), recipe["data"]
     mean, std = statistics(splits["train"]) if data["mean"] == "auto" else (np.array(data["mean"]), np.array(data["std"]))
     scale = tuple(torch.from_numpy(value.astype(np.float32)).to(device) for value in (1 / (255 * std), -mean / std))
-    return {name: Feed(split, shape, data, scale, device) for name, split in splits.items()}
+    feeds = {name: Feed(split, shape, data, scale, device) for name, split in splits.items()}
+    feeds["train"] = feeds.pop("sources", feeds["train"])
+    return feeds
 
 
 def set_initial_weights(network: torch.nn.Module, model: dict, seed: int) -> None:

@@ -10,7 +10,8 @@ import yaml
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
     "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update"},
-    "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation"},
+    "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation",
+             "scale", "aspect", "cutout", "brightness", "contrast", "saturation"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "clip_norm", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
 CURVES = ("steps", "linear", "cosine", "one-cycle")
@@ -69,7 +70,8 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     for what, known in KEYS.items():
         check_keys(what, recipe.get(what, {}) if what else recipe, known)
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",
-            "resize": 0, "validation": 0}
+            "resize": 0, "validation": 0, "scale": [0.08, 1], "aspect": [0.75, 1.333333], "cutout": 0, "brightness": 0, "contrast": 0,
+            "saturation": 0}
     model = read_model(recipe["model"], path.parent)
     norm = any(node.kind == "norm" for node in models.nodes(model))
     update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
@@ -89,6 +91,11 @@ def share(value) -> int:
     """A share, 0.1 or "10%", in millionths."""
     text = str(value)
     return int(Decimal(text[:-1]) * 10**4 if text.endswith("%") else Decimal(text) * 10**6)
+
+
+def strengths(data: dict) -> list[int]:
+    """Of brightness, contrast and saturation, in millionths."""
+    return [share(data[key]) for key in ("brightness", "contrast", "saturation")]
 
 
 def validation_images(value, count: int) -> int:

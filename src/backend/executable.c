@@ -510,7 +510,8 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
   check_step(e, i);
   switch (o->opcode) {
     case NITI_OP_INPUT:
-      k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2]);
+      k->input(backend, y, b->pixels, b->source, host ? b->samples : (const NitiSample *)(const void *)x[1].data, &x[2],
+               o->changes);
       break;
     case NITI_OP_CONV_FORWARD: k->conv_forward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;
     case NITI_OP_CONV_BACKWARD: k->conv_backward(backend, y, x, &x[1], optional(o->inputs, x, 2), conv, &s->rq); break;

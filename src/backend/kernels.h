@@ -112,9 +112,11 @@ typedef struct NitiKernels {
   void (*bias_gradient)(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 
   /* ---- other layers ---- */
-  /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's. */
+  /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's; the
+   * pixel scaled and coloured, and the mantissa cut out, as the sample says. changes: whether
+   * any sample may be scaled or coloured. */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
-                const NitiTensor *table);
+                const NitiTensor *table, bool changes);
   /* y = max(x, 0), same exponent; y may alias x. limit: the largest value of y in millionths, at most 2 * 10^9; 0: none. */
   void (*relu_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
   /* dx = dy where y > 0 and y is below the limit, else 0, same exponent; y is the layer's output (y > 0 exactly where its input

@@ -1,9 +1,10 @@
-/* The epoch's permutation and the random windows of images. */
+/* The epoch's permutation, and the random windows, squares and colours of images. */
 #include "data/augment.h"
 
 #include <assert.h>
 
 #include "base/random.h"
+#include "base/scalar.h"
 
 void niti_order_shuffle(uint32_t *order, int64_t count, uint64_t seed, uint32_t epoch) {
   const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_SHUFFLE, .time = epoch};
@@ -36,4 +37,90 @@ int32_t niti_window_start(int32_t size, int32_t pad, int32_t window, bool centre
   const int32_t span = size + 2 * pad - window;
   assert(span >= 0);
   return (centre ? span / 2 : (int32_t)niti_word_below(word, (uint32_t)span + 1)) - pad;
+}
+
+NitiWindow niti_resized_draw(uint64_t seed, uint32_t epoch, uint32_t image) {
+  const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_RESIZED_CROP, .time = epoch};
+  return (NitiWindow){.resized = true, .words = niti_draw_block(&draw, image)};
+}
+
+/* An aspect ratio with 16 fraction bits, evenly between the logarithms of two. */
+static int64_t draw_aspect(const int32_t aspect[2], uint32_t word) {
+  const int64_t unit = niti_log2(1000000);
+  const int64_t least = niti_log2((uint64_t)aspect[0]) - unit, most = niti_log2((uint64_t)aspect[1]) - unit;
+  const int64_t t = least + niti_word_below(word, (uint32_t)(most - least) + 1);
+  return (int64_t)(niti_exp2_frac((uint32_t)(t & 65535)) >> (14 - (t >> 16)));
+}
+
+/* nearest(sqrt(x / 4)), at least 1. */
+static int64_t half_root(int64_t x) {
+  const int64_t root = ((int64_t)niti_sqrt_floor((uint64_t)x) + 1) >> 1;
+  return root > 1 ? root : 1;
+}
+
+/* A side in proportion, at least 1. */
+static int64_t shrunk(int64_t side, int64_t from, int64_t to) {
+  const int64_t out = (2 * side * to + from) / (2 * from);
+  return out > 1 ? out : 1;
+}
+
+NitiRectangle niti_rectangle(const int32_t scale[2], const int32_t aspect[2], int32_t h, int32_t w, NitiWords words) {
+  const int64_t share = scale[0] + (int64_t)niti_word_below(words.word[0], (uint32_t)(scale[1] - scale[0]) + 1);
+  const int64_t part = (int64_t)h * w * share / 1000000, area = part > 1 ? part : 1, ratio = draw_aspect(aspect, words.word[1]);
+  int64_t columns = half_root((4 * area * ratio) >> 16), rows = half_root(((4 * area) << 16) / ratio);
+  if (columns > w) {
+    rows = shrunk(rows, columns, w);
+    columns = w;
+  }
+  if (rows > h) {
+    columns = shrunk(columns, rows, h);
+    rows = h;
+  }
+  return (NitiRectangle){.y = (int32_t)niti_word_below(words.word[2], (uint32_t)(h - rows) + 1),
+                         .x = (int32_t)niti_word_below(words.word[3], (uint32_t)(w - columns) + 1),
+                         .h = (int32_t)rows,
+                         .w = (int32_t)columns};
+}
+
+void niti_cutout_draw(NitiSample *sample, const NitiDataOptions *options, NitiShape input, uint64_t seed, uint32_t epoch,
+                      uint32_t image) {
+  const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_CUTOUT, .time = epoch};
+  if (options->cutout == 0) return;
+  const NitiWords words = niti_draw_block(&draw, image >> 1);
+  const uint32_t first = (image & 1) * 2;
+  sample->cut = (uint16_t)options->cutout;
+  sample->cut_y = (int16_t)((int32_t)niti_word_below(words.word[first], (uint32_t)input.h) - options->cutout / 2);
+  sample->cut_x = (int16_t)((int32_t)niti_word_below(words.word[first + 1], (uint32_t)input.w) - options->cutout / 2);
+}
+
+void niti_colours_draw(NitiSample *sample, const NitiDataOptions *options, uint16_t grey, uint64_t seed, uint32_t epoch,
+                       uint32_t image) {
+  const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_COLOUR, .time = epoch};
+  if (!niti_data_jitters(options)) return;
+  const NitiWords words = niti_draw_block(&draw, image);
+  sample->coloured = 1;
+  sample->colours =
+      niti_colours(niti_colour_factor(options->brightness, words.word[0]), niti_colour_factor(options->contrast, words.word[1]),
+                   niti_colour_factor(options->saturation, words.word[2]), grey);
+}
+
+/* Sums of bytes that are so many apart: in columns of 16 bits, which 257 bytes cannot fill. */
+enum { COLUMNS = 48, ROWS = 257 };
+
+uint16_t niti_image_grey(const uint8_t *pixels, int64_t count, int32_t c) {
+  static const uint64_t weights[3] = {19595, 38470, 7471};
+  const int64_t bytes = count * c;
+  uint64_t sums[COLUMNS] = {0}, grey = 0;
+  int64_t at = 0;
+  if (c != 1 && c != 3) return 0;
+  while (at + COLUMNS <= bytes) {
+    uint16_t some[COLUMNS] = {0};
+    for (int row = 0; row < ROWS && at + COLUMNS <= bytes; ++row, at += COLUMNS) {
+      for (int i = 0; i < COLUMNS; ++i) some[i] = (uint16_t)(some[i] + pixels[at + i]);
+    }
+    for (int i = 0; i < COLUMNS; ++i) sums[i] += some[i];
+  }
+  for (int i = 0; at < bytes; ++i, ++at) sums[i] += pixels[at];
+  for (int i = 0; i < COLUMNS; ++i) grey += sums[i] * (c == 1 ? 65536 : weights[i % 3]);
+  return (uint16_t)((grey * 256 + 32768 * (uint64_t)count) / (65536 * (uint64_t)count));
 }

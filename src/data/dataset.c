@@ -56,12 +56,30 @@ NitiStatus niti_dataset_watch(NitiDataset *dataset, const char *what, int64_t do
   return niti_watch(&dataset->request.watch, &dataset->watched, what, done, total);
 }
 
+static NitiStatus check_range(const char *what, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s %lld is not in %lld..%lld", what, (long long)value, (long long)least,
+                   (long long)most);
+}
+
+static NitiStatus check_augmentation(const NitiDataOptions *o) {
+  NITI_TRY(check_range("cutout", o->cutout, 0, NITI_IMAGE_SIDE_MAX));
+  NITI_TRY(check_range("brightness", o->brightness, 0, NITI_STRENGTH_MAX));
+  NITI_TRY(check_range("contrast", o->contrast, 0, NITI_STRENGTH_MAX));
+  NITI_TRY(check_range("saturation", o->saturation, 0, NITI_STRENGTH_MAX));
+  if (!o->resized_crop) return NITI_OK;
+  NITI_TRY(check_range("scale", o->scale[0], 1, NITI_SCALE_MAX));
+  NITI_TRY(check_range("scale", o->scale[1], o->scale[0], NITI_SCALE_MAX));
+  NITI_TRY(check_range("aspect", o->aspect[0], NITI_ASPECT_MIN, NITI_ASPECT_MAX));
+  return check_range("aspect", o->aspect[1], o->aspect[0], NITI_ASPECT_MAX);
+}
+
 NitiStatus niti_data_options_check(const NitiDataOptions *options) {
   if (options->pad < 0 || options->pad > NITI_IMAGE_SIDE_MAX / 2)
     return niti_fail(NITI_ERROR_ARGUMENT, "padding %d is not in 0..%d pixels", options->pad, NITI_IMAGE_SIDE_MAX / 2);
   if (options->resize < 0 || options->resize > NITI_IMAGE_SIDE_MAX)
     return niti_fail(NITI_ERROR_ARGUMENT, "resize %d is not in 0..%d pixels", options->resize, NITI_IMAGE_SIDE_MAX);
-  return NITI_OK;
+  return check_augmentation(options);
 }
 
 /* ---- open and close ---- */
@@ -278,10 +296,9 @@ const char *niti_dataset_note(const NitiDataset *dataset, int index) {
 
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].images; }
 
-NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
-                             uint32_t word_x, uint8_t *out) {
+NitiStatus niti_dataset_read_window(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiWindow *window,
+                                    uint16_t *grey, uint8_t *out) {
   const NitiDataSplit *s = &dataset->split[split];
-  const NitiWindow window = {.centre = centre, .word_y = word_y, .word_x = word_x};
   const size_t bytes = niti_shape_image(dataset->shape);
   NitiImage image;
   if (index < 0 || index >= s->count)
@@ -290,16 +307,24 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   if (dataset->type != NITI_UINT8)
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: values of %s are no pixels", s->dir, niti_data_type_name(dataset->type));
   if (s->images) {
+    if (grey) *grey = niti_image_grey(s->images + place * bytes, (int64_t)dataset->shape.h * dataset->shape.w, dataset->shape.c);
     memcpy(out, s->images + place * bytes, bytes);
     return NITI_OK;
   }
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, s->dir, s->files.path[place]));
   NitiStatus status = niti_image_load(&image, path, dataset->shape.c);
-  if (status == NITI_OK) status = niti_image_fit(out, &image, &dataset->options, dataset->shape, window, path);
+  if (status == NITI_OK && grey) *grey = niti_image_grey(image.pixels, (int64_t)image.h * image.w, image.c);
+  if (status == NITI_OK) status = niti_image_fit(out, &image, &dataset->options, dataset->shape, *window, path);
   free(image.pixels);
   free(path);
   return status;
+}
+
+NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
+                             uint32_t word_x, uint8_t *out) {
+  const NitiWindow window = {.centre = centre, .word_y = word_y, .word_x = word_x};
+  return niti_dataset_read_window(dataset, split, index, &window, NULL, out);
 }
 
 /* ---- identity ---- */

@@ -32,6 +32,14 @@ typedef enum NitiBadFiles {
   NITI_BAD_SKIP,      /* they are left out */
 } NitiBadFiles;
 
+/* In millionths: of colour jitter; of resized crops. */
+enum {
+  NITI_STRENGTH_MAX = 1000000,
+  NITI_SCALE_MAX = 1000000,
+  NITI_ASPECT_MIN = 62500,
+  NITI_ASPECT_MAX = 16000000,
+};
+
 /* The recipe's part about data. */
 typedef struct NitiDataOptions {
   NitiDataKind kind;
@@ -41,12 +49,25 @@ typedef struct NitiDataOptions {
   int32_t stat_count;                                      /* channels given; 0: the data set's own integer statistics */
   int32_t pad;                                             /* zero pixels on each side before a random crop */
   bool random_crop, flip;
+  bool resized_crop;           /* of the source image, instead of a window (docs/arithmetic.md) */
+  int32_t scale[2], aspect[2]; /* of resized crops, least and most, in millionths: share of the area; width by height */
+  int32_t cutout;              /* side of the square that becomes the mean; 0: none */
+  int32_t brightness, contrast, saturation; /* strength of colour jitter, in millionths */
   NitiFit fit;
   int32_t resize; /* short side in pixels; 0: the network input's */
   NitiBadFiles bad_files;
   int32_t validation_count; /* training images to hold out for validation (niti_dataset_hold_out) ... */
   int32_t validation_share; /* ... or their share in millionths; both 0: none */
 } NitiDataOptions;
+
+/* Whether training changes colours. */
+static inline bool niti_data_jitters(const NitiDataOptions *options) {
+  return options->brightness > 0 || options->contrast > 0 || options->saturation > 0;
+}
+/* Whether training takes other pixels than evaluation. */
+static inline bool niti_data_augments(const NitiDataOptions *options) {
+  return options->random_crop || options->resized_crop || options->flip || options->cutout > 0 || niti_data_jitters(options);
+}
 
 enum { NITI_SPLITS = 3 };
 #define NITI_SPLIT_BIT(split) (1u << (split))

@@ -2,6 +2,7 @@
 #ifndef NITI_DATA_IMAGE_H
 #define NITI_DATA_IMAGE_H
 
+#include "base/random.h"
 #include "data/dataset.h"
 
 typedef struct NitiImage {
@@ -9,10 +10,12 @@ typedef struct NitiImage {
   uint8_t *pixels; /* [h][w][c]; freed by the caller */
 } NitiImage;
 
-/* Which window of the fitted and padded image: the middle one, or chosen by two random words. */
+/* Which window of the fitted and padded image: the middle one, or chosen by two random words; or a rectangle of the image itself,
+ * chosen by four. */
 typedef struct NitiWindow {
-  bool centre;
+  bool centre, resized;
   uint32_t word_y, word_x;
+  NitiWords words;
 } NitiWindow;
 
 /* Decodes a JPEG or PNG file of `size` bytes (the first bytes decide), at most 2^26 pixels; `name` is for messages.
@@ -38,11 +41,17 @@ NitiStatus niti_image_glance_at(const char *path);
  * nearest; without, the smallest size of the same shape that covers H x W. The fitted image is padded with `pad` zero pixels on
  * each side and the window is cut as docs/arithmetic.md says ("Input and initial weights").
  *
- * Scaling, each axis by itself, from S to D pixels; weights are exact integers and the one rounding, to nearest with ties up, is
- * at the end: D <= S: area average. Output i covers [i S, (i + 1) S) where source pixel j covers [j D, (j + 1) D); the weight is
- * the overlap. D > S: bilinear between pixel centres: position ((2 i + 1) S - D) / (2 D), held inside the image. */
+ * A resized window: niti_rectangle of the image is scaled to H x W; fit, resize and pad do not count.
+ *
+ * Scaling, each axis by itself: base/scale.h. The one rounding, to nearest with ties up, is at the end. */
 NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOptions *options, NitiShape size, NitiWindow window,
                           const char *path);
+
+/* The mean grey of pixels [count][c], c 1 or 3 (else 0), NITI_GREY_BITS fraction bits: docs/arithmetic.md, "Augmentation". */
+uint16_t niti_image_grey(const uint8_t *pixels, int64_t count, int32_t c);
+/* niti_dataset_read of any window. grey: NULL, or receives the mean grey of the source image. */
+NitiStatus niti_dataset_read_window(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiWindow *window,
+                                    uint16_t *grey, uint8_t *out);
 
 /* Whether images can be fitted so at all: H, W in range, C 1 or 3, and `resize` with padding not smaller than the window. */
 NitiStatus niti_fit_check(const NitiDataOptions *options, NitiShape size);

@@ -13,7 +13,7 @@
 /* Batches have running numbers; number s is prepared in slot s % SLOTS. Workers take the items of one batch after the other and
  * open the next batch when its slot is free; the caller takes batches in order and holds one until it asks for the next. After an
  * epoch's last batch comes the next epoch's first. Resident images need no decoding: then the caller fills slot 0 by itself. */
-enum { SLOTS = 3, WORKERS_MAX = 1024 };
+enum { SLOTS = 3, WORKERS_MAX = 1024, GREY_UNKNOWN = UINT16_MAX };
 
 typedef struct Slot {
   uint32_t epoch;
@@ -34,6 +34,7 @@ struct NitiLoader {
   NitiLoaderOptions options;
   const uint8_t *resident;     /* the split's images, or NULL: they are made */
   const NitiDataSplit *values; /* of int8 or int16, to be normalised; NULL: decode */
+  uint16_t *grey;              /* [stored] of resident images: their mean grey, or GREY_UNKNOWN; NULL where none is wanted */
   NitiShape source;
   int64_t all, count, steps; /* images of the split, those of them that are taken, and their batches */
   Slot slots[SLOTS];
@@ -65,21 +66,55 @@ struct NitiLoader {
 /* ---- preparing a batch ---- */
 
 static NitiWindow window_of(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
-  const bool crop = loader->options.augment && loader->data.random_crop;
-  return crop ? niti_window_draw(loader->options.seed, epoch, image) : (NitiWindow){.centre = true};
+  if (!loader->options.augment) return (NitiWindow){.centre = true};
+  if (loader->data.resized_crop) return niti_resized_draw(loader->options.seed, epoch, image);
+  if (loader->data.random_crop) return niti_window_draw(loader->options.seed, epoch, image);
+  return (NitiWindow){.centre = true};
 }
 
 static bool is_flipped(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
   return loader->options.augment && loader->data.flip && niti_flip_draw(loader->options.seed, epoch, image);
 }
 
-static NitiSample make_sample(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+/* What happens to an image beside its window. grey: of the source image. */
+static void augment(const NitiLoader *loader, NitiSample *sample, uint32_t epoch, uint32_t image, uint16_t grey) {
+  const NitiLoaderOptions *options = &loader->options;
+  sample->flip = is_flipped(loader, epoch, image);
+  if (!options->augment) return;
+  niti_cutout_draw(sample, &loader->data, options->input, options->seed, epoch, image);
+  niti_colours_draw(sample, &loader->data, grey, options->seed, epoch, image);
+}
+
+/* The mean grey of a resident image; each is summed once. */
+static uint16_t grey_of(NitiLoader *loader, int64_t place) {
+  const NitiShape s = loader->source;
+  if (!loader->grey) return 0;
+  if (loader->grey[place] == GREY_UNKNOWN)
+    loader->grey[place] = niti_image_grey(loader->resident + (size_t)place * niti_shape_image(s), (int64_t)s.h * s.w, s.c);
+  return loader->grey[place];
+}
+
+static void place_window(const NitiLoader *loader, NitiSample *sample, const NitiWindow *window) {
+  const NitiShape source = loader->source, input = loader->options.input;
   const NitiDataOptions *data = &loader->data;
+  if (window->resized) {
+    const NitiRectangle r = niti_rectangle(data->scale, data->aspect, source.h, source.w, window->words);
+    sample->dy = (int16_t)r.y;
+    sample->dx = (int16_t)r.x;
+    sample->h = (uint16_t)r.h;
+    sample->w = (uint16_t)r.w;
+  } else {
+    sample->dy = (int16_t)niti_window_start(source.h, data->pad, input.h, window->centre, window->word_y);
+    sample->dx = (int16_t)niti_window_start(source.w, data->pad, input.w, window->centre, window->word_x);
+  }
+}
+
+static NitiSample make_sample(NitiLoader *loader, uint32_t epoch, uint32_t image) {
   const NitiWindow window = window_of(loader, epoch, image);
   const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
-  NitiSample sample = {.image = (uint32_t)place, .flip = is_flipped(loader, epoch, image)};
-  sample.dy = (int16_t)niti_window_start(loader->source.h, data->pad, loader->options.input.h, window.centre, window.word_y);
-  sample.dx = (int16_t)niti_window_start(loader->source.w, data->pad, loader->options.input.w, window.centre, window.word_x);
+  NitiSample sample = {.image = (uint32_t)place};
+  place_window(loader, &sample, &window);
+  augment(loader, &sample, epoch, image, grey_of(loader, place));
   return sample;
 }
 
@@ -106,19 +141,23 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   }
 }
 
-/* Decodes one image of a batch, cropped already; the flip is left to the sample. */
+/* Decodes one image of a batch, cropped already; the rest is left to the sample. */
 static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item) {
   const NitiLoaderOptions *options = &loader->options;
   const uint32_t image = slot->index[item];
   const NitiWindow window = window_of(loader, slot->epoch, image);
   uint8_t *out = slot->images + (size_t)item * niti_shape_image(loader->source);
-  slot->samples[item] = (NitiSample){.image = (uint32_t)item, .flip = is_flipped(loader, slot->epoch, image)};
+  uint16_t grey = 0;
   if (loader->values) {
     const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
     niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);
-    return NITI_OK;
+  } else {
+    NITI_TRY(niti_dataset_read_window(loader->dataset, options->split, image, &window,
+                                      options->augment && loader->data.contrast > 0 ? &grey : NULL, out));
   }
-  return niti_dataset_read(loader->dataset, options->split, image, window.centre, window.word_y, window.word_x, out);
+  slot->samples[item] = (NitiSample){.image = (uint32_t)item};
+  augment(loader, &slot->samples[item], slot->epoch, image, grey);
+  return NITI_OK;
 }
 
 /* ---- workers ---- */
@@ -172,6 +211,18 @@ static void *run_worker(void *context) {
 
 /* ---- open and close ---- */
 
+/* What only images have. */
+static NitiStatus check_images(const NitiDataOptions *data, NitiShape input) {
+  const char *what = data->resized_crop ? "crop: resized" : "colour jitter (data.brightness, data.contrast, data.saturation)";
+  if (data->type != NITI_UINT8 && (data->resized_crop || niti_data_jitters(data)))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s is for images of uint8, but the network takes %s (data.type)", what,
+                     niti_data_type_name(data->type));
+  if ((niti_data_jitters(data) && input.c != 1 && input.c != 3) || (data->saturation > 0 && input.c != 3))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s is for images of %s, but the network takes %d", "colour jitter",
+                     data->saturation > 0 ? "3 channels (data.saturation)" : "1 or 3 channels", input.c);
+  return NITI_OK;
+}
+
 static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *data, const NitiLoaderOptions *options) {
   const NitiShape source = niti_dataset_shape(dataset), input = options->input;
   const int32_t pad = data->pad;
@@ -184,6 +235,7 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
   if (data->type != niti_dataset_type(dataset))
     return niti_fail(NITI_ERROR_ARGUMENT, "values of %s, but the network takes %s (data.type)",
                      niti_data_type_name(niti_dataset_type(dataset)), niti_data_type_name(data->type));
+  NITI_TRY(check_images(data, input));
   const bool stored = !niti_dataset_is_folder(dataset);
   const bool fits =
       stored ? source.h + 2 * pad >= input.h && source.w + 2 * pad >= input.w : source.h == input.h && source.w == input.w;
@@ -211,6 +263,11 @@ static NitiStatus make_slots(NitiLoader *loader) {
     if (!loader->order)
       return niti_fail(NITI_ERROR_MEMORY, "out of memory for the order of %lld images", (long long)loader->count);
   }
+  if (!loader->resident || !loader->options.augment || loader->data.contrast == 0) return NITI_OK;
+  const size_t stored = (size_t)niti_dataset_stored(loader->dataset, loader->options.split);
+  loader->grey = malloc(stored * sizeof *loader->grey);
+  if (!loader->grey) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the grey of %zu images", stored);
+  for (size_t i = 0; i < stored; ++i) loader->grey[i] = GREY_UNKNOWN;
   return NITI_OK;
 }
 
@@ -270,6 +327,7 @@ void niti_loader_close(NitiLoader *loader) {
     free(loader->slots[i].labels);
     free(loader->slots[i].images);
   }
+  free(loader->grey);
   free(loader->order);
   free(loader);
 }

@@ -27,12 +27,13 @@ typedef struct NitiLoaderOptions {
   int32_t batch;
   uint64_t seed;
   int64_t limit;   /* 0, or at most so many images, evenly spread over the split: number i * images / limit */
-  bool augment;    /* shuffle, random crop and flip as the data options say; else in order, centred */
+  bool augment;    /* shuffle, and change images as the data options say; else in order, centred */
   int32_t workers; /* threads that decode or normalise; 0: one per core */
 } NitiLoaderOptions;
 
 /* Fails where the split has no images, where the values' type is not the data options', where the data set's images cannot give
- * the network's input: other channels, or smaller even when padded. The data set must outlive the loader, and `data` give the
+ * the network's input: other channels, or smaller even when padded, and where values are no images that colour jitter or resized
+ * crops change. The data set must outlive the loader, and `data` give the
  * same fitting as it was opened with. */
 NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const NitiDataOptions *data,
                             const NitiLoaderOptions *options);

@@ -2,53 +2,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/scale.h"
 #include "data/augment.h"
 #include "data/format.h"
 
 enum { FITTED_SIDE_MAX = 1 << 22 }; /* keeps a row's sums, 255 * 2 D, in uint32 */
 
-/* The source pixels of one output pixel along one axis: first with weight head, last with weight tail, body for each between. */
-typedef struct Taps {
-  int32_t first, last;
-  uint32_t head, body, tail;
-} Taps;
-
-static Taps taps_at(int64_t i, int64_t S, int64_t D) {
-  Taps taps = {.body = (uint32_t)D};
-  if (D <= S) {
-    const int64_t low = i * S, high = low + S;
-    taps.first = (int32_t)(low / D);
-    taps.last = (int32_t)((high - 1) / D);
-    taps.head = (uint32_t)(taps.first == taps.last ? S : (taps.first + 1) * D - low);
-    taps.tail = (uint32_t)(high - taps.last * D);
-  } else {
-    const int64_t end = 2 * D * (S - 1), position = (2 * i + 1) * S - D;
-    const int64_t p = position < 0 ? 0 : position > end ? end : position;
-    taps.first = (int32_t)(p / (2 * D));
-    taps.tail = (uint32_t)(p % (2 * D));
-    taps.last = taps.tail > 0 ? taps.first + 1 : taps.first;
-    taps.head = (uint32_t)(2 * D) - taps.tail;
-  }
-  return taps;
-}
-
-static uint64_t taps_total(int64_t S, int64_t D) { return (uint64_t)(D <= S ? S : 2 * D); }
-
-static uint32_t taps_weight(const Taps *taps, int32_t j) {
-  return j == taps->first ? taps->head : j == taps->last ? taps->tail : taps->body;
-}
-
 /* out[count][c] = weighted sums along one source row. */
-static void sum_row(uint32_t *out, const uint8_t *row, const Taps *taps, int32_t count, int32_t c) {
+static void sum_row(uint32_t *out, const uint8_t *row, const NitiTaps *taps, int32_t count, int32_t c) {
   for (int32_t x = 0; x < count; ++x) {
-    const Taps t = taps[x];
-    for (int32_t k = 0; k < c; ++k) {
-      const uint8_t *p = row + (size_t)t.first * (size_t)c + k;
-      uint32_t middle = 0, sum = t.head * *p;
-      for (int32_t j = t.first + 1; j < t.last; ++j) middle += *(p += c);
-      if (t.last > t.first) sum += middle * t.body + t.tail * p[c];
-      *out++ = sum;
-    }
+    for (int32_t k = 0; k < c; ++k) *out++ = niti_taps_sum(&taps[x], row + k, c);
   }
 }
 
@@ -91,11 +54,12 @@ NitiStatus niti_fit_check(const NitiDataOptions *options, NitiShape size) {
 
 /* One fitting under way; the buffers hold the part of the window that is in the image. */
 typedef struct Fit {
-  const NitiImage *image;
+  NitiImage image; /* what is scaled: all of it, or a rectangle inside; rows are `stride` bytes apart */
+  size_t stride;
   int64_t D[2];
   int32_t y0, x0;       /* the window's start in the fitted image */
   int32_t left, count;  /* its columns [left, left + count) are in the image */
-  Taps *taps;           /* [count] */
+  NitiTaps *taps;       /* [count] */
   uint32_t *rows[2];    /* [count][c]: sums of source row j in rows[j & 1] */
   int32_t row_index[2]; /* which row that is; -1 none */
   uint64_t *sums;       /* [count][c] */
@@ -110,19 +74,18 @@ static uint64_t divide(uint64_t n, uint64_t d, uint64_t reciprocal) {
 
 /* One output row inside the image: rows are asked for in ascending order, so two of them are worth keeping. */
 static void fit_row(Fit *fit, int32_t y) {
-  const NitiImage *image = fit->image;
-  const size_t N = (size_t)fit->count * (size_t)image->c;
-  const size_t stride = (size_t)image->w * (size_t)image->c;
+  const NitiImage *image = &fit->image;
+  const size_t N = (size_t)fit->count * (size_t)image->c, stride = fit->stride;
   if (fit->D[0] == image->h && fit->D[1] == image->w) {
     memcpy(fit->line, image->pixels + (size_t)y * stride + (size_t)(fit->x0 + fit->left) * (size_t)image->c, N);
     return;
   }
-  const Taps taps = taps_at(y, image->h, fit->D[0]);
-  const uint64_t total = taps_total(image->h, fit->D[0]) * taps_total(image->w, fit->D[1]);
+  const NitiTaps taps = niti_taps(y, image->h, fit->D[0]);
+  const uint64_t total = niti_taps_total(image->h, fit->D[0]) * niti_taps_total(image->w, fit->D[1]);
   memset(fit->sums, 0, N * sizeof *fit->sums);
   for (int32_t j = taps.first; j <= taps.last; ++j) {
     uint32_t *row = fit->rows[j & 1];
-    const uint64_t weight = taps_weight(&taps, j);
+    const uint64_t weight = niti_taps_weight(&taps, j);
     if (fit->row_index[j & 1] != j) {
       sum_row(row, image->pixels + (size_t)j * stride, fit->taps, fit->count, image->c);
       fit->row_index[j & 1] = j;
@@ -133,17 +96,31 @@ static void fit_row(Fit *fit, int32_t y) {
   for (size_t i = 0; i < N; ++i) fit->line[i] = (uint8_t)divide(2 * fit->sums[i] + total, 2 * total, reciprocal);
 }
 
-NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOptions *options, NitiShape size, NitiWindow window,
-                          const char *path) {
-  Fit fit = {.image = image, .row_index = {-1, -1}};
+/* A rectangle of the image, scaled to the whole window. */
+static void fit_rectangle(Fit *fit, NitiRectangle r, NitiShape size) {
+  fit->image.pixels += (size_t)r.y * fit->stride + (size_t)r.x * (size_t)fit->image.c;
+  fit->image.h = r.h;
+  fit->image.w = r.w;
+  fit->D[0] = size.h;
+  fit->D[1] = size.w;
+}
+
+NitiStatus niti_image_fit(uint8_t *out, const NitiImage *source, const NitiDataOptions *options, NitiShape size,
+                          NitiWindow window, const char *path) {
+  Fit fit = {.image = *source, .stride = (size_t)source->w * (size_t)source->c, .row_index = {-1, -1}};
+  const NitiImage *image = &fit.image;
   fitted_size(fit.D, image, options, size);
+  if (window.resized)
+    fit_rectangle(&fit, niti_rectangle(options->scale, options->aspect, image->h, image->w, window.words), size);
   for (int axis = 0; axis < 2; ++axis) {
     if (fit.D[axis] < 1 || fit.D[axis] > FITTED_SIDE_MAX)
       return niti_fail(NITI_ERROR_FORMAT, "%s: %dx%d pixels (height x width) are too narrow to be scaled to %dx%d", path,
                        image->h, image->w, size.h, size.w);
   }
-  fit.y0 = niti_window_start((int32_t)fit.D[0], options->pad, size.h, window.centre, window.word_y);
-  fit.x0 = niti_window_start((int32_t)fit.D[1], options->pad, size.w, window.centre, window.word_x);
+  if (!window.resized) {
+    fit.y0 = niti_window_start((int32_t)fit.D[0], options->pad, size.h, window.centre, window.word_y);
+    fit.x0 = niti_window_start((int32_t)fit.D[1], options->pad, size.w, window.centre, window.word_x);
+  }
   const int32_t right = fit.x0 + size.w < (int32_t)fit.D[1] ? size.w : (int32_t)fit.D[1] - fit.x0;
   fit.left = fit.x0 < 0 ? -fit.x0 : 0;
   fit.count = right > fit.left ? right - fit.left : 0;
@@ -155,11 +132,11 @@ NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOp
   uint8_t *memory = malloc(N * sizeof *fit.sums + count * sizeof *fit.taps + 2 * N * sizeof **fit.rows + N);
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for scaling", path);
   fit.sums = (uint64_t *)(void *)memory;
-  fit.taps = (Taps *)(void *)(fit.sums + N);
+  fit.taps = (NitiTaps *)(void *)(fit.sums + N);
   fit.rows[0] = (uint32_t *)(void *)(fit.taps + count);
   fit.rows[1] = fit.rows[0] + N;
   fit.line = (uint8_t *)(fit.rows[1] + N);
-  for (int32_t x = 0; x < fit.count; ++x) fit.taps[x] = taps_at(fit.x0 + fit.left + x, image->w, fit.D[1]);
+  for (int32_t x = 0; x < fit.count; ++x) fit.taps[x] = niti_taps(fit.x0 + fit.left + x, image->w, fit.D[1]);
   for (int32_t y = 0; y < size.h; ++y) {
     if (fit.y0 + y < 0 || fit.y0 + y >= fit.D[0]) continue;
     fit_row(&fit, fit.y0 + y);

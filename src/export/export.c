@@ -85,7 +85,7 @@ static NitiStatus choose_trained(NitiDescription *d, const char *train) {
 
 static NitiStatus use_recipe(NitiExport *e, NitiRecipe *r, const NitiExportOptions *options) {
   e->report.default_scale = r->data.stat_count == 0;
-  e->report.augmented = r->data.random_crop || r->data.flip;
+  e->report.augmented = niti_data_augments(&r->data);
   if (r->data.type == NITI_INT16)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: data.type int16 cannot be exported to C (expected uint8 or int8)", r->source);
   for (int32_t c = 0; e->report.default_scale && c < r->model->input.c; ++c) {
@@ -93,7 +93,8 @@ static NitiStatus use_recipe(NitiExport *e, NitiRecipe *r, const NitiExportOptio
     r->data.std[c] = STD_DEFAULT;
   }
   r->data.stat_count = r->model->input.c;
-  r->data.random_crop = r->data.flip = false;
+  r->data.random_crop = r->data.resized_crop = r->data.flip = false;
+  r->data.cutout = r->data.brightness = r->data.contrast = r->data.saturation = 0;
   r->batch = options->batch;
   const bool none = options->train && strcmp(options->train, "none") == 0; /* no recipe freezes everything */
   if (!none) NITI_TRY(choose_trained(r->model, options->train));

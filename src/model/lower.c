@@ -33,12 +33,15 @@ static int32_t add_plain(NitiProgram *p, const char *name, NitiDtype dtype, Niti
   return niti_program_add_tensor(p, &t);
 }
 
-static void lower_input(Walk *w) {
+_Static_assert(sizeof(NitiSample) == NITI_SAMPLE_WORDS * sizeof(int32_t), "a row of the tensor of samples");
+
+static void lower_input(Walk *w, bool changes) {
   NitiProgram *p = w->lowering.program;
   const NitiShape in = w->layers[0].out;
-  const int64_t pixels[4] = {in.n, in.h, in.w, in.c}, samples[2] = {in.n, 4}, labels[1] = {in.n}, table[2] = {in.c, 256},
-                metrics[1] = {3};
+  const int64_t pixels[4] = {in.n, in.h, in.w, in.c}, samples[2] = {in.n, NITI_SAMPLE_WORDS}, labels[1] = {in.n},
+                table[2] = {in.c, 256}, metrics[1] = {3};
   NitiOperation o = niti_operation(NITI_OP_INPUT, NITI_PHASE_INPUT, 0);
+  o.changes = changes;
   o.inputs[0] = add_plain(p, NITI_TENSOR_PIXELS, NITI_DTYPE_U8, NITI_ROLE_INPUT, 4, pixels);
   o.inputs[1] = add_plain(p, NITI_TENSOR_SAMPLES, NITI_DTYPE_S32, NITI_ROLE_INPUT, 2, samples);
   o.inputs[2] = add_plain(p, NITI_TENSOR_TABLE, NITI_DTYPE_S8, NITI_ROLE_CONSTANT, 2, table);
@@ -163,7 +166,7 @@ static NitiStatus lower_updates(Walk *w) {
 }
 
 static NitiStatus lower_all(Walk *w) {
-  lower_input(w);
+  lower_input(w, w->options->changes_images);
   NITI_TRY(niti_program_check(w->lowering.program));
   for (int32_t i = 1; i <= w->count; ++i) NITI_TRY(lower_layer(w, i));
   lower_loss(w);

@@ -14,12 +14,13 @@ typedef struct NitiLowerOptions {
   int64_t smoothing;              /* of labels, in billionths; loss softmax only */
   bool nesterov;                  /* of update sgd */
   bool clips_norm;                /* likewise: gradients are clipped by their norm, the bound scalar `clip` */
+  bool changes_images;            /* samples may be scaled or coloured */
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 
 /* Names of tensors in every lowered program. */
 #define NITI_TENSOR_PIXELS "pixels"   /* u8 [images][H][W][C]; the source images, whose size is bound */
-#define NITI_TENSOR_SAMPLES "samples" /* s32 [N][4]: one NitiSample per image */
+#define NITI_TENSOR_SAMPLES "samples" /* s32 [N][8]: one NitiSample per image */
 #define NITI_TENSOR_LABELS "labels"   /* s32 [N] */
 #define NITI_TENSOR_TABLE "table"     /* s8 [C][256] with one exponent: docs/arithmetic.md, "Input" */
 #define NITI_TENSOR_METRICS "metrics" /* s64 [3]: NitiMetrics */

@@ -10,6 +10,7 @@
 #ifndef NITI_PROGRAM_PROGRAM_H
 #define NITI_PROGRAM_PROGRAM_H
 
+#include "base/colour.h"
 #include "base/random.h"
 #include "platform/status.h"
 #include "program/shape.h"
@@ -160,12 +161,17 @@ typedef struct NitiLoss {
 } NitiLoss;
 
 /* One image of a batch, a row of the tensor `samples`: which source image, where the window starts in it (pixels outside are
- * raw 0), and whether it is mirrored. */
+ * raw 0), whether it is mirrored, and what else docs/arithmetic.md, "Augmentation", does to it. */
 typedef struct NitiSample {
   uint32_t image;
   int16_t dy, dx;
   uint32_t flip;
+  uint16_t h, w;          /* of a rectangle inside the source image that is scaled to the window; 0: the window itself */
+  int16_t cut_y, cut_x;   /* cut x cut mantissas of the window, from here on, are 0, as far as they are in it */
+  uint16_t cut, coloured; /* coloured: pixels are mapped by `colours`; only of 1 or 3 channels */
+  NitiColours colours;
 } NitiSample;
+enum { NITI_SAMPLE_WORDS = 8 }; /* its size in int32 */
 
 /* How accumulators are rounded to int8, and which random words NITI_STOCHASTIC draws (docs/arithmetic.md, "Random numbers"). */
 typedef struct NitiRoundingRecord {
@@ -188,6 +194,7 @@ typedef struct NitiOperation {
     NitiNorm norm;      /* NORM_* */
     int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu */
     NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
+    bool changes; /* INPUT: samples may be scaled or coloured; false: none is */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */

@@ -12,6 +12,7 @@
 #include "config/yaml.h"
 #include "model/description_yaml.h"
 #include "platform/path.h"
+#include "train/augmentation.h"
 #include "train/recipe_text.h"
 
 /* Defaults of keys that a recipe omits (docs/recipe-reference.md). */
@@ -185,8 +186,9 @@ static NitiStatus read_validation(NitiDataOptions *data, const NitiYaml *node) {
 }
 
 static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
-  static const char *const keys[] = {"kind", "type", "default", "mean",      "std",        "pad", "crop",
-                                     "flip", "fit",  "resize",  "bad_files", "validation", NULL};
+  static const char *const keys[] = {
+      "kind", "type",   "default",   "mean",       "std", "pad", "crop", "flip", NITI_AUGMENTATION_KEYS,
+      "fit",  "resize", "bad_files", "validation", NULL};
   NitiDataOptions *data = &r->data;
   const NitiShape input = r->model->input;
   const NitiYaml *node;
@@ -210,7 +212,9 @@ static NitiStatus read_data(NitiRecipe *r, const NitiYaml *mapping) {
   if ((node = niti_yaml_get(mapping, "crop")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: crop", niti_recipe_crops));
     data->random_crop = choice == 1;
+    data->resized_crop = choice == 2;
   }
+  NITI_TRY(niti_augmentation_read(data, mapping, input));
   if ((node = niti_yaml_get(mapping, "flip")) != NULL) NITI_TRY(niti_yaml_bool(&data->flip, node, "data: flip"));
   if ((node = niti_yaml_get(mapping, "fit")) != NULL) {
     NITI_TRY(niti_yaml_choice(&choice, node, "data: fit", niti_recipe_fits));
@@ -487,5 +491,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
                             .clips_norm = recipe->clip_norm > 0,
+                            .changes_images = training && (recipe->data.resized_crop || niti_data_jitters(&recipe->data)),
                             .optimizer = recipe->optimizer};
 }

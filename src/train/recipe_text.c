@@ -6,11 +6,12 @@
 
 #include "config/builtin.h"
 #include "config/yaml.h"
+#include "train/augmentation.h"
 
 const char *const niti_recipe_kinds[] = {"auto", "idx", "cifar10", "cifar100", "folder", "npy", "csv", NULL};
 const char *const niti_recipe_types[] = {"auto", "uint8", "int8", "int16", NULL};
 const char *const niti_recipe_defaults[] = {"none", "fashion-mnist", NULL};
-const char *const niti_recipe_crops[] = {"centre", "random", NULL};
+const char *const niti_recipe_crops[] = {"centre", "random", "resized", NULL};
 const char *const niti_recipe_fits[] = {"crop", "stretch", NULL};
 const char *const niti_recipe_bad_files[] = {"error", "skip", NULL};
 const char *const niti_recipe_losses[] = {"niti", "softmax", NULL};
@@ -82,7 +83,8 @@ static void put_data(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *r) {
   put_millionths(d, mapping, "mean", data->mean, data->stat_count);
   put_millionths(d, mapping, "std", data->std, data->stat_count);
   put_int(d, mapping, "pad", data->pad);
-  put_word(d, mapping, "crop", niti_recipe_crops[data->random_crop]);
+  put_word(d, mapping, "crop", niti_recipe_crops[data->resized_crop ? 2 : data->random_crop]);
+  niti_augmentation_write(d, mapping, data);
   put_bool(d, mapping, "flip", data->flip);
   put_word(d, mapping, "fit", niti_recipe_fits[data->fit]);
   put_int(d, mapping, "resize", data->resize);

@@ -41,6 +41,18 @@ def test_what_data_says_of_arrays(sensors):
     assert "npy (int16)" in output_of("data", sensors)
 
 
+def test_only_cutout_changes_arrays(sensors, tmp_path):
+    """Whether the recipe has the type or the data set brings it."""
+    for key, what in (("data.brightness=0.2", "colour jitter"), ("data.contrast=0.2", "colour jitter"), ("data.crop=resized", "crop: resized")):
+        fails("train", "sensor-windows", "--data", sensors, "--run", tmp_path / "no", "--set", key, says=(what, "int16"))
+        fails("train", "sensor-windows", "--data", sensors, "--run", tmp_path / "no", "--set", "data.pad=0", "--set", "data.type=int16", "--set", key, says=("images", "int16"))
+    fails("train", "sensor-windows", "--data", sensors, "--run", tmp_path / "no", "--set", "data.cutout=65", says=("65", "1x64"))
+    assert not (tmp_path / "no").exists()
+    plain, cut = (train("sensor-windows", sensors, tmp_path / name, "--epochs", 1, *options)["hash"]
+                  for name, options in (("plain", ()), ("cut", ("--set", "data.cutout=20"))))
+    assert plain != cut
+
+
 def test_other_types_and_sizes_than_the_networks(sensors, tmp_path):
     train("sensor-windows", sensors, tmp_path / "run", "--epochs", 1)
     other = tmp_path / "other"

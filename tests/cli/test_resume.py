@@ -107,7 +107,8 @@ def test_interrupted_in_the_middle_of_an_epoch(toy_recipe, tmp_path):
     images, labels = data_sets.squares(1000 * times, 1)
     data_sets.write_idx_set(data, (images, labels), data_sets.squares(40, 2))
     whole, run = tmp_path / "whole", tmp_path / "run"
-    options = ("--batch", 2, "--epochs", 3, "--set", "data.crop=random", "--set", "data.pad=1", "--set", "data.flip=true")
+    options = ("--batch", 2, "--epochs", 3, "--set", "data.crop=random", "--set", "data.pad=1", "--set", "data.flip=true", "--set",
+               "data.cutout=3", "--set", "data.contrast=0.5")
     expected = train(toy_recipe, data, whole, *options)
     per_epoch = 500 * times
     assert expected["steps"] == 3 * per_epoch

@@ -45,6 +45,7 @@ def test_another_seed_gives_other_bits(every_layer, cifar, expected, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["rounding.activation=nearest", "rounding.error=truncate", "rounding.error=pseudo-stochastic",
-                                    "loss=softmax", "data.flip=false", "data.crop=centre", "update.mu=4", "batch=15"])
+                                    "loss=softmax", "data.flip=false", "data.crop=centre", "update.mu=4", "batch=15", "data.cutout=6",
+                                    "data.brightness=0.1", "data.contrast=0.1", "data.saturation=0.1"])
 def test_what_the_recipe_says_changes_the_bits(change, every_layer, cifar, expected, tmp_path):
     assert train(every_layer, cifar, tmp_path / "run", "--set", change)["hash"] != expected[0]

@@ -73,6 +73,22 @@ def test_an_image_folder_is_streamed(tmp_path, every_layer):
     on_cpu, on_cuda = tmp_path / "cpu", tmp_path / "cuda"
     expected = train(recipe, data, on_cpu, *CPU)
     check_same(on_cuda, train(recipe, data, on_cuda, *CUDA), on_cpu, expected)
+    sets = [word for key in AUGMENTED["all"] for word in ("--set", key)]
+    expected = train(recipe, data, tmp_path / "changed-cpu", *CPU, *sets)
+    check_same(tmp_path / "changed-cuda", train(recipe, data, tmp_path / "changed-cuda", *CUDA, *sets), tmp_path / "changed-cpu", expected)
+
+
+AUGMENTED = {"cut": ["data.cutout=9"], "coloured": ["data.brightness=0.4", "data.contrast=0.5", "data.saturation=1"],
+             "resized": ["data.pad=0", "data.crop=resized"],
+             "all": ["data.pad=0", "data.crop=resized", "data.scale=[0.01, 1]", "data.aspect=[0.1, 10]", "data.cutout=5", "data.brightness=1",
+                     "data.contrast=1", "data.saturation=1"]}
+
+
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_changed_images_are_those_of_the_cpu(name, every_layer, cifar, tmp_path):
+    sets = [word for key in AUGMENTED[name] for word in ("--set", key)]
+    expected = train(every_layer, cifar, tmp_path / "cpu", *CPU, *sets)
+    check_same(tmp_path / "cuda", train(every_layer, cifar, tmp_path / "cuda", *CUDA, *sets), tmp_path / "cpu", expected)
 
 
 @pytest.mark.parametrize("update", ["{kind: niti16, lr: 3, weight_decay: 0.001}", "{kind: sgd, lr: 0.05, nesterov: true, clip_norm: 0.5}"])

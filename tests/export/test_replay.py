@@ -31,6 +31,21 @@ def test_replay_has_the_hash_of_the_device(job):
     assert call(NITI, "hash", job.path("replayed.safetensors")).decode().strip() == report["hash"]
 
 
+@pytest.mark.parametrize("keys", [{"flip": True}, {"crop": "resized"}, {"cutout": 3}, {"brightness": 0.2}], ids=lambda keys: next(iter(keys)))
+def test_augmentation_stays_on_the_host(keys, job, tmp_path):
+    """An export leaves it out and says so, with the same bits; a replay of a run that had it is refused."""
+    data = {"mean": [0.5], "std": [0.25], **keys}
+    changed = Job(tmp_path, nets.A, images=40, batch=3, max_steps=6, freeze=["conv1"], data=data)
+    result = subprocess.run([NITI, "export", "c", changed.path("recipe.yaml"), "--out", changed.path("c"), "--batch", "3"], capture_output=True, text=True, check=True)
+    assert "the device takes images as they are" in result.stderr
+    replayed = niti_json("replay", job.path("log"), changed.path("c", "a.safetensors"), "--data", job.path("data"), "--out", changed.path("replayed.safetensors"))
+    assert replayed["hash"] == job.c_hash()
+    changed.host_hash()
+    result = subprocess.run([NITI, "replay", job.path("log"), changed.path("run", "last.safetensors"), "--data", job.path("data"), "--out",
+                             changed.path("bad.safetensors")], capture_output=True, text=True, check=False)
+    assert result.returncode != 0 and "a replay takes images as they are" in result.stderr and not os.path.exists(changed.path("bad.safetensors"))
+
+
 @pytest.mark.parametrize("line, why", [
     ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("3:10", "no such class"),
     ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate")])

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from oracle import arithmetic as a
+from oracle import augment
 from oracle import cases
 from oracle.network import Network
 
@@ -233,3 +234,49 @@ def test_fitted_sizes():
     assert images.fitted_size(171, 128, crop, (128, 128)) == (192, 144)  # 192.375
     assert images.fitted_size(100, 50, {"fit": "crop", "resize": 0}, (20, 30)) == (60, 30)
     assert images.fitted_size(100, 50, stretch, (20, 30)) == (20, 30)
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scale, aspect", [((0.08, 1), (0.75, 1.333333)), ((0.000001, 1), (0.0625, 16)), ((1, 1), (1, 1))])
+def test_resized_crops_are_the_oracles(seed, scale, aspect):
+    height, width = np.array([32, 1, 500, 375, 16384, 33] * 5), np.array([32, 77, 3, 500, 16384, 31] * 5)
+    found = batches.rectangles(seed, 3, height, width, *([recipes.share(end) for end in ends] for ends in (scale, aspect)))
+    assert found.T.tolist() == [list(augment.rectangle(seed, 3, i, int(height[i]), int(width[i]), scale, aspect)) for i in range(30)]
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 13])
+def test_scaling_of_crops_is_the_oracles(size):
+    raw = np.random.default_rng(size).integers(0, 256, (11, 9, 3))
+    sources = np.array([[11, 9], [5, 8], [1, 1], [8, 5], [7, 9]])
+    down, down_total = batches.scaling_weights(sources[:, 0], size)
+    across, across_total = batches.scaling_weights(sources[:, 1], size)
+    for n, (rows, columns) in enumerate(sources):
+        assert (down[n].sum(axis=1) == down_total[n]).all() and (across[n].sum(axis=1) == across_total[n]).all()
+        sums = np.einsum("yj,jxc->yxc", down[n, :, :rows], np.einsum("xi,jic->jxc", across[n, :, :columns], raw[:rows, :columns])).astype(np.int64)
+        total = down_total[n] * across_total[n]
+        assert np.array_equal((2 * sums + total) // (2 * total), augment.scaled(raw[:rows, :columns], size, size))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("channels, strengths", [(3, (0.4, 0.3, 0.2)), (3, (1, 1, 1)), (1, (0.5, 0.999999, 0)), (3, (0, 0, 0.1))])
+def test_colours_are_the_oracles(seed, channels, strengths):
+    random = np.random.default_rng(1)
+    raw = random.integers(0, 256, (12, 6, 5, channels), dtype=np.uint8)
+    flat, first, count = raw.reshape(-1, channels), np.arange(12) * 30, np.full(12, 30)
+    found = batches.colours(seed, 4, batches.mean_greys(flat, first, count), [recipes.share(s) for s in strengths])
+    changed = batches.coloured(raw.astype(np.int32), *(some[:, None, None, None] for some in found))
+    for i in range(12):
+        assert np.array_equal(changed[i], augment.coloured(seed, 4, i, raw[i], raw[i], *strengths))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_squares_are_the_oracles(size):
+    top, left = batches.squares(9, 2, 40, size, 6, 7)
+    kept = batches.uncovered(top[:, None, None], left[:, None, None], size, np.arange(6)[None, :, None], np.arange(7)[None, None, :])
+    for i in range(40):
+        expected = np.ones((6, 7), bool)
+        expected[augment.square(9, 2, i, size, 6, 7)] = False
+        assert np.array_equal(kept[i], expected)

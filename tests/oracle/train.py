@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import arithmetic as a
-from . import sgd
+from . import augment, sgd
 from .model import Model, read_model
 from .network import Context, Network
 from .scalar import S
@@ -28,23 +28,35 @@ def _input_map(recipe):
     return lambda values, c: a.value_mantissas(values, a.FULL_SCALE[kind], mean[c], std[c]), a.VALUE_EXPONENT
 
 
-def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
-    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not flipped."""
-    height, width, channels = model.input_shape
+def _pixels(raw, image, size, recipe, epoch):
+    """The window of one image before the table; epoch None: as at evaluation."""
     data, seed = recipe["data"], recipe["seed"]
-    pad = data.get("pad", 0)
+    pad, crop = data.get("pad", 0), data.get("crop", "centre") if epoch is not None else "centre"
+    flip = epoch is not None and data.get("flip", False) and a.is_flipped(seed, epoch, image)
+    if crop == "resized":
+        assert pad == 0
+        pixels = augment.resized(seed, epoch, image, raw, *size, data.get("scale", augment.SCALE), data.get("aspect", augment.ASPECT))
+        pixels = pixels[:, ::-1] if flip else pixels
+    else:
+        spans = (raw.shape[0] + 2 * pad - size[0], raw.shape[1] + 2 * pad - size[1])
+        corner = a.random_corner(seed, epoch, image, *spans) if crop == "random" else None
+        pixels = a.window(raw, *size, pad, corner, flip)
+    if epoch is None:
+        return pixels
+    return augment.coloured(seed, epoch, image, pixels, raw, *(data.get(key, 0) for key in ("brightness", "contrast", "saturation")))
+
+
+def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
+    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not changed."""
+    height, width, channels = model.input_shape
+    cutout = recipe["data"].get("cutout", 0) if epoch is not None else 0
     out = np.empty((len(numbers), height, width, channels), dtype=np.int64)
     for row, image in enumerate(numbers):
-        corner, flip = None, False
-        if epoch is not None and data.get("crop", "centre") == "random":
-            span_y = images.shape[1] + 2 * pad - height
-            span_x = images.shape[2] + 2 * pad - width
-            corner = a.random_corner(seed, epoch, image, span_y, span_x)
-        if epoch is not None and data.get("flip", False):
-            flip = a.is_flipped(seed, epoch, image)
-        raw = a.window(images[image], height, width, pad, corner, flip)
+        pixels = _pixels(images[image], image, (height, width), recipe, epoch)
         for c in range(channels):
-            out[row, :, :, c] = mantissas(raw[:, :, c], c)
+            out[row, :, :, c] = mantissas(pixels[:, :, c], c)
+        if cutout:
+            out[(row, *augment.square(recipe["seed"], epoch, image, cutout, height, width))] = 0
     return out
 
 

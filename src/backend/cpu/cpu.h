@@ -61,7 +61,7 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 
 /* Operations: contracts in backend/kernels.h. */
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
-                    const NitiTensor *table);
+                    const NitiTensor *table, bool changes);
 void niti_cpu_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 void niti_cpu_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
 void niti_cpu_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);

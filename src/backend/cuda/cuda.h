@@ -157,7 +157,7 @@ void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
 
 /* ---- operations (backend/kernels.h) ---- */
 void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
-                     const NitiTensor *table);
+                     const NitiTensor *table, bool changes);
 void niti_cuda_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);
 void niti_cuda_relu_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, int32_t limit);
 void niti_cuda_relu_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);

@@ -1,5 +1,6 @@
-/* Pixels as mantissas: the window of every sample through the input table. */
+/* Pixels as mantissas: the window of every sample, scaled, coloured and cut out as it says, through the input table. */
 #include "backend/cuda/tile.cuh"
+#include "base/scale.h"
 
 enum { IMAGES = NITI_BLOCK_IMAGES, THREADS = 32 * IMAGES, TABLE = 256 };
 
@@ -14,20 +15,60 @@ typedef struct Input {
   NitiTiles tiles;
 } Input;
 
-/* The mantissa of position p of a sample; pixels outside the source are raw 0. */
-static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sample, uint32_t p) {
-  const uint32_t C = (uint32_t)in.shape.c, W = (uint32_t)in.shape.w;
-  const uint32_t pixel = p / C, c = p - pixel * C, h = pixel / W, w = pixel - h * W;
-  const int32_t source_h = (int32_t)h + sample.dy, source_w = (int32_t)(sample.flip ? W - 1 - w : w) + sample.dx;
-  uint32_t v = 0;
-  if (source_h >= 0 && source_h < in.source.h && source_w >= 0 && source_w < in.source.w) {
-    const size_t row = (size_t)sample.image * (size_t)in.source.h + (size_t)source_h;
-    v = in.images[(row * (size_t)in.source.w + (size_t)source_w) * C + c];
-  }
-  return (uint8_t)in.table[c * TABLE + v];
+/* Where an image lies, and what becomes of it. */
+typedef struct Source {
+  const uint8_t *pixels; /* [h][w][c] */
+  int32_t h, w, c, out_h, out_w;
+} Source;
+
+/* Channel c of row h and column w of the window; pixels outside the source are raw 0. */
+static __device__ inline int32_t window_pixel(const Source &s, const NitiSample &sample, int32_t h, int32_t w, int32_t c) {
+  const int32_t y = h + sample.dy, x = w + sample.dx;
+  return y >= 0 && y < s.h && x >= 0 && x < s.w ? s.pixels[((size_t)y * (size_t)s.w + (size_t)x) * (size_t)s.c + (size_t)c] : 0;
 }
 
-/* One block per tile, one warp per image of it. */
+/* The same of a rectangle that is scaled to the window. */
+static __device__ int32_t scaled_pixel(const Source &s, const NitiSample &sample, const NitiTaps &rows, const NitiTaps &columns,
+                                       int32_t c) {
+  const uint64_t total = niti_taps_total(sample.h, s.out_h) * niti_taps_total(sample.w, s.out_w);
+  uint64_t sum = 0;
+  for (int32_t j = rows.first; j <= rows.last; ++j) {
+    const size_t first = (size_t)(sample.dy + j) * (size_t)s.w + (size_t)sample.dx;
+    sum += (uint64_t)niti_taps_weight(&rows, j) * niti_taps_sum(&columns, s.pixels + first * (size_t)s.c + c, s.c);
+  }
+  return (int32_t)((2 * sum + total) / (2 * total));
+}
+
+/* The same of any sample. */
+static __device__ int32_t changed_pixel(const Source &s, const NitiSample &sample, int32_t h, int32_t w, int32_t c) {
+  const bool scaled = sample.h > 0, mixes = sample.coloured && s.c == 3;
+  const NitiTaps rows = niti_taps(h, scaled ? sample.h : 1, s.out_h), columns = niti_taps(w, scaled ? sample.w : 1, s.out_w);
+  int32_t v = 0, rgb[3] = {0, 0, 0};
+  for (int32_t k = mixes ? 0 : c; k < (mixes ? 3 : c + 1); ++k) {
+    const int32_t pixel = scaled ? scaled_pixel(s, sample, rows, columns, k) : window_pixel(s, sample, h, w, k);
+    if (k == c) v = pixel;
+    rgb[0] = k == 0 ? pixel : rgb[0];
+    rgb[1] = k == 1 ? pixel : rgb[1];
+    rgb[2] = k == 2 ? pixel : rgb[2];
+  }
+  return sample.coloured ? niti_coloured(sample.colours, v, mixes ? niti_grey(rgb[0], rgb[1], rgb[2]) : v) : v;
+}
+
+/* The mantissa of position p of a sample. */
+template <bool CHANGES>
+static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sample, uint32_t p) {
+  const uint32_t C = (uint32_t)in.shape.c, W = (uint32_t)in.shape.w;
+  const uint32_t pixel = p / C, c = p - pixel * C, h = pixel / W, w = pixel - h * W, column = sample.flip ? W - 1 - w : w;
+  if ((uint32_t)((int32_t)h - sample.cut_y) < sample.cut && (uint32_t)((int32_t)w - sample.cut_x) < sample.cut) return 0;
+  const size_t image = (size_t)in.source.h * (size_t)in.source.w * C;
+  const Source s = {in.images + sample.image * image, in.source.h, in.source.w, in.source.c, in.shape.h, in.shape.w};
+  const int32_t v = CHANGES ? changed_pixel(s, sample, (int32_t)h, (int32_t)column, (int32_t)c)
+                            : window_pixel(s, sample, (int32_t)h, (int32_t)column, (int32_t)c);
+  return (uint8_t)in.table[c * TABLE + (uint32_t)v];
+}
+
+/* One block per tile, one warp per image of it. Recipes that change no image have a kernel with a third of the registers. */
+template <bool CHANGES>
 static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
   niti_kernel_begin();
   __shared__ uint32_t words[IMAGES][32];
@@ -43,7 +84,7 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
     const uint32_t count = t.image - p < 4 ? t.image - p : 4;
 #pragma unroll
     for (uint32_t k = 0; k < 4; ++k) {
-      if (k < count) word |= look_up(in, sample, p + k) << (8 * k);
+      if (k < count) word |= look_up<CHANGES>(in, sample, p + k) << (8 * k);
     }
     if (t.image % 4 == 0) {
       *(uint32_t *)out = word;
@@ -63,13 +104,16 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
 }
 
 extern "C" void niti_cuda_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images, NitiShape source,
-                                const NitiSample *samples, const NitiTensor *table) {
+                                const NitiSample *samples, const NitiTensor *table, bool changes) {
   NitiCuda *cuda = niti_cuda(backend);
   const Input in = {out->data,     niti_blocked_of(out, 4),
                     out->exponent, table->exponent,
                     out->shape,    source,
                     images,        samples,
                     table->data,   niti_tiles_of(out->shape, 4, IMAGES)};
-  NITI_LAUNCH(cuda, input_kernel, in.tiles.items, THREADS, 0, in);
+  if (changes)
+    NITI_LAUNCH(cuda, input_kernel<true>, in.tiles.items, THREADS, 0, in);
+  else
+    NITI_LAUNCH(cuda, input_kernel<false>, in.tiles.items, THREADS, 0, in);
   niti_cuda_blocked_set(cuda, out, in.blocked != NULL);
 }
