@@ -88,6 +88,7 @@ static void builtins_have_their_known_sizes(void **state) {
   } known[] = {
       {"lenet5", 10, 28, 1, 10, 431080 - 580},
       {"lenet5-wide", 10, 28, 1, 10, 25 * 32 + 25 * 32 * 64 + 1024 * 128 + 1280},
+      {"conv3-bn", 14, 28, 1, 10, 9 * (32 + 32 * 64 + 64 * 128) + 224 + 1152 * 10},
       {"mlp", 6, 28, 1, 10, 784 * 256 + 256 * 128 + 1280},
       {"vgg-small-7", 18, 32, 3, 10, 4656512},
       {"vgg-small-8", 20, 32, 3, 10, 4656512 + 9 * 128 * 128},
@@ -498,7 +499,7 @@ static void unreadable_files_are_refused(void **state) {
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
   assert_ptr_equal(strstr(niti_error(),
-                          "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, ds-cnn, lenet5, "),
+                          "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, conv3-bn, ds-cnn, lenet5, "),
                    niti_error());
   assert_null(d);
 }
