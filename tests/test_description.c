@@ -76,9 +76,9 @@ static void builtins_parse_and_round_trip(void **state) {
 /* Known sizes: of AlexNet (61,100,840) and LeNet (431,080) as published less their biases, the VGGs from their widths;
  * MobileNetV2 as torchvision has it (3,504,872) with a linear layer of 10 classes, MobileNet as in MLPerf Tiny (221,794, running
  * statistics and biases included), ResNets as published for CIFAR-10 (ResNet-18 and -34 11,173,962 and 21,282,122; ResNet-20 and
- * -32 269,722 and 464,154, with convolutions in the two shortcuts that only pad there), torchvision's for 224x224 images (11,689,512
- * and 21,797,672), VGG-16 with batch norm as github.com/kuangliu/pytorch-cifar counts it (14,728,266), VGG8B from its widths (7.3
- * million in its paper), and of a norm its weight alone. */
+ * -32 269,722 and 464,154, with convolutions in the two shortcuts that only pad there), torchvision's for 224x224 images
+ * (11,689,512 and 21,797,672), VGG-16 with batch norm as github.com/kuangliu/pytorch-cifar counts it (14,728,266), VGG8B from its
+ * widths (7.3 million in its paper), and of a norm its weight alone. */
 static void builtins_have_their_known_sizes(void **state) {
   (void)state;
   static const struct {
@@ -498,9 +498,10 @@ static void unreadable_files_are_refused(void **state) {
   assert_string_equal(niti_error(), "/: cannot read: Is a directory");
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(),
-                          "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, conv3-bn, ds-cnn, lenet5, "),
-                   niti_error());
+  assert_ptr_equal(
+      strstr(niti_error(),
+             "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, conv3-bn, ds-cnn, lenet5, "),
+      niti_error());
   assert_null(d);
 }
 
