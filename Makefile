@@ -1,6 +1,6 @@
 # A thin front for CMake. The build folder is build/ (with SANITIZE: build-asan/ or build-tsan/); the tool is build/niti.
 #   make            install what is missing, build          make bench     time the kernels, training steps and inference
-#   make run        train lenet5 on Fashion-MNIST           make install   PREFIX=/usr/local, DESTDIR
+#   make run        train a network on Fashion-MNIST        make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
 #   make format     format the sources by .clang-format, with clang-format 14
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes

@@ -17,7 +17,7 @@
  *       NitiTrainResult result;
  *       NitiScore score;
  *       options.device.backend = "cpu";
- *       NitiStatus status = niti_recipe_load(&recipe, "lenet5-fashion-mnist", NULL, 0);
+ *       NitiStatus status = niti_recipe_load(&recipe, "conv3-bn-fashion-mnist", NULL, 0);
  *       if (status == NITI_OK) status = niti_train(&result, recipe, "runs/first", &options);
  *       if (status == NITI_OK) status = niti_model_open(&model, "runs/first/best.safetensors", NULL);
  *       if (status == NITI_OK) status = niti_model_evaluate(model, &score, NULL);

@@ -76,7 +76,9 @@ static void builtins_parse_and_round_trip(void **state) {
 /* Known sizes: of AlexNet (61,100,840) and LeNet (431,080) as published less their biases, the VGGs from their widths;
  * MobileNetV2 as torchvision has it (3,504,872) with a linear layer of 10 classes, MobileNet as in MLPerf Tiny (221,794, running
  * statistics and biases included), ResNets as published for CIFAR-10 (ResNet-18 and -34 11,173,962 and 21,282,122; ResNet-20 and
- * -32 269,722 and 464,154, with convolutions in the two shortcuts that only pad there), and of a norm its weight alone. */
+ * -32 269,722 and 464,154, with convolutions in the two shortcuts that only pad there), torchvision's for 224x224 images
+ * (11,689,512 and 21,797,672), VGG-16 with batch norm as github.com/kuangliu/pytorch-cifar counts it (14,728,266), VGG8B from its
+ * widths (7.3 million in its paper), and of a norm its weight alone. */
 static void builtins_have_their_known_sizes(void **state) {
   (void)state;
   static const struct {
@@ -86,6 +88,7 @@ static void builtins_have_their_known_sizes(void **state) {
   } known[] = {
       {"lenet5", 10, 28, 1, 10, 431080 - 580},
       {"lenet5-wide", 10, 28, 1, 10, 25 * 32 + 25 * 32 * 64 + 1024 * 128 + 1280},
+      {"conv3-bn", 14, 28, 1, 10, 9 * (32 + 32 * 64 + 64 * 128) + 224 + 1152 * 10},
       {"mlp", 6, 28, 1, 10, 784 * 256 + 256 * 128 + 1280},
       {"vgg-small-7", 18, 32, 3, 10, 4656512},
       {"vgg-small-8", 20, 32, 3, 10, 4656512 + 9 * 128 * 128},
@@ -98,6 +101,12 @@ static void builtins_have_their_known_sizes(void **state) {
       {"mobilenet-v1-025", 83, 96, 3, 2, 221794 - 2 - 4 * 2736},
       {"ds-cnn", 29, 28, 1, 10, 576 + 4 * (576 + 4096) + 576 + 640},
       {"vgg-small-9-bn", 29, 32, 3, 10, 4656512 + 9 * 128 * 128 + 9 * 256 * 256 + 2176},
+      {"vgg-small-7-bn", 23, 32, 3, 10, 4656512 + 1792},
+      {"vgg-small-8-bn", 26, 32, 3, 10, 4656512 + 9 * 128 * 128 + 1920},
+      {"vgg16-bn", 46, 32, 3, 10, 14728266 - 4224 - 4224 - 10},
+      {"vgg8b", 28, 28, 1, 10, 9 * (128 + 128 * 256 + 256 * 256 + 256 * 512 + 2 * 512 * 512) + 512 * 1024 + 10240 + 3200},
+      {"resnet18-imagenet", 69, 224, 3, 1000, 11689512 - 4800 - 1000},
+      {"resnet34-imagenet", 125, 224, 3, 1000, 21797672 - 8512 - 1000},
       {"resnet18", 68, 32, 3, 10, 11173962 - 4800 - 10},
       {"resnet34", 124, 32, 3, 10, 21282122 - 8512 - 10},
       {"resnet20", 73, 32, 3, 10, 269722 - 688 - 10 + 17 * 32 + 33 * 64},
@@ -489,9 +498,10 @@ static void unreadable_files_are_refused(void **state) {
   assert_string_equal(niti_error(), "/: cannot read: Is a directory");
   assert_int_equal(niti_description_load(&d, "/dev/zero", NULL), NITI_ERROR_FORMAT);
   assert_int_equal(niti_description_load(&d, "lenet6", NULL), NITI_ERROR_ARGUMENT);
-  assert_ptr_equal(strstr(niti_error(),
-                          "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, ds-cnn, lenet5, "),
-                   niti_error());
+  assert_ptr_equal(
+      strstr(niti_error(),
+             "no built-in model 'lenet6', did you mean 'lenet5'? (expected: alexnet, alexnet-128, conv3-bn, ds-cnn, lenet5, "),
+      niti_error());
   assert_null(d);
 }
 

@@ -634,9 +634,31 @@ static void unknown_recipes_are_refused(void **state) {
   assert_int_equal(niti_recipe_load(&r, "lenet5", NULL, 0), NITI_ERROR_ARGUMENT);
   assert_ptr_equal(strstr(niti_error(), "no built-in recipe 'lenet5', did you mean 'lenet5-fashion-mnist'? (expected: alexnet-"),
                    niti_error());
+  for (const char *const *name = niti_builtin_recipe_names; *name; ++name) assert_non_null(strstr(niti_error(), *name));
   assert_int_equal(niti_recipe_load(&r, "absent.yml", NULL, 0), NITI_ERROR_FILE);
   assert_string_equal(niti_error(), "absent.yml: cannot open: No such file or directory");
   assert_null(r);
+}
+
+static void lists_of_names_end_with_a_whole_one(void **state) {
+  static const char *const names[] = {"first", "second", "third", NULL};
+  static const struct {
+    size_t size;
+    const char *list;
+  } expected[] = {{21, "first, second, third"},
+                  {20, "first, second, ..."},
+                  {19, "first, second, ..."},
+                  {18, "first, ..."},
+                  {11, "first, ..."},
+                  {10, "..."},
+                  {6, "..."}};
+  (void)state;
+  for (size_t i = 0; i < sizeof expected / sizeof *expected; ++i) {
+    char buffer[32];
+    memset(buffer, 'x', sizeof buffer);
+    assert_string_equal(niti_builtin_list(buffer, expected[i].size, names), expected[i].list);
+    assert_int_equal(buffer[expected[i].size], 'x');
+  }
 }
 
 /* ---- Anything else ---- */
@@ -700,6 +722,7 @@ int main(void) {
       cmocka_unit_test(models_can_be_written_in_recipes),
       cmocka_unit_test(wrong_recipes_are_refused),
       cmocka_unit_test(unknown_recipes_are_refused),
+      cmocka_unit_test(lists_of_names_end_with_a_whole_one),
       cmocka_unit_test(mutated_texts_never_crash),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,10 +20,16 @@ const char *niti_builtin_recipe_text(const char *name) {
 }
 
 const char *niti_builtin_list(char *buffer, size_t size, const char *const *names) {
+  static const char rest[] = ", ...";
   size_t used = 0;
   buffer[0] = 0;
-  for (size_t i = 0; names[i] && used < size; ++i) {
-    used += (size_t)snprintf(buffer + used, size - used, "%s%s", i ? ", " : "", names[i]);
+  for (size_t i = 0; names[i]; ++i) {
+    const char *separator = i ? ", " : "";
+    if (used + strlen(separator) + strlen(names[i]) + (names[i + 1] ? sizeof rest : 1) > size) {
+      (void)snprintf(buffer + used, size - used, "%s...", separator);
+      break;
+    }
+    used += (size_t)snprintf(buffer + used, size - used, "%s%s", separator, names[i]);
   }
   return buffer;
 }

@@ -13,7 +13,7 @@ extern const char *const niti_builtin_runtime_names[], *const niti_builtin_runti
 /* The text of a built-in file; NULL: no such name. */
 const char *niti_builtin_model_text(const char *name);
 const char *niti_builtin_recipe_text(const char *name);
-/* The names separated by commas, for messages; returns buffer. */
+/* The names separated by commas, for messages; "..." stands for those that do not fit. size: at least 6. Returns buffer. */
 const char *niti_builtin_list(char *buffer, size_t size, const char *const *names);
 
 #endif

@@ -426,7 +426,7 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   const char *text = niti_builtin_recipe_text(recipe);
   char source[NITI_NAME_MAX + 16];
   if (!text) {
-    char names[512], hint[NITI_HINT_MAX];
+    char names[768], hint[NITI_HINT_MAX];
     (void)snprintf(hint, sizeof hint, "%s.yaml", recipe);
     if (niti_path_is_file(hint))
       return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s', did you mean '%s'?", recipe, hint);

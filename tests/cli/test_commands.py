@@ -166,7 +166,8 @@ def test_completion_in_a_shell(shell, tmp_path):
     assert complete("bench", "") == ["infer", "kernels", "step", "timeline"]
     assert complete("train", "o") == ["own.yaml"]
     assert complete("data", "fo") == ["folder"]
-    assert complete("bench", "step", "--model", "vgg-small") == ["vgg-small-7", "vgg-small-8", "vgg-small-9", "vgg-small-9-bn"]
+    assert complete("bench", "step", "--model", "vgg-small") == [
+        "vgg-small-7", "vgg-small-7-bn", "vgg-small-8", "vgg-small-8-bn", "vgg-small-9", "vgg-small-9-bn"]
 
 
 def test_completion_of_an_unknown_shell_is_misuse():
@@ -420,9 +421,14 @@ def test_info():
     for kernel in info["kernels"]:
         assert {"operation", "forward", "backward", "gradient"} <= set(kernel)
     assert {"lenet5", "mlp", "vgg-small-7", "vgg-small-8", "vgg-small-9", "vgg11", "vgg13", "vgg16", "alexnet",
-            "alexnet-128"} <= set(info["models"])
+            "alexnet-128", "vgg-small-7-bn", "vgg-small-8-bn", "vgg16-bn", "vgg8b", "resnet18-imagenet", "resnet34-imagenet",
+            "conv3-bn"} <= set(info["models"])
     assert {"lenet5-mnist", "lenet5-fashion-mnist", "mlp-mnist", "sensor-windows", "vgg-small-7-cifar10", "vgg-small-8-cifar10",
-            "vgg-small-9-cifar10", "vgg13-cifar10", "alexnet-imagenette"} <= set(info["recipes"])
+            "vgg-small-9-cifar10", "vgg13-cifar10", "alexnet-imagenette", "vgg-small-7-sgd-cifar10", "vgg-small-8-sgd-cifar10",
+            "vgg-small-9-sgd-cifar10", "vgg-small-7-bn-cifar10", "vgg-small-8-bn-cifar10", "vgg-small-9-bn-cifar10", "vgg16-bn-cifar10",
+            "vgg8b-cifar10", "vgg8b-mnist", "vgg8b-fashion-mnist", "resnet18-cifar10", "resnet20-cifar10", "resnet32-cifar10",
+            "resnet34-cifar10", "resnet18-imagenette", "alexnet-sgd-imagenette",
+            "conv3-bn-fashion-mnist"} <= set(info["recipes"])
     text = output_of("info")
     assert "hardware" in text and "threads" in text
     for isa in info["isa_available"]:
