@@ -176,6 +176,12 @@ NITI_API void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t c
 /* niti_loss_softmax with smoothed labels, `smoothing` billionths of each: 0 to 10^9 - 1. */
 NITI_API void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
                                          int64_t smoothing);
+/* Test-time flip, experimental: the logits of images and of their mirrors, added at aligned exponents and exactly but where
+ * those are more than 15 apart. sums[count], below 2^23 in magnitude, of logits[count] and mirrored[count]; *exponent is that of
+ * the means. niti_flip_loss: cross-entropy of one image in bits, 16 fraction bits, of such sums; ranges as niti_loss_value. */
+NITI_API void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *logits, int32_t logits_exponent,
+                             const int8_t *mirrored, int32_t mirrored_exponent, size_t count);
+NITI_API int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target);
 
 /* One step of update `sgd`, experimental like what follows up to niti_input_table. */
 typedef struct NitiSgdStep {
@@ -392,6 +398,9 @@ NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const 
 /* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images
  * that the recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
 NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
+/* Experimental: whether evaluation and prediction see each image mirrored too and add both logits (docs/arithmetic.md, "Test-time
+ * flip"). At first as the recipe says. model NULL: nothing happens. */
+NITI_API void niti_model_flip(NitiModel *model, bool flip);
 /* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say),
  * DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns false,
  * evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */

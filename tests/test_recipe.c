@@ -461,7 +461,10 @@ static void wrong_recipes_are_refused(void **state) {
       {"name: [t]\nmodel: lenet5\n", F, "r.yaml:1:7: name: expected a name of 1 to 63 characters"},
       {HEAD "batches: 3\n", F,
        "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
-       "seed, loss, label_smoothing, rounding, clip, update, freeze)"},
+       "seed, loss, label_smoothing, rounding, clip, update, freeze, evaluation)"},
+      {HEAD "evaluation: true\n", F, "r.yaml:3:13: evaluation: expected a mapping, found 'true'"},
+      {HEAD "evaluation: {mirror: true}\n", F, "r.yaml:3:14: evaluation: unknown key 'mirror' (expected: flip)"},
+      {HEAD "evaluation: {flip: 2}\n", F, "r.yaml:3:20: evaluation: flip: expected true or false, found '2'"},
       {HEAD "freeze: conv1\n", F, "r.yaml:3:9: freeze: expected a list, found 'conv1'"},
       {HEAD "freeze: [conv1, conv3]\n", F,
        "r.yaml:3:17: freeze: 'conv3' is no layer with weights, did you mean 'conv1'? (expected: one of model 'lenet5')"},

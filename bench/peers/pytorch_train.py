@@ -185,7 +185,10 @@ class Run:
         scores = Scores(self.device)
         self.network.eval()
         for x, labels in self.feeds[self.scored].batches(self.recipe["batch"], self.recipe["seed"]):
-            scores.add(self.logits(x), labels)
+            logits = self.logits(x)
+            if self.recipe["evaluation"]["flip"]:  # the mean, as in niti's loss
+                logits = (logits + self.logits(x.flip(3))) / 2
+            scores.add(logits, labels)
         return scores.means()
 
     def epochs(self):
@@ -229,6 +232,7 @@ def summary(run: Run, rows: list[dict], recipe: dict, model: dict, args: argpars
         "images_per_second": run.feeds["train"].count / sorted(row["train_seconds"] for row in rows)[len(rows) // 2],
         "training_seconds": sum(row["seconds"] for row in rows), "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
         "compiled": args.compile, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
+        "evaluation": recipe["evaluation"],
         "update": recipe["update"], "data": recipe["data"], "torch": torch.__version__, "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(), "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",

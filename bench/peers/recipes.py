@@ -9,8 +9,10 @@ import yaml
 
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
-    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update"},
+    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update",
+         "evaluation"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation"},
+    "evaluation": {"flip"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
 CURVES = ("steps", "linear", "cosine", "one-cycle")
@@ -75,7 +77,8 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
               "weight_decay": 0}
     recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
-              "data": {**data, **recipe.get("data", {})}, "update": {**update, **recipe.get("update", {})}}
+              "evaluation": {"flip": False, **recipe.get("evaluation", {})}, "data": {**data, **recipe.get("data", {})},
+              "update": {**update, **recipe.get("update", {})}}
     if recipe["update"]["kind"] != "sgd":
         sys.exit(f"recipe \"{name}\": update {recipe['update']['kind']} (expected sgd: --set 'update={{kind: sgd, lr: 0.1}}' replaces it)")
     if recipe["update"]["schedule"] not in CURVES:

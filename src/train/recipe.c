@@ -244,6 +244,14 @@ static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
   return NITI_OK;
 }
 
+static NitiStatus read_evaluation(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"flip", NULL};
+  NITI_TRY(niti_yaml_want_mapping(mapping, "evaluation"));
+  NITI_TRY(niti_yaml_want_keys(mapping, "evaluation", keys));
+  const NitiYaml *node = niti_yaml_get(mapping, "flip");
+  return node ? niti_yaml_bool(&r->test_flip, node, "evaluation: flip") : NITI_OK;
+}
+
 static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
   static const char *const keys[] = {"activation", "error", NULL};
   const NitiYaml *node;
@@ -315,6 +323,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
+  if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
                           r->optimizer->name);
@@ -324,8 +333,9 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 /* ---- The whole ---- */
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
-  static const char *const keys[] = {"name", "model",           "data",     "batch", "epochs", "max_steps", "seed",
-                                     "loss", "label_smoothing", "rounding", "clip",  "update", "freeze",    NULL};
+  static const char *const keys[] = {"name",      "model",  "data",   "batch",           "epochs",
+                                     "max_steps", "seed",   "loss",   "label_smoothing", "rounding",
+                                     "clip",      "update", "freeze", "evaluation",      NULL};
   const NitiYaml *root = niti_yaml_root(document), *data, *freeze;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));

@@ -19,6 +19,7 @@ typedef struct NitiRecipe {
   int32_t batch, epochs;
   int64_t max_steps; /* 0: no limit */
   uint64_t seed;
+  bool test_flip; /* scoring adds the logits of each image's mirror */
   NitiLossKind loss;
   int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;

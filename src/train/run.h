@@ -36,6 +36,7 @@ typedef struct NitiRun {
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
+  NitiMirror *mirror;                       /* NULL: the recipe's evaluation does not flip */
   NitiLoader *train_loader, *scored_loader; /* the latter after epochs: validation, or where there is none test */
   NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
   NitiRunFolder *folder;

@@ -167,6 +167,7 @@ static NitiStatus open_network(NitiRun *run) {
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
+  if (run->recipe->test_flip) NITI_TRY(niti_mirror_open(&run->mirror, run->recipe->batch, run->recipe->model->classes));
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
@@ -179,6 +180,7 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_loader_close(run->train_loader);
   niti_loader_close(run->scored_loader);
   niti_loader_close(run->test_loader);
+  niti_mirror_close(run->mirror);
   niti_feed_close(run->feed);
   niti_network_close(run->net);
   niti_backend_close(run->backend);

@@ -21,7 +21,7 @@ bool niti_run_scores(const NitiRun *run, int32_t epoch) { return epoch % interva
 /* ---- a pass ---- */
 
 static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
-  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL};
+  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL, run->mirror};
   const int64_t batches = niti_loader_steps(loader);
   NITI_TRY(niti_loader_start(loader, 0, 0));
   for (int64_t done = 1; *go_on; ++done) {

@@ -17,5 +17,5 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
 NitiStatus niti_step_test(const NitiStepContext *c, const NitiBatch *batch) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
-  return niti_network_evaluate(c->net, &b);
+  return c->mirror ? niti_mirror_score(c->mirror, c->net, &b, batch->labels) : niti_network_evaluate(c->net, &b);
 }

@@ -49,7 +49,9 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed, NULL}; }
+static NitiStepContext step_context(const NitiRun *run) {
+  return (NitiStepContext){run->recipe, run->net, run->feed, NULL, NULL};
+}
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {

@@ -92,10 +92,14 @@ def test_a_run_moves_between_devices(toy_recipe, toy, tmp_path, first, second, n
 
 def test_evaluation_and_prediction(every_layer_on_cpu, cifar, tmp_path):
     checkpoint = every_layer_on_cpu[0] / "last.safetensors"
-    assert json_of("eval", checkpoint, "--data", cifar, *CUDA) == json_of("eval", checkpoint, "--data", cifar, *CPU)
+    for options in ((), ("--flip", "--per-class")):
+        on_cuda, on_cpu = (json_of("eval", checkpoint, "--data", cifar, *options, *device) for device in (CUDA, CPU))
+        assert on_cuda == on_cpu and on_cuda["flip"] == bool(options)
     image = tmp_path / "image.png"
     data_sets.write_png(image, data_sets.squares(1, 5, side=32, channels=3)[0][0])
-    assert json_of("predict", checkpoint, image, *CUDA)["predictions"] == json_of("predict", checkpoint, image, *CPU)["predictions"]
+    for flip in ((), ("--flip",)):
+        on_cuda, on_cpu = (json_of("predict", checkpoint, image, *flip, *device)["predictions"] for device in (CUDA, CPU))
+        assert on_cuda == on_cpu
 
 
 def test_info_tells_of_the_devices(families):

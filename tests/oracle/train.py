@@ -27,14 +27,14 @@ def _input_map(recipe):
     return lambda values, c: a.value_mantissas(values, a.FULL_SCALE[kind], mean[c], std[c]), a.VALUE_EXPONENT
 
 
-def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
-    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not flipped."""
+def batch_input(images, numbers, model, recipe, mantissas, epoch=None, mirrored=False):
+    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred, all of them mirrored or none."""
     height, width, channels = model.input_shape
     data, seed = recipe["data"], recipe["seed"]
     pad = data.get("pad", 0)
     out = np.empty((len(numbers), height, width, channels), dtype=np.int64)
     for row, image in enumerate(numbers):
-        corner, flip = None, False
+        corner, flip = None, mirrored
         if epoch is not None and data.get("crop", "centre") == "random":
             span_y = images.shape[1] + 2 * pad - height
             span_x = images.shape[2] + 2 * pad - width
@@ -194,8 +194,10 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     }
 
 
-def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
-    """{images, correct, loss_sum} over the images in their order, in batches of the recipe's size (the last may be smaller)."""
+def evaluate(model, weights, exponents, images, labels, recipe, batch=None, flip=None):
+    """{images, correct, loss_sum} over the images in their order, in batches of the recipe's size (the last may be smaller); flip:
+    whether with their mirrors (None: as the recipe says)."""
+    flip = recipe.get("evaluation", {}).get("flip", False) if flip is None else flip
     model = _model(model)
     labels = np.asarray(labels, dtype=np.int64)
     size = recipe["batch"] if batch is None else batch
@@ -205,8 +207,11 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
     out = {"images": len(images), "correct": 0, "loss_sum": 0}
     for start in range(0, len(images), size):
         numbers = range(start, min(start + size, len(images)))
-        x = batch_input(images, numbers, model, recipe, mantissas)
-        logits, exponent = network.forward(x, input_exponent, _context(recipe, 0, False))[0][-1]
+        passes = []
+        for mirrored in (False, True)[:1 + flip]:
+            x = batch_input(images, numbers, model, recipe, mantissas, mirrored=mirrored)
+            passes += network.forward(x, input_exponent, _context(recipe, 0, False))[0][-1]
+        logits, exponent = a.flip_sums(*passes) if flip else passes
         targets = labels[start:start + size]
         out["correct"] += a.correct_count(logits, targets)
         out["loss_sum"] += a.loss_sum(logits, exponent, targets)
