@@ -203,6 +203,14 @@ NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t
  * billionths, 0 <= done <= all, 1 <= all < 2^32. */
 NITI_API int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all);
 
+/* Averaged weights: adds values[count], in [-32512, 32512] at values_exponent, to the sum[count] of `samples` such tensors at
+ * *exponent (of none: the sum and its exponent are set). samples from 0 to 2^20, exponents within +-2^20. */
+NITI_API void niti_average_add(int64_t *sum, int32_t *exponent, int64_t samples, const int16_t *values, int32_t values_exponent,
+                               size_t count);
+/* The mean of a sum of so many samples, from 1, as values[count] in [-32512, 32512] at *exponent. */
+NITI_API void niti_average_take(int16_t *values, int32_t *exponent, const int64_t *sum, int32_t sum_exponent, int64_t samples,
+                                size_t count);
+
 /* A layer of batch norm and how it rounds. */
 typedef struct NitiNormLayer {
   const int16_t *weight, *bias; /* [channels] */
@@ -357,7 +365,10 @@ typedef struct NitiTrainResult {
   /* Experimental: requantising operations of this call, whose shifts are predicted, and those that ran twice because the
    * prediction was wrong. */
   uint64_t shift_predictions, shift_retries;
-  uint64_t reserved[4];
+  /* Experimental: of averaged weights (`average` in the recipe), tested like the final ones; their right answers on the
+   * validation split, of validation.images. averaged_images 0: not tested. */
+  int64_t averaged_correct, averaged_images, averaged_validation_correct;
+  uint64_t reserved[1];
 } NitiTrainResult;
 
 /* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that
@@ -376,10 +387,10 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 
 /* A network for inference. */
 typedef struct NitiModel NitiModel;
-/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
- * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL:
- * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY,
- * DEVICE. */
+/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best, RUN:averaged or RUN:N, the one kept
+ * after epoch N; or a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its
+ * seed. device NULL: the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL,
+ * UNSUPPORTED, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);

@@ -10,9 +10,10 @@ import yaml
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
     "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "update",
-         "evaluation"},
+         "evaluation", "average"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation"},
     "evaluation": {"flip"},
+    "average": {"from", "every"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
 CURVES = ("steps", "linear", "cosine", "one-cycle")
@@ -123,6 +124,18 @@ def cosine(done: int, all_: int) -> int:
 
 def anneal(begin: int, end: int, done: int, all_: int) -> int:
     return end + (((begin - end) * ((1 << 30) + cosine(done, all_))) >> 31)
+
+
+def sample_steps(average: dict, steps_per_epoch: int, steps: int) -> list[int]:
+    """After how many steps niti takes a sample of the weights."""
+    if not average:
+        return []
+    first = position_step(average["from"], steps_per_epoch, steps)
+    period = position_step(average.get("every", {"epoch": 1}), steps_per_epoch, steps)
+    samples = [step for step in range(period, steps + 1, period) if step > first]
+    if not samples:
+        sys.exit(f"average: no sample in this run of {steps} steps (expected at least one)")
+    return samples
 
 
 class Rate:

@@ -324,6 +324,12 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
   if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
+  if ((node = niti_yaml_get(root, "average")) != NULL) {
+    NITI_TRY(niti_averaging_read(&r->average, node));
+    if (!r->optimizer->wide)
+      return niti_yaml_fail(node, "average: update %s has no weights of 16 bits to average (expected update: {kind: sgd})",
+                            r->optimizer->name);
+  }
   if (r->optimizer->wide && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
                           r->optimizer->name);
@@ -333,9 +339,9 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 /* ---- The whole ---- */
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
-  static const char *const keys[] = {"name",      "model",  "data",   "batch",           "epochs",
-                                     "max_steps", "seed",   "loss",   "label_smoothing", "rounding",
-                                     "clip",      "update", "freeze", "evaluation",      NULL};
+  static const char *const keys[] = {
+      "name",     "model", "data",   "batch",  "epochs",     "max_steps", "seed", "loss", "label_smoothing",
+      "rounding", "clip",  "update", "freeze", "evaluation", "average",   NULL};
   const NitiYaml *root = niti_yaml_root(document), *data, *freeze;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
@@ -459,6 +465,7 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
 }
 
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
+  if (niti_averaging_on(&recipe->average) && recipe->average.from.unit == NITI_POSITION_SHARE) return "average.from";
   if (recipe->optimizer->wide) return niti_rate_has_share(&recipe->rate) ? "update.schedule" : NULL;
   return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
 }

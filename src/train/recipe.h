@@ -4,6 +4,7 @@
 
 #include "data/dataset.h"
 #include "model/lower.h"
+#include "train/average.h"
 #include "train/rate.h"
 
 /* The data set of runs that specify none. */
@@ -29,6 +30,7 @@ typedef struct NitiRecipe {
   NitiRate rate;                       /* the others */
   int64_t momentum, decay;             /* in billionths */
   bool nesterov;
+  NitiAveraging average;
 } NitiRecipe;
 
 typedef struct NitiLearningRate {

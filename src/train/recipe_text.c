@@ -132,6 +132,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   else
     niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
   niti_yaml_put(d, root, "update", update);
+  niti_averaging_write(d, root, &r->average);
   if (!r->test_flip) return;
   NitiYaml *evaluation = niti_yaml_mapping(d);
   put_bool(d, evaluation, "flip", true);

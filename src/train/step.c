@@ -14,6 +14,13 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
   return c->measure ? niti_measure_train(c->measure, c->net, &b) : niti_network_train(c->net, &b);
 }
 
+NitiStatus niti_step_statistics(const NitiStepContext *c, const NitiBatch *batch, uint32_t step) {
+  NitiBindings b;
+  NITI_TRY(bind(&b, c, batch));
+  b.step = step;
+  return niti_network_move_statistics(c->net, &b);
+}
+
 NitiStatus niti_step_test(const NitiStepContext *c, const NitiBatch *batch) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));

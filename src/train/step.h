@@ -19,6 +19,8 @@ typedef struct NitiStepContext {
 /* Both functions add to the network's metrics and may leave their work queued: results, and device failures, are available after
  * the backend's synchronise(). Trains on one batch; steps count from 0. The recipe is placed (niti_recipe_place). */
 NitiStatus niti_step_train(const NitiStepContext *context, const NitiBatch *batch, uint32_t step);
+/* Forward in training mode: moves running statistics and nothing else. */
+NitiStatus niti_step_statistics(const NitiStepContext *context, const NitiBatch *batch, uint32_t step);
 /* Forward and loss of one batch. With a mirror it waits. */
 NitiStatus niti_step_test(const NitiStepContext *context, const NitiBatch *batch);
 

@@ -15,6 +15,7 @@ from PIL import Image
 from oracle import arithmetic as a
 from oracle import cases
 from oracle.network import Network
+from oracle.train import Averager
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "bench", "peers"))
@@ -233,3 +234,14 @@ def test_fitted_sizes():
     assert images.fitted_size(171, 128, crop, (128, 128)) == (192, 144)  # 192.375
     assert images.fitted_size(100, 50, {"fit": "crop", "resize": 0}, (20, 30)) == (60, 30)
     assert images.fitted_size(100, 50, stretch, (20, 30)) == (20, 30)
+
+
+@pytest.mark.parametrize("average", [{"from": {"at": "30%"}, "every": {"step": 2}}, {"from": {"epoch": 1}}, {"from": {"step": 0}, "every": {"epoch": 2}}])
+def test_samples_are_taken_when_the_oracle_takes_them(average):
+    for steps_per_epoch, steps in ((5, 13), (7, 28)):
+        averager, seen = Averager({"average": average}, steps_per_epoch, steps), []
+        for step in range(1, steps + 1):
+            if averager.period and step > averager.first and step % averager.period == 0:
+                seen.append(step)
+        assert recipes.sample_steps(average, steps_per_epoch, steps) == seen
+    assert recipes.sample_steps(None, 5, 13) == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import arithmetic as a
-from . import sgd
+from . import average, sgd
 from .model import Model, read_model
 from .network import Context, Network
 
@@ -131,6 +131,28 @@ class SgdUpdate:
                 "velocity": named(self.velocities)}
 
 
+class Averager:
+    """The samples of a run, and what is left of it at the end."""
+
+    def __init__(self, recipe, steps_per_epoch, steps):
+        plan = recipe.get("average")
+        self.first, self.period, self.totals = 0, 0, {}
+        if plan:
+            self.first = a.position_step(plan["from"], steps_per_epoch, steps)
+            self.period = a.position_step(plan.get("every", {"epoch": 1}), steps_per_epoch, steps)
+
+    def see(self, done, update):
+        if self.period and done > self.first and done % self.period == 0:
+            for key, master in update.masters.items():
+                self.totals[key] = average.add(self.totals.get(key), *master)
+
+    def apply(self, network, update):
+        """Sets the means; the running statistics are the caller's to measure."""
+        for key, total in self.totals.items():
+            mean = average.mean(total)
+            network.weights[key], network.exponents[key] = sgd.operand(mean) if update._has_operand(key) else mean
+
+
 UPDATES = {"niti": NitiUpdate, "sgd": SgdUpdate}
 
 
@@ -158,6 +180,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     step, loss_sums, correct, totals = 0, [], [], []
     steps_per_epoch = -(-len(images) // size)
     steps = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+    averager = Averager(recipe, steps_per_epoch, steps)
     for epoch in range(epochs):
         order = a.shuffled(seed, epoch, len(images))
         for start in range(0, len(order), size):
@@ -182,11 +205,23 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
                 observe(step, network, gradients, tensors)
             update.apply(gradients, Moment(step, steps_per_epoch, steps, len(numbers)))
             step += 1
+            averager.see(step, update)
     weights, exponents = network.named()
+    averaged = {}
+    if averager.totals:
+        averager.apply(network, update)
+        epoch = -(-steps // steps_per_epoch)
+        order = a.shuffled(seed, epoch, len(images))
+        for i in range(min(average.STATISTICS_STEPS, steps_per_epoch) if network.running else 0):
+            x = batch_input(images, order[i * size:(i + 1) * size], model, recipe, mantissas, epoch)
+            network.forward(x, input_exponent, _context(recipe, steps + i, True))
+        averaged = dict(zip(("averaged_weights", "averaged_exponents"), network.named()), sums={
+            model.nodes[n].parameter_name(k): total for (n, k), total in averager.totals.items()})
     return {
         "weights": weights,
         "exponents": exponents,
         **update.state(),
+        **averaged,
         "steps": step,
         "loss_sums": loss_sums,
         "correct": correct,
