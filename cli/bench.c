@@ -150,7 +150,7 @@ static NitiStatus run_steps(void *context, int repeat) {
 
 static NitiStatus run_inferences(void *context, int repeat) {
   Bench *b = context;
-  const NitiStepContext step = {b->recipe, b->net, b->feed, NULL};
+  const NitiStepContext step = {b->recipe, b->net, b->feed, NULL, NULL};
   for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
   return NITI_OK;
 }

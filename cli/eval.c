@@ -11,7 +11,7 @@
 typedef struct Arguments {
   DeviceOptions device;
   const char *data, *split, *confusion;
-  bool per_class, json;
+  bool per_class, flip, no_flip, json;
 } Arguments;
 
 static const Option options[] = {
@@ -19,6 +19,8 @@ static const Option options[] = {
     CHOICE("split", split, "test|validation|train", "what to score: test (the default), validation or train"),
     FLAG("per-class", per_class, "also how many images of each class were recognised, and what they were taken for"),
     TEXT("confusion", confusion, "FILE", "write how often each class was taken for which: a table (.csv) or a picture (.png)"),
+    FLAG("flip", flip, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"),
+    FLAG("no-flip", no_flip, "do not"),
     DEVICE_OPTIONS(device),
     JSON_OPTION,
     {0},
@@ -205,10 +207,10 @@ static json_t *score_json(const NitiLocation *network, const NitiModel *model, c
   (void)snprintf(accuracy, sizeof accuracy, "%s_accuracy", word);
   (void)snprintf(loss, sizeof loss, "%s_loss", word);
   json_object_set_new(facts, "of_run", json_boolean(data->of_run));
-  return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:o, s:s, s:b, s:o}", "split", word, accuracy,
+  return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:b, s:o, s:s, s:b, s:o}", "split", word, accuracy,
                    percent(score->correct, score->images), loss, nats(*score), "loss_unit", "nats", "correct",
-                   (json_int_t)score->correct, "images", (json_int_t)score->images, "checkpoint", json_name(network->path),
-                   "hash", hash, "trained", network->kind == NITI_LOCATED_CHECKPOINT, "data", facts);
+                   (json_int_t)score->correct, "images", (json_int_t)score->images, "flip", niti_model_flips(model), "checkpoint",
+                   json_name(network->path), "hash", hash, "trained", network->kind == NITI_LOCATED_CHECKPOINT, "data", facts);
 }
 
 static int report(const NitiLocation *network, const NitiModel *model, const NitiScore *score, const Arguments *given) {
@@ -221,8 +223,9 @@ static int report(const NitiLocation *network, const NitiModel *model, const Nit
     if (given->per_class) json_object_set_new(object, "per_class", classes_json(model, c));
     return print_json(object);
   }
-  printf("%s accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f nats\n", split_names[niti_model_data(model)->scored],
-         percent(score->correct, score->images), score->correct, score->images, nats(*score));
+  printf("%s accuracy %.2f %% (%" PRId64 " of %" PRId64 "), loss %.4f nats%s\n", split_names[niti_model_data(model)->scored],
+         percent(score->correct, score->images), score->correct, score->images, nats(*score),
+         niti_model_flips(model) ? ", of images and their mirrors" : "");
   data_print(stdout, niti_model_data(model));
   if (given->per_class) print_classes(model, c);
   return EXIT_OK;
@@ -253,6 +256,7 @@ static int evaluate(const NitiLocation *network, const Arguments *given, NitiSpl
   NitiFile *file = NULL;
   NitiScore score;
   NitiStatus status = niti_model_open_at(&model, network, &device);
+  if (given->flip || given->no_flip) niti_model_flip(model, given->flip);
   if (status == NITI_OK) status = prepare(&file, network, model, given);
   if (status == NITI_OK) status = score_all(&score, model, given, split, file);
   const int result = status == NITI_OK ? report(network, model, &score, given) : fail();
@@ -266,6 +270,7 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_eval, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_eval, count == 0 ? "a network is missing" : "one network at a time");
+  if (given.flip && given.no_flip) return usage_error(&command_eval, "--flip and --no-flip: one of them at a time");
   NitiSplit split;
   if (!find_split(&split, given.split))
     return usage_error(&command_eval, "--split: '%s' is not test, validation or train", given.split);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "introduce.h"
+#include "platform/path.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
@@ -227,6 +228,34 @@ static bool on_progress(void *context, const NitiProgress *p) {
 
 static json_t *warnings_json(const View *view) { return view->warnings ? json_incref(view->warnings) : json_array(); }
 
+/* The averaged weights' file. Returns whether its hash could be taken. */
+static bool averaged_hash(char hash[65], const char *folder) {
+  char *path = NULL;
+  const NitiStatus status = niti_path_join(&path, folder, "averaged.safetensors");
+  const bool taken = status == NITI_OK && niti_checkpoint_file_hash(path, hash) == NITI_OK;
+  free(path);
+  return taken;
+}
+
+static void add_averaged(json_t *object, const NitiTrainResult *r, const char *folder) {
+  char hash[65];
+  const NitiScore test = {.correct = r->averaged_correct, .images = r->averaged_images};
+  const NitiScore validation = {.correct = r->averaged_validation_correct, .images = r->validation.images};
+  json_object_set_new(object, "averaged_test_accuracy", accuracy_json(test));
+  if (r->chosen_on == NITI_VALIDATION) json_object_set_new(object, "averaged_validation_accuracy", accuracy_json(validation));
+  json_object_set_new(object, "averaged_hash", averaged_hash(hash, folder) ? json_string(hash) : json_null());
+}
+
+static void print_averaged(const NitiTrainResult *r, const char *folder) {
+  char hash[65];
+  fputs("averaged weights:", stdout);
+  if (r->chosen_on == NITI_VALIDATION)
+    printf(" validation accuracy %.2f %%", percent(r->averaged_validation_correct, r->validation.images));
+  if (r->averaged_images > 0) printf(" test accuracy %.2f %%", percent(r->averaged_correct, r->averaged_images));
+  if (averaged_hash(hash, folder)) printf(" (averaged.safetensors, hash %s)", hash);
+  putchar('\n');
+}
+
 /* epochs: complete ones; max_steps may end a run within the last one begun. */
 static json_t *result_json(const View *view, const NitiTrainResult *r, const char *folder, bool stopped) {
   const int64_t begun = view->batches > 0 ? (r->steps + view->batches - 1) / view->batches : 0;
@@ -238,6 +267,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
                         (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
   json_object_set(object, "testing", json_object_get(view->run, "testing"));
+  if (r->averaged_images > 0 || r->averaged_validation_correct > 0) add_averaged(object, r, folder);
   json_object_set_new(object, "warnings", warnings_json(view));
   return object;
 }
@@ -267,6 +297,7 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
     if (code != EXIT_OK) return code;
   } else if (!stopped) {
     print_result(view, r);
+    if (r->averaged_images > 0 || r->averaged_validation_correct > 0) print_averaged(r, folder);
     printf("hash %s\ncheckpoints in ", r->hash);
     print_name(stdout, folder);
     printf(": last.safetensors, best.safetensors\n");

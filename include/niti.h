@@ -179,6 +179,12 @@ NITI_API void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t c
 /* niti_loss_softmax with smoothed labels, `smoothing` billionths of each: 0 to 10^9 - 1. */
 NITI_API void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
                                          int64_t smoothing);
+/* Test-time flip, experimental: the logits of images and of their mirrors, added at aligned exponents and exactly but where
+ * those are more than 15 apart. sums[count], below 2^23 in magnitude, of logits[count] and mirrored[count]; *exponent is that of
+ * the means. niti_flip_loss: cross-entropy of one image in bits, 16 fraction bits, of such sums; ranges as niti_loss_value. */
+NITI_API void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *logits, int32_t logits_exponent,
+                             const int8_t *mirrored, int32_t mirrored_exponent, size_t count);
+NITI_API int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target);
 
 /* One step of update `sgd`, experimental like what follows up to niti_input_table. */
 typedef struct NitiSgdStep {
@@ -211,6 +217,14 @@ NITI_API void niti_clip_factor(int64_t *factor, const int64_t *total, int64_t no
 /* The learning rate along half a cosine, after `done` of `all` steps: `from` at first, `to` at the end; rates from 0 to 10^12
  * billionths, 0 <= done <= all, 1 <= all < 2^32. */
 NITI_API int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all);
+
+/* Averaged weights: adds values[count], in [-32512, 32512] at values_exponent, to the sum[count] of `samples` such tensors at
+ * *exponent (of none: the sum and its exponent are set). samples from 0 to 2^20, exponents within +-2^20. */
+NITI_API void niti_average_add(int64_t *sum, int32_t *exponent, int64_t samples, const int16_t *values, int32_t values_exponent,
+                               size_t count);
+/* The mean of a sum of so many samples, from 1, as values[count] in [-32512, 32512] at *exponent. */
+NITI_API void niti_average_take(int16_t *values, int32_t *exponent, const int64_t *sum, int32_t sum_exponent, int64_t samples,
+                                size_t count);
 
 /* A layer of batch norm and how it rounds. */
 typedef struct NitiNormLayer {
@@ -366,7 +380,10 @@ typedef struct NitiTrainResult {
   /* Experimental: requantising operations of this call, whose shifts are predicted, and those that ran twice because the
    * prediction was wrong. */
   uint64_t shift_predictions, shift_retries;
-  uint64_t reserved[4];
+  /* Experimental: of averaged weights (`average` in the recipe), tested like the final ones; their right answers on the
+   * validation split, of validation.images. averaged_images 0: not tested. */
+  int64_t averaged_correct, averaged_images, averaged_validation_correct;
+  uint64_t reserved[1];
 } NitiTrainResult;
 
 /* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that
@@ -385,10 +402,10 @@ NITI_API NitiStatus niti_resume(NitiTrainResult *out, const char *folder, const 
 
 /* A network for inference. */
 typedef struct NitiModel NitiModel;
-/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best or RUN:N, the one kept after epoch N; or
- * a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its seed. device NULL:
- * the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY,
- * DEVICE. */
+/* network: a checkpoint; a run's folder, for its best checkpoint, or RUN:last, RUN:best, RUN:averaged or RUN:N, the one kept
+ * after epoch N; or a recipe or model, a file or a built-in's name, which is not trained: its weights are initialised from its
+ * seed. device NULL: the best available. *out: the caller's, for niti_model_close. Statuses: ARGUMENT, FILE, FORMAT, MODEL,
+ * UNSUPPORTED, MEMORY, DEVICE. */
 NITI_API NitiStatus niti_model_open(NitiModel **out, const char *network, const NitiDevice *device);
 /* NULL is accepted. */
 NITI_API void niti_model_close(NitiModel *model);
@@ -407,6 +424,9 @@ NITI_API NitiStatus niti_model_evaluate(NitiModel *model, NitiScore *out, const 
 /* The same of another split, centred and not augmented. NITI_VALIDATION: the data set's own or, where it has none, the images
  * that the recipe's data.validation holds out of training; NITI_TRAIN: those that are left. No other split need be there. */
 NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, const char *data, NitiSplit split);
+/* Experimental: whether evaluation and prediction see each image mirrored too and add both logits (docs/arithmetic.md, "Test-time
+ * flip"). At first as the recipe says. model NULL: nothing happens. */
+NITI_API void niti_model_flip(NitiModel *model, bool flip);
 /* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say),
  * DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns false,
  * evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */

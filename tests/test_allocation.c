@@ -97,7 +97,7 @@ static void open_run(Run *r, const char *more, int threads) {
 }
 
 static void step(Run *r, int count, bool training) {
-  const NitiStepContext context = {r->recipe, r->net, r->feed, NULL};
+  const NitiStepContext context = {r->recipe, r->net, r->feed, NULL, NULL};
   for (int i = 0; i < count; ++i) {
     r->samples[i] =
         (NitiSample){.image = (r->step * 7u + (uint32_t)i) % IMAGES, .dy = (int16_t)(i % 5 - 2), .flip = (uint32_t)i & 1};

@@ -144,6 +144,32 @@ static void losses_out_of_range_are_harmless(void **state) {
     niti_loss_niti(delta, logits, i ? INT32_MAX : INT32_MIN, 3, 0, 1, 1, (UINT64_C(1) << 34) - 3);
     niti_loss_softmax(acc, logits, i ? INT32_MAX : INT32_MIN, 3, 0);
     (void)niti_loss_value(logits, i ? INT32_MAX : INT32_MIN, 3, 0);
+    int16_t mean[3] = {77, 77, 77};
+    int64_t all[3] = {77, 77, 77};
+    int32_t sums[3] = {77, 77, 77}, exponent = 0;
+    niti_average_add(NULL, &exponent, 0, mean, 0, 3);
+    niti_average_add(all, NULL, 0, mean, 0, 3);
+    niti_average_add(all, &exponent, 0, NULL, 0, 3);
+    niti_average_add(all, &exponent, -1, mean, 0, 3);
+    niti_average_add(all, &exponent, (1 << 20) + 1, mean, 0, 3);
+    niti_average_add(all, &exponent, 1, mean, INT32_MAX, 3);
+    niti_average_take(NULL, &exponent, all, 0, 1, 3);
+    niti_average_take(mean, NULL, all, 0, 1, 3);
+    niti_average_take(mean, &exponent, NULL, 0, 1, 3);
+    niti_average_take(mean, &exponent, all, 0, 0, 3);
+    niti_average_take(mean, &exponent, all, INT32_MIN, 1, 3);
+    all[1] = INT64_MAX;
+    niti_average_take(mean, &exponent, all, 0, 1, 3);
+    assert_true(mean[0] == 77 && all[0] == 77 && exponent == 0);
+    niti_flip_sums(sums, &exponent, NULL, 0, logits, 0, 3);
+    niti_flip_sums(NULL, &exponent, logits, 0, logits, 0, 3);
+    assert_true(sums[0] == 77 && exponent == 0);
+    niti_flip_sums(sums, &exponent, logits, i ? INT32_MAX : INT32_MIN, logits, INT32_MIN, 3);
+    assert_true(i ? exponent == 0 && sums[2] == 3 << 15 : exponent == INT32_MIN && sums[2] == 6);
+    (void)niti_flip_loss(sums, exponent, 3, 0);
+    assert_int_equal(niti_flip_loss(NULL, 0, 3, 0), 0);
+    assert_int_equal(niti_flip_loss(sums, 0, 3, 3), 0);
+    assert_int_equal(niti_flip_loss(sums, 0, 65537, 0), 0);
     assert_true(delta[0] != 77 && acc[0] != 77);
   }
 }
@@ -574,6 +600,9 @@ static void an_open_model_refuses(void **state) {
   assert_null(niti_model_confusion(NULL));
   assert_null(niti_model_confusion(model));
   niti_model_watch(NULL, NULL, NULL);
+  niti_model_flip(NULL, true);
+  niti_model_flip(model, true);
+  niti_model_flip(model, false);
   niti_model_watch(model, NULL, NULL);
   check_status(niti_model_evaluate(model, &score, long_name()), NITI_ERROR_FILE, "xxx");
   assert_null(niti_model_data(model));

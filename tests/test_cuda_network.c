@@ -98,7 +98,7 @@ static void close_session(Session *s) {
 }
 
 static void step(Session *s, const Setup *setup, int count, bool training) {
-  const NitiStepContext context = {s->recipe, s->net, s->feed, NULL};
+  const NitiStepContext context = {s->recipe, s->net, s->feed, NULL, NULL};
   for (int i = 0; i < count; ++i) {
     const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
     s->samples[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,

@@ -204,6 +204,8 @@ class Run:
         steps_per_epoch = -(-self.feeds["train"].count // recipe["batch"])
         self.steps = min(recipe["epochs"] * steps_per_epoch, recipe["max_steps"] or math.inf)
         self.rate, self.step = recipes.Rate(recipe["update"], steps_per_epoch, self.steps), 0
+        self.samples, self.steps_per_epoch = set(recipes.sample_steps(recipe.get("average"), steps_per_epoch, self.steps)), steps_per_epoch
+        self.sums = [torch.zeros_like(p, dtype=torch.float64) for p in self.network.parameters()] if self.samples else []
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -225,14 +227,38 @@ class Run:
             self.update.step()
             scores.add(logits.detach(), labels)
             self.step += 1
+            if self.step in self.samples:
+                self.add_sample()
         return scores.means()
+
+    @torch.no_grad()
+    def add_sample(self) -> None:
+        for total, p in zip(self.sums, self.network.parameters()):
+            total += p
+
+    @torch.no_grad()
+    def evaluate_averaged(self) -> tuple[float, float]:
+        """Of the mean of the samples; as in niti, running statistics go on from the final ones over at most 100 batches of the first
+        epoch that is not begun. Leaves the mean in the network."""
+        for total, p in zip(self.sums, self.network.parameters()):
+            p.copy_(total / len(self.samples))
+        self.network.train()
+        epoch = -(-self.steps // self.steps_per_epoch)
+        for i, (x, _) in enumerate(self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch)):
+            if i == 100:
+                break
+            self.logits(x)
+        return self.evaluate()
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
         scores = Scores(self.device)
         self.network.eval()
         for x, labels in self.feeds[self.scored].batches(self.recipe["batch"], self.recipe["seed"]):
-            scores.add(self.logits(x), labels)
+            logits = self.logits(x)
+            if self.recipe["evaluation"]["flip"]:  # the mean, as in niti's loss
+                logits = (logits + self.logits(x.flip(3))) / 2
+            scores.add(logits, labels)
         return scores.means()
 
     def epochs(self):
@@ -276,6 +302,7 @@ def summary(run: Run, rows: list[dict], recipe: dict, model: dict, args: argpars
         "images_per_second": run.feeds["train"].count / sorted(row["train_seconds"] for row in rows)[len(rows) // 2],
         "training_seconds": sum(row["seconds"] for row in rows), "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
         "compiled": args.compile, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
+        "evaluation": recipe["evaluation"],
         "update": recipe["update"], "data": recipe["data"], "torch": torch.__version__, "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(), "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
@@ -313,6 +340,10 @@ def main() -> int:
         if not math.isfinite(row["train_loss"]):
             sys.exit(f"pytorch_train: the loss is {row['train_loss']} after epoch {row['epoch']}: the run has diverged")
     report = summary(run, rows, recipe, model, args, device)
+    if run.samples:
+        loss, accuracy = run.evaluate_averaged()
+        print(f"average of {len(run.samples)} samples: {run.scored} loss {loss:.4f}, {accuracy:.2f} %", flush=True)
+        report |= {"average": recipe["average"], f"averaged_{run.scored}_loss": loss, f"averaged_{run.scored}_accuracy": accuracy}
     print(json.dumps({**report, "seconds_before_training": ready, "seconds": time.perf_counter() - begin}))
     return 0
 

@@ -9,9 +9,12 @@ import yaml
 
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
-    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update"},
+    "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update",
+         "evaluation", "average"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation",
              "scale", "aspect", "cutout", "brightness", "contrast", "saturation"},
+    "evaluation": {"flip"},
+    "average": {"from", "every"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "clip_norm", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
 CURVES = ("steps", "linear", "cosine", "one-cycle")
@@ -77,7 +80,8 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
               "weight_decay": 0, "clip_norm": 0}
     recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
-              "data": {**data, **recipe.get("data", {})}, "update": {**update, **recipe.get("update", {})}}
+              "evaluation": {"flip": False, **recipe.get("evaluation", {})}, "data": {**data, **recipe.get("data", {})},
+              "update": {**update, **recipe.get("update", {})}}
     if recipe["update"]["kind"] != "sgd":
         sys.exit(f"recipe \"{name}\": update {recipe['update']['kind']} (expected sgd: --set 'update={{kind: sgd, lr: 0.1}}' replaces it)")
     if recipe["update"]["schedule"] not in CURVES:
@@ -127,6 +131,18 @@ def cosine(done: int, all_: int) -> int:
 
 def anneal(begin: int, end: int, done: int, all_: int) -> int:
     return end + (((begin - end) * ((1 << 30) + cosine(done, all_))) >> 31)
+
+
+def sample_steps(average: dict, steps_per_epoch: int, steps: int) -> list[int]:
+    """After how many steps niti takes a sample of the weights."""
+    if not average:
+        return []
+    first = position_step(average["from"], steps_per_epoch, steps)
+    period = position_step(average.get("every", {"epoch": 1}), steps_per_epoch, steps)
+    samples = [step for step in range(period, steps + 1, period) if step > first]
+    if not samples:
+        sys.exit(f"average: no sample in this run of {steps} steps (expected at least one)")
+    return samples
 
 
 class Rate:

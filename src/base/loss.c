@@ -1,6 +1,7 @@
 /* Integer softmax cross-entropy of one image, whole and in parts. */
 #include "base/loss.h"
 
+#include "base/align.h"
 #include "base/random.h"
 #include "base/softmax.h"
 
@@ -78,4 +79,33 @@ void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int c
   }
   /* The target's delta needs the total of all classes. */
   delta[target] = niti_loss_round_niti(target_g - total, niti_draw(&draw, index0 + (uint64_t)target));
+}
+
+/* ---- test-time flip ---- */
+
+enum { FLIP_EXPONENT_MAX = 16 }; /* what the loss counts larger ones as */
+
+void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *logits, int32_t logits_exponent, const int8_t *mirrored,
+                    int32_t mirrored_exponent, size_t count) {
+  if (!sums || !exponent || !logits || !mirrored) return;
+  const int32_t most = FLIP_EXPONENT_MAX;
+  const NitiAlignment align =
+      niti_align(logits_exponent < most ? logits_exponent : most, mirrored_exponent < most ? mirrored_exponent : most);
+  const int8_t *large = align.a_larger ? logits : mirrored, *small = align.a_larger ? mirrored : logits;
+  for (size_t i = 0; i < count; ++i) sums[i] = niti_align_sum(large[i], small[i], align.left, align.right);
+  *exponent = align.exponent - (align.exponent > INT32_MIN);
+}
+
+int niti_flip_class(const int32_t *sums, int classes) {
+  int best = 0;
+  for (int j = 1; j < classes; ++j) best = sums[j] > sums[best] ? j : best;
+  return best;
+}
+
+int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target) {
+  if (!sums || classes < 1 || classes > 65536 || target < 0 || target >= classes) return 0;
+  const int64_t top = niti_loss_base2(sums[niti_flip_class(sums, classes)], exponent);
+  uint64_t sum = 0;
+  for (int j = 0; j < classes; ++j) sum += niti_loss_weight_softmax(niti_loss_base2(sums[j], exponent) - top);
+  return niti_loss_bits(sum, niti_loss_base2(sums[target], exponent) - top);
 }

@@ -20,4 +20,7 @@ void niti_softmax_acc(int32_t *acc, const NitiSoftmax *softmax, const int8_t *lo
 /* Cross-entropy in bits, 16 fraction bits. */
 int64_t niti_softmax_loss(const NitiSoftmax *softmax, const int8_t *logits, int target);
 
+/* Of sums that niti_flip_sums made, or of mantissas: the first class of the largest. */
+int niti_flip_class(const int32_t *sums, int classes);
+
 #endif

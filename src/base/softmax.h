@@ -15,8 +15,8 @@ enum {
   NITI_LOSS_EXP2_BITS = 30,
 };
 
-/* A logit in base 2 with 16 fraction bits. Never decreases with the mantissa. */
-NITI_INLINE int64_t niti_loss_base2(int8_t mantissa, int32_t exponent) {
+/* A logit in base 2 with 16 fraction bits. Never decreases with the mantissa, int8 or the sum of an image's and its mirror's. */
+NITI_INLINE int64_t niti_loss_base2(int32_t mantissa, int32_t exponent) {
   const int64_t t = (int64_t)mantissa * NITI_LOSS_LOG2_E;
   if (exponent > 0) return t * ((int64_t)1 << (exponent > 16 ? 16 : exponent));
   return t >> (exponent < -40 ? 40 : -exponent);

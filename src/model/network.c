@@ -144,6 +144,12 @@ NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings) 
   return niti_executable_run(net->evaluation, 0, net->forward_end, bindings);
 }
 
+NitiStatus niti_network_move_statistics(NitiNetwork *net, const NitiBindings *bindings) {
+  int32_t first, end;
+  niti_program_phases(net->program, NITI_PHASE_INPUT, NITI_PHASE_FORWARD, &first, &end);
+  return niti_executable_run(net->training, first, end, bindings);
+}
+
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent) {
   NITI_TRY(niti_executable_read(net->evaluation, net->logits, n, logits, exponent));
   return net->backend->ops->synchronise(net->backend); /* a failure would make what was read invalid */

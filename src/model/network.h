@@ -41,6 +41,8 @@ NitiStatus niti_network_set_input(NitiNetwork *net, const int32_t *mean, const i
 NitiStatus niti_network_train(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_evaluate(NitiNetwork *net, const NitiBindings *bindings);
 NitiStatus niti_network_predict(NitiNetwork *net, const NitiBindings *bindings);
+/* Forward in training mode: running statistics move, nothing else does. */
+NitiStatus niti_network_move_statistics(NitiNetwork *net, const NitiBindings *bindings);
 /* After evaluate or predict: logits [n][classes] and their exponent. Waits. */
 NitiStatus niti_network_read_logits(NitiNetwork *net, int32_t n, int8_t *logits, int32_t *exponent);
 /* The sums over the images trained and evaluated since they were last written. Reading waits. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/loss.h"
+
 enum { SIDE_MIN = 4, SIDE_MAX = 128 }; /* of images worth looking at */
 
 NitiStatus niti_confusion_open(NitiConfusion **out, int32_t classes, int32_t batch, NitiShape input, bool keeps_images) {
@@ -22,8 +24,9 @@ NitiStatus niti_confusion_open(NitiConfusion **out, int32_t classes, int32_t bat
     c->counts = calloc((size_t)classes * (size_t)classes, sizeof *c->counts);
     c->names = calloc((size_t)classes, sizeof *c->names);
     c->logits = malloc((size_t)batch * (size_t)classes);
+    c->row = malloc((size_t)classes * sizeof *c->row);
   }
-  if (!c || !c->counts || !c->names || !c->logits) {
+  if (!c || !c->counts || !c->names || !c->logits || !c->row) {
     niti_confusion_close(c);
     return niti_fail(NITI_ERROR_MEMORY, "out of memory for a confusion matrix of %d classes", classes);
   }
@@ -43,6 +46,7 @@ void niti_confusion_close(NitiConfusion *c) {
   free(c->counts);
   free(c->names);
   free(c->logits);
+  free(c->row);
   free(c);
 }
 
@@ -53,14 +57,6 @@ void niti_confusion_name(NitiConfusion *c, int32_t label, const char *name) {
 void niti_confusion_clear(NitiConfusion *c) {
   forget_images(c);
   memset(c->counts, 0, (size_t)c->classes * (size_t)c->classes * sizeof *c->counts);
-}
-
-static int32_t largest(const int8_t *logits, int32_t classes) {
-  int32_t best = 0;
-  for (int32_t j = 1; j < classes; ++j) {
-    if (logits[j] > logits[best]) best = j;
-  }
-  return best;
 }
 
 /* The window of the source image; 0 outside of it. The samples of a test are not mirrored. */
@@ -93,15 +89,26 @@ static NitiStatus keep_image(NitiConfusion *c, NitiWrong wrong, const NitiBatch 
   return NITI_OK;
 }
 
-NitiStatus niti_confusion_add(NitiConfusion *c, NitiNetwork *net, const NitiBatch *batch) {
+/* The logits of image i of the batch, at *exponent. */
+static const int32_t *logits_of(NitiConfusion *c, const NitiMirror *mirror, int32_t i, int32_t *exponent) {
+  const size_t first = (size_t)i * (size_t)c->classes;
+  if (mirror) {
+    *exponent = mirror->exponent;
+    return mirror->sums + first;
+  }
+  for (int32_t j = 0; j < c->classes; ++j) c->row[j] = c->logits[first + (size_t)j];
+  return c->row;
+}
+
+NitiStatus niti_confusion_add(NitiConfusion *c, NitiNetwork *net, const NitiMirror *mirror, const NitiBatch *batch) {
   int32_t exponent = 0;
-  NITI_TRY(niti_network_read_logits(net, batch->count, c->logits, &exponent));
-  const int8_t *logits = c->logits;
-  for (int32_t i = 0; i < batch->count; ++i, logits += c->classes) {
-    const int32_t label = batch->labels[i], predicted = largest(logits, c->classes);
+  if (!mirror) NITI_TRY(niti_network_read_logits(net, batch->count, c->logits, &exponent));
+  for (int32_t i = 0; i < batch->count; ++i) {
+    const int32_t *logits = logits_of(c, mirror, i, &exponent);
+    const int32_t label = batch->labels[i], predicted = niti_flip_class(logits, c->classes);
     ++c->counts[(size_t)label * (size_t)c->classes + (size_t)predicted];
     if (label == predicted || !c->keeps_images) continue;
-    const NitiWrong wrong = {niti_loss_value(logits, exponent, c->classes, label), label, predicted, NULL};
+    const NitiWrong wrong = {niti_flip_loss(logits, exponent, c->classes, label), label, predicted, NULL};
     NITI_TRY(keep_image(c, wrong, batch, &batch->samples[i]));
   }
   return NITI_OK;

@@ -5,12 +5,13 @@
 #include "data/loader.h"
 #include "io/picture.h"
 #include "model/network.h"
+#include "train/mirror.h"
 
 enum { NITI_CONFUSION_CLASSES_MAX = 2048, NITI_CONFUSION_WRONG_MAX = 36, NITI_CONFUSION_NAME_MAX = 24 };
 
 /* A wrong answer. */
 typedef struct NitiWrong {
-  int64_t loss; /* of the image: niti_loss_value */
+  int64_t loss; /* of the image: niti_flip_loss */
   int32_t label, predicted;
   uint8_t *pixels; /* what the network saw, [H][W][C] of `image`; owned */
 } NitiWrong;
@@ -25,6 +26,7 @@ typedef struct NitiConfusion {
   int32_t every;   /* of how many rows and columns one is kept */
   bool keeps_images;
   int8_t *logits; /* of one batch */
+  int32_t *row;   /* of one image */
 } NitiConfusion;
 
 /* For batches of at most `batch` images of a network with this input. keeps_images: fills `wrong`, where the input is an image of
@@ -34,8 +36,8 @@ void niti_confusion_close(NitiConfusion *confusion); /* NULL is accepted */
 void niti_confusion_name(NitiConfusion *confusion, int32_t label, const char *name);
 /* Forgets all counts and images. */
 void niti_confusion_clear(NitiConfusion *confusion);
-/* Counts a batch that the network has just evaluated. Waits. */
-NitiStatus niti_confusion_add(NitiConfusion *confusion, NitiNetwork *net, const NitiBatch *batch);
+/* Counts a batch that the network has just evaluated, by the mirror's sums where it is not NULL. Waits. */
+NitiStatus niti_confusion_add(NitiConfusion *confusion, NitiNetwork *net, const NitiMirror *mirror, const NitiBatch *batch);
 
 /* The counts as a picture: a row per true class, a column per predicted one; the darker, the larger its share of the row, right
  * answers blue and wrong ones red; with numbers and names where there is room. */

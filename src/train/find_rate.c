@@ -66,7 +66,7 @@ static NitiStatus take_score(NitiScore *out, const Search *s) {
 }
 
 static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recipe) {
-  const NitiStepContext context = {recipe, s->run->net, s->run->feed, NULL};
+  const NitiStepContext context = {recipe, s->run->net, s->run->feed, NULL, NULL};
   NITI_TRY(take_score(&trial->first, s)); /* what the trial before left */
   for (int64_t step = 0; step < s->how->steps; ++step) {
     NitiBatch batch;

@@ -22,6 +22,7 @@ struct NitiModel {
   NitiBackend *backend;
   NitiNetwork *one; /* for batches of one image */
   NitiFeed *feed;
+  NitiMirror *mirror;            /* for batches of one image; made when first needed */
   NitiTestSet set;               /* scored last */
   NitiConfusion *confusion;      /* of it; NULL: nothing was scored, or there are too many classes */
   NitiProgressCallback progress; /* NULL: none */
@@ -138,6 +139,7 @@ void niti_model_close(NitiModel *m) {
   if (!m) return;
   niti_test_set_clear(&m->set);
   niti_confusion_close(m->confusion);
+  niti_mirror_close(m->mirror);
   niti_feed_close(m->feed);
   niti_network_close(m->one);
   niti_backend_close(m->backend);
@@ -170,6 +172,14 @@ static NitiStatus want_pixels(const NitiModel *m) {
                    m->path, niti_data_type_name(type));
 }
 
+/* Also of the image's mirror. */
+static NitiStatus predict_both(NitiModel *m, int8_t *logits, int32_t *exponent, const NitiBindings *bindings) {
+  if (!m->mirror) NITI_TRY(niti_mirror_open(&m->mirror, 1, m->recipe->model->classes));
+  NITI_TRY(niti_mirror_predict(m->mirror, m->one, bindings));
+  niti_mirror_logits(m->mirror, 1, logits, exponent);
+  return NITI_OK;
+}
+
 NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, const uint8_t *pixels) {
   NITI_WANT(m, "model");
   NITI_WANT(logits, "logits");
@@ -182,6 +192,7 @@ NitiStatus niti_model_predict(NitiModel *m, int8_t *logits, int32_t *exponent, c
   const NitiBatch batch = {.count = 1, .images = pixels, .source = m->recipe->model->input, .samples = &whole, .labels = &label};
   NitiBindings bindings = {.batch = 1};
   NITI_TRY(niti_feed_batch(m->feed, &batch, &bindings));
+  if (m->recipe->test_flip) return predict_both(m, logits, exponent, &bindings);
   NITI_TRY(niti_network_predict(m->one, &bindings));
   return niti_network_read_logits(m->one, 1, logits, exponent);
 }
@@ -247,17 +258,19 @@ static NitiStatus score_batches(NitiModel *m, const NitiStepContext *context, Ni
     if (batch.count == 0) return NITI_OK;
     if (m->set.labels) map_batch(&batch, room, m->set.labels);
     NITI_TRY(niti_step_test(context, &batch));
-    if (m->confusion) NITI_TRY(niti_confusion_add(m->confusion, context->net, &batch));
+    if (m->confusion) NITI_TRY(niti_confusion_add(m->confusion, context->net, context->mirror, &batch));
     if (!tell(m, NITI_PROGRESS_TEST, NULL, done, niti_loader_steps(loader)))
       return niti_fail(NITI_INTERRUPTED, "interrupted while testing");
   }
 }
 
 static NitiStatus score(NitiModel *m, NitiNetwork *net, NitiFeed *feed, NitiLoader *loader) {
-  const NitiStepContext context = {m->recipe, net, feed, NULL};
+  NitiStepContext context = {m->recipe, net, feed, NULL, NULL};
   NITI_TRY(niti_loader_start(loader, 0, 0));
+  if (m->recipe->test_flip) NITI_TRY(niti_mirror_open(&context.mirror, m->recipe->batch, m->recipe->model->classes));
   int32_t *room = malloc((size_t)m->recipe->batch * sizeof *room);
   const NitiStatus status = room ? score_batches(m, &context, loader, room) : out_of_memory();
+  niti_mirror_close(context.mirror);
   free(room);
   return status;
 }
@@ -334,6 +347,12 @@ NitiStatus niti_model_evaluate_split(NitiModel *m, NitiScore *out, const char *d
   if (status != NITI_OK) forget_confusion(m);
   return status;
 }
+
+void niti_model_flip(NitiModel *m, bool flip) {
+  if (m) m->recipe->test_flip = flip;
+}
+
+bool niti_model_flips(const NitiModel *m) { return m->recipe->test_flip; }
 
 void niti_model_watch(NitiModel *m, NitiProgressCallback progress, void *context) {
   if (!m) return;

@@ -9,6 +9,9 @@
 NitiStatus niti_model_open_at(NitiModel **out, const NitiLocation *location, const NitiDevice *device);
 NitiStatus niti_location_hash(const NitiLocation *location, char text[65]);
 
+/* What niti_model_flip set last, or the recipe. */
+bool niti_model_flips(const NitiModel *model);
+
 /* What niti_model_confusion gives the counts of, with the classes' display names. */
 const NitiConfusion *niti_model_confusion_named(const NitiModel *model);
 

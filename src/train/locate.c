@@ -106,8 +106,9 @@ static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name
                    number ? atoi(colon + 1) : 0);
     status = niti_path_has_file(folder, which)
                  ? set_in_run(out, folder, which)
-                 : niti_fail(NITI_ERROR_FILE, "%s: no %s in it (expected RUN:best, RUN:last or the number of an epoch kept)",
-                             folder, which);
+                 : niti_fail(NITI_ERROR_FILE,
+                             "%s: no %s in it (expected RUN:best, RUN:last, RUN:averaged or the number of an epoch kept)", folder,
+                             which);
   }
   free(folder);
   return status;

@@ -251,6 +251,14 @@ static NitiStatus read_rounding(NitiRecipe *r, const NitiYaml *mapping) {
   return NITI_OK;
 }
 
+static NitiStatus read_evaluation(NitiRecipe *r, const NitiYaml *mapping) {
+  static const char *const keys[] = {"flip", NULL};
+  NITI_TRY(niti_yaml_want_mapping(mapping, "evaluation"));
+  NITI_TRY(niti_yaml_want_keys(mapping, "evaluation", keys));
+  const NitiYaml *node = niti_yaml_get(mapping, "flip");
+  return node ? niti_yaml_bool(&r->test_flip, node, "evaluation: flip") : NITI_OK;
+}
+
 static NitiStatus read_clip(NitiRecipe *r, const NitiYaml *mapping) {
   static const char *const keys[] = {"activation", "error", NULL};
   const NitiYaml *node;
@@ -334,6 +342,13 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
+  if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
+  if ((node = niti_yaml_get(root, "average")) != NULL) {
+    NITI_TRY(niti_averaging_read(&r->average, node));
+    if (!r->optimizer->wide)
+      return niti_yaml_fail(node, "average: update %s has no weights of 16 bits to average (expected update: {kind: sgd})",
+                            r->optimizer->name);
+  }
   if (r->optimizer->true_scale && r->loss != NITI_LOSS_SOFTMAX)
     return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
                           r->optimizer->name);
@@ -343,8 +358,9 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
 /* ---- The whole ---- */
 
 static NitiStatus read_recipe(NitiRecipe *r, NitiYamlDocument *document, const Source *source) {
-  static const char *const keys[] = {"name", "model",           "data",     "batch", "epochs", "max_steps", "seed",
-                                     "loss", "label_smoothing", "rounding", "clip",  "update", "freeze",    NULL};
+  static const char *const keys[] = {
+      "name",     "model", "data",   "batch",  "epochs",     "max_steps", "seed", "loss", "label_smoothing",
+      "rounding", "clip",  "update", "freeze", "evaluation", "average",   NULL};
   const NitiYaml *root = niti_yaml_root(document), *data, *freeze;
   NitiYaml *name;
   NITI_TRY(niti_yaml_want_keys(root, "recipe", keys));
@@ -469,6 +485,7 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
 }
 
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
+  if (niti_averaging_on(&recipe->average) && recipe->average.from.unit == NITI_POSITION_SHARE) return "average.from";
   if (recipe->optimizer->wide) return niti_rate_has_share(&recipe->rate) ? "update.schedule" : NULL;
   return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
 }

@@ -4,6 +4,7 @@
 
 #include "data/dataset.h"
 #include "model/lower.h"
+#include "train/average.h"
 #include "train/rate.h"
 
 /* The data set of runs that specify none. */
@@ -19,6 +20,7 @@ typedef struct NitiRecipe {
   int32_t batch, epochs;
   int64_t max_steps; /* 0: no limit */
   uint64_t seed;
+  bool test_flip; /* scoring adds the logits of each image's mirror */
   NitiLossKind loss;
   int64_t smoothing; /* of labels, in billionths */
   NitiRounding round_activation, round_error;
@@ -29,6 +31,7 @@ typedef struct NitiRecipe {
   int64_t momentum, decay;             /* in billionths */
   int64_t clip_norm;                   /* likewise; 0: gradients are not clipped by their norm */
   bool nesterov;
+  NitiAveraging average;
 } NitiRecipe;
 
 typedef struct NitiLearningRate {

@@ -135,6 +135,11 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   else
     niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
   niti_yaml_put(d, root, "update", update);
+  niti_averaging_write(d, root, &r->average);
+  if (!r->test_flip) return;
+  NitiYaml *evaluation = niti_yaml_mapping(d);
+  put_bool(d, evaluation, "flip", true);
+  niti_yaml_put(d, root, "evaluation", evaluation);
 }
 
 /* Writes a built-in model by name and any other in full, so the text needs no other file. `model` must outlive the document. */

@@ -9,7 +9,7 @@
 #include "io/log.h"
 #include "train/report_events.h"
 
-enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147, COLUMNS_MAX = 13 };
+enum { TAG_MAX = NITI_NAME_MAX + 32, LN2_MILLIONTHS = 693147, COLUMNS_MAX = 16 };
 
 /* What is measured of each layer; the network's logits are those of layer 0. */
 static const struct {
@@ -80,6 +80,11 @@ static size_t make_row(NitiField fields[COLUMNS_MAX], const NitiReport *report, 
   *f++ = loss_field("test_loss", r->test);
   *f++ = accuracy_field("test_accuracy", r->test);
   *f++ = accuracy_field("best_test_accuracy", on_validation ? r->best_test : r->best);
+  if (niti_averaging_on(&report->recipe->average)) {
+    if (on_validation) *f++ = accuracy_field("averaged_validation_accuracy", r->averaged_validation);
+    *f++ = loss_field("averaged_test_loss", r->averaged);
+    *f++ = accuracy_field("averaged_test_accuracy", r->averaged);
+  }
   *f++ = niti_field_ratio("seconds", r->nanoseconds / 1000000, 1000, 3);
   *f++ = niti_field_ratio("images_per_second", r->images * 1000000000, r->nanoseconds, 1);
   return (size_t)(f - fields);
@@ -200,6 +205,7 @@ NitiStatus niti_report_epoch(NitiReport *report, const NitiReportRow *r, NitiNet
   NITI_TRY(write_score(report, "validation", r->step, r->validation));
   NITI_TRY(write_score(report, "test", r->step, r->test));
   NITI_TRY(scalar(report, "accuracy", "best_test", r->step, 100 * r->best_test.correct, r->best_test.images));
+  NITI_TRY(scalar(report, "accuracy", "averaged_test", r->step, 100 * r->averaged.correct, r->averaged.images));
   NITI_TRY(scalar(report, "accuracy", "best", r->step, 100 * r->best.correct, r->best.images));
   NITI_TRY(write_network(report, r, net));
   if (r->confusion)

@@ -13,6 +13,7 @@ typedef struct NitiReportRow {
   int32_t epoch;                                      /* from 1 */
   int64_t step;                                       /* done */
   NitiScore train, validation, test, best, best_test; /* of NitiProgress; validation is recorded where it chooses the best */
+  NitiScore averaged, averaged_validation;            /* of averaged weights, on the test and the validation split */
   int64_t images, nanoseconds;                        /* of this epoch, in this process */
   const NitiConfusion *confusion;                     /* NULL, or of the split that was scored, to be drawn */
 } NitiReportRow;

@@ -36,6 +36,8 @@ typedef struct NitiRun {
   NitiBackend *backend;
   NitiNetwork *net;
   NitiFeed *feed;
+  NitiAverage *average;                     /* NULL: the recipe has none */
+  NitiMirror *mirror;                       /* NULL: the recipe's evaluation does not flip */
   NitiLoader *train_loader, *scored_loader; /* the latter after epochs: validation, or where there is none test */
   NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
   NitiRunFolder *folder;
@@ -57,6 +59,8 @@ typedef struct NitiRun {
   bool complete;                  /* every step is done, tested and recorded */
   bool on_validation;             /* the validation split chooses the best epoch */
   NitiScore train, validation, test, best, best_test;
+  int64_t average_samples;
+  NitiScore averaged, averaged_validation; /* the averaged weights' at the end, on the test and the validation split */
   int32_t best_epoch;
   int64_t images, nanoseconds;              /* trained by this process */
   int64_t epoch_images, epoch_nanoseconds;  /* of them, in the epoch under way */
@@ -84,6 +88,8 @@ NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch);
 /* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
  * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */
 NitiStatus niti_run_save(NitiRun *run, int keep);
+/* Writes the network's weights, without any state, as the folder's averaged.safetensors. */
+NitiStatus niti_run_save_averaged(const NitiRun *run);
 /* Waits until the last save is written. */
 NitiStatus niti_run_saved(NitiRun *run);
 /* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is

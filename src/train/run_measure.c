@@ -62,5 +62,5 @@ NitiStatus niti_run_confusion_begin(NitiRun *run) {
 }
 
 NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch) {
-  return run->confusion ? niti_confusion_add(run->confusion, run->net, batch) : NITI_OK;
+  return run->confusion ? niti_confusion_add(run->confusion, run->net, run->mirror, batch) : NITI_OK;
 }

@@ -154,6 +154,7 @@ static NitiStatus open_loaders(NitiRun *run) {
                      run->recipe->source, run->steps, UINT32_MAX);
   }
   status = niti_recipe_place(run->recipe, run->steps_per_epoch, run->steps);
+  if (status == NITI_OK) status = niti_averaging_place(&run->recipe->average, run->steps_per_epoch, run->steps);
   return status == NITI_OK ? NITI_OK : niti_fail_within(status, "%s", run->recipe->source);
 }
 
@@ -167,6 +168,8 @@ static NitiStatus open_network(NitiRun *run) {
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
+  if (niti_averaging_on(&run->recipe->average)) NITI_TRY(niti_average_open(&run->average, run->net));
+  if (run->recipe->test_flip) NITI_TRY(niti_mirror_open(&run->mirror, run->recipe->batch, run->recipe->model->classes));
   return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
 }
 
@@ -179,6 +182,8 @@ NitiStatus niti_run_close(NitiRun *run) {
   niti_loader_close(run->train_loader);
   niti_loader_close(run->scored_loader);
   niti_loader_close(run->test_loader);
+  niti_average_close(run->average);
+  niti_mirror_close(run->mirror);
   niti_feed_close(run->feed);
   niti_network_close(run->net);
   niti_backend_close(run->backend);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/path.h"
 #include "train/data_choice.h"
 #include "train/extend.h"
 #include "train/snapshot.h"
@@ -66,6 +67,13 @@ static const StateKey state[] = {
     {"best_test_loss_sum", STATE_SUM, AT(best_test.loss), 0},
     {"best_test_correct", STATE_COUNT64, AT(best_test.correct), 0},
     {"best_test_images", STATE_COUNT64, AT(best_test.images), 0},
+    {"average_samples", STATE_COUNT64, AT(average_samples), 0},
+    {"averaged_loss_sum", STATE_SUM, AT(averaged.loss), 0},
+    {"averaged_correct", STATE_COUNT64, AT(averaged.correct), 0},
+    {"averaged_images", STATE_COUNT64, AT(averaged.images), 0},
+    {"averaged_validation_loss_sum", STATE_SUM, AT(averaged_validation.loss), 0},
+    {"averaged_validation_correct", STATE_COUNT64, AT(averaged_validation.correct), 0},
+    {"averaged_validation_images", STATE_COUNT64, AT(averaged_validation.images), 0},
 };
 #undef AT
 enum { STATE_KEYS = sizeof state / sizeof *state, NUMBER_MAX = 24 };
@@ -115,9 +123,13 @@ static bool parse_member(void *member, StateKind kind, const char *text) {
   return strcmp(format_member(number, kind, member), text) == 0;
 }
 
+/* average_samples, averaged_correct and so on: other runs' files stay as they were. */
+static bool is_of_average(const char *key) { return strncmp(key, "average", 7) == 0; }
+
 static NitiStatus save_state(NitiCheckpoint *checkpoint, const NitiRun *run) {
   for (int i = 0; i < STATE_KEYS; ++i) {
     char number[NUMBER_MAX];
+    if (!run->average && is_of_average(state[i].key)) continue;
     const char *text = format_member(number, state[i].kind, (const char *)run + state[i].offset);
     if (text) NITI_TRY(niti_checkpoint_set(checkpoint, state[i].key, text));
   }
@@ -155,7 +167,29 @@ static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
 
 static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint) {
   NITI_TRY(save_state(checkpoint, run));
-  return niti_snapshot_take(checkpoint, run->net);
+  NITI_TRY(niti_snapshot_take(checkpoint, run->net));
+  return run->average ? niti_average_save(run->average, run->average_samples, checkpoint) : NITI_OK;
+}
+
+static NitiStatus save_averaged(NitiCheckpoint *checkpoint, const NitiRun *run) {
+  NitiRun shown = *run; /* the scores of these weights */
+  char *path;
+  shown.test = run->averaged;
+  shown.validation = run->averaged_validation;
+  NITI_TRY(save_state(checkpoint, &shown));
+  NITI_TRY(niti_snapshot_take_weights(checkpoint, run->net));
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "averaged.safetensors"));
+  const NitiStatus status = niti_checkpoint_save(checkpoint, path);
+  free(path);
+  return status;
+}
+
+NitiStatus niti_run_save_averaged(const NitiRun *run) {
+  NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_checkpoint_open(&checkpoint));
+  const NitiStatus status = save_averaged(checkpoint, run);
+  niti_checkpoint_close(checkpoint);
+  return status;
 }
 
 NitiStatus niti_run_save(NitiRun *run, int keep) {
@@ -223,7 +257,8 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(check_data(run, &began));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
-  NITI_TRY(niti_snapshot_check(run->net, checkpoint));
+  if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, checkpoint));
+  NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
   NITI_TRY(niti_run_extend_opened(run));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
   if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {

@@ -20,8 +20,8 @@ bool niti_run_scores(const NitiRun *run, int32_t epoch) { return epoch % interva
 
 /* ---- a pass ---- */
 
-static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
-  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL};
+static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, bool confusion, NitiScoreTell tell, bool *go_on) {
+  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL, run->mirror};
   const int64_t batches = niti_loader_steps(loader);
   NITI_TRY(niti_loader_start(loader, 0, 0));
   for (int64_t done = 1; *go_on; ++done) {
@@ -33,7 +33,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
     NITI_TRY(status);
     if (batch.count == 0) return NITI_OK;
     NITI_TRY(niti_step_test(&context, &batch));
-    if (loader == run->scored_loader) NITI_TRY(niti_run_confusion_add(run, &batch));
+    if (confusion) NITI_TRY(niti_run_confusion_add(run, &batch));
     run->scored = batch.count;
     run->score_nanoseconds += niti_clock_now() - begin;
     ++run->score_batches;
@@ -44,19 +44,23 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
 }
 
 /* Scores the network's weights; *out is left alone where it is stopped. */
-static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
+static NitiStatus score_with(NitiScore *out, NitiRun *run, NitiLoader *loader, bool confusion, NitiScoreTell tell, bool *go_on) {
   NitiMetrics sums = {0};
   niti_network_write_metrics(run->net, &sums);
-  NITI_TRY(score_batches(run, loader, tell, go_on));
+  NITI_TRY(score_batches(run, loader, confusion, tell, go_on));
   if (!*go_on) return NITI_OK;
   NITI_TRY(niti_network_read_metrics(run->net, &sums));
   *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   return NITI_OK;
 }
 
+static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiScoreTell tell, bool *go_on) {
+  return score_with(out, run, loader, false, tell, go_on);
+}
+
 NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   NITI_TRY(niti_run_confusion_begin(run));
-  return score(niti_run_scored(run), run, run->scored_loader, tell, go_on);
+  return score_with(niti_run_scored(run), run, run->scored_loader, true, tell, go_on);
 }
 
 /* ---- the end of a run with validation images ---- */
@@ -103,12 +107,61 @@ NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   return status;
 }
 
+/* ---- averaged weights ---- */
+
+enum { STATISTICS_STEPS = 100 };
+
+/* Images of the first epoch that is not begun. */
+static NitiStatus estimate_statistics(NitiRun *run, bool *go_on) {
+  const NitiStepContext context = {run->recipe, run->net, run->feed, NULL, NULL};
+  const int64_t steps = run->steps_per_epoch < STATISTICS_STEPS ? run->steps_per_epoch : STATISTICS_STEPS;
+  NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)last_epoch(run), 0));
+  for (int64_t i = 0; i < steps && *go_on; ++i) {
+    NitiBatch batch;
+    const NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    *go_on = status != NITI_INTERRUPTED;
+    if (*go_on) NITI_TRY(status);
+    if (*go_on) NITI_TRY(niti_step_statistics(&context, &batch, (uint32_t)(run->steps + i)));
+  }
+  return NITI_OK;
+}
+
+static bool has_statistics(const NitiProgram *p) {
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    if (p->tensors[t].initial == NITI_INITIAL_RUNNING) return true;
+  }
+  return false;
+}
+
+static NitiStatus score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on) {
+  NITI_TRY(niti_average_apply(run->average, run->average_samples, run->net));
+  if (has_statistics(run->net->program)) NITI_TRY(estimate_statistics(run, go_on));
+  if (*go_on && run->on_validation) NITI_TRY(score(&run->averaged_validation, run, run->scored_loader, tell, go_on));
+  NitiLoader *test = run->on_validation ? run->test_loader : run->scored_loader;
+  if (*go_on && test) NITI_TRY(score(&run->averaged, run, test, tell, go_on));
+  return *go_on ? niti_run_save_averaged(run) : NITI_OK;
+}
+
+NitiStatus niti_run_score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on) {
+  NitiCheckpoint *final;
+  NITI_TRY(niti_checkpoint_open(&final));
+  NitiStatus status = niti_snapshot_take(final, run->net);
+  if (status == NITI_OK) {
+    status = score_averaged(run, tell, go_on);
+    const NitiStatus back = niti_snapshot_restore(run->net, final, "the final weights");
+    if (status == NITI_OK) status = back;
+  }
+  niti_checkpoint_close(final);
+  return status;
+}
+
 /* ---- time ---- */
 
 /* Batches to be scored after the current epoch, of those that are done already too. */
 static int64_t batches_of(const NitiRun *run, bool scored, bool ends) {
-  const int64_t passes = ends && run->test_loader ? 2 : 0;
-  return (scored ? niti_loader_steps(run->scored_loader) : 0) + (passes ? passes * niti_loader_steps(run->test_loader) : 0);
+  const int64_t test = run->test_loader ? niti_loader_steps(run->test_loader) : 0, once = niti_loader_steps(run->scored_loader);
+  const int64_t averaged = run->average ? once + test : 0;
+  return (scored ? once : 0) + (ends ? 2 * test + averaged : 0);
 }
 
 /* How many epochs from `first` to the last are scored. */

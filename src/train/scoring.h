@@ -19,6 +19,9 @@ NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on);
 /* At the end of a run with validation images: scores the final weights and those of best.safetensors on the test split. The
  * latter have no images where that file cannot be read; niti_error() then says why. The network keeps the final weights. */
 NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on);
+/* At the end of a run with `average`: sets the averaged weights, estimates their running statistics, scores them on the splits
+ * on which the final weights were scored, and writes averaged.safetensors. The network keeps the final weights. */
+NitiStatus niti_run_score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on);
 /* The expected nanoseconds to the end of the epoch and of the run, testing included; -1: no step has been timed yet. */
 void niti_run_expect(const NitiRun *run, int64_t *epoch_left, int64_t *run_left);
 

@@ -159,7 +159,7 @@ static NitiFileDtype weight_dtype(const NitiWeight *weight) {
   return weight->dtype == NITI_DTYPE_S16 ? NITI_I16 : NITI_I8;
 }
 
-NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
+NitiStatus niti_snapshot_take_weights(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
   const int32_t count = net->weight_count;
   NITI_TRY(niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC));
   for (int32_t i = 0; i < count; ++i) {
@@ -170,10 +170,15 @@ NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net
     niti_network_get_weight(net, i, mantissas, &exponent);
     NITI_TRY(add_owned(checkpoint, weight.name, weight_dtype(&weight), weight.ndim, weight.dims, exponent, mantissas));
   }
+  return net->backend->ops->synchronise(net->backend); /* after a device failure no download is valid */
+}
+
+NitiStatus niti_snapshot_take(NitiCheckpoint *checkpoint, const NitiNetwork *net) {
+  NITI_TRY(niti_snapshot_take_weights(checkpoint, net));
   for (int32_t i = 0; i < net->program->tensor_count; ++i) {
     if (net->program->tensors[i].role == NITI_ROLE_STATE) NITI_TRY(take_state(checkpoint, net, i));
   }
-  return net->backend->ops->synchronise(net->backend); /* after a device failure no download is valid */
+  return net->backend->ops->synchronise(net->backend);
 }
 
 NitiStatus niti_snapshot_restore_one(bool *found, NitiNetwork *net, int32_t i, const NitiCheckpoint *checkpoint,
@@ -210,9 +215,9 @@ static bool has_tensor(const NitiNetwork *net, const char *wanted) {
   return t != NITI_NONE && net->program->tensors[t].role == NITI_ROLE_STATE;
 }
 
-NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiCheckpoint *checkpoint) {
+NitiStatus niti_snapshot_check(const NitiNetwork *net, const NitiAverage *average, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->tensor_count; ++i) {
-    if (has_tensor(net, checkpoint->tensors[i].name)) continue;
+    if (has_tensor(net, checkpoint->tensors[i].name) || niti_average_has(average, checkpoint->tensors[i].name)) continue;
     return niti_fail(NITI_ERROR_FORMAT, "%s: unknown tensor '%.200s' (expected the run's weights and optimiser state)",
                      niti_checkpoint_source(checkpoint), checkpoint->tensors[i].name);
   }

@@ -14,8 +14,15 @@ NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uin
   return c->measure ? niti_measure_train(c->measure, c->net, &b) : niti_network_train(c->net, &b);
 }
 
+NitiStatus niti_step_statistics(const NitiStepContext *c, const NitiBatch *batch, uint32_t step) {
+  NitiBindings b;
+  NITI_TRY(bind(&b, c, batch));
+  b.step = step;
+  return niti_network_move_statistics(c->net, &b);
+}
+
 NitiStatus niti_step_test(const NitiStepContext *c, const NitiBatch *batch) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
-  return niti_network_evaluate(c->net, &b);
+  return c->mirror ? niti_mirror_score(c->mirror, c->net, &b, batch->labels) : niti_network_evaluate(c->net, &b);
 }

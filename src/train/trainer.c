@@ -49,7 +49,9 @@ __attribute__((format(printf, 3, 4))) static void tell_text(const NitiRun *run, 
 
 /* ---- running ---- */
 
-static NitiStepContext step_context(const NitiRun *run) { return (NitiStepContext){run->recipe, run->net, run->feed, NULL}; }
+static NitiStepContext step_context(const NitiRun *run) {
+  return (NitiStepContext){run->recipe, run->net, run->feed, NULL, NULL};
+}
 
 /* Waits for all steps so far. */
 static NitiStatus read_metrics(NitiScore *out, const NitiRun *run) {
@@ -147,6 +149,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     NITI_TRY(niti_run_measure_begin(run, &context.measure));
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step));
     ++run->step;
+    if (niti_averaging_due(&run->recipe->average, run->step))
+      NITI_TRY(niti_average_sample(run->average, &run->average_samples, run->net));
     run->epoch_scored = 0;
     run->images += batch.count;
     run->epoch_images += batch.count;
@@ -170,7 +174,7 @@ static bool better(NitiScore a, NitiScore b) { return b.images == 0 || a.correct
 
 /* Scores the epoch where that is due; *keep receives NITI_KEEP_BEST where it is the best so far. At the end of a run with
  * validation images the test split follows. */
-static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_on) {
+static NitiStatus score_weights(NitiRun *run, int32_t epoch, int *keep, bool *go_on) {
   if (run->on_validation) run->test = run->best_test = (NitiScore){0}; /* of the end before the run was extended */
   if (!niti_run_scores(run, epoch)) {
     *niti_run_scored(run) = (NitiScore){0};
@@ -191,6 +195,16 @@ static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_o
   return NITI_OK;
 }
 
+/* At the end of a run with `average` that of the averaged weights too. */
+static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_on) {
+  run->averaged = run->averaged_validation = (NitiScore){0};
+  NITI_TRY(score_weights(run, epoch, keep, go_on));
+  if (!*go_on || !run->average || run->step < run->steps) return NITI_OK;
+  NITI_TRY(niti_run_score_averaged(run, tell_test, go_on));
+  if (!*go_on) run->averaged = run->averaged_validation = (NitiScore){0};
+  return NITI_OK;
+}
+
 static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
   const NitiReportRow row = {.epoch = epoch,
                              .step = run->step,
@@ -199,6 +213,8 @@ static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
                              .test = run->test,
                              .best = run->best,
                              .best_test = run->best_test,
+                             .averaged = run->averaged,
+                             .averaged_validation = run->averaged_validation,
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
                              .confusion = best ? run->confusion : NULL};
@@ -272,6 +288,9 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .best_test = run->on_validation ? run->best_test : run->best,
                            .best_epoch = run->best_epoch,
                            .chosen_on = niti_run_scored_split(run),
+                           .averaged_correct = run->averaged.correct,
+                           .averaged_images = run->averaged.images,
+                           .averaged_validation_correct = run->averaged_validation.correct,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);

@@ -128,10 +128,32 @@ def test_a_run_moves_between_devices(toy_recipe, toy, tmp_path, first, second, n
 
 def test_evaluation_and_prediction(every_layer_on_cpu, cifar, tmp_path):
     checkpoint = every_layer_on_cpu[0] / "last.safetensors"
-    assert json_of("eval", checkpoint, "--data", cifar, *CUDA) == json_of("eval", checkpoint, "--data", cifar, *CPU)
+    for options in ((), ("--flip", "--per-class")):
+        on_cuda, on_cpu = (json_of("eval", checkpoint, "--data", cifar, *options, *device) for device in (CUDA, CPU))
+        assert on_cuda == on_cpu and on_cuda["flip"] == bool(options)
     image = tmp_path / "image.png"
     data_sets.write_png(image, data_sets.squares(1, 5, side=32, channels=3)[0][0])
-    assert json_of("predict", checkpoint, image, *CUDA)["predictions"] == json_of("predict", checkpoint, image, *CPU)["predictions"]
+    for flip in ((), ("--flip",)):
+        on_cuda, on_cpu = (json_of("predict", checkpoint, image, *flip, *device)["predictions"] for device in (CUDA, CPU))
+        assert on_cuda == on_cpu
+
+
+def test_averaged_weights(families, toy, tmp_path):
+    """The same sums, means, running statistics and scores, with test-time flip; and from a run that changes devices."""
+    recipe = tmp_path / "normed.yaml"
+    recipe.write_text(NORMED + "evaluation: {flip: true}\naverage: {from: {epoch: 1}, every: {step: 3}}\n")
+    expected = train(recipe, toy, tmp_path / "cpu", *CPU, "--save-every", 1)
+    for isa in families:
+        result = train(recipe, toy, tmp_path / isa, *CUDA, "--isa", isa)
+        for key in (*SAME, "averaged_hash", "averaged_test_accuracy"):
+            assert result[key] == expected[key], key
+        assert timeless(rows_of(tmp_path / isa)) == timeless(rows_of(tmp_path / "cpu"))
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("recipe.yaml", "model.yaml", "environment.json"):
+        (moved / name).write_bytes((tmp_path / "cpu" / name).read_bytes())
+    (moved / "last.safetensors").write_bytes((tmp_path / "cpu" / "epoch-0002.safetensors").read_bytes())
+    assert resume(moved, *CUDA)["averaged_hash"] == expected["averaged_hash"]
 
 
 def test_info_tells_of_the_devices(families):

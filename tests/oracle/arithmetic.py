@@ -251,6 +251,12 @@ def loss_sum(logits, exponent, targets):
     return sum(log2_fixed(totals[n]) - (30 << 16) - int(d[n, target]) for n, target in enumerate(targets))
 
 
+def flip_sums(logits, exponent, mirrored, mirrored_exponent):
+    """(sums, exponent of the means) of the logits of images and of their mirrors."""
+    sums, aligned = add_tensors(logits, min(exponent, 16), mirrored, min(mirrored_exponent, 16))
+    return sums, aligned - 1
+
+
 def correct_count(logits, targets):
     """How many images have the first largest mantissa at the target."""
     return int((np.argmax(logits, axis=1) == np.asarray(targets)).sum())

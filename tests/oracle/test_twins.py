@@ -16,6 +16,7 @@ from oracle import arithmetic as a
 from oracle import augment
 from oracle import cases
 from oracle.network import Network
+from oracle.train import Averager
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "bench", "peers"))
@@ -280,3 +281,12 @@ def test_squares_are_the_oracles(size):
         expected = np.ones((6, 7), bool)
         expected[augment.square(9, 2, i, size, 6, 7)] = False
         assert np.array_equal(kept[i], expected)
+@pytest.mark.parametrize("average", [{"from": {"at": "30%"}, "every": {"step": 2}}, {"from": {"epoch": 1}}, {"from": {"step": 0}, "every": {"epoch": 2}}])
+def test_samples_are_taken_when_the_oracle_takes_them(average):
+    for steps_per_epoch, steps in ((5, 13), (7, 28)):
+        averager, seen = Averager({"average": average}, steps_per_epoch, steps), []
+        for step in range(1, steps + 1):
+            if averager.period and step > averager.first and step % averager.period == 0:
+                seen.append(step)
+        assert recipes.sample_steps(average, steps_per_epoch, steps) == seen
+    assert recipes.sample_steps(None, 5, 13) == []

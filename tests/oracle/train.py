@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import arithmetic as a
-from . import augment, sgd
+from . import augment, average, sgd
 from .model import Model, read_model
 from .network import Context, Network
 from .scalar import S
@@ -28,11 +28,11 @@ def _input_map(recipe):
     return lambda values, c: a.value_mantissas(values, a.FULL_SCALE[kind], mean[c], std[c]), a.VALUE_EXPONENT
 
 
-def _pixels(raw, image, size, recipe, epoch):
-    """The window of one image before the table; epoch None: as at evaluation."""
+def _pixels(raw, image, size, recipe, epoch, mirrored=False):
+    """The window of one image before the table; epoch None: as at evaluation, mirrored or not."""
     data, seed = recipe["data"], recipe["seed"]
     pad, crop = data.get("pad", 0), data.get("crop", "centre") if epoch is not None else "centre"
-    flip = epoch is not None and data.get("flip", False) and a.is_flipped(seed, epoch, image)
+    flip = mirrored if epoch is None else data.get("flip", False) and a.is_flipped(seed, epoch, image)
     if crop == "resized":
         assert pad == 0
         pixels = augment.resized(seed, epoch, image, raw, *size, data.get("scale", augment.SCALE), data.get("aspect", augment.ASPECT))
@@ -46,13 +46,14 @@ def _pixels(raw, image, size, recipe, epoch):
     return augment.coloured(seed, epoch, image, pixels, raw, *(data.get(key, 0) for key in ("brightness", "contrast", "saturation")))
 
 
-def batch_input(images, numbers, model, recipe, mantissas, epoch=None):
-    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not changed."""
+def batch_input(images, numbers, model, recipe, mantissas, epoch=None, mirrored=False):
+    """Mantissas [N, H, W, C] of the images of these numbers; epoch None: as at evaluation, centred and not changed, all of them
+    mirrored or none."""
     height, width, channels = model.input_shape
     cutout = recipe["data"].get("cutout", 0) if epoch is not None else 0
     out = np.empty((len(numbers), height, width, channels), dtype=np.int64)
     for row, image in enumerate(numbers):
-        pixels = _pixels(images[image], image, (height, width), recipe, epoch)
+        pixels = _pixels(images[image], image, (height, width), recipe, epoch, mirrored)
         for c in range(channels):
             out[row, :, :, c] = mantissas(pixels[:, :, c], c)
         if cutout:
@@ -164,6 +165,28 @@ class Niti16Update(SgdUpdate):
         return {"lr": 4, "schedule": "linear", **warmup}
 
 
+class Averager:
+    """The samples of a run, and what is left of it at the end."""
+
+    def __init__(self, recipe, steps_per_epoch, steps):
+        plan = recipe.get("average")
+        self.first, self.period, self.totals = 0, 0, {}
+        if plan:
+            self.first = a.position_step(plan["from"], steps_per_epoch, steps)
+            self.period = a.position_step(plan.get("every", {"epoch": 1}), steps_per_epoch, steps)
+
+    def see(self, done, update):
+        if self.period and done > self.first and done % self.period == 0:
+            for key, master in update.masters.items():
+                self.totals[key] = average.add(self.totals.get(key), *master)
+
+    def apply(self, network, update):
+        """Sets the means; the running statistics are the caller's to measure."""
+        for key, total in self.totals.items():
+            mean = average.mean(total)
+            network.weights[key], network.exponents[key] = sgd.operand(mean) if update._has_operand(key) else mean
+
+
 UPDATES = {"niti": NitiUpdate, "niti16": Niti16Update, "sgd": SgdUpdate}
 
 
@@ -191,6 +214,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     step, loss_sums, correct, totals = 0, [], [], []
     steps_per_epoch = -(-len(images) // size)
     steps = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+    averager = Averager(recipe, steps_per_epoch, steps)
     for epoch in range(epochs):
         order = a.shuffled(seed, epoch, len(images))
         for start in range(0, len(order), size):
@@ -215,11 +239,23 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
                 observe(step, network, gradients, tensors)
             update.apply(gradients, Moment(step, steps_per_epoch, steps, len(numbers)))
             step += 1
+            averager.see(step, update)
     weights, exponents = network.named()
+    averaged = {}
+    if averager.totals:
+        averager.apply(network, update)
+        epoch = -(-steps // steps_per_epoch)
+        order = a.shuffled(seed, epoch, len(images))
+        for i in range(min(average.STATISTICS_STEPS, steps_per_epoch) if network.running else 0):
+            x = batch_input(images, order[i * size:(i + 1) * size], model, recipe, mantissas, epoch)
+            network.forward(x, input_exponent, _context(recipe, steps + i, True))
+        averaged = dict(zip(("averaged_weights", "averaged_exponents"), network.named()), sums={
+            model.nodes[n].parameter_name(k): total for (n, k), total in averager.totals.items()})
     return {
         "weights": weights,
         "exponents": exponents,
         **update.state(),
+        **averaged,
         "steps": step,
         "loss_sums": loss_sums,
         "correct": correct,
@@ -227,8 +263,10 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
     }
 
 
-def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
-    """{images, correct, loss_sum} over the images in their order, in batches of the recipe's size (the last may be smaller)."""
+def evaluate(model, weights, exponents, images, labels, recipe, batch=None, flip=None):
+    """{images, correct, loss_sum} over the images in their order, in batches of the recipe's size (the last may be smaller); flip:
+    whether with their mirrors (None: as the recipe says)."""
+    flip = recipe.get("evaluation", {}).get("flip", False) if flip is None else flip
     model = _model(model)
     labels = np.asarray(labels, dtype=np.int64)
     size = recipe["batch"] if batch is None else batch
@@ -238,8 +276,11 @@ def evaluate(model, weights, exponents, images, labels, recipe, batch=None):
     out = {"images": len(images), "correct": 0, "loss_sum": 0}
     for start in range(0, len(images), size):
         numbers = range(start, min(start + size, len(images)))
-        x = batch_input(images, numbers, model, recipe, mantissas)
-        logits, exponent = network.forward(x, input_exponent, _context(recipe, 0, False))[0][-1]
+        passes = []
+        for mirrored in (False, True)[:1 + flip]:
+            x = batch_input(images, numbers, model, recipe, mantissas, mirrored=mirrored)
+            passes += network.forward(x, input_exponent, _context(recipe, 0, False))[0][-1]
+        logits, exponent = a.flip_sums(*passes) if flip else passes
         targets = labels[start:start + size]
         out["correct"] += a.correct_count(logits, targets)
         out["loss_sum"] += a.loss_sum(logits, exponent, targets)
