@@ -208,21 +208,23 @@ static __device__ inline void store_blocked(int8_t *blocked, uint32_t *stage, co
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(THREADS, NitiNormMap<Affine>::BACKWARD ? 3 : 4)
     wide_tiles_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a, NitiDivisor tiles, NitiDivisor pitch) {
-  niti_kernel_begin();
+  niti_kernel_announce();
+  if (!m.early) niti_kernel_wait();
   enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, VECTORS = sizeof(Affine) };
   __shared__ uint4 affines[WARPS][CHUNKS * (VECTORS + 1)];
   __shared__ __align__(16) uint32_t stage[WARPS][CHUNKS * WORDS];
   const NitiTiles &t = m.tiles;
   const uint32_t warp = threadIdx.x / 32, index = blockIdx.x * WARPS + warp, low = least_of(a);
-  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   if (index >= t.items) return;
   const Part part = part_of(t, tiles, t.items - 1 - index);
   uint4 x[4] = {}, d[4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (part.inside[j]) x[j] = __ldcs((const uint4 *)(m.x + part.at[j]));
-    if (BACKWARD && part.inside[j]) d[j] = __ldcs((const uint4 *)(m.d + part.at[j]));
+    if (part.inside[j]) x[j] = __ldcg((const uint4 *)(m.x + part.at[j]));
+    if (BACKWARD && part.inside[j]) d[j] = __ldcg((const uint4 *)(m.d + part.at[j]));
   }
+  if (m.early) niti_kernel_wait();
+  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   stage_affine(affines[warp], m.affine, part.first, pitch);
   NitiWords random[4];
 #pragma unroll
