@@ -88,24 +88,30 @@ static __device__ inline void set_word(uint4 *v, int w, uint32_t word) {
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
     wide_rows_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a) {
-  niti_kernel_begin();
+  niti_kernel_announce();
+  if (!m.early) niti_kernel_wait();
   enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, VECTORS = sizeof(Affine) };
   const NitiRows &r = m.rows;
   const NitiRowsLane l = niti_rows_lane<16>(r);
   const uint32_t low = least_of(a);
-  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   if (!l.inside) return;
   __align__(16) Affine f[16];
-#pragma unroll
-  for (int i = 0; i < VECTORS; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
-  prepare<ROUNDING>(f, 16);
+  bool fresh = true;
   for (uint32_t row = blockIdx.x * r.lanes * ROWS_AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * ROWS_AT_ONCE) {
     uint4 x[ROWS_AT_ONCE] = {}, d[ROWS_AT_ONCE] = {};
 #pragma unroll
     for (int i = 0; i < ROWS_AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
-      if (row + (uint32_t)i * r.lanes < r.rows) x[i] = __ldcs((const uint4 *)(m.x + at));
-      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) d[i] = __ldcs((const uint4 *)(m.d + at));
+      if (row + (uint32_t)i * r.lanes < r.rows) x[i] = __ldcg((const uint4 *)(m.x + at));
+      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) d[i] = __ldcg((const uint4 *)(m.d + at));
+    }
+    if (fresh) { /* the first turn of each thread */
+      if (m.early) niti_kernel_wait();
+#pragma unroll
+      for (int i = 0; i < VECTORS; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
+      prepare<ROUNDING>(f, 16);
+      if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+      fresh = false;
     }
 #pragma unroll
     for (int i = 0; i < ROWS_AT_ONCE; ++i) {
