@@ -182,19 +182,32 @@ static inline void keep_tensor(Record *r, Device *d, const char *label, const Ni
   keep(r, d, "its exponent", t->exponent, sizeof *t->exponent, 4);
 }
 
-/* Keeps a tensor and what conv_gradient reads of it, as both operands: the products of all its channels. That is another layout
- * on the device, which the tensor's writer may have made, with images past the last that must count as 0. */
-static inline void keep_operand(Record *r, Device *d, const char *label, const NitiTensor *t) {
-  const NitiShape s = t->shape;
-  const NitiConv conv = {
-      .n = s.n, .h = s.h, .w = s.w, .c = s.c, .oh = s.h, .ow = s.w, .k = s.c, .kh = 1, .kw = 1, .stride_h = 1, .stride_w = 1};
-  const size_t count = (size_t)s.c * (size_t)s.c;
-  keep_tensor(r, d, label, t);
+/* The convolution whose gradient is the products of all of a tensor's channels with all. */
+static inline NitiConv products_of(const NitiTensor *t) {
+  return conv_shape(t->shape.n, t->shape.h, t->shape.w, t->shape.c, t->shape.c, 1, 1, 1, 1, 0, 0);
+}
+
+/* Scratch for keep_products; to be called before the tensor is written, if its mantissas may be left out. */
+static inline void reserve_products(Device *d, const NitiTensor *t) {
+  const NitiConv conv = products_of(t);
   if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
+}
+
+/* Keeps what conv_gradient reads of a tensor, as both operands. That is another layout on the device, which the tensor's writer
+ * may have made, with images past the last that must count as 0. */
+static inline void keep_products(Record *r, Device *d, const NitiTensor *t) {
+  const NitiConv conv = products_of(t);
+  const size_t count = (size_t)conv.c * (size_t)conv.c;
+  reserve_products(d, t);
   NitiGradient gradient = {place(d, count * sizeof(int64_t)), 64, count, {NULL, NULL}};
   call_conv_gradient(d->backend, &gradient, t, t, &conv, false);
   keep(r, d, "its products as an operand of a gradient", gradient.data, count * sizeof(int64_t), 8);
+}
+
+static inline void keep_operand(Record *r, Device *d, const char *label, const NitiTensor *t) {
+  keep_tensor(r, d, label, t);
+  keep_products(r, d, t);
 }
 
 static inline int64_t element_of(const Record *r, const Entry *e, size_t i) {

@@ -272,6 +272,12 @@ static void maps(Device *d, const void *context, Record *results) {
   keep_output(results, d, "y", &y);
   k->norm_backward(d->backend, &dx, &dy, &x, &affine_delta, &rq);
   keep_output(results, d, "dx", &dx);
+  if (n->shape.c > OPERAND_CHANNELS) return;
+  NitiTensor operand = tensor_out(d, n->shape); /* of a gradient alone: the mantissas may be left out */
+  operand.uses = NITI_USE_GRADIENT;
+  reserve_products(d, &operand);
+  k->norm_backward(d->backend, &operand, &dy, &x, &affine_delta, &rq);
+  keep_products(results, d, &operand);
 }
 
 static int32_t random_multiplier(int bits) { return random_in(-(1 << bits), 1 << bits); }
@@ -321,6 +327,7 @@ static void mask(Device *d, const void *context, Record *results) {
   y.uses = NITI_USE_GRADIENT | NITI_USE_MASK | NITI_USE_OTHER;
   if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
+  reserve_products(d, &y);
   for (int relu = 0; relu < 2; ++relu) { /* the second time over the bits of the first */
     k->norm_forward(d->backend, &y, &x, &affine, relu, &act);
     call_conv_backward(d->backend, &dx, &dy, &w, &y, &conv, &delta);

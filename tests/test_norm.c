@@ -329,10 +329,46 @@ static void test_update(void **unused) {
   }
 }
 
+/* ---- scalars ---- */
+
+static void check_quotient(uint32_t n, uint32_t d) {
+  const uint64_t got = niti_quotient(n, d), expected = ((uint64_t)n << 32) / d;
+  if (got != expected)
+    fail_msg("%u * 2^32 / %u: %llu, expected %llu", n, d, (unsigned long long)got, (unsigned long long)expected);
+}
+
+/* Against the division of 64 bits; divisors with halves of all zeros or ones, and dividends close to them, need corrections. */
+static void test_quotients(void **unused) {
+  (void)unused;
+  for (int i = 0; i < 2000000; ++i) {
+    const uint32_t any = (uint32_t)next_random() & 0x3fffffff, kind = (uint32_t)i % 4;
+    const uint32_t d = 1u << 30 | (kind == 0 ? any : kind == 1 ? any & 0x3fff0000 : kind == 2 ? any | 0xffff : any & 0xffff);
+    const uint32_t n = i % 3 ? (uint32_t)next_random() : d + (uint32_t)random_in(-2, 2);
+    check_quotient(n & 0x7fffffff, d);
+  }
+  check_quotient(INT32_MAX, 1u << 30);
+  check_quotient(INT32_MAX, INT32_MAX);
+  check_quotient(0, INT32_MAX);
+}
+
+/* By its definition, around squares and the largest number that there may be. */
+static void test_square_roots(void **unused) {
+  (void)unused;
+  for (int i = 0; i < 2000000; ++i) {
+    const uint64_t near = next_random() >> 33 >> random_in(0, 30);
+    const uint64_t x = i == 0 ? ((uint64_t)1 << 62) - 1 : i % 2 ? next_random() >> 2 : near * near - (near > 0 && i % 4 ? 1 : 0);
+    const uint64_t root = niti_sqrt_floor(x);
+    if (root * root > x || (root + 1) * (root + 1) <= x)
+      fail_msg("the root of %llu: %llu", (unsigned long long)x, (unsigned long long)root);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_norm),
       cmocka_unit_test(test_update),
+      cmocka_unit_test(test_quotients),
+      cmocka_unit_test(test_square_roots),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

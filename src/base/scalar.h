@@ -42,9 +42,29 @@ NITI_INLINE NitiScalar niti_scalar(int64_t x, int32_t e) {
 
 NITI_INLINE NitiScalar niti_scalar_mul(NitiScalar a, NitiScalar b) { return niti_scalar(a.m * b.m, a.e + b.e); }
 
+/* A digit of 16 bits of rest * 2^16 / d, rest < d, 2^31 <= d: the estimate from d's upper half is at most 2 too large. */
+NITI_INLINE uint32_t niti_quotient_digit(uint32_t rest, uint32_t d) {
+  const uint32_t high = d >> 16, low = d & 0xffff;
+  uint32_t digit = rest / high, left = rest - digit * high;
+  for (int i = 0; i < 2 && left < 1u << 16; ++i) {
+    if (digit < 1u << 16 && digit * low <= left << 16) break;
+    --digit;
+    left += high;
+  }
+  return digit;
+}
+
+/* floor(n * 2^32 / d), n < 2^31, 2^30 <= d < 2^31, without the division of 64 bits that GPUs and small processors lack:
+ * D. E. Knuth, "The Art of Computer Programming", volume 2, algorithm D of 4.3.1. */
+NITI_INLINE uint64_t niti_quotient(uint32_t n, uint32_t d) {
+  const uint32_t unit = n >= d, rest = 2 * (n - (unit ? d : 0)), first = niti_quotient_digit(rest, 2 * d);
+  const uint32_t second = niti_quotient_digit((rest << 16) - first * (2 * d), 2 * d);
+  return (uint64_t)unit << 32 | first << 16 | second;
+}
+
 /* a / b, b != 0. */
 NITI_CALLED NitiScalar niti_scalar_div(NitiScalar a, NitiScalar b) {
-  const int64_t q = (int64_t)((niti_magnitude64(a.m) << 32) / niti_magnitude64(b.m));
+  const int64_t q = (int64_t)niti_quotient((uint32_t)niti_magnitude64(a.m), (uint32_t)niti_magnitude64(b.m));
   return niti_scalar((a.m < 0) == (b.m < 0) ? q : -q, a.e - b.e - 32);
 }
 
@@ -63,21 +83,18 @@ NITI_INLINE NitiScalar niti_scalar_neg(NitiScalar a) {
   return s;
 }
 
-/* floor(sqrt(x)), x < 2^62. */
+/* floor(sqrt(x)), x < 2^62: a bit at a time, from two of x. rest <= 2 root, so that 32 bits hold all but the last comparison. */
 NITI_INLINE uint32_t niti_sqrt_floor(uint64_t x) {
-  uint64_t root = 0;
+  uint32_t root = 0, rest = 0;
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
-  for (uint64_t bit = (uint64_t)1 << 60; bit > 0; bit >>= 2) {
-    if (x >= root + bit) {
-      x -= root + bit;
-      root = (root >> 1) + bit;
-    } else {
-      root >>= 1;
-    }
+  for (int i = 60; i > 0; i -= 2) {
+    const uint32_t trial = 4 * root + 1, left = 4 * rest + ((uint32_t)(x >> i) & 3);
+    rest = left >= trial ? left - trial : left;
+    root = 2 * root + (left >= trial ? 1 : 0);
   }
-  return (uint32_t)root;
+  return 2 * root + (4 * (uint64_t)rest + (x & 3) > 4 * (uint64_t)root ? 1 : 0);
 }
 
 /* The square root of a >= 0. */

@@ -11,6 +11,7 @@
 enum { LEAST_CAPABILITY = 80, WGMMA_CAPABILITY = 90 };
 
 void niti_cuda_note(NitiCuda *cuda, cudaError_t error, const char *what) {
+  cuda->settled = false; /* whatever this was */
   if (error == cudaSuccess || cuda->error != cudaSuccess) return;
   cuda->error = error;
   cuda->failed = what;

@@ -67,6 +67,7 @@ typedef struct NitiCuda {
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
   bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
+  bool settled; /* what was enqueued last is a kernel that begins with niti_kernel_settle() */
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */

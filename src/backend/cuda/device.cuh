@@ -62,6 +62,14 @@ __device__ inline void niti_kernel_begin() {
   niti_kernel_wait();
 }
 
+/* The same in the other order: no block of the next kernel starts before all that came before this one has ended. So the next may
+ * read that without waiting for this one, past the first-level cache (__ldcg). The host sets NitiCuda.settled after the launch.
+ */
+__device__ inline void niti_kernel_settle() {
+  niti_kernel_wait();
+  niti_kernel_announce();
+}
+
 #endif
 
 /* What requantising needs, by value to a kernel. e_a, e_b: exponents to add up (either may be NULL); e_c: a constant added. */

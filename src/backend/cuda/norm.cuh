@@ -16,6 +16,7 @@ struct NitiNormMap {
   const int32_t *e_affine;
   NitiRows rows;
   NitiTiles tiles;
+  bool early; /* x and d may be read before the kernel before this one, which makes the multipliers, has ended */
 };
 
 /* Channels whose bits the maps write along with the blocked layout. */

@@ -112,7 +112,7 @@ static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c,
 }
 
 static __global__ void __launch_bounds__(THREADS) running_kernel(Fit f, const int32_t *e_x, uint32_t channels) {
-  niti_kernel_begin();
+  niti_kernel_settle();
   const int32_t exponent = fit_exponent(f, channels);
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
   if (c < channels) write_affine(f, c, niti_norm_running(f.running[c], f.running[channels + c], *e_x), exponent);
@@ -182,7 +182,7 @@ static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32
 }
 
 static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
-  niti_kernel_begin();
+  niti_kernel_settle();
   fit_deltas(d, f);
 }
 
@@ -257,7 +257,7 @@ static __device__ inline bool is_last(NitiRange *range) {
 
 template <int V, typename AnyFit>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
-  niti_kernel_begin();
+  niti_kernel_settle();
   enum { K = AnyFit::SUMS };
   __shared__ int stage[V][THREADS + 1], totals[THREADS];
   const NitiRows &r = d.rows;
@@ -347,6 +347,7 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
     const int32_t *exponent = x->exponent;
     NITI_LAUNCH(cuda, running_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, fit, exponent, channels);
   }
+  cuda->settled = true;
 }
 
 extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient,
@@ -366,4 +367,5 @@ extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affin
                         d.channels <= NITI_SUMS_SLICE};
   run_sums(cuda, d, dy->shape, fit);
   if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  cuda->settled = true;
 }

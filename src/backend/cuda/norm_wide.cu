@@ -88,24 +88,30 @@ static __device__ inline void set_word(uint4 *v, int w, uint32_t word) {
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
     wide_rows_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a) {
-  niti_kernel_begin();
+  niti_kernel_announce();
+  if (!m.early) niti_kernel_wait();
   enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, VECTORS = sizeof(Affine) };
   const NitiRows &r = m.rows;
   const NitiRowsLane l = niti_rows_lane<16>(r);
   const uint32_t low = least_of(a);
-  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   if (!l.inside) return;
   __align__(16) Affine f[16];
-#pragma unroll
-  for (int i = 0; i < VECTORS; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
-  prepare<ROUNDING>(f, 16);
+  bool fresh = true;
   for (uint32_t row = blockIdx.x * r.lanes * ROWS_AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * ROWS_AT_ONCE) {
     uint4 x[ROWS_AT_ONCE] = {}, d[ROWS_AT_ONCE] = {};
 #pragma unroll
     for (int i = 0; i < ROWS_AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
-      if (row + (uint32_t)i * r.lanes < r.rows) x[i] = __ldcs((const uint4 *)(m.x + at));
-      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) d[i] = __ldcs((const uint4 *)(m.d + at));
+      if (row + (uint32_t)i * r.lanes < r.rows) x[i] = __ldcg((const uint4 *)(m.x + at));
+      if (BACKWARD && row + (uint32_t)i * r.lanes < r.rows) d[i] = __ldcg((const uint4 *)(m.d + at));
+    }
+    if (fresh) { /* the first turn of each thread */
+      if (m.early) niti_kernel_wait();
+#pragma unroll
+      for (int i = 0; i < VECTORS; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
+      prepare<ROUNDING>(f, 16);
+      if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+      fresh = false;
     }
 #pragma unroll
     for (int i = 0; i < ROWS_AT_ONCE; ++i) {
@@ -208,21 +214,23 @@ static __device__ inline void store_blocked(int8_t *blocked, uint32_t *stage, co
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(THREADS, NitiNormMap<Affine>::BACKWARD ? 3 : 4)
     wide_tiles_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a, NitiDivisor tiles, NitiDivisor pitch) {
-  niti_kernel_begin();
+  niti_kernel_announce();
+  if (!m.early) niti_kernel_wait();
   enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, VECTORS = sizeof(Affine) };
   __shared__ uint4 affines[WARPS][CHUNKS * (VECTORS + 1)];
   __shared__ __align__(16) uint32_t stage[WARPS][CHUNKS * WORDS];
   const NitiTiles &t = m.tiles;
   const uint32_t warp = threadIdx.x / 32, index = blockIdx.x * WARPS + warp, low = least_of(a);
-  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   if (index >= t.items) return;
   const Part part = part_of(t, tiles, t.items - 1 - index);
   uint4 x[4] = {}, d[4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (part.inside[j]) x[j] = __ldcs((const uint4 *)(m.x + part.at[j]));
-    if (BACKWARD && part.inside[j]) d[j] = __ldcs((const uint4 *)(m.d + part.at[j]));
+    if (part.inside[j]) x[j] = __ldcg((const uint4 *)(m.x + part.at[j]));
+    if (BACKWARD && part.inside[j]) d[j] = __ldcg((const uint4 *)(m.d + part.at[j]));
   }
+  if (m.early) niti_kernel_wait();
+  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
   stage_affine(affines[warp], m.affine, part.first, pitch);
   NitiWords random[4];
 #pragma unroll
