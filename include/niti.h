@@ -249,6 +249,21 @@ NITI_API void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running
 NITI_API void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradient, int64_t *bias_gradient,
                                  const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x,
                                  int32_t x_exponent);
+/* A convolution or linear layer and the batch norm after it. */
+typedef struct NitiFoldLayer {
+  const int16_t *weight;                  /* [channels][size], in [-32512, 32512]: masters, or 256 times int8 weights */
+  const int16_t *bias;                    /* [channels]; NULL: none */
+  const int16_t *norm_weight, *norm_bias; /* [channels] */
+  const int64_t *running;                 /* [2][channels], at exponent -32 */
+  int32_t weight_exponent, bias_exponent, norm_weight_exponent, norm_bias_exponent; /* from -1024 to 1024 */
+  int32_t channels;                                                                 /* at least 1 */
+  int64_t size;                                                                     /* of one channel's weights: at least 1 */
+  uint64_t reserved[2];
+} NitiFoldLayer;
+
+/* The layer that does the work of both: weight[channels][size] and bias[channels]. */
+NITI_API void niti_fold_norm(int8_t *weight, int32_t *weight_exponent, int16_t *bias, int32_t *bias_exponent,
+                             const NitiFoldLayer *layer);
 /* table[channels][256] of input mantissas and their common exponent; channels >= 1; mean[channels] and std[channels] in
  * millionths of full scale, std > 0. Statuses: ARGUMENT, also where no exponent in [-20, 20] fits; then the outputs stay as they
  * were. */

@@ -147,6 +147,22 @@ static void losses_out_of_range_are_harmless(void **state) {
     int16_t mean[3] = {77, 77, 77};
     int64_t all[3] = {77, 77, 77};
     int32_t sums[3] = {77, 77, 77}, exponent = 0;
+    int8_t folded[3] = {77, 77, 77};
+    const NitiFoldLayer layer = {
+        .weight = mean, .norm_weight = mean, .norm_bias = mean, .running = all, .channels = 1, .size = 3};
+    NitiFoldLayer far = layer, empty = layer, none = layer;
+    far.weight_exponent = 1025;
+    empty.size = 0;
+    none.running = NULL;
+    niti_fold_norm(NULL, &exponent, mean, &exponent, &layer);
+    niti_fold_norm(folded, NULL, mean, &exponent, &layer);
+    niti_fold_norm(folded, &exponent, NULL, &exponent, &layer);
+    niti_fold_norm(folded, &exponent, mean, NULL, &layer);
+    niti_fold_norm(folded, &exponent, mean, &exponent, NULL);
+    niti_fold_norm(folded, &exponent, mean, &exponent, &far);
+    niti_fold_norm(folded, &exponent, mean, &exponent, &empty);
+    niti_fold_norm(folded, &exponent, mean, &exponent, &none);
+    assert_true(folded[0] == 77 && mean[0] == 77 && exponent == 0);
     niti_average_add(NULL, &exponent, 0, mean, 0, 3);
     niti_average_add(all, NULL, 0, mean, 0, 3);
     niti_average_add(all, &exponent, 0, NULL, 0, 3);

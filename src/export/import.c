@@ -42,9 +42,7 @@ static NitiStatus load(const NitiExport *e, const Dump *dump, const char *path, 
 static void replace_weights(const NitiExport *e, const int8_t *weights) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
-    size_t count = 1;
-    for (int k = 0; k < w->tensor->ndim; ++k) count *= w->tensor->dims[k];
-    if (!w->frozen) memcpy(w->tensor->data, weights + w->offset, count);
+    if (!w->frozen) memcpy(w->tensor->data, weights + w->offset, (size_t)w->bytes);
   }
 }
 

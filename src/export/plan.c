@@ -49,7 +49,6 @@ static const char *lacking(const NitiOperation *o) {
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const bool relu = o->opcode == NITI_OP_RELU_FORWARD || o->opcode == NITI_OP_RELU_BACKWARD;
   if (conv && niti_conv_grouped(&o->conv)) return "it has groups";
-  if (o->opcode == NITI_OP_CONV_FORWARD && o->inputs[2] != NITI_NONE) return "it has a bias";
   if (average && o->pool.pad_h + o->pool.pad_w > 0) return "it has padding";
   if (relu && o->relu_max > 0) return "it has a maximum";
   if (o->opcode == NITI_OP_DROPOUT && o->dropout.rate != HALF) return "its rate is not 0.5";
@@ -143,6 +142,15 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
 
 NitiStatus niti_export_check(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) NITI_TRY(check_opcode(p, &p->operations[i]));
+  return NITI_OK;
+}
+
+NitiStatus niti_export_check_vectors(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_CONV_FORWARD && o->inputs[2] != NITI_NONE) return refuse(p, o, "it has a bias");
+    NITI_TRY(check_opcode(p, o));
+  }
   return NITI_OK;
 }
 

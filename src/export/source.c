@@ -44,12 +44,14 @@ static void symbol_of(char out[SYMBOL_MAX], const Writing *w, int32_t i) {
   (void)snprintf(out, SYMBOL_MAX, "%c%02" PRId32 "%s%s_%s", w->prefix, i, layer[0] ? "_" : "", layer, kind_name(s));
 }
 
-static const NitiExportWeight *weight_of(const NitiExport *e, int32_t layer) {
+static const NitiExportWeight *tensor_of(const NitiExport *e, int32_t layer, bool bias) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
-    if (e->weights[i].layer == layer) return &e->weights[i];
+    if (e->weights[i].layer == layer && e->weights[i].bias == bias) return &e->weights[i];
   }
   return NULL;
 }
+
+static const NitiExportWeight *weight_of(const NitiExport *e, int32_t layer) { return tensor_of(e, layer, false); }
 
 /* ---- constants ---- */
 
@@ -61,13 +63,20 @@ static void write_bytes(FILE *to, const int8_t *p, size_t count) {
   }
 }
 
+static void write_words(FILE *to, const int16_t *p, size_t count) {
+  for (size_t i = 0; i < count; ++i) fprintf(to, "%d,%s", p[i], i % 16 == 15 ? "\n" : "");
+}
+
 static void write_weights(FILE *to, const NitiExport *e) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
-    size_t count = 1;
-    for (int d = 0; d < w->tensor->ndim; ++d) count *= w->tensor->dims[d];
-    fprintf(to, "%s_CONST static const int8_t %s[%zu] = {%s\n", e->upper, w->symbol, count, w->frozen ? " /* frozen */" : "");
-    write_bytes(to, w->tensor->data, count);
+    const size_t count = (size_t)w->bytes / (w->bias ? sizeof(int16_t) : 1);
+    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol, count,
+            w->frozen ? " /* frozen */" : "");
+    if (w->bias)
+      write_words(to, w->tensor->data, count);
+    else
+      write_bytes(to, w->tensor->data, count);
     fprintf(to, "\n};\n\n");
   }
 }
@@ -90,10 +99,8 @@ static void write_names(FILE *to, const NitiExport *e) {
   fprintf(to, "/* In the order in which the hash has them. */\nstatic const rt_named tensors[] = {\n");
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
-    uint32_t count = 1;
-    for (int d = 0; d < w->tensor->ndim; ++d) count *= w->tensor->dims[d];
-    fprintf(to, "    {\"%s\", %s, %" PRId64 "u, %" PRIu32 "u, %" PRId32 "u, {", w->tensor->name, w->frozen ? w->symbol : "NULL",
-            w->offset, count, w->tensor->ndim);
+    fprintf(to, "    {\"%s\", %s%s, %" PRId64 "u, %" PRId64 "u, %" PRId32 "u, {", w->tensor->name,
+            w->bias ? "(const int8_t *)" : "", w->frozen ? w->symbol : "NULL", w->offset, w->bytes, w->tensor->ndim);
     for (int d = 0; d < 4; ++d) fprintf(to, "%s%" PRIu32 "u", d ? ", " : "", d < w->tensor->ndim ? w->tensor->dims[d] : 0);
     fprintf(to, "}, %" PRId32 "},\n", w->tensor->exponent);
   }
@@ -168,7 +175,7 @@ static void write_conv_symbol(const Writing *w, int32_t layer) {
 static void write_conv(const Writing *w, const NitiExportStep *s) {
   const NitiOperation *o = operation_of(w, s);
   const NitiConv *c = &o->conv;
-  const NitiExportWeight *weight = weight_of(w->e, o->layer);
+  const NitiExportWeight *weight = weight_of(w->e, o->layer), *bias = tensor_of(w->e, o->layer, true);
   if (w->prefix == 'p' && shares_conv(w->e, o->layer)) return;
   fprintf(w->to, "static const rt_conv ");
   write_conv_symbol(w, o->layer);
@@ -184,8 +191,10 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
             ", .pool_oh = %" PRId32 ", .pool_ow = %" PRId32 ",\n",
             p->kh, p->kw, p->stride_h, p->stride_w, p->oh, p->ow);
   }
-  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32 "};\n",
+  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32,
           weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
+  if (bias) fprintf(w->to, ",\n    .bias = %s, .bias_exponent = %" PRId32, bias->symbol, bias->tensor->exponent);
+  fprintf(w->to, "};\n");
 }
 
 static void write_pool(const Writing *w, int32_t i, const NitiExportStep *s) {
@@ -496,6 +505,13 @@ static void write_parts(FILE *to, const NitiExport *e) {
   }
 }
 
+static bool has_bias(const NitiExport *e) {
+  for (int32_t i = 0; i < e->weight_count; ++i) {
+    if (e->weights[i].bias) return true;
+  }
+  return false;
+}
+
 void niti_export_write_source(FILE *to, const NitiExport *e) {
   const bool trains = niti_export_trains(e);
   const Writing training = {to, e, &e->training, 't', e->inference.hint_count}, inference = {to, e, &e->inference, 'p', 0};
@@ -503,6 +519,7 @@ void niti_export_write_source(FILE *to, const NitiExport *e) {
           e->name);
   fprintf(to, "#ifndef %s_CONST\n#define %s_CONST\n#endif\n#define RT_TRAINING %d\n", e->upper, e->upper, trains);
   write_parts(to, e);
+  if (has_bias(e)) fprintf(to, "#define RT_BIAS\n");
   fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");
   if (trains) fprintf(to, "#include \"niti_rt_loss.h\"\n#include \"niti_rt_store.h\"\n");
   fprintf(to, "\nenum { INPUT_EXPONENT = %" PRId32 " };\n\n", e->table_exponent);

@@ -9,12 +9,13 @@
 #include "io/checkpoint.h"
 #include "train/recipe.h"
 
-/* A weight tensor of the network. */
+/* A weight tensor of the network, or a bias, which is never trained. */
 typedef struct NitiExportWeight {
   const NitiCheckpointTensor *tensor;
   char symbol[2 * NITI_LAYER_NAME_MAX]; /* of its constants */
   int32_t layer;
-  bool frozen;
+  bool frozen, bias;
+  int64_t bytes;
   int64_t offset; /* of a trained one, among the network's weights in RAM */
 } NitiExportWeight;
 

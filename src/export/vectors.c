@@ -364,7 +364,7 @@ static NitiStatus open_program(Vectors *v) {
   NitiProgram *program = NULL;
   NITI_TRY(niti_backend_open(&v->backend, &cpu));
   NITI_TRY(niti_lower(&program, v->recipe->model, &lowering));
-  NitiStatus status = niti_export_check(program);
+  NitiStatus status = niti_export_check_vectors(program);
   if (status == NITI_OK) status = restore(v, v->recipe->model, program);
   niti_program_close(program);
   NITI_TRY(status);

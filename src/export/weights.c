@@ -22,42 +22,50 @@ static int by_name(const void *a, const void *b) {
   return strcmp(x->tensor->name, y->tensor->name);
 }
 
-static NitiStatus find_weight(NitiExport *e, const NitiCheckpoint *checkpoint, int32_t node) {
+static NitiStatus find_tensor(NitiExport *e, const NitiCheckpoint *checkpoint, int32_t node, bool bias) {
   const NitiDescribedNode *described = &e->recipe->model->nodes[node];
   NitiExportWeight *w = &e->weights[e->weight_count++];
   char name[NITI_TENSOR_NAME_MAX], symbol[NITI_LAYER_NAME_MAX];
-  (void)snprintf(name, sizeof name, "%s.weight", described->spec.name);
+  (void)snprintf(name, sizeof name, "%s.%s", described->spec.name, bias ? "bias" : "weight");
   const NitiCheckpointTensor *t = niti_checkpoint_find(checkpoint, name);
-  if (!t || t->dtype != NITI_I8)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not int8", niti_checkpoint_source(checkpoint), name);
+  if (!t || t->dtype != (bias ? NITI_I16 : NITI_I8))
+    return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing or not %s", niti_checkpoint_source(checkpoint), name,
+                     bias ? "int16" : "int8");
   niti_export_c_name(symbol, described->spec.name, false);
-  *w = (NitiExportWeight){.tensor = t, .layer = node + 1, .frozen = described->frozen};
-  (void)snprintf(w->symbol, sizeof w->symbol, "w%02d_%s", node + 1, symbol);
+  *w = (NitiExportWeight){
+      .tensor = t, .layer = node + 1, .frozen = described->frozen || bias, .bias = bias, .bytes = bias ? sizeof(int16_t) : 1};
+  for (int k = 0; k < t->ndim; ++k) w->bytes *= t->dims[k];
+  (void)snprintf(w->symbol, sizeof w->symbol, "%c%02d_%s", bias ? 'b' : 'w', node + 1, symbol);
   return NITI_OK;
+}
+
+/* Of a layer, as this version of the format has it. */
+static void identify(NitiExport *e, const NitiExportWeight *w) {
+  e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->name, (uInt)strlen(w->tensor->name) + 1);
+  e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->dims, sizeof w->tensor->dims);
+  e->network = (uint32_t)crc32(e->network, (const Bytef *)&w->tensor->exponent, sizeof w->tensor->exponent);
+  e->network = (uint32_t)crc32(e->network, (const Bytef *)(w->frozen ? "f" : "t"), 1);
+  if (w->frozen) e->network = (uint32_t)crc32(e->network, w->tensor->data, (uInt)w->bytes);
 }
 
 NitiStatus niti_export_weights_open(NitiExport *e, const NitiCheckpoint *checkpoint) {
   const NitiDescription *d = e->recipe->model;
   NitiExportReport *r = &e->report;
-  e->weights = calloc((size_t)d->node_count + 1, sizeof *e->weights);
+  e->weights = calloc(2 * (size_t)d->node_count + 1, sizeof *e->weights);
   if (!e->weights) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the weights of an export");
   for (int32_t i = 0; i < d->node_count; ++i) {
-    if (d->nodes[i].spec.type->weight_shape) NITI_TRY(find_weight(e, checkpoint, i));
+    if (!d->nodes[i].spec.type->weight_shape) continue;
+    NITI_TRY(find_tensor(e, checkpoint, i, false));
+    if (d->nodes[i].spec.bias) NITI_TRY(find_tensor(e, checkpoint, i, true));
   }
   qsort(e->weights, (size_t)e->weight_count, sizeof *e->weights, by_name);
   for (int32_t i = 0; i < e->weight_count; ++i) {
     NitiExportWeight *w = &e->weights[i];
-    int64_t count = 1;
-    for (int k = 0; k < w->tensor->ndim; ++k) count *= w->tensor->dims[k];
     w->offset = w->frozen ? 0 : r->trained_weights;
-    *(w->frozen ? &r->frozen_weights : &r->trained_weights) += count;
+    *(w->frozen ? &r->frozen_weights : &r->trained_weights) += w->bytes;
     r->trained += !w->frozen;
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->name, (uInt)strlen(w->tensor->name) + 1);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)w->tensor->dims, sizeof w->tensor->dims);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)&w->tensor->exponent, sizeof w->tensor->exponent);
-    e->network = (uint32_t)crc32(e->network, (const Bytef *)(w->frozen ? "f" : "t"), 1);
-    if (w->frozen) e->network = (uint32_t)crc32(e->network, w->tensor->data, (uInt)count);
+    r->layers += !w->bias;
+    identify(e, w);
   }
-  r->layers = e->weight_count;
   return NITI_OK;
 }

@@ -13,7 +13,7 @@ import data_sets
 from recipes import TOY
 from tool import NITI, ROOT, fails, hash_of, json_of, metadata_of, misused, niti, output_of, train
 
-WORKERS = ("train", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "export", "import", "replay", "vectors",
+WORKERS = ("train", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "fold", "export", "import", "replay", "vectors",
            "compare", "bench")
 COMMANDS = WORKERS + ("help", "completion", "man")
 

@@ -127,8 +127,6 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
 @pytest.mark.parametrize("layers, recipe, says", [
     ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups=2), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
     ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups="channels"), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
-    ([nets.conv(4, 3, 1, bias=True), *PLAIN], {}, "conv1: conv_forward: cannot be exported to C: it has a bias"),
-    ([*PLAIN[:-1], {"linear": {"out": "classes", "bias": True}}], {}, "linear1: conv_forward: cannot be exported to C: it has a bias"),
     ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C"),
     ([nets.conv(4, 3, 1), {"relu": {"max": 6}}, *PLAIN], {}, "relu1: relu_forward: cannot be exported to C: it has a maximum"),
     ([{"avgpool": {"kernel": 2, "padding": 1}}, *PLAIN], {}, "avgpool1: avgpool_forward: cannot be exported to C: it has padding"),
@@ -143,7 +141,7 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd", "clip_norm": 1}},
      "gradient_squares: cannot be exported to C: expected update niti, whose gradients are not clipped")])
 def test_what_the_runtime_lacks_is_refused_by_name(layers, recipe, says, tmp_path):
-    more = {"loss": "softmax", "update": {"kind": "sgd"}} if "norm" in says or "bias" in says else {}
+    more = {"loss": "softmax", "update": {"kind": "sgd"}} if "norm" in says else {}
     job = Job(tmp_path, nets.network("lacking", (8, 8, 1), layers, 3), max_steps=1, batch=2, **{**more, **recipe})
     for options in [(), ("--train", "all"), ("--train", "last:2", "--batch", 2)]:
         assert says.split(": cannot")[-1] in refused(job, *options)

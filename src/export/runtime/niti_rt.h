@@ -169,6 +169,9 @@ typedef struct rt_sink {
   uint32_t mode;
   rt_stream stream;
   int32_t relu;
+#ifdef RT_BIAS
+  int32_t lift; /* convolution: from a bias's exponent to the accumulators' */
+#endif
 } rt_sink;
 
 /* A sink into this place in the arena. */

@@ -15,6 +15,10 @@ typedef struct rt_conv {
   const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
   uint32_t weight;
   int32_t weight_exponent;
+#ifdef RT_BIAS
+  const int16_t *bias; /* [k], constant; NULL: none */
+  int32_t bias_exponent;
+#endif
 } rt_conv;
 
 static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) { return v->frozen ? v->frozen : r->weights + v->weight; }
@@ -60,6 +64,24 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
   }
 }
 
+/* The bias of an output channel, at the accumulators' exponent. */
+static inline int32_t rt_bias(const rt_sink *k, const rt_conv *v, int32_t channel) {
+#ifdef RT_BIAS
+  const int32_t most = 1 << 29, b = v->bias ? v->bias[channel] : 0, size = b < 0 ? -b : b, d = k->lift;
+  int32_t m;
+  if (size == 0 || d < -16) return 0;
+  if (d < 0) {
+    m = (size + (1 << (-d - 1))) >> -d;
+  } else {
+    m = d > 29 || size > most >> d ? most : size << d;
+  }
+  return b < 0 ? -m : m;
+#else
+  (void)k, (void)v, (void)channel;
+  return 0;
+#endif
+}
+
 #ifdef RT_POOLED
 /* The first cell that rounds to what the largest accumulator, which is positive, rounds to: to nearest, or truncated. */
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
@@ -102,8 +124,10 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
   uint32_t max = k->max;
   int32_t i, j;
   for (j = 0; j < channels; ++j, ++index, w += size) {
+    const int32_t bias = rt_bias(k, v, j);
     int32_t acc[4], most, least;
     rt_dot_columns(acc, w, columns, size);
+    for (i = 0; i < cells; ++i) acc[i] += bias;
     most = least = acc[0];
     for (i = 1; i < cells; ++i) {
       if (acc[i] > most) most = acc[i];
@@ -138,7 +162,7 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
       if (row && rt_is_pooled(ox, v->pool_w, v->pool_stride_w, v->pool_ow)) continue;
       rt_gather(column, v, x, oy, ox);
       for (j = 0; j < v->k; ++j) {
-        const uint32_t m = rt_magnitude(rt_dot1(w + j * size, column, size));
+        const uint32_t m = rt_magnitude(rt_dot1(w + j * size, column, size) + rt_bias(k, v, j));
         if (m > k->max) k->max = m;
       }
     }
@@ -183,9 +207,10 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
       rt_column_ready(columns, i, size);
     }
     for (j = 0; j < v->k; ++j) {
+      const int32_t bias = rt_bias(k, v, j);
       int32_t acc[4];
       rt_dot_columns(acc, w + j * size, columns, size);
-      for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i]);
+      for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i] + bias);
     }
   }
 }
@@ -200,9 +225,9 @@ RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int
   int32_t acc[4], i, j = 0;
   for (; j + 4 <= v->k; j += 4) {
     rt_dot4(acc, x, w + j * v->c, v->c, v->c);
-    for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i]);
+    for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i] + rt_bias(k, v, j + i));
   }
-  for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c));
+  for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c) + rt_bias(k, v, j));
 }
 
 #endif
@@ -236,6 +261,9 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
   k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
   k.relu = o->relu;
+#ifdef RT_BIAS
+  k.lift = v->bias_exponent - r->exponents[o->ex] - v->weight_exponent;
+#endif
   shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
   if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
     const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;

@@ -97,7 +97,7 @@ RT_UNUSED static void rt_sha_close(rt_sha *h, char text[65]) {
 /* A weight tensor as the hash names it. */
 typedef struct rt_named {
   const char *name;
-  const int8_t *frozen; /* as in rt_conv */
+  const int8_t *frozen; /* as in rt_conv; of a bias its bytes, the low one of each value first */
   uint32_t weight, count, rank, dims[4];
   int32_t exponent;
 } rt_named;
