@@ -17,7 +17,8 @@ typedef struct Arguments {
 static const Option options[] = {
     TEXT("data", data, "DIR", "the data set's folder (default: the one that the recipe names, if any)"),
     TEXT("values", values, "A,B,...",
-         "the values to try (default for update.mu: 1,2,3,4,5,6,7,8; for update.lr: 0.0001,0.001,0.01,0.1,1,10)"),
+         "the values to try (default for update.mu: 1,2,3,4,5,6,7,8; for update.lr: 0.0001,0.001,0.01,0.1,1,10, with niti16 "
+         "0.5,1,2,4,8,16,32)"),
     NUMBER("steps", steps, "N", "train N steps with each (default 100)", 2, 1 << 20),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. batch=32 (may be repeated)"),
     DEVICE_OPTIONS(device),

@@ -176,6 +176,8 @@ NITI_API int niti_init_exponent(int64_t fan_in, int64_t fan_out);
 NITI_API int8_t niti_init_weight(uint64_t seed, uint32_t layer, uint64_t index);
 /* weight[count] -= the update `niti` of gradient[count] (exact sums, |g| < 2^62), learning rate mu in 0..30. */
 NITI_API void niti_update_niti(int8_t *weight, const int64_t *gradient, size_t count, int mu);
+/* The same with a learning rate in millionths, which need not be whole: 0 to 30000000. Experimental. */
+NITI_API void niti_update_niti_fraction(int8_t *weight, const int64_t *gradient, size_t count, int32_t millionths);
 /* niti_loss_softmax with smoothed labels, `smoothing` billionths of each: 0 to 10^9 - 1. */
 NITI_API void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
                                          int64_t smoothing);

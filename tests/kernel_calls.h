@@ -84,9 +84,9 @@ static inline void call_conv_gradient(NitiBackend *b, NitiGradient *gradient, co
   call_release(b, &call);
 }
 
-/* mu is scalar 1, so that a kernel that reads another scalar is found out. */
-static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int mu) {
-  const int64_t scalars[NITI_SCALARS_MAX] = {31, mu, 31};
+/* mu, in millionths, is scalar 1, so that a kernel that reads another scalar is found out. */
+static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int64_t mu) {
+  const int64_t scalars[NITI_SCALARS_MAX] = {31000000, mu, 31000000};
   b->kernels->begin_step(b, 1, 1, scalars);
   b->kernels->update_niti(b, w, gradient, 1);
 }

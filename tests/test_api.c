@@ -236,6 +236,26 @@ static void updates_sgd_out_of_range_are_harmless(void **state) {
   assert_true(weight[0] >= 9990 && weight[0] < 10000 && weight[1] > 12000 && weight[1] <= 12010);
 }
 
+/* mu 6.5: 2^6.5, 90.5, of the largest gradient; whole ones are those of niti_update_niti. */
+static void fractional_mu(void **state) {
+  const int64_t gradient[3] = {INT64_C(1) << 40, -(INT64_C(1) << 39), 0};
+  (void)state;
+  for (int32_t mu = 0; mu <= 30; ++mu) {
+    int8_t whole[3] = {100, -100, 7}, same[3] = {100, -100, 7};
+    niti_update_niti(whole, gradient, 3, mu);
+    niti_update_niti_fraction(same, gradient, 3, 1000000 * mu);
+    assert_memory_equal(whole, same, sizeof whole);
+  }
+  int8_t weight[3] = {100, -100, 7};
+  niti_update_niti_fraction(weight, gradient, 3, -1);
+  niti_update_niti_fraction(weight, gradient, 3, 30000001);
+  niti_update_niti_fraction(NULL, gradient, 3, 6500000);
+  niti_update_niti_fraction(weight, NULL, 3, 6500000);
+  assert_true(weight[0] == 100 && weight[1] == -100 && weight[2] == 7);
+  niti_update_niti_fraction(weight, gradient, 3, 6500000);
+  assert_true((weight[0] == 9 || weight[0] == 10) && (weight[1] == -55 || weight[1] == -54) && weight[2] == 7);
+}
+
 /* The largest gradient, 128, is one step of int8 weights, 256 units, at a rate of 1; smaller ones their share. */
 static void normalised_steps_are_of_int8_weights(void **state) {
   const int64_t gradient[3] = {128000, -64000, 0}, small[3] = {1, 0, 0};
@@ -674,6 +694,7 @@ int main(void) {
       cmocka_unit_test(arithmetic_out_of_range_is_harmless),
       cmocka_unit_test(losses_out_of_range_are_harmless),
       cmocka_unit_test(updates_sgd_out_of_range_are_harmless),
+      cmocka_unit_test(fractional_mu),
       cmocka_unit_test(normalised_steps_are_of_int8_weights),
       cmocka_unit_test(clipping_out_of_range_is_harmless),
       cmocka_unit_test(rates_and_labels_out_of_range_are_harmless),

@@ -132,10 +132,10 @@ static void bindings(void **state) {
   b.source.c = 3;
   check_refused(&f, 0, f.count, &b, "source images of 6x6x3 (expected 1 channels)");
   b = bound(&f);
-  b.scalars[0] = 31;
-  check_refused(&f, 0, f.count, &b, "mu is 31 (expected 0 to 30)");
+  b.scalars[0] = 30000001;
+  check_refused(&f, 0, f.count, &b, "mu is 30000001 millionths (expected 0 to 30000000)");
   b.scalars[0] = -1;
-  check_refused(&f, 0, f.count, &b, "mu is -1 (expected 0 to 30)");
+  check_refused(&f, 0, f.count, &b, "mu is -1 millionths (expected 0 to 30000000)");
   close_fixture(&f);
 }
 

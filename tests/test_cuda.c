@@ -315,7 +315,8 @@ typedef struct Update {
   NitiShape shape;
   int8_t *w;
   void *gradient;
-  int bits, mu;
+  int bits;
+  int64_t mu;
 } Update;
 
 static void update(Device *d, const void *context, Record *results) {
@@ -333,7 +334,8 @@ static void test_update(void **unused) {
   for (int i = 0; i < 200; ++i) {
     Update u = {.shape = {random_in(1, 70), random_in(1, 3), random_in(1, 3), random_in(1, 90)},
                 .bits = random_in(0, 1) ? 32 : 64,
-                .mu = random_in(0, 2) ? random_in(0, 6) : random_in(0, 30)};
+                .mu = random_in(0, 1) ? (int64_t)1000000 * (random_in(0, 2) ? random_in(0, 6) : random_in(0, 30))
+                                      : random_in(0, random_in(0, 1) ? 7000000 : 30000000)};
     if (i % 20 == 0) u.shape = (NitiShape){512, 3, 3, 512};
     const size_t count = niti_shape_count(u.shape);
     const int magnitude = i % 10 == 1 ? 0 : random_in(0, u.bits == 32 ? 30 : 50); /* bits of the largest gradient */
@@ -348,7 +350,8 @@ static void test_update(void **unused) {
     u.w = mantissas(count, (Fill)random_in(0, FILLS - 1));
     u.gradient = u.bits == 32 ? (void *)narrow : (void *)wide;
     char what[128];
-    snprintf(what, sizeof what, "update of %zu weights, %d bits, mu %d, gradients below 2^%d", count, u.bits, u.mu, magnitude);
+    snprintf(what, sizeof what, "update of %zu weights, %d bits, mu %lld millionths, gradients below 2^%d", count, u.bits,
+             (long long)u.mu, magnitude);
     check_work(update, &u, what);
     free(u.w);
     free(wide);

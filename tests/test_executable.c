@@ -118,7 +118,7 @@ static void close_trained(Trained *t) {
 /* Rates of either update. */
 static void bind_scalars(NitiBindings *b, const NitiProgram *p) {
   for (int32_t i = 0; i < p->scalar_count; ++i) {
-    if (strcmp(p->scalars[i], "mu") == 0) b->scalars[i] = 4;
+    if (strcmp(p->scalars[i], "mu") == 0) b->scalars[i] = 3500000 + 500000 * (p->tensor_count % 2); /* whole or not */
     if (strcmp(p->scalars[i], "rate") == 0) b->scalars[i] = 30000000;
     if (strcmp(p->scalars[i], "momentum") == 0) b->scalars[i] = 900000000;
     if (strcmp(p->scalars[i], "decay") == 0) b->scalars[i] = 500000;

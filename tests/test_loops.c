@@ -168,6 +168,30 @@ static void test_sums_range(void **unused) {
   }
 }
 
+/* ---- update niti at a fractional mu ---- */
+
+static void test_update_fraction(void **unused) {
+  static int8_t given[COUNT + GUARD], want[COUNT + GUARD], got[COUNT + GUARD];
+  static int32_t g[COUNT];
+  (void)unused;
+  for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
+    if (!niti_isa_supported(isa)) continue;
+    for (int round = 0; round < 3000; ++round) {
+      const int width = 1 + (int)below(31);
+      const NitiMu mu = niti_mu(UINT64_C(1) << width, (int64_t)below((uint64_t)width * 1000000));
+      const size_t count = below(COUNT + 1);
+      if (mu.shift < 1 || mu.factor == 0) continue;
+      for (size_t i = 0; i < COUNT + GUARD; ++i) given[i] = (int8_t)any(7);
+      for (size_t i = 0; i < COUNT; ++i) g[i] = i == 0 && width == 31 ? INT32_MIN : (int32_t)any(width);
+      memcpy(want, given, sizeof want);
+      memcpy(got, given, sizeof got);
+      for (size_t i = 0; i < count; ++i) want[i] = niti_update_weight(want[i], g[i], &mu);
+      niti_loops(isa)->update(got, g, count, &mu);
+      assert_memory_equal(got, want, sizeof got);
+    }
+  }
+}
+
 /* ---- update sgd ---- */
 
 typedef struct Tensor {
@@ -274,8 +298,9 @@ static void test_sgd(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_largest),    cmocka_unit_test(test_squares),        cmocka_unit_test(test_norm),
-      cmocka_unit_test(test_sums_range), cmocka_unit_test(test_sgd_definition), cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_largest),    cmocka_unit_test(test_squares),         cmocka_unit_test(test_norm),
+      cmocka_unit_test(test_sums_range), cmocka_unit_test(test_update_fraction), cmocka_unit_test(test_sgd_definition),
+      cmocka_unit_test(test_sgd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

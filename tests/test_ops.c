@@ -689,7 +689,7 @@ static void test_loss(void **state) {
 
 /* ---- update ---- */
 
-static void check_update(NitiBackend *backend, size_t count, int width, int mu, int gradient_bits) {
+static void check_update(NitiBackend *backend, size_t count, int width, int32_t mu, int gradient_bits) {
   const NitiShape shape = {1, 1, 1, (int32_t)count};
   NitiTensor w = tensor_random(shape, 127, -8), expected = tensor_copy(&w);
   int64_t *g = malloc(count * sizeof *g);
@@ -702,7 +702,7 @@ static void check_update(NitiBackend *backend, size_t count, int width, int mu, 
   }
   g[count - 1] = width % 2 ? most : -most;
   for (size_t i = 0; i < count; ++i) g32[i] = (int32_t)g[i];
-  niti_update_niti(expected.data, g, count, mu);
+  niti_update_niti_fraction(expected.data, g, count, mu);
   const NitiGradient gradient = {.data = gradient_bits == 32 ? (void *)g32 : (void *)g, .bits = gradient_bits, .count = count};
   call_update_niti(backend, &w, &gradient, mu);
   assert_same(&w, &expected);
@@ -716,13 +716,18 @@ static void test_update(void **state) {
     NitiBackend *backend = open_backend(thread_counts[t]);
     for (int width = 0; width <= 61; ++width) {
       for (int mu = 1; mu <= 30; mu += width % 5 ? 4 : 1) {
-        if (width <= 31) check_update(backend, 203, width, mu, 32);
-        check_update(backend, 203, width, mu, 64);
+        for (int part = 0; part < 2; ++part) { /* whole, and not */
+          const int32_t rate = 1000000 * mu - part * random_in(1, 999999);
+          if (width <= 31) check_update(backend, 203, width, rate, 32);
+          check_update(backend, 203, width, rate, 64);
+        }
       }
     }
-    check_update(backend, 200001, 20, 4, 32);
-    check_update(backend, 200001, 40, 4, 64);
-    check_update(backend, 1, 31, 1, 32);
+    check_update(backend, 200001, 20, 4000000, 32);
+    check_update(backend, 200001, 20, 4321000, 32);
+    check_update(backend, 200001, 40, 4000000, 64);
+    check_update(backend, 200001, 60, 4999999, 64);
+    check_update(backend, 1, 31, 1000000, 32);
     niti_backend_close(backend);
   }
 }
@@ -735,9 +740,13 @@ static void test_update_of_each_isa(void **state) {
     const NitiBackendOptions options = {.name = "cpu", .isa = niti_isa_name(isa), .threads = 1};
     assert_int_equal(niti_backend_open(&backend, &options), NITI_OK);
     for (int width = 0; width <= 31; ++width) {
-      for (int mu = 1; mu <= 9; mu += 2) check_update(backend, 203, width, mu, 32);
+      for (int mu = 1; mu <= 9; mu += 2) {
+        check_update(backend, 203, width, 1000000 * mu, 32);
+        check_update(backend, 203, width, 1000000 * mu + random_in(1, 999999), 32);
+      }
     }
-    check_update(backend, 70001, 24, 5, 32);
+    check_update(backend, 70001, 24, 5000000, 32);
+    check_update(backend, 70001, 24, 5500000, 32);
     niti_backend_close(backend);
   }
 }

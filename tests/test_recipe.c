@@ -319,7 +319,7 @@ static void sets_apply_in_order(void **state) {
   assert_int_equal(r->batch, 128);
   assert_true(r->seed == 9);
   assert_int_equal(r->mu.count, 1);
-  assert_int_equal(r->mu.points[0].value, 6);
+  assert_int_equal(r->mu.points[0].value, 6000000);
   assert_int_equal(r->data.stat_count, 0);
   assert_int_equal(r->model->classes, 100);
   assert_int_equal(r->model->input.h, 64);
@@ -529,8 +529,12 @@ static void wrong_recipes_are_refused(void **state) {
        "'up'"},
       {HEAD "update: 4\n", F, "r.yaml:3:9: update: expected a mapping, found '4'"},
       {HEAD "update: {kind: adam}\n", F, "r.yaml:3:16: update: kind: expected one of: niti, niti16, sgd, found 'adam'"},
-      {HEAD "update: {mu: -1}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '-1'"},
-      {HEAD "update: {mu: 31}\n", F, "r.yaml:3:14: update: mu: expected an integer from 0 to 30, found '31'"},
+      {HEAD "update: {mu: -1}\n", F,
+       "r.yaml:3:14: update: mu: expected a decimal number from 0 to 30 with at most 6 decimals, found '-1'"},
+      {HEAD "update: {mu: 3.0000001}\n", F,
+       "r.yaml:3:14: update: mu: expected a decimal number from 0 to 30 with at most 6 decimals, found '3.0000001'"},
+      {HEAD "update: {mu: 31}\n", F,
+       "r.yaml:3:14: update: mu: expected a decimal number from 0 to 30 with at most 6 decimals, found '31'"},
       {HEAD "update: {mu: []}\n", F, "r.yaml:3:14: update: mu: 0 positions (expected 1 to 32)"},
       {HEAD "update: {mu: [4, 3]}\n", F, "r.yaml:3:15: update: mu: expected a mapping, found '4'"},
       {HEAD "update: {mu: [{epoch: 1, mu: 3}]}\n", F, "r.yaml:3:15: update: mu: the first position is epoch 1 (expected 0)"},

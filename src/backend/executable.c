@@ -9,6 +9,7 @@
 #include "base/sgd.h"
 #include "base/shift_prediction.h"
 #include "base/size.h"
+#include "base/update.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
@@ -596,8 +597,9 @@ static NitiStatus check_labels(const NitiExecutable *e, const NitiOperation *o, 
 
 static NitiStatus check_mu(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
   const int64_t mu = b->scalars[o->scalar];
-  if (mu >= 0 && mu <= 30) return NITI_OK;
-  return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld (expected 0 to 30)", e->fused->scalars[o->scalar], (long long)mu);
+  if (mu >= 0 && mu <= NITI_MU_MAX * NITI_MU_UNITS) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s is %lld millionths (expected 0 to 30000000)", e->fused->scalars[o->scalar],
+                   (long long)mu);
 }
 
 static NitiStatus check_scalar(const NitiExecutable *e, int32_t scalar, const NitiBindings *b, int64_t least, int64_t most) {

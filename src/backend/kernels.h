@@ -161,7 +161,7 @@ typedef struct NitiKernels {
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                const NitiRequantise *);
-  /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
+  /* w -= update `niti` of the gradient, with the scalar of this number as mu, in millionths. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */
   void (*gradient_squares)(NitiBackend *, const NitiSquareSum *squares, int count);

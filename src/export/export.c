@@ -345,7 +345,11 @@ static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheck
   NITI_TRY(choose_name(e, options->name));
   NITI_TRY(make_table(e));
   NITI_TRY(check_known(e, false));
-  if (!options->train || strcmp(options->train, "none") != 0) NITI_TRY(check_known(e, true));
+  if (!options->train || strcmp(options->train, "none") != 0) {
+    int mu;
+    NITI_TRY(check_known(e, true));
+    NITI_TRY(niti_recipe_whole_mu(&mu, e->recipe, "cannot be exported to C"));
+  }
   NITI_TRY(niti_export_weights_open(e, checkpoint));
   NITI_TRY(plan_all(e, options));
   return write_all(e, options);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/update.h"
 #include "data/augment.h"
 #include "export/import.h"
 #include "platform/file.h"
@@ -25,7 +26,7 @@ typedef struct Replay {
   uint8_t *pixels; /* of a batch */
   int32_t *labels;
   NitiSample *samples;
-  int32_t mu;
+  int mu;
   int64_t steps, line;
 } Replay;
 
@@ -113,7 +114,7 @@ static NitiStatus train(Replay *r, int32_t count) {
   NitiBindings b = {.seed = r->recipe->seed, .step = (uint32_t)r->steps++};
   NITI_TRY(niti_feed_batch(r->feed, &batch, &b));
   const int32_t mu = niti_program_find_scalar(r->net->program, "mu");
-  if (mu != NITI_NONE) b.scalars[mu] = r->mu;
+  if (mu != NITI_NONE) b.scalars[mu] = (int64_t)r->mu * NITI_MU_UNITS;
   NITI_TRY(niti_network_train(r->net, &b));
   return r->backend->ops->synchronise(r->backend); /* the next step overwrites the images */
 }
@@ -169,8 +170,8 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
   NitiStatus status = open_network(r, network, device);
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) {
-    r->mu = niti_recipe_mu(r->recipe, 0);
-    status = replay_all(r, text);
+    status = niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed");
+    if (status == NITI_OK) status = replay_all(r, text);
   }
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;

@@ -315,7 +315,7 @@ static NitiStatus write_step(Vectors *v) {
                     .samples = v->samples,
                     .labels = v->labels};
   const int32_t mu = niti_program_find_scalar(v->program, "mu");
-  if (mu != NITI_NONE) b.scalars[mu] = v->mu;
+  if (mu != NITI_NONE) b.scalars[mu] = (int64_t)v->mu * NITI_MU_UNITS;
   for (int32_t i = 0; i < v->program->operation_count; ++i) {
     if (is_wanted(v, &v->program->operations[i])) {
       NITI_TRY(write_operation(v, i, &b));
@@ -372,7 +372,7 @@ static NitiStatus open_program(Vectors *v) {
   v->pixels = malloc(niti_shape_image(v->recipe->model->input) * (size_t)batch);
   v->samples = calloc((size_t)batch, sizeof *v->samples);
   v->labels = calloc((size_t)batch, sizeof *v->labels);
-  v->mu = niti_recipe_mu(v->recipe, 0);
+  NITI_TRY(niti_recipe_whole_mu(&v->mu, v->recipe, "cannot be written as vectors"));
   return v->files && v->pixels && v->samples && v->labels ? write_table(v) : out_of_memory();
 }
 

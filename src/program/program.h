@@ -192,7 +192,7 @@ typedef struct NitiOperation {
     NitiDropout dropout;
     int32_t relu_max;   /* RELU_*: the largest value in millionths, 0: none */
     NitiNorm norm;      /* NORM_* */
-    int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu */
+    int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu, in millionths */
     NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
     bool changes; /* INPUT: samples may be scaled or coloured; false: none is */
   };

@@ -7,6 +7,7 @@
 
 #include "base/clip.h"
 #include "base/sgd.h"
+#include "base/update.h"
 #include "config/builtin.h"
 #include "config/closest.h"
 #include "config/yaml.h"
@@ -20,7 +21,7 @@ enum {
   BATCH_DEFAULT = 64,
   EPOCHS_DEFAULT = 10,
   SEED_DEFAULT = 1,
-  MU_DEFAULT = 4,
+  MU_DEFAULT = 4 * NITI_MU_UNITS,
   RATE_DEFAULT = 100000000,
   MOMENTUM_DEFAULT = 900000000
 };
@@ -31,7 +32,6 @@ enum {
   EPOCHS_MAX = 1000000,
   PAD_MAX = 1024,
   RESIZE_MAX = 16384,
-  MU_MAX = 30,
   CLIP_MAX = 7,
   MEAN_MAX = 1000000, /* millionths of full scale */
   STD_MAX = 8000000,
@@ -307,7 +307,7 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
   if (r->optimizer->wide) return read_wide(r, mapping);
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   node = niti_yaml_get(mapping, "mu");
-  return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", 0, MU_MAX) : NITI_OK;
+  return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", NITI_MU_PLACES, NITI_MU_MAX * NITI_MU_UNITS) : NITI_OK;
 }
 
 static bool has_wide_layer(const NitiDescription *model) {
@@ -472,7 +472,7 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
   const struct {
     const char *name;
     int64_t value;
-  } all[] = {{"mu", niti_recipe_mu(recipe, step)},
+  } all[] = {{"mu", niti_schedule_value(&recipe->mu, step)},
              {"rate", niti_rate_value(&recipe->rate, step)},
              {"momentum", recipe->momentum},
              {"decay", recipe->decay},
@@ -490,11 +490,24 @@ const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
   return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
 }
 
-int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) { return (int)niti_schedule_value(&recipe->mu, step); }
+int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) {
+  return (int)(niti_schedule_value(&recipe->mu, step) / NITI_MU_UNITS);
+}
+
+NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, const char *what) {
+  const int64_t mu = niti_schedule_value(&recipe->mu, 0);
+  char text[32];
+  niti_yaml_decimal_text(text, sizeof text, mu, NITI_MU_PLACES);
+  *out = (int)(mu / NITI_MU_UNITS);
+  if (mu % NITI_MU_UNITS == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "update.mu, which is %s: %s (expected a whole number)", text, what);
+}
 
 NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step) {
   if (recipe->optimizer->wide) return (NitiLearningRate){"lr", niti_rate_value(&recipe->rate, step), NITI_RATE_PLACES};
-  return (NitiLearningRate){"mu", niti_recipe_mu(recipe, step), 0};
+  NitiLearningRate mu = {"mu", niti_schedule_value(&recipe->mu, step), NITI_MU_PLACES};
+  for (; mu.places > 0 && mu.value % 10 == 0; --mu.places) mu.value /= 10; /* a whole one is written as such */
+  return mu;
 }
 
 NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, bool training) {

@@ -10,6 +10,8 @@
 /* The data set of runs that specify none. */
 typedef enum NitiDefaultData { NITI_DEFAULT_NONE = 0, NITI_DEFAULT_FASHION_MNIST } NitiDefaultData;
 
+enum { NITI_MU_PLACES = 6 };
+
 typedef struct NitiRecipe {
   char name[NITI_NAME_MAX];
   char *source; /* for messages */
@@ -26,7 +28,7 @@ typedef struct NitiRecipe {
   NitiRounding round_activation, round_error;
   int32_t clip_activation, clip_error; /* NitiRoundingRecord.clip */
   const NitiOptimizer *optimizer;      /* `update.kind` */
-  NitiSchedule mu;                     /* update `niti`: of integers */
+  NitiSchedule mu;                     /* update `niti`: in millionths */
   NitiRate rate;                       /* the others */
   int64_t momentum, decay;             /* in billionths */
   int64_t clip_norm;                   /* likewise; 0: gradients are not clipped by their norm */
@@ -51,8 +53,10 @@ void niti_recipe_close(NitiRecipe *recipe);
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
 /* The schedule that the run's length changes, for messages, or NULL: a longer run trains the same steps first. */
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);
-/* mu of a step, from 0; before niti_recipe_place only of step 0. */
+/* mu of a step, from 0, without its fraction; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
+/* That of the first step, or NITI_ERROR_UNSUPPORTED where it is not whole, with what cannot be. */
+NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, const char *what);
 /* The same of any update: value / 10^places, under the key that `update` has for it, "mu" or "lr". */
 NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step);
 /* Sets the scalars that a program binds for a step on so many images. */

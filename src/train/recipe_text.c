@@ -133,7 +133,7 @@ static void put_training(NitiYamlDocument *d, NitiYaml *root, const NitiRecipe *
   if (r->optimizer->wide)
     put_wide(d, update, r);
   else
-    niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", 0));
+    niti_yaml_put(d, update, "mu", niti_schedule_write(d, &r->mu, "mu", NITI_MU_PLACES));
   niti_yaml_put(d, root, "update", update);
   niti_averaging_write(d, root, &r->average);
   if (!r->test_flip) return;

@@ -61,14 +61,6 @@ int64_t niti_position_step(NitiPosition at, int64_t steps_per_epoch, int64_t ste
 
 /* ---- schedules ---- */
 
-static NitiStatus read_value(int64_t *out, const NitiYaml *node, const char *what, int places, int64_t max) {
-  int32_t value = 0;
-  if (places > 0) return niti_yaml_decimal(out, node, what, places, 0, max);
-  NITI_TRY(niti_yaml_int(&value, node, what, 0, (int32_t)max));
-  *out = value;
-  return NITI_OK;
-}
-
 /* `before` NULL: the first point. */
 static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const char *what, const char *key, int places,
                              int64_t max, const NitiSchedulePoint *before) {
@@ -84,7 +76,7 @@ static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const
                           niti_position_text(then, before->at));
   NITI_TRY(niti_yaml_want(&node, item, what, key));
   (void)snprintf(name, sizeof name, "%s: %s", what, key);
-  NITI_TRY(read_value(&out->value, node, name, places, max));
+  NITI_TRY(niti_yaml_decimal(&out->value, node, name, places, 0, max));
   out->step = before ? INT64_MAX : 0; /* not placed yet */
   return NITI_OK;
 }
@@ -92,7 +84,7 @@ static NitiStatus read_point(NitiSchedulePoint *out, const NitiYaml *item, const
 NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const char *what, const char *key, int places,
                               int64_t max) {
   *out = (NitiSchedule){.count = 1};
-  if (node->kind != NITI_YAML_SEQUENCE) return read_value(&out->points[0].value, node, what, places, max);
+  if (node->kind != NITI_YAML_SEQUENCE) return niti_yaml_decimal(&out->points[0].value, node, what, places, 0, max);
   if (node->count < 1 || node->count > NITI_SCHEDULE_MAX)
     return niti_yaml_fail(node, "%s: %zu positions (expected 1 to %d)", what, node->count, NITI_SCHEDULE_MAX);
   for (size_t i = 0; i < node->count; ++i)

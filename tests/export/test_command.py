@@ -137,6 +137,7 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
     (PLAIN, {"clip": {"error": 1}}, "linear1: conv_backward: cannot be exported to C: it clips"),
     (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti"),
+    (PLAIN, {"rounding": {"error": "nearest"}, "update": {"mu": 3.5}}, "update.mu, which is 3.5: cannot be"),
     (PLAIN, {"rounding": {"error": "nearest"}, "update": {"kind": "niti16"}}, "update_niti16: cannot be exported to C: expected update niti"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd", "clip_norm": 1}},
      "gradient_squares: cannot be exported to C: expected update niti, whose gradients are not clipped")])

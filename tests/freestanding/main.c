@@ -88,6 +88,7 @@ static void add_training(uint64_t *digest) {
   int64_t gradient[4] = {-100000000000, 70000, 3, 0};
   int32_t exponent = 0;
   for (int mu = 0; mu < 6; ++mu) niti_update_niti(weight, gradient, 4, mu);
+  for (int mu = 500000; mu < 9000000; mu += 1234567) niti_update_niti_fraction(weight, gradient, 4, mu);
   for (int i = 0; i < 4; ++i) add(digest, weight[i]);
   add(digest, niti_input_exponent(&exponent, CHANNELS, mean, std));
   for (int v = 0; v < 256; ++v) add(digest, niti_input_mantissa(v, mean[v % CHANNELS], std[v % CHANNELS], exponent));

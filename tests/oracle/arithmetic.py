@@ -296,9 +296,21 @@ def update_niti(weight, gradient, mu):
     b = bits(np.abs(gradient).max())
     if b == 0:
         return weight.copy()
-    s = b - mu
-    step = gradient if s < 1 else round_clip(gradient, s, "pseudo-stochastic")
-    return clip(weight - step)
+    whole, rest = divmod(millionths(mu), 10**6)
+    s = b - whole
+    if s < 1:
+        return clip(weight - gradient)
+    if rest == 0:
+        return clip(weight - round_clip(gradient, s, "pseudo-stochastic"))
+    before, factor = max(b - 45, 0), mu_factor(rest)
+    product = shift_round(gradient, before, "nearest") * factor
+    assert int(np.abs(product).max()) <= 1 << 61
+    return clip(weight - round_clip(product, s - before + 15, "pseudo-stochastic"))
+
+
+def mu_factor(rest):
+    """2 to the fraction of mu, given in millionths, with 15 fraction bits."""
+    return (int(exp2_frac(rest * 2**16 // 10**6)) + (1 << 14)) >> 15
 
 
 def position_step(entry, steps_per_epoch, steps):
@@ -313,8 +325,8 @@ def position_step(entry, steps_per_epoch, steps):
 
 
 def mu_at(mu, step, steps_per_epoch, steps):
-    """The learning rate of a step: an integer, or the last entry of a schedule [{position, mu}] that has begun."""
-    if isinstance(mu, int):
+    """The learning rate of a step: a number, or the last entry of a schedule [{position, mu}] that has begun."""
+    if not isinstance(mu, list):
         return mu
     begun = [entry for entry in mu if position_step(entry, steps_per_epoch, steps) <= step]
     return begun[-1]["mu"]

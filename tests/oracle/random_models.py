@@ -181,6 +181,9 @@ def random_case(seed):
     recipe = generator.recipe(f"random-{seed}", channels)
     if channels == 1:  # a folder's images are scaled to the input, IDX ones may be larger and are cropped
         height, width = height + generator.random.randint(0, 3), width + generator.random.randint(0, 3)
+    numbers = random.Random(seed + 3 * 10**6)
+    if numbers.random() < 0.4:
+        recipe["update"]["mu"] = numbers.choice([3.5, 4.25, 5.999999, 0.001, 8.1, 20.7])
     batch = recipe["batch"]
     counts = batch * generator.random.randint(1, 2) + generator.random.randint(1, batch), generator.random.randint(1, 2 * batch)
     return RandomCase(model, recipe, noise(seed, (height, width, channels), model["classes"], counts))

@@ -651,3 +651,22 @@ def test_cases_cover_the_contract(monkeypatch):
     wanted |= {("master", change) for change in (-1, 0, 1)}
     wanted |= {(mode, shift) for mode in a.MODES for shift in ("shift", "no shift")}
     assert wanted - seen == set()
+
+
+@pytest.mark.parametrize("mu", ["3.5", "0.25", "6.999999", "4.000001", "6.321928"])
+def test_fractional_mu_is_a_power_of_two(mu):
+    """A step is 2^mu / 2^b of the gradient: to within a unit, and on average to within the rounding's own bias."""
+    random = np.random.RandomState(2)
+    for width in (12, 30, 44, 46, 58):
+        gradient = random.randint(-2**width, 2**width, size=4000)
+        gradient[0] = 2**width
+        step = -a.update_niti(np.zeros(4000, dtype=np.int64), gradient, mu)
+        exact = gradient * 2.0**(float(mu) - width)
+        assert np.abs(step - np.clip(exact, -127, 127)).max() <= 1 + 2.0**-8
+        assert abs((step - exact)[np.abs(exact) < 120].mean()) < 0.05
+    assert (a.update_niti(np.zeros(3, dtype=np.int64), np.array([5, -3, 1]), mu) == np.array([-5, 3, -1])).all() or float(mu) < 3
+
+
+def test_mu_factors():
+    assert a.mu_factor(500000) == 46341 and a.mu_factor(1) == 2**15 and 2**16 - 2 <= a.mu_factor(999999) <= 2**16
+    assert all(abs(a.mu_factor(r) - 2.0**(15 + r / 10**6)) < 2 for r in range(1, 10**6, 997))

@@ -71,6 +71,18 @@ def test_update_sgd(seed, library):
 
 
 @pytest.mark.parametrize("seed", range(40))
+def test_update_niti_fraction(seed, library):
+    random = np.random.RandomState(seed)
+    for mu in (1, 999999, 1500000, 4321928, int(random.randint(0, 30000001)), 30000000):
+        size = random.randint(1, 60)
+        weight = random.randint(-127, 128, size=size).astype(np.int8)
+        g = (random.normal(size=size) * 2.0**random.randint(1, 59)).astype(np.int64)
+        expected = a.update_niti(weight.astype(np.int64), g, mu / 10**6)
+        library.niti_update_niti_fraction(at(weight), at(g), ctypes.c_size_t(size), mu)
+        assert (weight == expected).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_update_niti16(seed, library):
     random = np.random.RandomState(seed)
     size = random.randint(1, 40)

@@ -1,4 +1,4 @@
-/* Loops of batch norm and of update `sgd` that run over whole tensors: one NitiLoops per instruction set. ref/ has the
+/* Loops of batch norm and of updates that run over whole tensors: one NitiLoops per instruction set. ref/ has the
  * definition; the others are loops_vector.h, which agrees with it bit for bit. */
 #ifndef NITI_BACKEND_CPU_LOOPS_H
 #define NITI_BACKEND_CPU_LOOPS_H
@@ -6,6 +6,7 @@
 #include "backend/cpu/cpu.h"
 #include "base/norm.h"
 #include "base/sgd.h"
+#include "base/update.h"
 
 /* Weights first .. first + count - 1 of a tensor; first is a multiple of NITI_SGD_FIRST, and so are the words' indices. */
 typedef struct NitiSgdRange {
@@ -43,6 +44,8 @@ typedef struct NitiLoops {
   /* acc[row][column] = factor d + slope x + offset. */
   void (*affine_delta)(int32_t *acc, const NitiAffineDelta *a, const int8_t *d, const int8_t *x, size_t rows, size_t columns,
                        size_t stride);
+  /* niti_update_weight of every weight, at a fractional mu and a shift from 1; before is 0. */
+  void (*update)(int8_t *w, const int32_t *g, size_t count, const NitiMu *);
   /* niti_sgd_weight of every weight, and its operand; the step is not idle. */
   void (*sgd)(const NitiSgdRange *, const NitiSgd *, const NitiDraw *);
 } NitiLoops;

@@ -1,5 +1,5 @@
-/* The largest magnitudes of rows and sums of their squares: plain loops, which every file of loops includes and the compiler
- * turns into vectors. */
+/* The largest magnitudes of rows, sums of their squares and update `niti` at a fractional mu: plain loops, which every file of
+ * loops includes and the compiler turns into vectors. */
 #ifndef NITI_BACKEND_CPU_LOOPS_LARGEST_H
 #define NITI_BACKEND_CPU_LOOPS_LARGEST_H
 
@@ -54,6 +54,21 @@ static uint64_t squares64(const int64_t *x, size_t count, int shift) {
   uint64_t sum = 0;
   for (size_t i = 0; i < count; ++i) sum += niti_square(x[i], shift);
   return sum;
+}
+
+/* |g| * factor < 2^48, and the halves of what is rounded off are compared in 32 bits. */
+static void update_fraction(int8_t *restrict w, const int32_t *restrict g, size_t count, const NitiMu *mu) {
+  const int shift = mu->shift + NITI_MU_FACTOR_BITS, half = shift / 2, odd = shift & 1;
+  const uint64_t factor = mu->factor, mask = ((uint64_t)1 << shift) - 1, low = ((uint64_t)1 << half) - 1;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t negative = (uint32_t)(g[i] >> 31), m = ((uint32_t)g[i] ^ negative) - negative;
+    const uint64_t product = m * factor, rest = product & mask;
+    const int32_t up = (int32_t)(rest >> half) > (int32_t)((rest & low) << odd) ? 1 : 0;
+    const uint64_t q = product >> shift;
+    const int32_t step = (int32_t)(q > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : q) + up;
+    const int32_t clipped = step > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : step;
+    w[i] = niti_update_step(w[i], (int8_t)(((uint32_t)clipped ^ negative) - negative));
+  }
 }
 
 #endif

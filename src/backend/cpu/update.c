@@ -2,11 +2,14 @@
 #include "base/update.h"
 
 #include "backend/cpu/chunk.h"
+#include "backend/cpu/loops.h"
 
 typedef struct Update {
   int8_t *w;
   const void *gradient;
-  int bits, shift;
+  int bits;
+  NitiMu mu;
+  const NitiLoops *loops;
   size_t count;
   NitiRequantiseKernel kernel;
   uint64_t max;
@@ -33,7 +36,7 @@ static uint64_t largest32(NitiRequantiseKernel kernel, const int32_t *g, size_t 
   return max;
 }
 
-/* niti_update_weight over a row, shift >= 1. */
+/* niti_update_weight over a row, at a whole mu and shift >= 1. */
 static void update32(NitiRequantiseKernel kernel, int8_t *w, const int32_t *g, size_t count, int shift) {
   const NitiRounder rounder = {.mode = NITI_PSEUDO_STOCHASTIC, .shift = shift};
   int8_t step[NITI_ACC_CHUNK];
@@ -62,24 +65,30 @@ static void update_tile(void *context, size_t thread, size_t item) {
   (void)thread;
   if (u->bits == 32) {
     const int32_t *g = (const int32_t *)u->gradient + first;
-    if (u->shift >= 1) {
-      update32(u->kernel, w, g, count, u->shift);
+    if (u->mu.shift >= 1 && u->mu.factor == 0) {
+      update32(u->kernel, w, g, count, u->mu.shift);
+    } else if (u->mu.shift >= 1) {
+      u->loops->update(w, g, count, &u->mu);
     } else {
-      for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], u->shift);
+      for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], &u->mu);
     }
   } else {
     const int64_t *g = (const int64_t *)u->gradient + first;
-    for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], u->shift);
+    for (size_t i = 0; i < count; ++i) w[i] = niti_update_weight(w[i], g[i], &u->mu);
   }
 }
 
 void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
   NitiCpu *cpu = niti_cpu(backend);
-  Update u = {
-      .w = w->data, .gradient = gradient->data, .bits = gradient->bits, .count = gradient->count, .kernel = cpu->requantise};
+  Update u = {.w = w->data,
+              .gradient = gradient->data,
+              .bits = gradient->bits,
+              .count = gradient->count,
+              .kernel = cpu->requantise,
+              .loops = niti_loops(cpu->isa)};
   const size_t tiles = niti_divide_up(u.count, NITI_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
-  u.shift = niti_update_shift(u.max, (int)cpu->scalars[scalar]);
+  u.mu = niti_mu(u.max, cpu->scalars[scalar]);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
 }

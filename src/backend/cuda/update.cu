@@ -57,7 +57,7 @@ static __global__ void __launch_bounds__(THREADS)
   const size_t fours = count / 4, step = (size_t)gridDim.x * THREADS, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
   const uint64_t max = range->gradient_max;
   if (niti_bits_inline(max) > 0) {
-    const int shift = niti_update_shift(max, (int)*mu);
+    const NitiMu rate = niti_mu(max, *mu);
     for (size_t i = first; i < fours; i += FOURS * step) {
       T four[FOURS][4] = {};
       uint32_t word[FOURS];
@@ -73,12 +73,12 @@ static __global__ void __launch_bounds__(THREADS)
         uint32_t result = 0;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          result |= (uint32_t)(uint8_t)niti_update_weight((int8_t)(word[u] >> (8 * k)), four[u][k], shift) << (8 * k);
+          result |= (uint32_t)(uint8_t)niti_update_weight((int8_t)(word[u] >> (8 * k)), four[u][k], &rate) << (8 * k);
         }
         ((uint32_t *)w)[i + (size_t)u * step] = result;
       }
     }
-    if (first < count % 4) w[4 * fours + first] = niti_update_weight(w[4 * fours + first], g[4 * fours + first], shift);
+    if (first < count % 4) w[4 * fours + first] = niti_update_weight(w[4 * fours + first], g[4 * fours + first], &rate);
   }
   __syncthreads(); /* the block no longer uses the range */
   if (threadIdx.x > 0) return;
