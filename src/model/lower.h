@@ -13,7 +13,7 @@ typedef struct NitiLowerOptions {
   NitiLossKind loss;
   int64_t smoothing;              /* of labels, in billionths; loss softmax only */
   bool nesterov;                  /* of update sgd */
-  bool changes_images;            /* samples may be scaled or coloured */
+  bool changes_images;            /* samples may be scaled, coloured or mixed */
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 
