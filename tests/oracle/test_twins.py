@@ -280,3 +280,10 @@ def test_squares_are_the_oracles(size):
         expected = np.ones((6, 7), bool)
         expected[augment.square(9, 2, i, size, 6, 7)] = False
         assert np.array_equal(kept[i], expected)
+
+
+@pytest.mark.parametrize("mixup", [0.2, 1])
+def test_shares_are_the_oracles(mixup):
+    for seed in SEEDS:
+        assert batches.shares(seed, 5, 300, mixup).tolist() == [augment.share(seed, 5, i, mixup) for i in range(300)]
+    assert batches.share_table(mixup).tolist() == augment.SHARES[mixup]
