@@ -96,6 +96,6 @@ static int run(int argc, char **argv) {
   if (niti_export_c(&report, argv[2], &chosen) != NITI_OK) return fail();
   if (report.default_scale) say("the recipe has no data.mean and data.std: pixels are scaled by 0.5 and 0.5");
   if (report.augmented)
-    say("the device takes images as they are: the recipe's random crops and flips, colours and cutout are left out");
+    say("the device takes images as they are: the recipe's random crops and flips, colours, cutout and mixup are left out");
   return given.json ? report_json(&report) : print_report(&report, given.out);
 }

@@ -143,6 +143,7 @@ typedef enum NitiPurpose {
   NITI_DRAW_CUTOUT,
   NITI_DRAW_COLOUR,
   NITI_DRAW_RESIZED_CROP,
+  NITI_DRAW_MIXUP,
 } NitiPurpose;
 
 /* B(v): the smallest b with v <= 2^b; 0 for v <= 1. */

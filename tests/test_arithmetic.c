@@ -241,6 +241,7 @@ static void test_purposes(void **state) {
   assert_int_equal(NITI_DRAW_CUTOUT, 12);
   assert_int_equal(NITI_DRAW_COLOUR, 13);
   assert_int_equal(NITI_DRAW_RESIZED_CROP, 14);
+  assert_int_equal(NITI_DRAW_MIXUP, 15);
 }
 
 /* ---- exp2 and log2 ---- */

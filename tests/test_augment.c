@@ -131,6 +131,29 @@ static void mean_grey_is_exact(void **state) {
   free(pixels);
 }
 
+/* Shares have the mean that their distributions give, and rise with the word. */
+static void shares_follow_their_distributions(void **state) {
+  NitiDataOptions o = {.mixup = NITI_MIXUP_NONE};
+  int64_t even = 0, edges = 0;
+  int none = 0;
+  (void)state;
+  for (uint32_t i = 0; i < 4000; ++i) {
+    o.mixup = NITI_MIXUP_NONE;
+    assert_int_equal(niti_share_draw(&o, SEED, 1, i), 0);
+    o.mixup = NITI_MIXUP_EVEN;
+    even += niti_share_draw(&o, SEED, 1, i);
+    o.mixup = NITI_MIXUP_EDGES;
+    const int share = niti_share_draw(&o, SEED, 1, i);
+    assert_in_range(share, 0, 128);
+    edges += share;
+    none += share == 0;
+  }
+  assert_in_range(even / 4000, 62, 66); /* a quarter of 256 */
+  /* Of Beta(0.2, 0.2): the mean of min(x, 1 - x) is 0.101, and 2 F(1/512) = 0.303. */
+  assert_in_range(edges / 4000, 25, 29);
+  assert_in_range(none, 1120, 1300);
+}
+
 /* ---- the loader ---- */
 
 /* Images of different sizes. */
@@ -158,7 +181,8 @@ static char *put_folder(void) {
 }
 
 static NitiDataOptions options_of(bool resized) {
-  NitiDataOptions o = {.flip = true, .cutout = 5, .brightness = 400000, .contrast = 300000, .saturation = 200000};
+  NitiDataOptions o = {
+      .flip = true, .cutout = 5, .brightness = 400000, .contrast = 300000, .saturation = 200000, .mixup = NITI_MIXUP_EVEN};
   o.resized_crop = resized;
   o.random_crop = !resized;
   memcpy(o.scale, usual_scale, sizeof o.scale);
@@ -174,6 +198,7 @@ static void check_sample(const NitiSample *s, const NitiDataOptions *o, const Ni
   int32_t factors[3];
   const int32_t strengths[3] = {o->brightness, o->contrast, o->saturation};
   assert_int_equal(s->flip, niti_random(SEED, NITI_DRAW_FLIP, epoch, 0, k) >> 31);
+  assert_int_equal(s->share, (2 * (niti_random(SEED, NITI_DRAW_MIXUP, epoch, 0, k) >> 24) + 3) / 4);
   assert_int_equal(s->cut, 5);
   assert_int_equal(s->cut_y, (int)(((uint64_t)y * SIDE) >> 32) - 2);
   assert_int_equal(s->cut_x, (int)(((uint64_t)x * SIDE) >> 32) - 2);
@@ -213,7 +238,8 @@ static void check_folder_batch(const NitiBatch *batch, const NitiDataOptions *o,
   for (int32_t i = 0; i < batch->count; ++i) {
     const NitiImage source = image_of((int)order[i]);
     check_sample(&batch->samples[i], o, &source, epoch, order[i]);
-    assert_true(batch->samples[i].h == 0 && batch->samples[i].dy == 0); /* the window is the image already */
+    assert_int_equal(batch->labels[i], (order[i] >= 9) | batch->samples[i].share << 16); /* class b from image 9 on */
+    assert_true(batch->samples[i].h == 0 && batch->samples[i].dy == 0);                  /* the window is the image already */
     expect_window(window, o, &source, epoch, order[i]);
     assert_memory_equal(batch->images + (size_t)i * sizeof window, window, sizeof window);
     free(source.pixels);
@@ -282,6 +308,7 @@ static void check_resident(const NitiDataset *dataset, bool resized) {
         const NitiSample *s = &batch.samples[i];
         const NitiImage source = cifar_image((int)s->image);
         check_sample(s, &o, &source, epoch, s->image);
+        assert_int_equal(batch.labels[i], s->image % 10 | (uint32_t)s->share << 16);
         NitiWords w;
         for (uint32_t k = 0; k < 4; ++k)
           w.word[k] = niti_random(SEED, NITI_DRAW_RESIZED_CROP, epoch, 0, 4 * (uint64_t)s->image + k);
@@ -337,6 +364,9 @@ static void what_has_no_meaning_is_refused(void **state) {
   o.cutout = -1;
   expect_refusal(dataset, o, input, "cutout -1", "0..");
   o = options_of(false);
+  o.mixup = (NitiMixup)3;
+  expect_refusal(dataset, o, input, "mixup 3", "0..2");
+  o = options_of(false);
   o.saturation = 1000001;
   expect_refusal(dataset, o, input, "saturation 1000001", "0..1000000");
   niti_dataset_close(dataset);
@@ -352,6 +382,7 @@ int main(void) {
       cmocka_unit_test(colours_do_what_they_say),
       cmocka_unit_test(colours_fit),
       cmocka_unit_test(mean_grey_is_exact),
+      cmocka_unit_test(shares_follow_their_distributions),
       cmocka_unit_test(folders_of_any_sizes_are_augmented),
       cmocka_unit_test(resident_images_are_augmented),
       cmocka_unit_test(what_has_no_meaning_is_refused),

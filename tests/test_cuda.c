@@ -303,7 +303,8 @@ static void any_loss(Case *c) {
   c->a = mantissas((size_t)c->shape.n * (size_t)c->classes, (Fill)random_in(0, FILLS - 1));
   c->labels = malloc(sizeof *c->labels * (size_t)c->shape.n);
   assert_non_null(c->labels);
-  for (int i = 0; i < c->shape.n; ++i) c->labels[i] = random_in(0, c->classes - 1);
+  const int mixes = random_in(0, 1);
+  for (int i = 0; i < c->shape.n; ++i) c->labels[i] = random_in(0, c->classes - 1) | (mixes * random_in(0, 128)) << 16;
 }
 
 static void test_loss(void **unused) {
@@ -391,6 +392,7 @@ static NitiSample random_sample(NitiShape source, bool changes) {
     s.cut_y = (int16_t)random_in(-20, 40);
     s.cut_x = (int16_t)random_in(-20, 40);
   }
+  if (changes) s.share = (uint8_t)(random_in(0, 1) * random_in(0, 128));
   if (changes && random_in(0, 1)) {
     s.h = (uint16_t)random_in(1, source.h);
     s.w = (uint16_t)random_in(1, source.w);

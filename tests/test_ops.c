@@ -557,12 +557,22 @@ static int expected_input(const uint8_t *images, NitiShape source, const NitiSam
   return table[c * 256 + (s->coloured ? sum : v[c])];
 }
 
+/* The same, mixed with the next image of the batch: ties towards plus infinity. */
+static int mixed_input(const uint8_t *images, NitiShape source, const NitiSample *samples, int n, NitiShape shape,
+                       const int8_t *table, int h, int w, int c) {
+  const int own = expected_input(images, source, &samples[n], shape, table, h, w, c), share = samples[n].share;
+  const int next = expected_input(images, source, &samples[(n + 1) % shape.n], shape, table, h, w, c);
+  const int sum = (256 - share) * own + share * next + 128 + 256 * 128;
+  return sum / 256 - 128;
+}
+
 static NitiSample random_sample(NitiShape source, int images, int reach, bool changes) {
   NitiSample s = {.image = (uint32_t)random_in(0, images - 1),
                   .dy = (int16_t)random_in(-reach, reach),
                   .dx = (int16_t)random_in(-reach, reach),
                   .flip = (uint32_t)random_in(0, 1)};
   if (!changes) return s;
+  s.share = (uint8_t)(random_in(0, 1) * random_in(0, 128));
   s.cut = (uint16_t)random_in(0, 9);
   s.cut_y = (int16_t)random_in(-5, 12);
   s.cut_x = (int16_t)random_in(-5, 12);
@@ -599,7 +609,7 @@ static void check_input(NitiBackend *backend, NitiShape shape, NitiShape source,
     for (int h = 0; h < shape.h; ++h) {
       for (int w = 0; w < shape.w; ++w) {
         for (int c = 0; c < shape.c; ++c)
-          assert_int_equal(out.data[at(shape, n, h, w, c)], expected_input(images, source, &samples[n], shape, table, h, w, c));
+          assert_int_equal(out.data[at(shape, n, h, w, c)], mixed_input(images, source, samples, n, shape, table, h, w, c));
       }
     }
   }
@@ -627,6 +637,17 @@ static void test_input(void **state) {
 }
 
 /* ---- loss ---- */
+
+/* Moves a part of what is expected of each image to the next one's class. */
+static void mix_labels(int32_t *labels, int64_t *acc, int N, int classes) {
+  const int first = labels[0];
+  for (int n = 0; n < N; ++n) {
+    const int share = random_in(0, 128), own = labels[n], next = n + 1 < N ? labels[n + 1] : first;
+    acc[(size_t)n * (size_t)classes + (size_t)own] += 65536 * share;
+    acc[(size_t)n * (size_t)classes + (size_t)next] -= 65536 * share;
+    labels[n] = own | share << 16;
+  }
+}
 
 static void check_loss(NitiBackend *backend, int N, int classes, int32_t e, int range, NitiRounding mode) {
   const NitiShape shape = {N, 1, 1, classes};
@@ -661,9 +682,13 @@ static void check_loss(NitiBackend *backend, int N, int classes, int32_t e, int 
   backend->kernels->loss(backend, &delta, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_SOFTMAX, 0}, &rq);
   assert_same(&delta, &expected);
   backend->kernels->loss(backend, NULL, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_SOFTMAX, 0}, NULL);
-  assert_int_equal(metrics.loss - start.loss, 3 * loss);
-  assert_int_equal(metrics.correct - start.correct, 3 * correct);
-  assert_int_equal(metrics.images - start.images, 3 * N);
+  mix_labels(labels, acc, N, classes);
+  requantise(&expected, acc, -24, &rq);
+  backend->kernels->loss(backend, &delta, &metrics, &logits, labels, (NitiLoss){NITI_LOSS_SOFTMAX, 0}, &rq);
+  assert_same(&delta, &expected);
+  assert_int_equal(metrics.loss - start.loss, 4 * loss);
+  assert_int_equal(metrics.correct - start.correct, 4 * correct);
+  assert_int_equal(metrics.images - start.images, 4 * N);
   free(labels), free(acc32), free(acc);
   tensor_free(&logits), tensor_free(&delta), tensor_free(&expected);
 }

@@ -46,6 +46,7 @@ static void assert_same(const NitiRecipe *a, const NitiRecipe *b) {
   assert_memory_equal(a->data.scale, b->data.scale, sizeof a->data.scale);
   assert_memory_equal(a->data.aspect, b->data.aspect, sizeof a->data.aspect);
   assert_int_equal(a->data.cutout, b->data.cutout);
+  assert_int_equal(a->data.mixup, b->data.mixup);
   assert_int_equal(a->data.brightness, b->data.brightness);
   assert_int_equal(a->data.contrast, b->data.contrast);
   assert_int_equal(a->data.saturation, b->data.saturation);
@@ -267,6 +268,10 @@ static void augmentation_is_read(void **state) {
   assert_true(r->data.scale[0] == 1 && r->data.scale[1] == 250000);
   assert_true(r->data.aspect[0] == 62500 && r->data.aspect[1] == 16000000);
   assert_true(r->data.brightness == 125000 && r->data.contrast == 1 && r->data.saturation == 500000 && r->data.cutout == 40);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  r = parsed(HEAD "loss: softmax\ndata: {type: int16, mixup: 0.2}\n");
+  assert_true(r->data.mixup == NITI_MIXUP_EDGES && niti_recipe_lowering(r, 4, true).changes_images);
   assert_round_trip(r);
   niti_recipe_close(r);
   r = parsed(HEAD "data: {type: int8, crop: random, cutout: 3}\n");
@@ -552,7 +557,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "data: idx\n", F, "r.yaml:3:7: data: expected a mapping, found 'idx'"},
       {HEAD "data: {sort: idx}\n", F,
        "r.yaml:3:8: data: unknown key 'sort' (expected: kind, type, default, mean, std, pad, crop, flip, scale, aspect, "
-       "cutout, brightness, contrast, saturation, fit, resize, bad_files, validation)"},
+       "cutout, brightness, contrast, saturation, mixup, fit, resize, bad_files, validation)"},
       {HEAD "data: {kind: mnist}\n", F,
        "r.yaml:3:14: data: kind: expected one of: auto, idx, cifar10, cifar100, folder, npy, csv, found 'mnist'"},
       {HEAD "data: {mean: 0.5}\n", F, "r.yaml:3:14: data: mean: expected auto or a list of 1 to 4096 numbers"},
@@ -602,6 +607,9 @@ static void wrong_recipes_are_refused(void **state) {
        "r.yaml:3:20: data: saturation: images of 1 channel have none (expected a model input of 3 channels)"},
       {"name: t\nmodel: {name: lenet5, input: [28, 28, 2]}\ndata: {brightness: 0.2}\n", F,
        "r.yaml:3:20: data: brightness: images of 2 channels have none (expected a model input of 1 or 3 channels)"},
+      {HEAD "loss: softmax\ndata: {mixup: 0.3}\n", F, "r.yaml:4:15: data: mixup: expected one of: 0, 0.2, 1, found '0.3'"},
+      {HEAD "data: {mixup: 0.2}\n", F,
+       "r.yaml:1:1: data: mixup gives an image two labels, of which loss niti takes one (expected loss: softmax)"},
       {HEAD "data: {flip: 1}\n", F, "r.yaml:3:14: data: flip: expected true or false, found '1'"},
       {HEAD "data: {fit: pad}\n", F, "r.yaml:3:13: data: fit: expected one of: crop, stretch, found 'pad'"},
       {HEAD "data: {validation: 1.5}\n", F, "r.yaml:3:20: data: validation: expected a decimal number from 0.000001 to 0.999999"},

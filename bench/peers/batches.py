@@ -4,7 +4,7 @@ docs/arithmetic.md defines them as functions of (seed, purpose, time, layer, ind
 """
 import numpy as np
 
-WEIGHTS, SHUFFLE, CROP, FLIP, VALIDATION, CUTOUT, COLOUR, RESIZED_CROP = 1, 2, 3, 4, 10, 12, 13, 14  # purposes
+WEIGHTS, SHUFFLE, CROP, FLIP, VALIDATION, CUTOUT, COLOUR, RESIZED_CROP, MIXUP = 1, 2, 3, 4, 10, 12, 13, 14, 15  # purposes
 MILLION = 10**6
 EXP2 = [round(2**(i / 256) * 2**30) for i in range(257)]
 LOG2 = [round(np.log2(1 + i / 256) * 2**16) for i in range(257)]
@@ -170,3 +170,28 @@ def squares(seed: int, epoch: int, count: int, size: int, height: int, width: in
 def uncovered(top, left, size, rows, columns):
     """[N][H][W]: False in the squares; the arguments as window_index has them."""
     return (rows < top) | (rows >= top + size) | (columns < left) | (columns >= left + size)
+
+
+# Mixup
+
+
+def beta_part(x: np.ndarray, shape: float) -> np.ndarray:
+    """The integral from 0 to x <= 1/2 of Beta(shape, shape)'s density, but for a constant factor."""
+    term, total = np.ones_like(x), np.zeros_like(x)
+    for n in range(80):
+        total += term / (shape + n)
+        term *= (n + 1 - shape) / (n + 1) * x
+    return x**shape * total
+
+
+def share_table(mixup: float) -> np.ndarray:
+    """[256]: the shares of the next image, 256ths, by a random word's first byte."""
+    if mixup == 1:
+        return (2 * np.arange(256) + 3) >> 2
+    reached = beta_part((np.arange(1, 129) - 0.5) / 256, mixup) / beta_part(np.array(0.5), mixup)
+    return (reached[None, :] <= (np.arange(256)[:, None] + 0.5) / 256).sum(axis=1)
+
+
+def shares(seed: int, epoch: int, count: int, mixup: float) -> np.ndarray:
+    """Of each image, how much of the next one of its batch is mixed in, in 256ths."""
+    return share_table(mixup)[words(seed, MIXUP, epoch, 0, count) >> 24]

@@ -2,7 +2,7 @@
 """How well PyTorch trains one of niti's recipes: the float twin of `niti train`.
 
 The twin reads the recipe and its model from niti's YAML files and trains the same network on the same batches: each epoch's
-order, crops, flips, colours and cutout, the validation split and the initial weights are niti's own, drawn from the recipe's seed.
+order, crops, flips, colours, cutout and mixup, the validation split and the initial weights are niti's own, drawn from the recipe's seed.
 So is the learning rate of every step. What differs is the arithmetic: float32, TF32 products, or bfloat16 under autocast. Update sgd is
 torch.optim.SGD, with weight decay on the weights of convolutions and linear layers alone; the loss is cross-entropy, whatever
 the recipe's `loss` is. A recipe of update niti needs another update (the third example).
@@ -98,12 +98,15 @@ class Feed:
         return take
 
     def batches(self, size: int, seed: int, epoch: int | None = None):
-        """Images [n][C][H][W] (float32, channels-last in memory) and labels; epoch None: in order, centred, not changed."""
+        """Images [n][C][H][W] (float32, channels-last in memory), labels, and where images are mixed how much of each is the next one of
+        the batch, [n]; epoch None: in order, centred, not changed."""
         trains, data = epoch is not None, self.data
         take = self.scaled(seed, epoch) if trains and data["crop"] == "resized" else self.cut(seed, epoch)
         order = batches.order(seed, epoch, self.count) if trains else np.arange(self.count)
         colours = self.put(batches.colours(seed, epoch, self.greys, self.strengths)) if trains and any(self.strengths) else None
         squares = self.put(batches.squares(seed, epoch, self.count, data["cutout"], *self.shape[:2])) if trains and data["cutout"] else None
+        mixes = trains and data["mixup"]
+        shares = self.put(batches.shares(seed, epoch, self.count, data["mixup"])) / 256 if mixes else None
         for at in range(0, self.count, size):
             chosen = order[at:at + size]
             numbers = self.put(chosen)
@@ -113,7 +116,10 @@ class Feed:
             values = pixels.float() * self.factor + self.offset
             if squares is not None:
                 values = values * batches.uncovered(*squares[:, numbers, None, None], data["cutout"], self.rows, self.columns)[..., None]
-            yield values.permute(0, 3, 1, 2), self.labels[numbers]
+            part = shares[numbers] if mixes else None
+            if mixes:
+                values = values + part[:, None, None, None] * (values.roll(-1, 0) - values)
+            yield values.permute(0, 3, 1, 2), self.labels[numbers], part
 
 
 def statistics(split: images.Split) -> tuple[np.ndarray, np.ndarray]:
@@ -211,17 +217,24 @@ class Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return self.compute(x).float()
 
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None) -> torch.Tensor:
+        smoothing = float(self.recipe["label_smoothing"])
+        if shares is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        own, other = (functional.cross_entropy(logits, some, label_smoothing=smoothing, reduction="none") for some in (labels, labels.roll(-1)))
+        return (own + shares * (other - own)).mean()
+
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         scores = Scores(self.device)
         self.network.train()
-        for x, labels in self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch):
+        for x, labels, shares in self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch):
             if self.step == self.steps:
                 break
             for group in self.update.param_groups:
                 group["lr"] = self.rate.value(self.step)
             self.update.zero_grad(set_to_none=True)
             logits = self.logits(x)
-            functional.cross_entropy(logits, labels, label_smoothing=float(self.recipe["label_smoothing"])).backward()
+            self.loss(logits, labels, shares).backward()
             if self.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
             self.update.step()
@@ -254,7 +267,7 @@ class Run:
     def evaluate(self) -> tuple[float, float]:
         scores = Scores(self.device)
         self.network.eval()
-        for x, labels in self.feeds[self.scored].batches(self.recipe["batch"], self.recipe["seed"]):
+        for x, labels, _ in self.feeds[self.scored].batches(self.recipe["batch"], self.recipe["seed"]):
             logits = self.logits(x)
             if self.recipe["evaluation"]["flip"]:  # the mean, as in niti's loss
                 logits = (logits + self.logits(x.flip(3))) / 2

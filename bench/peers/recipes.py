@@ -12,7 +12,7 @@ KEYS = {
     "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update",
          "evaluation", "average"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation",
-             "scale", "aspect", "cutout", "brightness", "contrast", "saturation"},
+             "scale", "aspect", "cutout", "brightness", "contrast", "saturation", "mixup"},
     "evaluation": {"flip"},
     "average": {"from", "every"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "clip_norm", "mu"},
@@ -74,7 +74,7 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
         check_keys(what, recipe.get(what, {}) if what else recipe, known)
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",
             "resize": 0, "validation": 0, "scale": [0.08, 1], "aspect": [0.75, 1.333333], "cutout": 0, "brightness": 0, "contrast": 0,
-            "saturation": 0}
+            "saturation": 0, "mixup": 0}
     model = read_model(recipe["model"], path.parent)
     norm = any(node.kind == "norm" for node in models.nodes(model))
     update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,

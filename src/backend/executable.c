@@ -589,7 +589,7 @@ static NitiStatus check_labels(const NitiExecutable *e, const NitiOperation *o, 
   const int32_t classes = e->tensors[o->inputs[0]].shape.c;
   if (!b->labels) return niti_fail(NITI_ERROR_ARGUMENT, "labels is NULL, and operation loss reads it");
   for (int32_t n = 0; n < b->batch; ++n) {
-    if (b->labels[n] < 0 || b->labels[n] >= classes)
+    if (b->labels[n] < 0 || niti_label_class(b->labels[n]) >= classes || niti_label_share(b->labels[n]) > NITI_SHARE_MAX)
       return niti_fail(NITI_ERROR_ARGUMENT, "labels[%d] is %d (expected 0 to %d)", n, b->labels[n], classes - 1);
   }
   return NITI_OK;

@@ -114,7 +114,7 @@ typedef struct NitiKernels {
   /* ---- other layers ---- */
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's; the
    * pixel scaled and coloured, and the mantissa cut out, as the sample says. changes: whether
-   * any sample may be scaled or coloured. */
+   * any sample may be scaled, coloured or mixed. */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                 const NitiTensor *table, bool changes);
   /* y = max(x, 0), same exponent; y may alias x. limit: the largest value of y in millionths, at most 2 * 10^9; 0: none. */

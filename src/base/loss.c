@@ -2,6 +2,7 @@
 #include "base/loss.h"
 
 #include "base/align.h"
+#include "base/mix.h"
 #include "base/random.h"
 #include "base/softmax.h"
 
@@ -15,17 +16,31 @@ static uint64_t weight(const NitiSoftmax *softmax, int8_t logit) {
   return niti_loss_weight_softmax(niti_loss_base2(logit, softmax->exponent) - softmax->top);
 }
 
+static int32_t expected_of(const NitiSoftmax *softmax, int j, int target) {
+  return j == target ? softmax->on : j == softmax->other ? softmax->mixed : softmax->off;
+}
+
 NitiSoftmax niti_softmax_sum(const int8_t *logits, int32_t exponent, int classes) {
   NitiSoftmax softmax = {
-      .exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0, .on = 1 << NITI_LOSS_SOFTMAX_BITS};
+      .exponent = exponent, .top = largest(logits, exponent, classes), .sum = 0, .on = 1 << NITI_LOSS_SOFTMAX_BITS, .other = -1};
   for (int j = 0; j < classes; ++j) softmax.sum += weight(&softmax, logits[j]);
   return softmax;
+}
+
+void niti_softmax_expect(NitiSoftmax *softmax, int32_t off, int classes, int32_t label, int32_t next) {
+  const int32_t other = niti_label_class(next), on = niti_loss_on(off, classes);
+  const bool alone = niti_label_share(label) == 0 || other == niti_label_class(label);
+  const int32_t part = alone ? 0 : niti_mixed_part(on, off, niti_label_share(label));
+  softmax->off = off;
+  softmax->on = on - part;
+  softmax->other = alone ? -1 : other;
+  softmax->mixed = off + part;
 }
 
 void niti_softmax_acc(int32_t *acc, const NitiSoftmax *softmax, const int8_t *logits, int first, int count, int target) {
   for (int i = 0; i < count; ++i) {
     const int j = first + i;
-    acc[i] = niti_loss_acc_softmax(weight(softmax, logits[j]), softmax->sum, j == target ? softmax->on : softmax->off);
+    acc[i] = niti_loss_acc_softmax(weight(softmax, logits[j]), softmax->sum, expected_of(softmax, j, target));
   }
 }
 

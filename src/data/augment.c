@@ -124,3 +124,24 @@ uint16_t niti_image_grey(const uint8_t *pixels, int64_t count, int32_t c) {
   for (int i = 0; i < COLUMNS; ++i) grey += sums[i] * (c == 1 ? 65536 : weights[i % 3]);
   return (uint16_t)((grey * 256 + 32768 * (uint64_t)count) / (65536 * (uint64_t)count));
 }
+
+/* Quantiles of the smaller part of Beta(0.2, 0.2): docs/arithmetic.md, "Augmentation". */
+static const uint8_t edges[256] = {
+    0,  0,  0,  0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,  0,  0,  0,
+    0,  0,  0,  0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,  0,  0,  0,
+    0,  0,  0,  0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,  0,  0,  1,
+    1,  1,  1,  1,  1,   1,   1,   1,   1,   1,   1,   1,   1,   1,   1,   1,   1,   1,   2,   2,   2,   2,   2,  2,  2,  2,
+    2,  2,  2,  3,  3,   3,   3,   3,   3,   3,   4,   4,   4,   4,   4,   4,   5,   5,   5,   5,   5,   6,   6,  6,  6,  6,
+    7,  7,  7,  7,  8,   8,   8,   9,   9,   9,   10,  10,  10,  11,  11,  11,  12,  12,  13,  13,  13,  14,  14, 15, 15, 16,
+    16, 17, 17, 18, 18,  19,  19,  20,  21,  21,  22,  22,  23,  24,  24,  25,  26,  26,  27,  28,  29,  29,  30, 31, 32, 32,
+    33, 34, 35, 36, 37,  38,  39,  39,  40,  41,  42,  43,  44,  45,  46,  47,  48,  49,  51,  52,  53,  54,  55, 56, 57, 59,
+    60, 61, 62, 63, 65,  66,  67,  68,  70,  71,  72,  74,  75,  76,  78,  79,  81,  82,  83,  85,  86,  88,  89, 91, 92, 93,
+    95, 96, 98, 99, 101, 102, 104, 105, 107, 109, 110, 112, 113, 115, 116, 118, 119, 121, 123, 124, 126, 127,
+};
+
+uint8_t niti_share_draw(const NitiDataOptions *options, uint64_t seed, uint32_t epoch, uint32_t image) {
+  const NitiDraw draw = {.seed = seed, .purpose = NITI_DRAW_MIXUP, .time = epoch};
+  if (options->mixup == NITI_MIXUP_NONE) return 0;
+  const uint32_t i = niti_draw(&draw, image) >> 24;
+  return options->mixup == NITI_MIXUP_EDGES ? edges[i] : (uint8_t)((2 * i + 3) >> 2);
+}

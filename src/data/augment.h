@@ -21,6 +21,9 @@ void niti_cutout_draw(NitiSample *sample, const NitiDataOptions *options, NitiSh
 void niti_colours_draw(NitiSample *sample, const NitiDataOptions *options, uint16_t grey, uint64_t seed, uint32_t epoch,
                        uint32_t image);
 
+/* How much of the next image of the batch is mixed in, 0 to NITI_SHARE_MAX 256ths. */
+uint8_t niti_share_draw(const NitiDataOptions *options, uint64_t seed, uint32_t epoch, uint32_t image);
+
 /* Rows y .. y + h - 1 and columns x .. x + w - 1 of an image. */
 typedef struct NitiRectangle {
   int32_t y, x, h, w;

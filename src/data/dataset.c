@@ -66,6 +66,7 @@ static NitiStatus check_augmentation(const NitiDataOptions *o) {
   NITI_TRY(check_range("cutout", o->cutout, 0, NITI_IMAGE_SIDE_MAX));
   NITI_TRY(check_range("brightness", o->brightness, 0, NITI_STRENGTH_MAX));
   NITI_TRY(check_range("contrast", o->contrast, 0, NITI_STRENGTH_MAX));
+  NITI_TRY(check_range("mixup", o->mixup, NITI_MIXUP_NONE, NITI_MIXUP_EVEN));
   NITI_TRY(check_range("saturation", o->saturation, 0, NITI_STRENGTH_MAX));
   if (!o->resized_crop) return NITI_OK;
   NITI_TRY(check_range("scale", o->scale[0], 1, NITI_SCALE_MAX));

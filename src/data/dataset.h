@@ -32,6 +32,9 @@ typedef enum NitiBadFiles {
   NITI_BAD_SKIP,      /* they are left out */
 } NitiBadFiles;
 
+/* How much of the next image of the batch is mixed in: distributions of the shares. */
+typedef enum NitiMixup { NITI_MIXUP_NONE = 0, NITI_MIXUP_EDGES, NITI_MIXUP_EVEN } NitiMixup; /* 0, Beta(0.2, 0.2), Beta(1, 1) */
+
 /* In millionths: of colour jitter; of resized crops. */
 enum {
   NITI_STRENGTH_MAX = 1000000,
@@ -53,6 +56,7 @@ typedef struct NitiDataOptions {
   int32_t scale[2], aspect[2]; /* of resized crops, least and most, in millionths: share of the area; width by height */
   int32_t cutout;              /* side of the square that becomes the mean; 0: none */
   int32_t brightness, contrast, saturation; /* strength of colour jitter, in millionths */
+  NitiMixup mixup;
   NitiFit fit;
   int32_t resize; /* short side in pixels; 0: the network input's */
   NitiBadFiles bad_files;
@@ -64,9 +68,14 @@ typedef struct NitiDataOptions {
 static inline bool niti_data_jitters(const NitiDataOptions *options) {
   return options->brightness > 0 || options->contrast > 0 || options->saturation > 0;
 }
+/* Whether it does more than cut and mirror windows. */
+static inline bool niti_data_changes(const NitiDataOptions *options) {
+  return options->resized_crop || options->mixup != NITI_MIXUP_NONE || niti_data_jitters(options);
+}
 /* Whether training takes other pixels than evaluation. */
 static inline bool niti_data_augments(const NitiDataOptions *options) {
-  return options->random_crop || options->resized_crop || options->flip || options->cutout > 0 || niti_data_jitters(options);
+  return options->random_crop || options->resized_crop || options->flip || options->cutout > 0 ||
+         options->mixup != NITI_MIXUP_NONE || niti_data_jitters(options);
 }
 
 enum { NITI_SPLITS = 3 };

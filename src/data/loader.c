@@ -81,6 +81,7 @@ static void augment(const NitiLoader *loader, NitiSample *sample, uint32_t epoch
   const NitiLoaderOptions *options = &loader->options;
   sample->flip = is_flipped(loader, epoch, image);
   if (!options->augment) return;
+  sample->share = niti_share_draw(&loader->data, options->seed, epoch, image);
   niti_cutout_draw(sample, &loader->data, options->input, options->seed, epoch, image);
   niti_colours_draw(sample, &loader->data, grey, options->seed, epoch, image);
 }
@@ -118,6 +119,13 @@ static NitiSample make_sample(NitiLoader *loader, uint32_t epoch, uint32_t image
   return sample;
 }
 
+static int32_t label_of(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
+  const int32_t label = niti_dataset_label(loader->dataset, loader->options.split, image);
+  if (!loader->options.augment) return label;
+  const int32_t share = niti_share_draw(&loader->data, loader->options.seed, epoch, image);
+  return label | (int32_t)((uint32_t)share << NITI_LABEL_SHARE_BIT);
+}
+
 /* Chooses the images of the next batch, and steps on to the one after it. */
 static void open_batch(NitiLoader *loader, Slot *slot) {
   const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
@@ -132,7 +140,7 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   }
   for (int32_t i = 0; i < slot->count; ++i) {
     slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)((first + i) * loader->all / loader->count);
-    slot->labels[i] = niti_dataset_label(loader->dataset, loader->options.split, slot->index[i]);
+    slot->labels[i] = label_of(loader, slot->epoch, slot->index[i]);
     if (loader->resident) slot->samples[i] = make_sample(loader, slot->epoch, slot->index[i]);
   }
   if (++loader->next_batch == loader->steps) {

@@ -16,7 +16,7 @@ typedef struct NitiBatch {
   int64_t total;         /* resident: the images stored there, of which the split may have only some */
   NitiShape source;      /* one source image, n = 1 */
   const NitiSample *samples; /* [count] */
-  const int32_t *labels;     /* [count] */
+  const int32_t *labels;     /* [count], as base/mix.h has them: the class alone, but for mixup */
 } NitiBatch;
 
 typedef struct NitiLoader NitiLoader;

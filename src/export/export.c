@@ -94,6 +94,7 @@ static NitiStatus use_recipe(NitiExport *e, NitiRecipe *r, const NitiExportOptio
   }
   r->data.stat_count = r->model->input.c;
   r->data.random_crop = r->data.resized_crop = r->data.flip = false;
+  r->data.mixup = NITI_MIXUP_NONE;
   r->data.cutout = r->data.brightness = r->data.contrast = r->data.saturation = 0;
   r->batch = options->batch;
   const bool none = options->train && strcmp(options->train, "none") == 0; /* no recipe freezes everything */

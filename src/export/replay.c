@@ -53,11 +53,11 @@ static NitiStatus open_network(Replay *r, const char *network, const NitiDevice 
     status = niti_fail(NITI_ERROR_UNSUPPORTED, "%s: update %s cannot be replayed (expected update niti)", where.path,
                        r->recipe->optimizer->name);
   if (status == NITI_OK && niti_data_augments(&r->recipe->data))
-    status =
-        niti_fail(NITI_ERROR_UNSUPPORTED,
-                  "%s: a replay takes images as they are, but the recipe changes them: crop, flip, cutout or colours in data "
-                  "(expected an export's checkpoint)",
-                  where.path);
+    status = niti_fail(
+        NITI_ERROR_UNSUPPORTED,
+        "%s: a replay takes images as they are, but the recipe changes them: crop, flip, colours, cutout or mixup in data "
+        "(expected an export's checkpoint)",
+        where.path);
   niti_location_close(&where);
   NITI_TRY(status);
   const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};

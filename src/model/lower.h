@@ -14,7 +14,7 @@ typedef struct NitiLowerOptions {
   int64_t smoothing;              /* of labels, in billionths; loss softmax only */
   bool nesterov;                  /* of update sgd */
   bool clips_norm;                /* likewise: gradients are clipped by their norm, the bound scalar `clip` */
-  bool changes_images;            /* samples may be scaled or coloured */
+  bool changes_images;            /* samples may be scaled, coloured or mixed */
   const NitiOptimizer *optimizer; /* NULL: update `niti` */
 } NitiLowerOptions;
 

@@ -11,6 +11,7 @@
 #define NITI_PROGRAM_PROGRAM_H
 
 #include "base/colour.h"
+#include "base/mix.h"
 #include "base/random.h"
 #include "platform/status.h"
 #include "program/shape.h"
@@ -166,9 +167,11 @@ typedef struct NitiSample {
   uint32_t image;
   int16_t dy, dx;
   uint32_t flip;
-  uint16_t h, w;          /* of a rectangle inside the source image that is scaled to the window; 0: the window itself */
-  int16_t cut_y, cut_x;   /* cut x cut mantissas of the window, from here on, are 0, as far as they are in it */
-  uint16_t cut, coloured; /* coloured: pixels are mapped by `colours`; only of 1 or 3 channels */
+  uint16_t h, w;        /* of a rectangle inside the source image that is scaled to the window; 0: the window itself */
+  int16_t cut_y, cut_x; /* cut x cut mantissas of the window, from here on, are 0, as far as they are in it */
+  uint16_t cut;
+  uint8_t coloured; /* pixels are mapped by `colours`; only of 1 or 3 channels */
+  uint8_t share;    /* of the next image of the batch, mixed in: 256ths, at most NITI_SHARE_MAX */
   NitiColours colours;
 } NitiSample;
 enum { NITI_SAMPLE_WORDS = 8 }; /* its size in int32 */
@@ -194,7 +197,7 @@ typedef struct NitiOperation {
     NitiNorm norm;      /* NORM_* */
     int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu, in millionths */
     NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
-    bool changes; /* INPUT: samples may be scaled or coloured; false: none is */
+    bool changes;       /* INPUT: samples may be scaled, coloured or mixed; false: none is */
   };
   NitiRoundingRecord rounding;
   bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */

@@ -8,6 +8,8 @@
 enum { SCALE_DEFAULT = 80000, ASPECT_LEAST_DEFAULT = 750000, ASPECT_MOST_DEFAULT = 1333333 };
 enum { PLACES = 6 };
 
+static const char *const mixups[] = {"0", "0.2", "1", NULL}; /* in the order of NitiMixup */
+
 /* `[least, most]`; the two in millionths. */
 static NitiStatus read_range(int32_t out[2], const NitiYaml *node, const char *what, int32_t min, int32_t max) {
   if (node->kind != NITI_YAML_SEQUENCE || node->count != 2)
@@ -68,7 +70,12 @@ NitiStatus niti_augmentation_read(NitiDataOptions *data, const NitiYaml *mapping
   NITI_TRY(read_cutout(data, mapping, input));
   NITI_TRY(read_strength(&data->brightness, data, mapping, "brightness", input, false));
   NITI_TRY(read_strength(&data->contrast, data, mapping, "contrast", input, false));
-  return read_strength(&data->saturation, data, mapping, "saturation", input, true);
+  NITI_TRY(read_strength(&data->saturation, data, mapping, "saturation", input, true));
+  const NitiYaml *mixup = niti_yaml_get(mapping, "mixup");
+  int32_t choice = 0;
+  if (mixup) NITI_TRY(niti_yaml_choice(&choice, mixup, "data: mixup", mixups));
+  data->mixup = (NitiMixup)choice;
+  return NITI_OK;
 }
 
 static NitiYaml *millionths(NitiYamlDocument *document, int32_t value) {
@@ -93,6 +100,7 @@ void niti_augmentation_write(NitiYamlDocument *document, NitiYaml *mapping, cons
     put_range(document, mapping, "aspect", data->aspect);
   }
   if (data->cutout > 0) niti_yaml_put(document, mapping, "cutout", niti_yaml_printf(document, "%" PRId32, data->cutout));
+  if (data->mixup != NITI_MIXUP_NONE) niti_yaml_put(document, mapping, "mixup", niti_yaml_scalar(document, mixups[data->mixup]));
   for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
     if (all[i].strength > 0) niti_yaml_put(document, mapping, all[i].key, millionths(document, all[i].strength));
   }

@@ -6,7 +6,7 @@
 #include "data/dataset.h"
 
 /* Their names, in read_data's order of keys. */
-#define NITI_AUGMENTATION_KEYS "scale", "aspect", "cutout", "brightness", "contrast", "saturation"
+#define NITI_AUGMENTATION_KEYS "scale", "aspect", "cutout", "brightness", "contrast", "saturation", "mixup"
 
 /* Reads them from the recipe's `data`, whose crop, pad and type have been read; input: the network's. What has no meaning is an
  * error: colours or resized crops of values that are no pixels, a square larger than the window. */

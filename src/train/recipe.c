@@ -342,6 +342,8 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
+  if (r->data.mixup != NITI_MIXUP_NONE && r->loss != NITI_LOSS_SOFTMAX)
+    return niti_yaml_fail(root, "data: mixup gives an image two labels, of which loss niti takes one (expected loss: softmax)");
   if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
   if ((node = niti_yaml_get(root, "average")) != NULL) {
     NITI_TRY(niti_averaging_read(&r->average, node));
@@ -521,6 +523,6 @@ NitiLowerOptions niti_recipe_lowering(const NitiRecipe *recipe, int32_t batch, b
                             .clip_delta = recipe->clip_error,
                             .nesterov = recipe->nesterov,
                             .clips_norm = recipe->clip_norm > 0,
-                            .changes_images = training && (recipe->data.resized_crop || niti_data_jitters(&recipe->data)),
+                            .changes_images = training && niti_data_changes(&recipe->data),
                             .optimizer = recipe->optimizer};
 }

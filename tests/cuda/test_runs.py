@@ -81,7 +81,8 @@ def test_an_image_folder_is_streamed(tmp_path, every_layer):
 AUGMENTED = {"cut": ["data.cutout=9"], "coloured": ["data.brightness=0.4", "data.contrast=0.5", "data.saturation=1"],
              "resized": ["data.pad=0", "data.crop=resized"],
              "all": ["data.pad=0", "data.crop=resized", "data.scale=[0.01, 1]", "data.aspect=[0.1, 10]", "data.cutout=5", "data.brightness=1",
-                     "data.contrast=1", "data.saturation=1"]}
+                     "data.contrast=1", "data.saturation=1"],
+             "mixed": ["loss=softmax", "data.mixup=1"]}
 
 
 @pytest.mark.parametrize("name", AUGMENTED)

@@ -279,13 +279,13 @@ def smoothed_share(smoothing, classes):
     return int(Fraction(share) * 2**24 / classes // 1)
 
 
-def loss_error_softmax(logits, exponent, targets, mode, words, off=0):
-    """(delta, exponent) of the `softmax` loss. `words` as in requantise; off: smoothed_share."""
+def loss_error_softmax(logits, exponent, targets, mode, words, off=0, mix=lambda expected: expected):
+    """(delta, exponent) of the `softmax` loss. `words` as in requantise; off: smoothed_share; mix: what mixup makes of the expected classes."""
     p = softmax_terms(scaled_logits(logits, exponent))
     g = (p << 24) // p.sum(axis=1, keepdims=True)
     expected = np.full(g.shape, off, dtype=np.int64)
     expected[np.arange(len(targets)), targets] = (1 << 24) - (g.shape[1] - 1) * off
-    return requantise(g - expected, -24, mode, words)
+    return requantise(g - mix(expected), -24, mode, words)
 
 
 # Update and initial weights

@@ -1,5 +1,6 @@
 """Resized crops, colour jitter and cutout of docs/arithmetic.md, "Augmentation", for one image at a time, on Python integers and int64 arrays."""
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from math import isqrt
 
@@ -10,6 +11,7 @@ from . import arithmetic as a
 PURPOSE_CUTOUT = 12
 PURPOSE_COLOUR = 13
 PURPOSE_RESIZED_CROP = 14
+PURPOSE_MIXUP = 15
 
 SCALE, ASPECT = (0.08, 1), (0.75, 1.333333)  # a recipe's defaults
 
@@ -124,3 +126,53 @@ def square(seed, epoch, image, size, height, width):
     words = _words(seed, PURPOSE_CUTOUT, epoch, 2 * image, 2)
     starts = ((w * side >> 32) - size // 2 for w, side in zip(words, (height, width)))
     return tuple(slice(max(0, start), max(0, start + size)) for start in starts)
+
+
+# Mixup
+
+
+def _beta_part(x, shape):
+    """The integral from 0 to x <= 1/2 of Beta(shape, shape)'s density but for a constant: the series of its hypergeometric function."""
+    term, total, n = Decimal(1), Decimal(0), 0
+    while term / (shape + n) > Decimal("1e-50"):
+        total += term / (shape + n)
+        n += 1
+        term *= (n - shape) / n * x
+    return (shape * x.ln()).exp() * total
+
+
+def _quantiles(shape):
+    """T: for each i, how many n from 1 to 128 have 2 F((n - 1/2) / 256) <= (i + 1/2) / 256; a value too near a tie would fail the assertion."""
+    with localcontext() as context:
+        context.prec = 60
+        half = _beta_part(Decimal("0.5"), shape)
+        reached = [_beta_part((Decimal(n) - Decimal("0.5")) / 256, shape) / half for n in range(1, 129)]
+        wanted = [(Decimal(i) + Decimal("0.5")) / 256 for i in range(256)]
+        assert min(abs(a - b) for a in reached for b in wanted) > Decimal("1e-30")
+        return [sum(part <= want for part in reached) for want in wanted]
+
+
+SHARES = {0.2: _quantiles(Decimal("0.2")), 1: [(2 * i + 3) >> 2 for i in range(256)]}
+
+
+def share(seed, epoch, image, mixup):
+    """How many 256ths of the next image are mixed in."""
+    return SHARES[mixup][_words(seed, PURPOSE_MIXUP, epoch, image, 1)[0] >> 24] if mixup else 0
+
+
+def mixed(values, shares):
+    """A batch [N, H, W, C] of mantissas, each mixed with the next one."""
+    q = np.array(shares)[:, np.newaxis, np.newaxis, np.newaxis]
+    return ((256 - q) * values + q * np.roll(values, -1, axis=0) + 128) >> 8
+
+
+def mixed_labels(expected, targets, shares, off):
+    """What is expected of every class, [N, classes], from what is without mixup."""
+    out = expected.copy()
+    for n, q in enumerate(shares):
+        own, other = targets[n], targets[(n + 1) % len(targets)]
+        if own != other:
+            part = ((int(expected[n, own]) - off) * q + 128) >> 8
+            out[n, own] -= part
+            out[n, other] += part
+    return out

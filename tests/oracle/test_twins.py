@@ -281,6 +281,8 @@ def test_squares_are_the_oracles(size):
         expected = np.ones((6, 7), bool)
         expected[augment.square(9, 2, i, size, 6, 7)] = False
         assert np.array_equal(kept[i], expected)
+
+
 @pytest.mark.parametrize("average", [{"from": {"at": "30%"}, "every": {"step": 2}}, {"from": {"epoch": 1}}, {"from": {"step": 0}, "every": {"epoch": 2}}])
 def test_samples_are_taken_when_the_oracle_takes_them(average):
     for steps_per_epoch, steps in ((5, 13), (7, 28)):
@@ -290,3 +292,10 @@ def test_samples_are_taken_when_the_oracle_takes_them(average):
                 seen.append(step)
         assert recipes.sample_steps(average, steps_per_epoch, steps) == seen
     assert recipes.sample_steps(None, 5, 13) == []
+
+
+@pytest.mark.parametrize("mixup", [0.2, 1])
+def test_shares_are_the_oracles(mixup):
+    for seed in SEEDS:
+        assert batches.shares(seed, 5, 300, mixup).tolist() == [augment.share(seed, 5, i, mixup) for i in range(300)]
+    assert batches.share_table(mixup).tolist() == augment.SHARES[mixup]

@@ -58,7 +58,7 @@ def batch_input(images, numbers, model, recipe, mantissas, epoch=None, mirrored=
             out[row, :, :, c] = mantissas(pixels[:, :, c], c)
         if cutout:
             out[(row, *augment.square(recipe["seed"], epoch, image, cutout, height, width))] = 0
-    return out
+    return augment.mixed(out, _shares(numbers, recipe, epoch))
 
 
 def _context(recipe, step, training):
@@ -69,14 +69,21 @@ def _context(recipe, step, training):
                    clip.get("error", 0))
 
 
-def _loss_error(logits, exponent, targets, recipe, context):
+def _shares(numbers, recipe, epoch):
+    """Of each image of a batch, how much of the next one is mixed in."""
+    mixup = recipe["data"].get("mixup", 0) if epoch is not None else 0
+    return [augment.share(recipe["seed"], epoch, image, mixup) for image in numbers]
+
+
+def _loss_error(logits, exponent, targets, recipe, context, shares):
     if recipe["loss"] == "niti":
         words = a.random_range(context.seed, a.PURPOSE_LOSS, context.step, 0, logits.size)
         return a.loss_error_niti(logits, exponent, targets, words)
     assert recipe["loss"] == "softmax"
+    off = a.smoothed_share(recipe.get("label_smoothing", 0), logits.shape[1])
     return a.loss_error_softmax(logits, exponent, targets, context.error, lambda: a.rounding_words(
         context.error, context.seed, a.PURPOSE_ERROR, context.step, 0, logits.size),
-        a.smoothed_share(recipe.get("label_smoothing", 0), logits.shape[1]))
+        off, lambda expected: augment.mixed_labels(expected, targets, shares, off))
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def train(model, images, labels, recipe, epochs=None, max_steps=None, observe=No
             totals[-1]["images"] += len(numbers)
             totals[-1]["loss_sum"] += loss_sums[-1]
             totals[-1]["correct"] += correct[-1]
-            error = _loss_error(logits, exponent, targets, recipe, context)
+            error = _loss_error(logits, exponent, targets, recipe, context, _shares(numbers, recipe, epoch))
             gradients = network.backward(tensors, notes, error, context)
             if observe is not None:
                 observe(step, network, gradients, tensors)

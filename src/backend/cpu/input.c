@@ -4,7 +4,7 @@
 #include "backend/cpu/cpu.h"
 #include "base/scale.h"
 
-enum { ROWS_BYTES = 1 << 13, TABLE = 256, PIECE = 512 };
+enum { ROWS_BYTES = 1 << 13, TABLE = 256, PIECE = 512, MIX_BYTES = 1024 };
 enum { PIECE_BYTES = NITI_CHANNELS_MAX, NARROW_MAX = UINT32_MAX / 511 }; /* totals of weights with which sums fit 32 bits */
 
 typedef struct Input {
@@ -258,6 +258,29 @@ static void input_rows(void *context, size_t thread, size_t item) {
   }
 }
 
+/* Mixes each image with the next, some positions of all images at a time. */
+static void mix_positions(void *context, size_t thread, size_t item) {
+  const Input *in = context;
+  const size_t image = niti_shape_image(in->shape), first = item * MIX_BYTES, N = (size_t)in->shape.n;
+  const size_t count = image - first < MIX_BYTES ? image - first : MIX_BYTES;
+  int8_t begin[MIX_BYTES]; /* of the first image as it was */
+  (void)thread;
+  memcpy(begin, in->out + first, count);
+  for (size_t n = 0; n < N; ++n) {
+    int8_t *restrict own = in->out + n * image + first;
+    const int8_t *restrict next = n + 1 < N ? own + image : begin;
+    const int32_t share = in->samples[n].share;
+    for (size_t i = 0; share > 0 && i < count; ++i) own[i] = niti_mixed(own[i], next[i], share);
+  }
+}
+
+static bool has_mixed(const NitiSample *samples, int32_t n) {
+  for (int32_t i = 0; i < n; ++i) {
+    if (samples[i].share > 0) return true;
+  }
+  return false;
+}
+
 void niti_cpu_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table, bool changes) {
   const size_t row = (size_t)out->shape.w * (size_t)out->shape.c;
@@ -269,7 +292,9 @@ void niti_cpu_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images
               .table = table->data,
               .rows = (size_t)out->shape.n * (size_t)out->shape.h,
               .rows_a_task = row < ROWS_BYTES ? ROWS_BYTES / row : 1};
-  (void)changes; /* each sample says so itself */
-  niti_threads_run(niti_cpu(backend)->threads, input_rows, &in, (in.rows + in.rows_a_task - 1) / in.rows_a_task);
+  NitiThreads *threads = niti_cpu(backend)->threads;
+  niti_threads_run(threads, input_rows, &in, (in.rows + in.rows_a_task - 1) / in.rows_a_task);
+  if (changes && has_mixed(samples, out->shape.n))
+    niti_threads_run(threads, mix_positions, &in, (niti_shape_image(out->shape) + MIX_BYTES - 1) / MIX_BYTES);
   *out->exponent = *table->exponent;
 }

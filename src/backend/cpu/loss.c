@@ -3,6 +3,7 @@
 
 #include "backend/cpu/chunk.h"
 #include "backend/cpu/requantise.h"
+#include "base/mix.h"
 #include "base/softmax.h"
 
 typedef struct Loss {
@@ -33,7 +34,7 @@ static bool is_correct(const int8_t *logits, int classes, int target) {
 static void metrics_image(void *context, size_t thread, size_t n) {
   const Loss *l = context;
   const int8_t *logits = l->logits + n * (size_t)l->classes;
-  const int target = l->labels[n];
+  const int target = niti_label_class(l->labels[n]);
   (void)thread;
   __atomic_fetch_add(&l->metrics->loss, niti_loss_value(logits, l->exponent, l->classes, target), __ATOMIC_RELAXED);
   __atomic_fetch_add(&l->metrics->correct, is_correct(logits, l->classes, target), __ATOMIC_RELAXED);
@@ -43,7 +44,8 @@ static void niti_image(void *context, size_t thread, size_t n) {
   const Loss *l = context;
   const size_t index = n * (size_t)l->classes;
   (void)thread;
-  niti_loss_niti(l->delta + index, l->logits + index, l->exponent, l->classes, l->labels[n], l->cpu->seed, l->cpu->step, index);
+  niti_loss_niti(l->delta + index, l->logits + index, l->exponent, l->classes, niti_label_class(l->labels[n]), l->cpu->seed,
+                 l->cpu->step, index);
 }
 
 static void softmax_image(void *context, size_t thread, size_t n) {
@@ -51,15 +53,14 @@ static void softmax_image(void *context, size_t thread, size_t n) {
   const size_t index = n * (size_t)l->classes;
   const int8_t *logits = l->logits + index;
   NitiSoftmax softmax = niti_softmax_sum(logits, l->exponent, l->classes);
-  softmax.off = l->off;
-  softmax.on = niti_loss_on(l->off, l->classes);
+  niti_softmax_expect(&softmax, l->off, l->classes, l->labels[n], l->labels[n + 1 < l->images ? n + 1 : 0]);
   int32_t acc[NITI_ACC_CHUNK];
   uint32_t max = 0;
   (void)thread;
   for (int first = 0; first < l->classes; first += NITI_ACC_CHUNK) {
     const int count = l->classes - first < NITI_ACC_CHUNK ? l->classes - first : NITI_ACC_CHUNK;
     const size_t at = index + (size_t)first;
-    niti_softmax_acc(acc, &softmax, logits, first, count, l->labels[n]);
+    niti_softmax_acc(acc, &softmax, logits, first, count, niti_label_class(l->labels[n]));
     max = l->kernel(l->delta + at, acc, (size_t)count, l->rounder, at, max);
   }
   niti_max_raise((_Atomic uint32_t *)&l->max, max);

@@ -1,4 +1,4 @@
-/* Pixels as mantissas: the window of every sample, scaled, coloured and cut out as it says, through the input table. */
+/* Pixels as mantissas: the window of every sample, scaled, coloured, cut out and mixed as it says, through the input table. */
 #include "backend/cuda/tile.cuh"
 #include "base/scale.h"
 
@@ -85,6 +85,15 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
 #pragma unroll
     for (uint32_t k = 0; k < 4; ++k) {
       if (k < count) word |= look_up<CHANGES>(in, sample, p + k) << (8 * k);
+    }
+    if (CHANGES && sample.share > 0) {
+      const NitiSample next = in.samples[n + 1 < (size_t)t.n ? n + 1 : 0];
+      uint32_t mixed = 0;
+      for (uint32_t k = 0; k < count; ++k) {
+        const int8_t own = (int8_t)(word >> (8 * k)), other = (int8_t)look_up<CHANGES>(in, next, p + k);
+        mixed |= (uint32_t)(uint8_t)niti_mixed(own, other, sample.share) << (8 * k);
+      }
+      word = mixed;
     }
     if (t.image % 4 == 0) {
       *(uint32_t *)out = word;

@@ -1,5 +1,6 @@
 /* Integer softmax cross-entropy: one warp per image. */
 #include "backend/cuda/tile.cuh"
+#include "base/mix.h"
 #include "base/softmax.h"
 
 enum Kind { KIND_METRICS, KIND_NITI, KIND_SOFTMAX };
@@ -86,9 +87,11 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
+  const int share = niti_label_share(l.labels[n]), next = niti_label_class(l.labels[n + 1 < l.n ? n + 1 : 0]);
+  const int part = share == 0 || next == target ? 0 : niti_mixed_part(l.on, l.off, share), other = part > 0 ? next : target;
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
-    const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on : l.off);
+    const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on - part : j == other ? l.off + part : l.off);
     max = niti_magnitude(acc) > max ? niti_magnitude(acc) : max;
     store(l, n, j, (int8_t)niti_word_requantise<1>(a, &acc, shift, (uint64_t)n * (uint64_t)l.classes + (uint64_t)j));
   }
@@ -126,7 +129,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, 
         continue;
       }
       const int8_t *logits = l.logits + (size_t)n * (size_t)l.classes;
-      const int target = l.labels[n];
+      const int target = niti_label_class(l.labels[n]);
       const Sums s = sum_image<KIND>(logits, exponent, l.classes);
       if (KIND == KIND_NITI) delta_niti(l, s, logits, n, target);
       if (KIND == KIND_SOFTMAX) max = delta_softmax(l, s, logits, n, target, a, shift, max);
