@@ -1,19 +1,18 @@
 /* Runs training steps operation by operation and writes down what each reads and makes. */
 #include "export/vectors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/update.h"
 #include "export/plan.h"
 #include "export/sums.h"
 #include "export/values.h"
 #include "model/network.h"
+#include "platform/system.h"
 #include "program/bounds.h"
 #include "train/locate.h"
 
@@ -43,11 +42,12 @@ static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out
 static NitiStatus open_folder(const char *out) {
   struct dirent *entry;
   bool empty = true;
-  if (mkdir(out, 0777) == 0) return NITI_OK;
-  DIR *folder = errno == EEXIST ? opendir(out) : NULL;
+  if (niti_system.mkdir(out, 0777) == 0) return NITI_OK;
+  DIR *folder = errno == EEXIST ? niti_system.opendir(out) : NULL;
   if (!folder) return niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", out, strerror(errno));
-  while ((entry = readdir(folder)) != NULL) empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)closedir(folder);
+  while ((entry = niti_system.readdir(folder)) != NULL)
+    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+  (void)niti_system.closedir(folder);
   return empty ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one)", out);
 }
 

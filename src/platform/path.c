@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "platform/system.h"
 
 NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
   const size_t length = strlen(dir), size = length + strlen(name) + 2;
@@ -16,12 +17,12 @@ NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
 
 bool niti_path_is_file(const char *path) {
   struct stat info;
-  return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+  return niti_system.stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 bool niti_path_is_dir(const char *path) {
   struct stat info;
-  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+  return niti_system.stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
