@@ -16,6 +16,7 @@
 #include "platform/file.h"
 #include "platform/path.h"
 #include "platform/system.h"
+#include "platform/text.h"
 #include "program/bounds.h"
 #include "train/locate.h"
 #include "train/recipe_text.h"
@@ -225,14 +226,9 @@ static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
 typedef void (*Writer)(FILE *to, const NitiExport *e);
 
 static char *text_of(Writer writer, const NitiExport *e) {
-  char *text = NULL;
-  size_t size;
-  FILE *to = open_memstream(&text, &size);
-  if (!to) return NULL;
-  writer(to, e);
-  if (fclose(to) == 0) return text;
-  free(text);
-  return NULL;
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) writer(memory.to, e);
+  return niti_text_close(&memory, NULL);
 }
 
 static void add_named(NitiExportFiles *files, const NitiExport *e, const char *folder, const char *ending, char *text) {

@@ -96,7 +96,7 @@ static NitiStatus create_file(NitiEvents *events, const char *dir) {
     (void)snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.niti", (long long)start + extra, host);
     free(events->path);
     NITI_TRY(niti_path_join(&events->path, dir, name));
-    events->fd = (int)NITI_RETRY(niti_system.open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    events->fd = niti_system.open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (events->fd >= 0) return NITI_OK;
     if (errno != EEXIST) break;
   }

@@ -11,6 +11,7 @@
 #include "platform/file.h"
 #include "platform/path.h"
 #include "platform/system.h"
+#include "platform/text.h"
 
 static const char epoch_key[] = "epoch";
 enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, FILES = 2, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
@@ -91,16 +92,10 @@ static void put_csv_header(FILE *out, const NitiField *fields, size_t count) {
 /* The line that `put` makes, in new memory. */
 static NitiStatus format_line(char **line, const NitiField *fields, size_t count,
                               void (*put)(FILE *out, const NitiField *fields, size_t count)) {
-  size_t size;
-  *line = NULL;
-  FILE *out = open_memstream(line, &size);
-  if (!out) return fail_memory();
-  put(out, fields, count);
-  const bool failed = ferror(out) != 0;
-  if (!fclose(out) && !failed) return NITI_OK;
-  free(*line);
-  *line = NULL;
-  return fail_memory();
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) put(memory.to, fields, count);
+  *line = niti_text_close(&memory, NULL);
+  return *line ? NITI_OK : fail_memory();
 }
 
 /* ---- Resuming ----------------------------------------------------------------------------------------------------- */
@@ -152,8 +147,10 @@ static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_
   return csv_field(&field, &length, record, end, column) && parse_epoch(epoch, field, length);
 }
 
-static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
-  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, NULL);
+static bool json_epoch(int64_t *epoch, bool *memory, const char *record, const char *end) {
+  json_error_t error = {0};
+  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, &error);
+  *memory = row || json_error_code(&error) != json_error_out_of_memory;
   const json_t *value = json_object_get(row, epoch_key);
   const bool found = json_is_integer(value);
   if (found) *epoch = json_integer_value(value);
@@ -184,7 +181,9 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
       kept = header;
       continue;
     }
-    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, at, next);
+    bool memory = true;
+    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, &memory, at, next);
+    if (!memory) return fail_memory();
     if (!known && newest >= keep_epoch && is_torn(at, next)) break; /* the row was being written, and is not wanted */
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
     if (epoch > keep_epoch) continue;
@@ -214,7 +213,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
   }
   if (status != NITI_OK) return status;
   file->size = (off_t)size;
-  file->fd = (int)NITI_RETRY(niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC, 0));
+  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
   return file->fd < 0 ? niti_fail_errno(file->path, "open the file") : NITI_OK;
 }
 
@@ -294,7 +293,7 @@ static NitiStatus append(LogFile *file, const char *text) {
   if (file->fd < 0) return NITI_OK;
   NITI_TRY(niti_file_put(file->fd, text, strlen(text), file->path));
   /* pipes and the like cannot sync */
-  if (NITI_RETRY(niti_system.fdatasync(file->fd)) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
+  if (niti_system.fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
   return NITI_OK;
 }
 
@@ -312,9 +311,7 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
   return epoch ? NITI_OK : niti_fail(NITI_ERROR_ARGUMENT, "log: a row needs an integer `epoch`");
 }
 
-static bool take_back(const LogFile *file) {
-  return file->fd < 0 || NITI_RETRY(niti_system.ftruncate(file->fd, file->size)) == 0;
-}
+static bool take_back(const LogFile *file) { return file->fd < 0 || niti_system.ftruncate(file->fd, file->size) == 0; }
 
 /* Writes both lines or neither, as far as the system allows to remove a partial one. */
 static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {

@@ -49,14 +49,13 @@ const char *niti_file_path(const NitiFile *file) { return file->path; }
 static NitiStatus open_temporary(NitiFile *file) {
   for (int attempt = 0; attempt < 16; ++attempt) {
     struct stat held, named;
-    file->fd = (int)NITI_RETRY(niti_system.open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666));
+    file->fd = niti_system.open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (file->fd < 0) return niti_fail_errno(file->temporary, "create the file");
-    if (NITI_RETRY(niti_system.flock(file->fd, LOCK_EX | LOCK_NB)) && errno == EWOULDBLOCK) break;
+    if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
     if (niti_system.fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
     if (!niti_system.lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
-      if (held.st_size && NITI_RETRY(niti_system.ftruncate(file->fd, 0)))
-        return niti_fail_errno(file->temporary, "empty the file");
+      if (held.st_size && niti_system.ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
       return NITI_OK;
     }
     (void)niti_system.close(file->fd);
@@ -92,7 +91,7 @@ NitiStatus niti_file_put(int fd, const void *data, size_t size, const char *path
   const char *bytes = data;
   while (size) {
     const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
-    const ssize_t done = NITI_RETRY(niti_system.write(fd, bytes, part));
+    const ssize_t done = niti_system.write(fd, bytes, part);
     if (done < 0) return niti_fail_errno(path, "write");
     bytes += done;
     size -= (size_t)done;
@@ -118,9 +117,9 @@ NitiStatus niti_file_sync_entry(const char *path) {
   if (slash == folder) ++slash; /* "/name": the root keeps its slash */
   if (slash) *slash = 0;
   const char *name = slash ? folder : ".";
-  const int fd = (int)NITI_RETRY(niti_system.open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  const int fd = niti_system.open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   NitiStatus status = NITI_OK;
-  if (fd < 0 || (NITI_RETRY(niti_system.fsync(fd)) && errno != EINVAL && errno != EOPNOTSUPP))
+  if (fd < 0 || (niti_system.fsync(fd) && errno != EINVAL && errno != EOPNOTSUPP))
     status = niti_fail_errno(name, "sync the folder");
   if (fd >= 0) (void)niti_system.close(fd);
   free(folder);
@@ -129,7 +128,7 @@ NitiStatus niti_file_sync_entry(const char *path) {
 
 /* Onto the disk before the folder names it. */
 static NitiStatus sync_content(int fd, const char *path) {
-  return NITI_RETRY(niti_system.fsync(fd)) ? niti_fail_errno(path, "write to disk") : NITI_OK;
+  return niti_system.fsync(fd) ? niti_fail_errno(path, "write to disk") : NITI_OK;
 }
 
 static NitiStatus move_in(const NitiFile *file) {
@@ -141,7 +140,7 @@ static NitiStatus copy_content(int to, int from, const char *path) {
   char *bytes = malloc(PART);
   ssize_t got = 0;
   NitiStatus status = bytes ? NITI_OK : fail_memory(path);
-  while (status == NITI_OK && (got = NITI_RETRY(niti_system.read(from, bytes, PART))) > 0)
+  while (status == NITI_OK && (got = niti_system.read(from, bytes, PART)) > 0)
     status = niti_file_put(to, bytes, (size_t)got, path);
   if (got < 0) status = niti_fail_errno(path, "read");
   free(bytes);
@@ -153,7 +152,7 @@ static NitiStatus copy_file(const char *former, const char *path) {
   int from;
   uint64_t size;
   NITI_TRY(niti_file_open_read(&from, &size, path));
-  const int to = (int)NITI_RETRY(niti_system.open(former, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
+  const int to = niti_system.open(former, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
   NitiStatus status = to < 0 ? niti_fail_errno(former, "create the file") : copy_content(to, from, former);
   if (status == NITI_OK) status = sync_content(to, former);
   if (to >= 0) (void)niti_system.close(to);
@@ -165,7 +164,7 @@ static NitiStatus copy_file(const char *former, const char *path) {
 static NitiStatus name_former(bool *named, const char *former, const char *path) {
   (void)niti_system.unlink(former);
   *named = niti_system.link(path, former) == 0;
-  if (*named || errno == ENOENT) return NITI_OK;
+  if (*named || errno == ENOENT || niti_system.access(path, F_OK) != 0) return NITI_OK;
   *named = true;
   return copy_file(former, path);
 }
@@ -218,7 +217,7 @@ static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
 }
 
 NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
-  *fd = (int)NITI_RETRY(niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0)); /* O_NONBLOCK: a FIFO must not hang us */
+  *fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* O_NONBLOCK: a FIFO must not hang us */
   if (*fd < 0) return niti_fail_errno(path, "open");
   const NitiStatus status = check_regular(size, *fd, path);
   if (status != NITI_OK) (void)niti_system.close(*fd);
@@ -238,7 +237,7 @@ static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, co
       if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
       *data = grown;
     }
-    const ssize_t done = NITI_RETRY(niti_system.read(fd, *data + *size, room - 1 - *size));
+    const ssize_t done = niti_system.read(fd, *data + *size, room - 1 - *size);
     if (done < 0) return niti_fail_errno(path, "read");
     (*data)[*size + (size_t)done] = 0;
     if (done == 0) return NITI_OK;
@@ -273,6 +272,6 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
 
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
   *data = NULL;
-  const int fd = (int)NITI_RETRY(niti_system.open(path, O_RDONLY | O_CLOEXEC, 0));
+  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
   return fd < 0 ? niti_fail_errno(path, "open") : read_whole(data, size, 4096, fd, path, limit);
 }

@@ -46,9 +46,7 @@ static bool is_left_behind(char owner[OWNER_MAX], const char *path) {
   return strcmp(host, found) == 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
 }
 
-static int create_file(const char *path) {
-  return (int)NITI_RETRY(niti_system.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-}
+static int create_file(const char *path) { return niti_system.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }
 
 static NitiStatus create_owner(const char *path, const char *folder) {
   char text[OWNER_MAX], owner[OWNER_MAX];
@@ -84,10 +82,10 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, folder, ".lock"));
   NitiStatus status = NITI_OK;
-  lock->fd = (int)NITI_RETRY(niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock->fd < 0) {
     status = niti_fail_errno(path, "create the file");
-  } else if (NITI_RETRY(niti_system.flock(lock->fd, LOCK_EX | LOCK_NB)) != 0) {
+  } else if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
     status = errno == EWOULDBLOCK  ? fail_busy(folder)
              : has_no_flock(errno) ? lock_by_name(lock, folder)
                                    : niti_fail_errno(path, "lock the file");

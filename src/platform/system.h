@@ -11,8 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Each member is the POSIX function of its name, with its errors in errno. The library touches files through this table alone,
- * except that zlib reads data files by itself and quota.c the kernel's (scripts/check_system_calls.sh). */
+/* Each member is the POSIX function of its name, with its errors in errno, save that none but close fails with EINTR: a call that
+ * a signal interrupts is made again. The library touches files through this table alone, except that zlib reads data files by
+ * itself and quota.c the kernel's (scripts/check_system_calls.sh). */
 typedef struct NitiSystem {
   int (*open)(const char *path, int flags, mode_t mode);
   int (*close)(int fd);
@@ -33,6 +34,7 @@ typedef struct NitiSystem {
   int (*unlink)(const char *path);
   int (*mkdir)(const char *path, mode_t mode);
   int (*rmdir)(const char *path);
+  char *(*realpath)(const char *path, char *out);
   DIR *(*opendir)(const char *path);
   struct dirent *(*readdir)(DIR *folder);
   int (*closedir)(DIR *folder);
@@ -41,14 +43,5 @@ typedef struct NitiSystem {
 } NitiSystem;
 
 extern const NitiSystem niti_system;
-
-/* Calls again where a signal came first. Not for close: the descriptor is closed all the same. */
-#define NITI_RETRY(call)                             \
-  ({                                                 \
-    ssize_t niti_retry_result;                       \
-    do niti_retry_result = (call);                   \
-    while (niti_retry_result < 0 && errno == EINTR); \
-    niti_retry_result;                               \
-  })
 
 #endif

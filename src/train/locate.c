@@ -45,7 +45,7 @@ static NitiStatus is_safetensors(bool *out, const char *path) {
   NITI_TRY(niti_file_open_read(&fd, &size, path));
   size_t got = 0;
   for (ssize_t part = 1; part > 0 && got<sizeof head; got += part> 0 ? (size_t)part : 0)
-    part = NITI_RETRY(niti_system.read(fd, head + got, sizeof head - got));
+    part = niti_system.read(fd, head + got, sizeof head - got);
   const bool whole = got == sizeof head && head[8] == '{';
   (void)niti_system.close(fd);
   for (int i = 0; i < 8 && whole; ++i) length |= (uint64_t)head[i] << (8 * i);

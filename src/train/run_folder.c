@@ -169,8 +169,11 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const int64_t count = niti_dataset_count(dataset, (NitiSplit)split);
     if (count == 0) continue;
-    json_object_set_new(object, images[split], json_integer(count));
-    json_object_set_new(object, sums[split], json_string(hash[split]));
+    const bool set = json_object_set_new(object, images[split], json_integer(count)) == 0 &&
+                     json_object_set_new(object, sums[split], json_string(hash[split])) == 0;
+    if (set) continue;
+    json_decref(object);
+    return NULL;
   }
   return object;
 }
