@@ -131,12 +131,22 @@ void niti_run_folder_clear(const NitiRunFolder *folder) {
   if (folder->made) (void)niti_system.rmdir(folder->path);
 }
 
+/* What a process that was killed within a save left. */
+static NitiStatus remove_left_over(void *context, const char *name, bool folder) {
+  static const char ending[] = ".safetensors.tmp";
+  const size_t length = strlen(name);
+  const bool left = length >= sizeof ending - 1 && strcmp(name + length - (sizeof ending - 1), ending) == 0;
+  return left ? remove_entry(context, name, folder) : NITI_OK;
+}
+
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   *out = NULL;
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
   if (!has_checkpoint(path))
     return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
-  return lock(out, path);
+  NITI_TRY(lock(out, path));
+  (void)niti_folder_walk(path, remove_left_over, (*out)->path);
+  return NITI_OK;
 }
 
 void niti_run_folder_close(NitiRunFolder *folder) {

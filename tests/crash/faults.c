@@ -2,6 +2,7 @@
  *   allocation:N       the Nth allocation fails          allocations:N      and all that follow it
  *   call:N:ERROR       the Nth call on files fails with that errno; ERROR 0: it reads or writes one byte alone
  *   calls:N:ERROR      and all of that function's that follow it
+ *   flock:ERROR        every flock fails with that errno
  *   kill:N             SIGKILL instead of the Nth call on files      killed:N   after it
  * NITI_FAULT_REPORT names a file that receives, at the end, the number of allocations, of blocks not freed, and of calls on
  * files, and which function the fault hit. */
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,7 +28,7 @@
 static atomic_long allocations, live, calls;
 static long fail_allocation, fail_call, kill_before, kill_after;
 static bool fail_all;
-static int fail_error;
+static int fail_error, flock_error;
 static char hit[64] = "-";
 static bool ready;
 
@@ -36,7 +38,7 @@ __attribute__((constructor)) static void begin(void) {
   if (fault && sscanf(fault, "allocations:%ld", &fail_allocation) == 1) fail_all = true;
   if (fault && sscanf(fault, "call:%ld:%d", &fail_call, &fail_error) == 2) fail_all = false;
   if (fault && sscanf(fault, "calls:%ld:%d", &fail_call, &fail_error) == 2) fail_all = true;
-  if (fault) (void)(sscanf(fault, "kill:%ld", &kill_before) + sscanf(fault, "killed:%ld", &kill_after));
+  if (fault) (void)(sscanf(fault, "flock:%d", &flock_error) + sscanf(fault, "kill:%ld", &kill_before) + sscanf(fault, "killed:%ld", &kill_after));
   unsetenv("LD_PRELOAD"); /* for this process alone */
   atomic_store(&live, 0);
   ready = true;
@@ -158,7 +160,6 @@ TRANSFER(write, (int fd, const void *from, size_t size), (fd, from, size))
 CALL(int, fsync, (int fd), (fd), -1)
 CALL(int, fdatasync, (int fd), (fd), -1)
 CALL(int, ftruncate, (int fd, off_t size), (fd, size), -1)
-CALL(int, flock, (int fd, int operation), (fd, operation), -1)
 CALL(int, fstat, (int fd, struct stat *out), (fd, out), -1)
 CALL(int, stat, (const char *path, struct stat *out), (path, out), -1)
 CALL(int, lstat, (const char *path, struct stat *out), (path, out), -1)
@@ -183,4 +184,13 @@ int close(int fd) { /* a descriptor is closed whatever close returns */
   if (met >= 0) return done;
   errno = error;
   return -1;
+}
+
+int flock(int fd, int operation) {
+  long number;
+  if (meet("flock", &number) < 0) return -1;
+  if (flock_error) errno = flock_error;
+  const int done = flock_error ? -1 : REAL(flock)(fd, operation);
+  leave(number);
+  return done;
 }
