@@ -38,7 +38,9 @@ __attribute__((constructor)) static void begin(void) {
   if (fault && sscanf(fault, "allocations:%ld", &fail_allocation) == 1) fail_all = true;
   if (fault && sscanf(fault, "call:%ld:%d", &fail_call, &fail_error) == 2) fail_all = false;
   if (fault && sscanf(fault, "calls:%ld:%d", &fail_call, &fail_error) == 2) fail_all = true;
-  if (fault) (void)(sscanf(fault, "flock:%d", &flock_error) + sscanf(fault, "kill:%ld", &kill_before) + sscanf(fault, "killed:%ld", &kill_after));
+  if (fault)
+    (void)(sscanf(fault, "flock:%d", &flock_error) + sscanf(fault, "kill:%ld", &kill_before) +
+           sscanf(fault, "killed:%ld", &kill_after));
   unsetenv("LD_PRELOAD"); /* for this process alone */
   atomic_store(&live, 0);
   ready = true;
