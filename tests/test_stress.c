@@ -1,4 +1,5 @@
-/* The pool, the loader and the saver with 1 to 64 threads, while signals arrive at random moments; for the thread sanitizer too. */
+/* The pool, the loader and the saver with 1 to 64 threads, while signals arrive at random moments; for the thread sanitizer too.
+ */
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */

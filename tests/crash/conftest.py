@@ -1,4 +1,4 @@
-"""The tool where machines fail. NITI_TEST_SLOW=1: every case, not one in so many."""
+"""The tool where machines fail. NITI_TEST_SLOW=N: N times as many cases, at most all there are."""
 import os
 import pathlib
 import shutil

@@ -104,7 +104,7 @@ def test_at_every_call_on_files(kind, when, work, toy, recipe, half, whole):
 def test_at_random_moments(work, toy, recipe, half, whole):
     draw = random.Random(19)
     kills = 0
-    for number in range(400 if faults.SLOW else 10):
+    for number in range(min(400, 10 * max(faults.SLOW, 1))):
         kind = draw.choice(["new", "half"])
         run = prepare(kind, work / "random", half)
         command = [tool.NITI, *map(str, arguments_of(kind, run, toy, recipe))]
