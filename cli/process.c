@@ -28,7 +28,9 @@ static void write_plainly(const char *text, size_t size) {
 
 static void on_bus(int number, siginfo_t *info, void *context) {
   static const char text[] =
-      "niti: a file of the data set became shorter or unreadable while it was used (expected it not to change)\n";
+      "niti: a file of the data set became shorter or unreadable while it was used (expected it not to change; once it is "
+      "restored, "
+      "`niti train --resume` continues a run)\n";
   (void)context;
   if (info->si_code == BUS_ADRERR) {
     write_plainly(text, sizeof text - 1);

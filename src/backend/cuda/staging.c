@@ -36,7 +36,9 @@ NitiStatus niti_staging_open(NitiStaging **out) {
   }
   if (error == cudaSuccess) return NITI_OK;
   (void)niti_cuda_runtime.cudaGetLastError(); /* reported here */
-  return niti_fail(NITI_ERROR_MEMORY, "out of pinned memory: %d bytes asked for to copy through: %s", SLOTS * SLOT_BYTES,
+  const bool memory = error == cudaErrorMemoryAllocation;
+  return niti_fail(memory ? NITI_ERROR_MEMORY : NITI_ERROR_DEVICE,
+                   "cuda: %d bytes of pinned memory asked for to copy through: %s", SLOTS * SLOT_BYTES,
                    cudaGetErrorString(error));
 }
 
