@@ -20,12 +20,14 @@ static bool ends_with(const char *text, const char *end) {
   return a >= b && strcmp(text + a - b, end) == 0;
 }
 
-/* Takes `text`, which may be NULL. */
+/* Takes `text`, which may be NULL, also after a failure. */
 static NitiStatus set(NitiLocation *out, NitiLocated kind, const char *path, char *text) {
   out->kind = kind;
   out->path = strdup(path);
-  out->text = text;
-  return out->path ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  out->text = out->path ? text : NULL;
+  if (out->path) return NITI_OK;
+  free(text);
+  return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
 }
 
 static NitiStatus set_builtin(NitiLocation *out, NitiLocated kind, const char *name, const char *text) {
