@@ -2,6 +2,7 @@
 #   make            install what is missing, build          make bench     time the kernels, training steps and inference
 #   make run        train a network on Fashion-MNIST        make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
+#   make test-slow  build and run the long forms of tests: about an hour on two cores (docs/reliability.md)
 #   make format     format the sources by .clang-format, with clang-format 14
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
@@ -27,7 +28,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-gpu check-gpu bench bench-peers bench-gpu format install clean
+.PHONY: all build run test test-slow test-gpu check-gpu bench bench-peers bench-gpu format install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -45,7 +46,13 @@ test:
 	@scripts/setup.sh test
 	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS)
-	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS)
+	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS) -LE slow
+
+test-slow:
+	@scripts/setup.sh test
+	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS) -L slow
 
 test-gpu:
 	@scripts/setup.sh test

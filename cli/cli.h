@@ -94,6 +94,10 @@ typedef struct DeviceOptions {
 #define JSON_OPTION FLAG("json", json, "one JSON object on standard output")
 NitiDevice device_of(const DeviceOptions *options);
 
+/* From json_watch on: whether every part of every JSON value could be made; jansson leaves out what it has no memory for. */
+void json_watch(void);
+bool json_is_whole(void);
+
 /* Prints the object as one line on standard output and releases it; returns the exit code. */
 int print_json(json_t *object);
 /* The same; of --json-stream the object says which event it is. */
@@ -119,6 +123,8 @@ double nats(NitiScore score); /* mean loss */
 /* process.c */
 /* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
 void descriptors_open(void);
+/* From then on the process ends with a message, not with SIGBUS, where a mapped file cannot be read any more. */
+void mapping_watch(void);
 /* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
  * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is
  * an error of the write, not the end of the process. */

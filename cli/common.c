@@ -17,10 +17,22 @@ void output_choose(int argc, char **argv) {
   }
 }
 
+static bool json_lacks_memory;
+
+static void *allocate_json(size_t size) {
+  void *p = malloc(size);
+  json_lacks_memory = json_lacks_memory || !p;
+  return p;
+}
+
+void json_watch(void) { json_set_alloc_funcs(allocate_json, free); }
+bool json_is_whole(void) { return !json_lacks_memory; }
+
 FILE *output_prose(void) { return form == PROSE ? stdout : stderr; }
 
 int print_failure(const char *message, int code) {
   if (form == PROSE) return code;
+  json_lacks_memory = false; /* this object is another */
   json_t *object = json_pack("{s:s, s:i}", "error", message, "exit_code", code);
   (void)print_event("error", object);
   return code;
@@ -48,7 +60,8 @@ NitiDevice device_of(const DeviceOptions *options) {
 int print_json(json_t *object) {
   char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
   json_decref(object);
-  if (!text) {
+  if (!text || !json_is_whole()) {
+    free(text);
     say("out of memory for the result as JSON");
     return EXIT_FAILED;
   }
@@ -115,6 +128,7 @@ void say(const char *format, ...) {
 json_t *json_name(const char *name) {
   char *text = niti_text_escaped(name);
   json_t *value = text ? json_string(text) : NULL;
+  json_lacks_memory = json_lacks_memory || !text;
   free(text);
   return value;
 }

@@ -70,15 +70,10 @@ static void put_table(FILE *to, const NitiModel *model, const NitiConfusion *c) 
 }
 
 static NitiStatus make_table(uint8_t **out, size_t *size, const NitiModel *model, const NitiConfusion *c) {
-  char *text = NULL;
-  FILE *to = open_memstream(&text, size);
-  if (to) put_table(to, model, c);
-  if (to && fclose(to) == 0) {
-    *out = (uint8_t *)text;
-    return NITI_OK;
-  }
-  free(text);
-  return niti_fail(NITI_ERROR_MEMORY, "out of memory for a confusion matrix");
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) put_table(memory.to, model, c);
+  *out = (uint8_t *)niti_text_close(&memory, size);
+  return *out ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for a confusion matrix");
 }
 
 static NitiStatus make_picture(uint8_t **out, size_t *size, const NitiConfusion *c) {

@@ -70,7 +70,12 @@ static json_t *kernels_json(NitiBackend *backend) {
     const NitiConv conv = sample(i);
     json_t *entry = json_pack("{s:s}", "operation", samples[i].name);
     for (size_t d = 0; d < 3; ++d) {
-      json_object_set_new(entry, directions[d], json_string(niti_backend_conv_kernel(backend, opcodes[d], &conv)));
+      const char *name = niti_backend_conv_kernel(backend, opcodes[d], &conv);
+      if (*name) json_object_set_new(entry, directions[d], json_string(name));
+      if (*name) continue;
+      json_decref(entry); /* memory ran out */
+      json_decref(kernels);
+      return NULL;
     }
     json_array_append_new(kernels, entry);
   }
@@ -111,7 +116,7 @@ static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
                 "features", features, "threads", backend->ops->threads(backend), "devices", devices_json(), "isa_available",
                 isas_json(), "kernels", kernels_json(backend), "operations", operations_json(backend, isa), "models",
                 names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
-  if (json) return print_json(object);
+  if (json || !object) return print_json(object);
   printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
          backend->ops->hardware(backend));
   size_t at;

@@ -83,7 +83,12 @@ NitiStatus run_name(RunName *out, const char *recipe, bool claim) {
   if (claim) out->made_runs = mkdir(RUNS, 0777) == 0;
   for (int number = 1;; ++number) {
     format_name(out, recipe, number);
-    if (claim ? mkdir(out->path, 0777) == 0 : access(out->path, F_OK) != 0) return NITI_OK;
+    if (!claim && access(out->path, F_OK) != 0) return NITI_OK;
+    if (claim && mkdir(out->path, 0777) == 0) {
+      (void)niti_file_sync_entry(RUNS); /* both survive a power loss */
+      (void)niti_file_sync_entry(out->path);
+      return NITI_OK;
+    }
     if (claim && errno != EEXIST) return niti_fail_errno(out->path, "make the folder");
   }
 }

@@ -10,6 +10,7 @@ static bool is(const char *word, const char *brief, const char *full) {
 
 static int run(const Command *command, int argc, char **argv) {
   int code = command->run(argc, argv);
+  if (code == EXIT_OK && !json_is_whole()) code = fail_with(EXIT_FAILED, "out of memory: a part of the result is missing");
   if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
     say("cannot write to standard output");
     code = EXIT_FAILED; /* no object: there is no place for it */
@@ -19,6 +20,8 @@ static int run(const Command *command, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   descriptors_open();
+  mapping_watch();
+  json_watch();
   output_choose(argc, argv);
   if (argc < 2) {
     help_print(stderr);

@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "platform/file.h"
+#include "platform/text.h"
 
 typedef struct Arguments {
   const char *folder;
@@ -100,16 +101,15 @@ static void put_whole(FILE *to) {
 }
 
 static int write_page(const char *folder, const Command *command) {
-  char path[4096], *text = NULL;
-  size_t size;
+  char path[4096];
+  NitiTextMemory memory;
+  size_t size = 0;
   (void)snprintf(path, sizeof path, "%s/niti%s%s.1", folder, command ? "-" : "", command ? command->name : "");
-  FILE *to = open_memstream(&text, &size);
+  FILE *to = niti_text_open(&memory);
   if (to && command) put_command(to, command);
   if (to && !command) put_whole(to);
-  if (!to || fclose(to) != 0) {
-    free(text);
-    return fail_with(EXIT_FAILED, "%s: out of memory", path);
-  }
+  char *text = niti_text_close(&memory, &size);
+  if (!text) return fail_with(EXIT_FAILED, "%s: out of memory", path);
   const NitiStatus status = niti_file_replace(path, text, size);
   free(text);
   return status == NITI_OK ? EXIT_OK : fail();

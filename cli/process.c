@@ -19,6 +19,32 @@ void descriptors_open(void) {
   }
 }
 
+/* ---- a mapped file that has become shorter ---- */
+
+static void write_plainly(const char *text, size_t size) {
+  const int error = errno;
+  if (write(STDERR_FILENO, text, size) < 0) errno = error;
+}
+
+static void on_bus(int number, siginfo_t *info, void *context) {
+  static const char text[] =
+      "niti: a file of the data set became shorter or unreadable while it was used (expected it not to change; once it is "
+      "restored, "
+      "`niti train --resume` continues a run)\n";
+  (void)context;
+  if (info->si_code == BUS_ADRERR) {
+    write_plainly(text, sizeof text - 1);
+    _exit(EXIT_FAILED);
+  }
+  (void)signal(number, SIG_DFL); /* a fault of the program's own: it happens again */
+}
+
+void mapping_watch(void) {
+  struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+  sigemptyset(&action.sa_mask);
+  (void)sigaction(SIGBUS, &action, NULL);
+}
+
 /* ---- signals ---- */
 
 enum { PAIR = 300000000 }; /* nanoseconds between the two signals of a pair, at most */
@@ -42,9 +68,8 @@ static void on_stop(int number) {
 /* Confirms the signal at once, since a step may be long. */
 static void on_alarm(int number) {
   static const char text[] = "\nniti: finishing the step, then saving; once more: stop at once\n";
-  const int error = errno;
   (void)number;
-  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) errno = error;
+  write_plainly(text, sizeof text - 1);
 }
 
 static void on_save(int number) {

@@ -330,6 +330,8 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
     code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
   } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
     code = report(status, view, result, folder, given->json);
+  } else if (view->run) { /* it began, so there is a checkpoint */
+    code = fail_with(EXIT_FAILED, "%s; `niti train --resume %s` continues", niti_error(), folder);
   } else {
     code = fail();
   }

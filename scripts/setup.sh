@@ -11,7 +11,7 @@ BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-de
 RUN="dataset-fashion-mnist python3"
 # The two cross compilers are those of scripts/check_freestanding.sh and tests/export, which also emulates whole boards.
 TEST="libcmocka-dev librandom123-dev python3-venv clang clang-format binutils gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-user
-  qemu-system-arm qemu-system-misc iverilog"
+  qemu-system-arm qemu-system-misc iverilog strace"
 # Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
 [ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 # PyTorch's products are its BLAS library's; the one that comes with it by default is not made for speed.

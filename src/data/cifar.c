@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "data/format.h"
 #include "platform/file.h"
+#include "platform/system.h"
 
 enum { SIDE = 32, PLANE = SIDE * SIDE, PIXELS = 3 * PLANE };
 
@@ -56,7 +56,7 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
       free(path);
       return status;
     }
-    if (stat(path, &facts) != 0)
+    if (niti_system.stat(path, &facts) != 0)
       status = niti_fail(NITI_ERROR_FILE, "%s: %s", path, errno == ENOENT ? "not found" : strerror(errno));
     else if (!S_ISREG(facts.st_mode))
       status = niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);

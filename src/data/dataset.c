@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include "data/format.h"
@@ -18,6 +15,7 @@
 #include "platform/clock.h"
 #include "platform/environment.h"
 #include "platform/file.h"
+#include "platform/system.h"
 #include "platform/text.h"
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
@@ -208,7 +206,7 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
   if (options) NITI_TRY(niti_data_options_check(options));
   if (options && (options->kind < NITI_DATA_AUTO || options->kind > NITI_DATA_CSV))
     return niti_fail(NITI_ERROR_ARGUMENT, "data kind %d is not known", (int)options->kind);
-  if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  if (niti_system.stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   if (!S_ISDIR(facts.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a folder", path);
   NITI_TRY(choose_match(&match, path, options ? options->kind : NITI_DATA_AUTO));
 
@@ -235,7 +233,7 @@ static void close_split(NitiDataSplit *split) {
   niti_paths_close(&split->files);
   free(split->dir);
   if (split->mapped > 0)
-    (void)munmap(split->memory, split->mapped);
+    (void)niti_system.munmap(split->memory, split->mapped);
   else
     free(split->memory);
   free(split->labels);
@@ -357,7 +355,7 @@ static NitiStatus hash_file(Hashing *hashing, const char *path) {
   NITI_TRY(niti_file_open_read(&fd, &size, path));
   gzFile file = gzdopen(fd, "rb");
   if (!file) {
-    (void)close(fd);
+    (void)niti_system.close(fd);
     return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory to read it", path);
   }
   const NitiStatus status = hash_bytes(hashing, file, path);

@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <zlib.h>
 
 #include "data/format.h"
+#include "platform/system.h"
 
 enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAME_BYTES = 96, SPELLINGS = 8, DEFLATE_RATIO_MAX = 1040, CHUNK = 1 << 22 };
 
@@ -148,7 +148,7 @@ static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   struct stat facts;
   Reader reader = {.dataset = dataset, .path = path, .sha = sha};
   *out = NULL;
-  if (stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  if (niti_system.stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   reader.size = (uint64_t)facts.st_size;
   errno = 0;
   reader.file = gzopen(path, "rbe");

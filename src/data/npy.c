@@ -1,14 +1,12 @@
 /* The .npy format: a magic number, a header that is a Python dictionary, and the elements. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "data/array.h"
 #include "platform/file.h"
+#include "platform/system.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "elements are used as they are in the file, which is little-endian"
@@ -183,9 +181,9 @@ NitiStatus niti_npy_read(NitiArray *out, const char *path) {
   uint64_t size = 0;
   *out = (NitiArray){0};
   NITI_TRY(niti_file_open_read(&fd, &size, path));
-  if (size > 0) out->memory = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (size > 0) out->memory = niti_system.mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
   const int reason = errno;
-  (void)close(fd);
+  (void)niti_system.close(fd);
   if (out->memory == MAP_FAILED) {
     out->memory = NULL;
     return niti_fail(NITI_ERROR_FILE, "%s: cannot be mapped into memory: %s", path, strerror(reason));
@@ -196,7 +194,7 @@ NitiStatus niti_npy_read(NitiArray *out, const char *path) {
 
 void niti_array_close(NitiArray *array) {
   if (array->mapped > 0)
-    (void)munmap(array->memory, array->mapped);
+    (void)niti_system.munmap(array->memory, array->mapped);
   else
     free(array->memory);
   *array = (NitiArray){0};

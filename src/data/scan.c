@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 #include "data/format.h"
 #include "platform/folder.h"
+#include "platform/system.h"
 
 /* A folder being read, and those above it. */
 typedef struct Level {
@@ -79,7 +79,7 @@ static NitiStatus take_entry(void *context, const char *name, bool folder) {
 
 static NitiStatus make_level(Level *level, const char *path, const Level *above) {
   struct stat info;
-  if (stat(path, &info) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
+  if (niti_system.stat(path, &info) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
   *level = (Level){.above = above, .device = info.st_dev, .number = info.st_ino, .depth = above ? above->depth + 1 : 0};
   return NITI_OK;
 }

@@ -1,12 +1,10 @@
 /* Exports a network: reads it, plans it, checks the budget, and writes its folder. */
 #include "export/export.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/input.h"
 #include "base/size.h"
@@ -17,6 +15,8 @@
 #include "model/network.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
+#include "platform/text.h"
 #include "program/bounds.h"
 #include "train/locate.h"
 #include "train/recipe_text.h"
@@ -228,14 +228,9 @@ static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
 typedef void (*Writer)(FILE *to, const NitiExport *e);
 
 static char *text_of(Writer writer, const NitiExport *e) {
-  char *text = NULL;
-  size_t size;
-  FILE *to = open_memstream(&text, &size);
-  if (!to) return NULL;
-  writer(to, e);
-  if (fclose(to) == 0) return text;
-  free(text);
-  return NULL;
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) writer(memory.to, e);
+  return niti_text_close(&memory, NULL);
 }
 
 static void add_named(NitiExportFiles *files, const NitiExport *e, const char *folder, const char *ending, char *text) {
@@ -257,7 +252,7 @@ static void add_files(NitiExportFiles *files, const NitiExport *e, const NitiExp
 }
 
 static NitiStatus make_folder(const char *path) {
-  if (mkdir(path, 0777) == 0 || errno == EEXIST) return NITI_OK;
+  if (niti_system.mkdir(path, 0777) == 0 || errno == EEXIST) return NITI_OK;
   return niti_fail_errno(path, "make the folder");
 }
 
@@ -267,11 +262,12 @@ static NitiStatus check_folder(const NitiExport *e, const char *out) {
   struct dirent *entry;
   bool empty = true;
   (void)snprintf(mark, sizeof mark, "%s.safetensors", e->name);
-  DIR *folder = opendir(out);
+  DIR *folder = niti_system.opendir(out);
   if (!folder && errno == ENOENT) return NITI_OK;
   if (!folder) return niti_fail_errno(out, "open the folder");
-  while ((entry = readdir(folder)) != NULL) empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)closedir(folder);
+  while ((entry = niti_system.readdir(folder)) != NULL)
+    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+  (void)niti_system.closedir(folder);
   if (empty || niti_path_has_file(out, mark)) return NITI_OK;
   return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one, or an earlier export of %s)", out, e->name);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "export/source.h"
+#include "platform/text.h"
 
 const char *const niti_export_layouts[] = {"cmake", "platformio", "arduino", "zephyr", "cmsis-pack", NULL};
 
@@ -24,18 +25,12 @@ void niti_export_files_close(NitiExportFiles *files) {
 const char *niti_export_folder(NitiExportLayout layout) { return layout == NITI_EXPORT_CMAKE ? "" : "src/"; }
 
 __attribute__((format(printf, 3, 4))) static void add(NitiExportFiles *files, const char *path, const char *format, ...) {
-  char *text = NULL;
-  size_t size;
-  FILE *to = open_memstream(&text, &size);
+  NitiTextMemory memory;
   va_list args;
   va_start(args, format);
-  if (to) (void)vfprintf(to, format, args);
+  if (niti_text_open(&memory)) (void)vfprintf(memory.to, format, args);
   va_end(args);
-  if (to && fclose(to) != 0) {
-    free(text);
-    text = NULL;
-  }
-  niti_export_add_file(files, "", path, text);
+  niti_export_add_file(files, "", path, niti_text_close(&memory, NULL));
 }
 
 static void add_cmake(NitiExportFiles *files, const char *name) {

@@ -10,6 +10,7 @@
 #include "io/safetensors.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/text.h"
 
 typedef struct Type {
   const char *name, *npy, *c;
@@ -111,12 +112,11 @@ static NitiStatus write_safetensors(const char *path, const NitiValues *v, const
 typedef void (*Writer)(FILE *to, const NitiValues *v, const Type *t);
 
 static NitiStatus write_text(const char *path, Writer writer, const NitiValues *v, const Type *t) {
-  char *text = NULL;
+  NitiTextMemory memory;
   size_t size = 0;
-  FILE *to = open_memstream(&text, &size);
-  if (to) writer(to, v, t);
-  const bool whole = to && fclose(to) == 0;
-  const NitiStatus status = whole ? niti_file_replace(path, text, size) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  if (niti_text_open(&memory)) writer(memory.to, v, t);
+  char *text = niti_text_close(&memory, &size);
+  const NitiStatus status = text ? niti_file_replace(path, text, size) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   free(text);
   return status;
 }
@@ -135,10 +135,10 @@ static NitiStatus write_format(const char *folder, const char *stem, int format,
 NitiStatus niti_values_write(const char *folder, const char *stem, unsigned formats, const NitiValues *v, json_t *entries) {
   const Type *t = type_of(v);
   char digest[65];
-  json_t *dims = json_array();
   for (int format = 0; format < 4; ++format) {
     if (formats & (1u << format)) NITI_TRY(write_format(folder, stem, format, v, t));
   }
+  json_t *dims = json_array();
   (void)SHA256_Data(v->data, count_of(v) * t->bytes, digest);
   for (int32_t d = 0; d < v->rank; ++d) json_array_append_new(dims, json_integer(v->dims[d]));
   json_t *entry =

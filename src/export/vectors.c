@@ -1,19 +1,18 @@
 /* Runs training steps operation by operation and writes down what each reads and makes. */
 #include "export/vectors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/update.h"
 #include "export/plan.h"
 #include "export/sums.h"
 #include "export/values.h"
 #include "model/network.h"
+#include "platform/system.h"
 #include "program/bounds.h"
 #include "train/locate.h"
 
@@ -38,16 +37,22 @@ typedef struct Vectors {
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors"); }
 
+/* Takes the entry, which the list owns from then on. */
+static NitiStatus add_entry(json_t *list, json_t *entry) {
+  return json_array_append_new(list, entry) == 0 ? NITI_OK : out_of_memory();
+}
+
 /* ---- folders ---- */
 
 static NitiStatus open_folder(const char *out) {
   struct dirent *entry;
   bool empty = true;
-  if (mkdir(out, 0777) == 0) return NITI_OK;
-  DIR *folder = errno == EEXIST ? opendir(out) : NULL;
+  if (niti_system.mkdir(out, 0777) == 0) return NITI_OK;
+  DIR *folder = errno == EEXIST ? niti_system.opendir(out) : NULL;
   if (!folder) return niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", out, strerror(errno));
-  while ((entry = readdir(folder)) != NULL) empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)closedir(folder);
+  while ((entry = niti_system.readdir(folder)) != NULL)
+    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+  (void)niti_system.closedir(folder);
   return empty ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one)", out);
 }
 
@@ -233,7 +238,7 @@ static json_t *attributes_of(const NitiOperation *o) {
 static NitiStatus put_inputs(Vectors *v, int32_t i, void **data, NitiSumOperands *in) {
   const NitiOperation *o = &v->program->operations[i];
   json_t *entries = json_array();
-  json_object_set_new(v->current, "inputs", entries);
+  if (json_object_set_new(v->current, "inputs", entries) != 0) return out_of_memory();
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     if (o->inputs[k] == NITI_NONE) continue;
     NITI_TRY(read_tensor(&data[k], &in->exponent[k], v, o->inputs[k]));
@@ -246,7 +251,7 @@ static NitiStatus put_inputs(Vectors *v, int32_t i, void **data, NitiSumOperands
 static NitiStatus put_outputs(Vectors *v, int32_t i, const NitiSumOperands *in) {
   const NitiOperation *o = &v->program->operations[i];
   json_t *entries = json_array();
-  json_object_set_new(v->current, "outputs", entries);
+  if (json_object_set_new(v->current, "outputs", entries) != 0) return out_of_memory();
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     const int32_t tensor = o->outputs[k];
     void *data = NULL;
@@ -280,7 +285,7 @@ static NitiStatus write_operation(Vectors *v, int32_t i, const NitiBindings *b) 
   v->current = json_pack("{s:i, s:i, s:s, s:s, s:s, s:o}", "step", v->step, "operation", i, "opcode",
                          niti_opcodes[o->opcode].name, "phase", niti_phase_name(o->phase), "layer",
                          o->layer > 0 ? v->program->layers[o->layer] : "", "attributes", attributes_of(o));
-  json_array_append_new(v->operations, v->current);
+  NITI_TRY(add_entry(v->operations, v->current));
   NitiStatus status = put_inputs(v, i, data, &in);
   if (status == NITI_OK) status = niti_executable_run(v->executable, i, i + 1, b);
   forget_outputs(v, i);
@@ -480,7 +485,7 @@ static NitiStatus round_case(Corners *c, NitiRounding mode, int shift) {
   size_t n = interesting(sums, shift);
   if (mode == NITI_PSEUDO_STOCHASTIC) n += near_halves(sums + n, shift);
   json_t *entry = json_pack("{s:s, s:s, s:i}", "opcode", "requantise", "rounding", niti_rounding_name(mode), "shift", shift);
-  json_array_append_new(c->operations, entry);
+  NITI_TRY(add_entry(c->operations, entry));
   for (size_t k = 0; k < n; ++k) {
     const uint32_t rest = (uint32_t)(sums[k] < 0 ? -sums[k] : sums[k]) & (shift ? (1u << shift) - 1 : 0);
     words[k] = shift == 0               ? 0
@@ -500,7 +505,7 @@ static NitiStatus update_case(Corners *c, int32_t top, int mu) {
   int64_t gradient[8] = {top, -top, top / 2, -top / 2, 1, -1, 0, top - (top > 0)};
   int8_t before[8] = {127, -127, 0, 127, -127, 1, 5, -3}, after[8];
   json_t *entry = json_pack("{s:s, s:i}", "opcode", "update_niti", "mu", mu);
-  json_array_append_new(c->operations, entry);
+  NITI_TRY(add_entry(c->operations, entry));
   memcpy(after, before, sizeof after);
   niti_update_niti(after, gradient, 8, mu);
   NITI_TRY(put_case(c, entry, "weights", "int8", 8, before));
@@ -526,7 +531,7 @@ static NitiStatus add_case(Corners *c, int32_t ea, int32_t eb) {
   }
   json_t *entry =
       json_pack("{s:s, s:[i,i], s:i, s:s}", "opcode", "add", "exponents", ea, eb, "shift", shift, "rounding", "nearest");
-  json_array_append_new(c->operations, entry);
+  NITI_TRY(add_entry(c->operations, entry));
   NITI_TRY(put_case(c, entry, "a", "int8", N, a));
   NITI_TRY(put_case(c, entry, "b", "int8", N, b));
   NITI_TRY(put_case(c, entry, "accumulators", "int32", N, narrow));
@@ -547,8 +552,8 @@ static NitiStatus longest_case(Corners *c, int8_t x, int8_t w) {
     sum += x * w;
   }
   json_t *entry = json_pack("{s:s, s:i}", "opcode", "dot", "shift", niti_requantise_shift((uint32_t)(sum < 0 ? -sum : sum)));
-  json_array_append_new(c->operations, entry);
-  NitiStatus status = put_case(c, entry, "a", "int8", N, values);
+  NitiStatus status = add_entry(c->operations, entry);
+  if (status == NITI_OK) status = put_case(c, entry, "a", "int8", N, values);
   if (status == NITI_OK) status = put_case(c, entry, "b", "int8", N, values + N);
   if (status == NITI_OK) status = put_case(c, entry, "accumulators", "int32", 1, &sum);
   free(values);

@@ -517,7 +517,7 @@ NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, 
   if (used_previous) *used_previous = false;
   NitiStatus status = last_paths(&last, &previous, dir);
   if (status == NITI_OK) status = niti_checkpoint_load(out, last);
-  if (status != NITI_OK && status != NITI_ERROR_UNSUPPORTED && last && previous) {
+  if ((status == NITI_ERROR_FORMAT || status == NITI_ERROR_FILE) && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
     if (niti_checkpoint_load(out, previous) == NITI_OK) {
       if (used_previous) *used_previous = true;

@@ -2,22 +2,25 @@
 #include "io/events.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tensorboard.pb-c.h>
-#include <unistd.h>
 
 #include "platform/clock.h"
 #include "platform/environment.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
+
+enum { ROOM = 1 << 15 };
 
 struct NitiEvents {
-  FILE *file;
+  int fd;
   char *path;
+  size_t used; /* bytes of buffer */
+  uint8_t buffer[ROOM];
 };
 
 /* CRC-32C of the 16 values of a nibble: polynomial 0x82f63b78, bits reflected. */
@@ -45,16 +48,29 @@ static void put_crc(uint8_t out[4], const void *data, size_t size) {
   put_little(out, ((crc >> 15) | (crc << 17)) + 0xa282ead8u, 4);
 }
 
+NitiStatus niti_events_flush(NitiEvents *events) {
+  const size_t used = events->used;
+  events->used = 0;
+  return niti_file_put(events->fd, events->buffer, used, events->path);
+}
+
+static NitiStatus put(NitiEvents *events, const void *data, size_t size) {
+  if (size > ROOM - events->used) NITI_TRY(niti_events_flush(events));
+  if (size > ROOM) return niti_file_put(events->fd, data, size, events->path);
+  memcpy(events->buffer + events->used, data, size);
+  events->used += size;
+  return NITI_OK;
+}
+
 /* length (8 bytes), its CRC (4), data, its CRC (4). */
 static NitiStatus write_record(NitiEvents *events, const uint8_t *data, size_t size) {
   uint8_t head[12], tail[4];
   put_little(head, size, 8);
   put_crc(head + 8, head, 8);
   put_crc(tail, data, size);
-  if (fwrite(head, sizeof head, 1, events->file) != 1 || fwrite(data, size, 1, events->file) != 1 ||
-      fwrite(tail, sizeof tail, 1, events->file) != 1)
-    return niti_fail_errno(events->path, "write");
-  return NITI_OK;
+  NITI_TRY(put(events, head, sizeof head));
+  NITI_TRY(put(events, data, size));
+  return put(events, tail, sizeof tail);
 }
 
 /* Stamps the event with the time and writes it. */
@@ -80,13 +96,9 @@ static NitiStatus create_file(NitiEvents *events, const char *dir) {
     (void)snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.niti", (long long)start + extra, host);
     free(events->path);
     NITI_TRY(niti_path_join(&events->path, dir, name));
-    const int fd = open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0 && errno == EEXIST) continue;
-    if (fd < 0) break;
-    events->file = fdopen(fd, "wb");
-    if (events->file) return NITI_OK;
-    (void)close(fd);
-    break;
+    events->fd = niti_system.open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (events->fd >= 0) return NITI_OK;
+    if (errno != EEXIST) break;
   }
   return niti_fail_errno(events->path, "create the file");
 }
@@ -95,6 +107,7 @@ NitiStatus niti_events_open(NitiEvents **out, const char *dir) {
   *out = NULL;
   NitiEvents *events = calloc(1, sizeof *events);
   if (!events) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", dir);
+  events->fd = -1;
   NitiStatus status = create_file(events, dir);
   if (status == NITI_OK) {
     Niti__Tensorboard__Event event = NITI__TENSORBOARD__EVENT__INIT;
@@ -105,7 +118,7 @@ NitiStatus niti_events_open(NitiEvents **out, const char *dir) {
   }
   if (status == NITI_OK) status = niti_events_flush(events);
   if (status != NITI_OK) {
-    if (events->file) (void)fclose(events->file);
+    if (events->fd >= 0) (void)niti_system.close(events->fd);
     free(events->path);
     free(events);
     return status;
@@ -299,15 +312,10 @@ NitiStatus niti_events_success(NitiEvents *events) {
   return write_hparams(events, "_hparams_/session_end_info", &hparams);
 }
 
-NitiStatus niti_events_flush(NitiEvents *events) {
-  if (fflush(events->file)) return niti_fail_errno(events->path, "write");
-  return NITI_OK;
-}
-
 NitiStatus niti_events_close(NitiEvents *events) {
   if (!events) return NITI_OK;
   NitiStatus status = niti_events_flush(events);
-  if (fclose(events->file) && status == NITI_OK) status = niti_fail_errno(events->path, "write");
+  if (niti_system.close(events->fd) && errno != EINTR && status == NITI_OK) status = niti_fail_errno(events->path, "write");
   free(events->path);
   free(events);
   return status;

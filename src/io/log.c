@@ -2,16 +2,16 @@
 #include "io/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
+#include "platform/text.h"
 
 static const char epoch_key[] = "epoch";
 enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, FILES = 2, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
@@ -92,16 +92,10 @@ static void put_csv_header(FILE *out, const NitiField *fields, size_t count) {
 /* The line that `put` makes, in new memory. */
 static NitiStatus format_line(char **line, const NitiField *fields, size_t count,
                               void (*put)(FILE *out, const NitiField *fields, size_t count)) {
-  size_t size;
-  *line = NULL;
-  FILE *out = open_memstream(line, &size);
-  if (!out) return fail_memory();
-  put(out, fields, count);
-  const bool failed = ferror(out) != 0;
-  if (!fclose(out) && !failed) return NITI_OK;
-  free(*line);
-  *line = NULL;
-  return fail_memory();
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) put(memory.to, fields, count);
+  *line = niti_text_close(&memory, NULL);
+  return *line ? NITI_OK : fail_memory();
 }
 
 /* ---- Resuming ----------------------------------------------------------------------------------------------------- */
@@ -153,8 +147,10 @@ static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_
   return csv_field(&field, &length, record, end, column) && parse_epoch(epoch, field, length);
 }
 
-static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
-  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, NULL);
+static bool json_epoch(int64_t *epoch, bool *memory, const char *record, const char *end) {
+  json_error_t error = {0};
+  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, &error);
+  *memory = row || json_error_code(&error) != json_error_out_of_memory;
   const json_t *value = json_object_get(row, epoch_key);
   const bool found = json_is_integer(value);
   if (found) *epoch = json_integer_value(value);
@@ -162,11 +158,20 @@ static bool json_epoch(int64_t *epoch, const char *record, const char *end) {
   return found;
 }
 
+/* Whether a power loss made the record: blocks of a file that never reached the disk hold anything. */
+static bool is_torn(const char *record, const char *end) {
+  for (; record < end - 1; ++record) {
+    if (*record < ' ' || *record > '~') return true;
+  }
+  return false;
+}
+
 /* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. */
 static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
   const char *end = text + *size, *next;
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
   size_t kept = 0, line = 1;
+  int64_t newest = 0; /* of the epochs kept */
   const char *at = text;
   for (; (next = record_end(at, end)) != NULL; at = next, ++line) {
     int64_t epoch;
@@ -176,13 +181,17 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
       kept = header;
       continue;
     }
-    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, at, next);
+    bool memory = true;
+    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, &memory, at, next);
+    if (!memory) return fail_memory();
+    if (!known && newest >= keep_epoch && is_torn(at, next)) break; /* the row was being written, and is not wanted */
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
     if (epoch > keep_epoch) continue;
+    newest = epoch;
     memmove(text + kept, at, (size_t)(next - at));
     kept += (size_t)(next - at);
   }
-  if (memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line endings */
+  if (!next && memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line endings */
     return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
   *size = kept > header ? kept : 0;
   return NITI_OK;
@@ -193,7 +202,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
   char *text = NULL;
   size_t size = 0;
   NitiStatus status = NITI_OK;
-  if (access(file->path, F_OK)) {
+  if (niti_system.access(file->path, F_OK)) {
     status = niti_file_replace(file->path, "", 0);
   } else {
     status = niti_file_read(&text, &size, file->path, LOG_BYTES_MAX);
@@ -204,7 +213,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
   }
   if (status != NITI_OK) return status;
   file->size = (off_t)size;
-  file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
   return file->fd < 0 ? niti_fail_errno(file->path, "open the file") : NITI_OK;
 }
 
@@ -214,7 +223,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
 static bool move_away(char *name, size_t size, const char *path) {
   for (int n = 1; n < BACKUPS_MAX; ++n) {
     (void)snprintf(name, size, n == 1 ? "%s.bak" : "%s.bak%d", path, n);
-    if (access(name, F_OK) != 0) return rename(path, name) == 0;
+    if (niti_system.access(name, F_OK) != 0) return niti_system.rename(path, name) == 0;
   }
   return false;
 }
@@ -222,7 +231,7 @@ static bool move_away(char *name, size_t size, const char *path) {
 /* Sets the file aside and begins a new one; `why` is the status of the failure. */
 static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
   char name[PATH_MAX], reason[NOTE_MAX / 2], *note = log->notes[log->note_count];
-  if (why == NITI_ERROR_MEMORY || access(file->path, F_OK) != 0) return why; /* it cannot be created */
+  if (why == NITI_ERROR_MEMORY || niti_system.access(file->path, F_OK) != 0) return why; /* it cannot be created */
   (void)snprintf(reason, sizeof reason, "%s", niti_error());
   const bool moved = move_away(name, sizeof name, file->path);
   if (moved) NITI_TRY(open_file(file, log, -1));
@@ -272,8 +281,8 @@ const char *niti_log_note(const NitiLog *log, size_t index) { return index < log
 
 void niti_log_close(NitiLog *log) {
   if (!log) return;
-  if (log->csv.fd >= 0) (void)close(log->csv.fd);
-  if (log->jsonl.fd >= 0) (void)close(log->jsonl.fd);
+  if (log->csv.fd >= 0) (void)niti_system.close(log->csv.fd);
+  if (log->jsonl.fd >= 0) (void)niti_system.close(log->jsonl.fd);
   free(log->csv.path);
   free(log->jsonl.path);
   free(log->header);
@@ -281,16 +290,10 @@ void niti_log_close(NitiLog *log) {
 }
 
 static NitiStatus append(LogFile *file, const char *text) {
-  size_t left = file->fd < 0 ? 0 : strlen(text);
-  while (left) {
-    const ssize_t done = write(file->fd, text, left);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return niti_fail_errno(file->path, "write");
-    text += done;
-    left -= (size_t)done;
-  }
+  if (file->fd < 0) return NITI_OK;
+  NITI_TRY(niti_file_put(file->fd, text, strlen(text), file->path));
   /* pipes and the like cannot sync */
-  if (file->fd >= 0 && fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
+  if (niti_system.fdatasync(file->fd) && errno != EINVAL) return niti_fail_errno(file->path, "write to disk");
   return NITI_OK;
 }
 
@@ -308,7 +311,7 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
   return epoch ? NITI_OK : niti_fail(NITI_ERROR_ARGUMENT, "log: a row needs an integer `epoch`");
 }
 
-static bool take_back(const LogFile *file) { return file->fd < 0 || ftruncate(file->fd, file->size) == 0; }
+static bool take_back(const LogFile *file) { return file->fd < 0 || niti_system.ftruncate(file->fd, file->size) == 0; }
 
 /* Writes both lines or neither, as far as the system allows to remove a partial one. */
 static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {

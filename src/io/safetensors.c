@@ -5,7 +5,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "platform/system.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors data is little-endian: a big-endian host needs byte swaps here"
@@ -155,8 +156,7 @@ static NitiStatus read_at(int fd, void *out, size_t size, uint64_t offset, const
   char *bytes = out;
   while (size) {
     const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
-    const ssize_t done = pread(fd, bytes, part, (off_t)offset);
-    if (done < 0 && errno == EINTR) continue;
+    const ssize_t done = niti_system.pread(fd, bytes, part, (off_t)offset);
     if (done < 0) return niti_fail_errno(path, "read");
     if (done == 0) return niti_fail(NITI_ERROR_FORMAT, "%s: ends at byte %llu", path, (unsigned long long)offset);
     bytes += done;
@@ -359,7 +359,7 @@ NitiStatus niti_safetensors_read(NitiSafetensors *out, const char *path) {
   memset(out, 0, sizeof *out);
   NITI_TRY(niti_file_open_read(&fd, &bytes, path));
   const NitiStatus status = read_open(out, fd, bytes, path);
-  (void)close(fd);
+  (void)niti_system.close(fd);
   if (status != NITI_OK) niti_safetensors_clear(out);
   return status;
 }

@@ -2,21 +2,35 @@
 #include "platform/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "platform/system.h"
 
 struct NitiFile {
   char *path, *temporary;
   int fd;
 };
 
+/* What to do about a failure of the system, in parentheses; "": the reason says it. */
+static const char *advice(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT: return " (free space there, or choose another folder)";
+    case EFBIG: return " (raise the limit on the size of files: ulimit -f)";
+    case EROFS: return " (choose a folder that can be written)";
+    case EACCES:
+    case EPERM: return " (check the permissions)";
+    case EMFILE: return " (raise the limit of open files: ulimit -n)";
+    case EIO: return " (check the disk or the connection to it)";
+    default: return "";
+  }
+}
+
 NitiStatus niti_fail_errno(const char *path, const char *what) {
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
+  const int error = errno;
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s%s", path, what, strerror(error), advice(error));
 }
 
 static NitiStatus fail_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
@@ -35,23 +49,23 @@ const char *niti_file_path(const NitiFile *file) { return file->path; }
 static NitiStatus open_temporary(NitiFile *file) {
   for (int attempt = 0; attempt < 16; ++attempt) {
     struct stat held, named;
-    file->fd = open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    file->fd = niti_system.open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (file->fd < 0) return niti_fail_errno(file->temporary, "create the file");
-    if (flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
-    if (fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
+    if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
+    if (niti_system.fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
-    if (!lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
-      if (held.st_size && ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
+    if (!niti_system.lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
+      if (held.st_size && niti_system.ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
       return NITI_OK;
     }
-    (void)close(file->fd);
+    (void)niti_system.close(file->fd);
     file->fd = -1;
   }
   return niti_fail(NITI_ERROR_FILE, "%s: another process is writing this file", file->path);
 }
 
 static void release(NitiFile *file) {
-  if (file->fd >= 0) (void)close(file->fd);
+  if (file->fd >= 0) (void)niti_system.close(file->fd);
   free(file->path);
   free(file->temporary);
   free(file);
@@ -73,70 +87,114 @@ NitiStatus niti_file_open(NitiFile **out, const char *path) {
   return NITI_OK;
 }
 
-NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size) {
+NitiStatus niti_file_put(int fd, const void *data, size_t size, const char *path) {
   const char *bytes = data;
   while (size) {
     const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
-    const ssize_t done = write(file->fd, bytes, part);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return niti_fail_errno(file->path, "write");
+    const ssize_t done = niti_system.write(fd, bytes, part);
+    if (done < 0) return niti_fail_errno(path, "write");
     bytes += done;
     size -= (size_t)done;
   }
   return NITI_OK;
 }
 
+NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size) {
+  return niti_file_put(file->fd, data, size, file->path);
+}
+
 void niti_file_discard(NitiFile *file) {
   if (!file) return;
-  (void)unlink(file->temporary);
+  (void)niti_system.unlink(file->temporary);
   release(file);
 }
 
-/* Makes the folder's entries survive a power loss. File systems that do not support it return EINVAL. */
-static NitiStatus sync_folder(const char *path) {
+/* File systems that cannot sync a folder return EINVAL or EOPNOTSUPP. */
+NitiStatus niti_file_sync_entry(const char *path) {
   char *folder = strdup(path);
   if (!folder) return fail_memory(path);
   char *slash = strrchr(folder, '/');
   if (slash == folder) ++slash; /* "/name": the root keeps its slash */
   if (slash) *slash = 0;
-  const int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const char *name = slash ? folder : ".";
+  const int fd = niti_system.open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   NitiStatus status = NITI_OK;
-  if (fd < 0 || (fsync(fd) && errno != EINVAL)) status = niti_fail_errno(slash ? folder : ".", "sync the folder");
-  if (fd >= 0) (void)close(fd);
+  if (fd < 0 || (niti_system.fsync(fd) && errno != EINVAL && errno != EOPNOTSUPP))
+    status = niti_fail_errno(name, "sync the folder");
+  if (fd >= 0) (void)niti_system.close(fd);
   free(folder);
   return status;
 }
 
-static NitiStatus move_in(const NitiFile *file) {
-  return rename(file->temporary, file->path) ? niti_fail_errno(file->path, "replace the file") : NITI_OK;
+/* Onto the disk before the folder names it. */
+static NitiStatus sync_content(int fd, const char *path) {
+  return niti_system.fsync(fd) ? niti_fail_errno(path, "write to disk") : NITI_OK;
 }
 
-/* Moves the temporary file into place and renames the former one, if any, to `keep`. That renaming comes last: if the former file
- * is damaged, the previous `keep` stays until the new file is in place. */
+static NitiStatus move_in(const NitiFile *file) {
+  return niti_system.rename(file->temporary, file->path) ? niti_fail_errno(file->path, "replace the file") : NITI_OK;
+}
+
+static NitiStatus copy_content(int to, int from, const char *path) {
+  enum { PART = 1 << 16 };
+  char *bytes = malloc(PART);
+  ssize_t got = 0;
+  NitiStatus status = bytes ? NITI_OK : fail_memory(path);
+  while (status == NITI_OK && (got = niti_system.read(from, bytes, PART)) > 0)
+    status = niti_file_put(to, bytes, (size_t)got, path);
+  if (got < 0) status = niti_fail_errno(path, "read");
+  free(bytes);
+  return status;
+}
+
+/* Where there are no hard links: the same by a copy. */
+static NitiStatus copy_file(const char *former, const char *path) {
+  int from;
+  uint64_t size;
+  NITI_TRY(niti_file_open_read(&from, &size, path));
+  const int to = niti_system.open(former, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+  NitiStatus status = to < 0 ? niti_fail_errno(former, "create the file") : copy_content(to, from, former);
+  if (status == NITI_OK) status = sync_content(to, former);
+  if (to >= 0) (void)niti_system.close(to);
+  (void)niti_system.close(from);
+  return status;
+}
+
+/* Gives the file at path, if any, a second name. */
+static NitiStatus name_former(bool *named, const char *former, const char *path) {
+  (void)niti_system.unlink(former);
+  *named = niti_system.link(path, former) == 0;
+  if (*named || errno == ENOENT || niti_system.access(path, F_OK) != 0) return NITI_OK;
+  *named = true;
+  return copy_file(former, path);
+}
+
+/* Moves the temporary file into place and renames the former one, if any, to `keep`. That renaming comes last, when the new file
+ * is in place for good, since the former file may be damaged and only the previous `keep` complete. */
 static NitiStatus move_in_keeping(const NitiFile *file, const char *keep) {
   char *former = append(keep, ".tmp");
+  bool named;
   if (!former) return fail_memory(keep);
-  NitiStatus status = NITI_OK;
-  (void)unlink(former);
-  const bool linked = !link(file->path, former);
-  /* no hard links here: for a moment only `keep` is complete */
-  if (!linked && errno != ENOENT && rename(file->path, keep)) status = niti_fail_errno(keep, "keep the former file");
+  NitiStatus status = name_former(&named, former, file->path);
   if (status == NITI_OK) status = move_in(file);
-  if (status == NITI_OK && linked && rename(former, keep)) status = niti_fail_errno(keep, "keep the former file");
-  if (linked) (void)unlink(former); /* after a failure, and where rename does nothing: both names are one file already */
+  if (status == NITI_OK && named) {
+    status = niti_file_sync_entry(file->path);
+    if (status == NITI_OK && niti_system.rename(former, keep)) status = niti_fail_errno(keep, "keep the former file");
+  }
+  if (named)
+    (void)niti_system.unlink(former); /* after a failure, and where rename does nothing: both names are one file already */
   free(former);
   return status;
 }
 
 NitiStatus niti_file_commit(NitiFile *file, const char *keep) {
-  NitiStatus status = NITI_OK;
-  if (fsync(file->fd)) status = niti_fail_errno(file->path, "write to disk");
+  NitiStatus status = sync_content(file->fd, file->path);
   if (status == NITI_OK) status = keep ? move_in_keeping(file, keep) : move_in(file);
   if (status != NITI_OK) {
     niti_file_discard(file);
     return status;
   }
-  status = sync_folder(file->path);
+  status = niti_file_sync_entry(file->path);
   release(file);
   return status;
 }
@@ -152,17 +210,17 @@ NitiStatus niti_file_replace(const char *path, const void *data, size_t size) {
 
 static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
   struct stat info;
-  if (fstat(fd, &info)) return niti_fail_errno(path, "inspect the file");
+  if (niti_system.fstat(fd, &info)) return niti_fail_errno(path, "inspect the file");
   if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: expected a regular file", path);
   *size = (uint64_t)info.st_size;
   return NITI_OK;
 }
 
 NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
+  *fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* O_NONBLOCK: a FIFO must not hang us */
   if (*fd < 0) return niti_fail_errno(path, "open");
   const NitiStatus status = check_regular(size, *fd, path);
-  if (status != NITI_OK) (void)close(*fd);
+  if (status != NITI_OK) (void)niti_system.close(*fd);
   return status;
 }
 
@@ -179,8 +237,7 @@ static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, co
       if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
       *data = grown;
     }
-    const ssize_t done = read(fd, *data + *size, room - 1 - *size);
-    if (done < 0 && errno == EINTR) continue;
+    const ssize_t done = niti_system.read(fd, *data + *size, room - 1 - *size);
     if (done < 0) return niti_fail_errno(path, "read");
     (*data)[*size + (size_t)done] = 0;
     if (done == 0) return NITI_OK;
@@ -193,7 +250,7 @@ static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, co
 static NitiStatus read_whole(char **data, size_t *size, size_t room, int fd, const char *path, size_t limit) {
   size_t length = 0;
   const NitiStatus status = read_to_end(data, &length, room, fd, path, limit);
-  (void)close(fd);
+  (void)niti_system.close(fd);
   if (status != NITI_OK) {
     free(*data);
     *data = NULL;
@@ -209,12 +266,12 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
   NITI_TRY(niti_file_open_read(&fd, &bytes, path));
   /* room for one more byte, which shows the end, and for the zero */
   if (bytes <= limit) return read_whole(data, size, (size_t)bytes + 2, fd, path, limit);
-  (void)close(fd);
+  (void)niti_system.close(fd);
   return fail_long(path, limit);
 }
 
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
   *data = NULL;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
   return fd < 0 ? niti_fail_errno(path, "open") : read_whole(data, size, 4096, fd, path, limit);
 }

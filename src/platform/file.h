@@ -13,12 +13,18 @@ NitiStatus niti_file_open(NitiFile **out, const char *path);
 NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size);
 /* fsync, rename onto PATH, fsync of the folder. Releases the file, whether it succeeds or not; on failure PATH is unchanged and
  * the temporary file is gone (but if only naming the former PATH or the fsync of the folder fails, PATH is new already). keep:
- * NULL, or a path in the same folder under which the former PATH, if any, is kept; at every moment PATH or keep is complete. */
+ * NULL, or a path in the same folder under which the former PATH, if any, is kept; at every moment PATH or keep is complete,
+ * whatever of the work since the last fsync a power loss undoes, and in whatever order the disk did it. */
 NitiStatus niti_file_commit(NitiFile *file, const char *keep);
 /* Removes the temporary file and releases the handle. NULL is accepted. */
 void niti_file_discard(NitiFile *file);
 /* The path to be replaced, for messages. */
 const char *niti_file_path(const NitiFile *file);
+
+/* Makes the entry of path in its folder survive a power loss. */
+NitiStatus niti_file_sync_entry(const char *path);
+/* Writes all of it to an open file; path is for the message. */
+NitiStatus niti_file_put(int fd, const void *data, size_t size, const char *path);
 
 /* Replaces the file at path by these bytes. */
 NitiStatus niti_file_replace(const char *path, const void *data, size_t size);
@@ -31,7 +37,7 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
 /* The same for any readable file, including pipes, which it reads until they end. */
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit);
 
-/* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's. */
+/* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's, with what to do where that helps. */
 NitiStatus niti_fail_errno(const char *path, const char *what);
 
 #endif

@@ -2,17 +2,15 @@
 #include "platform/lock.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "platform/environment.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
 
 enum { OWNER_MAX = 512 };
 
@@ -48,23 +46,22 @@ static bool is_left_behind(char owner[OWNER_MAX], const char *path) {
   return strcmp(host, found) == 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
 }
 
-static int create_file(const char *path) { return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }
+static int create_file(const char *path) { return niti_system.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }
 
 static NitiStatus create_owner(const char *path, const char *folder) {
   char text[OWNER_MAX], owner[OWNER_MAX];
   int fd = create_file(path);
   if (fd < 0 && errno == EEXIST) {
-    if (is_left_behind(owner, path) && unlink(path) == 0) fd = create_file(path);
+    if (is_left_behind(owner, path) && niti_system.unlink(path) == 0) fd = create_file(path);
     if (fd < 0)
       return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder (%s; remove %s if it has ended)", folder,
                        owner, path);
   }
   if (fd < 0) return niti_fail_errno(path, "create the file");
   describe_owner(text);
-  const bool written = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-  const NitiStatus status = written ? NITI_OK : niti_fail_errno(path, "write");
-  (void)close(fd);
-  if (!written) (void)unlink(path);
+  const NitiStatus status = niti_file_put(fd, text, strlen(text), path);
+  (void)niti_system.close(fd);
+  if (status != NITI_OK) (void)niti_system.unlink(path);
   return status;
 }
 
@@ -85,10 +82,10 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, folder, ".lock"));
   NitiStatus status = NITI_OK;
-  lock->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock->fd < 0) {
     status = niti_fail_errno(path, "create the file");
-  } else if (flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
+  } else if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
     status = errno == EWOULDBLOCK  ? fail_busy(folder)
              : has_no_flock(errno) ? lock_by_name(lock, folder)
                                    : niti_fail_errno(path, "lock the file");
@@ -115,8 +112,8 @@ const char *niti_lock_owner_file(const NitiLock *lock) { return lock->owner_file
 
 void niti_lock_close(NitiLock *lock) {
   if (!lock) return;
-  if (lock->owner_file) (void)unlink(lock->owner_file);
-  if (lock->fd >= 0) (void)close(lock->fd);
+  if (lock->owner_file) (void)niti_system.unlink(lock->owner_file);
+  if (lock->fd >= 0) (void)niti_system.close(lock->fd);
   free(lock->owner_file);
   free(lock);
 }

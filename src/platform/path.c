@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "platform/system.h"
 
 NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
   const size_t length = strlen(dir), size = length + strlen(name) + 2;
@@ -14,19 +15,24 @@ NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
   return NITI_OK;
 }
 
+/* What cannot be inspected may be there: opening it will say why. */
+static bool is_missing(int error) {
+  return error == ENOENT || error == ENOTDIR || error == EACCES || error == ENAMETOOLONG || error == ELOOP;
+}
+
 bool niti_path_is_file(const char *path) {
   struct stat info;
-  return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+  return niti_system.stat(path, &info) == 0 ? S_ISREG(info.st_mode) : !is_missing(errno);
 }
 
 bool niti_path_is_dir(const char *path) {
   struct stat info;
-  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+  return niti_system.stat(path, &info) == 0 ? S_ISDIR(info.st_mode) : !is_missing(errno);
 }
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
   char *path = NULL;
-  const bool found = niti_path_join(&path, dir, name) == NITI_OK && is(path);
+  const bool found = niti_path_join(&path, dir, name) != NITI_OK || is(path);
   free(path);
   return found;
 }

@@ -1,4 +1,5 @@
-/* Escapes names that are not plain text. */
+/* Escapes names that are not plain text, and collects text in memory. */
+#define _GNU_SOURCE /* fopencookie */
 #include "platform/text.h"
 
 #include <stdint.h>
@@ -81,4 +82,36 @@ void niti_text_format(char *out, size_t size, const char *format, va_list args) 
   char raw[2048];
   (void)vsnprintf(raw, sizeof raw, format, args);
   (void)niti_text_escape(out, size, raw, false);
+}
+
+static ssize_t collect(void *cookie, const char *from, size_t count) {
+  NitiTextMemory *m = cookie;
+  if (count >= m->room - m->size) {
+    const size_t room = 2 * m->room + count + 1;
+    char *text = realloc(m->text, room);
+    if (!text) return 0; /* an error of the stream */
+    m->text = text;
+    m->room = room;
+  }
+  memcpy(m->text + m->size, from, count);
+  m->size += count;
+  return (ssize_t)count;
+}
+
+FILE *niti_text_open(NitiTextMemory *memory) {
+  *memory = (NitiTextMemory){0};
+  memory->to = fopencookie(memory, "w", (cookie_io_functions_t){.write = collect});
+  return memory->to;
+}
+
+char *niti_text_close(NitiTextMemory *memory, size_t *size) {
+  if (!memory->to) return NULL;
+  const bool failed = ferror(memory->to) != 0;
+  if (fclose(memory->to) != 0 || failed || (!memory->text && !(memory->text = malloc(1)))) {
+    free(memory->text);
+    return NULL;
+  }
+  memory->text[memory->size] = 0;
+  if (size) *size = memory->size;
+  return memory->text;
 }

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* The byte-order mark in UTF-8, with which some editors begin a file. */
 #define NITI_BYTE_ORDER_MARK "\xef\xbb\xbf"
@@ -22,5 +23,18 @@ char *niti_text_escaped(const char *name);
 void niti_text_format(char *out, size_t size, const char *format, va_list args);
 /* Turns every \xNN back into its byte, in place. */
 void niti_text_unescape(char *text);
+
+/* Text that stdio writes into memory. open_memstream's, of glibc, is cut short without a word where memory runs out. */
+typedef struct NitiTextMemory {
+  FILE *to; /* NULL: out of memory */
+  char *text;
+  size_t size, room;
+} NitiTextMemory;
+
+/* The stream to write to, memory->to; NULL: out of memory. `memory` must stay where it is until the close. */
+FILE *niti_text_open(NitiTextMemory *memory);
+/* Ends the stream. Returns the text, a zero byte after the last, which the caller frees; NULL: out of memory, now or before.
+ * size: its bytes; may be NULL. */
+char *niti_text_close(NitiTextMemory *memory, size_t *size);
 
 #endif

@@ -15,6 +15,7 @@ NitiStatus niti_workers_start(NitiWorkers *workers, int count, void *(*main)(voi
   workers->threads = calloc((size_t)count, sizeof *workers->threads);
   if (!workers->threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d threads", count);
   sigfillset(&all);
+  sigdelset(&all, SIGBUS); /* where a mapped file has become shorter: blocked, it ends the process at once */
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (workers->count < count && (error = pthread_create(&workers->threads[workers->count], NULL, main, context)) == 0)
     ++workers->count;

@@ -7,6 +7,7 @@
 
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
 
 NitiStatus niti_data_default(const char **path, const NitiRecipe *recipe) {
   *path = recipe->data_default == NITI_DEFAULT_NONE ? NULL : niti_dataset_default();
@@ -201,7 +202,7 @@ static NitiStatus open_set(NitiTestSet *set, const NitiRecipe *recipe, const Nit
                            NitiSplit split, const NitiDataWatch *watch) {
   NitiDataFacts *facts = &set->facts;
   unsigned take;
-  set->path = realpath(path, NULL);
+  set->path = niti_system.realpath(path, NULL);
   if (!set->path) return niti_fail_errno(path, "open the data set");
   const NitiDataRequest request = {.size = recipe->model->input,
                                    .need = needed(&take, recipe, split),

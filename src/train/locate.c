@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "config/builtin.h"
 #include "config/closest.h"
 #include "config/yaml.h"
 #include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
 #include "train/snapshot.h"
 
 #define SUFFIX ".safetensors"
@@ -20,12 +20,14 @@ static bool ends_with(const char *text, const char *end) {
   return a >= b && strcmp(text + a - b, end) == 0;
 }
 
-/* Takes `text`, which may be NULL. */
+/* Takes `text`, which may be NULL, also after a failure. */
 static NitiStatus set(NitiLocation *out, NitiLocated kind, const char *path, char *text) {
   out->kind = kind;
   out->path = strdup(path);
-  out->text = text;
-  return out->path ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  out->text = out->path ? text : NULL;
+  if (out->path) return NITI_OK;
+  free(text);
+  return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
 }
 
 static NitiStatus set_builtin(NitiLocation *out, NitiLocated kind, const char *name, const char *text) {
@@ -43,8 +45,11 @@ static NitiStatus is_safetensors(bool *out, const char *path) {
   *out = ends_with(path, SUFFIX);
   if (*out || !niti_path_is_file(path)) return NITI_OK; /* a pipe can be read once: it is taken for YAML */
   NITI_TRY(niti_file_open_read(&fd, &size, path));
-  const bool whole = read(fd, head, sizeof head) == sizeof head && head[8] == '{';
-  (void)close(fd);
+  size_t got = 0;
+  for (ssize_t part = 1; part > 0 && got<sizeof head; got += part> 0 ? (size_t)part : 0)
+    part = niti_system.read(fd, head + got, sizeof head - got);
+  const bool whole = got == sizeof head && head[8] == '{';
+  (void)niti_system.close(fd);
   for (int i = 0; i < 8 && whole; ++i) length |= (uint64_t)head[i] << (8 * i);
   *out = whole && length <= size - 8;
   return NITI_OK;
@@ -138,7 +143,7 @@ NitiStatus niti_locate(NitiLocation *out, const char *name) {
   if (model) return set_builtin(out, NITI_LOCATED_MODEL, name, model);
   if (recipe) return set_builtin(out, NITI_LOCATED_RECIPE, name, recipe);
   if (niti_path_is_dir(name)) return set_run(out, name);
-  if (access(name, F_OK) != 0) {
+  if (niti_system.access(name, F_OK) != 0) {
     NITI_TRY(set_run_which(out, &found, name));
     if (found) return NITI_OK;
     if (!niti_yaml_is_path(name) && !ends_with(name, SUFFIX)) return no_such(name);

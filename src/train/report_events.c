@@ -7,6 +7,7 @@
 
 #include "config/yaml.h"
 #include "io/events.h"
+#include "platform/text.h"
 
 enum { SETTINGS_MAX = 128, KEY_MAX = 128 };
 
@@ -43,13 +44,9 @@ static void put(FILE *to, const NitiYaml *node) {
 }
 
 static NitiStatus add_list(Settings *s, const char *name, const NitiYaml *node) {
-  char *text = NULL;
-  size_t size;
-  FILE *to = open_memstream(&text, &size);
-  if (to) put(to, node);
-  if (to && fclose(to) == 0) return add(s, name, text, false);
-  free(text);
-  return add(s, name, NULL, false);
+  NitiTextMemory memory;
+  if (niti_text_open(&memory)) put(memory.to, node);
+  return add(s, name, niti_text_close(&memory, NULL), false);
 }
 
 static NitiStatus add_all(Settings *s, const char *within, const NitiYaml *mapping) {

@@ -8,13 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "platform/file.h"
 #include "platform/folder.h"
 #include "platform/lock.h"
 #include "platform/path.h"
+#include "platform/system.h"
 #include "platform/text.h"
 
 struct NitiRunFolder {
@@ -23,7 +22,7 @@ struct NitiRunFolder {
   bool made; /* the folder was not there before */
 };
 
-/* *made: whether the last folder is new. */
+/* *made: whether the last folder is new. New ones survive a power loss, as far as the file system allows. */
 static NitiStatus make_folders(const char *path, bool *made) {
   *made = false;
   char *copy = strdup(path);
@@ -33,10 +32,12 @@ static NitiStatus make_folders(const char *path, bool *made) {
     if (*p != '/' && *p != 0) continue;
     const char end = *p;
     *p = 0;
-    if (mkdir(copy, 0777) == 0)
+    if (niti_system.mkdir(copy, 0777) == 0) {
       *made = true; /* below a new folder everything is new */
-    else if (errno != EEXIST)
+      (void)niti_file_sync_entry(copy);
+    } else if (errno != EEXIST) {
       status = niti_fail_errno(copy, "make the folder");
+    }
     *p = end;
     if (end == 0) break;
   }
@@ -86,7 +87,7 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
 static NitiStatus existing_part(char **out, const char *path) {
   *out = strdup(path);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
-  while (access(*out, F_OK) != 0) {
+  while (niti_system.access(*out, F_OK) != 0) {
     char *slash = strrchr(*out, '/');
     if (!slash) {
       (void)snprintf(*out, strlen(path) + 1, "."); /* path is not empty */
@@ -107,7 +108,7 @@ NitiStatus niti_run_folder_check(const char *path) {
   NitiStatus status = NITI_OK;
   if (!niti_path_is_dir(part))
     status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is not a folder", path, part);
-  else if (access(part, W_OK | X_OK) != 0)
+  else if (niti_system.access(part, W_OK | X_OK) != 0)
     status = niti_fail_errno(part, "write into the folder");
   free(part);
   return status;
@@ -117,7 +118,7 @@ static NitiStatus remove_entry(void *context, const char *name, bool folder) {
   char *path;
   (void)folder;
   NITI_TRY(niti_path_join(&path, context, name));
-  (void)unlink(path);
+  (void)niti_system.unlink(path);
   free(path);
   return NITI_OK;
 }
@@ -127,7 +128,15 @@ void niti_run_folder_clear(const NitiRunFolder *folder) {
   (void)snprintf(why, sizeof why, "%s", niti_error());
   const NitiStatus status = niti_folder_walk(folder->path, remove_entry, folder->path);
   if (status != NITI_OK) (void)niti_fail(status, "%s", why); /* the failure before matters more */
-  if (folder->made) (void)rmdir(folder->path);
+  if (folder->made) (void)niti_system.rmdir(folder->path);
+}
+
+/* What a process that was killed within a save left. */
+static NitiStatus remove_left_over(void *context, const char *name, bool folder) {
+  static const char ending[] = ".safetensors.tmp";
+  const size_t length = strlen(name);
+  const bool left = length >= sizeof ending - 1 && strcmp(name + length - (sizeof ending - 1), ending) == 0;
+  return left ? remove_entry(context, name, folder) : NITI_OK;
 }
 
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
@@ -135,7 +144,9 @@ NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
   if (!has_checkpoint(path))
     return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
-  return lock(out, path);
+  NITI_TRY(lock(out, path));
+  (void)niti_folder_walk(path, remove_left_over, (*out)->path);
+  return NITI_OK;
 }
 
 void niti_run_folder_close(NitiRunFolder *folder) {
@@ -168,8 +179,11 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const int64_t count = niti_dataset_count(dataset, (NitiSplit)split);
     if (count == 0) continue;
-    json_object_set_new(object, images[split], json_integer(count));
-    json_object_set_new(object, sums[split], json_string(hash[split]));
+    const bool set = json_object_set_new(object, images[split], json_integer(count)) == 0 &&
+                     json_object_set_new(object, sums[split], json_string(hash[split])) == 0;
+    if (set) continue;
+    json_decref(object);
+    return NULL;
   }
   return object;
 }

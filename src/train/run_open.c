@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "platform/file.h"
+#include "platform/system.h"
 #include "train/data_choice.h"
 #include "train/run.h"
 
@@ -199,7 +200,7 @@ NitiStatus niti_run_close(NitiRun *run) {
 
 static NitiStatus set_data_path(NitiRun *run, const char *path) {
   if (!path) NITI_TRY(niti_data_default(&path, run->recipe));
-  run->data_path = realpath(path, NULL); /* a resumed run may start elsewhere */
+  run->data_path = niti_system.realpath(path, NULL); /* a resumed run may start elsewhere */
   return run->data_path ? NITI_OK : niti_fail_errno(path, "open the data set");
 }
 

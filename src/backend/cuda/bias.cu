@@ -68,6 +68,7 @@ extern "C" void niti_cuda_bias_gradient(NitiBackend *backend, NitiTensor *gradie
                   channels,
                   (channels + 32 * V - 1) / (32 * V)};
   void (*bias_gradient)(Sums) = V == 4 ? gradient_kernel<4> : gradient_kernel<1>;
-  niti_cuda_note(cuda, cudaMemsetAsync(gradient->data, 0, (size_t)channels * sizeof(int64_t), cuda->stream), "cudaMemsetAsync");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(gradient->data, 0, (size_t)channels * sizeof(int64_t), cuda->stream),
+                 "cudaMemsetAsync");
   NITI_LAUNCH(cuda, bias_gradient, (unsigned)((rows + SHARE - 1) / SHARE) * (unsigned)s.slices, THREADS, 0, s);
 }

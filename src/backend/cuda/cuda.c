@@ -23,9 +23,13 @@ NitiStatus niti_cuda_status(const NitiCuda *cuda) {
                    cudaGetErrorName(cuda->error));
 }
 
-static void use_device(NitiCuda *cuda) { niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device"); }
+static void use_device(NitiCuda *cuda) {
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
+}
 
-static void wait(NitiCuda *cuda) { niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); }
+static void wait(NitiCuda *cuda) {
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(cuda->stream), "work on the device");
+}
 
 /* ---- memory ---- */
 
@@ -33,16 +37,16 @@ static size_t cuda_free_bytes(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
   size_t available = 0, total = 0;
   use_device(cuda);
-  if (cudaMemGetInfo(&available, &total) == cudaSuccess) return available;
-  (void)cudaGetLastError();
+  if (niti_cuda_runtime.cudaMemGetInfo(&available, &total) == cudaSuccess) return available;
+  (void)niti_cuda_runtime.cudaGetLastError();
   return SIZE_MAX;
 }
 
 static NitiStatus fail_memory(NitiCuda *cuda, size_t bytes, const char *what) {
   size_t available = 0, total = 0;
-  (void)cudaGetLastError(); /* reported here, so that no later launch reports it */
-  if (cudaMemGetInfo(&available, &total) != cudaSuccess) {
-    (void)cudaGetLastError();
+  (void)niti_cuda_runtime.cudaGetLastError(); /* reported here, so that no later launch reports it */
+  if (niti_cuda_runtime.cudaMemGetInfo(&available, &total) != cudaSuccess) {
+    (void)niti_cuda_runtime.cudaGetLastError();
     return niti_fail(NITI_ERROR_MEMORY, "cuda:%d: out of memory: %zu bytes asked for%s", cuda->device, bytes, what);
   }
   return niti_fail(NITI_ERROR_MEMORY, "cuda:%d: out of memory: %zu bytes asked for%s, %zu of %zu free", cuda->device, bytes, what,
@@ -54,15 +58,16 @@ static NitiStatus allocate(NitiCuda *cuda, void **out, size_t bytes, const char 
   use_device(cuda);
   NITI_TRY(niti_cuda_status(cuda));
   const size_t size = bytes > 0 ? bytes : 1;
-  const cudaError_t error = cudaMalloc(out, size);
+  const cudaError_t error = niti_cuda_runtime.cudaMalloc(out, size);
   if (error == cudaErrorMemoryAllocation) {
     *out = NULL;
     return fail_memory(cuda, bytes, what);
   }
   niti_cuda_note(cuda, error, "cudaMalloc");
-  if (error == cudaSuccess) niti_cuda_note(cuda, cudaMemsetAsync(*out, 0, size, cuda->stream), "cudaMemsetAsync");
+  if (error == cudaSuccess)
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(*out, 0, size, cuda->stream), "cudaMemsetAsync");
   if (cuda->error == cudaSuccess) return NITI_OK;
-  (void)cudaFree(*out);
+  (void)niti_cuda_runtime.cudaFree(*out);
   *out = NULL;
   return niti_cuda_status(cuda);
 }
@@ -82,7 +87,7 @@ static void cuda_release(NitiBackend *backend, void *p) {
   if (!p) return;
   use_device(cuda);
   forget_work(cuda);
-  niti_cuda_note(cuda, cudaFree(p), "cudaFree");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaFree(p), "cudaFree");
 }
 
 static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
@@ -94,7 +99,7 @@ static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
   cuda->workspace = NULL;
   cuda->workspace_bytes = 0;
   ++cuda->generation;
-  niti_cuda_note(cuda, cudaFree(workspace), "cudaFree");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaFree(workspace), "cudaFree");
   NITI_TRY(allocate(cuda, &workspace, bytes, " as the kernels' workspace"));
   cuda->workspace = workspace;
   cuda->workspace_bytes = bytes;
@@ -118,7 +123,7 @@ static void cuda_download(NitiBackend *backend, void *host, const void *from, si
   NitiCuda *cuda = niti_cuda(backend);
   if (bytes == 0) return;
   use_device(cuda);
-  niti_cuda_note(cuda, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a download");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a download");
   wait(cuda);
   if (cuda->error != cudaSuccess) memset(host, 0, bytes);
 }
@@ -151,16 +156,16 @@ static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, 
 
 static void cuda_close(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
-  (void)cudaSetDevice(cuda->device);
-  if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
+  (void)niti_cuda_runtime.cudaSetDevice(cuda->device);
+  if (cuda->stream) (void)niti_cuda_runtime.cudaStreamSynchronize(cuda->stream);
   niti_queue_close(cuda->queue);
   niti_staging_close(cuda->staging);
   niti_layouts_close(cuda->layouts);
-  (void)cudaFree(cuda->workspace);
-  (void)cudaFree(cuda->range);
-  (void)cudaFree(cuda->clock);
-  if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
-  (void)cudaGetLastError();
+  (void)niti_cuda_runtime.cudaFree(cuda->workspace);
+  (void)niti_cuda_runtime.cudaFree(cuda->range);
+  (void)niti_cuda_runtime.cudaFree(cuda->clock);
+  if (cuda->stream) (void)niti_cuda_runtime.cudaStreamDestroy(cuda->stream);
+  (void)niti_cuda_runtime.cudaGetLastError();
   free(cuda);
 }
 
@@ -224,13 +229,13 @@ static const NitiKernels kernels = {
 /* How many devices there are; fails where that is none. `name` is for messages. */
 static NitiStatus count_devices(int *count, const char *name) {
   *count = 0;
-  const cudaError_t error = cudaGetDeviceCount(count);
-  (void)cudaGetLastError();
+  const cudaError_t error = niti_cuda_runtime.cudaGetDeviceCount(count);
+  (void)niti_cuda_runtime.cudaGetLastError();
   if (error == cudaSuccess && *count > 0) return NITI_OK;
   int driver = 0, runtime = 0;
-  (void)cudaDriverGetVersion(&driver);
-  (void)cudaRuntimeGetVersion(&runtime);
-  (void)cudaGetLastError();
+  (void)niti_cuda_runtime.cudaDriverGetVersion(&driver);
+  (void)niti_cuda_runtime.cudaRuntimeGetVersion(&runtime);
+  (void)niti_cuda_runtime.cudaGetLastError();
   if (driver == 0) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": this machine has no NVIDIA driver", name);
   if (error == cudaErrorInsufficientDriver) {
     return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the NVIDIA driver supports CUDA %d.%d (expected at least %d.0)",
@@ -261,7 +266,7 @@ static NitiStatus choose_device(int *out, const char *device) {
 
 static int attribute(int device, enum cudaDeviceAttr which) {
   int value = 0;
-  if (cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) value = 0;
+  if (niti_cuda_runtime.cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) value = 0;
   return value;
 }
 
@@ -295,11 +300,11 @@ static NitiStatus choose_family(NitiCudaFamily *out, const char *isa, int device
 static void describe(NitiCuda *cuda) {
   struct cudaDeviceProp properties;
   int driver = 0, runtime = 0;
-  if (cudaGetDeviceProperties(&properties, cuda->device) != cudaSuccess)
+  if (niti_cuda_runtime.cudaGetDeviceProperties(&properties, cuda->device) != cudaSuccess)
     (void)snprintf(properties.name, sizeof properties.name, "CUDA device");
-  (void)cudaDriverGetVersion(&driver);
-  (void)cudaRuntimeGetVersion(&runtime);
-  (void)cudaGetLastError();
+  (void)niti_cuda_runtime.cudaDriverGetVersion(&driver);
+  (void)niti_cuda_runtime.cudaRuntimeGetVersion(&runtime);
+  (void)niti_cuda_runtime.cudaGetLastError();
   (void)snprintf(cuda->description, sizeof cuda->description, "cuda:%d, %.80s, %s kernels", cuda->device, properties.name,
                  family_name(cuda->family));
   (void)snprintf(cuda->hardware, sizeof cuda->hardware,
@@ -311,7 +316,7 @@ static void describe(NitiCuda *cuda) {
 static NitiStatus open_parts(NitiCuda *cuda) {
   void *clock = NULL, *range = NULL;
   use_device(cuda);
-  niti_cuda_note(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
   describe(cuda);
@@ -354,16 +359,16 @@ static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options
 
 static void cuda_devices(NitiDeviceTold tell, void *context) {
   int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  if (niti_cuda_runtime.cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
   for (int i = 0; i < count; ++i) {
     struct cudaDeviceProp properties;
     char line[256];
-    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
+    if (niti_cuda_runtime.cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
     (void)snprintf(line, sizeof line, "cuda:%d, %.80s, capability %d.%d, %zu MiB", i, properties.name, properties.major,
                    properties.minor, properties.totalGlobalMem >> 20);
     tell(context, line);
   }
-  (void)cudaGetLastError();
+  (void)niti_cuda_runtime.cudaGetLastError();
 }
 
 const NitiBackendKind niti_backend_cuda = {.name = "cuda", .open = cuda_open, .devices = cuda_devices};

@@ -14,6 +14,7 @@
 extern "C" {
 #endif
 
+#include "backend/cuda/runtime.h"
 #include "backend/kernels.h"
 #include "base/bounds.h"
 #include "base/sgd.h"

@@ -39,7 +39,12 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
     attributes[config.numAttrs].val.clusterDim.y = attributes[config.numAttrs].val.clusterDim.z = 1;
     ++config.numAttrs;
   }
-  niti_cuda_note(cuda, cudaLaunchKernelEx(&config, kernel, arguments...), name);
+  const auto launch = [&](Parameters... given) { /* of the kernel's own types */
+                                                 void *list[] = {&given...};
+                                                 return niti_cuda_runtime.cudaLaunchKernelExC(&config, (const void *)kernel,
+                                                                                              list);
+  };
+  niti_cuda_note(cuda, launch(arguments...), name);
 }
 
 /* Lets the next kernel's blocks launch before this one completes. */

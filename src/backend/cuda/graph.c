@@ -32,7 +32,7 @@ NitiStatus niti_queue_open(NitiQueue **out) {
   NitiQueue *queue = *out = calloc(1, sizeof *queue);
   if (!queue) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
   for (int i = 0; i < QUEUE; ++i) {
-    const cudaError_t error = cudaEventCreateWithFlags(&queue->ends[i], cudaEventDisableTiming);
+    const cudaError_t error = niti_cuda_runtime.cudaEventCreateWithFlags(&queue->ends[i], cudaEventDisableTiming);
     if (error != cudaSuccess) return niti_fail(NITI_ERROR_DEVICE, "cuda: making an event: %s", cudaGetErrorString(error));
   }
   return NITI_OK;
@@ -41,21 +41,21 @@ NitiStatus niti_queue_open(NitiQueue **out) {
 void niti_queue_close(NitiQueue *queue) {
   if (!queue) return;
   for (int i = 0; i < QUEUE; ++i) {
-    if (queue->ends[i]) (void)cudaEventDestroy(queue->ends[i]);
+    if (queue->ends[i]) (void)niti_cuda_runtime.cudaEventDestroy(queue->ends[i]);
   }
   free(queue);
 }
 
 static void empty(Entry *entry) {
-  if (entry->exec) (void)cudaGraphExecDestroy(entry->exec);
+  if (entry->exec) (void)niti_cuda_runtime.cudaGraphExecDestroy(entry->exec);
   memset(entry, 0, sizeof *entry);
 }
 
 void niti_cuda_close_recordings(NitiBackend *backend, void *recordings) {
   NitiCuda *cuda = niti_cuda(backend);
   Recordings *r = recordings;
-  niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device");
-  niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); /* they may still run */
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(cuda->stream), "work on the device"); /* they may still run */
   for (int i = 0; i < ENTRIES; ++i) empty(&r->entries[i]);
   free(r);
 }
@@ -73,7 +73,8 @@ static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
     if (entry->state != EMPTY && entry->generation == cuda->generation && same(&entry->key, key)) return entry;
     if (entry->used < oldest->used) oldest = entry;
   }
-  if (oldest->exec) niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work on the device"); /* it may still run */
+  if (oldest->exec)
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(cuda->stream), "work on the device"); /* it may still run */
   empty(oldest);
   oldest->key = *key;
   oldest->generation = cuda->generation;
@@ -85,28 +86,29 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;
   niti_layouts_clear(cuda->layouts); /* the recorded work must make whatever it needs */
-  if (cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
-    (void)cudaGetLastError();
+  if (niti_cuda_runtime.cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
+    (void)niti_cuda_runtime.cudaGetLastError();
     return;
   }
   enqueue(context);
-  const cudaError_t enqueued = cuda->error, ended = cudaStreamEndCapture(cuda->stream, &graph);
-  if (enqueued == cudaSuccess && ended == cudaSuccess && cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {
+  const cudaError_t enqueued = cuda->error, ended = niti_cuda_runtime.cudaStreamEndCapture(cuda->stream, &graph);
+  if (enqueued == cudaSuccess && ended == cudaSuccess &&
+      niti_cuda_runtime.cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {
     entry->state = RECORDED;
   } else {
-    (void)cudaGetLastError();
+    (void)niti_cuda_runtime.cudaGetLastError();
     cuda->error = cudaSuccess; /* there was none before: niti_cuda_replay looked; a real one will come again */
     cuda->failed = NULL;
     entry->exec = NULL;
     niti_layouts_clear(cuda->layouts);
   }
-  if (graph) (void)cudaGraphDestroy(graph);
+  if (graph) (void)niti_cuda_runtime.cudaGraphDestroy(graph);
 }
 
 static void run(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   if (entry->state == SEEN) record(cuda, entry, enqueue, context);
   if (entry->state == RECORDED) {
-    niti_cuda_note(cuda, cudaGraphLaunch(entry->exec, cuda->stream), "launching a recorded step");
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaGraphLaunch(entry->exec, cuda->stream), "launching a recorded step");
     niti_layouts_clear(cuda->layouts); /* which of them the graph wrote is not known here */
     return;
   }
@@ -120,8 +122,8 @@ NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiR
   NitiQueue *queue = cuda->queue;
   const uint64_t number = queue->count++;
   cudaEvent_t end = queue->ends[number % QUEUE];
-  niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device");
-  if (number >= QUEUE) niti_cuda_note(cuda, cudaEventSynchronize(end), "a step");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
+  if (number >= QUEUE) niti_cuda_note(cuda, niti_cuda_runtime.cudaEventSynchronize(end), "a step");
   if (cuda->error != cudaSuccess) return niti_cuda_status(cuda);
   if (!*recordings && !(*recordings = calloc(1, sizeof(Recordings))))
     return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
@@ -132,6 +134,6 @@ NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiR
     entry->used = number + 1;
     run(cuda, entry, enqueue, context);
   }
-  niti_cuda_note(cuda, cudaEventRecord(end, cuda->stream), "recording an event");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaEventRecord(end, cuda->stream), "recording an event");
   return niti_cuda_status(cuda);
 }

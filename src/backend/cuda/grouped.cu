@@ -337,7 +337,8 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
   const int64_t splits = (g.positions + g.share - 1) / g.share;
   void (*grouped_gradient)(Gradient) = plain ? (wide ? gradient_kernel<4, true> : gradient_kernel<1, true>)
                                              : (wide ? gradient_kernel<4, false> : gradient_kernel<1, false>);
-  niti_cuda_note(cuda, cudaMemsetAsync(out->data, 0, out->count * (size_t)(out->bits / 8), cuda->stream), "cudaMemsetAsync");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(out->data, 0, out->count * (size_t)(out->bits / 8), cuda->stream),
+                 "cudaMemsetAsync");
   NITI_LAUNCH(cuda, grouped_gradient, (unsigned)(splits * g.term_blocks * g.lane_blocks), THREADS, 0, g);
 }
 

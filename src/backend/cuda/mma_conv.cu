@@ -102,13 +102,15 @@ static uint32_t second_grid(const NitiMmaPass *p, const NitiMmaVariant *v, const
 static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v, bool second) {
   const NitiMmaKernel mma_pass = v->kernel;
   if (v->shared > 0) {
-    niti_cuda_note(cuda, cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributeMaxDynamicSharedMemorySize, v->shared),
-                   "mma_pass: shared memory");
+    niti_cuda_note(
+        cuda,
+        niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributeMaxDynamicSharedMemorySize, v->shared),
+        "mma_pass: shared memory");
   }
   if (v->shared > 0 && !gathers(p)) { /* gathering lives on the first-level cache */
     niti_cuda_note(cuda,
-                   cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                        cudaSharedmemCarveoutMaxShared),
+                   niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                          cudaSharedmemCarveoutMaxShared),
                    "mma_pass: shared memory");
   }
   NITI_LAUNCH(cuda, mma_pass, second ? second_grid(p, v, cuda) : p->tiles, (unsigned)v->threads, (size_t)v->shared, *p, second);

@@ -137,7 +137,9 @@ static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, con
                    const NitiRequantiseArgs &rq) {
   const size_t shared = (size_t)t.kh * t.row_pitch;
   const int fit = 2 * cuda->multiprocessors / t.blocks_k, each = fit < 1 ? 1 : fit < t.jobs ? fit : t.jobs;
-  niti_cuda_note(cuda, cudaFuncSetAttribute((first<FINISH, BIAS>), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+  niti_cuda_note(cuda,
+                 niti_cuda_runtime.cudaFuncSetAttribute((const void *)first<FINISH, BIAS>,
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "mma first: shared memory");
   for (int second = 0; second < 2; ++second) {
     NITI_LAUNCH(cuda, (first<FINISH, BIAS>), (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq,

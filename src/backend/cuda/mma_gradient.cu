@@ -210,15 +210,18 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   p.tiles = (uint32_t)((p.rows + v.rows - 1) / v.rows) * across;
   p.share = share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors);
   const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
-  niti_cuda_note(cuda, cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
-                 "cudaMemsetAsync");
+  niti_cuda_note(
+      cuda, niti_cuda_runtime.cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
+      "cudaMemsetAsync");
   const int shared = STAGES * POSITIONS * (v.rows + v.columns) * NITI_BLOCK_IMAGES;
   const Kernel mma_gradient = v.kernel;
-  niti_cuda_note(cuda, cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-                 "mma_gradient: shared memory");
+  niti_cuda_note(
+      cuda,
+      niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+      "mma_gradient: shared memory");
   niti_cuda_note(cuda,
-                 cudaFuncSetAttribute((const void *)mma_gradient, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                      cudaSharedmemCarveoutMaxShared),
+                 niti_cuda_runtime.cudaFuncSetAttribute(
+                     (const void *)mma_gradient, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
                  "mma_gradient: shared memory");
   NITI_LAUNCH(cuda, mma_gradient, p.tiles * splits, NITI_MMA_THREADS, (size_t)shared, p);
 }

@@ -42,7 +42,7 @@ void niti_mma_pack_transposed(NitiCuda *cuda, int8_t *packed, size_t pitch, cons
                               NitiMmaTaps x) {
   if (y.count == 0 || x.count == 0) return;
   if (pitch != (size_t)y.count * (size_t)x.count * (size_t)s->k) {
-    niti_cuda_note(cuda, cudaMemsetAsync(packed, 0, pitch * (size_t)s->c, cuda->stream), "cudaMemsetAsync");
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(packed, 0, pitch * (size_t)s->c, cuda->stream), "cudaMemsetAsync");
   }
   const unsigned across = (unsigned)((s->c + SIDE - 1) / SIDE) * (unsigned)(y.count * x.count);
   const dim3 grid(across, (unsigned)((s->k + SIDE - 1) / SIDE));

@@ -30,21 +30,23 @@ NitiStatus niti_staging_open(NitiStaging **out) {
   if (!staging) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
   for (int i = 0; i < SLOTS && error == cudaSuccess; ++i) {
     void *memory = NULL;
-    error = cudaMallocHost(&memory, SLOT_BYTES);
+    error = niti_cuda_runtime.cudaMallocHost(&memory, SLOT_BYTES);
     staging->slots[i].memory = memory;
-    if (error == cudaSuccess) error = cudaEventCreateWithFlags(&staging->slots[i].read, cudaEventDisableTiming);
+    if (error == cudaSuccess) error = niti_cuda_runtime.cudaEventCreateWithFlags(&staging->slots[i].read, cudaEventDisableTiming);
   }
   if (error == cudaSuccess) return NITI_OK;
-  (void)cudaGetLastError(); /* reported here */
-  return niti_fail(NITI_ERROR_MEMORY, "out of pinned memory: %d bytes asked for to copy through: %s", SLOTS * SLOT_BYTES,
+  (void)niti_cuda_runtime.cudaGetLastError(); /* reported here */
+  const bool memory = error == cudaErrorMemoryAllocation;
+  return niti_fail(memory ? NITI_ERROR_MEMORY : NITI_ERROR_DEVICE,
+                   "cuda: %d bytes of pinned memory asked for to copy through: %s", SLOTS * SLOT_BYTES,
                    cudaGetErrorString(error));
 }
 
 void niti_staging_close(NitiStaging *staging) {
   if (!staging) return;
   for (int i = 0; i < SLOTS; ++i) {
-    if (staging->slots[i].read) (void)cudaEventDestroy(staging->slots[i].read);
-    if (staging->slots[i].memory) (void)cudaFreeHost(staging->slots[i].memory);
+    if (staging->slots[i].read) (void)niti_cuda_runtime.cudaEventDestroy(staging->slots[i].read);
+    if (staging->slots[i].memory) (void)niti_cuda_runtime.cudaFreeHost(staging->slots[i].memory);
   }
   free(staging);
 }
@@ -55,11 +57,12 @@ static uint8_t *take(NitiCuda *cuda, size_t bytes) {
   const size_t room = (bytes + LINE - 1) / LINE * LINE;
   if (s->used + room > SLOT_BYTES) {
     Slot *full = &s->slots[s->at];
-    niti_cuda_note(cuda, cudaEventRecord(full->read, cuda->stream), "recording an event");
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaEventRecord(full->read, cuda->stream), "recording an event");
     full->recorded = true;
     s->at = (s->at + 1) % SLOTS;
     s->used = 0;
-    if (s->slots[s->at].recorded) niti_cuda_note(cuda, cudaEventSynchronize(s->slots[s->at].read), "waiting for an upload");
+    if (s->slots[s->at].recorded)
+      niti_cuda_note(cuda, niti_cuda_runtime.cudaEventSynchronize(s->slots[s->at].read), "waiting for an upload");
   }
   uint8_t *memory = s->slots[s->at].memory + s->used;
   s->used += room;
@@ -74,7 +77,8 @@ void niti_staging_upload(NitiCuda *cuda, void *to, const void *host, size_t byte
     if (part <= SMALL_BYTES) {
       niti_cuda_upload_small(cuda, there, pinned, part);
     } else {
-      niti_cuda_note(cuda, cudaMemcpyAsync(there, pinned, part, cudaMemcpyHostToDevice, cuda->stream), "an upload");
+      niti_cuda_note(cuda, niti_cuda_runtime.cudaMemcpyAsync(there, pinned, part, cudaMemcpyHostToDevice, cuda->stream),
+                     "an upload");
     }
     done += part;
   }

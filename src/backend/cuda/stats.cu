@@ -46,13 +46,16 @@ extern "C" void niti_cuda_stats(NitiBackend *backend, NitiTensorStats *out, cons
   uint64_t seen[VALUES] = {0};
   int32_t exponent = 0;
   memset(out, 0, sizeof *out);
-  niti_cuda_note(cuda, cudaMemsetAsync(cuda->range->histogram, 0, sizeof seen, cuda->stream), "clearing a histogram");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(cuda->range->histogram, 0, sizeof seen, cuda->stream),
+                 "clearing a histogram");
   NITI_LAUNCH(cuda, histogram_kernel, (unsigned)(blocks < most ? blocks : most), THREADS, 0, cuda->range, tensor->data, count);
-  niti_cuda_note(cuda, cudaMemcpyAsync(seen, cuda->range->histogram, sizeof seen, cudaMemcpyDeviceToHost, cuda->stream),
-                 "downloading a histogram");
-  niti_cuda_note(cuda, cudaMemcpyAsync(&exponent, tensor->exponent, sizeof exponent, cudaMemcpyDeviceToHost, cuda->stream),
-                 "downloading an exponent");
-  niti_cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "waiting for a histogram");
+  niti_cuda_note(
+      cuda, niti_cuda_runtime.cudaMemcpyAsync(seen, cuda->range->histogram, sizeof seen, cudaMemcpyDeviceToHost, cuda->stream),
+      "downloading a histogram");
+  niti_cuda_note(
+      cuda, niti_cuda_runtime.cudaMemcpyAsync(&exponent, tensor->exponent, sizeof exponent, cudaMemcpyDeviceToHost, cuda->stream),
+      "downloading an exponent");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(cuda->stream), "waiting for a histogram");
   out->count = (int64_t)count;
   out->exponent = exponent;
   for (int bin = 0; bin < BINS; ++bin) out->histogram[bin] = (int64_t)seen[(uint8_t)(bin - NITI_MANTISSA_MAX)];

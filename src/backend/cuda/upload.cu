@@ -34,8 +34,8 @@ void niti_cuda_mark(NitiBackend *backend, int64_t *at) { NITI_LAUNCH(niti_cuda(b
 
 bool niti_cuda_overlaps(void) {
   cudaFuncAttributes attributes;
-  if (cudaFuncGetAttributes(&attributes, niti_mark_kernel) != cudaSuccess) {
-    (void)cudaGetLastError();
+  if (niti_cuda_runtime.cudaFuncGetAttributes(&attributes, (const void *)niti_mark_kernel) != cudaSuccess) {
+    (void)niti_cuda_runtime.cudaGetLastError();
     return false;
   }
   return attributes.ptxVersion >= 90;

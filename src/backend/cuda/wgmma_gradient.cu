@@ -258,7 +258,9 @@ static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor,
 template <int POSITIONS>
 static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, const GradientTiling &t) {
   const size_t shared = BARRIER_BYTES + SHARED_ALIGN + (size_t)t.stages * (t.positions + t.x_positions) * POSITION;
-  niti_cuda_note(cuda, cudaFuncSetAttribute(gradient<POSITIONS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+  niti_cuda_note(cuda,
+                 niti_cuda_runtime.cudaFuncSetAttribute((const void *)gradient<POSITIONS>,
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "wgmma gradient: shared memory");
   NITI_LAUNCH(cuda, gradient<POSITIONS>, (unsigned)t.blocks, THREADS, shared, dy, x, t, (int4 *)cuda->workspace);
 }

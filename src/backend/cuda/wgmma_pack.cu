@@ -61,7 +61,8 @@ void niti_wgmma_map(NitiCuda *cuda, CUtensorMap *map, const void *data, int elem
                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
   void *encode = NULL;
   cudaDriverEntryPointQueryResult found;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
+  const cudaError_t error =
+      niti_cuda_runtime.cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found);
   if (error != cudaSuccess || found != cudaDriverEntryPointSuccess) {
     niti_cuda_note(cuda, error != cudaSuccess ? error : cudaErrorNotSupported, "cuTensorMapEncodeTiled");
     return;

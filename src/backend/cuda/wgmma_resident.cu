@@ -124,7 +124,9 @@ __global__ void __launch_bounds__(THREADS, 1)
 template <NitiFinish FINISH, int TAPS>
 static void launch(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
   const size_t shared = niti_wgmma_conv_shared(l.tiling);
-  niti_cuda_note(cuda, cudaFuncSetAttribute(resident<FINISH, TAPS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+  niti_cuda_note(cuda,
+                 niti_cuda_runtime.cudaFuncSetAttribute((const void *)resident<FINISH, TAPS>,
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "wgmma conv: shared memory");
   for (int second = 0; second < 2; ++second) {
     niti_launch(cuda, "wgmma conv", resident<FINISH, TAPS>, dim3(blocks), dim3(THREADS), shared, CLUSTER, l.map, l.tiling,

@@ -1,0 +1,156 @@
+"""Every allocation and every call on files fails in turn, in every command: no crash, no leak, the documented exit code, a message, the
+old checkpoint intact, and no result that lacks a part."""
+import collections
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import data_sets
+import faults
+import tool
+from tool import content_of, hash_of
+
+SAME_OUTPUT = {"summary", "program", "show", "hash", "data", "export", "vectors", "eval", "predict", "completion", "man", "help", "compare",
+               "replay"}
+DEVICES = {"info"}  # where the system does not say, the tool does without
+
+Case = collections.namedtuple("Case", "name arguments folder")
+
+
+@pytest.fixture(scope="session")
+def commands(work, toy, recipe, half):
+    """{name: a function that prepares a folder and returns the arguments}, of every command."""
+    (work / "device.log").write_text("# seen\n0:0 1:1\n2:2\n")
+    image, _ = data_sets.squares(1, 5)
+    data_sets.write_png(work / "image.png", image[0])
+    for name in ("a", "b"):
+        tool.output_of("vectors", recipe, "--out", work / name, "--operations", "conv_forward")
+
+    def copy(folder):
+        shutil.copytree(half, folder / "run")
+        return ["train", "--resume", folder / "run", "--epochs", 2, "--threads", 1, "--json"]
+
+    return {
+        "train": lambda folder: ["train", recipe, "--data", toy, "--run", folder / "run", "--threads", 1, "--json"],
+        "resume": copy,
+        "dry run": lambda _: ["train", recipe, "--data", toy, "--dry-run", "--run", "never", "--threads", 1, "--json"],
+        "find-lr": lambda _: ["find-lr", recipe, "--data", toy, "--threads", 1, "--json"],
+        "eval": lambda _: ["eval", half, "--threads", 1, "--json"],
+        "predict": lambda _: ["predict", half, work / "image.png", "--threads", 1, "--json"],
+        "summary": lambda _: ["summary", "lenet5", "--json"],
+        "program": lambda _: ["program", recipe, "--json"],
+        "show": lambda _: ["show", recipe, "--json"],
+        "info": lambda _: ["info", "--json"],
+        "data": lambda _: ["data", toy, "--json"],
+        "hash": lambda _: ["hash", half, "--json"],
+        "export": lambda folder: ["export", "c", half, "--out", folder / "out", "--json"],
+        "vectors": lambda folder: ["vectors", recipe, "--out", folder / "out", "--operations", "conv_forward", "--json"],
+        "compare": lambda _: ["compare", work / "a", work / "b", "--json"],
+        "help": lambda _: ["help", "train"],
+        "completion": lambda _: ["completion", "bash"],
+        "man": lambda folder: ["man", "--all", folder],
+        "replay": lambda folder: ["replay", work / "device.log", half, "--data", toy, "--threads", 1, "--out", folder / "out", "--json"],
+        "import": lambda folder: ["import", work / "toy.yaml", half, "--out", folder / "out"],  # no device's state: it fails anyway
+        "bench": lambda _: ["bench", "step", "--model", "mlp", "--batch", 1, "--seconds", 1, "--threads", 1, "--json"],
+    }
+
+
+NAMES = ["train", "resume", "dry run", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "export", "vectors",
+         "compare", "help", "completion", "man", "replay", "import"] + (["bench"] if faults.SLOW else [])
+CODES = {"import": 1}
+
+
+def outputs(folder):
+    return {name: content for name, content in content_of(folder).items() if name != "report"}
+
+
+def undisturbed(commands, name, folder):
+    folder = faults.fresh(folder)
+    done = faults.run("none", *commands[name](folder), report=folder / "report")
+    assert done.code == CODES.get(name, 0), done
+    return done, outputs(folder)
+
+
+def check_run(name, folder, whole, case):
+    """What a failed run left: its checkpoint loads, and it goes on to the same bits."""
+    run = folder / "run"
+    if not (run / "last.safetensors").exists() and not (run / "previous.safetensors").exists():
+        assert name == "train", case
+        return
+    done = tool.niti("train", "--resume", run, "--epochs", 2, "--threads", 1, "--json")
+    assert done.returncode == 0, (case, done.stderr)
+    assert hash_of(run / "last.safetensors") == whole[1]["hash"], case
+
+
+def check_done(name, done, folder, expected, whole, case):
+    plain, files = expected
+    shown = (case, done)
+    assert done.code in (0, 1), shown
+    assert done.live <= plain.live, shown
+    if done.code == 1:
+        lines = done.err.splitlines()
+        assert lines and lines[-1].startswith("niti: ") and len(lines[-1]) > 12, shown
+    if done.code == plain.code and name in SAME_OUTPUT:
+        assert done.out.replace(str(folder), "") == plain.out.replace(str(folder.parent / "plain"), ""), shown
+        assert outputs(folder) == files, shown
+    if name in ("train", "resume"):
+        check_run(name, folder, whole, case)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_allocation_fails_in_turn(name, commands, work, whole):
+    base = work / f"allocations-{name.replace(' ', '-')}"
+    expected = undisturbed(commands, name, base / "plain")
+
+    def check(number):
+        folder = faults.fresh(base / str(number))
+        kind = "allocations" if number % 5 == 0 else "allocation"
+        done = faults.run(f"{kind}:{number}", *commands[name](folder), report=folder / "report")
+        check_done(name, done, folder, expected, whole, (name, kind, number))
+        shutil.rmtree(folder)
+        return done.code
+
+    codes = faults.each(faults.some(expected[0].allocations, 5 if name == "bench" else 60), check)
+    print(f"{name}: {len(codes)} of {expected[0].allocations} allocations, {sum(codes)} times the command failed")
+    shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EINTR", "short"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("help", "completion", "show", "summary", "dry run", "bench")])
+def test_every_call_fails_in_turn(name, error, commands, work, whole):
+    base = work / f"calls-{name.replace(' ', '-')}-{error}"
+    expected = undisturbed(commands, name, base / "plain")
+    number_of = 0 if error == "short" else getattr(errno, error)
+
+    def check(number):
+        folder = faults.fresh(base / str(number))
+        kind = "calls" if error == "ENOSPC" and number % 2 else "call"
+        done = faults.run(f"{kind}:{number}:{number_of}", *commands[name](folder), report=folder / "report")
+        case = (name, error, kind, number)
+        if name in DEVICES:
+            assert done.code in (0, 1), (case, done)
+        else:
+            check_done(name, done, folder, expected, whole, case)
+        interrupted = done.code == 1 and os.strerror(errno.EINTR) in done.err and "ubyte" in done.err  # zlib reads that by itself
+        assert error in ("ENOSPC", "EIO") or done.code == expected[0].code or interrupted, (case, done)
+        shutil.rmtree(folder)
+        return done.code
+
+    codes = faults.each(faults.some(expected[0].calls, 12), check)
+    print(f"{name}, {error}: {len(codes)} of {expected[0].calls} calls, {sum(codes)} times the command failed")
+    shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("man", "import")])
+def test_a_full_standard_output(name, commands, work):
+    """Exit code 1 and a message; a run is trained all the same."""
+    folder = faults.fresh(work / "full-output")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([tool.NITI, *map(str, commands[name](folder))], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                              check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1 and "niti: " in done.stderr, (name, done)
+    if name in ("train", "resume"):
+        assert hash_of(folder / "run" / "last.safetensors")

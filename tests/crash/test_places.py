@@ -1,0 +1,200 @@
+"""Full disks, folders that cannot be written, data sets that change while they are read, and two processes in one folder."""
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+import data_sets
+import faults
+import tool
+from tool import content_of, hash_of, metadata_of
+
+
+def checkpoint_hash(run):
+    return tool.json_of("hash", run / "last.safetensors")["hash"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """mount(bytes, read_only=False): a file system of that size, or None where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(size, *options):
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", place], capture_output=True, check=False)
+        return place if done.returncode == 0 else None
+
+    yield mount
+    subprocess.run(["umount", "-l", place], capture_output=True, check=False)
+
+
+def fill(disk, leave):
+    """Fills it up to so many bytes."""
+    with open(disk / "filler", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+        file.truncate(max(0, file.tell() - leave))
+
+
+def test_a_full_disk(small_disk, half, whole, toy, recipe):
+    """However little room is left, a run fails with a message, keeps its checkpoint, and goes on when there is room."""
+    disk = small_disk(256 << 10)
+    if not disk:
+        pytest.skip("no file system can be mounted here; tests/cli/test_resume.py limits the size of files")
+    failures = 0
+    for leave in range(0, 20 * 4096, 4096):
+        shutil.rmtree(disk / "run", ignore_errors=True)
+        (disk / "filler").unlink(missing_ok=True)
+        shutil.copytree(half, disk / "run")
+        fill(disk, leave)
+        done = tool.niti("train", "--resume", disk / "run", "--epochs", 2, "--threads", 1, "--json")
+        assert done.returncode in (0, 1), done
+        if done.returncode == 1:
+            failures += 1
+            assert "No space left on device" in done.stderr and "free space" in done.stderr, done.stderr
+            checkpoint_hash(disk / "run")
+            (disk / "filler").unlink()
+            tool.resume(disk / "run", "--epochs", 2)
+        assert hash_of(disk / "run" / "last.safetensors") == whole[1]["hash"]
+    assert failures >= 3
+    (disk / "filler").unlink(missing_ok=True)
+    shutil.rmtree(disk / "run")
+    fill(disk, 0)
+    tool.fails("train", recipe, "--data", toy, "--run", disk / "new", "--quiet", says="No space left on device")
+    assert not (disk / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written(small_disk, half, toy, recipe):
+    disk = small_disk(1 << 20)
+    if not disk:
+        pytest.skip("no file system can be mounted here")
+    shutil.copytree(half, disk / "run")
+    before = content_of(disk / "run")
+    if subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing can be mounted read-only here")
+    tool.fails("train", "--resume", disk / "run", "--quiet", says=("Read-only file system", "choose a folder that can be written"))
+    tool.fails("train", recipe, "--data", toy, "--run", disk / "new", "--quiet", says="Read-only file system")
+    tool.fails("export", "c", disk / "run", "--out", disk / "out", says="Read-only file system")
+    tool.fails("vectors", recipe, "--out", disk / "out", says="Read-only file system")
+    for command in ("eval", "hash", "summary"):
+        tool.output_of(command, disk / "run")
+    assert content_of(disk / "run") == before
+
+
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
+def test_closed_descriptors(descriptor, half, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(half, run)
+    done = subprocess.run([tool.NITI, "train", "--resume", run, "--epochs", "2", "--threads", "1"], preexec_fn=lambda: os.close(descriptor),
+                          check=False, timeout=60, stdout=None if descriptor == 1 else subprocess.PIPE, stderr=None if descriptor == 2 else subprocess.PIPE)
+    assert done.returncode == 0, done
+    assert hash_of(run / "last.safetensors") == whole[1]["hash"]
+
+
+# ---- data that changes ----
+
+
+def begin_long(recipe, data, run, *settings):
+    process = tool.start_training(recipe, "--data", data, "--run", run, "--epochs", 100000, "--test-every", 100000, *settings)
+    tool.wait_for(run / "metrics.jsonl", process)
+    end = time.monotonic() + 30
+    while int(metadata_of(run / "last.safetensors")["epoch"]) < 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    return process
+
+
+def finish(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def write_arrays(folder):
+    """Enough .npy that a page lies behind the end that is left."""
+    folder.mkdir()
+    images, labels = data_sets.squares(400, 1)
+    np.save(folder / "train_x.npy", images)
+    np.save(folder / "train_y.npy", labels.astype(np.int32))
+    np.save(folder / "test_x.npy", images[:40])
+    np.save(folder / "test_y.npy", labels[:40].astype(np.int32))
+    return folder
+
+
+def test_a_mapped_file_that_shrinks(recipe, work):
+    data = write_arrays(faults.fresh(work / "arrays") / "data")
+    run = work / "arrays" / "run"
+    process = begin_long(recipe, data, run)
+    os.truncate(data / "train_x.npy", 4096)
+    code, _, err = finish(process)
+    assert code == 1 and "became shorter" in err, (code, err)
+    checkpoint_hash(run)
+
+
+def test_files_that_were_read_may_go(recipe, work):
+    folder = faults.fresh(work / "gone")
+    data = data_sets.write_idx_set(folder / "data", data_sets.squares(32, 1), data_sets.squares(8, 2))
+    process = begin_long(recipe, data, folder / "run")
+    for path in data.iterdir():
+        path.unlink()
+    code, _, err = tool.stop(process, signal.SIGTERM)
+    assert code == 143, err
+    checkpoint_hash(folder / "run")
+
+
+@pytest.mark.parametrize("change", ["shrink", "remove", "empty", "replace"])
+def test_images_that_change(change, recipe, work):
+    """An image that cannot be read any more ends the run, with its state saved; it goes on when the image is back."""
+    folder = faults.fresh(work / f"images-{change}")
+    data = data_sets.write_folder_set(folder / "data", "abcd", data_sets.squares(32, 1), data_sets.squares(8, 2))
+    process = begin_long(recipe, data, folder / "run")
+    victim = sorted((data / "train").rglob("*.png"))[7]
+    content = victim.read_bytes()
+    {"shrink": lambda: os.truncate(victim, len(content) // 2), "remove": victim.unlink, "empty": lambda: os.truncate(victim, 0),
+     "replace": lambda: victim.write_bytes(b"something else")}[change]()
+    code, _, err = finish(process)
+    assert code == 1 and victim.name in err and "is saved" in err and "--resume" in err, (code, err)
+    step = int(metadata_of(folder / "run" / "last.safetensors")["step"])
+    victim.write_bytes(content)
+    process = tool.start_training("--resume", folder / "run")
+    end = time.monotonic() + 30
+    while int(metadata_of(folder / "run" / "last.safetensors")["step"]) <= step and time.monotonic() < end:
+        time.sleep(0.01)
+    code, _, err = tool.stop(process, signal.SIGTERM)
+    assert code == 143, err
+    assert int(metadata_of(folder / "run" / "last.safetensors")["step"]) > step
+
+
+# ---- two processes ----
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_processes_in_one_folder(locks, recipe, toy, whole, half, work):
+    """One of them trains, whoever was first; the other says why it does not. Without flock too, as on some file systems."""
+    environment = {**os.environ, **({} if locks else {"LD_PRELOAD": str(faults.LIBRARY), "NITI_FAULT": "flock:38"})}
+    rounds = 100 if faults.SLOW else 8
+    for number in range(rounds):
+        folder = faults.fresh(work / f"two-{locks}")
+        if number % 2:
+            shutil.copytree(half, folder / "run")
+            command = ["train", "--resume", folder / "run", "--epochs", "2", "--threads", "1", "--json"]
+        else:
+            command = ["train", recipe, "--data", toy, "--run", folder / "run", "--threads", "1", "--json"]
+        both = [subprocess.Popen([tool.NITI, *map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 env=environment) for _ in range(2)]
+        ended = [(*process.communicate(timeout=60), process.returncode) for process in both]
+        codes = sorted(code for _, _, code in ended)
+        assert codes in ([0, 0], [0, 1]), ended
+        assert codes == [0, 1] or number % 2, ended  # a new run refuses a folder that holds one, a resumed one may follow another
+        for _, err, code in ended:
+            assert code == 0 or "another process" in err or "holds" in err, err
+        assert hash_of(folder / "run" / "last.safetensors") == whole[1]["hash"]
+        assert not [name for name in content_of(folder / "run") if name.endswith(".tmp")]
+        assert not (folder / "run" / ".lock.owner").exists()
