@@ -137,7 +137,7 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
                      "%s: byte %llu: the header promises %llu more bytes, but the file of %llu %sbytes ends before", reader->path,
                      (unsigned long long)reader->position, (unsigned long long)bytes, (unsigned long long)reader->size,
                      plain ? "" : "packed ");
-  *out = malloc(bytes);
+  *out = bytes > PTRDIFF_MAX ? NULL : malloc((size_t)bytes);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llu bytes", reader->path, (unsigned long long)bytes);
   NITI_TRY(read_bytes(reader, *out, bytes));
   return read_end(reader);

@@ -16,7 +16,14 @@
 #include "data/format.h"
 #include "platform/file.h"
 
-enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30, JPEG_EXIF = JPEG_APP0 + 1 };
+enum {
+  PIXELS_MAX = 1 << 26,
+  FILE_BYTES_MAX = 1 << 30,
+  JPEG_EXIF = JPEG_APP0 + 1,
+  DEFLATE_RATIO_MAX = 1040, /* bytes that one packed byte can stand for */
+  JPEG_PIXELS_MAX = 1024,   /* pixels that one byte can stand for: a bit per block of 8x8 pixels, twice over */
+  JPEG_PIXELS_FREE = 1 << 20,
+};
 
 /* What a decoder works on. setjmp lives in a function that only gets a pointer to it, so no local variable is lost. */
 typedef struct Source {
@@ -34,12 +41,18 @@ typedef struct Source {
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
 
-/* Reserves the pixels; false with source->status set where that fails. */
-static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
+/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them: no
+ * header may make us ask for more memory than the file can fill. */
+static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bool possible) {
   NitiImage *image = source->image;
   if (h < 1 || w < 1 || h > PIXELS_MAX || w > PIXELS_MAX || h * w > PIXELS_MAX) {
     source->status = niti_fail(NITI_ERROR_FORMAT, "%s: %llux%llu pixels (height x width), expected 1 to %d pixels", source->path,
                                (unsigned long long)h, (unsigned long long)w, PIXELS_MAX);
+    return false;
+  }
+  if (!possible) {
+    source->status = niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
+                               source->path, (unsigned long long)h, (unsigned long long)w, source->size);
     return false;
   }
   image->h = (int32_t)h;
@@ -129,7 +142,9 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
   info->dct_method = JDCT_ISLOW; /* the same bits with and without SIMD */
   info->do_fancy_upsampling = TRUE;
   info->do_block_smoothing = FALSE;
-  if (!reserve_pixels(source, info->image_height, info->image_width, grey ? 1 : 3)) return false;
+  const uint64_t h = info->image_height, w = info->image_width;
+  const bool possible = h * w <= (uint64_t)source->size * JPEG_PIXELS_MAX + JPEG_PIXELS_FREE;
+  if (!reserve_pixels(source, h, w, grey ? 1 : 3, possible)) return false;
   if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
@@ -184,18 +199,25 @@ static void png_supply(png_structp png, png_bytep out, size_t count) {
   source->position += count;
 }
 
+/* Chunks of packed text that nothing here reads. */
+static const png_byte packed_chunks[] = "zTXt\0iTXt\0iCCP";
+
 static bool run_png(Source *source, png_structp png, png_infop info) {
   png_bytep exif = NULL;
   png_uint_32 size = 0;
   if (setjmp(source->escape)) return false;
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, packed_chunks, sizeof packed_chunks / 5); /* each may unpack to 8 MB */
   png_set_read_fn(png, source, png_supply);
   png_read_info(png, info);
+  const uint64_t packed_line = png_get_rowbytes(png, info);
   png_set_expand(png); /* palettes, less than 8 bits, transparent colours */
   png_set_scale_16(png);
   png_set_strip_alpha(png);
   (void)png_set_interlace_handling(png);
   const bool colour = (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) != 0;
-  if (!reserve_pixels(source, png_get_image_height(png, info), png_get_image_width(png, info), colour ? 3 : 1)) return false;
+  const uint64_t h = png_get_image_height(png, info), w = png_get_image_width(png, info);
+  const bool possible = h * packed_line <= (uint64_t)source->size * DEFLATE_RATIO_MAX;
+  if (!reserve_pixels(source, h, w, colour ? 3 : 1, possible)) return false;
   if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
