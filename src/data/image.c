@@ -199,6 +199,23 @@ static void png_supply(png_structp png, png_bytep out, size_t count) {
   source->position += count;
 }
 
+static uint32_t big_endian(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+/* Whether all chunks up to IEND are there and, with `sums`, have the checksums that they state. */
+static bool has_png_chunks(const uint8_t *bytes, size_t size, bool sums) {
+  for (size_t at = 8; size - at >= 12;) {
+    const uint32_t length = big_endian(bytes + at);
+    if (length > size - at - 12) return false;
+    const uint8_t *chunk = bytes + at + 4, *sum = chunk + 4 + length;
+    if (sums && (uint32_t)crc32(crc32(0, NULL, 0), chunk, length + 4) != big_endian(sum)) return false;
+    if (memcmp(chunk, "IEND", 4) == 0) return true;
+    at += length + 12;
+  }
+  return false;
+}
+
 /* Chunks of packed text that nothing here reads. */
 static const png_byte packed_chunks[] = "zTXt\0iTXt\0iCCP";
 
@@ -208,6 +225,8 @@ static bool run_png(Source *source, png_structp png, png_infop info) {
   if (setjmp(source->escape)) return false;
   png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, packed_chunks, sizeof packed_chunks / 5); /* each may unpack to 8 MB */
   png_set_read_fn(png, source, png_supply);
+  /* libpng asks for as much memory as a chunk's length says before it reads the chunk */
+  if (!has_png_chunks(source->bytes, source->size, false)) png_error(png, "the file ends too early");
   png_read_info(png, info);
   const uint64_t packed_line = png_get_rowbytes(png, info);
   png_set_expand(png); /* palettes, less than 8 bits, transparent colours */
@@ -279,27 +298,11 @@ static bool has_jpeg_end(const uint8_t *bytes, size_t size) {
   return false;
 }
 
-static uint32_t big_endian(const uint8_t *p) {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
-}
-
-/* Whether all chunks up to IEND are there and have the checksums that they state. */
-static bool has_png_chunks(const uint8_t *bytes, size_t size) {
-  for (size_t at = 8; size - at >= 12;) {
-    const uint32_t length = big_endian(bytes + at);
-    if (length > size - at - 12) return false;
-    if ((uint32_t)crc32(crc32(0, NULL, 0), bytes + at + 4, length + 4) != big_endian(bytes + at + 8 + length)) return false;
-    if (memcmp(bytes + at + 4, "IEND", 4) == 0) return true;
-    at += length + 12;
-  }
-  return false;
-}
-
 NitiStatus niti_image_glance(const uint8_t *bytes, size_t size, const char *name) {
   NitiImage image = {0};
   Source source = {.path = name, .bytes = bytes, .size = size, .image = &image, .header_only = true};
   NITI_TRY(decode_any(&source));
-  if (is_png(bytes, size) ? has_png_chunks(bytes, size) : has_jpeg_end(bytes, size)) return NITI_OK;
+  if (is_png(bytes, size) ? has_png_chunks(bytes, size, true) : has_jpeg_end(bytes, size)) return NITI_OK;
   const NitiStatus status = niti_image_decode(&image, bytes, size, name, 3); /* whether that matters, and what it is called */
   free(image.pixels);
   return status;

@@ -8,7 +8,7 @@
 NitiStatus niti_path_join(char **path, const char *dir, const char *name);
 bool niti_path_is_file(const char *path); /* a regular file, or a link to one */
 bool niti_path_is_dir(const char *path);
-/* The same for DIR/NAME; false also when memory runs out. */
+/* The same for DIR/NAME. */
 bool niti_path_has_file(const char *dir, const char *name);
 bool niti_path_has_dir(const char *dir, const char *name);
 

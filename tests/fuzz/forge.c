@@ -85,8 +85,10 @@ static void change_text(char **text) {
 }
 
 static void replace(char **text, const char *by) {
+  char *copy = strdup(by); /* by may be *text */
+  FUZZ_CHECK(copy);
   free(*text);
-  *text = strdup(by);
+  *text = copy;
 }
 
 static void insert_word(Forge *forge, char **text) {
