@@ -32,11 +32,13 @@ void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
 
+#define EXPORTED __attribute__((visibility("default"))) /* libraries must find them */
+
 static bool refuse(void) { return left >= 0 && left-- == 0; }
 
-void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
-void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }
-void *realloc(void *p, size_t bytes) { return refuse() ? NULL : __libc_realloc(p, bytes); }
+EXPORTED void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
+EXPORTED void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }
+EXPORTED void *realloc(void *p, size_t bytes) { return refuse() ? NULL : __libc_realloc(p, bytes); }
 #endif
 
 typedef NitiStatus (*Action)(const char *path);
@@ -55,7 +57,9 @@ static void fail_each(const char *what, Action action, const char *path) {
     }
     if (status != NITI_OK) {
       ++failed;
-      if (status != NITI_ERROR_MEMORY || !niti_error()[0] || strchr(niti_error(), '\n'))
+      /* jansson may call it an error of the file, or lose a byte, which the hash shows */
+      const bool json = status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
+      if (!(status == NITI_ERROR_MEMORY || json) || !niti_error()[0] || strchr(niti_error(), '\n'))
         fail_msg("%s: allocation %ld: status %d: %s", what, n, (int)status, niti_error());
     }
   }
@@ -100,7 +104,9 @@ static NitiStatus parse_recipe(const char *path) {
 static NitiStatus load_checkpoint(const char *path) {
   NitiCheckpoint *checkpoint;
   NITI_TRY(niti_checkpoint_load(&checkpoint, path));
-  const NitiStatus status = niti_checkpoint_save(checkpoint, path_of("%s.copy", path));
+  char copy[512];
+  (void)snprintf(copy, sizeof copy, "%s.copy", path);
+  const NitiStatus status = niti_checkpoint_save(checkpoint, copy);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -66,6 +66,14 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bo
   return image->pixels != NULL;
 }
 
+/* After a decoder gave up. Both say "Out of memory" or "Insufficient memory": that is not the file's fault. */
+static NitiStatus fail_decoder(const Source *source, const char *what) {
+  if (source->status) return source->status;
+  if (strstr(source->text, "memory"))
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the %s decoder", source->path, what);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: not a sound %s: %s", source->path, what, source->text);
+}
+
 /* ---- JPEG ---- */
 
 static void jpeg_escape(j_common_ptr info) {
@@ -176,7 +184,7 @@ static NitiStatus decode_jpeg(Source *source) {
   const bool good = run_jpeg(source, &info);
   jpeg_destroy_decompress(&info);
   if (good) return NITI_OK;
-  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound JPEG: %s", source->path, source->text);
+  return fail_decoder(source, "JPEG");
 }
 
 /* ---- PNG ---- */
@@ -262,7 +270,7 @@ static NitiStatus decode_png(Source *source) {
   if (png) png_destroy_read_struct(&png, &info, NULL);
   if (good) return NITI_OK;
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the PNG decoder", source->path);
-  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound PNG: %s", source->path, source->text);
+  return fail_decoder(source, "PNG");
 }
 
 /* ---- both ---- */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "platform/bytes.h"
+#include "platform/text.h"
 
 static const char *const dtype_names[] = {"I8", "I16", "I32", "I64", "8 bits", "16 bits", "32 bits", "64 bits"};
 
@@ -54,16 +55,23 @@ static NitiStatus set_new(json_t *object, const char *key, json_t *value, const 
     json_decref(value);
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: the name '%.200s' is there twice or missing", path, key ? key : "");
   }
-  if (json_object_set_new(object, key, value))
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': not UTF-8, or out of memory", path, key);
+  if (!niti_text_is_utf8(key)) {
+    json_decref(value);
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': not UTF-8", path, key);
+  }
+  if (json_object_set_new(object, key, value)) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for '%.200s'", path, key);
   return NITI_OK;
 }
 
 static NitiStatus describe_metadata(json_t *header, const NitiSafetensors *content, const char *path) {
   json_t *metadata = json_object();
   NitiStatus status = NITI_OK;
-  for (size_t i = 0; i < content->metadata_count && status == NITI_OK; ++i)
-    status = set_new(metadata, content->metadata[i].key, json_string(content->metadata[i].value), path);
+  for (size_t i = 0; i < content->metadata_count && status == NITI_OK; ++i) {
+    const NitiPair *pair = &content->metadata[i];
+    if (!niti_text_is_utf8(pair->value))
+      status = niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': its value is not UTF-8", path, pair->key);
+    if (status == NITI_OK) status = set_new(metadata, pair->key, json_string(pair->value), path);
+  }
   if (status == NITI_OK && content->metadata_count) return set_new(header, metadata_key, metadata, path);
   json_decref(metadata);
   return status;
@@ -319,6 +327,8 @@ static NitiStatus read_content(NitiSafetensors *out, int fd, const json_t *heade
 
 /* The parser's message may quote a newline from the file. */
 static NitiStatus fail_json(json_error_t *error, const char *path) {
+  const bool memory = !error->text[0] || json_error_code(error) == json_error_out_of_memory;
+  if (memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
   for (char *at = error->text; *at; ++at)
     if ((unsigned char)*at < 32 || *at == 127) *at = '?';
   return niti_fail(NITI_ERROR_FORMAT, "%s: byte %d: header: %s", path, 8 + error->position, error->text);
