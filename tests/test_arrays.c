@@ -4,6 +4,7 @@
 /* clang-format on */
 #include "base/input.h"
 #include "data/array.h"
+#include "platform/bytes.h"
 #include "data/loader.h"
 #include "data_open.h"
 #include "guarded.h"
@@ -25,8 +26,17 @@ static size_t put_npy_text(const char *path, int version, const char *dictionary
   return prefix + length;
 }
 
+/* data is in host byte order, the file in the order of files. */
 static size_t put_npy(const char *path, const char *type, const char *shape, const void *data, size_t size) {
-  return put_npy_text(path, 1, path_of("{'descr': '%s', 'fortran_order': False, 'shape': %s, }", type, shape), data, size);
+  const char *header = path_of("{'descr': '%s', 'fortran_order': False, 'shape': %s, }", type, shape);
+  const size_t bytes = type[2] >= '1' && type[2] <= '8' ? (size_t)(type[2] - '0') : 1;
+  void *copy = malloc(size + 1);
+  assert_non_null(copy);
+  memcpy(copy, data, size);
+  niti_bytes_little(copy, size / bytes, bytes);
+  const size_t written = put_npy_text(path, 1, header, copy, size);
+  free(copy);
+  return written;
 }
 
 /* Both splits of a set; y are the labels 0, 1, 0, 1, ... */

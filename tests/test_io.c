@@ -185,7 +185,7 @@ static void test_container_layout(void **state) {
   NitiSafetensor tensors[] = {{.name = (char[]){"a"}, .dtype = NITI_I8, .ndim = 1, .dims = {3}, .data = a},
                               {.name = (char[]){"z"}, .dtype = NITI_I32, .data = &z}};
   NitiPair pair = {(char[]){"k"}, (char[]){"\"v\n"}};
-  const NitiSafetensors content = {tensors, 2, &pair, 1};
+  const NitiSafetensors content = {.tensors = tensors, .count = 2, .metadata = &pair, .metadata_count = 1};
   static const char header[] =
       "{\"__metadata__\":{\"k\":\"\\\"v\\n\"},\"z\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[0,4]},"
       "\"a\":{\"dtype\":\"I8\",\"shape\":[3],\"data_offsets\":[4,7]}}";
@@ -210,7 +210,7 @@ static void test_container_writer_refuses(void **state) {
   int8_t a[1] = {0};
   NitiSafetensor tensors[] = {{.name = (char[]){"a"}, .dtype = NITI_I8, .ndim = 1, .dims = {1}, .data = a},
                               {.name = (char[]){"a"}, .dtype = NITI_I8, .ndim = 1, .dims = {1}, .data = a}};
-  const NitiSafetensors content = {tensors, 2, NULL, 0};
+  const NitiSafetensors content = {.tensors = tensors, .count = 2};
   NitiFile *file;
   check_ok(niti_file_open(&file, at("a")));
   check_fails(niti_safetensors_write(file, &content), NITI_ERROR_ARGUMENT, "'a'", at("a"));

@@ -1,4 +1,5 @@
 /* Checkpoints: round trips, damage anywhere, and saves that fail or are killed. */
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include "io/checkpoint.h"
@@ -206,6 +207,38 @@ static void test_checkpoint_flipped_anywhere(void **state) {
   free(bytes);
 }
 
+/* Every other value of every byte of the header, its length included: rejected, and the message says where. */
+static void test_checkpoint_header_bytes(void **state) {
+  (void)state;
+  NitiCheckpoint *c; /* small: each of its header's bytes is 255 files */
+  size_t size, cases = 0;
+  check_ok(niti_checkpoint_open(&c));
+  check_ok(niti_checkpoint_add(c, "w", NITI_I8, 1, (const uint32_t[]){5}, 3, fc));
+  set_step(c, 1);
+  check_ok(niti_checkpoint_save(c, at("c")));
+  niti_checkpoint_close(c);
+  uint8_t *bytes = (uint8_t *)get_file(at("c"), &size);
+  const size_t header = 8 + ((size_t)bytes[0] | (size_t)bytes[1] << 8);
+  const int fd = open(at("c"), O_WRONLY);
+  assert_true(fd >= 0 && header < size);
+  for (size_t i = 0; i < header; ++i) {
+    for (unsigned other = 1; other < 256; ++other, ++cases) {
+      const uint8_t value = (uint8_t)(bytes[i] ^ other);
+      assert_int_equal(pwrite(fd, &value, 1, (off_t)i), 1);
+      const NitiStatus status = niti_checkpoint_load(&c, at("c"));
+      const char *why = niti_error();
+      if (status != NITI_ERROR_FORMAT || !(strstr(why, "byte") || strstr(why, "tensor '") || strstr(why, "__metadata__")))
+        fail_msg("byte %zu: %u instead of %u: status %d: %s", i, value, bytes[i], (int)status, why);
+    }
+    assert_int_equal(pwrite(fd, &bytes[i], 1, (off_t)i), 1);
+  }
+  check_ok(niti_checkpoint_load(&c, at("c")));
+  niti_checkpoint_close(c);
+  assert_true(cases == 255 * header);
+  (void)close(fd);
+  free(bytes);
+}
+
 /* Replaces `from` by `to`, of the same length, in a saved checkpoint. */
 static NitiStatus load_edited(const char *from, const char *to) {
   NitiCheckpoint *c;
@@ -366,6 +399,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_checkpoint_refuses_content, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_truncated_anywhere, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_flipped_anywhere, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_checkpoint_header_bytes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_says_what_is_wrong, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_failed_save_leaves_the_old, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_other_names_get_the_same, make_folder, remove_folder),

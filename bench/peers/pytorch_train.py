@@ -257,7 +257,7 @@ class Run:
             p.copy_(total / len(self.samples))
         self.network.train()
         epoch = -(-self.steps // self.steps_per_epoch)
-        for i, (x, _) in enumerate(self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch)):
+        for i, (x, _, _) in enumerate(self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch)):
             if i == 100:
                 break
             self.logits(x)

@@ -6,7 +6,7 @@
 
 enum { NITI_ARRAY_DIMS_MAX = 4 };
 
-/* Row-major (C order), little-endian. Release with niti_array_close, also after a failure. */
+/* Row-major (C order), in host byte order. Release with niti_array_close, also after a failure. */
 typedef struct NitiArray {
   bool sign;
   int bytes;                         /* of an element: 1, 2, 4 or 8 */

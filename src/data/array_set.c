@@ -105,11 +105,13 @@ static NitiStatus take_values(NitiDataset *dataset, NitiDataSplit *split, NitiAr
 /* ---- labels ---- */
 
 static int64_t label_at(const NitiArray *a, int64_t i) {
-  const uint8_t *p = (const uint8_t *)a->data + (size_t)i * (size_t)a->bytes;
-  uint64_t v = 0;
-  memcpy(&v, p, (size_t)a->bytes);
-  const int unused = 64 - 8 * a->bytes;
-  return a->sign ? (int64_t)(v << unused) >> unused : v > INT64_MAX ? -1 : (int64_t)v;
+  const void *data = a->data;
+  switch (a->bytes) {
+    case 1: return a->sign ? ((const int8_t *)data)[i] : ((const uint8_t *)data)[i];
+    case 2: return a->sign ? ((const int16_t *)data)[i] : ((const uint16_t *)data)[i];
+    case 4: return a->sign ? ((const int32_t *)data)[i] : (int64_t)((const uint32_t *)data)[i];
+    default: return ((const int64_t *)data)[i]; /* an unsigned one too large for any label becomes negative */
+  }
 }
 
 static NitiStatus take_labels(NitiDataset *dataset, int which, const NitiArray *a) {

@@ -80,7 +80,8 @@ static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
       if (code == Z_ERRNO)
         return niti_fail(NITI_ERROR_FILE, "%s: byte %llu: cannot be read: %s", reader->path, at, strerror(errno));
       if (got < 0 && code != Z_BUF_ERROR)
-        return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s", reader->path, at, text);
+        return niti_fail(code == Z_MEM_ERROR ? NITI_ERROR_MEMORY : NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s",
+                         reader->path, at, text);
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path, at,
                        (unsigned long long)count);
     }
@@ -137,7 +138,7 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
                      "%s: byte %llu: the header promises %llu more bytes, but the file of %llu %sbytes ends before", reader->path,
                      (unsigned long long)reader->position, (unsigned long long)bytes, (unsigned long long)reader->size,
                      plain ? "" : "packed ");
-  *out = malloc(bytes);
+  *out = bytes > PTRDIFF_MAX ? NULL : malloc((size_t)bytes);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llu bytes", reader->path, (unsigned long long)bytes);
   NITI_TRY(read_bytes(reader, *out, bytes));
   return read_end(reader);
@@ -152,7 +153,9 @@ static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   reader.size = (uint64_t)facts.st_size;
   errno = 0;
   reader.file = gzopen(path, "rbe");
-  if (!reader.file) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno ? errno : ENOMEM));
+  const int reason = errno ? errno : ENOMEM; /* zlib's own allocations set none */
+  if (!reader.file)
+    return niti_fail(reason == ENOMEM ? NITI_ERROR_MEMORY : NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(reason));
   (void)gzbuffer(reader.file, 1 << 17);
   const NitiStatus status = read_array(&reader, out, dims, magic);
   (void)gzclose_r(reader.file); /* read_end has seen the end already */

@@ -16,7 +16,14 @@
 #include "data/format.h"
 #include "platform/file.h"
 
-enum { PIXELS_MAX = 1 << 26, FILE_BYTES_MAX = 1 << 30, JPEG_EXIF = JPEG_APP0 + 1 };
+enum {
+  PIXELS_MAX = 1 << 26,
+  FILE_BYTES_MAX = 1 << 30,
+  JPEG_EXIF = JPEG_APP0 + 1,
+  DEFLATE_RATIO_MAX = 1040, /* bytes that one packed byte can stand for */
+  JPEG_PIXELS_MAX = 1024,   /* pixels that one byte can stand for: a bit per block of 8x8 pixels, twice over */
+  JPEG_PIXELS_FREE = 1 << 20,
+};
 
 /* What a decoder works on. setjmp lives in a function that only gets a pointer to it, so no local variable is lost. */
 typedef struct Source {
@@ -34,12 +41,18 @@ typedef struct Source {
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
 
-/* Reserves the pixels; false with source->status set where that fails. */
-static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
+/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them: no
+ * header may make us ask for more memory than the file can fill. */
+static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bool possible) {
   NitiImage *image = source->image;
   if (h < 1 || w < 1 || h > PIXELS_MAX || w > PIXELS_MAX || h * w > PIXELS_MAX) {
     source->status = niti_fail(NITI_ERROR_FORMAT, "%s: %llux%llu pixels (height x width), expected 1 to %d pixels", source->path,
                                (unsigned long long)h, (unsigned long long)w, PIXELS_MAX);
+    return false;
+  }
+  if (!possible) {
+    source->status = niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
+                               source->path, (unsigned long long)h, (unsigned long long)w, source->size);
     return false;
   }
   image->h = (int32_t)h;
@@ -51,6 +64,14 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c) {
     source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llux%llu pixels", source->path, (unsigned long long)h,
                                (unsigned long long)w);
   return image->pixels != NULL;
+}
+
+/* After a decoder gave up. Both say "Out of memory" or "Insufficient memory": that is not the file's fault. */
+static NitiStatus fail_decoder(const Source *source, const char *what) {
+  if (source->status) return source->status;
+  if (strstr(source->text, "memory"))
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the %s decoder", source->path, what);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: not a sound %s: %s", source->path, what, source->text);
 }
 
 /* ---- JPEG ---- */
@@ -129,7 +150,9 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
   info->dct_method = JDCT_ISLOW; /* the same bits with and without SIMD */
   info->do_fancy_upsampling = TRUE;
   info->do_block_smoothing = FALSE;
-  if (!reserve_pixels(source, info->image_height, info->image_width, grey ? 1 : 3)) return false;
+  const uint64_t h = info->image_height, w = info->image_width;
+  const bool possible = h * w <= (uint64_t)source->size * JPEG_PIXELS_MAX + JPEG_PIXELS_FREE;
+  if (!reserve_pixels(source, h, w, grey ? 1 : 3, possible)) return false;
   if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
@@ -161,7 +184,7 @@ static NitiStatus decode_jpeg(Source *source) {
   const bool good = run_jpeg(source, &info);
   jpeg_destroy_decompress(&info);
   if (good) return NITI_OK;
-  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound JPEG: %s", source->path, source->text);
+  return fail_decoder(source, "JPEG");
 }
 
 /* ---- PNG ---- */
@@ -184,18 +207,44 @@ static void png_supply(png_structp png, png_bytep out, size_t count) {
   source->position += count;
 }
 
+static uint32_t big_endian(const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+/* Whether all chunks up to IEND are there and, with `sums`, have the checksums that they state. */
+static bool has_png_chunks(const uint8_t *bytes, size_t size, bool sums) {
+  for (size_t at = 8; size - at >= 12;) {
+    const uint32_t length = big_endian(bytes + at);
+    if (length > size - at - 12) return false;
+    const uint8_t *chunk = bytes + at + 4, *sum = chunk + 4 + length;
+    if (sums && (uint32_t)crc32(crc32(0, NULL, 0), chunk, length + 4) != big_endian(sum)) return false;
+    if (memcmp(chunk, "IEND", 4) == 0) return true;
+    at += length + 12;
+  }
+  return false;
+}
+
+/* Chunks of packed text that nothing here reads. */
+static const png_byte packed_chunks[] = "zTXt\0iTXt\0iCCP";
+
 static bool run_png(Source *source, png_structp png, png_infop info) {
   png_bytep exif = NULL;
   png_uint_32 size = 0;
   if (setjmp(source->escape)) return false;
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, packed_chunks, sizeof packed_chunks / 5); /* each may unpack to 8 MB */
   png_set_read_fn(png, source, png_supply);
+  /* libpng asks for as much memory as a chunk's length says before it reads the chunk */
+  if (!has_png_chunks(source->bytes, source->size, false)) png_error(png, "the file ends too early");
   png_read_info(png, info);
+  const uint64_t packed_line = png_get_rowbytes(png, info);
   png_set_expand(png); /* palettes, less than 8 bits, transparent colours */
   png_set_scale_16(png);
   png_set_strip_alpha(png);
   (void)png_set_interlace_handling(png);
   const bool colour = (png_get_color_type(png, info) & PNG_COLOR_MASK_COLOR) != 0;
-  if (!reserve_pixels(source, png_get_image_height(png, info), png_get_image_width(png, info), colour ? 3 : 1)) return false;
+  const uint64_t h = png_get_image_height(png, info), w = png_get_image_width(png, info);
+  const bool possible = h * packed_line <= (uint64_t)source->size * DEFLATE_RATIO_MAX;
+  if (!reserve_pixels(source, h, w, colour ? 3 : 1, possible)) return false;
   if (source->header_only) return true;
   NitiImage *image = source->image;
   const size_t stride = (size_t)image->w * (size_t)image->c;
@@ -221,7 +270,7 @@ static NitiStatus decode_png(Source *source) {
   if (png) png_destroy_read_struct(&png, &info, NULL);
   if (good) return NITI_OK;
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the PNG decoder", source->path);
-  return source->status ? source->status : niti_fail(NITI_ERROR_FORMAT, "%s: not a sound PNG: %s", source->path, source->text);
+  return fail_decoder(source, "PNG");
 }
 
 /* ---- both ---- */
@@ -257,27 +306,11 @@ static bool has_jpeg_end(const uint8_t *bytes, size_t size) {
   return false;
 }
 
-static uint32_t big_endian(const uint8_t *p) {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
-}
-
-/* Whether all chunks up to IEND are there and have the checksums that they state. */
-static bool has_png_chunks(const uint8_t *bytes, size_t size) {
-  for (size_t at = 8; size - at >= 12;) {
-    const uint32_t length = big_endian(bytes + at);
-    if (length > size - at - 12) return false;
-    if ((uint32_t)crc32(crc32(0, NULL, 0), bytes + at + 4, length + 4) != big_endian(bytes + at + 8 + length)) return false;
-    if (memcmp(bytes + at + 4, "IEND", 4) == 0) return true;
-    at += length + 12;
-  }
-  return false;
-}
-
 NitiStatus niti_image_glance(const uint8_t *bytes, size_t size, const char *name) {
   NitiImage image = {0};
   Source source = {.path = name, .bytes = bytes, .size = size, .image = &image, .header_only = true};
   NITI_TRY(decode_any(&source));
-  if (is_png(bytes, size) ? has_png_chunks(bytes, size) : has_jpeg_end(bytes, size)) return NITI_OK;
+  if (is_png(bytes, size) ? has_png_chunks(bytes, size, true) : has_jpeg_end(bytes, size)) return NITI_OK;
   const NitiStatus status = niti_image_decode(&image, bytes, size, name, 3); /* whether that matters, and what it is called */
   free(image.pixels);
   return status;

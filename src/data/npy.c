@@ -5,12 +5,9 @@
 #include <string.h>
 
 #include "data/array.h"
+#include "platform/bytes.h"
 #include "platform/file.h"
 #include "platform/system.h"
-
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "elements are used as they are in the file, which is little-endian"
-#endif
 
 enum { MAGIC = 6, PREFIX_MAX = 12, KEYS = 3 };
 
@@ -172,6 +169,7 @@ static NitiStatus read_header(NitiArray *array, const char *path, uint64_t size)
   if (offset % (uint64_t)array->bytes != 0)
     return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the elements are not aligned (numpy.save aligns them)", path,
                      (unsigned long long)offset);
+  niti_bytes_little((uint8_t *)array->memory + offset, (size_t)(size - offset) / (size_t)array->bytes, (size_t)array->bytes);
   array->data = bytes + offset;
   return NITI_OK;
 }
@@ -181,7 +179,7 @@ NitiStatus niti_npy_read(NitiArray *out, const char *path) {
   uint64_t size = 0;
   *out = (NitiArray){0};
   NITI_TRY(niti_file_open_read(&fd, &size, path));
-  if (size > 0) out->memory = niti_system.mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (size > 0) out->memory = niti_system.mmap(NULL, (size_t)size, PROT_READ | (NITI_BYTES_BIG ? PROT_WRITE : 0), MAP_PRIVATE, fd, 0);
   const int reason = errno;
   (void)niti_system.close(fd);
   if (out->memory == MAP_FAILED) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/scale.h"
+#include "base/wide.h"
 #include "data/augment.h"
 #include "data/format.h"
 
@@ -68,7 +69,7 @@ typedef struct Fit {
 
 /* n / d with reciprocal = (2^64 - 1) / d, for n < 2^60: the product is at most one too small, and far faster than dividing. */
 static uint64_t divide(uint64_t n, uint64_t d, uint64_t reciprocal) {
-  const uint64_t q = (uint64_t)(((unsigned __int128)n * reciprocal) >> 64);
+  const uint64_t q = niti_wide_high(n, reciprocal);
   return q + (n - q * d >= d);
 }
 

@@ -4,12 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/wide.h"
 #include "data/image.h"
 #include "data/values.h"
 #include "data/watch.h"
 #include "platform/workers.h"
-
-typedef unsigned __int128 Wide;
 
 enum { BLOCK_VALUES = 1 << 20 };
 
@@ -296,13 +295,11 @@ NitiStatus niti_dataset_glance(NitiDataset *dataset, NitiSplit which) {
 }
 
 /* floor(10^12 * n / d) for n <= d and 10 d < 2^128: digit by digit, since the product may not fit. */
-static uint64_t ratio_e12(Wide n, Wide d) {
-  uint64_t q = (uint64_t)(n / d);
-  n %= d;
+static uint64_t ratio_e12(NitiWide n, NitiWide d) {
+  uint64_t q = niti_wide_divide(&n, d);
   for (int i = 0; i < 12; ++i) {
-    n *= 10;
-    q = q * 10 + (uint64_t)(n / d);
-    n %= d;
+    n = niti_wide_times(n, 10);
+    q = q * 10 + niti_wide_divide(&n, d);
   }
   return q;
 }
@@ -322,16 +319,20 @@ NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANN
   memset(mean, 0, NITI_CHANNELS_MAX * sizeof *mean);
   memset(std, 0, NITI_CHANNELS_MAX * sizeof *std);
   if (!train->sums) NITI_TRY(niti_dataset_check(dataset, NITI_TRAIN));
-  const Wide n = (Wide)train->surveyed * (Wide)((int64_t)shape.h * shape.w);
-  if (n >= (Wide)1 << 34)
+  const NitiWide all = niti_wide_product((uint64_t)train->surveyed, (uint64_t)shape.h * (uint64_t)shape.w);
+  const uint64_t n = all.low;
+  if (all.high > 0 || n >= (uint64_t)1 << 34)
     return niti_fail(NITI_ERROR_FORMAT, "%s: too many values for statistics (expected fewer than 2^34 per channel)", train->dir);
-  const Wide full = n * (Wide)(uint64_t)niti_values_full(dataset->type);
+  const uint64_t full = n * (uint64_t)niti_values_full(dataset->type); /* at most 2^49, and so are sums */
   for (int32_t c = 0; n > 0 && c < shape.c; ++c) {
     const bool negative = train->sums[c].sum < 0;
-    const Wide sum = (Wide)(negative ? -train->sums[c].sum : train->sums[c].sum);
-    const int32_t magnitude = (int32_t)((sum * 2000000 + full) / (2 * full));
+    const uint64_t sum = (uint64_t)(negative ? -train->sums[c].sum : train->sums[c].sum);
+    NitiWide twice = niti_wide_sum(niti_wide_product(sum, 2000000), (NitiWide){0, full});
+    const int32_t magnitude = (int32_t)niti_wide_divide(&twice, (NitiWide){0, 2 * full});
+    const NitiWide squares = niti_wide_product(train->sums[c].squares, n);
     mean[c] = negative ? -magnitude : magnitude;
-    std[c] = (int32_t)root(ratio_e12((Wide)train->sums[c].squares * n - sum * sum, full * full)); /* at most 1 */
+    std[c] = (int32_t)root(ratio_e12(niti_wide_difference(squares, niti_wide_product(sum, sum)),
+                                     niti_wide_product(full, full))); /* at most 1 */
   }
   return NITI_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "io/safetensors.h"
+#include "platform/bytes.h"
 #include "platform/file.h"
 #include "platform/path.h"
 #include "platform/text.h"
@@ -61,6 +62,27 @@ static uint64_t value_at(const NitiValues *v, const Type *t, size_t i) {
 
 /* ---- formats ---- */
 
+/* Calls take with the values' bytes in a file's order. */
+static void walk_values(const NitiValues *v, const Type *t, void (*take)(void *context, const uint8_t *piece, size_t count),
+                        void *context) {
+  uint8_t buffer[NITI_BYTES_PIECE];
+  const size_t bytes = t->bytes * count_of(v);
+  for (size_t at = 0, count = 0; at < bytes; at += count) {
+    const uint8_t *piece = niti_bytes_piece(&count, buffer, v->data, at, bytes, t->bytes);
+    take(context, piece, count);
+  }
+}
+
+static void take_file(void *to, const uint8_t *piece, size_t count) { (void)fwrite(piece, 1, count, to); }
+static void take_sum(void *sum, const uint8_t *piece, size_t count) { SHA256_Update(sum, piece, count); }
+
+static void sum_values(char digest[SHA256_DIGEST_STRING_LENGTH], const NitiValues *v, const Type *t) {
+  SHA256_CTX sum;
+  SHA256_Init(&sum);
+  walk_values(v, t, take_sum, &sum);
+  (void)SHA256_End(&sum, digest);
+}
+
 static void write_npy(FILE *to, const NitiValues *v, const Type *t) {
   char dims[96], header[192];
   size_t used = 0;
@@ -72,7 +94,7 @@ static void write_npy(FILE *to, const NitiValues *v, const Type *t) {
   fputc(padded & 255, to);
   fputc(padded >> 8, to);
   fprintf(to, "%-*s\n", padded - 1, header);
-  fwrite(v->data, t->bytes, count_of(v), to);
+  walk_values(v, t, take_file, to);
 }
 
 static void write_hex(FILE *to, const NitiValues *v, const Type *t) {
@@ -99,7 +121,7 @@ static void write_h(FILE *to, const NitiValues *v, const Type *t) {
 static NitiStatus write_safetensors(const char *path, const NitiValues *v, const Type *t) {
   NitiSafetensor tensor = {.name = (char *)"values", .dtype = t->file, .ndim = v->rank, .data = (void *)(uintptr_t)v->data};
   NitiPair pair = {(char *)"dtype", (char *)(uintptr_t)v->dtype};
-  const NitiSafetensors content = {&tensor, 1, &pair, 1};
+  const NitiSafetensors content = {.tensors = &tensor, .count = 1, .metadata = &pair, .metadata_count = 1};
   NitiFile *file;
   for (int32_t d = 0; d < v->rank; ++d) tensor.dims[d] = (uint32_t)v->dims[d];
   NITI_TRY(niti_file_open(&file, path));
@@ -139,7 +161,7 @@ NitiStatus niti_values_write(const char *folder, const char *stem, unsigned form
     if (formats & (1u << format)) NITI_TRY(write_format(folder, stem, format, v, t));
   }
   json_t *dims = json_array();
-  (void)SHA256_Data(v->data, count_of(v) * t->bytes, digest);
+  sum_values(digest, v, t);
   for (int32_t d = 0; d < v->rank; ++d) json_array_append_new(dims, json_integer(v->dims[d]));
   json_t *entry =
       json_pack("{s:s, s:s, s:s, s:o, s:s}", "name", v->name, "file", stem, "dtype", v->dtype, "dims", dims, "sha256", digest);

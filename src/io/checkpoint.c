@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/hash.h"
+#include "platform/bytes.h"
 #include "platform/path.h"
 #include "platform/text.h"
 
@@ -171,6 +172,7 @@ static void add_text(SHA256_CTX *sha, const char *text) { SHA256_Update(sha, (co
 /* SHA-256 over sorted content: keys and values, each with its zero byte; then of each tensor its name and dtype with theirs, its
  * shape as decimal numbers with theirs, an empty string, and its data. */
 static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
+  uint8_t buffer[NITI_BYTES_PIECE];
   SHA256_CTX sha;
   SHA256_Init(&sha);
   for (size_t i = 0; i < content->metadata_count; ++i) {
@@ -190,7 +192,10 @@ static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
       add_text(&sha, number);
     }
     add_text(&sha, "");
-    if (bytes) SHA256_Update(&sha, tensor->data, bytes);
+    for (size_t at = 0, count = 0; at < bytes; at += count) {
+      const uint8_t *piece = niti_bytes_piece(&count, buffer, tensor->data, at, bytes, niti_dtype_size(tensor->dtype));
+      SHA256_Update(&sha, piece, count);
+    }
   }
   (void)SHA256_End(&sha, text);
   return NITI_OK;
@@ -409,7 +414,7 @@ static NitiStatus take_tensors(NitiCheckpoint *checkpoint, NitiSafetensors *cont
   }
   /* each tensor has found its own exponent, so a difference means one without a tensor */
   if (exponents != checkpoint->tensor_count)
-    return niti_fail(NITI_ERROR_FORMAT, "%zu exponents for %zu tensors", exponents, checkpoint->tensor_count);
+    return niti_fail(NITI_ERROR_FORMAT, "byte 8: the header has %zu exponents for %zu tensors", exponents, checkpoint->tensor_count);
   return NITI_OK;
 }
 
@@ -417,8 +422,9 @@ static NitiStatus check_sum(const char *what, const NitiSafetensors *content, co
   const char *stored;
   NITI_TRY(require_value(&stored, content, what));
   if (strcmp(stored, actual))
-    return niti_fail(NITI_ERROR_FORMAT, "the content does not have the %s that the file states: %.*s stated, %s found", what,
-                     shown(stored), stored, actual);
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "the content, bytes 8 to %llu, does not have the %s that the file states: %.*s stated, %s found",
+                     (unsigned long long)content->bytes, what, shown(stored), stored, actual);
   return NITI_OK;
 }
 
@@ -439,6 +445,9 @@ static NitiStatus take_version(NitiCheckpoint *checkpoint, const NitiSafetensors
 
 static NitiStatus take(NitiCheckpoint *checkpoint, NitiSafetensors *content) {
   char sum[65];
+  if (content->control)
+    return niti_fail(NITI_ERROR_FORMAT, "byte %llu: the header has a control character, which niti writes nowhere in it",
+                     (unsigned long long)content->control);
   sort_content(content);
   NITI_TRY(take_metadata(checkpoint, content));
   NITI_TRY(sum_content(sum, content));
@@ -457,9 +466,12 @@ static NitiStatus read_exponent(int32_t *out, const NitiSafetensor *from, const 
   NITI_TRY(niti_safetensor_bytes(&bytes, from));
   if (niti_dtype_foreign(from->dtype) || bytes != niti_dtype_size(from->dtype))
     return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s%s': one integer expected (I8, I16, I32 or I64)", name, exponent_suffix);
-  memcpy(&value, from->data, bytes);
-  const unsigned above = 64 - 8 * (unsigned)bytes;
-  value = (int64_t)((uint64_t)value << above) >> above;
+  switch (from->dtype) {
+    case NITI_I8: value = *(const int8_t *)from->data; break;
+    case NITI_I16: value = *(const int16_t *)from->data; break;
+    case NITI_I32: value = *(const int32_t *)from->data; break;
+    default: value = *(const int64_t *)from->data; break;
+  }
   NITI_TRY(check_exponent(value, name));
   *out = (int32_t)value;
   return NITI_OK;

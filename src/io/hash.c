@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/bytes.h"
+
 struct NitiHash {
   SHA256_CTX sha;
 };
@@ -23,6 +25,7 @@ NitiStatus niti_hash_open(NitiHash **out) {
 
 void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t *dims, int32_t exponent, const void *data,
                       size_t size) {
+  uint8_t buffer[NITI_BYTES_PIECE];
   size_t bytes = size;
   SHA256_Update(&hash->sha, (const uint8_t *)name, strlen(name) + 1);
   put_u32(hash, (uint32_t)ndim);
@@ -31,7 +34,10 @@ void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t
     bytes *= dims[i];
   }
   put_u32(hash, (uint32_t)exponent);
-  SHA256_Update(&hash->sha, data, bytes);
+  for (size_t at = 0, count = 0; at < bytes; at += count) {
+    const uint8_t *piece = niti_bytes_piece(&count, buffer, data, at, bytes, size);
+    SHA256_Update(&hash->sha, piece, count);
+  }
 }
 
 void niti_hash_close(NitiHash *hash, char text[65]) {

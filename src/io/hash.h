@@ -7,7 +7,7 @@
 /* Feed tensors in byte order of their names. */
 typedef struct NitiHash NitiHash;
 NitiStatus niti_hash_open(NitiHash **out);
-/* data in host memory: the product of dims elements of `size` bytes (1 or 2, little-endian). */
+/* data in host memory: the product of dims elements of `size` bytes (1, 2 or 8), in host byte order. */
 void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t *dims, int32_t exponent, const void *data,
                       size_t size);
 /* Writes 64 lower-case hexadecimal digits and a zero byte, and releases the hash. */

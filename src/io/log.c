@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/scalar.h"
+#include "base/wide.h"
 #include "platform/file.h"
 #include "platform/path.h"
 #include "platform/system.h"
@@ -43,12 +45,12 @@ NitiField niti_field_none(const char *key) { return (NitiField){.key = key, .kin
 NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominator, int digits) {
   NitiField field = {.key = key, .kind = NITI_FIELD_DECIMAL, .digits = digits};
   if (denominator == 0) return field;
-  __int128 n = numerator, d = denominator;
-  for (int i = 0; i < digits; ++i) n *= 10;
-  const bool negative = (n < 0) != (d < 0);
-  n = n < 0 ? -n : n;
-  d = d < 0 ? -d : d;
-  const __int128 q = (2 * n + d) / (2 * d);
+  const bool negative = (numerator < 0) != (denominator < 0);
+  const NitiWide d = {0, niti_magnitude64(denominator)};
+  NitiWide n = {0, niti_magnitude64(numerator)};
+  for (int i = 0; i < digits; ++i) n = niti_wide_times(n, 10);
+  n = niti_wide_sum(niti_wide_times(n, 2), d);
+  const uint64_t q = niti_wide_divide(&n, niti_wide_times(d, 2));
   const int64_t magnitude = q > INT64_MAX ? INT64_MAX : (int64_t)q;
   field.integer = negative ? -magnitude : magnitude;
   return field;

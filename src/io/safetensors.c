@@ -8,9 +8,8 @@
 
 #include "platform/system.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "safetensors data is little-endian: a big-endian host needs byte swaps here"
-#endif
+#include "platform/bytes.h"
+#include "platform/text.h"
 
 static const char *const dtype_names[] = {"I8", "I16", "I32", "I64", "8 bits", "16 bits", "32 bits", "64 bits"};
 
@@ -37,8 +36,8 @@ NitiStatus niti_safetensor_bytes(size_t *bytes, const NitiSafetensor *tensor) {
   for (int i = 0; i < tensor->ndim; ++i)
     if (tensor->dims[i] == 0) return NITI_OK;
   for (int i = 0; i < tensor->ndim; ++i)
-    if (__builtin_mul_overflow(product, tensor->dims[i], &product) || product > INT64_MAX)
-      return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': its shape has more elements than any file can hold", tensor->name);
+    if (__builtin_mul_overflow(product, tensor->dims[i], &product) || product > PTRDIFF_MAX)
+      return niti_fail(NITI_ERROR_FORMAT, "tensor '%.200s': its shape has more elements than memory can hold", tensor->name);
   *bytes = (size_t)product;
   return NITI_OK;
 }
@@ -57,16 +56,23 @@ static NitiStatus set_new(json_t *object, const char *key, json_t *value, const 
     json_decref(value);
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: the name '%.200s' is there twice or missing", path, key ? key : "");
   }
-  if (json_object_set_new(object, key, value))
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': not UTF-8, or out of memory", path, key);
+  if (!niti_text_is_utf8(key)) {
+    json_decref(value);
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': not UTF-8", path, key);
+  }
+  if (json_object_set_new(object, key, value)) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for '%.200s'", path, key);
   return NITI_OK;
 }
 
 static NitiStatus describe_metadata(json_t *header, const NitiSafetensors *content, const char *path) {
   json_t *metadata = json_object();
   NitiStatus status = NITI_OK;
-  for (size_t i = 0; i < content->metadata_count && status == NITI_OK; ++i)
-    status = set_new(metadata, content->metadata[i].key, json_string(content->metadata[i].value), path);
+  for (size_t i = 0; i < content->metadata_count && status == NITI_OK; ++i) {
+    const NitiPair *pair = &content->metadata[i];
+    if (!niti_text_is_utf8(pair->value))
+      status = niti_fail(NITI_ERROR_ARGUMENT, "%s: cannot store '%.200s': its value is not UTF-8", path, pair->key);
+    if (status == NITI_OK) status = set_new(metadata, pair->key, json_string(pair->value), path);
+  }
   if (status == NITI_OK && content->metadata_count) return set_new(header, metadata_key, metadata, path);
   json_decref(metadata);
   return status;
@@ -112,6 +118,18 @@ static NitiStatus write_header(NitiFile *file, const json_t *header) {
   return status;
 }
 
+static NitiStatus write_tensor(NitiFile *file, const NitiSafetensor *tensor) {
+  const size_t size = niti_dtype_size(tensor->dtype);
+  uint8_t buffer[NITI_BYTES_PIECE];
+  size_t bytes;
+  NITI_TRY(niti_safetensor_bytes(&bytes, tensor));
+  for (size_t at = 0, count = 0; at < bytes; at += count) {
+    const uint8_t *piece = niti_bytes_piece(&count, buffer, tensor->data, at, bytes, size);
+    NITI_TRY(niti_file_write(file, piece, count));
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_safetensors_write(NitiFile *file, const NitiSafetensors *content) {
   const char *path = niti_file_path(file);
   json_t *header = json_object();
@@ -124,11 +142,7 @@ NitiStatus niti_safetensors_write(NitiFile *file, const NitiSafetensors *content
   }
   if (status == NITI_OK) status = describe_tensors(header, order, content->count, path);
   if (status == NITI_OK) status = write_header(file, header);
-  for (size_t i = 0; i < content->count && status == NITI_OK; ++i) {
-    size_t bytes;
-    status = niti_safetensor_bytes(&bytes, order[i]);
-    if (status == NITI_OK) status = niti_file_write(file, order[i]->data, bytes);
-  }
+  for (size_t i = 0; i < content->count && status == NITI_OK; ++i) status = write_tensor(file, order[i]);
   json_decref(header);
   free(order);
   return status;
@@ -227,7 +241,7 @@ static NitiStatus parse_offsets(Span *span, const json_t *offsets, uint64_t data
 
 static NitiStatus parse_tensor(Span *span, const char *name, const json_t *info, uint64_t data_bytes, const char *path) {
   if (!name[0] || !is_plain(name))
-    return niti_fail(NITI_ERROR_FORMAT, "%s: a tensor has an empty name, or control characters in it", path);
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte 8: a tensor has an empty name, or control characters in it", path);
   span->tensor.name = strdup(name);
   if (!span->tensor.name) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   if (!json_is_object(info)) return fail_tensor(path, name, "an object expected");
@@ -292,6 +306,7 @@ static NitiStatus read_tensors(NitiSafetensors *out, int fd, uint64_t start, con
     tensor->data = malloc(bytes);
     if (!tensor->data) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for tensor '%.200s'", path, tensor->name);
     NITI_TRY(read_at(fd, tensor->data, bytes, start, path));
+    niti_bytes_little(tensor->data, bytes / niti_dtype_size(tensor->dtype), niti_dtype_size(tensor->dtype));
     start += bytes;
   }
   return NITI_OK;
@@ -312,12 +327,22 @@ static NitiStatus read_content(NitiSafetensors *out, int fd, const json_t *heade
 
 /* The parser's message may quote a newline from the file. */
 static NitiStatus fail_json(json_error_t *error, const char *path) {
+  const bool memory = !error->text[0] || json_error_code(error) == json_error_out_of_memory;
+  if (memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
   for (char *at = error->text; *at; ++at)
     if ((unsigned char)*at < 32 || *at == 127) *at = '?';
   return niti_fail(NITI_ERROR_FORMAT, "%s: byte %d: header: %s", path, 8 + error->position, error->text);
 }
 
-static NitiStatus read_header(json_t **header, uint64_t *length, int fd, uint64_t file_bytes, const char *path) {
+/* Where the text of a header has the first control character, in the file; 0: nowhere. */
+static uint64_t find_control(const char *text, uint64_t length) {
+  for (uint64_t i = 0; i < length; ++i)
+    if ((unsigned char)text[i] < 32) return 8 + i;
+  return 0;
+}
+
+static NitiStatus read_header(json_t **header, uint64_t *length, uint64_t *control, int fd, uint64_t file_bytes,
+                              const char *path) {
   uint8_t size[8];
   if (file_bytes < sizeof size)
     return niti_fail(NITI_ERROR_FORMAT, "%s: has %llu bytes, a safetensors file has at least 8", path,
@@ -334,6 +359,7 @@ static NitiStatus read_header(json_t **header, uint64_t *length, int fd, uint64_
   NitiStatus status = read_at(fd, text, (size_t)*length, sizeof size, path);
   if (status == NITI_OK) {
     json_error_t error;
+    *control = find_control(text, *length);
     *header = *length && text[0] == '{' ? json_loadb(text, (size_t)*length, JSON_REJECT_DUPLICATES, &error) : NULL;
     if (!*length || text[0] != '{')
       status = niti_fail(NITI_ERROR_FORMAT, "%s: byte 8: the header must begin with '{'", path);
@@ -347,7 +373,8 @@ static NitiStatus read_header(json_t **header, uint64_t *length, int fd, uint64_
 static NitiStatus read_open(NitiSafetensors *out, int fd, uint64_t file_bytes, const char *path) {
   json_t *header = NULL;
   uint64_t length;
-  NITI_TRY(read_header(&header, &length, fd, file_bytes, path));
+  NITI_TRY(read_header(&header, &length, &out->control, fd, file_bytes, path));
+  out->bytes = file_bytes;
   const NitiStatus status = read_content(out, fd, header, 8 + length, file_bytes - 8 - length, path);
   json_decref(header);
   return status;

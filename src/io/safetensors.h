@@ -41,7 +41,7 @@ typedef struct NitiSafetensor {
   NitiFileDtype dtype;
   int32_t ndim; /* 0: a scalar */
   uint32_t dims[NITI_DIMS_MAX];
-  void *data; /* product of dims elements, row-major, little-endian; NULL only if there are none */
+  void *data; /* product of dims elements, row-major, in host byte order (the file: little-endian); NULL only if there are none */
 } NitiSafetensor;
 
 typedef struct NitiSafetensors {
@@ -49,6 +49,8 @@ typedef struct NitiSafetensors {
   size_t count;
   NitiPair *metadata;
   size_t metadata_count;
+  uint64_t bytes;   /* of the file that was read */
+  uint64_t control; /* where its header has the first control character, such as a line's end; 0: nowhere */
 } NitiSafetensors;
 
 /* The bytes of a tensor's data; NITI_ERROR_FORMAT if they do not fit size_t or ndim is out of range. */

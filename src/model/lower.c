@@ -188,8 +188,9 @@ static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   }
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
   if (large != NITI_NONE) {
-    (void)snprintf(what, sizeof what, "%zu values in a batch of %d images (expected at most 2^34)",
-                   niti_tensor_count(&p->tensors[large], p->batch), p->batch);
+    (void)snprintf(what, sizeof what, "%zu values in a batch of %d images (expected at most 2^34%s)",
+                   niti_tensor_count(&p->tensors[large], p->batch), p->batch,
+                   sizeof(size_t) < 8 ? ", and all tensors within 2^31 bytes" : "");
     return fail_at(d, p->tensors[large].layer, what);
   }
   if (overflow == NITI_NONE) return NITI_OK;

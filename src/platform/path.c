@@ -1,6 +1,7 @@
 /* Joins paths and asks the file system about them. */
 #include "platform/path.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +32,10 @@ bool niti_path_is_dir(const char *path) {
 }
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
-  char *path = NULL;
-  const bool found = niti_path_join(&path, dir, name) != NITI_OK || is(path);
-  free(path);
-  return found;
+  char path[PATH_MAX]; /* a longer one cannot be opened */
+  const size_t length = strlen(dir);
+  const int all = snprintf(path, sizeof path, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
+  return all > 0 && (size_t)all < sizeof path && is(path);
 }
 
 bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }

@@ -36,11 +36,21 @@ int32_t niti_program_overflow(const NitiProgram *p) {
   return NITI_NONE;
 }
 
+/* niti_tensor_count in 64 bits. */
+static uint64_t count64(const NitiTensorDesc *t, int32_t n) {
+  uint64_t count = t->batched ? (uint64_t)n : (uint64_t)t->dims[0];
+  for (int i = 1; i < NITI_RANK_MAX; ++i) count *= (uint64_t)t->dims[i];
+  return count;
+}
+
 int32_t niti_program_too_large(const NitiProgram *p) {
+  uint64_t bytes = 0;
   for (int32_t i = 0; i < p->tensor_count; ++i) {
     const NitiTensorDesc *t = &p->tensors[i];
     const bool drawn = t->layer > 0 && (t->role == NITI_ROLE_ACTIVATION || t->role == NITI_ROLE_DELTA);
-    if (drawn && niti_tensor_count(t, p->batch) > (size_t)1 << 34) return i;
+    const uint64_t count = count64(t, p->batch);
+    bytes += 8 * count; /* at most, any dtype */
+    if ((drawn && count > (uint64_t)1 << 34) || bytes > PTRDIFF_MAX) return i;
   }
   return NITI_NONE;
 }

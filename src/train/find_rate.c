@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/wide.h"
 #include "platform/clock.h"
 #include "train/introduce.h"
 #include "train/run.h"
@@ -153,7 +154,11 @@ NitiStatus niti_find_rates(NitiRateTrial *trials, int32_t count, const NitiRecip
 
 /* ---- the suggestion ---- */
 
-static bool lower(NitiScore a, NitiScore b) { return (__int128)a.loss * b.images < (__int128)b.loss * a.images; }
+/* Losses and counts are not negative. */
+static bool lower(NitiScore a, NitiScore b) {
+  const NitiWide left = niti_wide_product((uint64_t)a.loss, (uint64_t)b.images);
+  return niti_wide_less(left, niti_wide_product((uint64_t)b.loss, (uint64_t)a.images));
+}
 
 /* As at an epoch's end: steps are larger than the weights can hold. */
 static bool is_saturated(const NitiRateTrial *t) { return t->all > 0 && t->saturated >= t->all / 5; }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/wide.h"
+
 enum {
   LEARNED_PERCENT = 99,
   SMALL_TENSOR = 256,
@@ -174,16 +176,21 @@ static void check_saturated(const NitiHealth *h, Weight *w, const NitiEpochFacts
 
 /* Within three standard deviations of always naming the most frequent class, or below it. */
 static bool at_chance(const NitiHealth *h, NitiScore s) {
-  const __int128 n = h->images, m = h->most, excess = (__int128)s.correct * h->images - (__int128)h->most * s.images;
+  const uint64_t n = (uint64_t)h->images, m = (uint64_t)h->most; /* below 2^31 */
+  const NitiWide correct = niti_wide_product((uint64_t)s.correct, n), guessed = niti_wide_product(m, (uint64_t)s.images);
   if (s.images < 1 || m == n) return false;
-  return excess <= 0 || excess * excess <= 9 * m * (n - m) * s.images;
+  if (!niti_wide_less(guessed, correct)) return true;
+  const NitiWide excess = niti_wide_difference(correct, guessed);
+  const NitiWide limit = niti_wide_product(9 * m * (n - m), (uint64_t)s.images);
+  return excess.high == 0 && !niti_wide_less(limit, niti_wide_product(excess.low, excess.low));
 }
 
 static const Weight *most_saturated(const NitiHealth *h) {
   const Weight *most = &h->weights[0];
   for (int32_t i = 1; i < h->net->weight_count; ++i) {
     const Weight *w = &h->weights[i];
-    if ((__int128)w->saturated * (int64_t)most->facts.count > (__int128)most->saturated * (int64_t)w->facts.count) most = w;
+    const NitiWide here = niti_wide_product((uint64_t)w->saturated, most->facts.count);
+    if (niti_wide_less(niti_wide_product((uint64_t)most->saturated, w->facts.count), here)) most = w;
   }
   return most;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/scalar.h"
+#include "base/wide.h"
 #include "io/events.h"
 #include "io/log.h"
 #include "train/report_events.h"
@@ -43,8 +45,9 @@ NitiStatus niti_report_close(NitiReport *report, bool complete) {
 
 /* A mean loss in nats as numerator and denominator: bits * 2^-16 * ln 2. */
 static int64_t nats_numerator(NitiScore s) {
-  const __int128 n = (__int128)s.loss * LN2_MILLIONTHS;
-  return n > INT64_MAX ? INT64_MAX : n < INT64_MIN ? INT64_MIN : (int64_t)n;
+  const NitiWide n = niti_wide_product(niti_magnitude64(s.loss), LN2_MILLIONTHS);
+  const int64_t magnitude = n.high > 0 || n.low > INT64_MAX ? INT64_MAX : (int64_t)n.low;
+  return s.loss < 0 ? -magnitude : magnitude;
 }
 static int64_t nats_denominator(NitiScore s) { return s.images * 65536 * 1000000; }
 

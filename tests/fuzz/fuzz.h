@@ -1,0 +1,97 @@
+/* What the fuzz targets share. A target is one function that gets bytes; libFuzzer calls it (scripts/fuzz.sh), and so does
+ * replay.c for the corpus. A target aborts where the library breaks a promise; the sanitizers see the rest. */
+#ifndef NITI_TESTS_FUZZ_H
+#define NITI_TESTS_FUZZ_H
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "platform/status.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t room); /* libFuzzer's; replay.c has one that does nothing */
+
+#define FUZZ_CHECK(promise)                                                                                     \
+  do {                                                                                                          \
+    if (!(promise)) {                                                                                           \
+      (void)fprintf(stderr, "%s:%d: not so: %s; last error: %s\n", __FILE__, __LINE__, #promise, niti_error()); \
+      abort();                                                                                                  \
+    }                                                                                                           \
+  } while (0)
+
+/* Passes the status on, having checked that a failure left a message of one line. */
+static inline NitiStatus fuzz_status(NitiStatus status) {
+  if (status != NITI_OK) FUZZ_CHECK(niti_error()[0] && !strchr(niti_error(), '\n'));
+  return status;
+}
+
+/* A new folder in memory, where there is such a file system. It stays until the caller of the fuzzer removes it: $NITI_FUZZ_DIR
+ * or /dev/shm/niti-fuzz-PID. */
+static inline const char *fuzz_dir(void) {
+  static char path[256];
+  if (path[0]) return path;
+  const char *parent = getenv("NITI_FUZZ_DIR");
+  (void)snprintf(path, sizeof path, "%s/niti-fuzz-%ld",
+                 parent                     ? parent
+                 : access("/dev/shm", W_OK) ? "/tmp"
+                                            : "/dev/shm",
+                 (long)getpid());
+  (void)mkdir(path, 0777); /* once per file that includes this */
+  return path;
+}
+
+/* DIR/NAME, valid until it is called eight more times. */
+static inline const char *fuzz_at(const char *name) {
+  static char paths[8][512];
+  static unsigned next;
+  char *path = paths[next++ % 8];
+  (void)snprintf(path, sizeof paths[0], "%s/%s", fuzz_dir(), name);
+  return path;
+}
+
+static inline const char *fuzz_put(const char *name, const void *bytes, size_t size) {
+  const char *path = fuzz_at(name);
+  const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  FUZZ_CHECK(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
+  (void)close(fd);
+  return path;
+}
+
+/* The bytes as a text; the caller frees it. */
+static inline char *fuzz_text(const uint8_t *data, size_t size) {
+  char *text = malloc(size + 1);
+  FUZZ_CHECK(text);
+  if (size) memcpy(text, data, size);
+  text[size] = 0;
+  return text;
+}
+
+/* Cuts a field off the front: two bytes with its length, and that many bytes, as far as they are there. */
+static inline size_t fuzz_field(const uint8_t **field, const uint8_t **data, size_t *size) {
+  size_t length = 0;
+  if (*size >= 2) {
+    length = (size_t)(*data)[0] | (size_t)(*data)[1] << 8;
+    *data += 2;
+    *size -= 2;
+  }
+  if (length > *size) length = *size;
+  *field = *data;
+  *data += length;
+  *size -= length;
+  return length;
+}
+
+static inline uint32_t fuzz_word(uint64_t *state) {
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(*state >> 33);
+}
+
+#endif

@@ -1,0 +1,297 @@
+/* Parsers where memory runs out: every allocation of each is failed in turn, those of the libraries below them too. They must end
+ * with a status and a message, without a leak or a crash. And what no other test of theirs reaches. */
+/* clang-format off */
+#include "data_files.h" /* first */
+/* clang-format on */
+#include <stdatomic.h>
+
+#include "config/yaml.h"
+#include "data/array.h"
+#include "data/image.h"
+#include "data_open.h"
+#include "io/checkpoint.h"
+#include "platform/bytes.h"
+#include "train/recipe.h"
+
+/* A sanitizer puts its own allocator under everything, and other C libraries keep no second name for theirs. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define FAILS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define FAILS 0
+#endif
+#endif
+#ifndef FAILS
+#define FAILS 1
+#endif
+
+static atomic_long left = -1; /* allocations until the one that fails; negative: none will */
+
+#if FAILS
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+
+#define EXPORTED __attribute__((visibility("default"))) /* libraries must find them */
+
+static bool refuse(void) { return left >= 0 && left-- == 0; }
+
+EXPORTED void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
+EXPORTED void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }
+EXPORTED void *realloc(void *p, size_t bytes) { return refuse() ? NULL : __libc_realloc(p, bytes); }
+#endif
+
+typedef NitiStatus (*Action)(const char *path);
+
+/* Fails the action's allocations one after the other, until it needs no more. A library may do without one. */
+static void fail_each(const char *what, Action action, const char *path) {
+  long failed = 0;
+  for (long n = 0; n < 20000; ++n) {
+    left = n;
+    const NitiStatus status = action(path);
+    const bool ended = left >= 0; /* fewer allocations than n */
+    left = -1;
+    if (status == NITI_OK && ended) {
+      if (FAILS && failed == 0) fail_msg("%s: no allocation failed", what);
+      return;
+    }
+    if (status != NITI_OK) {
+      ++failed;
+      /* jansson may call it an error of the file, or lose a byte, which the hash shows */
+      const bool json = status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
+      if (!(status == NITI_ERROR_MEMORY || json) || !niti_error()[0] || strchr(niti_error(), '\n'))
+        fail_msg("%s: allocation %ld: status %d: %s", what, n, (int)status, niti_error());
+    }
+  }
+  fail_msg("%s: no end", what);
+}
+
+/* ---- what is parsed ---- */
+
+static const char yaml[] =
+    "a: {b: [1, 2, 3, 4, 5, 6, 7, 8, 9], \"c d\": ~}\nlist:\n  - x: |\n      text\n    y: [[1], {z: [2]}]\n  - word\nempty: []\n";
+
+static NitiStatus parse_yaml(const char *path) {
+  NitiYamlDocument *document;
+  char *text = NULL;
+  NITI_TRY(niti_yaml_read(&document, path));
+  NitiStatus status = niti_yaml_set(document, "a.b.0={new: [1, 2]}");
+  if (status == NITI_OK) status = niti_yaml_set(document, "fresh.deep.key=1");
+  if (status == NITI_OK) niti_yaml_put(document, niti_yaml_root(document), "made", niti_yaml_printf(document, "%d", 7));
+  if (status == NITI_OK) niti_yaml_put(document, niti_yaml_root(document), "list", niti_yaml_sequence(document));
+  if (status == NITI_OK) niti_yaml_append(document, niti_yaml_get(niti_yaml_root(document), "list"), niti_yaml_mapping(document));
+  if (status == NITI_OK) status = niti_yaml_write(&text, document, niti_yaml_root(document));
+  free(text);
+  niti_yaml_close(document);
+  return status;
+}
+
+static NitiStatus new_document(const char *path) {
+  NitiYamlDocument *document;
+  (void)path;
+  NITI_TRY(niti_yaml_open(&document));
+  niti_yaml_close(document);
+  return NITI_OK;
+}
+
+static NitiStatus parse_recipe(const char *path) {
+  NitiRecipe *recipe;
+  NITI_TRY(niti_recipe_load(&recipe, path, (const char *const[]){"batch=4"}, 1));
+  niti_recipe_close(recipe);
+  return NITI_OK;
+}
+
+static NitiStatus load_checkpoint(const char *path) {
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_checkpoint_load(&checkpoint, path));
+  char copy[512];
+  (void)snprintf(copy, sizeof copy, "%s.copy", path);
+  const NitiStatus status = niti_checkpoint_save(checkpoint, copy);
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
+static NitiStatus load_weights(const char *path) {
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_checkpoint_load_weights(&checkpoint, NULL, path));
+  niti_checkpoint_close(checkpoint);
+  return NITI_OK;
+}
+
+static NitiStatus save_last(const char *path) {
+  static int8_t w[2] = {1, 2};
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_checkpoint_open(&checkpoint));
+  NitiStatus status = niti_checkpoint_add(checkpoint, "w", NITI_I8, 1, (const uint32_t[]){2}, 0, w);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "k", "caf\xe9");
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "k", "b\xe9");
+  if (status == NITI_OK) status = niti_checkpoint_save_last(checkpoint, path, (const char *const[]){"also", NULL});
+  niti_checkpoint_close(checkpoint);
+  return status;
+}
+
+static NitiStatus load_last(const char *path) {
+  NitiCheckpoint *checkpoint;
+  NITI_TRY(niti_checkpoint_load_last(&checkpoint, NULL, path));
+  niti_checkpoint_close(checkpoint);
+  return NITI_OK;
+}
+
+static NitiDataKind kind;
+
+static NitiStatus open_set(const char *path) {
+  const NitiDataOptions options = {.kind = kind};
+  NitiDataset *dataset;
+  NITI_TRY(niti_dataset_open(&dataset, path, &options, NULL));
+  niti_dataset_close(dataset);
+  return NITI_OK;
+}
+
+static NitiStatus decode(const char *path) {
+  uint8_t pixels[4 * 4 * 3];
+  return niti_image_read(path, NULL, (NitiShape){1, 4, 4, 3}, pixels);
+}
+
+static void fail_each_of_set(const char *what, NitiDataKind its, const char *path) {
+  kind = its;
+  fail_each(what, open_set, path);
+}
+
+/* ---- the tests ---- */
+
+static uint8_t low(size_t i) { return (uint8_t)(i % 3); }
+static void put_text(const char *path, const char *text) { put_file(path, text, strlen(text)); }
+
+static void texts_without_memory(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_text(path_of("%s/a.yaml", dir), yaml);
+  put_text(path_of("%s/recipe.yaml", dir),
+           "name: r\nmodel: {file: model.yaml, classes: 3}\ndata: {mean: [0.5], std: [0.25]}\n"
+           "update: {kind: sgd, lr: [{epoch: 0, lr: 0.1}, {at: 50%, lr: 0.01}], warmup: {step: 3}}\nfreeze: []\n");
+  put_text(path_of("%s/model.yaml", dir),
+           "name: m\ninput: [8, 8, 1]\nclasses: 2\nblocks: {b: [relu]}\nlayers:\n  - conv: {out: 2, kernel: 3, name: c}\n"
+           "  - block: b\n  - repeat: {times: 2, layers: [{residual: {body: [{conv: {out: 2, kernel: 1}}]}}]}\n"
+           "  - flatten\n  - linear: {out: classes}\n");
+  fail_each("YAML", parse_yaml, path_of("%s/a.yaml", dir));
+  fail_each("a new document", new_document, NULL);
+  fail_each("a recipe", parse_recipe, path_of("%s/recipe.yaml", dir));
+  remove_temp(dir);
+}
+
+static void checkpoints_without_memory(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/c.safetensors", dir);
+  static int8_t w[3] = {1, 2, 3};
+  static int16_t v[2] = {1, 2};
+  NitiCheckpoint *c;
+  assert_int_equal(niti_checkpoint_open(&c), NITI_OK);
+  assert_int_equal(niti_checkpoint_add(c, "a.weight", NITI_I8, 2, (const uint32_t[]){3, 1}, 0, w), NITI_OK);
+  assert_int_equal(niti_checkpoint_add(c, "b.weight", NITI_I16, 1, (const uint32_t[]){2}, -3, v), NITI_OK);
+  assert_int_equal(niti_checkpoint_set(c, "data", "caf\xe9"), NITI_OK);
+  assert_int_equal(niti_checkpoint_save(c, path), NITI_OK);
+  niti_checkpoint_close(c);
+  fail_each("a checkpoint", load_checkpoint, path);
+  fail_each("saving", save_last, dir);
+  fail_each("the last checkpoint", load_last, dir);
+  remove_temp(dir);
+}
+
+/* A file of another tool: weights with exponents of every integer type, and a tensor without. */
+static void put_foreign(const char *path, const char *dtype, const uint8_t *exponent, size_t bytes) {
+  char header[512];
+  uint8_t file[600] = {0};
+  const int length = snprintf(header, sizeof header,
+                              "{\"w\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"alone\":{\"dtype\":\"F32\",\"shape\":[1],"
+                              "\"data_offsets\":[2,6]},\"w.exponent\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[6,%zu]}}\n",
+                              dtype, 6 + bytes);
+  file[0] = (uint8_t)length;
+  file[1] = (uint8_t)(length >> 8);
+  memcpy(file + 8, header, (size_t)length);
+  memcpy(file + 8 + length + 6, exponent, bytes);
+  put_file(path, file, 8 + (size_t)length + 6 + bytes);
+}
+
+static void weights_of_other_tools(void **state) {
+  static const char *const dtypes[] = {"I8", "I16", "I32", "I64"};
+  static const uint8_t minus_three[8] = {0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, far[8] = {0, 0, 0, 1};
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/w.safetensors", dir);
+  NitiCheckpoint *c;
+  for (int i = 0; i < 4; ++i) {
+    bool intact = true;
+    put_foreign(path, dtypes[i], minus_three, (size_t)1 << i);
+    if (niti_checkpoint_load_weights(&c, &intact, path) != NITI_OK) fail_msg("%s: %s", dtypes[i], niti_error());
+    assert_false(intact);
+    assert_int_equal(c->tensor_count, 1);
+    assert_int_equal(c->tensors[0].exponent, -3);
+    niti_checkpoint_close(c);
+  }
+  put_foreign(path, "I32", minus_three, 4);
+  fail_each("weights", load_weights, path);
+  put_foreign(path, "F32", minus_three, 4);
+  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "w.exponent", "one integer expected");
+  put_foreign(path, "I64", far, 8);
+  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "'w'", "exponent 16777216");
+  put_text(path, "\x02\0\0\0\0\0\0\0{}");
+  remove_temp(dir);
+}
+
+static void data_sets_without_memory(void **state) {
+  (void)state;
+  char *dir = put_idx_folder(6, 3, 4, low, low);
+  put_text(path_of("%s/classes.txt", dir), "one\ntwo\nthree\n");
+  fail_each_of_set("IDX", NITI_DATA_IDX, dir);
+  remove_temp(dir);
+  dir = make_temp();
+  const uint32_t dims[3] = {6, 4, 4};
+  put_idx(path_of("%s/train-images-idx3-ubyte.gz", dir), 3, dims, low, true);
+  put_idx(path_of("%s/train-labels-idx1-ubyte.gz", dir), 1, dims, low, true);
+  fail_each_of_set("packed IDX", NITI_DATA_IDX, dir);
+  remove_temp(dir);
+  dir = make_temp();
+  uint8_t record[3073] = {7};
+  for (int i = 1; i <= 5; ++i) put_file(path_of("%s/data_batch_%d.bin", dir, i), record, sizeof record);
+  put_file(path_of("%s/test_batch.bin", dir), record, sizeof record);
+  fail_each_of_set("CIFAR", NITI_DATA_CIFAR10, dir);
+  remove_temp(dir);
+  dir = make_temp();
+  put_text(path_of("%s/train_x.csv", dir), "a,b\n1,2\n3,4\n");
+  put_text(path_of("%s/train_y.csv", dir), "0\n1\n");
+  fail_each_of_set("CSV", NITI_DATA_CSV, dir);
+  remove_temp(dir);
+  dir = put_folder("test");
+  fail_each("a PNG", decode, path_of("%s/train/a/z.png", dir));
+  fail_each("a JPEG", decode, path_of("%s/test/a/x.jpeg", dir));
+  remove_temp(dir);
+}
+
+static void bytes_in_the_order_of_files(void **state) {
+  (void)state;
+  uint8_t bytes[] = {1, 2, 3, 4, 5, 6, 7, 8}, buffer[NITI_BYTES_PIECE];
+  niti_bytes_reverse(bytes, 4, 2);
+  assert_memory_equal(bytes, ((const uint8_t[]){2, 1, 4, 3, 6, 5, 8, 7}), 8);
+  niti_bytes_reverse(bytes, 1, 8);
+  assert_memory_equal(bytes, ((const uint8_t[]){7, 8, 5, 6, 3, 4, 1, 2}), 8);
+  niti_bytes_reverse(bytes, 8, 1);
+  const uint32_t words[] = {0x04030201, 0x08070605};
+  size_t count = 0;
+  const uint8_t *piece = niti_bytes_piece(&count, buffer, words, 4, 8, 4);
+  assert_int_equal(count, 4);
+  assert_memory_equal(piece, ((const uint8_t[]){5, 6, 7, 8}), 4);
+  uint32_t word;
+  memcpy(&word, piece, 4);
+  niti_bytes_little(&word, 1, 4);
+  assert_int_equal(word, 0x08070605);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(texts_without_memory),     cmocka_unit_test(checkpoints_without_memory),
+      cmocka_unit_test(weights_of_other_tools),   cmocka_unit_test(data_sets_without_memory),
+      cmocka_unit_test(bytes_in_the_order_of_files),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
