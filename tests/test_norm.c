@@ -138,6 +138,7 @@ static int8_t want_rounded(int64_t acc, const NitiRequantise *rq, size_t index) 
 
 static void check_forward(NitiBackend *b, Norm *n, NitiRounding mode, bool relu) {
   const NitiRequantise rq = rounding(mode, NITI_DRAW_ROUND_ACT);
+  const NitiNormCount count = niti_norm_count((int64_t)n->rows);
   NitiScalar range = {0, 0};
   b->kernels->norm_fit(b, &n->affine.tensor, &n->running.tensor, &n->sums.tensor, &n->x.tensor, &n->weight.tensor,
                        &n->bias.tensor);
@@ -149,7 +150,7 @@ static void check_forward(NitiBackend *b, Norm *n, NitiRounding mode, bool relu)
   assert_int_equal(n->affine.exponent, niti_norm_exponent(range));
   assert_int_equal(n->y.exponent, n->affine.exponent);
   for (size_t c = 0; c < n->channels; ++c) {
-    const NitiNormChannel channel = niti_norm_batch(sums_of(n, c), (int64_t)n->rows, n->x.exponent);
+    const NitiNormChannel channel = niti_norm_batch(sums_of(n, c), &count, n->x.exponent);
     const NitiAffine a = niti_norm_affine(&channel, word_at(&n->weight, c), n->weight.exponent, word_at(&n->bias, c),
                                           n->bias.exponent, n->affine.exponent);
     for (size_t r = 0; r < n->rows; ++r) {
@@ -165,23 +166,25 @@ static void check_forward(NitiBackend *b, Norm *n, NitiRounding mode, bool relu)
 
 static void check_backward(NitiBackend *b, Norm *n, NitiRounding mode) {
   const NitiRequantise rq = rounding(mode, NITI_DRAW_ROUND_DELTA);
+  const NitiNormCount count = niti_norm_count((int64_t)n->rows);
+  const NitiScalarDivisor channels = niti_scalar_divisor(niti_scalar((int64_t)n->channels, 0));
   NitiSquares squares = {0, NITI_SQUARES_NONE};
   b->kernels->norm_delta_fit(b, &n->affine_delta.tensor, &n->weight_gradient.tensor, &n->bias_gradient.tensor,
                              &n->delta_sums.tensor, &n->dy.tensor, &n->x.tensor, &n->sums.tensor, &n->weight.tensor);
   b->kernels->norm_backward(b, &n->dx.tensor, &n->dy.tensor, &n->x.tensor, &n->affine_delta.tensor, &rq);
   for (int pass = 0; pass < 3; ++pass) {
-    const int32_t relative = pass == 2 ? niti_norm_delta_exponent(squares, (int64_t)n->channels) : 0;
+    const int32_t relative = pass == 2 ? niti_norm_delta_exponent(squares, channels) : 0;
     if (pass == 2) assert_int_equal(n->dx.exponent, relative + n->dy.exponent - n->x.exponent);
     for (size_t c = 0; c < n->channels; ++c) {
       const NitiNormSums s = sums_of(n, c);
       const NitiNormDeltaSums t = delta_sums_of(n, c);
-      const NitiNormChannel channel = niti_norm_batch(s, (int64_t)n->rows, n->x.exponent);
-      const NitiNormDelta d = niti_norm_delta(&channel, s, t, (int64_t)n->rows, word_at(&n->weight, c), n->weight.exponent);
+      const NitiNormChannel channel = niti_norm_batch(s, &count, n->x.exponent);
+      const NitiNormDelta d = niti_norm_delta(&channel, s, t, &count, word_at(&n->weight, c), n->weight.exponent);
       if (pass == 0) squares.exponent = niti_squares_exponent(squares.exponent, d.square);
       if (pass == 1) squares.sum += niti_squares_share(squares.exponent, d.square);
       if (pass < 2) continue;
       const NitiAffineDelta a = niti_norm_affine_delta(&d, &channel, relative - NITI_NORM_FRACTION);
-      assert_true(long_at(&n->weight_gradient, c) == niti_norm_gradient(&channel, s, t, (int64_t)n->rows));
+      assert_true(long_at(&n->weight_gradient, c) == niti_norm_gradient(&channel, s, t, &count));
       assert_true(long_at(&n->bias_gradient, c) == t.d);
       for (size_t r = 0; r < n->rows; ++r) {
         const size_t i = r * n->channels + c;
@@ -331,24 +334,80 @@ static void test_update(void **unused) {
 
 /* ---- scalars ---- */
 
-static void check_quotient(uint32_t n, uint32_t d) {
-  const uint64_t got = niti_quotient(n, d), expected = ((uint64_t)n << 32) / d;
-  if (got != expected)
-    fail_msg("%u * 2^32 / %u: %llu, expected %llu", n, d, (unsigned long long)got, (unsigned long long)expected);
+/* S(x, e) of docs/arithmetic.md, word for word. */
+static NitiScalar scalar_by_definition(int64_t x, int32_t e) {
+  uint64_t m = x < 0 ? 0 - (uint64_t)x : (uint64_t)x;
+  for (; m >= (uint64_t)1 << 31; ++e) m >>= 1;
+  for (; m > 0 && m < (uint64_t)1 << 30; --e) m <<= 1;
+  return (NitiScalar){x < 0 ? -(int32_t)m : (int32_t)m, m > 0 ? e : 0};
 }
 
-/* Against the division of 64 bits; divisors with halves of all zeros or ones, and dividends close to them, need corrections. */
-static void test_quotients(void **unused) {
+static void check_scalar(const char *what, NitiScalar a, NitiScalar b, NitiScalar got, NitiScalar expected) {
+  if (got.m != expected.m || got.e != expected.e)
+    fail_msg("%s of %d * 2^%d and %d * 2^%d: %d * 2^%d, expected %d * 2^%d", what, a.m, a.e, b.m, b.e, got.m, got.e, expected.m,
+             expected.e);
+}
+
+static void check_products(NitiScalar a, NitiScalar b) {
+  check_scalar("product", a, b, niti_scalar_mul(a, b), scalar_by_definition((int64_t)a.m * b.m, a.e + b.e));
+  if (b.m == 0) return;
+  const int64_t quotient = (int64_t)((niti_magnitude64(a.m) << 32) / niti_magnitude64(b.m));
+  check_scalar("quotient", a, b, niti_scalar_div(a, b),
+               scalar_by_definition((a.m < 0) == (b.m < 0) ? quotient : -quotient, a.e - b.e - 32));
+}
+
+static NitiScalar random_scalar(void) {
+  const int32_t any = (int32_t)(next_random() & 0x3fffffff), kind = random_in(0, 9), near = random_in(0, 2);
+  const int32_t low = kind == 0   ? near
+                      : kind == 1 ? 0x3fffffff - near
+                      : kind == 2 ? any & 0x3fff0000
+                      : kind == 3 ? any | 0xffff
+                      : kind == 4 ? any & 0xffff
+                                  : any;
+  const NitiScalar s = {1 << 30 | low, random_in(-70, 70)};
+  return random_in(0, 99) == 0 ? (NitiScalar){0, 0} : random_in(0, 1) ? niti_scalar_neg(s) : s;
+}
+
+/* Products and quotients, which no 64-bit division makes; and of quotients those near 1, which need corrections. */
+static void test_products(void **unused) {
   (void)unused;
-  for (int i = 0; i < 2000000; ++i) {
-    const uint32_t any = (uint32_t)next_random() & 0x3fffffff, kind = (uint32_t)i % 4;
-    const uint32_t d = 1u << 30 | (kind == 0 ? any : kind == 1 ? any & 0x3fff0000 : kind == 2 ? any | 0xffff : any & 0xffff);
-    const uint32_t n = i % 3 ? (uint32_t)next_random() : d + (uint32_t)random_in(-2, 2);
-    check_quotient(n & 0x7fffffff, d);
+  for (int i = 0; i < 1000000; ++i) {
+    const NitiScalar a = random_scalar();
+    NitiScalar b = random_scalar();
+    if (i % 4 == 0 && a.m != 0) b.m = 1 << 30 | (int32_t)((niti_magnitude32(a.m) + (uint32_t)random_in(-2, 2)) & 0x3fffffff);
+    check_products(a, b);
   }
-  check_quotient(INT32_MAX, 1u << 30);
-  check_quotient(INT32_MAX, INT32_MAX);
-  check_quotient(0, INT32_MAX);
+}
+
+static void test_integers(void **unused) {
+  (void)unused;
+  for (int i = 0; i < 200000; ++i) {
+    const int64_t any = (int64_t)(next_random() >> random_in(1, 63)), x = i == 0 ? 0 : i % 2 ? -any : any;
+    const NitiScalar none = {0, 0};
+    check_scalar("64 bits", none, none, niti_scalar(x, 3), scalar_by_definition(x, 3));
+    check_scalar("32 bits", none, none, niti_scalar32((int32_t)(x >> 32), 3), scalar_by_definition((int32_t)(x >> 32), 3));
+  }
+}
+
+/* A bit at a time; what rounds is the last bit that is cut off. */
+static int64_t fixed_by_definition(NitiScalar a, int32_t e, int64_t limit) {
+  uint64_t v = niti_magnitude64(a.m), half = 0;
+  for (; a.e < e; ++a.e) half = v & 1, v >>= 1;
+  for (; a.e > e && v <= (uint64_t)limit; --a.e) v <<= 1;
+  v += half;
+  const int64_t clipped = v > (uint64_t)limit ? limit : (int64_t)v;
+  return a.m < 0 ? -clipped : clipped;
+}
+
+static void test_fixed(void **unused) {
+  static const int64_t limits[] = {127, 32512, 1 << 22, 1 << 29, 1 << 30, ((int64_t)1 << 30) + 1, (int64_t)1 << 60};
+  (void)unused;
+  for (int i = 0; i < 700000; ++i) {
+    const NitiScalar a = random_scalar();
+    const int32_t e = a.e + random_in(-40, 40);
+    const int64_t limit = limits[i % 7];
+    assert_true(niti_scalar_fixed(a, e, limit) == fixed_by_definition(a, e, limit));
+  }
 }
 
 /* By its definition, around squares and the largest number that there may be. */
@@ -365,10 +424,8 @@ static void test_square_roots(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_norm),
-      cmocka_unit_test(test_update),
-      cmocka_unit_test(test_quotients),
-      cmocka_unit_test(test_square_roots),
+      cmocka_unit_test(test_norm),     cmocka_unit_test(test_update), cmocka_unit_test(test_products),
+      cmocka_unit_test(test_integers), cmocka_unit_test(test_fixed),  cmocka_unit_test(test_square_roots),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,14 +15,15 @@ void niti_gradient_squares(int64_t *total, const int64_t *gradient, int32_t grad
   if (max >> 62 || (uint64_t)count >> 34) return;
   const int shift = niti_squares_shift(max, count);
   for (size_t i = 0; i < count; ++i) sum += niti_square(gradient[i], shift);
-  const NitiScalar before = {total[0], (int32_t)total[1]}, after = niti_squares_add(before, sum, shift, gradient_exponent);
+  const NitiScalar before = {(int32_t)total[0], (int32_t)total[1]},
+                   after = niti_squares_add(before, sum, shift, gradient_exponent);
   total[0] = after.m;
   total[1] = after.e;
 }
 
 void niti_clip_factor(int64_t *factor, const int64_t *total, int64_t norm, int64_t images) {
   if (!factor || !total || !is_scalar(total) || norm < 1 || norm > NITI_CLIP_NORM_MAX || images < 1 || images > 1 << 20) return;
-  const NitiScalar squares = {total[0], (int32_t)total[1]}, f = niti_clip_factor_inline(squares, norm, images);
+  const NitiScalar squares = {(int32_t)total[0], (int32_t)total[1]}, f = niti_clip_factor_inline(squares, norm, images);
   factor[0] = f.m;
   factor[1] = f.e;
 }

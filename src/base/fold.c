@@ -8,7 +8,7 @@ static NitiNormChannel channel_of(const NitiFoldLayer *f, int32_t c) {
 }
 
 static NitiScalar factor_of(const NitiFoldLayer *f, int32_t c) {
-  return niti_scalar_div(niti_scalar(f->norm_weight[c], f->norm_weight_exponent), channel_of(f, c).deviation);
+  return niti_scalar_over(niti_scalar(f->norm_weight[c], f->norm_weight_exponent), channel_of(f, c).deviation);
 }
 
 static NitiScalar offset_of(const NitiFoldLayer *f, int32_t c) {

@@ -71,11 +71,12 @@ void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const N
   if (!y || !y_exponent || !running || !layer || !x || !is_layer(layer, x_exponent) || !layer->bias) return;
   if (!are_running(running, layer->channels)) return;
   const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_ACT, layer->step, layer->layer};
+  const NitiNormCount count = niti_norm_count(layer->count);
   *y_exponent = output_exponent(layer);
   for (int32_t c = 0; c < layer->channels; ++c) {
     int64_t *mean = &running[c], *variance = &running[layer->channels + c];
-    const NitiNormChannel channel = training ? niti_norm_batch(sums_of(layer, x, c), layer->count, x_exponent)
-                                             : niti_norm_running(*mean, *variance, x_exponent);
+    const NitiNormChannel channel =
+        training ? niti_norm_batch(sums_of(layer, x, c), &count, x_exponent) : niti_norm_running(*mean, *variance, x_exponent);
     const NitiAffine a =
         niti_norm_affine(&channel, layer->weight[c], layer->weight_exponent, layer->bias[c], layer->bias_exponent, *y_exponent);
     if (training) move_running(mean, variance, &channel, x_exponent);
@@ -88,8 +89,9 @@ void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const N
 static NitiNormDelta delta_of(NitiNormChannel *channel, const NitiNormLayer *n, const int8_t *dy, const int8_t *x,
                               int32_t x_exponent, int32_t c) {
   const NitiNormSums s = sums_of(n, x, c);
-  *channel = niti_norm_batch(s, n->count, x_exponent);
-  return niti_norm_delta(channel, s, delta_sums_of(n, dy, x, c), n->count, n->weight[c], n->weight_exponent);
+  const NitiNormCount count = niti_norm_count(n->count);
+  *channel = niti_norm_batch(s, &count, x_exponent);
+  return niti_norm_delta(channel, s, delta_sums_of(n, dy, x, c), &count, n->weight[c], n->weight_exponent);
 }
 
 /* Of the channels' squares the largest exponent, and then their sum at it. */
@@ -108,7 +110,9 @@ void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradie
   if (!dx || !dx_exponent || !weight_gradient || !bias_gradient || !layer || !dy || !x || !is_layer(layer, x_exponent)) return;
   if (dy_exponent < -EXPONENT_MAX || dy_exponent > EXPONENT_MAX) return;
   const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_DELTA, layer->step, layer->layer};
-  const int32_t own = niti_norm_delta_exponent(squares_of(layer, dy, x, x_exponent), layer->channels);
+  const int32_t own =
+      niti_norm_delta_exponent(squares_of(layer, dy, x, x_exponent), niti_scalar_divisor(niti_scalar32(layer->channels, 0)));
+  const NitiNormCount count = niti_norm_count(layer->count);
   *dx_exponent = own + dy_exponent - x_exponent;
   for (int32_t c = 0; c < layer->channels; ++c) {
     NitiNormChannel channel;
@@ -116,7 +120,7 @@ void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradie
     const NitiAffineDelta a = niti_norm_affine_delta(&d, &channel, own - NITI_NORM_FRACTION);
     const NitiNormSums s = sums_of(layer, x, c);
     const NitiNormDeltaSums t = delta_sums_of(layer, dy, x, c);
-    weight_gradient[c] = niti_norm_gradient(&channel, s, t, layer->count);
+    weight_gradient[c] = niti_norm_gradient(&channel, s, t, &count);
     bias_gradient[c] = t.d;
     for (int64_t i = c; i < layer->count * layer->channels; i += layer->channels)
       dx[i] = rounded((int64_t)a.factor * dy[i] + (int64_t)a.slope * x[i] + a.offset, layer, &draw, i);

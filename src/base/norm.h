@@ -38,22 +38,34 @@ typedef struct NitiAffineDelta {
   int32_t factor, slope, offset;
 } NitiAffineDelta;
 
+/* How many values a channel has. */
+typedef struct NitiNormCount {
+  int64_t count;
+  NitiScalarDivisor n, nn; /* count, and its square */
+} NitiNormCount;
+
 /* What is known of a channel: value = mantissa * 2^exponent of x. */
 typedef struct NitiNormChannel {
-  NitiScalar mean, variance; /* in mantissas and their squares, without epsilon */
-  NitiScalar deviation;      /* sqrt(variance + epsilon) in mantissas */
+  NitiScalar mean, variance;   /* in mantissas and their squares, without epsilon */
+  NitiScalarDivisor deviation; /* sqrt(variance + epsilon) in mantissas */
 } NitiNormChannel;
 
-/* 10^-5 in squares of mantissas. */
+NITI_INLINE NitiNormCount niti_norm_count(int64_t count) {
+  const NitiScalar n = niti_scalar(count, 0);
+  const NitiNormCount c = {count, niti_scalar_divisor(n), niti_scalar_divisor(niti_scalar_mul(n, n))};
+  return c;
+}
+
+/* 10^-5 in squares of mantissas: a constant that compilers compute. */
 NITI_INLINE NitiScalar niti_norm_epsilon(int32_t exponent) {
-  NitiScalar epsilon = niti_scalar_div(niti_scalar(1, 0), niti_scalar(100000, 0));
+  NitiScalar epsilon = niti_scalar_over(niti_scalar32(1, 0), niti_scalar_divisor(niti_scalar32(100000, 0)));
   epsilon.e -= 2 * exponent;
   return epsilon;
 }
 
 NITI_INLINE NitiNormChannel niti_norm_channel(NitiScalar mean, NitiScalar variance, int32_t exponent) {
   const NitiScalar deviation = niti_scalar_sqrt(niti_scalar_add(variance, niti_norm_epsilon(exponent)));
-  const NitiNormChannel c = {mean, variance, deviation};
+  const NitiNormChannel c = {mean, variance, niti_scalar_divisor(deviation)};
   return c;
 }
 
@@ -61,10 +73,9 @@ NITI_INLINE NitiNormChannel niti_norm_channel(NitiScalar mean, NitiScalar varian
 NITI_INLINE int64_t niti_norm_spread(NitiNormSums s, int64_t count) { return count * s.xx - s.x * s.x; }
 
 /* Of the batch at hand; exponent: of x. */
-NITI_INLINE NitiNormChannel niti_norm_batch(NitiNormSums s, int64_t count, int32_t exponent) {
-  const NitiScalar n = niti_scalar(count, 0);
-  return niti_norm_channel(niti_scalar_div(niti_scalar(s.x, 0), n),
-                           niti_scalar_div(niti_scalar(niti_norm_spread(s, count), 0), niti_scalar_mul(n, n)), exponent);
+NITI_INLINE NitiNormChannel niti_norm_batch(NitiNormSums s, const NitiNormCount *n, int32_t exponent) {
+  const NitiScalar spread = niti_scalar(niti_norm_spread(s, n->count), 0);
+  return niti_norm_channel(niti_scalar_over(niti_scalar(s.x, 0), n->n), niti_scalar_over(spread, n->nn), exponent);
 }
 
 /* From running statistics, at exponent NITI_NORM_RUNNING_EXPONENT. */
@@ -82,8 +93,8 @@ NITI_INLINE int64_t niti_norm_run(int64_t running, NitiScalar now) {
 
 /* The range of a channel's output: what the tensor's exponent has to hold. */
 NITI_INLINE NitiScalar niti_norm_range(int16_t weight, int32_t weight_exponent, int16_t bias, int32_t bias_exponent) {
-  const int64_t w = weight < 0 ? -weight : weight, b = bias < 0 ? -bias : bias;
-  return niti_scalar_add(niti_scalar(NITI_NORM_DEVIATIONS * w, weight_exponent), niti_scalar(b, bias_exponent));
+  const int32_t w = weight < 0 ? -weight : weight, b = bias < 0 ? -bias : bias;
+  return niti_scalar_add(niti_scalar32(NITI_NORM_DEVIATIONS * w, weight_exponent), niti_scalar32(b, bias_exponent));
 }
 
 /* Whether a < b, for scalars >= 0. */
@@ -94,7 +105,7 @@ NITI_INLINE bool niti_scalar_less(NitiScalar a, NitiScalar b) {
 
 /* The least exponent at which 127 mantissas hold the range; 0 for no range. */
 NITI_INLINE int32_t niti_norm_exponent(NitiScalar range) {
-  const int64_t most = (int64_t)NITI_MANTISSA_MAX << 24; /* 2^30 < most < 2^31 */
+  const int32_t most = NITI_MANTISSA_MAX << 24; /* 2^30 < most < 2^31 */
   if (range.m == 0) return 0;
   return range.e + 24 + (range.m > most ? 1 : 0);
 }
@@ -103,11 +114,11 @@ NITI_INLINE int32_t niti_norm_exponent(NitiScalar range) {
 NITI_INLINE NitiAffine niti_norm_affine(const NitiNormChannel *c, int16_t weight, int32_t weight_exponent, int16_t bias,
                                         int32_t bias_exponent, int32_t y_exponent) {
   const int32_t unit = y_exponent - NITI_NORM_FRACTION;
-  const NitiScalar factor = niti_scalar_div(niti_scalar(weight, weight_exponent), c->deviation);
+  const NitiScalar factor = niti_scalar_over(niti_scalar32(weight, weight_exponent), c->deviation);
   NitiAffine a;
   a.factor = (int32_t)niti_scalar_fixed(factor, unit, NITI_NORM_FACTOR_MAX);
-  a.offset = (int32_t)(niti_scalar_fixed(niti_scalar(bias, bias_exponent), unit, NITI_NORM_OFFSET_MAX) -
-                       niti_scalar_fixed(niti_scalar_mul(niti_scalar(a.factor, 0), c->mean), 0, NITI_NORM_OFFSET_MAX));
+  a.offset = (int32_t)(niti_scalar_fixed(niti_scalar32(bias, bias_exponent), unit, NITI_NORM_OFFSET_MAX) -
+                       niti_scalar_fixed(niti_scalar_mul(niti_scalar32(a.factor, 0), c->mean), 0, NITI_NORM_OFFSET_MAX));
   return a;
 }
 
@@ -122,22 +133,21 @@ typedef struct NitiNormDelta {
   NitiScalar square; /* the mean square of the channel's results */
 } NitiNormDelta;
 
-NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, int64_t count,
+NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, const NitiNormCount *n,
                                           int16_t weight, int32_t weight_exponent) {
-  const NitiScalar n = niti_scalar(count, 0), nn = niti_scalar_mul(n, n);
-  const NitiScalar covariance = niti_scalar_div(niti_scalar(niti_norm_covariance(s, t, count), 0), nn);
-  const NitiScalar power = niti_scalar_mul(c->deviation, c->deviation);
-  const NitiScalar spread = niti_scalar_div(niti_scalar(count * t.dd - t.d * t.d, 0), nn);
+  const NitiScalar covariance = niti_scalar_over(niti_scalar(niti_norm_covariance(s, t, n->count), 0), n->nn);
+  const NitiScalar power = niti_scalar_mul(c->deviation.of, c->deviation.of);
+  const NitiScalar spread = niti_scalar_over(niti_scalar(n->count * t.dd - t.d * t.d, 0), n->nn);
   NitiNormDelta d;
-  d.factor = niti_scalar_div(niti_scalar(weight, weight_exponent), c->deviation);
-  d.slope = niti_scalar_div(covariance, power);
-  d.mean = niti_scalar_div(niti_scalar(t.d, 0), n);
+  d.factor = niti_scalar_over(niti_scalar32(weight, weight_exponent), c->deviation);
+  d.slope = niti_scalar_over(covariance, niti_scalar_divisor(power));
+  d.mean = niti_scalar_over(niti_scalar(t.d, 0), n->n);
   /* the mean of (delta - mean - slope (x - its mean))^2 = spread - 2 slope covariance + slope^2 variance */
-  const NitiScalar cross = niti_scalar_mul(d.slope, covariance);
-  NitiScalar square = niti_scalar_add(spread, niti_scalar_neg(niti_scalar_add(cross, cross)));
+  const NitiScalar cross = niti_scalar_mul(d.slope, covariance), twice = {-cross.m, cross.e + (cross.m != 0)};
+  NitiScalar square = niti_scalar_add(spread, twice);
   square = niti_scalar_add(square, niti_scalar_mul(niti_scalar_mul(d.slope, d.slope), c->variance));
   d.square = niti_scalar_mul(niti_scalar_mul(d.factor, d.factor), square);
-  if (d.square.m < 0) d.square = niti_scalar(0, 0);
+  if (d.square.m < 0) d.square = niti_scalar32(0, 0);
   return d;
 }
 
@@ -158,10 +168,10 @@ NITI_INLINE int64_t niti_squares_share(int32_t exponent, NitiScalar square) {
 }
 
 /* The exponent of backward's results, relative to the deltas', from their squares over all channels. */
-NITI_INLINE int32_t niti_norm_delta_exponent(NitiSquares s, int64_t channels) {
+NITI_INLINE int32_t niti_norm_delta_exponent(NitiSquares s, NitiScalarDivisor channels) {
   if (s.sum == 0) return 0;
-  const NitiScalar mean = niti_scalar_div(niti_scalar(s.sum, s.exponent), niti_scalar(channels, 0));
-  return niti_norm_exponent(niti_scalar_mul(niti_scalar(NITI_NORM_DELTA_RMS, 0), niti_scalar_sqrt(mean)));
+  const NitiScalar root = niti_scalar_sqrt(niti_scalar_over(niti_scalar(s.sum, s.exponent), channels));
+  return niti_norm_exponent(niti_scalar_mul(niti_scalar32(NITI_NORM_DELTA_RMS, 0), root));
 }
 
 /* Backward: factor (delta - mean - slope (x - x's mean)), in units of 2^unit relative to the deltas' exponent. */
@@ -171,15 +181,15 @@ NITI_INLINE NitiAffineDelta niti_norm_affine_delta(const NitiNormDelta *d, const
   a.factor = (int32_t)niti_scalar_fixed(d->factor, unit, NITI_NORM_FACTOR_MAX);
   a.slope = (int32_t)niti_scalar_fixed(slope, unit, NITI_NORM_FACTOR_MAX);
   const NitiScalar offset =
-      niti_scalar_add(niti_scalar_mul(niti_scalar(a.factor, 0), d->mean), niti_scalar_mul(niti_scalar(a.slope, 0), c->mean));
+      niti_scalar_add(niti_scalar_mul(niti_scalar32(a.factor, 0), d->mean), niti_scalar_mul(niti_scalar32(a.slope, 0), c->mean));
   a.offset = (int32_t)-niti_scalar_fixed(offset, 0, NITI_NORM_OFFSET_MAX);
   return a;
 }
 
 /* The gradient of a channel's weight, at NITI_NORM_GRADIENT_EXPONENT relative to the deltas' exponent. (The bias's is t.d.) */
-NITI_INLINE int64_t niti_norm_gradient(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, int64_t count) {
-  const NitiScalar sum = niti_scalar_div(niti_scalar(niti_norm_covariance(s, t, count), 0), niti_scalar(count, 0));
-  return niti_scalar_fixed(niti_scalar_div(sum, c->deviation), NITI_NORM_GRADIENT_EXPONENT, (int64_t)1 << 60);
+NITI_INLINE int64_t niti_norm_gradient(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, const NitiNormCount *n) {
+  const NitiScalar sum = niti_scalar_over(niti_scalar(niti_norm_covariance(s, t, n->count), 0), n->n);
+  return niti_scalar_fixed(niti_scalar_over(sum, c->deviation), NITI_NORM_GRADIENT_EXPONENT, (int64_t)1 << 60);
 }
 
 #endif

@@ -58,7 +58,7 @@ static void update(int16_t *weight, int32_t *weight_exponent, int16_t *velocity,
                                     .images = step->images,
                                     .nesterov = step->nesterov,
                                     .normalised = normalised,
-                                    .clip = {step->clip[0], (int32_t)step->clip[1]}};
+                                    .clip = {(int32_t)step->clip[0], (int32_t)step->clip[1]}};
   const NitiDraw draw = {step->seed, NITI_DRAW_UPDATE, step->step, step->layer};
   const NitiSgd u = niti_sgd(&t, &settings);
   if (u.idle) return;

@@ -181,9 +181,8 @@ static bool is_scalar(NitiScalar s) {
 }
 
 /* Scalars: not every pair of 2^31 mantissas, but the ends of each range and its middle, at every distance of exponents. */
-static void scalars(void) {
-  static const int64_t m[] = {(int64_t)1 << 30, ((int64_t)1 << 30) + 1, 1518500249,
-                              1518500250,       ((int64_t)1 << 31) - 2, ((int64_t)1 << 31) - 1};
+static void scalars(uint64_t step) {
+  static const int32_t m[] = {1 << 30, (1 << 30) + 1, 1518500249, 1518500250, INT32_MAX - 1, INT32_MAX};
   for (int bits = 0; bits < 63; ++bits) {
     for (int64_t low = -2; low <= 2; ++low) {
       const int64_t x = ((int64_t)1 << bits) + low;
@@ -206,6 +205,12 @@ static void scalars(void) {
   }
   for (uint64_t r = 0; r < (uint64_t)1 << 31; r += 8191) {
     PROVE(niti_sqrt_floor(r * r) == r && (r == 0 || niti_sqrt_floor(r * r - 1) == r - 1));
+  }
+  for (uint64_t i = (uint64_t)1 << 30; i < (uint64_t)1 << 31; i += step) { /* each divisor; each root of a scalar */
+    const NitiScalar s = {(int32_t)i, 0};
+    const uint64_t even = niti_root(i << 30), odd = niti_root(i << 31);
+    PROVE(niti_scalar_divisor(s).inverse == (uint32_t)(UINT64_MAX / (2 * i)));
+    PROVE(even * even <= i << 30 && (even + 1) * (even + 1) > i << 30 && odd * odd <= i << 31 && (odd + 1) * (odd + 1) > i << 31);
   }
 }
 
@@ -264,7 +269,7 @@ int main(int argc, char **argv) {
   report("bounds");
   predictions();
   report("predictions");
-  scalars();
+  scalars(step);
   report("scalars");
   wides();
   report("wides");

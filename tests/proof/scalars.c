@@ -18,14 +18,14 @@ static int leading_zeros(unsigned long long v) {
 
 /* Any normalised scalar of that sign. */
 static NitiScalar any(int negative) {
-  const int64_t m = Frama_C_long_interval(1L << 30, (1L << 31) - 1);
+  const int32_t m = Frama_C_interval(1 << 30, INT32_MAX);
   const NitiScalar s = {negative ? -m : m, Frama_C_interval(-100000, 100000)};
   return s;
 }
 
 /* What mul, div, add and sqrt compute before they normalise, and what needs no normalising. */
 static void prove(NitiScalar a, NitiScalar b) {
-  const int64_t product = a.m * b.m;
+  const int64_t product = (int64_t)a.m * b.m;
   //@ assert -(1LL << 62) < product < (1LL << 62);
   const int64_t quotient = (int64_t)((niti_magnitude64(a.m) << 32) / niti_magnitude64(b.m));
   //@ assert 0 < quotient < (1LL << 33);

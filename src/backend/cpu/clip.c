@@ -42,7 +42,8 @@ static void sum_tile(void *context, size_t thread, size_t item) {
 
 static void add_squares(NitiCpu *cpu, const NitiSquareSum *squares) {
   const NitiGradient *g = squares->gradient;
-  const NitiScalar before = {squares->before ? squares->before[0] : 0, squares->before ? (int32_t)squares->before[1] : 0};
+  const NitiScalar before = {squares->before ? (int32_t)squares->before[0] : 0,
+                             squares->before ? (int32_t)squares->before[1] : 0};
   const int32_t exponent = (g->exponents[0] ? *g->exponents[0] : 0) + (g->exponents[1] ? *g->exponents[1] : 0);
   Squares s = {.loops = niti_loops(cpu->isa), .gradient = g};
   const size_t tiles = niti_divide_up(g->count, NITI_CHUNK);

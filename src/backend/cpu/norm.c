@@ -61,7 +61,7 @@ typedef struct Fit {
   const int64_t *running;
   const int16_t *weight, *bias;
   int32_t exponent, weight_exponent, bias_exponent; /* exponent: x's */
-  int64_t count;
+  NitiNormCount count;
   size_t channels;
   /* forward */
   NitiAffine *affine;
@@ -75,7 +75,7 @@ typedef struct Fit {
 } Fit;
 
 static NitiNormChannel channel_of(const Fit *f, size_t c) {
-  if (f->sums) return niti_norm_batch(f->sums[c], f->count, f->exponent);
+  if (f->sums) return niti_norm_batch(f->sums[c], &f->count, f->exponent);
   return niti_norm_running(f->running[c], f->running[f->channels + c], f->exponent);
 }
 
@@ -84,7 +84,9 @@ static NitiScalar real(NitiScalar value, int32_t exponent) {
   return value;
 }
 
-static int64_t values_per_channel(const NitiTensor *x) { return (int64_t)(niti_shape_count(x->shape) / (size_t)x->shape.c); }
+static NitiNormCount values_per_channel(const NitiTensor *x) {
+  return niti_norm_count((int64_t)(niti_shape_count(x->shape) / (size_t)x->shape.c));
+}
 
 static void fit_tile(void *context, size_t thread, size_t item) {
   const Fit *f = context;
@@ -130,7 +132,7 @@ void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *run
 }
 
 static NitiNormDelta delta_of(const Fit *f, const NitiNormChannel *channel, size_t c) {
-  return niti_norm_delta(channel, f->sums[c], f->deltas[c], f->count, f->weight[c], f->weight_exponent);
+  return niti_norm_delta(channel, f->sums[c], f->deltas[c], &f->count, f->weight[c], f->weight_exponent);
 }
 
 /* The channels' squares, kept where their multipliers will be. */
@@ -162,7 +164,7 @@ static void delta_tile(void *context, size_t thread, size_t item) {
     const NitiNormChannel channel = channel_of(f, c);
     const NitiNormDelta d = delta_of(f, &channel, c);
     f->affine_delta[c] = niti_norm_affine_delta(&d, &channel, f->relative - NITI_NORM_FRACTION);
-    f->weight_gradient[c] = niti_norm_gradient(&channel, f->sums[c], f->deltas[c], f->count);
+    f->weight_gradient[c] = niti_norm_gradient(&channel, f->sums[c], f->deltas[c], &f->count);
     f->bias_gradient[c] = f->deltas[c].d;
   }
 }
@@ -184,7 +186,7 @@ void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTenso
   const int32_t exponent = *dy->exponent;
   run_sums(backend, delta_sums, x, dy);
   niti_threads_run(threads, squares_tile, &f, niti_divide_up(f.channels, FITTED));
-  f.relative = niti_norm_delta_exponent(squares_of(&f), (int64_t)f.channels);
+  f.relative = niti_norm_delta_exponent(squares_of(&f), niti_scalar_divisor(niti_scalar32((int32_t)f.channels, 0)));
   niti_threads_run(threads, delta_tile, &f, niti_divide_up(f.channels, FITTED));
   *affine->exponent = f.relative + exponent - f.exponent;
   *weight_gradient->exponent = exponent + NITI_NORM_GRADIENT_EXPONENT;

@@ -62,7 +62,7 @@ static NitiScalar clip_of(const NitiCpu *cpu, const NitiSgdUpdate *update) {
   const NitiScalar none = {0, 0};
   const NitiSgdScalars *scalars = update->scalars;
   if (!update->squares || scalars->clip == NITI_NONE) return none;
-  const NitiScalar total = {update->squares[0], (int32_t)update->squares[1]};
+  const NitiScalar total = {(int32_t)update->squares[0], (int32_t)update->squares[1]};
   return niti_clip_factor_inline(total, cpu->scalars[scalars->clip], cpu->scalars[scalars->images]);
 }
 

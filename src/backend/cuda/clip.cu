@@ -60,7 +60,7 @@ static __device__ inline void finish(const Squares &s) {
   for (int i = 0; i < s.count; ++i) {
     const Tensor &t = s.tensors[i];
     const int32_t exponent = (t.e_g[0] ? *t.e_g[0] : 0) + (t.e_g[1] ? *t.e_g[1] : 0);
-    const NitiScalar before = {t.before ? t.before[0] : 0, t.before ? (int32_t)t.before[1] : 0};
+    const NitiScalar before = {t.before ? (int32_t)t.before[0] : 0, t.before ? (int32_t)t.before[1] : 0};
     const uint64_t sum = *(volatile uint64_t *)&s.range->squares[i];
     const NitiScalar total = niti_squares_add(before, sum, niti_squares_shift(s.range->maxima[i].gradient, t.count), exponent);
     t.total[0] = total.m;

@@ -9,8 +9,8 @@ enum {
   BLOCK_ROWS = INT32_MAX / (NITI_MANTISSA_MAX * NITI_MANTISSA_MAX), /* whose sums fit in 32 bits: 133,144 */
   BLOCKS = 2,                                                       /* a multiprocessor's */
   THREADS = NITI_ROWS_THREADS,                                      /* that end a slice, one per channel */
-  REPLICAS = 8,                                                     /* at most */
-  DELTA_THREADS = 512,                                              /* of the other launch */
+  REPLICAS = 8,        /* of the range's sums where channels are few, so that fewer blocks add to the same words */
+  DELTA_THREADS = 512, /* of the other launch */
 };
 
 /* Sums of x and its squares; or of deltas a, deltas times x, and deltas squared. */
@@ -20,9 +20,9 @@ typedef struct Sums {
   int32_t *exponent;
   const int8_t *a, *x; /* x: with deltas alone */
   const int32_t *e_a, *e_x;
-  int64_t count;
+  NitiNormCount count;
   uint32_t channels; /* in all */
-  uint32_t replicas; /* of the range's sums, so that fewer blocks add to the same words */
+  bool replicated;
   NitiRows rows;
 } Sums;
 
@@ -43,147 +43,195 @@ typedef struct DeltaFit {
   const NitiNormSums *sums; /* of x */
   const int16_t *weight;
   const int32_t *e_weight;
+  NitiScalarDivisor channels;
   bool whole; /* all channels are one slice */
 } DeltaFit;
 
 /* ---- reductions over a block: all threads call them, and get the result ---- */
 
-static __device__ inline uint64_t block_max(uint64_t value) {
-  __shared__ uint64_t warps[32];
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    const uint64_t other = __shfl_xor_sync(0xffffffffu, (unsigned long long)value, lanes);
-    value = other > value ? other : value;
-  }
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+static __device__ inline int32_t block_max(int32_t value) {
+  __shared__ int32_t warps[32];
+  const uint32_t lane = threadIdx.x % 32;
+  value = __reduce_max_sync(0xffffffffu, value);
+  if (lane == 0) warps[threadIdx.x / 32] = value;
   __syncthreads();
-  for (uint32_t i = 0; i < blockDim.x / 32; ++i) value = warps[i] > value ? warps[i] : value;
-  return value;
+  return __reduce_max_sync(0xffffffffu, lane < blockDim.x / 32 ? warps[lane] : INT32_MIN);
 }
 
+/* 0 <= value < 2^54. */
+static __device__ inline int64_t warp_sum(int64_t value) {
+  const uint32_t low = (uint32_t)value & ((1u << 27) - 1), high = (uint32_t)(value >> 27);
+  return ((int64_t)__reduce_add_sync(0xffffffffu, high) << 27) + __reduce_add_sync(0xffffffffu, low);
+}
+
+/* 0 <= value < 2^49. */
 static __device__ inline int64_t block_sum(int64_t value) {
   __shared__ int64_t warps[32];
-  int64_t sum = 0;
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, (long long)value, lanes);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  const uint32_t lane = threadIdx.x % 32;
+  value = warp_sum(value);
+  if (lane == 0) warps[threadIdx.x / 32] = value;
   __syncthreads();
-  for (uint32_t i = 0; i < blockDim.x / 32; ++i) sum += warps[i];
-  return sum;
+  return warp_sum(lane < blockDim.x / 32 ? warps[lane] : 0);
 }
 
 /* ---- multipliers, forward ---- */
 
-/* A scalar >= 0 as a number whose order is niti_scalar_less's. */
-static __device__ inline uint64_t order_of(NitiScalar s) {
-  return s.m == 0 ? 0 : (uint64_t)((uint32_t)s.e ^ 0x80000000u) << 31 | (uint64_t)s.m;
+/* What the end of a slice reads besides the sums: each thread's channel. It is read before, while others wait for the sums. */
+typedef struct Operands {
+  int16_t weight, bias;
+  int32_t e_weight, e_bias, e_x;
+  int64_t mean, variance;
+} Operands;
+
+static __device__ inline Operands operands_of(const Sums &d, const Fit &f, uint32_t c, bool own) {
+  Operands o = {};
+  o.e_weight = *f.e_weight;
+  o.e_bias = *f.e_bias;
+  o.e_x = *d.e_a;
+  if (!own) return o;
+  o.weight = f.weight[c];
+  o.bias = f.bias[c];
+  o.mean = f.running[c];
+  o.variance = f.running[d.channels + c];
+  return o;
 }
 
-static __device__ inline NitiScalar scalar_of(uint64_t order) {
-  const NitiScalar zero = {0, 0}, s = {(int64_t)(order & 0x7fffffffu), (int32_t)((uint32_t)(order >> 31) ^ 0x80000000u)};
-  return order == 0 ? zero : s;
+/* Of a channel's range the exponent, which grows with it: so the largest of all is that of the largest range. */
+static __device__ inline int32_t exponent_of(const Fit &f, uint32_t c) {
+  const NitiScalar range = niti_norm_range(f.weight[c], *f.e_weight, f.bias[c], *f.e_bias);
+  return range.m == 0 ? INT32_MIN : niti_norm_exponent(range);
 }
 
 /* The output's, from all channels; the same in every block. */
 static __device__ inline int32_t fit_exponent(const Fit &f, uint32_t channels) {
-  uint64_t most = 0;
-  for (uint32_t c = threadIdx.x; c < channels; c += THREADS) {
-    const uint64_t range = order_of(niti_norm_range(f.weight[c], *f.e_weight, f.bias[c], *f.e_bias));
-    most = range > most ? range : most;
-  }
-  return niti_norm_exponent(scalar_of(block_max(most)));
+  int32_t most = INT32_MIN;
+#pragma unroll 1
+  for (uint32_t c = threadIdx.x; c < channels; c += THREADS) most = max(most, exponent_of(f, c));
+  most = block_max(most);
+  return most == INT32_MIN ? 0 : most;
 }
 
-static __device__ inline void write_affine(const Fit &f, uint32_t c, const NitiNormChannel &channel, int32_t exponent) {
-  f.affine[c] = niti_norm_affine(&channel, f.weight[c], *f.e_weight, f.bias[c], *f.e_bias, exponent);
+static __device__ inline void write_affine(const Fit &f, uint32_t c, const NitiNormChannel &channel, const Operands &o,
+                                           int32_t exponent) {
+  f.affine[c] = niti_norm_affine(&channel, o.weight, o.e_weight, o.bias, o.e_bias, exponent);
   if (c == 0) *f.exponent = exponent;
 }
 
-/* The end of a slice whose channels are c, one per thread; own: there is such a channel. */
-static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c, bool own) {
-  const int32_t exponent = fit_exponent(f, d.channels), e = *d.e_a;
+/* The end of a slice whose channels are c, one per thread, with these sums; own: there is such a channel. */
+static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c, bool own, const Operands &o,
+                                        const int64_t *sums) {
+  const int32_t exponent = fit_exponent(f, d.channels);
+  const NitiNormSums all = {sums[0], sums[1]};
   if (!own) return;
-  const NitiNormChannel now = niti_norm_batch(((const NitiNormSums *)d.sums)[c], d.count, e);
-  int64_t *mean = &f.running[c], *variance = &f.running[d.channels + c];
+  const NitiNormChannel now = niti_norm_batch(all, &d.count, o.e_x);
   NitiScalar m = now.mean, v = now.variance;
-  m.e += e;
-  v.e += 2 * e;
-  *mean = niti_norm_run(*mean, m);
-  *variance = niti_norm_run(*variance, v);
-  write_affine(f, c, now, exponent);
+  m.e += o.e_x;
+  v.e += 2 * o.e_x;
+  write_affine(f, c, now, o, exponent);
+  f.running[c] = niti_norm_run(o.mean, m);
+  f.running[d.channels + c] = niti_norm_run(o.variance, v);
 }
 
-static __global__ void __launch_bounds__(THREADS) running_kernel(Fit f, const int32_t *e_x, uint32_t channels) {
+static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) {
   niti_kernel_settle();
-  const int32_t exponent = fit_exponent(f, channels);
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
-  if (c < channels) write_affine(f, c, niti_norm_running(f.running[c], f.running[channels + c], *e_x), exponent);
+  const Operands o = operands_of(d, f, c, c < d.channels);
+  const int32_t exponent = fit_exponent(f, d.channels);
+  if (c < d.channels) write_affine(f, c, niti_norm_running(o.mean, o.variance, o.e_x), o, exponent);
 }
 
 /* ---- multipliers, backward ---- */
+
+typedef struct DeltaOperands {
+  NitiNormSums sums;
+  int16_t weight;
+  int32_t e_weight, e_x, e_d;
+} DeltaOperands;
 
 typedef struct DeltaChannel {
   NitiNormChannel x;
   NitiNormDelta d;
 } DeltaChannel;
 
-static __device__ inline NitiNormDeltaSums delta_sums(const Sums &d, uint32_t c) {
-  return ((const NitiNormDeltaSums *)d.sums)[c];
+static __device__ inline DeltaOperands operands_of(const Sums &d, const DeltaFit &f, uint32_t c, bool own) {
+  DeltaOperands o = {};
+  o.e_weight = *f.e_weight;
+  o.e_x = *d.e_x;
+  o.e_d = *d.e_a;
+  if (!own) return o;
+  o.weight = f.weight[c];
+  o.sums = f.sums[c];
+  return o;
 }
 
-static __device__ inline DeltaChannel delta_channel(const Sums &d, const DeltaFit &f, uint32_t c) {
+/* What is known of a channel before the range is, and the gradients of its weights. */
+static __device__ inline DeltaChannel begin_channel(const Sums &d, const DeltaFit &f, uint32_t c, const DeltaOperands &o,
+                                                    const NitiNormDeltaSums &t) {
   DeltaChannel channel;
-  channel.x = niti_norm_batch(f.sums[c], d.count, *d.e_x);
-  channel.d = niti_norm_delta(&channel.x, f.sums[c], delta_sums(d, c), d.count, f.weight[c], *f.e_weight);
+  channel.x = niti_norm_batch(o.sums, &d.count, o.e_x);
+  channel.d = niti_norm_delta(&channel.x, o.sums, t, &d.count, o.weight, o.e_weight);
+  f.weight_gradient[c] = niti_norm_gradient(&channel.x, o.sums, t, &d.count);
+  f.bias_gradient[c] = t.d;
   return channel;
+}
+
+static __device__ inline void end_channel(const DeltaFit &f, uint32_t c, const DeltaOperands &o, const DeltaChannel &channel,
+                                          int32_t exponent) {
+  f.affine[c] = niti_norm_affine_delta(&channel.d, &channel.x, exponent - NITI_NORM_FRACTION);
+  if (c > 0) return;
+  *f.exponent = exponent + o.e_d - o.e_x;
+  *f.e_weight_gradient = o.e_d + NITI_NORM_GRADIENT_EXPONENT;
+  *f.e_bias_gradient = o.e_d;
+}
+
+/* One block, a channel per thread. */
+static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32_t c, bool own, const DeltaOperands &o,
+                                        const int64_t *sums) {
+  if (!f.whole) return;
+  const NitiNormDeltaSums t = {sums[0], sums[1], sums[2]};
+  DeltaChannel channel = {};
+  if (own) channel = begin_channel(d, f, c, o, t);
+  NitiSquares squares = {0, block_max(niti_squares_exponent(NITI_SQUARES_NONE, channel.d.square))};
+  squares.sum = block_sum(niti_squares_share(squares.exponent, channel.d.square));
+  const int32_t exponent = niti_norm_delta_exponent(squares, f.channels);
+  if (own) end_channel(f, c, o, channel, exponent);
 }
 
 /* Until its multipliers are known, affine[c] keeps a channel's square. */
 static __device__ inline void keep_square(const DeltaFit &f, uint32_t c, NitiScalar square) {
-  f.affine[c].factor = (int32_t)square.m;
+  f.affine[c].factor = square.m;
   f.affine[c].slope = square.e;
 }
 
-/* The range's exponent; own: the largest of a thread's squares. */
-static __device__ inline int32_t delta_exponent(const DeltaFit &f, uint32_t channels, int32_t own) {
-  const uint64_t top = block_max((uint32_t)own ^ 0x80000000u); /* the order of unsigned numbers */
-  NitiSquares squares = {0, (int32_t)((uint32_t)top ^ 0x80000000u)};
+static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t channels, int32_t own) {
+  NitiSquares squares = {0, block_max(own)};
+#pragma unroll 1
   for (uint32_t c = threadIdx.x; c < channels; c += blockDim.x) {
     const NitiScalar square = {f.affine[c].factor, f.affine[c].slope};
     squares.sum += niti_squares_share(squares.exponent, square);
   }
   squares.sum = block_sum(squares.sum);
-  return niti_norm_delta_exponent(squares, channels);
+  return squares;
 }
 
-/* One block. A thread keeps its first channel and computes any others twice. */
-static __device__ inline void fit_deltas(const Sums &d, const DeltaFit &f) {
-  DeltaChannel first = {};
-  int32_t own = NITI_SQUARES_NONE;
-  for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
-    const DeltaChannel channel = delta_channel(d, f, c);
-    if (c == threadIdx.x) first = channel;
-    f.weight_gradient[c] = niti_norm_gradient(&channel.x, f.sums[c], delta_sums(d, c), d.count);
-    f.bias_gradient[c] = delta_sums(d, c).d;
-    keep_square(f, c, channel.d.square);
-    own = niti_squares_exponent(own, channel.d.square);
-  }
-  const int32_t exponent = delta_exponent(f, d.channels, own);
-  for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
-    const DeltaChannel channel = c == threadIdx.x ? first : delta_channel(d, f, c);
-    f.affine[c] = niti_norm_affine_delta(&channel.d, &channel.x, exponent - NITI_NORM_FRACTION);
-  }
-  if (threadIdx.x > 0) return;
-  *f.exponent = exponent + *d.e_a - *d.e_x;
-  *f.e_weight_gradient = *d.e_a + NITI_NORM_GRADIENT_EXPONENT;
-  *f.e_bias_gradient = *d.e_a;
-}
-
-static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32_t, bool) {
-  if (f.whole) fit_deltas(d, f);
-}
-
+/* One block, any number of channels. Where a thread has more than one it computes them twice, by the same instructions: most time
+ * here goes to fetching these. */
 static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
   niti_kernel_settle();
-  fit_deltas(d, f);
+  DeltaChannel channel = {};
+  int32_t own = NITI_SQUARES_NONE, exponent = 0;
+#pragma unroll 1
+  for (int pass = 0; pass < 2; ++pass) {
+#pragma unroll 1
+    for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
+      const DeltaOperands o = operands_of(d, f, c, true);
+      if (pass == 0 || d.channels > blockDim.x) channel = begin_channel(d, f, c, o, ((const NitiNormDeltaSums *)d.sums)[c]);
+      if (pass == 0) keep_square(f, c, channel.d.square);
+      if (pass == 0) own = niti_squares_exponent(own, channel.d.square);
+      if (pass == 1) end_channel(f, c, o, channel, exponent);
+    }
+    if (pass == 0) exponent = niti_norm_delta_exponent(sum_squares(f, d.channels, own), f.channels);
+  }
 }
 
 /* ---- sums ---- */
@@ -255,6 +303,20 @@ static __device__ inline bool is_last(NitiRange *range) {
   return last;
 }
 
+/* A channel's sums, added up from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros. */
+template <int K, int COPIES>
+static __device__ inline void take_sums(int64_t *sums, unsigned long long *so_far) {
+  unsigned long long parts[K * COPIES];
+#pragma unroll
+  for (int i = 0; i < K * COPIES; ++i) /* all of them under way at once */
+    parts[i] = __ldcg(so_far + (i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES);
+#pragma unroll
+  for (int i = 0; i < K * COPIES; ++i) {
+    so_far[(i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES] = 0;
+    sums[i % K] += (int64_t)parts[i];
+  }
+}
+
 template <int V, typename AnyFit>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
   niti_kernel_settle();
@@ -263,31 +325,29 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
   const NitiRows &r = d.rows;
   const uint32_t own = blockIdx.y * r.width * V + threadIdx.x, c = r.first + own; /* a thread's channel in the end */
   const bool has_channel = threadIdx.x < r.width * V && own < r.channels;
-  const uint32_t pitch = r.channels * K; /* from one replica to the next: [K][channels] each */
   unsigned long long *so_far = (unsigned long long *)&d.range->sums[own];
+  const uint32_t replica = d.replicated ? blockIdx.x % REPLICAS : 0;
+  const auto operands = operands_of(d, f, c, has_channel);
   int acc[K][V] = {};
   walk<V, K, AnyFit::ROWS>(acc, d, niti_rows_lane<V>(r));
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     add_up<V>(totals, stage, acc[k], r);
     const int total = totals[threadIdx.x];
-    unsigned long long *to = so_far + blockIdx.x % d.replicas * pitch + k * r.channels;
+    unsigned long long *to = so_far + (replica * 3 + (uint32_t)k) * (NITI_SUMS_CHANNELS / (d.replicated ? REPLICAS : 1));
     if (has_channel && total != 0) atomicAdd(to, (unsigned long long)(long long)total);
   }
   if (!is_last(d.range)) return;
+  int64_t sums[K] = {};
+  if (has_channel && d.replicated) take_sums<K, REPLICAS>(sums, so_far);
+  if (has_channel && !d.replicated) take_sums<K, 1>(sums, so_far);
 #pragma unroll
   for (int k = 0; k < K; ++k) {
-    unsigned long long sum = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < REPLICAS; ++i) {
-      if (has_channel && i < d.replicas) sum += __ldcg(so_far + i * pitch + k * r.channels);
-    }
-    for (uint32_t i = 0; has_channel && i < d.replicas; ++i) so_far[i * pitch + k * r.channels] = 0;
-    if (has_channel) d.sums[(size_t)K * c + k] = (int64_t)sum;
+    if (has_channel) d.sums[(size_t)K * c + k] = sums[k];
   }
   if (threadIdx.x == 0) d.range->summed[blockIdx.y] = 0;
   if (threadIdx.x == 0 && c == 0) *d.exponent = *d.e_a;
-  end_slice(d, f, c, has_channel);
+  end_slice(d, f, c, has_channel, operands, sums);
 }
 
 template <int V, typename AnyFit>
@@ -306,7 +366,7 @@ static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
   for (uint32_t first = 0; first < d.channels; first += NITI_SUMS_CHANNELS) {
     const uint32_t left = d.channels - first;
     d.rows = niti_rows_of(shape, first, left < NITI_SUMS_CHANNELS ? left : (uint32_t)NITI_SUMS_CHANNELS, V);
-    d.replicas = NITI_SUMS_CHANNELS / d.rows.channels < REPLICAS ? NITI_SUMS_CHANNELS / d.rows.channels : (uint32_t)REPLICAS;
+    d.replicated = d.rows.channels <= NITI_SUMS_CHANNELS / REPLICAS;
     if (V == 16) launch<16>(cuda, d, f);
     if (V == 4) launch<4>(cuda, d, f);
     if (V == 1) launch<1>(cuda, d, f);
@@ -316,15 +376,15 @@ static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
 static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a, const NitiTensor *x) {
   const uint32_t channels = (uint32_t)a->shape.c;
   return Sums{cuda->range,
-              (int64_t *)(void *)sums->data,
-              sums->exponent,
+              sums ? (int64_t *)(void *)sums->data : NULL,
+              sums ? sums->exponent : NULL,
               a->data,
               x ? x->data : NULL,
               a->exponent,
               x ? x->exponent : NULL,
-              (int64_t)(niti_shape_count(a->shape) / channels),
+              niti_norm_count((int64_t)(niti_shape_count(a->shape) / channels)),
               channels,
-              0,
+              false,
               NitiRows{}};
 }
 
@@ -341,12 +401,11 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    words_of(bias),
                    weight->exponent,
                    bias->exponent};
-  if (sums) {
-    run_sums(cuda, sums_of(cuda, sums, x, NULL), x->shape, fit);
-  } else {
-    const int32_t *exponent = x->exponent;
-    NITI_LAUNCH(cuda, running_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, fit, exponent, channels);
-  }
+  const Sums d = sums_of(cuda, sums, x, NULL);
+  if (sums)
+    run_sums(cuda, d, x->shape, fit);
+  else
+    NITI_LAUNCH(cuda, running_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, d, fit);
   cuda->settled = true;
 }
 
@@ -364,6 +423,7 @@ extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affin
                         (const NitiNormSums *)(const void *)sums->data,
                         words_of(weight),
                         weight->exponent,
+                        niti_scalar_divisor(niti_scalar32((int32_t)d.channels, 0)),
                         d.channels <= NITI_SUMS_SLICE};
   run_sums(cuda, d, dy->shape, fit);
   if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);

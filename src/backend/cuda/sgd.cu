@@ -133,7 +133,7 @@ static __device__ inline NitiSgdMaxima warp_max(NitiSgdMaxima m) {
 static __device__ inline NitiScalar clip_of(const Sgd &d, const Tensor &t) {
   const NitiScalar none = {0, 0};
   if (!d.squares || t.scalars.clip == NITI_NONE) return none;
-  const NitiScalar total = {d.squares[0], (int32_t)d.squares[1]};
+  const NitiScalar total = {(int32_t)d.squares[0], (int32_t)d.squares[1]};
   return niti_clip_factor_inline(total, d.clock->scalars[t.scalars.clip], d.clock->scalars[t.scalars.images]);
 }
 
