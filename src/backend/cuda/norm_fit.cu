@@ -79,7 +79,8 @@ static __device__ inline int64_t block_sum(int64_t value) {
 /* What the end of a slice reads besides the sums: each thread's channel. It is read before, while others wait for the sums. */
 typedef struct Operands {
   int16_t weight, bias;
-  int32_t e_weight, e_bias, e_x;
+  int16_t range_weight, range_bias; /* the channel of the thread's number, where the search for the largest range begins */
+  int32_t e_weight, e_bias, e_a;
   int64_t mean, variance;
 } Operands;
 
@@ -87,7 +88,11 @@ static __device__ inline Operands operands_of(const Sums &d, const Fit &f, uint3
   Operands o = {};
   o.e_weight = *f.e_weight;
   o.e_bias = *f.e_bias;
-  o.e_x = *d.e_a;
+  o.e_a = *d.e_a;
+  if (threadIdx.x < d.channels) {
+    o.range_weight = f.weight[threadIdx.x];
+    o.range_bias = f.bias[threadIdx.x];
+  }
   if (!own) return o;
   o.weight = f.weight[c];
   o.bias = f.bias[c];
@@ -96,17 +101,21 @@ static __device__ inline Operands operands_of(const Sums &d, const Fit &f, uint3
   return o;
 }
 
-/* Of a channel's range the exponent, which grows with it: so the largest of all is that of the largest range. */
-static __device__ inline int32_t exponent_of(const Fit &f, uint32_t c) {
-  const NitiScalar range = niti_norm_range(f.weight[c], *f.e_weight, f.bias[c], *f.e_bias);
-  return range.m == 0 ? INT32_MIN : niti_norm_exponent(range);
-}
-
-/* The output's, from all channels; the same in every block. */
-static __device__ inline int32_t fit_exponent(const Fit &f, uint32_t channels) {
+/* The output's exponent, from all channels; the same in every block. A range's exponent grows with it, so the largest exponent is
+ * that of the largest range. */
+static __device__ inline int32_t fit_exponent(const Fit &f, const Operands &o, uint32_t channels) {
   int32_t most = INT32_MIN;
+  int16_t weight = o.range_weight, bias = o.range_bias;
 #pragma unroll 1
-  for (uint32_t c = threadIdx.x; c < channels; c += THREADS) most = max(most, exponent_of(f, c));
+  for (uint32_t c = threadIdx.x; c < channels;) {
+    const NitiScalar range = niti_norm_range(weight, o.e_weight, bias, o.e_bias);
+    if (range.m != 0) most = max(most, niti_norm_exponent(range));
+    c += THREADS;
+    if (c < channels) {
+      weight = f.weight[c];
+      bias = f.bias[c];
+    }
+  }
   most = block_max(most);
   return most == INT32_MIN ? 0 : most;
 }
@@ -117,16 +126,20 @@ static __device__ inline void write_affine(const Fit &f, uint32_t c, const NitiN
   if (c == 0) *f.exponent = exponent;
 }
 
+/* What the end of a slice needs besides the sums: the output's exponent. */
+static __device__ inline int32_t prepare_slice(const Sums &d, const Fit &f, bool, const Operands &o) {
+  return fit_exponent(f, o, d.channels);
+}
+
 /* The end of a slice whose channels are c, one per thread, with these sums; own: there is such a channel. */
-static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c, bool own, const Operands &o,
+static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c, bool own, const Operands &o, int32_t exponent,
                                         const int64_t *sums) {
-  const int32_t exponent = fit_exponent(f, d.channels);
   const NitiNormSums all = {sums[0], sums[1]};
   if (!own) return;
-  const NitiNormChannel now = niti_norm_batch(all, &d.count, o.e_x);
+  const NitiNormChannel now = niti_norm_batch(all, &d.count, o.e_a);
   NitiScalar m = now.mean, v = now.variance;
-  m.e += o.e_x;
-  v.e += 2 * o.e_x;
+  m.e += o.e_a;
+  v.e += 2 * o.e_a;
   write_affine(f, c, now, o, exponent);
   f.running[c] = niti_norm_run(o.mean, m);
   f.running[d.channels + c] = niti_norm_run(o.variance, v);
@@ -136,8 +149,8 @@ static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) 
   niti_kernel_settle();
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
   const Operands o = operands_of(d, f, c, c < d.channels);
-  const int32_t exponent = fit_exponent(f, d.channels);
-  if (c < d.channels) write_affine(f, c, niti_norm_running(o.mean, o.variance, o.e_x), o, exponent);
+  const int32_t exponent = fit_exponent(f, o, d.channels);
+  if (c < d.channels) write_affine(f, c, niti_norm_running(o.mean, o.variance, o.e_a), o, exponent);
 }
 
 /* ---- multipliers, backward ---- */
@@ -145,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) 
 typedef struct DeltaOperands {
   NitiNormSums sums;
   int16_t weight;
-  int32_t e_weight, e_x, e_d;
+  int32_t e_weight, e_x, e_a;
 } DeltaOperands;
 
 typedef struct DeltaChannel {
@@ -157,7 +170,7 @@ static __device__ inline DeltaOperands operands_of(const Sums &d, const DeltaFit
   DeltaOperands o = {};
   o.e_weight = *f.e_weight;
   o.e_x = *d.e_x;
-  o.e_d = *d.e_a;
+  o.e_a = *d.e_a;
   if (!own) return o;
   o.weight = f.weight[c];
   o.sums = f.sums[c];
@@ -166,9 +179,9 @@ static __device__ inline DeltaOperands operands_of(const Sums &d, const DeltaFit
 
 /* What is known of a channel before the range is, and the gradients of its weights. */
 static __device__ inline DeltaChannel begin_channel(const Sums &d, const DeltaFit &f, uint32_t c, const DeltaOperands &o,
-                                                    const NitiNormDeltaSums &t) {
+                                                    const NitiNormChannel &x, const NitiNormDeltaSums &t) {
   DeltaChannel channel;
-  channel.x = niti_norm_batch(o.sums, &d.count, o.e_x);
+  channel.x = x;
   channel.d = niti_norm_delta(&channel.x, o.sums, t, &d.count, o.weight, o.e_weight);
   f.weight_gradient[c] = niti_norm_gradient(&channel.x, o.sums, t, &d.count);
   f.bias_gradient[c] = t.d;
@@ -179,18 +192,25 @@ static __device__ inline void end_channel(const DeltaFit &f, uint32_t c, const D
                                           int32_t exponent) {
   f.affine[c] = niti_norm_affine_delta(&channel.d, &channel.x, exponent - NITI_NORM_FRACTION);
   if (c > 0) return;
-  *f.exponent = exponent + o.e_d - o.e_x;
-  *f.e_weight_gradient = o.e_d + NITI_NORM_GRADIENT_EXPONENT;
-  *f.e_bias_gradient = o.e_d;
+  *f.exponent = exponent + o.e_a - o.e_x;
+  *f.e_weight_gradient = o.e_a + NITI_NORM_GRADIENT_EXPONENT;
+  *f.e_bias_gradient = o.e_a;
+}
+
+/* The statistics of x. */
+static __device__ inline NitiNormChannel prepare_slice(const Sums &d, const DeltaFit &f, bool own, const DeltaOperands &o) {
+  NitiNormChannel x = {};
+  if (own && f.whole) x = niti_norm_batch(o.sums, &d.count, o.e_x);
+  return x;
 }
 
 /* One block, a channel per thread. */
 static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32_t c, bool own, const DeltaOperands &o,
-                                        const int64_t *sums) {
+                                        const NitiNormChannel &x, const int64_t *sums) {
   if (!f.whole) return;
   const NitiNormDeltaSums t = {sums[0], sums[1], sums[2]};
   DeltaChannel channel = {};
-  if (own) channel = begin_channel(d, f, c, o, t);
+  if (own) channel = begin_channel(d, f, c, o, x, t);
   NitiSquares squares = {0, block_max(niti_squares_exponent(NITI_SQUARES_NONE, channel.d.square))};
   squares.sum = block_sum(niti_squares_share(squares.exponent, channel.d.square));
   const int32_t exponent = niti_norm_delta_exponent(squares, f.channels);
@@ -225,7 +245,10 @@ static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, De
 #pragma unroll 1
     for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
       const DeltaOperands o = operands_of(d, f, c, true);
-      if (pass == 0 || d.channels > blockDim.x) channel = begin_channel(d, f, c, o, ((const NitiNormDeltaSums *)d.sums)[c]);
+      if (pass == 0 || d.channels > blockDim.x) {
+        const NitiNormChannel x = niti_norm_batch(o.sums, &d.count, o.e_x);
+        channel = begin_channel(d, f, c, o, x, ((const NitiNormDeltaSums *)d.sums)[c]);
+      }
       if (pass == 0) keep_square(f, c, channel.d.square);
       if (pass == 0) own = niti_squares_exponent(own, channel.d.square);
       if (pass == 1) end_channel(f, c, o, channel, exponent);
@@ -303,18 +326,13 @@ static __device__ inline bool is_last(NitiRange *range) {
   return last;
 }
 
-/* A channel's sums, added up from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros. */
+/* The K * COPIES parts of a channel's sums, from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros there. */
 template <int K, int COPIES>
-static __device__ inline void take_sums(int64_t *sums, unsigned long long *so_far) {
-  unsigned long long parts[K * COPIES];
+static __device__ inline void take_parts(unsigned long long *parts, unsigned long long *so_far) {
 #pragma unroll
-  for (int i = 0; i < K * COPIES; ++i) /* all of them under way at once */
-    parts[i] = __ldcg(so_far + (i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES);
+  for (int i = 0; i < K * COPIES; ++i) parts[i] = __ldcg(so_far + (i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES);
 #pragma unroll
-  for (int i = 0; i < K * COPIES; ++i) {
-    so_far[(i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES] = 0;
-    sums[i % K] += (int64_t)parts[i];
-  }
+  for (int i = 0; i < K * COPIES; ++i) so_far[(i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES] = 0;
 }
 
 template <int V, typename AnyFit>
@@ -338,16 +356,20 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
     if (has_channel && total != 0) atomicAdd(to, (unsigned long long)(long long)total);
   }
   if (!is_last(d.range)) return;
+  unsigned long long parts[K * REPLICAS] = {};
   int64_t sums[K] = {};
-  if (has_channel && d.replicated) take_sums<K, REPLICAS>(sums, so_far);
-  if (has_channel && !d.replicated) take_sums<K, 1>(sums, so_far);
+  if (has_channel && d.replicated) take_parts<K, REPLICAS>(parts, so_far);
+  if (has_channel && !d.replicated) take_parts<K, 1>(parts, so_far);
+  const auto ready = prepare_slice(d, f, has_channel, operands); /* while these are on their way */
+#pragma unroll
+  for (int i = 0; i < K * REPLICAS; ++i) sums[i % K] += (int64_t)parts[i];
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     if (has_channel) d.sums[(size_t)K * c + k] = sums[k];
   }
   if (threadIdx.x == 0) d.range->summed[blockIdx.y] = 0;
-  if (threadIdx.x == 0 && c == 0) *d.exponent = *d.e_a;
-  end_slice(d, f, c, has_channel, operands, sums);
+  if (threadIdx.x == 0 && c == 0) *d.exponent = operands.e_a;
+  end_slice(d, f, c, has_channel, operands, ready, sums);
 }
 
 template <int V, typename AnyFit>
