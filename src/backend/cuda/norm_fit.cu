@@ -223,10 +223,12 @@ static __device__ inline void keep_square(const DeltaFit &f, uint32_t c, NitiSca
   f.affine[c].slope = square.e;
 }
 
-static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t channels, int32_t own) {
-  NitiSquares squares = {0, block_max(own)};
+/* largest: the exponent of a thread's; only: its one square, where there are no more channels than threads. */
+static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t channels, int32_t largest, NitiScalar only) {
+  NitiSquares squares = {0, block_max(largest)};
+  if (channels <= blockDim.x) squares.sum = niti_squares_share(squares.exponent, only);
 #pragma unroll 1
-  for (uint32_t c = threadIdx.x; c < channels; c += blockDim.x) {
+  for (uint32_t c = threadIdx.x; channels > blockDim.x && c < channels; c += blockDim.x) {
     const NitiScalar square = {f.affine[c].factor, f.affine[c].slope};
     squares.sum += niti_squares_share(squares.exponent, square);
   }
@@ -238,22 +240,25 @@ static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t cha
  * here goes to fetching these. */
 static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
   niti_kernel_settle();
+  const bool many = d.channels > blockDim.x;
   DeltaChannel channel = {};
-  int32_t own = NITI_SQUARES_NONE, exponent = 0;
+  DeltaOperands o = {};
+  int32_t largest = NITI_SQUARES_NONE, exponent = 0;
 #pragma unroll 1
   for (int pass = 0; pass < 2; ++pass) {
 #pragma unroll 1
     for (uint32_t c = threadIdx.x; c < d.channels; c += blockDim.x) {
-      const DeltaOperands o = operands_of(d, f, c, true);
-      if (pass == 0 || d.channels > blockDim.x) {
-        const NitiNormChannel x = niti_norm_batch(o.sums, &d.count, o.e_x);
-        channel = begin_channel(d, f, c, o, x, ((const NitiNormDeltaSums *)d.sums)[c]);
+      if (pass == 0 || many) {
+        const NitiNormDeltaSums t = ((const NitiNormDeltaSums *)d.sums)[c];
+        o = operands_of(d, f, c, true);
+        asm volatile("" ::: "memory"); /* all of them are under way at once */
+        channel = begin_channel(d, f, c, o, niti_norm_batch(o.sums, &d.count, o.e_x), t);
       }
-      if (pass == 0) keep_square(f, c, channel.d.square);
-      if (pass == 0) own = niti_squares_exponent(own, channel.d.square);
+      if (pass == 0 && many) keep_square(f, c, channel.d.square);
+      if (pass == 0) largest = niti_squares_exponent(largest, channel.d.square);
       if (pass == 1) end_channel(f, c, o, channel, exponent);
     }
-    if (pass == 0) exponent = niti_norm_delta_exponent(sum_squares(f, d.channels, own), f.channels);
+    if (pass == 0) exponent = niti_norm_delta_exponent(sum_squares(f, d.channels, largest, channel.d.square), f.channels);
   }
 }
 
