@@ -302,17 +302,23 @@ static __device__ inline void walk(int (*acc)[V], const Sums &d, const NitiRowsL
 /* The block's sums of one kind, totals[channel of the slice], from those of its threads. All threads call it. */
 template <int V>
 static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], const int *acc, const NitiRows &r) {
-  const uint32_t channels = r.width * V, parts = THREADS / channels;
-  const uint32_t channel = threadIdx.x % channels, vector = channel / V;
+  enum { AT_ONCE = V < 8 ? V : 8 }; /* there are about V rows per part */
+  const uint32_t channels = r.width * V, parts = THREADS / channels, part = threadIdx.x / channels;
+  const uint32_t channel = threadIdx.x - part * channels;
+  const int *column = stage[channel % V] + channel / V;
   int sum = 0;
   __syncthreads(); /* the kind before has been read */
 #pragma unroll
   for (int v = 0; v < V; ++v) stage[v][threadIdx.x] = acc[v];
   totals[threadIdx.x] = 0;
   __syncthreads();
-#pragma unroll 4
-  for (uint32_t lane = threadIdx.x / channels; lane < r.lanes; lane += parts) {
-    if (threadIdx.x < parts * channels) sum += stage[channel % V][lane * r.width + vector];
+#pragma unroll 1
+  for (uint32_t first = part < parts ? part : r.lanes; first < r.lanes; first += AT_ONCE * parts) {
+    int own[AT_ONCE];
+#pragma unroll
+    for (uint32_t i = 0; i < AT_ONCE; ++i) own[i] = column[min(first + i * parts, r.lanes - 1) * r.width];
+#pragma unroll
+    for (uint32_t i = 0; i < AT_ONCE; ++i) sum += first + i * parts < r.lanes ? own[i] : 0;
   }
   if (sum != 0) atomicAdd(&totals[channel], sum);
   __syncthreads();
