@@ -236,8 +236,8 @@ static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t cha
   return squares;
 }
 
-/* One block, any number of channels. Where a thread has more than one it computes them twice, by the same instructions: most time
- * here goes to fetching these. */
+/* One block, any number of channels. Where a thread has more than one it computes them twice, by the same instructions, which so
+ * have to be fetched but once. */
 static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
   niti_kernel_settle();
   const bool many = d.channels > blockDim.x;
@@ -340,7 +340,8 @@ static __device__ inline bool is_last(NitiRange *range) {
   return last;
 }
 
-/* The K * COPIES parts of a channel's sums, from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros there. */
+/* The K * COPIES parts of a channel's sums, from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros there. No load is on a
+ * condition of its own: compilers then read one after the other, and each takes as long as all of them together. */
 template <int K, int COPIES>
 static __device__ inline void take_parts(unsigned long long *parts, unsigned long long *so_far) {
 #pragma unroll
