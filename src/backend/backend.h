@@ -51,7 +51,7 @@ typedef struct NitiBindings {
   const uint8_t *pixels;             /* source images [.][H][W][C] of `source`'s shape, in memory that the backend reads */
   NitiShape source;                  /* of one source image; n does not matter */
   const NitiSample *samples;         /* [batch], host memory; may change as soon as the run returns */
-  const int32_t *labels;             /* [batch], likewise */
+  const int32_t *labels;             /* [batch], likewise; base/mix.h has their form */
   int32_t repeat;                    /* how many times the range runs, for measuring; 0: once */
   int64_t *marks;                    /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
                                         range's first operation and after each of its operations */
