@@ -58,7 +58,8 @@ static void fail_each(const char *what, Action action, const char *path) {
     if (status != NITI_OK) {
       ++failed;
       /* jansson may call it an error of the file, or lose a byte, which the hash shows */
-      const bool json = status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
+      const bool json =
+          status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
       if (!(status == NITI_ERROR_MEMORY || json) || !niti_error()[0] || strchr(niti_error(), '\n'))
         fail_msg("%s: allocation %ld: status %d: %s", what, n, (int)status, niti_error());
     }
@@ -202,10 +203,11 @@ static void checkpoints_without_memory(void **state) {
 static void put_foreign(const char *path, const char *dtype, const uint8_t *exponent, size_t bytes) {
   char header[512];
   uint8_t file[600] = {0};
-  const int length = snprintf(header, sizeof header,
-                              "{\"w\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"alone\":{\"dtype\":\"F32\",\"shape\":[1],"
-                              "\"data_offsets\":[2,6]},\"w.exponent\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[6,%zu]}}\n",
-                              dtype, 6 + bytes);
+  const int length =
+      snprintf(header, sizeof header,
+               "{\"w\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"alone\":{\"dtype\":\"F32\",\"shape\":[1],"
+               "\"data_offsets\":[2,6]},\"w.exponent\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[6,%zu]}}\n",
+               dtype, 6 + bytes);
   file[0] = (uint8_t)length;
   file[1] = (uint8_t)(length >> 8);
   memcpy(file + 8, header, (size_t)length);
@@ -232,7 +234,8 @@ static void weights_of_other_tools(void **state) {
   put_foreign(path, "I32", minus_three, 4);
   fail_each("weights", load_weights, path);
   put_foreign(path, "F32", minus_three, 4);
-  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "w.exponent", "one integer expected");
+  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "w.exponent",
+              "one integer expected");
   put_foreign(path, "I64", far, 8);
   check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "'w'", "exponent 16777216");
   put_text(path, "\x02\0\0\0\0\0\0\0{}");
@@ -289,8 +292,8 @@ static void bytes_in_the_order_of_files(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(texts_without_memory),     cmocka_unit_test(checkpoints_without_memory),
-      cmocka_unit_test(weights_of_other_tools),   cmocka_unit_test(data_sets_without_memory),
+      cmocka_unit_test(texts_without_memory),        cmocka_unit_test(checkpoints_without_memory),
+      cmocka_unit_test(weights_of_other_tools),      cmocka_unit_test(data_sets_without_memory),
       cmocka_unit_test(bytes_in_the_order_of_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "platform/system.h"
-
 #include "platform/bytes.h"
+#include "platform/system.h"
 #include "platform/text.h"
 
 static const char *const dtype_names[] = {"I8", "I16", "I32", "I64", "8 bits", "16 bits", "32 bits", "64 bits"};
