@@ -11,6 +11,7 @@
 #include "data_open.h"
 #include "io/checkpoint.h"
 #include "platform/bytes.h"
+#include "platform/text.h"
 #include "train/recipe.h"
 
 /* A sanitizer puts its own allocator under everything, and other C libraries keep no second name for theirs. */
@@ -36,9 +37,27 @@ void *__libc_realloc(void *, size_t);
 
 static bool refuse(void) { return left >= 0 && left-- == 0; }
 
+/* A file that changes at the first allocation of so many bytes: that of a reader which has looked at the file's size. */
+static const char *changing;
+static off_t becomes;
+enum { CIFAR_RECORD = 3073, READ_BYTES = CIFAR_RECORD + 2 };
+
+static void change_file(size_t bytes) {
+  const char *path = changing;
+  if (!path || bytes != READ_BYTES) return;
+  changing = NULL;
+  if (truncate(path, becomes) != 0) abort();
+}
+
 EXPORTED void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
 EXPORTED void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }
-EXPORTED void *realloc(void *p, size_t bytes) { return refuse() ? NULL : __libc_realloc(p, bytes); }
+EXPORTED void *realloc(void *p, size_t bytes) {
+  change_file(bytes);
+  return refuse() ? NULL : __libc_realloc(p, bytes);
+}
+#else
+static const char *changing;
+static off_t becomes;
 #endif
 
 typedef NitiStatus (*Action)(const char *path);
@@ -58,7 +77,8 @@ static void fail_each(const char *what, Action action, const char *path) {
     if (status != NITI_OK) {
       ++failed;
       /* jansson may call it an error of the file, or lose a byte, which the hash shows */
-      const bool json = status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
+      const bool json =
+          status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
       if (!(status == NITI_ERROR_MEMORY || json) || !niti_error()[0] || strchr(niti_error(), '\n'))
         fail_msg("%s: allocation %ld: status %d: %s", what, n, (int)status, niti_error());
     }
@@ -202,10 +222,11 @@ static void checkpoints_without_memory(void **state) {
 static void put_foreign(const char *path, const char *dtype, const uint8_t *exponent, size_t bytes) {
   char header[512];
   uint8_t file[600] = {0};
-  const int length = snprintf(header, sizeof header,
-                              "{\"w\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"alone\":{\"dtype\":\"F32\",\"shape\":[1],"
-                              "\"data_offsets\":[2,6]},\"w.exponent\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[6,%zu]}}\n",
-                              dtype, 6 + bytes);
+  const int length =
+      snprintf(header, sizeof header,
+               "{\"w\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"alone\":{\"dtype\":\"F32\",\"shape\":[1],"
+               "\"data_offsets\":[2,6]},\"w.exponent\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[6,%zu]}}\n",
+               dtype, 6 + bytes);
   file[0] = (uint8_t)length;
   file[1] = (uint8_t)(length >> 8);
   memcpy(file + 8, header, (size_t)length);
@@ -232,7 +253,8 @@ static void weights_of_other_tools(void **state) {
   put_foreign(path, "I32", minus_three, 4);
   fail_each("weights", load_weights, path);
   put_foreign(path, "F32", minus_three, 4);
-  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "w.exponent", "one integer expected");
+  check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "w.exponent",
+              "one integer expected");
   put_foreign(path, "I64", far, 8);
   check_error(niti_checkpoint_load_weights(&c, NULL, path), NITI_ERROR_FORMAT, niti_error(), "'w'", "exponent 16777216");
   put_text(path, "\x02\0\0\0\0\0\0\0{}");
@@ -287,11 +309,160 @@ static void bytes_in_the_order_of_files(void **state) {
   assert_int_equal(word, 0x08070605);
 }
 
+/* ---- rare ways ---- */
+
+static void values_of_the_wrong_kind(void **state) {
+  (void)state;
+  static const char text[] =
+      "\xef\xbb\xbf"
+      "quoted: \"5\"\nlist: [1]\nmap: {a: 1}\nnothing: ~\nnull: null\nempty:\nlong: "
+      "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrs\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\ndel: \"a\\x7f\"\nmany: "
+      "12345678901234567890123\n"
+      "point: 1.\nbig: 99999999999.5\nminus: -1\nword: nearest\nshare: 50%\nname: \"\"\n";
+  static const char *const names[] = {"quoted", "list",  "map", "nothing", "null", "empty", "long", "del",
+                                      "many",   "point", "big", "minus",   "word", "share", "name"};
+  static const char *const choices[] = {"one", "two", NULL}, *const single[] = {"one", NULL}, *const keys[] = {"a", NULL};
+  NitiYamlDocument *document;
+  assert_int_equal(niti_yaml_parse(&document, text, "text"), NITI_OK);
+  const NitiYaml *root = niti_yaml_root(document);
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const NitiYaml *node = niti_yaml_get(root, names[i]);
+    char found[NITI_YAML_FOUND_MAX], name[8];
+    int32_t value;
+    int64_t decimal;
+    uint64_t large;
+    bool flag;
+    assert_non_null(node);
+    assert_true(strlen(niti_yaml_found(found, node)) < sizeof found);
+    assert_true(niti_text_is_utf8(found));
+    assert_int_equal(niti_yaml_is_null(node), i >= 3 && i <= 5);
+    assert_int_equal(niti_yaml_is_word(node, "5"), i == 0);
+    assert_int_equal(niti_yaml_int(&value, node, "it", 1, 5), NITI_ERROR_FORMAT);
+    assert_int_equal(niti_yaml_uint64(&large, node, "it", 5), NITI_ERROR_FORMAT);
+    assert_int_equal(niti_yaml_bool(&flag, node, "it"), NITI_ERROR_FORMAT);
+    if (niti_yaml_decimal(&decimal, node, "it", 2, 0, 99) != NITI_ERROR_FORMAT) fail_msg("%s", names[i]);
+    assert_int_equal(niti_yaml_millionths(&value, node, "it", 0, 99), NITI_ERROR_FORMAT);
+    if (niti_yaml_share(&value, node, "it", 0, 99) != NITI_ERROR_FORMAT) fail_msg("%s", names[i]);
+    assert_int_equal(niti_yaml_choice(&value, node, "it", choices), NITI_ERROR_FORMAT);
+    assert_int_equal(niti_yaml_choice(&value, node, "it", single), NITI_ERROR_FORMAT);
+    if (niti_yaml_name(name, sizeof name, node, "it") == NITI_OK) assert_true(strlen(name) > 0);
+    assert_int_equal(niti_yaml_want_keys(node, "it", keys) == NITI_OK, i == 2);
+    assert_int_equal(niti_yaml_want_sequence(node, "it") == NITI_OK, i == 1);
+  }
+  char *written = NULL;
+  assert_int_equal(niti_yaml_write(&written, document, root), NITI_OK);
+  free(written);
+  assert_int_equal(niti_yaml_write(&written, document, NULL), NITI_ERROR_MEMORY);
+  niti_yaml_append(document, NULL, NULL);
+  niti_yaml_put(document, NULL, "a", NULL);
+  niti_yaml_close(document);
+  niti_yaml_close(NULL);
+}
+
+/* The text in the file, once, by another of its length. */
+static void edit(const char *path, const char *from, const char *to) {
+  size_t size = 0, at = 0;
+  uint8_t *bytes = get_file(path, &size);
+  assert_int_equal(strlen(from), strlen(to));
+  while (at + strlen(from) <= size && memcmp(bytes + at, from, strlen(from)) != 0) ++at;
+  assert_true(at + strlen(from) <= size);
+  memcpy(bytes + at, to, strlen(to));
+  put_file(path, bytes, size);
+  free(bytes);
+}
+
+/* The messages give what was found, so that a file can be put right by it. */
+static void checkpoints_by_hand(void **state) {
+  (void)state;
+  static int8_t w[3] = {1, 2, 3};
+  char *dir = make_temp(), stated[65], found[65];
+  const char *path = path_of("%s/c.safetensors", dir);
+  NitiCheckpoint *c;
+  assert_int_equal(niti_checkpoint_open(&c), NITI_OK);
+  assert_string_equal(niti_checkpoint_source(c), "checkpoint");
+  assert_int_equal(niti_checkpoint_add(c, "x", NITI_I8, -1, NULL, 0, w), NITI_ERROR_ARGUMENT);
+  assert_int_equal(niti_checkpoint_add(c, "a.weight", NITI_I8, 1, (const uint32_t[]){3}, 0, w), NITI_OK);
+  assert_int_equal(niti_checkpoint_save(c, path), NITI_OK);
+  edit(path, "\"version\":\"1\"", "\"version\":\"7\"");
+  NitiCheckpoint *loaded;
+  assert_int_equal(niti_checkpoint_load(&loaded, path), NITI_ERROR_FORMAT);
+  assert_int_equal(sscanf(strstr(niti_error(), "states: "), "states: %64s stated, %64s found", stated, found), 2);
+  edit(path, stated, found);
+  check_error(niti_checkpoint_load(&loaded, path), NITI_ERROR_UNSUPPORTED, niti_error(), "version is '7'", "a later niti");
+  assert_int_equal(niti_checkpoint_add(c, "bbbb.weight", NITI_I8, 1, (const uint32_t[]){3}, 0, w), NITI_OK);
+  assert_int_equal(niti_checkpoint_save(c, path), NITI_OK);
+  edit(path, "\"bbbb.weight\"", "\"b2.exponent\"");
+  check_error(niti_checkpoint_load(&loaded, path), NITI_ERROR_FORMAT, niti_error(), "3 exponents for 1 tensors", "byte 8");
+  put_file(path, "\x02\0\0\0\0\0\0\0{}", 10);
+  check_error(niti_checkpoint_load_weights(&loaded, NULL, path), NITI_ERROR_FORMAT, niti_error(), "holds no weights", path);
+  niti_checkpoint_close(c);
+  niti_checkpoint_close(NULL);
+  remove_temp(dir);
+}
+
+static void cifar_that_changes(void **state) {
+  (void)state;
+  static const struct {
+    off_t before, after;
+    const char *why;
+  } cases[] = {{3073, 3074, "expected a whole record"}, {3073, 2 * 3073, "grew while"}, {2 * 3073, 3073, "shrank while"}};
+  static const uint8_t record[3073] = {7};
+  char *dir = make_temp();
+  for (int i = 1; i <= 5; ++i) put_file(path_of("%s/data_batch_%d.bin", dir, i), record, sizeof record);
+  char *last = strdup(path_of("%s/data_batch_5.bin", dir));
+  const NitiDataRequest request = {.need = NITI_SPLIT_BIT(NITI_TRAIN)};
+  assert_non_null(last);
+  NitiDataset *set;
+  for (size_t i = 0; FAILS && i < sizeof cases / sizeof *cases; ++i) {
+    assert_int_equal(truncate(last, cases[i].before), 0);
+    becomes = cases[i].after;
+    changing = last;
+    check_error(niti_dataset_open(&set, dir, NULL, &request), NITI_ERROR_FORMAT, niti_error(), dir, cases[i].why);
+  }
+  if (truncate(last, (off_t)3073 * INT32_MAX) == 0) /* where a file may be so large: it holds nothing */
+    check_error(niti_dataset_open(&set, dir, NULL, &request), NITI_ERROR_FORMAT, niti_error(), dir, "too many images");
+  assert_int_equal(unlink(last), 0);
+  check_error(niti_dataset_open(&set, dir, NULL, &request), NITI_ERROR_FILE, niti_error(), "data_batch_5.bin", "not found");
+  put_dir(last);
+  check_error(niti_dataset_open(&set, dir, NULL, &request), NITI_ERROR_FILE, niti_error(), "data_batch_5.bin", "a regular file");
+  free(last);
+  remove_temp(dir);
+}
+
+/* Files of the system that cannot be read or mapped. */
+static void files_that_fail(void **state) {
+  (void)state;
+  char *dir = put_idx_folder(6, 3, 4, low, low);
+  NitiDataset *set;
+  NitiArray array;
+  assert_int_equal(unlink(path_of("%s/train-labels-idx1-ubyte", dir)), 0);
+  if (symlink("/proc/self/mem", path_of("%s/train-labels-idx1-ubyte", dir)) == 0 && access("/proc/self/mem", R_OK) == 0)
+    check_error(niti_dataset_open(&set, dir, NULL, NULL), NITI_ERROR_FILE, niti_error(), "train-labels", "cannot be read");
+  static const char unmapped[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+  if (access(unmapped, R_OK) == 0) {
+    check_error(niti_npy_read(&array, unmapped), NITI_ERROR_FILE, niti_error(), unmapped, "mapped into memory");
+    niti_array_close(&array);
+  }
+  char odd[64] = "\x93NUMPY\1\0\x2f";
+  (void)snprintf(odd + 10, sizeof odd - 10, "{'descr':'<i2','fortran_order':False,'shape':(1,)}");
+  odd[8] = 51;
+  put_file(path_of("%s/odd.npy", dir), odd, 10 + 51 + 2);
+  check_error(niti_npy_read(&array, path_of("%s/odd.npy", dir)), NITI_ERROR_FORMAT, niti_error(), "odd.npy", "not aligned");
+  niti_array_close(&array);
+  remove_temp(dir);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(texts_without_memory),     cmocka_unit_test(checkpoints_without_memory),
-      cmocka_unit_test(weights_of_other_tools),   cmocka_unit_test(data_sets_without_memory),
+      cmocka_unit_test(texts_without_memory),
+      cmocka_unit_test(checkpoints_without_memory),
+      cmocka_unit_test(weights_of_other_tools),
+      cmocka_unit_test(data_sets_without_memory),
       cmocka_unit_test(bytes_in_the_order_of_files),
+      cmocka_unit_test(values_of_the_wrong_kind),
+      cmocka_unit_test(checkpoints_by_hand),
+      cmocka_unit_test(cifar_that_changes),
+      cmocka_unit_test(files_that_fail),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

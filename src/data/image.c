@@ -41,8 +41,8 @@ typedef struct Source {
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
 
-/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them: no
- * header may make us ask for more memory than the file can fill. */
+/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them:
+ * no header may make us ask for more memory than the file can fill. */
 static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bool possible) {
   NitiImage *image = source->image;
   if (h < 1 || w < 1 || h > PIXELS_MAX || w > PIXELS_MAX || h * w > PIXELS_MAX) {
@@ -51,8 +51,9 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bo
     return false;
   }
   if (!possible) {
-    source->status = niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
-                               source->path, (unsigned long long)h, (unsigned long long)w, source->size);
+    source->status =
+        niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
+                  source->path, (unsigned long long)h, (unsigned long long)w, source->size);
     return false;
   }
   image->h = (int32_t)h;

@@ -1,6 +1,6 @@
-/* Proofs by enumeration: every value of a function's domain, or every value on which its result depends, with the undefined-behaviour
- * sanitizer watching for overflow. docs/reliability.md lists what follows from each.
- *   enumerate [quick]      quick: every 4099th of the loops over 2^32 values */
+/* Proofs by enumeration: every value of a function's domain, or every value on which its result depends, with the
+ * undefined-behaviour sanitizer watching for overflow. docs/reliability.md lists what follows from each. enumerate [quick] quick:
+ * every 4099th of the loops over 2^32 values */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +15,13 @@
 
 static uint64_t cases;
 
-#define PROVE(claim)                                                                     \
-  do {                                                                                   \
-    if (!(claim)) {                                                                      \
-      (void)fprintf(stderr, "enumerate: line %d: not so: %s\n", __LINE__, #claim);       \
-      exit(1);                                                                           \
-    }                                                                                    \
-    ++cases;                                                                             \
+#define PROVE(claim)                                                               \
+  do {                                                                             \
+    if (!(claim)) {                                                                \
+      (void)fprintf(stderr, "enumerate: line %d: not so: %s\n", __LINE__, #claim); \
+      exit(1);                                                                     \
+    }                                                                              \
+    ++cases;                                                                       \
   } while (0)
 
 static const NitiRounding modes[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE, NITI_STOCHASTIC_BYTE};
@@ -41,13 +41,13 @@ static void shifts(uint64_t step) {
   }
 }
 
-/* Every remainder of every shift that an int32 accumulator can have: the result is the quotient or one more, in every mode with the
- * least and the largest random word; nearest is nearest. The quotient enters by addition alone. */
+/* Every remainder of every shift that an int32 accumulator can have: the result is the quotient or one more, in every mode with
+ * the least and the largest random word; nearest is nearest. The quotient enters by addition alone. */
 static void roundings(uint64_t step) {
   static const uint64_t quotients[] = {0, 1, 127, (uint64_t)1 << 36};
   for (int s = 1; s <= NITI_SHIFT_MAX; ++s) {
     const uint64_t unit = (uint64_t)1 << s;
-    for (uint64_t r = 0; r < unit; r += unit > (1u << 16) ? step : 1) {
+    for (uint64_t r = 0; r<unit; r += unit>(1u << 16) ? step : 1) {
       const uint64_t q = quotients[r & 3], x = q << s | r;
       for (int m = 0; m < 5; ++m) {
         const uint64_t low = niti_round_magnitude(x, s, modes[m], 0), high = niti_round_magnitude(x, s, modes[m], UINT32_MAX);
@@ -162,7 +162,8 @@ static void bounds(void) {
 /* Every word is a valid prediction. */
 static void predictions(void) {
   for (int32_t word = 0; word < 1 << 24; ++word) {
-    const int even = niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), low = niti_shift_prediction_next(word, NITI_PREDICTION_LOW);
+    const int even = niti_shift_prediction_next(word, NITI_PREDICTION_EVEN),
+              low = niti_shift_prediction_next(word, NITI_PREDICTION_LOW);
     PROVE(even >= 0 && even <= NITI_SHIFT_MAX && low >= 0 && low <= NITI_SHIFT_MAX && low <= even);
   }
   for (int mean = 0; mean <= 256 * NITI_SHIFT_MAX; ++mean) {
@@ -180,7 +181,8 @@ static bool is_scalar(NitiScalar s) {
 
 /* Scalars: not every pair of 2^31 mantissas, but the ends of each range and its middle, at every distance of exponents. */
 static void scalars(void) {
-  static const int64_t m[] = {(int64_t)1 << 30, ((int64_t)1 << 30) + 1, 1518500249, 1518500250, ((int64_t)1 << 31) - 2, ((int64_t)1 << 31) - 1};
+  static const int64_t m[] = {(int64_t)1 << 30, ((int64_t)1 << 30) + 1, 1518500249,
+                              1518500250,       ((int64_t)1 << 31) - 2, ((int64_t)1 << 31) - 1};
   for (int bits = 0; bits < 63; ++bits) {
     for (int64_t low = -2; low <= 2; ++low) {
       const int64_t x = ((int64_t)1 << bits) + low;
@@ -192,7 +194,8 @@ static void scalars(void) {
     const NitiScalar a = {i & 1 ? m[i / 2 % 6] : -m[i / 2 % 6], 0};
     for (int32_t e = -70; e <= 70; ++e) {
       const NitiScalar b = {i & 1 ? m[i / 12 % 6] : -m[i / 12 % 6], e}, c = {-b.m, e};
-      PROVE(is_scalar(niti_scalar_mul(a, b)) && is_scalar(niti_scalar_div(a, b)) && is_scalar(niti_scalar_add(a, b)) && is_scalar(niti_scalar_add(a, c)));
+      PROVE(is_scalar(niti_scalar_mul(a, b)) && is_scalar(niti_scalar_div(a, b)) && is_scalar(niti_scalar_add(a, b)) &&
+            is_scalar(niti_scalar_add(a, c)));
       if (a.m > 0) PROVE(is_scalar(niti_scalar_sqrt((NitiScalar){a.m, e})));
       const int64_t fixed = niti_scalar_fixed(a, e, (int64_t)1 << 60);
       PROVE(fixed >= -((int64_t)1 << 60) && fixed <= (int64_t)1 << 60);
@@ -221,8 +224,10 @@ static void wides(void) {
       if (i % 7 == j) v[j] = 0 - v[j];
     }
     const NitiWide a = {v[0], v[1]}, b = {v[2] >> 1, v[3]};
-    PROVE(wide_of(niti_wide_product(v[0], v[1])) == (Wide)v[0] * v[1] && niti_wide_high(v[0], v[1]) == niti_wide_product(v[0], v[1]).high);
-    PROVE(wide_of(niti_wide_sum(a, b)) == wide_of(a) + wide_of(b) && wide_of(niti_wide_difference(a, b)) == wide_of(a) - wide_of(b));
+    PROVE(wide_of(niti_wide_product(v[0], v[1])) == (Wide)v[0] * v[1] &&
+          niti_wide_high(v[0], v[1]) == niti_wide_product(v[0], v[1]).high);
+    PROVE(wide_of(niti_wide_sum(a, b)) == wide_of(a) + wide_of(b) &&
+          wide_of(niti_wide_difference(a, b)) == wide_of(a) - wide_of(b));
     PROVE(wide_of(niti_wide_times(a, v[2])) == wide_of(a) * v[2] && niti_wide_less(a, b) == (wide_of(a) < wide_of(b)));
     if (wide_of(b) == 0) continue;
     NitiWide rest = a;
