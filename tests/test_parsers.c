@@ -3,7 +3,11 @@
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
+#include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "config/yaml.h"
 #include "data/array.h"
@@ -60,6 +64,22 @@ static const char *changing;
 static off_t becomes;
 #endif
 
+/* How often the next preads are interrupted; then they fail where pread_error is set. */
+static int interruptions, pread_error;
+
+#if FAILS
+EXPORTED ssize_t pread(int fd, void *to, size_t count, off_t at) {
+  if (interruptions > 0) {
+    --interruptions;
+    errno = EINTR;
+    return -1;
+  }
+  if (pread_error == 0) return (ssize_t)syscall(SYS_pread64, fd, to, count, at);
+  errno = pread_error;
+  return pread_error < 0 ? 0 : -1; /* negative: the file ends */
+}
+#endif
+
 typedef NitiStatus (*Action)(const char *path);
 
 /* Fails the action's allocations one after the other, until it needs no more. A library may do without one. */
@@ -101,6 +121,31 @@ static NitiStatus parse_yaml(const char *path) {
   if (status == NITI_OK) niti_yaml_put(document, niti_yaml_root(document), "list", niti_yaml_sequence(document));
   if (status == NITI_OK) niti_yaml_append(document, niti_yaml_get(niti_yaml_root(document), "list"), niti_yaml_mapping(document));
   if (status == NITI_OK) status = niti_yaml_write(&text, document, niti_yaml_root(document));
+  free(text);
+  niti_yaml_close(document);
+  return status;
+}
+
+/* Texts larger than a document's pieces of memory and the emitter's buffer, so that each is an allocation and each is written
+ * alone. */
+static char big[20000];
+
+static NitiStatus write_big(const char *path) {
+  NitiYamlDocument *document;
+  static char edit[5 * sizeof big];
+  char *text = NULL;
+  (void)path;
+  NITI_TRY(niti_yaml_open(&document));
+  NitiYaml *root = niti_yaml_root(document), *list = niti_yaml_sequence(document), *map = niti_yaml_mapping(document);
+  (void)snprintf(edit, sizeof edit, "a.%s=1", big);
+  NitiStatus status = niti_yaml_set(document, edit);
+  if (status == NITI_OK) (void)snprintf(edit, sizeof edit, "b=[%s, {c: %s, d: [%s]}, [%s]]", big, big, big, big);
+  if (status == NITI_OK) status = niti_yaml_set(document, edit);
+  for (int i = 0; i < 3; ++i) niti_yaml_append(document, list, niti_yaml_scalar(document, big));
+  niti_yaml_put(document, map, big, list);
+  niti_yaml_put(document, root, "map", map);
+  niti_yaml_put(document, root, big, niti_yaml_scalar(document, big));
+  if (status == NITI_OK) status = niti_yaml_write(&text, document, root);
   free(text);
   niti_yaml_close(document);
   return status;
@@ -195,6 +240,8 @@ static void texts_without_memory(void **state) {
            "  - flatten\n  - linear: {out: classes}\n");
   fail_each("YAML", parse_yaml, path_of("%s/a.yaml", dir));
   fail_each("a new document", new_document, NULL);
+  memset(big, 'x', sizeof big - 1);
+  fail_each("large texts", write_big, NULL);
   fail_each("a recipe", parse_recipe, path_of("%s/recipe.yaml", dir));
   remove_temp(dir);
 }
@@ -452,6 +499,148 @@ static void files_that_fail(void **state) {
   remove_temp(dir);
 }
 
+static void edits_that_are_refused(void **state) {
+  (void)state;
+  static const char *const bad[] = {"list.1234567=1",
+                                    "list.x=1",
+                                    "list.7=1",
+                                    "list.0.deep=1",
+                                    "a=",
+                                    "=1",
+                                    "a",
+                                    ".=1",
+                                    "a..b=1",
+                                    "a=[",
+                                    "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q=1"};
+  NitiYamlDocument *document;
+  assert_int_equal(niti_yaml_parse(&document, "list: [1, 2]\nnone: ~\nword: 1\n", "text"), NITI_OK);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; ++i) assert_int_equal(niti_yaml_set(document, bad[i]), NITI_ERROR_ARGUMENT);
+  assert_int_equal(niti_yaml_set(document, "none.key=1"), NITI_OK);
+  assert_int_equal(niti_yaml_set(document, "list.1={a: 1}"), NITI_OK);
+  assert_int_equal(niti_yaml_set(document, "list.1.a=2"), NITI_OK);
+  for (int i = 0; i < NITI_YAML_KEYS_MAX; ++i) assert_int_equal(niti_yaml_set(document, path_of("full.k%d=1", i)), NITI_OK);
+  check_error(niti_yaml_set(document, "full.more=1"), NITI_ERROR_ARGUMENT, niti_error(), "--set full.more=1", "too many keys");
+  assert_int_equal(niti_yaml_set(document, "full.k7=2"), NITI_OK);
+  niti_yaml_put(document, niti_yaml_root(document), "x", NULL);
+  niti_yaml_append(document, niti_yaml_get(niti_yaml_root(document), "list"), NULL);
+  niti_yaml_close(document);
+}
+
+static NitiStatus write_as(const char *path, const NitiSafetensors *content) {
+  NitiFile *file;
+  NITI_TRY(niti_file_open(&file, path));
+  const NitiStatus status = niti_safetensors_write(file, content);
+  niti_file_discard(file);
+  return status;
+}
+
+static void containers_that_cannot_be_written(void **state) {
+  (void)state;
+  static int8_t data[4];
+  char *dir = make_temp(), *large = malloc(17 << 20);
+  const char *path = path_of("%s/c.safetensors", dir);
+  NitiSafetensor two[2] = {{.name = (char[]){"b"}, .ndim = 1, .dims = {2}, .data = data},
+                           {.name = (char[]){"a"}, .ndim = 1, .dims = {0}, .data = data}};
+  NitiPair pairs[2] = {{(char[]){"k"}, (char[]){"v"}}, {(char[]){"l"}, (char[]){"w"}}};
+  const NitiSafetensors content = {.tensors = two, .count = 2, .metadata = pairs, .metadata_count = 2};
+  assert_int_equal(write_as(path, &content), NITI_OK);
+  two[0].ndim = NITI_DIMS_MAX + 1;
+  check_error(write_as(path, &content), NITI_ERROR_FORMAT, niti_error(), "'b'", "9 dimensions");
+  two[0].ndim = -1;
+  check_error(write_as(path, &content), NITI_ERROR_FORMAT, niti_error(), "'b'", "-1 dimensions");
+  two[0].ndim = 1;
+  char *const names[] = {(char[]){""}, (char[]){"__metadata__"}, (char[]){"\xff"}, (char[]){"a"}};
+  for (int i = 0; i < 4; ++i) {
+    two[0].name = names[i];
+    assert_int_equal(write_as(path, &content), NITI_ERROR_ARGUMENT);
+  }
+  two[0].name = (char[]){"b"};
+  pairs[1].value = (char[]){"\xc3"};
+  check_error(write_as(path, &content), NITI_ERROR_ARGUMENT, niti_error(), "'l'", "not UTF-8");
+  pairs[1] = (NitiPair){(char[]){"k"}, (char[]){"w"}};
+  check_error(write_as(path, &content), NITI_ERROR_ARGUMENT, niti_error(), "'k'", "twice");
+  pairs[1].key = NULL;
+  check_error(write_as(path, &content), NITI_ERROR_ARGUMENT, niti_error(), "''", "missing");
+  assert_non_null(large);
+  memset(large, 'x', (17 << 20) - 1);
+  large[(17 << 20) - 1] = 0;
+  pairs[1] = (NitiPair){(char[]){"l"}, large};
+  check_error(write_as(path, &content), NITI_ERROR_ARGUMENT, niti_error(), "a header of", "at most 16777216");
+  pairs[1].value = (char[]){"w"};
+  struct rlimit limit;
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlim_t before = limit.rlim_cur;
+  (void)signal(SIGXFSZ, SIG_IGN);
+  for (limit.rlim_cur = 0; limit.rlim_cur < 100; limit.rlim_cur += 3) {
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(write_as(path, &content), NITI_ERROR_FILE);
+  }
+  limit.rlim_cur = before;
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  free(large);
+  remove_temp(dir);
+}
+
+static void reads_that_fail(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/c.safetensors", dir);
+  NitiCheckpoint *c;
+  if (!FAILS) skip();
+  assert_int_equal(save_last(dir), NITI_OK);
+  assert_int_equal(rename(path_of("%s/last.safetensors", dir), path), 0);
+  interruptions = 3;
+  assert_int_equal(load_checkpoint(path), NITI_OK);
+  pread_error = EIO;
+  check_error(niti_checkpoint_load(&c, path), NITI_ERROR_FILE, niti_error(), path, strerror(EIO));
+  pread_error = -1;
+  check_error(niti_checkpoint_load(&c, path), NITI_ERROR_FORMAT, niti_error(), path, "ends at byte 0");
+  pread_error = 0;
+  remove_temp(dir);
+}
+
+static void types_of_arrays(void **state) {
+  (void)state;
+  static const char *const types[] = {"|O", "O", "<f4", "<c8", "|b2", "<u3", "", "<", "|S5", "<i22", "*i2", ">i2", "=i16", "<M8"};
+  char *dir = make_temp(), file[128] = "\x93NUMPY\1";
+  NitiArray array;
+  for (size_t i = 0; i < sizeof types / sizeof *types; ++i) {
+    file[8] = (char)snprintf(file + 10, sizeof file - 10, "{'descr':'%s','fortran_order':False,'shape':(1,),}", types[i]);
+    put_file(path_of("%s/a.npy", dir), file, 10 + (size_t)file[8]);
+    assert_int_equal(niti_npy_read(&array, path_of("%s/a.npy", dir)), NITI_ERROR_FORMAT);
+    niti_array_close(&array);
+  }
+  remove_temp(dir);
+}
+
+static void idx_that_is_damaged(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const uint32_t dims[3] = {6, 4, 4}, wide[3] = {6, 4, 5};
+  size_t size = 0;
+  NitiDataset *set;
+  const NitiDataRequest training = {.need = NITI_SPLIT_BIT(NITI_TRAIN)};
+  put_idx(path_of("%s/train-labels-idx1-ubyte", dir), 1, dims, low, false);
+  put_idx(path_of("%s/train-images-idx3-ubyte.gz", dir), 3, dims, low, true);
+  uint8_t *bytes = get_file(path_of("%s/train-images-idx3-ubyte.gz", dir), &size);
+  for (size_t n = 0; n < size; ++n) {
+    put_file(path_of("%s/train-images-idx3-ubyte.gz", dir), bytes, n);
+    assert_int_equal(niti_dataset_open(&set, dir, NULL, &training), NITI_ERROR_FORMAT);
+  }
+  for (size_t n = size - 8; n < size; ++n) { /* its checksum and length */
+    bytes[n] ^= 1;
+    put_file(path_of("%s/train-images-idx3-ubyte.gz", dir), bytes, size);
+    check_error(niti_dataset_open(&set, dir, NULL, &training), NITI_ERROR_FORMAT, niti_error(), "train-images", "damaged gzip");
+    bytes[n] ^= 1;
+  }
+  free(bytes);
+  put_idx(path_of("%s/train-images-idx3-ubyte.gz", dir), 3, dims, low, true);
+  put_idx(path_of("%s/t10k-labels-idx1-ubyte", dir), 1, dims, low, false);
+  put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, wide, low, false);
+  check_error(niti_dataset_open(&set, dir, NULL, NULL), NITI_ERROR_FORMAT, niti_error(), "images of 4x5", "4x4");
+  remove_temp(dir);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(texts_without_memory),
@@ -463,6 +652,11 @@ int main(void) {
       cmocka_unit_test(checkpoints_by_hand),
       cmocka_unit_test(cifar_that_changes),
       cmocka_unit_test(files_that_fail),
+      cmocka_unit_test(edits_that_are_refused),
+      cmocka_unit_test(containers_that_cannot_be_written),
+      cmocka_unit_test(reads_that_fail),
+      cmocka_unit_test(types_of_arrays),
+      cmocka_unit_test(idx_that_is_damaged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

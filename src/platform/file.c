@@ -15,7 +15,7 @@ struct NitiFile {
   int fd;
 };
 
-NitiStatus niti_fail_errno(const char *path, const char *what) {
+NitiStatus(niti_fail_errno)(const char *path, const char *what) {
   return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
