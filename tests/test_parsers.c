@@ -644,6 +644,40 @@ static void idx_that_is_damaged(void **state) {
   remove_temp(dir);
 }
 
+/* A header asks for no more memory than the file can fill, and no chunk for more than the file has. */
+static void images_that_promise_too_much(void **state) {
+  (void)state;
+  static const uint8_t grey[64];
+  char *dir = make_temp();
+  uint8_t pixels[4 * 4 * 3];
+  size_t size = 0;
+  char *png = strdup(path_of("%s/a.png", dir)), *jpeg = strdup(path_of("%s/a.jpg", dir));
+  assert_true(png && jpeg);
+  put_png(png, 8, 8, 1, grey);
+  put_jpeg(jpeg, 8, 8, 1, grey);
+  uint8_t *bytes = get_file(png, &size);
+  put_u32(bytes + 16, 8192);
+  put_u32(bytes + 20, 8192);
+  put_u32(bytes + 29, (uint32_t)crc32(0, bytes + 12, 17));
+  put_file(png, bytes, size);
+  refused(niti_image_read(png, NULL, (NitiShape){1, 4, 4, 3}, pixels), NITI_ERROR_FORMAT, png, "promises 8192x8192 pixels");
+  put_u32(bytes + 33, 0x41000000); /* the next chunk's length */
+  put_file(png, bytes, size);
+  refused(niti_image_read(png, NULL, (NitiShape){1, 4, 4, 3}, pixels), NITI_ERROR_FORMAT, png, "ends too early");
+  free(bytes);
+  bytes = get_file(jpeg, &size);
+  size_t at = 0;
+  while (at + 9 < size && !(bytes[at] == 0xff && bytes[at + 1] == 0xc0)) ++at;
+  assert_true(at + 9 < size);
+  memcpy(bytes + at + 5, "\x20\0\x20\0", 4);
+  put_file(jpeg, bytes, size);
+  refused(niti_image_read(jpeg, NULL, (NitiShape){1, 4, 4, 3}, pixels), NITI_ERROR_FORMAT, jpeg, "promises 8192x8192 pixels");
+  free(bytes);
+  free(png);
+  free(jpeg);
+  remove_temp(dir);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(texts_without_memory),
@@ -660,6 +694,7 @@ int main(void) {
       cmocka_unit_test(reads_that_fail),
       cmocka_unit_test(types_of_arrays),
       cmocka_unit_test(idx_that_is_damaged),
+      cmocka_unit_test(images_that_promise_too_much),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
