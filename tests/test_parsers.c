@@ -586,10 +586,10 @@ static void containers_that_cannot_be_written(void **state) {
 
 static void reads_that_fail(void **state) {
   (void)state;
+  if (!FAILS) skip();
   char *dir = make_temp();
   const char *path = path_of("%s/c.safetensors", dir);
   NitiCheckpoint *c;
-  if (!FAILS) skip();
   assert_int_equal(save_last(dir), NITI_OK);
   assert_int_equal(rename(path_of("%s/last.safetensors", dir), path), 0);
   interruptions = 3;
