@@ -88,7 +88,8 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
   const int share = niti_label_share(l.labels[n]), next = niti_label_class(l.labels[n + 1 < l.n ? n + 1 : 0]);
-  const int part = share == 0 || next == target ? 0 : niti_mixed_part(l.on, l.off, share), other = part > 0 ? next : target;
+  const bool alone = share == 0 || next == target;
+  const int part = alone ? 0 : niti_mixed_part(l.on, l.off, share), other = alone ? target : next;
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
     const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on - part : j == other ? l.off + part : l.off);
