@@ -159,8 +159,8 @@ NITI_API int niti_requantise_shift(uint32_t max);
 NITI_API int niti_requantise_shift_clipped(uint32_t max, int clip);
 /* The random word for (seed, purpose, time, layer, index); index < 2^34. Any 32 bits are a valid purpose. */
 NITI_API uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer, uint64_t index);
-/* The `word` with which niti_round rounds the element at that index of a tensor: a random word, for NITI_STOCHASTIC_BYTE a byte of
- * one that four elements share, for modes that draw nothing 0. Experimental. */
+/* The `word` with which niti_round rounds the element at that index of a tensor: a random word, for NITI_STOCHASTIC_BYTE a byte
+ * of one that four elements share, for modes that draw nothing 0. Experimental. */
 NITI_API uint32_t niti_random_rounding(NitiRounding mode, uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer,
                                        uint64_t index);
 /* 2^(f / 2^16) with 30 fraction bits, f < 2^16. */
@@ -274,14 +274,15 @@ NITI_API void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weig
                                  const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x,
                                  int32_t x_exponent);
 /* Statistics of the channels, each [channels][2] scalars (below): mean and variance in mantissas of x and their squares, and the
- * square root of variance and epsilon. running NULL: of x's batch; else the running ones at x's exponent, and x is not read. Of the
- * layer only count and channels count, but all of it must be in range. */
+ * square root of variance and epsilon. running NULL: of x's batch; else the running ones at x's exponent, and x is not read. Of
+ * the layer only count and channels count, but all of it must be in range. */
 NITI_API void niti_norm_statistics(int64_t *mean, int64_t *variance, int64_t *deviation, const int64_t *running,
                                    const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent);
 /* A running statistic, within +-2^60 at exponent -32, after a training step whose own is the scalar now[2] in real units:
  * x_exponent is added to the exponent of a mean, and 2 * x_exponent to that of a variance, where they are not 0. */
 NITI_API int64_t niti_norm_move(int64_t running, const int64_t *now);
-/* What niti_norm_forward multiplies with: y = round(factor[c] * x + offset[c], 16). `running` and x as in niti_norm_statistics. */
+/* What niti_norm_forward multiplies with: y = round(factor[c] * x + offset[c], 16). `running` and x as in niti_norm_statistics.
+ */
 NITI_API void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running,
                                 const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent);
 /* The same of niti_norm_backward: dx = round(factor[c] * dy + slope[c] * x + offset[c], 16). */
@@ -332,8 +333,8 @@ NITI_API int32_t niti_relu_top(int32_t millionths, int32_t exponent);
 /* What an average pool of 1 to 2^15 cells, those of the padding included, multiplies its sums or deltas with, and what it adds to
  * their exponent. */
 NITI_API void niti_avgpool_factor(int32_t *factor, int32_t *exponent, int32_t cells);
-/* Of a dropout rate in millionths, 0 to 999999: an element stays where its random word (purpose NITI_DRAW_DROPOUT) is at least the
- * threshold, multiplied by factor / 2^15; and what is added to the exponent. */
+/* Of a dropout rate in millionths, 0 to 999999: an element stays where its random word (purpose NITI_DRAW_DROPOUT) is at least
+ * the threshold, multiplied by factor / 2^15; and what is added to the exponent. */
 NITI_API void niti_dropout_factor(uint32_t *threshold, int32_t *factor, int32_t *exponent, int32_t rate);
 /* A mantissa or delta after dropout with that word. */
 NITI_API int8_t niti_dropout_value(int8_t mantissa, int32_t rate, uint32_t word);
@@ -351,12 +352,12 @@ NITI_API void niti_crop_draw(int32_t *y, int32_t *x, int32_t span_y, int32_t spa
                              uint32_t image);
 /* Whether the window is mirrored. */
 NITI_API bool niti_flip_draw(uint64_t seed, uint32_t epoch, uint32_t image);
-/* Resized crop: rectangle[4] = first row, first column, rows, columns of a source image of h * w <= 2^28 pixels, each from 1. Least
- * and most, in millionths: scale from 1 to 10^6, aspect from 62500 to 16 * 10^6. */
+/* Resized crop: rectangle[4] = first row, first column, rows, columns of a source image of h * w <= 2^28 pixels, each from 1.
+ * Least and most, in millionths: scale from 1 to 10^6, aspect from 62500 to 16 * 10^6. */
 NITI_API void niti_rectangle_draw(int32_t rectangle[4], const int32_t scale[2], const int32_t aspect[2], int32_t h, int32_t w,
                                   uint64_t seed, uint32_t epoch, uint32_t image);
-/* Pixel (y, x), channel c, of a rectangle of pixels[h][w][channels] that is scaled to size[2], rows by columns. All sides from 1 to
- * 65536, channels from 1 to 4096, the rectangle inside the image. */
+/* Pixel (y, x), channel c, of a rectangle of pixels[h][w][channels] that is scaled to size[2], rows by columns. All sides from 1
+ * to 65536, channels from 1 to 4096, the rectangle inside the image. */
 NITI_API uint8_t niti_pixel_scale(const uint8_t *pixels, const int32_t hwc[3], const int32_t rectangle[4], const int32_t size[2],
                                   int32_t y, int32_t x, int32_t c);
 /* Colour jitter. The grey of a pixel; and the mean grey of pixels[count][channels], with 8 fraction bits: count from 1 to 2^28,
@@ -369,8 +370,8 @@ NITI_API void niti_jitter_draw(int32_t map[3], const int32_t strengths[3], uint1
                                uint32_t image);
 /* A value of a pixel of that grey; 0 <= P <= 2^14, |Q| <= 2^13, |O| <= 2^20. */
 NITI_API uint8_t niti_jitter_value(const int32_t map[3], uint8_t value, uint8_t grey);
-/* Cutout: the first row and column, which may be negative, of the square of size x size elements in an input of h x w, each from 1
- * to 16384. */
+/* Cutout: the first row and column, which may be negative, of the square of size x size elements in an input of h x w, each from
+ * 1 to 16384. */
 NITI_API void niti_square_draw(int32_t *y, int32_t *x, int32_t size, int32_t h, int32_t w, uint64_t seed, uint32_t epoch,
                                uint32_t image);
 /* Mixup: how many 256ths of the next image are mixed in; `mixup` in millionths: 200000 or 1000000. */
@@ -378,8 +379,8 @@ NITI_API int32_t niti_mixup_draw(int32_t mixup, uint64_t seed, uint32_t epoch, u
 /* A mantissa with `share` 256ths, 0 to 128, of the other image's. */
 NITI_API int8_t niti_mixup_value(int8_t own, int8_t other, int32_t share);
 
-/* The mantissa, at exponent -5, of a value of int8 (`full` 128) or int16 (32768): |v| <= full; mean and std in millionths of full,
- * |mean| <= 10^6, 1 <= std <= 8 * 10^6. */
+/* The mantissa, at exponent -5, of a value of int8 (`full` 128) or int16 (32768): |v| <= full; mean and std in millionths of
+ * full, |mean| <= 10^6, 1 <= std <= 8 * 10^6. */
 NITI_API int8_t niti_input_value(int32_t v, int32_t full, int32_t mean, int32_t std);
 /* table[channels][256] of input mantissas and their common exponent; channels >= 1; mean[channels] and std[channels] in
  * millionths of full scale, std > 0. Statuses: ARGUMENT, also where no exponent in [-20, 20] fits; then the outputs stay as they

@@ -21,9 +21,7 @@ void niti_bias_gradient(int64_t *gradient, const int8_t *delta, int64_t count, i
   }
 }
 
-int32_t niti_relu_top(int32_t millionths, int32_t exponent) {
-  return millionths < 0 ? 0 : niti_relu_limit(millionths, exponent);
-}
+int32_t niti_relu_top(int32_t millionths, int32_t exponent) { return millionths < 0 ? 0 : niti_relu_limit(millionths, exponent); }
 
 void niti_avgpool_factor(int32_t *factor, int32_t *exponent, int32_t cells) {
   if (!factor || !exponent || cells < 1 || cells > 1 << NITI_RECIPROCAL_BITS) return;

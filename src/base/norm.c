@@ -107,8 +107,8 @@ int64_t niti_norm_move(int64_t running, const int64_t *now) {
   return niti_norm_run(running, niti_scalar_in(now));
 }
 
-void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running,
-                       const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent) {
+void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running, const NitiNormLayer *layer,
+                       const int8_t *x, int32_t x_exponent) {
   if (!factor || !offset || !y_exponent || !is_known(layer, running, x, x_exponent) || !layer->bias) return;
   *y_exponent = output_exponent(layer);
   for (int32_t c = 0; c < layer->channels; ++c) {
