@@ -3,6 +3,7 @@ and test_fold.py have those of their sections."""
 
 import ctypes
 import os
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from oracle import augment, network, norm, rate, sgd
 from oracle.scalar import S, Scalar, fixed, sqrt, times
 from oracle.test_against_niti import NITI
 
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 LIBRARY = os.path.join(os.path.dirname(NITI), "libniti.so")
 
 
@@ -48,6 +50,15 @@ def library():
 
 def at(array):
     return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def test_the_documents_name_every_function():
+    with open(os.path.join(ROOT, "include", "niti.h"), encoding="utf-8") as file:
+        section = file.read().split("/* ---- Arithmetic")[1].split("/* ---- Training")[0]
+    with open(os.path.join(ROOT, "docs", "c-library.md"), encoding="utf-8") as file:
+        page = file.read()
+    names = re.findall(r"^NITI_API .*?(niti_\w+)\(", section, re.MULTILINE)
+    assert len(names) > 60 and [name for name in names if f"`{name}`" not in page] == []
 
 
 def longs(*values):
