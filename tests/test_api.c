@@ -153,11 +153,12 @@ static void losses_out_of_range_are_harmless(void **state) {
     const NitiFoldLayer layer = {
         .weight = mean, .norm_weight = mean, .norm_bias = mean, .running = all, .channels = 1, .size = 3};
     const int64_t negative[2] = {0, -42950}; /* with epsilon nothing is left to divide by */
-    NitiFoldLayer far = layer, empty = layer, none = layer, wrong = layer;
+    NitiFoldLayer far = layer, empty = layer, none = layer, wrong = layer, later = layer;
     far.weight_exponent = 1025;
     empty.size = 0;
     none.running = NULL;
     wrong.running = negative;
+    later.reserved[1] = 1;
     niti_fold_norm(NULL, &exponent, mean, &exponent, &layer);
     niti_fold_norm(folded, NULL, mean, &exponent, &layer);
     niti_fold_norm(folded, &exponent, NULL, &exponent, &layer);
@@ -167,6 +168,7 @@ static void losses_out_of_range_are_harmless(void **state) {
     niti_fold_norm(folded, &exponent, mean, &exponent, &empty);
     niti_fold_norm(folded, &exponent, mean, &exponent, &none);
     niti_fold_norm(folded, &exponent, mean, &exponent, &wrong);
+    niti_fold_norm(folded, &exponent, mean, &exponent, &later);
     assert_true(folded[0] == 77 && mean[0] == 77 && exponent == 0);
     niti_average_add(NULL, &exponent, 0, mean, 0, 3);
     niti_average_add(all, NULL, 0, mean, 0, 3);
@@ -198,6 +200,12 @@ static void losses_out_of_range_are_harmless(void **state) {
     assert_int_equal(niti_flip_loss(NULL, 0, 3, 0), 0);
     assert_int_equal(niti_flip_loss(sums, 0, 3, 3), 0);
     assert_int_equal(niti_flip_loss(sums, 0, 65537, 0), 0);
+    sums[1] = INT32_MIN;
+    assert_int_equal(niti_flip_loss(sums, 16, 3, 0), 0);
+    sums[1] = 1 << 23;
+    assert_int_equal(niti_flip_loss(sums, 16, 3, 0), 0);
+    sums[1] = (1 << 23) - 1;
+    assert_int_equal(niti_flip_loss(sums, INT32_MAX, 3, 1), 0); /* the others are far below */
     assert_true(delta[0] != 77 && acc[0] != 77);
   }
 }

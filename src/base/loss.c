@@ -102,7 +102,13 @@ void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int c
 
 /* ---- test-time flip ---- */
 
-enum { FLIP_EXPONENT_MAX = 16 }; /* what the loss counts larger ones as */
+enum { FLIP_EXPONENT_MAX = 16, FLIP_SUM_MAX = 1 << 23 }; /* what the loss counts larger exponents as; no sum is as large */
+
+static bool are_flip_sums(const int32_t *sums, int classes) {
+  for (int j = 0; j < classes; ++j)
+    if (sums[j] <= -FLIP_SUM_MAX || sums[j] >= FLIP_SUM_MAX) return false;
+  return true;
+}
 
 void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *logits, int32_t logits_exponent, const int8_t *mirrored,
                     int32_t mirrored_exponent, size_t count) {
@@ -120,7 +126,7 @@ int niti_flip_class(const int32_t *sums, int classes) {
 }
 
 int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target) {
-  if (!sums || classes < 1 || classes > 65536 || target < 0 || target >= classes) return 0;
+  if (!sums || classes < 1 || classes > 65536 || target < 0 || target >= classes || !are_flip_sums(sums, classes)) return 0;
   const int64_t top = niti_loss_base2(sums[niti_flip_class(sums, classes)], exponent);
   uint64_t sum = 0;
   for (int j = 0; j < classes; ++j) sum += niti_loss_weight_softmax(niti_loss_base2(sums[j], exponent) - top);
