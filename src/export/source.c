@@ -251,7 +251,7 @@ static void write_update(const Writing *w, const NitiExportStep *s) {
   write_deltas(w, s);
   write_place(w, "x", s->use[NITI_EXPORT_OTHER]);
   write_place(w, "sums", s->use[NITI_EXPORT_WORK]);
-  fprintf(w->to, " .whole = %d", s->whole);
+  fprintf(w->to, " .kept = %" PRId32, s->kept);
 }
 
 static void write_pooling(const Writing *w, int32_t i, const NitiExportStep *s) {

@@ -53,6 +53,10 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
   const rt_span span = rt_span_of(ix, v->kw, v->w);
   const int32_t first = span.first < v->kw ? span.first * v->c : row, end = span.end < v->kw ? span.end * v->c : row;
   int32_t ky;
+  if (iy >= 0 && iy + v->kh <= v->h && first == 0 && end == row) {
+    for (x += (iy * v->w + ix) * v->c, ky = v->kh; ky > 0; --ky, column += row, x += v->w * v->c) rt_copy(column, x, row);
+    return;
+  }
   for (ky = 0; ky < v->kh; ++ky, column += row) {
     if (iy + ky < 0 || iy + ky >= v->h || first >= end) {
       rt_zero_bytes((uint8_t *)column, row);
@@ -87,10 +91,8 @@ static inline int32_t rt_bias(const rt_sink *k, const rt_conv *v, int32_t channe
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
   const int32_t s = shift > 0 ? shift : 0, half = s > 0 && mode == RT_NEAREST ? 1 << (s - 1) : 0;
   const int32_t m = (most + half) >> s, least = ((m > 127 ? 127 : m) << s) - half;
-  uint32_t i = 0;
-  if (m == 0) return 0;
-  while (acc[i] < least) ++i;
-  return i;
+  if (m == 0 || acc[0] >= least) return 0;
+  return acc[1] >= least ? 1 : acc[2] >= least ? 2 : 3;
 }
 
 /* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
@@ -109,34 +111,36 @@ static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *ac
 
 /* The winner for three shifts. */
 static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t guess, uint32_t mode) {
+  if (acc[0] == most) return 0;
   return (uint8_t)(rt_first_cell(acc, most, guess - 1, mode) | rt_first_cell(acc, most, guess, mode) << 2 |
                    rt_first_cell(acc, most, guess + 1, mode) << 4);
 }
 
 /* All channels of one window of the pool, below ReLU. */
-static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+RT_HOT static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
                                  const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
   const int32_t guess = k->guess;
   const uint32_t mode = rt_mode(k);
   int8_t *const out = k->out, *const high = k->high;
   uint8_t *const winner = k->winner;
-  uint32_t max = k->max;
-  int32_t i, j;
+  int32_t i, j, highest = 0, lowest = 0;
   for (j = 0; j < channels; ++j, ++index, w += size) {
     const int32_t bias = rt_bias(k, v, j);
     int32_t acc[4], most, least;
     rt_dot_columns(acc, w, columns, size);
-    for (i = 0; i < cells; ++i) acc[i] += bias;
-    most = least = acc[0];
-    for (i = 1; i < cells; ++i) {
-      if (acc[i] > most) most = acc[i];
-      if (acc[i] < least) least = acc[i];
-    }
-    if (most > 0 && (uint32_t)most > max) max = (uint32_t)most;
-    if (least < 0 && 0u - (uint32_t)least > max) max = 0u - (uint32_t)least;
+    for (i = cells; i < 4; ++i) acc[i] = acc[0]; /* never wins */
+    for (i = 0; i < 4; ++i) acc[i] += bias;
+    most = acc[0] > acc[1] ? acc[0] : acc[1];
+    least = acc[0] < acc[1] ? acc[0] : acc[1];
+    most = acc[2] > most ? acc[2] : most;
+    least = acc[2] < least ? acc[2] : least;
+    most = acc[3] > most ? acc[3] : most;
+    least = acc[3] < least ? acc[3] : least;
+    highest = most > highest ? most : highest;
+    lowest = least < lowest ? least : lowest;
     if (kind == RT_LATE) {
-      const int32_t kept = most > 0 ? most >> shift : 0;
+      const int32_t positive = most > 0 ? most : 0, kept = positive >> shift;
       out[index] = (int8_t)(uint8_t)(kept & 255);
       high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
       if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
@@ -144,7 +148,8 @@ static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
       rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
     }
   }
-  k->max = max;
+  if ((uint32_t)highest > k->max) k->max = (uint32_t)highest;
+  if (rt_magnitude(lowest) > k->max) k->max = rt_magnitude(lowest);
 }
 
 static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
@@ -418,8 +423,8 @@ RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
 typedef struct rt_gradient {
   const rt_conv *conv;
   rt_deltas from;
-  uint32_t x, sums; /* sums: int32, of one output channel or of all */
-  uint32_t whole;   /* 1: of all, so that one pass is enough */
+  uint32_t x, sums; /* sums: int32, a row for each of the first `kept` output channels, and one that the others share */
+  int32_t kept;
 } rt_gradient;
 
 /* Windows of the input that meet the same taps. */
@@ -501,26 +506,38 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
   }
 }
 
-/* Update `niti`: the largest gradient decides the shift, so the sums are made twice, or kept where there is memory for all. */
+/* No sum of output channel j is larger than this. */
+RT_UNUSED static uint32_t rt_gradient_bound(const rt *r, const rt_reader *d, int32_t j, int32_t k) {
+  const int32_t count = r->n * d->positions * k;
+  uint32_t sum = 0;
+  for (; j < count; j += k) sum += rt_magnitude(d->dy[j]);
+  return 127u * sum;
+}
+
+/* Update `niti`: the largest gradient decides the shift, so the sums are kept, or made twice where there is no memory for them.
+ * The first time matters only for channels that could have a larger one than those before. */
 RT_UNUSED static void rt_conv_update(rt *r, const rt_gradient *o) {
   const rt_conv *v = o->conv;
   const rt_reader d = rt_reader_of(r, v, &o->from);
-  const int32_t size = rt_window_size(v), step = o->whole ? size : 0;
-  int32_t *sums = rt_words(r, o->sums);
+  const int32_t size = rt_window_size(v);
+  int32_t *sums = rt_words(r, o->sums), *row = sums;
   int8_t *w = r->weights + v->weight;
   uint32_t max = 0;
   int32_t j, shift;
   for (j = 0; j < v->k; ++j) {
-    if (rt_gradient_row(r, o, &d, sums + j * step, j)) {
-      max = rt_largest(sums + j * step, size, max);
-    } else if (o->whole) {
-      rt_zero_words(sums + j * step, size);
+    if (j >= o->kept && rt_bits(rt_gradient_bound(r, &d, j, v->k)) <= rt_bits(max)) continue;
+    if (rt_gradient_row(r, o, &d, row, j)) {
+      max = rt_largest(row, size, max);
+    } else {
+      rt_zero_words(row, size);
     }
+    if (j < o->kept) row += size;
   }
   if (rt_bits(max) == 0) return;
   shift = rt_bits(max) - r->mu;
-  for (j = 0; j < v->k; ++j) {
-    if (o->whole || rt_gradient_row(r, o, &d, sums, j)) rt_update_row(w + j * size, sums + j * step, size, shift);
+  for (j = 0, row = sums; j < v->k; ++j) {
+    if (j < o->kept || rt_gradient_row(r, o, &d, row, j)) rt_update_row(w + j * size, row, size, shift);
+    if (j < o->kept) row += size;
   }
 }
 
