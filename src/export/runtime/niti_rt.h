@@ -11,6 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#define RT_MVE 1
+#include <arm_mve.h>
+#elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
+#define RT_DSP 1
+#endif
+
 void *memcpy(void *to, const void *from, size_t size); /* all that a C library must provide; <string.h> may be missing */
 
 /* Loops that clear memory must not become calls of memset, which a program without a C library lacks. */
@@ -66,12 +73,28 @@ RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
 }
 
 /* A few bytes: words where the processor reads them at any address. */
+#ifdef RT_MVE
+static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+  if (count <= 0) return;
+  __asm__ volatile("dlstp.8 lr, %[n]\n"
+                   "1:\n\t"
+                   "vldrb.8 q0, [%[from]], #16\n\t"
+                   "vstrb.8 q0, [%[to]], #16\n\t"
+                   "letp lr, 1b"
+                   : [from] "+r"(from), [to] "+r"(to)
+                   : [n] "r"(count)
+                   : "lr", "q0", "memory");
+}
+#else
 RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
 #if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
-  for (; count >= 4; count -= 4, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+  int32_t words = count >> 2;
+  for (; words > 0; --words, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+  count &= 3;
 #endif
   for (; count > 0; --count) *to++ = *from++;
 }
+#endif
 
 /* ---- rounding ---- */
 
@@ -215,8 +238,18 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
   const int32_t down = shift - k->shift, half = down > 0 && rt_mode(k) == RT_NEAREST ? 1 << (down - 1) : 0;
-  uint32_t i;
-  for (i = 0; i < count; ++i) {
+  uint32_t i = 0;
+#ifdef RT_MVE
+  for (; i < count; i += 8) {
+    const mve_pred16_t some = vctp16q(count - i);
+    const int16x8_t low = vreinterpretq_s16_u16(vldrbq_z_u16((const uint8_t *)k->out + i, some));
+    const int16x8_t v = vorrq_s16(vshlq_n_s16(vldrbq_z_s16(k->high + i, some), 8), low);
+    uint16x8_t m = vaddq_n_u16(vreinterpretq_u16_s16(vabsq_s16(v)), (uint16_t)half);
+    m = vminq_u16(vshlq_r_u16(m, -down), vdupq_n_u16(127));
+    vstrbq_p_s16(k->out + i, vnegq_m_s16(vreinterpretq_s16_u16(m), vreinterpretq_s16_u16(m), vcmpltq_n_s16(v, 0)), some);
+  }
+#endif
+  for (; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
     const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m;
     k->out[i] = (int8_t)(v < 0 ? -clipped : clipped);

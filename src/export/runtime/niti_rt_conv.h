@@ -48,15 +48,11 @@ typedef struct rt_forward {
 } rt_forward;
 
 /* The window of an output position as one row, zeros where it leaves the image. */
-RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
-  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c;
+RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
+  const int32_t row = v->kw * v->c;
   const rt_span span = rt_span_of(ix, v->kw, v->w);
   const int32_t first = span.first < v->kw ? span.first * v->c : row, end = span.end < v->kw ? span.end * v->c : row;
   int32_t ky;
-  if (iy >= 0 && iy + v->kh <= v->h && first == 0 && end == row) {
-    for (x += (iy * v->w + ix) * v->c, ky = v->kh; ky > 0; --ky, column += row, x += v->w * v->c) rt_copy(column, x, row);
-    return;
-  }
   for (ky = 0; ky < v->kh; ++ky, column += row) {
     if (iy + ky < 0 || iy + ky >= v->h || first >= end) {
       rt_zero_bytes((uint8_t *)column, row);
@@ -66,6 +62,16 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
     rt_copy(column + first, x + ((iy + ky) * v->w + ix) * v->c + first, end - first);
     rt_zero_bytes((uint8_t *)column + end, row - end);
   }
+}
+
+RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
+  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c, line = v->w * v->c;
+  int32_t ky = v->kh;
+  if (iy < 0 || ix < 0 || iy + ky > v->h || ix + v->kw > v->w) {
+    rt_gather_border(column, v, x, iy, ix);
+    return;
+  }
+  for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
 }
 
 /* The bias of an output channel, at the accumulators' exponent. */
@@ -124,32 +130,43 @@ RT_HOT static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
   const uint32_t mode = rt_mode(k);
   int8_t *const out = k->out, *const high = k->high;
   uint8_t *const winner = k->winner;
-  int32_t i, j, highest = 0, lowest = 0;
+  int32_t j, highest = 0, negative = -1; /* every bit that no negative accumulator lacks */
   for (j = 0; j < channels; ++j, ++index, w += size) {
     const int32_t bias = rt_bias(k, v, j);
-    int32_t acc[4], most, least;
+    int32_t acc[4], most;
     rt_dot_columns(acc, w, columns, size);
-    for (i = cells; i < 4; ++i) acc[i] = acc[0]; /* never wins */
-    for (i = 0; i < 4; ++i) acc[i] += bias;
+    if (cells < 4) { /* the others never win */
+      acc[3] = acc[0];
+      if (cells < 3) acc[2] = acc[0];
+      if (cells < 2) acc[1] = acc[0];
+    }
+    acc[0] += bias;
+    acc[1] += bias;
+    acc[2] += bias;
+    acc[3] += bias;
     most = acc[0] > acc[1] ? acc[0] : acc[1];
-    least = acc[0] < acc[1] ? acc[0] : acc[1];
     most = acc[2] > most ? acc[2] : most;
-    least = acc[2] < least ? acc[2] : least;
     most = acc[3] > most ? acc[3] : most;
-    least = acc[3] < least ? acc[3] : least;
     highest = most > highest ? most : highest;
-    lowest = least < lowest ? least : lowest;
+    negative &= (acc[0] | ~(acc[0] >> 31)) & (acc[1] | ~(acc[1] >> 31));
+    negative &= (acc[2] | ~(acc[2] >> 31)) & (acc[3] | ~(acc[3] >> 31));
     if (kind == RT_LATE) {
       const int32_t positive = most > 0 ? most : 0, kept = positive >> shift;
       out[index] = (int8_t)(uint8_t)(kept & 255);
       high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
       if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
     } else if (kind == RT_WRITE) {
-      rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
+      int32_t all[4];
+      all[0] = acc[0];
+      all[1] = acc[1];
+      all[2] = acc[2];
+      all[3] = acc[3];
+      rt_write_window(k, index, all, flat, (uint32_t)j, cells);
     }
   }
   if ((uint32_t)highest > k->max) k->max = (uint32_t)highest;
-  if (rt_magnitude(lowest) > k->max) k->max = rt_magnitude(lowest);
+  /* Of the negative ones, a magnitude that needs as many bits as the largest: a shift depends on nothing else. */
+  if (rt_magnitude(negative) > k->max) k->max = rt_magnitude(negative);
 }
 
 static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
@@ -491,17 +508,45 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
 }
 
 RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t max) {
+#ifdef RT_MVE
+  __asm__ volatile("dlstp.32 lr, %[n]\n"
+                   "1:\n\t"
+                   "vldrw.32 q0, [%[p]], #16\n\t"
+                   "vmaxav.s32 %[max], q0\n\t"
+                   "letp lr, 1b"
+                   : [p] "+r"(p), [max] "+r"(max)
+                   : [n] "r"(count)
+                   : "lr", "q0", "memory");
+#else
   int32_t i;
   for (i = 0; i < count; ++i) {
     const uint32_t m = rt_magnitude(p[i]);
     if (m > max) max = m;
   }
+#endif
   return max;
 }
 
 RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
-  int32_t i;
-  for (i = 0; i < count; ++i) {
+  int32_t i = 0;
+#ifdef RT_MVE
+  if (shift >= 1) {
+    const int32_t half = shift / 2;
+    for (; i < count; i += 4) {
+      const mve_pred16_t some = vctp32q((uint32_t)(count - i));
+      const int32x4_t v = vldrwq_z_s32(g + i, some), m = vabsq_s32(v), rest = vandq_s32(m, vdupq_n_s32((1 << shift) - 1));
+      const int32x4_t low = vshlq_r_s32(vandq_s32(rest, vdupq_n_s32((1 << half) - 1)), shift & 1);
+      int32x4_t q = vshlq_r_s32(m, -shift);
+      q = vaddq_m_n_s32(q, q, 1, vcmpgtq_s32(vshlq_r_s32(rest, -half), low));
+      q = vminq_s32(q, vdupq_n_s32(127));
+      q = vnegq_m_s32(q, q, vcmpltq_n_s32(v, 0));
+      q = vsubq_s32(vldrbq_z_s32(w + i, some), q);
+      vstrbq_p_s32(w + i, vmaxq_s32(vminq_s32(q, vdupq_n_s32(127)), vdupq_n_s32(-127)), some);
+    }
+    return;
+  }
+#endif
+  for (; i < count; ++i) {
     if (g[i] != 0) w[i] = rt_clip(w[i] - (shift < 1 ? g[i] : rt_round(g[i], shift, RT_PSEUDO_STOCHASTIC, 0)));
   }
 }

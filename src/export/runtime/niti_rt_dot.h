@@ -11,13 +11,6 @@
 
 #include "niti_rt.h"
 
-#if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
-#define RT_MVE 1
-#include <arm_mve.h>
-#elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
-#define RT_DSP 1
-#endif
-
 /* acc[r] = the sum of a[i] * b[r * stride + i] over i < count, for four rows of b. */
 #if defined(RT_MVE)
 #define RT_ROW(s, b) "vldrb.8 q1, [%[" #b "]], #16\n\tvmladava.s8 %[" #s "], q0, q1\n\t"
