@@ -3,8 +3,8 @@
  * result.
  *
  * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
- * layers use, as bits) and, of the other parts, the names of those that it wants. All functions are static, so that several
- * networks can share a program. */
+ * layers use, as bits), RT_WRITES where some output takes a second pass, RT_REST where a pool leaves outputs out and, of the
+ * other parts, the names of those that it wants. All functions are static, so that several networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
@@ -76,14 +76,15 @@ RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
 #ifdef RT_MVE
 static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
   if (count <= 0) return;
-  __asm__ volatile("dlstp.8 lr, %[n]\n"
-                   "1:\n\t"
-                   "vldrb.8 q0, [%[from]], #16\n\t"
-                   "vstrb.8 q0, [%[to]], #16\n\t"
-                   "letp lr, 1b"
-                   : [from] "+r"(from), [to] "+r"(to)
-                   : [n] "r"(count)
-                   : "lr", "q0", "memory");
+  __asm__ volatile(
+      "dlstp.8 lr, %[n]\n"
+      "1:\n\t"
+      "vldrb.8 q0, [%[from]], #16\n\t"
+      "vstrb.8 q0, [%[to]], #16\n\t"
+      "letp lr, 1b"
+      : [from] "+r"(from), [to] "+r"(to)
+      : [n] "r"(count)
+      : "lr", "q0", "memory");
 }
 #else
 RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
@@ -118,7 +119,11 @@ static inline int32_t rt_shift(uint32_t max) {
 
 static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
-static inline int8_t rt_clip(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
+/* In two steps, the first of which some processors have an instruction for. */
+static inline int8_t rt_clip(int32_t v) {
+  const int32_t m = v > 127 ? 127 : v < -128 ? -128 : v;
+  return (int8_t)(m < -127 ? -127 : m);
+}
 
 /* The magnitude x / 2^s, s >= 0. */
 static inline uint32_t rt_round_magnitude(uint32_t x, int32_t s, uint32_t mode, uint32_t word) {
@@ -139,7 +144,7 @@ static inline uint32_t rt_round_magnitude(uint32_t x, int32_t s, uint32_t mode, 
 /* Rounded, then clipped. */
 static inline int8_t rt_round(int32_t x, int32_t s, uint32_t mode, uint32_t word) {
   const uint32_t m = rt_round_magnitude(rt_magnitude(x), s, mode, word);
-  const int32_t v = m > 127u ? 127 : (int32_t)m;
+  const int32_t n = (int32_t)m, v = n > 127 ? 127 : n < 0 ? 0 : n; /* never below 0, but with an instruction for it */
   return (int8_t)(x < 0 ? -v : v);
 }
 
@@ -214,7 +219,7 @@ static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
   return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
 }
 
-static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
+RT_UNUSED static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
   const int8_t m = rt_round(acc, k->shift, rt_mode(k), rt_sink_word(k, index));
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
@@ -232,7 +237,9 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
   const uint32_t m = rt_magnitude(acc);
   if (m > k->max) k->max = m;
   if (k->kind == RT_LATE) rt_sink_keep(k, index, acc);
+#ifdef RT_WRITES
   if (k->kind == RT_WRITE) k->out[index] = rt_sink_round(k, acc, index);
+#endif
 }
 
 /* LATE, at the end: rounds the kept bits. */
@@ -251,7 +258,7 @@ static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shif
 #endif
   for (; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
-    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m;
+    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m < 0 ? 0 : m;
     k->out[i] = (int8_t)(v < 0 ? -clipped : clipped);
   }
 }
@@ -279,25 +286,27 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
   k->mode = rounding->mode;
   k->stream = rt_stream_of(r, rounding);
   k->max = 0;
-  if (k->high && (rt_mode(k) == RT_NEAREST || rt_mode(k) == RT_TRUNCATE)) {
-    rt_sink_predict(k, *hint);
+#ifdef RT_WRITES
+  if (!k->high || (rt_mode(k) != RT_NEAREST && rt_mode(k) != RT_TRUNCATE)) {
+    k->kind = RT_MEASURE;
     pass(r, operation, k);
     shift = rt_shift(k->max);
-    if (!rt_sink_kept(k, shift)) {
-      rt_sink_predict(k, shift);
-      k->max = 0;
-      pass(r, operation, k);
-    }
-    *hint = (uint8_t)shift;
-    rt_sink_finish(k, count, shift);
+    k->kind = RT_WRITE;
+    k->shift = shift;
+    pass(r, operation, k);
     return shift;
   }
-  k->kind = RT_MEASURE;
+#endif
+  rt_sink_predict(k, *hint);
   pass(r, operation, k);
   shift = rt_shift(k->max);
-  k->kind = RT_WRITE;
-  k->shift = shift;
-  pass(r, operation, k);
+  if (!rt_sink_kept(k, shift)) {
+    rt_sink_predict(k, shift);
+    k->max = 0;
+    pass(r, operation, k);
+  }
+  *hint = (uint8_t)shift;
+  rt_sink_finish(k, count, shift);
   return shift;
 }
 

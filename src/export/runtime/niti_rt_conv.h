@@ -101,6 +101,7 @@ static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t s
   return acc[1] >= least ? 1 : acc[2] >= least ? 2 : 3;
 }
 
+#ifdef RT_WRITES
 /* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
 static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel,
                                    int32_t cells) {
@@ -114,6 +115,7 @@ static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *ac
   }
   if (k->winner) k->winner[index] = (uint8_t)best;
 }
+#endif
 
 /* The winner for three shifts. */
 static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t guess, uint32_t mode) {
@@ -123,8 +125,8 @@ static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t gu
 }
 
 /* All channels of one window of the pool, below ReLU. */
-RT_HOT static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
-                                 const uint32_t *flat) {
+RT_COLD static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                  const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
   const int32_t guess = k->guess;
   const uint32_t mode = rt_mode(k);
@@ -155,7 +157,9 @@ RT_HOT static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
       out[index] = (int8_t)(uint8_t)(kept & 255);
       high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
       if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
-    } else if (kind == RT_WRITE) {
+    }
+#ifdef RT_WRITES
+    if (kind == RT_WRITE) {
       int32_t all[4];
       all[0] = acc[0];
       all[1] = acc[1];
@@ -163,12 +167,16 @@ RT_HOT static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, c
       all[3] = acc[3];
       rt_write_window(k, index, all, flat, (uint32_t)j, cells);
     }
+#else
+    (void)flat;
+#endif
   }
   if ((uint32_t)highest > k->max) k->max = (uint32_t)highest;
   /* Of the negative ones, a magnitude that needs as many bits as the largest: a shift depends on nothing else. */
   if (rt_magnitude(negative) > k->max) k->max = rt_magnitude(negative);
 }
 
+#ifdef RT_REST
 static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
   return at / stride < windows && at % stride < kernel;
 }
@@ -191,6 +199,8 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
   }
 }
 
+#endif
+
 RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
                                       int32_t image) {
   const rt_conv *v = o->conv;
@@ -210,7 +220,9 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
       index += (uint32_t)v->k;
     }
   }
+#ifdef RT_REST
   if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
+#endif
 }
 
 #endif
@@ -509,14 +521,15 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
 
 RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t max) {
 #ifdef RT_MVE
-  __asm__ volatile("dlstp.32 lr, %[n]\n"
-                   "1:\n\t"
-                   "vldrw.32 q0, [%[p]], #16\n\t"
-                   "vmaxav.s32 %[max], q0\n\t"
-                   "letp lr, 1b"
-                   : [p] "+r"(p), [max] "+r"(max)
-                   : [n] "r"(count)
-                   : "lr", "q0", "memory");
+  __asm__ volatile(
+      "dlstp.32 lr, %[n]\n"
+      "1:\n\t"
+      "vldrw.32 q0, [%[p]], #16\n\t"
+      "vmaxav.s32 %[max], q0\n\t"
+      "letp lr, 1b"
+      : [p] "+r"(p), [max] "+r"(max)
+      : [n] "r"(count)
+      : "lr", "q0", "memory");
 #else
   int32_t i;
   for (i = 0; i < count; ++i) {
@@ -551,12 +564,34 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
   }
 }
 
-/* No sum of output channel j is larger than this. */
-RT_UNUSED static uint32_t rt_gradient_bound(const rt *r, const rt_reader *d, int32_t j, int32_t k) {
+/* The largest and the least input, 0 among them. */
+typedef struct rt_range {
+  int32_t high, low;
+} rt_range;
+
+RT_UNUSED static rt_range rt_range_of(const int8_t *x, int32_t count) {
+  rt_range s = {0, 0};
+  for (; count > 0; --count, ++x) {
+    s.high = *x > s.high ? *x : s.high;
+    s.low = *x < s.low ? *x : s.low;
+  }
+  return s;
+}
+
+/* No sum of output channel j is larger than this: its positive deltas meet the largest inputs, and its negative ones the least.
+ */
+RT_UNUSED static uint32_t rt_gradient_bound(const rt *r, const rt_reader *d, const rt_range *x, int32_t j, int32_t k) {
   const int32_t count = r->n * d->positions * k;
-  uint32_t sum = 0;
-  for (; j < count; j += k) sum += rt_magnitude(d->dy[j]);
-  return 127u * sum;
+  int32_t up = 0, down = 0, most, least;
+  for (; j < count; j += k) {
+    const int32_t delta = d->dy[j];
+    up += delta > 0 ? delta : 0;
+    down += delta;
+  }
+  down = up - down; /* the magnitude of the negative ones */
+  most = up * x->high - down * x->low;
+  least = down * x->high - up * x->low;
+  return (uint32_t)(most > least ? most : least);
 }
 
 /* Update `niti`: the largest gradient decides the shift, so the sums are kept, or made twice where there is no memory for them.
@@ -567,10 +602,11 @@ RT_UNUSED static void rt_conv_update(rt *r, const rt_gradient *o) {
   const int32_t size = rt_window_size(v);
   int32_t *sums = rt_words(r, o->sums), *row = sums;
   int8_t *w = r->weights + v->weight;
+  const rt_range x = rt_range_of(rt_at(r, o->x), o->kept < v->k ? r->n * v->h * v->w * v->c : 0);
   uint32_t max = 0;
   int32_t j, shift;
   for (j = 0; j < v->k; ++j) {
-    if (j >= o->kept && rt_bits(rt_gradient_bound(r, &d, j, v->k)) <= rt_bits(max)) continue;
+    if (j >= o->kept && rt_bits(rt_gradient_bound(r, &d, &x, j, v->k)) <= rt_bits(max)) continue;
     if (rt_gradient_row(r, o, &d, row, j)) {
       max = rt_largest(row, size, max);
     } else {

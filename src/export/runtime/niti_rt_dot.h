@@ -17,13 +17,14 @@
 static inline void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
   const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  __asm__ volatile("dlstp.8 lr, %[n]\n"
-                   "1:\n\t"
-                   "vldrb.8 q0, [%[a]], #16\n\t" RT_ROW(s0, b0) RT_ROW(s1, b1) RT_ROW(s2, b2) RT_ROW(s3, b3) "letp lr, 1b"
-                   : [s0] "+Te"(s0), [s1] "+Te"(s1), [s2] "+Te"(s2), [s3] "+Te"(s3), [a] "+r"(a), [b0] "+r"(b0), [b1] "+r"(b1),
-                     [b2] "+r"(b2), [b3] "+r"(b3)
-                   : [n] "r"(count)
-                   : "lr", "q0", "q1", "memory");
+  __asm__ volatile(
+      "dlstp.8 lr, %[n]\n"
+      "1:\n\t"
+      "vldrb.8 q0, [%[a]], #16\n\t" RT_ROW(s0, b0) RT_ROW(s1, b1) RT_ROW(s2, b2) RT_ROW(s3, b3) "letp lr, 1b"
+      : [s0] "+Te"(s0), [s1] "+Te"(s1), [s2] "+Te"(s2), [s3] "+Te"(s3), [a] "+r"(a), [b0] "+r"(b0), [b1] "+r"(b1), [b2] "+r"(b2),
+        [b3] "+r"(b3)
+      : [n] "r"(count)
+      : "lr", "q0", "q1", "memory");
   acc[0] = s0;
   acc[1] = s1;
   acc[2] = s2;
@@ -42,6 +43,7 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s2 += v * b2[i];        \
     s3 += v * b3[i];        \
   }
+#ifndef RT_DSP /* which has a loop of its own for all but linear layers */
   for (i = count >> 2; i > 0; --i) {
     RT_STEP(0)
     RT_STEP(1)
@@ -54,6 +56,7 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     b3 += 4;
   }
   count &= 3;
+#endif
   for (i = 0; i < count; ++i) RT_STEP(i)
 #undef RT_STEP
   acc[0] = s0;
@@ -106,23 +109,28 @@ RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   "]\n\t"                            \
   "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
 
-#define RT_GROUP                     \
-  "ldr %[w], [%[p]], #4\n\t"         \
-  "sxtb16 %[e], %[w]\n\t"            \
+#define RT_GROUP             \
+  "ldr %[w], [%[p]], #4\n\t" \
+  "sxtb16 %[e], %[w]\n\t"    \
   "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-#define RT_GROUPS(times, groups)                                                                                              \
-  __asm__ volatile("1:\n\t" groups "subs %[n], %[n], #1\n\t"                                                                 \
-                   "bne 1b"                                                                                                   \
-                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(times), [p] "+r"(w), [x] "+r"(columns), \
-                     [w] "=&r"(word), [e] "=&r"(even)                                                                         \
-                   :                                                                                                          \
+#define RT_GROUPS(times, groups)                                                                               \
+  __asm__ volatile("1:\n\t" groups                                                                             \
+                   "subs %[n], %[n], #1\n\t"                                                                   \
+                   "bne 1b"                                                                                    \
+                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(times), [p] "+r"(w), \
+                     [x] "+r"(columns), [w] "=&r"(word), [e] "=&r"(even)                                       \
+                   :                                                                                           \
                    : "r4", "r5", "r6", "r8", "cc", "memory")
 
 static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 4, rest = (size >> 2) & 3;
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 2;
   uint32_t word, even;
-  if (n > 0) RT_GROUPS(n, RT_GROUP RT_GROUP RT_GROUP RT_GROUP);
-  if (rest > 0) RT_GROUPS(rest, RT_GROUP);
+#ifndef __OPTIMIZE_SIZE__ /* four groups in a turn */
+  int32_t turns = n >> 2;
+  if (turns > 0) RT_GROUPS(turns, RT_GROUP RT_GROUP RT_GROUP RT_GROUP);
+  n &= 3;
+#endif
+  if (n > 0) RT_GROUPS(n, RT_GROUP);
   if ((size & 3) != 0) {
     word = (uint8_t)w[0];
     if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
@@ -176,9 +184,9 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
   const uint32_t added = (uint32_t)((size + 1) >> 1) * half;
   uint32_t all01 = 0, all23 = 0, p, q;
   int32_t s1 = 0, s3 = 0, n;
-#define RT_TAKE_APART                                      \
-  all01 += p;                                              \
-  all23 += q;                                              \
+#define RT_TAKE_APART                                            \
+  all01 += p;                                                    \
+  all23 += q;                                                    \
   s1 += (int32_t)p >> 16; /* rounds down, as gcc and clang do */ \
   s3 += (int32_t)q >> 16;
 #define RT_TWO_TAPS(i)                                                                       \
@@ -192,7 +200,8 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
 #if defined(__thumb2__) && defined(__GNUC__)
   if (n > 0) {
     uint32_t tap;
-    __asm__ volatile("1:\n\t" RT_THUMB_TAPS RT_THUMB_TAPS "subs %[n], %[n], #1\n\t"
+    __asm__ volatile("1:\n\t" RT_THUMB_TAPS RT_THUMB_TAPS
+                     "subs %[n], %[n], #1\n\t"
                      "bne 1b"
                      : [t01] "+r"(all01), [t23] "+r"(all23), [s1] "+r"(s1), [s3] "+r"(s3), [n] "+r"(n), [p] "+r"(w), [x] "+r"(x),
                        [w] "=&r"(tap)
@@ -277,6 +286,14 @@ static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
   __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
   return sum;
 }
+/* The products of two elements of four rows. */
+static inline void rt_add_two(int32_t **sum, uint32_t ab, uint32_t cd, uint32_t fab, uint32_t fcd) {
+  int32_t s, t;
+  __asm__ volatile("ldrd %0, %1, [%2]" : "=&r"(s), "=&r"(t) : "r"(*sum) : "memory");
+  s = rt_smlad(rt_even(cd), fcd, rt_smlad(rt_even(ab), fab, s));
+  t = rt_smlad(rt_odd(cd), fcd, rt_smlad(rt_odd(ab), fab, t));
+  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(*sum) : "r"(s), "r"(t) : "memory");
+}
 #endif
 
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
@@ -286,13 +303,11 @@ RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, in
   int32_t i;
 #if defined(RT_DSP)
   const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
-  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+  for (; count >= 4; count -= 4, a += 4, b += 4, c += 4, d += 4) {
     const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
     const uint32_t ab = rt_pair(wa, wb), cd = rt_pair(wc, wd), ab2 = rt_pair_high(wb, wa), cd2 = rt_pair_high(wd, wc);
-    sum[0] = rt_smlad(rt_even(cd), fcd, rt_smlad(rt_even(ab), fab, sum[0]));
-    sum[1] = rt_smlad(rt_odd(cd), fcd, rt_smlad(rt_odd(ab), fab, sum[1]));
-    sum[2] = rt_smlad(rt_even(cd2), fcd, rt_smlad(rt_even(ab2), fab, sum[2]));
-    sum[3] = rt_smlad(rt_odd(cd2), fcd, rt_smlad(rt_odd(ab2), fab, sum[3]));
+    rt_add_two(&sum, ab, cd, fab, fcd);
+    rt_add_two(&sum, ab2, cd2, fab, fcd);
   }
 #elif defined(RT_MVE)
 #define RT_ROW(p, f) "vldrb.s32 q1, [%[" #p "]], #4\n\tvmla.s32 q0, q1, %[" #f "]\n\t"
