@@ -307,8 +307,8 @@ static void plan_gradient(Planning *p, int32_t i) {
   read_deltas(p, s, o->inputs[0]);
   s->use[NITI_EXPORT_OTHER] = o->inputs[1];
   s->use[NITI_EXPORT_TO] = NITI_NONE;
-  s->whole = all <= p->fast_bytes;
-  s->use[NITI_EXPORT_WORK] = scratch(p, s->whole ? all : row);
+  s->kept = all <= p->fast_bytes ? o->conv.k : 0;
+  s->use[NITI_EXPORT_WORK] = scratch(p, s->kept > 0 ? all : row);
 }
 
 static void plan_pool_backward(Planning *p, int32_t i) {
@@ -437,6 +437,35 @@ NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
     if (fullest >= plan->step_count || plan->steps[fullest].use[NITI_EXPORT_HIGH] == NITI_NONE) return NITI_OK;
     plan->steps[fullest].use[NITI_EXPORT_HIGH] = NITI_NONE;
     NITI_TRY(niti_export_place(plan));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus keep_sums(NitiExportPlan *plan, NitiExportStep *s, int32_t kept) {
+  const NitiConv *c = &plan->program->operations[s->operation].conv;
+  const int64_t rows = kept < c->k ? kept + 1 : c->k;
+  plan->spaces[s->use[NITI_EXPORT_WORK]].bytes = 4 * rows * c->kh * c->kw * c->c;
+  s->kept = kept;
+  return niti_export_place(plan);
+}
+
+/* By bisection. */
+static NitiStatus fill_step(NitiExportPlan *plan, NitiExportStep *s, int64_t bytes) {
+  int32_t good = s->kept, bad = plan->program->operations[s->operation].conv.k + 1;
+  while (good + 1 < bad) {
+    const int32_t kept = good + (bad - good) / 2;
+    NITI_TRY(keep_sums(plan, s, kept));
+    if (plan->arena_bytes <= bytes)
+      good = kept;
+    else
+      bad = kept;
+  }
+  return keep_sums(plan, s, good);
+}
+
+NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    if (plan->steps[i].kind == NITI_EXPORT_UPDATE) NITI_TRY(fill_step(plan, &plan->steps[i], bytes));
   }
   return NITI_OK;
 }
