@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/kernels.h"
 #include "backend/registry.h"
 
 /* In the order in which "auto" prefers them. */
@@ -48,4 +49,12 @@ NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *option
     return kinds[i]->open(out, options, name[length] == ':' ? name + length + 1 : NULL);
   }
   return fail_unknown(name);
+}
+
+NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
+  if (ranks && !backend->kernels->all_sum)
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "the %s backend cannot train in several ranks (expected --backend cpu)",
+                     backend->ops->name);
+  backend->together.ranks = ranks;
+  return NITI_OK;
 }

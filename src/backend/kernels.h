@@ -25,6 +25,7 @@ typedef struct NitiRequantise {
   uint32_t purpose, layer;
   int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
   int clip;            /* of the record: values beyond the largest / 2^clip are clipped */
+  size_t image;        /* elements of one image of the output */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_ACCUMULATION_MAX can be proven, else 64. */
@@ -56,6 +57,11 @@ typedef struct NitiConvCall {
   bool constant;    /* the weights do not change until conv_forget: packed weights may be kept */
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
 } NitiConvCall;
+
+/* The images of the batch under way, of which this process has `own`. */
+static inline int32_t niti_whole_batch(const NitiBackend *b, int32_t own) {
+  return b->together.whole > 0 ? b->together.whole : own;
+}
 
 /* What a recorded range depends on besides the contents of backend memory. */
 typedef struct NitiRecordingKey {
@@ -150,6 +156,8 @@ typedef struct NitiKernels {
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                const NitiRequantise *);
+  /* sums[count] of 32 or 64 bits become the sums over all ranks of the run under way. NULL: the device cannot join ranks. */
+  void (*all_sum)(NitiBackend *, void *sums, size_t count, int bits);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* Update `sgd` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of these.

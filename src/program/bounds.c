@@ -40,7 +40,7 @@ int32_t niti_program_too_large(const NitiProgram *p) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
     const NitiTensorDesc *t = &p->tensors[i];
     const bool drawn = t->layer > 0 && (t->role == NITI_ROLE_ACTIVATION || t->role == NITI_ROLE_DELTA);
-    if (drawn && niti_tensor_count(t, p->batch) > (size_t)1 << 34) return i;
+    if (drawn && niti_tensor_count(t, p->whole) > (size_t)1 << 34) return i;
   }
   return NITI_NONE;
 }

@@ -6,6 +6,7 @@
 #include "platform/clock.h"
 #include "platform/path.h"
 #include "train/snapshot.h"
+#include "train/together.h"
 
 NitiSplit niti_run_scored_split(const NitiRun *run) { return run->on_validation ? NITI_VALIDATION : NITI_TEST; }
 
@@ -29,8 +30,8 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
     const int64_t begin = niti_clock_now();
     const NitiStatus status = niti_loader_next(loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
+    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on));
     if (!*go_on) return NITI_OK;
-    NITI_TRY(status);
     if (batch.count == 0) return NITI_OK;
     NITI_TRY(niti_step_test(&context, &batch));
     if (loader == run->scored_loader) NITI_TRY(niti_run_confusion_add(run, &batch));
@@ -39,6 +40,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, NitiScoreTell 
     ++run->score_batches;
     ++run->epoch_scored;
     *go_on = tell(run, done, batches);
+    NITI_TRY(niti_run_vote(run, NITI_OK, go_on));
   }
   return NITI_OK;
 }
@@ -56,7 +58,9 @@ static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiSc
 
 NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   NITI_TRY(niti_run_confusion_begin(run));
-  return score(niti_run_scored(run), run, run->scored_loader, tell, go_on);
+  NITI_TRY(score(niti_run_scored(run), run, run->scored_loader, tell, go_on));
+  if (*go_on) niti_together_confusion(run);
+  return NITI_OK;
 }
 
 /* ---- the end of a run with validation images ---- */
@@ -72,7 +76,8 @@ static NitiStatus load_best(NitiCheckpoint **out, NitiRun *run) {
 }
 
 static NitiStatus score_weights(NitiScore *out, NitiRun *run, const NitiCheckpoint *weights, NitiScoreTell tell, bool *go_on) {
-  NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
+  if (weights) NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
+  NITI_TRY(niti_together_weights(run));
   return score(out, run, run->test_loader, tell, go_on);
 }
 
@@ -94,9 +99,11 @@ NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   const bool same = run->best_epoch == last_epoch(run);
   NitiCheckpoint *best = NULL;
   run->best_test = (NitiScore){0};
-  const NitiStatus loaded = same ? NITI_OK : load_best(&best, run);
+  const NitiStatus loaded = same || !niti_run_leads(run) ? NITI_OK : load_best(&best, run);
   if (loaded == NITI_ERROR_MEMORY) return loaded;
-  NitiStatus status = best ? score_best(run, best, tell, go_on) : NITI_OK;
+  bool there = best != NULL;
+  NITI_TRY(niti_together_told(run, &there));
+  NitiStatus status = there ? score_best(run, best, tell, go_on) : NITI_OK;
   niti_checkpoint_close(best);
   if (status == NITI_OK && *go_on) status = score(&run->test, run, run->test_loader, tell, go_on);
   if (same) run->best_test = run->test;
