@@ -325,10 +325,10 @@ typedef struct NitiRanks NitiRanks;
 /* Called on a thread of its own, at most once for each rank, when a rank no longer answers, so that the others would wait for
  * ever: end the process, best with niti_ranks_abort. */
 typedef void (*NitiRankLost)(void *context, const char *text);
-/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *ranks is NULL, which stands
+/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *out is NULL, which stands
  * for a process by itself. Waits for the others. Once per process; it takes MPI from libniti_mpi.so beside this library. lost may
  * be NULL. Statuses: ARGUMENT, UNSUPPORTED (no plugin, or no MPI), MEMORY, DEVICE. */
-NITI_API NitiStatus niti_ranks_open(NitiRanks **ranks, NitiRankLost lost, void *context);
+NITI_API NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context);
 /* Waits for the others. */
 NITI_API void niti_ranks_close(NitiRanks *ranks);
 /* Ends all processes, this one included, with this exit code, without waiting; NULL: returns. */
