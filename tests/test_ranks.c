@@ -11,6 +11,7 @@
 /* clang-format on */
 
 #include "model/lower.h"
+#include "program/bounds.h"
 #include "program/portion.h"
 
 /* ---- portions ---- */
@@ -118,12 +119,36 @@ static void test_the_whole_batch_counts_for_a_norm(void **state) {
   niti_description_close(description);
 }
 
+static int64_t exchanged(const NitiProgram *p, NitiOpcode opcode) {
+  int64_t bytes = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i)
+    bytes += p->operations[i].opcode == opcode ? niti_exchanged_bytes(p, &p->operations[i]) : 0;
+  return bytes;
+}
+
+/* docs/scaling.md's table: two products forward, one backward, four channels. */
+static void test_what_is_exchanged(void **state) {
+  (void)state;
+  NitiProgram *p = lower(4, 16);
+  assert_int_equal(exchanged(p, NITI_OP_CONV_FORWARD), 2 * 4);
+  assert_int_equal(exchanged(p, NITI_OP_CONV_BACKWARD), 4);
+  assert_int_equal(exchanged(p, NITI_OP_NORM_FIT), 4 * 2 * 8);
+  assert_int_equal(exchanged(p, NITI_OP_NORM_DELTA_FIT), 4 * 3 * 8);
+  assert_int_equal(exchanged(p, NITI_OP_LOSS), 3 * 8 + 4);
+  assert_int_equal(exchanged(p, NITI_OP_ALL_SUM), 4 * 4 * 9 + 8 * 4 + 4 * 4 * 4 * 62 * 62);
+  const NitiOpcode silent[] = {NITI_OP_INPUT, NITI_OP_NORM_FORWARD, NITI_OP_RELU_FORWARD, NITI_OP_CONV_GRADIENT,
+                               NITI_OP_UPDATE_SGD};
+  for (size_t i = 0; i < sizeof silent / sizeof *silent; ++i) assert_int_equal(exchanged(p, silent[i]), 0);
+  niti_program_close(p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_portions_cover_a_batch_once),
       cmocka_unit_test(test_gradients_of_products_and_biases_are_summed),
       cmocka_unit_test(test_the_whole_batch_decides_the_width_of_a_gradient),
       cmocka_unit_test(test_the_whole_batch_counts_for_a_norm),
+      cmocka_unit_test(test_what_is_exchanged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

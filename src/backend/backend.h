@@ -102,6 +102,7 @@ typedef struct NitiBackendOptions {
   const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
   const char *isa;  /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) lists */
   int threads;      /* 0: one per usable core */
+  int local;        /* this process's number among the host's ranks: of several devices it takes that one by default */
   bool direct;      /* convolutions multiply every term even where Winograd is faster, for measuring; same results */
 } NitiBackendOptions;
 
@@ -115,8 +116,8 @@ static inline void niti_backend_close(NitiBackend *backend) {
   if (backend) backend->ops->close(backend);
 }
 
-/* From now on, runs whose bindings have a `whole` exchange with these ranks; fails with NITI_ERROR_UNSUPPORTED where the device
- * cannot. */
+/* From now on, runs whose bindings have a `whole` exchange with these ranks; all of them call it. Fails with
+ * NITI_ERROR_UNSUPPORTED where the device cannot. */
 NitiStatus niti_backend_join(NitiBackend *, NitiRanks *);
 
 /* The name of the kernel that runs a convolution of this shape (opcode: one of NITI_OP_CONV_*); "" if memory runs out. */

@@ -646,7 +646,7 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
     enqueue(&run);
     return NITI_OK;
   }
-  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks};
+  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks, b->whole, b->first, b->idle};
   return k->replay(e->backend, &e->recordings, &key, enqueue, &run);
 }
 

@@ -44,7 +44,7 @@ typedef struct NitiSgdUpdate {
   const NitiRequantise *rq; /* selects the random words; its mode does not count */
 } NitiSgdUpdate;
 
-enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
+enum { NITI_UPDATES_MAX = 32 /* tensors of one call */, NITI_LINK_NAME_MAX = 96 };
 
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
 
@@ -69,6 +69,8 @@ typedef struct NitiRecordingKey {
   const uint8_t *pixels;
   NitiShape source;
   int64_t *marks;
+  int32_t whole, part; /* of the bindings the whole batch and the number of the first image, */
+  bool idle;           /* 0 without ranks */
 } NitiRecordingKey;
 
 typedef struct NitiKernels {
@@ -156,6 +158,10 @@ typedef struct NitiKernels {
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                const NitiRequantise *);
+  /* The device's name among all that a faster way than the ranks' transport could connect; "": none. NULL: none. */
+  void (*link_name)(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
+  /* Where all ranks have such names, no two the same: from now on exchanges go that way. All ranks call it. */
+  NitiStatus (*connect)(NitiBackend *, NitiRanks *);
   /* sums[count] of 32 or 64 bits become the sums over all ranks of the run under way. NULL: the device cannot join ranks. */
   void (*all_sum)(NitiBackend *, void *sums, size_t count, int bits);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu. */

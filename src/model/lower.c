@@ -160,7 +160,7 @@ static NitiStatus lower_all(Walk *w) {
   for (int32_t i = 1; i <= w->count; ++i) NITI_TRY(lower_layer(w, i));
   lower_loss(w);
   for (int32_t i = w->count; i >= 1 && w->options->training; --i) lower_backward(w, i);
-  if (w->options->whole > 0) lower_sums(w);
+  if (w->options->whole > 0 && w->options->training) lower_sums(w);
   if (w->options->training) NITI_TRY(lower_updates(w));
   return niti_program_check(w->lowering.program);
 }

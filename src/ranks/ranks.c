@@ -146,6 +146,7 @@ void niti_ranks_abort(NitiRanks *r, int code) {
 
 int niti_ranks_rank(const NitiRanks *r) { return r ? r->transport->rank : 0; }
 int niti_ranks_size(const NitiRanks *r) { return r ? r->transport->size : 1; }
+int niti_ranks_local(const NitiRanks *r) { return r ? r->transport->local_rank : 0; }
 bool niti_ranks_lead(const NitiRanks *r) { return niti_ranks_rank(r) == 0; }
 const char *niti_ranks_host(const NitiRanks *r, int rank) { return r ? r->hosts[rank] : "localhost"; }
 int niti_ranks_hosts(const NitiRanks *r) { return r ? r->host_count : 1; }

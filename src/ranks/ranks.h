@@ -15,6 +15,7 @@ int niti_ranks_size(const NitiRanks *);
 bool niti_ranks_lead(const NitiRanks *);
 const char *niti_ranks_host(const NitiRanks *, int rank); /* its name; owned by the ranks */
 int niti_ranks_hosts(const NitiRanks *);                  /* how many there are */
+int niti_ranks_local(const NitiRanks *);                  /* this rank's number among those of its host */
 const char *niti_ranks_library(const NitiRanks *);        /* "Open MPI v4.1.4"; owned by the ranks */
 /* How many threads a rank computes with by default: 0 (one per usable core) where the launcher gave it cores of its own, else the
  * host's cores divided among its ranks. */

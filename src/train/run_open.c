@@ -168,7 +168,8 @@ static NitiStatus open_loaders(NitiRun *run) {
 
 static NitiStatus open_network(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
-  const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = threads_of(run)};
+  const NitiBackendOptions backend = {
+      .name = device->backend, .isa = device->isa, .threads = threads_of(run), .local = niti_ranks_local(run->options.ranks)};
   const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
   NITI_TRY(niti_backend_open(&run->backend, &backend));
   NITI_TRY(niti_backend_join(run->backend, run->options.ranks));

@@ -119,7 +119,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(Map<Affi
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
       uint32_t bytes[W] = {};
       if (row + (uint32_t)i * r.lanes >= r.rows) continue;
-      if (draws) draw_bytes<W>(bytes, draw, at);
+      if (draws) draw_bytes<W>(bytes, draw, a.first + at);
 #pragma unroll
       for (int w = 0; w < W; ++w) x[i][w] = map_word<WORD>(a, f + 4 * w, x[i][w], d[i][w], at + 4 * w, bytes[w]);
       niti_vector_store<V>(m.y + at, x[i]);
@@ -150,7 +150,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(Map<Aff
 #pragma unroll
     for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
       const size_t at = tile.at + (size_t)i * t.image;
-      if (draws && i % 4 == 0) draw_four<16>(bytes, draw, at, t.image);
+      if (draws && i % 4 == 0) draw_four<16>(bytes, draw, a.first + at, t.image);
       if (i >= tile.images) continue;
       x[i] = map_word<4>(a, f, x[i], d[i], at, bytes[i % 4]);
       niti_word_store<4>(m.y + at, x[i]);
