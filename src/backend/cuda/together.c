@@ -54,6 +54,8 @@ static NitiStatus connect(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
   NITI_TRY(niti_ranks_broadcast(ranks, &id, sizeof id));
   niti_cuda_note(cuda, cudaSetDevice(cuda->device), "choosing the device");
   if (result == ncclSuccess) result = n->open(&n->communicator, niti_ranks_size(ranks), id, niti_ranks_rank(ranks));
+  const size_t used = strlen(cuda->description);
+  (void)snprintf(cuda->description + used, sizeof cuda->description - used, ", NCCL");
   if (result == ncclSuccess) return NITI_OK;
   return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: NCCL could not connect the ranks: %s", cuda->device, n->describe(result));
 }
