@@ -3,6 +3,7 @@ ranks that do not belong together."""
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 import data_sets
 from launch import PLUGIN, end_of, give_up, needs_mpi, start, together, train_in
 from recipes import EVERY_LAYER, NORMED
-from tool import NITI, niti, resume, rows_of, timeless, train
+from tool import NITI, json_of, niti, resume, rows_of, timeless, train
 
 pytestmark = needs_mpi
 EPOCHS = 6
@@ -21,6 +22,18 @@ SAME = ("hash", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "b
 
 def same(result):
     return {key: result[key] for key in SAME}
+
+
+def events_of(run):
+    """What counts all images: losses, accuracies and the confusion matrix."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}).Reload()
+    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+             if tag.startswith(("loss", "accuracy"))}
+    found |= {tag: [(image.step, image.encoded_image_string) for image in events.Images(tag)] for tag in events.Tags()["images"]
+              if tag.endswith("confusion")}
+    assert len(found) >= 3, events.Tags()
+    return found
 
 
 def processes_of(launcher, count, seconds=60):
@@ -109,6 +122,7 @@ def test_norms_and_update_sgd_have_the_bits_of_one_process(changes, ranks, norme
     for count in ranks:
         many = train_in(count, normed, odd, tmp_path / str(count), *sets)
         assert same(many) == same(one), count
+        assert events_of(tmp_path / str(count)) == events_of(tmp_path / "one")
 
 
 def test_ranks_of_other_instruction_sets(elements, cifar, tmp_path):
@@ -169,6 +183,33 @@ def test_a_stopped_rank_ends_the_run(long, tmp_path):
     code, out, err = end_of(launcher, timeout=40)
     assert code == 3 and "niti: rank 1 (" in err and "has not answered" in err, (code, out, err)
     assert same(resume(run)) == same(one)
+
+
+@pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW to a number of kills")
+def test_kills_at_random_moments(long, tmp_path):
+    """Ranks are killed again and again, and other numbers of ranks go on, until the run is complete."""
+    recipe, data, one = long
+    run, dice = tmp_path / "run", random.Random(1)
+    new = (recipe, "--data", data, "--run", run, "--epochs", EPOCHS)
+    for _ in range(int(os.environ["NITI_TEST_SLOW"])):
+        count = dice.randint(2, 4)
+        launcher = start((count, NITI, *(("--resume", run) if run.exists() else new), "--threads", 1))
+        ranks = processes_of(launcher, count)
+        time.sleep(dice.random() * 3)
+        if launcher.poll() is None:
+            os.kill(ranks[dice.randrange(count)], signal.SIGKILL)
+        code, out, err = end_of(launcher, timeout=30)
+        assert code == 0 or "signal 9" in err, (code, out, err)
+    assert same(resume(run)) == same(one)
+
+
+def test_a_slow_rank_is_named(cifar, tmp_path):
+    if not set(json_of("info")["isa_available"]) - {"ref"}:
+        pytest.skip("this machine has no faster kernels than ref")
+    how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / "run", "--threads", 1, "--max-steps", 2, "--batch", 4,
+           "--test-limit", 4)
+    code, out, err = end_of(start((1, NITI, *how), (1, NITI, *how, "--isa", "ref")))
+    assert code == 0 and "niti: rank 1 (" in err and "times as long as others" in err, (code, out, err)
 
 
 # ---- what does not belong together ----
