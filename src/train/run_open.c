@@ -234,6 +234,7 @@ static NitiStatus set_inputs(NitiRun *run) {
 }
 
 NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
+  NITI_TRY(niti_together_check(run));
   NitiStatus status = set_data_path(run, data_path);
   if (status == NITI_OK) status = open_data(run);
   NITI_TRY(niti_run_agree(run, status));
@@ -241,7 +242,7 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   NITI_TRY(resolve_statistics(run));
   NITI_TRY(niti_run_agree(run, check_channels(run)));
   NITI_TRY(set_inputs(run));
-  NITI_TRY(niti_together_check(run));
+  NITI_TRY(niti_together_check_data(run));
   if (!run->resumed) run->on_validation = run->inputs.images[NITI_VALIDATION] > 0;
   status = open_loaders(run);
   if (status == NITI_OK) status = open_network(run);

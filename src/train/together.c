@@ -38,7 +38,8 @@ static NitiStatus find_hasher(int *out, const NitiRun *run) {
   text_hash(own, run->data_path);
   const NitiStatus status = niti_ranks_gather(ranks, all, own, sizeof own);
   *out = 0;
-  while (strcmp(niti_ranks_host(ranks, *out), niti_ranks_host(ranks, rank)) != 0 || strcmp(all[*out], own) != 0) ++*out;
+  while (*out < rank && (strcmp(niti_ranks_host(ranks, *out), niti_ranks_host(ranks, rank)) != 0 || strcmp(all[*out], own) != 0))
+    ++*out;
   free(all);
   return status;
 }
@@ -62,11 +63,11 @@ NitiStatus niti_together_hash(NitiRun *run, NitiSplit split) {
 
 /* ---- comparing ---- */
 
-static NitiStatus same_data(const NitiRun *run) {
+NitiStatus niti_together_check_data(const NitiRun *run) {
   static const char *const names[NITI_SPLITS] = {
       [NITI_TRAIN] = "training images", [NITI_TEST] = "test images", [NITI_VALIDATION] = "validation images"};
   char text[NITI_RANK_TEXT_MAX];
-  for (int split = 0; split < NITI_SPLITS; ++split) {
+  for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
     const NitiRunInputs *in = &run->inputs;
     (void)snprintf(text, sizeof text, "%" PRId64 " of them, SHA-256 %.16s, names %.16s", in->images[split], in->sha256[split],
                    in->names_sha256[split]);
@@ -89,8 +90,7 @@ NitiStatus niti_together_check(const NitiRun *run) {
   NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
   (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
                  run->test_every, run->test_limit, run->options.measure_every);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the options", text));
-  return same_data(run);
+  return niti_ranks_same(run->options.ranks, "the options", text);
 }
 
 /* ---- weights and checkpoints ---- */
