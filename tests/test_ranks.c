@@ -1,4 +1,4 @@
-/* Portions of a batch, and programs for several ranks. What ranks do together is tested by tests/cli/test_ranks.py, the loader's
+/* Portions of a batch, and programs for several ranks. What ranks do together is tested by tests/ranks, the loader's
  * part of it by test_loader.c. */
 /* clang-format off */
 #include <setjmp.h>
