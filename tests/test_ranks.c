@@ -84,6 +84,25 @@ static void test_gradients_of_products_and_biases_are_summed(void **state) {
   niti_program_close(p);
 }
 
+/* The norm is that of the whole batch's gradients. */
+static void test_clipping_comes_after_the_sums(void **state) {
+  (void)state;
+  NitiDescription *description = NULL;
+  NitiProgram *p = NULL;
+  int32_t last_sum = NITI_NONE, first_square = NITI_NONE;
+  assert_int_equal(niti_description_parse(&description, model, "small.yaml", NULL), NITI_OK);
+  const NitiLowerOptions options = {
+      .batch = 4, .whole = 16, .training = true, .loss = NITI_LOSS_SOFTMAX, .clips_norm = true, .optimizer = &niti_optimizer_sgd};
+  assert_int_equal(niti_lower(&p, description, &options), NITI_OK);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode == NITI_OP_ALL_SUM) last_sum = i;
+    if (p->operations[i].opcode == NITI_OP_GRADIENT_SQUARES && first_square == NITI_NONE) first_square = i;
+  }
+  assert_true(last_sum != NITI_NONE && first_square > last_sum);
+  niti_program_close(p);
+  niti_description_close(description);
+}
+
 /* 62 * 62 positions: 34 images are exact in int32, 35 are not. */
 static void test_the_whole_batch_decides_the_width_of_a_gradient(void **state) {
   (void)state;
@@ -146,6 +165,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_portions_cover_a_batch_once),
       cmocka_unit_test(test_gradients_of_products_and_biases_are_summed),
+      cmocka_unit_test(test_clipping_comes_after_the_sums),
       cmocka_unit_test(test_the_whole_batch_decides_the_width_of_a_gradient),
       cmocka_unit_test(test_the_whole_batch_counts_for_a_norm),
       cmocka_unit_test(test_what_is_exchanged),

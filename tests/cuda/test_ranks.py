@@ -30,10 +30,18 @@ def odd(shared):
     return data_sets.write_idx_set(shared / "ranks-odd", data_sets.squares(150, 1), data_sets.squares(61, 2))
 
 
-@pytest.fixture(scope="module", params=["every layer", "norms"])
-def case(request, shared, every_layer, cifar, normed, odd):
+@pytest.fixture(scope="module")
+def wide(shared):
+    """Norms of 64 channels, which have kernels of their own."""
+    path = shared / "ranks-wide.yaml"
+    path.write_text(NORMED.replace("out: 6", "out: 64"))
+    return path
+
+
+@pytest.fixture(scope="module", params=["every layer", "norms", "wide norms"])
+def case(request, shared, every_layer, cifar, normed, wide, odd):
     """(recipe, data, the result of one process on the CPU)"""
-    recipe, data = (every_layer, cifar) if request.param == "every layer" else (normed, odd)
+    recipe, data = {"every layer": (every_layer, cifar), "norms": (normed, odd), "wide norms": (wide, odd)}[request.param]
     return recipe, data, train(recipe, data, shared / f"ranks {request.param}", "--backend", "cpu")
 
 
