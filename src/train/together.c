@@ -166,9 +166,10 @@ NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *rank
   NITI_TRY(niti_ranks_agree(ranks, status));
   NITI_TRY(niti_ranks_broadcast(ranks, &count, sizeof count));
   NITI_TRY(niti_ranks_broadcast(ranks, source, sizeof source));
-  if (!bytes && !(bytes = malloc(count + 1))) return out_of_memory();
-  status = niti_ranks_broadcast(ranks, bytes, count);
-  if (status == NITI_OK && !*checkpoint) status = load_bytes(checkpoint, bytes, count, source);
+  size = (size_t)count;
+  if (!bytes && (count > SIZE_MAX / 2 || !(bytes = malloc(size + 1)))) return out_of_memory();
+  status = niti_ranks_broadcast(ranks, bytes, size);
+  if (status == NITI_OK && !*checkpoint) status = load_bytes(checkpoint, bytes, size, source);
   free(bytes);
   return niti_ranks_agree(ranks, status);
 }

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -140,6 +141,18 @@ def test_averaged_weights_test_time_flip_and_squares_cut_out_have_the_bits_of_on
         assert same(many) == same(one) and one["averaged_hash"] != one["hash"], ranks
         assert many["averaged_hash"] == one["averaged_hash"] and many["averaged_test_accuracy"] == one["averaged_test_accuracy"], ranks
         assert (tmp_path / str(ranks) / "averaged.safetensors").exists()
+
+
+def test_averages_and_update_niti16_are_continued_by_other_numbers_of_ranks(normed, odd, tmp_path):
+    steady = "lr: 0.05, schedule: steps, warmup: {epoch: 0}"
+    for name, sets in {"average": (f"update={{kind: sgd, {steady}}}", "average={from: {epoch: 1}, every: {step: 3}}"),
+                       "niti16": (f"update={{kind: niti16, {steady}}}",)}.items():
+        run, again = tmp_path / name, tmp_path / f"{name} again"
+        train_in(2, normed, odd, run, *(word for change in sets for word in ("--set", change)), "--epochs", 2)
+        shutil.copytree(run, again)
+        many = together((3, NITI, "--resume", run, "--threads", 1, "--epochs", 3, "--json"))
+        one = resume(again, "--epochs", 3)
+        assert same(many) == same(one) and many.get("averaged_hash") == one.get("averaged_hash"), name
 
 
 def test_clipping_by_norm_sees_the_sum_over_all_ranks(normed, odd, tmp_path):

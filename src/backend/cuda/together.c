@@ -103,6 +103,7 @@ static void reduce_by_host(NitiCuda *cuda, void *data, size_t count, NitiReducti
 }
 
 static void reduce(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
+  cuda->settled = false; /* NCCL's kernels are its own affair */
   if (cuda->nccl)
     reduce_by_nccl(cuda, data, count, reduction);
   else
