@@ -482,6 +482,24 @@ typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress
 /* Asked after every step, on the same thread: return true to have the state saved now; training goes on. */
 typedef bool (*NitiSaveCallback)(void *context);
 
+/* The processes that train one network together, each a rank, numbered from 0: docs/scaling.md. */
+typedef struct NitiRanks NitiRanks;
+/* Called on a thread of its own, at most once for each rank, when a rank no longer answers, so that the others would wait for
+ * ever: end the process, best with niti_ranks_abort. */
+typedef void (*NitiRankLost)(void *context, const char *text);
+/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *out is NULL, which stands
+ * for a process by itself. Waits for the others. Once per process; it takes MPI from libniti_mpi.so beside this library. lost may
+ * be NULL. Statuses: ARGUMENT, UNSUPPORTED (no plugin, or no MPI), MEMORY, DEVICE. */
+NITI_API NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context);
+/* Waits for the others. */
+NITI_API void niti_ranks_close(NitiRanks *ranks);
+/* Ends all processes, this one included, with this exit code, without waiting; NULL: returns. */
+NITI_API void niti_ranks_abort(NitiRanks *ranks, int code);
+NITI_API int niti_ranks_rank(const NitiRanks *ranks); /* NULL: 0 */
+/* Whether the failure that niti_train or niti_resume returned is the same on all ranks. Otherwise the others are at work, and
+ * niti_ranks_abort is wanted. NULL: true. */
+NITI_API bool niti_ranks_agreed(const NitiRanks *ranks);
+
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
@@ -498,7 +516,9 @@ typedef struct NitiTrainOptions {
   int32_t test_limit; /* score only so many images of the split scored after epochs, evenly spread; 0: all */
   int32_t epochs;     /* niti_resume: extend the run to so many epochs; 0: the run's own. Refused where the recipe's schedule or
                          max_steps depends on the length, so that what was trained would have been trained otherwise */
-  uint64_t reserved[5];
+  NitiRanks *ranks;   /* NULL: this process by itself. Else all ranks make the same call, with the same options save device, data
+                         and   the callbacks; rank 0 alone reads and writes `folder` and `init`, and reports */
+  uint64_t reserved[4];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {

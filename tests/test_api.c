@@ -485,7 +485,7 @@ static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, con
   check_refused(run(&result, "run", &options), function, "options->device: threads");
   options = (NitiTrainOptions){.device = {.reserved = {0, 0, 0, 1}}};
   check_refused(run(&result, "run", &options), function, "options->device has reserved");
-  options = (NitiTrainOptions){.reserved = {0, 0, 0, 0, UINT64_MAX}};
+  options = (NitiTrainOptions){.reserved = {0, 0, 0, UINT64_MAX}};
   check_refused(run(&result, "run", &options), function, "options has reserved");
   memset(&options, 0xa5, sizeof options);
   check_refused(run(&result, "run", &options), function, "options has reserved");
@@ -749,6 +749,25 @@ static void messages_belong_to_threads(void **state) {
   assert_string_equal(niti_error(), before);
 }
 
+/* A process by itself is no rank of any; one of several needs the plugin, which is not beside this program. */
+static void ranks(void **state) {
+  NitiRanks *none = (NitiRanks *)(uintptr_t)1;
+  (void)state;
+  unsetenv("OMPI_COMM_WORLD_SIZE");
+  assert_int_equal(niti_ranks_open(&none, NULL, NULL), NITI_OK);
+  assert_null(none);
+  assert_true(niti_ranks_rank(none) == 0 && niti_ranks_agreed(none));
+  niti_ranks_abort(none, 1);
+  niti_ranks_close(none);
+  check_refused(niti_ranks_open(NULL, NULL, NULL), "niti_ranks_open", "out");
+  none = (NitiRanks *)(uintptr_t)1;
+  setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+  assert_int_equal(niti_ranks_open(&none, NULL, NULL), NITI_ERROR_UNSUPPORTED);
+  unsetenv("OMPI_COMM_WORLD_SIZE");
+  assert_null(none);
+  assert_non_null(strstr(niti_error(), "libniti_mpi.so"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(versions_agree),
@@ -770,6 +789,7 @@ int main(void) {
       cmocka_unit_test(a_model_refuses),
       cmocka_unit_test(an_open_model_refuses),
       cmocka_unit_test(a_hash_refuses),
+      cmocka_unit_test(ranks),
       cmocka_unit_test(messages_belong_to_threads),
   };
   return cmocka_run_group_tests_name("api", tests, NULL, NULL);

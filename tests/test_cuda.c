@@ -50,7 +50,7 @@ static void free_case(Case *c) {
 }
 
 static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
-  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0};
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0, 0};
 }
 
 static void describe(char text[WHAT], const char *name, const Case *c) {

@@ -46,6 +46,14 @@ typedef struct DeltaFit {
   bool whole; /* all channels are one slice */
 } DeltaFit;
 
+/* With ranks: sums alone, which they exchange before anything is made of them. */
+typedef struct NoFit {
+  enum { SUMS = Fit::SUMS, ROWS = Fit::ROWS };
+} NoFit;
+typedef struct NoDeltaFit {
+  enum { SUMS = DeltaFit::SUMS, ROWS = DeltaFit::ROWS };
+} NoDeltaFit;
+
 /* ---- reductions over a block: all threads call them, and get the result ---- */
 
 static __device__ inline uint64_t block_max(uint64_t value) {
@@ -186,6 +194,16 @@ static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, De
   fit_deltas(d, f);
 }
 
+static __device__ inline void end_slice(const Sums &, const NoFit &, uint32_t, bool) {}
+static __device__ inline void end_slice(const Sums &, const NoDeltaFit &, uint32_t, bool) {}
+
+/* A thread per channel. */
+static __global__ void __launch_bounds__(THREADS) fit_kernel(Sums d, Fit f) {
+  niti_kernel_settle();
+  const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
+  end_slice(d, f, c, c < d.channels);
+}
+
 /* ---- sums ---- */
 
 /* out[v]: channel v of four rows. */
@@ -322,7 +340,7 @@ static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a,
               x ? x->data : NULL,
               a->exponent,
               x ? x->exponent : NULL,
-              (int64_t)(niti_shape_count(a->shape) / channels),
+              (int64_t)niti_whole_batch(&cuda->base, a->shape.n) * a->shape.h * a->shape.w,
               channels,
               0,
               NitiRows{}};
@@ -341,7 +359,12 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    words_of(bias),
                    weight->exponent,
                    bias->exponent};
-  if (sums) {
+  if (sums && backend->together.whole > 0) {
+    const Sums d = sums_of(cuda, sums, x, NULL);
+    run_sums(cuda, d, x->shape, NoFit{});
+    niti_cuda_all_sum(backend, d.sums, (size_t)channels * Fit::SUMS, 64);
+    NITI_LAUNCH(cuda, fit_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, d, fit);
+  } else if (sums) {
     run_sums(cuda, sums_of(cuda, sums, x, NULL), x->shape, fit);
   } else {
     const int32_t *exponent = x->exponent;
@@ -365,7 +388,13 @@ extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affin
                         words_of(weight),
                         weight->exponent,
                         d.channels <= NITI_SUMS_SLICE};
-  run_sums(cuda, d, dy->shape, fit);
-  if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  if (backend->together.whole > 0) {
+    run_sums(cuda, d, dy->shape, NoDeltaFit{});
+    niti_cuda_all_sum(backend, d.sums, (size_t)d.channels * DeltaFit::SUMS, 64);
+    NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  } else {
+    run_sums(cuda, d, dy->shape, fit);
+    if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  }
   cuda->settled = true;
 }
