@@ -197,7 +197,7 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
     RT_TAKE_APART                                                                            \
   }
   n = size >> 2;
-#if defined(__thumb2__) && defined(__GNUC__)
+#if defined(__thumb2__) && defined(__GNUC__) && !defined(RT_PORTABLE)
   if (n > 0) {
     uint32_t tap;
     __asm__ volatile("1:\n\t" RT_THUMB_TAPS RT_THUMB_TAPS
