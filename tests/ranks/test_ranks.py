@@ -251,10 +251,14 @@ def test_kills_at_random_moments(long, tmp_path):
 def test_a_slow_rank_is_named(cifar, tmp_path):
     if not set(json_of("info")["isa_available"]) - {"ref"}:
         pytest.skip("this machine has no faster kernels than ref")
-    how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / "run", "--threads", 1, "--max-steps", 2, "--batch", 4,
-           "--test-limit", 4)
-    code, out, err = end_of(start((1, NITI, *how), (1, NITI, *how, "--isa", "ref")))
-    assert code == 0 and "niti: rank 1 (" in err and "times as long as others" in err, (code, out, err)
+    for attempt in range(4):  # other processes may slow the other rank as much
+        how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / f"run-{attempt}", "--threads", 1, "--max-steps", 2,
+               "--batch", 4, "--test-limit", 4)
+        code, out, err = end_of(start((1, NITI, *how), (1, NITI, *how, "--isa", "ref")))
+        assert code == 0, (code, out, err)
+        if "niti: rank 1 (" in err and "times as long as others" in err:
+            return
+    pytest.fail(err)
 
 
 # ---- what does not belong together ----
