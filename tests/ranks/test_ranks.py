@@ -252,8 +252,8 @@ def test_a_slow_rank_is_named(cifar, tmp_path):
     if not set(json_of("info")["isa_available"]) - {"ref"}:
         pytest.skip("this machine has no faster kernels than ref")
     for attempt in range(4):  # other processes may slow the other rank as much
-        how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / f"run-{attempt}", "--threads", 1, "--max-steps", 2,
-               "--batch", 4, "--test-limit", 4)
+        how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / f"run-{attempt}", "--threads", 1, "--max-steps", 4,
+               "--batch", 16, "--test-limit", 4)
         code, out, err = end_of(start((1, NITI, *how), (1, NITI, *how, "--isa", "ref")))
         assert code == 0, (code, out, err)
         if "niti: rank 1 (" in err and "times as long as others" in err:
