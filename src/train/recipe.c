@@ -294,7 +294,10 @@ static NitiStatus read_wide(NitiRecipe *r, const NitiYaml *mapping) {
   const char *const keys[] = {
       "kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", true_scale ? "clip_norm" : NULL,
       NULL};
-  const NitiYaml *node;
+  const NitiYaml *node = niti_yaml_get(mapping, "kind"), *mu = niti_yaml_get(mapping, "mu");
+  if (node && node->line == 0 && mu && mu->line > 0) /* an edit of the kind alone */
+    return niti_yaml_fail(node, "update %s has no mu, which the recipe sets (expected --set 'update={kind: %s}', all of update)",
+                          r->optimizer->name, r->optimizer->name);
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if (!true_scale) set_normalised_rate(&r->rate);
   NITI_TRY(niti_rate_read(&r->rate, mapping));

@@ -435,6 +435,12 @@ def test_a_contradiction_with_the_file_begins_with_the_edit(recipe, toy, tmp_pat
           says="niti: --set update={kind: sgd}: update sgd follows true derivatives")
 
 
+def test_an_edit_of_the_kind_alone(toy_recipe, toy, tmp_path):
+    arguments = ("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--dry-run", "--set")
+    fails(*arguments, "update.kind=sgd", says="niti: --set update.kind=sgd: update sgd has no mu, which the recipe sets (expected --set 'update={kind: sgd}'")
+    assert niti(*arguments, "update={kind: sgd}").returncode == 0
+
+
 def test_an_edit_replaces_a_position_in_another_unit(recipe, toy, tmp_path):
     warm = recipe(("{kind: niti, mu: 3}", "{kind: sgd, warmup: {epoch: 2}}"))
     arguments = ("train", warm, "--data", toy, "--run", tmp_path / "run", "--epochs", 2)
