@@ -271,6 +271,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
                         (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
   json_object_set(object, "testing", json_object_get(view->run, "testing"));
+  json_object_set(object, "flip", json_object_get(view->run, "flip"));
   if (r->averaged_images > 0 || r->averaged_validation_correct > 0) add_averaged(object, r, folder);
   json_object_set_new(object, "warnings", warnings_json(view));
   return object;
@@ -285,6 +286,7 @@ static void print_result(const View *view, const NitiTrainResult *r) {
   printf("%s accuracy %.2f %% (best %.2f %% after epoch %d, chosen on the %s split%s), %" PRId64 " steps, %.0f images/s\n", split,
          percent(last.correct, last.images), percent(r->best.correct, r->best.images), r->best_epoch, split,
          validates ? "" : " itself", r->steps, rate(r->images, r->nanoseconds));
+  if (json_is_true(json_object_get(view->run, "flip"))) puts("every score is of images and their mirrors (evaluation.flip)");
   if (json_is_integer(limit))
     printf("scored on %" PRId64 " of %" JSON_INTEGER_FORMAT " %s images, evenly spread (--test-limit)\n", last.images,
            json_integer_value(json_object_get(json_object_get(view->run, "testing"), "of")), split);
@@ -304,7 +306,8 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
     if (r->averaged_images > 0 || r->averaged_validation_correct > 0) print_averaged(r, folder);
     printf("hash %s\ncheckpoints in ", r->hash);
     print_name(stdout, folder);
-    printf(": last.safetensors, best.safetensors\n");
+    const bool averaged = r->averaged_images > 0 || r->averaged_validation_correct > 0;
+    printf(": last.safetensors, best.safetensors%s\n", averaged ? ", averaged.safetensors" : "");
   }
   const int caught = signals_caught();
   return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;

@@ -443,7 +443,8 @@ typedef struct NitiRunFacts {
   uint64_t seed;
   int32_t test_every;    /* epochs from one test to the next; the last epoch is always tested */
   int64_t scored_images; /* how many images of data.scored each test scores: all, or test_limit */
-  uint64_t reserved[4];
+  bool flip;             /* scores are of images and their mirrors: the recipe's evaluation.flip */
+  uint64_t reserved[3];
 } NitiRunFacts;
 
 typedef enum NitiProgressKind {

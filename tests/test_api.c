@@ -286,6 +286,12 @@ static void normalised_steps_are_of_int8_weights(void **state) {
   niti_update_niti16(NULL, -9, velocity, &f, gradient, 3, &step);
   niti_update_niti16(weight, INT_MIN, velocity, &f, gradient, 3, &step);
   niti_update_niti16(weight, -9, velocity, &f, gradient, 3, NULL);
+  step.clip[0] = 1 << 30; /* a factor of a half, and of 1 */
+  step.clip[1] = -31;
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, &step);
+  step.clip[1] = -30;
+  niti_update_niti16(weight, -9, velocity, &f, gradient, 3, &step);
+  step.clip[0] = step.clip[1] = 0;
   assert_true(weight[0] == 5000 && weight[1] == 6000 && weight[2] == -7 && f == 0);
   niti_update_niti16(weight, -9, velocity, &f, gradient, 3, &step); /* 128000 is 250 of 256 parts of 2^17 */
   assert_true(weight[0] == 4750 && weight[1] == 6125 && weight[2] == -7);

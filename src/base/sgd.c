@@ -90,5 +90,6 @@ void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocit
 void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                         const int64_t *gradient, size_t count, const NitiSgdStep *step) {
   int32_t same = weight_exponent;
+  if (!step || step->clip[0] != 0 || step->clip[1] != 0) return; /* a normalised gradient has no norm to clip */
   update(weight, &same, velocity, velocity_exponent, gradient, 0, count, step, true);
 }

@@ -86,6 +86,7 @@ static NitiStatus choose_trained(NitiDescription *d, const char *train) {
 static NitiStatus use_recipe(NitiExport *e, NitiRecipe *r, const NitiExportOptions *options) {
   e->report.default_scale = r->data.stat_count == 0;
   e->report.augmented = niti_data_augments(&r->data);
+  e->report.flips = r->test_flip;
   if (r->data.type == NITI_INT16)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: data.type int16 cannot be exported to C (expected uint8 or int8)", r->source);
   for (int32_t c = 0; e->report.default_scale && c < r->model->input.c; ++c) {

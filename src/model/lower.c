@@ -168,8 +168,9 @@ static NitiStatus lower_updates(Walk *w) {
     const int32_t weight = p->tensors[i].weight;
     if (w->layers[p->tensors[weight].layer].frozen) continue; /* a norm's come with the delta of its input */
     if (p->tensors[weight].dtype != NITI_DTYPE_S8 && !optimizer->wide) {
-      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)",
-                     optimizer->name, w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);
+      const NitiLayerType *type = w->description->nodes[p->tensors[weight].layer - 1].spec.type;
+      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not %s of %s (expected update sgd or niti16)",
+                     optimizer->name, type->wide ? "those" : "the bias", type->name);
       return fail_at(w->description, p->tensors[weight].layer, what);
     }
     optimizer->update(&w->lowering, weight, i);

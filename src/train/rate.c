@@ -117,7 +117,9 @@ NitiStatus niti_rate_place(NitiRate *rate, int64_t steps_per_epoch, int64_t step
   rate->steps = steps;
   if (rate->warm < steps || rate->warm == 0) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT,
-                   "update: warmup: %s is step %" PRId64 " of this run of %" PRId64 " steps (expected an earlier one)",
+                   "update: warmup: %s is step %" PRId64 " of this run of %" PRId64
+                   " steps (expected an earlier one: "
+                   "train longer, or shorten it, e.g. with --set 'update.warmup={at: 5%%}')",
                    niti_position_text(text, rate->warmup), rate->warm, steps);
 }
 

@@ -9,6 +9,7 @@
 #include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
+#include "train/recipe_text.h"
 #include "train/scoring.h"
 #include "train/snapshot.h"
 #include "train/together.h"
@@ -116,12 +117,23 @@ static NitiStatus watch_health(NitiRun *run, bool whole) {
 
 static void warn_health(void *context, const char *text) { warn((const NitiRun *)context, "%s", text); }
 
+enum { RATE_TEXT_MAX = 160 };
+
+/* "update.lr, which is 0.5 and came to 0.02 in the last step": the number in the recipe, and what its curve made of it. */
+static void describe_rate(char text[RATE_TEXT_MAX], const NitiRecipe *recipe, int64_t step) {
+  const NitiLearningRate now = niti_recipe_rate(recipe, step);
+  const int64_t given = recipe->optimizer->wide ? niti_schedule_value(&recipe->rate.points, step) : now.value;
+  char own[32], last[32];
+  niti_yaml_decimal_text(own, sizeof own, given, now.places);
+  niti_yaml_decimal_text(last, sizeof last, now.value, now.places);
+  const int used = snprintf(text, RATE_TEXT_MAX, "update.%s, which is %s", now.key, own);
+  if (given != now.value) (void)snprintf(text + used, RATE_TEXT_MAX - (size_t)used, " and came to %s in the last step", last);
+}
+
 static NitiStatus check_health(NitiRun *run, int32_t epoch) {
-  const NitiLearningRate last = niti_recipe_rate(run->recipe, run->step - 1);
-  char value[32], rate[64];
+  char rate[RATE_TEXT_MAX];
   const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
-  niti_yaml_decimal_text(value, sizeof value, last.value, last.places);
-  (void)snprintf(rate, sizeof rate, "update.%s, which is %s", last.key, value);
+  describe_rate(rate, run->recipe, run->step - 1);
   const bool scored = niti_run_scored(run)->images > 0;
   const NitiEpochFacts facts = {
       .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
@@ -398,10 +410,36 @@ static void warn_unreached(const NitiRun *run) {
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }
 
+/* Deltas that are rounded with a bias: small ones vanish, all in the same direction. */
+static void warn_rounding(const NitiRun *run) {
+  const NitiRounding error = run->recipe->round_error;
+  if (!run->recipe->optimizer->wide || error == NITI_STOCHASTIC || error == NITI_STOCHASTIC_BYTE) return;
+  warn(run, "rounding.error is %s, which biases the small deltas of update %s: set rounding.error=stochastic-byte",
+       niti_recipe_roundings[error], run->recipe->optimizer->name);
+}
+
+/* Of one value a norm leaves nothing but its bias. */
+static void warn_norms(const NitiRun *run) {
+  const NitiProgram *program = run->net->program;
+  for (int32_t i = 0; i < program->operation_count; ++i) {
+    const NitiOperation *o = &program->operations[i];
+    if (o->opcode != NITI_OP_NORM_FIT || o->norm.running || o->norm.positions * run->recipe->batch > 1) continue;
+    warn(run,
+         "layer %s: a norm over one value per channel gives the same for every image, so nothing before it learns: raise batch",
+         program->layers[o->layer]);
+  }
+}
+
+static void warn_settings(const NitiRun *run) {
+  warn_unreached(run);
+  warn_rounding(run);
+  warn_norms(run);
+}
+
 static NitiStatus start_dry(NitiRun *run, const char *run_path) {
   if (niti_run_leads(run)) NITI_TRY(niti_run_folder_check(run_path));
   introduce(run, run_path);
-  warn_unreached(run);
+  warn_settings(run);
   return NITI_OK;
 }
 
@@ -472,7 +510,7 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
     note_ranks(&run);
-    warn_unreached(&run);
+    warn_settings(&run);
     status = train_all(&run);
   }
   return finish(&run, out, status);
