@@ -532,7 +532,7 @@ static NitiStatus save_extension(NitiRun *run) {
 static NitiStatus go_on(NitiRun *run, const char *run_path) {
   if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
   NITI_TRY(niti_run_agree(run, niti_run_leads(run) ? save_extension(run) : NITI_OK));
-  if (run->extended) warn_unreached(run);
+  if (run->extended) warn_settings(run);
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
   if (!niti_run_leads(run)) return train_all(run);
   NITI_TRY(niti_report_open(&run->report, run_path, run->recipe, run->epoch, run->step, run->on_validation));
