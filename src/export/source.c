@@ -193,6 +193,7 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
   }
   fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32,
           weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
+  if (niti_conv_grouped(c)) fprintf(w->to, ", .groups = %" PRId32, c->groups);
   if (bias) fprintf(w->to, ",\n    .bias = %s, .bias_exponent = %" PRId32, bias->symbol, bias->tensor->exponent);
   fprintf(w->to, "};\n");
 }
@@ -463,6 +464,7 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
   const NitiConv *c = &o->conv;
   switch (s->kind) {
     case NITI_EXPORT_CONV_FORWARD:
+      if (niti_conv_grouped(c)) return "GROUPED";
       if (s->pool != NITI_NONE) return "POOLED";
       return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
     case NITI_EXPORT_MAXPOOL_FORWARD: return "MAXPOOL";
@@ -522,8 +524,8 @@ static bool has_rest(const NitiExportPlan *plan) {
 }
 
 static void write_parts(FILE *to, const NitiExport *e) {
-  static const char *const parts[] = {"POOLED", "PLAIN",         "LINEAR", "MAXPOOL", "AVGPOOL",
-                                      "RELU",   "RELU_BACKWARD", "ADD",    "DROPOUT", "SOFTMAX"};
+  static const char *const parts[] = {"GROUPED", "POOLED",        "PLAIN", "LINEAR",  "MAXPOOL", "AVGPOOL",
+                                      "RELU",    "RELU_BACKWARD", "ADD",   "DROPOUT", "SOFTMAX"};
   fprintf(to, "#define RT_MODES %u /* of rounding */\n", modes_of(&e->training) | modes_of(&e->inference));
   if (has_writes(&e->training) || has_writes(&e->inference)) fprintf(to, "#define RT_WRITES\n");
   if (has_rest(&e->training) || has_rest(&e->inference)) fprintf(to, "#define RT_REST\n");

@@ -161,6 +161,36 @@ static void add_formulas(uint64_t *digest) {
   }
 }
 
+/* What becomes of trained weights: averaged, folded, and scored by images and their mirrors. */
+static void add_trained(uint64_t *digest) {
+  int16_t weight[2 * CHANNELS], bias[CHANNELS];
+  int64_t sum[2 * CHANNELS], running[2 * CHANNELS] = {-(INT64_C(1) << 33), 7, 1 << 20, INT64_C(1) << 35, 0, 12345};
+  int8_t folded[2 * CHANNELS], logits[2 * CHANNELS];
+  int32_t e = 0, f = 0, sums[CHANNELS];
+  for (int k = 0; k < 5; ++k) {
+    for (int i = 0; i < 2 * CHANNELS; ++i) weight[i] = (int16_t)(256 * niti_init_weight(3, (uint32_t)k, (uint64_t)i) - k);
+    niti_average_add(sum, &e, k, weight, -20 + 7 * k, 2 * CHANNELS);
+  }
+  for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, sum[i] + e);
+  niti_average_take(weight, &e, sum, e, 5, 2 * CHANNELS);
+  const NitiFoldLayer layer = {.weight = weight,
+                               .norm_weight = weight,
+                               .norm_bias = weight + CHANNELS,
+                               .running = running,
+                               .weight_exponent = e,
+                               .norm_weight_exponent = -14,
+                               .norm_bias_exponent = -15,
+                               .channels = CHANNELS,
+                               .size = 2};
+  niti_fold_norm(folded, &e, bias, &f, &layer);
+  for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, weight[i] * 65536 + folded[i] * 256 + bias[i % CHANNELS] + e + f);
+  for (int i = 0; i < 2 * CHANNELS; ++i) logits[i] = folded[i];
+  for (int d = 0; d < 40; d += 3) {
+    niti_flip_sums(sums, &e, logits, -6, logits + CHANNELS, d - 20, CHANNELS);
+    add(digest, sums[0] + e + niti_flip_loss(sums, e, CHANNELS, 1));
+  }
+}
+
 static void add_shapes(uint64_t *digest) {
   int32_t word = niti_shift_prediction_of(3);
   for (int32_t i = 0; i < 60; ++i) {
@@ -190,6 +220,7 @@ void _start(void) {
   add_clipping(&digest);
   add_norm(&digest);
   add_formulas(&digest);
+  add_trained(&digest);
   add_shapes(&digest);
   for (int i = 0; i < 16; ++i) text[i] = "0123456789abcdef"[digest >> (60 - 4 * i) & 15];
   text[16] = '\n';

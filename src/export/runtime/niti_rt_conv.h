@@ -7,14 +7,17 @@
 
 #include "niti_rt_dot.h"
 
-/* x [h][w][c], weights [k][kh][kw][c], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap and have
- * at most four cells. */
+/* x [h][w][c], weights [k][kh][kw][c / groups], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap
+ * and have at most four cells. */
 typedef struct rt_conv {
   int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
   const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
   uint32_t weight;
   int32_t weight_exponent;
+#ifdef RT_GROUPED
+  int32_t groups; /* 0: one; with more, forward alone, and no pool */
+#endif
 #ifdef RT_BIAS
   const int16_t *bias; /* [k], constant; NULL: none */
   int32_t bias_exponent;
@@ -266,6 +269,35 @@ RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int
 
 #endif
 
+#ifdef RT_GROUPED
+/* Every output channel reads the input channels of its own group. */
+RT_HOT static int32_t rt_grouped_sum(const rt_conv *v, const int8_t *x, const int8_t *w, int32_t iy, int32_t ix) {
+  const int32_t channels = v->c / v->groups;
+  const rt_span rows = rt_span_of(iy, v->kh, v->h), columns = rt_span_of(ix, v->kw, v->w);
+  int32_t acc = 0, ky, kx;
+  for (ky = rows.first; ky < rows.end; ++ky) {
+    for (kx = columns.first; kx < columns.end; ++kx)
+      acc += rt_dot1(w + (ky * v->kw + kx) * channels, x + ((iy + ky) * v->w + ix + kx) * v->c, channels);
+  }
+  return acc;
+}
+
+RT_UNUSED static void rt_grouped_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
+  const rt_conv *v = o->conv;
+  const int32_t inputs = v->c / v->groups, outputs = v->k / v->groups, size = v->kh * v->kw * inputs;
+  uint32_t index = (uint32_t)(image * v->oh * v->ow * v->k);
+  int32_t oy, ox, j;
+  for (oy = 0; oy < v->oh; ++oy) {
+    for (ox = 0; ox < v->ow; ++ox) {
+      const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w;
+      for (j = 0; j < v->k; ++j)
+        rt_put(k, index++, rt_grouped_sum(v, x + j / outputs * inputs, w + j * size, iy, ix) + rt_bias(k, v, j));
+    }
+  }
+}
+
+#endif
+
 static inline int32_t rt_is_linear(const rt_conv *v) { return v->h * v->w * v->kh * v->kw == 1 && v->pad_h + v->pad_w == 0; }
 
 RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sink *k) {
@@ -274,6 +306,12 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   const int8_t *x = rt_at(r, o->x), *w = rt_weights(r, v);
   int32_t n;
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
+#ifdef RT_GROUPED
+    if (v->groups > 1) {
+      rt_grouped_image(k, o, x, w, n);
+      continue;
+    }
+#endif
 #ifdef RT_LINEAR
     if (rt_is_linear(v)) rt_linear_image(k, o, x, w, n);
 #endif
