@@ -101,7 +101,7 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
 }
 
 static NitiStatus write_header(NitiFile *file, const json_t *header) {
-  json_free_t release; /* of whoever set jansson's allocator */
+  json_free_t release; /* that of jansson's present allocator, which the program may have set */
   json_get_alloc_funcs(NULL, &release);
   char *text = json_dumps(header, JSON_COMPACT);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", niti_file_path(file));

@@ -191,7 +191,7 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
                                     const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
                                     NitiSplit chosen_on) {
-  json_free_t release; /* of whoever set jansson's allocator */
+  json_free_t release; /* that of jansson's present allocator, which the program may have set */
   json_get_alloc_funcs(NULL, &release);
   NITI_TRY(niti_run_folder_put_recipe(folder, recipe));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
