@@ -3,6 +3,7 @@
 #   make run        train a network on Fashion-MNIST        make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
 #   make test-slow  build and run the long forms of tests: about an hour on two cores (docs/reliability.md)
+#   make coverage   measure which lines and branches the tests reach
 #   make format     format the sources by .clang-format, with clang-format 14
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
@@ -28,7 +29,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-slow test-gpu check-gpu bench bench-peers bench-gpu format install clean
+.PHONY: all build run test test-slow coverage test-gpu check-gpu bench bench-peers bench-gpu format install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -49,10 +50,14 @@ test:
 	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS) -LE slow
 
 test-slow:
-	@scripts/setup.sh test
+	@scripts/setup.sh test slow
 	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS)
 	@$(CTEST) --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS) -L slow
+
+coverage:
+	@scripts/setup.sh test slow
+	@scripts/coverage.sh build-coverage
 
 test-gpu:
 	@scripts/setup.sh test
@@ -85,4 +90,4 @@ install: build
 	@DESTDIR="$(DESTDIR)" cmake --install $(BUILD) --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-coverage

@@ -10,7 +10,7 @@
 #include "train/locate.h"
 
 /* Exit codes; 128 + signal after a signal that stopped the work. */
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOST = 3 /* another rank no longer answers */ };
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
 

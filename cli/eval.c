@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cli.h"
 #include "platform/file.h"
@@ -40,7 +41,7 @@ const Command command_eval = {
 
 static bool is_named(const char *path, const char *end) {
   const size_t length = strlen(path), tail = strlen(end);
-  return length > tail && strcmp(path + length - tail, end) == 0;
+  return length > tail && strcasecmp(path + length - tail, end) == 0;
 }
 
 /* RFC 4180: in quotes, those within doubled. */

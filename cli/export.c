@@ -97,5 +97,6 @@ static int run(int argc, char **argv) {
   if (report.default_scale) say("the recipe has no data.mean and data.std: pixels are scaled by 0.5 and 0.5");
   if (report.augmented)
     say("the device takes images as they are: the recipe's random crops and flips, colours, cutout and mixup are left out");
+  if (report.flips) say("the device predicts from the image alone, without its mirror: the recipe's evaluation.flip is left out");
   return given.json ? report_json(&report) : print_report(&report, given.out);
 }

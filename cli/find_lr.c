@@ -85,6 +85,7 @@ static int print_object(const Search *s, int32_t best, json_t *data) {
 }
 
 static void print_table(const Search *s, int32_t best) {
+  printf("each value is tried as a constant rate for %" PRId64 " steps, without schedule or warm-up\n", s->steps);
   printf("%-10s %14s %14s %10s %18s\n", strchr(niti_rate_setting(s->recipe), '.') + 1, "loss, 1st half", "loss, 2nd half",
          "accuracy", "saturated weights");
   for (int32_t i = 0; i < s->count; ++i) {

@@ -31,7 +31,8 @@ static void print_testing(FILE *to, const NitiRunFacts *facts) {
   else
     fputs("after every epoch, ", to);
   if (facts->scored_images < images_of(facts)) fprintf(to, "%" PRId64 " of ", facts->scored_images);
-  fprintf(to, "%" PRId64 " %s images, which choose best.safetensors; ", images_of(facts), split);
+  fprintf(to, "%" PRId64 " %s images%s, which choose best.safetensors; ", images_of(facts), split,
+          facts->flip ? " and their mirrors" : "");
   fputs(!validates                    ? "so `best` is chosen on the test split (data.validation avoids that)\n"
         : facts->data.test_images > 0 ? "the test split once, at the end\n"
                                       : "there is no test split\n",
@@ -61,12 +62,12 @@ void introduce_run(FILE *to, const NitiProgress *start) {
 
 json_t *introduce_json(const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
-  return json_pack("{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "run",
-                   json_name(facts->folder), "recipe", facts->recipe, "model", facts->model, "input", facts->input[0],
-                   facts->input[1], facts->input[2], "parameters", (json_int_t)facts->parameters, "multiply_adds",
-                   (json_int_t)facts->multiply_adds, "device", facts->device, "hardware", facts->hardware, "batch", facts->batch,
-                   "epochs", facts->epochs, "steps", (json_int_t)start->steps, "steps_per_epoch",
-                   (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data), "testing", testing_json(facts));
+  return json_pack(
+      "{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:b}", "run", json_name(facts->folder),
+      "recipe", facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2], "parameters",
+      (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device", facts->device, "hardware",
+      facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps", (json_int_t)start->steps, "steps_per_epoch",
+      (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data), "testing", testing_json(facts), "flip", facts->flip);
 }
 
 static void format_name(RunName *out, const char *recipe, int number) {

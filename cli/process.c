@@ -58,11 +58,14 @@ static bool is_interactive(void) { return isatty(STDERR_FILENO) == 1; }
 static bool is_second(int number) { return number != SIGHUP && niti_clock_now() - caught_at > PAIR; }
 
 static void on_stop(int number) {
+  const int error = errno; /* what was interrupted may be about to read it; isatty sets it */
   if (caught && is_second(number)) _exit(128 + number);
-  if (caught) return;
-  caught_at = niti_clock_now();
-  caught = number;
-  if (number == SIGINT && is_interactive()) alarm(1);
+  if (!caught) {
+    caught_at = niti_clock_now();
+    caught = number;
+    if (number == SIGINT && is_interactive()) alarm(1);
+  }
+  errno = error;
 }
 
 /* Confirms the signal at once, since a step may be long. */

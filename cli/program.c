@@ -6,16 +6,19 @@
 #include "cli.h"
 #include "platform/status.h"
 #include "program/bounds.h"
+#include "program/portion.h"
 
 typedef struct Arguments {
   bool json, evaluation;
-  int64_t batch;
+  int64_t batch, ranks;
   const char *phase;
 } Arguments;
 
 static const Option options[] = {
     CHOICE("phase", phase, "input|forward|loss|backward|reduce|update", "only the operations of this phase"),
     NUMBER("batch", batch, "N", "images per batch (default: the recipe's; 1 for a model)", 1, 1 << 20),
+    NUMBER("ranks", ranks, "N", "the program of each of N ranks that share a batch, with the bytes that it exchanges", 1,
+           1 << 20),
     FLAG("evaluation", evaluation, "the program that evaluates instead of the one that trains"),
     JSON_OPTION,
     {0},
@@ -23,7 +26,7 @@ static const Option options[] = {
 
 static int run(int argc, char **argv);
 const Command command_program = {"program",
-                                 "NETWORK [--phase PHASE] [--batch N] [--evaluation] [--json]",
+                                 "NETWORK [--phase PHASE] [--batch N] [--ranks N] [--evaluation] [--json]",
                                  "list the operations of a training step, with shapes, exponents and head-room",
                                  "niti program lenet5 --phase forward --batch 64",
                                  "NETWORK",
@@ -121,7 +124,7 @@ static void print_operands(const NitiProgram *p, const int32_t *operands, const 
   }
 }
 
-static void print_operation(const NitiProgram *p, int32_t i) {
+static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
   const NitiOperation *o = &p->operations[i];
   const int64_t length = niti_accumulation_length(o);
   char attributes[TEXT_MAX], rounding[TEXT_MAX];
@@ -136,6 +139,8 @@ static void print_operation(const NitiProgram *p, int32_t i) {
     if (bits == 32) printf(", %d bits free", niti_headroom_bits(length));
   }
   if (rounding[0]) printf("; %s", rounding);
+  const int64_t bytes = ranks ? niti_exchanged_bytes(p, o) : 0;
+  if (bytes > 0) printf("; exchanges %" PRId64 " byte%s", bytes, bytes == 1 ? "" : "s");
   putchar('\n');
 }
 
@@ -190,13 +195,14 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
   }
 }
 
-static json_t *operation_json(const NitiProgram *p, int32_t i) {
+static json_t *operation_json(const NitiProgram *p, int32_t i, bool ranks) {
   const NitiOperation *o = &p->operations[i];
   const int64_t length = niti_accumulation_length(o);
   json_t *row = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:I}", "number", i, "phase", niti_phase_name(o->phase), "layer",
                           layer_name(p, o), "opcode", niti_opcodes[o->opcode].name, "attributes", attributes_json(p, o),
                           "outputs", operands_json(p, o->outputs), "inputs", operands_json(p, o->inputs),
                           "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
+  if (ranks) json_object_set_new(row, "exchanged_bytes", json_integer(niti_exchanged_bytes(p, o)));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
     const int bits = niti_accumulator_bits(p, o);
@@ -210,25 +216,27 @@ static json_t *operation_json(const NitiProgram *p, int32_t i) {
   return row;
 }
 
-static int show_json(const NitiDescription *d, const NitiProgram *p, int32_t first, int32_t end) {
+static int show_json(const NitiDescription *d, const NitiProgram *p, int32_t first, int32_t end, bool ranks) {
   json_t *tensors = json_array(), *operations = json_array();
   for (int32_t t = 0; t < p->tensor_count; ++t) json_array_append_new(tensors, tensor_json(&p->tensors[t]));
-  for (int32_t i = first; i < end; ++i) json_array_append_new(operations, operation_json(p, i));
+  for (int32_t i = first; i < end; ++i) json_array_append_new(operations, operation_json(p, i, ranks));
   return print_json(
       json_pack("{s:s, s:i, s:o, s:o}", "model", d->name, "batch", p->batch, "tensors", tensors, "operations", operations));
 }
 
-static int show(const NitiDescription *d, const NitiProgram *p, const char *phase, bool json) {
+static int show(const NitiDescription *d, const NitiProgram *p, const Arguments *given) {
+  const char *phase = given->phase;
+  const bool ranks = given->ranks > 0;
   int32_t first = 0, end = p->operation_count;
   for (int i = 0; phase && i < NITI_PHASES; ++i) {
     if (strcmp(phase, niti_phase_name((NitiPhase)i)) == 0) niti_program_phases(p, (NitiPhase)i, (NitiPhase)i, &first, &end);
   }
-  if (json) return show_json(d, p, first, end);
+  if (given->json) return show_json(d, p, first, end, ranks);
   printf(
       "%s, batch %d: %d operations; s8, s32: integers of 8, 32 bits; e: one exponent per tensor; sums are in products of\n"
       "two mantissas, of which %d are exact in int32\n\n",
       d->name, p->batch, p->operation_count, NITI_ACCUMULATION_MAX);
-  for (int32_t i = first; i < end; ++i) print_operation(p, i);
+  for (int32_t i = first; i < end; ++i) print_operation(p, i, ranks);
   return EXIT_OK;
 }
 
@@ -243,7 +251,9 @@ static bool is_phase(const char *name) {
 static NitiStatus lower(NitiProgram **program, NitiRecipe **recipe, const NitiLocation *where, const Arguments *given) {
   NITI_TRY(niti_location_recipe(recipe, where));
   const int32_t batch = given->batch > 0 ? (int32_t)given->batch : where->kind == NITI_LOCATED_MODEL ? 1 : (*recipe)->batch;
-  const NitiLowerOptions lowering = niti_recipe_lowering(*recipe, batch, !given->evaluation);
+  const int32_t ranks = given->ranks > 0 ? (int32_t)given->ranks : 1;
+  NitiLowerOptions lowering = niti_recipe_lowering(*recipe, niti_portion_most(batch, ranks), !given->evaluation);
+  if (given->ranks > 0) lowering.whole = batch;
   return niti_lower(program, (*recipe)->model, &lowering);
 }
 
@@ -260,7 +270,7 @@ static int run(int argc, char **argv) {
   NitiProgram *program = NULL;
   NitiStatus status = niti_locate(&where, argv[1]);
   if (status == NITI_OK) status = lower(&program, &recipe, &where, &given);
-  const int result = status == NITI_OK ? show(recipe->model, program, given.phase, given.json) : fail();
+  const int result = status == NITI_OK ? show(recipe->model, program, &given) : fail();
   niti_program_close(program);
   niti_recipe_close(recipe);
   niti_location_close(&where);

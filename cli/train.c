@@ -5,6 +5,7 @@
 
 #include "introduce.h"
 #include "platform/path.h"
+#include "ranks/ranks.h"
 
 enum { SETS_MAX = LIST_MAX + 8 };
 
@@ -50,6 +51,8 @@ const Command command_train = {"train",
 
 /* How progress is shown. */
 typedef struct View {
+  NitiRanks *ranks; /* NULL: a process by itself */
+  bool silent;      /* another rank reports */
   bool quiet;
   ProgressLine line;
   bool timed;       /* the expected time was printed */
@@ -197,6 +200,7 @@ static void tell_warning(View *view, const char *text) {
 
 static bool on_progress(void *context, const NitiProgress *p) {
   View *view = context;
+  if (view->silent) return signals_caught() == 0;
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
     view->batches = p->batches;
@@ -267,6 +271,7 @@ static json_t *result_json(const View *view, const NitiTrainResult *r, const cha
                         rate(r->images, r->nanoseconds), "shift_predictions", (json_int_t)r->shift_predictions, "shift_retries",
                         (json_int_t)r->shift_retries, "interrupted", stopped, "data", json_object_get(view->run, "data")));
   json_object_set(object, "testing", json_object_get(view->run, "testing"));
+  json_object_set(object, "flip", json_object_get(view->run, "flip"));
   if (r->averaged_images > 0 || r->averaged_validation_correct > 0) add_averaged(object, r, folder);
   json_object_set_new(object, "warnings", warnings_json(view));
   return object;
@@ -281,6 +286,7 @@ static void print_result(const View *view, const NitiTrainResult *r) {
   printf("%s accuracy %.2f %% (best %.2f %% after epoch %d, chosen on the %s split%s), %" PRId64 " steps, %.0f images/s\n", split,
          percent(last.correct, last.images), percent(r->best.correct, r->best.images), r->best_epoch, split,
          validates ? "" : " itself", r->steps, rate(r->images, r->nanoseconds));
+  if (json_is_true(json_object_get(view->run, "flip"))) puts("every score is of images and their mirrors (evaluation.flip)");
   if (json_is_integer(limit))
     printf("scored on %" PRId64 " of %" JSON_INTEGER_FORMAT " %s images, evenly spread (--test-limit)\n", last.images,
            json_integer_value(json_object_get(json_object_get(view->run, "testing"), "of")), split);
@@ -300,7 +306,8 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
     if (r->averaged_images > 0 || r->averaged_validation_correct > 0) print_averaged(r, folder);
     printf("hash %s\ncheckpoints in ", r->hash);
     print_name(stdout, folder);
-    printf(": last.safetensors, best.safetensors\n");
+    const bool averaged = r->averaged_images > 0 || r->averaged_validation_correct > 0;
+    printf(": last.safetensors, best.safetensors%s\n", averaged ? ", averaged.safetensors" : "");
   }
   const int caught = signals_caught();
   return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;
@@ -321,8 +328,23 @@ static int report_dry(NitiStatus status, const View *view, bool json) {
   return EXIT_OK;
 }
 
+/* A failure of this rank alone: the others are at work, and will not come to an end by themselves. */
+static int end_all(const View *view) {
+  say("rank %d: %s", niti_ranks_rank(view->ranks), niti_error());
+  (void)print_failure(niti_error(), EXIT_FAILED);
+  niti_ranks_abort(view->ranks, EXIT_FAILED);
+  return EXIT_FAILED;
+}
+
+static int finish_silently(NitiStatus status) {
+  const int caught = signals_caught();
+  return status == NITI_OK ? EXIT_OK : caught ? 128 + caught : EXIT_FAILED;
+}
+
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
+  if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks)) return end_all(view);
+  if (view->silent) return finish_silently(status);
   progress_clear(&view->line);
   if (given->dry_run) {
     code = report_dry(status, view, given->json);
@@ -352,11 +374,14 @@ static int train(const Arguments *given, const char *name, const char *const *se
   NitiRecipe *recipe = NULL;
   NitiTrainResult result;
   RunName own = {.claimed = false};
-  if (niti_recipe_load(&recipe, name, sets, count) != NITI_OK) return fail();
-  if (!view->quiet) introduce_recipe(output_prose(), recipe);
+  if (niti_ranks_agree(view->ranks, niti_recipe_load(&recipe, name, sets, count)) != NITI_OK) {
+    niti_recipe_close(recipe);
+    return view->silent ? EXIT_FAILED : fail();
+  }
+  if (!view->quiet && !view->silent) introduce_recipe(output_prose(), recipe);
   signals_catch();
-  NitiStatus status = given->folder ? NITI_OK : run_name(&own, recipe->name, !given->dry_run);
-  const char *folder = given->folder ? given->folder : own.path;
+  NitiStatus status = given->folder || view->silent ? NITI_OK : run_name(&own, recipe->name, !given->dry_run);
+  const char *folder = given->folder ? given->folder : view->silent ? "" : own.path;
   if (status == NITI_OK) status = niti_train(&result, recipe, folder, how);
   const int code = finish(status, &result, folder, view, given);
   run_name_release(&own);
@@ -391,6 +416,19 @@ static bool parse_epochs(int32_t *out, const char *text) {
   return good;
 }
 
+/* Called on a thread of its own. */
+static void on_lost(void *context, const char *text) {
+  const View *view = context;
+  say("%s; the run ends (`niti train --resume` continues from the last checkpoint)", text);
+  niti_ranks_abort(view->ranks, EXIT_LOST);
+}
+
+static bool join_ranks(View *view) {
+  if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return false;
+  view->silent = niti_ranks_rank(view->ranks) > 0;
+  return true;
+}
+
 static int run(int argc, char **argv) {
   Arguments given = {.measure_every = -1}; /* not given */
   const char *sets[SETS_MAX];
@@ -418,7 +456,11 @@ static int run(int argc, char **argv) {
                           .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
-    return train(&given, argv[1], sets, set_count, &how, &view);
+    if (!join_ranks(&view)) return fail();
+    how.ranks = view.ranks;
+    const int ended = train(&given, argv[1], sets, set_count, &how, &view);
+    niti_ranks_close(view.ranks);
+    return ended;
   }
   if (count > 0 || given.folder || given.init || set_count > (given.epochs ? 1 : 0) || given.save_every || given.test_every ||
       given.test_limit || given.dry_run) {
@@ -428,5 +470,9 @@ static int run(int argc, char **argv) {
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
-  return resume(&given, &how, &view);
+  if (!join_ranks(&view)) return fail();
+  how.ranks = view.ranks;
+  const int ended = resume(&given, &how, &view);
+  niti_ranks_close(view.ranks);
+  return ended;
 }

@@ -34,6 +34,18 @@ set(CMAKE_CUDA_STANDARD 14)
 find_library(NITI_CUDART cudart_static REQUIRED HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
 find_path(NITI_CUDA_INCLUDE cuda_runtime_api.h REQUIRED HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 
+# NCCL connects the GPUs of several ranks. Its header is enough: libnccl.so.2 is loaded where it is needed and there. In the pip
+# package nvidia-nccl-cu13 (or -cu12) the header is in nvidia/nccl/include: -DNITI_NCCL_INCLUDE=FOLDER.
+if(NOT NITI_NCCL STREQUAL "OFF")
+  find_path(NITI_NCCL_INCLUDE nccl.h HINTS ${NITI_CUDA_INCLUDE})
+  if(NITI_NCCL_INCLUDE)
+    set_source_files_properties(src/backend/cuda/together.c PROPERTIES COMPILE_DEFINITIONS NITI_NCCL
+      COMPILE_OPTIONS "-isystem;${NITI_NCCL_INCLUDE}")
+  elseif(NITI_NCCL STREQUAL "ON")
+    message(FATAL_ERROR "NITI_NCCL=ON, but nccl.h is not there; set NITI_NCCL_INCLUDE to its folder")
+  endif()
+endif()
+
 # sm_80 code runs on every 8.x; wgmma is for 9.0 alone; what comes later compiles compute_80's.
 set(NITI_CUDA_CODE "arch=compute_80,code=[sm_80,compute_80]" "arch=compute_90a,code=sm_90a" CACHE STRING
   "what nvcc's -gencode generates, as a list")

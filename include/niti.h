@@ -155,8 +155,14 @@ NITI_API int64_t niti_round(int64_t x, int shift, NitiRounding mode, uint32_t wo
 NITI_API int8_t niti_round_int8(int64_t x, int shift, NitiRounding mode, uint32_t word);
 /* The shift that brings accumulators of this largest magnitude into int8: max(0, B(max) - 7). */
 NITI_API int niti_requantise_shift(uint32_t max);
+/* The same with a recipe's `clip`, 0 to 7: values beyond the largest / 2^clip are clipped. Experimental. */
+NITI_API int niti_requantise_shift_clipped(uint32_t max, int clip);
 /* The random word for (seed, purpose, time, layer, index); index < 2^34. Any 32 bits are a valid purpose. */
 NITI_API uint32_t niti_random(uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer, uint64_t index);
+/* The `word` with which niti_round rounds the element at that index of a tensor: a random word, for NITI_STOCHASTIC_BYTE a byte
+ * of one that four elements share, for modes that draw nothing 0. Experimental. */
+NITI_API uint32_t niti_random_rounding(NitiRounding mode, uint64_t seed, NitiPurpose purpose, uint32_t time, uint32_t layer,
+                                       uint64_t index);
 /* 2^(f / 2^16) with 30 fraction bits, f < 2^16. */
 NITI_API uint32_t niti_exp2_frac(uint32_t f);
 /* log2(v) with 16 fraction bits, 1 <= v < 2^47. */
@@ -182,6 +188,9 @@ NITI_API void niti_update_niti_fraction(int8_t *weight, const int64_t *gradient,
 /* niti_loss_softmax with smoothed labels, `smoothing` billionths of each: 0 to 10^9 - 1. */
 NITI_API void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
                                          int64_t smoothing);
+/* niti_loss_softmax_smoothed of an image of which `share` 256ths, 0 to 128, are another of class `other`: mixup. */
+NITI_API void niti_loss_softmax_mixed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target, int other,
+                                      int32_t share, int64_t smoothing);
 /* Test-time flip, experimental: the logits of images and of their mirrors, added at aligned exponents and exactly but where
  * those are more than 15 apart. sums[count], below 2^23 in magnitude, of logits[count] and mirrored[count]; *exponent is that of
  * the means. niti_flip_loss: cross-entropy of one image in bits, 16 fraction bits, of such sums; ranges as niti_loss_value. */
@@ -189,7 +198,7 @@ NITI_API void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *log
                              const int8_t *mirrored, int32_t mirrored_exponent, size_t count);
 NITI_API int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target);
 
-/* One step of update `sgd`, experimental like what follows up to niti_input_table. */
+/* One step of update `sgd`, experimental like all that follows up to niti_input_table. */
 typedef struct NitiSgdStep {
   int64_t rate, momentum, decay; /* billionths: at most 10^12, 10^9 - 1 and 10^9; decay 0 for biases and weights of norms */
   int64_t images;                /* of the batch that the gradient sums: 1 to 2^20 */
@@ -210,6 +219,11 @@ NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t
  * range but does not count, and step->clip is 0, 0. */
 NITI_API void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                                  const int64_t *gradient, size_t count, const NitiSgdStep *step);
+/* The int8 operand, at the exponent + 8, of a weight in [-32512, 32512]. */
+NITI_API int8_t niti_weight_operand(int16_t weight);
+/* What the next step of update `sgd` adds to the exponent of such weights: 1, 0 or -1. A step that moves neither weights nor
+ * velocities, since all of gradient, velocity and decay are 0, adds nothing. */
+NITI_API int niti_weight_exponent_step(const int16_t *weight, size_t count);
 /* Clipping by norm. Adds the squares of gradient[count] (exact sums, |g| < 2^62, count at most 2^34, exponent from -1024 to 1024)
  * to the scalar total[0] * 2^total[1], at first 0 and 0: once for every tensor that is trained, in the order of nodes, of a node
  * first the weight. */
@@ -220,9 +234,16 @@ NITI_API void niti_clip_factor(int64_t *factor, const int64_t *total, int64_t no
 /* The learning rate along half a cosine, after `done` of `all` steps: `from` at first, `to` at the end; rates from 0 to 10^12
  * billionths, 0 <= done <= all, 1 <= all < 2^32. */
 NITI_API int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all);
+/* The same along a straight line. */
+NITI_API int64_t niti_rate_along_line(int64_t from, int64_t to, int64_t done, int64_t all);
+/* The learning rate in a step of a warm-up of so many steps, 0 <= step < warmup < 2^32, that rises to `rate`, 0 to 10^12. */
+NITI_API int64_t niti_rate_in_warmup(int64_t rate, int64_t step, int64_t warmup);
+/* The step, from 0, at which a share of a run of `steps` steps is done: millionths from 0 to 10^6, steps from 0, below 2^32. */
+NITI_API int64_t niti_step_at_share(int32_t millionths, int64_t steps);
 
 /* Averaged weights: adds values[count], in [-32512, 32512] at values_exponent, to the sum[count] of `samples` such tensors at
- * *exponent (of none: the sum and its exponent are set). samples from 0 to 2^20, exponents within +-2^20. */
+ * *exponent (of none: the sum and its exponent are set). samples from 0 to 2^20 - 1, exponents within +-2^20, sums at most
+ * samples * 32512 * 2^24 in magnitude. */
 NITI_API void niti_average_add(int64_t *sum, int32_t *exponent, int64_t samples, const int16_t *values, int32_t values_exponent,
                                size_t count);
 /* The mean of a sum of so many samples, from 1, as values[count] in [-32512, 32512] at *exponent. */
@@ -252,12 +273,28 @@ NITI_API void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running
 NITI_API void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradient, int64_t *bias_gradient,
                                  const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x,
                                  int32_t x_exponent);
+/* Statistics of the channels, each [channels][2] scalars (below): mean and variance in mantissas of x and their squares, and the
+ * square root of variance and epsilon. running NULL: of x's batch; else the running ones at x's exponent, and x is not read. Of
+ * the layer only count and channels count, but all of it must be in range. */
+NITI_API void niti_norm_statistics(int64_t *mean, int64_t *variance, int64_t *deviation, const int64_t *running,
+                                   const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent);
+/* A running statistic, within +-2^60 at exponent -32, after a training step whose own is the scalar now[2] in real units:
+ * x_exponent is added to the exponent of a mean, and 2 * x_exponent to that of a variance, where they are not 0. */
+NITI_API int64_t niti_norm_move(int64_t running, const int64_t *now);
+/* What niti_norm_forward multiplies with: y = round(factor[c] * x + offset[c], 16). `running` and x as in niti_norm_statistics.
+ */
+NITI_API void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running,
+                                const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent);
+/* The same of niti_norm_backward: dx = round(factor[c] * dy + slope[c] * x + offset[c], 16). */
+NITI_API void niti_norm_delta_factors(int32_t *factor, int32_t *slope, int32_t *offset, int32_t *dx_exponent,
+                                      const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x,
+                                      int32_t x_exponent);
 /* A convolution or linear layer and the batch norm after it. */
 typedef struct NitiFoldLayer {
   const int16_t *weight;                  /* [channels][size], in [-32512, 32512]: masters, or 256 times int8 weights */
   const int16_t *bias;                    /* [channels]; NULL: none */
   const int16_t *norm_weight, *norm_bias; /* [channels] */
-  const int64_t *running;                 /* [2][channels], at exponent -32 */
+  const int64_t *running;                 /* [2][channels], at exponent -32: within +-2^60, variances from 0 */
   int32_t weight_exponent, bias_exponent, norm_weight_exponent, norm_bias_exponent; /* from -1024 to 1024 */
   int32_t channels;                                                                 /* at least 1 */
   int64_t size;                                                                     /* of one channel's weights: at least 1 */
@@ -267,6 +304,84 @@ typedef struct NitiFoldLayer {
 /* The layer that does the work of both: weight[channels][size] and bias[channels]. */
 NITI_API void niti_fold_norm(int8_t *weight, int32_t *weight_exponent, int16_t *bias, int32_t *bias_exponent,
                              const NitiFoldLayer *layer);
+
+/* Scalars: s[0] * 2^s[1] with 2^30 <= |s[0]| < 2^31, or 0 and 0. Exponents that go in are within +-2^20, and an output may be an
+ * input. An argument that is no such scalar, like any out of range, changes nothing. */
+
+/* x * 2^exponent; x above -2^63. */
+NITI_API void niti_scalar_of(int64_t *s, int64_t x, int32_t exponent);
+NITI_API void niti_scalar_product(int64_t *s, const int64_t *a, const int64_t *b);
+/* a / b; b is not 0. */
+NITI_API void niti_scalar_quotient(int64_t *s, const int64_t *a, const int64_t *b);
+NITI_API void niti_scalar_sum(int64_t *s, const int64_t *a, const int64_t *b);
+/* The square root of a >= 0. */
+NITI_API void niti_scalar_root(int64_t *s, const int64_t *a);
+/* The integer nearest to a / 2^exponent, ties away from zero, clipped to [-limit, limit], 0 < limit < 2^62: "fixed". */
+NITI_API int64_t niti_scalar_nearest(const int64_t *a, int32_t exponent, int64_t limit);
+/* x * a / 2^exponent, |x| < 2^31, ties towards plus infinity: "times". */
+NITI_API int64_t niti_scalar_multiple(int64_t x, const int64_t *a, int32_t exponent);
+
+/* What the layers add to sums of products and largest values, which need no function. */
+
+/* A bias at its accumulators' exponent, clipped to +-2^29; exponents from -1024 to 1024. */
+NITI_API int32_t niti_bias_align(int16_t bias, int32_t bias_exponent, int32_t exponent);
+/* Its gradient, at the deltas' exponent: gradient[channels] = sums over delta[count][channels]; count from 1 to 2^31. */
+NITI_API void niti_bias_gradient(int64_t *gradient, const int8_t *delta, int64_t count, int32_t channels);
+/* The mantissa L of a ReLU's maximum of 0 to 2^31 - 1 millionths: y = min(max(x, 0), L), and a delta passes where 0 < y < L. 128
+ * where nothing is limited, also for maximum 0, which is none. Any exponent. */
+NITI_API int32_t niti_relu_top(int32_t millionths, int32_t exponent);
+/* What an average pool of 1 to 2^15 cells, those of the padding included, multiplies its sums or deltas with, and what it adds to
+ * their exponent. */
+NITI_API void niti_avgpool_factor(int32_t *factor, int32_t *exponent, int32_t cells);
+/* Of a dropout rate in millionths, 0 to 999999: an element stays where its random word (purpose NITI_DRAW_DROPOUT) is at least
+ * the threshold, multiplied by factor / 2^15; and what is added to the exponent. */
+NITI_API void niti_dropout_factor(uint32_t *threshold, int32_t *factor, int32_t *exponent, int32_t rate);
+/* A mantissa or delta after dropout with that word. */
+NITI_API int8_t niti_dropout_value(int8_t mantissa, int32_t rate, uint32_t word);
+/* acc[count] at *exponent: a residual addition, or that of deltas where a tensor is read twice, still to be requantised. Any
+ * exponents. */
+NITI_API void niti_add_aligned(int32_t *acc, int32_t *exponent, const int8_t *a, int32_t a_exponent, const int8_t *b,
+                               int32_t b_exponent, size_t count);
+
+/* What happens to a training image, by its number in the data set, in an epoch from 0. */
+
+/* order[count]: the epoch's order of the images; count from 0, below 2^32. */
+NITI_API void niti_order_shuffle(uint32_t *order, int64_t count, uint64_t seed, uint32_t epoch);
+/* Random crop: where the window starts in the padded image; spans, padded size - window, from 0 to 2^31 - 2. */
+NITI_API void niti_crop_draw(int32_t *y, int32_t *x, int32_t span_y, int32_t span_x, uint64_t seed, uint32_t epoch,
+                             uint32_t image);
+/* Whether the window is mirrored. */
+NITI_API bool niti_flip_draw(uint64_t seed, uint32_t epoch, uint32_t image);
+/* Resized crop: rectangle[4] = first row, first column, rows, columns of a source image of h * w <= 2^28 pixels, each from 1.
+ * Least and most, in millionths: scale from 1 to 10^6, aspect from 62500 to 16 * 10^6. */
+NITI_API void niti_rectangle_draw(int32_t rectangle[4], const int32_t scale[2], const int32_t aspect[2], int32_t h, int32_t w,
+                                  uint64_t seed, uint32_t epoch, uint32_t image);
+/* Pixel (y, x), channel c, of a rectangle of pixels[h][w][channels] that is scaled to size[2], rows by columns. All sides from 1
+ * to 65536, channels from 1 to 4096, the rectangle inside the image. */
+NITI_API uint8_t niti_pixel_scale(const uint8_t *pixels, const int32_t hwc[3], const int32_t rectangle[4], const int32_t size[2],
+                                  int32_t y, int32_t x, int32_t c);
+/* Colour jitter. The grey of a pixel; and the mean grey of pixels[count][channels], with 8 fraction bits: count from 1 to 2^28,
+ * channels 1 or 3. */
+NITI_API uint8_t niti_pixel_grey(uint8_t red, uint8_t green, uint8_t blue);
+NITI_API uint16_t niti_image_grey(const uint8_t *pixels, int64_t count, int32_t channels);
+/* map[3] = P, Q, O of an image of that mean grey, at most 65280; strengths[3]: brightness, contrast and saturation in millionths,
+ * 0 to 10^6. */
+NITI_API void niti_jitter_draw(int32_t map[3], const int32_t strengths[3], uint16_t grey, uint64_t seed, uint32_t epoch,
+                               uint32_t image);
+/* A value of a pixel of that grey; 0 <= P <= 2^14, |Q| <= 2^13, |O| <= 2^20. */
+NITI_API uint8_t niti_jitter_value(const int32_t map[3], uint8_t value, uint8_t grey);
+/* Cutout: the first row and column, which may be negative, of the square of size x size elements in an input of h x w, each from
+ * 1 to 16384. */
+NITI_API void niti_square_draw(int32_t *y, int32_t *x, int32_t size, int32_t h, int32_t w, uint64_t seed, uint32_t epoch,
+                               uint32_t image);
+/* Mixup: how many 256ths of the next image are mixed in; `mixup` in millionths: 200000 or 1000000. */
+NITI_API int32_t niti_mixup_draw(int32_t mixup, uint64_t seed, uint32_t epoch, uint32_t image);
+/* A mantissa with `share` 256ths, 0 to 128, of the other image's. */
+NITI_API int8_t niti_mixup_value(int8_t own, int8_t other, int32_t share);
+
+/* The mantissa, at exponent -5, of a value of int8 (`full` 128) or int16 (32768): |v| <= full; mean and std in millionths of
+ * full, |mean| <= 10^6, 1 <= std <= 8 * 10^6. */
+NITI_API int8_t niti_input_value(int32_t v, int32_t full, int32_t mean, int32_t std);
 /* table[channels][256] of input mantissas and their common exponent; channels >= 1; mean[channels] and std[channels] in
  * millionths of full scale, std > 0. Statuses: ARGUMENT, also where no exponent in [-20, 20] fits; then the outputs stay as they
  * were. */
@@ -328,7 +443,8 @@ typedef struct NitiRunFacts {
   uint64_t seed;
   int32_t test_every;    /* epochs from one test to the next; the last epoch is always tested */
   int64_t scored_images; /* how many images of data.scored each test scores: all, or test_limit */
-  uint64_t reserved[4];
+  bool flip;             /* scores are of images and their mirrors: the recipe's evaluation.flip */
+  uint64_t reserved[3];
 } NitiRunFacts;
 
 typedef enum NitiProgressKind {
@@ -367,6 +483,24 @@ typedef bool (*NitiProgressCallback)(void *context, const NitiProgress *progress
 /* Asked after every step, on the same thread: return true to have the state saved now; training goes on. */
 typedef bool (*NitiSaveCallback)(void *context);
 
+/* The processes that train one network together, each a rank, numbered from 0: docs/scaling.md. */
+typedef struct NitiRanks NitiRanks;
+/* Called on a thread of its own, at most once for each rank, when a rank no longer answers, so that the others would wait for
+ * ever: end the process, best with niti_ranks_abort. */
+typedef void (*NitiRankLost)(void *context, const char *text);
+/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *out is NULL, which stands
+ * for a process by itself. Waits for the others. Once per process; it takes MPI from libniti_mpi.so beside this library. lost may
+ * be NULL. Statuses: ARGUMENT, UNSUPPORTED (no plugin, or no MPI), MEMORY, DEVICE. */
+NITI_API NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context);
+/* Waits for the others. */
+NITI_API void niti_ranks_close(NitiRanks *ranks);
+/* Ends all processes, this one included, with this exit code, without waiting; NULL: returns. */
+NITI_API void niti_ranks_abort(NitiRanks *ranks, int code);
+NITI_API int niti_ranks_rank(const NitiRanks *ranks); /* NULL: 0 */
+/* Whether the failure that niti_train or niti_resume returned is the same on all ranks. Otherwise the others are at work, and
+ * niti_ranks_abort is wanted. NULL: true. */
+NITI_API bool niti_ranks_agreed(const NitiRanks *ranks);
+
 typedef struct NitiTrainOptions {
   NitiDevice device;
   const char *data; /* the data set's folder; NULL: the one that the recipe names (`data.default`; resume: the one used before) */
@@ -383,7 +517,9 @@ typedef struct NitiTrainOptions {
   int32_t test_limit; /* score only so many images of the split scored after epochs, evenly spread; 0: all */
   int32_t epochs;     /* niti_resume: extend the run to so many epochs; 0: the run's own. Refused where the recipe's schedule or
                          max_steps depends on the length, so that what was trained would have been trained otherwise */
-  uint64_t reserved[5];
+  NitiRanks *ranks;   /* NULL: this process by itself. Else all ranks make the same call, with the same options save device, data
+                         and   the callbacks; rank 0 alone reads and writes `folder` and `init`, and reports */
+  uint64_t reserved[4];
 } NitiTrainOptions;
 
 typedef struct NitiTrainResult {

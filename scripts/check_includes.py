@@ -18,16 +18,17 @@ BELOW = {
     "base": set(),
     "platform": {"base"},
     "program": {"platform", "base"},
-    "backend": {"program", "platform", "base"},
+    "ranks": {"platform", "base"},
+    "backend": {"ranks", "program", "platform", "base"},
     "layer": {"program", "platform", "base"},
     "optimizer": {"layer", "program", "platform", "base"},
     "config": {"platform", "base"},
     "data": {"program", "platform", "base"},  # program: shapes and samples
     "io": {"platform", "base"},
-    "model": {"optimizer", "layer", "backend", "program", "config", "platform", "base"},
-    "train": {"model", "optimizer", "layer", "backend", "program", "config", "data", "io", "platform", "base"},
-    "export": {"train", "model", "optimizer", "layer", "backend", "program", "config", "data", "io", "platform", "base"},
-    "cli": {"export", "train", "model", "optimizer", "layer", "backend", "program", "config", "data", "io", "platform", "base"},
+    "model": {"optimizer", "layer", "backend", "ranks", "program", "config", "platform", "base"},
+    "train": {"model", "optimizer", "layer", "backend", "ranks", "program", "config", "data", "io", "platform", "base"},
+    "export": {"train", "model", "optimizer", "layer", "backend", "ranks", "program", "config", "data", "io", "platform", "base"},
+    "cli": {"export", "train", "model", "optimizer", "layer", "backend", "ranks", "program", "config", "data", "io", "platform", "base"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*(CUDA|NVCC|HIP|OPENCL|MPI|NCCL)", re.IGNORECASE)
@@ -61,14 +62,14 @@ def check_line(root, path, line):
     """What is wrong with one line, or None."""
     room = room_of(root, path)
     condition = CONDITION.match(line)
-    if condition and room not in ("backend", "program", "base"):
+    if condition and room not in ("backend", "ranks", "program", "base"):
         return f"a condition on {condition.group(1)} belongs in src/backend"
     include = INCLUDE.match(line)
     if not include:
         return None
     quoted, system = include.groups()
     if system:
-        return f"<{system}> belongs in src/backend" if DEVICE_HEADER.match(system) and room != "backend" else None
+        return f"<{system}> belongs in src/backend" if DEVICE_HEADER.match(system) and room not in ("backend", "ranks") else None
     if GENERATED.search(quoted):
         return None if room == "io" else f'"{quoted}" is for io alone'
     found = resolve(root, path, quoted)

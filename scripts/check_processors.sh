@@ -1,15 +1,15 @@
 #!/bin/sh
 # Trains small networks on emulated processors and compares them with this machine's:
-#   scripts/check_processors.sh NITI FOLDER [ARCHITECTURE...]     (armhf s390x riscv64; also arm64)
+#   scripts/check_processors.sh NITI FOLDER [ARCHITECTURE...]     (armhf s390x riscv64 gcc-O0 clang-O0 clang-O3; also arm64)
 # NITI is this machine's tool. Each architecture's tool must end with the same hashes, continue this machine's runs and have its own
-# continued here, and pass the tests of files and arithmetic. Exits with 77 (skipped) where no architecture can be had.
+# continued here, and pass the tests of files and arithmetic. COMPILER-On is this machine with that compiler and optimisation. Exits with 77 (skipped) where no architecture can be had.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 niti=$(realpath "$1")
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 shift 2
-[ $# -gt 0 ] || set -- armhf s390x riscv64
+[ $# -gt 0 ] || set -- armhf s390x riscv64 gcc-O0 clang-O0 clang-O3
 work=$folder/work
 rm -rf "$work"
 mkdir -p "$work/idx" "$work/npy"
@@ -79,6 +79,14 @@ batch: 8
 epochs: 2
 RECIPE
 
+# configure_here COMPILER On: as scripts/cross_configure.sh does for another processor.
+configure_here() {
+  cmake -S "$root" -B "$folder/$1-$2/build" -G Ninja --log-level=NOTICE -DCMAKE_C_COMPILER="$1" -DCMAKE_BUILD_TYPE=Check \
+    -DCMAKE_C_FLAGS_CHECK="-$2" -DNITI_TESTS=ON -DNITI_TREE_TESTS=OFF -DNITI_CUDA=OFF
+  printf '#!/bin/sh\nexec "$@"\n' >"$folder/$1-$2/emulate"
+  chmod +x "$folder/$1-$2/emulate"
+}
+
 data_of() { [ "$1" = arrays ] && echo "$work/npy" || echo "$work/idx"; }
 # train RECIPE RUN TOOL...
 train() {
@@ -113,7 +121,10 @@ done
 bad=0 done=0
 for architecture in "$@"; do
   status=0
-  "$root/scripts/cross_configure.sh" "$architecture" "$folder/$architecture" || status=$?
+  case $architecture in
+    gcc-O* | clang-O*) configure_here "${architecture%-O*}" "O${architecture#*-O}" ;;
+    *) "$root/scripts/cross_configure.sh" "$architecture" "$folder/$architecture" || status=$? ;;
+  esac
   [ $status != 77 ] || continue
   [ $status = 0 ] || exit $status
   cmake --build "$folder/$architecture/build" -j "$(nproc)" --target niti test_io_checkpoint test_io test_arrays enumerate

@@ -6,7 +6,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-command -v gcovr >/dev/null || { echo "coverage: gcovr is not there: run scripts/setup.sh test-slow" >&2; exit 1; }
+command -v gcovr >/dev/null || { echo "coverage: gcovr is not there: run scripts/setup.sh slow" >&2; exit 1; }
 cmake -S "$root" -B "$folder" -G Ninja --log-level=NOTICE -DCMAKE_BUILD_TYPE=Coverage \
   -DCMAKE_C_FLAGS_COVERAGE="-O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic -DNDEBUG" -DNITI_TESTS=ON -DNITI_TREE_TESTS=OFF -DNITI_CUDA=OFF
 cmake --build "$folder" -j "$(nproc)"

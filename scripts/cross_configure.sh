@@ -63,7 +63,7 @@ fetch() {
 }
 
 for tool in $triplet-gcc qemu-$processor apt-get dpkg-deb; do
-  command -v "$tool" >/dev/null || skip "$tool is not there: run scripts/setup.sh test-slow"
+  command -v "$tool" >/dev/null || skip "$tool is not there: run scripts/setup.sh slow"
 done
 fetch
 

@@ -1,19 +1,22 @@
 #!/bin/sh
-# Installs what niti needs and this machine lacks: scripts/setup.sh [build|run|test]...   (no group: build)
+# Installs what niti needs and this machine lacks: scripts/setup.sh [build|run|test|slow]...   (no group: build)
 #   build  compiler and libraries      run  build + the Fashion-MNIST data      test  run + test tools and build/venv
+#   slow   for make test-slow and make coverage: cross compilers, gcovr, Frama-C, cppcheck and clang-tidy
 #   pytorch, onednn, onnxruntime       what bench/compare_cpu.sh compares with; the last one in build/venv-onnxruntime
 # Debian 12 packages through apt, as root or with sudo. Nothing is touched when nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
 
 BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev
-  libprotobuf-c-dev protobuf-c-compiler libmd-dev"
+  libprotobuf-c-dev protobuf-c-compiler libmd-dev libopenmpi-dev openmpi-bin"
 RUN="dataset-fashion-mnist python3"
 # The two cross compilers are those of scripts/check_freestanding.sh and tests/export, which also emulates whole boards.
 TEST="libcmocka-dev librandom123-dev python3-venv clang clang-format binutils gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-user
   qemu-system-arm qemu-system-misc iverilog strace"
 # Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
 [ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+SLOW="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-riscv64-linux-gnu
+  libc6-dev-riscv64-cross musl-tools gcovr frama-c-base cppcheck clang-tidy"
 # PyTorch's products are its BLAS library's; the one that comes with it by default is not made for speed.
 PYTORCH="python3 python3-yaml python3-torch libopenblas0-openmp"
 ONEDNN="python3 python3-yaml g++ libdnnl-dev"
@@ -93,10 +96,11 @@ for group in "$@"; do
     build) packages="$packages $BUILD" ;;
     run) packages="$packages $BUILD $RUN" ;;
     test) packages="$packages $BUILD $RUN $TEST" venv=1 ;;
+    slow) packages="$packages $SLOW" ;;
     pytorch) packages="$packages $PYTORCH" ;;
     onednn) packages="$packages $ONEDNN" ;;
     onnxruntime) packages="$packages $ONNXRUNTIME" onnxruntime=1 ;;
-    *) fail "unknown group '$group': build, run, test, pytorch, onednn or onnxruntime" ;;
+    *) fail "unknown group '$group': build, run, test, slow, pytorch, onednn or onnxruntime" ;;
   esac
 done
 

@@ -4,10 +4,10 @@
 /* clang-format on */
 #include "base/input.h"
 #include "data/array.h"
-#include "platform/bytes.h"
 #include "data/loader.h"
 #include "data_open.h"
 #include "guarded.h"
+#include "platform/bytes.h"
 
 /* ---- writing ---- */
 

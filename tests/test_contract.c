@@ -140,7 +140,7 @@ static void bindings(void **state) {
 }
 
 static void labels(void **state) {
-  static const int32_t wrong[] = {CLASSES, -1, INT32_MAX, INT32_MIN};
+  static const int32_t wrong[] = {CLASSES, -1, INT32_MAX, INT32_MIN, CLASSES | 5 << 16, 129 << 16}; /* also of mixed images */
   Fixture f;
   (void)state;
   open_fixture(&f);

@@ -223,7 +223,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
              niti_isa_name(isa), threads, s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->stride_w, s->pad_h,
              s->pad_w, s->groups, (int)fill, nonnegative ? ", x nonnegative" : "");
     int32_t predicted = niti_shift_prediction_of(random_in(0, 25)); /* too small, too large or right */
-    const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted, 0};
+    const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted, 0, 0};
     const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
 
     Bench b = open_bench(cpu, s, NITI_FORWARD, traits);
@@ -368,7 +368,7 @@ static void test_identity(void **unused) {
       int8_t *x = operand(z.x, FILL_TINY), *w = operand(z.w, FILL_TINY), *delta = operand(z.y, FILL_TINY);
       int8_t *y = guarded(z.y), *dx = guarded(z.x);
       int32_t predicted = 3;
-      const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0};
+      const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0, 0};
       const NitiConvTraits none = {0};
       NitiGradient g = {guarded(z.w * 4), 32, z.w, {NULL, NULL}};
       NitiCpu *cpu = open_cpu(isa, 2, false);

@@ -2,9 +2,10 @@
  * shapes, batches that are no multiple of 16, every rounding mode, aliases, predictions of shifts that are right, wrong or
  * absurd. What an operation wrote is read as a gradient's operand too. Then memory: what comes back is what was sent, in order.
  */
+#include "base/softmax.h"
 #include "cuda_test.h"
 
-enum { ROUNDS = 60 };
+enum { ROUNDS = 60, WHAT = 256 };
 
 typedef struct Case {
   NitiShape shape;
@@ -49,20 +50,25 @@ static void free_case(Case *c) {
 }
 
 static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
-  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0};
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0, 0};
 }
 
-static void describe(char text[200], const char *name, const Case *c) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d", name, c->shape.n,
-           c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias, c->operands,
-           c->mask);
+static void describe(char text[WHAT], const char *name, const Case *c) {
+  snprintf(text, WHAT, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d", name,
+           c->shape.n, c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias,
+           c->operands, c->mask);
+  if (c->classes > 0) {
+    const size_t length = strlen(text);
+    snprintf(text + length, WHAT - length, ", %d classes, loss %d, off %d, label 0 %d", c->classes, (int)c->loss, c->off,
+             c->labels[0]);
+  }
 }
 
 static void check_rounds(Work work, const char *name, void (*more)(Case *)) {
   need_cuda();
   for (int i = 0; i < ROUNDS; ++i) {
     Case c = random_case();
-    char what[200];
+    char what[WHAT];
     if (more) more(&c);
     describe(what, name, &c);
     check_work(work, &c, what);
@@ -291,20 +297,43 @@ static void loss(Device *d, const void *context, Record *results) {
   }
 }
 
-static void any_loss(Case *c) {
-  static const int classes[] = {1, 2, 3, 10, 10, 10, 31, 100, 257, 1000, 65536};
-  c->classes = classes[random_in(0, 10)];
-  c->shape.n = random_in(1, c->classes > 1000 ? 3 : 300);
-  c->loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX;
-  c->off = c->loss == NITI_LOSS_SOFTMAX ? random_in(0, 4096) : 0;
-  c->metrics_only = random_in(0, 4) == 0;
+/* Logits and labels of so many images and classes. */
+static void fill_loss(Case *c, int images, int classes, bool mixes) {
+  c->classes = classes;
+  c->shape.n = images;
   c->exponent = random_in(-45, 20);
   free(c->a);
   c->a = mantissas((size_t)c->shape.n * (size_t)c->classes, (Fill)random_in(0, FILLS - 1));
   c->labels = malloc(sizeof *c->labels * (size_t)c->shape.n);
   assert_non_null(c->labels);
-  const int mixes = random_in(0, 1);
   for (int i = 0; i < c->shape.n; ++i) c->labels[i] = random_in(0, c->classes - 1) | (mixes * random_in(0, 128)) << 16;
+}
+
+static void any_loss(Case *c) {
+  static const int classes[] = {1, 2, 3, 10, 10, 10, 31, 100, 257, 1000, 65536};
+  const int kind = random_in(0, 10);
+  fill_loss(c, random_in(1, classes[kind] > 1000 ? 3 : 300), classes[kind], random_in(0, 1));
+  c->loss = random_in(0, 1) ? NITI_LOSS_NITI : NITI_LOSS_SOFTMAX;
+  c->off = c->loss == NITI_LOSS_SOFTMAX ? niti_loss_off(random_in(0, 999999999), c->classes) : 0;
+  c->metrics_only = random_in(0, 4) == 0;
+}
+
+/* Mixed labels smoothed by more than a recipe can ask for: less is expected of the own class than of any other. */
+static void test_loss_beyond_smoothing(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 4; ++i) {
+    Case c = random_case();
+    char what[WHAT];
+    fill_loss(&c, 3, 65536, true);
+    c.loss = NITI_LOSS_SOFTMAX;
+    c.off = random_in(300, 4096);
+    c.labels[0] = 4 | 100 << 16;
+    c.labels[1] = 70;
+    describe(what, "loss beyond smoothing", &c);
+    check_work(loss, &c, what);
+    free_case(&c);
+  }
 }
 
 static void test_loss(void **unused) {
@@ -575,14 +604,23 @@ static int close_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_bias_gradient),   cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_dropout),         cmocka_unit_test(test_add),
-      cmocka_unit_test(test_maxpool),         cmocka_unit_test(test_avgpool),
-      cmocka_unit_test(test_large_pools),     cmocka_unit_test(test_loss),
-      cmocka_unit_test(test_update),          cmocka_unit_test(test_input),
-      cmocka_unit_test(test_stats),           cmocka_unit_test(test_memory),
-      cmocka_unit_test(test_many_uploads),    cmocka_unit_test(test_out_of_memory),
-      cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_what_auto_chooses),
+      cmocka_unit_test(test_bias_gradient),
+      cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_dropout),
+      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_maxpool),
+      cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_loss_beyond_smoothing),
+      cmocka_unit_test(test_update),
+      cmocka_unit_test(test_input),
+      cmocka_unit_test(test_stats),
+      cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_many_uploads),
+      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_what_is_refused),
+      cmocka_unit_test(test_what_auto_chooses),
   };
   return cmocka_run_group_tests(tests, open_all, close_all);
 }

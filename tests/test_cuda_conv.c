@@ -75,7 +75,7 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
                weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)niti_conv_group_inputs(&s);
   const bool narrow = (int64_t)s.n * s.oh * s.ow <= 133144;
   Case c = {.conv = s,
-            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, 0},
+            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, 0, 0},
             .prediction = random_prediction(),
             .x = mantissas(in, fill),
             .w = mantissas(weights, fill == FILL_LATE ? FILL_FULL : fill),

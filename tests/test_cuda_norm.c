@@ -147,7 +147,7 @@ static void forward(Device *d, const Norm *n, Record *results, const NitiTensor 
   const NitiTensor bias = wide_tensor(d, table(c, 1), sizeof *n->bias, n->bias, n->e_bias);
   NitiTensor running = wide_tensor(d, table(2, c), sizeof *n->running, n->running, NITI_NORM_RUNNING_EXPONENT);
   NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->fits ? table(1, 1) : n->shape);
-  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL, 0};
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL, 0, 0};
   y.uses = uses_of(n);
   for (int training = 1; training >= 0; --training) { /* then from the running statistics, which stay */
     k->norm_fit(d->backend, &affine, &running, training ? sums : NULL, x, weight, &bias);
@@ -167,7 +167,7 @@ static void backward(Device *d, const Norm *n, Record *results, const NitiTensor
   NitiTensor delta_sums = wide_tensor(d, table(c, 3), 8, NULL, 0), affine = wide_tensor(d, table(c, 3), 4, NULL, 0);
   NitiTensor dw = wide_tensor(d, table(c, 1), 8, NULL, 0), db = wide_tensor(d, table(c, 1), 8, NULL, 0);
   NitiTensor dx = tensor_out(d, n->fits ? table(1, 1) : n->shape);
-  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 3, NULL, 0};
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 3, NULL, 0, 0};
   dx.uses = uses_of(n);
   k->norm_delta_fit(d->backend, &affine, &dw, &db, &delta_sums, dy, x, sums, weight);
   keep_wide(results, d, "the deltas' sums", &delta_sums, 8);
@@ -266,7 +266,7 @@ static void maps(Device *d, const void *context, Record *results) {
   const NitiTensor affine = wide_tensor(d, table(n->shape.c, 2), 4, n->affine, n->e_weight);
   const NitiTensor affine_delta = wide_tensor(d, table(n->shape.c, 3), 4, n->affine_delta, n->e_bias);
   NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
-  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL, 0};
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL, 0, 0};
   y.uses = dx.uses = uses_of(n);
   k->norm_forward(d->backend, &y, &x, &affine, n->relu, &rq);
   keep_output(results, d, "y", &y);
@@ -322,8 +322,8 @@ static void mask(Device *d, const void *context, Record *results) {
   const NitiTensor w = tensor_in(d, (NitiShape){c, 3, 3, c}, n->w, -9);
   NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
   const int32_t prediction = niti_shift_prediction_of(12);
-  const NitiRequantise act = {n->mode, NITI_DRAW_ROUND_ACT, 9, NULL, 0};
-  const NitiRequantise delta = {NITI_NEAREST, NITI_DRAW_ROUND_DELTA, 9, place_copy(d, &prediction, sizeof prediction), 0};
+  const NitiRequantise act = {n->mode, NITI_DRAW_ROUND_ACT, 9, NULL, 0, 0};
+  const NitiRequantise delta = {NITI_NEAREST, NITI_DRAW_ROUND_DELTA, 9, place_copy(d, &prediction, sizeof prediction), 0, 0};
   y.uses = NITI_USE_GRADIENT | NITI_USE_MASK | NITI_USE_OTHER;
   if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
@@ -384,7 +384,7 @@ static Placed place_sgd(Device *d, const Sgd *u, int number) {
       .velocity = wide_tensor(d, shape, 2, u->velocity, u->e_v),
       .gradient = {place_copy(d, values, u->count * (size_t)u->bits / 8), u->bits, u->count, {NULL, NULL}},
       .scalars = {2, 5, u->decay < 0 ? NITI_NONE : 1, u->normalised ? NITI_NONE : 4, NITI_NONE, u->nesterov, u->normalised},
-      .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0}};
+      .rq = {NITI_STOCHASTIC, NITI_DRAW_UPDATE, 65537u * (uint32_t)number, NULL, 0, 0}};
   for (int i = 0; i < u->exponents; ++i) p.gradient.exponents[i] = place_copy(d, &u->e_g[i], sizeof u->e_g[i]);
   return p;
 }

@@ -49,7 +49,7 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
   memset(buffer, 0x55, sizeof buffer);
   const uint32_t found = kernel(buffer + GUARD, acc, count, r, index, max);
   for (size_t i = 0; i < count; ++i) {
-    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_rounding_word(&r->draw, r->mode, index + i));
+    int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_rounding_word(&r->draw, r->mode, r->first + index + i));
     if (r->relu && want < 0) want = 0;
     if (buffer[GUARD + i] != want) {
       fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
@@ -70,7 +70,8 @@ static void check_isa(NitiIsa isa) {
   for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
-        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false, 0};
+        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3},
+                         NULL,        false, 0,         random_word()};
         fill(acc, COUNT + 1);
         check(kernel, acc, COUNT, &r, 0, 0);
         check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
@@ -123,8 +124,8 @@ static void test_tiles(void **unused) {
         int32_t acc[ROWS * STRIDE];
         int8_t tensor[TENSOR], want[TENSOR];
         uint32_t max = 0;
-        const NitiRounder r = {
-            modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false, 0};
+        const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false,
+                               0,           random_word()};
         fill(acc, ROWS * STRIDE);
         memset(tensor, 0x55, sizeof tensor);
         memset(want, 0x55, sizeof want);
@@ -198,7 +199,7 @@ static void test_prediction(void **unused) {
   for (size_t i = 0; i < sizeof predictions / sizeof predictions[0]; ++i) {
     NitiCpu cpu = {.isa = NITI_ISA_REF};
     int32_t prediction = predictions[i];
-    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &prediction, 0};
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &prediction, 0, 0};
     Fixed f = {{1025, -1000, 4, 3}, {0}, 0}; /* 1024 < 1025 <= 2048 = 2^11: shift 4 */
     assert_int_equal(niti_cpu_requantise(&cpu, &rq, false, NULL, fixed_task, &f), 4);
     const int first = f.runs;

@@ -108,9 +108,14 @@ static void check_batches(NitiLoader *loader, const Case *c, uint32_t epoch, int
   expect_epoch(expected, epoch, c->options.seed, side, c->options.augment, &c->data);
   for (int b = first; b < last; ++b) {
     if (niti_loader_next(loader, &batch) != NITI_OK) fail_msg("%s", niti_error());
-    assert_int_equal(batch.count, b < STEPS - 1 ? BATCH : COUNT - BATCH * (STEPS - 1));
+    const int whole = b < STEPS - 1 ? BATCH : COUNT - BATCH * (STEPS - 1), ranks = c->options.ranks;
+    const NitiPortion part = niti_portion(whole, c->options.rank, ranks > 0 ? ranks : 1);
+    assert_int_equal(batch.count, part.count);
+    assert_int_equal(batch.whole, ranks > 0 ? whole : 0);
+    assert_int_equal(niti_batch_whole(&batch), whole);
+    assert_true(batch.first == part.first && batch.idle == part.idle);
     for (int i = 0; i < batch.count; ++i) {
-      const Expected *e = &expected[b * BATCH + i];
+      const Expected *e = &expected[b * BATCH + part.first + i];
       check_item(&batch, i, side, e);
       assert_int_equal(batch.labels[i], niti_dataset_label(c->dataset, NITI_TRAIN, e->image));
       if (batch.resident) assert_int_equal(batch.samples[i].image, e->image);
@@ -179,12 +184,20 @@ static void check_ways(Case c) {
   }
 }
 
+/* Every rank's portions; of the last batch, of three images, some ranks have none. */
+static void check_ranks(Case c) {
+  for (c.options.ranks = 1; c.options.ranks <= 7; c.options.ranks += 3) {
+    for (c.options.rank = 0; c.options.rank < c.options.ranks; ++c.options.rank) check_walk(&c);
+  }
+}
+
 static void resident_picks_are_as_written(void **state) {
   (void)state;
   char *dir = put_idx_set();
   NitiDataset *dataset = open_dataset(dir, NULL);
   const int sides[] = {SIDE, SIDE - 3, SIDE + 2 * PAD, 1};
   for (int i = 0; i < 4; ++i) check_ways(make_case(dataset, sides[i]));
+  check_ranks(make_case(dataset, SIDE));
   Case c = make_case(dataset, SIDE);
   NitiLoader *loader = open_loader(&c);
   NitiBatch batch;

@@ -238,7 +238,7 @@ static void test_bias_at_exponents(void **state) {
                expected = tensor_new(y.shape);
     int64_t acc[4];
     int32_t predicted = 3;
-    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0};
+    const NitiRequantise rq = {NITI_NEAREST, NITI_DRAW_ROUND_ACT, 1, &predicted, 0, 0};
     *x.data = 0, *x.exponent = -7, *w.exponent = 3, *bias.exponent = d - 4;
     memset(w.data, 55, 4);
     for (int k = 0; k < 4; ++k) {

@@ -197,7 +197,9 @@ static void a_warm_up_leaves_a_step(void **state) {
   (void)state;
   assert_int_equal(niti_recipe_place(r, 4, 21), NITI_OK);
   assert_int_equal(niti_recipe_place(r, 4, 20), NITI_ERROR_ARGUMENT);
-  assert_string_equal(niti_error(), "update: warmup: epoch 5 is step 20 of this run of 20 steps (expected an earlier one)");
+  assert_string_equal(niti_error(),
+                      "update: warmup: epoch 5 is step 20 of this run of 20 steps (expected an earlier one: "
+                      "train longer, or shorten it, e.g. with --set 'update.warmup={at: 5%}')");
   niti_recipe_close(r);
   r = recipe_with("lr: 0.1, warmup: {at: 100%}");
   assert_int_equal(niti_recipe_place(r, 4, 1), NITI_ERROR_ARGUMENT);
@@ -354,7 +356,7 @@ static void wrong_values_are_refused_with_their_place(void **state) {
        "r.yaml:3:28: update: lr: a list with schedule linear (expected the highest rate)"},
       {HEAD "update: {kind: niti16, lr: 1001}\n", "r.yaml:3:28: update: lr: expected a decimal number from 0 to 1000"},
       {HEAD "loss: niti\nupdate: {kind: sgd}\n",
-       "r.yaml:1:1: update sgd follows true derivatives, which loss niti does not give (expected loss: softmax)"},
+       "r.yaml:3:7: update sgd follows true derivatives, which loss niti does not give (expected loss: softmax)"},
   };
 #undef SGD
   (void)state;

@@ -26,22 +26,24 @@ def pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def layers(model: dict, items: list | None = None) -> list[tuple[str, dict]]:
-    """(kind, fields) of each layer, with blocks and repeats written out; a residual's body and shortcut are such lists."""
+def layers(model: dict, items: list | None = None, prefix: str = "", suffix: str = "") -> list[tuple[str, dict]]:
+    """(kind, fields) of each layer, with blocks and repeats written out; a residual's body and shortcut are such lists.
+    Given names are between prefix, of the blocks around the layer, and suffix, of the repeats."""
     out = []
     for item in model["layers"] if items is None else items:
         (kind, fields), = item.items() if isinstance(item, dict) else [(item, {})]
-        fields = fields or {}
+        fields = {"use": fields} if isinstance(fields, str) else fields or {}
         if kind == "block":
-            name = fields if isinstance(fields, str) else fields["use"]
-            out += layers(model, model["blocks"][name])
+            inner = f"{prefix}{fields['name']}." if "name" in fields else prefix
+            out += layers(model, model["blocks"][fields["use"]], inner, suffix)
         elif kind == "repeat":
-            out += fields["times"] * layers(model, fields["layers"])
+            for i in range(1, fields["times"] + 1):
+                out += layers(model, fields["layers"], prefix, f"{suffix}.{i}")
         elif kind == "residual":
-            ends = {end: layers(model, fields.get(end, [])) for end in ("body", "shortcut")}
+            ends = {end: layers(model, fields.get(end, []), prefix, suffix) for end in ("body", "shortcut")}
             out.append((kind, ends))
         else:
-            out.append((kind, fields))
+            out.append((kind, {**fields, "name": f"{prefix}{fields['name']}{suffix}"} if "name" in fields else fields))
     return out
 
 
@@ -62,6 +64,7 @@ class Node:
     input: tuple[int, int, int]  # height, width, channels of one image
     output: tuple[int, int, int]
     first: bool  # reads the network's input
+    name: str  # the one given, or the kind and the number among the layers of that kind
 
     def weight_shape(self) -> tuple[int, ...] | None:
         """Of conv [Cout][KH][KW][Cin / groups] and linear [out][in]; None: the kind has no such weights."""
@@ -101,20 +104,36 @@ def nodes(model: dict) -> list[Node]:
     """Every layer with its number and shapes."""
     found: list[Node] = []
 
+    def name_of(kind: str, fields: dict) -> str:
+        return fields.get("name", f"{kind}{1 + sum(node.kind == kind for node in found)}")
+
     def walk(items: list, shape: tuple[int, int, int], first: bool) -> tuple[int, int, int]:
         for kind, fields in items:
             if kind == "residual":
                 after = walk(fields["body"], shape, first)
                 walk(fields["shortcut"], shape, first)
-                found.append(Node(len(found) + 1, "add", {}, after, after, False))
+                found.append(Node(len(found) + 1, "add", {}, after, after, False, name_of("add", {})))
             else:
                 after = shape_after(model, kind, fields, shape)
-                found.append(Node(len(found) + 1, kind, fields, shape, after, first))
+                found.append(Node(len(found) + 1, kind, fields, shape, after, first, name_of(kind, fields)))
             shape, first = after, False
         return shape
 
     walk(layers(model), tuple(model["input"]), True)
     return found
+
+
+def frozen(model: dict, names) -> list[bool]:
+    """Of each convolution, linear layer and norm, in order: whether `freeze`, a list of names, holds its weights."""
+    weighted = [node.name for node in nodes(model) if node.kind in ("conv", "linear", "norm")]
+    if not isinstance(names, list):
+        sys.exit(f"freeze: expected a list of layers, found {names!r}")
+    for name in names:
+        if name not in weighted:
+            sys.exit(f"freeze: {name!r} is no layer with weights (expected some of {', '.join(weighted)})")
+    if set(names) >= set(weighted):
+        sys.exit("freeze: every layer with weights is frozen (expected at least one that is trained)")
+    return [name in names for name in weighted]
 
 
 def convolutions(model: dict) -> list[dict]:

@@ -107,6 +107,12 @@ def build(model: dict, channels_last: bool = True, dropout_per: str | None = Non
     return network
 
 
+def weighted(network: torch.nn.Module) -> list[torch.nn.Module]:
+    """The convolutions, linear layers and norms, in niti's order."""
+    kinds = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+    return [module for module in network.modules() if isinstance(module, kinds)]
+
+
 def products(network: torch.nn.Module) -> list[torch.nn.Module]:
     """The convolutions and linear layers, in niti's order."""
     return [module for module in network.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]

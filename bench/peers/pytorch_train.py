@@ -4,13 +4,13 @@
 The twin reads the recipe and its model from niti's YAML files and trains the same network on the same batches: each epoch's
 order, crops, flips, colours, cutout and mixup, the validation split and the initial weights are niti's own, drawn from the recipe's seed.
 So is the learning rate of every step. What differs is the arithmetic: float32, TF32 products, or bfloat16 under autocast. Update sgd is
-torch.optim.SGD, with weight decay on the weights of convolutions and linear layers alone; the loss is cross-entropy, whatever
-the recipe's `loss` is. A recipe of update niti needs another update (the third example).
+torch.optim.SGD, with weight decay on the weights of convolutions and linear layers alone; layers that `freeze` names are not
+trained. What niti would refuse is an error here too. A recipe of update niti needs another update and loss (the third example).
 
   python3 bench/peers/pytorch_train.py resnet18-cifar10 --data cifar-10-batches-bin
   python3 bench/peers/pytorch_train.py resnet20-cifar10 --data cifar-10-batches-bin --precision fp32 --set epochs=30 --seed 2
   python3 bench/peers/pytorch_train.py vgg-small-7-cifar10 --data cifar-10-batches-bin \\
-    --set 'update={kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005, schedule: cosine}'
+    --set 'update={kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005, schedule: cosine}' --set loss=softmax
 
 Prints a line per epoch and at the end one line of JSON with the final and the best accuracy in percent. Where the recipe holds
 images out for validation, they are what is scored, and the test images are left alone.
@@ -170,12 +170,16 @@ def make_network(recipe: dict, model: dict, args: argparse.Namespace, device: to
     network = networks.build(model, dropout_per=args.dropout_per)
     if args.init == "niti":
         set_initial_weights(network, model, recipe["seed"])
+    for module, is_frozen in zip(networks.weighted(network), models.frozen(model, recipe["freeze"]), strict=True):
+        module.requires_grad_(not is_frozen)  # a norm still takes the statistics of each batch, as in niti
     return network.to(device=device, memory_format=torch.channels_last)
 
 
 def make_update(network: torch.nn.Module, update: dict, device: torch.device) -> torch.optim.SGD:
-    decayed = [module.weight for module in networks.products(network)]
-    others = [p for p in network.parameters() if not any(p is weight for weight in decayed)]
+    trained = [p for p in network.parameters() if p.requires_grad]
+    products = [module.weight for module in networks.products(network)]
+    decayed = [p for p in trained if any(p is weight for weight in products)]
+    others = [p for p in trained if not any(p is weight for weight in products)]
     groups = [{"params": decayed, "weight_decay": float(update["weight_decay"])}, {"params": others, "weight_decay": 0.0}]
     how = {"fused": True} if device.type == "cuda" else {"foreach": True}
     return torch.optim.SGD([group for group in groups if group["params"]], lr=0.0, momentum=float(update["momentum"]),
@@ -288,7 +292,12 @@ class Run:
 
 
 def choose_device(args: argparse.Namespace) -> torch.device:
-    device = torch.device(args.device)
+    try:
+        device = torch.device(args.device)
+    except RuntimeError:
+        device = None
+    if not device or device.type not in ("cpu", "cuda"):
+        sys.exit(f"pytorch_train: --device {args.device}: expected cuda, cuda:N or cpu")
     if args.compile and not hasattr(torch, "compile"):
         sys.exit(f"pytorch_train: PyTorch {torch.__version__} has no torch.compile (expected 2.0 or later)")
     if args.threads:
@@ -296,6 +305,8 @@ def choose_device(args: argparse.Namespace) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             sys.exit(f"pytorch_train: PyTorch {torch.__version__} sees no CUDA device here (--device cpu trains on the CPU)")
+        if (device.index or 0) >= torch.cuda.device_count():
+            sys.exit(f"pytorch_train: --device {args.device}: expected a number below {torch.cuda.device_count()}")
         torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = args.precision != "fp32"

@@ -4,20 +4,22 @@ import pathlib
 import sys
 from decimal import Decimal
 
+import checks
 import models
 import yaml
 
 FOLDER = models.BENCH.parent / "recipes"
 KEYS = {
     "": {"name", "model", "data", "batch", "epochs", "max_steps", "seed", "loss", "label_smoothing", "rounding", "clip", "update",
-         "evaluation", "average"},
+         "evaluation", "average", "freeze"},
     "data": {"kind", "type", "default", "mean", "std", "pad", "crop", "flip", "fit", "resize", "bad_files", "validation",
              "scale", "aspect", "cutout", "brightness", "contrast", "saturation", "mixup"},
     "evaluation": {"flip"},
     "average": {"from", "every"},
+    "rounding": {"activation", "error"},
+    "clip": {"activation", "error"},
     "update": {"kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", "clip_norm", "mu"},
 }  # mu: of update niti, so that --set update.kind=sgd is enough
-CURVES = ("steps", "linear", "cosine", "one-cycle")
 UNIT = 10**9  # rates are in billionths
 
 
@@ -44,6 +46,8 @@ def edit(recipe: dict, option: str) -> None:
 
 def check_keys(what: str, mapping: dict, known: set[str]) -> None:
     """An option that a twin would leave out is an error: the two would not train the same."""
+    if not isinstance(mapping, dict):
+        sys.exit(f"{what or 'recipe'}: expected keys with values, found {mapping!r}")
     for key in mapping:
         if key not in known:
             sys.exit(f"{what or 'recipe'}: key \"{key}\" is not known here (expected one of {', '.join(sorted(known))})")
@@ -68,6 +72,9 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
         recipe = yaml.safe_load(path.read_text())
     except OSError as error:
         sys.exit(f"recipe \"{name}\": {path}: {error.strerror}")
+    except yaml.YAMLError as error:
+        sys.exit(f"recipe \"{name}\": not YAML: {' '.join(str(error).split())}")
+    check_keys("", recipe, KEYS[""])
     for option in edits:
         edit(recipe, option)
     for what, known in KEYS.items():
@@ -75,19 +82,19 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",
             "resize": 0, "validation": 0, "scale": [0.08, 1], "aspect": [0.75, 1.333333], "cutout": 0, "brightness": 0, "contrast": 0,
             "saturation": 0, "mixup": 0}
+    if "model" not in recipe:
+        sys.exit(f"recipe \"{name}\": expected a key \"model\"")
     model = read_model(recipe["model"], path.parent)
-    norm = any(node.kind == "norm" for node in models.nodes(model))
-    update = {"kind": "sgd" if norm else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
+    wide = any(node.kind == "norm" or node.fields.get("bias") for node in models.nodes(model))
+    update = {"kind": "sgd" if wide else "niti", "lr": 0.1, "schedule": "steps", "final_lr": 0, "momentum": 0.9, "nesterov": False,
               "weight_decay": 0, "clip_norm": 0}
-    recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, **recipe,
+    recipe = {"batch": 64, "epochs": 10, "max_steps": 0, "seed": 1, "label_smoothing": 0, "freeze": model.get("freeze", []), **recipe,
               "evaluation": {"flip": False, **recipe.get("evaluation", {})}, "data": {**data, **recipe.get("data", {})},
               "update": {**update, **recipe.get("update", {})}}
     if recipe["update"]["kind"] != "sgd":
         sys.exit(f"recipe \"{name}\": update {recipe['update']['kind']} (expected sgd: --set 'update={{kind: sgd, lr: 0.1}}' replaces it)")
-    if recipe["update"]["schedule"] not in CURVES:
-        sys.exit(f"update: schedule: \"{recipe['update']['schedule']}\" (expected one of {', '.join(CURVES)})")
-    if recipe["data"]["type"] not in ("auto", "uint8"):
-        sys.exit("data: type: expected uint8, which is all that a twin reads")
+    checks.check(recipe, model["input"])
+    models.frozen(model, recipe["freeze"])
     return recipe, model
 
 

@@ -2,8 +2,10 @@
 #include "backend/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "backend/kernels.h"
 #include "backend/registry.h"
 
 /* In the order in which "auto" prefers them. */
@@ -48,4 +50,38 @@ NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *option
     return kinds[i]->open(out, options, name[length] == ':' ? name + length + 1 : NULL);
   }
   return fail_unknown(name);
+}
+
+/* Whether all have names, no two the same. */
+static bool are_apart(char (*names)[NITI_LINK_NAME_MAX], int count) {
+  for (int i = 0; i < count; ++i) {
+    if (!names[i][0]) return false;
+    for (int k = 0; k < i; ++k) {
+      if (strcmp(names[i], names[k]) == 0) return false;
+    }
+  }
+  return true;
+}
+
+/* Whether the devices of all ranks can be connected more closely. */
+static NitiStatus find_link(bool *can, NitiBackend *backend, NitiRanks *ranks) {
+  const size_t size = (size_t)niti_ranks_size(ranks);
+  char own[NITI_LINK_NAME_MAX] = "", (*names)[NITI_LINK_NAME_MAX] = calloc(size, sizeof *names);
+  if (!names) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %zu ranks", size);
+  if (backend->kernels->link_name) backend->kernels->link_name(backend, own);
+  const NitiStatus status = niti_ranks_gather(ranks, names, own, sizeof own);
+  *can = status == NITI_OK && are_apart(names, (int)size);
+  free(names);
+  return status;
+}
+
+NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
+  bool can = false;
+  if (!ranks) return NITI_OK;
+  NITI_TRY(find_link(&can, backend, ranks));
+  if (!backend->kernels->all_sum)
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "the %s backend cannot train in several ranks (expected --backend cpu)",
+                     backend->ops->name);
+  backend->together.ranks = ranks;
+  return can ? backend->kernels->connect(backend, ranks) : NITI_OK;
 }

@@ -18,6 +18,7 @@
 #define NITI_BACKEND_BACKEND_H
 
 #include "program/program.h"
+#include "ranks/ranks.h"
 
 typedef struct NitiBackend NitiBackend;
 typedef struct NitiExecutable NitiExecutable;
@@ -44,14 +45,18 @@ typedef struct NitiTensorStats {
 
 /* What a run depends on besides the executable's tensors. Members that no operation of the range reads may be zero. */
 typedef struct NitiBindings {
-  int32_t batch;                     /* 1 .. the program's */
+  int32_t batch; /* 1 .. the program's */
+  int32_t whole; /* 0, or the images of all ranks, which then run the same operations together, each its own
+                    images from number `first` of that batch on */
+  int32_t first;
+  bool idle;                         /* this rank's images are another's too: they add nothing to sums (program/portion.h) */
   uint64_t seed;                     /* of all random words */
   uint32_t step;                     /* the `time` of random words */
   int64_t scalars[NITI_SCALARS_MAX]; /* by the program's scalar numbers */
   const uint8_t *pixels;             /* source images [.][H][W][C] of `source`'s shape, in memory that the backend reads */
   NitiShape source;                  /* of one source image; n does not matter */
   const NitiSample *samples;         /* [batch], host memory; may change as soon as the run returns */
-  const int32_t *labels;             /* [batch], likewise */
+  const int32_t *labels;             /* [batch], likewise; base/mix.h has their form */
   int32_t repeat;                    /* how many times the range runs, for measuring; 0: once */
   int64_t *marks;                    /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
                                         range's first operation and after each of its operations */
@@ -80,8 +85,16 @@ typedef struct NitiBackendOps {
   uint64_t (*multiply_add)(NitiBackend *);
 } NitiBackendOps;
 
+/* What a run's collectives need. */
+typedef struct NitiTogether {
+  NitiRanks *ranks;     /* borrowed; NULL: a process by itself */
+  int32_t whole, first; /* of the bindings of the run under way */
+  bool idle;
+} NitiTogether;
+
 struct NitiBackend {
   const NitiBackendOps *ops;
+  NitiTogether together;
   const struct NitiKernels *kernels; /* for the files of src/backend: backend/kernels.h */
 };
 
@@ -89,6 +102,7 @@ typedef struct NitiBackendOptions {
   const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
   const char *isa;  /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) lists */
   int threads;      /* 0: one per usable core */
+  int local;        /* this process's number among the host's ranks: of several devices it takes that one by default */
   bool direct;      /* convolutions multiply every term even where Winograd is faster, for measuring; same results */
 } NitiBackendOptions;
 
@@ -101,6 +115,10 @@ NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *option
 static inline void niti_backend_close(NitiBackend *backend) {
   if (backend) backend->ops->close(backend);
 }
+
+/* From now on, runs whose bindings have a `whole` exchange with these ranks; all of them call it. Fails with
+ * NITI_ERROR_UNSUPPORTED where the device cannot. */
+NitiStatus niti_backend_join(NitiBackend *, NitiRanks *);
 
 /* The name of the kernel that runs a convolution of this shape (opcode: one of NITI_OP_CONV_*); "" if memory runs out. */
 const char *niti_backend_conv_kernel(NitiBackend *, NitiOpcode opcode, const NitiConv *conv);

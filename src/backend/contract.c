@@ -60,6 +60,7 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_CONV_FORWARD:
       return fits_conv(x, y, conv) && fits_weights(&x[1], conv) &&
              (!x[2].data || niti_shape_count(x[2].shape) == (size_t)conv->k);
+    case NITI_OP_ALL_SUM: return y->data == x->data;
     case NITI_OP_BIAS_GRADIENT: return niti_shape_count(y->shape) == (size_t)x->shape.c;
     case NITI_OP_CONV_BACKWARD: return fits_conv(y, x, conv) && fits_weights(&x[1], conv) && (!x[2].data || same_size(&x[2], y));
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && fits_weights(y, conv);

@@ -163,6 +163,7 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_NORM_FORWARD: return k->norm_forward;
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
+    case NITI_OP_ALL_SUM: return k->all_sum;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
     case NITI_OP_GRADIENT_SQUARES: return k->gradient_squares;
     case NITI_OP_UPDATE_NITI16:
@@ -298,6 +299,12 @@ static void locate_exponents(const NitiExecutable *e, int32_t gradient, const in
   }
 }
 
+/* Elements per image of what an operation rounds: of the loss, its delta. */
+static size_t image_of(const NitiExecutable *e, const NitiOperation *o) {
+  const int32_t t = o->outputs[o->opcode == NITI_OP_LOSS];
+  return t == NITI_NONE ? 0 : niti_tensor_count(&e->fused->tensors[t], 1);
+}
+
 static void connect(NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   NitiStep *step = &e->steps[i];
@@ -306,7 +313,7 @@ static void connect(NitiExecutable *e, int32_t i) {
     if (o->outputs[k] != NITI_NONE) step->outputs[k] = e->tensors[o->outputs[k]];
   }
   step->rq = (NitiRequantise){o->rounding.mode, o->rounding.purpose, o->rounding.stream, word(e, e->fused->tensor_count + i),
-                              o->rounding.clip};
+                              o->rounding.clip, image_of(e, o)};
   step->pool = o->pool; /* which pools alone read */
   int32_t gradient = NITI_NONE;
   if (o->opcode == NITI_OP_CONV_GRADIENT) gradient = o->outputs[0];
@@ -462,6 +469,12 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
+static void all_sum(NitiExecutable *e, const NitiOperation *o, NitiStep *s) {
+  const NitiTensorDesc *sums = &e->fused->tensors[o->inputs[0]];
+  if (e->backend->together.whole == 0) return;
+  e->backend->kernels->all_sum(e->backend, s->outputs->data, niti_tensor_count(sums, 1), 8 * (int)niti_dtype_bytes(sums->dtype));
+}
+
 /* Runs the updates `sgd` or `niti16` from operation i on, as many as one call takes; returns their number. */
 static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
   NitiSgdUpdate updates[NITI_UPDATES_MAX];
@@ -536,6 +549,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
     case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
+    case NITI_OP_ALL_SUM: all_sum(e, o, s); break;
     case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
     case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
     case NITI_OP_UPDATE_NITI16:
@@ -635,6 +649,9 @@ static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end,
     return niti_fail(NITI_ERROR_ARGUMENT, "operations %d .. %d: the program has %d", first, end, e->fused->operation_count);
   if (b->batch < 1 || b->batch > e->fused->batch)
     return niti_fail(NITI_ERROR_ARGUMENT, "a batch of %d images (expected 1 to %d)", b->batch, e->fused->batch);
+  if (b->whole < 0 || b->whole > e->fused->whole || (b->whole > 0 && (b->first < 0 || b->first > b->whole - b->batch)))
+    return niti_fail(NITI_ERROR_ARGUMENT, "images %d .. %d of a batch of %d (expected at most %d)", b->first,
+                     b->first + b->batch - 1, b->whole, e->fused->whole);
   return check_bindings(e, first, end, b);
 }
 
@@ -653,6 +670,7 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
   assert(status == NITI_OK); /* an error of the caller, which niti_error() describes */
   if (status != NITI_OK) return status;
   NITI_TRY(set_batch(e, b->batch));
+  e->backend->together = (NitiTogether){e->backend->together.ranks, b->whole, b->first, b->idle};
   k->begin_step(e->backend, b->seed, b->step, b->scalars);
   stage_inputs(e, b);
   Run run = {e, first, end, b};
@@ -660,7 +678,7 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
     enqueue(&run);
     return NITI_OK;
   }
-  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks};
+  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks, b->whole, b->first, b->idle};
   return k->replay(e->backend, &e->recordings, &key, enqueue, &run);
 }
 

@@ -25,6 +25,7 @@ typedef struct NitiRequantise {
   uint32_t purpose, layer;
   int32_t *prediction; /* backend memory: predicts the next shift (base/shift_prediction.h); any word gives the same result */
   int clip;            /* of the record: values beyond the largest / 2^clip are clipped */
+  size_t image;        /* elements of one image of the output */
 } NitiRequantise;
 
 /* The exact gradient of one weight tensor. bits 32 where N * OH * OW <= NITI_ACCUMULATION_MAX can be proven, else 64. */
@@ -52,7 +53,7 @@ typedef struct NitiSquareSum {
   int64_t *total;
 } NitiSquareSum;
 
-enum { NITI_UPDATES_MAX = 32 /* tensors of one call */ };
+enum { NITI_UPDATES_MAX = 32 /* tensors of one call */, NITI_LINK_NAME_MAX = 96 };
 
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
 
@@ -66,12 +67,19 @@ typedef struct NitiConvCall {
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
 } NitiConvCall;
 
+/* The images of the batch under way, of which this process has `own`. */
+static inline int32_t niti_whole_batch(const NitiBackend *b, int32_t own) {
+  return b->together.whole > 0 ? b->together.whole : own;
+}
+
 /* What a recorded range depends on besides the contents of backend memory. */
 typedef struct NitiRecordingKey {
   int32_t first, end, batch, repeat;
   const uint8_t *pixels;
   NitiShape source;
   int64_t *marks;
+  int32_t whole, part; /* of the bindings the whole batch and the number of the first image, */
+  bool idle;           /* 0 without ranks */
 } NitiRecordingKey;
 
 typedef struct NitiKernels {
@@ -161,6 +169,12 @@ typedef struct NitiKernels {
    * delta NULL: metrics only. `rq` is used by NITI_LOSS_SOFTMAX only. delta must not alias logits. */
   void (*loss)(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                const NitiRequantise *);
+  /* The device's name among all that a faster way than the ranks' transport could connect; "": none. NULL: none. */
+  void (*link_name)(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
+  /* Where all ranks have such names, no two the same: from now on exchanges go that way. All ranks call it. */
+  NitiStatus (*connect)(NitiBackend *, NitiRanks *);
+  /* sums[count] of 32 or 64 bits become the sums over all ranks of the run under way. NULL: the device cannot join ranks. */
+  void (*all_sum)(NitiBackend *, void *sums, size_t count, int bits);
   /* w -= update `niti` of the gradient, with the scalar of this number as mu, in millionths. */
   void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
   /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */

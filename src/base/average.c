@@ -17,9 +17,17 @@ static bool in_range(int64_t samples, int32_t exponent) {
   return samples >= 0 && samples <= NITI_AVERAGE_SAMPLES_MAX && exponent >= -(1 << 20) && exponent <= 1 << 20;
 }
 
+static bool are_sums(const int64_t *sum, size_t count, int64_t samples) {
+  const int64_t most = niti_average_most(samples);
+  for (size_t i = 0; i < count; ++i)
+    if (sum[i] < -most || sum[i] > most) return false;
+  return true;
+}
+
 void niti_average_add(int64_t *sum, int32_t *exponent, int64_t samples, const int16_t *values, int32_t values_exponent,
                       size_t count) {
-  if (!sum || !exponent || !values || !in_range(samples, *exponent) || !in_range(0, values_exponent)) return;
+  if (!sum || !exponent || !values || samples >= NITI_AVERAGE_SAMPLES_MAX || !in_range(samples, values_exponent)) return;
+  if (samples > 0 && (!in_range(samples, *exponent) || !are_sums(sum, count, samples))) return;
   const int64_t before = samples > 0 ? (int64_t)*exponent + NITI_AVERAGE_FRACTION : values_exponent;
   const int64_t now = values_exponent > before ? values_exponent : before;
   for (size_t i = 0; i < count; ++i) {
@@ -37,14 +45,13 @@ static int64_t divided(int64_t x, int64_t divisor) {
 
 void niti_average_take(int16_t *values, int32_t *exponent, const int64_t *sum, int32_t sum_exponent, int64_t samples,
                        size_t count) {
-  if (!values || !exponent || !sum || samples < 1 || !in_range(samples, sum_exponent)) return;
-  int64_t most = 0, limit = niti_average_most(samples);
+  if (!values || !exponent || !sum || samples < 1 || !in_range(samples, sum_exponent) || !are_sums(sum, count, samples)) return;
+  int64_t most = 0;
   int shift = 0;
   for (size_t i = 0; i < count; ++i) {
     const int64_t magnitude = sum[i] < 0 ? -sum[i] : sum[i];
     most = magnitude > most ? magnitude : most;
   }
-  if (most > limit) return;
   while (shift < NITI_AVERAGE_FRACTION && (most == 0 || divided(most, samples << shift) > NITI_SGD_WEIGHT_MAX)) ++shift;
   for (size_t i = 0; i < count; ++i) values[i] = (int16_t)divided(sum[i], samples << shift);
   *exponent = sum_exponent + shift;

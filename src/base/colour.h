@@ -32,8 +32,10 @@ NITI_INLINE int32_t niti_grey(int32_t red, int32_t green, int32_t blue) {
 }
 
 NITI_INLINE uint8_t niti_coloured(NitiColours c, int32_t v, int32_t y) {
-  const int32_t sum = (c.pixel * v + c.grey * y + c.offset + (1 << (NITI_COLOUR_BITS - 1))) >> NITI_COLOUR_BITS;
-  return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+  const int16_t a = (int16_t)v, b = (int16_t)y; /* products and results of 16 bits: what vectors do best */
+  const int32_t sum = c.pixel * a + c.grey * b + c.offset + (1 << (NITI_COLOUR_BITS - 1));
+  const int16_t out = (int16_t)(sum >> NITI_COLOUR_BITS);
+  return (uint8_t)(out < 0 ? 0 : out > 255 ? 255 : out);
 }
 
 #endif

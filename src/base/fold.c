@@ -51,6 +51,7 @@ void niti_fold_norm(int8_t *weight, int32_t *weight_exponent, int16_t *bias, int
   if (!weight || !weight_exponent || !bias || !bias_exponent || !f || !f->weight || !f->norm_weight || !f->norm_bias) return;
   if (!f->running || f->channels < 1 || f->size < 1 || !in_range(f->weight_exponent) || !in_range(f->bias_exponent)) return;
   if (!in_range(f->norm_weight_exponent) || !in_range(f->norm_bias_exponent)) return;
+  if (!niti_norm_are_running(f->running, f->channels) || f->reserved[0] != 0 || f->reserved[1] != 0) return;
   const int32_t e = niti_norm_exponent(weight_range(f)), e_b = niti_norm_exponent(bias_range(f)) - NITI_SGD_OPERAND_SHIFT;
   for (int32_t c = 0; c < f->channels; ++c) {
     const NitiScalar factor = factor_of(f, c);

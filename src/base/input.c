@@ -33,6 +33,11 @@ int8_t niti_input_mantissa(int v, int32_t mean, int32_t std, int32_t exponent) {
   return (int8_t)pixel_value(v, mean, std, exponent);
 }
 
+int8_t niti_input_value(int32_t v, int32_t full, int32_t mean, int32_t std) {
+  if ((full != 128 && full != 32768) || v < -full || v > full) return 0;
+  return mean < -MILLION || mean > MILLION || std < 1 || std > 8 * MILLION ? 0 : niti_value_mantissa(v, full, mean, std);
+}
+
 /* Magnitudes stay below 2^43. */
 int8_t niti_value_mantissa(int32_t v, int32_t full, int32_t mean, int32_t std) {
   const int64_t x = (int64_t)v * MILLION - (int64_t)full * mean;

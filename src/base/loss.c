@@ -1,7 +1,6 @@
 /* Integer softmax cross-entropy of one image, whole and in parts. */
 #include "base/loss.h"
 
-#include "base/align.h"
 #include "base/mix.h"
 #include "base/random.h"
 #include "base/softmax.h"
@@ -61,10 +60,15 @@ void niti_loss_softmax(int32_t *acc, const int8_t *logits, int32_t exponent, int
 
 void niti_loss_softmax_smoothed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target,
                                 int64_t smoothing) {
+  niti_loss_softmax_mixed(acc, logits, exponent, classes, target, target, 0, smoothing);
+}
+
+void niti_loss_softmax_mixed(int32_t *acc, const int8_t *logits, int32_t exponent, int classes, int target, int other,
+                             int32_t share, int64_t smoothing) {
   if (!in_range(acc, logits, classes, target) || smoothing < 0 || smoothing >= 1000000000) return;
+  if (other < 0 || other >= classes || share < 0 || share > NITI_SHARE_MAX) return;
   NitiSoftmax softmax = niti_softmax_sum(logits, exponent, classes);
-  softmax.off = niti_loss_off(smoothing, classes);
-  softmax.on -= (classes - 1) * softmax.off;
+  niti_softmax_expect(&softmax, niti_loss_off(smoothing, classes), classes, target | share << NITI_LABEL_SHARE_BIT, other);
   niti_softmax_acc(acc, &softmax, logits, 0, classes, target);
 }
 
@@ -98,17 +102,21 @@ void niti_loss_niti(int8_t *delta, const int8_t *logits, int32_t exponent, int c
 
 /* ---- test-time flip ---- */
 
-enum { FLIP_EXPONENT_MAX = 16 }; /* what the loss counts larger ones as */
+enum { FLIP_EXPONENT_MAX = 16, FLIP_SUM_MAX = 1 << 23 }; /* what the loss counts larger exponents as; no sum is as large */
+
+static bool are_flip_sums(const int32_t *sums, int classes) {
+  for (int j = 0; j < classes; ++j)
+    if (sums[j] <= -FLIP_SUM_MAX || sums[j] >= FLIP_SUM_MAX) return false;
+  return true;
+}
 
 void niti_flip_sums(int32_t *sums, int32_t *exponent, const int8_t *logits, int32_t logits_exponent, const int8_t *mirrored,
                     int32_t mirrored_exponent, size_t count) {
   if (!sums || !exponent || !logits || !mirrored) return;
   const int32_t most = FLIP_EXPONENT_MAX;
-  const NitiAlignment align =
-      niti_align(logits_exponent < most ? logits_exponent : most, mirrored_exponent < most ? mirrored_exponent : most);
-  const int8_t *large = align.a_larger ? logits : mirrored, *small = align.a_larger ? mirrored : logits;
-  for (size_t i = 0; i < count; ++i) sums[i] = niti_align_sum(large[i], small[i], align.left, align.right);
-  *exponent = align.exponent - (align.exponent > INT32_MIN);
+  niti_add_aligned(sums, exponent, logits, logits_exponent < most ? logits_exponent : most, mirrored,
+                   mirrored_exponent < most ? mirrored_exponent : most, count);
+  *exponent -= *exponent > INT32_MIN;
 }
 
 int niti_flip_class(const int32_t *sums, int classes) {
@@ -118,7 +126,7 @@ int niti_flip_class(const int32_t *sums, int classes) {
 }
 
 int64_t niti_flip_loss(const int32_t *sums, int32_t exponent, int classes, int target) {
-  if (!sums || classes < 1 || classes > 65536 || target < 0 || target >= classes) return 0;
+  if (!sums || classes < 1 || classes > 65536 || target < 0 || target >= classes || !are_flip_sums(sums, classes)) return 0;
   const int64_t top = niti_loss_base2(sums[niti_flip_class(sums, classes)], exponent);
   uint64_t sum = 0;
   for (int j = 0; j < classes; ++j) sum += niti_loss_weight_softmax(niti_loss_base2(sums[j], exponent) - top);

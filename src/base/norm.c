@@ -2,6 +2,7 @@
 #include "base/norm.h"
 
 #include "base/random.h"
+#include "base/scalar_form.h"
 
 enum { EXPONENT_MAX = 1024 };
 
@@ -58,30 +59,64 @@ static void move_running(int64_t *mean, int64_t *variance, const NitiNormChannel
   *variance = niti_norm_run(*variance, scaled(batch->variance, 2 * exponent));
 }
 
-static bool are_running(const int64_t *running, int32_t channels) {
-  for (int32_t i = 0; i < 2 * channels; ++i) {
-    const int64_t least = i < channels ? -NITI_NORM_RUNNING_MAX : 0;
-    if (running[i] < least || running[i] > NITI_NORM_RUNNING_MAX) return false;
-  }
-  return true;
+/* running NULL: of the batch x. */
+static NitiNormChannel channel_of(const NitiNormLayer *n, const int64_t *running, const int8_t *x, int32_t x_exponent,
+                                  int32_t c) {
+  const NitiNormCount count = niti_norm_count(n->count);
+  return running ? niti_norm_running(running[c], running[n->channels + c], x_exponent)
+                 : niti_norm_batch(sums_of(n, x, c), &count, x_exponent);
+}
+
+static NitiAffine affine_of(const NitiNormLayer *n, const NitiNormChannel *channel, int32_t y_exponent, int32_t c) {
+  return niti_norm_affine(channel, n->weight[c], n->weight_exponent, n->bias[c], n->bias_exponent, y_exponent);
 }
 
 void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const NitiNormLayer *layer, bool training,
                        const int8_t *x, int32_t x_exponent) {
   if (!y || !y_exponent || !running || !layer || !x || !is_layer(layer, x_exponent) || !layer->bias) return;
-  if (!are_running(running, layer->channels)) return;
+  if (!niti_norm_are_running(running, layer->channels)) return;
   const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_ACT, layer->step, layer->layer};
-  const NitiNormCount count = niti_norm_count(layer->count);
   *y_exponent = output_exponent(layer);
   for (int32_t c = 0; c < layer->channels; ++c) {
     int64_t *mean = &running[c], *variance = &running[layer->channels + c];
-    const NitiNormChannel channel =
-        training ? niti_norm_batch(sums_of(layer, x, c), &count, x_exponent) : niti_norm_running(*mean, *variance, x_exponent);
-    const NitiAffine a =
-        niti_norm_affine(&channel, layer->weight[c], layer->weight_exponent, layer->bias[c], layer->bias_exponent, *y_exponent);
+    const NitiNormChannel channel = channel_of(layer, training ? NULL : running, x, x_exponent, c);
+    const NitiAffine a = affine_of(layer, &channel, *y_exponent, c);
     if (training) move_running(mean, variance, &channel, x_exponent);
     for (int64_t i = c; i < layer->count * layer->channels; i += layer->channels)
       y[i] = rounded((int64_t)a.factor * x[i] + a.offset, layer, &draw, i);
+  }
+}
+
+/* The arguments of the two functions below. */
+static bool is_known(const NitiNormLayer *layer, const int64_t *running, const int8_t *x, int32_t x_exponent) {
+  return layer && is_layer(layer, x_exponent) && (running ? niti_norm_are_running(running, layer->channels) : x != NULL);
+}
+
+void niti_norm_statistics(int64_t *mean, int64_t *variance, int64_t *deviation, const int64_t *running,
+                          const NitiNormLayer *layer, const int8_t *x, int32_t x_exponent) {
+  if (!mean || !variance || !deviation || !is_known(layer, running, x, x_exponent)) return;
+  for (int64_t c = 0; c < layer->channels; ++c) {
+    const NitiNormChannel channel = channel_of(layer, running, x, x_exponent, (int32_t)c);
+    niti_scalar_out(mean + 2 * c, channel.mean);
+    niti_scalar_out(variance + 2 * c, channel.variance);
+    niti_scalar_out(deviation + 2 * c, channel.deviation.of);
+  }
+}
+
+int64_t niti_norm_move(int64_t running, const int64_t *now) {
+  if (!now || !niti_is_scalar(now) || running < -NITI_NORM_RUNNING_MAX || running > NITI_NORM_RUNNING_MAX) return 0;
+  return niti_norm_run(running, niti_scalar_in(now));
+}
+
+void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running, const NitiNormLayer *layer,
+                       const int8_t *x, int32_t x_exponent) {
+  if (!factor || !offset || !y_exponent || !is_known(layer, running, x, x_exponent) || !layer->bias) return;
+  *y_exponent = output_exponent(layer);
+  for (int32_t c = 0; c < layer->channels; ++c) {
+    const NitiNormChannel channel = channel_of(layer, running, x, x_exponent, c);
+    const NitiAffine a = affine_of(layer, &channel, *y_exponent, c);
+    factor[c] = a.factor;
+    offset[c] = a.offset;
   }
 }
 
@@ -105,13 +140,35 @@ static NitiSquares squares_of(const NitiNormLayer *n, const int8_t *dy, const in
   return s;
 }
 
+/* The results' exponent, relative to the deltas'. */
+static int32_t own_exponent(const NitiNormLayer *n, const int8_t *dy, const int8_t *x, int32_t x_exponent) {
+  return niti_norm_delta_exponent(squares_of(n, dy, x, x_exponent), niti_scalar_divisor(niti_scalar32(n->channels, 0)));
+}
+
+static bool are_deltas(const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x, int32_t x_exponent) {
+  return layer && dy && x && is_layer(layer, x_exponent) && dy_exponent >= -EXPONENT_MAX && dy_exponent <= EXPONENT_MAX;
+}
+
+void niti_norm_delta_factors(int32_t *factor, int32_t *slope, int32_t *offset, int32_t *dx_exponent, const NitiNormLayer *layer,
+                             const int8_t *dy, int32_t dy_exponent, const int8_t *x, int32_t x_exponent) {
+  if (!factor || !slope || !offset || !dx_exponent || !are_deltas(layer, dy, dy_exponent, x, x_exponent)) return;
+  const int32_t own = own_exponent(layer, dy, x, x_exponent);
+  *dx_exponent = own + dy_exponent - x_exponent;
+  for (int32_t c = 0; c < layer->channels; ++c) {
+    NitiNormChannel channel;
+    const NitiNormDelta d = delta_of(&channel, layer, dy, x, x_exponent, c);
+    const NitiAffineDelta a = niti_norm_affine_delta(&d, &channel, own - NITI_NORM_FRACTION);
+    factor[c] = a.factor;
+    slope[c] = a.slope;
+    offset[c] = a.offset;
+  }
+}
+
 void niti_norm_backward(int8_t *dx, int32_t *dx_exponent, int64_t *weight_gradient, int64_t *bias_gradient,
                         const NitiNormLayer *layer, const int8_t *dy, int32_t dy_exponent, const int8_t *x, int32_t x_exponent) {
-  if (!dx || !dx_exponent || !weight_gradient || !bias_gradient || !layer || !dy || !x || !is_layer(layer, x_exponent)) return;
-  if (dy_exponent < -EXPONENT_MAX || dy_exponent > EXPONENT_MAX) return;
+  if (!dx || !dx_exponent || !weight_gradient || !bias_gradient || !are_deltas(layer, dy, dy_exponent, x, x_exponent)) return;
   const NitiDraw draw = {layer->seed, NITI_DRAW_ROUND_DELTA, layer->step, layer->layer};
-  const int32_t own =
-      niti_norm_delta_exponent(squares_of(layer, dy, x, x_exponent), niti_scalar_divisor(niti_scalar32(layer->channels, 0)));
+  const int32_t own = own_exponent(layer, dy, x, x_exponent);
   const NitiNormCount count = niti_norm_count(layer->count);
   *dx_exponent = own + dy_exponent - x_exponent;
   for (int32_t c = 0; c < layer->channels; ++c) {

@@ -91,6 +91,15 @@ NITI_INLINE int64_t niti_norm_run(int64_t running, NitiScalar now) {
   return running + (d < 0 ? d - half : d + half) / NITI_NORM_RUNNING_SHARE;
 }
 
+/* Whether running[2][channels] can be what training left. */
+NITI_INLINE bool niti_norm_are_running(const int64_t *running, int32_t channels) {
+  for (int64_t i = 0; i < 2 * (int64_t)channels; ++i) {
+    const int64_t least = i < channels ? -NITI_NORM_RUNNING_MAX : 0;
+    if (running[i] < least || running[i] > NITI_NORM_RUNNING_MAX) return false;
+  }
+  return true;
+}
+
 /* The range of a channel's output: what the tensor's exponent has to hold. */
 NITI_INLINE NitiScalar niti_norm_range(int16_t weight, int32_t weight_exponent, int16_t bias, int32_t bias_exponent) {
   const int32_t w = weight < 0 ? -weight : weight, b = bias < 0 ? -bias : bias;

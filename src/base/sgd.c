@@ -24,6 +24,24 @@ static uint64_t largest_gradient(const int64_t *values, size_t count) {
   return max;
 }
 
+/* What a tensor's weights alone decide. */
+static NitiSgdTensor tensor_of(const int16_t *weight, size_t count) {
+  return (NitiSgdTensor){.count = count,
+                         .above_low = count_above(weight, count, NITI_SGD_WEIGHT_LOW),
+                         .above_high = count_above(weight, count, NITI_SGD_WEIGHT_HIGH),
+                         .weight_max = largest(weight, count)};
+}
+
+int niti_weight_exponent_step(const int16_t *weight, size_t count) {
+  if (!weight) return 0;
+  const NitiSgdTensor t = tensor_of(weight, count);
+  return t.weight_max > NITI_SGD_WEIGHT_MAX ? 0 : niti_sgd_weight_exponent(&t);
+}
+
+int8_t niti_weight_operand(int16_t weight) {
+  return weight < -NITI_SGD_WEIGHT_MAX || weight > NITI_SGD_WEIGHT_MAX ? 0 : niti_sgd_operand(weight);
+}
+
 static bool is_exponent(int32_t e) { return e >= -EXPONENT_MAX && e <= EXPONENT_MAX; }
 
 /* 0, or a scalar of at most 1. */
@@ -41,15 +59,12 @@ static bool is_step(const NitiSgdStep *s) {
 static void update(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                    const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step, bool normalised) {
   if (!weight || !weight_exponent || !velocity || !velocity_exponent || !gradient || !step || !is_step(step)) return;
-  const NitiSgdTensor t = {.gradient_max = largest_gradient(gradient, count),
-                           .count = count,
-                           .above_low = count_above(weight, count, NITI_SGD_WEIGHT_LOW),
-                           .above_high = count_above(weight, count, NITI_SGD_WEIGHT_HIGH),
-                           .velocity_max = largest(velocity, count),
-                           .weight_max = largest(weight, count),
-                           .gradient_exponent = gradient_exponent,
-                           .velocity_exponent = *velocity_exponent,
-                           .weight_exponent = *weight_exponent};
+  NitiSgdTensor t = tensor_of(weight, count);
+  t.gradient_max = largest_gradient(gradient, count);
+  t.velocity_max = largest(velocity, count);
+  t.gradient_exponent = gradient_exponent;
+  t.velocity_exponent = *velocity_exponent;
+  t.weight_exponent = *weight_exponent;
   if (t.gradient_max >> 62 || t.velocity_max > NITI_SGD_VELOCITY_MAX || t.weight_max > NITI_SGD_WEIGHT_MAX) return;
   if (!is_exponent(t.gradient_exponent) || !is_exponent(t.velocity_exponent) || !is_exponent(t.weight_exponent)) return;
   const NitiSgdSettings settings = {.rate = step->rate,
@@ -75,5 +90,6 @@ void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocit
 void niti_update_niti16(int16_t *weight, int32_t weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                         const int64_t *gradient, size_t count, const NitiSgdStep *step) {
   int32_t same = weight_exponent;
+  if (!step || step->clip[0] != 0 || step->clip[1] != 0) return; /* a normalised gradient has no norm to clip */
   update(weight, &same, velocity, velocity_exponent, gradient, 0, count, step, true);
 }

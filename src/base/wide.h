@@ -12,8 +12,8 @@ typedef struct NitiWide {
 /* a * b, from products of 32 bits. */
 static inline NitiWide niti_wide_product(uint64_t a, uint64_t b) {
   const uint64_t half = UINT32_MAX, a0 = a & half, a1 = a >> 32, b0 = b & half, b1 = b >> 32;
-  const uint64_t middle = a1 * b0 + (a0 * b0 >> 32);         /* at most (2^32 - 1)^2 + 2^32 - 2 < 2^64 */
-  const uint64_t other = a0 * b1 + (middle & half);          /* likewise */
+  const uint64_t middle = a1 * b0 + (a0 * b0 >> 32); /* at most (2^32 - 1)^2 + 2^32 - 2 < 2^64 */
+  const uint64_t other = a0 * b1 + (middle & half);  /* likewise */
   return (NitiWide){a1 * b1 + (middle >> 32) + (other >> 32), a * b};
 }
 

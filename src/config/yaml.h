@@ -65,7 +65,7 @@ const char *niti_yaml_found(char buffer[NITI_YAML_FOUND_MAX], const NitiYaml *no
 NitiYaml *niti_yaml_get(const NitiYaml *mapping, const char *key);
 /* A scalar without text, `~` or `null`. */
 bool niti_yaml_is_null(const NitiYaml *node);
-/* A scalar equal to `word`, not in quotes. */
+/* A scalar equal to `word`, in quotes or not. */
 bool niti_yaml_is_word(const NitiYaml *node, const char *word);
 NitiStatus niti_yaml_want_mapping(const NitiYaml *node, const char *what);
 NitiStatus niti_yaml_want_sequence(const NitiYaml *node, const char *what);

@@ -1,17 +1,13 @@
 /* Inside src/data: the random choices of docs/arithmetic.md, "Input and initial weights": functions of (seed, epoch, image)
- * alone. */
+ * alone. niti.h has more of them. */
 #ifndef NITI_DATA_AUGMENT_H
 #define NITI_DATA_AUGMENT_H
 
 #include "data/image.h"
 #include "program/program.h"
 
-/* order[count] = the epoch's permutation of 0 .. count - 1. */
-void niti_order_shuffle(uint32_t *order, int64_t count, uint64_t seed, uint32_t epoch);
 /* The words that choose a random window. */
 NitiWindow niti_window_draw(uint64_t seed, uint32_t epoch, uint32_t image);
-/* Whether columns are mirrored. */
-bool niti_flip_draw(uint64_t seed, uint32_t epoch, uint32_t image);
 /* The words that choose a resized crop. */
 NitiWindow niti_resized_draw(uint64_t seed, uint32_t epoch, uint32_t image);
 /* The centre of the cutout square into the sample, where the options have one, for an input of this size. */

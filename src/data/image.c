@@ -41,8 +41,8 @@ typedef struct Source {
   char text[JMSG_LENGTH_MAX > 200 ? JMSG_LENGTH_MAX : 200]; /* the decoder's complaint */
 } Source;
 
-/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them: no
- * header may make us ask for more memory than the file can fill. */
+/* Reserves the pixels; false with source->status set where that fails. possible: whether the file is large enough to hold them:
+ * no header may make us ask for more memory than the file can fill. */
 static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bool possible) {
   NitiImage *image = source->image;
   if (h < 1 || w < 1 || h > PIXELS_MAX || w > PIXELS_MAX || h * w > PIXELS_MAX) {
@@ -51,8 +51,9 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bo
     return false;
   }
   if (!possible) {
-    source->status = niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
-                               source->path, (unsigned long long)h, (unsigned long long)w, source->size);
+    source->status =
+        niti_fail(NITI_ERROR_FORMAT, "%s: the header promises %llux%llu pixels, more than a file of %zu bytes can hold",
+                  source->path, (unsigned long long)h, (unsigned long long)w, source->size);
     return false;
   }
   image->h = (int32_t)h;
@@ -66,13 +67,8 @@ static bool reserve_pixels(Source *source, uint64_t h, uint64_t w, int32_t c, bo
   return image->pixels != NULL;
 }
 
-/* After a decoder gave up. Both say "Out of memory" or "Insufficient memory": that is not the file's fault. */
-static NitiStatus fail_decoder(const Source *source, const char *what) {
-  if (source->status) return source->status;
-  if (strstr(source->text, "memory"))
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the %s decoder", source->path, what);
-  return niti_fail(NITI_ERROR_FORMAT, "%s: not a sound %s: %s", source->path, what, source->text);
-}
+/* Whether a decoder gave up for want of memory, as both say in words: that is not the file's fault. */
+static bool lacks_memory(const Source *source) { return strstr(source->text, "memory") != NULL; }
 
 /* ---- JPEG ---- */
 
@@ -184,7 +180,9 @@ static NitiStatus decode_jpeg(Source *source) {
   const bool good = run_jpeg(source, &info);
   jpeg_destroy_decompress(&info);
   if (good) return NITI_OK;
-  return fail_decoder(source, "JPEG");
+  if (source->status) return source->status;
+  if (lacks_memory(source)) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the JPEG decoder", source->path);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: not a sound JPEG: %s", source->path, source->text);
 }
 
 /* ---- PNG ---- */
@@ -270,7 +268,9 @@ static NitiStatus decode_png(Source *source) {
   if (png) png_destroy_read_struct(&png, &info, NULL);
   if (good) return NITI_OK;
   if (!memory) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the PNG decoder", source->path);
-  return fail_decoder(source, "PNG");
+  if (source->status) return source->status;
+  if (lacks_memory(source)) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the PNG decoder", source->path);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: not a sound PNG: %s", source->path, source->text);
 }
 
 /* ---- both ---- */

@@ -47,8 +47,6 @@ NitiStatus niti_image_glance_at(const char *path);
 NitiStatus niti_image_fit(uint8_t *out, const NitiImage *image, const NitiDataOptions *options, NitiShape size, NitiWindow window,
                           const char *path);
 
-/* The mean grey of pixels [count][c], c 1 or 3 (else 0), NITI_GREY_BITS fraction bits: docs/arithmetic.md, "Augmentation". */
-uint16_t niti_image_grey(const uint8_t *pixels, int64_t count, int32_t c);
 /* niti_dataset_read of any window. grey: NULL, or receives the mean grey of the source image. */
 NitiStatus niti_dataset_read_window(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiWindow *window,
                                     uint16_t *grey, uint8_t *out);

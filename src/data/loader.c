@@ -17,7 +17,9 @@ enum { SLOTS = 3, WORKERS_MAX = 1024, GREY_UNKNOWN = UINT16_MAX };
 
 typedef struct Slot {
   uint32_t epoch;
-  int32_t count;   /* images */
+  int32_t count; /* images: of the portion */
+  int32_t whole; /* of the batch */
+  NitiPortion portion;
   int32_t pending; /* of them, not decoded yet */
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
   NitiStatus status;
@@ -128,9 +130,12 @@ static int32_t label_of(const NitiLoader *loader, uint32_t epoch, uint32_t image
 
 /* Chooses the images of the next batch, and steps on to the one after it. */
 static void open_batch(NitiLoader *loader, Slot *slot) {
-  const int64_t first = loader->next_batch * loader->options.batch, left = loader->count - first;
+  const int64_t begin = loader->next_batch * loader->options.batch, left = loader->count - begin;
   slot->epoch = loader->next_epoch;
-  slot->count = slot->pending = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
+  slot->whole = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
+  slot->portion = niti_portion(slot->whole, loader->options.rank, loader->options.ranks > 0 ? loader->options.ranks : 1);
+  slot->count = slot->pending = slot->portion.count;
+  const int64_t first = begin + slot->portion.first;
   slot->failed = -1;
   slot->status = NITI_OK;
   if (loader->order && !(loader->order_known && loader->order_epoch == slot->epoch)) {
@@ -420,6 +425,9 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
     NITI_TRY(take_batch(loader, &slot));
   ++loader->position;
   out->count = slot->count;
+  out->whole = loader->options.ranks > 0 ? slot->whole : 0;
+  out->first = slot->portion.first;
+  out->idle = slot->portion.idle;
   out->images = loader->resident ? loader->resident : slot->images;
   out->resident = loader->resident != NULL;
   out->total = loader->resident ? niti_dataset_stored(loader->dataset, loader->options.split) : 0;

@@ -4,11 +4,14 @@
 #define NITI_DATA_LOADER_H
 
 #include "data/dataset.h"
+#include "program/portion.h"
 #include "program/program.h"
 
 /* One batch in host memory, owned by the loader until the next niti_loader_next. */
 typedef struct NitiBatch {
-  int32_t count;         /* images, at most the batch size; 0: the epoch is over */
+  int32_t count;         /* this rank's images, at most the batch size; 0: the epoch is over */
+  int32_t whole, first;  /* the images of all ranks' batch, and the number in it of this rank's first one; 0: without ranks */
+  bool idle;             /* program/portion.h */
   const uint8_t *images; /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
                             sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
                             with NULL), windows of the input's size */
@@ -19,6 +22,9 @@ typedef struct NitiBatch {
   const int32_t *labels;     /* [count], as base/mix.h has them: the class alone, but for mixup */
 } NitiBatch;
 
+/* The images of the batch, of all ranks together. */
+static inline int32_t niti_batch_whole(const NitiBatch *batch) { return batch->whole > 0 ? batch->whole : batch->count; }
+
 typedef struct NitiLoader NitiLoader;
 
 typedef struct NitiLoaderOptions {
@@ -26,9 +32,10 @@ typedef struct NitiLoaderOptions {
   NitiShape input; /* the network's input */
   int32_t batch;
   uint64_t seed;
-  int64_t limit;   /* 0, or at most so many images, evenly spread over the split: number i * images / limit */
-  bool augment;    /* shuffle, and change images as the data options say; else in order, centred */
-  int32_t workers; /* threads that decode or normalise; 0: one per core */
+  int64_t limit;       /* 0, or at most so many images, evenly spread over the split: number i * images / limit */
+  bool augment;        /* shuffle, and change images as the data options say; else in order, centred */
+  int32_t workers;     /* threads that decode or normalise; 0: one per core */
+  int32_t rank, ranks; /* only this rank's portion of every batch is made; ranks 0: the whole batch */
 } NitiLoaderOptions;
 
 /* Fails where the split has no images, where the values' type is not the data options', where the data set's images cannot give

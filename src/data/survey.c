@@ -331,8 +331,8 @@ NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANN
     const int32_t magnitude = (int32_t)niti_wide_divide(&twice, (NitiWide){0, 2 * full});
     const NitiWide squares = niti_wide_product(train->sums[c].squares, n);
     mean[c] = negative ? -magnitude : magnitude;
-    std[c] = (int32_t)root(ratio_e12(niti_wide_difference(squares, niti_wide_product(sum, sum)),
-                                     niti_wide_product(full, full))); /* at most 1 */
+    std[c] = (int32_t)root(
+        ratio_e12(niti_wide_difference(squares, niti_wide_product(sum, sum)), niti_wide_product(full, full))); /* at most 1 */
   }
   return NITI_OK;
 }

@@ -86,6 +86,7 @@ static NitiStatus choose_trained(NitiDescription *d, const char *train) {
 static NitiStatus use_recipe(NitiExport *e, NitiRecipe *r, const NitiExportOptions *options) {
   e->report.default_scale = r->data.stat_count == 0;
   e->report.augmented = niti_data_augments(&r->data);
+  e->report.flips = r->test_flip;
   if (r->data.type == NITI_INT16)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: data.type int16 cannot be exported to C (expected uint8 or int8)", r->source);
   for (int32_t c = 0; e->report.default_scale && c < r->model->input.c; ++c) {
@@ -191,7 +192,7 @@ static int64_t largest_whole(const NitiExportPlan *p) {
   int64_t most = 0;
   for (int32_t i = 0; i < p->step_count; ++i) {
     const NitiExportStep *s = &p->steps[i];
-    if (s->whole && p->spaces[s->use[NITI_EXPORT_WORK]].bytes > most) most = p->spaces[s->use[NITI_EXPORT_WORK]].bytes;
+    if (s->kept > 0 && p->spaces[s->use[NITI_EXPORT_WORK]].bytes > most) most = p->spaces[s->use[NITI_EXPORT_WORK]].bytes;
   }
   return most;
 }
@@ -206,7 +207,7 @@ static NitiStatus shrink(NitiExport *e, int64_t budget) {
   return e->report.ram > budget ? over_budget(e, budget) : NITI_OK;
 }
 
-static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
+static NitiStatus plan_least(NitiExport *e, const NitiExportOptions *options) {
   int64_t fast = options->fast ? INT64_MAX : 0;
   NITI_TRY(plan_program(&e->inference, e, false, 0));
   if (e->report.trained == 0) {
@@ -221,6 +222,13 @@ static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
     if (fast < 0) return shrink(e, options->budget);
     niti_export_plan_close(&e->training);
   }
+}
+
+static NitiStatus plan_all(NitiExport *e, const NitiExportOptions *options) {
+  NITI_TRY(plan_least(e, options));
+  if (e->report.trained > 0) NITI_TRY(niti_export_plan_fill(&e->training, e->report.arena));
+  measure(e);
+  return NITI_OK;
 }
 
 /* ---- files ---- */

@@ -38,6 +38,7 @@ typedef struct NitiExportReport {
   char fullest[96];                              /* the step that needs most of the arena */
   bool default_scale;                            /* the recipe has no mean and std: 0.5 and 0.5 are used */
   bool augmented;                                /* the recipe changes training images, which a device does not */
+  bool flips;                                    /* the recipe scores images with their mirrors, which a device does not */
 } NitiExportReport;
 
 /* Writes the folder: NAME.c, NAME.h, the runtime, NAME.safetensors (what the device starts from, with its recipe) and the files

@@ -36,7 +36,8 @@ static NitiStatus check_conv(const NitiProgram *p, const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   const int32_t weight = o->opcode == NITI_OP_CONV_GRADIENT ? p->tensors[o->outputs[0]].weight : o->inputs[1];
   const NitiTensorDesc *w = &p->tensors[weight];
-  if (w->dtype != NITI_DTYPE_S8 || niti_tensor_count(w, 0) != (size_t)c->k * (size_t)c->kh * (size_t)c->kw * (size_t)c->c)
+  const int64_t window = (int64_t)c->kh * c->kw * niti_conv_group_inputs(c);
+  if (w->dtype != NITI_DTYPE_S8 || niti_tensor_count(w, 0) != (size_t)c->k * (size_t)window)
     return refuse(p, o, "its weights are not of a plain convolution");
   if (o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype != NITI_DTYPE_S32)
     return refuse(p, o, "its sums need 64 bits (expected a smaller batch)");
@@ -48,7 +49,7 @@ static const char *lacking(const NitiOperation *o) {
   const bool conv = o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT;
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const bool relu = o->opcode == NITI_OP_RELU_FORWARD || o->opcode == NITI_OP_RELU_BACKWARD;
-  if (conv && niti_conv_grouped(&o->conv)) return "it has groups";
+  if (conv && o->opcode != NITI_OP_CONV_FORWARD && niti_conv_grouped(&o->conv)) return "it has groups";
   if (average && o->pool.pad_h + o->pool.pad_w > 0) return "it has padding";
   if (relu && o->relu_max > 0) return "it has a maximum";
   if (o->opcode == NITI_OP_DROPOUT && o->dropout.rate != HALF) return "its rate is not 0.5";
@@ -81,7 +82,7 @@ static NitiOperation known_part(const NitiOperation *o) {
                         .stride_w = c->stride_w,
                         .pad_h = c->pad_h,
                         .pad_w = c->pad_w,
-                        .groups = niti_conv_grouped(c) ? 0 : c->groups};
+                        .groups = c->groups};
   } else if (o->opcode >= NITI_OP_MAXPOOL_FORWARD && o->opcode <= NITI_OP_AVGPOOL_BACKWARD) {
     k.pool = (NitiPool){.n = w->n,
                         .h = w->h,
@@ -148,7 +149,9 @@ NitiStatus niti_export_check(const NitiProgram *p) {
 NitiStatus niti_export_check_vectors(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
-    if (o->opcode == NITI_OP_CONV_FORWARD && o->inputs[2] != NITI_NONE) return refuse(p, o, "it has a bias");
+    const bool forward = o->opcode == NITI_OP_CONV_FORWARD;
+    if (forward && o->inputs[2] != NITI_NONE) return refuse(p, o, "it has a bias");
+    if (forward && niti_conv_grouped(&o->conv)) return refuse(p, o, "it has groups");
     NITI_TRY(check_opcode(p, o));
   }
   return NITI_OK;
@@ -229,7 +232,9 @@ static int32_t pool_after(const Planning *p, const NitiOperation *conv) {
   const int32_t i = reader_of(p, conv->outputs[0], NITI_OP_MAXPOOL_FORWARD, 0);
   if (!conv->relu || i == NITI_NONE || p->reads[conv->outputs[0]] != 1) return NITI_NONE;
   const NitiPool *w = &operation_at(p, i)->pool;
-  if (w->kh * w->kw > 4 || !niti_pool_apart(w) || w->pad_h + w->pad_w > 0 || conv->conv.oh * conv->conv.ow == 1) return NITI_NONE;
+  if (niti_conv_grouped(&conv->conv) || w->kh * w->kw > 4 || !niti_pool_apart(w) || w->pad_h + w->pad_w > 0 ||
+      conv->conv.oh * conv->conv.ow == 1)
+    return NITI_NONE;
   const int32_t winner = operation_at(p, i)->outputs[1];
   const int32_t backward = winner == NITI_NONE ? NITI_NONE : reader_of(p, winner, NITI_OP_MAXPOOL_BACKWARD, 1);
   if (backward == NITI_NONE || feeds_products(p, operation_at(p, backward)->outputs[0], conv->layer)) return i;
@@ -268,7 +273,7 @@ static void plan_conv_forward(Planning *p, int32_t i) {
     }
   }
   make_late(p, s);
-  if (c->h * c->w > 1 || c->kh * c->kw > 1)
+  if (!niti_conv_grouped(c) && (c->h * c->w > 1 || c->kh * c->kw > 1))
     s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
 }
 
@@ -307,8 +312,8 @@ static void plan_gradient(Planning *p, int32_t i) {
   read_deltas(p, s, o->inputs[0]);
   s->use[NITI_EXPORT_OTHER] = o->inputs[1];
   s->use[NITI_EXPORT_TO] = NITI_NONE;
-  s->whole = all <= p->fast_bytes;
-  s->use[NITI_EXPORT_WORK] = scratch(p, s->whole ? all : row);
+  s->kept = all <= p->fast_bytes ? o->conv.k : 0;
+  s->use[NITI_EXPORT_WORK] = scratch(p, s->kept > 0 ? all : row);
 }
 
 static void plan_pool_backward(Planning *p, int32_t i) {
@@ -437,6 +442,35 @@ NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
     if (fullest >= plan->step_count || plan->steps[fullest].use[NITI_EXPORT_HIGH] == NITI_NONE) return NITI_OK;
     plan->steps[fullest].use[NITI_EXPORT_HIGH] = NITI_NONE;
     NITI_TRY(niti_export_place(plan));
+  }
+  return NITI_OK;
+}
+
+static NitiStatus keep_sums(NitiExportPlan *plan, NitiExportStep *s, int32_t kept) {
+  const NitiConv *c = &plan->program->operations[s->operation].conv;
+  const int64_t rows = kept < c->k ? kept + 1 : c->k;
+  plan->spaces[s->use[NITI_EXPORT_WORK]].bytes = 4 * rows * c->kh * c->kw * c->c;
+  s->kept = kept;
+  return niti_export_place(plan);
+}
+
+/* By bisection. */
+static NitiStatus fill_step(NitiExportPlan *plan, NitiExportStep *s, int64_t bytes) {
+  int32_t good = s->kept, bad = plan->program->operations[s->operation].conv.k + 1;
+  while (good + 1 < bad) {
+    const int32_t kept = good + (bad - good) / 2;
+    NITI_TRY(keep_sums(plan, s, kept));
+    if (plan->arena_bytes <= bytes)
+      good = kept;
+    else
+      bad = kept;
+  }
+  return keep_sums(plan, s, good);
+}
+
+NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    if (plan->steps[i].kind == NITI_EXPORT_UPDATE) NITI_TRY(fill_step(plan, &plan->steps[i], bytes));
   }
   return NITI_OK;
 }

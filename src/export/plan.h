@@ -39,7 +39,7 @@ typedef struct NitiExportStep {
   int32_t use[NITI_EXPORT_USES];
   int32_t hint;  /* number of the shift that it predicts, or NITI_NONE */
   int32_t width; /* bits per winner */
-  bool whole;    /* UPDATE: memory for the sums of all output channels */
+  int32_t kept;  /* UPDATE: output channels whose sums stay in memory; the others share a row, and are summed twice */
 } NitiExportStep;
 
 /* A part of the arena: tensor `i` of the program has space i; scratch follows. Tensors may share the memory of another's. */
@@ -62,8 +62,8 @@ typedef struct NitiExportPlan {
 
 /* Plans a program of `description`, which it keeps. fast_bytes: an update keeps the sums of all channels where they take no more
  * than that. NITI_ERROR_UNSUPPORTED, naming layer and operation: what the runtime cannot do. */
-/* Fails with the first operation of a kind, or with an attribute, that exports lack, or vectors, which have no biases: its layer,
- * and what it has. */
+/* Fails with the first operation of a kind, or with an attribute, that exports lack, or vectors, which have neither biases nor
+ * groups: its layer, and what it has. */
 NitiStatus niti_export_check(const NitiProgram *program);
 NitiStatus niti_export_check_vectors(const NitiProgram *program);
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
@@ -71,6 +71,8 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
 /* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured
  * in a pass of its own, instead of upper bytes being kept until it is known. */
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
+/* Updates keep the sums of as many channels as fit, with an arena no larger than `bytes`, which must be what it has or more. */
+NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes);
 void niti_export_plan_close(NitiExportPlan *plan);
 /* Whether a LOSS is `softmax`; whether a DROPOUT's images share one mask. */
 bool niti_export_is_softmax(const NitiOperation *operation);

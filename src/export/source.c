@@ -193,6 +193,7 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
   }
   fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32,
           weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
+  if (niti_conv_grouped(c)) fprintf(w->to, ", .groups = %" PRId32, c->groups);
   if (bias) fprintf(w->to, ",\n    .bias = %s, .bias_exponent = %" PRId32, bias->symbol, bias->tensor->exponent);
   fprintf(w->to, "};\n");
 }
@@ -251,7 +252,7 @@ static void write_update(const Writing *w, const NitiExportStep *s) {
   write_deltas(w, s);
   write_place(w, "x", s->use[NITI_EXPORT_OTHER]);
   write_place(w, "sums", s->use[NITI_EXPORT_WORK]);
-  fprintf(w->to, " .whole = %d", s->whole);
+  fprintf(w->to, " .kept = %" PRId32, s->kept);
 }
 
 static void write_pooling(const Writing *w, int32_t i, const NitiExportStep *s) {
@@ -463,6 +464,7 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
   const NitiConv *c = &o->conv;
   switch (s->kind) {
     case NITI_EXPORT_CONV_FORWARD:
+      if (niti_conv_grouped(c)) return "GROUPED";
       if (s->pool != NITI_NONE) return "POOLED";
       return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
     case NITI_EXPORT_MAXPOOL_FORWARD: return "MAXPOOL";
@@ -496,10 +498,37 @@ static unsigned modes_of(const NitiExportPlan *plan) {
   return modes;
 }
 
+/* Whether an output is measured in a pass of its own: its rounding needs all bits, or its upper bytes are not kept. */
+static bool has_writes(const NitiExportPlan *plan) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    const NitiExportStep *s = &plan->steps[i];
+    const bool product = s->kind == NITI_EXPORT_CONV_FORWARD || s->kind == NITI_EXPORT_CONV_BACKWARD;
+    const bool other = s->kind == NITI_EXPORT_AVGPOOL_FORWARD || s->kind == NITI_EXPORT_POOL_BACKWARD ||
+                       s->kind == NITI_EXPORT_ADD ||
+                       (s->kind == NITI_EXPORT_LOSS && niti_export_is_softmax(&plan->program->operations[s->operation]));
+    if (other || (product && s->use[NITI_EXPORT_HIGH] == NITI_NONE)) return true;
+  }
+  return false;
+}
+
+/* Whether a pool that is joined to a convolution leaves some of its outputs out. */
+static bool has_rest(const NitiExportPlan *plan) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    const NitiExportStep *s = &plan->steps[i];
+    if (s->kind != NITI_EXPORT_CONV_FORWARD || s->pool == NITI_NONE) continue;
+    const NitiConv *c = &plan->program->operations[s->operation].conv;
+    const NitiPool *p = &plan->program->operations[s->pool].pool;
+    if (p->kh * p->kw * p->oh * p->ow != c->oh * c->ow) return true;
+  }
+  return false;
+}
+
 static void write_parts(FILE *to, const NitiExport *e) {
-  static const char *const parts[] = {"POOLED", "PLAIN",         "LINEAR", "MAXPOOL", "AVGPOOL",
-                                      "RELU",   "RELU_BACKWARD", "ADD",    "DROPOUT", "SOFTMAX"};
+  static const char *const parts[] = {"GROUPED", "POOLED",        "PLAIN", "LINEAR",  "MAXPOOL", "AVGPOOL",
+                                      "RELU",    "RELU_BACKWARD", "ADD",   "DROPOUT", "SOFTMAX"};
   fprintf(to, "#define RT_MODES %u /* of rounding */\n", modes_of(&e->training) | modes_of(&e->inference));
+  if (has_writes(&e->training) || has_writes(&e->inference)) fprintf(to, "#define RT_WRITES\n");
+  if (has_rest(&e->training) || has_rest(&e->inference)) fprintf(to, "#define RT_REST\n");
   for (size_t k = 0; k < sizeof parts / sizeof *parts; ++k) {
     if (has_part(&e->training, parts[k]) || has_part(&e->inference, parts[k])) fprintf(to, "#define RT_%s\n", parts[k]);
   }

@@ -170,11 +170,13 @@ NitiStatus niti_values_write(const char *folder, const char *stem, unsigned form
 }
 
 NitiStatus niti_values_write_index(const char *folder, const json_t *index) {
+  json_free_t release; /* that of jansson's present allocator, which the program may have set */
+  json_get_alloc_funcs(NULL, &release);
   char *path, *text = json_dumps(index, JSON_INDENT(1));
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the index", folder);
   NitiStatus status = niti_path_join(&path, folder, "index.json");
   if (status == NITI_OK) status = niti_file_replace(path, text, strlen(text));
   free(path);
-  free(text);
+  release(text);
   return status;
 }

@@ -414,7 +414,8 @@ static NitiStatus take_tensors(NitiCheckpoint *checkpoint, NitiSafetensors *cont
   }
   /* each tensor has found its own exponent, so a difference means one without a tensor */
   if (exponents != checkpoint->tensor_count)
-    return niti_fail(NITI_ERROR_FORMAT, "byte 8: the header has %zu exponents for %zu tensors", exponents, checkpoint->tensor_count);
+    return niti_fail(NITI_ERROR_FORMAT, "byte 8: the header has %zu exponents for %zu tensors", exponents,
+                     checkpoint->tensor_count);
   return NITI_OK;
 }
 

@@ -182,7 +182,7 @@ NitiStatus niti_events_histogram(NitiEvents *events, const char *tag, int64_t st
   }
   histogram.min = (first - 127) * unit;
   histogram.max = (last - 127) * unit;
-  histogram.n_bucket_limit = histogram.n_bucket = (size_t)(last - first + 1);
+  histogram.n_bucket_limit = histogram.n_bucket = (size_t)last - (size_t)first + 1;
   histogram.bucket_limit = limits;
   histogram.bucket = buckets;
   Niti__Tensorboard__Summary__Value message = NITI__TENSORBOARD__SUMMARY__VALUE__INIT;

@@ -47,7 +47,9 @@ static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {
   NitiOperation o = niti_lower_backward(l, layer, NITI_OP_CONV_GRADIENT, dy, NITI_NONE);
   o.inputs[1] = layer->x[0];
   o.conv = conv_of(layer);
-  o.outputs[0] = niti_lower_gradient(l, layer->weight, niti_accumulation_length(&o));
+  NitiOperation whole = o; /* the sum over all ranks */
+  whole.conv.n = l->program->whole;
+  o.outputs[0] = niti_lower_gradient(l, layer->weight, niti_accumulation_length(&whole));
   niti_lower_append(l, &o);
 }
 

@@ -135,7 +135,19 @@ static int32_t gradient_of(const NitiProgram *p, int32_t weight) {
   return NITI_NONE;
 }
 
-/* Weights are declared in the order of the layers, a layer's weight before its bias. */
+/* What all ranks sum up: gradients of products and biases. Those of a norm are made from sums over all ranks already. */
+static void lower_sums(Walk *w) {
+  NitiProgram *p = w->lowering.program;
+  for (int32_t i = 0, count = p->operation_count; i < count; ++i) {
+    const NitiOperation *from = &p->operations[i];
+    if (from->opcode != NITI_OP_CONV_GRADIENT && from->opcode != NITI_OP_BIAS_GRADIENT) continue;
+    NitiOperation o = niti_operation(NITI_OP_ALL_SUM, NITI_PHASE_REDUCE, from->layer);
+    o.inputs[0] = o.outputs[0] = from->outputs[0];
+    niti_lower_append(&w->lowering, &o);
+  }
+}
+
+/* Weights are declared in the order of the layers, a layer's weight before its bias. Gradients are sums over all ranks by now. */
 static void lower_looks(Walk *w, const NitiOptimizer *optimizer) {
   const NitiProgram *p = w->lowering.program;
   const int32_t count = p->tensor_count;
@@ -156,8 +168,9 @@ static NitiStatus lower_updates(Walk *w) {
     const int32_t weight = p->tensors[i].weight;
     if (w->layers[p->tensors[weight].layer].frozen) continue; /* a norm's come with the delta of its input */
     if (p->tensors[weight].dtype != NITI_DTYPE_S8 && !optimizer->wide) {
-      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not those of %s (expected update sgd)",
-                     optimizer->name, w->description->nodes[p->tensors[weight].layer - 1].spec.type->name);
+      const NitiLayerType *type = w->description->nodes[p->tensors[weight].layer - 1].spec.type;
+      (void)snprintf(what, sizeof what, "update %s trains int8 weights only, not %s of %s (expected update sgd or niti16)",
+                     optimizer->name, type->wide ? "those" : "the bias", type->name);
       return fail_at(w->description, p->tensors[weight].layer, what);
     }
     optimizer->update(&w->lowering, weight, i);
@@ -171,6 +184,7 @@ static NitiStatus lower_all(Walk *w) {
   for (int32_t i = 1; i <= w->count; ++i) NITI_TRY(lower_layer(w, i));
   lower_loss(w);
   for (int32_t i = w->count; i >= 1 && w->options->training; --i) lower_backward(w, i);
+  if (w->options->whole > 0 && w->options->training) lower_sums(w);
   if (w->options->training) NITI_TRY(lower_updates(w));
   return niti_program_check(w->lowering.program);
 }
@@ -180,16 +194,16 @@ static NitiStatus prove(const NitiProgram *p, const NitiDescription *d) {
   char what[192];
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
-    const int64_t count = o->opcode == NITI_OP_NORM_FIT && !o->norm.running ? p->batch * o->norm.positions : 0;
+    const int64_t count = o->opcode == NITI_OP_NORM_FIT && !o->norm.running ? p->whole * o->norm.positions : 0;
     if (count <= (int64_t)1 << NITI_NORM_COUNT_LOG2) continue;
     (void)snprintf(what, sizeof what, "%lld values per channel in a batch of %d images (expected at most 2^%d)", (long long)count,
-                   p->batch, NITI_NORM_COUNT_LOG2);
+                   p->whole, NITI_NORM_COUNT_LOG2);
     return fail_at(d, p->operations[i].layer, what);
   }
   const int32_t large = niti_program_too_large(p), overflow = niti_program_overflow(p);
   if (large != NITI_NONE) {
     (void)snprintf(what, sizeof what, "%zu values in a batch of %d images (expected at most 2^34%s)",
-                   niti_tensor_count(&p->tensors[large], p->batch), p->batch,
+                   niti_tensor_count(&p->tensors[large], p->whole), p->whole,
                    sizeof(size_t) < 8 ? ", and all tensors within 2^31 bytes" : "");
     return fail_at(d, p->tensors[large].layer, what);
   }
@@ -219,6 +233,7 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
   if (options->batch < 1 || options->batch > 1 << 20)
     return niti_fail(NITI_ERROR_ARGUMENT, "batch: %d is not in 1..%d", options->batch, 1 << 20);
   NITI_TRY(niti_program_open(&program, options->batch));
+  if (options->whole > 0) program->whole = options->whole;
   Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->clip_activation,
                          options->clip_delta, options->nesterov, options->clips_norm, NITI_NONE},
             .description = description,

@@ -7,6 +7,7 @@
 
 typedef struct NitiLowerOptions {
   int32_t batch; /* the largest */
+  int32_t whole; /* of all ranks together; 0: of a process by itself */
   bool training; /* with loss, backward and update; else forward and metrics, without dropout or random rounding */
   NitiRounding round_activation, round_delta;
   int32_t clip_activation, clip_delta; /* NitiRoundingRecord.clip of layers' outputs and deltas, not of the loss's delta */

@@ -28,7 +28,7 @@ static const char *advice(int error) {
   }
 }
 
-NitiStatus niti_fail_errno(const char *path, const char *what) {
+NitiStatus(niti_fail_errno)(const char *path, const char *what) {
   const int error = errno;
   return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s%s", path, what, strerror(error), advice(error));
 }

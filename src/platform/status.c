@@ -12,7 +12,7 @@ const char *niti_error(void) { return message; }
 const char *niti_version(void) { return NITI_VERSION; }
 int niti_version_number(void) { return NITI_VERSION_NUMBER; }
 
-NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
+NitiStatus(niti_fail)(NitiStatus status, const char *format, ...) {
   va_list args;
   va_start(args, format);
   niti_text_format(message, sizeof message, format, args); /* an argument may be the current message */
@@ -20,7 +20,7 @@ NitiStatus niti_fail(NitiStatus status, const char *format, ...) {
   return status;
 }
 
-NitiStatus niti_fail_within(NitiStatus status, const char *format, ...) {
+NitiStatus(niti_fail_within)(NitiStatus status, const char *format, ...) {
   char prefix[512];
   va_list args;
   va_start(args, format);

@@ -35,6 +35,14 @@ CALL(int, rmdir, (const char *path), (path), -1)
 CALL(char *, realpath, (const char *path, char *out), (path, out), NULL)
 CALL(DIR *, opendir, (const char *path), (path), NULL)
 
+static struct dirent *call_readdir(DIR *folder) {
+  for (;;) {
+    errno = 0; /* so that the caller can tell an error from the end */
+    struct dirent *entry = readdir(folder);
+    if (entry || errno != EINTR) return entry;
+  }
+}
+
 const NitiSystem niti_system = {.open = call_open,
                                 .close = close,
                                 .read = call_read,
@@ -56,7 +64,7 @@ const NitiSystem niti_system = {.open = call_open,
                                 .rmdir = call_rmdir,
                                 .realpath = call_realpath,
                                 .opendir = call_opendir,
-                                .readdir = readdir,
+                                .readdir = call_readdir,
                                 .closedir = closedir,
                                 .mmap = mmap,
                                 .munmap = munmap};

@@ -48,9 +48,8 @@ int32_t niti_program_too_large(const NitiProgram *p) {
   for (int32_t i = 0; i < p->tensor_count; ++i) {
     const NitiTensorDesc *t = &p->tensors[i];
     const bool drawn = t->layer > 0 && (t->role == NITI_ROLE_ACTIVATION || t->role == NITI_ROLE_DELTA);
-    const uint64_t count = count64(t, p->batch);
-    bytes += 8 * count; /* at most, any dtype */
-    if ((drawn && count > (uint64_t)1 << 34) || bytes > PTRDIFF_MAX) return i;
+    bytes += 8 * count64(t, p->batch); /* at most, any dtype */
+    if ((drawn && count64(t, p->whole) > (uint64_t)1 << 34) || bytes > PTRDIFF_MAX) return i;
   }
   return NITI_NONE;
 }
@@ -59,6 +58,31 @@ int64_t niti_multiply_adds(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   if (o->opcode != NITI_OP_CONV_FORWARD && o->opcode != NITI_OP_CONV_BACKWARD && o->opcode != NITI_OP_CONV_GRADIENT) return 0;
   return (int64_t)c->oh * c->ow * c->k * c->kh * c->kw * niti_conv_group_inputs(c);
+}
+
+static int64_t bytes_of(const NitiProgram *p, int32_t tensor) {
+  const NitiTensorDesc *t = &p->tensors[tensor];
+  return (int64_t)(niti_tensor_count(t, p->batch) * niti_dtype_bytes(t->dtype));
+}
+
+int64_t niti_exchanged_bytes(const NitiProgram *p, const NitiOperation *o) {
+  const int64_t range = sizeof(uint32_t);
+  switch (o->opcode) {
+    case NITI_OP_CONV_FORWARD:
+    case NITI_OP_CONV_BACKWARD:
+    case NITI_OP_AVGPOOL_FORWARD:
+    case NITI_OP_AVGPOOL_BACKWARD:
+    case NITI_OP_ADD: return range;
+    case NITI_OP_MAXPOOL_BACKWARD: return niti_pool_apart(&o->pool) ? 0 : range;
+    case NITI_OP_LOSS: {
+      const bool rounds = o->outputs[1] != NITI_NONE && o->loss.kind == NITI_LOSS_SOFTMAX;
+      return bytes_of(p, o->outputs[0]) + (rounds ? range : 0);
+    }
+    case NITI_OP_NORM_FIT: return o->norm.running ? 0 : bytes_of(p, o->outputs[2]);
+    case NITI_OP_NORM_DELTA_FIT: return bytes_of(p, o->outputs[3]);
+    case NITI_OP_ALL_SUM: return bytes_of(p, o->inputs[0]);
+    default: return 0;
+  }
 }
 
 int64_t niti_program_parameters(const NitiProgram *p) {

@@ -18,11 +18,15 @@ NitiDtype niti_gradient_dtype(int64_t length);
 int niti_accumulator_bits(const NitiProgram *, const NitiOperation *);
 /* The number of the first operation whose accumulators could overflow, NITI_NONE if all are proven exact. */
 int32_t niti_program_overflow(const NitiProgram *);
-/* The number of the first activation or delta of a layer that exceeds the index space of random words, 2^34, or of the first
- * tensor that may not find room beside those before it in this machine's addresses; else NITI_NONE. */
+/* The number of the first activation or delta of a layer that, in the batch of all ranks, exceeds the index space of random
+ * words, 2^34, or of the first tensor that may not find room beside those before it in this machine's addresses; else NITI_NONE.
+ */
 int32_t niti_program_too_large(const NitiProgram *);
 /* Multiply-adds of one image; 0 for operations that multiply nothing. */
 int64_t niti_multiply_adds(const NitiOperation *);
+/* The bytes of one rank's data that an operation exchanges where several ranks run the program together (docs/scaling.md): 4 for
+ * a maximum before rounding; sums of gradients, of batch norm and of metrics. */
+int64_t niti_exchanged_bytes(const NitiProgram *, const NitiOperation *);
 /* Trained values of the whole program. */
 int64_t niti_program_parameters(const NitiProgram *);
 

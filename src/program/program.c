@@ -28,6 +28,7 @@ const NitiOpcodeInfo niti_opcodes[NITI_OPCODES] = {
     [NITI_OP_NORM_FORWARD] = {"norm_forward", true, false},
     [NITI_OP_NORM_DELTA_FIT] = {"norm_delta_fit", false, false},
     [NITI_OP_NORM_BACKWARD] = {"norm_backward", true, false},
+    [NITI_OP_ALL_SUM] = {"all_sum", false, true},
     [NITI_OP_UPDATE_NITI] = {"update_niti", false, true},
     [NITI_OP_GRADIENT_SQUARES] = {"gradient_squares", false, false},
     [NITI_OP_UPDATE_NITI16] = {"update_niti16", false, true},
@@ -58,7 +59,7 @@ NitiStatus niti_program_open(NitiProgram **out, int32_t batch) {
   NitiProgram *p = calloc(1, sizeof *p);
   *out = p;
   if (!p) return out_of_memory();
-  p->batch = batch;
+  p->batch = p->whole = batch;
   p->layer_count = -1;
   (void)niti_program_add_layer(p, "");
   if (!p->out_of_memory) return NITI_OK;
@@ -223,8 +224,8 @@ void niti_program_phases(const NitiProgram *p, NitiPhase from, NitiPhase to, int
 }
 
 bool niti_program_equal(const NitiProgram *a, const NitiProgram *b) {
-  return a->batch == b->batch && a->tensor_count == b->tensor_count && a->operation_count == b->operation_count &&
-         a->layer_count == b->layer_count && a->scalar_count == b->scalar_count &&
+  return a->batch == b->batch && a->whole == b->whole && a->tensor_count == b->tensor_count &&
+         a->operation_count == b->operation_count && a->layer_count == b->layer_count && a->scalar_count == b->scalar_count &&
          memcmp(a->tensors, b->tensors, (size_t)a->tensor_count * sizeof *a->tensors) == 0 &&
          memcmp(a->operations, b->operations, (size_t)a->operation_count * sizeof *a->operations) == 0 &&
          memcmp(a->layers, b->layers, (size_t)(a->layer_count + 1) * sizeof *a->layers) == 0 &&

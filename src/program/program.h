@@ -93,6 +93,7 @@ typedef enum NitiOpcode {
   NITI_OP_NORM_DELTA_FIT,   /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
                              * and dy dy; inputs dy, x, sums of x, weight */
   NITI_OP_NORM_BACKWARD,    /* dx = round(affine map of dy and x); inputs dy, x, affine */
+  NITI_OP_ALL_SUM,          /* in place: the sum over all ranks of a gradient; nothing in a process by itself */
   NITI_OP_UPDATE_NITI,      /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
   NITI_OP_GRADIENT_SQUARES, /* output s64 [2], a scalar: the squares so far and those of a gradient; inputs squares so far, or
                              * none, and gradient */
@@ -107,7 +108,7 @@ typedef enum NitiPhase {
   NITI_PHASE_FORWARD,
   NITI_PHASE_LOSS,
   NITI_PHASE_BACKWARD,
-  NITI_PHASE_REDUCE, /* sums over ranks; empty in a single process */
+  NITI_PHASE_REDUCE, /* sums over ranks; empty in a program for a process by itself */
   NITI_PHASE_UPDATE,
   NITI_PHASES
 } NitiPhase;
@@ -205,6 +206,7 @@ typedef struct NitiOperation {
 
 typedef struct NitiProgram {
   int32_t batch; /* the largest number of images of a run */
+  int32_t whole; /* the same of all ranks' runs together; `batch` for a process by itself */
   NitiTensorDesc *tensors;
   int32_t tensor_count;
   NitiOperation *operations;

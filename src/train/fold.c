@@ -7,6 +7,8 @@
 
 #include "base/sgd.h"
 #include "model/fold.h"
+#include "platform/path.h"
+#include "platform/system.h"
 #include "train/snapshot.h"
 
 typedef struct Folding {
@@ -191,10 +193,45 @@ static NitiStatus fold_checkpoint(NitiFolded *result, const NitiCheckpoint *from
   return status;
 }
 
+/* ---- the file to write ---- */
+
+static bool is_same_file(const char *a, const char *b) {
+  char *first = niti_system.realpath(a, NULL), *second = niti_system.realpath(b, NULL);
+  const bool same = first && second && strcmp(first, second) == 0;
+  free(first);
+  free(second);
+  return same;
+}
+
+/* The name of a checkpoint that a run writes. */
+static bool is_of_run(const char *name) {
+  static const char *const names[] = {"last", "previous", "best", "averaged"}, suffix[] = ".safetensors";
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const size_t length = strlen(names[i]);
+    if (strncmp(name, names[i], length) == 0 && strcmp(name + length, suffix) == 0) return true;
+  }
+  return strncmp(name, "epoch-", 6) == 0;
+}
+
+/* Checkpoints of a run are the run's alone, and a network is not written over itself. */
+static NitiStatus check_out(const NitiLocation *network, const char *out) {
+  const char *slash = strrchr(out, '/'), *name = slash ? slash + 1 : out;
+  char *folder = slash ? strndup(out, (size_t)(slash - out) + 1) : strdup("./");
+  if (!folder) return out_of_memory();
+  const bool run = niti_path_has_file(folder, "recipe.yaml") && niti_path_has_file(folder, "last.safetensors");
+  free(folder);
+  if (is_same_file(network->path, out))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network to fold (expected another file)", out);
+  if (run && (is_of_run(name) || niti_system.access(out, F_OK) == 0))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: the file belongs to the run in that folder (expected another name)", out);
+  return NITI_OK;
+}
+
 NitiStatus niti_fold(NitiFolded *result, const NitiLocation *network, const char *out) {
   NitiCheckpoint *checkpoint = NULL;
   NitiRecipe *recipe = NULL;
   *result = (NitiFolded){.norms = 0};
+  NITI_TRY(check_out(network, out));
   NitiStatus status = niti_location_weights(&checkpoint, network);
   if (status == NITI_OK) status = niti_checkpoint_recipe(&recipe, checkpoint, network->path);
   if (status == NITI_OK) status = fold_checkpoint(result, checkpoint, recipe, network->path, out);

@@ -227,7 +227,7 @@ static void check_growth(NitiHealth *h, const NitiEpochFacts *f) {
   say(h,
       "epoch %d: the training loss rises and is more than twice that of guessing, although training accuracy is %s %%: the "
       "logits "
-      "grow without bound; lower %s, or with update sgd or niti16 set update.weight_decay",
+      "grow without bound; lower %s, or leave out label_smoothing",
       f->epoch, percent(f->train.correct, f->train.images).text, f->rate);
 }
 

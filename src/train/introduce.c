@@ -47,5 +47,6 @@ void niti_run_facts(NitiRunFacts *out, const NitiRun *run, const char *folder) {
                         .seed = run->recipe->seed,
                         .test_every = run->test_every > 0 ? run->test_every : 1,
                         .scored_images = niti_loader_images(run->scored_loader),
+                        .flip = run->recipe->test_flip,
                         .data = data_facts(run)};
 }

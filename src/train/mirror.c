@@ -52,15 +52,20 @@ NitiStatus niti_mirror_predict(NitiMirror *m, NitiNetwork *net, const NitiBindin
 }
 
 NitiStatus niti_mirror_score(NitiMirror *m, NitiNetwork *net, const NitiBindings *bindings, const int32_t *labels) {
-  NitiMetrics metrics;
+  NitiMetrics metrics, batch = {.images = bindings->batch};
   NITI_TRY(niti_mirror_predict(m, net, bindings));
   NITI_TRY(niti_network_read_metrics(net, &metrics));
   for (int32_t i = 0; i < bindings->batch; ++i) {
     const int32_t *sums = m->sums + (size_t)i * (size_t)m->classes;
-    metrics.loss += niti_flip_loss(sums, m->exponent, m->classes, labels[i]);
-    metrics.correct += niti_flip_class(sums, m->classes) == labels[i];
+    batch.loss += niti_flip_loss(sums, m->exponent, m->classes, labels[i]);
+    batch.correct += niti_flip_class(sums, m->classes) == labels[i];
   }
-  metrics.images += bindings->batch;
+  if (bindings->idle) batch = (NitiMetrics){0};
+  if (bindings->whole > 0)
+    niti_ranks_reduce(net->backend->together.ranks, &batch, sizeof batch / sizeof(int64_t), NITI_REDUCE_SUM_S64);
+  metrics.loss += batch.loss;
+  metrics.correct += batch.correct;
+  metrics.images += batch.images;
   niti_network_write_metrics(net, &metrics);
   return NITI_OK;
 }

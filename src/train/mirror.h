@@ -19,7 +19,7 @@ NitiStatus niti_mirror_open(NitiMirror **out, int32_t batch, int32_t classes);
 void niti_mirror_close(NitiMirror *mirror); /* NULL is accepted */
 /* Two forward passes of the images that are bound: fills sums and exponent. Waits. */
 NitiStatus niti_mirror_predict(NitiMirror *mirror, NitiNetwork *net, const NitiBindings *bindings);
-/* The same, and adds their scores to the network's metrics; labels[batch] in host memory. */
+/* The same, and adds their scores, with ranks those of all, to the network's metrics; labels[batch] in host memory. */
 NitiStatus niti_mirror_score(NitiMirror *mirror, NitiNetwork *net, const NitiBindings *bindings, const int32_t *labels);
 /* The sums of n images as int8 logits, requantised to nearest. */
 void niti_mirror_logits(const NitiMirror *mirror, int32_t n, int8_t *logits, int32_t *exponent);

@@ -56,10 +56,14 @@ static int64_t anneal(int64_t from, int64_t to, int64_t done, int64_t all) {
   return to + high * share + ((low * share) >> 31);
 }
 
-int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all) {
+/* The ranges of the public functions. */
+static bool is_way(int64_t from, int64_t to, int64_t done, int64_t all) {
   const int64_t most = INT64_C(1000000000000);
-  if (from < 0 || from > most || to < 0 || to > most || all < 1 || all > UINT32_MAX || done < 0 || done > all) return 0;
-  return anneal(from, to, done, all);
+  return from >= 0 && from <= most && to >= 0 && to <= most && all >= 1 && all <= UINT32_MAX && done >= 0 && done <= all;
+}
+
+int64_t niti_rate_along_cosine(int64_t from, int64_t to, int64_t done, int64_t all) {
+  return is_way(from, to, done, all) ? anneal(from, to, done, all) : 0;
 }
 
 NitiStatus niti_rate_read(NitiRate *out, const NitiYaml *update) {
@@ -113,7 +117,9 @@ NitiStatus niti_rate_place(NitiRate *rate, int64_t steps_per_epoch, int64_t step
   rate->steps = steps;
   if (rate->warm < steps || rate->warm == 0) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT,
-                   "update: warmup: %s is step %" PRId64 " of this run of %" PRId64 " steps (expected an earlier one)",
+                   "update: warmup: %s is step %" PRId64 " of this run of %" PRId64
+                   " steps (expected an earlier one: "
+                   "train longer, or shorten it, e.g. with --set 'update.warmup={at: 5%%}')",
                    niti_position_text(text, rate->warmup), rate->warm, steps);
 }
 
@@ -124,6 +130,14 @@ static int64_t part_of(int64_t whole, int64_t done, int64_t all) {
 
 static int64_t line(int64_t from, int64_t to, int64_t done, int64_t all) {
   return from >= to ? from - part_of(from - to, done, all) : from + part_of(to - from, done, all);
+}
+
+int64_t niti_rate_along_line(int64_t from, int64_t to, int64_t done, int64_t all) {
+  return is_way(from, to, done, all) ? line(from, to, done, all) : 0;
+}
+
+int64_t niti_rate_in_warmup(int64_t rate, int64_t step, int64_t warmup) {
+  return is_way(0, rate, step, warmup) && step < warmup ? part_of(rate, step + 1, warmup) : 0;
 }
 
 static int64_t curve_value(const NitiRate *rate, int64_t step, int64_t done, int64_t all) {

@@ -77,6 +77,18 @@ static NitiYaml *layers_of(const NitiYaml *model) {
   return model && model->kind == NITI_YAML_MAPPING ? niti_yaml_get(model, "layers") : NULL;
 }
 
+/* A position is one of epoch, step and at: an edit of `update.warmup.at` replaces one in another unit. */
+static void clear_position(NitiYamlDocument *document, const char *set) {
+  static const char *const edits[] = {"update.warmup.epoch=", "update.warmup.step=", "update.warmup.at="};
+  NitiYaml *update = niti_yaml_get(niti_yaml_root(document), "update");
+  for (size_t i = 0; i < sizeof edits / sizeof *edits; ++i) {
+    if (strncmp(set, edits[i], strlen(edits[i])) != 0 || !update || update->kind != NITI_YAML_MAPPING) continue;
+    const NitiYaml *warmup = niti_yaml_get(update, "warmup");
+    if (warmup && warmup->kind == NITI_YAML_MAPPING && warmup->count == 1)
+      niti_yaml_put(document, update, "warmup", niti_yaml_mapping(document));
+  }
+}
+
 static NitiStatus apply_sets(NitiYamlDocument *document, const char *const *sets, int count, bool model_given) {
   const NitiYaml *root = niti_yaml_root(document);
   normalise_model(document);
@@ -84,6 +96,7 @@ static NitiStatus apply_sets(NitiYamlDocument *document, const char *const *sets
     const NitiYaml *before = niti_yaml_get(root, "model");
     const bool described = layers_of(before) != NULL;
     if (model_given) NITI_TRY(check_model_set(sets[i]));
+    clear_position(document, sets[i]);
     NITI_TRY(niti_yaml_set(document, sets[i]));
     const NitiYaml *after = niti_yaml_get(root, "model");
     if (after == before && !described && layers_of(after)) {
@@ -281,7 +294,10 @@ static NitiStatus read_wide(NitiRecipe *r, const NitiYaml *mapping) {
   const char *const keys[] = {
       "kind", "lr", "schedule", "warmup", "final_lr", "momentum", "nesterov", "weight_decay", true_scale ? "clip_norm" : NULL,
       NULL};
-  const NitiYaml *node;
+  const NitiYaml *node = niti_yaml_get(mapping, "kind"), *mu = niti_yaml_get(mapping, "mu");
+  if (node && node->line == 0 && mu && mu->line > 0) /* an edit of the kind alone */
+    return niti_yaml_fail(node, "update %s has no mu, which the recipe sets (expected --set 'update={kind: %s}', all of update)",
+                          r->optimizer->name, r->optimizer->name);
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   if (!true_scale) set_normalised_rate(&r->rate);
   NITI_TRY(niti_rate_read(&r->rate, mapping));
@@ -305,6 +321,8 @@ static NitiStatus read_update(NitiRecipe *r, const NitiYaml *mapping) {
     r->optimizer = niti_optimizer_find(niti_optimizer_names()[choice]);
   }
   if (r->optimizer->wide) return read_wide(r, mapping);
+  if ((node = niti_yaml_get(mapping, "lr")) != NULL && !niti_yaml_get(mapping, "kind"))
+    return niti_yaml_fail(node, "update: lr belongs to other kinds than niti (expected kind: sgd or kind: niti16 beside it)");
   NITI_TRY(niti_yaml_want_keys(mapping, "update", keys));
   node = niti_yaml_get(mapping, "mu");
   return node ? niti_schedule_read(&r->mu, node, "update: mu", "mu", NITI_MU_PLACES, NITI_MU_MAX * NITI_MU_UNITS) : NITI_OK;
@@ -315,6 +333,29 @@ static bool has_wide_layer(const NitiDescription *model) {
     if (model->nodes[i].spec.type->wide || model->nodes[i].spec.bias) return true;
   }
   return false;
+}
+
+/* The place of a contradiction between keys, either of which may be absent: one that an edit set, else the first that is there.
+ */
+static const NitiYaml *place_of(const NitiYaml *root, const NitiYaml *first, const NitiYaml *second) {
+  if (second && second->line == 0) return first && first->line == 0 ? first : second;
+  return first ? first : second ? second : root;
+}
+
+static NitiStatus check_loss(const NitiRecipe *r, const NitiYaml *root) {
+  const NitiYaml *data = niti_yaml_get(root, "data"), *update = niti_yaml_get(root, "update"),
+                 *loss = niti_yaml_get(root, "loss");
+  const NitiYaml *mixup = data ? niti_yaml_get(data, "mixup") : NULL;
+  if (r->loss == NITI_LOSS_SOFTMAX) return NITI_OK;
+  if (r->data.mixup != NITI_MIXUP_NONE)
+    return niti_yaml_fail(place_of(root, mixup, loss),
+                          "data: mixup gives an image two labels, of which loss niti takes one (expected loss: softmax)");
+  const NitiYaml *kind = update ? niti_yaml_get(update, "kind") : NULL;
+  if (r->optimizer->true_scale)
+    return niti_yaml_fail(place_of(root, loss, kind),
+                          "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
+                          r->optimizer->name);
+  return NITI_OK;
 }
 
 static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
@@ -342,19 +383,15 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if (r->optimizer->wide) r->round_error = NITI_STOCHASTIC_BYTE; /* unless the recipe chooses */
   if ((node = niti_yaml_get(root, "rounding")) != NULL) NITI_TRY(read_rounding(r, node));
   if ((node = niti_yaml_get(root, "clip")) != NULL) NITI_TRY(read_clip(r, node));
-  if (r->data.mixup != NITI_MIXUP_NONE && r->loss != NITI_LOSS_SOFTMAX)
-    return niti_yaml_fail(root, "data: mixup gives an image two labels, of which loss niti takes one (expected loss: softmax)");
   if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
   if ((node = niti_yaml_get(root, "average")) != NULL) {
     NITI_TRY(niti_averaging_read(&r->average, node));
     if (!r->optimizer->wide)
-      return niti_yaml_fail(node, "average: update %s has no weights of 16 bits to average (expected update: {kind: sgd})",
-                            r->optimizer->name);
+      return niti_yaml_fail(
+          node, "average: update %s has no weights of 16 bits to average (expected update: {kind: sgd} or {kind: niti16})",
+          r->optimizer->name);
   }
-  if (r->optimizer->true_scale && r->loss != NITI_LOSS_SOFTMAX)
-    return niti_yaml_fail(root, "update %s follows true derivatives, which loss niti does not give (expected loss: softmax)",
-                          r->optimizer->name);
-  return NITI_OK;
+  return check_loss(r, root);
 }
 
 /* ---- The whole ---- */

@@ -67,12 +67,23 @@ typedef struct NitiRun {
   int64_t score_batches, score_nanoseconds; /* scored by this process; epoch_scored: of them, since the epoch's last step */
   int64_t epoch_scored;
   int64_t saved_at, refreshed_at;
+  int64_t busy;   /* nanoseconds of the epoch's steps without what this rank waited for others */
+  bool slow_told; /* a slow rank was named */
 } NitiRun;
 
 /* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which receives
  * the data set's own statistics if it has none; sets run->inputs. A new run chooses its best epoch on validation images where
  * there are any; a resumed one as it did. The caller closes the run even after a failure. */
 NitiStatus niti_run_open(NitiRun *run, const char *data_path);
+/* Whether this process reads and writes the run's files and reports: it is rank 0, or by itself. */
+static inline bool niti_run_leads(const NitiRun *run) { return niti_ranks_lead(run->options.ranks); }
+/* All ranks together: every one ends with the same status (niti_ranks_agree). */
+static inline NitiStatus niti_run_agree(const NitiRun *run, NitiStatus status) {
+  return niti_ranks_agree(run->options.ranks, status);
+}
+/* The same, and *go_on is false on every rank if it was on any. */
+NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on);
+
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);
 

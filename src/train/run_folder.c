@@ -191,6 +191,8 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
                                     const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
                                     NitiSplit chosen_on) {
+  json_free_t release; /* that of jansson's present allocator, which the program may have set */
+  json_get_alloc_funcs(NULL, &release);
   NITI_TRY(niti_run_folder_put_recipe(folder, recipe));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char seed[24]; /* a text if too large for a JSON integer here */
@@ -211,6 +213,6 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   const NitiStatus status = whole ? write_text(folder, "environment.json", line)
                                   : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
   if (whole) free(line);
-  free(text);
+  release(text);
   return status;
 }

@@ -29,7 +29,7 @@ NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out) {
     run->measured = run->train;
   }
   *out = NULL;
-  if (!is_due(run, within) || !has_layers(run, within)) return NITI_OK;
+  if (!niti_run_leads(run) || !is_due(run, within) || !has_layers(run, within)) return NITI_OK;
   if (!run->measure) NITI_TRY(niti_measure_open(&run->measure, run->net));
   *out = run->measure;
   return NITI_OK;
@@ -37,7 +37,7 @@ NitiStatus niti_run_measure_begin(NitiRun *run, NitiMeasure **out) {
 
 NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure) {
   NitiMetrics now;
-  if (!is_due(run, run->step - run->epoch * run->steps_per_epoch)) return NITI_OK;
+  if (!niti_run_leads(run) || !is_due(run, run->step - run->epoch * run->steps_per_epoch)) return NITI_OK;
   NITI_TRY(niti_network_read_metrics(run->net, &now));
   const NitiScore then = run->measured;
   const NitiProgram *program = niti_executable_program(run->net->training);
@@ -62,5 +62,5 @@ NitiStatus niti_run_confusion_begin(NitiRun *run) {
 }
 
 NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch) {
-  return run->confusion ? niti_confusion_add(run->confusion, run->net, run->mirror, batch) : NITI_OK;
+  return run->confusion && !batch->idle ? niti_confusion_add(run->confusion, run->net, run->mirror, batch) : NITI_OK;
 }

@@ -8,6 +8,7 @@
 #include "platform/system.h"
 #include "train/data_choice.h"
 #include "train/run.h"
+#include "train/together.h"
 
 /* "KEY=[0.5, -0.25]" of millionths, to be freed by the caller; NULL when memory ran out. */
 static char *list_setting(const char *key, const int32_t *values, int32_t count) {
@@ -46,7 +47,7 @@ static NitiStatus resolve_statistics(NitiRun *run) {
   if (run->recipe->data.stat_count > 0) return NITI_OK;
   const NitiShape shape = niti_dataset_shape(run->dataset);
   int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
-  NITI_TRY(niti_dataset_statistics(run->dataset, mean, std));
+  NITI_TRY(niti_together_statistics(run, mean, std));
   for (int32_t c = 0; c < shape.c; ++c) {
     if (std[c] > 0) continue;
     return niti_fail(NITI_ERROR_FORMAT,
@@ -120,14 +121,20 @@ static NitiStatus open_data(NitiRun *run) {
   const NitiDataOptions *data = &run->recipe->data;
   if (holds_out(run->recipe))
     NITI_TRY(niti_dataset_hold_out(run->dataset, data->validation_count, data->validation_share, run->recipe->seed));
-  NITI_TRY(resolve_type(run));
-  NITI_TRY(resolve_statistics(run));
-  model = run->recipe->model; /* of the resolved recipe */
+  return NITI_OK;
+}
+
+static NitiStatus check_channels(const NitiRun *run) {
+  const NitiDescription *model = run->recipe->model; /* of the resolved recipe */
   if (run->recipe->data.stat_count != model->input.c) {
     return niti_fail(NITI_ERROR_MODEL, "%s: data.mean has %d values but the model's input %d channels (expected one per channel)",
                      run->recipe->source, run->recipe->data.stat_count, run->recipe->model->input.c);
   }
   return NITI_OK;
+}
+
+static int threads_of(const NitiRun *run) {
+  return run->options.device.threads > 0 ? run->options.device.threads : niti_ranks_threads(run->options.ranks);
 }
 
 static NitiStatus open_loaders(NitiRun *run) {
@@ -136,7 +143,9 @@ static NitiStatus open_loaders(NitiRun *run) {
                                .batch = run->recipe->batch,
                                .seed = run->recipe->seed,
                                .augment = true,
-                               .workers = run->options.device.threads};
+                               .workers = threads_of(run),
+                               .rank = niti_ranks_rank(run->options.ranks),
+                               .ranks = run->options.ranks ? niti_ranks_size(run->options.ranks) : 0};
   NitiStatus status = niti_loader_open(&run->train_loader, run->dataset, &run->recipe->data, &options);
   options.augment = false;
   options.split = NITI_TEST;
@@ -161,17 +170,21 @@ static NitiStatus open_loaders(NitiRun *run) {
 
 static NitiStatus open_network(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
-  const NitiBackendOptions backend = {.name = device->backend, .isa = device->isa, .threads = device->threads};
+  const NitiBackendOptions backend = {
+      .name = device->backend, .isa = device->isa, .threads = threads_of(run), .local = niti_ranks_local(run->options.ranks)};
+  const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
   NITI_TRY(niti_backend_open(&run->backend, &backend));
-  const NitiLowerOptions options = niti_recipe_lowering(run->recipe, run->recipe->batch, true);
+  NITI_TRY(niti_backend_join(run->backend, run->options.ranks));
+  NitiLowerOptions options = niti_recipe_lowering(run->recipe, batch, true);
+  if (run->options.ranks) options.whole = run->recipe->batch;
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
   if (run->net->weight_count == 0)
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */
   NITI_TRY(niti_network_set_input(run->net, pixels ? run->recipe->data.mean : NULL, pixels ? run->recipe->data.std : NULL));
   if (niti_averaging_on(&run->recipe->average)) NITI_TRY(niti_average_open(&run->average, run->net));
-  if (run->recipe->test_flip) NITI_TRY(niti_mirror_open(&run->mirror, run->recipe->batch, run->recipe->model->classes));
-  return niti_feed_open(&run->feed, run->backend, run->recipe->batch);
+  if (run->recipe->test_flip) NITI_TRY(niti_mirror_open(&run->mirror, batch, run->recipe->model->classes));
+  return niti_feed_open(&run->feed, run->backend, batch);
 }
 
 NitiStatus niti_run_close(NitiRun *run) {
@@ -221,16 +234,31 @@ static NitiStatus set_inputs(NitiRun *run) {
     if (split == NITI_VALIDATION && holds_out(run->recipe)) /* the training files */
       memcpy(run->inputs.sha256[split], run->inputs.sha256[NITI_TRAIN], sizeof run->inputs.sha256[split]);
     else
-      NITI_TRY(niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]));
+      NITI_TRY(niti_together_hash(run, (NitiSplit)split));
   }
   return NITI_OK;
 }
 
 NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
-  NITI_TRY(set_data_path(run, data_path));
-  NITI_TRY(open_data(run));
+  NITI_TRY(niti_together_check(run));
+  NitiStatus status = set_data_path(run, data_path);
+  if (status == NITI_OK) status = open_data(run);
+  NITI_TRY(niti_run_agree(run, status));
+  NITI_TRY(resolve_type(run));
+  NITI_TRY(resolve_statistics(run));
+  NITI_TRY(niti_run_agree(run, check_channels(run)));
   NITI_TRY(set_inputs(run));
+  NITI_TRY(niti_together_check_data(run));
   if (!run->resumed) run->on_validation = run->inputs.images[NITI_VALIDATION] > 0;
-  NITI_TRY(open_loaders(run));
-  return open_network(run);
+  status = open_loaders(run);
+  if (status == NITI_OK) status = open_network(run);
+  return niti_run_agree(run, status);
+}
+
+NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on) {
+  uint32_t vote = status != NITI_OK ? 2 : !*go_on;
+  if (!run->options.ranks) return status;
+  niti_ranks_reduce(run->options.ranks, &vote, 1, NITI_REDUCE_MAX_U32);
+  *go_on = vote == 0;
+  return vote == 2 ? niti_run_agree(run, status) : niti_ranks_check(run->options.ranks);
 }

@@ -194,6 +194,7 @@ NitiStatus niti_run_save_averaged(const NitiRun *run) {
 
 NitiStatus niti_run_save(NitiRun *run, int keep) {
   NitiCheckpoint *checkpoint = NULL;
+  if (!niti_run_leads(run)) return NITI_OK;
   if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   const NitiStatus status = fill_checkpoint(run, checkpoint);
@@ -255,7 +256,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
-  NITI_TRY(check_data(run, &began));
+  NITI_TRY(niti_run_agree(run, check_data(run, &began)));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));

@@ -59,6 +59,11 @@ int64_t niti_position_step(NitiPosition at, int64_t steps_per_epoch, int64_t ste
   return at.unit == NITI_POSITION_STEP ? at.value : at.value * steps / NITI_WHOLE_SHARE;
 }
 
+int64_t niti_step_at_share(int32_t millionths, int64_t steps) {
+  if (millionths < 0 || millionths > NITI_WHOLE_SHARE || steps < 0 || steps > UINT32_MAX) return 0;
+  return niti_position_step((NitiPosition){NITI_POSITION_SHARE, millionths}, 0, steps);
+}
+
 /* ---- schedules ---- */
 
 /* `before` NULL: the first point. */

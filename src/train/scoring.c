@@ -6,6 +6,7 @@
 #include "platform/clock.h"
 #include "platform/path.h"
 #include "train/snapshot.h"
+#include "train/together.h"
 
 NitiSplit niti_run_scored_split(const NitiRun *run) { return run->on_validation ? NITI_VALIDATION : NITI_TEST; }
 
@@ -29,8 +30,8 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, bool confusion
     const int64_t begin = niti_clock_now();
     const NitiStatus status = niti_loader_next(loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
+    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on));
     if (!*go_on) return NITI_OK;
-    NITI_TRY(status);
     if (batch.count == 0) return NITI_OK;
     NITI_TRY(niti_step_test(&context, &batch));
     if (confusion) NITI_TRY(niti_run_confusion_add(run, &batch));
@@ -39,6 +40,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, bool confusion
     ++run->score_batches;
     ++run->epoch_scored;
     *go_on = tell(run, done, batches);
+    NITI_TRY(niti_run_vote(run, NITI_OK, go_on));
   }
   return NITI_OK;
 }
@@ -60,7 +62,9 @@ static NitiStatus score(NitiScore *out, NitiRun *run, NitiLoader *loader, NitiSc
 
 NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   NITI_TRY(niti_run_confusion_begin(run));
-  return score_with(niti_run_scored(run), run, run->scored_loader, true, tell, go_on);
+  NITI_TRY(score_with(niti_run_scored(run), run, run->scored_loader, true, tell, go_on));
+  if (*go_on) niti_together_confusion(run);
+  return NITI_OK;
 }
 
 /* ---- the end of a run with validation images ---- */
@@ -76,7 +80,8 @@ static NitiStatus load_best(NitiCheckpoint **out, NitiRun *run) {
 }
 
 static NitiStatus score_weights(NitiScore *out, NitiRun *run, const NitiCheckpoint *weights, NitiScoreTell tell, bool *go_on) {
-  NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
+  if (weights) NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
+  NITI_TRY(niti_together_weights(run));
   return score(out, run, run->test_loader, tell, go_on);
 }
 
@@ -98,9 +103,11 @@ NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   const bool same = run->best_epoch == last_epoch(run);
   NitiCheckpoint *best = NULL;
   run->best_test = (NitiScore){0};
-  const NitiStatus loaded = same ? NITI_OK : load_best(&best, run);
+  const NitiStatus loaded = same || !niti_run_leads(run) ? NITI_OK : load_best(&best, run);
   if (loaded == NITI_ERROR_MEMORY) return loaded;
-  NitiStatus status = best ? score_best(run, best, tell, go_on) : NITI_OK;
+  bool there = best != NULL;
+  NITI_TRY(niti_together_told(run, &there));
+  NitiStatus status = there ? score_best(run, best, tell, go_on) : NITI_OK;
   niti_checkpoint_close(best);
   if (status == NITI_OK && *go_on) status = score(&run->test, run, run->test_loader, tell, go_on);
   if (same) run->best_test = run->test;
@@ -120,7 +127,7 @@ static NitiStatus estimate_statistics(NitiRun *run, bool *go_on) {
     NitiBatch batch;
     const NitiStatus status = niti_loader_next(run->train_loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
-    if (*go_on) NITI_TRY(status);
+    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on));
     if (*go_on) NITI_TRY(niti_step_statistics(&context, &batch, (uint32_t)(run->steps + i)));
   }
   return NITI_OK;
@@ -139,7 +146,7 @@ static NitiStatus score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on) 
   if (*go_on && run->on_validation) NITI_TRY(score(&run->averaged_validation, run, run->scored_loader, tell, go_on));
   NitiLoader *test = run->on_validation ? run->test_loader : run->scored_loader;
   if (*go_on && test) NITI_TRY(score(&run->averaged, run, test, tell, go_on));
-  return *go_on ? niti_run_save_averaged(run) : NITI_OK;
+  return *go_on ? niti_run_agree(run, niti_run_leads(run) ? niti_run_save_averaged(run) : NITI_OK) : NITI_OK;
 }
 
 NitiStatus niti_run_score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on) {

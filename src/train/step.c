@@ -3,14 +3,18 @@
 
 static NitiStatus bind(NitiBindings *b, const NitiStepContext *c, const NitiBatch *batch) {
   *b = (NitiBindings){.seed = c->recipe->seed};
-  return niti_feed_batch(c->feed, batch, b);
+  NITI_TRY(niti_feed_batch(c->feed, batch, b));
+  b->whole = batch->whole;
+  b->first = batch->first;
+  b->idle = batch->idle;
+  return NITI_OK;
 }
 
 NitiStatus niti_step_train(const NitiStepContext *c, const NitiBatch *batch, uint32_t step) {
   NitiBindings b;
   NITI_TRY(bind(&b, c, batch));
   b.step = step;
-  niti_recipe_scalars(b.scalars, c->recipe, c->net->program, step, b.batch);
+  niti_recipe_scalars(b.scalars, c->recipe, c->net->program, step, niti_batch_whole(batch));
   return c->measure ? niti_measure_train(c->measure, c->net, &b) : niti_network_train(c->net, &b);
 }
 

@@ -9,8 +9,10 @@
 #include "train/introduce.h"
 #include "train/locate.h"
 #include "train/options.h"
+#include "train/recipe_text.h"
 #include "train/scoring.h"
 #include "train/snapshot.h"
+#include "train/together.h"
 
 static const int64_t save_nanoseconds = INT64_C(60000000000);  /* maximum age of a checkpoint within an epoch */
 static const int64_t refresh_nanoseconds = INT64_C(500000000); /* of the training score passed to the callback */
@@ -107,6 +109,7 @@ static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
 
 /* The epoch's first step in this process comes next. */
 static NitiStatus watch_health(NitiRun *run, bool whole) {
+  if (!niti_run_leads(run)) return NITI_OK;
   if (!run->health) NITI_TRY(niti_health_open(&run->health, run->net, run->dataset));
   run->whole_epoch = whole;
   return niti_health_begin(run->health);
@@ -114,12 +117,23 @@ static NitiStatus watch_health(NitiRun *run, bool whole) {
 
 static void warn_health(void *context, const char *text) { warn((const NitiRun *)context, "%s", text); }
 
+enum { RATE_TEXT_MAX = 160 };
+
+/* "update.lr, which is 0.5 and came to 0.02 in the last step": the number in the recipe, and what its curve made of it. */
+static void describe_rate(char text[RATE_TEXT_MAX], const NitiRecipe *recipe, int64_t step) {
+  const NitiLearningRate now = niti_recipe_rate(recipe, step);
+  const int64_t given = recipe->optimizer->wide ? niti_schedule_value(&recipe->rate.points, step) : now.value;
+  char own[32], last[32];
+  niti_yaml_decimal_text(own, sizeof own, given, now.places);
+  niti_yaml_decimal_text(last, sizeof last, now.value, now.places);
+  const int used = snprintf(text, RATE_TEXT_MAX, "update.%s, which is %s", now.key, own);
+  if (given != now.value) (void)snprintf(text + used, RATE_TEXT_MAX - (size_t)used, " and came to %s in the last step", last);
+}
+
 static NitiStatus check_health(NitiRun *run, int32_t epoch) {
-  const NitiLearningRate last = niti_recipe_rate(run->recipe, run->step - 1);
-  char value[32], rate[64];
+  char rate[RATE_TEXT_MAX];
   const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
-  niti_yaml_decimal_text(value, sizeof value, last.value, last.places);
-  (void)snprintf(rate, sizeof rate, "update.%s, which is %s", last.key, value);
+  describe_rate(rate, run->recipe, run->step - 1);
   const bool scored = niti_run_scored(run)->images > 0;
   const NitiEpochFacts facts = {
       .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
@@ -137,23 +151,24 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   NITI_TRY(niti_loader_start(run->train_loader, (uint32_t)run->epoch, first));
   while (*go_on && run->step < run->steps && run->step < (run->epoch + 1) * run->steps_per_epoch) {
     NitiBatch batch;
-    const NitiStatus status = niti_loader_next(run->train_loader, &batch);
-    if (status == NITI_INTERRUPTED) {
-      *go_on = false;
-      break;
-    }
+    const int64_t begin = niti_clock_now(), waited = niti_ranks_waited(run->options.ranks);
+    NitiStatus status = niti_loader_next(run->train_loader, &batch);
+    *go_on = status != NITI_INTERRUPTED;
+    status = niti_run_vote(run, *go_on ? status : NITI_OK, go_on);
     if (status != NITI_OK) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
     }
+    if (!*go_on) break;
     NITI_TRY(niti_run_measure_begin(run, &context.measure));
     NITI_TRY(niti_step_train(&context, &batch, (uint32_t)run->step));
     ++run->step;
     if (niti_averaging_due(&run->recipe->average, run->step))
       NITI_TRY(niti_average_sample(run->average, &run->average_samples, run->net));
     run->epoch_scored = 0;
-    run->images += batch.count;
-    run->epoch_images += batch.count;
+    run->images += niti_batch_whole(&batch);
+    run->epoch_images += niti_batch_whole(&batch);
+    run->busy += niti_clock_now() - begin - (niti_ranks_waited(run->options.ranks) - waited);
     const bool last = run->step == run->steps || run->step == (run->epoch + 1) * run->steps_per_epoch;
     if (last || mark - run->refreshed_at > refresh_nanoseconds) {
       NITI_TRY(read_metrics(&run->train, run));
@@ -164,6 +179,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
+    NITI_TRY(niti_run_vote(run, NITI_OK, go_on));
     if (*go_on) NITI_TRY(save_if_due(run, &mark));
   }
   return read_metrics(&run->train, run);
@@ -206,6 +222,7 @@ static NitiStatus score_epoch(NitiRun *run, int32_t epoch, int *keep, bool *go_o
 }
 
 static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
+  if (!niti_run_leads(run)) return NITI_OK;
   const NitiReportRow row = {.epoch = epoch,
                              .step = run->step,
                              .train = run->train,
@@ -231,13 +248,21 @@ static void tell_epoch(NitiRun *run, int32_t epoch, bool *go_on) {
   *go_on = tell(run, &progress);
 }
 
+static NitiStatus note_pace(NitiRun *run) {
+  char text[NITI_RANK_TEXT_MAX];
+  NITI_TRY(niti_together_pace(run, text));
+  if (text[0]) note(run, "%s", text);
+  return NITI_OK;
+}
+
 /* Scores, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
   const NitiScore best = run->best;
   const int32_t best_epoch = run->best_epoch;
   int keep = NITI_KEEP_LAST;
-  NitiStatus status = score_epoch(run, epoch, &keep, go_on);
+  NitiStatus status = note_pace(run);
+  if (status == NITI_OK) status = score_epoch(run, epoch, &keep, go_on);
   if (status == NITI_OK && *go_on) status = check_health(run, epoch);
   if (status == NITI_OK && *go_on) status = report_epoch(run, epoch, keep & NITI_KEEP_BEST);
   if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */
@@ -258,7 +283,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   run->train = train; /* for the epoch's callback */
   tell_epoch(run, epoch, go_on);
   run->train = next;
-  return NITI_OK;
+  return niti_run_vote(run, NITI_OK, go_on);
 }
 
 static NitiStatus train_all(NitiRun *run) {
@@ -353,7 +378,7 @@ static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
 static NitiStatus start_weights(NitiRun *run) {
   NitiCheckpoint *checkpoint = NULL;
   NITI_TRY(niti_network_init(run->net, run->recipe->seed));
-  if (!run->options.init) return NITI_OK;
+  if (!run->options.init || !niti_run_leads(run)) return NITI_OK;
   NITI_TRY(load_init(&checkpoint, run));
   const NitiStatus status = take_init(run, checkpoint);
   niti_checkpoint_close(checkpoint);
@@ -385,10 +410,36 @@ static void warn_unreached(const NitiRun *run) {
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }
 
-static NitiStatus start_dry(NitiRun *run, const char *run_path) {
-  NITI_TRY(niti_run_folder_check(run_path));
-  introduce(run, run_path);
+/* Deltas that are rounded with a bias: small ones vanish, all in the same direction. */
+static void warn_rounding(const NitiRun *run) {
+  const NitiRounding error = run->recipe->round_error;
+  if (!run->recipe->optimizer->wide || error == NITI_STOCHASTIC || error == NITI_STOCHASTIC_BYTE) return;
+  warn(run, "rounding.error is %s, which biases the small deltas of update %s: set rounding.error=stochastic-byte",
+       niti_recipe_roundings[error], run->recipe->optimizer->name);
+}
+
+/* Of one value a norm leaves nothing but its bias. */
+static void warn_norms(const NitiRun *run) {
+  const NitiProgram *program = run->net->program;
+  for (int32_t i = 0; i < program->operation_count; ++i) {
+    const NitiOperation *o = &program->operations[i];
+    if (o->opcode != NITI_OP_NORM_FIT || o->norm.running || o->norm.positions * run->recipe->batch > 1) continue;
+    warn(run,
+         "layer %s: a norm over one value per channel gives the same for every image, so nothing before it learns: raise batch",
+         program->layers[o->layer]);
+  }
+}
+
+static void warn_settings(const NitiRun *run) {
   warn_unreached(run);
+  warn_rounding(run);
+  warn_norms(run);
+}
+
+static NitiStatus start_dry(NitiRun *run, const char *run_path) {
+  if (niti_run_leads(run)) NITI_TRY(niti_run_folder_check(run_path));
+  introduce(run, run_path);
+  warn_settings(run);
   return NITI_OK;
 }
 
@@ -397,11 +448,7 @@ static void note_lock(const NitiRun *run) {
   if (file) note(run, "this file system has no file locks: %s keeps other processes out of the run", file);
 }
 
-static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
-  NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
-  NITI_TRY(niti_run_open(run, run->options.data));
-  NITI_TRY(start_weights(run));
-  if (run->options.dry_run) return start_dry(run, run_path);
+static NitiStatus start_folder(NitiRun *run, const char *run_path) {
   NITI_TRY(niti_run_folder_create(&run->folder, run_path)); /* last, so that earlier failures leave no folder */
   note_lock(run);
   NitiStatus status = niti_run_folder_describe(run->folder, run->recipe, run->backend, run->dataset, run->data_path,
@@ -412,6 +459,22 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   if (status == NITI_OK) return niti_report_recipe(run->report);
   niti_run_folder_clear(run->folder); /* nothing to resume */
   return status;
+}
+
+static void note_ranks(const NitiRun *run) {
+  const NitiRanks *ranks = run->options.ranks;
+  const int hosts = niti_ranks_hosts(ranks);
+  if (ranks)
+    note(run, "%d ranks on %d host%s, by %s", niti_ranks_size(ranks), hosts, hosts == 1 ? "" : "s", niti_ranks_library(ranks));
+}
+
+static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
+  NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
+  NITI_TRY(niti_run_open(run, run->options.data));
+  NITI_TRY(niti_run_agree(run, start_weights(run)));
+  NITI_TRY(niti_together_weights(run));
+  if (run->options.dry_run) return niti_run_agree(run, start_dry(run, run_path));
+  return niti_run_agree(run, niti_run_leads(run) ? start_folder(run, run_path) : NITI_OK);
 }
 
 static NitiStatus check_options(const char *function, const NitiTrainOptions *options) {
@@ -446,7 +509,8 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
-    warn_unreached(&run);
+    note_ranks(&run);
+    warn_settings(&run);
     status = train_all(&run);
   }
   return finish(&run, out, status);
@@ -467,12 +531,19 @@ static NitiStatus save_extension(NitiRun *run) {
 
 static NitiStatus go_on(NitiRun *run, const char *run_path) {
   if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
-  NITI_TRY(save_extension(run));
-  if (run->extended) warn_unreached(run);
+  NITI_TRY(niti_run_agree(run, niti_run_leads(run) ? save_extension(run) : NITI_OK));
+  if (run->extended) warn_settings(run);
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
+  if (!niti_run_leads(run)) return train_all(run);
   NITI_TRY(niti_report_open(&run->report, run_path, run->recipe, run->epoch, run->step, run->on_validation));
   for (size_t i = 0; niti_report_note(run->report, i); ++i) note(run, "%s", niti_report_note(run->report, i));
   return train_all(run);
+}
+
+static NitiStatus open_folder(NitiRun *run, NitiCheckpoint **checkpoint, bool *previous, const char *run_path) {
+  NITI_TRY(niti_run_folder_open(&run->folder, run_path));
+  note_lock(run);
+  return niti_checkpoint_load_last(checkpoint, previous, run_path);
 }
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
@@ -484,13 +555,14 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
   NitiStatus status = check_options(__func__, &run.options);
-  if (status == NITI_OK) status = niti_run_folder_open(&run.folder, run_path);
-  if (status == NITI_OK) note_lock(&run);
-  if (status == NITI_OK) status = niti_checkpoint_load_last(&checkpoint, &previous, run_path);
+  if (status == NITI_OK)
+    status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &previous, run_path) : NITI_OK);
+  if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);
   if (status == NITI_OK && previous) note(&run, "%s; continuing from the checkpoint before it", niti_error());
-  if (status == NITI_OK) status = niti_run_restore(&run, checkpoint, run.options.data);
+  if (status == NITI_OK) status = niti_run_agree(&run, niti_run_restore(&run, checkpoint, run.options.data));
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
+  if (status == NITI_OK) note_ranks(&run);
   if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
   if (status == NITI_OK && !run.complete) status = go_on(&run, run_path);
   return finish(&run, out, status);

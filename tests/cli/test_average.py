@@ -40,7 +40,8 @@ def test_it_is_beside_the_final_weights(whole, normed, toy, tmp_path):
     assert json_of("predict", f"{run}:averaged", image)["predictions"]
     names = {name for name in tensors_of(run / "averaged.safetensors") if not name.endswith(".exponent")}
     assert all(name.endswith((".weight", ".bias", ".running")) for name in names)
-    assert "averaged weights: test accuracy" in output_of("train", normed, "--data", toy, "--run", tmp_path / "text", *AVERAGE)
+    text = output_of("train", normed, "--data", toy, "--run", tmp_path / "text", *AVERAGE)
+    assert "averaged weights: test accuracy" in text and "best.safetensors, averaged.safetensors\n" in text
 
 
 def test_threads_and_kernels(whole, normed, toy, tmp_path):

@@ -415,3 +415,46 @@ def test_folders_that_cannot_be_made(toy_recipe, toy, tmp_path):
         fails("train", toy_recipe, "--data", toy, "--run", run, says=str(run).removesuffix("/below").removesuffix("/run"))
     fails("train", toy_recipe, "--data", toy, "--run", "", says="empty")
     assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("sets, says", [
+    (("update={kind: sgd}", "loss=niti"), "--set loss=niti: update sgd follows true derivatives"),
+    (("loss=niti", "data.mixup=1"), "data: mixup gives an image two labels"),
+    (("data.mixup=1", "loss=niti"), "data: mixup gives an image two labels"),
+    (("average={from: {at: 50%}}", "update={kind: niti}"), "--set average={from: {at: 50%}}: average: update niti has no weights of 16"),
+])
+def test_contradictions_begin_with_the_edit(sets, says, toy_recipe, toy, tmp_path):
+    edits = [part for text in sets for part in ("--set", text)]
+    line = fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", *edits, says=says)
+    assert line.startswith("niti: --set ")
+
+
+def test_a_contradiction_with_the_file_begins_with_the_edit(recipe, toy, tmp_path):
+    published = recipe(("loss: softmax", "loss: niti"))
+    fails("train", published, "--data", toy, "--run", tmp_path / "run", "--set", "update={kind: sgd}",
+          says="niti: --set update={kind: sgd}: update sgd follows true derivatives")
+
+
+def test_an_edit_of_the_kind_alone(toy_recipe, toy, tmp_path):
+    arguments = ("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--dry-run", "--set")
+    fails(*arguments, "update.kind=sgd", says="niti: --set update.kind=sgd: update sgd has no mu, which the recipe sets (expected --set 'update={kind: sgd}'")
+    assert niti(*arguments, "update={kind: sgd}").returncode == 0
+
+
+def test_an_edit_replaces_a_position_in_another_unit(recipe, toy, tmp_path):
+    warm = recipe(("{kind: niti, mu: 3}", "{kind: sgd, warmup: {epoch: 2}}"))
+    arguments = ("train", warm, "--data", toy, "--run", tmp_path / "run", "--epochs", 2)
+    fails(*arguments, says="--set 'update.warmup={at: 5%}'")
+    assert niti(*arguments, "--set", "update.warmup.at=5%", "--dry-run").returncode == 0
+    assert niti(*arguments, "--set", "update.warmup={at: 5%}", "--dry-run").returncode == 0
+    fails(*arguments, "--set", "update.warmup={at: 5%, step: 3}", says="a second position")
+
+
+def test_a_rate_without_a_kind(recipe, toy, tmp_path):
+    rate = recipe(("{kind: niti, mu: 3}", "{lr: 0.1}"))
+    fails("train", rate, "--data", toy, "--run", tmp_path / "run", says=":17:14: update: lr belongs to other kinds than niti (expected kind: sgd")
+
+
+def test_a_bias_needs_a_wide_update(recipe, toy, tmp_path):
+    biased = recipe(("linear: {out: classes}", "linear: {out: classes, bias: true}"))
+    fails("train", biased, "--data", toy, "--run", tmp_path / "run", says=("not the bias of linear", "expected update sgd or niti16"))

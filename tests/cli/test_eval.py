@@ -100,6 +100,9 @@ def test_names_of_any_kind_in_the_table(trained, toy_recipe, tmp_path):
         rows = list(csv.reader(file))
     assert rows[0] == ["true class", "a,b", 'said "x"', "caf\\xE9", "\N{EURO SIGN}"] and [row[0] for row in rows] == rows[0]
     assert output_of("eval", tmp_path / "run", "--confusion", tmp_path / "c.png")
+    for name in ("c.csv", "c.png"):
+        assert output_of("eval", tmp_path / "run", "--confusion", tmp_path / name.upper())
+        assert (tmp_path / name.upper()).read_bytes() == (tmp_path / name).read_bytes()
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -51,6 +51,7 @@ def test_update_niti16(recipe, data):
 def test_the_table_says_the_same(toy_recipe, toy):
     found = find(toy_recipe, toy, "--steps", 10, "--values", "1,3,12")
     text = output_of("find-lr", toy_recipe, "--data", toy, "--threads", 1, "--steps", 10, "--values", "1,3,12")
+    assert "each value is tried as a constant rate for 10 steps" in text
     rows = {line.split()[0]: line for line in text.splitlines() if line[:2].strip().isdigit()}
     for trial in found["trials"]:
         words = rows[trial["value"]].split()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import data_sets
-from tool import json_of, misused, output_of, train
+from tool import json_of, misused, niti, output_of, train
 
 
 def test_scores_do_not_depend_on_kernels_or_threads(trained, toy):
@@ -19,6 +19,7 @@ def test_a_recipe_flips_every_score_and_no_weight(trained, toy, toy_recipe, tmp_
     result = train(toy_recipe, toy, tmp_path / "run", "--set", "evaluation.flip=true", "--set", "data.validation=20")
     other = train(toy_recipe, toy, tmp_path / "other", "--set", "data.validation=20")
     assert result["hash"] == other["hash"]
+    assert result["flip"] is True and other["flip"] is False
     assert (result["validation_loss"], result["test_loss"]) != (other["validation_loss"], other["test_loss"])
     for split in ("validation", "test"):
         scored = json_of("eval", f"{tmp_path / 'run'}:last", "--data", toy, "--split", split)
@@ -46,3 +47,15 @@ def test_a_prediction_is_the_same_for_an_image_and_its_mirror(trained, tmp_path)
 def test_one_of_them_at_a_time(command, trained):
     image = ("image.png",) if command == "predict" else ()
     misused(command, trained[0], *image, "--flip", "--no-flip", says="one of them at a time")
+
+
+def test_a_run_says_that_it_flips(trained, toy, toy_recipe, tmp_path):
+    arguments = ("train", toy_recipe, "--data", toy, "--threads", 1, "--epochs", 1)
+    plain = output_of(*arguments, "--run", tmp_path / "plain")
+    flipped = output_of(*arguments, "--run", tmp_path / "run", "--set", "evaluation.flip=true")
+    assert "60 test images and their mirrors, which choose" in flipped and "every score is of images and their mirrors" in flipped
+    assert "mirrors" not in plain
+    done = niti("export", "c", tmp_path / "run", "--out", tmp_path / "c")
+    assert done.returncode == 0 and "without its mirror" in done.stderr
+    done = niti("export", "c", trained[0], "--out", tmp_path / "plain-c")
+    assert done.returncode == 0 and "mirror" not in done.stderr

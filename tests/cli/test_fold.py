@@ -3,7 +3,7 @@ import pytest
 import yaml
 
 import data_sets
-from tool import fails, forge, json_of, metadata_of, misused, niti, output_of, tensors_of, train
+from tool import content_of, fails, forge, json_of, metadata_of, misused, niti, output_of, tensors_of, train
 
 LAYERS = """\
     - conv: {out: 6, kernel: 3, padding: 1, name: first}
@@ -144,3 +144,16 @@ def test_wrong_use(run, toy, tmp_path):
     forge(copy, change)
     fails("fold", copy, "--out", tmp_path / "out.safetensors", says=("first.master", "first.weight"))
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_no_file_of_a_run_is_overwritten(run, toy, tmp_path):
+    before = content_of(run)
+    for name in ("last", "best", "previous", "averaged", "epoch-0001"):
+        fails("fold", run, "--out", run / f"{name}.safetensors", says=f"{name}.safetensors: ")
+    fails("fold", run, "--out", run / "metrics.csv", says="metrics.csv: the file belongs to the run in that folder")
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((run / "last.safetensors").read_bytes())
+    (tmp_path / "link.safetensors").symlink_to(copy)
+    for name in ("copy", "link"):
+        fails("fold", copy, "--out", tmp_path / f"{name}.safetensors", says="this is the network to fold")
+    assert content_of(run) == before and copy.read_bytes() == before["last.safetensors"]

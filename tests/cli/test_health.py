@@ -73,3 +73,30 @@ def test_part_of_an_epoch_is_not_judged(toy_recipe, tmp_path):
     """One step says nothing about an epoch."""
     data = write_set(tmp_path / "data", train=noisy(160, 1), t10k=noisy(40, 2))
     assert warnings_of(toy_recipe, "--data", data, "--run", tmp_path / "run", "--max-steps", 1, "--set", "update.mu=0") == []
+
+
+def test_the_number_in_the_recipe_is_the_one_to_change(recipe, toy, tmp_path):
+    """Of a curve the rate at an epoch's end is another number, which is named apart."""
+    wild = recipe(("{kind: niti, mu: 3}", "{kind: niti16, lr: 900, schedule: linear, final_lr: 100, warmup: {step: 0}}"))
+    warnings = [text for text in warnings_of(wild, "--data", toy, "--run", tmp_path / "run") if "update.lr" in text]
+    assert warnings
+    for text in warnings:
+        epoch = int(text.split("epoch ")[1].split(":")[0])
+        last = float(text.split("update.lr, which is 900 and came to ")[1].split(" in the last step")[0])
+        assert last == pytest.approx(900 - 800 * (10 * epoch - 1) / 30)  # 30 steps, of which the first has number 0
+
+
+@pytest.mark.parametrize("kind, error", [("sgd", "nearest"), ("niti16", "truncate"), ("sgd", "pseudo-stochastic")])
+def test_deltas_that_are_rounded_with_a_bias(kind, error, toy_recipe, toy, tmp_path):
+    warnings = warnings_of(toy_recipe, "--data", toy, "--run", tmp_path / "run", "--max-steps", 1, "--set", f"update={{kind: {kind}}}",
+                           "--set", f"rounding.error={error}")
+    assert len(warnings) == 1 and f"rounding.error is {error}" in warnings[0] and "rounding.error=stochastic-byte" in warnings[0]
+    assert warnings_of(toy_recipe, "--data", toy, "--run", tmp_path / "good", "--max-steps", 1, "--set", f"update={{kind: {kind}}}",
+                       "--set", "rounding.error=stochastic") == []
+
+
+def test_a_norm_over_one_value(recipe, toy, tmp_path):
+    normed = recipe(("{kind: niti, mu: 3}", "{kind: sgd}"), ("    - linear: {out: classes}\n", "    - norm: {name: lonely}\n    - linear: {out: classes}\n"))
+    warnings = warnings_of(normed, "--data", toy, "--run", tmp_path / "run", "--max-steps", 1, "--batch", 1)
+    assert len(warnings) == 1 and "layer lonely: a norm over one value" in warnings[0] and "raise batch" in warnings[0]
+    assert warnings_of(normed, "--data", toy, "--run", tmp_path / "two", "--max-steps", 1, "--batch", 2) == []

@@ -83,7 +83,7 @@ def test_logits_that_grow_are_noticed(recipe, toy, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     epoch = next(i for i in range(1, len(rows)) if rows[i]["train_loss"] > max(rows[i - 1]["train_loss"], 2 * math.log(4)))
     assert len(warnings) == 1 and f"epoch {epoch + 1}: the training loss rises" in warnings[0], warnings
-    assert "update.lr, which is 100" in warnings[0] and "update.weight_decay" in warnings[0]
+    assert "update.lr, which is 100" in warnings[0] and "label_smoothing" in warnings[0]
 
 
 @pytest.mark.parametrize("layers", [7, 9])

@@ -320,3 +320,17 @@ def test_the_summary_counts_the_listing(model, batch):
     widest = max(sum(sizes.get(name, 0) for name in {*row["inputs"], *row["outputs"]}) for row in listing["operations"]
                  if row["opcode"].startswith(("conv", "maxpool_f")))
     assert widest <= summary["activation_bytes"] <= sum(sizes.values()) + 256 * len(sizes)
+
+
+def test_ranks_share_a_batch_and_add_their_gradients():
+    shared = json_of("program", "lenet5", "--batch", 30, "--ranks", 4)
+    assert shared["batch"] == 8  # the largest share
+    sums = [o for o in shared["operations"] if o["phase"] == "reduce"]
+    assert [(o["opcode"], o["layer"], o["exchanged_bytes"]) for o in sums] == [
+        ("all_sum", layer, 4 * count) for layer, count in (("linear2", 10 * 500), ("linear1", 500 * 800), ("conv2", 50 * 25 * 20),
+                                                           ("conv1", 20 * 25))]
+    others = {o["opcode"]: o["exchanged_bytes"] for o in shared["operations"] if o["phase"] != "reduce"}
+    assert others["conv_forward"] == others["conv_backward"] == 4 and others["loss"] == 24 and others["update_niti"] == 0
+    alone = json_of("program", "lenet5", "--batch", 30)
+    assert not [o for o in alone["operations"] if o["phase"] == "reduce" or "exchanged_bytes" in o]
+    assert "exchanges 2000 bytes" in output_of("program", "lenet5", "--ranks", 2, "--phase", "reduce")

@@ -102,6 +102,15 @@ def test_events_hold_the_run(trained):
         assert not {f"exponent_output/{layer}", f"exponent_error/{layer}", f"shift_backward/{layer}"} & scalars
 
 
+def test_a_fractional_mu_is_reported_as_it_was_written(recipe, toy, tmp_path):
+    between = recipe(("{kind: niti, mu: 3}", "{kind: niti, mu: [{epoch: 0, mu: 3.5}, {epoch: 1, mu: 3}, {epoch: 2, mu: 2.25}]}"))
+    hashes = {train(between, toy, tmp_path / isa, "--isa", isa)["hash"] for isa in ("ref", "auto")}
+    assert [row["mu"] for row in rows_of(tmp_path / "ref")] == [3.5, 3, 2.25]
+    text = (tmp_path / "ref" / "metrics.csv").read_text()
+    assert [line.split(",")[2] for line in text.splitlines()[1:]] == ["3.5", "3", "2.25"]
+    assert hashes != {train(between, toy, tmp_path / "whole", "--set", "update.mu=3")["hash"]} and len(hashes) == 1
+
+
 def test_reports_of_update_sgd(recipe, toy, tmp_path):
     """The rate is a column and a curve `lr`: from 0.06 to 0 along a line in 30 steps. What a run never reaches is named by it too."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

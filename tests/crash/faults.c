@@ -42,8 +42,24 @@ __attribute__((constructor)) static void begin(void) {
     (void)(sscanf(fault, "flock:%d", &flock_error) + sscanf(fault, "kill:%ld", &kill_before) +
            sscanf(fault, "killed:%ld", &kill_after));
   unsetenv("LD_PRELOAD"); /* for this process alone */
+}
+
+/* What libraries do before main is their own affair: CUDA's runtime crashes where it gets no memory then. */
+typedef int (*Main)(int, char **, char **);
+static Main tool;
+
+static int begin_main(int count, char **arguments, char **environment) {
   atomic_store(&live, 0);
   ready = true;
+  return tool(count, arguments, environment);
+}
+
+int __libc_start_main(Main main, int count, char **arguments, void (*init)(void), void (*fini)(void), void (*exit)(void),
+                      void *stack) {
+  int (*start)(Main, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
+  *(void **)&start = dlsym(RTLD_NEXT, "__libc_start_main");
+  tool = main;
+  return start(begin_main, count, arguments, init, fini, exit, stack);
 }
 
 __attribute__((destructor)) static void end(void) {

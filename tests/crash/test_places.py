@@ -118,7 +118,7 @@ def finish(process):
 
 
 def write_arrays(folder):
-    """Enough .npy that a page lies behind the end that is left."""
+    """A .npy file long enough that whole pages lie beyond its end once it is cut short."""
     folder.mkdir()
     images, labels = data_sets.squares(400, 1)
     np.save(folder / "train_x.npy", images)
@@ -177,7 +177,7 @@ def test_images_that_change(change, recipe, work):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_processes_in_one_folder(locks, recipe, toy, whole, half, work):
-    """One of them trains, whoever was first; the other says why it does not. Without flock too, as on some file systems."""
+    """Whichever starts first trains; the other says why it does not. The same without flock, as on some file systems."""
     environment = {**os.environ, **({} if locks else {"LD_PRELOAD": str(faults.LIBRARY), "NITI_FAULT": "flock:38"})}
     rounds = 100 if faults.SLOW else 8
     for number in range(rounds):

@@ -157,6 +157,17 @@ def test_averaged_weights(families, toy, tmp_path):
     assert resume(moved, *CUDA)["averaged_hash"] == expected["averaged_hash"]
 
 
+def test_a_folded_network(families, toy, tmp_path):
+    """Grouped and plain convolutions with large biases, which training alone seldom has."""
+    recipe = tmp_path / "normed.yaml"
+    recipe.write_text(NORMED.replace("        shortcut:\n          - norm\n", ""))
+    train(recipe, toy, tmp_path / "run", *CPU, "--epochs", 1)
+    json_of("fold", f"{tmp_path / 'run'}:last", "--out", tmp_path / "folded.safetensors")
+    expected = json_of("eval", tmp_path / "folded.safetensors", "--data", toy, *CPU)
+    for isa in families:
+        assert json_of("eval", tmp_path / "folded.safetensors", "--data", toy, *CUDA, "--isa", isa) == expected
+
+
 def test_info_tells_of_the_devices(families):
     report = json_of("info", *CUDA)
     assert report["backend"] == "cuda" and report["device"].startswith("cuda:0, ") and families[-1] in report["device"]

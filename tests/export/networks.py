@@ -31,6 +31,9 @@ FORKS = network("forks", (8, 8, 1), [
     {"residual": {"body": [{"residual": {"body": [{"residual": {"body": [conv(6, 3, 1), "relu"]}}]}}, conv(6, 1)]}}, "relu",
     {"residual": {"body": [conv(6, 3, 1)], "shortcut": [{"maxpool": {"kernel": 3, "stride": 1, "padding": 1}}]}},
     {"avgpool": {"kernel": 2}}, "flatten", LINEAR], 4)
+# Pools that leave outputs of their convolution out, in one case the last row and column, in the other what lies between windows.
+REST = network("rest", (9, 11, 1), [
+    conv(6, 3, 1), "relu", POOL, conv(5, 2, 1), "relu", {"maxpool": {"kernel": [1, 2], "stride": [2, 3]}}, "flatten", LINEAR], 4)
 AVERAGE = network("average", (9, 9, 1), [conv(4, 3, 1), "relu", {"avgpool": {"kernel": 3}}, "flatten", LINEAR], 3)
 STRIDES = network("strides", (13, 14, 2), [
     conv(5, [4, 3], [3, 1], stride=[3, 2]), "relu", conv(6, 1, 2, stride=3), "relu", conv(8, 3, 3), "relu", POOL, conv(4, 2, stride=4, padding=1), "relu",

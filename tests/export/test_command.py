@@ -125,8 +125,6 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
 
 
 @pytest.mark.parametrize("layers, recipe, says", [
-    ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups=2), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
-    ([nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups="channels"), *PLAIN], {}, "conv2: conv_forward: cannot be exported to C: it has groups"),
     ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C"),
     ([nets.conv(4, 3, 1), {"relu": {"max": 6}}, *PLAIN], {}, "relu1: relu_forward: cannot be exported to C: it has a maximum"),
     ([{"avgpool": {"kernel": 2, "padding": 1}}, *PLAIN], {}, "avgpool1: avgpool_forward: cannot be exported to C: it has padding"),

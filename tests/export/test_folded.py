@@ -13,6 +13,11 @@ NORMED = nets.network("normed", (9, 10, 2), [
     nets.conv(6, 3, 1), "norm", "relu", nets.POOL,  # pooled, with a rest of windows
     {"residual": {"body": [nets.conv(6, 3, 1), "norm", "relu", nets.conv(6, 1), "norm"]}}, "relu",
     nets.conv(5, 3, 1, stride=2), "norm", "global-avgpool", {"linear": {"out": 11}}, "norm", "relu", nets.LINEAR], 4)
+# As ds-cnn: depthwise convolutions, of which one is before a pool, one with two groups, and one over single pixels.
+SEPARABLE = nets.network("separable", (11, 10, 1), [
+    nets.conv(6, 3, 1, stride=2), "norm", "relu", nets.conv(6, 3, 1, groups="channels"), "norm", "relu", nets.conv(8, 1), "norm", "relu",
+    nets.conv(16, [3, 2], [0, 1], groups=2, stride=[1, 2]), "norm", "relu", nets.POOL, "global-avgpool",
+    nets.conv(16, 1, groups="channels"), "norm", "relu", nets.LINEAR], 4)
 BIASED = nets.network("biased", (8, 8, 1), [nets.conv(4, 3, 1, bias=True), "relu", nets.POOL, "flatten", {"linear": {"out": "classes", "bias": True}}], 3)
 
 
@@ -46,9 +51,10 @@ def check_predictions(job, network, hashed):
     assert len({line.split()[0] for line in lines}) > 1
 
 
-@pytest.mark.parametrize("activation", ["nearest", "truncate"])
-def test_a_folded_network_predicts_the_same_logits(activation, tmp_path):
-    job = Job(tmp_path, NORMED, images=60, batch=10, max_steps=30, rounding={"activation": activation}, **SGD)
+@pytest.mark.parametrize("activation", ["nearest", "truncate", "pseudo-stochastic"])
+@pytest.mark.parametrize("model", [NORMED, SEPARABLE], ids=["normed", "separable"])
+def test_a_folded_network_predicts_the_same_logits(model, activation, tmp_path):
+    job = Job(tmp_path, model, images=60, batch=10, max_steps=30, rounding={"activation": activation}, **SGD)
     job.host_hash()
     folded = niti_json("fold", job.path("run:last"), "--out", job.path("folded.safetensors"))
     check_predictions(job, job.path("folded.safetensors"), folded["hash"])
@@ -62,6 +68,20 @@ def test_biases_that_were_trained(tmp_path):
 def test_they_are_not_trained_in_c(tmp_path):
     job = Job(tmp_path, BIASED, images=20, batch=2, max_steps=3, rounding={"error": "nearest"}, **SGD)
     for command, says in ((("export", "c", job.path("recipe.yaml"), "--out", job.path("no")), "bias_gradient: cannot be exported to C"),
-                          (("vectors", job.path("recipe.yaml"), "--out", job.path("no")), "conv1: conv_forward: cannot be exported to C: it has a bias")):
+                          (("vectors", job.path("recipe.yaml"), "--out", job.path("no")), "conv1: conv_forward: cannot be exported to C: it has a bias"),
+                          (("export", "c", job.path("recipe.yaml"), "--train", "all", "--out", job.path("no")), "bias_gradient")):
         result = subprocess.run([NITI, *command], capture_output=True, text=True, check=False)
         assert result.returncode == 1 and says in result.stderr and not os.path.exists(job.path("no"))
+
+
+def test_groups_are_not_trained_in_c(tmp_path):
+    model = nets.network("grouped", (8, 8, 1), [nets.conv(4, 3, 1), nets.conv(4, 3, 1, groups=2), nets.conv(4, 3, 1), nets.POOL, "flatten", nets.LINEAR], 3)
+    job = Job(tmp_path, model, batch=2, max_steps=3)
+    for command, says in ((("export", "c"), "conv2: conv_gradient: cannot be exported to C: it has groups"),
+                          (("vectors",), "conv2: conv_forward: cannot be exported to C: it has groups")):
+        result = subprocess.run([NITI, *command, job.path("recipe.yaml"), "--out", job.path("no")], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and says in result.stderr and not os.path.exists(job.path("no"))
+    job.export("c", "--train", "last:2")  # what comes before is constant
+    frozen = Job(tmp_path / "frozen", {**model, "freeze": ["conv1", "conv2"]}, batch=2, max_steps=9)
+    frozen.export()
+    assert frozen.c_hash() == frozen.host_hash()

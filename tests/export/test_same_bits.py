@@ -1,5 +1,7 @@
 """Exported networks train the same bits as niti."""
 
+import re
+
 import networks as nets
 import pytest
 from conftest import Job
@@ -16,15 +18,42 @@ CASES = [
     ("pools", nets.POOLS, {"batch": 4}),
     ("forks", nets.FORKS, {"batch": 5, "loss": "softmax"}),
     ("strides", nets.STRIDES, {"batch": 2}),
+    ("rest", nets.REST, {"batch": 2}),
 ]
 CASES += [(f"{net['name']}-{a}-{d}", net, {"batch": 3, "rounding": {"activation": a, "error": d}, "loss": loss, "max_steps": 20})
           for net in (nets.A, nets.POOLS, nets.FORKS) for a, d, loss in zip(MODES[1:] + MODES[:1], MODES[2:] + MODES[:2], ("softmax", "niti") * 2)]
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 @pytest.mark.parametrize("name, model, recipe", CASES, ids=[c[0] for c in CASES])
 def test_host(name, model, recipe, tmp_path):
     job = Job(tmp_path, model, **recipe)
     job.export()
+    assert job.c_hash() == job.host_hash()
+
+
+def test_tight_budget(tmp_path):
+    """Outputs whose upper bytes are not kept take a second pass, which only such an export has."""
+    job = Job(tmp_path, nets.A)
+    roomy = job.export()
+    assert "RT_WRITES" not in read(job.path("c", "a.c"))
+    assert job.c_hash() == job.host_hash()
+    job.export("tight", "--budget", roomy["ram"] - 500)
+    assert "RT_WRITES" in read(job.path("tight", "a.c"))
+    assert job.c_hash("gcc", "tight") == job.host_hash()
+
+
+def test_sums_that_fit(tmp_path):
+    """Updates keep sums where the arena has room: memory does not grow, and each kind of update gives the same bits."""
+    job = Job(tmp_path, nets.B, max_steps=8)
+    report = job.export()
+    kept = [int(k) for k in re.findall(r"[.]kept = ([0-9]+)", read(job.path("c", "b.c")))]
+    assert kept[-1] == 16 and min(kept) < 10 and any(0 < k < 32 for k in kept)  # conv1: all; conv3: hardly any; some in between
+    assert report["arena"] <= 22028  # what it needs without kept sums
     assert job.c_hash() == job.host_hash()
 
 

@@ -136,6 +136,61 @@ static void add_norm(uint64_t *digest) {
   for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, running[i] + gradients[i]);
 }
 
+static void add_formulas(uint64_t *digest) {
+  static const int32_t hwc[3] = {2, 3, CHANNELS}, rectangle[4] = {0, 1, 2, 2}, size[2] = {3, 1};
+  uint8_t pixels[2 * 3 * CHANNELS];
+  int64_t s[2] = {0, 0};
+  int32_t factor = 0, exponent = 0;
+  uint32_t threshold = 0;
+  for (int i = 0; i < 2 * 3 * CHANNELS; ++i) pixels[i] = (uint8_t)niti_random(3, NITI_DRAW_FORK, 0, 0, (uint64_t)i);
+  for (int32_t i = 1; i < 60; ++i) {
+    int64_t a[2] = {0, 0};
+    niti_scalar_of(a, niti_init_weight(8, 2, (uint64_t)i) * (INT64_C(1) << (i % 50)) + 1, i - 30);
+    niti_scalar_sum(s, s, a);
+    niti_scalar_quotient(a, s, a);
+    niti_scalar_product(a, a, a);
+    niti_scalar_root(a, a);
+    add(digest,
+        s[0] + a[0] + a[1] + niti_scalar_nearest(s, i - 30, 1 << 30) + niti_scalar_multiple(i, a, a[1] ? (int32_t)a[1] : 0));
+    niti_dropout_factor(&threshold, &factor, &exponent, 16000 * i);
+    add(digest, factor + exponent + niti_dropout_value((int8_t)i, 16000 * i, 0x80000000u) + (int64_t)threshold);
+    niti_avgpool_factor(&factor, &exponent, i);
+    add(digest, factor + exponent + niti_bias_align((int16_t)(500 * i), i - 30, -5) + niti_relu_top(123456 * i, i - 40));
+    add(digest, niti_pixel_scale(pixels, hwc, rectangle, size, i % 3, 0, i % CHANNELS));
+    add(digest, niti_mixup_value((int8_t)i, (int8_t)-i, 2 * i) + niti_weight_operand((int16_t)(500 * i)));
+  }
+}
+
+/* What becomes of trained weights: averaged, folded, and scored by images and their mirrors. */
+static void add_trained(uint64_t *digest) {
+  int16_t weight[2 * CHANNELS], bias[CHANNELS];
+  int64_t sum[2 * CHANNELS], running[2 * CHANNELS] = {-(INT64_C(1) << 33), 7, 1 << 20, INT64_C(1) << 35, 0, 12345};
+  int8_t folded[2 * CHANNELS], logits[2 * CHANNELS];
+  int32_t e = 0, f = 0, sums[CHANNELS];
+  for (int k = 0; k < 5; ++k) {
+    for (int i = 0; i < 2 * CHANNELS; ++i) weight[i] = (int16_t)(256 * niti_init_weight(3, (uint32_t)k, (uint64_t)i) - k);
+    niti_average_add(sum, &e, k, weight, -20 + 7 * k, 2 * CHANNELS);
+  }
+  for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, sum[i] + e);
+  niti_average_take(weight, &e, sum, e, 5, 2 * CHANNELS);
+  const NitiFoldLayer layer = {.weight = weight,
+                               .norm_weight = weight,
+                               .norm_bias = weight + CHANNELS,
+                               .running = running,
+                               .weight_exponent = e,
+                               .norm_weight_exponent = -14,
+                               .norm_bias_exponent = -15,
+                               .channels = CHANNELS,
+                               .size = 2};
+  niti_fold_norm(folded, &e, bias, &f, &layer);
+  for (int i = 0; i < 2 * CHANNELS; ++i) add(digest, weight[i] * 65536 + folded[i] * 256 + bias[i % CHANNELS] + e + f);
+  for (int i = 0; i < 2 * CHANNELS; ++i) logits[i] = folded[i];
+  for (int d = 0; d < 40; d += 3) {
+    niti_flip_sums(sums, &e, logits, -6, logits + CHANNELS, d - 20, CHANNELS);
+    add(digest, sums[0] + e + niti_flip_loss(sums, e, CHANNELS, 1));
+  }
+}
+
 static void add_shapes(uint64_t *digest) {
   int32_t word = niti_shift_prediction_of(3);
   for (int32_t i = 0; i < 60; ++i) {
@@ -164,6 +219,8 @@ void _start(void) {
   add_sgd(&digest);
   add_clipping(&digest);
   add_norm(&digest);
+  add_formulas(&digest);
+  add_trained(&digest);
   add_shapes(&digest);
   for (int i = 0; i < 16; ++i) text[i] = "0123456789abcdef"[digest >> (60 - 4 * i) & 15];
   text[16] = '\n';

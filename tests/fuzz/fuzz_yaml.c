@@ -1,5 +1,5 @@
-/* Any text as YAML: what is accepted is written as text that is YAML again, and keeps its form from the second time on. (The first
- * time, quotes may become others.) */
+/* Any text as YAML: what is accepted is written as text that is YAML again, and keeps its form from the second time on. (The
+ * first time, quotes may become others.) */
 #include "config/yaml.h"
 #include "fuzz.h"
 

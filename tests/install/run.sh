@@ -24,6 +24,7 @@ mv stage/opt/niti prefix
 [ -z "$(find stage -type f)" ] || fail "files outside the prefix: $(find stage -type f)"
 prefix=$work/prefix
 lib=$(dirname "$(find "$prefix" -name libniti.a)")
+[ ! -e "$build/libniti_mpi.so" ] || [ -e "$lib/niti/libniti_mpi.so" ] || fail "not installed: libniti_mpi.so"
 for file in "$prefix/include/niti.h" "$lib/libniti.so" "$lib/pkgconfig/niti.pc" "$lib/cmake/niti/nitiConfig.cmake"; do
   [ -e "$file" ] || fail "not installed: $file"
 done

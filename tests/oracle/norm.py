@@ -96,8 +96,8 @@ def _rounded(acc, bound, mode, words):
     return a.round_clip(acc, FRACTION, mode, words() if mode in a.DRAWING else None)
 
 
-def forward(x, statistics, weight, bias, mode, words=None):
-    """(mantissas, exponent). weight and bias: (int16 values [C], exponent); words: as in arithmetic.requantise."""
+def factors_of(statistics, weight, bias):
+    """(factors, offsets, exponent). weight and bias: (int16 values [C], exponent)."""
     (w, e_w), (b, e_b) = weight, bias
     largest = ZERO
     for w_c, b_c in zip(w, b):
@@ -109,6 +109,12 @@ def forward(x, statistics, weight, bias, mode, words=None):
         factor = fixed(S(int(w_c), e_w) / deviation, exponent - FRACTION, FACTOR_LIMIT)
         factors.append(factor)
         offsets.append(fixed(S(int(b_c), e_b), exponent - FRACTION, OFFSET_LIMIT) - fixed(S(factor, 0) * mean, 0, OFFSET_LIMIT))
+    return factors, offsets, exponent
+
+
+def forward(x, statistics, weight, bias, mode, words=None):
+    """(mantissas, exponent). words: as in arithmetic.requantise."""
+    factors, offsets, exponent = factors_of(statistics, weight, bias)
     product = x * np.array(factors, dtype=np.int64)
     assert np.abs(product).max() < 1 << 29 and max(map(abs, offsets)) <= 1 << 30
     return _rounded(product + np.array(offsets, dtype=np.int64), 1 << 31, mode, words), exponent
@@ -166,8 +172,8 @@ def gradients(x, delta, delta_exponent, statistics, weight):
             (np.array([c.bias_gradient for c in channels], dtype=np.int64), delta_exponent))
 
 
-def backward(x, x_exponent, delta, delta_exponent, statistics, weight, mode, words=None):
-    """(mantissas, exponent) of the delta of the input."""
+def delta_factors(x, delta, statistics, weight):
+    """(p, q, o, exponent relative to the delta's in mantissas of x)."""
     channels = _channels_backward(x, delta, statistics, weight)
     reach = range_exponent(S(16, 0) * sqrt(_mean_square([c.square for c in channels])))
     u = reach - FRACTION
@@ -175,5 +181,10 @@ def backward(x, x_exponent, delta, delta_exponent, statistics, weight, mode, wor
     q = [fixed(-(c.factor * c.slope), u, FACTOR_LIMIT) for c in channels]
     o = [-fixed(S(p_c, 0) * c.mean_d + S(q_c, 0) * mean, 0, OFFSET_LIMIT)
          for p_c, q_c, c, mean in zip(p, q, channels, statistics.mean)]
-    p, q, o = (np.array(v, dtype=np.int64) for v in (p, q, o))
+    return *(np.array(v, dtype=np.int64) for v in (p, q, o)), reach
+
+
+def backward(x, x_exponent, delta, delta_exponent, statistics, weight, mode, words=None):
+    """(mantissas, exponent) of the delta of the input."""
+    p, q, o, reach = delta_factors(x, delta, statistics, weight)
     return _rounded(delta * p + x * q + o, 3 << 29, mode, words), reach + delta_exponent - x_exponent

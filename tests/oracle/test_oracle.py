@@ -625,8 +625,8 @@ def test_cases_cover_the_contract(monkeypatch):
         update = recipe["update"]
         seen.add(("update", update["kind"]))
         if update["kind"] == "sgd":
-            seen.update([("nesterov", update.get("nesterov", False)), ("momentum", update["momentum"] > 0)])
-            seen.update([("decay", update["weight_decay"] > 0), ("schedule", update.get("schedule", "steps")),
+            seen.update([("nesterov", update.get("nesterov", False)), ("momentum", update.get("momentum", 0.9) > 0)])
+            seen.update([("decay", update.get("weight_decay", 0) > 0), ("schedule", update.get("schedule", "steps")),
                          ("smoothing", recipe.get("label_smoothing", 0) > 0)])
         seen.update([("loss", recipe["loss"]), ("channels", model.input_shape[2]),
                      ("crop", recipe["data"].get("crop", "centre")), ("flip", recipe["data"].get("flip", False)),

@@ -148,7 +148,7 @@ def test_defaults_are_those_of_the_recipe_reference(tmp_path):
         table = dict(re.findall(r"^\| `([a-z_.]+)`(?:, `data.std`)? \| `?([^|`]*)`?(?:;[^|]*)? \|", file.read(), re.MULTILINE))
     for what, mapping in (("", recipe), ("data.", recipe["data"]), ("update.", recipe["update"])):
         for key, value in mapping.items():
-            if what + key in table and key != "kind" and not isinstance(value, dict):
+            if what + key in table and key not in ("kind", "freeze") and not isinstance(value, dict):
                 assert str(value).lower() == table[what + key] or table[what + key] == "required", what + key
     assert recipe["update"]["kind"] == "sgd"
 
@@ -159,6 +159,61 @@ def test_defaults_are_those_of_the_recipe_reference(tmp_path):
 def test_what_a_twin_would_train_otherwise_is_an_error(name, option, complaint):
     with pytest.raises(SystemExit, match=complaint):
         recipes.load(name, [option])
+
+
+@pytest.mark.parametrize("option", [
+    "update.clip_norm=-1", "data.crop=foo", "update.momentum=1.5", "data.mixup=0.3", "loss=niti", "rounding.error=foo", "rounding.errors=nearest",
+    "clip.activation=8", "epochs=0", "batch=abc", "batch=true", "update.lr=abc", "update.lr=-1", "update.lr=[]", "update.warmup=3",
+    "update.warmup={at: 5%, step: 1}", "update.schedule=foo", "update.nesterov=1", "update=3", "data.flip=1", "data.pad=-1", "data.cutout=33",
+    "data.scale=[1, 0.5]", "data.mean=[0.5]", "data.validation=foo", "data.type=int16", "seed=-1", "label_smoothing=1", "average={from: 3}",
+    "average={from: {epoch: 1}, every: {at: 5%}}", "update.weight_decay=.nan", "data.contrast=0.1234567", "update.final_lr=none"])
+def test_what_niti_refuses_is_an_error_that_names_the_key(option):
+    keys = option.partition("=")[0].split(".")
+    with pytest.raises(SystemExit) as refused:
+        recipes.load("resnet18-cifar10", [option])
+    assert str(refused.value.code).startswith(keys[0]) and "expected" in str(refused.value.code)
+
+
+@pytest.mark.parametrize("name", [name[:-5] for name in sorted(os.listdir(os.path.join(ROOT, "recipes")))])
+def test_every_built_in_recipe_of_update_sgd_is_accepted(name):
+    with open(os.path.join(ROOT, "recipes", f"{name}.yaml"), encoding="utf-8") as file:
+        update = yaml.safe_load(file)["update"]
+    if update.get("kind") == "sgd":
+        recipes.load(name, ["update.warmup={at: 5%}"])
+
+
+def test_models_with_biases_train_with_sgd(tmp_path):
+    (tmp_path / "net.yaml").write_text("{name: net, input: [2, 2, 1], classes: 2, layers: [flatten, {linear: {out: classes, bias: true}}]}")
+    (tmp_path / "bare.yaml").write_text("{name: bare, model: net.yaml}")
+    assert recipes.load(str(tmp_path / "bare.yaml"), [])[0]["update"]["kind"] == "sgd"
+
+
+NAMED = """
+name: net
+input: [4, 4, 2]
+classes: 2
+freeze: [twice.inner.2, norm1]
+blocks: {half: [{conv: {out: 2, kernel: 1, name: inner}}]}
+layers: [norm, {repeat: {times: 2, layers: [{block: {use: half, name: twice}}]}}, {residual: {body: [{conv: {out: 2, kernel: 1}}]}},
+  flatten, {linear: {out: classes}}]
+"""
+
+
+def test_layers_that_a_model_or_a_recipe_freezes_are_frozen(tmp_path):
+    (tmp_path / "net.yaml").write_text(NAMED)
+    (tmp_path / "bare.yaml").write_text("{name: bare, model: net.yaml}")
+
+    def frozen(*edits):
+        recipe, model = recipes.load(str(tmp_path / "bare.yaml"), list(edits))
+        return models.frozen(model, recipe["freeze"])
+
+    # norm1, twice.inner.1, twice.inner.2, conv3 (the third of its type), linear1
+    assert frozen() == [True, False, True, False, False]
+    assert frozen("freeze=[conv3]") == [False, False, False, True, False]
+    assert frozen("freeze=[]") == 5 * [False]
+    for edit in ("freeze=[conv1]", "freeze=conv3", "freeze=[norm1, twice.inner.1, twice.inner.2, conv3, linear1]"):
+        with pytest.raises(SystemExit, match="freeze: "):
+            frozen(edit)
 
 
 # Data sets

@@ -1,5 +1,5 @@
-/* For Frama-C's Eva (scripts/prove.sh): functions of scalars on every scalar at once, by intervals. Each call's alarms, overflow and
- * shifts out of range among them, are what the proof is about. */
+/* For Frama-C's Eva (scripts/prove.sh): functions of scalars on every scalar at once, by intervals. Each call's alarms, overflow
+ * and shifts out of range among them, are what the proof is about. */
 #include "__fc_builtin.h"
 
 static int leading_zeros(unsigned long long v) {
@@ -10,8 +10,8 @@ static int leading_zeros(unsigned long long v) {
 }
 #define __builtin_clzll leading_zeros
 
-#include "base/scalar.h"
 #include "base/fixed.h"
+#include "base/scalar.h"
 #include "base/shift_prediction.h"
 #include "base/softmax.h"
 #include "base/update.h"

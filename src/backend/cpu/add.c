@@ -56,10 +56,12 @@ void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, cons
              .kernel = cpu->requantise};
   const size_t tiles = niti_divide_up(add.count, NITI_ACC_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &add, tiles);
+  add.max = niti_cpu_largest(cpu, add.max);
   add.rounder = (NitiRounder){.mode = rq->mode,
                               .shift = niti_clipped_shift(add.max, rq->clip),
                               .relu = relu,
                               .mask = mask ? mask->data : NULL,
+                              .first = niti_cpu_first(cpu, rq->image),
                               .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, round_tile, &add, tiles);
   *y->exponent = align.exponent + add.rounder.shift;

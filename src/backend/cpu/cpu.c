@@ -58,8 +58,7 @@ static void cpu_download(NitiBackend *backend, void *host, const void *from, siz
 }
 
 static NitiStatus cpu_synchronise(NitiBackend *backend) {
-  (void)backend; /* every operation is complete when it returns */
-  return NITI_OK;
+  return niti_ranks_check(backend->together.ranks); /* every operation is complete when it returns */
 }
 
 static void cpu_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, const int64_t *scalars) {
@@ -213,6 +212,7 @@ static const NitiKernels kernels = {
     .conv_gradient = conv_gradient,
     .input = niti_cpu_input,
     .bias_gradient = niti_cpu_bias_gradient,
+    .all_sum = niti_cpu_all_sum,
     .relu_forward = niti_cpu_relu_forward,
     .relu_backward = niti_cpu_relu_backward,
     .maxpool_forward = niti_cpu_maxpool_forward,

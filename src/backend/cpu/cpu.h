@@ -26,6 +26,7 @@ typedef struct NitiRounder {
   const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
   bool again;         /* the second of two passes; the workspace is as the first left it */
   int clip;           /* of the operation's record */
+  uint64_t first;     /* the index in the whole batch of element 0 */
 } NitiRounder;
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
@@ -59,7 +60,15 @@ NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": th
 void niti_cpu_model(char *text, size_t size);              /* the processor's name, or "CPU" if the system does not report it */
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 
+/* The index in the whole batch of a tensor's first element, whose images have so many elements. */
+static inline uint64_t niti_cpu_first(const NitiCpu *cpu, size_t image) {
+  return cpu->base.together.whole > 0 ? (uint64_t)cpu->base.together.first * image : 0;
+}
+/* The largest of all ranks' magnitudes. */
+uint32_t niti_cpu_largest(NitiCpu *, uint32_t max);
+
 /* Operations: contracts in backend/kernels.h. */
+void niti_cpu_all_sum(NitiBackend *, void *sums, size_t count, int bits);
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table, bool changes);
 void niti_cpu_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);

@@ -15,6 +15,7 @@ typedef struct Loss {
   int32_t exponent;
   int classes, off;
   size_t images;
+  uint64_t first; /* the index in the whole batch of the first logit */
   NitiRequantiseKernel kernel;
   const NitiRounder *rounder;
   uint32_t max;
@@ -45,7 +46,7 @@ static void niti_image(void *context, size_t thread, size_t n) {
   const size_t index = n * (size_t)l->classes;
   (void)thread;
   niti_loss_niti(l->delta + index, l->logits + index, l->exponent, l->classes, niti_label_class(l->labels[n]), l->cpu->seed,
-                 l->cpu->step, index);
+                 l->cpu->step, l->first + index);
 }
 
 static void softmax_image(void *context, size_t thread, size_t n) {
@@ -77,18 +78,23 @@ static uint32_t softmax_images(void *context, const NitiRounder *rounder) {
 void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                    NitiLoss loss, const NitiRequantise *rq) {
   NitiCpu *cpu = niti_cpu(backend);
+  NitiMetrics batch = {.images = logits->shape.n};
   Loss l = {.cpu = cpu,
             .delta = delta ? delta->data : NULL,
-            .metrics = metrics,
+            .metrics = &batch,
             .logits = logits->data,
             .labels = labels,
             .exponent = *logits->exponent,
             .off = loss.off,
             .classes = (int)niti_shape_image(logits->shape),
             .images = (size_t)logits->shape.n,
+            .first = niti_cpu_first(cpu, niti_shape_image(logits->shape)),
             .kernel = cpu->requantise};
   niti_threads_run(cpu->threads, metrics_image, &l, l.images);
-  metrics->images += logits->shape.n;
+  niti_cpu_all_sum(backend, &batch, sizeof batch / sizeof(int64_t), 64);
+  metrics->loss += batch.loss;
+  metrics->correct += batch.correct;
+  metrics->images += batch.images;
   if (!delta) return;
   if (loss.kind == NITI_LOSS_NITI) {
     niti_threads_run(cpu->threads, niti_image, &l, l.images);

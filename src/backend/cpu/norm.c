@@ -48,6 +48,7 @@ static void run_sums(NitiBackend *backend, NitiTensor *out, const NitiTensor *x,
             .slices = niti_divide_up(channels, SLICE)};
   memset(s.out, 0, channels * (d ? 3 : 2) * sizeof *s.out);
   niti_threads_run(niti_cpu(backend)->threads, sums_tile, &s, s.slices * niti_divide_up(rows, ROWS));
+  niti_cpu_all_sum(backend, s.out, channels * (d ? 3 : 2), 64);
   *out->exponent = *(d ? d : x)->exponent;
 }
 
@@ -84,8 +85,9 @@ static NitiScalar real(NitiScalar value, int32_t exponent) {
   return value;
 }
 
-static NitiNormCount values_per_channel(const NitiTensor *x) {
-  return niti_norm_count((int64_t)(niti_shape_count(x->shape) / (size_t)x->shape.c));
+/* Of the whole batch. */
+static NitiNormCount values_per_channel(const NitiBackend *backend, const NitiTensor *x) {
+  return niti_norm_count((int64_t)niti_whole_batch(backend, x->shape.n) * x->shape.h * x->shape.w);
 }
 
 static void fit_tile(void *context, size_t thread, size_t item) {
@@ -121,7 +123,7 @@ void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *run
            .exponent = *x->exponent,
            .weight_exponent = *weight->exponent,
            .bias_exponent = *bias->exponent,
-           .count = values_per_channel(x),
+           .count = values_per_channel(backend, x),
            .channels = niti_shape_count(weight->shape),
            .affine = (NitiAffine *)(void *)affine->data,
            .run = run};
@@ -177,7 +179,7 @@ void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTenso
            .weight = (const int16_t *)(const void *)weight->data,
            .exponent = *sums->exponent,
            .weight_exponent = *weight->exponent,
-           .count = values_per_channel(x),
+           .count = values_per_channel(backend, x),
            .channels = niti_shape_count(weight->shape),
            .deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data,
            .affine_delta = (NitiAffineDelta *)(void *)affine->data,
@@ -233,6 +235,7 @@ static void run_map(NitiBackend *backend, NitiTensor *y, const NitiTensor *affin
   m.rounder = (NitiRounder){.mode = rq->mode,
                             .shift = NITI_NORM_FRACTION,
                             .relu = relu,
+                            .first = niti_cpu_first(cpu, rq->image),
                             .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, map_tile, &m, niti_divide_up(m.rows, m.rows_each));
   *y->exponent = *affine->exponent;

@@ -9,11 +9,12 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
       .mode = requantise->mode,
       .shift = niti_shift_prediction_next(*requantise->prediction, NITI_PREDICTION_LOW),
       .clip = requantise->clip,
+      .first = niti_cpu_first(cpu, requantise->image),
       .relu = relu,
       .mask = mask,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
   };
-  const int shift = niti_clipped_shift(task(context, &rounder), requantise->clip);
+  const int shift = niti_clipped_shift(niti_cpu_largest(cpu, task(context, &rounder)), requantise->clip);
   ++cpu->predicted;
   if (shift != rounder.shift) {
     ++cpu->mispredicted;

@@ -26,14 +26,15 @@ typedef struct Batch {
 
 NITI_RANDOM_INLINE void start_batches(Batch *b) { b->row = b->first = 0; }
 
-/* The next pieces of rows of `columns` elements, the first of each at index + offset[row]; false: no elements are left. */
+/* The next pieces of rows of `columns` elements, the first of each at index + offset[row] of this rank's part of the tensor;
+ * false: no elements are left. */
 NITI_RANDOM_INLINE bool next_batch(Batch *b, const NitiRounder *r, NitiRounding mode, uint64_t index, const size_t *offset,
                                    size_t rows, size_t columns) {
   const size_t bytes = random_bytes(mode), per_block = 16 / bytes;
   uint32_t block[NITI_RANDOM_BLOCKS] = {0};
   size_t used = 0;
   for (b->count = 0; columns > 0 && b->row < rows && used < NITI_RANDOM_BLOCKS; ++b->count) {
-    const uint64_t at = index + offset[b->row] + b->first;
+    const uint64_t at = r->first + index + offset[b->row] + b->first;
     const size_t skipped = at % per_block, most = (NITI_RANDOM_BLOCKS - used) * per_block - skipped;
     const size_t left = columns - b->first, count = left < most ? left : most, blocks = (skipped + count - 1) / per_block + 1;
     b->pieces[b->count] = (Piece){b->row, b->first, count, used * 16 + skipped * bytes};

@@ -82,6 +82,7 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
       V == 4 ? (mask ? add_kernel<4, true> : add_kernel<4, false>) : (mask ? add_kernel<1, true> : add_kernel<1, false>);
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+  niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, true);
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }

@@ -106,6 +106,7 @@ static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, Nit
       backward ? (V == 4 ? backward_kernel<4> : backward_kernel<1>) : (V == 4 ? forward_kernel<4> : forward_kernel<1>);
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+  niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, true);
   niti_cuda_blocked_set(cuda, out, false);
 }

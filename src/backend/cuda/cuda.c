@@ -158,6 +158,7 @@ static void cuda_close(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
   (void)niti_cuda_runtime.cudaSetDevice(cuda->device);
   if (cuda->stream) (void)niti_cuda_runtime.cudaStreamSynchronize(cuda->stream);
+  niti_cuda_leave(cuda);
   niti_queue_close(cuda->queue);
   niti_staging_close(cuda->staging);
   niti_layouts_close(cuda->layouts);
@@ -207,6 +208,9 @@ static const NitiKernels kernels = {
     .conv_gradient = niti_cuda_conv_gradient,
     .input = niti_cuda_input,
     .bias_gradient = niti_cuda_bias_gradient,
+    .link_name = niti_cuda_link_name,
+    .connect = niti_cuda_connect,
+    .all_sum = niti_cuda_all_sum,
     .relu_forward = niti_cuda_relu_forward,
     .relu_backward = niti_cuda_relu_backward,
     .maxpool_forward = niti_cuda_maxpool_forward,
@@ -246,8 +250,8 @@ static NitiStatus count_devices(int *count, const char *name) {
   return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": CUDA does not work here: %s", name, cudaGetErrorString(error));
 }
 
-/* device: NULL (the first) or a number in decimal. */
-static NitiStatus choose_device(int *out, const char *device) {
+/* device: NULL (the first, or of several ranks of a host each its own) or a number in decimal. */
+static NitiStatus choose_device(int *out, const char *device, int local) {
   char name[80];
   int count = 0;
   (void)snprintf(name, sizeof name, device ? "cuda:%.64s" : "cuda", device ? device : "");
@@ -259,6 +263,7 @@ static NitiStatus choose_device(int *out, const char *device) {
     *out = atoi(device);
   }
   NITI_TRY(count_devices(&count, name));
+  if (!device) *out = local % count;
   if (*out < count) return NITI_OK;
   if (count == 1) return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the only CUDA device is cuda:0", name);
   return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the last CUDA device is cuda:%d", name, count - 1);
@@ -336,7 +341,7 @@ static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options
   NitiCudaFamily family;
   *out = NULL;
   NITI_TRY(check_isa(options->isa));
-  NITI_TRY(choose_device(&number, device));
+  NITI_TRY(choose_device(&number, device, options->local));
   const int capability = capability_of(number);
   if (options->threads < 0) return niti_fail(NITI_ERROR_ARGUMENT, "threads: %d is negative", options->threads);
   NITI_TRY(choose_family(&family, options->isa, number, capability));

@@ -43,6 +43,7 @@ typedef struct NitiSgdMaxima {
 typedef struct NitiRange {
   uint32_t max;                           /* largest |acc| so far */
   uint32_t done;                          /* blocks of the second launch that have ended */
+  NitiMetrics batch;                      /* loss.cu: of this rank's images, with ranks; zero between operations too */
   uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
   uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
   NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, clip.cu: of each tensor so far; likewise */
@@ -60,6 +61,7 @@ typedef enum NitiCudaFamily {
 } NitiCudaFamily;
 
 typedef struct NitiLayouts NitiLayouts; /* host: the data pointers whose blocked layouts are up to date */
+typedef struct NitiNccl NitiNccl;       /* host: how ranks with devices of their own exchange */
 typedef struct NitiQueue NitiQueue;     /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
@@ -80,6 +82,7 @@ typedef struct NitiCuda {
   NitiQueue *queue;
   uint64_t generation; /* of the workspace: recordings of an earlier one point into memory that is gone */
   NitiStaging *staging;
+  NitiNccl *nccl; /* NULL: by itself, or exchanges pass through the host */
   char description[128], hardware[256];
 } NitiCuda;
 
@@ -108,6 +111,18 @@ NitiStatus niti_queue_open(NitiQueue **out);
 void niti_queue_close(NitiQueue *);
 NitiStatus niti_cuda_replay(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
 void niti_cuda_close_recordings(NitiBackend *, void *recordings);
+
+/* ---- ranks (together.c) ---- */
+void niti_cuda_link_name(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
+NitiStatus niti_cuda_connect(NitiBackend *, NitiRanks *);
+void niti_cuda_leave(NitiCuda *);
+/* Between an operation's two launches: the range's maximum becomes that of all ranks. */
+void niti_cuda_share_range(NitiCuda *);
+void niti_cuda_all_sum(NitiBackend *, void *sums, size_t count, int bits);
+/* The index in the whole batch of a tensor's first element, whose images have so many elements. */
+static inline uint64_t niti_cuda_first(const NitiCuda *cuda, size_t image) {
+  return cuda->base.together.whole > 0 ? (uint64_t)cuda->base.together.first * image : 0;
+}
 
 /* ---- blocked layouts ---- */
 enum { NITI_BLOCK_IMAGES = 16, NITI_BLOCKED_ALIGN = 256 };

@@ -3,7 +3,7 @@
  * A requantising operation is two launches of the same kernel. The first writes int8 with the predicted shift and raises
  * range->max; the second returns at once where that shift was right, else computes the operation again with the true one. Its
  * last block stores the exponent and the next prediction and clears the range. So nothing waits for the host, and the result is
- * the definition's whatever was predicted. */
+ * the definition's whatever was predicted. Ranks exchange their maxima between the launches. */
 #ifndef NITI_BACKEND_CUDA_DEVICE_CUH
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 
@@ -90,13 +90,27 @@ struct NitiRequantiseArgs {
   int share; /* of niti_shift_prediction_next */
   int clip;
   bool relu;
+  uint64_t first;      /* the index in the whole batch of the output's first element */
   const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
                                                       const int32_t *e_a, const int32_t *e_b, int32_t e_c, bool relu) {
-  return NitiRequantiseArgs{cuda->range, cuda->clock, rq->prediction,       exponent, e_a,  e_b, e_c, rq->mode,
-                            rq->purpose, rq->layer,   NITI_PREDICTION_EVEN, rq->clip, relu, NULL};
+  return NitiRequantiseArgs{cuda->range,
+                            cuda->clock,
+                            rq->prediction,
+                            exponent,
+                            e_a,
+                            e_b,
+                            e_c,
+                            rq->mode,
+                            rq->purpose,
+                            rq->layer,
+                            NITI_PREDICTION_EVEN,
+                            rq->clip,
+                            relu,
+                            niti_cuda_first(cuda, rq->image),
+                            NULL};
 }
 
 #ifdef __CUDACC__
@@ -141,7 +155,7 @@ __device__ inline int niti_requantise_one(const NitiRequantiseArgs &a, int acc, 
     uint32_t word = 0;
     if (niti_rounding_draws(a.mode) && shift > 0) {
       const NitiDraw draw = {a.clock->seed, a.purpose, a.clock->step, a.layer};
-      word = niti_rounding_word(&draw, a.mode, index);
+      word = niti_rounding_word(&draw, a.mode, a.first + index);
     }
     m = (int)niti_round_inline(acc, shift, a.mode, word);
   }

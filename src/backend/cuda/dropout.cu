@@ -13,6 +13,7 @@ typedef struct Dropout {
   bool shared;
   NitiDropoutScale scale;
   NitiTiles tiles;
+  uint64_t first; /* the index in the whole batch of the first element */
 } Dropout;
 
 /* 0xff in the bytes of elements index .. index + V - 1 that stay. */
@@ -48,7 +49,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) dropout_kernel(Dropo
     for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
       const size_t at = tile.at + (size_t)i * t.image;
       if (i >= tile.images) continue;
-      words[i] &= d.shared ? all : keep<V>(d, at);
+      words[i] &= d.shared ? all : keep<V>(d, d.first + at);
       if (d.scale.factor != NITI_DROPOUT_WHOLE) words[i] = scaled(words[i], d.scale.factor);
       niti_word_store<V>(d.y + at, words[i]);
     }
@@ -72,7 +73,8 @@ extern "C" void niti_cuda_dropout(NitiBackend *backend, NitiTensor *y, const Nit
                         layer,
                         dropout->shared,
                         niti_dropout_scale(dropout->rate),
-                        niti_tiles_of(x->shape, V, NITI_BLOCK_IMAGES)};
+                        niti_tiles_of(x->shape, V, NITI_BLOCK_IMAGES),
+                        niti_cuda_first(cuda, niti_shape_image(x->shape))};
   void (*dropout_map)(Dropout) = V == 4 ? dropout_kernel<4> : dropout_kernel<1>;
   NITI_LAUNCH(cuda, dropout_map, niti_tiles_grid(args.tiles), NITI_TILE_THREADS, 0, args);
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);

@@ -205,7 +205,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
       uint32_t w[4];
       NitiWords drawn = {{0, 0, 0, 0}};
       if (FINISH == NITI_FINISH_BYTE)
-        drawn = niti_draw_block(&draw, (uint32_t)((s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run) >> 4));
+        drawn = niti_draw_block(&draw, (uint32_t)((rq.first + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run) >> 4));
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
         int m[4];

@@ -62,7 +62,8 @@ void niti_cuda_close_recordings(NitiBackend *backend, void *recordings) {
 
 static bool same(const NitiRecordingKey *a, const NitiRecordingKey *b) {
   return a->first == b->first && a->end == b->end && a->batch == b->batch && a->repeat == b->repeat && a->pixels == b->pixels &&
-         a->source.h == b->source.h && a->source.w == b->source.w && a->source.c == b->source.c && a->marks == b->marks;
+         a->source.h == b->source.h && a->source.w == b->source.w && a->source.c == b->source.c && a->marks == b->marks &&
+         a->whole == b->whole && a->part == b->part && a->idle == b->idle;
 }
 
 /* The key's entry, or in the place of the one unused for longest a fresh one. */
@@ -127,7 +128,8 @@ NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiR
   if (cuda->error != cudaSuccess) return niti_cuda_status(cuda);
   if (!*recordings && !(*recordings = calloc(1, sizeof(Recordings))))
     return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
-  if (key->end - key->first < SHORT && key->repeat < SHORT) {
+  const bool staged = key->whole > 0 && !cuda->nccl; /* sums pass through the host, which a recording cannot do */
+  if (staged || (key->end - key->first < SHORT && key->repeat < SHORT)) {
     enqueue(context);
   } else {
     Entry *entry = find(cuda, *recordings, key);

@@ -195,6 +195,7 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
   NITI_LAUNCH(cuda, pack_kernel, (unsigned)((weights + THREADS - 1) / THREADS), THREADS, 0, packed, w->data, s, backward,
               weights);
   NITI_LAUNCH(cuda, grouped_pass, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+  niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, grouped_pass, grid, NITI_TILE_THREADS, 0, args, requantise, true);
   niti_cuda_blocked_set(cuda, out, args.blocked != NULL);
 }

@@ -14,7 +14,8 @@ typedef struct Loss {
   const NitiClock *clock;
   int32_t n, rounded_n; /* images; with the blocked layout those that its last block lacks too */
   int32_t classes;
-  int off, on; /* what smoothed labels expect */
+  int off, on;    /* what smoothed labels expect */
+  uint64_t first; /* the index in the whole batch of the first logit */
 } Loss;
 
 /* What the delta of every class depends on. */
@@ -80,7 +81,7 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
   for (int j = lane; j < l.classes; j += 32) total += (uint64_t)share(s, logits[j]);
   total = sum_warp(total);
   for (int j = lane; j < l.classes; j += 32) {
-    const uint32_t word = niti_draw(&draw, (uint64_t)n * (uint64_t)l.classes + (uint64_t)j);
+    const uint32_t word = niti_draw(&draw, l.first + (uint64_t)n * (uint64_t)l.classes + (uint64_t)j);
     store(l, n, j, niti_loss_round_niti(share(s, logits[j]) - (j == target ? (int64_t)total : 0), word));
   }
 }
@@ -88,7 +89,8 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
   const int share = niti_label_share(l.labels[n]), next = niti_label_class(l.labels[n + 1 < l.n ? n + 1 : 0]);
-  const int part = share == 0 || next == target ? 0 : niti_mixed_part(l.on, l.off, share), other = part > 0 ? next : target;
+  const bool alone = share == 0 || next == target;
+  const int part = alone ? 0 : niti_mixed_part(l.on, l.off, share), other = alone ? target : next;
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
     const uint64_t p = niti_loss_weight_softmax(niti_loss_base2(logits[j], s.exponent) - s.top);
     const int acc = niti_loss_acc_softmax(p, s.softmax, j == target ? l.on - part : j == other ? l.off + part : l.off);
@@ -143,15 +145,26 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) loss_kernel(Loss l, 
   if (KIND == KIND_SOFTMAX) niti_pass_end(a, second, max);
 }
 
+/* Moves a batch's metrics to the sums. */
+static __global__ void metrics_kernel(NitiMetrics *sums, NitiMetrics *batch) {
+  niti_kernel_begin();
+  if (threadIdx.x > 0) return;
+  sums->loss += batch->loss;
+  sums->correct += batch->correct;
+  sums->images += batch->images;
+  *batch = NitiMetrics{0, 0, 0};
+}
+
 extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits,
                                const int32_t *labels, NitiLoss loss_kind, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
   const NitiLossKind kind = loss_kind.kind;
+  const bool together = backend->together.whole > 0;
   const int32_t n = logits->shape.n, classes = (int32_t)niti_shape_image(logits->shape);
   Loss l = {NULL,
             NULL,
             NULL,
-            metrics,
+            together ? &cuda->range->batch : metrics,
             logits->data,
             logits->exponent,
             labels,
@@ -160,7 +173,8 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
             n,
             classes,
             loss_kind.off,
-            niti_loss_on(loss_kind.off, classes)};
+            niti_loss_on(loss_kind.off, classes),
+            niti_cuda_first(cuda, (size_t)classes)};
   NitiRequantiseArgs requantise = {};
   if (delta) {
     l.delta = delta->data;
@@ -177,7 +191,14 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
                                                  : kind == NITI_LOSS_SOFTMAX ? loss_kernel<KIND_SOFTMAX>
                                                                              : loss_kernel<KIND_NITI>;
   NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, false);
+  if (together) {
+    niti_cuda_all_sum(backend, l.metrics, sizeof *metrics / sizeof(int64_t), 64);
+    NITI_LAUNCH(cuda, metrics_kernel, 1, 32, 0, metrics, l.metrics);
+  }
   if (!delta) return;
-  if (kind == NITI_LOSS_SOFTMAX) NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, true);
+  if (kind == NITI_LOSS_SOFTMAX) {
+    niti_cuda_share_range(cuda);
+    NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, true);
+  }
   niti_cuda_blocked_set(cuda, delta, l.blocked != NULL);
 }

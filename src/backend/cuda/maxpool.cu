@@ -317,6 +317,7 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
         V == 4 ? backward_overlap_kernel<4> : backward_overlap_kernel<1>;
     const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
     NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+    niti_cuda_share_range(cuda);
     NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, true);
   }
   niti_cuda_blocked_set(cuda, dx, args.blocked != NULL);

@@ -155,6 +155,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
     make_table(cuda, &p, table);
   }
   launch(cuda, &p, &v, false);
+  niti_cuda_share_range(cuda);
   launch(cuda, &p, &v, true);
   niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
 }
@@ -164,6 +165,7 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
                      const NitiConv *s, const NitiRequantise *rq) {
   uint32_t second_blocks = 0;
   for (int second = 0; second < 2; ++second) {
+    if (second) niti_cuda_share_range(cuda);
     size_t at = 0;
     for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
       NitiMmaTaps taps_y, taps_x;

@@ -117,7 +117,7 @@ __device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][
 #pragma unroll 1
   for (int r = 0; r < MI * 2; ++r) {
     const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
-    const uint64_t index = (uint64_t)(place.image * p.out_image + niti_mma_out(p, place) + column);
+    const uint64_t index = p.rq.first + (uint64_t)(place.image * p.out_image + niti_mma_out(p, place) + column);
     NitiWords words = {{0, 0, 0, 0}};
 #pragma unroll 1
     for (int c = 0; c < 2 * NI; ++c) {

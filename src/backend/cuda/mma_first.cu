@@ -142,6 +142,7 @@ static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, con
                                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "mma first: shared memory");
   for (int second = 0; second < 2; ++second) {
+    if (second) niti_cuda_share_range(cuda);
     NITI_LAUNCH(cuda, (first<FINISH, BIAS>), (unsigned)(each * t.blocks_k), WARPS * 32, shared, x->data, w->data, t, d, rq,
                 second != 0);
   }

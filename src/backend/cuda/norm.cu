@@ -92,7 +92,8 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(NitiNorm
     for (int i = 0; i < AT_ONCE; ++i) {
       const size_t at = (size_t)(row + (uint32_t)i * r.lanes) * r.pitch + l.channel;
       if (row + (uint32_t)i * r.lanes >= r.rows) continue;
-      const uint32_t bytes = draws ? niti_draw(&draw, at >> 2) >> (8 * (at & 3)) : 0;
+      const uint64_t index = a.first + at;
+      const uint32_t bytes = draws ? niti_draw(&draw, index >> 2) >> (8 * (index & 3)) : 0;
       niti_word_store<V>(m.y + at, map_word<V>(a, f, x[i], d[i], at, bytes));
     }
   }
@@ -122,7 +123,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(NitiNor
 #pragma unroll
     for (int i = 0; i < NITI_BLOCK_IMAGES; ++i) {
       const size_t at = tile.at + (size_t)i * t.image;
-      if (draws && i % 4 == 0) draw_four<16>(bytes, draw, at, t.image);
+      if (draws && i % 4 == 0) draw_four<16>(bytes, draw, a.first + at, t.image);
       if (i >= tile.images) continue;
       x[i] = map_word<4>(a, f, x[i], d[i], at, bytes[i % 4]);
       niti_word_store<4>(m.y + at, x[i]);

@@ -47,6 +47,12 @@ typedef struct DeltaFit {
   bool whole; /* all channels are one slice */
 } DeltaFit;
 
+/* With ranks: sums alone, which they exchange before anything is made of them. */
+template <typename AnyFit>
+struct NoFit {
+  enum { SUMS = AnyFit::SUMS, ROWS = AnyFit::ROWS };
+};
+
 /* ---- reductions over a block: all threads call them, and get the result ---- */
 
 static __device__ inline int32_t block_max(int32_t value) {
@@ -143,6 +149,17 @@ static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c,
   write_affine(f, c, now, o, exponent);
   f.running[c] = niti_norm_run(o.mean, m);
   f.running[d.channels + c] = niti_norm_run(o.variance, v);
+}
+
+/* From the sums of all ranks, a thread per channel. */
+static __global__ void __launch_bounds__(THREADS) fit_kernel(Sums d, Fit f) {
+  niti_kernel_settle();
+  const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
+  const bool own = c < d.channels;
+  const Operands o = operands_of(d, f, c, own);
+  const int32_t exponent = fit_exponent(f, o, d.channels);
+  const int64_t sums[Fit::SUMS] = {own ? d.sums[Fit::SUMS * c] : 0, own ? d.sums[Fit::SUMS * c + 1] : 0};
+  end_slice(d, f, c, own, o, exponent, sums);
 }
 
 static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) {
@@ -261,6 +278,26 @@ static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, De
     if (pass == 0) exponent = niti_norm_delta_exponent(sum_squares(f, d.channels, largest, channel.d.square), f.channels);
   }
 }
+
+/* ---- no multipliers yet ---- */
+
+typedef struct NoOperands {
+  int32_t e_a;
+} NoOperands;
+
+template <typename AnyFit>
+static __device__ inline NoOperands operands_of(const Sums &d, const NoFit<AnyFit> &, uint32_t, bool) {
+  return NoOperands{*d.e_a};
+}
+
+template <typename AnyFit>
+static __device__ inline bool prepare_slice(const Sums &, const NoFit<AnyFit> &, bool, const NoOperands &) {
+  return true;
+}
+
+template <typename AnyFit>
+static __device__ inline void end_slice(const Sums &, const NoFit<AnyFit> &, uint32_t, bool, const NoOperands &, bool,
+                                        const int64_t *) {}
 
 /* ---- sums ---- */
 
@@ -419,7 +456,7 @@ static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a,
               x ? x->data : NULL,
               a->exponent,
               x ? x->exponent : NULL,
-              niti_norm_count((int64_t)(niti_shape_count(a->shape) / channels)),
+              niti_norm_count((int64_t)niti_whole_batch(&cuda->base, a->shape.n) * a->shape.h * a->shape.w),
               channels,
               false,
               NitiRows{}};
@@ -439,10 +476,15 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    weight->exponent,
                    bias->exponent};
   const Sums d = sums_of(cuda, sums, x, NULL);
-  if (sums)
+  if (sums && backend->together.whole > 0) {
+    run_sums(cuda, d, x->shape, NoFit<Fit>{});
+    niti_cuda_all_sum(backend, d.sums, (size_t)channels * Fit::SUMS, 64);
+    NITI_LAUNCH(cuda, fit_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, d, fit);
+  } else if (sums) {
     run_sums(cuda, d, x->shape, fit);
-  else
+  } else {
     NITI_LAUNCH(cuda, running_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, d, fit);
+  }
   cuda->settled = true;
 }
 
@@ -462,7 +504,13 @@ extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affin
                         weight->exponent,
                         niti_scalar_divisor(niti_scalar32((int32_t)d.channels, 0)),
                         d.channels <= NITI_SUMS_SLICE};
-  run_sums(cuda, d, dy->shape, fit);
-  if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  if (backend->together.whole > 0) {
+    run_sums(cuda, d, dy->shape, NoFit<DeltaFit>{});
+    niti_cuda_all_sum(backend, d.sums, (size_t)d.channels * DeltaFit::SUMS, 64);
+    NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  } else {
+    run_sums(cuda, d, dy->shape, fit);
+    if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
+  }
   cuda->settled = true;
 }

@@ -64,13 +64,13 @@ static __device__ inline void prepare(Affine *f, int count) {
   for (int k = 0; k < count && ROUNDING == ROUND_RELU; ++k) f[k].offset += 1 << (NITI_NORM_FRACTION - 1);
 }
 
-/* The random words of 16 values, the first of which has this index. */
+/* The random words of 16 values, the first of which has this index in the rank's tensor. */
 template <int ROUNDING>
 static __device__ inline NitiWords draw_sixteen(const NitiRequantiseArgs &a, size_t index) {
   NitiWords words = {{0, 0, 0, 0}};
   if (ROUNDING != ROUND_BYTE) return words;
   const NitiDraw draw = {a.clock->seed, a.purpose, a.clock->step, a.layer};
-  words = niti_draw_block(&draw, (uint32_t)(index >> 4));
+  words = niti_draw_block(&draw, (uint32_t)((a.first + index) >> 4)); /* a multiple of 16 too, as all images are */
   return words;
 }
 

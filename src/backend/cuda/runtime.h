@@ -15,6 +15,7 @@ extern "C" {
   CALL(cudaError_t, cudaRuntimeGetVersion, (int *version), (version))                                                            \
   CALL(cudaError_t, cudaDeviceGetAttribute, (int *value, enum cudaDeviceAttr which, int device), (value, which, device))         \
   CALL(cudaError_t, cudaGetDeviceProperties, (struct cudaDeviceProp * out, int device), (out, device))                           \
+  CALL(cudaError_t, cudaDeviceGetPCIBusId, (char *name, int size, int device), (name, size, device))                             \
   CALL(cudaError_t, cudaSetDevice, (int device), (device))                                                                       \
   CALL(cudaError_t, cudaGetLastError, (void), ())                                                                                \
   CALL(cudaError_t, cudaMemGetInfo, (size_t * available, size_t * total), (available, total))                                    \

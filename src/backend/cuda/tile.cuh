@@ -116,10 +116,11 @@ __device__ __noinline__ uint32_t niti_word_round(int4 acc, int shift, NitiRoundi
   return word;
 }
 
-/* V accumulators to int8; index: flat index of the first in the tensor, a multiple of V. */
+/* V accumulators to int8; index: flat index of the first in this rank's tensor, a multiple of V. */
 template <int V>
 __device__ inline uint32_t niti_word_requantise(const NitiRequantiseArgs &a, const int *acc, int shift, uint64_t index) {
   if (a.mode != NITI_NEAREST) {
+    index += a.first; /* a multiple of V too, as all images are */
     uint4 random = make_uint4(0, 0, 0, 0);
     if (a.mode == NITI_STOCHASTIC && shift > 0)
       random = niti_word_draw<V>(a.clock->seed, a.clock->step, a.purpose, a.layer, index);

@@ -129,6 +129,7 @@ static void launch(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
                                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                  "wgmma conv: shared memory");
   for (int second = 0; second < 2; ++second) {
+    if (second) niti_cuda_share_range(cuda);
     niti_launch(cuda, "wgmma conv", resident<FINISH, TAPS>, dim3(blocks), dim3(THREADS), shared, CLUSTER, l.map, l.tiling,
                 l.output, l.packed, l.requantise, second != 0);
   }

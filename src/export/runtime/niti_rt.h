@@ -3,13 +3,20 @@
  * result.
  *
  * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
- * layers use, as bits) and, of the other parts, the names of those that it wants. All functions are static, so that several
- * networks can share a program. */
+ * layers use, as bits), RT_WRITES where some output takes a second pass, RT_REST where a pool leaves outputs out and, of the
+ * other parts, the names of those that it wants. All functions are static, so that several networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && defined(__GNUC__)
+#define RT_MVE 1
+#include <arm_mve.h>
+#elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
+#define RT_DSP 1
+#endif
 
 void *memcpy(void *to, const void *from, size_t size); /* all that a C library must provide; <string.h> may be missing */
 
@@ -66,12 +73,29 @@ RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
 }
 
 /* A few bytes: words where the processor reads them at any address. */
+#ifdef RT_MVE
+static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+  if (count <= 0) return;
+  __asm__ volatile(
+      "dlstp.8 lr, %[n]\n"
+      "1:\n\t"
+      "vldrb.8 q0, [%[from]], #16\n\t"
+      "vstrb.8 q0, [%[to]], #16\n\t"
+      "letp lr, 1b"
+      : [from] "+r"(from), [to] "+r"(to)
+      : [n] "r"(count)
+      : "lr", "q0", "memory");
+}
+#else
 RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
 #if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
-  for (; count >= 4; count -= 4, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+  int32_t words = count >> 2;
+  for (; words > 0; --words, to += 4, from += 4) __builtin_memcpy(to, from, 4);
+  count &= 3;
 #endif
   for (; count > 0; --count) *to++ = *from++;
 }
+#endif
 
 /* ---- rounding ---- */
 
@@ -95,7 +119,11 @@ static inline int32_t rt_shift(uint32_t max) {
 
 static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
-static inline int8_t rt_clip(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
+/* In two steps, the first of which some processors have an instruction for. */
+static inline int8_t rt_clip(int32_t v) {
+  const int32_t m = v > 127 ? 127 : v < -128 ? -128 : v;
+  return (int8_t)(m < -127 ? -127 : m);
+}
 
 /* The magnitude x / 2^s, s >= 0. */
 static inline uint32_t rt_round_magnitude(uint32_t x, int32_t s, uint32_t mode, uint32_t word) {
@@ -116,7 +144,7 @@ static inline uint32_t rt_round_magnitude(uint32_t x, int32_t s, uint32_t mode, 
 /* Rounded, then clipped. */
 static inline int8_t rt_round(int32_t x, int32_t s, uint32_t mode, uint32_t word) {
   const uint32_t m = rt_round_magnitude(rt_magnitude(x), s, mode, word);
-  const int32_t v = m > 127u ? 127 : (int32_t)m;
+  const int32_t n = (int32_t)m, v = n > 127 ? 127 : n < 0 ? 0 : n; /* never below 0, but with an instruction for it */
   return (int8_t)(x < 0 ? -v : v);
 }
 
@@ -191,7 +219,7 @@ static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
   return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
 }
 
-static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
+RT_UNUSED static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint32_t index) {
   const int8_t m = rt_round(acc, k->shift, rt_mode(k), rt_sink_word(k, index));
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
@@ -209,16 +237,28 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
   const uint32_t m = rt_magnitude(acc);
   if (m > k->max) k->max = m;
   if (k->kind == RT_LATE) rt_sink_keep(k, index, acc);
+#ifdef RT_WRITES
   if (k->kind == RT_WRITE) k->out[index] = rt_sink_round(k, acc, index);
+#endif
 }
 
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
   const int32_t down = shift - k->shift, half = down > 0 && rt_mode(k) == RT_NEAREST ? 1 << (down - 1) : 0;
-  uint32_t i;
-  for (i = 0; i < count; ++i) {
+  uint32_t i = 0;
+#ifdef RT_MVE
+  for (; i < count; i += 8) {
+    const mve_pred16_t some = vctp16q(count - i);
+    const int16x8_t low = vreinterpretq_s16_u16(vldrbq_z_u16((const uint8_t *)k->out + i, some));
+    const int16x8_t v = vorrq_s16(vshlq_n_s16(vldrbq_z_s16(k->high + i, some), 8), low);
+    uint16x8_t m = vaddq_n_u16(vreinterpretq_u16_s16(vabsq_s16(v)), (uint16_t)half);
+    m = vminq_u16(vshlq_r_u16(m, -down), vdupq_n_u16(127));
+    vstrbq_p_s16(k->out + i, vnegq_m_s16(vreinterpretq_s16_u16(m), vreinterpretq_s16_u16(m), vcmpltq_n_s16(v, 0)), some);
+  }
+#endif
+  for (; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
-    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m;
+    const int32_t m = ((v < 0 ? -v : v) + half) >> down, clipped = m > 127 ? 127 : m < 0 ? 0 : m;
     k->out[i] = (int8_t)(v < 0 ? -clipped : clipped);
   }
 }
@@ -246,25 +286,27 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
   k->mode = rounding->mode;
   k->stream = rt_stream_of(r, rounding);
   k->max = 0;
-  if (k->high && (rt_mode(k) == RT_NEAREST || rt_mode(k) == RT_TRUNCATE)) {
-    rt_sink_predict(k, *hint);
+#ifdef RT_WRITES
+  if (!k->high || (rt_mode(k) != RT_NEAREST && rt_mode(k) != RT_TRUNCATE)) {
+    k->kind = RT_MEASURE;
     pass(r, operation, k);
     shift = rt_shift(k->max);
-    if (!rt_sink_kept(k, shift)) {
-      rt_sink_predict(k, shift);
-      k->max = 0;
-      pass(r, operation, k);
-    }
-    *hint = (uint8_t)shift;
-    rt_sink_finish(k, count, shift);
+    k->kind = RT_WRITE;
+    k->shift = shift;
+    pass(r, operation, k);
     return shift;
   }
-  k->kind = RT_MEASURE;
+#endif
+  rt_sink_predict(k, *hint);
   pass(r, operation, k);
   shift = rt_shift(k->max);
-  k->kind = RT_WRITE;
-  k->shift = shift;
-  pass(r, operation, k);
+  if (!rt_sink_kept(k, shift)) {
+    rt_sink_predict(k, shift);
+    k->max = 0;
+    pass(r, operation, k);
+  }
+  *hint = (uint8_t)shift;
+  rt_sink_finish(k, count, shift);
   return shift;
 }
 

@@ -7,14 +7,17 @@
 
 #include "niti_rt_dot.h"
 
-/* x [h][w][c], weights [k][kh][kw][c], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap and have
- * at most four cells. */
+/* x [h][w][c], weights [k][kh][kw][c / groups], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap
+ * and have at most four cells. */
 typedef struct rt_conv {
   int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
   const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
   uint32_t weight;
   int32_t weight_exponent;
+#ifdef RT_GROUPED
+  int32_t groups; /* 0: one; with more, forward alone, and no pool */
+#endif
 #ifdef RT_BIAS
   const int16_t *bias; /* [k], constant; NULL: none */
   int32_t bias_exponent;
@@ -48,8 +51,8 @@ typedef struct rt_forward {
 } rt_forward;
 
 /* The window of an output position as one row, zeros where it leaves the image. */
-RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
-  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c;
+RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
+  const int32_t row = v->kw * v->c;
   const rt_span span = rt_span_of(ix, v->kw, v->w);
   const int32_t first = span.first < v->kw ? span.first * v->c : row, end = span.end < v->kw ? span.end * v->c : row;
   int32_t ky;
@@ -62,6 +65,16 @@ RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *
     rt_copy(column + first, x + ((iy + ky) * v->w + ix) * v->c + first, end - first);
     rt_zero_bytes((uint8_t *)column + end, row - end);
   }
+}
+
+RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
+  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c, line = v->w * v->c;
+  int32_t ky = v->kh;
+  if (iy < 0 || ix < 0 || iy + ky > v->h || ix + v->kw > v->w) {
+    rt_gather_border(column, v, x, iy, ix);
+    return;
+  }
+  for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
 }
 
 /* The bias of an output channel, at the accumulators' exponent. */
@@ -87,12 +100,11 @@ static inline int32_t rt_bias(const rt_sink *k, const rt_conv *v, int32_t channe
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
   const int32_t s = shift > 0 ? shift : 0, half = s > 0 && mode == RT_NEAREST ? 1 << (s - 1) : 0;
   const int32_t m = (most + half) >> s, least = ((m > 127 ? 127 : m) << s) - half;
-  uint32_t i = 0;
-  if (m == 0) return 0;
-  while (acc[i] < least) ++i;
-  return i;
+  if (m == 0 || acc[0] >= least) return 0;
+  return acc[1] >= least ? 1 : acc[2] >= least ? 2 : 3;
 }
 
+#ifdef RT_WRITES
 /* WRITE: the accumulators of one window; flat[cell]: where they lie in the convolution's output. */
 static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *acc, const uint32_t *flat, uint32_t channel,
                                    int32_t cells) {
@@ -106,47 +118,68 @@ static inline void rt_write_window(rt_sink *k, uint32_t index, const int32_t *ac
   }
   if (k->winner) k->winner[index] = (uint8_t)best;
 }
+#endif
 
 /* The winner for three shifts. */
 static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t guess, uint32_t mode) {
+  if (acc[0] == most) return 0;
   return (uint8_t)(rt_first_cell(acc, most, guess - 1, mode) | rt_first_cell(acc, most, guess, mode) << 2 |
                    rt_first_cell(acc, most, guess + 1, mode) << 4);
 }
 
 /* All channels of one window of the pool, below ReLU. */
-static inline void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
-                                 const uint32_t *flat) {
+RT_COLD static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                  const uint32_t *flat) {
   const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
   const int32_t guess = k->guess;
   const uint32_t mode = rt_mode(k);
   int8_t *const out = k->out, *const high = k->high;
   uint8_t *const winner = k->winner;
-  uint32_t max = k->max;
-  int32_t i, j;
+  int32_t j, highest = 0, negative = -1; /* every bit that no negative accumulator lacks */
   for (j = 0; j < channels; ++j, ++index, w += size) {
     const int32_t bias = rt_bias(k, v, j);
-    int32_t acc[4], most, least;
+    int32_t acc[4], most;
     rt_dot_columns(acc, w, columns, size);
-    for (i = 0; i < cells; ++i) acc[i] += bias;
-    most = least = acc[0];
-    for (i = 1; i < cells; ++i) {
-      if (acc[i] > most) most = acc[i];
-      if (acc[i] < least) least = acc[i];
+    if (cells < 4) { /* the others never win */
+      acc[3] = acc[0];
+      if (cells < 3) acc[2] = acc[0];
+      if (cells < 2) acc[1] = acc[0];
     }
-    if (most > 0 && (uint32_t)most > max) max = (uint32_t)most;
-    if (least < 0 && 0u - (uint32_t)least > max) max = 0u - (uint32_t)least;
+    acc[0] += bias;
+    acc[1] += bias;
+    acc[2] += bias;
+    acc[3] += bias;
+    most = acc[0] > acc[1] ? acc[0] : acc[1];
+    most = acc[2] > most ? acc[2] : most;
+    most = acc[3] > most ? acc[3] : most;
+    highest = most > highest ? most : highest;
+    negative &= (acc[0] | ~(acc[0] >> 31)) & (acc[1] | ~(acc[1] >> 31));
+    negative &= (acc[2] | ~(acc[2] >> 31)) & (acc[3] | ~(acc[3] >> 31));
     if (kind == RT_LATE) {
-      const int32_t kept = most > 0 ? most >> shift : 0;
+      const int32_t positive = most > 0 ? most : 0, kept = positive >> shift;
       out[index] = (int8_t)(uint8_t)(kept & 255);
       high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
       if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
-    } else if (kind == RT_WRITE) {
-      rt_write_window(k, index, acc, flat, (uint32_t)j, cells);
     }
+#ifdef RT_WRITES
+    if (kind == RT_WRITE) {
+      int32_t all[4];
+      all[0] = acc[0];
+      all[1] = acc[1];
+      all[2] = acc[2];
+      all[3] = acc[3];
+      rt_write_window(k, index, all, flat, (uint32_t)j, cells);
+    }
+#else
+    (void)flat;
+#endif
   }
-  k->max = max;
+  if ((uint32_t)highest > k->max) k->max = (uint32_t)highest;
+  /* Of the negative ones, a magnitude that needs as many bits as the largest: a shift depends on nothing else. */
+  if (rt_magnitude(negative) > k->max) k->max = rt_magnitude(negative);
 }
 
+#ifdef RT_REST
 static inline int32_t rt_is_pooled(int32_t at, int32_t kernel, int32_t stride, int32_t windows) {
   return at / stride < windows && at % stride < kernel;
 }
@@ -169,6 +202,8 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
   }
 }
 
+#endif
+
 RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
                                       int32_t image) {
   const rt_conv *v = o->conv;
@@ -188,7 +223,9 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
       index += (uint32_t)v->k;
     }
   }
+#ifdef RT_REST
   if (k->kind != RT_WRITE) rt_measure_rest(k, v, x, w, columns);
+#endif
 }
 
 #endif
@@ -232,6 +269,35 @@ RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int
 
 #endif
 
+#ifdef RT_GROUPED
+/* Every output channel reads the input channels of its own group. */
+RT_HOT static int32_t rt_grouped_sum(const rt_conv *v, const int8_t *x, const int8_t *w, int32_t iy, int32_t ix) {
+  const int32_t channels = v->c / v->groups;
+  const rt_span rows = rt_span_of(iy, v->kh, v->h), columns = rt_span_of(ix, v->kw, v->w);
+  int32_t acc = 0, ky, kx;
+  for (ky = rows.first; ky < rows.end; ++ky) {
+    for (kx = columns.first; kx < columns.end; ++kx)
+      acc += rt_dot1(w + (ky * v->kw + kx) * channels, x + ((iy + ky) * v->w + ix + kx) * v->c, channels);
+  }
+  return acc;
+}
+
+RT_UNUSED static void rt_grouped_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
+  const rt_conv *v = o->conv;
+  const int32_t inputs = v->c / v->groups, outputs = v->k / v->groups, size = v->kh * v->kw * inputs;
+  uint32_t index = (uint32_t)(image * v->oh * v->ow * v->k);
+  int32_t oy, ox, j;
+  for (oy = 0; oy < v->oh; ++oy) {
+    for (ox = 0; ox < v->ow; ++ox) {
+      const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w;
+      for (j = 0; j < v->k; ++j)
+        rt_put(k, index++, rt_grouped_sum(v, x + j / outputs * inputs, w + j * size, iy, ix) + rt_bias(k, v, j));
+    }
+  }
+}
+
+#endif
+
 static inline int32_t rt_is_linear(const rt_conv *v) { return v->h * v->w * v->kh * v->kw == 1 && v->pad_h + v->pad_w == 0; }
 
 RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sink *k) {
@@ -240,6 +306,12 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   const int8_t *x = rt_at(r, o->x), *w = rt_weights(r, v);
   int32_t n;
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
+#ifdef RT_GROUPED
+    if (v->groups > 1) {
+      rt_grouped_image(k, o, x, w, n);
+      continue;
+    }
+#endif
 #ifdef RT_LINEAR
     if (rt_is_linear(v)) rt_linear_image(k, o, x, w, n);
 #endif
@@ -418,8 +490,8 @@ RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
 typedef struct rt_gradient {
   const rt_conv *conv;
   rt_deltas from;
-  uint32_t x, sums; /* sums: int32, of one output channel or of all */
-  uint32_t whole;   /* 1: of all, so that one pass is enough */
+  uint32_t x, sums; /* sums: int32, a row for each of the first `kept` output channels, and one that the others share */
+  int32_t kept;
 } rt_gradient;
 
 /* Windows of the input that meet the same taps. */
@@ -486,41 +558,105 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
 }
 
 RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t max) {
+#ifdef RT_MVE
+  __asm__ volatile(
+      "dlstp.32 lr, %[n]\n"
+      "1:\n\t"
+      "vldrw.32 q0, [%[p]], #16\n\t"
+      "vmaxav.s32 %[max], q0\n\t"
+      "letp lr, 1b"
+      : [p] "+r"(p), [max] "+r"(max)
+      : [n] "r"(count)
+      : "lr", "q0", "memory");
+#else
   int32_t i;
   for (i = 0; i < count; ++i) {
     const uint32_t m = rt_magnitude(p[i]);
     if (m > max) max = m;
   }
+#endif
   return max;
 }
 
 RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
-  int32_t i;
-  for (i = 0; i < count; ++i) {
+  int32_t i = 0;
+#ifdef RT_MVE
+  if (shift >= 1) {
+    const int32_t half = shift / 2;
+    for (; i < count; i += 4) {
+      const mve_pred16_t some = vctp32q((uint32_t)(count - i));
+      const int32x4_t v = vldrwq_z_s32(g + i, some), m = vabsq_s32(v), rest = vandq_s32(m, vdupq_n_s32((1 << shift) - 1));
+      const int32x4_t low = vshlq_r_s32(vandq_s32(rest, vdupq_n_s32((1 << half) - 1)), shift & 1);
+      int32x4_t q = vshlq_r_s32(m, -shift);
+      q = vaddq_m_n_s32(q, q, 1, vcmpgtq_s32(vshlq_r_s32(rest, -half), low));
+      q = vminq_s32(q, vdupq_n_s32(127));
+      q = vnegq_m_s32(q, q, vcmpltq_n_s32(v, 0));
+      q = vsubq_s32(vldrbq_z_s32(w + i, some), q);
+      vstrbq_p_s32(w + i, vmaxq_s32(vminq_s32(q, vdupq_n_s32(127)), vdupq_n_s32(-127)), some);
+    }
+    return;
+  }
+#endif
+  for (; i < count; ++i) {
     if (g[i] != 0) w[i] = rt_clip(w[i] - (shift < 1 ? g[i] : rt_round(g[i], shift, RT_PSEUDO_STOCHASTIC, 0)));
   }
 }
 
-/* Update `niti`: the largest gradient decides the shift, so the sums are made twice, or kept where there is memory for all. */
+/* The largest and the least input, 0 among them. */
+typedef struct rt_range {
+  int32_t high, low;
+} rt_range;
+
+RT_UNUSED static rt_range rt_range_of(const int8_t *x, int32_t count) {
+  rt_range s = {0, 0};
+  for (; count > 0; --count, ++x) {
+    s.high = *x > s.high ? *x : s.high;
+    s.low = *x < s.low ? *x : s.low;
+  }
+  return s;
+}
+
+/* No sum of output channel j is larger than this: its positive deltas meet the largest inputs, and its negative ones the least.
+ */
+RT_UNUSED static uint32_t rt_gradient_bound(const rt *r, const rt_reader *d, const rt_range *x, int32_t j, int32_t k) {
+  const int32_t count = r->n * d->positions * k;
+  int32_t up = 0, down = 0, most, least;
+  for (; j < count; j += k) {
+    const int32_t delta = d->dy[j];
+    up += delta > 0 ? delta : 0;
+    down += delta;
+  }
+  down = up - down; /* the magnitude of the negative ones */
+  most = up * x->high - down * x->low;
+  least = down * x->high - up * x->low;
+  return (uint32_t)(most > least ? most : least);
+}
+
+/* Update `niti`: the largest gradient decides the shift, so the sums are kept, or made twice where there is no memory for them.
+ * The first time matters only for channels that could have a larger one than those before. */
 RT_UNUSED static void rt_conv_update(rt *r, const rt_gradient *o) {
   const rt_conv *v = o->conv;
   const rt_reader d = rt_reader_of(r, v, &o->from);
-  const int32_t size = rt_window_size(v), step = o->whole ? size : 0;
-  int32_t *sums = rt_words(r, o->sums);
+  const int32_t size = rt_window_size(v);
+  int32_t *sums = rt_words(r, o->sums), *row = sums;
   int8_t *w = r->weights + v->weight;
+  const rt_range x = rt_range_of(rt_at(r, o->x), o->kept < v->k ? r->n * v->h * v->w * v->c : 0);
   uint32_t max = 0;
   int32_t j, shift;
   for (j = 0; j < v->k; ++j) {
-    if (rt_gradient_row(r, o, &d, sums + j * step, j)) {
-      max = rt_largest(sums + j * step, size, max);
-    } else if (o->whole) {
-      rt_zero_words(sums + j * step, size);
+    if (j >= o->kept && rt_bits(rt_gradient_bound(r, &d, &x, j, v->k)) <= rt_bits(max)) continue;
+    if (rt_gradient_row(r, o, &d, row, j)) {
+      max = rt_largest(row, size, max);
+    } else {
+      rt_zero_words(row, size);
     }
+    if (j < o->kept) row += size;
   }
   if (rt_bits(max) == 0) return;
   shift = rt_bits(max) - r->mu;
-  for (j = 0; j < v->k; ++j) {
-    if (o->whole || rt_gradient_row(r, o, &d, sums, j)) rt_update_row(w + j * size, sums + j * step, size, shift);
+  for (j = 0, row = sums; j < v->k; ++j) {
+    if (j < o->kept || rt_gradient_row(r, o, &d, row, j)) rt_update_row(w + j * size, row, size, shift);
+    if (j < o->kept) row += size;
   }
 }
 

@@ -3,6 +3,7 @@
  *
  *   RT_DSP   ARMv7E-M and ARMv8-M with the DSP extension: two products per SMLAD, of int8 widened to pairs of int16
  *   RT_MVE   ARMv8.1-M with Helium: 16 products per VMLADAVA
+ *   neither  two products per multiplication
  *
  * Define RT_PORTABLE to have portable C everywhere. */
 #ifndef NITI_RT_DOT_H
@@ -10,43 +11,26 @@
 
 #include "niti_rt.h"
 
-#if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
-#define RT_MVE 1
-#include <arm_mve.h>
-#elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
-#define RT_DSP 1
-#endif
-
 /* acc[r] = the sum of a[i] * b[r * stride + i] over i < count, for four rows of b. */
 #if defined(RT_MVE)
-RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
+#define RT_ROW(s, b) "vldrb.8 q1, [%[" #b "]], #16\n\tvmladava.s8 %[" #s "], q0, q1\n\t"
+static inline void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
   const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  for (; count >= 16; count -= 16) {
-    const int8x16_t v = vldrbq_s8(a);
-    s0 = vmladavaq_s8(s0, v, vldrbq_s8(b0));
-    s1 = vmladavaq_s8(s1, v, vldrbq_s8(b1));
-    s2 = vmladavaq_s8(s2, v, vldrbq_s8(b2));
-    s3 = vmladavaq_s8(s3, v, vldrbq_s8(b3));
-    a += 16;
-    b0 += 16;
-    b1 += 16;
-    b2 += 16;
-    b3 += 16;
-  }
-  if (count > 0) {
-    const mve_pred16_t some = vctp8q((uint32_t)count);
-    const int8x16_t v = vldrbq_z_s8(a, some);
-    s0 = vmladavaq_s8(s0, v, vldrbq_z_s8(b0, some));
-    s1 = vmladavaq_s8(s1, v, vldrbq_z_s8(b1, some));
-    s2 = vmladavaq_s8(s2, v, vldrbq_z_s8(b2, some));
-    s3 = vmladavaq_s8(s3, v, vldrbq_z_s8(b3, some));
-  }
+  __asm__ volatile(
+      "dlstp.8 lr, %[n]\n"
+      "1:\n\t"
+      "vldrb.8 q0, [%[a]], #16\n\t" RT_ROW(s0, b0) RT_ROW(s1, b1) RT_ROW(s2, b2) RT_ROW(s3, b3) "letp lr, 1b"
+      : [s0] "+Te"(s0), [s1] "+Te"(s1), [s2] "+Te"(s2), [s3] "+Te"(s3), [a] "+r"(a), [b0] "+r"(b0), [b1] "+r"(b1), [b2] "+r"(b2),
+        [b3] "+r"(b3)
+      : [n] "r"(count)
+      : "lr", "q0", "q1", "memory");
   acc[0] = s0;
   acc[1] = s1;
   acc[2] = s2;
   acc[3] = s3;
 }
+#undef RT_ROW
 #else
 RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
   const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
@@ -60,22 +44,18 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s3 += v * b3[i];        \
   }
 #ifndef RT_DSP /* which has a loop of its own for all but linear layers */
-  for (i = count >> 3; i > 0; --i) {
+  for (i = count >> 2; i > 0; --i) {
     RT_STEP(0)
     RT_STEP(1)
     RT_STEP(2)
     RT_STEP(3)
-    RT_STEP(4)
-    RT_STEP(5)
-    RT_STEP(6)
-    RT_STEP(7)
-    a += 8;
-    b0 += 8;
-    b1 += 8;
-    b2 += 8;
-    b3 += 8;
+    a += 4;
+    b0 += 4;
+    b1 += 4;
+    b2 += 4;
+    b3 += 4;
   }
-  count &= 7;
+  count &= 3;
 #endif
   for (i = 0; i < count; ++i) RT_STEP(i)
 #undef RT_STEP
@@ -129,20 +109,28 @@ RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   "]\n\t"                            \
   "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
 
-RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+#define RT_GROUP             \
+  "ldr %[w], [%[p]], #4\n\t" \
+  "sxtb16 %[e], %[w]\n\t"    \
+  "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
+#define RT_GROUPS(times, groups)                                                                               \
+  __asm__ volatile("1:\n\t" groups                                                                             \
+                   "subs %[n], %[n], #1\n\t"                                                                   \
+                   "bne 1b"                                                                                    \
+                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(times), [p] "+r"(w), \
+                     [x] "+r"(columns), [w] "=&r"(word), [e] "=&r"(even)                                       \
+                   :                                                                                           \
+                   : "r4", "r5", "r6", "r8", "cc", "memory")
+
+static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 2;
   uint32_t word, even;
-  if (n > 0) {
-    __asm__ volatile("1:\n\t"
-                     "ldr %[w], [%[p]], #4\n\t"
-                     "sxtb16 %[e], %[w]\n\t"
-                     "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3) "subs %[n], %[n], #1\n\t"
-                     "bne 1b"
-                     : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(n), [p] "+r"(w), [x] "+r"(columns),
-                       [w] "=&r"(word), [e] "=&r"(even)
-                     :
-                     : "r4", "r5", "r6", "r8", "cc", "memory");
-  }
+#ifndef __OPTIMIZE_SIZE__ /* four groups in a turn */
+  int32_t turns = n >> 2;
+  if (turns > 0) RT_GROUPS(turns, RT_GROUP RT_GROUP RT_GROUP RT_GROUP);
+  n &= 3;
+#endif
+  if (n > 0) RT_GROUPS(n, RT_GROUP);
   if ((size & 3) != 0) {
     word = (uint8_t)w[0];
     if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
@@ -157,6 +145,91 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
   acc[0] = s0;
   acc[1] = s1;
   acc[2] = s2;
+  acc[3] = s3;
+}
+#elif !defined(RT_MVE)
+/* Of each tap two words: columns 0 and 1, and 2 and 3, as x0 + 65536 * x1. One product with a weight is then two. Their halves
+ * are taken apart after two taps, because the lower one must fit 16 bits. A column is gathered behind them. */
+static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
+  (void)i;
+  return columns + 8 * size;
+}
+
+RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
+  const int8_t *from = columns + 8 * size, *end = from + size;
+  uint32_t *to = (uint32_t *)(void *)columns + (i >> 1);
+  if ((i & 1) == 0) {
+    for (; from < end; to += 2) *to = (uint32_t)(int32_t)*from++;
+  } else {
+    for (; from < end; to += 2) *to += (uint32_t)(int32_t)*from++ << 16;
+  }
+}
+
+#define RT_THUMB_TAPS                 \
+  "ldrsb %[w], [%[p]], #1\n\t"        \
+  "ldm %[x]!, {r4, r5, r6, r8}\n\t"   \
+  "mla r4, %[w], r4, %[half]\n\t"     \
+  "mla r5, %[w], r5, %[half]\n\t"     \
+  "ldrsb %[w], [%[p]], #1\n\t"        \
+  "mla r4, %[w], r6, r4\n\t"          \
+  "mla r5, %[w], r8, r5\n\t"          \
+  "add %[t01], %[t01], r4\n\t"        \
+  "add %[s1], %[s1], r4, asr #16\n\t" \
+  "add %[t23], %[t23], r5\n\t"        \
+  "add %[s3], %[s3], r5, asr #16\n\t"
+
+RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+  const uint32_t half = 0x8000u; /* makes the lower half of a sum positive */
+  const uint32_t *x = (const uint32_t *)(const void *)columns;
+  const uint32_t added = (uint32_t)((size + 1) >> 1) * half;
+  uint32_t all01 = 0, all23 = 0, p, q;
+  int32_t s1 = 0, s3 = 0, n;
+#define RT_TAKE_APART                                            \
+  all01 += p;                                                    \
+  all23 += q;                                                    \
+  s1 += (int32_t)p >> 16; /* rounds down, as gcc and clang do */ \
+  s3 += (int32_t)q >> 16;
+#define RT_TWO_TAPS(i)                                                                       \
+  {                                                                                          \
+    const uint32_t a = (uint32_t)(int32_t)w[2 * (i)], b = (uint32_t)(int32_t)w[2 * (i) + 1]; \
+    p = half + a * x[4 * (i)] + b * x[4 * (i) + 2];                                          \
+    q = half + a * x[4 * (i) + 1] + b * x[4 * (i) + 3];                                      \
+    RT_TAKE_APART                                                                            \
+  }
+  n = size >> 2;
+#if defined(__thumb2__) && defined(__GNUC__) && !defined(RT_PORTABLE)
+  if (n > 0) {
+    uint32_t tap;
+    __asm__ volatile("1:\n\t" RT_THUMB_TAPS RT_THUMB_TAPS
+                     "subs %[n], %[n], #1\n\t"
+                     "bne 1b"
+                     : [t01] "+r"(all01), [t23] "+r"(all23), [s1] "+r"(s1), [s3] "+r"(s3), [n] "+r"(n), [p] "+r"(w), [x] "+r"(x),
+                       [w] "=&r"(tap)
+                     : [half] "r"(half)
+                     : "r4", "r5", "r6", "r8", "cc", "memory");
+  }
+#else
+  for (; n > 0; --n, w += 4, x += 8) {
+    RT_TWO_TAPS(0)
+    RT_TWO_TAPS(1)
+  }
+#endif
+  if ((size & 2) != 0) {
+    RT_TWO_TAPS(0)
+    w += 2;
+    x += 4;
+  }
+  if ((size & 1) != 0) {
+    const uint32_t a = (uint32_t)(int32_t)w[0];
+    p = half + a * x[0];
+    q = half + a * x[1];
+    RT_TAKE_APART
+  }
+#undef RT_TWO_TAPS
+#undef RT_TAKE_APART
+  acc[0] = (int32_t)(all01 - added - ((uint32_t)s1 << 16));
+  acc[1] = s1;
+  acc[2] = (int32_t)(all23 - added - ((uint32_t)s3 << 16));
   acc[3] = s3;
 }
 #else
@@ -213,6 +286,14 @@ static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
   __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
   return sum;
 }
+/* The products of two elements of four rows. */
+static inline void rt_add_two(int32_t **sum, uint32_t ab, uint32_t cd, uint32_t fab, uint32_t fcd) {
+  int32_t s, t;
+  __asm__ volatile("ldrd %0, %1, [%2]" : "=&r"(s), "=&r"(t) : "r"(*sum) : "memory");
+  s = rt_smlad(rt_even(cd), fcd, rt_smlad(rt_even(ab), fab, s));
+  t = rt_smlad(rt_odd(cd), fcd, rt_smlad(rt_odd(ab), fab, t));
+  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(*sum) : "r"(s), "r"(t) : "memory");
+}
 #endif
 
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
@@ -222,22 +303,23 @@ RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, in
   int32_t i;
 #if defined(RT_DSP)
   const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
-  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
+  for (; count >= 4; count -= 4, a += 4, b += 4, c += 4, d += 4) {
     const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
-    const uint32_t ea = rt_even(wa), eb = rt_even(wb), ec = rt_even(wc), ed = rt_even(wd);
-    const uint32_t oa = rt_odd(wa), ob = rt_odd(wb), oc = rt_odd(wc), od = rt_odd(wd);
-    sum[0] = rt_smlad(rt_pair(ec, ed), fcd, rt_smlad(rt_pair(ea, eb), fab, sum[0]));
-    sum[1] = rt_smlad(rt_pair(oc, od), fcd, rt_smlad(rt_pair(oa, ob), fab, sum[1]));
-    sum[2] = rt_smlad(rt_pair_high(ed, ec), fcd, rt_smlad(rt_pair_high(eb, ea), fab, sum[2]));
-    sum[3] = rt_smlad(rt_pair_high(od, oc), fcd, rt_smlad(rt_pair_high(ob, oa), fab, sum[3]));
+    const uint32_t ab = rt_pair(wa, wb), cd = rt_pair(wc, wd), ab2 = rt_pair_high(wb, wa), cd2 = rt_pair_high(wd, wc);
+    rt_add_two(&sum, ab, cd, fab, fcd);
+    rt_add_two(&sum, ab2, cd2, fab, fcd);
   }
 #elif defined(RT_MVE)
-  for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
-    int32x4_t v = vmlaq_n_s32(vldrwq_s32(sum), vldrbq_s32(a), fa);
-    v = vmlaq_n_s32(v, vldrbq_s32(b), fb);
-    v = vmlaq_n_s32(v, vldrbq_s32(c), fc);
-    vstrwq_s32(sum, vmlaq_n_s32(v, vldrbq_s32(d), fd));
-  }
+#define RT_ROW(p, f) "vldrb.s32 q1, [%[" #p "]], #4\n\tvmla.s32 q0, q1, %[" #f "]\n\t"
+  if (count <= 0) return;
+  __asm__ volatile("dlstp.32 lr, %[n]\n"
+                   "1:\n\t"
+                   "vldrw.32 q0, [%[s]]\n\t" RT_ROW(a, fa) RT_ROW(b, fb) RT_ROW(c, fc) RT_ROW(d, fd) "vstrw.32 q0, [%[s]], #16\n\t"
+                   "letp lr, 1b"
+                   : [s] "+r"(sum), [a] "+l"(a), [b] "+l"(b), [c] "+l"(c), [d] "+l"(d)
+                   : [n] "r"(count), [fa] "r"(fa), [fb] "r"(fb), [fc] "r"(fc), [fd] "r"(fd)
+                   : "lr", "q0", "q1", "memory");
+  count = 0;
 #else
   for (; count >= 4; count -= 4, sum += 4, a += 4, b += 4, c += 4, d += 4) {
     sum[0] += fa * a[0] + fb * b[0] + fc * c[0] + fd * d[0];
@@ -252,7 +334,16 @@ RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, in
 RT_HOT static void rt_add1(int32_t *sum, const int8_t *row, int32_t factor, int32_t count) {
   int32_t i;
 #ifdef RT_MVE
-  for (; count >= 4; count -= 4, sum += 4, row += 4) vstrwq_s32(sum, vmlaq_n_s32(vldrwq_s32(sum), vldrbq_s32(row), factor));
+  if (count <= 0) return;
+  __asm__ volatile("dlstp.32 lr, %[n]\n"
+                   "1:\n\t"
+                   "vldrw.32 q0, [%[s]]\n\t" RT_ROW(a, f) "vstrw.32 q0, [%[s]], #16\n\t"
+                   "letp lr, 1b"
+                   : [s] "+r"(sum), [a] "+l"(row)
+                   : [n] "r"(count), [f] "r"(factor)
+                   : "lr", "q0", "q1", "memory");
+  count = 0;
+#undef RT_ROW
 #else
   for (; count >= 4; count -= 4, sum += 4, row += 4) {
     sum[0] += factor * row[0];

@@ -10,7 +10,7 @@ uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, cons
   const uint64_t per_block = bytes ? 16 : 4;
   bool drawn = false;
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t at = index + i;
+    const uint64_t at = rounder->first + index + i;
     const uint32_t magnitude = acc[i] < 0 ? 0u - (uint32_t)acc[i] : (uint32_t)acc[i];
     if (draws && (!drawn || (at & (per_block - 1)) == 0)) {
       words = niti_draw_block(&rounder->draw, (uint32_t)(at / per_block));

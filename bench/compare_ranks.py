@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""niti on 1 and on N GPUs beside PyTorch's DistributedDataParallel on the same N, in turns; prints one table.
+
+bench/compare_ranks.py --niti build/niti --ranks 2 --batch 1024 256 [--model vgg-small-7 --recipe vgg-small-7-cifar10] [--launch "mpirun -n {}"] [--rounds 3]
+
+--batch is that of each GPU. niti trains random images of CIFAR-10's form by the recipe, loader included; PyTorch steps on one batch that stays on the device. Where there
+is no MPI: --launch "bench/local_ranks.sh {}" (bench/local_transport.c). Every run of niti at one global batch must end with the same hash on 1 and N GPUs.
+"""
+import argparse
+import json
+import pathlib
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def write_images(folder):
+    """50,000 and 1,000 random images in CIFAR-10's files."""
+    folder.mkdir()
+    dice = np.random.default_rng(1)
+    for name, count in [(f"data_batch_{i}.bin", 10000) for i in range(1, 6)] + [("test_batch.bin", 1000)]:
+        records = dice.integers(0, 256, (count, 3073), np.uint8)
+        records[:, 0] %= 10
+        (folder / name).write_bytes(records.tobytes())
+
+
+def niti(args, launch, batch, steps, data, run):
+    command = [*shlex.split(launch), args.niti, "train", args.recipe, "--data", data, "--run", run, "--backend", args.backend, "--batch", str(batch),
+               "--max-steps", str(steps), "--test-limit", "64", "--test-every", "1000", "--measure-every", "0", "--json"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"compare_ranks: {' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr}")
+    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--niti", default="build/niti")
+    parser.add_argument("--model", default="vgg-small-7")
+    parser.add_argument("--recipe", default="vgg-small-7-cifar10")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1024, 256])
+    parser.add_argument("--launch", default="mpirun -n {}")
+    parser.add_argument("--backend", default="cuda")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--peer-options", default="")
+    args = parser.parse_args()
+    rates, peers, hashes = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        write_images(place / "data")
+        for turn in range(args.rounds):
+            for batch in args.batch:
+                for ranks in (1, args.ranks):
+                    launch = args.launch.format(ranks) if ranks > 1 else ""
+                    result = niti(args, launch, batch * ranks, args.steps, place / "data", place / f"run-{turn}-{batch}-{ranks}")
+                    rates.setdefault((batch, ranks), []).append(result["images_per_second"])
+            if args.no_peer:
+                continue
+            done = subprocess.run(["torchrun", "--nproc-per-node", str(args.ranks), str(HERE / "peers" / "pytorch_ddp.py"), "--model", args.model,
+                                   "--batch", *map(str, args.batch), *shlex.split(args.peer_options)], capture_output=True, text=True, check=True)
+            for result in json.loads(done.stdout.splitlines()[-1])["results"]:
+                peers.setdefault((result["batch"], result["mode"]), []).append(result["images_per_second"])
+        for batch in args.batch:  # the same global batch on one GPU and on all
+            hashes[batch] = {niti(args, args.launch.format(n) if n > 1 else "", batch * args.ranks, 30, place / "data", place / f"same-{batch}-{n}")["hash"]
+                             for n in (1, args.ranks)}
+    print(f"{args.model}, {args.ranks} GPUs; medians of {args.rounds} rounds in turns (min to max), images/s\n")
+    print(f"| batch per GPU | niti, 1 GPU | niti, {args.ranks} GPUs | over 1 GPU | over DDP | same hash |\n|---|---|---|---|---|---|")
+    for batch in args.batch:
+        one, many = rates[batch, 1], rates[batch, args.ranks]
+        over = ", ".join(f"{mode} {statistics.median(many) / statistics.median(values):.2f}" for (b, mode), values in peers.items() if b == batch)
+        print(f"| {batch} | {statistics.median(one):,.0f} ({min(one):,.0f} to {max(one):,.0f}) | {statistics.median(many):,.0f} ({min(many):,.0f} to "
+              f"{max(many):,.0f}) | {statistics.median(many) / statistics.median(one):.2f} | {over or '-'} | {'yes' if len(hashes[batch]) == 1 else 'NO'} |")
+    return 0 if all(len(found) == 1 for found in hashes.values()) else 1
+
+
+sys.exit(main())

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Starts ranks on this host without MPI (bench/local_transport.c): bench/local_ranks.sh N COMMAND ARGUMENT...
+set -eu
+count=$1
+shift
+export OMPI_COMM_WORLD_SIZE="$count" NITI_LOCAL_NAME="$$"
+rank=1
+while [ "$rank" -lt "$count" ]; do
+  OMPI_COMM_WORLD_RANK=$rank "$@" &
+  rank=$((rank + 1))
+done
+code=0
+OMPI_COMM_WORLD_RANK=0 "$@" || code=$?
+wait
+exit "$code"

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Static analysis of the library and the tool by cppcheck, gcc -fanalyzer and clang-tidy: scripts/check_static.sh BUILD
+# BUILD has compile_commands.json and generated headers. Fails on every warning that is not on the list of exceptions, which
+# docs/reliability.md explains.
+set -u
+cd "$(dirname "$0")/.."
+build=$1
+sources=$(ls src/*/*.c src/backend/cpu/*.c src/backend/cpu/ref/*.c cli/*.c)
+bad=0
+echo "cppcheck"
+# shellcheck disable=SC2086 # words
+cppcheck --quiet --enable=warning,performance,portability --std=c11 -j "$(nproc)" -Iinclude -Isrc --suppress=missingIncludeSystem \
+  '-Djson_array_foreach(array,index,value)=for(index=0;index<json_array_size(array);++index)' \
+  '-Djson_object_foreach(object,key,value)=for(key=0;key;)' --error-exitcode=1 $sources || bad=1
+echo "gcc -fanalyzer"
+for file in $sources; do
+  gcc -std=gnu11 -O2 -fanalyzer -Iinclude -Isrc -I"$build/proto" -I/usr/include/libpng16 -c "$file" -o /dev/null 2>&1
+done | grep 'Wanalyzer' | grep -v -e 'cli/man.c.*Wanalyzer-possible-null-argument' -e 'src/backend/cpu/conv.c.*Wanalyzer-null-dereference' && bad=1
+echo "clang-tidy"
+# shellcheck disable=SC2086 # words
+echo $sources | xargs -P "$(nproc)" -n 8 clang-tidy -p "$build" --quiet 2>/dev/null | grep -E '(warning|error):' |
+  grep -v -e 'src/data/csv.c.*UnixAPI' -e 'cli/predict.c.*uninitialized.Assign' -e 'cli/train.c.*UndefinedBinaryOperatorResult' && bad=1
+exit $bad

@@ -1,0 +1,185 @@
+/* libniti_mpi.so: MPI behind the table of ranks/transport.h, and a heartbeat that finds ranks which no longer answer. */
+#include <mpi.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ranks/transport.h"
+
+enum {
+  SILENT = 6,      /* seconds without a beat after which a rank is lost */
+  ASLEEP = 3,      /* a pause between two beats of our own that says that we were stopped ourselves */
+  PIECE = 1 << 30, /* bytes of one broadcast */
+  BEAT = 1         /* the messages' tag */
+};
+
+/* MPI is one per process, and so is this state. */
+static NitiTransport transport;
+static MPI_Comm work = MPI_COMM_NULL, beats = MPI_COMM_NULL;
+static char library[MPI_MAX_LIBRARY_VERSION_STRING];
+static NitiTransportLost tell_lost;
+static void *lost_context;
+static pthread_t beating;
+static bool threads_allowed, is_beating, is_ending;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
+
+static bool succeeded(int code) { return code == MPI_SUCCESS; }
+
+static bool reduce(void *data, size_t count, NitiReduction reduction) {
+  static const size_t bytes[] = {4, 8, 4, 8};
+  const MPI_Datatype types[] = {MPI_UINT32_T, MPI_INT64_T, MPI_INT32_T, MPI_INT64_T};
+  const MPI_Op op = reduction == NITI_REDUCE_MAX_U32 || reduction == NITI_REDUCE_MAX_S64 ? MPI_MAX : MPI_SUM;
+  const size_t most = PIECE / bytes[reduction];
+  for (size_t at = 0; at < count; at += most) {
+    const int some = (int)(count - at < most ? count - at : most);
+    if (!succeeded(MPI_Allreduce(MPI_IN_PLACE, (char *)data + at * bytes[reduction], some, types[reduction], op, work)))
+      return false;
+  }
+  return true;
+}
+
+static bool broadcast(void *data, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    const int some = (int)(bytes - at < PIECE ? bytes - at : PIECE);
+    if (!succeeded(MPI_Bcast((char *)data + at, some, MPI_BYTE, 0, work))) return false;
+  }
+  return true;
+}
+
+static bool gather(void *out, const void *in, size_t bytes) {
+  return bytes <= PIECE && succeeded(MPI_Allgather(in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, work));
+}
+
+/* ---- the heartbeat: every rank sends rank 0 a byte per second, and rank 0 every rank ---- */
+
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef struct Peer {
+  MPI_Request sent;
+  double heard;
+} Peer;
+
+static void send_beat(Peer *peer, int rank) {
+  static char byte;
+  int done = 1;
+  if (peer->sent != MPI_REQUEST_NULL) MPI_Test(&peer->sent, &done, MPI_STATUS_IGNORE);
+  if (done) MPI_Isend(&byte, 1, MPI_BYTE, rank, BEAT, beats, &peer->sent);
+}
+
+static void hear_beats(Peer *peers, double now) {
+  int there = 0;
+  MPI_Status status;
+  while (succeeded(MPI_Iprobe(MPI_ANY_SOURCE, BEAT, beats, &there, &status)) && there) {
+    char byte;
+    MPI_Recv(&byte, 1, MPI_BYTE, status.MPI_SOURCE, BEAT, beats, MPI_STATUS_IGNORE);
+    peers[status.MPI_SOURCE].heard = now;
+  }
+}
+
+/* Whether the heartbeat goes on after a second. */
+static bool wait_second(void) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  ++until.tv_sec;
+  pthread_mutex_lock(&lock);
+  if (!is_ending) (void)pthread_cond_timedwait(&ending, &lock, &until);
+  const bool goes_on = !is_ending;
+  pthread_mutex_unlock(&lock);
+  return goes_on;
+}
+
+static void *beat(void *context) {
+  Peer *peers = context;
+  const int first = transport.rank == 0 ? 1 : 0, end = transport.rank == 0 ? transport.size : 1;
+  double before = seconds_now();
+  for (int r = first; r < end; ++r) peers[r] = (Peer){MPI_REQUEST_NULL, before};
+  while (wait_second()) {
+    const double now = seconds_now();
+    hear_beats(peers, now);
+    for (int r = first; r < end; ++r) {
+      send_beat(&peers[r], r);
+      if (now - before > ASLEEP) peers[r].heard = now;
+      if (now - peers[r].heard <= SILENT) continue;
+      tell_lost(lost_context, r, (int)(now - peers[r].heard));
+      peers[r].heard = now + 3600;
+    }
+    before = now;
+  }
+  for (int r = first; r < end; ++r) {
+    if (peers[r].sent != MPI_REQUEST_NULL) MPI_Request_free(&peers[r].sent);
+  }
+  free(peers);
+  return NULL;
+}
+
+static void watch(NitiTransportLost lost, void *context) {
+  Peer *peers = threads_allowed ? calloc((size_t)transport.size, sizeof *peers) : NULL;
+  if (!peers || is_beating) {
+    free(peers);
+    return;
+  }
+  tell_lost = lost;
+  lost_context = context;
+  is_beating = pthread_create(&beating, NULL, beat, peers) == 0;
+  if (!is_beating) free(peers);
+}
+
+/* ---- open and close ---- */
+
+/* All ranks come to an end before any stops beating. */
+static void close_all(void) {
+  MPI_Barrier(work);
+  pthread_mutex_lock(&lock);
+  is_ending = true;
+  pthread_cond_signal(&ending);
+  pthread_mutex_unlock(&lock);
+  if (is_beating) pthread_join(beating, NULL);
+  MPI_Finalize();
+}
+
+static void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
+
+static const NitiTransport *fail(char *why, const char *what) {
+  (void)snprintf(why, NITI_TRANSPORT_TEXT, "%s", what);
+  return NULL;
+}
+
+/* One line of the library's own description: "Open MPI v4.1.4". */
+static void name_library(void) {
+  int length = 0;
+  MPI_Get_library_version(library, &length);
+  library[strcspn(library, ",\n")] = 0;
+  transport.name = library;
+}
+
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int version, char *why);
+const NitiTransport *niti_transport(int version, char *why) {
+  int provided = 0, already = 0;
+  MPI_Comm host;
+  if (version != NITI_TRANSPORT_VERSION) return fail(why, "it belongs to another version of niti");
+  if (!succeeded(MPI_Initialized(&already)) || already) return fail(why, "MPI is in use already");
+  (void)setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0); /* a waiting rank leaves its core to others */
+  if (!succeeded(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided))) return fail(why, "MPI_Init_thread failed");
+  threads_allowed = provided == MPI_THREAD_MULTIPLE;
+  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats)) ||
+      !succeeded(MPI_Comm_split_type(work, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)))
+    return fail(why, "MPI could not make its communicators");
+  MPI_Comm_set_errhandler(work, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(beats, MPI_ERRORS_RETURN);
+  transport = (NitiTransport){
+      .reduce = reduce, .broadcast = broadcast, .gather = gather, .watch = watch, .close = close_all, .abort = abort_all};
+  MPI_Comm_rank(work, &transport.rank);
+  MPI_Comm_size(work, &transport.size);
+  MPI_Comm_rank(host, &transport.local_rank);
+  MPI_Comm_size(host, &transport.local_size);
+  MPI_Comm_free(&host);
+  name_library();
+  return &transport;
+}

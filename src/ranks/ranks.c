@@ -1,0 +1,254 @@
+/* Finds the plugin, starts it where this process was started as one of several, and what all ranks agree on. */
+#define _GNU_SOURCE
+#include "ranks/ranks.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "platform/clock.h"
+#include "platform/environment.h"
+#include "platform/path.h"
+#include "platform/system.h"
+#include "platform/threads.h"
+
+static const char plugin_file[] = "libniti_mpi.so";
+
+struct NitiRanks {
+  const NitiTransport *transport;
+  char (*hosts)[NITI_RANK_NAME_MAX]; /* [size] */
+  int host_count;
+  NitiRankLost lost;
+  void *context;
+  int64_t waited;
+  bool failed, agreed;
+};
+
+/* ---- finding the plugin ---- */
+
+static long number_of(const char *variable) {
+  const char *text = niti_environment_get(variable);
+  return text ? strtol(text, NULL, 10) : 0;
+}
+
+/* Open MPI's launcher, others that speak PMI, and Slurm's with PMIx. */
+static bool is_one_of_several(void) {
+  return number_of("OMPI_COMM_WORLD_SIZE") > 1 || number_of("PMI_SIZE") > 1 ||
+         (niti_environment_get("PMIX_RANK") && number_of("SLURM_STEP_NUM_TASKS") > 1);
+}
+
+/* "FOLDER OF file" + "/" + below, if it holds the plugin. */
+static bool look_beside(char out[PATH_MAX], const char *file, const char *below) {
+  char whole[PATH_MAX];
+  if (!file || !niti_system.realpath(file, whole)) return false;
+  char *slash = strrchr(whole, '/');
+  if (slash) *slash = 0;
+  const int length = snprintf(out, PATH_MAX, "%s%s/%s", whole, below, plugin_file);
+  return length < PATH_MAX && niti_path_is_file(out);
+}
+
+/* The file that this code is in: the tool, or a program's libniti.so. */
+static const char *own_file(void) {
+  Dl_info info;
+  return dladdr((const void *)&plugin_file, &info) ? info.dli_fname : NULL;
+}
+
+static bool find_plugin(char out[PATH_MAX]) {
+  static const char *const below[] = {"", "/niti", "/../lib/niti", "/../" NITI_LIBRARY_FOLDER "/niti"};
+  for (size_t i = 0; i < sizeof below / sizeof *below; ++i) {
+    if (look_beside(out, "/proc/self/exe", below[i]) || look_beside(out, own_file(), below[i])) return true;
+  }
+  return false;
+}
+
+static NitiStatus start_plugin(const NitiTransport **out) {
+  char path[PATH_MAX], why[NITI_TRANSPORT_TEXT] = "";
+  if (!find_plugin(path))
+    return niti_fail(NITI_ERROR_UNSUPPORTED,
+                     "started as one of several processes, but %s is not beside niti (expected a build with NITI_MPI)",
+                     plugin_file);
+  void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* MPI's own plugins need its symbols */
+  if (!library)
+    return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
+  NitiTransportOpen open;
+  *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
+  *out = open ? open(NITI_TRANSPORT_VERSION, why) : NULL;
+  if (*out) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", path, open ? why : "it is no plugin of niti");
+}
+
+/* ---- open and close ---- */
+
+static void on_lost(void *context, int rank, int seconds) {
+  const NitiRanks *r = context;
+  char text[NITI_RANK_TEXT_MAX];
+  (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
+                 r->hosts[rank], seconds);
+  if (r->lost) r->lost(r->context, text);
+}
+
+static bool seen_before(const NitiRanks *r, int rank) {
+  for (int i = 0; i < rank; ++i) {
+    if (strcmp(r->hosts[i], r->hosts[rank]) == 0) return true;
+  }
+  return false;
+}
+
+static NitiStatus exchange_hosts(NitiRanks *r) {
+  char own[NITI_RANK_NAME_MAX] = "";
+  niti_environment_host(own, sizeof own);
+  NITI_TRY(niti_ranks_gather(r, r->hosts, own, sizeof own));
+  for (int i = 0; i < r->transport->size; ++i) r->host_count += !seen_before(r, i);
+  return NITI_OK;
+}
+
+NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context) {
+  NITI_WANT(out, "out");
+  *out = NULL;
+  if (!is_one_of_several()) return NITI_OK;
+  const NitiTransport *transport = NULL;
+  NITI_TRY(start_plugin(&transport));
+  NitiRanks *r = calloc(1, sizeof *r);
+  if (r) r->hosts = calloc((size_t)transport->size, sizeof *r->hosts);
+  if (!r || !r->hosts) {
+    transport->abort(1);
+    free(r);
+    return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", transport->size);
+  }
+  r->transport = transport;
+  r->lost = lost;
+  r->context = context;
+  const NitiStatus status = exchange_hosts(r);
+  if (status != NITI_OK) {
+    niti_ranks_close(r);
+    return status;
+  }
+  transport->watch(on_lost, r);
+  *out = r;
+  return NITI_OK;
+}
+
+void niti_ranks_close(NitiRanks *r) {
+  if (!r) return;
+  r->transport->close();
+  free(r->hosts);
+  free(r);
+}
+
+void niti_ranks_abort(NitiRanks *r, int code) {
+  if (r) r->transport->abort(code);
+}
+
+/* ---- facts ---- */
+
+int niti_ranks_rank(const NitiRanks *r) { return r ? r->transport->rank : 0; }
+int niti_ranks_size(const NitiRanks *r) { return r ? r->transport->size : 1; }
+int niti_ranks_local(const NitiRanks *r) { return r ? r->transport->local_rank : 0; }
+bool niti_ranks_lead(const NitiRanks *r) { return niti_ranks_rank(r) == 0; }
+const char *niti_ranks_host(const NitiRanks *r, int rank) { return r ? r->hosts[rank] : "localhost"; }
+int niti_ranks_hosts(const NitiRanks *r) { return r ? r->host_count : 1; }
+const char *niti_ranks_library(const NitiRanks *r) { return r ? r->transport->name : ""; }
+bool niti_ranks_agreed(const NitiRanks *r) { return !r || r->agreed; }
+int64_t niti_ranks_waited(const NitiRanks *r) { return r ? r->waited : 0; }
+
+int niti_ranks_threads(const NitiRanks *r) {
+  const int cores = niti_usable_cores(), mates = r ? r->transport->local_size : 1;
+  if (mates == 1 || cores < (int)sysconf(_SC_NPROCESSORS_ONLN)) return 0; /* bound to cores of its own, as far as one can see */
+  return cores > mates ? cores / mates : 1;
+}
+
+/* ---- collectives ---- */
+
+static NitiStatus fail_mpi(const NitiRanks *r) {
+  return niti_fail(NITI_ERROR_DEVICE, "rank %d (%s): %s failed to exchange data", r->transport->rank,
+                   r->hosts[r->transport->rank], r->transport->name);
+}
+
+void niti_ranks_reduce(NitiRanks *r, void *data, size_t count, NitiReduction reduction) {
+  if (!r || r->failed) return;
+  const int64_t begin = niti_clock_now();
+  r->failed = !r->transport->reduce(data, count, reduction);
+  r->waited += niti_clock_now() - begin;
+}
+
+NitiStatus niti_ranks_check(const NitiRanks *r) { return r && r->failed ? fail_mpi(r) : NITI_OK; }
+
+NitiStatus niti_ranks_broadcast(NitiRanks *r, void *data, size_t bytes) {
+  return !r || r->transport->broadcast(data, bytes) ? NITI_OK : fail_mpi(r);
+}
+
+NitiStatus niti_ranks_gather(NitiRanks *r, void *out, const void *in, size_t bytes) {
+  if (!r) memcpy(out, in, bytes);
+  return !r || r->transport->gather(out, in, bytes) ? NITI_OK : fail_mpi(r);
+}
+
+typedef struct Word {
+  int32_t status;
+  char text[1020];
+} Word;
+
+/* The lowest rank that has failed, of those that were not merely interrupted if there are any. */
+static int first_failed(const Word *words, int size) {
+  int found = -1;
+  for (int i = 0; i < size; ++i) {
+    if (words[i].status == NITI_OK) continue;
+    if (found < 0 || (words[found].status == NITI_INTERRUPTED && words[i].status != NITI_INTERRUPTED)) found = i;
+  }
+  return found;
+}
+
+static NitiStatus fail_together(NitiRanks *r, const Word *words) {
+  const int size = r->transport->size, found = first_failed(words, size);
+  bool same = true;
+  for (int i = 0; i < size; ++i) same = same && strcmp(words[i].text, words[found].text) == 0;
+  r->agreed = true;
+  const NitiStatus status = (NitiStatus)words[found].status;
+  if (same) return niti_fail(status, "%s", words[found].text);
+  return niti_fail(status, "rank %d (%s): %s", found, r->hosts[found], words[found].text);
+}
+
+NitiStatus niti_ranks_agree(NitiRanks *r, NitiStatus status) {
+  uint32_t failed = status != NITI_OK;
+  if (!r || r->agreed) return status; /* once only: ranks that failed apart come here different numbers of times */
+  niti_ranks_reduce(r, &failed, 1, NITI_REDUCE_MAX_U32);
+  NITI_TRY(niti_ranks_check(r));
+  if (!failed) return NITI_OK;
+  Word own = {.status = (int32_t)status}, *words = calloc((size_t)r->transport->size, sizeof own);
+  if (!words) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the messages of %d ranks", r->transport->size);
+  if (status != NITI_OK) (void)snprintf(own.text, sizeof own.text, "%s", niti_error());
+  status = niti_ranks_gather(r, words, &own, sizeof own);
+  if (status == NITI_OK) status = fail_together(r, words);
+  free(words);
+  return status;
+}
+
+NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
+  char own[NITI_RANK_TEXT_MAX] = "";
+  NitiStatus status = NITI_OK;
+  if (!r) return NITI_OK;
+  const size_t size = (size_t)r->transport->size;
+  char(*all)[NITI_RANK_TEXT_MAX] = calloc(size, sizeof *all);
+  if (!all) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %zu ranks", size);
+  (void)snprintf(own, sizeof own, "%s", text);
+  status = niti_ranks_gather(r, all, own, sizeof own);
+  for (int i = 1; status == NITI_OK && i < (int)size; ++i) {
+    if (strcmp(all[i], all[0]) == 0) continue;
+    r->agreed = true;
+    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: rank %d (%s) has %s, but rank 0 (%s) has %s (expected the same on all ranks)",
+                       what, i, r->hosts[i], all[i], r->hosts[0], all[0]);
+  }
+  free(all);
+  return status;
+}
+
+NitiStatus niti_ranks_binary(char text[65]) {
+  const char *file = own_file();
+  char whole[PATH_MAX];
+  const bool tool = !file || !strchr(file, '/') || !niti_system.realpath(file, whole); /* a program's name as it was typed */
+  if (SHA256File(tool ? "/proc/self/exe" : whole, text)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", tool ? "/proc/self/exe" : whole);
+}

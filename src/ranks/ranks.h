@@ -1,0 +1,46 @@
+/* The ranks: the processes that train one network together. Every function accepts NULL, which stands for a process by itself:
+ * its collectives change nothing and succeed. Collectives are called by all ranks in the same order. */
+#ifndef NITI_RANKS_RANKS_H
+#define NITI_RANKS_RANKS_H
+
+#include <stdint.h>
+
+#include "platform/status.h"
+#include "ranks/transport.h"
+
+enum { NITI_RANK_NAME_MAX = 64, NITI_RANK_TEXT_MAX = 256 };
+
+int niti_ranks_size(const NitiRanks *);
+/* Whether this is rank 0, which reads and writes the run's files and reports. */
+bool niti_ranks_lead(const NitiRanks *);
+const char *niti_ranks_host(const NitiRanks *, int rank); /* its name; owned by the ranks */
+int niti_ranks_hosts(const NitiRanks *);                  /* how many there are */
+int niti_ranks_local(const NitiRanks *);                  /* this rank's number among those of its host */
+const char *niti_ranks_library(const NitiRanks *);        /* "Open MPI v4.1.4"; owned by the ranks */
+/* How many threads a rank computes with by default: 0 (one per usable core) where the launcher gave it cores of its own, else the
+ * host's cores divided among its ranks. */
+int niti_ranks_threads(const NitiRanks *);
+
+/* ---- collectives of a step: a failure persists, and niti_ranks_check reports it ---- */
+
+/* data[count] of every rank becomes the maximum or sum over all. */
+void niti_ranks_reduce(NitiRanks *, void *data, size_t count, NitiReduction);
+NitiStatus niti_ranks_check(const NitiRanks *);
+/* Nanoseconds spent in niti_ranks_reduce so far. */
+int64_t niti_ranks_waited(const NitiRanks *);
+
+/* ---- collectives between steps ---- */
+
+/* The most severe of all ranks' statuses on every rank: NITI_OK if all are, else the lowest rank's that failed, its message with
+ * the rank and host in front where not all have the same one. */
+NitiStatus niti_ranks_agree(NitiRanks *, NitiStatus);
+/* Fails on every rank, naming two ranks, where `text` is not the same on all; `what` says what it is. At most
+ * NITI_RANK_TEXT_MAX - 1 bytes count. */
+NitiStatus niti_ranks_same(NitiRanks *, const char *what, const char *text);
+NitiStatus niti_ranks_broadcast(NitiRanks *, void *data, size_t bytes); /* from rank 0 */
+/* out[size][bytes]: every rank's `in`. */
+NitiStatus niti_ranks_gather(NitiRanks *, void *out, const void *in, size_t bytes);
+/* The SHA-256 of the file that holds this library's code, for comparing. */
+NitiStatus niti_ranks_binary(char text[65]);
+
+#endif

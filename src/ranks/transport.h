@@ -1,0 +1,33 @@
+/* What a plugin for several processes provides: libniti_mpi.so is one. It is loaded at run time, so that niti needs no MPI where
+ * there is none. The plugin alone knows MPI's types. */
+#ifndef NITI_RANKS_TRANSPORT_H
+#define NITI_RANKS_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { NITI_TRANSPORT_VERSION = 1, NITI_TRANSPORT_TEXT = 256 };
+#define NITI_TRANSPORT_SYMBOL "niti_transport"
+
+typedef enum NitiReduction { NITI_REDUCE_MAX_U32, NITI_REDUCE_MAX_S64, NITI_REDUCE_SUM_S32, NITI_REDUCE_SUM_S64 } NitiReduction;
+
+/* Called on a thread of the plugin's own, once, when a rank no longer answers, with its number and for how many seconds. */
+typedef void (*NitiTransportLost)(void *context, int rank, int seconds);
+
+/* All functions are collective, except lost and abort, and return whether they succeeded. */
+typedef struct NitiTransport {
+  const char *name; /* the library and its version */
+  int rank, size;
+  int local_rank, local_size;                                        /* among the ranks of this host */
+  bool (*reduce)(void *data, size_t count, NitiReduction reduction); /* in place */
+  bool (*broadcast)(void *data, size_t bytes);                       /* from rank 0 */
+  bool (*gather)(void *out, const void *in, size_t bytes);           /* out: every rank's, in their order */
+  void (*watch)(NitiTransportLost lost, void *context);              /* from now on */
+  void (*close)(void);
+  void (*abort)(int code); /* ends all ranks, this one included */
+} NitiTransport;
+
+/* The plugin's one symbol: starts the transport; NULL with a reason in why[NITI_TRANSPORT_TEXT]. */
+typedef const NitiTransport *(*NitiTransportOpen)(int version, char *why);
+
+#endif

@@ -1,0 +1,222 @@
+/* What the ranks of a run tell each other. */
+#define _GNU_SOURCE
+#include "train/together.h"
+
+#include <inttypes.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "platform/file.h"
+#include "platform/system.h"
+
+enum { LIMIT_PERCENT = 150, SECONDS_LEAST = 2 };
+
+static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for what the ranks exchange"); }
+
+NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]) {
+  NitiRanks *ranks = run->options.ranks;
+  const size_t bytes = (size_t)niti_dataset_shape(run->dataset).c * sizeof *mean;
+  const NitiStatus status = niti_run_leads(run) ? niti_dataset_statistics(run->dataset, mean, std) : NITI_OK;
+  NITI_TRY(niti_run_agree(run, status));
+  NITI_TRY(niti_ranks_broadcast(ranks, mean, bytes));
+  return niti_ranks_broadcast(ranks, std, bytes);
+}
+
+/* ---- hashes of the data ---- */
+
+static void text_hash(char out[65], const char *text) { (void)SHA256Data((const uint8_t *)text, strlen(text), out); }
+
+/* The lowest rank that reads the same folder of the same host. */
+static NitiStatus find_hasher(int *out, const NitiRun *run) {
+  NitiRanks *ranks = run->options.ranks;
+  const int rank = niti_ranks_rank(ranks);
+  char own[65], (*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
+  if (!all) return out_of_memory();
+  text_hash(own, run->data_path);
+  const NitiStatus status = niti_ranks_gather(ranks, all, own, sizeof own);
+  *out = 0;
+  while (*out < rank && (strcmp(niti_ranks_host(ranks, *out), niti_ranks_host(ranks, rank)) != 0 || strcmp(all[*out], own) != 0))
+    ++*out;
+  free(all);
+  return status;
+}
+
+NitiStatus niti_together_hash(NitiRun *run, NitiSplit split) {
+  NitiRanks *ranks = run->options.ranks;
+  char *text = run->inputs.sha256[split];
+  int hasher = 0;
+  NitiStatus status = NITI_OK;
+  if (ranks) NITI_TRY(find_hasher(&hasher, run));
+  if (hasher == niti_ranks_rank(ranks)) status = niti_dataset_hash(run->dataset, split, text);
+  NITI_TRY(niti_run_agree(run, status));
+  if (!ranks) return NITI_OK;
+  char(*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
+  if (!all) return out_of_memory();
+  status = niti_ranks_gather(ranks, all, text, sizeof *all);
+  memcpy(text, all[hasher], sizeof *all);
+  free(all);
+  return status;
+}
+
+/* ---- comparing ---- */
+
+NitiStatus niti_together_check_data(const NitiRun *run) {
+  static const char *const names[NITI_SPLITS] = {
+      [NITI_TRAIN] = "training images", [NITI_TEST] = "test images", [NITI_VALIDATION] = "validation images"};
+  char text[NITI_RANK_TEXT_MAX];
+  for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
+    const NitiRunInputs *in = &run->inputs;
+    (void)snprintf(text, sizeof text, "%" PRId64 " of them, SHA-256 %.16s, names %.16s", in->images[split], in->sha256[split],
+                   in->names_sha256[split]);
+    NITI_TRY(niti_ranks_same(run->options.ranks, names[split], text));
+  }
+  return NITI_OK;
+}
+
+/* An image is mixed with the next of the whole batch, which another rank may have. */
+static NitiStatus check_mixup(const NitiRun *run) {
+  const int ranks = niti_ranks_size(run->options.ranks);
+  if (ranks < 2 || run->recipe->data.mixup == NITI_MIXUP_NONE) return NITI_OK;
+  return niti_run_agree(run,
+                        niti_fail(NITI_ERROR_UNSUPPORTED,
+                                  "%s: data: mixup mixes images of one process, but the batch is shared by %d ranks (expected "
+                                  "mixup: 0, or one rank)",
+                                  run->recipe->source, ranks));
+}
+
+NitiStatus niti_together_check(const NitiRun *run) {
+  char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
+  if (!run->options.ranks) return NITI_OK;
+  NITI_TRY(niti_run_agree(run, niti_ranks_binary(binary)));
+  (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), binary);
+  NITI_TRY(niti_ranks_same(run->options.ranks, "the program", text));
+  text_hash(recipe, run->recipe->text);
+  text_hash(model, run->recipe->model->text);
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s, seed %" PRIu64, run->recipe->name, recipe, run->recipe->seed);
+  NITI_TRY(niti_ranks_same(run->options.ranks, "the recipe", text));
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s", run->recipe->model->name, model);
+  NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
+  (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
+                 run->test_every, run->test_limit, run->options.measure_every);
+  NITI_TRY(niti_ranks_same(run->options.ranks, "the options", text));
+  return check_mixup(run);
+}
+
+/* ---- weights and checkpoints ---- */
+
+static NitiStatus share_tensor(const NitiRun *run, int32_t t) {
+  NitiNetwork *net = run->net;
+  const NitiTensorDesc *desc = &net->program->tensors[t];
+  const size_t bytes = niti_tensor_count(desc, 0) * niti_dtype_bytes(desc->dtype);
+  int32_t exponent = 0;
+  void *elements = malloc(bytes);
+  if (!elements) return out_of_memory();
+  NitiStatus status = niti_executable_read(net->main, t, 0, elements, &exponent);
+  if (status == NITI_OK) status = niti_ranks_broadcast(run->options.ranks, elements, bytes);
+  if (status == NITI_OK) status = niti_ranks_broadcast(run->options.ranks, &exponent, sizeof exponent);
+  if (status == NITI_OK) status = niti_executable_write(net->main, t, 0, elements, &exponent);
+  free(elements);
+  return status;
+}
+
+NitiStatus niti_together_weights(const NitiRun *run) {
+  for (int32_t t = 0; run->options.ranks && t < run->net->program->tensor_count; ++t) {
+    const NitiRole role = run->net->program->tensors[t].role;
+    if (role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE) NITI_TRY(share_tensor(run, t));
+  }
+  return NITI_OK;
+}
+
+/* Loads a checkpoint from a file's bytes; `source` is for messages. */
+static NitiStatus load_bytes(NitiCheckpoint **out, const char *bytes, size_t size, const char *source) {
+  char path[64];
+  const int file = memfd_create("niti checkpoint", MFD_CLOEXEC);
+  if (file < 0) return niti_fail_errno("checkpoint", "keep a copy in memory");
+  NitiStatus status = NITI_OK;
+  for (size_t at = 0; at < size && status == NITI_OK;) {
+    const ssize_t written = niti_system.write(file, bytes + at, size - at);
+    if (written < 0) status = niti_fail_errno("checkpoint", "keep a copy in memory");
+    at += written > 0 ? (size_t)written : 0;
+  }
+  (void)snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+  if (status == NITI_OK) status = niti_checkpoint_load(out, path);
+  (void)niti_system.close(file);
+  if (status != NITI_OK) return status;
+  char *copy = strdup(source);
+  if (!copy) return out_of_memory();
+  free((*out)->source);
+  (*out)->source = copy;
+  return NITI_OK;
+}
+
+NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *ranks) {
+  char *bytes = NULL, source[1024] = "";
+  size_t size = 0;
+  uint64_t count = 0;
+  if (!ranks) return NITI_OK;
+  NitiStatus status = NITI_OK;
+  if (*checkpoint) {
+    (void)snprintf(source, sizeof source, "%s", niti_checkpoint_source(*checkpoint));
+    status = niti_file_read(&bytes, &size, source, SIZE_MAX / 2);
+    count = size;
+  }
+  NITI_TRY(niti_ranks_agree(ranks, status));
+  NITI_TRY(niti_ranks_broadcast(ranks, &count, sizeof count));
+  NITI_TRY(niti_ranks_broadcast(ranks, source, sizeof source));
+  size = (size_t)count;
+  if (!bytes && (count > SIZE_MAX / 2 || !(bytes = malloc(size + 1)))) return out_of_memory();
+  status = niti_ranks_broadcast(ranks, bytes, size);
+  if (status == NITI_OK && !*checkpoint) status = load_bytes(checkpoint, bytes, size, source);
+  free(bytes);
+  return niti_ranks_agree(ranks, status);
+}
+
+NitiStatus niti_together_told(const NitiRun *run, bool *truth) {
+  return niti_ranks_broadcast(run->options.ranks, truth, sizeof *truth);
+}
+
+void niti_together_confusion(const NitiRun *run) {
+  const NitiConfusion *c = run->confusion;
+  if (c) niti_ranks_reduce(run->options.ranks, c->counts, (size_t)c->classes * (size_t)c->classes, NITI_REDUCE_SUM_S64);
+}
+
+/* ---- pace ---- */
+
+static int ascending(const void *a, const void *b) {
+  const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* text names the slowest of these times where it is far from the one in the middle. */
+static void name_slowest(char *text, const NitiRanks *ranks, int64_t *times, int64_t *sorted) {
+  const int size = niti_ranks_size(ranks);
+  int slowest = 0;
+  for (int i = 1; i < size; ++i) slowest = times[i] > times[slowest] ? i : slowest;
+  memcpy(sorted, times, (size_t)size * sizeof *times);
+  qsort(sorted, (size_t)size, sizeof *sorted, ascending);
+  const int64_t usual = sorted[(size - 1) / 2], most = times[slowest];
+  if (most * 100 < usual * LIMIT_PERCENT || most - usual < SECONDS_LEAST * INT64_C(1000000000)) return;
+  const int64_t tenths = most * 10 / (usual > 0 ? usual : 1);
+  (void)snprintf(text, NITI_RANK_TEXT_MAX,
+                 "rank %d (%s) takes %" PRId64 ".%" PRId64 " times as long as others for its share of a batch", slowest,
+                 niti_ranks_host(ranks, slowest), tenths / 10, tenths % 10);
+}
+
+NitiStatus niti_together_pace(NitiRun *run, char *text) {
+  NitiRanks *ranks = run->options.ranks;
+  const size_t size = (size_t)niti_ranks_size(ranks);
+  text[0] = 0;
+  if (!ranks) return NITI_OK;
+  int64_t *times = calloc(2 * size, sizeof *times);
+  if (!times) return out_of_memory();
+  const int64_t own = run->busy;
+  const NitiStatus status = niti_ranks_gather(ranks, times, &own, sizeof own);
+  if (status == NITI_OK && niti_run_leads(run) && !run->slow_told) name_slowest(text, ranks, times, times + size);
+  run->slow_told = run->slow_told || text[0];
+  run->busy = 0;
+  free(times);
+  return status;
+}

@@ -1,0 +1,29 @@
+/* What the ranks of a run tell each other before, between and after its steps (ranks/ranks.h, docs/scaling.md). All ranks call
+ * each of these at the same point of a run; in a process by itself they exchange nothing. */
+#ifndef NITI_TRAIN_TOGETHER_H
+#define NITI_TRAIN_TOGETHER_H
+
+#include "train/run.h"
+
+/* The data set's statistics, computed by rank 0. */
+NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
+/* Sets run->inputs.sha256 of a split, computed once for each folder of each host. */
+NitiStatus niti_together_hash(NitiRun *run, NitiSplit split);
+/* Fails, naming two ranks, where not all have the same niti, recipe, model and options, or where several cannot train by this
+ * recipe: before anything else. */
+NitiStatus niti_together_check(const NitiRun *run);
+/* The same of the data, whose hashes are known by then. */
+NitiStatus niti_together_check_data(const NitiRun *run);
+/* Every rank receives rank 0's weights and optimiser's state. */
+NitiStatus niti_together_weights(const NitiRun *run);
+/* Every rank receives the checkpoint file that rank 0 has loaded; *checkpoint is NULL on the others. */
+NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *ranks);
+/* Whether something is so on rank 0. */
+NitiStatus niti_together_told(const NitiRun *run, bool *truth);
+/* The counts of all ranks. */
+void niti_together_confusion(const NitiRun *run);
+/* After an epoch: on rank 0, if a rank has taken much longer than the others for its steps, a line that names it in
+ * text[NITI_RANK_TEXT_MAX], else "". */
+NitiStatus niti_together_pace(NitiRun *run, char *text);
+
+#endif

@@ -1,0 +1,332 @@
+"""Training by many processes: the bits of one process at every number of ranks, from every checkpoint on; a rank that is lost, and
+ranks that do not belong together."""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import data_sets
+from launch import PLUGIN, end_of, give_up, needs_mpi, start, together, train_in
+from recipes import EVERY_LAYER, NORMED
+from tool import NITI, json_of, niti, resume, rows_of, timeless, train
+
+pytestmark = needs_mpi
+EPOCHS = 6
+SAME = ("hash", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_epoch", "steps")
+
+
+def same(result):
+    return {key: result[key] for key in SAME}
+
+
+def events_of(run):
+    """What counts all images: losses, accuracies and the confusion matrix."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}).Reload()
+    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+             if tag.startswith(("loss", "accuracy"))}
+    found |= {tag: [(image.step, image.encoded_image_string) for image in events.Images(tag)] for tag in events.Tags()["images"]
+              if tag.endswith("confusion")}
+    assert len(found) >= 3, events.Tags()
+    return found
+
+
+def processes_of(launcher, count, seconds=60):
+    """The process number of each rank, when all are there."""
+    end = time.monotonic() + seconds
+    found = []
+    while time.monotonic() < end:
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
+            except (OSError, ValueError):
+                continue
+            if own:
+                found.append((int(next(v for v in (entry / "environ").read_bytes().split(b"\0")
+                                       if v.startswith(b"OMPI_COMM_WORLD_RANK=")).split(b"=")[1]), int(entry.name)))
+        if len(found) == count:
+            return dict(found)
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.01)
+    give_up(launcher, "the ranks have not begun")
+
+
+def wait_for(path, launcher, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert launcher.poll() is None, launcher.communicate()
+        if time.monotonic() > end:
+            give_up(launcher, f"{path} has not come")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def normed(shared):
+    path = shared / "ranks-normed.yaml"
+    path.write_text(NORMED)
+    return path
+
+
+@pytest.fixture(scope="module")
+def elements(shared):
+    """Every layer, with dropout whose random numbers count elements of the whole batch."""
+    path = shared / "ranks-elements.yaml"
+    path.write_text(EVERY_LAYER.replace("- dropout\n", "- dropout: {per: element, rate: 0.3}\n", 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd(shared):
+    """150 training images: epochs of 10 steps, the last one of 6 images."""
+    return data_sets.write_idx_set(shared / "ranks-odd", data_sets.squares(150, 1), data_sets.squares(61, 2))
+
+
+@pytest.fixture(scope="module")
+def long(normed, shared):
+    """(recipe, data, result of one process) of a run that takes a while."""
+    data = data_sets.write_idx_set(shared / "ranks-long", data_sets.squares(600, 1), data_sets.squares(60, 2))
+    return normed, data, train(normed, data, shared / "ranks-long-run", "--epochs", EPOCHS)
+
+
+# ---- the same bits ----
+
+@pytest.mark.parametrize("changes, ranks", [
+    ((), (2, 3)),
+    (("rounding.activation=nearest", "rounding.error=pseudo-stochastic", "batch=13"), (4,)),
+    (("rounding.activation=truncate", "rounding.error=stochastic-byte", "loss=softmax", "batch=7"), (3, 8)),
+    (("rounding.activation=stochastic-byte", "loss=softmax", "batch=1", "max_steps=20"), (2,)),  # some rank has no image
+])
+def test_every_layer_has_the_bits_of_one_process(changes, ranks, elements, cifar, tmp_path):
+    sets = [word for change in changes for word in ("--set", change)]
+    one = train(elements, cifar, tmp_path / "one", *sets)
+    for count in ranks:
+        many = train_in(count, elements, cifar, tmp_path / str(count), *sets)
+        assert same(many) == same(one), count
+        assert timeless(rows_of(tmp_path / str(count))) == timeless(rows_of(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("changes, ranks", [
+    ((), (2, 4)),
+    (("data.validation=30", "rounding.activation=stochastic", "update.nesterov=false"), (3,)),  # the best weights are tested at the end
+])
+def test_norms_and_update_sgd_have_the_bits_of_one_process(changes, ranks, normed, odd, tmp_path):
+    sets = [word for change in changes for word in ("--set", change)]
+    one = train(normed, odd, tmp_path / "one", *sets)
+    for count in ranks:
+        many = train_in(count, normed, odd, tmp_path / str(count), *sets)
+        assert same(many) == same(one), count
+        assert events_of(tmp_path / str(count)) == events_of(tmp_path / "one")
+
+
+def test_update_niti16_has_the_bits_of_one_process(normed, odd, tmp_path):
+    sets = ("--set", "update={kind: niti16, lr: 3, nesterov: true, weight_decay: 0.001}")
+    one = train(normed, odd, tmp_path / "one", *sets)
+    assert same(train_in(3, normed, odd, tmp_path / "three", *sets)) == same(one)
+
+
+def test_averaged_weights_test_time_flip_and_squares_cut_out_have_the_bits_of_one_process(normed, odd, tmp_path):
+    sets = ("--set", "average={from: {at: 30%}, every: {step: 3}}", "--set", "evaluation.flip=true", "--set", "data.cutout=3",
+            "--set", "data.flip=true")
+    for ranks, more in ((2, ()), (3, ("--batch", 2, "--max-steps", 12))):  # of three, one has no image
+        one = train(normed, odd, tmp_path / f"one beside {ranks}", *sets, *more)
+        many = train_in(ranks, normed, odd, tmp_path / str(ranks), *sets, *more)
+        assert same(many) == same(one) and one["averaged_hash"] != one["hash"], ranks
+        assert many["averaged_hash"] == one["averaged_hash"] and many["averaged_test_accuracy"] == one["averaged_test_accuracy"], ranks
+        assert (tmp_path / str(ranks) / "averaged.safetensors").exists()
+
+
+def test_averages_and_update_niti16_are_continued_by_other_numbers_of_ranks(normed, odd, tmp_path):
+    steady = "lr: 0.05, schedule: steps, warmup: {epoch: 0}"
+    for name, sets in {"average": (f"update={{kind: sgd, {steady}}}", "average={from: {epoch: 1}, every: {step: 3}}"),
+                       "niti16": (f"update={{kind: niti16, {steady}}}",)}.items():
+        run, again = tmp_path / name, tmp_path / f"{name} again"
+        train_in(2, normed, odd, run, *(word for change in sets for word in ("--set", change)), "--epochs", 2)
+        shutil.copytree(run, again)
+        many = together((3, NITI, "--resume", run, "--threads", 1, "--epochs", 3, "--json"))
+        one = resume(again, "--epochs", 3)
+        assert same(many) == same(one) and many.get("averaged_hash") == one.get("averaged_hash"), name
+
+
+def test_clipping_by_norm_sees_the_sum_over_all_ranks(normed, odd, tmp_path):
+    """Always, as it clips every step; and not at all, which gives other weights."""
+    tight, none = ("--set", "update.clip_norm=0.01", "--epochs", 1), ("--set", "update.clip_norm=0", "--epochs", 1)
+    one = train(normed, odd, tmp_path / "one", *tight)
+    assert same(train_in(3, normed, odd, tmp_path / "three", *tight)) == same(one)
+    assert train(normed, odd, tmp_path / "none", *none)["hash"] != one["hash"]
+
+
+def test_resized_crops_and_colours_have_the_bits_of_one_process(elements, cifar, tmp_path):
+    sets = ("--epochs", 1, "--set", "data.pad=0", "--set", "data.crop=resized", "--set", "data.brightness=0.4", "--set",
+            "data.contrast=0.4", "--set", "data.saturation=0.4", "--set", "update.mu=2.5")
+    one = train(elements, cifar, tmp_path / "one", *sets)
+    assert same(train_in(3, elements, cifar, tmp_path / "three", *sets)) == same(one)
+
+
+def test_ranks_of_other_instruction_sets(elements, cifar, tmp_path):
+    one = train(elements, cifar, tmp_path / "one", "--epochs", 1)
+    how = (elements, "--data", cifar, "--run", tmp_path / "many", "--epochs", 1, "--json")
+    many = together((1, NITI, *how, "--threads", 2), (2, NITI, *how, "--threads", 1, "--isa", "ref"))
+    assert same(many) == same(one)
+
+
+def test_weights_to_start_from_and_dry_run(normed, odd, tmp_path):
+    first = train(normed, odd, tmp_path / "first", "--epochs", 1)
+    one = train(normed, odd, tmp_path / "one", "--init", tmp_path / "first", "--seed", 3)
+    assert one["hash"] != first["hash"]
+    assert same(train_in(2, normed, odd, tmp_path / "two", "--init", tmp_path / "first", "--seed", 3)) == same(one)
+    assert train_in(2, normed, odd, tmp_path / "dry", "--dry-run")["dry_run"]
+    assert not (tmp_path / "dry").exists()
+
+
+# ---- interruptions and losses ----
+
+def test_a_signal_to_any_rank_saves_and_resumes_by_other_numbers_of_ranks(long, tmp_path):
+    recipe, data, one = long
+    run = tmp_path / "run"
+    launcher = start((3, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS, "--json"))
+    ranks = processes_of(launcher, 3)
+    wait_for(run / "best.safetensors", launcher)  # an epoch is over
+    os.kill(ranks[max(ranks)], signal.SIGTERM)
+    code, out, err = end_of(launcher)
+    assert code != 0 and json.loads(out.splitlines()[0])["interrupted"], (code, out, err)
+    launcher = start((2, NITI, "--resume", run, "--threads", 1, "--json"))
+    ranks = processes_of(launcher, 2)
+    wait_for(run / "previous.safetensors", launcher)
+    time.sleep(0.3)
+    os.kill(ranks[0], signal.SIGTERM)
+    end_of(launcher)  # interrupted too, or at its end already
+    assert same(together((4, NITI, "--resume", run, "--threads", 1, "--json"))) == same(one)
+
+
+def test_a_killed_rank_ends_the_run_and_one_process_resumes(long, tmp_path):
+    recipe, data, one = long
+    run = tmp_path / "run"
+    launcher = start((3, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS))
+    ranks = processes_of(launcher, 3)
+    wait_for(run / "best.safetensors", launcher)
+    os.kill(ranks[1], signal.SIGKILL)
+    code, out, err = end_of(launcher, timeout=30)
+    assert code != 0 and "rank 1" in err and "signal 9" in err, (code, out, err)
+    assert same(resume(run)) == same(one)
+
+
+def test_a_stopped_rank_ends_the_run(long, tmp_path):
+    recipe, data, one = long
+    run = tmp_path / "run"
+    launcher = start((2, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS))
+    ranks = processes_of(launcher, 2)
+    wait_for(run / "best.safetensors", launcher)
+    os.kill(ranks[1], signal.SIGSTOP)
+    code, out, err = end_of(launcher, timeout=40)
+    assert code == 3 and "niti: rank 1 (" in err and "has not answered" in err, (code, out, err)
+    assert same(resume(run)) == same(one)
+
+
+@pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW to a number of kills")
+def test_kills_at_random_moments(long, tmp_path):
+    """Ranks are killed again and again, and other numbers of ranks go on, until the run is complete."""
+    recipe, data, one = long
+    run, dice = tmp_path / "run", random.Random(1)
+    new = (recipe, "--data", data, "--run", run, "--epochs", EPOCHS)
+    for _ in range(int(os.environ["NITI_TEST_SLOW"])):
+        count = dice.randint(2, 4)
+        launcher = start((count, NITI, *(("--resume", run) if run.exists() else new), "--threads", 1))
+        ranks = processes_of(launcher, count)
+        time.sleep(dice.random() * 3)
+        if launcher.poll() is None:
+            os.kill(ranks[dice.randrange(count)], signal.SIGKILL)
+        code, out, err = end_of(launcher, timeout=30)
+        assert code == 0 or "signal 9" in err, (code, out, err)
+    assert same(resume(run)) == same(one)
+
+
+def test_a_slow_rank_is_named(cifar, tmp_path):
+    if not set(json_of("info")["isa_available"]) - {"ref"}:
+        pytest.skip("this machine has no faster kernels than ref")
+    for attempt in range(4):  # other processes may slow the other rank as much
+        how = ("vgg-small-7-cifar10", "--data", cifar, "--run", tmp_path / f"run-{attempt}", "--threads", 1, "--max-steps", 4,
+               "--batch", 16, "--test-limit", 4)
+        code, out, err = end_of(start((1, NITI, *how), (1, NITI, *how, "--isa", "ref")))
+        assert code == 0, (code, out, err)
+        if "niti: rank 1 (" in err and "times as long as others" in err:
+            return
+    pytest.fail(err)
+
+
+# ---- what does not belong together ----
+
+def refused(says, *parts):
+    code, out, err = end_of(start(*parts))
+    lines = [line for line in err.splitlines() if line.startswith("niti: ")]
+    assert code == 1 and len(lines) == 1, (code, out, err)
+    for text in says:
+        assert text in lines[0], lines[0]
+
+
+def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
+    how = (normed, "--run", tmp_path / "run", "--threads", 1)
+    refused(("the recipe", "rank 1 (", "seed 5", "rank 0 (", "seed 9"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", odd, "--seed", 5))
+    other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(150, 4), data_sets.squares(61, 2))
+    sets = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
+    refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd, *sets), (1, NITI, *how, "--data", other, *sets))
+    refused(("rank 1 (", "missing"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", tmp_path / "missing"))
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "niti"
+    program.write_bytes(NITI.read_bytes() + b"\0")
+    program.chmod(0o755)
+    (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes())
+    refused(("the program", "rank 1 (", "SHA-256"), (1, NITI, *how, "--data", odd), (1, program, *how, "--data", odd))
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixup_is_refused(normed, odd, tmp_path):
+    """The next image of a batch may belong to another rank."""
+    how = (normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1, "--set", "data.mixup=0.2", "--max-steps", 2)
+    refused(("mixup", "2 ranks", "mixup: 0"), (2, NITI, *how))
+    assert not (tmp_path / "run").exists()
+    together((1, NITI, *how, "--json"))  # one rank has all of a batch
+
+
+def test_what_is_wrong_on_all_ranks_is_said_once(normed, odd, tmp_path):
+    refused(("no-such-recipe",), (2, NITI, "no-such-recipe", "--data", odd))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    refused(("full",), (2, NITI, normed, "--data", odd, "--run", tmp_path / "full", "--threads", 1))
+
+
+def test_a_rank_that_cannot_read_its_image_is_named(normed, tmp_path):
+    """Only the rank in whose share it is reads an image; all end together, and the state is saved."""
+    names = ("circle", "line", "point", "square")
+    data = data_sets.write_folder_set(tmp_path / "data", names, data_sets.squares(40, 1), data_sets.squares(8, 2))
+    run = tmp_path / "run"
+    launcher = start((2, NITI, normed, "--data", data, "--run", run, "--threads", 1, "--epochs", 2000, "--test-every", 2000, "--save-every",
+                      1, "--set", "data.mean=[0.5]", "--set", "data.std=[0.25]"))
+    wait_for(run / "epoch-0001.safetensors", launcher)
+    gone = sorted((data / "train").glob("*/*.png"))[17]
+    gone.unlink()
+    code, out, err = end_of(launcher)
+    lines = [line for line in err.splitlines() if gone.name in line]
+    assert code == 1 and len(lines) == 1 and lines[0].startswith("niti: rank ") and "is saved" in lines[0], (code, out, err)
+
+
+def test_without_the_plugin(normed, odd, tmp_path):
+    """One process needs none; one of several is refused rather than training on its own."""
+    program = tmp_path / "niti"
+    program.write_bytes(NITI.read_bytes())
+    program.chmod(0o755)
+    how = ["train", str(normed), "--data", str(odd), "--run", str(tmp_path / "run"), "--threads", "1"]
+    alone = subprocess.run([program, *how, "--max-steps", "2"], capture_output=True, text=True, timeout=60, check=False)
+    assert alone.returncode == 0, alone.stderr
+    several = niti("info")  # any other command takes no notice
+    assert several.returncode == 0
+    several = subprocess.run([program, *how], capture_output=True, text=True, timeout=60, check=False,
+                             env={**os.environ, "OMPI_COMM_WORLD_SIZE": "2"})
+    assert several.returncode == 1 and "libniti_mpi.so" in several.stderr, several.stderr

@@ -1,0 +1,174 @@
+/* Portions of a batch, and programs for several ranks. What ranks do together is tested by tests/ranks, the loader's
+ * part of it by test_loader.c. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "model/lower.h"
+#include "program/bounds.h"
+#include "program/portion.h"
+
+/* ---- portions ---- */
+
+static void test_portions_cover_a_batch_once(void **state) {
+  (void)state;
+  for (int ranks = 1; ranks <= 9; ++ranks) {
+    for (int32_t whole = 1; whole <= 40; ++whole) {
+      int32_t next = 0, least = whole, most = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        const NitiPortion p = niti_portion(whole, rank, ranks);
+        assert_true(p.count >= 1 && p.count <= niti_portion_most(whole, ranks) && p.first + p.count <= whole);
+        if (p.idle) {
+          assert_true(whole < ranks && p.first == 0 && p.count == 1);
+          continue;
+        }
+        assert_int_equal(p.first, next);
+        next += p.count;
+        least = p.count < least ? p.count : least;
+        most = p.count > most ? p.count : most;
+      }
+      assert_int_equal(next, whole);
+      assert_true(most - least <= 1);
+    }
+  }
+  const NitiPortion last = niti_portion(INT32_MAX, 1023, 1024);
+  assert_int_equal(last.first + last.count, INT32_MAX);
+}
+
+/* ---- programs ---- */
+
+static const char model[] =
+    "name: small\ninput: [64, 64, 1]\nclasses: 4\nlayers:\n"
+    "  - conv: {out: 4, kernel: 3, bias: true}\n  - norm\n  - relu\n  - flatten\n  - linear: {out: classes}\n";
+
+static NitiProgram *lower(int32_t batch, int32_t whole) {
+  NitiDescription *description = NULL;
+  NitiProgram *program = NULL;
+  assert_int_equal(niti_description_parse(&description, model, "small.yaml", NULL), NITI_OK);
+  const NitiLowerOptions options = {
+      .batch = batch, .whole = whole, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd};
+  assert_int_equal(niti_lower(&program, description, &options), NITI_OK);
+  niti_description_close(description);
+  return program;
+}
+
+static const NitiTensorDesc *tensor(const NitiProgram *p, const char *name) {
+  const int32_t t = niti_program_find(p, name);
+  assert_true(t != NITI_NONE);
+  return &p->tensors[t];
+}
+
+static void test_gradients_of_products_and_biases_are_summed(void **state) {
+  (void)state;
+  NitiProgram *p = lower(4, 16);
+  static const char *const expected[] = {"linear1.gradient", "conv1.gradient", "conv1.bias.gradient"};
+  int32_t first, end;
+  niti_program_phases(p, NITI_PHASE_REDUCE, NITI_PHASE_REDUCE, &first, &end);
+  assert_int_equal(end - first, 3);
+  for (int32_t i = first; i < end; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    assert_int_equal(o->opcode, NITI_OP_ALL_SUM);
+    assert_int_equal(o->inputs[0], o->outputs[0]);
+    assert_string_equal(p->tensors[o->inputs[0]].name, expected[i - first]);
+  }
+  niti_program_close(p);
+  p = lower(16, 0);
+  niti_program_phases(p, NITI_PHASE_REDUCE, NITI_PHASE_REDUCE, &first, &end);
+  assert_int_equal(end, first);
+  niti_program_close(p);
+}
+
+/* The norm is that of the whole batch's gradients. */
+static void test_clipping_comes_after_the_sums(void **state) {
+  (void)state;
+  NitiDescription *description = NULL;
+  NitiProgram *p = NULL;
+  int32_t last_sum = NITI_NONE, first_square = NITI_NONE;
+  assert_int_equal(niti_description_parse(&description, model, "small.yaml", NULL), NITI_OK);
+  const NitiLowerOptions options = {
+      .batch = 4, .whole = 16, .training = true, .loss = NITI_LOSS_SOFTMAX, .clips_norm = true, .optimizer = &niti_optimizer_sgd};
+  assert_int_equal(niti_lower(&p, description, &options), NITI_OK);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode == NITI_OP_ALL_SUM) last_sum = i;
+    if (p->operations[i].opcode == NITI_OP_GRADIENT_SQUARES && first_square == NITI_NONE) first_square = i;
+  }
+  assert_true(last_sum != NITI_NONE && first_square > last_sum);
+  niti_program_close(p);
+  niti_description_close(description);
+}
+
+/* 62 * 62 positions: 34 images are exact in int32, 35 are not. */
+static void test_the_whole_batch_decides_the_width_of_a_gradient(void **state) {
+  (void)state;
+  static const struct {
+    int32_t batch, whole;
+    NitiDtype dtype;
+  } cases[] = {{34, 0, NITI_DTYPE_S32},
+               {35, 0, NITI_DTYPE_S64},
+               {17, 34, NITI_DTYPE_S32},
+               {1, 35, NITI_DTYPE_S64},
+               {9, 35, NITI_DTYPE_S64}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiProgram *p = lower(cases[i].batch, cases[i].whole);
+    assert_int_equal(tensor(p, "conv1.gradient")->dtype, cases[i].dtype);
+    assert_int_equal(tensor(p, "conv1.out")->dims[0], cases[i].batch);
+    niti_program_close(p);
+  }
+}
+
+/* 2^24 values per channel at most: 62 * 62 * 4364 are, 62 * 62 * 4365 are not. */
+static void test_the_whole_batch_counts_for_a_norm(void **state) {
+  (void)state;
+  NitiDescription *description = NULL;
+  NitiProgram *program = NULL;
+  assert_int_equal(niti_description_parse(&description, model, "small.yaml", NULL), NITI_OK);
+  NitiLowerOptions options = {
+      .batch = 8, .whole = 4364, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd};
+  assert_int_equal(niti_lower(&program, description, &options), NITI_OK);
+  niti_program_close(program);
+  options.whole = 4365;
+  assert_int_equal(niti_lower(&program, description, &options), NITI_ERROR_MODEL);
+  assert_non_null(strstr(niti_error(), "a batch of 4365 images"));
+  niti_description_close(description);
+}
+
+static int64_t exchanged(const NitiProgram *p, NitiOpcode opcode) {
+  int64_t bytes = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i)
+    bytes += p->operations[i].opcode == opcode ? niti_exchanged_bytes(p, &p->operations[i]) : 0;
+  return bytes;
+}
+
+/* docs/scaling.md's table: two products forward, one backward, four channels. */
+static void test_what_is_exchanged(void **state) {
+  (void)state;
+  NitiProgram *p = lower(4, 16);
+  assert_int_equal(exchanged(p, NITI_OP_CONV_FORWARD), 2 * 4);
+  assert_int_equal(exchanged(p, NITI_OP_CONV_BACKWARD), 4);
+  assert_int_equal(exchanged(p, NITI_OP_NORM_FIT), 4 * 2 * 8);
+  assert_int_equal(exchanged(p, NITI_OP_NORM_DELTA_FIT), 4 * 3 * 8);
+  assert_int_equal(exchanged(p, NITI_OP_LOSS), 3 * 8 + 4);
+  assert_int_equal(exchanged(p, NITI_OP_ALL_SUM), 4 * 4 * 9 + 8 * 4 + 4 * 4 * 4 * 62 * 62);
+  const NitiOpcode silent[] = {NITI_OP_INPUT, NITI_OP_NORM_FORWARD, NITI_OP_RELU_FORWARD, NITI_OP_CONV_GRADIENT,
+                               NITI_OP_UPDATE_SGD};
+  for (size_t i = 0; i < sizeof silent / sizeof *silent; ++i) assert_int_equal(exchanged(p, silent[i]), 0);
+  niti_program_close(p);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_portions_cover_a_batch_once),
+      cmocka_unit_test(test_gradients_of_products_and_biases_are_summed),
+      cmocka_unit_test(test_clipping_comes_after_the_sums),
+      cmocka_unit_test(test_the_whole_batch_decides_the_width_of_a_gradient),
+      cmocka_unit_test(test_the_whole_batch_counts_for_a_norm),
+      cmocka_unit_test(test_what_is_exchanged),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
