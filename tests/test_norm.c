@@ -410,6 +410,17 @@ static void test_fixed(void **unused) {
   }
 }
 
+/* Squares that are far below the largest count 0, for any distance of their exponents. */
+static void test_shares(void **unused) {
+  (void)unused;
+  for (int32_t distance = 0; distance < 200; ++distance) {
+    const NitiScalar square = {random_in(1 << 30, INT32_MAX), 7 - distance};
+    int64_t share = square.m;
+    for (int32_t i = 0; i < distance; ++i) share /= 2;
+    assert_true(niti_squares_share(7, square) == share);
+  }
+}
+
 /* By its definition, around squares and the largest number that there may be. */
 static void test_square_roots(void **unused) {
   (void)unused;
@@ -424,8 +435,9 @@ static void test_square_roots(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_norm),     cmocka_unit_test(test_update), cmocka_unit_test(test_products),
-      cmocka_unit_test(test_integers), cmocka_unit_test(test_fixed),  cmocka_unit_test(test_square_roots),
+      cmocka_unit_test(test_norm),         cmocka_unit_test(test_update), cmocka_unit_test(test_products),
+      cmocka_unit_test(test_integers),     cmocka_unit_test(test_fixed),  cmocka_unit_test(test_shares),
+      cmocka_unit_test(test_square_roots),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

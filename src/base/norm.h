@@ -173,7 +173,7 @@ NITI_INLINE int32_t niti_squares_exponent(int32_t exponent, NitiScalar square) {
 }
 
 NITI_INLINE int64_t niti_squares_share(int32_t exponent, NitiScalar square) {
-  return square.m == 0 || exponent - square.e > 62 ? 0 : square.m >> (exponent - square.e);
+  return square.m == 0 || exponent - square.e > 30 ? 0 : square.m >> (exponent - square.e);
 }
 
 /* The exponent of backward's results, relative to the deltas', from their squares over all channels. */
