@@ -156,7 +156,7 @@ static NitiStatus look(NitiHealth *h) {
 }
 
 static void check_unchanged(const NitiHealth *h, Weight *w, const NitiEpochFacts *f) {
-  if (!f->whole || !w->unchanged || w->told_unchanged) return;
+  if (!f->whole || f->faded || !w->unchanged || w->told_unchanged) return;
   w->told_unchanged = true;
   say(h,
       "epoch %d: layer %s: none of its %zu weights changed: its gradients round to nothing (learning rate too small: raise "
@@ -196,7 +196,7 @@ static const Weight *most_saturated(const NitiHealth *h) {
 }
 
 static void check_chance(NitiHealth *h, const NitiEpochFacts *f) {
-  if (!f->whole || h->told_chance || !at_chance(h, f->train)) return;
+  if (!f->whole || f->faded || h->told_chance || !at_chance(h, f->train)) return;
   const Weight *w = most_saturated(h);
   const int64_t count = (int64_t)w->facts.count;
   const bool much = 100 * w->saturated > MORE_THAN_INITIAL_PERCENT * count;

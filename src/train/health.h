@@ -13,6 +13,7 @@ typedef struct NitiEpochFacts {
   int32_t epoch;    /* from 1 */
   const char *rate; /* the setting of the learning rate and its value in the last step: "update.mu, which is 4" */
   bool whole;       /* every step of it was trained since niti_health_begin */
+  bool faded;       /* the rate's curve has come below a tenth of its highest: weights may rest */
   NitiScore train;
   int32_t scored; /* images in the last batch scored, whose logits the network still has; 0: nothing was scored */
 } NitiEpochFacts;

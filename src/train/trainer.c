@@ -130,13 +130,25 @@ static void describe_rate(char text[RATE_TEXT_MAX], const NitiRecipe *recipe, in
   if (given != now.value) (void)snprintf(text + used, RATE_TEXT_MAX - (size_t)used, " and came to %s in the last step", last);
 }
 
+/* In the epoch's first step, after the warm-up. */
+static bool rate_faded(const NitiRun *run, int32_t epoch) {
+  const NitiRecipe *recipe = run->recipe;
+  const int64_t first = (epoch - 1) * run->steps_per_epoch;
+  return recipe->optimizer->wide && first >= recipe->rate.warm &&
+         10 * niti_recipe_rate(recipe, first).value < niti_schedule_value(&recipe->rate.points, first);
+}
+
 static NitiStatus check_health(NitiRun *run, int32_t epoch) {
   char rate[RATE_TEXT_MAX];
   const bool whole = run->whole_epoch && run->step == (int64_t)epoch * run->steps_per_epoch;
   describe_rate(rate, run->recipe, run->step - 1);
   const bool scored = niti_run_scored(run)->images > 0;
-  const NitiEpochFacts facts = {
-      .epoch = epoch, .rate = rate, .whole = whole, .train = run->train, .scored = scored ? run->scored : 0};
+  const NitiEpochFacts facts = {.epoch = epoch,
+                                .rate = rate,
+                                .whole = whole,
+                                .faded = rate_faded(run, epoch),
+                                .train = run->train,
+                                .scored = scored ? run->scored : 0};
   return run->health ? niti_health_end(run->health, &facts, warn_health, run) : NITI_OK;
 }
 

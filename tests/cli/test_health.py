@@ -45,6 +45,13 @@ def test_update_sgd_names_its_learning_rate(recipe, toy, tmp_path):
     assert all("update.lr, which is 0)" in text for text in unchanged)
 
 
+def test_weights_may_rest_at_the_end_of_a_curve(recipe, toy, tmp_path):
+    """The last three of 16 epochs begin below a tenth of the rate: some layer's int8 weights stay as they are, and that is no fault."""
+    fades = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.002, momentum: 0, schedule: cosine}"))
+    arguments = (fades, "--data", toy, "--epochs", 16, "--run", tmp_path / "run")
+    assert [text for text in warnings_of(*arguments) if "weights changed" in text and "epoch 1:" not in text] == []
+
+
 def test_a_network_that_is_dead(recipe, toy, tmp_path):
     """Pixels are not negative and all weights are: behind the ReLU everything is 0, and no weight changes."""
     weights = {"conv1.weight": np.full((4, 3, 3, 1), -100, np.int8), "linear1.weight": np.full((4, 64), -3, np.int8)}
