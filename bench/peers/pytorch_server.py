@@ -24,7 +24,10 @@ class Server:
         self.prepared: dict[str, pytorch_step.Prepared] = {}
 
     def give_back(self) -> None:
+        compiled = any(mode.startswith("compiled") for mode in self.prepared)
         self.prepared.clear()
+        if compiled:
+            torch.compiler.reset()  # its caches keep networks
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -56,6 +59,10 @@ def limits(device: torch.device) -> dict:
     a = torch.ones(8192, 8192, dtype=torch.int8, device=device)
     b = torch.ones(1 << 30, dtype=torch.int8, device=device)
     c = torch.empty_like(b)
+    try:
+        torch._int_mm(a, a.t())
+    except RuntimeError:
+        return {}
     times = [min(pytorch_step.time_run(step, 10, device) for _ in range(5))
              for step in (lambda: torch._int_mm(a, a.t()), lambda: c.copy_(b))]
     return {"operations_per_second": 2 * 8192**3 / times[0] * 1e3, "bytes_per_second": 2 * (1 << 30) / times[1] * 1e3}
@@ -68,12 +75,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--weights", default="bf16")
     parser.add_argument("--no-autotune", dest="autotune", action="store_false")
+    parser.add_argument("--algorithms", type=int, default=0)
     parser.add_argument("--limits", action="store_true", help="say in the first line what the device reaches")
     args = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # so that whatever PyTorch prints is no answer
     server = Server(args)
-    pytorch_step.set_up(server.device, args.threads)
+    pytorch_step.set_up(server.device, args.threads, args.algorithms)
     about = pytorch_step.describe(server.device)
     print(json.dumps({**about, **(limits(server.device) if args.limits else {})}), file=answers)
     server.give_back()

@@ -105,7 +105,11 @@ def make_step(model: dict, batch: int, mode: str, args: argparse.Namespace, devi
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured, stream=side):
         step()
-    return captured.replay, loss.item
+
+    def replay(_keep: Step = step) -> None:  # the graph works in the memory of what `step` refers to
+        captured.replay()
+
+    return replay, loss.item
 
 
 def time_run(step: Step, repeat: int, device: torch.device) -> float:
@@ -159,7 +163,7 @@ def measure(prepared: Prepared, batch: int, mode: str, seconds: float, device: t
             "prepare_seconds": prepared.seconds}
 
 
-def set_up(device: torch.device, threads: int | None) -> None:
+def set_up(device: torch.device, threads: int | None, algorithms: int) -> None:
     """What makes PyTorch fast. Ends the program where the device is not there."""
     if threads:
         torch.set_num_threads(threads)
@@ -174,7 +178,7 @@ def set_up(device: torch.device, threads: int | None) -> None:
     torch.cuda.set_device(index)
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
+    torch.backends.cudnn.benchmark_limit = algorithms
 
 
 def describe(device: torch.device) -> dict:
@@ -191,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="how long to measure each (default: 5)")
     parser.add_argument("--weights", choices=("bf16", "float32"), default="bf16", help="of bf16 and compiled (default: bf16)")
     parser.add_argument("--no-autotune", dest="autotune", action="store_false", help="compile in torch.compile's default mode")
+    parser.add_argument("--algorithms", type=int, default=0, metavar="N", help="that cuDNN tries for each convolution; 0: all (default)")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parser.parse_args()
@@ -200,7 +205,7 @@ def main() -> int:
         parser.error("--batch: expected at least 1")
     if device.type == "cpu" and any(mode.endswith("-graph") for mode in modes):
         parser.error("a CUDA graph needs --device cuda")
-    set_up(device, args.threads)
+    set_up(device, args.threads, args.algorithms)
     about = describe(device)
     name = about["device"]
     report = {"bench": "training step", "peer": "PyTorch", **about, "model": args.model, "weights": args.weights, "results": []}
