@@ -18,7 +18,8 @@ typedef struct Arguments {
 static const Option options[] = {
     TEXT("model", model, "MODEL", "a built-in's name or a file"),
     NUMBER("batch", batch, "N", "images per batch (default 64)", 1, 65536),
-    DECIMAL("seconds", milliseconds, "S", "how long to measure (default 5; at most 3 decimals; kernels: all together)", 1, 3600000),
+    DECIMAL("seconds", milliseconds, "S", "how long to measure (default 5; at most 3 decimals; kernels: all together)", 1,
+            3600000),
     DEVICE_OPTIONS(device),
     CHOICE("algorithm", algorithm, "auto|direct",
            "convolutions: auto, the fastest; direct: no Winograd, which `kernels` reports as a fraction of peak (same "
