@@ -29,6 +29,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import random_networks
@@ -57,13 +58,13 @@ class Peer:
         self.args, self.deadline = args, deadline
         self.process: subprocess.Popen | None = None
         self.about: dict | None = None
-        self.log = args.out.with_suffix(".log")
+        self.log = args.out.with_name(args.out.name + ".log")
 
     def start(self) -> None:
         a = self.args
         command = [a.python, PEERS / "pytorch_server.py", "--device", a.device, "--seconds", a.seconds, "--weights", a.weights]
         command += ["--threads", a.threads] if a.threads else []
-        command += ["--algorithms", a.algorithms]
+        command += ["--algorithms", a.algorithms, "--modes", *a.modes, *(["compiled-graph"] if a.compiled_for else [])]
         command += [] if a.autotune else ["--no-autotune"]
         command += ["--limits"] if self.about is None else []
         with open(self.log, "a", encoding="utf-8") as log:
@@ -107,12 +108,13 @@ def key(record: dict) -> tuple:
 
 
 class Session:
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, folder: pathlib.Path) -> None:
+        """folder: for the random networks."""
         self.args, self.deadline = args, time.monotonic() + args.budget
         self.records = read_records(args.out)
         self.done = {key(r) for r in self.records}
         self.peer = Peer(args, self.deadline)
-        self.paths = {path.stem: path for path in random_networks.write(args.out.with_suffix(".networks"), args.random, args.seed)}
+        self.paths = {path.stem: path for path in random_networks.write(folder, args.random, args.seed)}
 
     def keep(self, record: dict) -> None:
         self.records.append(record)
@@ -181,6 +183,9 @@ class Session:
 
     def units(self) -> list[tuple[str, int, list[str]]]:
         a = self.args
+        for model in [*(a.models or []), *a.compiled_for]:
+            if model != "all" and not self.path(model).exists():
+                sys.exit(f"compare_networks: there is no network {model} (expected a built-in, one of bench/models or a file)")
         chosen = [(model, batch, a.modes) for batch in a.batches or BATCHES for model in a.models or built_ins()]
         if a.models:
             return chosen
@@ -310,7 +315,7 @@ def markdown(records: list[dict], speeds: tuple[float, float] | None) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, help="the file of the measurements; beside it a log and the random networks")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="the file of the measurements; PyTorch's messages are in FILE.log beside it")
     parser.add_argument("--table", type=pathlib.Path, metavar="FILE", help="print the table of these measurements, and measure nothing")
     parser.add_argument("--niti", type=pathlib.Path, default="build/niti", help="the tool (default: build/niti)")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch (default: this one)")
@@ -354,8 +359,9 @@ def main() -> int:
     if there.returncode:
         sys.exit(f"compare_networks: {there.stderr.strip().removeprefix('niti: ')}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    session = Session(args)
-    complete = session.run_all()
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(args, pathlib.Path(folder))
+        complete = session.run_all()
     print(markdown(session.records, speeds_of(session.records, args)))
     return 0 if complete and not any("error" in r for r in session.records) else 1
 

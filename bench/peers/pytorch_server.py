@@ -71,6 +71,7 @@ def limits(device: torch.device) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--modes", nargs="+", choices=pytorch_step.MODES, help="those that requests will name")
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--weights", default="bf16")
@@ -78,6 +79,8 @@ def main() -> int:
     parser.add_argument("--algorithms", type=int, default=0)
     parser.add_argument("--limits", action="store_true", help="say in the first line what the device reaches")
     args = parser.parse_args()
+    if args.device == "cpu" and any(mode.endswith("-graph") for mode in args.modes or []):
+        parser.error("a CUDA graph needs a CUDA device")
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # so that whatever PyTorch prints is no answer
     server = Server(args)

@@ -85,7 +85,9 @@ def test_stops_when_the_time_is_over(measure):
 
 @pytest.mark.parametrize("options, says", [
     ((), "--out FILE to measure"), (("--out", "a", "--table", "b"), "--out FILE to measure"), (("--out", "a", "--rounds", "0"), "--rounds"),
-    (("--out", "a", "--niti", "none"), "none is not there"),
+    (("--out", "a", "--niti", "none"), "none is not there"), (("--out", "a", "--budget", "0"), "--budget"),
+    (("--out", "a", "--niti", NITI, "--device", "cuda:9999"), "compare_networks: "),
+    (("--out", "a", "--niti", NITI, "--device", "cpu", "--models", "lenet6"), "no network lenet6"),
 ])
 def test_misuse(options, says, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "bench/compare_networks.py", *options], capture_output=True, text=True, cwd=tmp_path,
