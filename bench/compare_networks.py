@@ -284,7 +284,7 @@ def summary(ratios: dict[tuple, float]) -> list[str]:
     if drawn:
         lines.append(f"Random networks: {len(drawn)}, from {min(drawn):.2f} to {max(drawn):.2f}, median {statistics.median(drawn):.2f}.")
     below = [f"{model} at {batch} ({over:.2f})" for (model, batch), over in sorted(ratios.items(), key=lambda x: x[1]) if over < 1]
-    lines.append(f"Slower than PyTorch: {', '.join(below) or 'none'}.")
+    lines.append(f"Slower than PyTorch, of {len(ratios)} cases: {', '.join(below) or 'none'}.")
     return lines
 
 

@@ -59,7 +59,7 @@ def test_measures_once_and_prints_the_best_mode(measure, tmp_path):
     assert [line[1] for line in lines] == ["1", "2"] and all(line[3:5] == ["100000.000", "better"] for line in lines)
     mine = sorted(r["milliseconds"] for r in records if r.get("batch") == 2 and r["who"] == "niti")
     assert float(lines[1][5]) == pytest.approx((1e5 / mine[0] + 1e5 / mine[1]) / 2, rel=0.01)
-    assert "Slower than PyTorch: none." in table
+    assert "Slower than PyTorch, of 2 cases: none." in table
     order = [(r["who"], r["mode"]) for r in records if r.get("batch") == 1]
     assert order == [("limit", ""), *[("niti", ""), ("PyTorch", "worse"), ("PyTorch", "better")] * 2]
     asked = (tmp_path / "asked").read_text().splitlines()
