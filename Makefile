@@ -8,7 +8,7 @@
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
 #   make check-gpu  the same tests under compute-sanitizer: memcheck, racecheck and initcheck
-#   make bench-gpu  time the CUDA kernels and training step, beside PyTorch's (PYTHON: the one that has it); fails without a device
+#   make bench-gpu  time the CUDA kernels, and every network's training step beside PyTorch's (PYTHON: the one that has it)
 # CUDA=ON, OFF or AUTO (default: ON if nvcc is found) builds with or without the CUDA backend.
 # SANITIZE=address,undefined or SANITIZE=thread builds and tests with the compiler's sanitizers.
 PREFIX ?= /usr/local
@@ -80,7 +80,7 @@ bench-peers: build
 bench-gpu:
 	@$(MAKE) --no-print-directory build CUDA=ON
 	@$(BUILD)/niti bench kernels --backend cuda --model vgg-small-7 --batch 1024
-	@bench/compare_cuda.sh $(BUILD)/niti
+	@$(or $(PYTHON),python3) bench/compare_networks.py --niti $(BUILD)/niti --out $(BUILD)/networks.jsonl
 
 format:
 	@scripts/format.sh

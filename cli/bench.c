@@ -11,14 +11,15 @@ static const double run_milliseconds = 20; /* at least, where work is queued */
 typedef struct Arguments {
   DeviceOptions device;
   const char *model, *algorithm;
-  int64_t batch, seconds;
+  int64_t batch, milliseconds;
   bool json;
 } Arguments;
 
 static const Option options[] = {
     TEXT("model", model, "MODEL", "a built-in's name or a file"),
     NUMBER("batch", batch, "N", "images per batch (default 64)", 1, 65536),
-    NUMBER("seconds", seconds, "S", "how long to measure (default 5; kernels: all together)", 1, 3600),
+    DECIMAL("seconds", milliseconds, "S", "how long to measure (default 5; at most 3 decimals; kernels: all together)", 1,
+            3600000),
     DEVICE_OPTIONS(device),
     CHOICE("algorithm", algorithm, "auto|direct",
            "convolutions: auto, the fastest; direct: no Winograd, which `kernels` reports as a fraction of peak (same "
@@ -172,7 +173,7 @@ static int report_whole(const Bench *b, const char *what, const char *model, con
 }
 
 static int run(int argc, char **argv) {
-  Arguments given = {.algorithm = "auto", .batch = 64, .seconds = 5};
+  Arguments given = {.algorithm = "auto", .batch = 64, .milliseconds = 5000};
   int count;
   const int code = options_parse(&command_bench, &given, argc, argv, &count);
   if (code != -1) return code;
@@ -186,16 +187,17 @@ static int run(int argc, char **argv) {
   if (!direct && strcmp(given.algorithm, "auto") != 0)
     return usage_error(&command_bench, "--algorithm: '%s' is not auto or direct", given.algorithm);
 
+  const double seconds = (double)given.milliseconds * 1e-3;
   Bench b = {0};
   Times times;
   int result = EXIT_OK;
   if (open_bench(&b, given.model, given.batch, !infer, &given.device, direct) != NITI_OK) {
     result = fail();
   } else if (kernels) {
-    result = bench_kernels(&b, given.model, (double)given.seconds, given.json);
+    result = bench_kernels(&b, given.model, seconds, given.json);
   } else if (timeline) {
     result = bench_timeline(&b, given.model, given.json);
-  } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, (double)given.seconds) != NITI_OK) {
+  } else if (measure(&times, infer ? run_inferences : run_steps, b.backend, &b, seconds) != NITI_OK) {
     result = fail();
   } else {
     result = report_whole(&b, infer ? "inference" : "training step", given.model, &times, given.json);

@@ -12,7 +12,7 @@
 /* Exit codes; 128 + signal after a signal that stopped the work. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOST = 3 /* another rank no longer answers */ };
 
-typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
+typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_DECIMAL, OPTION_LIST } OptionKind;
 
 enum { LIST_MAX = 64 };
 typedef struct TextList {
@@ -27,7 +27,7 @@ typedef struct Option {
   size_t offset;            /* of its bool, const char *, int64_t or TextList in the command's Arguments */
   const char *value, *help; /* value: what follows it, in capitals; NULL: a flag */
   const char *words; /* what completes the value: words with '|' between them, or DIR, FILE, RECIPE, MODEL, NETWORK, COMMAND */
-  int64_t min, max;  /* OPTION_NUMBER */
+  int64_t min, max;  /* OPTION_NUMBER, and OPTION_DECIMAL, whose values are in thousandths */
 } Option;
 
 /* Rows of a command's table, which ends with {0}; each command's file calls its struct of values Arguments. */
@@ -39,6 +39,8 @@ typedef struct Option {
   { name, OPTION_TEXT, offsetof(Arguments, member), "NAME", help, words, 0, 0 }
 #define NUMBER(name, member, value, help, min, max) \
   { name, OPTION_NUMBER, offsetof(Arguments, member), value, help, NULL, min, max }
+#define DECIMAL(name, member, value, help, min, max) \
+  { name, OPTION_DECIMAL, offsetof(Arguments, member), value, help, NULL, min, max }
 #define LIST(name, member, value, help) \
   { name, OPTION_LIST, offsetof(Arguments, member), value, help, value, 0, 0 }
 

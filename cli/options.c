@@ -54,8 +54,25 @@ static int set_number(const Command *command, const Option *o, int64_t *target, 
   return -1;
 }
 
+/* "0.25": in thousandths, exactly. */
+static bool read_thousandths(int64_t *out, const char *text) {
+  const size_t whole = strspn(text, "0123456789"), places = text[whole] == '.' ? strspn(text + whole + 1, "0123456789") : 0;
+  if (whole == 0 || whole > 9 || places > 3 || text[whole + (text[whole] == '.' ? 1 + places : 0)]) return false;
+  int64_t value = strtoll(text, NULL, 10);
+  for (size_t i = 0; i < 3; ++i) value = 10 * value + (i < places ? text[whole + 1 + i] - '0' : 0);
+  *out = value;
+  return text[whole] != '.' || places > 0;
+}
+
+static int set_decimal(const Command *command, const Option *o, int64_t *target, const char *value) {
+  if (read_thousandths(target, value) && *target >= o->min && *target <= o->max) return -1;
+  return usage_error(command, "--%s: '%s' is not a number from %" PRId64 ".%03d to %" PRId64 " with at most 3 decimals", o->name,
+                     value, o->min / 1000, (int)(o->min % 1000), o->max / 1000);
+}
+
 static int set_value(const Command *command, const Option *o, void *target, const char *value) {
   if (o->kind == OPTION_NUMBER) return set_number(command, o, target, value);
+  if (o->kind == OPTION_DECIMAL) return set_decimal(command, o, target, value);
   if (o->kind == OPTION_TEXT) {
     *(const char **)target = value;
     return -1;

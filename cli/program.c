@@ -6,10 +6,11 @@
 #include "cli.h"
 #include "platform/status.h"
 #include "program/bounds.h"
+#include "program/fuse.h"
 #include "program/portion.h"
 
 typedef struct Arguments {
-  bool json, evaluation;
+  bool json, evaluation, fused;
   int64_t batch, ranks;
   const char *phase;
 } Arguments;
@@ -20,13 +21,14 @@ static const Option options[] = {
     NUMBER("ranks", ranks, "N", "the program of each of N ranks that share a batch, with the bytes that it exchanges", 1,
            1 << 20),
     FLAG("evaluation", evaluation, "the program that evaluates instead of the one that trains"),
+    FLAG("fused", fused, "the operations that are left when others do the ReLUs and their masks beside their own work"),
     JSON_OPTION,
     {0},
 };
 
 static int run(int argc, char **argv);
 const Command command_program = {"program",
-                                 "NETWORK [--phase PHASE] [--batch N] [--ranks N] [--evaluation] [--json]",
+                                 "NETWORK [--phase PHASE] [--batch N] [--ranks N] [--evaluation] [--fused] [--json]",
                                  "list the operations of a training step, with shapes, exponents and head-room",
                                  "niti program lenet5 --phase forward --batch 64",
                                  "NETWORK",
@@ -130,7 +132,8 @@ static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
   char attributes[TEXT_MAX], rounding[TEXT_MAX];
   describe_attributes(attributes, sizeof attributes, p, o);
   describe_rounding(rounding, sizeof rounding, o);
-  printf("%4d %-8s %-14s %s%s:", i, niti_phase_name(o->phase), layer_name(p, o), niti_opcodes[o->opcode].name, attributes);
+  printf("%4d %-8s %-14s %s%s%s:", i, niti_phase_name(o->phase), layer_name(p, o), niti_opcodes[o->opcode].name, attributes,
+         o->relu ? " relu" : "");
   print_operands(p, o->outputs, " ");
   print_operands(p, o->inputs, " <- ");
   if (length > 0) {
@@ -202,6 +205,7 @@ static json_t *operation_json(const NitiProgram *p, int32_t i, bool ranks) {
                           layer_name(p, o), "opcode", niti_opcodes[o->opcode].name, "attributes", attributes_json(p, o),
                           "outputs", operands_json(p, o->outputs), "inputs", operands_json(p, o->inputs),
                           "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
+  if (o->relu) json_object_set_new(row, "relu", json_true());
   if (ranks) json_object_set_new(row, "exchanged_bytes", json_integer(niti_exchanged_bytes(p, o)));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
@@ -219,9 +223,17 @@ static json_t *operation_json(const NitiProgram *p, int32_t i, bool ranks) {
 static int show_json(const NitiDescription *d, const NitiProgram *p, int32_t first, int32_t end, bool ranks) {
   json_t *tensors = json_array(), *operations = json_array();
   for (int32_t t = 0; t < p->tensor_count; ++t) json_array_append_new(tensors, tensor_json(&p->tensors[t]));
-  for (int32_t i = first; i < end; ++i) json_array_append_new(operations, operation_json(p, i, ranks));
+  for (int32_t i = first; i < end; ++i) {
+    if (p->operations[i].opcode != NITI_OP_NONE) json_array_append_new(operations, operation_json(p, i, ranks));
+  }
   return print_json(
       json_pack("{s:s, s:i, s:o, s:o}", "model", d->name, "batch", p->batch, "tensors", tensors, "operations", operations));
+}
+
+static int32_t count_operations(const NitiProgram *p) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) count += p->operations[i].opcode != NITI_OP_NONE;
+  return count;
 }
 
 static int show(const NitiDescription *d, const NitiProgram *p, const Arguments *given) {
@@ -235,8 +247,10 @@ static int show(const NitiDescription *d, const NitiProgram *p, const Arguments 
   printf(
       "%s, batch %d: %d operations; s8, s32: integers of 8, 32 bits; e: one exponent per tensor; sums are in products of\n"
       "two mantissas, of which %d are exact in int32\n\n",
-      d->name, p->batch, p->operation_count, NITI_ACCUMULATION_MAX);
-  for (int32_t i = first; i < end; ++i) print_operation(p, i, ranks);
+      d->name, p->batch, count_operations(p), NITI_ACCUMULATION_MAX);
+  for (int32_t i = first; i < end; ++i) {
+    if (p->operations[i].opcode != NITI_OP_NONE) print_operation(p, i, ranks);
+  }
   return EXIT_OK;
 }
 
@@ -254,7 +268,8 @@ static NitiStatus lower(NitiProgram **program, NitiRecipe **recipe, const NitiLo
   const int32_t ranks = given->ranks > 0 ? (int32_t)given->ranks : 1;
   NitiLowerOptions lowering = niti_recipe_lowering(*recipe, niti_portion_most(batch, ranks), !given->evaluation);
   if (given->ranks > 0) lowering.whole = batch;
-  return niti_lower(program, (*recipe)->model, &lowering);
+  NITI_TRY(niti_lower(program, (*recipe)->model, &lowering));
+  return given->fused ? niti_fuse(*program) : NITI_OK;
 }
 
 static int run(int argc, char **argv) {

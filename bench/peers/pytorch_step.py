@@ -6,7 +6,7 @@ already: no loader, no augmentation, no conversion of the input. The network is 
 
   tf32       float32 weights and activations, NCHW, TF32 products (on the CPU: plain float32)
   bf16       bfloat16 weights, activations and momentum, channels-last: no casts, which is the fastest
-  compiled   bf16 through torch.compile, mode max-autotune
+  compiled   bf16 through torch.compile, mode max-autotune (--no-autotune: its default mode, which compiles much faster)
   fp32-nchw, fp32-nhwc, bf16-nchw, bf16-nhwc
              for the CPU: the type of everything, and the order in memory (nhwc: channels-last)
   MODE-graph the same with the whole step in one CUDA graph, update included; compiled-graph: max-autotune-no-cudagraphs, since
@@ -27,6 +27,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 try:
     import models
@@ -53,12 +54,12 @@ def make_network(model: dict, channels_last: bool) -> torch.nn.Sequential:
     return network
 
 
-def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.device) -> tuple[Step, Callable[[], float]]:
+def make_step(model: dict, batch: int, mode: str, args: argparse.Namespace, device: torch.device) -> tuple[Step, Callable[[], float]]:
     """A step, warmed up and (with -graph) captured; and the loss of the last one."""
     kind, graph = mode.removesuffix("-graph"), mode.endswith("-graph")
     channels_last = kind not in ("tf32", "fp32-nchw", "bf16-nchw")
     half = not kind.startswith(("tf32", "fp32"))
-    autocast = half and weights == "float32"
+    autocast = half and args.weights == "float32"
     dtype = torch.bfloat16 if half and not autocast else torch.float32
     layout = torch.channels_last if channels_last else torch.contiguous_format
     torch.manual_seed(1)
@@ -77,7 +78,8 @@ def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.de
     compute = loss_of
     if kind == "compiled":
         torch.compiler.reset()
-        compute = torch.compile(loss_of, dynamic=False, mode="max-autotune-no-cudagraphs" if graph else "max-autotune")
+        tuned = "max-autotune-no-cudagraphs" if graph else "max-autotune"
+        compute = torch.compile(loss_of, dynamic=False, mode=tuned if args.autotune else "default")
     loss = torch.zeros((), device=device)
 
     def step() -> None:
@@ -103,7 +105,11 @@ def make_step(model: dict, batch: int, mode: str, weights: str, device: torch.de
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured, stream=side):
         step()
-    return captured.replay, loss.item
+
+    def replay(_keep: Step = step) -> None:  # the graph works in the memory of what `step` refers to
+        captured.replay()
+
+    return replay, loss.item
 
 
 def time_run(step: Step, repeat: int, device: torch.device) -> float:
@@ -122,25 +128,62 @@ def time_run(step: Step, repeat: int, device: torch.device) -> float:
     return begin.elapsed_time(end) / repeat
 
 
-def measure(model: dict, batch: int, mode: str, args: argparse.Namespace, device: torch.device) -> dict:
+@dataclass
+class Prepared:
+    """A step that is warm, with how many of them make a run."""
+
+    step: Step
+    loss: Callable[[], float]
+    repeat: int
+    seconds: float  # that this took
+
+
+def prepare(model: dict, batch: int, mode: str, args: argparse.Namespace, device: torch.device) -> Prepared:
     begin = time.perf_counter()
-    step, loss = make_step(model, batch, mode, args.weights, device)
+    step, loss = make_step(model, batch, mode, args, device)
     cpu = device.type == "cpu"
     once = min(time_run(step, 1, device) for _ in range(1 if cpu else 3))
     repeat = max(1, min(1000, round(RUN_MS / once)))
     if not cpu:
         time_run(step, repeat, device)
-    prepared = time.perf_counter()
-    runs: list[float] = []
-    while len(runs) < (CPU_RUNS_MIN if cpu else RUNS_MIN) or (len(runs) < RUNS_MAX and time.perf_counter() - prepared < args.seconds):
-        runs.append(time_run(step, repeat, device))
-    last = loss()
+    return Prepared(step, loss, repeat, time.perf_counter() - begin)
+
+
+def measure(prepared: Prepared, batch: int, mode: str, seconds: float, device: torch.device) -> dict:
+    begin, runs = time.perf_counter(), []
+    least = CPU_RUNS_MIN if device.type == "cpu" else RUNS_MIN
+    while len(runs) < least or (len(runs) < RUNS_MAX and time.perf_counter() - begin < seconds):
+        runs.append(time_run(prepared.step, prepared.repeat, device))
+    last = prepared.loss()
     if last != last or last in (float("inf"), float("-inf")):
         raise RuntimeError(f"the loss is {last}: times of such a step say nothing")
     median = statistics.median(runs)
-    return {"mode": mode, "batch": batch, "images_per_second": batch / median * 1e3, "runs": len(runs), "steps_a_run": repeat,
-            "milliseconds": {"min": min(runs), "median": median, "max": max(runs)}, "loss": last,
-            "prepare_seconds": prepared - begin}
+    return {"mode": mode, "batch": batch, "images_per_second": batch / median * 1e3, "runs": len(runs),
+            "steps_a_run": prepared.repeat, "milliseconds": {"min": min(runs), "median": median, "max": max(runs)}, "loss": last,
+            "prepare_seconds": prepared.seconds}
+
+
+def set_up(device: torch.device, threads: int | None, algorithms: int) -> None:
+    """What makes PyTorch fast. Ends the program where the device is not there."""
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        sys.exit(f"pytorch_step: PyTorch {torch.__version__} sees no CUDA device here (--device cpu measures the CPU)")
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
+        sys.exit(f"pytorch_step: there is no {device}: the last CUDA device is cuda:{torch.cuda.device_count() - 1}")
+    torch.cuda.set_device(index)
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = algorithms
+
+
+def describe(device: torch.device) -> dict:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "device": name}
 
 
 def main() -> int:
@@ -151,39 +194,26 @@ def main() -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: PyTorch's)")
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="how long to measure each (default: 5)")
     parser.add_argument("--weights", choices=("bf16", "float32"), default="bf16", help="of bf16 and compiled (default: bf16)")
+    parser.add_argument("--no-autotune", dest="autotune", action="store_false", help="compile in torch.compile's default mode")
+    parser.add_argument("--algorithms", type=int, default=0, metavar="N", help="that cuDNN tries for each convolution; 0: all (default)")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parser.parse_args()
     device = torch.device(args.device)
     modes = args.modes or (CPU_MODES if device.type == "cpu" else [mode for mode in MODES if mode.endswith("-graph")])
-    if args.threads:
-        torch.set_num_threads(args.threads)
     if min(args.batch) < 1:
         parser.error("--batch: expected at least 1")
     if device.type == "cpu" and any(mode.endswith("-graph") for mode in modes):
         parser.error("a CUDA graph needs --device cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit(f"pytorch_step: PyTorch {torch.__version__} sees no CUDA device here (--device cpu measures the CPU)")
-    if device.type == "cuda":
-        index = device.index or 0
-        if index >= torch.cuda.device_count():
-            sys.exit(f"pytorch_step: there is no {device}: the last CUDA device is cuda:{torch.cuda.device_count() - 1}")
-        torch.cuda.set_device(index)
-    torch.set_float32_matmul_precision("high")
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    report = {"bench": "training step", "peer": "PyTorch", "torch": torch.__version__, "cuda": torch.version.cuda,
-              "cudnn": torch.backends.cudnn.version(), "device": name, "model": args.model, "weights": args.weights,
-              "results": []}
+    set_up(device, args.threads, args.algorithms)
+    about = describe(device)
+    name = about["device"]
+    report = {"bench": "training step", "peer": "PyTorch", **about, "model": args.model, "weights": args.weights, "results": []}
     model, failed = models.load(args.model), False
     for batch in args.batch:
         for mode in modes:
             try:
-                result = measure(model, batch, mode, args, device)
+                result = measure(prepare(model, batch, mode, args, device), batch, mode, args.seconds, device)
             except RuntimeError as error:  # out of memory, a kernel that does not compile: the others may still be measured
                 print(f"pytorch_step: {mode}, batch {batch}: {error}", file=sys.stderr)
                 failed = True

@@ -235,7 +235,8 @@ def test_manual_pages_that_cannot_be_written(tmp_path):
     (("bench", "speed", "--model", "mlp"), "speed"),
     (("bench", "step"), "--model"),
     (("bench", "step", "--model", "mlp", "--batch", "-3"), "--batch"),
-    (("bench", "step", "--model", "mlp", "--seconds", "0"), "--seconds"),
+    *((("bench", "step", "--model", "mlp", "--seconds", value), f"--seconds: '{value}' is not a number from 0.001 to 3600")
+      for value in ("0", "-1", "0.0001", "3600.001", "1.", ".5", "1e3", "0.3s", "", "99999999999")),
     (("bench", "kernels", "--model", "mlp", "--algorithm", "fast"), "--algorithm: 'fast' is not auto or direct"),
 ])
 def test_misuse(arguments, says, tmp_path, monkeypatch):
@@ -701,6 +702,12 @@ def test_bench_step_and_infer():
         assert 0 < times["min"] <= times["median"] <= times["max"] and report["runs"] >= 5
         assert report["images_per_second"] == pytest.approx(4000 / times["median"], rel=1e-6)
         assert (report["model"], report["batch"], report["threads"]) == ("mlp", 4, 1)
+
+
+def test_bench_for_part_of_a_second():
+    """A thousandth is over before the five runs that are the least."""
+    report = json_of("bench", "step", "--model", "mlp", "--batch", 1024, "--threads", 1, "--seconds", "0.001")
+    assert report["runs"] == 5
 
 
 def test_bench_kernels():

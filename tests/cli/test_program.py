@@ -209,6 +209,23 @@ def test_text_and_json_list_the_same():
     assert text == [(str(row["number"]), row["phase"], row["layer"], row["opcode"]) for row in rows]
 
 
+def test_fused_operations_do_the_relus():
+    """In lenet5 a ReLU follows a product, or its delta comes out of one or of a pool whose windows do not overlap."""
+    kept = [(number, operation) for number, operation in enumerate(LENET5) if "relu" not in operation[2]]
+    fused = json_of("program", "lenet5", "--fused")
+    rows = {row["number"]: row for row in fused["operations"]}
+    assert [(row["number"], (row["phase"], row["layer"], row["opcode"])) for row in fused["operations"]] == kept
+    assert [number for number, row in rows.items() if row.get("relu")] == [1, 4, 8]
+    assert rows[1]["outputs"] == ["relu1.out"] and rows[4]["outputs"] == ["relu2.out"]
+    assert rows[13]["outputs"] == ["linear1.delta"] and rows[13]["inputs"][2] == "relu3.out"  # the mask
+    assert rows[18]["outputs"] == ["conv2.delta"] and rows[18]["inputs"][2] == "maxpool2.out"
+    assert fused["tensors"] == json_of("program", "lenet5")["tensors"]
+    head, body = output_of("program", "lenet5", "--fused").split("\n\n")
+    assert f": {len(kept)} operations" in head and len(body.splitlines()) == len(kept)
+    assert " relu: relu1.out" in body.splitlines()[1]
+    assert not any(row.get("relu") for row in json_of("program", "lenet5")["operations"])
+
+
 def test_phases_are_parts_of_the_whole():
     whole = json_of("program", "lenet5")
     parts = {phase: json_of("program", "lenet5", "--phase", phase) for phase in PHASES}
