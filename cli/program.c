@@ -90,7 +90,10 @@ static void describe_attributes(char *text, size_t size, const NitiProgram *p, c
       (void)snprintf(text, size, " %s", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax");
       if (o->loss.off > 0) (void)snprintf(text, size, " softmax, %" PRId32 " * 2^-24 expected of other classes", o->loss.off);
       break;
-    case NITI_OP_NORM_FIT: (void)snprintf(text, size, " %s", o->norm.running ? "of running statistics" : "of the batch"); break;
+    case NITI_OP_NORM_FIT:
+      (void)snprintf(text, size, " %s%s", o->norm.running ? "of running statistics" : "of the batch",
+                     o->norm.centred ? ", centred" : "");
+      break;
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD:
       (void)snprintf(text, size, "%s %s%s", o->sgd.nesterov ? " nesterov" : "", p->scalars[o->sgd.rate],
@@ -188,7 +191,8 @@ static json_t *attributes_json(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_RELU_BACKWARD: return o->relu_max > 0 ? json_pack("{s:i}", "max_millionths", o->relu_max) : json_object();
     case NITI_OP_LOSS:
       return json_pack("{s:s, s:i}", "loss", o->loss.kind == NITI_LOSS_NITI ? "niti" : "softmax", "off", o->loss.off);
-    case NITI_OP_NORM_FIT: return json_pack("{s:s}", "statistics", o->norm.running ? "running" : "batch");
+    case NITI_OP_NORM_FIT:
+      return json_pack("{s:s, s:b}", "statistics", o->norm.running ? "running" : "batch", "centred", o->norm.centred);
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD:
       return json_pack("{s:s, s:b, s:b}", "scalar", p->scalars[o->sgd.rate], "nesterov", o->sgd.nesterov, "clipped",

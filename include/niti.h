@@ -256,6 +256,7 @@ typedef struct NitiNormLayer {
   int32_t weight_exponent, bias_exponent;
   int64_t count;    /* values per channel, N * H * W: 1 to 2^24 */
   int32_t channels; /* at least 1 */
+  bool centred;     /* x is measured from the running means, which niti_norm_centring subtracted from its accumulators */
   NitiRounding rounding;
   uint64_t seed; /* the random words: purpose NITI_DRAW_ROUND_ACT forward, NITI_DRAW_ROUND_DELTA backward */
   uint32_t step, layer;
@@ -281,6 +282,11 @@ NITI_API void niti_norm_statistics(int64_t *mean, int64_t *variance, int64_t *de
 /* A running statistic, within +-2^60 at exponent -32, after a training step whose own is the scalar now[2] in real units:
  * x_exponent is added to the exponent of a mean, and 2 * x_exponent to that of a variance, where they are not 0. */
 NITI_API int64_t niti_norm_move(int64_t running, const int64_t *now);
+/* The same of a centred layer's running mean: now[2] is measured from it. */
+NITI_API int64_t niti_norm_move_centred(int64_t running, const int64_t *now);
+/* What is added to every accumulator of a channel, in front of a centred norm: bias[channels], at the accumulators' exponent
+ * (-1024 to 1024), within +-2^29, from running[channels], means at exponent -32, within +-2^60. */
+NITI_API void niti_norm_centring(int32_t *bias, const int64_t *running, int32_t channels, int32_t exponent);
 /* What niti_norm_forward multiplies with: y = round(factor[c] * x + offset[c], 16). `running` and x as in niti_norm_statistics.
  */
 NITI_API void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running,

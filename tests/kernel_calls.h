@@ -63,9 +63,10 @@ static inline void call_release(NitiBackend *b, NitiConvCall *call) {
 }
 
 static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTensor *x, const NitiTensor *w,
-                                     const NitiTensor *bias, const NitiConv *s, bool relu, bool nonnegative,
+                                     const NitiTensor *bias, bool centred, const NitiConv *s, bool relu,
                                      const NitiRequantise *rq) {
-  NitiConvCall call = call_prepare(b, s, NITI_FORWARD, relu, nonnegative, false);
+  NitiConvCall call = call_prepare(b, s, NITI_FORWARD, relu, false, false);
+  call.centred = centred;
   b->kernels->conv_forward(b, y, x, w, bias, &call, rq);
   call_release(b, &call);
 }

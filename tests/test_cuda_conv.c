@@ -8,7 +8,8 @@ typedef struct Case {
   NitiRequantise rq; /* its `predicted` is set by run */
   int32_t prediction;
   int8_t *x, *w, *delta, *mask;
-  int16_t *bias; /* NULL: none */
+  int16_t *bias;  /* NULL: none */
+  int64_t *means; /* running ones of a norm; NULL: none */
   int32_t bias_exponent;
   bool relu, operands;
   int bits;
@@ -30,6 +31,7 @@ static void run(Device *d, const void *context, Record *results) {
   const NitiTensor w = tensor_in(d, weights, c->w, 5), mask = tensor_in(d, in, c->mask ? c->mask : c->x, 1);
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, in);
   NitiTensor bias = {.shape = {1, 1, 1, s->k}};
+  if (c->means) bias.data = place_copy(d, c->means, (size_t)s->k * sizeof *c->means);
   if (c->bias) {
     bias.data = place_copy(d, c->bias, (size_t)s->k * sizeof *c->bias);
     bias.exponent = place_copy(d, &c->bias_exponent, sizeof c->bias_exponent);
@@ -40,7 +42,7 @@ static void run(Device *d, const void *context, Record *results) {
   NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights), {NULL, NULL}};
   x.uses = dy.uses = y.uses = dx.uses = c->operands ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER;
   for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
-    call_conv_forward(b, &y, &x, &w, c->bias ? &bias : NULL, s, c->relu, false, &forward);
+    call_conv_forward(b, &y, &x, &w, c->bias || c->means ? &bias : NULL, c->means != NULL, s, c->relu, &forward);
     call_conv_gradient(b, &gradient, &dy, &x, s, false);
     call_conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
     keep_tensor(results, d, "y", &y);
@@ -69,6 +71,15 @@ static void add_bias(Case *c) {
   c->bias_exponent = 2 + (random_in(0, 3) ? random_in(-14, 2) : random_in(-20, 40));
 }
 
+/* At the accumulators' exponent, 2, from far below one to beyond the largest. */
+static void add_means(Case *c) {
+  const NitiConv *s = &c->conv;
+  if ((int64_t)s->kh * s->kw * niti_conv_group_inputs(s) > 33287) return;
+  c->means = malloc((size_t)s->k * sizeof *c->means);
+  assert_non_null(c->means);
+  for (int k = 0; k < s->k; ++k) c->means[k] = (int64_t)random_in(-32767, 32767) * ((int64_t)1 << random_in(0, 45));
+}
+
 static void check(NitiConv s, Fill fill, NitiRounding mode) {
   const size_t in = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c,
                out = (size_t)s.n * (size_t)s.oh * (size_t)s.ow * (size_t)s.k,
@@ -84,21 +95,24 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .relu = random_in(0, 1),
             .operands = random_in(0, 3) > 0,
             .bits = narrow && random_in(0, 1) ? 32 : 64};
-  if (random_in(0, 2) == 0) add_bias(&c);
+  const int added = random_in(0, 5);
+  if (added < 2) add_bias(&c);
+  if (added == 2) add_means(&c);
   char what[256];
   snprintf(what, sizeof what,
            "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, "
            "mask %d, "
-           "layouts %d, bias %d at %d, "
+           "layouts %d, bias %d at %d, means %d, "
            "gradient %d bits",
            s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode,
-           c.prediction, c.relu, c.mask != NULL, c.operands, c.bias != NULL, c.bias_exponent, c.bits);
+           c.prediction, c.relu, c.mask != NULL, c.operands, c.bias != NULL, c.bias_exponent, c.means != NULL, c.bits);
   check_work(run, &c, what);
   free(c.x);
   free(c.w);
   free(c.delta);
   free(c.mask);
   free(c.bias);
+  free(c.means);
 }
 
 /* ---- against the reference ---- */

@@ -149,8 +149,9 @@ static void forward(Device *d, const Norm *n, Record *results, const NitiTensor 
   NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->fits ? table(1, 1) : n->shape);
   const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL, 0, 0};
   y.uses = uses_of(n);
-  for (int training = 1; training >= 0; --training) { /* then from the running statistics, which stay */
-    k->norm_fit(d->backend, &affine, &running, training ? sums : NULL, x, weight, &bias);
+  for (int pass = 3; pass >= 0; --pass) { /* centred and not, of the batch and from the running statistics, which stay */
+    const bool training = pass % 2, centred = pass / 2;
+    k->norm_fit(d->backend, &affine, &running, training ? sums : NULL, x, weight, &bias, centred);
     keep_wide(results, d, "the sums", sums, 8);
     keep_wide(results, d, "the multipliers", &affine, 4);
     keep_wide(results, d, "the running statistics", &running, 8);

@@ -135,6 +135,18 @@ static void check_norm(const NitiProgram *p, const NitiOperation *o, int32_t x, 
   assert_int_equal(o->norm.running, running);
 }
 
+/* A norm is centred if, and only if, the product before it subtracts its means; nothing but the norm reads that product. */
+static void check_centred(const NitiProgram *p, const NitiOperation *fit) {
+  int products = 0, strangers = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    products += o->opcode == NITI_OP_CONV_FORWARD && o->inputs[2] == fit->inputs[3] && o->outputs[0] == fit->inputs[0];
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) strangers += o->inputs[k] == fit->inputs[0] && o->layer != fit->layer;
+  }
+  assert_int_equal(products, fit->norm.centred);
+  if (fit->norm.centred) assert_int_equal(strangers, 0);
+}
+
 /* The statistics and the map of a norm's forward; evaluation takes the running ones and writes the map alone. */
 static void check_norm_fit(const NitiProgram *p, const NitiOperation *o) {
   const int32_t *in = o->inputs, *out = o->outputs;
@@ -149,6 +161,7 @@ static void check_norm_fit(const NitiProgram *p, const NitiOperation *o) {
   assert_int_equal(p->tensors[in[2]].initial, NITI_INITIAL_ZERO);
   assert_int_equal(p->tensors[in[3]].initial, NITI_INITIAL_RUNNING);
   assert_int_equal(out[2] != NITI_NONE, training);
+  check_centred(p, o);
   if (!training) return;
   assert_int_equal(out[1], in[3]);
   check_channels(p, out[2], NITI_ROLE_SAVED, NITI_DTYPE_S64, c, 2);
@@ -240,7 +253,8 @@ static void check_operands(const NitiProgram *p, const NitiOperation *o) {
       check_conv(p, o, in[0], out[0]);
       check_weight(p, &o->conv, in[1]);
       assert_false(o->relu); /* fusing is a backend's business */
-      if (in[2] != NITI_NONE) check_channels(p, in[2], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, o->conv.k, 1);
+      if (in[2] != NITI_NONE && !niti_conv_is_centred(p, o))
+        check_channels(p, in[2], NITI_ROLE_WEIGHT, NITI_DTYPE_S16, o->conv.k, 1);
       break;
     case NITI_OP_BIAS_GRADIENT:
       check_channels(p, out[0], NITI_ROLE_GRADIENT, NITI_DTYPE_S64, niti_tensor_shape(&p->tensors[in[0]], p->batch).c, 1);

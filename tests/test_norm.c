@@ -140,8 +140,9 @@ static void check_forward(NitiBackend *b, Norm *n, NitiRounding mode, bool relu)
   const NitiRequantise rq = rounding(mode, NITI_DRAW_ROUND_ACT);
   const NitiNormCount count = niti_norm_count((int64_t)n->rows);
   NitiScalar range = {0, 0};
+  const bool centred = random_in(0, 1);
   b->kernels->norm_fit(b, &n->affine.tensor, &n->running.tensor, &n->sums.tensor, &n->x.tensor, &n->weight.tensor,
-                       &n->bias.tensor);
+                       &n->bias.tensor, centred);
   b->kernels->norm_forward(b, &n->y.tensor, &n->x.tensor, &n->affine.tensor, relu, &rq);
   for (size_t c = 0; c < n->channels; ++c) {
     const NitiScalar own = niti_norm_range(word_at(&n->weight, c), n->weight.exponent, word_at(&n->bias, c), n->bias.exponent);
@@ -159,7 +160,7 @@ static void check_forward(NitiBackend *b, Norm *n, NitiRounding mode, bool relu)
       assert_int_equal(n->y.tensor.data[i], relu && want < 0 ? 0 : want);
     }
     const NitiScalar mean = at_exponent(channel.mean, n->x.exponent), variance = at_exponent(channel.variance, 2 * n->x.exponent);
-    assert_true(long_at(&n->running, c) == niti_norm_run(n->before[c], mean));
+    assert_true(long_at(&n->running, c) == (centred ? niti_norm_run_centred : niti_norm_run)(n->before[c], mean));
     assert_true(long_at(&n->running, n->channels + c) == niti_norm_run(n->before[n->channels + c], variance));
   }
 }

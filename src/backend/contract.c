@@ -18,11 +18,14 @@ static bool has_kernels(const NitiTensorDesc *t) {
   }
 }
 
-/* Products and update niti have kernels for int8 weights only; a bias, operand 2, is int16. */
+/* Products and update niti have kernels for int8 weights only; a bias, operand 2, is int16, or int64 if a norm's statistics are
+ * subtracted. */
 static bool takes(NitiOpcode opcode, const NitiTensorDesc *t, int operand) {
   const bool narrow = opcode == NITI_OP_CONV_FORWARD || opcode == NITI_OP_CONV_BACKWARD || opcode == NITI_OP_UPDATE_NITI;
-  return has_kernels(t) &&
-         (!narrow || t->role != NITI_ROLE_WEIGHT || t->dtype == (operand == 2 ? NITI_DTYPE_S16 : NITI_DTYPE_S8));
+  if (!has_kernels(t)) return false;
+  if (!narrow || t->role != NITI_ROLE_WEIGHT) return true;
+  if (operand != 2) return t->dtype == NITI_DTYPE_S8;
+  return t->dtype == NITI_DTYPE_S16 || (t->dtype == NITI_DTYPE_S64 && opcode == NITI_OP_CONV_FORWARD);
 }
 
 int32_t niti_foreign_operand(const NitiProgram *p, const NitiOperation *o) {

@@ -10,6 +10,7 @@
 #include "base/shift_prediction.h"
 #include "base/size.h"
 #include "base/update.h"
+#include "program/bounds.h"
 #include "program/places.h"
 
 enum { VARIANTS = 2, WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
@@ -114,6 +115,7 @@ static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   return (NitiConvCall){.shape = o->conv,
                         .direction = direction_of(o->opcode),
                         .relu = o->relu,
+                        .centred = o->opcode == NITI_OP_CONV_FORWARD && niti_conv_is_centred(e->fused, o),
                         .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
                         .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
 }
@@ -545,7 +547,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       k->loss(backend, optional(o->outputs, y, 1), (NitiMetrics *)(void *)y->data, x,
               host ? b->labels : (const int32_t *)(const void *)x[1].data, o->loss, &s->rq);
       break;
-    case NITI_OP_NORM_FIT: k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2]); break;
+    case NITI_OP_NORM_FIT: k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2], o->norm.centred); break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
     case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;

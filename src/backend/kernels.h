@@ -63,6 +63,7 @@ typedef struct NitiConvCall {
   NitiDirection direction;
   bool relu;        /* forward: max(m, 0) after rounding */
   bool nonnegative; /* no mantissa of x is negative: kernels may use that, with the same results */
+  bool centred;     /* forward: the bias is the running statistics of a norm */
   bool constant;    /* the weights do not change until conv_forget: packed weights may be kept */
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
 } NitiConvCall;
@@ -106,7 +107,7 @@ typedef struct NitiKernels {
   size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* y = requantise(x * w + bias), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. bias: NULL, or int16_t [K] with
-   * an exponent of its own. */
+   * an exponent of its own; where the call is `centred` a norm's int64_t [2][K], of which the means are subtracted. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                        const NitiConvCall *, const NitiRequantise *);
   /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
@@ -149,9 +150,9 @@ typedef struct NitiKernels {
   /* ---- batch norm: docs/arithmetic.md, "Batch norm"; channels are the last dimension ---- */
   /* affine: NitiAffine [C], exponent y's. running: int64_t [2][C], means then variances. sums: int64_t [C][2] of x and of its
    * squares, exponent x's; NULL: affine from the running statistics, which stay, and of x only the exponent is read. weight,
-   * bias: int16_t [C]. */
+   * bias: int16_t [C]. centred: x is measured from the running means. */
   void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
-                   const NitiTensor *weight, const NitiTensor *bias);
+                   const NitiTensor *weight, const NitiTensor *bias, bool centred);
   /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);

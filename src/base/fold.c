@@ -4,7 +4,7 @@
 
 /* The running statistics in real units. */
 static NitiNormChannel channel_of(const NitiFoldLayer *f, int32_t c) {
-  return niti_norm_running(f->running[c], f->running[f->channels + c], 0);
+  return niti_norm_running(f->running[c], f->running[f->channels + c], 0, false);
 }
 
 static NitiScalar factor_of(const NitiFoldLayer *f, int32_t c) {

@@ -54,8 +54,9 @@ static NitiScalar scaled(NitiScalar a, int32_t e) {
   return a;
 }
 
-static void move_running(int64_t *mean, int64_t *variance, const NitiNormChannel *batch, int32_t exponent) {
-  *mean = niti_norm_run(*mean, scaled(batch->mean, exponent));
+static void move_running(int64_t *mean, int64_t *variance, const NitiNormChannel *batch, int32_t exponent, bool centred) {
+  const NitiScalar now = scaled(batch->mean, exponent);
+  *mean = centred ? niti_norm_run_centred(*mean, now) : niti_norm_run(*mean, now);
   *variance = niti_norm_run(*variance, scaled(batch->variance, 2 * exponent));
 }
 
@@ -63,7 +64,7 @@ static void move_running(int64_t *mean, int64_t *variance, const NitiNormChannel
 static NitiNormChannel channel_of(const NitiNormLayer *n, const int64_t *running, const int8_t *x, int32_t x_exponent,
                                   int32_t c) {
   const NitiNormCount count = niti_norm_count(n->count);
-  return running ? niti_norm_running(running[c], running[n->channels + c], x_exponent)
+  return running ? niti_norm_running(running[c], running[n->channels + c], x_exponent, n->centred)
                  : niti_norm_batch(sums_of(n, x, c), &count, x_exponent);
 }
 
@@ -81,7 +82,7 @@ void niti_norm_forward(int8_t *y, int32_t *y_exponent, int64_t *running, const N
     int64_t *mean = &running[c], *variance = &running[layer->channels + c];
     const NitiNormChannel channel = channel_of(layer, training ? NULL : running, x, x_exponent, c);
     const NitiAffine a = affine_of(layer, &channel, *y_exponent, c);
-    if (training) move_running(mean, variance, &channel, x_exponent);
+    if (training) move_running(mean, variance, &channel, x_exponent, layer->centred);
     for (int64_t i = c; i < layer->count * layer->channels; i += layer->channels)
       y[i] = rounded((int64_t)a.factor * x[i] + a.offset, layer, &draw, i);
   }
@@ -103,9 +104,24 @@ void niti_norm_statistics(int64_t *mean, int64_t *variance, int64_t *deviation, 
   }
 }
 
+static bool can_move(int64_t running, const int64_t *now) {
+  return now && niti_is_scalar(now) && running >= -NITI_NORM_RUNNING_MAX && running <= NITI_NORM_RUNNING_MAX;
+}
+
 int64_t niti_norm_move(int64_t running, const int64_t *now) {
-  if (!now || !niti_is_scalar(now) || running < -NITI_NORM_RUNNING_MAX || running > NITI_NORM_RUNNING_MAX) return 0;
-  return niti_norm_run(running, niti_scalar_in(now));
+  return can_move(running, now) ? niti_norm_run(running, niti_scalar_in(now)) : 0;
+}
+
+int64_t niti_norm_move_centred(int64_t running, const int64_t *now) {
+  return can_move(running, now) ? niti_norm_run_centred(running, niti_scalar_in(now)) : 0;
+}
+
+void niti_norm_centring(int32_t *bias, const int64_t *running, int32_t channels, int32_t exponent) {
+  if (!bias || !running || exponent < -EXPONENT_MAX || exponent > EXPONENT_MAX) return;
+  for (int32_t c = 0; c < channels; ++c) {
+    if (running[c] < -NITI_NORM_RUNNING_MAX || running[c] > NITI_NORM_RUNNING_MAX) return;
+  }
+  for (int32_t c = 0; c < channels; ++c) bias[c] = niti_norm_centre(running[c], exponent);
 }
 
 void niti_norm_factors(int32_t *factor, int32_t *offset, int32_t *y_exponent, const int64_t *running, const NitiNormLayer *layer,

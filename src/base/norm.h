@@ -78,17 +78,33 @@ NITI_INLINE NitiNormChannel niti_norm_batch(NitiNormSums s, const NitiNormCount 
   return niti_norm_channel(niti_scalar_over(niti_scalar(s.x, 0), n->n), niti_scalar_over(spread, n->nn), exponent);
 }
 
-/* From running statistics, at exponent NITI_NORM_RUNNING_EXPONENT. */
-NITI_INLINE NitiNormChannel niti_norm_running(int64_t mean, int64_t variance, int32_t exponent) {
-  return niti_norm_channel(niti_scalar(mean, NITI_NORM_RUNNING_EXPONENT - exponent),
+/* From running statistics, at exponent NITI_NORM_RUNNING_EXPONENT. centred: x is measured from the running mean. */
+NITI_INLINE NitiNormChannel niti_norm_running(int64_t mean, int64_t variance, int32_t exponent, bool centred) {
+  return niti_norm_channel(niti_scalar(centred ? 0 : mean, NITI_NORM_RUNNING_EXPONENT - exponent),
                            niti_scalar(variance, NITI_NORM_RUNNING_EXPONENT - 2 * exponent), exponent);
+}
+
+/* q / NITI_NORM_RUNNING_SHARE to the nearest integer, ties away from zero. */
+NITI_INLINE int64_t niti_norm_share(int64_t q) {
+  const int64_t half = NITI_NORM_RUNNING_SHARE / 2;
+  return (q < 0 ? q - half : q + half) / NITI_NORM_RUNNING_SHARE;
 }
 
 /* A running statistic after a step whose own is `now` (real units). */
 NITI_INLINE int64_t niti_norm_run(int64_t running, NitiScalar now) {
-  const int64_t d = niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, NITI_NORM_RUNNING_MAX) - running;
-  const int64_t half = NITI_NORM_RUNNING_SHARE / 2;
-  return running + (d < 0 ? d - half : d + half) / NITI_NORM_RUNNING_SHARE;
+  return running + niti_norm_share(niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, NITI_NORM_RUNNING_MAX) - running);
+}
+
+/* A running mean after a step whose mean, measured from the running one, is `now`. */
+NITI_INLINE int64_t niti_norm_run_centred(int64_t running, NitiScalar now) {
+  const int64_t most = NITI_NORM_RUNNING_MAX;
+  const int64_t moved = running + niti_norm_share(niti_scalar_fixed(now, NITI_NORM_RUNNING_EXPONENT, most));
+  return moved > most ? most : moved < -most ? -most : moved;
+}
+
+/* What is added to a centred channel's accumulators, at their exponent; within +-2^NITI_BIAS_BITS. */
+NITI_INLINE int32_t niti_norm_centre(int64_t mean, int32_t exponent) {
+  return (int32_t)-niti_scalar_fixed(niti_scalar(mean, NITI_NORM_RUNNING_EXPONENT), exponent, NITI_NORM_OFFSET_MAX);
 }
 
 /* Whether running[2][channels] can be what training left. */

@@ -150,7 +150,7 @@ NitiStatus niti_export_check_vectors(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
     const bool forward = o->opcode == NITI_OP_CONV_FORWARD;
-    if (forward && o->inputs[2] != NITI_NONE) return refuse(p, o, "it has a bias");
+    if (forward && o->inputs[2] != NITI_NONE && !niti_conv_is_centred(p, o)) return refuse(p, o, "it has a bias");
     if (forward && niti_conv_grouped(&o->conv)) return refuse(p, o, "it has groups");
     NITI_TRY(check_opcode(p, o));
   }

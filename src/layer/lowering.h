@@ -26,6 +26,7 @@ typedef struct NitiLayer {
   NitiShape in[NITI_INPUTS_MAX], out; /* at the program's batch */
   int32_t x[NITI_INPUTS_MAX], y;      /* tensors */
   int32_t weight, bias, saved;        /* tensors that forward declared, or NITI_NONE */
+  bool alone;                         /* no other layer reads what it reads */
   bool frozen;                        /* its parameters are not trained: backward makes no gradient */
 } NitiLayer;
 

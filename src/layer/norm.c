@@ -2,7 +2,9 @@
  * 2015. */
 #include "base/norm.h"
 
+#include "base/bounds.h"
 #include "layer/layer.h"
+#include "program/bounds.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
 
@@ -17,8 +19,18 @@ static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out
   *out = (NitiShape){1, 1, 1, in.c};
 }
 
-static void append(NitiLowering *l, const NitiLayer *layer, NitiOperation *o, bool running) {
-  o->norm = (NitiNorm){(int64_t)layer->in[0].h * layer->in[0].w, running};
+/* The product that makes the norm's input for it alone, if it has room for a bias and none of its own; or NULL. */
+static NitiOperation *product_before(const NitiLowering *l, const NitiLayer *layer) {
+  NitiProgram *p = l->program;
+  int32_t i = p->operation_count - 1;
+  if (!layer->alone) return NULL;
+  while (i >= 0 && p->operations[i].outputs[0] != layer->x[0]) --i;
+  if (i < 0 || p->operations[i].opcode != NITI_OP_CONV_FORWARD || p->operations[i].inputs[2] != NITI_NONE) return NULL;
+  return niti_accumulation_length(&p->operations[i]) <= niti_bound_bias() ? &p->operations[i] : NULL;
+}
+
+static void append(NitiLowering *l, const NitiLayer *layer, NitiOperation *o, bool running, bool centred) {
+  o->norm = (NitiNorm){(int64_t)layer->in[0].h * layer->in[0].w, running, centred};
   niti_lower_append(l, o);
 }
 
@@ -37,11 +49,13 @@ static void forward(NitiLowering *l, NitiLayer *layer) {
   fit.inputs[1] = layer->weight;
   fit.inputs[2] = layer->bias;
   fit.inputs[3] = running;
-  append(l, layer, &fit, !l->training);
+  NitiOperation *product = product_before(l, layer);
+  if (product) product->inputs[2] = running;
+  append(l, layer, &fit, !l->training, product != NULL);
   layer->y = niti_lower_output(l, layer);
   NitiOperation map = niti_lower_forward(l, layer, NITI_OP_NORM_FORWARD, layer->x[0], layer->y);
   map.inputs[1] = affine;
-  append(l, layer, &map, false);
+  append(l, layer, &map, false, false);
 }
 
 static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const bool *wanted, int32_t *dx) {
@@ -54,13 +68,13 @@ static void backward(NitiLowering *l, const NitiLayer *layer, int32_t dy, const 
   fit.outputs[1] = niti_lower_sum(l, layer->weight);
   fit.outputs[2] = niti_lower_sum(l, layer->bias);
   fit.outputs[3] = niti_lower_channels(l, layer, "delta_sums", NITI_DTYPE_S64, c, 3);
-  append(l, layer, &fit, false);
+  append(l, layer, &fit, false, false);
   if (!wanted[0]) return;
   dx[0] = niti_lower_delta(l, layer, 0);
   NitiOperation map = niti_lower_backward(l, layer, NITI_OP_NORM_BACKWARD, dy, dx[0]);
   map.inputs[1] = layer->x[0];
   map.inputs[2] = affine;
-  append(l, layer, &map, false);
+  append(l, layer, &map, false, false);
 }
 
 const NitiLayerType niti_layer_norm = {

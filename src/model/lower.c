@@ -56,12 +56,21 @@ static NitiStatus fail_at(const NitiDescription *d, int32_t layer, const char *w
   return niti_fail(NITI_ERROR_MODEL, "%s:%d:%d: %s: %s", d->source, spec->line, spec->column, spec->name, what);
 }
 
+static int32_t readers_of(const NitiDescription *d, int32_t number) {
+  int32_t readers = 0;
+  for (int32_t i = 0; i < d->node_count; ++i) {
+    for (int k = 0; k < d->nodes[i].input_count; ++k) readers += d->nodes[i].inputs[k] == number;
+  }
+  return readers;
+}
+
 static NitiStatus lower_layer(Walk *w, int32_t number) {
   const NitiDescribedNode *node = &w->description->nodes[number - 1];
   const NitiLayerType *type = node->spec.type;
   NitiLayer *layer = &w->layers[number];
   *layer = (NitiLayer){.spec = &node->spec, .number = number, .weight = NITI_NONE, .bias = NITI_NONE, .saved = NITI_NONE};
   layer->frozen = node->frozen;
+  layer->alone = readers_of(w->description, node->inputs[0]) == 1;
   w->trained[number] = type->weight_shape != NULL && !node->frozen;
   for (int k = 0; k < node->input_count; ++k) {
     const int32_t from = node->inputs[k];

@@ -3,6 +3,10 @@
 
 #include "base/bounds.h"
 
+bool niti_conv_is_centred(const NitiProgram *p, const NitiOperation *o) {
+  return o->inputs[2] != NITI_NONE && p->tensors[o->inputs[2]].dtype == NITI_DTYPE_S64;
+}
+
 int64_t niti_accumulation_length(const NitiOperation *o) {
   const NitiConv *c = &o->conv;
   const NitiPool *p = &o->pool;

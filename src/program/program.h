@@ -71,7 +71,8 @@ typedef struct NitiTensorDesc {
 typedef enum NitiOpcode {
   NITI_OP_NONE,             /* does nothing: replaces an operation that a backend has fused into another */
   NITI_OP_INPUT,            /* activation = table[pixels of the samples]; inputs pixels, samples, table */
-  NITI_OP_CONV_FORWARD,     /* y = round(x * w + bias), then ReLU where `relu`; inputs x, w and optionally bias s16 [K] */
+  NITI_OP_CONV_FORWARD,     /* y = round(x * w + bias), then ReLU where `relu`; inputs x, w and optionally bias s16 [K],
+                             * or a norm's running s64 [2][K], whose means are subtracted */
   NITI_OP_CONV_BACKWARD,    /* dx = round(dy * transposed w); inputs dy, w and optionally a mask: dx is 0 where mask <= 0 */
   NITI_OP_CONV_GRADIENT,    /* gradient = exact sum of dy x; inputs dy, x */
   NITI_OP_BIAS_GRADIENT,    /* gradient s64 [K] = exact sum of dy over all but the last dimension, at dy's exponent; input dy */
@@ -141,6 +142,7 @@ static inline bool niti_pool_apart(const NitiPool *p) { return p->stride_h >= p-
 typedef struct NitiNorm {
   int64_t positions; /* of an image: H * W */
   bool running;      /* statistics of earlier steps instead of the batch's */
+  bool centred;      /* x is measured from the running means, which the product before subtracts */
 } NitiNorm;
 
 /* Numbers of bound scalars: a learning rate, momentum and weight decay in billionths, the number of images that share a gradient,

@@ -1,10 +1,13 @@
 """A model description: YAML (or the same thing as a dictionary) to a list of nodes numbered as docs/arithmetic.md says."""
 
+import math
 from dataclasses import dataclass, field
 
 import yaml
 
 from .arithmetic import millionths
+
+BIAS_PRODUCTS = 33287  # as many products as a bias counts for
 
 
 @dataclass
@@ -47,6 +50,16 @@ class Model:
     def is_trained(self, node):
         """Whether the node has weights that training changes."""
         return node.weight_shape is not None and node.name not in self.frozen
+
+    def is_centred(self, node):
+        """Whether the layer before a norm measures its accumulators from the norm's running means."""
+        if node.kind != "norm":
+            return False
+        source, = node.inputs
+        product = self.nodes[source]
+        alone = sum(other.inputs.count(source) for other in self.nodes) == 1
+        return alone and product.kind in ("conv", "linear") and not product.args["bias"] and \
+            math.prod(product.weight_shape[1:]) <= BIAS_PRODUCTS
 
     def trainable(self):
         """trainable()[i]: node i or a node before it has weights that are trained, so a delta is needed at its output."""

@@ -156,6 +156,7 @@ class Network:
         self.weights = {}
         self.exponents = {}
         self.running = {}
+        self.centred = {node.inputs[0]: node.number for node in model.nodes if model.is_centred(node)}  # product: its norm
         for node in model.nodes:
             if node.kind == "norm":
                 self._start_norm(node)
@@ -221,14 +222,18 @@ class Network:
         exponent += self.exponents[node.number, 0]
         if node.args["bias"]:
             acc = acc + a.bias_at(self.weights[node.number, 1], self.exponents[node.number, 1] - exponent)
+        if node.number in self.centred:
+            acc = acc + norm.centring(self.running[self.centred[node.number]], exponent)
+        assert np.abs(acc).max() < 1 << 31
         return self._requantise_activation(node, acc, exponent, context)
 
     def _forward_norm(self, node, x, exponent, context):
+        centred = node.inputs[0] in self.centred
         if context.training:
             statistics = norm.batch_statistics(x, exponent)
-            self.running[node.number] = norm.moved_running(self.running[node.number], statistics, exponent)
+            self.running[node.number] = norm.moved_running(self.running[node.number], statistics, exponent, centred)
         else:
-            statistics = norm.running_statistics(self.running[node.number], exponent)
+            statistics = norm.running_statistics(self.running[node.number], exponent, centred)
         mode, words = self._activation_rounding(node, x.size, context)
         out = norm.forward(x, statistics, self.parameter(node.number, 0), self.parameter(node.number, 1), mode,
                            lambda: words().reshape(x.shape))

@@ -63,9 +63,9 @@ def batch_statistics(x, exponent):
     return _statistics(mean, variance, exponent)
 
 
-def running_statistics(running, exponent):
+def running_statistics(running, exponent, centred=False):
     """The statistics that evaluation takes, for an input of this exponent."""
-    mean = [S(int(v), RUNNING_EXPONENT - exponent) for v in running[0]]
+    mean = [ZERO if centred else S(int(v), RUNNING_EXPONENT - exponent) for v in running[0]]
     variance = [S(int(v), RUNNING_EXPONENT - 2 * exponent) for v in running[1]]
     return _statistics(mean, variance, exponent)
 
@@ -76,10 +76,21 @@ def _tenth(q):
     return -magnitude if q < 0 else magnitude
 
 
-def moved_running(running, statistics, exponent):
+def centring(running, exponent):
+    """What a centred norm's product adds to its accumulators at this exponent: [C]."""
+    return np.array([-fixed(S(int(v), RUNNING_EXPONENT), exponent, OFFSET_LIMIT) for v in running[0]], dtype=np.int64)
+
+
+def _moved_centred(running, now):
+    return max(-(1 << 60), min(1 << 60, int(running) + _tenth(fixed(now, RUNNING_EXPONENT, 1 << 60))))
+
+
+def moved_running(running, statistics, exponent, centred=False):
     """The running statistics after a training step."""
     targets = [[v.scaled(exponent) for v in statistics.mean], [v.scaled(2 * exponent) for v in statistics.variance]]
     out = [[int(r) + _tenth(fixed(v, RUNNING_EXPONENT, 1 << 60) - int(r)) for r, v in zip(*row)] for row in zip(running, targets)]
+    if centred:
+        out[0] = [_moved_centred(r, v) for r, v in zip(running[0], targets[0])]
     assert all(abs(r) <= 1 << 60 for row in out for r in row)
     return np.array(out, dtype=np.int64)
 

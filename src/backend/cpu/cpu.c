@@ -8,6 +8,7 @@
 #include "backend/cpu/requantise.h"
 #include "backend/registry.h"
 #include "base/bias.h"
+#include "base/norm.h"
 #include "platform/clock.h"
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
@@ -159,12 +160,19 @@ static const char *conv_kernel(const NitiBackend *backend, const NitiConvCall *c
   return niti_conv_kernel_name(((const Prepared *)call->prepared)->plan);
 }
 
+/* At the accumulators' exponent. */
+static void place_bias(int32_t *out, const NitiTensor *bias, const NitiConvCall *call, int32_t exponent) {
+  const int16_t *own = (const int16_t *)(const void *)bias->data;
+  const int64_t *means = (const int64_t *)(const void *)bias->data;
+  for (int32_t k = 0; k < call->shape.k; ++k)
+    out[k] = call->centred ? niti_norm_centre(means[k], exponent) : niti_bias_at(own[k], *bias->exponent - exponent);
+}
+
 static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                          const NitiConvCall *call, const NitiRequantise *rq) {
   Prepared *p = call->prepared;
   const int32_t exponent = *x->exponent + *w->exponent;
-  for (int32_t k = 0; bias && k < call->shape.k; ++k)
-    p->bias[k] = niti_bias_at(((const int16_t *)(const void *)bias->data)[k], *bias->exponent - exponent);
+  if (bias) place_bias(p->bias, bias, call, exponent);
   *y->exponent = exponent + niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
                                               p->kept.data ? &p->kept : NULL, rq);
 }

@@ -86,7 +86,7 @@ void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTe
                    const NitiRequantise *);
 void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
 void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
-                       const NitiTensor *weight, const NitiTensor *bias);
+                       const NitiTensor *weight, const NitiTensor *bias, bool centred);
 void niti_cpu_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                            const NitiRequantise *);
 void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,

@@ -60,6 +60,7 @@ enum { FITTED = 32 }; /* channels of a task */
 typedef struct Fit {
   const NitiNormSums *sums; /* NULL: the running statistics count */
   const int64_t *running;
+  bool centred; /* x is measured from the running means */
   const int16_t *weight, *bias;
   int32_t exponent, weight_exponent, bias_exponent; /* exponent: x's */
   NitiNormCount count;
@@ -77,7 +78,7 @@ typedef struct Fit {
 
 static NitiNormChannel channel_of(const Fit *f, size_t c) {
   if (f->sums) return niti_norm_batch(f->sums[c], &f->count, f->exponent);
-  return niti_norm_running(f->running[c], f->running[f->channels + c], f->exponent);
+  return niti_norm_running(f->running[c], f->running[f->channels + c], f->exponent, f->centred);
 }
 
 static NitiScalar real(NitiScalar value, int32_t exponent) {
@@ -99,7 +100,8 @@ static void fit_tile(void *context, size_t thread, size_t item) {
     const NitiNormChannel channel = channel_of(f, c);
     f->affine[c] = niti_norm_affine(&channel, f->weight[c], f->weight_exponent, f->bias[c], f->bias_exponent, f->y_exponent);
     if (!f->sums) continue;
-    means[c] = niti_norm_run(means[c], real(channel.mean, f->exponent));
+    const NitiScalar mean = real(channel.mean, f->exponent);
+    means[c] = f->centred ? niti_norm_run_centred(means[c], mean) : niti_norm_run(means[c], mean);
     variances[c] = niti_norm_run(variances[c], real(channel.variance, 2 * f->exponent));
   }
 }
@@ -114,10 +116,11 @@ static NitiScalar range_of(const Fit *f) {
 }
 
 void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
-                       const NitiTensor *weight, const NitiTensor *bias) {
+                       const NitiTensor *weight, const NitiTensor *bias, bool centred) {
   int64_t *run = (int64_t *)(void *)running->data;
   Fit f = {.sums = sums ? (const NitiNormSums *)(const void *)sums->data : NULL,
            .running = run,
+           .centred = centred,
            .weight = (const int16_t *)(const void *)weight->data,
            .bias = (const int16_t *)(const void *)bias->data,
            .exponent = *x->exponent,

@@ -1,6 +1,7 @@
 /* Biases: at their accumulators' exponent before a convolution, and their gradients. */
 #include "backend/cuda/tile.cuh"
 #include "base/bias.h"
+#include "base/norm.h"
 
 enum {
   THREADS = 256,
@@ -15,9 +16,21 @@ static __global__ void __launch_bounds__(THREADS) prepare_kernel(int32_t *out, c
   if (i < padded) out[i] = i < k ? niti_bias_at(bias[i], *e_bias - *e_x - *e_w) : 0;
 }
 
+static __global__ void __launch_bounds__(THREADS)
+    centre_kernel(int32_t *out, const int64_t *means, const int32_t *e_x, const int32_t *e_w, int k, int padded) {
+  niti_kernel_begin();
+  const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
+  if (i < padded) out[i] = i < k ? niti_norm_centre(means[i], *e_x + *e_w) : 0;
+}
+
 extern "C" void niti_cuda_bias_prepare(NitiCuda *cuda, int32_t *out, const NitiTensor *bias, const NitiTensor *x,
-                                       const NitiTensor *w, int k) {
+                                       const NitiTensor *w, int k, bool centred) {
   const int padded = (int)(niti_cuda_bias_bytes(k) / sizeof *out);
+  if (centred) {
+    NITI_LAUNCH(cuda, centre_kernel, (unsigned)((padded + THREADS - 1) / THREADS), THREADS, 0, out,
+                (const int64_t *)(const void *)bias->data, x->exponent, w->exponent, k, padded);
+    return;
+  }
   NITI_LAUNCH(cuda, prepare_kernel, (unsigned)((padded + THREADS - 1) / THREADS), THREADS, 0, out,
               (const int16_t *)(const void *)bias->data, bias->exponent, x->exponent, w->exponent, k, padded);
 }

@@ -42,7 +42,7 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *s = &call->shape;
   int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, s)) : NULL;
-  if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, s->k);
+  if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, s->k, call->centred);
   family_of(cuda, s, niti_cuda_conv_wgmma.serves_forward)->forward(cuda, y, x, w, prepared, s, call->relu, rq);
 }
 

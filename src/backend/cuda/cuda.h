@@ -189,7 +189,7 @@ void niti_cuda_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32
 void niti_cuda_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                     NitiLoss, const NitiRequantise *);
 void niti_cuda_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
-                        const NitiTensor *weight, const NitiTensor *bias);
+                        const NitiTensor *weight, const NitiTensor *bias, bool centred);
 void niti_cuda_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                             const NitiRequantise *);
 void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
@@ -214,7 +214,8 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
 
 /* Bytes of a bias at its accumulators' exponent, int32 and 0 past the last channel to the end of a tile of any family. */
 NITI_INLINE size_t niti_cuda_bias_bytes(int k) { return ((size_t)k + 255) / 256 * 256 * sizeof(int32_t); }
-void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, const NitiTensor *x, const NitiTensor *w, int k);
+void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, const NitiTensor *x, const NitiTensor *w, int k,
+                            bool centred);
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked

@@ -12,6 +12,7 @@ typedef struct Fit {
   int64_t *running; /* [2][channels] */
   const int16_t *weight, *bias;
   const int32_t *e_weight, *e_bias;
+  bool centred; /* x is measured from the running means */
 } Fit;
 
 typedef struct DeltaFit {
@@ -126,7 +127,7 @@ static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c,
   m.e += o.e_a;
   v.e += 2 * o.e_a;
   write_affine(f, c, now, o, exponent);
-  f.running[c] = niti_norm_run(o.mean, m);
+  f.running[c] = f.centred ? niti_norm_run_centred(o.mean, m) : niti_norm_run(o.mean, m);
   f.running[d.channels + c] = niti_norm_run(o.variance, v);
 }
 
@@ -146,7 +147,7 @@ static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) 
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
   const Operands o = operands_of(d, f, c, c < d.channels);
   const int32_t exponent = fit_exponent(f, o, d.channels);
-  if (c < d.channels) write_affine(f, c, niti_norm_running(o.mean, o.variance, o.e_a), o, exponent);
+  if (c < d.channels) write_affine(f, c, niti_norm_running(o.mean, o.variance, o.e_a, f.centred), o, exponent);
 }
 
 /* ---- multipliers, backward ---- */
@@ -281,7 +282,7 @@ static __device__ inline void end_slice(const Sums &, const NoFit<AnyFit> &, uin
 static const int16_t *words_of(const NitiTensor *t) { return (const int16_t *)(const void *)t->data; }
 
 extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *running, NitiTensor *sums,
-                                   const NitiTensor *x, const NitiTensor *weight, const NitiTensor *bias) {
+                                   const NitiTensor *x, const NitiTensor *weight, const NitiTensor *bias, bool centred) {
   NitiCuda *cuda = niti_cuda(backend);
   const uint32_t channels = (uint32_t)x->shape.c;
   const Fit fit = {(NitiAffine *)(void *)affine->data,
@@ -290,7 +291,8 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    words_of(weight),
                    words_of(bias),
                    weight->exponent,
-                   bias->exponent};
+                   bias->exponent,
+                   centred};
   const Sums d = sums_of(cuda, sums, x, NULL);
   if (sums && backend->together.whole > 0) {
     run_sums(cuda, d, x->shape, NoFit<Fit>{});
