@@ -24,7 +24,7 @@ static NitiOperation *product_before(const NitiLowering *l, const NitiLayer *lay
   NitiProgram *p = l->program;
   int32_t i = p->operation_count - 1;
   if (!layer->alone) return NULL;
-  while (i >= 0 && p->operations[i].outputs[0] != layer->x[0]) --i;
+  while (i >= 0 && (p->operations[i].layer != layer->sources[0] || p->operations[i].outputs[0] != layer->x[0])) --i;
   if (i < 0 || p->operations[i].opcode != NITI_OP_CONV_FORWARD || p->operations[i].inputs[2] != NITI_NONE) return NULL;
   return niti_accumulation_length(&p->operations[i]) <= niti_bound_bias() ? &p->operations[i] : NULL;
 }

@@ -25,7 +25,7 @@ class Step(ctypes.Structure):
 
 class NormLayer(ctypes.Structure):
     _fields_ = [("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("weight_exponent", ctypes.c_int32),
-                ("bias_exponent", ctypes.c_int32), ("count", ctypes.c_int64), ("channels", ctypes.c_int32),
+                ("bias_exponent", ctypes.c_int32), ("count", ctypes.c_int64), ("channels", ctypes.c_int32), ("centred", ctypes.c_bool),
                 ("rounding", ctypes.c_int), ("seed", ctypes.c_uint64), ("step", ctypes.c_uint32), ("layer", ctypes.c_uint32),
                 ("reserved", ctypes.c_uint64 * 2)]
 
@@ -36,7 +36,7 @@ def library():
         if b"__asan_init" in file.read():
             pytest.skip("a library with sanitizers cannot be loaded into Python")
     loaded = ctypes.CDLL(LIBRARY)
-    for name in ("rate_along_cosine", "rate_along_line", "rate_in_warmup", "step_at_share", "norm_move", "scalar_nearest", "scalar_multiple"):
+    for name in ("rate_along_cosine", "rate_along_line", "rate_in_warmup", "step_at_share", "norm_move", "norm_move_centred", "scalar_nearest", "scalar_multiple"):
         getattr(loaded, f"niti_{name}").restype = ctypes.c_int64
     for name in ("weight_operand", "dropout_value", "mixup_value", "input_value"):
         getattr(loaded, f"niti_{name}").restype = ctypes.c_int8
@@ -172,11 +172,11 @@ def test_bad_arguments_of_clipping_change_nothing(library):
     assert tuple(factor) == (7, 7) and tuple(total) == (2**31, 5)
 
 
-def layer_of(random, count, channels, mode):
+def layer_of(random, count, channels, mode, centred=False):
     weight = random.randint(-32512, 32513, size=channels).astype(np.int16)
     bias = random.randint(-32512, 32513, size=channels).astype(np.int16)
     exponents = int(random.randint(-18, -10)), int(random.randint(-18, -10))
-    layer = NormLayer(at(weight), at(bias), *exponents, count, channels, a.MODES.index(mode), 1234567890123, 5, 9)
+    layer = NormLayer(at(weight), at(bias), *exponents, count, channels, centred, a.MODES.index(mode), 1234567890123, 5, 9)
     layer.kept = weight, bias  # it has their addresses only
     return layer, (weight.astype(np.int64), exponents[0]), (bias.astype(np.int64), exponents[1])
 
@@ -191,28 +191,30 @@ def check_norm_numbers(library, layer, statistics, running, moved, before, x, e_
         for c in range(layer.channels):
             for k, values in enumerate((statistics.mean, statistics.variance)):
                 now = pair(values[c].scaled((k + 1) * e_x))
-                assert library.niti_norm_move(ctypes.c_int64(int(before[k, c])), now) == moved[k, c]
+                move = library.niti_norm_move_centred if layer.centred and k == 0 else library.niti_norm_move
+                assert move(ctypes.c_int64(int(before[k, c])), now) == moved[k, c]
 
 
 @pytest.mark.parametrize("mode", ["nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte"])
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_norm(seed, mode, library):
+def test_norm(seed, centred, mode, library):
     random = np.random.RandomState(seed)
     count, channels, e_x, e_d = int(random.choice([1, 2, 7, 60])), int(random.randint(1, 9)), int(random.randint(-9, 3)), -13
-    layer, weight, bias = layer_of(random, count, channels, mode)
+    layer, weight, bias = layer_of(random, count, channels, mode, centred)
     x = random.randint(-127, 128, size=(count, 1, 1, channels)) // (1 + 60 * (seed == 3))
     running = np.stack([random.randint(-2**33, 2**33, size=channels), random.randint(0, 2**34, size=channels)]).astype(np.int64)
     for training in (True, False):
         bytes_x, moved, y, exponent = x.astype(np.int8), running.copy(), np.zeros(x.shape, dtype=np.int8), ctypes.c_int32()
         library.niti_norm_forward(at(y), ctypes.byref(exponent), at(moved), ctypes.byref(layer), training, at(bytes_x), e_x)
-        statistics = norm.batch_statistics(x, e_x) if training else norm.running_statistics(running, e_x)
+        statistics = norm.batch_statistics(x, e_x) if training else norm.running_statistics(running, e_x, centred)
 
         def words(purpose=a.PURPOSE_ACTIVATION):
             return a.rounding_words(mode, 1234567890123, purpose, 5, 9, x.size).reshape(x.shape)
 
         expected, expected_exponent = norm.forward(x, statistics, weight, bias, mode, words)
         assert exponent.value == expected_exponent and (y == expected).all()
-        assert (moved == (norm.moved_running(running, statistics, e_x) if training else running)).all()
+        assert (moved == (norm.moved_running(running, statistics, e_x, centred) if training else running)).all()
         check_norm_numbers(library, layer, statistics, None if training else running, moved, running, bytes_x, e_x)
         found = np.zeros((2, channels), dtype=np.int32)
         library.niti_norm_factors(at(found[0]), at(found[1]), ctypes.byref(exponent), None if training else at(running), ctypes.byref(layer),
@@ -233,6 +235,23 @@ def test_norm(seed, mode, library):
     (weight_gradient, e_w), (bias_gradient, e_b) = norm.gradients(x, d, e_d, statistics, weight)
     assert (e_w, e_b) == (e_d - 8, e_d)
     assert (gradients[0] == weight_gradient).all() and (gradients[1] == bias_gradient).all()
+
+
+def test_centring(library):
+    random = np.random.RandomState(7)
+    running = (random.normal(size=(2, 300)) * 2.0**random.randint(0, 58, size=(2, 300))).astype(np.int64)
+    running[0, :3] = 2**60, -2**60, 0
+    for exponent in (-1024, -60, -32, -31, -17, -8, 0, 30, 1024):
+        found = np.full(300, 7, dtype=np.int32)
+        library.niti_norm_centring(at(found), at(running), 300, exponent)
+        assert (found == norm.centring(running, exponent)).all() and abs(found.astype(np.int64)).max() <= 2**29
+    library.niti_norm_centring(at(found), at(running), 300, 1025)
+    running[0, 299] = 2**60 + 1
+    library.niti_norm_centring(at(found), at(running), 300, -8)
+    assert (found == norm.centring(running[:, :1].repeat(300, 1), 1024)).all()  # as it was: zeros
+    now = (ctypes.c_int64 * 2)(2**31 - 1, 10)
+    for before in (2**60, 2**60 - 2**59 // 10):
+        assert library.niti_norm_move_centred(ctypes.c_int64(before), now) == 2**60
 
 
 def test_rates(library):
