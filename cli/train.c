@@ -33,6 +33,7 @@ static const Option options[] = {
            "score N images, evenly spread, of the split that is scored after epochs (default: all)", 1, INT32_MAX),
     NUMBER("measure-every", measure_every, "N", "steps between measurements for TensorBoard (default 100; 0: none)", 0, 1 << 20),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
     FLAG("json-stream", json_stream, "the same, and before it an object at the start and after each epoch"),

@@ -456,11 +456,11 @@ static void check_shifted(const NitiConvKernels *kernels, const NitiConv *s, Fil
   stepping.step = 64;
   assert_true(niti_conv_gradient_shifted_fits(&stepping, s));
   NitiWorkspace w = niti_workspace_begin(NULL, 0);
-  assert_null(niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads));
+  assert_null(niti_conv_gradient_shifted_prepare(&w, &stepping, s, (NitiConvCut){threads, 0}));
   const size_t plan_bytes = w.used;
   void *memory = guarded(plan_bytes);
   w = niti_workspace_begin(memory, plan_bytes);
-  const NitiConvPlan *plan = niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads);
+  const NitiConvPlan *plan = niti_conv_gradient_shifted_prepare(&w, &stepping, s, (NitiConvCut){threads, 0});
   NitiCpu cpu = {.workspace = guarded(plan->workspace), .workspace_bytes = plan->workspace};
   assert_int_equal(niti_threads_open(&cpu.threads, (int)threads), NITI_OK);
   for (int bits = 32; bits <= 64; bits += 32) {

@@ -72,6 +72,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiImplicitGemm g;
   const NitiConvKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   size_t nr, panels, panel_bytes;     /* output channels of a panel; panels, and bytes of each */
   size_t run, groups;                 /* elements and groups of one row of taps */
@@ -96,15 +97,15 @@ static void cut(Plan *p) {
   const NitiImplicitGemm *g = &p->g;
   const size_t element = (size_t)p->kernels->element, jh = (size_t)g->jh, jw = (size_t)g->jw, n = (size_t)g->n;
   const size_t row_bytes = p->row_elements * element, image_bytes = rows_under(g, jh) * row_bytes;
-  const size_t pixels = niti_most(PART_PIXELS, jw);
-  if (image_bytes <= SCRATCH_BYTES && jh * jw <= pixels) {
-    p->images = niti_least(n, niti_least(SCRATCH_BYTES / image_bytes, pixels / (jh * jw)));
+  const size_t pixels = niti_most(niti_conv_scaled(PART_PIXELS, p->how), jw), scratch = niti_conv_scaled(SCRATCH_BYTES, p->how);
+  if (image_bytes <= scratch && jh * jw <= pixels) {
+    p->images = niti_least(n, niti_least(scratch / image_bytes, pixels / (jh * jw)));
     p->rows = jh;
     p->bands = 1;
     p->parts = niti_divide_up(n, p->images);
   } else {
     size_t rows = pixels / jw;
-    while (rows > 1 && rows_under(g, rows) * row_bytes > SCRATCH_BYTES) --rows;
+    while (rows > 1 && rows_under(g, rows) * row_bytes > scratch) --rows;
     p->bands = niti_divide_up(jh, rows);
     p->rows = niti_divide_up(jh, p->bands);
     p->images = 1;
@@ -202,10 +203,10 @@ static Scratch take_scratch(const Plan *p, NitiWorkspace *w) {
 static uint32_t run_gemm(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
 
 NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiImplicitGemm *g,
-                                         size_t threads) {
-  Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_gemm}, .g = *g, .kernels = kernels};
+                                         NitiConvCut how) {
+  Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_gemm}, .g = *g, .kernels = kernels, .how = how};
   const size_t element = (size_t)kernels->element, group = (size_t)kernels->group;
-  p.threads = threads;
+  p.threads = how.threads;
   p.nr = (size_t)(kernels->vectors * kernels->lanes);
   p.panels = niti_divide_up((size_t)g->oc, p.nr);
   p.run = (size_t)g->tap_columns * (size_t)g->ic;

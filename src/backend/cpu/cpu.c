@@ -92,6 +92,7 @@ static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {
 static void cpu_close(NitiBackend *backend) {
   NitiCpu *cpu = niti_cpu(backend);
   niti_threads_close(cpu->threads);
+  niti_threads_close(cpu->alone);
   free(cpu->workspace);
   free(cpu);
 }
@@ -102,6 +103,10 @@ static const char *cpu_hardware(const NitiBackend *backend) { return ((const Nit
 
 static int cpu_threads(const NitiBackend *backend) {
   return niti_threads_count(((const NitiCpu *)(const void *)backend)->threads);
+}
+
+static const char *cpu_kernels(const NitiBackend *backend) {
+  return niti_isa_name(((const NitiCpu *)(const void *)backend)->isa);
 }
 
 /* ---- convolutions: a plan, and packed weights where they stay the same ---- */
@@ -124,7 +129,7 @@ static void conv_release(NitiBackend *backend, NitiConvCall *call) {
 }
 
 static NitiStatus make_plan(NitiConvPlan **out, const NitiBackend *backend, const NitiConvCall *call) {
-  const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu};
+  const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu, .way = call->way};
   return niti_conv_prepare(out, (const NitiCpu *)(const void *)backend, &call->shape, call->direction, traits);
 }
 
@@ -159,26 +164,46 @@ static const char *conv_kernel(const NitiBackend *backend, const NitiConvCall *c
   return niti_conv_kernel_name(((const Prepared *)call->prepared)->plan);
 }
 
+static int conv_ways(const NitiBackend *backend, const NitiConvCall *call, NitiWay ways[NITI_WAYS_MAX]) {
+  return niti_conv_ways(ways, (const NitiCpu *)(const void *)backend, &call->shape, call->direction);
+}
+
+/* The threads that a call takes become the backend's until it ends; returns those that were. */
+static NitiThreads *take_threads(NitiCpu *cpu, const NitiConvCall *call) {
+  NitiThreads *all = cpu->threads;
+  if (niti_conv_alone(call->way)) cpu->threads = cpu->alone;
+  return all;
+}
+
 static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                          const NitiConvCall *call, const NitiRequantise *rq) {
   Prepared *p = call->prepared;
+  NitiCpu *cpu = niti_cpu(backend);
+  NitiThreads *threads = take_threads(cpu, call);
   const int32_t exponent = *x->exponent + *w->exponent;
   for (int32_t k = 0; bias && k < call->shape.k; ++k)
     p->bias[k] = niti_bias_at(((const int16_t *)(const void *)bias->data)[k], *bias->exponent - exponent);
-  *y->exponent = exponent + niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
+  *y->exponent = exponent + niti_conv_forward(cpu, p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
                                               p->kept.data ? &p->kept : NULL, rq);
+  cpu->threads = threads;
 }
 
 static void conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                           const NitiConvCall *call, const NitiRequantise *rq) {
   const Prepared *p = call->prepared;
-  *dx->exponent = *dy->exponent + *w->exponent +
-                  niti_conv_backward(niti_cpu(backend), p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
+  NitiCpu *cpu = niti_cpu(backend);
+  NitiThreads *threads = take_threads(cpu, call);
+  *dx->exponent =
+      *dy->exponent + *w->exponent + niti_conv_backward(cpu, p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
+  cpu->threads = threads;
 }
 
 static void conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                           const NitiConvCall *call) {
-  niti_conv_gradient(niti_cpu(backend), ((const Prepared *)call->prepared)->plan, gradient, dy->data, x->data);
+  NitiCpu *cpu = niti_cpu(backend);
+  NitiThreads *threads = take_threads(cpu, call);
+  niti_conv_gradient(cpu, ((const Prepared *)call->prepared)->plan, gradient, dy->data, x->data);
+  cpu->threads = threads;
 }
 
 static const NitiBackendOps ops = {
@@ -188,6 +213,7 @@ static const NitiBackendOps ops = {
     .describe = cpu_describe,
     .hardware = cpu_hardware,
     .threads = cpu_threads,
+    .kernels = cpu_kernels,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .free_bytes = cpu_free_bytes,
@@ -207,6 +233,7 @@ static const NitiKernels kernels = {
     .conv_forget = conv_forget,
     .conv_workspace = conv_workspace,
     .conv_kernel = conv_kernel,
+    .conv_ways = conv_ways,
     .conv_forward = conv_forward,
     .conv_backward = conv_backward,
     .conv_gradient = conv_gradient,
@@ -241,9 +268,10 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   NITI_TRY(niti_isa_parse(&isa, options->isa));
   NitiCpu *cpu = calloc(1, sizeof *cpu);
   if (!cpu) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cpu);
-  const NitiStatus status = niti_threads_open(&cpu->threads, options->threads);
+  NitiStatus status = niti_threads_open(&cpu->threads, options->threads);
+  if (status == NITI_OK) status = niti_threads_open(&cpu->alone, 1);
   if (status != NITI_OK) {
-    free(cpu);
+    cpu_close(&cpu->base);
     return status;
   }
   cpu->base.ops = &ops;
