@@ -8,9 +8,9 @@
 
 enum { ROUNDS_MIN = 3, ROUNDS_MAX = 20, REPEATS_MAX = 100, WARM_UP = 3, TURNS = 7, SECONDS = 30 };
 static const double shortest = 1, turn = 20, /* milliseconds of a measurement: of a convolution, of steps */
-    far_off = 1.5, off = 1.15,               /* how many times as slow as the fastest a way may be, at first and later */
-    gain = 0.97,                             /* a way that takes more of the cost model's time does not replace its choice */
-    loss = 1.02;                             /* nor are ways kept with which a whole step takes this much of the time without */
+    limits[] = {3, 1.5, 1.15}, /* how many times as slow as the fastest a way may be in the first rounds and later */
+    gain = 0.97,               /* a way that takes more of the cost model's time does not replace its choice */
+    loss = 1.02;               /* nor are ways kept with which a whole step takes this much of the time without */
 
 typedef struct Arguments {
   DeviceOptions device;
@@ -118,7 +118,7 @@ static NitiStatus hold_contest(Tune *t, Contest *c, double seconds) {
   const int64_t begin = niti_clock_now();
   for (int round = 0; round < ROUNDS_MAX && c->count > 1; ++round) {
     if (round >= ROUNDS_MIN && (double)(niti_clock_now() - begin) * 1e-9 > seconds) break;
-    NITI_TRY(run_round(t, c, round == 0 ? far_off : off));
+    NITI_TRY(run_round(t, c, limits[round < 2 ? round : 2]));
   }
   c->chosen = choose(c);
   return NITI_OK;
