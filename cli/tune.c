@@ -6,7 +6,7 @@
 #include "bench.h"
 #include "platform/file.h"
 
-enum { ROUNDS_MIN = 3, ROUNDS_MAX = 20, REPEATS_MAX = 100, WARM_UP = 3, TURNS = 7, SECONDS = 30 };
+enum { ROUNDS_MIN = 3, ROUNDS_MAX = 20, REPEATS_MAX = 100, WARM_UP = 3, TURNS = 9, SECONDS = 30 };
 static const double shortest = 1, turn = 20, /* milliseconds of a measurement: of a convolution, of steps */
     limits[] = {3, 1.5, 1.15}, /* how many times as slow as the fastest a way may be in the first rounds and later */
     gain = 0.97,               /* a way that takes more of the cost model's time does not replace its choice */
@@ -158,22 +158,18 @@ static NitiStatus apply(Tune *t, bool chosen) {
   return NITI_OK;
 }
 
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* In turns, so that what else the machine does meets both. */
+/* In turns, so that what else the machine does meets both; of each the fastest counts. */
 static NitiStatus compare_steps(Tune *t) {
-  double times[2][TURNS];
   Work work = {t, 0};
-  for (int i = 0; i < 2 * TURNS; ++i) {
-    NITI_TRY(apply(t, i % 2 == 1));
-    NITI_TRY(time_work(&times[i % 2][i / 2], &work, run_steps, turn));
+  for (int i = 0; i < TURNS; ++i) {
+    double times[2];
+    for (int chosen = 0; chosen < 2; ++chosen) {
+      NITI_TRY(apply(t, chosen));
+      NITI_TRY(time_work(&times[chosen], &work, run_steps, turn));
+    }
+    if (i == 0 || times[0] < t->modelled) t->modelled = times[0];
+    if (i == 0 || times[1] < t->tuned) t->tuned = times[1];
   }
-  for (int i = 0; i < 2; ++i) qsort(times[i], TURNS, sizeof times[i][0], by_value);
-  t->modelled = times[0][TURNS / 2];
-  t->tuned = times[1][TURNS / 2];
   t->kept = t->tuned < loss * t->modelled;
   for (int32_t i = 0; i < t->count && !t->kept; ++i) t->contests[i].chosen = 0;
   return NITI_OK;
