@@ -6,7 +6,7 @@
 #include "bench.h"
 #include "platform/file.h"
 
-enum { ROUNDS_MIN = 3, ROUNDS_MAX = 20, REPEATS_MAX = 100, WARM_UP = 3, TURNS = 9, SECONDS = 30 };
+enum { ROUNDS_MIN = 3, ROUNDS_MAX = 20, REPEATS_MAX = 100, WARM_UP = 3, TURNS = 9, DUELS = 5, SECONDS = 30 };
 static const double shortest = 1, turn = 20, /* milliseconds of a measurement: of a convolution, of steps */
     limits[] = {3, 1.5, 1.15}, /* how many times as slow as the fastest a way may be in the first rounds and later */
     gain = 0.97,               /* a way that takes more of the cost model's time does not replace its choice */
@@ -93,15 +93,19 @@ static double fastest_of(const Contest *c) {
   return fastest;
 }
 
+static NitiStatus time_way(Tune *t, Contest *c, int i) {
+  Work work = {t, c->operation};
+  double time = 0;
+  NITI_TRY(niti_executable_choose(t->executable, c->operation, c->ways[i].number));
+  NITI_TRY(time_work(&time, &work, run_operation, shortest));
+  if (c->best[i] == 0 || time < c->best[i]) c->best[i] = time;
+  return NITI_OK;
+}
+
 /* Times every way that has not lost; then those too far from the fastest lose. */
 static NitiStatus run_round(Tune *t, Contest *c, double most) {
-  Work work = {t, c->operation};
   for (int i = 0; i < c->count; ++i) {
-    double time = 0;
-    if (c->lost[i]) continue;
-    NITI_TRY(niti_executable_choose(t->executable, c->operation, c->ways[i].number));
-    NITI_TRY(time_work(&time, &work, run_operation, shortest));
-    if (c->best[i] == 0 || time < c->best[i]) c->best[i] = time;
+    if (!c->lost[i]) NITI_TRY(time_way(t, c, i));
   }
   const double limit = fastest_of(c) * most;
   for (int i = 1; i < c->count; ++i) c->lost[i] = c->best[i] > limit;
@@ -121,6 +125,11 @@ static NitiStatus hold_contest(Tune *t, Contest *c, double seconds) {
     NITI_TRY(run_round(t, c, limits[round < 2 ? round : 2]));
   }
   c->chosen = choose(c);
+  for (int duel = 0; duel < DUELS && c->chosen > 0; ++duel) { /* with the cost model's, which may have been disturbed */
+    NITI_TRY(time_way(t, c, 0));
+    NITI_TRY(time_way(t, c, c->chosen));
+    c->chosen = choose(c);
+  }
   return NITI_OK;
 }
 
