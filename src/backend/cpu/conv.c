@@ -24,6 +24,20 @@ static uint32_t run_passes(void *context, const NitiRounder *rounder) {
   return max;
 }
 
+/* The threads that a plan is for become the backend's until the run ends; returns those that were. */
+static NitiThreads *take_threads(NitiCpu *cpu, const NitiConvPlan *plan) {
+  NitiThreads *all = cpu->threads;
+  if (plan->alone) cpu->threads = cpu->alone;
+  return all;
+}
+
+static int requantise(Run *run, const NitiRequantise *request, bool relu, const int8_t *mask) {
+  NitiThreads *all = take_threads(run->cpu, run->plan);
+  const int shift = niti_cpu_requantise(run->cpu, request, relu, mask, run_passes, run);
+  run->cpu->threads = all;
+  return shift;
+}
+
 int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, const int32_t *bias,
                       NitiKeptWeights *kept, const NitiRequantise *request) {
   Run run = {cpu, plan, {.out = y, .in = x, .w = w, .bias = bias}};
@@ -33,17 +47,19 @@ int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const i
     run.operands.ready = kept->layout == plan->layout;
     kept->layout = plan->layout;
   }
-  return niti_cpu_requantise(cpu, request, plan->relu, NULL, run_passes, &run);
+  return requantise(&run, request, plan->relu, NULL);
 }
 
 int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
                        const NitiRequantise *request) {
   Run run = {cpu, plan, {.out = dx, .in = dy, .w = w}};
-  return niti_cpu_requantise(cpu, request, false, mask, run_passes, &run);
+  return requantise(&run, request, false, mask);
 }
 
 void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
+  NitiThreads *all = take_threads(cpu, plan);
   plan->gradient(plan, cpu, gradient, dy, x);
+  cpu->threads = all;
 }
 
 NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {

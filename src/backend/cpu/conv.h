@@ -30,8 +30,6 @@ void niti_conv_close(NitiConvPlan *); /* NULL is allowed */
 
 /* The ways in which this backend can run the convolution; returns their number, at least 1. The first is the cost model's. */
 int niti_conv_ways(NitiWay ways[NITI_WAYS_MAX], const NitiCpu *, const NitiConv *conv, NitiDirection);
-/* Whether a way takes the calling thread alone. */
-bool niti_conv_alone(int way);
 
 /* Bytes of NitiCpu.workspace that a run uses: the caller reserves them beforehand. */
 size_t niti_conv_workspace(const NitiConvPlan *);

@@ -99,10 +99,8 @@ static int way_of(const Choice *c, bool alone) {
          (alone ? ALONE : 0);
 }
 
-bool niti_conv_alone(int way) { return (way & ALONE) != 0; }
-
 static size_t threads_of(const NitiCpu *cpu, int way) {
-  return niti_conv_alone(way) ? 1 : (size_t)niti_threads_count(cpu->threads);
+  return (way & ALONE) != 0 ? 1 : (size_t)niti_threads_count(cpu->threads);
 }
 
 static Choice choice_of(const NitiCpu *cpu, int way) {
@@ -228,6 +226,7 @@ static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiCon
     plan = direction == NITI_FORWARD ? prepare_pass(w, &c, kernels, &g) : prepare_gradient(w, &c, kernels, s);
   }
   if (plan) plan->relu = traits.relu;
+  if (plan) plan->alone = (traits.way & ALONE) != 0;
   if (plan) plan->bytes = w->used;
   return plan;
 }

@@ -26,6 +26,7 @@ struct NitiConvPlan {
   size_t workspace;   /* bytes, of the largest of these plans */
   size_t kept;        /* bytes of packed weights */
   bool relu;
+  bool alone; /* for the calling thread without the others */
   /* Forward, backward: writes the pass's outputs and returns the largest |acc|. */
   uint32_t (*pass)(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
   void (*gradient)(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);

@@ -168,42 +168,26 @@ static int conv_ways(const NitiBackend *backend, const NitiConvCall *call, NitiW
   return niti_conv_ways(ways, (const NitiCpu *)(const void *)backend, &call->shape, call->direction);
 }
 
-/* The threads that a call takes become the backend's until it ends; returns those that were. */
-static NitiThreads *take_threads(NitiCpu *cpu, const NitiConvCall *call) {
-  NitiThreads *all = cpu->threads;
-  if (niti_conv_alone(call->way)) cpu->threads = cpu->alone;
-  return all;
-}
-
 static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                          const NitiConvCall *call, const NitiRequantise *rq) {
   Prepared *p = call->prepared;
-  NitiCpu *cpu = niti_cpu(backend);
-  NitiThreads *threads = take_threads(cpu, call);
   const int32_t exponent = *x->exponent + *w->exponent;
   for (int32_t k = 0; bias && k < call->shape.k; ++k)
     p->bias[k] = niti_bias_at(((const int16_t *)(const void *)bias->data)[k], *bias->exponent - exponent);
-  *y->exponent = exponent + niti_conv_forward(cpu, p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
+  *y->exponent = exponent + niti_conv_forward(niti_cpu(backend), p->plan, y->data, x->data, w->data, bias ? p->bias : NULL,
                                               p->kept.data ? &p->kept : NULL, rq);
-  cpu->threads = threads;
 }
 
 static void conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                           const NitiConvCall *call, const NitiRequantise *rq) {
   const Prepared *p = call->prepared;
-  NitiCpu *cpu = niti_cpu(backend);
-  NitiThreads *threads = take_threads(cpu, call);
-  *dx->exponent =
-      *dy->exponent + *w->exponent + niti_conv_backward(cpu, p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
-  cpu->threads = threads;
+  *dx->exponent = *dy->exponent + *w->exponent +
+                  niti_conv_backward(niti_cpu(backend), p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
 }
 
 static void conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                           const NitiConvCall *call) {
-  NitiCpu *cpu = niti_cpu(backend);
-  NitiThreads *threads = take_threads(cpu, call);
-  niti_conv_gradient(cpu, ((const Prepared *)call->prepared)->plan, gradient, dy->data, x->data);
-  cpu->threads = threads;
+  niti_conv_gradient(niti_cpu(backend), ((const Prepared *)call->prepared)->plan, gradient, dy->data, x->data);
 }
 
 static const NitiBackendOps ops = {
