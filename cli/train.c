@@ -467,7 +467,7 @@ static int run(int argc, char **argv) {
       given.test_limit || given.dry_run) {
     return usage_error(&command_train,
                        "--resume goes on with the run's own recipe: only --epochs, --data, --measure-every, --threads, --isa, "
-                       "--backend, --json, --json-stream and --quiet go with it");
+                       "--backend, --tuning, --json, --json-stream and --quiet go with it");
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
