@@ -120,6 +120,13 @@ NitiStatus bench_open(Bench *b, const char *model, int64_t batch, bool training,
   return make_batch(b);
 }
 
+static void introduce_tuning(const Bench *b) {
+  char text[NITI_TUNED_MAX];
+  const NitiTuningFacts *facts = niti_backend_tuning(b->backend);
+  if (facts && facts->note) say("%s", facts->note);
+  if (niti_executable_tuned(b->net->main, text)) fprintf(output_prose(), "tuning: %s\n", text);
+}
+
 static NitiStatus open_bench(Bench *b, const Arguments *given, bool training, bool direct) {
   NitiDescription *described = NULL;
   const NitiDevice device = device_of(&given->device);
@@ -128,6 +135,7 @@ static NitiStatus open_bench(Bench *b, const Arguments *given, bool training, bo
   NITI_TRY(niti_description_load(&described, given->model, NULL));
   const NitiStatus status = bench_open(b, described->text, given->batch, training, &backend);
   niti_description_close(described);
+  if (status == NITI_OK) introduce_tuning(b);
   return status;
 }
 
@@ -158,13 +166,6 @@ static NitiStatus run_inferences(void *context, int repeat) {
   const NitiStepContext step = {b->recipe, b->net, b->feed, NULL, NULL};
   for (int i = 0; i < repeat; ++i) NITI_TRY(niti_step_test(&step, &b->batch));
   return NITI_OK;
-}
-
-static void introduce_tuning(const Bench *b) {
-  char text[NITI_TUNED_MAX];
-  const NitiTuningFacts *facts = niti_backend_tuning(b->backend);
-  if (facts && facts->note) say("%s", facts->note);
-  if (niti_executable_tuned(b->net->main, text)) fprintf(output_prose(), "tuning: %s\n", text);
 }
 
 static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
@@ -206,7 +207,7 @@ static int run(int argc, char **argv) {
   int result = EXIT_OK;
   if (open_bench(&b, &given, !infer, direct) != NITI_OK) {
     result = fail();
-  } else if (introduce_tuning(&b), kernels) {
+  } else if (kernels) {
     result = bench_kernels(&b, given.model, (double)given.seconds, given.json);
   } else if (timeline) {
     result = bench_timeline(&b, given.model, given.json);

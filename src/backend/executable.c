@@ -107,8 +107,13 @@ const char *niti_backend_conv_kernel(NitiBackend *backend, NitiOpcode opcode, co
   return name;
 }
 
-/* The call at this batch, in the way that the backend's tuning has for it. */
-static NitiConvCall call_of(const NitiExecutable *e, int32_t operation, int32_t n) {
+/* Sets the batch, and the way that the backend's tuning has for it. */
+static void set_images(const NitiExecutable *e, NitiConvCall *call, int32_t n) {
+  call->shape.n = n;
+  call->tuned = niti_tuning_find(e->backend->tuning, e->backend, call, &call->way);
+}
+
+static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   const int32_t x = o->opcode == NITI_OP_CONV_GRADIENT ? o->inputs[1] : o->inputs[0];
   bool constant = !e->shared;
@@ -119,8 +124,7 @@ static NitiConvCall call_of(const NitiExecutable *e, int32_t operation, int32_t 
                        .relu = o->relu,
                        .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
                        .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
-  call.shape.n = n;
-  call.tuned = niti_tuning_find(e->backend->tuning, e->backend, &call, &call.way);
+  set_images(e, &call, e->fused->batch);
   return call;
 }
 
@@ -133,7 +137,7 @@ static Needs needs_of(const NitiExecutable *e) {
   }
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     if (!is_conv(e->fused->operations[i].opcode)) continue;
-    const NitiConvCall call = call_of(e, i, e->fused->batch);
+    const NitiConvCall call = call_of(e, i);
     const size_t wanted = e->backend->kernels->conv_workspace(e->backend, &call);
     if (wanted > needs.workspace) needs.workspace = wanted;
   }
@@ -352,7 +356,8 @@ static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) 
   const NitiKernels *k = e->backend->kernels;
   NitiConvCall *call = &e->steps[i].conv[variant];
   if (k->conv_release) k->conv_release(e->backend, call);
-  *call = call_of(e, i, n);
+  *call = call_of(e, i);
+  if (n != call->shape.n) set_images(e, call, n);
   return prepare_call(e, call);
 }
 
