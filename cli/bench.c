@@ -21,6 +21,7 @@ static const Option options[] = {
     DECIMAL("seconds", milliseconds, "S", "how long to measure (default 5; at most 3 decimals; kernels: all together)", 1,
             3600000),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     CHOICE("algorithm", algorithm, "auto|direct",
            "convolutions: auto, the fastest; direct: no Winograd, which `kernels` reports as a fraction of peak (same "
            "results)"),
@@ -107,18 +108,11 @@ static NitiStatus set_input(Bench *b) {
   return status;
 }
 
-static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool training, const DeviceOptions *device,
-                             bool direct) {
+NitiStatus bench_open(Bench *b, const char *model, int64_t batch, bool training, const NitiBackendOptions *backend) {
   char text[256];
-  NitiDescription *described = NULL;
-  NITI_TRY(niti_description_load(&described, model, NULL));
   (void)snprintf(text, sizeof text, "name: bench\nmodel: bench\nbatch: %" PRId64 "\nepochs: 1\n", batch);
-  const NitiStatus parsed = niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, described->text);
-  niti_description_close(described);
-  NITI_TRY(parsed);
-  const NitiBackendOptions backend = {
-      .name = device->backend, .isa = device->isa, .threads = (int)device->threads, .direct = direct};
-  NITI_TRY(niti_backend_open(&b->backend, &backend));
+  NITI_TRY(niti_recipe_parse(&b->recipe, text, "bench", NULL, 0, model));
+  NITI_TRY(niti_backend_open(&b->backend, backend));
   const NitiLowerOptions options = niti_recipe_lowering(b->recipe, (int32_t)batch, training);
   NITI_TRY(niti_network_open(&b->net, b->recipe->model, b->backend, &options));
   NITI_TRY(niti_network_init(b->net, 1));
@@ -127,7 +121,26 @@ static NitiStatus open_bench(Bench *b, const char *model, int64_t batch, bool tr
   return make_batch(b);
 }
 
-static void close_bench(Bench *b) {
+static void introduce_tuning(const Bench *b) {
+  char text[NITI_TUNED_MAX];
+  const NitiTuningFacts *facts = niti_backend_tuning(b->backend);
+  if (facts && facts->note) say("%s", facts->note);
+  if (niti_executable_tuned(b->net->main, text)) fprintf(output_prose(), "tuning: %s\n", text);
+}
+
+static NitiStatus open_bench(Bench *b, const Arguments *given, bool training, bool direct) {
+  NitiDescription *described = NULL;
+  const NitiDevice device = device_of(&given->device);
+  const NitiBackendOptions backend = {
+      .name = device.backend, .isa = device.isa, .threads = device.threads, .direct = direct, .tuning = device.tuning};
+  NITI_TRY(niti_description_load(&described, given->model, NULL));
+  const NitiStatus status = bench_open(b, described->text, given->batch, training, &backend);
+  niti_description_close(described);
+  if (status == NITI_OK) introduce_tuning(b);
+  return status;
+}
+
+void bench_close(Bench *b) {
   niti_feed_close(b->feed);
   niti_network_close(b->net);
   niti_backend_close(b->backend);
@@ -159,11 +172,14 @@ static NitiStatus run_inferences(void *context, int repeat) {
 static int report_whole(const Bench *b, const char *what, const char *model, const Times *t, bool json) {
   const double rate = b->recipe->batch / t->median * 1e3;
   const NitiShiftCounts shifts = b->backend->ops->shift_counts(b->backend);
+  char tuning[NITI_TUNED_MAX];
   if (json) {
-    return print_json(json_pack("{s:s, s:o, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "bench", what, "model",
-                                json_name(model), "batch", b->recipe->batch, "device", b->backend->ops->describe(b->backend),
-                                "threads", b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate,
-                                "milliseconds", "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
+    const bool tuned = niti_executable_tuned(b->net->main, tuning);
+    return print_json(json_pack("{s:o, s:s, s:o, s:i, s:s, s:i, s:i, s:f, s:{s:f, s:f, s:f}, s:I, s:I, s:I}", "tuning",
+                                tuned ? json_name(tuning) : json_null(), "bench", what, "model", json_name(model), "batch",
+                                b->recipe->batch, "device", b->backend->ops->describe(b->backend), "threads",
+                                b->backend->ops->threads(b->backend), "runs", t->count, "images_per_second", rate, "milliseconds",
+                                "min", t->min, "median", t->median, "max", t->max, "memory_bytes",
                                 (json_int_t)b->net->memory_bytes, "shift_predictions", (json_int_t)shifts.predictions,
                                 "shift_retries", (json_int_t)shifts.retries));
   }
@@ -191,7 +207,7 @@ static int run(int argc, char **argv) {
   Bench b = {0};
   Times times;
   int result = EXIT_OK;
-  if (open_bench(&b, given.model, given.batch, !infer, &given.device, direct) != NITI_OK) {
+  if (open_bench(&b, &given, !infer, direct) != NITI_OK) {
     result = fail();
   } else if (kernels) {
     result = bench_kernels(&b, given.model, seconds, given.json);
@@ -202,6 +218,6 @@ static int run(int argc, char **argv) {
   } else {
     result = report_whole(&b, infer ? "inference" : "training step", given.model, &times, given.json);
   }
-  close_bench(&b);
+  bench_close(&b);
   return result;
 }

@@ -30,6 +30,9 @@ typedef struct Times {
 /* Enqueues `repeat` pieces of work. */
 typedef NitiStatus (*Timed)(void *context, int repeat);
 
+/* Opens a network with random images, to be closed even after a failure. model: a description's text. */
+NitiStatus bench_open(Bench *bench, const char *model, int64_t batch, bool training, const NitiBackendOptions *backend);
+void bench_close(Bench *bench);
 /* Milliseconds of one piece of work, `repeat` of them having been done. */
 NitiStatus time_once(double *milliseconds, Timed timed, NitiBackend *backend, void *context, int repeat);
 void times_sort(Times *times); /* and finds the least, the greatest and the median */

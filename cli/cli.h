@@ -84,7 +84,7 @@ int print_failure(const char *message, int code);
 
 /* The options that choose a device. */
 typedef struct DeviceOptions {
-  const char *backend, *isa;
+  const char *backend, *isa, *tuning;
   int64_t threads;
 } DeviceOptions;
 #define DEVICE_OPTIONS(d)                                                                                                   \
@@ -93,8 +93,16 @@ typedef struct DeviceOptions {
       CHOICE("isa", d.isa, "auto|ref|avx2|avx512vnni|amx|neon-dotprod|neon-i8mm|mma|wgmma",                                 \
              "kernels: auto; cpu: ref, avx2, avx512vnni, amx, neon-dotprod, neon-i8mm; cuda: mma, wgmma (same results)"),   \
       CHOICE("backend", d.backend, "auto|cpu|cuda", "where to compute: auto, cpu, cuda, cuda:N (same results)")
+#define TUNING_OPTION(d)           \
+  TEXT("tuning", d.tuning, "FILE", \
+       "the file of `niti tune` to choose kernels by, or off (default: " TUNING_FILE ", where it is there; same results)")
+#define TUNING_FILE "$XDG_CACHE_HOME or ~/.cache/niti/tuning.json"
 #define JSON_OPTION FLAG("json", json, "one JSON object on standard output")
+/* What it points to lives until the next call. */
 NitiDevice device_of(const DeviceOptions *options);
+/* The path of the user's own tuning file; false: neither XDG_CACHE_HOME nor HOME names a place for it. */
+enum { TUNING_PATH_MAX = 4096 };
+bool tuning_path(char path[TUNING_PATH_MAX]);
 
 /* From json_watch on: whether every part of every JSON value could be made; jansson leaves out what it has no memory for. */
 void json_watch(void);

@@ -6,20 +6,32 @@
 
 extern const Command command_train, command_eval, command_predict, command_summary, command_info, command_data, command_hash,
     command_bench, command_export, command_import, command_replay, command_vectors, command_compare, command_program,
-    command_find_lr, command_show, command_fold, command_help, command_completion, command_complete, command_man;
+    command_find_lr, command_tune, command_show, command_fold, command_help, command_completion, command_complete, command_man;
 
 const Command *const commands[] = {
-    &command_train,      &command_find_lr,
-    &command_eval,       &command_predict,
-    &command_summary,    &command_program,
-    &command_show,       &command_info,
-    &command_data,       &command_hash,
-    &command_fold,       &command_export,
-    &command_import,     &command_replay,
-    &command_vectors,    &command_compare,
-    &command_bench,      &command_help,
-    &command_completion, &command_man,
-    &command_complete,   NULL,
+    &command_train,
+    &command_find_lr,
+    &command_eval,
+    &command_predict,
+    &command_summary,
+    &command_program,
+    &command_show,
+    &command_info,
+    &command_data,
+    &command_hash,
+    &command_fold,
+    &command_export,
+    &command_import,
+    &command_replay,
+    &command_vectors,
+    &command_compare,
+    &command_bench,
+    &command_tune,
+    &command_help,
+    &command_completion,
+    &command_man,
+    &command_complete,
+    NULL,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands - 1 };
 

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "cli.h"
+#include "platform/environment.h"
+#include "platform/path.h"
 #include "platform/text.h"
 
 enum { LINE_MAX = 2048 };
@@ -68,8 +70,22 @@ int fail_with(int code, const char *format, ...) {
   return print_failure(text, code);
 }
 
+bool tuning_path(char path[TUNING_PATH_MAX]) {
+  const char *cache = niti_environment_get("XDG_CACHE_HOME"), *home = niti_environment_get("HOME");
+  int length = -1;
+  if (cache && cache[0] == '/') /* the specification has relative ones ignored */
+    length = snprintf(path, TUNING_PATH_MAX, "%s/niti/tuning.json", cache);
+  else if (home)
+    length = snprintf(path, TUNING_PATH_MAX, "%s/.cache/niti/tuning.json", home);
+  return length > 0 && length < TUNING_PATH_MAX;
+}
+
 NitiDevice device_of(const DeviceOptions *options) {
-  return (NitiDevice){.backend = options->backend, .isa = options->isa, .threads = (int)options->threads};
+  static char own[TUNING_PATH_MAX];
+  const char *tuning = options->tuning;
+  if (!tuning && tuning_path(own) && niti_path_is_file(own)) tuning = own;
+  if (tuning && strcmp(tuning, "off") == 0) tuning = NULL;
+  return (NitiDevice){.backend = options->backend, .isa = options->isa, .threads = (int)options->threads, .tuning = tuning};
 }
 
 int print_json(json_t *object) {

@@ -23,6 +23,7 @@ static const Option options[] = {
     FLAG("flip", flip, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"),
     FLAG("no-flip", no_flip, "do not"),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     JSON_OPTION,
     {0},
 };
@@ -216,6 +217,8 @@ static int report(const NitiLocation *network, const NitiModel *model, const Nit
   say_whose(niti_model_data(model));
   if (given->json) {
     json_t *object = score_json(network, model, score, hash);
+    const char *tuning = niti_model_tuning(model);
+    json_object_set_new(object, "tuning", tuning ? json_name(tuning) : json_null());
     if (given->per_class) json_object_set_new(object, "per_class", classes_json(model, c));
     return print_json(object);
   }
@@ -223,6 +226,7 @@ static int report(const NitiLocation *network, const NitiModel *model, const Nit
          percent(score->correct, score->images), score->correct, score->images, nats(*score),
          niti_model_flips(model) ? ", of images and their mirrors" : "");
   data_print(stdout, niti_model_data(model));
+  if (niti_model_tuning(model)) printf("%-10s %s\n", "tuning", niti_model_tuning(model));
   if (given->per_class) print_classes(model, c);
   return EXIT_OK;
 }

@@ -22,6 +22,7 @@ static const Option options[] = {
     NUMBER("steps", steps, "N", "train N steps with each (default 100)", 2, 1 << 20),
     LIST("set", sets, "KEY=VALUE", "set any value of the recipe, e.g. batch=32 (may be repeated)"),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     JSON_OPTION,
     {0},
 };

@@ -11,7 +11,7 @@ typedef struct Arguments {
   bool json;
 } Arguments;
 
-static const Option options[] = {DEVICE_OPTIONS(device), JSON_OPTION, {0}};
+static const Option options[] = {DEVICE_OPTIONS(device), TUNING_OPTION(device), JSON_OPTION, {0}};
 
 static int run(int argc, char **argv);
 const Command command_info = {
@@ -99,6 +99,24 @@ static json_t *devices_json(void) {
   return devices;
 }
 
+/* "24 convolutions for this device in PATH", or why there are none. */
+static void format_tuning(char *text, size_t size, const NitiBackend *backend) {
+  const NitiTuningFacts *facts = niti_backend_tuning(backend);
+  if (!facts)
+    (void)snprintf(text, size, "none: a cost model chooses kernels (`niti tune` measures them)");
+  else if (facts->note)
+    (void)snprintf(text, size, "%s", facts->note);
+  else
+    (void)snprintf(text, size, "%d convolutions of this device in %s", facts->entries, facts->path);
+}
+
+static json_t *tuning_json(const NitiBackend *backend) {
+  const NitiTuningFacts *facts = niti_backend_tuning(backend);
+  if (!facts) return json_null();
+  return json_pack("{s:o, s:i, s:o}", "path", json_name(facts->path), "convolutions", facts->entries, "note",
+                   facts->note ? json_name(facts->note) : json_null());
+}
+
 static void print_list(const char *name, const json_t *array) {
   size_t i;
   json_t *item;
@@ -108,17 +126,19 @@ static void print_list(const char *name, const json_t *array) {
 }
 
 static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
-  char features[512];
+  char features[512], tuning[2048];
   niti_cpu_features(features, sizeof features);
-  json_t *object =
-      json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "version", niti_version(), "backend",
-                backend->ops->name, "device", backend->ops->describe(backend), "hardware", backend->ops->hardware(backend),
-                "features", features, "threads", backend->ops->threads(backend), "devices", devices_json(), "isa_available",
-                isas_json(), "kernels", kernels_json(backend), "operations", operations_json(backend, isa), "models",
-                names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
+  format_tuning(tuning, sizeof tuning, backend);
+  json_t *object = json_pack("{s:o, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "tuning", tuning_json(backend),
+                             "version", niti_version(), "backend", backend->ops->name, "device", backend->ops->describe(backend),
+                             "hardware", backend->ops->hardware(backend), "features", features, "threads",
+                             backend->ops->threads(backend), "devices", devices_json(), "isa_available", isas_json(), "kernels",
+                             kernels_json(backend), "operations", operations_json(backend, isa), "models",
+                             names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
   if (json || !object) return print_json(object);
   printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
          backend->ops->hardware(backend));
+  printf("%-10s %s\n", "tuning", tuning);
   size_t at;
   json_t *line;
   json_array_foreach(json_object_get(object, "devices"), at, line)
@@ -146,7 +166,9 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_info, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 0) return usage_error(&command_info, "unexpected argument '%s'", argv[1]);
-  const NitiBackendOptions wanted = {.name = given.device.backend, .isa = given.device.isa, .threads = (int)given.device.threads};
+  const NitiDevice device = device_of(&given.device);
+  const NitiBackendOptions wanted = {
+      .name = device.backend, .isa = device.isa, .threads = device.threads, .tuning = device.tuning};
   NitiBackend *backend = NULL;
   if (niti_backend_open(&backend, &wanted) != NITI_OK) return fail();
   NitiIsa isa;

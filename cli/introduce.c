@@ -53,6 +53,7 @@ void introduce_run(FILE *to, const NitiProgress *start) {
   data_print(to, &facts->data);
   print_testing(to, facts);
   fprintf(to, "%-10s %s, on %s\n", "device", facts->device, facts->hardware);
+  if (facts->tuning) fprintf(to, "%-10s %s\n", "tuning", facts->tuning);
   fprintf(to, "%-10s %" PRId64 ", %" PRId64 " per epoch\n", "steps", start->steps, facts->steps_per_epoch);
   fprintf(to, "%-10s ", "run");
   print_name(to, facts->folder);
@@ -62,12 +63,13 @@ void introduce_run(FILE *to, const NitiProgress *start) {
 
 json_t *introduce_json(const NitiProgress *start) {
   const NitiRunFacts *facts = start->run;
-  return json_pack(
-      "{s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:b}", "run", json_name(facts->folder),
-      "recipe", facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2], "parameters",
-      (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device", facts->device, "hardware",
-      facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps", (json_int_t)start->steps, "steps_per_epoch",
-      (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data), "testing", testing_json(facts), "flip", facts->flip);
+  return json_pack("{s:o, s:o, s:s, s:s, s:[i,i,i], s:I, s:I, s:s, s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:b}", "tuning",
+                   facts->tuning ? json_name(facts->tuning) : json_null(), "run", json_name(facts->folder), "recipe",
+                   facts->recipe, "model", facts->model, "input", facts->input[0], facts->input[1], facts->input[2], "parameters",
+                   (json_int_t)facts->parameters, "multiply_adds", (json_int_t)facts->multiply_adds, "device", facts->device,
+                   "hardware", facts->hardware, "batch", facts->batch, "epochs", facts->epochs, "steps", (json_int_t)start->steps,
+                   "steps_per_epoch", (json_int_t)facts->steps_per_epoch, "data", data_json(&facts->data), "testing",
+                   testing_json(facts), "flip", facts->flip);
 }
 
 static void format_name(RunName *out, const char *recipe, int number) {

@@ -19,6 +19,7 @@ static const Option options[] = {
     FLAG("flip", flip, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"),
     FLAG("no-flip", no_flip, "do not"),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     JSON_OPTION,
     {0},
 };

@@ -14,6 +14,7 @@ static const Option replay_options[] = {
     TEXT("data", data, "DIR", "the data set whose training images the log numbers (default: the recipe's)"),
     TEXT("out", out, "FILE", "the checkpoint to write (default: none)"),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     JSON_OPTION,
     {0},
 };

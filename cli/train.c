@@ -33,6 +33,7 @@ static const Option options[] = {
            "score N images, evenly spread, of the split that is scored after epochs (default: all)", 1, INT32_MAX),
     NUMBER("measure-every", measure_every, "N", "steps between measurements for TensorBoard (default 100; 0: none)", 0, 1 << 20),
     DEVICE_OPTIONS(device),
+    TUNING_OPTION(device),
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
     FLAG("json-stream", json_stream, "the same, and before it an object at the start and after each epoch"),
@@ -466,7 +467,7 @@ static int run(int argc, char **argv) {
       given.test_limit || given.dry_run) {
     return usage_error(&command_train,
                        "--resume goes on with the run's own recipe: only --epochs, --data, --measure-every, --threads, --isa, "
-                       "--backend, --json, --json-stream and --quiet go with it");
+                       "--backend, --tuning, --json, --json-stream and --quiet go with it");
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);

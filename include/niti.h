@@ -401,7 +401,9 @@ typedef struct NitiDevice {
   const char *isa;     /* its kernels: NULL or "auto"; cpu: "ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"; cuda:
                           "mma", "wgmma" */
   int threads;         /* of the CPU, at most 1024; 0: one per core that affinity and the control groups' CPU quota allow */
-  uint64_t reserved[4];
+  const char *tuning;  /* a file of `niti tune`, which says how this device runs which convolution fastest; NULL or "": none, a
+                          cost  model chooses. One that cannot be used is left out, with a NITI_PROGRESS_NOTE */
+  uint64_t reserved[3];
 } NitiDevice;
 
 /* A recipe, read and resolved: immutable. */
@@ -450,7 +452,8 @@ typedef struct NitiRunFacts {
   int32_t test_every;    /* epochs from one test to the next; the last epoch is always tested */
   int64_t scored_images; /* how many images of data.scored each test scores: all, or test_limit */
   bool flip;             /* scores are of images and their mirrors: the recipe's evaluation.flip */
-  uint64_t reserved[3];
+  const char *tuning;    /* how much of the work the device's tuning file chooses, and its name; NULL: none is used */
+  uint64_t reserved[2];
 } NitiRunFacts;
 
 typedef enum NitiProgressKind {

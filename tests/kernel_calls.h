@@ -51,9 +51,17 @@ static inline size_t call_conv_workspace(NitiBackend *b, const NitiConv *s, bool
   return most;
 }
 
+/* Which of a convolution's ways the calls below take, counted round; 0: the cost model's. */
+static int call_way;
+
 static inline NitiConvCall call_prepare(NitiBackend *b, const NitiConv *s, NitiDirection direction, bool relu, bool nonnegative,
                                         bool constant) {
   NitiConvCall call = {.shape = *s, .direction = direction, .relu = relu, .nonnegative = nonnegative, .constant = constant};
+  NitiWay ways[NITI_WAYS_MAX];
+  if (call_way > 0) {
+    const int count = b->kernels->conv_ways(b, &call, ways);
+    call.way = ways[call_way % count].number;
+  }
   if (b->kernels->conv_prepare) assert_int_equal(b->kernels->conv_prepare(b, &call), NITI_OK);
   return call;
 }

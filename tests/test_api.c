@@ -489,7 +489,7 @@ static void check_options(NitiStatus (*run)(NitiTrainResult *, const char *, con
   check_refused(run(&result, "run", &options), function, "options->device: threads is -1");
   options = (NitiTrainOptions){.device = {.threads = INT_MAX}};
   check_refused(run(&result, "run", &options), function, "options->device: threads");
-  options = (NitiTrainOptions){.device = {.reserved = {0, 0, 0, 1}}};
+  options = (NitiTrainOptions){.device = {.reserved = {0, 0, 1}}};
   check_refused(run(&result, "run", &options), function, "options->device has reserved");
   options = (NitiTrainOptions){.reserved = {0, 0, 0, UINT64_MAX}};
   check_refused(run(&result, "run", &options), function, "options has reserved");

@@ -190,6 +190,16 @@ static int32_t *random_bias(const NitiConv *s) {
   return bias;
 }
 
+/* Which of its ways a convolution takes, counted round; 0: the cost model's. */
+static int turn;
+
+static NitiConvTraits traits_for(NitiConvTraits traits, const NitiCpu *cpu, const NitiConv *s, NitiDirection direction) {
+  NitiWay ways[NITI_WAYS_MAX];
+  const int count = niti_conv_ways(ways, cpu, s, direction);
+  if (turn > 0) traits.way = ways[turn % count].number;
+  return traits;
+}
+
 static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
@@ -215,8 +225,8 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
   const int shift_y = true_shift(sums[FORWARD], z.y), shift_x = true_shift(sums[BACKWARD], z.x);
 
   for (NitiIsa isa = NITI_ISA_REF; isa < NITI_ISAS; ++isa) {
-    if (!niti_isa_supported(isa)) continue;
-    NitiCpu *cpu = open_cpu(isa, threads, nonnegative); /* `direct`: no driver but those that use it */
+    if (!niti_isa_supported(isa) || (turn > 0 && isa == NITI_ISA_REF)) continue; /* which has one way */
+    NitiCpu *cpu = open_cpu(isa, threads, nonnegative && turn == 0);             /* `direct`: no driver but those that use it */
     char what[200];
     snprintf(what, sizeof what,
              "%s, %d threads, n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d%s",
@@ -226,7 +236,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     const NitiRequantise rq = {(NitiRounding)random_in(0, 3), NITI_DRAW_ROUND_ACT, 11, &predicted, 0, 0};
     const NitiConvTraits traits = {.nonnegative = nonnegative, .relu = random_in(0, 1)}, none = {0};
 
-    Bench b = open_bench(cpu, s, NITI_FORWARD, traits);
+    Bench b = open_bench(cpu, s, NITI_FORWARD, traits_for(traits, cpu, s, NITI_FORWARD));
     assert_int_equal(niti_conv_forward(cpu, b.plan, y, x, w, bias, NULL, &rq), shift_y);
     check_rounded(y, sums[FORWARD], z.y, &rq, shift_y, traits.relu, NULL, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_y);
@@ -237,14 +247,14 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
     const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as after a ReLU */
-    b = open_bench(cpu, s, NITI_BACKWARD, none);
+    b = open_bench(cpu, s, NITI_BACKWARD, traits_for(none, cpu, s, NITI_BACKWARD));
     assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);
     assert_int_equal(niti_shift_prediction_last(predicted), shift_x);
     check_guards(dx, z.x);
     close_bench(&b);
 
-    b = open_bench(cpu, s, NITI_GRADIENT, traits);
+    b = open_bench(cpu, s, NITI_GRADIENT, traits_for(traits, cpu, s, NITI_GRADIENT));
     for (int bits = 32; bits <= 64; bits += 32) {
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w, {NULL, NULL}};
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
@@ -307,6 +317,22 @@ static void test_named_shapes(void **unused) {
       check_conv(&shapes[i], true, (Fill)fill, 1 + (int)i % 3);
     }
   }
+}
+
+/* What `niti tune` may choose: instruction sets, drivers, parts of other sizes, one thread. */
+static void test_every_way(void **unused) {
+  (void)unused;
+  const NitiConv shapes[] = {
+      conv_shape(3, 8, 8, 40, 70, 3, 3, 1, 1, 1, 1),  conv_shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1),
+      conv_shape(1, 70, 60, 40, 4, 3, 3, 1, 1, 1, 1), conv_shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),
+      conv_shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),  conv_shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),
+      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0), grouped(conv_shape(5, 23, 21, 64, 64, 3, 3, 1, 1, 1, 1), 64),
+  };
+  for (turn = 1; turn <= 18; ++turn) { /* each shape takes half of its ways */
+    for (size_t i = (size_t)turn % 2; i < sizeof shapes / sizeof shapes[0]; i += 2)
+      check_conv(&shapes[i], random_in(0, 1), turn % 4 == 0 ? FILL_WORST : FILL_RANDOM, 1 + turn % 3);
+  }
+  turn = 0;
 }
 
 static void test_random_shapes(void **unused) {
@@ -456,11 +482,11 @@ static void check_shifted(const NitiConvKernels *kernels, const NitiConv *s, Fil
   stepping.step = 64;
   assert_true(niti_conv_gradient_shifted_fits(&stepping, s));
   NitiWorkspace w = niti_workspace_begin(NULL, 0);
-  assert_null(niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads));
+  assert_null(niti_conv_gradient_shifted_prepare(&w, &stepping, s, (NitiConvCut){threads, 0}));
   const size_t plan_bytes = w.used;
   void *memory = guarded(plan_bytes);
   w = niti_workspace_begin(memory, plan_bytes);
-  const NitiConvPlan *plan = niti_conv_gradient_shifted_prepare(&w, &stepping, s, threads);
+  const NitiConvPlan *plan = niti_conv_gradient_shifted_prepare(&w, &stepping, s, (NitiConvCut){threads, 0});
   NitiCpu cpu = {.workspace = guarded(plan->workspace), .workspace_bytes = plan->workspace};
   assert_int_equal(niti_threads_open(&cpu.threads, (int)threads), NITI_OK);
   for (int bits = 32; bits <= 64; bits += 32) {
@@ -531,9 +557,10 @@ static void test_names(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_named_shapes),   cmocka_unit_test(test_random_shapes),    cmocka_unit_test(test_identity),
-      cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),     cmocka_unit_test(test_names),
-      cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient), cmocka_unit_test(test_groups),
+      cmocka_unit_test(test_named_shapes), cmocka_unit_test(test_every_way),      cmocka_unit_test(test_random_shapes),
+      cmocka_unit_test(test_identity),     cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),
+      cmocka_unit_test(test_names),        cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
+      cmocka_unit_test(test_groups),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

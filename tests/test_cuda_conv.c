@@ -191,6 +191,38 @@ static void test_largest_sums(void **unused) {
   }
 }
 
+/* ---- every way in which a convolution can run ---- */
+
+enum { MOST_WAYS = 24 }; /* of the mma family's gradients there are 19, and with wgmma three more */
+
+static void test_every_way(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      square(17, 8, 64, 64, 3, 1, 1),
+      square(18, 6, 128, 192, 3, 1, 1),
+      square(18, 3, 64, 128, 3, 1, 1),
+      square(3, 8, 128, 80, 5, 1, 2),
+      square(20, 1, 512, 64, 1, 1, 0),
+      square(5, 1, 512, 10, 1, 1, 0),
+      square(18, 9, 3, 64, 3, 1, 1),
+      square(16, 12, 20, 50, 5, 1, 0),
+      square(6, 8, 64, 40, 3, 2, 1),
+      square(4, 7, 65, 33, 3, 2, 1),
+      square(9, 8, 48, 24, 1, 1, 0),
+      grouped(square(19, 9, 96, 96, 3, 2, 1), 96),
+      grouped(square(17, 5, 30, 12, 3, 2, 1), 6),
+  };
+  for (call_way = 1; call_way <= MOST_WAYS; ++call_way) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
+      check(shapes[i], (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
+    check(conv_shape(52, 50, 51, 2, 3, 1, 1, 1, 1, 0, 0), FILL_HIGH,
+          NITI_NEAREST); /* a gradient just within int32, and beyond: */
+    if (call_way <= 8) check(grouped(square(40, 64, 8, 8, 3, 1, 1), 8), FILL_HIGH, NITI_NEAREST);
+  }
+  call_way = 0;
+}
+
 /* ---- the shapes of VGG-small, against the CPU's best ---- */
 
 static void test_vgg_small(void **unused) {
@@ -243,7 +275,8 @@ static int close_all(void **unused) {
 int main(void) {
   const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
                                      cmocka_unit_test(test_groups), cmocka_unit_test(test_largest_sums)};
-  const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range)};
+  const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
+                                     cmocka_unit_test(test_every_way)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_all);
   return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_all);

@@ -192,7 +192,7 @@ typedef struct Prepared {
 static NitiConvPlan *prepare_in(NitiWorkspace *w, const Case *t, const NitiWinogradKernels *kernels, int more) {
   NitiImplicitGemm g = t->backward ? niti_implicit_gemm_backward(&t->conv, 0, 0) : niti_implicit_gemm_forward(&t->conv);
   g.n += more;
-  if (kernels) return niti_winograd_prepare(w, kernels, &g, (size_t)t->threads);
+  if (kernels) return niti_winograd_prepare(w, kernels, &g, (NitiConvCut){(size_t)t->threads, 0});
   return niti_conv_ref_prepare(w, &t->conv, t->backward ? NITI_BACKWARD : NITI_FORWARD, (size_t)t->threads);
 }
 

@@ -162,11 +162,11 @@ static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x,
     NitiWinogradGradientKernels kernels = *sets[set];
     if (pairs > 0) kernels.pairs = pairs;
     NitiWorkspace memory = niti_workspace_begin(NULL, 0);
-    assert_null(niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads));
+    assert_null(niti_winograd_gradient_prepare(&memory, &kernels, s, (NitiConvCut){(size_t)threads, 0}));
     const size_t plan_bytes = memory.used;
     void *block = guarded(plan_bytes);
     memory = niti_workspace_begin(block, plan_bytes);
-    const NitiConvPlan *plan = niti_winograd_gradient_prepare(&memory, &kernels, s, (size_t)threads);
+    const NitiConvPlan *plan = niti_winograd_gradient_prepare(&memory, &kernels, s, (NitiConvCut){(size_t)threads, 0});
     const size_t bytes = plan->workspace;
     cpu->workspace = guarded(bytes);
     cpu->workspace_bytes = bytes;

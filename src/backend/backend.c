@@ -7,6 +7,7 @@
 
 #include "backend/kernels.h"
 #include "backend/registry.h"
+#include "backend/tuning.h"
 
 /* In the order in which "auto" prefers them. */
 static const NitiBackendKind *const kinds[] = {
@@ -40,9 +41,8 @@ static NitiStatus fail_unknown(const char *name) {
   return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%.64s\": not in this build of niti, expected %sor auto", name, known);
 }
 
-NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *options) {
+static NitiStatus open_named(NitiBackend **out, const NitiBackendOptions *options) {
   const char *name = options->name;
-  *out = NULL;
   if (!name || strcmp(name, "auto") == 0) return open_best(out, options);
   const size_t length = strcspn(name, ":");
   for (size_t i = 0; i < KINDS; ++i) {
@@ -50,6 +50,23 @@ NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *option
     return kinds[i]->open(out, options, name[length] == ':' ? name + length + 1 : NULL);
   }
   return fail_unknown(name);
+}
+
+NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *options) {
+  *out = NULL;
+  NITI_TRY(open_named(out, options));
+  const bool tuned = options->tuning && options->tuning[0] && !options->direct;
+  const NitiStatus status = tuned ? niti_tuning_open(&(*out)->tuning, options->tuning, *out) : NITI_OK;
+  if (status == NITI_OK) return NITI_OK;
+  niti_backend_close(*out);
+  *out = NULL;
+  return status;
+}
+
+void niti_backend_close(NitiBackend *backend) {
+  if (!backend) return;
+  niti_tuning_close(backend->tuning);
+  backend->ops->close(backend);
 }
 
 /* Whether all have names, no two the same. */

@@ -62,6 +62,15 @@ typedef struct NitiBindings {
                                         range's first operation and after each of its operations */
 } NitiBindings;
 
+/* One way in which a device can run a convolution. */
+enum { NITI_WAYS_MAX = 32, NITI_WAY_NAME_MAX = 48, NITI_CONVOLUTION_MAX = 128 };
+typedef struct NitiWay {
+  char name[NITI_WAY_NAME_MAX]; /* "avx512vnni winograd, small parts" */
+  int number;                   /* the device's own */
+} NitiWay;
+
+typedef struct NitiTuning NitiTuning;
+
 typedef struct NitiBackendOps {
   const char *name;
   bool host_memory; /* operations may read host memory directly, so nothing needs to be copied */
@@ -69,6 +78,7 @@ typedef struct NitiBackendOps {
   /* The device and its kernels, for logs: "cpu, avx2 kernels, 2 threads"; owned by the backend. */
   const char *(*describe)(const NitiBackend *);
   const char *(*hardware)(const NitiBackend *); /* the processor's own name and features; owned by the backend */
+  const char *(*kernels)(const NitiBackend *);  /* the name of its kernels, as NitiBackendOptions.isa takes it */
   int (*threads)(const NitiBackend *);          /* number of host threads that compute */
 
   /* 64-byte aligned (cuda: 256), zeroed. Fails with NITI_ERROR_MEMORY, naming the bytes requested and, where known, those free.
@@ -96,14 +106,18 @@ struct NitiBackend {
   const NitiBackendOps *ops;
   NitiTogether together;
   const struct NitiKernels *kernels; /* for the files of src/backend: backend/kernels.h */
+  NitiTuning *tuning;                /* owned; NULL: none */
 };
 
 typedef struct NitiBackendOptions {
-  const char *name; /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
-  const char *isa;  /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) lists */
-  int threads;      /* 0: one per usable core */
-  int local;        /* this process's number among the host's ranks: of several devices it takes that one by default */
-  bool direct;      /* convolutions multiply every term even where Winograd is faster, for measuring; same results */
+  const char *name;   /* "cpu", "cuda" or "auto" (NULL: auto, the fastest there is); "cuda:N" for one of several devices */
+  const char *isa;    /* the kernels: NULL, "auto" or a name that NitiDevice (niti.h) lists */
+  int threads;        /* 0: one per usable core */
+  int local;          /* this process's number among the host's ranks: of several devices it takes that one by default */
+  bool direct;        /* convolutions multiply every term even where Winograd is faster, for measuring; same results */
+  const char *tuning; /* a file of niti_tuning_write, by which compiling chooses ways where it has them for this device; NULL or
+                         "": none. A file that is missing, damaged or of another device or build is left out; niti_backend_tuning
+                         has the reason */
 } NitiBackendOptions;
 
 /* Calls `tell` with one line per device that the backends of this build find: its name for --backend, and its description. */
@@ -112,9 +126,7 @@ void niti_backend_devices(NitiDeviceTold tell, void *context);
 
 /* Opens a backend by name; fails with NITI_ERROR_UNSUPPORTED if it, or the instruction set, is not available. */
 NitiStatus niti_backend_open(NitiBackend **out, const NitiBackendOptions *options);
-static inline void niti_backend_close(NitiBackend *backend) {
-  if (backend) backend->ops->close(backend);
-}
+void niti_backend_close(NitiBackend *backend); /* NULL is allowed */
 
 /* From now on, runs whose bindings have a `whole` exchange with these ranks; all of them call it. Fails with
  * NITI_ERROR_UNSUPPORTED where the device cannot. */
@@ -122,6 +134,24 @@ NitiStatus niti_backend_join(NitiBackend *, NitiRanks *);
 
 /* The name of the kernel that runs a convolution of this shape (opcode: one of NITI_OP_CONV_*); "" if memory runs out. */
 const char *niti_backend_conv_kernel(NitiBackend *, NitiOpcode opcode, const NitiConv *conv);
+
+/* ---- tuning: ways of convolutions as measured, in a file (docs/benchmarks.md) ---- */
+
+/* What a tuning file had for the backend. The texts are the backend's. */
+typedef struct NitiTuningFacts {
+  const char *path;
+  int32_t entries;  /* convolutions that the file has for this device */
+  const char *note; /* one line: why the file, or an entry that was asked for, was left out; NULL: there was nothing to say */
+} NitiTuningFacts;
+
+/* NULL: the backend was opened without a file, or there is none at that path. */
+const NitiTuningFacts *niti_backend_tuning(const NitiBackend *);
+
+/* Adds the ways of convolutions, by name (NITI_CONVOLUTION_MAX), to what the file has for this device; what other devices or
+ * other processes put there stays. Replaces the file whole or not at all; waits a moment for another process that writes it.
+ * Entries of another build of niti for this device go. A file that cannot be read as a tuning file is replaced. */
+NitiStatus niti_tuning_write(const char *path, const NitiBackend *, const char *const *convolutions, const char *const *ways,
+                             int32_t count);
 
 /* ---- executables ---- */
 
@@ -144,6 +174,16 @@ size_t niti_executable_bytes(const NitiExecutable *); /* allocated for it, witho
 /* The kernel that runs an operation ("winograd avx2"); "" if it has no name of its own, "fused" if the operation is fused into
  * another. */
 const char *niti_executable_kernel(const NitiExecutable *, int32_t operation);
+
+/* Ways of a convolution: its name (niti_tuning_write) and all that the device has; returns their number, 0 for any other
+ * operation. The first is the cost model's. */
+int niti_executable_ways(const NitiExecutable *, int32_t operation, char convolution[NITI_CONVOLUTION_MAX],
+                         NitiWay ways[NITI_WAYS_MAX]);
+/* From now on the whole batch's convolution runs so; results are the same. number: of one of its ways. Waits. */
+NitiStatus niti_executable_choose(NitiExecutable *, int32_t operation, int number);
+enum { NITI_TUNED_MAX = 512 };
+/* "20 of 24 convolutions as measured in PATH"; false, and "": the backend uses no tuning file. */
+bool niti_executable_tuned(const NitiExecutable *, char text[NITI_TUNED_MAX]);
 
 /* Enqueues operations first .. end - 1. Waits if much work is queued, and reports a failure known by then. NITI_ERROR_ARGUMENT
  * (an assertion, in debug builds): no such operations, a batch outside 1 .. the program's, or a binding that an operation of the

@@ -1,10 +1,12 @@
 /* The executor that all devices share: compiles a program into steps, each with its operands in memory, and runs them. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/contract.h"
 #include "backend/kernels.h"
+#include "backend/tuning.h"
 #include "base/clip.h"
 #include "base/sgd.h"
 #include "base/shift_prediction.h"
@@ -106,18 +108,26 @@ const char *niti_backend_conv_kernel(NitiBackend *backend, NitiOpcode opcode, co
   return name;
 }
 
+/* Sets the batch, and the way that the backend's tuning has for it. */
+static void set_images(const NitiExecutable *e, NitiConvCall *call, int32_t n) {
+  call->shape.n = n;
+  call->tuned = niti_tuning_find(e->backend->tuning, e->backend, call, &call->way);
+}
+
 static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   const int32_t x = o->opcode == NITI_OP_CONV_GRADIENT ? o->inputs[1] : o->inputs[0];
   bool constant = !e->shared;
   for (int32_t i = 0; i < e->fused->operation_count && constant; ++i)
     constant = e->fused->operations[i].phase != NITI_PHASE_UPDATE;
-  return (NitiConvCall){.shape = o->conv,
-                        .direction = direction_of(o->opcode),
-                        .relu = o->relu,
-                        .centred = o->opcode == NITI_OP_CONV_FORWARD && niti_conv_is_centred(e->fused, o),
-                        .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
-                        .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
+  NitiConvCall call = {.shape = o->conv,
+                       .direction = direction_of(o->opcode),
+                       .relu = o->relu,
+                       .centred = o->opcode == NITI_OP_CONV_FORWARD && niti_conv_is_centred(e->fused, o),
+                       .nonnegative = o->opcode != NITI_OP_CONV_BACKWARD && e->nonnegative[x],
+                       .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
+  set_images(e, &call, e->fused->batch);
+  return call;
 }
 
 static Needs needs_of(const NitiExecutable *e) {
@@ -337,15 +347,20 @@ static void connect_all(NitiExecutable *e) {
   }
 }
 
+static NitiStatus prepare_call(NitiExecutable *e, NitiConvCall *call) {
+  const NitiKernels *k = e->backend->kernels;
+  const NitiStatus status = k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
+  if (status != NITI_OK) call->shape.n = 0; /* not prepared for this batch */
+  return status;
+}
+
 static NitiStatus prepare(NitiExecutable *e, int32_t i, int variant, int32_t n) {
   const NitiKernels *k = e->backend->kernels;
   NitiConvCall *call = &e->steps[i].conv[variant];
   if (k->conv_release) k->conv_release(e->backend, call);
   *call = call_of(e, i);
-  call->shape.n = n;
-  const NitiStatus status = k->conv_prepare ? k->conv_prepare(e->backend, call) : NITI_OK;
-  if (status != NITI_OK) call->shape.n = 0; /* not prepared for this batch */
-  return status;
+  if (n != call->shape.n) set_images(e, call, n);
+  return prepare_call(e, call);
 }
 
 static NitiStatus prepare_all(NitiExecutable *e, int variant, int32_t n) {
@@ -429,6 +444,45 @@ const char *niti_executable_kernel(const NitiExecutable *e, int32_t i) {
   const NitiOpcode opcode = e->fused->operations[i].opcode;
   if (opcode == NITI_OP_NONE) return "fused";
   return is_conv(opcode) ? e->backend->kernels->conv_kernel(e->backend, &e->steps[i].conv[WHOLE]) : "";
+}
+
+/* ---- ways ---- */
+
+int niti_executable_ways(const NitiExecutable *e, int32_t i, char convolution[NITI_CONVOLUTION_MAX],
+                         NitiWay ways[NITI_WAYS_MAX]) {
+  if (i < 0 || i >= e->fused->operation_count || !is_conv(e->fused->operations[i].opcode)) return 0;
+  const NitiConvCall *call = &e->steps[i].conv[WHOLE];
+  niti_tuning_name(convolution, call);
+  return e->backend->kernels->conv_ways(e->backend, call, ways);
+}
+
+NitiStatus niti_executable_choose(NitiExecutable *e, int32_t i, int number) {
+  const NitiKernels *k = e->backend->kernels;
+  if (i < 0 || i >= e->fused->operation_count || !is_conv(e->fused->operations[i].opcode))
+    return niti_fail(NITI_ERROR_ARGUMENT, "operation %d is not a convolution", i);
+  NitiConvCall *call = &e->steps[i].conv[WHOLE];
+  NITI_TRY(e->backend->ops->synchronise(e->backend));
+  if (e->recordings) k->close_recordings(e->backend, e->recordings); /* they run the former way */
+  e->recordings = NULL;
+  if (k->conv_release) k->conv_release(e->backend, call);
+  call->shape.n = e->fused->batch;
+  call->way = number;
+  call->tuned = false;
+  return prepare_call(e, call);
+}
+
+bool niti_executable_tuned(const NitiExecutable *e, char text[NITI_TUNED_MAX]) {
+  const NitiTuningFacts *facts = niti_backend_tuning(e->backend);
+  int32_t convolutions = 0, tuned = 0;
+  text[0] = 0;
+  if (!facts || facts->entries == 0) return false;
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    if (!is_conv(e->fused->operations[i].opcode)) continue;
+    ++convolutions;
+    tuned += e->steps[i].conv[WHOLE].tuned;
+  }
+  (void)snprintf(text, NITI_TUNED_MAX, "%d of %d convolutions as measured in %s", tuned, convolutions, facts->path);
+  return true;
 }
 
 /* ---- running ---- */

@@ -65,6 +65,8 @@ typedef struct NitiConvCall {
   bool nonnegative; /* no mantissa of x is negative: kernels may use that, with the same results */
   bool centred;     /* forward: the bias is the running statistics of a norm */
   bool constant;    /* the weights do not change until conv_forget: packed weights may be kept */
+  int way;          /* how the device runs it: 0, as its cost model says, or a number of conv_ways */
+  bool tuned;       /* the way is a tuning file's */
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
 } NitiConvCall;
 
@@ -106,6 +108,9 @@ typedef struct NitiKernels {
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
   size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
+  /* The ways in which the device can run the call, whose own way and `prepared` do not matter: all give the same bits. The first
+   * is what the cost model takes. Returns their number, at least 1; no two have the same name. */
+  int (*conv_ways)(const NitiBackend *, const NitiConvCall *, NitiWay ways[NITI_WAYS_MAX]);
   /* y = requantise(x * w + bias), e = e_x + e_w + shift. With relu, max(m, 0) after requantising. bias: NULL, or int16_t [K] with
    * an exponent of its own; where the call is `centred` a norm's int64_t [2][K], of which the means are subtracted. */
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,

@@ -60,7 +60,8 @@ static NitiStatus open_network(Replay *r, const char *network, const NitiDevice 
         where.path);
   niti_location_close(&where);
   NITI_TRY(status);
-  const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
+  const NitiBackendOptions options = {
+      .name = device->backend, .isa = device->isa, .threads = device->threads, .tuning = device->tuning};
   const NitiLowerOptions lowering = niti_recipe_lowering(r->recipe, r->recipe->batch, true);
   NITI_TRY(niti_backend_open(&r->backend, &options));
   NITI_TRY(niti_network_open(&r->net, r->recipe->model, r->backend, &lowering));

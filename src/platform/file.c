@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "platform/system.h"
 
@@ -46,12 +47,12 @@ const char *niti_file_path(const NitiFile *file) { return file->path; }
 
 /* Opens and locks PATH.tmp. The previous holder may have renamed or removed it meanwhile: the lock is then on a file that is
  * no longer the temporary one, and truncating it would destroy the result. */
-static NitiStatus open_temporary(NitiFile *file) {
+static NitiStatus open_temporary(NitiFile *file, bool *busy) {
   for (int attempt = 0; attempt < 16; ++attempt) {
     struct stat held, named;
     file->fd = niti_system.open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (file->fd < 0) return niti_fail_errno(file->temporary, "create the file");
-    if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break;
+    if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break; /* with the lock of another process */
     if (niti_system.fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
     if (!niti_system.lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
@@ -61,6 +62,7 @@ static NitiStatus open_temporary(NitiFile *file) {
     (void)niti_system.close(file->fd);
     file->fd = -1;
   }
+  *busy = true;
   return niti_fail(NITI_ERROR_FILE, "%s: another process is writing this file", file->path);
 }
 
@@ -71,20 +73,38 @@ static void release(NitiFile *file) {
   free(file);
 }
 
-NitiStatus niti_file_open(NitiFile **out, const char *path) {
+static NitiStatus open_once(NitiFile **out, const char *path, bool *busy) {
   *out = NULL;
+  *busy = false;
   NitiFile *file = calloc(1, sizeof *file);
   if (!file) return fail_memory(path);
   file->fd = -1;
   file->path = strdup(path);
   file->temporary = append(path, ".tmp");
-  const NitiStatus status = file->path && file->temporary ? open_temporary(file) : fail_memory(path);
+  const NitiStatus status = file->path && file->temporary ? open_temporary(file, busy) : fail_memory(path);
   if (status != NITI_OK) {
     release(file);
     return status;
   }
   *out = file;
   return NITI_OK;
+}
+
+NitiStatus niti_file_open(NitiFile **out, const char *path) {
+  bool busy;
+  return open_once(out, path, &busy);
+}
+
+NitiStatus niti_file_open_patiently(NitiFile **out, const char *path) {
+  enum { ATTEMPTS = 200 };
+  static const struct timespec pause = {.tv_nsec = 10000000};
+  bool busy;
+  NitiStatus status = open_once(out, path, &busy);
+  for (int i = 0; busy && i < ATTEMPTS; ++i) {
+    (void)nanosleep(&pause, NULL);
+    status = open_once(out, path, &busy);
+  }
+  return status;
 }
 
 NitiStatus niti_file_put(int fd, const void *data, size_t size, const char *path) {

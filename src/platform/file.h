@@ -9,6 +9,8 @@
 typedef struct NitiFile NitiFile;
 
 NitiStatus niti_file_open(NitiFile **out, const char *path);
+/* The same, but waits up to two seconds for a live writer. */
+NitiStatus niti_file_open_patiently(NitiFile **out, const char *path);
 /* Appends bytes. After a failure the file can only be discarded. */
 NitiStatus niti_file_write(NitiFile *file, const void *data, size_t size);
 /* fsync, rename onto PATH, fsync of the folder. Releases the file, whether it succeeds or not; on failure PATH is unchanged and

@@ -29,6 +29,7 @@ struct NitiModel {
   void *context;
   char *path;
   ClassTexts labels; /* the display name of each class */
+  char tuning[NITI_TUNED_MAX];
 };
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a model"); }
@@ -103,7 +104,8 @@ static NitiStatus open_parts(NitiModel *m, const NitiLocation *location, const N
   NITI_TRY(niti_location_weights(&m->checkpoint, location));
   NITI_TRY(niti_checkpoint_recipe(&m->recipe, m->checkpoint, m->path));
   NITI_TRY(read_labels(m));
-  const NitiBackendOptions options = {.name = device->backend, .isa = device->isa, .threads = device->threads};
+  const NitiBackendOptions options = {
+      .name = device->backend, .isa = device->isa, .threads = device->threads, .tuning = device->tuning};
   NITI_TRY(niti_backend_open(&m->backend, &options));
   return open_network(&m->one, m, 1);
 }
@@ -298,6 +300,12 @@ static NitiStatus resolve_data(NitiModel *m, NitiDataset *dataset) {
   return NITI_OK;
 }
 
+static void tell_tuning(NitiModel *m, const NitiNetwork *net) {
+  const NitiTuningFacts *facts = niti_backend_tuning(m->backend);
+  (void)niti_executable_tuned(net->main, m->tuning);
+  if (facts && facts->note) (void)tell(m, NITI_PROGRESS_NOTE, facts->note, 0, 0);
+}
+
 static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   NitiLoader *loader = NULL;
   NitiNetwork *net = NULL;
@@ -310,6 +318,7 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
     if (status != NITI_OK) status = niti_fail_within(status, "%s", m->set.path);
   }
   if (status == NITI_OK) status = open_network(&net, m, m->recipe->batch);
+  if (status == NITI_OK) tell_tuning(m, net);
   if (status == NITI_OK) status = open_input(&feed, net, m, m->recipe->batch);
   if (status == NITI_OK) status = open_confusion(m);
   if (status == NITI_OK) status = score(m, net, feed, loader);
@@ -351,6 +360,8 @@ NitiStatus niti_model_evaluate_split(NitiModel *m, NitiScore *out, const char *d
 void niti_model_flip(NitiModel *m, bool flip) {
   if (m) m->recipe->test_flip = flip;
 }
+
+const char *niti_model_tuning(const NitiModel *m) { return m->tuning[0] ? m->tuning : NULL; }
 
 bool niti_model_flips(const NitiModel *m) { return m->recipe->test_flip; }
 

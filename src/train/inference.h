@@ -12,6 +12,9 @@ NitiStatus niti_location_hash(const NitiLocation *location, char text[65]);
 /* What niti_model_flip set last, or the recipe. */
 bool niti_model_flips(const NitiModel *model);
 
+/* What the network that was scored last takes from a tuning file (niti_executable_tuned); NULL: nothing. */
+const char *niti_model_tuning(const NitiModel *model);
+
 /* What niti_model_confusion gives the counts of, with the classes' display names. */
 const NitiConfusion *niti_model_confusion_named(const NitiModel *model);
 

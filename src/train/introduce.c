@@ -48,5 +48,6 @@ void niti_run_facts(NitiRunFacts *out, const NitiRun *run, const char *folder) {
                         .test_every = run->test_every > 0 ? run->test_every : 1,
                         .scored_images = niti_loader_images(run->scored_loader),
                         .flip = run->recipe->test_flip,
+                        .tuning = run->tuning[0] ? run->tuning : NULL,
                         .data = data_facts(run)};
 }

@@ -40,6 +40,7 @@ typedef struct NitiRun {
   NitiMirror *mirror;                       /* NULL: the recipe's evaluation does not flip */
   NitiLoader *train_loader, *scored_loader; /* the latter after epochs: validation, or where there is none test */
   NitiLoader *test_loader;                  /* at the end, where validation chooses the best epoch; else NULL */
+  char tuning[NITI_TUNED_MAX];              /* of NitiRunFacts; "": none */
   NitiRunFolder *folder;
   NitiReport *report;
   NitiHealth *health;       /* made by the first step of this process */

@@ -88,6 +88,12 @@ static void tell_notes(const NitiRun *run) {
     (void)run->options.progress(run->options.context, &progress);
 }
 
+static void tell_tuning(const NitiRun *run) {
+  const NitiTuningFacts *facts = niti_backend_tuning(run->backend);
+  const NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .text = facts ? facts->note : NULL, .epoch = run->epoch + 1};
+  if (progress.text && run->options.progress) (void)run->options.progress(run->options.context, &progress);
+}
+
 static bool tell_data(void *context, const char *what, int64_t done, int64_t total) {
   const NitiRun *run = context;
   const NitiProgress progress = {
@@ -170,14 +176,19 @@ static NitiStatus open_loaders(NitiRun *run) {
 
 static NitiStatus open_network(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
-  const NitiBackendOptions backend = {
-      .name = device->backend, .isa = device->isa, .threads = threads_of(run), .local = niti_ranks_local(run->options.ranks)};
+  const NitiBackendOptions backend = {.name = device->backend,
+                                      .isa = device->isa,
+                                      .threads = threads_of(run),
+                                      .local = niti_ranks_local(run->options.ranks),
+                                      .tuning = device->tuning};
   const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
   NITI_TRY(niti_backend_open(&run->backend, &backend));
   NITI_TRY(niti_backend_join(run->backend, run->options.ranks));
   NitiLowerOptions options = niti_recipe_lowering(run->recipe, batch, true);
   if (run->options.ranks) options.whole = run->recipe->batch;
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
+  (void)niti_executable_tuned(run->net->main, run->tuning);
+  tell_tuning(run);
   if (run->net->weight_count == 0)
     return niti_fail(NITI_ERROR_MODEL, "%s: no layer has weights to train", run->recipe->model->source);
   const bool pixels = run->recipe->data.type == NITI_UINT8; /* else the loaders make mantissas */

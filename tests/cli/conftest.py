@@ -9,6 +9,7 @@ from recipes import TOY
 from small_data import cifar, every_layer, shared, toy_recipe  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are the CPU's tests; tests/cuda has the others
+os.environ["XDG_CACHE_HOME"] = "/dev/null"  # a tuning file of the user does not count
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ from recipes import TOY
 from tool import NITI, ROOT, fails, hash_of, json_of, metadata_of, misused, niti, output_of, train
 
 WORKERS = ("train", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "fold", "export", "import", "replay", "vectors",
-           "compare", "bench")
+           "compare", "bench", "tune")
 COMMANDS = WORKERS + ("help", "completion", "man")
 
 

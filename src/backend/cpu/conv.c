@@ -24,6 +24,20 @@ static uint32_t run_passes(void *context, const NitiRounder *rounder) {
   return max;
 }
 
+/* The threads that a plan is for become the backend's until the run ends; returns those that were. */
+static NitiThreads *take_threads(NitiCpu *cpu, const NitiConvPlan *plan) {
+  NitiThreads *all = cpu->threads;
+  if (plan->alone) cpu->threads = cpu->alone;
+  return all;
+}
+
+static int requantise(Run *run, const NitiRequantise *request, bool relu, const int8_t *mask) {
+  NitiThreads *all = take_threads(run->cpu, run->plan);
+  const int shift = niti_cpu_requantise(run->cpu, request, relu, mask, run_passes, run);
+  run->cpu->threads = all;
+  return shift;
+}
+
 int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const int8_t *x, const int8_t *w, const int32_t *bias,
                       NitiKeptWeights *kept, const NitiRequantise *request) {
   Run run = {cpu, plan, {.out = y, .in = x, .w = w, .bias = bias}};
@@ -33,17 +47,19 @@ int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const i
     run.operands.ready = kept->layout == plan->layout;
     kept->layout = plan->layout;
   }
-  return niti_cpu_requantise(cpu, request, plan->relu, NULL, run_passes, &run);
+  return requantise(&run, request, plan->relu, NULL);
 }
 
 int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
                        const NitiRequantise *request) {
   Run run = {cpu, plan, {.out = dx, .in = dy, .w = w}};
-  return niti_cpu_requantise(cpu, request, false, mask, run_passes, &run);
+  return requantise(&run, request, false, mask);
 }
 
 void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
+  NitiThreads *all = take_threads(cpu, plan);
   plan->gradient(plan, cpu, gradient, dy, x);
+  cpu->threads = all;
 }
 
 NitiWorkspace niti_conv_memory(const NitiCpu *cpu) {
@@ -72,6 +88,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiImplicitGemm g;
   const NitiConvKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   size_t nr, panels, panel_bytes;     /* output channels of a panel; panels, and bytes of each */
   size_t run, groups;                 /* elements and groups of one row of taps */
@@ -96,15 +113,15 @@ static void cut(Plan *p) {
   const NitiImplicitGemm *g = &p->g;
   const size_t element = (size_t)p->kernels->element, jh = (size_t)g->jh, jw = (size_t)g->jw, n = (size_t)g->n;
   const size_t row_bytes = p->row_elements * element, image_bytes = rows_under(g, jh) * row_bytes;
-  const size_t pixels = niti_most(PART_PIXELS, jw);
-  if (image_bytes <= SCRATCH_BYTES && jh * jw <= pixels) {
-    p->images = niti_least(n, niti_least(SCRATCH_BYTES / image_bytes, pixels / (jh * jw)));
+  const size_t pixels = niti_most(niti_conv_scaled(PART_PIXELS, p->how), jw), scratch = niti_conv_scaled(SCRATCH_BYTES, p->how);
+  if (image_bytes <= scratch && jh * jw <= pixels) {
+    p->images = niti_least(n, niti_least(scratch / image_bytes, pixels / (jh * jw)));
     p->rows = jh;
     p->bands = 1;
     p->parts = niti_divide_up(n, p->images);
   } else {
     size_t rows = pixels / jw;
-    while (rows > 1 && rows_under(g, rows) * row_bytes > SCRATCH_BYTES) --rows;
+    while (rows > 1 && rows_under(g, rows) * row_bytes > scratch) --rows;
     p->bands = niti_divide_up(jh, rows);
     p->rows = niti_divide_up(jh, p->bands);
     p->images = 1;
@@ -202,10 +219,10 @@ static Scratch take_scratch(const Plan *p, NitiWorkspace *w) {
 static uint32_t run_gemm(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
 
 NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiImplicitGemm *g,
-                                         size_t threads) {
-  Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_gemm}, .g = *g, .kernels = kernels};
+                                         NitiConvCut how) {
+  Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_gemm}, .g = *g, .kernels = kernels, .how = how};
   const size_t element = (size_t)kernels->element, group = (size_t)kernels->group;
-  p.threads = threads;
+  p.threads = how.threads;
   p.nr = (size_t)(kernels->vectors * kernels->lanes);
   p.panels = niti_divide_up((size_t)g->oc, p.nr);
   p.run = (size_t)g->tap_columns * (size_t)g->ic;

@@ -15,6 +15,7 @@ typedef struct NitiConvTraits {
   bool nonnegative; /* forward, gradient: no mantissa of x is negative, because x follows a ReLU:
                        kernels may rely on it, results are the same */
   bool relu;        /* forward: y = max(m, 0) after rounding */
+  int way;          /* 0: the cost model's; else one of niti_conv_ways */
 } NitiConvTraits;
 
 /* A prepared convolution: immutable, so any number of threads may run it with a NitiCpu each of the same instruction set and
@@ -22,10 +23,13 @@ typedef struct NitiConvTraits {
 typedef struct NitiConvPlan NitiConvPlan;
 
 /* Makes the plan of a convolution (N, H, W, C, OH, OW, K, KH, KW, strides and paddings of `conv`; a valid shape) for this
- * backend's instruction set, threads and `direct`. The caller owns *out and closes it with niti_conv_close. Fails with
- * NITI_ERROR_MEMORY; *out is then NULL. */
+ * backend's instruction set, threads and `direct`, in the way that the traits name. The caller owns *out and closes it with
+ * niti_conv_close. Fails with NITI_ERROR_MEMORY; *out is then NULL. */
 NitiStatus niti_conv_prepare(NitiConvPlan **out, const NitiCpu *, const NitiConv *conv, NitiDirection, NitiConvTraits);
 void niti_conv_close(NitiConvPlan *); /* NULL is allowed */
+
+/* The ways in which this backend can run the convolution; returns their number, at least 1. The first is the cost model's. */
+int niti_conv_ways(NitiWay ways[NITI_WAYS_MAX], const NitiCpu *, const NitiConv *conv, NitiDirection);
 
 /* Bytes of NitiCpu.workspace that a run uses: the caller reserves them beforehand. */
 size_t niti_conv_workspace(const NitiConvPlan *);

@@ -33,6 +33,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiConv conv;
   const NitiConvKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   bool flat;
   size_t rows, columns, groups;             /* of an output image of a full chunk; groups of one of its rows */
@@ -95,7 +96,7 @@ static void cut(Plan *p) {
 
   const size_t x_image = p->flat ? p->taps * area : p->plane_image, dy_image = p->flat ? area : p->rows * p->groups * group;
   const size_t image_bytes = (c * x_image + p->panels * p->nr * dy_image) * element;
-  p->images = niti_most(1, niti_least(CHUNK_BYTES / image_bytes, NITI_ACCUMULATION_MAX / area));
+  p->images = niti_most(1, niti_least(niti_conv_scaled(CHUNK_BYTES, p->how) / image_bytes, NITI_ACCUMULATION_MAX / area));
   p->images = niti_least(p->images, (size_t)s->n);
   p->chunks = niti_divide_up((size_t)s->n, p->images);
   if (p->flat) {
@@ -217,8 +218,9 @@ static void take_buffers(Pass *pass, NitiWorkspace *w) {
 
 static void run_gradient(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
 
-NitiConvPlan *niti_conv_gradient_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiConv *s, size_t threads) {
-  Plan p = {.base = {.kernel = kernels->name, .gradient = run_gradient}, .conv = *s, .kernels = kernels, .threads = threads};
+NitiConvPlan *niti_conv_gradient_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiConv *s, NitiConvCut how) {
+  Plan p = {.base = {.kernel = kernels->name, .gradient = run_gradient}, .conv = *s, .kernels = kernels, .how = how};
+  p.threads = how.threads;
   p.taps = (size_t)s->kh * (size_t)s->kw;
   p.m = p.taps * (size_t)s->c;
   p.nr = (size_t)(kernels->vectors * kernels->lanes);

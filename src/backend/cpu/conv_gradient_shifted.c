@@ -21,6 +21,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiConv conv;
   const NitiConvKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   size_t row, image;                /* positions of a plane's row and image */
   size_t unit_images, unit;         /* images packed together, their positions */
@@ -67,7 +68,8 @@ static void cut(Plan *p) {
   p->unit_images = niti_least(niti_most(1, UNIT_POSITIONS / p->image), niti_least((size_t)s->n, NITI_ACCUMULATION_MAX / area));
   p->unit = niti_round_up(p->unit_images * p->image, PACK_POSITIONS);
   p->zeros = (size_t)s->pad_h * p->row + (size_t)s->pad_w;
-  p->units = niti_least(CHUNK_BYTES / ((c + p->panels * p->nr) * p->unit), NITI_ACCUMULATION_MAX / (area * p->unit_images));
+  p->units = niti_least(niti_conv_scaled(CHUNK_BYTES, p->how) / ((c + p->panels * p->nr) * p->unit),
+                        NITI_ACCUMULATION_MAX / (area * p->unit_images));
   p->units = niti_least(niti_most(1, p->units), niti_divide_up((size_t)s->n, p->unit_images));
   p->plane = niti_round_up(p->units * p->unit + p->zeros, 64);
   p->plane += p->plane / 64 % 2 == 0 ? 64 : 0; /* an odd number of lines: planes do not compete for the same sets of a cache */
@@ -125,8 +127,9 @@ static void take_buffers(Pass *pass, NitiWorkspace *w) {
 static void run_shifted(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
 
 NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *w, const NitiConvKernels *kernels, const NitiConv *s,
-                                                 size_t threads) {
-  Plan p = {.base = {.kernel = kernels->name, .gradient = run_shifted}, .conv = *s, .kernels = kernels, .threads = threads};
+                                                 NitiConvCut how) {
+  Plan p = {.base = {.kernel = kernels->name, .gradient = run_shifted}, .conv = *s, .kernels = kernels, .how = how};
+  p.threads = how.threads;
   p.taps = (size_t)s->kh * (size_t)s->kw;
   p.m = p.taps * (size_t)s->c;
   p.channel_blocks = niti_divide_up((size_t)s->c, PART_CHANNELS);

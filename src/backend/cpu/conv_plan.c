@@ -1,6 +1,7 @@
 /* Preparing convolutions: geometry, the choice of kernels and driver, and the memory of a plan. Nothing here runs in a step. */
 #include "backend/cpu/conv_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backend/cpu/grouped.h"
@@ -81,22 +82,114 @@ NitiImplicitGemm niti_implicit_gemm_backward(const NitiConv *s, int32_t phase_y,
 
 /* ---- the choice ---- */
 
-static NitiConvPlan *prepare_pass(NitiWorkspace *w, const NitiCpu *cpu, const NitiConvKernels *kernels,
-                                  const NitiImplicitGemm *g) {
-  const size_t threads = (size_t)niti_threads_count(cpu->threads);
-  const NitiWinogradKernels *winograd = cpu->direct ? NULL : niti_winograd_kernels(cpu->isa);
-  if (niti_winograd_serves(winograd, g)) return niti_winograd_prepare(w, winograd, g, threads);
-  return niti_implicit_gemm_prepare(w, kernels, g, threads);
+typedef enum Driver { GEMM, SHIFTED, WINOGRAD, GROUPED, REFERENCE, DRIVERS } Driver;
+
+/* How a convolution is run; a traits' `way` is such a choice as a number. */
+typedef struct Choice {
+  NitiIsa isa;
+  Driver driver;
+  NitiConvCut cut;
+} Choice;
+
+enum { GIVEN = 1, ISA_SHIFT = 1, DRIVER_SHIFT = 5, PARTS_SHIFT = 9, PARTS_BIAS = 2, ALONE = 1 << 12 };
+enum { ALONE_MOST = 1 << 26 }; /* multiply-adds: a millisecond or less, where waking other threads may cost more than they save */
+
+static int way_of(const Choice *c, bool alone) {
+  return GIVEN | (int)c->isa << ISA_SHIFT | (int)c->driver << DRIVER_SHIFT | (c->cut.parts + PARTS_BIAS) << PARTS_SHIFT |
+         (alone ? ALONE : 0);
+}
+
+static size_t threads_of(const NitiCpu *cpu, int way) {
+  return (way & ALONE) != 0 ? 1 : (size_t)niti_threads_count(cpu->threads);
+}
+
+static Choice choice_of(const NitiCpu *cpu, int way) {
+  return (Choice){(NitiIsa)(way >> ISA_SHIFT & 15),
+                  (Driver)(way >> DRIVER_SHIFT & 15),
+                  {threads_of(cpu, way), (way >> PARTS_SHIFT & 7) - PARTS_BIAS}};
+}
+
+/* The pass of a whole image; that of a strided backward is of its first phase. */
+static NitiImplicitGemm gemm_of(const NitiConv *s, NitiDirection direction) {
+  const NitiConv pixels = pixels_as_images(s);
+  return direction == NITI_FORWARD ? niti_implicit_gemm_forward(&pixels) : niti_implicit_gemm_backward(&pixels, 0, 0);
+}
+
+/* Whether the kernels of an instruction set can compute it so. */
+static bool can(const NitiCpu *cpu, NitiIsa isa, Driver driver, const NitiConv *s, NitiDirection direction) {
+  const bool grouped = niti_conv_grouped(s) && niti_grouped_kernels(isa);
+  const NitiImplicitGemm g = gemm_of(s, direction);
+  const NitiConv pixels = pixels_as_images(s);
+  if (driver == REFERENCE) return !grouped && !niti_conv_kernels(isa);
+  if (driver == GROUPED || grouped || !niti_conv_kernels(isa)) return driver == GROUPED && grouped;
+  if (driver == SHIFTED) return direction == NITI_GRADIENT && niti_conv_gradient_shifted_fits(niti_conv_kernels(isa), &pixels);
+  if (driver == GEMM) return true;
+  if (cpu->direct) return false;
+  return direction == NITI_GRADIENT ? niti_winograd_gradient_of(isa) && niti_winograd_gradient_fits(s)
+                                    : niti_winograd_kernels(isa) && niti_winograd_fits(&g);
+}
+
+/* Of those that can, which one the cost model takes. */
+static bool pays(NitiIsa isa, Driver driver, const NitiConv *s, NitiDirection direction) {
+  const NitiImplicitGemm g = gemm_of(s, direction);
+  if (driver != WINOGRAD) return true;
+  return direction == NITI_GRADIENT ? niti_winograd_gradient_kernels(isa, s) != NULL
+                                    : niti_winograd_serves(niti_winograd_kernels(isa), &g);
+}
+
+static Choice modelled(const NitiCpu *cpu, const NitiConv *s, NitiDirection direction) {
+  static const Driver preferred[] = {GROUPED, REFERENCE, WINOGRAD, SHIFTED};
+  Choice c = {cpu->isa, GEMM, {(size_t)niti_threads_count(cpu->threads), 0}};
+  for (size_t i = 0; i < sizeof preferred / sizeof *preferred && c.driver == GEMM; ++i) {
+    if (can(cpu, cpu->isa, preferred[i], s, direction) && pays(cpu->isa, preferred[i], s, direction)) c.driver = preferred[i];
+  }
+  return c;
+}
+
+static void add_way(NitiWay *ways, int *count, const Choice *c, bool alone) {
+  static const char *const drivers[DRIVERS] = {"direct", "shifted", "winograd", "grouped", "reference"};
+  const int number = way_of(c, alone);
+  const char *parts = c->cut.parts < 0 ? ", small parts" : c->cut.parts > 0 ? ", large parts" : "";
+  for (int i = 0; i < *count; ++i) {
+    if (ways[i].number == number) return;
+  }
+  if (*count == NITI_WAYS_MAX) return;
+  ways[*count].number = number;
+  (void)snprintf(ways[*count].name, sizeof ways->name, "%s %s%s%s", niti_isa_name(c->isa), drivers[c->driver], parts,
+                 alone ? ", one thread" : "");
+  ++*count;
+}
+
+int niti_conv_ways(NitiWay ways[NITI_WAYS_MAX], const NitiCpu *cpu, const NitiConv *s, NitiDirection direction) {
+  const Choice first = modelled(cpu, s, direction);
+  const int64_t work = (int64_t)s->n * s->oh * s->ow * s->k * s->kh * s->kw * niti_conv_group_inputs(s);
+  const bool small = work <= ALONE_MOST && niti_threads_count(cpu->threads) > 1;
+  int count = 0;
+  add_way(ways, &count, &first, false);
+  for (int isa = (int)cpu->isa; isa > NITI_ISA_REF && isa >= (int)cpu->isa - 1; --isa) { /* the set below may suit some shapes */
+    for (int driver = GEMM; driver < DRIVERS && niti_isa_supported((NitiIsa)isa); ++driver) {
+      Choice c = {(NitiIsa)isa, (Driver)driver, first.cut};
+      if (!can(cpu, c.isa, c.driver, s, direction)) continue;
+      if (small) add_way(ways, &count, &c, true);
+      for (c.cut.parts = -1; c.cut.parts <= 1; ++c.cut.parts) add_way(ways, &count, &c, false);
+    }
+  }
+  return count;
+}
+
+static NitiConvPlan *prepare_pass(NitiWorkspace *w, const Choice *c, const NitiConvKernels *kernels, const NitiImplicitGemm *g) {
+  if (c->driver == WINOGRAD) return niti_winograd_prepare(w, niti_winograd_kernels(c->isa), g, c->cut);
+  return niti_implicit_gemm_prepare(w, kernels, g, c->cut);
 }
 
 /* One pass per nonempty phase of the input's pixels. */
-static NitiConvPlan *prepare_backward(NitiWorkspace *w, const NitiCpu *cpu, const NitiConvKernels *kernels, const NitiConv *s) {
+static NitiConvPlan *prepare_backward(NitiWorkspace *w, const Choice *c, const NitiConvKernels *kernels, const NitiConv *s) {
   NitiConvPlan *first = NULL, **end = &first;
   size_t workspace = 0;
   for (int32_t y = 0; y < s->stride_h; ++y) {
     for (int32_t x = 0; x < s->stride_w; ++x) {
       const NitiImplicitGemm g = niti_implicit_gemm_backward(s, y, x);
-      NitiConvPlan *plan = g.jh > 0 && g.jw > 0 ? prepare_pass(w, cpu, kernels, &g) : NULL;
+      NitiConvPlan *plan = g.jh > 0 && g.jw > 0 ? prepare_pass(w, c, kernels, &g) : NULL;
       if (!plan) continue;
       workspace = niti_most(workspace, plan->workspace);
       *end = plan;
@@ -107,33 +200,33 @@ static NitiConvPlan *prepare_backward(NitiWorkspace *w, const NitiCpu *cpu, cons
   return first;
 }
 
-static NitiConvPlan *prepare_gradient(NitiWorkspace *w, const NitiCpu *cpu, const NitiConvKernels *kernels, const NitiConv *s) {
-  const size_t threads = (size_t)niti_threads_count(cpu->threads);
-  const NitiWinogradGradientKernels *winograd = cpu->direct ? NULL : niti_winograd_gradient_kernels(cpu->isa, s);
+static NitiConvPlan *prepare_gradient(NitiWorkspace *w, const Choice *c, const NitiConvKernels *kernels, const NitiConv *s) {
   const NitiConv pixels = pixels_as_images(s);
-  if (winograd) return niti_winograd_gradient_prepare(w, winograd, s, threads);
-  if (niti_conv_gradient_shifted_fits(kernels, &pixels)) return niti_conv_gradient_shifted_prepare(w, kernels, &pixels, threads);
-  return niti_conv_gradient_prepare(w, kernels, &pixels, threads);
+  if (c->driver == WINOGRAD) return niti_winograd_gradient_prepare(w, niti_winograd_gradient_of(c->isa), s, c->cut);
+  if (c->driver == SHIFTED) return niti_conv_gradient_shifted_prepare(w, kernels, &pixels, c->cut);
+  return niti_conv_gradient_prepare(w, kernels, &pixels, c->cut);
 }
 
 /* NULL in a dry run. */
 static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiConv *s, NitiDirection direction,
                              NitiConvTraits traits) {
-  const NitiConvKernels *kernels = niti_conv_kernels(cpu->isa);
+  const Choice c = traits.way ? choice_of(cpu, traits.way) : modelled(cpu, s, direction);
+  const NitiConvKernels *kernels = niti_conv_kernels(c.isa);
   const NitiConv pixels = pixels_as_images(s);
   NitiConvPlan *plan;
-  if (niti_conv_grouped(s) && niti_grouped_kernels(cpu->isa)) {
-    plan = niti_grouped_prepare(w, niti_grouped_kernels(cpu->isa), s, direction, (size_t)niti_threads_count(cpu->threads));
-  } else if (!kernels) {
-    plan = niti_conv_ref_prepare(w, s, direction, (size_t)niti_threads_count(cpu->threads));
+  if (c.driver == GROUPED) {
+    plan = niti_grouped_prepare(w, niti_grouped_kernels(c.isa), s, direction, c.cut);
+  } else if (c.driver == REFERENCE) {
+    plan = niti_conv_ref_prepare(w, s, direction, c.cut.threads);
   } else if (direction == NITI_BACKWARD) {
-    plan = prepare_backward(w, cpu, kernels, &pixels);
+    plan = prepare_backward(w, &c, kernels, &pixels);
   } else {
     const NitiImplicitGemm g = niti_implicit_gemm_forward(&pixels);
     if (traits.nonnegative && kernels->nonnegative) kernels = kernels->nonnegative;
-    plan = direction == NITI_FORWARD ? prepare_pass(w, cpu, kernels, &g) : prepare_gradient(w, cpu, kernels, s);
+    plan = direction == NITI_FORWARD ? prepare_pass(w, &c, kernels, &g) : prepare_gradient(w, &c, kernels, s);
   }
   if (plan) plan->relu = traits.relu;
+  if (plan) plan->alone = (traits.way & ALONE) != 0;
   if (plan) plan->bytes = w->used;
   return plan;
 }

@@ -26,14 +26,25 @@ struct NitiConvPlan {
   size_t workspace;   /* bytes, of the largest of these plans */
   size_t kept;        /* bytes of packed weights */
   bool relu;
+  bool alone; /* for the calling thread without the others */
   /* Forward, backward: writes the pass's outputs and returns the largest |acc|. */
   uint32_t (*pass)(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
   void (*gradient)(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
   NitiConvPlan *next; /* the pass of the next phase of a strided backward convolution */
 };
 
-/* Functions that prepare a plan take its memory from a workspace and return NULL in a dry run. The plan is for this number of
- * threads. */
+/* How a plan is cut: for so many threads, and with a driver's own sizes doubled `parts` times, or halved where that is negative.
+ */
+typedef struct NitiConvCut {
+  size_t threads;
+  int parts;
+} NitiConvCut;
+
+static inline size_t niti_conv_scaled(size_t size, NitiConvCut cut) {
+  return cut.parts < 0 ? size >> -cut.parts : size << cut.parts;
+}
+
+/* Functions that prepare a plan take its memory from a workspace and return NULL in a dry run. */
 
 /* One pass of forward or backward as an implicit GEMM: out(n, j, i) sums in(n, j * step + tap) over tap_rows x tap_columns taps
  * that begin at (tap_y, tap_x) relative to the input's first row and column; everything outside the input is 0. */
@@ -52,13 +63,13 @@ NitiImplicitGemm niti_implicit_gemm_forward(const NitiConv *);
 NitiImplicitGemm niti_implicit_gemm_backward(const NitiConv *, int32_t phase_y, int32_t phase_x);
 
 /* n, jh and jw are positive. */
-NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiImplicitGemm *, size_t threads);
+NitiConvPlan *niti_implicit_gemm_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiImplicitGemm *, NitiConvCut);
 
-NitiConvPlan *niti_conv_gradient_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, size_t threads);
+NitiConvPlan *niti_conv_gradient_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, NitiConvCut);
 
 /* The same with taps as shifts of one long row, for kernels with a step and shapes that fit. */
 bool niti_conv_gradient_shifted_fits(const NitiConvKernels *, const NitiConv *);
-NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, size_t threads);
+NitiConvPlan *niti_conv_gradient_shifted_prepare(NitiWorkspace *, const NitiConvKernels *, const NitiConv *, NitiConvCut);
 
 /* The reference: naive, independent of everything above. */
 NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiDirection, size_t threads);

@@ -93,6 +93,7 @@ static NitiStatus cpu_reserve(NitiBackend *backend, size_t bytes) {
 static void cpu_close(NitiBackend *backend) {
   NitiCpu *cpu = niti_cpu(backend);
   niti_threads_close(cpu->threads);
+  niti_threads_close(cpu->alone);
   free(cpu->workspace);
   free(cpu);
 }
@@ -103,6 +104,10 @@ static const char *cpu_hardware(const NitiBackend *backend) { return ((const Nit
 
 static int cpu_threads(const NitiBackend *backend) {
   return niti_threads_count(((const NitiCpu *)(const void *)backend)->threads);
+}
+
+static const char *cpu_kernels(const NitiBackend *backend) {
+  return niti_isa_name(((const NitiCpu *)(const void *)backend)->isa);
 }
 
 /* ---- convolutions: a plan, and packed weights where they stay the same ---- */
@@ -125,7 +130,7 @@ static void conv_release(NitiBackend *backend, NitiConvCall *call) {
 }
 
 static NitiStatus make_plan(NitiConvPlan **out, const NitiBackend *backend, const NitiConvCall *call) {
-  const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu};
+  const NitiConvTraits traits = {.nonnegative = call->nonnegative, .relu = call->relu, .way = call->way};
   return niti_conv_prepare(out, (const NitiCpu *)(const void *)backend, &call->shape, call->direction, traits);
 }
 
@@ -168,6 +173,10 @@ static void place_bias(int32_t *out, const NitiTensor *bias, const NitiConvCall 
     out[k] = call->centred ? niti_norm_centre(means[k], exponent) : niti_bias_at(own[k], *bias->exponent - exponent);
 }
 
+static int conv_ways(const NitiBackend *backend, const NitiConvCall *call, NitiWay ways[NITI_WAYS_MAX]) {
+  return niti_conv_ways(ways, (const NitiCpu *)(const void *)backend, &call->shape, call->direction);
+}
+
 static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                          const NitiConvCall *call, const NitiRequantise *rq) {
   Prepared *p = call->prepared;
@@ -196,6 +205,7 @@ static const NitiBackendOps ops = {
     .describe = cpu_describe,
     .hardware = cpu_hardware,
     .threads = cpu_threads,
+    .kernels = cpu_kernels,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .free_bytes = cpu_free_bytes,
@@ -215,6 +225,7 @@ static const NitiKernels kernels = {
     .conv_forget = conv_forget,
     .conv_workspace = conv_workspace,
     .conv_kernel = conv_kernel,
+    .conv_ways = conv_ways,
     .conv_forward = conv_forward,
     .conv_backward = conv_backward,
     .conv_gradient = conv_gradient,
@@ -249,9 +260,10 @@ static NitiStatus cpu_open(NitiBackend **out, const NitiBackendOptions *options,
   NITI_TRY(niti_isa_parse(&isa, options->isa));
   NitiCpu *cpu = calloc(1, sizeof *cpu);
   if (!cpu) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cpu);
-  const NitiStatus status = niti_threads_open(&cpu->threads, options->threads);
+  NitiStatus status = niti_threads_open(&cpu->threads, options->threads);
+  if (status == NITI_OK) status = niti_threads_open(&cpu->alone, 1);
   if (status != NITI_OK) {
-    free(cpu);
+    cpu_close(&cpu->base);
     return status;
   }
   cpu->base.ops = &ops;

@@ -36,7 +36,7 @@ typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t
 
 typedef struct NitiCpu {
   NitiBackend base;
-  NitiThreads *threads;
+  NitiThreads *threads, *alone; /* alone: no thread but the caller's */
   NitiIsa isa;
   NitiRequantiseKernel requantise;     /* the instruction set's */
   bool direct;                         /* as asked for in NitiBackendOptions */

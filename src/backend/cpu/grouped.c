@@ -67,6 +67,7 @@ typedef struct Plan {
   NitiConv conv;
   NitiDirection direction;
   Side y, x;
+  NitiConvCut how;
   size_t threads, lanes, width;       /* width: lanes rounded up to whole vectors */
   size_t channels, depth, each;       /* of the input; operands of a tap, for each lane; lanes that share them */
   size_t chunk, chunks;               /* lanes of a part */
@@ -93,7 +94,7 @@ static void choose_parts(Plan *p) {
   const size_t all = (size_t)p->conv.n * (size_t)p->y.outputs, fair = all / (p->threads * PARTS_PER_THREAD);
   p->rows = 1;
   while (p->rows < p->y.outputs && (size_t)p->rows < fair && 2 * (size_t)p->rows * (size_t)p->columns <= POSITIONS &&
-         widest(&p->y, 2 * p->rows) * p->pitch <= SCRATCH)
+         widest(&p->y, 2 * p->rows) * p->pitch <= niti_conv_scaled(SCRATCH, p->how))
     p->rows *= 2;
   p->bands = niti_divide_up((size_t)p->y.outputs, (size_t)p->rows);
   p->strips = niti_divide_up((size_t)p->x.outputs, (size_t)p->columns);
@@ -173,7 +174,7 @@ static uint32_t run_pass(const NitiConvPlan *, NitiCpu *, const NitiConvOperands
 static void run_gradient(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
 
 NitiConvPlan *niti_grouped_prepare(NitiWorkspace *w, const NitiGroupedKernels *kernels, const NitiConv *s,
-                                   NitiDirection direction, size_t threads) {
+                                   NitiDirection direction, NitiConvCut how) {
   const bool backward = direction == NITI_BACKWARD;
   const size_t inputs = (size_t)niti_conv_group_inputs(s), outputs = (size_t)niti_conv_group_outputs(s);
   Plan p = {.base = {.kernel = kernels->name, .pass = run_pass, .gradient = run_gradient},
@@ -182,7 +183,8 @@ NitiConvPlan *niti_grouped_prepare(NitiWorkspace *w, const NitiGroupedKernels *k
             .direction = direction,
             .y = {backward ? s->h : s->oh, backward ? s->oh : s->h, s->kh, s->stride_h, s->pad_h, backward},
             .x = {backward ? s->w : s->ow, backward ? s->ow : s->w, s->kw, s->stride_w, s->pad_w, backward},
-            .threads = threads,
+            .how = how,
+            .threads = how.threads,
             .lanes = (size_t)(backward ? s->c : s->k),
             .channels = (size_t)(backward ? s->k : s->c),
             .depth = backward ? outputs : inputs,
@@ -192,7 +194,7 @@ NitiConvPlan *niti_grouped_prepare(NitiWorkspace *w, const NitiGroupedKernels *k
   choose_parts(&p);
   if (direction == NITI_GRADIENT) {
     const size_t places = p.parts / p.chunks, most = NITI_ACCUMULATION_MAX / ((size_t)p.rows * (size_t)p.columns);
-    p.slots = niti_most(niti_least(threads, places), niti_divide_up(places, most));
+    p.slots = niti_most(niti_least(how.threads, places), niti_divide_up(places, most));
   }
   NitiWorkspace scratch = niti_workspace_begin(NULL, 0), run = scratch;
   take_scratch(&p, &scratch);

@@ -35,6 +35,6 @@ const NitiGroupedKernels *niti_grouped_kernels(NitiIsa isa);
 extern const NitiGroupedKernels niti_grouped_kernels_avx2, niti_grouped_kernels_avx512, niti_grouped_kernels_neon;
 
 /* The plan of a convolution with groups > 1, as the drivers of conv_plan.h make theirs. */
-NitiConvPlan *niti_grouped_prepare(NitiWorkspace *, const NitiGroupedKernels *, const NitiConv *, NitiDirection, size_t threads);
+NitiConvPlan *niti_grouped_prepare(NitiWorkspace *, const NitiGroupedKernels *, const NitiConv *, NitiDirection, NitiConvCut);
 
 #endif

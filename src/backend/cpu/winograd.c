@@ -25,6 +25,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiImplicitGemm g;
   const NitiWinogradKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   size_t tiles_y, tiles_x, tiles; /* of an image, twice; of the batch */
   size_t tiles_most, tiles_part;  /* of any part of any smaller batch; of a part of this one */
@@ -89,8 +90,8 @@ static void cut(Plan *p) {
   p->slices = niti_divide_up((size_t)g->ic, SLICE);
 
   const size_t tile_bytes = NITI_WINOGRAD_PLANES * (p->channels * sizeof(int16_t) + p->block_panels * p->nr * sizeof(int32_t));
-  const size_t mr = (size_t)kernels->mr[kernels->vectors], fitting = PART_BYTES / tile_bytes / mr * mr;
-  p->tiles_most = niti_least(p->tiles, niti_most(mr, niti_least(fitting, PART_TILES)));
+  const size_t mr = (size_t)kernels->mr[kernels->vectors], fitting = niti_conv_scaled(PART_BYTES, p->how) / tile_bytes / mr * mr;
+  p->tiles_most = niti_least(p->tiles, niti_most(mr, niti_least(fitting, niti_conv_scaled(PART_TILES, p->how))));
   p->parts = niti_divide_up(p->tiles, p->tiles_most);
   p->tiles_part = niti_least(p->tiles_most, niti_round_up(niti_divide_up(p->tiles, p->parts), mr));
   p->parts = niti_divide_up(p->tiles, p->tiles_part);
@@ -135,9 +136,10 @@ static Scratch take_scratch(const Plan *p, NitiWorkspace *w) {
 static uint32_t run_winograd(const NitiConvPlan *, NitiCpu *, const NitiConvOperands *, const NitiRounder *);
 
 NitiConvPlan *niti_winograd_prepare(NitiWorkspace *w, const NitiWinogradKernels *kernels, const NitiImplicitGemm *g,
-                                    size_t threads) {
+                                    NitiConvCut how) {
   Plan p = {.base = {.kernel = kernels->name, .layout = kernels, .pass = run_winograd}, .g = *g, .kernels = kernels};
-  p.threads = threads;
+  p.how = how;
+  p.threads = how.threads;
   cut(&p);
 
   NitiWorkspace scratch = niti_workspace_begin(NULL, 0), kept = scratch, run = scratch;

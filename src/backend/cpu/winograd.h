@@ -57,6 +57,6 @@ bool niti_winograd_fits(const NitiImplicitGemm *);
 /* Whether it is also faster than the direct convolution; false if kernels is NULL. */
 bool niti_winograd_serves(const NitiWinogradKernels *kernels, const NitiImplicitGemm *);
 /* As niti_implicit_gemm_prepare, for passes that fit. */
-NitiConvPlan *niti_winograd_prepare(NitiWorkspace *, const NitiWinogradKernels *, const NitiImplicitGemm *, size_t threads);
+NitiConvPlan *niti_winograd_prepare(NitiWorkspace *, const NitiWinogradKernels *, const NitiImplicitGemm *, NitiConvCut);
 
 #endif

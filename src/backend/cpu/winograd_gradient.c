@@ -15,6 +15,7 @@ typedef struct Plan {
   NitiConvPlan base;
   NitiConv conv;
   const NitiWinogradGradientKernels *kernels;
+  NitiConvCut how;
   size_t threads;
   size_t x_panels, dy_panels;
   size_t units, image_units, unit_pairs; /* of the batch, of an image; pairs of a unit */
@@ -53,7 +54,9 @@ static void cut(Plan *p) {
   p->image_units = niti_divide_up((size_t)s->oh, 4);
   p->units = p->image_units * (size_t)s->n;
   const size_t pair_bytes = (p->x_panels + p->dy_panels) * NITI_GRADIENT_FREQUENCIES * NITI_GRADIENT_PAIR * sizeof(int16_t);
-  p->most_units = niti_most(1, niti_least(p->kernels->pairs, PIECE_BYTES / pair_bytes) / p->unit_pairs);
+  p->most_units =
+      niti_most(1, niti_least(niti_conv_scaled(p->kernels->pairs, p->how), niti_conv_scaled(PIECE_BYTES, p->how) / pair_bytes) /
+                       p->unit_pairs);
   p->most_units = niti_least(p->most_units, p->units);
   p->panel = p->most_units * p->unit_pairs * NITI_GRADIENT_PAIR;
   p->x_stride = odd_lines(p->x_panels * p->panel, sizeof(int16_t));
@@ -77,9 +80,10 @@ static void take_buffers(Pass *pass, NitiWorkspace *w) {
 static void run_winograd(const NitiConvPlan *, NitiCpu *, NitiGradient *, const int8_t *dy, const int8_t *x);
 
 NitiConvPlan *niti_winograd_gradient_prepare(NitiWorkspace *w, const NitiWinogradGradientKernels *kernels, const NitiConv *s,
-                                             size_t threads) {
+                                             NitiConvCut how) {
   const size_t pixel = niti_most((size_t)s->c, (size_t)s->k);
-  Plan p = {.base = {.kernel = kernels->name, .gradient = run_winograd}, .conv = *s, .kernels = kernels, .threads = threads};
+  Plan p = {.base = {.kernel = kernels->name, .gradient = run_winograd}, .conv = *s, .kernels = kernels, .how = how};
+  p.threads = how.threads;
   cut(&p);
   NitiWorkspace run = niti_workspace_begin(NULL, 0);
   take_buffers(&(Pass){.plan = &p}, &run);
@@ -255,7 +259,7 @@ bool niti_winograd_gradient_fits(const NitiConv *s) {
   return s->kh == 3 && s->kw == 3 && s->stride_h == 1 && s->stride_w == 1 && s->ow <= NITI_GRADIENT_LIMIT / (4 * 127);
 }
 
-static const NitiWinogradGradientKernels *kernels_of(NitiIsa isa) {
+const NitiWinogradGradientKernels *niti_winograd_gradient_of(NitiIsa isa) {
 #ifdef __x86_64__
   if (isa == NITI_ISA_AVX512VNNI) return &niti_winograd_gradient_avx512vnni;
   if (isa == NITI_ISA_AVX2) return &niti_winograd_gradient_avx2;
@@ -267,7 +271,7 @@ static const NitiWinogradGradientKernels *kernels_of(NitiIsa isa) {
 /* Whole tiles, pairs and panels are computed where the direct sum computes positions and channels. A larger batch never reverts
  * the choice to the direct sum. */
 const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *s) {
-  const NitiWinogradGradientKernels *kernels = kernels_of(isa);
+  const NitiWinogradGradientKernels *kernels = niti_winograd_gradient_of(isa);
   if (!kernels || !niti_winograd_gradient_fits(s)) return NULL;
   const int64_t positions = (int64_t)s->n * s->oh * s->ow, pairs = (int64_t)s->n * ((s->oh + 3) / 4) * ((s->ow + 7) / 8);
   const int64_t panels = (int64_t)((s->c + 15) / 16) * ((s->k + 15) / 16);

@@ -55,11 +55,13 @@ extern const NitiWinogradGradientKernels niti_winograd_gradient_avx2, niti_winog
 /* The kernels for this shape on this instruction set; NULL: use the direct sum. */
 const NitiWinogradGradientKernels *niti_winograd_gradient_kernels(NitiIsa isa, const NitiConv *);
 
+/* Those of the instruction set, whatever the shape; NULL: none. */
+const NitiWinogradGradientKernels *niti_winograd_gradient_of(NitiIsa isa);
+
 /* Whether it can be computed this way: 3x3, stride 1, and no row of tiles can exceed the bound. */
 bool niti_winograd_gradient_fits(const NitiConv *);
 
 /* For shapes that fit. */
-NitiConvPlan *niti_winograd_gradient_prepare(NitiWorkspace *, const NitiWinogradGradientKernels *, const NitiConv *,
-                                             size_t threads);
+NitiConvPlan *niti_winograd_gradient_prepare(NitiWorkspace *, const NitiWinogradGradientKernels *, const NitiConv *, NitiConvCut);
 
 #endif

@@ -173,6 +173,10 @@ static void cuda_close(NitiBackend *backend) {
 static const char *cuda_describe(const NitiBackend *backend) { return niti_cuda_const(backend)->description; }
 static const char *cuda_hardware(const NitiBackend *backend) { return niti_cuda_const(backend)->hardware; }
 
+static const char *family_name(NitiCudaFamily family) { return family == NITI_CUDA_WGMMA ? "wgmma" : "mma"; }
+
+static const char *cuda_kernels(const NitiBackend *backend) { return family_name(niti_cuda_const(backend)->family); }
+
 static int cuda_threads(const NitiBackend *backend) {
   (void)backend;
   return 1;
@@ -184,6 +188,7 @@ static const NitiBackendOps ops = {
     .close = cuda_close,
     .describe = cuda_describe,
     .hardware = cuda_hardware,
+    .kernels = cuda_kernels,
     .threads = cuda_threads,
     .alloc = cuda_alloc,
     .release = cuda_release,
@@ -203,6 +208,7 @@ static const NitiKernels kernels = {
     .reserve = cuda_reserve,
     .conv_workspace = niti_cuda_conv_workspace,
     .conv_kernel = niti_cuda_conv_kernel,
+    .conv_ways = niti_cuda_conv_ways,
     .conv_forward = niti_cuda_conv_forward,
     .conv_backward = niti_cuda_conv_backward,
     .conv_gradient = niti_cuda_conv_gradient,
@@ -283,8 +289,6 @@ static NitiStatus check_isa(const char *isa) {
   if (!isa || strcmp(isa, "auto") == 0 || strcmp(isa, "mma") == 0 || strcmp(isa, "wgmma") == 0) return NITI_OK;
   return niti_fail(NITI_ERROR_UNSUPPORTED, "isa \"%.64s\": no kernels of the cuda backend (expected auto, mma or wgmma)", isa);
 }
-
-static const char *family_name(NitiCudaFamily family) { return family == NITI_CUDA_WGMMA ? "wgmma" : "mma"; }
 
 /* isa has been checked. wgmma exists in capability 9.0 alone: its code is made for that and no later one. */
 static NitiStatus choose_family(NitiCudaFamily *out, const char *isa, int device, int capability) {

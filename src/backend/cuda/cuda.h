@@ -203,6 +203,7 @@ void niti_cuda_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 
 /* conv.c: the family that handles a convolution. */
+int niti_cuda_conv_ways(const NitiBackend *, const NitiConvCall *, NitiWay ways[NITI_WAYS_MAX]);
 size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
 void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
@@ -219,20 +220,25 @@ void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, co
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
- * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. */
+ * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. way: 0,
+ * or one of `ways`; the workspace is enough for each. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
   size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it handles */
+  /* Its ways for a convolution that it serves, from number 1 on, beside its own choice, which is 0: adds them at ways[count] and
+   * returns the new count. */
+  int (*ways)(NitiWay ways[NITI_WAYS_MAX], int count, const NitiConv *, NitiDirection);
   /* bias: NULL, or niti_cuda_bias_prepare's. */
   void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
-                  bool relu, const NitiRequantise *);
+                  bool relu, const NitiRequantise *, int way);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                   const NitiConv *, const NitiRequantise *);
-  void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+                   const NitiConv *, const NitiRequantise *, int way);
+  void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);
 } NitiCudaConv;
+int niti_cuda_add_way(NitiWay ways[NITI_WAYS_MAX], int count, int number, const char *name);
 extern const NitiCudaConv niti_cuda_conv_mma, niti_cuda_conv_wgmma, niti_cuda_conv_grouped;
 
 #ifdef __cplusplus

@@ -201,12 +201,14 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *c, bool relu, const NitiRequantise *rq) {
+                    const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
+  (void)way;
   run(cuda, y, x, w, NULL, bias, c, false, relu, rq);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *c, const NitiRequantise *rq) {
+                     const NitiConv *c, const NitiRequantise *rq, int way) {
+  (void)way;
   run(cuda, dx, dy, w, mask, NULL, c, true, false, rq);
 }
 
@@ -318,15 +320,25 @@ static __global__ void __launch_bounds__(THREADS) gradient_kernel(const __grid_c
   }
 }
 
+/* Ways of the gradient. */
+enum { MORE = 1, FEWER };
+
+static int ways(NitiWay *ways, int count, const NitiConv *, NitiDirection direction) {
+  if (direction != NITI_GRADIENT) return count;
+  count = niti_cuda_add_way(ways, count, MORE, "grouped, more splits");
+  return niti_cuda_add_way(ways, count, FEWER, "grouped, fewer splits");
+}
+
 /* So many positions that there is work for every multiprocessor, but not too few for a block. */
-static int32_t share_of(const NitiCuda *cuda, int64_t positions, int64_t blocks) {
-  const int64_t wanted = (8 * (int64_t)cuda->multiprocessors + blocks - 1) / blocks;
+static int32_t share_of(const NitiCuda *cuda, int64_t positions, int64_t blocks, int way) {
+  const int64_t each = way == MORE ? 32 : way == FEWER ? 2 : 8;
+  const int64_t wanted = (each * cuda->multiprocessors + blocks - 1) / blocks;
   const int64_t share = (positions + wanted - 1) / wanted;
   if (share < SHARE) return SHARE;
   return share > NITI_ACCUMULATION_MAX ? (int32_t)NITI_ACCUMULATION_MAX : (int32_t)share;
 }
 
-static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, const NitiTensor *x, const NitiConv *c) {
+static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, const NitiTensor *x, const NitiConv *c, int way) {
   const Shape s = shape_of(c, false);
   const bool plain = is_plain(s),
              wide = is_wide(s) && niti_words_fit((size_t)s.channels * (plain ? 1 : 4), dy->data, x->data, NULL);
@@ -334,7 +346,7 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
   Gradient g = {out->data, out->bits, dy->data, x->data, s, s.kh * s.kw * s.depth, 0, 0, (int64_t)s.n * s.oh * s.ow, 0};
   g.term_blocks = (g.terms + TERMS - 1) / TERMS;
   g.lane_blocks = (s.lanes + 32 * V - 1) / (32 * V);
-  g.share = share_of(cuda, g.positions, (int64_t)g.term_blocks * g.lane_blocks);
+  g.share = share_of(cuda, g.positions, (int64_t)g.term_blocks * g.lane_blocks, way);
   const int64_t splits = (g.positions + g.share - 1) / g.share;
   void (*grouped_gradient)(Gradient) = plain ? (wide ? gradient_kernel<4, true> : gradient_kernel<1, true>)
                                              : (wide ? gradient_kernel<4, false> : gradient_kernel<1, false>);
@@ -345,5 +357,5 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
 
 static bool serves(const NitiConv *c) { return niti_conv_grouped(c); }
 
-extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves,  serves,   serves,
-                                                        workspace, forward, backward, gradient};
+extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves,  serves,   serves,  workspace,
+                                                        ways,      forward, backward, gradient};

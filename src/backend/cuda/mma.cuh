@@ -75,8 +75,9 @@ struct NitiMmaVariant {
   NitiMmaKernel kernel;
   int rows, columns, threads, shared, blocks; /* of one multiprocessor */
 };
-NitiMmaVariant niti_mma_tiled(int oc, bool gather); /* mma_tiled.cu */
-NitiMmaVariant niti_mma_narrow(void);               /* mma_narrow.cu: few rows and columns, a long sum; IC % 16 == 0 */
+NitiMmaVariant niti_mma_tiled(int oc, bool gather, int columns); /* mma_tiled.cu; columns: of a tile, 0: by oc */
+bool niti_mma_tiles(int oc, int columns);                        /* whether there are such tiles for these channels */
+NitiMmaVariant niti_mma_narrow(void); /* mma_narrow.cu: few rows and columns, a long sum; IC % 16 == 0 */
 
 /* Weights for a pass, rows of pitch bytes (a multiple of 16, zero-filled). mma_pack.cu */
 struct NitiMmaTaps {
@@ -87,7 +88,8 @@ void niti_mma_pack_transposed(NitiCuda *, int8_t *packed, size_t pitch, const in
                               NitiMmaTaps x);
 void niti_mma_table(NitiCuda *, NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row);
 
-void niti_mma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+void niti_mma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);
+int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
 
 #ifdef __CUDACC__
 

@@ -57,6 +57,23 @@ static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, Ni
   return p;
 }
 
+/* Ways of a pass beside the family's own choice: tiles so wide, or narrow tiles that share the sum. */
+static const struct {
+  const char *name;
+  int columns; /* 0: niti_mma_narrow */
+} pass_ways[] = {{"mma narrow", 0}, {"mma 16 wide", 16}, {"mma 32 wide", 32}, {"mma 64 wide", 64}, {"mma 128 wide", 128}};
+enum { PASS_WAYS = sizeof pass_ways / sizeof *pass_ways };
+
+static int ways(NitiWay *ways, int count, const NitiConv *s, NitiDirection direction) {
+  const int in = direction == NITI_FORWARD ? s->c : s->k, out = direction == NITI_FORWARD ? s->k : s->c;
+  if (direction == NITI_GRADIENT) return niti_mma_gradient_ways(ways, count);
+  for (int i = 0; i < PASS_WAYS; ++i) {
+    const bool fits = pass_ways[i].columns > 0 ? niti_mma_tiles(out, pass_ways[i].columns) : in % 16 == 0;
+    if (fits) count = niti_cuda_add_way(ways, count, i + 1, pass_ways[i].name);
+  }
+  return count;
+}
+
 static void cut(NitiMmaPass *p, const NitiMmaVariant *v, uint64_t rows) {
   const uint32_t across = (uint32_t)((p->oc + v->columns - 1) / v->columns);
   p->tiles_across = niti_divisor(across);
@@ -64,7 +81,7 @@ static void cut(NitiMmaPass *p, const NitiMmaVariant *v, uint64_t rows) {
 }
 
 /* What follows from the geometry, and the tiles. */
-static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda) {
+static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
   const bool gather = gathers(p);
   p->in_row = p->iw * p->ic;
   p->in_image = (int64_t)p->ih * p->in_row;
@@ -84,9 +101,10 @@ static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda) {
   p->runs = niti_divisor(p->ic >= 16 ? (uint32_t)p->ic / 16 : 1);
   const uint64_t blocks = ((uint64_t)p->n + (1u << p->image_bits) - 1) >> p->image_bits;
   const uint64_t rows = (blocks * (uint64_t)p->jh * (uint64_t)p->jw) << p->image_bits;
-  NitiMmaVariant v = niti_mma_tiled(p->oc, gather);
+  const int columns = way > 0 ? pass_ways[way - 1].columns : 0;
+  NitiMmaVariant v = way > 0 && columns == 0 ? niti_mma_narrow() : niti_mma_tiled(p->oc, gather, columns);
   cut(p, &v, rows);
-  if (!gather && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
+  if (way == 0 && !gather && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
       rows * (uint64_t)p->oc <= NARROW_OUTPUTS) {
     v = niti_mma_narrow();
     cut(p, &v, rows);
@@ -134,13 +152,13 @@ static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *s, bool relu, const NitiRequantise *rq) {
-  if (niti_mma_first_serves(s)) {
+                    const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
+  if (way == 0 && niti_mma_first_serves(s)) {
     niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
     return;
   }
   NitiMmaPass p = forward_pass(s);
-  const NitiMmaVariant v = complete(&p, cuda);
+  const NitiMmaVariant v = complete(&p, cuda, way);
   p.in = x->data;
   p.w = w->data;
   p.out = y->data;
@@ -162,7 +180,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
 
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *s, const NitiRequantise *rq) {
+                     const NitiConv *s, const NitiRequantise *rq, int way) {
   uint32_t second_blocks = 0;
   for (int second = 0; second < 2; ++second) {
     if (second) niti_cuda_share_range(cuda);
@@ -171,7 +189,7 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
       NitiMmaTaps taps_y, taps_x;
       NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &taps_y, &taps_x);
       if (p.jh == 0 || p.jw == 0) continue;
-      const NitiMmaVariant v = complete(&p, cuda);
+      const NitiMmaVariant v = complete(&p, cuda, way);
       p.in = dy->data;
       p.out = dx->data;
       p.blocked = blocked_of(dx, s);
@@ -209,4 +227,4 @@ static bool serves(const NitiConv *s) {
   return true;
 }
 
-const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves, serves, workspace, forward, backward, niti_mma_gradient};
+const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves, serves, workspace, ways, forward, backward, niti_mma_gradient};

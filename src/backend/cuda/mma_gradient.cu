@@ -4,6 +4,8 @@
  * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands
  * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most
  * NITI_ACCUMULATION_MAX products in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
+#include <stdio.h>
+
 #include "backend/cuda/mma.cuh"
 
 enum {
@@ -166,11 +168,30 @@ static Variant variant() {
   return Variant{mma_gradient<WARPS_M, WARPS_N, MI, NI, BLOCKS>, WARPS_M * MI * 16, WARPS_N * NI * 8};
 }
 
-static Variant choose(int rows, int columns) {
-  if (rows <= 16) return columns <= 64 ? variant<1, 4, 1, 2, 4>() : variant<1, 4, 1, 8, 4>();
-  if (columns <= 32) return variant<4, 1, 2, 4, 4>();
-  if (columns <= 64) return variant<4, 1, 2, 8, 4>();
-  return rows <= 64 ? variant<2, 2, 2, 8, 4>() : variant<2, 2, 4, 8, 2>();
+static const struct {
+  const char *name;
+  Variant (*variant)(void);
+} tiles[] = {{"16x64", variant<1, 4, 1, 2, 4>},  {"16x256", variant<1, 4, 1, 8, 4>}, {"128x32", variant<4, 1, 2, 4, 4>},
+             {"128x64", variant<4, 1, 2, 8, 4>}, {"64x128", variant<2, 2, 2, 8, 4>}, {"128x128", variant<2, 2, 4, 8, 2>}};
+enum { TILES = sizeof tiles / sizeof *tiles };
+
+/* How the sum is split among blocks of threads: as share_of says, or into twice or half as many parts. */
+enum { SPLITS_OWN, SPLITS_MORE, SPLITS_FEWER, SPLIT_WAYS };
+static const char *const split_names[SPLIT_WAYS] = {"", ", more splits", ", fewer splits"};
+
+int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count) {
+  for (int i = 0; i < TILES * SPLIT_WAYS; ++i) {
+    char name[NITI_WAY_NAME_MAX];
+    (void)snprintf(name, sizeof name, "mma %s%s", tiles[i / SPLIT_WAYS].name, split_names[i % SPLIT_WAYS]);
+    count = niti_cuda_add_way(ways, count, i + 1, name);
+  }
+  return count;
+}
+
+static int tile_for(int rows, int columns) {
+  if (rows <= 16) return columns <= 64 ? 0 : 1;
+  if (columns <= 64) return columns <= 32 ? 2 : 3;
+  return rows <= 64 ? 4 : 5;
 }
 
 /* Positions of one block of threads: those that keep the busiest multiprocessor busy for the shortest time. A block alone on its
@@ -191,7 +212,14 @@ static int32_t share_of(int32_t positions, uint32_t tiles, uint32_t multiprocess
   return share;
 }
 
-void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *s) {
+static int32_t scaled(int32_t share, int splits) {
+  if (splits == SPLITS_OWN) return share;
+  const int32_t other = splits == SPLITS_MORE ? (share / 2 + POSITIONS - 1) / POSITIONS * POSITIONS : 2 * share;
+  return other < POSITIONS ? POSITIONS : other > POSITIONS_MAX ? POSITIONS_MAX : other;
+}
+
+void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *s,
+                       int way) {
   Problem p = {};
   p.dy = niti_cuda_blocked(dy);
   p.x = niti_cuda_blocked(x);
@@ -204,11 +232,12 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   p.pixels = niti_divisor((uint32_t)s->oh * (uint32_t)s->ow);
   p.across = niti_divisor((uint32_t)s->ow);
   p.positions = (s->n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES * s->oh * s->ow;
-  const Variant v = choose(p.rows, p.columns);
+  const Variant v = tiles[way > 0 ? (way - 1) / SPLIT_WAYS : tile_for(p.rows, p.columns)].variant();
   const uint32_t across = (uint32_t)((p.columns + v.columns - 1) / v.columns);
   p.tiles_across = niti_divisor(across);
   p.tiles = (uint32_t)((p.rows + v.rows - 1) / v.rows) * across;
-  p.share = share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors);
+  p.share =
+      scaled(share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors), way > 0 ? (way - 1) % SPLIT_WAYS : SPLITS_OWN);
   const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
   niti_cuda_note(
       cuda, niti_cuda_runtime.cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),

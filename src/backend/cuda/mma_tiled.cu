@@ -192,15 +192,23 @@ static NitiMmaVariant variant() {
 }
 
 /* A thread's columns are all inside the tensor or all outside it, except in the narrowest tiles. */
-NitiMmaVariant niti_mma_tiled(int oc, bool gather) {
+bool niti_mma_tiles(int oc, int columns) {
+  return columns == 16 || (columns == 32 && oc % 8 == 0) || ((columns == 64 || columns == 128) && oc % 16 == 0);
+}
+
+static int columns_for(int oc) {
   if (oc % 16 == 0 && oc > 32) {
     const int wide = (oc + 127) / 128 * 128, narrow = (oc + 63) / 64 * 64;
-    if (wide > narrow + narrow / 5) {
-      return gather ? variant<4, 1, 2, 8, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 8, NITI_MMA_RUN, 3>();
-    }
-    return gather ? variant<2, 2, 2, 8, NITI_MMA_GATHER_RUN, 3>() : variant<2, 2, 4, 8, NITI_MMA_RUN, 2>();
+    return wide > narrow + narrow / 5 ? 64 : 128;
   }
-  if (oc % 8 == 0 && oc > 16)
-    return gather ? variant<4, 1, 2, 4, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 4, NITI_MMA_RUN, 4>();
-  return gather ? variant<4, 1, 2, 2, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 2, NITI_MMA_RUN, 4>();
+  return oc % 8 == 0 && oc > 16 ? 32 : 16;
+}
+
+NitiMmaVariant niti_mma_tiled(int oc, bool gather, int columns) {
+  switch (columns > 0 ? columns : columns_for(oc)) {
+    case 128: return gather ? variant<2, 2, 2, 8, NITI_MMA_GATHER_RUN, 3>() : variant<2, 2, 4, 8, NITI_MMA_RUN, 2>();
+    case 64: return gather ? variant<4, 1, 2, 8, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 8, NITI_MMA_RUN, 3>();
+    case 32: return gather ? variant<4, 1, 2, 4, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 4, NITI_MMA_RUN, 4>();
+    default: return gather ? variant<4, 1, 2, 2, NITI_MMA_GATHER_RUN, 3>() : variant<4, 1, 2, 2, NITI_MMA_RUN, 4>();
+  }
 }

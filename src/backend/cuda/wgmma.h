@@ -28,8 +28,10 @@ void niti_wgmma_pack(NitiCuda *, int8_t *packed, const int8_t *w, int k, int tap
 void niti_wgmma_map(NitiCuda *, CUtensorMap *map, const void *data, int element, const uint64_t dims[4],
                     const uint64_t strides[3], const uint32_t box[4], CUtensorMapSwizzle swizzle);
 bool niti_wgmma_serves_gradient(const NitiConv *);
+int niti_wgmma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
 size_t niti_wgmma_gradient_workspace(const NitiConv *, int multiprocessors);
-void niti_wgmma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
+void niti_wgmma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *,
+                         int way);
 #ifdef __cplusplus
 }
 #endif

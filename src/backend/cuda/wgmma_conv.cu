@@ -37,8 +37,9 @@ static bool lay_streamed(ConvTiling *t) {
   return left >= 3 * TILE_BYTES;
 }
 
-/* False: the shape is not served. */
-static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, int kh, int kw, int pad_h, int pad_w) {
+/* streamed: even if all weights would fit. False: the shape is not served. */
+static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, int kh, int kw, int pad_h, int pad_w,
+                        bool streamed) {
   memset(t, 0, sizeof *t);
   const int columns = ow >= 4 ? 4 : ow >= 2 ? 2 : 1;
   t->n = n, t->oh = oh, t->ow = ow, t->k = out;
@@ -59,7 +60,8 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
   t->box_stride = (t->box_bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   if (in % CHUNK != 0 || out % 16 != 0 || out < 64 || t->blocks_k > BLOCKS_K_MAX || (int64_t)kh * kw * in > TERMS_MAX)
     return false;
-  return lay_resident(t) || lay_streamed(t);
+  if (!streamed) return lay_resident(t) || lay_streamed(t);
+  return lay_streamed(t);
 }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t) {
@@ -69,10 +71,10 @@ size_t niti_wgmma_conv_shared(const ConvTiling &t) {
 
 /* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
 static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *w, const NitiTensor *mask, int pad_h, int pad_w,
-                int kh, int kw, bool transpose, const NitiRequantiseArgs &rq) {
+                int kh, int kw, bool transpose, const NitiRequantiseArgs &rq, bool stream) {
   const NitiShape in = x->shape, out = y->shape;
   ConvTiling t;
-  if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w)) return; /* serves_*: never */
+  if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream)) return; /* serves_*: never */
   int8_t *packed = (int8_t *)cuda->workspace;
   if (mask) niti_cuda_bits_make(cuda, mask);
   niti_wgmma_pack(cuda, packed, w, transpose ? in.c : out.c, kh * kw, transpose ? out.c : in.c, transpose);
@@ -107,13 +109,25 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
 static bool serves_forward(const NitiConv *c) {
   ConvTiling t;
   return c->stride_h == 1 && c->stride_w == 1 &&
-         make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w);
+         make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false);
 }
 
 static bool serves_backward(const NitiConv *c) {
   ConvTiling t;
   return c->stride_h == 1 && c->stride_w == 1 && c->pad_h < c->kh && c->pad_w < c->kw &&
-         make_tiling(&t, c->n, c->h, c->w, c->k, c->c, c->kh, c->kw, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w);
+         make_tiling(&t, c->n, c->h, c->w, c->k, c->c, c->kh, c->kw, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, false);
+}
+
+enum { STREAMED = 1 }; /* a way */
+
+static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direction) {
+  const bool ahead = direction == NITI_FORWARD;
+  const int pad_h = ahead ? c->pad_h : c->kh - 1 - c->pad_h, pad_w = ahead ? c->pad_w : c->kw - 1 - c->pad_w;
+  ConvTiling t;
+  if (direction == NITI_GRADIENT) return niti_wgmma_gradient_ways(ways, count);
+  const bool fits = make_tiling(&t, c->n, ahead ? c->oh : c->h, ahead ? c->ow : c->w, ahead ? c->c : c->k, ahead ? c->k : c->c,
+                                c->kh, c->kw, pad_h, pad_w, true);
+  return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 
 static size_t workspace(const NitiCuda *cuda, const NitiConv *c) {
@@ -131,17 +145,18 @@ static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *c, bool relu, const NitiRequantise *rq) {
+                    const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
   NitiRequantiseArgs requantise = leaning(niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu));
   requantise.bias = bias;
-  run(cuda, y, x, w->data, NULL, c->pad_h, c->pad_w, c->kh, c->kw, false, requantise);
+  run(cuda, y, x, w->data, NULL, c->pad_h, c->pad_w, c->kh, c->kw, false, requantise, way == STREAMED);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *c, const NitiRequantise *rq) {
+                     const NitiConv *c, const NitiRequantise *rq, int way) {
   run(cuda, dx, dy, w->data, mask, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, c->kh, c->kw, true,
-      leaning(niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false)));
+      leaning(niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false)), way == STREAMED);
 }
 
-extern "C" const NitiCudaConv niti_cuda_conv_wgmma = {"wgmma",   serves_forward, serves_backward, niti_wgmma_serves_gradient,
-                                                      workspace, forward,        backward,        niti_wgmma_gradient};
+extern "C" const NitiCudaConv niti_cuda_conv_wgmma = {
+    "wgmma", serves_forward, serves_backward, niti_wgmma_serves_gradient, workspace,
+    ways,    forward,        backward,        niti_wgmma_gradient};

@@ -211,13 +211,14 @@ extern "C" bool niti_wgmma_serves_gradient(const NitiConv *c) {
          c->c >= 64 && c->k >= 64 && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
 }
 
-static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors) {
+/* way: 0, or 1 or 2 for 4 or 8 positions. */
+static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors, int way) {
   memset(t, 0, sizeof *t);
   t->k = c->k, t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->pad_h = c->pad_h, t->pad_w = c->pad_w;
   t->tiles_k = ceil_div(c->k, TILE);
   t->tiles_c = ceil_div(c->c, TILE);
   t->tiles_w = ceil_div(c->kw, TAPS);
-  t->positions = c->ow > 4 ? 8 : 4;
+  t->positions = way > 0 ? 4 * way : c->ow > 4 ? 8 : 4;
   t->runs = ceil_div(c->ow, t->positions);
   t->blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES);
   t->x_positions = t->positions + TAPS - 1;
@@ -272,10 +273,10 @@ static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
 }
 
 extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
-                                    const NitiConv *c) {
+                                    const NitiConv *c, int way) {
   GradientTiling t;
   CUtensorMap dy_map, x_map;
-  make_tiling(&t, c, cuda->multiprocessors);
+  make_tiling(&t, c, cuda->multiprocessors, way);
   make_map(cuda, &dy_map, dy, t.positions);
   make_map(cuda, &x_map, x, t.x_positions);
   if (t.positions == 8)
@@ -288,8 +289,18 @@ extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, cons
     launch_sum(cuda, t, (int64_t *)gradient->data);
 }
 
+extern "C" int niti_wgmma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count) {
+  count = niti_cuda_add_way(ways, count, 1, "wgmma by 4");
+  return niti_cuda_add_way(ways, count, 2, "wgmma by 8");
+}
+
 extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiprocessors) {
-  GradientTiling t;
-  make_tiling(&t, c, multiprocessors);
-  return (size_t)(t.blocks > multiprocessors ? t.blocks : multiprocessors) * t.parts * PART * sizeof(int32_t);
+  size_t most = 0;
+  for (int way = 1; way <= 2; ++way) {
+    GradientTiling t;
+    make_tiling(&t, c, multiprocessors, way);
+    const size_t bytes = (size_t)(t.blocks > multiprocessors ? t.blocks : multiprocessors) * t.parts * PART * sizeof(int32_t);
+    most = bytes > most ? bytes : most;
+  }
+  return most;
 }
