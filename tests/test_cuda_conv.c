@@ -137,6 +137,34 @@ static void test_small_shapes(void **unused) {
   }
 }
 
+/* Backward through a stride is a pass per phase: those of stride 2 in one launch, others and those that gather one by one. */
+static void test_strides(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      square(17, 8, 64, 128, 3, 2, 1),
+      square(17, 8, 64, 128, 1, 2, 0), /* a residual block's */
+      square(13, 7, 128, 256, 3, 2, 1),
+      square(33, 9, 32, 48, 3, 2, 1),
+      square(18, 10, 24, 32, 2, 2, 0), /* phases of any size */
+      square(5, 16, 144, 64, 3, 2, 1),
+      square(20, 5, 20, 64, 5, 2, 2),
+      square(14, 6, 18, 32, 3, 2, 1),
+      square(12, 1, 64, 64, 1, 2, 0),
+      square(3, 2, 16, 16, 2, 2, 1),
+      square(12, 6, 64, 64, 1, 2, 1),
+      conv_shape(14, 9, 6, 48, 32, 3, 3, 2, 1, 1, 1),
+      conv_shape(14, 6, 9, 64, 16, 3, 3, 1, 2, 1, 1), /* two phases */
+      conv_shape(16, 9, 8, 32, 32, 1, 3, 4, 1, 0, 1),
+      square(16, 12, 16, 32, 3, 3, 1),
+      square(15, 9, 80, 50, 3, 2, 1),
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_STOCHASTIC_BYTE);
+  }
+}
+
 static void test_random_shapes(void **unused) {
   static const int channels[] = {1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 96, 128, 130, 160, 192, 256};
   (void)unused;
@@ -148,7 +176,7 @@ static void test_random_shapes(void **unused) {
                                   random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
     const int64_t products = (int64_t)s.n * s.oh * s.ow * s.k * s.kh * s.kw * s.c;
     if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
-    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
+    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
     ++i;
   }
 }
@@ -174,7 +202,7 @@ static void test_groups(void **unused) {
     const NitiConv s = conv_shape(random_in(1, 40), random_in(kernel, 14), random_in(kernel, 14), groups * random_in(1, 5),
                                   groups * random_in(1, 5), kernel, random_in(1, kernel), random_in(1, 3), random_in(1, 3),
                                   random_in(0, kernel), random_in(0, kernel));
-    check(grouped(s, groups), (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
+    check(grouped(s, groups), (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
   }
 }
 
@@ -239,6 +267,8 @@ static void test_vgg_small(void **unused) {
   }
   check(square(29, 16, 256, 256, 3, 1, 1), FILL_FULL, NITI_STOCHASTIC); /* a last batch */
   check(square(32, 32, 64, 128, 3, 2, 1), FILL_FULL, NITI_NEAREST);
+  check(square(128, 8, 256, 512, 3, 2, 1), FILL_FULL, NITI_STOCHASTIC_BYTE); /* more tiles than the second launch has blocks */
+  check(square(100, 16, 128, 256, 1, 2, 0), FILL_LATE, NITI_STOCHASTIC_BYTE);
   check(square(32, 27, 96, 256, 5, 1, 2), FILL_FULL, NITI_NEAREST);
   check(square(16, 64, 3, 96, 11, 4, 2), FILL_FULL, NITI_NEAREST);
   check(square(32, 14, 512, 512, 1, 1, 0), FILL_FULL, NITI_NEAREST);
@@ -273,8 +303,9 @@ static int close_all(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_random_shapes),
-                                     cmocka_unit_test(test_groups), cmocka_unit_test(test_largest_sums)};
+  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_strides),
+                                     cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
+                                     cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
                                      cmocka_unit_test(test_every_way)};
   random_state = 2024;

@@ -197,9 +197,14 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
   const NitiByteRounding byte = niti_byte_rounding(shift);
   NitiDraw draw = {0, 0, 0, 0};
   if (FINISH == NITI_FINISH_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  const bool half_full = s.channels + 16 * q <= NITI_FINISH_RUN; /* in all of a block: no thread has a second run */
   uint4 word[2][2];
 #pragma unroll
   for (int run = 0; run < 2; ++run) {
+    if (run == 1 && half_full) {
+      word[1][0] = word[1][1] = make_uint4(0, 0, 0, 0);
+      break;
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       uint32_t w[4];
@@ -244,6 +249,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
   const int left = s.channels + 16 * (q - (g >> 1)); /* from the channels that this thread gets */
 #pragma unroll
   for (int run = 0; run < 2; ++run) {
+    if (run == 1 && half_full) break;
     const uint32_t above[4] = {word[run][0].x, word[run][0].y, word[run][0].z, word[run][0].w};
     const uint32_t below[4] = {word[run][1].x, word[run][1].y, word[run][1].z, word[run][1].w};
 #pragma unroll

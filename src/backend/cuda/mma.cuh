@@ -13,6 +13,7 @@ enum {
   NITI_MMA_THREADS = 128,
   NITI_MMA_RUN = 64,        /* bytes of the sum in one stage of a tile whose input channels are a multiple of 16 */
   NITI_MMA_GATHER_RUN = 32, /* the same where single bytes or words are gathered */
+  NITI_MMA_PHASES = 4,      /* passes that one launch can take: those of stride 2 */
   NITI_MMA_FAST_SHIFT = 23, /* with larger shifts 32 bits may not hold acc + half */
 };
 
@@ -69,10 +70,19 @@ struct NitiMmaPass {
   NitiRequantiseArgs rq;
 };
 
+/* The passes of an operation as one launch, by value to a kernel. */
+struct NitiMmaPhases {
+  NitiMmaPass pass[NITI_MMA_PHASES]; /* of equal rq and second_blocks */
+  uint32_t from[NITI_MMA_PHASES];    /* the first tile of each; past the last pass: tiles */
+  uint32_t tiles;
+};
+
 /* Host: a kernel and its tile. */
 typedef void (*NitiMmaKernel)(NitiMmaPass, bool);
+typedef void (*NitiMmaPhasedKernel)(NitiMmaPhases, bool);
 struct NitiMmaVariant {
   NitiMmaKernel kernel;
+  NitiMmaPhasedKernel phased;                 /* the same for several passes; NULL: none */
   int rows, columns, threads, shared, blocks; /* of one multiprocessor */
 };
 NitiMmaVariant niti_mma_tiled(int oc, bool gather, int columns); /* mma_tiled.cu; columns: of a tile, 0: by oc */
@@ -84,8 +94,13 @@ struct NitiMmaTaps {
   int count, last, step; /* taps last, last - step, ... of the kernel */
 };
 void niti_mma_pack(NitiCuda *, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *);
-void niti_mma_pack_transposed(NitiCuda *, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *, NitiMmaTaps y,
-                              NitiMmaTaps x);
+struct NitiMmaPacking {
+  int8_t *packed;
+  size_t pitch;
+  NitiMmaTaps y, x;
+};
+/* packed[c][a][b][k] = w[k][y's tap a][x's tap b][c] of each of up to NITI_MMA_PHASES. */
+void niti_mma_pack_transposed(NitiCuda *, const NitiMmaPacking *, int count, const int8_t *w, const NitiConv *);
 void niti_mma_table(NitiCuda *, NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row);
 
 void niti_mma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);

@@ -112,26 +112,28 @@ static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
   return v;
 }
 
-static uint32_t second_grid(const NitiMmaPass *p, const NitiMmaVariant *v, const NitiCuda *cuda) {
+static uint32_t second_grid(uint32_t tiles, const NitiMmaVariant *v, const NitiCuda *cuda) {
   const uint32_t most = (uint32_t)(cuda->multiprocessors * v->blocks);
-  return p->tiles < most ? p->tiles : most;
+  return tiles < most ? tiles : most;
+}
+
+/* Room in shared memory for a variant's kernel. */
+static void make_room(NitiCuda *cuda, const void *kernel, const NitiMmaVariant *v, bool gather) {
+  if (v->shared == 0) return;
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v->shared),
+                 "mma_pass: shared memory");
+  if (gather) return; /* gathering lives on the first-level cache */
+  niti_cuda_note(cuda,
+                 niti_cuda_runtime.cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                        cudaSharedmemCarveoutMaxShared),
+                 "mma_pass: shared memory");
 }
 
 static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v, bool second) {
   const NitiMmaKernel mma_pass = v->kernel;
-  if (v->shared > 0) {
-    niti_cuda_note(
-        cuda,
-        niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributeMaxDynamicSharedMemorySize, v->shared),
-        "mma_pass: shared memory");
-  }
-  if (v->shared > 0 && !gathers(p)) { /* gathering lives on the first-level cache */
-    niti_cuda_note(cuda,
-                   niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_pass, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                          cudaSharedmemCarveoutMaxShared),
-                   "mma_pass: shared memory");
-  }
-  NITI_LAUNCH(cuda, mma_pass, second ? second_grid(p, v, cuda) : p->tiles, (unsigned)v->threads, (size_t)v->shared, *p, second);
+  make_room(cuda, (const void *)mma_pass, v, gathers(p));
+  NITI_LAUNCH(cuda, mma_pass, second ? second_grid(p->tiles, v, cuda) : p->tiles, (unsigned)v->threads, (size_t)v->shared, *p,
+              second);
 }
 
 static int8_t *blocked_of(const NitiTensor *t, const NitiConv *s) {
@@ -165,7 +167,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   p.blocked = blocked_of(y, s);
   p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
   p.rq.bias = bias;
-  p.second_blocks = second_grid(&p, &v, cuda);
+  p.second_blocks = second_grid(p.tiles, &v, cuda);
   if (gathers(&p)) {
     size_t at = 0;
     NitiMmaEntry *table = take(&p, cuda, &at);
@@ -178,34 +180,105 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
 }
 
-/* Every phase of the strides is a pass of its own; all together are one requantising operation. */
-static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *s, const NitiRequantise *rq, int way) {
+typedef struct Backward {
+  NitiTensor *dx;
+  const NitiTensor *dy, *w, *mask;
+  const NitiConv *s;
+  const NitiRequantise *rq;
+  int way;
+} Backward;
+
+/* A phase's pass, how its weights are packed, and its table; `at` in the workspace moves on. False: the phase has no pixels. */
+static bool make_phase(NitiCuda *cuda, const Backward *b, int phase, size_t *at, NitiMmaPass *p, NitiMmaVariant *v,
+                       NitiMmaPacking *packing, NitiMmaEntry **table) {
+  const NitiConv *s = b->s;
+  *p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &packing->y, &packing->x);
+  if (p->jh == 0 || p->jw == 0) return false;
+  *v = complete(p, cuda, b->way);
+  p->in = b->dy->data;
+  p->out = b->dx->data;
+  p->blocked = blocked_of(b->dx, s);
+  p->mask = b->mask ? b->mask->data : NULL;
+  p->rq = niti_requantise_args(cuda, b->rq, b->dx->exponent, b->dy->exponent, b->w->exponent, 0, false);
+  packing->packed = (int8_t *)cuda->workspace + *at;
+  packing->pitch = p->w_pitch;
+  *table = take(p, cuda, at);
+  return true;
+}
+
+/* Places a pass among the others, those with long sums first, so that the last tiles to end are short. */
+static void insert(NitiMmaPhases *phases, int count, const NitiMmaPass *p) {
+  int i = count;
+  for (; i > 0 && sum_bytes(&phases->pass[i - 1]) < sum_bytes(p); --i) phases->pass[i] = phases->pass[i - 1];
+  phases->pass[i] = *p;
+}
+
+/* All phases in one launch: packings and passes, and how many. 0: there are too many, or not all have the same kernel. */
+static int lay_together(NitiCuda *cuda, const Backward *b, NitiMmaPhases *phases, NitiMmaPacking *packings, NitiMmaVariant *v) {
+  const int all = b->s->stride_h * b->s->stride_w;
+  size_t at = 0;
+  int count = 0;
+  for (int phase = 0; phase < all; ++phase) {
+    NitiMmaPass p;
+    NitiMmaVariant own;
+    NitiMmaEntry *table; /* only of a gathering pass, whose kernel takes one phase */
+    if (all == 1 || all > NITI_MMA_PHASES) return 0;
+    if (!make_phase(cuda, b, phase, &at, &p, &own, &packings[count], &table)) continue;
+    if (!own.phased || (count > 0 && own.phased != v->phased)) return 0;
+    *v = own;
+    insert(phases, count++, &p);
+  }
+  for (int i = 0; i < NITI_MMA_PHASES; ++i) {
+    phases->from[i] = phases->tiles;
+    if (i < count) phases->tiles += phases->pass[i].tiles;
+  }
+  return count;
+}
+
+static bool backward_together(NitiCuda *cuda, const Backward *b) {
+  NitiMmaPhases phases = {};
+  NitiMmaPacking packings[NITI_MMA_PHASES];
+  NitiMmaVariant v = {};
+  const int count = lay_together(cuda, b, &phases, packings, &v);
+  if (count == 0) return false;
+  const uint32_t second_blocks = second_grid(phases.tiles, &v, cuda);
+  for (int i = 0; i < count; ++i) phases.pass[i].second_blocks = second_blocks;
+  niti_mma_pack_transposed(cuda, packings, count, b->w->data, b->s);
+  const NitiMmaPhasedKernel mma_phases = v.phased;
+  make_room(cuda, (const void *)mma_phases, &v, false);
+  NITI_LAUNCH(cuda, mma_phases, phases.tiles, (unsigned)v.threads, (size_t)v.shared, phases, false);
+  niti_cuda_share_range(cuda);
+  NITI_LAUNCH(cuda, mma_phases, second_blocks, (unsigned)v.threads, (size_t)v.shared, phases, true);
+  return true;
+}
+
+static void backward_in_turn(NitiCuda *cuda, const Backward *b) {
   uint32_t second_blocks = 0;
   for (int second = 0; second < 2; ++second) {
     if (second) niti_cuda_share_range(cuda);
     size_t at = 0;
-    for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
-      NitiMmaTaps taps_y, taps_x;
-      NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &taps_y, &taps_x);
-      if (p.jh == 0 || p.jw == 0) continue;
-      const NitiMmaVariant v = complete(&p, cuda, way);
-      p.in = dy->data;
-      p.out = dx->data;
-      p.blocked = blocked_of(dx, s);
-      p.mask = mask ? mask->data : NULL;
-      p.rq = niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false);
-      int8_t *packed = (int8_t *)cuda->workspace + at;
-      NitiMmaEntry *table = take(&p, cuda, &at);
+    for (int phase = 0; phase < b->s->stride_h * b->s->stride_w; ++phase) {
+      NitiMmaPass p;
+      NitiMmaVariant v;
+      NitiMmaPacking packing;
+      NitiMmaEntry *table;
+      if (!make_phase(cuda, b, phase, &at, &p, &v, &packing, &table)) continue;
       p.second_blocks = second_blocks; /* complete by the second launches */
       if (!second) {
-        second_blocks += second_grid(&p, &v, cuda);
-        niti_mma_pack_transposed(cuda, packed, p.w_pitch, w->data, s, taps_y, taps_x);
+        second_blocks += second_grid(p.tiles, &v, cuda);
+        niti_mma_pack_transposed(cuda, &packing, 1, b->w->data, b->s);
         make_table(cuda, &p, table);
       }
       launch(cuda, &p, &v, second != 0);
     }
   }
+}
+
+/* Every phase of the strides is a pass of its own; all together are one requantising operation. */
+static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
+                     const NitiConv *s, const NitiRequantise *rq, int way) {
+  const Backward b = {dx, dy, w, mask, s, rq, way};
+  if (!backward_together(cuda, &b)) backward_in_turn(cuda, &b);
   niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
 

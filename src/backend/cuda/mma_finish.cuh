@@ -3,6 +3,7 @@
 #ifndef NITI_BACKEND_CUDA_MMA_FINISH_CUH
 #define NITI_BACKEND_CUDA_MMA_FINISH_CUH
 
+#include "backend/cuda/finish.cuh"
 #include "backend/cuda/mma.cuh"
 
 #ifdef __CUDACC__
@@ -153,6 +154,31 @@ __device__ inline void niti_mma_words(uint32_t (&words)[2][NI / 2], const int (&
   }
 }
 
+/* Whether niti_mma_byte_words rounds: a thread's columns then share one block of random words. */
+template <int NI>
+__device__ inline bool niti_mma_by_bytes(const NitiMmaPass &p) {
+  return p.rq.mode == NITI_STOCHASTIC_BYTE && (NI > 2 || p.oc % 4 == 0);
+}
+
+/* The thread's columns of row h of 16 rows' accumulators (0: lane / 4, 1: eight later). index: of the row's first column in the
+ * whole batch's output, a multiple of 2 NI. */
+template <int NI>
+__device__ inline void niti_mma_byte_words(uint32_t (&words)[NI / 2], const int (&acc)[NI][4], int h, const NitiByteRounding &b,
+                                           const NitiDraw &draw, uint64_t index, bool relu) {
+  const NitiWords drawn = niti_draw_block(&draw, (uint32_t)(index >> 4));
+  const bool upper = NI < 8 && (index & 8), odd = NI < 4 && (index & 4);
+#pragma unroll
+  for (int w = 0; w < NI / 2; ++w) {
+    const uint32_t even_word = NI == 8 ? drawn.word[w] : upper ? drawn.word[2 + w % 2] : drawn.word[w % 2];
+    const uint32_t word = odd ? (upper ? drawn.word[3] : drawn.word[1]) : even_word;
+    int m[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) m[e] = niti_byte_round(acc[2 * w + e / 2][2 * h + e % 2], b, word >> (8 * e) & 255);
+    words[w] = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
+    if (relu) words[w] &= ~niti_permute(words[w], 0, 0xba98);
+  }
+}
+
 /* row: of the tile, the thread's first (its warp's + lane / 4); the others follow 8 apart. column: of the output, its first. */
 template <int MI, int NI>
 __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
@@ -171,11 +197,15 @@ __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][
     for (int i = 0; i < MI * NI * 4; ++i) max = umax(max, (uint32_t)abs(acc[i / (NI * 4)][i / 4 % NI][i % 4]));
     niti_mma_raise(p, max, seen);
   }
-  if (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT) {
+  const bool by_bytes = niti_mma_by_bytes<NI>(p);
+  if (!by_bytes && (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT)) {
     niti_mma_settle<MI, NI>(p, acc, first, row, column, shift, scratch);
     shift = 1;
   }
-  const uint32_t half = 1u << (shift - 1);
+  const uint32_t half = 1u << ((shift - 1) & 31);
+  const NitiByteRounding bytes = niti_byte_rounding(shift);
+  NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
+  if (by_bytes) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
   uint32_t mask[MI][2][NI / 2];
   if (p.mask) { /* all loads before their first use */
 #pragma unroll
@@ -192,16 +222,6 @@ __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
     const NitiMmaPlace place = niti_mma_place(p, first, row + mi * 16);
-    uint32_t words[2][NI / 2];
-    if (p.rq.relu) {
-      niti_mma_words<true, NI>(words, acc[mi], half, shift);
-    } else {
-      niti_mma_words<false, NI>(words, acc[mi], half, shift);
-    }
-    if (p.mask) {
-#pragma unroll
-      for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
-    }
     const int64_t pixel = niti_mma_out(p, place);
     int64_t later = 8 * p.out_image + pixel; /* of the thread's second row, from place.image */
     int32_t later_image = place.image + 8;
@@ -209,6 +229,20 @@ __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][
       const NitiMmaPlace other = niti_mma_place(p, first, row + mi * 16 + 8);
       later_image = other.image;
       later = (other.image - place.image) * p.out_image + niti_mma_out(p, other);
+    }
+    uint32_t words[2][NI / 2];
+    if (by_bytes) {
+      const uint64_t index = p.rq.first + (uint64_t)(place.image * p.out_image + column);
+      niti_mma_byte_words<NI>(words[0], acc[mi], 0, bytes, draw, index + (uint64_t)pixel, p.rq.relu);
+      niti_mma_byte_words<NI>(words[1], acc[mi], 1, bytes, draw, index + (uint64_t)later, p.rq.relu);
+    } else if (p.rq.relu) {
+      niti_mma_words<true, NI>(words, acc[mi], half, shift);
+    } else {
+      niti_mma_words<false, NI>(words, acc[mi], half, shift);
+    }
+    if (p.mask) {
+#pragma unroll
+      for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
     }
     if (column < p.oc) {
       int8_t *to = p.out + place.image * p.out_image + column;

@@ -77,4 +77,4 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
   }
 }
 
-NitiMmaVariant niti_mma_narrow(void) { return NitiMmaVariant{narrow, SIDE, SIDE, THREADS, 0, 4}; }
+NitiMmaVariant niti_mma_narrow(void) { return NitiMmaVariant{narrow, NULL, SIDE, SIDE, THREADS, 0, 4}; }

@@ -18,12 +18,20 @@ void niti_mma_pack(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w
   NITI_LAUNCH(cuda, pack_kernel, (unsigned)((bytes + THREADS - 1) / THREADS), THREADS, 0, packed, pitch, w, row, bytes);
 }
 
-/* packed[c][a][b][k] = w[k][y.last - a y.step][x.last - b x.step][c], 64 by 64 per block. */
+struct Packings {
+  NitiMmaPacking of[NITI_MMA_PHASES];
+};
+
+/* 64 by 64 per block; blockIdx.z: the packing. */
 static __global__ void __launch_bounds__(THREADS)
-    transpose_kernel(int8_t *packed, size_t pitch, const int8_t *w, NitiConv s, NitiMmaTaps y, NitiMmaTaps x) {
+    transpose_kernel(const __grid_constant__ Packings packings, const int8_t *w, NitiConv s) {
   niti_kernel_begin();
   __shared__ int8_t tile[SIDE][SIDE + 4];
+  int8_t *const packed = packings.of[blockIdx.z].packed;
+  const size_t pitch = packings.of[blockIdx.z].pitch;
+  const NitiMmaTaps y = packings.of[blockIdx.z].y, x = packings.of[blockIdx.z].x;
   const int across = (s.c + SIDE - 1) / SIDE, tap = blockIdx.x / across;
+  if (tap >= y.count * x.count) return; /* another has more taps */
   const int c0 = (int)(blockIdx.x % across) * SIDE, k0 = (int)blockIdx.y * SIDE, a = tap / x.count, b = tap % x.count;
   const int8_t *from = w + ((size_t)(y.last - a * y.step) * s.kw + (x.last - b * x.step)) * s.c;
   const size_t filter = (size_t)s.kh * s.kw * s.c;
@@ -38,15 +46,23 @@ static __global__ void __launch_bounds__(THREADS)
   }
 }
 
-void niti_mma_pack_transposed(NitiCuda *cuda, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *s, NitiMmaTaps y,
-                              NitiMmaTaps x) {
-  if (y.count == 0 || x.count == 0) return;
-  if (pitch != (size_t)y.count * (size_t)x.count * (size_t)s->k) {
-    niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(packed, 0, pitch * (size_t)s->c, cuda->stream), "cudaMemsetAsync");
+void niti_mma_pack_transposed(NitiCuda *cuda, const NitiMmaPacking *packings, int count, const int8_t *w, const NitiConv *s) {
+  Packings all = {};
+  int taps = 0;
+  unsigned used = 0;
+  for (int i = 0; i < count; ++i) {
+    const NitiMmaPacking &p = packings[i];
+    const int own = p.y.count * p.x.count;
+    if (own == 0) continue;
+    if (p.pitch != (size_t)own * (size_t)s->k)
+      niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(p.packed, 0, p.pitch * (size_t)s->c, cuda->stream),
+                     "cudaMemsetAsync");
+    taps = own > taps ? own : taps;
+    all.of[used++] = p;
   }
-  const unsigned across = (unsigned)((s->c + SIDE - 1) / SIDE) * (unsigned)(y.count * x.count);
-  const dim3 grid(across, (unsigned)((s->k + SIDE - 1) / SIDE));
-  NITI_LAUNCH(cuda, transpose_kernel, grid, THREADS, 0, packed, pitch, w, *s, y, x);
+  if (used == 0) return;
+  const dim3 grid((unsigned)((s->c + SIDE - 1) / SIDE * taps), (unsigned)((s->k + SIDE - 1) / SIDE), used);
+  NITI_LAUNCH(cuda, transpose_kernel, grid, THREADS, 0, all, w, *s);
 }
 
 /* Beyond the sum: entries of the first position, to be multiplied by 0. */

@@ -75,18 +75,14 @@ static __device__ inline void gather(uint4 (&to)[ROWS], const NitiMmaPass &p, co
 
 /* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns; stages of RUN bytes. A row of a stage is in shared memory as
  * RUN / 16 chunks, swizzled so that 8 neighbouring rows' chunks are in different banks. */
-template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
-static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
-    tiled(const __grid_constant__ NitiMmaPass p, const bool second) {
-  niti_kernel_begin();
+template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN>
+static __device__ __forceinline__ void one_tile(const NitiMmaPass &p, uint32_t tile, int shift, bool second) {
   constexpr bool GATHER = RUN == NITI_MMA_GATHER_RUN;
   constexpr int STAGES = stages_of(RUN), ROWS = WARPS_M * MI * 16, COLUMNS = WARPS_N * NI * 8;
   constexpr int CHUNKS = RUN / 16, AT_ONCE = NITI_MMA_THREADS / CHUNKS; /* rows that the block's threads copy a chunk each of */
   constexpr int MY_ROWS = ROWS / AT_ONCE, MY_COLUMNS = (COLUMNS + AT_ONCE - 1) / AT_ONCE;
   constexpr uint32_t STAGE = (ROWS + COLUMNS) * RUN;
   static_assert(WARPS_M * WARPS_N * 32 == NITI_MMA_THREADS && ROWS % AT_ONCE == 0, "tile");
-  int shift;
-  if (!niti_mma_begin(p, second, &shift)) return;
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_m = warp % WARPS_M, warp_n = warp / WARPS_M;
   const uint32_t shared = niti_shared_address(niti_mma_shared);
@@ -98,97 +94,136 @@ static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
   const uint32_t b_from = (ROWS + warp_n * NI * 8 + b_row) * RUN + (((lane >> 3 & 1) ^ (b_row * RUN / 128 & (CHUNKS - 1))) << 4);
   const int steps = GATHER ? (int)(p.w_pitch / RUN) : (p.tap_rows * p.tap_columns * p.ic + RUN - 1) / RUN;
 
-  for (uint32_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
-    const uint32_t down = niti_divide(p.tiles_across, tile);
-    const int across = (int)(tile - down * p.tiles_across.divisor) * COLUMNS;
-    const uint32_t first = down * ((uint32_t)ROWS >> p.image_bits);
-    const uint32_t seen = niti_mma_seen(p);
-    NitiMmaWindow windows[MY_ROWS];
+  const uint32_t down = niti_divide(p.tiles_across, tile);
+  const int across = (int)(tile - down * p.tiles_across.divisor) * COLUMNS;
+  const uint32_t first = down * ((uint32_t)ROWS >> p.image_bits);
+  const uint32_t seen = niti_mma_seen(p);
+  NitiMmaWindow windows[MY_ROWS];
 #pragma unroll
-    for (int i = 0; i < MY_ROWS; ++i) {
-      windows[i] = niti_mma_window(p, first, my_row + i * AT_ONCE);
-      asm("" : "+l"(windows[i].at), "+r"(windows[i].y), "+r"(windows[i].x)); /* lest the compiler compute them in every step */
-    }
-    const int my_column = across + niti_mma_column<NI>(my_row);
-    const int8_t *my_weights = p.w + my_column * p.w_pitch;
+  for (int i = 0; i < MY_ROWS; ++i) {
+    windows[i] = niti_mma_window(p, first, my_row + i * AT_ONCE);
+    asm("" : "+l"(windows[i].at), "+r"(windows[i].y), "+r"(windows[i].x)); /* lest the compiler compute them in every step */
+  }
+  const int my_column = across + niti_mma_column<NI>(my_row);
+  const int8_t *my_weights = p.w + my_column * p.w_pitch;
 
-    /* Rows and columns of one stage; past the end of the sum zeros. */
-    const auto copy_rows = [&](int step, uint32_t stage) {
-      if (GATHER) {
-        if (step >= steps) return;
-        uint4 chunks[MY_ROWS];
-        gather<MY_ROWS>(chunks, p, windows, step * RUN + my_chunk * 16);
-#pragma unroll
-        for (int i = 0; i < MY_ROWS; ++i) {
-          *(uint4 *)(niti_mma_shared + stage * STAGE + copy_to + i * AT_ONCE * RUN) = chunks[i];
-        }
-        return;
-      }
-      const Cell cell = cell_at(p, step * RUN + my_chunk * 16);
-      const int from = cell.y * p.in_row + cell.x * p.ic + cell.channel;
+  /* Rows and columns of one stage; past the end of the sum zeros. */
+  const auto copy_rows = [&](int step, uint32_t stage) {
+    if (GATHER) {
+      if (step >= steps) return;
+      uint4 chunks[MY_ROWS];
+      gather<MY_ROWS>(chunks, p, windows, step * RUN + my_chunk * 16);
 #pragma unroll
       for (int i = 0; i < MY_ROWS; ++i) {
-        niti_copy16(shared + stage * STAGE + copy_to + i * AT_ONCE * RUN, windows[i].at + from,
-                    cell.y < p.tap_rows && niti_mma_inside(p, windows[i], cell.y, cell.x));
+        *(uint4 *)(niti_mma_shared + stage * STAGE + copy_to + i * AT_ONCE * RUN) = chunks[i];
       }
-    };
-    const auto copy_columns = [&](int step, uint32_t stage) {
-      const int at = step * RUN + my_chunk * 16;
-      const Cell cell = GATHER ? Cell{0, 0, at} : cell_at(p, at);
-      const bool there = GATHER ? step < steps : cell.y < p.tap_rows;
-      const int8_t *from = my_weights + ((cell.y * p.tap_columns + cell.x) * p.ic + cell.channel);
+      return;
+    }
+    const Cell cell = cell_at(p, step * RUN + my_chunk * 16);
+    const int from = cell.y * p.in_row + cell.x * p.ic + cell.channel;
 #pragma unroll
-      for (int i = 0; i < MY_COLUMNS; ++i) {
-        if (COLUMNS % AT_ONCE != 0 && my_row + i * AT_ONCE >= COLUMNS) break;
-        const int more = niti_mma_column<NI>(i * AT_ONCE);
-        niti_copy16(shared + stage * STAGE + copy_to + (ROWS + i * AT_ONCE) * RUN, from + more * (int)p.w_pitch,
-                    there && my_column + more < p.oc);
-      }
-    };
+    for (int i = 0; i < MY_ROWS; ++i) {
+      niti_copy16(shared + stage * STAGE + copy_to + i * AT_ONCE * RUN, windows[i].at + from,
+                  cell.y < p.tap_rows && niti_mma_inside(p, windows[i], cell.y, cell.x));
+    }
+  };
+  const auto copy_columns = [&](int step, uint32_t stage) {
+    const int at = step * RUN + my_chunk * 16;
+    const Cell cell = GATHER ? Cell{0, 0, at} : cell_at(p, at);
+    const bool there = GATHER ? step < steps : cell.y < p.tap_rows;
+    const int8_t *from = my_weights + ((cell.y * p.tap_columns + cell.x) * p.ic + cell.channel);
+#pragma unroll
+    for (int i = 0; i < MY_COLUMNS; ++i) {
+      if (COLUMNS % AT_ONCE != 0 && my_row + i * AT_ONCE >= COLUMNS) break;
+      const int more = niti_mma_column<NI>(i * AT_ONCE);
+      niti_copy16(shared + stage * STAGE + copy_to + (ROWS + i * AT_ONCE) * RUN, from + more * (int)p.w_pitch,
+                  there && my_column + more < p.oc);
+    }
+  };
 
-    int acc[MI][NI][4];
+  int acc[MI][NI][4];
 #pragma unroll
-    for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
+  for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; ++s) {
-      copy_rows(s, s);
-      copy_columns(s, s);
-      niti_copy_commit();
-    }
-    uint32_t stage = 0, next = STAGES - 1;
-    for (int step = 0; step < steps; ++step) {
-      niti_copy_wait<STAGES - 2>();
-      __syncthreads(); /* this stage is there, and the one before has been read */
-      const uint32_t base = shared + stage * STAGE;
-#pragma unroll
-      for (int k = 0; k < RUN / 32; ++k) {
-        uint32_t a[MI][4], b[NI / 2][4];
-#pragma unroll
-        for (int mi = 0; mi < MI; ++mi) niti_load_matrices(a[mi], base + mi * 16 * RUN + (a_from ^ (k * 32)));
-#pragma unroll
-        for (int j = 0; j < NI / 2; ++j) niti_load_matrices(b[j], base + j * 16 * RUN + (b_from ^ (k * 32)));
-        if (k == 0) copy_rows(step + STAGES - 1, next); /* among the products */
-        if (k == RUN / 32 - 1) copy_columns(step + STAGES - 1, next);
-        niti_mma_all<MI, NI>(acc, a, b);
-      }
-      niti_copy_commit();
-      stage = stage + 1 == STAGES ? 0 : stage + 1;
-      next = next + 1 == STAGES ? 0 : next + 1;
-    }
-    niti_copy_wait<0>();
-    niti_mma_finish<MI, NI>(p, acc, first, warp_m * MI * 16 + lane / 4, across + warp_n * NI * 8 + lane % 4 * (2 * NI), shift,
-                            second, seen, (int *)niti_mma_shared);
-    __syncthreads(); /* the stages are free */
+  for (int s = 0; s < STAGES - 1; ++s) {
+    copy_rows(s, s);
+    copy_columns(s, s);
+    niti_copy_commit();
   }
+  uint32_t stage = 0, next = STAGES - 1;
+  for (int step = 0; step < steps; ++step) {
+    niti_copy_wait<STAGES - 2>();
+    __syncthreads(); /* this stage is there, and the one before has been read */
+    const uint32_t base = shared + stage * STAGE;
+#pragma unroll
+    for (int k = 0; k < RUN / 32; ++k) {
+      uint32_t a[MI][4], b[NI / 2][4];
+#pragma unroll
+      for (int mi = 0; mi < MI; ++mi) niti_load_matrices(a[mi], base + mi * 16 * RUN + (a_from ^ (k * 32)));
+#pragma unroll
+      for (int j = 0; j < NI / 2; ++j) niti_load_matrices(b[j], base + j * 16 * RUN + (b_from ^ (k * 32)));
+      if (k == 0) copy_rows(step + STAGES - 1, next); /* among the products */
+      if (k == RUN / 32 - 1) copy_columns(step + STAGES - 1, next);
+      niti_mma_all<MI, NI>(acc, a, b);
+    }
+    niti_copy_commit();
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
+    next = next + 1 == STAGES ? 0 : next + 1;
+  }
+  niti_copy_wait<0>();
+  niti_mma_finish<MI, NI>(p, acc, first, warp_m * MI * 16 + lane / 4, across + warp_n * NI * 8 + lane % 4 * (2 * NI), shift,
+                          second, seen, (int *)niti_mma_shared);
+  __syncthreads(); /* the stages are free */
+}
+
+template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
+static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
+    tiled(const __grid_constant__ NitiMmaPass p, const bool second) {
+  niti_kernel_begin();
+  int shift;
+  if (!niti_mma_begin(p, second, &shift)) return;
+  for (uint32_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x)
+    one_tile<WARPS_M, WARPS_N, MI, NI, RUN>(p, tile, shift, second);
   if (second && threadIdx.x == 0) niti_range_end(p.rq, p.second_blocks);
 }
+
+/* Several passes of one operation, their tiles one after the other. */
+template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
+static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS)
+    phased(const __grid_constant__ NitiMmaPhases phases, const bool second) {
+  niti_kernel_begin();
+  int shift;
+  if (!niti_mma_begin(phases.pass[0], second, &shift)) return;
+  for (uint32_t tile = blockIdx.x; tile < phases.tiles; tile += gridDim.x) {
+    int phase = 0;
+#pragma unroll
+    for (int i = 1; i < NITI_MMA_PHASES; ++i) phase += tile >= phases.from[i];
+    one_tile<WARPS_M, WARPS_N, MI, NI, RUN>(phases.pass[phase], tile - phases.from[phase], shift, second);
+  }
+  if (second && threadIdx.x == 0) niti_range_end(phases.pass[0].rq, phases.pass[0].second_blocks);
+}
+
+/* There is none of a gathering kernel. */
+template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
+struct Phased {
+  static NitiMmaPhasedKernel kernel() { return phased<WARPS_M, WARPS_N, MI, NI, RUN, BLOCKS>; }
+};
+template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
+struct Phased<WARPS_M, WARPS_N, MI, NI, NITI_MMA_GATHER_RUN, BLOCKS> {
+  static NitiMmaPhasedKernel kernel() { return NULL; }
+};
 
 template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN, int BLOCKS>
 static NitiMmaVariant variant() {
   const int rows = WARPS_M * MI * 16, columns = WARPS_N * NI * 8;
   const int stages = stages_of(RUN) * (rows + columns) * RUN, scratch = rows * columns * 4;
-  return NitiMmaVariant{tiled<WARPS_M, WARPS_N, MI, NI, RUN, BLOCKS>, rows,  columns, NITI_MMA_THREADS,
-                        stages > scratch ? stages : scratch,          BLOCKS};
+  return NitiMmaVariant{tiled<WARPS_M, WARPS_N, MI, NI, RUN, BLOCKS>,
+                        Phased<WARPS_M, WARPS_N, MI, NI, RUN, BLOCKS>::kernel(),
+                        rows,
+                        columns,
+                        NITI_MMA_THREADS,
+                        stages > scratch ? stages : scratch,
+                        BLOCKS};
 }
 
 /* A thread's columns are all inside the tensor or all outside it, except in the narrowest tiles. */
