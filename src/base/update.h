@@ -3,6 +3,7 @@
 #define NITI_BASE_UPDATE_H
 
 #include "base/fixed.h"
+#include "base/scalar.h"
 
 enum {
   NITI_MU_UNITS = 1000000, /* mu is bound in millionths */
