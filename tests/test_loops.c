@@ -303,7 +303,7 @@ static void spread(NitiSgdTensor *t, NitiSgdSettings *s) {
   t->weight_exponent = 20 - (int32_t)below(60);
   t->gradient_exponent = 40 - (int32_t)below(120);
   t->velocity_exponent = 40 - (int32_t)below(120);
-  s->rate = (int64_t)(below(4) == 0 ? 0 : 1 + below(1000000000000u) >> below(40));
+  s->rate = (int64_t)(below(4) == 0 ? 0 : (1 + below(1000000000000u)) >> below(40));
   s->images = (int64_t)1 << below(25);
   if (below(4) == 0) s->clip = niti_scalar((int64_t)(1 + below(1 << 20)), -20 - (int32_t)below(80));
 }
