@@ -27,6 +27,16 @@ static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict 
   for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0));
 }
 
+/* Rows of a tile that follow each other without a gap, in both the tensor and acc, become one row: shorter rows cost more per
+ * element. */
+static inline void niti_join_rows(const size_t *offset, size_t stride, int *rows, size_t *columns) {
+  bool joined = stride == *columns;
+  for (int row = 1; joined && row < *rows; ++row) joined = offset[row] == offset[row - 1] + stride;
+  if (!joined || *rows < 1) return;
+  *columns *= (size_t)*rows;
+  *rows = 1;
+}
+
 /* The shift for the next part of an operation whose parts so far had this maximum. */
 int niti_part_shift(const NitiRounder *, const _Atomic uint32_t *max);
 
