@@ -135,7 +135,7 @@ NITI_RANDOM_INLINE void sgd_piece(const NitiSgdRange *r, size_t at, size_t count
   uint32_t block[NITI_RANDOM_BLOCKS], word[PIECE];
   int16_t *restrict weight = r->weight + at, *restrict velocity = r->velocity + at;
   for (uint32_t i = 0; i < NITI_RANDOM_BLOCKS; ++i) block[i] = (uint32_t)((r->first + at) / 4) + i;
-  random_blocks((uint8_t *)word, block, draw);
+  random_blocks((uint8_t *)word, block, NITI_RANDOM_BLOCKS, draw);
   if (r->bits == 32)
     scale32(g, (const int32_t *)r->gradient + at, count, s->gradient_shift);
   else
