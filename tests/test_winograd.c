@@ -433,8 +433,8 @@ static void test_halves(void **unused) {
   assert_false(niti_winograd_serves(&niti_winograd_kernels_avx512vnni, &edges));
   assert_false(niti_winograd_serves(&niti_winograd_kernels_avx512vnni, &whole));
   if (niti_isa_supported(NITI_ISA_AVX512VNNI))
-    assert_ptr_equal(niti_winograd_kernels(NITI_ISA_AVX512VNNI), niti_cpu_halves_512() ? &niti_winograd_kernels_avx512vnni_halves
-                                                                                       : &niti_winograd_kernels_avx512vnni);
+    assert_ptr_equal(niti_winograd_kernels(NITI_ISA_AVX512VNNI),
+                     niti_cpu_halves_512() ? &niti_winograd_kernels_avx512vnni_halves : &niti_winograd_kernels_avx512vnni);
 #endif
 }
 
@@ -442,7 +442,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_transforms),       cmocka_unit_test(test_many_channels), cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_roundings),        cmocka_unit_test(test_bound),         cmocka_unit_test(test_bound_to_the_unit),
-      cmocka_unit_test(test_bound_of_columns), cmocka_unit_test(test_choice), cmocka_unit_test(test_halves),
+      cmocka_unit_test(test_bound_of_columns), cmocka_unit_test(test_choice),        cmocka_unit_test(test_halves),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

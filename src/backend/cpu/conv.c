@@ -375,8 +375,8 @@ static void leave_out(const Pass *p, NitiMicrotile *tile, int32_t *init, size_t 
   const int32_t *from = correction_of(plan, &p->buffers, panel, 0);
   if (rows.first == 0 && rows.end == all) return;
   for (size_t i = 0; i < plan->nr; ++i) {
-    const uint32_t left = (uint32_t)from[all * plan->nr + i] - (uint32_t)from[rows.end * plan->nr + i] +
-                          (uint32_t)from[rows.first * plan->nr + i];
+    const uint32_t left =
+        (uint32_t)from[all * plan->nr + i] - (uint32_t)from[rows.end * plan->nr + i] + (uint32_t)from[rows.first * plan->nr + i];
     init[i] = (int32_t)((uint32_t)tile->init[i] - left);
   }
   tile->init = init;
@@ -413,14 +413,14 @@ static void sum_part(void *context, size_t thread, size_t item) {
     const int columns = columns_of(plan, panel), vectors = vectors_of(plan, columns);
     const size_t mr = (size_t)kernels->mr[vectors];
     const NitiMicrotile whole = {.acc = scratch.acc,
-                          .init = p->buffers.init + panel * plan->nr,
-                          .in = in,
-                          .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
-                          .sets = 1,
-                          .runs = (size_t)g->tap_rows,
-                          .groups = plan->groups,
-                          .run_stride = plan->row_elements * (size_t)kernels->element,
-                          .vectors = vectors};
+                                 .init = p->buffers.init + panel * plan->nr,
+                                 .in = in,
+                                 .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
+                                 .sets = 1,
+                                 .runs = (size_t)g->tap_rows,
+                                 .groups = plan->groups,
+                                 .run_stride = plan->row_elements * (size_t)kernels->element,
+                                 .vectors = vectors};
     for (size_t pixel = 0; pixel < pixels; pixel += mr) {
       NitiMicrotile tile = whole;
       tile.row_offset = plan->in_offset + pixel;

@@ -120,7 +120,7 @@ NITI_RANDOM_INLINE void random_vectors(uint8_t *out, const uint32_t *block, cons
 
 /* out = the words of `used` blocks, in memory's order, and of some more up to NITI_RANDOM_BLOCKS; out is aligned to 4 bytes. */
 NITI_RANDOM_WHOLE void random_blocks(uint8_t out[NITI_RANDOM_BYTES], const uint32_t block[NITI_RANDOM_BLOCKS], size_t used,
-                                      const NitiDraw *draw) {
+                                     const NitiDraw *draw) {
   enum { FEW = 2, STEP = NITI_RANDOM_TOGETHER * NITI_RANDOM_LANES };
   if (used <= FEW * NITI_RANDOM_LANES) {
     random_vectors(out, block, draw, FEW);

@@ -142,7 +142,8 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
   int32_t joined[NITI_JOINED_MAX];
   const bool draws = niti_rounding_draws(r->mode);
   const NitiTileRows t = niti_join_rows(joined, offset, (NitiTileRows){acc, stride, (size_t)columns, rows}, draws);
-#define ROUND(mode, relu, mask) return round_rows(tensor, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, relu, mask, max)
+#define ROUND(mode, relu, mask) \
+  return round_rows(tensor, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, relu, mask, max)
 #define DRAWN(mode) return round_drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, r->mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
