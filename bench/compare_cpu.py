@@ -1,5 +1,6 @@
 """The measuring part of compare_cpu.sh, which says what it measures: niti and its peers in turns, one process each."""
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import table
 
@@ -17,6 +19,20 @@ PEERS = pathlib.Path(__file__).resolve().parent / "peers"
 PYTORCH = {"PyTorch fp32": ["fp32-nchw", "fp32-nhwc"], "PyTorch bf16": ["bf16-nchw", "bf16-nhwc"]}
 ONNXRUNTIME = {"onnxruntime int8": ["qoperator", "qdq"]}
 ONEDNN = {"fp32": "oneDNN fp32 direct", "winograd": "oneDNN fp32 Winograd", "bf16": "oneDNN bf16", "int8": "oneDNN int8"}
+
+
+BESIDE = " beside a busy process"  # what a case is called in which another process keeps one core busy
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Another process that keeps the last usable core busy, at the same priority."""
+    core = max(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 class Session:
@@ -46,7 +62,7 @@ class Session:
 
     def niti(self, case: tuple, isa: str = "auto") -> None:
         what, model, batch, threads = case
-        result = self.call([self.args.niti, "bench", "infer" if what == "inference" else "step", "--backend", "cpu", "--isa", isa,
+        result = self.call([self.args.niti, "bench", "infer" if what.startswith("inference") else "step", "--backend", "cpu", "--isa", isa,
                             "--model", models.find(model), "--batch", batch, "--threads", threads, "--json",
                             "--seconds", max(1, round(self.args.seconds))], threads)
         if result:
@@ -87,15 +103,22 @@ class Session:
             self.add(case, ONEDNN[kind], "convolutions only", result)
             self.versions["oneDNN"] = result["version"]
 
+    def step(self, case: tuple) -> None:
+        """niti's training step and PyTorch's."""
+        self.niti(case)
+        if "pytorch" in self.args.peers:
+            self.python_peer(case, [sys.executable, PEERS / "pytorch_step.py", "--device", "cpu"], PYTORCH)
+
     def run_round(self) -> None:
         a = self.args
         for threads in a.threads:
             for model in a.models:
                 for batch in a.batches:
                     case = ("training step", model, batch, threads)
-                    self.niti(case)
-                    if "pytorch" in a.peers:
-                        self.python_peer(case, [sys.executable, PEERS / "pytorch_step.py", "--device", "cpu"], PYTORCH)
+                    self.step(case)
+                    if a.busy:
+                        with busy_core():
+                            self.step(("training step" + BESIDE, *case[1:]))
                     if model in a.avx2_models:
                         self.niti(case, "avx2")
                     if "onednn" in a.peers and model in a.onednn_models:
@@ -136,6 +159,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, nargs="*", default=[])
     for name in ("models", "infer-models", "onednn-models", "avx2-models", "peers"):
         parser.add_argument(f"--{name}", nargs="*", default=[])
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     args = parser.parse_args()

@@ -7,6 +7,8 @@
 #   ROUNDS (3), SECONDS_EACH (2): of training steps. The whole matrix: BATCHES="1 16 64 256" THREADS="1 2", which takes hours.
 #   INFER_MODELS ("vgg-small-7"), INFER_BATCHES ("1 64"): of inference. ONEDNN_MODELS ("vgg-small-7"), AVX2_MODELS ("vgg-small-7")
 #   PEERS ("pytorch onednn onnxruntime"), PYTHON (/usr/bin/python3; the one that has PyTorch)
+#   BUSY=1: every training step once more while another process keeps one core busy
+#   ALL=1: the training steps of all built-in networks, beside PyTorch alone: an hour
 #   QUICK=1: one short round of lenet5 and vgg-small-7, to see that all works
 #   OUT (build/compare_cpu.json): the measurements themselves; bench/table.py makes the table of them again
 # The machine must be quiet: the peers share their work out in equal parts, so that one busy core holds all of them up.
@@ -22,6 +24,10 @@ if [ -n "${QUICK:-}" ]; then
 else
   models=${MODELS:-lenet5 vgg-small-7 vgg-small-9 resnet-18} batches=${BATCHES:-1 64} rounds=${ROUNDS:-3} seconds=${SECONDS_EACH:-2}
   infer_batches=${INFER_BATCHES:-1 64}
+fi
+if [ -n "${ALL:-}" ]; then
+  models=${MODELS:-$(cd "$here/../models" && printf '%s ' *.yaml | sed 's/[.]yaml//g')} rounds=${ROUNDS:-1}
+  PEERS=${PEERS-pytorch} INFER_MODELS=${INFER_MODELS-} AVX2_MODELS=${AVX2_MODELS-}
 fi
 threads=${THREADS:-$((cores < 2 ? cores : 2))}
 
@@ -64,4 +70,4 @@ offer onnxruntime "$here/../scripts/setup.sh" onnxruntime
 exec "$python" "$here/compare_cpu.py" --niti "$niti" --out "$out" --rounds "$rounds" --seconds "$seconds" --models $models \
   --batches $batches --threads $threads --infer-models ${INFER_MODELS-vgg-small-7} --infer-batches $infer_batches \
   --onednn-models ${ONEDNN_MODELS-vgg-small-7} --avx2-models ${AVX2_MODELS-vgg-small-7} --peers $present \
-  --onednn "$here/../build/onednn_convs" --venv "$here/../build/venv-onnxruntime"
+  ${BUSY:+--busy} --onednn "$here/../build/onednn_convs" --venv "$here/../build/venv-onnxruntime"

@@ -310,6 +310,9 @@ static void test_named_shapes(void **unused) {
       conv_shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),  /* many rows of the gradient; images packed in tens, and four more */
       conv_shape(2, 16, 32, 64, 33, 3, 3, 1, 1, 1, 1), /* pixels in whole rows of tiles */
       conv_shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),  /* outputs of three columns: flat chunks, and more than one */
+      conv_shape(3, 12, 12, 20, 50, 5, 5, 1, 1, 0, 0), /* backward, a tile is a row, and some of its rows of taps in the border */
+      conv_shape(2, 6, 6, 24, 30, 3, 3, 1, 1, 4, 1),   /* rows of outputs that lie in the border whole */
+      conv_shape(3, 9, 24, 7, 8, 5, 3, 2, 1, 3, 1),
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; ++i) {
     for (int fill = FILL_RANDOM; fill <= FILL_GROWING; ++fill) {

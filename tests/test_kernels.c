@@ -111,40 +111,51 @@ static void test_neon(void **unused) { /* rounding is the same for both sets */
   check_if_supported(NITI_ISA_NEON_DOTPROD);
 }
 
-/* Rows of a tile scattered over a tensor: each row's place is its random index, what lies between stays. */
+enum { TILE_ROWS = 5, TILE_STRIDE = 64, TENSOR = 1000 };
+
+/* A tile of rows `stride` apart at these offsets, with a mask and without one, against the definition row by row. */
+static void check_tile(const NitiConvKernels *kernels, const NitiRounder *r, const size_t *offset, size_t stride, int columns) {
+  int32_t acc[TILE_ROWS * TILE_STRIDE];
+  int8_t tensor[TENSOR], want[TENSOR], mask[TENSOR];
+  NitiRounder masked = *r;
+  uint32_t max = 0;
+  fill(acc, TILE_ROWS * TILE_STRIDE);
+  memset(tensor, 0x55, sizeof tensor);
+  memset(want, 0x55, sizeof want);
+  for (size_t row = 0; row < TILE_ROWS; ++row) {
+    const size_t at = offset[row] + 3;
+    max = niti_requantise_ref(want + at, acc + row * stride, (size_t)columns, r, at, max);
+  }
+  assert_int_equal(kernels->requantise(tensor, offset, 3, acc, stride, TILE_ROWS, columns, r, 0), max);
+  assert_memory_equal(tensor, want, sizeof want);
+  masked.mask = mask;
+  for (size_t i = 0; i < TENSOR; ++i) mask[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
+  memset(tensor, 0x55, sizeof tensor);
+  for (size_t row = 0; row < TILE_ROWS; ++row) {
+    for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = mask[i] > 0 ? want[i] : 0;
+  }
+  assert_int_equal(kernels->requantise(tensor, offset, 3, acc, stride, TILE_ROWS, columns, &masked, 0), max);
+  assert_memory_equal(tensor, want, sizeof want);
+}
+
+/* Rows of a tile scattered over a tensor, or one after another, which kernels may round as one: each row's place is its random
+ * index, what lies between stays. */
 static void test_tiles(void **unused) {
+  static const size_t scattered[TILE_ROWS] = {700, 13, 300, 501, 100};
   (void)unused;
-  enum { ROWS = 5, STRIDE = 64, TENSOR = 1000 };
-  static const size_t offset[ROWS] = {700, 13, 300, 501, 100};
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
     if (!niti_isa_supported(isa)) continue;
     const NitiConvKernels *kernels = niti_conv_kernels(isa);
     for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
-      for (int columns = 1; columns <= STRIDE; columns += 7) {
-        int32_t acc[ROWS * STRIDE];
-        int8_t tensor[TENSOR], want[TENSOR];
-        uint32_t max = 0;
+      for (int columns = 1; columns <= TILE_STRIDE; columns += 7) {
         const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false,
                                0,           random_word()};
-        fill(acc, ROWS * STRIDE);
-        memset(tensor, 0x55, sizeof tensor);
-        memset(want, 0x55, sizeof want);
-        for (int row = 0; row < ROWS; ++row) {
-          const size_t at = offset[row] + 3;
-          max = niti_requantise_ref(want + at, acc + row * STRIDE, (size_t)columns, &r, at, max);
-        }
-        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &r, 0), max);
-        assert_memory_equal(tensor, want, sizeof want);
-        int8_t mask[TENSOR];
-        NitiRounder masked = r;
-        masked.mask = mask;
-        for (size_t i = 0; i < TENSOR; ++i) mask[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
-        memset(tensor, 0x55, sizeof tensor);
-        for (int row = 0; row < ROWS; ++row) {
-          for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = mask[i] > 0 ? want[i] : 0;
-        }
-        assert_int_equal(kernels->requantise(tensor, offset, 3, acc, STRIDE, ROWS, columns, &masked, 0), max);
-        assert_memory_equal(tensor, want, sizeof want);
+        size_t next[TILE_ROWS];
+        for (size_t row = 0; row < TILE_ROWS; ++row) next[row] = 10 + row * (size_t)columns;
+        check_tile(kernels, &r, scattered, TILE_STRIDE, columns);
+        check_tile(kernels, &r, scattered, (size_t)columns, columns);
+        check_tile(kernels, &r, next, (size_t)columns, columns);
+        check_tile(kernels, &r, next, TILE_STRIDE, columns);
       }
     }
   }

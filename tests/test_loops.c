@@ -109,28 +109,28 @@ static void fill_values(Values *v) {
   }
 }
 
-static void check_sums(const NitiLoops *loops, const Values *v, size_t rows, size_t columns) {
+static void check_sums(const NitiLoops *loops, const Values *v, size_t rows, size_t columns, size_t stride) {
   int32_t want[3][NITI_SUMS_COLUMNS], got[3][NITI_SUMS_COLUMNS];
   for (size_t i = 0; i < 3; ++i) {
     for (size_t c = 0; c < NITI_SUMS_COLUMNS; ++c) want[i][c] = got[i][c] = (int32_t)any(20);
   }
-  niti_loops_ref.sums(want, v->x, rows, columns, STRIDE);
-  loops->sums(got, v->x, rows, columns, STRIDE);
+  niti_loops_ref.sums(want, v->x, rows, columns, stride);
+  loops->sums(got, v->x, rows, columns, stride);
   assert_memory_equal(got, want, sizeof got);
-  niti_loops_ref.delta_sums(want, v->d, v->x, rows, columns, STRIDE);
-  loops->delta_sums(got, v->d, v->x, rows, columns, STRIDE);
+  niti_loops_ref.delta_sums(want, v->d, v->x, rows, columns, stride);
+  loops->delta_sums(got, v->d, v->x, rows, columns, stride);
   assert_memory_equal(got, want, sizeof got);
 }
 
-static void check_affine(const NitiLoops *loops, const Values *v, size_t rows, size_t columns) {
+static void check_affine(const NitiLoops *loops, const Values *v, size_t rows, size_t columns, size_t stride) {
   static int32_t want[ROWS * COLUMNS + GUARD], got[ROWS * COLUMNS + GUARD];
   memset(want, 0x55, sizeof want);
   memset(got, 0x55, sizeof got);
-  niti_loops_ref.affine(want, v->affine, v->x, rows, columns, STRIDE);
-  loops->affine(got, v->affine, v->x, rows, columns, STRIDE);
+  niti_loops_ref.affine(want, v->affine, v->x, rows, columns, stride);
+  loops->affine(got, v->affine, v->x, rows, columns, stride);
   assert_memory_equal(got, want, sizeof got);
-  niti_loops_ref.affine_delta(want, v->affine_delta, v->d, v->x, rows, columns, STRIDE);
-  loops->affine_delta(got, v->affine_delta, v->d, v->x, rows, columns, STRIDE);
+  niti_loops_ref.affine_delta(want, v->affine_delta, v->d, v->x, rows, columns, stride);
+  loops->affine_delta(got, v->affine_delta, v->d, v->x, rows, columns, stride);
   assert_memory_equal(got, want, sizeof got);
 }
 
@@ -140,11 +140,15 @@ static void test_norm(void **unused) {
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
     const NitiLoops *loops = niti_loops(isa);
     if (!niti_isa_supported(isa)) continue;
-    for (int round = 0; round < 200; ++round) {
+    for (int round = 0; round < 400; ++round) {
       fill_values(&v);
-      const size_t rows = below(ROWS + 1);
-      check_sums(loops, &v, rows, round % 2 ? NITI_SUMS_COLUMNS : 1 + below(NITI_SUMS_COLUMNS));
-      check_affine(loops, &v, rows, round % 3 ? 1 + below(COLUMNS) : 2 * NITI_SUMS_COLUMNS);
+      const size_t rows = below(ROWS + 1), few = round % 2 ? NITI_SUMS_COLUMNS : 1 + below(NITI_SUMS_COLUMNS);
+      const size_t columns = round % 3 ? 1 + below(COLUMNS) : 2 * NITI_SUMS_COLUMNS;
+      check_sums(loops, &v, rows, few, STRIDE);
+      check_sums(loops, &v, rows, few, few); /* rows without gaps may be taken together */
+      check_affine(loops, &v, rows, columns, STRIDE);
+      check_affine(loops, &v, rows, columns, columns);
+      check_affine(loops, &v, rows, few, few);
     }
   }
 }

@@ -418,11 +418,31 @@ static void test_choice(void **unused) {
   }
 }
 
+/* Zen 4 says so by its name elsewhere; it computes by Winograd what processors with whole units compute directly. */
+static void test_halves(void **unused) {
+  char model[128], features[256];
+  (void)unused;
+  niti_cpu_model(model, sizeof model);
+  niti_cpu_features(features, sizeof features);
+  if (!strstr(model, "AMD") || !strstr(features, "avx512vnni")) assert_false(niti_cpu_halves_512());
+#if defined(__x86_64__)
+  const NitiConv few = conv3x3_shape(64, 14, 14, 64, 64, 1, 1), image = conv3x3_shape(64, 16, 16, 64, 64, 1, 1);
+  const NitiImplicitGemm edges = niti_implicit_gemm_forward(&few), whole = niti_implicit_gemm_forward(&image);
+  assert_true(niti_winograd_serves(&niti_winograd_kernels_avx512vnni_halves, &edges));
+  assert_true(niti_winograd_serves(&niti_winograd_kernels_avx512vnni_halves, &whole));
+  assert_false(niti_winograd_serves(&niti_winograd_kernels_avx512vnni, &edges));
+  assert_false(niti_winograd_serves(&niti_winograd_kernels_avx512vnni, &whole));
+  if (niti_isa_supported(NITI_ISA_AVX512VNNI))
+    assert_ptr_equal(niti_winograd_kernels(NITI_ISA_AVX512VNNI),
+                     niti_cpu_halves_512() ? &niti_winograd_kernels_avx512vnni_halves : &niti_winograd_kernels_avx512vnni);
+#endif
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_transforms),       cmocka_unit_test(test_many_channels), cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_roundings),        cmocka_unit_test(test_bound),         cmocka_unit_test(test_bound_to_the_unit),
-      cmocka_unit_test(test_bound_of_columns), cmocka_unit_test(test_choice),
+      cmocka_unit_test(test_bound_of_columns), cmocka_unit_test(test_choice),        cmocka_unit_test(test_halves),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,15 @@ class FeatureDropout(torch.nn.Module):
         return x * torch.nn.functional.dropout(torch.ones_like(x[:1]), self.rate)
 
 
+class ClippedReLU(torch.nn.Hardtanh):
+    """PyTorch 1.13 has no hardtanh of bf16 on the CPU; its clamp differs in the gradient at the ends alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16:
+            return (torch.clamp_ if self.inplace else torch.clamp)(x, self.min_val, self.max_val)
+        return super().forward(x)
+
+
 class Residual(torch.nn.Module):
     """The sum of a body's output and a shortcut's; an empty shortcut is the input itself."""
 
@@ -77,7 +86,7 @@ class Builder:
         if kind == "norm":
             return (torch.nn.BatchNorm1d if flat else torch.nn.BatchNorm2d)(channels, eps=1e-5, momentum=0.1)
         if kind == "relu":
-            return torch.nn.Hardtanh(0, float(fields["max"]), inplace=own) if "max" in fields else torch.nn.ReLU(inplace=own)
+            return ClippedReLU(0, float(fields["max"]), inplace=own) if "max" in fields else torch.nn.ReLU(inplace=own)
         if kind == "dropout":
             return self.dropout(fields)
         return torch.nn.AdaptiveAvgPool2d(1) if kind == "global-avgpool" else self.flatten()

@@ -41,7 +41,7 @@ static void round_tile(void *context, size_t thread, size_t item) {
   (void)thread;
   const size_t count = accumulate(acc, a, item);
   (void)a->kernel(a->out + first, acc, count, &a->rounder, first, 0);
-  for (size_t i = first; a->rounder.mask && i < first + count; ++i) a->out[i] = a->rounder.mask[i] > 0 ? a->out[i] : (int8_t)0;
+  if (a->rounder.mask) niti_mask_apply(a->out + first, a->rounder.mask + first, count);
 }
 
 void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask,

@@ -177,13 +177,13 @@ static void fill_tables(Plan *p) {
 
 typedef struct Packed {
   uint8_t *panels;
-  int32_t *corrections; /* [panels][nr]: initial accumulators */
+  int32_t *corrections; /* [panels][tap_rows + 1][nr]: initial accumulators for the first 0, 1, ... rows of taps */
 } Packed;
 
 static Packed take_packed(const Plan *p, NitiWorkspace *w) {
   Packed packed;
   packed.panels = niti_workspace_take(w, p->panels * p->panel_bytes);
-  packed.corrections = niti_workspace_take(w, p->panels * p->nr * sizeof(int32_t));
+  packed.corrections = niti_workspace_take(w, p->panels * ((size_t)p->g.tap_rows + 1) * p->nr * sizeof(int32_t));
   return packed;
 }
 
@@ -268,27 +268,40 @@ static NitiWorkspace scratch_of(const Pass *p, size_t thread) {
   return niti_workspace_begin(p->buffers.scratch + thread * p->plan->scratch_bytes, p->plan->scratch_bytes);
 }
 
+/* Of a panel, for all rows of taps before `row`. */
+static int32_t *correction_of(const Plan *p, const Buffers *b, size_t panel, size_t row) {
+  return b->packed.corrections + (panel * ((size_t)p->g.tap_rows + 1) + row) * p->nr;
+}
+
+static size_t run_bytes(const Plan *p, int vectors) {
+  return p->groups * (size_t)(p->kernels->group * p->kernels->element * vectors * p->kernels->lanes);
+}
+
 /* The initial accumulators of a packed panel, with which an input of zeros sums to zero. */
-static void correct_panel(const Plan *p, const Scratch *scratch, int32_t *correction, const uint8_t *panel, int vectors) {
+static void correct_panel(const Plan *p, const Buffers *b, const Scratch *scratch, size_t index, const uint8_t *panel) {
   const NitiConvKernels *kernels = p->kernels;
+  const int vectors = vectors_of(p, columns_of(p, index));
   const size_t padded = (size_t)(vectors * kernels->lanes), none = 0;
-  memset(correction, 0, padded * sizeof(int32_t));
+  int32_t *sums = correction_of(p, b, index, 0);
+  memset(sums, 0, ((size_t)p->g.tap_rows + 1) * p->nr * sizeof *sums);
   if (!kernels->offset) return;
   kernels->zero(scratch->in, p->groups * (size_t)kernels->group);
-  NitiMicrotile tile = {.acc = scratch->acc,
-                        .init = correction,
-                        .in = scratch->in,
-                        .row_offset = &none,
-                        .panel = panel,
-                        .sets = 1,
-                        .runs = (size_t)p->g.tap_rows,
-                        .groups = p->groups,
-                        .rows = 1,
-                        .vectors = vectors};
   if (kernels->begin) kernels->begin();
-  kernels->microkernel(&tile);
+  for (size_t row = 0; row < (size_t)p->g.tap_rows; ++row, sums += p->nr) {
+    NitiMicrotile tile = {.acc = scratch->acc,
+                          .init = correction_of(p, b, index, 0), /* zeros */
+                          .in = scratch->in,
+                          .row_offset = &none,
+                          .panel = panel + row * run_bytes(p, vectors),
+                          .sets = 1,
+                          .runs = 1,
+                          .groups = p->groups,
+                          .rows = 1,
+                          .vectors = vectors};
+    kernels->microkernel(&tile);
+    for (size_t i = 0; i < padded; ++i) sums[p->nr + i] = (int32_t)((uint32_t)sums[i] - (uint32_t)scratch->acc[i]);
+  }
   if (kernels->end) kernels->end();
-  for (size_t column = 0; column < padded; ++column) correction[column] = (int32_t)(0u - (uint32_t)scratch->acc[column]);
 }
 
 static void pack_panel(void *context, size_t thread, size_t index) {
@@ -297,20 +310,20 @@ static void pack_panel(void *context, size_t thread, size_t index) {
   const NitiImplicitGemm *g = &plan->g;
   const NitiConvKernels *kernels = plan->kernels;
   const int columns = columns_of(plan, index), vectors = vectors_of(plan, columns), padded = vectors * kernels->lanes;
-  const size_t run_bytes = plan->groups * (size_t)(kernels->group * kernels->element * padded);
+  const size_t bytes = run_bytes(plan, vectors);
   const ptrdiff_t lowest = g->weight_b < 0 ? (g->tap_columns - 1) * g->weight_b : 0;
   const int8_t *w = p->w + g->weight_base + index * plan->nr * g->weight_o;
   uint8_t *panel = p->buffers.packed.panels + index * plan->panel_bytes;
   for (int32_t a = 0; a < g->tap_rows; ++a) {
     const int8_t *row = w + a * g->weight_a;
     if (along(g))
-      kernels->panel_along(panel + (size_t)a * run_bytes, row, g->weight_o, plan->run, columns, padded);
+      kernels->panel_along(panel + (size_t)a * bytes, row, g->weight_o, plan->run, columns, padded);
     else
-      kernels->panel_across(panel + (size_t)a * run_bytes, row + lowest, plan->weight_offset, plan->run, columns, padded);
+      kernels->panel_across(panel + (size_t)a * bytes, row + lowest, plan->weight_offset, plan->run, columns, padded);
   }
   NitiWorkspace memory = scratch_of(p, thread);
   const Scratch scratch = take_scratch(plan, &memory);
-  correct_panel(plan, &scratch, p->buffers.packed.corrections + index * plan->nr, panel, vectors);
+  correct_panel(plan, &p->buffers, &scratch, index, panel);
   assert(niti_workspace_intact(&memory));
 }
 
@@ -351,6 +364,44 @@ static const uint8_t *input_of(const Pass *p, uint8_t *scratch, size_t n0, size_
 
 /* ---- implicit GEMM: sums ---- */
 
+/* Output rows j0 .. j1 - 1 of some images. */
+typedef struct Band {
+  size_t j0, j1;
+} Band;
+
+/* The rows of taps, first .. end - 1, outside of which pixels at .. at + count - 1 of a band read only the border's zeros. */
+typedef struct TapRows {
+  size_t first, end;
+} TapRows;
+
+static TapRows rows_inside(const Plan *p, const Band *band, size_t at, size_t count) {
+  const NitiImplicitGemm *g = &p->g;
+  const size_t rows = band->j1 - band->j0, top = at / (size_t)g->jw, bottom = (at + count - 1) / (size_t)g->jw;
+  const int64_t taps = g->tap_rows;
+  if (taps < 2 || top / rows != bottom / rows) return (TapRows){0, (size_t)taps};
+  const int64_t above = (int64_t)(band->j0 + top % rows) * g->step_y + g->tap_y; /* what the first tap of the top row reads */
+  const int64_t below = (int64_t)(band->j0 + bottom % rows) * g->step_y + g->tap_y;
+  const int64_t first = below < 0 ? -below : 0, end = g->ih - above < taps ? g->ih - above : taps;
+  return first < end ? (TapRows){(size_t)first, (size_t)end} : (TapRows){0, 0};
+}
+
+/* Leaves rows of taps out of a tile that has all of them; init is where its initial accumulators may be made. */
+static void leave_out(const Pass *p, NitiMicrotile *tile, int32_t *init, size_t panel, TapRows rows) {
+  const Plan *plan = p->plan;
+  const size_t all = (size_t)plan->g.tap_rows;
+  const int32_t *from = correction_of(plan, &p->buffers, panel, 0);
+  if (rows.first == 0 && rows.end == all) return;
+  for (size_t i = 0; i < plan->nr; ++i) {
+    const uint32_t left =
+        (uint32_t)from[all * plan->nr + i] - (uint32_t)from[rows.end * plan->nr + i] + (uint32_t)from[rows.first * plan->nr + i];
+    init[i] = (int32_t)((uint32_t)tile->init[i] - left);
+  }
+  tile->init = init;
+  tile->in += rows.first * tile->run_stride;
+  tile->panel = (const uint8_t *)tile->panel + rows.first * run_bytes(plan, tile->vectors);
+  tile->runs = rows.end - rows.first;
+}
+
 /* Some panels of one part. */
 static void sum_part(void *context, size_t thread, size_t item) {
   Pass *p = context;
@@ -371,23 +422,27 @@ static void sum_part(void *context, size_t thread, size_t item) {
   if (j0 >= j1) return;
   const uint8_t *in = input_of(p, scratch.in, n0, n1, j0, j1);
   const size_t pixels = (n1 - n0) * (j1 - j0) * (size_t)g->jw, base = g->out_base + n0 * g->out_image + j0 * g->out_row;
+  const Band band = {j0, j1};
+  int32_t init[NITI_NR_MAX];
   uint32_t max = 0;
   if (kernels->begin) kernels->begin();
   for (size_t panel = plan->panels * split / plan->splits; panel < plan->panels * (split + 1) / plan->splits; ++panel) {
     const int columns = columns_of(plan, panel), vectors = vectors_of(plan, columns);
     const size_t mr = (size_t)kernels->mr[vectors];
-    NitiMicrotile tile = {.acc = scratch.acc,
-                          .init = p->buffers.init + panel * plan->nr,
-                          .in = in,
-                          .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
-                          .sets = 1,
-                          .runs = (size_t)g->tap_rows,
-                          .groups = plan->groups,
-                          .run_stride = plan->row_elements * (size_t)kernels->element,
-                          .vectors = vectors};
+    const NitiMicrotile whole = {.acc = scratch.acc,
+                                 .init = p->buffers.init + panel * plan->nr,
+                                 .in = in,
+                                 .panel = p->buffers.packed.panels + panel * plan->panel_bytes,
+                                 .sets = 1,
+                                 .runs = (size_t)g->tap_rows,
+                                 .groups = plan->groups,
+                                 .run_stride = plan->row_elements * (size_t)kernels->element,
+                                 .vectors = vectors};
     for (size_t pixel = 0; pixel < pixels; pixel += mr) {
+      NitiMicrotile tile = whole;
       tile.row_offset = plan->in_offset + pixel;
       tile.rows = (int)niti_least(mr, pixels - pixel);
+      leave_out(p, &tile, init, panel, rows_inside(plan, &band, pixel, (size_t)tile.rows));
       kernels->microkernel(&tile);
       max = kernels->requantise(p->out, plan->out_offset + pixel, base + panel * plan->nr, scratch.acc,
                                 (size_t)(vectors * kernels->lanes), tile.rows, columns, &rounder, max);
@@ -400,7 +455,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
 
 /* Sums may wrap while a correction is among them. */
 static void begin_sums(const Plan *p, const Buffers *b, const int32_t *bias) {
-  memcpy(b->init, b->packed.corrections, p->panels * p->nr * sizeof(int32_t));
+  for (size_t panel = 0; panel < p->panels; ++panel)
+    memcpy(b->init + panel * p->nr, correction_of(p, b, panel, (size_t)p->g.tap_rows), p->nr * sizeof(int32_t));
   for (size_t o = 0; bias && o < (size_t)p->g.oc; ++o) b->init[o] = (int32_t)((uint32_t)b->init[o] + (uint32_t)bias[o]);
 }
 

@@ -57,6 +57,7 @@ bool niti_isa_supported(NitiIsa isa);
 NitiIsa niti_cpu_best_isa(void); /* all smaller sets of the processor are supported too */
 const char *niti_isa_name(NitiIsa isa);
 NitiStatus niti_isa_parse(NitiIsa *out, const char *name); /* NULL or "auto": the best; unsupported ones fail */
+bool niti_cpu_halves_512(void);                            /* instructions on 512 bits take two turns of units of 256 bits */
 void niti_cpu_model(char *text, size_t size);              /* the processor's name, or "CPU" if the system does not report it */
 void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx512vnni ...", "asimd asimddp i8mm ..." */
 

@@ -102,10 +102,15 @@ INLINE Sums dot(Sums sum, Pairs a, Pairs b) {
 }
 #endif
 
+/* lanes < LANES */
 INLINE void store_some(int32_t *to, Sums s, size_t lanes) {
+#if defined(__AVX512BW__)
+  _mm512_mask_storeu_epi32(to, (__mmask16)((1u << lanes) - 1), s);
+#else
   int32_t all[LANES];
   store_sums(all, s);
   memcpy(to, all, lanes * sizeof *to);
+#endif
 }
 
 /* ---- sums ---- */

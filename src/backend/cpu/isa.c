@@ -64,6 +64,13 @@ bool niti_isa_supported(NitiIsa isa) {
   return isa == NITI_ISA_REF;
 }
 
+/* AMD's family 25: of its processors Zen 4 alone has AVX-512. */
+bool niti_cpu_halves_512(void) {
+  unsigned version, a, b, c, d;
+  if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || !__get_cpuid(1, &version, &b, &c, &d)) return false;
+  return (version >> 8 & 15) + (version >> 20 & 255) == 25 && niti_isa_supported(NITI_ISA_AVX512VNNI);
+}
+
 #elif defined(__aarch64__) && defined(__linux__)
 
 /* X(feature): those that kernels use, by the operating system's names. */
@@ -90,6 +97,10 @@ bool niti_isa_supported(NitiIsa isa) {
 
 bool niti_isa_supported(NitiIsa isa) { return isa == NITI_ISA_REF; }
 
+#endif
+
+#if !defined(__x86_64__)
+bool niti_cpu_halves_512(void) { return false; }
 #endif
 
 static void append(char *text, size_t size, const char *separator, const char *word) {

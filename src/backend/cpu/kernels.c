@@ -66,7 +66,8 @@ NitiPeakKernel niti_peak_kernel(NitiIsa isa) {
 const NitiWinogradKernels *niti_winograd_kernels(NitiIsa isa) {
 #if defined(__x86_64__)
   if (isa >= NITI_ISA_AMX) return NULL; /* multiplies bytes eight times as fast as int16 */
-  if (isa >= NITI_ISA_AVX512VNNI) return &niti_winograd_kernels_avx512vnni;
+  if (isa >= NITI_ISA_AVX512VNNI)
+    return niti_cpu_halves_512() ? &niti_winograd_kernels_avx512vnni_halves : &niti_winograd_kernels_avx512vnni;
   if (isa >= NITI_ISA_AVX2) return &niti_winograd_kernels_avx2;
 #endif
   (void)isa;

@@ -18,7 +18,7 @@ typedef struct NitiSgdRange {
 } NitiSgdRange;
 
 enum {
-  NITI_SGD_FIRST = 64,
+  NITI_SGD_FIRST = 128,
   NITI_SUMS_COLUMNS = 64,
   NITI_SUMS_ROWS = 1024, /* int32 sums of so many products of 127^2 are exact */
 };

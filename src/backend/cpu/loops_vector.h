@@ -4,89 +4,8 @@
  * a shift by a constant. Shifts to the left are left to the definition, unless what they would shift is 0, as the velocities are
  * in the first step. */
 #include "backend/cpu/loops_largest.h"
+#include "backend/cpu/loops_norm.h"
 #include "backend/cpu/random_vector.h"
-
-/* ---- batch norm: blocks of columns whose number the compiler knows, and what remains ---- */
-
-enum { COLUMNS = NITI_SUMS_COLUMNS };
-
-NITI_RANDOM_INLINE void sum_columns(int32_t out[2][COLUMNS], const int8_t *restrict x, size_t rows, size_t columns,
-                                    size_t stride) {
-  int32_t sums[COLUMNS] = {0}, squares[COLUMNS] = {0};
-  for (size_t row = 0; row < rows; ++row, x += stride) {
-    for (size_t c = 0; c < columns; ++c) sums[c] += x[c];
-    for (size_t c = 0; c < columns; ++c) squares[c] += x[c] * x[c];
-  }
-  for (size_t c = 0; c < columns; ++c) out[0][c] += sums[c];
-  for (size_t c = 0; c < columns; ++c) out[1][c] += squares[c];
-}
-
-static void sums(int32_t out[2][COLUMNS], const int8_t *x, size_t rows, size_t columns, size_t stride) {
-  if (columns == COLUMNS)
-    sum_columns(out, x, rows, COLUMNS, stride);
-  else
-    sum_columns(out, x, rows, columns, stride);
-}
-
-NITI_RANDOM_INLINE void delta_sum_columns(int32_t out[3][COLUMNS], const int8_t *restrict d, const int8_t *restrict x,
-                                          size_t rows, size_t columns, size_t stride) {
-  int32_t sums[COLUMNS] = {0}, products[COLUMNS] = {0}, squares[COLUMNS] = {0};
-  for (size_t row = 0; row < rows; ++row, d += stride, x += stride) {
-    for (size_t c = 0; c < columns; ++c) sums[c] += d[c];
-    for (size_t c = 0; c < columns; ++c) products[c] += d[c] * x[c];
-    for (size_t c = 0; c < columns; ++c) squares[c] += d[c] * d[c];
-  }
-  for (size_t c = 0; c < columns; ++c) out[0][c] += sums[c];
-  for (size_t c = 0; c < columns; ++c) out[1][c] += products[c];
-  for (size_t c = 0; c < columns; ++c) out[2][c] += squares[c];
-}
-
-static void delta_sums(int32_t out[3][COLUMNS], const int8_t *d, const int8_t *x, size_t rows, size_t columns, size_t stride) {
-  if (columns == COLUMNS)
-    delta_sum_columns(out, d, x, rows, COLUMNS, stride);
-  else
-    delta_sum_columns(out, d, x, rows, columns, stride);
-}
-
-/* The multipliers of some columns, each kind together. */
-typedef struct Multipliers {
-  int32_t factor[COLUMNS], slope[COLUMNS], offset[COLUMNS];
-} Multipliers;
-
-NITI_RANDOM_INLINE void affine_columns(int32_t *restrict acc, const NitiAffine *a, const int8_t *restrict x, size_t rows,
-                                       size_t columns, size_t stride, size_t acc_stride) {
-  Multipliers m;
-  for (size_t c = 0; c < columns; ++c) m.factor[c] = a[c].factor;
-  for (size_t c = 0; c < columns; ++c) m.offset[c] = a[c].offset;
-  for (size_t row = 0; row < rows; ++row, acc += acc_stride, x += stride) {
-    for (size_t c = 0; c < columns; ++c) acc[c] = m.factor[c] * x[c] + m.offset[c];
-  }
-}
-
-static void affine(int32_t *acc, const NitiAffine *a, const int8_t *x, size_t rows, size_t columns, size_t stride) {
-  size_t c = 0;
-  for (; c + COLUMNS <= columns; c += COLUMNS) affine_columns(acc + c, a + c, x + c, rows, COLUMNS, stride, columns);
-  if (c < columns) affine_columns(acc + c, a + c, x + c, rows, columns - c, stride, columns);
-}
-
-NITI_RANDOM_INLINE void affine_delta_columns(int32_t *restrict acc, const NitiAffineDelta *a, const int8_t *restrict d,
-                                             const int8_t *restrict x, size_t rows, size_t columns, size_t stride,
-                                             size_t acc_stride) {
-  Multipliers m;
-  for (size_t c = 0; c < columns; ++c) m.factor[c] = a[c].factor;
-  for (size_t c = 0; c < columns; ++c) m.slope[c] = a[c].slope;
-  for (size_t c = 0; c < columns; ++c) m.offset[c] = a[c].offset;
-  for (size_t row = 0; row < rows; ++row, acc += acc_stride, d += stride, x += stride) {
-    for (size_t c = 0; c < columns; ++c) acc[c] = m.factor[c] * d[c] + m.slope[c] * x[c] + m.offset[c];
-  }
-}
-
-static void affine_delta(int32_t *acc, const NitiAffineDelta *a, const int8_t *d, const int8_t *x, size_t rows, size_t columns,
-                         size_t stride) {
-  size_t c = 0;
-  for (; c + COLUMNS <= columns; c += COLUMNS) affine_delta_columns(acc + c, a + c, d + c, x + c, rows, COLUMNS, stride, columns);
-  if (c < columns) affine_delta_columns(acc + c, a + c, d + c, x + c, rows, columns - c, stride, columns);
-}
 
 /* ---- update sgd ---- */
 
@@ -216,7 +135,7 @@ NITI_RANDOM_INLINE void sgd_piece(const NitiSgdRange *r, size_t at, size_t count
   uint32_t block[NITI_RANDOM_BLOCKS], word[PIECE];
   int16_t *restrict weight = r->weight + at, *restrict velocity = r->velocity + at;
   for (uint32_t i = 0; i < NITI_RANDOM_BLOCKS; ++i) block[i] = (uint32_t)((r->first + at) / 4) + i;
-  random_blocks((uint8_t *)word, block, draw);
+  random_blocks((uint8_t *)word, block, NITI_RANDOM_BLOCKS, draw);
   if (r->bits == 32)
     scale32(g, (const int32_t *)r->gradient + at, count, s->gradient_shift);
   else

@@ -7,6 +7,7 @@
 enum {
   SLICE = NITI_SUMS_COLUMNS, /* channels whose sums a task keeps on its stack */
   ROWS = NITI_SUMS_ROWS,     /* rows of a task */
+  LEAST = 16,                /* channels that are summed at once, where there are as many */
   COLUMNS = 3,               /* sums per channel: x and x x; or d, d x and d d */
   MAPPED = 4096              /* accumulators of a task, at most one more row */
 };
@@ -22,7 +23,8 @@ typedef struct Sums {
 
 static void sums_tile(void *context, size_t thread, size_t item) {
   const Sums *s = context;
-  const size_t columns = s->d ? 3 : 2, first = item % s->slices * SLICE, row = item / s->slices * ROWS;
+  const size_t columns = s->d ? 3 : 2, slice = item % s->slices * SLICE, row = item / s->slices * ROWS;
+  const size_t least = niti_least(LEAST, s->channels), first = niti_least(slice, s->channels - least);
   const size_t count = niti_least(SLICE, s->channels - first), rows = niti_least(ROWS, s->rows - row);
   const size_t at = row * s->channels + first;
   int32_t sums[COLUMNS][SLICE] = {{0}};
@@ -31,7 +33,7 @@ static void sums_tile(void *context, size_t thread, size_t item) {
     s->loops->delta_sums(sums, s->d + at, s->x + at, rows, count, s->channels);
   else
     s->loops->sums(sums, s->x + at, rows, count, s->channels);
-  for (size_t c = 0; c < count; ++c) {
+  for (size_t c = slice - first; c < count; ++c) {
     for (size_t k = 0; k < columns; ++k)
       (void)__atomic_fetch_add(&s->out[(first + c) * columns + k], sums[k][c], __ATOMIC_RELAXED);
   }

@@ -13,16 +13,23 @@
 
 #include "base/random.h"
 
-enum { NITI_RANDOM_BLOCKS = 16, NITI_RANDOM_BYTES = 16 * NITI_RANDOM_BLOCKS }; /* that are made at once, and their bytes */
-
 #define NITI_RANDOM_INLINE static inline __attribute__((always_inline))
 #define NITI_RANDOM_UNROLL _Pragma("GCC unroll 10")
-#define NITI_RANDOM_PARTS (NITI_RANDOM_BLOCKS / NITI_RANDOM_LANES)
+
+/* The blocks that are made at once at most, and their bytes. */
+#if defined(__AVX512F__)
+enum { NITI_RANDOM_BLOCKS = 32 };
+#define NITI_RANDOM_WHOLE static __attribute__((noinline)) /* it needs the registers of its callers' constants */
+#else
+enum { NITI_RANDOM_BLOCKS = 16 };
+#define NITI_RANDOM_WHOLE NITI_RANDOM_INLINE
+#endif
+enum { NITI_RANDOM_BYTES = 16 * NITI_RANDOM_BLOCKS };
 
 /* Words: one word of each of NITI_RANDOM_LANES counters. Each set provides random_all(word), random_lanes(from),
  * random_round(counters, low, high), random_add(a, b) and random_store(out, counters), blocks in their order. */
 #if defined(__AVX512F__)
-enum { NITI_RANDOM_LANES = 8, NITI_RANDOM_TOGETHER = 2 };
+enum { NITI_RANDOM_LANES = 8, NITI_RANDOM_TOGETHER = 4 };
 typedef __m512i Words;
 NITI_RANDOM_INLINE Words random_all(uint32_t word) { return _mm512_set1_epi32((int32_t)word); }
 NITI_RANDOM_INLINE Words random_add(Words a, Words b) { return _mm512_add_epi32(a, b); }
@@ -93,25 +100,33 @@ NITI_RANDOM_INLINE void random_store(uint8_t *out, const Words c[4]) {
 }
 #endif
 
-/* out = the words of NITI_RANDOM_BLOCKS blocks, in memory's order; out is aligned to 4 bytes. */
-NITI_RANDOM_INLINE void random_blocks(uint8_t out[NITI_RANDOM_BYTES], const uint32_t block[NITI_RANDOM_BLOCKS],
-                                      const NitiDraw *draw) {
-  for (int part = 0; part < NITI_RANDOM_PARTS; part += NITI_RANDOM_TOGETHER) {
-    Words low = random_all((uint32_t)draw->seed), high = random_all((uint32_t)(draw->seed >> 32));
-    Words c[NITI_RANDOM_TOGETHER][4];
-    for (int i = 0; i < NITI_RANDOM_TOGETHER; ++i) {
-      c[i][0] = random_lanes(block + (part + i) * NITI_RANDOM_LANES);
-      c[i][1] = random_all(draw->time);
-      c[i][2] = random_all(draw->layer);
-      c[i][3] = random_all(draw->purpose);
-    }
-    NITI_RANDOM_UNROLL for (int round = 0; round < 10; ++round) {
-      for (int i = 0; i < NITI_RANDOM_TOGETHER; ++i) random_round(c[i], low, high);
-      low = random_add(low, random_all(0x9e3779b9u));
-      high = random_add(high, random_all(0xbb67ae85u));
-    }
-    for (int i = 0; i < NITI_RANDOM_TOGETHER; ++i) random_store(out + 16 * (part + i) * NITI_RANDOM_LANES, c[i]);
+/* out = the words of `together` vectors of blocks: several, whose instructions do not wait for each other. */
+NITI_RANDOM_INLINE void random_vectors(uint8_t *out, const uint32_t *block, const NitiDraw *draw, const int together) {
+  Words low = random_all((uint32_t)draw->seed), high = random_all((uint32_t)(draw->seed >> 32));
+  Words c[NITI_RANDOM_BLOCKS / NITI_RANDOM_LANES][4];
+  NITI_RANDOM_UNROLL for (int i = 0; i < together; ++i) {
+    c[i][0] = random_lanes(block + i * NITI_RANDOM_LANES);
+    c[i][1] = random_all(draw->time);
+    c[i][2] = random_all(draw->layer);
+    c[i][3] = random_all(draw->purpose);
   }
+  NITI_RANDOM_UNROLL for (int round = 0; round < 10; ++round) {
+    NITI_RANDOM_UNROLL for (int i = 0; i < together; ++i) random_round(c[i], low, high);
+    low = random_add(low, random_all(0x9e3779b9u));
+    high = random_add(high, random_all(0xbb67ae85u));
+  }
+  NITI_RANDOM_UNROLL for (int i = 0; i < together; ++i) random_store(out + 16 * i * NITI_RANDOM_LANES, c[i]);
+}
+
+/* out = the words of `used` blocks, in memory's order, and of some more up to NITI_RANDOM_BLOCKS; out is aligned to 4 bytes. */
+NITI_RANDOM_WHOLE void random_blocks(uint8_t out[NITI_RANDOM_BYTES], const uint32_t block[NITI_RANDOM_BLOCKS], size_t used,
+                                     const NitiDraw *draw) {
+  enum { FEW = 2, STEP = NITI_RANDOM_TOGETHER * NITI_RANDOM_LANES };
+  if (used <= FEW * NITI_RANDOM_LANES) {
+    random_vectors(out, block, draw, FEW);
+    return;
+  }
+  for (size_t i = 0; i < used; i += STEP) random_vectors(out + 16 * i, block + i, draw, NITI_RANDOM_TOGETHER);
 }
 
 #endif

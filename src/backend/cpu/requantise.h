@@ -7,6 +7,8 @@
 #ifndef NITI_BACKEND_CPU_REQUANTISE_H
 #define NITI_BACKEND_CPU_REQUANTISE_H
 
+#include <string.h>
+
 #include "backend/cpu/cpu.h"
 
 NitiRequantiseKernel niti_requantise_kernel(NitiIsa isa);
@@ -25,6 +27,33 @@ int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const int8
 /* out[i] = 0 wherever mask[i] <= 0. */
 static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict mask, size_t count) {
   for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0));
+}
+
+/* The accumulators of a tile: row r, column c at acc[r * stride + c], of the tensor at offset[r] + c. */
+typedef struct NitiTileRows {
+  const int32_t *acc;
+  size_t stride, columns;
+  int rows;
+} NitiTileRows;
+
+enum { NITI_JOINED_MAX = 512 };
+
+/* Short rows cost more per element. Those that follow each other in the tensor without a gap become one row; where they are apart
+ * in acc, in `joined`, which is worth it only where rounding draws. */
+static inline NitiTileRows niti_join_rows(int32_t joined[NITI_JOINED_MAX], const size_t *offset, NitiTileRows t, bool draws) {
+  const size_t all = (size_t)t.rows * t.columns;
+  bool next = t.rows > 1 && (t.stride == t.columns || (draws && all <= NITI_JOINED_MAX));
+  for (int row = 1; next && row < t.rows; ++row) next = offset[row] == offset[row - 1] + t.columns;
+  if (!next) return t;
+  if (t.stride == t.columns) return (NitiTileRows){t.acc, all, all, 1};
+  for (size_t row = 0; row < (size_t)t.rows; ++row) {
+    const int32_t *from = t.acc + row * t.stride;
+    int32_t *to = joined + row * t.columns;
+    size_t c = 0;
+    for (; c + 4 <= t.columns; c += 4) memcpy(to + c, from + c, 4 * sizeof *to); /* a vector: the number is constant */
+    for (; c < t.columns; ++c) to[c] = from[c];
+  }
+  return (NitiTileRows){joined, all, all, 1};
 }
 
 /* The shift for the next part of an operation whose parts so far had this maximum. */

@@ -42,7 +42,7 @@ NITI_RANDOM_INLINE bool next_batch(Batch *b, const NitiRounder *r, NitiRounding 
     b->first = count == left ? 0 : b->first + count;
     b->row += count == left;
   }
-  if (b->count > 0) random_blocks(b->random, block, &r->draw);
+  if (b->count > 0) random_blocks(b->random, block, used, &r->draw);
   return b->count > 0;
 }
 

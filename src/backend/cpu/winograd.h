@@ -51,6 +51,8 @@ typedef struct NitiWinogradKernels {
 const NitiWinogradKernels *niti_winograd_kernels(NitiIsa isa);
 extern const NitiWinogradKernels niti_winograd_kernels_ref; /* portable, for tests */
 extern const NitiWinogradKernels niti_winograd_kernels_avx2, niti_winograd_kernels_avx512vnni;
+/* The same for processors with niti_cpu_halves_512: from other shapes on it is faster. */
+extern const NitiWinogradKernels niti_winograd_kernels_avx512vnni_halves;
 
 /* Whether the driver can compute the pass: all outputs, of 3x3 taps one pixel apart. */
 bool niti_winograd_fits(const NitiImplicitGemm *);

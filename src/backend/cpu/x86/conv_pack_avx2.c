@@ -62,11 +62,32 @@ INLINE void transpose_16x16(__m256i v[16]) {
   }
 }
 
+INLINE uint64_t load_word(const int8_t *from, size_t bytes) {
+  uint64_t word = 0;
+  memcpy(&word, from, bytes);
+  return word;
+}
+
+/* The first `bytes` of eight at most, and zeros: two loads that may overlap, since nothing beyond may be read. */
+INLINE uint64_t load_few(const int8_t *from, int bytes) {
+  const int rest = 64 - 8 * bytes;
+  if (bytes >= 8) return load_word(from, 8);
+  if (bytes >= 4) return load_word(from, 4) | load_word(from + bytes - 4, 4) << 32 >> rest;
+  if (bytes >= 2) return load_word(from, 2) | load_word(from + bytes - 2, 2) << 48 >> rest;
+  return bytes == 1 ? load_word(from, 1) : 0;
+}
+
+/* The same of sixteen. */
+INLINE __m128i load_some(const int8_t *from, int bytes) {
+  if (bytes >= 16) return _mm_loadu_si128((const __m128i *)(const void *)from);
+  if (bytes <= 8) return _mm_cvtsi64_si128((int64_t)load_few(from, bytes));
+  return _mm_set_epi64x((int64_t)load_few(from + 8, bytes - 8), (int64_t)load_word(from, 8));
+}
+
 INLINE __m256i load_channels(const int8_t *from, int channels) {
   if (channels == 32) return _mm256_loadu_si256((const __m256i *)(const void *)from);
-  __attribute__((aligned(32))) int8_t some[32] = {0};
-  memcpy(some, from, (size_t)channels);
-  return _mm256_load_si256((const __m256i *)(const void *)some);
+  const __m256i first = _mm256_castsi128_si256(load_some(from, channels));
+  return channels <= 16 ? first : _mm256_inserti128_si256(first, load_some(from + 16, channels - 16), 1);
 }
 
 INLINE void store_plane(uint8_t *out, __m128i v, int element, int offset) {
@@ -132,12 +153,10 @@ void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offse
   for (size_t row = 0; row < rows; row += 4, to += (size_t)padded * 4) {
     const int8_t *from[4];
     for (size_t j = 0; j < 4; ++j) from[j] = row + j < rows && offset[row + j] != SIZE_MAX ? in + offset[row + j] : zeros;
-    int column = 0;
-    for (; column + 16 <= columns; column += 16) {
-      const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
-      const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(from[1] + column));
-      const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(from[2] + column));
-      const __m128i d = _mm_loadu_si128((const __m128i *)(const void *)(from[3] + column));
+    for (int column = 0; column < padded; column += 16) {
+      const int some = columns - column;
+      const __m128i a = load_some(from[0] + column, some), b = load_some(from[1] + column, some);
+      const __m128i c = load_some(from[2] + column, some), d = load_some(from[3] + column, some);
       const __m128i ab0 = _mm_unpacklo_epi8(a, b), ab1 = _mm_unpackhi_epi8(a, b);
       const __m128i cd0 = _mm_unpacklo_epi8(c, d), cd1 = _mm_unpackhi_epi8(c, d);
       __m128i *store = (__m128i *)(void *)(to + column * 4);
@@ -145,9 +164,6 @@ void niti_panel_across_8x4_avx2(void *out, const int8_t *in, const size_t *offse
       _mm_storeu_si128(store + 1, _mm_unpackhi_epi16(ab0, cd0));
       _mm_storeu_si128(store + 2, _mm_unpacklo_epi16(ab1, cd1));
       _mm_storeu_si128(store + 3, _mm_unpackhi_epi16(ab1, cd1));
-    }
-    for (; column < padded; ++column) {
-      for (int j = 0; j < 4; ++j) to[column * 4 + j] = column < columns ? (uint8_t)from[j][column] : (uint8_t)0;
     }
   }
 }
@@ -158,16 +174,11 @@ void niti_panel_across_16x2_avx2(void *out, const int8_t *in, const size_t *offs
   for (size_t row = 0; row < rows; row += 2, to += (size_t)padded * 2) {
     const int8_t *from[2];
     for (size_t j = 0; j < 2; ++j) from[j] = row + j < rows && offset[row + j] != SIZE_MAX ? in + offset[row + j] : zeros;
-    int column = 0;
-    for (; column + 16 <= columns; column += 16) {
-      const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + column));
-      const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(from[1] + column));
+    for (int column = 0; column < padded; column += 16) {
+      const __m128i a = load_some(from[0] + column, columns - column), b = load_some(from[1] + column, columns - column);
       __m256i *store = (__m256i *)(void *)(to + column * 2);
       _mm256_storeu_si256(store, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b)));
-      _mm256_storeu_si256(store + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b)));
-    }
-    for (; column < padded; ++column) {
-      for (int j = 0; j < 2; ++j) to[column * 2 + j] = column < columns ? from[j][column] : (int16_t)0;
+      if (column + 8 < padded) _mm256_storeu_si256(store + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b)));
     }
   }
 }

@@ -119,11 +119,14 @@ uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, con
 
 uint32_t niti_requantise_tile_avx2(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                                    int rows, int columns, const NitiRounder *r, uint32_t max) {
-  if (niti_rounding_draws(r->mode)) return drawn(tensor, 0, offset, first, acc, stride, rows, (size_t)columns, r, r->mask, max);
-  for (int row = 0; row < rows; ++row) {
+  int32_t joined[NITI_JOINED_MAX];
+  const bool draws = niti_rounding_draws(r->mode);
+  const NitiTileRows t = niti_join_rows(joined, offset, (NitiTileRows){acc, stride, (size_t)columns, rows}, draws);
+  if (draws) return drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, r->mask, max);
+  for (int row = 0; row < t.rows; ++row) {
     const size_t at = offset[row] + first;
-    max = niti_requantise_avx2(tensor + at, acc + (size_t)row * stride, (size_t)columns, r, at, max);
-    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, (size_t)columns);
+    max = niti_requantise_avx2(tensor + at, t.acc + (size_t)row * t.stride, t.columns, r, at, max);
+    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, t.columns);
   }
   return max;
 }

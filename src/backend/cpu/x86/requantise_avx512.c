@@ -139,9 +139,12 @@ INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset
 
 uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                                      int rows, int columns, const NitiRounder *r, uint32_t max) {
+  int32_t joined[NITI_JOINED_MAX];
+  const bool draws = niti_rounding_draws(r->mode);
+  const NitiTileRows t = niti_join_rows(joined, offset, (NitiTileRows){acc, stride, (size_t)columns, rows}, draws);
 #define ROUND(mode, relu, mask) \
-  return round_rows(tensor, offset, first, acc, stride, rows, (size_t)columns, r, mode, relu, mask, max)
-#define DRAWN(mode) return round_drawn(tensor, 0, offset, first, acc, stride, rows, (size_t)columns, r, mode, r->mask, max)
+  return round_rows(tensor, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, relu, mask, max)
+#define DRAWN(mode) return round_drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, r->mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
       if (r->relu && !r->mask) ROUND(NITI_NEAREST, true, NULL);

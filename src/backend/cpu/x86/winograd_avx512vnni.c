@@ -98,21 +98,18 @@ static void transform_output(int32_t *acc, size_t acc_stride, const int32_t *m, 
     niti_winograd_output_tile(acc, acc_stride, m, stride, columns, false);
 }
 
+#define KERNELS                                                                                                             \
+  .name = "avx512vnni winograd 4x4", .channels = NITI_VECTOR_SHORTS, .lanes = LANES, .vectors = 4, .mr = {0, 12, 12, 8, 6}, \
+  .microkernel = microkernel, .panel_across = niti_panel_across_16x2_avx2, .panel_along = niti_panel_along_16x2_avx2,       \
+  .requantise = niti_requantise_tile_avx512, .input = transform_input, .weights = transform_weights, .output = transform_output
+
 /* Worth: both drivers timed in turn on one core of an Ice Lake server, least of 7 runs, 16 to 512 channels, images of 2x2 to
  * 32x32, batches of 1 to 64. 128 -> 128 gains 1.1 at 64 tiles and 1.3 and more at 1,024 and 4,096; 64 -> 64 loses 2 to 15 %; 512
  * -> 512 gains 1.1 at 64 tiles of 4x4 images and loses at 16; 7x7 images (77 % of their tiles) gain nothing. */
-const NitiWinogradKernels niti_winograd_kernels_avx512vnni = {
-    .name = "avx512vnni winograd 4x4",
-    .worth = {.channels = 128, .tiles = 64, .percent = 85},
-    .channels = NITI_VECTOR_SHORTS,
-    .lanes = LANES,
-    .vectors = 4,
-    .mr = {0, 12, 12, 8, 6},
-    .microkernel = microkernel,
-    .panel_across = niti_panel_across_16x2_avx2,
-    .panel_along = niti_panel_along_16x2_avx2,
-    .requantise = niti_requantise_tile_avx512,
-    .input = transform_input,
-    .weights = transform_weights,
-    .output = transform_output,
-};
+const NitiWinogradKernels niti_winograd_kernels_avx512vnni = {KERNELS, .worth = {.channels = 128, .tiles = 64, .percent = 85}};
+
+/* Half as many multiply-adds a cycle leave the transforms' share smaller. On one core of a Zen 4 server, batch 64: 16 -> 16 and
+ * 32 -> 16 lose 30 to 50 %, 32 -> 32 gains 1.15, 48 -> 48 nothing, 64 -> 64 1.4, 128 -> 128 1.6; 7x7 and 14x14 images gain 1.1 at
+ * 64 channels and 1.2 to 1.4 from 128 on. */
+const NitiWinogradKernels niti_winograd_kernels_avx512vnni_halves = {KERNELS,
+                                                                     .worth = {.channels = 32, .tiles = 64, .percent = 70}};
