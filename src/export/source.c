@@ -71,8 +71,9 @@ static void write_weights(FILE *to, const NitiExport *e) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
     const size_t count = (size_t)w->bytes / (w->bias ? sizeof(int16_t) : 1);
-    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol, count,
-            w->frozen ? " /* frozen */" : "");
+    /* Kernels read words, and so up to three bytes behind frozen weights. */
+    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol,
+            count + (w->frozen && !w->bias ? 3 : 0), w->frozen ? " /* frozen */" : "");
     if (w->bias)
       write_words(to, w->tensor->data, count);
     else
@@ -360,12 +361,13 @@ static void write_input(FILE *to, const NitiExport *e) {
   fprintf(to,
           "/* Rows of pixels become mantissas where the network reads them. */\n"
           "static void read_images(int8_t *x, %s_rows rows, void *user, int32_t n) {\n"
-          "  const int32_t length = %s_WIDTH * %s_CHANNELS;\n"
-          "  int32_t image, row, i;\n"
+          "  int32_t image, row, i, c;\n"
           "  for (image = 0; image < n; ++image) {\n"
-          "    for (row = 0; row < %s_HEIGHT; ++row, x += length) {\n"
+          "    for (row = 0; row < %s_HEIGHT; ++row) {\n"
           "      rows(user, image, row, (uint8_t *)x);\n"
-          "      for (i = 0; i < length; ++i) x[i] = input_table[i %% %s_CHANNELS][(uint8_t)x[i]];\n"
+          "      for (i = 0; i < %s_WIDTH; ++i) {\n"
+          "        for (c = 0; c < %s_CHANNELS; ++c, ++x) *x = input_table[c][(uint8_t)*x];\n"
+          "      }\n"
           "    }\n"
           "  }\n"
           "}\n\n"
@@ -382,7 +384,7 @@ static void write_input(FILE *to, const NitiExport *e) {
           "  }\n"
           "  return best;\n"
           "}\n\n",
-          e->name, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper);
+          e->name, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper);
 }
 
 static void write_open(FILE *to, const NitiExport *e) {

@@ -26,6 +26,11 @@ void *memcpy(void *to, const void *from, size_t size); /* all that a C library m
 #else
 #define RT_NO_LIBRARY
 #endif
+#if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
+#define RT_INLINE __attribute__((always_inline)) static inline
+#else
+#define RT_INLINE static inline
+#endif
 #if defined(__clang__)
 #define RT_UNUSED __attribute__((unused))
 #define RT_HOT __attribute__((noinline, unused))
@@ -87,11 +92,19 @@ static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
       : "lr", "q0", "memory");
 }
 #else
-RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+RT_NO_LIBRARY RT_INLINE void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
 #if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
-  int32_t words = count >> 2;
-  for (; words > 0; --words, to += 4, from += 4) __builtin_memcpy(to, from, 4);
-  count &= 3;
+  if (count >= 4) { /* the last word covers what is left, and a part of the one before */
+    const int8_t *const last = from + count - 4;
+    int8_t *const end = to + count - 4;
+    do {
+      __builtin_memcpy(to, from, 4);
+      to += 4;
+      from += 4;
+    } while (from < last);
+    __builtin_memcpy(end, last, 4);
+    return;
+  }
 #endif
   for (; count > 0; --count) *to++ = *from++;
 }
@@ -215,6 +228,16 @@ static inline rt_sink rt_plain_sink(const rt *r, uint32_t to) {
 /* A constant, where all layers round alike. */
 static inline uint32_t rt_mode(const rt_sink *k) { return RT_MODES == 1 << RT_NEAREST ? (uint32_t)RT_NEAREST : k->mode; }
 
+/* Whether upper bits are kept: a constant, where nothing is measured first. */
+static inline int32_t rt_is_late(const rt_sink *k) {
+#ifdef RT_WRITES
+  return k->kind == RT_LATE;
+#else
+  (void)k;
+  return 1;
+#endif
+}
+
 static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
   return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
 }
@@ -242,6 +265,54 @@ static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
 #endif
 }
 
+#ifdef RT_DSP
+static inline uint32_t rt_word_at(const int8_t *p) {
+  uint32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+
+/* Bytes 0 and 2 of a word, widened to pairs of int16, or 1 and 3. */
+static inline uint32_t rt_even(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
+  return v;
+}
+static inline uint32_t rt_odd(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
+  return v;
+}
+
+static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+  return sum;
+}
+
+#ifndef __OPTIMIZE_SIZE__
+/* Two magnitudes with signs: (|v| + half) >> down, at most 127, with the sign again. */
+static inline uint32_t rt_finish_two(uint32_t v, uint32_t halves, int32_t down, uint32_t mask) {
+  const uint32_t zero = 0;
+  uint32_t sign, m;
+  __asm__(
+      "ssub16 %[m], %[v], %[zero]\n\t"
+      "sel %[sign], %[zero], %[ones]\n\t"
+      "eor %[m], %[v], %[sign]\n\t"
+      "ssub16 %[m], %[m], %[sign]\n\t"
+      "uadd16 %[m], %[m], %[halves]\n\t"
+      "lsr %[m], %[m], %[down]\n\t"
+      "and %[m], %[m], %[mask]\n\t"
+      "usat16 %[m], #7, %[m]\n\t"
+      "eor %[m], %[m], %[sign]\n\t"
+      "ssub16 %[m], %[m], %[sign]"
+      : [m] "=&r"(m), [sign] "=&r"(sign)
+      : [v] "r"(v), [zero] "r"(zero), [ones] "r"(~zero), [halves] "r"(halves), [down] "r"(down), [mask] "r"(mask)
+      : "cc");
+  return m;
+}
+#endif
+#endif
+
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {
   const int32_t down = shift - k->shift, half = down > 0 && rt_mode(k) == RT_NEAREST ? 1 << (down - 1) : 0;
@@ -254,6 +325,15 @@ static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shif
     uint16x8_t m = vaddq_n_u16(vreinterpretq_u16_s16(vabsq_s16(v)), (uint16_t)half);
     m = vminq_u16(vshlq_r_u16(m, -down), vdupq_n_u16(127));
     vstrbq_p_s16(k->out + i, vnegq_m_s16(vreinterpretq_s16_u16(m), vreinterpretq_s16_u16(m), vcmpltq_n_s16(v, 0)), some);
+  }
+#elif defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__)
+  const uint32_t pair = 0x10001u, bytes = 0xff00ffu, halves = pair * (uint32_t)half, mask = pair * (0xffffu >> down);
+  for (; i + 4 <= count; i += 4) {
+    const uint32_t low = rt_word_at(k->out + i), high = rt_word_at(k->high + i);
+    const uint32_t even = rt_finish_two((low & bytes) | (high & bytes) << 8, halves, down, mask) & bytes;
+    const uint32_t odd = rt_finish_two((low >> 8 & bytes) | (high & ~bytes), halves, down, mask) & bytes;
+    const uint32_t word = even | odd << 8;
+    __builtin_memcpy(k->out + i, &word, 4);
   }
 #endif
   for (; i < count; ++i) {

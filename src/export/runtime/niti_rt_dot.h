@@ -43,7 +43,22 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s2 += v * b2[i];        \
     s3 += v * b3[i];        \
   }
-#ifndef RT_DSP /* which has a loop of its own for all but linear layers */
+#ifdef RT_DSP
+#define RT_WORDS(s, b)                                      \
+  {                                                         \
+    const uint32_t word = rt_word_at(b);                    \
+    b += 4;                                                 \
+    s = rt_smlad(odd, rt_odd(word), rt_smlad(even, rt_even(word), s)); \
+  }
+  for (i = count >> 2; i > 0; --i, a += 4) {
+    const uint32_t x = rt_word_at(a), even = rt_even(x), odd = rt_odd(x);
+    RT_WORDS(s0, b0)
+    RT_WORDS(s1, b1)
+    RT_WORDS(s2, b2)
+    RT_WORDS(s3, b3)
+  }
+#undef RT_WORDS
+#else
   for (i = count >> 2; i > 0; --i) {
     RT_STEP(0)
     RT_STEP(1)
@@ -55,8 +70,8 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     b2 += 4;
     b3 += 4;
   }
-  count &= 3;
 #endif
+  count &= 3;
   for (i = 0; i < count; ++i) RT_STEP(i)
 #undef RT_STEP
   acc[0] = s0;
@@ -68,15 +83,24 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
 
 static inline int32_t rt_dot1(const int8_t *a, const int8_t *b, int32_t count) {
   int32_t s = 0, i;
+#ifdef RT_DSP
+  for (; count >= 4; count -= 4, a += 4, b += 4) {
+    const uint32_t x = rt_word_at(a), y = rt_word_at(b);
+    s = rt_smlad(rt_odd(x), rt_odd(y), rt_smlad(rt_even(x), rt_even(y), s));
+  }
+#endif
   for (i = 0; i < count; ++i) s += a[i] * b[i];
   return s;
 }
 
-/* ---- four columns: the windows of four outputs, for which every row of weights is used at once ---- */
+/* ---- four columns: the windows of four outputs, for which every row of weights is used at once ----
+ *
+ * rt_dot_columns gives the four sums of a row of weights, and returns the next row. */
 
 #ifdef RT_DSP
 /* Groups of four values: of each column (x0, x2), (x1, x3) as int16, as SXTB16 gives them for the weights too. The last group is
- * filled with anything, because the weights are 0 there. A column is gathered behind them. */
+ * filled with zeros, which meet the weights that follow: up to three bytes behind the last ones are read. A column whose groups
+ * are not those of the image is gathered behind them. */
 static inline int32_t rt_groups(int32_t size) { return (size + 3) >> 2; }
 
 static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
@@ -84,68 +108,77 @@ static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
   return columns + 32 * rt_groups(size);
 }
 
-RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
-  const int8_t *from = columns + 32 * rt_groups(size);
-  uint32_t *to = (uint32_t *)(void *)(columns + 8 * i);
-  int32_t n;
-  for (n = rt_groups(size); n > 0; --n, to += 8) {
-    uint32_t word, odd, even;
-    __builtin_memcpy(&word, from, 4);
-    from += 4;
-    __asm__("sxtb16 %0, %1" : "=r"(even) : "r"(word));
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(word));
-    to[0] = even;
-    to[1] = odd;
-  }
-}
-
-#define RT_TWO_COLUMNS(s, t)         \
-  "ldm %[x]!, {r4, r5, r6, r8}\n\t"  \
-  "smlad %[" #s "], %[e], r4, %[" #s \
-  "]\n\t"                            \
-  "smlad %[" #t "], %[e], r6, %[" #t \
-  "]\n\t"                            \
-  "smlad %[" #s "], %[w], r5, %[" #s \
-  "]\n\t"                            \
-  "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
-
-#define RT_GROUP             \
+#define RT_WIDEN             \
   "ldr %[w], [%[p]], #4\n\t" \
   "sxtb16 %[e], %[w]\n\t"    \
-  "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-#define RT_GROUPS(times, groups)                                                                               \
-  __asm__ volatile("1:\n\t" groups                                                                             \
-                   "subs %[n], %[n], #1\n\t"                                                                   \
-                   "bne 1b"                                                                                    \
-                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(times), [p] "+r"(w), \
-                     [x] "+r"(columns), [w] "=&r"(word), [e] "=&r"(even)                                       \
-                   :                                                                                           \
-                   : "r4", "r5", "r6", "r8", "cc", "memory")
+  "sxtb16 %[w], %[w], ror #8\n\t"
+#define RT_WIDEN_STORE RT_WIDEN "strd %[e], %[w], [%[to]], #32\n\t"
 
-static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 2;
+/* Writes groups of a column. Returns the place of the next. */
+RT_HOT static uint32_t *rt_widen(uint32_t *to, const int8_t *from, int32_t groups) {
   uint32_t word, even;
-#ifndef __OPTIMIZE_SIZE__ /* four groups in a turn */
-  int32_t turns = n >> 2;
-  if (turns > 0) RT_GROUPS(turns, RT_GROUP RT_GROUP RT_GROUP RT_GROUP);
-  n &= 3;
+  if ((groups & 1) != 0)
+    __asm__ volatile(RT_WIDEN_STORE : [to] "+r"(to), [p] "+r"(from), [w] "=&r"(word), [e] "=&r"(even) : : "memory");
+  groups >>= 1;
+  if (groups > 0)
+    __asm__ volatile("1:\n\t" RT_WIDEN_STORE RT_WIDEN_STORE
+                     "subs %[n], %[n], #1\n\t"
+                     "bne 1b"
+                     : [to] "+r"(to), [p] "+r"(from), [w] "=&r"(word), [e] "=&r"(even), [n] "+r"(groups)
+                     :
+                     : "cc", "memory");
+  return to;
+}
+
+static inline void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
+  (void)rt_widen((uint32_t *)(void *)(columns + 8 * i), columns + 32 * rt_groups(size), rt_groups(size));
+}
+
+/* Once, before columns are gathered. */
+static inline void rt_columns_start(int8_t *columns, int32_t size) {
+  rt_zero_bytes((uint8_t *)columns + 32 * rt_groups(size) + size, -size & 3);
+}
+
+#define RT_TWO_COLUMNS(s, t)          \
+  "ldm.w %[x]!, {r4, r5, r6, r8}\n\t" \
+  "smlad %[" #s "], %[e], r4, %[" #s  \
+  "]\n\t"                             \
+  "smlad %[" #t "], %[e], r6, %[" #t  \
+  "]\n\t"                             \
+  "smlad %[" #s "], %[w], r5, %[" #s  \
+  "]\n\t"                             \
+  "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
+
+/* 13 instructions of 52 bytes for 16 products. */
+#define RT_GROUP RT_WIDEN RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
+
+#ifdef __OPTIMIZE_SIZE__
+enum { RT_TURN = 1 };
+#define RT_TURN_GROUPS "1:\n\t" RT_GROUP
+#else /* twelve groups in a turn, the first of which begins in the middle */
+enum { RT_TURN = 12 };
+#define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
+#define RT_TURN_GROUPS   \
+  "add pc, %[e]\n\t"     \
+  "nop\n"                \
+  "1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
-  if (n > 0) RT_GROUPS(n, RT_GROUP);
-  if ((size & 3) != 0) {
-    word = (uint8_t)w[0];
-    if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
-    if ((size & 3) > 2) word |= (uint32_t)(uint8_t)w[2] << 16;
-    __asm__ volatile(
-        "sxtb16 %[e], %[w]\n\t"
-        "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(columns), [w] "+r"(word), [e] "=&r"(even)
-        :
-        : "r4", "r5", "r6", "r8", "memory");
-  }
+
+static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (rt_groups(size) + RT_TURN - 1) / RT_TURN;
+  uint32_t word, even = (uint32_t)(52 * (turns * RT_TURN - rt_groups(size)));
+  __asm__ volatile(RT_TURN_GROUPS
+                   "subs %[n], %[n], #1\n\t"
+                   "bne 1b"
+                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(turns), [p] "+r"(w), [x] "+r"(columns),
+                     [w] "=&r"(word), [e] "+r"(even)
+                   :
+                   : "r4", "r5", "r6", "r8", "cc", "memory");
   acc[0] = s0;
   acc[1] = s1;
   acc[2] = s2;
   acc[3] = s3;
+  return w - (-size & 3);
 }
 #elif !defined(RT_MVE)
 /* Of each tap two words: columns 0 and 1, and 2 and 3, as x0 + 65536 * x1. One product with a weight is then two. Their halves
@@ -178,7 +211,7 @@ RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   "add %[t23], %[t23], r5\n\t"        \
   "add %[s3], %[s3], r5, asr #16\n\t"
 
-RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+RT_HOT static const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   const uint32_t half = 0x8000u; /* makes the lower half of a sum positive */
   const uint32_t *x = (const uint32_t *)(const void *)columns;
   const uint32_t added = (uint32_t)((size + 1) >> 1) * half;
@@ -231,6 +264,7 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
   acc[1] = s1;
   acc[2] = (int32_t)(all23 - added - ((uint32_t)s3 << 16));
   acc[3] = s3;
+  return w + (size & 1);
 }
 #else
 static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) { return columns + i * size; }
@@ -241,8 +275,9 @@ static inline void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   (void)size;
 }
 
-static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   rt_dot4(acc, w, columns, size, size);
+  return w + size;
 }
 #endif
 
@@ -256,21 +291,6 @@ typedef struct rt_rows {
 } rt_rows;
 
 #ifdef RT_DSP
-static inline uint32_t rt_word_at(const int8_t *p) {
-  uint32_t v;
-  __builtin_memcpy(&v, p, 4);
-  return v;
-}
-static inline uint32_t rt_even(uint32_t word) {
-  uint32_t v;
-  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
-  return v;
-}
-static inline uint32_t rt_odd(uint32_t word) {
-  uint32_t v;
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
-  return v;
-}
 /* The low halves of two words, or the high ones. */
 static inline uint32_t rt_pair(uint32_t low, uint32_t high) {
   uint32_t v;
@@ -281,10 +301,6 @@ static inline uint32_t rt_pair_high(uint32_t high, uint32_t low) {
   uint32_t v;
   __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(v) : "r"(high), "r"(low));
   return v;
-}
-static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
-  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-  return sum;
 }
 /* The products of two elements of four rows. */
 static inline void rt_add_two(int32_t **sum, uint32_t ab, uint32_t cd, uint32_t fab, uint32_t fcd) {
