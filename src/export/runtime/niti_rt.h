@@ -70,7 +70,8 @@ static inline uint8_t *rt_bytes(const rt *r, uint32_t offset) { return (uint8_t 
 static inline int32_t *rt_words(const rt *r, uint32_t offset) { return (int32_t *)(void *)(r->arena + offset); }
 
 RT_NO_LIBRARY static inline void rt_zero_words(int32_t *p, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) p[i] = 0;
+  for (; count >= 4; count -= 4, p += 4) p[0] = p[1] = p[2] = p[3] = 0;
+  for (; count > 0; --count) *p++ = 0;
 }
 
 RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
@@ -247,10 +248,9 @@ RT_UNUSED static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
 
-/* A magnitude of which only 16 bits matter, in two bytes. */
-static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc) {
-  const uint32_t m = rt_magnitude(acc) >> k->shift;
-  const uint32_t v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
+/* The magnitude of an accumulator, of which only 16 bits matter, in two bytes. */
+static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc, uint32_t magnitude) {
+  const uint32_t m = magnitude >> k->shift, v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
   k->out[index] = (int8_t)(v & 255u);
   k->high[index] = (int8_t)((v >> 8) & 255u);
 }
@@ -259,7 +259,7 @@ static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc) {
 static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
   const uint32_t m = rt_magnitude(acc);
   if (m > k->max) k->max = m;
-  if (k->kind == RT_LATE) rt_sink_keep(k, index, acc);
+  if (rt_is_late(k)) rt_sink_keep(k, index, acc, m);
 #ifdef RT_WRITES
   if (k->kind == RT_WRITE) k->out[index] = rt_sink_round(k, acc, index);
 #endif
@@ -312,6 +312,30 @@ static inline uint32_t rt_finish_two(uint32_t v, uint32_t halves, int32_t down, 
 }
 #endif
 #endif
+
+/* Hands over a row of accumulators, and clears it. */
+RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32_t count) {
+#ifdef RT_WRITES
+  for (; count > 0 && !rt_is_late(k); --count, ++index) {
+    rt_put(k, index, *row);
+    *row++ = 0;
+  }
+#endif
+  if (count > 0) {
+    const int32_t shift = k->shift;
+    int8_t *out = k->out + index, *high = k->high + index;
+    uint32_t max = k->max;
+    for (; count > 0; --count) {
+      const int32_t acc = *row;
+      const uint32_t sign = acc < 0 ? UINT32_MAX : 0u, m = ((uint32_t)acc ^ sign) - sign, v = ((m >> shift) ^ sign) - sign;
+      *row++ = 0;
+      max = m > max ? m : max;
+      *out++ = (int8_t)(v & 255u);
+      *high++ = (int8_t)((v >> 8) & 255u);
+    }
+    k->max = max;
+  }
+}
 
 /* LATE, at the end: rounds the kept bits. */
 static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shift) {

@@ -420,6 +420,13 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   }
 }
 
+/* Up to four winners in a byte, of each the two bits at `low`. */
+static inline uint8_t rt_four_bits(const uint8_t *winner, uint32_t low, uint32_t count) {
+  uint32_t byte = 0, i;
+  for (i = 0; i < count; ++i) byte |= ((uint32_t)winner[i] >> low & 3u) << 2 * i;
+  return (uint8_t)byte;
+}
+
 RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   const rt_conv *v = o->conv;
   const int32_t positions = v->pool_h > 0 ? v->pool_oh * v->pool_ow : v->oh * v->ow;
@@ -435,8 +442,10 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
   if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
     const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;
-    uint32_t i;
-    for (i = 0; i < count; ++i) rt_append_bits(rt_bytes(r, o->packed), i, 2, ((uint32_t)k.winner[i] >> low) & 3u);
+    uint8_t *packed = rt_bytes(r, o->packed);
+    uint32_t i = 0;
+    for (; i + 4 <= count; i += 4) *packed++ = rt_four_bits(k.winner + i, low, 4);
+    if (i < count) *packed = rt_four_bits(k.winner + i, low, count - i);
   }
   r->exponents[o->ey] = r->exponents[o->ex] + v->weight_exponent + shift;
 }
@@ -537,13 +546,7 @@ RT_UNUSED static void rt_scatter_row(const rt_reader *d, const rt_conv *v, const
 /* Hands over the rows of the input that no further output reaches. */
 RT_UNUSED static int32_t rt_flush_rows(rt_sink *k, const rt_conv *v, int32_t *ring, int32_t image, int32_t from, int32_t end) {
   const int32_t count = v->w * v->c, stop = end < v->h ? end : v->h;
-  int32_t i;
-  for (; from < stop; ++from) {
-    int32_t *row = ring + (from % v->kh) * count;
-    const uint32_t index = (uint32_t)((image * v->h + from) * count);
-    for (i = 0; i < count; ++i) rt_put(k, index + (uint32_t)i, row[i]);
-    rt_zero_words(row, count);
-  }
+  for (; from < stop; ++from) rt_put_row(k, (uint32_t)((image * v->h + from) * count), ring + (from % v->kh) * count, count);
   return from;
 }
 
@@ -605,19 +608,24 @@ RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_windows *list, const rt
   list->rows.count = 0;
 }
 
-/* The window at (iy, ix) joins those that leave the image on the same side. */
+/* The window at (iy, ix) joins those within the image, or those that leave it on the same side. */
 RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy,
                                          int32_t ix, int32_t delta) {
-  const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
-  rt_windows *list = &lists[ix < 0 ? 0 : wide.end < v->kw ? 2 : 1];
-  if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
-                               wide.end != list->wide.end)) {
-    rt_gradient_flush(sum, list, v);
+  rt_windows *list = &lists[1];
+  int32_t at = (iy * v->w + ix) * v->c;
+  if (iy < 0 || ix < 0 || iy + v->kh > v->h || ix + v->kw > v->w) {
+    const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
+    list = &lists[ix < 0 ? 0 : 2];
+    if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end ||
+                                 wide.first != list->wide.first || wide.end != list->wide.end)) {
+      rt_gradient_flush(sum, list, v);
+    }
+    if (high.end <= high.first || wide.end <= wide.first) return;
+    list->high = high;
+    list->wide = wide;
+    at += (high.first * v->w + wide.first) * v->c;
   }
-  if (high.end <= high.first || wide.end <= wide.first) return;
-  list->high = high;
-  list->wide = wide;
-  list->rows.row[list->rows.count] = x + ((iy + high.first) * v->w + ix + wide.first) * v->c;
+  list->rows.row[list->rows.count] = x + at;
   list->rows.factor[list->rows.count++] = delta;
   if (list->rows.count == 4) rt_gradient_flush(sum, list, v);
 }
@@ -630,6 +638,8 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
   int32_t n, py, px, i, any = 0;
   rt_windows lists[3];
   for (i = 0; i < 3; ++i) lists[i].rows.count = 0;
+  lists[1].high = rt_span_of(0, v->kh, v->kh);
+  lists[1].wide = rt_span_of(0, v->kw, v->kw);
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
     for (py = 0; py < d->positions / d->width; ++py) {
       for (px = 0; px < d->width; ++px, index += (uint32_t)v->k) {
@@ -674,6 +684,21 @@ RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t m
   return max;
 }
 
+/* Less the gradient / 2^shift, pseudo-stochastic. */
+RT_HOT static void rt_update_rounded(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
+  const int32_t half = shift / 2;
+  const uint32_t all = (1u << shift) - 1u, below = (1u << half) - 1u;
+  for (; count > 0; --count, ++w) {
+    const int32_t v = *g++;
+    if (v != 0) {
+      const uint32_t sign = v < 0 ? UINT32_MAX : 0u, m = ((uint32_t)v ^ sign) - sign;
+      const uint32_t up = (((m & below) << (shift & 1)) - ((m & all) >> half)) >> 31; /* the lower half is less */
+      const int32_t q = (int32_t)((m >> shift) + up), most = q > 127 ? 127 : q < 0 ? 0 : q;
+      *w = rt_clip(*w - (int32_t)(((uint32_t)most ^ sign) - sign));
+    }
+  }
+}
+
 RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
   int32_t i = 0;
 #ifdef RT_MVE
@@ -693,9 +718,11 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
     return;
   }
 #endif
-  for (; i < count; ++i) {
-    if (g[i] != 0) w[i] = rt_clip(w[i] - (shift < 1 ? g[i] : rt_round(g[i], shift, RT_PSEUDO_STOCHASTIC, 0)));
+  if (shift < 1) {
+    for (; i < count; ++i) w[i] = rt_clip(w[i] - g[i]);
+    return;
   }
+  rt_update_rounded(w, g, count, shift);
 }
 
 /* The largest and the least input, 0 among them. */

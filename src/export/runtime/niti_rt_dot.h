@@ -291,41 +291,82 @@ typedef struct rt_rows {
 } rt_rows;
 
 #ifdef RT_DSP
-/* The low halves of two words, or the high ones. */
-static inline uint32_t rt_pair(uint32_t low, uint32_t high) {
-  uint32_t v;
-  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(v) : "r"(low), "r"(high));
-  return v;
-}
-static inline uint32_t rt_pair_high(uint32_t high, uint32_t low) {
-  uint32_t v;
-  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(v) : "r"(high), "r"(low));
-  return v;
-}
-/* The products of two elements of four rows. */
-static inline void rt_add_two(int32_t **sum, uint32_t ab, uint32_t cd, uint32_t fab, uint32_t fcd) {
-  int32_t s, t;
-  __asm__ volatile("ldrd %0, %1, [%2]" : "=&r"(s), "=&r"(t) : "r"(*sum) : "memory");
-  s = rt_smlad(rt_even(cd), fcd, rt_smlad(rt_even(ab), fab, s));
-  t = rt_smlad(rt_odd(cd), fcd, rt_smlad(rt_odd(ab), fab, t));
-  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(*sum) : "r"(s), "r"(t) : "memory");
-}
-#endif
+#define RT_SUMS_LOAD "ldm.w %[s], {r4, r5, r6, r8}\n\t"
+#define RT_SUMS_STORE "stm.w %[s]!, {r4, r5, r6, r8}\n\t"
+#define RT_PAIR                            \
+  RT_SUMS_LOAD                             \
+  "ldr %[t], [%[a]], #4\n\t"               \
+  "ldr %[u], [%[b]], #4\n\t"               \
+  "pkhbt %[v], %[t], %[u], lsl #16\n\t"    \
+  "pkhtb %[u], %[u], %[t], asr #16\n\t"    \
+  "sxtb16 %[t], %[v]\n\t"                  \
+  "smlad r4, %[t], %[f], r4\n\t"           \
+  "sxtb16 %[v], %[v], ror #8\n\t"          \
+  "smlad r5, %[v], %[f], r5\n\t"           \
+  "sxtb16 %[t], %[u]\n\t"                  \
+  "smlad r6, %[t], %[f], r6\n\t"           \
+  "sxtb16 %[u], %[u], ror #8\n\t"          \
+  "smlad r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
+#define RT_SINGLE                         \
+  RT_SUMS_LOAD                            \
+  "ldr %[t], [%[a]], #4\n\t"              \
+  "sxtb16 %[u], %[t]\n\t"                 \
+  "smlabb r4, %[u], %[f], r4\n\t"         \
+  "smlatb r6, %[u], %[f], r6\n\t"         \
+  "sxtb16 %[u], %[t], ror #8\n\t"         \
+  "smlabb r5, %[u], %[f], r5\n\t"         \
+  "smlatb r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
+#define RT_SUMS_LOOP(times, body)                                                                                         \
+  if (times > 0)                                                                                                          \
+  __asm__ volatile("1:\n\t" body                                                                                          \
+                   "subs %[n], %[n], #1\n\t"                                                                              \
+                   "bne 1b"                                                                                               \
+                   : [s] "+r"(sum), [a] "+r"(a), [b] "+r"(b), [t] "=&r"(t), [u] "=&r"(u), [v] "=&r"(v), [n] "+r"(times)   \
+                   : [f] "r"(f)                                                                                           \
+                   : "r4", "r5", "r6", "r8", "cc", "memory")
 
+/* sum[i] += factor[0] * row[0][i] + factor[1] * row[1][i]: 14 instructions for eight products. */
+RT_HOT static void rt_add2(int32_t *sum, const int8_t *const row[2], const int32_t factor[2], int32_t offset, int32_t count) {
+  const int8_t *a = row[0] + offset, *b = row[1] + offset;
+  const uint32_t f = ((uint32_t)factor[0] & 0xffffu) | (uint32_t)factor[1] << 16;
+  uint32_t t, u, v;
+  int32_t n = count >> 2, i;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t two = n >> 1;
+  n &= 1;
+  RT_SUMS_LOOP(two, RT_PAIR RT_PAIR);
+#endif
+  RT_SUMS_LOOP(n, RT_PAIR);
+  for (i = 0; i < (count & 3); ++i) sum[i] += factor[0] * a[i] + factor[1] * b[i];
+}
+
+/* sum[i] += factor * row[i]: 9 instructions for four products. */
+RT_HOT static void rt_add1(int32_t *sum, const int8_t *a, int32_t f, int32_t count) {
+  const int8_t *b = a;
+  uint32_t t, u, v;
+  int32_t n = count >> 2, i;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t two = n >> 1;
+  n &= 1;
+  RT_SUMS_LOOP(two, RT_SINGLE RT_SINGLE);
+#endif
+  RT_SUMS_LOOP(n, RT_SINGLE);
+  for (i = 0; i < (count & 3); ++i) sum[i] += f * a[i];
+}
+
+/* The sums of 1 to 4 rows. */
+static inline void rt_add_rows(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
+  int32_t i;
+  for (i = 0; i + 2 <= rows->count; i += 2) rt_add2(sum, rows->row + i, rows->factor + i, offset, count);
+  if (i < rows->count) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
+}
+#else
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
 RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
   const int8_t *a = rows->row[0] + offset, *b = rows->row[1] + offset, *c = rows->row[2] + offset, *d = rows->row[3] + offset;
   const int32_t fa = rows->factor[0], fb = rows->factor[1], fc = rows->factor[2], fd = rows->factor[3];
   int32_t i;
-#if defined(RT_DSP)
-  const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
-  for (; count >= 4; count -= 4, a += 4, b += 4, c += 4, d += 4) {
-    const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
-    const uint32_t ab = rt_pair(wa, wb), cd = rt_pair(wc, wd), ab2 = rt_pair_high(wb, wa), cd2 = rt_pair_high(wd, wc);
-    rt_add_two(&sum, ab, cd, fab, fcd);
-    rt_add_two(&sum, ab2, cd2, fab, fcd);
-  }
-#elif defined(RT_MVE)
+#if defined(RT_MVE)
 #define RT_ROW(p, f) "vldrb.s32 q1, [%[" #p "]], #4\n\tvmla.s32 q0, q1, %[" #f "]\n\t"
   if (count <= 0) return;
   __asm__ volatile("dlstp.32 lr, %[n]\n"
@@ -384,6 +425,7 @@ RT_UNUSED static void rt_add_rows(int32_t *sum, rt_rows *rows, int32_t offset, i
   }
   for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
 }
+#endif
 #endif
 
 #endif
