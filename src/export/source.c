@@ -82,8 +82,58 @@ static void write_weights(FILE *to, const NitiExport *e) {
   }
 }
 
+enum { INPUT_SHIFT = 20, INPUT_HALF = 128 };
+
+/* The factor and the offset with which (v * factor + offset) >> INPUT_SHIFT is each mantissa of a channel + INPUT_HALF. */
+static bool input_line(int32_t *factor, int32_t *offset, const int8_t *table) {
+  const int64_t one = (int64_t)1 << INPUT_SHIFT, span = table[255] - table[0];
+  for (int64_t f = span > 0 ? (span - 1) * one / 255 : 0; f <= (span + 1) * one / 255; ++f) {
+    int64_t least = 0, most = INT32_MAX - 255 * f;
+    for (int32_t v = 0; v < 256; ++v) {
+      const int64_t low = (table[v] + INPUT_HALF) * one - v * f;
+      if (low > least) least = low;
+      if (low + one - 1 < most) most = low + one - 1;
+    }
+    if (least > most) continue;
+    *factor = (int32_t)f;
+    *offset = (int32_t)(least + (most - least) / 2);
+    return true;
+  }
+  return false;
+}
+
+/* Pixels as mantissas: on a line in all channels, or by a table. */
+static bool has_lines(const NitiExport *e) {
+  int32_t factor, offset;
+  for (int32_t c = 0; c < e->recipe->model->input.c; ++c) {
+    if (!input_line(&factor, &offset, e->table + 256 * c)) return false;
+  }
+  return true;
+}
+
+static void write_lines(FILE *to, const NitiExport *e) {
+  const int32_t channels = e->recipe->model->input.c;
+  fprintf(to,
+          "/* Pixel values as mantissas, at exponent %" PRId32
+          ": ((v * factor + offset) >> %d) - %d. */\n"
+          "%s_CONST static const uint32_t input_line[%" PRId32 "][2] = {",
+          e->table_exponent, INPUT_SHIFT, INPUT_HALF, e->upper, channels);
+  for (int32_t c = 0; c < channels; ++c) {
+    int32_t factor = 0, offset = 0;
+    (void)input_line(&factor, &offset, e->table + 256 * c);
+    fprintf(to, "%s{%" PRId32 "u, %" PRId32 "u}", c > 0 ? ", " : "", factor, offset);
+  }
+  fprintf(to, "};\n\nstatic int8_t mantissa(uint8_t v, int32_t c) {\n");
+  fprintf(to, "  return (int8_t)((int32_t)((v * input_line[c][0] + input_line[c][1]) >> %d) - %d);\n}\n\n", INPUT_SHIFT,
+          INPUT_HALF);
+}
+
 static void write_table(FILE *to, const NitiExport *e) {
   const int32_t channels = e->recipe->model->input.c;
+  if (has_lines(e)) {
+    write_lines(to, e);
+    return;
+  }
   fprintf(to,
           "/* Pixel values as mantissas, at exponent %" PRId32 ". */\n%s_CONST static const int8_t input_table[%" PRId32
           "][256] = {\n",
@@ -93,7 +143,7 @@ static void write_table(FILE *to, const NitiExport *e) {
     write_bytes(to, e->table + 256 * c, 256);
     fprintf(to, "},\n");
   }
-  fprintf(to, "};\n\n");
+  fprintf(to, "};\n\nstatic int8_t mantissa(uint8_t v, int32_t c) { return input_table[c][v]; }\n\n");
 }
 
 static void write_names(FILE *to, const NitiExport *e) {
@@ -135,8 +185,8 @@ static void write_exponent(const Writing *w, const char *member, int32_t tensor)
 
 static void write_rounding(const Writing *w, const NitiOperation *o) {
   static const char *const modes[] = {"RT_NEAREST", "RT_PSEUDO_STOCHASTIC", "RT_STOCHASTIC", "RT_TRUNCATE"};
-  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u}", modes[o->rounding.mode], o->rounding.purpose,
-          o->rounding.stream);
+  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u, %" PRId32 "u}", modes[o->rounding.mode], o->rounding.purpose,
+          o->rounding.stream, o->rounding.clip);
 }
 
 static void write_hint(const Writing *w, const NitiExportStep *s) {
@@ -192,8 +242,9 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
             ", .pool_oh = %" PRId32 ", .pool_ow = %" PRId32 ",\n",
             p->kh, p->kw, p->stride_h, p->stride_w, p->oh, p->ow);
   }
-  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32,
-          weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
+  fprintf(w->to, "    .frozen = %s, .weight_exponent = %" PRId32, weight->frozen ? weight->symbol : "NULL",
+          weight->tensor->exponent);
+  if (!weight->frozen) fprintf(w->to, ", .weight = %" PRId64 "u", weight->offset);
   if (niti_conv_grouped(c)) fprintf(w->to, ", .groups = %" PRId32, c->groups);
   if (bias) fprintf(w->to, ",\n    .bias = %s, .bias_exponent = %" PRId32, bias->symbol, bias->tensor->exponent);
   fprintf(w->to, "};\n");
@@ -223,8 +274,8 @@ static void write_forward(const Writing *w, const NitiExportStep *s) {
   write_place(w, "y", s->use[NITI_EXPORT_TO]);
   write_place(w, "high", s->use[NITI_EXPORT_HIGH]);
   write_place(w, "columns", s->use[NITI_EXPORT_WORK]);
-  write_place(w, "winner", s->use[NITI_EXPORT_WINNERS]);
-  write_place(w, "packed", s->use[NITI_EXPORT_PACKED]);
+  if (niti_export_trains(w->e)) write_place(w, "winner", s->use[NITI_EXPORT_WINNERS]);
+  if (niti_export_trains(w->e)) write_place(w, "packed", s->use[NITI_EXPORT_PACKED]);
   write_exponent(w, "ex", s->use[NITI_EXPORT_FROM]);
   write_exponent(w, "ey", s->use[NITI_EXPORT_TO]);
   write_hint(w, s);
@@ -366,7 +417,7 @@ static void write_input(FILE *to, const NitiExport *e) {
           "    for (row = 0; row < %s_HEIGHT; ++row) {\n"
           "      rows(user, image, row, (uint8_t *)x);\n"
           "      for (i = 0; i < %s_WIDTH; ++i) {\n"
-          "        for (c = 0; c < %s_CHANNELS; ++c, ++x) *x = input_table[c][(uint8_t)*x];\n"
+          "        for (c = 0; c < %s_CHANNELS; ++c, ++x) *x = mantissa((uint8_t)*x, c);\n"
           "      }\n"
           "    }\n"
           "  }\n"
@@ -500,6 +551,13 @@ static unsigned modes_of(const NitiExportPlan *plan) {
   return modes;
 }
 
+static bool has_clips(const NitiExportPlan *plan) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    if (plan->program->operations[plan->steps[i].operation].rounding.clip > 0) return true;
+  }
+  return false;
+}
+
 /* Whether an output is measured in a pass of its own: its rounding needs all bits, or its upper bytes are not kept. */
 static bool has_writes(const NitiExportPlan *plan) {
   for (int32_t i = 0; i < plan->step_count; ++i) {
@@ -529,6 +587,7 @@ static void write_parts(FILE *to, const NitiExport *e) {
   static const char *const parts[] = {"GROUPED", "POOLED",        "PLAIN", "LINEAR",  "MAXPOOL", "AVGPOOL",
                                       "RELU",    "RELU_BACKWARD", "ADD",   "DROPOUT", "SOFTMAX"};
   fprintf(to, "#define RT_MODES %u /* of rounding */\n", modes_of(&e->training) | modes_of(&e->inference));
+  fprintf(to, "#define RT_CLIPS %d\n", has_clips(&e->training) || has_clips(&e->inference));
   if (has_writes(&e->training) || has_writes(&e->inference)) fprintf(to, "#define RT_WRITES\n");
   if (has_rest(&e->training) || has_rest(&e->inference)) fprintf(to, "#define RT_REST\n");
   for (size_t k = 0; k < sizeof parts / sizeof *parts; ++k) {

@@ -3,8 +3,9 @@
  * result.
  *
  * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
- * layers use, as bits), RT_WRITES where some output takes a second pass, RT_REST where a pool leaves outputs out and, of the
- * other parts, the names of those that it wants. All functions are static, so that several networks can share a program. */
+ * layers use, as bits), RT_CLIPS (whether some clip), RT_WRITES where some output takes a second pass, RT_REST where a pool
+ * leaves outputs out and, of the other parts, the names of those that it wants. All functions are static, so that several
+ * networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
@@ -50,9 +51,10 @@ enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
 
 #define RT_NONE UINT32_MAX /* no place in the arena */
 
-/* How an operation rounds, and the stream of its random words. */
+/* How an operation rounds, the stream of its random words, and by how many bits less than the largest value needs it shifts. */
 typedef struct rt_rounding {
-  uint32_t mode, purpose, layer;
+  uint8_t mode, purpose;
+  uint16_t layer, clip;
 } rt_rounding;
 
 /* A network at work. Tensors lie at offsets in the arena; n is the number of images of this step. */
@@ -125,10 +127,10 @@ static inline int32_t rt_bits(uint32_t v) {
 #endif
 }
 
-/* The shift that brings accumulators of this largest magnitude into int8. */
-static inline int32_t rt_shift(uint32_t max) {
-  const int32_t b = rt_bits(max);
-  return b > 7 ? b - 7 : 0;
+/* The shift that brings accumulators of this largest magnitude into int8, but for those that are clipped. */
+static inline int32_t rt_shift(uint32_t max, const rt_rounding *rounding) {
+  const int32_t b = rt_bits(max) - 7 - (RT_CLIPS ? rounding->clip : 0);
+  return b > 0 ? b : 0;
 }
 
 static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
@@ -248,9 +250,12 @@ RT_UNUSED static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
 
+/* What LATE keeps of a shifted magnitude: 15 bits are all that there are, or all that matter where the rest is clipped. */
+static inline uint32_t rt_kept(int32_t m) { return (uint32_t)(RT_CLIPS && m > 32767 ? 32767 : m); }
+
 /* The magnitude of an accumulator, of which only 16 bits matter, in two bytes. */
 static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc, uint32_t magnitude) {
-  const uint32_t m = magnitude >> k->shift, v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
+  const uint32_t m = rt_kept((int32_t)(magnitude >> k->shift)), v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
   k->out[index] = (int8_t)(v & 255u);
   k->high[index] = (int8_t)((v >> 8) & 255u);
 }
@@ -327,7 +332,8 @@ RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32
     uint32_t max = k->max;
     for (; count > 0; --count) {
       const int32_t acc = *row;
-      const uint32_t sign = acc < 0 ? UINT32_MAX : 0u, m = ((uint32_t)acc ^ sign) - sign, v = ((m >> shift) ^ sign) - sign;
+      const uint32_t sign = acc < 0 ? UINT32_MAX : 0u, m = ((uint32_t)acc ^ sign) - sign,
+                     v = (rt_kept((int32_t)(m >> shift)) ^ sign) - sign;
       *row++ = 0;
       max = m > max ? m : max;
       *out++ = (int8_t)(v & 255u);
@@ -373,7 +379,7 @@ typedef void (*rt_pass)(const rt *r, const void *operation, rt_sink *sink);
 static inline int32_t rt_sink_kept(const rt_sink *k, int32_t shift) {
   const int32_t bits = k->shift == 0 || shift > k->shift;
   const int32_t winners = !k->winner || (shift >= k->guess - 1 && shift <= k->guess + 1);
-  return bits && winners && (k->max >> k->shift) <= 32767u;
+  return bits && winners && (RT_CLIPS ? shift - k->shift <= 8 : (k->max >> k->shift) <= 32767u);
 }
 
 static inline void rt_sink_predict(rt_sink *k, int32_t shift) {
@@ -388,13 +394,13 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
                                      uint32_t count, uint8_t *hint) {
   int32_t shift;
   k->mode = rounding->mode;
-  k->stream = rt_stream_of(r, rounding);
+  if ((RT_MODES >> RT_STOCHASTIC & 1) != 0) k->stream = rt_stream_of(r, rounding);
   k->max = 0;
 #ifdef RT_WRITES
   if (!k->high || (rt_mode(k) != RT_NEAREST && rt_mode(k) != RT_TRUNCATE)) {
     k->kind = RT_MEASURE;
     pass(r, operation, k);
-    shift = rt_shift(k->max);
+    shift = rt_shift(k->max, rounding);
     k->kind = RT_WRITE;
     k->shift = shift;
     pass(r, operation, k);
@@ -403,7 +409,7 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
 #endif
   rt_sink_predict(k, *hint);
   pass(r, operation, k);
-  shift = rt_shift(k->max);
+  shift = rt_shift(k->max, rounding);
   if (!rt_sink_kept(k, shift)) {
     rt_sink_predict(k, shift);
     k->max = 0;

@@ -10,10 +10,13 @@
 /* x [h][w][c], weights [k][kh][kw][c / groups], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap
  * and have at most four cells. */
 typedef struct rt_conv {
-  int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
-  int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
+  uint16_t h, w, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w;
+  uint16_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
+  int32_t c, k;
   const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
+#if RT_TRAINING
   uint32_t weight;
+#endif
   int32_t weight_exponent;
 #ifdef RT_GROUPED
   int32_t groups; /* 0: one; with more, forward alone, and no pool */
@@ -24,7 +27,14 @@ typedef struct rt_conv {
 #endif
 } rt_conv;
 
-static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) { return v->frozen ? v->frozen : r->weights + v->weight; }
+static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) {
+#if RT_TRAINING
+  if (!v->frozen) return r->weights + v->weight;
+#endif
+  (void)r;
+  return v->frozen;
+}
+
 static inline int32_t rt_window_size(const rt_conv *v) { return v->kh * v->kw * v->c; }
 
 /* The taps first .. end - 1 of a kernel whose window begins at `at` that meet an input of `size`. */
@@ -45,12 +55,14 @@ static inline rt_span rt_span_of(int32_t at, int32_t kernel, int32_t size) {
 typedef struct rt_forward {
   const rt_conv *conv;
   uint32_t x, y, high, columns;
+#if RT_TRAINING
   uint32_t winner, packed; /* a byte, and at last two bits, per output of the pool; RT_NONE: no winners are wanted */
+#endif
   uint16_t ex, ey, hint, relu;
   rt_rounding rounding;
 } rt_forward;
 
-/* The window of an output position as one row, zeros where it leaves the image. */
+/* The window that begins at (iy, ix) as one row, zeros where it leaves the image. */
 RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
   const int32_t row = v->kw * v->c;
   const rt_span span = rt_span_of(ix, v->kw, v->w);
@@ -67,15 +79,16 @@ RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const i
   }
 }
 
-/* The window that begins at (iy, ix). */
-RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
-  const int32_t row = v->kw * v->c, line = v->w * v->c;
-  int32_t ky = v->kh;
-  if (iy < 0 || ix < 0 || iy + ky > v->h || ix + v->kw > v->w) {
-    rt_gather_border(column, v, x, iy, ix);
+static inline void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
+#ifndef __OPTIMIZE_SIZE__
+  if (iy >= 0 && ix >= 0 && iy + v->kh <= v->h && ix + v->kw <= v->w) { /* as most */
+    const int32_t row = v->kw * v->c, line = v->w * v->c;
+    int32_t ky = v->kh;
+    for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
     return;
   }
-  for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
+#endif
+  rt_gather_border(column, v, x, iy, ix);
 }
 
 #if defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__)
@@ -196,26 +209,30 @@ static inline int32_t rt_fold_most(const int32_t *acc) {
 static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
   int32_t most, t;
 #define RT_NEGATIVE(s) "orn %[t], %[" #s "], %[" #s "], asr #31\n\tand r5, r5, %[t]\n\t"
+#if RT_CLIPS
+#define RT_SATURATE "usat %[t], #15, %[t]\n\t"
+#else
+#define RT_SATURATE
+#endif
 #define RT_LARGER(m, s) "cmp " #m ", " #s "\n\tit lt\n\tmovlt " #m ", " #s "\n\t"
-  __asm__ volatile(
-      "ldm %[f], {r4, r5, r6, r8, r9}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2) RT_NEGATIVE(s3)
-      "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER(%[m], %[s1]) RT_LARGER(%[m], %[s2]) RT_LARGER(%[m], %[s3])
-      RT_LARGER(r4, %[m])
-      "asr %[t], %[m], r9\n\t"
-      "strb %[t], [r6], #1\n\t"
-      "lsr %[t], %[t], #8\n\t"
-      "strb %[t], [r8], #1\n\t"
-      "stm %[f], {r4, r5, r6, r8}"
-      : [m] "=&r"(most), [t] "=&r"(t)
-      : [f] "r"(f), [s0] "r"(acc[0]), [s1] "r"(acc[1]), [s2] "r"(acc[2]), [s3] "r"(acc[3])
-      : "r4", "r5", "r6", "r8", "r9", "cc", "memory");
+  __asm__ volatile("ldm %[f], {r4, r5, r6, r8, r9}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2)
+                       RT_NEGATIVE(s3) "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER(% [m], % [s1]) RT_LARGER(% [m], % [s2])
+                           RT_LARGER(% [m], % [s3]) RT_LARGER(r4, % [m]) "asr %[t], %[m], r9\n\t" RT_SATURATE
+                                                                         "strb %[t], [r6], #1\n\t"
+                                                                         "lsr %[t], %[t], #8\n\t"
+                                                                         "strb %[t], [r8], #1\n\t"
+                                                                         "stm %[f], {r4, r5, r6, r8}"
+                   : [m] "=&r"(most), [t] "=&r"(t)
+                   : [f] "r"(f), [s0] "r"(acc[0]), [s1] "r"(acc[1]), [s2] "r"(acc[2]), [s3] "r"(acc[3])
+                   : "r4", "r5", "r6", "r8", "r9", "cc", "memory");
 #undef RT_NEGATIVE
 #undef RT_LARGER
+#undef RT_SATURATE
   return most;
 }
 #else
 static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
-  const int32_t most = rt_fold_most(acc), kept = most >> f->shift;
+  const int32_t most = rt_fold_most(acc), kept = (int32_t)rt_kept(most >> f->shift);
   rt_fold_measure(f, acc, most);
   *f->out++ = (int8_t)(uint8_t)(kept & 255);
   *f->high++ = (int8_t)(uint8_t)((kept >> 8) & 255);
@@ -352,11 +369,14 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
 RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
   const rt_conv *v = o->conv;
   uint32_t index = (uint32_t)(image * v->k);
-  int32_t acc[4], i, j = 0;
+  int32_t j = 0;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t acc[4], i;
   for (; j + 4 <= v->k; j += 4) {
     rt_dot4(acc, x, w + j * v->c, v->c, v->c);
     for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i] + rt_bias(k, v, j + i));
   }
+#endif
   for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c) + rt_bias(k, v, j));
 }
 
@@ -420,12 +440,14 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   }
 }
 
+#if RT_TRAINING
 /* Up to four winners in a byte, of each the two bits at `low`. */
 static inline uint8_t rt_four_bits(const uint8_t *winner, uint32_t low, uint32_t count) {
   uint32_t byte = 0, i;
   for (i = 0; i < count; ++i) byte |= ((uint32_t)winner[i] >> low & 3u) << 2 * i;
   return (uint8_t)byte;
 }
+#endif
 
 RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   const rt_conv *v = o->conv;
@@ -434,19 +456,23 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   rt_sink k = rt_plain_sink(r, o->y);
   int32_t shift;
   k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
+#if RT_TRAINING
   k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
+#endif
   k.relu = o->relu;
 #ifdef RT_BIAS
   k.lift = v->bias_exponent - r->exponents[o->ex] - v->weight_exponent;
 #endif
   shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
-  if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
+#if RT_TRAINING
+  if (k.winner) { /* of LATE, the one of three shifts that it became */
     const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;
     uint8_t *packed = rt_bytes(r, o->packed);
     uint32_t i = 0;
     for (; i + 4 <= count; i += 4) *packed++ = rt_four_bits(k.winner + i, low, 4);
     if (i < count) *packed = rt_four_bits(k.winner + i, low, count - i);
   }
+#endif
   r->exponents[o->ey] = r->exponents[o->ex] + v->weight_exponent + shift;
 }
 
@@ -576,10 +602,9 @@ RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
   r->exponents[o->edx] = r->exponents[o->ed] + v->weight_exponent +
                          rt_requantise(r, &k, rt_backward_pass, o, &o->rounding, count, r->hints + o->hint);
   if (o->mask != RT_NONE) {
-    const int8_t *mask = rt_at(r, o->mask);
-    uint32_t i;
-    for (i = 0; i < count; ++i) {
-      if (mask[i] <= 0) k.out[i] = 0;
+    const int8_t *mask = rt_at(r, o->mask), *const end = mask + count;
+    for (; mask < end; ++mask, ++k.out) {
+      if (*mask <= 0) *k.out = 0;
     }
   }
 }
@@ -616,8 +641,8 @@ RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], cons
   if (iy < 0 || ix < 0 || iy + v->kh > v->h || ix + v->kw > v->w) {
     const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
     list = &lists[ix < 0 ? 0 : 2];
-    if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end ||
-                                 wide.first != list->wide.first || wide.end != list->wide.end)) {
+    if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
+                                 wide.end != list->wide.end)) {
       rt_gradient_flush(sum, list, v);
     }
     if (high.end <= high.first || wide.end <= wide.first) return;

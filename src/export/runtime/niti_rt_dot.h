@@ -44,10 +44,10 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s3 += v * b3[i];        \
   }
 #ifdef RT_DSP
-#define RT_WORDS(s, b)                                      \
-  {                                                         \
-    const uint32_t word = rt_word_at(b);                    \
-    b += 4;                                                 \
+#define RT_WORDS(s, b)                                                 \
+  {                                                                    \
+    const uint32_t word = rt_word_at(b);                               \
+    b += 4;                                                            \
     s = rt_smlad(odd, rt_odd(word), rt_smlad(even, rt_even(word), s)); \
   }
   for (i = count >> 2; i > 0; --i, a += 4) {
@@ -155,18 +155,15 @@ static inline void rt_columns_start(int8_t *columns, int32_t size) {
 #ifdef __OPTIMIZE_SIZE__
 enum { RT_TURN = 1 };
 #define RT_TURN_GROUPS "1:\n\t" RT_GROUP
-#else /* twelve groups in a turn, the first of which begins in the middle */
+#else /* twelve groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
 enum { RT_TURN = 12 };
 #define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
-#define RT_TURN_GROUPS   \
-  "add pc, %[e]\n\t"     \
-  "nop\n"                \
-  "1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
+#define RT_TURN_GROUPS "add pc, %[e]\n1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
 
 static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (rt_groups(size) + RT_TURN - 1) / RT_TURN;
-  uint32_t word, even = (uint32_t)(52 * (turns * RT_TURN - rt_groups(size)));
+  uint32_t word, even = (uint32_t)(52 * (turns * RT_TURN - rt_groups(size)) - 2); /* pc is four bytes behind the addition */
   __asm__ volatile(RT_TURN_GROUPS
                    "subs %[n], %[n], #1\n\t"
                    "bne 1b"
@@ -293,36 +290,36 @@ typedef struct rt_rows {
 #ifdef RT_DSP
 #define RT_SUMS_LOAD "ldm.w %[s], {r4, r5, r6, r8}\n\t"
 #define RT_SUMS_STORE "stm.w %[s]!, {r4, r5, r6, r8}\n\t"
-#define RT_PAIR                            \
-  RT_SUMS_LOAD                             \
-  "ldr %[t], [%[a]], #4\n\t"               \
-  "ldr %[u], [%[b]], #4\n\t"               \
-  "pkhbt %[v], %[t], %[u], lsl #16\n\t"    \
-  "pkhtb %[u], %[u], %[t], asr #16\n\t"    \
-  "sxtb16 %[t], %[v]\n\t"                  \
-  "smlad r4, %[t], %[f], r4\n\t"           \
-  "sxtb16 %[v], %[v], ror #8\n\t"          \
-  "smlad r5, %[v], %[f], r5\n\t"           \
-  "sxtb16 %[t], %[u]\n\t"                  \
-  "smlad r6, %[t], %[f], r6\n\t"           \
-  "sxtb16 %[u], %[u], ror #8\n\t"          \
+#define RT_PAIR                         \
+  RT_SUMS_LOAD                          \
+  "ldr %[t], [%[a]], #4\n\t"            \
+  "ldr %[u], [%[b]], #4\n\t"            \
+  "pkhbt %[v], %[t], %[u], lsl #16\n\t" \
+  "pkhtb %[u], %[u], %[t], asr #16\n\t" \
+  "sxtb16 %[t], %[v]\n\t"               \
+  "smlad r4, %[t], %[f], r4\n\t"        \
+  "sxtb16 %[v], %[v], ror #8\n\t"       \
+  "smlad r5, %[v], %[f], r5\n\t"        \
+  "sxtb16 %[t], %[u]\n\t"               \
+  "smlad r6, %[t], %[f], r6\n\t"        \
+  "sxtb16 %[u], %[u], ror #8\n\t"       \
   "smlad r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
-#define RT_SINGLE                         \
-  RT_SUMS_LOAD                            \
-  "ldr %[t], [%[a]], #4\n\t"              \
-  "sxtb16 %[u], %[t]\n\t"                 \
-  "smlabb r4, %[u], %[f], r4\n\t"         \
-  "smlatb r6, %[u], %[f], r6\n\t"         \
-  "sxtb16 %[u], %[t], ror #8\n\t"         \
-  "smlabb r5, %[u], %[f], r5\n\t"         \
+#define RT_SINGLE                 \
+  RT_SUMS_LOAD                    \
+  "ldr %[t], [%[a]], #4\n\t"      \
+  "sxtb16 %[u], %[t]\n\t"         \
+  "smlabb r4, %[u], %[f], r4\n\t" \
+  "smlatb r6, %[u], %[f], r6\n\t" \
+  "sxtb16 %[u], %[t], ror #8\n\t" \
+  "smlabb r5, %[u], %[f], r5\n\t" \
   "smlatb r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
-#define RT_SUMS_LOOP(times, body)                                                                                         \
-  if (times > 0)                                                                                                          \
-  __asm__ volatile("1:\n\t" body                                                                                          \
-                   "subs %[n], %[n], #1\n\t"                                                                              \
-                   "bne 1b"                                                                                               \
-                   : [s] "+r"(sum), [a] "+r"(a), [b] "+r"(b), [t] "=&r"(t), [u] "=&r"(u), [v] "=&r"(v), [n] "+r"(times)   \
-                   : [f] "r"(f)                                                                                           \
+#define RT_SUMS_LOOP(times, body)                                                                                       \
+  if (times > 0)                                                                                                        \
+  __asm__ volatile("1:\n\t" body                                                                                        \
+                   "subs %[n], %[n], #1\n\t"                                                                            \
+                   "bne 1b"                                                                                             \
+                   : [s] "+r"(sum), [a] "+r"(a), [b] "+r"(b), [t] "=&r"(t), [u] "=&r"(u), [v] "=&r"(v), [n] "+r"(times) \
+                   : [f] "r"(f)                                                                                         \
                    : "r4", "r5", "r6", "r8", "cc", "memory")
 
 /* sum[i] += factor[0] * row[0][i] + factor[1] * row[1][i]: 14 instructions for eight products. */
