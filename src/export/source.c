@@ -55,7 +55,7 @@ static const NitiExportWeight *weight_of(const NitiExport *e, int32_t layer) { r
 
 /* ---- constants ---- */
 
-static void write_bytes(FILE *to, const int8_t *p, size_t count) {
+void niti_export_write_bytes(FILE *to, const int8_t *p, size_t count) {
   int column = 0;
   for (size_t i = 0; i < count; ++i) {
     if (column > 120) column = fprintf(to, "\n") - 1;
@@ -77,73 +77,9 @@ static void write_weights(FILE *to, const NitiExport *e) {
     if (w->bias)
       write_words(to, w->tensor->data, count);
     else
-      write_bytes(to, w->tensor->data, count);
+      niti_export_write_bytes(to, w->tensor->data, count);
     fprintf(to, "\n};\n\n");
   }
-}
-
-enum { INPUT_SHIFT = 20, INPUT_HALF = 128 };
-
-/* The factor and the offset with which (v * factor + offset) >> INPUT_SHIFT is each mantissa of a channel + INPUT_HALF. */
-static bool input_line(int32_t *factor, int32_t *offset, const int8_t *table) {
-  const int64_t one = (int64_t)1 << INPUT_SHIFT, span = table[255] - table[0];
-  for (int64_t f = span > 0 ? (span - 1) * one / 255 : 0; f <= (span + 1) * one / 255; ++f) {
-    int64_t least = 0, most = INT32_MAX - 255 * f;
-    for (int32_t v = 0; v < 256; ++v) {
-      const int64_t low = (table[v] + INPUT_HALF) * one - v * f;
-      if (low > least) least = low;
-      if (low + one - 1 < most) most = low + one - 1;
-    }
-    if (least > most) continue;
-    *factor = (int32_t)f;
-    *offset = (int32_t)(least + (most - least) / 2);
-    return true;
-  }
-  return false;
-}
-
-/* Pixels as mantissas: on a line in all channels, or by a table. */
-static bool has_lines(const NitiExport *e) {
-  int32_t factor, offset;
-  for (int32_t c = 0; c < e->recipe->model->input.c; ++c) {
-    if (!input_line(&factor, &offset, e->table + 256 * c)) return false;
-  }
-  return true;
-}
-
-static void write_lines(FILE *to, const NitiExport *e) {
-  const int32_t channels = e->recipe->model->input.c;
-  fprintf(to,
-          "/* Pixel values as mantissas, at exponent %" PRId32
-          ": ((v * factor + offset) >> %d) - %d. */\n"
-          "%s_CONST static const uint32_t input_line[%" PRId32 "][2] = {",
-          e->table_exponent, INPUT_SHIFT, INPUT_HALF, e->upper, channels);
-  for (int32_t c = 0; c < channels; ++c) {
-    int32_t factor = 0, offset = 0;
-    (void)input_line(&factor, &offset, e->table + 256 * c);
-    fprintf(to, "%s{%" PRId32 "u, %" PRId32 "u}", c > 0 ? ", " : "", factor, offset);
-  }
-  fprintf(to, "};\n\nstatic int8_t mantissa(uint8_t v, int32_t c) {\n");
-  fprintf(to, "  return (int8_t)((int32_t)((v * input_line[c][0] + input_line[c][1]) >> %d) - %d);\n}\n\n", INPUT_SHIFT,
-          INPUT_HALF);
-}
-
-static void write_table(FILE *to, const NitiExport *e) {
-  const int32_t channels = e->recipe->model->input.c;
-  if (has_lines(e)) {
-    write_lines(to, e);
-    return;
-  }
-  fprintf(to,
-          "/* Pixel values as mantissas, at exponent %" PRId32 ". */\n%s_CONST static const int8_t input_table[%" PRId32
-          "][256] = {\n",
-          e->table_exponent, e->upper, channels);
-  for (int32_t c = 0; c < channels; ++c) {
-    fprintf(to, "{");
-    write_bytes(to, e->table + 256 * c, 256);
-    fprintf(to, "},\n");
-  }
-  fprintf(to, "};\n\nstatic int8_t mantissa(uint8_t v, int32_t c) { return input_table[c][v]; }\n\n");
 }
 
 static void write_names(FILE *to, const NitiExport *e) {
@@ -408,36 +344,6 @@ static void write_program(const Writing *w) {
 
 /* ---- the interface's functions ---- */
 
-static void write_input(FILE *to, const NitiExport *e) {
-  fprintf(to,
-          "/* Rows of pixels become mantissas where the network reads them. */\n"
-          "static void read_images(int8_t *x, %s_rows rows, void *user, int32_t n) {\n"
-          "  int32_t image, row, i, c;\n"
-          "  for (image = 0; image < n; ++image) {\n"
-          "    for (row = 0; row < %s_HEIGHT; ++row) {\n"
-          "      rows(user, image, row, (uint8_t *)x);\n"
-          "      for (i = 0; i < %s_WIDTH; ++i) {\n"
-          "        for (c = 0; c < %s_CHANNELS; ++c, ++x) *x = mantissa((uint8_t)*x, c);\n"
-          "      }\n"
-          "    }\n"
-          "  }\n"
-          "}\n\n"
-          "/* Rows of images in memory: user points to the pointer to their pixels. */\n"
-          "static void copy_row(void *user, int32_t image, int32_t row, uint8_t *pixels) {\n"
-          "  const int32_t length = %s_WIDTH * %s_CHANNELS;\n"
-          "  const uint8_t *all = *(const uint8_t *const *)user;\n"
-          "  memcpy(pixels, all + (image * %s_HEIGHT + row) * length, (size_t)length);\n"
-          "}\n\n"
-          "static int32_t first_largest(const int8_t *logits) {\n"
-          "  int32_t best = 0, j;\n"
-          "  for (j = 1; j < %s_CLASSES; ++j) {\n"
-          "    if (logits[j] > logits[best]) best = j;\n"
-          "  }\n"
-          "  return best;\n"
-          "}\n\n",
-          e->name, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper);
-}
-
 static void write_open(FILE *to, const NitiExport *e) {
   fprintf(to, "static rt open(%s *network, int32_t n) {\n  rt r;\n  r.arena = network->arena;\n  r.weights = %s;\n", e->name,
           niti_export_trains(e) ? "network->weights" : "NULL");
@@ -613,12 +519,12 @@ void niti_export_write_source(FILE *to, const NitiExport *e) {
   fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");
   if (trains) fprintf(to, "#include \"niti_rt_loss.h\"\n#include \"niti_rt_store.h\"\n");
   fprintf(to, "\nenum { INPUT_EXPONENT = %" PRId32 " };\n\n", e->table_exponent);
-  write_table(to, e);
+  niti_export_write_mantissas(to, e);
   write_weights(to, e);
   write_names(to, e);
   if (trains) write_program(&training);
   write_program(&inference);
-  write_input(to, e);
+  niti_export_write_input(to, e);
   write_open(to, e);
   write_predict(to, e);
   if (trains) write_train(to, e);

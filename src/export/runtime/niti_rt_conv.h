@@ -214,14 +214,14 @@ static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
 #else
 #define RT_SATURATE
 #endif
-#define RT_LARGER(m, s) "cmp " #m ", " #s "\n\tit lt\n\tmovlt " #m ", " #s "\n\t"
+#define RT_LARGER(m, s) "cmp " m ", " s "\n\tit lt\n\tmovlt " m ", " s "\n\t"
   __asm__ volatile("ldm %[f], {r4, r5, r6, r8, r9}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2)
-                       RT_NEGATIVE(s3) "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER(% [m], % [s1]) RT_LARGER(% [m], % [s2])
-                           RT_LARGER(% [m], % [s3]) RT_LARGER(r4, % [m]) "asr %[t], %[m], r9\n\t" RT_SATURATE
-                                                                         "strb %[t], [r6], #1\n\t"
-                                                                         "lsr %[t], %[t], #8\n\t"
-                                                                         "strb %[t], [r8], #1\n\t"
-                                                                         "stm %[f], {r4, r5, r6, r8}"
+                       RT_NEGATIVE(s3) "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER("%[m]", "%[s1]") RT_LARGER("%[m]", "%[s2]")
+                           RT_LARGER("%[m]", "%[s3]") RT_LARGER("r4", "%[m]") "asr %[t], %[m], r9\n\t" RT_SATURATE
+                                                                              "strb %[t], [r6], #1\n\t"
+                                                                              "lsr %[t], %[t], #8\n\t"
+                                                                              "strb %[t], [r8], #1\n\t"
+                                                                              "stm %[f], {r4, r5, r6, r8}"
                    : [m] "=&r"(most), [t] "=&r"(t)
                    : [f] "r"(f), [s0] "r"(acc[0]), [s1] "r"(acc[1]), [s2] "r"(acc[2]), [s3] "r"(acc[3])
                    : "r4", "r5", "r6", "r8", "r9", "cc", "memory");
@@ -547,7 +547,7 @@ RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, 
       if (at < 0 || at >= v->pool_w) continue;
     }
     rows[at].row[rows[at].count] = w + j * size;
-    rows[at].factor[rows[at].count++] = delta;
+    rows[at].factor[rows[at].count++] = (int8_t)delta;
     if (rows[at].count == 4) rt_scatter(&rows[at], ring, v, oy, ox + at);
   }
   for (i = 0; i < columns; ++i) {
@@ -651,7 +651,7 @@ RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], cons
     at += (high.first * v->w + wide.first) * v->c;
   }
   list->rows.row[list->rows.count] = x + at;
-  list->rows.factor[list->rows.count++] = delta;
+  list->rows.factor[list->rows.count++] = (int8_t)delta;
   if (list->rows.count == 4) rt_gradient_flush(sum, list, v);
 }
 

@@ -154,16 +154,18 @@ static inline void rt_columns_start(int8_t *columns, int32_t size) {
 
 #ifdef __OPTIMIZE_SIZE__
 enum { RT_TURN = 1 };
+#define RT_SKIP(groups) 0u
 #define RT_TURN_GROUPS "1:\n\t" RT_GROUP
 #else /* twelve groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
 enum { RT_TURN = 12 };
+#define RT_SKIP(groups) ((uint32_t)(52 * (groups)-2)) /* the program counter is read as four bytes behind the addition */
 #define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
 #define RT_TURN_GROUPS "add pc, %[e]\n1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
 
 static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (rt_groups(size) + RT_TURN - 1) / RT_TURN;
-  uint32_t word, even = (uint32_t)(52 * (turns * RT_TURN - rt_groups(size)) - 2); /* pc is four bytes behind the addition */
+  uint32_t word, even = RT_SKIP(turns * RT_TURN - rt_groups(size));
   __asm__ volatile(RT_TURN_GROUPS
                    "subs %[n], %[n], #1\n\t"
                    "bne 1b"
@@ -283,7 +285,7 @@ static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, cons
 #if RT_TRAINING
 typedef struct rt_rows {
   const int8_t *row[4];
-  int32_t factor[4];
+  int8_t factor[4];
   int32_t count;
 } rt_rows;
 
@@ -323,7 +325,7 @@ typedef struct rt_rows {
                    : "r4", "r5", "r6", "r8", "cc", "memory")
 
 /* sum[i] += factor[0] * row[0][i] + factor[1] * row[1][i]: 14 instructions for eight products. */
-RT_HOT static void rt_add2(int32_t *sum, const int8_t *const row[2], const int32_t factor[2], int32_t offset, int32_t count) {
+RT_HOT static void rt_add2(int32_t *sum, const int8_t *const row[2], const int8_t factor[2], int32_t offset, int32_t count) {
   const int8_t *a = row[0] + offset, *b = row[1] + offset;
   const uint32_t f = ((uint32_t)factor[0] & 0xffffu) | (uint32_t)factor[1] << 16;
   uint32_t t, u, v;
