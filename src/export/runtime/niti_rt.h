@@ -135,9 +135,8 @@ static inline int32_t rt_shift(uint32_t max, const rt_rounding *rounding) {
 
 static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
-/* In two steps, the first of which some processors have an instruction for. */
 static inline int8_t rt_clip(int32_t v) {
-  const int32_t m = v > 127 ? 127 : v < -128 ? -128 : v;
+  const int32_t m = v > 127 ? 127 : v;
   return (int8_t)(m < -127 ? -127 : m);
 }
 

@@ -242,8 +242,8 @@ static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
 
 /* All channels of one window of the pool, below ReLU. */
 RT_COLD static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
-                                  const uint32_t *flat) {
-  const int32_t size = rt_window_size(v), guess = k->guess;
+                                  int32_t size, const uint32_t *flat) {
+  const int32_t guess = k->guess;
   const uint32_t mode = rt_mode(k), end = index + (uint32_t)v->k;
   uint8_t *const winner = k->winner;
   rt_fold f = {0, -1, k->out + index, NULL, k->shift};
@@ -328,7 +328,7 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
         cell_x = 0;
         if (++cell_y == v->pool_h) cell_y = 0;
       }
-      rt_put_window(k, index, v, w, columns, flat);
+      rt_put_window(k, index, v, w, columns, size, flat);
       index += (uint32_t)v->k;
     }
   }

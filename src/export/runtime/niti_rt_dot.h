@@ -156,15 +156,15 @@ static inline void rt_columns_start(int8_t *columns, int32_t size) {
 enum { RT_TURN = 1 };
 #define RT_SKIP(groups) 0u
 #define RT_TURN_GROUPS "1:\n\t" RT_GROUP
-#else /* twelve groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
-enum { RT_TURN = 12 };
+#else /* 16 groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
+enum { RT_TURN = 16 };
 #define RT_SKIP(groups) ((uint32_t)(52 * (groups)-2)) /* the program counter is read as four bytes behind the addition */
 #define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
-#define RT_TURN_GROUPS "add pc, %[e]\n1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
+#define RT_TURN_GROUPS "add pc, %[e]\n1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
 
 static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (rt_groups(size) + RT_TURN - 1) / RT_TURN;
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (int32_t)((uint32_t)(rt_groups(size) + RT_TURN - 1) / RT_TURN);
   uint32_t word, even = RT_SKIP(turns * RT_TURN - rt_groups(size));
   __asm__ volatile(RT_TURN_GROUPS
                    "subs %[n], %[n], #1\n\t"
