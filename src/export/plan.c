@@ -141,6 +141,7 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_GRADIENT_SQUARES: return refuse(p, o, "expected update niti, whose gradients are not clipped");
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return refuse(p, o, "expected update niti");
+    case NITI_OP_NORM_FIT: return refuse(p, o, "once it is trained, niti fold makes weights and a bias of it, for --train none");
     default: return refuse(p, o, "");
   }
 }

@@ -121,8 +121,8 @@ static void write_exponent(const Writing *w, const char *member, int32_t tensor)
 
 static void write_rounding(const Writing *w, const NitiOperation *o) {
   static const char *const modes[] = {"RT_NEAREST", "RT_PSEUDO_STOCHASTIC", "RT_STOCHASTIC", "RT_TRUNCATE"};
-  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u, %" PRId32 "u}", modes[o->rounding.mode], o->rounding.purpose,
-          o->rounding.stream, o->rounding.clip);
+  fprintf(w->to, " .rounding = {%" PRIu32 "u, %s, %" PRIu32 "u, %" PRId32 "u}", o->rounding.stream, modes[o->rounding.mode],
+          o->rounding.purpose, o->rounding.clip);
 }
 
 static void write_hint(const Writing *w, const NitiExportStep *s) {

