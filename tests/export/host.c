@@ -32,9 +32,7 @@ static int32_t train(const uint8_t *pixels, const uint16_t *labels, int32_t n) {
   return rows.at == n * MAX(HEIGHT) ? correct : -1;
 }
 #else
-static int32_t train(const uint8_t *pixels, const uint16_t *labels, int32_t n) {
-  return NET(train)(&network, pixels, labels, n);
-}
+static int32_t train(const uint8_t *pixels, const uint16_t *labels, int32_t n) { return NET(train)(&network, pixels, labels, n); }
 #endif
 
 int main(int argc, char **argv) {

@@ -318,6 +318,30 @@ static inline uint32_t rt_finish_two(uint32_t v, uint32_t halves, int32_t down, 
 #endif
 #endif
 
+/* Hands over a few, `stride` apart. The sink's members are read once: a store of bytes might change them. */
+static inline void rt_put_some(rt_sink *k, uint32_t index, uint32_t stride, const int32_t *acc, int32_t count) {
+  if (rt_is_late(k)) {
+    int8_t *out = k->out + index, *high = k->high + index;
+    const int32_t shift = k->shift, relu = k->relu;
+    uint32_t max = k->max;
+    for (; count > 0; --count, out += stride, high += stride) {
+      const int32_t a = *acc++;
+      uint32_t m = rt_magnitude(a), v;
+      max = m > max ? m : max;
+      m = rt_kept((int32_t)(m >> shift));
+      v = a >= 0 ? m : relu ? 0u : 0u - m;
+      *out = (int8_t)(v & 255u);
+      *high = (int8_t)((v >> 8) & 255u);
+    }
+    k->max = max;
+  }
+#ifdef RT_WRITES
+  else {
+    for (; count > 0; --count, index += stride) rt_put(k, index, *acc++);
+  }
+#endif
+}
+
 /* Hands over a row of accumulators, and clears it. */
 RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32_t count) {
 #ifdef RT_WRITES

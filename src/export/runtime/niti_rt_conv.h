@@ -357,7 +357,8 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
       const int32_t bias = rt_bias(k, v, j);
       int32_t acc[4];
       row = rt_dot_columns(acc, row, columns, size);
-      for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i] + bias);
+      for (i = 0; i < some; ++i) acc[i] += bias;
+      rt_put_some(k, index + (uint32_t)j, (uint32_t)v->k, acc, some);
     }
   }
 }
@@ -374,7 +375,9 @@ RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int
   int32_t acc[4], i;
   for (; j + 4 <= v->k; j += 4) {
     rt_dot4(acc, x, w + j * v->c, v->c, v->c);
-    for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i] + rt_bias(k, v, j + i));
+    for (i = 0; i < 4; ++i) acc[i] += rt_bias(k, v, j + i);
+    rt_put_some(k, index, 1, acc, 4);
+    index += 4;
   }
 #endif
   for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c) + rt_bias(k, v, j));

@@ -128,7 +128,7 @@ RT_UNUSED static void rt_loss_niti_image(const rt *r, const rt_loss *o, int32_t 
 #endif
 
 /* The delta of the logits. Returns whether any of it is not 0: if none is, the step changes no weight. */
-RT_UNUSED static int32_t rt_loss_delta(rt *r, const rt_loss *o, const uint16_t *labels) {
+RT_COLD static int32_t rt_loss_delta(rt *r, const rt_loss *o, const uint16_t *labels) {
   const int32_t count = r->n * o->classes;
   const int8_t *delta = rt_at(r, o->delta);
   int32_t i;
