@@ -6,7 +6,7 @@ import subprocess
 import boards
 import networks as nets
 import pytest
-from conftest import Job, call
+from conftest import WARNINGS, Job, call
 
 STEPS = 2000 if os.environ.get("NITI_TEST_SLOW") else 50
 JOBS = {
@@ -27,6 +27,10 @@ COUNTS = {
     ("b", "M4"): (3091320, 7917080), ("b", "M7"): (3082760, 7870200), ("b", "M55"): (1086531, 3974375), ("b", "RV32"): (9518480, 16444500),
     ("b-8", "M55"): (1086531, 3726468), ("pools", "M33"): (903750, 8047100), ("lenet", "M4"): (753400, 4210840),
     ("lenet", "M33"): (753300, 4209300), ("lenet", "M55"): (329750, 2447468), ("residual", "M3"): (485280, 2690160),
+    ("residual", "M4"): (330680, 2160440), ("residual", "M7"): (330360, 2149800), ("residual", "M33"): (331100, 2163300),
+    ("residual", "M55"): (218093, 1563718), ("residual", "RV32"): (645568, 3144870), ("depthwise", "M3"): (360720, 751160),
+    ("depthwise", "M4"): (352680, 737120), ("depthwise", "M7"): (353520, 736720), ("depthwise", "M33"): (355300, 742550),
+    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338),
 }
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
@@ -59,6 +63,13 @@ def test_board(name, board, jobs):
     if (name, board.name) in COUNTS:
         for key, expected in zip(("predict", "train"), COUNTS[name, board.name]):
             assert found[key] <= 1.03 * expected, f"{key}: {found[key]} instructions, {expected} when this was written"
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m3", "cortex-m4"])
+@pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
+def test_clang_takes_it_too(cpu, optimise, jobs):
+    job = jobs("a")
+    call("clang", "--target=arm-none-eabi", f"-mcpu={cpu}", "-mthumb", *WARNINGS, optimise, "-c", job.path("c", "a.c"), "-o", job.path("clang.o"))
 
 
 def test_context_is_as_large_as_announced(jobs):

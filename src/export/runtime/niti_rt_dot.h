@@ -139,38 +139,40 @@ static inline void rt_columns_start(int8_t *columns, int32_t size) {
   rt_zero_bytes((uint8_t *)columns + 32 * rt_groups(size) + size, -size & 3);
 }
 
-#define RT_TWO_COLUMNS(s, t)          \
-  "ldm.w %[x]!, {r4, r5, r6, r8}\n\t" \
-  "smlad %[" #s "], %[e], r4, %[" #s  \
-  "]\n\t"                             \
-  "smlad %[" #t "], %[e], r6, %[" #t  \
-  "]\n\t"                             \
-  "smlad %[" #s "], %[w], r5, %[" #s  \
-  "]\n\t"                             \
-  "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
-
-/* 13 instructions of 52 bytes for 16 products. */
-#define RT_GROUP RT_WIDEN RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
+/* Of the operands of rt_dot_columns: 13 instructions of 52 bytes for 16 products. In few characters, because a string has 4,095.
+ */
+#define RT_TWO_COLUMNS(s, t)  \
+  "ldm.w %6!,{r4,r5,r6,r8}\n" \
+  "smlad " s ",%8,r4," s      \
+  "\n"                        \
+  "smlad " t ",%8,r6," t      \
+  "\n"                        \
+  "smlad " s ",%7,r5," s      \
+  "\n"                        \
+  "smlad " t ",%7,r8," t "\n"
+#define RT_GROUP     \
+  "ldr %7,[%5],#4\n" \
+  "sxtb16 %8,%7\n"   \
+  "sxtb16 %7,%7,ror #8\n" RT_TWO_COLUMNS("%0", "%1") RT_TWO_COLUMNS("%2", "%3")
 
 #ifdef __OPTIMIZE_SIZE__
 enum { RT_TURN = 1 };
 #define RT_SKIP(groups) 0u
-#define RT_TURN_GROUPS "1:\n\t" RT_GROUP
+#define RT_TURN_GROUPS "1:\n" RT_GROUP
 #else /* 16 groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
 enum { RT_TURN = 16 };
 #define RT_SKIP(groups) ((uint32_t)(52 * (groups)-2)) /* the program counter is read as four bytes behind the addition */
 #define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
-#define RT_TURN_GROUPS "add pc, %[e]\n1:\n\t" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
+#define RT_TURN_GROUPS "add pc,%8\n1:\n" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
 
 static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (int32_t)((uint32_t)(rt_groups(size) + RT_TURN - 1) / RT_TURN);
   uint32_t word, even = RT_SKIP(turns * RT_TURN - rt_groups(size));
   __asm__ volatile(RT_TURN_GROUPS
-                   "subs %[n], %[n], #1\n\t"
+                   "subs %4,%4,#1\n"
                    "bne 1b"
-                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(turns), [p] "+r"(w), [x] "+r"(columns),
-                     [w] "=&r"(word), [e] "+r"(even)
+                   : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3), "+r"(turns), "+r"(w), "+r"(columns), "=&r"(word), "+r"(even)
                    :
                    : "r4", "r5", "r6", "r8", "cc", "memory");
   acc[0] = s0;
