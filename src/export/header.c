@@ -41,9 +41,10 @@ static void write_context(FILE *to, const NitiExport *e) {
       to,
       "typedef struct %s {\n  uint64_t seed;\n  int8_t *arena;\n  uint32_t step; /* training steps so far */\n  int32_t mu;\n",
       e->name);
-  fprintf(to, "  int32_t exponents[%" PRId32 "];\n  uint8_t hints[%" PRId32 "];\n", niti_export_exponents(e),
-          niti_export_hints(e));
+  fprintf(to, "  uint8_t hints[%" PRId32 "];\n", niti_export_hints(e));
   if (niti_export_trains(e)) fprintf(to, "  int8_t weights[%s_WEIGHT_BYTES];\n", e->upper);
+  fprintf(to, "  int32_t exponents[%" PRId32 "]; /* behind the weights, of which kernels read whole words */\n",
+          niti_export_exponents(e));
   fprintf(to, "} %s;\n\n", e->name);
 }
 

@@ -11,6 +11,7 @@
 /* The device's own code reads the slots. */
 #define RT_TRAINING 0
 #define RT_MODES 1
+#define RT_CLIPS 0
 #include "export/runtime/niti_rt_store.h"
 
 typedef struct Dump {

@@ -39,6 +39,10 @@ static NitiStatus check_conv(const NitiProgram *p, const NitiOperation *o) {
   const int64_t window = (int64_t)c->kh * c->kw * niti_conv_group_inputs(c);
   if (w->dtype != NITI_DTYPE_S8 || niti_tensor_count(w, 0) != (size_t)c->k * (size_t)window)
     return refuse(p, o, "its weights are not of a plain convolution");
+  const int32_t sizes[] = {c->h, c->w, c->oh, c->ow, c->kh, c->kw, c->stride_h, c->stride_w, c->pad_h, c->pad_w};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
+    if (sizes[i] > UINT16_MAX) return refuse(p, o, "a side is longer than 65535");
+  }
   if (o->opcode == NITI_OP_CONV_GRADIENT && p->tensors[o->outputs[0]].dtype != NITI_DTYPE_S32)
     return refuse(p, o, "its sums need 64 bits (expected a smaller batch)");
   return NITI_OK;
@@ -55,8 +59,7 @@ static const char *lacking(const NitiOperation *o) {
   if (o->opcode == NITI_OP_DROPOUT && o->dropout.rate != HALF) return "its rate is not 0.5";
   if (o->opcode == NITI_OP_LOSS && o->loss.off != 0 && o->outputs[1] != NITI_NONE) return "it has label smoothing";
   if (o->opcode == NITI_OP_ADD && (o->inputs[2] != NITI_NONE || o->relu)) return "it has a ReLU";
-  if (o->rounding.mode == NITI_STOCHASTIC_BYTE) return "its rounding is stochastic-byte";
-  return o->rounding.clip > 0 ? "it clips" : "";
+  return o->rounding.mode == NITI_STOCHASTIC_BYTE ? "its rounding is stochastic-byte" : "";
 }
 
 /* The operation with those of its attributes that the runtime knows. */
@@ -66,7 +69,8 @@ static NitiOperation known_part(const NitiOperation *o) {
   const NitiPool *w = &o->pool;
   memcpy(k.inputs, o->inputs, sizeof k.inputs);
   memcpy(k.outputs, o->outputs, sizeof k.outputs);
-  k.rounding = (NitiRoundingRecord){.mode = o->rounding.mode, .purpose = o->rounding.purpose, .stream = o->rounding.stream};
+  k.rounding = (NitiRoundingRecord){
+      .mode = o->rounding.mode, .purpose = o->rounding.purpose, .stream = o->rounding.stream, .clip = o->rounding.clip};
   if (o->opcode == NITI_OP_CONV_FORWARD) k.relu = o->relu;
   if (o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT) {
     k.conv = (NitiConv){.n = c->n,
@@ -137,6 +141,7 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
     case NITI_OP_GRADIENT_SQUARES: return refuse(p, o, "expected update niti, whose gradients are not clipped");
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return refuse(p, o, "expected update niti");
+    case NITI_OP_NORM_FIT: return refuse(p, o, "once it is trained, niti fold makes weights and a bias of it, for --train none");
     default: return refuse(p, o, "");
   }
 }

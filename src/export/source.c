@@ -55,7 +55,7 @@ static const NitiExportWeight *weight_of(const NitiExport *e, int32_t layer) { r
 
 /* ---- constants ---- */
 
-static void write_bytes(FILE *to, const int8_t *p, size_t count) {
+void niti_export_write_bytes(FILE *to, const int8_t *p, size_t count) {
   int column = 0;
   for (size_t i = 0; i < count; ++i) {
     if (column > 120) column = fprintf(to, "\n") - 1;
@@ -71,28 +71,15 @@ static void write_weights(FILE *to, const NitiExport *e) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
     const size_t count = (size_t)w->bytes / (w->bias ? sizeof(int16_t) : 1);
-    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol, count,
-            w->frozen ? " /* frozen */" : "");
+    /* Kernels read words, and so up to three bytes behind frozen weights. */
+    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol,
+            count + (w->frozen && !w->bias ? 3 : 0), w->frozen ? " /* frozen */" : "");
     if (w->bias)
       write_words(to, w->tensor->data, count);
     else
-      write_bytes(to, w->tensor->data, count);
+      niti_export_write_bytes(to, w->tensor->data, count);
     fprintf(to, "\n};\n\n");
   }
-}
-
-static void write_table(FILE *to, const NitiExport *e) {
-  const int32_t channels = e->recipe->model->input.c;
-  fprintf(to,
-          "/* Pixel values as mantissas, at exponent %" PRId32 ". */\n%s_CONST static const int8_t input_table[%" PRId32
-          "][256] = {\n",
-          e->table_exponent, e->upper, channels);
-  for (int32_t c = 0; c < channels; ++c) {
-    fprintf(to, "{");
-    write_bytes(to, e->table + 256 * c, 256);
-    fprintf(to, "},\n");
-  }
-  fprintf(to, "};\n\n");
 }
 
 static void write_names(FILE *to, const NitiExport *e) {
@@ -134,8 +121,8 @@ static void write_exponent(const Writing *w, const char *member, int32_t tensor)
 
 static void write_rounding(const Writing *w, const NitiOperation *o) {
   static const char *const modes[] = {"RT_NEAREST", "RT_PSEUDO_STOCHASTIC", "RT_STOCHASTIC", "RT_TRUNCATE"};
-  fprintf(w->to, " .rounding = {%s, %" PRIu32 "u, %" PRIu32 "u}", modes[o->rounding.mode], o->rounding.purpose,
-          o->rounding.stream);
+  fprintf(w->to, " .rounding = {%" PRIu32 "u, %s, %" PRIu32 "u, %" PRId32 "u}", o->rounding.stream, modes[o->rounding.mode],
+          o->rounding.purpose, o->rounding.clip);
 }
 
 static void write_hint(const Writing *w, const NitiExportStep *s) {
@@ -191,8 +178,9 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
             ", .pool_oh = %" PRId32 ", .pool_ow = %" PRId32 ",\n",
             p->kh, p->kw, p->stride_h, p->stride_w, p->oh, p->ow);
   }
-  fprintf(w->to, "    .frozen = %s, .weight = %" PRId64 "u, .weight_exponent = %" PRId32,
-          weight->frozen ? weight->symbol : "NULL", weight->offset, weight->tensor->exponent);
+  fprintf(w->to, "    .frozen = %s, .weight_exponent = %" PRId32, weight->frozen ? weight->symbol : "NULL",
+          weight->tensor->exponent);
+  if (!weight->frozen) fprintf(w->to, ", .weight = %" PRId64 "u", weight->offset);
   if (niti_conv_grouped(c)) fprintf(w->to, ", .groups = %" PRId32, c->groups);
   if (bias) fprintf(w->to, ",\n    .bias = %s, .bias_exponent = %" PRId32, bias->symbol, bias->tensor->exponent);
   fprintf(w->to, "};\n");
@@ -222,8 +210,8 @@ static void write_forward(const Writing *w, const NitiExportStep *s) {
   write_place(w, "y", s->use[NITI_EXPORT_TO]);
   write_place(w, "high", s->use[NITI_EXPORT_HIGH]);
   write_place(w, "columns", s->use[NITI_EXPORT_WORK]);
-  write_place(w, "winner", s->use[NITI_EXPORT_WINNERS]);
-  write_place(w, "packed", s->use[NITI_EXPORT_PACKED]);
+  if (niti_export_trains(w->e)) write_place(w, "winner", s->use[NITI_EXPORT_WINNERS]);
+  if (niti_export_trains(w->e)) write_place(w, "packed", s->use[NITI_EXPORT_PACKED]);
   write_exponent(w, "ex", s->use[NITI_EXPORT_FROM]);
   write_exponent(w, "ey", s->use[NITI_EXPORT_TO]);
   write_hint(w, s);
@@ -356,35 +344,6 @@ static void write_program(const Writing *w) {
 
 /* ---- the interface's functions ---- */
 
-static void write_input(FILE *to, const NitiExport *e) {
-  fprintf(to,
-          "/* Rows of pixels become mantissas where the network reads them. */\n"
-          "static void read_images(int8_t *x, %s_rows rows, void *user, int32_t n) {\n"
-          "  const int32_t length = %s_WIDTH * %s_CHANNELS;\n"
-          "  int32_t image, row, i;\n"
-          "  for (image = 0; image < n; ++image) {\n"
-          "    for (row = 0; row < %s_HEIGHT; ++row, x += length) {\n"
-          "      rows(user, image, row, (uint8_t *)x);\n"
-          "      for (i = 0; i < length; ++i) x[i] = input_table[i %% %s_CHANNELS][(uint8_t)x[i]];\n"
-          "    }\n"
-          "  }\n"
-          "}\n\n"
-          "/* Rows of images in memory: user points to the pointer to their pixels. */\n"
-          "static void copy_row(void *user, int32_t image, int32_t row, uint8_t *pixels) {\n"
-          "  const int32_t length = %s_WIDTH * %s_CHANNELS;\n"
-          "  const uint8_t *all = *(const uint8_t *const *)user;\n"
-          "  memcpy(pixels, all + (image * %s_HEIGHT + row) * length, (size_t)length);\n"
-          "}\n\n"
-          "static int32_t first_largest(const int8_t *logits) {\n"
-          "  int32_t best = 0, j;\n"
-          "  for (j = 1; j < %s_CLASSES; ++j) {\n"
-          "    if (logits[j] > logits[best]) best = j;\n"
-          "  }\n"
-          "  return best;\n"
-          "}\n\n",
-          e->name, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper, e->upper);
-}
-
 static void write_open(FILE *to, const NitiExport *e) {
   fprintf(to, "static rt open(%s *network, int32_t n) {\n  rt r;\n  r.arena = network->arena;\n  r.weights = %s;\n", e->name,
           niti_export_trains(e) ? "network->weights" : "NULL");
@@ -498,6 +457,13 @@ static unsigned modes_of(const NitiExportPlan *plan) {
   return modes;
 }
 
+static bool has_clips(const NitiExportPlan *plan) {
+  for (int32_t i = 0; i < plan->step_count; ++i) {
+    if (plan->program->operations[plan->steps[i].operation].rounding.clip > 0) return true;
+  }
+  return false;
+}
+
 /* Whether an output is measured in a pass of its own: its rounding needs all bits, or its upper bytes are not kept. */
 static bool has_writes(const NitiExportPlan *plan) {
   for (int32_t i = 0; i < plan->step_count; ++i) {
@@ -527,6 +493,7 @@ static void write_parts(FILE *to, const NitiExport *e) {
   static const char *const parts[] = {"GROUPED", "POOLED",        "PLAIN", "LINEAR",  "MAXPOOL", "AVGPOOL",
                                       "RELU",    "RELU_BACKWARD", "ADD",   "DROPOUT", "SOFTMAX"};
   fprintf(to, "#define RT_MODES %u /* of rounding */\n", modes_of(&e->training) | modes_of(&e->inference));
+  fprintf(to, "#define RT_CLIPS %d\n", has_clips(&e->training) || has_clips(&e->inference));
   if (has_writes(&e->training) || has_writes(&e->inference)) fprintf(to, "#define RT_WRITES\n");
   if (has_rest(&e->training) || has_rest(&e->inference)) fprintf(to, "#define RT_REST\n");
   for (size_t k = 0; k < sizeof parts / sizeof *parts; ++k) {
@@ -552,12 +519,12 @@ void niti_export_write_source(FILE *to, const NitiExport *e) {
   fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");
   if (trains) fprintf(to, "#include \"niti_rt_loss.h\"\n#include \"niti_rt_store.h\"\n");
   fprintf(to, "\nenum { INPUT_EXPONENT = %" PRId32 " };\n\n", e->table_exponent);
-  write_table(to, e);
+  niti_export_write_mantissas(to, e);
   write_weights(to, e);
   write_names(to, e);
   if (trains) write_program(&training);
   write_program(&inference);
-  write_input(to, e);
+  niti_export_write_input(to, e);
   write_open(to, e);
   write_predict(to, e);
   if (trains) write_train(to, e);

@@ -43,5 +43,9 @@ int32_t niti_export_hints(const NitiExport *e);
 /* Writes NAME.h and NAME.c. Failures of the stream are the caller's to find. */
 void niti_export_write_header(FILE *to, const NitiExport *e);
 void niti_export_write_source(FILE *to, const NitiExport *e);
+/* Parts of NAME.c: values of pixels as mantissas, the reading of images, and the values of an array. */
+void niti_export_write_mantissas(FILE *to, const NitiExport *e);
+void niti_export_write_input(FILE *to, const NitiExport *e);
+void niti_export_write_bytes(FILE *to, const int8_t *p, size_t count);
 
 #endif

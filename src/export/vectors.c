@@ -166,11 +166,12 @@ static NitiStatus put_sums(Vectors *v, int32_t i, const NitiSumOperands *in, int
   if (!sums) return out_of_memory();
   niti_sums(sums, o, in, count, v->program->batch);
   const uint64_t max = largest(sums, count);
-  const int shift = niti_requantise_shift((uint32_t)max);
+  const int shift = niti_requantise_shift_clipped((uint32_t)max, o->rounding.clip);
   NitiStatus status = gradient ? NITI_OK : check_rounded(v, i, sums, out, count, shift);
   json_object_set_new(v->current, "max", json_integer((json_int_t)max));
   if (status == NITI_OK && !gradient) {
     json_object_set_new(v->current, "shift", json_integer(shift));
+    if (o->rounding.clip > 0) json_object_set_new(v->current, "clip", json_integer(o->rounding.clip));
     json_object_set_new(v->current, "rounding", json_string(niti_rounding_name(o->rounding.mode)));
     int32_t *narrow = (int32_t *)sums; /* in place: element k ends before element k + 1 begins */
     for (size_t k = 0; k < count; ++k) narrow[k] = (int32_t)sums[k];

@@ -222,7 +222,7 @@ class Hardware:
         if o["opcode"] == "conv_gradient":
             return self.same(sums, out[0])
         if sums is not None:
-            s = self.shift_of(np.abs(sums).max())
+            s = max(0, self.shift_of(np.abs(sums).max()) - o.get("clip", 0))
             words = o.get("words", {}).get("data")
             return s == o["shift"] and self.same(sums.reshape(-1), o["accumulators"]["data"]) and self.same(
                 self.round(sums, s, o["rounding"], words), out[0])

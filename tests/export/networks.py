@@ -22,6 +22,11 @@ RESIDUAL = network("residual", (10, 9, 2), [
     {"residual": {"body": [conv(6, 3, 1), "relu", conv(6, 3, 1)]}}, "relu",
     {"residual": {"body": [conv(9, 3, 1, stride=2), "relu", conv(9, [1, 3], [0, 1])], "shortcut": [conv(9, 1, stride=2)]}}, "relu",
     "global-avgpool", LINEAR], 4)
+# Its grouped convolution, and what comes before, is frozen.
+DEPTHWISE = network("depthwise", (10, 9, 2), [
+    conv(8, 3, 1), "relu", conv(8, 3, 1, groups="channels"), "relu", conv(12, 1), "relu", POOL, "flatten", LINEAR], 4)
+LENET = network("lenet5n", (28, 28, 1), [conv(6, 5, 2), "relu", POOL, conv(16, 5), "relu", POOL, "flatten", {"linear": {"out": 120}}, "relu",
+                                         {"linear": {"out": 84}}, "relu", LINEAR])
 POOLS = network("pools", (17, 41, 3), [
     conv(5, 3, [2, 1]), {"maxpool": {"kernel": 3, "stride": 2, "padding": 1}}, "relu", {"avgpool": {"kernel": [2, 3], "stride": [1, 2]}},
     conv(7, [3, 2], 1), "relu", {"maxpool": {"kernel": [1, 3], "stride": [2, 3]}}, {"dropout": {"per": "element"}}, conv(6, 2), "relu", "dropout",

@@ -1,31 +1,43 @@
 """Exported networks on emulated boards: the same bits, in the memory that was announced, and no more instructions than before."""
 
+import os
 import subprocess
 
 import boards
 import networks as nets
 import pytest
-from conftest import Job, call
+from conftest import WARNINGS, Job, call
 
+STEPS = 2000 if os.environ.get("NITI_TEST_SLOW") else 50
 JOBS = {
     "a": (nets.A, {}),
+    "a-long": (nets.A, {"max_steps": STEPS}),
     "a-8": (nets.A, {"batch": 8, "max_steps": 10}),
     "b": (nets.B, {"max_steps": 8}),
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
-    "residual": (nets.RESIDUAL, {"batch": 2}),
+    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS}),
+    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "freeze": ["conv1", "conv2"]}),
+    "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
 
 # Instructions of the last prediction and training step, as counted when this was written.
 COUNTS = {
-    ("a", "M3"): (967960, 1979120), ("a", "RV32"): (1448058, 2506162), ("a-8", "M4"): (639200, 10914920),
-    ("b", "M3"): (5899120, 12881000), ("b", "M4"): (3593840, 9815080), ("b", "M7"): (3594560, 9842560),
-    ("b", "M55"): (1133531, 4481250), ("b", "RV32"): (9568929, 16975774), ("b-8", "M55"): (1133593, 4198500),
-    ("residual", "M33"): (382300, 2451150), ("residual", "M55"): (219656, 1657156), ("pools", "M33"): (1059900, 8440800),
+    ("a", "M3"): (921120, 1829720), ("a", "RV32"): (1434390, 2410718), ("a-8", "M4"): (511280, 9013120), ("b", "M3"): (5798920, 12119080),
+    ("b", "M4"): (3091320, 7917080), ("b", "M7"): (3082760, 7870200), ("b", "M55"): (1086531, 3974375), ("b", "RV32"): (9518480, 16444500),
+    ("b-8", "M55"): (1086531, 3726468), ("pools", "M33"): (903750, 8047100), ("lenet", "M4"): (753400, 4210840),
+    ("lenet", "M33"): (753300, 4209300), ("lenet", "M55"): (329750, 2447468), ("residual", "M3"): (485280, 2690160),
+    ("residual", "M4"): (330680, 2160440), ("residual", "M7"): (330360, 2149800), ("residual", "M33"): (331100, 2163300),
+    ("residual", "M55"): (218093, 1563718), ("residual", "RV32"): (645568, 3144870), ("depthwise", "M3"): (360720, 751160),
+    ("depthwise", "M4"): (352680, 737120), ("depthwise", "M7"): (353520, 736720), ("depthwise", "M33"): (355300, 742550),
+    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338),
 }
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
-        ("residual", "M33"), ("residual", "M55"), ("residual", "M0"), ("pools", "M33")]
+        ("pools", "M33"), ("lenet", "M4"), ("lenet", "M33"), ("lenet", "M55")]
+RUNS += [(name, board) for name in ("residual", "depthwise") for board in boards.BOARDS]
+if os.environ.get("NITI_TEST_SLOW"):
+    RUNS += [("a-long", board) for board in boards.BOARDS]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,13 @@ def test_board(name, board, jobs):
     if (name, board.name) in COUNTS:
         for key, expected in zip(("predict", "train"), COUNTS[name, board.name]):
             assert found[key] <= 1.03 * expected, f"{key}: {found[key]} instructions, {expected} when this was written"
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m3", "cortex-m4"])
+@pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
+def test_clang_takes_it_too(cpu, optimise, jobs):
+    job = jobs("a")
+    call("clang", "--target=arm-none-eabi", f"-mcpu={cpu}", "-mthumb", *WARNINGS, optimise, "-c", job.path("c", "a.c"), "-o", job.path("clang.o"))
 
 
 def test_context_is_as_large_as_announced(jobs):

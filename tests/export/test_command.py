@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from xml.etree import ElementTree
 
 import networks as nets
 import pytest
@@ -73,16 +74,47 @@ def test_fast_has_the_same_bits_and_keeps_to_its_budget(tmp_path):
 
 
 @pytest.mark.parametrize("layout, files", [
-    ("cmake", ["residual.c", "CMakeLists.txt"]), ("platformio", ["library.json", "src/residual.c"]), ("arduino", ["library.properties", "src/residual.h"]),
-    ("zephyr", ["zephyr/module.yml", "Kconfig", "CMakeLists.txt", "src/residual.c"]), ("cmsis-pack", ["niti.residual.pdsc", "src/residual.c"])])
+    ("cmake", ["residual.c", "CMakeLists.txt", "examples/train/CMakeLists.txt"]),
+    ("platformio", ["library.json", "src/residual.c", "examples/train/platformio.ini"]), ("arduino", ["library.properties", "src/residual.h"]),
+    ("zephyr", ["zephyr/module.yml", "Kconfig", "CMakeLists.txt", "src/residual.c", "samples/train/CMakeLists.txt", "samples/train/prj.conf"]),
+    ("cmsis-pack", ["niti.residual.pdsc", "src/residual.c"])])
 def test_layouts(layout, files, job):
+    """Each has its build files and a program that trains, which links and runs with the folder's own headers."""
     out = f"layout-{layout}"
     niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path(out), "--layout", layout)
     for name in [*files, "residual.safetensors"]:
         assert os.path.getsize(job.path(out, name)) > 0
+    program = {"platformio": "examples/train/src/main.cpp", "arduino": "examples/train/train.ino", "zephyr": "samples/train/src/main.c"}.get(
+        layout, "examples/train/main.c")
+    source, built = job.path(out, "residual.c" if layout == "cmake" else "src/residual.c"), job.path(f"built-{layout}")
     if layout == "cmake":
-        call("cmake", "-S", job.path(out), "-B", job.path("built"))
+        call("cmake", "-S", job.path(out, "examples", "train"), "-B", job.path("built"))
         call("cmake", "--build", job.path("built"))
+        built = job.path("built", "train")
+    elif program.endswith(".c"):
+        call("gcc", "-std=c99", job.path(out, program), source, "-I", job.path(out, "src"), "-o", built)
+    else:  # of Arduino's library, what the sketch uses
+        os.makedirs(job.path("stub"), exist_ok=True)
+        with open(job.path("stub", "Arduino.h"), "w", encoding="ascii") as file:
+            file.write("#include <cstdio>\n#include <cstdlib>\nstatic struct { void begin(long) {} void println(const char *s) { std::puts(s); std::exit(0); } } Serial;\n"
+                       "static void delay(int) {}\nvoid setup();\nvoid loop();\nint main() { setup(); loop(); }\n")
+        call("gcc", "-std=c99", "-c", source, "-o", job.path("net.o"))
+        call("g++", "-x", "c++", "-Wno-unused-function", job.path(out, program), "-x", "none", job.path("net.o"), "-I", job.path("stub"), "-I", job.path(out, "src"),
+             "-o", built)
+    assert len(call(built).decode().strip()) == 64
+    if layout == "cmsis-pack":  # every file that it names is there
+        named = [file.get("name") for file in ElementTree.parse(job.path(out, "niti.residual.pdsc")).iter("file")]
+        assert len(named) == 3 and all(os.path.exists(job.path(out, name)) for name in named)
+
+
+def test_split_memories(job):
+    """Constants go to the section that NAME_CONST names."""
+    job.export("sections", "--train", "last:1")
+    for flags, there in (([], False), (['-DRESIDUAL_CONST=__attribute__((section(".slow")))'], True)):
+        call("gcc", *WARNINGS, *flags, "-c", job.path("sections", "residual.c"), "-o", job.path("sections.o"))
+        rows = [line.split() for line in call("objdump", "-h", job.path("sections.o")).decode().splitlines()]
+        sections = {row[1]: int(row[2], 16) for row in rows if row and row[0].isdigit()}
+        assert (sections.get(".slow", 0) > 500) == there  # all weights but those of linear1, and more
 
 
 def test_two_networks_in_one_program(tmp_path):
@@ -125,14 +157,12 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
 
 
 @pytest.mark.parametrize("layers, recipe, says", [
-    ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C"),
+    ([nets.conv(4, 3, 1), "norm", *PLAIN], {}, "norm1: norm_fit: cannot be exported to C: once it is trained, niti fold makes weights and a bias of it"),
     ([nets.conv(4, 3, 1), {"relu": {"max": 6}}, *PLAIN], {}, "relu1: relu_forward: cannot be exported to C: it has a maximum"),
     ([{"avgpool": {"kernel": 2, "padding": 1}}, *PLAIN], {}, "avgpool1: avgpool_forward: cannot be exported to C: it has padding"),
     ([nets.conv(4, 3, 1), {"dropout": {"rate": 0.25}}, *PLAIN], {}, "dropout1: dropout: cannot be exported to C: its rate is not 0.5"),
     (PLAIN, {"rounding": {"activation": "stochastic-byte"}}, "conv1: conv_forward: cannot be exported to C: its rounding is stochastic-byte"),
     (PLAIN, {"rounding": {"error": "stochastic-byte"}}, "linear1: conv_backward: cannot be exported to C: its rounding is stochastic-byte"),
-    (PLAIN, {"clip": {"activation": 1}}, "conv1: conv_forward: cannot be exported to C: it clips"),
-    (PLAIN, {"clip": {"error": 1}}, "linear1: conv_backward: cannot be exported to C: it clips"),
     (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti"),
     (PLAIN, {"rounding": {"error": "nearest"}, "update": {"mu": 3.5}}, "update.mu, which is 3.5: cannot be"),

@@ -40,7 +40,8 @@ def job_of(seed, folder):
     count(model["layers"])
     batch = min(case.recipe["batch"], 6)
     return Job(folder, model, batch=batch, max_steps=6, seed=case.recipe["seed"], loss=case.recipe["loss"], rounding=rounding,
-               freeze=chosen.sample(names, chosen.randint(0, len(names) - 1)))
+               freeze=chosen.sample(names, chosen.randint(0, len(names) - 1)),
+               clip={"activation": chosen.choice([0, 0, 1, 7]), "error": chosen.choice([0, 0, 2])})
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -1,10 +1,12 @@
 """Exported networks train the same bits as niti."""
 
+import os
 import re
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 import networks as nets
 import pytest
-from conftest import Job
+from conftest import ROOT, Job, call
 
 MODES = ("nearest", "pseudo-stochastic", "stochastic", "truncate")
 
@@ -19,6 +21,11 @@ CASES = [
     ("forks", nets.FORKS, {"batch": 5, "loss": "softmax"}),
     ("strides", nets.STRIDES, {"batch": 2}),
     ("rest", nets.REST, {"batch": 2}),
+    ("clip", nets.A, {"batch": 3, "clip": {"activation": 2, "error": 1}}),
+    ("clip-far", nets.POOLS, {"batch": 2, "clip": {"activation": 7, "error": 7}, "rounding": {"activation": "truncate", "error": "stochastic"}, "max_steps": 20}),
+    ("clip-sums", nets.FORKS, {"batch": 3, "clip": {"activation": 1, "error": 2}, "loss": "softmax", "max_steps": 20}),
+    # Pixels on a line of their own for each channel, and those that only a table gives.
+    ("channels", nets.POOLS, {"batch": 2, "max_steps": 5, "data": {"mean": [0.49, 0.48, 0.44], "std": [0.247, 0.244, 0.262]}}),
 ]
 CASES += [(f"{net['name']}-{a}-{d}", net, {"batch": 3, "rounding": {"activation": a, "error": d}, "loss": loss, "max_steps": 20})
           for net in (nets.A, nets.POOLS, nets.FORKS) for a, d, loss in zip(MODES[1:] + MODES[:1], MODES[2:] + MODES[:2], ("softmax", "niti") * 2)]
@@ -34,6 +41,25 @@ def test_host(name, model, recipe, tmp_path):
     job = Job(tmp_path, model, **recipe)
     job.export()
     assert job.c_hash() == job.host_hash()
+
+
+def test_powers_of_two(tmp_path):
+    """The loss's table is made of two small ones: all of its values, against their definition."""
+    program = tmp_path / "powers.c"
+    program.write_text('#include <stdio.h>\n#define RT_TRAINING 1\n#define RT_MODES 1\n#define RT_CLIPS 0\n#include "niti_rt_loss.h"\n'
+                       'int main(void) { for (uint32_t i = 0; i <= 256; ++i) printf("%u\\n", rt_exp2_entry(i)); }\n')
+    call("gcc", "-std=gnu99", "-I", os.path.join(ROOT, "src", "export", "runtime"), program, "-o", tmp_path / "powers")
+    with localcontext() as context:
+        context.prec = 50
+        expected = [int((Decimal(2) ** (Decimal(i) / 256) * 2**30).to_integral_value(ROUND_HALF_UP)) for i in range(257)]
+    assert [int(v) for v in call(tmp_path / "powers").split()] == expected
+
+
+def test_rows(tmp_path):
+    """Rows that a callback gives, which the network asks for in order, train as images do."""
+    job = Job(tmp_path, nets.RESIDUAL, batch=3, max_steps=10)
+    job.export()
+    assert job.c_hash("gcc", "c", "-DBY_ROWS") == job.host_hash()
 
 
 def test_tight_budget(tmp_path):

@@ -13,7 +13,8 @@ from conftest import NITI, Job, call, niti_json
 from hardware import Hardware, faults, load
 
 SETS = [(nets.POOLS, {"batch": 3}), (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}}),
-        (nets.FORKS, {"batch": 2, "rounding": {"activation": "truncate", "error": "stochastic"}, "loss": "softmax"}), (nets.A, {"batch": 2}), (nets.AVERAGE, {"batch": 2})]
+        (nets.FORKS, {"batch": 2, "rounding": {"activation": "truncate", "error": "stochastic"}, "loss": "softmax"}), (nets.A, {"batch": 2}), (nets.AVERAGE, {"batch": 2}),
+        (nets.POOLS, {"batch": 2, "clip": {"activation": 2, "error": 1}})]
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
  * result.
  *
  * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
- * layers use, as bits), RT_WRITES where some output takes a second pass, RT_REST where a pool leaves outputs out and, of the
- * other parts, the names of those that it wants. All functions are static, so that several networks can share a program. */
+ * layers use, as bits), RT_CLIPS (whether some clip), RT_WRITES where some output takes a second pass, RT_REST where a pool
+ * leaves outputs out and, of the other parts, the names of those that it wants. All functions are static, so that several
+ * networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
@@ -26,6 +27,11 @@ void *memcpy(void *to, const void *from, size_t size); /* all that a C library m
 #else
 #define RT_NO_LIBRARY
 #endif
+#if defined(__GNUC__) && !defined(__OPTIMIZE_SIZE__)
+#define RT_INLINE __attribute__((always_inline)) static inline
+#else
+#define RT_INLINE static inline
+#endif
 #if defined(__clang__)
 #define RT_UNUSED __attribute__((unused))
 #define RT_HOT __attribute__((noinline, unused))
@@ -45,9 +51,11 @@ enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
 
 #define RT_NONE UINT32_MAX /* no place in the arena */
 
-/* How an operation rounds, and the stream of its random words. */
+/* How an operation rounds, the stream of its random words, and by how many bits less than the largest value needs it shifts. */
 typedef struct rt_rounding {
-  uint32_t mode, purpose, layer;
+  uint32_t layer;
+  uint8_t mode, purpose;
+  uint16_t clip;
 } rt_rounding;
 
 /* A network at work. Tensors lie at offsets in the arena; n is the number of images of this step. */
@@ -65,7 +73,8 @@ static inline uint8_t *rt_bytes(const rt *r, uint32_t offset) { return (uint8_t 
 static inline int32_t *rt_words(const rt *r, uint32_t offset) { return (int32_t *)(void *)(r->arena + offset); }
 
 RT_NO_LIBRARY static inline void rt_zero_words(int32_t *p, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) p[i] = 0;
+  for (; count >= 4; count -= 4, p += 4) p[0] = p[1] = p[2] = p[3] = 0;
+  for (; count > 0; --count) *p++ = 0;
 }
 
 RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
@@ -87,11 +96,19 @@ static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
       : "lr", "q0", "memory");
 }
 #else
-RT_NO_LIBRARY static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+RT_NO_LIBRARY RT_INLINE void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
 #if defined(__GNUC__) && defined(__ARM_FEATURE_UNALIGNED)
-  int32_t words = count >> 2;
-  for (; words > 0; --words, to += 4, from += 4) __builtin_memcpy(to, from, 4);
-  count &= 3;
+  if (count >= 4) { /* the last word covers what is left, and a part of the one before */
+    const int8_t *const last = from + count - 4;
+    int8_t *const end = to + count - 4;
+    do {
+      __builtin_memcpy(to, from, 4);
+      to += 4;
+      from += 4;
+    } while (from < last);
+    __builtin_memcpy(end, last, 4);
+    return;
+  }
 #endif
   for (; count > 0; --count) *to++ = *from++;
 }
@@ -111,17 +128,16 @@ static inline int32_t rt_bits(uint32_t v) {
 #endif
 }
 
-/* The shift that brings accumulators of this largest magnitude into int8. */
-static inline int32_t rt_shift(uint32_t max) {
-  const int32_t b = rt_bits(max);
-  return b > 7 ? b - 7 : 0;
+/* The shift that brings accumulators of this largest magnitude into int8, but for those that are clipped. */
+static inline int32_t rt_shift(uint32_t max, const rt_rounding *rounding) {
+  const int32_t b = rt_bits(max) - 7 - (RT_CLIPS ? rounding->clip : 0);
+  return b > 0 ? b : 0;
 }
 
 static inline uint32_t rt_magnitude(int32_t v) { return v < 0 ? 0u - (uint32_t)v : (uint32_t)v; }
 
-/* In two steps, the first of which some processors have an instruction for. */
 static inline int8_t rt_clip(int32_t v) {
-  const int32_t m = v > 127 ? 127 : v < -128 ? -128 : v;
+  const int32_t m = v > 127 ? 127 : v;
   return (int8_t)(m < -127 ? -127 : m);
 }
 
@@ -215,6 +231,16 @@ static inline rt_sink rt_plain_sink(const rt *r, uint32_t to) {
 /* A constant, where all layers round alike. */
 static inline uint32_t rt_mode(const rt_sink *k) { return RT_MODES == 1 << RT_NEAREST ? (uint32_t)RT_NEAREST : k->mode; }
 
+/* Whether upper bits are kept: a constant, where nothing is measured first. */
+static inline int32_t rt_is_late(const rt_sink *k) {
+#ifdef RT_WRITES
+  return k->kind == RT_LATE;
+#else
+  (void)k;
+  return 1;
+#endif
+}
+
 static inline uint32_t rt_sink_word(const rt_sink *k, uint32_t index) {
   return rt_mode(k) == RT_STOCHASTIC ? rt_word(&k->stream, index) : 0u;
 }
@@ -224,10 +250,12 @@ RT_UNUSED static inline int8_t rt_sink_round(const rt_sink *k, int32_t acc, uint
   return k->relu && m < 0 ? (int8_t)0 : m;
 }
 
-/* A magnitude of which only 16 bits matter, in two bytes. */
-static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc) {
-  const uint32_t m = rt_magnitude(acc) >> k->shift;
-  const uint32_t v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
+/* What LATE keeps of a shifted magnitude: 15 bits are all that there are, or all that matter where the rest is clipped. */
+static inline uint32_t rt_kept(int32_t m) { return (uint32_t)(RT_CLIPS && m > 32767 ? 32767 : m); }
+
+/* The magnitude of an accumulator, of which only 16 bits matter, in two bytes. */
+static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc, uint32_t magnitude) {
+  const uint32_t m = rt_kept((int32_t)(magnitude >> k->shift)), v = acc >= 0 ? m : k->relu ? 0u : 0u - m;
   k->out[index] = (int8_t)(v & 255u);
   k->high[index] = (int8_t)((v >> 8) & 255u);
 }
@@ -236,10 +264,107 @@ static inline void rt_sink_keep(const rt_sink *k, uint32_t index, int32_t acc) {
 static inline void rt_put(rt_sink *k, uint32_t index, int32_t acc) {
   const uint32_t m = rt_magnitude(acc);
   if (m > k->max) k->max = m;
-  if (k->kind == RT_LATE) rt_sink_keep(k, index, acc);
+  if (rt_is_late(k)) rt_sink_keep(k, index, acc, m);
 #ifdef RT_WRITES
   if (k->kind == RT_WRITE) k->out[index] = rt_sink_round(k, acc, index);
 #endif
+}
+
+#ifdef RT_DSP
+static inline uint32_t rt_word_at(const int8_t *p) {
+  uint32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+
+/* Bytes 0 and 2 of a word, widened to pairs of int16, or 1 and 3. */
+static inline uint32_t rt_even(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
+  return v;
+}
+static inline uint32_t rt_odd(uint32_t word) {
+  uint32_t v;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
+  return v;
+}
+
+static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
+  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+  return sum;
+}
+
+#ifndef __OPTIMIZE_SIZE__
+/* Two magnitudes with signs: (|v| + half) >> down, at most 127, with the sign again. */
+static inline uint32_t rt_finish_two(uint32_t v, uint32_t halves, int32_t down, uint32_t mask) {
+  const uint32_t zero = 0;
+  uint32_t sign, m;
+  __asm__(
+      "ssub16 %[m], %[v], %[zero]\n\t"
+      "sel %[sign], %[zero], %[ones]\n\t"
+      "eor %[m], %[v], %[sign]\n\t"
+      "ssub16 %[m], %[m], %[sign]\n\t"
+      "uadd16 %[m], %[m], %[halves]\n\t"
+      "lsr %[m], %[m], %[down]\n\t"
+      "and %[m], %[m], %[mask]\n\t"
+      "usat16 %[m], #7, %[m]\n\t"
+      "eor %[m], %[m], %[sign]\n\t"
+      "ssub16 %[m], %[m], %[sign]"
+      : [m] "=&r"(m), [sign] "=&r"(sign)
+      : [v] "r"(v), [zero] "r"(zero), [ones] "r"(~zero), [halves] "r"(halves), [down] "r"(down), [mask] "r"(mask)
+      : "cc");
+  return m;
+}
+#endif
+#endif
+
+/* Hands over a few, `stride` apart. The sink's members are read once: a store of bytes might change them. */
+static inline void rt_put_some(rt_sink *k, uint32_t index, uint32_t stride, const int32_t *acc, int32_t count) {
+  if (rt_is_late(k)) {
+    int8_t *out = k->out + index, *high = k->high + index;
+    const int32_t shift = k->shift, relu = k->relu;
+    uint32_t max = k->max;
+    for (; count > 0; --count, out += stride, high += stride) {
+      const int32_t a = *acc++;
+      uint32_t m = rt_magnitude(a), v;
+      max = m > max ? m : max;
+      m = rt_kept((int32_t)(m >> shift));
+      v = a >= 0 ? m : relu ? 0u : 0u - m;
+      *out = (int8_t)(v & 255u);
+      *high = (int8_t)((v >> 8) & 255u);
+    }
+    k->max = max;
+  }
+#ifdef RT_WRITES
+  else {
+    for (; count > 0; --count, index += stride) rt_put(k, index, *acc++);
+  }
+#endif
+}
+
+/* Hands over a row of accumulators, and clears it. */
+RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32_t count) {
+#ifdef RT_WRITES
+  for (; count > 0 && !rt_is_late(k); --count, ++index) {
+    rt_put(k, index, *row);
+    *row++ = 0;
+  }
+#endif
+  if (count > 0) {
+    const int32_t shift = k->shift;
+    int8_t *out = k->out + index, *high = k->high + index;
+    uint32_t max = k->max;
+    for (; count > 0; --count) {
+      const int32_t acc = *row;
+      const uint32_t sign = acc < 0 ? UINT32_MAX : 0u, m = ((uint32_t)acc ^ sign) - sign,
+                     v = (rt_kept((int32_t)(m >> shift)) ^ sign) - sign;
+      *row++ = 0;
+      max = m > max ? m : max;
+      *out++ = (int8_t)(v & 255u);
+      *high++ = (int8_t)((v >> 8) & 255u);
+    }
+    k->max = max;
+  }
 }
 
 /* LATE, at the end: rounds the kept bits. */
@@ -255,6 +380,15 @@ static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shif
     m = vminq_u16(vshlq_r_u16(m, -down), vdupq_n_u16(127));
     vstrbq_p_s16(k->out + i, vnegq_m_s16(vreinterpretq_s16_u16(m), vreinterpretq_s16_u16(m), vcmpltq_n_s16(v, 0)), some);
   }
+#elif defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__)
+  const uint32_t pair = 0x10001u, bytes = 0xff00ffu, halves = pair * (uint32_t)half, mask = pair * (0xffffu >> down);
+  for (; i + 4 <= count; i += 4) {
+    const uint32_t low = rt_word_at(k->out + i), high = rt_word_at(k->high + i);
+    const uint32_t even = rt_finish_two((low & bytes) | (high & bytes) << 8, halves, down, mask) & bytes;
+    const uint32_t odd = rt_finish_two((low >> 8 & bytes) | (high & ~bytes), halves, down, mask) & bytes;
+    const uint32_t word = even | odd << 8;
+    __builtin_memcpy(k->out + i, &word, 4);
+  }
 #endif
   for (; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);
@@ -269,7 +403,7 @@ typedef void (*rt_pass)(const rt *r, const void *operation, rt_sink *sink);
 static inline int32_t rt_sink_kept(const rt_sink *k, int32_t shift) {
   const int32_t bits = k->shift == 0 || shift > k->shift;
   const int32_t winners = !k->winner || (shift >= k->guess - 1 && shift <= k->guess + 1);
-  return bits && winners && (k->max >> k->shift) <= 32767u;
+  return bits && winners && (RT_CLIPS ? shift - k->shift <= 8 : (k->max >> k->shift) <= 32767u);
 }
 
 static inline void rt_sink_predict(rt_sink *k, int32_t shift) {
@@ -284,13 +418,13 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
                                      uint32_t count, uint8_t *hint) {
   int32_t shift;
   k->mode = rounding->mode;
-  k->stream = rt_stream_of(r, rounding);
+  if ((RT_MODES >> RT_STOCHASTIC & 1) != 0) k->stream = rt_stream_of(r, rounding);
   k->max = 0;
 #ifdef RT_WRITES
   if (!k->high || (rt_mode(k) != RT_NEAREST && rt_mode(k) != RT_TRUNCATE)) {
     k->kind = RT_MEASURE;
     pass(r, operation, k);
-    shift = rt_shift(k->max);
+    shift = rt_shift(k->max, rounding);
     k->kind = RT_WRITE;
     k->shift = shift;
     pass(r, operation, k);
@@ -299,7 +433,7 @@ RT_COLD static int32_t rt_requantise(const rt *r, rt_sink *k, rt_pass pass, cons
 #endif
   rt_sink_predict(k, *hint);
   pass(r, operation, k);
-  shift = rt_shift(k->max);
+  shift = rt_shift(k->max, rounding);
   if (!rt_sink_kept(k, shift)) {
     rt_sink_predict(k, shift);
     k->max = 0;

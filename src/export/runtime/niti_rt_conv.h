@@ -10,10 +10,13 @@
 /* x [h][w][c], weights [k][kh][kw][c / groups], output [oh][ow][k]. pool_h > 0: a max-pool follows, whose windows do not overlap
  * and have at most four cells. */
 typedef struct rt_conv {
-  int32_t h, w, c, oh, ow, k, kh, kw, stride_h, stride_w, pad_h, pad_w;
-  int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
+  uint16_t h, w, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w;
+  uint16_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_oh, pool_ow;
+  int32_t c, k;
   const int8_t *frozen; /* the weights, where they are constant; NULL: at `weight` among the network's */
+#if RT_TRAINING
   uint32_t weight;
+#endif
   int32_t weight_exponent;
 #ifdef RT_GROUPED
   int32_t groups; /* 0: one; with more, forward alone, and no pool */
@@ -24,7 +27,14 @@ typedef struct rt_conv {
 #endif
 } rt_conv;
 
-static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) { return v->frozen ? v->frozen : r->weights + v->weight; }
+static inline const int8_t *rt_weights(const rt *r, const rt_conv *v) {
+#if RT_TRAINING
+  if (!v->frozen) return r->weights + v->weight;
+#endif
+  (void)r;
+  return v->frozen;
+}
+
 static inline int32_t rt_window_size(const rt_conv *v) { return v->kh * v->kw * v->c; }
 
 /* The taps first .. end - 1 of a kernel whose window begins at `at` that meet an input of `size`. */
@@ -45,12 +55,14 @@ static inline rt_span rt_span_of(int32_t at, int32_t kernel, int32_t size) {
 typedef struct rt_forward {
   const rt_conv *conv;
   uint32_t x, y, high, columns;
+#if RT_TRAINING
   uint32_t winner, packed; /* a byte, and at last two bits, per output of the pool; RT_NONE: no winners are wanted */
+#endif
   uint16_t ex, ey, hint, relu;
   rt_rounding rounding;
 } rt_forward;
 
-/* The window of an output position as one row, zeros where it leaves the image. */
+/* The window that begins at (iy, ix) as one row, zeros where it leaves the image. */
 RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
   const int32_t row = v->kw * v->c;
   const rt_span span = rt_span_of(ix, v->kw, v->w);
@@ -67,14 +79,58 @@ RT_UNUSED static void rt_gather_border(int8_t *column, const rt_conv *v, const i
   }
 }
 
-RT_UNUSED static void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t oy, int32_t ox) {
-  const int32_t iy = oy * v->stride_h - v->pad_h, ix = ox * v->stride_w - v->pad_w, row = v->kw * v->c, line = v->w * v->c;
-  int32_t ky = v->kh;
-  if (iy < 0 || ix < 0 || iy + ky > v->h || ix + v->kw > v->w) {
-    rt_gather_border(column, v, x, iy, ix);
+static inline void rt_gather(int8_t *column, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
+#ifndef __OPTIMIZE_SIZE__
+  if (iy >= 0 && ix >= 0 && iy + v->kh <= v->h && ix + v->kw <= v->w) { /* as most */
+    const int32_t row = v->kw * v->c, line = v->w * v->c;
+    int32_t ky = v->kh;
+    for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
     return;
   }
-  for (x += iy * line + ix * v->c; ky > 0; --ky, column += row, x += line) rt_copy(column, x, row);
+#endif
+  rt_gather_border(column, v, x, iy, ix);
+}
+
+#if defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__)
+/* Groups of zeros of a column. Returns the place of the next. */
+static inline uint32_t *rt_blank(uint32_t *to, int32_t groups) {
+  for (; groups > 0; --groups, to += 8) to[0] = to[1] = 0;
+  return to;
+}
+
+/* Groups straight from the image, where every pixel begins one. */
+RT_UNUSED static void rt_gather_groups(uint32_t *to, const rt_conv *v, const int8_t *x, int32_t iy, int32_t ix) {
+  const int32_t line = v->w * v->c, pixel = v->c >> 2;
+  if (iy >= 0 && ix >= 0 && iy + v->kh <= v->h && ix + v->kw <= v->w) {
+    int32_t rows = v->kh;
+    for (x += iy * line + ix * v->c; rows > 0; --rows, x += line) to = rt_widen(to, x, v->kw * pixel);
+    return;
+  }
+  const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
+  const int32_t left = wide.first * pixel, groups = (wide.end - wide.first) * pixel, right = v->kw * pixel - left - groups;
+  int32_t ky;
+  x += (iy + high.first) * line + (ix + wide.first) * v->c;
+  to = rt_blank(to, high.first * v->kw * pixel);
+  for (ky = high.first; ky < high.end; ++ky, x += line) {
+    to = rt_blank(to, left);
+    to = rt_widen(to, x, groups);
+    to = rt_blank(to, right);
+  }
+  (void)rt_blank(to, (v->kh - high.end) * v->kw * pixel);
+}
+#endif
+
+/* Column i of four: the window that begins at (iy, ix). */
+RT_UNUSED static void rt_gather_column(int8_t *columns, int32_t i, int32_t size, const rt_conv *v, const int8_t *x, int32_t iy,
+                                       int32_t ix) {
+#if defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__)
+  if ((v->c & 3) == 0) {
+    rt_gather_groups((uint32_t *)(void *)(columns + 8 * i), v, x, iy, ix);
+    return;
+  }
+#endif
+  rt_gather(rt_column(columns, i, size), v, x, iy, ix);
+  rt_column_ready(columns, i, size);
 }
 
 /* The bias of an output channel, at the accumulators' exponent. */
@@ -127,56 +183,104 @@ static inline uint8_t rt_candidates(const int32_t *acc, int32_t most, int32_t gu
                    rt_first_cell(acc, most, guess + 1, mode) << 4);
 }
 
+/* What the windows of a pool leave behind. */
+typedef struct rt_fold {
+  int32_t highest, negative; /* negative: every bit that no negative accumulator lacks */
+  int8_t *out, *high;        /* of the next output */
+  int32_t shift;
+} rt_fold;
+
+static inline void rt_fold_measure(rt_fold *f, const int32_t *acc, int32_t most) {
+  f->highest = most > f->highest ? most : f->highest;
+  f->negative &= (acc[0] | ~(acc[0] >> 31)) & (acc[1] | ~(acc[1] >> 31));
+  f->negative &= (acc[2] | ~(acc[2] >> 31)) & (acc[3] | ~(acc[3] >> 31));
+}
+
+/* The largest accumulator of a window, or 0. */
+static inline int32_t rt_fold_most(const int32_t *acc) {
+  int32_t most = acc[0] > acc[1] ? acc[0] : acc[1];
+  most = acc[2] > most ? acc[2] : most;
+  most = acc[3] > most ? acc[3] : most;
+  return most > 0 ? most : 0;
+}
+
+/* Both, and keeps the upper bits. Returns the largest. */
+#if defined(RT_DSP) && !defined(__OPTIMIZE_SIZE__) /* as few registers are left as the inner loop leaves */
+static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
+  int32_t most, t;
+#define RT_NEGATIVE(s) "orn %[t], %[" #s "], %[" #s "], asr #31\n\tand r5, r5, %[t]\n\t"
+#if RT_CLIPS
+#define RT_SATURATE "usat %[t], #15, %[t]\n\t"
+#else
+#define RT_SATURATE
+#endif
+#define RT_LARGER(m, s) "cmp " m ", " s "\n\tit lt\n\tmovlt " m ", " s "\n\t"
+  __asm__ volatile("ldm %[f], {r4, r5, r6, r8, r9}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2)
+                       RT_NEGATIVE(s3) "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER("%[m]", "%[s1]") RT_LARGER("%[m]", "%[s2]")
+                           RT_LARGER("%[m]", "%[s3]") RT_LARGER("r4", "%[m]") "asr %[t], %[m], r9\n\t" RT_SATURATE
+                                                                              "strb %[t], [r6], #1\n\t"
+                                                                              "lsr %[t], %[t], #8\n\t"
+                                                                              "strb %[t], [r8], #1\n\t"
+                                                                              "stm %[f], {r4, r5, r6, r8}"
+                   : [m] "=&r"(most), [t] "=&r"(t)
+                   : [f] "r"(f), [s0] "r"(acc[0]), [s1] "r"(acc[1]), [s2] "r"(acc[2]), [s3] "r"(acc[3])
+                   : "r4", "r5", "r6", "r8", "r9", "cc", "memory");
+#undef RT_NEGATIVE
+#undef RT_LARGER
+#undef RT_SATURATE
+  return most;
+}
+#else
+static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
+  const int32_t most = rt_fold_most(acc), kept = (int32_t)rt_kept(most >> f->shift);
+  rt_fold_measure(f, acc, most);
+  *f->out++ = (int8_t)(uint8_t)(kept & 255);
+  *f->high++ = (int8_t)(uint8_t)((kept >> 8) & 255);
+  return most;
+}
+#endif
+
 /* All channels of one window of the pool, below ReLU. */
 RT_COLD static void rt_put_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
-                                  const uint32_t *flat) {
-  const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w, channels = v->k, kind = k->kind, shift = k->shift;
+                                  int32_t size, const uint32_t *flat) {
   const int32_t guess = k->guess;
-  const uint32_t mode = rt_mode(k);
-  int8_t *const out = k->out, *const high = k->high;
+  const uint32_t mode = rt_mode(k), end = index + (uint32_t)v->k;
   uint8_t *const winner = k->winner;
-  int32_t j, highest = 0, negative = -1; /* every bit that no negative accumulator lacks */
-  for (j = 0; j < channels; ++j, ++index, w += size) {
-    const int32_t bias = rt_bias(k, v, j);
-    int32_t acc[4], most;
-    rt_dot_columns(acc, w, columns, size);
-    if (cells < 4) { /* the others never win */
-      acc[3] = acc[0];
-      if (cells < 3) acc[2] = acc[0];
-      if (cells < 2) acc[1] = acc[0];
+  rt_fold f = {0, -1, k->out + index, NULL, k->shift};
+  if (rt_is_late(k)) f.high = k->high + index;
+  for (; index < end; ++index) {
+    int32_t acc[4];
+    w = rt_dot_columns(acc, w, columns, size);
+#ifdef RT_BIAS
+    {
+      const int32_t bias = rt_bias(k, v, v->k - (int32_t)(end - index));
+      acc[0] += bias;
+      acc[1] += bias;
+      acc[2] += bias;
+      acc[3] += bias;
     }
-    acc[0] += bias;
-    acc[1] += bias;
-    acc[2] += bias;
-    acc[3] += bias;
-    most = acc[0] > acc[1] ? acc[0] : acc[1];
-    most = acc[2] > most ? acc[2] : most;
-    most = acc[3] > most ? acc[3] : most;
-    highest = most > highest ? most : highest;
-    negative &= (acc[0] | ~(acc[0] >> 31)) & (acc[1] | ~(acc[1] >> 31));
-    negative &= (acc[2] | ~(acc[2] >> 31)) & (acc[3] | ~(acc[3] >> 31));
-    if (kind == RT_LATE) {
-      const int32_t positive = most > 0 ? most : 0, kept = positive >> shift;
-      out[index] = (int8_t)(uint8_t)(kept & 255);
-      high[index] = (int8_t)(uint8_t)((kept >> 8) & 255);
+#endif
+    if (rt_is_late(k)) {
+      const int32_t most = rt_fold_keep(&f, acc);
       if (RT_TRAINING && winner) winner[index] = most > 0 ? rt_candidates(acc, most, guess, mode) : (uint8_t)0;
     }
 #ifdef RT_WRITES
-    if (kind == RT_WRITE) {
+    if (!rt_is_late(k)) rt_fold_measure(&f, acc, rt_fold_most(acc));
+    if (k->kind == RT_WRITE) {
       int32_t all[4];
       all[0] = acc[0];
       all[1] = acc[1];
       all[2] = acc[2];
       all[3] = acc[3];
-      rt_write_window(k, index, all, flat, (uint32_t)j, cells);
+      rt_write_window(k, index, all, flat, (uint32_t)v->k - (end - index), v->pool_h * v->pool_w);
     }
 #else
     (void)flat;
 #endif
   }
-  if ((uint32_t)highest > k->max) k->max = (uint32_t)highest;
+  if ((uint32_t)f.highest > k->max) k->max = (uint32_t)f.highest;
   /* Of the negative ones, a magnitude that needs as many bits as the largest: a shift depends on nothing else. */
-  if (rt_magnitude(negative) > k->max) k->max = rt_magnitude(negative);
+  if (rt_magnitude(f.negative) > k->max) k->max = rt_magnitude(f.negative);
 }
 
 #ifdef RT_REST
@@ -193,7 +297,7 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
     const int32_t row = rt_is_pooled(oy, v->pool_h, v->pool_stride_h, v->pool_oh);
     for (ox = 0; ox < v->ow; ++ox) {
       if (row && rt_is_pooled(ox, v->pool_w, v->pool_stride_w, v->pool_ow)) continue;
-      rt_gather(column, v, x, oy, ox);
+      rt_gather(column, v, x, oy * v->stride_h - v->pad_h, ox * v->stride_w - v->pad_w);
       for (j = 0; j < v->k; ++j) {
         const uint32_t m = rt_magnitude(rt_dot1(w + j * size, column, size) + rt_bias(k, v, j));
         if (m > k->max) k->max = m;
@@ -207,19 +311,24 @@ RT_UNUSED static void rt_measure_rest(rt_sink *k, const rt_conv *v, const int8_t
 RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
                                       int32_t image) {
   const rt_conv *v = o->conv;
-  const int32_t size = rt_window_size(v), cells = v->pool_h * v->pool_w;
+  const int32_t size = rt_window_size(v), step_h = v->pool_stride_h * v->stride_h, step_w = v->pool_stride_w * v->stride_w;
   uint32_t index = (uint32_t)(image * v->pool_oh * v->pool_ow * v->k);
   int32_t py, px, i;
   for (py = 0; py < v->pool_oh; ++py) {
     for (px = 0; px < v->pool_ow; ++px) {
+      const int32_t iy = py * step_h - v->pad_h, ix = px * step_w - v->pad_w;
+      int32_t cell_y = 0, cell_x = 0;
       uint32_t flat[4];
-      for (i = 0; i < cells; ++i) {
-        const int32_t oy = py * v->pool_stride_h + i / v->pool_w, ox = px * v->pool_stride_w + i % v->pool_w;
-        rt_gather(rt_column(columns, i, size), v, x, oy, ox);
-        rt_column_ready(columns, i, size);
-        flat[i] = (uint32_t)(((image * v->oh + oy) * v->ow + ox) * v->k);
+      for (i = 0; i < 4; ++i) { /* fewer cells come again: none wins against itself */
+        rt_gather_column(columns, i, size, v, x, iy + cell_y * v->stride_h, ix + cell_x * v->stride_w);
+#ifdef RT_WRITES
+        flat[i] = (uint32_t)(((image * v->oh + py * v->pool_stride_h + cell_y) * v->ow + px * v->pool_stride_w + cell_x) * v->k);
+#endif
+        if (++cell_x < v->pool_w) continue;
+        cell_x = 0;
+        if (++cell_y == v->pool_h) cell_y = 0;
       }
-      rt_put_window(k, index, v, w, columns, flat);
+      rt_put_window(k, index, v, w, columns, size, flat);
       index += (uint32_t)v->k;
     }
   }
@@ -240,14 +349,16 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
     const int32_t some = pixels - p < 4 ? pixels - p : 4;
     const uint32_t index = (uint32_t)((image * pixels + p) * v->k);
     for (i = 0; i < some; ++i) {
-      rt_gather(rt_column(columns, i, size), v, x, (p + i) / v->ow, (p + i) % v->ow);
-      rt_column_ready(columns, i, size);
+      const int32_t oy = (p + i) / v->ow, ox = (p + i) % v->ow;
+      rt_gather_column(columns, i, size, v, x, oy * v->stride_h - v->pad_h, ox * v->stride_w - v->pad_w);
     }
+    const int8_t *row = w;
     for (j = 0; j < v->k; ++j) {
       const int32_t bias = rt_bias(k, v, j);
       int32_t acc[4];
-      rt_dot_columns(acc, w + j * size, columns, size);
-      for (i = 0; i < some; ++i) rt_put(k, index + (uint32_t)(i * v->k + j), acc[i] + bias);
+      row = rt_dot_columns(acc, row, columns, size);
+      for (i = 0; i < some; ++i) acc[i] += bias;
+      rt_put_some(k, index + (uint32_t)j, (uint32_t)v->k, acc, some);
     }
   }
 }
@@ -259,11 +370,16 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
 RT_UNUSED static void rt_linear_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int32_t image) {
   const rt_conv *v = o->conv;
   uint32_t index = (uint32_t)(image * v->k);
-  int32_t acc[4], i, j = 0;
+  int32_t j = 0;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t acc[4], i;
   for (; j + 4 <= v->k; j += 4) {
     rt_dot4(acc, x, w + j * v->c, v->c, v->c);
-    for (i = 0; i < 4; ++i) rt_put(k, index++, acc[i] + rt_bias(k, v, j + i));
+    for (i = 0; i < 4; ++i) acc[i] += rt_bias(k, v, j + i);
+    rt_put_some(k, index, 1, acc, 4);
+    index += 4;
   }
+#endif
   for (; j < v->k; ++j) rt_put(k, index++, rt_dot1(x, w + j * v->c, v->c) + rt_bias(k, v, j));
 }
 
@@ -305,6 +421,9 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   const rt_conv *v = o->conv;
   const int8_t *x = rt_at(r, o->x), *w = rt_weights(r, v);
   int32_t n;
+#ifdef RT_DSP
+  if (o->columns != RT_NONE) rt_columns_start(rt_at(r, o->columns), rt_window_size(v));
+#endif
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
 #ifdef RT_GROUPED
     if (v->groups > 1) {
@@ -324,6 +443,15 @@ RT_UNUSED static void rt_forward_pass(const rt *r, const void *operation, rt_sin
   }
 }
 
+#if RT_TRAINING
+/* Up to four winners in a byte, of each the two bits at `low`. */
+static inline uint8_t rt_four_bits(const uint8_t *winner, uint32_t low, uint32_t count) {
+  uint32_t byte = 0, i;
+  for (i = 0; i < count; ++i) byte |= ((uint32_t)winner[i] >> low & 3u) << 2 * i;
+  return (uint8_t)byte;
+}
+#endif
+
 RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   const rt_conv *v = o->conv;
   const int32_t positions = v->pool_h > 0 ? v->pool_oh * v->pool_ow : v->oh * v->ow;
@@ -331,17 +459,23 @@ RT_UNUSED static void rt_conv_forward(rt *r, const rt_forward *o) {
   rt_sink k = rt_plain_sink(r, o->y);
   int32_t shift;
   k.high = o->high == RT_NONE ? NULL : rt_at(r, o->high);
+#if RT_TRAINING
   k.winner = o->winner == RT_NONE ? NULL : rt_bytes(r, o->winner);
+#endif
   k.relu = o->relu;
 #ifdef RT_BIAS
   k.lift = v->bias_exponent - r->exponents[o->ex] - v->weight_exponent;
 #endif
   shift = rt_requantise(r, &k, rt_forward_pass, o, &o->rounding, count, r->hints + o->hint);
-  if (RT_TRAINING && k.winner) { /* of LATE, the one of three shifts that it became */
+#if RT_TRAINING
+  if (k.winner) { /* of LATE, the one of three shifts that it became */
     const uint32_t low = k.kind == RT_LATE ? 2u * (uint32_t)(shift - k.guess + 1) : 0u;
-    uint32_t i;
-    for (i = 0; i < count; ++i) rt_append_bits(rt_bytes(r, o->packed), i, 2, ((uint32_t)k.winner[i] >> low) & 3u);
+    uint8_t *packed = rt_bytes(r, o->packed);
+    uint32_t i = 0;
+    for (; i + 4 <= count; i += 4) *packed++ = rt_four_bits(k.winner + i, low, 4);
+    if (i < count) *packed = rt_four_bits(k.winner + i, low, count - i);
   }
+#endif
   r->exponents[o->ey] = r->exponents[o->ex] + v->weight_exponent + shift;
 }
 
@@ -416,7 +550,7 @@ RT_UNUSED static void rt_scatter_position(const rt_reader *d, const rt_conv *v, 
       if (at < 0 || at >= v->pool_w) continue;
     }
     rows[at].row[rows[at].count] = w + j * size;
-    rows[at].factor[rows[at].count++] = delta;
+    rows[at].factor[rows[at].count++] = (int8_t)delta;
     if (rows[at].count == 4) rt_scatter(&rows[at], ring, v, oy, ox + at);
   }
   for (i = 0; i < columns; ++i) {
@@ -441,13 +575,7 @@ RT_UNUSED static void rt_scatter_row(const rt_reader *d, const rt_conv *v, const
 /* Hands over the rows of the input that no further output reaches. */
 RT_UNUSED static int32_t rt_flush_rows(rt_sink *k, const rt_conv *v, int32_t *ring, int32_t image, int32_t from, int32_t end) {
   const int32_t count = v->w * v->c, stop = end < v->h ? end : v->h;
-  int32_t i;
-  for (; from < stop; ++from) {
-    int32_t *row = ring + (from % v->kh) * count;
-    const uint32_t index = (uint32_t)((image * v->h + from) * count);
-    for (i = 0; i < count; ++i) rt_put(k, index + (uint32_t)i, row[i]);
-    rt_zero_words(row, count);
-  }
+  for (; from < stop; ++from) rt_put_row(k, (uint32_t)((image * v->h + from) * count), ring + (from % v->kh) * count, count);
   return from;
 }
 
@@ -477,10 +605,9 @@ RT_UNUSED static void rt_conv_backward(rt *r, const rt_backward *o) {
   r->exponents[o->edx] = r->exponents[o->ed] + v->weight_exponent +
                          rt_requantise(r, &k, rt_backward_pass, o, &o->rounding, count, r->hints + o->hint);
   if (o->mask != RT_NONE) {
-    const int8_t *mask = rt_at(r, o->mask);
-    uint32_t i;
-    for (i = 0; i < count; ++i) {
-      if (mask[i] <= 0) k.out[i] = 0;
+    const int8_t *mask = rt_at(r, o->mask), *const end = mask + count;
+    for (; mask < end; ++mask, ++k.out) {
+      if (*mask <= 0) *k.out = 0;
     }
   }
 }
@@ -509,20 +636,25 @@ RT_UNUSED static void rt_gradient_flush(int32_t *sum, rt_windows *list, const rt
   list->rows.count = 0;
 }
 
-/* The window at (iy, ix) joins those that leave the image on the same side. */
+/* The window at (iy, ix) joins those within the image, or those that leave it on the same side. */
 RT_UNUSED static void rt_gradient_window(int32_t *sum, rt_windows lists[3], const rt_conv *v, const int8_t *x, int32_t iy,
                                          int32_t ix, int32_t delta) {
-  const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
-  rt_windows *list = &lists[ix < 0 ? 0 : wide.end < v->kw ? 2 : 1];
-  if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
-                               wide.end != list->wide.end)) {
-    rt_gradient_flush(sum, list, v);
+  rt_windows *list = &lists[1];
+  int32_t at = (iy * v->w + ix) * v->c;
+  if (iy < 0 || ix < 0 || iy + v->kh > v->h || ix + v->kw > v->w) {
+    const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
+    list = &lists[ix < 0 ? 0 : 2];
+    if (list->rows.count > 0 && (high.first != list->high.first || high.end != list->high.end || wide.first != list->wide.first ||
+                                 wide.end != list->wide.end)) {
+      rt_gradient_flush(sum, list, v);
+    }
+    if (high.end <= high.first || wide.end <= wide.first) return;
+    list->high = high;
+    list->wide = wide;
+    at += (high.first * v->w + wide.first) * v->c;
   }
-  if (high.end <= high.first || wide.end <= wide.first) return;
-  list->high = high;
-  list->wide = wide;
-  list->rows.row[list->rows.count] = x + ((iy + high.first) * v->w + ix + wide.first) * v->c;
-  list->rows.factor[list->rows.count++] = delta;
+  list->rows.row[list->rows.count] = x + at;
+  list->rows.factor[list->rows.count++] = (int8_t)delta;
   if (list->rows.count == 4) rt_gradient_flush(sum, list, v);
 }
 
@@ -534,6 +666,8 @@ RT_UNUSED static int32_t rt_gradient_row(const rt *r, const rt_gradient *o, cons
   int32_t n, py, px, i, any = 0;
   rt_windows lists[3];
   for (i = 0; i < 3; ++i) lists[i].rows.count = 0;
+  lists[1].high = rt_span_of(0, v->kh, v->kh);
+  lists[1].wide = rt_span_of(0, v->kw, v->kw);
   for (n = 0; n < r->n; ++n, x += v->h * v->w * v->c) {
     for (py = 0; py < d->positions / d->width; ++py) {
       for (px = 0; px < d->width; ++px, index += (uint32_t)v->k) {
@@ -578,6 +712,21 @@ RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t m
   return max;
 }
 
+/* Less the gradient / 2^shift, pseudo-stochastic. */
+RT_HOT static void rt_update_rounded(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
+  const int32_t half = shift / 2;
+  const uint32_t all = (1u << shift) - 1u, below = (1u << half) - 1u;
+  for (; count > 0; --count, ++w) {
+    const int32_t v = *g++;
+    if (v != 0) {
+      const uint32_t sign = v < 0 ? UINT32_MAX : 0u, m = ((uint32_t)v ^ sign) - sign;
+      const uint32_t up = (((m & below) << (shift & 1)) - ((m & all) >> half)) >> 31; /* the lower half is less */
+      const int32_t q = (int32_t)((m >> shift) + up), most = q > 127 ? 127 : q < 0 ? 0 : q;
+      *w = rt_clip(*w - (int32_t)(((uint32_t)most ^ sign) - sign));
+    }
+  }
+}
+
 RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, int32_t shift) {
   int32_t i = 0;
 #ifdef RT_MVE
@@ -597,9 +746,11 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
     return;
   }
 #endif
-  for (; i < count; ++i) {
-    if (g[i] != 0) w[i] = rt_clip(w[i] - (shift < 1 ? g[i] : rt_round(g[i], shift, RT_PSEUDO_STOCHASTIC, 0)));
+  if (shift < 1) {
+    for (; i < count; ++i) w[i] = rt_clip(w[i] - g[i]);
+    return;
   }
+  rt_update_rounded(w, g, count, shift);
 }
 
 /* The largest and the least input, 0 among them. */

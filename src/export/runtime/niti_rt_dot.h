@@ -43,7 +43,22 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     s2 += v * b2[i];        \
     s3 += v * b3[i];        \
   }
-#ifndef RT_DSP /* which has a loop of its own for all but linear layers */
+#ifdef RT_DSP
+#define RT_WORDS(s, b)                                                 \
+  {                                                                    \
+    const uint32_t word = rt_word_at(b);                               \
+    b += 4;                                                            \
+    s = rt_smlad(odd, rt_odd(word), rt_smlad(even, rt_even(word), s)); \
+  }
+  for (i = count >> 2; i > 0; --i, a += 4) {
+    const uint32_t x = rt_word_at(a), even = rt_even(x), odd = rt_odd(x);
+    RT_WORDS(s0, b0)
+    RT_WORDS(s1, b1)
+    RT_WORDS(s2, b2)
+    RT_WORDS(s3, b3)
+  }
+#undef RT_WORDS
+#else
   for (i = count >> 2; i > 0; --i) {
     RT_STEP(0)
     RT_STEP(1)
@@ -55,8 +70,8 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
     b2 += 4;
     b3 += 4;
   }
-  count &= 3;
 #endif
+  count &= 3;
   for (i = 0; i < count; ++i) RT_STEP(i)
 #undef RT_STEP
   acc[0] = s0;
@@ -68,15 +83,24 @@ RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
 
 static inline int32_t rt_dot1(const int8_t *a, const int8_t *b, int32_t count) {
   int32_t s = 0, i;
+#ifdef RT_DSP
+  for (; count >= 4; count -= 4, a += 4, b += 4) {
+    const uint32_t x = rt_word_at(a), y = rt_word_at(b);
+    s = rt_smlad(rt_odd(x), rt_odd(y), rt_smlad(rt_even(x), rt_even(y), s));
+  }
+#endif
   for (i = 0; i < count; ++i) s += a[i] * b[i];
   return s;
 }
 
-/* ---- four columns: the windows of four outputs, for which every row of weights is used at once ---- */
+/* ---- four columns: the windows of four outputs, for which every row of weights is used at once ----
+ *
+ * rt_dot_columns gives the four sums of a row of weights, and returns the next row. */
 
 #ifdef RT_DSP
 /* Groups of four values: of each column (x0, x2), (x1, x3) as int16, as SXTB16 gives them for the weights too. The last group is
- * filled with anything, because the weights are 0 there. A column is gathered behind them. */
+ * filled with zeros, which meet the weights that follow: up to three bytes behind the last ones are read. A column whose groups
+ * are not those of the image is gathered behind them. */
 static inline int32_t rt_groups(int32_t size) { return (size + 3) >> 2; }
 
 static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
@@ -84,68 +108,78 @@ static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
   return columns + 32 * rt_groups(size);
 }
 
-RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
-  const int8_t *from = columns + 32 * rt_groups(size);
-  uint32_t *to = (uint32_t *)(void *)(columns + 8 * i);
-  int32_t n;
-  for (n = rt_groups(size); n > 0; --n, to += 8) {
-    uint32_t word, odd, even;
-    __builtin_memcpy(&word, from, 4);
-    from += 4;
-    __asm__("sxtb16 %0, %1" : "=r"(even) : "r"(word));
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(word));
-    to[0] = even;
-    to[1] = odd;
-  }
-}
-
-#define RT_TWO_COLUMNS(s, t)         \
-  "ldm %[x]!, {r4, r5, r6, r8}\n\t"  \
-  "smlad %[" #s "], %[e], r4, %[" #s \
-  "]\n\t"                            \
-  "smlad %[" #t "], %[e], r6, %[" #t \
-  "]\n\t"                            \
-  "smlad %[" #s "], %[w], r5, %[" #s \
-  "]\n\t"                            \
-  "smlad %[" #t "], %[w], r8, %[" #t "]\n\t"
-
-#define RT_GROUP             \
+#define RT_WIDEN             \
   "ldr %[w], [%[p]], #4\n\t" \
   "sxtb16 %[e], %[w]\n\t"    \
-  "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-#define RT_GROUPS(times, groups)                                                                               \
-  __asm__ volatile("1:\n\t" groups                                                                             \
-                   "subs %[n], %[n], #1\n\t"                                                                   \
-                   "bne 1b"                                                                                    \
-                   : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [n] "+r"(times), [p] "+r"(w), \
-                     [x] "+r"(columns), [w] "=&r"(word), [e] "=&r"(even)                                       \
-                   :                                                                                           \
-                   : "r4", "r5", "r6", "r8", "cc", "memory")
+  "sxtb16 %[w], %[w], ror #8\n\t"
+#define RT_WIDEN_STORE RT_WIDEN "strd %[e], %[w], [%[to]], #32\n\t"
 
-static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, n = size >> 2;
+/* Writes groups of a column. Returns the place of the next. */
+RT_HOT static uint32_t *rt_widen(uint32_t *to, const int8_t *from, int32_t groups) {
   uint32_t word, even;
-#ifndef __OPTIMIZE_SIZE__ /* four groups in a turn */
-  int32_t turns = n >> 2;
-  if (turns > 0) RT_GROUPS(turns, RT_GROUP RT_GROUP RT_GROUP RT_GROUP);
-  n &= 3;
+  if ((groups & 1) != 0)
+    __asm__ volatile(RT_WIDEN_STORE : [to] "+r"(to), [p] "+r"(from), [w] "=&r"(word), [e] "=&r"(even) : : "memory");
+  groups >>= 1;
+  if (groups > 0)
+    __asm__ volatile("1:\n\t" RT_WIDEN_STORE RT_WIDEN_STORE
+                     "subs %[n], %[n], #1\n\t"
+                     "bne 1b"
+                     : [to] "+r"(to), [p] "+r"(from), [w] "=&r"(word), [e] "=&r"(even), [n] "+r"(groups)
+                     :
+                     : "cc", "memory");
+  return to;
+}
+
+static inline void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
+  (void)rt_widen((uint32_t *)(void *)(columns + 8 * i), columns + 32 * rt_groups(size), rt_groups(size));
+}
+
+/* Once, before columns are gathered. */
+static inline void rt_columns_start(int8_t *columns, int32_t size) {
+  rt_zero_bytes((uint8_t *)columns + 32 * rt_groups(size) + size, -size & 3);
+}
+
+/* Of the operands of rt_dot_columns: 13 instructions of 52 bytes for 16 products. In few characters, because a string has 4,095.
+ */
+#define RT_TWO_COLUMNS(s, t)  \
+  "ldm.w %6!,{r4,r5,r6,r8}\n" \
+  "smlad " s ",%8,r4," s      \
+  "\n"                        \
+  "smlad " t ",%8,r6," t      \
+  "\n"                        \
+  "smlad " s ",%7,r5," s      \
+  "\n"                        \
+  "smlad " t ",%7,r8," t "\n"
+#define RT_GROUP     \
+  "ldr %7,[%5],#4\n" \
+  "sxtb16 %8,%7\n"   \
+  "sxtb16 %7,%7,ror #8\n" RT_TWO_COLUMNS("%0", "%1") RT_TWO_COLUMNS("%2", "%3")
+
+#ifdef __OPTIMIZE_SIZE__
+enum { RT_TURN = 1 };
+#define RT_SKIP(groups) 0u
+#define RT_TURN_GROUPS "1:\n" RT_GROUP
+#else /* 16 groups in a turn, the first of which begins in the middle: as many bytes later as groups are left out */
+enum { RT_TURN = 16 };
+#define RT_SKIP(groups) ((uint32_t)(52 * (groups)-2)) /* the program counter is read as four bytes behind the addition */
+#define RT_FOUR_GROUPS RT_GROUP RT_GROUP RT_GROUP RT_GROUP
+#define RT_TURN_GROUPS "add pc,%8\n1:\n" RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS RT_FOUR_GROUPS
 #endif
-  if (n > 0) RT_GROUPS(n, RT_GROUP);
-  if ((size & 3) != 0) {
-    word = (uint8_t)w[0];
-    if ((size & 3) > 1) word |= (uint32_t)(uint8_t)w[1] << 8;
-    if ((size & 3) > 2) word |= (uint32_t)(uint8_t)w[2] << 16;
-    __asm__ volatile(
-        "sxtb16 %[e], %[w]\n\t"
-        "sxtb16 %[w], %[w], ror #8\n\t" RT_TWO_COLUMNS(s0, s1) RT_TWO_COLUMNS(s2, s3)
-        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(columns), [w] "+r"(word), [e] "=&r"(even)
-        :
-        : "r4", "r5", "r6", "r8", "memory");
-  }
+
+static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, turns = (int32_t)((uint32_t)(rt_groups(size) + RT_TURN - 1) / RT_TURN);
+  uint32_t word, even = RT_SKIP(turns * RT_TURN - rt_groups(size));
+  __asm__ volatile(RT_TURN_GROUPS
+                   "subs %4,%4,#1\n"
+                   "bne 1b"
+                   : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3), "+r"(turns), "+r"(w), "+r"(columns), "=&r"(word), "+r"(even)
+                   :
+                   : "r4", "r5", "r6", "r8", "cc", "memory");
   acc[0] = s0;
   acc[1] = s1;
   acc[2] = s2;
   acc[3] = s3;
+  return w - (-size & 3);
 }
 #elif !defined(RT_MVE)
 /* Of each tap two words: columns 0 and 1, and 2 and 3, as x0 + 65536 * x1. One product with a weight is then two. Their halves
@@ -178,7 +212,7 @@ RT_HOT static void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   "add %[t23], %[t23], r5\n\t"        \
   "add %[s3], %[s3], r5, asr #16\n\t"
 
-RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+RT_HOT static const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   const uint32_t half = 0x8000u; /* makes the lower half of a sum positive */
   const uint32_t *x = (const uint32_t *)(const void *)columns;
   const uint32_t added = (uint32_t)((size + 1) >> 1) * half;
@@ -231,6 +265,7 @@ RT_HOT static void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
   acc[1] = s1;
   acc[2] = (int32_t)(all23 - added - ((uint32_t)s3 << 16));
   acc[3] = s3;
+  return w + (size & 1);
 }
 #else
 static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) { return columns + i * size; }
@@ -241,8 +276,9 @@ static inline void rt_column_ready(int8_t *columns, int32_t i, int32_t size) {
   (void)size;
 }
 
-static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
+static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t *columns, int32_t size) {
   rt_dot4(acc, w, columns, size, size);
+  return w + size;
 }
 #endif
 
@@ -251,65 +287,87 @@ static inline void rt_dot_columns(int32_t acc[4], const int8_t *w, const int8_t 
 #if RT_TRAINING
 typedef struct rt_rows {
   const int8_t *row[4];
-  int32_t factor[4];
+  int8_t factor[4];
   int32_t count;
 } rt_rows;
 
 #ifdef RT_DSP
-static inline uint32_t rt_word_at(const int8_t *p) {
-  uint32_t v;
-  __builtin_memcpy(&v, p, 4);
-  return v;
-}
-static inline uint32_t rt_even(uint32_t word) {
-  uint32_t v;
-  __asm__("sxtb16 %0, %1" : "=r"(v) : "r"(word));
-  return v;
-}
-static inline uint32_t rt_odd(uint32_t word) {
-  uint32_t v;
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(v) : "r"(word));
-  return v;
-}
-/* The low halves of two words, or the high ones. */
-static inline uint32_t rt_pair(uint32_t low, uint32_t high) {
-  uint32_t v;
-  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(v) : "r"(low), "r"(high));
-  return v;
-}
-static inline uint32_t rt_pair_high(uint32_t high, uint32_t low) {
-  uint32_t v;
-  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(v) : "r"(high), "r"(low));
-  return v;
-}
-static inline int32_t rt_smlad(uint32_t a, uint32_t b, int32_t sum) {
-  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-  return sum;
-}
-/* The products of two elements of four rows. */
-static inline void rt_add_two(int32_t **sum, uint32_t ab, uint32_t cd, uint32_t fab, uint32_t fcd) {
-  int32_t s, t;
-  __asm__ volatile("ldrd %0, %1, [%2]" : "=&r"(s), "=&r"(t) : "r"(*sum) : "memory");
-  s = rt_smlad(rt_even(cd), fcd, rt_smlad(rt_even(ab), fab, s));
-  t = rt_smlad(rt_odd(cd), fcd, rt_smlad(rt_odd(ab), fab, t));
-  __asm__ volatile("strd %1, %2, [%0], #8" : "+r"(*sum) : "r"(s), "r"(t) : "memory");
-}
-#endif
+#define RT_SUMS_LOAD "ldm.w %[s], {r4, r5, r6, r8}\n\t"
+#define RT_SUMS_STORE "stm.w %[s]!, {r4, r5, r6, r8}\n\t"
+#define RT_PAIR                         \
+  RT_SUMS_LOAD                          \
+  "ldr %[t], [%[a]], #4\n\t"            \
+  "ldr %[u], [%[b]], #4\n\t"            \
+  "pkhbt %[v], %[t], %[u], lsl #16\n\t" \
+  "pkhtb %[u], %[u], %[t], asr #16\n\t" \
+  "sxtb16 %[t], %[v]\n\t"               \
+  "smlad r4, %[t], %[f], r4\n\t"        \
+  "sxtb16 %[v], %[v], ror #8\n\t"       \
+  "smlad r5, %[v], %[f], r5\n\t"        \
+  "sxtb16 %[t], %[u]\n\t"               \
+  "smlad r6, %[t], %[f], r6\n\t"        \
+  "sxtb16 %[u], %[u], ror #8\n\t"       \
+  "smlad r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
+#define RT_SINGLE                 \
+  RT_SUMS_LOAD                    \
+  "ldr %[t], [%[a]], #4\n\t"      \
+  "sxtb16 %[u], %[t]\n\t"         \
+  "smlabb r4, %[u], %[f], r4\n\t" \
+  "smlatb r6, %[u], %[f], r6\n\t" \
+  "sxtb16 %[u], %[t], ror #8\n\t" \
+  "smlabb r5, %[u], %[f], r5\n\t" \
+  "smlatb r8, %[u], %[f], r8\n\t" RT_SUMS_STORE
+#define RT_SUMS_LOOP(times, body)                                                                                       \
+  if (times > 0)                                                                                                        \
+  __asm__ volatile("1:\n\t" body                                                                                        \
+                   "subs %[n], %[n], #1\n\t"                                                                            \
+                   "bne 1b"                                                                                             \
+                   : [s] "+r"(sum), [a] "+r"(a), [b] "+r"(b), [t] "=&r"(t), [u] "=&r"(u), [v] "=&r"(v), [n] "+r"(times) \
+                   : [f] "r"(f)                                                                                         \
+                   : "r4", "r5", "r6", "r8", "cc", "memory")
 
+/* sum[i] += factor[0] * row[0][i] + factor[1] * row[1][i]: 14 instructions for eight products. */
+RT_HOT static void rt_add2(int32_t *sum, const int8_t *const row[2], const int8_t factor[2], int32_t offset, int32_t count) {
+  const int8_t *a = row[0] + offset, *b = row[1] + offset;
+  const uint32_t f = ((uint32_t)factor[0] & 0xffffu) | (uint32_t)factor[1] << 16;
+  uint32_t t, u, v;
+  int32_t n = count >> 2, i;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t two = n >> 1;
+  n &= 1;
+  RT_SUMS_LOOP(two, RT_PAIR RT_PAIR);
+#endif
+  RT_SUMS_LOOP(n, RT_PAIR);
+  for (i = 0; i < (count & 3); ++i) sum[i] += factor[0] * a[i] + factor[1] * b[i];
+}
+
+/* sum[i] += factor * row[i]: 9 instructions for four products. */
+RT_HOT static void rt_add1(int32_t *sum, const int8_t *a, int32_t f, int32_t count) {
+  const int8_t *b = a;
+  uint32_t t, u, v;
+  int32_t n = count >> 2, i;
+#ifndef __OPTIMIZE_SIZE__
+  int32_t two = n >> 1;
+  n &= 1;
+  RT_SUMS_LOOP(two, RT_SINGLE RT_SINGLE);
+#endif
+  RT_SUMS_LOOP(n, RT_SINGLE);
+  for (i = 0; i < (count & 3); ++i) sum[i] += f * a[i];
+}
+
+/* The sums of 1 to 4 rows. */
+static inline void rt_add_rows(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
+  int32_t i;
+  for (i = 0; i + 2 <= rows->count; i += 2) rt_add2(sum, rows->row + i, rows->factor + i, offset, count);
+  if (i < rows->count) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
+}
+#else
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
 RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
   const int8_t *a = rows->row[0] + offset, *b = rows->row[1] + offset, *c = rows->row[2] + offset, *d = rows->row[3] + offset;
   const int32_t fa = rows->factor[0], fb = rows->factor[1], fc = rows->factor[2], fd = rows->factor[3];
   int32_t i;
-#if defined(RT_DSP)
-  const uint32_t fab = rt_pair((uint32_t)fa, (uint32_t)fb), fcd = rt_pair((uint32_t)fc, (uint32_t)fd);
-  for (; count >= 4; count -= 4, a += 4, b += 4, c += 4, d += 4) {
-    const uint32_t wa = rt_word_at(a), wb = rt_word_at(b), wc = rt_word_at(c), wd = rt_word_at(d);
-    const uint32_t ab = rt_pair(wa, wb), cd = rt_pair(wc, wd), ab2 = rt_pair_high(wb, wa), cd2 = rt_pair_high(wd, wc);
-    rt_add_two(&sum, ab, cd, fab, fcd);
-    rt_add_two(&sum, ab2, cd2, fab, fcd);
-  }
-#elif defined(RT_MVE)
+#if defined(RT_MVE)
 #define RT_ROW(p, f) "vldrb.s32 q1, [%[" #p "]], #4\n\tvmla.s32 q0, q1, %[" #f "]\n\t"
   if (count <= 0) return;
   __asm__ volatile("dlstp.32 lr, %[n]\n"
@@ -368,6 +426,7 @@ RT_UNUSED static void rt_add_rows(int32_t *sum, rt_rows *rows, int32_t offset, i
   }
   for (i = 0; i < rows->count; ++i) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
 }
+#endif
 #endif
 
 #endif
