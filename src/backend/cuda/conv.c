@@ -10,7 +10,7 @@ static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, Se
   return cuda->family == NITI_CUDA_WGMMA && served ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma;
 }
 
-static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s) {
+static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s) {
   if (niti_conv_grouped(s)) return niti_cuda_conv_grouped.workspace(cuda, s);
   const size_t mma = niti_cuda_conv_mma.workspace(cuda, s);
   if (cuda->family != NITI_CUDA_WGMMA) return mma;
@@ -18,10 +18,75 @@ static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s) {
   return wgmma > mma ? wgmma : mma;
 }
 
-/* Where a bias is in the workspace: behind what the families use. */
-static size_t bias_offset(const NitiCuda *cuda, const NitiConv *s) {
-  return (family_workspace(cuda, s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
+/* ---- padding: where the channels that a sum runs over are no multiple of 16, kernels would gather single bytes. A copy of the
+ * input and the weights with zeros in between costs less, and is a convolution of another shape. ---- */
+
+enum {
+  PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
+  PAD_SUM = 32,     /* forward: up to so long a sum mma_first.cu may do */
+};
+
+static size_t align_up(size_t bytes) { return (bytes + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN; }
+
+static bool is_padded(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  const int32_t channels = backward ? s->k : s->c;
+  const Serves serves = backward ? niti_cuda_conv_wgmma.serves_backward : niti_cuda_conv_wgmma.serves_forward;
+  if (niti_conv_grouped(s) || channels % 16 == 0 || channels <= PAD_CHANNELS) return false;
+  if (!backward && (int64_t)s->kh * s->kw * channels <= PAD_SUM) return false;
+  return cuda->family != NITI_CUDA_WGMMA || !serves(s);
 }
+
+static NitiConv padded_of(const NitiConv *s, bool backward) {
+  NitiConv padded = *s;
+  if (backward)
+    padded.k = (s->k + 15) / 16 * 16;
+  else
+    padded.c = (s->c + 15) / 16 * 16;
+  return padded;
+}
+
+static NitiShape input_of(const NitiConv *s, bool backward) {
+  return backward ? (NitiShape){s->n, s->oh, s->ow, s->k} : (NitiShape){s->n, s->h, s->w, s->c};
+}
+
+static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)s->c; }
+
+/* Of the convolution itself, then the padded input and the padded weights. */
+static size_t padded_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  if (!is_padded(cuda, s, backward)) return 0;
+  const NitiConv padded = padded_of(s, backward);
+  return align_up(families_workspace(cuda, &padded)) + align_up(niti_shape_count(input_of(&padded, backward))) +
+         weights_of(&padded);
+}
+
+/* in, w: the operands; become copies in the workspace. */
+static NitiConv pad(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, bool backward) {
+  const NitiConv padded = padded_of(s, backward);
+  const NitiShape from = input_of(s, backward), to = input_of(&padded, backward);
+  int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, &padded));
+  int8_t *weights = data + align_up(niti_shape_count(to));
+  const size_t filters = backward ? 1 : (size_t)s->k * (size_t)s->kh * (size_t)s->kw; /* backward: zero filters at the end */
+  const NitiPad pads[2] = {
+      {data, in->data, niti_shape_count(from) / (size_t)from.c, (size_t)from.c, (size_t)to.c},
+      {weights, w->data, filters, weights_of(s) / filters, weights_of(&padded) / filters},
+  };
+  niti_cuda_pad(cuda, pads);
+  in->data = data;
+  in->shape = to;
+  w->data = weights;
+  w->shape = (NitiShape){padded.k, padded.kh, padded.kw, padded.c};
+  return padded;
+}
+
+static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s) {
+  const size_t own = families_workspace(cuda, s);
+  const size_t forward = padded_workspace(cuda, s, false), backward = padded_workspace(cuda, s, true);
+  const size_t most = forward > backward ? forward : backward;
+  return own > most ? own : most;
+}
+
+/* Where a bias is in the workspace: behind what the families use. */
+static size_t bias_offset(const NitiCuda *cuda, const NitiConv *s) { return align_up(family_workspace(cuda, s)); }
 
 size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCuda *cuda = niti_cuda_const(backend);
@@ -31,26 +96,32 @@ size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *
 
 const char *niti_cuda_conv_kernel(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCudaConv *f = &niti_cuda_conv_wgmma;
-  const Serves serves = call->direction == NITI_FORWARD    ? f->serves_forward
-                        : call->direction == NITI_BACKWARD ? f->serves_backward
-                                                           : f->serves_gradient;
-  return family_of(niti_cuda_const(backend), &call->shape, serves)->name;
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  const bool back = call->direction == NITI_BACKWARD;
+  const Serves serves = call->direction == NITI_FORWARD ? f->serves_forward : back ? f->serves_backward : f->serves_gradient;
+  const bool padded = call->direction != NITI_GRADIENT && is_padded(cuda, &call->shape, back);
+  const NitiConv shape = padded ? padded_of(&call->shape, back) : call->shape;
+  return family_of(cuda, &shape, serves)->name;
 }
 
 void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                             const NitiConvCall *call, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
-  const NitiConv *s = &call->shape;
-  int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, s)) : NULL;
-  if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, s->k);
-  family_of(cuda, s, niti_cuda_conv_wgmma.serves_forward)->forward(cuda, y, x, w, prepared, s, call->relu, rq);
+  NitiConv s = call->shape;
+  NitiTensor in = *x, weights = *w;
+  int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, &s)) : NULL;
+  if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, s.k);
+  if (is_padded(cuda, &s, false)) s = pad(cuda, &in, &weights, &s, false);
+  family_of(cuda, &s, niti_cuda_conv_wgmma.serves_forward)->forward(cuda, y, &in, &weights, prepared, &s, call->relu, rq);
 }
 
 void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                              const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
-  const NitiConv *s = &call->shape;
-  family_of(cuda, s, niti_cuda_conv_wgmma.serves_backward)->backward(cuda, dx, dy, w, mask, s, rq);
+  NitiConv s = call->shape;
+  NitiTensor in = *dy, weights = *w;
+  if (is_padded(cuda, &s, true)) s = pad(cuda, &in, &weights, &s, true);
+  family_of(cuda, &s, niti_cuda_conv_wgmma.serves_backward)->backward(cuda, dx, &in, &weights, mask, &s, rq);
 }
 
 void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
