@@ -76,7 +76,8 @@ static __device__ inline Wide wide_of(const Add &d) {
   return Wide{align, align.a_larger ? d.a : d.b, align.a_larger ? d.b : d.a};
 }
 
-/* niti_align_sum's shift of four mantissas: magnitudes and half are at most 255 together, so nothing passes on to the next byte. */
+/* niti_align_sum's shift of four mantissas: magnitudes and half are at most 255 together, so nothing passes on to the next byte.
+ */
 static __device__ inline uint32_t shift_right(uint32_t word, int right) {
   const uint32_t signs = niti_spread_signs(word), ones = 0x01010101u;
   const uint32_t magnitudes = (word ^ signs) + (signs & ones), half = ones << (right - 1);
@@ -214,8 +215,8 @@ static bool is_wide(const Add &d, const NitiRequantiseArgs &a) {
 /* ---- the operation ---- */
 
 static void run_words(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a, int V) {
-  void (*add)(Add, NitiRequantiseArgs, bool) = V == 4 ? (d.mask ? add_kernel<4, true> : add_kernel<4, false>)
-                                                      : (d.mask ? add_kernel<1, true> : add_kernel<1, false>);
+  void (*add)(Add, NitiRequantiseArgs, bool) =
+      V == 4 ? (d.mask ? add_kernel<4, true> : add_kernel<4, false>) : (d.mask ? add_kernel<1, true> : add_kernel<1, false>);
   const unsigned grid = niti_tiles_grid_requantise(cuda, d.tiles);
   NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, d, a, false);
   niti_cuda_share_range(cuda);
@@ -223,7 +224,7 @@ static void run_words(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a,
 }
 
 extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b,
-                                    const NitiTensor *mask, bool relu, const NitiRequantise *rq) {
+                              const NitiTensor *mask, bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
   const size_t image = niti_shape_image(a->shape);
   const bool fit =

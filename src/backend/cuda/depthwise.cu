@@ -6,7 +6,7 @@
 #include "backend/cuda/depthwise.h"
 #include "backend/cuda/wide.cuh"
 
-enum { THREADS = NITI_WIDE_THREADS, TAPS = 3, AHEAD = 2 /* rows that are loaded before they are needed */ };
+enum { THREADS = NITI_WIDE_THREADS, TAPS = 3, AHEAD = 3 /* rows that are loaded before they are needed */ };
 
 /* From inputs to outputs, along rows and columns alike. */
 enum Mode {
@@ -19,12 +19,17 @@ enum Mode {
 template <int MODE>
 struct Plan {
   enum {
-    OUT = MODE == DOWN ? 1 : 2,                    /* outputs of a thread along a row */
-    PIXELS = MODE == DOWN ? 3 : MODE == UP ? 2 : 4, /* inputs that they read */
-    ROWS = MODE == DOWN ? 4 : 8,                   /* outputs along a column */
-    IN_ROWS = MODE == DOWN ? 2 * ROWS + 1 : MODE == UP ? ROWS / 2 + 1 : ROWS + 2,
-    UP_BY = MODE == UP ? 2 : 1, /* the stride of outputs over inputs, */
-    DOWN_BY = MODE == DOWN ? 2 : 1, /* and of inputs over outputs */
+    OUT = MODE == DOWN ? 1 : 2, /* outputs of a thread along a row */
+    PIXELS = MODE == DOWN ? 3
+             : MODE == UP ? 2
+                          : 4,   /* inputs that they read */
+    ROWS = MODE == DOWN ? 4 : 8, /* outputs along a column */
+    IN_ROWS = MODE == DOWN ? 2 * ROWS + 1
+              : MODE == UP ? ROWS / 2 + 1
+                           : ROWS + 2,
+    UP_BY = MODE == UP ? 2 : 1,                  /* the stride of outputs over inputs, */
+    DOWN_BY = MODE == DOWN ? 2 : 1,              /* and of inputs over outputs */
+    BLOCKS = MODE == DOWN || MODE == UP ? 3 : 2, /* of a multiprocessor: registers allow no more */
   };
 };
 
@@ -106,7 +111,8 @@ static __device__ inline void exchange(uint32_t words[4]) {
 
 /* The random bytes of four of a thread's outputs, from the first-th on, row by row. */
 template <int MODE, int ROUNDING>
-static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s, int first) {
+static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s,
+                                   int first) {
   if (ROUNDING != NITI_WIDE_BYTE) return;
   const int own = first + (int)(threadIdx.x & 3), y = s.y + own / Plan<MODE>::OUT, x = s.x + own % Plan<MODE>::OUT;
   const NitiWords words = niti_wide_draw<ROUNDING>(a, (size_t)(((s.n * d.out_h + y) * d.out_w + x) * d.channels + s.channel));
@@ -138,7 +144,8 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
   for (int p = 0; p < PIXELS; ++p) inside[p] = (uint32_t)(x0 + p) < (uint32_t)d.in_w;
   load_weights<MODE>(weights, d.w + (int64_t)s.channel * (TAPS * TAPS));
 #pragma unroll
-  for (int i = 0; i < AHEAD; ++i) load_row<PIXELS>(rows[i], in + i * pitch, (uint32_t)(y0 + i) < (uint32_t)d.in_h, inside, d.channels);
+  for (int i = 0; i < AHEAD; ++i)
+    load_row<PIXELS>(rows[i], in + i * pitch, (uint32_t)(y0 + i) < (uint32_t)d.in_h, inside, d.channels);
 #pragma unroll
   for (int i = 0; i < IN_ROWS; ++i) {
     if (i + AHEAD < IN_ROWS)
@@ -169,7 +176,7 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
 }
 
 template <int MODE, int ROUNDING>
-static __global__ void __launch_bounds__(THREADS, 2)
+static __global__ void __launch_bounds__(THREADS, Plan<MODE>::BLOCKS)
     depthwise_kernel(const __grid_constant__ Depthwise d, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
   NitiExtremes e = {0, 0};
@@ -241,9 +248,9 @@ bool niti_depthwise_pass(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, 
 
 enum {
   DELTAS = 4,
-  SLICE = 64,                  /* words of channels at most */
-  VALUES = 4 * TAPS * TAPS,    /* of a word's gradients */
-  BLOCKS = 2,                  /* a multiprocessor's */
+  SLICE = 64,               /* words of channels at most */
+  VALUES = 4 * TAPS * TAPS, /* of a word's gradients */
+  BLOCKS = 2,               /* a multiprocessor's */
 };
 
 template <int STRIDE>
@@ -353,7 +360,8 @@ static bool run_gradient(NitiCuda *cuda, DepthwiseGradient g, int32_t n) {
   g.segments = niti_divisor((uint32_t)segments);
   g.items = (uint32_t)items;
   /* A block's sums are of so many items each that int32 holds them. */
-  const uint32_t bound = (uint32_t)(NITI_ACCUMULATION_MAX / (g.rows * DELTAS * rows)), even = (g.items + most * g.rows - 1) / (most * g.rows);
+  const uint32_t bound = (uint32_t)(NITI_ACCUMULATION_MAX / (g.rows * DELTAS * rows)),
+                 even = (g.items + most * g.rows - 1) / (most * g.rows);
   const uint32_t turns = even < bound ? even : bound;
   const dim3 grid((g.items + turns * g.rows - 1) / (turns * g.rows), slices);
   NITI_LAUNCH(cuda, depthwise_gradient_kernel<STRIDE>, grid, THREADS, 0, g);

@@ -1,5 +1,5 @@
-/* The grouped family's way with depthwise windows of 3 by 3 (depthwise.cu). Each returns false, and does nothing, where the shape,
- * the rounding or the memory is not its own. */
+/* The grouped family's way with depthwise windows of 3 by 3 (depthwise.cu). Each returns false, and does nothing, where the
+ * shape, the rounding or the memory is not its own. */
 #ifndef NITI_BACKEND_CUDA_DEPTHWISE_H
 #define NITI_BACKEND_CUDA_DEPTHWISE_H
 

@@ -138,7 +138,8 @@ static void launch(NitiCuda *cuda, const NitiNormMap<Affine> &m, const NitiRequa
     return;
   }
   const NitiDivisor tiles = niti_divisor(m.tiles.tiles), pitch = niti_divisor(m.rows.pitch);
-  NITI_LAUNCH(cuda, (wide_tiles_kernel<ROUNDING, Affine>), (m.tiles.items + NITI_WIDE_WARPS - 1) / NITI_WIDE_WARPS, NITI_WIDE_THREADS, 0, m, a, tiles, pitch);
+  NITI_LAUNCH(cuda, (wide_tiles_kernel<ROUNDING, Affine>), (m.tiles.items + NITI_WIDE_WARPS - 1) / NITI_WIDE_WARPS,
+              NITI_WIDE_THREADS, 0, m, a, tiles, pitch);
 }
 
 bool niti_norm_wide(NitiCuda *cuda, const NitiNormMap<NitiAffine> &m, const NitiRequantiseArgs &a) {

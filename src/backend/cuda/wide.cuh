@@ -1,5 +1,5 @@
-/* How operations take 16 neighbours per thread: where a tensor's images are multiples of 16, aligned to that, 16 neighbours are one
- * load and share a block of random words. What one value costs decides here: about ten instructions. */
+/* How operations take 16 neighbours per thread: where a tensor's images are multiples of 16, aligned to that, 16 neighbours are
+ * one load and share a block of random words. What one value costs decides here: about ten instructions. */
 #ifndef NITI_BACKEND_CUDA_WIDE_CUH
 #define NITI_BACKEND_CUDA_WIDE_CUH
 
@@ -13,10 +13,10 @@ enum NitiWideRounding { NITI_WIDE_NEAREST, NITI_WIDE_RELU, NITI_WIDE_BYTE };
 enum {
   NITI_WIDE_THREADS = 256,
   NITI_WIDE_WARPS = NITI_WIDE_THREADS / 32,
-  NITI_WIDE_POSITIONS = 128,                       /* of a warp's tile, by 16 images: 16 positions of 4 images per lane */
-  NITI_WIDE_CHUNKS = NITI_WIDE_POSITIONS / 16,     /* of 16 positions */
-  NITI_WIDE_WORDS = 4 * 16 + 4,                    /* a chunk's blocked layout, and four more against conflicts of banks */
-  NITI_WIDE_CLIP = 7, /* bits, for which 32 hold what is rounded */
+  NITI_WIDE_POSITIONS = 128,                            /* of a warp's tile, by 16 images: 16 positions of 4 images per lane */
+  NITI_WIDE_CHUNKS = NITI_WIDE_POSITIONS / 16,          /* of 16 positions */
+  NITI_WIDE_WORDS = 4 * 16 + 4,                         /* a chunk's blocked layout, and four more against conflicts of banks */
+  NITI_WIDE_CLIP = 7,                                   /* bits, for which 32 hold what is rounded */
   NITI_WIDE_STAGE = NITI_WIDE_CHUNKS * NITI_WIDE_WORDS, /* of a warp */
 };
 
@@ -146,7 +146,8 @@ __device__ inline NitiWidePart niti_wide_part(const NitiTiles &t, const NitiDivi
 }
 
 /* y: the lane's results, 0 outside. Whole warps call it. */
-__device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const NitiWidePart &part, uint32_t image, uint32_t channels) {
+__device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const NitiWidePart &part, uint32_t image,
+                                            uint32_t channels) {
   uint32_t b[4];
   const uint32_t upper = part.chunk >> 2, entry = 8 * part.q + (part.chunk & 3);
 #pragma unroll
@@ -165,8 +166,8 @@ __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const N
 }
 
 /* y: the lane's results, 0 outside; stage: NITI_WIDE_CHUNKS * NITI_WIDE_WORDS of the warp's own. */
-__device__ inline void niti_wide_store_blocked(int8_t *blocked, uint32_t *stage, const uint4 *y, const NitiWidePart &part, uint32_t image,
-                                            bool streams) {
+__device__ inline void niti_wide_store_blocked(int8_t *blocked, uint32_t *stage, const uint4 *y, const NitiWidePart &part,
+                                               uint32_t image, bool streams) {
   uint32_t *own = stage + part.chunk * NITI_WIDE_WORDS + part.q;
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
