@@ -16,6 +16,7 @@ typedef struct Case {
   bool operands;
   int alias; /* 0: outputs apart; 1: the first input; 2: the second */
   bool mask, relu;
+  int clip;
   NitiDropout dropout;
   int32_t relu_max;
   int classes;
@@ -50,13 +51,13 @@ static void free_case(Case *c) {
 }
 
 static NitiRequantise requantise(Device *d, const Case *c, uint32_t purpose) {
-  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), 0, 0};
+  return (NitiRequantise){c->mode, purpose, 5, place_copy(d, &c->prediction, sizeof c->prediction), c->clip, 0};
 }
 
 static void describe(char text[WHAT], const char *name, const Case *c) {
-  snprintf(text, WHAT, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d", name,
+  snprintf(text, WHAT, "%s, %dx%dx%dx%d, mode %d, prediction %d, exponents %d %d, alias %d, layouts %d, mask %d, clip %d", name,
            c->shape.n, c->shape.h, c->shape.w, c->shape.c, (int)c->mode, c->prediction, c->exponent, c->other, c->alias,
-           c->operands, c->mask);
+           c->operands, c->mask, c->clip);
   if (c->classes > 0) {
     const size_t length = strlen(text);
     snprintf(text + length, WHAT - length, ", %d classes, loss %d, off %d, label 0 %d", c->classes, (int)c->loss, c->off,
@@ -116,6 +117,7 @@ static void add(Device *d, const void *context, Record *results) {
 }
 
 static void any_add(Case *c) {
+  c->clip = random_in(0, 2) ? 0 : random_in(1, 7);
   c->mask = random_in(0, 2) == 0;
   c->relu = random_in(0, 2) == 0;
 }
@@ -272,6 +274,32 @@ static void test_large_pools(void **unused) {
     c.b = mantissas(niti_shape_count(c.shape), FILL_FULL);
     check_work(maxpool, &c, "a pool of VGG-small");
     check_work(add, &c, "a large sum");
+    free_case(&c);
+  }
+}
+
+/* The sums of ResNet-18 and ResNet-20, forward and with a mask in place, rounded as in training. */
+static void test_residuals(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiShape shapes[] = {{33, 32, 32, 16}, {17, 32, 32, 64}, {40, 8, 8, 64}, {31, 4, 4, 512}, {1, 4, 4, 3}, {5, 1, 3, 16}};
+  for (size_t i = 0; i < 2 * sizeof shapes / sizeof *shapes; ++i) {
+    const NitiShape shape = shapes[i / 2];
+    const bool back = i % 2 != 0;
+    char what[WHAT];
+    Case c = {.shape = shape,
+              .mode = back ? NITI_STOCHASTIC_BYTE : NITI_NEAREST,
+              .prediction = random_prediction(),
+              .exponent = -9,
+              .other = -9 + random_in(-3, 3),
+              .operands = true,
+              .alias = back ? random_in(1, 2) : 0,
+              .mask = back,
+              .relu = !back};
+    c.a = mantissas(niti_shape_count(shape), FILL_FULL);
+    c.b = mantissas(niti_shape_count(shape), FILL_FULL);
+    describe(what, "a residual", &c);
+    check_work(add, &c, what);
     free_case(&c);
   }
 }
@@ -669,6 +697,7 @@ int main(void) {
       cmocka_unit_test(test_maxpool),
       cmocka_unit_test(test_avgpool),
       cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_residuals),
       cmocka_unit_test(test_loss),
       cmocka_unit_test(test_loss_beyond_smoothing),
       cmocka_unit_test(test_update),

@@ -85,8 +85,9 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
                out = (size_t)s.n * (size_t)s.oh * (size_t)s.ow * (size_t)s.k,
                weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)niti_conv_group_inputs(&s);
   const bool narrow = (int64_t)s.n * s.oh * s.ow <= 133144;
+  const int clip = random_in(0, 3) ? 0 : random_in(1, 7);
   Case c = {.conv = s,
-            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, 0, 0},
+            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, niti_conv_grouped(&s) ? clip : 0, 0},
             .prediction = random_prediction(),
             .x = mantissas(in, fill),
             .w = mantissas(weights, fill == FILL_LATE ? FILL_FULL : fill),
@@ -103,9 +104,9 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
            "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, "
            "mask %d, "
            "layouts %d, bias %d at %d, means %d, "
-           "gradient %d bits",
+           "gradient %d bits, clip %d",
            s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode,
-           c.prediction, c.relu, c.mask != NULL, c.operands, c.bias != NULL, c.bias_exponent, c.means != NULL, c.bits);
+           c.prediction, c.relu, c.mask != NULL, c.operands, c.bias != NULL, c.bias_exponent, c.means != NULL, c.bits, c.rq.clip);
   check_work(run, &c, what);
   free(c.x);
   free(c.w);
@@ -121,15 +122,17 @@ static void test_small_shapes(void **unused) {
   (void)unused;
   need_cuda();
   const NitiConv shapes[] = {
-      square(1, 1, 1, 1, 1, 1, 0),     square(16, 8, 64, 64, 3, 1, 1),   square(17, 8, 64, 64, 3, 1, 1),
-      square(3, 8, 128, 128, 3, 1, 1), square(5, 4, 256, 128, 3, 1, 1),  square(2, 16, 32, 96, 3, 1, 1),
-      square(2, 32, 3, 64, 3, 1, 1),   square(33, 7, 16, 48, 5, 1, 2),   square(2, 16, 64, 128, 3, 2, 1),
-      square(4, 9, 64, 64, 1, 1, 0),   square(4, 8, 64, 64, 1, 2, 0),    square(20, 1, 512, 10, 1, 1, 0),
-      square(37, 1, 100, 10, 1, 1, 0), square(16, 1, 800, 500, 1, 1, 0), square(2, 23, 3, 33, 11, 4, 2),
-      square(2, 28, 1, 20, 5, 1, 0),   square(31, 12, 20, 50, 5, 1, 0),  conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
-      square(2, 6, 64, 64, 7, 1, 3),   square(18, 3, 65, 63, 3, 1, 1),   conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
-      square(1, 5, 16, 16, 3, 1, 4), /* windows that lie in the padding alone */
-      square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
+      square(1, 1, 1, 1, 1, 1, 0),      square(16, 8, 64, 64, 3, 1, 1),   square(17, 8, 64, 64, 3, 1, 1),
+      square(3, 8, 128, 128, 3, 1, 1),  square(5, 4, 256, 128, 3, 1, 1),  square(2, 16, 32, 96, 3, 1, 1),
+      square(2, 32, 3, 64, 3, 1, 1),    square(33, 7, 16, 48, 5, 1, 2),   square(2, 16, 64, 128, 3, 2, 1),
+      square(4, 9, 64, 64, 1, 1, 0),    square(4, 8, 64, 64, 1, 2, 0),    square(20, 1, 512, 10, 1, 1, 0),
+      square(37, 1, 100, 10, 1, 1, 0),  square(16, 1, 800, 500, 1, 1, 0), square(2, 23, 3, 33, 11, 4, 2),
+      square(2, 28, 1, 20, 5, 1, 0),    square(31, 12, 20, 50, 5, 1, 0),  conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      square(2, 6, 64, 64, 7, 1, 3),    square(18, 3, 65, 63, 3, 1, 1),   conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
+      square(1, 5, 16, 16, 3, 1, 4),                                     /* windows that lie in the padding alone */
+      square(2, 9, 16, 32, 2, 3, 0),                                     /* pixels that no window covers */
+      square(64, 1, 800, 500, 1, 1, 0), square(64, 1, 500, 10, 1, 1, 0), /* lenet5's, whose channels are padded */
+      square(5, 9, 24, 40, 3, 2, 1),
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
     for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
@@ -203,6 +206,30 @@ static void test_groups(void **unused) {
                                   groups * random_in(1, 5), kernel, random_in(1, kernel), random_in(1, 3), random_in(1, 3),
                                   random_in(0, kernel), random_in(0, kernel));
     check(grouped(s, groups), (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
+  }
+}
+
+/* Depthwise with windows of 3 by 3, which have kernels of their own: every way that strips and segments can end. */
+static void test_depthwise(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      square(3, 32, 144, 144, 3, 1, 1), square(2, 32, 96, 96, 3, 2, 1),  square(5, 4, 960, 960, 3, 1, 1),
+      square(3, 8, 384, 384, 3, 2, 1),  square(4, 9, 32, 32, 3, 1, 0),   square(4, 9, 32, 32, 3, 2, 0),
+      square(2, 11, 16, 16, 3, 1, 3),   square(1, 1, 272, 272, 3, 1, 1), conv_shape(2, 9, 14, 48, 48, 3, 3, 1, 1, 0, 2),
+      square(40, 64, 16, 16, 3, 1, 1), /* a gradient beyond int32 */
+      square(150, 64, 16, 16, 3, 2, 1),
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    const NitiConv s = grouped(shapes[i], shapes[i].c);
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(s, FILL_FULL, mode);
+    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(s, fill, random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
+  }
+  for (int i = 0; i < 60; ++i) {
+    const int channels = 16 * random_in(1, 9), stride = random_in(1, 2), pad_h = random_in(0, 3), pad_w = random_in(0, 3);
+    const NitiConv s = conv_shape(random_in(1, 33), random_in(3, 20), random_in(3, 20), channels, channels, 3, 3, stride, stride,
+                                  random_in(0, 1) ? 1 : pad_h, random_in(0, 1) ? 1 : pad_w);
+    check(grouped(s, channels), (Fill)random_in(0, FILLS - 1), random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
   }
 }
 
@@ -303,9 +330,9 @@ static int close_all(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes), cmocka_unit_test(test_strides),
+  const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes),  cmocka_unit_test(test_strides),
                                      cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
-                                     cmocka_unit_test(test_largest_sums)};
+                                     cmocka_unit_test(test_depthwise),     cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
                                      cmocka_unit_test(test_every_way)};
   random_state = 2024;

@@ -1,5 +1,5 @@
 /* Residual add. Where the output is an input's memory the first launch writes nothing, so that the second still finds both. */
-#include "backend/cuda/tile.cuh"
+#include "backend/cuda/wide.cuh"
 #include "base/align.h"
 
 typedef struct Add {
@@ -61,6 +61,168 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
   niti_pass_end(a, second, max);
 }
 
+/* ---- images of a multiple of 16 elements ---- */
+
+enum { AT_ONCE = 4 /* vectors of each operand that a thread of the first launch has under way */ };
+
+/* By value to a kernel. large has the larger exponent. */
+typedef struct Wide {
+  NitiAlignment align;
+  const int8_t *large, *small;
+} Wide;
+
+static __device__ inline Wide wide_of(const Add &d) {
+  const NitiAlignment align = niti_align(*d.e_a, *d.e_b);
+  return Wide{align, align.a_larger ? d.a : d.b, align.a_larger ? d.b : d.a};
+}
+
+/* niti_align_sum's shift of four mantissas: magnitudes and half are at most 255 together, so nothing passes on to the next byte.
+ */
+static __device__ inline uint32_t shift_right(uint32_t word, int right) {
+  const uint32_t signs = niti_spread_signs(word), ones = 0x01010101u;
+  const uint32_t magnitudes = (word ^ signs) + (signs & ones), half = ones << (right - 1);
+  const uint32_t shifted = ((magnitudes + half) >> right) & ((0xffu >> right) * ones);
+  return (((shifted ^ signs) & 0x7f7f7f7fu) + (signs & ones)) ^ (signs & 0x80808080u);
+}
+
+static __device__ inline void align_small(const Wide &w, uint4 *small) {
+  if (w.align.right == 0) return; /* nearly always */
+  small->x = shift_right(small->x, w.align.right), small->y = shift_right(small->y, w.align.right);
+  small->z = shift_right(small->z, w.align.right), small->w = shift_right(small->w, w.align.right);
+}
+
+static __device__ inline void sum_four(int acc[4], const Wide &w, uint32_t large, uint32_t small, NitiExtremes *e) {
+  const int factor = 1 << w.align.left;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) acc[k] = niti_byte_of(large, k) * factor + niti_byte_of(small, k);
+  niti_extremes_add(e, acc);
+}
+
+/* The range alone: the first launch where the output is an input's memory. count: vectors of 16. */
+static __global__ void __launch_bounds__(NITI_WIDE_THREADS) add_range_kernel(Add d, NitiRequantiseArgs a, size_t count) {
+  niti_kernel_begin();
+  const Wide w = wide_of(d);
+  const uint4 *larges = (const uint4 *)w.large, *smalls = (const uint4 *)w.small;
+  NitiExtremes e = {0, 0};
+  for (size_t first = (size_t)blockIdx.x * NITI_WIDE_THREADS * AT_ONCE + threadIdx.x; first < count;
+       first += (size_t)gridDim.x * NITI_WIDE_THREADS * AT_ONCE) {
+    uint4 large[AT_ONCE] = {}, small[AT_ONCE] = {};
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const size_t at = first + (size_t)i * NITI_WIDE_THREADS;
+      if (at < count) large[i] = __ldcg(larges + at);
+      if (at < count) small[i] = __ldcg(smalls + at);
+    }
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      int acc[4];
+      align_small(w, &small[i]);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum_four(acc, w, niti_word_of(large[i], k), niti_word_of(small[i], k), &e);
+    }
+  }
+  niti_wide_raise(a, e);
+}
+
+/* The sums of one image, rounded. at: the index of the first. */
+template <int ROUNDING>
+static __device__ inline uint4 round_sixteen(const Wide &w, const NitiRequantiseArgs &a, int shift, const uint4 &large,
+                                             const uint4 &small, size_t at, NitiExtremes *e) {
+  const NitiWords random = niti_wide_draw<ROUNDING>(a, at);
+  const uint32_t low = niti_wide_least(a), up = niti_wide_up(shift); /* a sum is below 2^22 */
+  uint4 y = make_uint4(0, 0, 0, 0);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    int acc[4];
+    sum_four(acc, w, niti_word_of(large, k), niti_word_of(small, k), e);
+    niti_set_word(&y, k, niti_wide_requantise<ROUNDING>(acc, up, random.word[k], low));
+  }
+  return y;
+}
+
+/* In place the tiles go from the last to the first: what the first launch read last may still be in the cache. */
+template <int ROUNDING, bool MASKED>
+static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASKED ? 3 : 4)
+    add_wide_kernel(Add d, NitiRequantiseArgs a, NitiDivisor tiles, bool second) {
+  niti_kernel_begin();
+  __shared__ __align__(16) uint32_t stage[NITI_WIDE_WARPS][NITI_WIDE_STAGE];
+  const NitiTiles &t = d.tiles;
+  const Wide w = wide_of(d);
+  const uint32_t warp = threadIdx.x / 32;
+  NitiExtremes e = {0, 0};
+  int shift;
+  if (niti_range_begin(a, second, &shift) || d.in_place) {
+    for (uint32_t item = blockIdx.x * NITI_WIDE_WARPS + warp; item < t.items; item += gridDim.x * NITI_WIDE_WARPS) {
+      const NitiWidePart part = niti_wide_part(t, tiles, d.in_place ? t.items - 1 - item : item);
+      uint4 large[4] = {}, small[4] = {}, mask[4] = {};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (part.inside[j]) large[j] = __ldcg((const uint4 *)(w.large + part.at[j]));
+        if (part.inside[j]) small[j] = __ldcg((const uint4 *)(w.small + part.at[j]));
+        if (MASKED && part.inside[j]) mask[j] = __ldcg((const uint4 *)(d.mask + part.at[j]));
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        align_small(w, &small[j]);
+        large[j] = round_sixteen<ROUNDING>(w, a, shift, large[j], small[j], part.at[j], &e);
+#pragma unroll
+        for (int k = 0; k < 4 && MASKED; ++k)
+          niti_set_word(&large[j], k, niti_word_masked(niti_word_of(large[j], k), niti_word_of(mask[j], k)));
+        if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
+      }
+      __syncwarp(); /* the tile before has left the stage */
+      if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
+    }
+  }
+  a.e_a = a.e_b = NULL;
+  a.e_c = w.align.exponent;
+  if (!second)
+    niti_wide_raise(a, e);
+  else
+    niti_pass_end(a, second, 0);
+}
+
+/* Few blocks where the second launch is there in case: each costs it an atomic. */
+template <int ROUNDING, bool MASKED>
+static void run_wide(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
+  const NitiDivisor tiles = niti_divisor(d.tiles.tiles);
+  const size_t count = (size_t)d.tiles.n * d.tiles.image / 16, turn = (size_t)NITI_WIDE_THREADS * AT_ONCE;
+  const unsigned all = (d.tiles.items + NITI_WIDE_WARPS - 1) / NITI_WIDE_WARPS, most = (unsigned)cuda->multiprocessors * 2;
+  const unsigned turns = (unsigned)((count + turn - 1) / turn), few = (unsigned)cuda->multiprocessors * NITI_TILE_BLOCKS;
+  if (d.in_place)
+    NITI_LAUNCH(cuda, add_range_kernel, turns < few ? turns : few, NITI_WIDE_THREADS, 0, d, a, count);
+  else
+    NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASKED>), all, NITI_WIDE_THREADS, 0, d, a, tiles, false);
+  niti_cuda_share_range(cuda);
+  NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASKED>), d.in_place || all < most ? all : most, NITI_WIDE_THREADS, 0, d, a, tiles,
+              true);
+}
+
+template <int ROUNDING>
+static void run_masked(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
+  if (d.mask)
+    run_wide<ROUNDING, true>(cuda, d, a);
+  else
+    run_wide<ROUNDING, false>(cuda, d, a);
+}
+
+/* Whether images, memory and rounding permit it. */
+static bool is_wide(const Add &d, const NitiRequantiseArgs &a) {
+  const uintptr_t all = (uintptr_t)d.y | (uintptr_t)d.a | (uintptr_t)d.b | (uintptr_t)d.mask | d.tiles.image;
+  return all % 16 == 0 && niti_wide_serves(a);
+}
+
+/* ---- the operation ---- */
+
+static void run_words(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a, int V) {
+  void (*add)(Add, NitiRequantiseArgs, bool) =
+      V == 4 ? (d.mask ? add_kernel<4, true> : add_kernel<4, false>) : (d.mask ? add_kernel<1, true> : add_kernel<1, false>);
+  const unsigned grid = niti_tiles_grid_requantise(cuda, d.tiles);
+  NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, d, a, false);
+  niti_cuda_share_range(cuda);
+  NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, d, a, true);
+}
+
 extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b,
                               const NitiTensor *mask, bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
@@ -78,11 +240,13 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
                     y->data == a->data || y->data == b->data,
                     niti_tiles_of(a->shape, V, NITI_BLOCK_IMAGES)};
   const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
-  void (*add)(Add, NitiRequantiseArgs, bool) =
-      V == 4 ? (mask ? add_kernel<4, true> : add_kernel<4, false>) : (mask ? add_kernel<1, true> : add_kernel<1, false>);
-  const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
-  NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, false);
-  niti_cuda_share_range(cuda);
-  NITI_LAUNCH(cuda, add, grid, NITI_TILE_THREADS, 0, args, requantise, true);
+  if (is_wide(args, requantise)) {
+    if (requantise.mode == NITI_NEAREST)
+      run_masked<NITI_WIDE_NEAREST>(cuda, args, requantise);
+    else
+      run_masked<NITI_WIDE_BYTE>(cuda, args, requantise);
+  } else {
+    run_words(cuda, args, requantise, V);
+  }
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }

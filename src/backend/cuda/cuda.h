@@ -217,6 +217,14 @@ NITI_INLINE size_t niti_cuda_bias_bytes(int k) { return ((size_t)k + 255) / 256 
 void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, const NitiTensor *x, const NitiTensor *w, int k,
                             bool centred);
 
+/* Copies rows of `bytes` to rows of `pitch`, a multiple of 16, with zeros at the end. to: aligned to 16. */
+typedef struct NitiPad {
+  int8_t *to;
+  const int8_t *from;
+  size_t rows, bytes, pitch;
+} NitiPad;
+void niti_cuda_pad(NitiCuda *, const NitiPad pads[2]);
+
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
  * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. way: 0,

@@ -4,6 +4,7 @@
  *
  * A thread has V neighbouring lanes, four where they are a word that it loads at once; where lanes share their operands, the four
  * are of one group. Neighbouring threads have neighbouring lanes, so that loads and stores cover whole lines. */
+#include "backend/cuda/depthwise.h"
 #include "backend/cuda/tile.cuh"
 #include "base/window.h"
 
@@ -180,6 +181,7 @@ static PassKernel choose_pass(const Shape &s, int V) {
 
 static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const NitiTensor *w, const NitiTensor *mask,
                 const int32_t *bias, const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
+  if (!bias && niti_depthwise_pass(cuda, out, in, w, mask, c, backward, relu, rq)) return;
   const Shape s = shape_of(c, backward);
   const size_t weights = (size_t)s.kh * (size_t)s.kw * (size_t)s.depth * (size_t)s.lanes;
   int8_t *packed = (int8_t *)cuda->workspace;
@@ -339,6 +341,9 @@ static int32_t share_of(const NitiCuda *cuda, int64_t positions, int64_t blocks,
 }
 
 static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, const NitiTensor *x, const NitiConv *c, int way) {
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(out->data, 0, out->count * (size_t)(out->bits / 8), cuda->stream),
+                 "cudaMemsetAsync");
+  if (niti_depthwise_gradient(cuda, out, dy, x, c)) return;
   const Shape s = shape_of(c, false);
   const bool plain = is_plain(s),
              wide = is_wide(s) && niti_words_fit((size_t)s.channels * (plain ? 1 : 4), dy->data, x->data, NULL);
@@ -350,8 +355,6 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
   const int64_t splits = (g.positions + g.share - 1) / g.share;
   void (*grouped_gradient)(Gradient) = plain ? (wide ? gradient_kernel<4, true> : gradient_kernel<1, true>)
                                              : (wide ? gradient_kernel<4, false> : gradient_kernel<1, false>);
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(out->data, 0, out->count * (size_t)(out->bits / 8), cuda->stream),
-                 "cudaMemsetAsync");
   NITI_LAUNCH(cuda, grouped_gradient, (unsigned)(splits * g.term_blocks * g.lane_blocks), THREADS, 0, g);
 }
 
