@@ -175,6 +175,20 @@ void niti_ranks_reduce(NitiRanks *r, void *data, size_t count, NitiReduction red
   r->waited += niti_clock_now() - begin;
 }
 
+void niti_ranks_begin(NitiRanks *r, void *data, size_t count, NitiReduction reduction) {
+  if (!r || r->failed) return;
+  const int64_t begin = niti_clock_now();
+  r->failed = !r->transport->begin(data, count, reduction);
+  r->waited += niti_clock_now() - begin;
+}
+
+void niti_ranks_end(NitiRanks *r) {
+  if (!r) return;
+  const int64_t begin = niti_clock_now();
+  r->failed = !r->transport->end() || r->failed;
+  r->waited += niti_clock_now() - begin;
+}
+
 NitiStatus niti_ranks_check(const NitiRanks *r) { return r && r->failed ? fail_mpi(r) : NITI_OK; }
 
 NitiStatus niti_ranks_broadcast(NitiRanks *r, void *data, size_t bytes) {

@@ -25,8 +25,12 @@ int niti_ranks_threads(const NitiRanks *);
 
 /* data[count] of every rank becomes the maximum or sum over all. */
 void niti_ranks_reduce(NitiRanks *, void *data, size_t count, NitiReduction);
+/* The same, but data may be used again only after niti_ranks_end, which completes all that were begun. Other collectives may come
+ * between. */
+void niti_ranks_begin(NitiRanks *, void *data, size_t count, NitiReduction);
+void niti_ranks_end(NitiRanks *);
 NitiStatus niti_ranks_check(const NitiRanks *);
-/* Nanoseconds spent in niti_ranks_reduce so far. */
+/* Nanoseconds spent in these so far. */
 int64_t niti_ranks_waited(const NitiRanks *);
 
 /* ---- collectives between steps ---- */

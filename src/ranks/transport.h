@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { NITI_TRANSPORT_VERSION = 1, NITI_TRANSPORT_TEXT = 256 };
+enum { NITI_TRANSPORT_VERSION = 2, NITI_TRANSPORT_TEXT = 256 };
 #define NITI_TRANSPORT_SYMBOL "niti_transport"
 
 typedef enum NitiReduction { NITI_REDUCE_MAX_U32, NITI_REDUCE_MAX_S64, NITI_REDUCE_SUM_S32, NITI_REDUCE_SUM_S64 } NitiReduction;
@@ -20,9 +20,12 @@ typedef struct NitiTransport {
   int rank, size;
   int local_rank, local_size;                                        /* among the ranks of this host */
   bool (*reduce)(void *data, size_t count, NitiReduction reduction); /* in place */
-  bool (*broadcast)(void *data, size_t bytes);                       /* from rank 0 */
-  bool (*gather)(void *out, const void *in, size_t bytes);           /* out: every rank's, in their order */
-  void (*watch)(NitiTransportLost lost, void *context);              /* from now on */
+  /* The same, complete only after `end`, which completes all that were begun; meanwhile other collectives may run. */
+  bool (*begin)(void *data, size_t count, NitiReduction reduction);
+  bool (*end)(void);
+  bool (*broadcast)(void *data, size_t bytes);             /* from rank 0 */
+  bool (*gather)(void *out, const void *in, size_t bytes); /* out: every rank's, in their order */
+  void (*watch)(NitiTransportLost lost, void *context);    /* from now on */
   void (*close)(void);
   void (*abort)(int code); /* ends all ranks, this one included */
 } NitiTransport;

@@ -76,17 +76,6 @@ NitiStatus niti_together_check_data(const NitiRun *run) {
   return NITI_OK;
 }
 
-/* An image is mixed with the next of the whole batch, which another rank may have. */
-static NitiStatus check_mixup(const NitiRun *run) {
-  const int ranks = niti_ranks_size(run->options.ranks);
-  if (ranks < 2 || run->recipe->data.mixup == NITI_MIXUP_NONE) return NITI_OK;
-  return niti_run_agree(run,
-                        niti_fail(NITI_ERROR_UNSUPPORTED,
-                                  "%s: data: mixup mixes images of one process, but the batch is shared by %d ranks (expected "
-                                  "mixup: 0, or one rank)",
-                                  run->recipe->source, ranks));
-}
-
 NitiStatus niti_together_check(const NitiRun *run) {
   char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
   if (!run->options.ranks) return NITI_OK;
@@ -101,8 +90,7 @@ NitiStatus niti_together_check(const NitiRun *run) {
   NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
   (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
                  run->test_every, run->test_limit, run->options.measure_every);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the options", text));
-  return check_mixup(run);
+  return niti_ranks_same(run->options.ranks, "the options", text);
 }
 
 /* ---- weights and checkpoints ---- */

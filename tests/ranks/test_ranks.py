@@ -170,6 +170,18 @@ def test_resized_crops_and_colours_have_the_bits_of_one_process(elements, cifar,
     assert same(train_in(3, elements, cifar, tmp_path / "three", *sets)) == same(one)
 
 
+def test_mixup_mixes_in_the_next_image_of_the_whole_batch(normed, odd, tmp_path):
+    """Which another rank may have; of images that are in memory, and of those that are decoded on the way."""
+    names = ("circle", "line", "point", "square")
+    folder = data_sets.write_folder_set(tmp_path / "data", names, data_sets.squares(40, 1), data_sets.squares(8, 2))
+    sets = ("--set", "data.mixup=1", "--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
+    for ranks, data, more in ((2, odd, ()), (3, odd, ("--batch", 2, "--max-steps", 12)), (3, folder, ("--batch", 7))):
+        name = f"{ranks} {data.name}"
+        one = train(normed, data, tmp_path / f"one {name}", *sets, *more)
+        assert same(train_in(ranks, normed, data, tmp_path / name, *sets, *more)) == same(one), name
+    assert train(normed, odd, tmp_path / "none", *sets[2:])["hash"] != one["hash"]
+
+
 def test_ranks_of_other_instruction_sets(elements, cifar, tmp_path):
     one = train(elements, cifar, tmp_path / "one", "--epochs", 1)
     how = (elements, "--data", cifar, "--run", tmp_path / "many", "--epochs", 1, "--json")
@@ -285,14 +297,6 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes())
     refused(("the program", "rank 1 (", "SHA-256"), (1, NITI, *how, "--data", odd), (1, program, *how, "--data", odd))
     assert not (tmp_path / "run").exists()
-
-
-def test_mixup_is_refused(normed, odd, tmp_path):
-    """The next image of a batch may belong to another rank."""
-    how = (normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1, "--set", "data.mixup=0.2", "--max-steps", 2)
-    refused(("mixup", "2 ranks", "mixup: 0"), (2, NITI, *how))
-    assert not (tmp_path / "run").exists()
-    together((1, NITI, *how, "--json"))  # one rank has all of a batch
 
 
 def test_what_is_wrong_on_all_ranks_is_said_once(normed, odd, tmp_path):

@@ -17,7 +17,9 @@ enum {
 
 /* MPI is one per process, and so is this state. */
 static NitiTransport transport;
-static MPI_Comm work = MPI_COMM_NULL, beats = MPI_COMM_NULL;
+static MPI_Comm work = MPI_COMM_NULL, sums = MPI_COMM_NULL, beats = MPI_COMM_NULL;
+static MPI_Request *begun; /* [room]; the first `under_way` are collectives of `sums` */
+static int under_way, room;
 static char library[MPI_MAX_LIBRARY_VERSION_STRING];
 static NitiTransportLost tell_lost;
 static void *lost_context;
@@ -28,17 +30,46 @@ static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
 
 static bool succeeded(int code) { return code == MPI_SUCCESS; }
 
-static bool reduce(void *data, size_t count, NitiReduction reduction) {
+/* The request of a collective that is about to begin; NULL: out of memory. */
+static MPI_Request *next_request(void) {
+  if (under_way == room) {
+    const int more = 2 * room + 16;
+    MPI_Request *larger = realloc(begun, (size_t)more * sizeof *larger);
+    if (!larger) return NULL;
+    begun = larger;
+    room = more;
+  }
+  begun[under_way] = MPI_REQUEST_NULL;
+  return &begun[under_way++];
+}
+
+static bool reduce_piece(void *data, int count, MPI_Datatype type, MPI_Op op, bool waits) {
+  if (waits) return succeeded(MPI_Allreduce(MPI_IN_PLACE, data, count, type, op, work));
+  MPI_Request *request = next_request();
+  return request && succeeded(MPI_Iallreduce(MPI_IN_PLACE, data, count, type, op, sums, request));
+}
+
+static bool reduce_pieces(void *data, size_t count, NitiReduction reduction, bool waits) {
   static const size_t bytes[] = {4, 8, 4, 8};
   const MPI_Datatype types[] = {MPI_UINT32_T, MPI_INT64_T, MPI_INT32_T, MPI_INT64_T};
   const MPI_Op op = reduction == NITI_REDUCE_MAX_U32 || reduction == NITI_REDUCE_MAX_S64 ? MPI_MAX : MPI_SUM;
   const size_t most = PIECE / bytes[reduction];
   for (size_t at = 0; at < count; at += most) {
     const int some = (int)(count - at < most ? count - at : most);
-    if (!succeeded(MPI_Allreduce(MPI_IN_PLACE, (char *)data + at * bytes[reduction], some, types[reduction], op, work)))
-      return false;
+    if (!reduce_piece((char *)data + at * bytes[reduction], some, types[reduction], op, waits)) return false;
   }
   return true;
+}
+
+static bool reduce(void *data, size_t count, NitiReduction reduction) { return reduce_pieces(data, count, reduction, true); }
+
+/* Other collectives of this process move these on, as long as they are under way. */
+static bool begin(void *data, size_t count, NitiReduction reduction) { return reduce_pieces(data, count, reduction, false); }
+
+static bool end(void) {
+  const int count = under_way;
+  under_way = 0;
+  return succeeded(MPI_Waitall(count, begun, MPI_STATUSES_IGNORE));
 }
 
 static bool broadcast(void *data, size_t bytes) {
@@ -141,6 +172,7 @@ static void close_all(void) {
   pthread_cond_signal(&ending);
   pthread_mutex_unlock(&lock);
   if (is_beating) pthread_join(beating, NULL);
+  free(begun);
   MPI_Finalize();
 }
 
@@ -168,13 +200,21 @@ const NitiTransport *niti_transport(int version, char *why) {
   (void)setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0); /* a waiting rank leaves its core to others */
   if (!succeeded(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided))) return fail(why, "MPI_Init_thread failed");
   threads_allowed = provided == MPI_THREAD_MULTIPLE;
-  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats)) ||
+  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &sums)) ||
+      !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats)) ||
       !succeeded(MPI_Comm_split_type(work, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)))
     return fail(why, "MPI could not make its communicators");
   MPI_Comm_set_errhandler(work, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(sums, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(beats, MPI_ERRORS_RETURN);
-  transport = (NitiTransport){
-      .reduce = reduce, .broadcast = broadcast, .gather = gather, .watch = watch, .close = close_all, .abort = abort_all};
+  transport = (NitiTransport){.reduce = reduce,
+                              .begin = begin,
+                              .end = end,
+                              .broadcast = broadcast,
+                              .gather = gather,
+                              .watch = watch,
+                              .close = close_all,
+                              .abort = abort_all};
   MPI_Comm_rank(work, &transport.rank);
   MPI_Comm_size(work, &transport.size);
   MPI_Comm_rank(host, &transport.local_rank);
