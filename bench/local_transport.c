@@ -87,7 +87,7 @@ static bool gather(void *out, const void *in, size_t bytes) {
   return broadcast(out, all);
 }
 
-static void watch(NitiTransportLost lost, void *context) { (void)lost, (void)context; }
+static const char *failure(void) { return "another process is gone"; }
 
 static void close_all(void) {
   for (int r = 0; r < transport.size; ++r) {
@@ -136,11 +136,12 @@ static bool join_first(void) {
   return false;
 }
 
-__attribute__((visibility("default"))) const NitiTransport *niti_transport(int version, char *why);
-const NitiTransport *niti_transport(int version, char *why) {
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, NitiTransportLost, void *, char *);
+const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *context, char *why) {
+  (void)lost, (void)context; /* a rank that is gone closes its socket; one that is stopped stays unnoticed */
   const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *size = getenv("OMPI_COMM_WORLD_SIZE");
   transport = (NitiTransport){
-      "sockets", rank ? atoi(rank) : 0, size ? atoi(size) : 1, 0, 0, reduce, reduce, end, broadcast, gather, watch, close_all,
+      "sockets", rank ? atoi(rank) : 0, size ? atoi(size) : 1, 0, 0, reduce, reduce, end, broadcast, gather, failure, close_all,
       abort_all};
   transport.local_rank = transport.rank;
   transport.local_size = transport.size;

@@ -18,9 +18,9 @@
 
 static const char plugin_file[] = "libniti_mpi.so";
 
-struct NitiRanks {
-  const NitiTransport *transport;
-  char (*hosts)[NITI_RANK_NAME_MAX]; /* [size] */
+struct NitiRanks {                           /* the transport's thread reads it, too */
+  const NitiTransport *_Atomic transport;    /* NULL until it has started */
+  char (*_Atomic hosts)[NITI_RANK_NAME_MAX]; /* [size]; NULL until they are known */
   int host_count;
   NitiRankLost lost;
   void *context;
@@ -65,7 +65,22 @@ static bool find_plugin(char out[PATH_MAX]) {
   return false;
 }
 
-static NitiStatus start_plugin(const NitiTransport **out) {
+/* Perhaps before the transport has started, or hosts are known. */
+static void on_lost(void *context, int rank, int seconds) {
+  const NitiRanks *r = context;
+  char text[NITI_RANK_TEXT_MAX];
+  const bool known = rank >= 0 && r->hosts;
+  if (rank < 0) {
+    (void)snprintf(text, sizeof text, "the ranks have not come together in %d seconds: one was stopped, or a host is gone",
+                   seconds);
+  } else {
+    (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
+                   known ? r->hosts[rank] : "not known where", seconds);
+  }
+  if (r->lost) r->lost(r->context, text);
+}
+
+static NitiStatus start_plugin(NitiRanks *r) {
   char path[PATH_MAX], why[NITI_TRANSPORT_TEXT] = "";
   if (!find_plugin(path))
     return niti_fail(NITI_ERROR_UNSUPPORTED,
@@ -76,20 +91,12 @@ static NitiStatus start_plugin(const NitiTransport **out) {
     return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
   NitiTransportOpen open;
   *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
-  *out = open ? open(NITI_TRANSPORT_VERSION, why) : NULL;
-  if (*out) return NITI_OK;
+  r->transport = open ? open(NITI_TRANSPORT_VERSION, on_lost, r, why) : NULL;
+  if (r->transport) return NITI_OK;
   return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", path, open ? why : "it is no plugin of niti");
 }
 
 /* ---- open and close ---- */
-
-static void on_lost(void *context, int rank, int seconds) {
-  const NitiRanks *r = context;
-  char text[NITI_RANK_TEXT_MAX];
-  (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
-                 r->hosts[rank], seconds);
-  if (r->lost) r->lost(r->context, text);
-}
 
 static bool seen_before(const NitiRanks *r, int rank) {
   for (int i = 0; i < rank; ++i) {
@@ -99,47 +106,44 @@ static bool seen_before(const NitiRanks *r, int rank) {
 }
 
 static NitiStatus exchange_hosts(NitiRanks *r) {
-  char own[NITI_RANK_NAME_MAX] = "";
+  char own[NITI_RANK_NAME_MAX] = "", (*hosts)[NITI_RANK_NAME_MAX] = calloc((size_t)r->transport->size, sizeof *hosts);
+  if (!hosts) {
+    r->transport->abort(1);
+    return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", r->transport->size);
+  }
   niti_environment_host(own, sizeof own);
-  NITI_TRY(niti_ranks_gather(r, r->hosts, own, sizeof own));
+  const NitiStatus status = niti_ranks_gather(r, hosts, own, sizeof own);
+  r->hosts = hosts;
   for (int i = 0; i < r->transport->size; ++i) r->host_count += !seen_before(r, i);
-  return NITI_OK;
+  return status;
 }
 
 NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context) {
   NITI_WANT(out, "out");
   *out = NULL;
   if (!is_one_of_several()) return NITI_OK;
-  const NitiTransport *transport = NULL;
-  NITI_TRY(start_plugin(&transport));
   NitiRanks *r = calloc(1, sizeof *r);
-  if (r) r->hosts = calloc((size_t)transport->size, sizeof *r->hosts);
-  if (!r || !r->hosts) {
-    transport->abort(1);
-    free(r);
-    return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", transport->size);
-  }
-  r->transport = transport;
+  if (!r) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the ranks");
   r->lost = lost;
   r->context = context;
-  const NitiStatus status = exchange_hosts(r);
-  if (status != NITI_OK) {
-    niti_ranks_close(r);
-    return status;
-  }
-  transport->watch(on_lost, r);
-  *out = r;
-  return NITI_OK;
+  *out = r; /* for `lost`, which may be called from now on */
+  NitiStatus status = start_plugin(r);
+  if (status == NITI_OK) status = exchange_hosts(r);
+  if (status == NITI_OK) return NITI_OK;
+  niti_ranks_close(r);
+  *out = NULL;
+  return status;
 }
 
 void niti_ranks_close(NitiRanks *r) {
   if (!r) return;
-  r->transport->close();
+  if (r->transport) r->transport->close();
   free(r->hosts);
   free(r);
 }
 
 void niti_ranks_abort(NitiRanks *r, int code) {
+  if (r && !r->transport) _exit(code);
   if (r) r->transport->abort(code);
 }
 
@@ -164,8 +168,7 @@ int niti_ranks_threads(const NitiRanks *r) {
 /* ---- collectives ---- */
 
 static NitiStatus fail_mpi(const NitiRanks *r) {
-  return niti_fail(NITI_ERROR_DEVICE, "rank %d (%s): %s failed to exchange data", r->transport->rank,
-                   r->hosts[r->transport->rank], r->transport->name);
+  return niti_fail(NITI_ERROR_DEVICE, "%s failed to exchange data: %s", r->transport->name, r->transport->failure());
 }
 
 void niti_ranks_reduce(NitiRanks *r, void *data, size_t count, NitiReduction reduction) {

@@ -242,6 +242,15 @@ def test_a_stopped_rank_ends_the_run(long, tmp_path):
     assert same(resume(run)) == same(one)
 
 
+@pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes half a minute")
+def test_a_rank_that_stops_before_mpi_starts_ends_the_run(normed, odd, tmp_path):
+    stopped = tmp_path / "stopped"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, stopped)), timeout=90)
+    assert code == 3 and "niti: the ranks have not come together" in err, (code, out, err)
+
+
 @pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW to a number of kills")
 def test_kills_at_random_moments(long, tmp_path):
     """Ranks are killed again and again, and other numbers of ranks go on, until the run is complete."""
@@ -296,6 +305,14 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     program.chmod(0o755)
     (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes())
     refused(("the program", "rank 1 (", "SHA-256"), (1, NITI, *how, "--data", odd), (1, program, *how, "--data", odd))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_one_rank_lacks_is_refused(normed, odd, tmp_path):
+    """The others wait for it where devices are connected."""
+    how = (NITI, normed, "--run", tmp_path / "run", "--data", odd, "--threads", 1)
+    refused(("rank 1 (", "cuda"), (1, *how, "--backend", "cpu"), (1, *how, "--backend", "cuda"))
+    refused(("rank 0 (", "nope"), (1, *how, "--isa", "nope"), (2, *how))
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@
 #include "ranks/transport.h"
 
 enum {
+  STARTING = 30,   /* seconds in which MPI has to start: longer than many ranks of a busy cluster take */
   SILENT = 6,      /* seconds without a beat after which a rank is lost */
   ASLEEP = 3,      /* a pause between two beats of our own that says that we were stopped ourselves */
   PIECE = 1 << 30, /* bytes of one broadcast */
@@ -24,11 +25,22 @@ static char library[MPI_MAX_LIBRARY_VERSION_STRING];
 static NitiTransportLost tell_lost;
 static void *lost_context;
 static pthread_t beating;
-static bool threads_allowed, is_beating, is_ending;
+static bool threads_allowed, is_beating, is_started, is_ending;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
 
-static bool succeeded(int code) { return code == MPI_SUCCESS; }
+static int failed = MPI_SUCCESS; /* the last failure */
+
+static bool succeeded(int code) {
+  if (code != MPI_SUCCESS) failed = code;
+  return code == MPI_SUCCESS;
+}
+
+static const char *failure(void) {
+  static char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  return MPI_Error_string(failed, text, &length) == MPI_SUCCESS && failed != MPI_SUCCESS ? text : "out of memory";
+}
 
 /* The request of a collective that is about to begin; NULL: out of memory. */
 static MPI_Request *next_request(void) {
@@ -126,8 +138,25 @@ static bool wait_second(void) {
   return goes_on;
 }
 
-static void *beat(void *context) {
-  Peer *peers = context;
+/* Waits until MPI has started, before which nothing can be asked of it, or is not wanted any more; false: so it is. Rank 0 speaks
+ * first. */
+static bool wait_start(void) {
+  const char *number = getenv("OMPI_COMM_WORLD_RANK");
+  const int most = STARTING + (number && strcmp(number, "0") != 0);
+  const double begin = seconds_now();
+  while (wait_second()) {
+    pthread_mutex_lock(&lock);
+    const bool started = is_started;
+    pthread_mutex_unlock(&lock);
+    if (started) return threads_allowed;
+    if (seconds_now() - begin <= most) continue;
+    tell_lost(lost_context, -1, most);
+    return false;
+  }
+  return false;
+}
+
+static void listen_and_send(Peer *peers) {
   const int first = transport.rank == 0 ? 1 : 0, end = transport.rank == 0 ? transport.size : 1;
   double before = seconds_now();
   for (int r = first; r < end; ++r) peers[r] = (Peer){MPI_REQUEST_NULL, before};
@@ -146,20 +175,27 @@ static void *beat(void *context) {
   for (int r = first; r < end; ++r) {
     if (peers[r].sent != MPI_REQUEST_NULL) MPI_Request_free(&peers[r].sent);
   }
+}
+
+static void *beat(void *context) {
+  (void)context;
+  Peer *peers = wait_start() ? calloc((size_t)transport.size, sizeof *peers) : NULL;
+  if (peers) listen_and_send(peers);
   free(peers);
   return NULL;
 }
 
-static void watch(NitiTransportLost lost, void *context) {
-  Peer *peers = threads_allowed ? calloc((size_t)transport.size, sizeof *peers) : NULL;
-  if (!peers || is_beating) {
-    free(peers);
-    return;
-  }
-  tell_lost = lost;
-  lost_context = context;
-  is_beating = pthread_create(&beating, NULL, beat, peers) == 0;
-  if (!is_beating) free(peers);
+static void set_under_lock(bool *what) {
+  pthread_mutex_lock(&lock);
+  *what = true;
+  pthread_cond_signal(&ending);
+  pthread_mutex_unlock(&lock);
+}
+
+static void stop_watching(void) {
+  set_under_lock(&is_ending);
+  if (is_beating) pthread_join(beating, NULL);
+  is_beating = false;
 }
 
 /* ---- open and close ---- */
@@ -167,11 +203,7 @@ static void watch(NitiTransportLost lost, void *context) {
 /* All ranks come to an end before any stops beating. */
 static void close_all(void) {
   MPI_Barrier(work);
-  pthread_mutex_lock(&lock);
-  is_ending = true;
-  pthread_cond_signal(&ending);
-  pthread_mutex_unlock(&lock);
-  if (is_beating) pthread_join(beating, NULL);
+  stop_watching();
   free(begun);
   MPI_Finalize();
 }
@@ -179,6 +211,7 @@ static void close_all(void) {
 static void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
 
 static const NitiTransport *fail(char *why, const char *what) {
+  stop_watching();
   (void)snprintf(why, NITI_TRANSPORT_TEXT, "%s", what);
   return NULL;
 }
@@ -191,35 +224,45 @@ static void name_library(void) {
   transport.name = library;
 }
 
-__attribute__((visibility("default"))) const NitiTransport *niti_transport(int version, char *why);
-const NitiTransport *niti_transport(int version, char *why) {
+/* Why MPI did not start; NULL: it has. */
+static const char *start(void) {
   int provided = 0, already = 0;
   MPI_Comm host;
-  if (version != NITI_TRANSPORT_VERSION) return fail(why, "it belongs to another version of niti");
-  if (!succeeded(MPI_Initialized(&already)) || already) return fail(why, "MPI is in use already");
+  if (!succeeded(MPI_Initialized(&already)) || already) return "MPI is in use already";
   (void)setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0); /* a waiting rank leaves its core to others */
-  if (!succeeded(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided))) return fail(why, "MPI_Init_thread failed");
+  if (!succeeded(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided))) return "MPI_Init_thread failed";
+  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats))) return "MPI could not make its communicators";
+  MPI_Comm_rank(beats, &transport.rank);
+  MPI_Comm_size(beats, &transport.size);
   threads_allowed = provided == MPI_THREAD_MULTIPLE;
+  set_under_lock(&is_started);
   if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &sums)) ||
-      !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats)) ||
       !succeeded(MPI_Comm_split_type(work, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)))
-    return fail(why, "MPI could not make its communicators");
+    return "MPI could not make its communicators";
   MPI_Comm_set_errhandler(work, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(sums, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(beats, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(host, &transport.local_rank);
+  MPI_Comm_size(host, &transport.local_size);
+  MPI_Comm_free(&host);
+  name_library();
+  return NULL;
+}
+
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, NitiTransportLost, void *, char *);
+const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *context, char *why) {
+  if (version != NITI_TRANSPORT_VERSION) return fail(why, "it belongs to another version of niti");
   transport = (NitiTransport){.reduce = reduce,
                               .begin = begin,
                               .end = end,
                               .broadcast = broadcast,
                               .gather = gather,
-                              .watch = watch,
+                              .failure = failure,
                               .close = close_all,
                               .abort = abort_all};
-  MPI_Comm_rank(work, &transport.rank);
-  MPI_Comm_size(work, &transport.size);
-  MPI_Comm_rank(host, &transport.local_rank);
-  MPI_Comm_size(host, &transport.local_size);
-  MPI_Comm_free(&host);
-  name_library();
-  return &transport;
+  tell_lost = lost;
+  lost_context = context;
+  is_beating = pthread_create(&beating, NULL, beat, NULL) == 0; /* before MPI starts, which waits for all ranks */
+  const char *reason = start();
+  return reason ? fail(why, reason) : &transport;
 }
