@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/clock.h"
@@ -228,11 +229,20 @@ static NitiStatus fail_together(NitiRanks *r, const Word *words) {
   return niti_fail(status, "rank %d (%s): %s", found, r->hosts[found], words[found].text);
 }
 
+static NitiStatus any_failed(bool *out, NitiRanks *r, bool failed) {
+  bool *all = calloc((size_t)r->transport->size, sizeof *all);
+  if (!all) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", r->transport->size);
+  const NitiStatus status = niti_ranks_gather(r, all, &failed, sizeof failed);
+  *out = false;
+  for (int i = 0; i < r->transport->size; ++i) *out = *out || all[i];
+  free(all);
+  return status;
+}
+
 NitiStatus niti_ranks_agree(NitiRanks *r, NitiStatus status) {
-  uint32_t failed = status != NITI_OK;
+  bool failed = false;
   if (!r || r->agreed) return status; /* once only: ranks that failed apart come here different numbers of times */
-  niti_ranks_reduce(r, &failed, 1, NITI_REDUCE_MAX_U32);
-  NITI_TRY(niti_ranks_check(r));
+  NITI_TRY(any_failed(&failed, r, status != NITI_OK));
   if (!failed) return NITI_OK;
   Word own = {.status = (int32_t)status}, *words = calloc((size_t)r->transport->size, sizeof own);
   if (!words) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the messages of %d ranks", r->transport->size);
@@ -262,10 +272,23 @@ NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
   return status;
 }
 
-NitiStatus niti_ranks_binary(char text[65]) {
+/* A program's name may be as it was typed, that of a library is a path. */
+static const char *binary_file(char whole[PATH_MAX]) {
   const char *file = own_file();
+  return file && strchr(file, '/') && niti_system.realpath(file, whole) ? whole : "/proc/self/exe";
+}
+
+void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]) {
   char whole[PATH_MAX];
-  const bool tool = !file || !strchr(file, '/') || !niti_system.realpath(file, whole); /* a program's name as it was typed */
-  if (SHA256File(tool ? "/proc/self/exe" : whole, text)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", tool ? "/proc/self/exe" : whole);
+  struct stat facts = {0};
+  (void)stat(binary_file(whole), &facts);
+  (void)snprintf(text, NITI_RANK_TEXT_MAX, "%ju %ju %jd %jd.%09ld", (uintmax_t)facts.st_dev, (uintmax_t)facts.st_ino,
+                 (intmax_t)facts.st_size, (intmax_t)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
+}
+
+NitiStatus niti_ranks_binary(char text[65]) {
+  char whole[PATH_MAX];
+  const char *file = binary_file(whole);
+  if (SHA256File(file, text)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", file);
 }

@@ -44,7 +44,8 @@ NitiStatus niti_ranks_same(NitiRanks *, const char *what, const char *text);
 NitiStatus niti_ranks_broadcast(NitiRanks *, void *data, size_t bytes); /* from rank 0 */
 /* out[size][bytes]: every rank's `in`. */
 NitiStatus niti_ranks_gather(NitiRanks *, void *out, const void *in, size_t bytes);
-/* The SHA-256 of the file that holds this library's code, for comparing. */
+/* Which file holds this library's code, the same on two ranks of a host only where it is one file; its SHA-256. */
+void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]);
 NitiStatus niti_ranks_binary(char text[65]);
 
 #endif

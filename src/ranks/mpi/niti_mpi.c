@@ -13,6 +13,7 @@ enum {
   SILENT = 6,      /* seconds without a beat after which a rank is lost */
   ASLEEP = 3,      /* a pause between two beats of our own that says that we were stopped ourselves */
   PIECE = 1 << 30, /* bytes of one broadcast */
+  TURNS = 20,      /* of asking whether all ranks have come, without a pause */
   BEAT = 1         /* the messages' tag */
 };
 
@@ -84,7 +85,21 @@ static bool end(void) {
   return succeeded(MPI_Waitall(count, begun, MPI_STATUSES_IGNORE));
 }
 
+/* Until all ranks have come here, which may take a while between steps: MPI's own waiting takes a core from the ranks that are at
+ * work. */
+static bool await_all(void) {
+  const struct timespec pause = {.tv_nsec = 200000};
+  int done = 0;
+  MPI_Request arrived;
+  if (!succeeded(MPI_Ibarrier(work, &arrived))) return false;
+  for (int turn = 0; succeeded(MPI_Test(&arrived, &done, MPI_STATUS_IGNORE)) && !done; ++turn) {
+    if (turn > TURNS) nanosleep(&pause, NULL);
+  }
+  return done;
+}
+
 static bool broadcast(void *data, size_t bytes) {
+  if (!await_all()) return false;
   for (size_t at = 0; at < bytes; at += PIECE) {
     const int some = (int)(bytes - at < PIECE ? bytes - at : PIECE);
     if (!succeeded(MPI_Bcast((char *)data + at, some, MPI_BYTE, 0, work))) return false;
@@ -93,7 +108,7 @@ static bool broadcast(void *data, size_t bytes) {
 }
 
 static bool gather(void *out, const void *in, size_t bytes) {
-  return bytes <= PIECE && succeeded(MPI_Allgather(in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, work));
+  return bytes <= PIECE && await_all() && succeeded(MPI_Allgather(in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, work));
 }
 
 /* ---- the heartbeat: every rank sends rank 0 a byte per second, and rank 0 every rank ---- */
