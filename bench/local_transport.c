@@ -75,6 +75,8 @@ static bool reduce(void *data, size_t count, NitiReduction reduction) {
   return good && broadcast(data, bytes);
 }
 
+static bool end(void) { return true; } /* what begins is complete at once */
+
 static bool gather(void *out, const void *in, size_t bytes) {
   const size_t all = bytes * (size_t)transport.size;
   if (transport.rank > 0) return send_all(sockets[0], in, bytes) && receive_all(sockets[0], out, all);
@@ -85,7 +87,7 @@ static bool gather(void *out, const void *in, size_t bytes) {
   return broadcast(out, all);
 }
 
-static void watch(NitiTransportLost lost, void *context) { (void)lost, (void)context; }
+static const char *failure(void) { return "another process is gone"; }
 
 static void close_all(void) {
   for (int r = 0; r < transport.size; ++r) {
@@ -134,11 +136,13 @@ static bool join_first(void) {
   return false;
 }
 
-__attribute__((visibility("default"))) const NitiTransport *niti_transport(int version, char *why);
-const NitiTransport *niti_transport(int version, char *why) {
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, NitiTransportLost, void *, char *);
+const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *context, char *why) {
+  (void)lost, (void)context; /* a rank that is gone closes its socket; one that is stopped stays unnoticed */
   const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *size = getenv("OMPI_COMM_WORLD_SIZE");
   transport = (NitiTransport){
-      "sockets", rank ? atoi(rank) : 0, size ? atoi(size) : 1, 0, 0, reduce, broadcast, gather, watch, close_all, abort_all};
+      "sockets", rank ? atoi(rank) : 0, size ? atoi(size) : 1, 0, 0, reduce, reduce, end, broadcast, gather, failure, close_all,
+      abort_all};
   transport.local_rank = transport.rank;
   transport.local_size = transport.size;
   if (version == NITI_TRANSPORT_VERSION && transport.size <= RANKS_MAX && (transport.rank == 0 ? await_others() : join_first()))

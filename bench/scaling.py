@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a training step takes on N ranks: a model of docs/scaling.md, "Cost model".
 
-bench/scaling.py NETWORK --batch B --step IMAGES:MS --step IMAGES:MS --latency US --bandwidth GB/S [--ranks 1,2,4] [--weak] [--niti build/niti]
+bench/scaling.py NETWORK --batch B --step IMAGES:MS --step IMAGES:MS --latency US --bandwidth GB/S [--ranks 1,2,4] [--weak] [--beside PART] [--niti build/niti]
 
 What is exchanged is counted from the program (`niti program --ranks`). --step: a measured step of one process, at two batch sizes; between
 and beyond them the time is a line. --latency and --bandwidth: of an all-reduce of 2 ranks (bench/allreduce.c, nccl-tests).
@@ -14,17 +14,12 @@ import sys
 
 
 def exchanges(niti, network, batch, ranks):
-    """(number of small collectives, bytes of the large ones) of a step."""
+    """(collectives that a step waits for, bytes of the gradients' sums, which travel beside it) of a step."""
     text = subprocess.run([niti, "program", network, "--batch", str(batch), "--ranks", str(ranks), "--json"], check=True,
                           capture_output=True, text=True).stdout
-    small, large = 0, 0
-    for operation in json.loads(text)["operations"]:
-        size = operation["exchanged_bytes"]
-        if operation["opcode"] == "loss" and size > 24:
-            small += 1  # the metrics and the range
-        small += size > 0
-        large += size if size > 4 else 0
-    return small, large
+    rows = [(o["opcode"], o["exchanged_bytes"]) for o in json.loads(text)["operations"]]
+    waits = sum(size > (24 if opcode == "loss" else 0) for opcode, size in rows if opcode != "all_sum")  # a loss's metrics travel, too
+    return waits, sum(size for opcode, size in rows if opcode == "all_sum")
 
 
 def line(points):
@@ -34,13 +29,14 @@ def line(points):
     return lambda images: t0 + slope * (images - b0)
 
 
-def predict(compute, small, large, share, ranks, latency, bandwidth):
-    """Milliseconds: small all-reduces by recursive doubling, large ones by a ring."""
+def predict(compute, small, large, share, ranks, given):
+    """Milliseconds: small all-reduces by recursive doubling, large ones by a ring, of which a part of the step's time hides as much."""
     if ranks == 1:
         return compute(share)
     rounds = math.ceil(math.log2(ranks))
     # two ranks move `large` bytes each way at the measured bandwidth: a ring moves 2 (N - 1) / N of that
-    return compute(share) + small * rounds * latency / 1e3 + large * 2 * (ranks - 1) / ranks / bandwidth / 1e6
+    sums = large * 2 * (ranks - 1) / ranks / given.bandwidth / 1e6
+    return compute(share) + small * rounds * given.latency / 1e3 + max(0, sums - given.beside * compute(share))
 
 
 def main():
@@ -52,6 +48,8 @@ def main():
     parser.add_argument("--bandwidth", type=float, required=True, help="GB/s")
     parser.add_argument("--ranks", default="1,2,4,8,16,32,64,128,256,512,1024")
     parser.add_argument("--weak", action="store_true", help="the batch grows with the ranks")
+    parser.add_argument("--beside", type=float, default=0, help="the part of a step's time in which sums travel without slowing it: 0 on CPUs, "
+                        "which move them themselves")
     parser.add_argument("--niti", default="build/niti")
     given = parser.parse_args()
     points = sorted((int(images), float(ms)) for images, ms in (step.split(":") for step in given.step))
@@ -63,7 +61,7 @@ def main():
         batch = given.batch * ranks if given.weak else given.batch
         share = -(-batch // ranks)
         small, large = exchanges(given.niti, given.network, batch, ranks)
-        ms = predict(compute, small, large, share, ranks, given.latency, given.bandwidth)
+        ms = predict(compute, small, large, share, ranks, given)
         rate = batch / ms * 1e3
         first = first or rate
         print(f"| {ranks} | {batch} | {share} | {small if ranks > 1 else 0} | {large / 1e6 if ranks > 1 else 0:.2f} | {ms:.3f} | {rate:.0f} | "

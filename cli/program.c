@@ -129,6 +129,12 @@ static void print_operands(const NitiProgram *p, const int32_t *operands, const 
   }
 }
 
+/* Sums in a row are one exchange. */
+static bool travels_with_next(const NitiProgram *p, int32_t i) {
+  return p->operations[i].opcode == NITI_OP_ALL_SUM &&
+         p->operations[i + 1].opcode == NITI_OP_ALL_SUM; /* a wait comes after all */
+}
+
 static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
   const NitiOperation *o = &p->operations[i];
   const int64_t length = niti_accumulation_length(o);
@@ -146,7 +152,7 @@ static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
   }
   if (rounding[0]) printf("; %s", rounding);
   const int64_t bytes = ranks ? niti_exchanged_bytes(p, o) : 0;
-  if (bytes > 0) printf("; exchanges %" PRId64 " byte%s", bytes, bytes == 1 ? "" : "s");
+  if (bytes > 0) printf("; exchanges %" PRId64 " bytes%s", bytes, travels_with_next(p, i) ? ", together with the next" : "");
   putchar('\n');
 }
 
@@ -211,6 +217,7 @@ static json_t *operation_json(const NitiProgram *p, int32_t i, bool ranks) {
                           "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
   if (o->relu) json_object_set_new(row, "relu", json_true());
   if (ranks) json_object_set_new(row, "exchanged_bytes", json_integer(niti_exchanged_bytes(p, o)));
+  if (o->opcode == NITI_OP_ALL_SUM) json_object_set_new(row, "with_next", json_boolean(travels_with_next(p, i)));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
     const int bits = niti_accumulator_bits(p, o);

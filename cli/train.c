@@ -331,7 +331,8 @@ static int report_dry(NitiStatus status, const View *view, bool json) {
 
 /* A failure of this rank alone: the others are at work, and will not come to an end by themselves. */
 static int end_all(const View *view) {
-  say("rank %d: %s", niti_ranks_rank(view->ranks), niti_error());
+  const int rank = niti_ranks_rank(view->ranks);
+  say("rank %d (%s): %s", rank, niti_ranks_host(view->ranks, rank), niti_error());
   (void)print_failure(niti_error(), EXIT_FAILED);
   niti_ranks_abort(view->ranks, EXIT_FAILED);
   return EXIT_FAILED;

@@ -495,7 +495,7 @@ typedef bool (*NitiSaveCallback)(void *context);
 /* The processes that train one network together, each a rank, numbered from 0: docs/scaling.md. */
 typedef struct NitiRanks NitiRanks;
 /* Called on a thread of its own, at most once for each rank, when a rank no longer answers, so that the others would wait for
- * ever: end the process, best with niti_ranks_abort. */
+ * ever; perhaps while niti_ranks_open still waits, which sets its handle first. End the process, best with niti_ranks_abort. */
 typedef void (*NitiRankLost)(void *context, const char *text);
 /* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *out is NULL, which stands
  * for a process by itself. Waits for the others. Once per process; it takes MPI from libniti_mpi.so beside this library. lost may

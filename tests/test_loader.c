@@ -114,10 +114,11 @@ static void check_batches(NitiLoader *loader, const Case *c, uint32_t epoch, int
     assert_int_equal(batch.whole, ranks > 0 ? whole : 0);
     assert_int_equal(niti_batch_whole(&batch), whole);
     assert_true(batch.first == part.first && batch.idle == part.idle);
-    for (int i = 0; i < batch.count; ++i) {
-      const Expected *e = &expected[b * BATCH + part.first + i];
+    assert_int_equal(batch.ahead, ranks > 0 && c->options.augment && c->data.mixup != NITI_MIXUP_NONE);
+    for (int i = 0; i < batch.count + batch.ahead; ++i) { /* ahead: the whole batch's next, after its last one the first */
+      const Expected *e = &expected[b * BATCH + (part.first + i) % whole];
       check_item(&batch, i, side, e);
-      assert_int_equal(batch.labels[i], niti_dataset_label(c->dataset, NITI_TRAIN, e->image));
+      assert_int_equal(niti_label_class(batch.labels[i]), niti_dataset_label(c->dataset, NITI_TRAIN, e->image));
       if (batch.resident) assert_int_equal(batch.samples[i].image, e->image);
     }
   }
@@ -187,7 +188,12 @@ static void check_ways(Case c) {
 /* Every rank's portions; of the last batch, of three images, some ranks have none. */
 static void check_ranks(Case c) {
   for (c.options.ranks = 1; c.options.ranks <= 7; c.options.ranks += 3) {
-    for (c.options.rank = 0; c.options.rank < c.options.ranks; ++c.options.rank) check_walk(&c);
+    for (c.options.rank = 0; c.options.rank < c.options.ranks; ++c.options.rank) {
+      c.data.mixup = NITI_MIXUP_NONE;
+      check_walk(&c);
+      c.data.mixup = NITI_MIXUP_EVEN;
+      check_walk(&c);
+    }
   }
 }
 

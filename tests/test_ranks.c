@@ -64,24 +64,64 @@ static const NitiTensorDesc *tensor(const NitiProgram *p, const char *name) {
   return &p->tensors[t];
 }
 
+/* The operations of one opcode, in order; returns their number. */
+static int find_all(const NitiProgram *p, NitiOpcode opcode, int32_t *found) {
+  int count = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode == opcode) found[count++] = i;
+  }
+  return count;
+}
+
+/* All three are less than an exchange of their own, so that they travel together when backward is over. */
 static void test_gradients_of_products_and_biases_are_summed(void **state) {
   (void)state;
   NitiProgram *p = lower(4, 16);
   static const char *const expected[] = {"linear1.gradient", "conv1.gradient", "conv1.bias.gradient"};
-  int32_t first, end;
-  niti_program_phases(p, NITI_PHASE_REDUCE, NITI_PHASE_REDUCE, &first, &end);
-  assert_int_equal(end - first, 3);
-  for (int32_t i = first; i < end; ++i) {
-    const NitiOperation *o = &p->operations[i];
-    assert_int_equal(o->opcode, NITI_OP_ALL_SUM);
+  int32_t first, end, sums[8];
+  assert_int_equal(find_all(p, NITI_OP_ALL_SUM, sums), 3);
+  for (int i = 0; i < 3; ++i) {
+    const NitiOperation *o = &p->operations[sums[i]];
+    assert_int_equal(sums[i], sums[0] + i);
+    assert_int_equal(o->phase, NITI_PHASE_BACKWARD);
     assert_int_equal(o->inputs[0], o->outputs[0]);
-    assert_string_equal(p->tensors[o->inputs[0]].name, expected[i - first]);
+    assert_string_equal(p->tensors[o->inputs[0]].name, expected[i]);
   }
+  niti_program_phases(p, NITI_PHASE_REDUCE, NITI_PHASE_REDUCE, &first, &end);
+  assert_true(first == sums[2] + 1 && end == first + 1 && p->operations[first].opcode == NITI_OP_ALL_SUM_WAIT);
   niti_program_close(p);
   p = lower(16, 0);
-  niti_program_phases(p, NITI_PHASE_REDUCE, NITI_PHASE_REDUCE, &first, &end);
-  assert_int_equal(end, first);
+  assert_int_equal(find_all(p, NITI_OP_ALL_SUM, sums) + find_all(p, NITI_OP_ALL_SUM_WAIT, sums), 0);
   niti_program_close(p);
+}
+
+/* Gradients of a megabyte, 2^18 words of 32 bits, begin to travel before the delta that comes next is computed. */
+static void test_large_gradients_do_not_wait_for_others(void **state) {
+  (void)state;
+  static const char text[] =
+      "name: large\ninput: [1, 1, 8]\nclasses: 4\nlayers:\n"
+      "  - flatten\n  - linear: {out: 512}\n  - relu\n  - linear: {out: %d}\n  - relu\n  - linear: {out: classes}\n";
+  char model_text[sizeof text + 8];
+  for (int out = 508; out <= 509; ++out) {
+    NitiDescription *description = NULL;
+    NitiProgram *p = NULL;
+    int32_t sums[8], gradients[8], deltas[8];
+    (void)snprintf(model_text, sizeof model_text, text, out);
+    assert_int_equal(niti_description_parse(&description, model_text, "large.yaml", NULL), NITI_OK);
+    const NitiLowerOptions options = {.batch = 4, .whole = 16, .training = true, .loss = NITI_LOSS_SOFTMAX};
+    assert_int_equal(niti_lower(&p, description, &options), NITI_OK);
+    niti_description_close(description);
+    assert_int_equal(find_all(p, NITI_OP_ALL_SUM, sums), 3);
+    assert_int_equal(find_all(p, NITI_OP_CONV_GRADIENT, gradients), 3); /* of linear3, linear2, linear1 */
+    assert_int_equal(find_all(p, NITI_OP_CONV_BACKWARD, deltas), 2);    /* of linear3, linear2 */
+    for (int i = 0; i < 3; ++i) assert_int_equal(p->operations[sums[i]].inputs[0], p->operations[gradients[i]].outputs[0]);
+    /* linear3's 4 * out and linear2's 512 * out words: 516 * 508 < 2^18 < 516 * 509 */
+    assert_int_equal(sums[0], out == 509 ? gradients[1] + 1 : gradients[2] + 1);
+    assert_int_equal(sums[1], sums[0] + 1);
+    assert_true(out == 508 || sums[1] + 1 == deltas[1]);
+    assert_int_equal(sums[2], out == 509 ? gradients[2] + 1 : sums[1] + 1);
+    niti_program_close(p);
+  }
 }
 
 /* The norm is that of the whole batch's gradients. */
@@ -165,6 +205,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_portions_cover_a_batch_once),
       cmocka_unit_test(test_gradients_of_products_and_biases_are_summed),
+      cmocka_unit_test(test_large_gradients_do_not_wait_for_others),
       cmocka_unit_test(test_clipping_comes_after_the_sums),
       cmocka_unit_test(test_the_whole_batch_decides_the_width_of_a_gradient),
       cmocka_unit_test(test_the_whole_batch_counts_for_a_norm),

@@ -96,7 +96,7 @@ NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
   bool can = false;
   if (!ranks) return NITI_OK;
   NITI_TRY(find_link(&can, backend, ranks));
-  if (!backend->kernels->all_sum)
+  if (!backend->kernels->all_sum_begin)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "the %s backend cannot train in several ranks (expected --backend cpu)",
                      backend->ops->name);
   backend->together.ranks = ranks;

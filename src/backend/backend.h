@@ -49,14 +49,15 @@ typedef struct NitiBindings {
   int32_t whole; /* 0, or the images of all ranks, which then run the same operations together, each its own
                     images from number `first` of that batch on */
   int32_t first;
-  bool idle;                         /* this rank's images are another's too: they add nothing to sums (program/portion.h) */
-  uint64_t seed;                     /* of all random words */
-  uint32_t step;                     /* the `time` of random words */
+  bool idle;     /* this rank's images are another's too: they add nothing to sums (program/portion.h) */
+  bool ahead;    /* samples and labels have one more: of the whole batch's image after these, which is mixed into the last one */
+  uint64_t seed; /* of all random words */
+  uint32_t step; /* the `time` of random words */
   int64_t scalars[NITI_SCALARS_MAX]; /* by the program's scalar numbers */
   const uint8_t *pixels;             /* source images [.][H][W][C] of `source`'s shape, in memory that the backend reads */
   NitiShape source;                  /* of one source image; n does not matter */
-  const NitiSample *samples;         /* [batch], host memory; may change as soon as the run returns */
-  const int32_t *labels;             /* [batch], likewise; base/mix.h has their form */
+  const NitiSample *samples;         /* [batch + ahead], host memory; may change as soon as the run returns */
+  const int32_t *labels;             /* [batch + ahead], likewise; base/mix.h has their form */
   int32_t repeat;                    /* how many times the range runs, for measuring; 0: once */
   int64_t *marks;                    /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
                                         range's first operation and after each of its operations */
@@ -99,7 +100,7 @@ typedef struct NitiBackendOps {
 typedef struct NitiTogether {
   NitiRanks *ranks;     /* borrowed; NULL: a process by itself */
   int32_t whole, first; /* of the bindings of the run under way */
-  bool idle;
+  bool idle, ahead;
 } NitiTogether;
 
 struct NitiBackend {

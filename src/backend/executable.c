@@ -130,17 +130,23 @@ static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
   return call;
 }
 
+static size_t workspace_of(const NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  if (o->opcode == NITI_OP_INPUT && o->changes) return niti_tensor_count(&e->fused->tensors[o->outputs[0]], 1);
+  if (!is_conv(o->opcode)) return 0;
+  const NitiConvCall call = call_of(e, i);
+  return e->backend->kernels->conv_workspace(e->backend, &call);
+}
+
 static Needs needs_of(const NitiExecutable *e) {
   Needs needs = {.arena = e->places.arena_bytes,
                  .words = align_up(((size_t)e->fused->tensor_count + (size_t)e->fused->operation_count) * sizeof(int32_t)),
-                 .inputs = align_up((size_t)e->fused->batch * (sizeof(NitiSample) + sizeof(int32_t)))};
+                 .inputs = align_up(((size_t)e->fused->batch + 1) * (sizeof(NitiSample) + sizeof(int32_t)))};
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
     if (lives_outside(e, t)) needs.kept += align_up(plain_bytes(e, t));
   }
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
-    if (!is_conv(e->fused->operations[i].opcode)) continue;
-    const NitiConvCall call = call_of(e, i);
-    const size_t wanted = e->backend->kernels->conv_workspace(e->backend, &call);
+    const size_t wanted = workspace_of(e, i);
     if (wanted > needs.workspace) needs.workspace = wanted;
   }
   if (e->backend->ops->host_memory) needs.inputs = 0;
@@ -175,7 +181,8 @@ static bool supports(const NitiKernels *k, NitiOpcode opcode) {
     case NITI_OP_NORM_FORWARD: return k->norm_forward;
     case NITI_OP_NORM_DELTA_FIT: return k->norm_delta_fit;
     case NITI_OP_NORM_BACKWARD: return k->norm_backward;
-    case NITI_OP_ALL_SUM: return k->all_sum;
+    case NITI_OP_ALL_SUM:
+    case NITI_OP_ALL_SUM_WAIT: return k->all_sum_begin && k->all_sum_wait;
     case NITI_OP_UPDATE_NITI: return k->update_niti;
     case NITI_OP_GRADIENT_SQUARES: return k->gradient_squares;
     case NITI_OP_UPDATE_NITI16:
@@ -284,13 +291,13 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
   }
 }
 
-/* Samples and labels are adjacent, so that one copy uploads both. */
+/* Samples and labels, of a batch and of the image ahead, are adjacent, so that one copy uploads both. */
 static void locate_inputs(NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   if (!e->inputs) return;
   if (o->opcode == NITI_OP_INPUT) e->tensors[o->inputs[1]].data = (int8_t *)e->inputs;
   if (o->opcode == NITI_OP_LOSS)
-    e->tensors[o->inputs[1]].data = (int8_t *)e->inputs + (size_t)e->fused->batch * sizeof(NitiSample);
+    e->tensors[o->inputs[1]].data = (int8_t *)e->inputs + ((size_t)e->fused->batch + 1) * sizeof(NitiSample);
 }
 
 /* A reshape's output has its input's exponent; a tensor that only a fused operation would have written, its successor's. */
@@ -337,9 +344,35 @@ static void connect(NitiExecutable *e, int32_t i) {
   locate_exponents(e, gradient, step->gradient.exponents);
 }
 
-static void connect_all(NitiExecutable *e) {
+/* Of the sums over all ranks that begin with operation `first` in a row, those of one dtype follow each other in memory, so that
+ * one exchange takes them all. */
+static void locate_sums(NitiExecutable *e, int32_t first, int32_t end, NitiDtype dtype, size_t *kept) {
+  for (int32_t i = first; i < end; ++i) {
+    const int32_t t = e->fused->operations[i].inputs[0];
+    if (e->fused->tensors[t].dtype == dtype) locate(e, t, kept);
+  }
+}
+
+/* The end of the row of such sums that operation i belongs to; i: it is none. */
+static int32_t end_of_sums(const NitiExecutable *e, int32_t i) {
+  while (i < e->fused->operation_count && e->fused->operations[i].opcode == NITI_OP_ALL_SUM) ++i;
+  return i;
+}
+
+static void locate_all(NitiExecutable *e) {
   size_t kept = 0;
-  for (int32_t t = 0; t < e->fused->tensor_count; ++t) locate(e, t, &kept);
+  for (int32_t i = 0, end; i<e->fused->operation_count; i = end> i ? end : i + 1) {
+    end = end_of_sums(e, i);
+    locate_sums(e, i, end, NITI_DTYPE_S32, &kept);
+    locate_sums(e, i, end, NITI_DTYPE_S64, &kept);
+  }
+  for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
+    if (!e->tensors[t].data) locate(e, t, &kept);
+  }
+}
+
+static void connect_all(NitiExecutable *e) {
+  locate_all(e);
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     locate_inputs(e, i);
     share_exponents(e, i);
@@ -525,10 +558,28 @@ static NitiTensor *optional(const int32_t *operands, NitiTensor *tensors, int k)
   return operands[k] == NITI_NONE ? NULL : &tensors[k];
 }
 
-static void all_sum(NitiExecutable *e, const NitiOperation *o, NitiStep *s) {
-  const NitiTensorDesc *sums = &e->fused->tensors[o->inputs[0]];
-  if (e->backend->together.whole == 0) return;
-  e->backend->kernels->all_sum(e->backend, s->outputs->data, niti_tensor_count(sums, 1), 8 * (int)niti_dtype_bytes(sums->dtype));
+/* The sums of one dtype in a row, from the first one's memory to the last one's. */
+static void sum_row(NitiExecutable *e, int32_t first, int32_t end, NitiDtype dtype) {
+  const size_t element = niti_dtype_bytes(dtype);
+  int8_t *begin = NULL;
+  size_t bytes = 0;
+  for (int32_t i = first; i < end; ++i) {
+    const int32_t t = e->fused->operations[i].inputs[0];
+    if (e->fused->tensors[t].dtype != dtype) continue;
+    if (!begin) begin = e->tensors[t].data;
+    bytes = (size_t)(e->tensors[t].data - begin) + plain_bytes(e, t);
+  }
+  if (begin) e->backend->kernels->all_sum_begin(e->backend, begin, bytes / element, 8 * (int)element);
+}
+
+/* The last of a row begins all, whatever range is run, so that all ranks exchange the same. */
+static void all_sum(NitiExecutable *e, int32_t i) {
+  const int32_t end = end_of_sums(e, i);
+  int32_t first = i;
+  if (e->backend->together.whole == 0 || end > i + 1) return;
+  while (first > 0 && e->fused->operations[first - 1].opcode == NITI_OP_ALL_SUM) --first;
+  sum_row(e, first, end, NITI_DTYPE_S32);
+  sum_row(e, first, end, NITI_DTYPE_S64);
 }
 
 /* Runs the updates `sgd` or `niti16` from operation i on, as many as one call takes; returns their number. */
@@ -620,7 +671,8 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
     case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
-    case NITI_OP_ALL_SUM: all_sum(e, o, s); break;
+    case NITI_OP_ALL_SUM: all_sum(e, i); break;
+    case NITI_OP_ALL_SUM_WAIT: k->all_sum_wait(backend); break;
     case NITI_OP_UPDATE_NITI: return run_weight_updates(e, i, end);
     case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
     case NITI_OP_UPDATE_NITI16:
@@ -673,7 +725,7 @@ static NitiStatus check_images(const NitiExecutable *e, const NitiOperation *o, 
 static NitiStatus check_labels(const NitiExecutable *e, const NitiOperation *o, const NitiBindings *b) {
   const int32_t classes = e->tensors[o->inputs[0]].shape.c;
   if (!b->labels) return niti_fail(NITI_ERROR_ARGUMENT, "labels is NULL, and operation loss reads it");
-  for (int32_t n = 0; n < b->batch; ++n) {
+  for (int32_t n = 0; n < b->batch + b->ahead; ++n) {
     if (b->labels[n] < 0 || niti_label_class(b->labels[n]) >= classes || niti_label_share(b->labels[n]) > NITI_SHARE_MAX)
       return niti_fail(NITI_ERROR_ARGUMENT, "labels[%d] is %d (expected 0 to %d)", n, b->labels[n], classes - 1);
   }
@@ -728,9 +780,10 @@ static NitiStatus check_run(const NitiExecutable *e, int32_t first, int32_t end,
 
 /* Uploads samples and labels to a device that cannot read host memory. */
 static void stage_inputs(NitiExecutable *e, const NitiBindings *b) {
-  const size_t samples = (size_t)e->fused->batch * sizeof *b->samples, labels = (size_t)b->batch * sizeof *b->labels;
+  const size_t count = (size_t)b->batch + b->ahead, labels = count * sizeof *b->labels;
+  const size_t samples = ((size_t)e->fused->batch + 1) * sizeof *b->samples;
   if (!e->inputs || (!b->samples && !b->labels)) return;
-  if (b->samples) memcpy(e->staged, b->samples, (size_t)b->batch * sizeof *b->samples);
+  if (b->samples) memcpy(e->staged, b->samples, count * sizeof *b->samples);
   if (b->labels) memcpy(e->staged + samples, b->labels, labels);
   e->backend->ops->upload(e->backend, e->inputs, e->staged, samples + labels);
 }
@@ -741,7 +794,7 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
   assert(status == NITI_OK); /* an error of the caller, which niti_error() describes */
   if (status != NITI_OK) return status;
   NITI_TRY(set_batch(e, b->batch));
-  e->backend->together = (NitiTogether){e->backend->together.ranks, b->whole, b->first, b->idle};
+  e->backend->together = (NitiTogether){e->backend->together.ranks, b->whole, b->first, b->idle, b->ahead};
   k->begin_step(e->backend, b->seed, b->step, b->scalars);
   stage_inputs(e, b);
   Run run = {e, first, end, b};
@@ -749,7 +802,8 @@ NitiStatus niti_executable_run(NitiExecutable *e, int32_t first, int32_t end, co
     enqueue(&run);
     return NITI_OK;
   }
-  const NitiRecordingKey key = {first, end, b->batch, b->repeat, b->pixels, b->source, b->marks, b->whole, b->first, b->idle};
+  const NitiRecordingKey key = {first,    end,      b->batch, b->repeat, b->pixels, b->source,
+                                b->marks, b->whole, b->first, b->idle,   b->ahead};
   return k->replay(e->backend, &e->recordings, &key, enqueue, &run);
 }
 

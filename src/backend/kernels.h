@@ -82,6 +82,11 @@ static inline int32_t niti_whole_batch(const NitiBackend *b, int32_t own) {
   return b->together.whole > 0 ? b->together.whole : own;
 }
 
+/* The image that is mixed into image i of a run's `own`: the next one, after the last the one ahead or else the first. */
+static inline size_t niti_mixed_in(const NitiBackend *b, size_t i, size_t own) {
+  return i + 1 < own || b->together.ahead ? i + 1 : 0;
+}
+
 /* What a recorded range depends on besides the contents of backend memory. */
 typedef struct NitiRecordingKey {
   int32_t first, end, batch, repeat;
@@ -89,7 +94,7 @@ typedef struct NitiRecordingKey {
   NitiShape source;
   int64_t *marks;
   int32_t whole, part; /* of the bindings the whole batch and the number of the first image, */
-  bool idle;           /* 0 without ranks */
+  bool idle, ahead;    /* 0 without ranks */
 } NitiRecordingKey;
 
 typedef struct NitiKernels {
@@ -134,8 +139,8 @@ typedef struct NitiKernels {
 
   /* ---- other layers ---- */
   /* out [N][H][W][C] = table[c][pixel] of samples[n] in images [.][SH][SW][C] (source shape, uint8), exponent the table's; the
-   * pixel scaled and coloured, and the mantissa cut out, as the sample says. changes: whether
-   * any sample may be scaled, coloured or mixed. */
+   * pixel scaled and coloured, and the mantissa cut out, as the sample says. changes: whether any sample may be scaled, coloured
+   * or mixed; the workspace then has room for one image, the one that is ahead. */
   void (*input)(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                 const NitiTensor *table, bool changes);
   /* y = max(x, 0), same exponent; y may alias x. limit: the largest value of y in millionths, at most 2 * 10^9; 0: none. */
@@ -186,8 +191,10 @@ typedef struct NitiKernels {
   void (*link_name)(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
   /* Where all ranks have such names, no two the same: from now on exchanges go that way. All ranks call it. */
   NitiStatus (*connect)(NitiBackend *, NitiRanks *);
-  /* sums[count] of 32 or 64 bits become the sums over all ranks of the run under way. NULL: the device cannot join ranks. */
-  void (*all_sum)(NitiBackend *, void *sums, size_t count, int bits);
+  /* sums[count] of 32 or 64 bits begin to become the sums over all ranks of the run under way; until all_sum_wait nothing else
+   * may use them. That also completes the metrics of a loss with a delta. NULL: the device cannot join ranks. */
+  void (*all_sum_begin)(NitiBackend *, void *sums, size_t count, int bits);
+  void (*all_sum_wait)(NitiBackend *);
   /* w -= update `niti` of the gradient, of each. No two share a w. 0 < count <= NITI_UPDATES_MAX. */
   void (*update_niti)(NitiBackend *, const NitiWeightUpdate *updates, int count);
   /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */

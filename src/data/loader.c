@@ -18,16 +18,17 @@ enum { SLOTS = 3, WORKERS_MAX = 1024, GREY_UNKNOWN = UINT16_MAX };
 typedef struct Slot {
   uint32_t epoch;
   int32_t count; /* images: of the portion */
+  int32_t ahead; /* 1: then comes one more, which the last is mixed with; or 0 */
   int32_t whole; /* of the batch */
   NitiPortion portion;
   int32_t pending; /* of them, not decoded yet */
   int32_t failed;  /* the first item that failed, or -1; its status and message: */
   NitiStatus status;
   char message[1024];
-  uint32_t *index;     /* [batch]: images' numbers in the split */
-  NitiSample *samples; /* [batch] */
-  int32_t *labels;     /* [batch] */
-  uint8_t *images;     /* [batch][H][W][C]; NULL where images are resident */
+  uint32_t *index;     /* [batch + 1]: images' numbers in the split */
+  NitiSample *samples; /* [batch + 1] */
+  int32_t *labels;     /* [batch + 1] */
+  uint8_t *images;     /* [batch + 1][H][W][C]; NULL where images are resident */
 } Slot;
 
 struct NitiLoader {
@@ -134,8 +135,9 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
   slot->epoch = loader->next_epoch;
   slot->whole = (int32_t)(left < loader->options.batch ? left : loader->options.batch);
   slot->portion = niti_portion(slot->whole, loader->options.rank, loader->options.ranks > 0 ? loader->options.ranks : 1);
-  slot->count = slot->pending = slot->portion.count;
-  const int64_t first = begin + slot->portion.first;
+  slot->count = slot->portion.count;
+  slot->ahead = loader->options.ranks > 0 && loader->options.augment && loader->data.mixup != NITI_MIXUP_NONE;
+  slot->pending = slot->count + slot->ahead;
   slot->failed = -1;
   slot->status = NITI_OK;
   if (loader->order && !(loader->order_known && loader->order_epoch == slot->epoch)) {
@@ -143,8 +145,9 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
     loader->order_epoch = slot->epoch;
     loader->order_known = true;
   }
-  for (int32_t i = 0; i < slot->count; ++i) {
-    slot->index[i] = loader->order ? loader->order[first + i] : (uint32_t)((first + i) * loader->all / loader->count);
+  for (int32_t i = 0; i < slot->count + slot->ahead; ++i) {
+    const int64_t at = begin + (slot->portion.first + i) % slot->whole;
+    slot->index[i] = loader->order ? loader->order[at] : (uint32_t)(at * loader->all / loader->count);
     slot->labels[i] = label_of(loader, slot->epoch, slot->index[i]);
     if (loader->resident) slot->samples[i] = make_sample(loader, slot->epoch, slot->index[i]);
   }
@@ -180,7 +183,7 @@ static Slot *take_item(NitiLoader *loader, int32_t *item) {
   if (loader->paused) return NULL;
   if (loader->opened > 0) {
     Slot *slot = &loader->slots[(loader->opened - 1) % SLOTS];
-    if (loader->item < slot->count) {
+    if (loader->item < slot->count + slot->ahead) {
       *item = loader->item++;
       return slot;
     }
@@ -260,7 +263,7 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
 }
 
 static NitiStatus make_slots(NitiLoader *loader) {
-  const size_t batch = (size_t)(loader->options.batch < loader->count ? loader->options.batch : loader->count);
+  const size_t batch = (size_t)(loader->options.batch < loader->count ? loader->options.batch : loader->count) + 1;
   const size_t image = niti_shape_image(loader->source);
   for (int i = 0; i < (loader->resident ? 1 : SLOTS); ++i) {
     Slot *slot = &loader->slots[i];
@@ -428,6 +431,7 @@ NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out) {
   out->whole = loader->options.ranks > 0 ? slot->whole : 0;
   out->first = slot->portion.first;
   out->idle = slot->portion.idle;
+  out->ahead = slot->ahead;
   out->images = loader->resident ? loader->resident : slot->images;
   out->resident = loader->resident != NULL;
   out->total = loader->resident ? niti_dataset_stored(loader->dataset, loader->options.split) : 0;

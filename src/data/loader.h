@@ -12,14 +12,15 @@ typedef struct NitiBatch {
   int32_t count;         /* this rank's images, at most the batch size; 0: the epoch is over */
   int32_t whole, first;  /* the images of all ranks' batch, and the number in it of this rank's first one; 0: without ranks */
   bool idle;             /* program/portion.h */
+  bool ahead;            /* samples and labels have one more: of the batch's image after this rank's, which mixup mixes in */
   const uint8_t *images; /* the source images that samples refer to: the whole data set's, or this batch's. Of int8 or int16 data
                             sets they are mantissas at NITI_VALUE_EXPONENT already, one int8 in each byte (niti_network_set_input
                             with NULL), windows of the input's size */
   bool resident;         /* images is the whole split, the same pointer every time: a device may keep a copy */
   int64_t total;         /* resident: the images stored there, of which the split may have only some */
   NitiShape source;      /* one source image, n = 1 */
-  const NitiSample *samples; /* [count] */
-  const int32_t *labels;     /* [count], as base/mix.h has them: the class alone, but for mixup */
+  const NitiSample *samples; /* [count + ahead] */
+  const int32_t *labels;     /* [count + ahead], as base/mix.h has them: the class alone, but for mixup */
 } NitiBatch;
 
 /* The images of the batch, of all ranks together. */

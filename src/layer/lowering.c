@@ -6,6 +6,8 @@
 
 #include "program/bounds.h"
 
+enum { EXCHANGE_BYTES = 1 << 20 /* of gradients that are worth an exchange by themselves */ };
+
 static void name_tensor(NitiTensorDesc *t, const NitiProgram *p, int32_t layer, const char *what) {
   const char *name = layer > 0 && layer <= p->layer_count ? p->layers[layer] : "input";
   t->layer = layer;
@@ -151,4 +153,31 @@ NitiOperation niti_lower_backward(const NitiLowering *l, const NitiLayer *layer,
   return o;
 }
 
-void niti_lower_append(NitiLowering *l, const NitiOperation *operation) { niti_program_add_operation(l->program, operation); }
+static bool is_summed(const NitiOperation *o) { return o->opcode == NITI_OP_CONV_GRADIENT || o->opcode == NITI_OP_BIAS_GRADIENT; }
+
+static size_t unsummed_bytes(const NitiLowering *l) {
+  const NitiProgram *p = l->program;
+  size_t bytes = 0;
+  for (int32_t i = l->summed; i < p->operation_count; ++i) {
+    if (!is_summed(&p->operations[i])) continue;
+    const NitiTensorDesc *gradient = &p->tensors[p->operations[i].outputs[0]];
+    bytes += niti_tensor_count(gradient, 1) * niti_dtype_bytes(gradient->dtype);
+  }
+  return bytes;
+}
+
+void niti_lower_append(NitiLowering *l, const NitiOperation *operation) {
+  if (l->ranks && !is_summed(operation) && unsummed_bytes(l) >= EXCHANGE_BYTES) niti_lower_sums(l);
+  niti_program_add_operation(l->program, operation);
+}
+
+void niti_lower_sums(NitiLowering *l) {
+  const int32_t end = l->program->operation_count;
+  for (; l->ranks && l->summed < end; ++l->summed) {
+    const NitiOperation *from = &l->program->operations[l->summed];
+    if (!is_summed(from)) continue;
+    NitiOperation o = niti_operation(NITI_OP_ALL_SUM, NITI_PHASE_BACKWARD, from->layer);
+    o.inputs[0] = o.outputs[0] = from->outputs[0];
+    niti_program_add_operation(l->program, &o);
+  }
+}

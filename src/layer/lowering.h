@@ -16,6 +16,8 @@ typedef struct NitiLowering {
   bool nesterov;                       /* the optimiser looks ahead */
   bool clips_norm;                     /* it clips gradients by their norm */
   int32_t squares;                     /* the sum of all gradients' squares so far, or NITI_NONE */
+  bool ranks;                          /* several processes share the batch and add their gradients */
+  int32_t summed;                      /* sums over all ranks have begun of what operations before this one made */
 } NitiLowering;
 
 /* A layer while its network is lowered. Forward sets y and what backward needs. */
@@ -55,6 +57,9 @@ int32_t niti_lower_channels(NitiLowering *, const NitiLayer *, const char *what,
 /* A forward or backward record of this layer: inputs[0] and outputs[0] as given, rounding as the recipe sets it. */
 NitiOperation niti_lower_forward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t x, int32_t y);
 NitiOperation niti_lower_backward(const NitiLowering *, const NitiLayer *, NitiOpcode, int32_t dy, int32_t dx);
+/* With ranks, sums of gradients begin before it as soon as there is enough for an exchange, and travel meanwhile. */
 void niti_lower_append(NitiLowering *, const NitiOperation *);
+/* With ranks: begins the sums of all gradients of products and biases that are left; a norm's are made of sums already. */
+void niti_lower_sums(NitiLowering *);
 
 #endif

@@ -144,16 +144,11 @@ static int32_t gradient_of(const NitiProgram *p, int32_t weight) {
   return NITI_NONE;
 }
 
-/* What all ranks sum up: gradients of products and biases. Those of a norm are made from sums over all ranks already. */
-static void lower_sums(Walk *w) {
-  NitiProgram *p = w->lowering.program;
-  for (int32_t i = 0, count = p->operation_count; i < count; ++i) {
-    const NitiOperation *from = &p->operations[i];
-    if (from->opcode != NITI_OP_CONV_GRADIENT && from->opcode != NITI_OP_BIAS_GRADIENT) continue;
-    NitiOperation o = niti_operation(NITI_OP_ALL_SUM, NITI_PHASE_REDUCE, from->layer);
-    o.inputs[0] = o.outputs[0] = from->outputs[0];
-    niti_lower_append(&w->lowering, &o);
-  }
+static void lower_all_backward(Walk *w) {
+  const NitiOperation wait = niti_operation(NITI_OP_ALL_SUM_WAIT, NITI_PHASE_REDUCE, 0);
+  for (int32_t i = w->count; i >= 1; --i) lower_backward(w, i);
+  niti_lower_sums(&w->lowering);
+  if (w->options->whole > 0) niti_lower_append(&w->lowering, &wait);
 }
 
 /* Weights are declared in the order of the layers, a layer's weight before its bias. Gradients are sums over all ranks by now. */
@@ -192,8 +187,7 @@ static NitiStatus lower_all(Walk *w) {
   NITI_TRY(niti_program_check(w->lowering.program));
   for (int32_t i = 1; i <= w->count; ++i) NITI_TRY(lower_layer(w, i));
   lower_loss(w);
-  for (int32_t i = w->count; i >= 1 && w->options->training; --i) lower_backward(w, i);
-  if (w->options->whole > 0 && w->options->training) lower_sums(w);
+  if (w->options->training) lower_all_backward(w);
   if (w->options->training) NITI_TRY(lower_updates(w));
   return niti_program_check(w->lowering.program);
 }
@@ -244,7 +238,7 @@ NitiStatus niti_lower(NitiProgram **out, const NitiDescription *description, con
   NITI_TRY(niti_program_open(&program, options->batch));
   if (options->whole > 0) program->whole = options->whole;
   Walk w = {.lowering = {program, options->training, options->round_activation, options->round_delta, options->clip_activation,
-                         options->clip_delta, options->nesterov, options->clips_norm, NITI_NONE},
+                         options->clip_delta, options->nesterov, options->clips_norm, NITI_NONE, options->whole > 0, 0},
             .description = description,
             .options = options,
             .count = description->node_count};

@@ -27,7 +27,7 @@ int32_t niti_program_too_large(const NitiProgram *);
 /* Multiply-adds of one image; 0 for operations that multiply nothing. */
 int64_t niti_multiply_adds(const NitiOperation *);
 /* The bytes of one rank's data that an operation exchanges where several ranks run the program together (docs/scaling.md): 4 for
- * a maximum before rounding; sums of gradients, of batch norm and of metrics. */
+ * a maximum before rounding; sums of gradients, of batch norm and of metrics. Those of gradients in a row are one exchange. */
 int64_t niti_exchanged_bytes(const NitiProgram *, const NitiOperation *);
 /* Trained values of the whole program. */
 int64_t niti_program_parameters(const NitiProgram *);

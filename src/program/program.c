@@ -29,6 +29,7 @@ const NitiOpcodeInfo niti_opcodes[NITI_OPCODES] = {
     [NITI_OP_NORM_DELTA_FIT] = {"norm_delta_fit", false, false},
     [NITI_OP_NORM_BACKWARD] = {"norm_backward", true, false},
     [NITI_OP_ALL_SUM] = {"all_sum", false, true},
+    [NITI_OP_ALL_SUM_WAIT] = {"all_sum_wait", false, false},
     [NITI_OP_UPDATE_NITI] = {"update_niti", false, true},
     [NITI_OP_GRADIENT_SQUARES] = {"gradient_squares", false, false},
     [NITI_OP_UPDATE_NITI16] = {"update_niti16", false, true},

@@ -90,12 +90,14 @@ typedef enum NitiOpcode {
   NITI_OP_NORM_FIT, /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
                      * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
                      * is written */
-  NITI_OP_NORM_FORWARD,     /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
-  NITI_OP_NORM_DELTA_FIT,   /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
-                             * and dy dy; inputs dy, x, sums of x, weight */
-  NITI_OP_NORM_BACKWARD,    /* dx = round(affine map of dy and x); inputs dy, x, affine */
-  NITI_OP_ALL_SUM,          /* in place: the sum over all ranks of a gradient; nothing in a process by itself */
-  NITI_OP_UPDATE_NITI,      /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
+                           * and dy dy; inputs dy, x, sums of x, weight */
+  NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
+  NITI_OP_ALL_SUM,        /* begins, in place, the sum over all ranks of a gradient, which only ALL_SUM_WAIT completes; those in a
+                           * row travel together; nothing in a process by itself */
+  NITI_OP_ALL_SUM_WAIT,   /* completes all sums that were begun, and those of the loss's metrics; no operands */
+  NITI_OP_UPDATE_NITI,    /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
   NITI_OP_GRADIENT_SQUARES, /* output s64 [2], a scalar: the squares so far and those of a gradient; inputs squares so far, or
                              * none, and gradient */
   NITI_OP_UPDATE_NITI16,    /* the same operands as of the next */
@@ -109,7 +111,7 @@ typedef enum NitiPhase {
   NITI_PHASE_FORWARD,
   NITI_PHASE_LOSS,
   NITI_PHASE_BACKWARD,
-  NITI_PHASE_REDUCE, /* sums over ranks; empty in a program for a process by itself */
+  NITI_PHASE_REDUCE, /* waits for the sums over ranks; empty in a program for a process by itself */
   NITI_PHASE_UPDATE,
   NITI_PHASES
 } NitiPhase;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/clock.h"
@@ -18,9 +19,9 @@
 
 static const char plugin_file[] = "libniti_mpi.so";
 
-struct NitiRanks {
-  const NitiTransport *transport;
-  char (*hosts)[NITI_RANK_NAME_MAX]; /* [size] */
+struct NitiRanks {                           /* the transport's thread reads it, too */
+  const NitiTransport *_Atomic transport;    /* NULL until it has started */
+  char (*_Atomic hosts)[NITI_RANK_NAME_MAX]; /* [size]; NULL until they are known */
   int host_count;
   NitiRankLost lost;
   void *context;
@@ -65,7 +66,22 @@ static bool find_plugin(char out[PATH_MAX]) {
   return false;
 }
 
-static NitiStatus start_plugin(const NitiTransport **out) {
+/* Perhaps before the transport has started, or hosts are known. */
+static void on_lost(void *context, int rank, int seconds) {
+  const NitiRanks *r = context;
+  char text[NITI_RANK_TEXT_MAX];
+  const bool known = rank >= 0 && r->hosts;
+  if (rank < 0) {
+    (void)snprintf(text, sizeof text, "the ranks have not come together in %d seconds: one was stopped, or a host is gone",
+                   seconds);
+  } else {
+    (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
+                   known ? r->hosts[rank] : "not known where", seconds);
+  }
+  if (r->lost) r->lost(r->context, text);
+}
+
+static NitiStatus start_plugin(NitiRanks *r) {
   char path[PATH_MAX], why[NITI_TRANSPORT_TEXT] = "";
   if (!find_plugin(path))
     return niti_fail(NITI_ERROR_UNSUPPORTED,
@@ -76,20 +92,12 @@ static NitiStatus start_plugin(const NitiTransport **out) {
     return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
   NitiTransportOpen open;
   *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
-  *out = open ? open(NITI_TRANSPORT_VERSION, why) : NULL;
-  if (*out) return NITI_OK;
+  r->transport = open ? open(NITI_TRANSPORT_VERSION, on_lost, r, why) : NULL;
+  if (r->transport) return NITI_OK;
   return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", path, open ? why : "it is no plugin of niti");
 }
 
 /* ---- open and close ---- */
-
-static void on_lost(void *context, int rank, int seconds) {
-  const NitiRanks *r = context;
-  char text[NITI_RANK_TEXT_MAX];
-  (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
-                 r->hosts[rank], seconds);
-  if (r->lost) r->lost(r->context, text);
-}
 
 static bool seen_before(const NitiRanks *r, int rank) {
   for (int i = 0; i < rank; ++i) {
@@ -99,47 +107,44 @@ static bool seen_before(const NitiRanks *r, int rank) {
 }
 
 static NitiStatus exchange_hosts(NitiRanks *r) {
-  char own[NITI_RANK_NAME_MAX] = "";
+  char own[NITI_RANK_NAME_MAX] = "", (*hosts)[NITI_RANK_NAME_MAX] = calloc((size_t)r->transport->size, sizeof *hosts);
+  if (!hosts) {
+    r->transport->abort(1);
+    return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", r->transport->size);
+  }
   niti_environment_host(own, sizeof own);
-  NITI_TRY(niti_ranks_gather(r, r->hosts, own, sizeof own));
+  const NitiStatus status = niti_ranks_gather(r, hosts, own, sizeof own);
+  r->hosts = hosts;
   for (int i = 0; i < r->transport->size; ++i) r->host_count += !seen_before(r, i);
-  return NITI_OK;
+  return status;
 }
 
 NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context) {
   NITI_WANT(out, "out");
   *out = NULL;
   if (!is_one_of_several()) return NITI_OK;
-  const NitiTransport *transport = NULL;
-  NITI_TRY(start_plugin(&transport));
   NitiRanks *r = calloc(1, sizeof *r);
-  if (r) r->hosts = calloc((size_t)transport->size, sizeof *r->hosts);
-  if (!r || !r->hosts) {
-    transport->abort(1);
-    free(r);
-    return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", transport->size);
-  }
-  r->transport = transport;
+  if (!r) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the ranks");
   r->lost = lost;
   r->context = context;
-  const NitiStatus status = exchange_hosts(r);
-  if (status != NITI_OK) {
-    niti_ranks_close(r);
-    return status;
-  }
-  transport->watch(on_lost, r);
-  *out = r;
-  return NITI_OK;
+  *out = r; /* for `lost`, which may be called from now on */
+  NitiStatus status = start_plugin(r);
+  if (status == NITI_OK) status = exchange_hosts(r);
+  if (status == NITI_OK) return NITI_OK;
+  niti_ranks_close(r);
+  *out = NULL;
+  return status;
 }
 
 void niti_ranks_close(NitiRanks *r) {
   if (!r) return;
-  r->transport->close();
+  if (r->transport) r->transport->close();
   free(r->hosts);
   free(r);
 }
 
 void niti_ranks_abort(NitiRanks *r, int code) {
+  if (r && !r->transport) _exit(code);
   if (r) r->transport->abort(code);
 }
 
@@ -164,14 +169,27 @@ int niti_ranks_threads(const NitiRanks *r) {
 /* ---- collectives ---- */
 
 static NitiStatus fail_mpi(const NitiRanks *r) {
-  return niti_fail(NITI_ERROR_DEVICE, "rank %d (%s): %s failed to exchange data", r->transport->rank,
-                   r->hosts[r->transport->rank], r->transport->name);
+  return niti_fail(NITI_ERROR_DEVICE, "%s failed to exchange data: %s", r->transport->name, r->transport->failure());
 }
 
 void niti_ranks_reduce(NitiRanks *r, void *data, size_t count, NitiReduction reduction) {
   if (!r || r->failed) return;
   const int64_t begin = niti_clock_now();
   r->failed = !r->transport->reduce(data, count, reduction);
+  r->waited += niti_clock_now() - begin;
+}
+
+void niti_ranks_begin(NitiRanks *r, void *data, size_t count, NitiReduction reduction) {
+  if (!r || r->failed) return;
+  const int64_t begin = niti_clock_now();
+  r->failed = !r->transport->begin(data, count, reduction);
+  r->waited += niti_clock_now() - begin;
+}
+
+void niti_ranks_end(NitiRanks *r) {
+  if (!r) return;
+  const int64_t begin = niti_clock_now();
+  r->failed = !r->transport->end() || r->failed;
   r->waited += niti_clock_now() - begin;
 }
 
@@ -211,11 +229,20 @@ static NitiStatus fail_together(NitiRanks *r, const Word *words) {
   return niti_fail(status, "rank %d (%s): %s", found, r->hosts[found], words[found].text);
 }
 
+static NitiStatus any_failed(bool *out, NitiRanks *r, bool failed) {
+  bool *all = calloc((size_t)r->transport->size, sizeof *all);
+  if (!all) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %d ranks", r->transport->size);
+  const NitiStatus status = niti_ranks_gather(r, all, &failed, sizeof failed);
+  *out = false;
+  for (int i = 0; i < r->transport->size; ++i) *out = *out || all[i];
+  free(all);
+  return status;
+}
+
 NitiStatus niti_ranks_agree(NitiRanks *r, NitiStatus status) {
-  uint32_t failed = status != NITI_OK;
+  bool failed = false;
   if (!r || r->agreed) return status; /* once only: ranks that failed apart come here different numbers of times */
-  niti_ranks_reduce(r, &failed, 1, NITI_REDUCE_MAX_U32);
-  NITI_TRY(niti_ranks_check(r));
+  NITI_TRY(any_failed(&failed, r, status != NITI_OK));
   if (!failed) return NITI_OK;
   Word own = {.status = (int32_t)status}, *words = calloc((size_t)r->transport->size, sizeof own);
   if (!words) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the messages of %d ranks", r->transport->size);
@@ -245,10 +272,23 @@ NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
   return status;
 }
 
-NitiStatus niti_ranks_binary(char text[65]) {
+/* A program's name may be as it was typed, that of a library is a path. */
+static const char *binary_file(char whole[PATH_MAX]) {
   const char *file = own_file();
+  return file && strchr(file, '/') && niti_system.realpath(file, whole) ? whole : "/proc/self/exe";
+}
+
+void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]) {
   char whole[PATH_MAX];
-  const bool tool = !file || !strchr(file, '/') || !niti_system.realpath(file, whole); /* a program's name as it was typed */
-  if (SHA256File(tool ? "/proc/self/exe" : whole, text)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", tool ? "/proc/self/exe" : whole);
+  struct stat facts = {0};
+  (void)stat(binary_file(whole), &facts);
+  (void)snprintf(text, NITI_RANK_TEXT_MAX, "%ju %ju %jd %jd.%09ld", (uintmax_t)facts.st_dev, (uintmax_t)facts.st_ino,
+                 (intmax_t)facts.st_size, (intmax_t)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
+}
+
+NitiStatus niti_ranks_binary(char text[65]) {
+  char whole[PATH_MAX];
+  const char *file = binary_file(whole);
+  if (SHA256File(file, text)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", file);
 }

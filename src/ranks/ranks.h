@@ -25,8 +25,12 @@ int niti_ranks_threads(const NitiRanks *);
 
 /* data[count] of every rank becomes the maximum or sum over all. */
 void niti_ranks_reduce(NitiRanks *, void *data, size_t count, NitiReduction);
+/* The same, but data may be used again only after niti_ranks_end, which completes all that were begun. Other collectives may come
+ * between. */
+void niti_ranks_begin(NitiRanks *, void *data, size_t count, NitiReduction);
+void niti_ranks_end(NitiRanks *);
 NitiStatus niti_ranks_check(const NitiRanks *);
-/* Nanoseconds spent in niti_ranks_reduce so far. */
+/* Nanoseconds spent in these so far. */
 int64_t niti_ranks_waited(const NitiRanks *);
 
 /* ---- collectives between steps ---- */
@@ -40,7 +44,8 @@ NitiStatus niti_ranks_same(NitiRanks *, const char *what, const char *text);
 NitiStatus niti_ranks_broadcast(NitiRanks *, void *data, size_t bytes); /* from rank 0 */
 /* out[size][bytes]: every rank's `in`. */
 NitiStatus niti_ranks_gather(NitiRanks *, void *out, const void *in, size_t bytes);
-/* The SHA-256 of the file that holds this library's code, for comparing. */
+/* Which file holds this library's code, the same on two ranks of a host only where it is one file; its SHA-256. */
+void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]);
 NitiStatus niti_ranks_binary(char text[65]);
 
 #endif

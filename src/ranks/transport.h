@@ -6,12 +6,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { NITI_TRANSPORT_VERSION = 1, NITI_TRANSPORT_TEXT = 256 };
+enum { NITI_TRANSPORT_VERSION = 2, NITI_TRANSPORT_TEXT = 256 };
 #define NITI_TRANSPORT_SYMBOL "niti_transport"
 
 typedef enum NitiReduction { NITI_REDUCE_MAX_U32, NITI_REDUCE_MAX_S64, NITI_REDUCE_SUM_S32, NITI_REDUCE_SUM_S64 } NitiReduction;
 
-/* Called on a thread of the plugin's own, once, when a rank no longer answers, with its number and for how many seconds. */
+/* Called on a thread of the plugin's own, once, when a rank no longer answers, with its number and for how many seconds; with -1
+ * where the transport cannot start because of any rank. */
 typedef void (*NitiTransportLost)(void *context, int rank, int seconds);
 
 /* All functions are collective, except lost and abort, and return whether they succeeded. */
@@ -20,14 +21,18 @@ typedef struct NitiTransport {
   int rank, size;
   int local_rank, local_size;                                        /* among the ranks of this host */
   bool (*reduce)(void *data, size_t count, NitiReduction reduction); /* in place */
-  bool (*broadcast)(void *data, size_t bytes);                       /* from rank 0 */
-  bool (*gather)(void *out, const void *in, size_t bytes);           /* out: every rank's, in their order */
-  void (*watch)(NitiTransportLost lost, void *context);              /* from now on */
+  /* The same, complete only after `end`, which completes all that were begun; meanwhile other collectives may run. */
+  bool (*begin)(void *data, size_t count, NitiReduction reduction);
+  bool (*end)(void);
+  bool (*broadcast)(void *data, size_t bytes);             /* from rank 0 */
+  bool (*gather)(void *out, const void *in, size_t bytes); /* out: every rank's, in their order */
+  const char *(*failure)(void);                            /* why the last of these failed */
   void (*close)(void);
   void (*abort)(int code); /* ends all ranks, this one included */
 } NitiTransport;
 
-/* The plugin's one symbol: starts the transport; NULL with a reason in why[NITI_TRANSPORT_TEXT]. */
-typedef const NitiTransport *(*NitiTransportOpen)(int version, char *why);
+/* The plugin's one symbol: starts the transport, and from then on calls `lost` with `context` for each rank that is; NULL with a
+ * reason in why[NITI_TRANSPORT_TEXT]. */
+typedef const NitiTransport *(*NitiTransportOpen)(int version, NitiTransportLost lost, void *context, char *why);
 
 #endif

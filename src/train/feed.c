@@ -16,7 +16,7 @@ struct NitiFeed {
   Copy resident[RESIDENT_SETS];
   void *streamed; /* room for one batch's images, made when first needed */
   uint8_t *gathered;
-  NitiSample *renumbered; /* [batch] samples of gathered images */
+  NitiSample *renumbered; /* [batch + 1] samples of gathered images */
   size_t streamed_bytes;
   int32_t batch;
 };
@@ -76,14 +76,14 @@ static NitiStatus make_room(NitiFeed *feed, size_t bytes, bool gather) {
     feed->streamed_bytes = bytes;
   }
   if (gather && !feed->gathered) feed->gathered = malloc(feed->streamed_bytes);
-  if (gather && !feed->renumbered) feed->renumbered = calloc((size_t)feed->batch, sizeof *feed->renumbered);
+  if (gather && !feed->renumbered) feed->renumbered = calloc((size_t)feed->batch + 1, sizeof *feed->renumbered);
   return gather && !(feed->gathered && feed->renumbered) ? out_of_memory() : NITI_OK;
 }
 
 /* Copies the source images of one batch to the backend; those gathered from a split are renumbered. */
 static NitiStatus stream_images(NitiFeed *feed, const NitiBatch *batch, NitiBindings *b) {
-  const size_t image = niti_shape_image(batch->source), count = (size_t)batch->count;
-  NITI_TRY(make_room(feed, image * (size_t)feed->batch, batch->resident));
+  const size_t image = niti_shape_image(batch->source), count = (size_t)batch->count + batch->ahead;
+  NITI_TRY(make_room(feed, image * ((size_t)feed->batch + 1), batch->resident));
   const uint8_t *from = batch->images;
   if (batch->resident) {
     for (size_t i = 0; i < count; ++i) {

@@ -182,7 +182,7 @@ static NitiStatus open_network(NitiRun *run) {
                                       .local = niti_ranks_local(run->options.ranks),
                                       .tuning = device->tuning};
   const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
-  NITI_TRY(niti_backend_open(&run->backend, &backend));
+  NITI_TRY(niti_run_agree(run, niti_backend_open(&run->backend, &backend))); /* joining wants all */
   NITI_TRY(niti_backend_join(run->backend, run->options.ranks));
   NitiLowerOptions options = niti_recipe_lowering(run->recipe, batch, true);
   if (run->options.ranks) options.whole = run->recipe->batch;

@@ -7,6 +7,7 @@ static NitiStatus bind(NitiBindings *b, const NitiStepContext *c, const NitiBatc
   b->whole = batch->whole;
   b->first = batch->first;
   b->idle = batch->idle;
+  b->ahead = batch->ahead;
   return NITI_OK;
 }
 

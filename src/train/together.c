@@ -25,21 +25,30 @@ NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX
   return niti_ranks_broadcast(ranks, std, bytes);
 }
 
-/* ---- hashes of the data ---- */
+/* ---- hashes of files ---- */
 
 static void text_hash(char out[65], const char *text) { (void)SHA256Data((const uint8_t *)text, strlen(text), out); }
 
-/* The lowest rank that reads the same folder of the same host. */
-static NitiStatus find_hasher(int *out, const NitiRun *run) {
-  NitiRanks *ranks = run->options.ranks;
+/* The lowest rank of the same host that has the same text. */
+static NitiStatus find_hasher(int *out, NitiRanks *ranks, const char *text) {
   const int rank = niti_ranks_rank(ranks);
   char own[65], (*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
   if (!all) return out_of_memory();
-  text_hash(own, run->data_path);
+  text_hash(own, text);
   const NitiStatus status = niti_ranks_gather(ranks, all, own, sizeof own);
   *out = 0;
   while (*out < rank && (strcmp(niti_ranks_host(ranks, *out), niti_ranks_host(ranks, rank)) != 0 || strcmp(all[*out], own) != 0))
     ++*out;
+  free(all);
+  return status;
+}
+
+/* hash = that of rank `from`. */
+static NitiStatus take_hash(char hash[65], NitiRanks *ranks, int from) {
+  char(*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
+  if (!all) return out_of_memory();
+  const NitiStatus status = niti_ranks_gather(ranks, all, hash, sizeof *all);
+  memcpy(hash, all[from], sizeof *all);
   free(all);
   return status;
 }
@@ -49,16 +58,20 @@ NitiStatus niti_together_hash(NitiRun *run, NitiSplit split) {
   char *text = run->inputs.sha256[split];
   int hasher = 0;
   NitiStatus status = NITI_OK;
-  if (ranks) NITI_TRY(find_hasher(&hasher, run));
+  if (ranks) NITI_TRY(find_hasher(&hasher, ranks, run->data_path));
   if (hasher == niti_ranks_rank(ranks)) status = niti_dataset_hash(run->dataset, split, text);
   NITI_TRY(niti_run_agree(run, status));
-  if (!ranks) return NITI_OK;
-  char(*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
-  if (!all) return out_of_memory();
-  status = niti_ranks_gather(ranks, all, text, sizeof *all);
-  memcpy(text, all[hasher], sizeof *all);
-  free(all);
-  return status;
+  return ranks ? take_hash(text, ranks, hasher) : NITI_OK;
+}
+
+static NitiStatus hash_binary(char hash[65], const NitiRun *run) {
+  NitiRanks *ranks = run->options.ranks;
+  char file[NITI_RANK_TEXT_MAX];
+  int hasher = 0;
+  niti_ranks_binary_file(file);
+  NITI_TRY(find_hasher(&hasher, ranks, file));
+  NITI_TRY(niti_run_agree(run, hasher == niti_ranks_rank(ranks) ? niti_ranks_binary(hash) : NITI_OK));
+  return take_hash(hash, ranks, hasher);
 }
 
 /* ---- comparing ---- */
@@ -76,21 +89,10 @@ NitiStatus niti_together_check_data(const NitiRun *run) {
   return NITI_OK;
 }
 
-/* An image is mixed with the next of the whole batch, which another rank may have. */
-static NitiStatus check_mixup(const NitiRun *run) {
-  const int ranks = niti_ranks_size(run->options.ranks);
-  if (ranks < 2 || run->recipe->data.mixup == NITI_MIXUP_NONE) return NITI_OK;
-  return niti_run_agree(run,
-                        niti_fail(NITI_ERROR_UNSUPPORTED,
-                                  "%s: data: mixup mixes images of one process, but the batch is shared by %d ranks (expected "
-                                  "mixup: 0, or one rank)",
-                                  run->recipe->source, ranks));
-}
-
 NitiStatus niti_together_check(const NitiRun *run) {
   char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
   if (!run->options.ranks) return NITI_OK;
-  NITI_TRY(niti_run_agree(run, niti_ranks_binary(binary)));
+  NITI_TRY(hash_binary(binary, run));
   (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), binary);
   NITI_TRY(niti_ranks_same(run->options.ranks, "the program", text));
   text_hash(recipe, run->recipe->text);
@@ -101,8 +103,7 @@ NitiStatus niti_together_check(const NitiRun *run) {
   NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
   (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
                  run->test_every, run->test_limit, run->options.measure_every);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the options", text));
-  return check_mixup(run);
+  return niti_ranks_same(run->options.ranks, "the options", text);
 }
 
 /* ---- weights and checkpoints ---- */

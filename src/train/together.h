@@ -9,8 +9,7 @@
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
 /* Sets run->inputs.sha256 of a split, computed once for each folder of each host. */
 NitiStatus niti_together_hash(NitiRun *run, NitiSplit split);
-/* Fails, naming two ranks, where not all have the same niti, recipe, model and options, or where several cannot train by this
- * recipe: before anything else. */
+/* Fails, naming two ranks, where not all have the same niti, recipe, model and options: before anything else. */
 NitiStatus niti_together_check(const NitiRun *run);
 /* The same of the data, whose hashes are known by then. */
 NitiStatus niti_together_check_data(const NitiRun *run);

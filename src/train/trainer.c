@@ -484,7 +484,7 @@ static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
   NITI_TRY(niti_run_agree(run, start_weights(run)));
-  NITI_TRY(niti_together_weights(run));
+  if (run->options.init) NITI_TRY(niti_together_weights(run)); /* which rank 0 has read; else all have drawn the same */
   if (run->options.dry_run) return niti_run_agree(run, start_dry(run, run_path));
   return niti_run_agree(run, niti_run_leads(run) ? start_folder(run, run_path) : NITI_OK);
 }

@@ -342,12 +342,14 @@ def test_the_summary_counts_the_listing(model, batch):
 def test_ranks_share_a_batch_and_add_their_gradients():
     shared = json_of("program", "lenet5", "--batch", 30, "--ranks", 4)
     assert shared["batch"] == 8  # the largest share
-    sums = [o for o in shared["operations"] if o["phase"] == "reduce"]
-    assert [(o["opcode"], o["layer"], o["exchanged_bytes"]) for o in sums] == [
-        ("all_sum", layer, 4 * count) for layer, count in (("linear2", 10 * 500), ("linear1", 500 * 800), ("conv2", 50 * 25 * 20),
-                                                           ("conv1", 20 * 25))]
-    others = {o["opcode"]: o["exchanged_bytes"] for o in shared["operations"] if o["phase"] != "reduce"}
+    sums = [o for o in shared["operations"] if o["opcode"] == "all_sum"]
+    assert [(o["phase"], o["layer"], o["exchanged_bytes"], o["with_next"]) for o in sums] == [  # linear1's are more than 2^20 bytes
+        ("backward", layer, 4 * count, together) for layer, count, together in (
+            ("linear2", 10 * 500, True), ("linear1", 500 * 800, False), ("conv2", 50 * 25 * 20, True), ("conv1", 20 * 25, False))]
+    assert [o["opcode"] for o in shared["operations"] if o["phase"] == "reduce"] == ["all_sum_wait"]
+    others = {o["opcode"]: o["exchanged_bytes"] for o in shared["operations"] if o["opcode"] != "all_sum"}
     assert others["conv_forward"] == others["conv_backward"] == 4 and others["loss"] == 24 and others["update_niti"] == 0
     alone = json_of("program", "lenet5", "--batch", 30)
-    assert not [o for o in alone["operations"] if o["phase"] == "reduce" or "exchanged_bytes" in o]
-    assert "exchanges 2000 bytes" in output_of("program", "lenet5", "--ranks", 2, "--phase", "reduce")
+    assert not [o for o in alone["operations"] if o["phase"] == "reduce" or "exchanged_bytes" in o or "with_next" in o]
+    listing = output_of("program", "lenet5", "--ranks", 2, "--phase", "backward")
+    assert "exchanges 100000 bytes, together with the next\n" in listing and "exchanges 2000 bytes\n" in listing

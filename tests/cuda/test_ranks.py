@@ -38,10 +38,19 @@ def wide(shared):
     return path
 
 
-@pytest.fixture(scope="module", params=["every layer", "norms", "wide norms"])
-def case(request, shared, every_layer, cifar, normed, wide, odd):
+@pytest.fixture(scope="module")
+def mixed(shared):
+    """Mixup takes the next image of the whole batch, which may be another rank's."""
+    path = shared / "ranks-mixed.yaml"
+    path.write_text(NORMED.replace("data: {", "data: {mixup: 1, ", 1))
+    assert "mixup" in path.read_text()
+    return path
+
+
+@pytest.fixture(scope="module", params=["every layer", "norms", "wide norms", "mixup"])
+def case(request, shared, every_layer, cifar, normed, wide, mixed, odd):
     """(recipe, data, the result of one process on the CPU)"""
-    recipe, data = {"every layer": (every_layer, cifar), "norms": (normed, odd), "wide norms": (wide, odd)}[request.param]
+    recipe, data = {"every layer": (every_layer, cifar), "norms": (normed, odd), "wide norms": (wide, odd), "mixup": (mixed, odd)}[request.param]
     return recipe, data, train(recipe, data, shared / f"ranks {request.param}", "--backend", "cpu")
 
 

@@ -170,6 +170,18 @@ def test_resized_crops_and_colours_have_the_bits_of_one_process(elements, cifar,
     assert same(train_in(3, elements, cifar, tmp_path / "three", *sets)) == same(one)
 
 
+def test_mixup_mixes_in_the_next_image_of_the_whole_batch(normed, odd, tmp_path):
+    """Which another rank may have; of images that are in memory, and of those that are decoded on the way."""
+    names = ("circle", "line", "point", "square")
+    folder = data_sets.write_folder_set(tmp_path / "data", names, data_sets.squares(40, 1), data_sets.squares(8, 2))
+    sets = ("--set", "data.mixup=1", "--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
+    for ranks, data, more in ((2, odd, ()), (3, odd, ("--batch", 2, "--max-steps", 12)), (3, folder, ("--batch", 7))):
+        name = f"{ranks} {data.name}"
+        one = train(normed, data, tmp_path / f"one {name}", *sets, *more)
+        assert same(train_in(ranks, normed, data, tmp_path / name, *sets, *more)) == same(one), name
+    assert train(normed, odd, tmp_path / "none", *sets[2:])["hash"] != one["hash"]
+
+
 def test_ranks_of_other_instruction_sets(elements, cifar, tmp_path):
     one = train(elements, cifar, tmp_path / "one", "--epochs", 1)
     how = (elements, "--data", cifar, "--run", tmp_path / "many", "--epochs", 1, "--json")
@@ -230,6 +242,15 @@ def test_a_stopped_rank_ends_the_run(long, tmp_path):
     assert same(resume(run)) == same(one)
 
 
+@pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes half a minute")
+def test_a_rank_that_stops_before_mpi_starts_ends_the_run(normed, odd, tmp_path):
+    stopped = tmp_path / "stopped"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, stopped)), timeout=90)
+    assert code == 3 and "niti: the ranks have not come together" in err, (code, out, err)
+
+
 @pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW to a number of kills")
 def test_kills_at_random_moments(long, tmp_path):
     """Ranks are killed again and again, and other numbers of ranks go on, until the run is complete."""
@@ -287,12 +308,12 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_mixup_is_refused(normed, odd, tmp_path):
-    """The next image of a batch may belong to another rank."""
-    how = (normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1, "--set", "data.mixup=0.2", "--max-steps", 2)
-    refused(("mixup", "2 ranks", "mixup: 0"), (2, NITI, *how))
+def test_a_device_that_one_rank_lacks_is_refused(normed, odd, tmp_path):
+    """The others wait for it where devices are connected."""
+    how = (NITI, normed, "--run", tmp_path / "run", "--data", odd, "--threads", 1)
+    refused(("rank 1 (", "cuda"), (1, *how, "--backend", "cpu"), (1, *how, "--backend", "cuda"))
+    refused(("rank 0 (", "nope"), (1, *how, "--isa", "nope"), (2, *how))
     assert not (tmp_path / "run").exists()
-    together((1, NITI, *how, "--json"))  # one rank has all of a batch
 
 
 def test_what_is_wrong_on_all_ranks_is_said_once(normed, odd, tmp_path):

@@ -47,6 +47,8 @@ typedef struct NitiCpu {
   uint8_t *workspace;                /* 64-byte aligned */
   size_t workspace_bytes;
   uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
+  NitiMetrics batch;                /* whose sums over all ranks are under way, */
+  NitiMetrics *metrics;             /* and what they are added to; NULL: none are */
 } NitiCpu;
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
@@ -67,9 +69,17 @@ static inline uint64_t niti_cpu_first(const NitiCpu *cpu, size_t image) {
 }
 /* The largest of all ranks' magnitudes. */
 uint32_t niti_cpu_largest(NitiCpu *, uint32_t max);
+/* sums[count] of 32 or 64 bits become the sums over all ranks. */
+void niti_cpu_all_sum(NitiBackend *, void *sums, size_t count, int bits);
+static inline void niti_cpu_add_metrics(NitiMetrics *sums, const NitiMetrics *batch) {
+  sums->loss += batch->loss;
+  sums->correct += batch->correct;
+  sums->images += batch->images;
+}
 
 /* Operations: contracts in backend/kernels.h. */
-void niti_cpu_all_sum(NitiBackend *, void *sums, size_t count, int bits);
+void niti_cpu_all_sum_begin(NitiBackend *, void *sums, size_t count, int bits);
+void niti_cpu_all_sum_wait(NitiBackend *);
 void niti_cpu_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
                     const NitiTensor *table, bool changes);
 void niti_cpu_bias_gradient(NitiBackend *, NitiTensor *gradient, const NitiTensor *dy);

@@ -8,7 +8,7 @@ enum { ROWS_BYTES = 1 << 13, TABLE = 256, PIECE = 512, MIX_BYTES = 1024 };
 enum { PIECE_BYTES = NITI_CHANNELS_MAX, NARROW_MAX = UINT32_MAX / 511 }; /* totals of weights with which sums fit 32 bits */
 
 typedef struct Input {
-  int8_t *out;
+  int8_t *out, *ahead; /* ahead: NULL, or the image that is mixed into the last one */
   NitiShape shape, source;
   const uint8_t *images;
   const NitiSample *samples;
@@ -236,7 +236,7 @@ static void cut_row(const Input *in, int8_t *row, const NitiSample *sample, ptrd
 static void make_image(const Input *in, size_t n, ptrdiff_t h, ptrdiff_t end) {
   const NitiSample *sample = &in->samples[n];
   const size_t row = (size_t)in->shape.w * (size_t)in->shape.c;
-  int8_t *out = in->out + n * (size_t)in->shape.h * row;
+  int8_t *out = n < (size_t)in->shape.n ? in->out + n * (size_t)in->shape.h * row : in->ahead;
   if (sample->h > 0 || sample->coloured) {
     make_rows(in, out, sample, h, end);
   } else {
@@ -258,7 +258,7 @@ static void input_rows(void *context, size_t thread, size_t item) {
   }
 }
 
-/* Mixes each image with the next, some positions of all images at a time. */
+/* Mixes each image with the next one of the batch, some positions of all images at a time. */
 static void mix_positions(void *context, size_t thread, size_t item) {
   const Input *in = context;
   const size_t image = niti_shape_image(in->shape), first = item * MIX_BYTES, N = (size_t)in->shape.n;
@@ -268,7 +268,7 @@ static void mix_positions(void *context, size_t thread, size_t item) {
   memcpy(begin, in->out + first, count);
   for (size_t n = 0; n < N; ++n) {
     int8_t *restrict own = in->out + n * image + first;
-    const int8_t *restrict next = n + 1 < N ? own + image : begin;
+    const int8_t *restrict next = n + 1 < N ? own + image : in->ahead ? in->ahead + first : begin;
     const int32_t share = in->samples[n].share;
     for (size_t i = 0; share > 0 && i < count; ++i) own[i] = niti_mixed(own[i], next[i], share);
   }
@@ -290,7 +290,8 @@ void niti_cpu_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images
               .images = images,
               .samples = samples,
               .table = table->data,
-              .rows = (size_t)out->shape.n * (size_t)out->shape.h,
+              .ahead = backend->together.ahead ? (int8_t *)niti_cpu(backend)->workspace : NULL,
+              .rows = ((size_t)out->shape.n + backend->together.ahead) * (size_t)out->shape.h,
               .rows_a_task = row < ROWS_BYTES ? ROWS_BYTES / row : 1};
   NitiThreads *threads = niti_cpu(backend)->threads;
   niti_threads_run(threads, input_rows, &in, (in.rows + in.rows_a_task - 1) / in.rows_a_task);

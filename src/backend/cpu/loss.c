@@ -54,7 +54,7 @@ static void softmax_image(void *context, size_t thread, size_t n) {
   const size_t index = n * (size_t)l->classes;
   const int8_t *logits = l->logits + index;
   NitiSoftmax softmax = niti_softmax_sum(logits, l->exponent, l->classes);
-  niti_softmax_expect(&softmax, l->off, l->classes, l->labels[n], l->labels[n + 1 < l->images ? n + 1 : 0]);
+  niti_softmax_expect(&softmax, l->off, l->classes, l->labels[n], l->labels[niti_mixed_in(&l->cpu->base, n, l->images)]);
   int32_t acc[NITI_ACC_CHUNK];
   uint32_t max = 0;
   (void)thread;
@@ -75,6 +75,19 @@ static uint32_t softmax_images(void *context, const NitiRounder *rounder) {
   return l->max;
 }
 
+/* Adds the batch's metrics of all ranks; of a step that trains they travel until its sums are waited for. */
+static void share_metrics(NitiCpu *cpu, NitiMetrics *metrics, NitiMetrics *batch, bool trains) {
+  const size_t count = sizeof *batch / sizeof(int64_t);
+  if (trains && cpu->base.together.whole > 0) {
+    cpu->batch = *batch;
+    cpu->metrics = metrics;
+    niti_cpu_all_sum_begin(&cpu->base, &cpu->batch, count, 64);
+  } else {
+    niti_cpu_all_sum(&cpu->base, batch, count, 64);
+    niti_cpu_add_metrics(metrics, batch);
+  }
+}
+
 void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits, const int32_t *labels,
                    NitiLoss loss, const NitiRequantise *rq) {
   NitiCpu *cpu = niti_cpu(backend);
@@ -91,10 +104,7 @@ void niti_cpu_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics
             .first = niti_cpu_first(cpu, niti_shape_image(logits->shape)),
             .kernel = cpu->requantise};
   niti_threads_run(cpu->threads, metrics_image, &l, l.images);
-  niti_cpu_all_sum(backend, &batch, sizeof batch / sizeof(int64_t), 64);
-  metrics->loss += batch.loss;
-  metrics->correct += batch.correct;
-  metrics->images += batch.images;
+  share_metrics(cpu, metrics, &batch, delta != NULL);
   if (!delta) return;
   if (loss.kind == NITI_LOSS_NITI) {
     niti_threads_run(cpu->threads, niti_image, &l, l.images);

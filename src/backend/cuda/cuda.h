@@ -59,9 +59,10 @@ typedef enum NitiCudaFamily {
   NITI_CUDA_WGMMA,   /* wgmma and bulk tensor copies: sm_90a; shapes it does not serve go to mma.sync */
 } NitiCudaFamily;
 
-typedef struct NitiLayouts NitiLayouts; /* host: the data pointers whose blocked layouts are up to date */
-typedef struct NitiNccl NitiNccl;       /* host: how ranks with devices of their own exchange */
-typedef struct NitiQueue NitiQueue;     /* host: the last steps, so that no more than a few wait */
+typedef struct NitiLayouts NitiLayouts;       /* host: the data pointers whose blocked layouts are up to date */
+typedef struct NitiNccl NitiNccl;             /* host: how ranks with devices of their own exchange */
+typedef struct NitiTravelling NitiTravelling; /* host: sums over all ranks that have begun */
+typedef struct NitiQueue NitiQueue;           /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
 
 typedef struct NitiCuda {
@@ -81,7 +82,9 @@ typedef struct NitiCuda {
   NitiQueue *queue;
   uint64_t generation; /* of the workspace: recordings of an earlier one point into memory that is gone */
   NitiStaging *staging;
-  NitiNccl *nccl; /* NULL: by itself, or exchanges pass through the host */
+  NitiNccl *nccl;             /* NULL: by itself, or exchanges pass through the host, */
+  NitiTravelling *travelling; /* these under way */
+  NitiMetrics *metrics; /* device: the loss's, to which range->batch is added once it is all ranks'; NULL: nothing is under way */
   char description[128], hardware[256];
 } NitiCuda;
 
@@ -117,7 +120,11 @@ NitiStatus niti_cuda_connect(NitiBackend *, NitiRanks *);
 void niti_cuda_leave(NitiCuda *);
 /* Between an operation's two launches: the range's maximum becomes that of all ranks. */
 void niti_cuda_share_range(NitiCuda *);
+/* sums[count] of 32 or 64 bits become those over all ranks. */
 void niti_cuda_all_sum(NitiBackend *, void *sums, size_t count, int bits);
+void niti_cuda_all_sum_begin(NitiBackend *, void *sums, size_t count, int bits); /* backend/kernels.h */
+void niti_cuda_all_sum_wait(NitiBackend *);
+void niti_cuda_add_metrics(NitiCuda *); /* loss.cu: those under way, complete by now */
 /* The index in the whole batch of a tensor's first element, whose images have so many elements. */
 static inline uint64_t niti_cuda_first(const NitiCuda *cuda, size_t image) {
   return cuda->base.together.whole > 0 ? (uint64_t)cuda->base.together.first * image : 0;

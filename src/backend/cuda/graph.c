@@ -63,7 +63,7 @@ void niti_cuda_close_recordings(NitiBackend *backend, void *recordings) {
 static bool same(const NitiRecordingKey *a, const NitiRecordingKey *b) {
   return a->first == b->first && a->end == b->end && a->batch == b->batch && a->repeat == b->repeat && a->pixels == b->pixels &&
          a->source.h == b->source.h && a->source.w == b->source.w && a->source.c == b->source.c && a->marks == b->marks &&
-         a->whole == b->whole && a->part == b->part && a->idle == b->idle;
+         a->whole == b->whole && a->part == b->part && a->idle == b->idle && a->ahead == b->ahead;
 }
 
 /* The key's entry, or in the place of the one unused for longest a fresh one. */

@@ -13,6 +13,7 @@ typedef struct Input {
   const NitiSample *samples;
   const int8_t *table;
   NitiTiles tiles;
+  size_t after; /* the number of the sample that is mixed into the last one */
 } Input;
 
 /* Where an image lies, and what becomes of it. */
@@ -87,7 +88,7 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
       if (k < count) word |= look_up<CHANGES>(in, sample, p + k) << (8 * k);
     }
     if (CHANGES && sample.share > 0) {
-      const NitiSample next = in.samples[n + 1 < (size_t)t.n ? n + 1 : 0];
+      const NitiSample next = in.samples[n + 1 < (size_t)t.n ? n + 1 : in.after];
       uint32_t mixed = 0;
       for (uint32_t k = 0; k < count; ++k) {
         const int8_t own = (int8_t)(word >> (8 * k)), other = (int8_t)look_up<CHANGES>(in, next, p + k);
@@ -115,11 +116,17 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
 extern "C" void niti_cuda_input(NitiBackend *backend, NitiTensor *out, const uint8_t *images, NitiShape source,
                                 const NitiSample *samples, const NitiTensor *table, bool changes) {
   NitiCuda *cuda = niti_cuda(backend);
-  const Input in = {out->data,     niti_blocked_of(out, 4),
-                    out->exponent, table->exponent,
-                    out->shape,    source,
-                    images,        samples,
-                    table->data,   niti_tiles_of(out->shape, 4, IMAGES)};
+  const Input in = {out->data,
+                    niti_blocked_of(out, 4),
+                    out->exponent,
+                    table->exponent,
+                    out->shape,
+                    source,
+                    images,
+                    samples,
+                    table->data,
+                    niti_tiles_of(out->shape, 4, IMAGES),
+                    niti_mixed_in(backend, (size_t)out->shape.n - 1, (size_t)out->shape.n)};
   if (changes)
     NITI_LAUNCH(cuda, input_kernel<true>, in.tiles.items, THREADS, 0, in);
   else

@@ -16,6 +16,7 @@ typedef struct Loss {
   int32_t classes;
   int off, on;    /* what smoothed labels expect */
   uint64_t first; /* the index in the whole batch of the first logit */
+  int after;      /* the number of the label whose class is mixed into the last one's */
 } Loss;
 
 /* What the delta of every class depends on. */
@@ -88,7 +89,7 @@ static __device__ inline void delta_niti(const Loss &l, const Sums &s, const int
 
 static __device__ inline uint32_t delta_softmax(const Loss &l, const Sums &s, const int8_t *logits, int n, int target,
                                                 const NitiRequantiseArgs &a, int shift, uint32_t max) {
-  const int share = niti_label_share(l.labels[n]), next = niti_label_class(l.labels[n + 1 < l.n ? n + 1 : 0]);
+  const int share = niti_label_share(l.labels[n]), next = niti_label_class(l.labels[n + 1 < l.n ? n + 1 : l.after]);
   const bool alone = share == 0 || next == target;
   const int part = alone ? 0 : niti_mixed_part(l.on, l.off, share), other = alone ? target : next;
   for (int j = (int)(threadIdx.x & 31); j < l.classes; j += 32) {
@@ -155,6 +156,23 @@ static __global__ void metrics_kernel(NitiMetrics *sums, NitiMetrics *batch) {
   *batch = NitiMetrics{0, 0, 0};
 }
 
+extern "C" void niti_cuda_add_metrics(NitiCuda *cuda) {
+  if (cuda->metrics) NITI_LAUNCH(cuda, metrics_kernel, 1, 32, 0, cuda->metrics, &cuda->range->batch);
+  cuda->metrics = NULL;
+}
+
+/* Adds the batch's metrics of all ranks; of a step that trains they travel until its sums are waited for. */
+static void share_metrics(NitiCuda *cuda, NitiMetrics *metrics, bool trains) {
+  const size_t count = sizeof *metrics / sizeof(int64_t);
+  cuda->metrics = metrics;
+  if (trains) {
+    niti_cuda_all_sum_begin(&cuda->base, &cuda->range->batch, count, 64);
+  } else {
+    niti_cuda_all_sum(&cuda->base, &cuda->range->batch, count, 64);
+    niti_cuda_add_metrics(cuda);
+  }
+}
+
 extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetrics *metrics, const NitiTensor *logits,
                                const int32_t *labels, NitiLoss loss_kind, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
@@ -174,7 +192,8 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
             classes,
             loss_kind.off,
             niti_loss_on(loss_kind.off, classes),
-            niti_cuda_first(cuda, (size_t)classes)};
+            niti_cuda_first(cuda, (size_t)classes),
+            (int)niti_mixed_in(backend, (size_t)n - 1, (size_t)n)};
   NitiRequantiseArgs requantise = {};
   if (delta) {
     l.delta = delta->data;
@@ -191,10 +210,7 @@ extern "C" void niti_cuda_loss(NitiBackend *backend, NitiTensor *delta, NitiMetr
                                                  : kind == NITI_LOSS_SOFTMAX ? loss_kernel<KIND_SOFTMAX>
                                                                              : loss_kernel<KIND_NITI>;
   NITI_LAUNCH(cuda, loss, grid, NITI_TILE_THREADS, 0, l, requantise, false);
-  if (together) {
-    niti_cuda_all_sum(backend, l.metrics, sizeof *metrics / sizeof(int64_t), 64);
-    NITI_LAUNCH(cuda, metrics_kernel, 1, 32, 0, metrics, l.metrics);
-  }
+  if (together) share_metrics(cuda, metrics, delta != NULL);
   if (!delta) return;
   if (kind == NITI_LOSS_SOFTMAX) {
     niti_cuda_share_range(cuda);

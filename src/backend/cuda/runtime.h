@@ -28,6 +28,7 @@ extern "C" {
   CALL(cudaError_t, cudaMemsetAsync, (void *to, int value, size_t size, cudaStream_t stream), (to, value, size, stream))         \
   CALL(cudaError_t, cudaStreamCreateWithFlags, (cudaStream_t * out, unsigned flags), (out, flags))                               \
   CALL(cudaError_t, cudaStreamDestroy, (cudaStream_t stream), (stream))                                                          \
+  CALL(cudaError_t, cudaStreamWaitEvent, (cudaStream_t stream, cudaEvent_t event, unsigned flags), (stream, event, flags))       \
   CALL(cudaError_t, cudaStreamSynchronize, (cudaStream_t stream), (stream))                                                      \
   CALL(cudaError_t, cudaStreamBeginCapture, (cudaStream_t stream, enum cudaStreamCaptureMode mode), (stream, mode))              \
   CALL(cudaError_t, cudaStreamEndCapture, (cudaStream_t stream, cudaGraph_t * out), (stream, out))                               \
