@@ -214,6 +214,21 @@ static void a_split_is_opened_alone(void **state) {
   remove_temp(dir);
 }
 
+/* Work that grows with the square of the number of blank lines would not end today. */
+static void any_number_of_blank_lines_is_read(void **state) {
+  (void)state;
+  enum { LINES = 1 << 22 };
+  char *dir = put_folder("test"), *text = malloc(LINES + 16);
+  memset(text, '\n', LINES);
+  (void)snprintf(text + LINES, 16, "b beta\n\n \n");
+  put_file(path_of("%s/classes.txt", dir), text, strlen(text));
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, &size8);
+  assert_string_equal(niti_dataset_class_label(dataset, 1), "beta");
+  niti_dataset_close(dataset);
+  free(text);
+  remove_temp(dir);
+}
+
 static void labels_stand_in_classes_txt(void **state) {
   (void)state;
   static const char text[] =
@@ -443,6 +458,7 @@ int main(void) {
       cmocka_unit_test(val_beside_test_is_validation),
       cmocka_unit_test(a_split_is_opened_alone),
       cmocka_unit_test(labels_stand_in_classes_txt),
+      cmocka_unit_test(any_number_of_blank_lines_is_read),
       cmocka_unit_test(every_bad_image_is_listed),
       cmocka_unit_test(bad_images_are_left_out),
       cmocka_unit_test(the_first_image_that_can_give_the_size_does),

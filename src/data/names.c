@@ -34,15 +34,15 @@ void niti_names_close(char **names, int32_t count) {
   free(names);
 }
 
-/* A text's lines, without the white space at their ends. */
+/* A text's lines, without the white space at their ends and at the end of the text. */
 typedef struct Lines {
   char *next;
   int32_t number; /* of the line taken last, from 1 */
 } Lines;
 
-/* The next line; NULL: nothing but blank lines is left. */
+/* The next line; NULL: there is none. */
 static char *take_line(Lines *lines) {
-  if (lines->next[strspn(lines->next, " \t\r\n")] == 0) return NULL;
+  if (!*lines->next) return NULL;
   char *start = lines->next, *end = start + strcspn(start, "\n");
   lines->next = *end ? end + 1 : end;
   while (end > start && strchr("\r \t", end[-1])) --end;
@@ -51,13 +51,20 @@ static char *take_line(Lines *lines) {
   return start;
 }
 
+static Lines lines_of(char *text) {
+  size_t size = strlen(text);
+  while (size > 0 && strchr(" \t\r\n", text[size - 1])) --size;
+  text[size] = 0;
+  return (Lines){.next = text + (strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0)};
+}
+
 /* Reads DIR/NAME; *text NULL: there is none. The caller frees *text and *path. */
 static NitiStatus open_lines(Lines *lines, char **text, char **path, const char *dir, const char *name) {
   *text = NULL;
   NITI_TRY(niti_path_join(path, dir, name));
   if (!niti_path_is_file(*path)) return NITI_OK;
   NITI_TRY(niti_file_read(text, NULL, *path, NAMES_BYTES_MAX));
-  *lines = (Lines){.next = *text + (strncmp(*text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0)};
+  *lines = lines_of(*text);
   return NITI_OK;
 }
 
