@@ -258,7 +258,8 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
-  if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, checkpoint));
+  const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
+  if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
   NITI_TRY(niti_run_extend_opened(run));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
