@@ -39,7 +39,7 @@ static void folder_is_read(void **state) {
 static void folder_damage_is_told(void **state) {
   (void)state;
   char *dir = put_folder("val");
-  uint8_t out[64];
+  uint8_t out[64] = {0};
   const char *bad = path_of("%s/train/b/10.PNG", dir);
   put_file(bad, "not an image", 12);
   NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, &size8); /* nothing is decoded yet */
@@ -405,7 +405,7 @@ static void long_work_is_told_and_can_be_stopped(void **state) {
   watched = (Watched){.stop_at = 1};
   check_error((int)niti_dataset_check(dataset, NITI_TRAIN), NITI_INTERRUPTED, niti_error(), "interrupted while reading training",
               "");
-  assert_true(watched.calls == 1 && watched.done < 2 * LINKS && watched.total == 2 * LINKS);
+  assert_true(watched.calls == 1 && watched.done <= 2 * LINKS && watched.total == 2 * LINKS);
   assert_int_equal(niti_dataset_bad_count(dataset, NITI_TRAIN), 0);
   watched = (Watched){.stop_at = 1};
   check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_INTERRUPTED, niti_error(), "interrupted while hashing",

@@ -1,4 +1,5 @@
 /* Lists of texts, and the names of classes. */
+#include <limits.h> /* NAME_MAX */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,29 +101,38 @@ NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32
   return status;
 }
 
-/* The text after `name` and white space in the line; NULL: a line of another class. */
-static const char *text_behind(const char *line, const char *name) {
-  const size_t length = strlen(name);
-  if (strncmp(line, name, length) != 0 || (line[length] && !strchr(" \t", line[length]))) return NULL;
-  return line + length + strspn(line + length, " \t");
+/* The class with that name; -1: none. Folders' names are sorted by their bytes. */
+static int32_t class_named(const NitiDataset *dataset, const char *name, size_t length) {
+  int32_t from = 0, end = dataset->classes;
+  while (from < end) {
+    const int32_t middle = from + (end - from) / 2;
+    const int order = strncmp(name, dataset->names[middle], length);
+    if (order == 0 && !dataset->names[middle][length]) return middle;
+    if (order > 0)
+      from = middle + 1;
+    else
+      end = middle;
+  }
+  return -1;
 }
 
-/* The class of a line: the longest name that fits; -1: none. */
-static int32_t class_of_line(const NitiDataset *dataset, const char *line) {
-  int32_t found = -1;
-  for (int32_t i = 0; i < dataset->classes; ++i) {
-    const char *name = dataset->names[i];
-    if (text_behind(line, name) && (found < 0 || strlen(name) > strlen(dataset->names[found]))) found = i;
+/* The class of a line, the longest name that fits, and the text after it and white space; -1: none. */
+static int32_t class_of_line(const char **text, const NitiDataset *dataset, const char *line) {
+  for (size_t length = strnlen(line, NAME_MAX); length > 0; --length) {
+    if (line[length] && !strchr(" \t", line[length])) continue;
+    const int32_t class = class_named(dataset, line, length);
+    *text = line + length + strspn(line + length, " \t");
+    if (class >= 0) return class;
   }
-  return found;
+  return -1;
 }
 
 static NitiStatus parse_labels(NitiDataset *dataset, Lines *lines, const char *path) {
   int32_t taken = 0;
   for (char *line; (line = take_line(lines)) != NULL;) {
-    const int32_t class = class_of_line(dataset, line);
+    const char *text = NULL;
+    const int32_t class = class_of_line(&text, dataset, line);
     if (class < 0) continue;
-    const char *text = text_behind(line, dataset->names[class]);
     if (dataset->labels[class])
       return niti_fail(NITI_ERROR_FORMAT, "%s: line %d: a second line for class '%s'", path, lines->number,
                        dataset->names[class]);
