@@ -247,6 +247,8 @@ static void labels_stand_in_classes_txt(void **state) {
   niti_dataset_close(dataset);
   put_file(path_of("%s/classes.txt", dir), "b x\nb y\n", 8);
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "classes.txt: line 2: ", "a second line for class 'b'");
+  put_file(path_of("%s/classes.txt", dir), "b x\n\0a y\n", 9); /* what follows would be lost */
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, &size8, "classes.txt: byte 4: ", "a zero byte in a text");
   put_file(path_of("%s/classes.txt", dir), "1 a\n2 b\n", 8);
   dataset = open_good(dir, NITI_DATA_AUTO, &size8);
   assert_string_equal(niti_dataset_class_label(dataset, 0), "a");

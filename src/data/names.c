@@ -61,10 +61,12 @@ static Lines lines_of(char *text) {
 
 /* Reads DIR/NAME; *text NULL: there is none. The caller frees *text and *path. */
 static NitiStatus open_lines(Lines *lines, char **text, char **path, const char *dir, const char *name) {
+  size_t size = 0;
   *text = NULL;
   NITI_TRY(niti_path_join(path, dir, name));
   if (!niti_path_is_file(*path)) return NITI_OK;
-  NITI_TRY(niti_file_read(text, NULL, *path, NAMES_BYTES_MAX));
+  NITI_TRY(niti_file_read(text, &size, *path, NAMES_BYTES_MAX));
+  if (strlen(*text) != size) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", *path, strlen(*text));
   *lines = lines_of(*text);
   return NITI_OK;
 }

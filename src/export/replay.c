@@ -140,10 +140,11 @@ static NitiStatus replay_line(Replay *r, char *line) {
   return train(r, count);
 }
 
-static NitiStatus replay_all(Replay *r, char *text) {
-  char *rest = text;
+static NitiStatus replay_all(Replay *r, char *text, size_t size) {
+  char *rest = text, *const end = text + size;
   for (char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
     ++r->line;
+    if (strlen(line) != (size_t)((rest ? rest - 1 : end) - line)) return fail_at(r, line, "a zero byte follows (expected text)");
     NITI_TRY(replay_line(r, line));
   }
   return NITI_OK;
@@ -166,12 +167,13 @@ static NitiStatus save(Replay *r, NitiImportResult *result, const char *out) {
 static NitiStatus replay(Replay *r, NitiImportResult *result, const char *network, const char *data, const char *out,
                          const NitiDevice *device) {
   char *text;
-  NITI_TRY(niti_file_read_any(&text, NULL, r->path, LOG_BYTES_MAX));
+  size_t size;
+  NITI_TRY(niti_file_read_any(&text, &size, r->path, LOG_BYTES_MAX));
   NitiStatus status = open_network(r, network, device);
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) {
     status = niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed");
-    if (status == NITI_OK) status = replay_all(r, text);
+    if (status == NITI_OK) status = replay_all(r, text, size);
   }
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;
