@@ -140,11 +140,10 @@ static NitiStatus replay_line(Replay *r, char *line) {
   return train(r, count);
 }
 
-static NitiStatus replay_all(Replay *r, char *text, size_t size) {
-  char *rest = text, *const end = text + size;
+static NitiStatus replay_all(Replay *r, char *text) {
+  char *rest = text;
   for (char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
     ++r->line;
-    if (strlen(line) != (size_t)((rest ? rest - 1 : end) - line)) return fail_at(r, line, "a zero byte follows (expected text)");
     NITI_TRY(replay_line(r, line));
   }
   return NITI_OK;
@@ -169,11 +168,13 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
   char *text;
   size_t size;
   NITI_TRY(niti_file_read_any(&text, &size, r->path, LOG_BYTES_MAX));
-  NitiStatus status = open_network(r, network, device);
+  NitiStatus status = strlen(text) == size
+                          ? open_network(r, network, device)
+                          : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", r->path, strlen(text));
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) {
     status = niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed");
-    if (status == NITI_OK) status = replay_all(r, text, size);
+    if (status == NITI_OK) status = replay_all(r, text);
   }
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;
