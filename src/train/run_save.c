@@ -210,6 +210,7 @@ NitiStatus niti_run_save_averaged(const NitiRun *run) {
 NitiStatus niti_run_save(NitiRun *run, int keep) {
   NitiCheckpoint *checkpoint = NULL;
   if (!niti_run_leads(run)) return NITI_OK;
+  if (run->lost) return niti_fail(NITI_ERROR_MEMORY, "the run's own weights are lost (the last checkpoint has them)");
   if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   const NitiStatus status = fill_checkpoint(run, checkpoint);
