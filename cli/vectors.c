@@ -79,6 +79,7 @@ static int run_compare(int argc, char **argv) {
     const int printed = print_json(json_pack("{s:b, s:o}", "equal", !difference.differs, "where", json_name(difference.where)));
     return printed == EXIT_OK && difference.differs ? EXIT_FAILED : printed;
   }
-  printf("%s\n", difference.differs ? difference.where : "equal");
+  print_name(stdout, difference.differs ? difference.where : "equal");
+  putchar('\n');
   return difference.differs ? EXIT_FAILED : EXIT_OK;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what niti needs and this machine lacks: scripts/setup.sh [build|run|test|slow]...   (no group: build)
 #   build  compiler and libraries      run  build + the Fashion-MNIST data      test  run + test tools and build/venv
-#   slow   for make test-slow and make coverage: cross compilers, gcovr, Frama-C, cppcheck and clang-tidy
+#   slow   for make test-slow, coverage and memcheck: cross compilers, gcovr, Frama-C, cppcheck, clang-tidy and valgrind
 #   pytorch, onednn, onnxruntime       what bench/compare_cpu.sh compares with; the last one in build/venv-onnxruntime
 # Debian 12 packages through apt, as root or with sudo. Nothing is touched when nothing is missing.
 set -eu
@@ -16,7 +16,7 @@ TEST="libcmocka-dev librandom123-dev python3-venv clang clang-format binutils gc
 # Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
 [ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 SLOW="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-riscv64-linux-gnu
-  libc6-dev-riscv64-cross musl-tools gcovr frama-c-base cppcheck clang-tidy"
+  libc6-dev-riscv64-cross musl-tools gcovr frama-c-base cppcheck clang-tidy valgrind"
 # PyTorch's products are its BLAS library's; the one that comes with it by default is not made for speed.
 PYTORCH="python3 python3-yaml python3-torch libopenblas0-openmp"
 ONEDNN="python3 python3-yaml g++ libdnnl-dev"

@@ -20,7 +20,7 @@
 #include "kernel_calls.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
-enum { GUARD = 256, PLACE_ALIGN = 256, GUARD_BYTE = 0xa5, PLACES_MAX = 512, MIB = 1 << 20 };
+enum { GUARD = 256, PLACE_ALIGN = 256, GUARD_BYTE = 0xa5, PLACES_MAX = 4096, MIB = 1 << 20 };
 
 typedef struct Place {
   size_t offset, bytes;

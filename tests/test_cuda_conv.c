@@ -315,7 +315,7 @@ static void test_late_range(void **unused) {
 
 static int open_reference(void **unused) {
   (void)unused;
-  return open_devices("ref", 64 * MIB);
+  return open_devices("ref", 512 * MIB);
 }
 
 static int open_best(void **unused) {

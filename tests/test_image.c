@@ -436,6 +436,30 @@ static void malformed_exif_is_no_orientation(void **state) {
   remove_temp(dir);
 }
 
+/* Most of this file is empty APP1 segments: work that grows with the square of their number would not end today. The first
+ * EXIF after them counts, and no later one. */
+static void any_number_of_segments_is_read(void **state) {
+  (void)state;
+  enum { SEGMENTS = 1 << 20 };
+  char *dir = make_temp();
+  uint8_t first[TIFF_SIZE], second[TIFF_SIZE], *segments = malloc(4 * SEGMENTS);
+  size_t size = 0, other_size = 0;
+  make_tiff(first, true, 6);
+  make_tiff(second, true, 3);
+  uint8_t *bytes = jpeg_with_exif(path_of("%s/x.jpg", dir), &size, first, sizeof first);
+  uint8_t *other = jpeg_with_exif(path_of("%s/x.jpg", dir), &other_size, second, sizeof second);
+  for (size_t i = 0; i < SEGMENTS; ++i) memcpy(segments + 4 * i, (const uint8_t[]){0xff, 0xe1, 0, 2}, 4);
+  uint8_t *both = insert(bytes, size, 12 + TIFF_SIZE, other + 2, 10 + TIFF_SIZE);
+  uint8_t *many = insert(both, size + 10 + TIFF_SIZE, 2, segments, 4 * SEGMENTS);
+  assert_int_equal(white_side(many, size + 10 + TIFF_SIZE + 4 * SEGMENTS), seen_sides[6][0]);
+  free(many);
+  free(both);
+  free(other);
+  free(bytes);
+  free(segments);
+  remove_temp(dir);
+}
+
 /* ---- scaling ---- */
 
 /* Area average by the definition: every source pixel cut into D x D parts, S x S of them averaged. */
@@ -526,6 +550,7 @@ int main(void) {
       cmocka_unit_test(images_are_turned_as_they_are_seen),
       cmocka_unit_test(orientation_of_jpeg_and_png_is_applied),
       cmocka_unit_test(malformed_exif_is_no_orientation),
+      cmocka_unit_test(any_number_of_segments_is_read),
       cmocka_unit_test(shrinking_averages_areas),
       cmocka_unit_test(enlarging_is_bilinear),
       cmocka_unit_test(crop_covers_and_centres),

@@ -32,6 +32,7 @@ typedef struct Source {
   size_t size, position;
   NitiImage *image;
   int orientation;   /* 1 to 8 */
+  bool noted;        /* JPEG: the orientation, or that none will be read any more */
   bool ended;        /* JPEG: the bytes ended before the end marker */
   bool header_only;  /* stop before the pixels, which stay NULL */
   uint8_t *line;     /* CMYK: one line; freed by the caller */
@@ -114,13 +115,26 @@ static bool has_every_scan(j_decompress_ptr info) {
   return true;
 }
 
-static int jpeg_orientation(j_decompress_ptr info) {
+static uint32_t next_byte(j_decompress_ptr info) {
+  if (!info->src->bytes_in_buffer) (void)info->src->fill_input_buffer(info);
+  --info->src->bytes_in_buffer;
+  return *info->src->next_input_byte++;
+}
+
+/* Takes an APP1 segment, and the orientation from the first one that is EXIF's. The decoder itself would save each segment at the
+ * end of a list that it walks from the beginning: a file of nothing else would take minutes. */
+static boolean take_exif(j_decompress_ptr info) {
   static const uint8_t name[6] = "Exif\0";
-  for (jpeg_saved_marker_ptr at = info->marker_list; at; at = at->next) {
-    if (at->data_length > sizeof name && memcmp(at->data, name, sizeof name) == 0)
-      return niti_exif_orientation(at->data + sizeof name, at->data_length - sizeof name);
+  Source *source = info->client_data;
+  const uint32_t high = next_byte(info), length = high << 8 | next_byte(info);
+  const size_t size = length > 2 ? length - 2 : 0, left = info->src->bytes_in_buffer;
+  const uint8_t *bytes = info->src->next_input_byte;
+  if (!source->noted && size <= left && size > sizeof name && memcmp(bytes, name, sizeof name) == 0) {
+    source->orientation = niti_exif_orientation(bytes + sizeof name, size - sizeof name);
+    source->noted = true;
   }
-  return 1;
+  if (size) info->src->skip_input_data(info, (long)size);
+  return TRUE;
 }
 
 static void jpeg_silence(j_common_ptr info) { (void)info; }
@@ -137,9 +151,9 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
   if (setjmp(source->escape)) return false;
   jpeg_create_decompress(info);
   jpeg_mem_src(info, source->bytes, source->size);
-  jpeg_save_markers(info, JPEG_EXIF, 0xffff);
+  jpeg_set_marker_processor(info, JPEG_EXIF, take_exif);
   (void)jpeg_read_header(info, TRUE);
-  source->orientation = jpeg_orientation(info);
+  source->noted = true;
   const bool grey = info->jpeg_color_space == JCS_GRAYSCALE;
   const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
   info->out_color_space = grey ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;

@@ -1,4 +1,5 @@
 /* Lists of texts, and the names of classes. */
+#include <limits.h> /* NAME_MAX */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,15 +35,15 @@ void niti_names_close(char **names, int32_t count) {
   free(names);
 }
 
-/* A text's lines, without the white space at their ends. */
+/* A text's lines, without the white space at their ends and at the end of the text. */
 typedef struct Lines {
   char *next;
   int32_t number; /* of the line taken last, from 1 */
 } Lines;
 
-/* The next line; NULL: nothing but blank lines is left. */
+/* The next line; NULL: there is none. */
 static char *take_line(Lines *lines) {
-  if (lines->next[strspn(lines->next, " \t\r\n")] == 0) return NULL;
+  if (!*lines->next) return NULL;
   char *start = lines->next, *end = start + strcspn(start, "\n");
   lines->next = *end ? end + 1 : end;
   while (end > start && strchr("\r \t", end[-1])) --end;
@@ -51,13 +52,22 @@ static char *take_line(Lines *lines) {
   return start;
 }
 
+static Lines lines_of(char *text) {
+  size_t size = strlen(text);
+  while (size > 0 && strchr(" \t\r\n", text[size - 1])) --size;
+  text[size] = 0;
+  return (Lines){.next = text + (strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0)};
+}
+
 /* Reads DIR/NAME; *text NULL: there is none. The caller frees *text and *path. */
 static NitiStatus open_lines(Lines *lines, char **text, char **path, const char *dir, const char *name) {
+  size_t size = 0;
   *text = NULL;
   NITI_TRY(niti_path_join(path, dir, name));
   if (!niti_path_is_file(*path)) return NITI_OK;
-  NITI_TRY(niti_file_read(text, NULL, *path, NAMES_BYTES_MAX));
-  *lines = (Lines){.next = *text + (strncmp(*text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0)};
+  NITI_TRY(niti_file_read(text, &size, *path, NAMES_BYTES_MAX));
+  if (strlen(*text) != size) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", *path, strlen(*text));
+  *lines = lines_of(*text);
   return NITI_OK;
 }
 
@@ -93,29 +103,38 @@ NitiStatus niti_names_read(char ***out, const char *dir, const char *name, int32
   return status;
 }
 
-/* The text after `name` and white space in the line; NULL: a line of another class. */
-static const char *text_behind(const char *line, const char *name) {
-  const size_t length = strlen(name);
-  if (strncmp(line, name, length) != 0 || (line[length] && !strchr(" \t", line[length]))) return NULL;
-  return line + length + strspn(line + length, " \t");
+/* The class with that name; -1: none. Folders' names are sorted by their bytes. */
+static int32_t class_named(const NitiDataset *dataset, const char *name, size_t length) {
+  int32_t from = 0, end = dataset->classes;
+  while (from < end) {
+    const int32_t middle = from + (end - from) / 2;
+    const int order = strncmp(name, dataset->names[middle], length);
+    if (order == 0 && !dataset->names[middle][length]) return middle;
+    if (order > 0)
+      from = middle + 1;
+    else
+      end = middle;
+  }
+  return -1;
 }
 
-/* The class of a line: the longest name that fits; -1: none. */
-static int32_t class_of_line(const NitiDataset *dataset, const char *line) {
-  int32_t found = -1;
-  for (int32_t i = 0; i < dataset->classes; ++i) {
-    const char *name = dataset->names[i];
-    if (text_behind(line, name) && (found < 0 || strlen(name) > strlen(dataset->names[found]))) found = i;
+/* The class of a line, the longest name that fits, and the text after it and white space; -1: none. */
+static int32_t class_of_line(const char **text, const NitiDataset *dataset, const char *line) {
+  for (size_t length = strnlen(line, NAME_MAX); length > 0; --length) {
+    if (line[length] && !strchr(" \t", line[length])) continue;
+    const int32_t class = class_named(dataset, line, length);
+    *text = line + length + strspn(line + length, " \t");
+    if (class >= 0) return class;
   }
-  return found;
+  return -1;
 }
 
 static NitiStatus parse_labels(NitiDataset *dataset, Lines *lines, const char *path) {
   int32_t taken = 0;
   for (char *line; (line = take_line(lines)) != NULL;) {
-    const int32_t class = class_of_line(dataset, line);
+    const char *text = NULL;
+    const int32_t class = class_of_line(&text, dataset, line);
     if (class < 0) continue;
-    const char *text = text_behind(line, dataset->names[class]);
     if (dataset->labels[class])
       return niti_fail(NITI_ERROR_FORMAT, "%s: line %d: a second line for class '%s'", path, lines->number,
                        dataset->names[class]);

@@ -148,6 +148,7 @@ static void wait_for_workers(Survey *survey, NitiDataset *dataset) {
   while (survey->working > 0) {
     niti_watch_wait(&survey->finished, &survey->lock);
     const int64_t done = survey->done;
+    if (survey->status != NITI_OK) continue; /* told once to stop, the workers finish what they have begun */
     pthread_mutex_unlock(&survey->lock);
     const NitiStatus status = niti_dataset_watch(dataset, what, done, split_of(survey)->count);
     pthread_mutex_lock(&survey->lock);

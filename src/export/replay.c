@@ -167,8 +167,11 @@ static NitiStatus save(Replay *r, NitiImportResult *result, const char *out) {
 static NitiStatus replay(Replay *r, NitiImportResult *result, const char *network, const char *data, const char *out,
                          const NitiDevice *device) {
   char *text;
-  NITI_TRY(niti_file_read_any(&text, NULL, r->path, LOG_BYTES_MAX));
-  NitiStatus status = open_network(r, network, device);
+  size_t size;
+  NITI_TRY(niti_file_read_any(&text, &size, r->path, LOG_BYTES_MAX));
+  NitiStatus status = strlen(text) == size
+                          ? open_network(r, network, device)
+                          : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", r->path, strlen(text));
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) {
     status = niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed");

@@ -19,9 +19,10 @@ NitiStatus niti_picture_open(NitiPicture *out, int32_t width, int32_t height, ui
   if (width < 1 || height < 1 || width > NITI_PICTURE_SIDE_MAX || height > NITI_PICTURE_SIDE_MAX)
     return niti_fail(NITI_ERROR_ARGUMENT, "a picture of %dx%d pixels (expected 1 to %d each)", width, height,
                      NITI_PICTURE_SIDE_MAX);
-  uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);
-  if (!rgb) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a picture of %dx%d pixels", width, height);
-  *out = (NitiPicture){width, height, rgb};
+  out->rgb = malloc((size_t)width * (size_t)height * 3);
+  if (!out->rgb) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a picture of %dx%d pixels", width, height);
+  out->width = width;
+  out->height = height;
   niti_picture_fill(out, 0, 0, width, height, colour);
   return NITI_OK;
 }

@@ -45,7 +45,7 @@ NitiStatus niti_averaging_place(NitiAveraging *a, int64_t steps_per_epoch, int64
   if (!niti_averaging_on(a)) return NITI_OK;
   a->first = niti_position_step(a->from, steps_per_epoch, steps);
   a->period = niti_position_step(a->every, steps_per_epoch, steps);
-  const int64_t samples = a->first < steps ? steps / a->period - a->first / a->period : 0;
+  const int64_t samples = niti_averaging_samples(a, steps);
   if (samples > 0 && samples <= NITI_AVERAGE_SAMPLES_MAX) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT,
                    "average: %" PRId64 " samples from %s (step %" PRId64 ") on in this run of %" PRId64
@@ -56,6 +56,10 @@ NitiStatus niti_averaging_place(NitiAveraging *a, int64_t steps_per_epoch, int64
 
 bool niti_averaging_due(const NitiAveraging *a, int64_t step) {
   return niti_averaging_on(a) && step > a->first && step % a->period == 0;
+}
+
+int64_t niti_averaging_samples(const NitiAveraging *a, int64_t step) {
+  return step > a->first ? step / a->period - a->first / a->period : 0;
 }
 
 /* ---- the sums ---- */
@@ -210,10 +214,10 @@ static NitiStatus restore_sum(Sum *s, int64_t samples, const NitiCheckpoint *che
   return NITI_OK;
 }
 
-NitiStatus niti_average_restore(NitiAverage *a, int64_t samples, const NitiCheckpoint *checkpoint) {
-  if (samples > NITI_AVERAGE_SAMPLES_MAX)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'average_samples' is %" PRId64 " (expected at most %d)",
-                     niti_checkpoint_source(checkpoint), samples, NITI_AVERAGE_SAMPLES_MAX);
+NitiStatus niti_average_restore(NitiAverage *a, int64_t samples, int64_t expected, const NitiCheckpoint *checkpoint) {
+  if (samples != expected)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'average_samples' is %" PRId64 " (expected %" PRId64 " at this step)",
+                     niti_checkpoint_source(checkpoint), samples, expected);
   for (int32_t k = 0; samples > 0 && k < a->count; ++k) NITI_TRY(restore_sum(&a->sums[k], samples, checkpoint));
   return NITI_OK;
 }

@@ -19,8 +19,9 @@ void niti_averaging_write(NitiYamlDocument *document, NitiYaml *root, const Niti
 static inline bool niti_averaging_on(const NitiAveraging *a) { return a->every.value > 0; }
 /* NITI_ERROR_ARGUMENT where such a run takes no sample, or too many. */
 NitiStatus niti_averaging_place(NitiAveraging *averaging, int64_t steps_per_epoch, int64_t steps);
-/* Whether a sample is taken when so many steps are done. */
+/* Whether a sample is taken when so many steps are done, and how many have then been taken. */
 bool niti_averaging_due(const NitiAveraging *averaging, int64_t step);
+int64_t niti_averaging_samples(const NitiAveraging *averaging, int64_t step);
 
 /* The sums of a network's trained weights: of masters where the optimiser has them, else of the weights. */
 typedef struct NitiAverage NitiAverage;
@@ -32,8 +33,9 @@ NitiStatus niti_average_sample(NitiAverage *average, int64_t *samples, NitiNetwo
 NitiStatus niti_average_apply(const NitiAverage *average, int64_t samples, NitiNetwork *net);
 /* The sums in a checkpoint: WEIGHT.average, int32 [...][2], the low and the high halves. Nothing where there are no samples. */
 NitiStatus niti_average_save(const NitiAverage *average, int64_t samples, NitiCheckpoint *checkpoint);
-/* Fails with the name of a tensor that is missing or holds what no sum can be. */
-NitiStatus niti_average_restore(NitiAverage *average, int64_t samples, const NitiCheckpoint *checkpoint);
+/* Fails unless the samples are as many as `expected`, and with the name of a tensor that is missing or holds what no sum can be.
+ */
+NitiStatus niti_average_restore(NitiAverage *average, int64_t samples, int64_t expected, const NitiCheckpoint *checkpoint);
 /* Whether a checkpoint's tensor of that name is one of the sums. */
 bool niti_average_has(const NitiAverage *average, const char *name);
 

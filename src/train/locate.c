@@ -123,7 +123,8 @@ static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name
 
 static NitiStatus no_such(const char *name) {
   enum { NAMES_MAX = 256 };
-  const char *const *lists[] = {niti_builtin_model_names, niti_builtin_recipe_names}, *both[NAMES_MAX + 1];
+  const char *const *lists[] = {niti_builtin_model_names, niti_builtin_recipe_names};
+  const char *both[NAMES_MAX + 1];
   char hint[NITI_HINT_MAX], models[384], recipes[384];
   size_t count = 0;
   for (int k = 0; k < 2; ++k) {

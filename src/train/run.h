@@ -58,6 +58,7 @@ typedef struct NitiRun {
   int32_t save_every;
   int32_t test_every, test_limit; /* of NitiTrainOptions */
   bool complete;                  /* every step is done, tested and recorded */
+  bool lost;                      /* the network holds other weights than the run's, which could not be put back */
   bool on_validation;             /* the validation split chooses the best epoch */
   NitiScore train, validation, test, best, best_test;
   int64_t average_samples;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/scalar.h"
 #include "platform/path.h"
 #include "train/data_choice.h"
 #include "train/extend.h"
@@ -152,6 +153,20 @@ static bool is_state_key(const char *key) {
   return false;
 }
 
+/* Later sums are added to these and compared with them. A score's first member is its sum of losses. */
+static NitiStatus check_scores(const NitiRun *run, const char *source) {
+  for (int i = 0; i < STATE_KEYS; ++i) {
+    const NitiScore *s = (const NitiScore *)((const char *)run + state[i].offset);
+    if (state[i].kind != STATE_SUM) continue;
+    if (s->correct <= s->images && s->images <= INT32_MAX && niti_magnitude64(s->loss) <= (uint64_t)1 << 62) continue;
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
+                     " images (expected at most 2^62, no more correct than there are, and at most 2^31-1 images)",
+                     source, state[i].key, s->loss, s->correct, s->images);
+  }
+  return NITI_OK;
+}
+
 /* An unknown key affects the run that wrote it, so a run that ignored it would continue with different bits. */
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
@@ -162,7 +177,7 @@ static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }
   for (int i = 0; i < STATE_KEYS; ++i) NITI_TRY(load_key(run, &state[i], checkpoint));
-  return NITI_OK;
+  return check_scores(run, niti_checkpoint_source(checkpoint));
 }
 
 static NitiStatus fill_checkpoint(const NitiRun *run, NitiCheckpoint *checkpoint) {
@@ -195,6 +210,7 @@ NitiStatus niti_run_save_averaged(const NitiRun *run) {
 NitiStatus niti_run_save(NitiRun *run, int keep) {
   NitiCheckpoint *checkpoint = NULL;
   if (!niti_run_leads(run)) return NITI_OK;
+  if (run->lost) return niti_fail(NITI_ERROR_MEMORY, "the run's own weights are lost (the last checkpoint has them)");
   if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   const NitiStatus status = fill_checkpoint(run, checkpoint);
@@ -258,7 +274,8 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
-  if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, checkpoint));
+  const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
+  if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
   NITI_TRY(niti_run_extend_opened(run));
   const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;

@@ -85,6 +85,13 @@ static NitiStatus score_weights(NitiScore *out, NitiRun *run, const NitiCheckpoi
   return score(out, run, run->test_loader, tell, go_on);
 }
 
+/* A failure leaves some of both in the network: that must not be saved as the run's state. */
+static NitiStatus put_back(NitiRun *run, const NitiCheckpoint *final, NitiStatus status) {
+  const NitiStatus back = niti_snapshot_restore(run->net, final, "the final weights");
+  run->lost = back != NITI_OK;
+  return status == NITI_OK ? back : status;
+}
+
 /* Scores the best epoch's weights and puts the final ones back, whatever happens. */
 static NitiStatus score_best(NitiRun *run, const NitiCheckpoint *best, NitiScoreTell tell, bool *go_on) {
   NitiCheckpoint *final;
@@ -92,8 +99,7 @@ static NitiStatus score_best(NitiRun *run, const NitiCheckpoint *best, NitiScore
   NitiStatus status = niti_snapshot_take(final, run->net);
   if (status == NITI_OK) {
     status = score_weights(&run->best_test, run, best, tell, go_on);
-    const NitiStatus back = niti_snapshot_restore(run->net, final, "the final weights");
-    if (status == NITI_OK) status = back;
+    status = put_back(run, final, status);
   }
   niti_checkpoint_close(final);
   return status;
@@ -155,8 +161,7 @@ NitiStatus niti_run_score_averaged(NitiRun *run, NitiScoreTell tell, bool *go_on
   NitiStatus status = niti_snapshot_take(final, run->net);
   if (status == NITI_OK) {
     status = score_averaged(run, tell, go_on);
-    const NitiStatus back = niti_snapshot_restore(run->net, final, "the final weights");
-    if (status == NITI_OK) status = back;
+    status = put_back(run, final, status);
   }
   niti_checkpoint_close(final);
   return status;

@@ -139,9 +139,10 @@ def test_what_a_checkpoint_may_not_hold(whole, tmp_path):
     def missing(_, tensors):
         del tensors["norm1.bias.average"], tensors["norm1.bias.average.exponent"]
 
-    def many(metadata, _):
-        metadata["average_samples"] = str(1 << 21)
+    def samples(number):
+        return lambda metadata, _: metadata.update(average_samples=str(number))
 
     broken(large, ("conv1.weight.average", "element ", "of 7 samples"))
     broken(missing, ("norm1.bias.average", "missing"))
-    broken(many, ("average_samples", "1048576"))
+    for number in (0, 6, 8, 1 << 20, (1 << 63) - 1):
+        broken(samples(number), (f"'average_samples' is {number}", "expected 7 at this step"))

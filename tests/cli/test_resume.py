@@ -365,6 +365,17 @@ def test_the_keys_of_a_checkpoint(before, trained):
         assert sorted(metadata_of(path)) == sorted([*STATE, *more, "format", "version", "hash", "checksum"])
 
 
+@pytest.mark.parametrize("change", [{"best_images": str((1 << 63) - 1)}, {"train_images": str(1 << 31)}, {"test_correct": "1000000"},
+                                    {"train_loss_sum": str((1 << 62) + 1)}, {"best_loss_sum": str(-(1 << 63))}])
+def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
+    """They would be added to and multiplied until they overflow."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
+    (key, value), = change.items()
+    fails("train", "--resume", run, says=(run / "last.safetensors", key.split("_")[0] + "_loss_sum", value, "expected at most"))
+
+
 def test_another_arithmetic_is_refused(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)

@@ -11,17 +11,29 @@ import pytest
 import data_sets
 import faults
 import tool
+from recipes import TOY
 from tool import content_of, hash_of
 
-SAME_OUTPUT = {"summary", "program", "show", "hash", "data", "export", "vectors", "eval", "predict", "completion", "man", "help", "compare",
+SAME_OUTPUT = {"summary", "program", "show", "hash", "fold", "data", "export", "vectors", "eval", "predict", "completion", "man", "help", "compare",
                "replay"}
+TRAINING = ("train", "resume", "average")
 DEVICES = {"info"}  # where the system does not say, the tool does without
 
 Case = collections.namedtuple("Case", "name arguments folder")
 
 
 @pytest.fixture(scope="session")
-def commands(work, toy, recipe, half):
+def normed(work, toy):
+    """(recipe, run of one epoch) with batch norm, 16-bit weights and their average."""
+    path = work / "normed.yaml"
+    text = TOY.replace("    - relu\n", "    - norm\n    - relu\n").replace("epochs: 3", "epochs: 2")
+    path.write_text(text.replace("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.05, momentum: 0.9}") + "average: {from: {step: 1}, every: {step: 1}}\n")
+    tool.train(path, toy, work / "normed", "--epochs", 1)
+    return path, work / "normed"
+
+
+@pytest.fixture(scope="session")
+def commands(work, toy, recipe, half, normed):
     """{name: a function that prepares a folder and returns the arguments}, of every command."""
     (work / "device.log").write_text("# seen\n0:0 1:1\n2:2\n")
     image, _ = data_sets.squares(1, 5)
@@ -36,6 +48,7 @@ def commands(work, toy, recipe, half):
     return {
         "train": lambda folder: ["train", recipe, "--data", toy, "--run", folder / "run", "--threads", 1, "--json"],
         "resume": copy,
+        "average": lambda folder: ["train", normed[0], "--data", toy, "--run", folder / "run", "--threads", 1, "--json"],
         "dry run": lambda _: ["train", recipe, "--data", toy, "--dry-run", "--run", "never", "--threads", 1, "--json"],
         "find-lr": lambda _: ["find-lr", recipe, "--data", toy, "--threads", 1, "--json"],
         "eval": lambda _: ["eval", half, "--threads", 1, "--json"],
@@ -46,6 +59,7 @@ def commands(work, toy, recipe, half):
         "info": lambda _: ["info", "--json"],
         "data": lambda _: ["data", toy, "--json"],
         "hash": lambda _: ["hash", half, "--json"],
+        "fold": lambda folder: ["fold", normed[1], "--out", folder / "folded", "--json"],
         "export": lambda folder: ["export", "c", half, "--out", folder / "out", "--json"],
         "vectors": lambda folder: ["vectors", recipe, "--out", folder / "out", "--operations", "conv_forward", "--json"],
         "compare": lambda _: ["compare", work / "a", work / "b", "--json"],
@@ -58,8 +72,8 @@ def commands(work, toy, recipe, half):
     }
 
 
-NAMES = ["train", "resume", "dry run", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "export", "vectors",
-         "compare", "help", "completion", "man", "replay", "import"] + (["bench"] if faults.SLOW else [])
+NAMES = ["train", "resume", "average", "dry run", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "fold", "export",
+         "vectors", "compare", "help", "completion", "man", "replay", "import"] + (["bench"] if faults.SLOW else [])
 CODES = {"import": 1}
 
 
@@ -74,18 +88,20 @@ def undisturbed(commands, name, folder):
     return done, outputs(folder)
 
 
-def check_run(name, folder, whole, case):
+def check_run(name, folder, case):
     """What a failed run left: its checkpoint loads, and it goes on to the same bits."""
-    run = folder / "run"
+    run, plain = folder / "run", folder.parent / "plain" / "run"
     if not (run / "last.safetensors").exists() and not (run / "previous.safetensors").exists():
-        assert name == "train", case
+        assert name != "resume", case
         return
     done = tool.niti("train", "--resume", run, "--epochs", 2, "--threads", 1, "--json")
     assert done.returncode == 0, (case, done.stderr)
-    assert hash_of(run / "last.safetensors") == whole[1]["hash"], case
+    for name in ("last.safetensors", "averaged.safetensors"):
+        assert (run / name).exists() == (plain / name).exists(), (case, name)
+        assert not (plain / name).exists() or hash_of(run / name) == hash_of(plain / name), (case, name)
 
 
-def check_done(name, done, folder, expected, whole, case):
+def check_done(name, done, folder, expected, case):
     plain, files = expected
     shown = (case, done)
     assert done.code in (0, 1), shown
@@ -96,12 +112,12 @@ def check_done(name, done, folder, expected, whole, case):
     if done.code == plain.code and name in SAME_OUTPUT:
         assert done.out.replace(str(folder), "") == plain.out.replace(str(folder.parent / "plain"), ""), shown
         assert outputs(folder) == files, shown
-    if name in ("train", "resume"):
-        check_run(name, folder, whole, case)
+    if name in TRAINING:
+        check_run(name, folder, case)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_allocation_fails_in_turn(name, commands, work, whole):
+def test_every_allocation_fails_in_turn(name, commands, work):
     base = work / f"allocations-{name.replace(' ', '-')}"
     expected = undisturbed(commands, name, base / "plain")
 
@@ -109,7 +125,7 @@ def test_every_allocation_fails_in_turn(name, commands, work, whole):
         folder = faults.fresh(base / str(number))
         kind = "allocations" if number % 5 == 0 else "allocation"
         done = faults.run(f"{kind}:{number}", *commands[name](folder), report=folder / "report")
-        check_done(name, done, folder, expected, whole, (name, kind, number))
+        check_done(name, done, folder, expected, (name, kind, number))
         shutil.rmtree(folder)
         return done.code
 
@@ -120,7 +136,7 @@ def test_every_allocation_fails_in_turn(name, commands, work, whole):
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EINTR", "short"])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("help", "completion", "show", "summary", "dry run", "bench")])
-def test_every_call_fails_in_turn(name, error, commands, work, whole):
+def test_every_call_fails_in_turn(name, error, commands, work):
     base = work / f"calls-{name.replace(' ', '-')}-{error}"
     expected = undisturbed(commands, name, base / "plain")
     number_of = 0 if error == "short" else getattr(errno, error)
@@ -133,7 +149,7 @@ def test_every_call_fails_in_turn(name, error, commands, work, whole):
         if name in DEVICES:
             assert done.code in (0, 1), (case, done)
         else:
-            check_done(name, done, folder, expected, whole, case)
+            check_done(name, done, folder, expected, case)
         interrupted = done.code == 1 and os.strerror(errno.EINTR) in done.err and "ubyte" in done.err  # zlib reads that by itself
         assert error in ("ENOSPC", "EIO") or done.code == expected[0].code or interrupted, (case, done)
         shutil.rmtree(folder)
@@ -152,5 +168,5 @@ def test_a_full_standard_output(name, commands, work):
         done = subprocess.run([tool.NITI, *map(str, commands[name](folder))], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
                               check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 1 and "niti: " in done.stderr, (name, done)
-    if name in ("train", "resume"):
+    if name in TRAINING:
         assert hash_of(folder / "run" / "last.safetensors")

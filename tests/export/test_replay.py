@@ -58,6 +58,15 @@ def test_wrong_logs_are_refused(line, why, job):
     assert not os.path.exists(job.path("bad.safetensors"))
 
 
+def test_a_log_with_a_zero_byte_is_refused(job):
+    """Serial lines drop them in; what follows would be left out."""
+    with open(job.path("zero.log"), "w", encoding="ascii") as file:
+        file.write("0:0\n1:1\0\n2:2\n")
+    result = subprocess.run([NITI, "replay", job.path("zero.log"), job.checkpoint, "--data", job.path("data")], capture_output=True, text=True,
+                            check=False)
+    assert result.returncode == 1 and "zero.log: byte 7: a zero byte in a text" in result.stderr and result.stdout == ""
+
+
 DUMP = """
 #include "a.h"
 #include <stdio.h>

@@ -97,6 +97,15 @@ def test_compare_names_the_first_element(folder, tmp_path):
     assert code == 1 and where == f"step 0, operation {o['operation']}, {o['layer']} conv_backward: element 17 of accumulators ({entry['file']})"
 
 
+def test_compare_prints_a_strangers_names_as_text(tmp_path):
+    """No line of its own and no escape sequence reaches the terminal."""
+    for name, opcode in (("one", "a\\n\\u001b[31mb"), ("other", "c")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.json").write_text(f'{{"operations": [{{"opcode": "{opcode}"}}]}}')
+    code, where = compare(tmp_path / "one", tmp_path / "other")
+    assert code == 1 and "\n" not in where and "\x1b" not in where and "c there" in where
+
+
 def test_compare_finds_the_epoch_in_which_two_runs_part(tmp_path):
     job = Job(tmp_path, nets.FORKS, images=12, batch=4, epochs=9, max_steps=27)
     hashes = []

@@ -1,6 +1,6 @@
 /* Runs that go on from a checkpoint of a stranger, with hash and checksum right: resumed for some steps, used as initial weights,
  * and opened for inference. Input: a byte that says which, then the checkpoint. The corpus begins with one that this target's
- * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it. */
+ * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it, with NITI_FUZZ_SET=KEY=VALUE of another recipe. */
 #define _XOPEN_SOURCE 700
 #include <ftw.h>
 
@@ -8,7 +8,7 @@
 #include "io/checkpoint.h"
 #include "train/recipe.h"
 
-enum { SIDE = 4, TRAIN = 12, TEST = 6, STEPS_MAX = 4, ELEMENTS_MAX = 1 << 18 };
+enum { SIDE = 4, TRAIN = 12, TEST = 6, STEPS_MAX = 5, ELEMENTS_MAX = 1 << 18 };
 
 static const char recipe[] =
     "name: fuzz\nmodel:\n  name: small\n  input: [4, 4, 1]\n  classes: 3\n  layers:\n"
@@ -59,9 +59,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   if (!seed) return 0;
   int steps = 0;
   const NitiTrainOptions o = options(&steps);
+  const char *set = getenv("NITI_FUZZ_SET");
   NitiRecipe *r;
   NitiTrainResult result;
-  FUZZ_CHECK(niti_recipe_parse(&r, recipe, "seed", NULL, 0, NULL) == NITI_OK);
+  FUZZ_CHECK(niti_recipe_parse(&r, recipe, "seed", &set, set != NULL, NULL) == NITI_OK);
   FUZZ_CHECK(niti_train(&result, r, fuzz_at("seed"), &o) == NITI_INTERRUPTED);
   niti_recipe_close(r);
   FUZZ_CHECK(rename(fuzz_at("seed/last.safetensors"), seed) == 0);
