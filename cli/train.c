@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "introduce.h"
 #include "platform/path.h"
@@ -423,6 +424,7 @@ static void on_lost(void *context, const char *text) {
   const View *view = context;
   say("%s; the run ends (`niti train --resume` continues from the last checkpoint)", text);
   niti_ranks_abort(view->ranks, EXIT_LOST);
+  _exit(EXIT_LOST); /* MPI has not started: its launcher ends the others */
 }
 
 static bool join_ranks(View *view) {

@@ -503,7 +503,8 @@ typedef void (*NitiRankLost)(void *context, const char *text);
 NITI_API NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context);
 /* Waits for the others. */
 NITI_API void niti_ranks_close(NitiRanks *ranks);
-/* Ends all processes, this one included, with this exit code, without waiting; NULL: returns. */
+/* Ends all processes, this one included, with this exit code, without waiting; NULL: returns. It also returns while MPI has not
+ * started in niti_ranks_open: then end this process; the launcher ends the others. */
 NITI_API void niti_ranks_abort(NitiRanks *ranks, int code);
 NITI_API int niti_ranks_rank(const NitiRanks *ranks); /* NULL: 0 */
 /* Whether the failure that niti_train or niti_resume returned is the same on all ranks. Otherwise the others are at work, and

@@ -404,6 +404,14 @@ static void norms_out_of_range_are_harmless(void **state) {
   assert_int_equal(niti_norm_move((INT64_C(1) << 60) + 1, gradients), 0);
   assert_int_equal(niti_norm_move(INT64_MIN, running), 0);
   assert_int_equal(niti_norm_move(20, NULL), 0);
+  assert_int_equal(niti_norm_move_centred((INT64_C(1) << 60) + 1, gradients), 0);
+  assert_int_equal(niti_norm_move_centred(INT64_MIN, running), 0);
+  assert_int_equal(niti_norm_move_centred(20, NULL), 0);
+  niti_norm_centring(NULL, running, 2, 0);
+  niti_norm_centring(factors, NULL, 2, 0);
+  niti_norm_centring(factors, running, 2, INT_MAX);
+  niti_norm_centring(factors, running, -1, 0);
+  assert_true(factors[0] == 77 && factors[1] == 77);
   niti_norm_forward(NULL, &e, running, &good, true, x, 0);
   niti_norm_forward(y, NULL, running, &good, true, x, 0);
   niti_norm_forward(y, &e, NULL, &good, true, x, 0);

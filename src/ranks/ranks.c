@@ -144,8 +144,7 @@ void niti_ranks_close(NitiRanks *r) {
 }
 
 void niti_ranks_abort(NitiRanks *r, int code) {
-  if (r && !r->transport) _exit(code);
-  if (r) r->transport->abort(code);
+  if (r && r->transport) r->transport->abort(code);
 }
 
 /* ---- facts ---- */
@@ -281,7 +280,7 @@ static const char *binary_file(char whole[PATH_MAX]) {
 void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]) {
   char whole[PATH_MAX];
   struct stat facts = {0};
-  (void)stat(binary_file(whole), &facts);
+  (void)niti_system.stat(binary_file(whole), &facts);
   (void)snprintf(text, NITI_RANK_TEXT_MAX, "%ju %ju %jd %jd.%09ld", (uintmax_t)facts.st_dev, (uintmax_t)facts.st_ino,
                  (intmax_t)facts.st_size, (intmax_t)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
 }
