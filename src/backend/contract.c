@@ -50,6 +50,12 @@ static bool fits_weights(const NitiTensor *w, const NitiConv *c) {
   return has_shape(w, c->k, c->kh, c->kw, niti_conv_group_inputs(c));
 }
 
+/* A bias, or the running statistics of a norm. */
+static bool fits_bias(const NitiTensor *bias, const NitiConv *c) {
+  const size_t count = niti_shape_count(bias->shape);
+  return count == (size_t)c->k || count == 2 * (size_t)c->k;
+}
+
 static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
   return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
 }
@@ -61,8 +67,7 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
 bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
   switch (opcode) {
     case NITI_OP_CONV_FORWARD:
-      return fits_conv(x, y, conv) && fits_weights(&x[1], conv) &&
-             (!x[2].data || niti_shape_count(x[2].shape) == (size_t)conv->k);
+      return fits_conv(x, y, conv) && fits_weights(&x[1], conv) && (!x[2].data || fits_bias(&x[2], conv));
     case NITI_OP_ALL_SUM: return y->data == x->data;
     case NITI_OP_BIAS_GRADIENT: return niti_shape_count(y->shape) == (size_t)x->shape.c;
     case NITI_OP_CONV_BACKWARD: return fits_conv(y, x, conv) && fits_weights(&x[1], conv) && (!x[2].data || same_size(&x[2], y));
