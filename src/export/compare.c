@@ -53,11 +53,12 @@ static NitiStatus load_values(char **data, size_t *size, size_t *first, size_t *
   return NITI_OK;
 }
 
-/* The first element of two files of values that differs. */
-static NitiStatus first_element(int64_t *at, const char *a, const json_t *x, const char *b, const json_t *y) {
+/* The first element of two files of values that differs; *equal: none does. Of different formats nothing is known: 0, false. */
+static NitiStatus first_element(int64_t *at, bool *equal, const char *a, const json_t *x, const char *b, const json_t *y) {
   char *data[2] = {NULL, NULL};
   size_t size[2], first[2], width[2];
   *at = 0;
+  *equal = false;
   NitiStatus status = load_values(&data[0], &size[0], &first[0], &width[0], a, x);
   if (status == NITI_OK) status = load_values(&data[1], &size[1], &first[1], &width[1], b, y);
   if (status == NITI_OK && width[0] == width[1]) {
@@ -67,6 +68,7 @@ static NitiStatus first_element(int64_t *at, const char *a, const json_t *x, con
       first[1] += width[1];
       ++*at;
     }
+    *equal = first[0] == size[0] && first[1] == size[1];
   }
   free(data[0]);
   free(data[1]);
@@ -85,20 +87,48 @@ static void place_of(char *out, size_t size, const json_t *operation) {
     (void)snprintf(out, size, "a case of %s", text_of(operation, "opcode"));
 }
 
+static bool has_format(const char *folder, const json_t *entry, const char *format) {
+  char name[256];
+  (void)snprintf(name, sizeof name, "%s.%s", text_of(entry, "file"), format);
+  return niti_path_has_file(folder, name);
+}
+
+/* In a format whose values are read here. */
+static bool has_values(const char *folder, const json_t *entry) {
+  return has_format(folder, entry, "npy") || has_format(folder, entry, "hex");
+}
+
+static NitiStatus want_file(const char *folder, const json_t *entry) {
+  if (has_values(folder, entry) || has_format(folder, entry, "h") || has_format(folder, entry, "safetensors")) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: %s is not there in any format, but index.json lists it", folder, text_of(entry, "file"));
+}
+
+/* Whether two entries of one shape hold the same: their files where both can be read, else what the indexes say. */
+static NitiStatus compare_values(bool *equal, int64_t *at, const char *a, const json_t *x, const char *b, const json_t *y) {
+  const bool digests = strcmp(text_of(x, "sha256"), text_of(y, "sha256")) == 0;
+  *at = 0;
+  *equal = digests;
+  NITI_TRY(want_file(a, x));
+  NITI_TRY(want_file(b, y));
+  const bool one_format = has_format(a, x, "npy") == has_format(b, y, "npy");
+  return has_values(a, x) && has_values(b, y) && (one_format || !digests) ? first_element(at, equal, a, x, b, y) : NITI_OK;
+}
+
 static NitiStatus compare_entry(NitiDifference *d, const json_t *operation, const char *a, const json_t *x, const char *b,
                                 const json_t *y) {
   char place[256];
   int64_t at;
   const bool exponent = !same(json_object_get(x, "exponent"), json_object_get(y, "exponent"));
   const bool shape = !same(json_object_get(x, "dims"), json_object_get(y, "dims"));
-  if (!exponent && !shape && strcmp(text_of(x, "sha256"), text_of(y, "sha256")) == 0) return NITI_OK;
+  bool equal = false;
+  if (!shape) NITI_TRY(compare_values(&equal, &at, a, x, b, y));
+  if (!exponent && equal) return NITI_OK;
   d->differs = true;
   place_of(place, sizeof place, operation);
-  if (shape || strcmp(text_of(x, "sha256"), text_of(y, "sha256")) == 0) {
+  if (shape || equal) {
     (void)snprintf(d->where, sizeof d->where, "%s: %s of %s", place, shape ? "the shape" : "the exponent", text_of(x, "name"));
     return NITI_OK;
   }
-  NITI_TRY(first_element(&at, a, x, b, y));
   (void)snprintf(d->where, sizeof d->where, "%s: element %" PRId64 " of %s (%s)", place, at, text_of(x, "name"),
                  text_of(x, "file"));
   return NITI_OK;
@@ -124,7 +154,12 @@ static NitiStatus compare_vectors(NitiDifference *d, const char *a, const char *
   json_t *index[2] = {NULL, NULL};
   NitiStatus status = load_index(&index[0], a);
   if (status == NITI_OK) status = load_index(&index[1], b);
-  if (status == NITI_OK) {
+  if (status == NITI_OK && strcmp(text_of(index[0], "arithmetic"), text_of(index[1], "arithmetic")) != 0) {
+    d->differs = true;
+    (void)snprintf(d->where, sizeof d->where, "arithmetic %.20s here, %.20s there", text_of(index[0], "arithmetic"),
+                   text_of(index[1], "arithmetic"));
+  }
+  if (status == NITI_OK && !d->differs) {
     const json_t *x = json_object_get(index[0], "operations"), *y = json_object_get(index[1], "operations");
     for (size_t i = 0; i < json_array_size(x) && i < json_array_size(y) && status == NITI_OK && !d->differs; ++i) {
       const json_t *p = json_array_get(x, i), *q = json_array_get(y, i);

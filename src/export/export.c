@@ -121,12 +121,33 @@ static NitiStatus make_table(NitiExport *e) {
 
 /* ---- names ---- */
 
+/* Words of C and C++, what the sources or their build files call something else, and names that begin as the runtime's do. */
+static bool is_taken(const char *name) {
+  static const char *const words[] = {
+      "all",     "asm",      "auto",     "bool",     "break",  "case",     "catch",   "char",     "class",
+      "clean",   "const",    "continue", "default",  "delete", "do",       "double",  "else",     "enum",
+      "extern",  "false",    "float",    "for",      "friend", "goto",     "if",      "inline",   "install",
+      "int",     "long",     "main",     "memcpy",   "new",    "operator", "predict", "private",  "protected",
+      "public",  "register", "restrict", "return",   "rt",     "short",    "signed",  "sizeof",   "static",
+      "struct",  "switch",   "template", "test",     "this",   "throw",    "train",   "true",     "try",
+      "typedef", "typename", "union",    "unsigned", "using",  "virtual",  "void",    "volatile", "while"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
+    if (strcmp(name, words[i]) == 0) return true;
+  }
+  return strncmp(name, "rt_", 3) == 0;
+}
+
 static NitiStatus choose_name(NitiExport *e, const char *given) {
   const char *name = given ? given : e->recipe->model->name;
   niti_export_c_name(e->name, name, false);
   niti_export_c_name(e->upper, name, true);
   memcpy(e->report.name, e->name, sizeof e->name);
-  if (!given || strcmp(given, e->name) == 0) return NITI_OK;
+  if (is_taken(e->name))
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "the export would be called %s, which means something else in C or in its build (expected "
+                     "another name: --name NAME)",
+                     e->name);
+  if (!given || (given[0] != '\0' && strcmp(given, e->name) == 0)) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT, "--name %s: expected 1 to %d of A-Z a-z 0-9 _, not a digit first", given,
                    NITI_EXPORT_NAME_MAX - 1);
 }

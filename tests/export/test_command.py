@@ -129,6 +129,9 @@ def test_refusals(job):
     assert "neither least nor fast" in refused(job, "--memory", "most")
     assert "none of cmake" in refused(job, "--layout", "make")
     assert "--name 1x: expected" in refused(job, "--name", "1x")
+    assert "--name : expected" in refused(job, "--name", "")
+    for word in ("int", "memcpy", "rt_loss", "install", "predict"):
+        assert f"would be called {word}, which means something else" in refused(job, "--name", word)
     os.makedirs(job.path("full"), exist_ok=True)
     with open(job.path("full", "mine.txt"), "w", encoding="ascii") as file:
         file.write("mine")

@@ -97,6 +97,26 @@ def test_compare_names_the_first_element(folder, tmp_path):
     assert code == 1 and where == f"step 0, operation {o['operation']}, {o['layer']} conv_backward: element 17 of accumulators ({entry['file']})"
 
 
+def test_compare_reads_the_files(folder, tmp_path):
+    """A simulator that writes values beside a copied index has not passed by that."""
+    shutil.copytree(folder / "set0", tmp_path / "other")
+    index = json.loads((tmp_path / "other" / "index.json").read_text())
+    o = next(o for o in index["operations"] if o["opcode"] == "conv_forward")
+    path = tmp_path / "other" / f"{o['accumulators']['file']}.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, where = compare(folder / "set0", tmp_path / "other")
+    assert code == 1 and f"conv_forward: element {len(np.load(path).ravel()) - 1} of accumulators" in where
+    path.unlink()
+    result = subprocess.run([NITI, "compare", folder / "set0", tmp_path / "other"], capture_output=True, text=True, check=False)
+    assert result.returncode != 0 and "is not there in any format" in result.stderr
+    index["arithmetic"] = "2.0"
+    (tmp_path / "other" / "index.json").write_text(json.dumps(index))
+    code, where = compare(folder / "set0", tmp_path / "other")
+    assert code == 1 and where.endswith("here, 2.0 there")
+
+
 def test_compare_prints_a_strangers_names_as_text(tmp_path):
     """No line of its own and no escape sequence reaches the terminal."""
     for name, opcode in (("one", "a\\n\\u001b[31mb"), ("other", "c")):
