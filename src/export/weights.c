@@ -48,6 +48,23 @@ static void identify(NitiExport *e, const NitiExportWeight *w) {
   if (w->frozen) e->network = (uint32_t)crc32(e->network, w->tensor->data, (uInt)w->bytes);
 }
 
+static void identify_bytes(NitiExport *e, const void *bytes, size_t count) {
+  e->network = (uint32_t)crc32(e->network, bytes, (uInt)count);
+}
+
+/* What a state goes on with besides its weights: another network's, or another recipe's, is not its own. */
+static void identify_recipe(NitiExport *e) {
+  const NitiRecipe *r = e->recipe;
+  const size_t channels = (size_t)r->model->input.c;
+  const int64_t numbers[] = {(int64_t)r->seed, r->data.type,       r->loss,      r->smoothing, r->round_activation,
+                             r->round_error,   r->clip_activation, r->clip_error};
+  identify_bytes(e, r->model->text, strlen(r->model->text));
+  identify_bytes(e, r->optimizer->name, strlen(r->optimizer->name));
+  identify_bytes(e, numbers, sizeof numbers);
+  identify_bytes(e, r->data.mean, channels * sizeof *r->data.mean);
+  identify_bytes(e, r->data.std, channels * sizeof *r->data.std);
+}
+
 NitiStatus niti_export_weights_open(NitiExport *e, const NitiCheckpoint *checkpoint) {
   const NitiDescription *d = e->recipe->model;
   NitiExportReport *r = &e->report;
@@ -58,6 +75,7 @@ NitiStatus niti_export_weights_open(NitiExport *e, const NitiCheckpoint *checkpo
     NITI_TRY(find_tensor(e, checkpoint, i, false));
     if (d->nodes[i].spec.bias) NITI_TRY(find_tensor(e, checkpoint, i, true));
   }
+  identify_recipe(e);
   qsort(e->weights, (size_t)e->weight_count, sizeof *e->weights, by_name);
   for (int32_t i = 0; i < e->weight_count; ++i) {
     NitiExportWeight *w = &e->weights[i];

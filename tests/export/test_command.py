@@ -33,6 +33,25 @@ def test_no_warning_and_the_same_bits(compiler, optimise, model, tmp_path):
     assert job.c_hash(compiler, "c", optimise, "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes") == job.host_hash()
 
 
+def identity(folder, model=nets.RESIDUAL, options=(), **recipe):
+    job = Job(folder, model, **recipe)
+    job.export("c", *options)
+    with open(job.path("c", f"{model['name']}.h"), encoding="utf-8") as file:
+        return next(line.split("0x")[1][:8] for line in file if f"{model['name'].upper()}_NETWORK" in line)
+
+
+def test_a_state_is_of_one_network(tmp_path):
+    """Batches and memory may change under a saved state; what gives its weights another meaning may not."""
+    own = identity(tmp_path / "own")
+    same = [{"batch": 3}, {"epochs": 7}, {"options": ("--memory", "fast")}]
+    assert {identity(tmp_path / f"same{i}", **change) for i, change in enumerate(same)} == {own}
+    average = {**nets.RESIDUAL, "layers": [{"avgpool": {"kernel": 1}}, *nets.RESIDUAL["layers"]]}
+    others = [{"model": average}, {"seed": 4}, {"loss": "softmax"}, {"rounding": {"activation": "stochastic"}},
+              {"data": {"mean": [0.5, 0.4], "std": [0.25, 0.25]}}, {"data": {"mean": [0.5, 0.5], "std": [0.25, 0.3]}}]
+    found = [identity(tmp_path / f"other{i}", **change) for i, change in enumerate(others)]
+    assert len({own, *found}) == 1 + len(others)
+
+
 def test_sanitizers_find_nothing(tmp_path):
     job = Job(tmp_path, nets.POOLS, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
     job.export()
