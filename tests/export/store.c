@@ -10,8 +10,11 @@ static uint8_t slots[2][MAX(SLOT_BYTES)];
 static long limit; /* bytes until the power fails */
 static int32_t arena[(MAX(ARENA_BYTES) + 3) / 4];
 
+static long reads = -1; /* until one fails; below 0: none does */
+
 static int read_slot(void *user, int slot, uint32_t offset, void *data, uint32_t size) {
   (void)user;
+  if (reads >= 0 && reads-- == 0) return 1;
   if (offset + size > sizeof slots[slot]) return 1;
   memcpy(data, slots[slot] + offset, size);
   return 0;
@@ -76,6 +79,15 @@ int main(void) {
     if (NET(save)(&third, read_slot, write_slot, NULL) != 0 || NET(load)(&found, read_slot, NULL) != 0 ||
         found.step != third.step)
       return fail("saving again", cut);
+  }
+  /* Whichever read fails, a save says so and leaves both slots alone. */
+  for (long k = 0;; ++k) {
+    memcpy(slots, before, sizeof slots);
+    reads = k;
+    const int failed = NET(save)(&third, read_slot, write_slot, NULL) != 0, all = reads >= 0;
+    reads = -1;
+    if (all && !failed) break; /* there are no more reads */
+    if (!failed || memcmp(slots, before, sizeof slots) != 0) return fail("a read failed, and a save went on", k);
   }
   /* A single byte that is wrong anywhere makes the slot worthless, and the other one is taken. */
   for (long at = 0; at < (long)MAX(SLOT_BYTES); ++at) {

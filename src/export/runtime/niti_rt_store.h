@@ -57,16 +57,16 @@ RT_UNUSED static void rt_header(uint8_t header[RT_HEADER_BYTES], const rt_state 
   rt_store_u32(header + 36, rt_crc(rt_crc(0, weights, bytes), header, 36));
 }
 
-/* Whether the slot holds a whole state of this network, by reading it through. */
+/* Whether the slot holds a whole state of this network, by reading it through; -1: a read failed. */
 RT_UNUSED static int32_t rt_slot_whole(rt_state *s, rt_read_slot read, void *user, int slot, uint32_t network, uint32_t bytes) {
   uint8_t header[RT_HEADER_BYTES], some[32];
   uint32_t at, crc = 0;
-  if (read(user, slot, bytes, header, RT_HEADER_BYTES) != 0) return 0;
+  if (read(user, slot, bytes, header, RT_HEADER_BYTES) != 0) return -1;
   if (rt_load_u32(header) != RT_MAGIC || rt_load_u32(header + 4) != RT_ARITHMETIC) return 0;
   if (rt_load_u32(header + 8) != network || rt_load_u32(header + 32) != bytes) return 0;
   for (at = 0; at < bytes; at += (uint32_t)sizeof some) {
     const uint32_t count = bytes - at < sizeof some ? bytes - at : (uint32_t)sizeof some;
-    if (read(user, slot, at, some, count) != 0) return 0;
+    if (read(user, slot, at, some, count) != 0) return -1;
     crc = rt_crc(crc, some, count);
   }
   if (rt_crc(crc, header, 36) != rt_load_u32(header + 36)) return 0;
@@ -78,12 +78,16 @@ RT_UNUSED static int32_t rt_slot_whole(rt_state *s, rt_read_slot read, void *use
   return 1;
 }
 
-/* The slot with the newest whole state, or -1. Sequence numbers may wrap. */
-RT_UNUSED static int32_t rt_newest(rt_state *s, rt_read_slot read, void *user, uint32_t network, uint32_t bytes) {
+/* The slot with the newest whole state, or -1; *unread: a slot could not be read, so that it may be newer. Sequence numbers may
+ * wrap. */
+RT_UNUSED static int32_t rt_newest(rt_state *s, int32_t *unread, rt_read_slot read, void *user, uint32_t network,
+                                   uint32_t bytes) {
   rt_state other;
   const int32_t first = rt_slot_whole(s, read, user, 0, network, bytes);
-  if (!rt_slot_whole(&other, read, user, 1, network, bytes)) return first ? 0 : -1;
-  if (first && (int32_t)(other.sequence - s->sequence) < 0) return 0;
+  const int32_t second = rt_slot_whole(&other, read, user, 1, network, bytes);
+  *unread = first < 0 || second < 0;
+  if (second <= 0) return first > 0 ? 0 : -1;
+  if (first > 0 && (int32_t)(other.sequence - s->sequence) < 0) return 0;
   *s = other;
   return 1;
 }
@@ -93,8 +97,10 @@ RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint3
                              void *user) {
   uint8_t header[RT_HEADER_BYTES];
   rt_state before, now = *state;
-  const int32_t newest = rt_newest(&before, read, user, state->network, bytes);
+  int32_t unread;
+  const int32_t newest = rt_newest(&before, &unread, read, user, state->network, bytes);
   const int slot = newest == 0 ? 1 : 0;
+  if (unread) return -1; /* which slot is the older cannot be known */
   now.sequence = newest < 0 ? 1u : before.sequence + 1u;
   rt_header(header, &now, (const uint8_t *)weights, bytes);
   if (write(user, slot, 0, weights, bytes) != 0) return -1;
@@ -102,10 +108,11 @@ RT_UNUSED static int rt_save(const rt_state *state, const int8_t *weights, uint3
 }
 
 /* Returns 0, or -1 if no slot holds a whole state: then nothing is changed, or, where reading fails at last, weights are
- * undefined. */
+ * undefined. A slot that cannot be read counts as empty. */
 RT_UNUSED static int rt_load(rt_state *state, int8_t *weights, uint32_t bytes, rt_read_slot read, void *user) {
   rt_state found;
-  const int32_t newest = rt_newest(&found, read, user, state->network, bytes);
+  int32_t unread;
+  const int32_t newest = rt_newest(&found, &unread, read, user, state->network, bytes);
   if (newest < 0 || read(user, newest, 0, weights, bytes) != 0) return -1;
   *state = found;
   return 0;
