@@ -97,7 +97,7 @@ static inline void call_conv_gradient(NitiBackend *b, NitiGradient *gradient, co
 static inline void call_update_niti(NitiBackend *b, NitiTensor *w, const NitiGradient *gradient, int64_t mu) {
   const int64_t scalars[NITI_SCALARS_MAX] = {31000000, mu, 31000000};
   b->kernels->begin_step(b, 1, 1, scalars);
-  b->kernels->update_niti(b, w, gradient, 1);
+  b->kernels->update_niti(b, &(NitiWeightUpdate){w, gradient, 1}, 1);
 }
 
 static inline const char *call_conv_kernel(NitiBackend *b, const NitiConv *s, int direction) {

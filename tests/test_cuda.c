@@ -394,7 +394,7 @@ static void test_update(void **unused) {
                 .bits = random_in(0, 1) ? 32 : 64,
                 .mu = random_in(0, 1) ? (int64_t)1000000 * (random_in(0, 2) ? random_in(0, 6) : random_in(0, 30))
                                       : random_in(0, random_in(0, 1) ? 7000000 : 30000000)};
-    if (i % 20 == 0) u.shape = (NitiShape){512, 3, 3, 512};
+    if (i % 20 == 0) u.shape = (NitiShape){i % 100 == 40 ? 3000 : 512, 3, 3, 512};
     const size_t count = niti_shape_count(u.shape);
     const int magnitude = i % 10 == 1 ? 0 : random_in(0, u.bits == 32 ? 30 : 50); /* bits of the largest gradient */
     int64_t *wide = calloc(count, sizeof *wide);
@@ -414,6 +414,64 @@ static void test_update(void **unused) {
     free(u.w);
     free(wide);
     free(narrow);
+  }
+}
+
+/* Tensors that one call updates, each at one of two rates. */
+typedef struct Updates {
+  Update tensors[NITI_UPDATES_MAX];
+  int count;
+} Updates;
+
+static void many_updates(Device *d, const void *context, Record *results) {
+  const Updates *all = context;
+  const int64_t scalars[NITI_SCALARS_MAX] = {31000000, all->tensors[0].mu, all->tensors[all->count - 1].mu};
+  NitiTensor w[NITI_UPDATES_MAX];
+  NitiGradient gradients[NITI_UPDATES_MAX];
+  NitiWeightUpdate updates[NITI_UPDATES_MAX];
+  for (int i = 0; i < all->count; ++i) {
+    const Update *u = &all->tensors[i];
+    const size_t count = niti_shape_count(u->shape);
+    w[i] = tensor_in(d, u->shape, u->w, -9);
+    gradients[i] = (NitiGradient){place_copy(d, u->gradient, count * (size_t)u->bits / 8), u->bits, count, {NULL, NULL}};
+    updates[i] = (NitiWeightUpdate){&w[i], &gradients[i], 1 + i % 2};
+  }
+  d->backend->kernels->begin_step(d->backend, 1, 1, scalars);
+  for (int again = 0; again < 2; ++again) { /* the first leaves nothing behind */
+    d->backend->kernels->update_niti(d->backend, updates, all->count);
+    for (int i = 0; i < all->count; ++i) keep_tensor(results, d, "the weights", &w[i]);
+  }
+}
+
+static Update random_update(int most) {
+  Update u = {.shape = {1, 1, 1, random_in(1, most)},
+              .bits = random_in(0, 1) ? 32 : 64,
+              .mu = random_in(0, 1) ? (int64_t)1000000 * random_in(0, 8) : random_in(0, 8000000)};
+  const size_t count = (size_t)u.shape.c;
+  const int magnitude = random_in(0, u.bits == 32 ? 31 : 50);
+  int64_t *wide = calloc(count, sizeof *wide);
+  int32_t *narrow = calloc(count, sizeof *narrow);
+  assert_true(wide && narrow);
+  for (size_t k = 0; k < count; ++k) {
+    const int64_t any = (int64_t)(next_random() >> 1) % ((int64_t)1 << magnitude);
+    wide[k] = next_random() % 2 ? any : -any;
+    narrow[k] = magnitude == 31 && k == count / 2 ? INT32_MIN : (int32_t)wide[k];
+  }
+  u.w = mantissas(count, (Fill)random_in(0, FILLS - 1));
+  u.gradient = u.bits == 32 ? (void *)narrow : (void *)wide;
+  free(u.bits == 32 ? (void *)wide : (void *)narrow);
+  return u;
+}
+
+static void test_many_updates(void **unused) {
+  static Updates all;
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 40; ++i) {
+    all.count = i == 0 ? NITI_UPDATES_MAX : random_in(2, i % 10 ? 20 : NITI_UPDATES_MAX);
+    for (int k = 0; k < all.count; ++k) all.tensors[k] = random_update(1 << random_in(1, all.count > 20 ? 11 : 17));
+    check_work(many_updates, &all, "several tensors' update niti");
+    for (int k = 0; k < all.count; ++k) free(all.tensors[k].w), free(all.tensors[k].gradient);
   }
 }
 
@@ -643,6 +701,7 @@ int main(void) {
       cmocka_unit_test(test_loss),
       cmocka_unit_test(test_loss_beyond_smoothing),
       cmocka_unit_test(test_update),
+      cmocka_unit_test(test_many_updates),
       cmocka_unit_test(test_input),
       cmocka_unit_test(test_stats),
       cmocka_unit_test(test_memory),

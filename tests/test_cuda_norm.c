@@ -496,11 +496,11 @@ static void free_sgd(Sgd *u) {
 }
 
 static void test_sgd(void **unused) {
-  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 2048, 4099, 270000, 2359296};
+  static const size_t counts[] = {1, 2, 3, 4, 5, 100, 1023, 2048, 4099, 270000, 2359296, 5000001};
   (void)unused;
   need_cuda();
   for (int i = 0; i < 300; ++i) {
-    const size_t count = counts[i % (i < 22 ? 11 : 9)];
+    const size_t count = counts[i % (i < 24 ? 12 : 9)];
     Sgd u = random_sgd(count, i % 5);
     const Updates one = {&u, 1};
     char what[200];
@@ -519,8 +519,9 @@ static void test_many_updates(void **unused) {
   need_cuda();
   for (int i = 0; i < 40; ++i) {
     Sgd tensors[NITI_UPDATES_MAX];
-    const Updates all = {tensors, i == 0 ? NITI_UPDATES_MAX : random_in(2, NITI_UPDATES_MAX)};
-    for (int k = 0; k < all.count; ++k) tensors[k] = random_sgd((size_t)random_in(1, 1 << random_in(1, 14)), random_in(0, 4));
+    const Updates all = {tensors, i == 0 ? NITI_UPDATES_MAX : random_in(2, i % 10 ? 40 : NITI_UPDATES_MAX)};
+    for (int k = 0; k < all.count; ++k)
+      tensors[k] = random_sgd((size_t)random_in(1, 1 << random_in(1, all.count > 40 ? 12 : 17)), random_in(0, 4));
     check_work(sgd, &all, "several tensors' update");
     for (int k = 0; k < all.count; ++k) free_sgd(&tensors[k]);
   }

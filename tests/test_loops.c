@@ -196,6 +196,18 @@ static void test_update_fraction(void **unused) {
   }
 }
 
+/* niti_update_weight with gradients of 32 bits, the largest and the least among them, for every shift. */
+static void test_update_weight32(void **unused) {
+  (void)unused;
+  for (int round = 0; round < 200000; ++round) {
+    const int width = 1 + (int)below(31), part = below(4) == 0 ? (int)below(1000000) : 0;
+    const NitiMu mu = niti_mu(UINT64_C(1) << width, (int64_t)below(30) * 1000000 + part);
+    const int64_t g = below(8) == 0 ? (below(2) ? INT32_MIN : INT32_MAX) >> (31 - width) : any(width) >> (width == 31);
+    const int8_t w = (int8_t)any(7);
+    assert_int_equal(niti_update_weight32(w, (int32_t)g, &mu), niti_update_weight(w, (int32_t)g, &mu));
+  }
+}
+
 /* ---- update sgd ---- */
 
 typedef struct Tensor {
@@ -290,6 +302,44 @@ static void test_sgd_definition(void **unused) {
   }
 }
 
+/* Exponents and rates of any size: terms whose shifts would be to the left, or leave nothing. */
+static void spread(NitiSgdTensor *t, NitiSgdSettings *s) {
+  t->weight_exponent = 20 - (int32_t)below(60);
+  t->gradient_exponent = 40 - (int32_t)below(120);
+  t->velocity_exponent = 40 - (int32_t)below(120);
+  s->rate = (int64_t)(below(4) == 0 ? 0 : (1 + below(1000000000000u)) >> below(40));
+  s->images = (int64_t)1 << below(25);
+  if (below(4) == 0) s->clip = niti_scalar((int64_t)(1 + below(1 << 20)), -20 - (int32_t)below(80));
+}
+
+/* The form with terms: niti_sgd_weight's bits, and an idle step is idle. */
+static void test_sgd_terms(void **unused) {
+  static Tensor given;
+  int changed = 0, limits = 0;
+  (void)unused;
+  for (int round = 0; round < 20000; ++round) {
+    const size_t count = 1 + below(24);
+    NitiSgdTensor tensor = fill(&given, round % 2 ? 32 : 64, count);
+    NitiSgdSettings s = settings();
+    if (round % 4 >= 2) spread(&tensor, &s);
+    const NitiSgd u = niti_sgd(&tensor, &s);
+    const NitiSgdTerms terms = niti_sgd_terms(&u);
+    assert_int_equal(terms.idle, u.idle);
+    for (size_t i = 0; i < count && !u.idle; ++i) {
+      const uint32_t word = below(4) == 0 ? (below(2) ? UINT32_MAX : 0) : (uint32_t)random64();
+      int16_t w = given.weight[i], v = given.velocity[i], want_w = w, want_v = v;
+      niti_sgd_weight(&want_w, &want_v, given.wide[i], word, &u);
+      niti_sgd_move(&w, &v, given.wide[i], word, &terms);
+      assert_int_equal(w, want_w);
+      assert_int_equal(v, want_v);
+      changed += w != given.weight[i];
+      limits += abs(w) == NITI_SGD_WEIGHT_MAX;
+    }
+  }
+  assert_in_range(changed, 50000, 1000000);
+  assert_in_range(limits, 1000, 1000000);
+}
+
 static void test_sgd(void **unused) {
   (void)unused;
   for (NitiIsa isa = NITI_ISA_REF + 1; isa < NITI_ISAS; ++isa) {
@@ -304,7 +354,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_largest),    cmocka_unit_test(test_squares),         cmocka_unit_test(test_norm),
       cmocka_unit_test(test_sums_range), cmocka_unit_test(test_update_fraction), cmocka_unit_test(test_sgd_definition),
-      cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_sgd),        cmocka_unit_test(test_sgd_terms),       cmocka_unit_test(test_update_weight32),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

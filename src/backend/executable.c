@@ -603,6 +603,21 @@ static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
   return count;
 }
 
+/* The same of updates `niti`. */
+static int run_weight_updates(NitiExecutable *e, int32_t i, int32_t end) {
+  NitiWeightUpdate updates[NITI_UPDATES_MAX];
+  int count = 0;
+  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
+    const NitiOperation *o = &e->fused->operations[i + count];
+    NitiStep *s = &e->steps[i + count];
+    if (o->opcode != NITI_OP_UPDATE_NITI) break;
+    check_step(e, i + count);
+    updates[count] = (NitiWeightUpdate){.w = s->outputs, .gradient = &s->gradient, .scalar = o->scalar};
+  }
+  e->backend->kernels->update_niti(e->backend, updates, count);
+  return count;
+}
+
 /* The same of sums of squares. */
 static int run_squares(NitiExecutable *e, int32_t i, int32_t end) {
   NitiSquareSum squares[NITI_UPDATES_MAX];
@@ -658,7 +673,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_ALL_SUM: all_sum(e, i); break;
     case NITI_OP_ALL_SUM_WAIT: k->all_sum_wait(backend); break;
-    case NITI_OP_UPDATE_NITI: k->update_niti(backend, y, &s->gradient, o->scalar); break;
+    case NITI_OP_UPDATE_NITI: return run_weight_updates(e, i, end);
     case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);

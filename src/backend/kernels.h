@@ -53,7 +53,14 @@ typedef struct NitiSquareSum {
   int64_t *total;
 } NitiSquareSum;
 
-enum { NITI_UPDATES_MAX = 32 /* tensors of one call */, NITI_LINK_NAME_MAX = 96 };
+/* One weight tensor of an update `niti`. */
+typedef struct NitiWeightUpdate {
+  NitiTensor *w;
+  const NitiGradient *gradient;
+  int32_t scalar; /* the number of mu, in millionths */
+} NitiWeightUpdate;
+
+enum { NITI_UPDATES_MAX = 256 /* tensors of one call */, NITI_LINK_NAME_MAX = 96 };
 
 typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDirection;
 
@@ -188,8 +195,8 @@ typedef struct NitiKernels {
    * may use them. That also completes the metrics of a loss with a delta. NULL: the device cannot join ranks. */
   void (*all_sum_begin)(NitiBackend *, void *sums, size_t count, int bits);
   void (*all_sum_wait)(NitiBackend *);
-  /* w -= update `niti` of the gradient, with the scalar of this number as mu, in millionths. */
-  void (*update_niti)(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+  /* w -= update `niti` of the gradient, of each. No two share a w. 0 < count <= NITI_UPDATES_MAX. */
+  void (*update_niti)(NitiBackend *, const NitiWeightUpdate *updates, int count);
   /* One after the other: each may read what the one before it wrote. 0 < count <= NITI_UPDATES_MAX. */
   void (*gradient_squares)(NitiBackend *, const NitiSquareSum *squares, int count);
   /* Update `sgd` or `niti16` of each, with the bound scalars; writes weights, velocities and their exponents. No two share any of

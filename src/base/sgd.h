@@ -124,6 +124,87 @@ NITI_INLINE void niti_sgd_weight(int16_t *weight, int16_t *velocity, int64_t g, 
   *weight = (int16_t)niti_sgd_round(w, word >> 18, NITI_SGD_WEIGHT_MAX);
 }
 
+/* ---- the same with factors of 32 bits, made once per tensor ---- */
+
+/* niti_scalar_times(x, a, e) as (x * m + half) >> shift. */
+typedef struct NitiSgdTerm {
+  int64_t half;
+  int32_t m, shift;
+} NitiSgdTerm;
+
+typedef struct NitiSgdTerms {
+  NitiSgdTerm gradient, decay, velocity, momentum, rate;
+  int32_t gradient_shift, weight_shift;
+  bool nesterov, idle;
+} NitiSgdTerms;
+
+/* 0 where the shift would be to the left. */
+NITI_INLINE NitiSgdTerm niti_sgd_term(NitiScalar a, int32_t e) {
+  const int32_t shift = e - a.e;
+  NitiSgdTerm t = {0, 0, 0};
+  if (shift < 0 || shift > 62) return t;
+  t.half = shift > 0 ? (int64_t)1 << (shift - 1) : 0;
+  t.m = a.m;
+  t.shift = shift;
+  return t;
+}
+
+/* Gradients, weights and velocities shift to the left only where all of the tensor's are 0, as the unit is at least the bound's
+ * scale / 2^29; the momentum is below 1. A rate that shifts to the left takes every weight that moves to its limit, and so does
+ * a factor of 2^31 - 1: |weight| * 2^weight_shift <= 2^30. */
+NITI_INLINE NitiSgdTerms niti_sgd_terms(const NitiSgd *u) {
+  const int32_t unit = u->weight_exponent - NITI_SGD_FRACTION - u->unit;
+  NitiSgdTerms t;
+  t.gradient = niti_sgd_term(u->gradient, u->unit);
+  t.decay = niti_sgd_term(u->decay, u->unit);
+  t.velocity = niti_sgd_term(u->velocity, u->unit);
+  t.momentum = niti_sgd_term(u->momentum, 0);
+  t.rate = niti_sgd_term(u->rate, unit);
+  if (u->rate.m != 0 && unit < u->rate.e) t.rate.m = INT32_MAX;
+  t.gradient_shift = u->gradient_shift;
+  t.weight_shift = u->weight_shift;
+  t.nesterov = u->nesterov;
+  t.idle = u->idle;
+  return t;
+}
+
+NITI_INLINE int64_t niti_sgd_times(int32_t x, const NitiSgdTerm *t) {
+#if defined(__CUDA_ARCH__) /* one instruction: nvcc would widen the factors first */
+  int64_t sum;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(sum) : "r"(x), "r"(t->m), "l"(t->half));
+#else
+  const int64_t sum = (int64_t)x * t->m + t->half;
+#endif
+  return sum >> t->shift;
+}
+
+/* niti_sgd_scaled, which fits in 31 bits: where the shift is not to the right g does too. */
+NITI_INLINE int32_t niti_sgd_scaled32(int64_t g, int32_t shift) {
+  if (shift <= 0) return (int32_t)((uint32_t)g << -shift);
+  const int32_t scaled = (int32_t)((niti_magnitude64(g) + ((uint64_t)1 << (shift - 1))) >> shift);
+  return g < 0 ? -scaled : scaled;
+}
+
+/* niti_sgd_round of what 32 bits hold. others: the random bits, each the other way round, so that their sum with the magnitude
+ * carries where the bits are less than its rest. */
+NITI_INLINE int32_t niti_sgd_round32(int32_t x, uint32_t others, int32_t most) {
+  const uint32_t q = (niti_magnitude32(x) + others) >> NITI_SGD_FRACTION;
+  const int32_t clipped = q > (uint32_t)most ? most : (int32_t)q;
+  return x < 0 ? -clipped : clipped;
+}
+
+/* niti_sgd_weight: all sums but the weight's are below 2^31, and beyond 2^29 a weight is at its limit. */
+NITI_INLINE void niti_sgd_move(int16_t *weight, int16_t *velocity, int64_t g, uint32_t word, const NitiSgdTerms *t) {
+  const int32_t scaled = niti_sgd_scaled32(g, t->gradient_shift);
+  const int32_t slope = (int32_t)niti_sgd_times(scaled, &t->gradient) + (int32_t)niti_sgd_times(*weight, &t->decay);
+  const int32_t v = slope + (int32_t)niti_sgd_times(*velocity, &t->velocity);
+  const int32_t d = t->nesterov ? slope + (int32_t)niti_sgd_times(v, &t->momentum) : v;
+  const int64_t w = *weight * (1 << t->weight_shift) - niti_sgd_times(d, &t->rate);
+  const int32_t low = (int32_t)w, high = (int32_t)(w >> 32), clipped = high == low >> 31 ? low : high >> 31 ^ INT32_MAX;
+  *velocity = (int16_t)niti_sgd_round32(v, (~word & 0xffff) >> 2, NITI_SGD_VELOCITY_MAX);
+  *weight = (int16_t)niti_sgd_round32(clipped, ~word >> 18, NITI_SGD_WEIGHT_MAX);
+}
+
 /* The int8 operand of a weight, 8 bits above its exponent. */
 NITI_INLINE int8_t niti_sgd_operand(int16_t weight) {
   const int32_t magnitude = weight < 0 ? -weight : weight, m = (magnitude + 128) >> 8;

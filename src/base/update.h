@@ -3,6 +3,7 @@
 #define NITI_BASE_UPDATE_H
 
 #include "base/fixed.h"
+#include "base/scalar.h"
 
 enum {
   NITI_MU_UNITS = 1000000, /* mu is bound in millionths */
@@ -44,6 +45,17 @@ NITI_INLINE int8_t niti_update_weight(int8_t w, int64_t g, const NitiMu *u) {
   const int64_t scaled = niti_round_inline(g, u->before, NITI_NEAREST, 0) * (int64_t)u->factor;
   return niti_update_step(
       w, niti_clip8(niti_round_inline(scaled, u->shift - u->before + NITI_MU_FACTOR_BITS, NITI_PSEUDO_STOCHASTIC, 0)));
+}
+
+/* The same of a gradient of 32 bits, in 32 bits where mu is whole. */
+NITI_INLINE int8_t niti_update_weight32(int8_t w, int32_t g, const NitiMu *u) {
+  if (u->shift < 1 || u->factor != 0) return niti_update_weight(w, g, u);
+  const int h = u->shift / 2; /* niti_round_magnitude's pseudo-stochastic rounding */
+  const uint32_t magnitude = niti_magnitude32(g), rest = magnitude & ((1u << u->shift) - 1);
+  const uint32_t low = (rest & ((1u << h) - 1)) << (u->shift & 1);
+  const uint32_t rounded = (magnitude >> u->shift) + (rest >> h > low ? 1u : 0u);
+  const int8_t step = (int8_t)(rounded > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : rounded);
+  return niti_update_step(w, (int8_t)(g < 0 ? -step : step));
 }
 
 #endif

@@ -95,7 +95,7 @@ void niti_cpu_add(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiT
 void niti_cpu_dropout(NitiBackend *, NitiTensor *y, const NitiTensor *x, uint32_t layer, const NitiDropout *);
 void niti_cpu_loss(NitiBackend *, NitiTensor *delta, NitiMetrics *, const NitiTensor *logits, const int32_t *labels, NitiLoss,
                    const NitiRequantise *);
-void niti_cpu_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *, int32_t scalar);
+void niti_cpu_update_niti(NitiBackend *, const NitiWeightUpdate *updates, int count);
 void niti_cpu_norm_fit(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
                        const NitiTensor *weight, const NitiTensor *bias, bool centred);
 void niti_cpu_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,

@@ -78,8 +78,7 @@ static void update_tile(void *context, size_t thread, size_t item) {
   }
 }
 
-void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradient *gradient, int32_t scalar) {
-  NitiCpu *cpu = niti_cpu(backend);
+static void update(NitiCpu *cpu, NitiTensor *w, const NitiGradient *gradient, int64_t mu) {
   Update u = {.w = w->data,
               .gradient = gradient->data,
               .bits = gradient->bits,
@@ -89,6 +88,11 @@ void niti_cpu_update_niti(NitiBackend *backend, NitiTensor *w, const NitiGradien
   const size_t tiles = niti_divide_up(u.count, NITI_CHUNK);
   niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
-  u.mu = niti_mu(u.max, cpu->scalars[scalar]);
+  u.mu = niti_mu(u.max, mu);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);
+}
+
+void niti_cpu_update_niti(NitiBackend *backend, const NitiWeightUpdate *updates, int count) {
+  NitiCpu *cpu = niti_cpu(backend);
+  for (int i = 0; i < count; ++i) update(cpu, updates[i].w, updates[i].gradient, cpu->scalars[updates[i].scalar]);
 }

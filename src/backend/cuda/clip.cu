@@ -1,6 +1,6 @@
 /* Sums of the squares of several gradients at once, for clipping by norm. The first launch finds each tensor's largest magnitude;
  * the second sums up the squares, and its last block makes the totals of them, one after the other, and clears what was found. */
-#include "backend/cuda/device.cuh"
+#include "backend/cuda/tensors.cuh"
 #include "base/clip.h"
 
 enum { THREADS = 256, VALUES = 8, BLOCK_VALUES = THREADS * VALUES }; /* VALUES: of a thread */
@@ -15,20 +15,15 @@ typedef struct Tensor {
   bool wide;    /* g is int64_t, else int32_t */
 } Tensor;
 
+enum { MOST = (NITI_ARGUMENTS_SMALL - 16) / sizeof(Tensor) };
+
 typedef struct Squares {
   NitiRange *range;
   int count;
-  Tensor tensors[NITI_UPDATES_MAX];
+  Tensor tensors[MOST];
 } Squares;
 
-static_assert(sizeof(Squares) <= 4096, "the tensors are a kernel's arguments");
-
-static __device__ inline int find_tensor(const Squares &s, uint32_t *block) {
-  int t = 0;
-  while (s.tensors[t].end <= blockIdx.x) ++t;
-  *block = blockIdx.x - (t > 0 ? s.tensors[t - 1].end : 0);
-  return t;
-}
+static_assert(sizeof(Squares) <= NITI_ARGUMENTS_SMALL, "the tensors are a kernel's arguments");
 
 /* Value k of this thread, 0 past the end. */
 static __device__ inline int64_t value(const Tensor &t, uint32_t block, int k) {
@@ -40,7 +35,7 @@ static __device__ inline int64_t value(const Tensor &t, uint32_t block, int k) {
 static __global__ void __launch_bounds__(THREADS) max_kernel(const __grid_constant__ Squares s) {
   niti_kernel_begin();
   uint32_t block;
-  const int number = find_tensor(s, &block);
+  const int number = niti_find_tensor(s.tensors, s.count, blockIdx.x, &block);
   uint64_t max = 0;
 #pragma unroll
   for (int k = 0; k < VALUES; ++k) {
@@ -75,7 +70,7 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(const __grid_consta
   niti_kernel_begin();
   __shared__ unsigned long long all;
   uint32_t block;
-  const int number = find_tensor(s, &block);
+  const int number = niti_find_tensor(s.tensors, s.count, blockIdx.x, &block);
   const Tensor &t = s.tensors[number];
   const int shift = niti_squares_shift(s.range->maxima[number].gradient, t.count);
   uint64_t sum = 0;
@@ -101,8 +96,7 @@ static Tensor tensor_of(const NitiSquareSum *sum, uint32_t before) {
                 g->bits == 64};
 }
 
-extern "C" void niti_cuda_gradient_squares(NitiBackend *backend, const NitiSquareSum *sums, int count) {
-  NitiCuda *cuda = niti_cuda(backend);
+static void run(NitiCuda *cuda, const NitiSquareSum *sums, int count) {
   Squares args = {};
   uint32_t blocks = 0;
   args.range = cuda->range;
@@ -113,4 +107,9 @@ extern "C" void niti_cuda_gradient_squares(NitiBackend *backend, const NitiSquar
   }
   NITI_LAUNCH(cuda, max_kernel, blocks, THREADS, 0, args);
   NITI_LAUNCH(cuda, sum_kernel, blocks, THREADS, 0, args);
+}
+
+extern "C" void niti_cuda_gradient_squares(NitiBackend *backend, const NitiSquareSum *sums, int count) {
+  for (int first = 0; first < count; first += MOST)
+    run(niti_cuda(backend), sums + first, count - first < MOST ? count - first : MOST);
 }

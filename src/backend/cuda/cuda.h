@@ -45,9 +45,8 @@ typedef struct NitiRange {
   uint32_t done;                          /* blocks of the second launch that have ended */
   NitiMetrics batch;                      /* loss.cu: of this rank's images, with ranks; zero between operations too */
   uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
-  uint64_t gradient_max;                  /* update.cu: largest |gradient| so far; zero between operations too */
-  NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, clip.cu: of each tensor so far; likewise */
-  NitiSgd steps[NITI_UPDATES_MAX];        /* sgd.cu: scratch */
+  NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, update.cu, clip.cu: of each tensor so far; zero between operations too */
+  NitiSgdTerms terms[NITI_UPDATES_MAX];   /* sgd.cu: scratch */
   uint64_t squares[NITI_UPDATES_MAX];     /* clip.cu: of each tensor so far; zero between operations too */
   uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cuh: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
@@ -204,7 +203,7 @@ void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *wei
                               const NitiTensor *weight);
 void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                              const NitiRequantise *);
-void niti_cuda_update_niti(NitiBackend *, NitiTensor *w, const NitiGradient *gradient, int32_t scalar);
+void niti_cuda_update_niti(NitiBackend *, const NitiWeightUpdate *updates, int count);
 void niti_cuda_gradient_squares(NitiBackend *, const NitiSquareSum *sums, int count);
 void niti_cuda_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);
 void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);

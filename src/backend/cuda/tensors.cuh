@@ -1,0 +1,40 @@
+/* What operations on several tensors at once share: the tensors are the kernel's arguments, and every block has a part of one. */
+#ifndef NITI_BACKEND_CUDA_TENSORS_CUH
+#define NITI_BACKEND_CUDA_TENSORS_CUH
+
+#include "backend/cuda/device.cuh"
+
+enum {
+  NITI_ARGUMENTS_SMALL = 4096, /* bytes of arguments that a kernel of any toolkit takes */
+#if CUDART_VERSION >= 12010
+  NITI_ARGUMENTS_LARGE = 32764,
+#else
+  NITI_ARGUMENTS_LARGE = NITI_ARGUMENTS_SMALL,
+#endif
+  NITI_PARTS_MAX = 8, /* parts of a tensor that a block takes, one after the other */
+};
+
+/* The tensor of block `number` among `count`; Tensor.end: the first block that is not its own. */
+template <typename Tensor>
+static __device__ inline int niti_find_tensor(const Tensor *tensors, int count, uint32_t number, uint32_t *block) {
+  int low = 0, high = count - 1;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (tensors[middle].end <= number)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  *block = number - (low > 0 ? tensors[low - 1].end : 0);
+  return low;
+}
+
+/* How many parts of `weights` a block is to take, so that there are a few blocks per multiprocessor, and no more. */
+static inline uint32_t niti_parts(const NitiCuda *cuda, size_t weights, size_t part) {
+  const size_t parts = weights / (part * 8 * (size_t)cuda->multiprocessors);
+  return parts < 1 ? 1 : (uint32_t)(parts < NITI_PARTS_MAX ? parts : NITI_PARTS_MAX);
+}
+
+static inline uint32_t niti_blocks(size_t weights, size_t per_block) { return (uint32_t)((weights + per_block - 1) / per_block); }
+
+#endif
