@@ -156,7 +156,7 @@ static inline void finish_case(Device *d, const char *what) {
 /* ---- what a piece of work left behind ---- */
 
 typedef struct Entry {
-  const char *label;
+  char label[96];
   size_t offset, bytes, element;
 } Entry;
 
@@ -173,7 +173,9 @@ static inline void keep(Record *r, Device *d, const char *label, const void *fro
   r->bytes = realloc(r->bytes, r->size + bytes);
   assert_non_null(r->bytes);
   d->backend->ops->download(d->backend, r->bytes + r->size, from, bytes);
-  r->entries[r->count++] = (Entry){label, r->size, bytes, element};
+  Entry *e = &r->entries[r->count++];
+  *e = (Entry){.offset = r->size, .bytes = bytes, .element = element};
+  snprintf(e->label, sizeof e->label, "%s", label);
   r->size += bytes;
 }
 
@@ -212,10 +214,12 @@ static inline void keep_operand(Record *r, Device *d, const char *label, const N
 
 static inline int64_t element_of(const Record *r, const Entry *e, size_t i) {
   int8_t narrow;
+  int16_t half;
   int32_t word;
   int64_t wide = 0;
   const uint8_t *at = r->bytes + e->offset + i * e->element;
   if (e->element == 1) return memcpy(&narrow, at, 1), narrow;
+  if (e->element == 2) return memcpy(&half, at, 2), half;
   if (e->element == 4) return memcpy(&word, at, 4), word;
   return memcpy(&wide, at, 8), wide;
 }

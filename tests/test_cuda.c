@@ -249,6 +249,45 @@ static void test_avgpool(void **unused) {
   check_rounds(avgpool, "avgpool", any_avgpool);
 }
 
+/* Few outputs of large windows: threads share them. Also with one thread too many, with more words than threads, and windows that
+ * overlap and reach out of the image. */
+static void test_shared_windows(void **unused) {
+  static const NitiPool pools[] = {
+      {.n = 40, .h = 8, .w = 8, .c = 64, .oh = 1, .ow = 1, .kh = 8, .kw = 8, .stride_h = 8, .stride_w = 8},
+      {.n = 256, .h = 4, .w = 4, .c = 512, .oh = 1, .ow = 1, .kh = 4, .kw = 4, .stride_h = 4, .stride_w = 4},
+      {.n = 3, .h = 7, .w = 7, .c = 1280, .oh = 1, .ow = 1, .kh = 7, .kw = 7, .stride_h = 7, .stride_w = 7},
+      {.n = 5, .h = 5, .w = 4, .c = 200, .oh = 1, .ow = 1, .kh = 5, .kw = 4, .stride_h = 5, .stride_w = 4},
+      {.n = 2, .h = 4, .w = 4, .c = 1000, .oh = 1, .ow = 1, .kh = 4, .kw = 4, .stride_h = 4, .stride_w = 4},
+      {.n = 1, .h = 20, .w = 30, .c = 4, .oh = 1, .ow = 1, .kh = 20, .kw = 30, .stride_h = 1, .stride_w = 1},
+      {.n = 7, .h = 9, .w = 9, .c = 24, .oh = 5, .ow = 5, .kh = 5, .kw = 5, .stride_h = 2, .stride_w = 2, .pad_h = 2, .pad_w = 2},
+      {.n = 3,
+       .h = 6,
+       .w = 8,
+       .c = 1100,
+       .oh = 3,
+       .ow = 4,
+       .kh = 4,
+       .kw = 5,
+       .stride_h = 2,
+       .stride_w = 2,
+       .pad_h = 1,
+       .pad_w = 2},
+  };
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 4 * (int)(sizeof pools / sizeof *pools); ++i) {
+    Case c = random_case();
+    free(c.a);
+    free(c.b);
+    c.pool = pools[i / 4];
+    c.shape = (NitiShape){c.pool.n, c.pool.h, c.pool.w, c.pool.c};
+    c.a = mantissas(niti_shape_count(c.shape), i % 4 == 0 ? FILL_FULL : (Fill)random_in(0, FILLS - 1));
+    c.b = mantissas(niti_shape_count(pool_out(&c.pool)), FILL_FULL);
+    check_work(avgpool, &c, "shared windows");
+    free_case(&c);
+  }
+}
+
 /* The pools of VGG-small: large tensors, many blocks. */
 static void test_large_pools(void **unused) {
   (void)unused;
@@ -439,7 +478,12 @@ static void many_updates(Device *d, const void *context, Record *results) {
   d->backend->kernels->begin_step(d->backend, 1, 1, scalars);
   for (int again = 0; again < 2; ++again) { /* the first leaves nothing behind */
     d->backend->kernels->update_niti(d->backend, updates, all->count);
-    for (int i = 0; i < all->count; ++i) keep_tensor(results, d, "the weights", &w[i]);
+    for (int i = 0; i < all->count; ++i) {
+      char label[96];
+      snprintf(label, sizeof label, "call %d, tensor %d (%d weights of %d bits)", again, i, all->tensors[i].shape.c,
+               all->tensors[i].bits);
+      keep_tensor(results, d, label, &w[i]);
+    }
   }
 }
 
@@ -696,6 +740,7 @@ int main(void) {
       cmocka_unit_test(test_add),
       cmocka_unit_test(test_maxpool),
       cmocka_unit_test(test_avgpool),
+      cmocka_unit_test(test_shared_windows),
       cmocka_unit_test(test_large_pools),
       cmocka_unit_test(test_residuals),
       cmocka_unit_test(test_loss),

@@ -390,12 +390,25 @@ static Placed place_sgd(Device *d, const Sgd *u, int number) {
   return p;
 }
 
-static void keep_sgd(Device *d, Record *results, const Sgd *u, const Placed *p) {
-  if (u->apart) keep_tensor(results, d, "the operands", &p->w);
-  keep(results, d, "the weights", p->master.data, u->count * 2, 1);
-  keep(results, d, "their exponent", p->master.exponent, 4, 4);
-  keep(results, d, "the velocities", p->velocity.data, u->count * 2, 1);
-  keep(results, d, "their exponent", p->velocity.exponent, 4, 4);
+/* The exponents, which the first launch writes, before what the second does with them. where: the step and the tensor. */
+static void keep_sgd(Device *d, Record *results, const Sgd *u, const Placed *p, const char *where) {
+  const struct {
+    const char *what;
+    const void *data;
+    size_t bytes, element;
+  } all[] = {
+      {"first launch, weights' exponent", p->master.exponent, 4, 4},
+      {"first launch, velocities' exponent", p->velocity.exponent, 4, 4},
+      {"first launch, operands' exponent", p->w.exponent, 4, 4},
+      {"second launch, velocities", p->velocity.data, u->count * 2, 2},
+      {"second launch, weights", p->master.data, u->count * 2, 2},
+      {"second launch, operands", p->w.data, u->count, 1},
+  };
+  for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
+    char label[96];
+    snprintf(label, sizeof label, "%s, %s", where, all[i].what);
+    keep(results, d, label, all[i].data, all[i].bytes, all[i].element);
+  }
 }
 
 /* Tensors that one call updates, with the first's scalars. */
@@ -407,7 +420,8 @@ typedef struct Updates {
 static void sgd(Device *d, const void *context, Record *results) {
   const Updates *u = context;
   const Sgd *first = u->tensors;
-  const int64_t scalars[NITI_SCALARS_MAX] = {-1, first->decay, first->rate, -1, first->images, first->momentum, 1000000000};
+  const int64_t decay = first->decay < 0 ? 500000 : first->decay; /* where the first has none others may */
+  const int64_t scalars[NITI_SCALARS_MAX] = {-1, decay, first->rate, -1, first->images, first->momentum, 1000000000};
   const int64_t none[2 * NITI_UPDATES_MAX] = {0};
   int64_t *totals = place_copy(d, none, sizeof none);
   NitiSquareSum sums[NITI_UPDATES_MAX];
@@ -430,10 +444,15 @@ static void sgd(Device *d, const void *context, Record *results) {
     d->backend->kernels->begin_step(d->backend, 77, 5 + again, scalars);
     if (first->clipped) {
       d->backend->kernels->gradient_squares(d->backend, sums, u->count);
-      keep(results, d, "the sums of squares", totals, sizeof *totals * 2 * (size_t)u->count, 8);
+      keep(results, d, again == 0 ? "step 0, sums of squares" : "step 1, sums of squares", totals,
+           sizeof *totals * 2 * (size_t)u->count, 8);
     }
     d->backend->kernels->update_sgd(d->backend, updates, u->count);
-    for (int i = 0; i < u->count; ++i) keep_sgd(d, results, &u->tensors[i], &placed[i]);
+    for (int i = 0; i < u->count; ++i) {
+      char where[64];
+      snprintf(where, sizeof where, "step %u, tensor %d (%zu weights)", again, i, u->tensors[i].count);
+      keep_sgd(d, results, &u->tensors[i], &placed[i], where);
+    }
   }
 }
 

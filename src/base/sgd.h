@@ -24,7 +24,7 @@ enum {
 };
 
 typedef struct NitiSgdSettings {
-  int64_t rate, momentum, decay; /* billionths; 0 <= momentum < 10^9 */
+  int64_t rate, momentum, decay; /* billionths; rate, decay >= 0, 0 <= momentum < 10^9 */
   int64_t images;                /* of the batch: the gradient is their mean */
   bool nesterov;
   bool normalised; /* update `niti16`: each tensor's gradient is scaled to its own largest; `images` does not count */

@@ -29,9 +29,10 @@ static __device__ inline int niti_find_tensor(const Tensor *tensors, int count, 
   return low;
 }
 
-/* How many parts of `weights` a block is to take, so that there are a few blocks per multiprocessor, and no more. */
+/* How many parts of `weights` a block is to take, so that there are some blocks per multiprocessor, and no more: enough that
+ * those which end last are a small share. */
 static inline uint32_t niti_parts(const NitiCuda *cuda, size_t weights, size_t part) {
-  const size_t parts = weights / (part * 8 * (size_t)cuda->multiprocessors);
+  const size_t parts = weights / (part * 16 * (size_t)cuda->multiprocessors);
   return parts < 1 ? 1 : (uint32_t)(parts < NITI_PARTS_MAX ? parts : NITI_PARTS_MAX);
 }
 
