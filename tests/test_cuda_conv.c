@@ -80,7 +80,9 @@ static void add_means(Case *c) {
   for (int k = 0; k < s->k; ++k) c->means[k] = (int64_t)random_in(-32767, 32767) * ((int64_t)1 << random_in(0, 45));
 }
 
-static void check(NitiConv s, Fill fill, NitiRounding mode) {
+enum { BIAS, MEANS, NOTHING };
+
+static void check_with(NitiConv s, Fill fill, NitiRounding mode, int added) {
   const size_t in = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.c,
                out = (size_t)s.n * (size_t)s.oh * (size_t)s.ow * (size_t)s.k,
                weights = (size_t)s.k * (size_t)s.kh * (size_t)s.kw * (size_t)niti_conv_group_inputs(&s);
@@ -96,9 +98,8 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
             .relu = random_in(0, 1),
             .operands = random_in(0, 3) > 0,
             .bits = narrow && random_in(0, 1) ? 32 : 64};
-  const int added = random_in(0, 5);
-  if (added < 2) add_bias(&c);
-  if (added == 2) add_means(&c);
+  if (added == BIAS) add_bias(&c);
+  if (added == MEANS) add_means(&c);
   char what[256];
   snprintf(what, sizeof what,
            "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, "
@@ -116,23 +117,52 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
   free(c.means);
 }
 
+static void check(NitiConv s, Fill fill, NitiRounding mode) {
+  const int added = random_in(0, 5);
+  check_with(s, fill, mode, added < 2 ? BIAS : added == 2 ? MEANS : NOTHING);
+}
+
 /* ---- against the reference ---- */
 
 static void test_small_shapes(void **unused) {
   (void)unused;
   need_cuda();
   const NitiConv shapes[] = {
-      square(1, 1, 1, 1, 1, 1, 0),      square(16, 8, 64, 64, 3, 1, 1),   square(17, 8, 64, 64, 3, 1, 1),
-      square(3, 8, 128, 128, 3, 1, 1),  square(5, 4, 256, 128, 3, 1, 1),  square(2, 16, 32, 96, 3, 1, 1),
-      square(2, 32, 3, 64, 3, 1, 1),    square(33, 7, 16, 48, 5, 1, 2),   square(2, 16, 64, 128, 3, 2, 1),
-      square(4, 9, 64, 64, 1, 1, 0),    square(4, 8, 64, 64, 1, 2, 0),    square(20, 1, 512, 10, 1, 1, 0),
-      square(37, 1, 100, 10, 1, 1, 0),  square(16, 1, 800, 500, 1, 1, 0), square(2, 23, 3, 33, 11, 4, 2),
-      square(2, 28, 1, 20, 5, 1, 0),    square(31, 12, 20, 50, 5, 1, 0),  conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
-      square(2, 6, 64, 64, 7, 1, 3),    square(18, 3, 65, 63, 3, 1, 1),   conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
-      square(1, 5, 16, 16, 3, 1, 4),                                     /* windows that lie in the padding alone */
-      square(2, 9, 16, 32, 2, 3, 0),                                     /* pixels that no window covers */
-      square(64, 1, 800, 500, 1, 1, 0), square(64, 1, 500, 10, 1, 1, 0), /* lenet5's, whose channels are padded */
+      square(1, 1, 1, 1, 1, 1, 0),
+      square(16, 8, 64, 64, 3, 1, 1),
+      square(17, 8, 64, 64, 3, 1, 1),
+      square(3, 8, 128, 128, 3, 1, 1),
+      square(5, 4, 256, 128, 3, 1, 1),
+      square(2, 16, 32, 96, 3, 1, 1),
+      square(2, 32, 3, 64, 3, 1, 1),
+      square(33, 7, 16, 48, 5, 1, 2),
+      square(2, 16, 64, 128, 3, 2, 1),
+      square(4, 9, 64, 64, 1, 1, 0),
+      square(4, 8, 64, 64, 1, 2, 0),
+      square(20, 1, 512, 10, 1, 1, 0),
+      square(37, 1, 100, 10, 1, 1, 0),
+      square(16, 1, 800, 500, 1, 1, 0),
+      square(2, 23, 3, 33, 11, 4, 2),
+      square(2, 28, 1, 20, 5, 1, 0),
+      square(31, 12, 20, 50, 5, 1, 0),
+      conv_shape(3, 7, 5, 5, 10, 2, 3, 3, 2, 1, 2),
+      square(2, 6, 64, 64, 7, 1, 3),
+      square(18, 3, 65, 63, 3, 1, 1),
+      conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
+      square(1, 5, 16, 16, 3, 1, 4), /* windows that lie in the padding alone */
+      square(2, 9, 16, 32, 2, 3, 0), /* pixels that no window covers */
+      square(64, 1, 800, 500, 1, 1, 0),
+      square(64, 1, 500, 10, 1, 1, 0), /* lenet5's, whose channels are padded */
       square(5, 9, 24, 40, 3, 2, 1),
+      /* strides that become channels: of all sizes and paddings, and windows that no image fills */
+      square(18, 33, 3, 64, 7, 2, 3),
+      square(5, 12, 3, 64, 4, 4, 0),
+      square(17, 11, 1, 16, 11, 4, 5),
+      square(3, 20, 3, 24, 5, 2, 0),
+      square(33, 9, 7, 65, 3, 2, 2),
+      square(2, 5, 5, 48, 9, 3, 4),
+      conv_shape(4, 17, 30, 3, 80, 6, 7, 2, 3, 1, 3),
+      conv_shape(19, 21, 10, 3, 32, 5, 3, 1, 2, 2, 1),
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
     for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
@@ -230,6 +260,12 @@ static void test_depthwise(void **unused) {
     const NitiConv s = conv_shape(random_in(1, 33), random_in(3, 20), random_in(3, 20), channels, channels, 3, 3, stride, stride,
                                   random_in(0, 1) ? 1 : pad_h, random_in(0, 1) ? 1 : pad_w);
     check(grouped(s, channels), (Fill)random_in(0, FILLS - 1), random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
+  }
+  for (int i = 0; i < 60; ++i) { /* of any size, so that shifts are on both sides of 16 */
+    const int channels = 16 * random_in(1, 9), stride = random_in(1, 2);
+    const NitiConv s = square(random_in(1, 20), random_in(3, 20), channels, channels, 3, stride, random_in(0, 2));
+    check_with(grouped(s, channels), (Fill)random_in(0, FILLS - 1), random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE,
+               random_in(0, 1) ? BIAS : MEANS);
   }
 }
 

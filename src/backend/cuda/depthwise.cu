@@ -121,17 +121,25 @@ static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const
   exchange(random);
 }
 
-template <int ROUNDING>
-static __device__ inline void finish(const Depthwise &d, const NitiRequantiseArgs &a, int acc[4], uint32_t up, uint32_t random,
+/* by: bits to the left, or with DOWNWARDS to the right, from an accumulator to 16 fraction bits. */
+template <int ROUNDING, bool DOWNWARDS>
+static __device__ inline void finish(const Depthwise &d, const NitiRequantiseArgs &a, int acc[4], uint32_t by, uint32_t random,
                                      int64_t at) {
-  uint32_t word = niti_wide_requantise<ROUNDING>(acc, up, random, niti_wide_least(a));
+  uint32_t word = DOWNWARDS ? niti_wide_requantise_down<ROUNDING>(acc, by, random, niti_wide_least(a))
+                            : niti_wide_requantise<ROUNDING>(acc, by, random, niti_wide_least(a));
   if (d.mask) word = niti_word_masked(word, __ldg((const uint32_t *)(d.mask + at)));
   *(uint32_t *)(d.out + at) = word;
 }
 
+/* What a thread's sums begin with. */
+template <bool BIAS>
+static __device__ inline int4 start_of(const NitiRequantiseArgs &a, const Spot &s) {
+  return BIAS ? __ldg((const int4 *)(a.bias + s.channel)) : make_int4(0, 0, 0, 0);
+}
+
 /* All outputs of a thread. */
-template <int MODE, int ROUNDING>
-static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s, uint32_t up, NitiExtremes *e) {
+template <int MODE, int ROUNDING, bool BIAS, bool DOWNWARDS>
+static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s, uint32_t by, NitiExtremes *e) {
   enum { OUT = Plan<MODE>::OUT, PIXELS = Plan<MODE>::PIXELS, ROWS = Plan<MODE>::ROWS, IN_ROWS = Plan<MODE>::IN_ROWS };
   const int y0 = s.y * Plan<MODE>::DOWN_BY / Plan<MODE>::UP_BY + d.origin_y;
   const int x0 = s.x * Plan<MODE>::DOWN_BY / Plan<MODE>::UP_BY + d.origin_x;
@@ -140,6 +148,8 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
   uint32_t weights[TAPS][OUT][4], rows[AHEAD + 1][PIXELS], random[4] = {0, 0, 0, 0};
   int acc[ROWS][OUT][4];
   bool inside[PIXELS];
+  const int4 four = start_of<BIAS>(a, s);
+  const int start[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
   for (int p = 0; p < PIXELS; ++p) inside[p] = (uint32_t)(x0 + p) < (uint32_t)d.in_w;
   load_weights<MODE>(weights, d.w + (int64_t)s.channel * (TAPS * TAPS));
@@ -163,27 +173,37 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
 #pragma unroll
       for (int j = 0; j < OUT; ++j) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) acc[r][j][k] = __dp4a((int)x[k], (int)weights[tap][j][k], first ? 0 : acc[r][j][k]);
+        for (int k = 0; k < 4; ++k) acc[r][j][k] = __dp4a((int)x[k], (int)weights[tap][j][k], first ? start[k] : acc[r][j][k]);
         if (!last) continue;
         if ((r * OUT + j) % 4 == 0) draw<MODE, ROUNDING>(random, d, a, s, r * OUT + j);
         if (s.y + r >= d.out_h || s.x + j >= d.out_w) continue;
         niti_extremes_add(e, acc[r][j]);
-        finish<ROUNDING>(d, a, acc[r][j], up, random[(r * OUT + j) % 4],
-                         ((s.n * d.out_h + s.y + r) * d.out_w + s.x + j) * d.channels + s.channel);
+        finish<ROUNDING, DOWNWARDS>(d, a, acc[r][j], by, random[(r * OUT + j) % 4],
+                                    ((s.n * d.out_h + s.y + r) * d.out_w + s.x + j) * d.channels + s.channel);
       }
     }
   }
 }
 
-template <int MODE, int ROUNDING>
+/* All items of a block's threads. */
+template <int MODE, int ROUNDING, bool BIAS, bool DOWNWARDS>
+static __device__ inline void walk_all(const Depthwise &d, const NitiRequantiseArgs &a, uint32_t by, NitiExtremes *e) {
+  for (uint32_t item = blockIdx.x * THREADS + threadIdx.x; item < d.items; item += gridDim.x * THREADS)
+    walk<MODE, ROUNDING, BIAS, DOWNWARDS>(d, a, spot_of<MODE>(d, item), by, e);
+}
+
+/* The products of nine taps are below 2^18, so that no true shift is above 16; with a bias it can be. */
+template <int MODE, int ROUNDING, bool BIAS>
 static __global__ void __launch_bounds__(THREADS, Plan<MODE>::BLOCKS)
     depthwise_kernel(const __grid_constant__ Depthwise d, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
   NitiExtremes e = {0, 0};
   int shift;
   if (niti_range_begin(a, second, &shift)) {
-    for (uint32_t item = blockIdx.x * THREADS + threadIdx.x; item < d.items; item += gridDim.x * THREADS)
-      walk<MODE, ROUNDING>(d, a, spot_of<MODE>(d, item), niti_wide_up(shift), &e);
+    if (BIAS && shift > 16)
+      walk_all<MODE, ROUNDING, BIAS, BIAS>(d, a, (uint32_t)shift - 16, &e);
+    else
+      walk_all<MODE, ROUNDING, BIAS, false>(d, a, niti_wide_up(shift), &e);
   }
   if (!second)
     niti_wide_raise(a, e);
@@ -192,12 +212,22 @@ static __global__ void __launch_bounds__(THREADS, Plan<MODE>::BLOCKS)
 }
 
 /* Few blocks for the second launch, which is there in case: each costs it an atomic. */
-template <int MODE, int ROUNDING>
+template <int MODE, int ROUNDING, bool BIAS>
 static void launch(NitiCuda *cuda, const Depthwise &d, const NitiRequantiseArgs &a) {
   const unsigned all = (d.items + THREADS - 1) / THREADS, most = (unsigned)cuda->multiprocessors * 2;
-  NITI_LAUNCH(cuda, (depthwise_kernel<MODE, ROUNDING>), all, THREADS, 0, d, a, false);
+  NITI_LAUNCH(cuda, (depthwise_kernel<MODE, ROUNDING, BIAS>), all, THREADS, 0, d, a, false);
   niti_cuda_share_range(cuda);
-  NITI_LAUNCH(cuda, (depthwise_kernel<MODE, ROUNDING>), all < most ? all : most, THREADS, 0, d, a, true);
+  NITI_LAUNCH(cuda, (depthwise_kernel<MODE, ROUNDING, BIAS>), all < most ? all : most, THREADS, 0, d, a, true);
+}
+
+/* A bias is there forward alone. */
+template <int MODE, int ROUNDING>
+static void choose(NitiCuda *cuda, const Depthwise &d, const NitiRequantiseArgs &a) {
+  enum { FORWARD = MODE == SAME || MODE == DOWN };
+  if (FORWARD && a.bias)
+    launch<MODE, ROUNDING, FORWARD>(cuda, d, a);
+  else
+    launch<MODE, ROUNDING, false>(cuda, d, a);
 }
 
 /* Cuts the outputs into items; false: too many. */
@@ -212,9 +242,9 @@ static bool run(NitiCuda *cuda, Depthwise d, int32_t n, const NitiRequantiseArgs
   d.segments = niti_divisor((uint32_t)segments);
   d.items = (uint32_t)items;
   if (a.mode == NITI_NEAREST)
-    launch<MODE, NITI_WIDE_NEAREST>(cuda, d, a);
+    choose<MODE, NITI_WIDE_NEAREST>(cuda, d, a);
   else
-    launch<MODE, NITI_WIDE_BYTE>(cuda, d, a);
+    choose<MODE, NITI_WIDE_BYTE>(cuda, d, a);
   return true;
 }
 
@@ -225,8 +255,9 @@ static bool serves(const NitiConv *c, const void *a, const void *b, const void *
 }
 
 bool niti_depthwise_pass(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const NitiTensor *w, const NitiTensor *mask,
-                         const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
-  const NitiRequantiseArgs a = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
+                         const int32_t *bias, const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
+  NitiRequantiseArgs a = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
+  a.bias = bias;
   const bool up = backward && c->stride_h == 2;
   if (!serves(c, out->data, in->data, w->data, mask ? mask->data : NULL) || !niti_wide_serves(a)) return false;
   if (up && (c->pad_h != 1 || c->pad_w != 1)) return false;

@@ -5,9 +5,10 @@
 
 #include "backend/cuda/cuda.h"
 
-/* Forward, or backward to the input; mask: NULL, or where it is not positive out becomes 0. */
+/* Forward, or backward to the input. mask: NULL, or where it is not positive out becomes 0. bias: forward, NULL or what is added
+ * to each channel's accumulators, aligned to 16 bytes. */
 bool niti_depthwise_pass(NitiCuda *, NitiTensor *out, const NitiTensor *in, const NitiTensor *w, const NitiTensor *mask,
-                         const NitiConv *, bool backward, bool relu, const NitiRequantise *);
+                         const int32_t *bias, const NitiConv *, bool backward, bool relu, const NitiRequantise *);
 /* Adds to the gradient. */
 bool niti_depthwise_gradient(NitiCuda *, NitiGradient *, const NitiTensor *dy, const NitiTensor *x, const NitiConv *);
 

@@ -181,7 +181,7 @@ static PassKernel choose_pass(const Shape &s, int V) {
 
 static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const NitiTensor *w, const NitiTensor *mask,
                 const int32_t *bias, const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
-  if (!bias && niti_depthwise_pass(cuda, out, in, w, mask, c, backward, relu, rq)) return;
+  if (niti_depthwise_pass(cuda, out, in, w, mask, bias, c, backward, relu, rq)) return;
   const Shape s = shape_of(c, backward);
   const size_t weights = (size_t)s.kh * (size_t)s.kw * (size_t)s.depth * (size_t)s.lanes;
   int8_t *packed = (int8_t *)cuda->workspace;

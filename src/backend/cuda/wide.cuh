@@ -20,7 +20,7 @@ enum {
   NITI_WIDE_STAGE = NITI_WIDE_CHUNKS * NITI_WIDE_WORDS, /* of a warp */
 };
 
-/* Whether niti_wide_requantise serves. */
+/* Whether niti_wide_requantise and niti_wide_requantise_down serve. */
 static inline bool niti_wide_serves(const NitiRequantiseArgs &a) {
   return a.clip <= NITI_WIDE_CLIP && (a.mode == NITI_NEAREST || a.mode == NITI_STOCHASTIC_BYTE);
 }
@@ -63,6 +63,15 @@ template <int ROUNDING>
 __device__ inline uint32_t niti_wide_requantise(int acc[4], uint32_t up, uint32_t random, uint32_t low) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) acc[k] = (int)((uint32_t)acc[k] << up);
+  return niti_wide_round<ROUNDING>(acc, random, low);
+}
+
+/* The same where the shift is more than 16, by `down` more: of magnitudes the bits below the 16th fraction bit decide nothing, as
+ * neither a half nor a random byte has any there. What comes out is below 2^30 whatever the accumulators are. */
+template <int ROUNDING>
+__device__ inline uint32_t niti_wide_requantise_down(int acc[4], uint32_t down, uint32_t random, uint32_t low) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) acc[k] = (acc[k] + (acc[k] >> 31 & ((1 << down) - 1))) >> down; /* towards zero */
   return niti_wide_round<ROUNDING>(acc, random, low);
 }
 
