@@ -3,7 +3,10 @@
 #include "base/pool.h"
 #include "base/window.h"
 
-enum { IMAGES = 4 };
+enum {
+  IMAGES = 4,
+  SHARED_CELLS = 16, /* of a window, from which a block's threads may share it, as a global pool has few outputs */
+};
 
 typedef struct Avgpool {
   int8_t *out;
@@ -67,6 +70,77 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Avgpo
   niti_pass_end(a, second, most);
 }
 
+/* How a block's threads share an output position: each has a word of four channels, and every parts-th cell of the window. Where
+ * there are several parts, the block has all words at once. */
+typedef struct Share {
+  uint32_t words, width, parts, part, column;
+} Share;
+
+static __device__ inline Share share_of(int32_t channels) {
+  Share s;
+  s.words = (uint32_t)channels / 4;
+  s.width = min(s.words, (uint32_t)NITI_TILE_THREADS);
+  s.parts = NITI_TILE_THREADS / s.width;
+  s.part = threadIdx.x / s.width;
+  s.column = threadIdx.x - s.part * s.width;
+  return s;
+}
+
+/* The thread's cells of output position `item`; none where it is one thread too many. */
+static __device__ inline void add_cells(int acc[4], const Avgpool &d, const Share &s, uint32_t item, uint32_t word) {
+  const NitiPool &p = d.p;
+  const uint32_t row = item / (uint32_t)p.ow, n = row / (uint32_t)p.oh;
+  const int top = (int)(row - n * (uint32_t)p.oh) * p.stride_h - p.pad_h;
+  const int left = (int)(item - row * (uint32_t)p.ow) * p.stride_w - p.pad_w;
+  const int first_h = max(top, 0), end_h = min(top + p.kh, p.h), first_w = max(left, 0), end_w = min(left + p.kw, p.w);
+  const int across = max(end_w - first_w, 0), cells = max(end_h - first_h, 0) * across;
+  const int8_t *from = d.in + ((((int64_t)n * p.h + first_h) * p.w + first_w) * p.c + 4 * word);
+#pragma unroll 8
+  for (int cell = s.part < s.parts ? (int)s.part : cells; cell < cells; cell += (int)s.parts) {
+    const int h = cell / across;
+    niti_word_add<4>(acc, niti_word_load<4>(from + ((int64_t)h * p.w + (cell - h * across)) * p.c));
+  }
+}
+
+/* Adds what the other parts have; part 0 gets the sum. */
+static __device__ inline void add_parts(int acc[4], int4 *sums, const Share &s) {
+  __syncthreads(); /* those of the position before have been read */
+  sums[threadIdx.x] = make_int4(acc[0], acc[1], acc[2], acc[3]);
+  __syncthreads();
+  for (uint32_t k = 1; k < s.parts && s.part == 0; ++k) {
+    const int4 other = sums[k * s.width + s.column];
+    acc[0] += other.x, acc[1] += other.y, acc[2] += other.z, acc[3] += other.w;
+  }
+}
+
+/* An output position of an image per block and turn. */
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) shared_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
+  niti_kernel_begin();
+  __shared__ int4 sums[NITI_TILE_THREADS];
+  const Share s = share_of(d.p.c);
+  const uint32_t items = (uint32_t)d.p.n * (uint32_t)d.p.oh * (uint32_t)d.p.ow;
+  uint32_t most = 0;
+  int shift;
+  if (niti_range_begin(a, second, &shift)) {
+    for (uint32_t item = blockIdx.x; item < items; item += gridDim.x) {
+      for (uint32_t word = s.column; word < s.words; word += s.width) {
+        const size_t at = (size_t)item * (size_t)d.p.c + 4 * word;
+        int acc[4] = {0, 0, 0, 0};
+        add_cells(acc, d, s, item, word);
+        if (s.parts > 1) add_parts(acc, sums, s);
+        if (s.part > 0) continue;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          acc[k] *= d.factor;
+          most = niti_magnitude(acc[k]) > most ? niti_magnitude(acc[k]) : most;
+        }
+        niti_word_store<4>(d.out + at, niti_word_requantise<4>(a, acc, shift, at));
+      }
+    }
+  }
+  niti_pass_end(a, second, most);
+}
+
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgpool d, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
@@ -94,6 +168,11 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_kernel(Avgp
   niti_pass_end(a, second, most);
 }
 
+/* Whether there are fewer tiles than warps for them, and windows that give them all work. */
+static bool is_shared(const NitiCuda *cuda, const NitiPool *p, const NitiTiles &tiles) {
+  return p->kh * p->kw >= SHARED_CELLS && tiles.items < (uint32_t)cuda->multiprocessors * NITI_TILE_WARPS;
+}
+
 static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, NitiShape shape, const NitiPool *p,
                 const NitiRequantise *rq, bool backward) {
   NitiCuda *cuda = niti_cuda(backend);
@@ -104,7 +183,13 @@ static void run(NitiBackend *backend, NitiTensor *out, const NitiTensor *in, Nit
       niti_requantise_args(cuda, rq, out->exponent, in->exponent, NULL, reciprocal.exponent, false);
   void (*avgpool)(Avgpool, NitiRequantiseArgs, bool) =
       backward ? (V == 4 ? backward_kernel<4> : backward_kernel<1>) : (V == 4 ? forward_kernel<4> : forward_kernel<1>);
-  const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
+  unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
+  if (!backward && V == 4 && is_shared(cuda, p, args.tiles)) {
+    const unsigned all = (unsigned)p->n * (unsigned)p->oh * (unsigned)p->ow,
+                   most = (unsigned)cuda->multiprocessors * NITI_TILE_BLOCKS;
+    avgpool = shared_kernel;
+    grid = all < most ? all : most;
+  }
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, false);
   niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, avgpool, grid, NITI_TILE_THREADS, 0, args, requantise, true);

@@ -55,17 +55,45 @@ static __device__ int32_t changed_pixel(const Source &s, const NitiSample &sampl
   return sample.coloured ? niti_coloured(sample.colours, v, mixes ? niti_grey(rgb[0], rgb[1], rgb[2]) : v) : v;
 }
 
-/* The mantissa of position p of a sample. */
+/* A row, column and channel of the output. */
+typedef struct Place {
+  uint32_t h, w, c;
+} Place;
+
+static __device__ inline Place place_of(const NitiShape &s, uint32_t p) {
+  const uint32_t pixel = p / (uint32_t)s.c, h = pixel / (uint32_t)s.w;
+  return Place{h, pixel - h * (uint32_t)s.w, p - pixel * (uint32_t)s.c};
+}
+
+/* Goes on to the next position; without a division, as most of what an unchanged pixel costs would be those. */
+static __device__ inline void step(Place *at, const NitiShape &s) {
+  if (++at->c < (uint32_t)s.c) return;
+  at->c = 0;
+  if (++at->w < (uint32_t)s.w) return;
+  at->w = 0;
+  ++at->h;
+}
+
+/* The mantissa of a sample there. */
 template <bool CHANGES>
-static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sample, uint32_t p) {
-  const uint32_t C = (uint32_t)in.shape.c, W = (uint32_t)in.shape.w;
-  const uint32_t pixel = p / C, c = p - pixel * C, h = pixel / W, w = pixel - h * W, column = sample.flip ? W - 1 - w : w;
-  if ((uint32_t)((int32_t)h - sample.cut_y) < sample.cut && (uint32_t)((int32_t)w - sample.cut_x) < sample.cut) return 0;
-  const size_t image = (size_t)in.source.h * (size_t)in.source.w * C;
+static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sample, const Place &at) {
+  const int32_t h = (int32_t)at.h, w = (int32_t)at.w, c = (int32_t)at.c, column = sample.flip ? in.shape.w - 1 - w : w;
+  if ((uint32_t)(h - sample.cut_y) < sample.cut && (uint32_t)(w - sample.cut_x) < sample.cut) return 0;
+  const size_t image = (size_t)in.source.h * (size_t)in.source.w * (size_t)in.shape.c;
   const Source s = {in.images + sample.image * image, in.source.h, in.source.w, in.source.c, in.shape.h, in.shape.w};
-  const int32_t v = CHANGES ? changed_pixel(s, sample, (int32_t)h, (int32_t)column, (int32_t)c)
-                            : window_pixel(s, sample, (int32_t)h, (int32_t)column, (int32_t)c);
-  return (uint8_t)in.table[c * TABLE + (uint32_t)v];
+  const int32_t v = CHANGES ? changed_pixel(s, sample, h, column, c) : window_pixel(s, sample, h, column, c);
+  return (uint8_t)in.table[c * TABLE + v];
+}
+
+/* The mantissas of `count` positions from there on, a byte each. */
+template <bool CHANGES>
+static __device__ inline uint32_t look_up_all(const Input &in, const NitiSample &sample, Place at, uint32_t count) {
+  uint32_t word = 0;
+#pragma unroll
+  for (uint32_t k = 0; k < 4; ++k, step(&at, in.shape)) {
+    if (k < count) word |= look_up<CHANGES>(in, sample, at) << (8 * k);
+  }
+  return word;
 }
 
 /* One block per tile, one warp per image of it. Recipes that change no image have a kernel with a third of the registers. */
@@ -83,15 +111,14 @@ static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
     const NitiSample sample = in.samples[n];
     int8_t *out = in.out + n * t.image + p;
     const uint32_t count = t.image - p < 4 ? t.image - p : 4;
-#pragma unroll
-    for (uint32_t k = 0; k < 4; ++k) {
-      if (k < count) word |= look_up<CHANGES>(in, sample, p + k) << (8 * k);
-    }
+    const Place at = place_of(in.shape, p);
+    word = look_up_all<CHANGES>(in, sample, at, count);
     if (CHANGES && sample.share > 0) {
       const NitiSample next = in.samples[n + 1 < (size_t)t.n ? n + 1 : in.after];
+      const uint32_t others = look_up_all<CHANGES>(in, next, at, count);
       uint32_t mixed = 0;
       for (uint32_t k = 0; k < count; ++k) {
-        const int8_t own = (int8_t)(word >> (8 * k)), other = (int8_t)look_up<CHANGES>(in, next, p + k);
+        const int8_t own = (int8_t)(word >> (8 * k)), other = (int8_t)(others >> (8 * k));
         mixed |= (uint32_t)(uint8_t)niti_mixed(own, other, sample.share) << (8 * k);
       }
       word = mixed;
