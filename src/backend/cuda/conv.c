@@ -24,32 +24,66 @@ static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s) {
   return wgmma > mma ? wgmma : mma;
 }
 
-/* ---- padding: where the channels that a sum runs over are no multiple of 16, kernels would gather single bytes. A copy of the
- * input and the weights with zeros in between costs less, and is a convolution of another shape. ---- */
+/* ---- copies: where the channels that a sum runs over are no multiple of 16, kernels would gather single bytes. A copy of the
+ * input and the weights costs less, and is a convolution of another shape: channels are padded with zeros; or, forward through a
+ * stride, a block of stride by stride pixels becomes one, whose channels are all of theirs. ---- */
 
 enum {
   PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
   PAD_SUM = 32,     /* forward: up to so long a sum mma_first.cu may do */
+  STACK_MOST = 2,   /* the sum may become so many times as long */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN; }
+
+static int32_t parts_of(int32_t all, int32_t part) { return (all + part - 1) / part; }
+
+static int64_t sum_of(const NitiConv *s) { return (int64_t)s->kh * s->kw * s->c; }
+
+static NitiConv stacked_of(const NitiConv *s) {
+  NitiConv stacked = *s;
+  stacked.c = parts_of(s->stride_h * s->stride_w * s->c, 16) * 16;
+  stacked.kh = parts_of(s->kh, s->stride_h);
+  stacked.kw = parts_of(s->kw, s->stride_w);
+  stacked.h = s->oh + stacked.kh - 1;
+  stacked.w = s->ow + stacked.kw - 1;
+  stacked.stride_h = stacked.stride_w = 1;
+  stacked.pad_h = stacked.pad_w = 0;
+  return stacked;
+}
+
+/* Forward alone. */
+static bool is_stacked(const NitiConv *s) {
+  if (niti_conv_grouped(s) || s->c % 4 == 0 || s->c > PAD_CHANNELS || sum_of(s) <= PAD_SUM) return false;
+  if (s->stride_h * s->stride_w == 1 || s->kh < s->stride_h || s->kw < s->stride_w) return false;
+  const NitiConv stacked = stacked_of(s);
+  return sum_of(&stacked) <= STACK_MOST * sum_of(s) && (int64_t)stacked.n * stacked.h * stacked.w * (stacked.c / 16) < INT32_MAX;
+}
 
 static bool is_padded(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   const int32_t channels = backward ? s->k : s->c;
   const Serves serves = backward ? niti_cuda_conv_wgmma.serves_backward : niti_cuda_conv_wgmma.serves_forward;
   if (niti_conv_grouped(s) || channels % 16 == 0 || channels <= PAD_CHANNELS) return false;
-  if (!backward && (int64_t)s->kh * s->kw * channels <= PAD_SUM) return false;
+  if (!backward && sum_of(s) <= PAD_SUM) return false;
   return cuda->family != NITI_CUDA_WGMMA || !serves(s);
 }
 
 static NitiConv padded_of(const NitiConv *s, bool backward) {
   NitiConv padded = *s;
   if (backward)
-    padded.k = (s->k + 15) / 16 * 16;
+    padded.k = parts_of(s->k, 16) * 16;
   else
-    padded.c = (s->c + 15) / 16 * 16;
+    padded.c = parts_of(s->c, 16) * 16;
   return padded;
 }
+
+/* The convolution that kernels are asked for: s itself, or that of the copies. */
+static NitiConv copied_of(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  if (!backward && is_stacked(s)) return stacked_of(s);
+  return is_padded(cuda, s, backward) ? padded_of(s, backward) : *s;
+}
+
+static bool is_copied(const NitiConv *copied, const NitiConv *s) { return copied->c != s->c || copied->k != s->k; }
 
 static NitiShape input_of(const NitiConv *s, bool backward) {
   return backward ? (NitiShape){s->n, s->oh, s->ow, s->k} : (NitiShape){s->n, s->h, s->w, s->c};
@@ -57,35 +91,53 @@ static NitiShape input_of(const NitiConv *s, bool backward) {
 
 static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)s->c; }
 
-/* Of the convolution itself, then the padded input and the padded weights. */
-static size_t padded_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  if (!is_padded(cuda, s, backward)) return 0;
-  const NitiConv padded = padded_of(s, backward);
-  return align_up(families_workspace(cuda, &padded)) + align_up(niti_shape_count(input_of(&padded, backward))) +
-         weights_of(&padded);
+/* Of the convolution itself, then the copies of the input and of the weights. */
+static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  const NitiConv copied = copied_of(cuda, s, backward);
+  if (!is_copied(&copied, s)) return 0;
+  return align_up(families_workspace(cuda, &copied)) + align_up(niti_shape_count(input_of(&copied, backward))) +
+         weights_of(&copied);
 }
 
-/* in, w: the operands; become copies in the workspace. */
-static void pad(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, bool backward) {
-  const NitiConv padded = padded_of(s, backward);
-  const NitiShape from = input_of(s, backward), to = input_of(&padded, backward);
-  int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, &padded));
-  int8_t *weights = data + align_up(niti_shape_count(to));
+static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
+                const NitiConv *padded, bool backward) {
+  const NitiShape from = input_of(s, backward), to = input_of(padded, backward);
   const size_t filters = backward ? 1 : (size_t)s->k * (size_t)s->kh * (size_t)s->kw; /* backward: zero filters at the end */
   const NitiPad pads[2] = {
       {data, in->data, niti_shape_count(from) / (size_t)from.c, (size_t)from.c, (size_t)to.c},
-      {weights, w->data, filters, weights_of(s) / filters, weights_of(&padded) / filters},
+      {weights, w->data, filters, weights_of(s) / filters, weights_of(padded) / filters},
   };
   niti_cuda_pad(cuda, pads);
+}
+
+/* A filter is an image of taps. */
+static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
+                  const NitiConv *t) {
+  const NitiStack stacks[2] = {
+      {data, in->data, s->n, s->h, s->w, s->c, s->stride_h, s->stride_w, s->pad_h, s->pad_w, t->h, t->w, t->c},
+      {weights, w->data, s->k, s->kh, s->kw, s->c, s->stride_h, s->stride_w, 0, 0, t->kh, t->kw, t->c},
+  };
+  niti_cuda_stack(cuda, stacks);
+}
+
+/* in, w: the operands; become copies in the workspace. */
+static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward) {
+  const NitiShape to = input_of(copied, backward);
+  int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied));
+  int8_t *weights = data + align_up(niti_shape_count(to));
+  if (copied->stride_h == s->stride_h && copied->stride_w == s->stride_w)
+    pad(cuda, data, weights, in, w, s, copied, backward);
+  else
+    stack(cuda, data, weights, in, w, s, copied);
   in->data = data;
   in->shape = to;
   w->data = weights;
-  w->shape = (NitiShape){padded.k, padded.kh, padded.kw, padded.c};
+  w->shape = (NitiShape){copied->k, copied->kh, copied->kw, copied->c};
 }
 
 static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s) {
   const size_t own = families_workspace(cuda, s);
-  const size_t forward = padded_workspace(cuda, s, false), backward = padded_workspace(cuda, s, true);
+  const size_t forward = copies_workspace(cuda, s, false), backward = copies_workspace(cuda, s, true);
   const size_t most = forward > backward ? forward : backward;
   return own > most ? own : most;
 }
@@ -99,11 +151,8 @@ size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *
   return bias_offset(cuda, &call->shape) + niti_cuda_bias_bytes(call->shape.k);
 }
 
-/* What kernels are asked for: the call's shape, padded or as it is. */
 static NitiConv shape_for(const NitiCuda *cuda, const NitiConvCall *call) {
-  const bool back = call->direction == NITI_BACKWARD;
-  const bool padded = call->direction != NITI_GRADIENT && is_padded(cuda, &call->shape, back);
-  return padded ? padded_of(&call->shape, back) : call->shape;
+  return call->direction == NITI_GRADIENT ? call->shape : copied_of(cuda, &call->shape, call->direction == NITI_BACKWARD);
 }
 
 /* The family of a call's way, or the one that the cost model takes, for what shape_for gave. */
@@ -154,7 +203,7 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   NitiTensor in = *x, weights = *w;
   int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, own)) : NULL;
   if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, own->k, call->centred);
-  if (shape.c != own->c) pad(cuda, &in, &weights, own, false);
+  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, false);
   family_for(cuda, call, &shape)->forward(cuda, y, &in, &weights, prepared, &shape, call->relu, rq, call->way & WAY_MASK);
 }
 
@@ -163,7 +212,7 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   NitiTensor in = *dy, weights = *w;
-  if (shape.k != own->k) pad(cuda, &in, &weights, own, true);
+  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true);
   family_for(cuda, call, &shape)->backward(cuda, dx, &in, &weights, mask, &shape, rq, call->way & WAY_MASK);
 }
 
