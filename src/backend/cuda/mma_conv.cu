@@ -7,6 +7,7 @@ enum {
   IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
+  FEW_COLUMNS = 32,        /* of a tile whose short sum costs less than its rounding, where wider ones would be too few */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -80,6 +81,9 @@ static void cut(NitiMmaPass *p, const NitiMmaVariant *v, uint64_t rows) {
   p->tiles = (uint32_t)((rows + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
 }
 
+/* Whether it is no phase of a stride: those of an operation are to have the same kernel. */
+static bool is_whole(const NitiMmaPass *p) { return p->out_pixel == p->oc && p->out_row == (int64_t)p->jw * p->oc; }
+
 /* What follows from the geometry, and the tiles. */
 static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
   const bool gather = gathers(p);
@@ -107,6 +111,11 @@ static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
   if (way == 0 && !gather && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
       rows * (uint64_t)p->oc <= NARROW_OUTPUTS) {
     v = niti_mma_narrow();
+    cut(p, &v, rows);
+  }
+  if (way == 0 && !gather && is_whole(p) && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) < NARROW_BYTES &&
+      v.columns > FEW_COLUMNS) {
+    v = niti_mma_tiled(p->oc, gather, FEW_COLUMNS);
     cut(p, &v, rows);
   }
   return v;

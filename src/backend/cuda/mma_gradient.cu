@@ -3,7 +3,9 @@
  *
  * The blocked layouts of the delta and of the input have 16 images of a pixel and channel as one 16-byte run, so both operands
  * are copied unchanged; a tap is a shift of the input's pixel. Blocks share a tile's sum, each at most
- * NITI_ACCUMULATION_MAX products in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. */
+ * NITI_ACCUMULATION_MAX products in int32, and add theirs to the gradient with integer atomics: exact, in whatever order. Where a
+ * tile has one block, as in linear layers, it stores the sums: their gradients are large, and atomics would take most of the
+ * time. */
 #include <stdio.h>
 
 #include "backend/cuda/mma.cuh"
@@ -28,6 +30,8 @@ struct Problem {
   NitiDivisor tiles_across;
   int32_t positions, share; /* in all, and of one block of threads */
   uint32_t tiles;
+  bool alone;  /* one block of threads per tile */
+  bool paired; /* two neighbours of a row are aligned to their size */
 };
 
 /* A column: its channel's runs in the input's blocked, and its tap's shift. */
@@ -60,6 +64,41 @@ static __device__ inline void add(const Problem &p, const int (&acc)[MI][NI][4],
       }
     }
   }
+}
+
+template <typename SUM>
+struct __align__(2 * sizeof(SUM)) Pair {
+  SUM first, second;
+};
+
+/* The same where no other block has a share; column is even. */
+template <typename SUM, int MI, int NI>
+static __device__ inline void store(const Problem &p, const int (&acc)[MI][NI][4], int row, int column) {
+  SUM *gradient = (SUM *)p.gradient + (int64_t)row * p.columns + column;
+#pragma unroll
+  for (int i = 0; i < MI * 2; ++i) {
+#pragma unroll
+    for (int j = 0; j < NI; ++j) {
+      const int *sums = &acc[i / 2][j][i % 2 * 2], below = i * 8, beside = j * 8;
+      SUM *at = gradient + (int64_t)below * p.columns + beside;
+      if (row + below >= p.rows || column + beside >= p.columns) continue;
+      if (p.paired) {
+        *(Pair<SUM> *)at = Pair<SUM>{sums[0], sums[1]};
+        continue;
+      }
+      at[0] = sums[0];
+      if (column + beside + 1 < p.columns) at[1] = sums[1];
+    }
+  }
+}
+
+/* SUM: of the gradient, WORD: what atomics add to it. */
+template <typename SUM, typename WORD, int MI, int NI>
+static __device__ inline void finish(const Problem &p, const int (&acc)[MI][NI][4], int row, int column) {
+  if (p.alone)
+    store<SUM, MI, NI>(p, acc, row, column);
+  else
+    add<WORD, MI, NI>(p, acc, row, column);
 }
 
 extern __shared__ __align__(128) uint8_t niti_mma_gradient_shared[];
@@ -148,11 +187,10 @@ static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS) mma_gradient(
   }
   niti_copy_wait<0>();
   const int my_row = row0 + warp_m * MI * 16 + lane / 4, my_column = column0 + warp_n * NI * 8 + lane % 4 * 2;
-  if (p.bits == 32) {
-    add<int, MI, NI>(p, acc, my_row, my_column);
-  } else {
-    add<unsigned long long, MI, NI>(p, acc, my_row, my_column);
-  }
+  if (p.bits == 32)
+    finish<int, int, MI, NI>(p, acc, my_row, my_column);
+  else
+    finish<long long, unsigned long long, MI, NI>(p, acc, my_row, my_column);
 }
 
 /* ---- host ---- */
@@ -239,9 +277,12 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   p.share =
       scaled(share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors), way > 0 ? (way - 1) % SPLIT_WAYS : SPLITS_OWN);
   const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
-  niti_cuda_note(
-      cuda, niti_cuda_runtime.cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
-      "cudaMemsetAsync");
+  p.alone = splits == 1;
+  p.paired = p.columns % 2 == 0 && (uintptr_t)gradient->data % (size_t)(gradient->bits / 4) == 0;
+  if (!p.alone)
+    niti_cuda_note(
+        cuda, niti_cuda_runtime.cudaMemsetAsync(gradient->data, 0, gradient->count * (size_t)(gradient->bits / 8), cuda->stream),
+        "cudaMemsetAsync");
   const int shared = STAGES * POSITIONS * (v.rows + v.columns) * NITI_BLOCK_IMAGES;
   const Kernel mma_gradient = v.kernel;
   niti_cuda_note(
