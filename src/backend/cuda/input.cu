@@ -89,7 +89,7 @@ static __device__ inline uint32_t look_up(const Input &in, const NitiSample &sam
 template <bool CHANGES>
 static __device__ inline uint32_t look_up_all(const Input &in, const NitiSample &sample, Place at, uint32_t count) {
   uint32_t word = 0;
-#pragma unroll
+#pragma unroll(CHANGES ? 1 : 4)
   for (uint32_t k = 0; k < 4; ++k, step(&at, in.shape)) {
     if (k < count) word |= look_up<CHANGES>(in, sample, at) << (8 * k);
   }
@@ -98,7 +98,7 @@ static __device__ inline uint32_t look_up_all(const Input &in, const NitiSample 
 
 /* One block per tile, one warp per image of it. Recipes that change no image have a kernel with a third of the registers. */
 template <bool CHANGES>
-static __global__ void __launch_bounds__(THREADS) input_kernel(Input in) {
+static __global__ void __launch_bounds__(THREADS, CHANGES ? 2 : 4) input_kernel(Input in) {
   niti_kernel_begin();
   __shared__ uint32_t words[IMAGES][32];
   __shared__ uint4 scratch[NITI_BLOCKED_UNITS];
