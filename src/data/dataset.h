@@ -176,8 +176,8 @@ NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANN
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]);
 /* Which files a split consists of: 64 hex digits that two data sets opened on one host share only where the files are the same
- * ones, unchanged since before either was opened. Image folders: the same folder. "" where a file has changed lately, or cannot be
- * asked about. */
+ * ones, unchanged since before either was opened. Image folders: the same folder. "" where a file has changed lately, or cannot
+ * be asked about. */
 void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]);
 /* SHA-256 over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
  * be compressed or not. */

@@ -84,7 +84,8 @@ NitiStatus niti_together_hash(NitiRun *run, unsigned splits) {
       status = niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]);
   }
   NITI_TRY(niti_run_agree(run, status));
-  for (int split = 0; ranks && split < NITI_SPLITS; ++split) NITI_TRY(take_hash(run->inputs.sha256[split], ranks, hashers[split]));
+  for (int split = 0; ranks && split < NITI_SPLITS; ++split)
+    NITI_TRY(take_hash(run->inputs.sha256[split], ranks, hashers[split]));
   return NITI_OK;
 }
 
