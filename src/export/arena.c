@@ -15,14 +15,14 @@ static bool in_arena(const NitiExportPlan *p, int32_t space) {
   return space >= p->program->tensor_count || niti_role_in_arena(p->program->tensors[space].role);
 }
 
-static int32_t storage_of(const NitiExportPlan *p, int32_t space) {
+int32_t niti_export_storage(const NitiExportPlan *p, int32_t space) {
   while (p->spaces[space].storage != space) space = p->spaces[space].storage;
   return space;
 }
 
 static void use(NitiExportPlan *p, int32_t space, int32_t step) {
   if (space == NITI_NONE || !in_arena(p, space)) return;
-  NitiExportSpace *s = &p->spaces[storage_of(p, space)];
+  NitiExportSpace *s = &p->spaces[niti_export_storage(p, space)];
   if (step < s->first) s->first = step;
   if (step > s->last) s->last = step;
 }
@@ -63,8 +63,8 @@ static void join_in_place(NitiExportPlan *p) {
     if (!works_in_place(s->kind)) continue;
     for (int k = NITI_EXPORT_FROM; k <= NITI_EXPORT_OTHER; ++k) {
       const int32_t from = s->use[k];
-      if (from == NITI_NONE || p->spaces[storage_of(p, from)].last > i || storage_of(p, to) != to) continue;
-      p->spaces[to].storage = storage_of(p, from);
+      if (from == NITI_NONE || p->spaces[niti_export_storage(p, from)].last > i || niti_export_storage(p, to) != to) continue;
+      p->spaces[to].storage = niti_export_storage(p, from);
       find_lives(p);
       break;
     }
@@ -148,19 +148,24 @@ NitiStatus niti_export_place(NitiExportPlan *p) {
 }
 
 int64_t niti_export_offset(const NitiExportPlan *p, int32_t space) {
-  return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[storage_of(p, space)].offset;
+  return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[niti_export_storage(p, space)].offset;
+}
+
+int64_t niti_export_alive(const NitiExportPlan *p, int32_t step) {
+  int64_t alive = 0;
+  for (int32_t s = 0; s < p->space_count; ++s) {
+    const NitiExportSpace *space = &p->spaces[s];
+    if (space->storage == s && space->first <= step && step <= space->last)
+      alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  }
+  return alive;
 }
 
 int32_t niti_export_fullest(const NitiExportPlan *p, int64_t *bytes) {
   int32_t fullest = 0;
   *bytes = 0;
   for (int32_t i = 0; i <= p->step_count; ++i) {
-    int64_t alive = 0;
-    for (int32_t s = 0; s < p->space_count; ++s) {
-      const NitiExportSpace *space = &p->spaces[s];
-      if (space->storage == s && space->first <= i && i <= space->last)
-        alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    }
+    const int64_t alive = niti_export_alive(p, i);
     if (alive <= *bytes) continue;
     *bytes = alive;
     fullest = i;

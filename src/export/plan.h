@@ -79,6 +79,8 @@ bool niti_export_is_softmax(const NitiOperation *operation);
 bool niti_export_shares_mask(const NitiOperation *operation);
 /* The place of a space in the arena, or -1. */
 int64_t niti_export_offset(const NitiExportPlan *plan, int32_t space);
+/* "backward of conv2" */
+void niti_export_step_name(char *out, size_t size, const NitiExportPlan *plan, int32_t step);
 /* The step at which the arena is fullest, and how many bytes are alive there. */
 int32_t niti_export_fullest(const NitiExportPlan *plan, int64_t *bytes);
 

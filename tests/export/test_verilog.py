@@ -1,6 +1,7 @@
 """examples/verilog: a multiply-accumulate with requantisation, simulated on vectors."""
 
 import json
+import math
 import os
 import shutil
 
@@ -37,7 +38,7 @@ def simulate(job, folder, o):
         arguments += [f"+{plus}={job.path(folder, o[key]['file'])}.hex" for plus, key in (("A", "a"), ("B", "b"), ("SUM", "accumulators"))]
     else:
         results = o.get("results") or o["outputs"][0]
-        arguments += [f"+COUNT={o['accumulators']['dims'][0]}", f"+SHIFT={o['shift']}", f"+SUMS={job.path(folder, o['accumulators']['file'])}.hex",
+        arguments += [f"+COUNT={math.prod(o['accumulators']['dims'])}", f"+SHIFT={o['shift']}", f"+SUMS={job.path(folder, o['accumulators']['file'])}.hex",
                       f"+RESULTS={job.path(folder, results['file'])}.hex"]
     return call("vvp", job.path("bench"), *arguments).decode().splitlines()[-1]
 
