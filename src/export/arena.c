@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { ATTEMPTS = 400, ALIGNMENT = 4 };
+enum { ATTEMPTS = 400, THOROUGH = 10, ALIGNMENT = 4 };
 
 int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes) {
   const int32_t i = plan->space_count++;
@@ -113,12 +113,12 @@ static int32_t order_by_size(const NitiExportPlan *p, int32_t *order) {
 }
 
 /* Largest first, then with two neighbours changed now and then: keeps what is better. The numbers are the same every time. */
-static void search(NitiExportPlan *p, int32_t *order, int32_t count) {
+static void search(NitiExportPlan *p, int32_t *order, int32_t count, int32_t attempts) {
   int64_t least;
   (void)niti_export_fullest(p, &least);
   uint32_t random = 1;
   p->arena_bytes = place(p, order, count);
-  for (int32_t n = 0; n < ATTEMPTS && count > 1 && p->arena_bytes > least; ++n) {
+  for (int32_t n = 0; n < attempts && count > 1 && p->arena_bytes > least; ++n) {
     random = random * 1664525u + 1013904223u;
     const int32_t a = (int32_t)((random >> 8) % (uint32_t)count);
     random = random * 1664525u + 1013904223u;
@@ -136,16 +136,19 @@ static void search(NitiExportPlan *p, int32_t *order, int32_t count) {
   (void)place(p, order, count);
 }
 
-NitiStatus niti_export_place(NitiExportPlan *p) {
+static NitiStatus place_all(NitiExportPlan *p, int32_t attempts) {
   int32_t *order = calloc((size_t)p->space_count + 1, sizeof *order);
   if (!order) return niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
   join_reshapes(p);
   find_lives(p);
   join_in_place(p);
-  search(p, order, order_by_size(p, order));
+  search(p, order, order_by_size(p, order), attempts);
   free(order);
   return NITI_OK;
 }
+
+NitiStatus niti_export_place(NitiExportPlan *p) { return place_all(p, ATTEMPTS); }
+NitiStatus niti_export_place_well(NitiExportPlan *p) { return place_all(p, THOROUGH * ATTEMPTS); }
 
 int64_t niti_export_offset(const NitiExportPlan *p, int32_t space) {
   return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[niti_export_storage(p, space)].offset;

@@ -17,5 +17,7 @@ int32_t niti_export_storage(const NitiExportPlan *plan, int32_t space);
 int64_t niti_export_alive(const NitiExportPlan *plan, int32_t step);
 /* Decides which tensors share memory, and gives each storage an offset. */
 NitiStatus niti_export_place(NitiExportPlan *plan);
+/* The same, with ten times the attempts at a smaller arena. */
+NitiStatus niti_export_place_well(NitiExportPlan *plan);
 
 #endif

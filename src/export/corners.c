@@ -123,7 +123,7 @@ static NitiStatus longest_case(NitiRecord *r, int8_t x, int8_t w) {
   enum { N = 133144 };
   int8_t *values = malloc(2 * N);
   int32_t sum = 0;
-  if (!values) return out_of_memory();
+  if (!values) return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors");
   for (int i = 0; i < N; ++i) {
     values[i] = x;
     values[N + i] = w;
