@@ -61,8 +61,8 @@ static int report_json(const NitiExportReport *r) {
                               r->batch, "layers", r->layers, "trained", r->trained, "trained_weights",
                               (json_int_t)r->trained_weights, "frozen_weights", (json_int_t)r->frozen_weights, "ram",
                               (json_int_t)r->ram, "context", (json_int_t)r->context, "arena", (json_int_t)r->arena, "stack",
-                              (json_int_t)r->stack, "image", (json_int_t)r->image, "fullest", r->fullest, "multiply_adds", (json_int_t)r->multiply_adds,
-                              "training_multiply_adds", (json_int_t)r->training_multiply_adds));
+                              (json_int_t)r->stack, "image", (json_int_t)r->image, "fullest", r->fullest, "multiply_adds",
+                              (json_int_t)r->multiply_adds, "training_multiply_adds", (json_int_t)r->training_multiply_adds));
 }
 
 /* The number of a word in a list that ends with NULL, or -1. */

@@ -98,11 +98,13 @@ static NitiStatus fill(Directed *g, int32_t t) {
   NitiRecord *r = g->r;
   const NitiTensorDesc *d = &r->program->tensors[t];
   const size_t count = niti_tensor_count(d, BATCH);
-  const int32_t exponent = exponent_of(d, g->pattern, t);
+  const bool master = d->initial == NITI_INITIAL_MASTER; /* the same weights, more finely */
+  const int32_t from = master ? d->weight : t;
+  const int32_t exponent = exponent_of(&r->program->tensors[from], g->pattern, from) - (master ? NITI_SGD_OPERAND_SHIFT : 0);
   void *data = malloc(count * sizeof(int64_t));
   if (!data) return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors");
   for (size_t i = 0; i < count; ++i) {
-    const int64_t value = value_of(d, g->pattern, t, i);
+    const int64_t value = value_of(d, g->pattern, from, i);
     put_value(data, d->dtype, i, g->nonnegative[t] && value < 0 ? -value : value);
   }
   const NitiStatus status = niti_executable_write(r->executable, t, BATCH, data, &exponent);
@@ -127,8 +129,7 @@ static NitiStatus fill_inputs(Directed *g, const NitiOperation *o) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     if (o->inputs[k] == NITI_NONE) continue;
     const NitiRole role = g->r->program->tensors[o->inputs[k]].role;
-    if (role == NITI_ROLE_ACTIVATION || role == NITI_ROLE_DELTA || role == NITI_ROLE_GRADIENT)
-      NITI_TRY(fill(g, o->inputs[k]));
+    if (role == NITI_ROLE_ACTIVATION || role == NITI_ROLE_DELTA || role == NITI_ROLE_GRADIENT) NITI_TRY(fill(g, o->inputs[k]));
   }
   return NITI_OK;
 }

@@ -77,8 +77,9 @@ static NitiStatus choose_trained(NitiDescription *d, const char *train) {
     const long last = strtol(train + 5, &end, 10);
     const int32_t most = count_weighted(d);
     if (end == train + 5 || *end || last < 1 || last > most)
-      return niti_fail(NITI_ERROR_ARGUMENT, "--train %s: expected last:N, N from 1 to %d, which are all layers with weights of '%s'",
-                       train, most, d->name);
+      return niti_fail(NITI_ERROR_ARGUMENT,
+                       "--train %s: expected last:N, N from 1 to %d, which are all layers with weights of '%s'", train, most,
+                       d->name);
     freeze_but_last(d, last);
   } else {
     return train_list(d, train);

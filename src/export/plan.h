@@ -68,10 +68,10 @@ NitiStatus niti_export_check(const NitiProgram *program);
 NitiStatus niti_export_check_vectors(const NitiProgram *program);
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
                                  int64_t fast_bytes);
-/* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured in
- * a pass of its own, instead of upper bytes being kept until it is known; then at the others. Which plans it tries, and in which
- * order, does not depend on `bytes`: the first that fits is taken, so that more bytes never fail where fewer are enough. Where
- * none fits, arena_bytes is that of the smallest, and the plan is good for nothing else. */
+/* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured
+ * in a pass of its own, instead of upper bytes being kept until it is known; then at the others. Which plans it tries, and in
+ * which order, does not depend on `bytes`: the first that fits is taken, so that more bytes never fail where fewer are enough.
+ * Where none fits, arena_bytes is that of the smallest, and the plan is good for nothing else. */
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
 /* Updates keep the sums of as many channels as fit in an arena of `bytes`, which must be what it has or more, and remains so. */
 NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes);

@@ -163,15 +163,19 @@ static NitiValues values_of(const NitiRecord *r, int32_t tensor, const char *nam
   return values;
 }
 
-/* The values of one tensor, in a file unless one has them already. */
+/* The values of one tensor, in a file unless one has them already. changed: the operation has read it, too. */
 static NitiStatus put_tensor(NitiRecord *r, json_t *entries, int32_t operation, int32_t tensor, const void *data,
-                             int32_t exponent) {
+                             int32_t exponent, bool changed) {
   const NitiTensorDesc *t = &r->program->tensors[tensor];
   const bool known = r->files[tensor][0] != 0;
   NitiValues values = values_of(r, tensor, t->name, value_type(t->dtype), data);
   values.scaled = t->exponents != NITI_EXPONENTS_NONE;
   values.exponent = exponent;
-  if (!known) stem_of(r->files[tensor], r, operation, t->name);
+  if (!known) {
+    char name[NITI_TENSOR_NAME_MAX + 8];
+    (void)snprintf(name, sizeof name, "%s%s", t->name, changed ? ".after" : "");
+    stem_of(r->files[tensor], r, operation, name);
+  }
   return niti_values_write(r->options->out, r->files[tensor], known ? 0 : r->formats, &values, entries);
 }
 
@@ -336,10 +340,8 @@ static json_t *attributes_of(const NitiRecord *r, const NitiOperation *o) {
     case NITI_OP_AVGPOOL_BACKWARD: return window_of(p->kh, p->kw, p->stride_h, p->stride_w, p->pad_h, p->pad_w);
     case NITI_OP_RELU_FORWARD:
     case NITI_OP_RELU_BACKWARD: return json_pack("{s:i}", "max", o->relu_max);
-    case NITI_OP_LOSS:
-      return json_pack("{s:s, s:i}", "loss", niti_export_is_softmax(o) ? "softmax" : "niti", "off", o->loss.off);
-    case NITI_OP_DROPOUT:
-      return json_pack("{s:b, s:i}", "shared_mask", niti_export_shares_mask(o), "rate", o->dropout.rate);
+    case NITI_OP_LOSS: return json_pack("{s:s, s:i}", "loss", niti_export_is_softmax(o) ? "softmax" : "niti", "off", o->loss.off);
+    case NITI_OP_DROPOUT: return json_pack("{s:b, s:i}", "shared_mask", niti_export_shares_mask(o), "rate", o->dropout.rate);
     case NITI_OP_NORM_FIT: return json_pack("{s:b, s:b}", "running", o->norm.running, "centred", o->norm.centred);
     case NITI_OP_GRADIENT_SQUARES: return json_pack("{s:i}", "gradient_exponent", gradient_exponent(r, o->inputs[1]));
     case NITI_OP_UPDATE_NITI16:
@@ -358,7 +360,7 @@ static NitiStatus put_inputs(NitiRecord *r, int32_t i, void **data, NitiSumOpera
     if (o->inputs[k] == NITI_NONE) continue;
     NITI_TRY(read_tensor(&data[k], &in->exponent[k], r, o->inputs[k]));
     in->input[k] = data[k];
-    NITI_TRY(put_tensor(r, entries, i, o->inputs[k], data[k], in->exponent[k]));
+    NITI_TRY(put_tensor(r, entries, i, o->inputs[k], data[k], in->exponent[k], false));
   }
   return NITI_OK;
 }
@@ -368,6 +370,12 @@ static bool draws(const NitiOperation *o) {
   return o->opcode == NITI_OP_DROPOUT || (o->opcode == NITI_OP_LOSS && !niti_export_is_softmax(o));
 }
 
+static bool reads(const NitiOperation *o, int32_t tensor) {
+  bool found = false;
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) found |= o->inputs[k] == tensor;
+  return found;
+}
+
 static NitiStatus put_output(NitiRecord *r, int32_t i, int32_t tensor, const NitiSumOperands *in, json_t *entries) {
   const NitiOperation *o = &r->program->operations[i];
   const NitiRole role = r->program->tensors[tensor].role;
@@ -375,7 +383,7 @@ static NitiStatus put_output(NitiRecord *r, int32_t i, int32_t tensor, const Nit
   void *data = NULL;
   int32_t exponent = 0;
   NitiStatus status = read_tensor(&data, &exponent, r, tensor);
-  if (status == NITI_OK) status = put_tensor(r, entries, i, tensor, data, exponent);
+  if (status == NITI_OK) status = put_tensor(r, entries, i, tensor, data, exponent, reads(o, tensor));
   if (status == NITI_OK && rounded && niti_has_sums(o)) status = put_sums(r, i, in, tensor, data);
   if (status == NITI_OK && rounded && draws(o)) status = put_words(r, i, tensor);
   free(data);

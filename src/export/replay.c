@@ -78,8 +78,9 @@ static NitiStatus open_network(Replay *r, const char *network, const NitiDevice 
     status = niti_fail(NITI_ERROR_UNSUPPORTED,
                        "%s: a replay needs data.mean and data.std as numbers (expected an export's checkpoint)", where.path);
   if (status == NITI_OK && r->recipe->data.type == NITI_INT16)
-    status = niti_fail(NITI_ERROR_UNSUPPORTED,
-                       "%s: data.type int16 cannot be replayed, as no device takes it (expected an export's checkpoint)", where.path);
+    status =
+        niti_fail(NITI_ERROR_UNSUPPORTED,
+                  "%s: data.type int16 cannot be replayed, as no device takes it (expected an export's checkpoint)", where.path);
   if (status == NITI_OK && r->recipe->optimizer->wide)
     status = niti_fail(NITI_ERROR_UNSUPPORTED, "%s: update %s cannot be replayed (expected update niti)", where.path,
                        r->recipe->optimizer->name);
@@ -155,8 +156,7 @@ static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
 }
 
 static NitiStatus train(Replay *r, int32_t count) {
-  const NitiBatch batch = {
-      .count = count, .images = r->pixels, .source = r->source, .samples = r->samples, .labels = r->labels};
+  const NitiBatch batch = {.count = count, .images = r->pixels, .source = r->source, .samples = r->samples, .labels = r->labels};
   NitiBindings b = {.seed = r->seed, .step = (uint32_t)r->steps++};
   NITI_TRY(niti_feed_batch(r->feed, &batch, &b));
   const int32_t mu = niti_program_find_scalar(r->net->program, "mu");
@@ -167,7 +167,8 @@ static NitiStatus train(Replay *r, int32_t count) {
 
 static NitiStatus set_mu(Replay *r, const char *word, const char *more) {
   uint64_t mu;
-  if (!word || !take_number(&mu, word, NITI_MU_MAX)) return fail_at(r, word ? word : "mu", "expected a learning rate from 0 to 30");
+  if (!word || !take_number(&mu, word, NITI_MU_MAX))
+    return fail_at(r, word ? word : "mu", "expected a learning rate from 0 to 30");
   if (more) return fail_at(r, more, "expected nothing after the learning rate");
   r->mu = (int)mu;
   return NITI_OK;

@@ -20,12 +20,9 @@ typedef struct Type {
   NitiFileDtype file;
 } Type;
 
-static const Type types[] = {{"int8", "|i1", "int8_t", 1, NITI_I8},
-                             {"uint8", "|u1", "uint8_t", 1, NITI_I8},
-                             {"int16", "<i2", "int16_t", 2, NITI_I16},
-                             {"int32", "<i4", "int32_t", 4, NITI_I32},
-                             {"uint32", "<u4", "uint32_t", 4, NITI_I32},
-                             {"int64", "<i8", "int64_t", 8, NITI_I64}};
+static const Type types[] = {{"int8", "|i1", "int8_t", 1, NITI_I8},      {"uint8", "|u1", "uint8_t", 1, NITI_I8},
+                             {"int16", "<i2", "int16_t", 2, NITI_I16},   {"int32", "<i4", "int32_t", 4, NITI_I32},
+                             {"uint32", "<u4", "uint32_t", 4, NITI_I32}, {"int64", "<i8", "int64_t", 8, NITI_I64}};
 
 static const Type *type_of(const NitiValues *v) {
   const Type *t = types;
@@ -170,9 +167,8 @@ NitiStatus niti_values_write(const char *folder, const char *stem, unsigned form
   json_t *dims = json_array();
   sum_values(digest, v, t);
   for (int32_t d = 0; d < v->rank; ++d) json_array_append_new(dims, json_integer(v->dims[d]));
-  json_t *entry =
-      json_pack("{s:s, s:s, s:s, s:s, s:o, s:s}", "name", v->name, "file", stem, "dtype", v->dtype, "layout", v->layout,
-                            "dims", dims, "sha256", digest);
+  json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:o, s:s}", "name", v->name, "file", stem, "dtype", v->dtype, "layout",
+                            v->layout, "dims", dims, "sha256", digest);
   if (v->scaled) json_object_set_new(entry, "exponent", json_integer(v->exponent));
   return json_array_append_new(entries, entry) == 0 ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folder);
 }

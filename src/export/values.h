@@ -10,8 +10,8 @@
 enum { NITI_VALUES_NPY = 1, NITI_VALUES_HEX = 2, NITI_VALUES_H = 4, NITI_VALUES_SAFETENSORS = 8 };
 
 typedef struct NitiValues {
-  const char *name;  /* what the index calls it */
-  const char *dtype; /* "int8", "uint8", "int16", "int32", "uint32", "int64" */
+  const char *name;   /* what the index calls it */
+  const char *dtype;  /* "int8", "uint8", "int16", "int32", "uint32", "int64" */
   const char *layout; /* a letter per dimension, the slowest first: "NHWC" */
   int32_t rank;
   int64_t dims[NITI_RANK_MAX];

@@ -88,12 +88,13 @@ def dropout(n):
 
 def loss(n):
     (logits, targets, metrics), exponent = n.x, n.e[0]
+    logits = logits.reshape(len(logits), -1)
     seen = np.array([a.loss_sum(logits, exponent, targets), a.correct_count(logits, targets), len(targets)])
     if n.attributes["loss"] == "niti":
-        delta = a.loss_error_niti(logits, exponent, targets, n.words())
+        delta = a.loss_error_niti(logits, exponent, targets, n.words().reshape(logits.shape))
     else:
-        delta = a.loss_error_softmax(logits, exponent, targets, n.o["rounding"], n.words, n.attributes["off"])
-    return [(metrics + seen, None), delta]
+        delta = a.loss_error_softmax(logits, exponent, targets, n.o["rounding"], lambda: n.words().reshape(logits.shape), n.attributes["off"])
+    return [(metrics + seen, None), (delta[0].reshape(n.shapes[1]), delta[1])]
 
 
 def norm_fit(n):

@@ -179,7 +179,7 @@ class Hardware:
         return words >> 31
 
     def dropout(self, x, words, shared):
-        return x * (self.keep(words[:x[0].size].reshape(1, *x.shape[1:]) if shared else words.reshape(x.shape)))
+        return x * (self.keep(words.reshape(-1)[:x[0].size].reshape(1, *x.shape[1:]) if shared else words.reshape(x.shape)))
 
     def update_shift(self, bits, mu):
         return bits - mu

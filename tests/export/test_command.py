@@ -93,6 +93,26 @@ def test_fast_has_the_same_bits_and_keeps_to_its_budget(tmp_path):
     assert "backward of conv2" in refused(job, "--budget", 9000)
 
 
+def test_no_budget_above_the_smallest_plan_is_refused(tmp_path):
+    """Every budget from the smallest plan on has a plan that fits, and what is reported as needed is the smallest."""
+    job = Job(tmp_path, nets.B)
+
+    def ram(budget):
+        """Of the export within the budget; or (None, what it says is needed)."""
+        result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--budget", str(budget)], capture_output=True, text=True, check=False)
+        found = re.search(r"RAM +(\d+) bytes|b needs (\d+) bytes", result.stdout + result.stderr).groups()
+        assert (result.returncode == 0) == (found[0] is not None)
+        return found[0] and int(found[0]), found[1] and int(found[1])
+
+    most = job.export()["ram"]
+    _, least = ram(1)
+    assert least < most - 3000 and ram(least) == (least, None) and ram(least - 1) == (None, least)
+    for budget in range(least, most + 200, 97):
+        assert ram(budget)[0] is not None and least <= ram(budget)[0] <= budget
+    job.export("least", "--budget", least)
+    assert job.c_hash("gcc", "least") == job.host_hash()
+
+
 @pytest.mark.parametrize("layout, files", [
     ("cmake", ["residual.c", "CMakeLists.txt", "examples/train/CMakeLists.txt"]),
     ("platformio", ["library.json", "src/residual.c", "examples/train/platformio.ini"]), ("arduino", ["library.properties", "src/residual.h"]),

@@ -7,7 +7,7 @@ import pytest
 from conftest import HERE, Job, call
 
 # Trained weights that end in the middle of a flash's unit of 32 bytes, and at the end of one.
-WHOLE = nets.network("whole", (6, 6, 1), [nets.conv(8, 2), "relu", "flatten", nets.LINEAR], 4)
+WHOLE = nets.network("even", (6, 6, 1), [nets.conv(8, 2), "relu", "flatten", nets.LINEAR], 4)
 
 
 @pytest.mark.parametrize("model, rest", [(nets.RESIDUAL, 7), (WHOLE, 0)], ids=["padded", "whole"])

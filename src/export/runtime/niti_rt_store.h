@@ -44,9 +44,7 @@ RT_UNUSED static uint32_t rt_load_u32(const uint8_t *p) {
 }
 
 /* Where the header of so many bytes of weights begins. */
-RT_UNUSED static uint32_t rt_header_at(uint32_t bytes) {
-  return (bytes + RT_UNIT_BYTES - 1u) / RT_UNIT_BYTES * RT_UNIT_BYTES;
-}
+RT_UNUSED static uint32_t rt_header_at(uint32_t bytes) { return (bytes + RT_UNIT_BYTES - 1u) / RT_UNIT_BYTES * RT_UNIT_BYTES; }
 
 /* Little-endian words: magic, arithmetic, network, sequence, step, seed (two), mu, bytes of weights; zeros; and at the end the
  * CRC-32C of all before it. crc: that of the weights, filled up. */
