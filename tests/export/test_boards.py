@@ -10,14 +10,15 @@ import pytest
 from conftest import WARNINGS, Job, call
 
 STEPS = 2000 if os.environ.get("NITI_TEST_SLOW") else 50
+IMAGES = 60 if os.environ.get("NITI_TEST_SLOW") else None  # as many as a small flash holds; None: enough for the steps
 JOBS = {
     "a": (nets.A, {}),
-    "a-long": (nets.A, {"max_steps": STEPS}),
+    "a-long": (nets.A, {"max_steps": STEPS, "images": IMAGES}),
     "a-8": (nets.A, {"batch": 8, "max_steps": 10}),
     "b": (nets.B, {"max_steps": 8}),
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
-    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS}),
-    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "freeze": ["conv1", "conv2"]}),
+    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS, "images": IMAGES}),
+    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "images": IMAGES, "freeze": ["conv1", "conv2"]}),
     "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
