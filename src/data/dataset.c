@@ -12,6 +12,7 @@
 
 #include "data/format.h"
 #include "data/image.h"
+#include "data/values.h"
 #include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
@@ -329,6 +330,17 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
                              uint32_t word_x, uint8_t *out) {
   const NitiWindow window = {.centre = centre, .word_y = word_y, .word_x = word_x};
   return niti_dataset_read_window(dataset, split, index, &window, NULL, out);
+}
+
+NitiStatus niti_dataset_read_values(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiDataOptions *options,
+                                    NitiShape size, int8_t *out) {
+  const NitiDataSplit *s = &dataset->split[split];
+  const NitiWindow window = {.centre = true};
+  if (index < 0 || index >= s->count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "sample %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
+  if (dataset->type == NITI_UINT8) return niti_fail(NITI_ERROR_ARGUMENT, "%s: pixels are no signed values", s->dir);
+  niti_values_window(out, dataset, s, niti_dataset_place(dataset, split, index), options, size, window);
+  return NITI_OK;
 }
 
 /* ---- identity ---- */

@@ -143,6 +143,10 @@ int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t 
  * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
+/* The centre window, size {1, H, W, C}, of a sample of int8 or int16 as mantissas at NITI_VALUE_EXPONENT, by the options' mean,
+ * std and pad. */
+NitiStatus niti_dataset_read_values(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiDataOptions *options,
+                                    NitiShape size, int8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
 NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out);
 /* The same for a file's bytes; messages call it `name`. */
