@@ -1,7 +1,7 @@
 /* Trains an exported network on an emulated board without a library: start-up, output, counters, and the memory that is really
  * used. BOARD_CORTEX_M (semihosting, SysTick) or BOARD_RISCV (virt's serial port and minstret). feed.h has the steps: FEED_STEPS,
- * feed_n, feed_labels, feed_order, feed_pixels. Prints hash HASH; stack BYTES; count predict N; count train N (instructions, of the last
- * image and step) and, from a second start with saved state, "saved" if the hash is the same. */
+ * feed_n, feed_labels, feed_order, feed_pixels. Prints hash HASH; stack BYTES; count predict N; count train N (instructions, of
+ * the last image and step) and, from a second start with saved state, "saved" if the hash is the same. */
 #include NET_H
 #include <stddef.h>
 
