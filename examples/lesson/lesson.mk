@@ -1,13 +1,14 @@
-# Part of each example's Makefile: exports the network for LAYOUT into network/, and puts lesson.h into LESSON, beside the program.
+# Part of each example's Makefile: exports the network for LAYOUT into network/, and puts HEADERS (lesson.h) into LESSON, beside the program.
 NITI ?= niti
+HEADERS ?= lesson.h
 
 .PHONY: all network clean
-network: $(LESSON)/lesson.h
+network: $(HEADERS:%=$(LESSON)/%)
 	$(NITI) export c ../lesson/recipe.yaml --layout $(LAYOUT) --out network
 
-$(LESSON)/lesson.h: ../lesson/lesson.h
+$(HEADERS:%=$(LESSON)/%): $(LESSON)/%: ../lesson/%
 	mkdir -p $(LESSON)
-	cp ../lesson/lesson.h $@
+	cp $< $@
 
 clean:
-	rm -rf network build $(LESSON)/lesson.h
+	rm -rf network build $(HEADERS:%=$(LESSON)/%)

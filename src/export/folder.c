@@ -65,13 +65,6 @@ static void remove_parents(char *path, size_t from) {
 
 /* ---- the list ---- */
 
-static void digest_of(char digest[SHA256_DIGEST_STRING_LENGTH], const char *data, size_t size) {
-  SHA256_CTX sum;
-  SHA256_Init(&sum);
-  SHA256_Update(&sum, (const uint8_t *)data, size);
-  (void)SHA256_End(&sum, digest);
-}
-
 /* A line for each file, after what the list has so far. */
 static char *list_of(const char *before, const NitiExportFiles *files) {
   NitiTextMemory memory;
@@ -79,7 +72,7 @@ static char *list_of(const char *before, const NitiExportFiles *files) {
   if (niti_text_open(&memory)) {
     fputs(before, memory.to);
     for (int i = 0; i < files->count; ++i) {
-      digest_of(digest, files->files[i].text, strlen(files->files[i].text));
+      (void)SHA256Data((const uint8_t *)files->files[i].text, strlen(files->files[i].text), digest);
       fprintf(memory.to, "%s  %s\n", digest, files->files[i].path);
     }
   }
@@ -123,7 +116,7 @@ static bool is_unchanged(const char *path, const char *expected) {
   char digest[SHA256_DIGEST_STRING_LENGTH], *data = NULL;
   size_t size;
   if (!niti_path_is_file(path) || niti_file_read(&data, &size, path, FILE_MAX) != NITI_OK) return false;
-  digest_of(digest, data, size);
+  (void)SHA256Data((const uint8_t *)data, size, digest);
   free(data);
   return strncmp(digest, expected, DIGITS) == 0;
 }

@@ -134,12 +134,12 @@ def test_layouts(layout, files, job):
     elif program.endswith(".c"):
         call("gcc", "-std=c99", job.path(out, program), source, "-I", job.path(out, "src"), "-o", built)
     else:  # of Arduino's library, what the sketch uses
-        os.makedirs(job.path("stub"), exist_ok=True)
-        with open(job.path("stub", "Arduino.h"), "w", encoding="ascii") as file:
+        os.makedirs(job.path("headers"), exist_ok=True)
+        with open(job.path("headers", "Arduino.h"), "w", encoding="ascii") as file:
             file.write("#include <cstdio>\n#include <cstdlib>\nstatic struct { void begin(long) {} void println(const char *s) { std::puts(s); std::exit(0); } } Serial;\n"
                        "static void delay(int) {}\nvoid setup();\nvoid loop();\nint main() { setup(); loop(); }\n")
         call("gcc", "-std=c99", "-c", source, "-o", job.path("net.o"))
-        call("g++", "-x", "c++", "-Wno-unused-function", job.path(out, program), "-x", "none", job.path("net.o"), "-I", job.path("stub"), "-I", job.path(out, "src"),
+        call("g++", "-x", "c++", "-Wno-unused-function", job.path(out, program), "-x", "none", job.path("net.o"), "-I", job.path("headers"), "-I", job.path(out, "src"),
              "-o", built)
     assert len(call(built).decode().strip()) == 64
     if layout == "cmsis-pack":  # every file that it names is there

@@ -111,13 +111,13 @@ def test_others_learn_here_and_compile_for_a_board(layout, example, expected):
     program, language, include = {
         "arduino": ("train/train.ino", "c++", []), "cmsis-pack": ("main.c", "c", ["."]), "platformio": ("src/main.cpp", "c++", ["include", "src"]),
         "zephyr": ("src/main.c", "c", [])}[layout]
-    (folder / "stub" / "zephyr").mkdir(parents=True)
+    (folder / "headers" / "zephyr").mkdir(parents=True)
     (folder / "board").mkdir()
-    (folder / "stub" / "Arduino.h").write_text(ARDUINO)
-    (folder / "stub" / "zephyr" / "kernel.h").write_text(PRINTK)
+    (folder / "headers" / "Arduino.h").write_text(ARDUINO)
+    (folder / "headers" / "zephyr" / "kernel.h").write_text(PRINTK)
     (folder / "board" / "stdio.h").write_text(STDIO)
     source = ["-x", language, *(["-include", "Arduino.h"] if layout == "arduino" else []), folder / program]
-    search = [f"-I{folder / name}" for name in ("stub", "network/src", *include)]
+    search = [f"-I{folder / name}" for name in ("headers", "network/src", *include)]
     compilers = {"c": ("gcc", "arm-none-eabi-gcc", "-std=c99"), "c++": ("g++", "arm-none-eabi-g++", "-std=c++11")}[language]
     call("gcc", "-std=c99", "-O2", "-c", folder / "network" / "src" / "stripes.c", "-o", folder / "stripes.o")
     call(compilers[0], compilers[2], "-Wall", "-Werror", *search, *source, "-x", "none", folder / "stripes.o", "-o", folder / "here")

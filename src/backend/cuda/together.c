@@ -236,8 +236,7 @@ void niti_cuda_all_sum_wait(NitiBackend *backend) {
 
 /* ---- joining ---- */
 
-/* "HOST 0000:3B:00.0", where NCCL is there. NCCL refuses one device twice on a host, and takes its variable for the host's name.
- */
+/* "HOST 0000:3B:00.0", where NCCL is there. NCCL refuses one device twice on a host, whose name its own variable may give. */
 void niti_cuda_link_name(NitiBackend *backend, char name[NITI_LINK_NAME_MAX]) {
   char host[NITI_RANK_NAME_MAX], bus[20];
   const char *given = niti_environment_get("NCCL_HOSTID");
