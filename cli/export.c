@@ -47,6 +47,8 @@ static int print_report(const NitiExportReport *r, const char *out) {
   printf("RAM             %" PRId64 " bytes: context %" PRId64 " (weights %" PRId64 "), arena %" PRId64 ", stack at most %" PRId64
          "\n",
          r->ram, r->context, r->trained_weights, r->arena, r->stack);
+  printf("pixels          %" PRId64 " bytes besides, where %s in memory; none where a callback gives rows\n",
+         r->trained > 0 ? r->batch * r->image : r->image, r->trained > 0 && r->batch > 1 ? "a batch is" : "an image is");
   printf("fullest         %s\n", r->fullest);
   printf("multiply-adds   %" PRId64 " per image to predict", r->multiply_adds);
   if (r->trained > 0) printf(", at most %" PRId64 " to train", r->training_multiply_adds);
@@ -55,12 +57,12 @@ static int print_report(const NitiExportReport *r, const char *out) {
 }
 
 static int report_json(const NitiExportReport *r) {
-  return print_json(json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I}", "name", r->name, "batch",
+  return print_json(json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I}", "name", r->name, "batch",
                               r->batch, "layers", r->layers, "trained", r->trained, "trained_weights",
                               (json_int_t)r->trained_weights, "frozen_weights", (json_int_t)r->frozen_weights, "ram",
                               (json_int_t)r->ram, "context", (json_int_t)r->context, "arena", (json_int_t)r->arena, "stack",
-                              (json_int_t)r->stack, "fullest", r->fullest, "multiply_adds", (json_int_t)r->multiply_adds,
-                              "training_multiply_adds", (json_int_t)r->training_multiply_adds));
+                              (json_int_t)r->stack, "image", (json_int_t)r->image, "fullest", r->fullest, "multiply_adds",
+                              (json_int_t)r->multiply_adds, "training_multiply_adds", (json_int_t)r->training_multiply_adds));
 }
 
 /* The number of a word in a list that ends with NULL, or -1. */

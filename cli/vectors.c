@@ -13,11 +13,11 @@ typedef struct Arguments {
 
 static const Option vectors_options[] = {
     TEXT("out", out, "DIR", "the folder to write: new or empty"),
-    NUMBER("steps", steps, "N", "training steps (default: 1)", 1, 10000),
-    NUMBER("batch", batch, "N", "images per step (default: the recipe's)", 1, 4096),
+    NUMBER("steps", steps, "N", "training steps (default: 1); not with --corners", 1, 10000),
+    NUMBER("batch", batch, "N", "images per step (default: the recipe's); not with --corners", 1, 4096),
     TEXT("operations", operations, "WORDS", "only operations whose names contain one of these: conv,update,... (default: all)"),
     TEXT("formats", formats, "NAMES", "npy,hex,h,safetensors or some of them (default: npy)"),
-    FLAG("corners", corners, "directed cases of the arithmetic instead of a network's steps"),
+    FLAG("corners", corners, "directed cases of the arithmetic and of every operation instead of a network's steps"),
     JSON_OPTION,
     {0},
 };
@@ -42,7 +42,7 @@ const Command command_compare = {"compare",
                                  run_compare};
 
 static int run_vectors(int argc, char **argv) {
-  Arguments given = {.steps = 1};
+  Arguments given = {0};
   int64_t written;
   int count;
   const int code = options_parse(&command_vectors, &given, argc, argv, &count);
@@ -52,10 +52,12 @@ static int run_vectors(int argc, char **argv) {
                                          : count == 0  ? "a network is missing"
                                                        : "one network at a time");
   if (!given.out) return usage_error(&command_vectors, "--out is missing");
+  if (given.corners && (given.steps || given.batch))
+    return usage_error(&command_vectors, "--corners has no %s", given.steps ? "--steps" : "--batch");
   const NitiVectorOptions chosen = {.out = given.out,
                                     .operations = given.operations,
                                     .formats = given.formats,
-                                    .steps = (int32_t)given.steps,
+                                    .steps = given.steps ? (int32_t)given.steps : 1,
                                     .batch = (int32_t)given.batch};
   const NitiStatus status =
       given.corners ? niti_vectors_corners(&written, &chosen) : niti_vectors_write(&written, argv[1], &chosen);

@@ -4,6 +4,7 @@
 /* clang-format on */
 #include <sha256.h>
 
+#include "data/format.h"
 #include "data_open.h"
 
 /* ---- IDX ---- */
@@ -457,6 +458,83 @@ static void hashes_are_of_the_files(void **state) {
   remove_temp(dir);
 }
 
+/* Opened without hashing, seconds after its files were made. */
+static NitiDataset *open_settled(const char *path) {
+  NitiDataset *dataset = NULL;
+  NitiDataRequest request = request_of(&size8);
+  request.unhashed = true;
+  if (niti_dataset_open(&dataset, path, NULL, &request) != NITI_OK) fail_msg("%s", niti_error());
+  dataset->opened += 10;
+  return dataset;
+}
+
+/* Hashed while it is read, or later. */
+static void check_hash_of(const char *dir) {
+  char text[65], later[65];
+  for (int split = NITI_TRAIN; split <= NITI_TEST; ++split) {
+    NitiDataset *read = open_good(dir, NITI_DATA_AUTO, &size8), *unhashed = open_settled(dir);
+    assert_int_equal(niti_dataset_hash(read, (NitiSplit)split, text), NITI_OK);
+    assert_int_equal(niti_dataset_hash(unhashed, (NitiSplit)split, later), NITI_OK);
+    assert_string_equal(text, later);
+    niti_dataset_close(read);
+    niti_dataset_close(unhashed);
+  }
+}
+
+static void hashes_can_be_had_later(void **state) {
+  (void)state;
+  for (int kind = 0; kind < 3; ++kind) {
+    char *dir = make_temp();
+    if (kind == 2)
+      put_cifar10(dir);
+    else
+      put_idx_set(dir, kind == 1, '-');
+    check_hash_of(dir);
+    remove_temp(dir);
+  }
+}
+
+static void files_of(char text[65], const char *dir, NitiSplit split) {
+  NitiDataset *dataset = open_settled(dir);
+  niti_dataset_files(dataset, split, text);
+  niti_dataset_close(dataset);
+}
+
+static void files_are_known_by_what_they_are(void **state) {
+  (void)state;
+  char text[65], other[65], *dir = make_temp(), *copy = make_temp();
+  put_idx_set(dir, false, '-');
+  put_idx_set(copy, false, '-');
+  files_of(text, dir, NITI_TRAIN);
+  files_of(other, dir, NITI_TRAIN);
+  assert_int_equal(strlen(text), 64);
+  assert_string_equal(text, other);
+  files_of(other, dir, NITI_TEST);
+  assert_string_not_equal(text, other);
+  files_of(other, copy, NITI_TRAIN); /* the same content, in other files */
+  assert_string_not_equal(text, other);
+  NitiDataset *dataset = open_settled(dir);
+  dataset->opened -= 10;
+  niti_dataset_files(dataset, NITI_TRAIN, other); /* they may have changed while they were read */
+  assert_string_equal(other, "");
+  dataset->opened += 10;
+  assert_int_equal(remove(path_of("%s/train-labels-idx1-ubyte", dir)), 0);
+  niti_dataset_files(dataset, NITI_TRAIN, other);
+  assert_string_equal(other, "");
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+  remove_temp(copy);
+  dir = put_folder("test");
+  copy = put_folder("test");
+  files_of(text, dir, NITI_TRAIN);
+  files_of(other, copy, NITI_TRAIN);
+  assert_string_not_equal(text, other);
+  files_of(other, dir, NITI_TRAIN);
+  assert_string_equal(text, other);
+  remove_temp(dir);
+  remove_temp(copy);
+}
+
 static void default_comes_from_the_environment(void **state) {
   (void)state;
   assert_int_equal(setenv("NITI_DATA", "/some/where", 1), 0);
@@ -526,6 +604,8 @@ int main(void) {
       cmocka_unit_test(probing_says_what_it_looked_for),
       cmocka_unit_test(statistics_are_exact),
       cmocka_unit_test(hashes_are_of_the_files),
+      cmocka_unit_test(hashes_can_be_had_later),
+      cmocka_unit_test(files_are_known_by_what_they_are),
       cmocka_unit_test(default_comes_from_the_environment),
       cmocka_unit_test(real_sets_are_read),
   };

@@ -36,12 +36,18 @@ static size_t more_bytes(const void *context, const NitiProgram *p, int32_t t) {
 typedef struct Map {
   const NitiProgram *program;
   const NitiPlaces *places;
+  bool gradients;
   NitiTensorBytes bytes;
   int32_t *holds;  /* [units of the arena] the tensor whose value lies there */
   int32_t *values; /* [tensors] the tensor whose value it is: itself, or what a reshape read */
 } Map;
 
-static bool in_arena(const Map *m, int32_t t) { return t != NITI_NONE && niti_role_in_arena(m->program->tensors[t].role); }
+static bool has_place(const NitiProgram *p, bool gradients, int32_t t) {
+  const NitiRole role = p->tensors[t].role;
+  return niti_role_in_arena(role) || (gradients && role == NITI_ROLE_GRADIENT);
+}
+
+static bool in_arena(const Map *m, int32_t t) { return t != NITI_NONE && has_place(m->program, m->gradients, t); }
 
 static size_t first_unit(const Map *m, int32_t t) {
   const int64_t offset = m->places->offsets[t];
@@ -107,28 +113,37 @@ static void play(const Map *m) {
   }
 }
 
-static void check_sum(const NitiProgram *p, const NitiPlaces *places, NitiTensorBytes bytes) {
+/* Who measures reads gradients after the step. */
+static void check_gradients(const Map *m) {
+  for (int32_t t = 0; t < m->program->tensor_count; ++t) {
+    if (m->gradients && m->program->tensors[t].role == NITI_ROLE_GRADIENT) check_input(m, m->program->operation_count, t);
+  }
+}
+
+static void check_sum(const NitiProgram *p, const NitiPlaces *places, bool gradients, NitiTensorBytes bytes) {
   size_t sum = 0;
   for (int32_t t = 0; t < p->tensor_count; ++t) {
-    assert_true(niti_role_in_arena(p->tensors[t].role) || places->offsets[t] == -1);
+    assert_true(has_place(p, gradients, t) || places->offsets[t] == -1);
     if (places->offsets[t] >= 0) sum += units(bytes(NULL, p, t)) * NITI_ALIGN;
   }
   assert_true(places->arena_bytes <= sum);
 }
 
-static void check_places(const NitiProgram *p, NitiTensorBytes bytes) {
+static void check_places(const NitiProgram *p, bool gradients, NitiTensorBytes bytes) {
   NitiPlaces places, again;
-  must(niti_places_open(&places, p, bytes, NULL));
-  must(niti_places_open(&again, p, bytes, NULL));
+  must(niti_places_open(&places, p, gradients, bytes, NULL));
+  must(niti_places_open(&again, p, gradients, bytes, NULL));
   assert_int_equal(places.arena_bytes, again.arena_bytes);
   assert_memory_equal(places.offsets, again.offsets, (size_t)p->tensor_count * sizeof *places.offsets);
   if (!bytes) bytes = element_bytes;
   const size_t arena = places.arena_bytes / NITI_ALIGN;
-  const Map m = {p, &places, bytes, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
+  const Map m = {
+      p, &places, gradients, bytes, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
   assert_true(m.holds && m.values);
   for (size_t u = 0; u < arena; ++u) m.holds[u] = NOTHING;
   play(&m);
-  check_sum(p, &places, bytes);
+  check_gradients(&m);
+  check_sum(p, &places, gradients, bytes);
   free(m.holds);
   free(m.values);
   niti_places_close(&places);
@@ -140,8 +155,10 @@ static void check_description(const NitiDescription *description, NitiLowerOptio
     options.training = which % 2 == 0;
     NitiProgram *p = lowered(description, &options);
     if (which >= 2) must(niti_fuse(p));
-    check_places(p, NULL);
-    check_places(p, more_bytes);
+    for (int gradients = 0; gradients < 2; ++gradients) {
+      check_places(p, gradients, NULL);
+      check_places(p, gradients, more_bytes);
+    }
     niti_program_close(p);
   }
 }
@@ -179,19 +196,21 @@ static void random_networks_have_room(void **state) {
 
 /* ---- known sizes ---- */
 
-static size_t arena_of(const char *layers, bool training) {
+static size_t arena_with(const char *layers, bool training, bool gradients) {
   char text[512];
   NitiPlaces places;
   const NitiLowerOptions options = {.batch = 1, .training = training};
   (void)snprintf(text, sizeof text,
                  "name: t\ninput: [16, 16, 1]\nclasses: 2\nlayers:\n%s  - flatten\n  - linear: {out: classes}\n", layers);
   NitiProgram *p = program_of(text, &options);
-  must(niti_places_open(&places, p, NULL, NULL));
+  must(niti_places_open(&places, p, gradients, NULL, NULL));
   const size_t bytes = places.arena_bytes;
   niti_places_close(&places);
   niti_program_close(p);
   return bytes;
 }
+
+static size_t arena_of(const char *layers, bool training) { return arena_with(layers, training, false); }
 
 /* 256 bytes of input, 1024, 512 and 2048 of the convolutions' outputs, and the logits' unit of 256. */
 static void a_chain_takes_its_widest_pair(void **state) {
@@ -212,11 +231,19 @@ static void training_takes_what_the_loss_needs(void **state) {
                    256 + 1024 + 512 + 256 + 256);
 }
 
+/* The linear layer's gradient (2048 sums of 4 bytes) begins when only the input (256 bytes), the convolution's output (1024) and
+ * the logits' delta (256) are left of what the loss needed; the convolution's gradient (256) when there are the input and its
+ * delta. */
+static void gradients_take_what_backward_leaves(void **state) {
+  (void)state;
+  assert_int_equal(arena_with("  - conv: {out: 4, kernel: 1}\n", true, true), 8192 + 256 + 1024 + 256);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(builtin_models_have_room),           cmocka_unit_test(every_layer_has_room),
       cmocka_unit_test(random_networks_have_room),          cmocka_unit_test(a_chain_takes_its_widest_pair),
-      cmocka_unit_test(training_takes_what_the_loss_needs),
+      cmocka_unit_test(training_takes_what_the_loss_needs), cmocka_unit_test(gradients_take_what_backward_leaves),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,7 @@ struct NitiExecutable {
   NitiProgram *program; /* as passed by the caller */
   NitiProgram *fused;   /* what runs: the same operations, some of them fused */
   NitiPlaces places;
+  bool places_gradients;
   NitiTensor *tensors; /* [tensors], at the whole batch */
   NitiStep *steps;     /* [operations] */
   bool *nonnegative;   /* [tensors] */
@@ -89,9 +90,23 @@ static size_t arena_bytes(const void *context, const NitiProgram *p, int32_t t) 
   return k->tensor_bytes(e->backend, niti_tensor_shape(desc, p->batch), e->uses[t]);
 }
 
+/* Gradients take the memory of activations that backward is done with; those that ranks add up lie beside each other instead. */
+static bool gradients_in_arena(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode == NITI_OP_ALL_SUM) return false;
+  }
+  return true;
+}
+
+static bool lives_in_arena(const NitiExecutable *e, int32_t t) {
+  const NitiRole role = e->program->tensors[t].role;
+  return niti_role_in_arena(role) || (role == NITI_ROLE_GRADIENT && e->places_gradients);
+}
+
 static bool lives_outside(const NitiExecutable *e, int32_t t) {
   const NitiRole role = e->program->tensors[t].role;
-  return role == NITI_ROLE_GRADIENT || (is_kept(role) && shared_tensor(e, t) == NITI_NONE);
+  if (role == NITI_ROLE_GRADIENT) return !e->places_gradients;
+  return is_kept(role) && shared_tensor(e, t) == NITI_NONE;
 }
 
 static NitiDirection direction_of(NitiOpcode opcode) {
@@ -213,7 +228,7 @@ static NitiStatus check_support(const NitiExecutable *e) {
 static void place_apart(NitiExecutable *e) {
   size_t offset = 0;
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
-    if (!niti_role_in_arena(e->fused->tensors[t].role)) continue;
+    if (!lives_in_arena(e, t)) continue;
     e->places.offsets[t] = (int64_t)offset;
     offset += align_up(arena_bytes(e, e->fused, t));
   }
@@ -234,6 +249,7 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   e->program = niti_program_copy(program);
   e->fused = niti_program_copy(program);
+  e->places_gradients = gradients_in_arena(program);
   e->tensors = calloc(tensors, sizeof *e->tensors);
   e->steps = calloc(operations, sizeof *e->steps);
   e->nonnegative = calloc(tensors, sizeof *e->nonnegative);
@@ -244,7 +260,7 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   niti_find_nonnegative(e->nonnegative, e->fused);
   niti_find_uses(e->uses, e->fused);
   for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
-  NITI_TRY(niti_places_open(&e->places, e->fused, arena_bytes, e));
+  NITI_TRY(niti_places_open(&e->places, e->fused, e->places_gradients, arena_bytes, e));
   if (plain) share_reshapes_alone(e);
   return NITI_OK;
 }
@@ -286,7 +302,7 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
   if (lives_outside(e, t)) {
     tensor->data = (int8_t *)e->kept + *kept;
     *kept += align_up(plain_bytes(e, t));
-  } else if (niti_role_in_arena(desc->role) && e->places.offsets[t] >= 0) {
+  } else if (e->places.offsets[t] >= 0) {
     tensor->data = (int8_t *)arena + e->places.offsets[t];
   }
 }

@@ -108,7 +108,7 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
   char *bytes;
   size_t size;
   NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
-  SHA256_Update(sha, (const uint8_t *)bytes, size);
+  if (sha) SHA256_Update(sha, (const uint8_t *)bytes, size);
   const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
   free(bytes);
   return status;
@@ -116,6 +116,7 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
 
 static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
+  const bool hashed = !dataset->request.unhashed;
   int64_t index = 0;
   SHA256_CTX sha;
   SHA256_Init(&sha);
@@ -129,14 +130,14 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = read_file(split, &index, name, layout, &sha);
+    NitiStatus status = read_file(split, &index, name, layout, hashed ? &sha : NULL);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
-  (void)SHA256_End(&sha, split->sha256);
+  if (hashed) (void)SHA256_End(&sha, split->sha256);
   return NITI_OK;
 }
 

@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <zlib.h>
 
 #include "data/format.h"
 #include "data/image.h"
+#include "data/values.h"
 #include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
@@ -20,7 +22,10 @@
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
                                                 &niti_data_folder, &niti_data_npy,     &niti_data_csv};
-enum { FORMATS = sizeof formats / sizeof *formats };
+enum {
+  FORMATS = sizeof formats / sizeof *formats,
+  SETTLED = 2 /* seconds: more than the steps in which file systems count time */
+};
 
 /* ---- for the formats ---- */
 
@@ -215,6 +220,7 @@ NitiStatus niti_dataset_open(NitiDataset **out, const char *path, const NitiData
   if (options) dataset->options = *options;
   if (request) dataset->request = *request;
   dataset->watched = niti_clock_now();
+  dataset->opened = time(NULL);
   const NitiStatus status = open_match(dataset, path, &match);
   if (status != NITI_OK) {
     niti_dataset_close(dataset);
@@ -326,6 +332,17 @@ NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_
   return niti_dataset_read_window(dataset, split, index, &window, NULL, out);
 }
 
+NitiStatus niti_dataset_read_values(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiDataOptions *options,
+                                    NitiShape size, int8_t *out) {
+  const NitiDataSplit *s = &dataset->split[split];
+  const NitiWindow window = {.centre = true};
+  if (index < 0 || index >= s->count)
+    return niti_fail(NITI_ERROR_ARGUMENT, "sample %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
+  if (dataset->type == NITI_UINT8) return niti_fail(NITI_ERROR_ARGUMENT, "%s: pixels are no signed values", s->dir);
+  niti_values_window(out, dataset, s, niti_dataset_place(dataset, split, index), options, size, window);
+  return NITI_OK;
+}
+
 /* ---- identity ---- */
 
 typedef struct Hashing {
@@ -385,6 +402,34 @@ NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65
   }
   (void)SHA256_End(&hashing.sha, text);
   return NITI_OK;
+}
+
+/* Adds one file, or the folder itself; false: it may have changed since the data set was opened, or cannot be asked about. */
+static bool add_identity(SHA256_CTX *sha, const NitiDataset *dataset, const char *path, bool folder) {
+  struct stat facts;
+  if (niti_system.stat(path, &facts) != 0) return false;
+  SHA256_Update(sha, (const uint8_t *)&facts.st_dev, sizeof facts.st_dev);
+  SHA256_Update(sha, (const uint8_t *)&facts.st_ino, sizeof facts.st_ino);
+  if (folder) return true;
+  SHA256_Update(sha, (const uint8_t *)&facts.st_size, sizeof facts.st_size);
+  SHA256_Update(sha, (const uint8_t *)&facts.st_mtim, sizeof facts.st_mtim);
+  SHA256_Update(sha, (const uint8_t *)&facts.st_ctim, sizeof facts.st_ctim);
+  return facts.st_ctim.tv_sec < dataset->opened - SETTLED && facts.st_mtim.tv_sec < dataset->opened - SETTLED;
+}
+
+void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]) {
+  const NitiDataSplit *s = &dataset->split[split];
+  const bool folder = niti_dataset_is_folder(dataset);
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  bool good = !folder || add_identity(&sha, dataset, s->dir, true); /* its many files are read on the way */
+  for (size_t i = 0; good && !folder && i < s->files.count; ++i) {
+    char *path = NULL;
+    good = niti_path_join(&path, s->dir, s->files.path[i]) == NITI_OK && add_identity(&sha, dataset, path, false);
+    free(path);
+  }
+  text[0] = 0;
+  if (good) (void)SHA256_End(&sha, text);
 }
 
 void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {

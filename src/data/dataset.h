@@ -99,6 +99,7 @@ typedef struct NitiDataRequest {
   unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
   unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
   int32_t classes; /* without training images: how many classes there are at least; 0: not known */
+  bool unhashed;   /* opening hashes nothing, and niti_dataset_hash reads the files again: it may be called elsewhere */
   NitiDataWatch watch; /* for opening and for everything later; its context must outlive the data set */
 } NitiDataRequest;
 
@@ -142,6 +143,10 @@ int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t 
  * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
+/* The centre window, size {1, H, W, C}, of a sample of int8 or int16 as mantissas at NITI_VALUE_EXPONENT, by the options' mean,
+ * std and pad. */
+NitiStatus niti_dataset_read_values(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiDataOptions *options,
+                                    NitiShape size, int8_t *out);
 /* Reads and fits one image file (JPEG or PNG) as `niti predict` needs it: centre window, `size` channels. */
 NitiStatus niti_image_read(const char *path, const NitiDataOptions *options, NitiShape size, uint8_t *out);
 /* The same for a file's bytes; messages call it `name`. */
@@ -174,7 +179,11 @@ NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANN
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]);
-/* The same over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
+/* Which files a split consists of: 64 hex digits that two data sets opened on one host share only where the files are the same
+ * ones, unchanged since before either was opened. Image folders: the same folder. "" where a file has changed lately, or cannot
+ * be asked about. */
+void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]);
+/* SHA-256 over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
  * be compressed or not. */
 void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]);
 

@@ -2,6 +2,8 @@
 #ifndef NITI_DATA_FORMAT_H
 #define NITI_DATA_FORMAT_H
 
+#include <time.h>
+
 #include "data/dataset.h"
 #include "platform/path.h"
 
@@ -58,6 +60,7 @@ struct NitiDataset {
   NitiDataSplit split[NITI_SPLITS];
   NitiPaths notes;
   int64_t watched; /* when the watch was called last */
+  time_t opened;   /* when the first file may have been read */
 };
 
 extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100, niti_data_folder, niti_data_npy, niti_data_csv;

@@ -62,7 +62,7 @@ typedef struct Reader {
   gzFile file;          /* reads plain files too */
   const char *path;
   uint64_t position, size; /* of the unpacked bytes; of the file on disk */
-  SHA256_CTX *sha;         /* of what is read */
+  SHA256_CTX *sha;         /* of what is read; NULL: not wanted */
 } Reader;
 
 /* Reads count bytes; a file that ends before or is damaged fails. */
@@ -85,7 +85,7 @@ static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path, at,
                        (unsigned long long)count);
     }
-    SHA256_Update(reader->sha, to, (size_t)got);
+    if (reader->sha) SHA256_Update(reader->sha, to, (size_t)got);
     to += got;
     count -= (uint64_t)got;
     reader->position += (uint64_t)got;
@@ -242,11 +242,11 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   char digest[SHA256_DIGEST_STRING_LENGTH] = "";
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
-  NITI_TRY(read_images(dataset, which, family, &sha));
-  NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, &sha));
-  (void)SHA256_End(&sha, split->sha256);
+  SHA256_CTX hash, *sha = dataset->request.unhashed ? NULL : &hash;
+  SHA256_Init(&hash);
+  NITI_TRY(read_images(dataset, which, family, sha));
+  NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, sha));
+  if (sha) (void)SHA256_End(sha, split->sha256);
   NitiStatus status = NITI_OK;
   if (label_count != split->stored)
     status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %lld as there are images in %s", split->dir,

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { ATTEMPTS = 400, ALIGNMENT = 4 };
+enum { ATTEMPTS = 400, THOROUGH = 10, ALIGNMENT = 4 };
 
 int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes) {
   const int32_t i = plan->space_count++;
@@ -15,14 +15,14 @@ static bool in_arena(const NitiExportPlan *p, int32_t space) {
   return space >= p->program->tensor_count || niti_role_in_arena(p->program->tensors[space].role);
 }
 
-static int32_t storage_of(const NitiExportPlan *p, int32_t space) {
+int32_t niti_export_storage(const NitiExportPlan *p, int32_t space) {
   while (p->spaces[space].storage != space) space = p->spaces[space].storage;
   return space;
 }
 
 static void use(NitiExportPlan *p, int32_t space, int32_t step) {
   if (space == NITI_NONE || !in_arena(p, space)) return;
-  NitiExportSpace *s = &p->spaces[storage_of(p, space)];
+  NitiExportSpace *s = &p->spaces[niti_export_storage(p, space)];
   if (step < s->first) s->first = step;
   if (step > s->last) s->last = step;
 }
@@ -63,8 +63,8 @@ static void join_in_place(NitiExportPlan *p) {
     if (!works_in_place(s->kind)) continue;
     for (int k = NITI_EXPORT_FROM; k <= NITI_EXPORT_OTHER; ++k) {
       const int32_t from = s->use[k];
-      if (from == NITI_NONE || p->spaces[storage_of(p, from)].last > i || storage_of(p, to) != to) continue;
-      p->spaces[to].storage = storage_of(p, from);
+      if (from == NITI_NONE || p->spaces[niti_export_storage(p, from)].last > i || niti_export_storage(p, to) != to) continue;
+      p->spaces[to].storage = niti_export_storage(p, from);
       find_lives(p);
       break;
     }
@@ -113,12 +113,12 @@ static int32_t order_by_size(const NitiExportPlan *p, int32_t *order) {
 }
 
 /* Largest first, then with two neighbours changed now and then: keeps what is better. The numbers are the same every time. */
-static void search(NitiExportPlan *p, int32_t *order, int32_t count) {
+static void search(NitiExportPlan *p, int32_t *order, int32_t count, int32_t attempts) {
   int64_t least;
   (void)niti_export_fullest(p, &least);
   uint32_t random = 1;
   p->arena_bytes = place(p, order, count);
-  for (int32_t n = 0; n < ATTEMPTS && count > 1 && p->arena_bytes > least; ++n) {
+  for (int32_t n = 0; n < attempts && count > 1 && p->arena_bytes > least; ++n) {
     random = random * 1664525u + 1013904223u;
     const int32_t a = (int32_t)((random >> 8) % (uint32_t)count);
     random = random * 1664525u + 1013904223u;
@@ -136,31 +136,39 @@ static void search(NitiExportPlan *p, int32_t *order, int32_t count) {
   (void)place(p, order, count);
 }
 
-NitiStatus niti_export_place(NitiExportPlan *p) {
+static NitiStatus place_all(NitiExportPlan *p, int32_t attempts) {
   int32_t *order = calloc((size_t)p->space_count + 1, sizeof *order);
   if (!order) return niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
   join_reshapes(p);
   find_lives(p);
   join_in_place(p);
-  search(p, order, order_by_size(p, order));
+  search(p, order, order_by_size(p, order), attempts);
   free(order);
   return NITI_OK;
 }
 
+NitiStatus niti_export_place(NitiExportPlan *p) { return place_all(p, ATTEMPTS); }
+NitiStatus niti_export_place_well(NitiExportPlan *p) { return place_all(p, THOROUGH * ATTEMPTS); }
+
 int64_t niti_export_offset(const NitiExportPlan *p, int32_t space) {
-  return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[storage_of(p, space)].offset;
+  return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[niti_export_storage(p, space)].offset;
+}
+
+int64_t niti_export_alive(const NitiExportPlan *p, int32_t step) {
+  int64_t alive = 0;
+  for (int32_t s = 0; s < p->space_count; ++s) {
+    const NitiExportSpace *space = &p->spaces[s];
+    if (space->storage == s && space->first <= step && step <= space->last)
+      alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  }
+  return alive;
 }
 
 int32_t niti_export_fullest(const NitiExportPlan *p, int64_t *bytes) {
   int32_t fullest = 0;
   *bytes = 0;
   for (int32_t i = 0; i <= p->step_count; ++i) {
-    int64_t alive = 0;
-    for (int32_t s = 0; s < p->space_count; ++s) {
-      const NitiExportSpace *space = &p->spaces[s];
-      if (space->storage == s && space->first <= i && i <= space->last)
-        alive += (space->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    }
+    const int64_t alive = niti_export_alive(p, i);
     if (alive <= *bytes) continue;
     *bytes = alive;
     fullest = i;

@@ -11,7 +11,13 @@ enum {
 
 /* Appends a space and returns its number. */
 int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes);
+/* The space whose memory a space uses. */
+int32_t niti_export_storage(const NitiExportPlan *plan, int32_t space);
+/* The bytes that are alive during a step; step_count: at the end. */
+int64_t niti_export_alive(const NitiExportPlan *plan, int32_t step);
 /* Decides which tensors share memory, and gives each storage an offset. */
 NitiStatus niti_export_place(NitiExportPlan *plan);
+/* The same, with ten times the attempts at a smaller arena. */
+NitiStatus niti_export_place_well(NitiExportPlan *plan);
 
 #endif

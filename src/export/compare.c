@@ -47,7 +47,7 @@ static NitiStatus load_values(char **data, size_t *size, size_t *first, size_t *
   free(path);
   NITI_TRY(status);
   const char *dtype = text_of(entry, "dtype");
-  const size_t bytes = strstr(dtype, "64") ? 8 : strstr(dtype, "32") ? 4 : 1;
+  const size_t bytes = strstr(dtype, "64") ? 8 : strstr(dtype, "32") ? 4 : strstr(dtype, "16") ? 2 : 1;
   *first = npy && *size > 10 ? 10 + (size_t)(unsigned char)(*data)[8] + 256 * (size_t)(unsigned char)(*data)[9] : 0;
   *width = npy ? bytes : 2 * bytes + 1;
   return NITI_OK;

@@ -1,7 +1,6 @@
 /* Exports a network: reads it, plans it, checks the budget, and writes its folder. */
 #include "export/export.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +9,10 @@
 #include "base/size.h"
 #include "config/builtin.h"
 #include "config/closest.h"
+#include "export/folder.h"
 #include "export/layouts.h"
 #include "export/source.h"
 #include "model/network.h"
-#include "platform/file.h"
-#include "platform/path.h"
-#include "platform/system.h"
 #include "platform/text.h"
 #include "program/bounds.h"
 #include "train/locate.h"
@@ -63,6 +60,12 @@ static NitiStatus train_list(NitiDescription *d, const char *list) {
   return status;
 }
 
+static int32_t count_weighted(const NitiDescription *d) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < d->node_count; ++i) count += has_weights(&d->nodes[i]);
+  return count;
+}
+
 static NitiStatus choose_trained(NitiDescription *d, const char *train) {
   char *end = NULL;
   if (!train) return NITI_OK;
@@ -72,8 +75,11 @@ static NitiStatus choose_trained(NitiDescription *d, const char *train) {
     freeze_but_last(d, 0);
   } else if (strncmp(train, "last:", 5) == 0) {
     const long last = strtol(train + 5, &end, 10);
-    if (end == train + 5 || *end || last < 1)
-      return niti_fail(NITI_ERROR_ARGUMENT, "--train %s: expected last:N, N at least 1", train);
+    const int32_t most = count_weighted(d);
+    if (end == train + 5 || *end || last < 1 || last > most)
+      return niti_fail(NITI_ERROR_ARGUMENT,
+                       "--train %s: expected last:N, N from 1 to %d, which are all layers with weights of '%s'", train, most,
+                       d->name);
     freeze_but_last(d, last);
   } else {
     return train_list(d, train);
@@ -174,14 +180,9 @@ static int64_t all_adds(const NitiProgram *p) {
 }
 
 static void describe_fullest(char *out, size_t size, const NitiExportPlan *plan) {
-  static const char *const kinds[] = {"forward", "backward", "update",  "forward", "forward", "backward",
-                                      "forward", "backward", "forward", "forward", "loss"};
   int64_t bytes;
-  int32_t i = niti_export_fullest(plan, &bytes);
-  if (i >= plan->step_count) i = plan->step_count - 1;
-  const NitiOperation *o = &plan->program->operations[plan->steps[i].operation];
-  (void)snprintf(out, size, "%s of %.60s", kinds[plan->steps[i].kind],
-                 o->layer > 0 ? plan->program->layers[o->layer] : "the network");
+  const int32_t i = niti_export_fullest(plan, &bytes);
+  niti_export_step_name(out, size, plan, i < plan->step_count ? i : plan->step_count - 1);
 }
 
 static void measure(NitiExport *e) {
@@ -192,6 +193,7 @@ static void measure(NitiExport *e) {
   r->context = (int64_t)niti_round_up(
       (size_t)(4 * (CONTEXT_WORDS + niti_export_exponents(e)) + niti_export_hints(e) + r->trained_weights), 8);
   r->stack = NITI_EXPORT_STACK;
+  r->image = (int64_t)niti_shape_image(e->recipe->model->input);
   r->ram = r->context + r->arena + r->stack;
   r->multiply_adds = forward_adds(e->inference.program);
   r->training_multiply_adds = train ? all_adds(e->training.program) : 0;
@@ -272,48 +274,13 @@ static void add_files(NitiExportFiles *files, const NitiExport *e, const NitiExp
   const char *folder = niti_export_folder(options->layout);
   add_named(files, e, folder, ".h", text_of(niti_export_write_header, e));
   add_named(files, e, folder, ".c", text_of(niti_export_write_source, e));
+  niti_export_add_file(files, "", "arena.txt", text_of(niti_export_write_arena, e));
   for (size_t i = 0; niti_builtin_runtime_names[i]; ++i) {
     char name[NITI_EXPORT_NAME_MAX];
     (void)snprintf(name, sizeof name, "%s.h", niti_builtin_runtime_names[i]);
     niti_export_add_file(files, folder, name, strdup(niti_builtin_runtime_texts[i]));
   }
   niti_export_add_layout(files, options->layout, &e->report);
-}
-
-static NitiStatus make_folder(const char *path) {
-  if (niti_system.mkdir(path, 0777) == 0 || errno == EEXIST) return NITI_OK;
-  return niti_fail_errno(path, "make the folder");
-}
-
-/* An export may be written again over itself, but not into a folder of something else. */
-static NitiStatus check_folder(const NitiExport *e, const char *out) {
-  char mark[NITI_EXPORT_NAME_MAX + 16];
-  struct dirent *entry;
-  bool empty = true;
-  (void)snprintf(mark, sizeof mark, "%s.safetensors", e->name);
-  DIR *folder = niti_system.opendir(out);
-  if (!folder && errno == ENOENT) return NITI_OK;
-  if (!folder) return niti_fail_errno(out, "open the folder");
-  while ((entry = niti_system.readdir(folder)) != NULL)
-    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)niti_system.closedir(folder);
-  if (empty || niti_path_has_file(out, mark)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one, or an earlier export of %s)", out, e->name);
-}
-
-static NitiStatus write_file(const char *out, const NitiExportFile *file) {
-  char *path = NULL;
-  if (!file->text) return out_of_memory();
-  NITI_TRY(niti_path_join(&path, out, file->path));
-  NitiStatus status = NITI_OK;
-  for (char *slash = strchr(path + strlen(out) + 1, '/'); slash && status == NITI_OK; slash = strchr(slash + 1, '/')) {
-    *slash = 0;
-    status = make_folder(path);
-    *slash = '/';
-  }
-  if (status == NITI_OK) status = niti_file_replace(path, file->text, strlen(file->text));
-  free(path);
-  return status;
 }
 
 /* The recipe of the export, and the weights that the device starts from. */
@@ -327,30 +294,24 @@ static NitiStatus fill_checkpoint(NitiCheckpoint *checkpoint, const NitiExport *
   return niti_checkpoint_set(checkpoint, "model", e->recipe->model->text);
 }
 
-static NitiStatus write_checkpoint(const NitiExport *e, const char *out) {
-  char name[NITI_EXPORT_NAME_MAX + 16], *path = NULL;
+static NitiStatus write_files(const NitiExport *e, const char *out, const NitiExportFiles *files) {
   NitiCheckpoint *checkpoint;
-  (void)snprintf(name, sizeof name, "%s.safetensors", e->name);
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   NitiStatus status = fill_checkpoint(checkpoint, e);
-  if (status == NITI_OK) status = niti_path_join(&path, out, name);
-  if (status == NITI_OK) status = niti_checkpoint_save(checkpoint, path);
+  if (status == NITI_OK) status = niti_export_write_folder(out, e->name, files, checkpoint);
   niti_checkpoint_close(checkpoint);
-  free(path);
   return status;
 }
 
 static NitiStatus write_all(const NitiExport *e, const NitiExportOptions *options) {
   NitiExportFiles files = {.count = 0};
-  NITI_TRY(check_folder(e, options->out));
+  NITI_TRY(niti_export_check_folder(options->out, e->name));
   add_files(&files, e, options);
   NitiStatus status = NITI_OK;
   for (int i = 0; i < files.count && status == NITI_OK; ++i) {
     if (!files.files[i].text) status = out_of_memory();
   }
-  if (status == NITI_OK) status = make_folder(options->out);
-  if (status == NITI_OK) status = write_checkpoint(e, options->out);
-  for (int i = 0; i < files.count && status == NITI_OK; ++i) status = write_file(options->out, &files.files[i]);
+  if (status == NITI_OK) status = write_files(e, options->out, &files);
   niti_export_files_close(&files);
   return status;
 }

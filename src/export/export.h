@@ -33,6 +33,7 @@ typedef struct NitiExportReport {
   int32_t batch, trained, layers;                /* layers with weights that are trained, and all */
   int64_t trained_weights, frozen_weights;       /* the former also lie in flash, as their initial values */
   int64_t context, arena, stack, ram;            /* ram: their sum; context: weights and state */
+  int64_t image;                                 /* pixels of one image, which are the caller's, where it has whole ones */
   int64_t multiply_adds, training_multiply_adds; /* forward; forward and backward of a training step, as if no delta were 0 */
   int64_t row;                                   /* bytes of an update's sums in the largest layer */
   char fullest[96];                              /* the step that needs most of the arena */
@@ -41,8 +42,9 @@ typedef struct NitiExportReport {
   bool flips;                                    /* the recipe scores images with their mirrors, which a device does not */
 } NitiExportReport;
 
-/* Writes the folder: NAME.c, NAME.h, the runtime, NAME.safetensors (what the device starts from, with its recipe) and the files
- * of the layout. network: as niti_model_open takes it. Nothing is written unless everything can be. Statuses: ARGUMENT, FILE,
+/* Writes the folder: NAME.c, NAME.h, the runtime, NAME.safetensors (what the device starts from, with its recipe), arena.txt and
+ * the files of the layout; NAME.sha256 lists them (folder.h). network: as niti_model_open takes it. Nothing is written unless
+ * everything can be. Statuses: ARGUMENT, FILE,
  * FORMAT, MODEL, UNSUPPORTED (an operation that the runtime lacks, or a budget that is not enough: naming the layer), MEMORY. */
 NitiStatus niti_export_c(NitiExportReport *out, const char *network, const NitiExportOptions *options);
 

@@ -26,7 +26,8 @@ static void write_constants(FILE *to, const NitiExport *e) {
           r->arena);
   if (!niti_export_trains(e)) return;
   fprintf(to, "#define %s_WEIGHT_BYTES %" PRId64 " /* trained weights, in the context */\n", e->upper, r->trained_weights);
-  fprintf(to, "#define %s_SLOT_BYTES (%s_WEIGHT_BYTES + 40) /* of each of the two slots of saved state */\n", e->upper, e->upper);
+  fprintf(to, "#define %s_SLOT_BYTES ((%s_WEIGHT_BYTES + 31) / 32 * 32 + 64) /* of each of the two slots of saved state */\n",
+          e->upper, e->upper);
   fprintf(to, "#define %s_NETWORK UINT32_C(0x%08" PRIx32 ") /* what saved states are checked against */\n", e->upper, e->network);
 }
 
@@ -80,13 +81,18 @@ static void write_training(FILE *to, const NitiExport *e) {
           "/* The same; rows are asked for in ascending order, image by image, so that no memory for whole images is needed. */\n"
           "int32_t %s_train_rows(%s *network, %s_rows rows, void *user, const uint16_t *labels, int32_t n);\n\n",
           e->upper, e->upper, e->name, e->name, e->name, e->name, e->name);
-  fprintf(to,
-          "/* Reads or writes bytes [offset, offset + size) of slot 0 or 1, of %s_SLOT_BYTES each. Return 0 for success. A slot "
-          "is written in\n"
-          " * ascending order, each byte once: in flash, erase a page when its first byte is written. */\n"
-          "typedef int (*%s_read)(void *user, int slot, uint32_t offset, void *data, uint32_t size);\n"
-          "typedef int (*%s_write)(void *user, int slot, uint32_t offset, const void *data, uint32_t size);\n\n",
-          e->upper, e->name, e->name);
+  fprintf(
+      to,
+      "/* Reads or writes bytes [offset, offset + size) of slot 0 or 1, of %s_SLOT_BYTES each. Return 0 for success. A slot "
+      "is written in\n"
+      " * ascending order, each byte once: in flash, erase a page when its first byte is written. Offsets and sizes of writes "
+      "are multiples\n"
+      " * of 32 bytes, which suits flash that is programmed in words of 4, 8, 16 or 32; data may lie at any address. Where a "
+      "read finds a word\n"
+      " * damaged by a loss of power, give any bytes and return 0: the checksum covers them. */\n"
+      "typedef int (*%s_read)(void *user, int slot, uint32_t offset, void *data, uint32_t size);\n"
+      "typedef int (*%s_write)(void *user, int slot, uint32_t offset, const void *data, uint32_t size);\n\n",
+      e->upper, e->name, e->name);
   fprintf(to,
           "/* Saves weights, step, seed and mu into the slot that does not hold the newest state. Whatever happens meanwhile, "
           "also a loss of\n"
@@ -105,6 +111,9 @@ void niti_export_write_header(FILE *to, const NitiExport *e) {
           NITI_ARITHMETIC);
   fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 ".\n", r->ram,
           r->context, r->arena, r->stack);
+  fprintf(to,
+          " * Besides, the pixels of images that are in memory: %" PRId64 " bytes each; none with functions that ask for rows.\n",
+          r->image);
   fprintf(to, " * Flash: %" PRId64 " bytes of weights, besides code.\n", r->trained_weights + r->frozen_weights);
   fprintf(to, " * Multiply-adds per image: %" PRId64 " to predict", r->multiply_adds);
   if (niti_export_trains(e)) fprintf(to, ", at most %" PRId64 " to train", r->training_multiply_adds);

@@ -1,6 +1,8 @@
 /* Takes over the state that a device saved. */
 #include "export/import.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,12 +49,24 @@ static void replace_weights(const NitiExport *e, const int8_t *weights) {
   }
 }
 
+static NitiStatus set_number(NitiCheckpoint *checkpoint, const char *key, uint64_t value) {
+  char text[24];
+  (void)snprintf(text, sizeof text, "%" PRIu64, value);
+  return niti_checkpoint_set(checkpoint, key, text);
+}
+
+NitiStatus niti_import_state(NitiCheckpoint *checkpoint, uint32_t step, int32_t mu, uint64_t seed) {
+  NITI_TRY(set_number(checkpoint, NITI_DEVICE_STEP, step));
+  NITI_TRY(set_number(checkpoint, NITI_DEVICE_MU, (uint64_t)mu));
+  return set_number(checkpoint, NITI_DEVICE_SEED, seed);
+}
+
 static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *path, NitiImportResult *result, const char *out) {
   Dump dump = {.slot = 0};
   char *bytes = NULL;
   rt_state state = {.network = 0};
   NITI_TRY(niti_export_weights_open(e, checkpoint));
-  dump.slot = (size_t)e->report.trained_weights + RT_HEADER_BYTES;
+  dump.slot = rt_header_at((uint32_t)e->report.trained_weights) + (size_t)RT_HEADER_BYTES;
   NITI_TRY(niti_file_read(&bytes, &dump.size, path, 2 * dump.slot));
   int8_t *weights = malloc(dump.slot);
   dump.bytes = bytes;
@@ -63,6 +77,7 @@ static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *
   if (status != NITI_OK) return status;
   result->steps = state.step;
   result->mu = state.mu;
+  NITI_TRY(niti_import_state(checkpoint, state.step, state.mu, state.seed));
   NITI_TRY(niti_checkpoint_hash(checkpoint, result->hash));
   return niti_checkpoint_save(checkpoint, out);
 }

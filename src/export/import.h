@@ -2,12 +2,18 @@
 #ifndef NITI_EXPORT_IMPORT_H
 #define NITI_EXPORT_IMPORT_H
 
+#include "io/checkpoint.h"
 #include "niti.h"
+
+/* Keys of a checkpoint that niti_import_dump or niti_replay wrote: with what a replay, or the device, goes on. */
+#define NITI_DEVICE_STEP "device_step"
+#define NITI_DEVICE_MU "device_mu"
+#define NITI_DEVICE_SEED "device_seed"
 
 /* A state that was taken over, or trained. */
 typedef struct NitiImportResult {
   char hash[65];
-  int64_t steps; /* on the device, or in the log */
+  int64_t steps; /* from the exported weights on: on the device, or of the checkpoint and the log together */
   int32_t mu;    /* at the end */
 } NitiImportResult;
 
@@ -16,7 +22,11 @@ typedef struct NitiImportResult {
  * ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL, UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
-/* Trains as a device did, from the export's NAME.safetensors (network): log has a line per step, of SAMPLE:LABEL for each image
+/* Sets the three keys. */
+NitiStatus niti_import_state(NitiCheckpoint *checkpoint, uint32_t step, int32_t mu, uint64_t seed);
+
+/* Trains as a device did, from the export's NAME.safetensors (network), or from a checkpoint of niti_import_dump or of this
+ * function, at its step and learning rate: log has a line per step, of SAMPLE:LABEL for each image
  * (SAMPLE its number among the training images of `data`, from 0); lines `mu N` set the learning rate, and those that begin with
  * # count for nothing. out: the checkpoint to write; NULL: none. data NULL: the recipe's. Statuses: ARGUMENT, FILE, FORMAT (with
  * the log's line), MODEL, UNSUPPORTED, MEMORY, DEVICE. */

@@ -440,14 +440,26 @@ bool niti_export_is_softmax(const NitiOperation *o) { return o->loss.kind == NIT
 
 bool niti_export_shares_mask(const NitiOperation *o) { return o->opcode == NITI_OP_DROPOUT && o->dropout.shared; }
 
+/* The next step that gives up its upper bytes: the fullest, else the last that still has some; or NITI_NONE. */
+static int32_t next_to_shrink(const NitiExportPlan *plan) {
+  int64_t alive;
+  const int32_t fullest = niti_export_fullest(plan, &alive);
+  if (fullest < plan->step_count && plan->steps[fullest].use[NITI_EXPORT_HIGH] != NITI_NONE) return fullest;
+  int32_t i = plan->step_count - 1;
+  while (i >= 0 && plan->steps[i].use[NITI_EXPORT_HIGH] == NITI_NONE) --i;
+  return i;
+}
+
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
-  while (plan->arena_bytes > bytes) {
-    int64_t alive;
-    const int32_t fullest = niti_export_fullest(plan, &alive);
-    if (fullest >= plan->step_count || plan->steps[fullest].use[NITI_EXPORT_HIGH] == NITI_NONE) return NITI_OK;
-    plan->steps[fullest].use[NITI_EXPORT_HIGH] = NITI_NONE;
-    NITI_TRY(niti_export_place(plan));
+  int64_t least = plan->arena_bytes;
+  if (least <= bytes) return NITI_OK;
+  NITI_TRY(niti_export_place_well(plan));
+  for (int32_t i; plan->arena_bytes > bytes && (i = next_to_shrink(plan)) >= 0;) {
+    if (plan->arena_bytes < least) least = plan->arena_bytes;
+    plan->steps[i].use[NITI_EXPORT_HIGH] = NITI_NONE;
+    NITI_TRY(niti_export_place_well(plan));
   }
+  if (plan->arena_bytes > least) plan->arena_bytes = least;
   return NITI_OK;
 }
 
@@ -459,25 +471,35 @@ static NitiStatus keep_sums(NitiExportPlan *plan, NitiExportStep *s, int32_t kep
   return niti_export_place(plan);
 }
 
-/* By bisection. */
-static NitiStatus fill_step(NitiExportPlan *plan, NitiExportStep *s, int64_t bytes) {
+/* By bisection. kept: room for the plan's spaces, as they are with the most channels that fit so far. */
+static NitiStatus fill_step(NitiExportPlan *plan, NitiExportStep *s, int64_t bytes, NitiExportSpace *kept) {
+  const size_t size = (size_t)plan->space_count * sizeof *kept;
   int32_t good = s->kept, bad = plan->program->operations[s->operation].conv.k + 1;
+  memcpy(kept, plan->spaces, size);
   while (good + 1 < bad) {
-    const int32_t kept = good + (bad - good) / 2;
-    NITI_TRY(keep_sums(plan, s, kept));
-    if (plan->arena_bytes <= bytes)
-      good = kept;
-    else
-      bad = kept;
+    const int32_t middle = good + (bad - good) / 2;
+    NITI_TRY(keep_sums(plan, s, middle));
+    if (plan->arena_bytes <= bytes) {
+      good = middle;
+      memcpy(kept, plan->spaces, size);
+    } else {
+      bad = middle;
+    }
   }
-  return keep_sums(plan, s, good);
+  s->kept = good;
+  memcpy(plan->spaces, kept, size);
+  return NITI_OK;
 }
 
 NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes) {
-  for (int32_t i = 0; i < plan->step_count; ++i) {
-    if (plan->steps[i].kind == NITI_EXPORT_UPDATE) NITI_TRY(fill_step(plan, &plan->steps[i], bytes));
+  NitiExportSpace *kept = calloc((size_t)plan->space_count + 1, sizeof *kept);
+  NitiStatus status = kept ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
+  for (int32_t i = 0; i < plan->step_count && status == NITI_OK; ++i) {
+    if (plan->steps[i].kind == NITI_EXPORT_UPDATE) status = fill_step(plan, &plan->steps[i], bytes, kept);
   }
-  return NITI_OK;
+  plan->arena_bytes = bytes;
+  free(kept);
+  return status;
 }
 
 void niti_export_plan_close(NitiExportPlan *plan) {

@@ -69,9 +69,11 @@ NitiStatus niti_export_check_vectors(const NitiProgram *program);
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
                                  int64_t fast_bytes);
 /* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured
- * in a pass of its own, instead of upper bytes being kept until it is known. */
+ * in a pass of its own, instead of upper bytes being kept until it is known; then at the others. Which plans it tries, and in
+ * which order, does not depend on `bytes`: the first that fits is taken, so that more bytes never fail where fewer are enough.
+ * Where none fits, arena_bytes is that of the smallest, and the plan is good for nothing else. */
 NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
-/* Updates keep the sums of as many channels as fit, with an arena no larger than `bytes`, which must be what it has or more. */
+/* Updates keep the sums of as many channels as fit in an arena of `bytes`, which must be what it has or more, and remains so. */
 NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes);
 void niti_export_plan_close(NitiExportPlan *plan);
 /* Whether a LOSS is `softmax`; whether a DROPOUT's images share one mask. */
@@ -79,6 +81,8 @@ bool niti_export_is_softmax(const NitiOperation *operation);
 bool niti_export_shares_mask(const NitiOperation *operation);
 /* The place of a space in the arena, or -1. */
 int64_t niti_export_offset(const NitiExportPlan *plan, int32_t space);
+/* "backward of conv2" */
+void niti_export_step_name(char *out, size_t size, const NitiExportPlan *plan, int32_t step);
 /* The step at which the arena is fullest, and how many bytes are alive there. */
 int32_t niti_export_fullest(const NitiExportPlan *plan, int64_t *bytes);
 

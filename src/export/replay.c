@@ -1,4 +1,5 @@
 /* Trains on the host as a device did, sample by sample. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,11 +24,13 @@ typedef struct Replay {
   NitiNetwork *net;
   NitiFeed *feed;
   NitiDataset *dataset;
-  uint8_t *pixels; /* of a batch */
+  NitiShape source; /* of what `pixels` has: stored images, or, of int8, windows as mantissas */
+  uint8_t *pixels;  /* of a batch */
   int32_t *labels;
   NitiSample *samples;
   int mu;
-  int64_t steps, line;
+  uint64_t seed;
+  int64_t steps, line; /* steps: from the exported weights on */
 } Replay;
 
 static NitiStatus out_of_memory(const Replay *r) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", r->path); }
@@ -36,19 +39,48 @@ static NitiStatus fail_at(const Replay *r, const char *word, const char *why) {
   return niti_fail(NITI_ERROR_FORMAT, "%s:%" PRId64 ": '%.60s': %s", r->path, r->line, word, why);
 }
 
+/* A whole number from 0 to `most`, and nothing else. */
+static bool take_number(uint64_t *out, const char *word, uint64_t most) {
+  char *end;
+  errno = 0;
+  *out = strtoull(word, &end, 10);
+  return word[0] >= '0' && word[0] <= '9' && *end == 0 && errno == 0 && *out <= most;
+}
+
 /* ---- opening ---- */
+
+static NitiStatus take_value(uint64_t *out, const Replay *r, const char *key, uint64_t most) {
+  const char *text = niti_checkpoint_get(r->checkpoint, key);
+  if (!text || take_number(out, text, most)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: %s is '%.60s' (expected a whole number from 0 to %" PRIu64 ")",
+                   niti_checkpoint_source(r->checkpoint), key, text, most);
+}
+
+/* What goes on from a device's state, or from a replay, has its step and its learning rate. */
+static NitiStatus go_on(Replay *r) {
+  NITI_TRY(niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed"));
+  uint64_t mu = (uint64_t)r->mu, step = 0;
+  r->seed = r->recipe->seed;
+  NITI_TRY(take_value(&step, r, NITI_DEVICE_STEP, UINT32_MAX));
+  NITI_TRY(take_value(&mu, r, NITI_DEVICE_MU, NITI_MU_MAX));
+  NITI_TRY(take_value(&r->seed, r, NITI_DEVICE_SEED, UINT64_MAX));
+  r->steps = (int64_t)step;
+  r->mu = (int)mu;
+  return NITI_OK;
+}
 
 static NitiStatus open_network(Replay *r, const char *network, const NitiDevice *device) {
   NitiLocation where;
   NitiStatus status = niti_locate(&where, network);
   if (status == NITI_OK) status = niti_location_weights(&r->checkpoint, &where);
   if (status == NITI_OK) status = niti_checkpoint_recipe(&r->recipe, r->checkpoint, where.path);
-  if (status == NITI_OK && (r->recipe->data.stat_count == 0 || r->recipe->data.type != NITI_UINT8)) {
+  if (status == NITI_OK && r->recipe->data.stat_count == 0)
     status = niti_fail(NITI_ERROR_UNSUPPORTED,
-                       "%s: a replay needs pixels, and data.mean and data.std as numbers (expected an export's "
-                       "checkpoint)",
-                       where.path);
-  }
+                       "%s: a replay needs data.mean and data.std as numbers (expected an export's checkpoint)", where.path);
+  if (status == NITI_OK && r->recipe->data.type == NITI_INT16)
+    status =
+        niti_fail(NITI_ERROR_UNSUPPORTED,
+                  "%s: data.type int16 cannot be replayed, as no device takes it (expected an export's checkpoint)", where.path);
   if (status == NITI_OK && r->recipe->optimizer->wide)
     status = niti_fail(NITI_ERROR_UNSUPPORTED, "%s: update %s cannot be replayed (expected update niti)", where.path,
                        r->recipe->optimizer->name);
@@ -66,8 +98,20 @@ static NitiStatus open_network(Replay *r, const char *network, const NitiDevice 
   NITI_TRY(niti_backend_open(&r->backend, &options));
   NITI_TRY(niti_network_open(&r->net, r->recipe->model, r->backend, &lowering));
   NITI_TRY(niti_snapshot_restore(r->net, r->checkpoint, network));
-  NITI_TRY(niti_network_set_input(r->net, r->recipe->data.mean, r->recipe->data.std));
+  const bool pixels = r->recipe->data.type == NITI_UINT8; /* else the data set gives mantissas */
+  NITI_TRY(niti_network_set_input(r->net, pixels ? r->recipe->data.mean : NULL, pixels ? r->recipe->data.std : NULL));
   return niti_feed_open(&r->feed, r->backend, r->recipe->batch);
+}
+
+static NitiStatus check_data(const Replay *r, const char *data) {
+  const NitiShape input = r->recipe->model->input, source = niti_dataset_shape(r->dataset);
+  const NitiDataType type = niti_dataset_type(r->dataset), wanted = r->recipe->data.type;
+  if (source.c != input.c || source.h + 2 * r->recipe->data.pad < input.h || source.w + 2 * r->recipe->data.pad < input.w)
+    return niti_fail(NITI_ERROR_MODEL, "%s: images of %dx%dx%d do not give the network's input of %dx%dx%d", data, source.h,
+                     source.w, source.c, input.h, input.w, input.c);
+  if (type == wanted) return NITI_OK;
+  return niti_fail(NITI_ERROR_MODEL, "%s: values of %s, but the network takes %s (data.type)", data, niti_data_type_name(type),
+                   niti_data_type_name(wanted));
 }
 
 static NitiStatus open_data(Replay *r, const char *data) {
@@ -75,14 +119,10 @@ static NitiStatus open_data(Replay *r, const char *data) {
   const NitiDataRequest request = {.size = input, .need = NITI_SPLIT_BIT(NITI_TRAIN), .classes = r->recipe->model->classes};
   if (!data) NITI_TRY(niti_data_default(&data, r->recipe));
   NITI_TRY(niti_dataset_open(&r->dataset, data, &r->recipe->data, &request));
-  const NitiShape source = niti_dataset_shape(r->dataset);
+  NITI_TRY(check_data(r, data));
+  r->source = r->recipe->data.type == NITI_UINT8 ? niti_dataset_shape(r->dataset) : input;
   const size_t batch = (size_t)r->recipe->batch;
-  if (source.c != input.c || source.h + 2 * r->recipe->data.pad < input.h || source.w + 2 * r->recipe->data.pad < input.w ||
-      niti_dataset_type(r->dataset) != NITI_UINT8) {
-    return niti_fail(NITI_ERROR_MODEL, "%s: images of %dx%dx%d do not give the network's input of %dx%dx%d", data, source.h,
-                     source.w, source.c, input.h, input.w, input.c);
-  }
-  r->pixels = malloc(batch * niti_shape_image(source));
+  r->pixels = malloc(batch * niti_shape_image(r->source));
   r->labels = calloc(batch, sizeof *r->labels);
   r->samples = calloc(batch, sizeof *r->samples);
   return r->pixels && r->labels && r->samples ? NITI_OK : out_of_memory(r);
@@ -90,9 +130,19 @@ static NitiStatus open_data(Replay *r, const char *data) {
 
 /* ---- steps ---- */
 
-static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
-  const NitiShape source = niti_dataset_shape(r->dataset), input = r->recipe->model->input;
+static NitiStatus read_sample(Replay *r, int32_t i, int64_t image) {
+  const NitiShape input = r->recipe->model->input;
   const int32_t pad = r->recipe->data.pad;
+  uint8_t *out = r->pixels + (size_t)i * niti_shape_image(r->source);
+  r->samples[i] = (NitiSample){.image = (uint32_t)i};
+  if (r->recipe->data.type != NITI_UINT8)
+    return niti_dataset_read_values(r->dataset, NITI_TRAIN, image, &r->recipe->data, input, (int8_t *)out);
+  r->samples[i].dy = (int16_t)niti_window_start(r->source.h, pad, input.h, true, 0);
+  r->samples[i].dx = (int16_t)niti_window_start(r->source.w, pad, input.w, true, 0);
+  return niti_dataset_read(r->dataset, NITI_TRAIN, image, true, 0, 0, out);
+}
+
+static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
   char *colon, *end;
   const long long image = strtoll(word, &colon, 10);
   if (colon == word || *colon != ':') return fail_at(r, word, "expected SAMPLE:LABEL");
@@ -101,18 +151,13 @@ static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
   if (image < 0 || image >= niti_dataset_count(r->dataset, NITI_TRAIN))
     return fail_at(r, word, "no such sample among the training images");
   if (label < 0 || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
-  NITI_TRY(niti_dataset_read(r->dataset, NITI_TRAIN, image, true, 0, 0, r->pixels + (size_t)i * niti_shape_image(source)));
   r->labels[i] = (int32_t)label;
-  r->samples[i] = (NitiSample){.image = (uint32_t)i,
-                               .dy = (int16_t)niti_window_start(source.h, pad, input.h, true, 0),
-                               .dx = (int16_t)niti_window_start(source.w, pad, input.w, true, 0)};
-  return NITI_OK;
+  return read_sample(r, i, image);
 }
 
 static NitiStatus train(Replay *r, int32_t count) {
-  const NitiBatch batch = {
-      .count = count, .images = r->pixels, .source = niti_dataset_shape(r->dataset), .samples = r->samples, .labels = r->labels};
-  NitiBindings b = {.seed = r->recipe->seed, .step = (uint32_t)r->steps++};
+  const NitiBatch batch = {.count = count, .images = r->pixels, .source = r->source, .samples = r->samples, .labels = r->labels};
+  NitiBindings b = {.seed = r->seed, .step = (uint32_t)r->steps++};
   NITI_TRY(niti_feed_batch(r->feed, &batch, &b));
   const int32_t mu = niti_program_find_scalar(r->net->program, "mu");
   if (mu != NITI_NONE) b.scalars[mu] = (int64_t)r->mu * NITI_MU_UNITS;
@@ -120,12 +165,12 @@ static NitiStatus train(Replay *r, int32_t count) {
   return r->backend->ops->synchronise(r->backend); /* the next step overwrites the images */
 }
 
-static NitiStatus set_mu(Replay *r, const char *word) {
-  char *end;
-  const long mu = word ? strtol(word, &end, 10) : -1;
-  if (!word || end == word || *end || mu < 0 || mu > 30)
+static NitiStatus set_mu(Replay *r, const char *word, const char *more) {
+  uint64_t mu;
+  if (!word || !take_number(&mu, word, NITI_MU_MAX))
     return fail_at(r, word ? word : "mu", "expected a learning rate from 0 to 30");
-  r->mu = (int32_t)mu;
+  if (more) return fail_at(r, more, "expected nothing after the learning rate");
+  r->mu = (int)mu;
   return NITI_OK;
 }
 
@@ -133,7 +178,10 @@ static NitiStatus replay_line(Replay *r, char *line) {
   char *rest = line, *word = strtok_r(line, " \t\r", &rest);
   int32_t count = 0;
   if (!word || word[0] == '#') return NITI_OK;
-  if (strcmp(word, "mu") == 0) return set_mu(r, strtok_r(NULL, " \t\r", &rest));
+  if (strcmp(word, "mu") == 0) {
+    const char *rate = strtok_r(NULL, " \t\r", &rest);
+    return set_mu(r, rate, strtok_r(NULL, " \t\r", &rest));
+  }
   for (; word; word = strtok_r(NULL, " \t\r", &rest)) {
     if (count == r->recipe->batch) return fail_at(r, word, "more images than the network's batch");
     NITI_TRY(take_sample(r, count++, word));
@@ -154,6 +202,8 @@ static NitiStatus save(Replay *r, NitiImportResult *result, const char *out) {
   NitiCheckpoint *checkpoint;
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   NitiStatus status = niti_snapshot_take(checkpoint, r->net);
+  if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC);
+  if (status == NITI_OK) status = niti_import_state(checkpoint, (uint32_t)r->steps, r->mu, r->seed);
   if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "recipe", r->recipe->text);
   if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "model", r->recipe->model->text);
   if (status == NITI_OK) status = niti_checkpoint_hash(checkpoint, result->hash);
@@ -174,7 +224,7 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
                           : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", r->path, strlen(text));
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) {
-    status = niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed");
+    status = go_on(r);
     if (status == NITI_OK) status = replay_all(r, text);
   }
   free(text);

@@ -40,9 +40,11 @@ bool niti_export_trains(const NitiExport *e);
 /* How many exponents, and predicted shifts, the context holds. */
 int32_t niti_export_exponents(const NitiExport *e);
 int32_t niti_export_hints(const NitiExport *e);
-/* Writes NAME.h and NAME.c. Failures of the stream are the caller's to find. */
+/* Writes NAME.h, NAME.c and arena.txt: what lies where in the arena, and when. Failures of the stream are the caller's to find.
+ */
 void niti_export_write_header(FILE *to, const NitiExport *e);
 void niti_export_write_source(FILE *to, const NitiExport *e);
+void niti_export_write_arena(FILE *to, const NitiExport *e);
 /* Parts of NAME.c: values of pixels as mantissas, the reading of images, and the values of an array. */
 void niti_export_write_mantissas(FILE *to, const NitiExport *e);
 void niti_export_write_input(FILE *to, const NitiExport *e);

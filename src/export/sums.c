@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "base/align.h"
+#include "base/bias.h"
+#include "base/norm.h"
 #include "base/pool.h"
 #include "export/plan.h"
 
@@ -15,6 +17,8 @@ bool niti_has_sums(const NitiOperation *o) {
     case NITI_OP_MAXPOOL_BACKWARD:
     case NITI_OP_AVGPOOL_FORWARD:
     case NITI_OP_AVGPOOL_BACKWARD:
+    case NITI_OP_NORM_FORWARD:
+    case NITI_OP_NORM_BACKWARD:
     case NITI_OP_ADD: return true;
     case NITI_OP_LOSS: return niti_export_is_softmax(o);
     default: return false;
@@ -35,14 +39,15 @@ static void gradient_tap(int64_t *sums, const int8_t *dy, const int8_t *x, Tap t
 static void window_taps(int64_t *sums, const NitiConv *c, const int8_t *a, const int8_t *b, EachTap each, size_t n, int32_t oy,
                         int32_t ox) {
   const size_t y = ((n * (size_t)c->oh + (size_t)oy) * (size_t)c->ow + (size_t)ox) * (size_t)c->k;
+  const size_t inputs = (size_t)niti_conv_group_inputs(c), outputs = (size_t)niti_conv_group_outputs(c);
   for (int32_t ky = 0; ky < c->kh; ++ky) {
     for (int32_t kx = 0; kx < c->kw; ++kx) {
       const int32_t iy = oy * c->stride_h - c->pad_h + ky, ix = ox * c->stride_w - c->pad_w + kx;
       if (iy < 0 || ix < 0 || iy >= c->h || ix >= c->w) continue;
       const size_t x = ((n * (size_t)c->h + (size_t)iy) * (size_t)c->w + (size_t)ix) * (size_t)c->c;
       for (size_t k = 0; k < (size_t)c->k; ++k) {
-        const size_t w = ((k * (size_t)c->kh + (size_t)ky) * (size_t)c->kw + (size_t)kx) * (size_t)c->c;
-        for (size_t i = 0; i < (size_t)c->c; ++i) each(sums, a, b, (Tap){x + i, w + i, y + k});
+        const size_t w = ((k * (size_t)c->kh + (size_t)ky) * (size_t)c->kw + (size_t)kx) * inputs, own = k / outputs * inputs;
+        for (size_t i = 0; i < inputs; ++i) each(sums, a, b, (Tap){x + own + i, w + i, y + k});
       }
     }
   }
@@ -53,6 +58,28 @@ static void conv_sums(int64_t *sums, const NitiConv *c, const int8_t *a, const i
     for (int32_t oy = 0; oy < c->oh; ++oy) {
       for (int32_t ox = 0; ox < c->ow; ++ox) window_taps(sums, c, a, b, each, n, oy, ox);
     }
+  }
+}
+
+/* A bias, or less the running means. */
+static void add_bias(int64_t *sums, const NitiSumOperands *in, size_t count, size_t channels) {
+  const int16_t *bias = in->input[2];
+  const int64_t *means = in->input[2];
+  const int32_t exponent = in->exponent[0] + in->exponent[1];
+  for (size_t i = 0; i < count && in->input[2]; ++i) {
+    const size_t k = i % channels;
+    sums[i] += in->centred ? niti_norm_centre(means[k], exponent) : niti_bias_at(bias[k], in->exponent[2] - exponent);
+  }
+}
+
+static void norm_sums(int64_t *sums, const NitiSumOperands *in, size_t count, size_t channels, bool forward) {
+  const int8_t *a = in->input[0], *b = in->input[1];
+  const NitiAffine *map = in->input[1];
+  const NitiAffineDelta *delta = in->input[2];
+  for (size_t i = 0; i < count; ++i) {
+    const size_t c = i % channels;
+    sums[i] = forward ? (int64_t)map[c].factor * a[i] + map[c].offset
+                      : (int64_t)delta[c].factor * a[i] + (int64_t)delta[c].slope * b[i] + delta[c].offset;
   }
 }
 
@@ -94,16 +121,26 @@ static void loss_sums(int64_t *sums, const NitiSumOperands *in, size_t count, in
   free(acc);
 }
 
+/* Of a norm. */
+static size_t channels_of(const NitiOperation *o, size_t count, int32_t images) {
+  return count / ((size_t)images * (size_t)o->norm.positions);
+}
+
 void niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in, size_t count, int32_t n) {
   const int8_t *a = in->input[0], *b = in->input[1];
   for (size_t i = 0; i < count; ++i) sums[i] = 0;
   switch (o->opcode) {
-    case NITI_OP_CONV_FORWARD: conv_sums(sums, &o->conv, a, b, forward_tap, n); break;
+    case NITI_OP_CONV_FORWARD:
+      conv_sums(sums, &o->conv, a, b, forward_tap, n);
+      add_bias(sums, in, count, (size_t)o->conv.k);
+      break;
     case NITI_OP_CONV_BACKWARD: conv_sums(sums, &o->conv, a, b, backward_tap, n); break;
     case NITI_OP_CONV_GRADIENT: conv_sums(sums, &o->conv, a, b, gradient_tap, n); break;
     case NITI_OP_MAXPOOL_BACKWARD: pool_sums(sums, &o->pool, a, in->input[1], false, n); break;
     case NITI_OP_AVGPOOL_FORWARD: pool_sums(sums, &o->pool, a, NULL, true, n); break;
     case NITI_OP_AVGPOOL_BACKWARD: pool_sums(sums, &o->pool, a, NULL, false, n); break;
+    case NITI_OP_NORM_FORWARD: norm_sums(sums, in, count, channels_of(o, count, n), true); break;
+    case NITI_OP_NORM_BACKWARD: norm_sums(sums, in, count, channels_of(o, count, n), false); break;
     case NITI_OP_ADD: add_sums(sums, in, count); break;
     case NITI_OP_LOSS: loss_sums(sums, in, count, n); break;
     default: break;

@@ -1,6 +1,7 @@
 /* Writes arrays of integers as NumPy, hexadecimal, C and safetensors files. */
 #include "export/values.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <sha256.h>
 #include <stdio.h>
@@ -19,11 +20,9 @@ typedef struct Type {
   NitiFileDtype file;
 } Type;
 
-static const Type types[] = {{"int8", "|i1", "int8_t", 1, NITI_I8},
-                             {"uint8", "|u1", "uint8_t", 1, NITI_I8},
-                             {"int32", "<i4", "int32_t", 4, NITI_I32},
-                             {"uint32", "<u4", "uint32_t", 4, NITI_I32},
-                             {"int64", "<i8", "int64_t", 8, NITI_I64}};
+static const Type types[] = {{"int8", "|i1", "int8_t", 1, NITI_I8},      {"uint8", "|u1", "uint8_t", 1, NITI_I8},
+                             {"int16", "<i2", "int16_t", 2, NITI_I16},   {"int32", "<i4", "int32_t", 4, NITI_I32},
+                             {"uint32", "<u4", "uint32_t", 4, NITI_I32}, {"int64", "<i8", "int64_t", 8, NITI_I64}};
 
 static const Type *type_of(const NitiValues *v) {
   const Type *t = types;
@@ -57,6 +56,7 @@ static uint64_t value_at(const NitiValues *v, const Type *t, size_t i) {
   if (t->bytes == 8) return *(const uint64_t *)(const void *)at;
   if (t->bytes == 4)
     return t->name[0] == 'u' ? *(const uint32_t *)(const void *)at : (uint64_t)(int64_t) * (const int32_t *)(const void *)at;
+  if (t->bytes == 2) return (uint64_t)(int64_t) * (const int16_t *)(const void *)at;
   return t->name[0] == 'u' ? (uint8_t)*at : (uint64_t)(int64_t)(signed char)*at;
 }
 
@@ -83,9 +83,10 @@ static void sum_values(char digest[SHA256_DIGEST_STRING_LENGTH], const NitiValue
   (void)SHA256_End(&sum, digest);
 }
 
-static void write_npy(FILE *to, const NitiValues *v, const Type *t) {
+static void write_npy(FILE *to, const NitiValues *v, const Type *t, const char *stem) {
   char dims[96], header[192];
   size_t used = 0;
+  (void)stem;
   dims[0] = 0;
   for (int32_t d = 0; d < v->rank; ++d) used += (size_t)snprintf(dims + used, sizeof dims - used, "%" PRId64 ",", v->dims[d]);
   const int length = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", t->npy, dims);
@@ -97,16 +98,19 @@ static void write_npy(FILE *to, const NitiValues *v, const Type *t) {
   walk_values(v, t, take_file, to);
 }
 
-static void write_hex(FILE *to, const NitiValues *v, const Type *t) {
+static void write_hex(FILE *to, const NitiValues *v, const Type *t, const char *stem) {
+  (void)stem;
   const uint64_t mask = t->bytes == 8 ? UINT64_MAX : ((uint64_t)1 << (8 * t->bytes)) - 1;
   for (size_t i = 0; i < count_of(v); ++i) fprintf(to, "%0*" PRIx64 "\n", (int)(2 * t->bytes), value_at(v, t, i) & mask);
 }
 
-static void write_h(FILE *to, const NitiValues *v, const Type *t) {
+static void write_h(FILE *to, const NitiValues *v, const Type *t, const char *stem) {
   fprintf(to, "/* %s", v->name);
   for (int32_t d = 0; d < v->rank; ++d) fprintf(to, "[%" PRId64 "]", v->dims[d]);
   if (v->scaled) fprintf(to, ", exponent %" PRId32, v->exponent);
-  fprintf(to, " */\nstatic const %s values[%zu] = {\n", t->c, count_of(v));
+  fprintf(to, " */\nstatic const %s ", t->c);
+  for (const char *c = stem; *c; ++c) fputc(isalnum((unsigned char)*c) ? *c : '_', to);
+  fprintf(to, "[%zu] = {\n", count_of(v));
   for (size_t i = 0; i < count_of(v); ++i) {
     if (t->name[0] == 'u')
       fprintf(to, "%" PRIu64 "u,%s", value_at(v, t, i), i % 16 == 15 ? "\n" : "");
@@ -131,12 +135,12 @@ static NitiStatus write_safetensors(const char *path, const NitiValues *v, const
   return status;
 }
 
-typedef void (*Writer)(FILE *to, const NitiValues *v, const Type *t);
+typedef void (*Writer)(FILE *to, const NitiValues *v, const Type *t, const char *stem);
 
-static NitiStatus write_text(const char *path, Writer writer, const NitiValues *v, const Type *t) {
+static NitiStatus write_text(const char *path, Writer writer, const NitiValues *v, const Type *t, const char *stem) {
   NitiTextMemory memory;
   size_t size = 0;
-  if (niti_text_open(&memory)) writer(memory.to, v, t);
+  if (niti_text_open(&memory)) writer(memory.to, v, t, stem);
   char *text = niti_text_close(&memory, &size);
   const NitiStatus status = text ? niti_file_replace(path, text, size) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   free(text);
@@ -149,7 +153,7 @@ static NitiStatus write_format(const char *folder, const char *stem, int format,
   char name[512], *path;
   (void)snprintf(name, sizeof name, "%s.%s", stem, endings[format]);
   NITI_TRY(niti_path_join(&path, folder, name));
-  const NitiStatus status = format == 3 ? write_safetensors(path, v, t) : write_text(path, writers[format], v, t);
+  const NitiStatus status = format == 3 ? write_safetensors(path, v, t) : write_text(path, writers[format], v, t, stem);
   free(path);
   return status;
 }
@@ -163,8 +167,8 @@ NitiStatus niti_values_write(const char *folder, const char *stem, unsigned form
   json_t *dims = json_array();
   sum_values(digest, v, t);
   for (int32_t d = 0; d < v->rank; ++d) json_array_append_new(dims, json_integer(v->dims[d]));
-  json_t *entry =
-      json_pack("{s:s, s:s, s:s, s:o, s:s}", "name", v->name, "file", stem, "dtype", v->dtype, "dims", dims, "sha256", digest);
+  json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:o, s:s}", "name", v->name, "file", stem, "dtype", v->dtype, "layout",
+                            v->layout, "dims", dims, "sha256", digest);
   if (v->scaled) json_object_set_new(entry, "exponent", json_integer(v->exponent));
   return json_array_append_new(entries, entry) == 0 ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folder);
 }

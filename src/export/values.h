@@ -10,8 +10,9 @@
 enum { NITI_VALUES_NPY = 1, NITI_VALUES_HEX = 2, NITI_VALUES_H = 4, NITI_VALUES_SAFETENSORS = 8 };
 
 typedef struct NitiValues {
-  const char *name;  /* what the index calls it */
-  const char *dtype; /* "int8", "uint8", "int32", "uint32", "int64" */
+  const char *name;   /* what the index calls it */
+  const char *dtype;  /* "int8", "uint8", "int16", "int32", "uint32", "int64" */
+  const char *layout; /* a letter per dimension, the slowest first: "NHWC" */
   int32_t rank;
   int64_t dims[NITI_RANK_MAX];
   bool scaled; /* whether it has an exponent */
@@ -21,9 +22,9 @@ typedef struct NitiValues {
 
 /* The bits of "npy,hex"; 0: one of them is unknown. */
 unsigned niti_values_formats(const char *list);
-/* Writes FOLDER/STEM.npy, .hex (one value per line, two's complement, as Verilog's $readmemh reads them), .h and .safetensors as
- * `formats` says, and appends to `entries`: {name, file: STEM, dtype, dims, exponent, sha256}, the last over the little-endian
- * bytes. */
+/* Writes FOLDER/STEM.npy, .hex (one value per line, two's complement, as Verilog's $readmemh reads them), .h (an array
+ * called STEM, with _ for what C does not allow) and .safetensors as `formats` says, and appends to `entries`: {name, file: STEM,
+ * dtype, layout, dims, exponent, sha256}, the last over the little-endian bytes. */
 NitiStatus niti_values_write(const char *folder, const char *stem, unsigned formats, const NitiValues *values, json_t *entries);
 /* Writes FOLDER/index.json. */
 NitiStatus niti_values_write_index(const char *folder, const json_t *index);

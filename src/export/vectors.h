@@ -9,7 +9,8 @@
 
 typedef struct NitiVectorOptions {
   const char *out;        /* a new or empty folder */
-  const char *operations; /* words, separated by commas, one of which an operation's name must contain; NULL: all */
+  const char *operations; /* words, separated by commas, one of which an operation's name must contain; a word that no name
+                             contains is refused; NULL: all */
   const char *formats;    /* "npy,hex,h,safetensors" or some of them; NULL: npy */
   int32_t steps, batch;   /* batch 0: the recipe's */
 } NitiVectorOptions;
@@ -19,7 +20,9 @@ typedef struct NitiVectorOptions {
  * *count: operations written. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE. */
 NitiStatus niti_vectors_write(int64_t *count, const char *network, const NitiVectorOptions *options);
 /* Writes directed cases: every rounding mode at shifts 0 to 24, with ties, both ends of the range and what clips; updates with b
- * = 0, s < 1 and s = 1; additions at every alignment; the longest sums. Only `out` and `formats` count. */
+ * = 0, s < 1 and s = 1; additions at every alignment; the longest sums; and every opcode of the program's table (`none` alone
+ * does nothing) on operands that are zeros, the largest and the least mantissas, both by turns, all of them, a single one, and
+ * small ones. `steps` and `batch` do not count. */
 NitiStatus niti_vectors_corners(int64_t *count, const NitiVectorOptions *options);
 
 /* Where two things differ first. */

@@ -12,6 +12,7 @@ typedef struct Life {
 
 typedef struct Placing {
   const NitiProgram *program;
+  bool gradients;
   NitiTensorBytes bytes;
   const void *context;
   Life *lives;   /* [tensors]: of the storage that a tensor owns */
@@ -30,7 +31,9 @@ static size_t plain_bytes(const void *context, const NitiProgram *p, int32_t ten
 }
 
 static bool in_arena(const Placing *p, int32_t tensor) {
-  return tensor != NITI_NONE && niti_role_in_arena(p->program->tensors[tensor].role);
+  if (tensor == NITI_NONE) return false;
+  const NitiRole role = p->program->tensors[tensor].role;
+  return niti_role_in_arena(role) || (p->gradients && role == NITI_ROLE_GRADIENT);
 }
 
 static void find_last_uses(Placing *p) {
@@ -40,6 +43,9 @@ static void find_last_uses(Placing *p) {
       if (o->inputs[k] != NITI_NONE) p->uses[o->inputs[k]] = i;
       if (o->outputs[k] != NITI_NONE) p->uses[o->outputs[k]] = i;
     }
+  }
+  for (int32_t t = 0; t < p->program->tensor_count; ++t) { /* who measures reads them after the step */
+    if (p->program->tensors[t].role == NITI_ROLE_GRADIENT) p->uses[t] = p->program->operation_count;
   }
 }
 
@@ -118,9 +124,11 @@ static void set_offsets(const Placing *p, NitiPlaces *places) {
   }
 }
 
-NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, NitiTensorBytes bytes, const void *context) {
+NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, bool gradients, NitiTensorBytes bytes,
+                            const void *context) {
   const size_t n = (size_t)program->tensor_count + 1;
   Placing p = {.program = program,
+               .gradients = gradients,
                .bytes = bytes ? bytes : plain_bytes,
                .context = context,
                .lives = calloc(n, sizeof *p.lives),

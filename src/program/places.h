@@ -1,5 +1,5 @@
-/* Memory by lifetime: assigns every activation, delta and saved tensor of a program a place in one arena, so that tensors alive
- * at the same time do not overlap. Weights, gradients, state, metrics, constants and inputs live outside the arena. */
+/* Memory by lifetime: assigns every activation, delta and saved tensor of a program, and gradients if asked for, a place in one
+ * arena, so that tensors alive at the same time do not overlap. Weights, state, metrics, constants and inputs live outside. */
 #ifndef NITI_PROGRAM_PLACES_H
 #define NITI_PROGRAM_PLACES_H
 
@@ -16,11 +16,12 @@ typedef struct NitiPlaces {
 /* The bytes to reserve for a tensor; context is the caller's. */
 typedef size_t (*NitiTensorBytes)(const void *context, const NitiProgram *, int32_t tensor);
 
-/* bytes NULL: the elements only, without padding. Outputs reuse the memory of inputs that are not read again where their opcode
- * permits it (a reshape always shares its input's). Fails with NITI_ERROR_MEMORY only. */
-NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *, NitiTensorBytes bytes, const void *context);
+/* gradients: whether they have places, too; theirs last until the program's end. bytes NULL: the elements only, without padding.
+ * Outputs reuse the memory of inputs that are not read again where their opcode permits it (a reshape always shares its input's).
+ * Fails with NITI_ERROR_MEMORY only. */
+NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *, bool gradients, NitiTensorBytes bytes, const void *context);
 void niti_places_close(NitiPlaces *);
-/* Whether a tensor of this role lives in the arena. */
+/* Whether a tensor of this role lives in every arena. */
 bool niti_role_in_arena(NitiRole);
 
 #endif

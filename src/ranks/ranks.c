@@ -69,14 +69,14 @@ static bool find_plugin(char out[PATH_MAX]) {
 /* Perhaps before the transport has started, or hosts are known. */
 static void on_lost(void *context, int rank, int seconds) {
   const NitiRanks *r = context;
-  char text[NITI_RANK_TEXT_MAX];
-  const bool known = rank >= 0 && r->hosts;
+  char text[NITI_RANK_TEXT_MAX], host[NITI_RANK_NAME_MAX] = "not known where";
+  if (!r->transport) niti_environment_host(host, sizeof host);
   if (rank < 0) {
     (void)snprintf(text, sizeof text, "the ranks have not come together in %d seconds: one was stopped, or a host is gone",
                    seconds);
   } else {
     (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
-                   known ? r->hosts[rank] : "not known where", seconds);
+                   r->hosts ? r->hosts[rank] : host, seconds);
   }
   if (r->lost) r->lost(r->context, text);
 }

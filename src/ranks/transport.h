@@ -11,8 +11,8 @@ enum { NITI_TRANSPORT_VERSION = 2, NITI_TRANSPORT_TEXT = 256 };
 
 typedef enum NitiReduction { NITI_REDUCE_MAX_U32, NITI_REDUCE_MAX_S64, NITI_REDUCE_SUM_S32, NITI_REDUCE_SUM_S64 } NitiReduction;
 
-/* Called on a thread of the plugin's own, once, when a rank no longer answers, with its number and for how many seconds; with -1
- * where the transport cannot start because of any rank. */
+/* Called on a thread of the plugin's own, once, when a rank no longer answers, with its number and for how many seconds. Before
+ * the transport has started the rank is one of this host that was stopped; -1: it cannot start because of any rank. */
 typedef void (*NitiTransportLost)(void *context, int rank, int seconds);
 
 /* All functions are collective, except lost and abort, and return whether they succeeded. */

@@ -106,6 +106,7 @@ static NitiStatus open_data(NitiRun *run) {
   const NitiDataRequest request = {.size = model->input,
                                    .need = NITI_SPLIT_BIT(NITI_TRAIN) | (holds_out(run->recipe) ? 0 : NITI_SPLIT_BIT(NITI_TEST)),
                                    .take = NITI_SPLIT_BIT(NITI_TEST) | NITI_SPLIT_BIT(NITI_VALIDATION),
+                                   .unhashed = run->options.ranks != NULL,
                                    .watch = {run->options.progress ? tell_data : NULL, run}};
   NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
@@ -229,6 +230,7 @@ static NitiStatus set_data_path(NitiRun *run, const char *path) {
 }
 
 static NitiStatus set_inputs(NitiRun *run) {
+  unsigned wanted = 0;
   NITI_TRY(niti_data_class_texts(&run->class_names, run->dataset, niti_dataset_class_name));
   NITI_TRY(niti_data_class_texts(&run->class_labels, run->dataset, niti_dataset_class_label));
   const bool same = !run->class_names || !run->class_labels || strcmp(run->class_names, run->class_labels) == 0;
@@ -242,11 +244,11 @@ static NitiStatus set_inputs(NitiRun *run) {
     run->inputs.images[split] = niti_dataset_count(run->dataset, (NitiSplit)split);
     if (split == NITI_VALIDATION && run->inputs.images[split] == 0) continue;
     niti_dataset_names_hash(run->dataset, (NitiSplit)split, run->inputs.names_sha256[split]);
-    if (split == NITI_VALIDATION && holds_out(run->recipe)) /* the training files */
-      memcpy(run->inputs.sha256[split], run->inputs.sha256[NITI_TRAIN], sizeof run->inputs.sha256[split]);
-    else
-      NITI_TRY(niti_together_hash(run, (NitiSplit)split));
+    if (split != NITI_VALIDATION || !holds_out(run->recipe)) wanted |= NITI_SPLIT_BIT(split);
   }
+  NITI_TRY(niti_together_hash(run, wanted));
+  if (run->inputs.images[NITI_VALIDATION] > 0 && holds_out(run->recipe)) /* the training files */
+    memcpy(run->inputs.sha256[NITI_VALIDATION], run->inputs.sha256[NITI_TRAIN], sizeof run->inputs.sha256[NITI_TRAIN]);
   return NITI_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "train/together.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,16 +30,19 @@ NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX
 
 static void text_hash(char out[65], const char *text) { (void)SHA256Data((const uint8_t *)text, strlen(text), out); }
 
-/* The lowest rank of the same host that has the same text. */
-static NitiStatus find_hasher(int *out, NitiRanks *ranks, const char *text) {
-  const int rank = niti_ranks_rank(ranks);
-  char own[65], (*all)[65] = calloc((size_t)niti_ranks_size(ranks), sizeof *all);
+/* Of the ranks of this host that have the same text, the one whose turn it is; they count from 0. */
+static NitiStatus find_hasher(int *out, NitiRanks *ranks, const char *text, int turn) {
+  const int size = niti_ranks_size(ranks);
+  const char *host = niti_ranks_host(ranks, niti_ranks_rank(ranks));
+  int mates = 0, number = 0;
+  char own[65], (*all)[65] = calloc((size_t)size, sizeof *all);
   if (!all) return out_of_memory();
   text_hash(own, text);
   const NitiStatus status = niti_ranks_gather(ranks, all, own, sizeof own);
-  *out = 0;
-  while (*out < rank && (strcmp(niti_ranks_host(ranks, *out), niti_ranks_host(ranks, rank)) != 0 || strcmp(all[*out], own) != 0))
-    ++*out;
+  for (int i = 0; i < size; ++i) mates += strcmp(niti_ranks_host(ranks, i), host) == 0 && strcmp(all[i], own) == 0;
+  for (int i = 0; i < size && mates > 0; ++i) {
+    if (strcmp(niti_ranks_host(ranks, i), host) == 0 && strcmp(all[i], own) == 0 && number++ == turn % mates) *out = i;
+  }
   free(all);
   return status;
 }
@@ -53,15 +57,36 @@ static NitiStatus take_hash(char hash[65], NitiRanks *ranks, int from) {
   return status;
 }
 
-NitiStatus niti_together_hash(NitiRun *run, NitiSplit split) {
+/* By which rank each split is hashed for this one: every rank for itself where it cannot say which files it has. */
+static NitiStatus find_hashers(int hashers[NITI_SPLITS], const NitiRun *run, unsigned splits) {
+  char text[65 + PATH_MAX], files[65];
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool wanted = splits & NITI_SPLIT_BIT(split);
+    if (wanted) niti_dataset_files(run->dataset, (NitiSplit)split, files);
+    if (!wanted) /* by this rank: another may have other splits */
+      (void)snprintf(text, sizeof text, "none");
+    else if (files[0])
+      (void)snprintf(text, sizeof text, "%s %s", files, run->data_path);
+    else
+      (void)snprintf(text, sizeof text, "rank %d", niti_ranks_rank(run->options.ranks));
+    NITI_TRY(find_hasher(&hashers[split], run->options.ranks, text, split));
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_together_hash(NitiRun *run, unsigned splits) {
   NitiRanks *ranks = run->options.ranks;
-  char *text = run->inputs.sha256[split];
-  int hasher = 0;
+  int hashers[NITI_SPLITS] = {0};
   NitiStatus status = NITI_OK;
-  if (ranks) NITI_TRY(find_hasher(&hasher, ranks, run->data_path));
-  if (hasher == niti_ranks_rank(ranks)) status = niti_dataset_hash(run->dataset, split, text);
+  if (ranks) NITI_TRY(find_hashers(hashers, run, splits));
+  for (int split = 0; split < NITI_SPLITS && status == NITI_OK; ++split) {
+    if ((splits & NITI_SPLIT_BIT(split)) && hashers[split] == niti_ranks_rank(ranks))
+      status = niti_dataset_hash(run->dataset, (NitiSplit)split, run->inputs.sha256[split]);
+  }
   NITI_TRY(niti_run_agree(run, status));
-  return ranks ? take_hash(text, ranks, hasher) : NITI_OK;
+  for (int split = 0; ranks && split < NITI_SPLITS; ++split)
+    NITI_TRY(take_hash(run->inputs.sha256[split], ranks, hashers[split]));
+  return NITI_OK;
 }
 
 static NitiStatus hash_binary(char hash[65], const NitiRun *run) {
@@ -69,7 +94,7 @@ static NitiStatus hash_binary(char hash[65], const NitiRun *run) {
   char file[NITI_RANK_TEXT_MAX];
   int hasher = 0;
   niti_ranks_binary_file(file);
-  NITI_TRY(find_hasher(&hasher, ranks, file));
+  NITI_TRY(find_hasher(&hasher, ranks, file, 0));
   NITI_TRY(niti_run_agree(run, hasher == niti_ranks_rank(ranks) ? niti_ranks_binary(hash) : NITI_OK));
   return take_hash(hash, ranks, hasher);
 }

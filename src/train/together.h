@@ -7,8 +7,9 @@
 
 /* The data set's statistics, computed by rank 0. */
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
-/* Sets run->inputs.sha256 of a split, computed once for each folder of each host. */
-NitiStatus niti_together_hash(NitiRun *run, NitiSplit split);
+/* Sets run->inputs.sha256 of these splits (NITI_SPLIT_BIT), computed once where ranks of a host have the same files
+ * (niti_dataset_files), of different splits by different ranks. */
+NitiStatus niti_together_hash(NitiRun *run, unsigned splits);
 /* Fails, naming two ranks, where not all have the same niti, recipe, model and options: before anything else. */
 NitiStatus niti_together_check(const NitiRun *run);
 /* The same of the data, whose hashes are known by then. */

@@ -22,9 +22,9 @@ def launch(*parts):
     return words
 
 
-def start(*parts):
+def start(*parts, environment=None):
     return subprocess.Popen(launch(*parts), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, **ROOT}, start_new_session=True)
+                            env={**os.environ, **ROOT, **(environment or {})}, start_new_session=True)
 
 
 def give_up(launcher, why):

@@ -79,3 +79,16 @@ def test_nccl_between_devices(ranks, case, tmp_path):
     if ", NCCL" not in err:
         pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
     assert same(json.loads(out)) == same(case[2])
+
+
+def test_nccl_between_ranks_that_share_a_device(case, tmp_path):
+    """NCCL refuses that on one host, but takes NCCL_HOSTID for the host: its exchanges then go through sockets."""
+    program = tmp_path / "niti"
+    program.write_text(f"#!/bin/sh\nNCCL_HOSTID=host$OMPI_COMM_WORLD_RANK exec '{NITI}' \"$@\"\n")
+    program.chmod(0o755)
+    sockets = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "=lo", "NCCL_NET": "Socket", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    code, out, err = end_of(start((2, program, *how(case, tmp_path / "run")[1:], "--backend", "cuda:0"), environment=sockets))
+    assert code == 0, f"exit {code}\n{out}{err}"
+    if ", NCCL" not in err:
+        pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
+    assert same(json.loads(out)) == same(case[2])

@@ -1,7 +1,7 @@
 /* Trains an exported network on an emulated board without a library: start-up, output, counters, and the memory that is really
  * used. BOARD_CORTEX_M (semihosting, SysTick) or BOARD_RISCV (virt's serial port and minstret). feed.h has the steps: FEED_STEPS,
- * feed_n, feed_labels, feed_pixels. Prints hash HASH; stack BYTES; count predict N; count train N (instructions, of the last
- * image and step) and, from a second start with saved state, "saved" if the hash is the same. */
+ * feed_n, feed_labels, feed_order, feed_pixels. Prints hash HASH; stack BYTES; count predict N; count train N (instructions, of
+ * the last image and step) and, from a second start with saved state, "saved" if the hash is the same. */
 #include NET_H
 #include <stddef.h>
 
@@ -121,15 +121,23 @@ static uint32_t painted_away(void) {
   return (uint32_t)((const uint8_t *)bare_stack_top - (const uint8_t *)p);
 }
 
+/* user: the numbers of the step's images. */
+static void feed_row(void *user, int32_t image, int32_t row, uint8_t *pixels) {
+  const uint16_t *order = user;
+  const size_t length = (size_t)(MAX(WIDTH) * MAX(CHANNELS));
+  memcpy(pixels, feed_pixels + ((size_t)order[image] * MAX(HEIGHT) + (size_t)row) * length, length);
+}
+
 static NETWORK network;
 static int32_t arena[(MAX(ARENA_BYTES) + 3) / 4];
 
 int main(void) {
-  const size_t image = (size_t)(MAX(HEIGHT) * MAX(WIDTH) * MAX(CHANNELS));
-  const uint16_t *labels = feed_labels;
+  const uint8_t *own = feed_labels;
+  const uint16_t *order = feed_order;
   const uint8_t *pixels = feed_pixels;
+  uint16_t labels[MAX(BATCH)];
   char hash[66];
-  int i;
+  int i, n;
 #ifndef NO_PAINT
   paint_stack();
 #endif
@@ -139,11 +147,11 @@ int main(void) {
   (void)NET(predict)(&network, pixels, 0);
   print_number("predict ", counter_ticks());
   for (i = 0; i < FEED_STEPS; ++i) {
+    for (n = 0; n < feed_n[i]; ++n) labels[n] = *own++;
     counter_start();
-    if (NET(train)(&network, pixels, labels, feed_n[i]) < 0) print("refused\n");
+    if (NET(train_rows)(&network, feed_row, (void *)(uintptr_t)order, labels, feed_n[i]) < 0) print("refused\n");
     if (i == FEED_STEPS - 1) print_number("train ", counter_ticks());
-    labels += feed_n[i];
-    pixels += feed_n[i] * image;
+    order += feed_n[i];
   }
 #ifndef NO_PAINT
   print_number("stack ", painted_away());

@@ -60,17 +60,17 @@ SECTIONS {{
 
 
 def write_feed(path, batches):
-    """The steps as constants."""
-    counts, labels, pixels = [], [], []
+    """The steps as constants: each image once, and the order in which they come, so that long runs fit a small flash."""
+    counts, labels, order, numbers = [], [], [], {}
     for images, classes in batches:
         counts.append(len(classes))
         labels += list(classes)
-        pixels.append(images.reshape(-1))
+        order += [numbers.setdefault(image.tobytes(), len(numbers)) for image in images]
     with open(path, "w", encoding="ascii") as file:
         file.write(f"#define FEED_STEPS {len(counts)}\n")
-        for kind, name, values in (("uint8_t", "feed_n", counts), ("uint16_t", "feed_labels", labels)):
+        for kind, name, values in (("uint8_t", "feed_n", counts), ("uint8_t", "feed_labels", labels), ("uint16_t", "feed_order", order)):
             file.write(f"static const {kind} {name}[] = {{{','.join(map(str, values))}}};\n")
-        file.write(f"static const uint8_t feed_pixels[] = {{{','.join(','.join(map(str, p)) for p in pixels)}}};\n")
+        file.write(f"static const uint8_t feed_pixels[] = {{{','.join(','.join(map(str, image)) for image in numbers)}}};\n")
 
 
 def build(job, board, optimise="-O2", out="c"):

@@ -20,12 +20,16 @@ static int read_slot(void *user, int slot, uint32_t offset, void *data, uint32_t
   return 0;
 }
 
-static uint32_t written[2]; /* each byte of a slot is written once, in ascending order */
+static uint32_t written[2]; /* each byte of a slot is written once, in ascending order, in whole units of the flash */
+enum { UNIT = 32 };
 
 static int write_slot(void *user, int slot, uint32_t offset, const void *data, uint32_t size) {
   (void)user;
   if (offset == 0) written[slot] = 0;
-  if (offset != written[slot] || offset + size > sizeof slots[slot]) return 1;
+  if (offset != written[slot] || offset + size > sizeof slots[slot] || offset % UNIT != 0 || size % UNIT != 0) {
+    puts("a write that is not of whole units");
+    return 1;
+  }
   written[slot] += size;
   for (uint32_t i = 0; i < size; ++i, --limit) {
     if (limit == 0) return 1;

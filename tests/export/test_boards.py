@@ -1,5 +1,6 @@
 """Exported networks on emulated boards: the same bits, in the memory that was announced, and no more instructions than before."""
 
+import dataclasses
 import os
 import subprocess
 
@@ -9,14 +10,15 @@ import pytest
 from conftest import WARNINGS, Job, call
 
 STEPS = 2000 if os.environ.get("NITI_TEST_SLOW") else 50
+IMAGES = 60 if os.environ.get("NITI_TEST_SLOW") else None  # as many as a small flash holds; None: enough for the steps
 JOBS = {
     "a": (nets.A, {}),
-    "a-long": (nets.A, {"max_steps": STEPS}),
+    "a-long": (nets.A, {"max_steps": STEPS, "images": IMAGES}),
     "a-8": (nets.A, {"batch": 8, "max_steps": 10}),
     "b": (nets.B, {"max_steps": 8}),
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
-    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS}),
-    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "freeze": ["conv1", "conv2"]}),
+    "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS, "images": IMAGES}),
+    "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "images": IMAGES, "freeze": ["conv1", "conv2"]}),
     "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
@@ -70,6 +72,26 @@ def test_board(name, board, jobs):
 def test_clang_takes_it_too(cpu, optimise, jobs):
     job = jobs("a")
     call("clang", "--target=arm-none-eabi", f"-mcpu={cpu}", "-mthumb", *WARNINGS, optimise, "-c", job.path("c", "a.c"), "-o", job.path("clang.o"))
+
+
+KEPT = ["-ffixed-r9", "-fno-omit-frame-pointer"]
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4", "cortex-m33"])
+@pytest.mark.parametrize("optimise", ["-O2", "-Os"])
+def test_registers_that_are_kept(cpu, optimise, jobs):
+    """A base register or a frame pointer leaves the kernels enough; for both at once there is RT_PORTABLE."""
+    job, arm = jobs("b"), [f"-mcpu={cpu}", "-mthumb", *WARNINGS, optimise]
+    for kept in KEPT:
+        call(boards.ARM, *arm, kept, "-c", job.path("c", "b.c"), "-o", job.path("kept.o"))
+    for compiler in ([boards.ARM], ["clang", "--target=arm-none-eabi"]):
+        call(*compiler, *arm, *KEPT, "-DRT_PORTABLE", "-c", job.path("c", "b.c"), "-o", job.path("kept.o"))
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_bits_with_registers_that_are_kept(kept, jobs):
+    job, board = jobs("a"), boards.BOARDS["M4"]
+    assert boards.run(board, boards.build(job, dataclasses.replace(board, flags=[*board.flags, kept])))["hash"] == job.hash
 
 
 def test_context_is_as_large_as_announced(jobs):

@@ -1,6 +1,7 @@
 """The command: what it writes, what it reports, and what it refuses before a file is written."""
 
 import os
+import re
 import subprocess
 from xml.etree import ElementTree
 
@@ -92,6 +93,26 @@ def test_fast_has_the_same_bits_and_keeps_to_its_budget(tmp_path):
     assert "backward of conv2" in refused(job, "--budget", 9000)
 
 
+def test_no_budget_above_the_smallest_plan_is_refused(tmp_path):
+    """Every budget from the smallest plan on has a plan that fits, and what is reported as needed is the smallest."""
+    job = Job(tmp_path, nets.B)
+
+    def ram(budget):
+        """Of the export within the budget; or (None, what it says is needed)."""
+        result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--budget", str(budget)], capture_output=True, text=True, check=False)
+        found = re.search(r"RAM +(\d+) bytes|b needs (\d+) bytes", result.stdout + result.stderr).groups()
+        assert (result.returncode == 0) == (found[0] is not None)
+        return found[0] and int(found[0]), found[1] and int(found[1])
+
+    most = job.export()["ram"]
+    _, least = ram(1)
+    assert least < most - 3000 and ram(least) == (least, None) and ram(least - 1) == (None, least)
+    for budget in range(least, most + 200, 97):
+        assert ram(budget)[0] is not None and least <= ram(budget)[0] <= budget
+    job.export("least", "--budget", least)
+    assert job.c_hash("gcc", "least") == job.host_hash()
+
+
 @pytest.mark.parametrize("layout, files", [
     ("cmake", ["residual.c", "CMakeLists.txt", "examples/train/CMakeLists.txt"]),
     ("platformio", ["library.json", "src/residual.c", "examples/train/platformio.ini"]), ("arduino", ["library.properties", "src/residual.h"]),
@@ -113,17 +134,93 @@ def test_layouts(layout, files, job):
     elif program.endswith(".c"):
         call("gcc", "-std=c99", job.path(out, program), source, "-I", job.path(out, "src"), "-o", built)
     else:  # of Arduino's library, what the sketch uses
-        os.makedirs(job.path("stub"), exist_ok=True)
-        with open(job.path("stub", "Arduino.h"), "w", encoding="ascii") as file:
+        os.makedirs(job.path("headers"), exist_ok=True)
+        with open(job.path("headers", "Arduino.h"), "w", encoding="ascii") as file:
             file.write("#include <cstdio>\n#include <cstdlib>\nstatic struct { void begin(long) {} void println(const char *s) { std::puts(s); std::exit(0); } } Serial;\n"
                        "static void delay(int) {}\nvoid setup();\nvoid loop();\nint main() { setup(); loop(); }\n")
         call("gcc", "-std=c99", "-c", source, "-o", job.path("net.o"))
-        call("g++", "-x", "c++", "-Wno-unused-function", job.path(out, program), "-x", "none", job.path("net.o"), "-I", job.path("stub"), "-I", job.path(out, "src"),
+        call("g++", "-x", "c++", "-Wno-unused-function", job.path(out, program), "-x", "none", job.path("net.o"), "-I", job.path("headers"), "-I", job.path(out, "src"),
              "-o", built)
     assert len(call(built).decode().strip()) == 64
     if layout == "cmsis-pack":  # every file that it names is there
         named = [file.get("name") for file in ElementTree.parse(job.path(out, "niti.residual.pdsc")).iter("file")]
         assert len(named) == 3 and all(os.path.exists(job.path(out, name)) for name in named)
+
+
+def tree(folder):
+    return {os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names}
+
+
+def test_an_export_over_another_leaves_nothing_of_it(tmp_path):
+    """Of the earlier layout's files only those that were changed, and what the user put there, stay; the list names the others."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    out = lambda *parts: job.path("c", *parts)  # noqa: E731
+    job.export("c", "--layout", "zephyr")
+    earlier = tree(out())
+    job.export("new", "--layout", "cmake")
+    assert "samples/train/src/main.c" in earlier and "zephyr/module.yml" in earlier
+    for name, text in (("samples/train/prj.conf", "CONFIG_FPU=y\n"), ("src/mine.c", "int mine;\n"), ("notes.txt", "mine\n")):
+        with open(out(name), "w", encoding="ascii") as file:
+            file.write(text)
+    outside = job.path("outside.txt")
+    with open(outside, "w", encoding="ascii") as file:
+        file.write("")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # the SHA-256 of nothing
+    with open(out("residual.sha256"), "a", encoding="ascii") as file:  # a list that was tampered with reaches nothing outside
+        file.write(f"{empty}  ../outside.txt\n{empty}  {outside}\n{empty}  src/../../outside.txt\nshort\n")
+    job.export("c", "--layout", "cmake")
+    assert tree(out()) == tree(job.path("new")) | {"samples/train/prj.conf", "src/mine.c", "notes.txt"} and os.path.exists(outside)
+    assert not os.path.exists(out("zephyr"))
+    call("sha256sum", "--strict", "-c", "residual.sha256", cwd=out())
+
+
+def test_a_failed_export_leaves_the_earlier_one(tmp_path):
+    """A file that cannot be written: no other has been replaced, and nothing is left half written."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    job.export("c")
+    before = {name: open(job.path("c", name), "rb").read() for name in tree(job.path("c"))}
+    os.makedirs(job.path("c", "src", "niti_rt_hash.h.tmp"))  # in the way of a file
+    result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--train", "none", "--layout", "zephyr", "--out", job.path("c")], capture_output=True,
+                            text=True, check=False)
+    assert result.returncode == 1 and "niti_rt_hash.h" in result.stderr
+    assert {name: open(job.path("c", name), "rb").read() for name in tree(job.path("c"))} == before
+
+
+def plans(path):
+    """Of arena.txt: {title: (bytes, {step: (alive, what)}, [(offset, bytes, first, last, what)])}."""
+    with open(path, encoding="ascii") as file:
+        text = file.read()
+    found = {}
+    for title, size, steps, spaces in re.findall(r"^(A .*): (\d+) bytes\n\n *step.*\n((?:.+\n)+)\noffset.*\n((?:.+\n)+)", text, re.MULTILINE):
+        rows = [re.fullmatch(r" *(\d+) +(\d+) +(\d+)\.\.(\d+) +(\S.*)", line).groups() for line in spaces.splitlines()]
+        alive = {int(line.split()[0]): int(line.split()[1]) for line in steps.splitlines()}
+        found[title] = int(size), alive, [(*map(int, row[:4]), row[4]) for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("model", [nets.RESIDUAL, nets.POOLS, nets.B], ids=lambda model: model["name"])
+def test_the_plan_of_the_arena(model, tmp_path):
+    """Nothing lies where something else is alive, all of it is in the arena, and what is alive adds up."""
+    job = Job(tmp_path, model, batch=2)
+    report = job.export()
+    found = plans(job.path("c", "arena.txt"))
+    assert list(found) == ["A training step", "A prediction"] and max(size for size, _, _ in found.values()) == report["arena"]
+    for size, alive, spaces in found.values():
+        assert all(offset + count <= size for offset, count, _, _, _ in spaces)
+        for i, (a, n, first, last, _) in enumerate(spaces):
+            assert not [other for b, m, begin, end, other in spaces[:i] if a < b + m and b < a + n and first <= end and begin <= last]
+        assert alive == {step: sum((n + 3) // 4 * 4 for _, n, first, last, _ in spaces if first <= step <= last) for step in alive}
+    names = " ".join(space[4] for space in found["A training step"][2])
+    assert "input" in names and "linear1" in names
+
+
+def test_pixels_are_reported(tmp_path):
+    """What a caller keeps besides: of a batch, or of one image where nothing is trained."""
+    job = Job(tmp_path, nets.A, batch=8)
+    command = [NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--batch", "8"]
+    assert "\npixels          6272 bytes besides, where a batch is in memory; none where a callback gives rows\n" in call(*command).decode()
+    assert "\npixels          784 bytes besides, where an image is in memory" in call(*command, "--train", "none").decode()
+    assert job.export()["image"] == 784
 
 
 def test_split_memories(job):
@@ -144,7 +241,8 @@ def test_two_networks_in_one_program(tmp_path):
 
 def test_refusals(job):
     assert "no layer with weights of model 'residual', did you mean 'conv1'" in refused(job, "--train", "conv9")
-    assert "--train last:0: expected last:N" in refused(job, "--train", "last:0")
+    for last in ("0", "8", "99", "2x"):
+        assert f"--train last:{last}: expected last:N, N from 1 to 7, which are all layers with weights of 'residual'" in refused(job, "--train", f"last:{last}")
     assert "neither least nor fast" in refused(job, "--memory", "most")
     assert "none of cmake" in refused(job, "--layout", "make")
     assert "--name 1x: expected" in refused(job, "--name", "1x")

@@ -48,7 +48,8 @@ def test_augmentation_stays_on_the_host(keys, job, tmp_path):
 
 @pytest.mark.parametrize("line, why", [
     ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("3:10", "no such class"),
-    ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate")])
+    ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate"),
+    ("mu 3 4", "'4': expected nothing after the learning rate"), ("mu +3", "expected a learning rate")])
 def test_wrong_logs_are_refused(line, why, job):
     with open(job.path("bad.log"), "w", encoding="ascii") as file:
         file.write(f"0:0\n{line}\n")
@@ -79,12 +80,15 @@ static int write_slot(void *u, int s, uint32_t o, const void *d, uint32_t n) { (
 """
 
 
-def dump_of(job, path):
-    """Both slots after the steps, saved three times."""
+def dump_of(job, path, *changes):
+    """Both slots after the steps, saved three times. changes: of the program's text."""
     with open(os.path.join(HERE, "host.c"), encoding="utf-8") as file:
         source = file.read().replace("#include NET_H", DUMP).replace(
             "NET(hash)(&network, hash);\n  puts", "NET(save)(&network, read_slot, write_slot, NULL);\n  DUMP;\n  NET(hash)(&network, hash);\n  puts")
         source = source.replace("if (every)", "NET(save)(&network, read_slot, write_slot, NULL);\n    if (every)")
+    for before, after in changes:
+        assert before in source
+        source = source.replace(before, after)
     with open(job.path("dump.c"), "w", encoding="utf-8") as file:
         file.write(source)
     call("gcc", "-O1", "-w", *job.defines(), job.path("dump.c"), job.path("c", "a.c"), "-o", job.path("dump"))
@@ -112,3 +116,55 @@ def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
         result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", job.path("no.safetensors")], capture_output=True, text=True, check=False)
         assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr
         assert not os.path.exists(job.path("no.safetensors"))
+
+
+def test_a_replay_goes_on_from_an_import_in_the_middle(tmp_path):
+    """At the step, whose number is part of all random words, and the learning rate that the device had."""
+    job = Job(tmp_path, nets.A, images=40, batch=3, max_steps=30, rounding={"activation": "stochastic", "error": "stochastic"})
+    job.export()
+    checkpoint = job.path("c", "a.safetensors")
+    order = [[(7 * step + k) % 40 for k in range(3)] for step in range(20)]
+    lines = [" ".join(f"{n}:{job.labels[n]}" for n in numbers) for numbers in order]
+    lines.insert(8, "mu 6")
+    for name, part in (("whole", lines), ("first", lines[:11]), ("rest", lines[11:])):
+        with open(job.path(name), "w", encoding="ascii") as file:
+            file.write("\n".join(part) + "\n")
+    replay = lambda log, network, *options: niti_json("replay", job.path(log), network, "--data", job.path("data"), *options)  # noqa: E731
+    whole = replay("whole", checkpoint)
+    assert whole["steps"] == 20 and whole["mu"] == 6
+
+    job.batches = lambda: ((job.images[n], job.labels[n]) for n in map(np.array, order[:10]))
+    middle = dump_of(job, job.path("slots.bin"), ("const int every =", "int at = 0;\n  const int every ="),
+                     ("    if (train(pixels", "    if (at++ == 8) network.mu = 6;\n    if (train(pixels"))
+    assert niti_json("import", job.path("slots.bin"), checkpoint, "--out", job.path("middle.safetensors")) == {"hash": middle, "steps": 10, "mu": 6}
+    first = replay("first", checkpoint, "--out", job.path("first.safetensors"))
+    assert first["hash"] == middle
+    for start in ("middle.safetensors", "first.safetensors"):
+        assert replay("rest", job.path(start)) == whole
+
+
+def test_int8_values_are_replayed(tmp_path):
+    """A device takes values as the data set has them, the host as mantissas."""
+    job = Job(tmp_path, nets.FORKS, images=30, batch=2, max_steps=20, data={"type": "int8", "mean": [0.1], "std": [0.4]})
+    values = job.images.astype(np.int16) - 128
+    values = np.maximum(values, -127).astype(np.int8)
+    write_npy(job.path("data"), values, job.labels)
+    job.export()
+    order = [[(5 * step) % 30, (11 * step + 3) % 30] for step in range(20)]
+    job.batches = lambda: ((values[n].view(np.uint8), job.labels[n]) for n in map(np.array, order))
+    with open(job.path("log"), "w", encoding="ascii") as file:
+        file.write("".join(" ".join(f"{n}:{job.labels[n]}" for n in numbers) + "\n" for numbers in order))
+    report = niti_json("replay", job.path("log"), job.path("c", "forks.safetensors"), "--data", job.path("data"))
+    assert report == {"hash": job.c_hash(), "steps": 20, "mu": 4}
+    write_npy(job.path("pixels"), job.images, job.labels)
+    result = subprocess.run([NITI, "replay", job.path("log"), job.path("c", "forks.safetensors"), "--data", job.path("pixels")], capture_output=True, text=True,
+                            check=False)
+    assert result.returncode == 1 and "values of uint8, but the network takes int8 (data.type)" in result.stderr
+
+
+def test_a_replay_writes_where_it_ended(job):
+    from safetensors import safe_open
+    niti_json("replay", job.path("log"), job.checkpoint, "--data", job.path("data"), "--out", job.path("whole.safetensors"))
+    with safe_open(job.path("whole.safetensors"), "np") as file:
+        metadata = file.metadata()
+    assert [metadata[key] for key in ("device_step", "device_mu", "device_seed", "arithmetic")] == ["25", "4", "3", "1.0"]

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 
+import formulas
 import networks as nets
 import numpy as np
 import pytest
-from conftest import NITI, Job, call, niti_json
+from conftest import NITI, ROOT, Job, call, niti_json
 from hardware import Hardware, faults, load
 
 SETS = [(nets.POOLS, {"batch": 3}), (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}}),
@@ -41,6 +43,38 @@ def test_a_model_of_hardware_agrees(sets):
                        "avgpool_forward", "avgpool_backward", "add", "dropout", "reshape", "loss", "update_niti"}
 
 
+def test_every_opcode_has_directed_cases(sets):
+    """Of the program's own table, but for `none`, which stands for an operation that another does; and each is what the oracle says."""
+    with open(os.path.join(ROOT, "src", "program", "program.c"), encoding="utf-8") as file:
+        opcodes = set(re.findall(r'\[NITI_OP_\w+\] = \{"(\w+)"', file.read()))
+    cases = {}
+    for o in sets[0]["operations"]:
+        if "inputs" in o:
+            cases.setdefault(o["opcode"], set()).add(o["case"])
+    assert len(opcodes) == 26 and set(cases) == opcodes - {"none"}
+    assert all(found == {"zeros", "largest", "least", "turns", "all", "single", "small"} for found in cases.values())
+    wrong = [(o["opcode"], o["layer"], o["case"], said) for o in sets[0]["operations"] if "inputs" in o and (said := formulas.difference(o))]
+    assert wrong == []
+
+
+def test_steps_are_what_the_oracle_says(sets):
+    assert [(o["opcode"], o["layer"], said) for index in sets[1:] for o in index["operations"] if (said := formulas.difference(o))] == []
+
+
+def test_directed_cases_reach_what_they_are_for(sets):
+    """Ties, both ends of the range, operands that are 0, shifts of 0 and of many bits, either operand of an addition larger, masks of both values."""
+    found = [o for o in sets[0]["operations"] if "inputs" in o]
+    products = [o for o in found if o["opcode"] in ("conv_forward", "conv_backward")]
+    assert {o["shift"] == 0 for o in products} == {True, False} and {o.get("clip", 0) for o in products} == {0, 1}
+    assert any((np.abs(o["outputs"][0]["data"]) == 127).any() for o in products) and any((o["outputs"][0]["data"] == 0).all() for o in products)
+    assert {o["attributes"].get("groups", 1) for o in products} == {1, 2} and {o["attributes"].get("centred") for o in products} == {None, True, False}
+    apart = [o["inputs"][0]["exponent"] - o["inputs"][1]["exponent"] for o in found if o["opcode"] == "add"]
+    assert min(apart) < 0 or max(apart) > 0
+    updates = [o for o in found if o["opcode"] == "update_niti"]
+    assert {min(o["bits"], 1) for o in updates} == {0, 1} and any(o["shift"] < 1 for o in updates)
+    assert {o["attributes"]["loss"] for o in found if o["opcode"] == "loss"} == {"niti", "softmax"}
+
+
 def test_faults_are_found(sets):
     seeded = faults(1, 300)
     missed = [name for name, hardware in seeded if hardware.passes(sets)]
@@ -53,11 +87,14 @@ def test_index_and_formats(tmp_path):
     niti_json("vectors", job.path("recipe.yaml"), "--out", out, "--formats", "npy,hex,h,safetensors", "--operations", "conv_forward,update")
     with open(out / "index.json", encoding="utf-8") as file:
         index = json.load(file)
+    names = set()
     assert index["arithmetic"] == "1.0" and index["steps"] == 1 and {o["opcode"] for o in index["operations"]} == {"conv_forward", "update_niti"}
     for o in index["operations"]:
         for entry in [*o["inputs"], *o["outputs"], *[o[k] for k in ("accumulators", "steps") if k in o]]:
             values = np.load(out / f"{entry['file']}.npy")
             assert values.dtype == entry["dtype"] and list(values.shape) == entry["dims"]
+            assert len(entry["layout"]) == values.ndim and entry["layout"] in {"NHWC", "NC", "OHWI", "OI"}
+            assert (entry["layout"] in {"OHWI", "OI"}) == any(word in entry["name"] for word in ("weight", "gradient", "steps"))
             assert hashlib.sha256(values.tobytes()).hexdigest() == entry["sha256"]
             with open(out / f"{entry['file']}.hex", encoding="ascii") as file:
                 lines = file.read().split()
@@ -66,12 +103,16 @@ def test_index_and_formats(tmp_path):
             assert len(lines[0]) == 2 * values.itemsize
             from safetensors.numpy import load_file
             assert load_file(out / f"{entry['file']}.safetensors")["values"].tobytes() == values.tobytes()
-    entry = index["operations"][0]["accumulators"]
+            names.add(entry["file"])
+    """Arrays of C have names of their own: all of them in one file."""
+    array = lambda name: re.sub(r"\W", "_", name)  # noqa: E731
     program = tmp_path / "h.c"
-    program.write_text(f'#include <stdint.h>\n#include <stdio.h>\n#include "v/{entry["file"]}.h"\n'
-                       'int main(void) { for (unsigned i = 0; i < sizeof values / sizeof *values; ++i) printf("%d\\n", values[i]); }\n')
-    call("gcc", program, "-o", tmp_path / "h")
-    assert [int(v) for v in call(tmp_path / "h").split()] == np.load(out / f"{entry['file']}.npy").tolist()
+    entry = index["operations"][0]["accumulators"]
+    program.write_text("#include <stdint.h>\n#include <stdio.h>\n" + "".join(f'#include "v/{name}.h"\n' for name in sorted(names)) +
+                       f'int main(void) {{ for (unsigned i = 0; i < sizeof {array(entry["file"])} / 4; ++i) printf("%d\\n", {array(entry["file"])}[i]); '
+                       f'return (int)(0 * ({" + ".join(f"sizeof {array(name)}" for name in sorted(names))})); }}\n')
+    call("gcc", "-Wall", "-Werror", program, "-o", tmp_path / "h")
+    assert [int(v) for v in call(tmp_path / "h").split()] == np.load(out / f"{entry['file']}.npy").reshape(-1).tolist()
 
 
 def compare(a, b):
@@ -87,8 +128,7 @@ def test_compare_names_the_first_element(folder, tmp_path):
     number, o = next((i, o) for i, o in enumerate(index["operations"]) if o["opcode"] == "conv_backward")
     entry = o["accumulators"]
     values = np.load(tmp_path / "other" / f"{entry['file']}.npy")
-    values[17] += 1
-    values[30] += 1
+    values.reshape(-1)[[17, 30]] += 1
     np.save(tmp_path / "other" / f"{entry['file']}.npy", values)
     entry["sha256"] = hashlib.sha256(values.tobytes()).hexdigest()
     with open(tmp_path / "other" / "index.json", "w", encoding="utf-8") as file:
@@ -139,8 +179,21 @@ def test_compare_finds_the_epoch_in_which_two_runs_part(tmp_path):
 
 
 @pytest.mark.parametrize("options, why", [
-    (["--formats", "npy,vcd"], "expected npy, hex, h, safetensors"), (["--operations", "convolve"], "no such operation"), (["--corners"], "takes no network")])
+    (["lenet5", "--formats", "npy,vcd"], "expected npy, hex, h, safetensors"),
+    (["lenet5", "--operations", "convolve"], "--operations convolve: the network has no such operation: 'convolve'"),
+    (["lenet5", "--operations", "conv,nope"], "--operations conv,nope: the network has no such operation: 'nope'"),
+    (["lenet5", "--operations", "conv,,add"], "no such operation: ''"), (["lenet5", "--operations", ""], "--operations: expected words"),
+    (["lenet5", "--operations", "add"], "the network has no such operation: 'add'"),
+    (["--corners", "--operations", "add,nope"], "--operations add,nope: there is no such operation: 'nope'"),
+    (["--corners", "lenet5"], "takes no network"), (["--corners", "--steps", "2"], "--corners has no --steps"), (["--corners", "--batch", "2"], "--corners has no --batch")])
 def test_refusals(options, why, tmp_path):
-    result = subprocess.run([NITI, "vectors", "lenet5", "--batch", "1", "--out", tmp_path / "v", *options], capture_output=True, text=True, check=False)
+    result = subprocess.run([NITI, "vectors", "--out", tmp_path / "v", *options], capture_output=True, text=True, check=False)
     assert result.returncode in (1, 2) and why in result.stderr
-    assert not os.path.exists(tmp_path / "v" / "index.json")
+    assert not os.path.exists(tmp_path / "v")
+
+
+def test_corners_of_some_operations(tmp_path):
+    niti_json("vectors", "--corners", "--out", tmp_path / "v", "--operations", "requantise,update_sgd")
+    index = json.loads((tmp_path / "v" / "index.json").read_text())
+    assert {o["opcode"] for o in index["operations"]} == {"requantise", "update_sgd"}
+    assert all(entry["layout"] == "P" for o in index["operations"] if o["opcode"] == "requantise" for entry in o.values() if isinstance(entry, dict))

@@ -1,6 +1,7 @@
 """examples/verilog: a multiply-accumulate with requantisation, simulated on vectors."""
 
 import json
+import math
 import os
 import shutil
 
@@ -37,15 +38,16 @@ def simulate(job, folder, o):
         arguments += [f"+{plus}={job.path(folder, o[key]['file'])}.hex" for plus, key in (("A", "a"), ("B", "b"), ("SUM", "accumulators"))]
     else:
         results = o.get("results") or o["outputs"][0]
-        arguments += [f"+COUNT={o['accumulators']['dims'][0]}", f"+SHIFT={o['shift']}", f"+SUMS={job.path(folder, o['accumulators']['file'])}.hex",
+        arguments += [f"+COUNT={math.prod(o['accumulators']['dims'])}", f"+SHIFT={o['shift']}", f"+SUMS={job.path(folder, o['accumulators']['file'])}.hex",
                       f"+RESULTS={job.path(folder, results['file'])}.hex"]
     return call("vvp", job.path("bench"), *arguments).decode().splitlines()[-1]
 
 
 def entries(job, folder):
     with open(job.path(folder, "index.json"), encoding="utf-8") as file:
-        return [o for o in json.load(file)["operations"] if o.get("rounding", "nearest") == "nearest" and o["opcode"] in
-                ("conv_forward", "conv_backward", "requantise", "dot", "add")]
+        found = [o for o in json.load(file)["operations"] if o.get("rounding", "nearest") == "nearest" and o["opcode"] in
+                 ("conv_forward", "conv_backward", "requantise", "dot", "add")]
+    return sorted(found, key=lambda o: o["opcode"] == "dot")  # the sums of products last
 
 
 def test_the_block_agrees(vectors):

@@ -13,6 +13,10 @@
 #include <unistd.h>
 
 #include "platform/status.h"
+#include "platform/system.h"
+
+/* Where the files of memory.c lie. */
+#define FUZZ_MEMORY "/fuzz"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -33,18 +37,22 @@ static inline NitiStatus fuzz_status(NitiStatus status) {
   return status;
 }
 
-/* A new folder in memory, where there is such a file system. It stays until the caller of the fuzzer removes it: $NITI_FUZZ_DIR
- * or /dev/shm/niti-fuzz-PID. */
+/* A new folder: FUZZ_MEMORY where libFuzzer drives the target; otherwise one in memory, where there is such a file system, which
+ * stays until the caller removes it: $NITI_FUZZ_DIR or /dev/shm/niti-fuzz-PID. */
 static inline const char *fuzz_dir(void) {
   static char path[256];
   if (path[0]) return path;
+#ifdef NITI_FUZZ_MEMORY
+  (void)snprintf(path, sizeof path, "%s", FUZZ_MEMORY);
+#else
   const char *parent = getenv("NITI_FUZZ_DIR");
   (void)snprintf(path, sizeof path, "%s/niti-fuzz-%ld",
                  parent                     ? parent
                  : access("/dev/shm", W_OK) ? "/tmp"
                                             : "/dev/shm",
                  (long)getpid());
-  (void)mkdir(path, 0777); /* once per file that includes this */
+#endif
+  (void)niti_system.mkdir(path, 0777); /* once per file that includes this */
   return path;
 }
 
@@ -59,10 +67,26 @@ static inline const char *fuzz_at(const char *name) {
 
 static inline const char *fuzz_put(const char *name, const void *bytes, size_t size) {
   const char *path = fuzz_at(name);
-  const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  FUZZ_CHECK(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
-  (void)close(fd);
+  const int fd = niti_system.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  FUZZ_CHECK(fd >= 0 && niti_system.write(fd, bytes, size) == (ssize_t)size);
+  (void)niti_system.close(fd);
   return path;
+}
+
+/* Removes a file, or a folder with all that is in it; true where neither is there any more. */
+static inline bool fuzz_remove(const char *path) {
+  for (;;) {
+    char below[1024] = "";
+    DIR *folder = niti_system.opendir(path);
+    const struct dirent *entry = NULL;
+    while (folder && (entry = niti_system.readdir(folder)) && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")))
+      ;
+    if (entry) (void)snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+    if (folder) (void)niti_system.closedir(folder);
+    if (!entry) break;
+    FUZZ_CHECK(fuzz_remove(below));
+  }
+  return niti_system.unlink(path) == 0 || errno == ENOENT || niti_system.rmdir(path) == 0;
 }
 
 /* The bytes as a text; the caller frees it. */

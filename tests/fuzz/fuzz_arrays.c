@@ -36,6 +36,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (rarely) (void)fuzz_status(niti_dataset_statistics(set, mean, std));
     niti_dataset_close(set);
   }
-  for (int i = 0; i < 2; ++i) (void)unlink(fuzz_at(name[i]));
+  for (int i = 0; i < 2; ++i) (void)niti_system.unlink(fuzz_at(name[i]));
   return 0;
 }

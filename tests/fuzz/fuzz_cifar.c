@@ -35,6 +35,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     (void)fuzz_status(niti_dataset_hash(set, NITI_TEST, hash));
     niti_dataset_close(set);
   }
-  for (int i = 0; i < 10; ++i) (void)unlink(fuzz_at(names[i]));
+  for (int i = 0; i < 10; ++i) (void)niti_system.unlink(fuzz_at(names[i]));
   return 0;
 }

@@ -6,8 +6,13 @@
 #include "fuzz.h"
 
 static void put_packed(const char *name, const uint8_t *bytes, size_t size) {
-  gzFile file = gzopen(fuzz_at(name), "wb1");
-  FUZZ_CHECK(file && (!size || gzwrite(file, bytes, (unsigned)size) == (int)size) && gzclose(file) == Z_OK);
+  static uint8_t packed[1 << 17];
+  z_stream stream = {
+      .next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)size, .next_out = packed, .avail_out = sizeof packed};
+  FUZZ_CHECK(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK); /* 16: with gzip's header */
+  FUZZ_CHECK(deflate(&stream, Z_FINISH) == Z_STREAM_END);
+  (void)fuzz_put(name, packed, stream.total_out);
+  (void)deflateEnd(&stream);
 }
 
 /* kind 0, 1: plain; 2: packed here; 3: already packed. */
@@ -15,8 +20,8 @@ static void put(const char *split, const char *kind_of_file, unsigned kind, cons
   char plain[64], packed[80];
   (void)snprintf(plain, sizeof plain, "%s-%s", split, kind_of_file);
   (void)snprintf(packed, sizeof packed, "%s.gz", plain);
-  (void)unlink(fuzz_at(plain));
-  (void)unlink(fuzz_at(packed));
+  (void)niti_system.unlink(fuzz_at(plain));
+  (void)niti_system.unlink(fuzz_at(packed));
   if (kind < 2)
     (void)fuzz_put(plain, bytes, size);
   else if (kind == 2)
@@ -62,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       char name[80];
       (void)snprintf(name, sizeof name, "%s-%s%s", i ? train : test, j & 1 ? "images-idx3-ubyte" : "labels-idx1-ubyte",
                      j & 2 ? ".gz" : "");
-      (void)unlink(fuzz_at(name));
+      (void)niti_system.unlink(fuzz_at(name));
     }
   return 0;
 }

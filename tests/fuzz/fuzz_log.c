@@ -1,5 +1,4 @@
 /* metrics.csv and metrics.jsonl that a run is continued with, as two fields (fuzz.h) after a byte: the epoch to keep. */
-#define _XOPEN_SOURCE 700
 #include "fuzz.h"
 #include "io/log.h"
 
@@ -20,6 +19,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     FUZZ_CHECK(niti_log_row(log, row, 2) == NITI_OK);
     niti_log_close(log);
   }
-  for (int i = 0; i < 4; ++i) (void)unlink(fuzz_at(left[i]));
+  for (int i = 0; i < 4; ++i) (void)niti_system.unlink(fuzz_at(left[i]));
   return 0;
 }

@@ -1,9 +1,6 @@
 /* Runs that go on from a checkpoint of a stranger, with hash and checksum right: resumed for some steps, used as initial weights,
  * and opened for inference. Input: a byte that says which, then the checkpoint. The corpus begins with one that this target's
  * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it, with NITI_FUZZ_SET=KEY=VALUE of another recipe. */
-#define _XOPEN_SOURCE 700
-#include <ftw.h>
-
 #include "forge.h"
 #include "io/checkpoint.h"
 #include "train/recipe.h"
@@ -16,15 +13,6 @@ static const char recipe[] =
     "    - linear: {out: classes}\n"
     "data: {kind: idx, mean: [0.5], std: [0.25], pad: 1, crop: random, flip: true, validation: 25%}\nbatch: 4\nepochs: 3\n"
     "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9}\n";
-
-static int remove_entry(const char *path, const struct stat *facts, int type, struct FTW *walk) {
-  (void)facts;
-  (void)type;
-  (void)walk;
-  return remove(path);
-}
-
-static void clear(const char *name) { (void)nftw(fuzz_at(name), remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
 
 static void put_split(const char *images, const char *labels, uint8_t count) {
   uint8_t bytes[16 + TRAIN * SIDE * SIDE] = {0, 0, 8, 3, 0, 0, 0, count, 0, 0, 0, SIDE, 0, 0, 0, SIDE},
@@ -52,7 +40,7 @@ static NitiTrainOptions options(int *steps) {
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc;
   (void)argv;
-  FUZZ_CHECK(mkdir(fuzz_at("data"), 0777) == 0);
+  FUZZ_CHECK(niti_system.mkdir(fuzz_at("data"), 0777) == 0);
   put_split("data/train-images-idx3-ubyte", "data/train-labels-idx1-ubyte", TRAIN);
   put_split("data/t10k-images-idx3-ubyte", "data/t10k-labels-idx1-ubyte", TEST);
   const char *seed = getenv("NITI_FUZZ_SEED");
@@ -139,7 +127,7 @@ static void infer(const char *path) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 1) return 0;
   const unsigned which = *data++ % 8;
-  FUZZ_CHECK(mkdir(fuzz_at("run"), 0777) == 0);
+  FUZZ_CHECK(niti_system.mkdir(fuzz_at("run"), 0777) == 0);
   const char *path = fuzz_put("run/last.safetensors", data, size - 1);
   if (is_small_run(path)) {
     if (which < 4)
@@ -151,6 +139,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     else
       infer(path);
   }
-  clear("run");
+  FUZZ_CHECK(fuzz_remove(fuzz_at("run")));
   return 0;
 }

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -242,12 +243,22 @@ def test_a_stopped_rank_ends_the_run(long, tmp_path):
     assert same(resume(run)) == same(one)
 
 
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_rank_that_stops_before_mpi_starts_is_named(normed, odd, tmp_path):
+    stopped = script(tmp_path / "stopped", "kill -STOP $$")
+    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, stopped)), timeout=40)
+    assert code == 3 and "niti: rank 1 (" in err and "has not answered" in err and "not known where" not in err, (code, out, err)
+
+
 @pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes half a minute")
-def test_a_rank_that_stops_before_mpi_starts_ends_the_run(normed, odd, tmp_path):
-    stopped = tmp_path / "stopped"
-    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
-    stopped.chmod(0o755)
-    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, stopped)), timeout=90)
+def test_a_rank_that_never_starts_mpi_ends_the_run(normed, odd, tmp_path):
+    waits = script(tmp_path / "waits", "exec sleep 100")
+    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, waits)), timeout=90)
     assert code == 3 and "niti: the ranks have not come together" in err, (code, out, err)
 
 
@@ -306,6 +317,35 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes())
     refused(("the program", "rank 1 (", "SHA-256"), (1, NITI, *how, "--data", odd), (1, program, *how, "--data", odd))
     assert not (tmp_path / "run").exists()
+
+
+def hashes_in(run):
+    """The SHA-256 of the data in a run's best checkpoint."""
+    header = (run / "best.safetensors").read_bytes()[:65536].decode("latin-1")
+    return re.findall(r'"(?:train|test)_set_sha256": ?"([0-9a-f]{64})"', header)
+
+
+def test_copies_of_data_are_told_apart_by_what_is_in_them(normed, odd, tmp_path):
+    """Not by their names, sizes and times; ranks with the same files hash them once, others each for itself."""
+    twin, forged = tmp_path / "twin", tmp_path / "forged"
+    shutil.copytree(odd, twin)
+    shutil.copytree(odd, forged)
+    changed = forged / "train-images-idx3-ubyte"
+    content = bytearray(changed.read_bytes())
+    content[-1] ^= 1
+    changed.write_bytes(content)
+    os.utime(changed, ns=((odd / changed.name).stat().st_atime_ns, (odd / changed.name).stat().st_mtime_ns))
+    assert changed.stat().st_mtime_ns == (odd / changed.name).stat().st_mtime_ns and changed.stat().st_size == (odd / changed.name).stat().st_size
+    time.sleep(3.1)  # files that have just changed are hashed by every rank
+    how = (normed, "--threads", 1, "--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
+    refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--run", tmp_path / "run", "--data", odd),
+            (1, NITI, *how, "--run", tmp_path / "run", "--data", forged))
+    assert not (tmp_path / "run").exists()
+    one = train(normed, odd, tmp_path / "one", *how[3:], "--epochs", 1)
+    many = together((2, NITI, *how, "--run", tmp_path / "many", "--epochs", 1, "--json", "--data", odd),
+                    (1, NITI, *how, "--run", tmp_path / "many", "--epochs", 1, "--json", "--data", twin))
+    assert same(many) == same(one)
+    assert hashes_in(tmp_path / "many") == hashes_in(tmp_path / "one") != []
 
 
 def test_a_device_that_one_rank_lacks_is_refused(normed, odd, tmp_path):

@@ -236,14 +236,15 @@ void niti_cuda_all_sum_wait(NitiBackend *backend) {
 
 /* ---- joining ---- */
 
-/* "HOST 0000:3B:00.0", where NCCL is there. */
+/* "HOST 0000:3B:00.0", where NCCL is there. NCCL refuses one device twice on a host, whose name its own variable may give. */
 void niti_cuda_link_name(NitiBackend *backend, char name[NITI_LINK_NAME_MAX]) {
   char host[NITI_RANK_NAME_MAX], bus[20];
+  const char *given = niti_environment_get("NCCL_HOSTID");
   NitiNccl *nccl = load();
   name[0] = 0;
   if (nccl && niti_cuda_runtime.cudaDeviceGetPCIBusId(bus, sizeof bus, niti_cuda(backend)->device) == cudaSuccess) {
     niti_environment_host(host, sizeof host);
-    (void)snprintf(name, NITI_LINK_NAME_MAX, "%s %s", host, bus);
+    (void)snprintf(name, NITI_LINK_NAME_MAX, "%.*s %s", NITI_RANK_NAME_MAX - 1, given ? given : host, bus);
   }
   unload(nccl);
 }

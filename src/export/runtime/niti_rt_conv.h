@@ -215,16 +215,16 @@ static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
 #define RT_SATURATE
 #endif
 #define RT_LARGER(m, s) "cmp " m ", " s "\n\tit lt\n\tmovlt " m ", " s "\n\t"
-  __asm__ volatile("ldm %[f], {r4, r5, r6, r8, r9}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2)
+  __asm__ volatile("ldm %[f], {r4, r5, r6, r8, r10}\n\t" RT_NEGATIVE(s0) RT_NEGATIVE(s1) RT_NEGATIVE(s2)
                        RT_NEGATIVE(s3) "bic %[m], %[s0], %[s0], asr #31\n\t" RT_LARGER("%[m]", "%[s1]") RT_LARGER("%[m]", "%[s2]")
-                           RT_LARGER("%[m]", "%[s3]") RT_LARGER("r4", "%[m]") "asr %[t], %[m], r9\n\t" RT_SATURATE
+                           RT_LARGER("%[m]", "%[s3]") RT_LARGER("r4", "%[m]") "asr %[t], %[m], r10\n\t" RT_SATURATE
                                                                               "strb %[t], [r6], #1\n\t"
                                                                               "lsr %[t], %[t], #8\n\t"
                                                                               "strb %[t], [r8], #1\n\t"
                                                                               "stm %[f], {r4, r5, r6, r8}"
                    : [m] "=&r"(most), [t] "=&r"(t)
                    : [f] "r"(f), [s0] "r"(acc[0]), [s1] "r"(acc[1]), [s2] "r"(acc[2]), [s3] "r"(acc[3])
-                   : "r4", "r5", "r6", "r8", "r9", "cc", "memory");
+                   : "r4", "r5", "r6", "r8", "r10", "cc", "memory");
 #undef RT_NEGATIVE
 #undef RT_LARGER
 #undef RT_SATURATE

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "ranks/mpi/stopped.h"
 #include "ranks/transport.h"
 
 enum {
@@ -153,19 +154,32 @@ static bool wait_second(void) {
   return goes_on;
 }
 
+/* For how many seconds a rank of this host has been seen stopped, one after the other; asked every second. */
+static int count_stopped(int *stopped, int seconds) {
+  const int before = *stopped;
+  *stopped = niti_mpi_stopped();
+  if (*stopped < 0) return 0;
+  return *stopped == before ? seconds + 1 : 1;
+}
+
 /* Waits until MPI has started, before which nothing can be asked of it, or is not wanted any more; false: so it is. Rank 0 speaks
  * first. */
 static bool wait_start(void) {
   const char *number = getenv("OMPI_COMM_WORLD_RANK");
-  const int most = STARTING + (number && strcmp(number, "0") != 0);
+  const int later = number && strcmp(number, "0") != 0, most = STARTING + later;
   const double begin = seconds_now();
+  int stopped = -1, seconds = 0;
   while (wait_second()) {
     pthread_mutex_lock(&lock);
     const bool started = is_started;
     pthread_mutex_unlock(&lock);
     if (started) return threads_allowed;
-    if (seconds_now() - begin <= most) continue;
-    tell_lost(lost_context, -1, most);
+    seconds = count_stopped(&stopped, seconds);
+    if (seconds <= SILENT + later && seconds_now() - begin <= most) continue;
+    if (seconds > SILENT + later)
+      tell_lost(lost_context, stopped, seconds);
+    else
+      tell_lost(lost_context, -1, most);
     return false;
   }
   return false;

@@ -1,0 +1,209 @@
+/* Writes an export's folder, and removes what an earlier export wrote there and this one does not. */
+#include "export/folder.h"
+
+#include <errno.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/file.h"
+#include "platform/path.h"
+#include "platform/system.h"
+#include "platform/text.h"
+
+enum { LIST_MAX = 1 << 20, FILE_MAX = 1 << 30, DIGITS = 64, PATH_AT = DIGITS + 2 };
+
+static NitiStatus out_of_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
+
+/* OUT/NAME + ending, owned. */
+static NitiStatus path_of(char **path, const char *out, const char *name, const char *ending) {
+  char file[NITI_EXPORT_NAME_MAX + 16];
+  (void)snprintf(file, sizeof file, "%s%s", name, ending);
+  return niti_path_join(path, out, file);
+}
+
+NitiStatus niti_export_check_folder(const char *out, const char *name) {
+  char mark[NITI_EXPORT_NAME_MAX + 16];
+  struct dirent *entry;
+  bool empty = true;
+  (void)snprintf(mark, sizeof mark, "%s.safetensors", name);
+  DIR *folder = niti_system.opendir(out);
+  if (!folder && errno == ENOENT) return NITI_OK;
+  if (!folder) return niti_fail_errno(out, "open the folder");
+  while ((entry = niti_system.readdir(folder)) != NULL)
+    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+  (void)niti_system.closedir(folder);
+  if (empty || niti_path_has_file(out, mark)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one, or an earlier export of %s)", out, name);
+}
+
+/* ---- folders inside it ---- */
+
+static NitiStatus make_folder(const char *path) {
+  if (niti_system.mkdir(path, 0777) == 0 || errno == EEXIST) return NITI_OK;
+  return niti_fail_errno(path, "make the folder");
+}
+
+static NitiStatus make_parents(char *path, size_t from) {
+  NitiStatus status = NITI_OK;
+  for (char *slash = strchr(path + from, '/'); slash && status == NITI_OK; slash = strchr(slash + 1, '/')) {
+    *slash = 0;
+    status = make_folder(path);
+    *slash = '/';
+  }
+  return status;
+}
+
+/* Those that are empty, as far as `from`. */
+static void remove_parents(char *path, size_t from) {
+  for (char *slash = strrchr(path, '/'); slash && slash >= path + from; slash = strrchr(path, '/')) {
+    *slash = 0;
+    if (niti_system.rmdir(path) != 0) return;
+  }
+}
+
+/* ---- the list ---- */
+
+/* A line for each file, after what the list has so far. */
+static char *list_of(const char *before, const NitiExportFiles *files) {
+  NitiTextMemory memory;
+  char digest[SHA256_DIGEST_STRING_LENGTH];
+  if (niti_text_open(&memory)) {
+    fputs(before, memory.to);
+    for (int i = 0; i < files->count; ++i) {
+      (void)SHA256Data((const uint8_t *)files->files[i].text, strlen(files->files[i].text), digest);
+      fprintf(memory.to, "%s  %s\n", digest, files->files[i].path);
+    }
+  }
+  return niti_text_close(&memory, NULL);
+}
+
+static NitiStatus write_list(const char *path, const char *before, const NitiExportFiles *files) {
+  char *text = list_of(before, files);
+  const NitiStatus status = text ? niti_file_replace(path, text, strlen(text)) : out_of_memory(path);
+  free(text);
+  return status;
+}
+
+/* The earlier export's list, or "". */
+static NitiStatus read_list(char **text, const char *path) {
+  if (niti_path_is_file(path)) return niti_file_read(text, NULL, path, LIST_MAX);
+  *text = calloc(1, 1);
+  return *text ? NITI_OK : out_of_memory(path);
+}
+
+/* ---- what is left of an earlier export ---- */
+
+static bool has_file(const NitiExportFiles *files, const char *path) {
+  for (int i = 0; i < files->count; ++i) {
+    if (strcmp(files->files[i].path, path) == 0) return true;
+  }
+  return false;
+}
+
+/* Of a list that may have been changed by hand: a path that stays in the folder. */
+static bool is_inside(const char *path) {
+  if (path[0] == '/' || path[0] == 0) return false;
+  for (const char *part = path; part; part = strchr(part, '/') ? strchr(part, '/') + 1 : NULL) {
+    if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == 0)) return false;
+  }
+  return true;
+}
+
+/* Whether the file is there as it was written. */
+static bool is_unchanged(const char *path, const char *expected) {
+  char digest[SHA256_DIGEST_STRING_LENGTH], *data = NULL;
+  size_t size;
+  if (!niti_path_is_file(path) || niti_file_read(&data, &size, path, FILE_MAX) != NITI_OK) return false;
+  (void)SHA256Data((const uint8_t *)data, size, digest);
+  free(data);
+  return strncmp(digest, expected, DIGITS) == 0;
+}
+
+static NitiStatus remove_file(const char *out, const char *line) {
+  char *path;
+  NitiStatus status = NITI_OK;
+  NITI_TRY(niti_path_join(&path, out, line + PATH_AT));
+  if (is_unchanged(path, line)) {
+    if (niti_system.unlink(path) != 0)
+      status = niti_fail_errno(path, "remove the file of an earlier export");
+    else
+      remove_parents(path, strlen(out) + 1);
+  }
+  free(path);
+  return status;
+}
+
+static NitiStatus remove_stale(const char *out, char *list, const NitiExportFiles *files) {
+  char *rest = list;
+  NitiStatus status = NITI_OK;
+  for (char *line = strsep(&rest, "\n"); line && status == NITI_OK; line = strsep(&rest, "\n")) {
+    if (strlen(line) <= PATH_AT || !is_inside(line + PATH_AT) || has_file(files, line + PATH_AT)) continue;
+    status = remove_file(out, line);
+  }
+  return status;
+}
+
+/* ---- writing ---- */
+
+typedef struct Staged {
+  NitiFile *files[NITI_EXPORT_FILES_MAX];
+  char *paths[NITI_EXPORT_FILES_MAX];
+} Staged;
+
+static NitiStatus stage(NitiFile **staged, char **path, const char *out, const NitiExportFile *file) {
+  if (!file->text) return out_of_memory(out);
+  NITI_TRY(niti_path_join(path, out, file->path));
+  NITI_TRY(make_parents(*path, strlen(out) + 1));
+  NITI_TRY(niti_file_open(staged, *path));
+  return niti_file_write(*staged, file->text, strlen(file->text));
+}
+
+static NitiStatus save_checkpoint(const char *out, const char *name, const NitiCheckpoint *checkpoint) {
+  char *path;
+  NITI_TRY(path_of(&path, out, name, ".safetensors"));
+  const NitiStatus status = niti_checkpoint_save(checkpoint, path);
+  free(path);
+  return status;
+}
+
+static NitiStatus write_files(Staged *s, const char *out, const char *name, const char *list, const NitiExportFiles *files,
+                              const NitiCheckpoint *checkpoint) {
+  char *text = NULL;
+  for (int i = 0; i < files->count; ++i) NITI_TRY(stage(&s->files[i], &s->paths[i], out, &files->files[i]));
+  NITI_TRY(read_list(&text, list));
+  NitiStatus status = save_checkpoint(out, name, checkpoint);
+  if (status == NITI_OK) status = write_list(list, text, files); /* of both exports, until only one is there */
+  for (int i = 0; i < files->count && status == NITI_OK; ++i) {
+    NitiFile *file = s->files[i];
+    s->files[i] = NULL;
+    status = niti_file_commit(file, NULL);
+  }
+  if (status == NITI_OK) status = remove_stale(out, text, files);
+  free(text);
+  return status == NITI_OK ? write_list(list, "", files) : status;
+}
+
+/* Leaves no temporary file behind, nor a folder that is empty. */
+static void close_staged(Staged *s, const char *out, bool made, bool failed) {
+  for (int i = 0; i < NITI_EXPORT_FILES_MAX; ++i) {
+    niti_file_discard(s->files[i]);
+    if (s->paths[i] && failed) remove_parents(s->paths[i], strlen(out) + 1);
+    free(s->paths[i]);
+  }
+  if (made && failed) (void)niti_system.rmdir(out);
+}
+
+NitiStatus niti_export_write_folder(const char *out, const char *name, const NitiExportFiles *files,
+                                    const NitiCheckpoint *checkpoint) {
+  Staged staged = {.files = {NULL}};
+  char *list;
+  NITI_TRY(path_of(&list, out, name, ".sha256"));
+  const bool made = niti_system.mkdir(out, 0777) == 0;
+  NitiStatus status = made || errno == EEXIST ? NITI_OK : niti_fail_errno(out, "make the folder");
+  if (status == NITI_OK) status = write_files(&staged, out, name, list, files, checkpoint);
+  close_staged(&staged, out, made, status != NITI_OK);
+  free(list);
+  return status;
+}
