@@ -167,6 +167,8 @@ static void test_small_shapes(void **unused) {
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
     for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
     for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
+    /* means that are larger than the sums, which no pixel beyond the images may show in the range: */
+    for (int k = 0; k < 4; ++k) check_with(shapes[i], (Fill)random_in(0, FILLS - 1), NITI_NEAREST, MEANS);
   }
 }
 

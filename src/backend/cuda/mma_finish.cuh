@@ -184,11 +184,14 @@ template <int MI, int NI>
 __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
                                        int shift, bool second, uint32_t seen, int *scratch) {
   if (p.rq.bias) {
+    bool inside[2 * MI]; /* rows beyond the last image stay 0, which no range sees */
+#pragma unroll
+    for (int r = 0; r < 2 * MI; ++r) inside[r] = niti_mma_place(p, first, row + r * 8).image < p.n;
 #pragma unroll
     for (int c = 0; c < 2 * NI; ++c) {
       const int bias = column + c < p.oc ? p.rq.bias[column + c] : 0;
 #pragma unroll
-      for (int mi = 0; mi < MI; ++mi) acc[mi][c / 2][c % 2] += bias, acc[mi][c / 2][2 + c % 2] += bias;
+      for (int r = 0; r < 2 * MI; ++r) acc[r / 2][c / 2][r % 2 * 2 + c % 2] += inside[r] ? bias : 0;
     }
   }
   if (!second) {

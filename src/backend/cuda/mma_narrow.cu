@@ -54,10 +54,11 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     const int across = (int)(tile - down * p.tiles_across.divisor) * SIDE;
     const uint32_t seen = niti_mma_seen(p);
     const int column = across + (int)threadIdx.x % SIDE;
-    const int acc = multiply(p, first, across, sums) + (p.rq.bias && column < p.oc ? p.rq.bias[column] : 0);
+    const NitiMmaPlace place = niti_mma_place(p, first, threadIdx.x / SIDE);
+    const bool biased = p.rq.bias && column < p.oc && place.image < p.n; /* what is beyond stays 0, which no range sees */
+    const int acc = multiply(p, first, across, sums) + (biased ? p.rq.bias[column] : 0);
     if (!second) niti_mma_raise(p, (uint32_t)abs(acc), seen);
     if (column >= p.oc) continue;
-    const NitiMmaPlace place = niti_mma_place(p, first, threadIdx.x / SIDE);
     const int64_t pixel = niti_mma_out(p, place) + column, at = place.image * p.out_image + pixel;
     int m = niti_requantise_one(p.rq, acc, shift, (uint64_t)at);
     if (p.rq.relu) m = max(m, 0);
