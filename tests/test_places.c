@@ -113,13 +113,6 @@ static void play(const Map *m) {
   }
 }
 
-/* Who measures reads gradients after the step. */
-static void check_gradients(const Map *m) {
-  for (int32_t t = 0; t < m->program->tensor_count; ++t) {
-    if (m->gradients && m->program->tensors[t].role == NITI_ROLE_GRADIENT) check_input(m, m->program->operation_count, t);
-  }
-}
-
 static void check_sum(const NitiProgram *p, const NitiPlaces *places, bool gradients, NitiTensorBytes bytes) {
   size_t sum = 0;
   for (int32_t t = 0; t < p->tensor_count; ++t) {
@@ -142,7 +135,6 @@ static void check_places(const NitiProgram *p, bool gradients, NitiTensorBytes b
   assert_true(m.holds && m.values);
   for (size_t u = 0; u < arena; ++u) m.holds[u] = NOTHING;
   play(&m);
-  check_gradients(&m);
   check_sum(p, &places, gradients, bytes);
   free(m.holds);
   free(m.values);

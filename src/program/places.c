@@ -44,9 +44,6 @@ static void find_last_uses(Placing *p) {
       if (o->outputs[k] != NITI_NONE) p->uses[o->outputs[k]] = i;
     }
   }
-  for (int32_t t = 0; t < p->program->tensor_count; ++t) { /* who measures reads them after the step */
-    if (p->program->tensors[t].role == NITI_ROLE_GRADIENT) p->uses[t] = p->program->operation_count;
-  }
 }
 
 /* The last use of every tensor that shares this storage so far. */

@@ -16,7 +16,7 @@ typedef struct NitiPlaces {
 /* The bytes to reserve for a tensor; context is the caller's. */
 typedef size_t (*NitiTensorBytes)(const void *context, const NitiProgram *, int32_t tensor);
 
-/* gradients: whether they have places, too; theirs last until the program's end. bytes NULL: the elements only, without padding.
+/* gradients: whether they have places, too. bytes NULL: the elements only, without padding.
  * Outputs reuse the memory of inputs that are not read again where their opcode permits it (a reshape always shares its input's).
  * Fails with NITI_ERROR_MEMORY only. */
 NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *, bool gradients, NitiTensorBytes bytes, const void *context);
