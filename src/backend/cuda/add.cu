@@ -10,6 +10,9 @@ typedef struct Add {
   const int8_t *mask;       /* or NULL */
   bool in_place;
   NitiTiles tiles;
+  uint32_t channels;
+  uint2 *bits;            /* of y, or NULL */
+  const uint2 *mask_bits; /* instead of the mask, or NULL */
 } Add;
 
 static __device__ inline int accumulate(const NitiAlignment &r, int a, int b) {
@@ -154,12 +157,18 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASKED ? 3 : 4)
   if (niti_range_begin(a, second, &shift) || d.in_place) {
     for (uint32_t item = blockIdx.x * NITI_WIDE_WARPS + warp; item < t.items; item += gridDim.x * NITI_WIDE_WARPS) {
       const NitiWidePart part = niti_wide_part(t, tiles, d.in_place ? t.items - 1 - item : item);
-      uint4 large[4] = {}, small[4] = {}, mask[4] = {};
+      uint4 large[4] = {}, small[4] = {};
+      uint32_t mask[4] = {};
+      if (MASKED && d.mask_bits) {
+        const uint4 bits = niti_wide_load_bits(d.mask_bits, part, t.image, d.channels);
+        mask[0] = bits.x, mask[1] = bits.y, mask[2] = bits.z, mask[3] = bits.w;
+      }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (part.inside[j]) large[j] = __ldcg((const uint4 *)(w.large + part.at[j]));
         if (part.inside[j]) small[j] = __ldcg((const uint4 *)(w.small + part.at[j]));
-        if (MASKED && part.inside[j]) mask[j] = __ldcg((const uint4 *)(d.mask + part.at[j]));
+        if (MASKED && !d.mask_bits && part.inside[j])
+          mask[j] = niti_positive_bits(__ldcg((const uint4 *)(d.mask + part.at[j])));
       }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -167,9 +176,10 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASKED ? 3 : 4)
         large[j] = round_sixteen<ROUNDING>(w, a, shift, large[j], small[j], part.at[j], &e);
 #pragma unroll
         for (int k = 0; k < 4 && MASKED; ++k)
-          niti_set_word(&large[j], k, niti_word_masked(niti_word_of(large[j], k), niti_word_of(mask[j], k)));
+          niti_set_word(&large[j], k, niti_word_of(large[j], k) & niti_spread_signs(mask[j] << k));
         if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
       }
+      if (!MASKED && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
       __syncwarp(); /* the tile before has left the stage */
       if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
     }
@@ -200,7 +210,7 @@ static void run_wide(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) 
 
 template <int ROUNDING>
 static void run_masked(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
-  if (d.mask)
+  if (d.mask || d.mask_bits)
     run_wide<ROUNDING, true>(cuda, d, a);
   else
     run_wide<ROUNDING, false>(cuda, d, a);
@@ -210,6 +220,13 @@ static void run_masked(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a
 static bool is_wide(const Add &d, const NitiRequantiseArgs &a) {
   const uintptr_t all = (uintptr_t)d.y | (uintptr_t)d.a | (uintptr_t)d.b | (uintptr_t)d.mask | d.tiles.image;
   return all % 16 == 0 && niti_wide_serves(a);
+}
+
+extern "C" bool niti_cuda_add_reads_bits(NitiShape shape, NitiRounding mode, int clip) {
+  NitiRequantiseArgs a = {};
+  a.mode = mode;
+  a.clip = clip;
+  return niti_shape_image(shape) % 16 == 0 && niti_cuda_bits_tiled(shape.c) && niti_wide_serves(a);
 }
 
 /* ---- the operation ---- */
@@ -230,7 +247,7 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
   const bool fit =
       niti_words_fit(image, y->data, a->data, b->data) && niti_words_fit(image, mask ? mask->data : NULL, NULL, NULL);
   const int V = fit ? 4 : 1;
-  const Add args = {y->data,
+  Add args = {y->data,
                     a->data,
                     b->data,
                     a->exponent,
@@ -240,7 +257,14 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
                     y->data == a->data || y->data == b->data,
                     niti_tiles_of(a->shape, V, NITI_BLOCK_IMAGES)};
   const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
-  if (is_wide(args, requantise)) {
+  args.channels = (uint32_t)a->shape.c;
+  const bool wide = is_wide(args, requantise), tiled = wide && niti_cuda_bits_tiled(a->shape.c);
+  if (tiled && !mask && (y->uses & NITI_USE_MASK)) args.bits = niti_cuda_bits_wanted(y);
+  if (tiled && mask && mask->placed && mask->layouts[1]) {
+    args.mask_bits = niti_cuda_bits(mask);
+    args.mask = NULL;
+  }
+  if (wide) {
     if (requantise.mode == NITI_NEAREST)
       run_masked<NITI_WIDE_NEAREST>(cuda, args, requantise);
     else
@@ -249,4 +273,5 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
     run_words(cuda, args, requantise, V);
   }
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
+  if (args.bits) niti_cuda_bits_set(cuda, y);
 }

@@ -174,6 +174,20 @@ __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const N
   bits[((size_t)part.block * (image / NITI_WIDE_POSITIONS) + part.first / NITI_WIDE_POSITIONS) * 32 + entry + 4 * upper] = both;
 }
 
+/* What that wrote: of each image's 16 positions, as niti_positive_bits has them in its upper bits. */
+__device__ inline uint4 niti_wide_load_bits(const uint2 *bits, const NitiWidePart &part, uint32_t image, uint32_t channels) {
+  const uint32_t upper = part.chunk >> 2, entry = 8 * part.q + (part.chunk & 3);
+  const bool narrow = channels == 64;
+  if (part.p >= image) return make_uint4(0, 0, 0, 0);
+  const uint2 *at = bits + entry +
+                    (narrow ? (size_t)part.block * (image / 64) + part.p / 64
+                            : (size_t)part.block * (image / NITI_WIDE_POSITIONS) + part.first / NITI_WIDE_POSITIONS) *
+                        32;
+  const uint2 even = __ldcg(at), odd = __ldcg(at + 4);
+  const uint32_t left = narrow ? 0 : 4 * upper;
+  return make_uint4(even.x << left, odd.x << left, even.y << left, odd.y << left);
+}
+
 /* y: the lane's results, 0 outside; stage: NITI_WIDE_CHUNKS * NITI_WIDE_WORDS of the warp's own. */
 __device__ inline void niti_wide_store_blocked(int8_t *blocked, uint32_t *stage, const uint4 *y, const NitiWidePart &part,
                                                uint32_t image, bool streams) {
