@@ -40,7 +40,7 @@ static size_t some_layout(const void *context, const NitiProgram *p, int32_t t, 
 static int reads_layouts(const void *context, const NitiProgram *p, int32_t operation, int input) {
   const NitiOperation *o = &p->operations[operation];
   (void)context;
-  return niti_use_of(o, input) | (operation % 3 == 0 ? NITI_USE_OTHER : 0);
+  return (int)niti_use_of(o, input) | (operation % 3 == 0 ? (int)NITI_USE_OTHER : 0);
 }
 
 /* ---- the map ---- */
@@ -284,11 +284,65 @@ static void gradients_take_what_backward_leaves(void **state) {
   assert_int_equal(arena_with("  - conv: {out: 4, kernel: 1}\n", true, true), 8192 + 256 + 1024 + 256);
 }
 
+/* ---- a network of a known size ---- */
+
+/* As the CUDA backend has them: [N/16][H][W][C][16], and 8 bytes for each of a warp's 32 threads, that hold 16 images by 128
+ * channels. */
+static size_t cuda_layout(const void *context, const NitiProgram *p, int32_t t, int which) {
+  const NitiShape s = niti_tensor_shape(&p->tensors[t], p->batch);
+  const size_t blocks = (size_t)(s.n + 15) / 16, positions = (size_t)s.h * (size_t)s.w;
+  (void)context;
+  return which == 0 ? blocks * 16 * positions * (size_t)s.c : blocks * positions * (((size_t)s.c + 127) / 128 * 256);
+}
+
+static int cuda_reads(const void *context, const NitiProgram *p, int32_t operation, int input) {
+  (void)context;
+  return (int)niti_use_of(&p->operations[operation], input);
+}
+
+/* ResNet-18 at batch 128, at the first gradient of a 3x3 convolution, or at the delta behind it. Alive, by stage of 64, 128, 256
+ * and 512 channels, and 128 images: what norms read on their way back, 19 of 20 convolutions' outputs; what gradients sum, the
+ * network's input and 16 ReLUs' outputs, or of these the blocked layout, with the bits that mask deltas; the delta of the block's
+ * output, the convolution's delta, and either that in the blocked layout, or the next delta; the gradients of the convolution, the
+ * linear layer and the norm before it; 20 norms' sums but one. Nothing else: no elements that only forward reads, no gradient of
+ * earlier convolutions. No plan can have less, except that other operations' order might. */
+static void resnet18_takes_what_backward_reads(void **state) {
+  enum { S64 = 32 * 32 * 64, S128 = 16 * 16 * 128, S256 = 8 * 8 * 256, S512 = 4 * 4 * 512, N = 128, PLACES_MAX = 100 };
+  const size_t convolutions = (size_t)N * (5 * S64 + 5 * S128 + 5 * S256 + 4 * S512);
+  const size_t operands = (size_t)N * (32 * 32 * 3 + 5 * S64 + 4 * S128 + 4 * S256 + 3 * S512), deltas = (size_t)N * 3 * S512;
+  const size_t bits = (size_t)N * (5 * S64 / 4 + 4 * S128 / 8 + 4 * S256 / 8 + 3 * S512 / 8);
+  const size_t gradients = (size_t)4 * 512 * 9 * 512 + 4 * 512 * 10 + 2 * 8 * 512;
+  const size_t sums = (size_t)16 * (5 * 64 + 5 * 128 + 5 * 256 + 4 * 512);
+  const size_t all = convolutions + operands + deltas + gradients + sums + (size_t)PLACES_MAX * NITI_ALIGN;
+  const NitiPlacing placings[] = {{.gradients = true},
+                                  {.gradients = true, .layout = cuda_layout, .reads = cuda_reads}};
+  NitiDescription *d = NULL;
+  (void)state;
+  must(niti_description_load(&d, "resnet18", NULL));
+  NitiProgram *p = lowered(d, &(NitiLowerOptions){.batch = N,
+                                                  .training = true,
+                                                  .round_delta = NITI_STOCHASTIC_BYTE,
+                                                  .loss = NITI_LOSS_SOFTMAX,
+                                                  .optimizer = &niti_optimizer_sgd});
+  must(niti_update_early(p));
+  must(niti_fuse(p));
+  for (int i = 0; i < 2; ++i) {
+    NitiPlaces places;
+    check_places(p, &placings[i]);
+    must(niti_places_open(&places, p, &placings[i]));
+    assert_in_range(places.arena_bytes, convolutions + operands, all + (i ? bits : 0));
+    niti_places_close(&places);
+  }
+  niti_program_close(p);
+  niti_description_close(d);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(builtin_models_have_room),           cmocka_unit_test(every_layer_has_room),
       cmocka_unit_test(random_networks_have_room),          cmocka_unit_test(a_chain_takes_its_widest_pair),
       cmocka_unit_test(training_takes_what_the_loss_needs), cmocka_unit_test(gradients_take_what_backward_leaves),
+      cmocka_unit_test(resnet18_takes_what_backward_reads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
