@@ -1,6 +1,6 @@
 /* Executables: fused ones compute what plain ones do, with every instruction set, with updates early, and on a device that keeps
- * tensors in layouts of its own; what a device lacks is refused by name; sizes are known beforehand; a preparation that failed can
- * be tried again. */
+ * tensors in layouts of its own; what a device lacks is refused by name; sizes are known beforehand; a preparation that failed
+ * can be tried again. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -274,9 +274,7 @@ static void layout_gradient(NitiBackend *backend, NitiGradient *gradient, const 
   free(own_x.data);
 }
 
-static NitiTensor mask_of(const NitiTensor *mask) {
-  return mask && mask->layouts[1] ? out_of_layout(mask, 1) : (NitiTensor){0};
-}
+static NitiTensor mask_of(const NitiTensor *mask) { return mask && mask->layouts[1] ? out_of_layout(mask, 1) : (NitiTensor){0}; }
 
 static void layout_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                             const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
@@ -647,11 +645,11 @@ static void a_failed_preparation_can_be_tried_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(fused_is_plain_in_random_networks),    cmocka_unit_test(fused_is_plain_with_every_layer),
-      cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts),
-      cmocka_unit_test(fusing_leaves_operations_out),         cmocka_unit_test(a_missing_opcode_is_refused_by_name),
-      cmocka_unit_test(a_foreign_operand_is_refused_by_name), cmocka_unit_test(an_estimate_is_what_compiling_allocates),
-      cmocka_unit_test(equal_lists_compile_to_equal_results), cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+      cmocka_unit_test(fused_is_plain_in_random_networks),           cmocka_unit_test(fused_is_plain_with_every_layer),
+      cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts), cmocka_unit_test(fusing_leaves_operations_out),
+      cmocka_unit_test(a_missing_opcode_is_refused_by_name),         cmocka_unit_test(a_foreign_operand_is_refused_by_name),
+      cmocka_unit_test(an_estimate_is_what_compiling_allocates),     cmocka_unit_test(equal_lists_compile_to_equal_results),
+      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

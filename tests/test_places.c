@@ -286,13 +286,14 @@ static void gradients_take_what_backward_leaves(void **state) {
 
 /* ---- a network of a known size ---- */
 
-/* As the CUDA backend has them: [N/16][H][W][C][16], and 8 bytes for each of a warp's 32 threads, that hold 16 images by 128
- * channels. */
+/* As the CUDA backend has them: [N/16][H][W][C][16], and a bit per element, for 16 images by 64 channels, or by multiples of 128.
+ */
 static size_t cuda_layout(const void *context, const NitiProgram *p, int32_t t, int which) {
   const NitiShape s = niti_tensor_shape(&p->tensors[t], p->batch);
   const size_t blocks = (size_t)(s.n + 15) / 16, positions = (size_t)s.h * (size_t)s.w;
   (void)context;
-  return which == 0 ? blocks * 16 * positions * (size_t)s.c : blocks * positions * (((size_t)s.c + 127) / 128 * 256);
+  return which == 0 ? blocks * 16 * positions * (size_t)s.c
+                    : blocks * positions * (s.c <= 64 ? 128 : ((size_t)s.c + 127) / 128 * 256);
 }
 
 static int cuda_reads(const void *context, const NitiProgram *p, int32_t operation, int input) {
@@ -303,19 +304,18 @@ static int cuda_reads(const void *context, const NitiProgram *p, int32_t operati
 /* ResNet-18 at batch 128, at the first gradient of a 3x3 convolution, or at the delta behind it. Alive, by stage of 64, 128, 256
  * and 512 channels, and 128 images: what norms read on their way back, 19 of 20 convolutions' outputs; what gradients sum, the
  * network's input and 16 ReLUs' outputs, or of these the blocked layout, with the bits that mask deltas; the delta of the block's
- * output, the convolution's delta, and either that in the blocked layout, or the next delta; the gradients of the convolution, the
- * linear layer and the norm before it; 20 norms' sums but one. Nothing else: no elements that only forward reads, no gradient of
- * earlier convolutions. No plan can have less, except that other operations' order might. */
+ * output, the convolution's delta, and either that in the blocked layout, or the next delta; the gradients of the convolution,
+ * the linear layer and the norm before it; 20 norms' sums but one. Nothing else: no elements that only forward reads, no gradient
+ * of earlier convolutions. No plan can have less, except that other operations' order might. */
 static void resnet18_takes_what_backward_reads(void **state) {
   enum { S64 = 32 * 32 * 64, S128 = 16 * 16 * 128, S256 = 8 * 8 * 256, S512 = 4 * 4 * 512, N = 128, PLACES_MAX = 100 };
   const size_t convolutions = (size_t)N * (5 * S64 + 5 * S128 + 5 * S256 + 4 * S512);
   const size_t operands = (size_t)N * (32 * 32 * 3 + 5 * S64 + 4 * S128 + 4 * S256 + 3 * S512), deltas = (size_t)N * 3 * S512;
-  const size_t bits = (size_t)N * (5 * S64 / 4 + 4 * S128 / 8 + 4 * S256 / 8 + 3 * S512 / 8);
+  const size_t bits = (size_t)N * (5 * S64 + 4 * S128 + 4 * S256 + 3 * S512) / 8;
   const size_t gradients = (size_t)4 * 512 * 9 * 512 + 4 * 512 * 10 + 2 * 8 * 512;
   const size_t sums = (size_t)16 * (5 * 64 + 5 * 128 + 5 * 256 + 4 * 512);
   const size_t all = convolutions + operands + deltas + gradients + sums + (size_t)PLACES_MAX * NITI_ALIGN;
-  const NitiPlacing placings[] = {{.gradients = true},
-                                  {.gradients = true, .layout = cuda_layout, .reads = cuda_reads}};
+  const NitiPlacing placings[] = {{.gradients = true}, {.gradients = true, .layout = cuda_layout, .reads = cuda_reads}};
   NitiDescription *d = NULL;
   (void)state;
   must(niti_description_load(&d, "resnet18", NULL));

@@ -22,9 +22,9 @@ typedef size_t (*NitiTensorBytes)(const void *context, const NitiProgram *, int3
 typedef struct NitiPlacing {
   bool gradients; /* whether they have places, too */
   const void *context;
-  NitiTensorBytes bytes;                                                                /* of the elements */
+  NitiTensorBytes bytes;                                                                 /* of the elements */
   size_t (*layout)(const void *context, const NitiProgram *, int32_t tensor, int which); /* 0: there is none */
-  int (*reads)(const void *context, const NitiProgram *, int32_t operation, int input); /* NITI_READS_ELEMENTS, 1 << layout */
+  int (*reads)(const void *context, const NitiProgram *, int32_t operation, int input);  /* NITI_READS_ELEMENTS, 1 << layout */
 } NitiPlacing;
 
 /* The memory of elements and of each layout begins with the operation that writes them and ends with the last that reads them.

@@ -98,7 +98,7 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32)
       bits[row] = niti_bits_of(niti_load_if(s.row[row] && s.channels > 0, at),
                                niti_load_if(s.row[row] && s.channels > NITI_FINISH_RUN, at + NITI_FINISH_RUN));
     }
-    d.bits[s.bits] = make_uint2(bits[0], bits[1]);
+    niti_bits_store(d, s, bits[0], bits[1]);
   }
 }
 
@@ -106,7 +106,7 @@ static void make_bits(NitiCuda *cuda, const NitiTensor *t) {
   const NitiShape s = t->shape;
   const Ready *ready = entry_of(cuda->layouts, t);
   if (ready && ready->bits == s.c) return;
-  const size_t items = niti_bits_bytes(s) / 256, most = (size_t)cuda->multiprocessors * 8;
+  const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
   const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL};
   NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items);
@@ -123,7 +123,7 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32) spread_kernel(NitiOutp
   for (size_t i = (size_t)blockIdx.x * BITS_WARPS + threadIdx.x / 32; i < items; i += (size_t)gridDim.x * BITS_WARPS) {
     const int k0 = (int)(i % blocks) * NITI_FINISH_CHANNELS, ow = (int)(i / blocks % d.ow), oh = (int)(i / blocks / d.ow % d.oh);
     const NitiSpot s = niti_spot(d, (int)(i / blocks / d.ow / d.oh) * NITI_BLOCK_IMAGES, oh, ow, k0);
-    const uint2 bits = d.mask[s.bits];
+    const uint2 bits = niti_mask_load(d, s);
 #pragma unroll
     for (int part = 0; part < 4; ++part) { /* row part / 2, run part % 2 */
       const uint32_t own = (part / 2 ? bits.y : bits.x) << (4 * (part % 2)), ones = 0x01010101u;
@@ -137,7 +137,7 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32) spread_kernel(NitiOutp
 
 extern "C" void niti_cuda_bits_spread(NitiCuda *cuda, int8_t *to, const NitiTensor *t) {
   const NitiShape s = t->shape;
-  const size_t items = niti_bits_bytes(s) / 256, most = (size_t)cuda->multiprocessors * 8;
+  const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
   const NitiOutput d = {s.n, s.h, s.w, s.c, to, NULL, NULL, niti_cuda_bits(t)};
   NITI_LAUNCH(cuda, spread_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, items);

@@ -95,8 +95,8 @@ static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->k
 static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   const NitiConv copied = copied_of(cuda, s, backward);
   if (!is_copied(&copied, s)) return 0;
-  return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) + align_up(niti_shape_count(input_of(&copied, backward))) +
-         weights_of(&copied);
+  return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
+         align_up(niti_shape_count(input_of(&copied, backward))) + weights_of(&copied);
 }
 
 static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
@@ -156,8 +156,7 @@ size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *
   const NitiCuda *cuda = niti_cuda_const(backend);
   const NitiConv *s = &call->shape;
   if (call->direction == NITI_FORWARD) return bias_offset(cuda, s) + niti_cuda_bias_bytes(s->k);
-  if (call->direction == NITI_GRADIENT || !masks_by_bits(cuda, s))
-    return family_workspace(cuda, s, call->direction);
+  if (call->direction == NITI_GRADIENT || !masks_by_bits(cuda, s)) return family_workspace(cuda, s, call->direction);
   return mask_offset(cuda, s) + niti_shape_count((NitiShape){s->n, s->h, s->w, s->c});
 }
 

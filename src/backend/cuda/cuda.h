@@ -154,14 +154,17 @@ static inline int8_t *niti_cuda_blocked(const NitiTensor *t) {
 
 /* After the blocked layout come the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
  * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
- * an eighth of the cost of the mantissas. */
+ * an eighth of the cost of the mantissas. Up to 64 channels no thread has more than 32 bits: they are narrow, 4 bytes. */
+NITI_INLINE bool niti_bits_narrow(int channels) { return channels <= 64; }
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {
   return (niti_blocked_offset(s) + niti_blocked_bytes(s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
 }
-NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
+/* Warps' shares of a tensor. */
+NITI_INLINE size_t niti_bits_items(NitiShape s) {
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c);
 }
+NITI_INLINE size_t niti_bits_bytes(NitiShape s) { return niti_bits_items(s) * (niti_bits_narrow(s.c) ? 128 : 256); }
 static inline uint2 *niti_cuda_bits(const NitiTensor *t) {
   return (uint2 *)(void *)(t->placed ? t->layouts[1] : t->data + niti_bits_offset(t->shape));
 }
