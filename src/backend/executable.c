@@ -594,11 +594,13 @@ typedef struct Run {
 } Run;
 
 #ifndef NDEBUG
-/* Whether an output does not overlap the inputs, or is exactly an input that the operation may overwrite. */
+/* Whether an output does not overlap the inputs whose elements are read, or is exactly an input that the operation may overwrite.
+ */
 static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
   const NitiOperation *o = &e->fused->operations[i];
   const int32_t t = o->outputs[output], u = o->inputs[input];
   if (t == NITI_NONE || u == NITI_NONE || t == u) return true;
+  if (!(uses_at(e, e->fused, i, input) & NITI_USE_OTHER)) return true;
   const int8_t *y = e->steps[i].outputs[output].data, *x = e->steps[i].inputs[input].data;
   if (!x || (x == y && niti_opcodes[o->opcode].in_place)) return true;
   return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
