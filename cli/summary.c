@@ -127,7 +127,7 @@ static NitiStatus measure_arena(size_t *bytes, const NitiProgram *p) {
   NitiProgram *fused = niti_program_copy(p);
   if (!fused) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network's program");
   NitiStatus status = niti_fuse(fused);
-  if (status == NITI_OK) status = niti_places_open(&places, fused, false, NULL, NULL);
+  if (status == NITI_OK) status = niti_places_open(&places, fused, &(NitiPlacing){0});
   *bytes = places.arena_bytes;
   niti_places_close(&places);
   niti_program_close(fused);

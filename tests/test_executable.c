@@ -1,5 +1,6 @@
-/* Executables: fused ones compute what plain ones do, with every instruction set; what a device lacks is refused by name; sizes
- * are known beforehand; a preparation that failed can be tried again. */
+/* Executables: fused ones compute what plain ones do, with every instruction set, with updates early, and on a device that keeps
+ * tensors in layouts of its own; what a device lacks is refused by name; sizes are known beforehand; a preparation that failed
+ * can be tried again. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,9 +15,12 @@
 #include "backend/kernels.h"
 #include "every_layer.h"
 #include "niti.h"
+#include "program/early.h"
 #include "programs.h"
 
 enum { RANDOM_NETWORKS = 16, IMAGES = 6, BATCH_MAX = 16, CROP = 3 };
+
+static bool early; /* updates come as early as they may in programs that are trained */
 
 static const char *const isas[] = {"ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm"};
 
@@ -91,6 +95,7 @@ static Trained open_trained(NitiBackend *backend, const NitiDescription *descrip
   NitiLowerOptions evaluating = *options;
   evaluating.training = false;
   NitiProgram *training = lowered(description, options), *evaluation = lowered(description, &evaluating);
+  if (early) must(niti_update_early(training));
   Trained t = {.source = description->input};
   const NitiCompileOptions first = {.plain = plain};
   must(niti_backend_compile(&t.training, backend, training, &first));
@@ -214,16 +219,118 @@ static NitiBackend *open_isa(const char *isa, int threads) {
   return backend;
 }
 
+/* ---- a device with layouts: the CPU's reference kernels, which read gradients' operands and masks out of them ---- */
+
+static const NitiKernels *layout_kernels; /* the real ones */
+
+static size_t layout_bytes(const NitiBackend *backend, NitiShape shape, int layout) {
+  (void)backend;
+  return niti_shape_count(shape) + (layout ? 0 : 300);
+}
+
+static int layout_mask_uses(const NitiBackend *backend, const NitiOperation *o, NitiShape mask, const NitiConvCall *call) {
+  static const int uses[] = {NITI_USE_MASK, NITI_USE_MASK, NITI_USE_OTHER, NITI_USE_MASK | NITI_USE_OTHER};
+  (void)backend, (void)mask;
+  assert_true(o->opcode == NITI_OP_ADD || call->direction == NITI_BACKWARD);
+  return uses[o->layer % 4];
+}
+
+/* A layout has the bits of its elements flipped; whatever a tensor's other images hold stays behind. */
+static void layout_complete(NitiBackend *backend, const NitiTensor *t) {
+  const size_t count = niti_shape_count(t->shape);
+  (void)backend;
+  for (int i = 0; i < NITI_LAYOUTS; ++i) {
+    for (size_t k = 0; t->layouts[i] && k < count; ++k) t->layouts[i][k] = (int8_t)~t->data[k];
+  }
+}
+
+/* The tensor with its elements out of a layout. The caller frees its data. */
+static NitiTensor out_of_layout(const NitiTensor *t, int layout) {
+  const size_t count = niti_shape_count(t->shape);
+  NitiTensor own = *t;
+  assert_true(t->placed);
+  own.data = malloc(count);
+  assert_non_null(own.data);
+  for (size_t k = 0; k < count; ++k) own.data[k] = (int8_t)~t->layouts[layout][k];
+  return own;
+}
+
+static void layout_download(NitiBackend *backend, int8_t *host, const NitiTensor *t, int32_t n) {
+  NitiTensor own = out_of_layout(t, 0);
+  (void)backend;
+  memcpy(host, own.data, (size_t)n * niti_shape_image(t->shape));
+  free(own.data);
+}
+
+static void layout_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
+                            const NitiConvCall *call) {
+  if (niti_conv_grouped(&call->shape)) {
+    layout_kernels->conv_gradient(backend, gradient, dy, x, call);
+    return;
+  }
+  const NitiTensor own_dy = out_of_layout(dy, 0), own_x = out_of_layout(x, 0);
+  layout_kernels->conv_gradient(backend, gradient, &own_dy, &own_x, call);
+  free(own_dy.data);
+  free(own_x.data);
+}
+
+static NitiTensor mask_of(const NitiTensor *mask) { return mask && mask->layouts[1] ? out_of_layout(mask, 1) : (NitiTensor){0}; }
+
+static void layout_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
+                            const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
+  const NitiTensor own = mask_of(mask);
+  layout_kernels->conv_backward(backend, dx, dy, w, own.data ? &own : mask, call, rq);
+  free(own.data);
+}
+
+static void layout_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask,
+                       bool relu, const NitiRequantise *rq) {
+  const NitiTensor own = mask_of(mask);
+  layout_kernels->add(backend, y, a, b, own.data ? &own : mask, relu, rq);
+  free(own.data);
+}
+
+static NitiKernels with_layouts(NitiBackend *backend) {
+  layout_kernels = backend->kernels;
+  NitiKernels kernels = *layout_kernels;
+  kernels.layout_bytes = layout_bytes;
+  kernels.mask_uses = layout_mask_uses;
+  kernels.complete = layout_complete;
+  kernels.download_elements = layout_download;
+  kernels.conv_gradient = layout_gradient;
+  kernels.conv_backward = layout_backward;
+  kernels.add = layout_add;
+  return kernels;
+}
+
+static void check_layouts(const Trace *want, const NitiDescription *description, const NitiLowerOptions *options,
+                          const char *text) {
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  backend->kernels = &kernels;
+  for (int plain = 0; plain < 2; ++plain)
+    check_same(want, trace_of(backend, description, options, plain), "a device with layouts", text);
+  early = true;
+  check_same(want, trace_of(backend, description, options, false), "a device with layouts, updates early,", text);
+  early = false;
+  backend->kernels = real;
+  niti_backend_close(backend);
+}
+
 static void check_network(const char *text, const NitiLowerOptions *options) {
   NitiDescription *description = described(text);
   NitiBackend *reference = open_isa("ref", 1);
   const Trace want = trace_of(reference, description, options, true);
   niti_backend_close(reference);
+  check_layouts(&want, description, options, text);
   for (size_t i = 0; i < sizeof isas / sizeof *isas; ++i) {
     NitiBackend *backend = open_isa(isas[i], 2);
     if (!backend) continue;
     check_same(&want, trace_of(backend, description, options, false), isas[i], text);
     check_same(&want, trace_of(backend, description, options, true), isas[i], text);
+    early = true;
+    check_same(&want, trace_of(backend, description, options, false), isas[i], text);
+    early = false;
     niti_backend_close(backend);
   }
   free(want.bytes);
@@ -251,6 +358,39 @@ static void fused_is_plain_with_every_layer(void **state) {
                                                         .loss = NITI_LOSS_SOFTMAX,
                                                         .nesterov = true,
                                                         .optimizer = &niti_optimizer_sgd});
+}
+
+/* Reads before each gradient what it sums, operation by operation as niti_measure_train does. */
+static Trace operands_of(NitiBackend *backend, const NitiDescription *description, const NitiLowerOptions *options) {
+  Trace trace = {0};
+  random_state = 233;
+  Trained t = open_trained(backend, description, options, false);
+  for (int32_t n = 0; n < options->batch; ++n) t.labels[n] = n % 5;
+  NitiBindings b = {.batch = options->batch, .pixels = t.pixels, .source = t.source, .samples = t.samples, .labels = t.labels};
+  bind_scalars(&b, t.program);
+  for (int32_t i = 0; i < t.program->operation_count; ++i) {
+    const NitiOperation *o = &t.program->operations[i];
+    for (int k = 0; k < 2 && o->opcode == NITI_OP_CONV_GRADIENT; ++k)
+      put_tensor(&trace, t.training, o->inputs[k], options->batch - k);
+    must(niti_executable_run(t.training, i, i + 1, &b));
+  }
+  close_trained(&t);
+  return trace;
+}
+
+static void what_gradients_sum_can_be_read_from_layouts(void **state) {
+  const NitiLowerOptions options = {.batch = 5, .training = true};
+  NitiDescription *d = described(every_layer);
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  (void)state;
+  const Trace want = operands_of(backend, d, &options);
+  backend->kernels = &kernels;
+  check_same(&want, operands_of(backend, d, &options), "what gradients sum", every_layer);
+  backend->kernels = real;
+  free(want.bytes);
+  niti_backend_close(backend);
+  niti_description_close(d);
 }
 
 /* The fused executable really leaves operations out, or the tests above compare nothing. */
@@ -505,10 +645,11 @@ static void a_failed_preparation_can_be_tried_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(fused_is_plain_in_random_networks),    cmocka_unit_test(fused_is_plain_with_every_layer),
-      cmocka_unit_test(fusing_leaves_operations_out),         cmocka_unit_test(a_missing_opcode_is_refused_by_name),
-      cmocka_unit_test(a_foreign_operand_is_refused_by_name), cmocka_unit_test(an_estimate_is_what_compiling_allocates),
-      cmocka_unit_test(equal_lists_compile_to_equal_results), cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+      cmocka_unit_test(fused_is_plain_in_random_networks),           cmocka_unit_test(fused_is_plain_with_every_layer),
+      cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts), cmocka_unit_test(fusing_leaves_operations_out),
+      cmocka_unit_test(a_missing_opcode_is_refused_by_name),         cmocka_unit_test(a_foreign_operand_is_refused_by_name),
+      cmocka_unit_test(an_estimate_is_what_compiling_allocates),     cmocka_unit_test(equal_lists_compile_to_equal_results),
+      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Where a program's tensors lie, checked by playing the list through on a map of the arena, for the built-in models and random
- * ones, as lowered and as fused. */
+ * ones, as lowered and as fused, with updates at the end and early, and with layouts beside the elements. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 
 #include "config/builtin.h"
 #include "every_layer.h"
+#include "program/early.h"
 #include "program/fuse.h"
 #include "program/places.h"
 #include "programs.h"
@@ -31,14 +32,26 @@ static size_t more_bytes(const void *context, const NitiProgram *p, int32_t t) {
   return element_bytes(context, p, t) * (size_t)(t % 3 + 1) + (size_t)(t % 7);
 }
 
+/* A device that keeps every tensor in layouts too: gradients' operands are read in one, masks in the other, or in both ways. */
+static size_t some_layout(const void *context, const NitiProgram *p, int32_t t, int which) {
+  return which == 0 ? element_bytes(context, p, t) + 77 : (size_t)(t % 5) * 300;
+}
+
+static int reads_layouts(const void *context, const NitiProgram *p, int32_t operation, int input) {
+  const NitiOperation *o = &p->operations[operation];
+  (void)context;
+  return (int)niti_use_of(o, input) | (operation % 3 == 0 ? (int)NITI_USE_OTHER : 0);
+}
+
 /* ---- the map ---- */
+
+enum { PARTS = NITI_LAYOUTS + 1, ELEMENTS = NITI_LAYOUTS };
 
 typedef struct Map {
   const NitiProgram *program;
   const NitiPlaces *places;
-  bool gradients;
-  NitiTensorBytes bytes;
-  int32_t *holds;  /* [units of the arena] the tensor whose value lies there */
+  const NitiPlacing *how;
+  int32_t *holds;  /* [units of the arena] the part of a tensor whose value lies there: PARTS * tensor + part */
   int32_t *values; /* [tensors] the tensor whose value it is: itself, or what a reshape read */
 } Map;
 
@@ -47,117 +60,149 @@ static bool has_place(const NitiProgram *p, bool gradients, int32_t t) {
   return niti_role_in_arena(role) || (gradients && role == NITI_ROLE_GRADIENT);
 }
 
-static bool in_arena(const Map *m, int32_t t) { return t != NITI_NONE && has_place(m->program, m->gradients, t); }
+static bool in_arena(const Map *m, int32_t t) { return t != NITI_NONE && has_place(m->program, m->how->gradients, t); }
 
-static size_t first_unit(const Map *m, int32_t t) {
-  const int64_t offset = m->places->offsets[t];
-  if (offset < 0) fail_msg("%s is used and has no place", m->program->tensors[t].name);
+static size_t bytes_of(const Map *m, int32_t t, int part) {
+  if (part != ELEMENTS) return m->how->layout(m->how->context, m->program, t, part);
+  return m->how->bytes ? m->how->bytes(NULL, m->program, t) : element_bytes(NULL, m->program, t);
+}
+
+static int64_t offset_of(const Map *m, int32_t t, int part) {
+  return part == ELEMENTS ? m->places->offsets[t] : m->places->layouts[part][t];
+}
+
+static size_t first_unit(const Map *m, int32_t t, int part) {
+  const int64_t offset = offset_of(m, t, part);
+  if (offset < 0) fail_msg("part %d of %s is used and has no place", part, m->program->tensors[t].name);
   assert_true(offset % NITI_ALIGN == 0);
   return (size_t)offset / NITI_ALIGN;
 }
 
-static size_t end_unit(const Map *m, int32_t t) {
-  const size_t end = first_unit(m, t) + units(m->bytes(NULL, m->program, t));
+static size_t end_unit(const Map *m, int32_t t, int part) {
+  const size_t end = first_unit(m, t, part) + units(bytes_of(m, m->values[t], part));
   assert_true(end <= m->places->arena_bytes / NITI_ALIGN);
   return end;
 }
 
-static bool overlap(const Map *m, int32_t a, int32_t b) {
-  return first_unit(m, a) < end_unit(m, b) && first_unit(m, b) < end_unit(m, a);
+static bool overlap(const Map *m, int32_t a, int part, int32_t b, int other) {
+  return first_unit(m, a, part) < end_unit(m, b, other) && first_unit(m, b, other) < end_unit(m, a, part);
 }
 
-/* An input still holds what was written to it. */
-static void check_input(const Map *m, int32_t operation, int32_t t) {
-  for (size_t u = first_unit(m, t); u < end_unit(m, t); ++u) {
-    if (m->holds[u] != m->values[t])
-      fail_msg("operation %d reads %s, whose memory %s has taken", operation, m->program->tensors[t].name,
-               m->holds[u] == NOTHING ? "nothing" : m->program->tensors[m->holds[u]].name);
+/* A part of an input still holds what was written to it. */
+static void check_part(const Map *m, int32_t operation, int32_t t, int part) {
+  for (size_t u = first_unit(m, t, part); u < end_unit(m, t, part); ++u) {
+    if (m->holds[u] != PARTS * m->values[t] + part)
+      fail_msg("operation %d reads part %d of %s, whose memory %s has taken", operation, part, m->program->tensors[t].name,
+               m->holds[u] == NOTHING ? "nothing" : m->program->tensors[m->holds[u] / PARTS].name);
   }
 }
 
-/* While an operation runs, its outputs overlap neither each other nor its inputs, except that the first output of an opcode that
- * may work in place may be exactly where its first input is. */
-static void check_apart(const Map *m, const NitiOperation *o, int output) {
+static int parts_read(const Map *m, int32_t operation, int k) {
+  return m->how->reads ? m->how->reads(m->how->context, m->program, operation, k) : NITI_READS_ELEMENTS;
+}
+
+static void check_input(const Map *m, int32_t operation, int k) {
+  const int32_t t = m->program->operations[operation].inputs[k];
+  const int parts = parts_read(m, operation, k);
+  for (int part = 0; part < PARTS; ++part) {
+    if (!(parts >> part & 1)) continue;
+    if (part == ELEMENTS || bytes_of(m, m->values[t], part) > 0) check_part(m, operation, t, part);
+  }
+}
+
+/* While an operation runs, its outputs overlap neither each other nor what it reads, except that the elements of the first output
+ * of an opcode that may work in place may be exactly where those of its first input are. */
+static void check_apart(const Map *m, int32_t operation, int output, int part) {
+  const NitiOperation *o = &m->program->operations[operation];
   const int32_t y = o->outputs[output];
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    const bool in_place = output == 0 && k == 0 && niti_opcodes[o->opcode].in_place;
-    if (k < output && in_arena(m, o->outputs[k])) assert_false(overlap(m, y, o->outputs[k]));
-    if (!in_arena(m, o->inputs[k]) || !overlap(m, y, o->inputs[k])) continue;
-    if (!in_place || first_unit(m, y) != first_unit(m, o->inputs[k]))
-      fail_msg("%s writes %s over %s", niti_opcodes[o->opcode].name, m->program->tensors[y].name,
-               m->program->tensors[o->inputs[k]].name);
+    const int parts = in_arena(m, o->inputs[k]) ? parts_read(m, operation, k) : 0;
+    for (int other = 0; other < PARTS; ++other) {
+      const bool later = k < output || (k == output && other < part);
+      if (later && in_arena(m, o->outputs[k]) && offset_of(m, o->outputs[k], other) >= 0 && o->opcode != NITI_OP_RESHAPE)
+        assert_false(overlap(m, y, part, o->outputs[k], other));
+      if (!(parts >> other & 1) || offset_of(m, o->inputs[k], other) < 0 || !overlap(m, y, part, o->inputs[k], other)) continue;
+      const bool in_place = output == 0 && k == 0 && part == other && (niti_opcodes[o->opcode].in_place || part != ELEMENTS);
+      if (!in_place || first_unit(m, y, part) != first_unit(m, o->inputs[k], other))
+        fail_msg("%s writes %s over %s", niti_opcodes[o->opcode].name, m->program->tensors[y].name,
+                 m->program->tensors[o->inputs[k]].name);
+    }
   }
 }
 
-static void write_output(const Map *m, int32_t t, int32_t value) {
-  m->values[t] = value;
-  for (size_t u = first_unit(m, t); u < end_unit(m, t); ++u) m->holds[u] = value;
+static void write_output(const Map *m, int32_t t) {
+  for (int part = 0; part < PARTS; ++part) {
+    if (offset_of(m, t, part) < 0) continue;
+    for (size_t u = first_unit(m, t, part); u < end_unit(m, t, part); ++u) m->holds[u] = PARTS * m->values[t] + part;
+  }
+}
+
+static void run_operation(const Map *m, int32_t i) {
+  const NitiOperation *o = &m->program->operations[i];
+  const bool same = o->opcode == NITI_OP_RESHAPE;
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (in_arena(m, o->inputs[k])) check_input(m, i, k);
+    if (in_arena(m, o->outputs[k])) m->values[o->outputs[k]] = same ? m->values[o->inputs[k]] : o->outputs[k];
+  }
+  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+    if (!in_arena(m, o->outputs[k])) continue;
+    for (int part = 0; part < PARTS; ++part) {
+      if (same) assert_int_equal(offset_of(m, o->outputs[k], part), offset_of(m, o->inputs[k], part));
+      if (offset_of(m, o->outputs[k], part) >= 0) check_apart(m, i, k, part);
+    }
+  }
+  for (int k = 0; k < NITI_OPERANDS_MAX && !same; ++k) {
+    if (in_arena(m, o->outputs[k])) write_output(m, o->outputs[k]);
+  }
 }
 
 static void play(const Map *m) {
   for (int32_t i = 0; i < m->program->operation_count; ++i) {
-    const NitiOperation *o = &m->program->operations[i];
-    if (o->opcode == NITI_OP_NONE) continue;
-    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-      if (in_arena(m, o->inputs[k])) check_input(m, i, o->inputs[k]);
-    }
-    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-      if (in_arena(m, o->outputs[k])) check_apart(m, o, k);
-    }
-    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-      if (!in_arena(m, o->outputs[k])) continue;
-      const bool same = o->opcode == NITI_OP_RESHAPE;
-      if (same) assert_int_equal(m->places->offsets[o->outputs[k]], m->places->offsets[o->inputs[k]]);
-      write_output(m, o->outputs[k], same ? m->values[o->inputs[k]] : o->outputs[k]);
-    }
+    if (m->program->operations[i].opcode != NITI_OP_NONE) run_operation(m, i);
   }
 }
 
-/* Who measures reads gradients after the step. */
-static void check_gradients(const Map *m) {
-  for (int32_t t = 0; t < m->program->tensor_count; ++t) {
-    if (m->gradients && m->program->tensors[t].role == NITI_ROLE_GRADIENT) check_input(m, m->program->operation_count, t);
-  }
-}
-
-static void check_sum(const NitiProgram *p, const NitiPlaces *places, bool gradients, NitiTensorBytes bytes) {
+static void check_sum(const Map *m) {
   size_t sum = 0;
-  for (int32_t t = 0; t < p->tensor_count; ++t) {
-    assert_true(has_place(p, gradients, t) || places->offsets[t] == -1);
-    if (places->offsets[t] >= 0) sum += units(bytes(NULL, p, t)) * NITI_ALIGN;
+  for (int32_t t = 0; t < m->program->tensor_count; ++t) {
+    assert_true(has_place(m->program, m->how->gradients, t) || m->places->offsets[t] == -1);
+    for (int part = 0; part < PARTS; ++part) {
+      if (offset_of(m, t, part) >= 0) sum += units(bytes_of(m, m->values[t], part)) * NITI_ALIGN;
+    }
   }
-  assert_true(places->arena_bytes <= sum);
+  assert_true(m->places->arena_bytes <= sum);
 }
 
-static void check_places(const NitiProgram *p, bool gradients, NitiTensorBytes bytes) {
+static void check_places(const NitiProgram *p, const NitiPlacing *how) {
   NitiPlaces places, again;
-  must(niti_places_open(&places, p, gradients, bytes, NULL));
-  must(niti_places_open(&again, p, gradients, bytes, NULL));
+  must(niti_places_open(&places, p, how));
+  must(niti_places_open(&again, p, how));
   assert_int_equal(places.arena_bytes, again.arena_bytes);
   assert_memory_equal(places.offsets, again.offsets, (size_t)p->tensor_count * sizeof *places.offsets);
-  if (!bytes) bytes = element_bytes;
   const size_t arena = places.arena_bytes / NITI_ALIGN;
-  const Map m = {
-      p, &places, gradients, bytes, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
+  const Map m = {p, &places, how, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
   assert_true(m.holds && m.values);
   for (size_t u = 0; u < arena; ++u) m.holds[u] = NOTHING;
   play(&m);
-  check_gradients(&m);
-  check_sum(p, &places, gradients, bytes);
+  check_sum(&m);
   free(m.holds);
   free(m.values);
   niti_places_close(&places);
   niti_places_close(&again);
 }
 
+enum { FUSED = 2, EARLY = 4, WAYS = 8 };
+
 static void check_description(const NitiDescription *description, NitiLowerOptions options) {
-  for (int which = 0; which < 4; ++which) {
+  for (int which = 0; which < WAYS; ++which) {
     options.training = which % 2 == 0;
     NitiProgram *p = lowered(description, &options);
-    if (which >= 2) must(niti_fuse(p));
+    if (which & EARLY) must(niti_update_early(p));
+    if (which & FUSED) must(niti_fuse(p));
     for (int gradients = 0; gradients < 2; ++gradients) {
-      check_places(p, gradients, NULL);
-      check_places(p, gradients, more_bytes);
+      check_places(p, &(NitiPlacing){.gradients = gradients});
+      check_places(p, &(NitiPlacing){.gradients = gradients, .bytes = more_bytes});
+      check_places(p, &(NitiPlacing){.gradients = gradients, .layout = some_layout, .reads = reads_layouts});
     }
     niti_program_close(p);
   }
@@ -203,7 +248,7 @@ static size_t arena_with(const char *layers, bool training, bool gradients) {
   (void)snprintf(text, sizeof text,
                  "name: t\ninput: [16, 16, 1]\nclasses: 2\nlayers:\n%s  - flatten\n  - linear: {out: classes}\n", layers);
   NitiProgram *p = program_of(text, &options);
-  must(niti_places_open(&places, p, gradients, NULL, NULL));
+  must(niti_places_open(&places, p, &(NitiPlacing){.gradients = gradients}));
   const size_t bytes = places.arena_bytes;
   niti_places_close(&places);
   niti_program_close(p);
@@ -239,11 +284,137 @@ static void gradients_take_what_backward_leaves(void **state) {
   assert_int_equal(arena_with("  - conv: {out: 4, kernel: 1}\n", true, true), 8192 + 256 + 1024 + 256);
 }
 
+/* ---- early updates ---- */
+
+static bool writes_what(const NitiOperation *a, const NitiOperation *b) {
+  for (int i = 0; i < NITI_OPERANDS_MAX; ++i) {
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      const int32_t t = a->outputs[i];
+      if (t != NITI_NONE && (t == b->inputs[k] || t == b->outputs[k])) return true;
+    }
+  }
+  return false;
+}
+
+/* Where each operation of `late` is in `early`, which has the same. */
+static void find_moved(int32_t *moved, const NitiProgram *late, const NitiProgram *early) {
+  for (int32_t i = 0; i < late->operation_count; ++i) {
+    int32_t k = 0;
+    while (k < early->operation_count && memcmp(&late->operations[i], &early->operations[k], sizeof *late->operations) != 0) ++k;
+    assert_true(k < early->operation_count);
+    moved[i] = k;
+  }
+}
+
+/* Nothing overtakes what it depends on; all but updates keep their order. Returns whether anything moved. */
+static bool check_order(const NitiProgram *late, const NitiProgram *early) {
+  int32_t *moved = calloc((size_t)late->operation_count, sizeof *moved);
+  bool any = false;
+  assert_non_null(moved);
+  assert_int_equal(late->operation_count, early->operation_count);
+  find_moved(moved, late, early);
+  for (int32_t k = 0; k < late->operation_count; ++k) {
+    const NitiOperation *after = &late->operations[k];
+    any = any || moved[k] != k;
+    for (int32_t i = 0; i < k; ++i) {
+      const NitiOperation *before = &late->operations[i];
+      const bool fixed = before->phase != NITI_PHASE_UPDATE && after->phase != NITI_PHASE_UPDATE;
+      if (fixed || writes_what(before, after) || writes_what(after, before)) assert_true(moved[i] < moved[k]);
+    }
+  }
+  free(moved);
+  return any;
+}
+
+static bool early_moves(const NitiDescription *d, const NitiLowerOptions *options) {
+  NitiProgram *late = lowered(d, options), *early = lowered(d, options);
+  must(niti_update_early(early));
+  const bool any = check_order(late, early);
+  niti_program_close(late);
+  niti_program_close(early);
+  return any;
+}
+
+static void updates_overtake_nothing_they_depend_on(void **state) {
+  static RandomNetwork r;
+  NitiLowerOptions options = {.batch = 2, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd};
+  NitiDescription *d = described(every_layer_normed);
+  (void)state;
+  assert_true(early_moves(d, &options));
+  options.clips_norm = true; /* by the norm of all gradients */
+  assert_false(early_moves(d, &options));
+  options.clips_norm = false;
+  options.whole = 4; /* with ranks */
+  assert_false(early_moves(d, &options));
+  niti_description_close(d);
+  random_state = 377;
+  for (int i = 0; i < 50; ++i) {
+    d = described(random_network(&r));
+    const NitiLowerOptions random = random_lowering(&r);
+    (void)early_moves(d, &random);
+    niti_description_close(d);
+  }
+}
+
+/* ---- a network of a known size ---- */
+
+/* As the CUDA backend has them: [N/16][H][W][C][16], and a bit per element, for 16 images by 64 channels, or by multiples of 128.
+ */
+static size_t cuda_layout(const void *context, const NitiProgram *p, int32_t t, int which) {
+  const NitiShape s = niti_tensor_shape(&p->tensors[t], p->batch);
+  const size_t blocks = (size_t)(s.n + 15) / 16, positions = (size_t)s.h * (size_t)s.w;
+  (void)context;
+  return which == 0 ? blocks * 16 * positions * (size_t)s.c
+                    : blocks * positions * (s.c <= 64 ? 128 : ((size_t)s.c + 127) / 128 * 256);
+}
+
+static int cuda_reads(const void *context, const NitiProgram *p, int32_t operation, int input) {
+  (void)context;
+  return (int)niti_use_of(&p->operations[operation], input);
+}
+
+/* ResNet-18 at batch 128, at the first gradient of a 3x3 convolution, or at the delta behind it. Alive, by stage of 64, 128, 256
+ * and 512 channels, and 128 images: what norms read on their way back, 19 of 20 convolutions' outputs; what gradients sum, the
+ * network's input and 16 ReLUs' outputs, or of these the blocked layout, with the bits that mask deltas; the delta of the block's
+ * output, the convolution's delta, and either that in the blocked layout, or the next delta; the gradients of the convolution,
+ * the linear layer and the norm before it; 20 norms' sums but one. Nothing else: no elements that only forward reads, no gradient
+ * of earlier convolutions. No plan can have less, except that other operations' order might. */
+static void resnet18_takes_what_backward_reads(void **state) {
+  enum { S64 = 32 * 32 * 64, S128 = 16 * 16 * 128, S256 = 8 * 8 * 256, S512 = 4 * 4 * 512, N = 128, PLACES_MAX = 100 };
+  const size_t convolutions = (size_t)N * (5 * S64 + 5 * S128 + 5 * S256 + 4 * S512);
+  const size_t operands = (size_t)N * (32 * 32 * 3 + 5 * S64 + 4 * S128 + 4 * S256 + 3 * S512), deltas = (size_t)N * 3 * S512;
+  const size_t bits = (size_t)N * (5 * S64 + 4 * S128 + 4 * S256 + 3 * S512) / 8;
+  const size_t gradients = (size_t)4 * 512 * 9 * 512 + 4 * 512 * 10 + 2 * 8 * 512;
+  const size_t sums = (size_t)16 * (5 * 64 + 5 * 128 + 5 * 256 + 4 * 512);
+  const size_t all = convolutions + operands + deltas + gradients + sums + (size_t)PLACES_MAX * NITI_ALIGN;
+  const NitiPlacing placings[] = {{.gradients = true}, {.gradients = true, .layout = cuda_layout, .reads = cuda_reads}};
+  NitiDescription *d = NULL;
+  (void)state;
+  must(niti_description_load(&d, "resnet18", NULL));
+  NitiProgram *p = lowered(d, &(NitiLowerOptions){.batch = N,
+                                                  .training = true,
+                                                  .round_delta = NITI_STOCHASTIC_BYTE,
+                                                  .loss = NITI_LOSS_SOFTMAX,
+                                                  .optimizer = &niti_optimizer_sgd});
+  must(niti_update_early(p));
+  must(niti_fuse(p));
+  for (int i = 0; i < 2; ++i) {
+    NitiPlaces places;
+    check_places(p, &placings[i]);
+    must(niti_places_open(&places, p, &placings[i]));
+    assert_in_range(places.arena_bytes, convolutions + operands, all + (i ? bits : 0));
+    niti_places_close(&places);
+  }
+  niti_program_close(p);
+  niti_description_close(d);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(builtin_models_have_room),           cmocka_unit_test(every_layer_has_room),
       cmocka_unit_test(random_networks_have_room),          cmocka_unit_test(a_chain_takes_its_widest_pair),
       cmocka_unit_test(training_takes_what_the_loss_needs), cmocka_unit_test(gradients_take_what_backward_leaves),
+      cmocka_unit_test(resnet18_takes_what_backward_reads), cmocka_unit_test(updates_overtake_nothing_they_depend_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

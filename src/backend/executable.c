@@ -82,14 +82,6 @@ static size_t bytes_at(const NitiExecutable *e, int32_t t, int32_t n) {
 
 static size_t plain_bytes(const NitiExecutable *e, int32_t t) { return bytes_at(e, t, e->fused->batch); }
 
-static size_t arena_bytes(const void *context, const NitiProgram *p, int32_t t) {
-  const NitiExecutable *e = context;
-  const NitiKernels *k = e->backend->kernels;
-  const NitiTensorDesc *desc = &p->tensors[t];
-  if (desc->dtype != NITI_DTYPE_S8 || !k->tensor_bytes) return plain_bytes(e, t);
-  return k->tensor_bytes(e->backend, niti_tensor_shape(desc, p->batch), e->uses[t]);
-}
-
 /* Gradients take the memory of activations that backward is done with; those that ranks add up lie beside each other instead. */
 static bool gradients_in_arena(const NitiProgram *p) {
   for (int32_t i = 0; i < p->operation_count; ++i) {
@@ -143,6 +135,51 @@ static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
                        .constant = constant && o->opcode == NITI_OP_CONV_FORWARD};
   set_images(e, &call, e->fused->batch);
   return call;
+}
+
+static bool has_layouts(const NitiExecutable *e, int32_t t) {
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
+  return e->backend->kernels->layout_bytes && desc->dtype == NITI_DTYPE_S8 && niti_role_in_arena(desc->role);
+}
+
+static size_t layout_bytes(const void *context, const NitiProgram *p, int32_t t, int layout) {
+  const NitiExecutable *e = context;
+  if (!has_layouts(e, t) || !(e->uses[t] >> layout & 1)) return 0;
+  return e->backend->kernels->layout_bytes(e->backend, niti_tensor_shape(&p->tensors[t], p->batch), layout);
+}
+
+static bool is_reshaped(const NitiProgram *p, int32_t t) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode == NITI_OP_RESHAPE && p->operations[i].outputs[0] == t) return true;
+  }
+  return false;
+}
+
+_Static_assert((int)NITI_READS_ELEMENTS == (int)NITI_USE_OTHER && NITI_USE_GRADIENT == 1 << 0 && NITI_USE_MASK == 1 << 1,
+               "uses are parts of a tensor");
+
+/* How operation i reads its input k: NitiUses, or'ed. A mask's layout depends on its shape. */
+static int uses_at(const void *context, const NitiProgram *p, int32_t i, int k) {
+  const NitiExecutable *e = context;
+  const NitiOperation *o = &p->operations[i];
+  const int32_t t = o->inputs[k];
+  const NitiUses use = niti_use_of(o, k);
+  if (use == NITI_USE_OTHER || !has_layouts(e, t)) return NITI_USE_OTHER;
+  if (use == NITI_USE_GRADIENT) return use;
+  if (is_reshaped(p, t)) return NITI_USE_OTHER;
+  const NitiConvCall call = is_conv(o->opcode) ? call_of(e, i) : (NitiConvCall){0};
+  return e->backend->kernels->mask_uses(e->backend, o, niti_tensor_shape(&p->tensors[t], p->batch), &call);
+}
+
+/* Of all operations; a reshape's reader reads its input. */
+static void find_uses(const NitiExecutable *e) {
+  for (int32_t i = e->fused->operation_count - 1; i >= 0; --i) {
+    const NitiOperation *o = &e->fused->operations[i];
+    for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
+      if (o->inputs[k] == NITI_NONE) continue;
+      e->uses[o->inputs[k]] |= o->opcode == NITI_OP_RESHAPE ? e->uses[o->outputs[0]] : uses_at(e, e->fused, i, k);
+    }
+  }
 }
 
 static size_t workspace_of(const NitiExecutable *e, int32_t i) {
@@ -230,7 +267,13 @@ static void place_apart(NitiExecutable *e) {
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
     if (!lives_in_arena(e, t)) continue;
     e->places.offsets[t] = (int64_t)offset;
-    offset += align_up(arena_bytes(e, e->fused, t));
+    offset += align_up(plain_bytes(e, t));
+    e->places.outlasted[t] = false;
+    for (int i = 0; i < NITI_LAYOUTS; ++i) {
+      if (e->places.layouts[i][t] < 0) continue;
+      e->places.layouts[i][t] = (int64_t)offset;
+      offset += align_up(layout_bytes(e, e->fused, t, i));
+    }
   }
   e->places.arena_bytes = offset;
 }
@@ -240,7 +283,10 @@ static void share_reshapes_alone(NitiExecutable *e) {
   place_apart(e);
   for (int32_t i = 0; i < e->fused->operation_count; ++i) {
     const NitiOperation *o = &e->fused->operations[i];
-    if (o->opcode == NITI_OP_RESHAPE) e->places.offsets[o->outputs[0]] = e->places.offsets[o->inputs[0]];
+    if (o->opcode != NITI_OP_RESHAPE) continue;
+    const int32_t y = o->outputs[0], x = o->inputs[0];
+    e->places.offsets[y] = e->places.offsets[x];
+    for (int k = 0; k < NITI_LAYOUTS; ++k) e->places.layouts[k][y] = e->places.layouts[k][x];
   }
 }
 
@@ -258,9 +304,10 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   NITI_TRY(check_support(e));
   if (!plain) NITI_TRY(niti_fuse(e->fused));
   niti_find_nonnegative(e->nonnegative, e->fused);
-  niti_find_uses(e->uses, e->fused);
+  find_uses(e);
   for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
-  NITI_TRY(niti_places_open(&e->places, e->fused, e->places_gradients, arena_bytes, e));
+  const NitiPlacing placing = {.gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = uses_at};
+  NITI_TRY(niti_places_open(&e->places, e->fused, &placing));
   if (plain) share_reshapes_alone(e);
   return NITI_OK;
 }
@@ -304,6 +351,10 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
     *kept += align_up(plain_bytes(e, t));
   } else if (e->places.offsets[t] >= 0) {
     tensor->data = (int8_t *)arena + e->places.offsets[t];
+    tensor->placed = has_layouts(e, t);
+    for (int i = 0; i < NITI_LAYOUTS; ++i) {
+      if (e->places.layouts[i][t] >= 0) tensor->layouts[i] = (int8_t *)arena + e->places.layouts[i][t];
+    }
   }
 }
 
@@ -543,11 +594,13 @@ typedef struct Run {
 } Run;
 
 #ifndef NDEBUG
-/* Whether an output does not overlap the inputs, or is exactly an input that the operation may overwrite. */
+/* Whether an output does not overlap the inputs whose elements are read, or is exactly an input that the operation may overwrite.
+ */
 static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) {
   const NitiOperation *o = &e->fused->operations[i];
   const int32_t t = o->outputs[output], u = o->inputs[input];
   if (t == NITI_NONE || u == NITI_NONE || t == u) return true;
+  if (!(uses_at(e, e->fused, i, input) & NITI_USE_OTHER)) return true;
   const int8_t *y = e->steps[i].outputs[output].data, *x = e->steps[i].inputs[input].data;
   if (!x || (x == y && niti_opcodes[o->opcode].in_place)) return true;
   return y + bytes_at(e, t, e->batch) <= x || x + bytes_at(e, u, e->batch) <= y;
@@ -650,6 +703,10 @@ static int run_squares(NitiExecutable *e, int32_t i, int32_t end) {
   return count;
 }
 
+static void complete(const NitiExecutable *e, const NitiTensor *t) {
+  if (t->placed && (t->layouts[0] || t->layouts[1])) e->backend->kernels->complete(e->backend, t);
+}
+
 /* Runs operation i, perhaps with those that follow it before `end`; returns their number. */
 static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBindings *b) {
   const NitiOperation *o = &e->fused->operations[i];
@@ -693,8 +750,9 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
     case NITI_OP_UPDATE_NITI16:
     case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
-    default: break; /* fused into another operation, or nothing to do */
+    default: return 1; /* fused into another operation, or nothing to do */
   }
+  for (int j = 0; j < NITI_OPERANDS_MAX; ++j) complete(e, &y[j]);
   return 1;
 }
 
@@ -839,7 +897,10 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
   NitiTensor tensor = {0};
   NITI_TRY(find_memory(&tensor, e, t, n, elements));
-  if (elements) e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
+  if (elements && e->places.outlasted[t])
+    e->backend->kernels->download_elements(e->backend, elements, &tensor, n);
+  else if (elements)
+    e->backend->ops->download(e->backend, elements, tensor.data, bytes_at(e, t, n));
   if (exponent && tensor.exponent) e->backend->ops->download(e->backend, exponent, tensor.exponent, sizeof *exponent);
   return NITI_OK;
 }
@@ -847,7 +908,11 @@ NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *e
 NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
   NitiTensor tensor = {0};
   NITI_TRY(find_memory(&tensor, e, t, n, elements));
-  if (elements) e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
+  if (elements) {
+    e->backend->ops->upload(e->backend, tensor.data, elements, bytes_at(e, t, n));
+    tensor.shape.n = e->fused->tensors[t].batched ? n : tensor.shape.n;
+    complete(e, &tensor);
+  }
   if (exponent && tensor.exponent) e->backend->ops->upload(e->backend, tensor.exponent, exponent, sizeof *exponent);
   for (int32_t i = 0; i < e->fused->operation_count && e->backend->kernels->conv_forget; ++i) {
     if (e->fused->operations[i].opcode != NITI_OP_CONV_FORWARD || e->fused->operations[i].inputs[1] != t) continue;

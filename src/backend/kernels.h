@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "program/fuse.h"
+#include "program/places.h"
 
 /* A tensor in the backend's memory, as one operation sees it. value = mantissa * 2^exponent. */
 typedef struct NitiTensor {
@@ -16,6 +17,11 @@ typedef struct NitiTensor {
   int32_t *exponent; /* NULL where the tensor has none */
   NitiShape shape;
   int uses; /* NitiUses, or'ed */
+  /* `placed`: layouts are where these point, NULL for those that nothing reads, and up to date from the operation on that wrote
+   * the elements, which last no longer than they are read. Else layouts are behind the elements (tensor_bytes), and made from
+   * them when they are read and not up to date. */
+  bool placed;
+  int8_t *layouts[NITI_LAYOUTS]; /* for NITI_USE_GRADIENT, and for NITI_USE_MASK */
 } NitiTensor;
 
 /* How one operation requantises its int32 accumulators. `layer` and `purpose` select the random words of NITI_STOCHASTIC
@@ -109,8 +115,17 @@ typedef struct NitiKernels {
   void (*close_recordings)(NitiBackend *, void *recordings);
 
   /* ---- memory ---- */
-  /* Bytes to reserve for an s8 activation or delta with these uses; at least its elements. NULL: its elements. */
+  /* Bytes of an s8 activation or delta with the layouts for these uses behind its elements. NULL: its elements. */
   size_t (*tensor_bytes)(const NitiBackend *, NitiShape, int uses);
+  /* Bytes of one of its layouts alone (NitiTensor.layouts). NULL: there are none, nor is any of the next three. */
+  size_t (*layout_bytes)(const NitiBackend *, NitiShape, int layout);
+  /* How the operation reads its mask, of this shape: NITI_USE_MASK, NITI_USE_OTHER or, where that depends on the way, both. call:
+   * of a convolution. */
+  int (*mask_uses)(const NitiBackend *, const NitiOperation *, NitiShape mask, const NitiConvCall *call);
+  /* Makes the layouts of a placed tensor that the operation which wrote its elements did not. */
+  void (*complete)(NitiBackend *, const NitiTensor *);
+  /* The elements of a placed tensor's first n images out of its layout for gradients; waits. */
+  void (*download_elements)(NitiBackend *, int8_t *host, const NitiTensor *, int32_t n);
   NitiStatus (*reserve)(NitiBackend *, size_t workspace_bytes); /* the largest request counts */
 
   /* ---- convolution and linear ---- */

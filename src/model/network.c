@@ -8,6 +8,7 @@
 #include "base/input.h"
 #include "base/norm.h"
 #include "base/sgd.h"
+#include "program/early.h"
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for a network"); }
 
@@ -19,11 +20,21 @@ static NitiLowerOptions evaluating(const NitiLowerOptions *options) {
   return o;
 }
 
+/* As a network runs it: updates come as early as they may, so that gradients take less memory. */
+static NitiStatus lower(NitiProgram **out, const NitiDescription *description, const NitiLowerOptions *options) {
+  NITI_TRY(niti_lower(out, description, options));
+  const NitiStatus status = niti_update_early(*out);
+  if (status == NITI_OK) return NITI_OK;
+  niti_program_close(*out);
+  *out = NULL;
+  return status;
+}
+
 static NitiStatus compile(NitiExecutable **out, const NitiDescription *description, NitiBackend *backend,
                           const NitiLowerOptions *options, NitiExecutable *shared) {
   NitiProgram *program = NULL;
   const NitiCompileOptions compile_options = {.shared = shared};
-  NITI_TRY(niti_lower(&program, description, options));
+  NITI_TRY(lower(&program, description, options));
   const NitiStatus status = niti_backend_compile(out, backend, program, &compile_options);
   niti_program_close(program);
   return status;
@@ -61,7 +72,7 @@ static bool fits(const NitiDescription *description, NitiBackend *backend, const
   NitiProgram *program = NULL;
   size_t bytes = SIZE_MAX;
   smaller.batch = batch;
-  if (niti_lower(&program, description, &smaller) != NITI_OK) return false;
+  if (lower(&program, description, &smaller) != NITI_OK) return false;
   const NitiStatus status = niti_backend_estimate(&bytes, backend, program, NULL);
   niti_program_close(program);
   return status == NITI_OK && bytes <= available - available / 32;

@@ -127,18 +127,7 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
   }
 }
 
-static int use_of(const NitiOperation *o, int k) {
+NitiUses niti_use_of(const NitiOperation *o, int k) {
   if (o->opcode == NITI_OP_CONV_GRADIENT) return niti_conv_grouped(&o->conv) ? NITI_USE_OTHER : NITI_USE_GRADIENT;
-  return o->opcode == NITI_OP_CONV_BACKWARD && k == 2 ? NITI_USE_MASK : NITI_USE_OTHER;
-}
-
-void niti_find_uses(int *uses, const NitiProgram *p) {
-  for (int32_t t = 0; t < p->tensor_count; ++t) uses[t] = 0;
-  for (int32_t i = p->operation_count - 1; i >= 0; --i) {
-    const NitiOperation *o = &p->operations[i];
-    for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
-      if (o->inputs[k] == NITI_NONE) continue;
-      uses[o->inputs[k]] |= o->opcode == NITI_OP_RESHAPE ? uses[o->outputs[0]] : use_of(o, k);
-    }
-  }
+  return (o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_ADD) && k == 2 ? NITI_USE_MASK : NITI_USE_OTHER;
 }

@@ -8,7 +8,7 @@
 /* How later operations read a tensor, so that a device may also store it in the layout they need. */
 typedef enum NitiUses {
   NITI_USE_GRADIENT = 1, /* as an operand of a weight's gradient */
-  NITI_USE_MASK = 2,     /* as the mask of a convolution's backward */
+  NITI_USE_MASK = 2,     /* as the mask of a convolution's backward or of an addition */
   NITI_USE_OTHER = 4,
 } NitiUses;
 
@@ -19,7 +19,7 @@ NitiStatus niti_fuse(NitiProgram *);
 NitiStatus niti_fuse_products(NitiProgram *);
 /* nonnegative[tensors]: no mantissa is ever below 0, because the tensor is the output of a ReLU. */
 void niti_find_nonnegative(bool *nonnegative, const NitiProgram *);
-/* uses[tensors]: how operations read each tensor (NitiUses); a reshape's reader reads its input. */
-void niti_find_uses(int *uses, const NitiProgram *);
+/* How an operation reads input k, which it has. */
+NitiUses niti_use_of(const NitiOperation *, int k);
 
 #endif

@@ -10,13 +10,14 @@ typedef struct Life {
   int32_t first, last; /* operations */
 } Life;
 
+enum { PARTS = NITI_LAYOUTS + 1, ELEMENTS = NITI_LAYOUTS /* a part */ };
+
 typedef struct Placing {
   const NitiProgram *program;
-  bool gradients;
-  NitiTensorBytes bytes;
-  const void *context;
-  Life *lives;   /* [tensors]: of the storage that a tensor owns */
-  int32_t *uses; /* [tensors]: the last operation that reads or writes the tensor */
+  const NitiPlacing *how;
+  Life *lives[PARTS];   /* [tensors]: of what a tensor owns */
+  int32_t *uses[PARTS]; /* [tensors]: the last operation that reads or writes it */
+  int32_t *owner;       /* [tensors]: whose layouts it has */
   Life **order, **placed;
 } Placing;
 
@@ -24,34 +25,42 @@ bool niti_role_in_arena(NitiRole role) {
   return role == NITI_ROLE_ACTIVATION || role == NITI_ROLE_DELTA || role == NITI_ROLE_SAVED;
 }
 
-static size_t plain_bytes(const void *context, const NitiProgram *p, int32_t tensor) {
-  (void)context;
-  const NitiTensorDesc *t = &p->tensors[tensor];
-  return niti_tensor_count(t, p->batch) * niti_dtype_bytes(t->dtype);
+static size_t bytes_of(const Placing *p, int32_t tensor) {
+  const NitiTensorDesc *t = &p->program->tensors[tensor];
+  if (p->how->bytes) return p->how->bytes(p->how->context, p->program, tensor);
+  return niti_tensor_count(t, p->program->batch) * niti_dtype_bytes(t->dtype);
 }
 
 static bool in_arena(const Placing *p, int32_t tensor) {
   if (tensor == NITI_NONE) return false;
   const NitiRole role = p->program->tensors[tensor].role;
-  return niti_role_in_arena(role) || (p->gradients && role == NITI_ROLE_GRADIENT);
+  return niti_role_in_arena(role) || (p->how->gradients && role == NITI_ROLE_GRADIENT);
+}
+
+static void use_input(Placing *p, int32_t i, int k) {
+  const int32_t t = p->program->operations[i].inputs[k];
+  const int reads = p->how->reads ? p->how->reads(p->how->context, p->program, i, k) : NITI_READS_ELEMENTS;
+  if (reads & NITI_READS_ELEMENTS) p->uses[ELEMENTS][t] = i;
+  for (int part = 0; part < NITI_LAYOUTS; ++part) {
+    if (reads >> part & 1) p->uses[part][p->owner[t]] = i;
+  }
 }
 
 static void find_last_uses(Placing *p) {
+  for (int32_t t = 0; t < p->program->tensor_count; ++t) p->owner[t] = t;
   for (int32_t i = 0; i < p->program->operation_count; ++i) {
     const NitiOperation *o = &p->program->operations[i];
+    if (o->opcode == NITI_OP_RESHAPE) p->owner[o->outputs[0]] = p->owner[o->inputs[0]];
     for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
-      if (o->inputs[k] != NITI_NONE) p->uses[o->inputs[k]] = i;
-      if (o->outputs[k] != NITI_NONE) p->uses[o->outputs[k]] = i;
+      if (o->inputs[k] != NITI_NONE) use_input(p, i, k);
+      if (o->outputs[k] != NITI_NONE) p->uses[ELEMENTS][o->outputs[k]] = i;
     }
-  }
-  for (int32_t t = 0; t < p->program->tensor_count; ++t) { /* who measures reads them after the step */
-    if (p->program->tensors[t].role == NITI_ROLE_GRADIENT) p->uses[t] = p->program->operation_count;
   }
 }
 
 /* The last use of every tensor that shares this storage so far. */
 static int32_t last_use(const Placing *p, const NitiPlaces *places, int32_t storage) {
-  return p->lives[places->storage[storage]].last;
+  return p->lives[ELEMENTS][places->storage[storage]].last;
 }
 
 /* The sum of a residual block has memory of its own, so that a backend can round it in one pass; deltas are added in place,
@@ -63,25 +72,37 @@ static bool may_share(const NitiOperation *o) {
 /* Gives the output of operation i storage: its input's, or its own. */
 static void store_output(Placing *p, NitiPlaces *places, int32_t i, int32_t output, int32_t input) {
   const NitiOperation *o = &p->program->operations[i];
-  const size_t bytes = p->bytes(p->context, p->program, output);
+  const size_t bytes = bytes_of(p, output);
   const bool free_after = input != NITI_NONE && in_arena(p, input) && last_use(p, places, input) <= i;
-  Life *life = &p->lives[output];
+  Life *life = &p->lives[ELEMENTS][output];
   if (o->opcode == NITI_OP_RESHAPE || (free_after && may_share(o))) {
     places->storage[output] = places->storage[input];
-    life = &p->lives[places->storage[output]];
+    life = &p->lives[ELEMENTS][places->storage[output]];
   } else {
     *life = (Life){.first = i, .last = i};
   }
   if (bytes > life->bytes) life->bytes = bytes;
-  if (p->uses[output] > life->last) life->last = p->uses[output];
+  if (p->uses[ELEMENTS][output] > life->last) life->last = p->uses[ELEMENTS][output];
+}
+
+/* A layout has no memory where nothing reads it. */
+static void store_layouts(Placing *p, int32_t i, int32_t output) {
+  for (int part = 0; part < NITI_LAYOUTS && p->how->layout; ++part) {
+    if (p->owner[output] != output || p->uses[part][output] <= i) continue;
+    const size_t bytes = p->how->layout(p->how->context, p->program, output, part);
+    p->lives[part][output] = (Life){.bytes = bytes, .first = i, .last = p->uses[part][output]};
+  }
 }
 
 static void find_lives(Placing *p, NitiPlaces *places) {
   for (int32_t t = 0; t < p->program->tensor_count; ++t) places->storage[t] = t;
   for (int32_t i = 0; i < p->program->operation_count; ++i) {
     const NitiOperation *o = &p->program->operations[i];
-    for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
-      if (in_arena(p, o->outputs[k])) store_output(p, places, i, o->outputs[k], k == 0 ? o->inputs[0] : NITI_NONE);
+    if (o->opcode == NITI_OP_NONE) continue;
+    for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
+      if (!in_arena(p, o->outputs[k])) continue;
+      store_output(p, places, i, o->outputs[k], k == 0 ? o->inputs[0] : NITI_NONE);
+      store_layouts(p, i, o->outputs[k]);
     }
   }
 }
@@ -92,12 +113,20 @@ static int larger_first(const void *a, const void *b) {
   return x < y ? -1 : 1; /* a fixed order: places are reproducible */
 }
 
+static size_t collect(Placing *p) {
+  size_t count = 0;
+  for (int part = PARTS - 1; part >= 0; --part) {
+    for (int32_t t = 0; t < p->program->tensor_count; ++t) {
+      if (p->lives[part][t].bytes > 0) p->order[count++] = &p->lives[part][t];
+    }
+  }
+  return count;
+}
+
 /* Largest first, each at the lowest offset that is free during its life. */
 static size_t place_lives(Placing *p) {
-  size_t arena = 0, count = 0;
-  for (int32_t t = 0; t < p->program->tensor_count; ++t) {
-    if (p->lives[t].bytes > 0) p->order[count++] = &p->lives[t];
-  }
+  size_t arena = 0;
+  const size_t count = collect(p);
   qsort(p->order, count, sizeof(Life *), larger_first);
   for (size_t i = 0; i < count; ++i) {
     Life *life = p->order[i];
@@ -117,41 +146,62 @@ static size_t place_lives(Placing *p) {
   return niti_round_up(arena, NITI_ALIGN);
 }
 
+static int64_t offset_of(const Life *life) { return life->bytes > 0 ? (int64_t)life->offset : -1; }
+
 static void set_offsets(const Placing *p, NitiPlaces *places) {
   for (int32_t t = 0; t < p->program->tensor_count; ++t) {
-    const Life *life = &p->lives[places->storage[t]];
-    places->offsets[t] = life->bytes > 0 ? (int64_t)life->offset : -1;
+    const int32_t owner = p->owner[t];
+    places->offsets[t] = offset_of(&p->lives[ELEMENTS][places->storage[t]]);
+    for (int part = 0; part < NITI_LAYOUTS; ++part) places->layouts[part][t] = offset_of(&p->lives[part][owner]);
+    places->outlasted[t] = p->lives[0][owner].bytes > 0 && p->lives[0][owner].last > p->uses[ELEMENTS][t];
   }
 }
 
-NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, bool gradients, NitiTensorBytes bytes,
-                            const void *context) {
-  const size_t n = (size_t)program->tensor_count + 1;
-  Placing p = {.program = program,
-               .gradients = gradients,
-               .bytes = bytes ? bytes : plain_bytes,
-               .context = context,
-               .lives = calloc(n, sizeof *p.lives),
-               .uses = calloc(n, sizeof *p.uses),
-               .order = calloc(n, sizeof *p.order),
-               .placed = calloc(n, sizeof *p.placed)};
-  *out = (NitiPlaces){.offsets = calloc(n, sizeof *out->offsets), .storage = calloc(n, sizeof *out->storage)};
-  const bool room = p.lives && p.uses && p.order && p.placed && out->offsets && out->storage;
+/* All of Placing's arrays in one block, so that lives are in a fixed order; NULL: there is no room. */
+static void *share_out(Placing *p) {
+  const size_t n = (size_t)p->program->tensor_count + 1, lives = PARTS * n;
+  Life *life = calloc(lives, sizeof *life + 2 * sizeof *p->order + sizeof(int32_t) * (PARTS + 1));
+  if (!life) return NULL;
+  p->order = (Life **)(life + lives);
+  p->placed = p->order + lives;
+  p->owner = (int32_t *)(p->placed + lives);
+  for (int part = 0; part < PARTS; ++part) {
+    p->lives[part] = life + (size_t)(ELEMENTS - part) * n;
+    p->uses[part] = p->owner + (size_t)(part + 1) * n;
+  }
+  return life;
+}
+
+static bool make_room(NitiPlaces *out, size_t tensors) {
+  *out = (NitiPlaces){.offsets = calloc(tensors, sizeof *out->offsets),
+                      .storage = calloc(tensors, sizeof *out->storage),
+                      .outlasted = calloc(tensors, sizeof *out->outlasted)};
+  bool room = out->offsets && out->storage && out->outlasted;
+  for (int part = 0; part < NITI_LAYOUTS; ++part) {
+    out->layouts[part] = calloc(tensors, sizeof *out->layouts[part]);
+    room = room && out->layouts[part];
+  }
+  return room;
+}
+
+NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, const NitiPlacing *how) {
+  Placing p = {.program = program, .how = how};
+  void *own = share_out(&p);
+  const bool room = make_room(out, (size_t)program->tensor_count + 1) && own;
   if (room) {
     find_last_uses(&p);
     find_lives(&p, out);
     out->arena_bytes = place_lives(&p);
     set_offsets(&p, out);
   }
-  free(p.lives);
-  free(p.uses);
-  free(p.order);
-  free(p.placed);
+  free(own);
   return room ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for a network's places");
 }
 
 void niti_places_close(NitiPlaces *places) {
   free(places->offsets);
+  for (int part = 0; part < NITI_LAYOUTS; ++part) free(places->layouts[part]);
   free(places->storage);
+  free(places->outlasted);
   *places = (NitiPlaces){0};
 }

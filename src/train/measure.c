@@ -88,9 +88,26 @@ static NitiStatus look_saturated(NitiShare *share, NitiMeasure *m, NitiExecutabl
   return NITI_OK;
 }
 
-/* Before an operation that reads them: what goes into a gradient, and the logits. */
+/* Whether a tensor is a layer's matrix of weights. */
+static bool is_matrix(const NitiTensorDesc *t) { return t->role == NITI_ROLE_WEIGHT && t->dtype == NITI_DTYPE_S8; }
+
+static NitiStatus look_at_gradient(NitiShare *share, NitiMeasure *m, NitiExecutable *e, int32_t gradient) {
+  const NitiTensorDesc *desc = tensor_of(e, gradient);
+  size_t count;
+  if (!is_matrix(tensor_of(e, desc->weight))) return NITI_OK;
+  NITI_TRY(read_tensor(m, e, gradient, 0, &count));
+  add(share, desc->dtype == NITI_DTYPE_S32 ? count_zeros32(m->room, count) : count_zeros64(m->room, count), count);
+  return NITI_OK;
+}
+
+static bool is_update(NitiOpcode opcode) {
+  return opcode == NITI_OP_UPDATE_NITI || opcode == NITI_OP_UPDATE_NITI16 || opcode == NITI_OP_UPDATE_SGD;
+}
+
+/* Before an operation that reads them: what goes into a gradient or an update, and the logits. */
 static NitiStatus look_before(NitiMeasure *m, NitiExecutable *e, const NitiOperation *o, int32_t n) {
   NitiLayerCounts *layer = &m->layers[o->layer];
+  if (is_update(o->opcode)) return look_at_gradient(&layer->zero_gradients, m, e, o->inputs[1]);
   if (o->opcode == NITI_OP_LOSS) return look_saturated(&m->layers[0].saturated_logits, m, e, o->inputs[0], n);
   if (o->opcode != NITI_OP_CONV_GRADIENT) return NITI_OK;
   return look_saturated(&layer->saturated_inputs, m, e, o->inputs[1], n);
@@ -117,10 +134,7 @@ static NitiStatus run_and_look(NitiMeasure *m, NitiNetwork *net, const NitiBindi
   return NITI_OK;
 }
 
-/* ---- weights and gradients ---- */
-
-/* Whether a tensor is a layer's matrix of weights. */
-static bool is_matrix(const NitiTensorDesc *t) { return t->role == NITI_ROLE_WEIGHT && t->dtype == NITI_DTYPE_S8; }
+/* ---- weights ---- */
 
 static NitiStatus keep_weights(NitiMeasure *m, NitiExecutable *e) {
   const NitiProgram *p = niti_executable_program(e);
@@ -144,19 +158,6 @@ static NitiStatus look_at_weights(NitiMeasure *m, NitiExecutable *e) {
     add(&layer->changed, count_different(before, m->room, count), count);
     add(&layer->saturated_weights, count_saturated(m->room, count), count);
     before += count;
-  }
-  return NITI_OK;
-}
-
-static NitiStatus look_at_gradients(NitiMeasure *m, NitiExecutable *e) {
-  const NitiProgram *p = niti_executable_program(e);
-  for (int32_t t = 0; t < p->tensor_count; ++t) {
-    const NitiTensorDesc *desc = &p->tensors[t];
-    const bool narrow = desc->dtype == NITI_DTYPE_S32;
-    size_t count;
-    if (desc->role != NITI_ROLE_GRADIENT || !is_matrix(&p->tensors[desc->weight])) continue;
-    NITI_TRY(read_tensor(m, e, t, 0, &count));
-    add(&m->layers[desc->layer].zero_gradients, narrow ? count_zeros32(m->room, count) : count_zeros64(m->room, count), count);
   }
   return NITI_OK;
 }
@@ -205,6 +206,5 @@ NitiStatus niti_measure_train(NitiMeasure *m, NitiNetwork *net, const NitiBindin
   NITI_TRY(keep_weights(m, net->training));
   NITI_TRY(run_and_look(m, net, b));
   NITI_TRY(look_at_weights(m, net->training));
-  NITI_TRY(look_at_gradients(m, net->training));
   return net->backend->ops->synchronise(net->backend); /* else what was read is not valid */
 }

@@ -10,6 +10,9 @@ typedef struct Add {
   const int8_t *mask;       /* or NULL */
   bool in_place;
   NitiTiles tiles;
+  uint32_t channels;
+  uint2 *bits;            /* of y, or NULL */
+  const uint2 *mask_bits; /* instead of the mask, or NULL */
 } Add;
 
 static __device__ inline int accumulate(const NitiAlignment &r, int a, int b) {
@@ -140,36 +143,42 @@ static __device__ inline uint4 round_sixteen(const Wide &w, const NitiRequantise
   return y;
 }
 
+enum AddMask { NO_MASK, MASK_ELEMENTS, MASK_BITS };
+
 /* In place the tiles go from the last to the first: what the first launch read last may still be in the cache. */
-template <int ROUNDING, bool MASKED>
-static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASKED ? 3 : 4)
+template <int ROUNDING, int MASK>
+static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASK == NO_MASK ? 4 : 3)
     add_wide_kernel(Add d, NitiRequantiseArgs a, NitiDivisor tiles, bool second) {
   niti_kernel_begin();
   __shared__ __align__(16) uint32_t stage[NITI_WIDE_WARPS][NITI_WIDE_STAGE];
   const NitiTiles &t = d.tiles;
   const Wide w = wide_of(d);
+  enum { WRITES_BITS = MASK == NO_MASK && ROUNDING == NITI_WIDE_NEAREST }; /* in others registers are short */
   const uint32_t warp = threadIdx.x / 32;
   NitiExtremes e = {0, 0};
   int shift;
   if (niti_range_begin(a, second, &shift) || d.in_place) {
     for (uint32_t item = blockIdx.x * NITI_WIDE_WARPS + warp; item < t.items; item += gridDim.x * NITI_WIDE_WARPS) {
       const NitiWidePart part = niti_wide_part(t, tiles, d.in_place ? t.items - 1 - item : item);
-      uint4 large[4] = {}, small[4] = {}, mask[4] = {};
+      uint4 large[4] = {}, small[4] = {}, mask = make_uint4(0, 0, 0, 0); /* niti_positive_bits of each image's */
+      if (MASK == MASK_BITS) mask = niti_wide_load_bits(d.mask_bits, part, t.image, d.channels);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (part.inside[j]) large[j] = __ldcg((const uint4 *)(w.large + part.at[j]));
         if (part.inside[j]) small[j] = __ldcg((const uint4 *)(w.small + part.at[j]));
-        if (MASKED && part.inside[j]) mask[j] = __ldcg((const uint4 *)(d.mask + part.at[j]));
+        if (MASK == MASK_ELEMENTS && part.inside[j])
+          niti_set_word(&mask, j, niti_positive_bits(__ldcg((const uint4 *)(d.mask + part.at[j]))));
       }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         align_small(w, &small[j]);
         large[j] = round_sixteen<ROUNDING>(w, a, shift, large[j], small[j], part.at[j], &e);
 #pragma unroll
-        for (int k = 0; k < 4 && MASKED; ++k)
-          niti_set_word(&large[j], k, niti_word_masked(niti_word_of(large[j], k), niti_word_of(mask[j], k)));
+        for (int k = 0; k < 4 && MASK != NO_MASK; ++k)
+          niti_set_word(&large[j], k, niti_word_of(large[j], k) & niti_spread_signs(niti_word_of(mask, j) << k));
         if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
       }
+      if (WRITES_BITS && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
       __syncwarp(); /* the tile before has left the stage */
       if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
     }
@@ -183,7 +192,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASKED ? 3 : 4)
 }
 
 /* Few blocks where the second launch is there in case: each costs it an atomic. */
-template <int ROUNDING, bool MASKED>
+template <int ROUNDING, int MASK>
 static void run_wide(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
   const NitiDivisor tiles = niti_divisor(d.tiles.tiles);
   const size_t count = (size_t)d.tiles.n * d.tiles.image / 16, turn = (size_t)NITI_WIDE_THREADS * AT_ONCE;
@@ -192,24 +201,33 @@ static void run_wide(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) 
   if (d.in_place)
     NITI_LAUNCH(cuda, add_range_kernel, turns < few ? turns : few, NITI_WIDE_THREADS, 0, d, a, count);
   else
-    NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASKED>), all, NITI_WIDE_THREADS, 0, d, a, tiles, false);
+    NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASK>), all, NITI_WIDE_THREADS, 0, d, a, tiles, false);
   niti_cuda_share_range(cuda);
-  NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASKED>), d.in_place || all < most ? all : most, NITI_WIDE_THREADS, 0, d, a, tiles,
+  NITI_LAUNCH(cuda, (add_wide_kernel<ROUNDING, MASK>), d.in_place || all < most ? all : most, NITI_WIDE_THREADS, 0, d, a, tiles,
               true);
 }
 
 template <int ROUNDING>
 static void run_masked(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
-  if (d.mask)
-    run_wide<ROUNDING, true>(cuda, d, a);
+  if (d.mask_bits)
+    run_wide<ROUNDING, MASK_BITS>(cuda, d, a);
+  else if (d.mask)
+    run_wide<ROUNDING, MASK_ELEMENTS>(cuda, d, a);
   else
-    run_wide<ROUNDING, false>(cuda, d, a);
+    run_wide<ROUNDING, NO_MASK>(cuda, d, a);
 }
 
 /* Whether images, memory and rounding permit it. */
 static bool is_wide(const Add &d, const NitiRequantiseArgs &a) {
   const uintptr_t all = (uintptr_t)d.y | (uintptr_t)d.a | (uintptr_t)d.b | (uintptr_t)d.mask | d.tiles.image;
   return all % 16 == 0 && niti_wide_serves(a);
+}
+
+extern "C" bool niti_cuda_add_reads_bits(NitiShape shape, NitiRounding mode, int clip) {
+  NitiRequantiseArgs a = {};
+  a.mode = mode;
+  a.clip = clip;
+  return niti_shape_image(shape) % 16 == 0 && niti_cuda_bits_tiled(shape.c) && niti_wide_serves(a);
 }
 
 /* ---- the operation ---- */
@@ -230,17 +248,26 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
   const bool fit =
       niti_words_fit(image, y->data, a->data, b->data) && niti_words_fit(image, mask ? mask->data : NULL, NULL, NULL);
   const int V = fit ? 4 : 1;
-  const Add args = {y->data,
-                    a->data,
-                    b->data,
-                    a->exponent,
-                    b->exponent,
-                    niti_blocked_of(y, V),
-                    mask ? mask->data : NULL,
-                    y->data == a->data || y->data == b->data,
-                    niti_tiles_of(a->shape, V, NITI_BLOCK_IMAGES)};
+  Add args = {y->data,
+              a->data,
+              b->data,
+              a->exponent,
+              b->exponent,
+              niti_blocked_of(y, V),
+              mask ? mask->data : NULL,
+              y->data == a->data || y->data == b->data,
+              niti_tiles_of(a->shape, V, NITI_BLOCK_IMAGES),
+              (uint32_t)a->shape.c,
+              NULL,
+              NULL};
   const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
-  if (is_wide(args, requantise)) {
+  const bool wide = is_wide(args, requantise), tiled = wide && niti_cuda_bits_tiled(a->shape.c);
+  if (tiled && !mask && requantise.mode == NITI_NEAREST && (y->uses & NITI_USE_MASK)) args.bits = niti_cuda_bits_wanted(y);
+  if (tiled && mask && mask->placed && mask->layouts[1]) {
+    args.mask_bits = niti_cuda_bits(mask);
+    args.mask = NULL;
+  }
+  if (wide) {
     if (requantise.mode == NITI_NEAREST)
       run_masked<NITI_WIDE_NEAREST>(cuda, args, requantise);
     else
@@ -249,4 +276,5 @@ extern "C" void niti_cuda_add(NitiBackend *backend, NitiTensor *y, const NitiTen
     run_words(cuda, args, requantise, V);
   }
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
+  if (args.bits) niti_cuda_bits_set(cuda, y);
 }

@@ -1,5 +1,6 @@
 /* Blocked layouts and bits: the record of those that are up to date, and what makes them from NHWC mantissas. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/tile.cuh"
@@ -97,19 +98,49 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32)
       bits[row] = niti_bits_of(niti_load_if(s.row[row] && s.channels > 0, at),
                                niti_load_if(s.row[row] && s.channels > NITI_FINISH_RUN, at + NITI_FINISH_RUN));
     }
-    d.bits[s.bits] = make_uint2(bits[0], bits[1]);
+    niti_bits_store(d, s, bits[0], bits[1]);
   }
 }
 
-extern "C" void niti_cuda_bits_make(NitiCuda *cuda, const NitiTensor *t) {
+static void make_bits(NitiCuda *cuda, const NitiTensor *t) {
   const NitiShape s = t->shape;
   const Ready *ready = entry_of(cuda->layouts, t);
   if (ready && ready->bits == s.c) return;
-  const size_t items = niti_bits_bytes(s) / 256, most = (size_t)cuda->multiprocessors * 8;
+  const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
   const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL};
   NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items);
   niti_cuda_bits_set(cuda, t);
+}
+
+extern "C" void niti_cuda_bits_make(NitiCuda *cuda, const NitiTensor *t) {
+  if (!t->placed) make_bits(cuda, t);
+}
+
+static __global__ void __launch_bounds__(BITS_WARPS * 32) spread_kernel(NitiOutput d, size_t items) {
+  niti_kernel_begin();
+  const int blocks = (int)niti_bits_blocks(d.k);
+  for (size_t i = (size_t)blockIdx.x * BITS_WARPS + threadIdx.x / 32; i < items; i += (size_t)gridDim.x * BITS_WARPS) {
+    const int k0 = (int)(i % blocks) * NITI_FINISH_CHANNELS, ow = (int)(i / blocks % d.ow), oh = (int)(i / blocks / d.ow % d.oh);
+    const NitiSpot s = niti_spot(d, (int)(i / blocks / d.ow / d.oh) * NITI_BLOCK_IMAGES, oh, ow, k0);
+    const uint2 bits = niti_mask_load(d, s);
+#pragma unroll
+    for (int part = 0; part < 4; ++part) { /* row part / 2, run part % 2 */
+      const uint32_t own = (part / 2 ? bits.y : bits.x) << (4 * (part % 2)), ones = 0x01010101u;
+      const uint4 v = make_uint4(niti_spread_signs(own) & ones, niti_spread_signs(own << 1) & ones,
+                                 niti_spread_signs(own << 2) & ones, niti_spread_signs(own << 3) & ones);
+      niti_store_if(s.row[part / 2] && s.channels > NITI_FINISH_RUN * (part % 2),
+                    d.y + s.at + (part / 2 ? s.down : 0) + NITI_FINISH_RUN * (part % 2), v);
+    }
+  }
+}
+
+extern "C" void niti_cuda_bits_spread(NitiCuda *cuda, int8_t *to, const NitiTensor *t) {
+  const NitiShape s = t->shape;
+  const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
+  const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
+  const NitiOutput d = {s.n, s.h, s.w, s.c, to, NULL, NULL, niti_cuda_bits(t)};
+  NITI_LAUNCH(cuda, spread_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, items);
 }
 
 /* ---- the transposition ---- */
@@ -143,7 +174,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
   }
 }
 
-extern "C" void niti_cuda_blocked_make(NitiCuda *cuda, const NitiTensor *t) {
+static void make_blocked(NitiCuda *cuda, const NitiTensor *t) {
   if (niti_cuda_blocked_ready(cuda, t)) return;
   const NitiTiles tiles = niti_tiles_of(t->shape, 4, NITI_BLOCK_IMAGES);
   const bool aligned = niti_words_fit(niti_shape_image(t->shape), t->data, NULL, NULL);
@@ -151,4 +182,30 @@ extern "C" void niti_cuda_blocked_make(NitiCuda *cuda, const NitiTensor *t) {
   NITI_LAUNCH(cuda, blocked_make, niti_tiles_grid(tiles), NITI_TILE_THREADS, 0, niti_cuda_blocked(t), t->data, tiles);
   Ready *ready = make_entry(cuda->layouts, t);
   if (ready) ready->blocked = true;
+}
+
+extern "C" void niti_cuda_blocked_make(NitiCuda *cuda, const NitiTensor *t) {
+  if (!t->placed) make_blocked(cuda, t);
+}
+
+extern "C" void niti_cuda_complete(NitiBackend *backend, const NitiTensor *t) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (t->layouts[0]) make_blocked(cuda, t);
+  if (t->layouts[1]) make_bits(cuda, t);
+}
+
+/* ---- the way back (host) ---- */
+
+extern "C" void niti_cuda_download_elements(NitiBackend *backend, int8_t *host, const NitiTensor *t, int32_t n) {
+  const size_t image = niti_shape_image(t->shape), block = image * NITI_BLOCK_IMAGES;
+  int8_t *blocked = (int8_t *)malloc(block);
+  memset(host, 0, image * (size_t)n);
+  for (int32_t i = 0; blocked && i < n; ++i) {
+    if (i % NITI_BLOCK_IMAGES == 0)
+      backend->ops->download(backend, blocked, t->layouts[0] + (size_t)(i / NITI_BLOCK_IMAGES) * block, block);
+    const int8_t *from = blocked + niti_blocked_slot(i % NITI_BLOCK_IMAGES);
+    for (size_t p = 0; p < image; ++p) host[(size_t)i * image + p] = from[p * NITI_BLOCK_IMAGES];
+  }
+  if (!blocked) niti_cuda_note(niti_cuda(backend), cudaErrorMemoryAllocation, "a download");
+  free(blocked);
 }

@@ -16,11 +16,11 @@ static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, Se
   return cuda->family == NITI_CUDA_WGMMA && served ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma;
 }
 
-static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s) {
-  if (niti_conv_grouped(s)) return niti_cuda_conv_grouped.workspace(cuda, s);
-  const size_t mma = niti_cuda_conv_mma.workspace(cuda, s);
+static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
+  if (niti_conv_grouped(s)) return niti_cuda_conv_grouped.workspace(cuda, s, direction);
+  const size_t mma = niti_cuda_conv_mma.workspace(cuda, s, direction);
   if (cuda->family != NITI_CUDA_WGMMA) return mma;
-  const size_t wgmma = niti_cuda_conv_wgmma.workspace(cuda, s);
+  const size_t wgmma = niti_cuda_conv_wgmma.workspace(cuda, s, direction);
   return wgmma > mma ? wgmma : mma;
 }
 
@@ -95,8 +95,8 @@ static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->k
 static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   const NitiConv copied = copied_of(cuda, s, backward);
   if (!is_copied(&copied, s)) return 0;
-  return align_up(families_workspace(cuda, &copied)) + align_up(niti_shape_count(input_of(&copied, backward))) +
-         weights_of(&copied);
+  return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
+         align_up(niti_shape_count(input_of(&copied, backward))) + weights_of(&copied);
 }
 
 static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
@@ -123,7 +123,7 @@ static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTenso
 /* in, w: the operands; become copies in the workspace. */
 static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward) {
   const NitiShape to = input_of(copied, backward);
-  int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied));
+  int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
   int8_t *weights = data + align_up(niti_shape_count(to));
   if (copied->stride_h == s->stride_h && copied->stride_w == s->stride_w)
     pad(cuda, data, weights, in, w, s, copied, backward);
@@ -135,20 +135,29 @@ static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *
   w->shape = (NitiShape){copied->k, copied->kh, copied->kw, copied->c};
 }
 
-static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s) {
-  const size_t own = families_workspace(cuda, s);
-  const size_t forward = copies_workspace(cuda, s, false), backward = copies_workspace(cuda, s, true);
-  const size_t most = forward > backward ? forward : backward;
-  return own > most ? own : most;
+static size_t family_workspace(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
+  const size_t own = families_workspace(cuda, s, direction);
+  const size_t copies = direction == NITI_GRADIENT ? 0 : copies_workspace(cuda, s, direction == NITI_BACKWARD);
+  return own > copies ? own : copies;
 }
 
 /* Where a bias is in the workspace: behind what the families use. */
-static size_t bias_offset(const NitiCuda *cuda, const NitiConv *s) { return align_up(family_workspace(cuda, s)); }
+static size_t bias_offset(const NitiCuda *cuda, const NitiConv *s) { return align_up(family_workspace(cuda, s, NITI_FORWARD)); }
+
+/* Likewise of a mask's elements. */
+static size_t mask_offset(const NitiCuda *cuda, const NitiConv *s) { return align_up(family_workspace(cuda, s, NITI_BACKWARD)); }
+
+/* Whether bits may be all that is left of a backward's mask. */
+static bool masks_by_bits(const NitiCuda *cuda, const NitiConv *s) {
+  return cuda->family == NITI_CUDA_WGMMA && !niti_conv_grouped(s) && s->c % 16 == 0;
+}
 
 size_t niti_cuda_conv_workspace(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCuda *cuda = niti_cuda_const(backend);
-  if (call->direction != NITI_FORWARD) return family_workspace(cuda, &call->shape);
-  return bias_offset(cuda, &call->shape) + niti_cuda_bias_bytes(call->shape.k);
+  const NitiConv *s = &call->shape;
+  if (call->direction == NITI_FORWARD) return bias_offset(cuda, s) + niti_cuda_bias_bytes(s->k);
+  if (call->direction == NITI_GRADIENT || !masks_by_bits(cuda, s)) return family_workspace(cuda, s, call->direction);
+  return mask_offset(cuda, s) + niti_shape_count((NitiShape){s->n, s->h, s->w, s->c});
 }
 
 static NitiConv shape_for(const NitiCuda *cuda, const NitiConvCall *call) {
@@ -162,6 +171,15 @@ static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *
                         : call->direction == NITI_BACKWARD ? f->serves_backward
                                                            : f->serves_gradient;
   return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, serves);
+}
+
+int niti_cuda_mask_uses(const NitiBackend *backend, const NitiOperation *o, NitiShape mask, const NitiConvCall *call) {
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  if (o->opcode == NITI_OP_ADD)
+    return niti_cuda_add_reads_bits(mask, o->rounding.mode, o->rounding.clip) ? NITI_USE_MASK : NITI_USE_OTHER;
+  const NitiConv shape = shape_for(cuda, call);
+  const bool wgmma = family_for(cuda, call, &shape) == &niti_cuda_conv_wgmma;
+  return wgmma && masks_by_bits(cuda, &call->shape) ? NITI_USE_MASK : NITI_USE_OTHER;
 }
 
 int niti_cuda_add_way(NitiWay ways[NITI_WAYS_MAX], int count, int number, const char *name) {
@@ -211,9 +229,14 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
                              const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
-  NitiTensor in = *dy, weights = *w;
+  const NitiCudaConv *family = family_for(cuda, call, &shape);
+  NitiTensor in = *dy, weights = *w, masking = mask ? *mask : (NitiTensor){0};
   if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true);
-  family_for(cuda, call, &shape)->backward(cuda, dx, &in, &weights, mask, &shape, rq, call->way & WAY_MASK);
+  if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
+    masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
+    niti_cuda_bits_spread(cuda, masking.data, mask);
+  }
+  family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, &shape, rq, call->way & WAY_MASK);
 }
 
 void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,

@@ -112,6 +112,11 @@ static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape, int
   return more ? niti_bits_offset(shape) + niti_bits_bytes(shape) : niti_shape_count(shape);
 }
 
+static size_t cuda_layout_bytes(const NitiBackend *backend, NitiShape shape, int layout) {
+  (void)backend;
+  return layout == 0 ? niti_blocked_bytes(shape) : niti_bits_bytes(shape);
+}
+
 static void cuda_upload(NitiBackend *backend, void *to, const void *host, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   use_device(cuda);
@@ -205,6 +210,10 @@ static const NitiKernels kernels = {
     .replay = niti_cuda_replay,
     .close_recordings = niti_cuda_close_recordings,
     .tensor_bytes = cuda_tensor_bytes,
+    .layout_bytes = cuda_layout_bytes,
+    .mask_uses = niti_cuda_mask_uses,
+    .complete = niti_cuda_complete,
+    .download_elements = niti_cuda_download_elements,
     .reserve = cuda_reserve,
     .conv_workspace = niti_cuda_conv_workspace,
     .conv_kernel = niti_cuda_conv_kernel,

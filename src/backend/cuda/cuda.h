@@ -2,9 +2,9 @@
  *
  * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
  *   number) from device memory, so that a whole step can be recorded once and replayed.
- * - An activation or delta tensor is NHWC. It is followed by room for its blocked layout, the same mantissas in the layout that
- * weight gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of niti_blocked_slot; images past N
- *   are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
+ * - An activation or delta tensor is NHWC. Beside it, or behind it (NitiTensor.placed), is its blocked layout, the same mantissas
+ *   in the layout that weight gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of
+ *   niti_blocked_slot; images past N are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
 #ifndef NITI_BACKEND_CUDA_CUDA_H
 #define NITI_BACKEND_CUDA_CUDA_H
 
@@ -145,20 +145,33 @@ NITI_INLINE size_t niti_blocked_bytes(NitiShape s) {
          (size_t)s.c;
 }
 /* Whether an operation that writes t is to write its blocked layout too, or has room for it. */
-static inline bool niti_cuda_is_blocked(const NitiTensor *t) { return (t->uses & NITI_USE_GRADIENT) != 0; }
-static inline int8_t *niti_cuda_blocked(const NitiTensor *t) { return t->data + niti_blocked_offset(t->shape); }
+static inline bool niti_cuda_is_blocked(const NitiTensor *t) {
+  return t->placed ? t->layouts[0] != NULL : (t->uses & NITI_USE_GRADIENT) != 0;
+}
+static inline int8_t *niti_cuda_blocked(const NitiTensor *t) {
+  return t->placed ? t->layouts[0] : t->data + niti_blocked_offset(t->shape);
+}
 
 /* After the blocked layout come the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
  * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
- * an eighth of the cost of the mantissas. */
+ * an eighth of the cost of the mantissas. Up to 64 channels no thread has more than 32 bits: they are narrow, 4 bytes. */
+NITI_INLINE bool niti_bits_narrow(int channels) { return channels <= 64; }
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {
   return (niti_blocked_offset(s) + niti_blocked_bytes(s) + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
 }
-NITI_INLINE size_t niti_bits_bytes(NitiShape s) {
-  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c) * 256;
+/* Warps' shares of a tensor. */
+NITI_INLINE size_t niti_bits_items(NitiShape s) {
+  return (size_t)((s.n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES) * (size_t)s.h * (size_t)s.w * niti_bits_blocks(s.c);
 }
-static inline uint2 *niti_cuda_bits(const NitiTensor *t) { return (uint2 *)(void *)(t->data + niti_bits_offset(t->shape)); }
+NITI_INLINE size_t niti_bits_bytes(NitiShape s) { return niti_bits_items(s) * (niti_bits_narrow(s.c) ? 128 : 256); }
+static inline uint2 *niti_cuda_bits(const NitiTensor *t) {
+  return (uint2 *)(void *)(t->placed ? t->layouts[1] : t->data + niti_bits_offset(t->shape));
+}
+/* The bits where an operation that writes t's blocked layout has them at hand; NULL: they are not wanted, or have no room. */
+static inline uint2 *niti_cuda_bits_wanted(const NitiTensor *t) { return niti_cuda_is_blocked(t) ? niti_cuda_bits(t) : NULL; }
+/* Channels whose bits tiles of 128 positions by 16 images write and read (wide.cuh). */
+static inline bool niti_cuda_bits_tiled(int32_t channels) { return channels % 128 == 0 || channels == 64; }
 /* The record of blocked layouts that are up to date; room for a fixed number, beyond which a blocked layout counts as not ready.
  * NULL: out of memory. */
 NitiLayouts *niti_layouts_open(void);
@@ -171,12 +184,19 @@ static inline void niti_layouts_clear(NitiLayouts *layouts) { niti_layouts_forge
 /* Every operation that writes a tensor says whether it wrote its blocked layout too. */
 void niti_cuda_blocked_set(NitiCuda *, const NitiTensor *, bool written);
 bool niti_cuda_blocked_ready(const NitiCuda *, const NitiTensor *);
-/* Writes the blocked layout from the NHWC mantissas unless it is up to date. */
+/* Writes the blocked layout from the NHWC mantissas unless it is up to date, as a placed one is. */
 void niti_cuda_blocked_make(NitiCuda *, const NitiTensor *);
 /* After niti_cuda_blocked_set: the operation wrote the bits too. */
 void niti_cuda_bits_set(NitiCuda *, const NitiTensor *);
-/* Writes the bits from the NHWC mantissas unless they are up to date. C is a multiple of 16. */
+/* The same of the bits. C is a multiple of 16. */
 void niti_cuda_bits_make(NitiCuda *, const NitiTensor *);
+/* The other way round: mantissas [N][H][W][C] that are 1 where the bits are set, else 0. to: aligned to 16. */
+void niti_cuda_bits_spread(NitiCuda *, int8_t *to, const NitiTensor *);
+void niti_cuda_complete(NitiBackend *, const NitiTensor *);
+void niti_cuda_download_elements(NitiBackend *, int8_t *host, const NitiTensor *, int32_t n);
+int niti_cuda_mask_uses(const NitiBackend *, const NitiOperation *, NitiShape mask, const NitiConvCall *);
+/* add.cu: whether an addition of that shape and rounding reads a mask as bits, where the mask has them. */
+bool niti_cuda_add_reads_bits(NitiShape, NitiRounding, int clip);
 
 /* ---- operations (backend/kernels.h) ---- */
 void niti_cuda_input(NitiBackend *, NitiTensor *out, const uint8_t *images, NitiShape source, const NitiSample *samples,
@@ -251,7 +271,7 @@ typedef struct NitiCudaConv {
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
-  size_t (*workspace)(const NitiCuda *, const NitiConv *); /* bytes of scratch for any direction it handles */
+  size_t (*workspace)(const NitiCuda *, const NitiConv *, NitiDirection); /* bytes of scratch; 0 where it does not serve */
   /* Its ways for a convolution that it serves, from number 1 on, beside its own choice, which is 0: adds them at ways[count] and
    * returns the new count. */
   int (*ways)(NitiWay ways[NITI_WAYS_MAX], int count, const NitiConv *, NitiDirection);

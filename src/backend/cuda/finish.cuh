@@ -115,8 +115,21 @@ __device__ inline NitiSpot niti_spot(const NitiOutput &t, int nb, int oh, int ow
  * - v for the second; x: of the first row, y: of the second. */
 __device__ inline uint2 niti_mask_load(const NitiOutput &d, const NitiSpot &s) {
   uint2 mask = make_uint2(0, 0);
-  if (s.pixel) mask = __ldg(d.mask + s.bits);
+  if (s.pixel && niti_bits_narrow(d.k)) {
+    mask.x = __ldg((const uint32_t *)d.mask + s.bits);
+    mask.y = mask.x << 4; /* what else that leaves stands for a second run, of which there is none */
+  } else if (s.pixel) {
+    mask = __ldg(d.mask + s.bits);
+  }
   return mask;
+}
+
+/* Of a thread's two rows. Up to 64 channels the second's take the place of the first's second run. */
+__device__ inline void niti_bits_store(const NitiOutput &d, const NitiSpot &s, uint32_t first, uint32_t second) {
+  if (niti_bits_narrow(d.k))
+    ((uint32_t *)d.bits)[s.bits] = first | second >> 4;
+  else
+    d.bits[s.bits] = make_uint2(first, second);
 }
 
 __device__ inline uint32_t niti_bits_of(uint4 first, uint4 second) {
@@ -241,7 +254,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
     }
   }
   if ((FINISH == NITI_FINISH_RELU || FINISH == NITI_FINISH_ANY) && d.bits && s.pixel)
-    d.bits[s.bits] = make_uint2(niti_bits_of(word[0][0], word[1][0]), niti_bits_of(word[0][1], word[1][1]));
+    niti_bits_store(d, s, niti_bits_of(word[0][0], word[1][0]), niti_bits_of(word[0][1], word[1][1]));
   if (!d.blocked) return;
   /* A warp's 16 rows are the 16 images of a block at one position. Transposed as pairs of channels, a thread gets channels
    * (a, a + 1) of images 2 q, 2 q + 1, 2 q + 8, 2 q + 9; neighbours exchange so that each stores 8 bytes of one channel. */

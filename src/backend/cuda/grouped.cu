@@ -214,7 +214,8 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
   run(cuda, dx, dy, w, mask, NULL, c, true, false, rq);
 }
 
-static size_t workspace(const NitiCuda *cuda, const NitiConv *c) {
+static size_t workspace(const NitiCuda *cuda, const NitiConv *c, NitiDirection direction) {
+  (void)direction;
   (void)cuda;
   return (size_t)c->k * (size_t)c->kh * (size_t)c->kw * (size_t)niti_conv_group_inputs(c);
 }

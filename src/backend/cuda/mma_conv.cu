@@ -291,17 +291,18 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
   niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
 
-static size_t workspace(const NitiCuda *cuda, const NitiConv *s) {
+static size_t workspace(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
   (void)cuda;
   const NitiMmaPass p = forward_pass(s);
-  const size_t ahead = gathers(&p) ? weights_bytes(&p) + table_bytes(&p) : 0;
   size_t back = 0;
+  if (direction == NITI_GRADIENT) return 0;
+  if (direction == NITI_FORWARD) return gathers(&p) ? weights_bytes(&p) + table_bytes(&p) : 0;
   for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
     NitiMmaTaps y, x;
     const NitiMmaPass one = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
     back += weights_bytes(&one) + table_bytes(&one);
   }
-  return ahead > back ? ahead : back;
+  return back;
 }
 
 static bool serves(const NitiConv *s) {

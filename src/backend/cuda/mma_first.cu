@@ -168,7 +168,7 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
                         c->k,
                         y->data,
                         niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
-                        niti_cuda_is_blocked(y) && relu ? niti_cuda_bits(y) : NULL,
+                        relu ? niti_cuda_bits_wanted(y) : NULL,
                         NULL};
   NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
   rq.bias = bias;

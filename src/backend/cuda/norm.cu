@@ -161,7 +161,7 @@ static bool run_wide(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const N
                      const NitiRequantiseArgs &a) {
   NitiNormMap<Affine> m = map_of<Affine>(y, x, dy, affine, 16);
   if (m.blocked && y->uses == NITI_USE_GRADIENT) m.y = NULL;
-  if (m.blocked && (y->uses & NITI_USE_MASK) && niti_norm_writes_bits(x->shape.c)) m.bits = niti_cuda_bits(y);
+  if (m.blocked && (y->uses & NITI_USE_MASK) && niti_cuda_bits_tiled(x->shape.c)) m.bits = niti_cuda_bits(y);
   m.early = cuda->settled;
   if (!niti_norm_wide(cuda, m, a)) return false;
   niti_cuda_blocked_set(cuda, y, m.blocked != NULL);

@@ -19,9 +19,6 @@ struct NitiNormMap {
   bool early; /* x and d may be read before the kernel before this one, which makes the multipliers, has ended */
 };
 
-/* Channels whose bits the maps write along with the blocked layout. */
-static inline bool niti_norm_writes_bits(int32_t channels) { return channels % 128 == 0 || channels == 64; }
-
 /* norm_wide.cu: the maps where channels are multiples of 16 and all memory is aligned to that. false: not in this mode, and
  * nothing is done. */
 bool niti_norm_wide(NitiCuda *, const NitiNormMap<NitiAffine> &, const NitiRequantiseArgs &);

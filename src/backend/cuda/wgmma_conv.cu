@@ -91,7 +91,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                         out.c,
                         y->uses == NITI_USE_GRADIENT ? NULL : y->data,
                         niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
-                        niti_cuda_is_blocked(y) && rq.relu ? niti_cuda_bits(y) : NULL,
+                        rq.relu ? niti_cuda_bits_wanted(y) : NULL,
                         mask ? niti_cuda_bits(mask) : NULL};
   l.packed = packed;
   l.requantise = rq;
@@ -130,12 +130,11 @@ static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direc
   return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 
-static size_t workspace(const NitiCuda *cuda, const NitiConv *c) {
-  const size_t forward = serves_forward(c) ? niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw) : 0;
-  const size_t backward = serves_backward(c) ? niti_wgmma_packed_bytes(c->c, c->k, c->kh * c->kw) : 0;
-  const size_t gradient = niti_wgmma_serves_gradient(c) ? niti_wgmma_gradient_workspace(c, cuda->multiprocessors) : 0;
-  const size_t most = forward > backward ? forward : backward;
-  return gradient > most ? gradient : most;
+static size_t workspace(const NitiCuda *cuda, const NitiConv *c, NitiDirection direction) {
+  if (direction == NITI_GRADIENT)
+    return niti_wgmma_serves_gradient(c) ? niti_wgmma_gradient_workspace(c, cuda->multiprocessors) : 0;
+  if (direction == NITI_BACKWARD) return serves_backward(c) ? niti_wgmma_packed_bytes(c->c, c->k, c->kh * c->kw) : 0;
+  return serves_forward(c) ? niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw) : 0;
 }
 
 /* Too low a prediction is corrected on the way, so it costs less than too high a one. */

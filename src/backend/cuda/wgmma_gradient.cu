@@ -3,8 +3,9 @@
  * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128
  * neighbouring bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: one warpgroup per
  * tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
- * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up.
- * Stride is 1. */
+ * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Block
+ * b's part of tile t is number b + t: from one part to the next either the block or the tile or both go on, so no two are the
+ * same. Stride is 1. */
 #include <string.h>
 
 #include "backend/cuda/hopper.cuh"
@@ -30,8 +31,8 @@ struct GradientTiling {
   int first_row[ROWS_MAX], rows[ROWS_MAX]; /* of deltas that meet the image, for each window row */
   int64_t begin[ROWS_MAX + 1];             /* units before each window row */
   int blocks_n, stages;
-  int blocks, parts; /* blocks of the launch; parts each may leave: tiles that its stretch of units touches */
-  int x_positions;   /* copied: positions + halo */
+  int blocks;      /* of the launch */
+  int x_positions; /* copied: positions + halo */
 };
 
 enum { PART = TAPS * TILE * TILE }; /* int32 sums of a tile, in the order of the threads' accumulators */
@@ -113,7 +114,6 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int lane = threadIdx.x & 31;
     const uint64_t dy_first = niti_descriptor(stages, NITI_SWIZZLE_NONE, 128, POSITION);
     const uint64_t x_first = niti_descriptor(stages + dy_bytes + (uint32_t)group * POSITION, NITI_SWIZZLE_NONE, 128, POSITION);
-    int4 *out = parts + (size_t)blockIdx.x * t.parts * (PART / 4);
     uint32_t stage = 0, parity = 0, last = 0;
     for (int64_t at = begin; at < end;) {
       const Stretch s = stretch_at(t, at, end);
@@ -141,12 +141,12 @@ __global__ void __launch_bounds__(THREADS, 1)
       niti_wgmma_wait<0>();
       if (lane == 0) niti_barrier_arrive(free + 8 * last);
       at += s.count;
+      int4 *out = parts + (size_t)(blockIdx.x + (unsigned)s.tile) * (PART / 4);
 #pragma unroll
       for (int i = 0; i < 32; ++i) {
         const int *a = acc[i / 16] + 4 * (i % 16);
         out[i * (TAPS * 128) + threadIdx.x] = make_int4(a[0], a[1], a[2], a[3]);
       }
-      out += PART / 4;
     }
   }
 #endif
@@ -170,22 +170,12 @@ __global__ void __launch_bounds__(256)
     int block = (int)(begin * t.blocks / total), last = (int)((end - 1) * t.blocks / total);
     while (first_unit(t, block + 1) <= begin) ++block;
     while (first_unit(t, last + 1) < end) ++last;
-    /* Of the first block this may be a later tile (tiles are in the order of units), of the others it is the first. */
-    const int64_t from = first_unit(t, block);
-    int before = 0;
-    if (from < begin) {
-      int row = 0;
-      while (from >= t.begin[row + 1]) ++row;
-      before = tile - (row * per_row + (int)((from - t.begin[row]) / (t.blocks_n * t.rows[row] * t.runs)));
-      for (int r = row + 1; r < kh; ++r) before -= t.rows[r] == 0 ? per_row : 0; /* rows without a tile to sum */
-    }
-    const size_t stride = (size_t)t.parts * (PART / 4);
-    const int4 *part = parts + (size_t)block * stride + place;
-    const int4 first = __ldcs(part + (size_t)before * (PART / 4));
+    const int4 *part = parts + (size_t)(block + tile) * (PART / 4) + place;
+    const int4 first = __ldcs(part);
     sum[0] = first.x, sum[1] = first.y, sum[2] = first.z, sum[3] = first.w;
 #pragma unroll 8
     for (; block < last; ++block) {
-      const int4 next = __ldcs(part += stride);
+      const int4 next = __ldcs(part += PART / 4);
       sum[0] += next.x;
       sum[1] += next.y;
       sum[2] += next.z;
@@ -233,15 +223,6 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   const int64_t units = t->begin[t->kh], most = NITI_ACCUMULATION_MAX / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
-  /* A stretch touches at most this many tiles: their sizes differ by no more than their rows do. Not less for a smaller batch. */
-  int least = c->oh, greatest = 0, tiles = 0;
-  for (int kh = 0; kh < c->kh; ++kh) {
-    if (t->rows[kh] == 0) continue;
-    tiles += t->tiles_k * t->tiles_c * t->tiles_w;
-    least = t->rows[kh] < least ? t->rows[kh] : least;
-    greatest = t->rows[kh] > greatest ? t->rows[kh] : greatest;
-  }
-  t->parts = tiles * ceil_div(greatest, least) / multiprocessors + 3;
   const int stage = (t->positions + t->x_positions) * POSITION, fit = (SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN) / stage;
   t->stages = fit < STAGES_MAX ? fit : STAGES_MAX;
 }
@@ -299,7 +280,8 @@ extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiproc
   for (int way = 1; way <= 2; ++way) {
     GradientTiling t;
     make_tiling(&t, c, multiprocessors, way);
-    const size_t bytes = (size_t)(t.blocks > multiprocessors ? t.blocks : multiprocessors) * t.parts * PART * sizeof(int32_t);
+    const int blocks = t.blocks > multiprocessors ? t.blocks : multiprocessors; /* no fewer for a smaller batch */
+    const size_t bytes = (size_t)(blocks + t.tiles_k * t.tiles_c * t.tiles_w * t.kh) * PART * sizeof(int32_t);
     most = bytes > most ? bytes : most;
   }
   return most;

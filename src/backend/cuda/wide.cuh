@@ -162,16 +162,31 @@ __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const N
 #pragma unroll
   for (int j = 0; j < 4; ++j) b[j] = niti_positive_bits(y[j]);
   if (channels == 64) { /* a tile is two pixels, without second runs of channels */
-    uint2 *at = bits + ((size_t)part.block * (image / 64) + part.p / 64) * 32 + entry;
+    uint32_t *at = (uint32_t *)bits + ((size_t)part.block * (image / 64) + part.p / 64) * 32 + entry;
     if (part.p >= image) return;
-    at[0] = make_uint2(b[0], b[2]);
-    at[4] = make_uint2(b[1], b[3]);
+    at[0] = b[0] | b[2] >> 4;
+    at[4] = b[1] | b[3] >> 4;
     return;
   }
   const uint32_t near = __shfl_xor_sync(0xffffffffu, upper ? b[0] : b[1], 16);
   const uint32_t far = __shfl_xor_sync(0xffffffffu, upper ? b[2] : b[3], 16);
   const uint2 both = upper ? make_uint2(near | b[1] >> 4, far | b[3] >> 4) : make_uint2(b[0] | near >> 4, b[2] | far >> 4);
   bits[((size_t)part.block * (image / NITI_WIDE_POSITIONS) + part.first / NITI_WIDE_POSITIONS) * 32 + entry + 4 * upper] = both;
+}
+
+/* What that wrote: of each image's 16 positions, as niti_positive_bits has them in its upper bits. */
+__device__ inline uint4 niti_wide_load_bits(const uint2 *bits, const NitiWidePart &part, uint32_t image, uint32_t channels) {
+  const uint32_t upper = part.chunk >> 2, entry = 8 * part.q + (part.chunk & 3);
+  if (part.p >= image) return make_uint4(0, 0, 0, 0);
+  if (channels == 64) {
+    const uint32_t *at = (const uint32_t *)bits + ((size_t)part.block * (image / 64) + part.p / 64) * 32 + entry;
+    const uint32_t even = __ldcg(at), odd = __ldcg(at + 4);
+    return make_uint4(even, odd, even << 4, odd << 4);
+  }
+  const uint2 *at = bits + ((size_t)part.block * (image / NITI_WIDE_POSITIONS) + part.first / NITI_WIDE_POSITIONS) * 32 + entry;
+  const uint2 even = __ldcg(at), odd = __ldcg(at + 4);
+  const uint32_t left = 4 * upper;
+  return make_uint4(even.x << left, odd.x << left, even.y << left, odd.y << left);
 }
 
 /* y: the lane's results, 0 outside; stage: NITI_WIDE_CHUNKS * NITI_WIDE_WORDS of the warp's own. */
