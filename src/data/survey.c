@@ -66,12 +66,16 @@ static void add_bad(Survey *survey, int64_t index) {
   pthread_mutex_unlock(&survey->lock);
 }
 
-/* Images in memory, one after the other, or where an index chooses them. */
-static void sum_stored(const Survey *survey, NitiSums *sums, int64_t first, int64_t count) {
+/* Images in memory, one after the other, or where an index chooses them; or in files, read into `room`. */
+static NitiStatus sum_stored(const Survey *survey, NitiSums *sums, void *room, int64_t first, int64_t count) {
   const NitiDataSplit *split = split_of(survey);
-  if (!split->index) niti_values_sum(sums, survey->dataset, split, first, count);
-  for (int64_t i = first; split->index && i < first + count; ++i)
-    niti_values_sum(sums, survey->dataset, split, split->index[i], 1);
+  NitiDataSplit one = {0};
+  if (split->values && !split->index) niti_values_sum(sums, survey->dataset, split, first, count);
+  for (int64_t i = first; (!split->values || split->index) && i < first + count; ++i) {
+    NITI_TRY(niti_split_sample(&one.values, room, survey->dataset, split, split->index ? split->index[i] : i));
+    niti_values_sum(sums, survey->dataset, &one, 0, 1);
+  }
+  return NITI_OK;
 }
 
 static NitiStatus glance_at(const NitiDataset *dataset, NitiSplit which, int64_t index) {
@@ -85,10 +89,7 @@ static NitiStatus glance_at(const NitiDataset *dataset, NitiSplit which, int64_t
 /* `pixels` is room for one image. */
 static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, int64_t first, int64_t count) {
   const NitiDataSplit decoded = {.values = pixels};
-  if (split_of(survey)->values) {
-    sum_stored(survey, sums, first, count);
-    return NITI_OK;
-  }
+  if (!niti_dataset_is_folder(survey->dataset)) return sum_stored(survey, sums, pixels, first, count);
   for (int64_t i = first; i < first + count; ++i) {
     const NitiStatus status = survey->glance ? glance_at(survey->dataset, survey->which, i)
                                              : niti_dataset_read(survey->dataset, survey->which, i, true, 0, 0, pixels);
@@ -115,7 +116,7 @@ static bool take_item(Survey *survey, int64_t *first, int64_t *count) {
 static void *run_worker(void *context) {
   Survey *survey = context;
   const NitiShape shape = survey->dataset->shape;
-  uint8_t *pixels = malloc(niti_shape_image(shape));
+  uint8_t *pixels = malloc(niti_sample_bytes(survey->dataset));
   NitiSums *sums = calloc((size_t)shape.c, sizeof *sums);
   NitiStatus status = pixels && sums ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for reading images");
   int64_t first, count;
@@ -194,7 +195,7 @@ static NitiStatus run_survey(Survey *survey, NitiDataset *dataset) {
 
 static NitiStatus survey_split(NitiDataset *dataset, NitiSplit which, bool glance) {
   const size_t image = niti_shape_image(dataset->shape);
-  const bool resident = dataset->split[which].values != NULL;
+  const bool resident = !niti_dataset_is_folder(dataset);
   Survey survey = {.dataset = dataset,
                    .which = which,
                    .glance = glance,

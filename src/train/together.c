@@ -114,6 +114,47 @@ NitiStatus niti_together_check_data(const NitiRun *run) {
   return NITI_OK;
 }
 
+/* The first rank that has checks; -1: none, or all have. */
+static NitiStatus find_checks(int *from, NitiRanks *ranks, bool has) {
+  const int size = niti_ranks_size(ranks);
+  bool *all = calloc((size_t)size, sizeof *all);
+  int count = 0;
+  *from = -1;
+  if (!all) return out_of_memory();
+  const NitiStatus status = niti_ranks_gather(ranks, all, &has, sizeof has);
+  for (int i = size; i-- > 0;) {
+    if (all[i]) *from = i;
+    count += all[i];
+  }
+  if (count == size) *from = -1;
+  free(all);
+  return status;
+}
+
+static NitiStatus share_checks(const NitiRun *run, NitiSplit split) {
+  NitiRanks *ranks = run->options.ranks;
+  const size_t stored = (size_t)niti_dataset_stored(run->dataset, split);
+  const uint32_t *own = niti_dataset_checks(run->dataset, split);
+  int from = -1;
+  NITI_TRY(find_checks(&from, ranks, own != NULL));
+  if (from < 0) return NITI_OK;
+  uint32_t *checks = calloc(stored, sizeof *checks);
+  NitiStatus status = niti_run_agree(run, checks ? NITI_OK : out_of_memory());
+  if (status == NITI_OK && from == niti_ranks_rank(ranks)) memcpy(checks, own, stored * sizeof *checks);
+  if (status == NITI_OK) niti_ranks_reduce(ranks, checks, stored, NITI_REDUCE_SUM_S32); /* the others add zeros */
+  if (status == NITI_OK) status = niti_ranks_check(ranks);
+  if (status == NITI_OK && !own) status = niti_dataset_set_checks(run->dataset, split, checks);
+  free(checks);
+  return niti_run_agree(run, status);
+}
+
+NitiStatus niti_together_share_checks(const NitiRun *run) {
+  for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
+    if (run->inputs.images[split] > 0) NITI_TRY(share_checks(run, (NitiSplit)split));
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_together_check(const NitiRun *run) {
   char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
   if (!run->options.ranks) return NITI_OK;

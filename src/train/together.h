@@ -14,6 +14,9 @@ NitiStatus niti_together_hash(NitiRun *run, unsigned splits);
 NitiStatus niti_together_check(const NitiRun *run);
 /* The same of the data, whose hashes are known by then. */
 NitiStatus niti_together_check_data(const NitiRun *run);
+/* Every rank receives the checks of images that stay in files (niti_dataset_checks) from one that has hashed them: behind the
+ * former. */
+NitiStatus niti_together_share_checks(const NitiRun *run);
 /* Every rank receives rank 0's weights and optimiser's state. */
 NitiStatus niti_together_weights(const NitiRun *run);
 /* Every rank receives the checkpoint file that rank 0 has loaded; *checkpoint is NULL on the others. */
