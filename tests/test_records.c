@@ -1,6 +1,7 @@
 /* Images that stay in their files: the same as those read into memory, in every format, and what happens where a file changes. */
 /* clang-format off */
 #include "data_files.h" /* first */
+#include <fcntl.h>
 /* clang-format on */
 #include "data/format.h"
 #include "data/loader.h"
@@ -30,7 +31,8 @@ static void put_cifar_file(const char *path, int count, int label_bytes) {
 }
 
 /* shape: "(23, 1, 5, 3)"; `elements` of `bytes` each. */
-static void put_npy(const char *path, const char *type, const char *shape, size_t elements, size_t bytes, uint8_t (*value)(size_t)) {
+static void put_npy(const char *path, const char *type, const char *shape, size_t elements, size_t bytes,
+                    uint8_t (*value)(size_t)) {
   char header[129];
   uint8_t content[128 + 2 * TRAIN * 3 * 64];
   const size_t size = elements * bytes;
@@ -75,9 +77,12 @@ static char *put_set(Kind kind) {
 
 /* The file of training image 13 and the byte in it where that begins. */
 static const char *file_of_13(const char *dir, Kind kind, long *at) {
-  static const char *const names[] = {"train-images-idx3-ubyte", "emnist-letters-train-images-idx3-ubyte",
-                                      "data_batch_3.bin",        "train.bin",
-                                      "train_x.npy",             "train_x.npy"};
+  static const char *const names[] = {"train-images-idx3-ubyte",
+                                      "emnist-letters-train-images-idx3-ubyte",
+                                      "data_batch_3.bin",
+                                      "train.bin",
+                                      "train_x.npy",
+                                      "train_x.npy"};
   const long begins[] = {16 + 13 * 64, 16 + 13 * 64, 3 * 3073, 13 * 3074, 128 + 13 * 192, 128 + 13 * 384};
   *at = begins[kind];
   return path_of("%s/%s", dir, names[kind]);
@@ -213,7 +218,8 @@ static void open_pair(Pair *pair, NitiDataset *kept, NitiDataset *left, const Ni
 static void check_batch(const NitiBatch *kept, const NitiBatch *left) {
   const size_t image = niti_shape_image(left->source);
   assert_false(left->resident);
-  assert_true(kept->count == left->count && kept->first == left->first && kept->whole == left->whole && kept->ahead == left->ahead);
+  assert_true(kept->count == left->count && kept->first == left->first && kept->whole == left->whole &&
+              kept->ahead == left->ahead);
   assert_memory_equal(&kept->source, &left->source, sizeof left->source);
   for (int32_t i = 0; i < left->count + left->ahead; ++i) {
     NitiSample a = kept->samples[i], b = left->samples[i];
@@ -355,6 +361,25 @@ static void changes_are_noticed(void **state) {
   }
 }
 
+/* A folder in place of the file, which cannot be read, stands for a disk that fails. */
+static void failures_are_told(void **state) {
+  (void)state;
+  for (Kind kind = IDX; kind < KINDS; ++kind) {
+    long at;
+    char *dir = put_set(kind);
+    const char *path = file_of_13(dir, kind, &at);
+    NitiDataset *dataset = open_lazy(dir);
+    const int parent = open(dir, O_RDONLY);
+    const NitiRecords *records = dataset->split[NITI_TRAIN].records;
+    assert_true(parent >= 0);
+    assert_int_equal(dup2(parent, records->files[kind == CIFAR10 ? 2 : 0].fd), records->files[kind == CIFAR10 ? 2 : 0].fd);
+    assert_int_equal(close(parent), 0);
+    check_read(dataset, 13, NITI_ERROR_FILE, path, "cannot read");
+    niti_dataset_close(dataset);
+    remove_temp(dir);
+  }
+}
+
 /* In the batch that wants the image, and again. */
 static void loaders_end_at_changed_files(void **state) {
   (void)state;
@@ -392,7 +417,8 @@ static void files_stay_the_same_until_they_are_hashed(void **state) {
     assert_non_null(file);
     assert_int_equal(fputc(0, file), 0);
     assert_int_equal(fclose(file), 0);
-    check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_ERROR_FILE, niti_error(), path, "changed after it was opened");
+    check_error((int)niti_dataset_hash(dataset, NITI_TRAIN, text), NITI_ERROR_FILE, niti_error(), path,
+                "changed after it was opened");
     assert_int_equal(niti_dataset_hash(dataset, NITI_TEST, text), NITI_OK);
     niti_dataset_close(dataset);
     remove_temp(dir);
@@ -461,6 +487,7 @@ int main(void) {
       cmocka_unit_test(loaders_make_the_same_batches),
       cmocka_unit_test(a_rank_reads_its_share),
       cmocka_unit_test(changes_are_noticed),
+      cmocka_unit_test(failures_are_told),
       cmocka_unit_test(loaders_end_at_changed_files),
       cmocka_unit_test(files_stay_the_same_until_they_are_hashed),
       cmocka_unit_test(replaced_files_remain),

@@ -113,6 +113,7 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
 static NitiStatus open_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, int64_t size) {
   const int64_t record = layout->label_bytes + PIXELS, first = *index;
   uint8_t labels[NITI_RECORD_LABELS_MAX];
+  if (size / record > split->stored - first) return niti_fail(NITI_ERROR_FORMAT, "%s: the file grew while it was opened", path);
   NITI_TRY(niti_records_add(split->records, path, 0, size / record));
   for (; *index < first + size / record; ++*index) {
     NITI_TRY(niti_records_read_labels(labels, split->records, *index));
@@ -144,8 +145,8 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = lazy ? open_file(split, &index, name, layout, split->facts[i].size)
-                             : read_file(split, &index, name, layout, &sha);
+    NitiStatus status =
+        lazy ? open_file(split, &index, name, layout, split->facts[i].size) : read_file(split, &index, name, layout, &sha);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);

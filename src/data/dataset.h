@@ -99,9 +99,9 @@ typedef struct NitiDataRequest {
   unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
   unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
   int32_t classes; /* without training images: how many classes there are at least; 0: not known */
-  bool lazy;       /* for one of several processes with the same files: opening hashes nothing, since niti_dataset_hash, which reads
-                      the files again, may be called elsewhere; and images stay in files that can be read by position, which
-                      are IDX without gzip, CIFAR and .npy */
+  bool lazy; /* for one of several processes with the same files: opening hashes nothing, since niti_dataset_hash, which reads
+                the files again, may be called elsewhere; and images stay in files that can be read by position, which
+                are IDX without gzip, CIFAR and .npy */
   NitiDataWatch watch; /* for opening and for everything later; its context must outlive the data set */
 } NitiDataRequest;
 

@@ -81,7 +81,8 @@ extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100
 NitiStatus niti_paths_add(NitiPaths *paths, const char *text, const char *dir);
 /* Adds the name of a file that is about to be read to the split's files, and its facts. */
 NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name);
-/* One stored sample of niti_sample_bytes, where it is in memory, or read into room. Not of image folders. Safe to call from several threads at once. */
+/* One stored sample of niti_sample_bytes, where it is in memory, or read into room. Not of image folders. Safe to call from
+ * several threads at once. */
 NitiStatus niti_split_sample(const void **out, void *room, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place);
 size_t niti_sample_bytes(const NitiDataset *dataset);
 /* Adds a note. */

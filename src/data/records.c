@@ -41,8 +41,8 @@ int64_t niti_records_total(const NitiRecords *records) {
 static NitiStatus check_size(const NitiRecordFile *file, uint64_t size, uint64_t record) {
   const uint64_t end = file->offset + (uint64_t)(file->end - file->first) * record;
   if (size == end) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file's size changed while it was opened (expected %llu bytes)", file->path,
-                   (unsigned long long)size, (unsigned long long)end);
+  return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file's size changed while it was opened (expected %llu bytes)",
+                   file->path, (unsigned long long)size, (unsigned long long)end);
 }
 
 NitiStatus niti_records_add(NitiRecords *records, const char *path, uint64_t offset, int64_t total) {
@@ -94,9 +94,7 @@ NitiStatus niti_records_read_labels(uint8_t out[NITI_RECORD_LABELS_MAX], const N
   return read_at(out, records->labels, file, place_of(records, file, at));
 }
 
-static uint32_t check_of(uint32_t before, const uint8_t *bytes, size_t size) {
-  return (uint32_t)crc32_z(before, bytes, size);
-}
+static uint32_t check_of(uint32_t before, const uint8_t *bytes, size_t size) { return (uint32_t)crc32_z(before, bytes, size); }
 
 static NitiStatus read_record(uint8_t *out, const NitiRecords *r, int64_t at) {
   const NitiRecordFile *file = file_of(r, at);

@@ -7,7 +7,8 @@ size_t niti_sample_bytes(const NitiDataset *dataset) {
   return niti_shape_image(dataset->shape) * (dataset->type == NITI_INT16 ? 2 : 1);
 }
 
-NitiStatus niti_split_sample(const void **out, void *room, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place) {
+NitiStatus niti_split_sample(const void **out, void *room, const NitiDataset *dataset, const NitiDataSplit *split,
+                             int64_t place) {
   *out = room;
   if (!split->values) return niti_records_read(room, split->records, place);
   *out = (const uint8_t *)split->values + (size_t)place * niti_sample_bytes(dataset);

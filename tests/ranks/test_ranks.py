@@ -397,7 +397,9 @@ sys.exit(code)
 def counted(ranks, recipe, data, folder):
     """[bytes read, the most memory] of each rank in two steps."""
     folder.mkdir()
-    program = script(folder / "counted", COUNTED.format(python=sys.executable, niti=NITI, folder=folder))
+    program = folder / "counted"
+    program.write_text(COUNTED.format(python=sys.executable, niti=NITI, folder=folder))
+    program.chmod(0o755)
     sets = ("--set", "data.mean=[0.5, 0.5, 0.5]", "--set", "data.std=[0.25, 0.25, 0.25]")
     together((ranks, program, recipe, "--data", data, "--run", folder / "run", "--threads", 1, "--json", "--max-steps", 2, "--test-limit", 8,
               *sets))
@@ -409,11 +411,13 @@ def test_no_rank_reads_or_keeps_more_than_it_needs(elements, cifar, tmp_path):
     large = tmp_path / "large"
     large.mkdir()
     for name in sorted(path.name for path in cifar.glob("*.bin")):
-        (large / name).write_bytes((cifar / name).read_bytes() * (2000 if name.startswith("data") else 1))
-    size = sum(path.stat().st_size for path in large.glob("data*"))  # 300 MB
+        (large / name).write_bytes((cifar / name).read_bytes() * (500 if name.startswith("data") else 1))
+    size = sum(path.stat().st_size for path in large.glob("data*"))  # 77 MB
     time.sleep(3.1)  # files that have just changed are hashed by every rank
-    usual = max(memory for _, memory in counted(1, elements, cifar, tmp_path / "small"))
-    for ranks in (1, 2, 4):
+    usual = max(memory for _, memory in counted(2, elements, cifar, tmp_path / "small"))
+    (alone, kept), = counted(1, elements, large, tmp_path / "1")  # a process by itself reads them once, and keeps them
+    assert size <= alone < 1.2 * size and kept > size
+    for ranks in (2, 4):
         found = counted(ranks, elements, large, tmp_path / str(ranks))
         assert size <= found[0][0] < 1.2 * size, found
         assert all(read < size / 10 for read, _ in found[1:]), found
