@@ -145,8 +145,9 @@ int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t 
 /* Brings images of uint8 that a lazy data set has left in files into memory, for a device that keeps a copy of them all. Before
  * any loader is opened. */
 NitiStatus niti_dataset_load(NitiDataset *dataset);
-/* Decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x choose the
- * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
+/* Reads or decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x
+ * choose the window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at
+ * once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
 /* The centre window, size {1, H, W, C}, of a sample of int8 or int16 as mantissas at NITI_VALUE_EXPONENT, by the options' mean,

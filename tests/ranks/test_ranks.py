@@ -50,11 +50,11 @@ def processes_of(launcher, count, seconds=60):
             try:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
+                number = own and re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
             except (OSError, ValueError):
                 continue
-            if own:
-                found.append((int(next(v for v in (entry / "environ").read_bytes().split(b"\0")
-                                       if v.startswith(b"OMPI_COMM_WORLD_RANK=")).split(b"=")[1]), int(entry.name)))
+            if number:  # a process that has only just begun has no environment yet
+                found.append((int(number[1]), int(entry.name)))
         if len(found) == count:
             return dict(found)
         assert launcher.poll() is None, launcher.communicate()
