@@ -183,6 +183,11 @@ NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t sh
  * deviation 0. Image folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check
  * comes first. */
 NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
+/* Where several processes share the work of niti_dataset_statistics, not of an image folder: sums the training values of part
+ * number `part` of `parts`. niti_dataset_sums are then these sums, [C][2] of values and of their squares modulo 2^64, and have to
+ * become those of all parts before statistics are asked for. */
+NitiStatus niti_dataset_sum(NitiDataset *dataset, int part, int parts);
+int64_t *niti_dataset_sums(NitiDataset *dataset);
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. Fails where files that it has to read again are no
  * longer as they were when the data set was opened. Where images have stayed in files, it makes their checks. */

@@ -299,7 +299,7 @@ def test_a_slow_rank_is_named(cifar, tmp_path):
 
 def refused(says, *parts):
     code, out, err = end_of(start(*parts))
-    lines = [line for line in err.splitlines() if line.startswith("niti: ")]
+    lines = [line for line in err.splitlines() if line.startswith("niti: ") and not line.startswith("niti: reading ")]
     assert code == 1 and len(lines) == 1, (code, out, err)
     for text in says:
         assert text in lines[0], lines[0]
@@ -311,6 +311,11 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(150, 4), data_sets.squares(61, 2))
     sets = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
     refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd, *sets), (1, NITI, *how, "--data", other, *sets))
+    fewer = data_sets.write_idx_set(tmp_path / "fewer", data_sets.squares(149, 4), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "149 of them"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", fewer))
+    refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd), (1, NITI, *how, "--data", other))
+    folders = data_sets.write_folder_set(tmp_path / "folders", "abcd", data_sets.squares(150, 1), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "folder", "idx"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", folders))
     refused(("rank 1 (", "missing"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", tmp_path / "missing"))
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "niti"
