@@ -33,7 +33,7 @@ static NitiStatus read_array(NitiArray *array, NitiDataSplit *split, int which, 
   spell_name(name, which, part, end);
   *array = (NitiArray){0};
   if (!niti_path_has_file(split->dir, name)) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
-  NITI_TRY(niti_paths_add(&split->files, name, split->dir));
+  NITI_TRY(niti_split_add_file(split, name));
   NITI_TRY(niti_path_join(&path, split->dir, name));
   const NitiStatus status = strcmp(end, ".csv") == 0 ? niti_csv_read(array, path, part == 'y') : niti_npy_read(array, path);
   free(path);
@@ -72,6 +72,17 @@ static NitiStatus check_values(const NitiArray *a, const char *dir, const char *
   return NITI_OK;
 }
 
+/* A mapped file's samples, read by position instead: the map of a file that is cut shorter would end the process. */
+static NitiStatus leave_values(NitiDataSplit *split, const NitiArray *a, size_t count) {
+  char *path = NULL;
+  const uint64_t offset = (uint64_t)((const uint8_t *)a->data - (const uint8_t *)split->memory);
+  NITI_TRY(niti_records_open(&split->records, NITI_RECORD_PLAIN, 0, count, (size_t)a->bytes));
+  NITI_TRY(niti_path_join(&path, split->dir, split->files.path[0]));
+  const NitiStatus status = niti_records_add(split->records, path, offset, split->stored);
+  free(path);
+  return status;
+}
+
 /* The split's values, which stay where they are. The first split's type and shape are those of the data set. */
 static NitiStatus take_values(NitiDataset *dataset, NitiDataSplit *split, NitiArray *a) {
   const char *name = split->files.path[0];
@@ -96,9 +107,10 @@ static NitiStatus take_values(NitiDataset *dataset, NitiDataSplit *split, NitiAr
   if (type != dataset->type)
     return niti_fail(NITI_ERROR_FORMAT, "%s/%s: %s, expected %s as in the split before", split->dir, name,
                      niti_data_type_name(type), niti_data_type_name(dataset->type));
+  split->stored = a->dims[0];
+  if (dataset->request.lazy && split->mapped > 0) return leave_values(split, a, niti_shape_image(s));
   split->values = a->data;
   if (type == NITI_UINT8) split->images = a->data;
-  split->stored = a->dims[0];
   return NITI_OK;
 }
 

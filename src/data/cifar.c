@@ -51,7 +51,7 @@ static NitiStatus count_records(NitiDataSplit *split, const Layout *layout, cons
     struct stat facts;
     char *path = NULL;
     NITI_TRY(niti_path_join(&path, split->dir, *names));
-    NitiStatus status = niti_paths_add(&split->files, *names, split->dir);
+    NitiStatus status = niti_split_add_file(split, *names);
     if (status != NITI_OK) {
       free(path);
       return status;
@@ -87,19 +87,14 @@ static NitiStatus take_records(NitiDataSplit *split, int64_t *index, const uint8
                                const Layout *layout) {
   const size_t record = (size_t)layout->label_bytes + PIXELS;
   for (size_t offset = 0; offset < size; offset += record, ++*index) {
-    const uint8_t *labels = bytes + offset, *plane = labels + layout->label_bytes;
+    const uint8_t *labels = bytes + offset, *planes = labels + layout->label_bytes;
     if (size - offset < record)
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: the file ends here, expected a whole record", path, size);
     if (*index == split->stored)
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: the file grew while it was read", path, offset);
     NITI_TRY(check_labels(labels, path, offset, layout));
-    uint8_t *out = (uint8_t *)split->memory + (size_t)*index * PIXELS;
-    split->labels[*index] = plane[-1];
-    for (int i = 0; i < PLANE; ++i) {
-      *out++ = plane[i];
-      *out++ = plane[PLANE + i];
-      *out++ = plane[2 * PLANE + i];
-    }
+    split->labels[*index] = planes[-1];
+    niti_pixels_of_planes((uint8_t *)split->memory + (size_t)*index * PIXELS, planes, PLANE);
   }
   return NITI_OK;
 }
@@ -108,36 +103,57 @@ static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *pa
   char *bytes;
   size_t size;
   NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
-  if (sha) SHA256_Update(sha, (const uint8_t *)bytes, size);
+  SHA256_Update(sha, (const uint8_t *)bytes, size);
   const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
   free(bytes);
   return status;
 }
 
+/* Opens a file whose pixels stay in it, from image *index on, and takes its labels. */
+static NitiStatus open_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, int64_t size) {
+  const int64_t record = layout->label_bytes + PIXELS, first = *index;
+  uint8_t labels[NITI_RECORD_LABELS_MAX];
+  if (size / record > split->stored - first) return niti_fail(NITI_ERROR_FORMAT, "%s: the file grew while it was opened", path);
+  NITI_TRY(niti_records_add(split->records, path, 0, size / record));
+  for (; *index < first + size / record; ++*index) {
+    NITI_TRY(niti_records_read_labels(labels, split->records, *index));
+    NITI_TRY(check_labels(labels, path, (size_t)((*index - first) * record), layout));
+    split->labels[*index] = labels[layout->label_bytes - 1];
+  }
+  return NITI_OK;
+}
+
+/* Room for the images that count_records has found, unless they stay in files. */
+static NitiStatus make_room(NitiDataSplit *split, const Layout *layout, bool lazy) {
+  if (lazy) NITI_TRY(niti_records_open(&split->records, NITI_RECORD_PLANES, (size_t)layout->label_bytes, PIXELS, 1));
+  if (!lazy) split->images = split->values = split->memory = malloc((size_t)split->stored * PIXELS);
+  split->labels = malloc((size_t)split->stored * sizeof *split->labels);
+  if ((lazy || split->images) && split->labels) return NITI_OK;
+  return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", split->dir, (long long)split->stored);
+}
+
 static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *path, const Layout *layout) {
   NitiDataSplit *split = &dataset->split[which];
-  const bool hashed = !dataset->request.unhashed;
+  const bool lazy = dataset->request.lazy;
   int64_t index = 0;
   SHA256_CTX sha;
   SHA256_Init(&sha);
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
-  split->images = split->values = split->memory = malloc((size_t)split->stored * PIXELS);
-  split->labels = malloc((size_t)split->stored * sizeof *split->labels);
-  if (!split->images || !split->labels)
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %lld images", path, (long long)split->stored);
+  NITI_TRY(make_room(split, layout, lazy));
   for (size_t i = 0; i < split->files.count; ++i) {
     char *name = NULL;
     NITI_TRY(niti_path_join(&name, path, split->files.path[i]));
-    NitiStatus status = read_file(split, &index, name, layout, hashed ? &sha : NULL);
+    NitiStatus status =
+        lazy ? open_file(split, &index, name, layout, split->facts[i].size) : read_file(split, &index, name, layout, &sha);
     free(name);
     if (status == NITI_OK) status = niti_dataset_watch(dataset, "reading images", (int64_t)i + 1, (int64_t)split->files.count);
     NITI_TRY(status);
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
-  if (hashed) (void)SHA256_End(&sha, split->sha256);
+  if (!lazy) (void)SHA256_End(&sha, split->sha256);
   return NITI_OK;
 }
 

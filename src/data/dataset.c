@@ -2,13 +2,11 @@
 #include "data/dataset.h"
 
 #include <errno.h>
-#include <sha256.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <zlib.h>
 
 #include "data/format.h"
 #include "data/image.h"
@@ -16,16 +14,12 @@
 #include "data/watch.h"
 #include "platform/clock.h"
 #include "platform/environment.h"
-#include "platform/file.h"
 #include "platform/system.h"
 #include "platform/text.h"
 
 static const NitiDataFormat *const formats[] = {&niti_data_idx,    &niti_data_cifar10, &niti_data_cifar100,
                                                 &niti_data_folder, &niti_data_npy,     &niti_data_csv};
-enum {
-  FORMATS = sizeof formats / sizeof *formats,
-  SETTLED = 2 /* seconds: more than the steps in which file systems count time */
-};
+enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* ---- for the formats ---- */
 
@@ -237,7 +231,9 @@ static void close_split(NitiDataSplit *split) {
   free(split->index);
   if (split->shared) return;
   niti_paths_close(&split->files);
+  free(split->facts);
   free(split->dir);
+  niti_records_close(split->records);
   if (split->mapped > 0)
     (void)niti_system.munmap(split->memory, split->mapped);
   else
@@ -301,21 +297,26 @@ const char *niti_dataset_note(const NitiDataset *dataset, int index) {
 
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split) { return dataset->split[split].images; }
 
+static NitiStatus copy_stored(uint8_t *out, uint16_t *grey, const NitiDataset *dataset, const NitiDataSplit *split,
+                              int64_t place) {
+  const NitiShape s = dataset->shape;
+  const void *image;
+  NITI_TRY(niti_split_sample(&image, out, dataset, split, place));
+  if (grey) *grey = niti_image_grey(image, (int64_t)s.h * s.w, s.c);
+  if (image != out) memcpy(out, image, niti_shape_image(s));
+  return NITI_OK;
+}
+
 NitiStatus niti_dataset_read_window(const NitiDataset *dataset, NitiSplit split, int64_t index, const NitiWindow *window,
                                     uint16_t *grey, uint8_t *out) {
   const NitiDataSplit *s = &dataset->split[split];
-  const size_t bytes = niti_shape_image(dataset->shape);
   NitiImage image;
   if (index < 0 || index >= s->count)
     return niti_fail(NITI_ERROR_ARGUMENT, "image %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
-  const size_t place = (size_t)niti_dataset_place(dataset, split, index);
+  const int64_t place = niti_dataset_place(dataset, split, index);
   if (dataset->type != NITI_UINT8)
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: values of %s are no pixels", s->dir, niti_data_type_name(dataset->type));
-  if (s->images) {
-    if (grey) *grey = niti_image_grey(s->images + place * bytes, (int64_t)dataset->shape.h * dataset->shape.w, dataset->shape.c);
-    memcpy(out, s->images + place * bytes, bytes);
-    return NITI_OK;
-  }
+  if (!niti_dataset_is_folder(dataset)) return copy_stored(out, grey, dataset, s, place);
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, s->dir, s->files.path[place]));
   NitiStatus status = niti_image_load(&image, path, dataset->shape.c);
@@ -339,106 +340,5 @@ NitiStatus niti_dataset_read_values(const NitiDataset *dataset, NitiSplit split,
   if (index < 0 || index >= s->count)
     return niti_fail(NITI_ERROR_ARGUMENT, "sample %lld is not in 0..%lld", (long long)index, (long long)s->count - 1);
   if (dataset->type == NITI_UINT8) return niti_fail(NITI_ERROR_ARGUMENT, "%s: pixels are no signed values", s->dir);
-  niti_values_window(out, dataset, s, niti_dataset_place(dataset, split, index), options, size, window);
-  return NITI_OK;
-}
-
-/* ---- identity ---- */
-
-typedef struct Hashing {
-  NitiDataset *dataset;
-  SHA256_CTX sha;
-  char what[32];
-  int64_t done, total; /* files */
-} Hashing;
-
-static NitiStatus hash_bytes(Hashing *hashing, gzFile file, const char *path) {
-  uint8_t bytes[16384];
-  int got = 0;
-  while ((got = gzread(file, bytes, sizeof bytes)) > 0) {
-    SHA256_Update(&hashing->sha, bytes, (size_t)got);
-    NITI_TRY(niti_dataset_watch(hashing->dataset, hashing->what, hashing->done, hashing->total));
-  }
-  if (got == 0) return NITI_OK;
-  int code = 0;
-  const char *text = gzerror(file, &code);
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
-}
-
-/* Of the content, whether gzip holds it or not. */
-static NitiStatus hash_file(Hashing *hashing, const char *path) {
-  int fd;
-  uint64_t size;
-  NITI_TRY(niti_file_open_read(&fd, &size, path));
-  gzFile file = gzdopen(fd, "rb");
-  if (!file) {
-    (void)niti_system.close(fd);
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory to read it", path);
-  }
-  const NitiStatus status = hash_bytes(hashing, file, path);
-  gzclose_r(file);
-  return status;
-}
-
-NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]) {
-  const NitiDataSplit *s = &dataset->split[split];
-  Hashing hashing = {.dataset = dataset, .total = (int64_t)s->files.count};
-  if (s->sha256[0]) {
-    memcpy(text, s->sha256, sizeof s->sha256);
-    return NITI_OK;
-  }
-  (void)snprintf(hashing.what, sizeof hashing.what, "hashing %s files", niti_split_name(split));
-  SHA256_Init(&hashing.sha);
-  for (size_t i = 0; i < s->files.count; ++i) {
-    char *path = NULL;
-    NITI_TRY(niti_path_join(&path, s->dir, s->files.path[i]));
-    /* Where the folder is the label, the name belongs to the data. */
-    if (niti_dataset_is_folder(dataset))
-      SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
-    const NitiStatus status = hash_file(&hashing, path);
-    free(path);
-    NITI_TRY(status);
-    ++hashing.done;
-  }
-  (void)SHA256_End(&hashing.sha, text);
-  return NITI_OK;
-}
-
-/* Adds one file, or the folder itself; false: it may have changed since the data set was opened, or cannot be asked about. */
-static bool add_identity(SHA256_CTX *sha, const NitiDataset *dataset, const char *path, bool folder) {
-  struct stat facts;
-  if (niti_system.stat(path, &facts) != 0) return false;
-  SHA256_Update(sha, (const uint8_t *)&facts.st_dev, sizeof facts.st_dev);
-  SHA256_Update(sha, (const uint8_t *)&facts.st_ino, sizeof facts.st_ino);
-  if (folder) return true;
-  SHA256_Update(sha, (const uint8_t *)&facts.st_size, sizeof facts.st_size);
-  SHA256_Update(sha, (const uint8_t *)&facts.st_mtim, sizeof facts.st_mtim);
-  SHA256_Update(sha, (const uint8_t *)&facts.st_ctim, sizeof facts.st_ctim);
-  return facts.st_ctim.tv_sec < dataset->opened - SETTLED && facts.st_mtim.tv_sec < dataset->opened - SETTLED;
-}
-
-void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]) {
-  const NitiDataSplit *s = &dataset->split[split];
-  const bool folder = niti_dataset_is_folder(dataset);
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
-  bool good = !folder || add_identity(&sha, dataset, s->dir, true); /* its many files are read on the way */
-  for (size_t i = 0; good && !folder && i < s->files.count; ++i) {
-    char *path = NULL;
-    good = niti_path_join(&path, s->dir, s->files.path[i]) == NITI_OK && add_identity(&sha, dataset, path, false);
-    free(path);
-  }
-  text[0] = 0;
-  if (good) (void)SHA256_End(&sha, text);
-}
-
-void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
-  const NitiDataSplit *s = &dataset->split[split];
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
-  const bool folder = niti_dataset_is_folder(dataset);
-  if (!folder) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
-  for (size_t i = 0; folder && i < s->files.count; ++i)
-    SHA256_Update(&sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
-  (void)SHA256_End(&sha, text);
+  return niti_values_window(out, dataset, s, niti_dataset_place(dataset, split, index), options, size, window);
 }

@@ -99,7 +99,9 @@ typedef struct NitiDataRequest {
   unsigned need;   /* NITI_SPLIT_BIT of the splits that must be there and hold images */
   unsigned take;   /* of more splits, opened where they are there. No other split is looked at; need and take 0: every split */
   int32_t classes; /* without training images: how many classes there are at least; 0: not known */
-  bool unhashed;   /* opening hashes nothing, and niti_dataset_hash reads the files again: it may be called elsewhere */
+  bool lazy; /* for one of several processes with the same files: opening hashes nothing, since niti_dataset_hash, which reads
+                the files again, may be called elsewhere; and images stay in files that can be read by position, which
+                are IDX without gzip, CIFAR and .npy */
   NitiDataWatch watch; /* for opening and for everything later; its context must outlive the data set */
 } NitiDataRequest;
 
@@ -134,13 +136,18 @@ const char *niti_dataset_file(const NitiDataset *dataset, NitiSplit split, int64
  * one. */
 const char *niti_dataset_note(const NitiDataset *dataset, int index);
 
-/* All images stored for a split, [stored][H][W][C] of uint8, owned by the data set; NULL where a loader makes them one by one.
+/* All images stored for a split, [stored][H][W][C] of uint8, owned by the data set; NULL where a loader makes or reads them one
+ * by one.
  * Image `index` of the split is the niti_dataset_place(index)'th of them. Two splits may share one store. */
 const uint8_t *niti_dataset_images(const NitiDataset *dataset, NitiSplit split);
 int64_t niti_dataset_stored(const NitiDataset *dataset, NitiSplit split);
 int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t index);
-/* Decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x choose the
- * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
+/* Brings images of uint8 that a lazy data set has left in files into memory, for a device that keeps a copy of them all. Before
+ * any loader is opened. */
+NitiStatus niti_dataset_load(NitiDataset *dataset);
+/* Reads or decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x
+ * choose the window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at
+ * once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
 /* The centre window, size {1, H, W, C}, of a sample of int8 or int16 as mantissas at NITI_VALUE_EXPONENT, by the options' mean,
@@ -176,12 +183,23 @@ NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t sh
  * deviation 0. Image folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check
  * comes first. */
 NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
+/* Where several processes share the work of niti_dataset_statistics, not of an image folder: sums the training values of part
+ * number `part` of `parts`. niti_dataset_sums are then these sums, [C][2] of values and of their squares modulo 2^64, and have to
+ * become those of all parts before statistics are asked for. */
+NitiStatus niti_dataset_sum(NitiDataset *dataset, int part, int parts);
+int64_t *niti_dataset_sums(NitiDataset *dataset);
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
- * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. */
+ * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. Fails where files that it has to read again are no
+ * longer as they were when the data set was opened. Where images have stayed in files, it makes their checks. */
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]);
-/* Which files a split consists of: 64 hex digits that two data sets opened on one host share only where the files are the same
- * ones, unchanged since before either was opened. Image folders: the same folder. "" where a file has changed lately, or cannot
- * be asked about. */
+/* The checks by which changes to files are noticed: of each of the niti_dataset_stored images of a lazy data set that have stayed
+ * in files. NULL: there are none, or neither this data set nor another, whose checks it was given, has hashed them. */
+const uint32_t *niti_dataset_checks(const NitiDataset *dataset, NitiSplit split);
+/* Takes over a copy of checks that a data set with the same hash has made; nothing happens where images are in memory. */
+NitiStatus niti_dataset_set_checks(NitiDataset *dataset, NitiSplit split, const uint32_t *checks);
+/* Which files a split consists of: 64 hex digits that two data sets opened on one host share only where the files were the same
+ * ones when they were opened, and had not changed lately. Image folders: the same folder. "" where a file had changed lately, or
+ * could not be asked about. */
 void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]);
 /* SHA-256 over the files' names alone, CLASS/NAME and a zero byte each; of other data sets over the kind, since their files may
  * be compressed or not. */

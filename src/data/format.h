@@ -2,9 +2,11 @@
 #ifndef NITI_DATA_FORMAT_H
 #define NITI_DATA_FORMAT_H
 
+#include <sys/types.h>
 #include <time.h>
 
 #include "data/dataset.h"
+#include "data/records.h"
 #include "platform/path.h"
 
 enum {
@@ -18,18 +20,28 @@ typedef struct NitiSums {
   uint64_t squares;
 } NitiSums;
 
-/* One split: images in memory, or files that are decoded one by one. */
+/* What a file was like when it was opened. All zero: it could not be asked about. */
+typedef struct NitiFileFacts {
+  dev_t device;
+  ino_t inode;
+  off_t size;
+  struct timespec changed, status_changed;
+} NitiFileFacts;
+
+/* One split: images in memory, records of files that are read one by one, or files that are decoded one by one. */
 typedef struct NitiDataSplit {
   char *dir;             /* where the files are; NULL: the split was not opened */
   NitiPaths files;       /* below dir, in the order they are read; image folders: files.path[i] is stored image i */
+  NitiFileFacts *facts;  /* [files.count]; NULL for image folders */
   const uint8_t *images; /* [stored][H][W][C]; NULL where they are made one by one */
-  const void *values;    /* the same of any type; NULL for image folders */
+  const void *values;    /* the same of any type; NULL for image folders, and while they stay in: */
+  NitiRecords *records;  /* NULL: images are in memory, or decoded */
   void *memory;          /* where they are */
   size_t mapped;         /* bytes of memory that are a map of a file; 0: memory is from malloc */
   int32_t *labels;       /* [stored] */
   int64_t stored, count; /* images in the files, and of them in this split */
   uint32_t *index;       /* [count], ascending: which of those stored; NULL: all */
-  bool shared;           /* files, images and labels belong to the training split */
+  bool shared;           /* files, images, records and labels belong to the training split */
   char sha256[65];       /* niti_dataset_hash, where the files were hashed while they were read; "": not yet */
   NitiPaths bad;         /* messages of the last survey */
   int64_t *bad_index;    /* [bad.count], ascending */
@@ -67,6 +79,12 @@ extern const NitiDataFormat niti_data_idx, niti_data_cifar10, niti_data_cifar100
 
 /* Adds a copy of `text`. `dir` is for messages. */
 NitiStatus niti_paths_add(NitiPaths *paths, const char *text, const char *dir);
+/* Adds the name of a file that is about to be read to the split's files, and its facts. */
+NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name);
+/* One stored sample of niti_sample_bytes, where it is in memory, or read into room. Not of image folders. Safe to call from
+ * several threads at once. */
+NitiStatus niti_split_sample(const void **out, void *room, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place);
+size_t niti_sample_bytes(const NitiDataset *dataset);
 /* Adds a note. */
 NitiStatus niti_dataset_add_note(NitiDataset *dataset, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Whether this split is to be opened where it is there; and whether it must be there. */

@@ -112,8 +112,8 @@ static uint32_t big_endian(const uint8_t *p) {
 }
 
 /* Reads a whole file with this magic number into *out, to be freed by the caller: dims[magic & 255] and their product of bytes.
- */
-static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint32_t magic) {
+ * leave: where the file is not packed, it stops behind the header, and *out stays NULL. */
+static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint32_t magic, bool leave) {
   uint8_t header[16];
   const uint32_t ndim = magic & 255;
   uint64_t bytes = 1;
@@ -138,6 +138,10 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
                      "%s: byte %llu: the header promises %llu more bytes, but the file of %llu %sbytes ends before", reader->path,
                      (unsigned long long)reader->position, (unsigned long long)bytes, (unsigned long long)reader->size,
                      plain ? "" : "packed ");
+  if (leave && plain && reader->position + bytes < most)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: expected the end of the file", reader->path,
+                     (unsigned long long)(reader->position + bytes));
+  if (leave && plain) return NITI_OK;
   *out = bytes > PTRDIFF_MAX ? NULL : malloc((size_t)bytes);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %llu bytes", reader->path, (unsigned long long)bytes);
   NITI_TRY(read_bytes(reader, *out, bytes));
@@ -146,6 +150,7 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
 
 static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic,
                             SHA256_CTX *sha) {
+  const bool leave = dataset->request.lazy && magic == IMAGE_MAGIC;
   struct stat facts;
   Reader reader = {.dataset = dataset, .path = path, .sha = sha};
   *out = NULL;
@@ -157,7 +162,7 @@ static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   if (!reader.file)
     return niti_fail(reason == ENOMEM ? NITI_ERROR_MEMORY : NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(reason));
   (void)gzbuffer(reader.file, 1 << 17);
-  const NitiStatus status = read_array(&reader, out, dims, magic);
+  const NitiStatus status = read_array(&reader, out, dims, magic, leave);
   (void)gzclose_r(reader.file); /* read_end has seen the end already */
   if (status != NITI_OK) {
     free(*out);
@@ -174,7 +179,7 @@ static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   *out = NULL;
   if (!find_name(name, split->dir, family, which, part))
     return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
-  NITI_TRY(niti_paths_add(&split->files, name, split->dir));
+  NITI_TRY(niti_split_add_file(split, name));
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, split->dir, name));
   const NitiStatus status = read_file(dataset, out, dims, path, part == 0 ? IMAGE_MAGIC : LABEL_MAGIC, sha);
@@ -199,17 +204,15 @@ static NitiStatus take_labels(NitiDataset *dataset, int which, const uint8_t *la
   return NITI_OK;
 }
 
-/* Exchanges rows and columns of square images. */
-static void transpose(uint8_t *images, int64_t count, size_t side) {
-  for (int64_t i = 0; i < count; ++i, images += side * side) {
-    for (size_t y = 0; y < side; ++y) {
-      for (size_t x = 0; x < y; ++x) {
-        const uint8_t swapped = images[y * side + x];
-        images[y * side + x] = images[x * side + y];
-        images[x * side + y] = swapped;
-      }
-    }
-  }
+/* Images that stay in their file, behind its header. */
+static NitiStatus leave_images(NitiDataSplit *split, size_t image, bool transposed) {
+  enum { HEADER = 16 };
+  char *path = NULL;
+  NITI_TRY(niti_records_open(&split->records, transposed ? NITI_RECORD_TRANSPOSED : NITI_RECORD_PLAIN, 0, image, 1));
+  NITI_TRY(niti_path_join(&path, split->dir, split->files.path[0]));
+  const NitiStatus status = niti_records_add(split->records, path, HEADER, split->stored);
+  free(path);
+  return status;
 }
 
 static NitiStatus read_images(NitiDataset *dataset, int which, const char *family, SHA256_CTX *sha) {
@@ -224,11 +227,12 @@ static NitiStatus read_images(NitiDataset *dataset, int which, const char *famil
     return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected %dx%d as in the training set", split->dir,
                      split->files.path[0], shape.h, shape.w, dataset->shape.h, dataset->shape.w);
   split->stored = dims[0];
-  if (!*family) return NITI_OK;
-  if (shape.h != shape.w)
+  if (*family && shape.h != shape.w)
     return niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 8: images of %dx%d, expected square ones of EMNIST", split->dir,
                      split->files.path[0], shape.h, shape.w);
-  transpose(images, split->stored, dims[1]);
+  if (!images) return leave_images(split, niti_shape_image(shape), *family);
+  for (int64_t i = 0; *family && i < split->stored; ++i)
+    niti_pixels_transpose(images + (size_t)i * niti_shape_image(shape), dims[1]);
   return NITI_OK;
 }
 
@@ -242,7 +246,7 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   char digest[SHA256_DIGEST_STRING_LENGTH] = "";
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  SHA256_CTX hash, *sha = dataset->request.unhashed ? NULL : &hash;
+  SHA256_CTX hash, *sha = dataset->request.lazy ? NULL : &hash;
   SHA256_Init(&hash);
   NITI_TRY(read_images(dataset, which, family, sha));
   NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, sha));

@@ -36,7 +36,8 @@ struct NitiLoader {
   NitiDataOptions data;
   NitiLoaderOptions options;
   const uint8_t *resident;     /* the split's images, or NULL: they are made */
-  const NitiDataSplit *values; /* of int8 or int16, to be normalised; NULL: decode */
+  const NitiDataSplit *values; /* of int8 or int16, to be normalised; or NULL */
+  const NitiDataSplit *whole;  /* whose images are read as they are in the files, for samples to choose from; or NULL: decode */
   uint16_t *grey;              /* [stored] of resident images: their mean grey, or GREY_UNKNOWN; NULL where none is wanted */
   NitiShape source;
   int64_t all, count, steps; /* images of the split, those of them that are taken, and their batches */
@@ -113,13 +114,18 @@ static void place_window(const NitiLoader *loader, NitiSample *sample, const Nit
   }
 }
 
-static NitiSample make_sample(NitiLoader *loader, uint32_t epoch, uint32_t image) {
+/* Of a whole source image, the number `at` of those that the batch refers to. */
+static NitiSample make_sample(const NitiLoader *loader, uint32_t epoch, uint32_t image, int64_t at, uint16_t grey) {
   const NitiWindow window = window_of(loader, epoch, image);
-  const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
-  NitiSample sample = {.image = (uint32_t)place};
+  NitiSample sample = {.image = (uint32_t)at};
   place_window(loader, &sample, &window);
-  augment(loader, &sample, epoch, image, grey_of(loader, place));
+  augment(loader, &sample, epoch, image, grey);
   return sample;
+}
+
+static NitiSample make_resident(NitiLoader *loader, uint32_t epoch, uint32_t image) {
+  const int64_t place = niti_dataset_place(loader->dataset, loader->options.split, image);
+  return make_sample(loader, epoch, image, place, grey_of(loader, place));
 }
 
 static int32_t label_of(const NitiLoader *loader, uint32_t epoch, uint32_t image) {
@@ -149,12 +155,26 @@ static void open_batch(NitiLoader *loader, Slot *slot) {
     const int64_t at = begin + (slot->portion.first + i) % slot->whole;
     slot->index[i] = loader->order ? loader->order[at] : (uint32_t)(at * loader->all / loader->count);
     slot->labels[i] = label_of(loader, slot->epoch, slot->index[i]);
-    if (loader->resident) slot->samples[i] = make_sample(loader, slot->epoch, slot->index[i]);
+    if (loader->resident) slot->samples[i] = make_resident(loader, slot->epoch, slot->index[i]);
   }
   if (++loader->next_batch == loader->steps) {
     loader->next_batch = 0;
     ++loader->next_epoch;
   }
+}
+
+/* Reads one whole image of a batch. */
+static NitiStatus read_item(const NitiLoader *loader, Slot *slot, int32_t item) {
+  const NitiShape s = loader->source;
+  const uint32_t image = slot->index[item];
+  uint8_t *room = slot->images + (size_t)item * niti_shape_image(s);
+  const void *pixels;
+  NITI_TRY(niti_split_sample(&pixels, room, loader->dataset, loader->whole,
+                             niti_dataset_place(loader->dataset, loader->options.split, image)));
+  const bool wants_grey = loader->options.augment && loader->data.contrast > 0;
+  const uint16_t grey = wants_grey ? niti_image_grey(pixels, (int64_t)s.h * s.w, s.c) : 0;
+  slot->samples[item] = make_sample(loader, slot->epoch, image, item, grey);
+  return NITI_OK;
 }
 
 /* Decodes one image of a batch, cropped already; the rest is left to the sample. */
@@ -166,7 +186,7 @@ static NitiStatus decode_item(const NitiLoader *loader, Slot *slot, int32_t item
   uint16_t grey = 0;
   if (loader->values) {
     const int64_t place = niti_dataset_place(loader->dataset, options->split, image);
-    niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window);
+    NITI_TRY(niti_values_window((int8_t *)out, loader->dataset, loader->values, place, &loader->data, loader->source, window));
   } else {
     NITI_TRY(niti_dataset_read_window(loader->dataset, options->split, image, &window,
                                       options->augment && loader->data.contrast > 0 ? &grey : NULL, out));
@@ -210,7 +230,7 @@ static void *run_worker(void *context) {
     }
     ++loader->busy;
     pthread_mutex_unlock(&loader->lock);
-    const NitiStatus status = decode_item(loader, slot, item);
+    const NitiStatus status = loader->whole ? read_item(loader, slot, item) : decode_item(loader, slot, item);
     pthread_mutex_lock(&loader->lock);
     --loader->busy;
     --slot->pending;
@@ -263,7 +283,8 @@ static NitiStatus check_fit(const NitiDataset *dataset, const NitiDataOptions *d
 }
 
 static NitiStatus make_slots(NitiLoader *loader) {
-  const size_t batch = (size_t)(loader->options.batch < loader->count ? loader->options.batch : loader->count) + 1;
+  const int32_t whole = loader->options.batch < loader->count ? loader->options.batch : (int32_t)loader->count;
+  const size_t batch = (size_t)niti_portion_most(whole, loader->options.ranks > 0 ? loader->options.ranks : 1) + 1;
   const size_t image = niti_shape_image(loader->source);
   for (int i = 0; i < (loader->resident ? 1 : SLOTS); ++i) {
     Slot *slot = &loader->slots[i];
@@ -311,6 +332,8 @@ NitiStatus niti_loader_open(NitiLoader **out, const NitiDataset *dataset, const 
   if (niti_dataset_type(dataset) != NITI_UINT8) {
     loader->values = &dataset->split[options->split];
     loader->source = options->input;
+  } else if (!loader->resident && !niti_dataset_is_folder(dataset)) {
+    loader->whole = &dataset->split[options->split];
   }
   loader->all = loader->count = niti_dataset_count(dataset, options->split);
   if (options->limit > 0 && options->limit < loader->all) loader->count = options->limit;

@@ -1,6 +1,8 @@
 /* Samples of signed integers: sums of them, and windows of them as mantissas. */
 #include "data/values.h"
 
+#include <stdlib.h>
+
 #include "base/input.h"
 #include "data/augment.h"
 
@@ -56,10 +58,10 @@ static void normalise(int8_t *out, const Normal *n, size_t first, int32_t count,
   }
 }
 
-void niti_values_window(int8_t *out, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place,
-                        const NitiDataOptions *options, NitiShape size, NitiWindow window) {
+static void normalise_window(int8_t *out, const NitiDataset *dataset, const void *sample, const NitiDataOptions *options,
+                             NitiShape size, NitiWindow window) {
   const NitiShape s = dataset->shape;
-  const Normal n = {.values = split->values,
+  const Normal n = {.values = sample,
                     .type = dataset->type,
                     .full = niti_values_full(dataset->type),
                     .channels = s.c,
@@ -76,10 +78,20 @@ void niti_values_window(int8_t *out, const NitiDataset *dataset, const NitiDataS
       normalise(out, &n, 0, size.w, true);
       continue;
     }
-    const size_t line = (size_t)place * (size_t)s.h + (size_t)(y + dy);
-    const size_t first = (line * (size_t)s.w + (size_t)(left + dx)) * (size_t)s.c;
+    const size_t first = ((size_t)(y + dy) * (size_t)s.w + (size_t)(left + dx)) * (size_t)s.c;
     normalise(out, &n, 0, left, true);
     normalise(out + (size_t)left * (size_t)s.c, &n, first, right - left, false);
     normalise(out + (size_t)right * (size_t)s.c, &n, 0, size.w - right, true);
   }
+}
+
+NitiStatus niti_values_window(int8_t *out, const NitiDataset *dataset, const NitiDataSplit *split, int64_t place,
+                              const NitiDataOptions *options, NitiShape size, NitiWindow window) {
+  const void *sample;
+  void *room = split->values ? NULL : malloc(niti_sample_bytes(dataset));
+  if (!split->values && !room) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a sample", split->dir);
+  const NitiStatus status = niti_split_sample(&sample, room, dataset, split, place);
+  if (status == NITI_OK) normalise_window(out, dataset, sample, options, size, window);
+  free(room);
+  return status;
 }

@@ -106,7 +106,7 @@ static NitiStatus open_data(NitiRun *run) {
   const NitiDataRequest request = {.size = model->input,
                                    .need = NITI_SPLIT_BIT(NITI_TRAIN) | (holds_out(run->recipe) ? 0 : NITI_SPLIT_BIT(NITI_TEST)),
                                    .take = NITI_SPLIT_BIT(NITI_TEST) | NITI_SPLIT_BIT(NITI_VALIDATION),
-                                   .unhashed = run->options.ranks != NULL,
+                                   .lazy = run->options.ranks != NULL,
                                    .watch = {run->options.progress ? tell_data : NULL, run}};
   NITI_TRY(niti_dataset_open(&run->dataset, run->data_path, &run->recipe->data, &request));
   const int32_t classes = niti_dataset_classes(run->dataset);
@@ -175,16 +175,20 @@ static NitiStatus open_loaders(NitiRun *run) {
   return status == NITI_OK ? NITI_OK : niti_fail_within(status, "%s", run->recipe->source);
 }
 
-static NitiStatus open_network(NitiRun *run) {
+static NitiStatus open_backend(NitiRun *run) {
   const NitiDevice *device = &run->options.device;
   const NitiBackendOptions backend = {.name = device->backend,
                                       .isa = device->isa,
                                       .threads = threads_of(run),
                                       .local = niti_ranks_local(run->options.ranks),
                                       .tuning = device->tuning};
-  const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
   NITI_TRY(niti_run_agree(run, niti_backend_open(&run->backend, &backend))); /* joining wants all */
   NITI_TRY(niti_backend_join(run->backend, run->options.ranks));
+  return run->backend->ops->host_memory ? NITI_OK : niti_dataset_load(run->dataset); /* a device keeps them all */
+}
+
+static NitiStatus open_network(NitiRun *run) {
+  const int32_t batch = niti_portion_most(run->recipe->batch, niti_ranks_size(run->options.ranks));
   NitiLowerOptions options = niti_recipe_lowering(run->recipe, batch, true);
   if (run->options.ranks) options.whole = run->recipe->batch;
   NITI_TRY(niti_network_open(&run->net, run->recipe->model, run->backend, &options));
@@ -262,8 +266,10 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   NITI_TRY(niti_run_agree(run, check_channels(run)));
   NITI_TRY(set_inputs(run));
   NITI_TRY(niti_together_check_data(run));
+  NITI_TRY(niti_together_share_checks(run));
   if (!run->resumed) run->on_validation = run->inputs.images[NITI_VALIDATION] > 0;
-  status = open_loaders(run);
+  status = open_backend(run);
+  if (status == NITI_OK) status = open_loaders(run);
   if (status == NITI_OK) status = open_network(run);
   return niti_run_agree(run, status);
 }

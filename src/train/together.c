@@ -17,8 +17,24 @@ enum { LIMIT_PERCENT = 150, SECONDS_LEAST = 2 };
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for what the ranks exchange"); }
 
+/* Every rank sums a part of the values, of as many images; what they hold is compared later. */
+static NitiStatus share_sums(NitiRun *run) {
+  NitiRanks *ranks = run->options.ranks;
+  const NitiDataset *data = run->dataset;
+  char text[NITI_RANK_TEXT_MAX];
+  (void)snprintf(text, sizeof text, "%s of %s, %" PRId64 " of them", niti_dataset_kind(data),
+                 niti_data_type_name(niti_dataset_type(data)), niti_dataset_count(data, NITI_TRAIN));
+  NITI_TRY(niti_ranks_same(ranks, "training images", text));
+  if (niti_dataset_is_folder(data)) return NITI_OK;
+  const size_t count = 2 * (size_t)niti_dataset_shape(run->dataset).c;
+  NITI_TRY(niti_run_agree(run, niti_dataset_sum(run->dataset, niti_ranks_rank(ranks), niti_ranks_size(ranks))));
+  niti_ranks_reduce(ranks, niti_dataset_sums(run->dataset), count, NITI_REDUCE_SUM_S64);
+  return niti_ranks_check(ranks);
+}
+
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]) {
   NitiRanks *ranks = run->options.ranks;
+  if (ranks) NITI_TRY(share_sums(run));
   const size_t bytes = (size_t)niti_dataset_shape(run->dataset).c * sizeof *mean;
   const NitiStatus status = niti_run_leads(run) ? niti_dataset_statistics(run->dataset, mean, std) : NITI_OK;
   NITI_TRY(niti_run_agree(run, status));
@@ -110,6 +126,47 @@ NitiStatus niti_together_check_data(const NitiRun *run) {
     (void)snprintf(text, sizeof text, "%" PRId64 " of them, SHA-256 %.16s, names %.16s", in->images[split], in->sha256[split],
                    in->names_sha256[split]);
     NITI_TRY(niti_ranks_same(run->options.ranks, names[split], text));
+  }
+  return NITI_OK;
+}
+
+/* The first rank that has checks; -1: none, or all have. */
+static NitiStatus find_checks(int *from, NitiRanks *ranks, bool has) {
+  const int size = niti_ranks_size(ranks);
+  bool *all = calloc((size_t)size, sizeof *all);
+  int count = 0;
+  *from = -1;
+  if (!all) return out_of_memory();
+  const NitiStatus status = niti_ranks_gather(ranks, all, &has, sizeof has);
+  for (int i = size; i-- > 0;) {
+    if (all[i]) *from = i;
+    count += all[i];
+  }
+  if (count == size) *from = -1;
+  free(all);
+  return status;
+}
+
+static NitiStatus share_checks(const NitiRun *run, NitiSplit split) {
+  NitiRanks *ranks = run->options.ranks;
+  const size_t stored = (size_t)niti_dataset_stored(run->dataset, split);
+  const uint32_t *own = niti_dataset_checks(run->dataset, split);
+  int from = -1;
+  NITI_TRY(find_checks(&from, ranks, own != NULL));
+  if (from < 0) return NITI_OK;
+  uint32_t *checks = calloc(stored, sizeof *checks);
+  NitiStatus status = niti_run_agree(run, checks ? NITI_OK : out_of_memory());
+  if (status == NITI_OK && from == niti_ranks_rank(ranks)) memcpy(checks, own, stored * sizeof *checks);
+  if (status == NITI_OK) niti_ranks_reduce(ranks, checks, stored, NITI_REDUCE_SUM_S32); /* the others add zeros */
+  if (status == NITI_OK) status = niti_ranks_check(ranks);
+  if (status == NITI_OK && !own) status = niti_dataset_set_checks(run->dataset, split, checks);
+  free(checks);
+  return niti_run_agree(run, status);
+}
+
+NitiStatus niti_together_share_checks(const NitiRun *run) {
+  for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
+    if (run->inputs.images[split] > 0) NITI_TRY(share_checks(run, (NitiSplit)split));
   }
   return NITI_OK;
 }

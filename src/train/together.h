@@ -5,7 +5,7 @@
 
 #include "train/run.h"
 
-/* The data set's statistics, computed by rank 0. */
+/* The data set's statistics: each rank sums a part of the images, but those of image folders are decoded by rank 0. */
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
 /* Sets run->inputs.sha256 of these splits (NITI_SPLIT_BIT), computed once where ranks of a host have the same files
  * (niti_dataset_files), of different splits by different ranks. */
@@ -14,6 +14,9 @@ NitiStatus niti_together_hash(NitiRun *run, unsigned splits);
 NitiStatus niti_together_check(const NitiRun *run);
 /* The same of the data, whose hashes are known by then. */
 NitiStatus niti_together_check_data(const NitiRun *run);
+/* Every rank receives the checks of images that stay in files (niti_dataset_checks) from one that has hashed them: behind the
+ * former. */
+NitiStatus niti_together_share_checks(const NitiRun *run);
 /* Every rank receives rank 0's weights and optimiser's state. */
 NitiStatus niti_together_weights(const NitiRun *run);
 /* Every rank receives the checkpoint file that rank 0 has loaded; *checkpoint is NULL on the others. */

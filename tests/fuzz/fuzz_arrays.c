@@ -1,6 +1,6 @@
 /* Arrays as .npy or .csv. Input: a byte of flags, then two fields (fuzz.h): samples and labels. */
 #include "data/array.h"
-#include "fuzz.h"
+#include "fuzz_lazy.h"
 
 static void use(NitiArray *array) {
   uint64_t bytes = (uint64_t)array->bytes;
@@ -29,7 +29,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (fuzz_status(flags & 1 ? niti_csv_read(&array, path, i) : niti_npy_read(&array, path)) == NITI_OK) use(&array);
     niti_array_close(&array);
   }
-  if (fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, &request)) == NITI_OK) {
+  const NitiStatus status = fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, &request));
+  if (flags & 128 || rarely) fuzz_lazy(set, &options, &request);
+  if (status == NITI_OK) {
     int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
     for (int64_t i = 0; i < niti_dataset_count(set, NITI_TRAIN); ++i)
       FUZZ_CHECK(niti_dataset_label(set, NITI_TRAIN, i) < niti_dataset_classes(set));

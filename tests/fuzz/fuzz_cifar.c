@@ -1,7 +1,6 @@
 /* CIFAR's files. Input: a byte that says which, a field for the class names (fuzz.h), and the records; an uneven rest of them is
  * filled up half of the time. */
-#include "data/dataset.h"
-#include "fuzz.h"
+#include "fuzz_lazy.h"
 
 enum { RECORD_MAX = 2 + 3072, RECORDS_MAX = 4 };
 
@@ -26,7 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (bytes > sizeof records) bytes = sizeof records;
   for (int i = flags & 1 ? 6 : 0; i < (flags & 1 ? 8 : 6); ++i) (void)fuzz_put(names[i], records, bytes);
   if (text_bytes) (void)fuzz_put(names[flags & 1 ? 9 : 8], text, text_bytes);
-  if (fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, NULL)) == NITI_OK) {
+  const NitiStatus status = fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, NULL));
+  if (flags & 128 || rarely) fuzz_lazy(set, &options, NULL);
+  if (status == NITI_OK) {
     int32_t mean[NITI_CHANNELS_MAX], std[NITI_CHANNELS_MAX];
     for (int64_t i = 0; i < niti_dataset_count(set, NITI_TRAIN); ++i)
       FUZZ_CHECK(niti_dataset_label(set, NITI_TRAIN, i) < niti_dataset_classes(set));

@@ -2,8 +2,7 @@
  * training images and labels, which are the test ones too. */
 #include <zlib.h>
 
-#include "data/dataset.h"
-#include "fuzz.h"
+#include "fuzz_lazy.h"
 
 static void put_packed(const char *name, const uint8_t *bytes, size_t size) {
   static uint8_t packed[1 << 17];
@@ -58,7 +57,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   put(train, "labels-idx1-ubyte", flags >> 2 & 3, labels, label_bytes);
   put(test, "images-idx3-ubyte", flags & 3, images, image_bytes);
   put(test, "labels-idx1-ubyte", flags >> 2 & 3, labels, label_bytes);
-  if (fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, NULL)) == NITI_OK) {
+  const NitiStatus status = fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, NULL));
+  if (flags & 128 || rarely) fuzz_lazy(set, &options, NULL);
+  if (status == NITI_OK) {
     use(set, rarely);
     niti_dataset_close(set);
   }

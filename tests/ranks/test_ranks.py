@@ -8,8 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 
 import data_sets
@@ -48,11 +50,11 @@ def processes_of(launcher, count, seconds=60):
             try:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
+                number = own and re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
             except (OSError, ValueError):
                 continue
-            if own:
-                found.append((int(next(v for v in (entry / "environ").read_bytes().split(b"\0")
-                                       if v.startswith(b"OMPI_COMM_WORLD_RANK=")).split(b"=")[1]), int(entry.name)))
+            if number:  # a process that has only just begun has no environment yet
+                found.append((int(number[1]), int(entry.name)))
         if len(found) == count:
             return dict(found)
         assert launcher.poll() is None, launcher.communicate()
@@ -297,7 +299,7 @@ def test_a_slow_rank_is_named(cifar, tmp_path):
 
 def refused(says, *parts):
     code, out, err = end_of(start(*parts))
-    lines = [line for line in err.splitlines() if line.startswith("niti: ")]
+    lines = [line for line in err.splitlines() if re.match("niti: (?!(reading|hashing) .* [0-9]+ of [0-9]+$)", line)]  # not progress
     assert code == 1 and len(lines) == 1, (code, out, err)
     for text in says:
         assert text in lines[0], lines[0]
@@ -309,6 +311,11 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(150, 4), data_sets.squares(61, 2))
     sets = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
     refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd, *sets), (1, NITI, *how, "--data", other, *sets))
+    fewer = data_sets.write_idx_set(tmp_path / "fewer", data_sets.squares(149, 4), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "149 of them"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", fewer))
+    refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd), (1, NITI, *how, "--data", other))
+    folders = data_sets.write_folder_set(tmp_path / "folders", "abcd", data_sets.squares(150, 1), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "folder", "idx"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", folders))
     refused(("rank 1 (", "missing"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", tmp_path / "missing"))
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "niti"
@@ -346,6 +353,101 @@ def test_copies_of_data_are_told_apart_by_what_is_in_them(normed, odd, tmp_path)
                     (1, NITI, *how, "--run", tmp_path / "many", "--epochs", 1, "--json", "--data", twin))
     assert same(many) == same(one)
     assert hashes_in(tmp_path / "many") == hashes_in(tmp_path / "one") != []
+
+
+# ---- what each rank reads ----
+
+PLAIN = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
+
+
+def as_arrays(folder, train, test):
+    """The same images in .npy files."""
+    folder.mkdir()
+    for name, (images, labels) in (("train", train), ("test", test)):
+        np.save(folder / f"{name}_x.npy", images)
+        np.save(folder / f"{name}_y.npy", labels)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["arrays", "packed", "mixed"])
+def test_images_that_stay_in_files_have_the_bits_of_one_process(kind, normed, odd, tmp_path):
+    """odd itself is of IDX files, and cifar's are above. packed: every rank unpacks them; mixed: only the first."""
+    train_set, test_set = data_sets.squares(150, 1), data_sets.squares(61, 2)
+    if kind == "arrays":
+        data = as_arrays(tmp_path / "data", train_set, test_set)
+    else:
+        data = data_sets.write_idx_set(tmp_path / "data", train_set, test_set, compressed=True)
+    sets = ("--epochs", 2, "--set", "data.validation=20")
+    one = train(normed, data, tmp_path / "one", *sets)
+    assert same(one) == same(train(normed, odd, tmp_path / "plain", *sets))
+    if kind == "mixed":
+        how = (normed, "--run", tmp_path / "run", "--threads", 1, *sets, "--json", "--data")
+        assert same(together((1, NITI, *how, data), (2, NITI, *how, odd))) == same(one)
+        return
+    for ranks in (1, 4):
+        assert same(train_in(ranks, normed, data, tmp_path / str(ranks), *sets)) == same(one)
+
+
+COUNTED = """#!{python}
+import json, os, resource, subprocess, sys
+def read(): return int(open("/proc/self/io").read().split()[1])
+before = read()
+code = subprocess.run(["{niti}", *sys.argv[1:]]).returncode
+found = [read() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]
+open(os.path.join("{folder}", os.environ["OMPI_COMM_WORLD_RANK"]), "w").write(json.dumps(found))
+sys.exit(code)
+"""
+
+
+def counted(ranks, recipe, data, folder):
+    """[bytes read, the most memory] of each rank in two steps."""
+    folder.mkdir()
+    program = folder / "counted"
+    program.write_text(COUNTED.format(python=sys.executable, niti=NITI, folder=folder))
+    program.chmod(0o755)
+    sets = ("--set", "data.mean=[0.5, 0.5, 0.5]", "--set", "data.std=[0.25, 0.25, 0.25]")
+    together((ranks, program, recipe, "--data", data, "--run", folder / "run", "--threads", 1, "--json", "--max-steps", 2, "--test-limit", 8,
+              *sets))
+    return [json.loads((folder / str(rank)).read_text()) for rank in range(ranks)]
+
+
+def test_no_rank_reads_or_keeps_more_than_it_needs(elements, cifar, tmp_path):
+    """Of a host's ranks one hashes the training files; the others read their images, and none keeps them all."""
+    large = tmp_path / "large"
+    large.mkdir()
+    for name in sorted(path.name for path in cifar.glob("*.bin")):
+        (large / name).write_bytes((cifar / name).read_bytes() * (500 if name.startswith("data") else 1))
+    size = sum(path.stat().st_size for path in large.glob("data*"))  # 77 MB
+    time.sleep(3.1)  # files that have just changed are hashed by every rank
+    usual = max(memory for _, memory in counted(2, elements, cifar, tmp_path / "small"))
+    (alone, kept), = counted(1, elements, large, tmp_path / "1")  # a process by itself reads them once, and keeps them
+    assert size <= alone < 1.2 * size and kept > size
+    for ranks in (2, 4):
+        found = counted(ranks, elements, large, tmp_path / str(ranks))
+        assert size <= found[0][0] < 1.2 * size, found
+        assert all(read < size / 10 for read, _ in found[1:]), found
+        assert all(memory < usual + size / 4 for _, memory in found), (usual, found)
+
+
+@pytest.mark.parametrize("how, says", [("shrinks", "the file ends here"), ("changes", "was changed while in use")])
+def test_a_data_file_that_changes_ends_the_run(how, says, normed, tmp_path):
+    """Every rank that wants one of its images sees it; no step is made of what was not hashed."""
+    data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(150, 1), data_sets.squares(61, 2))
+    run, images = tmp_path / "run", data / "train-images-idx3-ubyte"
+    launcher = start((3, NITI, normed, "--data", data, "--run", run, "--threads", 1, "--epochs", 2000, "--test-every", 2000, "--save-every",
+                      1, *PLAIN))
+    wait_for(run / "epoch-0001.safetensors", launcher)
+    content = images.read_bytes()
+    with open(images, "r+b") as file:
+        if how == "shrinks":
+            file.truncate(16 + 64 * 10 + 32)
+        else:
+            file.seek(16)
+            file.write(bytes(byte ^ 1 for byte in content[16:]))
+    code, out, err = end_of(launcher)
+    lines = [line for line in err.splitlines() if says in line]
+    assert code == 1 and len(lines) == 1 and str(images) in lines[0] and "is saved" in lines[0], (code, out, err)
+    images.write_bytes(content)
 
 
 def test_a_device_that_one_rank_lacks_is_refused(normed, odd, tmp_path):

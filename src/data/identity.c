@@ -1,0 +1,171 @@
+/* What a data set's files are: their hashes, and whether they are still those that were opened. */
+#include <errno.h>
+#include <sha256.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "data/format.h"
+#include "platform/file.h"
+#include "platform/system.h"
+
+enum { SETTLED = 2 /* seconds: more than the steps in which file systems count time */ };
+
+/* ---- facts ---- */
+
+/* All zero: it cannot be asked about. */
+static NitiFileFacts facts_of(const char *path) {
+  struct stat facts;
+  if (niti_system.stat(path, &facts) != 0) return (NitiFileFacts){0};
+  return (NitiFileFacts){facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtim, facts.st_ctim};
+}
+
+static bool is_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+static bool are_same(const NitiFileFacts *a, const NitiFileFacts *b) {
+  return a->device == b->device && a->inode == b->inode && a->size == b->size && is_time(a->changed, b->changed) &&
+         is_time(a->status_changed, b->status_changed);
+}
+
+NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name) {
+  char *path = NULL;
+  NitiFileFacts *grown = realloc(split->facts, (split->files.count + 1) * sizeof *grown);
+  if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its files", split->dir);
+  split->facts = grown;
+  NITI_TRY(niti_path_join(&path, split->dir, name));
+  grown[split->files.count] = facts_of(path);
+  free(path);
+  return niti_paths_add(&split->files, name, split->dir);
+}
+
+/* ---- the hash of the content ---- */
+
+typedef struct Hashing {
+  NitiDataset *dataset;
+  NitiRecords *records; /* whose checks are made on the way; NULL: none */
+  SHA256_CTX sha;
+  char what[32];
+  int64_t done, total; /* files */
+} Hashing;
+
+static NitiStatus hash_bytes(Hashing *hashing, gzFile file, const char *path) {
+  const bool checked = hashing->records && (size_t)hashing->done < hashing->records->file_count;
+  uint8_t bytes[16384];
+  uint64_t at = 0;
+  int got = 0;
+  for (; (got = gzread(file, bytes, sizeof bytes)) > 0; at += (uint64_t)got) {
+    SHA256_Update(&hashing->sha, bytes, (size_t)got);
+    if (checked) niti_records_check_add(hashing->records, (size_t)hashing->done, at, bytes, (size_t)got);
+    NITI_TRY(niti_dataset_watch(hashing->dataset, hashing->what, hashing->done, hashing->total));
+  }
+  if (got == 0) return NITI_OK;
+  int code = 0;
+  const char *text = gzerror(file, &code);
+  return niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
+}
+
+/* Of the content, whether gzip holds it or not. */
+static NitiStatus hash_file(Hashing *hashing, const char *path) {
+  int fd;
+  uint64_t size;
+  NITI_TRY(niti_file_open_read(&fd, &size, path));
+  gzFile file = gzdopen(fd, "rb");
+  if (!file) {
+    (void)niti_system.close(fd);
+    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory to read it", path);
+  }
+  const NitiStatus status = hash_bytes(hashing, file, path);
+  gzclose_r(file);
+  return status;
+}
+
+/* The file must be the one that was opened: labels are from then. */
+static NitiStatus check_same(const NitiDataSplit *split, size_t file, const char *path) {
+  const NitiFileFacts facts = facts_of(path);
+  if (!split->facts || are_same(&split->facts[file], &facts)) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: the file was changed after it was opened (expected the same until it is hashed)", path);
+}
+
+NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]) {
+  const NitiDataSplit *s = &dataset->split[split];
+  Hashing hashing = {.dataset = dataset, .records = s->records, .total = (int64_t)s->files.count};
+  if (s->sha256[0]) {
+    memcpy(text, s->sha256, sizeof s->sha256);
+    return NITI_OK;
+  }
+  (void)snprintf(hashing.what, sizeof hashing.what, "hashing %s files", niti_split_name(split));
+  SHA256_Init(&hashing.sha);
+  if (s->records) NITI_TRY(niti_records_check_begin(s->records));
+  for (size_t i = 0; i < s->files.count; ++i) {
+    char *path = NULL;
+    NITI_TRY(niti_path_join(&path, s->dir, s->files.path[i]));
+    /* Where the folder is the label, the name belongs to the data. */
+    if (niti_dataset_is_folder(dataset))
+      SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
+    NitiStatus status = hash_file(&hashing, path);
+    if (status == NITI_OK) status = check_same(s, i, path);
+    free(path);
+    NITI_TRY(status);
+    ++hashing.done;
+  }
+  (void)SHA256_End(&hashing.sha, text);
+  return NITI_OK;
+}
+
+const uint32_t *niti_dataset_checks(const NitiDataset *dataset, NitiSplit split) {
+  const NitiRecords *records = dataset->split[split].records;
+  return records ? records->checks : NULL;
+}
+
+NitiStatus niti_dataset_set_checks(NitiDataset *dataset, NitiSplit split, const uint32_t *checks) {
+  NitiDataSplit *s = &dataset->split[split];
+  if (!s->records) return NITI_OK;
+  NITI_TRY(niti_records_check_begin(s->records));
+  memcpy(s->records->checks, checks, (size_t)s->stored * sizeof *checks);
+  return NITI_OK;
+}
+
+/* ---- which files ---- */
+
+/* Adds a file; false: it had changed lately when the data set was opened, or could not be asked about. */
+static bool add_file(SHA256_CTX *sha, const NitiDataset *dataset, const NitiFileFacts *facts) {
+  SHA256_Update(sha, (const uint8_t *)&facts->device, sizeof facts->device);
+  SHA256_Update(sha, (const uint8_t *)&facts->inode, sizeof facts->inode);
+  SHA256_Update(sha, (const uint8_t *)&facts->size, sizeof facts->size);
+  SHA256_Update(sha, (const uint8_t *)&facts->changed, sizeof facts->changed);
+  SHA256_Update(sha, (const uint8_t *)&facts->status_changed, sizeof facts->status_changed);
+  const time_t settled = dataset->opened - SETTLED;
+  return facts->inode != 0 && facts->status_changed.tv_sec < settled && facts->changed.tv_sec < settled;
+}
+
+/* Adds the folder itself, since its many files are read on the way. */
+static bool add_folder(SHA256_CTX *sha, const char *dir) {
+  const NitiFileFacts facts = facts_of(dir);
+  SHA256_Update(sha, (const uint8_t *)&facts.device, sizeof facts.device);
+  SHA256_Update(sha, (const uint8_t *)&facts.inode, sizeof facts.inode);
+  return facts.inode != 0;
+}
+
+void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]) {
+  const NitiDataSplit *s = &dataset->split[split];
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  bool good = s->facts || add_folder(&sha, s->dir);
+  for (size_t i = 0; good && s->facts && i < s->files.count; ++i) good = add_file(&sha, dataset, &s->facts[i]);
+  text[0] = 0;
+  if (good) (void)SHA256_End(&sha, text);
+}
+
+/* ---- names ---- */
+
+void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
+  const NitiDataSplit *s = &dataset->split[split];
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  const bool folder = niti_dataset_is_folder(dataset);
+  if (!folder) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
+  for (size_t i = 0; folder && i < s->files.count; ++i)
+    SHA256_Update(&sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
+  (void)SHA256_End(&sha, text);
+}
