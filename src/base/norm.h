@@ -13,7 +13,7 @@ enum {
   NITI_NORM_RUNNING_EXPONENT = -32,
   NITI_NORM_RUNNING_SHARE = 10,     /* a step's statistics enter the running ones by 1 / 10 */
   NITI_NORM_DEVIATIONS = 4,         /* an output's range: |weight| times that, plus |bias| */
-  NITI_NORM_DELTA_RMS = 16,         /* a delta's range: its root mean square times that */
+  NITI_NORM_DELTA_RMS = 64,         /* a delta's range: its root mean square times that */
   NITI_NORM_GRADIENT_EXPONENT = -8, /* of a weight's gradient, relative to the deltas' exponent */
 };
 

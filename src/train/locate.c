@@ -179,10 +179,14 @@ static NitiStatus model_recipe(NitiRecipe **out, const NitiLocation *location) {
   return status;
 }
 
+const char *niti_checkpoint_arithmetic(const NitiCheckpoint *checkpoint) {
+  const char *version = niti_checkpoint_get(checkpoint, "arithmetic");
+  return version ? version : "1.0";
+}
+
 NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source) {
-  const char *recipe, *model,
-      *arithmetic = niti_checkpoint_get(checkpoint, "arithmetic"); /* older ones are 1.0 without saying so */
-  if (arithmetic && strcmp(arithmetic, NITI_ARITHMETIC) != 0) {
+  const char *recipe, *model, *arithmetic = niti_checkpoint_arithmetic(checkpoint);
+  if (strcmp(arithmetic, NITI_ARITHMETIC) != 0 && strcmp(arithmetic, "1.0") != 0) { /* which infers the same bits */
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: arithmetic %.16s (expected %s: another version gives other bits)", source,
                      arithmetic, NITI_ARITHMETIC);
   }

@@ -27,6 +27,8 @@ void niti_location_close(NitiLocation *location);
 NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location);
 /* The recipe that a checkpoint holds; `source` is what messages call it. */
 NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source);
+/* The version of the arithmetic that wrote it: "1.0" where it does not say, as the first did not. */
+const char *niti_checkpoint_arithmetic(const NitiCheckpoint *checkpoint);
 /* Its weights, with the values `recipe` and `model`. An untrained network's weights are initialised from its recipe's seed. */
 NitiStatus niti_location_weights(NitiCheckpoint **out, const NitiLocation *location);
 

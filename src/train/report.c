@@ -43,16 +43,24 @@ NitiStatus niti_report_close(NitiReport *report, bool complete) {
   return ended != NITI_OK ? ended : status;
 }
 
-/* A mean loss in nats as numerator and denominator: bits * 2^-16 * ln 2. */
-static int64_t nats_numerator(NitiScore s) {
-  const NitiWide n = niti_wide_product(niti_magnitude64(s.loss), LN2_MILLIONTHS);
-  const int64_t magnitude = n.high > 0 || n.low > INT64_MAX ? INT64_MAX : (int64_t)n.low;
-  return s.loss < 0 ? -magnitude : magnitude;
+typedef struct Ratio {
+  int64_t numerator, denominator;
+} Ratio;
+
+/* A mean loss in nats: bits * 2^-16 * ln 2. Where the exact numerator does not fit, in millionths, rounded down. */
+static Ratio nats(NitiScore s) {
+  const int64_t millionth = s.images * 65536;
+  NitiWide n = niti_wide_product(niti_magnitude64(s.loss), LN2_MILLIONTHS);
+  const bool fits = n.high == 0 && n.low <= INT64_MAX;
+  const uint64_t quotient = fits ? n.low : niti_wide_divide(&n, (NitiWide){0, (uint64_t)millionth});
+  const int64_t magnitude = quotient > INT64_MAX ? INT64_MAX : (int64_t)quotient;
+  return (Ratio){s.loss < 0 ? -magnitude : magnitude, fits ? millionth * 1000000 : 1000000};
 }
-static int64_t nats_denominator(NitiScore s) { return s.images * 65536 * 1000000; }
 
 static NitiField loss_field(const char *key, NitiScore s) {
-  return s.images > 0 ? niti_field_ratio(key, nats_numerator(s), nats_denominator(s), 6) : niti_field_none(key);
+  if (s.images <= 0) return niti_field_none(key);
+  const Ratio mean = nats(s);
+  return niti_field_ratio(key, mean.numerator, mean.denominator, 6);
 }
 
 static NitiField accuracy_field(const char *key, NitiScore s) {
@@ -133,7 +141,8 @@ static NitiStatus scalar(NitiReport *report, const char *group, const char *name
 /* ---- a step ---- */
 
 static NitiStatus write_score(NitiReport *report, const char *name, int64_t step, NitiScore s) {
-  NITI_TRY(scalar(report, "loss", name, step, nats_numerator(s), nats_denominator(s)));
+  const Ratio mean = nats(s);
+  NITI_TRY(scalar(report, "loss", name, step, mean.numerator, mean.denominator));
   return scalar(report, "accuracy", name, step, 100 * s.correct, s.images);
 }
 

@@ -8,6 +8,7 @@
 #include "platform/path.h"
 #include "train/data_choice.h"
 #include "train/extend.h"
+#include "train/locate.h"
 #include "train/snapshot.h"
 
 typedef enum StateKind {
@@ -171,8 +172,7 @@ static NitiStatus check_scores(const NitiRun *run, const char *source) {
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
     const NitiPair *value = &checkpoint->values[i];
-    if (is_state_key(value->key) || (strcmp(value->key, "arithmetic") == 0 && strcmp(value->value, NITI_ARITHMETIC) == 0))
-      continue;
+    if (is_state_key(value->key) || strcmp(value->key, "arithmetic") == 0) continue;
     return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: unknown key '%.200s' (expected a run of niti %s or earlier)",
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }
@@ -264,12 +264,27 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   return NITI_OK;
 }
 
+/* 1.0 differs from 1.1 where batch norm trains. */
+static NitiStatus check_arithmetic(const NitiCheckpoint *checkpoint, const NitiDescription *model) {
+  const char *arithmetic = niti_checkpoint_arithmetic(checkpoint);
+  bool same = strcmp(arithmetic, NITI_ARITHMETIC) == 0 || strcmp(arithmetic, "1.0") == 0;
+  for (int32_t i = 0; i < model->node_count && strcmp(arithmetic, "1.0") == 0; ++i)
+    same = same && strcmp(model->nodes[i].spec.type->name, "norm") != 0;
+  if (same) return NITI_OK;
+  return niti_fail(
+      NITI_ERROR_UNSUPPORTED,
+      "%s: the run is of arithmetic %.16s, which trains this network to other bits (expected %s; --init begins a new run "
+      "with its weights)",
+      niti_checkpoint_source(checkpoint), arithmetic, NITI_ARITHMETIC);
+}
+
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path) {
   const char *source = niti_checkpoint_source(checkpoint);
   run->resumed = true;
   NITI_TRY(load_state(run, checkpoint));
   const NitiRunInputs began = run->inputs;
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
+  NITI_TRY(check_arithmetic(checkpoint, run->recipe->model));
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));

@@ -186,7 +186,7 @@ def gradients(x, delta, delta_exponent, statistics, weight):
 def delta_factors(x, delta, statistics, weight):
     """(p, q, o, exponent relative to the delta's in mantissas of x)."""
     channels = _channels_backward(x, delta, statistics, weight)
-    reach = range_exponent(S(16, 0) * sqrt(_mean_square([c.square for c in channels])))
+    reach = range_exponent(S(64, 0) * sqrt(_mean_square([c.square for c in channels])))
     u = reach - FRACTION
     p = [fixed(c.factor, u, FACTOR_LIMIT) for c in channels]
     q = [fixed(-(c.factor * c.slope), u, FACTOR_LIMIT) for c in channels]
