@@ -246,8 +246,9 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   char digest[SHA256_DIGEST_STRING_LENGTH] = "";
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  SHA256_CTX hash, *sha = dataset->request.lazy ? NULL : &hash;
+  SHA256_CTX hash;
   SHA256_Init(&hash);
+  SHA256_CTX *sha = dataset->request.lazy ? NULL : &hash;
   NITI_TRY(read_images(dataset, which, family, sha));
   NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, sha));
   if (sha) (void)SHA256_End(sha, split->sha256);

@@ -254,7 +254,10 @@ static NitiStatus put_sums(NitiRecord *r, int32_t i, const NitiSumOperands *in, 
   const size_t count = elements(r, output);
   int64_t *sums = calloc(count + 1, sizeof *sums);
   if (!sums) return out_of_memory();
-  niti_sums(sums, o, in, count, r->program->batch);
+  if (!niti_sums(sums, o, in, count, r->program->batch)) {
+    free(sums);
+    return out_of_memory();
+  }
   const uint64_t max = niti_record_largest(sums, count);
   json_object_set_new(r->current, "max", json_integer((json_int_t)max));
   const NitiStatus status = o->opcode == NITI_OP_CONV_GRADIENT ? NITI_OK : put_rounding(r, i, sums, output, max, out);

@@ -111,7 +111,7 @@ static void add_sums(int64_t *sums, const NitiSumOperands *in, size_t count) {
     sums[i] = niti_align_sum(m.a_larger ? a[i] : b[i], m.a_larger ? b[i] : a[i], m.left, m.right);
 }
 
-static void loss_sums(int64_t *sums, const NitiSumOperands *in, size_t count, int32_t images) {
+static bool loss_sums(int64_t *sums, const NitiSumOperands *in, size_t count, int32_t images) {
   const size_t classes = count / (size_t)images;
   int32_t *acc = malloc(classes * sizeof *acc);
   for (size_t n = 0; n < (size_t)images && acc; ++n) {
@@ -119,6 +119,7 @@ static void loss_sums(int64_t *sums, const NitiSumOperands *in, size_t count, in
     for (size_t j = 0; j < classes; ++j) sums[n * classes + j] = acc[j];
   }
   free(acc);
+  return acc != NULL;
 }
 
 /* Of a norm. */
@@ -126,7 +127,7 @@ static size_t channels_of(const NitiOperation *o, size_t count, int32_t images) 
   return count / ((size_t)images * (size_t)o->norm.positions);
 }
 
-void niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in, size_t count, int32_t n) {
+bool niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in, size_t count, int32_t n) {
   const int8_t *a = in->input[0], *b = in->input[1];
   for (size_t i = 0; i < count; ++i) sums[i] = 0;
   switch (o->opcode) {
@@ -142,7 +143,8 @@ void niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in,
     case NITI_OP_NORM_FORWARD: norm_sums(sums, in, count, channels_of(o, count, n), true); break;
     case NITI_OP_NORM_BACKWARD: norm_sums(sums, in, count, channels_of(o, count, n), false); break;
     case NITI_OP_ADD: add_sums(sums, in, count); break;
-    case NITI_OP_LOSS: loss_sums(sums, in, count, n); break;
+    case NITI_OP_LOSS: return loss_sums(sums, in, count, n);
     default: break;
   }
+  return true;
 }

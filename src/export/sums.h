@@ -15,7 +15,7 @@ typedef struct NitiSumOperands {
 /* Whether the operation has accumulators of its own: products, pools with sums, additions, a norm's maps, and the loss `softmax`.
  */
 bool niti_has_sums(const NitiOperation *operation);
-/* sums[count]: of its first output's elements, at batch n. */
-void niti_sums(int64_t *sums, const NitiOperation *operation, const NitiSumOperands *operands, size_t count, int32_t n);
+/* sums[count]: of its first output's elements, at batch n. False: out of memory. */
+bool niti_sums(int64_t *sums, const NitiOperation *operation, const NitiSumOperands *operands, size_t count, int32_t n);
 
 #endif

@@ -347,7 +347,7 @@ static NitiStatus take_value(NitiCheckpoint *checkpoint, const NitiPair *pair) {
 static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensors *content) {
   const char *value;
   NITI_TRY(require_value(&value, content, "format"));
-  if (strcmp(value, format_name))
+  if (strcmp(value, format_name) != 0)
     return niti_fail(NITI_ERROR_FORMAT, "__metadata__: format is '%.*s', 'niti' expected", shown(value), value);
   for (size_t i = 0; i < content->metadata_count; ++i)
     if (!is_own_key(content->metadata[i].key)) NITI_TRY(take_value(checkpoint, &content->metadata[i]));
@@ -422,7 +422,7 @@ static NitiStatus take_tensors(NitiCheckpoint *checkpoint, NitiSafetensors *cont
 static NitiStatus check_sum(const char *what, const NitiSafetensors *content, const char *actual) {
   const char *stored;
   NITI_TRY(require_value(&stored, content, what));
-  if (strcmp(stored, actual))
+  if (strcmp(stored, actual) != 0)
     return niti_fail(NITI_ERROR_FORMAT,
                      "the content, bytes 8 to %llu, does not have the %s that the file states: %.*s stated, %s found",
                      (unsigned long long)content->bytes, what, shown(stored), stored, actual);

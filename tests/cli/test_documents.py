@@ -137,7 +137,7 @@ def run(command, place):
     if isinstance(command, list):
         command = [os.path.expanduser(word) for word in command]
     done = subprocess.run(command, shell=isinstance(command, str), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=120, check=False, stdin=subprocess.DEVNULL)
+                          timeout=1200 if SANITIZE else 120, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{place}: {command}: exit {done.returncode}\n{done.stdout[-3000:]}"
     return done.stdout
 

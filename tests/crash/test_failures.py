@@ -39,7 +39,7 @@ def commands(work, toy, recipe, half, normed):
     image, _ = data_sets.squares(1, 5)
     data_sets.write_png(work / "image.png", image[0])
     for name in ("a", "b"):
-        tool.output_of("vectors", recipe, "--out", work / name, "--operations", "conv_forward")
+        tool.output_of("vectors", recipe, "--out", work / name, "--operations", "conv_forward,loss")
 
     def copy(folder):
         shutil.copytree(half, folder / "run")
@@ -61,7 +61,7 @@ def commands(work, toy, recipe, half, normed):
         "hash": lambda _: ["hash", half, "--json"],
         "fold": lambda folder: ["fold", normed[1], "--out", folder / "folded", "--json"],
         "export": lambda folder: ["export", "c", half, "--out", folder / "out", "--json"],
-        "vectors": lambda folder: ["vectors", recipe, "--out", folder / "out", "--operations", "conv_forward", "--json"],
+        "vectors": lambda folder: ["vectors", recipe, "--out", folder / "out", "--operations", "conv_forward,loss", "--json"],
         "compare": lambda _: ["compare", work / "a", work / "b", "--json"],
         "help": lambda _: ["help", "train"],
         "completion": lambda _: ["completion", "bash"],

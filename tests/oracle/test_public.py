@@ -33,7 +33,8 @@ class NormLayer(ctypes.Structure):
 @pytest.fixture(scope="module")
 def library():
     with open(LIBRARY, "rb") as file:
-        if b"__asan_init" in file.read():
+        content = file.read()
+        if b"__asan_init" in content or b"__tsan_init" in content:
             pytest.skip("a library with sanitizers cannot be loaded into Python")
     loaded = ctypes.CDLL(LIBRARY)
     for name in ("rate_along_cosine", "rate_along_line", "rate_in_warmup", "step_at_share", "norm_move", "norm_move_centred", "scalar_nearest", "scalar_multiple"):
