@@ -261,7 +261,9 @@ bool niti_depthwise_pass(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, 
   const bool up = backward && c->stride_h == 2;
   if (!serves(c, out->data, in->data, w->data, mask ? mask->data : NULL) || !niti_wide_serves(a)) return false;
   if (up && (c->pad_h != 1 || c->pad_w != 1)) return false;
-  Depthwise d = {out->data, in->data, mask ? mask->data : NULL, w->data, c->h, c->w, c->oh, c->ow, c->c, -c->pad_h, -c->pad_w};
+  Depthwise d = {
+      out->data, in->data, mask ? mask->data : NULL, w->data, c->h, c->w, c->oh, c->ow, c->c, -c->pad_h, -c->pad_w, {}, {},
+      {},        0};
   if (backward) {
     d.in_h = c->oh, d.in_w = c->ow, d.out_h = c->h, d.out_w = c->w;
     d.origin_y = up ? 0 : c->pad_h - 2;
@@ -401,6 +403,7 @@ static bool run_gradient(NitiCuda *cuda, DepthwiseGradient g, int32_t n) {
 
 bool niti_depthwise_gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, const NitiTensor *x, const NitiConv *c) {
   if (!serves(c, dy->data, x->data, NULL, NULL)) return false;
-  const DepthwiseGradient g = {out->data, out->bits, dy->data, x->data, c->h, c->w, c->oh, c->ow, c->c, c->pad_h, c->pad_w};
+  const DepthwiseGradient g = {out->data, out->bits, dy->data, x->data, c->h, c->w, c->oh, c->ow,
+                               c->c,      c->pad_h,  c->pad_w, {},      {},   0,    0,     0};
   return c->stride_h == 1 ? run_gradient<1>(cuda, g, c->n) : run_gradient<2>(cuda, g, c->n);
 }

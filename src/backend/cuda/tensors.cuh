@@ -33,7 +33,7 @@ static __device__ inline int niti_find_tensor(const Tensor *tensors, int count, 
  * those which end last are a small share. */
 static inline uint32_t niti_parts(const NitiCuda *cuda, size_t weights, size_t part) {
   const size_t parts = weights / (part * 16 * (size_t)cuda->multiprocessors);
-  return parts < 1 ? 1 : (uint32_t)(parts < NITI_PARTS_MAX ? parts : NITI_PARTS_MAX);
+  return parts < 1 ? 1 : (uint32_t)(parts < (size_t)NITI_PARTS_MAX ? parts : (size_t)NITI_PARTS_MAX);
 }
 
 static inline uint32_t niti_blocks(size_t weights, size_t per_block) { return (uint32_t)((weights + per_block - 1) / per_block); }
