@@ -278,7 +278,7 @@ static void plan_conv_forward(Planning *p, int32_t i) {
     }
   }
   make_late(p, s);
-  if (!niti_conv_grouped(c) && (c->h * c->w > 1 || c->kh * c->kw > 1))
+  if (!niti_conv_grouped(c) && !niti_export_is_linear(c))
     s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
 }
 
@@ -434,6 +434,10 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
   if (status == NITI_OK) status = plan_program(out, fast_bytes);
   if (status != NITI_OK) niti_export_plan_close(out);
   return status;
+}
+
+bool niti_export_is_linear(const NitiConv *c) {
+  return c->h == 1 && c->w == 1 && c->kh == 1 && c->kw == 1 && c->pad_h == 0 && c->pad_w == 0;
 }
 
 bool niti_export_is_softmax(const NitiOperation *o) { return o->loss.kind == NITI_LOSS_SOFTMAX; }

@@ -425,7 +425,7 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
     case NITI_EXPORT_CONV_FORWARD:
       if (niti_conv_grouped(c)) return "GROUPED";
       if (s->pool != NITI_NONE) return "POOLED";
-      return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
+      return niti_export_is_linear(c) ? "LINEAR" : "PLAIN";
     case NITI_EXPORT_MAXPOOL_FORWARD: return "MAXPOOL";
     case NITI_EXPORT_AVGPOOL_FORWARD: return "AVGPOOL";
     case NITI_EXPORT_RELU_FORWARD: return "RELU";

@@ -19,6 +19,8 @@ JOBS = {
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
     "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS, "images": IMAGES}),
     "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "images": IMAGES, "freeze": ["conv1", "conv2"]}),
+    "border": (nets.BORDER, {"batch": 2, "max_steps": 10}),
+    "beyond": (nets.BEYOND, {"batch": 2, "max_steps": 10}),
     "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
@@ -37,6 +39,7 @@ COUNTS = {
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
         ("pools", "M33"), ("lenet", "M4"), ("lenet", "M33"), ("lenet", "M55")]
+RUNS += [(name, board) for name in ("border", "beyond") for board in ("M3", "M4", "M55")]
 RUNS += [(name, board) for name in ("residual", "depthwise") for board in boards.BOARDS]
 if os.environ.get("NITI_TEST_SLOW"):
     RUNS += [("a-long", board) for board in boards.BOARDS]

@@ -53,8 +53,9 @@ def test_a_state_is_of_one_network(tmp_path):
     assert len({own, *found}) == 1 + len(others)
 
 
-def test_sanitizers_find_nothing(tmp_path):
-    job = Job(tmp_path, nets.POOLS, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
+@pytest.mark.parametrize("model", [nets.POOLS, nets.BORDER, nets.BEYOND], ids=lambda model: model["name"])
+def test_sanitizers_find_nothing(model, tmp_path):
+    job = Job(tmp_path, model, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
     job.export()
     assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
 
