@@ -61,6 +61,16 @@ def test_steps_are_what_the_oracle_says(sets):
     assert [(o["opcode"], o["layer"], said) for index in sets[1:] for o in index["operations"] if (said := formulas.difference(o))] == []
 
 
+def test_words_are_those_that_are_used(sets):
+    """A mask that images share has words for one image."""
+    found = set()
+    for o in (o for index in sets for o in index["operations"] if o["opcode"] == "dropout"):
+        shared, dims = o["attributes"]["shared_mask"], o["inputs"][0]["dims"]
+        assert o["words"]["dims"] == [1 if shared else dims[0], *dims[1:]] and list(o["words"]["data"].shape) == o["words"]["dims"]
+        found.add((shared, dims[0] > 1))
+    assert {(True, True), (False, True)} <= found
+
+
 def test_directed_cases_reach_what_they_are_for(sets):
     """Ties, both ends of the range, operands that are 0, shifts of 0 and of many bits, either operand of an addition larger, masks of both values."""
     found = [o for o in sets[0]["operations"] if "inputs" in o]
