@@ -290,6 +290,7 @@ static NitiStatus fill_checkpoint(NitiCheckpoint *checkpoint, const NitiExport *
     NITI_TRY(niti_checkpoint_add(checkpoint, t->name, t->dtype, t->ndim, t->dims, t->exponent, t->data));
   }
   NITI_TRY(niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC));
+  if (niti_export_trains(e)) NITI_TRY(niti_import_state(checkpoint, e->start.step, e->start.mu, e->start.seed));
   NITI_TRY(niti_checkpoint_set(checkpoint, "recipe", e->recipe->text));
   return niti_checkpoint_set(checkpoint, "model", e->recipe->model->text);
 }
@@ -326,16 +327,29 @@ static NitiStatus check_known(const NitiExport *e, bool training) {
   return status;
 }
 
+/* With what the device begins. batch: the run's own, by which its schedule counts epochs. */
+static NitiStatus start_of(NitiExport *e, NitiRecipe *recipe, int32_t batch, const NitiCheckpoint *checkpoint) {
+  const int32_t own = recipe->batch;
+  recipe->batch = batch;
+  const NitiStatus status = niti_device_start(&e->start, recipe, checkpoint, "cannot be exported to C");
+  recipe->batch = own;
+  e->report.step = e->start.step;
+  e->report.mu = e->start.mu;
+  e->report.scheduled = e->start.scheduled;
+  return status;
+}
+
 static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheckpoint *checkpoint,
                               const NitiExportOptions *options) {
+  const int32_t batch = recipe->batch;
   NITI_TRY(use_recipe(e, recipe, options));
+  e->start = (NitiDeviceStart){.seed = recipe->seed, .mu = niti_recipe_mu(recipe, 0)};
   NITI_TRY(choose_name(e, options->name));
   NITI_TRY(make_table(e));
   NITI_TRY(check_known(e, false));
   if (!options->train || strcmp(options->train, "none") != 0) {
-    int mu;
     NITI_TRY(check_known(e, true));
-    NITI_TRY(niti_recipe_whole_mu(&mu, e->recipe, "cannot be exported to C"));
+    NITI_TRY(start_of(e, recipe, batch, checkpoint));
   }
   NITI_TRY(niti_export_weights_open(e, checkpoint));
   NITI_TRY(plan_all(e, options));

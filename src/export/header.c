@@ -55,10 +55,11 @@ static void write_inference(FILE *to, const NitiExport *e) {
           "typedef void (*%s_rows)(void *user, int32_t image, int32_t row, uint8_t *pixels);\n\n",
           e->upper, e->upper, e->recipe->data.type == NITI_UINT8 ? "values from 0 to 255" : "int8 values as bytes", e->name);
   fprintf(to,
-          "/* Starts from the exported weights, step 0. arena: %s_ARENA_BYTES bytes, aligned to 4; it must stay while the "
+          "/* Starts from the exported weights, step %" PRIu32
+          " and mu %d. arena: %s_ARENA_BYTES bytes, aligned to 4; it must stay while the "
           "network is used. */\n"
           "void %s_init(%s *network, void *arena);\n",
-          e->upper, e->name, e->name);
+          e->start.step, e->start.mu, e->upper, e->name, e->name);
   fprintf(to,
           "/* The class of an image, pixels[%s_HEIGHT][%s_WIDTH][%s_CHANNELS]: the first with the largest logit. logits, if not "
           "NULL, receives\n"

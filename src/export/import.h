@@ -4,6 +4,7 @@
 
 #include "io/checkpoint.h"
 #include "niti.h"
+#include "train/recipe.h"
 
 /* Keys of a checkpoint that niti_import_dump or niti_replay wrote: with what a replay, or the device, goes on. */
 #define NITI_DEVICE_STEP "device_step"
@@ -22,6 +23,18 @@ typedef struct NitiImportResult {
  * ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL, UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
+/* With what a device begins. */
+typedef struct NitiDeviceStart {
+  uint32_t step;
+  int mu;
+  uint64_t seed;
+  bool scheduled; /* the recipe changes mu during a run, which devices leave to their firmware */
+} NitiDeviceStart;
+
+/* Of a checkpoint with the three keys: what they say. Else step 0, the recipe's seed, and the rate with which the run trained the
+ * checkpoint's last step, or, of one that is of no run, of the recipe's first step. Places the recipe's schedule in that run.
+ * NITI_ERROR_UNSUPPORTED, with `what` cannot be: a rate that is not whole. */
+NitiStatus niti_device_start(NitiDeviceStart *out, NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *what);
 /* Sets the three keys. */
 NitiStatus niti_import_state(NitiCheckpoint *checkpoint, uint32_t step, int32_t mu, uint64_t seed);
 

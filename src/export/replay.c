@@ -49,23 +49,13 @@ static bool take_number(uint64_t *out, const char *word, uint64_t most) {
 
 /* ---- opening ---- */
 
-static NitiStatus take_value(uint64_t *out, const Replay *r, const char *key, uint64_t most) {
-  const char *text = niti_checkpoint_get(r->checkpoint, key);
-  if (!text || take_number(out, text, most)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "%s: %s is '%.60s' (expected a whole number from 0 to %" PRIu64 ")",
-                   niti_checkpoint_source(r->checkpoint), key, text, most);
-}
-
 /* What goes on from a device's state, or from a replay, has its step and its learning rate. */
 static NitiStatus go_on(Replay *r) {
-  NITI_TRY(niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed"));
-  uint64_t mu = (uint64_t)r->mu, step = 0;
-  r->seed = r->recipe->seed;
-  NITI_TRY(take_value(&step, r, NITI_DEVICE_STEP, UINT32_MAX));
-  NITI_TRY(take_value(&mu, r, NITI_DEVICE_MU, NITI_MU_MAX));
-  NITI_TRY(take_value(&r->seed, r, NITI_DEVICE_SEED, UINT64_MAX));
-  r->steps = (int64_t)step;
-  r->mu = (int)mu;
+  NitiDeviceStart start;
+  NITI_TRY(niti_device_start(&start, r->recipe, r->checkpoint, "cannot be replayed"));
+  r->steps = start.step;
+  r->mu = start.mu;
+  r->seed = start.seed;
   return NITI_OK;
 }
 
