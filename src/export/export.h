@@ -15,7 +15,7 @@ typedef enum NitiExportLayout {
 /* "cmake", "platformio", ...; ends with NULL. */
 extern const char *const niti_export_layouts[];
 
-enum { NITI_EXPORT_NAME_MAX = 64, NITI_EXPORT_STACK = 1024 /* bytes: a bound for 32-bit processors */ };
+enum { NITI_EXPORT_NAME_MAX = 64, NITI_EXPORT_STACK = 1024 /* bytes: a bound for 32-bit processors, from -O1 on */ };
 
 typedef struct NitiExportOptions {
   const char *out;   /* the folder; made where it is missing, must not hold anything else */

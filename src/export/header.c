@@ -110,8 +110,8 @@ void niti_export_write_header(FILE *to, const NitiExport *e) {
   const NitiExportReport *r = &e->report;
   fprintf(to, "/* %s: a network of integers, exported by niti %s, arithmetic %s.\n *\n", e->name, niti_version(),
           NITI_ARITHMETIC);
-  fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 ".\n", r->ram,
-          r->context, r->arena, r->stack);
+  fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 " (from -O1 on).\n",
+          r->ram, r->context, r->arena, r->stack);
   fprintf(to,
           " * Besides, the pixels of images that are in memory: %" PRId64 " bytes each; none with functions that ask for rows.\n",
           r->image);
