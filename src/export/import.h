@@ -18,9 +18,10 @@ typedef struct NitiImportResult {
   int32_t mu;    /* at the end */
 } NitiImportResult;
 
-/* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them;
- * the newest whole state counts. network: the NAME.safetensors of the export, for the frozen weights and the recipe. Statuses:
- * ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL, UNSUPPORTED, MEMORY. */
+/* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them,
+ * at any place: other bytes may lie before, between and after them; the newest whole state counts. network: the NAME.safetensors
+ * of the export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL,
+ * UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
 /* With what a device begins. */

@@ -109,13 +109,25 @@ def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
         with open(job.path("one.bin"), "wb") as file:
             file.write(slot)
         assert niti_json("import", job.path("one.bin"), job.checkpoint, "--out", job.path("one.safetensors"))["steps"] == 25
+    erased = lambda count: b"\xff" * count  # noqa: E731
+    noise = bytes(range(256)) * 9
+    pages = [content[:half] + erased(4096 - half % 4096) + content[half:], content + erased(100), noise + content[half:] + noise[3:] + content[:half] + noise[:77],
+             content[:half] + erased(50), b"NITI" * 100 + content]
+    for dump in pages:  # as it lies in pages of flash, in either order
+        with open(job.path("pages.bin"), "wb") as file:
+            file.write(dump)
+        assert niti_json("import", job.path("pages.bin"), job.checkpoint, "--out", job.path("pages.safetensors"))["steps"] == 25
+        newest = call(NITI, "hash", job.path("pages.safetensors")).decode().strip()
+        assert newest == expected
+    cut = [(content[:-1], "end within a slot"), (content[:-40], "end within a slot"), (content[:half + 70], "end within a slot"), (content[:half - 1], "end within a slot")]
+    content = bytearray(content)
     content[5] ^= 1
     content[half + 5] ^= 1
-    for damaged, why in ((content, "no whole state of this network"), (content[:-1], "expected one slot of")):
+    for damaged, why in [(content, "no whole state of this network"), *cut]:
         with open(slots, "wb") as file:
             file.write(damaged)
         result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", job.path("no.safetensors")], capture_output=True, text=True, check=False)
-        assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr
+        assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr, why
         assert not os.path.exists(job.path("no.safetensors"))
 
 
