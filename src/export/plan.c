@@ -146,12 +146,25 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
   }
 }
 
+/* A norm or the recipe's update comes before what only follows from it, such as the rounding that update sgd has by itself. */
+static NitiStatus check_causes(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOpcode opcode = p->operations[i].opcode;
+    if (opcode == NITI_OP_NORM_FIT || opcode == NITI_OP_GRADIENT_SQUARES || opcode == NITI_OP_UPDATE_SGD ||
+        opcode == NITI_OP_UPDATE_NITI16)
+      return check_opcode(p, &p->operations[i]);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_export_check(const NitiProgram *p) {
+  NITI_TRY(check_causes(p));
   for (int32_t i = 0; i < p->operation_count; ++i) NITI_TRY(check_opcode(p, &p->operations[i]));
   return NITI_OK;
 }
 
 NitiStatus niti_export_check_vectors(const NitiProgram *p) {
+  NITI_TRY(check_causes(p));
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
     const bool forward = o->opcode == NITI_OP_CONV_FORWARD;
