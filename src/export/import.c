@@ -8,6 +8,7 @@
 
 #include "export/source.h"
 #include "platform/file.h"
+#include "platform/path.h"
 #include "train/locate.h"
 
 /* The device's own code reads the slots. */
@@ -123,12 +124,21 @@ static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *
   return niti_checkpoint_save(checkpoint, out);
 }
 
+NitiStatus niti_import_check_out(const char *out, const char *network, const char *source) {
+  if (!out) return NITI_OK;
+  if (niti_path_same(out, network))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network, from which the device started (expected another file)", out);
+  if (niti_path_same(out, source)) return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is what is read (expected another file)", out);
+  return NITI_OK;
+}
+
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out) {
   NitiExport e = {.recipe = NULL};
   NitiRecipe *recipe = NULL;
   NitiCheckpoint *checkpoint = NULL;
   NitiLocation where;
   *result = (NitiImportResult){.steps = 0};
+  NITI_TRY(niti_import_check_out(out, network, dump));
   NitiStatus status = niti_locate(&where, network);
   if (status == NITI_OK) status = niti_location_weights(&checkpoint, &where);
   if (status == NITI_OK) status = niti_checkpoint_recipe(&recipe, checkpoint, where.path);

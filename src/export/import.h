@@ -24,6 +24,8 @@ typedef struct NitiImportResult {
  * UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
+/* NITI_ERROR_ARGUMENT: out, if not NULL, is one of the files that are read. */
+NitiStatus niti_import_check_out(const char *out, const char *network, const char *source);
 /* With what a device begins. */
 typedef struct NitiDeviceStart {
   uint32_t step;
