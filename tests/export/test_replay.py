@@ -60,6 +60,30 @@ def test_wrong_logs_are_refused(line, why, job):
     assert not os.path.exists(job.path("bad.safetensors"))
 
 
+def test_a_log_is_checked_before_the_data_is_opened(job):
+    with open(job.path("bad.log"), "w", encoding="ascii") as file:
+        file.write("0:0\n1:1 x\n")
+    result = subprocess.run([NITI, "replay", job.path("bad.log"), job.checkpoint, "--data", job.path("missing")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "bad.log:2: 'x': expected SAMPLE:LABEL" in result.stderr
+
+
+def test_nothing_that_is_read_is_overwritten(job):
+    """Neither the export's checkpoint, without which no slot can be read again, nor the dump or the log."""
+    slots = job.path("over.bin")
+    dump_of(job, slots)
+    os.makedirs(job.path("linked"), exist_ok=True)
+    link = job.path("linked", "a.safetensors")
+    if not os.path.exists(link):
+        os.symlink(job.checkpoint, link)
+    data = ["--data", job.path("data")]
+    for command in (["import", slots, job.checkpoint, "--out", job.checkpoint], ["import", slots, job.checkpoint, "--out", link], ["import", slots, job.checkpoint, "--out", slots],
+                    ["replay", job.path("log"), job.checkpoint, *data, "--out", job.checkpoint], ["replay", job.path("log"), job.checkpoint, *data, "--out", job.path("log")]):
+        before = [open(path, "rb").read() for path in (slots, job.checkpoint, job.path("log"))]
+        result = subprocess.run([NITI, *command], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "(expected another file)" in result.stderr
+        assert before == [open(path, "rb").read() for path in (slots, job.checkpoint, job.path("log"))]
+
+
 def test_a_log_with_a_zero_byte_is_refused(job):
     """Serial lines drop them in; what follows would be left out."""
     with open(job.path("zero.log"), "w", encoding="ascii") as file:
