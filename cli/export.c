@@ -53,16 +53,18 @@ static int print_report(const NitiExportReport *r, const char *out) {
   printf("multiply-adds   %" PRId64 " per image to predict", r->multiply_adds);
   if (r->trained > 0) printf(", at most %" PRId64 " to train", r->training_multiply_adds);
   printf("\n");
+  if (r->trained > 0) printf("begins          at step %" PRId64 " with mu %" PRId32 "\n", r->step, r->mu);
   return EXIT_OK;
 }
 
 static int report_json(const NitiExportReport *r) {
-  return print_json(json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I}", "name", r->name, "batch",
-                              r->batch, "layers", r->layers, "trained", r->trained, "trained_weights",
+  return print_json(json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i}", "name", r->name,
+                              "batch", r->batch, "layers", r->layers, "trained", r->trained, "trained_weights",
                               (json_int_t)r->trained_weights, "frozen_weights", (json_int_t)r->frozen_weights, "ram",
                               (json_int_t)r->ram, "context", (json_int_t)r->context, "arena", (json_int_t)r->arena, "stack",
                               (json_int_t)r->stack, "image", (json_int_t)r->image, "fullest", r->fullest, "multiply_adds",
-                              (json_int_t)r->multiply_adds, "training_multiply_adds", (json_int_t)r->training_multiply_adds));
+                              (json_int_t)r->multiply_adds, "training_multiply_adds", (json_int_t)r->training_multiply_adds,
+                              "step", (json_int_t)r->step, "mu", r->mu));
 }
 
 /* The number of a word in a list that ends with NULL, or -1. */
@@ -97,6 +99,9 @@ static int run(int argc, char **argv) {
                                     .layout = (NitiExportLayout)layout};
   if (niti_export_c(&report, argv[2], &chosen) != NITI_OK) return fail();
   if (report.default_scale) say("the recipe has no data.mean and data.std: pixels are scaled by 0.5 and 0.5");
+  if (report.scheduled)
+    say("update.mu is a schedule: the device begins with mu %" PRId32 ", and its firmware sets any other (network.mu)",
+        report.mu);
   if (report.augmented)
     say("the device takes images as they are: the recipe's random crops and flips, colours, cutout and mixup are left out");
   if (report.flips) say("the device predicts from the image alone, without its mirror: the recipe's evaluation.flip is left out");

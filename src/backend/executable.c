@@ -165,7 +165,7 @@ static int uses_at(const void *context, const NitiProgram *p, int32_t i, int k) 
   const int32_t t = o->inputs[k];
   const NitiUses use = niti_use_of(o, k);
   if (use == NITI_USE_OTHER || !has_layouts(e, t)) return NITI_USE_OTHER;
-  if (use == NITI_USE_GRADIENT) return use;
+  if (use == NITI_USE_GRADIENT) return NITI_USE_GRADIENT;
   if (is_reshaped(p, t)) return NITI_USE_OTHER;
   const NitiConvCall call = is_conv(o->opcode) ? call_of(e, i) : (NitiConvCall){0};
   return e->backend->kernels->mask_uses(e->backend, o, niti_tensor_shape(&p->tensors[t], p->batch), &call);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "export/values.h"
 #include "export/vectors.h"
 #include "io/checkpoint.h"
 #include "platform/file.h"
@@ -37,44 +38,6 @@ static const char *text_of(const json_t *object, const char *key) {
   return text ? text : "";
 }
 
-/* The bytes of a file of values in whichever format is there; *first: where the values begin; *width: bytes of one. */
-static NitiStatus load_values(char **data, size_t *size, size_t *first, size_t *width, const char *folder, const json_t *entry) {
-  char name[256], *path;
-  const bool npy = ((void)snprintf(name, sizeof name, "%s.npy", text_of(entry, "file")), niti_path_has_file(folder, name));
-  if (!npy) (void)snprintf(name, sizeof name, "%s.hex", text_of(entry, "file"));
-  NITI_TRY(niti_path_join(&path, folder, name));
-  const NitiStatus status = niti_file_read(data, size, path, FILE_MAX);
-  free(path);
-  NITI_TRY(status);
-  const char *dtype = text_of(entry, "dtype");
-  const size_t bytes = strstr(dtype, "64") ? 8 : strstr(dtype, "32") ? 4 : strstr(dtype, "16") ? 2 : 1;
-  *first = npy && *size > 10 ? 10 + (size_t)(unsigned char)(*data)[8] + 256 * (size_t)(unsigned char)(*data)[9] : 0;
-  *width = npy ? bytes : 2 * bytes + 1;
-  return NITI_OK;
-}
-
-/* The first element of two files of values that differs; *equal: none does. Of different formats nothing is known: 0, false. */
-static NitiStatus first_element(int64_t *at, bool *equal, const char *a, const json_t *x, const char *b, const json_t *y) {
-  char *data[2] = {NULL, NULL};
-  size_t size[2], first[2], width[2];
-  *at = 0;
-  *equal = false;
-  NitiStatus status = load_values(&data[0], &size[0], &first[0], &width[0], a, x);
-  if (status == NITI_OK) status = load_values(&data[1], &size[1], &first[1], &width[1], b, y);
-  if (status == NITI_OK && width[0] == width[1]) {
-    while (first[0] + width[0] <= size[0] && first[1] + width[1] <= size[1] &&
-           memcmp(data[0] + first[0], data[1] + first[1], width[0]) == 0) {
-      first[0] += width[0];
-      first[1] += width[1];
-      ++*at;
-    }
-    *equal = first[0] == size[0] && first[1] == size[1];
-  }
-  free(data[0]);
-  free(data[1]);
-  return status;
-}
-
 static bool same(const json_t *a, const json_t *b) { return (!a && !b) || json_equal(a, b); }
 
 static void place_of(char *out, size_t size, const json_t *operation) {
@@ -87,66 +50,111 @@ static void place_of(char *out, size_t size, const json_t *operation) {
     (void)snprintf(out, size, "a case of %s", text_of(operation, "opcode"));
 }
 
-static bool has_format(const char *folder, const json_t *entry, const char *format) {
-  char name[256];
-  (void)snprintf(name, sizeof name, "%s.%s", text_of(entry, "file"), format);
-  return niti_path_has_file(folder, name);
+/* Values that were read first, with which all others are compared. */
+typedef struct Values {
+  void *data;
+  const char *folder, *ending;
+} Values;
+
+/* Where two files of the same shape differ. */
+typedef struct Mismatch {
+  bool differs;
+  size_t at; /* the element */
+  const char *folder, *ending;
+} Mismatch;
+
+static size_t first_different(const char *a, const char *b, const NitiFileValues *v) {
+  size_t i = 0;
+  while (i < v->count && memcmp(a + i * v->width, b + i * v->width, v->width) == 0) ++i;
+  return i;
 }
 
-/* In a format whose values are read here. */
-static bool has_values(const char *folder, const json_t *entry) {
-  return has_format(folder, entry, "npy") || has_format(folder, entry, "hex");
+/* Compares the values of one file, if it is there, with the first ones, which they may become. */
+static NitiStatus compare_file(Mismatch *m, Values *first, const NitiFileValues *v, int format, bool *there) {
+  void *data;
+  NITI_TRY(niti_file_values_read(&data, v, format));
+  if (!data) return NITI_OK;
+  *there = true;
+  if (!first->data) {
+    *first = (Values){data, v->folder, niti_values_endings[format]};
+    return NITI_OK;
+  }
+  const size_t at = first_different(first->data, data, v);
+  if (at < v->count) *m = (Mismatch){true, at, v->folder, niti_values_endings[format]};
+  free(data);
+  return NITI_OK;
 }
 
-static NitiStatus want_file(const char *folder, const json_t *entry) {
-  if (has_values(folder, entry) || has_format(folder, entry, "h") || has_format(folder, entry, "safetensors")) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: %s is not there in any format, but index.json lists it", folder, text_of(entry, "file"));
+/* Every format that is there: none counts as another's copy, and no digest stands for values. */
+static NitiStatus compare_files(Mismatch *m, Values *first, const char *folder, const json_t *entry) {
+  NitiFileValues v;
+  bool there = false;
+  NITI_TRY(niti_file_values_open(&v, folder, entry));
+  for (int format = 0; format < NITI_VALUES_FORMATS && !m->differs; ++format)
+    NITI_TRY(compare_file(m, first, &v, format, &there));
+  return there ? NITI_OK
+               : niti_fail(NITI_ERROR_FILE, "%s: %s is not there in any format, but index.json lists it", folder, v.stem);
 }
 
-/* Whether two entries of one shape hold the same: their files where both can be read, else what the indexes say. */
-static NitiStatus compare_values(bool *equal, int64_t *at, const char *a, const json_t *x, const char *b, const json_t *y) {
-  const bool digests = strcmp(text_of(x, "sha256"), text_of(y, "sha256")) == 0;
-  *at = 0;
-  *equal = digests;
-  NITI_TRY(want_file(a, x));
-  NITI_TRY(want_file(b, y));
-  const bool one_format = has_format(a, x, "npy") == has_format(b, y, "npy");
-  return has_values(a, x) && has_values(b, y) && (one_format || !digests) ? first_element(at, equal, a, x, b, y) : NITI_OK;
+static void say_element(NitiDifference *d, const char *place, const json_t *entry, const Mismatch *m, const Values *first) {
+  (void)snprintf(d->where, sizeof d->where, "%s: element %zu of %s (%s", place, m->at, text_of(entry, "name"),
+                 text_of(entry, "file"));
+  const size_t used = strlen(d->where), left = sizeof d->where - used;
+  if (m->folder == first->folder)
+    (void)snprintf(d->where + used, left, ".%s and .%s of %s)", first->ending, m->ending, m->folder);
+  else if (m->ending != first->ending)
+    (void)snprintf(d->where + used, left, ": .%s here, .%s there)", first->ending, m->ending);
+  else
+    (void)snprintf(d->where + used, left, ")");
+}
+
+/* The first of an entry's own words that differ; NULL: none does. */
+static const char *other_word(const json_t *x, const json_t *y) {
+  static const char *const keys[] = {"dims", "dtype", "layout"}, *const names[] = {"the shape", "the dtype", "the layout"};
+  for (int k = 0; k < 3; ++k) {
+    if (!same(json_object_get(x, keys[k]), json_object_get(y, keys[k]))) return names[k];
+  }
+  return NULL;
 }
 
 static NitiStatus compare_entry(NitiDifference *d, const json_t *operation, const char *a, const json_t *x, const char *b,
                                 const json_t *y) {
   char place[256];
-  int64_t at;
-  const bool exponent = !same(json_object_get(x, "exponent"), json_object_get(y, "exponent"));
-  const bool shape = !same(json_object_get(x, "dims"), json_object_get(y, "dims"));
-  bool equal = false;
-  if (!shape) NITI_TRY(compare_values(&equal, &at, a, x, b, y));
-  if (!exponent && equal) return NITI_OK;
-  d->differs = true;
+  Values first = {NULL, NULL, NULL};
+  Mismatch m = {.differs = false};
+  const char *word = other_word(x, y);
+  NitiStatus status = word ? NITI_OK : compare_files(&m, &first, a, x);
+  if (status == NITI_OK && !word && !m.differs) status = compare_files(&m, &first, b, y);
+  if (status == NITI_OK && !word && !m.differs && !same(json_object_get(x, "exponent"), json_object_get(y, "exponent")))
+    word = "the exponent";
+  d->differs = word || m.differs;
   place_of(place, sizeof place, operation);
-  if (shape || equal) {
-    (void)snprintf(d->where, sizeof d->where, "%s: %s of %s", place, shape ? "the shape" : "the exponent", text_of(x, "name"));
-    return NITI_OK;
-  }
-  (void)snprintf(d->where, sizeof d->where, "%s: element %" PRId64 " of %s (%s)", place, at, text_of(x, "name"),
-                 text_of(x, "file"));
+  if (word) (void)snprintf(d->where, sizeof d->where, "%s: %s of %s", place, word, text_of(x, "name"));
+  if (m.differs) say_element(d, place, x, &m, &first);
+  free(first.data);
+  return status;
+}
+
+/* Of whatever an operation's entry has under a key: an entry of values, a list of them, or a word. */
+static NitiStatus compare_key(NitiDifference *d, const json_t *x, const char *a, const json_t *y, const char *b,
+                              const char *key) {
+  const json_t *p = json_object_get(x, key), *q = json_object_get(y, key);
+  const bool values = json_object_get(p, "file") && json_object_get(q, "file");
+  const bool lists = json_is_object(json_array_get(p, 0)) && json_array_size(p) == json_array_size(q);
+  if (values) return compare_entry(d, x, a, p, b, q);
+  for (size_t i = 0; i < json_array_size(p) && lists && !d->differs; ++i)
+    NITI_TRY(compare_entry(d, x, a, json_array_get(p, i), b, json_array_get(q, i)));
+  if (d->differs || lists || same(p, q)) return NITI_OK;
+  d->differs = true;
+  place_of(d->where, sizeof d->where - 64, x);
+  (void)snprintf(d->where + strlen(d->where), 64, ": %s", key);
   return NITI_OK;
 }
 
 static NitiStatus compare_operation(NitiDifference *d, const json_t *x, const char *a, const json_t *y, const char *b) {
   static const char *const keys[] = {"inputs", "weights", "gradient", "a",     "b",       "accumulators",
                                      "max",    "shift",   "words",    "steps", "outputs", "results"};
-  for (size_t k = 0; k < sizeof keys / sizeof *keys && !d->differs; ++k) {
-    const json_t *p = json_object_get(x, keys[k]), *q = json_object_get(y, keys[k]);
-    if (json_is_object(p) && json_is_object(q)) NITI_TRY(compare_entry(d, x, a, p, b, q));
-    for (size_t i = 0; i < json_array_size(p) && i < json_array_size(q) && !d->differs; ++i)
-      NITI_TRY(compare_entry(d, x, a, json_array_get(p, i), b, json_array_get(q, i)));
-    if (d->differs || json_is_array(p) || json_is_object(p) || same(p, q)) continue;
-    d->differs = true;
-    place_of(d->where, sizeof d->where - 64, x);
-    (void)snprintf(d->where + strlen(d->where), 64, ": %s", keys[k]);
-  }
+  for (size_t k = 0; k < sizeof keys / sizeof *keys && !d->differs; ++k) NITI_TRY(compare_key(d, x, a, y, b, keys[k]));
   return NITI_OK;
 }
 

@@ -1,6 +1,7 @@
 /* Exports a network: reads it, plans it, checks the budget, and writes its folder. */
 #include "export/export.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,20 +128,47 @@ static NitiStatus make_table(NitiExport *e) {
 
 /* ---- names ---- */
 
-/* Words of C and C++, what the sources or their build files call something else, and names that begin as the runtime's do. */
-static bool is_taken(const char *name) {
-  static const char *const words[] = {
-      "all",     "asm",      "auto",     "bool",     "break",  "case",     "catch",   "char",     "class",
-      "clean",   "const",    "continue", "default",  "delete", "do",       "double",  "else",     "enum",
-      "extern",  "false",    "float",    "for",      "friend", "goto",     "if",      "inline",   "install",
-      "int",     "long",     "main",     "memcpy",   "new",    "operator", "predict", "private",  "protected",
-      "public",  "register", "restrict", "return",   "rt",     "short",    "signed",  "sizeof",   "static",
-      "struct",  "switch",   "template", "test",     "this",   "throw",    "train",   "true",     "try",
-      "typedef", "typename", "union",    "unsigned", "using",  "virtual",  "void",    "volatile", "while"};
-  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
-    if (strcmp(name, words[i]) == 0) return true;
+/* Whether a list of words, a space between them, has this one. */
+static bool has_word(const char *words, const char *name) {
+  const size_t length = strlen(name);
+  for (const char *at = words; length > 0 && (at = strstr(at, name)) != NULL; at += length) {
+    if ((at == words || at[-1] == ' ') && (at[length] == ' ' || at[length] == 0)) return true;
   }
-  return strncmp(name, "rt_", 3) == 0;
+  return false;
+}
+
+/* int8_t, UINT_FAST16_MAX, INTPTR_MIN, ... of stdint.h. */
+static bool is_of_stdint(const char *name) {
+  const bool small = strncmp(name, "int", 3) == 0 || strncmp(name, "uint", 4) == 0;
+  const bool large = strncmp(name, "INT", 3) == 0 || strncmp(name, "UINT", 4) == 0 || strncmp(name, "SIZE_", 5) == 0;
+  const char *end = strrchr(name, '_');
+  return end && (small ? has_word("_t", end) : large && has_word("_MAX _MIN _C", end));
+}
+
+/* As the sources call constants: t07_conv1_backward. */
+static bool is_constant(const char *name) {
+  return strchr("tpwb", name[0]) && isdigit((unsigned char)name[1]) && isdigit((unsigned char)name[2]) && name[3] == '_';
+}
+
+/* Words of C and C++, what the sources, the examples, their headers or their build files call something else, and names that
+ * begin as the compiler's or the runtime's do. */
+static bool is_taken(const char *name) {
+  static const char words[] =
+      "EOF FILE INPUT_EXPONENT NULL Serial alignas alignof all and and_eq arena arm asm auto bitand bitor bool break case"
+      " catch char char16_t char32_t char8_t class clean compl concept const const_cast consteval constexpr constinit continue"
+      " copy_row decltype default delay delete do double dynamic_cast else enum explicit export extern false fclose"
+      " first_largest float fopen for friend getchar gets goto i386 i686 if inline install int linux long loop main"
+      " max_align_t memcpy mips mutable mantissa input_line input_table namespace network new noexcept not not_eq nullptr "
+      "nullptr_t offsetof open operator or"
+      " or_eq perror pixels predict printf private protected ptrdiff_t public putchar puts read_images register"
+      " reinterpret_cast remove rename requires restrict return scanf setup short signed size_t sizeof static static_assert"
+      " static_cast stderr stdin stdout struct sun switch template tensors test this thread_local throw train true try typedef"
+      " typeid typename typeof union unix unsigned using virtual void volatile wchar_t while xor xor_eq";
+  static const char *const first[] = {"_", "rt_", "RT_", "niti_rt"};
+  bool taken =
+      has_word(words, name) || strcmp(name, "rt") == 0 || strcmp(name, "RT") == 0 || is_of_stdint(name) || is_constant(name);
+  for (size_t i = 0; i < sizeof first / sizeof *first; ++i) taken |= strncmp(name, first[i], strlen(first[i])) == 0;
+  return taken;
 }
 
 static NitiStatus choose_name(NitiExport *e, const char *given) {
@@ -149,10 +177,11 @@ static NitiStatus choose_name(NitiExport *e, const char *given) {
   niti_export_c_name(e->upper, name, true);
   memcpy(e->report.name, e->name, sizeof e->name);
   if (is_taken(e->name))
-    return niti_fail(NITI_ERROR_ARGUMENT,
-                     "the export would be called %s, which means something else in C or in its build (expected "
-                     "another name: --name NAME)",
-                     e->name);
+    return niti_fail(
+        NITI_ERROR_ARGUMENT,
+        "the export would be called %s, which means something else in C, in the runtime (rt, niti_rt) or in its build "
+        "(expected another name: --name NAME)",
+        e->name);
   if (!given || (given[0] != '\0' && strcmp(given, e->name) == 0)) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT, "--name %s: expected 1 to %d of A-Z a-z 0-9 _, not a digit first", given,
                    NITI_EXPORT_NAME_MAX - 1);
@@ -290,6 +319,7 @@ static NitiStatus fill_checkpoint(NitiCheckpoint *checkpoint, const NitiExport *
     NITI_TRY(niti_checkpoint_add(checkpoint, t->name, t->dtype, t->ndim, t->dims, t->exponent, t->data));
   }
   NITI_TRY(niti_checkpoint_set(checkpoint, "arithmetic", NITI_ARITHMETIC));
+  if (niti_export_trains(e)) NITI_TRY(niti_import_state(checkpoint, e->start.step, e->start.mu, e->start.seed));
   NITI_TRY(niti_checkpoint_set(checkpoint, "recipe", e->recipe->text));
   return niti_checkpoint_set(checkpoint, "model", e->recipe->model->text);
 }
@@ -326,16 +356,29 @@ static NitiStatus check_known(const NitiExport *e, bool training) {
   return status;
 }
 
+/* With what the device begins. batch: the run's own, by which its schedule counts epochs. */
+static NitiStatus start_of(NitiExport *e, NitiRecipe *recipe, int32_t batch, const NitiCheckpoint *checkpoint) {
+  const int32_t own = recipe->batch;
+  recipe->batch = batch;
+  const NitiStatus status = niti_device_start(&e->start, recipe, checkpoint, "cannot be exported to C");
+  recipe->batch = own;
+  e->report.step = e->start.step;
+  e->report.mu = e->start.mu;
+  e->report.scheduled = e->start.scheduled;
+  return status;
+}
+
 static NitiStatus export_with(NitiExport *e, NitiRecipe *recipe, const NitiCheckpoint *checkpoint,
                               const NitiExportOptions *options) {
+  const int32_t batch = recipe->batch;
   NITI_TRY(use_recipe(e, recipe, options));
+  e->start = (NitiDeviceStart){.seed = recipe->seed, .mu = niti_recipe_mu(recipe, 0)};
   NITI_TRY(choose_name(e, options->name));
   NITI_TRY(make_table(e));
   NITI_TRY(check_known(e, false));
   if (!options->train || strcmp(options->train, "none") != 0) {
-    int mu;
     NITI_TRY(check_known(e, true));
-    NITI_TRY(niti_recipe_whole_mu(&mu, e->recipe, "cannot be exported to C"));
+    NITI_TRY(start_of(e, recipe, batch, checkpoint));
   }
   NITI_TRY(niti_export_weights_open(e, checkpoint));
   NITI_TRY(plan_all(e, options));

@@ -15,7 +15,7 @@ typedef enum NitiExportLayout {
 /* "cmake", "platformio", ...; ends with NULL. */
 extern const char *const niti_export_layouts[];
 
-enum { NITI_EXPORT_NAME_MAX = 64, NITI_EXPORT_STACK = 1024 /* bytes: a bound for 32-bit processors */ };
+enum { NITI_EXPORT_NAME_MAX = 64, NITI_EXPORT_STACK = 1024 /* bytes: a bound for 32-bit processors, from -O1 on */ };
 
 typedef struct NitiExportOptions {
   const char *out;   /* the folder; made where it is missing, must not hold anything else */
@@ -37,6 +37,9 @@ typedef struct NitiExportReport {
   int64_t multiply_adds, training_multiply_adds; /* forward; forward and backward of a training step, as if no delta were 0 */
   int64_t row;                                   /* bytes of an update's sums in the largest layer */
   char fullest[96];                              /* the step that needs most of the arena */
+  int64_t step;                                  /* with which the device begins, of training steps */
+  int32_t mu;                                    /* and its learning rate then */
+  bool scheduled;                                /* the recipe changes mu during a run, which the export leaves to the firmware */
   bool default_scale;                            /* the recipe has no mean and std: 0.5 and 0.5 are used */
   bool augmented;                                /* the recipe changes training images, which a device does not */
   bool flips;                                    /* the recipe scores images with their mirrors, which a device does not */

@@ -121,6 +121,23 @@ static bool is_unchanged(const char *path, const char *expected) {
   return strncmp(digest, expected, DIGITS) == 0;
 }
 
+/* What was changed since an earlier export wrote it, or what no export wrote, is not overwritten. */
+static NitiStatus check_file(const char *path, const NitiExportFile *file, const char *list) {
+  char digest[SHA256_DIGEST_STRING_LENGTH];
+  if (!niti_path_is_file(path)) return NITI_OK;
+  (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), digest);
+  if (is_unchanged(path, digest)) return NITI_OK;
+  for (const char *line = list; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+    const size_t length = strcspn(line, "\n"), own = strlen(file->path);
+    if (length == PATH_AT + own && strncmp(line + PATH_AT, file->path, own) == 0 && is_unchanged(path, line)) return NITI_OK;
+  }
+  return niti_fail(
+      NITI_ERROR_FILE,
+      "%s: the export would overwrite it, but it is not as an earlier export wrote it (expected another --out, or the "
+      "file elsewhere)",
+      path);
+}
+
 static NitiStatus remove_file(const char *out, const char *line) {
   char *path;
   NitiStatus status = NITI_OK;
@@ -173,7 +190,9 @@ static NitiStatus write_files(Staged *s, const char *out, const char *name, cons
   char *text = NULL;
   for (int i = 0; i < files->count; ++i) NITI_TRY(stage(&s->files[i], &s->paths[i], out, &files->files[i]));
   NITI_TRY(read_list(&text, list));
-  NitiStatus status = save_checkpoint(out, name, checkpoint);
+  NitiStatus status = NITI_OK;
+  for (int i = 0; i < files->count && status == NITI_OK; ++i) status = check_file(s->paths[i], &files->files[i], text);
+  if (status == NITI_OK) status = save_checkpoint(out, name, checkpoint);
   if (status == NITI_OK) status = write_list(list, text, files); /* of both exports, until only one is there */
   for (int i = 0; i < files->count && status == NITI_OK; ++i) {
     NitiFile *file = s->files[i];

@@ -55,10 +55,11 @@ static void write_inference(FILE *to, const NitiExport *e) {
           "typedef void (*%s_rows)(void *user, int32_t image, int32_t row, uint8_t *pixels);\n\n",
           e->upper, e->upper, e->recipe->data.type == NITI_UINT8 ? "values from 0 to 255" : "int8 values as bytes", e->name);
   fprintf(to,
-          "/* Starts from the exported weights, step 0. arena: %s_ARENA_BYTES bytes, aligned to 4; it must stay while the "
+          "/* Starts from the exported weights, step %" PRIu32
+          " and mu %d. arena: %s_ARENA_BYTES bytes, aligned to 4; it must stay while the "
           "network is used. */\n"
           "void %s_init(%s *network, void *arena);\n",
-          e->upper, e->name, e->name);
+          e->start.step, e->start.mu, e->upper, e->name, e->name);
   fprintf(to,
           "/* The class of an image, pixels[%s_HEIGHT][%s_WIDTH][%s_CHANNELS]: the first with the largest logit. logits, if not "
           "NULL, receives\n"
@@ -109,8 +110,8 @@ void niti_export_write_header(FILE *to, const NitiExport *e) {
   const NitiExportReport *r = &e->report;
   fprintf(to, "/* %s: a network of integers, exported by niti %s, arithmetic %s.\n *\n", e->name, niti_version(),
           NITI_ARITHMETIC);
-  fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 ".\n", r->ram,
-          r->context, r->arena, r->stack);
+  fprintf(to, " * RAM: %" PRId64 " bytes: context %" PRId64 ", arena %" PRId64 ", stack at most %" PRId64 " (from -O1 on).\n",
+          r->ram, r->context, r->arena, r->stack);
   fprintf(to,
           " * Besides, the pixels of images that are in memory: %" PRId64 " bytes each; none with functions that ask for rows.\n",
           r->image);

@@ -8,6 +8,7 @@
 
 #include "export/source.h"
 #include "platform/file.h"
+#include "platform/path.h"
 #include "train/locate.h"
 
 /* The device's own code reads the slots. */
@@ -16,29 +17,70 @@
 #define RT_CLIPS 0
 #include "export/runtime/niti_rt_store.h"
 
+enum { DUMP_MAX = 1 << 30 };
+
 typedef struct Dump {
-  const char *bytes;
+  const char *path, *bytes;
   size_t size, slot; /* slot: bytes of one */
+  size_t start;      /* where the slot that is read begins */
 } Dump;
 
 static int read_slot(void *user, int slot, uint32_t offset, void *data, uint32_t size) {
   const Dump *d = user;
-  const size_t at = (size_t)slot * d->slot + offset;
+  const size_t at = d->start + offset;
+  (void)slot;
   if (at + size > d->size) return 1;
   memcpy(data, d->bytes + at, size);
   return 0;
 }
 
-static NitiStatus load(const NitiExport *e, const Dump *dump, const char *path, int8_t *weights, rt_state *state) {
+/* Whether flash is erased from a byte on, before another. */
+static bool is_erased(const Dump *d, size_t from, size_t end) {
+  const char value = from < end ? d->bytes[from] : 0;
+  if (value != 0 && value != (char)0xff) return false;
+  while (from < end && d->bytes[from] == value) ++from;
+  return from == end;
+}
+
+static bool has_magic(const Dump *d, size_t at) {
+  return at + sizeof(uint32_t) <= d->size && rt_load_u32((const uint8_t *)d->bytes + at) == RT_MAGIC;
+}
+
+/* The newest whole state, wherever in the dump its slot begins. False: there is none. */
+static bool find_newest(rt_state *state, size_t *start, Dump *d, const NitiExport *e) {
   const uint32_t bytes = (uint32_t)e->report.trained_weights;
-  Dump copy = *dump;
-  if (dump->size != dump->slot && dump->size != 2 * dump->slot) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: %zu bytes (expected one slot of %zu bytes, or two)", path, dump->size, dump->slot);
+  bool found = false;
+  for (d->start = 0; d->start + d->slot <= d->size; ++d->start) {
+    rt_state here;
+    if (!has_magic(d, d->start + d->slot - RT_HEADER_BYTES)) continue;
+    if (rt_slot_whole(&here, read_slot, d, 0, e->network, bytes) <= 0) continue;
+    if (found && (int32_t)(here.sequence - state->sequence) < 0) continue;
+    *state = here;
+    *start = d->start;
+    found = true;
   }
-  state->network = e->network;
-  if (rt_load(state, weights, bytes, read_slot, &copy) == 0) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "%s: no whole state of this network (arithmetic %s, network %08x)", path, NITI_ARITHMETIC,
-                   e->network);
+  return found;
+}
+
+/* A dump that ends within its second slot would give the older state: what cannot be one must be erased. */
+static bool is_cut(const Dump *d, size_t start) {
+  for (size_t at = d->size < RT_HEADER_BYTES ? 0 : d->size - RT_HEADER_BYTES + 1; at < d->size; ++at) {
+    if (has_magic(d, at)) return true;
+  }
+  return d->size < 2 * d->slot && !(is_erased(d, 0, start) && is_erased(d, start + d->slot, d->size));
+}
+
+static NitiStatus load(const NitiExport *e, Dump *d, int8_t *weights, rt_state *state) {
+  size_t start = 0;
+  const bool found = find_newest(state, &start, d, e);
+  if (d->size < d->slot || (found && is_cut(d, start)))
+    return niti_fail(NITI_ERROR_FORMAT, "%s: %zu bytes, which end within a slot (expected one slot of %zu bytes, or both)",
+                     d->path, d->size, d->slot);
+  if (!found)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: no whole state of this network (arithmetic %s, network %08x)", d->path,
+                     NITI_ARITHMETIC, e->network);
+  memcpy(weights, d->bytes + start, (size_t)e->report.trained_weights);
+  return NITI_OK;
 }
 
 /* The trained weights take the place of those that the checkpoint has. */
@@ -62,15 +104,15 @@ NitiStatus niti_import_state(NitiCheckpoint *checkpoint, uint32_t step, int32_t 
 }
 
 static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *path, NitiImportResult *result, const char *out) {
-  Dump dump = {.slot = 0};
+  Dump dump = {.path = path};
   char *bytes = NULL;
   rt_state state = {.network = 0};
   NITI_TRY(niti_export_weights_open(e, checkpoint));
   dump.slot = rt_header_at((uint32_t)e->report.trained_weights) + (size_t)RT_HEADER_BYTES;
-  NITI_TRY(niti_file_read(&bytes, &dump.size, path, 2 * dump.slot));
+  NITI_TRY(niti_file_read(&bytes, &dump.size, path, DUMP_MAX));
   int8_t *weights = malloc(dump.slot);
   dump.bytes = bytes;
-  NitiStatus status = weights ? load(e, &dump, path, weights, &state) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  NitiStatus status = weights ? load(e, &dump, weights, &state) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
   if (status == NITI_OK) replace_weights(e, weights);
   free(weights);
   free(bytes);
@@ -82,12 +124,21 @@ static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *
   return niti_checkpoint_save(checkpoint, out);
 }
 
+NitiStatus niti_import_check_out(const char *out, const char *network, const char *source) {
+  if (!out) return NITI_OK;
+  if (niti_path_same(out, network))
+    return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network, from which the device started (expected another file)", out);
+  if (niti_path_same(out, source)) return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is what is read (expected another file)", out);
+  return NITI_OK;
+}
+
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out) {
   NitiExport e = {.recipe = NULL};
   NitiRecipe *recipe = NULL;
   NitiCheckpoint *checkpoint = NULL;
   NitiLocation where;
   *result = (NitiImportResult){.steps = 0};
+  NITI_TRY(niti_import_check_out(out, network, dump));
   NitiStatus status = niti_locate(&where, network);
   if (status == NITI_OK) status = niti_location_weights(&checkpoint, &where);
   if (status == NITI_OK) status = niti_checkpoint_recipe(&recipe, checkpoint, where.path);

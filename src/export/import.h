@@ -4,6 +4,7 @@
 
 #include "io/checkpoint.h"
 #include "niti.h"
+#include "train/recipe.h"
 
 /* Keys of a checkpoint that niti_import_dump or niti_replay wrote: with what a replay, or the device, goes on. */
 #define NITI_DEVICE_STEP "device_step"
@@ -17,11 +18,26 @@ typedef struct NitiImportResult {
   int32_t mu;    /* at the end */
 } NitiImportResult;
 
-/* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them;
- * the newest whole state counts. network: the NAME.safetensors of the export, for the frozen weights and the recipe. Statuses:
- * ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL, UNSUPPORTED, MEMORY. */
+/* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them,
+ * at any place: other bytes may lie before, between and after them; the newest whole state counts. network: the NAME.safetensors
+ * of the export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL,
+ * UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
+/* NITI_ERROR_ARGUMENT: out, if not NULL, is one of the files that are read. */
+NitiStatus niti_import_check_out(const char *out, const char *network, const char *source);
+/* With what a device begins. */
+typedef struct NitiDeviceStart {
+  uint32_t step;
+  int mu;
+  uint64_t seed;
+  bool scheduled; /* the recipe changes mu during a run, which devices leave to their firmware */
+} NitiDeviceStart;
+
+/* Of a checkpoint with the three keys: what they say. Else step 0, the recipe's seed, and the rate with which the run trained the
+ * checkpoint's last step, or, of one that is of no run, of the recipe's first step. Places the recipe's schedule in that run.
+ * NITI_ERROR_UNSUPPORTED, with `what` cannot be: a rate that is not whole. */
+NitiStatus niti_device_start(NitiDeviceStart *out, NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *what);
 /* Sets the three keys. */
 NitiStatus niti_import_state(NitiCheckpoint *checkpoint, uint32_t step, int32_t mu, uint64_t seed);
 

@@ -146,12 +146,25 @@ static NitiStatus check_opcode(const NitiProgram *p, const NitiOperation *o) {
   }
 }
 
+/* A norm or the recipe's update comes before what only follows from it, such as the rounding that update sgd has by itself. */
+static NitiStatus check_causes(const NitiProgram *p) {
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOpcode opcode = p->operations[i].opcode;
+    if (opcode == NITI_OP_NORM_FIT || opcode == NITI_OP_GRADIENT_SQUARES || opcode == NITI_OP_UPDATE_SGD ||
+        opcode == NITI_OP_UPDATE_NITI16)
+      return check_opcode(p, &p->operations[i]);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_export_check(const NitiProgram *p) {
+  NITI_TRY(check_causes(p));
   for (int32_t i = 0; i < p->operation_count; ++i) NITI_TRY(check_opcode(p, &p->operations[i]));
   return NITI_OK;
 }
 
 NitiStatus niti_export_check_vectors(const NitiProgram *p) {
+  NITI_TRY(check_causes(p));
   for (int32_t i = 0; i < p->operation_count; ++i) {
     const NitiOperation *o = &p->operations[i];
     const bool forward = o->opcode == NITI_OP_CONV_FORWARD;
@@ -278,7 +291,7 @@ static void plan_conv_forward(Planning *p, int32_t i) {
     }
   }
   make_late(p, s);
-  if (!niti_conv_grouped(c) && (c->h * c->w > 1 || c->kh * c->kw > 1))
+  if (!niti_conv_grouped(c) && !niti_export_is_linear(c))
     s->use[NITI_EXPORT_WORK] = scratch(p, NITI_EXPORT_COLUMN_BYTES * (((int64_t)c->kh * c->kw * c->c + 3) / 4 * 4));
 }
 
@@ -434,6 +447,10 @@ NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *des
   if (status == NITI_OK) status = plan_program(out, fast_bytes);
   if (status != NITI_OK) niti_export_plan_close(out);
   return status;
+}
+
+bool niti_export_is_linear(const NitiConv *c) {
+  return c->h == 1 && c->w == 1 && c->kh == 1 && c->kw == 1 && c->pad_h == 0 && c->pad_w == 0;
 }
 
 bool niti_export_is_softmax(const NitiOperation *o) { return o->loss.kind == NITI_LOSS_SOFTMAX; }

@@ -76,6 +76,8 @@ NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes);
 /* Updates keep the sums of as many channels as fit in an arena of `bytes`, which must be what it has or more, and remains so. */
 NitiStatus niti_export_plan_fill(NitiExportPlan *plan, int64_t bytes);
 void niti_export_plan_close(NitiExportPlan *plan);
+/* Whether a convolution's only window is the image itself, so that no columns are gathered: rt_is_linear of the runtime. */
+bool niti_export_is_linear(const NitiConv *conv);
 /* Whether a LOSS is `softmax`; whether a DROPOUT's images share one mask. */
 bool niti_export_is_softmax(const NitiOperation *operation);
 bool niti_export_shares_mask(const NitiOperation *operation);

@@ -179,10 +179,11 @@ static NitiStatus put_tensor(NitiRecord *r, json_t *entries, int32_t operation, 
   return niti_values_write(r->options->out, r->files[tensor], known ? 0 : r->formats, &values, entries);
 }
 
-/* What belongs to each element of a tensor. */
+/* What belongs to each element of a tensor, or, `shared`, to each element of an image, of which there is one then. */
 static NitiStatus put_array(NitiRecord *r, const char *key, int32_t operation, int32_t tensor, const char *dtype,
-                            const void *data) {
-  const NitiValues values = values_of(r, tensor, key, dtype, data);
+                            const void *data, bool shared) {
+  NitiValues values = values_of(r, tensor, key, dtype, data);
+  if (shared) values.dims[0] = 1;
   char stem[NITI_STEM_MAX];
   json_t *entries = json_array();
   stem_of(stem, r, operation, key);
@@ -209,14 +210,15 @@ static NitiDraw draw_of(const NitiRecord *r, const NitiRoundingRecord *o) {
 
 static NitiStatus put_words(NitiRecord *r, int32_t i, int32_t tensor) {
   const NitiDraw draw = draw_of(r, &r->program->operations[i].rounding);
-  const size_t count = elements(r, tensor);
+  const bool shared = niti_export_shares_mask(&r->program->operations[i]);
+  const size_t count = elements(r, tensor) / (shared ? (size_t)r->program->batch : 1);
   uint32_t *words = malloc(count * sizeof *words);
   if (!words) return out_of_memory();
   for (size_t k = 0; k < count; ++k) words[k] = niti_draw(&draw, k);
   json_object_set_new(r->current, "draw",
                       json_pack("{s:I, s:I, s:I}", "purpose", (json_int_t)draw.purpose, "time", (json_int_t)draw.time, "layer",
                                 (json_int_t)draw.layer));
-  const NitiStatus status = put_array(r, "words", i, tensor, "uint32", words);
+  const NitiStatus status = put_array(r, "words", i, tensor, "uint32", words, shared);
   free(words);
   return status;
 }
@@ -245,7 +247,7 @@ static NitiStatus put_rounding(NitiRecord *r, int32_t i, int64_t *sums, int32_t 
   json_object_set_new(r->current, "rounding", json_string(niti_rounding_name(o->rounding.mode)));
   int32_t *narrow = (int32_t *)sums; /* in place: element k ends before element k + 1 begins */
   for (size_t k = 0; k < count; ++k) narrow[k] = (int32_t)sums[k];
-  NITI_TRY(put_array(r, "accumulators", i, output, "int32", narrow));
+  NITI_TRY(put_array(r, "accumulators", i, output, "int32", narrow, false));
   return o->rounding.mode == NITI_STOCHASTIC ? put_words(r, i, output) : NITI_OK;
 }
 
@@ -283,7 +285,7 @@ static NitiStatus put_update(NitiRecord *r, int32_t i, const void *gradient) {
       steps[k] = niti_round_int8(sums[k], shift < 1 ? 0 : shift, NITI_PSEUDO_STOCHASTIC, 0);
     json_object_update_new(r->current,
                            json_pack("{s:I, s:i, s:i, s:i}", "max", (json_int_t)max, "bits", bits, "mu", mu, "shift", shift));
-    status = put_array(r, "steps", i, tensor, "int8", steps);
+    status = put_array(r, "steps", i, tensor, "int8", steps, false);
   }
   free(sums);
   free(steps);

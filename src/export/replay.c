@@ -49,23 +49,13 @@ static bool take_number(uint64_t *out, const char *word, uint64_t most) {
 
 /* ---- opening ---- */
 
-static NitiStatus take_value(uint64_t *out, const Replay *r, const char *key, uint64_t most) {
-  const char *text = niti_checkpoint_get(r->checkpoint, key);
-  if (!text || take_number(out, text, most)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "%s: %s is '%.60s' (expected a whole number from 0 to %" PRIu64 ")",
-                   niti_checkpoint_source(r->checkpoint), key, text, most);
-}
-
 /* What goes on from a device's state, or from a replay, has its step and its learning rate. */
 static NitiStatus go_on(Replay *r) {
-  NITI_TRY(niti_recipe_whole_mu(&r->mu, r->recipe, "cannot be replayed"));
-  uint64_t mu = (uint64_t)r->mu, step = 0;
-  r->seed = r->recipe->seed;
-  NITI_TRY(take_value(&step, r, NITI_DEVICE_STEP, UINT32_MAX));
-  NITI_TRY(take_value(&mu, r, NITI_DEVICE_MU, NITI_MU_MAX));
-  NITI_TRY(take_value(&r->seed, r, NITI_DEVICE_SEED, UINT64_MAX));
-  r->steps = (int64_t)step;
-  r->mu = (int)mu;
+  NitiDeviceStart start;
+  NITI_TRY(niti_device_start(&start, r->recipe, r->checkpoint, "cannot be replayed"));
+  r->steps = start.step;
+  r->mu = start.mu;
+  r->seed = start.seed;
   return NITI_OK;
 }
 
@@ -148,9 +138,10 @@ static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
   if (colon == word || *colon != ':') return fail_at(r, word, "expected SAMPLE:LABEL");
   const long long label = strtoll(colon + 1, &end, 10);
   if (end == colon + 1 || *end) return fail_at(r, word, "expected SAMPLE:LABEL");
-  if (image < 0 || image >= niti_dataset_count(r->dataset, NITI_TRAIN))
+  if (image < 0 || (r->dataset && image >= niti_dataset_count(r->dataset, NITI_TRAIN)))
     return fail_at(r, word, "no such sample among the training images");
   if (label < 0 || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
+  if (!r->dataset) return NITI_OK;
   r->labels[i] = (int32_t)label;
   return read_sample(r, i, image);
 }
@@ -174,6 +165,7 @@ static NitiStatus set_mu(Replay *r, const char *word, const char *more) {
   return NITI_OK;
 }
 
+/* Without a data set the line is only checked. */
 static NitiStatus replay_line(Replay *r, char *line) {
   char *rest = line, *word = strtok_r(line, " \t\r", &rest);
   int32_t count = 0;
@@ -186,7 +178,20 @@ static NitiStatus replay_line(Replay *r, char *line) {
     if (count == r->recipe->batch) return fail_at(r, word, "more images than the network's batch");
     NITI_TRY(take_sample(r, count++, word));
   }
-  return train(r, count);
+  return r->dataset ? train(r, count) : NITI_OK;
+}
+
+/* Before a data set is opened, which may take long: what can be said of the log without one. */
+static NitiStatus check_all(Replay *r, const char *text) {
+  NitiStatus status = NITI_OK;
+  for (const char *line = text; line && status == NITI_OK; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+    char *copy = strndup(line, strcspn(line, "\n"));
+    ++r->line;
+    status = copy ? replay_line(r, copy) : out_of_memory(r);
+    free(copy);
+  }
+  r->line = 0;
+  return status;
 }
 
 static NitiStatus replay_all(Replay *r, char *text) {
@@ -222,11 +227,10 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
   NitiStatus status = strlen(text) == size
                           ? open_network(r, network, device)
                           : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", r->path, strlen(text));
+  if (status == NITI_OK) status = check_all(r, text);
   if (status == NITI_OK) status = open_data(r, data);
-  if (status == NITI_OK) {
-    status = go_on(r);
-    if (status == NITI_OK) status = replay_all(r, text);
-  }
+  if (status == NITI_OK) status = go_on(r);
+  if (status == NITI_OK) status = replay_all(r, text);
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;
 }
@@ -235,6 +239,7 @@ NitiStatus niti_replay(NitiImportResult *result, const char *log, const char *ne
                        const NitiDevice *device) {
   Replay r = {.path = log};
   *result = (NitiImportResult){.steps = 0};
+  NITI_TRY(niti_import_check_out(out, network, log));
   const NitiStatus status = replay(&r, result, network, data, out, device);
   niti_dataset_close(r.dataset);
   niti_feed_close(r.feed);

@@ -352,9 +352,11 @@ static void write_open(FILE *to, const NitiExport *e) {
       "  r.exponents = network->exponents;\n  r.hints = network->hints;\n  r.seed = network->seed;\n  r.step = network->step;\n"
       "  r.n = n;\n  r.mu = network->mu;\n  return r;\n}\n\n");
   fprintf(to, "void %s_init(%s *network, void *arena) {\n  network->arena = arena;\n  network->seed = UINT64_C(%" PRIu64 ");\n",
-          e->name, e->name, e->recipe->seed);
-  fprintf(to, "  network->step = 0;\n  network->mu = %d;\n  rt_zero_bytes(network->hints, (int32_t)sizeof network->hints);\n",
-          niti_recipe_mu(e->recipe, 0));
+          e->name, e->name, e->start.seed);
+  fprintf(to,
+          "  network->step = %" PRIu32
+          "u;\n  network->mu = %d;\n  rt_zero_bytes(network->hints, (int32_t)sizeof network->hints);\n",
+          e->start.step, e->start.mu);
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
     if (!w->frozen) fprintf(to, "  memcpy(network->weights + %" PRId64 ", %s, sizeof %s);\n", w->offset, w->symbol, w->symbol);
@@ -425,7 +427,7 @@ static const char *part_of(const NitiExportPlan *plan, const NitiExportStep *s) 
     case NITI_EXPORT_CONV_FORWARD:
       if (niti_conv_grouped(c)) return "GROUPED";
       if (s->pool != NITI_NONE) return "POOLED";
-      return c->h * c->w * c->kh * c->kw == 1 && c->pad_h + c->pad_w == 0 ? "LINEAR" : "PLAIN";
+      return niti_export_is_linear(c) ? "LINEAR" : "PLAIN";
     case NITI_EXPORT_MAXPOOL_FORWARD: return "MAXPOOL";
     case NITI_EXPORT_AVGPOOL_FORWARD: return "AVGPOOL";
     case NITI_EXPORT_RELU_FORWARD: return "RELU";

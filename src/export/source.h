@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "export/export.h"
+#include "export/import.h"
 #include "export/plan.h"
 #include "io/checkpoint.h"
 #include "train/recipe.h"
@@ -28,6 +29,7 @@ typedef struct NitiExport {
   int32_t table_exponent;
   uint32_t network; /* identifies saved states */
   char name[NITI_EXPORT_NAME_MAX], upper[NITI_EXPORT_NAME_MAX];
+  NitiDeviceStart start;
   NitiExportReport report;
 } NitiExport;
 

@@ -36,8 +36,10 @@ static size_t count_of(const NitiValues *v) {
   return count;
 }
 
+const char *const niti_values_endings[NITI_VALUES_FORMATS] = {"npy", "hex", "h", "safetensors"};
+
 unsigned niti_values_formats(const char *list) {
-  static const char *const names[] = {"npy", "hex", "h", "safetensors"};
+  const char *const *const names = niti_values_endings;
   unsigned formats = 0;
   while (*list) {
     const size_t length = strcspn(list, ",");
@@ -148,10 +150,9 @@ static NitiStatus write_text(const char *path, Writer writer, const NitiValues *
 }
 
 static NitiStatus write_format(const char *folder, const char *stem, int format, const NitiValues *v, const Type *t) {
-  static const char *const endings[] = {"npy", "hex", "h", "safetensors"};
   static const Writer writers[] = {write_npy, write_hex, write_h};
   char name[512], *path;
-  (void)snprintf(name, sizeof name, "%s.%s", stem, endings[format]);
+  (void)snprintf(name, sizeof name, "%s.%s", stem, niti_values_endings[format]);
   NITI_TRY(niti_path_join(&path, folder, name));
   const NitiStatus status = format == 3 ? write_safetensors(path, v, t) : write_text(path, writers[format], v, t, stem);
   free(path);

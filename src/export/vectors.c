@@ -102,7 +102,7 @@ static NitiStatus open_program(Vectors *v) {
   niti_program_close(program);
   NITI_TRY(status);
   NITI_TRY(check_words(v));
-  NITI_TRY(niti_recipe_whole_mu(&v->mu, v->recipe, "cannot be written as vectors"));
+  NITI_TRY(niti_recipe_whole_mu(&v->mu, v->recipe, 0, "cannot be written as vectors"));
   NITI_TRY(niti_record_begin(&v->record, v->executable, v->recipe->model->input));
   return write_table(v);
 }

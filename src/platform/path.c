@@ -40,3 +40,11 @@ static bool has(const char *dir, const char *name, bool (*is)(const char *path))
 
 bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }
 bool niti_path_has_dir(const char *dir, const char *name) { return has(dir, name, niti_path_is_dir); }
+
+bool niti_path_same(const char *a, const char *b) {
+  char *first = niti_system.realpath(a, NULL), *second = niti_system.realpath(b, NULL);
+  const bool same = first && second && strcmp(first, second) == 0;
+  free(first);
+  free(second);
+  return same;
+}

@@ -13,5 +13,7 @@ bool niti_path_is_dir(const char *path);
 /* The same for DIR/NAME. */
 bool niti_path_has_file(const char *dir, const char *name);
 bool niti_path_has_dir(const char *dir, const char *name);
+/* Whether both are there and are one file. */
+bool niti_path_same(const char *a, const char *b);
 
 #endif

@@ -195,14 +195,6 @@ static NitiStatus fold_checkpoint(NitiFolded *result, const NitiCheckpoint *from
 
 /* ---- the file to write ---- */
 
-static bool is_same_file(const char *a, const char *b) {
-  char *first = niti_system.realpath(a, NULL), *second = niti_system.realpath(b, NULL);
-  const bool same = first && second && strcmp(first, second) == 0;
-  free(first);
-  free(second);
-  return same;
-}
-
 /* The name of a checkpoint that a run writes. */
 static bool is_of_run(const char *name) {
   static const char *const names[] = {"last", "previous", "best", "averaged"}, suffix[] = ".safetensors";
@@ -220,7 +212,7 @@ static NitiStatus check_out(const NitiLocation *network, const char *out) {
   if (!folder) return out_of_memory();
   const bool run = niti_path_has_file(folder, "recipe.yaml") && niti_path_has_file(folder, "last.safetensors");
   free(folder);
-  if (is_same_file(network->path, out))
+  if (niti_path_same(network->path, out))
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network to fold (expected another file)", out);
   if (run && (is_of_run(name) || niti_system.access(out, F_OK) == 0))
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: the file belongs to the run in that folder (expected another name)", out);

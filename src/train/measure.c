@@ -113,14 +113,35 @@ static NitiStatus look_before(NitiMeasure *m, NitiExecutable *e, const NitiOpera
   return look_saturated(&layer->saturated_inputs, m, e, o->inputs[1], n);
 }
 
-static NitiStatus look_after(NitiMeasure *m, NitiExecutable *e, const NitiOperation *o, int32_t n) {
+/* The first ReLU without a maximum that reads ReLU i's output, and so has the same one; NITI_NONE: none does. */
+static int32_t same_relu(const NitiProgram *p, int32_t i) {
+  for (int32_t k = i + 1; k < p->operation_count && p->operations[i].opcode == NITI_OP_RELU_FORWARD; ++k) {
+    const NitiOperation *o = &p->operations[k];
+    if (o->opcode == NITI_OP_RELU_FORWARD && o->relu_max == 0 && o->inputs[0] == p->operations[i].outputs[0]) return k;
+  }
+  return NITI_NONE;
+}
+
+/* Counts for ReLU `last`, and for those before it that have the same output. */
+static void add_dead(NitiMeasure *m, const NitiProgram *p, int32_t last, int64_t dead, size_t channels) {
+  for (int32_t i = last; i >= 0; --i) {
+    if (i != last && same_relu(p, i) != last) continue;
+    add(&m->layers[p->operations[i].layer].dead, dead, channels);
+    last = i;
+  }
+}
+
+/* Of ReLUs that follow each other only the last one's output is sure to be in memory: the others may be fused. */
+static NitiStatus look_after(NitiMeasure *m, NitiExecutable *e, int32_t i, int32_t n) {
+  const NitiProgram *p = niti_executable_program(e);
+  const NitiOperation *o = &p->operations[i];
   size_t count;
-  if (o->opcode != NITI_OP_RELU_FORWARD) return NITI_OK;
+  if (o->opcode != NITI_OP_RELU_FORWARD || same_relu(p, i) != NITI_NONE) return NITI_OK;
   NITI_TRY(read_tensor(m, e, o->outputs[0], n, &count));
   const NitiTensorDesc *desc = tensor_of(e, o->outputs[0]);
   const size_t channels = (size_t)desc->dims[desc->rank - 1];
   uint8_t *alive = (uint8_t *)m->room + count;
-  add(&m->layers[o->layer].dead, count_dead(m->room, count / channels, channels, alive), channels);
+  add_dead(m, p, i, count_dead(m->room, count / channels, channels, alive), channels);
   return NITI_OK;
 }
 
@@ -129,7 +150,7 @@ static NitiStatus run_and_look(NitiMeasure *m, NitiNetwork *net, const NitiBindi
   for (int32_t i = 0; i < p->operation_count; ++i) {
     NITI_TRY(look_before(m, net->training, &p->operations[i], b->batch));
     NITI_TRY(niti_executable_run(net->training, i, i + 1, b));
-    NITI_TRY(look_after(m, net->training, &p->operations[i], b->batch));
+    NITI_TRY(look_after(m, net->training, i, b->batch));
   }
   return NITI_OK;
 }

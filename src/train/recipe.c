@@ -533,8 +533,8 @@ int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) {
   return (int)(niti_schedule_value(&recipe->mu, step) / NITI_MU_UNITS);
 }
 
-NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, const char *what) {
-  const int64_t mu = niti_schedule_value(&recipe->mu, 0);
+NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, int64_t step, const char *what) {
+  const int64_t mu = niti_schedule_value(&recipe->mu, step);
   char text[32];
   niti_yaml_decimal_text(text, sizeof text, mu, NITI_MU_PLACES);
   *out = (int)(mu / NITI_MU_UNITS);

@@ -55,8 +55,8 @@ NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);
 /* mu of a step, from 0, without its fraction; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);
-/* That of the first step, or NITI_ERROR_UNSUPPORTED where it is not whole, with what cannot be. */
-NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, const char *what);
+/* The same, or NITI_ERROR_UNSUPPORTED where it is not whole, with what cannot be. */
+NitiStatus niti_recipe_whole_mu(int *out, const NitiRecipe *recipe, int64_t step, const char *what);
 /* The same of any update: value / 10^places, under the key that `update` has for it, "mu" or "lr". */
 NitiLearningRate niti_recipe_rate(const NitiRecipe *recipe, int64_t step);
 /* Sets the scalars that a program binds for a step on so many images. */

@@ -81,9 +81,7 @@ def relu_backward(n):
 
 def dropout(n):
     threshold, factor, k = a.dropout_scale(n.attributes["rate"])
-    words = n.words()
-    words = np.broadcast_to(words[:1], words.shape) if n.attributes["shared_mask"] else words
-    return [(np.where(words >= threshold, a.shift_round(n.x[0] * factor, 15, "nearest"), 0), n.e[0] + k)]
+    return [(np.where(n.words() >= threshold, a.shift_round(n.x[0] * factor, 15, "nearest"), 0), n.e[0] + k)]
 
 
 def loss(n):

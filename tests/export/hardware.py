@@ -178,8 +178,8 @@ class Hardware:
     def keep(self, words):
         return words >> 31
 
-    def dropout(self, x, words, shared):
-        return x * (self.keep(words.reshape(-1)[:x[0].size].reshape(1, *x.shape[1:]) if shared else words.reshape(x.shape)))
+    def dropout(self, x, words):
+        return x * self.keep(words)  # of one image for all, or of each
 
     def update_shift(self, bits, mu):
         return bits - mu
@@ -234,7 +234,7 @@ class Hardware:
             best, winner = self.maxpool(o, data[0], tuple(o["outputs"][0]["dims"]))
             return self.same(best, out[0]) and self.same(winner, out[1])
         if o["opcode"] == "dropout":
-            return self.same(self.dropout(data[0], o["words"]["data"], o["attributes"]["shared_mask"]), out[0])
+            return self.same(self.dropout(data[0], o["words"]["data"]), out[0])
         if o["opcode"] == "update_niti":
             return self.same(self.update(data[0], data[1], o["mu"]), out[0])
         return True

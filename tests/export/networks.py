@@ -25,6 +25,11 @@ RESIDUAL = network("residual", (10, 9, 2), [
 # Its grouped convolution, and what comes before, is frozen.
 DEPTHWISE = network("depthwise", (10, 9, 2), [
     conv(8, 3, 1), "relu", conv(8, 3, 1, groups="channels"), "relu", conv(12, 1), "relu", POOL, "flatten", LINEAR], 4)
+# Kernels of 1 with padding, where no window is the whole image, and windows that lie beyond the image by more than their own size.
+BORDER = network("border", (1, 1, 2), [
+    conv(4, 1, [0, 1]), "relu", {"maxpool": {"kernel": [1, 2], "stride": [1, 1]}}, conv(8, 1, [3, 2], stride=[2, 3]), "relu", conv(4, [2, 1], [4, 5], stride=2), "relu",
+    POOL, conv(2, 1, [1, 0]), "flatten", LINEAR], 3)
+BEYOND = network("beyond", (1, 1, 8), [conv(5, 1, 4), "relu", POOL, "flatten", LINEAR], 3)
 LENET = network("lenet5n", (28, 28, 1), [conv(6, 5, 2), "relu", POOL, conv(16, 5), "relu", POOL, "flatten", {"linear": {"out": 120}}, "relu",
                                          {"linear": {"out": 84}}, "relu", LINEAR])
 POOLS = network("pools", (17, 41, 3), [

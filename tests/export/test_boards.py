@@ -19,6 +19,8 @@ JOBS = {
     "b-8": (nets.B, {"batch": 8, "max_steps": 3}),
     "residual": (nets.RESIDUAL, {"batch": 2, "max_steps": STEPS, "images": IMAGES}),
     "depthwise": (nets.DEPTHWISE, {"batch": 2, "max_steps": STEPS, "images": IMAGES, "freeze": ["conv1", "conv2"]}),
+    "border": (nets.BORDER, {"batch": 2, "max_steps": 10}),
+    "beyond": (nets.BEYOND, {"batch": 2, "max_steps": 10}),
     "lenet": (nets.LENET, {"batch": 2, "max_steps": 10}),
     "pools": (nets.POOLS, {"batch": 2, "rounding": {"activation": "stochastic", "error": "pseudo-stochastic"}, "loss": "softmax", "max_steps": 20}),
 }
@@ -37,6 +39,7 @@ COUNTS = {
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
         ("pools", "M33"), ("lenet", "M4"), ("lenet", "M33"), ("lenet", "M55")]
+RUNS += [(name, board) for name in ("border", "beyond") for board in ("M3", "M4", "M55")]
 RUNS += [(name, board) for name in ("residual", "depthwise") for board in boards.BOARDS]
 if os.environ.get("NITI_TEST_SLOW"):
     RUNS += [("a-long", board) for board in boards.BOARDS]
@@ -67,6 +70,21 @@ def test_board(name, board, jobs):
             assert found[key] <= 1.03 * expected, f"{key}: {found[key]} instructions, {expected} when this was written"
 
 
+UNOPTIMISED_STACK = 1280  # as docs/microcontrollers.md has it
+LEVELS = [(name, board, "-O0") for name, board in (("a", "M0"), ("pools", "M3"), ("pools", "M4"), ("pools", "M7"), ("pools", "M33"), ("pools", "M55"), ("pools", "RV32"),
+                                                   ("residual", "RV32"), ("residual", "M4"))]
+LEVELS += [("pools", board, level) for board, level in (("M3", "-Og"), ("M4", "-O1"), ("M4", "-Og"), ("M33", "-O3"), ("RV32", "-Og"), ("RV32", "-Os"))]
+
+
+@pytest.mark.parametrize("name, board, level", LEVELS, ids=["-".join(r) for r in LEVELS])
+def test_levels_of_optimisation(name, board, level, jobs):
+    """Without any, the kernels are portable, and calls take more of the stack."""
+    job, board = jobs(name), boards.BOARDS[board]
+    found = boards.run(board, boards.build(job, board, level))
+    assert found["hash"] == job.hash
+    assert found["stack"] <= (UNOPTIMISED_STACK if level == "-O0" else job.report["stack"])
+
+
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m3", "cortex-m4"])
 @pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
 def test_clang_takes_it_too(cpu, optimise, jobs):
@@ -86,6 +104,16 @@ def test_registers_that_are_kept(cpu, optimise, jobs):
         call(boards.ARM, *arm, kept, "-c", job.path("c", "b.c"), "-o", job.path("kept.o"))
     for compiler in ([boards.ARM], ["clang", "--target=arm-none-eabi"]):
         call(*compiler, *arm, *KEPT, "-DRT_PORTABLE", "-c", job.path("c", "b.c"), "-o", job.path("kept.o"))
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"])
+@pytest.mark.parametrize("flags", [["-O0"], ["-O0", "-ffixed-r9"], ["-O0", "-mfloat-abi=hard"], ["-Og", "-mfloat-abi=hard"], ["-O2", "-mfloat-abi=hard"], ["-O0", *KEPT]], ids="".join)
+def test_every_level_compiles(cpu, flags, jobs):
+    """As a debugger or a build system may have it."""
+    if cpu == "cortex-m3":
+        flags = [flag for flag in flags if "float" not in flag]
+    job = jobs("b")
+    call(boards.ARM, f"-mcpu={cpu}", "-mthumb", *WARNINGS, *flags, "-c", job.path("c", "b.c"), "-o", job.path("level.o"))
 
 
 @pytest.mark.parametrize("kept", KEPT)

@@ -53,8 +53,9 @@ def test_a_state_is_of_one_network(tmp_path):
     assert len({own, *found}) == 1 + len(others)
 
 
-def test_sanitizers_find_nothing(tmp_path):
-    job = Job(tmp_path, nets.POOLS, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
+@pytest.mark.parametrize("model", [nets.POOLS, nets.BORDER, nets.BEYOND], ids=lambda model: model["name"])
+def test_sanitizers_find_nothing(model, tmp_path):
+    job = Job(tmp_path, model, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
     job.export()
     assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
 
@@ -247,13 +248,43 @@ def test_refusals(job):
     assert "none of cmake" in refused(job, "--layout", "make")
     assert "--name 1x: expected" in refused(job, "--name", "1x")
     assert "--name : expected" in refused(job, "--name", "")
-    for word in ("int", "memcpy", "rt_loss", "install", "predict"):
+    for word in ("int", "memcpy", "rt_loss", "install", "predict", "uint8_t", "int_fast16_t", "uintptr_t", "size_t", "NULL", "_Bool", "__arm__", "_x", "linux", "unix", "RT_DSP", "RT",
+                 "niti_rt", "niti_rt_conv", "INT32_MAX", "UINT64_C", "namespace", "and", "nullptr", "network", "arena", "printf", "open", "t07_conv1_backward"):
         assert f"would be called {word}, which means something else" in refused(job, "--name", word)
     os.makedirs(job.path("full"), exist_ok=True)
     with open(job.path("full", "mine.txt"), "w", encoding="ascii") as file:
         file.write("mine")
     result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("full")], capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "the folder is not empty" in result.stderr and os.listdir(job.path("full")) == ["mine.txt"]
+
+
+def test_names_that_are_taken_are_all_refused(tmp_path):
+    """Whatever else a name is, the export compiles: in C, also with GNU's words, and its header in C++, beside the common headers."""
+    job = Job(tmp_path, nets.network("m", (4, 4, 1), ["flatten", nets.LINEAR], 2))
+    names = ["integer", "linux_net", "runtime", "n", "rows", "state", "INT"]
+    for name in names:
+        out = job.path(name)
+        niti_json("export", "c", job.path("recipe.yaml"), "--name", name, "--out", out)
+        call("gcc", "-std=gnu99", "-fsyntax-only", f"{out}/{name}.c", f"{out}/examples/train/main.c", "-I", out)
+        call("g++", "-std=c++20", "-fsyntax-only", "-include", "cstdio", "-include", "cstdlib", "-x", "c++", f"{out}/{name}.h")
+
+
+def test_what_was_edited_is_not_overwritten(tmp_path):
+    """A file that is not as the earlier export wrote it, or that none wrote: nothing changes, and the message names it."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    for name, text in (("residual.c", None), ("examples/train/main.c", "int main(void) { return 1; }\n"), ("niti_rt.h", "")):
+        out = job.path(name.replace("/", "-"))
+        niti_json("export", "c", job.path("recipe.yaml"), "--out", out)
+        path = os.path.join(out, name)
+        with open(path, "a" if text is None else "w", encoding="ascii") as file:
+            file.write(text or "/* mine */\n")
+        before = {name: open(os.path.join(out, name), "rb").read() for name in tree(out)}
+        command = [NITI, "export", "c", job.path("recipe.yaml"), "--batch", "2", "--out", out]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and f"{path}: the export would overwrite it" in result.stderr
+        assert {name: open(os.path.join(out, name), "rb").read() for name in tree(out)} == before
+        os.remove(path)
+        call(*command)
 
 
 def test_an_optimiser_with_state_is_refused_and_a_new_layer_is_not(tmp_path):
@@ -285,6 +316,8 @@ PLAIN = [nets.conv(4, 3, 1), "relu", nets.POOL, "flatten", nets.LINEAR]
     (PLAIN, {"rounding": {"error": "stochastic-byte"}}, "linear1: conv_backward: cannot be exported to C: its rounding is stochastic-byte"),
     (PLAIN, {"loss": "softmax", "label_smoothing": 0.1}, "loss: cannot be exported to C: it has label smoothing"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd"}}, "update_sgd: cannot be exported to C: expected update niti"),
+    (PLAIN, {"loss": "softmax", "update": {"kind": "sgd"}}, "conv1: update_sgd: cannot be exported to C: expected update niti"),
+    (PLAIN, {"loss": "softmax", "update": {"kind": "niti16"}}, "conv1: update_niti16: cannot be exported to C: expected update niti"),
     (PLAIN, {"rounding": {"error": "nearest"}, "update": {"mu": 3.5}}, "update.mu, which is 3.5: cannot be"),
     (PLAIN, {"rounding": {"error": "nearest"}, "update": {"kind": "niti16"}}, "update_niti16: cannot be exported to C: expected update niti"),
     (PLAIN, {"loss": "softmax", "rounding": {"error": "nearest"}, "update": {"kind": "sgd", "clip_norm": 1}},

@@ -1,5 +1,6 @@
 """What a device learned comes back: the log of its samples trains the same weights on the host, and its saved state is a checkpoint."""
 
+import json
 import os
 import subprocess
 
@@ -59,6 +60,30 @@ def test_wrong_logs_are_refused(line, why, job):
     assert not os.path.exists(job.path("bad.safetensors"))
 
 
+def test_a_log_is_checked_before_the_data_is_opened(job):
+    with open(job.path("bad.log"), "w", encoding="ascii") as file:
+        file.write("0:0\n1:1 x\n")
+    result = subprocess.run([NITI, "replay", job.path("bad.log"), job.checkpoint, "--data", job.path("missing")], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "bad.log:2: 'x': expected SAMPLE:LABEL" in result.stderr
+
+
+def test_nothing_that_is_read_is_overwritten(job):
+    """Neither the export's checkpoint, without which no slot can be read again, nor the dump or the log."""
+    slots = job.path("over.bin")
+    dump_of(job, slots)
+    os.makedirs(job.path("linked"), exist_ok=True)
+    link = job.path("linked", "a.safetensors")
+    if not os.path.exists(link):
+        os.symlink(job.checkpoint, link)
+    data = ["--data", job.path("data")]
+    for command in (["import", slots, job.checkpoint, "--out", job.checkpoint], ["import", slots, job.checkpoint, "--out", link], ["import", slots, job.checkpoint, "--out", slots],
+                    ["replay", job.path("log"), job.checkpoint, *data, "--out", job.checkpoint], ["replay", job.path("log"), job.checkpoint, *data, "--out", job.path("log")]):
+        before = [open(path, "rb").read() for path in (slots, job.checkpoint, job.path("log"))]
+        result = subprocess.run([NITI, *command], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "(expected another file)" in result.stderr
+        assert before == [open(path, "rb").read() for path in (slots, job.checkpoint, job.path("log"))]
+
+
 def test_a_log_with_a_zero_byte_is_refused(job):
     """Serial lines drop them in; what follows would be left out."""
     with open(job.path("zero.log"), "w", encoding="ascii") as file:
@@ -108,13 +133,25 @@ def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
         with open(job.path("one.bin"), "wb") as file:
             file.write(slot)
         assert niti_json("import", job.path("one.bin"), job.checkpoint, "--out", job.path("one.safetensors"))["steps"] == 25
+    erased = lambda count: b"\xff" * count  # noqa: E731
+    noise = bytes(range(256)) * 9
+    pages = [content[:half] + erased(4096 - half % 4096) + content[half:], content + erased(100), noise + content[half:] + noise[3:] + content[:half] + noise[:77],
+             content[:half] + erased(50), b"NITI" * 100 + content]
+    for dump in pages:  # as it lies in pages of flash, in either order
+        with open(job.path("pages.bin"), "wb") as file:
+            file.write(dump)
+        assert niti_json("import", job.path("pages.bin"), job.checkpoint, "--out", job.path("pages.safetensors"))["steps"] == 25
+        newest = call(NITI, "hash", job.path("pages.safetensors")).decode().strip()
+        assert newest == expected
+    cut = [(content[:-1], "end within a slot"), (content[:-40], "end within a slot"), (content[:half + 70], "end within a slot"), (content[:half - 1], "end within a slot")]
+    content = bytearray(content)
     content[5] ^= 1
     content[half + 5] ^= 1
-    for damaged, why in ((content, "no whole state of this network"), (content[:-1], "expected one slot of")):
+    for damaged, why in [(content, "no whole state of this network"), *cut]:
         with open(slots, "wb") as file:
             file.write(damaged)
         result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", job.path("no.safetensors")], capture_output=True, text=True, check=False)
-        assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr
+        assert result.returncode == 1 and "slots.bin" in result.stderr and why in result.stderr, why
         assert not os.path.exists(job.path("no.safetensors"))
 
 
@@ -168,3 +205,61 @@ def test_a_replay_writes_where_it_ended(job):
     with safe_open(job.path("whole.safetensors"), "np") as file:
         metadata = file.metadata()
     assert [metadata[key] for key in ("device_step", "device_mu", "device_seed", "arithmetic")] == ["25", "4", "3", "1.1"]
+
+
+SCHEDULE = [{"epoch": 0, "mu": 4}, {"epoch": 2, "mu": 3}, {"at": 0.9, "mu": 2}]
+
+
+def exported(job, network, out):
+    """The report of an export, what the command says, and mu and step as the C begins with them."""
+    result = subprocess.run([NITI, "export", "c", network, "--out", job.path(out), "--batch", "3", "--json"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        return None, result.stderr, None
+    with open(job.path(out, "a.c"), encoding="ascii") as file:
+        text = file.read()
+    begins = tuple(int(text.split(f"network->{key} = ")[1].split(";")[0].rstrip("u")) for key in ("step", "mu"))
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr, begins
+
+
+def test_an_export_begins_with_the_rate_in_force(tmp_path):
+    """Of a schedule: the recipe's first, or the one of the checkpoint's last step; a replay begins with the same, and the command says whose the rest is."""
+    job = Job(tmp_path, nets.A, images=10, batch=2, epochs=5, max_steps=25, update={"mu": SCHEDULE})
+    niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--save-every", 1, "--quiet")
+    with open(job.path("none.log"), "w", encoding="ascii") as file:
+        file.write("# no step\n")
+    for i, (network, mu) in enumerate([("recipe.yaml", 4), ("run:2", 4), ("run:3", 3), ("run:4", 3), ("run:last", 2)]):
+        report, said, begins = exported(job, job.path(network), f"c{i}")
+        assert begins == (0, mu) and (report["step"], report["mu"]) == begins
+        assert f"update.mu is a schedule: the device begins with mu {mu}, and its firmware sets any other (network.mu)" in said
+        for start in [job.path(f"c{i}", "a.safetensors")] + ([job.path(network)] if network != "recipe.yaml" else []):
+            replayed = niti_json("replay", job.path("none.log"), start, "--data", job.path("data"))
+            assert (replayed["steps"], replayed["mu"]) == begins
+    plain = Job(tmp_path / "plain", nets.A, images=10, batch=2, max_steps=4)
+    assert "schedule" not in exported(plain, plain.path("recipe.yaml"), "c")[1]
+
+
+def test_a_fractional_rate_is_refused_where_it_is_in_force(tmp_path):
+    schedule = [{"epoch": 0, "mu": 4}, {"epoch": 2, "mu": 3.5}]
+    job = Job(tmp_path, nets.A, images=10, batch=2, epochs=5, max_steps=25, update={"mu": schedule})
+    niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--save-every", 1, "--quiet")
+    assert exported(job, job.path("run:2"), "c2")[2] == (0, 4)
+    report, said, _ = exported(job, job.path("run:3"), "c3")
+    assert report is None and "update.mu, which is 3.5: cannot be exported to C (expected a whole number)" in said and not os.path.exists(job.path("c3"))
+
+
+def test_an_export_of_an_adapted_checkpoint_goes_on(tmp_path):
+    """What was imported or replayed is exported with its step, rate and seed; the same log trains it further on the device and on the host."""
+    job = Job(tmp_path, nets.A, images=40, batch=3, max_steps=30, rounding={"activation": "stochastic", "error": "stochastic"})
+    job.export()
+    order = [[(7 * step + k) % 40 for k in range(3)] for step in range(12)]
+    for name, rate, part in (("first", "mu 2\n", order[:7]), ("rest", "", order[7:])):
+        with open(job.path(name), "w", encoding="ascii") as file:
+            file.write(rate + "".join(" ".join(f"{n}:{job.labels[n]}" for n in numbers) + "\n" for numbers in part))
+    replay = lambda log, network, *options: niti_json("replay", job.path(log), network, "--data", job.path("data"), *options)  # noqa: E731
+    replay("first", job.path("c", "a.safetensors"), "--out", job.path("adapted.safetensors"))
+    report, _, begins = exported(job, job.path("adapted.safetensors"), "again")
+    assert begins == (7, 2) == (report["step"], report["mu"])
+    job.batches = lambda: ((job.images[n], job.labels[n]) for n in map(np.array, order[7:]))
+    rest = replay("rest", job.path("adapted.safetensors"))
+    assert rest["steps"] == 12 and rest["mu"] == 2
+    assert replay("rest", job.path("again", "a.safetensors")) == rest and job.c_hash("gcc", "again") == rest["hash"]

@@ -20,6 +20,8 @@ CASES = [
     ("pools", nets.POOLS, {"batch": 4}),
     ("forks", nets.FORKS, {"batch": 5, "loss": "softmax"}),
     ("strides", nets.STRIDES, {"batch": 2}),
+    ("border", nets.BORDER, {"batch": 2}),
+    ("beyond", nets.BEYOND, {"batch": 2}),
     ("rest", nets.REST, {"batch": 2}),
     ("clip", nets.A, {"batch": 3, "clip": {"activation": 2, "error": 1}}),
     ("clip-far", nets.POOLS, {"batch": 2, "clip": {"activation": 7, "error": 7}, "rounding": {"activation": "truncate", "error": "stochastic"}, "max_steps": 20}),

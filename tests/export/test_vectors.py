@@ -61,6 +61,16 @@ def test_steps_are_what_the_oracle_says(sets):
     assert [(o["opcode"], o["layer"], said) for index in sets[1:] for o in index["operations"] if (said := formulas.difference(o))] == []
 
 
+def test_words_are_those_that_are_used(sets):
+    """A mask that images share has words for one image."""
+    found = set()
+    for o in (o for index in sets for o in index["operations"] if o["opcode"] == "dropout"):
+        shared, dims = o["attributes"]["shared_mask"], o["inputs"][0]["dims"]
+        assert o["words"]["dims"] == [1 if shared else dims[0], *dims[1:]] and list(o["words"]["data"].shape) == o["words"]["dims"]
+        found.add((shared, dims[0] > 1))
+    assert {(True, True), (False, True)} <= found
+
+
 def test_directed_cases_reach_what_they_are_for(sets):
     """Ties, both ends of the range, operands that are 0, shifts of 0 and of many bits, either operand of an addition larger, masks of both values."""
     found = [o for o in sets[0]["operations"] if "inputs" in o]
@@ -155,6 +165,126 @@ def test_compare_reads_the_files(folder, tmp_path):
     (tmp_path / "other" / "index.json").write_text(json.dumps(index))
     code, where = compare(folder / "set0", tmp_path / "other")
     assert code == 1 and where.endswith("here, 2.0 there")
+
+
+FORMATS = ("npy", "hex", "h", "safetensors")
+
+
+@pytest.fixture(scope="module")
+def every_format(tmp_path_factory):
+    """Vectors in every format, and an entry of one file of each dtype."""
+    folder = tmp_path_factory.mktemp("formats")
+    job = Job(folder, nets.FORKS, batch=1, rounding={"activation": "stochastic", "error": "pseudo-stochastic"})
+    niti_json("vectors", job.path("recipe.yaml"), "--out", folder / "v", "--formats", ",".join(FORMATS), "--operations", "input,conv_forward")
+    index = json.loads((folder / "v" / "index.json").read_text())
+    entries = {}
+    for o in index["operations"]:
+        for entry in [*o["inputs"], *o["outputs"], *[o[k] for k in ("accumulators", "words") if k in o]]:
+            entries[entry["dtype"]] = entry
+    assert {"int8", "uint8", "int32", "uint32"} <= set(entries)
+    return folder / "v", entries
+
+
+def only(source, to, entry, *formats):
+    """A copy in which one entry has only files of these formats."""
+    shutil.copytree(source, to)
+    for ending in set(FORMATS) - set(formats):
+        (to / f"{entry['file']}.{ending}").unlink()
+    return to
+
+
+def change_last(folder, entry, ending):
+    """The last value of a file becomes another, which is still one of its dtype."""
+    path = folder / f"{entry['file']}.{ending}"
+    content = bytearray(path.read_bytes())
+    if ending in ("npy", "safetensors"):
+        content[-1] ^= 1
+    else:
+        at = max(i for i, c in enumerate(content) if chr(c) in ("0123456789abcdef" if ending == "hex" else "0123456789"))
+        content[at] = ord("2") if content[at] == ord("1") else ord("1")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("here, there", [(a, b) for a in FORMATS for b in FORMATS])
+def test_compare_reads_every_format(here, there, every_format, tmp_path):
+    """Whatever the two folders have, equal values are equal, and the last one is read: the index and its digests are the same."""
+    source, entries = every_format
+    for dtype, entry in entries.items():
+        a, b = only(source, tmp_path / f"a{dtype}", entry, here), only(source, tmp_path / f"b{dtype}", entry, there)
+        assert compare(a, b) == (0, "equal")
+        change_last(b, entry, there)
+        code, where = compare(a, b)
+        assert code == 1 and f"element {np.prod(entry['dims']) - 1} of {entry['name']} ({entry['file']}" in where
+        assert (f".{here} here, .{there} there" in where) == (here != there)
+
+
+@pytest.mark.parametrize("changed", FORMATS[1:])
+def test_compare_reads_formats_beside_each_other(changed, every_format, tmp_path):
+    source, entries = every_format
+    shutil.copytree(source, tmp_path / "v")
+    change_last(tmp_path / "v", entries["int32"], changed)
+    code, where = compare(source, tmp_path / "v")
+    assert code == 1 and f".npy here, .{changed} there" in where
+    code, where = compare(tmp_path / "v", source)
+    assert code == 1 and f".npy and .{changed} of {tmp_path / 'v'}" in where
+
+
+def test_compare_reads_hex_as_verilog_writes_it(every_format, tmp_path):
+    """Comments, CRLF, capitals, white space, underscores and addresses are no difference; another value behind them is."""
+    source, entries = every_format
+    entry = entries["int32"]
+    lines = (source / f"{entry['file']}.hex").read_text().split()
+    ways = [
+        "// 0x00000000\n" + "\n".join(lines) + "\n", "\r\n".join(lines) + "\r\n", "\n".join(lines).upper(), "  ".join(lines) + " /* the\nend */",
+        "@0\n" + "\t// one\n".join(lines), "@0 " + lines[0] + " @1\n" + "\n".join(lines[1:]), "\n".join(f"{line[:4]}_{line[4:]}" for line in lines),
+        "\n".join(line.lstrip("0") or "0" for line in lines)]
+    for i, text in enumerate(ways):
+        other = only(source, tmp_path / str(i), entry, "hex")
+        path = other / f"{entry['file']}.hex"
+        path.write_bytes(text.encode())
+        assert compare(source, other) == (0, "equal"), text[:40]
+        assert compare(other, source) == (0, "equal"), text[:40]
+        at = text.rindex(lines[-1][-1] if lines[-1][-1] in text else lines[-1][-1].upper(), 0, text.rindex("/*") if "/*" in text else None)
+        path.write_bytes((text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1:]).encode())
+        code, where = compare(source, other)
+        assert code == 1 and f"element {len(lines) - 1} of " in where
+
+
+@pytest.mark.parametrize("ending, change, says", [
+    ("hex", lambda text: text.replace("\n", "\nxxxxxxxx\n", 1), ":2: 'xxxxxxxx' (expected hexadecimal digits"),
+    ("hex", lambda text: "1" + text, ":1: '1"), ("hex", lambda text: text + "0\n", ": more than "), ("hex", lambda text: text[9:], " values (expected "),
+    ("hex", lambda text: "@4 " + text, ":1: '@4' (expected the address of the next value"), ("hex", lambda text: text + "/* no end", "'/*' (expected the end of the comment)"),
+    ("h", lambda text: text.replace("{", "{1,"), ": more than "), ("h", lambda text: text.replace("{\n", "{\n2147483648,"), ":3: '2147483648"),
+    ("h", lambda text: text.replace("};", ""), "(expected } at the array's end)"), ("h", lambda text: "", "(expected an array"), ("h", lambda text: text.replace("{\n", "{\n1.5f,"), "'1.5f'")])
+def test_compare_names_what_it_cannot_read(ending, change, says, every_format, tmp_path):
+    source, entries = every_format
+    other = only(source, tmp_path / "v", entries["int32"], ending)
+    path = other / f"{entries['int32']['file']}.{ending}"
+    path.write_text(change(path.read_text()))
+    result = subprocess.run([NITI, "compare", source, other], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stdout == "" and f"{path}:" in result.stderr and says in result.stderr
+
+
+def test_compare_names_another_dtype_and_missing_operands(every_format, tmp_path):
+    source, entries = every_format
+    number = {}
+
+    def changed(name, edit):
+        shutil.copytree(source, tmp_path / name)
+        index = json.loads((source / "index.json").read_text())
+        number[name] = next(i for i, o in enumerate(index["operations"]) if o["opcode"] == "conv_forward")
+        edit(index["operations"][number[name]])
+        (tmp_path / name / "index.json").write_text(json.dumps(index))
+        return compare(source, tmp_path / name)
+
+    code, where = changed("dtype", lambda o: o["accumulators"].update(dtype="uint32"))
+    assert code == 1 and where.endswith("conv_forward: the dtype of accumulators")
+    for name, edit in (("operands", lambda o: o["inputs"].pop()), ("accumulators", lambda o: o.pop("accumulators"))):
+        code, where = changed(name, edit)
+        assert code == 1 and where.endswith(f"conv_forward: {name.replace('operands', 'inputs')}")
+    np.save(tmp_path / "accumulators" / f"{entries['int32']['file']}.npy", np.zeros(3, np.int32))
+    result = subprocess.run([NITI, "compare", tmp_path / "accumulators", source], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
 
 
 def test_compare_prints_a_strangers_names_as_text(tmp_path):

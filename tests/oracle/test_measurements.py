@@ -43,7 +43,7 @@ def measure(case):
     return seen, trained
 
 
-@pytest.mark.parametrize("case", ["vgg", "resnet", "dropout", "one-image-left", "mlp", "norm-resnet", "sgd-plain"])
+@pytest.mark.parametrize("case", ["vgg", "resnet", "dropout", "one-image-left", "mlp", "norm-resnet", "sgd-plain", "frozen-relus"])
 def test_every_step(case, tmp_path):
     """Also with convolutions and ReLUs that a backend fuses, and with batches of different sizes."""
     expected, trained = measure(case)

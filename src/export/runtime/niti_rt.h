@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__GNUC__) && !defined(__OPTIMIZE__) && !defined(RT_PORTABLE)
+#define RT_PORTABLE /* the assembly needs registers that -O0 keeps for itself */
+#endif
 #if !defined(RT_PORTABLE) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && defined(__GNUC__)
 #define RT_MVE 1
 #include <arm_mve.h>

@@ -109,6 +109,10 @@ RT_UNUSED static void rt_gather_groups(uint32_t *to, const rt_conv *v, const int
   const rt_span high = rt_span_of(iy, v->kh, v->h), wide = rt_span_of(ix, v->kw, v->w);
   const int32_t left = wide.first * pixel, groups = (wide.end - wide.first) * pixel, right = v->kw * pixel - left - groups;
   int32_t ky;
+  if (high.first >= high.end || wide.first >= wide.end) { /* a window beyond the image, perhaps by more than its own size */
+    (void)rt_blank(to, v->kh * v->kw * pixel);
+    return;
+  }
   x += (iy + high.first) * line + (ix + wide.first) * v->c;
   to = rt_blank(to, high.first * v->kw * pixel);
   for (ky = high.first; ky < high.end; ++ky, x += line) {
