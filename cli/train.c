@@ -1,4 +1,5 @@
 /* niti train: a new run, or an old one resumed. */
+#define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -427,10 +428,68 @@ static void on_lost(void *context, const char *text) {
   _exit(EXIT_LOST); /* MPI has not started: its launcher ends the others */
 }
 
-static bool join_ranks(View *view) {
-  if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return false;
+/* Not compared: what concerns a rank's own device, its copy of the data and what it prints; and --run, which rank 0 uses alone.
+ */
+static bool may_differ(const char *name) {
+  static const char *const names[] = {"threads", "isa", "backend", "tuning", "data", "json", "json-stream", "quiet", "run"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    if (strcmp(name, names[i]) == 0) return true;
+  }
+  return false;
+}
+
+/* Rank 0 alone opens them, so that their paths may differ. */
+static bool is_path(const char *name) { return strcmp(name, "--resume") == 0 || strcmp(name, "--init") == 0; }
+
+static void add_text(NitiFacts *facts, const char *name, const char *value) {
+  char *quoted = NULL;
+  if (value && !is_path(name) && asprintf(&quoted, "'%s'", value) < 0) {
+    facts->failed = true;
+    return;
+  }
+  niti_facts_add(facts, name, quoted ? quoted : value ? "one" : "none");
+  free(quoted);
+}
+
+static void add_option(NitiFacts *facts, const Option *option, const Arguments *given) {
+  const void *value = (const char *)given + option->offset;
+  char name[64], number[32];
+  (void)snprintf(name, sizeof name, "--%s", option->name);
+  if (option->kind == OPTION_FLAG) {
+    niti_facts_add(facts, name, *(const bool *)value ? "it" : "none");
+  } else if (option->kind == OPTION_TEXT) {
+    add_text(facts, name, *(const char *const *)value);
+  } else if (option->kind == OPTION_LIST) {
+    const TextList *list = value;
+    for (int i = 0; i < list->count; ++i) add_text(facts, name, list->items[i]);
+    add_text(facts, name, NULL);
+  } else {
+    const int64_t n = *(const int64_t *)value;
+    (void)snprintf(number, sizeof number, "%" PRId64, n);
+    add_text(facts, name, n < 0 || (n == 0 && option->min > 0) ? NULL : number);
+  }
+}
+
+/* Before anything else, since what the ranks exchange depends on their options. */
+static NitiStatus compare_options(NitiRanks *ranks, const Arguments *given, bool recipe) {
+  NitiFacts facts = {0};
+  niti_facts_add(&facts, "a recipe", recipe ? "one" : "none");
+  for (const Option *option = options; option->name; ++option) {
+    if (!may_differ(option->name)) add_option(&facts, option, given);
+  }
+  return niti_ranks_compare(ranks, &facts);
+}
+
+/* Returns -1 to go on, else the exit code. */
+static int join_ranks(View *view, const Arguments *given, bool recipe) {
+  if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return fail();
   view->silent = niti_ranks_rank(view->ranks) > 0;
-  return true;
+  const NitiStatus status = compare_options(view->ranks, given, recipe);
+  if (status == NITI_OK) return -1;
+  if (!niti_ranks_agreed(view->ranks)) return end_all(view);
+  const int code = view->silent ? EXIT_FAILED : fail();
+  niti_ranks_close(view->ranks);
+  return code;
 }
 
 static int run(int argc, char **argv) {
@@ -460,7 +519,8 @@ static int run(int argc, char **argv) {
                           .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
-    if (!join_ranks(&view)) return fail();
+    const int refused = join_ranks(&view, &given, true);
+    if (refused >= 0) return refused;
     how.ranks = view.ranks;
     const int ended = train(&given, argv[1], sets, set_count, &how, &view);
     niti_ranks_close(view.ranks);
@@ -474,7 +534,8 @@ static int run(int argc, char **argv) {
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
-  if (!join_ranks(&view)) return fail();
+  const int refused = join_ranks(&view, &given, false);
+  if (refused >= 0) return refused;
   how.ranks = view.ranks;
   const int ended = resume(&given, &how, &view);
   niti_ranks_close(view.ranks);

@@ -528,7 +528,8 @@ typedef struct NitiTrainOptions {
   int32_t epochs;     /* niti_resume: extend the run to so many epochs; 0: the run's own. Refused where the recipe's schedule or
                          max_steps depends on the length, so that what was trained would have been trained otherwise */
   NitiRanks *ranks;   /* NULL: this process by itself. Else all ranks make the same call, with the same options save device, data
-                         and   the callbacks; rank 0 alone reads and writes `folder` and `init`, and reports */
+                         and the callbacks (refused otherwise, on all of them; `init` may be another path, since rank 0 alone reads
+                         and writes `folder` and `init`, and reports) */
   uint64_t reserved[4];
 } NitiTrainOptions;
 

@@ -27,6 +27,7 @@ struct NitiRanks {                           /* the transport's thread reads it,
   void *context;
   int64_t waited;
   bool failed, agreed;
+  char plugin[PATH_MAX]; /* its file */
 };
 
 /* ---- finding the plugin ---- */
@@ -82,19 +83,19 @@ static void on_lost(void *context, int rank, int seconds) {
 }
 
 static NitiStatus start_plugin(NitiRanks *r) {
-  char path[PATH_MAX], why[NITI_TRANSPORT_TEXT] = "";
-  if (!find_plugin(path))
+  char why[NITI_TRANSPORT_TEXT] = "";
+  if (!find_plugin(r->plugin))
     return niti_fail(NITI_ERROR_UNSUPPORTED,
                      "started as one of several processes, but %s is not beside niti (expected a build with NITI_MPI)",
                      plugin_file);
-  void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* MPI's own plugins need its symbols */
+  void *library = dlopen(r->plugin, RTLD_NOW | RTLD_GLOBAL); /* MPI's own plugins need its symbols */
   if (!library)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
   NitiTransportOpen open;
   *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
   r->transport = open ? open(NITI_TRANSPORT_VERSION, on_lost, r, why) : NULL;
   if (r->transport) return NITI_OK;
-  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", path, open ? why : "it is no plugin of niti");
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", r->plugin, open ? why : "it is no plugin of niti");
 }
 
 /* ---- open and close ---- */
@@ -157,6 +158,7 @@ const char *niti_ranks_host(const NitiRanks *r, int rank) { return r ? r->hosts[
 int niti_ranks_hosts(const NitiRanks *r) { return r ? r->host_count : 1; }
 const char *niti_ranks_library(const NitiRanks *r) { return r ? r->transport->name : ""; }
 bool niti_ranks_agreed(const NitiRanks *r) { return !r || r->agreed; }
+void niti_ranks_set_agreed(NitiRanks *r) { r->agreed = true; }
 int64_t niti_ranks_waited(const NitiRanks *r) { return r ? r->waited : 0; }
 
 int niti_ranks_threads(const NitiRanks *r) {
@@ -252,42 +254,23 @@ NitiStatus niti_ranks_agree(NitiRanks *r, NitiStatus status) {
   return status;
 }
 
-NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
-  char own[NITI_RANK_TEXT_MAX] = "";
-  NitiStatus status = NITI_OK;
-  if (!r) return NITI_OK;
-  const size_t size = (size_t)r->transport->size;
-  char(*all)[NITI_RANK_TEXT_MAX] = calloc(size, sizeof *all);
-  if (!all) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %zu ranks", size);
-  (void)snprintf(own, sizeof own, "%s", text);
-  status = niti_ranks_gather(r, all, own, sizeof own);
-  for (int i = 1; status == NITI_OK && i < (int)size; ++i) {
-    if (strcmp(all[i], all[0]) == 0) continue;
-    r->agreed = true;
-    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: rank %d (%s) has %s, but rank 0 (%s) has %s (expected the same on all ranks)",
-                       what, i, r->hosts[i], all[i], r->hosts[0], all[0]);
-  }
-  free(all);
-  return status;
-}
-
 /* A program's name may be as it was typed, that of a library is a path. */
-static const char *binary_file(char whole[PATH_MAX]) {
-  const char *file = own_file();
+static const char *code_file(const NitiRanks *r, NitiRankFile which, char whole[PATH_MAX]) {
+  const char *file = which == NITI_RANK_PLUGIN ? r->plugin : own_file();
   return file && strchr(file, '/') && niti_system.realpath(file, whole) ? whole : "/proc/self/exe";
 }
 
-void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]) {
+void niti_ranks_file(const NitiRanks *r, NitiRankFile which, char text[NITI_RANK_TEXT_MAX]) {
   char whole[PATH_MAX];
   struct stat facts = {0};
-  (void)niti_system.stat(binary_file(whole), &facts);
+  (void)niti_system.stat(code_file(r, which, whole), &facts);
   (void)snprintf(text, NITI_RANK_TEXT_MAX, "%ju %ju %jd %jd.%09ld", (uintmax_t)facts.st_dev, (uintmax_t)facts.st_ino,
                  (intmax_t)facts.st_size, (intmax_t)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
 }
 
-NitiStatus niti_ranks_binary(char text[65]) {
+NitiStatus niti_ranks_file_hash(const NitiRanks *r, NitiRankFile which, char text[65]) {
   char whole[PATH_MAX];
-  const char *file = binary_file(whole);
+  const char *file = code_file(r, which, whole);
   if (SHA256File(file, text)) return NITI_OK;
   return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", file);
 }

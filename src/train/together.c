@@ -89,29 +89,53 @@ NitiStatus niti_together_hash(NitiRun *run, unsigned splits) {
   return NITI_OK;
 }
 
-static NitiStatus hash_binary(char hash[65], const NitiRun *run) {
-  NitiRanks *ranks = run->options.ranks;
+/* The SHA-256 of one of niti's files, computed once where ranks of a host have the same one. */
+static NitiStatus hash_file(char hash[65], NitiRanks *ranks, NitiRankFile which) {
   char file[NITI_RANK_TEXT_MAX];
   int hasher = 0;
-  niti_ranks_binary_file(file);
+  niti_ranks_file(ranks, which, file);
   NITI_TRY(find_hasher(&hasher, ranks, file, 0));
-  NITI_TRY(niti_run_agree(run, hasher == niti_ranks_rank(ranks) ? niti_ranks_binary(hash) : NITI_OK));
+  const bool own = hasher == niti_ranks_rank(ranks);
+  NITI_TRY(niti_ranks_agree(ranks, own ? niti_ranks_file_hash(ranks, which, hash) : NITI_OK));
   return take_hash(hash, ranks, hasher);
 }
 
 /* ---- comparing ---- */
 
+static void add_number(NitiFacts *facts, const char *name, int64_t value) {
+  char text[32];
+  (void)snprintf(text, sizeof text, "%" PRId64, value);
+  niti_facts_add(facts, name, text);
+}
+
+/* One fact for each line. */
+static void add_lines(NitiFacts *facts, const char *what, const char *lines) {
+  char name[64], *line = NULL;
+  for (int number = 0; lines && *lines && !facts->failed; ++number) {
+    const size_t length = strcspn(lines, "\n");
+    (void)snprintf(name, sizeof name, "%s %d", what, number);
+    facts->failed = asprintf(&line, "'%.*s'", (int)length, lines) < 0;
+    if (facts->failed) return;
+    niti_facts_add(facts, name, line);
+    free(line);
+    lines += length + (lines[length] == '\n');
+  }
+}
+
 NitiStatus niti_together_check_data(const NitiRun *run) {
   static const char *const names[NITI_SPLITS] = {
       [NITI_TRAIN] = "training images", [NITI_TEST] = "test images", [NITI_VALIDATION] = "validation images"};
+  const NitiRunInputs *in = &run->inputs;
+  NitiFacts facts = {0};
   char text[NITI_RANK_TEXT_MAX];
   for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
-    const NitiRunInputs *in = &run->inputs;
     (void)snprintf(text, sizeof text, "%" PRId64 " of them, SHA-256 %.16s, names %.16s", in->images[split], in->sha256[split],
                    in->names_sha256[split]);
-    NITI_TRY(niti_ranks_same(run->options.ranks, names[split], text));
+    niti_facts_add(&facts, names[split], text);
   }
-  return NITI_OK;
+  add_lines(&facts, "the name of class", in->classes);
+  add_lines(&facts, "the display name of class", run->class_labels);
+  return niti_ranks_compare(run->options.ranks, &facts);
 }
 
 /* The first rank that has checks; -1: none, or all have. */
@@ -155,21 +179,40 @@ NitiStatus niti_together_share_checks(const NitiRun *run) {
   return NITI_OK;
 }
 
+NitiStatus niti_together_begin(const NitiRun *run, const char *call) {
+  const NitiTrainOptions *o = &run->options;
+  NitiFacts facts = {0};
+  char text[NITI_RANK_TEXT_MAX], hash[65] = "";
+  if (!o->ranks) return NITI_OK;
+  NITI_TRY(hash_file(hash, o->ranks, NITI_RANK_PROGRAM));
+  (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), hash);
+  niti_facts_add(&facts, "the program", text);
+  NITI_TRY(hash_file(hash, o->ranks, NITI_RANK_PLUGIN));
+  (void)snprintf(text, sizeof text, "SHA-256 %.16s", hash);
+  niti_facts_add(&facts, "the plugin libniti_mpi.so", text);
+  niti_facts_add(&facts, "the call", call);
+  niti_facts_add(&facts, "init", o->init ? "one" : "none");
+  add_number(&facts, "dry_run", o->dry_run);
+  add_number(&facts, "epochs", o->epochs);
+  add_number(&facts, "save_every", o->save_every);
+  add_number(&facts, "test_every", o->test_every);
+  add_number(&facts, "test_limit", o->test_limit);
+  add_number(&facts, "measure_every", o->measure_every);
+  return niti_ranks_compare(o->ranks, &facts);
+}
+
 NitiStatus niti_together_check(const NitiRun *run) {
-  char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
+  const NitiRecipe *recipe = run->recipe;
+  NitiFacts facts = {0};
+  char text[NITI_RANK_TEXT_MAX], hash[65];
   if (!run->options.ranks) return NITI_OK;
-  NITI_TRY(hash_binary(binary, run));
-  (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), binary);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the program", text));
-  text_hash(recipe, run->recipe->text);
-  text_hash(model, run->recipe->model->text);
-  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s, seed %" PRIu64, run->recipe->name, recipe, run->recipe->seed);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the recipe", text));
-  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s", run->recipe->model->name, model);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
-  (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
-                 run->test_every, run->test_limit, run->options.measure_every);
-  return niti_ranks_same(run->options.ranks, "the options", text);
+  text_hash(hash, recipe->text);
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s, seed %" PRIu64, recipe->name, hash, recipe->seed);
+  niti_facts_add(&facts, "the recipe", text);
+  text_hash(hash, recipe->model->text);
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s", recipe->model->name, hash);
+  niti_facts_add(&facts, "the model", text);
+  return niti_ranks_compare(run->options.ranks, &facts);
 }
 
 /* ---- weights and checkpoints ---- */

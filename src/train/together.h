@@ -10,9 +10,12 @@ NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX
 /* Sets run->inputs.sha256 of these splits (NITI_SPLIT_BIT), computed once where ranks of a host have the same files
  * (niti_dataset_files), of different splits by different ranks. */
 NitiStatus niti_together_hash(NitiRun *run, unsigned splits);
-/* Fails, naming two ranks, where not all have the same niti, recipe, model and options: before anything else. */
+/* Fails, naming two ranks, where not all have the same niti, make the same call and have the same options: before anything else,
+ * since what the ranks exchange depends on them. */
+NitiStatus niti_together_begin(const NitiRun *run, const char *call);
+/* The same of the recipe and the model. */
 NitiStatus niti_together_check(const NitiRun *run);
-/* The same of the data, whose hashes are known by then. */
+/* The same of the data and the names of its classes, whose hashes are known by then. */
 NitiStatus niti_together_check_data(const NitiRun *run);
 /* Every rank receives the checks of images that stay in files (niti_dataset_checks) from one that has hashed them: behind the
  * former. */

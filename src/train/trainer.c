@@ -518,6 +518,7 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   if (status == NITI_OK && run.options.epochs > 0)
     status = niti_fail(NITI_ERROR_ARGUMENT, "niti_train: options->epochs is %d (expected 0: it extends a run that is resumed)",
                        run.options.epochs);
+  if (status == NITI_OK) status = niti_together_begin(&run, __func__);
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
@@ -567,6 +568,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
   NitiStatus status = check_options(__func__, &run.options);
+  if (status == NITI_OK) status = niti_together_begin(&run, __func__);
   if (status == NITI_OK)
     status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &previous, run_path) : NITI_OK);
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);

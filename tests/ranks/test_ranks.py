@@ -307,7 +307,10 @@ def refused(says, *parts):
 
 def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     how = (normed, "--run", tmp_path / "run", "--threads", 1)
-    refused(("the recipe", "rank 1 (", "seed 5", "rank 0 (", "seed 9"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", odd, "--seed", 5))
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(normed.read_text().replace("seed: 9", "seed: 5"))
+    refused(("the recipe", "rank 1 (", "seed 5", "rank 0 (", "seed 9"), (1, NITI, *how, "--data", odd),
+            (1, NITI, changed, *how[1:], "--data", odd))
     other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(150, 4), data_sets.squares(61, 2))
     sets = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
     refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd, *sets), (1, NITI, *how, "--data", other, *sets))
@@ -318,6 +321,53 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     program.chmod(0o755)
     (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes())
     refused(("the program", "rank 1 (", "SHA-256"), (1, NITI, *how, "--data", odd), (1, program, *how, "--data", odd))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option, says", [
+    (("--dry-run",), ("--dry-run: rank 1 (", "has it", "has none")),
+    (("--init", "lenet5-mnist"), ("--init: rank 1 (", "has one", "has none")),
+    (("--save-every", 2), ("--save-every: rank 1 (", "has '2'", "has '0'")),
+    (("--seed", 5), ("--seed: rank 1 (", "has '5'", "has none")),
+    (("--set", "batch=7"), ("--set: rank 1 (", "has 'batch=7'", "has none")),
+])
+def test_an_option_of_one_rank_only_is_named(option, says, normed, odd, tmp_path):
+    """What the ranks exchange depends on their options, so that they would wait for each other."""
+    how = (NITI, normed, "--run", tmp_path / "run", "--data", odd, "--threads", 1)
+    refused(says, (1, *how), (1, *how, *option))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_beside_a_run_to_resume_is_refused(normed, odd, tmp_path):
+    train(normed, odd, tmp_path / "run", "--epochs", 1)
+    refused(("a recipe: rank 1 (", "has one", "rank 0 (", "has none"), (1, NITI, "--resume", tmp_path / "run"),
+            (2, NITI, normed, "--data", odd, "--run", tmp_path / "other"))
+
+
+def test_options_of_a_ranks_own_may_differ(normed, odd, tmp_path):
+    """What it prints, and paths that rank 0 alone opens, which other ranks need not have."""
+    first = train(normed, odd, tmp_path / "first", "--epochs", 1)
+    how = ("--data", odd, "--threads", 1, "--epochs", 2)
+    many = together((1, NITI, normed, *how, "--run", tmp_path / "run", "--init", tmp_path / "first", "--json"),
+                    (1, NITI, normed, *how, "--run", tmp_path / "elsewhere", "--init", tmp_path / "missing", "--quiet"))
+    assert many["hash"] != first["hash"] and not (tmp_path / "elsewhere").exists()
+    one = train(normed, odd, tmp_path / "one", "--epochs", 2, "--init", tmp_path / "first")
+    assert same(many) == same(one)
+
+
+def test_other_class_names_and_plugins_are_refused(normed, tmp_path):
+    names, others = ("circle", "line", "point", "square"), ("circle", "line", "point", "triangle")
+    data = [data_sets.write_folder_set(tmp_path / str(i), given, data_sets.squares(40, 1), data_sets.squares(8, 2))
+            for i, given in enumerate((names, names))]
+    (data[1] / "classes.txt").write_text("".join(f"{a} {b}\n" for a, b in zip(names, others)))
+    how = (NITI, normed, "--run", tmp_path / "run", "--threads", 1, *PLAIN, "--data")
+    refused(("name of class 3", "rank 1 (", "triangle", "rank 0 ("), (1, *how, data[0]), (1, *how, data[1]))
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "niti"
+    program.write_bytes(NITI.read_bytes())
+    program.chmod(0o755)
+    (tmp_path / "bin" / PLUGIN.name).write_bytes(PLUGIN.read_bytes() + b"\0")
+    refused(("the plugin", "rank 1 (", "SHA-256"), (1, *how, data[0]), (1, program, *how[1:], data[0]))
     assert not (tmp_path / "run").exists()
 
 
