@@ -54,8 +54,9 @@ const Command command_train = {"train",
 
 /* How progress is shown. */
 typedef struct View {
-  NitiRanks *ranks; /* NULL: a process by itself */
-  bool silent;      /* another rank reports */
+  NitiRanks *ranks;   /* NULL: a process by itself */
+  bool silent;        /* another rank reports */
+  _Atomic bool begun; /* the ranks have come together; read by another thread */
   bool quiet;
   ProgressLine line;
   bool timed;       /* the expected time was printed */
@@ -423,9 +424,10 @@ static bool parse_epochs(int32_t *out, const char *text) {
 /* Called on a thread of its own. */
 static void on_lost(void *context, const char *text) {
   const View *view = context;
-  say("%s; the run ends (`niti train --resume` continues from the last checkpoint)", text);
+  const char *next = view->begun ? " (`niti train --resume` continues from the last checkpoint)" : "; nothing was trained";
+  say("%s; the run ends%s", text, next);
   niti_ranks_abort(view->ranks, EXIT_LOST);
-  _exit(EXIT_LOST); /* MPI has not started: its launcher ends the others */
+  _exit(EXIT_LOST); /* MPI has not started, or ends: its launcher ends the others */
 }
 
 /* Not compared: what concerns a rank's own device, its copy of the data and what it prints; and --run, which rank 0 uses alone.
@@ -485,6 +487,7 @@ static int join_ranks(View *view, const Arguments *given, bool recipe) {
   if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return fail();
   view->silent = niti_ranks_rank(view->ranks) > 0;
   const NitiStatus status = compare_options(view->ranks, given, recipe);
+  view->begun = true;
   if (status == NITI_OK) return -1;
   if (!niti_ranks_agreed(view->ranks)) return end_all(view);
   const int code = view->silent ? EXIT_FAILED : fail();

@@ -67,23 +67,48 @@ static bool find_plugin(char out[PATH_MAX]) {
   return false;
 }
 
+enum { WAIT = 7, WAIT_MOST = 3600 }; /* seconds in which the ranks have to come together, and to end together */
+
+/* "the ranks have not come together in 8 seconds: on node7, rank 1 does not run (...)" */
+static void describe_wait(char text[NITI_RANK_TEXT_MAX], const char *what, int seconds, const char *host, const char *why) {
+  (void)snprintf(text, NITI_RANK_TEXT_MAX, "the ranks have not %s in %d seconds: %s%s%s%s (NITI_RANKS_WAIT=SECONDS waits longer)",
+                 what, seconds, why[0] ? "on " : "", why[0] ? host : "", why[0] ? ", " : "",
+                 why[0] ? why : "one ended, was stopped or ran out of memory, or its host is gone");
+}
+
 /* Perhaps before the transport has started, or hosts are known. */
-static void on_lost(void *context, int rank, int seconds) {
+static void on_lost(void *context, int rank, int seconds, const char *why) {
   const NitiRanks *r = context;
-  char text[NITI_RANK_TEXT_MAX], host[NITI_RANK_NAME_MAX] = "not known where";
-  if (!r->transport) niti_environment_host(host, sizeof host);
+  char text[NITI_RANK_TEXT_MAX], host[NITI_RANK_NAME_MAX];
+  niti_environment_host(host, sizeof host);
   if (rank < 0) {
-    (void)snprintf(text, sizeof text, "the ranks have not come together in %d seconds: one was stopped, or a host is gone",
-                   seconds);
+    describe_wait(text, rank == NITI_LOST_STARTING ? "come together" : "ended together", seconds, host, why);
   } else {
     (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
-                   r->hosts ? r->hosts[rank] : host, seconds);
+                   r->hosts       ? r->hosts[rank]
+                   : r->transport ? "not known where"
+                                  : host,
+                   seconds);
   }
   if (r->lost) r->lost(r->context, text);
 }
 
+static NitiStatus read_wait(int *out) {
+  const char *text = niti_environment_get("NITI_RANKS_WAIT");
+  char *end = NULL;
+  *out = WAIT;
+  if (!text) return NITI_OK;
+  const long value = strtol(text, &end, 10);
+  if (*end || value < 1 || value > WAIT_MOST)
+    return niti_fail(NITI_ERROR_ARGUMENT, "NITI_RANKS_WAIT is '%s' (expected seconds, 1 to %d)", text, WAIT_MOST);
+  *out = (int)value;
+  return NITI_OK;
+}
+
 static NitiStatus start_plugin(NitiRanks *r) {
   char why[NITI_TRANSPORT_TEXT] = "";
+  int wait;
+  NITI_TRY(read_wait(&wait));
   if (!find_plugin(r->plugin))
     return niti_fail(NITI_ERROR_UNSUPPORTED,
                      "started as one of several processes, but %s is not beside niti (expected a build with NITI_MPI)",
@@ -93,7 +118,7 @@ static NitiStatus start_plugin(NitiRanks *r) {
     return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
   NitiTransportOpen open;
   *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
-  r->transport = open ? open(NITI_TRANSPORT_VERSION, on_lost, r, why) : NULL;
+  r->transport = open ? open(NITI_TRANSPORT_VERSION, wait, on_lost, r, why) : NULL;
   if (r->transport) return NITI_OK;
   return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", r->plugin, open ? why : "it is no plugin of niti");
 }

@@ -257,13 +257,6 @@ def test_a_rank_that_stops_before_mpi_starts_is_named(normed, odd, tmp_path):
     assert code == 3 and "niti: rank 1 (" in err and "has not answered" in err and "not known where" not in err, (code, out, err)
 
 
-@pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes half a minute")
-def test_a_rank_that_never_starts_mpi_ends_the_run(normed, odd, tmp_path):
-    waits = script(tmp_path / "waits", "exec sleep 100")
-    code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, waits)), timeout=90)
-    assert code == 3 and "niti: the ranks have not come together" in err, (code, out, err)
-
-
 @pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW to a number of kills")
 def test_kills_at_random_moments(long, tmp_path):
     """Ranks are killed again and again, and other numbers of ranks go on, until the run is complete."""

@@ -1,0 +1,77 @@
+"""Ranks that are lost while MPI starts or ends, when nobody can ask it."""
+import os
+import subprocess
+
+import pytest
+
+from launch import end_of, needs_mpi, start
+from test_ranks import normed, odd, script  # noqa: F401 (fixtures)
+from tool import NITI, ROOT as SOURCES
+
+pytestmark = needs_mpi
+slow = pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes minutes")
+SOON = {"NITI_RANKS_WAIT": "2"}
+
+
+def lost(*parts, environment=None):
+    """The line that says who is lost."""
+    code, out, err = end_of(start(*parts, environment=environment), timeout=60)
+    lines = [line for line in err.splitlines() if line.startswith("niti: ") and "the run ends" in line]
+    assert code == 3 and lines, (code, out, err)
+    return lines[0]
+
+
+# ---- the start ----
+
+def test_a_rank_that_ends_before_mpi_starts_is_named(normed, odd, tmp_path):
+    how = (NITI, normed, "--data", odd, "--run", tmp_path / "run")
+    line = lost((1, *how), (1, NITI, "--help"), environment=SOON)
+    assert "have not come together in" in line and "rank 1 does not run" in line and "nothing was trained" in line, line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_never_starts_mpi_is_named(normed, odd, tmp_path):
+    waits = script(tmp_path / "waits", "exec sleep 100")
+    line = lost((1, waits), (1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), environment=SOON)
+    assert "have not come together in" in line and "rank 0 has not started MPI" in line, line
+
+
+def test_how_long_ranks_wait_is_checked(normed, odd, tmp_path):
+    for value in ("0", "5s"):
+        code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, NITI, "--help"),
+                                      environment={"NITI_RANKS_WAIT": value}))
+        assert code == 1 and f"NITI_RANKS_WAIT is '{value}' (expected seconds, 1 to 3600)" in err, (value, code, out, err)
+
+
+@slow
+def test_a_rank_with_any_limit_of_memory_ends_the_run(normed, odd, tmp_path):
+    """Wherever memory runs out, MPI's start included."""
+    found = {}
+    for limit in range(20000, 400000, 4000):  # KiB of addresses
+        limited = script(tmp_path / "limited", f"ulimit -v {limit}; exec {NITI} \"$@\"")
+        how = (normed, "--data", odd, "--threads", 1, "--epochs", 1, "--run", tmp_path / f"run-{limit}")
+        code, out, err = end_of(start((1, NITI, *how), (1, limited, *how), environment={"NITI_RANKS_WAIT": "7"}), timeout=40)
+        assert code in (0, 1, 2, 3, 139, 134) and (code == 0) == ("hash" in out), (limit, code, out, err)
+        assert code == 0 or "niti: " in err or "mpirun" in err, (limit, code, out, err)
+        assert code != 3 or "rank 1, which may use" in err, (limit, code, out, err)
+        found[code] = found.get(code, 0) + 1
+    assert found[0] and found[1], found
+
+
+# ---- the end ----
+
+@pytest.fixture(scope="module")
+def stops(tmp_path_factory):
+    library = tmp_path_factory.mktemp("stops") / "stop.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, SOURCES / "tests" / "ranks" / "stop.c", "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.parametrize("rank, at", [(1, "begin"), *(pytest.param(*case, marks=slow) for case in ((0, "begin"), (1, "end"), (2, "begin")))])
+def test_a_rank_that_is_stopped_at_the_end_is_named(rank, at, stops, normed, odd, tmp_path):
+    environment = {"LD_PRELOAD": str(stops), "ST_AT": at, "ST_RANK": str(rank), "NITI_RANKS_WAIT": "20",
+                   "ASAN_OPTIONS": "verify_asan_link_order=0:" + os.environ.get("ASAN_OPTIONS", "")}
+    how = (NITI, normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1, "--max-steps", 2)
+    line = lost((max(2, rank + 1), *how), environment=environment)
+    assert f"rank {rank} (" in line and "has not answered for" in line and "not known where" not in line, line
+    assert (tmp_path / "run" / "last.safetensors").exists()
