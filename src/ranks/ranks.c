@@ -37,10 +37,30 @@ static long number_of(const char *variable) {
   return text ? strtol(text, NULL, 10) : 0;
 }
 
-/* Open MPI's launcher, others that speak PMI, and Slurm's with PMIx. */
-static bool is_one_of_several(void) {
-  return number_of("OMPI_COMM_WORLD_SIZE") > 1 || number_of("PMI_SIZE") > 1 ||
-         (niti_environment_get("PMIX_RANK") && number_of("SLURM_STEP_NUM_TASKS") > 1);
+/* How many processes the launcher says that it has started, and the variable that says so; 0: it says nothing. The launcher
+ * closest to this process counts: mpirun starts its own helpers through srun. Slurm's number of a step's tasks, and not of a
+ * job's, since the script of a job is one process. */
+static long announced(const char **variable) {
+  static const struct {
+    const char *size, *rank;
+  } launchers[] = {{"OMPI_COMM_WORLD_SIZE", NULL},
+                   {"PMI_SIZE", "PMI_RANK"},
+                   {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
+                   {"SLURM_STEP_NUM_TASKS", "PMIX_RANK"}};
+  for (size_t i = 0; i < sizeof launchers / sizeof *launchers; ++i) {
+    if (!niti_environment_get(launchers[i].size) || (launchers[i].rank && !niti_environment_get(launchers[i].rank))) continue;
+    *variable = launchers[i].size;
+    return number_of(launchers[i].size);
+  }
+  return 0;
+}
+
+/* NITI_RANKS=off: it is not, whatever started it. */
+static NitiStatus is_one_of_several(bool *out) {
+  const char *off = niti_environment_get("NITI_RANKS"), *variable;
+  *out = !off && announced(&variable) > 1;
+  if (!off || strcmp(off, "off") == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "NITI_RANKS is '%s' (expected off, or unset)", off);
 }
 
 /* "FOLDER OF file" + "/" + below, if it holds the plugin. */
@@ -132,6 +152,17 @@ static bool seen_before(const NitiRanks *r, int rank) {
   return false;
 }
 
+/* A launcher whose processes MPI does not find would start as many trainings. */
+static NitiStatus check_size(const NitiRanks *r) {
+  const char *variable = "";
+  const long size = announced(&variable);
+  if (size == r->transport->size) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED,
+                   "started as one of %ld processes (%s), but %s found %d (expected Open MPI's own mpirun, or srun --mpi=pmix; "
+                   "NITI_RANKS=off trains in each process by itself)",
+                   size, variable, r->transport->name, r->transport->size);
+}
+
 static NitiStatus exchange_hosts(NitiRanks *r) {
   char own[NITI_RANK_NAME_MAX] = "", (*hosts)[NITI_RANK_NAME_MAX] = calloc((size_t)r->transport->size, sizeof *hosts);
   if (!hosts) {
@@ -148,13 +179,16 @@ static NitiStatus exchange_hosts(NitiRanks *r) {
 NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context) {
   NITI_WANT(out, "out");
   *out = NULL;
-  if (!is_one_of_several()) return NITI_OK;
+  bool several;
+  NITI_TRY(is_one_of_several(&several));
+  if (!several) return NITI_OK;
   NitiRanks *r = calloc(1, sizeof *r);
   if (!r) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the ranks");
   r->lost = lost;
   r->context = context;
   *out = r; /* for `lost`, which may be called from now on */
   NitiStatus status = start_plugin(r);
+  if (status == NITI_OK) status = check_size(r);
   if (status == NITI_OK) status = exchange_hosts(r);
   if (status == NITI_OK) return NITI_OK;
   niti_ranks_close(r);

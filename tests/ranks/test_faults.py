@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
-from launch import end_of, needs_mpi, start
+from launch import ROOT, end_of, needs_mpi, start
 from test_ranks import normed, odd, script  # noqa: F401 (fixtures)
-from tool import NITI, ROOT as SOURCES
+from tool import NITI, ROOT as SOURCES, niti
 
 pytestmark = needs_mpi
 slow = pytest.mark.skipif(not os.environ.get("NITI_TEST_SLOW"), reason="set NITI_TEST_SLOW: it takes minutes")
@@ -41,6 +41,33 @@ def test_how_long_ranks_wait_is_checked(normed, odd, tmp_path):
         code, out, err = end_of(start((1, NITI, normed, "--data", odd, "--run", tmp_path / "run"), (1, NITI, "--help"),
                                       environment={"NITI_RANKS_WAIT": value}))
         assert code == 1 and f"NITI_RANKS_WAIT is '{value}' (expected seconds, 1 to 3600)" in err, (value, code, out, err)
+
+
+def alone(normed, odd, run, **environment):
+    """One process by itself that a launcher says is one of several."""
+    return niti("train", normed, "--data", odd, "--run", run, "--threads", 1, "--max-steps", 2, env={**os.environ, **ROOT, **environment})
+
+
+@pytest.mark.parametrize("launcher", [
+    {"PMI_SIZE": "2", "PMI_RANK": "1"},  # MPICH's
+    {"OMPI_COMM_WORLD_SIZE": "2"},
+    {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"},  # srun without PMIx
+])
+def test_a_launcher_that_mpi_does_not_know_is_refused(launcher, normed, odd, tmp_path):
+    done = alone(normed, odd, tmp_path / "run", **launcher)
+    assert done.returncode == 1 and "started as one of 2 processes (" in done.stderr and "found 1" in done.stderr, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_are_meant_to_be_alone_train(normed, odd, tmp_path):
+    """In a job's script, where Slurm says how many tasks the job has; in a step of one; and where the environment says so."""
+    for i, launcher in enumerate(({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"},
+                                  {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"},
+                                  {"PMI_SIZE": "2", "PMI_RANK": "1", "NITI_RANKS": "off"})):
+        done = alone(normed, odd, tmp_path / str(i), **launcher)
+        assert done.returncode == 0, done.stderr
+    done = alone(normed, odd, tmp_path / "none", NITI_RANKS="on")
+    assert done.returncode == 1 and "NITI_RANKS is 'on' (expected off, or unset)" in done.stderr, done.stderr
 
 
 @slow
