@@ -192,6 +192,32 @@ static void held_out_images_are_loaded_too(void **state) {
   }
 }
 
+static void parts_add_up(void **state) {
+  (void)state;
+  enum { PARTS = 4 };
+  for (Kind kind = IDX; kind < KINDS; ++kind) {
+    char *dir = put_set(kind);
+    NitiDataset *all = open_good(dir, NITI_DATA_AUTO, NULL), *parts = open_lazy(dir);
+    const int channels = niti_dataset_shape(all).c;
+    int64_t sums[2 * NITI_CHANNELS_MAX] = {0};
+    int32_t mean[2][NITI_CHANNELS_MAX], std[2][NITI_CHANNELS_MAX];
+    assert_int_equal(niti_dataset_hold_out(all, 4, 0, SEED), NITI_OK);
+    assert_int_equal(niti_dataset_hold_out(parts, 4, 0, SEED), NITI_OK);
+    for (int part = 0; part < PARTS; ++part) {
+      if (niti_dataset_sum(parts, part, PARTS) != NITI_OK) fail_msg("%s", niti_error());
+      for (int i = 0; i < 2 * channels; ++i) sums[i] += niti_dataset_sums(parts)[i];
+    }
+    memcpy(niti_dataset_sums(parts), sums, 2 * (size_t)channels * sizeof *sums);
+    assert_int_equal(niti_dataset_statistics(all, mean[0], std[0]), NITI_OK);
+    assert_int_equal(niti_dataset_statistics(parts, mean[1], std[1]), NITI_OK);
+    assert_memory_equal(mean[0], mean[1], sizeof mean[0]);
+    assert_memory_equal(std[0], std[1], sizeof std[0]);
+    niti_dataset_close(parts);
+    niti_dataset_close(all);
+    remove_temp(dir);
+  }
+}
+
 /* ---- loaders ---- */
 
 typedef struct Pair {
@@ -484,6 +510,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(files_hold_what_memory_holds),
       cmocka_unit_test(held_out_images_are_loaded_too),
+      cmocka_unit_test(parts_add_up),
       cmocka_unit_test(loaders_make_the_same_batches),
       cmocka_unit_test(a_rank_reads_its_share),
       cmocka_unit_test(changes_are_noticed),

@@ -145,8 +145,9 @@ int64_t niti_dataset_place(const NitiDataset *dataset, NitiSplit split, int64_t 
 /* Brings images of uint8 that a lazy data set has left in files into memory, for a device that keeps a copy of them all. Before
  * any loader is opened. */
 NitiStatus niti_dataset_load(NitiDataset *dataset);
-/* Decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x choose the
- * window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at once. */
+/* Reads or decodes one image into out [H][W][C]; uint8 only (image.h says how files are scaled). Image folders: word_y, word_x
+ * choose the window (word_below over its span, padding included); centre: the middle one. Safe to call from several threads at
+ * once. */
 NitiStatus niti_dataset_read(const NitiDataset *dataset, NitiSplit split, int64_t index, bool centre, uint32_t word_y,
                              uint32_t word_x, uint8_t *out);
 /* The centre window, size {1, H, W, C}, of a sample of int8 or int16 as mantissas at NITI_VALUE_EXPONENT, by the options' mean,
@@ -182,6 +183,11 @@ NitiStatus niti_dataset_hold_out(NitiDataset *dataset, int64_t count, int32_t sh
  * deviation 0. Image folders: of the centred windows of the images that a survey found good; without one, niti_dataset_check
  * comes first. */
 NitiStatus niti_dataset_statistics(NitiDataset *dataset, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
+/* Where several processes share the work of niti_dataset_statistics, not of an image folder: sums the training values of part
+ * number `part` of `parts`. niti_dataset_sums are then these sums, [C][2] of values and of their squares modulo 2^64, and have to
+ * become those of all parts before statistics are asked for. */
+NitiStatus niti_dataset_sum(NitiDataset *dataset, int part, int parts);
+int64_t *niti_dataset_sums(NitiDataset *dataset);
 /* SHA-256 over the split's files (their content, uncompressed, in the order they are read: images, then labels), as 64 hex
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. Fails where files that it has to read again are no
  * longer as they were when the data set was opened. Where images have stayed in files, it makes their checks. */

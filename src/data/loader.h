@@ -52,8 +52,9 @@ int64_t niti_loader_images(const NitiLoader *loader); /* and their images */
  * epoch's end the beginning of the next one is being prepared already and kept. Must be called before the first niti_loader_next.
  * */
 NitiStatus niti_loader_start(NitiLoader *loader, uint32_t epoch, int64_t first_batch);
-/* The next batch, waiting for it where needed. A file that cannot be decoded fails here, in the batch that wants it, however
- * many workers there are; calling again fails again. Where the data set's watch stops the wait: NITI_INTERRUPTED, and calling
+/* The next batch, waiting for it where needed. A file that cannot be read or decoded, or an image of it that is no longer the
+ * one hashed (niti_dataset_checks), fails here, in the batch that wants it, however many workers there are; calling again fails
+ * again. Where the data set's watch stops the wait: NITI_INTERRUPTED, and calling
  * again goes on. */
 NitiStatus niti_loader_next(NitiLoader *loader, NitiBatch *out);
 

@@ -25,7 +25,8 @@ typedef struct Survey {
   int64_t block; /* images per item */
   pthread_mutex_t lock;
   pthread_cond_t finished;
-  int64_t next, done; /* images */
+  int64_t next, done; /* images: the next one to take; how many are done */
+  int64_t end, total; /* behind the last one to take; how many there are to take */
   int working;        /* workers that have not finished */
   NitiStatus status;  /* not NITI_OK: no item is taken any more */
   char message[256];
@@ -105,7 +106,7 @@ static NitiStatus survey_item(Survey *survey, NitiSums *sums, uint8_t *pixels, i
 
 /* Takes the next item; false: nothing is left to do. */
 static bool take_item(Survey *survey, int64_t *first, int64_t *count) {
-  const int64_t left = split_of(survey)->count - survey->next;
+  const int64_t left = survey->end - survey->next;
   if (survey->status != NITI_OK || left == 0) return false;
   *first = survey->next;
   *count = left < survey->block ? left : survey->block;
@@ -151,7 +152,7 @@ static void wait_for_workers(Survey *survey, NitiDataset *dataset) {
     const int64_t done = survey->done;
     if (survey->status != NITI_OK) continue; /* told once to stop, the workers finish what they have begun */
     pthread_mutex_unlock(&survey->lock);
-    const NitiStatus status = niti_dataset_watch(dataset, what, done, split_of(survey)->count);
+    const NitiStatus status = niti_dataset_watch(dataset, what, done, survey->total);
     pthread_mutex_lock(&survey->lock);
     if (status != NITI_OK) stop_survey(survey, status);
   }
@@ -177,7 +178,7 @@ static NitiStatus keep_findings(NitiDataSplit *split, Survey *survey) {
   free(split->sums);
   split->sums = survey->sums;
   survey->sums = NULL;
-  split->surveyed = split->count - (int64_t)survey->bad_count;
+  split->surveyed = split->count - (int64_t)survey->bad_count; /* of all, or of all when the parts are added up */
   return NITI_OK;
 }
 
@@ -193,13 +194,18 @@ static NitiStatus run_survey(Survey *survey, NitiDataset *dataset) {
   return status == NITI_OK ? keep_findings(&dataset->split[survey->which], survey) : status;
 }
 
-static NitiStatus survey_split(NitiDataset *dataset, NitiSplit which, bool glance) {
+/* Part number `part` of `parts`. */
+static NitiStatus survey_split(NitiDataset *dataset, NitiSplit which, bool glance, int part, int parts) {
+  const int64_t all = dataset->split[which].count;
   const size_t image = niti_shape_image(dataset->shape);
   const bool resident = !niti_dataset_is_folder(dataset);
   Survey survey = {.dataset = dataset,
                    .which = which,
                    .glance = glance,
+                   .next = all * part / parts,
+                   .end = all * (part + 1) / parts,
                    .block = resident && image < BLOCK_VALUES ? BLOCK_VALUES / (int64_t)image : 1};
+  survey.total = survey.end - survey.next;
   survey.sums = calloc((size_t)dataset->shape.c, sizeof *survey.sums);
   if (!survey.sums) return niti_fail(NITI_ERROR_MEMORY, "out of memory for reading images");
   NitiStatus status = NITI_ERROR_MEMORY;
@@ -217,7 +223,16 @@ static NitiStatus survey_split(NitiDataset *dataset, NitiSplit which, bool glanc
   return status;
 }
 
-NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) { return survey_split(dataset, which, false); }
+NitiStatus niti_dataset_survey(NitiDataset *dataset, NitiSplit which) { return survey_split(dataset, which, false, 0, 1); }
+
+NitiStatus niti_dataset_sum(NitiDataset *dataset, int part, int parts) {
+  return survey_split(dataset, NITI_TRAIN, false, part, parts);
+}
+
+int64_t *niti_dataset_sums(NitiDataset *dataset) {
+  _Static_assert(sizeof(NitiSums) == 2 * sizeof(int64_t), "two numbers");
+  return &dataset->split[NITI_TRAIN].sums->sum;
+}
 
 /* ---- what follows from it ---- */
 
@@ -292,7 +307,7 @@ NitiStatus niti_dataset_check(NitiDataset *dataset, NitiSplit which) {
 
 NitiStatus niti_dataset_glance(NitiDataset *dataset, NitiSplit which) {
   if (!niti_dataset_is_folder(dataset)) return NITI_OK;
-  NITI_TRY(survey_split(dataset, which, true));
+  NITI_TRY(survey_split(dataset, which, true, 0, 1));
   return fail_bad(&dataset->split[which], which);
 }
 

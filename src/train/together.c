@@ -17,8 +17,24 @@ enum { LIMIT_PERCENT = 150, SECONDS_LEAST = 2 };
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for what the ranks exchange"); }
 
+/* Every rank sums a part of the values, of as many images; what they hold is compared later. */
+static NitiStatus share_sums(NitiRun *run) {
+  NitiRanks *ranks = run->options.ranks;
+  const NitiDataset *data = run->dataset;
+  char text[NITI_RANK_TEXT_MAX];
+  (void)snprintf(text, sizeof text, "%s of %s, %" PRId64 " of them", niti_dataset_kind(data),
+                 niti_data_type_name(niti_dataset_type(data)), niti_dataset_count(data, NITI_TRAIN));
+  NITI_TRY(niti_ranks_same(ranks, "training images", text));
+  if (niti_dataset_is_folder(data)) return NITI_OK;
+  const size_t count = 2 * (size_t)niti_dataset_shape(run->dataset).c;
+  NITI_TRY(niti_run_agree(run, niti_dataset_sum(run->dataset, niti_ranks_rank(ranks), niti_ranks_size(ranks))));
+  niti_ranks_reduce(ranks, niti_dataset_sums(run->dataset), count, NITI_REDUCE_SUM_S64);
+  return niti_ranks_check(ranks);
+}
+
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]) {
   NitiRanks *ranks = run->options.ranks;
+  if (ranks) NITI_TRY(share_sums(run));
   const size_t bytes = (size_t)niti_dataset_shape(run->dataset).c * sizeof *mean;
   const NitiStatus status = niti_run_leads(run) ? niti_dataset_statistics(run->dataset, mean, std) : NITI_OK;
   NITI_TRY(niti_run_agree(run, status));

@@ -5,7 +5,7 @@
 
 #include "train/run.h"
 
-/* The data set's statistics, computed by rank 0. */
+/* The data set's statistics: each rank sums a part of the images, but those of image folders are decoded by rank 0. */
 NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX], int32_t std[NITI_CHANNELS_MAX]);
 /* Sets run->inputs.sha256 of these splits (NITI_SPLIT_BIT), computed once where ranks of a host have the same files
  * (niti_dataset_files), of different splits by different ranks. */

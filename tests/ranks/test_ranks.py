@@ -50,11 +50,11 @@ def processes_of(launcher, count, seconds=60):
             try:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
+                number = own and re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
             except (OSError, ValueError):
                 continue
-            if own:
-                found.append((int(next(v for v in (entry / "environ").read_bytes().split(b"\0")
-                                       if v.startswith(b"OMPI_COMM_WORLD_RANK=")).split(b"=")[1]), int(entry.name)))
+            if number:  # a process that has only just begun has no environment yet
+                found.append((int(number[1]), int(entry.name)))
         if len(found) == count:
             return dict(found)
         assert launcher.poll() is None, launcher.communicate()
@@ -292,7 +292,7 @@ def test_a_slow_rank_is_named(cifar, tmp_path):
 
 def refused(says, *parts):
     code, out, err = end_of(start(*parts))
-    lines = [line for line in err.splitlines() if line.startswith("niti: ")]
+    lines = [line for line in err.splitlines() if re.match("niti: (?!(reading|hashing) .* [0-9]+ of [0-9]+$)", line)]  # not progress
     assert code == 1 and len(lines) == 1, (code, out, err)
     for text in says:
         assert text in lines[0], lines[0]
@@ -307,6 +307,11 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     other = data_sets.write_idx_set(tmp_path / "other", data_sets.squares(150, 4), data_sets.squares(61, 2))
     sets = ("--set", "data.mean=[0.5]", "--set", "data.std=[0.25]")
     refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd, *sets), (1, NITI, *how, "--data", other, *sets))
+    fewer = data_sets.write_idx_set(tmp_path / "fewer", data_sets.squares(149, 4), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "149 of them"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", fewer))
+    refused(("training images", "rank 2 (", "SHA-256"), (2, NITI, *how, "--data", odd), (1, NITI, *how, "--data", other))
+    folders = data_sets.write_folder_set(tmp_path / "folders", "abcd", data_sets.squares(150, 1), data_sets.squares(61, 2))
+    refused(("training images", "rank 1 (", "folder", "idx"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", folders))
     refused(("rank 1 (", "missing"), (1, NITI, *how, "--data", odd), (1, NITI, *how, "--data", tmp_path / "missing"))
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "niti"
