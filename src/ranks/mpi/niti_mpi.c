@@ -32,10 +32,13 @@ static bool succeeded(int code) {
   return code == MPI_SUCCESS;
 }
 
+/* Open MPI says MPI_ERR_INTERN, MPI_ERR_OTHER or such where memory runs out. */
 static const char *failure(void) {
-  static char text[MPI_MAX_ERROR_STRING];
+  static char text[MPI_MAX_ERROR_STRING + 64];
   int length = 0;
-  return MPI_Error_string(failed, text, &length) == MPI_SUCCESS && failed != MPI_SUCCESS ? text : "out of memory";
+  if (failed == MPI_SUCCESS || MPI_Error_string(failed, text, &length) != MPI_SUCCESS) return "out of memory";
+  (void)snprintf(text + length, sizeof text - (size_t)length, "; memory may have run out on this host");
+  return text;
 }
 
 /* The request of a collective that is about to begin; NULL: out of memory. */
