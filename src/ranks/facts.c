@@ -97,3 +97,9 @@ NitiStatus niti_ranks_compare(NitiRanks *r, NitiFacts *facts) {
   *facts = (NitiFacts){0};
   return status;
 }
+
+NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
+  NitiFacts facts = {0};
+  if (r) niti_facts_add(&facts, what, text);
+  return niti_ranks_compare(r, &facts);
+}

@@ -48,6 +48,8 @@ void niti_facts_add(NitiFacts *, const char *name, const char *value);
 /* Fails on every rank, naming two ranks and the first fact that differs, where not all have the same facts in the same order.
  * Frees the facts. */
 NitiStatus niti_ranks_compare(NitiRanks *, NitiFacts *);
+/* The same of one fact. */
+NitiStatus niti_ranks_same(NitiRanks *, const char *what, const char *text);
 /* The failure at hand is the same on all ranks: niti_ranks_agreed. */
 void niti_ranks_set_agreed(NitiRanks *);
 NitiStatus niti_ranks_broadcast(NitiRanks *, void *data, size_t bytes); /* from rank 0 */

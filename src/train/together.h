@@ -28,8 +28,10 @@ NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *rank
 NitiStatus niti_together_told(const NitiRun *run, bool *truth);
 /* The counts of all ranks. */
 void niti_together_confusion(const NitiRun *run);
-/* After an epoch: on rank 0, if a rank has taken much longer than the others for its steps, a line that names it in
- * text[NITI_RANK_TEXT_MAX], else "". */
+/* On rank 0, if ranks have taken much longer than the fastest one for their steps since the last call, and none was named
+ * before, a line that names them in text[NITI_RANK_TEXT_MAX], else "". */
 NitiStatus niti_together_pace(NitiRun *run, char *text);
+/* The line itself, of paces[count]; "" where no rank is slow. */
+void niti_together_name_slow(char *text, size_t size, const NitiRanks *ranks, const NitiPace *paces, int count);
 
 #endif
