@@ -226,7 +226,8 @@ def test_a_signal_to_any_rank_saves_and_resumes_by_other_numbers_of_ranks(long, 
     wait_for(run / "best.safetensors", launcher)  # an epoch is over
     os.kill(ranks[max(ranks)], signal.SIGTERM)
     code, out, err = end_of(launcher)
-    assert code != 0 and json.loads(out.splitlines()[0])["interrupted"], (code, out, err)
+    assert code == 128 + signal.SIGTERM and json.loads(out.splitlines()[0])["interrupted"], (code, out, err)
+    assert re.search(r"niti: rank 2 \(.*\) received SIGTERM: interrupted after step", err), err
     launcher = start((2, NITI, "--resume", run, "--threads", 1, "--json"))
     ranks = processes_of(launcher, 2)
     wait_for(run / "previous.safetensors", launcher)
