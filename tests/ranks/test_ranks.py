@@ -347,7 +347,6 @@ def test_other_recipes_data_and_programs_are_refused(normed, odd, tmp_path):
     (("--init", "lenet5-mnist"), ("--init: rank 1 (", "has one", "has none")),
     (("--save-every", 2), ("--save-every: rank 1 (", "has '2'", "has '0'")),
     (("--seed", 5), ("--seed: rank 1 (", "has '5'", "has none")),
-    (("--set", "batch=7"), ("--set: rank 1 (", "has 'batch=7'", "has none")),
 ])
 def test_an_option_of_one_rank_only_is_named(option, says, normed, odd, tmp_path):
     """What the ranks exchange depends on their options, so that they would wait for each other."""

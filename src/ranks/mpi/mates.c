@@ -48,8 +48,9 @@ static int rank_of(char bytes[BYTES], const char *process, const char *run) {
   return other && rank && strcmp(other, run) == 0 ? atoi(rank) : -1;
 }
 
-int niti_mpi_given(const char *variable) {
-  const char *text = getenv(variable);
+int niti_mpi_given(const char *mpirun, const char *slurm) {
+  const char *text = getenv(mpirun);
+  if (!text) text = getenv(slurm);
   return text && *text >= '0' && *text <= '9' ? atoi(text) : -1;
 }
 
@@ -136,7 +137,9 @@ static bool describe(char *text, size_t size, const Mate *mate, int rank, bool a
 }
 
 bool niti_mpi_describe(char *text, size_t size) {
-  const int ranks = niti_mpi_given("OMPI_COMM_WORLD_SIZE"), here = niti_mpi_given("OMPI_COMM_WORLD_LOCAL_SIZE");
+  const int ranks = niti_mpi_given("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS");
+  const int hosts = niti_mpi_given("", "SLURM_STEP_NUM_NODES"); /* one host of Slurm's has all ranks */
+  const int here = niti_mpi_given("OMPI_COMM_WORLD_LOCAL_SIZE", hosts == 1 ? "SLURM_STEP_NUM_TASKS" : "");
   const char *run = getenv("PMIX_NAMESPACE");
   Mate *mates = run && ranks > 0 ? calloc((size_t)ranks, sizeof *mates) : NULL;
   int seen = 0, named = 0;

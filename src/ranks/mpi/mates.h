@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* A number that the launcher gives in the environment; -1: it does not. */
-int niti_mpi_given(const char *variable);
+/* A number that the launcher gives in the environment, in mpirun's variable or in Slurm's; -1: neither. */
+int niti_mpi_given(const char *mpirun, const char *slurm);
 /* The lowest rank of this run on this host whose process is stopped (SIGSTOP); -1: none. */
 int niti_mpi_stopped(void);
 /* Describes the ranks of this host that keep MPI from starting, or may: those without a process, those whose processes have not

@@ -76,7 +76,7 @@ static bool is_late(double seconds, int later, Phase phase, char why[NITI_TRANSP
 
 /* Until the phase is over; false: it was not in time, and the run is lost. */
 static bool watch_phase(Phase phase) {
-  const int number = niti_mpi_given("OMPI_COMM_WORLD_LOCAL_RANK"), later = number > 0;
+  const int number = niti_mpi_given("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"), later = number > 0;
   double begin = seconds_now(), before = begin;
   int stopped = -1, seconds = 0;
   char why[NITI_TRANSPORT_TEXT] = "";
