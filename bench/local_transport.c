@@ -136,9 +136,9 @@ static bool join_first(void) {
   return false;
 }
 
-__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, NitiTransportLost, void *, char *);
-const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *context, char *why) {
-  (void)lost, (void)context; /* a rank that is gone closes its socket; one that is stopped stays unnoticed */
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, int, NitiTransportLost, void *, char *);
+const NitiTransport *niti_transport(int version, int wait, NitiTransportLost lost, void *context, char *why) {
+  (void)wait, (void)lost, (void)context; /* a rank that is gone closes its socket; one that is stopped stays unnoticed */
   const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *size = getenv("OMPI_COMM_WORLD_SIZE");
   transport = (NitiTransport){
       "sockets", rank ? atoi(rank) : 0, size ? atoi(size) : 1, 0, 0, reduce, reduce, end, broadcast, gather, failure, close_all,

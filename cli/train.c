@@ -1,9 +1,11 @@
 /* niti train: a new run, or an old one resumed. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "compare.h"
 #include "introduce.h"
 #include "platform/path.h"
 #include "ranks/ranks.h"
@@ -53,8 +55,9 @@ const Command command_train = {"train",
 
 /* How progress is shown. */
 typedef struct View {
-  NitiRanks *ranks; /* NULL: a process by itself */
-  bool silent;      /* another rank reports */
+  NitiRanks *ranks;   /* NULL: a process by itself */
+  bool silent;        /* another rank reports */
+  _Atomic bool begun; /* the ranks have come together; read by another thread */
   bool quiet;
   ProgressLine line;
   bool timed;       /* the expected time was printed */
@@ -297,9 +300,37 @@ static void print_result(const View *view, const NitiTrainResult *r) {
            percent(r->test.correct, r->test.images), percent(r->best_test.correct, r->best_test.images));
 }
 
-static int report(NitiStatus status, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
-  const bool stopped = status == NITI_INTERRUPTED;
-  if (stopped) say("%s; `niti train --resume %s` continues", niti_error(), folder);
+/* What asked to stop. */
+typedef struct Stop {
+  int signal;                        /* 0: none */
+  char who[64 + NITI_RANK_NAME_MAX]; /* "rank 2 (node7) received SIGTERM: "; "": this process */
+} Stop;
+
+static const char *signal_name(int signal) {
+  return signal == SIGINT ? "SIGINT" : signal == SIGTERM ? "SIGTERM" : signal == SIGHUP ? "SIGHUP" : "a signal";
+}
+
+/* All ranks come here where one was asked to stop. The lowest that was counts. */
+static Stop find_stop(const View *view) {
+  Stop stop = {.signal = signals_caught()};
+  const int own = stop.signal, size = niti_ranks_size(view->ranks);
+  int *all = view->ranks ? calloc((size_t)size, sizeof *all) : NULL;
+  if (all && niti_ranks_gather(view->ranks, all, &own, sizeof own) != NITI_OK) memset(all, 0, (size_t)size * sizeof *all);
+  for (int rank = size; all && rank-- > 0;) {
+    if (all[rank] == 0) continue;
+    stop.signal = all[rank];
+    (void)snprintf(stop.who, sizeof stop.who, "rank %d (%s) received %s: ", rank, niti_ranks_host(view->ranks, rank),
+                   signal_name(all[rank]));
+  }
+  free(all);
+  return stop;
+}
+
+static int stopped_code(const Stop *stop) { return stop->signal ? 128 + stop->signal : EXIT_FAILED; }
+
+static int report(const Stop *stop, const View *view, const NitiTrainResult *r, const char *folder, bool json) {
+  const bool stopped = stop != NULL;
+  if (stopped) say("%s%s; `niti train --resume %s` continues", stop->who, niti_error(), folder);
   if (json) {
     const int code = print_event("result", result_json(view, r, folder, stopped));
     if (code != EXIT_OK) return code;
@@ -311,17 +342,15 @@ static int report(NitiStatus status, const View *view, const NitiTrainResult *r,
     const bool averaged = r->averaged_images > 0 || r->averaged_validation_correct > 0;
     printf(": last.safetensors, best.safetensors%s\n", averaged ? ", averaged.safetensors" : "");
   }
-  const int caught = signals_caught();
-  return stopped ? (caught ? 128 + caught : EXIT_FAILED) : EXIT_OK;
+  return stopped ? stopped_code(stop) : EXIT_OK;
 }
 
 /* A dry run's introduction was printed as it began. */
-static int report_dry(NitiStatus status, const View *view, bool json) {
+static int report_dry(NitiStatus status, const Stop *stop, const View *view, bool json) {
   json_t *run = view->run;
-  const int caught = signals_caught();
   if (status != NITI_OK) {
-    (void)fail();
-    return caught ? 128 + caught : EXIT_FAILED;
+    (void)fail_with(stopped_code(stop), "%s%s", stop->who, niti_error());
+    return stopped_code(stop);
   }
   json_object_set_new(run, "dry_run", json_true());
   json_object_set_new(run, "warnings", warnings_json(view));
@@ -339,22 +368,19 @@ static int end_all(const View *view) {
   return EXIT_FAILED;
 }
 
-static int finish_silently(NitiStatus status) {
-  const int caught = signals_caught();
-  return status == NITI_OK ? EXIT_OK : caught ? 128 + caught : EXIT_FAILED;
-}
-
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
   if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks)) return end_all(view);
-  if (view->silent) return finish_silently(status);
+  const bool stopped = status == NITI_INTERRUPTED;
+  const Stop stop = stopped ? find_stop(view) : (Stop){.signal = signals_caught()};
+  if (view->silent) return status == NITI_OK ? EXIT_OK : stopped_code(&stop);
   progress_clear(&view->line);
   if (given->dry_run) {
-    code = report_dry(status, view, given->json);
-  } else if (status == NITI_INTERRUPTED && !view->run) {
-    code = fail_with(128 + signals_caught(), "%s; nothing was trained or written", niti_error());
-  } else if (status == NITI_OK || status == NITI_INTERRUPTED) {
-    code = report(status, view, result, folder, given->json);
+    code = report_dry(status, &stop, view, given->json);
+  } else if (stopped && !view->run) {
+    code = fail_with(stopped_code(&stop), "%s%s; nothing was trained or written", stop.who, niti_error());
+  } else if (status == NITI_OK || stopped) {
+    code = report(stopped ? &stop : NULL, view, result, folder, given->json);
   } else if (view->run) { /* it began, so there is a checkpoint */
     code = fail_with(EXIT_FAILED, "%s; `niti train --resume %s` continues", niti_error(), folder);
   } else {
@@ -422,15 +448,23 @@ static bool parse_epochs(int32_t *out, const char *text) {
 /* Called on a thread of its own. */
 static void on_lost(void *context, const char *text) {
   const View *view = context;
-  say("%s; the run ends (`niti train --resume` continues from the last checkpoint)", text);
+  const char *next = view->begun ? " (`niti train --resume` continues from the last checkpoint)" : "; nothing was trained";
+  say("%s; the run ends%s", text, next);
   niti_ranks_abort(view->ranks, EXIT_LOST);
-  _exit(EXIT_LOST); /* MPI has not started: its launcher ends the others */
+  _exit(EXIT_LOST); /* MPI has not started, or ends: its launcher ends the others */
 }
 
-static bool join_ranks(View *view) {
-  if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return false;
+/* Returns -1 to go on, else the exit code. */
+static int join_ranks(View *view, const Arguments *given, bool recipe) {
+  if (niti_ranks_open(&view->ranks, on_lost, view) != NITI_OK) return fail();
   view->silent = niti_ranks_rank(view->ranks) > 0;
-  return true;
+  const NitiStatus status = options_compare(view->ranks, options, given, recipe);
+  view->begun = true;
+  if (status == NITI_OK) return -1;
+  if (!niti_ranks_agreed(view->ranks)) return end_all(view);
+  const int code = view->silent ? EXIT_FAILED : fail();
+  niti_ranks_close(view->ranks);
+  return code;
 }
 
 static int run(int argc, char **argv) {
@@ -460,7 +494,8 @@ static int run(int argc, char **argv) {
                           .context = &view};
   if (!given.resume) {
     if (count != 1) return usage_error(&command_train, count == 0 ? "a recipe is missing" : "one recipe at a time");
-    if (!join_ranks(&view)) return fail();
+    const int refused = join_ranks(&view, &given, true);
+    if (refused >= 0) return refused;
     how.ranks = view.ranks;
     const int ended = train(&given, argv[1], sets, set_count, &how, &view);
     niti_ranks_close(view.ranks);
@@ -474,7 +509,8 @@ static int run(int argc, char **argv) {
   }
   if (given.epochs && !parse_epochs(&how.epochs, given.epochs))
     return usage_error(&command_train, "--epochs %s: expected a whole number from 1 to %d", given.epochs, EPOCHS_MAX);
-  if (!join_ranks(&view)) return fail();
+  const int refused = join_ranks(&view, &given, false);
+  if (refused >= 0) return refused;
   how.ranks = view.ranks;
   const int ended = resume(&given, &how, &view);
   niti_ranks_close(view.ranks);

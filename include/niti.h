@@ -497,9 +497,10 @@ typedef struct NitiRanks NitiRanks;
 /* Called on a thread of its own, at most once for each rank, when a rank no longer answers, so that the others would wait for
  * ever; perhaps while niti_ranks_open still waits, which sets its handle first. End the process, best with niti_ranks_abort. */
 typedef void (*NitiRankLost)(void *context, const char *text);
-/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else *out is NULL, which stands
- * for a process by itself. Waits for the others. Once per process; it takes MPI from libniti_mpi.so beside this library. lost may
- * be NULL. Statuses: ARGUMENT, UNSUPPORTED (no plugin, or no MPI), MEMORY, DEVICE. */
+/* Joins the other processes where a launcher (mpirun, srun) started this one as one of several; else, and where the environment
+ * has NITI_RANKS=off, *out is NULL, which stands for a process by itself. Waits for the others, for NITI_RANKS_WAIT seconds (an
+ * environment variable; unset: 7). Once per process; it takes MPI from libniti_mpi.so beside this library. lost may be NULL.
+ * Statuses: ARGUMENT, UNSUPPORTED (no plugin, or no MPI), MEMORY, DEVICE. */
 NITI_API NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context);
 /* Waits for the others. */
 NITI_API void niti_ranks_close(NitiRanks *ranks);
@@ -528,7 +529,8 @@ typedef struct NitiTrainOptions {
   int32_t epochs;     /* niti_resume: extend the run to so many epochs; 0: the run's own. Refused where the recipe's schedule or
                          max_steps depends on the length, so that what was trained would have been trained otherwise */
   NitiRanks *ranks;   /* NULL: this process by itself. Else all ranks make the same call, with the same options save device, data
-                         and   the callbacks; rank 0 alone reads and writes `folder` and `init`, and reports */
+                         and the callbacks (refused otherwise, on all of them; `init` may be another path, since rank 0 alone reads
+                         and writes `folder` and `init`, and reports) */
   uint64_t reserved[4];
 } NitiTrainOptions;
 

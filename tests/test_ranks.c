@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -13,6 +14,7 @@
 #include "model/lower.h"
 #include "program/bounds.h"
 #include "program/portion.h"
+#include "train/together.h"
 
 /* ---- portions ---- */
 
@@ -39,6 +41,41 @@ static void test_portions_cover_a_batch_once(void **state) {
   }
   const NitiPortion last = niti_portion(INT32_MAX, 1023, 1024);
   assert_int_equal(last.first + last.count, INT32_MAX);
+}
+
+/* ---- slow ranks ---- */
+
+static const char *slow(int64_t seconds0, int64_t seconds1, int64_t seconds2, int64_t images0) {
+  static char text[256];
+  const int64_t second = 1000000000;
+  const NitiPace paces[] = {{seconds0 * second, images0}, {seconds1 * second, 100}, {seconds2 * second, 100}};
+  niti_together_name_slow(text, sizeof text, NULL, paces, 3);
+  return text;
+}
+
+static void test_slow_ranks_are_named(void **state) {
+  (void)state;
+  assert_string_equal(slow(10, 4, 4, 100),
+                      "rank 0 (localhost) takes up to 2.5 times as long for its share of a batch as rank 1 (localhost)");
+  assert_string_equal(
+      slow(12, 4, 10, 100),
+      "rank 0 (localhost), rank 2 (localhost) take up to 3.0 times as long for their shares of a batch as rank 1 (localhost)");
+  assert_string_equal(slow(10, 9, 8, 100), "");
+  assert_string_equal(slow(2, 1, 1, 100), "");  /* a second is little */
+  assert_string_equal(slow(10, 5, 5, 200), ""); /* a share of two images where others have one */
+  assert_string_equal(slow(10, 9, 9, 10), "");  /* a share of one image costs more than half of one of two */
+  assert_true(strlen(slow(1000, 1, 1, 1)) > 0);
+  char text[256];
+  NitiPace many[65];
+  for (int i = 0; i < 65; ++i) many[i] = (NitiPace){(i ? 10 : 3) * INT64_C(1000000000), 7};
+  niti_together_name_slow(text, sizeof text, NULL, many, 65);
+  assert_non_null(strstr(text, "rank 4 (localhost) and 60 more take up to 3.3 times as long"));
+  for (size_t size = 1; size < sizeof text; ++size) { /* never beyond its room */
+    char *small = calloc(1, size);
+    niti_together_name_slow(small, size, NULL, many, 65);
+    assert_true(strlen(small) < size);
+    free(small);
+  }
 }
 
 /* ---- programs ---- */
@@ -204,6 +241,7 @@ static void test_what_is_exchanged(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_portions_cover_a_batch_once),
+      cmocka_unit_test(test_slow_ranks_are_named),
       cmocka_unit_test(test_gradients_of_products_and_biases_are_summed),
       cmocka_unit_test(test_large_gradients_do_not_wait_for_others),
       cmocka_unit_test(test_clipping_comes_after_the_sums),

@@ -27,6 +27,7 @@ struct NitiRanks {                           /* the transport's thread reads it,
   void *context;
   int64_t waited;
   bool failed, agreed;
+  char plugin[PATH_MAX]; /* its file */
 };
 
 /* ---- finding the plugin ---- */
@@ -36,10 +37,30 @@ static long number_of(const char *variable) {
   return text ? strtol(text, NULL, 10) : 0;
 }
 
-/* Open MPI's launcher, others that speak PMI, and Slurm's with PMIx. */
-static bool is_one_of_several(void) {
-  return number_of("OMPI_COMM_WORLD_SIZE") > 1 || number_of("PMI_SIZE") > 1 ||
-         (niti_environment_get("PMIX_RANK") && number_of("SLURM_STEP_NUM_TASKS") > 1);
+/* How many processes the launcher says that it has started, and the variable that says so; 0: it says nothing. The launcher
+ * closest to this process counts: mpirun starts its own helpers through srun. Slurm's number of a step's tasks, and not of a
+ * job's, since the script of a job is one process. */
+static long announced(const char **variable) {
+  static const struct {
+    const char *size, *rank;
+  } launchers[] = {{"OMPI_COMM_WORLD_SIZE", NULL},
+                   {"PMI_SIZE", "PMI_RANK"},
+                   {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
+                   {"SLURM_STEP_NUM_TASKS", "PMIX_RANK"}};
+  for (size_t i = 0; i < sizeof launchers / sizeof *launchers; ++i) {
+    if (!niti_environment_get(launchers[i].size) || (launchers[i].rank && !niti_environment_get(launchers[i].rank))) continue;
+    *variable = launchers[i].size;
+    return number_of(launchers[i].size);
+  }
+  return 0;
+}
+
+/* NITI_RANKS=off: it is not, whatever started it. */
+static NitiStatus is_one_of_several(bool *out) {
+  const char *off = niti_environment_get("NITI_RANKS"), *variable;
+  *out = !off && announced(&variable) > 1;
+  if (!off || strcmp(off, "off") == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT, "NITI_RANKS is '%s' (expected off, or unset)", off);
 }
 
 /* "FOLDER OF file" + "/" + below, if it holds the plugin. */
@@ -66,35 +87,60 @@ static bool find_plugin(char out[PATH_MAX]) {
   return false;
 }
 
+enum { WAIT = 7, WAIT_MOST = 3600 }; /* seconds in which the ranks have to come together, and to end together */
+
+/* "the ranks have not come together in 8 seconds: on node7, rank 1 does not run (...)" */
+static void describe_wait(char text[NITI_RANK_TEXT_MAX], const char *what, int seconds, const char *host, const char *why) {
+  (void)snprintf(text, NITI_RANK_TEXT_MAX, "the ranks have not %s in %d seconds: %s%s%s%s (NITI_RANKS_WAIT=SECONDS waits longer)",
+                 what, seconds, why[0] ? "on " : "", why[0] ? host : "", why[0] ? ", " : "",
+                 why[0] ? why : "one ended, was stopped or ran out of memory, or its host is gone");
+}
+
 /* Perhaps before the transport has started, or hosts are known. */
-static void on_lost(void *context, int rank, int seconds) {
+static void on_lost(void *context, int rank, int seconds, const char *why) {
   const NitiRanks *r = context;
-  char text[NITI_RANK_TEXT_MAX], host[NITI_RANK_NAME_MAX] = "not known where";
-  if (!r->transport) niti_environment_host(host, sizeof host);
+  char text[NITI_RANK_TEXT_MAX], host[NITI_RANK_NAME_MAX];
+  niti_environment_host(host, sizeof host);
   if (rank < 0) {
-    (void)snprintf(text, sizeof text, "the ranks have not come together in %d seconds: one was stopped, or a host is gone",
-                   seconds);
+    describe_wait(text, rank == NITI_LOST_STARTING ? "come together" : "ended together", seconds, host, why);
   } else {
     (void)snprintf(text, sizeof text, "rank %d (%s) has not answered for %d seconds: it was stopped, or its host is gone", rank,
-                   r->hosts ? r->hosts[rank] : host, seconds);
+                   r->hosts       ? r->hosts[rank]
+                   : r->transport ? "not known where"
+                                  : host,
+                   seconds);
   }
   if (r->lost) r->lost(r->context, text);
 }
 
+static NitiStatus read_wait(int *out) {
+  const char *text = niti_environment_get("NITI_RANKS_WAIT");
+  char *end = NULL;
+  *out = WAIT;
+  if (!text) return NITI_OK;
+  const long value = strtol(text, &end, 10);
+  if (*end || value < 1 || value > WAIT_MOST)
+    return niti_fail(NITI_ERROR_ARGUMENT, "NITI_RANKS_WAIT is '%s' (expected seconds, 1 to %d)", text, WAIT_MOST);
+  *out = (int)value;
+  return NITI_OK;
+}
+
 static NitiStatus start_plugin(NitiRanks *r) {
-  char path[PATH_MAX], why[NITI_TRANSPORT_TEXT] = "";
-  if (!find_plugin(path))
+  char why[NITI_TRANSPORT_TEXT] = "";
+  int wait;
+  NITI_TRY(read_wait(&wait));
+  if (!find_plugin(r->plugin))
     return niti_fail(NITI_ERROR_UNSUPPORTED,
                      "started as one of several processes, but %s is not beside niti (expected a build with NITI_MPI)",
                      plugin_file);
-  void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* MPI's own plugins need its symbols */
+  void *library = dlopen(r->plugin, RTLD_NOW | RTLD_GLOBAL); /* MPI's own plugins need its symbols */
   if (!library)
     return niti_fail(NITI_ERROR_UNSUPPORTED, "started as one of several processes, but MPI cannot be loaded: %s", dlerror());
   NitiTransportOpen open;
   *(void **)&open = dlsym(library, NITI_TRANSPORT_SYMBOL);
-  r->transport = open ? open(NITI_TRANSPORT_VERSION, on_lost, r, why) : NULL;
+  r->transport = open ? open(NITI_TRANSPORT_VERSION, wait, on_lost, r, why) : NULL;
   if (r->transport) return NITI_OK;
-  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", path, open ? why : "it is no plugin of niti");
+  return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: %s", r->plugin, open ? why : "it is no plugin of niti");
 }
 
 /* ---- open and close ---- */
@@ -104,6 +150,17 @@ static bool seen_before(const NitiRanks *r, int rank) {
     if (strcmp(r->hosts[i], r->hosts[rank]) == 0) return true;
   }
   return false;
+}
+
+/* A launcher whose processes MPI does not find would start as many trainings. */
+static NitiStatus check_size(const NitiRanks *r) {
+  const char *variable = "";
+  const long size = announced(&variable);
+  if (size == r->transport->size) return NITI_OK;
+  return niti_fail(NITI_ERROR_UNSUPPORTED,
+                   "started as one of %ld processes (%s), but %s found %d (expected Open MPI's own mpirun, or srun --mpi=pmix; "
+                   "NITI_RANKS=off trains in each process by itself)",
+                   size, variable, r->transport->name, r->transport->size);
 }
 
 static NitiStatus exchange_hosts(NitiRanks *r) {
@@ -122,13 +179,16 @@ static NitiStatus exchange_hosts(NitiRanks *r) {
 NitiStatus niti_ranks_open(NitiRanks **out, NitiRankLost lost, void *context) {
   NITI_WANT(out, "out");
   *out = NULL;
-  if (!is_one_of_several()) return NITI_OK;
+  bool several;
+  NITI_TRY(is_one_of_several(&several));
+  if (!several) return NITI_OK;
   NitiRanks *r = calloc(1, sizeof *r);
   if (!r) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the ranks");
   r->lost = lost;
   r->context = context;
   *out = r; /* for `lost`, which may be called from now on */
   NitiStatus status = start_plugin(r);
+  if (status == NITI_OK) status = check_size(r);
   if (status == NITI_OK) status = exchange_hosts(r);
   if (status == NITI_OK) return NITI_OK;
   niti_ranks_close(r);
@@ -157,6 +217,7 @@ const char *niti_ranks_host(const NitiRanks *r, int rank) { return r ? r->hosts[
 int niti_ranks_hosts(const NitiRanks *r) { return r ? r->host_count : 1; }
 const char *niti_ranks_library(const NitiRanks *r) { return r ? r->transport->name : ""; }
 bool niti_ranks_agreed(const NitiRanks *r) { return !r || r->agreed; }
+void niti_ranks_set_agreed(NitiRanks *r) { r->agreed = true; }
 int64_t niti_ranks_waited(const NitiRanks *r) { return r ? r->waited : 0; }
 
 int niti_ranks_threads(const NitiRanks *r) {
@@ -252,42 +313,23 @@ NitiStatus niti_ranks_agree(NitiRanks *r, NitiStatus status) {
   return status;
 }
 
-NitiStatus niti_ranks_same(NitiRanks *r, const char *what, const char *text) {
-  char own[NITI_RANK_TEXT_MAX] = "";
-  NitiStatus status = NITI_OK;
-  if (!r) return NITI_OK;
-  const size_t size = (size_t)r->transport->size;
-  char(*all)[NITI_RANK_TEXT_MAX] = calloc(size, sizeof *all);
-  if (!all) return niti_fail(NITI_ERROR_MEMORY, "out of memory for %zu ranks", size);
-  (void)snprintf(own, sizeof own, "%s", text);
-  status = niti_ranks_gather(r, all, own, sizeof own);
-  for (int i = 1; status == NITI_OK && i < (int)size; ++i) {
-    if (strcmp(all[i], all[0]) == 0) continue;
-    r->agreed = true;
-    status = niti_fail(NITI_ERROR_ARGUMENT, "%s: rank %d (%s) has %s, but rank 0 (%s) has %s (expected the same on all ranks)",
-                       what, i, r->hosts[i], all[i], r->hosts[0], all[0]);
-  }
-  free(all);
-  return status;
-}
-
 /* A program's name may be as it was typed, that of a library is a path. */
-static const char *binary_file(char whole[PATH_MAX]) {
-  const char *file = own_file();
+static const char *code_file(const NitiRanks *r, NitiRankFile which, char whole[PATH_MAX]) {
+  const char *file = which == NITI_RANK_PLUGIN ? r->plugin : own_file();
   return file && strchr(file, '/') && niti_system.realpath(file, whole) ? whole : "/proc/self/exe";
 }
 
-void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]) {
+void niti_ranks_file(const NitiRanks *r, NitiRankFile which, char text[NITI_RANK_TEXT_MAX]) {
   char whole[PATH_MAX];
   struct stat facts = {0};
-  (void)niti_system.stat(binary_file(whole), &facts);
+  (void)niti_system.stat(code_file(r, which, whole), &facts);
   (void)snprintf(text, NITI_RANK_TEXT_MAX, "%ju %ju %jd %jd.%09ld", (uintmax_t)facts.st_dev, (uintmax_t)facts.st_ino,
                  (intmax_t)facts.st_size, (intmax_t)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
 }
 
-NitiStatus niti_ranks_binary(char text[65]) {
+NitiStatus niti_ranks_file_hash(const NitiRanks *r, NitiRankFile which, char text[65]) {
   char whole[PATH_MAX];
-  const char *file = binary_file(whole);
+  const char *file = code_file(r, which, whole);
   if (SHA256File(file, text)) return NITI_OK;
   return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", file);
 }

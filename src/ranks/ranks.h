@@ -38,14 +38,27 @@ int64_t niti_ranks_waited(const NitiRanks *);
 /* The most severe of all ranks' statuses on every rank: NITI_OK if all are, else the lowest rank's that failed, its message with
  * the rank and host in front where not all have the same one. */
 NitiStatus niti_ranks_agree(NitiRanks *, NitiStatus);
-/* Fails on every rank, naming two ranks, where `text` is not the same on all; `what` says what it is. At most
- * NITI_RANK_TEXT_MAX - 1 bytes count. */
+/* Facts that have to be the same on all ranks, each with a name and a value. Begin with {0}. */
+typedef struct NitiFacts {
+  char *text; /* NAME, a zero byte, VALUE, a zero byte, ... */
+  size_t size;
+  bool failed; /* memory ran out */
+} NitiFacts;
+void niti_facts_add(NitiFacts *, const char *name, const char *value);
+/* Fails on every rank, naming two ranks and the first fact that differs, where not all have the same facts in the same order.
+ * Frees the facts. */
+NitiStatus niti_ranks_compare(NitiRanks *, NitiFacts *);
+/* The same of one fact. */
 NitiStatus niti_ranks_same(NitiRanks *, const char *what, const char *text);
+/* The failure at hand is the same on all ranks: niti_ranks_agreed. */
+void niti_ranks_set_agreed(NitiRanks *);
 NitiStatus niti_ranks_broadcast(NitiRanks *, void *data, size_t bytes); /* from rank 0 */
 /* out[size][bytes]: every rank's `in`. */
 NitiStatus niti_ranks_gather(NitiRanks *, void *out, const void *in, size_t bytes);
-/* Which file holds this library's code, the same on two ranks of a host only where it is one file; its SHA-256. */
-void niti_ranks_binary_file(char text[NITI_RANK_TEXT_MAX]);
-NitiStatus niti_ranks_binary(char text[65]);
+/* The files that hold code of niti: this library's, and the plugin's. */
+typedef enum NitiRankFile { NITI_RANK_PROGRAM, NITI_RANK_PLUGIN } NitiRankFile;
+/* Which file it is, the same on two ranks of a host only where it is one file; its SHA-256. */
+void niti_ranks_file(const NitiRanks *, NitiRankFile, char text[NITI_RANK_TEXT_MAX]);
+NitiStatus niti_ranks_file_hash(const NitiRanks *, NitiRankFile, char text[65]);
 
 #endif

@@ -23,6 +23,12 @@ typedef struct NitiRunInputs {
   char names_sha256[NITI_SPLITS][65]; /* of their names; "": an older checkpoint without them */
 } NitiRunInputs;
 
+/* How long a rank took for its shares of batches. */
+typedef struct NitiPace {
+  int64_t busy; /* nanoseconds, without what it waited for others */
+  int64_t images;
+} NitiPace;
+
 typedef struct NitiRun {
   NitiTrainOptions options;
   NitiRunInputs inputs;
@@ -69,8 +75,9 @@ typedef struct NitiRun {
   int64_t score_batches, score_nanoseconds; /* scored by this process; epoch_scored: of them, since the epoch's last step */
   int64_t epoch_scored;
   int64_t saved_at, refreshed_at;
-  int64_t busy;   /* nanoseconds of the epoch's steps without what this rank waited for others */
-  bool slow_told; /* a slow rank was named */
+  NitiPace pace;    /* of this rank's steps since paces were compared */
+  int64_t paced_at; /* when that was */
+  bool slow_told;   /* a slow rank was named */
 } NitiRun;
 
 /* Opens the data set at data_path (NULL: the default), the loaders, the backend and the network for run->recipe, which receives
@@ -83,8 +90,9 @@ static inline bool niti_run_leads(const NitiRun *run) { return niti_ranks_lead(r
 static inline NitiStatus niti_run_agree(const NitiRun *run, NitiStatus status) {
   return niti_ranks_agree(run->options.ranks, status);
 }
-/* The same, and *go_on is false on every rank if it was on any. */
-NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on);
+/* The same, and *go_on is false on every rank if it was on any; *also, where it was on rank 0 and all go on, is true on every
+ * rank. also NULL: nothing. */
+NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on, bool *also);
 
 /* Closes everything that is open. */
 NitiStatus niti_run_close(NitiRun *run);

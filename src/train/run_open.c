@@ -274,10 +274,14 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   return niti_run_agree(run, status);
 }
 
-NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on) {
-  uint32_t vote = status != NITI_OK ? 2 : !*go_on;
+/* In this order: the largest is what all do. */
+enum { GO_ON, GO_ON_ALSO, STOP, FAIL };
+
+NitiStatus niti_run_vote(const NitiRun *run, NitiStatus status, bool *go_on, bool *also) {
+  uint32_t vote = status != NITI_OK ? FAIL : !*go_on ? STOP : also && *also ? GO_ON_ALSO : GO_ON;
   if (!run->options.ranks) return status;
   niti_ranks_reduce(run->options.ranks, &vote, 1, NITI_REDUCE_MAX_U32);
-  *go_on = vote == 0;
-  return vote == 2 ? niti_run_agree(run, status) : niti_ranks_check(run->options.ranks);
+  *go_on = vote < STOP;
+  if (also) *also = vote == GO_ON_ALSO;
+  return vote == FAIL ? niti_run_agree(run, status) : niti_ranks_check(run->options.ranks);
 }

@@ -30,7 +30,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, bool confusion
     const int64_t begin = niti_clock_now();
     const NitiStatus status = niti_loader_next(loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
-    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on));
+    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on, NULL));
     if (!*go_on) return NITI_OK;
     if (batch.count == 0) return NITI_OK;
     NITI_TRY(niti_step_test(&context, &batch));
@@ -40,7 +40,7 @@ static NitiStatus score_batches(NitiRun *run, NitiLoader *loader, bool confusion
     ++run->score_batches;
     ++run->epoch_scored;
     *go_on = tell(run, done, batches);
-    NITI_TRY(niti_run_vote(run, NITI_OK, go_on));
+    NITI_TRY(niti_run_vote(run, NITI_OK, go_on, NULL));
   }
   return NITI_OK;
 }
@@ -133,7 +133,7 @@ static NitiStatus estimate_statistics(NitiRun *run, bool *go_on) {
     NitiBatch batch;
     const NitiStatus status = niti_loader_next(run->train_loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
-    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on));
+    NITI_TRY(niti_run_vote(run, *go_on ? status : NITI_OK, go_on, NULL));
     if (*go_on) NITI_TRY(niti_step_statistics(&context, &batch, (uint32_t)(run->steps + i)));
   }
   return NITI_OK;

@@ -105,29 +105,53 @@ NitiStatus niti_together_hash(NitiRun *run, unsigned splits) {
   return NITI_OK;
 }
 
-static NitiStatus hash_binary(char hash[65], const NitiRun *run) {
-  NitiRanks *ranks = run->options.ranks;
+/* The SHA-256 of one of niti's files, computed once where ranks of a host have the same one. */
+static NitiStatus hash_file(char hash[65], NitiRanks *ranks, NitiRankFile which) {
   char file[NITI_RANK_TEXT_MAX];
   int hasher = 0;
-  niti_ranks_binary_file(file);
+  niti_ranks_file(ranks, which, file);
   NITI_TRY(find_hasher(&hasher, ranks, file, 0));
-  NITI_TRY(niti_run_agree(run, hasher == niti_ranks_rank(ranks) ? niti_ranks_binary(hash) : NITI_OK));
+  const bool own = hasher == niti_ranks_rank(ranks);
+  NITI_TRY(niti_ranks_agree(ranks, own ? niti_ranks_file_hash(ranks, which, hash) : NITI_OK));
   return take_hash(hash, ranks, hasher);
 }
 
 /* ---- comparing ---- */
 
+static void add_number(NitiFacts *facts, const char *name, int64_t value) {
+  char text[32];
+  (void)snprintf(text, sizeof text, "%" PRId64, value);
+  niti_facts_add(facts, name, text);
+}
+
+/* One fact for each line. */
+static void add_lines(NitiFacts *facts, const char *what, const char *lines) {
+  char name[64], *line = NULL;
+  for (int number = 0; lines && *lines && !facts->failed; ++number) {
+    const size_t length = strcspn(lines, "\n");
+    (void)snprintf(name, sizeof name, "%s %d", what, number);
+    facts->failed = asprintf(&line, "'%.*s'", (int)length, lines) < 0;
+    if (facts->failed) return;
+    niti_facts_add(facts, name, line);
+    free(line);
+    lines += length + (lines[length] == '\n');
+  }
+}
+
 NitiStatus niti_together_check_data(const NitiRun *run) {
   static const char *const names[NITI_SPLITS] = {
       [NITI_TRAIN] = "training images", [NITI_TEST] = "test images", [NITI_VALIDATION] = "validation images"};
+  const NitiRunInputs *in = &run->inputs;
+  NitiFacts facts = {0};
   char text[NITI_RANK_TEXT_MAX];
   for (int split = 0; run->options.ranks && split < NITI_SPLITS; ++split) {
-    const NitiRunInputs *in = &run->inputs;
     (void)snprintf(text, sizeof text, "%" PRId64 " of them, SHA-256 %.16s, names %.16s", in->images[split], in->sha256[split],
                    in->names_sha256[split]);
-    NITI_TRY(niti_ranks_same(run->options.ranks, names[split], text));
+    niti_facts_add(&facts, names[split], text);
   }
-  return NITI_OK;
+  add_lines(&facts, "the name of class", in->classes);
+  add_lines(&facts, "the display name of class", run->class_labels);
+  return niti_ranks_compare(run->options.ranks, &facts);
 }
 
 /* The first rank that has checks; -1: none, or all have. */
@@ -171,21 +195,40 @@ NitiStatus niti_together_share_checks(const NitiRun *run) {
   return NITI_OK;
 }
 
+NitiStatus niti_together_begin(const NitiRun *run, const char *call) {
+  const NitiTrainOptions *o = &run->options;
+  NitiFacts facts = {0};
+  char text[NITI_RANK_TEXT_MAX], hash[65] = "";
+  if (!o->ranks) return NITI_OK;
+  NITI_TRY(hash_file(hash, o->ranks, NITI_RANK_PROGRAM));
+  (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), hash);
+  niti_facts_add(&facts, "the program", text);
+  NITI_TRY(hash_file(hash, o->ranks, NITI_RANK_PLUGIN));
+  (void)snprintf(text, sizeof text, "SHA-256 %.16s", hash);
+  niti_facts_add(&facts, "the plugin libniti_mpi.so", text);
+  niti_facts_add(&facts, "the call", call);
+  niti_facts_add(&facts, "init", o->init ? "one" : "none");
+  add_number(&facts, "dry_run", o->dry_run);
+  add_number(&facts, "epochs", o->epochs);
+  add_number(&facts, "save_every", o->save_every);
+  add_number(&facts, "test_every", o->test_every);
+  add_number(&facts, "test_limit", o->test_limit);
+  add_number(&facts, "measure_every", o->measure_every);
+  return niti_ranks_compare(o->ranks, &facts);
+}
+
 NitiStatus niti_together_check(const NitiRun *run) {
-  char text[NITI_RANK_TEXT_MAX], binary[65] = "", recipe[65], model[65];
+  const NitiRecipe *recipe = run->recipe;
+  NitiFacts facts = {0};
+  char text[NITI_RANK_TEXT_MAX], hash[65];
   if (!run->options.ranks) return NITI_OK;
-  NITI_TRY(hash_binary(binary, run));
-  (void)snprintf(text, sizeof text, "niti %s, SHA-256 %.16s", niti_version(), binary);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the program", text));
-  text_hash(recipe, run->recipe->text);
-  text_hash(model, run->recipe->model->text);
-  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s, seed %" PRIu64, run->recipe->name, recipe, run->recipe->seed);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the recipe", text));
-  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s", run->recipe->model->name, model);
-  NITI_TRY(niti_ranks_same(run->options.ranks, "the model", text));
-  (void)snprintf(text, sizeof text, "--test-every %" PRId32 ", --test-limit %" PRId32 ", --measure-every %" PRId32,
-                 run->test_every, run->test_limit, run->options.measure_every);
-  return niti_ranks_same(run->options.ranks, "the options", text);
+  text_hash(hash, recipe->text);
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s, seed %" PRIu64, recipe->name, hash, recipe->seed);
+  niti_facts_add(&facts, "the recipe", text);
+  text_hash(hash, recipe->model->text);
+  (void)snprintf(text, sizeof text, "%.64s, SHA-256 %.16s", recipe->model->name, hash);
+  niti_facts_add(&facts, "the model", text);
+  return niti_ranks_compare(run->options.ranks, &facts);
 }
 
 /* ---- weights and checkpoints ---- */
@@ -235,26 +278,35 @@ static NitiStatus load_bytes(NitiCheckpoint **out, const char *bytes, size_t siz
   return NITI_OK;
 }
 
-NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *ranks) {
-  char *bytes = NULL, source[1024] = "";
+/* bytes[count] of rank 0, with a zero byte behind them; the others allocate them. */
+static NitiStatus share_bytes(char **bytes, uint64_t *count, NitiRanks *ranks) {
+  NITI_TRY(niti_ranks_broadcast(ranks, count, sizeof *count));
+  if (!*bytes && *count < SIZE_MAX / 2) *bytes = calloc(1, (size_t)*count + 1);
+  return *bytes ? niti_ranks_broadcast(ranks, *bytes, (size_t)*count) : out_of_memory();
+}
+
+static NitiStatus read_source(char **source, char **bytes, uint64_t *count, const NitiCheckpoint *checkpoint) {
   size_t size = 0;
-  uint64_t count = 0;
+  *source = strdup(niti_checkpoint_source(checkpoint));
+  if (!*source) return out_of_memory();
+  const NitiStatus status = niti_file_read(bytes, &size, *source, SIZE_MAX / 2);
+  *count = size;
+  return status;
+}
+
+NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *ranks) {
+  char *bytes = NULL, *source = NULL;
+  uint64_t count = 0, length = 0;
   if (!ranks) return NITI_OK;
-  NitiStatus status = NITI_OK;
-  if (*checkpoint) {
-    (void)snprintf(source, sizeof source, "%s", niti_checkpoint_source(*checkpoint));
-    status = niti_file_read(&bytes, &size, source, SIZE_MAX / 2);
-    count = size;
-  }
-  NITI_TRY(niti_ranks_agree(ranks, status));
-  NITI_TRY(niti_ranks_broadcast(ranks, &count, sizeof count));
-  NITI_TRY(niti_ranks_broadcast(ranks, source, sizeof source));
-  size = (size_t)count;
-  if (!bytes && (count > SIZE_MAX / 2 || !(bytes = malloc(size + 1)))) return out_of_memory();
-  status = niti_ranks_broadcast(ranks, bytes, size);
-  if (status == NITI_OK && !*checkpoint) status = load_bytes(checkpoint, bytes, size, source);
+  NitiStatus status = niti_ranks_agree(ranks, *checkpoint ? read_source(&source, &bytes, &count, *checkpoint) : NITI_OK);
+  length = source ? strlen(source) : 0;
+  if (status == NITI_OK) status = share_bytes(&source, &length, ranks);
+  if (status == NITI_OK) status = share_bytes(&bytes, &count, ranks);
+  if (status == NITI_OK)
+    status = niti_ranks_agree(ranks, *checkpoint ? NITI_OK : load_bytes(checkpoint, bytes, (size_t)count, source));
+  free(source);
   free(bytes);
-  return niti_ranks_agree(ranks, status);
+  return status;
 }
 
 NitiStatus niti_together_told(const NitiRun *run, bool *truth) {
@@ -268,24 +320,36 @@ void niti_together_confusion(const NitiRun *run) {
 
 /* ---- pace ---- */
 
-static int ascending(const void *a, const void *b) {
-  const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return x < y ? -1 : x > y;
+static int64_t per_image(const NitiPace *pace) { return pace->busy / (pace->images > 0 ? pace->images : 1); }
+
+/* Shares differ by an image, which is much of a small one, while a share of one image takes longer than half a share of two: so
+ * both the whole time and that of an image have to be far from those of the fastest rank. */
+static bool is_slow(const NitiPace *pace, const NitiPace *fastest) {
+  return pace->busy - fastest->busy >= SECONDS_LEAST * INT64_C(1000000000) && pace->busy * 100 >= fastest->busy * LIMIT_PERCENT &&
+         per_image(pace) * 100 >= per_image(fastest) * LIMIT_PERCENT;
 }
 
-/* text names the slowest of these times where it is far from the one in the middle. */
-static void name_slowest(char *text, const NitiRanks *ranks, int64_t *times, int64_t *sorted) {
-  const int size = niti_ranks_size(ranks);
-  int slowest = 0;
-  for (int i = 1; i < size; ++i) slowest = times[i] > times[slowest] ? i : slowest;
-  memcpy(sorted, times, (size_t)size * sizeof *times);
-  qsort(sorted, (size_t)size, sizeof *sorted, ascending);
-  const int64_t usual = sorted[(size - 1) / 2], most = times[slowest];
-  if (most * 100 < usual * LIMIT_PERCENT || most - usual < SECONDS_LEAST * INT64_C(1000000000)) return;
-  const int64_t tenths = most * 10 / (usual > 0 ? usual : 1);
-  (void)snprintf(text, NITI_RANK_TEXT_MAX,
-                 "rank %d (%s) takes %" PRId64 ".%" PRId64 " times as long as others for its share of a batch", slowest,
-                 niti_ranks_host(ranks, slowest), tenths / 10, tenths % 10);
+enum { NAMED = 4 };
+
+void niti_together_name_slow(char *text, size_t size, const NitiRanks *ranks, const NitiPace *paces, int count) {
+  int fastest = 0, slowest = 0, slow = 0;
+  size_t used = 0;
+  text[0] = 0;
+  for (int i = 1; i < count; ++i) {
+    if (paces[i].busy < paces[fastest].busy) fastest = i;
+    if (paces[i].busy > paces[slowest].busy) slowest = i;
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!is_slow(&paces[i], &paces[fastest]) || slow++ >= NAMED || used >= size) continue;
+    used += (size_t)snprintf(text + used, size - used, "%srank %d (%s)", slow > 1 ? ", " : "", i, niti_ranks_host(ranks, i));
+  }
+  if (slow == 0 || used >= size) return;
+  const int64_t usual = paces[fastest].busy, tenths = paces[slowest].busy * 10 / (usual > 0 ? usual : 1);
+  if (slow > NAMED) used += (size_t)snprintf(text + used, size - used, " and %d more", slow - NAMED);
+  if (used >= size) return;
+  (void)snprintf(text + used, size - used, " %s up to %" PRId64 ".%" PRId64 " times as long for %s of a batch as rank %d (%s)",
+                 slow > 1 ? "take" : "takes", tenths / 10, tenths % 10, slow > 1 ? "their shares" : "its share", fastest,
+                 niti_ranks_host(ranks, fastest));
 }
 
 NitiStatus niti_together_pace(NitiRun *run, char *text) {
@@ -293,13 +357,13 @@ NitiStatus niti_together_pace(NitiRun *run, char *text) {
   const size_t size = (size_t)niti_ranks_size(ranks);
   text[0] = 0;
   if (!ranks) return NITI_OK;
-  int64_t *times = calloc(2 * size, sizeof *times);
-  if (!times) return out_of_memory();
-  const int64_t own = run->busy;
-  const NitiStatus status = niti_ranks_gather(ranks, times, &own, sizeof own);
-  if (status == NITI_OK && niti_run_leads(run) && !run->slow_told) name_slowest(text, ranks, times, times + size);
+  NitiPace *paces = calloc(size, sizeof *paces);
+  if (!paces) return out_of_memory();
+  const NitiStatus status = niti_ranks_gather(ranks, paces, &run->pace, sizeof *paces);
+  if (status == NITI_OK && niti_run_leads(run) && !run->slow_told)
+    niti_together_name_slow(text, NITI_RANK_TEXT_MAX, ranks, paces, (int)size);
   run->slow_told = run->slow_told || text[0];
-  run->busy = 0;
-  free(times);
+  run->pace = (NitiPace){0};
+  free(paces);
   return status;
 }

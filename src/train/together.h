@@ -10,9 +10,12 @@ NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX
 /* Sets run->inputs.sha256 of these splits (NITI_SPLIT_BIT), computed once where ranks of a host have the same files
  * (niti_dataset_files), of different splits by different ranks. */
 NitiStatus niti_together_hash(NitiRun *run, unsigned splits);
-/* Fails, naming two ranks, where not all have the same niti, recipe, model and options: before anything else. */
+/* Fails, naming two ranks, where not all have the same niti, make the same call and have the same options: before anything else,
+ * since what the ranks exchange depends on them. */
+NitiStatus niti_together_begin(const NitiRun *run, const char *call);
+/* The same of the recipe and the model. */
 NitiStatus niti_together_check(const NitiRun *run);
-/* The same of the data, whose hashes are known by then. */
+/* The same of the data and the names of its classes, whose hashes are known by then. */
 NitiStatus niti_together_check_data(const NitiRun *run);
 /* Every rank receives the checks of images that stay in files (niti_dataset_checks) from one that has hashed them: behind the
  * former. */
@@ -25,8 +28,10 @@ NitiStatus niti_together_checkpoint(NitiCheckpoint **checkpoint, NitiRanks *rank
 NitiStatus niti_together_told(const NitiRun *run, bool *truth);
 /* The counts of all ranks. */
 void niti_together_confusion(const NitiRun *run);
-/* After an epoch: on rank 0, if a rank has taken much longer than the others for its steps, a line that names it in
- * text[NITI_RANK_TEXT_MAX], else "". */
+/* On rank 0, if ranks have taken much longer than the fastest one for their steps since the last call, and none was named
+ * before, a line that names them in text[NITI_RANK_TEXT_MAX], else "". */
 NitiStatus niti_together_pace(NitiRun *run, char *text);
+/* The line itself, of paces[count]; "" where no rank is slow. */
+void niti_together_name_slow(char *text, size_t size, const NitiRanks *ranks, const NitiPace *paces, int count);
 
 #endif

@@ -15,6 +15,7 @@
 #include "train/together.h"
 
 static const int64_t save_nanoseconds = INT64_C(60000000000);  /* maximum age of a checkpoint within an epoch */
+static const int64_t pace_nanoseconds = INT64_C(10000000000);  /* between two comparisons of the ranks' paces within an epoch */
 static const int64_t refresh_nanoseconds = INT64_C(500000000); /* of the training score passed to the callback */
 
 static bool tell(const NitiRun *run, NitiProgress *progress) {
@@ -152,6 +153,20 @@ static NitiStatus check_health(NitiRun *run, int32_t epoch) {
   return run->health ? niti_health_end(run->health, &facts, warn_health, run) : NITI_OK;
 }
 
+/* Within an epoch, on rank 0. */
+static bool pace_due(NitiRun *run, int64_t now) {
+  if (run->paced_at == 0) run->paced_at = now;
+  return run->options.ranks && niti_run_leads(run) && now - run->paced_at > pace_nanoseconds;
+}
+
+static NitiStatus note_pace(NitiRun *run) {
+  char text[NITI_RANK_TEXT_MAX];
+  NITI_TRY(niti_together_pace(run, text));
+  run->paced_at = niti_clock_now();
+  if (text[0]) warn(run, "%s", text);
+  return NITI_OK;
+}
+
 /* Trains the rest of the epoch. *go_on false: asked to stop. */
 static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
   NitiStepContext context = step_context(run);
@@ -166,7 +181,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     const int64_t begin = niti_clock_now(), waited = niti_ranks_waited(run->options.ranks);
     NitiStatus status = niti_loader_next(run->train_loader, &batch);
     *go_on = status != NITI_INTERRUPTED;
-    status = niti_run_vote(run, *go_on ? status : NITI_OK, go_on);
+    status = niti_run_vote(run, *go_on ? status : NITI_OK, go_on, NULL);
     if (status != NITI_OK) {
       NITI_TRY(read_metrics(&run->train, run));
       return save_after(run, status);
@@ -180,7 +195,8 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     run->epoch_scored = 0;
     run->images += niti_batch_whole(&batch);
     run->epoch_images += niti_batch_whole(&batch);
-    run->busy += niti_clock_now() - begin - (niti_ranks_waited(run->options.ranks) - waited);
+    run->pace.busy += niti_clock_now() - begin - (niti_ranks_waited(run->options.ranks) - waited);
+    run->pace.images += batch.idle ? 0 : batch.count;
     const bool last = run->step == run->steps || run->step == (run->epoch + 1) * run->steps_per_epoch;
     if (last || mark - run->refreshed_at > refresh_nanoseconds) {
       NITI_TRY(read_metrics(&run->train, run));
@@ -191,7 +207,9 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = tell(run, &progress);
-    NITI_TRY(niti_run_vote(run, NITI_OK, go_on));
+    bool paces = pace_due(run, mark);
+    NITI_TRY(niti_run_vote(run, NITI_OK, go_on, &paces));
+    if (paces) NITI_TRY(note_pace(run));
     if (*go_on) NITI_TRY(save_if_due(run, &mark));
   }
   return read_metrics(&run->train, run);
@@ -260,13 +278,6 @@ static void tell_epoch(NitiRun *run, int32_t epoch, bool *go_on) {
   *go_on = tell(run, &progress);
 }
 
-static NitiStatus note_pace(NitiRun *run) {
-  char text[NITI_RANK_TEXT_MAX];
-  NITI_TRY(niti_together_pace(run, text));
-  if (text[0]) note(run, "%s", text);
-  return NITI_OK;
-}
-
 /* Scores, records and saves what train_epoch finished. */
 static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   const int32_t epoch = run->epoch + 1; /* a run that ends within an epoch reports it too */
@@ -295,7 +306,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   run->train = train; /* for the epoch's callback */
   tell_epoch(run, epoch, go_on);
   run->train = next;
-  return niti_run_vote(run, NITI_OK, go_on);
+  return niti_run_vote(run, NITI_OK, go_on, NULL);
 }
 
 static NitiStatus train_all(NitiRun *run) {
@@ -518,6 +529,7 @@ NitiStatus niti_train(NitiTrainResult *out, const NitiRecipe *recipe, const char
   if (status == NITI_OK && run.options.epochs > 0)
     status = niti_fail(NITI_ERROR_ARGUMENT, "niti_train: options->epochs is %d (expected 0: it extends a run that is resumed)",
                        run.options.epochs);
+  if (status == NITI_OK) status = niti_together_begin(&run, __func__);
   if (status == NITI_OK) status = start(&run, recipe, run_path);
   if (status == NITI_OK && !run.options.dry_run) {
     introduce(&run, run_path);
@@ -567,6 +579,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   NitiCheckpoint *checkpoint = NULL;
   bool previous = false;
   NitiStatus status = check_options(__func__, &run.options);
+  if (status == NITI_OK) status = niti_together_begin(&run, __func__);
   if (status == NITI_OK)
     status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &previous, run_path) : NITI_OK);
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);

@@ -11,7 +11,7 @@ from tool import NITI
 
 PLUGIN = NITI.parent / "libniti_mpi.so"
 needs_mpi = pytest.mark.skipif(not PLUGIN.exists() or not shutil.which("mpirun"), reason="no MPI here, or a build without it")
-ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "NITI_RANKS_WAIT": "60"}  # other tests may run, too
 
 
 def launch(*parts):

@@ -1,35 +1,29 @@
-/* libniti_mpi.so: MPI behind the table of ranks/transport.h, and a heartbeat that finds ranks which no longer answer. */
+/* libniti_mpi.so: MPI behind the table of ranks/transport.h. watch.c finds ranks that no longer answer. */
+#define _GNU_SOURCE
 #include <mpi.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "ranks/mpi/stopped.h"
+#include "ranks/mpi/watch.h"
 #include "ranks/transport.h"
 
 enum {
-  STARTING = 30,   /* seconds in which MPI has to start: longer than many ranks of a busy cluster take */
-  SILENT = 6,      /* seconds without a beat after which a rank is lost */
-  ASLEEP = 3,      /* a pause between two beats of our own that says that we were stopped ourselves */
   PIECE = 1 << 30, /* bytes of one broadcast */
-  TURNS = 20,      /* of asking whether all ranks have come, without a pause */
-  BEAT = 1         /* the messages' tag */
+  TURNS = 20       /* of asking whether all ranks have come, without a pause */
 };
 
 /* MPI is one per process, and so is this state. */
 static NitiTransport transport;
-static MPI_Comm work = MPI_COMM_NULL, sums = MPI_COMM_NULL, beats = MPI_COMM_NULL;
+static MPI_Comm work = MPI_COMM_NULL, sums = MPI_COMM_NULL;
 static MPI_Request *begun; /* [room]; the first `under_way` are collectives of `sums` */
 static int under_way, room;
 static char library[MPI_MAX_LIBRARY_VERSION_STRING];
-static NitiTransportLost tell_lost;
-static void *lost_context;
-static pthread_t beating;
-static bool threads_allowed, is_beating, is_started, is_ending;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
+static pid_t *mates; /* [mate_count], and the number of each: the ranks of this host after this one */
+static int *mate_ranks, mate_count;
+static _Atomic bool is_usable; /* MPI has started, and does not end yet */
 
 static int failed = MPI_SUCCESS; /* the last failure */
 
@@ -38,10 +32,13 @@ static bool succeeded(int code) {
   return code == MPI_SUCCESS;
 }
 
+/* Open MPI says MPI_ERR_INTERN, MPI_ERR_OTHER or such where memory runs out. */
 static const char *failure(void) {
-  static char text[MPI_MAX_ERROR_STRING];
+  static char text[MPI_MAX_ERROR_STRING + 64];
   int length = 0;
-  return MPI_Error_string(failed, text, &length) == MPI_SUCCESS && failed != MPI_SUCCESS ? text : "out of memory";
+  if (failed == MPI_SUCCESS || MPI_Error_string(failed, text, &length) != MPI_SUCCESS) return "out of memory";
+  (void)snprintf(text + length, sizeof text - (size_t)length, "; memory may have run out on this host");
+  return text;
 }
 
 /* The request of a collective that is about to begin; NULL: out of memory. */
@@ -112,135 +109,27 @@ static bool gather(void *out, const void *in, size_t bytes) {
   return bytes <= PIECE && await_all() && succeeded(MPI_Allgather(in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, work));
 }
 
-/* ---- the heartbeat: every rank sends rank 0 a byte per second, and rank 0 every rank ---- */
-
-static double seconds_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-typedef struct Peer {
-  MPI_Request sent;
-  double heard;
-} Peer;
-
-static void send_beat(Peer *peer, int rank) {
-  static char byte;
-  int done = 1;
-  if (peer->sent != MPI_REQUEST_NULL) MPI_Test(&peer->sent, &done, MPI_STATUS_IGNORE);
-  if (done) MPI_Isend(&byte, 1, MPI_BYTE, rank, BEAT, beats, &peer->sent);
-}
-
-static void hear_beats(Peer *peers, double now) {
-  int there = 0;
-  MPI_Status status;
-  while (succeeded(MPI_Iprobe(MPI_ANY_SOURCE, BEAT, beats, &there, &status)) && there) {
-    char byte;
-    MPI_Recv(&byte, 1, MPI_BYTE, status.MPI_SOURCE, BEAT, beats, MPI_STATUS_IGNORE);
-    peers[status.MPI_SOURCE].heard = now;
-  }
-}
-
-/* Whether the heartbeat goes on after a second. */
-static bool wait_second(void) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  ++until.tv_sec;
-  pthread_mutex_lock(&lock);
-  if (!is_ending) (void)pthread_cond_timedwait(&ending, &lock, &until);
-  const bool goes_on = !is_ending;
-  pthread_mutex_unlock(&lock);
-  return goes_on;
-}
-
-/* For how many seconds a rank of this host has been seen stopped, one after the other; asked every second. */
-static int count_stopped(int *stopped, int seconds) {
-  const int before = *stopped;
-  *stopped = niti_mpi_stopped();
-  if (*stopped < 0) return 0;
-  return *stopped == before ? seconds + 1 : 1;
-}
-
-/* Waits until MPI has started, before which nothing can be asked of it, or is not wanted any more; false: so it is. Rank 0 speaks
- * first. */
-static bool wait_start(void) {
-  const char *number = getenv("OMPI_COMM_WORLD_RANK");
-  const int later = number && strcmp(number, "0") != 0, most = STARTING + later;
-  const double begin = seconds_now();
-  int stopped = -1, seconds = 0;
-  while (wait_second()) {
-    pthread_mutex_lock(&lock);
-    const bool started = is_started;
-    pthread_mutex_unlock(&lock);
-    if (started) return threads_allowed;
-    seconds = count_stopped(&stopped, seconds);
-    if (seconds <= SILENT + later && seconds_now() - begin <= most) continue;
-    if (seconds > SILENT + later)
-      tell_lost(lost_context, stopped, seconds);
-    else
-      tell_lost(lost_context, -1, most);
-    return false;
-  }
-  return false;
-}
-
-static void listen_and_send(Peer *peers) {
-  const int first = transport.rank == 0 ? 1 : 0, end = transport.rank == 0 ? transport.size : 1;
-  double before = seconds_now();
-  for (int r = first; r < end; ++r) peers[r] = (Peer){MPI_REQUEST_NULL, before};
-  while (wait_second()) {
-    const double now = seconds_now();
-    hear_beats(peers, now);
-    for (int r = first; r < end; ++r) {
-      send_beat(&peers[r], r);
-      if (now - before > ASLEEP) peers[r].heard = now;
-      if (now - peers[r].heard <= SILENT) continue;
-      tell_lost(lost_context, r, (int)(now - peers[r].heard));
-      peers[r].heard = now + 3600;
-    }
-    before = now;
-  }
-  for (int r = first; r < end; ++r) {
-    if (peers[r].sent != MPI_REQUEST_NULL) MPI_Request_free(&peers[r].sent);
-  }
-}
-
-static void *beat(void *context) {
-  (void)context;
-  Peer *peers = wait_start() ? calloc((size_t)transport.size, sizeof *peers) : NULL;
-  if (peers) listen_and_send(peers);
-  free(peers);
-  return NULL;
-}
-
-static void set_under_lock(bool *what) {
-  pthread_mutex_lock(&lock);
-  *what = true;
-  pthread_cond_signal(&ending);
-  pthread_mutex_unlock(&lock);
-}
-
-static void stop_watching(void) {
-  set_under_lock(&is_ending);
-  if (is_beating) pthread_join(beating, NULL);
-  is_beating = false;
-}
-
 /* ---- open and close ---- */
 
 /* All ranks come to an end before any stops beating. */
 static void close_all(void) {
   MPI_Barrier(work);
-  stop_watching();
-  free(begun);
+  is_usable = false;
+  niti_mpi_watch_closing();
   MPI_Finalize();
+  niti_mpi_watch_end();
+  niti_mpi_watch_mates(mates, mate_ranks, mate_count);
+  free(begun);
+  free(mates);
+  free(mate_ranks);
 }
 
-static void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
+static void abort_all(int code) {
+  if (is_usable) MPI_Abort(MPI_COMM_WORLD, code);
+}
 
 static const NitiTransport *fail(char *why, const char *what) {
-  stop_watching();
+  niti_mpi_watch_end();
   (void)snprintf(why, NITI_TRANSPORT_TEXT, "%s", what);
   return NULL;
 }
@@ -253,33 +142,53 @@ static void name_library(void) {
   transport.name = library;
 }
 
+/* Which processes the ranks of this host are. */
+static bool exchange_mates(MPI_Comm host) {
+  const pid_t own = getpid();
+  const int size = transport.local_size, first = transport.local_rank + 1;
+  mates = calloc((size_t)size, sizeof *mates);
+  mate_ranks = calloc((size_t)size, sizeof *mate_ranks);
+  if (!mates || !mate_ranks || !succeeded(MPI_Allgather(&own, sizeof own, MPI_BYTE, mates, sizeof own, MPI_BYTE, host)) ||
+      !succeeded(MPI_Allgather(&transport.rank, 1, MPI_INT, mate_ranks, 1, MPI_INT, host)))
+    return false;
+  mate_count = size - first;
+  memmove(mates, mates + first, (size_t)mate_count * sizeof *mates);
+  memmove(mate_ranks, mate_ranks + first, (size_t)mate_count * sizeof *mate_ranks);
+  return true;
+}
+
+static bool make_communicators(void) {
+  MPI_Comm host;
+  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &sums)) ||
+      !succeeded(MPI_Comm_split_type(work, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)))
+    return false;
+  MPI_Comm_rank(host, &transport.local_rank);
+  MPI_Comm_size(host, &transport.local_size);
+  const bool good = exchange_mates(host);
+  MPI_Comm_free(&host);
+  return good;
+}
+
 /* Why MPI did not start; NULL: it has. */
 static const char *start(void) {
   int provided = 0, already = 0;
-  MPI_Comm host;
+  MPI_Comm beats;
   if (!succeeded(MPI_Initialized(&already)) || already) return "MPI is in use already";
   (void)setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0); /* a waiting rank leaves its core to others */
   if (!succeeded(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided))) return "MPI_Init_thread failed";
-  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats))) return "MPI could not make its communicators";
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); /* what is made of it inherits that */
+  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &beats))) return "MPI could not make its communicators; memory may have run out";
   MPI_Comm_rank(beats, &transport.rank);
   MPI_Comm_size(beats, &transport.size);
-  threads_allowed = provided == MPI_THREAD_MULTIPLE;
-  set_under_lock(&is_started);
-  if (!succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &work)) || !succeeded(MPI_Comm_dup(MPI_COMM_WORLD, &sums)) ||
-      !succeeded(MPI_Comm_split_type(work, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host)))
-    return "MPI could not make its communicators";
-  MPI_Comm_set_errhandler(work, MPI_ERRORS_RETURN);
-  MPI_Comm_set_errhandler(sums, MPI_ERRORS_RETURN);
-  MPI_Comm_set_errhandler(beats, MPI_ERRORS_RETURN);
-  MPI_Comm_rank(host, &transport.local_rank);
-  MPI_Comm_size(host, &transport.local_size);
-  MPI_Comm_free(&host);
+  is_usable = true;
+  if (!niti_mpi_watch_started(beats, provided == MPI_THREAD_MULTIPLE)) return "out of memory for the heartbeat";
+  if (!make_communicators()) return "MPI could not make its communicators; memory may have run out";
   name_library();
   return NULL;
 }
 
-__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, NitiTransportLost, void *, char *);
-const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *context, char *why) {
+__attribute__((visibility("default"))) const NitiTransport *niti_transport(int, int, NitiTransportLost, void *, char *);
+const NitiTransport *niti_transport(int version, int wait, NitiTransportLost lost, void *context, char *why) {
   if (version != NITI_TRANSPORT_VERSION) return fail(why, "it belongs to another version of niti");
   transport = (NitiTransport){.reduce = reduce,
                               .begin = begin,
@@ -289,9 +198,8 @@ const NitiTransport *niti_transport(int version, NitiTransportLost lost, void *c
                               .failure = failure,
                               .close = close_all,
                               .abort = abort_all};
-  tell_lost = lost;
-  lost_context = context;
-  is_beating = pthread_create(&beating, NULL, beat, NULL) == 0; /* before MPI starts, which waits for all ranks */
+  if (!niti_mpi_watch_begin(wait, lost, context)) /* before MPI starts, which waits for all ranks */
+    return fail(why, "out of memory for the heartbeat's thread");
   const char *reason = start();
   return reason ? fail(why, reason) : &transport;
 }
