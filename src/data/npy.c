@@ -179,8 +179,10 @@ NitiStatus niti_npy_read(NitiArray *out, const char *path) {
   uint64_t size = 0;
   *out = (NitiArray){0};
   NITI_TRY(niti_file_open_read(&fd, &size, path));
-  if (size > 0)
-    out->memory = niti_system.mmap(NULL, (size_t)size, PROT_READ | (NITI_BYTES_BIG ? PROT_WRITE : 0), MAP_PRIVATE, fd, 0);
+  do {
+    if (size > 0)
+      out->memory = niti_system.mmap(NULL, (size_t)size, PROT_READ | (NITI_BYTES_BIG ? PROT_WRITE : 0), MAP_PRIVATE, fd, 0);
+  } while (out->memory == MAP_FAILED && errno == EINTR);
   const int reason = errno;
   (void)niti_system.close(fd);
   if (out->memory == MAP_FAILED) {

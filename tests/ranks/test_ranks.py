@@ -483,7 +483,7 @@ def test_no_rank_reads_or_keeps_more_than_it_needs(elements, cifar, tmp_path):
     assert size <= alone < 1.2 * size and kept > size
     for ranks in (2, 4):
         found = counted(ranks, elements, large, tmp_path / str(ranks))
-        assert size <= found[0][0] < 1.2 * size, found
+        assert size <= found[0][0] < 1.2 * size + NITI.stat().st_size, found  # it hashes the program too
         assert all(read < size / 10 for read, _ in found[1:]), found
         assert all(memory < usual + size / 4 for _, memory in found), (usual, found)
 
