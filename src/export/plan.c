@@ -163,18 +163,6 @@ NitiStatus niti_export_check(const NitiProgram *p) {
   return NITI_OK;
 }
 
-NitiStatus niti_export_check_vectors(const NitiProgram *p) {
-  NITI_TRY(check_causes(p));
-  for (int32_t i = 0; i < p->operation_count; ++i) {
-    const NitiOperation *o = &p->operations[i];
-    const bool forward = o->opcode == NITI_OP_CONV_FORWARD;
-    if (forward && o->inputs[2] != NITI_NONE && !niti_conv_is_centred(p, o)) return refuse(p, o, "it has a bias");
-    if (forward && niti_conv_grouped(&o->conv)) return refuse(p, o, "it has groups");
-    NITI_TRY(check_opcode(p, o));
-  }
-  return NITI_OK;
-}
-
 static NitiStatus check_operation(const NitiProgram *p, const NitiOperation *o) {
   const bool conv = o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT;
   if (conv) NITI_TRY(check_conv(p, o));

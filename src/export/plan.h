@@ -62,10 +62,8 @@ typedef struct NitiExportPlan {
 
 /* Plans a program of `description`, which it keeps. fast_bytes: an update keeps the sums of all channels where they take no more
  * than that. NITI_ERROR_UNSUPPORTED, naming layer and operation: what the runtime cannot do. */
-/* Fails with the first operation of a kind, or with an attribute, that exports lack, or vectors, which have neither biases nor
- * groups: its layer, and what it has. */
+/* Fails with the first operation of a kind, or with an attribute, that exports lack: its layer, and what it has. */
 NitiStatus niti_export_check(const NitiProgram *program);
-NitiStatus niti_export_check_vectors(const NitiProgram *program);
 NitiStatus niti_export_plan_open(NitiExportPlan *out, const NitiDescription *description, const NitiLowerOptions *options,
                                  int64_t fast_bytes);
 /* Makes the arena no larger than `bytes` where it can, at the price of time: at the fullest step, an output's shift is measured

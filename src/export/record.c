@@ -208,13 +208,14 @@ static NitiDraw draw_of(const NitiRecord *r, const NitiRoundingRecord *o) {
   return (NitiDraw){r->bindings.seed, o->purpose, r->bindings.step, o->stream};
 }
 
-static NitiStatus put_words(NitiRecord *r, int32_t i, int32_t tensor) {
+/* A word per element; of rounding `stochastic-byte` its byte. */
+static NitiStatus put_words(NitiRecord *r, int32_t i, int32_t tensor, NitiRounding mode) {
   const NitiDraw draw = draw_of(r, &r->program->operations[i].rounding);
   const bool shared = niti_export_shares_mask(&r->program->operations[i]);
   const size_t count = elements(r, tensor) / (shared ? (size_t)r->program->batch : 1);
   uint32_t *words = malloc(count * sizeof *words);
   if (!words) return out_of_memory();
-  for (size_t k = 0; k < count; ++k) words[k] = niti_draw(&draw, k);
+  for (size_t k = 0; k < count; ++k) words[k] = niti_rounding_word(&draw, mode, k);
   json_object_set_new(r->current, "draw",
                       json_pack("{s:I, s:I, s:I}", "purpose", (json_int_t)draw.purpose, "time", (json_int_t)draw.time, "layer",
                                 (json_int_t)draw.layer));
@@ -228,7 +229,7 @@ static NitiStatus check_rounded(const NitiRecord *r, int32_t i, const int64_t *s
   const NitiRoundingRecord *o = &r->program->operations[i].rounding;
   const NitiDraw draw = draw_of(r, o);
   for (size_t k = 0; k < count; ++k) {
-    const uint32_t word = o->mode == NITI_STOCHASTIC ? niti_draw(&draw, k) : 0;
+    const uint32_t word = niti_rounding_word(&draw, o->mode, k);
     if (niti_round_int8(sums[k], shift, o->mode, word) == out[k]) continue;
     return niti_fail(NITI_ERROR_DEVICE, "operation %d: element %zu is %d, but its sum %lld rounds to another value", i, k, out[k],
                      (long long)sums[k]);
@@ -248,7 +249,7 @@ static NitiStatus put_rounding(NitiRecord *r, int32_t i, int64_t *sums, int32_t 
   int32_t *narrow = (int32_t *)sums; /* in place: element k ends before element k + 1 begins */
   for (size_t k = 0; k < count; ++k) narrow[k] = (int32_t)sums[k];
   NITI_TRY(put_array(r, "accumulators", i, output, "int32", narrow, false));
-  return o->rounding.mode == NITI_STOCHASTIC ? put_words(r, i, output) : NITI_OK;
+  return niti_rounding_draws(o->rounding.mode) ? put_words(r, i, output, o->rounding.mode) : NITI_OK;
 }
 
 static NitiStatus put_sums(NitiRecord *r, int32_t i, const NitiSumOperands *in, int32_t output, const void *out) {
@@ -390,7 +391,7 @@ static NitiStatus put_output(NitiRecord *r, int32_t i, int32_t tensor, const Nit
   NitiStatus status = read_tensor(&data, &exponent, r, tensor);
   if (status == NITI_OK) status = put_tensor(r, entries, i, tensor, data, exponent, reads(o, tensor));
   if (status == NITI_OK && rounded && niti_has_sums(o)) status = put_sums(r, i, in, tensor, data);
-  if (status == NITI_OK && rounded && draws(o)) status = put_words(r, i, tensor);
+  if (status == NITI_OK && rounded && draws(o)) status = put_words(r, i, tensor, NITI_STOCHASTIC);
   free(data);
   return status;
 }
@@ -403,7 +404,8 @@ static NitiStatus put_outputs(NitiRecord *r, int32_t i, const NitiSumOperands *i
     if (o->outputs[k] != NITI_NONE) NITI_TRY(put_output(r, i, o->outputs[k], in, entries));
   }
   if (o->opcode == NITI_OP_UPDATE_NITI) return put_update(r, i, in->input[1]);
-  return o->opcode == NITI_OP_UPDATE_SGD || o->opcode == NITI_OP_UPDATE_NITI16 ? put_words(r, i, o->outputs[0]) : NITI_OK;
+  return o->opcode == NITI_OP_UPDATE_SGD || o->opcode == NITI_OP_UPDATE_NITI16 ? put_words(r, i, o->outputs[0], NITI_STOCHASTIC)
+                                                                               : NITI_OK;
 }
 
 static void forget_outputs(NitiRecord *r, int32_t i) {

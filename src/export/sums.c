@@ -5,6 +5,8 @@
 
 #include "base/align.h"
 #include "base/bias.h"
+#include "base/loss.h"
+#include "base/mix.h"
 #include "base/norm.h"
 #include "base/pool.h"
 #include "export/plan.h"
@@ -111,12 +113,16 @@ static void add_sums(int64_t *sums, const NitiSumOperands *in, size_t count) {
     sums[i] = niti_align_sum(m.a_larger ? a[i] : b[i], m.a_larger ? b[i] : a[i], m.left, m.right);
 }
 
-static bool loss_sums(int64_t *sums, const NitiSumOperands *in, size_t count, int32_t images) {
-  const size_t classes = count / (size_t)images;
-  int32_t *acc = malloc(classes * sizeof *acc);
-  for (size_t n = 0; n < (size_t)images && acc; ++n) {
-    niti_loss_softmax(acc, (const int8_t *)in->input[0] + n * classes, in->exponent[0], (int)classes, in->labels[n]);
-    for (size_t j = 0; j < classes; ++j) sums[n * classes + j] = acc[j];
+static bool loss_sums(int64_t *sums, const NitiSumOperands *in, int32_t off, size_t count, int32_t images) {
+  const int classes = (int)(count / (size_t)images);
+  int32_t *acc = malloc((size_t)classes * sizeof *acc);
+  for (int32_t n = 0; n < images && acc; ++n) {
+    const int8_t *logits = (const int8_t *)in->input[0] + (size_t)n * (size_t)classes;
+    const int32_t label = in->labels[n], next = in->labels[(n + 1) % images];
+    NitiSoftmax softmax = niti_softmax_sum(logits, in->exponent[0], classes);
+    niti_softmax_expect(&softmax, off, classes, label, next);
+    niti_softmax_acc(acc, &softmax, logits, 0, classes, niti_label_class(label));
+    for (int j = 0; j < classes; ++j) sums[(size_t)n * (size_t)classes + (size_t)j] = acc[j];
   }
   free(acc);
   return acc != NULL;
@@ -143,7 +149,7 @@ bool niti_sums(int64_t *sums, const NitiOperation *o, const NitiSumOperands *in,
     case NITI_OP_NORM_FORWARD: norm_sums(sums, in, count, channels_of(o, count, n), true); break;
     case NITI_OP_NORM_BACKWARD: norm_sums(sums, in, count, channels_of(o, count, n), false); break;
     case NITI_OP_ADD: add_sums(sums, in, count); break;
-    case NITI_OP_LOSS: return loss_sums(sums, in, count, n);
+    case NITI_OP_LOSS: return loss_sums(sums, in, o->loss.off, count, n);
     default: break;
   }
   return true;

@@ -9,6 +9,7 @@
 #include "export/values.h"
 #include "model/network.h"
 #include "train/locate.h"
+#include "train/snapshot.h"
 
 enum { PURPOSE_PIXELS = 64, PURPOSE_LABELS = 65, HALF = 500000 };
 
@@ -41,10 +42,9 @@ static void draw_images(NitiRecord *r, int32_t classes) {
 
 static NitiStatus write_step(Vectors *v, int32_t step) {
   NitiRecord *r = &v->record;
-  const int32_t mu = niti_program_find_scalar(v->program, "mu");
   r->bindings.step = (uint32_t)step;
   r->bindings.seed = v->recipe->seed;
-  if (mu != NITI_NONE) r->bindings.scalars[mu] = (int64_t)v->mu * NITI_MU_UNITS;
+  niti_recipe_scalars(r->bindings.scalars, v->recipe, v->program, v->recipe->optimizer->wide ? step : 0, r->program->batch);
   draw_images(r, v->recipe->model->classes);
   for (int32_t i = 0; i < v->program->operation_count; ++i) NITI_TRY(niti_record_operation(r, i));
   return NITI_OK;
@@ -52,19 +52,47 @@ static NitiStatus write_step(Vectors *v, int32_t step) {
 
 /* ---- opening ---- */
 
-static NitiStatus restore(Vectors *v, NitiDescription *model, const NitiProgram *program) {
+/* Gives net the checkpoint's weights, and the optimiser's state where there is one: a network that is not trained has none. */
+static NitiStatus fill(NitiNetwork *net, const NitiCheckpoint *checkpoint, const char *source) {
+  for (int32_t t = 0; t < net->program->tensor_count; ++t) {
+    const NitiTensorDesc *d = &net->program->tensors[t];
+    if (d->role == NITI_ROLE_STATE && niti_checkpoint_find(checkpoint, d->name))
+      return niti_snapshot_restore(net, checkpoint, source);
+  }
+  for (int32_t i = 0; i < net->weight_count; ++i) {
+    bool found;
+    NITI_TRY(niti_snapshot_restore_one(&found, net, i, checkpoint, source));
+    if (!found) return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing", source, niti_network_weight(net, i).name);
+  }
+  return NITI_OK;
+}
+
+/* The tensor of the same name. */
+static NitiStatus copy_tensor(Vectors *v, const NitiNetwork *net, int32_t to) {
+  const NitiTensorDesc *d = &v->program->tensors[to];
+  const int32_t from = niti_program_find(net->program, d->name);
+  int32_t exponent = 0;
+  void *data = malloc(niti_tensor_count(d, 0) * niti_dtype_bytes(d->dtype));
+  if (!data) return out_of_memory();
+  NitiStatus status = niti_executable_read(net->main, from, 0, data, &exponent);
+  if (status == NITI_OK) status = niti_executable_write(v->executable, to, 0, data, &exponent);
+  free(data);
+  return status;
+}
+
+static NitiStatus restore(Vectors *v, const NitiLowerOptions *lowering, const NitiProgram *program) {
   const NitiCompileOptions plain = {.plain = true};
   NITI_TRY(niti_backend_compile(&v->executable, v->backend, program, &plain));
   v->program = niti_executable_program(v->executable);
-  for (int32_t t = 0; t < v->program->tensor_count; ++t) {
-    const NitiTensorDesc *d = &v->program->tensors[t];
-    if (d->role != NITI_ROLE_WEIGHT) continue;
-    const NitiCheckpointTensor *from = niti_checkpoint_find(v->checkpoint, d->name);
-    if (!from || from->dtype != NITI_I8)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: tensor '%s' is missing", model->source, d->name);
-    NITI_TRY(niti_executable_write(v->executable, t, 0, from->data, &from->exponent));
+  NitiNetwork *net;
+  NITI_TRY(niti_network_open(&net, v->recipe->model, v->backend, lowering));
+  NitiStatus status = fill(net, v->checkpoint, v->recipe->model->source);
+  for (int32_t t = 0; t < v->program->tensor_count && status == NITI_OK; ++t) {
+    const NitiRole role = v->program->tensors[t].role;
+    if (role == NITI_ROLE_WEIGHT || role == NITI_ROLE_STATE) status = copy_tensor(v, net, t);
   }
-  return NITI_OK;
+  niti_network_close(net);
+  return status;
 }
 
 static NitiStatus write_table(const Vectors *v) {
@@ -97,11 +125,12 @@ static NitiStatus open_program(Vectors *v) {
   NitiProgram *program = NULL;
   NITI_TRY(niti_backend_open(&v->backend, &cpu));
   NITI_TRY(niti_lower(&program, v->recipe->model, &lowering));
-  NitiStatus status = niti_export_check_vectors(program);
-  if (status == NITI_OK) status = restore(v, v->recipe->model, program);
+  NitiStatus status = restore(v, &lowering, program);
   niti_program_close(program);
   NITI_TRY(status);
   NITI_TRY(check_words(v));
+  const int64_t steps = v->record.options->steps; /* an epoch has as many: positions of warm-up and schedules follow */
+  NITI_TRY(niti_recipe_place(v->recipe, steps, steps * v->recipe->epochs));
   NITI_TRY(niti_recipe_whole_mu(&v->mu, v->recipe, 0, "cannot be written as vectors"));
   NITI_TRY(niti_record_begin(&v->record, v->executable, v->recipe->model->input));
   return write_table(v);

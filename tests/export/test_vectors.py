@@ -61,6 +61,30 @@ def test_steps_are_what_the_oracle_says(sets):
     assert [(o["opcode"], o["layer"], said) for index in sets[1:] for o in index["operations"] if (said := formulas.difference(o))] == []
 
 
+NORMED = {"name": "normed", "input": [8, 8, 3], "classes": 4, "layers": [
+    {"conv": {"out": 6, "kernel": 3, "padding": 1}}, "norm", {"relu": {"max": 2}}, {"maxpool": {"kernel": 2}},
+    {"residual": {"body": [{"conv": {"out": 6, "kernel": 3, "padding": 1, "groups": 6}}, "norm"]}}, {"avgpool": {"kernel": 3, "padding": 1}},
+    {"conv": {"out": 4, "kernel": 1, "bias": True}}, {"dropout": {"rate": 0.2}}, "flatten", {"linear": {"out": "classes", "bias": True}}]}
+
+
+@pytest.mark.parametrize("update", [
+    {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005, "clip_norm": 1, "warmup": {"epoch": 1}},
+    {"kind": "niti16", "lr": 4, "momentum": 0.9}], ids=["sgd", "niti16"])
+def test_wide_updates_norms_biases_and_groups(update, tmp_path):
+    """Of an untrained network, and of a trained one, whose masters and velocities come from its checkpoint."""
+    job = Job(tmp_path, NORMED, images=40, batch=4, max_steps=12, loss="softmax", label_smoothing=0.1, update=update)
+    niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--quiet")
+    for network in ("recipe.yaml", "run:last"):
+        out = tmp_path / f"of-{network}"
+        niti_json("vectors", job.path(network), "--steps", 2, "--out", out)
+        found = load(out)["operations"]
+        assert {"norm_fit", "norm_backward", "bias_gradient", f"update_{update['kind']}"} <= {o["opcode"] for o in found}
+        assert {o.get("rounding") for o in found} >= {"stochastic-byte"}
+        assert [(o["opcode"], o["layer"], said) for o in found if (said := formulas.difference(o))] == []
+        masters = [entry["data"] for o in found if o["opcode"] == f"update_{update['kind']}" for entry in o["inputs"] if entry["name"] == "conv1.velocity"]
+        assert masters[0].any() == (network == "run:last")
+
+
 def test_words_are_those_that_are_used(sets):
     """A mask that images share has words for one image."""
     found = set()
