@@ -12,7 +12,9 @@ BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-de
 RUN="dataset-fashion-mnist python3"
 # The two cross compilers are those of scripts/check_freestanding.sh and tests/export, which also emulates whole boards.
 TEST="libcmocka-dev librandom123-dev python3-venv clang clang-format binutils gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-user
-  qemu-system-arm qemu-system-misc iverilog strace"
+  qemu-system-arm qemu-system-misc iverilog strace g++ git"
+# clang's runtime of sanitizers, which comes by recommendation alone, under the name of a version.
+! grep -qs '^VERSION_ID="12"' /etc/os-release || TEST="$TEST libclang-rt-14-dev"
 # Building and emulating for 64-bit ARM (scripts/check_arm.sh), from elsewhere.
 [ "$(uname -m)" = aarch64 ] || TEST="$TEST gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 SLOW="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-riscv64-linux-gnu
