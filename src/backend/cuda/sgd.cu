@@ -47,22 +47,12 @@ struct Four {
   int16_t velocity[4], weight[4];
 };
 
-static __device__ inline void load_gradients(int32_t out[4], const void *g, size_t i) {
-  const int4 four = ((const int4 *)g)[i];
-  out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
-}
-
-static __device__ inline void load_gradients(int64_t out[4], const void *g, size_t i) {
-  const longlong2 low = ((const longlong2 *)g)[2 * i], high = ((const longlong2 *)g)[2 * i + 1];
-  out[0] = low.x, out[1] = low.y, out[2] = high.x, out[3] = high.y;
-}
-
 template <typename G>
 static __device__ inline void load_four(Four<G> *four, const Tensor &t, size_t i) {
   const short4 v = ((const short4 *)t.velocity)[i], w = ((const short4 *)t.master)[i];
   four->velocity[0] = v.x, four->velocity[1] = v.y, four->velocity[2] = v.z, four->velocity[3] = v.w;
   four->weight[0] = w.x, four->weight[1] = w.y, four->weight[2] = w.z, four->weight[3] = w.w;
-  load_gradients(four->g, t.g, i);
+  niti_load_four(four->g, (const G *)t.g, i);
 }
 
 template <typename G>

@@ -38,4 +38,15 @@ static inline uint32_t niti_parts(const NitiCuda *cuda, size_t weights, size_t p
 
 static inline uint32_t niti_blocks(size_t weights, size_t per_block) { return (uint32_t)((weights + per_block - 1) / per_block); }
 
+/* Gradients 4 i .. 4 i + 3. */
+static __device__ inline void niti_load_four(int32_t out[4], const int32_t *g, size_t i) {
+  const int4 four = ((const int4 *)g)[i];
+  out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
+}
+
+static __device__ inline void niti_load_four(int64_t out[4], const int64_t *g, size_t i) {
+  const longlong2 low = ((const longlong2 *)g)[2 * i], high = ((const longlong2 *)g)[2 * i + 1];
+  out[0] = low.x, out[1] = low.y, out[2] = high.x, out[3] = high.y;
+}
+
 #endif

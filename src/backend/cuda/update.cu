@@ -30,17 +30,6 @@ typedef struct Updates {
 
 static_assert((int)MOST <= (int)NITI_UPDATES_MAX, "the range has room for as many");
 
-/* Gradients 4 i .. 4 i + 3. */
-static __device__ inline void load_four(int32_t out[4], const int32_t *g, size_t i) {
-  const int4 four = ((const int4 *)g)[i];
-  out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
-}
-
-static __device__ inline void load_four(int64_t out[4], const int64_t *g, size_t i) {
-  const longlong2 low = ((const longlong2 *)g)[2 * i], high = ((const longlong2 *)g)[2 * i + 1];
-  out[0] = low.x, out[1] = low.y, out[2] = high.x, out[3] = high.y;
-}
-
 static __device__ inline uint32_t magnitude(int32_t g) { return niti_magnitude32(g); }
 static __device__ inline uint64_t magnitude(int64_t g) { return niti_magnitude64(g); }
 
@@ -54,7 +43,7 @@ static __device__ inline M part_max(const T *__restrict__ g, size_t fours, size_
   M max = 0;
 #pragma unroll
   for (int u = 0; u < FOURS; ++u) {
-    if (first + (size_t)u * THREADS < fours) load_four(four[u], g, first + (size_t)u * THREADS);
+    if (first + (size_t)u * THREADS < fours) niti_load_four(four[u], g, first + (size_t)u * THREADS);
   }
 #pragma unroll
   for (int k = 0; k < 4 * FOURS; ++k) max = magnitude(four[k / 4][k % 4]) > max ? magnitude(four[k / 4][k % 4]) : max;
@@ -101,7 +90,7 @@ static __device__ inline void change_part(int8_t *__restrict__ w, const T *__res
 #pragma unroll
   for (int u = 0; u < FOURS; ++u) {
     if (first + (size_t)u * THREADS >= fours) continue;
-    load_four(four[u], g, first + (size_t)u * THREADS);
+    niti_load_four(four[u], g, first + (size_t)u * THREADS);
     word[u] = ((const uint32_t *)w)[first + (size_t)u * THREADS];
   }
 #pragma unroll
