@@ -63,12 +63,14 @@ def main():
                     launch = args.launch.format(ranks) if ranks > 1 else ""
                     result = niti(args, launch, batch * ranks, args.steps, place / "data", place / f"run-{turn}-{batch}-{ranks}")
                     rates.setdefault((batch, ranks), []).append(result["images_per_second"])
+                    print(f"niti, {batch} images on each of {ranks}: {result['images_per_second']:,.0f} images/s", file=sys.stderr, flush=True)
             if args.no_peer:
                 continue
             done = subprocess.run(["torchrun", "--nproc-per-node", str(args.ranks), str(HERE / "peers" / "pytorch_ddp.py"), "--model", args.model,
                                    "--batch", *map(str, args.batch), *shlex.split(args.peer_options)], capture_output=True, text=True, check=True)
             for result in json.loads(done.stdout.splitlines()[-1])["results"]:
                 peers.setdefault((result["batch"], result["mode"]), []).append(result["images_per_second"])
+                print(f"PyTorch {result['mode']}, {result['batch']} on each: {result['images_per_second']:,.0f} images/s", file=sys.stderr, flush=True)
         for batch in args.batch:  # the same global batch on one GPU and on all
             hashes[batch] = {niti(args, args.launch.format(n) if n > 1 else "", batch * args.ranks, 30, place / "data", place / f"same-{batch}-{n}")["hash"]
                              for n in (1, args.ranks)}
