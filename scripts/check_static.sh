@@ -33,7 +33,7 @@ echo "clang-tidy"
 # shellcheck disable=SC2086 # words
 echo $sources | xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet 2>/dev/null | grep -E '(warning|error):' |
   grep -v -E -e 'src/(data/csv|export/sums)\.c.*UnixAPI' -e 'cli/predict\.c.*uninitialized.Assign' -e 'cli/train\.c.*UndefinedBinaryOperatorResult' \
-    -e '(cli/tune|src/backend/executable|src/model/expand)\.c.*NullDereference' \
+    -e '(cli/tune|src/backend/compile|src/model/expand)\.c.*NullDereference' \
     -e 'src/backend/cpu/(conv|grouped)\.c.*(NullDereference|NonNullParamChecker)' \
     -e 'src/backend/cpu/winograd_gradient\.c.*UndefinedBinaryOperatorResult' -e 'src/base/(scalar|size|softmax)\.h.*DivideZero' \
     -e 'src/base/scalar\.h.*UndefinedBinaryOperatorResult' -e 'src/export/compare\.c.*DivideZero' \
