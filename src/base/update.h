@@ -54,7 +54,7 @@ NITI_INLINE int8_t niti_update_weight32(int8_t w, int32_t g, const NitiMu *u) {
   const uint32_t magnitude = niti_magnitude32(g), rest = magnitude & ((1u << u->shift) - 1);
   const uint32_t low = (rest & ((1u << h) - 1)) << (u->shift & 1);
   const uint32_t rounded = (magnitude >> u->shift) + (rest >> h > low ? 1u : 0u);
-  const int8_t step = (int8_t)(rounded > NITI_MANTISSA_MAX ? NITI_MANTISSA_MAX : rounded);
+  const int8_t step = (int8_t)(rounded > NITI_MANTISSA_MAX ? (uint32_t)NITI_MANTISSA_MAX : rounded);
   return niti_update_step(w, (int8_t)(g < 0 ? -step : step));
 }
 

@@ -36,7 +36,7 @@ struct Sgd {
 enum {
   FEW = (NITI_ARGUMENTS_SMALL - sizeof(Common)) / sizeof(Tensor),
   ROOM = (NITI_ARGUMENTS_LARGE - sizeof(Common)) / sizeof(Tensor),
-  MANY = ROOM < NITI_UPDATES_MAX ? ROOM : NITI_UPDATES_MAX,
+  MANY = (int)ROOM < (int)NITI_UPDATES_MAX ? (int)ROOM : (int)NITI_UPDATES_MAX,
 };
 
 /* ---- four neighbours, from 4 i on ---- */
