@@ -211,8 +211,9 @@ typedef struct NitiSgdStep {
 } NitiSgdStep;
 
 /* A weight tensor after the step: weight[count] in [-32512, 32512] (for an int8 operand its master) and velocity[count] in
- * [-32767, 32767], with their exponents, by the exact gradient[count], |g| < 2^62. Exponents from -1024 to 1024. The int8 operand
- * of a master is niti_round_int8(weight, 8, NITI_NEAREST, 0) at its exponent + 8. */
+ * [-32767, 32767], with their exponents, by the exact gradient[count], |g| < 2^62. Exponents from -1024 to 1024: a tensor whose
+ * velocity has decayed to the least one, with neither gradient nor decay, stays as it is. The int8 operand of a master is
+ * niti_round_int8(weight, 8, NITI_NEAREST, 0) at its exponent + 8. */
 NITI_API void niti_update_sgd(int16_t *weight, int32_t *weight_exponent, int16_t *velocity, int32_t *velocity_exponent,
                               const int64_t *gradient, int32_t gradient_exponent, size_t count, const NitiSgdStep *step);
 /* The same of update `niti16`, which normalises the gradient and leaves the weights' exponent as it is; step->images must be in

@@ -21,6 +21,7 @@ enum {
   NITI_SGD_WEIGHT_LOW = 14000,     /* where fewer than one in NITI_SGD_LOW_SHARE is larger, it falls */
   NITI_SGD_HIGH_SHARE = 256,
   NITI_SGD_LOW_SHARE = 1024,
+  NITI_SGD_EXPONENT_MIN = -1024, /* a velocity that has decayed beyond it stays as it is */
 };
 
 typedef struct NitiSgdSettings {
@@ -90,8 +91,8 @@ NITI_INLINE NitiSgd niti_sgd(const NitiSgdTensor *t, const NitiSgdSettings *s) {
   NitiScalar bound = niti_scalar_mul(u.velocity, niti_scalar(t->velocity_max, 0));
   if (t->gradient_max > 0) bound = niti_scalar_add(bound, niti_scalar_mul(u.gradient, niti_scalar(1, NITI_SGD_GRADIENT_BITS)));
   bound = niti_scalar_add(bound, niti_scalar_mul(u.decay, niti_scalar(t->weight_max, 0)));
-  u.idle = bound.m == 0;
   u.velocity_exponent = bound.e + 16; /* bound < 2^(31 + e), and a velocity has 15 bits */
+  u.idle = bound.m == 0 || u.velocity_exponent < NITI_SGD_EXPONENT_MIN;
   u.unit = u.velocity_exponent - NITI_SGD_FRACTION;
   u.weight_exponent = s->normalised ? t->weight_exponent : niti_sgd_weight_exponent(t);
   u.weight_shift = NITI_SGD_FRACTION + t->weight_exponent - u.weight_exponent;

@@ -119,9 +119,9 @@ def step_of_tensor(master, velocity, gradient, images, numbers, words):
     if has_gradient:
         bound = bound + c_g * S(1, 30)
     bound = bound + c_w * S(_largest(w), 0)
-    if bound.m == 0:
-        return master, velocity
     new_e_v = bound.e + 16
+    if bound.m == 0 or new_e_v < -1024:
+        return master, velocity
     u = new_e_v - FRACTION
     new_e_w = e_w if numbers.normalised else master_exponent(w, e_w)
     slope = _below(times(g, c_g, u) + times(w, c_w, u), 1 << 30)

@@ -110,6 +110,23 @@ def test_update_sgd(seed, library):
     assert (weight_exponent.value, velocity_exponent.value) == (new_e_w, new_e_v)
 
 
+@pytest.mark.parametrize("exponent", [-1024, -1023, -1010, -1009, -1008])
+@pytest.mark.parametrize("largest", [1, 16383, 16384, 32767])
+@pytest.mark.parametrize("momentum", ["0.5", "0.9", "0.999999999"])
+def test_update_sgd_of_velocities_that_nothing_feeds(momentum, largest, exponent, library):
+    velocity = np.array([largest, -1, 0], dtype=np.int16)
+    weight, gradient = np.array([300, -32000, 7], dtype=np.int16), np.zeros(3, dtype=np.int64)
+    weight_exponent, velocity_exponent = ctypes.c_int32(-20), ctypes.c_int32(exponent)
+    wanted = (weight.astype(np.int64), -20), (velocity.astype(np.int64), exponent)
+    numbers = sgd.Constants(S(10**8, 0) / S(10**9, 0), S(billionths(momentum), 0) / S(10**9, 0), S(0, 0), True, S(1, 0))
+    for step in range(20):
+        library.niti_update_sgd(at(weight), ctypes.byref(weight_exponent), at(velocity), ctypes.byref(velocity_exponent), at(gradient), -30,
+                                ctypes.c_size_t(3), ctypes.byref(Step(10**8, billionths(momentum), 0, 8, True, 3, step, 1)))
+        wanted = sgd.step_of_tensor(*wanted, (gradient, -30), 8, numbers, a.random_range(3, a.PURPOSE_UPDATE, step, 1, 3))
+        assert (weight == wanted[0][0]).all() and (velocity == wanted[1][0]).all()
+        assert (weight_exponent.value, velocity_exponent.value) == (wanted[0][1], wanted[1][1]) and velocity_exponent.value >= -1024
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_update_niti_fraction(seed, library):
     random = np.random.RandomState(seed)

@@ -132,6 +132,20 @@ def test_nothing_changes_without_slope_and_velocity():
     assert out == (master, velocity)
 
 
+def test_a_velocity_without_gradients_decays_to_the_least_exponent():
+    """A layer that no longer learns must not drive the velocity's exponent out of a checkpoint's range."""
+    nothing, master = np.zeros(3, dtype=np.int64), (np.array([5, 30000, -1]), -9)
+    velocity, numbers = (np.array([32767, -16384, 20000]), -1000), numbers_of("0.1", "0.5", 0, True)
+    for step in range(60):
+        words = a.random_range(5, a.PURPOSE_UPDATE, step, 1, 3)
+        before, (master, velocity) = (master, velocity), sgd.step_of_tensor(master, velocity, (nothing, -30), 8, numbers, words)
+        assert velocity[1] >= -1024
+    assert velocity[1] == -1024 and before == (master, velocity)  # where it has stopped
+    gradient = np.array([1000, -3, 0]), -20
+    _, (moving, exponent) = sgd.step_of_tensor(master, velocity, gradient, 8, numbers, nothing)
+    assert exponent > -100 and np.allclose(real((moving, exponent)), real(gradient) / 8, atol=2.0**exponent)
+
+
 def test_extremes_stay_in_range():
     """Whatever the operands, the bounds that a step asserts hold; a huge rate clips, a rate of 0 only moves exponents."""
     random = np.random.RandomState(9)
