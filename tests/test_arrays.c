@@ -91,7 +91,8 @@ static void headers_may_be_written_in_many_ways(void **state) {
   static const char *const texts[] = {"{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }",
                                       "{\"shape\":(3,),\"descr\":\"|u1\",\"fortran_order\":False}",
                                       "{ 'fortran_order' : True , 'descr' : '|u1' , 'shape' : (3) }\n",
-                                      "{'descr': '<u1', 'fortran_order': False, 'shape': ( 3 , ), }"};
+                                      "{'descr': '<u1', 'fortran_order': False, 'shape': ( 3 , ), }",
+                                      "{'descr': '>u1', 'fortran_order': False, 'shape': (3,), }"}; /* one byte has no order */
   char *dir = make_temp();
   const char *path = path_of("%s/x.npy", dir);
   for (int version = 1; version <= 3; ++version) {
@@ -168,6 +169,12 @@ static void other_arrays_are_refused(void **state) {
   expect_text(path, NPY("'>i2'", "False", "(3,)"), path,
               "big-endian, dtype '>i2' (expected little-endian: save it with astype('<i2'))");
   expect_text(path, NPY("'|O'", "False", "(6,)"), path, "Python objects");
+  expect_text(path, NPY("'O'", "False", "(6,)"), path, "Python objects");
+  expect_text(path, NPY("'<c8'", "False", "(6,)"), path, "floating point");
+  expect_text(path, NPY("'|b2'", "False", "(3,)"), path, "dtype '|b2' (expected integers)");
+  expect_text(path, NPY("'!i2'", "False", "(3,)"), path, "dtype '!i2' (expected integers)");
+  expect_text(path, NPY("'<i22'", "False", "(3,)"), path, "dtype '<i22' (expected integers)");
+  expect_text(path, NPY("'<i'", "False", "(3,)"), path, "dtype '<i' (expected integers)");
   expect_text(path, NPY("'<U3'", "False", "(6,)"), path, "dtype '<U3' (expected integers)");
   expect_text(path, NPY("'<i3'", "False", "(2,)"), path, "dtype '<i3'");
   expect_text(path, NPY("'i2'", "False", "(3,)"), path, "dtype 'i2'");

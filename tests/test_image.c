@@ -421,6 +421,9 @@ static void malformed_exif_is_no_orientation(void **state) {
     tiff[wrong[i].at] = wrong[i].value;
     assert_int_equal(niti_exif_orientation(tiff, sizeof tiff), 1);
   }
+  make_tiff(tiff, true, 6);
+  tiff[0] = tiff[1] = 'X'; /* no byte order */
+  assert_int_equal(niti_exif_orientation(tiff, sizeof tiff), 1);
   for (int round = 0; round < 20000; ++round) {
     uint8_t *copy = malloc(TIFF_SIZE); /* exactly so long, for the sanitizers */
     make_tiff(copy, round & 1, (uint32_t)random_in(0, 9));

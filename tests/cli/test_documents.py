@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import data_sets
-from tool import NITI, ROOT, output_of
+from tool import FLAGS, NITI, ROOT, SLOWER, output_of
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"] + sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 LANGUAGES = {"sh", "console", "text", "yaml", "c", "python", "mermaid"}
@@ -33,11 +33,6 @@ ELSEWHERE = {
     "tensorboard": ("serves pages until it is stopped; tests/formats reads the events", lambda words: True),
     "python3": ("needs PyTorch; the script is there", lambda words: (ROOT / words[0]).is_file()),
 }
-
-
-# What a program must be compiled with beside a build with sanitizers.
-CACHE = (NITI.parent / "CMakeCache.txt").read_text()
-SANITIZE = [f"-fsanitize={names}" for names in re.findall(r"^NITI_SANITIZE:\w+=(.+)$", CACHE, re.MULTILINE)]
 
 
 class Block(typing.NamedTuple):
@@ -137,7 +132,7 @@ def run(command, place):
     if isinstance(command, list):
         command = [os.path.expanduser(word) for word in command]
     done = subprocess.run(command, shell=isinstance(command, str), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=1200 if SANITIZE else 120, check=False, stdin=subprocess.DEVNULL)
+                          timeout=120 * SLOWER, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{place}: {command}: exit {done.returncode}\n{done.stdout[-3000:]}"
     return done.stdout
 
@@ -183,7 +178,7 @@ def run_as_shown(line, place, monkeypatch):
     if words[:2] == ["make", "install"]:
         prefix, = (word.split("=", 1)[1] for word in words if word.startswith("PREFIX="))
         return run(f'cmake --install "{NITI.parent}" --prefix "{prefix}"', place)
-    return run(" ".join(["cc", *SANITIZE, line[3:]]) if words[0] == "cc" else line, place)
+    return run(" ".join(["cc", *FLAGS, line[3:]]) if words[0] == "cc" else line, place)
 
 
 def shape(line):
@@ -304,7 +299,7 @@ def test_the_program_of_the_readme_compiles_and_runs(sandbox):
         pytest.skip(f"{compiler} is not installed")
     text, = (block.text for block in blocks("README.md") if block.language == "c")
     (sandbox / "program.c").write_text(text)
-    run([compiler, *SANITIZE, "-Wall", "-Werror", f"-I{ROOT}/include", "program.c", f"-L{NITI.parent}", "-lniti",
+    run([compiler, *FLAGS, "-Wall", "-Werror", f"-I{ROOT}/include", "program.c", f"-L{NITI.parent}", "-lniti",
          f"-Wl,-rpath,{NITI.parent}", "-o", "program"], "README.md")
     assert re.fullmatch(r"\d+ of 20 right, hash [0-9a-f]{64}\n", run(["./program"], "README.md"))
     assert (sandbox / "runs" / "library" / "last.safetensors").exists()

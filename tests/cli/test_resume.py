@@ -67,8 +67,8 @@ def kill_again_and_again(recipe, data, run, epochs, kills):
 
 
 def check_kills(recipe, data, folder, kills):
-    """Where a busy machine lets the run end before the last kill, a longer one takes its place."""
-    epochs, steps = 150, None
+    """Where a fast or busy machine lets the run end before the last kill, a longer one takes its place."""
+    epochs, steps = 2 * kills, None
     while not steps:
         run = folder / f"run-{epochs}"
         steps = kill_again_and_again(recipe, data, run, epochs, kills)

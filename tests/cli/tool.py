@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -10,9 +11,21 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NITI = ROOT / os.environ.get("NITI_BUILD", "build") / "niti"  # an absolute NITI_BUILD stays as it is
+CACHE = NITI.parent / "CMakeCache.txt"  # not there where valgrind runs the tool
+SETTINGS = CACHE.read_text() if CACHE.exists() else ""
+SANITIZE = re.findall(r"^NITI_SANITIZE:\w+=(.+)$", SETTINGS, re.MULTILINE)
+# What a program must be compiled with beside such a build, and how many times as long the tool may take.
+FLAGS = [f"-fsanitize={names}" for names in SANITIZE] + ["--coverage"] * ("CMAKE_BUILD_TYPE:STRING=Coverage" in SETTINGS)
+SLOWER = 10 if FLAGS or not SETTINGS else 1
+
+# nohup ignores SIGHUP and a shell's background jobs SIGINT, and the tool goes on ignoring what its parent had ignored; what a parent
+# handles begins with the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-def niti(*arguments, timeout=120, **options):
+def niti(*arguments, timeout=120 * SLOWER, **options):
     """One run of the tool, finished."""
     return subprocess.run([NITI, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False,
                           stdin=subprocess.DEVNULL, **options)
@@ -64,7 +77,7 @@ def start_training(*arguments):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path, process, seconds=30):
+def wait_for(path, process, seconds=30 * SLOWER):
     """Waits until the file is there; the process must not end before."""
     end = time.monotonic() + seconds
     while not path.exists():
@@ -76,7 +89,7 @@ def wait_for(path, process, seconds=30):
 def stop(process, number=signal.SIGKILL):
     """Sends the signal; returns the exit code, standard output and standard error."""
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60 * SLOWER)
     return process.returncode, out, err
 
 

@@ -11,6 +11,7 @@ import tool
 from small_data import cifar, shared  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests/cuda has the tests of ranks on devices
+os.environ.setdefault("TSAN_OPTIONS", f"suppressions={pathlib.Path(__file__).parent / 'open_mpi.supp'}")
 
 
 @pytest.fixture(scope="session", autouse=True)

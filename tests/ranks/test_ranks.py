@@ -17,7 +17,7 @@ import pytest
 import data_sets
 from launch import PLUGIN, end_of, give_up, needs_mpi, start, together, train_in
 from recipes import EVERY_LAYER, NORMED
-from tool import NITI, json_of, niti, resume, rows_of, timeless, train
+from tool import NITI, SANITIZE, json_of, niti, resume, rows_of, timeless, train
 
 pytestmark = needs_mpi
 EPOCHS = 6
@@ -295,6 +295,8 @@ def test_slow_ranks_are_named(cifar, tmp_path):
     """Two of three, or as many of them as other processes let be slow, within an epoch, with --quiet too."""
     if not set(json_of("info")["isa_available"]) - {"ref"}:
         pytest.skip("this machine has no faster kernels than ref")
+    if SANITIZE:
+        pytest.skip("with a sanitizer the steps of this network take minutes")
     how = ("vgg-small-7-cifar10", "--data", several(cifar, tmp_path / "data", 20), "--run", tmp_path / "run", "--threads", 1, "--test-limit",
            4, "--batch", 12, "--quiet")
     launcher = start((1, NITI, *how), (2, NITI, *how, "--isa", "ref"))
