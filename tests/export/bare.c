@@ -74,7 +74,11 @@ static uint32_t instructions(void) {
 }
 static void counter_start(void) { started = instructions(); }
 static uint32_t counter_ticks(void) { return instructions() - started; }
-static void board_start(void) {}
+static void board_start(void) {
+#ifdef __riscv_vector
+  __asm__ volatile(".insn i 0x73, 2, x0, %0, 0x300" : : "r"(0x600)); /* csrs mstatus, %0: the vector unit */
+#endif
+}
 __attribute__((naked, section(".vectors"))) void entry(void) { __asm__ volatile("la sp, bare_stack_top\nj reset"); }
 #endif
 

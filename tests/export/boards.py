@@ -33,6 +33,12 @@ def cortex(name, cpu, machine, flash, ram, per_tick, *flags):
                   "-monitor", "none", "-serial", "none"], flash, ram, per_tick)
 
 
+def riscv(name, march, *machine):
+    return Board(name, RISCV, [f"-march={march}", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
+                 ["qemu-system-riscv32", "-M", "virt", *machine, "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial",
+                  "stdio"], (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1)
+
+
 MB = 1 << 20
 BOARDS = {b.name: b for b in (
     cortex("M0", "cortex-m0", "microbit", (0, 256 << 10), (0x20000000, 16 << 10), 0),
@@ -41,10 +47,10 @@ BOARDS = {b.name: b for b in (
     cortex("M7", "cortex-m7", "mps2-an500", (0, 4 * MB), (0x20000000, 4 * MB), 40),
     cortex("M33", "cortex-m33", "mps2-an505", (0x10000000, 4 * MB), (0x38000000, 4 * MB), 50),
     cortex("M55", "cortex-m55", "mps3-an547", (0, 512 << 10), (0x20000000, 512 << 10), 31.25, "-mfloat-abi=hard"),
-    Board("RV32", RISCV, ["-march=rv32imac", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
-          ["qemu-system-riscv32", "-M", "virt", "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial", "stdio"],
-          (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1),
+    riscv("RV32", "rv32imac"),
+    riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vlen=128"),
 )}
+WIDER = riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vlen=512")  # the same program on longer vector registers
 
 SCRIPT = """MEMORY {{ FLASH (rx) : ORIGIN = {flash[0]:#x}, LENGTH = {flash[1]} RAM (rw) : ORIGIN = {ram[0]:#x}, LENGTH = {ram[1]} }}
 SECTIONS {{

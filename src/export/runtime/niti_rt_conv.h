@@ -706,6 +706,8 @@ RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t m
       : [p] "+r"(p), [max] "+r"(max)
       : [n] "r"(count)
       : "lr", "q0", "memory");
+#elif defined(RT_RVV)
+  if (count > 0) max = rt_v_largest(p, count, max);
 #else
   int32_t i;
   for (i = 0; i < count; ++i) {
@@ -749,6 +751,9 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
     }
     return;
   }
+#elif defined(RT_RVV)
+  if (shift >= 1 && count > 0) rt_v_update(w, g, count, shift);
+  if (shift >= 1) return;
 #endif
   if (shift < 1) {
     for (; i < count; ++i) w[i] = rt_clip(w[i] - g[i]);
