@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 
 import pytest
-from conftest import HERE, WARNINGS, call
+from conftest import HERE, ROOT, WARNINGS, call
 
 ARM = "arm-none-eabi-gcc"
 RISCV = "riscv64-unknown-elf-gcc"
@@ -79,27 +79,49 @@ def write_feed(path, batches):
         file.write(f"static const uint8_t feed_pixels[] = {{{','.join(','.join(map(str, image)) for image in numbers)}}};\n")
 
 
-def build(job, board, optimise="-O2", out="c"):
-    """The program of a job for a board."""
+def link(board, folder, program, *arguments):
+    """A program from C and objects, at the board's addresses. Flash and RAM are all that is there."""
     if not shutil.which(board.compiler):
         pytest.fail(f"{board.compiler} is not there: run scripts/setup.sh test")
-    write_feed(job.path("feed.h"), job.batches())
-    script, program, library = job.path(f"{board.name}.ld"), job.path(f"{board.name}.elf"), job.path(f"{board.name}.o")
+    script = os.path.join(folder, f"{board.name}.ld")
     with open(script, "w", encoding="ascii") as file:
         file.write(SCRIPT.format(flash=board.flash, ram=board.ram, stack_top=board.ram[1]))
+    call(board.compiler, "-std=gnu99", "-ffreestanding", "-nostdlib", "-static", *board.flags, *arguments, "-I", HERE, "-Wl,--gc-sections", "-T", script,
+         "-lgcc", "-o", program)
+
+
+def build(job, board, optimise="-O2", out="c"):
+    """The program of a job for a board."""
+    write_feed(job.path("feed.h"), job.batches())
+    program, library = job.path(f"{board.name}.elf"), job.path(f"{board.name}.o")
     call(board.compiler, *WARNINGS, optimise, "-ffunction-sections", *board.flags, "-c", job.path(out, f"{job.name}.c"), "-o", library)
-    call(board.compiler, "-std=gnu99", "-O1", "-ffreestanding", "-nostdlib", "-static", *board.flags, *job.defines(out), "-I", job.path(),
-         os.path.join(HERE, "bare.c"), library, "-Wl,--gc-sections", "-T", script, "-lgcc", "-o", program)
+    link(board, job.path(), program, "-O1", *job.defines(out), "-I", job.path(), os.path.join(HERE, "bare.c"), library)
     return program
+
+
+def build_kernels(folder, board, optimise):
+    """The program that compares kernels with portable C."""
+    program, twin = os.path.join(folder, "kernels.elf"), os.path.join(folder, "portable.o")
+    source, include = os.path.join(HERE, "kernels.c"), ["-I", os.path.join(ROOT, "src", "export", "runtime")]
+    call(board.compiler, *WARNINGS, "-O1", *board.flags, *include, "-DRT_PORTABLE", "-c", source, "-o", twin)
+    link(board, folder, program, optimise, *include, source, twin)
+    return program
+
+
+def output(board, program):
+    """The lines of two words that it printed: {first: second}."""
+    if not shutil.which(board.emulator[0]):
+        pytest.fail(f"{board.emulator[0]} is not there: run scripts/setup.sh test")
+    result = subprocess.run([*board.emulator, "-kernel", program], capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
+    lines = dict(line.rsplit(maxsplit=1) for line in (result.stdout + result.stderr).splitlines() if " " in line)
+    assert lines, f"{result.stdout}{result.stderr}"
+    return lines
 
 
 def run(board, program):
     """What it printed: {"hash": ..., "stack": bytes, "predict": instructions, "train": instructions}."""
-    if not shutil.which(board.emulator[0]):
-        pytest.fail(f"{board.emulator[0]} is not there: run scripts/setup.sh test")
-    result = subprocess.run([*board.emulator, "-kernel", program], capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
-    lines = dict(line.split() for line in (result.stdout + result.stderr).splitlines() if line.count(" ") == 1)
-    assert "hash" in lines, f"{result.stdout}{result.stderr}"
+    lines = output(board, program)
+    assert "hash" in lines, lines
     found = {"hash": lines["hash"], "stack": int(lines["stack"])}
     for key in ("predict", "train"):
         found[key] = int(int(lines[key]) * board.per_tick)

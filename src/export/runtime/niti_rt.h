@@ -363,8 +363,8 @@ RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32
     *row++ = 0;
   }
 #endif
-#if defined(RT_RVV) && RT_TRAINING
-  if (count > 0) k->max = rt_v_keep(k->out + index, k->high + index, row, count, k->shift, k->max);
+#ifdef RT_RVV
+  if (count > 0) k->max = rt_v_keep(k->out + index, k->high + index, row, count, k->shift, 0, k->max);
 #else
   if (count > 0) {
     const int32_t shift = k->shift;

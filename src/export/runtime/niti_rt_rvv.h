@@ -140,7 +140,155 @@ RT_UNUSED static inline void rt_v_finish(int8_t *out, const int8_t *high, int32_
       : RT_V_CHANGES);
 }
 
+/* Clears n sums, and keeps the low 16 bits of what they were, magnitudes shifted to the right and at most 32767, in two planes of
+ * bytes; negative ones as 0, if relu. Returns the largest magnitude, or max. n >= 1. */
+RT_UNUSED static inline uint32_t rt_v_keep(int8_t *out, int8_t *high, int32_t *sum, int32_t n, int32_t shift, int32_t relu,
+                                           uint32_t max) {
+  const int32_t most = 32767, least = relu ? 0 : -most;
+  int32_t t;
+  __asm__ volatile(
+      "vsetvli %[t], zero, e32, m4, ta, ma\n"
+      "vmv.v.i v20, 0\n"
+      "vmv.s.x v24, %[max]\n"
+      "1: vsetvli %[t], %[n], e32, m4, ta, ma\n"
+      "vle32.v v0, (%[sum])\n"
+      "vse32.v v20, (%[sum])\n"
+      "vsra.vi v4, v0, 31\n"
+      "vxor.vv v0, v0, v4\n"
+      "vsub.vv v0, v0, v4\n"
+      "vredmaxu.vs v24, v0, v24\n"
+      "vsrl.vx v0, v0, %[shift]\n"
+      "vminu.vx v0, v0, %[most]\n"
+      "vxor.vv v0, v0, v4\n"
+      "vsub.vv v0, v0, v4\n"
+      "vmax.vx v0, v0, %[least]\n"
+      "vsetvli zero, zero, e16, m2, ta, ma\n"
+      "vnsrl.wi v8, v0, 0\n"
+      "vsetvli zero, zero, e8, m1, ta, ma\n"
+      "vnsrl.wi v10, v8, 0\n"
+      "vnsrl.wi v11, v8, 8\n"
+      "vse8.v v10, (%[out])\n"
+      "vse8.v v11, (%[high])\n"
+      "add %[out], %[out], %[t]\n"
+      "add %[high], %[high], %[t]\n"
+      "sub %[n], %[n], %[t]\n"
+      "slli %[t], %[t], 2\n"
+      "add %[sum], %[sum], %[t]\n"
+      "bnez %[n], 1b\n"
+      "vsetivli zero, 1, e32, m1, ta, ma\n"
+      "vmv.x.s %[max], v24\n"
+      : [t] "=&r"(t), [n] "+r"(n), [out] "+r"(out), [high] "+r"(high), [sum] "+r"(sum), [max] "+r"(max)
+      : [shift] "r"(shift), [most] "r"(most), [least] "r"(least)
+      : RT_V_CHANGES);
+  return max;
+}
+
+/* Sums of up to RT_V_BLOCK output channels for four windows, each window's together. */
+enum { RT_V_BLOCK = 8 };
+
+/* The largest of four windows' sums, or 0: keeps its low 16 bits, shifted to the right and at most 32767, in two planes of bytes.
+ * Returns the largest magnitude of all, or max. n: 1 to RT_V_BLOCK. */
+RT_UNUSED static inline uint32_t rt_v_fold(int8_t *out, int8_t *high, const int32_t *acc, int32_t n, int32_t shift,
+                                           uint32_t max) {
+  const int32_t *a = acc, *b = a + RT_V_BLOCK, *c = b + RT_V_BLOCK, *d = c + RT_V_BLOCK, most = 32767;
+  int32_t t;
+  __asm__ volatile(
+      "vsetivli zero, 1, e32, m1, ta, ma\n"
+      "vmv.s.x v24, %[max]\n"
+      "1: vsetvli %[t], %[n], e32, m2, ta, ma\n"
+      "vle32.v v0, (%[a])\n"
+      "vle32.v v2, (%[b])\n"
+      "vle32.v v4, (%[c])\n"
+      "vle32.v v6, (%[d])\n"
+      "vmin.vv v8, v0, v2\n"
+      "vmin.vv v10, v4, v6\n"
+      "vmax.vv v12, v0, v2\n"
+      "vmax.vv v14, v4, v6\n"
+      "vmin.vv v8, v8, v10\n"
+      "vmax.vv v12, v12, v14\n"
+      "vrsub.vi v8, v8, 0\n"
+      "vmax.vx v12, v12, zero\n"
+      "vmax.vv v8, v8, v12\n"
+      "vredmaxu.vs v24, v8, v24\n"
+      "vsrl.vx v12, v12, %[shift]\n"
+      "vminu.vx v12, v12, %[most]\n"
+      "vsetvli zero, zero, e16, m1, ta, ma\n"
+      "vnsrl.wi v8, v12, 0\n"
+      "vsetvli zero, zero, e8, mf2, ta, ma\n"
+      "vnsrl.wi v10, v8, 0\n"
+      "vnsrl.wi v11, v8, 8\n"
+      "vse8.v v10, (%[out])\n"
+      "vse8.v v11, (%[high])\n"
+      "add %[out], %[out], %[t]\n"
+      "add %[high], %[high], %[t]\n"
+      "sub %[n], %[n], %[t]\n"
+      "slli %[t], %[t], 2\n"
+      "add %[a], %[a], %[t]\n"
+      "add %[b], %[b], %[t]\n"
+      "add %[c], %[c], %[t]\n"
+      "add %[d], %[d], %[t]\n"
+      "bnez %[n], 1b\n"
+      "vsetivli zero, 1, e32, m1, ta, ma\n"
+      "vmv.x.s %[max], v24\n"
+      : [t] "=&r"(t), [n] "+r"(n), [out] "+r"(out), [high] "+r"(high), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d),
+        [max] "+r"(max)
+      : [shift] "r"(shift), [most] "r"(most)
+      : RT_V_CHANGES);
+  return max;
+}
+
 #if RT_TRAINING
+/* Adds to each of n bytes, from bit `place` on, the first of four windows whose sum rounds to what the largest one rounds to; 0
+ * where that is 0. half: 2^(shift - 1) to nearest, 0 to truncate. */
+RT_UNUSED static inline void rt_v_winners(uint8_t *winner, const int32_t *acc, int32_t n, int32_t shift, int32_t half,
+                                          int32_t place) {
+  const int32_t *a = acc, *b = a + RT_V_BLOCK, *c = b + RT_V_BLOCK, *d = c + RT_V_BLOCK, most = 127;
+  int32_t t;
+  __asm__ volatile(
+      "1: vsetvli %[t], %[n], e32, m2, ta, ma\n"
+      "vle32.v v2, (%[a])\n"
+      "vle32.v v4, (%[b])\n"
+      "vle32.v v6, (%[c])\n"
+      "vle32.v v8, (%[d])\n"
+      "vle8.v v18, (%[winner])\n"
+      "vmax.vv v10, v2, v4\n"
+      "vmax.vv v12, v6, v8\n"
+      "vmax.vv v10, v10, v12\n"
+      "vmax.vx v10, v10, zero\n"
+      "vadd.vx v10, v10, %[half]\n"
+      "vsra.vx v10, v10, %[shift]\n"
+      "vmin.vx v12, v10, %[most]\n"
+      "vsll.vx v12, v12, %[shift]\n"
+      "vsub.vx v12, v12, %[half]\n"
+      "vmv.v.i v14, 3\n"
+      "vmsle.vv v0, v12, v6\n"
+      "vmerge.vim v14, v14, 2, v0\n"
+      "vmsle.vv v0, v12, v4\n"
+      "vmerge.vim v14, v14, 1, v0\n"
+      "vmsle.vv v0, v12, v2\n"
+      "vmerge.vim v14, v14, 0, v0\n"
+      "vmseq.vi v0, v10, 0\n"
+      "vmerge.vim v14, v14, 0, v0\n"
+      "vsll.vx v14, v14, %[place]\n"
+      "vsetvli zero, zero, e16, m1, ta, ma\n"
+      "vnsrl.wi v16, v14, 0\n"
+      "vsetvli zero, zero, e8, mf2, ta, ma\n"
+      "vnsrl.wi v17, v16, 0\n"
+      "vor.vv v17, v17, v18\n"
+      "vse8.v v17, (%[winner])\n"
+      "add %[winner], %[winner], %[t]\n"
+      "sub %[n], %[n], %[t]\n"
+      "slli %[t], %[t], 2\n"
+      "add %[a], %[a], %[t]\n"
+      "add %[b], %[b], %[t]\n"
+      "add %[c], %[c], %[t]\n"
+      "add %[d], %[d], %[t]\n"
+      "bnez %[n], 1b\n"
+      : [t] "=&r"(t), [n] "+r"(n), [winner] "+r"(winner), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d)
+      : [shift] "r"(shift), [half] "r"(half), [most] "r"(most), [place] "r"(place)
+      : RT_V_CHANGES);
+}
+
 /* sum[i] += f[0] * row[0][i] + ... of four rows from `offset` on; n >= 1. Factors are from -127 to 127, so the sum of two
  * products fits int16. */
 RT_UNUSED static inline void rt_v_add4(int32_t *sum, const int8_t *const row[4], const int8_t f[4], int32_t offset, int32_t n) {
@@ -194,47 +342,6 @@ RT_UNUSED static inline void rt_v_add1(int32_t *sum, const int8_t *a, int32_t f,
       : [t] "=&r"(t), [n] "+r"(n), [sum] "+r"(sum), [a] "+r"(a)
       : [f] "r"(f)
       : RT_V_CHANGES);
-}
-
-/* Clears n sums, and keeps the low 16 bits of what they were, magnitudes shifted to the right and at most 32767, in two planes of
- * bytes. Returns the largest magnitude, or max. n >= 1. */
-RT_UNUSED static inline uint32_t rt_v_keep(int8_t *out, int8_t *high, int32_t *sum, int32_t n, int32_t shift, uint32_t max) {
-  const int32_t most = 32767;
-  int32_t t;
-  __asm__ volatile(
-      "vsetvli %[t], zero, e32, m4, ta, ma\n"
-      "vmv.v.i v20, 0\n"
-      "vmv.s.x v24, %[max]\n"
-      "1: vsetvli %[t], %[n], e32, m4, ta, ma\n"
-      "vle32.v v0, (%[sum])\n"
-      "vse32.v v20, (%[sum])\n"
-      "vsra.vi v4, v0, 31\n"
-      "vxor.vv v0, v0, v4\n"
-      "vsub.vv v0, v0, v4\n"
-      "vredmaxu.vs v24, v0, v24\n"
-      "vsrl.vx v0, v0, %[shift]\n"
-      "vminu.vx v0, v0, %[most]\n"
-      "vxor.vv v0, v0, v4\n"
-      "vsub.vv v0, v0, v4\n"
-      "vsetvli zero, zero, e16, m2, ta, ma\n"
-      "vnsrl.wi v8, v0, 0\n"
-      "vsetvli zero, zero, e8, m1, ta, ma\n"
-      "vnsrl.wi v10, v8, 0\n"
-      "vnsrl.wi v11, v8, 8\n"
-      "vse8.v v10, (%[out])\n"
-      "vse8.v v11, (%[high])\n"
-      "add %[out], %[out], %[t]\n"
-      "add %[high], %[high], %[t]\n"
-      "sub %[n], %[n], %[t]\n"
-      "slli %[t], %[t], 2\n"
-      "add %[sum], %[sum], %[t]\n"
-      "bnez %[n], 1b\n"
-      "vsetivli zero, 1, e32, m1, ta, ma\n"
-      "vmv.x.s %[max], v24\n"
-      : [t] "=&r"(t), [n] "+r"(n), [out] "+r"(out), [high] "+r"(high), [sum] "+r"(sum), [max] "+r"(max)
-      : [shift] "r"(shift), [most] "r"(most)
-      : RT_V_CHANGES);
-  return max;
 }
 
 /* The largest magnitude of n values, or max; n >= 1. */
