@@ -48,9 +48,9 @@ BOARDS = {b.name: b for b in (
     cortex("M33", "cortex-m33", "mps2-an505", (0x10000000, 4 * MB), (0x38000000, 4 * MB), 50),
     cortex("M55", "cortex-m55", "mps3-an547", (0, 512 << 10), (0x20000000, 512 << 10), 31.25, "-mfloat-abi=hard"),
     riscv("RV32", "rv32imac"),
-    riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vlen=128"),
+    riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vext_spec=v1.0,vlen=128"),
 )}
-WIDER = riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vlen=512")  # the same program on longer vector registers
+LONG_VECTORS = riscv("RV32V-512", "rv32imac_zve32x", "-cpu", "rv32,v=true,vext_spec=v1.0,vlen=512")  # RV32V with longer registers
 
 SCRIPT = """MEMORY {{ FLASH (rx) : ORIGIN = {flash[0]:#x}, LENGTH = {flash[1]} RAM (rw) : ORIGIN = {ram[0]:#x}, LENGTH = {ram[1]} }}
 SECTIONS {{
@@ -86,8 +86,10 @@ def link(board, folder, program, *arguments):
     script = os.path.join(folder, f"{board.name}.ld")
     with open(script, "w", encoding="ascii") as file:
         file.write(SCRIPT.format(flash=board.flash, ram=board.ram, stack_top=board.ram[1]))
-    call(board.compiler, "-std=gnu99", "-ffreestanding", "-nostdlib", "-static", *board.flags, *arguments, "-I", HERE, "-Wl,--gc-sections", "-T", script,
-         "-lgcc", "-o", program)
+    # gcc would look for a library of its own for rv32imac_zve32x, and take that of RV64.
+    library = call(board.compiler, *([*board.flags, "-march=rv32imac"] if board.riscv else board.flags), "-print-libgcc-file-name").decode().strip()
+    call(board.compiler, "-std=gnu99", "-ffreestanding", "-nostdlib", "-static", *board.flags, *arguments, library, "-I", HERE, "-Wl,--gc-sections",
+         "-T", script, "-o", program)
 
 
 def build(job, board, optimise="-O2", out="c"):

@@ -6,6 +6,7 @@
 #define RT_MODES 15
 #define RT_CLIPS 1
 #define RT_PLAIN
+#define RT_POOLED
 #include "niti_rt_conv.h"
 
 #ifdef RT_PORTABLE
@@ -20,7 +21,7 @@
 typedef struct operands {
   const int8_t *row[ROWS]; /* of count bytes, and three more */
   int8_t factor[ROWS];
-  int32_t count, shift, rows;
+  int32_t count, shift, rows, at; /* at: where bytes begin that are written, 1 to 4 */
 } operands;
 
 typedef struct results {
@@ -31,6 +32,8 @@ typedef struct results {
 } results;
 
 void portable_copy(results *to, const operands *from);
+void portable_outputs(results *to, const operands *from);
+void portable_pooled(results *to, const operands *from);
 void portable_dot1(results *to, const operands *from);
 void portable_dot4(results *to, const operands *from);
 void portable_columns(results *to, const operands *from);
@@ -40,6 +43,8 @@ void portable_finish(results *to, const operands *from);
 void portable_largest(results *to, const operands *from);
 void portable_update(results *to, const operands *from);
 void kernel_copy(results *to, const operands *from);
+void kernel_outputs(results *to, const operands *from);
+void kernel_pooled(results *to, const operands *from);
 void kernel_dot1(results *to, const operands *from);
 void kernel_dot4(results *to, const operands *from);
 void kernel_columns(results *to, const operands *from);
@@ -49,7 +54,7 @@ void kernel_finish(results *to, const operands *from);
 void kernel_largest(results *to, const operands *from);
 void kernel_update(results *to, const operands *from);
 
-void TWIN(copy)(results *to, const operands *from) { rt_copy(to->low + 4, from->row[0], from->count); }
+void TWIN(copy)(results *to, const operands *from) { rt_copy(to->low + from->at, from->row[0], from->count); }
 
 void TWIN(dot1)(results *to, const operands *from) { to->acc[0] = rt_dot1(from->row[0], from->row[1], from->count); }
 
@@ -83,10 +88,10 @@ void TWIN(add_rows)(results *to, const operands *from) {
   rt_add_rows(to->sums + 4, &rows, 0, from->count);
 }
 
-static rt_sink sink_of(results *to, int32_t shift) {
+static rt_sink sink_of(results *to, const operands *from, int32_t shift) {
   rt_sink k;
-  k.out = to->low + 4;
-  k.high = to->high + 4;
+  k.out = to->low + from->at;
+  k.high = to->high + from->at;
   k.winner = NULL;
   k.max = 0;
   k.kind = RT_LATE;
@@ -97,21 +102,50 @@ static rt_sink sink_of(results *to, int32_t shift) {
 }
 
 void TWIN(put_row)(results *to, const operands *from) {
-  rt_sink k = sink_of(to, from->shift);
+  rt_sink k = sink_of(to, from, from->shift);
   rt_put_row(&k, 0, to->sums + 4, from->count);
   to->max = k.max;
 }
 
 void TWIN(finish)(results *to, const operands *from) {
-  const rt_sink k = sink_of(to, from->shift);
+  const rt_sink k = sink_of(to, from, from->shift);
   rt_sink_finish(&k, (uint32_t)from->count, from->shift + from->shift % 9);
 }
 
 void TWIN(largest)(results *to, const operands *from) { to->max = rt_largest(to->sums + 4, from->count, to->max & 0xffffu); }
 
 void TWIN(update)(results *to, const operands *from) {
-  rt_update_row(to->low + 4, to->sums + 4, from->count, from->shift < 25 ? from->shift : -from->shift);
+  rt_update_row(to->low + from->at, to->sums + 4, from->count, from->shift < 25 ? from->shift : -from->shift);
 }
+
+/* A convolution of 1x1 over 2 x (2 * windows) pixels of c channels. Of the largest sum only its bits must agree: they decide the
+ * shift. Winners are bytes in `sums`. */
+static void convolve(results *to, const operands *from, int32_t pooled) {
+  static int32_t memory[4 * LONGEST];
+  rt_conv v = {2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 1, 1, 0, 0, NULL, 0, 0};
+  rt_forward o;
+  rt_sink k = sink_of(to, from, 0);
+  o.conv = &v;
+  v.w = v.ow = (uint16_t)(2 * (1 + from->count % 5) - (pooled ? 0 : from->rows & 1));
+  v.pool_ow = v.w / 2;
+  v.c = 1 + from->count % 13;
+  v.k = 1 + from->count % 19;
+  k.relu = pooled | (from->rows >> 1);
+  if (pooled) k.winner = (uint8_t *)to->sums;
+#ifdef RT_DSP
+  rt_columns_start((int8_t *)memory, v.c);
+#endif
+  rt_sink_predict(&k, from->shift % 20);
+  if (pooled)
+    rt_pooled_image(&k, &o, from->row[1], from->row[0], (int8_t *)memory, 0);
+  else
+    rt_plain_image(&k, &o, from->row[1], from->row[0], (int8_t *)memory, 0);
+  to->max = (uint32_t)rt_bits(k.max);
+}
+
+void TWIN(outputs)(results *to, const operands *from) { convolve(to, from, 0); }
+
+void TWIN(pooled)(results *to, const operands *from) { convolve(to, from, 1); }
 
 #ifndef RT_PORTABLE
 #include "bare.h"
@@ -168,7 +202,9 @@ static const struct {
              {"differs: put_row ", kernel_put_row, portable_put_row},
              {"differs: finish ", kernel_finish, portable_finish},
              {"differs: largest ", kernel_largest, portable_largest},
-             {"differs: update ", kernel_update, portable_update}};
+             {"differs: update ", kernel_update, portable_update},
+             {"differs: outputs ", kernel_outputs, portable_outputs},
+             {"differs: pooled ", kernel_pooled, portable_pooled}};
 static int8_t bytes[ROWS * (LONGEST + 16)];
 static results before, ours, theirs;
 static uint32_t compared;
@@ -196,6 +232,7 @@ int main(void) {
     o.count = round < 210 ? 1 + round / 3 : 200 + (int32_t)(random_word() % (LONGEST - 200 - 7));
     if (round >= 237) o.count = LONGEST;
     o.shift = (int32_t)(random_word() % 28u);
+    o.at = 1 + (int32_t)(random_word() & 3u);
     o.rows = 1 + (int32_t)(random_word() & 3u);
     for (i = 0; i < (int32_t)sizeof bytes; ++i) bytes[i] = mantissa(kind);
     for (i = 0; i < ROWS; ++i) {
