@@ -31,6 +31,7 @@ typedef struct results {
   uint32_t max;
 } results;
 
+void portable_zero(results *to, const operands *from);
 void portable_copy(results *to, const operands *from);
 void portable_outputs(results *to, const operands *from);
 void portable_pooled(results *to, const operands *from);
@@ -42,6 +43,7 @@ void portable_put_row(results *to, const operands *from);
 void portable_finish(results *to, const operands *from);
 void portable_largest(results *to, const operands *from);
 void portable_update(results *to, const operands *from);
+void kernel_zero(results *to, const operands *from);
 void kernel_copy(results *to, const operands *from);
 void kernel_outputs(results *to, const operands *from);
 void kernel_pooled(results *to, const operands *from);
@@ -53,6 +55,11 @@ void kernel_put_row(results *to, const operands *from);
 void kernel_finish(results *to, const operands *from);
 void kernel_largest(results *to, const operands *from);
 void kernel_update(results *to, const operands *from);
+
+void TWIN(zero)(results *to, const operands *from) {
+  rt_zero_bytes((uint8_t *)to->low + from->at, from->count);
+  rt_zero_words(to->sums + 4, from->count);
+}
 
 void TWIN(copy)(results *to, const operands *from) { rt_copy(to->low + from->at, from->row[0], from->count); }
 
@@ -194,17 +201,12 @@ static const struct {
   const char *name;
   void (*kernel)(results *to, const operands *from);
   void (*portable)(results *to, const operands *from);
-} twins[] = {{"differs: copy ", kernel_copy, portable_copy},
-             {"differs: dot1 ", kernel_dot1, portable_dot1},
-             {"differs: dot4 ", kernel_dot4, portable_dot4},
-             {"differs: columns ", kernel_columns, portable_columns},
-             {"differs: add_rows ", kernel_add_rows, portable_add_rows},
-             {"differs: put_row ", kernel_put_row, portable_put_row},
-             {"differs: finish ", kernel_finish, portable_finish},
-             {"differs: largest ", kernel_largest, portable_largest},
-             {"differs: update ", kernel_update, portable_update},
-             {"differs: outputs ", kernel_outputs, portable_outputs},
-             {"differs: pooled ", kernel_pooled, portable_pooled}};
+} twins[] = {{"differs: zero ", kernel_zero, portable_zero},          {"differs: copy ", kernel_copy, portable_copy},
+             {"differs: dot1 ", kernel_dot1, portable_dot1},          {"differs: dot4 ", kernel_dot4, portable_dot4},
+             {"differs: columns ", kernel_columns, portable_columns}, {"differs: add_rows ", kernel_add_rows, portable_add_rows},
+             {"differs: put_row ", kernel_put_row, portable_put_row}, {"differs: finish ", kernel_finish, portable_finish},
+             {"differs: largest ", kernel_largest, portable_largest}, {"differs: update ", kernel_update, portable_update},
+             {"differs: outputs ", kernel_outputs, portable_outputs}, {"differs: pooled ", kernel_pooled, portable_pooled}};
 static int8_t bytes[ROWS * (LONGEST + 16)];
 static results before, ours, theirs;
 static uint32_t compared;

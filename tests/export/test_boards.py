@@ -34,8 +34,8 @@ COUNTS = {
     ("residual", "M4"): (330680, 2160440), ("residual", "M7"): (330360, 2149800), ("residual", "M33"): (331100, 2163300),
     ("residual", "M55"): (218093, 1563718), ("residual", "RV32"): (645568, 3144870), ("depthwise", "M3"): (360720, 751160),
     ("depthwise", "M4"): (352680, 737120), ("depthwise", "M7"): (353520, 736720), ("depthwise", "M33"): (355300, 742550),
-    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338), ("a", "RV32V"): (194475, 546155), ("b", "RV32V"): (809061, 2622962),
-    ("lenet", "RV32V"): (280310, 1789317), ("residual", "RV32V"): (176149, 1229137), ("depthwise", "RV32V"): (266674, 558003),
+    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338), ("a", "RV32V"): (194475, 532141), ("b", "RV32V"): (790401, 2504254),
+    ("lenet", "RV32V"): (279602, 1718861), ("residual", "RV32V"): (172075, 1216752), ("depthwise", "RV32V"): (266458, 556611),
 }
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
@@ -85,7 +85,7 @@ TWINS = [("RV32V", "-O2"), ("RV32V", "-Os"), ("M3", "-O2"), ("M4", "-O2"), ("M55
                          ids=["-".join(t) for t in TWINS] + ["long vectors"])
 def test_kernels_beside_portable_c(board, level, tmp_path):
     """Every kernel at every length up to 70 and some larger ones, at all alignments, on random mantissas, on +-127 and on 127 alone."""
-    assert int(boards.output(board, boards.build_kernels(str(tmp_path), board, level))["same"]) == 240 * 11
+    assert int(boards.output(board, boards.build_kernels(str(tmp_path), board, level))["same"]) == 240 * 12
 
 
 UNOPTIMISED_STACK = 1280  # as docs/microcontrollers.md has it

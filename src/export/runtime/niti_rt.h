@@ -82,11 +82,19 @@ static inline uint8_t *rt_bytes(const rt *r, uint32_t offset) { return (uint8_t 
 static inline int32_t *rt_words(const rt *r, uint32_t offset) { return (int32_t *)(void *)(r->arena + offset); }
 
 RT_NO_LIBRARY static inline void rt_zero_words(int32_t *p, int32_t count) {
+#ifdef RT_RVV
+  if (count > 0) rt_v_zero(p, 4 * count);
+  count = 0;
+#endif
   for (; count >= 4; count -= 4, p += 4) p[0] = p[1] = p[2] = p[3] = 0;
   for (; count > 0; --count) *p++ = 0;
 }
 
 RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
+#ifdef RT_RVV
+  if (count > 0) rt_v_zero(p, count);
+  count = 0;
+#endif
   for (int32_t i = 0; i < count; ++i) p[i] = 0;
 }
 

@@ -19,7 +19,23 @@
 #define RT_V_CHANGES "memory"
 #endif
 
-/* n bytes, n >= 1. */
+/* Clears n bytes, n >= 1. */
+RT_UNUSED static inline void rt_v_zero(void *p, int32_t n) {
+  int32_t t;
+  __asm__ volatile(
+      "vsetvli %[t], zero, e8, m8, ta, ma\n"
+      "vmv.v.i v0, 0\n"
+      "1: vsetvli %[t], %[n], e8, m8, ta, ma\n"
+      "vse8.v v0, (%[p])\n"
+      "add %[p], %[p], %[t]\n"
+      "sub %[n], %[n], %[t]\n"
+      "bnez %[n], 1b\n"
+      : [t] "=&r"(t), [n] "+r"(n), [p] "+r"(p)
+      :
+      : RT_V_CHANGES);
+}
+
+/* Copies n bytes, n >= 1. */
 RT_UNUSED static inline void rt_v_copy(int8_t *to, const int8_t *from, int32_t n) {
   int32_t t;
   __asm__ volatile(
