@@ -101,10 +101,13 @@ def build(job, board, optimise="-O2", out="c"):
     return program
 
 
-def build_kernels(folder, board, optimise):
+RUNTIME = os.path.join(ROOT, "src", "export", "runtime")
+
+
+def build_kernels(folder, board, optimise, runtime=RUNTIME):
     """The program that compares kernels with portable C."""
     program, twin = os.path.join(folder, "kernels.elf"), os.path.join(folder, "portable.o")
-    source, include = os.path.join(HERE, "kernels.c"), ["-I", os.path.join(ROOT, "src", "export", "runtime")]
+    source, include = os.path.join(HERE, "kernels.c"), ["-I", runtime]
     call(board.compiler, *WARNINGS, "-O1", *board.flags, *include, "-DRT_PORTABLE", "-c", source, "-o", twin)
     link(board, folder, program, optimise, *include, source, twin)
     return program

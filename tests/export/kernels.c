@@ -7,6 +7,7 @@
 #define RT_CLIPS 1
 #define RT_PLAIN
 #define RT_POOLED
+#define RT_BIAS
 #include "niti_rt_conv.h"
 
 #ifdef RT_PORTABLE
@@ -129,7 +130,8 @@ void TWIN(update)(results *to, const operands *from) {
  * shift. Winners are bytes in `sums`. */
 static void convolve(results *to, const operands *from, int32_t pooled) {
   static int32_t memory[4 * LONGEST];
-  rt_conv v = {2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 1, 1, 0, 0, NULL, 0, 0};
+  static const int16_t biases[] = {-32767, 20000, 3, 0, -1, 5000, -700, 12345, 32767, -9};
+  rt_conv v = {2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 1, 1, 0, 0, NULL, 0, 0, NULL, 0};
   rt_forward o;
   rt_sink k = sink_of(to, from, 0);
   o.conv = &v;
@@ -137,6 +139,8 @@ static void convolve(results *to, const operands *from, int32_t pooled) {
   v.pool_ow = v.w / 2;
   v.c = 1 + from->count % 13;
   v.k = 1 + from->count % 19;
+  if (v.k <= 10) v.bias = biases;
+  k.lift = from->shift - 20;
   k.relu = pooled | (from->rows >> 1);
   if (pooled) k.winner = (uint8_t *)to->sums;
 #ifdef RT_DSP
