@@ -376,7 +376,6 @@ RT_UNUSED static inline uint32_t rt_v_largest(const int32_t *p, int32_t n, uint3
       "slli %[t], %[t], 2\n"
       "add %[p], %[p], %[t]\n"
       "bnez %[n], 1b\n"
-      "vsetivli zero, 1, e32, m1, ta, ma\n"
       "vmv.x.s %[max], v24\n"
       : [t] "=&r"(t), [n] "+r"(n), [p] "+r"(p), [max] "+r"(max)
       :
