@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 
 import pytest
-from conftest import HERE, WARNINGS, call
+from conftest import HERE, ROOT, WARNINGS, call
 
 ARM = "arm-none-eabi-gcc"
 RISCV = "riscv64-unknown-elf-gcc"
@@ -33,6 +33,12 @@ def cortex(name, cpu, machine, flash, ram, per_tick, *flags):
                   "-monitor", "none", "-serial", "none"], flash, ram, per_tick)
 
 
+def riscv(name, march, *machine):
+    return Board(name, RISCV, [f"-march={march}", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
+                 ["qemu-system-riscv32", "-M", "virt", *machine, "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial",
+                  "stdio"], (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1)
+
+
 MB = 1 << 20
 BOARDS = {b.name: b for b in (
     cortex("M0", "cortex-m0", "microbit", (0, 256 << 10), (0x20000000, 16 << 10), 0),
@@ -41,10 +47,10 @@ BOARDS = {b.name: b for b in (
     cortex("M7", "cortex-m7", "mps2-an500", (0, 4 * MB), (0x20000000, 4 * MB), 40),
     cortex("M33", "cortex-m33", "mps2-an505", (0x10000000, 4 * MB), (0x38000000, 4 * MB), 50),
     cortex("M55", "cortex-m55", "mps3-an547", (0, 512 << 10), (0x20000000, 512 << 10), 31.25, "-mfloat-abi=hard"),
-    Board("RV32", RISCV, ["-march=rv32imac", "-mabi=ilp32", "-mno-relax", "-mcmodel=medany", "-DBOARD_RISCV"],
-          ["qemu-system-riscv32", "-M", "virt", "-bios", "none", "-icount", "shift=0", "-display", "none", "-monitor", "none", "-serial", "stdio"],
-          (0x80000000, 4 * MB), (0x80400000, 4 * MB), 1),
+    riscv("RV32", "rv32imac"),
+    riscv("RV32V", "rv32imac_zve32x", "-cpu", "rv32,v=true,vext_spec=v1.0,vlen=128"),
 )}
+LONG_VECTORS = riscv("RV32V-512", "rv32imac_zve32x", "-cpu", "rv32,v=true,vext_spec=v1.0,vlen=512")  # RV32V with longer registers
 
 SCRIPT = """MEMORY {{ FLASH (rx) : ORIGIN = {flash[0]:#x}, LENGTH = {flash[1]} RAM (rw) : ORIGIN = {ram[0]:#x}, LENGTH = {ram[1]} }}
 SECTIONS {{
@@ -73,27 +79,54 @@ def write_feed(path, batches):
         file.write(f"static const uint8_t feed_pixels[] = {{{','.join(','.join(map(str, image)) for image in numbers)}}};\n")
 
 
-def build(job, board, optimise="-O2", out="c"):
-    """The program of a job for a board."""
+def link(board, folder, program, *arguments):
+    """A program from C and objects, at the board's addresses. Flash and RAM are all that is there."""
     if not shutil.which(board.compiler):
         pytest.fail(f"{board.compiler} is not there: run scripts/setup.sh test")
-    write_feed(job.path("feed.h"), job.batches())
-    script, program, library = job.path(f"{board.name}.ld"), job.path(f"{board.name}.elf"), job.path(f"{board.name}.o")
+    script = os.path.join(folder, f"{board.name}.ld")
     with open(script, "w", encoding="ascii") as file:
         file.write(SCRIPT.format(flash=board.flash, ram=board.ram, stack_top=board.ram[1]))
+    # gcc would look for a library of its own for rv32imac_zve32x, and take that of RV64.
+    library = call(board.compiler, *([*board.flags, "-march=rv32imac"] if board.riscv else board.flags), "-print-libgcc-file-name").decode().strip()
+    call(board.compiler, "-std=gnu99", "-ffreestanding", "-nostdlib", "-static", *board.flags, *arguments, library, "-I", HERE, "-Wl,--gc-sections",
+         "-T", script, "-o", program)
+
+
+def build(job, board, optimise="-O2", out="c"):
+    """The program of a job for a board."""
+    write_feed(job.path("feed.h"), job.batches())
+    program, library = job.path(f"{board.name}.elf"), job.path(f"{board.name}.o")
     call(board.compiler, *WARNINGS, optimise, "-ffunction-sections", *board.flags, "-c", job.path(out, f"{job.name}.c"), "-o", library)
-    call(board.compiler, "-std=gnu99", "-O1", "-ffreestanding", "-nostdlib", "-static", *board.flags, *job.defines(out), "-I", job.path(),
-         os.path.join(HERE, "bare.c"), library, "-Wl,--gc-sections", "-T", script, "-lgcc", "-o", program)
+    link(board, job.path(), program, "-O1", *job.defines(out), "-I", job.path(), os.path.join(HERE, "bare.c"), library)
     return program
+
+
+RUNTIME = os.path.join(ROOT, "src", "export", "runtime")
+
+
+def build_kernels(folder, board, optimise, runtime=RUNTIME):
+    """The program that compares kernels with portable C."""
+    program, twin = os.path.join(folder, "kernels.elf"), os.path.join(folder, "portable.o")
+    source, include = os.path.join(HERE, "kernels.c"), ["-I", runtime]
+    call(board.compiler, *WARNINGS, "-O1", *board.flags, *include, "-DRT_PORTABLE", "-c", source, "-o", twin)
+    link(board, folder, program, optimise, *include, source, twin)
+    return program
+
+
+def output(board, program):
+    """The lines of two words that it printed: {first: second}."""
+    if not shutil.which(board.emulator[0]):
+        pytest.fail(f"{board.emulator[0]} is not there: run scripts/setup.sh test")
+    result = subprocess.run([*board.emulator, "-kernel", program], capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
+    lines = dict(line.rsplit(maxsplit=1) for line in (result.stdout + result.stderr).splitlines() if " " in line)
+    assert lines, f"{result.stdout}{result.stderr}"
+    return lines
 
 
 def run(board, program):
     """What it printed: {"hash": ..., "stack": bytes, "predict": instructions, "train": instructions}."""
-    if not shutil.which(board.emulator[0]):
-        pytest.fail(f"{board.emulator[0]} is not there: run scripts/setup.sh test")
-    result = subprocess.run([*board.emulator, "-kernel", program], capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
-    lines = dict(line.split() for line in (result.stdout + result.stderr).splitlines() if line.count(" ") == 1)
-    assert "hash" in lines, f"{result.stdout}{result.stderr}"
+    lines = output(board, program)
+    assert "hash" in lines, lines
     found = {"hash": lines["hash"], "stack": int(lines["stack"])}
     for key in ("predict", "train"):
         found[key] = int(int(lines[key]) * board.per_tick)

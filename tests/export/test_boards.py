@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+import shutil
 import subprocess
 
 import boards
@@ -34,12 +36,14 @@ COUNTS = {
     ("residual", "M4"): (330680, 2160440), ("residual", "M7"): (330360, 2149800), ("residual", "M33"): (331100, 2163300),
     ("residual", "M55"): (218093, 1563718), ("residual", "RV32"): (645568, 3144870), ("depthwise", "M3"): (360720, 751160),
     ("depthwise", "M4"): (352680, 737120), ("depthwise", "M7"): (353520, 736720), ("depthwise", "M33"): (355300, 742550),
-    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338),
+    ("depthwise", "M55"): (282687, 594687), ("depthwise", "RV32"): (371386, 766338), ("a", "RV32V"): (194475, 532141), ("b", "RV32V"): (790401, 2504254),
+    ("lenet", "RV32V"): (279602, 1718861), ("residual", "RV32V"): (172075, 1216752), ("depthwise", "RV32V"): (266458, 556611),
 }
 
 RUNS = [("a", "M0"), ("a", "M3"), ("a", "RV32"), ("a-8", "M4"), ("b", "M3"), ("b", "M4"), ("b", "M7"), ("b", "M55"), ("b", "RV32"), ("b-8", "M55"),
         ("pools", "M33"), ("lenet", "M4"), ("lenet", "M33"), ("lenet", "M55")]
-RUNS += [(name, board) for name in ("border", "beyond") for board in ("M3", "M4", "M55")]
+RUNS += [(name, "RV32V") for name in ("a", "a-8", "b", "pools", "lenet")]
+RUNS += [(name, board) for name in ("border", "beyond") for board in ("M3", "M4", "M55", "RV32V")]
 RUNS += [(name, board) for name in ("residual", "depthwise") for board in boards.BOARDS]
 if os.environ.get("NITI_TEST_SLOW"):
     RUNS += [("a-long", board) for board in boards.BOARDS]
@@ -70,10 +74,41 @@ def test_board(name, board, jobs):
             assert found[key] <= 1.03 * expected, f"{key}: {found[key]} instructions, {expected} when this was written"
 
 
+@pytest.mark.parametrize("name", ["a", "residual"])
+def test_bits_do_not_depend_on_the_length_of_vectors(name, jobs):
+    job, board = jobs(name), boards.LONG_VECTORS
+    assert boards.run(board, boards.build(job, board))["hash"] == job.hash
+
+
+TWINS = [("RV32V", "-O2"), ("RV32V", "-Os"), ("M3", "-O2"), ("M4", "-O2"), ("M55", "-O2")]
+
+
+@pytest.mark.parametrize("board, level", [(boards.BOARDS[name], level) for name, level in TWINS] + [(boards.LONG_VECTORS, "-O2")],
+                         ids=["-".join(t) for t in TWINS] + ["long vectors"])
+def test_kernels_beside_portable_c(board, level, tmp_path):
+    """Every kernel at every length up to 70 and some larger ones, at all alignments, on random mantissas, on +-127 and on 127 alone."""
+    assert int(boards.output(board, boards.build_kernels(str(tmp_path), board, level))["same"]) == 240 * 12
+
+
+def test_kernels_on_short_vectors(tmp_path):
+    """QEMU has no vectors of 32 bits: groups of a quarter of the registers, of 128 bits each, hold as many elements."""
+    runtime, board = str(tmp_path / "runtime"), boards.BOARDS["RV32V"]
+    shutil.copytree(boards.RUNTIME, runtime)
+    header = os.path.join(runtime, "niti_rt_rvv.h")
+    quarter = {"m8": "m2", "m4": "m1", "m2": "mf2", "m1": "mf4", "mf2": "mf8"}
+    with open(header, encoding="utf-8") as file:
+        text, changed = re.subn(r"(vsetvli .*, )(m\d|mf2)(, ta)", lambda m: m[1] + quarter[m[2]] + m[3], file.read())
+    assert changed > 20
+    with open(header, "w", encoding="utf-8") as file:
+        file.write(text)
+    assert int(boards.output(board, boards.build_kernels(str(tmp_path), board, "-O2", runtime))["same"]) == 240 * 12
+
+
 UNOPTIMISED_STACK = 1280  # as docs/microcontrollers.md has it
 LEVELS = [(name, board, "-O0") for name, board in (("a", "M0"), ("pools", "M3"), ("pools", "M4"), ("pools", "M7"), ("pools", "M33"), ("pools", "M55"), ("pools", "RV32"),
                                                    ("residual", "RV32"), ("residual", "M4"))]
-LEVELS += [("pools", board, level) for board, level in (("M3", "-Og"), ("M4", "-O1"), ("M4", "-Og"), ("M33", "-O3"), ("RV32", "-Og"), ("RV32", "-Os"))]
+LEVELS += [("pools", board, level) for board, level in (("M3", "-Og"), ("M4", "-O1"), ("M4", "-Og"), ("M33", "-O3"), ("RV32", "-Og"), ("RV32", "-Os"), ("RV32V", "-O0"),
+                                                 ("RV32V", "-Os"))]
 
 
 @pytest.mark.parametrize("name, board, level", LEVELS, ids=["-".join(r) for r in LEVELS])
@@ -90,6 +125,16 @@ def test_levels_of_optimisation(name, board, level, jobs):
 def test_clang_takes_it_too(cpu, optimise, jobs):
     job = jobs("a")
     call("clang", "--target=arm-none-eabi", f"-mcpu={cpu}", "-mthumb", *WARNINGS, optimise, "-c", job.path("c", "a.c"), "-o", job.path("clang.o"))
+
+
+@pytest.mark.parametrize("compiler", [[boards.RISCV], ["clang", "--target=riscv32-unknown-elf"]], ids=["gcc", "clang"])
+def test_vectors_without_floating_point(compiler, jobs):
+    """Whatever else the whole extension brings, the kernels are of integers."""
+    job = jobs("residual")
+    call(*compiler, "-march=rv32imacv", "-mabi=ilp32", *WARNINGS, "-O2", "-c", job.path("c", "residual.c"), "-o", job.path("march.o"))
+    used = operations(boards.RISCV[:-3], job.path("march.o"))
+    assert {"vwmul.vv", "vwredsum.vs", "vwmacc.vx"} <= used
+    assert not [o for o in used if o.startswith(("f", "vf")) and not o.startswith("fence")]
 
 
 KEPT = ["-ffixed-r9", "-fno-omit-frame-pointer"]
@@ -130,7 +175,13 @@ def test_context_is_as_large_as_announced(jobs):
     call(board.compiler, *board.flags, "-I", job.path("c"), "-c", source, "-o", job.path("size.o"))
 
 
-@pytest.mark.parametrize("board", ["M0", "M3", "M4", "RV32"])
+def operations(tool, path):
+    """The names of an object file's instructions."""
+    code = call(tool + "objdump", "-d", "--no-show-raw-insn", path).decode()
+    return {line.split("\t")[1].strip() for line in code.splitlines() if line.count("\t") >= 1}
+
+
+@pytest.mark.parametrize("board", ["M0", "M3", "M4", "RV32", "RV32V"])
 def test_no_library_and_no_floating_point(board, jobs):
     """Only memcpy is undefined, besides the compiler's own 64-bit arithmetic, and no instruction is of floating point."""
     job, board = jobs("residual"), boards.BOARDS[board]
@@ -140,9 +191,8 @@ def test_no_library_and_no_floating_point(board, jobs):
     allowed = {"memcpy", "__aeabi_lmul", "__aeabi_llsl", "__aeabi_lasr", "__aeabi_llsr", "__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv",
                "__aeabi_uidivmod", "__gnu_thumb1_case_uqi", "__gnu_thumb1_case_sqi", "__muldi3", "__ashldi3", "__ashrdi3", "__lshrdi3"}
     assert undefined <= allowed, undefined - allowed
-    code = call(tool + "objdump", "-d", "--no-show-raw-insn", job.path(f"{board.name}.o")).decode()
-    operations = {line.split("\t")[1].strip() for line in code.splitlines() if line.count("\t") >= 1}
-    assert not [o for o in operations if o.startswith(("v", "f")) and not o.startswith("fence")]
+    used = operations(tool, job.path(f"{board.name}.o"))
+    assert not [o for o in used if o.startswith(("vf", "f") if board.name == "RV32V" else ("v", "f")) and not o.startswith("fence")]
 
 
 def test_no_state_outside_the_context(jobs):

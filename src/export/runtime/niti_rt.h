@@ -20,6 +20,8 @@
 #include <arm_mve.h>
 #elif !defined(RT_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__)
 #define RT_DSP 1
+#elif !defined(RT_PORTABLE) && defined(__riscv_vector) && defined(__riscv_v_min_vlen) && __riscv_xlen == 32 && defined(__GNUC__)
+#define RT_RVV 1 /* version 1.0 of the extension: earlier ones define no __riscv_v_min_vlen */
 #endif
 
 void *memcpy(void *to, const void *from, size_t size); /* all that a C library must provide; <string.h> may be missing */
@@ -49,6 +51,10 @@ void *memcpy(void *to, const void *from, size_t size); /* all that a C library m
 #define RT_COLD
 #endif
 
+#ifdef RT_RVV
+#include "niti_rt_rvv.h"
+#endif
+
 enum { RT_NEAREST, RT_PSEUDO_STOCHASTIC, RT_STOCHASTIC, RT_TRUNCATE };
 enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
 
@@ -76,11 +82,19 @@ static inline uint8_t *rt_bytes(const rt *r, uint32_t offset) { return (uint8_t 
 static inline int32_t *rt_words(const rt *r, uint32_t offset) { return (int32_t *)(void *)(r->arena + offset); }
 
 RT_NO_LIBRARY static inline void rt_zero_words(int32_t *p, int32_t count) {
+#ifdef RT_RVV
+  if (count > 0) rt_v_zero(p, 4 * count);
+  count = 0;
+#endif
   for (; count >= 4; count -= 4, p += 4) p[0] = p[1] = p[2] = p[3] = 0;
   for (; count > 0; --count) *p++ = 0;
 }
 
 RT_NO_LIBRARY static inline void rt_zero_bytes(uint8_t *p, int32_t count) {
+#ifdef RT_RVV
+  if (count > 0) rt_v_zero(p, count);
+  count = 0;
+#endif
   for (int32_t i = 0; i < count; ++i) p[i] = 0;
 }
 
@@ -97,6 +111,10 @@ static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
       : [from] "+r"(from), [to] "+r"(to)
       : [n] "r"(count)
       : "lr", "q0", "memory");
+}
+#elif defined(RT_RVV)
+static inline void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
+  if (count > 0) rt_v_copy(to, from, count);
 }
 #else
 RT_NO_LIBRARY RT_INLINE void rt_copy(int8_t *to, const int8_t *from, int32_t count) {
@@ -353,6 +371,9 @@ RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32
     *row++ = 0;
   }
 #endif
+#ifdef RT_RVV
+  if (count > 0) k->max = rt_v_keep(k->out + index, k->high + index, row, count, k->shift, 0, k->max);
+#else
   if (count > 0) {
     const int32_t shift = k->shift;
     int8_t *out = k->out + index, *high = k->high + index;
@@ -368,6 +389,7 @@ RT_UNUSED static void rt_put_row(rt_sink *k, uint32_t index, int32_t *row, int32
     }
     k->max = max;
   }
+#endif
 }
 
 /* LATE, at the end: rounds the kept bits. */
@@ -392,6 +414,9 @@ static inline void rt_sink_finish(const rt_sink *k, uint32_t count, int32_t shif
     const uint32_t word = even | odd << 8;
     __builtin_memcpy(k->out + i, &word, 4);
   }
+#elif defined(RT_RVV)
+  if (count > 0) rt_v_finish(k->out, k->high, (int32_t)count, half, down);
+  i = count;
 #endif
   for (; i < count; ++i) {
     const int32_t v = (uint8_t)k->out[i] | ((int32_t)k->high[i] * 256);

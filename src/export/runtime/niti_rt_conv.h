@@ -155,6 +155,24 @@ static inline int32_t rt_bias(const rt_sink *k, const rt_conv *v, int32_t channe
 #endif
 }
 
+#ifdef RT_RVV
+/* The sums of n output channels from `channel` on for four columns. Returns the row of weights behind theirs. */
+static inline const int8_t *rt_block(int32_t *acc, const rt_sink *k, const rt_conv *v, int32_t channel, int32_t n,
+                                     const int8_t *w, const int8_t *columns, int32_t size) {
+  int32_t i;
+  for (i = 0; i < n; ++i, ++acc, w += size) {
+    const int32_t bias = rt_bias(k, v, channel + i);
+    int32_t sums[4];
+    rt_v_dot4(sums, w, columns, size, size);
+    acc[0] = sums[0] + bias;
+    acc[RT_V_BLOCK] = sums[1] + bias;
+    acc[2 * RT_V_BLOCK] = sums[2] + bias;
+    acc[3 * RT_V_BLOCK] = sums[3] + bias;
+  }
+  return w;
+}
+#endif
+
 #ifdef RT_POOLED
 /* The first cell that rounds to what the largest accumulator, which is positive, rounds to: to nearest, or truncated. */
 static inline uint32_t rt_first_cell(const int32_t *acc, int32_t most, int32_t shift, uint32_t mode) {
@@ -241,6 +259,34 @@ static inline int32_t rt_fold_keep(rt_fold *f, const int32_t *acc) {
   *f->out++ = (int8_t)(uint8_t)(kept & 255);
   *f->high++ = (int8_t)(uint8_t)((kept >> 8) & 255);
   return most;
+}
+#endif
+
+#ifdef RT_RVV
+/* The winners of a block for three shifts, as rt_candidates has them. */
+static inline void rt_put_winners(const rt_sink *k, uint32_t index, const int32_t *acc, int32_t n) {
+#if RT_TRAINING
+  int32_t i;
+  rt_zero_bytes(k->winner + index, n);
+  for (i = 0; i < 3; ++i) {
+    const int32_t s = k->guess + i > 1 ? k->guess + i - 1 : 0, half = s > 0 && rt_mode(k) == RT_NEAREST ? 1 << (s - 1) : 0;
+    rt_v_winners(k->winner + index, acc, n, s, half, 2 * i);
+  }
+#else
+  (void)k, (void)index, (void)acc, (void)n;
+#endif
+}
+
+/* All channels of one window of the pool, below ReLU: LATE. */
+RT_COLD static void rt_keep_window(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                   int32_t size) {
+  int32_t acc[4 * RT_V_BLOCK], j, n;
+  for (j = 0; j < v->k; j += n, index += (uint32_t)n) {
+    n = v->k - j < RT_V_BLOCK ? v->k - j : RT_V_BLOCK;
+    w = rt_block(acc, k, v, j, n, w, columns, size);
+    k->max = rt_v_fold(k->out + index, k->high + index, acc, n, k->shift, k->max);
+    if (k->winner) rt_put_winners(k, index, acc, n);
+  }
 }
 #endif
 
@@ -332,7 +378,12 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
         cell_x = 0;
         if (++cell_y == v->pool_h) cell_y = 0;
       }
-      rt_put_window(k, index, v, w, columns, size, flat);
+#ifdef RT_RVV
+      if (rt_is_late(k))
+        rt_keep_window(k, index, v, w, columns, size);
+      else
+#endif
+        rt_put_window(k, index, v, w, columns, size, flat);
       index += (uint32_t)v->k;
     }
   }
@@ -344,6 +395,22 @@ RT_UNUSED static void rt_pooled_image(rt_sink *k, const rt_forward *o, const int
 #endif
 
 #ifdef RT_PLAIN
+#ifdef RT_RVV
+/* All channels of up to four outputs: LATE. */
+RT_COLD static void rt_keep_outputs(rt_sink *k, uint32_t index, const rt_conv *v, const int8_t *w, const int8_t *columns,
+                                    int32_t size, int32_t outputs) {
+  int32_t acc[4 * RT_V_BLOCK], i, j, n;
+  for (j = 0; j < v->k; j += n) {
+    n = v->k - j < RT_V_BLOCK ? v->k - j : RT_V_BLOCK;
+    w = rt_block(acc, k, v, j, n, w, columns, size);
+    for (i = 0; i < outputs; ++i) {
+      const uint32_t at = index + (uint32_t)(i * v->k + j);
+      k->max = rt_v_keep(k->out + at, k->high + at, acc + i * RT_V_BLOCK, n, k->shift, k->relu, k->max);
+    }
+  }
+}
+#endif
+
 RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8_t *x, const int8_t *w, int8_t *columns,
                                      int32_t image) {
   const rt_conv *v = o->conv;
@@ -356,6 +423,12 @@ RT_UNUSED static void rt_plain_image(rt_sink *k, const rt_forward *o, const int8
       const int32_t oy = (p + i) / v->ow, ox = (p + i) % v->ow;
       rt_gather_column(columns, i, size, v, x, oy * v->stride_h - v->pad_h, ox * v->stride_w - v->pad_w);
     }
+#ifdef RT_RVV
+    if (rt_is_late(k)) {
+      rt_keep_outputs(k, index, v, w, columns, size, some);
+      continue;
+    }
+#endif
     const int8_t *row = w;
     for (j = 0; j < v->k; ++j) {
       const int32_t bias = rt_bias(k, v, j);
@@ -706,6 +779,8 @@ RT_UNUSED static uint32_t rt_largest(const int32_t *p, int32_t count, uint32_t m
       : [p] "+r"(p), [max] "+r"(max)
       : [n] "r"(count)
       : "lr", "q0", "memory");
+#elif defined(RT_RVV)
+  if (count > 0) max = rt_v_largest(p, count, max);
 #else
   int32_t i;
   for (i = 0; i < count; ++i) {
@@ -749,6 +824,9 @@ RT_UNUSED static void rt_update_row(int8_t *w, const int32_t *g, int32_t count, 
     }
     return;
   }
+#elif defined(RT_RVV)
+  if (shift >= 1 && count > 0) rt_v_update(w, g, count, shift);
+  if (shift >= 1) return;
 #endif
   if (shift < 1) {
     for (; i < count; ++i) w[i] = rt_clip(w[i] - g[i]);

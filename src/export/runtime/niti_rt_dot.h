@@ -3,7 +3,8 @@
  *
  *   RT_DSP   ARMv7E-M and ARMv8-M with the DSP extension: two products per SMLAD, of int8 widened to pairs of int16
  *   RT_MVE   ARMv8.1-M with Helium: 16 products per VMLADAVA
- *   neither  two products per multiplication
+ *   RT_RVV   RV32 with the vector extension (niti_rt_rvv.h): as many products at a time as its registers hold
+ *   none     two products per multiplication
  *
  * Define RT_PORTABLE to have portable C everywhere. */
 #ifndef NITI_RT_DOT_H
@@ -31,6 +32,10 @@ static inline void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int
   acc[3] = s3;
 }
 #undef RT_ROW
+#elif defined(RT_RVV)
+static inline void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
+  rt_v_dot4(acc, a, b, stride, count);
+}
 #else
 RT_HOT static void rt_dot4(int32_t acc[4], const int8_t *a, const int8_t *b, int32_t stride, int32_t count) {
   const int8_t *b0 = b, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
@@ -88,6 +93,9 @@ static inline int32_t rt_dot1(const int8_t *a, const int8_t *b, int32_t count) {
     const uint32_t x = rt_word_at(a), y = rt_word_at(b);
     s = rt_smlad(rt_odd(x), rt_odd(y), rt_smlad(rt_even(x), rt_even(y), s));
   }
+#endif
+#ifdef RT_RVV
+  if (count >= 8) return rt_v_dot1(a, b, count); /* fewer take longer to begin than to multiply */
 #endif
   for (i = 0; i < count; ++i) s += a[i] * b[i];
   return s;
@@ -181,7 +189,7 @@ static inline const int8_t *rt_dot_columns(int32_t acc[4], const int8_t *w, cons
   acc[3] = s3;
   return w - (-size & 3);
 }
-#elif !defined(RT_MVE)
+#elif !defined(RT_MVE) && !defined(RT_RVV)
 /* Of each tap two words: columns 0 and 1, and 2 and 3, as x0 + 65536 * x1. One product with a weight is then two. Their halves
  * are taken apart after two taps, because the lower one must fit 16 bits. A column is gathered behind them. */
 static inline int8_t *rt_column(int8_t *columns, int32_t i, int32_t size) {
@@ -362,6 +370,15 @@ static inline void rt_add_rows(int32_t *sum, const rt_rows *rows, int32_t offset
   if (i < rows->count) rt_add1(sum, rows->row[i] + offset, rows->factor[i], count);
 }
 #else
+#ifdef RT_RVV
+static inline void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
+  if (count > 0) rt_v_add4(sum, rows->row, rows->factor, offset, count);
+}
+
+static inline void rt_add1(int32_t *sum, const int8_t *row, int32_t factor, int32_t count) {
+  if (count > 0) rt_v_add1(sum, row, factor, count);
+}
+#else
 /* sum[i] += factor[0] * row[0][i] + ... of four rows. */
 RT_HOT static void rt_add4(int32_t *sum, const rt_rows *rows, int32_t offset, int32_t count) {
   const int8_t *a = rows->row[0] + offset, *b = rows->row[1] + offset, *c = rows->row[2] + offset, *d = rows->row[3] + offset;
@@ -412,6 +429,7 @@ RT_HOT static void rt_add1(int32_t *sum, const int8_t *row, int32_t factor, int3
 #endif
   for (i = 0; i < count; ++i) sum[i] += factor * row[i];
 }
+#endif
 
 /* The same of 1 to 4 rows. */
 RT_UNUSED static void rt_add_rows(int32_t *sum, rt_rows *rows, int32_t offset, int32_t count) {
