@@ -211,7 +211,8 @@ static void check_chance(NitiHealth *h, const NitiEpochFacts *f) {
 
 /* loss / images > times * that of the other, of which there are images. */
 static bool exceeds(NitiScore s, NitiScore other, int times) {
-  return (__int128)s.loss * other.images > (__int128)times * other.loss * s.images;
+  const NitiWide mine = niti_wide_product((uint64_t)s.loss, (uint64_t)other.images);
+  return niti_wide_less(niti_wide_product((uint64_t)other.loss, (uint64_t)times * (uint64_t)s.images), mine);
 }
 
 /* Twice the loss of guessing and rising, although images are told apart: logits of any size, whose block exponent grows. */
