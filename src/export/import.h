@@ -31,7 +31,10 @@ typedef struct NitiDeviceStart {
   uint32_t step;
   int mu;
   uint64_t seed;
-  bool scheduled; /* the recipe changes mu during a run, which devices leave to their firmware */
+  bool scheduled;   /* the recipe changes mu during a run, which devices leave to their firmware */
+  bool own;         /* mu is the device's, not the recipe's */
+  bool placed;      /* the recipe's schedule is that of the run which trained the checkpoint */
+  int64_t position; /* in the schedule, from 0: of the run's last step, or 0 */
 } NitiDeviceStart;
 
 /* Of a checkpoint with the three keys: what they say. Else step 0, the recipe's seed, and the rate with which the run trained the
