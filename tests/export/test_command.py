@@ -62,6 +62,49 @@ def test_sanitizers_find_nothing(model, tmp_path):
     assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
 
 
+RATES = """
+#include "residual.h"
+#include <stdio.h>
+#include <string.h>
+static residual network;
+static int32_t arena[RESIDUAL_ARENA_BYTES / 4];
+static uint8_t pixels[RESIDUAL_HEIGHT * RESIDUAL_WIDTH * RESIDUAL_CHANNELS];
+static int asked;
+static void row(void *user, int32_t image, int32_t y, uint8_t *to) {
+  (void)user, (void)image, (void)y;
+  ++asked;
+  memset(to, 77, RESIDUAL_WIDTH * RESIDUAL_CHANNELS);
+}
+int main(void) {
+  static const int32_t wrong[] = {31, -1, 100000, -100000, INT32_MAX, INT32_MIN};
+  const uint16_t label = 1;
+  char before[65], after[65];
+  residual_init(&network, arena);
+  residual_hash(&network, before);
+  for (int i = 0; i < 6; ++i) {
+    network.mu = wrong[i];
+    if (residual_train(&network, pixels, &label, 1) != -1 || residual_train_rows(&network, row, NULL, &label, 1) != -1) return 1;
+    if (residual_predict(&network, pixels, NULL) < 0) return 2;
+  }
+  residual_hash(&network, after);
+  if (asked || network.step != 0 || strcmp(before, after) != 0) return 3;
+  for (network.mu = 0; network.mu <= 30; network.mu += 30)
+    if (residual_train(&network, pixels, &label, 1) < 0) return 4;
+  return network.step != 2;
+}
+"""
+
+
+def test_a_rate_out_of_range_trains_nothing(tmp_path):
+    """-1, no step and no row asked for; the ends of the range do train, and nothing overflows there."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    job.export()
+    with open(job.path("rates.c"), "w", encoding="ascii") as file:
+        file.write(RATES)
+    call("gcc", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-I", job.path("c"), job.path("rates.c"), job.path("c", "residual.c"), "-o", job.path("rates"))
+    call(job.path("rates"))
+
+
 @pytest.mark.parametrize("train, trained", [("all", 7), ("last:1", 1), ("last:3", 3), ("conv2,linear1", 2), ("none", 0)])
 def test_what_is_trained(train, trained, tmp_path):
     freeze = {"last:1": 6, "last:3": 4}.get(train)
