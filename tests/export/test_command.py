@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 from xml.etree import ElementTree
 
@@ -279,6 +280,57 @@ def test_split_memories(job):
         assert (sections.get(".slow", 0) > 500) == there  # all weights but those of linear1, and more
 
 
+def test_a_deep_network(tmp_path):
+    """Of so many tensors that the plan is not searched anew for each layer's sums: the same bits, and sums are kept where there is room."""
+    job = Job(tmp_path, nets.network("deep", (4, 4, 1), [*[nets.conv(4, 3, 1), "relu"] * 70, "flatten", nets.LINEAR], 2), max_steps=3, batch=2, update={"mu": 3})
+    report = job.export()
+    with open(job.path("c", "deep.c"), encoding="ascii") as file:
+        kept = [int(n) for n in re.findall(r"\.kept = (\d+)", file.read())]
+    assert len(kept) == report["layers"] and max(kept) == 4
+    assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
+
+
+def test_parents_are_made_and_unmade(job):
+    """Folders above --out, by export and by vectors; of a failed export nothing remains. An empty name is named."""
+    niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path("new", "firmware", "network"))
+    assert os.path.exists(job.path("new", "firmware", "network", "residual.c"))
+    niti_json("vectors", job.path("recipe.yaml"), "--operations", "input", "--out", job.path("vectors", "of", "one") + "/")
+    niti_json("vectors", "--corners", "--operations", "requantise", "--out", job.path("vectors", "of", "corners"))
+    assert sorted(os.listdir(job.path("vectors", "of"))) == ["corners", "one"]
+    for command in (["export", "c", job.path("recipe.yaml")], ["vectors", job.path("recipe.yaml")], ["vectors", "--corners"]):
+        result = subprocess.run([NITI, *command, "--out", ""], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "folder: the name is empty (expected a folder)" in result.stderr
+        result = subprocess.run([NITI, *command, "--out", job.path("recipe.yaml", "below")], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "recipe.yaml/below: cannot " in result.stderr and "Not a directory" in result.stderr
+
+
+def test_a_limit_on_the_size_of_files_leaves_nothing(job):
+    """The export says so, instead of being killed by SIGXFSZ between its files."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # noqa: E731
+    result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("limited", "c")], capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert result.returncode == 1 and "File too large (raise the limit on the size of files: ulimit -f)" in result.stderr
+    assert not os.path.exists(job.path("limited"))
+
+
+def test_what_a_killed_export_left_is_taken_over(job):
+    """Its temporary files, in its folders, do not make a folder full; anything else does."""
+    out = job.path("killed")
+    os.makedirs(os.path.join(out, "examples", "train"))
+    for name in ("residual.c.tmp", "residual.h.tmp", os.path.join("examples", "train", "main.c.tmp")):
+        with open(os.path.join(out, name), "w", encoding="ascii") as file:
+            file.write("half of")
+    other = os.path.join(out, "examples", "mine.txt")
+    with open(other, "w", encoding="ascii"):
+        pass
+    command = [NITI, "export", "c", job.path("recipe.yaml"), "--out", out]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and f"{out}: the folder is not empty: 'mine.txt' (expected a new one" in result.stderr
+    os.remove(other)
+    call(*command)
+    job.export("whole", "--batch", 1)
+    assert tree(out) == tree(job.path("whole"))
+
+
 def test_two_networks_in_one_program(tmp_path):
     first, second = Job(tmp_path / "1", nets.RESIDUAL), Job(tmp_path / "2", nets.NARROW)
     first.export(), second.export()
@@ -287,6 +339,7 @@ def test_two_networks_in_one_program(tmp_path):
 
 def test_refusals(job):
     assert "no layer with weights of model 'residual', did you mean 'conv1'" in refused(job, "--train", "conv9")
+    assert "--train: '' is no layer with weights of model 'residual'" in refused(job, "--train", "conv1,")
     for last in ("0", "8", "99", "2x"):
         assert f"--train last:{last}: expected last:N, N from 1 to 7, which are all layers with weights of 'residual'" in refused(job, "--train", f"last:{last}")
     assert "neither least nor fast" in refused(job, "--memory", "most")

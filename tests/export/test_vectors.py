@@ -395,11 +395,21 @@ def test_compare_finds_the_epoch_in_which_two_runs_part(tmp_path):
     assert code == 1 and where.startswith("epoch-0007.safetensors: element ")
 
 
+def test_compare_says_that_two_runs_ended_apart(tmp_path):
+    """One is longer: their last weights belong to different steps, and none of them is the first that differs."""
+    job = Job(tmp_path, nets.FORKS, images=12, batch=4, epochs=3, max_steps=1000)
+    for run, epochs in (("short", 3), ("long", 4)):
+        niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", tmp_path / run, "--save-every", 1, "--quiet", "--epochs", epochs)
+    assert compare(tmp_path / "short", tmp_path / "long") == (1, "last.safetensors: after step 9 here, after step 12 there")
+
+
 @pytest.mark.parametrize("options, why", [
     (["lenet5", "--formats", "npy,vcd"], "expected npy, hex, h, safetensors"),
     (["lenet5", "--operations", "convolve"], "--operations convolve: the network has no such operation: 'convolve'"),
     (["lenet5", "--operations", "conv,nope"], "--operations conv,nope: the network has no such operation: 'nope'"),
     (["lenet5", "--operations", "conv,,add"], "no such operation: ''"), (["lenet5", "--operations", ""], "--operations: expected words"),
+    (["lenet5", "--operations", "conv,"], "--operations conv,: expected a word after the last comma"), (["--corners", "--operations", "add,"], "expected a word after the last comma"),
+    (["lenet5", "--formats", "npy,"], "--formats npy,: expected npy, hex, h, safetensors"), (["lenet5", "--formats", ""], "--formats : expected npy, hex, h, safetensors"),
     (["lenet5", "--operations", "add"], "the network has no such operation: 'add'"),
     (["--corners", "--operations", "add,nope"], "--operations add,nope: there is no such operation: 'nope'"),
     (["--corners", "lenet5"], "takes no network"), (["--corners", "--steps", "2"], "--corners has no --steps"), (["--corners", "--batch", "2"], "--corners has no --batch")])
