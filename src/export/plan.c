@@ -54,7 +54,9 @@ static const char *lacking(const NitiOperation *o) {
   const bool conv = o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT;
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const bool relu = o->opcode == NITI_OP_RELU_FORWARD || o->opcode == NITI_OP_RELU_BACKWARD;
-  if (conv && o->opcode != NITI_OP_CONV_FORWARD && niti_conv_grouped(&o->conv)) return "it has groups";
+  if (conv && niti_conv_grouped(&o->conv) && o->opcode == NITI_OP_CONV_GRADIENT) return "it has groups";
+  if (conv && niti_conv_grouped(&o->conv) && o->opcode == NITI_OP_CONV_BACKWARD)
+    return "it has groups, and a layer before it is trained (expected --train of layers behind it)";
   if (average && o->pool.pad_h + o->pool.pad_w > 0) return "it has padding";
   if (relu && o->relu_max > 0) return "it has a maximum";
   if (o->opcode == NITI_OP_DROPOUT && o->dropout.rate != HALF) return "its rate is not 0.5";

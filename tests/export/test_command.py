@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import formulas
 import networks as nets
 import pytest
-from conftest import NITI, WARNINGS, Job, call, niti_json
+from conftest import NITI, ROOT, WARNINGS, Job, call, niti_json
 from hardware import load
 
 
@@ -278,6 +278,51 @@ def test_split_memories(job):
         rows = [line.split() for line in call("objdump", "-h", job.path("sections.o")).decode().splitlines()]
         sections = {row[1]: int(row[2], 16) for row in rows if row and row[0].isdigit()}
         assert (sections.get(".slow", 0) > 500) == there  # all weights but those of linear1, and more
+
+
+def test_the_helps_example_works(tmp_path):
+    """Of the run that docs/microcontrollers.md begins with, by its recipe, which needs as much."""
+    example = call(NITI, "export", "--help").decode().split("example:\n")[1].split()
+    with open(os.path.join(ROOT, "docs", "microcontrollers.md"), encoding="utf-8") as file:
+        assert "niti train lenet5-fashion-mnist --run runs/first\n" in file.read()
+    assert example[:4] == ["niti", "export", "c", "runs/first"]
+    call(NITI, "export", "c", "lenet5-fashion-mnist", *example[4:], cwd=tmp_path)
+    made = os.path.join("firmware", "network", "lenet5_wide.safetensors")
+    assert os.path.exists(tmp_path / made) and all(f" {made}" in call(NITI, command, "--help").decode() for command in ("import", "replay"))
+
+
+def documented(row):
+    """The numbers in each cell of a row of docs/microcontrollers.md, but for its first."""
+    with open(os.path.join(ROOT, "docs", "microcontrollers.md"), encoding="utf-8") as file:
+        line = next(line for line in file if line.startswith(f"| {row}"))
+    return [[int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\d", cell)] for cell in line.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize("row, model", [("(a) ", nets.A), ("(b) ", nets.B), ("conv 3, conv 3 ", nets.NARROW)], ids=["a", "b", "narrow"])
+def test_the_documented_memory_is_what_an_export_prints(row, model, tmp_path):
+    """Of both batches, without a budget, and with the smallest, below which it is refused, and within which the bits are the same."""
+    (one,), (eight,), smallest = documented(row)
+    for batch, plain, least in ((1, one, smallest[0]), (8, eight, smallest[1])):
+        job = Job(tmp_path / str(batch), model, batch=batch, max_steps=3)
+        assert job.export("plain")["ram"] == plain
+        assert job.export("least", "--budget", least)["ram"] == least
+        assert f"{job.name} needs {least} bytes of RAM, 1 more than the budget" in refused(job, "--batch", batch, "--budget", least - 1)
+        assert job.c_hash("gcc", "least") == job.host_hash()
+
+
+def test_the_documented_memory_of_lenet5(tmp_path):
+    two, one = (niti_json("export", "c", "lenet5", "--train", train, "--out", tmp_path / train[-1]) for train in ("last:2", "last:1"))
+    assert documented("`lenet5`, last two layers")[0] == [two["ram"], two["trained_weights"]]
+    assert documented("`lenet5`, last layer")[0] == [one["ram"], one["trained_weights"], one["arena"]]
+
+
+def test_a_delta_passes_no_groups(tmp_path):
+    """Neither of a trained convolution nor of a frozen one behind a trained layer; before the first trained layer there may be some."""
+    job = Job(tmp_path, nets.DEPTHWISE)
+    assert "conv2: conv_gradient: cannot be exported to C: it has groups\n" in refused(job, "--train", "conv2")
+    says = "conv2: conv_backward: cannot be exported to C: it has groups, and a layer before it is trained (expected --train of layers behind it)"
+    assert says in refused(job, "--train", "conv1,linear1")
+    job.export("c", "--train", "conv3,linear1")
 
 
 def test_a_deep_network(tmp_path):
