@@ -135,9 +135,11 @@ double nats(NitiScore score); /* mean loss */
 void descriptors_open(void);
 /* From then on the process ends with a message, not with SIGBUS, where a mapped file cannot be read any more. */
 void mapping_watch(void);
+/* From then on a file beyond the size limit is an error of the write, not the end of the process by SIGXFSZ. */
+void file_limit_watch(void);
 /* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
- * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe or a file beyond the size limit is
- * an error of the write, not the end of the process. */
+ * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe is an error of the
+ * write, not the end of the process. */
 void signals_catch(void);
 int signals_caught(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has come since the last call. */

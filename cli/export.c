@@ -13,7 +13,7 @@ typedef struct Arguments {
 } Arguments;
 
 static const Option options[] = {
-    TEXT("out", out, "DIR", "the folder to write: new, empty or an earlier export of the network"),
+    TEXT("out", out, "DIR", "the folder to write: new, empty or an earlier export of the network; those above it are made"),
     TEXT("name", name, "NAME", "of the functions and files (default: the model's)"),
     TEXT("train", train, "LAYERS",
          "what the device trains: all, none, last:N or LAYER,... (default: as the recipe's `freeze` says)"),
@@ -32,7 +32,7 @@ const Command command_export = {
     "c NETWORK --out DIR [--train LAYERS] [--batch N] [--budget BYTES] [--memory least|fast] [--layout NAME] "
     "[--name NAME] [--json]",
     "write a network as C that predicts and trains on a microcontroller",
-    "niti export c runs/first --out firmware/network --train last:2 --budget 60000",
+    "niti export c runs/first --out firmware/network --train last:1 --budget 40000",
     "c NETWORK",
     options,
     run};

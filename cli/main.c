@@ -21,6 +21,7 @@ static int run(const Command *command, int argc, char **argv) {
 int main(int argc, char **argv) {
   descriptors_open();
   mapping_watch();
+  file_limit_watch();
   json_watch();
   output_choose(argc, argv);
   if (argc < 2) {

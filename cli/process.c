@@ -93,9 +93,10 @@ void signals_catch(void) {
   handle(SIGHUP, on_stop);
   handle(SIGUSR1, on_save);
   handle(SIGALRM, on_alarm);
-  handle(SIGPIPE, SIG_IGN); /* these two: writing fails instead, */
-  handle(SIGXFSZ, SIG_IGN); /* and says so */
+  handle(SIGPIPE, SIG_IGN); /* writing fails instead, and says so */
 }
+
+void file_limit_watch(void) { handle(SIGXFSZ, SIG_IGN); }
 
 int signals_caught(void) { return caught; }
 

@@ -26,14 +26,14 @@ static int run_import(int argc, char **argv);
 const Command command_replay = {"replay",
                                 "LOG NETWORK [--data DIR] [--out FILE] [--threads N] [--isa NAME] [--backend NAME] [--json]",
                                 "train as a device did, from its log of samples, and print the hash",
-                                "niti replay device.log firmware/network/lenet5.safetensors --data ~/mnist",
+                                "niti replay device.log firmware/network/lenet5_wide.safetensors",
                                 "FILE NETWORK",
                                 replay_options,
                                 run_replay};
 const Command command_import = {"import",
                                 "DUMP NETWORK --out FILE [--json]",
                                 "make a checkpoint of the state that a device saved",
-                                "niti import slots.bin firmware/network/lenet5.safetensors --out adapted.safetensors",
+                                "niti import slots.bin firmware/network/lenet5_wide.safetensors --out adapted.safetensors",
                                 "FILE NETWORK",
                                 import_options,
                                 run_import};

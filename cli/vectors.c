@@ -12,7 +12,7 @@ typedef struct Arguments {
 } Arguments;
 
 static const Option vectors_options[] = {
-    TEXT("out", out, "DIR", "the folder to write: new or empty"),
+    TEXT("out", out, "DIR", "the folder to write: new or empty; those above it are made"),
     NUMBER("steps", steps, "N", "training steps (default: 1); not with --corners", 1, 10000),
     NUMBER("batch", batch, "N", "images per step (default: the recipe's); not with --corners", 1, 4096),
     TEXT("operations", operations, "WORDS", "only operations whose names contain one of these: conv,update,... (default: all)"),

@@ -82,6 +82,25 @@ static void test_walk(void **state) {
   assert_int_equal(rmdir(folder) | mkdir(folder, 0700), 0); /* nothing was left */
 }
 
+static void test_making_folders(void **state) {
+  size_t kept;
+  (void)state;
+  check_ok(niti_folder_make(&kept, at("one/two//three/")));
+  assert_int_equal(kept, strlen(folder));
+  assert_true(niti_path_is_dir(at("one/two/three")));
+  check_ok(niti_folder_make(&kept, at("one/two")));
+  assert_int_equal(kept, strlen(at("one/two")));
+  niti_folder_unmake(at("one/two"), kept);
+  assert_true(niti_path_is_dir(at("one/two/three"))); /* of which nothing was made */
+  put_file(at("one/f"), "x", 1);
+  niti_folder_unmake(at("one/two//three/"), strlen(folder));
+  assert_false(niti_path_is_dir(at("one/two")));
+  assert_true(niti_path_is_file(at("one/f")));
+  check_fails(niti_folder_make(&kept, at("one/f/g")), NITI_ERROR_FILE, at("one/f/g"), strerror(ENOTDIR));
+  assert_int_equal(unlink(at("one/f")) | rmdir(at("one")), 0);
+  check_fails(niti_folder_make(&kept, ""), NITI_ERROR_ARGUMENT, "folder: the name is empty", "(expected a folder)");
+}
+
 static void check_escaped(const char *name, const char *expected) {
   char *text = niti_text_escaped(name);
   assert_non_null(text);
@@ -210,8 +229,9 @@ static void test_environment(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      TEST(test_join),      TEST(test_escape), TEST(test_escape_in_little_room), TEST(test_kinds), TEST(test_read),
-      TEST(test_read_pipe), TEST(test_clocks), TEST(test_environment),           TEST(test_walk),  TEST(test_format)};
+  const struct CMUnitTest tests[] = {TEST(test_join),           TEST(test_escape),      TEST(test_escape_in_little_room),
+                                     TEST(test_kinds),          TEST(test_read),        TEST(test_read_pipe),
+                                     TEST(test_clocks),         TEST(test_environment), TEST(test_walk),
+                                     TEST(test_making_folders), TEST(test_format)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { ATTEMPTS = 400, THOROUGH = 10, ALIGNMENT = 4 };
+enum { ATTEMPTS = 400, THOROUGH = 10, MANY = 1000 /* spaces, from which on attempts are fewer */, ALIGNMENT = 4 };
 
 int32_t niti_export_space(NitiExportPlan *plan, int64_t bytes) {
   const int32_t i = plan->space_count++;
@@ -75,27 +75,33 @@ static void join_in_place(NitiExportPlan *p) {
 
 static bool together(const NitiExportSpace *a, const NitiExportSpace *b) { return a->first <= b->last && b->first <= a->last; }
 
-/* The lowest offset that is free during the life of order[i], among those placed before it. */
-static int64_t lowest(const NitiExportPlan *p, const int32_t *order, int32_t i) {
-  const NitiExportSpace *s = &p->spaces[order[i]];
+/* Memory for placing. */
+typedef struct Scratch {
+  int32_t *order, *placed; /* [spaces] the latter by offset */
+  int64_t *alive;          /* [steps + 2] */
+} Scratch;
+
+/* The lowest offset that is free during the life of a space, among the first `count` placed ones. */
+static int64_t lowest(const NitiExportPlan *p, const NitiExportSpace *s, const int32_t *placed, int32_t count) {
   int64_t offset = 0;
-  for (bool moved = true; moved;) {
-    moved = false;
-    for (int32_t k = 0; k < i; ++k) {
-      const NitiExportSpace *other = &p->spaces[order[k]];
-      if (!together(s, other) || offset >= other->offset + other->bytes || other->offset >= offset + s->bytes) continue;
+  for (int32_t k = 0; k < count; ++k) {
+    const NitiExportSpace *other = &p->spaces[placed[k]];
+    if (other->offset >= offset + s->bytes) break;
+    if (together(s, other) && offset < other->offset + other->bytes)
       offset = (other->offset + other->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-      moved = true;
-    }
   }
   return offset;
 }
 
-static int64_t place(NitiExportPlan *p, const int32_t *order, int32_t count) {
+/* The bytes that the order takes; or, as soon as they are more than `most`, a number above it. */
+static int64_t place(NitiExportPlan *p, const Scratch *w, int32_t count, int64_t most) {
   int64_t bytes = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    NitiExportSpace *s = &p->spaces[order[i]];
-    s->offset = lowest(p, order, i);
+  for (int32_t i = 0; i < count && bytes <= most; ++i) {
+    NitiExportSpace *s = &p->spaces[w->order[i]];
+    int32_t at = i;
+    s->offset = lowest(p, s, w->placed, i);
+    for (; at > 0 && p->spaces[w->placed[at - 1]].offset > s->offset; --at) w->placed[at] = w->placed[at - 1];
+    w->placed[at] = w->order[i];
     if (s->offset + s->bytes > bytes) bytes = s->offset + s->bytes;
   }
   return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -112,43 +118,89 @@ static int32_t order_by_size(const NitiExportPlan *p, int32_t *order) {
   return count;
 }
 
+/* No placing takes fewer bytes than are alive at the fullest step. */
+static int64_t least_of(const NitiExportPlan *p, int64_t *alive) {
+  int64_t now = 0, least = 0;
+  for (int32_t i = 0; i <= p->step_count + 1; ++i) alive[i] = 0;
+  for (int32_t i = 0; i < p->space_count; ++i) {
+    const NitiExportSpace *s = &p->spaces[i];
+    const int64_t bytes = (s->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (s->storage != i || s->last < 0) continue;
+    alive[s->first] += bytes;
+    alive[s->last + 1] -= bytes;
+  }
+  for (int32_t i = 0; i <= p->step_count; ++i) {
+    now += alive[i];
+    if (now > least) least = now;
+  }
+  return least;
+}
+
+static int64_t attempts_for(int64_t attempts, int64_t count) {
+  return count > MANY ? attempts * MANY * MANY / (count * count) : attempts;
+}
+
 /* Largest first, then with two neighbours changed now and then: keeps what is better. The numbers are the same every time. */
-static void search(NitiExportPlan *p, int32_t *order, int32_t count, int32_t attempts) {
-  int64_t least;
-  (void)niti_export_fullest(p, &least);
+static void search(NitiExportPlan *p, const Scratch *w, int32_t attempts, int64_t most) {
+  const int64_t least = least_of(p, w->alive);
   uint32_t random = 1;
-  p->arena_bytes = place(p, order, count);
-  for (int32_t n = 0; n < attempts && count > 1 && p->arena_bytes > least; ++n) {
+  p->arena_bytes = least;
+  if (least > most) return;
+  const int32_t count = order_by_size(p, w->order);
+  p->arena_bytes = place(p, w, count, INT64_MAX);
+  for (int64_t n = attempts_for(attempts, count); n > 0 && count > 1 && p->arena_bytes > least; --n) {
     random = random * 1664525u + 1013904223u;
     const int32_t a = (int32_t)((random >> 8) % (uint32_t)count);
     random = random * 1664525u + 1013904223u;
-    const int32_t b = (int32_t)((random >> 8) % (uint32_t)count), moved = order[a];
-    order[a] = order[b];
-    order[b] = moved;
-    const int64_t bytes = place(p, order, count);
+    const int32_t b = (int32_t)((random >> 8) % (uint32_t)count), moved = w->order[a];
+    w->order[a] = w->order[b];
+    w->order[b] = moved;
+    const int64_t bytes = place(p, w, count, p->arena_bytes);
     if (bytes <= p->arena_bytes) {
       p->arena_bytes = bytes;
       continue;
     }
-    order[b] = order[a];
-    order[a] = moved;
+    w->order[b] = w->order[a];
+    w->order[a] = moved;
   }
-  (void)place(p, order, count);
+  (void)place(p, w, count, INT64_MAX);
 }
 
-static NitiStatus place_all(NitiExportPlan *p, int32_t attempts) {
-  int32_t *order = calloc((size_t)p->space_count + 1, sizeof *order);
-  if (!order) return niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
-  join_reshapes(p);
-  find_lives(p);
-  join_in_place(p);
-  search(p, order, order_by_size(p, order), attempts);
-  free(order);
-  return NITI_OK;
+static NitiStatus place_all(NitiExportPlan *p, int32_t attempts, int64_t most) {
+  const size_t spaces = (size_t)p->space_count + 1, steps = (size_t)p->step_count + 2;
+  int32_t *orders = calloc(2 * spaces, sizeof *orders);
+  const Scratch w = {.order = orders, .placed = orders ? orders + spaces : NULL, .alive = calloc(steps, sizeof *w.alive)};
+  const bool enough = orders && w.alive;
+  if (enough) {
+    join_reshapes(p);
+    find_lives(p);
+    join_in_place(p);
+    search(p, &w, attempts, most);
+  }
+  free(orders);
+  free(w.alive);
+  return enough ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for planning an export");
 }
 
-NitiStatus niti_export_place(NitiExportPlan *p) { return place_all(p, ATTEMPTS); }
-NitiStatus niti_export_place_well(NitiExportPlan *p) { return place_all(p, THOROUGH * ATTEMPTS); }
+NitiStatus niti_export_place(NitiExportPlan *p) { return place_all(p, ATTEMPTS, INT64_MAX); }
+NitiStatus niti_export_place_within(NitiExportPlan *p, int64_t bytes) { return place_all(p, ATTEMPTS, bytes); }
+NitiStatus niti_export_place_well(NitiExportPlan *p) { return place_all(p, THOROUGH * ATTEMPTS, INT64_MAX); }
+
+void niti_export_replace(NitiExportPlan *p, int32_t space) {
+  NitiExportSpace *s = &p->spaces[space];
+  s->offset = 0;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int32_t k = 0; k < p->space_count; ++k) {
+      const NitiExportSpace *other = &p->spaces[k];
+      if (k == space || other->storage != k || other->last < 0 || !together(s, other)) continue;
+      if (s->offset >= other->offset + other->bytes || other->offset >= s->offset + s->bytes) continue;
+      s->offset = (other->offset + other->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+      moved = true;
+    }
+  }
+  p->arena_bytes = (s->offset + s->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
 
 int64_t niti_export_offset(const NitiExportPlan *p, int32_t space) {
   return space == NITI_NONE || !in_arena(p, space) ? -1 : p->spaces[niti_export_storage(p, space)].offset;

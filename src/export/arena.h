@@ -17,7 +17,11 @@ int32_t niti_export_storage(const NitiExportPlan *plan, int32_t space);
 int64_t niti_export_alive(const NitiExportPlan *plan, int32_t step);
 /* Decides which tensors share memory, and gives each storage an offset. */
 NitiStatus niti_export_place(NitiExportPlan *plan);
-/* The same, with ten times the attempts at a smaller arena. */
+/* The same; where no places are within so many bytes, at once, with arena_bytes above that and no offsets. */
+NitiStatus niti_export_place_within(NitiExportPlan *plan, int64_t bytes);
+/* Moves one storage to the lowest place that the others leave; arena_bytes: where it ends. */
+void niti_export_replace(NitiExportPlan *plan, int32_t space);
+/* As niti_export_place, with ten times the attempts at a smaller arena. */
 NitiStatus niti_export_place_well(NitiExportPlan *plan);
 
 #endif

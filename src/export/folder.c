@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "platform/file.h"
+#include "platform/folder.h"
 #include "platform/path.h"
 #include "platform/system.h"
 #include "platform/text.h"
@@ -23,19 +24,33 @@ static NitiStatus path_of(char **path, const char *out, const char *name, const 
   return niti_path_join(path, out, file);
 }
 
+typedef struct Looking {
+  const char *out, *name; /* of the export */
+  const char *path;       /* the folder that is looked at */
+} Looking;
+
+/* A first export that was killed leaves files that end in .tmp, in folders of its own, which the next takes over. */
+static NitiStatus take_leftover(void *context, const char *name, bool folder) {
+  const Looking *l = context;
+  const size_t length = strlen(name);
+  char *path = NULL;
+  if (!folder && length > 4 && strcmp(name + length - 4, ".tmp") == 0) return NITI_OK;
+  if (!folder)
+    return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty: '%s' (expected a new one, or an earlier export of %s)",
+                     l->out, name, l->name);
+  NITI_TRY(niti_path_join(&path, l->path, name));
+  Looking inside = {l->out, l->name, path};
+  const NitiStatus status = niti_folder_walk(path, take_leftover, &inside);
+  free(path);
+  return status;
+}
+
 NitiStatus niti_export_check_folder(const char *out, const char *name) {
   char mark[NITI_EXPORT_NAME_MAX + 16];
-  struct dirent *entry;
-  bool empty = true;
+  Looking looking = {out, name, out};
   (void)snprintf(mark, sizeof mark, "%s.safetensors", name);
-  DIR *folder = niti_system.opendir(out);
-  if (!folder && errno == ENOENT) return NITI_OK;
-  if (!folder) return niti_fail_errno(out, "open the folder");
-  while ((entry = niti_system.readdir(folder)) != NULL)
-    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)niti_system.closedir(folder);
-  if (empty || niti_path_has_file(out, mark)) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one, or an earlier export of %s)", out, name);
+  if (niti_path_has_file(out, mark) || (niti_system.access(out, F_OK) != 0 && errno == ENOENT)) return NITI_OK;
+  return niti_folder_walk(out, take_leftover, &looking);
 }
 
 /* ---- folders inside it ---- */
@@ -205,24 +220,24 @@ static NitiStatus write_files(Staged *s, const char *out, const char *name, cons
 }
 
 /* Leaves no temporary file behind, nor a folder that is empty. */
-static void close_staged(Staged *s, const char *out, bool made, bool failed) {
+static void close_staged(Staged *s, const char *out, bool failed) {
   for (int i = 0; i < NITI_EXPORT_FILES_MAX; ++i) {
     niti_file_discard(s->files[i]);
     if (s->paths[i] && failed) remove_parents(s->paths[i], strlen(out) + 1);
     free(s->paths[i]);
   }
-  if (made && failed) (void)niti_system.rmdir(out);
 }
 
 NitiStatus niti_export_write_folder(const char *out, const char *name, const NitiExportFiles *files,
                                     const NitiCheckpoint *checkpoint) {
   Staged staged = {.files = {NULL}};
   char *list;
+  size_t kept;
   NITI_TRY(path_of(&list, out, name, ".sha256"));
-  const bool made = niti_system.mkdir(out, 0777) == 0;
-  NitiStatus status = made || errno == EEXIST ? NITI_OK : niti_fail_errno(out, "make the folder");
+  NitiStatus status = niti_folder_make(&kept, out);
   if (status == NITI_OK) status = write_files(&staged, out, name, list, files, checkpoint);
-  close_staged(&staged, out, made, status != NITI_OK);
+  close_staged(&staged, out, status != NITI_OK);
+  if (status != NITI_OK) niti_folder_unmake(out, kept);
   free(list);
   return status;
 }

@@ -5,11 +5,12 @@
 #include "export/layouts.h"
 #include "io/checkpoint.h"
 
-/* Fails unless the folder is missing, empty, or an earlier export of this name. */
+/* Fails unless the folder is missing, empty but for what a killed export left, or an earlier export of this name. */
 NitiStatus niti_export_check_folder(const char *out, const char *name);
-/* Writes the files and NAME.safetensors, all of them before the first takes its place, and NAME.sha256: their list, as sha256sum
- * reads it. Then removes the files that an earlier list has and this one has not, unless they have been changed since. After a
- * failure that leaves files of either export behind, the next export removes those that it does not write. */
+/* Makes the folder and those above it, and writes the files and NAME.safetensors, all of them before the first takes its place,
+ * and NAME.sha256: their list, as sha256sum reads it. Then removes the files that an earlier list has and this one has not,
+ * unless they have been changed since. After a failure that leaves files of either export behind, the next export removes those
+ * that it does not write. */
 NitiStatus niti_export_write_folder(const char *out, const char *name, const NitiExportFiles *files,
                                     const NitiCheckpoint *checkpoint);
 

@@ -77,7 +77,7 @@ static void write_training(FILE *to, const NitiExport *e) {
   fprintf(to,
           "/* One training step with n images, 1 to %s_BATCH; labels[n], each below %s_CLASSES. Returns how many of them were "
           "classified\n"
-          " * correctly before it, or -1, and no step, for an n or label out of range. */\n"
+          " * correctly before it, or -1, and no step, for an n, a label or a network->mu out of range. */\n"
           "int32_t %s_train(%s *network, const uint8_t *pixels, const uint16_t *labels, int32_t n);\n"
           "/* The same; rows are asked for in ascending order, image by image, so that no memory for whole images is needed. */\n"
           "int32_t %s_train_rows(%s *network, %s_rows rows, void *user, const uint16_t *labels, int32_t n);\n\n",

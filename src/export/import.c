@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/update.h"
 #include "export/source.h"
 #include "platform/file.h"
 #include "platform/path.h"
@@ -83,6 +84,13 @@ static NitiStatus load(const NitiExport *e, Dump *d, int8_t *weights, rt_state *
   return NITI_OK;
 }
 
+/* Firmware may set network.mu to anything, but no step trains with a rate out of range. */
+static NitiStatus check_rate(const char *path, int32_t mu) {
+  if (mu >= 0 && mu <= NITI_MU_MAX) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: the mu of the newest state is %" PRId32 " (expected a whole number from 0 to %d)",
+                   path, mu, NITI_MU_MAX);
+}
+
 /* The trained weights take the place of those that the checkpoint has. */
 static void replace_weights(const NitiExport *e, const int8_t *weights) {
   for (int32_t i = 0; i < e->weight_count; ++i) {
@@ -113,6 +121,7 @@ static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *
   int8_t *weights = malloc(dump.slot);
   dump.bytes = bytes;
   NitiStatus status = weights ? load(e, &dump, weights, &state) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  if (status == NITI_OK) status = check_rate(path, state.mu);
   if (status == NITI_OK) replace_weights(e, weights);
   free(weights);
   free(bytes);

@@ -20,8 +20,8 @@ typedef struct NitiImportResult {
 
 /* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them,
  * at any place: other bytes may lie before, between and after them; the newest whole state counts. network: the NAME.safetensors
- * of the export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network), MODEL,
- * UNSUPPORTED, MEMORY. */
+ * of the export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network, or its
+ * mu is out of range), MODEL, UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
 /* NITI_ERROR_ARGUMENT: out, if not NULL, is one of the files that are read. */
@@ -31,7 +31,10 @@ typedef struct NitiDeviceStart {
   uint32_t step;
   int mu;
   uint64_t seed;
-  bool scheduled; /* the recipe changes mu during a run, which devices leave to their firmware */
+  bool scheduled;   /* the recipe changes mu during a run, which devices leave to their firmware */
+  bool own;         /* mu is the device's, not the recipe's */
+  bool placed;      /* the recipe's schedule is that of the run which trained the checkpoint */
+  int64_t position; /* in the schedule, from 0: of the run's last step, or 0 */
 } NitiDeviceStart;
 
 /* Of a checkpoint with the three keys: what they say. Else step 0, the recipe's seed, and the rate with which the run trained the

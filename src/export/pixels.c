@@ -42,8 +42,8 @@ static int32_t tables_of(const NitiExport *e) {
   return 1;
 }
 
-static void write_lines(FILE *to, const Line *lines, int32_t channels, const char *upper) {
-  fprintf(to, "%s_CONST static const uint32_t input_line[%" PRId32 "][2] = {", upper, channels);
+static void write_lines(FILE *to, const Line *lines, int32_t channels) {
+  fprintf(to, "RT_CONST static const uint32_t input_line[%" PRId32 "][2] = {", channels);
   for (int32_t c = 0; c < channels; ++c)
     fprintf(to, "%s{%" PRId32 "u, %" PRId32 "u}", c > 0 ? ", " : "", lines[c].factor, lines[c].offset);
   fprintf(to,
@@ -53,7 +53,7 @@ static void write_lines(FILE *to, const Line *lines, int32_t channels, const cha
 }
 
 static void write_table(FILE *to, const NitiExport *e, int32_t channels) {
-  fprintf(to, "%s_CONST static const int8_t input_table[%" PRId32 "][256] = {\n", e->upper, channels);
+  fprintf(to, "RT_CONST static const int8_t input_table[%" PRId32 "][256] = {\n", channels);
   for (int32_t c = 0; c < channels; ++c) {
     fprintf(to, "{");
     niti_export_write_bytes(to, e->table + 256 * c, 256);
@@ -69,7 +69,7 @@ void niti_export_write_mantissas(FILE *to, const NitiExport *e) {
   for (int32_t c = 0; c < channels; ++c) found = found && find_line(&lines[c], e->table + 256 * c);
   fprintf(to, "/* A value of channel c as a mantissa, at exponent %" PRId32 ". */\n", e->table_exponent);
   if (found)
-    write_lines(to, lines, channels, e->upper);
+    write_lines(to, lines, channels);
   else
     write_table(to, e, channels);
 }

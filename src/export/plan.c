@@ -8,7 +8,8 @@
 #include "program/bounds.h"
 #include "program/fuse.h"
 
-enum { HALF = 500000 }; /* millionths: the rate of a dropout */
+enum { HALF = 500000 /* millionths: the rate of a dropout */ };
+enum { SEARCHED = 256 /* spaces: of more, all are placed once, and not again for each update's sums */ };
 
 typedef struct Planning {
   NitiExportPlan *plan;
@@ -53,7 +54,9 @@ static const char *lacking(const NitiOperation *o) {
   const bool conv = o->opcode == NITI_OP_CONV_FORWARD || o->opcode == NITI_OP_CONV_BACKWARD || o->opcode == NITI_OP_CONV_GRADIENT;
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const bool relu = o->opcode == NITI_OP_RELU_FORWARD || o->opcode == NITI_OP_RELU_BACKWARD;
-  if (conv && o->opcode != NITI_OP_CONV_FORWARD && niti_conv_grouped(&o->conv)) return "it has groups";
+  if (conv && niti_conv_grouped(&o->conv) && o->opcode == NITI_OP_CONV_GRADIENT) return "it has groups";
+  if (conv && niti_conv_grouped(&o->conv) && o->opcode == NITI_OP_CONV_BACKWARD)
+    return "it has groups, and a layer before it is trained (expected --train of layers behind it)";
   if (average && o->pool.pad_h + o->pool.pad_w > 0) return "it has padding";
   if (relu && o->relu_max > 0) return "it has a maximum";
   if (o->opcode == NITI_OP_DROPOUT && o->dropout.rate != HALF) return "its rate is not 0.5";
@@ -468,12 +471,14 @@ NitiStatus niti_export_plan_shrink(NitiExportPlan *plan, int64_t bytes) {
   return NITI_OK;
 }
 
-static NitiStatus keep_sums(NitiExportPlan *plan, NitiExportStep *s, int32_t kept) {
+static NitiStatus keep_sums(NitiExportPlan *plan, NitiExportStep *s, int32_t kept, int64_t bytes) {
   const NitiConv *c = &plan->program->operations[s->operation].conv;
   const int64_t rows = kept < c->k ? kept + 1 : c->k;
   plan->spaces[s->use[NITI_EXPORT_WORK]].bytes = 4 * rows * c->kh * c->kw * c->c;
   s->kept = kept;
-  return niti_export_place(plan);
+  if (plan->space_count <= SEARCHED) return niti_export_place_within(plan, bytes);
+  niti_export_replace(plan, s->use[NITI_EXPORT_WORK]);
+  return NITI_OK;
 }
 
 /* By bisection. kept: room for the plan's spaces, as they are with the most channels that fit so far. */
@@ -483,7 +488,7 @@ static NitiStatus fill_step(NitiExportPlan *plan, NitiExportStep *s, int64_t byt
   memcpy(kept, plan->spaces, size);
   while (good + 1 < bad) {
     const int32_t middle = good + (bad - good) / 2;
-    NITI_TRY(keep_sums(plan, s, middle));
+    NITI_TRY(keep_sums(plan, s, middle, bytes));
     if (plan->arena_bytes <= bytes) {
       good = middle;
       memcpy(kept, plan->spaces, size);

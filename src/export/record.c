@@ -1,7 +1,6 @@
 /* Runs operations one by one, and writes down what each reads and makes. */
 #include "export/record.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,7 @@
 #include "export/plan.h"
 #include "export/sums.h"
 #include "export/values.h"
-#include "platform/system.h"
+#include "platform/folder.h"
 #include "program/bounds.h"
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors"); }
@@ -78,6 +77,8 @@ NitiStatus niti_record_check_words(const NitiVectorOptions *options, const char 
   char word[32];
   const char *list = options->operations;
   if (list && !*list) return niti_fail(NITI_ERROR_ARGUMENT, "--operations: expected words of operations' names");
+  if (list && list[strlen(list) - 1] == ',')
+    return niti_fail(NITI_ERROR_ARGUMENT, "--operations %s: expected a word after the last comma", list);
   while (list && (list = next_word(word, list)) != NULL) {
     if (!any_has(names, count, word))
       return niti_fail(NITI_ERROR_ARGUMENT, "--operations %s: %s no such operation: '%s'", options->operations, whose, word);
@@ -101,16 +102,15 @@ bool niti_record_wants(const NitiRecord *r, const char *name) {
 
 /* ---- folders ---- */
 
+static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
+  (void)folder;
+  return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty: '%s' (expected a new one)", (const char *)context, name);
+}
+
 NitiStatus niti_record_make_folder(const char *out) {
-  struct dirent *entry;
-  bool empty = true;
-  if (niti_system.mkdir(out, 0777) == 0) return NITI_OK;
-  DIR *folder = errno == EEXIST ? niti_system.opendir(out) : NULL;
-  if (!folder) return niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s", out, strerror(errno));
-  while ((entry = niti_system.readdir(folder)) != NULL)
-    empty &= strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-  (void)niti_system.closedir(folder);
-  return empty ? NITI_OK : niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty (expected a new one)", out);
+  size_t kept;
+  NITI_TRY(niti_folder_make(&kept, out));
+  return kept < strlen(out) ? NITI_OK : niti_folder_walk(out, refuse_entry, (void *)(uintptr_t)out);
 }
 
 json_t *niti_record_index(const NitiRecord *r, const char *kind) {

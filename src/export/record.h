@@ -37,7 +37,7 @@ NitiStatus niti_record_begin(NitiRecord *r, NitiExecutable *executable, NitiShap
 NitiStatus niti_record_check_words(const NitiVectorOptions *options, const char *const *names, size_t count, const char *whose);
 /* Whether --operations wants the operation of this name. */
 bool niti_record_wants(const NitiRecord *r, const char *name);
-/* Makes the folder, which must be missing or empty. */
+/* Makes the folder, which must be missing or empty, and those above it that are missing. */
 NitiStatus niti_record_make_folder(const char *out);
 /* Runs operation i of the program, and writes it if it is wanted. */
 NitiStatus niti_record_operation(NitiRecord *r, int32_t i);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/pool.h"
+#include "base/update.h"
 
 /* One of the two programs, while it is written. */
 typedef struct Writing {
@@ -72,7 +73,7 @@ static void write_weights(FILE *to, const NitiExport *e) {
     const NitiExportWeight *w = &e->weights[i];
     const size_t count = (size_t)w->bytes / (w->bias ? sizeof(int16_t) : 1);
     /* Kernels read words, and so up to three bytes behind frozen weights. */
-    fprintf(to, "%s_CONST static const int%d_t %s[%zu] = {%s\n", e->upper, w->bias ? 16 : 8, w->symbol,
+    fprintf(to, "RT_CONST static const int%d_t %s[%zu] = {%s\n", w->bias ? 16 : 8, w->symbol,
             count + (w->frozen && !w->bias ? 3 : 0), w->frozen ? " /* frozen */" : "");
     if (w->bias)
       write_words(to, w->tensor->data, count);
@@ -82,12 +83,15 @@ static void write_weights(FILE *to, const NitiExport *e) {
   }
 }
 
+/* Names are arrays: no attribute reaches a string literal. */
 static void write_names(FILE *to, const NitiExport *e) {
-  fprintf(to, "/* In the order in which the hash has them. */\nstatic const rt_named tensors[] = {\n");
+  for (int32_t i = 0; i < e->weight_count; ++i)
+    fprintf(to, "RT_CONST static const char %s_name[] = \"%s\";\n", e->weights[i].symbol, e->weights[i].tensor->name);
+  fprintf(to, "/* In the order in which the hash has them. */\nRT_CONST static const rt_named tensors[] = {\n");
   for (int32_t i = 0; i < e->weight_count; ++i) {
     const NitiExportWeight *w = &e->weights[i];
-    fprintf(to, "    {\"%s\", %s%s, %" PRId64 "u, %" PRId64 "u, %" PRId32 "u, {", w->tensor->name,
-            w->bias ? "(const int8_t *)" : "", w->frozen ? w->symbol : "NULL", w->offset, w->bytes, w->tensor->ndim);
+    fprintf(to, "    {%s_name, %s%s, %" PRId64 "u, %" PRId64 "u, %" PRId32 "u, {", w->symbol, w->bias ? "(const int8_t *)" : "",
+            w->frozen ? w->symbol : "NULL", w->offset, w->bytes, w->tensor->ndim);
     for (int d = 0; d < 4; ++d) fprintf(to, "%s%" PRIu32 "u", d ? ", " : "", d < w->tensor->ndim ? w->tensor->dims[d] : 0);
     fprintf(to, "}, %" PRId32 "},\n", w->tensor->exponent);
   }
@@ -164,7 +168,7 @@ static void write_conv(const Writing *w, const NitiExportStep *s) {
   const NitiConv *c = &o->conv;
   const NitiExportWeight *weight = weight_of(w->e, o->layer), *bias = tensor_of(w->e, o->layer, true);
   if (w->prefix == 'p' && shares_conv(w->e, o->layer)) return;
-  fprintf(w->to, "static const rt_conv ");
+  fprintf(w->to, "RT_CONST static const rt_conv ");
   write_conv_symbol(w, o->layer);
   fprintf(w->to,
           " = {\n    .h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32 ", .ow = %" PRId32 ", .k = %" PRId32
@@ -192,10 +196,10 @@ static void write_pool(const Writing *w, int32_t i, const NitiExportStep *s) {
   const bool average = o->opcode == NITI_OP_AVGPOOL_FORWARD || o->opcode == NITI_OP_AVGPOOL_BACKWARD;
   const NitiReciprocal by = average ? niti_reciprocal(p->kh * p->kw) : (NitiReciprocal){1, 0};
   fprintf(w->to,
-          "static const rt_pool %c%02" PRId32 "_pool = {.h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32 ", .oh = %" PRId32
-          ", .ow = %" PRId32 ", .kh = %" PRId32 ", .kw = %" PRId32 ", .stride_h = %" PRId32 ", .stride_w = %" PRId32
-          ", .pad_h = %" PRId32 ", .pad_w = %" PRId32 ", .factor = %" PRId32 ", .exponent = %" PRId32 ", .width = %" PRId32
-          "u};\n",
+          "RT_CONST static const rt_pool %c%02" PRId32 "_pool = {.h = %" PRId32 ", .w = %" PRId32 ", .c = %" PRId32
+          ", .oh = %" PRId32 ", .ow = %" PRId32 ", .kh = %" PRId32 ", .kw = %" PRId32 ", .stride_h = %" PRId32
+          ", .stride_w = %" PRId32 ", .pad_h = %" PRId32 ", .pad_w = %" PRId32 ", .factor = %" PRId32 ", .exponent = %" PRId32
+          ", .width = %" PRId32 "u};\n",
           w->prefix, i, p->h, p->w, p->c, p->oh, p->ow, p->kh, p->kw, p->stride_h, p->stride_w, p->pad_h, p->pad_w, by.factor,
           by.exponent, s->width > 0 ? s->width : 8);
 }
@@ -299,7 +303,7 @@ static void write_step(const Writing *w, int32_t i) {
       s->kind == NITI_EXPORT_MAXPOOL_FORWARD || s->kind == NITI_EXPORT_AVGPOOL_FORWARD || s->kind == NITI_EXPORT_POOL_BACKWARD;
   if (s->kind == NITI_EXPORT_CONV_FORWARD) write_conv(w, s);
   if (pool) write_pool(w, i, s);
-  fprintf(w->to, "static const %s %s = {", type_of(s->kind), symbol);
+  fprintf(w->to, "RT_CONST static const %s %s = {", type_of(s->kind), symbol);
   if (s->kind <= NITI_EXPORT_UPDATE) fprintf(w->to, ".conv = &");
   if (pool) fprintf(w->to, ".pool = &");
   switch (s->kind) {
@@ -389,7 +393,7 @@ static void write_train(FILE *to, const NitiExport *e) {
           "\nint32_t %s_train_rows(%s *network, %s_rows rows, void *user, const uint16_t *labels, int32_t n) {\n"
           "  int32_t i, correct = 0;\n"
           "  rt r;\n"
-          "  if (n < 1 || n > %s_BATCH) return -1;\n"
+          "  if (n < 1 || n > %s_BATCH || network->mu < 0 || network->mu > %d) return -1;\n"
           "  for (i = 0; i < n; ++i) {\n"
           "    if (labels[i] >= %s_CLASSES) return -1;\n"
           "  }\n"
@@ -403,7 +407,7 @@ static void write_train(FILE *to, const NitiExport *e) {
           "int32_t %s_train(%s *network, const uint8_t *pixels, const uint16_t *labels, int32_t n) {\n"
           "  return %s_train_rows(network, copy_row, &pixels, labels, n);\n"
           "}\n",
-          e->name, e->name, e->name, e->upper, e->upper, e->upper, e->name, e->name, e->name);
+          e->name, e->name, e->name, e->upper, NITI_MU_MAX, e->upper, e->upper, e->name, e->name, e->name);
   fprintf(to,
           "\nint %s_save(const %s *network, %s_read read, %s_write write, void *user) {\n"
           "  const rt_state state = {%s_NETWORK, 0, network->step, network->seed, network->mu};\n"
@@ -515,7 +519,8 @@ void niti_export_write_source(FILE *to, const NitiExport *e) {
   const Writing training = {to, e, &e->training, 't', e->inference.hint_count}, inference = {to, e, &e->inference, 'p', 0};
   fprintf(to, "/* %s: constants and steps, exported by niti %s. Do not edit. */\n#include \"%s.h\"\n\n", e->name, niti_version(),
           e->name);
-  fprintf(to, "#ifndef %s_CONST\n#define %s_CONST\n#endif\n#define RT_TRAINING %d\n", e->upper, e->upper, trains);
+  fprintf(to, "#ifndef %s_CONST\n#define %s_CONST\n#endif\n#define RT_CONST %s_CONST\n#define RT_TRAINING %d\n", e->upper,
+          e->upper, e->upper, trains);
   write_parts(to, e);
   if (has_bias(e)) fprintf(to, "#define RT_BIAS\n");
   fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");

@@ -21,25 +21,24 @@ static NitiStatus take_value(uint64_t *out, const NitiCheckpoint *checkpoint, co
                    niti_checkpoint_source(checkpoint), key, text, most);
 }
 
-/* The step, from 0, with which the run last trained a checkpoint; places the recipe's schedule in that run. 0: it is of no run.
- */
-static NitiStatus last_step(uint64_t *out, NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
+/* Places the recipe's schedule in the run that trained the checkpoint, if one did, and finds the run's last step. */
+static NitiStatus place_in_run(NitiDeviceStart *out, NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
   uint64_t done = 0, images = 0;
-  *out = 0;
   NITI_TRY(take_value(&done, checkpoint, "step", UINT32_MAX));
   NITI_TRY(take_value(&images, checkpoint, "train_set_images", INT32_MAX));
-  if (done == 0 || images == 0 || recipe->mu.count < 2 || recipe->optimizer->wide) return NITI_OK;
+  if (done == 0 || images == 0) return NITI_OK;
   const int64_t each = ((int64_t)images + recipe->batch - 1) / recipe->batch, all = each * recipe->epochs;
-  *out = done - 1;
+  out->placed = true;
+  out->position = (int64_t)done - 1;
   return niti_recipe_place(recipe, each, recipe->max_steps > 0 && recipe->max_steps < all ? recipe->max_steps : all);
 }
 
 NitiStatus niti_device_start(NitiDeviceStart *out, NitiRecipe *recipe, const NitiCheckpoint *checkpoint, const char *what) {
-  uint64_t step = 0, last, mu;
+  uint64_t step = 0, mu;
   *out = (NitiDeviceStart){.scheduled = recipe->mu.count > 1, .seed = recipe->seed};
-  NITI_TRY(last_step(&last, recipe, checkpoint));
-  const bool own = niti_checkpoint_get(checkpoint, NITI_DEVICE_MU) != NULL;
-  if (!own) NITI_TRY(niti_recipe_whole_mu(&out->mu, recipe, (int64_t)last, what));
+  NITI_TRY(place_in_run(out, recipe, checkpoint));
+  out->own = niti_checkpoint_get(checkpoint, NITI_DEVICE_MU) != NULL;
+  if (!out->own) NITI_TRY(niti_recipe_whole_mu(&out->mu, recipe, out->position, what));
   mu = (uint64_t)out->mu;
   NITI_TRY(take_value(&step, checkpoint, NITI_DEVICE_STEP, UINT32_MAX));
   NITI_TRY(take_value(&mu, checkpoint, NITI_DEVICE_MU, NITI_MU_MAX));

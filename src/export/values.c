@@ -47,7 +47,8 @@ unsigned niti_values_formats(const char *list) {
     while (k < 4 && (strlen(names[k]) != length || strncmp(names[k], list, length) != 0)) ++k;
     if (k == 4) return 0;
     formats |= 1u << k;
-    list += length + (list[length] == ',');
+    list += length;
+    if (*list && !*++list) return 0; /* nothing after a comma */
   }
   return formats;
 }

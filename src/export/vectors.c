@@ -1,9 +1,12 @@
 /* Vectors of training steps: opens a network and runs it operation by operation. */
 #include "export/vectors.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/update.h"
+#include "export/import.h"
 #include "export/plan.h"
 #include "export/record.h"
 #include "export/values.h"
@@ -20,7 +23,7 @@ typedef struct Vectors {
   NitiBackend *backend;
   NitiExecutable *executable;
   const NitiProgram *program;
-  int32_t mu;
+  NitiDeviceStart start;
 } Vectors;
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors"); }
@@ -42,9 +45,11 @@ static void draw_images(NitiRecord *r, int32_t classes) {
 
 static NitiStatus write_step(Vectors *v, int32_t step) {
   NitiRecord *r = &v->record;
-  r->bindings.step = (uint32_t)step;
-  r->bindings.seed = v->recipe->seed;
-  niti_recipe_scalars(r->bindings.scalars, v->recipe, v->program, v->recipe->optimizer->wide ? step : 0, r->program->batch);
+  const int32_t mu = niti_program_find_scalar(v->program, "mu");
+  r->bindings.step = v->start.step + (uint32_t)step;
+  r->bindings.seed = v->start.seed;
+  niti_recipe_scalars(r->bindings.scalars, v->recipe, v->program, v->start.position + step, r->program->batch);
+  if (v->start.own && mu != NITI_NONE) r->bindings.scalars[mu] = (int64_t)v->start.mu * NITI_MU_UNITS;
   draw_images(r, v->recipe->model->classes);
   for (int32_t i = 0; i < v->program->operation_count; ++i) NITI_TRY(niti_record_operation(r, i));
   return NITI_OK;
@@ -118,6 +123,21 @@ static NitiStatus check_words(const Vectors *v) {
   return status;
 }
 
+/* Where the checkpoint stands: in its run, on its device, or at the beginning of a run whose epochs have as many steps as are
+ * written. */
+static NitiStatus open_rates(Vectors *v) {
+  const int64_t steps = v->record.options->steps;
+  char what[64];
+  int mu;
+  NITI_TRY(niti_device_start(&v->start, v->recipe, v->checkpoint, "cannot be written as vectors"));
+  if (!v->start.placed) NITI_TRY(niti_recipe_place(v->recipe, steps, steps * v->recipe->epochs));
+  for (int64_t k = 1; k < steps && !v->start.own; ++k) {
+    (void)snprintf(what, sizeof what, "cannot be written as the vectors of step %" PRId64, k);
+    NITI_TRY(niti_recipe_whole_mu(&mu, v->recipe, v->start.position + k, what));
+  }
+  return NITI_OK;
+}
+
 static NitiStatus open_program(Vectors *v) {
   const int32_t batch = v->record.options->batch ? v->record.options->batch : v->recipe->batch;
   const NitiLowerOptions lowering = niti_recipe_lowering(v->recipe, batch, true);
@@ -129,9 +149,7 @@ static NitiStatus open_program(Vectors *v) {
   niti_program_close(program);
   NITI_TRY(status);
   NITI_TRY(check_words(v));
-  const int64_t steps = v->record.options->steps; /* an epoch has as many: positions of warm-up and schedules follow */
-  NITI_TRY(niti_recipe_place(v->recipe, steps, steps * v->recipe->epochs));
-  NITI_TRY(niti_recipe_whole_mu(&v->mu, v->recipe, 0, "cannot be written as vectors"));
+  NITI_TRY(open_rates(v));
   NITI_TRY(niti_record_begin(&v->record, v->executable, v->recipe->model->input));
   return write_table(v);
 }
@@ -151,8 +169,8 @@ static NitiStatus write_all(Vectors *v) {
   for (int32_t step = 0; step < options->steps; ++step) NITI_TRY(write_step(v, step));
   json_t *index = niti_record_index(&v->record, "steps");
   json_object_update_new(
-      index, json_pack("{s:s, s:I, s:i, s:i, s:i}", "model", v->recipe->model->name, "seed", (json_int_t)v->recipe->seed, "batch",
-                       v->program->batch, "steps", options->steps, "mu", v->mu));
+      index, json_pack("{s:s, s:I, s:i, s:i, s:i}", "model", v->recipe->model->name, "seed", (json_int_t)v->start.seed, "batch",
+                       v->program->batch, "steps", options->steps, "mu", v->start.mu));
   const NitiStatus status = niti_values_write_index(options->out, index);
   json_decref(index);
   return status;

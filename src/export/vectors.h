@@ -15,9 +15,10 @@ typedef struct NitiVectorOptions {
   int32_t steps, batch;   /* batch 0: the recipe's */
 } NitiVectorOptions;
 
-/* Trains `steps` steps of a network on images of random bytes (word INDEX >> 24 of purpose 64, time STEP; label: the word of
- * purpose 65, times the classes, >> 32) and writes a file for each tensor that an operation reads or makes, with index.json.
- * *count: operations written. Statuses: ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED, MEMORY, DEVICE. */
+/* Trains `steps` steps of a network, from where its checkpoint stands (niti_device_start), its rate following the schedule, on
+ * images of random bytes (word INDEX >> 24 of purpose 64, time STEP; label: the word of purpose 65, times the classes, >> 32),
+ * and writes a file for each tensor that an operation reads or makes, with index.json. *count: operations written. Statuses:
+ * ARGUMENT, FILE, FORMAT, MODEL, UNSUPPORTED (also a step whose mu is not whole), MEMORY, DEVICE. */
 NitiStatus niti_vectors_write(int64_t *count, const char *network, const NitiVectorOptions *options);
 /* Writes directed cases: every rounding mode at shifts 0 to 24, with ties, both ends of the range and what clips; updates with b
  * = 0, s < 1 and s = 1; additions at every alignment; the longest sums; and every opcode of the program's table (`none` alone

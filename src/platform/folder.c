@@ -1,7 +1,8 @@
-/* Walks through a folder. */
+/* Walks through a folder, and makes folders. */
 #include "platform/folder.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "platform/file.h"
@@ -30,4 +31,44 @@ NitiStatus niti_folder_walk(const char *path, NitiEntryTaker take, void *context
   const NitiStatus status = walk(dir, path, take, context);
   niti_system.closedir(dir);
   return status;
+}
+
+/* copy: the path, in memory that may change. */
+static NitiStatus make(size_t *kept, char *copy) {
+  size_t above = 0;
+  for (size_t n = 1;; ++n) {
+    const char end = copy[n];
+    if (end != '/' && end != 0) continue;
+    copy[n] = 0;
+    if (niti_system.mkdir(copy, 0777) == 0) {
+      if (above < *kept) *kept = above;
+      (void)niti_file_sync_entry(copy);
+    } else if (errno != EEXIST) {
+      return niti_fail_errno(copy, "make the folder");
+    }
+    copy[n] = end;
+    above = n;
+    if (end == 0) return NITI_OK;
+  }
+}
+
+NitiStatus niti_folder_make(size_t *kept, const char *path) {
+  *kept = strlen(path);
+  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
+  char *copy = strdup(path);
+  if (!copy) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  const NitiStatus status = make(kept, copy);
+  if (status != NITI_OK) niti_folder_unmake(path, *kept);
+  free(copy);
+  return status;
+}
+
+void niti_folder_unmake(const char *path, size_t kept) {
+  char *copy = strdup(path);
+  for (size_t n = copy ? strlen(path) : 0; n > kept; --n) {
+    if (path[n] != '/' && path[n] != 0) continue;
+    copy[n] = 0;
+    (void)niti_system.rmdir(copy);
+  }
+  free(copy);
 }

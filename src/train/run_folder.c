@@ -22,29 +22,6 @@ struct NitiRunFolder {
   bool made; /* the folder was not there before */
 };
 
-/* *made: whether the last folder is new. New ones survive a power loss, as far as the file system allows. */
-static NitiStatus make_folders(const char *path, bool *made) {
-  *made = false;
-  char *copy = strdup(path);
-  if (!copy) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
-  NitiStatus status = NITI_OK;
-  for (char *p = copy + 1; status == NITI_OK; ++p) {
-    if (*p != '/' && *p != 0) continue;
-    const char end = *p;
-    *p = 0;
-    if (niti_system.mkdir(copy, 0777) == 0) {
-      *made = true; /* below a new folder everything is new */
-      (void)niti_file_sync_entry(copy);
-    } else if (errno != EEXIST) {
-      status = niti_fail_errno(copy, "make the folder");
-    }
-    *p = end;
-    if (end == 0) break;
-  }
-  free(copy);
-  return status;
-}
-
 static bool has_checkpoint(const char *path) {
   return niti_path_has_file(path, "last.safetensors") || niti_path_has_file(path, "previous.safetensors");
 }
@@ -74,12 +51,11 @@ static NitiStatus lock(NitiRunFolder **out, const char *path) {
 
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   *out = NULL;
-  if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
-  bool made;
-  NITI_TRY(make_folders(path, &made));
+  size_t kept;
+  NITI_TRY(niti_folder_make(&kept, path));
   NITI_TRY(check_empty(path));
   NITI_TRY(lock(out, path));
-  (*out)->made = made;
+  (*out)->made = kept < strlen(path);
   return NITI_OK;
 }
 

@@ -15,8 +15,8 @@ def network(name, shape, layers, classes=10, **more):
 
 A = network("a", (28, 28, 1), [conv(8, 5), "relu", POOL, conv(16, 5), "relu", POOL, "flatten", LINEAR])
 B = network("b", (32, 32, 3), [conv(16, 3, 1), "relu", POOL, conv(32, 3, 1), "relu", POOL, conv(64, 3, 1), "relu", POOL, "flatten", LINEAR])
-# The rival's shape: layers of three channels, and 147-160-2.
-NARROW = network("narrow", (28, 28, 1), [conv(3, 3, 1), "relu", POOL, conv(3, 3, 1), "relu", POOL, "flatten", {"linear": {"out": 160}}, "relu", LINEAR], 2)
+# The third network of docs/microcontrollers.md: 147-160-2 behind layers of three channels.
+NARROW = network("narrow", (28, 28, 1), [conv(3, 3, 1, stride=2), "relu", conv(3, 3, 1, stride=2), "relu", "flatten", {"linear": {"out": 160}}, "relu", LINEAR], 2)
 RESIDUAL = network("residual", (10, 9, 2), [
     conv(6, 3, 1), "relu",
     {"residual": {"body": [conv(6, 3, 1), "relu", conv(6, 3, 1)]}}, "relu",

@@ -201,3 +201,16 @@ def test_no_state_outside_the_context(jobs):
     boards.build(job, board)
     sizes = subprocess.run(["arm-none-eabi-size", job.path("M3.o")], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()
     assert sizes[1:3] == ["0", "0"]
+
+
+@pytest.mark.parametrize("board", ["M4", "M55", "RV32"])
+@pytest.mark.parametrize("name", ["lenet", "pools", "depthwise"])
+def test_all_constants_go_where_they_are_sent(name, board, jobs):
+    """NAME_CONST reaches weights, plans, names and the runtime's tables: what is left is code."""
+    job, board = jobs(name), boards.BOARDS[board]
+    section = f'-D{job.name.upper()}_CONST=__attribute__((section(".elsewhere")))'
+    for level in ("-O0", "-O2"):
+        call(board.compiler, *board.flags, *WARNINGS, level, section, "-c", job.path("c", f"{job.name}.c"), "-o", job.path("sections.o"))
+        rows = [line.split() for line in call(board.compiler[:-3] + "objdump", "-h", job.path("sections.o")).decode().splitlines()]
+        kept = {row[1]: int(row[2], 16) for row in rows if row and row[0].isdigit() and int(row[2], 16) > 0}
+        assert kept[".elsewhere"] > 1000 and not [name for name in kept if "data" in name or "bss" in name], kept

@@ -2,13 +2,14 @@
 
 import os
 import re
+import resource
 import subprocess
 from xml.etree import ElementTree
 
 import formulas
 import networks as nets
 import pytest
-from conftest import NITI, WARNINGS, Job, call, niti_json
+from conftest import NITI, ROOT, WARNINGS, Job, call, niti_json
 from hardware import load
 
 
@@ -60,6 +61,49 @@ def test_sanitizers_find_nothing(model, tmp_path):
     job = Job(tmp_path, model, max_steps=6, batch=3, rounding={"activation": "stochastic", "error": "truncate"})
     job.export()
     assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
+
+
+RATES = """
+#include "residual.h"
+#include <stdio.h>
+#include <string.h>
+static residual network;
+static int32_t arena[RESIDUAL_ARENA_BYTES / 4];
+static uint8_t pixels[RESIDUAL_HEIGHT * RESIDUAL_WIDTH * RESIDUAL_CHANNELS];
+static int asked;
+static void row(void *user, int32_t image, int32_t y, uint8_t *to) {
+  (void)user, (void)image, (void)y;
+  ++asked;
+  memset(to, 77, RESIDUAL_WIDTH * RESIDUAL_CHANNELS);
+}
+int main(void) {
+  static const int32_t wrong[] = {31, -1, 100000, -100000, INT32_MAX, INT32_MIN};
+  const uint16_t label = 1;
+  char before[65], after[65];
+  residual_init(&network, arena);
+  residual_hash(&network, before);
+  for (int i = 0; i < 6; ++i) {
+    network.mu = wrong[i];
+    if (residual_train(&network, pixels, &label, 1) != -1 || residual_train_rows(&network, row, NULL, &label, 1) != -1) return 1;
+    if (residual_predict(&network, pixels, NULL) < 0) return 2;
+  }
+  residual_hash(&network, after);
+  if (asked || network.step != 0 || strcmp(before, after) != 0) return 3;
+  for (network.mu = 0; network.mu <= 30; network.mu += 30)
+    if (residual_train(&network, pixels, &label, 1) < 0) return 4;
+  return network.step != 2;
+}
+"""
+
+
+def test_a_rate_out_of_range_trains_nothing(tmp_path):
+    """-1, no step and no row asked for; the ends of the range do train, and nothing overflows there."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    job.export()
+    with open(job.path("rates.c"), "w", encoding="ascii") as file:
+        file.write(RATES)
+    call("gcc", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-I", job.path("c"), job.path("rates.c"), job.path("c", "residual.c"), "-o", job.path("rates"))
+    call(job.path("rates"))
 
 
 @pytest.mark.parametrize("train, trained", [("all", 7), ("last:1", 1), ("last:3", 3), ("conv2,linear1", 2), ("none", 0)])
@@ -236,6 +280,102 @@ def test_split_memories(job):
         assert (sections.get(".slow", 0) > 500) == there  # all weights but those of linear1, and more
 
 
+def test_the_helps_example_works(tmp_path):
+    """Of the run that docs/microcontrollers.md begins with, by its recipe, which needs as much."""
+    example = call(NITI, "export", "--help").decode().split("example:\n")[1].split()
+    with open(os.path.join(ROOT, "docs", "microcontrollers.md"), encoding="utf-8") as file:
+        assert "niti train lenet5-fashion-mnist --run runs/first\n" in file.read()
+    assert example[:4] == ["niti", "export", "c", "runs/first"]
+    call(NITI, "export", "c", "lenet5-fashion-mnist", *example[4:], cwd=tmp_path)
+    made = os.path.join("firmware", "network", "lenet5_wide.safetensors")
+    assert os.path.exists(tmp_path / made) and all(f" {made}" in call(NITI, command, "--help").decode() for command in ("import", "replay"))
+
+
+def documented(row):
+    """The numbers in each cell of a row of docs/microcontrollers.md, but for its first."""
+    with open(os.path.join(ROOT, "docs", "microcontrollers.md"), encoding="utf-8") as file:
+        line = next(line for line in file if line.startswith(f"| {row}"))
+    return [[int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\d", cell)] for cell in line.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize("row, model", [("(a) ", nets.A), ("(b) ", nets.B), ("conv 3, conv 3 ", nets.NARROW)], ids=["a", "b", "narrow"])
+def test_the_documented_memory_is_what_an_export_prints(row, model, tmp_path):
+    """Of both batches, without a budget, and with the smallest, below which it is refused, and within which the bits are the same."""
+    (one,), (eight,), smallest = documented(row)
+    for batch, plain, least in ((1, one, smallest[0]), (8, eight, smallest[1])):
+        job = Job(tmp_path / str(batch), model, batch=batch, max_steps=3)
+        assert job.export("plain")["ram"] == plain
+        assert job.export("least", "--budget", least)["ram"] == least
+        assert f"{job.name} needs {least} bytes of RAM, 1 more than the budget" in refused(job, "--batch", batch, "--budget", least - 1)
+        assert job.c_hash("gcc", "least") == job.host_hash()
+
+
+def test_the_documented_memory_of_lenet5(tmp_path):
+    two, one = (niti_json("export", "c", "lenet5", "--train", train, "--out", tmp_path / train[-1]) for train in ("last:2", "last:1"))
+    assert documented("`lenet5`, last two layers")[0] == [two["ram"], two["trained_weights"]]
+    assert documented("`lenet5`, last layer")[0] == [one["ram"], one["trained_weights"], one["arena"]]
+
+
+def test_a_delta_passes_no_groups(tmp_path):
+    """Neither of a trained convolution nor of a frozen one behind a trained layer; before the first trained layer there may be some."""
+    job = Job(tmp_path, nets.DEPTHWISE)
+    assert "conv2: conv_gradient: cannot be exported to C: it has groups\n" in refused(job, "--train", "conv2")
+    says = "conv2: conv_backward: cannot be exported to C: it has groups, and a layer before it is trained (expected --train of layers behind it)"
+    assert says in refused(job, "--train", "conv1,linear1")
+    job.export("c", "--train", "conv3,linear1")
+
+
+def test_a_deep_network(tmp_path):
+    """Of so many tensors that the plan is not searched anew for each layer's sums: the same bits, and sums are kept where there is room."""
+    job = Job(tmp_path, nets.network("deep", (4, 4, 1), [*[nets.conv(4, 3, 1), "relu"] * 70, "flatten", nets.LINEAR], 2), max_steps=3, batch=2, update={"mu": 3})
+    report = job.export()
+    with open(job.path("c", "deep.c"), encoding="ascii") as file:
+        kept = [int(n) for n in re.findall(r"\.kept = (\d+)", file.read())]
+    assert len(kept) == report["layers"] and max(kept) == 4
+    assert job.c_hash("gcc", "c", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") == job.host_hash()
+
+
+def test_parents_are_made_and_unmade(job):
+    """Folders above --out, by export and by vectors; of a failed export nothing remains. An empty name is named."""
+    niti_json("export", "c", job.path("recipe.yaml"), "--out", job.path("new", "firmware", "network"))
+    assert os.path.exists(job.path("new", "firmware", "network", "residual.c"))
+    niti_json("vectors", job.path("recipe.yaml"), "--operations", "input", "--out", job.path("vectors", "of", "one") + "/")
+    niti_json("vectors", "--corners", "--operations", "requantise", "--out", job.path("vectors", "of", "corners"))
+    assert sorted(os.listdir(job.path("vectors", "of"))) == ["corners", "one"]
+    for command in (["export", "c", job.path("recipe.yaml")], ["vectors", job.path("recipe.yaml")], ["vectors", "--corners"]):
+        result = subprocess.run([NITI, *command, "--out", ""], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "folder: the name is empty (expected a folder)" in result.stderr
+        result = subprocess.run([NITI, *command, "--out", job.path("recipe.yaml", "below")], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "recipe.yaml/below: cannot " in result.stderr and "Not a directory" in result.stderr
+
+
+def test_a_limit_on_the_size_of_files_leaves_nothing(job):
+    """The export says so, instead of being killed by SIGXFSZ between its files."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # noqa: E731
+    result = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("limited", "c")], capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert result.returncode == 1 and "File too large (raise the limit on the size of files: ulimit -f)" in result.stderr
+    assert not os.path.exists(job.path("limited"))
+
+
+def test_what_a_killed_export_left_is_taken_over(job):
+    """Its temporary files, in its folders, do not make a folder full; anything else does."""
+    out = job.path("killed")
+    os.makedirs(os.path.join(out, "examples", "train"))
+    for name in ("residual.c.tmp", "residual.h.tmp", os.path.join("examples", "train", "main.c.tmp")):
+        with open(os.path.join(out, name), "w", encoding="ascii") as file:
+            file.write("half of")
+    other = os.path.join(out, "examples", "mine.txt")
+    with open(other, "w", encoding="ascii"):
+        pass
+    command = [NITI, "export", "c", job.path("recipe.yaml"), "--out", out]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and f"{out}: the folder is not empty: 'mine.txt' (expected a new one" in result.stderr
+    os.remove(other)
+    call(*command)
+    job.export("whole", "--batch", 1)
+    assert tree(out) == tree(job.path("whole"))
+
+
 def test_two_networks_in_one_program(tmp_path):
     first, second = Job(tmp_path / "1", nets.RESIDUAL), Job(tmp_path / "2", nets.NARROW)
     first.export(), second.export()
@@ -244,6 +384,7 @@ def test_two_networks_in_one_program(tmp_path):
 
 def test_refusals(job):
     assert "no layer with weights of model 'residual', did you mean 'conv1'" in refused(job, "--train", "conv9")
+    assert "--train: '' is no layer with weights of model 'residual'" in refused(job, "--train", "conv1,")
     for last in ("0", "8", "99", "2x"):
         assert f"--train last:{last}: expected last:N, N from 1 to 7, which are all layers with weights of 'residual'" in refused(job, "--train", f"last:{last}")
     assert "neither least nor fast" in refused(job, "--memory", "most")

@@ -155,6 +155,16 @@ def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
         assert not os.path.exists(job.path("no.safetensors"))
 
 
+@pytest.mark.parametrize("mu", [31, -1, -100000])
+def test_a_saved_rate_out_of_range_is_refused(mu, job):
+    """By the field, as a signed number: neither an export nor a replay would take the checkpoint."""
+    slots, out = job.path("rate.bin"), job.path("rate.safetensors")
+    dump_of(job, slots, ("DUMP;", f"network.mu = {mu}; NET(save)(&network, read_slot, write_slot, NULL); DUMP;"))
+    result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", out], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and f"rate.bin: the mu of the newest state is {mu} (expected a whole number from 0 to 30)" in result.stderr
+    assert not os.path.exists(out)
+
+
 def test_a_replay_goes_on_from_an_import_in_the_middle(tmp_path):
     """At the step, whose number is part of all random words, and the learning rate that the device had."""
     job = Job(tmp_path, nets.A, images=40, batch=3, max_steps=30, rounding={"activation": "stochastic", "error": "stochastic"})

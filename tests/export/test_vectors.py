@@ -85,6 +85,69 @@ def test_wide_updates_norms_biases_and_groups(update, tmp_path):
         assert masters[0].any() == (network == "run:last")
 
 
+def vectors(network, out, *options):
+    """The operations, which agree with the oracle, or the message of a refusal, after which there is no folder."""
+    result = subprocess.run([NITI, "vectors", network, "--out", out, *options], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        assert not os.path.exists(out)
+        return result.stderr
+    found = load(out)["operations"]
+    assert [(o["opcode"], o["layer"], said) for o in found if (said := formulas.difference(o))] == []
+    return found
+
+
+def rates(found, opcode="update_niti"):
+    """Of each step, the rate of all its updates."""
+    steps = {}
+    for o in found:
+        if o["opcode"] == opcode:
+            steps.setdefault(o["step"], set()).add(o["mu"] if opcode == "update_niti" else o["attributes"]["rate"])
+    assert all(len(rate) == 1 for rate in steps.values())
+    return {step: rate.pop() for step, rate in steps.items()}
+
+
+def test_rates_follow_the_recipes_schedule(tmp_path):
+    """Step by step; one that is not whole is refused where it is in force, and only there."""
+    mu = lambda rate: [{"epoch": 0, "mu": 4}, {"step": 2, "mu": rate}]  # noqa: E731
+    job = Job(tmp_path, nets.AVERAGE, batch=2, epochs=2, max_steps=9, update={"mu": mu(3)})
+    assert rates(vectors(job.path("recipe.yaml"), tmp_path / "v", "--steps", "5")) == {0: 4, 1: 4, 2: 3, 3: 3, 4: 3}
+    job = Job(tmp_path / "fraction", nets.AVERAGE, batch=2, epochs=2, max_steps=9, update={"mu": mu(3.5)})
+    assert rates(vectors(job.path("recipe.yaml"), tmp_path / "two", "--steps", "2")) == {0: 4, 1: 4}
+    said = vectors(job.path("recipe.yaml"), tmp_path / "no", "--steps", "3")
+    assert "update.mu, which is 3.5: cannot be written as the vectors of step 2 (expected a whole number)" in said
+
+
+@pytest.mark.parametrize("update, key, opcode, unit", [({}, "mu", "update_niti", 1), ({"kind": "sgd"}, "lr", "update_sgd", 10**9), ({"kind": "niti16", "schedule": "steps"}, "lr", "update_niti16", 10**9)],
+                         ids=["niti", "sgd", "niti16"])
+def test_rates_begin_where_a_run_stands(update, key, opcode, unit, tmp_path):
+    """With its last step's, and go on from there to the run's end."""
+    schedule = [{"epoch": 0, key: 4}, {"epoch": 2, key: 3}, {"at": 0.9, key: 2}]
+    job = Job(tmp_path, nets.AVERAGE, images=10, batch=2, epochs=5, max_steps=25, loss="softmax", update={**update, key: schedule})
+    niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--save-every", 1, "--quiet")
+    for epoch, expected in ((1, [4, 4, 4]), (2, [4, 3, 3]), (3, [3, 3, 3]), ("last", [2, 2, 2])):
+        found = vectors(job.path(f"run:{epoch}"), tmp_path / f"v{epoch}", "--steps", "3")
+        assert rates(found, opcode) == {step: rate * unit for step, rate in enumerate(expected)}
+
+
+def test_a_rate_that_a_run_reaches_is_refused(tmp_path):
+    job = Job(tmp_path, nets.AVERAGE, images=10, batch=2, epochs=3, max_steps=15, update={"mu": [{"epoch": 0, "mu": 4}, {"epoch": 2, "mu": 3.5}]})
+    niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", job.path("run"), "--save-every", 1, "--quiet")
+    assert rates(vectors(job.path("run:2"), tmp_path / "v")) == {0: 4}
+    assert "update.mu, which is 3.5: cannot be written as the vectors of step 1" in vectors(job.path("run:2"), tmp_path / "no", "--steps", "2")
+    assert "update.mu, which is 3.5: cannot be written as vectors" in vectors(job.path("run:3"), tmp_path / "no")
+
+
+def test_vectors_begin_where_a_device_stands(tmp_path):
+    """At its step, on which random words depend, and with its own rate, whatever the recipe's schedule says."""
+    job = Job(tmp_path, nets.AVERAGE, images=10, batch=2, max_steps=9, rounding={"activation": "stochastic"}, update={"mu": [{"epoch": 0, "mu": 4}, {"step": 1, "mu": 5}]})
+    job.export()
+    with open(job.path("log"), "w", encoding="ascii") as file:
+        file.write("0:0 1:1\n1:2 3:0\nmu 3\n4:1\n5:2\n")
+    niti_json("replay", job.path("log"), job.path("c", "average.safetensors"), "--data", job.path("data"), "--out", job.path("device.safetensors"))
+    found = vectors(job.path("device.safetensors"), tmp_path / "v", "--steps", "3")
+    assert rates(found) == {4: 3, 5: 3, 6: 3} and {o["draw"]["time"] for o in found if "draw" in o} == {4, 5, 6}
+
+
 def test_words_are_those_that_are_used(sets):
     """A mask that images share has words for one image."""
     found = set()
@@ -332,11 +395,21 @@ def test_compare_finds_the_epoch_in_which_two_runs_part(tmp_path):
     assert code == 1 and where.startswith("epoch-0007.safetensors: element ")
 
 
+def test_compare_says_that_two_runs_ended_apart(tmp_path):
+    """One is longer: their last weights belong to different steps, and none of them is the first that differs."""
+    job = Job(tmp_path, nets.FORKS, images=12, batch=4, epochs=3, max_steps=1000)
+    for run, epochs in (("short", 3), ("long", 4)):
+        niti_json("train", job.path("recipe.yaml"), "--data", job.path("data"), "--run", tmp_path / run, "--save-every", 1, "--quiet", "--epochs", epochs)
+    assert compare(tmp_path / "short", tmp_path / "long") == (1, "last.safetensors: after step 9 here, after step 12 there")
+
+
 @pytest.mark.parametrize("options, why", [
     (["lenet5", "--formats", "npy,vcd"], "expected npy, hex, h, safetensors"),
     (["lenet5", "--operations", "convolve"], "--operations convolve: the network has no such operation: 'convolve'"),
     (["lenet5", "--operations", "conv,nope"], "--operations conv,nope: the network has no such operation: 'nope'"),
     (["lenet5", "--operations", "conv,,add"], "no such operation: ''"), (["lenet5", "--operations", ""], "--operations: expected words"),
+    (["lenet5", "--operations", "conv,"], "--operations conv,: expected a word after the last comma"), (["--corners", "--operations", "add,"], "expected a word after the last comma"),
+    (["lenet5", "--formats", "npy,"], "--formats npy,: expected npy, hex, h, safetensors"), (["lenet5", "--formats", ""], "--formats : expected npy, hex, h, safetensors"),
     (["lenet5", "--operations", "add"], "the network has no such operation: 'add'"),
     (["--corners", "--operations", "add,nope"], "--operations add,nope: there is no such operation: 'nope'"),
     (["--corners", "lenet5"], "takes no network"), (["--corners", "--steps", "2"], "--corners has no --steps"), (["--corners", "--batch", "2"], "--corners has no --batch")])

@@ -2,10 +2,10 @@
  * what every kernel uses: rounding, random words, and the sink that turns accumulators into int8. docs/arithmetic.md defines each
  * result.
  *
- * The generated file NAME.c includes these files after it has defined RT_TRAINING (0 or 1), RT_MODES (the rounding modes that its
- * layers use, as bits), RT_CLIPS (whether some clip), RT_WRITES where some output takes a second pass, RT_REST where a pool
- * leaves outputs out and, of the other parts, the names of those that it wants. All functions are static, so that several
- * networks can share a program. */
+ * The generated file NAME.c includes these files after it has defined RT_CONST, RT_TRAINING (0 or 1), RT_MODES (the rounding
+ * modes that its layers use, as bits), RT_CLIPS (whether some clip), RT_WRITES where some output takes a second pass, RT_REST
+ * where a pool leaves outputs out and, of the other parts, the names of those that it wants. All functions are static, so that
+ * several networks can share a program. */
 #ifndef NITI_RT_H
 #define NITI_RT_H
 
@@ -59,6 +59,9 @@ enum { RT_NEAREST, RT_PSEUDO_STOCHASTIC, RT_STOCHASTIC, RT_TRUNCATE };
 enum { RT_DRAW_DROPOUT = 5, RT_DRAW_LOSS = 8 };
 
 #define RT_NONE UINT32_MAX /* no place in the arena */
+#ifndef RT_CONST
+#define RT_CONST /* the attributes of every constant: the generated file's NAME_CONST */
+#endif
 
 /* How an operation rounds, the stream of its random words, and by how many bits less than the largest value needs it shifts. */
 typedef struct rt_rounding {

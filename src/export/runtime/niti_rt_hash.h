@@ -9,7 +9,7 @@ typedef struct rt_sha {
   uint8_t block[64];
 } rt_sha;
 
-static const uint32_t rt_sha_constants[64] = {
+RT_CONST static const uint32_t rt_sha_constants[64] = {
     0x428a2f98u, 0x71374491u, 0xb5c0fbcfu, 0xe9b5dba5u, 0x3956c25bu, 0x59f111f1u, 0x923f82a4u, 0xab1c5ed5u,
     0xd807aa98u, 0x12835b01u, 0x243185beu, 0x550c7dc3u, 0x72be5d74u, 0x80deb1feu, 0x9bdc06a7u, 0xc19bf174u,
     0xe49b69c1u, 0xefbe4786u, 0x0fc19dc6u, 0x240ca1ccu, 0x2de92c6fu, 0x4a7484aau, 0x5cb0a9dcu, 0x76f988dau,
@@ -55,8 +55,8 @@ RT_COLD static void rt_sha_block(rt_sha *h) {
 }
 
 RT_UNUSED static void rt_sha_open(rt_sha *h) {
-  static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au,
-                                    0x510e527fu, 0x9b05688cu, 0x1f83d9abu, 0x5be0cd19u};
+  RT_CONST static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au,
+                                             0x510e527fu, 0x9b05688cu, 0x1f83d9abu, 0x5be0cd19u};
   int32_t i;
   for (i = 0; i < 8; ++i) h->state[i] = start[i];
   h->length = 0;
@@ -90,7 +90,10 @@ RT_UNUSED static void rt_sha_close(rt_sha *h, char text[65]) {
     byte = (uint8_t)(bits >> i);
     rt_sha_put(h, &byte, 1);
   }
-  for (i = 0; i < 64; ++i) text[i] = "0123456789abcdef"[(h->state[i / 8] >> (28 - 4 * (i % 8))) & 15u];
+  for (i = 0; i < 64; ++i) {
+    const uint32_t digit = (h->state[i / 8] >> (28 - 4 * (i % 8))) & 15u;
+    text[i] = (char)(digit < 10 ? '0' + digit : 'a' + digit - 10); /* no literal, which RT_CONST would not reach */
+  }
   text[64] = 0;
 }
 

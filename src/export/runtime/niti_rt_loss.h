@@ -5,14 +5,14 @@
 #include "niti_rt.h"
 
 /* round(2^(j/16) * 2^62), and round((2^(j/256) - 1) * 2^36). */
-static const uint64_t rt_exp2_coarse[16] = {
+RT_CONST static const uint64_t rt_exp2_coarse[16] = {
     UINT64_C(0x4000000000000000), UINT64_C(0x42d561b3e6243d8a), UINT64_C(0x45cae0f1f545eb73), UINT64_C(0x48e1e9b9d588e19b),
     UINT64_C(0x4c1bf828c6dc54b8), UINT64_C(0x4f7a993048d088d7), UINT64_C(0x52ff6b54d8a89c75), UINT64_C(0x56ac1f752150a563),
     UINT64_C(0x5a827999fcef3242), UINT64_C(0x5e8451cfac061b5f), UINT64_C(0x62b39508aa836d6f), UINT64_C(0x6712460a8fc24072),
     UINT64_C(0x6ba27e656b4eb57a), UINT64_C(0x70666f76154a7089), UINT64_C(0x75606373ee921c97), UINT64_C(0x7a92be8a92436616)};
-static const uint32_t rt_exp2_fine[16] = {0u,          186317403u,  373139963u,  560469051u,  748306040u,  936652306u,
-                                          1125509230u, 1314878198u, 1504760598u, 1695157820u, 1886071262u, 2077502323u,
-                                          2269452406u, 2461922918u, 2654915271u, 2848430879u};
+RT_CONST static const uint32_t rt_exp2_fine[16] = {0u,          186317403u,  373139963u,  560469051u,  748306040u,  936652306u,
+                                                   1125509230u, 1314878198u, 1504760598u, 1695157820u, 1886071262u, 2077502323u,
+                                                   2269452406u, 2461922918u, 2654915271u, 2848430879u};
 
 /* round(2^(i/256) * 2^30) for every i <= 256, as the tests see by comparing all. */
 RT_UNUSED static uint32_t rt_exp2_entry(uint32_t i) {
@@ -113,7 +113,7 @@ RT_UNUSED static void rt_loss_niti_image(const rt *r, const rt_loss *o, int32_t 
   int8_t *delta = rt_at(r, o->delta) + n * o->classes;
   const int64_t top = rt_top(logits, exponent, o->classes);
   const uint64_t sum = rt_class_sum(o, logits, exponent, top);
-  const rt_rounding rounding = {0, RT_STOCHASTIC, RT_DRAW_LOSS, 0};
+  RT_CONST static const rt_rounding rounding = {0, RT_STOCHASTIC, RT_DRAW_LOSS, 0};
   const rt_stream stream = rt_stream_of(r, &rounding);
   int32_t j, total = 0, own = 0;
   for (j = 0; j < o->classes; ++j) {
