@@ -203,7 +203,7 @@ def test_no_state_outside_the_context(jobs):
     assert sizes[1:3] == ["0", "0"]
 
 
-@pytest.mark.parametrize("board", ["M4", "M55", "RV32"])
+@pytest.mark.parametrize("board", ["M4", "M55", "RV32", "RV32V"])
 @pytest.mark.parametrize("name", ["lenet", "pools", "depthwise"])
 def test_all_constants_go_where_they_are_sent(name, board, jobs):
     """NAME_CONST reaches weights, plans, names and the runtime's tables: what is left is code."""
