@@ -2,11 +2,23 @@
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
+#include <dirent.h>
+#include <dlfcn.h>
 #include <sha256.h>
 
 #include "data/loader.h"
 #include "data_open.h"
 #include "guarded.h"
+
+/* Entries that were looked at. */
+static int64_t entries;
+
+struct dirent *readdir(DIR *folder) {
+  struct dirent *(*next)(DIR *);
+  *(void **)&next = dlsym(RTLD_NEXT, "readdir");
+  ++entries;
+  return next(folder);
+}
 
 static void folder_is_read(void **state) {
   (void)state;
@@ -450,6 +462,39 @@ static void folders_that_are_no_data_set_get_a_hint(void **state) {
   remove_temp(dir);
 }
 
+enum { TREE_LINKS = 40, TREE_LEVELS = 3 };
+
+/* DIR/0 to DIR/TREE_LEVELS, each but the last with TREE_LINKS links to the next: 40^3 ways to the end from DIR/0. */
+static void put_links(const char *dir) {
+  for (int level = 0; level < TREE_LEVELS; ++level) {
+    put_dirs(dir, path_of("%d", level));
+    for (int i = 0; i < TREE_LINKS; ++i)
+      assert_int_equal(symlink(path_of("../%d", level + 1), path_of("%s/%d/%d", dir, level, i)), 0);
+  }
+  put_dirs(dir, path_of("%d", TREE_LEVELS));
+}
+
+static void a_hint_looks_at_few_entries(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_links(dir);
+  for (int i = 0; i < 300; ++i) put_grey(path_of("%s/%d.png", put_dirs(dir, "a"), i), 1);
+  entries = 0;
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, ": no data set found: it has folders of images (a)", "move each");
+  assert_in_range(entries, 1, 10000);
+  entries = 0;
+  expect_open(NITI_ERROR_FORMAT, path_of("%s/0", dir), NITI_DATA_AUTO, NULL, "/0: no data set found; looked for", "");
+  assert_in_range(entries, 1, 40000); /* of 40^3 ways, each to a folder of three entries */
+  remove_temp(dir);
+
+  dir = make_temp(); /* one image is enough, however many there are */
+  for (int i = 0; i < 3000; ++i) put_grey(path_of("%s/%d.png", dir, i), 1);
+  entries = 0;
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, "no class folders", "move them");
+  assert_in_range(entries, 3000, 6100); /* once for splits, once for names */
+  remove_temp(dir);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folder_is_read),
@@ -466,6 +511,7 @@ int main(void) {
       cmocka_unit_test(the_first_image_that_can_give_the_size_does),
       cmocka_unit_test(long_work_is_told_and_can_be_stopped),
       cmocka_unit_test(folders_that_are_no_data_set_get_a_hint),
+      cmocka_unit_test(a_hint_looks_at_few_entries),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,43 +47,49 @@ static bool matches(const char *name, const char *pattern) {
   return length > end && strcasecmp(name + length - end, pattern + 1) == 0;
 }
 
-static NitiStatus take_known(void *context, const char *name, bool folder) {
-  int *best = context;
-  (void)folder;
-  for (int i = 0; i < *best; ++i) {
-    if (matches(name, known[i].name)) *best = i;
+/* A hint looks at no more than these many entries: of the folder, and of each of its first folders. The path may be a stranger's,
+ * and have any tree below it. */
+enum { ENTRIES_MAX = 10000, FOLDERS_MAX = 100, INNER_MAX = 200 };
+
+/* What the folder has. */
+typedef struct Survey {
+  const char *path;
+  int32_t left; /* entries still to be looked at */
+  int known;    /* the first of the names that is there */
+  NitiPaths folders;
+} Survey;
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static NitiStatus take_entry(void *context, const char *name, bool folder) {
+  Survey *s = context;
+  if (s->left-- == 0) return niti_fail(NITI_ERROR_FORMAT, "%s: enough entries were looked at", s->path);
+  for (int i = 0; i < s->known; ++i) {
+    if (matches(name, known[i].name)) s->known = i;
   }
-  return NITI_OK;
+  return folder && name[0] != '.' ? niti_paths_add(&s->folders, name, s->path) : NITI_OK;
 }
 
-static const char *find_known(const char *path) {
-  int best = KNOWN;
-  (void)niti_folder_walk(path, take_known, &best);
-  return best < KNOWN ? known[best].hint : NULL;
-}
-
-static bool has_images(const char *path) {
-  NitiPaths images = {0};
-  char *unread = NULL;
-  const bool found = niti_images_find(&images, &unread, path) == NITI_OK && images.count > 0;
-  niti_paths_close(&images);
-  free(unread);
-  return found;
+/* The kind of the data set in a folder with few entries; NULL: there is none. */
+static const char *probe_small(const char *path) {
+  Survey s = {.path = path, .left = INNER_MAX};
+  const bool small = niti_folder_walk(path, take_entry, &s) == NITI_OK;
+  niti_paths_close(&s.folders);
+  return small ? niti_data_probe(path) : NULL;
 }
 
 /* Looks into the folders of a folder: one that is a data set, or class folders. */
-static void hint_of_folders(char *text, size_t size, const char *path, const NitiPaths *folders) {
-  enum { FOLDERS_MAX = 100 };
+static void hint_of_folders(char *text, size_t size, const Survey *s) {
   const char *first = NULL;
   int with_images = 0;
-  for (size_t i = 0; i < folders->count && i < FOLDERS_MAX; ++i) {
+  for (size_t i = 0; i < s->folders.count && i < FOLDERS_MAX; ++i) {
     char *inner = NULL;
-    if (niti_path_join(&inner, path, folders->path[i]) != NITI_OK) return;
-    const char *kind = niti_data_probe(inner);
+    if (niti_path_join(&inner, s->path, s->folders.path[i]) != NITI_OK) return;
+    const char *kind = probe_small(inner);
     if (kind)
-      (void)snprintf(text, size, "its folder %s looks like one (%s): name that", folders->path[i], kind);
-    else if (has_images(inner) && with_images++ == 0)
-      first = folders->path[i];
+      (void)snprintf(text, size, "its folder %s looks like one (%s): name that", s->folders.path[i], kind);
+    else if (with_images < 2 && niti_scan_has_image(inner, INNER_MAX) && with_images++ == 0)
+      first = s->folders.path[i];
     free(inner);
     if (kind) return;
   }
@@ -95,19 +101,15 @@ static void hint_of_folders(char *text, size_t size, const char *path, const Nit
 }
 
 void niti_data_hint(char *text, size_t size, const char *path) {
-  NitiPaths folders = {0};
-  NitiUnread rest = {{0}, {0}};
-  const char *hint = find_known(path);
+  Survey s = {.path = path, .left = ENTRIES_MAX, .known = KNOWN};
   *text = 0;
-  if (hint) {
-    (void)snprintf(text, size, "%s", hint);
-    return;
-  }
-  if (niti_scan_folders(&folders, &rest, path) == NITI_OK) {
-    hint_of_folders(text, size, path, &folders);
-    if (folders.count == 0 && has_images(path))
-      (void)snprintf(text, size, "it has images but no class folders: move them to train/CLASS/ and test/CLASS/");
-  }
-  niti_paths_close(&folders);
-  niti_unread_close(&rest);
+  (void)niti_folder_walk(path, take_entry, &s);
+  if (s.folders.count > 0) qsort(s.folders.path, s.folders.count, sizeof *s.folders.path, compare_names);
+  if (s.known < KNOWN)
+    (void)snprintf(text, size, "%s", known[s.known].hint);
+  else if (s.folders.count > 0)
+    hint_of_folders(text, size, &s);
+  else if (niti_scan_has_image(path, ENTRIES_MAX))
+    (void)snprintf(text, size, "it has images but no class folders: move them to train/CLASS/ and test/CLASS/");
+  niti_paths_close(&s.folders);
 }

@@ -24,7 +24,8 @@ typedef struct Scan {
   NitiPaths *found;
   NitiUnread *unread;
   const char *dir;
-  bool folders; /* look for folders, here only; else for images, everywhere below */
+  bool folders;  /* look for folders, here only; else for images, everywhere below */
+  int32_t *left; /* NULL, or how many entries may be looked at; then the walk ends after the first image, too */
 } Scan;
 
 static NitiStatus leave_aside(Scan *scan, NitiUnreadKind kind, const char *below) {
@@ -70,7 +71,10 @@ static NitiStatus sort_entry(const Place *place, const char *name, const char *b
 
 static NitiStatus take_entry(void *context, const char *name, bool folder) {
   const Place *place = context;
+  int32_t *left = place->scan->left;
   char *below = NULL;
+  if (left && (place->scan->found->count > 0 || (*left)-- == 0))
+    return niti_fail(NITI_ERROR_FORMAT, "%s: enough entries were looked at", place->path);
   NITI_TRY(niti_path_join(&below, place->below, name));
   const NitiStatus status = sort_entry(place, name, below, folder);
   free(below);
@@ -114,6 +118,17 @@ static NitiStatus run_scan(Scan *scan, const char *below) {
 NitiStatus niti_scan_images(NitiPaths *found, NitiUnread *unread, const char *dir, const char *below) {
   Scan scan = {.found = found, .unread = unread, .dir = dir};
   return run_scan(&scan, below);
+}
+
+bool niti_scan_has_image(const char *dir, int32_t most) {
+  NitiPaths found = {0};
+  NitiUnread unread = {{0}, {0}};
+  Scan scan = {.found = &found, .unread = &unread, .dir = dir, .left = &most};
+  (void)run_scan(&scan, "");
+  const bool any = found.count > 0;
+  niti_paths_close(&found);
+  niti_unread_close(&unread);
+  return any;
 }
 
 NitiStatus niti_scan_folders(NitiPaths *found, NitiUnread *unread, const char *dir) {

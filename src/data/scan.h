@@ -24,6 +24,8 @@ typedef struct NitiUnread {
 NitiStatus niti_scan_images(NitiPaths *found, NitiUnread *unread, const char *dir, const char *below);
 /* Adds the names of the folders in DIR (links to folders too), in byte order, and counts the rest. */
 NitiStatus niti_scan_folders(NitiPaths *found, NitiUnread *unread, const char *dir);
+/* Whether an image file is among the first `most` entries below DIR, in no certain order; looks at no more than it needs. */
+bool niti_scan_has_image(const char *dir, int32_t most);
 /* "2 files of other types (first: a/notes.txt), 1 hidden (first: a/.x)", to be freed by the caller; NULL where there is nothing
  * to say, or no memory. */
 char *niti_unread_text(const NitiUnread *unread);
