@@ -47,20 +47,39 @@ static bool has_magic(const Dump *d, size_t at) {
   return at + sizeof(uint32_t) <= d->size && rt_load_u32((const uint8_t *)d->bytes + at) == RT_MAGIC;
 }
 
-/* The newest whole state, wherever in the dump its slot begins. False: there is none. */
-static bool find_newest(rt_state *state, size_t *start, Dump *d, const NitiExport *e) {
-  const uint32_t bytes = (uint32_t)e->report.trained_weights;
-  bool found = false;
-  for (d->start = 0; d->start + d->slot <= d->size; ++d->start) {
+/* Whether the slot that begins at d->start has the header of a state of this network; its checksum is not looked at. */
+static bool has_header(const Dump *d, const NitiExport *e) {
+  const size_t at = d->start + d->slot - RT_HEADER_BYTES;
+  const uint8_t *header = (const uint8_t *)d->bytes + at;
+  return has_magic(d, at) && rt_load_u32(header + 4) == RT_ARITHMETIC && rt_load_u32(header + 8) == e->network &&
+         rt_load_u32(header + 32) == (uint32_t)e->report.trained_weights;
+}
+
+/* Of d->start onwards, the next slot with such a header. */
+static bool find_header(Dump *d, const NitiExport *e) {
+  while (d->start + d->slot <= d->size && !has_header(d, e)) ++d->start;
+  return d->start + d->slot <= d->size;
+}
+
+/* The newest whole state, wherever in the dump its slot begins. *found: whether there is one. Headers are counted since each
+ * costs a checksum over a whole slot; stale ones may be left of slots at other places. */
+static NitiStatus find_newest(bool *found, rt_state *state, size_t *start, Dump *d, const NitiExport *e) {
+  const size_t most = 2 * (d->size / d->slot + 1);
+  size_t headers = 0;
+  *found = false;
+  for (d->start = 0; find_header(d, e); ++d->start) {
     rt_state here;
-    if (!has_magic(d, d->start + d->slot - RT_HEADER_BYTES)) continue;
-    if (rt_slot_whole(&here, read_slot, d, 0, e->network, bytes) <= 0) continue;
-    if (found && (int32_t)(here.sequence - state->sequence) < 0) continue;
+    if (headers++ == most)
+      return niti_fail(NITI_ERROR_FORMAT,
+                       "%s: byte %zu: more than %zu headers of this network (expected one per slot of %zu bytes)", d->path,
+                       d->start + d->slot - RT_HEADER_BYTES, most, d->slot);
+    if (rt_slot_whole(&here, read_slot, d, 0, e->network, (uint32_t)e->report.trained_weights) <= 0) continue;
+    if (*found && (int32_t)(here.sequence - state->sequence) < 0) continue;
     *state = here;
     *start = d->start;
-    found = true;
+    *found = true;
   }
-  return found;
+  return NITI_OK;
 }
 
 /* A dump that ends within its second slot would give the older state: what cannot be one must be erased. */
@@ -73,7 +92,8 @@ static bool is_cut(const Dump *d, size_t start) {
 
 static NitiStatus load(const NitiExport *e, Dump *d, int8_t *weights, rt_state *state) {
   size_t start = 0;
-  const bool found = find_newest(state, &start, d, e);
+  bool found;
+  NITI_TRY(find_newest(&found, state, &start, d, e));
   if (d->size < d->slot || (found && is_cut(d, start)))
     return niti_fail(NITI_ERROR_FORMAT, "%s: %zu bytes, which end within a slot (expected one slot of %zu bytes, or both)",
                      d->path, d->size, d->slot);

@@ -155,6 +155,30 @@ def test_a_dump_becomes_a_checkpoint_that_goes_on_training(job):
         assert not os.path.exists(job.path("no.safetensors"))
 
 
+def test_headers_without_slots_are_few(job):
+    """Each costs a checksum over a slot, so a dump of the size of N slots may have 2 (N + 1), whole or not."""
+    slots, dump, out = job.path("few.bin"), job.path("headers.bin"), job.path("headers.safetensors")
+    expected = dump_of(job, slots)
+    with open(slots, "rb") as file:
+        content = file.read()
+    slot = len(content) // 2
+    stale = content[slot - 64:slot - 28]  # the fields of a header
+    assert 5 * len(stale) + 64 < slot
+
+    def write(data):
+        with open(dump, "wb") as file:
+            file.write(data)
+        return ["import", dump, job.checkpoint, "--out", out]
+
+    assert niti_json(*write(content * 10))["hash"] == expected
+    assert niti_json(*write(content + stale * 4 + b"\xff" * 64))["hash"] == expected
+    os.remove(out)
+    result = subprocess.run([NITI, *write(content + stale * 5 + b"\xff" * 64)], capture_output=True, text=True, check=False)
+    at = 2 * slot + 4 * len(stale)
+    assert result.returncode == 1 and f"headers.bin: byte {at}: more than 6 headers of this network (expected one per slot of {slot} bytes)" in result.stderr
+    assert not os.path.exists(out)
+
+
 @pytest.mark.parametrize("mu", [31, -1, -100000])
 def test_a_saved_rate_out_of_range_is_refused(mu, job):
     """By the field, as a signed number: neither an export nor a replay would take the checkpoint."""
