@@ -148,7 +148,7 @@ static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
 
 static NitiStatus train(Replay *r, int32_t count) {
   const NitiBatch batch = {.count = count, .images = r->pixels, .source = r->source, .samples = r->samples, .labels = r->labels};
-  NitiBindings b = {.seed = r->seed, .step = (uint32_t)r->steps++};
+  NitiBindings b = {.seed = r->seed, .step = (uint32_t)(r->steps - 1)};
   NITI_TRY(niti_feed_batch(r->feed, &batch, &b));
   const int32_t mu = niti_program_find_scalar(r->net->program, "mu");
   if (mu != NITI_NONE) b.scalars[mu] = (int64_t)r->mu * NITI_MU_UNITS;
@@ -165,6 +165,17 @@ static NitiStatus set_mu(Replay *r, const char *word, const char *more) {
   return NITI_OK;
 }
 
+static NitiStatus count_step(Replay *r) {
+  if (r->steps == UINT32_MAX)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s:%" PRId64
+                     ": one step too many for the 32-bit step counter of the random numbers (expected at most %" PRIu32
+                     " in all)",
+                     r->path, r->line, UINT32_MAX);
+  ++r->steps;
+  return NITI_OK;
+}
+
 /* Without a data set the line is only checked. */
 static NitiStatus replay_line(Replay *r, char *line) {
   char *rest = line, *word = strtok_r(line, " \t\r", &rest);
@@ -178,11 +189,15 @@ static NitiStatus replay_line(Replay *r, char *line) {
     if (count == r->recipe->batch) return fail_at(r, word, "more images than the network's batch");
     NITI_TRY(take_sample(r, count++, word));
   }
+  NITI_TRY(count_step(r));
   return r->dataset ? train(r, count) : NITI_OK;
 }
 
-/* Before a data set is opened, which may take long: what can be said of the log without one. */
+/* Before a data set is opened, which may take long: what can be said of the log without one. Leaves the replay at the
+ * log's first line. */
 static NitiStatus check_all(Replay *r, const char *text) {
+  const int64_t steps = r->steps;
+  const int mu = r->mu;
   NitiStatus status = NITI_OK;
   for (const char *line = text; line && status == NITI_OK; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
     char *copy = strndup(line, strcspn(line, "\n"));
@@ -191,6 +206,8 @@ static NitiStatus check_all(Replay *r, const char *text) {
     free(copy);
   }
   r->line = 0;
+  r->steps = steps;
+  r->mu = mu;
   return status;
 }
 
@@ -227,9 +244,9 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
   NitiStatus status = strlen(text) == size
                           ? open_network(r, network, device)
                           : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", r->path, strlen(text));
+  if (status == NITI_OK) status = go_on(r);
   if (status == NITI_OK) status = check_all(r, text);
   if (status == NITI_OK) status = open_data(r, data);
-  if (status == NITI_OK) status = go_on(r);
   if (status == NITI_OK) status = replay_all(r, text);
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;

@@ -241,6 +241,22 @@ def test_a_replay_writes_where_it_ended(job):
     assert [metadata[key] for key in ("device_step", "device_mu", "device_seed", "arithmetic")] == ["25", "4", "3", "1.1"]
 
 
+def test_a_step_beyond_the_counter_is_refused(job):
+    """Its number has 32 bits; from 0 on, random words would be those of the first steps. Said before the data is opened."""
+    slots, late, out = job.path("late.bin"), job.path("late.safetensors"), job.path("later.safetensors")
+    dump_of(job, slots, ("DUMP;", "network.step = 4294967290u; NET(save)(&network, read_slot, write_slot, NULL); DUMP;"))
+    assert niti_json("import", slots, job.checkpoint, "--out", late)["steps"] == 2**32 - 6
+    with open(job.path("five.log"), "w", encoding="ascii") as file:
+        file.write("# the last\nmu 3\n" + "0:0\n" * 5)
+    assert niti_json("replay", job.path("five.log"), late, "--data", job.path("data"), "--out", out)["steps"] == 2**32 - 1
+    os.remove(out)
+    with open(job.path("six.log"), "w", encoding="ascii") as file:
+        file.write("# one more\n" + "0:0\n" * 6)
+    result = subprocess.run([NITI, "replay", job.path("six.log"), late, "--data", job.path("missing"), "--out", out], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "six.log:7: one step too many" in result.stderr and "at most 4294967295 in all" in result.stderr
+    assert not os.path.exists(out)
+
+
 SCHEDULE = [{"epoch": 0, "mu": 4}, {"epoch": 2, "mu": 3}, {"at": 0.9, "mu": 2}]
 
 
