@@ -8,14 +8,18 @@ static bool is(const char *word, const char *brief, const char *full) {
   return strcmp(word, brief) == 0 || strcmp(word, full) == 0;
 }
 
+/* The exit code, once what was printed is out. */
+static int finish(int code) {
+  if ((fflush(stdout) == 0 && !ferror(stdout)) || code != EXIT_OK) return code;
+  say("cannot write to standard output");
+  return EXIT_FAILED; /* no object: there is no place for it */
+}
+
 static int run(const Command *command, int argc, char **argv) {
-  int code = command->run(argc, argv);
-  if (code == EXIT_OK && !json_is_whole()) code = fail_with(EXIT_FAILED, "out of memory: a part of the result is missing");
-  if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
-    say("cannot write to standard output");
-    code = EXIT_FAILED; /* no object: there is no place for it */
-  }
-  return code;
+  const int code = command->run(argc, argv);
+  if (code == EXIT_OK && !json_is_whole())
+    return finish(fail_with(EXIT_FAILED, "out of memory: a part of the result is missing"));
+  return finish(code);
 }
 
 int main(int argc, char **argv) {
@@ -31,7 +35,7 @@ int main(int argc, char **argv) {
   if (is(argv[1], "-h", "--help")) return run(command_find("help"), argc - 1, argv + 1);
   if (is(argv[1], "-V", "--version")) {
     printf("niti %s\n", niti_version());
-    return EXIT_OK;
+    return finish(EXIT_OK);
   }
   const Command *command = command_find(argv[1]);
   if (command) return run(command, argc - 1, argv + 1);

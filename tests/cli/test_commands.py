@@ -738,6 +738,13 @@ def test_bench_algorithm(tmp_path):
     assert [k["kernel"] for k in json_of(*arguments, "--algorithm", "auto")["kernels"]] == fastest
 
 
+@pytest.mark.parametrize("option", ["--version", "-V", "--help", "-h"])
+def test_a_full_standard_output_is_noticed_without_a_command(option):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([NITI, option], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and done.stderr == b"niti: cannot write to standard output\n"
+
+
 def test_a_full_standard_output_is_noticed(trained):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run([NITI, "hash", trained[0] / "last.safetensors"], stdout=full, stderr=subprocess.PIPE, check=False)
