@@ -109,11 +109,11 @@ static void predict_file(Prediction *p, const char *path) {
 
 static void predict_input(Prediction *p) {
   static const char name[] = "standard input";
-  enum { BYTES_MAX = 1 << 30 };
+  enum { BYTES_MAX = 1 << 28 };
   char *bytes = NULL;
   size_t size = 0;
   int32_t exponent = 0;
-  NitiStatus status = niti_file_read_any(&bytes, &size, "/dev/stdin", BYTES_MAX);
+  NitiStatus status = niti_file_read_as(&bytes, &size, "/dev/stdin", name, BYTES_MAX);
   if (status == NITI_OK) status = niti_model_predict_bytes(p->model, p->logits, &exponent, (const uint8_t *)bytes, size, name);
   report(p, name, status, exponent);
   free(bytes);

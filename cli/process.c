@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -26,14 +28,56 @@ static void write_plainly(const char *text, size_t size) {
   if (write(STDERR_FILENO, text, size) < 0) errno = error;
 }
 
-static void on_bus(int number, siginfo_t *info, void *context) {
+/* The number in hexadecimal digits with which a text begins. */
+static uintptr_t address_in(const char *text) {
+  uintptr_t value = 0;
+  for (; (*text >= '0' && *text <= '9') || (*text >= 'a' && *text <= 'f'); ++text)
+    value = value << 4 | (uintptr_t)(*text <= '9' ? *text - '0' : *text - 'a' + 10);
+  return value;
+}
+
+/* line: FIRST-END and more. */
+static bool has_address(const char *line, uintptr_t at) {
+  const char *dash = strchr(line, '-');
+  return dash && at >= address_in(line) && at < address_in(dash + 1);
+}
+
+/* The path of the file that is mapped at an address, by the kernel's list, in line[size]. NULL: there is none. */
+static const char *find_mapped(char *line, size_t size, uintptr_t at) {
+  char chunk[512];
+  size_t length = 0;
+  ssize_t count;
+  const int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  while (fd >= 0 && (count = read(fd, chunk, sizeof chunk)) > 0) {
+    for (ssize_t i = 0; i < count; ++i) {
+      const bool end = chunk[i] == '\n';
+      line[length] = 0;
+      if (end && has_address(line, at)) return strchr(line, '/'); /* nothing before the path has one */
+      if (!end && length + 1 < size) line[length++] = chunk[i];
+      if (end) length = 0;
+    }
+  }
+  return NULL;
+}
+
+/* Calls only what a handler may: nothing that allocates, locks or prints through stdio. */
+static void tell_change(uintptr_t at) {
   static const char text[] =
-      "niti: a file of the data set became shorter or unreadable while it was used (expected it not to change; once it is "
-      "restored, "
+      ": became shorter or unreadable while it was used (expected a file of the data set not to change; once it is restored, "
       "`niti train --resume` continues a run)\n";
+  char line[PATH_MAX + 100], message[sizeof line + sizeof text + 8] = "niti: ";
+  const char *path = find_mapped(line, sizeof line, at);
+  (void)niti_text_escape(message + strlen(message), sizeof line, path ? path : "a file", false);
+  memcpy(message + strlen(message), text, sizeof text);
+  write_plainly(message, strlen(message));
+}
+
+static void on_bus(int number, siginfo_t *info, void *context) {
+  static atomic_flag told = ATOMIC_FLAG_INIT;
   (void)context;
   if (info->si_code == BUS_ADRERR) {
-    write_plainly(text, sizeof text - 1);
+    while (atomic_flag_test_and_set(&told)) (void)pause(); /* another thread tells, and ends the process */
+    tell_change((uintptr_t)info->si_addr);
     _exit(EXIT_FAILED);
   }
   (void)signal(number, SIG_DFL); /* a fault of the program's own: it happens again */

@@ -1,5 +1,6 @@
 /* Paths, whole-file reading, clocks and the environment. The files that are replaced whole are in test_io.c. */
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "io_test.h"
@@ -148,6 +149,27 @@ static void check_read(const char *path, size_t limit, const char *expected, siz
   free(data);
 }
 
+/* The most bytes that one read asked for, for which there is memory. */
+static size_t most_asked;
+
+ssize_t read(int fd, void *to, size_t size) {
+  if (size > most_asked) most_asked = size;
+  return syscall(SYS_read, fd, to, size);
+}
+
+static void test_read_endless(void **state) {
+  enum { LIMIT = (1 << 20) + 100 };
+  (void)state;
+  char *data = NULL;
+  most_asked = 0;
+  check_fails(niti_file_read_any(&data, NULL, "/dev/zero", LIMIT), NITI_ERROR_FORMAT, "/dev/zero", "at most 1048676 bytes");
+  assert_null(data);
+  assert_in_range(most_asked, 1,
+                  1 << 19); /* the last time for little more than the limit's rest: memory never doubles beyond it */
+  check_fails(niti_file_read_as(&data, NULL, "/dev/zero", "a name", LIMIT), NITI_ERROR_FORMAT, "a name: ", "at most");
+  check_fails(niti_file_read_as(&data, NULL, at("none"), "a name", LIMIT), NITI_ERROR_FILE, "a name: ", "cannot open");
+}
+
 static void test_read(void **state) {
   (void)state;
   char *data = (char *)folder;
@@ -229,9 +251,9 @@ static void test_environment(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_join),           TEST(test_escape),      TEST(test_escape_in_little_room),
-                                     TEST(test_kinds),          TEST(test_read),        TEST(test_read_pipe),
-                                     TEST(test_clocks),         TEST(test_environment), TEST(test_walk),
-                                     TEST(test_making_folders), TEST(test_format)};
+  const struct CMUnitTest tests[] = {TEST(test_join),      TEST(test_escape),         TEST(test_escape_in_little_room),
+                                     TEST(test_kinds),     TEST(test_read),           TEST(test_read_endless),
+                                     TEST(test_read_pipe), TEST(test_clocks),         TEST(test_environment),
+                                     TEST(test_walk),      TEST(test_making_folders), TEST(test_format)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

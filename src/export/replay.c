@@ -14,7 +14,7 @@
 #include "train/snapshot.h"
 #include "train/step.h"
 
-enum { LOG_BYTES_MAX = 1 << 30 };
+enum { LOG_BYTES_MAX = 1 << 28 };
 
 typedef struct Replay {
   const char *path; /* the log's */

@@ -248,11 +248,12 @@ static NitiStatus fail_long(const char *path, size_t limit) {
   return niti_fail(NITI_ERROR_FORMAT, "%s: too long, expected at most %zu bytes", path, limit);
 }
 
-/* Reads to the end into *data of room bytes, which grows, and ends it with a zero byte. */
+/* Reads to the end into *data of room bytes, which grows to limit + 2 at most, and ends it with a zero byte. */
 static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, const char *path, size_t limit) {
   for (*size = 0; *size <= limit;) {
     if (!*data || *size + 1 == room) {
       room *= *data ? 2 : 1;
+      if (room > limit + 1) room = limit + 2;
       char *grown = realloc(*data, room);
       if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
       *data = grown;
@@ -290,8 +291,12 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
   return fail_long(path, limit);
 }
 
-NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
+NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit) {
   *data = NULL;
   const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
-  return fd < 0 ? niti_fail_errno(path, "open") : read_whole(data, size, 4096, fd, path, limit);
+  return fd < 0 ? niti_fail_errno(name, "open") : read_whole(data, size, 4096, fd, name, limit);
+}
+
+NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
+  return niti_file_read_as(data, size, path, path, limit);
 }

@@ -36,8 +36,11 @@ NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path);
 /* Reads a regular file of at most `limit` bytes into new memory, a zero byte after the last; the caller frees *data, which is
  * NULL after a failure. size may be NULL. Fails with NITI_ERROR_FORMAT where the file is longer. */
 NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t limit);
-/* The same for any readable file, including pipes, which it reads until they end. */
+/* The same for any readable file, including pipes, which it reads until they end, or are longer than the limit: it takes no more
+ * memory than that either way. */
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit);
+/* The same, where messages shall have another name than the path. */
+NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit);
 
 /* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's, with what to do where that helps. */
 NitiStatus niti_fail_errno(const char *path, const char *what);

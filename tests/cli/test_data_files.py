@@ -96,6 +96,9 @@ def test_folders_and_standard_input(learned, tmp_path):
     assert done.returncode == 0
     one = json.loads(done.stdout)["predictions"][0]
     assert (one["image"], one["top"][0]["name"]) == ("standard input", "bottom left")
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run([NITI, "predict", checkpoint, "-"], stdin=endless, capture_output=True, check=False)
+    assert done.returncode == 1 and done.stderr == b"niti: standard input: too long, expected at most 268435456 bytes\n"
     done = from_input(b"text")
     assert done.returncode == 1 and done.stderr.startswith(b"niti: standard input: byte 0: neither a JPEG nor a PNG")
 

@@ -134,7 +134,7 @@ def test_a_mapped_file_that_shrinks(recipe, work):
     process = begin_long(recipe, data, run)
     os.truncate(data / "train_x.npy", 4096)
     code, _, err = finish(process)
-    assert code == 1 and "became shorter" in err, (code, err)
+    assert code == 1 and err.count("became shorter") == 1 and f"niti: {os.path.realpath(data)}/train_x.npy: became shorter" in err, (code, err)
     checkpoint_hash(run)
 
 
