@@ -47,9 +47,10 @@ static bool in_line(const NitiYaml *node) {
   return true;
 }
 
-static bool emit_scalar(yaml_emitter_t *emitter, const NitiYaml *node) {
+/* A key keeps its text: two that mean null would otherwise be written alike. */
+static bool emit_scalar(yaml_emitter_t *emitter, const NitiYaml *node, bool key) {
   yaml_event_t event;
-  const char *text = niti_yaml_is_null(node) ? "null" : node->text;
+  const char *text = !key && niti_yaml_is_null(node) ? "null" : node->text;
   const yaml_scalar_style_t style = node->quoted ? YAML_DOUBLE_QUOTED_SCALAR_STYLE : YAML_PLAIN_SCALAR_STYLE;
   return yaml_scalar_event_initialize(&event, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), 1, 1, style) &&
          yaml_emitter_emit(emitter, &event);
@@ -59,7 +60,7 @@ static bool emit_scalar(yaml_emitter_t *emitter, const NitiYaml *node) {
 static bool emit(yaml_emitter_t *emitter, const NitiYaml *node, bool root) {
   yaml_event_t event;
   const bool flow = !root && in_line(node);
-  if (node->kind == NITI_YAML_SCALAR) return emit_scalar(emitter, node);
+  if (node->kind == NITI_YAML_SCALAR) return emit_scalar(emitter, node, false);
   if (node->kind == NITI_YAML_SEQUENCE) {
     const yaml_sequence_style_t style = flow ? YAML_FLOW_SEQUENCE_STYLE : YAML_BLOCK_SEQUENCE_STYLE;
     if (!yaml_sequence_start_event_initialize(&event, NULL, NULL, 1, style)) return false;
@@ -69,7 +70,7 @@ static bool emit(yaml_emitter_t *emitter, const NitiYaml *node, bool root) {
   }
   if (!yaml_emitter_emit(emitter, &event)) return false;
   for (size_t i = 0; i < node->count; ++i) {
-    if (node->kind == NITI_YAML_MAPPING && !emit_scalar(emitter, node->keys[i])) return false;
+    if (node->kind == NITI_YAML_MAPPING && !emit_scalar(emitter, node->keys[i], true)) return false;
     if (!emit(emitter, node->items[i], false)) return false;
   }
   const int ready =
