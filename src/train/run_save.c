@@ -201,6 +201,7 @@ static NitiStatus save_averaged(NitiCheckpoint *checkpoint, const NitiRun *run) 
 
 NitiStatus niti_run_save_averaged(const NitiRun *run) {
   NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_dataset_check_maps(run->dataset));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   const NitiStatus status = save_averaged(checkpoint, run);
   niti_checkpoint_close(checkpoint);
@@ -213,7 +214,8 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
   if (run->lost) return niti_fail(NITI_ERROR_MEMORY, "the run's own weights are lost (the last checkpoint has them)");
   if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
-  const NitiStatus status = fill_checkpoint(run, checkpoint);
+  NitiStatus status = fill_checkpoint(run, checkpoint);
+  if (status == NITI_OK) status = niti_dataset_check_maps(run->dataset); /* after its last step: it names the data as it was */
   if (status == NITI_OK) return niti_saver_begin(run->saver, checkpoint, keep, run->epoch);
   niti_checkpoint_close(checkpoint);
   return status;
