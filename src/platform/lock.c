@@ -115,15 +115,19 @@ static NitiStatus make_entry(const char *folder, const char *entry) {
   return status;
 }
 
+static bool find_entry(char name[OWNER_NAME], const char *path) {
+  name[0] = 0;
+  return niti_folder_walk(path, take_name, name) == NITI_OK && name[0];
+}
+
 /* Puts it in the place of no folder or of an empty one. *there: the entry of the folder that is there instead; "": none. */
 static NitiStatus put_folder(bool *put, char there[OWNER_NAME], const char *own, const char *path) {
-  there[0] = 0;
-  for (int tries = 0; tries < 2 && !there[0]; ++tries) {
+  for (int tries = 0; tries < 2; ++tries) {
     *put = niti_system.rename(own, path) == 0;
     if (*put) return NITI_OK;
     if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) return niti_fail_errno(path, "make the folder");
-    (void)niti_folder_walk(path, take_name, there);
-    if (!there[0]) (void)niti_system.rmdir(path); /* some systems replace no empty folder either */
+    if (find_entry(there, path)) return NITI_OK;
+    (void)niti_system.rmdir(path); /* some systems replace no empty folder either */
   }
   return NITI_OK;
 }
