@@ -46,15 +46,13 @@ static bool take_extension(const char **at, int64_t *step, int32_t *from, int32_
 
 /* Each goes on where the one before ended, and the last one to what the recipe now has. */
 static NitiStatus check_record(const NitiRun *run) {
-  int64_t step, last = 0;
-  int32_t from, to, epochs = 0;
+  int64_t step = 0, last = 0;
+  int32_t from = 0, to = 0, epochs = 0;
   const char *at = run->extensions;
   bool good = true;
-  while (good && at && *at) {
+  for (; good && at && *at; last = step, epochs = to) {
     good = take_extension(&at, &step, &from, &to) && step >= last && step <= run->step && from > 0 && to > from &&
            (epochs == 0 || from == epochs);
-    if (good) last = step;
-    if (good) epochs = to;
   }
   if (good && (!run->extensions || epochs == run->recipe->epochs)) return NITI_OK;
   return niti_fail(
