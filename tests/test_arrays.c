@@ -160,6 +160,26 @@ static void expect_text(const char *path, const char *text, const char *a, const
 
 #define NPY(type, order, shape) "{'descr': " type ", 'fortran_order': " order ", 'shape': " shape ", }"
 
+/* Only of files whose values are used where they are mapped. */
+static void replaced_maps_are_noticed(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  put_set(dir, "|u1", "(2, 2)", "abcd", 4, 2);
+  NitiDataset *dataset = open_good(dir, NITI_DATA_AUTO, NULL), *lazy = NULL;
+  NitiDataRequest request = request_of(NULL);
+  request.lazy = true;
+  assert_int_equal(niti_dataset_open(&lazy, dir, NULL, &request), NITI_OK);
+  assert_int_equal(niti_dataset_check_maps(dataset), NITI_OK);
+  put_npy(path_of("%s/new", dir), "|u1", "(2, 2)", "abcd", 4);
+  assert_int_equal(rename(path_of("%s/new", dir), path_of("%s/test_x.npy", dir)), 0);
+  const NitiStatus status = niti_dataset_check_maps(dataset);
+  check_error((int)status, (int)NITI_ERROR_FILE, niti_error(), path_of("%s/test_x.npy", dir), "changed while in use");
+  assert_int_equal(niti_dataset_check_maps(lazy), NITI_OK);
+  niti_dataset_close(lazy);
+  niti_dataset_close(dataset);
+  remove_temp(dir);
+}
+
 static void other_arrays_are_refused(void **state) {
   (void)state;
   char *dir = make_temp();
@@ -469,6 +489,7 @@ int main(void) {
       cmocka_unit_test(headers_may_be_written_in_many_ways),
       cmocka_unit_test(labels_may_be_of_any_integer_type),
       cmocka_unit_test(validation_arrays_and_names),
+      cmocka_unit_test(replaced_maps_are_noticed),
       cmocka_unit_test(other_arrays_are_refused),
       cmocka_unit_test(damaged_headers_never_crash),
       cmocka_unit_test(sets_that_do_not_fit_are_refused),

@@ -23,7 +23,47 @@ static const char *owner_of(const NitiLock *lock) {
   return path;
 }
 
-static void put_owner(const char *text) { put_file(at(".lock.owner"), text, strlen(text)); }
+/* An owner's entry; only one at a time. */
+static void put_owner(long process, unsigned long long start, const char *host) {
+  char name[300];
+  (void)snprintf(name, sizeof name, ".lock.owner/%ld-%llu-%s", process, start, host);
+  assert_int_equal(mkdir(at(".lock.owner"), 0777), 0);
+  put_file(at(name), "", 0);
+}
+
+/* The name of the only entry. */
+static const char *get_owner(void) {
+  static char name[256];
+  DIR *dir = opendir(at(".lock.owner"));
+  assert_non_null(dir);
+  int count = 0;
+  for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    if (entry->d_name[0] == '.') continue;
+    (void)snprintf(name, sizeof name, "%s", entry->d_name);
+    ++count;
+  }
+  (void)closedir(dir);
+  assert_int_equal(count, 1);
+  return name;
+}
+
+static void remove_owner(void) {
+  char name[300];
+  (void)snprintf(name, sizeof name, ".lock.owner/%s", get_owner());
+  assert_int_equal(unlink(at(name)), 0);
+  assert_int_equal(rmdir(at(".lock.owner")), 0);
+}
+
+/* By the kernel's own account: the 22nd word, where no word before has a space. */
+static unsigned long long start_of(long process) {
+  char path[64], word[256];
+  (void)snprintf(path, sizeof path, "/proc/%ld/stat", process);
+  FILE *file = fopen(path, "r");
+  assert_non_null(file);
+  for (int i = 0; i < 22; ++i) assert_int_equal(fscanf(file, "%255s", word), 1);
+  assert_int_equal(fclose(file), 0);
+  return strtoull(word, NULL, 10);
+}
 
 static void test_with_flock(void **state) {
   (void)state;
@@ -64,26 +104,66 @@ static long dead_process(void) {
   return child;
 }
 
+static void check_taken(void) {
+  NitiLock *lock;
+  check_ok(niti_lock_open(&lock, folder));
+  assert_int_equal(strtol(get_owner(), NULL, 10), getpid());
+  niti_lock_close(lock);
+  assert_int_equal(count_files(), 1); /* .lock */
+}
+
+static void check_busy(const char *part) {
+  NitiLock *lock;
+  char before[300];
+  (void)snprintf(before, sizeof before, "%s", get_owner());
+  check_fails(niti_lock_open(&lock, folder), NITI_ERROR_FILE, at(".lock.owner"), part);
+  assert_string_equal(get_owner(), before);
+  assert_int_equal(count_files(), 2);
+  remove_owner();
+}
+
 static void test_left_behind(void **state) {
   (void)state;
-  char host[256], text[512];
-  NitiLock *lock;
+  char host[256], other[300];
   flock_error = ENOLCK;
   niti_environment_host(host, sizeof host);
-  (void)snprintf(text, sizeof text, "%s %ld\n", host, dead_process());
-  put_owner(text);
-  check_ok(niti_lock_open(&lock, folder));
-  niti_lock_close(lock);
-  (void)snprintf(text, sizeof text, "not-%s %ld\n", host, dead_process()); /* another host's may be alive */
-  put_owner(text);
-  check_fails(niti_lock_open(&lock, folder), NITI_ERROR_FILE, at(".lock.owner"), "not-");
-  put_owner("");
-  check_fails(niti_lock_open(&lock, folder), NITI_ERROR_FILE, at(".lock.owner"), "remove");
+  put_owner(dead_process(), 1, host);
+  check_taken();
+  put_owner(dead_process(), 0, host);
+  check_taken();
+  (void)snprintf(other, sizeof other, "not-%s", host); /* another host's may be alive */
+  put_owner(dead_process(), 1, other);
+  check_busy(other);
+  assert_int_equal(mkdir(at(".lock.owner"), 0777), 0); /* of a process that was killed as it closed the lock */
+  check_taken();
+  assert_int_equal(mkdir(at(".lock.owner"), 0777), 0);
+  put_file(at(".lock.owner/?"), "", 0);
+  check_busy("remove");
+}
+
+/* The number is another process's by now, or this one's. */
+static void test_numbers_come_again(void **state) {
+  (void)state;
+  char host[256];
+  const long self = (long)getpid(), parent = (long)getppid();
+  flock_error = ENOLCK;
+  niti_environment_host(host, sizeof host);
+  put_owner(self, start_of(self) - 1, host);
+  check_taken();
+  put_owner(self, start_of(self), host);
+  check_busy("another process");
+  put_owner(parent, start_of(parent) - 1, host);
+  check_taken();
+  put_owner(parent, start_of(parent), host);
+  check_busy("another process");
+  put_owner(parent, 0, host); /* of a host without /proc */
+  check_busy("another process");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_with_flock), TEST(test_without_flock), TEST(test_left_behind)};
+  const struct CMUnitTest tests[] = {TEST(test_with_flock), TEST(test_without_flock), TEST(test_left_behind),
+                                     TEST(test_numbers_come_again)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

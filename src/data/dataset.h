@@ -192,6 +192,10 @@ int64_t *niti_dataset_sums(NitiDataset *dataset);
  * digits. Image folders: before each file's bytes, CLASS/NAME and a zero byte. Fails where files that it has to read again are no
  * longer as they were when the data set was opened. Where images have stayed in files, it makes their checks. */
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]);
+/* Whether the files whose values are used where they are mapped, those of .npy, are still the ones that were opened, by inode,
+ * size and times: what was computed before a call that succeeds used their values as they were when they were opened. FILE, with
+ * the name, where one was changed or replaced since. Costs a stat per split; safe beside loaders. */
+NitiStatus niti_dataset_check_maps(const NitiDataset *dataset);
 /* The checks by which changes to files are noticed: of each of the niti_dataset_stored images of a lazy data set that have stayed
  * in files. NULL: there are none, or neither this data set nor another, whose checks it was given, has hashed them. */
 const uint32_t *niti_dataset_checks(const NitiDataset *dataset, NitiSplit split);

@@ -87,6 +87,23 @@ static NitiStatus check_same(const NitiDataSplit *split, size_t file, const char
   return niti_fail(NITI_ERROR_FILE, "%s: the file was changed after it was opened (expected the same until it is hashed)", path);
 }
 
+NitiStatus niti_dataset_check_maps(const NitiDataset *dataset) {
+  for (int i = 0; i < NITI_SPLITS; ++i) {
+    const NitiDataSplit *split = &dataset->split[i];
+    char *path = NULL;
+    if (split->mapped == 0 || !split->values || split->shared) continue;
+    NITI_TRY(niti_path_join(&path, split->dir, split->files.path[0]));
+    const NitiFileFacts facts = facts_of(path);
+    const bool same = are_same(&split->facts[0], &facts);
+    const NitiStatus status =
+        same ? NITI_OK
+             : niti_fail(NITI_ERROR_FILE, "%s: the file was changed while in use (expected the same until the end)", path);
+    free(path);
+    NITI_TRY(status);
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
   Hashing hashing = {.dataset = dataset, .records = s->records, .total = (int64_t)s->files.count};

@@ -248,6 +248,7 @@ static NitiStatus replay(Replay *r, NitiImportResult *result, const char *networ
   if (status == NITI_OK) status = check_all(r, text);
   if (status == NITI_OK) status = open_data(r, data);
   if (status == NITI_OK) status = replay_all(r, text);
+  if (status == NITI_OK) status = niti_dataset_check_maps(r->dataset);
   free(text);
   return status == NITI_OK ? save(r, result, out) : status;
 }

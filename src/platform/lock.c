@@ -1,4 +1,4 @@
-/* Locks by flock, or by exclusive creation of a file where flock is not available. */
+/* Locks by flock, or by the name of an entry of a folder where flock is not available. */
 #include "platform/lock.h"
 
 #include <errno.h>
@@ -9,68 +9,170 @@
 
 #include "platform/environment.h"
 #include "platform/file.h"
+#include "platform/folder.h"
 #include "platform/path.h"
 #include "platform/system.h"
 
-enum { OWNER_MAX = 512 };
+enum { HOST_MAX = 180, OWNER_NAME = 240 /* "PROCESS-START-HOST" */, OWNER_TEXT = 256 };
 
 struct NitiLock {
-  int fd;           /* holds the flock; -1: none */
-  char *owner_file; /* exists while the lock is held; NULL: not needed */
+  int fd;                           /* holds the flock; -1: none */
+  char *owner_folder, *owner_entry; /* the folder .lock.owner and the entry of this process in it; NULL: not needed */
+  bool owned;                       /* that is there */
 };
 
 static NitiStatus fail_busy(const char *folder) {
   return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", folder);
 }
 
-/* ---- by the creation of a file ---- */
+/* ---- by the name of an entry ---- */
 
-/* "HOST PROCESS\n" */
-static void describe_owner(char text[OWNER_MAX]) {
-  char host[256];
-  niti_environment_host(host, sizeof host);
-  (void)snprintf(text, OWNER_MAX, "%s %ld\n", host, (long)getpid());
+/* The folder .lock.owner is there while the lock is held, and has one entry, whose name is its owner's. Of several processes one
+ * gets it, by what the system does atomically:
+ * - The folder comes into being with its entry, by a rename that succeeds only where there was none, or an empty one.
+ * - From then on the entry only changes its name, from that of an owner that has ended to that of who takes its place. An owner's
+ *   name, with the time when it started, is never another's, and what has ended stays so. So all who found it ended, however long
+ *   ago, ask for a rename of the same name, which is there for the first of them alone; and nobody renames a live one's.
+ * - The owner removes its entry, and the folder if that is still empty: another may have put its own in its place. */
+
+/* What identifies a process. */
+typedef struct Owner {
+  long process;
+  unsigned long long start; /* since the machine's start; 0: not known */
+  char host[HOST_MAX];
+} Owner;
+
+static void spell(char name[OWNER_NAME], const Owner *owner) {
+  (void)snprintf(name, OWNER_NAME, "%ld-%llu-%s", owner->process, owner->start, owner->host);
 }
 
-/* Whether the file was made by a process of this host that has ended. *owner: its human-readable description. */
-static bool is_left_behind(char owner[OWNER_MAX], const char *path) {
-  char *text = NULL, host[256], found[256];
-  long process = 0;
-  (void)snprintf(owner, OWNER_MAX, "of an unknown process");
-  if (niti_file_read(&text, NULL, path, OWNER_MAX) != NITI_OK) return false;
-  const bool named = sscanf(text, "%255s %ld", found, &process) == 2 && process > 0;
+static bool parse(Owner *owner, const char *name) {
+  return sscanf(name, "%ld-%llu-%179[^/]", &owner->process, &owner->start, owner->host) == 3 && owner->process > 0;
+}
+
+/* When the process of a /proc/PROCESS/stat started, its 22nd field; 0: not known. *process: its first. The second, in
+ * parentheses, may hold anything. */
+static unsigned long long read_start(long *process, const char *path) {
+  enum { FIRST = 3, START = 22, BYTES_MAX = 4096 };
+  char *text = NULL;
+  *process = 0;
+  if (niti_file_read_any(&text, NULL, path, BYTES_MAX) != NITI_OK) return 0;
+  *process = strtol(text, NULL, 10);
+  const char *at = strrchr(text, ')');
+  for (int field = FIRST; at && field <= START; ++field) at = strchr(at + 1, ' ');
+  const unsigned long long start = at ? strtoull(at, NULL, 10) : 0;
   free(text);
-  if (!named) return false;
-  (void)snprintf(owner, OWNER_MAX, "process %ld on %s", process, found);
-  niti_environment_host(host, sizeof host);
-  return strcmp(host, found) == 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+  return start;
 }
 
-static int create_file(const char *path) { return niti_system.open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }
+/* *listed: whether /proc has this process under its number, and so others under theirs: in a new namespace it may be of another.
+ */
+static Owner describe_self(bool *listed) {
+  Owner self = {.process = (long)getpid()};
+  long process;
+  self.start = read_start(&process, "/proc/self/stat");
+  *listed = process == self.process;
+  niti_environment_host(self.host, sizeof self.host);
+  for (char *c = self.host; *c; ++c) *c = *c == '/' ? '_' : *c;
+  return self;
+}
 
-static NitiStatus create_owner(const char *path, const char *folder) {
-  char text[OWNER_MAX], owner[OWNER_MAX];
-  int fd = create_file(path);
-  if (fd < 0 && errno == EEXIST) {
-    if (is_left_behind(owner, path) && niti_system.unlink(path) == 0) fd = create_file(path);
-    if (fd < 0)
-      return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder (%s; remove %s if it has ended)", folder,
-                       owner, path);
+/* Whether it was a process of this host that has ended; its number may be another's by now, even this one's. */
+static bool has_ended(const Owner *owner) {
+  char path[48];
+  long process;
+  bool listed;
+  const Owner self = describe_self(&listed);
+  if (strcmp(owner->host, self.host) != 0) return false;
+  if (owner->process == self.process) return self.start != 0 && owner->start != self.start;
+  if (kill((pid_t)owner->process, 0) != 0 && errno == ESRCH) return true;
+  if (!listed || owner->start == 0) return false;
+  (void)snprintf(path, sizeof path, "/proc/%ld/stat", owner->process);
+  const unsigned long long start = read_start(&process, path);
+  return start != 0 && start != owner->start;
+}
+
+static NitiStatus take_name(void *context, const char *name, bool folder) {
+  (void)folder;
+  (void)snprintf(context, OWNER_NAME, "%s", name);
+  return NITI_OK;
+}
+
+static void remove_owned(const char *folder, const char *entry) {
+  (void)niti_system.unlink(entry);
+  (void)niti_system.rmdir(folder);
+}
+
+static NitiStatus make_entry(const char *folder, const char *entry) {
+  if (niti_system.mkdir(folder, 0777) != 0) return niti_fail_errno(folder, "make the folder");
+  const int fd = niti_system.open(entry, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (fd >= 0) {
+    (void)niti_system.close(fd);
+    return NITI_OK;
   }
-  if (fd < 0) return niti_fail_errno(path, "create the file");
-  describe_owner(text);
-  const NitiStatus status = niti_file_put(fd, text, strlen(text), path);
-  (void)niti_system.close(fd);
-  if (status != NITI_OK) (void)niti_system.unlink(path);
+  const NitiStatus status = niti_fail_errno(entry, "create the file");
+  (void)niti_system.rmdir(folder);
   return status;
 }
 
+static bool find_entry(char name[OWNER_NAME], const char *path) {
+  name[0] = 0;
+  return niti_folder_walk(path, take_name, name) == NITI_OK && name[0];
+}
+
+/* Puts it in the place of no folder or of an empty one. *there: the entry of the folder that is there instead; "": none. */
+static NitiStatus put_folder(bool *put, char there[OWNER_NAME], const char *own, const char *path) {
+  for (int tries = 0; tries < 2; ++tries) {
+    *put = niti_system.rename(own, path) == 0;
+    if (*put) return NITI_OK;
+    if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) return niti_fail_errno(path, "make the folder");
+    if (find_entry(there, path)) return NITI_OK;
+    (void)niti_system.rmdir(path); /* some systems replace no empty folder either */
+  }
+  return NITI_OK;
+}
+
+static NitiStatus take_over(const NitiLock *lock, const char *folder, const char *there) {
+  char *from = NULL, text[OWNER_TEXT] = "of an unknown process";
+  Owner owner;
+  const bool known = parse(&owner, there);
+  if (known && has_ended(&owner)) {
+    NITI_TRY(niti_path_join(&from, lock->owner_folder, there));
+    const bool taken = niti_system.rename(from, lock->owner_entry) == 0;
+    free(from);
+    if (taken) return NITI_OK;
+  }
+  if (known) (void)snprintf(text, sizeof text, "process %ld on %s", owner.process, owner.host);
+  return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder (%s; remove %s if it has ended)", folder,
+                   text, lock->owner_folder);
+}
+
+/* own: the path of a new folder; entry: that of this process in it. */
+static NitiStatus become_owner(const NitiLock *lock, const char *folder, const char *own, const char *entry) {
+  char there[OWNER_NAME];
+  bool put = false;
+  NITI_TRY(make_entry(own, entry));
+  const NitiStatus status = put_folder(&put, there, own, lock->owner_folder);
+  if (put) return NITI_OK;
+  remove_owned(own, entry);
+  return status == NITI_OK ? take_over(lock, folder, there) : status;
+}
+
+/* The new folder is beside the lock's, with the process in its name too. */
 static NitiStatus lock_by_name(NitiLock *lock, const char *folder) {
-  NITI_TRY(niti_path_join(&lock->owner_file, folder, ".lock.owner"));
-  const NitiStatus status = create_owner(lock->owner_file, folder);
-  if (status == NITI_OK) return NITI_OK;
-  free(lock->owner_file); /* not ours to remove */
-  lock->owner_file = NULL;
+  char name[OWNER_NAME], own_name[OWNER_NAME + 16], *own = NULL, *entry = NULL;
+  bool listed;
+  const Owner self = describe_self(&listed);
+  spell(name, &self);
+  (void)snprintf(own_name, sizeof own_name, ".lock.owner-%s", name);
+  NITI_TRY(niti_path_join(&lock->owner_folder, folder, ".lock.owner"));
+  NITI_TRY(niti_path_join(&lock->owner_entry, lock->owner_folder, name));
+  NITI_TRY(niti_path_join(&own, folder, own_name));
+  NitiStatus status = niti_path_join(&entry, own, name);
+  if (status == NITI_OK) status = become_owner(lock, folder, own, entry);
+  lock->owned = status == NITI_OK;
+  free(entry);
+  free(own);
   return status;
 }
 
@@ -108,12 +210,13 @@ NitiStatus niti_lock_open(NitiLock **out, const char *folder) {
   return NITI_OK;
 }
 
-const char *niti_lock_owner_file(const NitiLock *lock) { return lock->owner_file; }
+const char *niti_lock_owner_file(const NitiLock *lock) { return lock->owner_folder; }
 
 void niti_lock_close(NitiLock *lock) {
   if (!lock) return;
-  if (lock->owner_file) (void)niti_system.unlink(lock->owner_file);
+  if (lock->owned) remove_owned(lock->owner_folder, lock->owner_entry);
   if (lock->fd >= 0) (void)niti_system.close(lock->fd);
-  free(lock->owner_file);
+  free(lock->owner_entry);
+  free(lock->owner_folder);
   free(lock);
 }

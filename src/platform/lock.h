@@ -6,12 +6,13 @@
 
 typedef struct NitiLock NitiLock;
 
-/* Locks the folder by flock on FOLDER/.lock, which stays. On a file system without flock, FOLDER/.lock.owner is the lock: created
- * for this process, it names host and process, and is removed on closing; one that a process of this host left behind when it
- * died is taken over. *out: the caller's, for niti_lock_close; NULL after a failure. Statuses: FILE (also a folder that another
- * process has locked), MEMORY. */
+/* Locks the folder by flock on FOLDER/.lock, which stays. On a file system without flock, the folder FOLDER/.lock.owner is the
+ * lock: its one entry is named by the owner's process, start and host, and both are removed on closing; one that a process of
+ * this host left behind when it died is taken over, by one process alone, also where that number is another process's by now.
+ * Hosts, and containers with numbers of their own, that share the folder must have names of their own. *out: the caller's, for
+ * niti_lock_close; NULL after a failure. Statuses: FILE (also a folder that another process has locked), MEMORY. */
 NitiStatus niti_lock_open(NitiLock **out, const char *folder);
-/* The lock file that replaces flock, or NULL; owned by the lock. */
+/* The path of .lock.owner where that replaces flock, or NULL; owned by the lock. */
 const char *niti_lock_owner_file(const NitiLock *lock);
 /* NULL is accepted. */
 void niti_lock_close(NitiLock *lock);

@@ -79,7 +79,8 @@ static NitiStatus train(NitiRateTrial *trial, Search *s, const NitiRecipe *recip
     s->nanoseconds += niti_clock_now() - begin;
     if (!tell(s, step + 1)) return niti_fail(NITI_INTERRUPTED, "interrupted; nothing was written");
   }
-  return take_score(&trial->last, s);
+  NITI_TRY(take_score(&trial->last, s));
+  return niti_dataset_check_maps(s->run->dataset);
 }
 
 static NitiStatus count_saturated(NitiRateTrial *trial, const NitiNetwork *net) {

@@ -325,6 +325,7 @@ static NitiStatus evaluate(NitiModel *m, NitiScore *out) {
   if (status == NITI_OK) {
     NitiMetrics sums;
     status = niti_network_read_metrics(net, &sums);
+    if (status == NITI_OK) status = niti_dataset_check_maps(m->set.dataset);
     if (status == NITI_OK) *out = (NitiScore){.loss = sums.loss, .correct = sums.correct, .images = sums.images};
   }
   niti_feed_close(feed);

@@ -99,11 +99,13 @@ static NitiStatus remove_entry(void *context, const char *name, bool folder) {
   return NITI_OK;
 }
 
-void niti_run_folder_clear(const NitiRunFolder *folder) {
+void niti_run_folder_clear(NitiRunFolder *folder) {
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
   const NitiStatus status = niti_folder_walk(folder->path, remove_entry, folder->path);
   if (status != NITI_OK) (void)niti_fail(status, "%s", why); /* the failure before matters more */
+  niti_lock_close(folder->lock);                             /* which may be a folder in it */
+  folder->lock = NULL;
   if (folder->made) (void)niti_system.rmdir(folder->path);
 }
 

@@ -15,7 +15,7 @@ NitiStatus niti_run_folder_check(const char *path);
 /* Opens a run's folder to continue the run; refuses one that holds no run or that another process has locked. */
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
 /* Undoes a create: removes the files written since, and the folder if create made it. Keeps the last failure's message. */
-void niti_run_folder_clear(const NitiRunFolder *folder);
+void niti_run_folder_clear(NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
 /* The lock file used where the file system has no file locks; NULL elsewhere. Owned by the folder. */

@@ -1,5 +1,6 @@
 /* The state of a run: what a checkpoint holds besides the weights, and how it is saved and restored. */
 #include <inttypes.h>
+#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "train/data_choice.h"
 #include "train/extend.h"
 #include "train/locate.h"
+#include "train/scoring.h"
 #include "train/snapshot.h"
 
 typedef enum StateKind {
@@ -154,17 +156,63 @@ static bool is_state_key(const char *key) {
   return false;
 }
 
-/* Later sums are added to these and compared with them. A score's first member is its sum of losses. */
+/* Later sums are added to these and compared with them. A score's first member is its sum of losses, none of which is negative.
+ */
 static NitiStatus check_scores(const NitiRun *run, const char *source) {
   for (int i = 0; i < STATE_KEYS; ++i) {
     const NitiScore *s = (const NitiScore *)((const char *)run + state[i].offset);
     if (state[i].kind != STATE_SUM) continue;
-    if (s->correct <= s->images && s->images <= INT32_MAX && niti_magnitude64(s->loss) <= (uint64_t)1 << 62) continue;
+    const int64_t most = s->images > 0 ? (int64_t)1 << 62 : 0;
+    if (s->correct <= s->images && s->images <= INT32_MAX && s->loss >= 0 && s->loss <= most) continue;
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
-                     " images (expected at most 2^62, no more correct than there are, and at most 2^31-1 images)",
+                     " images (expected at most 2^62, at least 0 and 0 of no images, no more correct than there are, and at most "
+                     "2^31-1 images)",
                      source, state[i].key, s->loss, s->correct, s->images);
   }
+  return NITI_OK;
+}
+
+/* Training takes images, and so does scoring; the hash of a split without any is that of no files, or missing. */
+static NitiStatus check_inputs(const NitiRun *run, const char *source) {
+  static const char *const keys[NITI_SPLITS] = {"train_set_images", "test_set_images", "validation_set_images"};
+  char nothing[65];
+  (void)SHA256Data((const uint8_t *)"", 0, nothing);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool wanted = split == NITI_TRAIN || split == (int)niti_run_scored_split(run);
+    const char *hash = run->inputs.sha256[split];
+    if (run->inputs.images[split] > 0 || (!wanted && (!hash[0] || strcmp(hash, nothing) == 0))) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is 0 (expected at least 1: %s)", source, keys[split],
+                     wanted ? "the run trains on or scores this split" : "the SHA-256 is that of files");
+  }
+  return NITI_OK;
+}
+
+/* What a run has done, as its last save wrote it; `complete` as it was loaded. */
+static NitiStatus check_progress(const NitiRun *run, bool complete, const char *source) {
+  const int64_t per_epoch = run->steps_per_epoch, begun = per_epoch * run->epoch;
+  const int64_t reported = run->epoch + (complete && run->step > begun); /* the last epoch may be unfinished */
+  if (run->step < begun || run->step > begun + per_epoch || run->step > run->steps)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
+                     source, run->step, run->epoch, per_epoch);
+  if (complete && run->step < run->steps && !run->extended)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'complete' is 1 after step %" PRId64 " (expected 0 before step %" PRId64 ")", source,
+                     run->step, run->steps);
+  if (complete && run->epoch != run->step / per_epoch)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'epoch' is %d (expected %" PRId64 " in a run that ended after step %" PRId64 ")", source,
+                     run->epoch, run->step / per_epoch, run->step);
+  if (run->best_epoch > reported || (run->best_epoch > 0) != (run->best.images > 0))
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'best_epoch' is %d, with 'best_images' %" PRId64 " (expected an epoch from 1 to %" PRId64
+                     " and its images, or 0 of both)",
+                     source, run->best_epoch, run->best.images, reported);
+  if (run->train.images > run->inputs.images[NITI_TRAIN])
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'train_images' is %" PRId64 " (expected at most the %" PRId64 " of an epoch)", source,
+                     run->train.images, run->inputs.images[NITI_TRAIN]);
   return NITI_OK;
 }
 
@@ -177,6 +225,7 @@ static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }
   for (int i = 0; i < STATE_KEYS; ++i) NITI_TRY(load_key(run, &state[i], checkpoint));
+  NITI_TRY(check_inputs(run, niti_checkpoint_source(checkpoint)));
   return check_scores(run, niti_checkpoint_source(checkpoint));
 }
 
@@ -201,6 +250,7 @@ static NitiStatus save_averaged(NitiCheckpoint *checkpoint, const NitiRun *run) 
 
 NitiStatus niti_run_save_averaged(const NitiRun *run) {
   NitiCheckpoint *checkpoint = NULL;
+  NITI_TRY(niti_dataset_check_maps(run->dataset));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   const NitiStatus status = save_averaged(checkpoint, run);
   niti_checkpoint_close(checkpoint);
@@ -213,7 +263,8 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
   if (run->lost) return niti_fail(NITI_ERROR_MEMORY, "the run's own weights are lost (the last checkpoint has them)");
   if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
-  const NitiStatus status = fill_checkpoint(run, checkpoint);
+  NitiStatus status = fill_checkpoint(run, checkpoint);
+  if (status == NITI_OK) status = niti_dataset_check_maps(run->dataset); /* after its last step: it names the data as it was */
   if (status == NITI_OK) return niti_saver_begin(run->saver, checkpoint, keep, run->epoch);
   niti_checkpoint_close(checkpoint);
   return status;
@@ -292,12 +343,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
   if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
+  const bool complete = run->complete;
   NITI_TRY(niti_run_extend_opened(run));
-  const int64_t begun = (int64_t)run->epoch * run->steps_per_epoch;
-  if (run->step < begun || run->step > begun + run->steps_per_epoch || run->step > run->steps) {
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
-                     source, run->step, run->epoch, run->steps_per_epoch);
-  }
-  return NITI_OK;
+  return check_progress(run, complete, source);
 }

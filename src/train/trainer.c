@@ -286,6 +286,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   int keep = NITI_KEEP_LAST;
   NitiStatus status = note_pace(run);
   if (status == NITI_OK) status = score_epoch(run, epoch, &keep, go_on);
+  if (status == NITI_OK) status = niti_run_agree(run, niti_dataset_check_maps(run->dataset)); /* before its row is written */
   if (status == NITI_OK && *go_on) status = check_health(run, epoch);
   if (status == NITI_OK && *go_on) status = report_epoch(run, epoch, keep & NITI_KEEP_BEST);
   if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */

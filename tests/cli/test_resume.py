@@ -366,7 +366,8 @@ def test_the_keys_of_a_checkpoint(before, trained):
 
 
 @pytest.mark.parametrize("change", [{"best_images": str((1 << 63) - 1)}, {"train_images": str(1 << 31)}, {"test_correct": "1000000"},
-                                    {"train_loss_sum": str((1 << 62) + 1)}, {"best_loss_sum": str(-(1 << 63))}])
+                                    {"train_loss_sum": str((1 << 62) + 1)}, {"best_loss_sum": str(-(1 << 63))}, {"train_loss_sum": "-1"}, {"test_loss_sum": "-1"},
+                                    {"best_loss_sum": "-1"}, {"validation_loss_sum": "1"}])
 def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
     """They would be added to and multiplied until they overflow."""
     run = tmp_path / "run"
@@ -374,6 +375,27 @@ def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
     forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
     (key, value), = change.items()
     fails("train", "--resume", run, says=(run / "last.safetensors", key.split("_")[0] + "_loss_sum", value, "expected at most"))
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"best_epoch": "61"}, "'best_epoch' is 61"), ({"best_epoch": "0"}, "'best_epoch' is 0"),
+    ({"train_set_images": "0"}, "'train_set_images' is 0"), ({"test_set_images": "0"}, "'test_set_images' is 0"),
+    ({"validation_set_sha256": "0" * 64}, "'validation_set_images' is 0"), ({"best_on_validation": "1"}, "'validation_set_images' is 0"),
+    ({"epoch": "2"}, "'epoch' is"), ({"step": "1", "epoch": "0"}, "'complete' is 1 after step 1"),
+    ({"train_images": "1000000"}, "'train_images' is 1000000"),
+    *(({"extensions": text}, "'extensions' is '") for text in (
+        "", "x" * 100000, "\x1b[31m", "step 1: 1 to 3 epochs; ", "step 01: 1 to 3 epochs", "step 1: 1 to 3 epochs.",
+        "step 1: 1 to 4 epochs", "step 1000000: 1 to 3 epochs", "step -1: 1 to 3 epochs",
+        "step 2: 1 to 2 epochs; step 1: 2 to 3 epochs", "step 1: 1 to 2 epochs; step 2: 1 to 3 epochs",
+        "step 1: 3 to 3 epochs")),
+])
+def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
+    """The run has three epochs of ten steps."""
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
+    line = fails("train", "--resume", run, says=(run / "last.safetensors", says, "expected"))
+    assert line.isprintable()
 
 
 def test_another_arithmetic_is_refused(trained, tmp_path):
