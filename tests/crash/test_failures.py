@@ -2,7 +2,6 @@
 old checkpoint intact, and no result that lacks a part."""
 import collections
 import errno
-import os
 import shutil
 import subprocess
 
