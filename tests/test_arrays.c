@@ -362,6 +362,28 @@ static void other_tables_are_refused(void **state) {
   remove_temp(dir);
 }
 
+/* Time that grows with the square of this many blank lines would be hours, far beyond the limit of a test program. */
+static void blank_lines_take_linear_time(void **state) {
+  (void)state;
+  enum { BLANK = 20000000 };
+  char *dir = make_temp(), *text = malloc(BLANK);
+  const char *path = path_of("%s/x.csv", dir);
+  NitiArray array;
+  assert_non_null(text);
+  memset(text, '\n', BLANK);
+  memcpy(text + 8, "1,2,3", 5);
+  memcpy(text + BLANK - 16, "4,5,6", 5);
+  put_file(path, text, BLANK);
+  if (niti_csv_read(&array, path, false) != NITI_OK) fail_msg("%s", niti_error());
+  assert_true(array.dims[0] == 2 && array.dims[1] == 3);
+  niti_array_close(&array);
+  text[BLANK - 1] = 'x'; /* 11 bytes are no ends of lines */
+  put_file(path, text, BLANK);
+  check_error((int)niti_csv_read(&array, path, false), NITI_ERROR_FORMAT, niti_error(), path, "line 19999990, column 1: 'x'");
+  free(text);
+  remove_temp(dir);
+}
+
 /* ---- signed values ---- */
 
 enum { L = 6, C = 3, N = 7, WIDE = 8 };
@@ -495,6 +517,7 @@ int main(void) {
       cmocka_unit_test(sets_that_do_not_fit_are_refused),
       cmocka_unit_test(tables_are_read),
       cmocka_unit_test(other_tables_are_refused),
+      cmocka_unit_test(blank_lines_take_linear_time),
       cmocka_unit_test(mantissas_are_of_the_contract),
       cmocka_unit_test(statistics_of_signed_values),
       cmocka_unit_test(loaders_make_mantissas),

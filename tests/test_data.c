@@ -137,7 +137,7 @@ static void idx_damage_is_told(void **state) {
   put_idx(path_of("%s/t10k-images-idx3-ubyte", dir), 3, test_dims, pixel_value, false);
   if (geteuid() != 0) {
     assert_int_equal(chmod(images, 0), 0);
-    expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, images, "cannot be opened");
+    expect_open(NITI_ERROR_FILE, dir, NITI_DATA_AUTO, NULL, images, "cannot open");
   }
   free((void *)(uintptr_t)images);
   free((void *)(uintptr_t)labels);
@@ -170,6 +170,61 @@ static void gzip_damage_is_told(void **state) {
   put_gzip(images, plain, raw);
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "byte 64: expected the end");
   free(plain);
+  free(good);
+  free((void *)(uintptr_t)images);
+  remove_temp(dir);
+}
+
+/* What may follow a member of a gzip file: zeros, or another member, which is part of the content. */
+static void what_follows_gzip_data(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *images = strdup(path_of("%s/train-images-idx3-ubyte.gz", dir));
+  char expected[128], hashes[2][65];
+  size_t size = 0, raw = 0;
+  put_idx_set(dir, true, '-');
+  uint8_t *good = get_file(images, &size), *longer = calloc(1, size + 300000);
+  NitiDataset *set = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_hash(set, NITI_TRAIN, hashes[0]), NITI_OK);
+  niti_dataset_close(set);
+  memcpy(longer, good, size);
+  for (size_t zeros = 1; zeros <= 300000; zeros += 299999) {
+    put_file(images, longer, size + zeros);
+    set = open_good(dir, NITI_DATA_AUTO, NULL);
+    assert_int_equal(niti_dataset_hash(set, NITI_TRAIN, hashes[1]), NITI_OK);
+    assert_string_equal(hashes[0], hashes[1]);
+    niti_dataset_close(set);
+  }
+  static const struct {
+    size_t at;
+    const char *bytes;
+  } garbage[] = {{0, "x"}, {0, "\x1f"}, {0, "text"}, {1, "\x1f\x8b"}, {299999, "x"}};
+  for (size_t i = 0; i < sizeof garbage / sizeof *garbage; ++i) {
+    const size_t at = size + garbage[i].at, count = strlen(garbage[i].bytes);
+    memset(longer + size, 0, 300000);
+    memcpy(longer + at, garbage[i].bytes, count);
+    put_file(images, longer, at + count);
+    (void)snprintf(expected, sizeof expected, "byte %zu of the packed file: expected the end", at);
+    expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, expected);
+  }
+  uint8_t *plain = idx_bytes(&raw, 3, train_dims, pixel_value);
+  put_gzip(images, plain, raw / 2);
+  uint8_t *half = get_file(images, &size);
+  put_gzip(images, plain + raw / 2, raw - raw / 2);
+  uint8_t *rest = get_file(images, &raw);
+  memcpy(longer, half, size);
+  memcpy(longer + size, rest, raw);
+  put_file(images, longer, size + raw);
+  set = open_good(dir, NITI_DATA_AUTO, NULL);
+  assert_int_equal(niti_dataset_hash(set, NITI_TRAIN, hashes[1]), NITI_OK);
+  assert_string_equal(hashes[0], hashes[1]);
+  niti_dataset_close(set);
+  put_file(images, longer, size + raw - 1);
+  expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, images, "the file ends too early");
+  free(rest);
+  free(half);
+  free(plain);
+  free(longer);
   free(good);
   free((void *)(uintptr_t)images);
   remove_temp(dir);
@@ -599,6 +654,7 @@ int main(void) {
       cmocka_unit_test(idx_in_parent_and_names),
       cmocka_unit_test(idx_damage_is_told),
       cmocka_unit_test(gzip_damage_is_told),
+      cmocka_unit_test(what_follows_gzip_data),
       cmocka_unit_test(cifar10_is_read),
       cmocka_unit_test(cifar100_is_read),
       cmocka_unit_test(idx_of_others_is_found),

@@ -148,10 +148,13 @@ enum { PHOTO_H = 40, PHOTO_W = 24, PHOTO = PHOTO_H * PHOTO_W * 3 };
 typedef struct JpegKind {
   bool progressive, arithmetic, separate; /* separate: a scan for each component */
   int restart;                            /* rows of blocks between restart markers; 0: none */
+  int scans;                              /* that many, of a coefficient each, but for the first; 0: as usual */
 } JpegKind;
 
 static void put_jpeg_kind(const char *path, JpegKind kind) {
   static const jpeg_scan_info scans[3] = {{1, {0}, 0, 63, 0, 0}, {1, {1}, 0, 63, 0, 0}, {1, {2}, 0, 63, 0, 0}};
+  jpeg_scan_info single[1 + 3 * 63] = {{3, {0, 1, 2}, 0, 0, 0, 0}};
+  for (int i = 0; i < 3 * 63; ++i) single[1 + i] = (jpeg_scan_info){1, {i / 63}, i % 63 + 1, i % 63 + 1, 0, 0};
   struct jpeg_compress_struct info;
   struct jpeg_error_mgr errors;
   FILE *file = fopen(path, "wb");
@@ -168,6 +171,10 @@ static void put_jpeg_kind(const char *path, JpegKind kind) {
   if (kind.separate) {
     info.scan_info = scans;
     info.num_scans = 3;
+  }
+  if (kind.scans) {
+    info.scan_info = single;
+    info.num_scans = kind.scans;
   }
   info.arith_code = kind.arithmetic;
   info.restart_in_rows = kind.restart;
@@ -227,6 +234,26 @@ static void cut_jpegs_are_whole_or_refused(void **state) {
       assert_true(status == NITI_OK && accepted >= 2);
     else
       check_error((int)status, NITI_ERROR_FORMAT, niti_error(), "photo: not a sound JPEG", "before its last scan");
+    free(bytes);
+  }
+  remove_temp(dir);
+}
+
+/* Each scan costs a pass over all coefficients, however few bytes it has. */
+static void scans_are_limited(void **state) {
+  (void)state;
+  static uint8_t pixels[PHOTO];
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.jpg", dir);
+  for (int scans = 99; scans <= 190; scans += scans < 101 ? 1 : 89) {
+    size_t size = 0;
+    put_jpeg_kind(path, (JpegKind){.scans = scans});
+    uint8_t *bytes = get_file(path, &size);
+    const NitiStatus status = decode(pixels, bytes, size);
+    if (scans <= 100)
+      assert_int_equal(status, NITI_OK);
+    else
+      check_error((int)status, NITI_ERROR_FORMAT, niti_error(), "photo: not a sound JPEG", "more than 100 scans");
     free(bytes);
   }
   remove_temp(dir);
@@ -549,6 +576,7 @@ int main(void) {
       cmocka_unit_test(jpeg_is_decoded),
       cmocka_unit_test(image_damage_is_told),
       cmocka_unit_test(cut_jpegs_are_whole_or_refused),
+      cmocka_unit_test(scans_are_limited),
       cmocka_unit_test(harmless_oddities_of_jpegs_are_accepted),
       cmocka_unit_test(images_are_turned_as_they_are_seen),
       cmocka_unit_test(orientation_of_jpeg_and_png_is_applied),

@@ -173,8 +173,55 @@ static void test_container_refuses_sizes(void **state) {
   assert_non_null(deep);
   for (int i = 0; i < 1000000; i += 5) memcpy(deep + i, "{\"a\":", 5);
   deep[1000000] = 0;
-  check_fails(read_raw(deep, 0), NITI_ERROR_FORMAT, at("raw"), "header");
+  check_fails(read_raw(deep, 0), NITI_ERROR_FORMAT, at("raw"), "byte 23: JSON nested more than 3 levels deep");
   free(deep);
+}
+
+/* A header of `first`, then `count` items "NAME`item`" with different names of two characters, then "}}". */
+static char *make_header(const char *first, int count, const char *item, const char *last) {
+  char *header = malloc(strlen(first) + (size_t)count * (strlen(item) + 5) + strlen(last) + 1), *to = header;
+  assert_non_null(header);
+  to += sprintf(to, "%s", first);
+  for (int i = 0; i < count; ++i)
+    to += sprintf(to, "%s\"%c%c\"%s", i ? "," : "", '0' + i / 64, '0' + i % 64 + (i % 64 > 43), item);
+  (void)strcpy(to, last);
+  return header;
+}
+
+/* Small values take up to a hundred times their text's memory once parsed: the text is refused before. */
+static void test_container_refuses_dense_headers(void **state) {
+  (void)state;
+  static const struct {
+    const char *first, *item, *last;
+    NitiStatus status;
+  } headers[] = {
+      {"{", ":{}", "}", NITI_ERROR_FORMAT},
+      {"{\"a\":{", ":[]", "}}", NITI_ERROR_FORMAT},
+      /* tensors and metadata as short as they can be */
+      {"{", ":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}", "}", NITI_OK},
+      {"{", ":{\"dtype\":\"I8\",\"shape\":[0,0,0,0,0,0,0,0],\"data_offsets\":[0,0]}", "}", NITI_OK},
+      {"{\"__metadata__\":{", ":\"\"", "}}", NITI_OK},
+  };
+  for (size_t i = 0; i < sizeof headers / sizeof *headers; ++i) {
+    char *header = make_header(headers[i].first, 2000, headers[i].item, headers[i].last);
+    const NitiStatus status = read_raw(header, 0);
+    if (headers[i].status == NITI_OK)
+      check_ok(status);
+    else
+      check_fails(status, NITI_ERROR_FORMAT, at("raw"), "values in");
+    free(header);
+  }
+  static const char *const values[] = {"{}", "[]", "0", "\"\""};
+  for (size_t i = 0; i < sizeof values / sizeof *values; ++i) {
+    char header[20000] = "{\"a\":[";
+    for (int n = 0; n < 4000; ++n) strcat(strcat(header, n ? "," : ""), values[i]);
+    check_fails(read_raw(strcat(header, "]}"), 0), NITI_ERROR_FORMAT, at("raw"), "values in");
+  }
+  /* brackets and commas within strings are no values */
+  char text[10100] = "{\"__metadata__\":{\"k\":\"\\\"";
+  memset(text + strlen(text), '[', 5000);
+  memset(text + strlen(text), ',', 5000);
+  check_ok(read_raw(strcat(text, "\"}}"), 0));
 }
 
 /* The bytes that the format prescribes for this content, worked out by hand. */
@@ -230,6 +277,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_container_accepts, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_container_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_container_refuses_sizes, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_container_refuses_dense_headers, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_container_layout, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_container_writer_refuses, make_folder, remove_folder),
   };

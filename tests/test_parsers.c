@@ -487,7 +487,7 @@ static void files_that_fail(void **state) {
   NitiArray array;
   assert_int_equal(unlink(path_of("%s/train-labels-idx1-ubyte", dir)), 0);
   if (symlink("/proc/self/mem", path_of("%s/train-labels-idx1-ubyte", dir)) == 0 && access("/proc/self/mem", R_OK) == 0)
-    refused(niti_dataset_open(&set, dir, NULL, NULL), NITI_ERROR_FILE, "train-labels", "cannot be read");
+    refused(niti_dataset_open(&set, dir, NULL, NULL), NITI_ERROR_FILE, "train-labels", "cannot read");
   static const char unmapped[] = "/sys/kernel/mm/transparent_hugepage/enabled";
   if (access(unmapped, R_OK) == 0) {
     refused(niti_npy_read(&array, unmapped), NITI_ERROR_FILE, unmapped, "mapped into memory");

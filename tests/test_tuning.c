@@ -292,6 +292,17 @@ static void what_cannot_be_used_is_left_out(void **state) {
   check_left_out(path, "devices is not a list");
   put_text(path, "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [7, {\"hardware\": 5}]}");
   check_left_out(path, "nothing for this device");
+  memset(text, '[', sizeof text - 1);
+  text[sizeof text - 1] = 0;
+  put_text(path, text);
+  check_left_out(path, "byte 4: JSON nested more than 4 levels deep");
+  memset(text, ',', sizeof text - 1); /* after a list of values without text */
+  memcpy(text, "[7", 2);
+  put_text(path, text);
+  check_left_out(path, "more than 575 values in 2047 bytes");
+  put_text(path, "[");
+  assert_int_equal(truncate(path, (4 << 20) + 1), 0);
+  check_left_out(path, "4194304");
   (void)snprintf(text, sizeof text,
                  "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [{\"hardware\": \"%s\", \"kernels\": \"%s\", "
                  "\"threads\": 2, \"build\": \"0\", \"ways\": {}}]}",

@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "platform/file.h"
+#include "platform/json.h"
 #include "platform/path.h"
 
-enum { VERSION = 1, BYTES_MAX = 16 << 20, NOTE_MAX = 1024 };
+enum { VERSION = 1, BYTES_MAX = 4 << 20 /* some 40,000 convolutions */, DEPTH = 4 /* the ways of a device */, NOTE_MAX = 1024 };
 static const char format[] = "niti tuning";
 
 struct NitiTuning {
@@ -48,7 +49,8 @@ static NitiStatus read_file(json_t **out, const char *path) {
   size_t size = 0;
   *out = NULL;
   NITI_TRY(niti_file_read(&text, &size, path, BYTES_MAX));
-  const NitiStatus status = parse(out, text, size, path);
+  NitiStatus status = niti_json_check(text, size, DEPTH, 0, path);
+  if (status == NITI_OK) status = parse(out, text, size, path);
   free(text);
   return status;
 }

@@ -120,6 +120,24 @@ static NitiStatus take(Builder *builder, const yaml_event_t *event) {
   }
 }
 
+/* Whether a line begins here; libyaml knows five ends of lines. */
+static bool begins_line(const char *text, const char *at) {
+  const size_t before = (size_t)(at - text);
+  return before == 0 || at[-1] == '\n' || at[-1] == '\r' || (before >= 2 && memcmp(at - 2, "\xc2\x85", 2) == 0) ||
+         (before >= 3 && (memcmp(at - 3, "\xe2\x80\xa8", 3) == 0 || memcmp(at - 3, "\xe2\x80\xa9", 3) == 0));
+}
+
+/* Refuses directives that declare tags before libyaml sees them: it compares each one with all before it. */
+static NitiStatus check_directives(const Builder *builder, const char *text, size_t length) {
+  size_t line = 0;
+  for (const char *at = text, *end = text + length; (at = memchr(at, '%', (size_t)(end - at))); ++at) {
+    if ((size_t)(end - at) < 4 || memcmp(at, "%TAG", 4) != 0 || !begins_line(text, at)) continue;
+    for (const char *before = text; before < at; ++before) line += *before == '\n';
+    return fail_at(builder, line, 0, "directives (%TAG) are not supported");
+  }
+  return NITI_OK;
+}
+
 NitiStatus niti_yaml_parse_into(NitiYaml **out, NitiYamlDocument *document, const char *text, size_t length, const char *origin,
                                 bool place) {
   Builder builder = {.document = document, .origin = origin, .place = place};
@@ -129,11 +147,12 @@ NitiStatus niti_yaml_parse_into(NitiYaml **out, NitiYamlDocument *document, cons
   if (length > NITI_YAML_BYTES_MAX) {
     return niti_fail(place ? NITI_ERROR_FORMAT : NITI_ERROR_ARGUMENT, "%s: longer than %d bytes", origin, NITI_YAML_BYTES_MAX);
   }
-  if (!yaml_parser_initialize(&parser)) return niti_yaml_no_memory(origin);
   if (length >= strlen(NITI_BYTE_ORDER_MARK) && memcmp(text, NITI_BYTE_ORDER_MARK, strlen(NITI_BYTE_ORDER_MARK)) == 0) {
     text += strlen(NITI_BYTE_ORDER_MARK);
     length -= strlen(NITI_BYTE_ORDER_MARK);
   }
+  NITI_TRY(check_directives(&builder, text, length));
+  if (!yaml_parser_initialize(&parser)) return niti_yaml_no_memory(origin);
   yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
   yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
   for (bool done = false; !done && status == NITI_OK;) {

@@ -11,7 +11,8 @@ enum { FIELD_SHOWN = 40 };
 /* A text being read; rows are appended to values. */
 typedef struct Table {
   const char *path;
-  const char *at; /* the rest; ends with a zero byte */
+  const char *at;  /* the rest; ends with a zero byte */
+  const char *end; /* nothing but blanks from here on */
   int64_t line, column;
   int64_t low, high; /* what a value may be */
   int32_t *values;
@@ -88,11 +89,17 @@ static bool is_header(const Table *t) {
   return !strchr("+-0123456789", *first) && !is_end(*first);
 }
 
+/* Found once: a search for the next value from each blank line would take time quadratic in their number. */
+static const char *find_blank_end(const char *text, size_t size) {
+  while (size && strchr(" \t\r\n", text[size - 1])) --size;
+  return text + size;
+}
+
 static NitiStatus read_table(Table *t) {
   if (strncmp(t->at, "\xef\xbb\xbf", 3) == 0) t->at += 3;
   while (*t->at && is_end(t->at[strspn(t->at, " ")])) next_line(t);
   if (is_header(t)) next_line(t);
-  while (t->at[strspn(t->at, " \t\r\n")]) {
+  while (t->at < t->end) {
     if (is_end(t->at[strspn(t->at, " ")]))
       next_line(t);
     else
@@ -122,7 +129,12 @@ NitiStatus niti_csv_read(NitiArray *out, const char *path, bool labels) {
   size_t size = 0;
   *out = (NitiArray){0};
   NITI_TRY(niti_file_read(&text, &size, path, SIZE_MAX / 4));
-  Table t = {.path = path, .at = text, .line = 1, .low = labels ? 0 : INT16_MIN, .high = labels ? 65535 : INT16_MAX};
+  Table t = {.path = path,
+             .at = text,
+             .end = find_blank_end(text, size),
+             .line = 1,
+             .low = labels ? 0 : INT16_MIN,
+             .high = labels ? 65535 : INT16_MAX};
   NitiStatus status = strlen(text) == size
                           ? read_table(&t)
                           : niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", path, strlen(text));

@@ -1,12 +1,11 @@
 /* What a data set's files are: their hashes, and whether they are still those that were opened. */
-#include <errno.h>
 #include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "data/format.h"
+#include "data/packed.h"
 #include "platform/file.h"
 #include "platform/system.h"
 
@@ -49,34 +48,25 @@ typedef struct Hashing {
   int64_t done, total; /* files */
 } Hashing;
 
-static NitiStatus hash_bytes(Hashing *hashing, gzFile file, const char *path) {
+static NitiStatus hash_bytes(Hashing *hashing, NitiPacked *file) {
   const bool checked = hashing->records && (size_t)hashing->done < hashing->records->file_count;
   uint8_t bytes[16384];
-  uint64_t at = 0;
-  int got = 0;
-  for (; (got = gzread(file, bytes, sizeof bytes)) > 0; at += (uint64_t)got) {
-    SHA256_Update(&hashing->sha, bytes, (size_t)got);
-    if (checked) niti_records_check_add(hashing->records, (size_t)hashing->done, at, bytes, (size_t)got);
+  size_t got = 0;
+  for (uint64_t at = 0;; at += got) {
+    NITI_TRY(niti_packed_read(file, bytes, sizeof bytes, &got));
+    if (got == 0) return NITI_OK;
+    SHA256_Update(&hashing->sha, bytes, got);
+    if (checked) niti_records_check_add(hashing->records, (size_t)hashing->done, at, bytes, got);
     NITI_TRY(niti_dataset_watch(hashing->dataset, hashing->what, hashing->done, hashing->total));
   }
-  if (got == 0) return NITI_OK;
-  int code = 0;
-  const char *text = gzerror(file, &code);
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot be read: %s", path, code == Z_ERRNO ? strerror(errno) : text);
 }
 
 /* Of the content, whether gzip holds it or not. */
 static NitiStatus hash_file(Hashing *hashing, const char *path) {
-  int fd;
-  uint64_t size;
-  NITI_TRY(niti_file_open_read(&fd, &size, path));
-  gzFile file = gzdopen(fd, "rb");
-  if (!file) {
-    (void)niti_system.close(fd);
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory to read it", path);
-  }
-  const NitiStatus status = hash_bytes(hashing, file, path);
-  gzclose_r(file);
+  NitiPacked *file = NULL;
+  NITI_TRY(niti_packed_open(&file, path));
+  const NitiStatus status = hash_bytes(hashing, file);
+  niti_packed_close(file);
   return status;
 }
 

@@ -1,14 +1,13 @@
 /* The IDX format of MNIST and its kin: big-endian magic number 0x000008 and the number of dimensions, the dimensions as uint32,
  * then uint8 values. */
-#include <errno.h>
 #include <limits.h>
 #include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "data/format.h"
+#include "data/packed.h"
 #include "platform/system.h"
 
 enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAME_BYTES = 96, SPELLINGS = 8, DEFLATE_RATIO_MAX = 1040, CHUNK = 1 << 22 };
@@ -59,7 +58,7 @@ static bool probe(const char *path) {
 
 typedef struct Reader {
   NitiDataset *dataset; /* for its watch */
-  gzFile file;          /* reads plain files too */
+  NitiPacked *file;
   const char *path;
   uint64_t position, size; /* of the unpacked bytes; of the file on disk */
   SHA256_CTX *sha;         /* of what is read; NULL: not wanted */
@@ -69,26 +68,18 @@ typedef struct Reader {
 static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
   uint8_t *to = out;
   while (count > 0) {
-    const unsigned chunk = count > CHUNK ? CHUNK : (unsigned)count;
+    const size_t chunk = count > CHUNK ? CHUNK : (size_t)count;
     NITI_TRY(
         niti_dataset_watch(reader->dataset, "reading images", (int64_t)reader->position, (int64_t)(reader->position + count)));
-    const int got = gzread(reader->file, to, chunk);
-    if (got <= 0) {
-      int code = Z_OK;
-      const char *text = gzerror(reader->file, &code);
-      const unsigned long long at = reader->position;
-      if (code == Z_ERRNO)
-        return niti_fail(NITI_ERROR_FILE, "%s: byte %llu: cannot be read: %s", reader->path, at, strerror(errno));
-      if (got < 0 && code != Z_BUF_ERROR)
-        return niti_fail(code == Z_MEM_ERROR ? NITI_ERROR_MEMORY : NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s",
-                         reader->path, at, text);
-      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path, at,
-                       (unsigned long long)count);
-    }
-    if (reader->sha) SHA256_Update(reader->sha, to, (size_t)got);
+    size_t got = 0;
+    NITI_TRY(niti_packed_read(reader->file, to, chunk, &got));
+    if (got == 0)
+      return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path,
+                       (unsigned long long)reader->position, (unsigned long long)count);
+    if (reader->sha) SHA256_Update(reader->sha, to, got);
     to += got;
-    count -= (uint64_t)got;
-    reader->position += (uint64_t)got;
+    count -= got;
+    reader->position += got;
   }
   return NITI_OK;
 }
@@ -96,15 +87,11 @@ static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
 /* Nothing may follow; a gzip file's checksum is compared here. */
 static NitiStatus read_end(Reader *reader) {
   uint8_t byte = 0;
-  const int got = gzread(reader->file, &byte, 1);
-  int code = Z_OK;
-  const char *text = gzerror(reader->file, &code);
-  const unsigned long long at = reader->position;
-  if (got > 0) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: expected the end of the file", reader->path, at);
-  if (got < 0 || code == Z_BUF_ERROR)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: damaged gzip data: %s", reader->path, at,
-                     code == Z_BUF_ERROR ? "the file ends too early" : text);
-  return NITI_OK;
+  size_t got = 0;
+  NITI_TRY(niti_packed_read(reader->file, &byte, 1, &got));
+  if (got == 0) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: expected the end of the file", reader->path,
+                   (unsigned long long)reader->position);
 }
 
 static uint32_t big_endian(const uint8_t *p) {
@@ -131,7 +118,7 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
     bytes *= dims[i];
   }
   /* No header may make us ask for more memory than the file can fill. */
-  const bool plain = gzdirect(reader->file) != 0;
+  const bool plain = !niti_packed_is(reader->file);
   const uint64_t most = plain ? reader->size : reader->size * DEFLATE_RATIO_MAX;
   if (reader->position + bytes > most)
     return niti_fail(NITI_ERROR_FORMAT,
@@ -151,19 +138,12 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
 static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic,
                             SHA256_CTX *sha) {
   const bool leave = dataset->request.lazy && magic == IMAGE_MAGIC;
-  struct stat facts;
   Reader reader = {.dataset = dataset, .path = path, .sha = sha};
   *out = NULL;
-  if (niti_system.stat(path, &facts) != 0) return niti_fail(NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
-  reader.size = (uint64_t)facts.st_size;
-  errno = 0;
-  reader.file = gzopen(path, "rbe");
-  const int reason = errno ? errno : ENOMEM; /* zlib's own allocations set none */
-  if (!reader.file)
-    return niti_fail(reason == ENOMEM ? NITI_ERROR_MEMORY : NITI_ERROR_FILE, "%s: cannot be opened: %s", path, strerror(reason));
-  (void)gzbuffer(reader.file, 1 << 17);
+  NITI_TRY(niti_packed_open(&reader.file, path));
+  reader.size = niti_packed_size(reader.file);
   const NitiStatus status = read_array(&reader, out, dims, magic, leave);
-  (void)gzclose_r(reader.file); /* read_end has seen the end already */
+  niti_packed_close(reader.file);
   if (status != NITI_OK) {
     free(*out);
     *out = NULL;

@@ -23,6 +23,10 @@ enum {
   DEFLATE_RATIO_MAX = 1040, /* bytes that one packed byte can stand for */
   JPEG_PIXELS_MAX = 1024,   /* pixels that one byte can stand for: a bit per block of 8x8 pixels, twice over */
   JPEG_PIXELS_FREE = 1 << 20,
+  JPEG_SCANS_MAX = 100, /* encoders write up to about 20; each goes over all coefficients, whatever it adds */
+  JPEG_PIXEL_BYTES = 8, /* of coefficients: 2 bytes for each of at most four components */
+  JPEG_PADDING = 32,    /* pixels by which blocks may exceed a side */
+  JPEG_BYTES_FREE = 8 << 20,
 };
 
 /* What a decoder works on. setjmp lives in a function that only gets a pointer to it, so no local variable is lost. */
@@ -137,6 +141,19 @@ static boolean take_exif(j_decompress_ptr info) {
   return TRUE;
 }
 
+/* The decoder calls this again and again while it collects scans. */
+static void limit_scans(j_common_ptr info) {
+  Source *source = info->client_data;
+  if (((j_decompress_ptr)info)->input_scan_number <= JPEG_SCANS_MAX) return;
+  (void)snprintf(source->text, sizeof source->text, "more than %d scans", (int)JPEG_SCANS_MAX);
+  longjmp(source->escape, 1);
+}
+
+/* Coefficients of several scans may take as much memory as these pixels need, and no more. */
+static long coefficient_bytes(uint64_t h, uint64_t w) {
+  return (long)((h + JPEG_PADDING) * (w + JPEG_PADDING) * JPEG_PIXEL_BYTES + JPEG_BYTES_FREE);
+}
+
 static void jpeg_silence(j_common_ptr info) { (void)info; }
 
 /* Adobe's files store inks inverted (255: none). */
@@ -147,9 +164,10 @@ static void cmyk_to_rgb(uint8_t *out, const uint8_t *in, int32_t count, bool inv
   }
 }
 
-static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
+static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info, struct jpeg_progress_mgr *progress) {
   if (setjmp(source->escape)) return false;
   jpeg_create_decompress(info);
+  info->progress = progress;
   jpeg_mem_src(info, source->bytes, source->size);
   jpeg_set_marker_processor(info, JPEG_EXIF, take_exif);
   (void)jpeg_read_header(info, TRUE);
@@ -170,6 +188,7 @@ static bool run_jpeg(Source *source, struct jpeg_decompress_struct *info) {
     source->status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a line of pixels", source->path);
     return false;
   }
+  info->mem->max_memory_to_use = coefficient_bytes(h, w);
   (void)jpeg_start_decompress(info);
   while (info->output_scanline < info->output_height) {
     uint8_t *row = image->pixels + info->output_scanline * stride;
@@ -190,8 +209,9 @@ static NitiStatus decode_jpeg(Source *source) {
   errors.error_exit = jpeg_escape;
   errors.emit_message = jpeg_message;
   errors.output_message = jpeg_silence;
+  struct jpeg_progress_mgr progress = {.progress_monitor = limit_scans};
   info.client_data = source;
-  const bool good = run_jpeg(source, &info);
+  const bool good = run_jpeg(source, &info, &progress);
   jpeg_destroy_decompress(&info);
   if (good) return NITI_OK;
   if (source->status) return source->status;

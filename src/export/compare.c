@@ -9,18 +9,21 @@
 #include "export/vectors.h"
 #include "io/checkpoint.h"
 #include "platform/file.h"
+#include "platform/json.h"
 #include "platform/path.h"
 
-enum { FILE_MAX = 1 << 30, EPOCHS_MAX = 1 << 20 };
+enum { FILE_MAX = 1 << 30, INDEX_DEPTH = 16 /* an index has 6 levels */, EPOCHS_MAX = 1 << 20 };
 
 /* ---- vectors ---- */
 
 static NitiStatus load_index(json_t **out, const char *folder) {
   char *path, *text = NULL;
+  size_t size = 0;
   json_error_t error;
   *out = NULL;
   NITI_TRY(niti_path_join(&path, folder, "index.json"));
-  NitiStatus status = niti_file_read(&text, NULL, path, FILE_MAX);
+  NitiStatus status = niti_file_read(&text, &size, path, FILE_MAX);
+  if (status == NITI_OK) status = niti_json_check(text, size, INDEX_DEPTH, 0, path);
   if (status == NITI_OK) {
     *out = json_loads(text, 0, &error);
     if (!*out)

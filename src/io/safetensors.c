@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "platform/bytes.h"
+#include "platform/json.h"
 #include "platform/system.h"
 #include "platform/text.h"
 
@@ -22,6 +23,7 @@ static const struct {
     {"U16", NITI_FOREIGN16}, {"F16", NITI_FOREIGN16}, {"BF16", NITI_FOREIGN16},   {"U32", NITI_FOREIGN32},
     {"F32", NITI_FOREIGN32}, {"U64", NITI_FOREIGN64}, {"F64", NITI_FOREIGN64},    {"C64", NITI_FOREIGN64},
 };
+enum { HEADER_DEPTH = 3 /* the header, a tensor, its shape */ };
 static const char metadata_key[] = "__metadata__";
 
 const char *niti_file_dtype_name(NitiFileDtype dtype) { return dtype_names[dtype]; }
@@ -358,6 +360,7 @@ static NitiStatus read_header(json_t **header, uint64_t *length, uint64_t *contr
   char *text = malloc((size_t)*length + 1);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
   NitiStatus status = read_at(fd, text, (size_t)*length, sizeof size, path);
+  if (status == NITI_OK) status = niti_json_check(text, (size_t)*length, HEADER_DEPTH, sizeof size, path);
   if (status == NITI_OK) {
     json_error_t error;
     *control = find_control(text, *length);

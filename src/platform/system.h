@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 /* Each member is the POSIX function of its name, with its errors in errno, save that none but close fails with EINTR: a call that
- * a signal interrupts is made again. The library touches files through this table alone, except that zlib reads data files by
- * itself and quota.c the kernel's (scripts/check_system_calls.sh). */
+ * a signal interrupts is made again. The library touches files through this table alone, except that quota.c reads the kernel's
+ * (scripts/check_system_calls.sh). */
 typedef struct NitiSystem {
   int (*open)(const char *path, int flags, mode_t mode);
   int (*close)(int fd);

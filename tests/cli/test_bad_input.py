@@ -268,7 +268,8 @@ def test_damaged_gzip(refused, toy_recipe, tmp_path):
     data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(30, 1), data_sets.squares(9, 2), True)
     path = data / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()
-    for damaged in (content[:len(content) // 2], content[:-8] + bytes(8), content[:200] + bytes(50) + content[250:]):
+    for damaged in (content[:len(content) // 2], content[:-8] + bytes(8), content[:200] + bytes(50) + content[250:],
+                    content + b"garbage", content + bytes(100) + b"x"):
         path.write_bytes(damaged)
         refused(toy_recipe, says=path, data=data)
 

@@ -254,6 +254,13 @@ def test_compare_reads_the_files(folder, tmp_path):
     assert code == 1 and where.endswith("here, 2.0 there")
 
 
+@pytest.mark.parametrize("index, says", [('{"operations":[' + "{}," * 1000 + "{}]}", "values in"), ("[" * 1000, "nested more than 16")])
+def test_compare_counts_before_it_parses(folder, tmp_path, index, says):
+    (tmp_path / "index.json").write_text(index)
+    result = subprocess.run([NITI, "compare", folder / "set0", tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and says in result.stderr and str(tmp_path / "index.json") in result.stderr
+
+
 FORMATS = ("npy", "hex", "h", "safetensors")
 
 

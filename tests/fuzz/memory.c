@@ -1,9 +1,8 @@
-/* Files in memory, behind the library's table of the system's calls and behind zlib: a case then makes no call of the system. It
+/* Files in memory, behind the library's table of the system's calls: a case then makes no call of the system. It
  * takes the place of src/platform/system.c where libFuzzer drives a target; the corpus, as a test, runs on real files. A mapped
  * file is a block of its size on the heap, so that the address sanitizer sees a read beyond its end. All that is there lies below
  * FUZZ_MEMORY; it is not instrumented, and it keeps the room of a file that was removed for the next one. */
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -425,38 +424,3 @@ const NitiSystem niti_system = {.open = memory_open,
                                 .closedir = memory_closedir,
                                 .mmap = memory_mmap,
                                 .munmap = memory_munmap};
-
-/* ---- zlib, linked with --wrap, and with it libFuzzer itself ---- */
-
-int __real_open(const char *path, int flags, ...);
-int __real_close(int fd);
-ssize_t __real_read(int fd, void *to, size_t size);
-off_t __real_lseek64(int fd, off_t offset, int whence);
-int __wrap_open(const char *path, int flags, ...);
-int __wrap_close(int fd);
-ssize_t __wrap_read(int fd, void *to, size_t size);
-off_t __wrap_lseek64(int fd, off_t offset, int whence);
-
-int __wrap_open(const char *path, int flags, ...) {
-  va_list list;
-  va_start(list, flags);
-  const mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;
-  va_end(list);
-  if (strncmp(path, FUZZ_MEMORY, strlen(FUZZ_MEMORY)) == 0) return memory_open(path, flags, mode);
-  return __real_open(path, flags, mode);
-}
-
-int __wrap_close(int fd) { return fd < FIRST ? __real_close(fd) : memory_close(fd); }
-ssize_t __wrap_read(int fd, void *to, size_t size) { return fd < FIRST ? __real_read(fd, to, size) : memory_read(fd, to, size); }
-
-static off_t seek(int fd, off_t offset, int whence) {
-  const off_t from = whence == SEEK_SET ? 0 : whence == SEEK_CUR ? (off_t)handles[fd - FIRST].at : (off_t)inode_of(fd)->size;
-  if (from + offset < 0) return fail(EINVAL);
-  handles[fd - FIRST].at = (size_t)(from + offset);
-  return from + offset;
-}
-
-off_t __wrap_lseek64(int fd, off_t offset, int whence) {
-  if (fd < FIRST) return __real_lseek64(fd, offset, whence);
-  LOCKED(off_t, seek(fd, offset, whence));
-}

@@ -1,0 +1,19 @@
+/* JSON from strangers, looked over before jansson makes a value of it: a value of two bytes may take more than 200 of memory. */
+#ifndef NITI_PLATFORM_JSON_H
+#define NITI_PLATFORM_JSON_H
+
+#include <stddef.h>
+
+#include "platform/status.h"
+
+enum {
+  NITI_JSON_VALUE_BYTES = 4,  /* of text for each value, on average; the metadata and tensors of a safetensors file have more */
+  NITI_JSON_NESTED_BYTES = 16 /* of text for each object and array */
+};
+
+/* Fails with NITI_ERROR_FORMAT, naming path and byte, where objects and arrays are nested more than `depth` levels deep, or where
+ * values, or objects and arrays, are denser than above (beyond a first few). start: where in the file the text begins. Takes
+ * time in proportion to the length and no memory; whether the text is JSON at all is jansson's to say. */
+NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t start, const char *path);
+
+#endif
