@@ -438,13 +438,20 @@ static NitiStatus compile(NitiExecutable *e, const NitiProgram *program, bool pl
   return prepare_all(e, NITI_WHOLE, program->batch);
 }
 
-NitiStatus niti_backend_compile(NitiExecutable **out, NitiBackend *backend, const NitiProgram *program,
-                                const NitiCompileOptions *options) {
+/* NULL: out of memory. */
+static NitiExecutable *begin(NitiBackend *backend, const NitiCompileOptions *options) {
   NitiExecutable *e = calloc(1, sizeof *e);
-  *out = NULL;
-  if (!e) return out_of_memory();
+  if (!e) return NULL;
   e->backend = backend;
   e->shared = options ? options->shared : NULL;
+  return e;
+}
+
+NitiStatus niti_backend_compile(NitiExecutable **out, NitiBackend *backend, const NitiProgram *program,
+                                const NitiCompileOptions *options) {
+  NitiExecutable *e = begin(backend, options);
+  *out = NULL;
+  if (!e) return out_of_memory();
   const NitiStatus status = compile(e, program, options && options->plain);
   if (status != NITI_OK) {
     niti_executable_close(e);
@@ -456,11 +463,9 @@ NitiStatus niti_backend_compile(NitiExecutable **out, NitiBackend *backend, cons
 
 NitiStatus niti_backend_estimate(size_t *bytes, NitiBackend *backend, const NitiProgram *program,
                                  const NitiCompileOptions *options) {
-  NitiExecutable *e = calloc(1, sizeof *e);
+  NitiExecutable *e = begin(backend, options);
   *bytes = 0;
   if (!e) return out_of_memory();
-  e->backend = backend;
-  e->shared = options ? options->shared : NULL;
   const NitiStatus status = plan(e, program, options && options->plain);
   if (status == NITI_OK) {
     const Needs needs = needs_of(e);

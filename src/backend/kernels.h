@@ -1,4 +1,4 @@
-/* Internal to src/backend: what a device's folder provides to the executor that all devices share (executable.c).
+/* Internal to src/backend: what a device's folder provides to the executor that all devices share (executable.h).
  *
  * - A kernel enqueues one operation. Outputs come first; inputs are const. An output may alias an input only where its contract
  *   allows it. Shapes were checked when the network was lowered: kernels return nothing, and synchronise() reports a failure of
