@@ -11,9 +11,9 @@ folder=$(cd "$2" && pwd)
 shift 2
 PACKAGES="libyaml-dev libyaml-0-2 libjansson-dev libjansson4 libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev zlib1g
   libprotobuf-c-dev libprotobuf-c1 libmd-dev libmd0 libcmocka-dev libcmocka0 libpng-dev"
-suite= sysroot= flags=
+suite= sysroot= flags= group=slow
 case $architecture in
-  arm64) triplet=aarch64-linux-gnu processor=aarch64 PACKAGES="$PACKAGES libpng16-16" ;;
+  arm64) triplet=aarch64-linux-gnu processor=aarch64 group=test PACKAGES="$PACKAGES libpng16-16" ;;
   armhf) triplet=arm-linux-gnueabihf processor=arm PACKAGES="$PACKAGES libpng16-16" flags="-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64" ;;
   s390x) triplet=s390x-linux-gnu processor=s390x PACKAGES="$PACKAGES libpng16-16" ;;
   riscv64) # Debian 13 is the first that has it; its libraries need its own C library
@@ -42,10 +42,11 @@ fetch() {
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >sources.list
     apt="$apt -o Dir::Etc::SourceList=$folder/apt/sources.list -o Dir::Etc::SourceParts=/dev/null"
   fi
+  # apt waits for ever where the disk is full.
   # shellcheck disable=SC2086 # words
-  $apt update >log 2>&1 || true # some list may be out of reach that is not needed
+  timeout 120 $apt update >log 2>&1 || true # some list may be out of reach that is not needed
   # shellcheck disable=SC2086 # words
-  $apt download $PACKAGES >>log 2>&1 || skip "cannot get Debian's packages for $architecture: $(tail -n 1 log)"
+  timeout 120 $apt download $PACKAGES >>log 2>&1 || skip "cannot get Debian's packages for $architecture: $(tail -n 1 log)"
   for package in *.deb; do dpkg-deb -x "$package" "$folder/root"; done
   # Some are in /lib, to which links in /usr/lib point.
   if [ -d "$folder/root/lib" ]; then
@@ -63,7 +64,7 @@ fetch() {
 }
 
 for tool in $triplet-gcc qemu-$processor apt-get dpkg-deb; do
-  command -v "$tool" >/dev/null || skip "$tool is not there: run scripts/setup.sh slow"
+  command -v "$tool" >/dev/null || skip "$tool is not there: run scripts/setup.sh $group"
 done
 fetch
 
