@@ -22,6 +22,11 @@ typedef struct Run {
   const NitiBindings *bindings;
 } Run;
 
+/* The step's convolution, at the batch of the run. */
+static const NitiConvCall *call_of(const NitiExecutable *e, const NitiStep *s) {
+  return &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
+}
+
 #ifndef NDEBUG
 /* Whether an output does not overlap the inputs whose elements are read, or is exactly an input that the operation may overwrite.
  */
@@ -45,8 +50,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
     for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
-  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1].shape;
-  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, conv, &s->pool));
+  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, call_of(e, s), &s->pool));
 }
 #else
 #define check_step(e, i) ((void)0)
@@ -154,7 +158,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
   NitiBackend *backend = e->backend;
   NitiStep *s = &e->steps[i];
   NitiTensor *x = s->inputs, *y = s->outputs;
-  const NitiConvCall *conv = &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
+  const NitiConvCall *conv = call_of(e, s);
   const bool host = backend->ops->host_memory;
   check_step(e, i);
   switch (o->opcode) {
