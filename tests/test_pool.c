@@ -21,6 +21,21 @@ static NitiPool make_pool(const PoolCase *p) {
   return pool;
 }
 
+/* With every rounding mode and number of threads, on mantissas of the whole range and on small ones. */
+static void check_cases(void (*check)(NitiBackend *, const PoolCase *, NitiRounding, int range), const PoolCase *cases,
+                        size_t count, int small) {
+  for (size_t t = 0; t < 2; ++t) {
+    NitiBackend *backend = open_backend(thread_counts[t]);
+    for (size_t k = 0; k < count; ++k) {
+      for (size_t m = 0; m < 4; ++m) {
+        check(backend, &cases[k], modes[m], 127);
+        check(backend, &cases[k], modes[m], small);
+      }
+    }
+    niti_backend_close(backend);
+  }
+}
+
 static const PoolCase max_cases[] = {
     {2, 8, 8, 16, 2, 2, 2, 2, 0, 0},   {3, 7, 9, 5, 2, 2, 2, 2, 0, 0},    {1, 2, 2, 1, 2, 2, 2, 2, 0, 0},
     {2, 9, 11, 67, 2, 2, 2, 2, 0, 0},  {2, 9, 7, 33, 3, 3, 2, 2, 0, 0},   {2, 8, 8, 19, 3, 3, 2, 2, 1, 1},
@@ -105,16 +120,7 @@ static void check_maxpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
 
 static void test_maxpool(void **state) {
   (void)state;
-  for (size_t t = 0; t < 2; ++t) {
-    NitiBackend *backend = open_backend(thread_counts[t]);
-    for (size_t k = 0; k < MAX_CASES; ++k) {
-      for (size_t m = 0; m < 4; ++m) {
-        check_maxpool(backend, &max_cases[k], modes[m], 127);
-        check_maxpool(backend, &max_cases[k], modes[m], 1); /* ties */
-      }
-    }
-    niti_backend_close(backend);
-  }
+  check_cases(check_maxpool, max_cases, MAX_CASES, 1); /* ties */
 }
 
 static const PoolCase avg_cases[] = {
@@ -170,16 +176,7 @@ static void check_avgpool(NitiBackend *backend, const PoolCase *pool_case, NitiR
 
 static void test_avgpool(void **state) {
   (void)state;
-  for (size_t t = 0; t < 2; ++t) {
-    NitiBackend *backend = open_backend(thread_counts[t]);
-    for (size_t k = 0; k < AVG_CASES; ++k) {
-      for (size_t m = 0; m < 4; ++m) {
-        check_avgpool(backend, &avg_cases[k], modes[m], 127);
-        check_avgpool(backend, &avg_cases[k], modes[m], 2);
-      }
-    }
-    niti_backend_close(backend);
-  }
+  check_cases(check_avgpool, avg_cases, AVG_CASES, 2);
 }
 
 int main(void) {
