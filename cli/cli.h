@@ -98,6 +98,17 @@ typedef struct DeviceOptions {
        "the file of `niti tune` to choose kernels by, or off (default: " TUNING_FILE ", where it is there; same results)")
 #define TUNING_FILE "$XDG_CACHE_HOME or ~/.cache/niti/tuning.json"
 #define JSON_OPTION FLAG("json", json, "one JSON object on standard output")
+/* The options that say whether images are scored together with their mirrors; both at a time are an error. */
+typedef struct FlipOptions {
+  bool on, off;
+} FlipOptions;
+#define FLIP_OPTIONS(f)                                                                                        \
+  FLAG("flip", f.on, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"), \
+      FLAG("no-flip", f.off, "do not")
+/* Returns -1 to go on, else the exit code. */
+int flip_check(const Command *command, const FlipOptions *options);
+/* Without either option the recipe decides. */
+void flip_set(NitiModel *model, const FlipOptions *options);
 /* What it points to lives until the next call. */
 NitiDevice device_of(const DeviceOptions *options);
 /* The path of the user's own tuning file; false: neither XDG_CACHE_HOME nor HOME names a place for it. */

@@ -60,14 +60,35 @@ int fail(void) {
   return print_failure(niti_error(), EXIT_FAILED);
 }
 
+/* Says it, and leaves the line in `text`. */
+static void say_as(char text[LINE_MAX], const char *format, va_list args) {
+  niti_text_format(text, LINE_MAX, format, args);
+  fprintf(stderr, "niti: %s\n", text);
+}
+
+void say(const char *format, ...) {
+  char text[LINE_MAX];
+  va_list args;
+  va_start(args, format);
+  say_as(text, format, args);
+  va_end(args);
+}
+
 int fail_with(int code, const char *format, ...) {
   char text[LINE_MAX];
   va_list args;
   va_start(args, format);
-  niti_text_format(text, sizeof text, format, args);
+  say_as(text, format, args);
   va_end(args);
-  fprintf(stderr, "niti: %s\n", text);
   return print_failure(text, code);
+}
+
+int flip_check(const Command *command, const FlipOptions *options) {
+  return options->on && options->off ? usage_error(command, "--flip and --no-flip: one of them at a time") : -1;
+}
+
+void flip_set(NitiModel *model, const FlipOptions *options) {
+  if (options->on || options->off) niti_model_flip(model, options->on);
 }
 
 bool tuning_path(char path[TUNING_PATH_MAX]) {
@@ -145,15 +166,6 @@ bool locate_weights(NitiLocation *out, const char *name) {
   if (niti_locate(out, name) != NITI_OK) return false;
   if (out->kind != NITI_LOCATED_CHECKPOINT) say("%s is not trained: its weights are initialised from its seed", out->path);
   return true;
-}
-
-void say(const char *format, ...) {
-  char text[LINE_MAX];
-  va_list args;
-  va_start(args, format);
-  niti_text_format(text, sizeof text, format, args);
-  va_end(args);
-  fprintf(stderr, "niti: %s\n", text);
 }
 
 json_t *json_name(const char *name) {

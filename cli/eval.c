@@ -12,7 +12,8 @@
 typedef struct Arguments {
   DeviceOptions device;
   const char *data, *split, *confusion;
-  bool per_class, flip, no_flip, json;
+  FlipOptions flip;
+  bool per_class, json;
 } Arguments;
 
 static const Option options[] = {
@@ -20,8 +21,7 @@ static const Option options[] = {
     CHOICE("split", split, "test|validation|train", "what to score: test (the default), validation or train"),
     FLAG("per-class", per_class, "also how many images of each class were recognised, and what they were taken for"),
     TEXT("confusion", confusion, "FILE", "write how often each class was taken for which: a table (.csv) or a picture (.png)"),
-    FLAG("flip", flip, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"),
-    FLAG("no-flip", no_flip, "do not"),
+    FLIP_OPTIONS(flip),
     DEVICE_OPTIONS(device),
     TUNING_OPTION(device),
     JSON_OPTION,
@@ -256,7 +256,7 @@ static int evaluate(const NitiLocation *network, const Arguments *given, NitiSpl
   NitiFile *file = NULL;
   NitiScore score;
   NitiStatus status = niti_model_open_at(&model, network, &device);
-  if (given->flip || given->no_flip) niti_model_flip(model, given->flip);
+  flip_set(model, &given->flip);
   if (status == NITI_OK) status = prepare(&file, network, model, given);
   if (status == NITI_OK) status = score_all(&score, model, given, split, file);
   const int result = status == NITI_OK ? report(network, model, &score, given) : fail();
@@ -270,7 +270,8 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_eval, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count != 1) return usage_error(&command_eval, count == 0 ? "a network is missing" : "one network at a time");
-  if (given.flip && given.no_flip) return usage_error(&command_eval, "--flip and --no-flip: one of them at a time");
+  const int clash = flip_check(&command_eval, &given.flip);
+  if (clash != -1) return clash;
   NitiSplit split;
   if (!find_split(&split, given.split))
     return usage_error(&command_eval, "--split: '%s' is not test, validation or train", given.split);

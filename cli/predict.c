@@ -10,14 +10,14 @@
 
 typedef struct Arguments {
   DeviceOptions device;
+  FlipOptions flip;
   int64_t top;
-  bool flip, no_flip, json;
+  bool json;
 } Arguments;
 
 static const Option options[] = {
     NUMBER("top", top, "K", "how many classes to name (default 5)", 1, 65536),
-    FLAG("flip", flip, "add the logits of each image's mirror, whatever the recipe says under evaluation.flip"),
-    FLAG("no-flip", no_flip, "do not"),
+    FLIP_OPTIONS(flip),
     DEVICE_OPTIONS(device),
     TUNING_OPTION(device),
     JSON_OPTION,
@@ -163,7 +163,8 @@ static int run(int argc, char **argv) {
   const int code = options_parse(&command_predict, &given, argc, argv, &count);
   if (code != -1) return code;
   if (count < 2) return usage_error(&command_predict, count == 0 ? "a network is missing" : "an image is missing");
-  if (given.flip && given.no_flip) return usage_error(&command_predict, "--flip and --no-flip: one of them at a time");
+  const int clash = flip_check(&command_predict, &given.flip);
+  if (clash != -1) return clash;
   const NitiDevice where = device_of(&given.device);
   Prediction prediction = {.top = (int32_t)given.top};
   NitiLocation network;
@@ -171,7 +172,7 @@ static int run(int argc, char **argv) {
   const NitiStatus opened = niti_model_open_at(&prediction.model, &network, &where);
   niti_location_close(&network);
   if (opened != NITI_OK) return fail();
-  if (given.flip || given.no_flip) niti_model_flip(prediction.model, given.flip);
+  flip_set(prediction.model, &given.flip);
   const int result = predict_all(&prediction, argv + 2, count - 1, given.json);
   niti_model_close(prediction.model);
   free(prediction.logits);

@@ -18,6 +18,7 @@
 
 #include "base/shift_prediction.h"
 #include "kernel_calls.h"
+#include "splitmix.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
 enum { GUARD = 256, PLACE_ALIGN = 256, GUARD_BYTE = 0xa5, PLACES_MAX = 4096, MIB = 1 << 20 };
@@ -41,18 +42,15 @@ static char why_not[1024]; /* there is no CUDA device */
 
 static uint64_t random_state;
 
-static inline uint64_t next_random(void) { /* splitmix64 */
-  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
+static inline uint64_t next_random(void) { return splitmix64(&random_state); }
 
 static inline int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
 
 /* ---- devices ---- */
 
-static inline void close_devices(void) {
+/* A group's tear-down. */
+static inline int close_devices(void **unused) {
+  (void)unused;
   for (int i = 0; i < DEVICES; ++i) {
     Device *d = &devices[i];
     if (!d->backend) continue;
@@ -61,6 +59,7 @@ static inline void close_devices(void) {
     d->backend = NULL;
     d->arena = NULL;
   }
+  return 0;
 }
 
 /* Opens all there is, each with an arena of so many bytes; cpu_isa: the CPU's kernels to compare with. For a group's set-up. */

@@ -7,16 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "splitmix.h"
+
 enum { GUARD = 64, GUARD_BYTE = 0xa5 };
 
 static uint64_t random_state = 1;
 
-static inline uint64_t next_random(void) { /* splitmix64 */
-  uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
+static inline uint64_t next_random(void) { return splitmix64(&random_state); }
 
 static inline int random_in(int low, int high) { return low + (int)(next_random() % (uint64_t)(high - low + 1)); }
 

@@ -1,12 +1,38 @@
 /* The contracts of the formulas in niti.h: arguments out of range give 0 or leave outputs as they were, and the largest in range
  * overflow nothing. tests/oracle/test_public.py has their results. */
-/* clang-format off */
-#include "data_files.h"
-/* clang-format on */
+#include "api_test.h"
 
-#include <limits.h>
-
-#include "niti.h"
+static void arithmetic_out_of_range_is_harmless(void **state) {
+  static const int shifts[] = {INT_MIN, -1, 63, 64, INT_MAX};
+  (void)state;
+  assert_int_equal(niti_bits(UINT64_MAX), 64);
+  assert_int_equal(niti_requantise_shift(UINT32_MAX), 25);
+  for (size_t i = 0; i < sizeof shifts / sizeof *shifts; ++i) {
+    for (int mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) {
+      assert_int_equal(niti_round(1000, shifts[i], (NitiRounding)mode, 1), 0);
+      assert_int_equal(niti_round_int8(1000, shifts[i], (NitiRounding)mode, 1), 0);
+    }
+  }
+  assert_int_equal(niti_round(INT64_C(1) << 40, 33, NITI_STOCHASTIC, 1), 0);
+  assert_int_equal(niti_round(1000, 1, (NitiRounding)99, 1), 0);
+  assert_int_equal(niti_round(1000, 1, (NitiRounding)-1, 1), 0);
+  assert_int_equal(niti_round(INT64_MIN, 1, NITI_NEAREST, 0), 0);
+  assert_int_equal(niti_round(INT64_C(1) << 62, 1, NITI_NEAREST, 0), 0);
+  assert_int_equal(niti_round((INT64_C(1) << 62) - 1, 62, NITI_NEAREST, 0), 1); /* the largest of each */
+  assert_int_equal(niti_random(1, NITI_DRAW_INIT, 0, 0, UINT64_C(1) << 34), 0);
+  assert_int_equal(niti_random(1, NITI_DRAW_INIT, 0, 0, UINT64_MAX), 0);
+  assert_int_equal(niti_exp2_frac(1 << 16), 0);
+  assert_int_equal(niti_exp2_frac(UINT32_MAX), 0);
+  assert_int_equal(niti_log2(0), 0);
+  assert_int_equal(niti_log2(UINT64_C(1) << 47), 0);
+  assert_int_equal(niti_log2(UINT64_MAX), 0);
+  assert_int_equal(niti_init_exponent(0, 0), 0);
+  assert_int_equal(niti_init_exponent(-1, 100), 0);
+  assert_int_equal(niti_init_exponent(100, INT64_MIN), 0);
+  assert_int_equal(niti_init_exponent(INT64_MAX, 1), 0);
+  assert_int_equal(niti_init_weight(1, 1, UINT64_C(1) << 34), 0);
+  assert_int_equal(niti_init_weight(1, 1, UINT64_MAX), 0);
+}
 
 static void scalars_out_of_range_change_nothing(void **state) {
   static const int64_t bad[][2] = {{1, 0},
@@ -232,14 +258,47 @@ static void colours_and_mixtures_out_of_range_are_harmless(void **state) {
   assert_int_equal(niti_input_value(-32768, 32768, 1000000, 1), -127);
 }
 
+static void an_input_table_refuses(void **state) {
+  static const char function[] = "niti_input_table";
+  const int32_t mean[1] = {500000}, std[1] = {250000}, flat[1] = {0};
+  int8_t table[256] = {77};
+  int32_t exponent = 77;
+  (void)state;
+  check_refused(niti_input_table(NULL, &exponent, 1, mean, std), function, "table");
+  check_refused(niti_input_table(table, NULL, 1, mean, std), function, "exponent");
+  check_refused(niti_input_table(table, &exponent, 1, NULL, std), function, "mean");
+  check_refused(niti_input_table(table, &exponent, 1, mean, NULL), function, "std");
+  check_refused(niti_input_table(table, &exponent, 0, mean, std), function, "channels is 0");
+  check_refused(niti_input_table(table, &exponent, INT_MIN, mean, std), function, "channels");
+  check_refused(niti_input_table(table, &exponent, 1, mean, flat), function, "std");
+  assert_true(table[0] == 77 && exponent == 77);
+}
+
+static void probabilities_out_of_range_are_harmless(void **state) {
+  const int8_t logits[2] = {1, -128};
+  int32_t millionths[2] = {77, 77};
+  (void)state;
+  niti_probabilities(NULL, logits, 0, 2);
+  niti_probabilities(millionths, NULL, 0, 2);
+  niti_probabilities(millionths, logits, 0, 0);
+  niti_probabilities(millionths, logits, 0, INT32_MIN);
+  niti_probabilities(millionths, logits, 0, 65537);
+  assert_true(millionths[0] == 77 && millionths[1] == 77);
+  niti_probabilities(millionths, logits, INT32_MAX, 2);
+  assert_true(millionths[0] == 1000000 && millionths[1] == 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(arithmetic_out_of_range_is_harmless),
       cmocka_unit_test(scalars_out_of_range_change_nothing),
       cmocka_unit_test(roundings_and_weights_out_of_range_are_harmless),
       cmocka_unit_test(layers_out_of_range_are_harmless),
       cmocka_unit_test(windows_out_of_range_are_harmless),
       cmocka_unit_test(scaled_pixels_out_of_range_are_harmless),
       cmocka_unit_test(colours_and_mixtures_out_of_range_are_harmless),
+      cmocka_unit_test(an_input_table_refuses),
+      cmocka_unit_test(probabilities_out_of_range_are_harmless),
   };
   return cmocka_run_group_tests_name("api formulas", tests, NULL, NULL);
 }

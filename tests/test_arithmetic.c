@@ -15,15 +15,9 @@
 #include "base/loss.h"
 #include "base/random.h"
 #include "niti.h"
+#include "splitmix.h"
 
 typedef __int128 Wide;
-
-static uint64_t next_random(uint64_t *state) { /* splitmix64 */
-  uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
 
 static Wide wide_abs(Wide x) { return x < 0 ? -x : x; }
 
@@ -115,7 +109,7 @@ static void test_round_all_int16(void **state) {
   uint64_t seed = 1;
   (void)state;
   for (int x = -32768; x <= 32767; ++x) {
-    for (int s = 0; s <= 24; ++s) check_rounding(x, s, (uint32_t)next_random(&seed));
+    for (int s = 0; s <= 24; ++s) check_rounding(x, s, (uint32_t)splitmix64(&seed));
   }
 }
 
@@ -126,7 +120,7 @@ static void test_round_all_int8_all_shifts(void **state) {
     for (int s = 0; s <= 62; ++s) {
       check_rounding(x, s, 0);
       check_rounding(x, s, UINT32_MAX);
-      check_rounding(x, s, (uint32_t)next_random(&seed));
+      check_rounding(x, s, (uint32_t)splitmix64(&seed));
     }
   }
 }
@@ -140,17 +134,17 @@ static void test_round_edges(void **state) {
       const int64_t values[] = {near_power, -near_power, between, -between};
       for (size_t i = 0; i < 4; ++i) {
         if (values[i] >= (int64_t)1 << 62 || values[i] <= -((int64_t)1 << 62)) continue;
-        for (int s = 0; s <= 62; ++s) check_rounding(values[i], s, (uint32_t)next_random(&seed));
+        for (int s = 0; s <= 62; ++s) check_rounding(values[i], s, (uint32_t)splitmix64(&seed));
       }
     }
   }
   const int64_t extremes[] = {INT32_MAX, INT32_MIN, -(int64_t)INT32_MAX, ((int64_t)1 << 62) - 1, 1 - ((int64_t)1 << 62)};
   for (size_t i = 0; i < sizeof extremes / sizeof extremes[0]; ++i) {
-    for (int s = 0; s <= 62; ++s) check_rounding(extremes[i], s, (uint32_t)next_random(&seed));
+    for (int s = 0; s <= 62; ++s) check_rounding(extremes[i], s, (uint32_t)splitmix64(&seed));
   }
   for (int i = 0; i < 200000; ++i) {
-    const int64_t x = (int64_t)next_random(&seed) >> (2 + next_random(&seed) % 60);
-    check_rounding(x, (int)(next_random(&seed) % 63), (uint32_t)next_random(&seed));
+    const int64_t x = (int64_t)splitmix64(&seed) >> (2 + splitmix64(&seed) % 60);
+    check_rounding(x, (int)(splitmix64(&seed) % 63), (uint32_t)splitmix64(&seed));
   }
 }
 
@@ -271,7 +265,7 @@ static void test_log2(void **state) {
   uint64_t seed = 4;
   (void)state;
   for (uint64_t v = 1; v < 300000; ++v) check_log2(v);
-  for (int i = 0; i < 300000; ++i) check_log2((next_random(&seed) >> (17 + next_random(&seed) % 46)) | 1);
+  for (int i = 0; i < 300000; ++i) check_log2((splitmix64(&seed) >> (17 + splitmix64(&seed) % 46)) | 1);
   for (int n = 0; n < 47; ++n) assert_int_equal(niti_log2((uint64_t)1 << n), (int64_t)n << 16);
   check_log2(((uint64_t)1 << 47) - 1);
 }
@@ -309,7 +303,7 @@ static Wide niti_weight(Wide d) {
 enum { CLASSES_MAX = 700 };
 
 static void fill_logits(int8_t *logits, int classes, uint64_t *seed, int range) {
-  for (int j = 0; j < classes; ++j) logits[j] = (int8_t)((int)(next_random(seed) % (uint64_t)(2 * range + 1)) - range);
+  for (int j = 0; j < classes; ++j) logits[j] = (int8_t)((int)(splitmix64(seed) % (uint64_t)(2 * range + 1)) - range);
 }
 
 static void check_losses(const int8_t *logits, int32_t e, int classes, int target, uint64_t seed, uint32_t step,
@@ -354,8 +348,8 @@ static void test_losses(void **state) {
     for (int32_t e = -45; e <= 18; e += classes > 100 ? 7 : 1) {
       const int range = e % 2 ? 127 : 9;
       fill_logits(logits, classes, &seed, range);
-      const int target = (int)(next_random(&seed) % (uint64_t)classes);
-      check_losses(logits, e, classes, target, next_random(&seed), (uint32_t)e + 50, next_random(&seed) >> 40);
+      const int target = (int)(splitmix64(&seed) % (uint64_t)classes);
+      check_losses(logits, e, classes, target, splitmix64(&seed), (uint32_t)e + 50, splitmix64(&seed) >> 40);
     }
   }
   memset(logits, 127, sizeof logits);
@@ -439,7 +433,7 @@ static void test_init_exponent(void **state) {
     assert_true(enough(k, fan) && !enough(k - 1, fan));
   }
   for (int i = 0; i < 10000; ++i) {
-    const int64_t in = (int64_t)(next_random(&seed) >> (2 + next_random(&seed) % 60)) + 1, out = in / 2 + 1;
+    const int64_t in = (int64_t)(splitmix64(&seed) >> (2 + splitmix64(&seed) % 60)) + 1, out = in / 2 + 1;
     const int k = niti_init_exponent(in, out) + 7;
     assert_true(enough(k, (Wide)in + out) && !enough(k - 1, (Wide)in + out));
   }
@@ -511,8 +505,8 @@ static void test_input_table(void **state) {
   for (int i = 0; i < 300; ++i) {
     int32_t mean[4], std[4];
     for (int c = 0; c < 4; ++c) {
-      mean[c] = (int32_t)(next_random(&seed) % 3000000) - 1000000;
-      std[c] = (int32_t)(next_random(&seed) % (i % 2 ? 2000000 : 300)) + 1;
+      mean[c] = (int32_t)(splitmix64(&seed) % 3000000) - 1000000;
+      std[c] = (int32_t)(splitmix64(&seed) % (i % 2 ? 2000000 : 300)) + 1;
     }
     check_input_table(1 + i % 4, mean, std);
   }
@@ -555,8 +549,8 @@ static void test_update(void **state) {
     for (int width = 1; width <= 61; ++width) {
       const int64_t most = ((int64_t)1 << width) - 1 + (width < 61);
       for (size_t i = 0; i < 64; ++i) {
-        w[i] = (int8_t)((int)(next_random(&seed) % 255) - 127);
-        g[i] = (int64_t)(next_random(&seed) % (uint64_t)(2 * most + 1)) - most;
+        w[i] = (int8_t)((int)(splitmix64(&seed) % 255) - 127);
+        g[i] = (int64_t)(splitmix64(&seed) % (uint64_t)(2 * most + 1)) - most;
       }
       g[5] = width % 2 ? most : -most;
       check_update(w, g, 64, mu);

@@ -14,6 +14,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include "backend/contract.h"
+#include "kernel_calls.h"
 #include "programs.h"
 
 enum { BATCH = 4, SIDE = 6, CLASSES = 3, DIED = 99 };
@@ -188,9 +190,32 @@ static void operands_are_checked_in_debug_builds(void **state) {
 #endif
 }
 
+/* A plain bias is K values; the statistics of a norm, which a centred product takes in its place, 2K. */
+static void a_bias_has_one_value_per_channel(void **state) {
+  enum { K = 5 };
+  const NitiPool pool = {0};
+  int8_t data[1] = {0};
+  NitiTensor y = {.data = data, .shape = {1, 4, 4, K}}, x[NITI_OPERANDS_MAX] = {{0}};
+  (void)state;
+  x[0] = (NitiTensor){.data = data, .shape = {1, 6, 6, 2}};
+  x[1] = (NitiTensor){.data = data, .shape = {K, 3, 3, 2}};
+  for (int centred = 0; centred < 2; ++centred) {
+    const NitiConvCall call = {.shape = conv_shape(1, 6, 6, 2, K, 3, 3, 1, 1, 0, 0), .centred = centred};
+    x[2] = (NitiTensor){0};
+    assert_true(niti_operands_fit(NITI_OP_CONV_FORWARD, &y, x, &call, &pool));
+    for (int32_t values = K - 1; values <= 2 * K + 1; ++values) {
+      x[2] = (NitiTensor){.data = data, .shape = {1, 1, 1, values}};
+      assert_int_equal(niti_operands_fit(NITI_OP_CONV_FORWARD, &y, x, &call, &pool), values == (centred ? 2 * K : K));
+    }
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(ranges_and_batches), cmocka_unit_test(bindings), cmocka_unit_test(labels),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(ranges_and_batches),
+                                     cmocka_unit_test(bindings),
+                                     cmocka_unit_test(labels),
                                      cmocka_unit_test(what_the_range_does_not_read),
-                                     cmocka_unit_test(operands_are_checked_in_debug_builds)};
+                                     cmocka_unit_test(operands_are_checked_in_debug_builds),
+                                     cmocka_unit_test(a_bias_has_one_value_per_channel)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

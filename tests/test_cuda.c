@@ -726,12 +726,6 @@ static int open_all(void **unused) {
   return open_devices("ref", 256 * MIB);
 }
 
-static int close_all(void **unused) {
-  (void)unused;
-  close_devices();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bias_gradient),
@@ -755,5 +749,5 @@ int main(void) {
       cmocka_unit_test(test_what_is_refused),
       cmocka_unit_test(test_what_auto_chooses),
   };
-  return cmocka_run_group_tests(tests, open_all, close_all);
+  return cmocka_run_group_tests(tests, open_all, close_devices);
 }

@@ -361,12 +361,6 @@ static int open_best(void **unused) {
   return open_devices("auto", 512 * MIB);
 }
 
-static int close_all(void **unused) {
-  (void)unused;
-  close_devices();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest small[] = {cmocka_unit_test(test_small_shapes),  cmocka_unit_test(test_strides),
                                      cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
@@ -374,6 +368,6 @@ int main(void) {
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
                                      cmocka_unit_test(test_every_way)};
   random_state = 2024;
-  const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_all);
-  return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_all);
+  const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_devices);
+  return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_devices);
 }

@@ -273,7 +273,7 @@ static void test_a_batch_that_fits_is_suggested(void **unused) {
   const size_t left = (size_t)4 << 30;
   (void)unused;
   need_cuda();
-  close_devices();
+  (void)close_devices(NULL);
   const NitiBackendOptions on = {.name = "cuda"};
   NitiBackend *b = NULL;
   NitiNetwork *net = NULL;
@@ -308,15 +308,9 @@ static int open_all(void **unused) {
   return open_devices("auto", MIB);
 }
 
-static int close_all(void **unused) {
-  (void)unused;
-  close_devices();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_layer), cmocka_unit_test(test_every_way_of_masked_products),
                                      cmocka_unit_test(test_built_in_models),
                                      cmocka_unit_test(test_a_batch_that_fits_is_suggested)};
-  return cmocka_run_group_tests(tests, open_all, close_all);
+  return cmocka_run_group_tests(tests, open_all, close_devices);
 }

@@ -552,17 +552,11 @@ static int open_all(void **unused) {
   return open_devices("ref", (size_t)MIB_OF_ARENA * MIB);
 }
 
-static int close_all(void **unused) {
-  (void)unused;
-  close_devices();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps),  cmocka_unit_test(test_unaligned),
       cmocka_unit_test(test_largest_sums), cmocka_unit_test(test_maps),         cmocka_unit_test(test_masks),
       cmocka_unit_test(test_sgd),          cmocka_unit_test(test_many_updates),
   };
-  return cmocka_run_group_tests(tests, open_all, close_all);
+  return cmocka_run_group_tests(tests, open_all, close_devices);
 }

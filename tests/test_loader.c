@@ -288,26 +288,39 @@ static void misfits_are_refused(void **state) {
 
 /* ---- image folders ---- */
 
-static void workers_do_not_change_the_result(void **state) {
-  (void)state;
-  char *dir = put_folder();
+typedef struct Folder {
+  char *dir;
+  NitiDataset *dataset;
+} Folder;
+
+static int open_folder(void **state) {
+  static Folder f;
   const Case with_pad = make_case(NULL, SIDE);
-  NitiDataset *dataset = open_dataset(dir, &with_pad.data);
-  Case c = make_case(dataset, SIDE);
+  f.dir = put_folder();
+  f.dataset = open_dataset(f.dir, &with_pad.data);
+  *state = &f;
+  return 0;
+}
+
+static int close_folder(void **state) {
+  const Folder *f = *state;
+  niti_dataset_close(f->dataset);
+  remove_temp(f->dir);
+  return 0;
+}
+
+static void workers_do_not_change_the_result(void **state) {
+  const Folder *f = *state;
+  Case c = make_case(f->dataset, SIDE);
   for (int workers = 0; workers <= 4; ++workers) {
     c.options.workers = workers;
     check_ways(c);
   }
-  niti_dataset_close(dataset);
-  remove_temp(dir);
 }
 
 static void close_at_any_moment(void **state) {
-  (void)state;
-  char *dir = put_folder();
-  const Case with_pad = make_case(NULL, SIDE);
-  NitiDataset *dataset = open_dataset(dir, &with_pad.data);
-  Case c = make_case(dataset, SIDE);
+  const Folder *f = *state;
+  Case c = make_case(f->dataset, SIDE);
   for (int round = 0; round < 60; ++round) {
     c.options.workers = 1 + round % 4;
     NitiLoader *loader = open_loader(&c);
@@ -316,30 +329,25 @@ static void close_at_any_moment(void **state) {
     if (round % 3 == 0 && round >= 10) check_batches(loader, &c, 1, 0, round % (STEPS + 1));
     niti_loader_close(loader);
   }
-  niti_dataset_close(dataset);
-  remove_temp(dir);
 }
 
 static void bad_images_surface_in_their_batch(void **state) {
-  (void)state;
-  char *dir = put_folder();
-  const Case with_pad = make_case(NULL, SIDE);
-  NitiDataset *dataset = open_dataset(dir, &with_pad.data);
-  Case c = make_case(dataset, SIDE);
+  const Folder *f = *state;
+  Case c = make_case(f->dataset, SIDE);
   Expected expected[COUNT];
   NitiBatch batch;
   /* Two bad images in batch 2: the one that comes first in the batch is reported, whichever a worker reads first. */
   expect_epoch(expected, 0, long_seed, SIDE, true, &c.data);
   const int first = (int)expected[2 * BATCH + 1].image, second = (int)expected[2 * BATCH + 3].image;
-  put_file(image_path(dir, first), "\xff\xd8\xff", 3);
-  put_file(image_path(dir, second), "", 0);
+  put_file(image_path(f->dir, first), "\xff\xd8\xff", 3);
+  put_file(image_path(f->dir, second), "", 0);
   for (int workers = 1; workers <= 4; ++workers) {
     c.options.workers = workers;
     NitiLoader *loader = open_loader(&c);
     assert_int_equal(niti_loader_start(loader, 0, 0), NITI_OK);
     check_batches(loader, &c, 0, 0, 2);
     for (int again = 0; again < 2; ++again) {
-      check_error((int)niti_loader_next(loader, &batch), NITI_ERROR_FORMAT, niti_error(), image_path(dir, first),
+      check_error((int)niti_loader_next(loader, &batch), NITI_ERROR_FORMAT, niti_error(), image_path(f->dir, first),
                   "not a sound JPEG");
       assert_int_equal(batch.count, 0);
     }
@@ -347,23 +355,18 @@ static void bad_images_surface_in_their_batch(void **state) {
     check_batches(loader, &c, 0, 3, STEPS);
     niti_loader_close(loader);
   }
-  niti_dataset_close(dataset);
-  remove_temp(dir);
 }
 
 /* Many small batches and a slow taker: the ring fills and empties. */
 static void one_image_batches(void **state) {
-  (void)state;
-  char *dir = put_folder();
-  const Case with_pad = make_case(NULL, SIDE);
-  NitiDataset *dataset = open_dataset(dir, &with_pad.data);
-  Case c = make_case(dataset, SIDE);
+  const Folder *f = *state;
+  Case c = make_case(f->dataset, SIDE);
   Expected expected[COUNT];
   NitiLoader *loader = NULL;
   NitiBatch batch;
   c.options.batch = 1;
   c.options.workers = 3;
-  assert_int_equal(niti_loader_open(&loader, dataset, &c.data, &c.options), NITI_OK);
+  assert_int_equal(niti_loader_open(&loader, f->dataset, &c.data, &c.options), NITI_OK);
   for (uint32_t epoch = 0; epoch < 4; ++epoch) {
     expect_epoch(expected, epoch, long_seed, SIDE, true, &c.data);
     assert_int_equal(niti_loader_start(loader, epoch, 0), NITI_OK);
@@ -376,8 +379,6 @@ static void one_image_batches(void **state) {
     check_over(loader);
   }
   niti_loader_close(loader);
-  niti_dataset_close(dataset);
-  remove_temp(dir);
 }
 
 int main(void) {
@@ -385,10 +386,10 @@ int main(void) {
       cmocka_unit_test(resident_picks_are_as_written),
       cmocka_unit_test(choices_vary),
       cmocka_unit_test(misfits_are_refused),
-      cmocka_unit_test(workers_do_not_change_the_result),
-      cmocka_unit_test(close_at_any_moment),
-      cmocka_unit_test(bad_images_surface_in_their_batch),
-      cmocka_unit_test(one_image_batches),
+      cmocka_unit_test_setup_teardown(workers_do_not_change_the_result, open_folder, close_folder),
+      cmocka_unit_test_setup_teardown(close_at_any_moment, open_folder, close_folder),
+      cmocka_unit_test_setup_teardown(bad_images_surface_in_their_batch, open_folder, close_folder),
+      cmocka_unit_test_setup_teardown(one_image_batches, open_folder, close_folder),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,10 +50,9 @@ static bool fits_weights(const NitiTensor *w, const NitiConv *c) {
   return has_shape(w, c->k, c->kh, c->kw, niti_conv_group_inputs(c));
 }
 
-/* A bias, or the running statistics of a norm. */
-static bool fits_bias(const NitiTensor *bias, const NitiConv *c) {
-  const size_t count = niti_shape_count(bias->shape);
-  return count == (size_t)c->k || count == 2 * (size_t)c->k;
+/* Where the call is centred, a norm's running means and variances. */
+static bool fits_bias(const NitiTensor *bias, const NitiConvCall *call) {
+  return niti_shape_count(bias->shape) == (call->centred ? 2 : 1) * (size_t)call->shape.k;
 }
 
 static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *p) {
@@ -64,10 +63,12 @@ static bool same_size(const NitiTensor *a, const NitiTensor *b) {
   return niti_shape_count(a->shape) == niti_shape_count(b->shape);
 }
 
-bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool) {
+bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor *x, const NitiConvCall *call,
+                       const NitiPool *pool) {
+  const NitiConv *conv = &call->shape;
   switch (opcode) {
     case NITI_OP_CONV_FORWARD:
-      return fits_conv(x, y, conv) && fits_weights(&x[1], conv) && (!x[2].data || fits_bias(&x[2], conv));
+      return fits_conv(x, y, conv) && fits_weights(&x[1], conv) && (!x[2].data || fits_bias(&x[2], call));
     case NITI_OP_ALL_SUM: return y->data == x->data;
     case NITI_OP_BIAS_GRADIENT: return niti_shape_count(y->shape) == (size_t)x->shape.c;
     case NITI_OP_CONV_BACKWARD: return fits_conv(y, x, conv) && fits_weights(&x[1], conv) && (!x[2].data || same_size(&x[2], y));

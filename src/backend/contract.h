@@ -8,7 +8,7 @@
 int32_t niti_foreign_operand(const NitiProgram *, const NitiOperation *);
 
 /* Whether the outputs y and inputs x (NITI_OPERANDS_MAX each; data NULL where there is none) have the sizes that the attributes
- * require. conv and pool: those of the operation, at the batch of the run. */
-bool niti_operands_fit(NitiOpcode, const NitiTensor *y, const NitiTensor *x, const NitiConv *conv, const NitiPool *pool);
+ * require. call and pool: those of the operation, at the batch of the run. */
+bool niti_operands_fit(NitiOpcode, const NitiTensor *y, const NitiTensor *x, const NitiConvCall *call, const NitiPool *pool);
 
 #endif

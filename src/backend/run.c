@@ -13,11 +13,19 @@
 
 static bool is_wide_update(NitiOpcode opcode) { return opcode == NITI_OP_UPDATE_SGD || opcode == NITI_OP_UPDATE_NITI16; }
 
+/* Whether one call of a kernel can do both. */
+static bool is_same_call(NitiOpcode a, NitiOpcode b) { return a == b || (is_wide_update(a) && is_wide_update(b)); }
+
 typedef struct Run {
   NitiExecutable *executable;
   int32_t first, end;
   const NitiBindings *bindings;
 } Run;
+
+/* The step's convolution, at the batch of the run. */
+static const NitiConvCall *call_of(const NitiExecutable *e, const NitiStep *s) {
+  return &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
+}
 
 #ifndef NDEBUG
 /* Whether an output does not overlap the inputs whose elements are read, or is exactly an input that the operation may overwrite.
@@ -42,8 +50,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
     for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
-  const NitiConv *conv = &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1].shape;
-  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, conv, &s->pool));
+  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, call_of(e, s), &s->pool));
 }
 #else
 #define check_step(e, i) ((void)0)
@@ -77,55 +84,66 @@ static void all_sum(NitiExecutable *e, int32_t i) {
   sum_row(e, first, end, NITI_DTYPE_S64);
 }
 
-/* Runs the updates `sgd` or `niti16` from operation i on, as many as one call takes; returns their number. */
-static int run_updates(NitiExecutable *e, int32_t i, int32_t end) {
-  NitiSgdUpdate updates[NITI_UPDATES_MAX];
-  int count = 0;
-  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
-    const NitiOperation *o = &e->fused->operations[i + count];
-    NitiStep *s = &e->steps[i + count];
-    if (!is_wide_update(o->opcode)) break;
+/* How many operations from i on, before `end`, are one call of a kernel: as many of its kind in a row as a call takes. */
+static int count_row(const NitiExecutable *e, int32_t i, int32_t end) {
+  const NitiOperation *o = &e->fused->operations[i];
+  const int32_t most = end - i < NITI_UPDATES_MAX ? end - i : NITI_UPDATES_MAX;
+  int count = 1;
+  while (count < most && is_same_call(o->opcode, o[count].opcode)) {
     check_step(e, i + count);
-    updates[count] = (NitiSgdUpdate){.w = s->outputs,
-                                     .master = optional(o->outputs, s->outputs, 2),
-                                     .velocity = &s->outputs[3],
-                                     .gradient = &s->gradient,
-                                     .scalars = &o->sgd,
-                                     .rq = &s->rq,
-                                     .squares = (const int64_t *)(const void *)s->inputs[4].data};
+    ++count;
   }
-  e->backend->kernels->update_sgd(e->backend, updates, count);
   return count;
 }
 
-/* The same of updates `niti`. */
-static int run_weight_updates(NitiExecutable *e, int32_t i, int32_t end) {
+static void update_niti(NitiExecutable *e, int32_t i, int count) {
   NitiWeightUpdate updates[NITI_UPDATES_MAX];
-  int count = 0;
-  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
-    const NitiOperation *o = &e->fused->operations[i + count];
-    NitiStep *s = &e->steps[i + count];
-    if (o->opcode != NITI_OP_UPDATE_NITI) break;
-    check_step(e, i + count);
-    updates[count] = (NitiWeightUpdate){.w = s->outputs, .gradient = &s->gradient, .scalar = o->scalar};
+  for (int k = 0; k < count; ++k) {
+    const NitiOperation *o = &e->fused->operations[i + k];
+    NitiStep *s = &e->steps[i + k];
+    updates[k] = (NitiWeightUpdate){.w = s->outputs, .gradient = &s->gradient, .scalar = o->scalar};
   }
   e->backend->kernels->update_niti(e->backend, updates, count);
-  return count;
 }
 
-/* The same of sums of squares. */
-static int run_squares(NitiExecutable *e, int32_t i, int32_t end) {
+static void update_sgd(NitiExecutable *e, int32_t i, int count) {
+  NitiSgdUpdate updates[NITI_UPDATES_MAX];
+  for (int k = 0; k < count; ++k) {
+    const NitiOperation *o = &e->fused->operations[i + k];
+    NitiStep *s = &e->steps[i + k];
+    updates[k] = (NitiSgdUpdate){.w = s->outputs,
+                                 .master = optional(o->outputs, s->outputs, 2),
+                                 .velocity = &s->outputs[3],
+                                 .gradient = &s->gradient,
+                                 .scalars = &o->sgd,
+                                 .rq = &s->rq,
+                                 .squares = (const int64_t *)(const void *)s->inputs[4].data};
+  }
+  e->backend->kernels->update_sgd(e->backend, updates, count);
+}
+
+static void add_squares(NitiExecutable *e, int32_t i, int count) {
   NitiSquareSum squares[NITI_UPDATES_MAX];
-  int count = 0;
-  for (; count < NITI_UPDATES_MAX && i + count < end; ++count) {
-    const NitiStep *s = &e->steps[i + count];
-    if (e->fused->operations[i + count].opcode != NITI_OP_GRADIENT_SQUARES) break;
-    check_step(e, i + count);
-    squares[count] = (NitiSquareSum){.gradient = &s->gradient,
-                                     .before = (const int64_t *)(const void *)s->inputs[0].data,
-                                     .total = (int64_t *)(void *)s->outputs[0].data};
+  for (int k = 0; k < count; ++k) {
+    const NitiStep *s = &e->steps[i + k];
+    squares[k] = (NitiSquareSum){.gradient = &s->gradient,
+                                 .before = (const int64_t *)(const void *)s->inputs[0].data,
+                                 .total = (int64_t *)(void *)s->outputs[0].data};
   }
   e->backend->kernels->gradient_squares(e->backend, squares, count);
+}
+
+/* Runs a row of updates or of sums of squares that begins with operation i; returns their number. */
+static int run_row(NitiExecutable *e, int32_t i, int32_t end) {
+  const NitiOpcode opcode = e->fused->operations[i].opcode;
+  const int count = count_row(e, i, end);
+  if (opcode == NITI_OP_UPDATE_NITI) {
+    update_niti(e, i, count);
+  } else if (opcode == NITI_OP_GRADIENT_SQUARES) {
+    add_squares(e, i, count);
+  } else {
+    update_sgd(e, i, count);
+  }
   return count;
 }
 
@@ -140,7 +158,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
   NitiBackend *backend = e->backend;
   NitiStep *s = &e->steps[i];
   NitiTensor *x = s->inputs, *y = s->outputs;
-  const NitiConvCall *conv = &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
+  const NitiConvCall *conv = call_of(e, s);
   const bool host = backend->ops->host_memory;
   check_step(e, i);
   switch (o->opcode) {
@@ -172,10 +190,10 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
     case NITI_OP_ALL_SUM: all_sum(e, i); break;
     case NITI_OP_ALL_SUM_WAIT: k->all_sum_wait(backend); break;
-    case NITI_OP_UPDATE_NITI: return run_weight_updates(e, i, end);
-    case NITI_OP_GRADIENT_SQUARES: return run_squares(e, i, end);
+    case NITI_OP_UPDATE_NITI:
     case NITI_OP_UPDATE_NITI16:
-    case NITI_OP_UPDATE_SGD: return run_updates(e, i, end);
+    case NITI_OP_UPDATE_SGD:
+    case NITI_OP_GRADIENT_SQUARES: return run_row(e, i, end);
     default: return 1; /* fused into another operation, or nothing to do */
   }
   for (int j = 0; j < NITI_OPERANDS_MAX; ++j) niti_executable_complete(e, &y[j]);

@@ -10,7 +10,7 @@ typedef struct NitiExportFile {
   char *text;
 } NitiExportFile;
 
-enum { NITI_EXPORT_FILES_MAX = 24 };
+enum { NITI_EXPORT_FILES_MAX = 32 };
 
 typedef struct NitiExportFiles {
   NitiExportFile files[NITI_EXPORT_FILES_MAX];

@@ -523,7 +523,9 @@ void niti_export_write_source(FILE *to, const NitiExport *e) {
           e->upper, e->upper, trains);
   write_parts(to, e);
   if (has_bias(e)) fprintf(to, "#define RT_BIAS\n");
-  fprintf(to, "#include \"niti_rt_conv.h\"\n#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");
+  fprintf(to, "#include \"niti_rt_conv.h\"\n");
+  if (trains) fprintf(to, "#include \"niti_rt_update.h\"\n");
+  fprintf(to, "#include \"niti_rt_hash.h\"\n#include \"niti_rt_layers.h\"\n");
   if (trains) fprintf(to, "#include \"niti_rt_loss.h\"\n#include \"niti_rt_store.h\"\n");
   fprintf(to, "\nenum { INPUT_EXPONENT = %" PRId32 " };\n\n", e->table_exponent);
   niti_export_write_mantissas(to, e);

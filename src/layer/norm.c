@@ -2,9 +2,7 @@
  * 2015. */
 #include "base/norm.h"
 
-#include "base/bounds.h"
-#include "layer/layer.h"
-#include "program/bounds.h"
+#include "layer/product.h"
 
 static const NitiLayerField fields[] = {{NULL, 0, 0, false, 0, 0, 0, NULL}};
 
@@ -17,16 +15,6 @@ static NitiStatus shape(const NitiLayerSpec *spec, const NitiShape *in, NitiShap
 static void weight_shape(const NitiLayerSpec *spec, NitiShape in, NitiShape *out) {
   (void)spec;
   *out = (NitiShape){1, 1, 1, in.c};
-}
-
-/* The product that makes the norm's input for it alone, if it has room for a bias and none of its own; or NULL. */
-static NitiOperation *product_before(const NitiLowering *l, const NitiLayer *layer) {
-  NitiProgram *p = l->program;
-  int32_t i = p->operation_count - 1;
-  if (!layer->alone) return NULL;
-  while (i >= 0 && (p->operations[i].layer != layer->sources[0] || p->operations[i].outputs[0] != layer->x[0])) --i;
-  if (i < 0 || p->operations[i].opcode != NITI_OP_CONV_FORWARD || p->operations[i].inputs[2] != NITI_NONE) return NULL;
-  return niti_accumulation_length(&p->operations[i]) <= niti_bound_bias() ? &p->operations[i] : NULL;
 }
 
 static void append(NitiLowering *l, const NitiLayer *layer, NitiOperation *o, bool running, bool centred) {
@@ -49,9 +37,8 @@ static void forward(NitiLowering *l, NitiLayer *layer) {
   fit.inputs[1] = layer->weight;
   fit.inputs[2] = layer->bias;
   fit.inputs[3] = running;
-  NitiOperation *product = product_before(l, layer);
-  if (product) product->inputs[2] = running;
-  append(l, layer, &fit, !l->training, product != NULL);
+  const bool centred = layer->alone && niti_product_centre(l, layer->sources[0], layer->x[0], running);
+  append(l, layer, &fit, !l->training, centred);
   layer->y = niti_lower_output(l, layer);
   NitiOperation map = niti_lower_forward(l, layer, NITI_OP_NORM_FORWARD, layer->x[0], layer->y);
   map.inputs[1] = affine;

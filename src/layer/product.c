@@ -1,6 +1,7 @@
 /* Convolution and linear, lowered: a product forward, the weights' gradient and a product backward. */
 #include "layer/product.h"
 
+#include "base/bounds.h"
 #include "program/bounds.h"
 
 static NitiShape weight_shape(const NitiLayer *layer) {
@@ -41,6 +42,22 @@ void niti_product_forward(NitiLowering *l, NitiLayer *layer) {
   o.inputs[2] = layer->bias;
   o.conv = conv_of(layer);
   niti_lower_append(l, &o);
+}
+
+/* The layer's record that makes y; NULL: there is none. */
+static NitiOperation *maker_of(NitiProgram *p, int32_t layer, int32_t y) {
+  for (int32_t i = p->operation_count - 1; i >= 0; --i) {
+    if (p->operations[i].layer == layer && p->operations[i].outputs[0] == y) return &p->operations[i];
+  }
+  return NULL;
+}
+
+bool niti_product_centre(NitiLowering *l, int32_t layer, int32_t y, int32_t running) {
+  NitiOperation *o = maker_of(l->program, layer, y);
+  if (!o || o->opcode != NITI_OP_CONV_FORWARD || o->inputs[2] != NITI_NONE) return false;
+  if (niti_accumulation_length(o) > niti_bound_bias()) return false;
+  o->inputs[2] = running;
+  return true;
 }
 
 static void gradient(NitiLowering *l, const NitiLayer *layer, int32_t dy) {

@@ -7,10 +7,10 @@
 
 #include "program/program.h"
 
-/* The operation's accumulation length, in products of 127^2; 0: it has no accumulator that is requantised. Weight gradients are
- * counted too: beyond NITI_ACCUMULATION_MAX they are summed in int64. */
 /* Whether a product subtracts a norm's running means. */
 bool niti_conv_is_centred(const NitiProgram *, const NitiOperation *);
+/* The operation's accumulation length, in products of 127^2; 0: it has no accumulator that is requantised. Weight gradients are
+ * counted too: beyond NITI_ACCUMULATION_MAX they are summed in int64. */
 int64_t niti_accumulation_length(const NitiOperation *);
 /* Head-room of that accumulation length in int32, in bits: floor(log2(NITI_ACCUMULATION_MAX / length)); 0 for length 0. */
 int niti_headroom_bits(int64_t length);

@@ -6,7 +6,7 @@ import pytest
 import data_sets
 import tool
 from recipes import TOY
-from small_data import cifar, every_layer, shared, toy_recipe  # noqa: F401 (fixtures)
+from small_data import cifar, every_layer, normed, odd, shared, toy_recipe  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these are the CPU's tests; tests/cuda has the others
 os.environ["XDG_CACHE_HOME"] = "/dev/null"  # a tuning file of the user does not count

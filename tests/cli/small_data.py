@@ -2,7 +2,7 @@
 import pytest
 
 import data_sets
-from recipes import EVERY_LAYER, TOY
+from recipes import EVERY_LAYER, NORMED, TOY
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,16 @@ def every_layer(shared):
     path = shared / "every-layer.yaml"
     path.write_text(EVERY_LAYER)
     return path
+
+
+@pytest.fixture(scope="session")
+def normed(shared):
+    path = shared / "normed.yaml"
+    path.write_text(NORMED)
+    return path
+
+
+@pytest.fixture(scope="session")
+def odd(shared):
+    """150 training images: epochs of 10 steps, the last one of 6 images."""
+    return data_sets.write_idx_set(shared / "odd", data_sets.squares(150, 1), data_sets.squares(61, 2))

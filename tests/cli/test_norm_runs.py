@@ -6,24 +6,10 @@ import numpy as np
 import pytest
 
 import data_sets
-from recipes import NORMED
 from tool import fails, forge, hash_of, json_of, niti, output_of, resume, rows_of, tensors_of, timeless, train
 
 ISAS = ("ref", "avx2", "avx512vnni", "amx", "neon-dotprod", "neon-i8mm")
 EPOCHS = 4
-
-
-@pytest.fixture(scope="module")
-def normed(shared):
-    path = shared / "normed.yaml"
-    path.write_text(NORMED)
-    return path
-
-
-@pytest.fixture(scope="module")
-def odd(shared):
-    """150 training images: epochs of 10 steps, the last one of 6 images."""
-    return data_sets.write_idx_set(shared / "odd", data_sets.squares(150, 1), data_sets.squares(60, 2))
 
 
 @pytest.fixture(scope="module")

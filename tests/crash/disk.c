@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "platform/system.h"
+#include "splitmix.h"
 
 enum { INODES = 160, BYTES = 16384, ENTRIES = 64, PATH = 96, OPERATIONS = 8192, HANDLES = 16, FIRST = 100, ROOT_FOLDER = -1 };
 
@@ -127,22 +128,15 @@ static void sync_folder(const char *path) {
 
 /* ---- power loss ---- */
 
-static uint64_t draw(uint64_t *seed) { /* splitmix64 */
-  uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
 /* Some of the blocks of a write, each whole; the others keep what was there, or what the disk held before. */
 static void tear(Disk *to, const Operation *o, size_t block, uint64_t *seed) {
-  const uint64_t how = draw(seed);
+  const uint64_t how = splitmix64(seed);
   const size_t before = to->size[o->inode];
   size_t end = before;
   for (size_t at = o->offset; at < o->offset + o->size;) {
     size_t part = block - at % block;
     if (part > o->offset + o->size - at) part = o->offset + o->size - at;
-    const bool kept = draw(seed) & 1;
+    const bool kept = splitmix64(seed) & 1;
     if (at >= before || kept) {
       static uint8_t filler[4096];
       memset(filler, how & 1 ? 0xa5 : 0, sizeof filler);
@@ -155,12 +149,12 @@ static void tear(Disk *to, const Operation *o, size_t block, uint64_t *seed) {
 }
 
 static bool keeps_data(DiskLoss loss, uint64_t *seed) {
-  return loss == LOSS_NONE || loss == LOSS_ENTRIES || (loss > LOSS_ENTRIES && draw(seed) % 3 == 0);
+  return loss == LOSS_NONE || loss == LOSS_ENTRIES || (loss > LOSS_ENTRIES && splitmix64(seed) % 3 == 0);
 }
 
 static bool keeps_name(DiskLoss loss, int pending, int cut, uint64_t *seed) {
   if (loss == LOSS_IN_ORDER) return pending < cut;
-  return loss == LOSS_NONE || loss == LOSS_DATA || (loss == LOSS_ANY_ORDER && (draw(seed) & 1));
+  return loss == LOSS_NONE || loss == LOSS_DATA || (loss == LOSS_ANY_ORDER && (splitmix64(seed) & 1));
 }
 
 static void replay(const Operation *o, int moment, DiskLoss loss, size_t block, int *pending, int cut, uint64_t *seed) {
@@ -220,7 +214,7 @@ uint64_t disk_lose(int moment, DiskLoss loss, size_t block, uint64_t seed) {
   memset(lost.size, 0, sizeof lost.size);
   put_entry("/sim", ROOT_FOLDER);
   for (int i = 0; i < moment; ++i) open += operations[i].kind == NAME && operations[i].durable >= moment;
-  const int cut = (int)(draw(&seed) % (uint64_t)(open + 1));
+  const int cut = (int)(splitmix64(&seed) % (uint64_t)(open + 1));
   for (int i = 0; i < moment; ++i) replay(&operations[i], moment, loss, block, &pending, cut, &seed);
   drop_orphans();
   lost_inodes = inode_count;

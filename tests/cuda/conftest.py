@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 
 import data_sets
 import tool
-from small_data import cifar, every_layer, shared, toy_recipe  # noqa: F401 (fixtures)
+from small_data import cifar, every_layer, normed, odd, shared, toy_recipe  # noqa: F401 (fixtures)
 
 
 def why_not():

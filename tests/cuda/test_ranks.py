@@ -4,7 +4,6 @@ import subprocess
 
 import pytest
 
-import data_sets
 from launch import end_of, needs_mpi, start, together
 from recipes import NORMED
 from tool import NITI, train
@@ -15,19 +14,6 @@ SAME = ("hash", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "b
 
 def same(result):
     return {key: result[key] for key in SAME}
-
-
-@pytest.fixture(scope="module")
-def normed(shared):
-    path = shared / "ranks-normed.yaml"
-    path.write_text(NORMED)
-    return path
-
-
-@pytest.fixture(scope="module")
-def odd(shared):
-    """150 training images: epochs of 10 steps, the last one of 6 images."""
-    return data_sets.write_idx_set(shared / "ranks-odd", data_sets.squares(150, 1), data_sets.squares(61, 2))
 
 
 @pytest.fixture(scope="module")

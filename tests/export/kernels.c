@@ -9,6 +9,7 @@
 #define RT_POOLED
 #define RT_BIAS
 #include "niti_rt_conv.h"
+#include "niti_rt_update.h"
 
 #ifdef RT_PORTABLE
 #define TWIN(name) portable_##name

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 
 import tool
-from small_data import cifar, shared  # noqa: F401 (fixtures)
+from small_data import cifar, normed, odd, shared  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests/cuda has the tests of ranks on devices
 os.environ.setdefault("TSAN_OPTIONS", f"suppressions={pathlib.Path(__file__).parent / 'open_mpi.supp'}")

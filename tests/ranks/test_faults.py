@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from launch import ROOT, end_of, needs_mpi, start
-from test_ranks import normed, odd, script  # noqa: F401 (fixtures)
+from test_ranks import script
 from tool import NITI, ROOT as SOURCES, niti
 
 pytestmark = needs_mpi

@@ -16,7 +16,7 @@ import pytest
 
 import data_sets
 from launch import PLUGIN, end_of, give_up, needs_mpi, start, together, train_in
-from recipes import EVERY_LAYER, NORMED
+from recipes import EVERY_LAYER
 from tool import NITI, SANITIZE, json_of, niti, resume, rows_of, timeless, train
 
 pytestmark = needs_mpi
@@ -72,24 +72,11 @@ def wait_for(path, launcher, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def normed(shared):
-    path = shared / "ranks-normed.yaml"
-    path.write_text(NORMED)
-    return path
-
-
-@pytest.fixture(scope="module")
 def elements(shared):
     """Every layer, with dropout whose random numbers count elements of the whole batch."""
     path = shared / "ranks-elements.yaml"
     path.write_text(EVERY_LAYER.replace("- dropout\n", "- dropout: {per: element, rate: 0.3}\n", 1))
     return path
-
-
-@pytest.fixture(scope="module")
-def odd(shared):
-    """150 training images: epochs of 10 steps, the last one of 6 images."""
-    return data_sets.write_idx_set(shared / "ranks-odd", data_sets.squares(150, 1), data_sets.squares(61, 2))
 
 
 @pytest.fixture(scope="module")
@@ -237,28 +224,28 @@ def test_a_signal_to_any_rank_saves_and_resumes_by_other_numbers_of_ranks(long, 
     assert same(together((4, NITI, "--resume", run, "--threads", 1, "--json"))) == same(one)
 
 
-def test_a_killed_rank_ends_the_run_and_one_process_resumes(long, tmp_path):
-    recipe, data, one = long
-    run = tmp_path / "run"
-    launcher = start((3, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS))
-    ranks = processes_of(launcher, 3)
+def end_of_struck(long, run, size, number, timeout):
+    """Rank 1 of so many receives the signal once there is a checkpoint: how the run ends."""
+    recipe, data, _ = long
+    launcher = start((size, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS))
+    ranks = processes_of(launcher, size)
     wait_for(run / "best.safetensors", launcher)
-    os.kill(ranks[1], signal.SIGKILL)
-    code, out, err = end_of(launcher, timeout=30)
+    os.kill(ranks[1], number)
+    return end_of(launcher, timeout=timeout)
+
+
+def test_a_killed_rank_ends_the_run_and_one_process_resumes(long, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = end_of_struck(long, run, 3, signal.SIGKILL, timeout=30)
     assert code != 0 and "rank 1" in err and "signal 9" in err, (code, out, err)
-    assert same(resume(run)) == same(one)
+    assert same(resume(run)) == same(long[2])
 
 
 def test_a_stopped_rank_ends_the_run(long, tmp_path):
-    recipe, data, one = long
     run = tmp_path / "run"
-    launcher = start((2, NITI, recipe, "--data", data, "--run", run, "--threads", 1, "--epochs", EPOCHS))
-    ranks = processes_of(launcher, 2)
-    wait_for(run / "best.safetensors", launcher)
-    os.kill(ranks[1], signal.SIGSTOP)
-    code, out, err = end_of(launcher, timeout=40)
+    code, out, err = end_of_struck(long, run, 2, signal.SIGSTOP, timeout=40)
     assert code == 3 and "niti: rank 1 (" in err and "has not answered" in err, (code, out, err)
-    assert same(resume(run)) == same(one)
+    assert same(resume(run)) == same(long[2])
 
 
 def script(path, text):

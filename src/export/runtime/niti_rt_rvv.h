@@ -157,6 +157,16 @@ RT_UNUSED static inline void rt_v_finish(int8_t *out, const int8_t *high, int32_
       : RT_V_CHANGES);
 }
 
+/* Stores the values of 16 bits in v8 as bytes, the low ones at out and the others at high, and goes on to the next. */
+#define RT_V_PUT_PLANES          \
+  "vnsrl.wi v10, v8, 0\n"        \
+  "vnsrl.wi v11, v8, 8\n"        \
+  "vse8.v v10, (%[out])\n"       \
+  "vse8.v v11, (%[high])\n"      \
+  "add %[out], %[out], %[t]\n"   \
+  "add %[high], %[high], %[t]\n" \
+  "sub %[n], %[n], %[t]\n"
+
 /* Clears n sums, and keeps the low 16 bits of what they were, magnitudes shifted to the right and at most 32767, in two planes of
  * bytes; negative ones as 0, if relu. Returns the largest magnitude, or max. n >= 1. */
 RT_UNUSED static inline uint32_t rt_v_keep(int8_t *out, int8_t *high, int32_t *sum, int32_t n, int32_t shift, int32_t relu,
@@ -181,14 +191,7 @@ RT_UNUSED static inline uint32_t rt_v_keep(int8_t *out, int8_t *high, int32_t *s
       "vmax.vx v0, v0, %[least]\n"
       "vsetvli zero, zero, e16, m2, ta, ma\n"
       "vnsrl.wi v8, v0, 0\n"
-      "vsetvli zero, zero, e8, m1, ta, ma\n"
-      "vnsrl.wi v10, v8, 0\n"
-      "vnsrl.wi v11, v8, 8\n"
-      "vse8.v v10, (%[out])\n"
-      "vse8.v v11, (%[high])\n"
-      "add %[out], %[out], %[t]\n"
-      "add %[high], %[high], %[t]\n"
-      "sub %[n], %[n], %[t]\n"
+      "vsetvli zero, zero, e8, m1, ta, ma\n" RT_V_PUT_PLANES
       "slli %[t], %[t], 2\n"
       "add %[sum], %[sum], %[t]\n"
       "bnez %[n], 1b\n"
@@ -202,6 +205,15 @@ RT_UNUSED static inline uint32_t rt_v_keep(int8_t *out, int8_t *high, int32_t *s
 
 /* Sums of up to RT_V_BLOCK output channels for four windows, each window's together. */
 enum { RT_V_BLOCK = 8 };
+
+/* Goes on to the next sums of four windows, if any are left. */
+#define RT_V_NEXT_WINDOWS  \
+  "slli %[t], %[t], 2\n"   \
+  "add %[a], %[a], %[t]\n" \
+  "add %[b], %[b], %[t]\n" \
+  "add %[c], %[c], %[t]\n" \
+  "add %[d], %[d], %[t]\n" \
+  "bnez %[n], 1b\n"
 
 /* The largest of four windows' sums, or 0: keeps its low 16 bits, shifted to the right and at most 32767, in two planes of bytes.
  * Returns the largest magnitude of all, or max. n: 1 to RT_V_BLOCK. */
@@ -231,20 +243,7 @@ RT_UNUSED static inline uint32_t rt_v_fold(int8_t *out, int8_t *high, const int3
       "vminu.vx v12, v12, %[most]\n"
       "vsetvli zero, zero, e16, m1, ta, ma\n"
       "vnsrl.wi v8, v12, 0\n"
-      "vsetvli zero, zero, e8, mf2, ta, ma\n"
-      "vnsrl.wi v10, v8, 0\n"
-      "vnsrl.wi v11, v8, 8\n"
-      "vse8.v v10, (%[out])\n"
-      "vse8.v v11, (%[high])\n"
-      "add %[out], %[out], %[t]\n"
-      "add %[high], %[high], %[t]\n"
-      "sub %[n], %[n], %[t]\n"
-      "slli %[t], %[t], 2\n"
-      "add %[a], %[a], %[t]\n"
-      "add %[b], %[b], %[t]\n"
-      "add %[c], %[c], %[t]\n"
-      "add %[d], %[d], %[t]\n"
-      "bnez %[n], 1b\n"
+      "vsetvli zero, zero, e8, mf2, ta, ma\n" RT_V_PUT_PLANES RT_V_NEXT_WINDOWS
       "vsetivli zero, 1, e32, m1, ta, ma\n"
       "vmv.x.s %[max], v24\n"
       : [t] "=&r"(t), [n] "+r"(n), [out] "+r"(out), [high] "+r"(high), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d),
@@ -294,13 +293,7 @@ RT_UNUSED static inline void rt_v_winners(uint8_t *winner, const int32_t *acc, i
       "vor.vv v17, v17, v18\n"
       "vse8.v v17, (%[winner])\n"
       "add %[winner], %[winner], %[t]\n"
-      "sub %[n], %[n], %[t]\n"
-      "slli %[t], %[t], 2\n"
-      "add %[a], %[a], %[t]\n"
-      "add %[b], %[b], %[t]\n"
-      "add %[c], %[c], %[t]\n"
-      "add %[d], %[d], %[t]\n"
-      "bnez %[n], 1b\n"
+      "sub %[n], %[n], %[t]\n" RT_V_NEXT_WINDOWS
       : [t] "=&r"(t), [n] "+r"(n), [winner] "+r"(winner), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d)
       : [shift] "r"(shift), [half] "r"(half), [most] "r"(most), [place] "r"(place)
       : RT_V_CHANGES);
