@@ -2,17 +2,27 @@
 #include "platform/path.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "platform/system.h"
 
+/* Writes both with a single slash between them, if there is room. Returns the bytes that all of it takes, its zero byte included.
+ */
+static size_t join(char *out, size_t room, const char *dir, const char *name) {
+  const size_t length = strlen(dir), slash = length > 0 && dir[length - 1] != '/', rest = strlen(name) + 1;
+  if (length + slash + rest > room) return length + slash + rest;
+  memcpy(out, dir, length);
+  if (slash) out[length] = '/';
+  memcpy(out + length + slash, name, rest);
+  return length + slash + rest;
+}
+
 NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
-  const size_t length = strlen(dir), size = length + strlen(name) + 2;
+  const size_t size = join(NULL, 0, dir, name);
   *path = malloc(size);
   if (!*path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", dir);
-  (void)snprintf(*path, size, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
+  (void)join(*path, size, dir, name);
   return NITI_OK;
 }
 
@@ -33,9 +43,7 @@ bool niti_path_is_dir(const char *path) {
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
   char path[PATH_MAX]; /* a longer one cannot be opened */
-  const size_t length = strlen(dir);
-  const int all = snprintf(path, sizeof path, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
-  return all > 0 && (size_t)all < sizeof path && is(path);
+  return join(path, sizeof path, dir, name) <= sizeof path && is(path);
 }
 
 bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }
