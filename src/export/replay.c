@@ -145,9 +145,9 @@ static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
   if (*colon != ':' || !begins_number(colon + 1)) return fail_at(r, word, "expected SAMPLE:LABEL");
   const long long label = strtoll(colon + 1, &end, 10);
   if (*end) return fail_at(r, word, "expected SAMPLE:LABEL");
-  if (image < 0 || (r->dataset && image >= niti_dataset_count(r->dataset, NITI_TRAIN)))
+  if (*word == '-' || (r->dataset && image >= niti_dataset_count(r->dataset, NITI_TRAIN)))
     return fail_at(r, word, "no such sample among the training images");
-  if (label < 0 || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
+  if (colon[1] == '-' || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
   if (!r->dataset) return NITI_OK;
   r->labels[i] = (int32_t)label;
   return read_sample(r, i, image);

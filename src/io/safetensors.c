@@ -339,9 +339,9 @@ static NitiStatus fail_json(json_error_t *error, const char *path) {
 
 /* Where the text of a header has the first control character, in the file; 0: nowhere. */
 static uint64_t find_control(const char *text, uint64_t length) {
-  for (uint64_t i = 0; i < length; ++i)
-    if ((unsigned char)text[i] < 32) return 8 + i;
-  return 0;
+  uint64_t i = 0;
+  while (i < length && (text[i] & 0xe0)) ++i;
+  return i < length ? 8 + i : 0;
 }
 
 static NitiStatus read_header(json_t **header, uint64_t *length, uint64_t *control, int fd, uint64_t file_bytes,

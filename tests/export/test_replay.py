@@ -49,7 +49,7 @@ def test_augmentation_stays_on_the_host(keys, job, tmp_path):
 
 @pytest.mark.parametrize("line, why", [
     ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("+3:1", "'+3:1': expected SAMPLE:LABEL"), ("3:+1", "expected SAMPLE:LABEL"),
-    ("\v3:1", "expected SAMPLE:LABEL"), ("3:\f1", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("3:10", "no such class"),
+    ("\v3:1", "expected SAMPLE:LABEL"), ("3:\f1", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("-0:0", "no such sample"), ("3:-0", "no such class"), ("3:10", "no such class"),
     ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate"),
     ("mu 3 4", "'4': expected nothing after the learning rate"), ("mu +3", "expected a learning rate")])
 def test_wrong_logs_are_refused(line, why, job):
