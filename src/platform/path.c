@@ -7,22 +7,22 @@
 
 #include "platform/system.h"
 
-/* Writes both with a single slash between them, if there is room. Returns the bytes that all of it takes, its zero byte included.
- */
-static size_t join(char *out, size_t room, const char *dir, const char *name) {
-  const size_t length = strlen(dir), slash = length > 0 && dir[length - 1] != '/', rest = strlen(name) + 1;
-  if (length + slash + rest > room) return length + slash + rest;
-  memcpy(out, dir, length);
-  if (slash) out[length] = '/';
-  memcpy(out + length + slash, name, rest);
-  return length + slash + rest;
+/* Bytes of both, with a single slash between them, and of the zero. */
+static size_t joined_bytes(const char *dir, const char *name) {
+  const size_t length = strlen(dir);
+  return length + (length > 0 && dir[length - 1] != '/') + strlen(name) + 1;
+}
+
+static void join(char *out, const char *dir, const char *name) {
+  char *end = stpcpy(out, dir);
+  if (end > out && end[-1] != '/') *end++ = '/';
+  (void)stpcpy(end, name);
 }
 
 NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
-  const size_t size = join(NULL, 0, dir, name);
-  *path = malloc(size);
+  *path = malloc(joined_bytes(dir, name));
   if (!*path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", dir);
-  (void)join(*path, size, dir, name);
+  join(*path, dir, name);
   return NITI_OK;
 }
 
@@ -43,7 +43,9 @@ bool niti_path_is_dir(const char *path) {
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
   char path[PATH_MAX]; /* a longer one cannot be opened */
-  return join(path, sizeof path, dir, name) <= sizeof path && is(path);
+  if (joined_bytes(dir, name) > sizeof path) return false;
+  join(path, dir, name);
+  return is(path);
 }
 
 bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }
