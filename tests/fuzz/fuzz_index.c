@@ -119,11 +119,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const bool equal = is_equal(a, b);
   FUZZ_CHECK(equal == is_equal(b, a));
   if (equal) FUZZ_CHECK(is_equal(a, a) && is_equal(b, b));
-  if (niti_json_check((const char *)index[0], bytes[0], 16, 0, "index") == NITI_OK) {
-    json_t *read = json_loadb((const char *)index[0], bytes[0], 0, NULL);
+  char *text = fuzz_text(index[0], bytes[0]);
+  if (niti_json_check(text, bytes[0], 16, 0, "index") == NITI_OK) {
+    json_t *read = json_loadb(text, bytes[0], 0, NULL);
     use_entries(read, &left);
     json_decref(read);
   }
+  free(text);
   remove_files();
   return 0;
 }
