@@ -78,10 +78,9 @@ static int run_compare(int argc, char **argv) {
   if (count != 2) return usage_error(&command_compare, "expected two folders");
   if (niti_compare(&difference, argv[1], argv[2]) != NITI_OK) return fail();
   if (given.json) {
-    const int printed = print_json(json_pack("{s:b, s:o}", "equal", !difference.differs, "where", json_name(difference.where)));
+    const int printed = print_json(json_pack("{s:b, s:o}", "equal", !difference.differs, "where", json_string(difference.where)));
     return printed == EXIT_OK && difference.differs ? EXIT_FAILED : printed;
   }
-  print_name(stdout, difference.differs ? difference.where : "equal");
-  putchar('\n');
+  puts(difference.differs ? difference.where : "equal");
   return difference.differs ? EXIT_FAILED : EXIT_OK;
 }

@@ -33,7 +33,11 @@ bad=0
 for target in "$@"; do
   mkdir -p "$folder/corpus/$target"
   log=$folder/logs/$target.log
-  case $target in yaml | model | recipe | set) dictionary=-dict=$root/tests/fuzz/yaml.dict ;; *) dictionary=-verbosity=1 ;; esac
+  case $target in
+    yaml | model | recipe | set) dictionary=-dict=$root/tests/fuzz/yaml.dict ;;
+    index | tuning) dictionary=-dict=$root/tests/fuzz/json.dict ;;
+    *) dictionary=-verbosity=1 ;;
+  esac
   status=0
   (cd "$memory" && "$build/tests/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout="${NITI_FUZZ_TIMEOUT:-$seconds_a_case}" -malloc_limit_mb=64 -rss_limit_mb=$memory_mb \
     -max_len=8192 -print_final_stats=1 -print_funcs=0 "$dictionary" -artifact_prefix="$folder/found/$target-" \

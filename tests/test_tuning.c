@@ -325,18 +325,20 @@ static void a_way_that_is_not_there_is_left_out(void **state) {
   Step s = open_step(b, network);
   int32_t i = 0;
   while (niti_executable_ways(s.executable, i, convolution, ways) == 0) ++i;
-  const char *name = convolution, *way = "abacus direct";
+  const char *name = convolution, *way = "abacus\n\033[1m direct";
   remove(path);
   must(niti_tuning_write(path, b, &name, &way, 1));
   close_step(&s);
   niti_backend_close(b);
-  check_left_out(path, "\"abacus direct\" is no way");
+  check_left_out(path, "\"abacus\\x0A\\x1B[1m direct\" is no way"); /* one line, whatever a file says */
 }
 
 /* A damaged file is replaced; another device's entries stay; a second write adds. */
 static void writing_keeps_what_others_wrote(void **state) {
   const char *path = place();
   (void)state;
+  static const char start[] = "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [";
+  static char dense[8000];
   const char *names[2] = {"forward of one", "forward of two"}, *ways[2] = {"a", "b"};
   NitiBackend *two = open_with(NULL, 2, NULL), *three = open_with(NULL, 3, NULL);
   put_text(path, "{");
@@ -348,6 +350,16 @@ static void writing_keeps_what_others_wrote(void **state) {
     assert_int_equal(niti_backend_tuning(b)->entries, 2);
     niti_backend_close(b);
   }
+  memset(dense, ' ', sizeof dense - 1); /* between blanks, more values than may be read without them */
+  memcpy(dense, start, sizeof start - 1);
+  for (int i = 0; i < 200; ++i) memcpy(dense + sizeof start - 1 + 3 * i, i ? ",{}" : " {}", 3);
+  memcpy(dense + sizeof dense - 3, "]}", 2);
+  put_text(path, dense);
+  must(niti_tuning_write(path, two, names, ways, 1));
+  NitiBackend *b = open_with(NULL, 2, path);
+  assert_null(niti_backend_tuning(b)->note);
+  assert_int_equal(niti_backend_tuning(b)->entries, 1);
+  niti_backend_close(b);
   assert_int_equal(niti_tuning_write("/nowhere/tuning.json", two, names, ways, 1), NITI_ERROR_FILE);
   niti_backend_close(two);
   niti_backend_close(three);

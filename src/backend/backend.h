@@ -150,7 +150,8 @@ const NitiTuningFacts *niti_backend_tuning(const NitiBackend *);
 
 /* Adds the ways of convolutions, by name (NITI_CONVOLUTION_MAX), to what the file has for this device; what other devices or
  * other processes put there stays. Replaces the file whole or not at all; waits a moment for another process that writes it.
- * Entries of another build of niti for this device go. A file that cannot be read as a tuning file is replaced. */
+ * Entries of another build of niti for this device go. A file that cannot be read as a tuning file is replaced,
+ * and so is one that could not be once this is added. */
 NitiStatus niti_tuning_write(const char *path, const NitiBackend *, const char *const *convolutions, const char *const *ways,
                              int32_t count);
 

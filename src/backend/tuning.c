@@ -3,12 +3,14 @@
 #include "backend/tuning.h"
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "platform/file.h"
 #include "platform/json.h"
 #include "platform/path.h"
+#include "platform/text.h"
 
 enum { VERSION = 1, BYTES_MAX = 4 << 20 /* some 40,000 convolutions */, DEPTH = 4 /* the ways of a device */, NOTE_MAX = 1024 };
 static const char format[] = "niti tuning";
@@ -74,25 +76,29 @@ static json_t *entry_of(const json_t *file, const NitiBackend *b) {
 
 /* ---- reading ---- */
 
+/* One line, whatever the file has. */
+static void __attribute__((format(printf, 2, 3))) note(NitiTuning *t, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  niti_text_format(t->note, sizeof t->note, format, args);
+  va_end(args);
+}
+
 static void adopt(NitiTuning *t, const json_t *file, const NitiBackend *b) {
   const json_t *entry = entry_of(file, b);
   if (!entry) {
-    (void)snprintf(t->note, sizeof t->note, "%s has nothing for this device (%s); `niti tune` measures it", t->path,
-                   b->ops->describe(b));
+    note(t, "%s has nothing for this device (%s); `niti tune` measures it", t->path, b->ops->describe(b));
   } else if (!is_text(entry, "build", niti_kernels_digest)) {
-    (void)snprintf(t->note, sizeof t->note,
-                   "%s was measured with another build of niti, so it is not used; `niti tune` measures again", t->path);
+    note(t, "%s was measured with another build of niti, so it is not used; `niti tune` measures again", t->path);
   } else if (!json_is_object(json_object_get(entry, "ways"))) {
-    (void)snprintf(t->note, sizeof t->note, "%s: ways is not an object, so it is not used; `niti tune` measures again", t->path);
+    note(t, "%s: ways is not an object, so it is not used; `niti tune` measures again", t->path);
   } else {
     t->ways = json_incref(json_object_get(entry, "ways"));
     t->facts.entries = (int32_t)json_object_size(t->ways);
   }
 }
 
-static void refuse(NitiTuning *t) {
-  (void)snprintf(t->note, sizeof t->note, "%s; it is not used, and `niti tune` writes it anew", niti_error());
-}
+static void refuse(NitiTuning *t) { note(t, "%s; it is not used, and `niti tune` writes it anew", niti_error()); }
 
 NitiStatus niti_tuning_open(NitiTuning **out, const char *path, const NitiBackend *b) {
   json_t *file = NULL;
@@ -148,9 +154,8 @@ bool niti_tuning_find(NitiTuning *t, const NitiBackend *b, const NitiConvCall *c
     *way = ways[i].number;
     return true;
   }
-  (void)snprintf(t->note, sizeof t->note,
-                 "%s: \"%.48s\" is no way to run \"%s\" here, so the cost model chooses; `niti tune` measures again", t->path,
-                 wanted, name);
+  note(t, "%s: \"%.48s\" is no way to run \"%s\" here, so the cost model chooses; `niti tune` measures again", t->path, wanted,
+       name);
   t->facts.note = t->note;
   return false;
 }
@@ -159,12 +164,16 @@ bool niti_tuning_find(NitiTuning *t, const NitiBackend *b, const NitiConvCall *c
 
 static NitiStatus no_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
 
+static NitiStatus begin(json_t **out, const char *path) {
+  *out = json_pack("{s:s, s:i, s:[]}", "format", format, "version", (int)VERSION, "devices");
+  return *out ? NITI_OK : no_memory(path);
+}
+
 /* The file as it is, or an empty one where there is none that can be read. */
 static NitiStatus read_or_begin(json_t **out, const char *path) {
   *out = NULL;
   if (niti_path_is_file(path) && read_file(out, path) == NITI_ERROR_MEMORY) return NITI_ERROR_MEMORY;
-  if (!*out) *out = json_pack("{s:s, s:i, s:[]}", "format", format, "version", (int)VERSION, "devices");
-  return *out ? NITI_OK : no_memory(path);
+  return *out ? NITI_OK : begin(out, path);
 }
 
 /* The ways of this device and build, made where they are not there. NULL: out of memory. */
@@ -191,25 +200,53 @@ static NitiStatus add_ways(json_t *file, const char *path, const NitiBackend *b,
   return object ? NITI_OK : no_memory(path);
 }
 
-static NitiStatus put(NitiFile *file, const json_t *content) {
+typedef struct Measured {
+  const NitiBackend *backend;
+  const char *const *convolutions, *const *ways;
+  int32_t count;
+} Measured;
+
+/* The text of the content with what was measured added, for json_dumps's allocator to release. */
+static NitiStatus make_text(char **text, json_t *content, const char *path, const Measured *m) {
+  NITI_TRY(add_ways(content, path, m->backend, m->convolutions, m->ways, m->count));
+  *text = json_dumps(content, JSON_INDENT(1));
+  return *text ? NITI_OK : no_memory(path);
+}
+
+/* Whether read_file takes it: what a stranger's file has may be within the limits there alone, between blanks. */
+static bool is_readable(const char *text, const char *path) {
+  const size_t size = strlen(text) + 1;
+  return size <= BYTES_MAX && niti_json_check(text, size, DEPTH, 0, path) == NITI_OK;
+}
+
+static NitiStatus put(NitiFile *file, json_t *content, const Measured *m) {
+  const char *path = niti_file_path(file);
   json_free_t release; /* that of jansson's present allocator, which the program may have set */
+  json_t *fresh = NULL;
+  char *text = NULL;
   json_get_alloc_funcs(NULL, &release);
-  char *text = json_dumps(content, JSON_INDENT(1));
-  if (!text) return no_memory(niti_file_path(file));
-  NitiStatus status = niti_file_write(file, text, strlen(text));
+  NitiStatus status = make_text(&text, content, path, m);
+  if (status == NITI_OK && !is_readable(text, path)) {
+    release(text);
+    text = NULL;
+    status = begin(&fresh, path);
+    if (status == NITI_OK) status = make_text(&text, fresh, path, m);
+  }
+  if (status == NITI_OK) status = niti_file_write(file, text, strlen(text));
   if (status == NITI_OK) status = niti_file_write(file, "\n", 1);
-  release(text);
+  json_decref(fresh);
+  if (text) release(text);
   return status;
 }
 
 NitiStatus niti_tuning_write(const char *path, const NitiBackend *b, const char *const *convolutions, const char *const *ways,
                              int32_t count) {
+  const Measured measured = {b, convolutions, ways, count};
   NitiFile *file = NULL;
   json_t *content = NULL;
   NITI_TRY(niti_file_open_patiently(&file, path));
   NitiStatus status = read_or_begin(&content, path);
-  if (status == NITI_OK) status = add_ways(content, path, b, convolutions, ways, count);
-  if (status == NITI_OK) status = put(file, content);
+  if (status == NITI_OK) status = put(file, content, &measured);
   json_decref(content);
   if (status == NITI_OK) return niti_file_commit(file, NULL);
   niti_file_discard(file);

@@ -22,8 +22,8 @@ static const char *const kinds[2][2] = {{"images-idx3-ubyte", "images.idx3-ubyte
 
 /* The spelling `which` (0 .. SPELLINGS - 1) of a split's images (part 0) or labels (part 1). */
 static void spell_name(char name[NAME_BYTES], const char *family, int split, int part, int which) {
-  (void)snprintf(name, NAME_BYTES, "%s%s-%s%s", family, splits[split][which >> 2], kinds[part][which >> 1 & 1],
-                 which & 1 ? ".gz" : "");
+  char *end = stpcpy(stpcpy(stpcpy(name, family), splits[split][which >> 2]), "-"); /* not snprintf: 336 of them for a folder */
+  (void)stpcpy(stpcpy(end, kinds[part][which >> 1 & 1]), which & 1 ? ".gz" : "");
 }
 
 /* The first spelling that is there; false: none, and name is the usual one. */

@@ -11,6 +11,7 @@
 #include "platform/file.h"
 #include "platform/json.h"
 #include "platform/path.h"
+#include "platform/text.h"
 
 enum { FILE_MAX = 1 << 30, INDEX_DEPTH = 16 /* an index has 6 levels */, EPOCHS_MAX = 1 << 20 };
 
@@ -274,10 +275,17 @@ static NitiStatus compare_runs(NitiDifference *d, const char *a, const char *b) 
   return status == NITI_OK && !d->differs ? compare_checkpoints(d, a, b, "last.safetensors") : status;
 }
 
-NitiStatus niti_compare(NitiDifference *out, const char *a, const char *b) {
-  *out = (NitiDifference){.differs = false};
+static NitiStatus compare(NitiDifference *out, const char *a, const char *b) {
   const bool vectors = niti_path_has_file(a, "index.json"), other = niti_path_has_file(b, "index.json");
   if (vectors && other) return compare_vectors(out, a, b);
   if (niti_path_has_file(a, "last.safetensors") && niti_path_has_file(b, "last.safetensors")) return compare_runs(out, a, b);
   return niti_fail(NITI_ERROR_FILE, "%s, %s: expected two folders of vectors (index.json) or two runs (last.safetensors)", a, b);
+}
+
+NitiStatus niti_compare(NitiDifference *out, const char *a, const char *b) {
+  NitiDifference found = {.differs = false};
+  const NitiStatus status = compare(&found, a, b);
+  *out = (NitiDifference){.differs = found.differs};
+  (void)niti_text_escape(out->where, sizeof out->where, found.where, true); /* names are a stranger's */
+  return status;
 }

@@ -100,7 +100,12 @@ static NitiStatus load(const NitiExport *e, Dump *d, int8_t *weights, rt_state *
   if (!found)
     return niti_fail(NITI_ERROR_FORMAT, "%s: no whole state of this network (arithmetic %s, network %08x)", d->path,
                      NITI_ARITHMETIC, e->network);
-  memcpy(weights, d->bytes + start, (size_t)e->report.trained_weights);
+  const size_t count = (size_t)e->report.trained_weights;
+  const char *bad = memchr(d->bytes + start, 0x80, count);
+  if (bad)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a weight of the newest state is -128 (expected -127 to 127)", d->path,
+                     (size_t)(bad - d->bytes));
+  memcpy(weights, d->bytes + start, count);
   return NITI_OK;
 }
 

@@ -21,8 +21,8 @@ typedef struct NitiImportResult {
 /* Writes the checkpoint `out` with the weights that a device saved. dump: a file with one slot or both, as NAME_save wrote them,
  * at any place: other bytes may lie before, between and after them; the newest whole state counts. It may hold stale headers of
  * the network too, but no more than twice as many as slots fit into its bytes, and two. network: the NAME.safetensors of the
- * export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network, its mu is out
- * of range, or too many headers), MODEL, UNSUPPORTED, MEMORY. */
+ * export, for the frozen weights and the recipe. Statuses: ARGUMENT, FILE, FORMAT (no whole state of this network, its mu or a
+ * weight is out of range, or too many headers), MODEL, UNSUPPORTED, MEMORY. */
 NitiStatus niti_import_dump(NitiImportResult *result, const char *dump, const char *network, const char *out);
 
 /* NITI_ERROR_ARGUMENT: out, if not NULL, is one of the files that are read. */

@@ -199,13 +199,21 @@ static NitiStatus parse_h(void *data, Text *t) {
   return count == expected ? NITI_OK : wrong_count(t->path, count, expected);
 }
 
-static NitiStatus read_text(void *data, const NitiFileValues *v, const char *path, bool hex) {
+/* Each value has a digit and, but for the last, something behind it: no more room is needed, whatever the index says. */
+static NitiStatus take_text_room(void **data, const NitiFileValues *v, size_t size, const char *path) {
+  const size_t most = size / 2 + 1;
+  *data = malloc((v->count < most ? v->count : most) * v->width);
+  return *data ? NITI_OK : out_of_memory(path);
+}
+
+static NitiStatus read_text(void **data, const NitiFileValues *v, const char *path, bool hex) {
   char *text;
   size_t size;
   NITI_TRY(niti_file_read(&text, &size, path, FILE_MAX));
   Text t = {path, text, 1, v};
   NitiStatus status = strlen(text) == size ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "%s: a zero byte in a text", path);
-  if (status == NITI_OK) status = hex ? parse_hex(data, &t) : parse_h(data, &t);
+  if (status == NITI_OK) status = take_text_room(data, v, size, path);
+  if (status == NITI_OK) status = hex ? parse_hex(*data, &t) : parse_h(*data, &t);
   free(text);
   return status;
 }
@@ -216,30 +224,35 @@ static NitiStatus other_shape(const char *path) {
   return niti_fail(NITI_ERROR_FORMAT, "%s: another dtype or shape than index.json has", path);
 }
 
-static NitiStatus read_npy(void *data, const NitiFileValues *v, const char *path) {
+/* Of values that the file has. */
+static NitiStatus copy_values(void **data, const NitiFileValues *v, const void *from, const char *path) {
+  *data = malloc(v->count * v->width);
+  if (!*data) return out_of_memory(path);
+  memcpy(*data, from, v->count * v->width);
+  return NITI_OK;
+}
+
+static NitiStatus read_npy(void **data, const NitiFileValues *v, const char *path) {
   NitiArray array;
   NitiStatus status = niti_npy_read(&array, path);
   if (status == NITI_OK) {
     bool same = (size_t)array.bytes == v->width && array.sign == v->sign && array.ndim == v->rank;
     for (int32_t d = 0; d < v->rank && same; ++d) same = array.dims[d] == v->dims[d];
-    if (same)
-      memcpy(data, array.data, v->count * v->width);
-    else
-      status = other_shape(path);
+    status = same ? copy_values(data, v, array.data, path) : other_shape(path);
   }
   niti_array_close(&array);
   return status;
 }
 
-static NitiStatus read_safetensors(void *data, const NitiFileValues *v, const char *path) {
+static NitiStatus read_safetensors(void **data, const NitiFileValues *v, const char *path) {
   NitiSafetensors content;
   NITI_TRY(niti_safetensors_read(&content, path));
   const NitiSafetensor *t = content.tensors;
   bool same = content.count == 1 && niti_dtype_size(t->dtype) == v->width && t->ndim == v->rank;
   for (int32_t d = 0; d < v->rank && same; ++d) same = t->dims[d] == v->dims[d];
-  if (same) memcpy(data, t->data, v->count * v->width);
+  const NitiStatus status = same ? copy_values(data, v, t->data, path) : other_shape(path);
   niti_safetensors_clear(&content);
-  return same ? NITI_OK : other_shape(path);
+  return status;
 }
 
 /* ---- any format ---- */
@@ -256,15 +269,12 @@ NitiStatus niti_file_values_read(void **data, const NitiFileValues *v, int forma
   NITI_TRY(path_of(&path, v, format));
   NitiStatus status = NITI_OK;
   if (niti_path_is_file(path)) {
-    *data = malloc(v->count * v->width);
-    if (!*data)
-      status = out_of_memory(path);
-    else if (format < 1)
-      status = read_npy(*data, v, path);
+    if (format < 1)
+      status = read_npy(data, v, path);
     else if (format < 3)
-      status = read_text(*data, v, path, format == 1);
+      status = read_text(data, v, path, format == 1);
     else
-      status = read_safetensors(*data, v, path);
+      status = read_safetensors(data, v, path);
   }
   free(path);
   if (status == NITI_OK) return NITI_OK;

@@ -132,15 +132,22 @@ static NitiStatus read_sample(Replay *r, int32_t i, int64_t image) {
   return niti_dataset_read(r->dataset, NITI_TRAIN, image, true, 0, 0, out);
 }
 
+/* strtoll would also take white space and a plus. */
+static bool begins_number(const char *word) {
+  word += *word == '-'; /* which has a message of its own */
+  return *word >= '0' && *word <= '9';
+}
+
 static NitiStatus take_sample(Replay *r, int32_t i, const char *word) {
   char *colon, *end;
+  if (!begins_number(word)) return fail_at(r, word, "expected SAMPLE:LABEL");
   const long long image = strtoll(word, &colon, 10);
-  if (colon == word || *colon != ':') return fail_at(r, word, "expected SAMPLE:LABEL");
+  if (*colon != ':' || !begins_number(colon + 1)) return fail_at(r, word, "expected SAMPLE:LABEL");
   const long long label = strtoll(colon + 1, &end, 10);
-  if (end == colon + 1 || *end) return fail_at(r, word, "expected SAMPLE:LABEL");
-  if (image < 0 || (r->dataset && image >= niti_dataset_count(r->dataset, NITI_TRAIN)))
+  if (*end) return fail_at(r, word, "expected SAMPLE:LABEL");
+  if (*word == '-' || (r->dataset && image >= niti_dataset_count(r->dataset, NITI_TRAIN)))
     return fail_at(r, word, "no such sample among the training images");
-  if (label < 0 || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
+  if (colon[1] == '-' || label >= r->recipe->model->classes) return fail_at(r, word, "no such class");
   if (!r->dataset) return NITI_OK;
   r->labels[i] = (int32_t)label;
   return read_sample(r, i, image);

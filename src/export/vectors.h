@@ -29,7 +29,7 @@ NitiStatus niti_vectors_corners(int64_t *count, const NitiVectorOptions *options
 /* Where two things differ first. */
 typedef struct NitiDifference {
   bool differs;
-  char where[512]; /* one line */
+  char where[512]; /* one line, escaped (niti_text_escape, reversible); "": they are equal, or could not be compared */
 } NitiDifference;
 
 /* Compares two folders of vectors (the first file whose content differs, and its first element), or two runs' folders: by

@@ -339,7 +339,9 @@ static NitiStatus fail_json(json_error_t *error, const char *path) {
 
 /* Where the text of a header has the first control character, in the file; 0: nowhere. */
 static uint64_t find_control(const char *text, uint64_t length) {
-  for (uint64_t i = 0; i < length; ++i)
+  unsigned all = 0;
+  for (uint64_t i = 0; i < length; ++i) all |= (unsigned char)text[i] < 32; /* all of them at once: there hardly ever is one */
+  for (uint64_t i = 0; i < length && all; ++i)
     if ((unsigned char)text[i] < 32) return 8 + i;
   return 0;
 }
@@ -359,6 +361,7 @@ static NitiStatus read_header(json_t **header, uint64_t *length, uint64_t *contr
                      path, (unsigned long long)*length, (unsigned long long)file_bytes, NITI_SAFETENSORS_HEADER_MAX);
   char *text = malloc((size_t)*length + 1);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
+  text[*length] = 0;
   NitiStatus status = read_at(fd, text, (size_t)*length, sizeof size, path);
   if (status == NITI_OK) status = niti_json_check(text, (size_t)*length, HEADER_DEPTH, sizeof size, path);
   if (status == NITI_OK) {

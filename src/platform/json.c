@@ -2,6 +2,8 @@
 #include "platform/json.h"
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
 
 enum { VALUES_FREE = 64, NESTED_FREE = 16 };
 
@@ -9,26 +11,34 @@ enum { VALUES_FREE = 64, NESTED_FREE = 16 };
 typedef struct Count {
   size_t values, nested;
   int depth;
-  bool quoted; /* within a string */
 } Count;
 
-/* Counts one character; false: a backslash, so that the next one means nothing. */
-static bool count(Count *c, char at) {
-  if (c->quoted && at == '\\') return false;
-  if (at == '"') c->quoted = !c->quoted;
-  if (c->quoted) return true;
-  const bool opens = at == '{' || at == '[';
-  c->nested += opens;
-  c->values += opens || at == ',';
-  c->depth += opens - (at == '}' || at == ']');
-  return true;
-}
+/* What a character adds outside of strings. */
+typedef struct Effect {
+  uint8_t value, nested;
+  int8_t depth;
+} Effect;
 
+static const Effect effects[256] = {
+    ['{'] = {1, 1, 1}, ['['] = {1, 1, 1}, ['}'] = {0, 0, -1}, [']'] = {0, 0, -1}, [','] = {1, 0, 0}};
 NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t start, const char *path) {
   const size_t values = length / NITI_JSON_VALUE_BYTES + VALUES_FREE, nested = length / NITI_JSON_NESTED_BYTES + NESTED_FREE;
+  bool quoted = false;
   Count c = {0};
   for (size_t i = 0; i < length && c.depth >= 0; ++i) {
-    if (!count(&c, text[i])) ++i;
+    i += strcspn(text + i, "\"\\{}[],"); /* all else, a zero byte too, changes nothing */
+    const unsigned char at = (unsigned char)text[i];
+    if (at == '"') {
+      quoted = !quoted;
+      continue;
+    }
+    if (quoted) {
+      i += at == '\\'; /* the next one means nothing */
+      continue;
+    }
+    c.values += effects[at].value;
+    c.nested += effects[at].nested;
+    c.depth += effects[at].depth;
     if (c.depth > depth)
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: JSON nested more than %d levels deep", path, start + i, depth);
     if (c.values > values || c.nested > nested)

@@ -12,7 +12,8 @@ enum {
 };
 
 /* Fails with NITI_ERROR_FORMAT, naming path and byte, where objects and arrays are nested more than `depth` levels deep, or where
- * values, or objects and arrays, are denser than above (beyond a first few). start: where in the file the text begins. Takes
+ * values, or objects and arrays, are denser than above (beyond a first few). start: where in the file the text begins. A zero
+ * byte follows the text. Takes
  * time in proportion to the length and no memory; whether the text is JSON at all is jansson's to say. */
 NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t start, const char *path);
 

@@ -2,17 +2,27 @@
 #include "platform/path.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "platform/system.h"
 
+/* Bytes of both, with a single slash between them, and of the zero. */
+static size_t joined_bytes(const char *dir, const char *name) {
+  const size_t length = strlen(dir);
+  return length + (length > 0 && dir[length - 1] != '/') + strlen(name) + 1;
+}
+
+static void join(char *out, const char *dir, const char *name) {
+  char *end = stpcpy(out, dir);
+  if (end > out && end[-1] != '/') *end++ = '/';
+  (void)stpcpy(end, name);
+}
+
 NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
-  const size_t length = strlen(dir), size = length + strlen(name) + 2;
-  *path = malloc(size);
+  *path = malloc(joined_bytes(dir, name));
   if (!*path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", dir);
-  (void)snprintf(*path, size, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
+  join(*path, dir, name);
   return NITI_OK;
 }
 
@@ -33,9 +43,9 @@ bool niti_path_is_dir(const char *path) {
 
 static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
   char path[PATH_MAX]; /* a longer one cannot be opened */
-  const size_t length = strlen(dir);
-  const int all = snprintf(path, sizeof path, "%s%s%s", dir, length > 0 && dir[length - 1] != '/' ? "/" : "", name);
-  return all > 0 && (size_t)all < sizeof path && is(path);
+  if (joined_bytes(dir, name) > sizeof path) return false;
+  join(path, dir, name);
+  return is(path);
 }
 
 bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }

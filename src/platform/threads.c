@@ -212,7 +212,7 @@ NitiStatus niti_threads_open(NitiThreads **out, int count) {
   *out = NULL;
   if (count < 0 || count > THREADS_MAX)
     return niti_fail(NITI_ERROR_ARGUMENT, "threads: %d is not in 0..%d (0: one per usable core)", count, THREADS_MAX);
-  const int cores = niti_usable_cores();
+  const int cores = count == 1 ? 1 : niti_usable_cores(); /* which reads files of the kernel */
   if (count == 0) count = cores < THREADS_MAX ? cores : THREADS_MAX;
   NitiThreads *threads = aligned_alloc(LINE, sizeof *threads);
   if (!threads) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the thread pool");

@@ -48,7 +48,8 @@ def test_augmentation_stays_on_the_host(keys, job, tmp_path):
 
 
 @pytest.mark.parametrize("line, why", [
-    ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("3:10", "no such class"),
+    ("3", "expected SAMPLE:LABEL"), ("3:x", "expected SAMPLE:LABEL"), ("+3:1", "'+3:1': expected SAMPLE:LABEL"), ("3:+1", "expected SAMPLE:LABEL"),
+    ("\v3:1", "expected SAMPLE:LABEL"), ("3:\f1", "expected SAMPLE:LABEL"), ("40:0", "no such sample"), ("-1:0", "no such sample"), ("-0:0", "no such sample"), ("3:-0", "no such class"), ("3:10", "no such class"),
     ("1:1 2:2 3:3 4:4", "more images than the network's batch"), ("mu 31", "expected a learning rate"), ("mu", "expected a learning rate"),
     ("mu 3 4", "'4': expected nothing after the learning rate"), ("mu +3", "expected a learning rate")])
 def test_wrong_logs_are_refused(line, why, job):
@@ -176,6 +177,15 @@ def test_headers_without_slots_are_few(job):
     result = subprocess.run([NITI, *write(content + stale * 5 + b"\xff" * 64)], capture_output=True, text=True, check=False)
     at = 2 * slot + 4 * len(stale)
     assert result.returncode == 1 and f"headers.bin: byte {at}: more than 6 headers of this network (expected one per slot of {slot} bytes)" in result.stderr
+    assert not os.path.exists(out)
+
+
+def test_a_weight_that_no_state_has_is_refused(job):
+    """The message is about the dump, not about the file to be written; an older state does not count instead."""
+    slots, out = job.path("weight.bin"), job.path("weight.safetensors")
+    dump_of(job, slots, ("DUMP;", "network.weights[5] = -128; NET(save)(&network, read_slot, write_slot, NULL); DUMP;"))
+    result = subprocess.run([NITI, "import", slots, job.checkpoint, "--out", out], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "weight.bin: byte " in result.stderr and "a weight of the newest state is -128" in result.stderr
     assert not os.path.exists(out)
 
 

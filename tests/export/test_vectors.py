@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 
@@ -388,6 +389,24 @@ def test_compare_prints_a_strangers_names_as_text(tmp_path):
         (tmp_path / name / "index.json").write_text(f'{{"operations": [{{"opcode": "{opcode}"}}]}}')
     code, where = compare(tmp_path / "one", tmp_path / "other")
     assert code == 1 and "\n" not in where and "\x1b" not in where and "c there" in where
+
+
+def test_compare_takes_no_more_memory_than_files_fill(tmp_path):
+    """Whatever size the index gives: of each format, a file of three values."""
+    with open(NITI, "rb") as file:
+        content = file.read()
+        if b"__asan_init" in content or b"__tsan_init" in content:
+            pytest.skip("sanitizers take terabytes of addresses")
+    entry = {"name": "a", "file": "a", "dtype": "int8", "layout": "N", "dims": [1 << 30]}
+    for ending, write in (("npy", lambda path: np.save(path, np.zeros(3, np.int8))), ("hex", lambda path: path.write_text("01\n02\n03\n")),
+                          ("h", lambda path: path.write_text("const int8_t a[3] = {1, 2, 3};"))):
+        folder = tmp_path / ending
+        folder.mkdir()
+        (folder / "index.json").write_text(json.dumps({"operations": [{"opcode": "add", "a": entry}]}))
+        write(folder / f"a.{ending}")
+        result = subprocess.run([NITI, "compare", folder, folder], capture_output=True, text=True, check=False,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)))
+        assert result.returncode == 1 and f"a.{ending}: " in result.stderr and "index.json has" in result.stderr, result.stderr
 
 
 def test_compare_finds_the_epoch_in_which_two_runs_part(tmp_path):

@@ -37,6 +37,13 @@ static inline NitiStatus fuzz_status(NitiStatus status) {
   return status;
 }
 
+/* Whether a message or note is one line, with nothing that a terminal may interpret. */
+static inline bool fuzz_is_line(const char *text) {
+  const char *at = text;
+  while ((unsigned char)*at >= ' ' && *at != 127) ++at;
+  return at > text && *at == 0;
+}
+
 /* A new folder: FUZZ_MEMORY where libFuzzer drives the target; otherwise one in memory, where there is such a file system, which
  * stays until the caller removes it: $NITI_FUZZ_DIR or /dev/shm/niti-fuzz-PID. */
 static inline const char *fuzz_dir(void) {
@@ -61,7 +68,8 @@ static inline const char *fuzz_at(const char *name) {
   static char paths[8][512];
   static unsigned next;
   char *path = paths[next++ % 8];
-  (void)snprintf(path, sizeof paths[0], "%s/%s", fuzz_dir(), name);
+  FUZZ_CHECK(strlen(name) < sizeof paths[0] - 256);
+  (void)stpcpy(stpcpy(stpcpy(path, fuzz_dir()), "/"), name);
   return path;
 }
 

@@ -14,19 +14,22 @@ static void put_packed(const char *name, const uint8_t *bytes, size_t size) {
   (void)deflateEnd(&stream);
 }
 
-/* kind 0, 1: plain; 2: packed here; 3: already packed. */
-static void put(const char *split, const char *kind_of_file, unsigned kind, const uint8_t *bytes, size_t size) {
-  char plain[64], packed[80];
-  (void)snprintf(plain, sizeof plain, "%s-%s", split, kind_of_file);
-  (void)snprintf(packed, sizeof packed, "%s.gz", plain);
-  (void)niti_system.unlink(fuzz_at(plain));
-  (void)niti_system.unlink(fuzz_at(packed));
+/* Puts it down under a name: kind 0, 1: plain; 2: packed here; 3: already packed. */
+static void put(const char *name, unsigned kind, const uint8_t *bytes, size_t size) {
+  char packed[80];
+  (void)stpcpy(stpcpy(packed, name), ".gz");
   if (kind < 2)
-    (void)fuzz_put(plain, bytes, size);
+    (void)fuzz_put(name, bytes, size);
   else if (kind == 2)
     put_packed(packed, bytes, size);
   else
     (void)fuzz_put(packed, bytes, size);
+}
+
+static void take_away(const char *name, unsigned kind) {
+  char packed[80];
+  (void)stpcpy(stpcpy(packed, name), ".gz");
+  (void)niti_system.unlink(fuzz_at(kind < 2 ? name : packed));
 }
 
 static void use(NitiDataset *set, bool rarely) {
@@ -52,23 +55,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const unsigned flags = *data++;
   --size;
   const size_t image_bytes = fuzz_field(&images, &data, &size), label_bytes = fuzz_field(&labels, &data, &size);
-  const char *train = flags & 16 ? "emnist-digits-train" : "train", *test = flags & 16 ? "emnist-digits-test" : "t10k";
-  put(train, "images-idx3-ubyte", flags & 3, images, image_bytes);
-  put(train, "labels-idx1-ubyte", flags >> 2 & 3, labels, label_bytes);
-  put(test, "images-idx3-ubyte", flags & 3, images, image_bytes);
-  put(test, "labels-idx1-ubyte", flags >> 2 & 3, labels, label_bytes);
+  static const char *const names[2][4] = {
+      {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"},
+      {"emnist-digits-train-images-idx3-ubyte", "emnist-digits-train-labels-idx1-ubyte", "emnist-digits-test-images-idx3-ubyte",
+       "emnist-digits-test-labels-idx1-ubyte"}};
+  const char *const *name = names[flags >> 4 & 1];
+  for (int i = 0; i < 4; ++i)
+    put(name[i], flags >> (i & 1 ? 2 : 0) & 3, i & 1 ? labels : images, i & 1 ? label_bytes : image_bytes);
   const NitiStatus status = fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, NULL));
   if (flags & 128 || rarely) fuzz_lazy(set, &options, NULL);
   if (status == NITI_OK) {
     use(set, rarely);
     niti_dataset_close(set);
   }
-  for (int i = 0; i < 2; ++i)
-    for (int j = 0; j < 4; ++j) {
-      char name[80];
-      (void)snprintf(name, sizeof name, "%s-%s%s", i ? train : test, j & 1 ? "images-idx3-ubyte" : "labels-idx1-ubyte",
-                     j & 2 ? ".gz" : "");
-      (void)niti_system.unlink(fuzz_at(name));
-    }
+  for (int i = 0; i < 4; ++i) take_away(name[i], flags >> (i & 1 ? 2 : 0) & 3);
   return 0;
 }

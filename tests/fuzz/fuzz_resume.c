@@ -3,6 +3,7 @@
  * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it, with NITI_FUZZ_SET=KEY=VALUE of another recipe. */
 #include "forge.h"
 #include "io/checkpoint.h"
+#include "io/safetensors.h"
 #include "train/recipe.h"
 
 enum { SIDE = 4, TRAIN = 12, TEST = 6, STEPS_MAX = 5, ELEMENTS_MAX = 1 << 18 };
@@ -75,16 +76,44 @@ static bool is_small(const NitiRecipe *r) {
   return elements < ELEMENTS_MAX;
 }
 
-static bool is_small_run(const char *path) {
-  NitiCheckpoint *checkpoint;
+static bool is_small_recipe(const char *recipe_text, const char *model_text) {
   NitiRecipe *r;
   bool small = true;
-  if (niti_checkpoint_load(&checkpoint, path) != NITI_OK) return true;
-  const char *text = niti_checkpoint_get(checkpoint, "recipe");
-  if (text && niti_recipe_parse(&r, text, "small", NULL, 0, niti_checkpoint_get(checkpoint, "model")) == NITI_OK) {
+  if (recipe_text && niti_recipe_parse(&r, recipe_text, "small", NULL, 0, model_text) == NITI_OK) {
     small = is_small(r);
     niti_recipe_close(r);
   }
+  return small;
+}
+
+static const char *value_of(const NitiSafetensors *content, const char *key) {
+  for (size_t i = 0; i < content->metadata_count; ++i)
+    if (strcmp(content->metadata[i].key, key) == 0) return content->metadata[i].value;
+  return NULL;
+}
+
+/* The last small ones are known again, since most mutations change other parts. */
+static bool are_small_texts(const char *recipe_text, const char *model_text) {
+  static char *known[2];
+  if (known[0] && known[1] && strcmp(known[0], recipe_text) == 0 && strcmp(known[1], model_text) == 0) return true;
+  if (!is_small_recipe(recipe_text, model_text)) return false;
+  for (int i = 0; i < 2; ++i) {
+    free(known[i]);
+    known[i] = strdup(i ? model_text : recipe_text);
+  }
+  return true;
+}
+
+static bool is_small_run(const char *path) {
+  NitiCheckpoint *checkpoint;
+  NitiSafetensors content;
+  if (niti_safetensors_read(&content, path) != NITI_OK) return true;
+  const char *recipe_text = value_of(&content, "recipe"), *model_text = value_of(&content, "model");
+  const bool plain = recipe_text && model_text;
+  bool small = plain && are_small_texts(recipe_text, model_text);
+  niti_safetensors_clear(&content);
+  if (plain || niti_checkpoint_load(&checkpoint, path) != NITI_OK) return small || !plain;
+  small = is_small_recipe(niti_checkpoint_get(checkpoint, "recipe"), niti_checkpoint_get(checkpoint, "model")); /* escaped */
   niti_checkpoint_close(checkpoint);
   return small;
 }

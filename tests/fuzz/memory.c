@@ -53,27 +53,37 @@ static int fail(int error) {
 
 /* ---- paths and entries ---- */
 
+enum { HASH = 5381 };
+static uint32_t add_hash(uint32_t hash, char c) { return hash * 33 ^ (uint8_t)c; }
+
 static void hash_path(Path *path) {
-  path->hash = 2166136261u;
-  for (size_t i = 0; i < path->length; ++i) path->hash = (path->hash ^ (uint8_t)path->text[i]) * 16777619u;
+  path->hash = HASH;
+  for (size_t i = 0; i < path->length; ++i) path->hash = add_hash(path->hash, path->text[i]);
 }
 
 /* Without empty parts and ".". False: with errno. */
 static bool take_path(Path *path, const char *from) {
-  path->length = 0;
+  size_t length = 0;
+  uint32_t hash = HASH;
   while (*from) {
-    const size_t part = strcspn(from, "/");
-    if (part && !(part == 1 && *from == '.')) {
-      if (part > NAME || path->length + part + 2 > PATH) return fail(ENAMETOOLONG) == 0;
-      path->text[path->length++] = '/';
-      memcpy(path->text + path->length, from, part);
-      path->length += part;
+    const size_t start = length;
+    const uint32_t before = hash;
+    if (length + 2 > PATH) return fail(ENAMETOOLONG) == 0;
+    hash = add_hash(hash, path->text[length++] = '/');
+    for (; *from && *from != '/'; ++from) {
+      if (length - start > NAME || length + 2 > PATH) return fail(ENAMETOOLONG) == 0;
+      hash = add_hash(hash, path->text[length++] = *from);
     }
-    from += part + (from[part] == '/');
+    if (length == start + 1 || (length == start + 2 && path->text[start + 1] == '.')) {
+      length = start;
+      hash = before;
+    }
+    from += *from == '/';
   }
-  path->text[path->length] = 0;
-  hash_path(path);
-  return path->length > 0 || fail(ENOENT) == 0;
+  path->text[length] = 0;
+  path->length = length;
+  path->hash = hash;
+  return length > 0 || fail(ENOENT) == 0;
 }
 
 static int find(const Path *path) {
