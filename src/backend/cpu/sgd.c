@@ -32,9 +32,10 @@ static void look_tile(void *context, size_t thread, size_t item) {
   (void)thread;
   raise64(&u->gradient_max, u->bits == 32 ? loops->largest32((const int32_t *)u->gradient + first, count)
                                           : loops->largest64((const int64_t *)u->gradient + first, count));
-  niti_max_raise((_Atomic uint32_t *)&u->weight_max, loops->largest16(u->weight + first, count));
-  u->above_low += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_LOW);
-  u->above_high += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_HIGH);
+  const NitiSpread weights = loops->spread16(u->weight + first, count, NITI_SGD_WEIGHT_LOW, NITI_SGD_WEIGHT_HIGH);
+  niti_max_raise((_Atomic uint32_t *)&u->weight_max, weights.largest);
+  u->above_low += weights.above_low;
+  u->above_high += weights.above_high;
   niti_max_raise((_Atomic uint32_t *)&u->velocity_max, loops->largest16(u->velocity + first, count));
 }
 
