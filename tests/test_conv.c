@@ -296,7 +296,12 @@ static void test_named_shapes(void **unused) {
       conv_shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),
       conv_shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
       conv_shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),
-      conv_shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3), /* more padding than kernel */
+      conv_shape(1, 1, 1, 300, 71, 1, 1, 1, 1, 0, 0), /* linear layers of few images, whose weights are read in place */
+      conv_shape(2, 1, 1, 65, 33, 1, 1, 1, 1, 0, 0),
+      conv_shape(3, 1, 1, 2100, 13, 1, 1, 1, 1, 0, 0),
+      conv_shape(4, 1, 1, 128, 192, 1, 1, 1, 1, 0, 0),
+      conv_shape(1, 2, 2, 70, 40, 1, 1, 1, 1, 0, 0), /* pixels instead of images */
+      conv_shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3),   /* more padding than kernel */
       conv_shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),
       conv_shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0), /* stride beyond the kernel */
       conv_shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),
@@ -329,7 +334,8 @@ static void test_every_way(void **unused) {
       conv_shape(3, 8, 8, 40, 70, 3, 3, 1, 1, 1, 1),  conv_shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1),
       conv_shape(1, 70, 60, 40, 4, 3, 3, 1, 1, 1, 1), conv_shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),
       conv_shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),  conv_shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),
-      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0), grouped(conv_shape(5, 23, 21, 64, 64, 3, 3, 1, 1, 1, 1), 64),
+      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0), conv_shape(15, 1, 1, 90, 70, 1, 1, 1, 1, 0, 0),
+      conv_shape(3, 1, 1, 200, 70, 1, 1, 1, 1, 0, 0), grouped(conv_shape(5, 23, 21, 64, 64, 3, 3, 1, 1, 1, 1), 64),
   };
   for (turn = 1; turn <= 18; ++turn) { /* each shape takes half of its ways */
     for (size_t i = (size_t)turn % 2; i < sizeof shapes / sizeof shapes[0]; i += 2)
