@@ -200,6 +200,18 @@ static NitiConvTraits traits_for(NitiConvTraits traits, const NitiCpu *cpu, cons
   return traits;
 }
 
+static int largest_known; /* how often */
+
+/* What is kept of a gradient for its update, which takes it once. */
+static void check_largest(NitiCpu *cpu, const NitiGradient *g, const int64_t *sum, const char *what) {
+  uint64_t kept = 0, most = 0;
+  for (size_t i = 0; i < g->count; ++i) most = (uint64_t)llabs(sum[i]) > most ? (uint64_t)llabs(sum[i]) : most;
+  if (!niti_cpu_take_largest(cpu, g, &kept)) return;
+  if (kept != most) fail_msg("%s: the largest sum is %llu, not %llu", what, (unsigned long long)most, (unsigned long long)kept);
+  assert_false(niti_cpu_take_largest(cpu, g, &kept));
+  ++largest_known;
+}
+
 static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
@@ -259,6 +271,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w, {NULL, NULL}};
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
       check_gradient(&g, sums[GRADIENT], what);
+      check_largest(cpu, &g, sums[GRADIENT], what);
       check_guards(g.data, z.w * (size_t)bits / 8);
       release(g.data);
     }
@@ -325,6 +338,41 @@ static void test_named_shapes(void **unused) {
       check_conv(&shapes[i], true, (Fill)fill, 1 + (int)i % 3);
     }
   }
+  if (niti_cpu_best_isa() != NITI_ISA_REF) assert_in_range(largest_known, 100, INT_MAX);
+}
+
+static void other_writer(NitiCpu *cpu, const NitiGradient *g) {
+  uint64_t kept;
+  niti_cpu_keep_largest(cpu, g, 7);
+  niti_cpu_forget_largest(cpu, g);
+  assert_false(niti_cpu_take_largest(cpu, g, &kept));
+}
+
+/* What is kept lasts until the gradient is written again, ranks add theirs or a step begins; no more is kept than there is room
+ * for. */
+static void test_largest_kept(void **unused) {
+  (void)unused;
+  static int32_t numbers[NITI_UPDATES_MAX + 1];
+  const int64_t scalars[NITI_SCALARS_MAX] = {0};
+  NitiCpu *cpu = open_cpu(NITI_ISA_REF, 1, false);
+  const NitiGradient g = {numbers, 32, 1, {NULL, NULL}};
+  uint64_t kept = 0;
+  other_writer(cpu, &g);
+  niti_cpu_keep_largest(cpu, &g, 3);
+  niti_cpu_keep_largest(cpu, &g, 5);
+  assert_true(niti_cpu_take_largest(cpu, &g, &kept) && kept == 5);
+  niti_cpu_keep_largest(cpu, &g, 3);
+  cpu->base.kernels->begin_step(&cpu->base, 1, 2, scalars);
+  assert_false(niti_cpu_take_largest(cpu, &g, &kept));
+  niti_cpu_keep_largest(cpu, &g, 3);
+  cpu->base.together.whole = 2;
+  assert_false(niti_cpu_take_largest(cpu, &g, &kept));
+  cpu->base.together.whole = 0;
+  for (int i = 0; i <= NITI_UPDATES_MAX; ++i)
+    niti_cpu_keep_largest(cpu, &(NitiGradient){numbers + i, 32, 1, {NULL, NULL}}, (uint64_t)i);
+  assert_false(niti_cpu_take_largest(cpu, &(NitiGradient){numbers + NITI_UPDATES_MAX, 32, 1, {NULL, NULL}}, &kept));
+  assert_true(niti_cpu_take_largest(cpu, &(NitiGradient){numbers + 9, 32, 1, {NULL, NULL}}, &kept) && kept == 9);
+  close_cpu(cpu);
 }
 
 /* What `niti tune` may choose: instruction sets, drivers, parts of other sizes, one thread. */
@@ -569,7 +617,7 @@ int main(void) {
       cmocka_unit_test(test_named_shapes), cmocka_unit_test(test_every_way),      cmocka_unit_test(test_random_shapes),
       cmocka_unit_test(test_identity),     cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),
       cmocka_unit_test(test_names),        cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
-      cmocka_unit_test(test_groups),
+      cmocka_unit_test(test_groups),       cmocka_unit_test(test_largest_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,6 +90,8 @@ static uint32_t run_pass(const NitiConvPlan *base, NitiCpu *cpu, const NitiConvO
 typedef struct Outer {
   const Plan *plan;
   NitiGradient *gradient;
+  NitiIsa isa;
+  _Atomic uint32_t max;
   size_t pairs;
   int32_t *x, *dy; /* [pairs][c] and [k][pairs], images 2 p and 2 p + 1 in the lower and upper half */
 } Outer;
@@ -110,12 +112,15 @@ static int32_t pair_of(const int8_t *from, size_t n, size_t length, size_t pair,
 }
 
 static void outer_item(void *context, size_t thread, size_t item) {
-  const Outer *o = context;
+  Outer *o = context;
   const Plan *plan = o->plan;
   const size_t end = niti_least((item + 1) * GRADIENT_ROWS, plan->k);
   (void)thread;
-  for (size_t k = item * GRADIENT_ROWS; k < end; ++k)
-    plan->thin->outer((int32_t *)o->gradient->data + k * plan->c, o->dy + k * o->pairs, o->x, o->pairs, plan->c);
+  for (size_t k = item * GRADIENT_ROWS; k < end; ++k) {
+    int32_t *row = (int32_t *)o->gradient->data + k * plan->c;
+    plan->thin->outer(row, o->dy + k * o->pairs, o->x, o->pairs, plan->c);
+    niti_conv_look(&o->max, o->isa, row, 1, plan->c, 0);
+  }
 }
 
 /* int32 becomes int64, from the end on: a number's place is in that of two others. */
@@ -131,13 +136,14 @@ static void widen(uint8_t *numbers, size_t count) {
 static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Outer o = {.plan = plan, .gradient = gradient};
+  Outer o = {.plan = plan, .gradient = gradient, .isa = cpu->isa};
   take_outer(&o, &memory);
   for (size_t p = 0; p < o.pairs; ++p) {
     for (size_t c = 0; c < plan->c; ++c) o.x[p * plan->c + c] = pair_of(x, plan->n, plan->c, p, c);
     for (size_t k = 0; k < plan->k; ++k) o.dy[k * o.pairs + p] = pair_of(dy, plan->n, plan->k, p, k);
   }
   niti_conv_share(cpu, outer_item, &o, niti_divide_up(plan->k, GRADIENT_ROWS), plan->k * plan->c);
+  niti_cpu_keep_largest(cpu, gradient, o.max);
   if (gradient->bits == 64) widen(gradient->data, gradient->count);
   assert(niti_workspace_intact(&memory));
 }
