@@ -200,6 +200,18 @@ static NitiConvTraits traits_for(NitiConvTraits traits, const NitiCpu *cpu, cons
   return traits;
 }
 
+static int largest_known; /* how often */
+
+/* What is kept of a gradient for its update, which takes it once. */
+static void check_largest(NitiCpu *cpu, const NitiGradient *g, const int64_t *sum, const char *what) {
+  uint64_t kept = 0, most = 0;
+  for (size_t i = 0; i < g->count; ++i) most = (uint64_t)llabs(sum[i]) > most ? (uint64_t)llabs(sum[i]) : most;
+  if (!niti_cpu_take_largest(cpu, g, &kept)) return;
+  if (kept != most) fail_msg("%s: the largest sum is %llu, not %llu", what, (unsigned long long)most, (unsigned long long)kept);
+  assert_false(niti_cpu_take_largest(cpu, g, &kept));
+  ++largest_known;
+}
+
 static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threads) {
   const Sizes z = sizes(s);
   int8_t *x = operand(z.x, fill), *w = operand(z.w, fill), *delta = operand(z.y, fill);
@@ -259,6 +271,7 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
       NitiGradient g = {guarded(z.w * (size_t)bits / 8), bits, z.w, {NULL, NULL}};
       niti_conv_gradient(cpu, b.plan, &g, delta, x);
       check_gradient(&g, sums[GRADIENT], what);
+      check_largest(cpu, &g, sums[GRADIENT], what);
       check_guards(g.data, z.w * (size_t)bits / 8);
       release(g.data);
     }
@@ -296,7 +309,12 @@ static void test_named_shapes(void **unused) {
       conv_shape(2, 5, 6, 7, 9, 1, 1, 1, 1, 0, 0),
       conv_shape(37, 1, 1, 100, 10, 1, 1, 1, 1, 0, 0), /* linear */
       conv_shape(64, 1, 1, 8, 130, 1, 1, 1, 1, 0, 0),
-      conv_shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3), /* more padding than kernel */
+      conv_shape(1, 1, 1, 300, 71, 1, 1, 1, 1, 0, 0), /* linear layers of few images, whose weights are read in place */
+      conv_shape(2, 1, 1, 65, 33, 1, 1, 1, 1, 0, 0),
+      conv_shape(3, 1, 1, 2100, 13, 1, 1, 1, 1, 0, 0),
+      conv_shape(4, 1, 1, 128, 192, 1, 1, 1, 1, 0, 0),
+      conv_shape(1, 2, 2, 70, 40, 1, 1, 1, 1, 0, 0), /* pixels instead of images */
+      conv_shape(2, 3, 3, 4, 6, 3, 3, 1, 1, 4, 3),   /* more padding than kernel */
       conv_shape(2, 4, 4, 6, 5, 4, 4, 4, 4, 0, 0),
       conv_shape(2, 6, 7, 2, 3, 2, 2, 4, 3, 0, 0), /* stride beyond the kernel */
       conv_shape(1, 3, 2100, 2, 5, 3, 3, 1, 1, 1, 1),
@@ -320,6 +338,41 @@ static void test_named_shapes(void **unused) {
       check_conv(&shapes[i], true, (Fill)fill, 1 + (int)i % 3);
     }
   }
+  if (niti_cpu_best_isa() != NITI_ISA_REF) assert_in_range(largest_known, 100, INT_MAX);
+}
+
+static void other_writer(NitiCpu *cpu, const NitiGradient *g) {
+  uint64_t kept;
+  niti_cpu_keep_largest(cpu, g, 7);
+  niti_cpu_forget_largest(cpu, g);
+  assert_false(niti_cpu_take_largest(cpu, g, &kept));
+}
+
+/* What is kept lasts until the gradient is written again, ranks add theirs or a step begins; no more is kept than there is room
+ * for. */
+static void test_largest_kept(void **unused) {
+  (void)unused;
+  static int32_t numbers[NITI_UPDATES_MAX + 1];
+  const int64_t scalars[NITI_SCALARS_MAX] = {0};
+  NitiCpu *cpu = open_cpu(NITI_ISA_REF, 1, false);
+  const NitiGradient g = {numbers, 32, 1, {NULL, NULL}};
+  uint64_t kept = 0;
+  other_writer(cpu, &g);
+  niti_cpu_keep_largest(cpu, &g, 3);
+  niti_cpu_keep_largest(cpu, &g, 5);
+  assert_true(niti_cpu_take_largest(cpu, &g, &kept) && kept == 5);
+  niti_cpu_keep_largest(cpu, &g, 3);
+  cpu->base.kernels->begin_step(&cpu->base, 1, 2, scalars);
+  assert_false(niti_cpu_take_largest(cpu, &g, &kept));
+  niti_cpu_keep_largest(cpu, &g, 3);
+  cpu->base.together.whole = 2;
+  assert_false(niti_cpu_take_largest(cpu, &g, &kept));
+  cpu->base.together.whole = 0;
+  for (int i = 0; i <= NITI_UPDATES_MAX; ++i)
+    niti_cpu_keep_largest(cpu, &(NitiGradient){numbers + i, 32, 1, {NULL, NULL}}, (uint64_t)i);
+  assert_false(niti_cpu_take_largest(cpu, &(NitiGradient){numbers + NITI_UPDATES_MAX, 32, 1, {NULL, NULL}}, &kept));
+  assert_true(niti_cpu_take_largest(cpu, &(NitiGradient){numbers + 9, 32, 1, {NULL, NULL}}, &kept) && kept == 9);
+  close_cpu(cpu);
 }
 
 /* What `niti tune` may choose: instruction sets, drivers, parts of other sizes, one thread. */
@@ -329,7 +382,8 @@ static void test_every_way(void **unused) {
       conv_shape(3, 8, 8, 40, 70, 3, 3, 1, 1, 1, 1),  conv_shape(31, 64, 64, 8, 2, 3, 3, 1, 1, 1, 1),
       conv_shape(1, 70, 60, 40, 4, 3, 3, 1, 1, 1, 1), conv_shape(14, 8, 8, 40, 36, 5, 5, 1, 1, 2, 2),
       conv_shape(2, 9, 9, 16, 32, 3, 3, 2, 2, 1, 1),  conv_shape(600, 8, 8, 64, 2, 5, 5, 3, 3, 2, 2),
-      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0), grouped(conv_shape(5, 23, 21, 64, 64, 3, 3, 1, 1, 1, 1), 64),
+      conv_shape(60, 45, 45, 5, 3, 1, 1, 1, 1, 0, 0), conv_shape(15, 1, 1, 90, 70, 1, 1, 1, 1, 0, 0),
+      conv_shape(3, 1, 1, 200, 70, 1, 1, 1, 1, 0, 0), grouped(conv_shape(5, 23, 21, 64, 64, 3, 3, 1, 1, 1, 1), 64),
   };
   for (turn = 1; turn <= 18; ++turn) { /* each shape takes half of its ways */
     for (size_t i = (size_t)turn % 2; i < sizeof shapes / sizeof shapes[0]; i += 2)
@@ -563,7 +617,7 @@ int main(void) {
       cmocka_unit_test(test_named_shapes), cmocka_unit_test(test_every_way),      cmocka_unit_test(test_random_shapes),
       cmocka_unit_test(test_identity),     cmocka_unit_test(test_large_gradient), cmocka_unit_test(test_longest_sums),
       cmocka_unit_test(test_names),        cmocka_unit_test(test_many_pixels),    cmocka_unit_test(test_shifted_gradient),
-      cmocka_unit_test(test_groups),
+      cmocka_unit_test(test_groups),       cmocka_unit_test(test_largest_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

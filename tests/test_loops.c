@@ -43,19 +43,23 @@ static void test_largest(void **unused) {
     if (!niti_isa_supported(isa)) continue;
     for (int round = 0; round < 300; ++round) {
       const size_t count = (size_t)round;
-      const int16_t limit = (int16_t)(llabs(any(15)) % 14000);
-      uint64_t most[3] = {0}, above = 0;
+      const int16_t low = (int16_t)(llabs(any(15)) % 14000), high = (int16_t)(low + llabs(any(14)));
+      uint64_t most[3] = {0}, above_low = 0, above_high = 0;
       for (size_t i = 0; i < count; ++i) {
         a[i] = (int16_t)any(15);
         b[i] = round % 7 == 0 ? INT32_MIN : (int32_t)any(1 + round % 31);
         c[i] = any(1 + round % 62);
-        above += abs(a[i]) > limit;
+        above_low += abs(a[i]) > low;
+        above_high += abs(a[i]) > high;
         if ((uint64_t)llabs(a[i]) > most[0]) most[0] = (uint64_t)llabs(a[i]);
         if ((uint64_t)llabs(b[i]) > most[1]) most[1] = (uint64_t)llabs(b[i]);
         if ((uint64_t)llabs(c[i]) > most[2]) most[2] = (uint64_t)llabs(c[i]);
       }
       assert_int_equal(loops->largest16(a, count), most[0]);
-      assert_int_equal(loops->count_above16(a, count, limit), above);
+      const NitiSpread spread = loops->spread16(a, count, low, high);
+      assert_int_equal(spread.largest, most[0]);
+      assert_int_equal(spread.above_low, above_low);
+      assert_int_equal(spread.above_high, above_high);
       assert_true(loops->largest32(b, count) == most[1]);
       assert_true(loops->largest64(c, count) == most[2]);
     }
@@ -254,6 +258,16 @@ static NitiSgdSettings settings(void) {
                            .normalised = below(3) == 0};
 }
 
+/* Exponents and rates of any size: terms whose shifts would be to the left, or leave nothing. */
+static void spread(NitiSgdTensor *t, NitiSgdSettings *s) {
+  t->weight_exponent = 20 - (int32_t)below(60);
+  t->gradient_exponent = 40 - (int32_t)below(120);
+  t->velocity_exponent = 40 - (int32_t)below(120);
+  s->rate = (int64_t)(below(4) == 0 ? 0 : (1 + below(1000000000000u)) >> below(40));
+  s->images = (int64_t)1 << below(25);
+  if (below(4) == 0) s->clip = niti_scalar((int64_t)(1 + below(1 << 20)), -20 - (int32_t)below(80));
+}
+
 static void run(NitiIsa isa, Tensor *t, int bits, size_t first, size_t count, bool operand, const NitiSgd *u) {
   const NitiDraw draw = {.seed = 0x123456789abcdefu, .purpose = NITI_DRAW_UPDATE, .time = 7, .layer = 65536 + 3};
   const NitiSgdRange range = {.weight = t->weight,
@@ -269,8 +283,9 @@ static void run(NitiIsa isa, Tensor *t, int bits, size_t first, size_t count, bo
 static int check_sgd(NitiIsa isa, int bits) {
   static Tensor given, want, got;
   const size_t count = 1 + below(COUNT), first = below(1 << 20) * NITI_SGD_FIRST;
-  const NitiSgdTensor tensor = fill(&given, bits, count);
-  const NitiSgdSettings s = settings();
+  NitiSgdTensor tensor = fill(&given, bits, count);
+  NitiSgdSettings s = settings();
+  if (below(2) == 0) spread(&tensor, &s);
   const NitiSgd u = niti_sgd(&tensor, &s);
   const bool operand = random64() & 1;
   if (u.idle) return 0;
@@ -300,16 +315,6 @@ static void test_sgd_definition(void **unused) {
       assert_int_equal(got.operand[i], niti_sgd_operand(given.weight[i]));
     }
   }
-}
-
-/* Exponents and rates of any size: terms whose shifts would be to the left, or leave nothing. */
-static void spread(NitiSgdTensor *t, NitiSgdSettings *s) {
-  t->weight_exponent = 20 - (int32_t)below(60);
-  t->gradient_exponent = 40 - (int32_t)below(120);
-  t->velocity_exponent = 40 - (int32_t)below(120);
-  s->rate = (int64_t)(below(4) == 0 ? 0 : (1 + below(1000000000000u)) >> below(40));
-  s->images = (int64_t)1 << below(25);
-  if (below(4) == 0) s->clip = niti_scalar((int64_t)(1 + below(1 << 20)), -20 - (int32_t)below(80));
 }
 
 /* The form with terms: niti_sgd_weight's bits, and an idle step is idle. */

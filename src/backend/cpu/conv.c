@@ -58,6 +58,7 @@ int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const
 
 void niti_conv_gradient(NitiCpu *cpu, const NitiConvPlan *plan, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   NitiThreads *all = take_threads(cpu, plan);
+  niti_cpu_forget_largest(cpu, gradient);
   plan->gradient(plan, cpu, gradient, dy, x);
   cpu->threads = all;
 }

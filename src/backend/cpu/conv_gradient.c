@@ -54,6 +54,9 @@ typedef struct Pass {
   const int8_t *dy, *x;
   size_t first;      /* source image of this chunk */
   size_t begin, end; /* pieces to sum now */
+  bool looks;        /* sums are then final, and of 32 bits: their largest magnitude is wanted */
+  NitiIsa isa;
+  _Atomic uint32_t *max;
   uint8_t *planes, *panels;
   int32_t *corrections; /* [panels][nr] */
   int32_t *acc;         /* [threads][PART_PANELS][PART_ROWS][nr] */
@@ -364,9 +367,12 @@ static void sum_part(void *context, size_t thread, size_t item) {
   if (kernels->end) kernels->end();
   for (size_t panel = b0; panel < b1; ++panel) {
     const NitiGradient *g = p->gradient;
-    uint8_t *gradient = (uint8_t *)g->data + (panel * plan->nr * plan->m + m0) * (size_t)g->bits / 8;
+    const size_t at = panel * plan->nr * plan->m + m0;
+    uint8_t *gradient = (uint8_t *)g->data + at * (size_t)g->bits / 8;
     kernels->store(gradient, g->bits, p->first > 0 || p->begin > 0, plan->m, acc + (panel - b0) * panel_sums,
                    lanes_of(plan, panel), (int)(m1 - m0), columns_of(plan, panel));
+    if (p->looks)
+      niti_conv_look(p->max, p->isa, (const int32_t *)g->data + at, (size_t)columns_of(plan, panel), m1 - m0, plan->m);
   }
 }
 
@@ -375,7 +381,8 @@ static void sum_part(void *context, size_t thread, size_t item) {
 static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x};
+  _Atomic uint32_t max = 0;
+  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x, .isa = cpu->isa, .max = &max};
   take_buffers(&p, &memory);
   for (size_t chunk = 0; chunk < plan->chunks; ++chunk, p.first += plan->images) {
     p.chunk = &plan->chunk[chunk + 1 == plan->chunks];
@@ -386,10 +393,12 @@ static void run_gradient(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
     const size_t pieces = count_pieces(&p), at_once = NITI_ACCUMULATION_MAX / INNER_POSITIONS;
     for (p.begin = 0; p.begin < pieces; p.begin = p.end) {
       p.end = p.chunk->images > 1 || plan->flat ? pieces : niti_least(p.begin + at_once, pieces);
+      p.looks = gradient->bits == 32 && chunk + 1 == plan->chunks && p.end == pieces;
       if (plan->kernels->offset) niti_conv_share(cpu, correct_panel, &p, plan->panels, outputs * (size_t)plan->conv.k);
       niti_conv_share(cpu, sum_part, &p, niti_divide_up(plan->m, plan->part_rows) * plan->across,
                       outputs * plan->m * (size_t)plan->conv.k);
     }
   }
+  if (p.looks) niti_cpu_keep_largest(cpu, gradient, max);
   assert(niti_workspace_intact(&memory));
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "backend/cpu/grouped.h"
+#include "backend/cpu/thin.h"
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/winograd_gradient.h"
 #include "base/window.h"
@@ -82,7 +83,7 @@ NitiImplicitGemm niti_implicit_gemm_backward(const NitiConv *s, int32_t phase_y,
 
 /* ---- the choice ---- */
 
-typedef enum Driver { GEMM, SHIFTED, WINOGRAD, GROUPED, REFERENCE, DRIVERS } Driver;
+typedef enum Driver { GEMM, SHIFTED, WINOGRAD, GROUPED, REFERENCE, THIN, DRIVERS } Driver;
 
 /* How a convolution is run; a traits' `way` is such a choice as a number. */
 typedef struct Choice {
@@ -124,6 +125,7 @@ static bool can(const NitiCpu *cpu, NitiIsa isa, Driver driver, const NitiConv *
   if (driver == GROUPED || grouped || !niti_conv_kernels(isa)) return driver == GROUPED && grouped;
   if (driver == SHIFTED) return direction == NITI_GRADIENT && niti_conv_gradient_shifted_fits(niti_conv_kernels(isa), &pixels);
   if (driver == GEMM) return true;
+  if (driver == THIN) return niti_thin_kernels(isa) && niti_thin_fits(&pixels, direction);
   if (cpu->direct) return false;
   return direction == NITI_GRADIENT ? niti_winograd_gradient_of(isa) && niti_winograd_gradient_fits(s)
                                     : niti_winograd_kernels(isa) && niti_winograd_fits(&g);
@@ -132,13 +134,15 @@ static bool can(const NitiCpu *cpu, NitiIsa isa, Driver driver, const NitiConv *
 /* Of those that can, which one the cost model takes. */
 static bool pays(NitiIsa isa, Driver driver, const NitiConv *s, NitiDirection direction) {
   const NitiImplicitGemm g = gemm_of(s, direction);
+  const NitiConv pixels = pixels_as_images(s);
+  if (driver == THIN) return niti_thin_serves(&pixels);
   if (driver != WINOGRAD) return true;
   return direction == NITI_GRADIENT ? niti_winograd_gradient_kernels(isa, s) != NULL
                                     : niti_winograd_serves(niti_winograd_kernels(isa), &g);
 }
 
 static Choice modelled(const NitiCpu *cpu, const NitiConv *s, NitiDirection direction) {
-  static const Driver preferred[] = {GROUPED, REFERENCE, WINOGRAD, SHIFTED};
+  static const Driver preferred[] = {GROUPED, REFERENCE, THIN, WINOGRAD, SHIFTED};
   Choice c = {cpu->isa, GEMM, {(size_t)niti_threads_count(cpu->threads), 0}};
   for (size_t i = 0; i < sizeof preferred / sizeof *preferred && c.driver == GEMM; ++i) {
     if (can(cpu, cpu->isa, preferred[i], s, direction) && pays(cpu->isa, preferred[i], s, direction)) c.driver = preferred[i];
@@ -147,7 +151,7 @@ static Choice modelled(const NitiCpu *cpu, const NitiConv *s, NitiDirection dire
 }
 
 static void add_way(NitiWay *ways, int *count, const Choice *c, bool alone) {
-  static const char *const drivers[DRIVERS] = {"direct", "shifted", "winograd", "grouped", "reference"};
+  static const char *const drivers[DRIVERS] = {"direct", "shifted", "winograd", "grouped", "reference", "in place"};
   const int number = way_of(c, alone);
   const char *parts = c->cut.parts < 0 ? ", small parts" : c->cut.parts > 0 ? ", large parts" : "";
   for (int i = 0; i < *count; ++i) {
@@ -218,6 +222,8 @@ static NitiConvPlan *prepare(NitiWorkspace *w, const NitiCpu *cpu, const NitiCon
     plan = niti_grouped_prepare(w, niti_grouped_kernels(c.isa), s, direction, c.cut);
   } else if (c.driver == REFERENCE) {
     plan = niti_conv_ref_prepare(w, s, direction, c.cut.threads);
+  } else if (c.driver == THIN) {
+    plan = niti_thin_prepare(w, niti_thin_kernels(c.isa), kernels, &pixels, direction, c.cut);
   } else if (direction == NITI_BACKWARD) {
     plan = prepare_backward(w, &c, kernels, &pixels);
   } else {

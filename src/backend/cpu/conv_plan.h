@@ -79,4 +79,7 @@ NitiConvPlan *niti_conv_ref_prepare(NitiWorkspace *, const NitiConv *, NitiDirec
 NitiWorkspace niti_conv_memory(const NitiCpu *);
 void niti_conv_share(NitiCpu *, NitiTask, void *context, size_t items, size_t work);
 
+/* Raises max by the magnitudes in rows of a gradient of 32 bits that have their final values and are still in a cache. */
+void niti_conv_look(_Atomic uint32_t *max, NitiIsa, const int32_t *row, size_t rows, size_t columns, size_t stride);
+
 #endif

@@ -66,6 +66,7 @@ static void cpu_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, c
   NitiCpu *cpu = niti_cpu(backend);
   cpu->seed = seed;
   cpu->step = step;
+  cpu->largest_count = 0;
   memcpy(cpu->scalars, scalars, sizeof cpu->scalars);
 }
 

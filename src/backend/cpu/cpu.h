@@ -34,6 +34,12 @@ typedef struct NitiRounder {
 typedef uint32_t (*NitiRequantiseKernel)(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *, uint64_t index,
                                          uint32_t max);
 
+/* The largest magnitude of a gradient that the step has computed and no update has used yet. */
+typedef struct NitiLargest {
+  const void *gradient;
+  uint64_t magnitude;
+} NitiLargest;
+
 typedef struct NitiCpu {
   NitiBackend base;
   NitiThreads *threads, *alone; /* alone: no thread but the caller's */
@@ -46,9 +52,11 @@ typedef struct NitiCpu {
   int64_t scalars[NITI_SCALARS_MAX]; /* bound for the run under way */
   uint8_t *workspace;                /* 64-byte aligned */
   size_t workspace_bytes;
-  uint64_t mispredicted, predicted; /* shifts predicted wrongly, and predicted at all: for tests and measurements */
-  NitiMetrics batch;                /* whose sums over all ranks are under way, */
-  NitiMetrics *metrics;             /* and what they are added to; NULL: none are */
+  uint64_t mispredicted, predicted;      /* shifts predicted wrongly, and predicted at all: for tests and measurements */
+  NitiLargest largest[NITI_UPDATES_MAX]; /* since begin_step */
+  int largest_count;
+  NitiMetrics batch;    /* whose sums over all ranks are under way, */
+  NitiMetrics *metrics; /* and what they are added to; NULL: none are */
 } NitiCpu;
 
 static inline NitiCpu *niti_cpu(NitiBackend *backend) { return (NitiCpu *)backend; }
@@ -67,6 +75,11 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 static inline uint64_t niti_cpu_first(const NitiCpu *cpu, size_t image) {
   return cpu->base.together.whole > 0 ? (uint64_t)cpu->base.together.first * image : 0;
 }
+/* Keeps a gradient's largest magnitude for its update, which takes it: false where it is not known, as where ranks add theirs.
+ * Whoever writes a gradient forgets it first. */
+void niti_cpu_keep_largest(NitiCpu *, const NitiGradient *, uint64_t magnitude);
+bool niti_cpu_take_largest(NitiCpu *, const NitiGradient *, uint64_t *magnitude);
+void niti_cpu_forget_largest(NitiCpu *, const NitiGradient *);
 /* The largest of all ranks' magnitudes. */
 uint32_t niti_cpu_largest(NitiCpu *, uint32_t max);
 /* sums[count] of 32 or 64 bits become the sums over all ranks. */

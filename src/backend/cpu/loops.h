@@ -23,13 +23,17 @@ enum {
   NITI_SUMS_ROWS = 1024, /* int32 sums of so many products of 127^2 are exact */
 };
 
+typedef struct NitiSpread {
+  uint32_t largest, above_low, above_high;
+} NitiSpread;
+
 typedef struct NitiLoops {
   /* The largest magnitude; 0 if count is 0. */
   uint32_t (*largest16)(const int16_t *x, size_t count);
   uint64_t (*largest32)(const int32_t *x, size_t count);
   uint64_t (*largest64)(const int64_t *x, size_t count);
-  /* How many magnitudes are above the limit. */
-  uint32_t (*count_above16)(const int16_t *x, size_t count, int16_t limit);
+  /* The same, with how many magnitudes are above each of two limits; count < 2^16. */
+  NitiSpread (*spread16)(const int16_t *x, size_t count, int16_t low, int16_t high);
   /* The sum of niti_square, with a shift for which it is at most 2^62. */
   uint64_t (*squares32)(const int32_t *x, size_t count, int shift);
   uint64_t (*squares64)(const int64_t *x, size_t count, int shift);

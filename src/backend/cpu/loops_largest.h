@@ -15,10 +15,16 @@ static uint32_t largest16(const int16_t *x, size_t count) {
   return (uint32_t)(-least > most ? -least : most);
 }
 
-static uint32_t count_above16(const int16_t *x, size_t count, int16_t limit) {
-  uint32_t above = 0;
-  for (size_t i = 0; i < count; ++i) above += x[i] > limit || x[i] < -limit;
-  return above;
+static NitiSpread spread16(const int16_t *x, size_t count, int16_t low, int16_t high) {
+  int16_t least = 0, most = 0;
+  uint16_t above_low = 0, above_high = 0;
+  for (size_t i = 0; i < count; ++i) {
+    least = x[i] < least ? x[i] : least;
+    most = x[i] > most ? x[i] : most;
+    above_low = (uint16_t)(above_low + (x[i] > low || x[i] < -low));
+    above_high = (uint16_t)(above_high + (x[i] > high || x[i] < -high));
+  }
+  return (NitiSpread){(uint32_t)(-least > most ? -least : most), above_low, above_high};
 }
 
 static uint64_t largest32(const int32_t *x, size_t count) {

@@ -5,6 +5,10 @@
 #ifndef NITI_BACKEND_CPU_LOOPS_NORM_H
 #define NITI_BACKEND_CPU_LOOPS_NORM_H
 
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+#endif
+
 #include "backend/cpu/loops.h"
 #include "base/size.h"
 
@@ -36,11 +40,67 @@ NITI_NORM_INLINE void sum_block(int32_t (*out)[COLUMNS], const int8_t *restrict 
   }
 }
 
+#if defined(__AVX512VNNI__)
+/* The bytes of four rows of COLUMNS columns, or fewer rows, a column's four side by side: lane l of vector j has columns 16 l + 4
+ * j
+ * .. + 3. */
+typedef struct Fours {
+  __m512i v[4];
+} Fours;
+
+NITI_NORM_INLINE Fours fours_of(const int8_t *x, size_t rows, size_t stride) {
+  __m512i r[4];
+  for (size_t i = 0; i < 4; ++i) r[i] = i < rows ? _mm512_loadu_si512(x + i * stride) : _mm512_setzero_si512();
+  const __m512i a = _mm512_unpacklo_epi8(r[0], r[1]), a_high = _mm512_unpackhi_epi8(r[0], r[1]);
+  const __m512i b = _mm512_unpacklo_epi8(r[2], r[3]), b_high = _mm512_unpackhi_epi8(r[2], r[3]);
+  return (Fours){{_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b), _mm512_unpacklo_epi16(a_high, b_high),
+                  _mm512_unpackhi_epi16(a_high, b_high)}};
+}
+
+NITI_NORM_INLINE void add_fours(int32_t *restrict out, const Fours *sums) {
+  int32_t all[COLUMNS];
+  for (int j = 0; j < 4; ++j) _mm512_storeu_si512(all + 16 * j, sums->v[j]);
+  for (size_t c = 0; c < COLUMNS; ++c) out[c] += all[c % 16 / 4 * 16 + c / 16 * 4 + c % 4];
+}
+
+/* sum_block of COLUMNS columns. One operand of a product is unsigned: magnitudes for squares, and for d x 128 more than d, which
+ * `above` takes away again. */
+NITI_NORM_INLINE void sum_fours(int32_t (*out)[COLUMNS], const int8_t *d, const int8_t *x, size_t rows, size_t stride,
+                                bool deltas) {
+  const __m512i ones = _mm512_set1_epi8(1), high = _mm512_set1_epi8((char)128);
+  Fours sums = {0}, squares = {0}, products = {0}, above = {0};
+  for (size_t row = 0; row < rows; row += 4, d += 4 * stride, x += 4 * stride) {
+    const size_t some = niti_least(4, rows - row);
+    const Fours delta = some == 4 ? fours_of(d, 4, stride) : fours_of(d, some, stride);
+    for (int j = 0; j < 4; ++j) {
+      const __m512i magnitude = _mm512_abs_epi8(delta.v[j]);
+      sums.v[j] = _mm512_dpbusd_epi32(sums.v[j], ones, delta.v[j]);
+      squares.v[j] = _mm512_dpbusd_epi32(squares.v[j], magnitude, magnitude);
+    }
+    if (!deltas) continue;
+    const Fours value = some == 4 ? fours_of(x, 4, stride) : fours_of(x, some, stride);
+    for (int j = 0; j < 4; ++j) {
+      products.v[j] = _mm512_dpbusd_epi32(products.v[j], _mm512_xor_si512(delta.v[j], high), value.v[j]);
+      above.v[j] = _mm512_dpbusd_epi32(above.v[j], high, value.v[j]);
+    }
+  }
+  for (int j = 0; deltas && j < 4; ++j) products.v[j] = _mm512_sub_epi32(products.v[j], above.v[j]);
+  add_fours(out[0], &sums);
+  add_fours(out[deltas ? 2 : 1], &squares);
+  if (deltas) add_fours(out[1], &products);
+}
+#else
+NITI_NORM_INLINE void sum_fours(int32_t (*out)[COLUMNS], const int8_t *d, const int8_t *x, size_t rows, size_t stride,
+                                bool deltas) {
+  sum_block(out, d, x, rows, COLUMNS, stride, 0, deltas);
+}
+#endif
+
 NITI_NORM_INLINE void sum_columns(int32_t (*out)[COLUMNS], const int8_t *d, const int8_t *x, size_t rows, size_t columns,
                                   size_t stride, bool deltas) {
   size_t c = 0;
   if (columns == COLUMNS) {
-    sum_block(out, d, x, rows, COLUMNS, stride, 0, deltas);
+    sum_fours(out, d, x, rows, stride, deltas);
     return;
   }
   for (; c + NARROW <= columns; c += NARROW)

@@ -12,6 +12,7 @@ typedef struct Update {
   const void *gradient;
   int bits;
   size_t count;
+  bool known; /* the gradient's largest */
   uint64_t gradient_max;
   _Atomic uint64_t above_low, above_high; /* weights beyond NITI_SGD_WEIGHT_LOW and _HIGH */
   uint32_t weight_max, velocity_max;
@@ -30,11 +31,13 @@ static void look_tile(void *context, size_t thread, size_t item) {
   const size_t first = item * CHUNK, count = niti_chunk_count(u->count, CHUNK, item);
   const NitiLoops *loops = u->loops;
   (void)thread;
-  raise64(&u->gradient_max, u->bits == 32 ? loops->largest32((const int32_t *)u->gradient + first, count)
-                                          : loops->largest64((const int64_t *)u->gradient + first, count));
-  niti_max_raise((_Atomic uint32_t *)&u->weight_max, loops->largest16(u->weight + first, count));
-  u->above_low += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_LOW);
-  u->above_high += loops->count_above16(u->weight + first, count, NITI_SGD_WEIGHT_HIGH);
+  if (!u->known)
+    raise64(&u->gradient_max, u->bits == 32 ? loops->largest32((const int32_t *)u->gradient + first, count)
+                                            : loops->largest64((const int64_t *)u->gradient + first, count));
+  const NitiSpread weights = loops->spread16(u->weight + first, count, NITI_SGD_WEIGHT_LOW, NITI_SGD_WEIGHT_HIGH);
+  niti_max_raise((_Atomic uint32_t *)&u->weight_max, weights.largest);
+  u->above_low += weights.above_low;
+  u->above_high += weights.above_high;
   niti_max_raise((_Atomic uint32_t *)&u->velocity_max, loops->largest16(u->velocity + first, count));
 }
 
@@ -99,6 +102,7 @@ static void update_tensor(NitiCpu *cpu, const NitiSgdUpdate *update) {
               .count = gradient->count,
               .draw = {.seed = cpu->seed, .purpose = update->rq->purpose, .time = cpu->step, .layer = update->rq->layer}};
   const size_t tiles = niti_divide_up(u.count, CHUNK);
+  u.known = niti_cpu_take_largest(cpu, gradient, &u.gradient_max);
   niti_threads_run(cpu->threads, look_tile, &u, tiles);
   u.step = step_of(cpu, &u, update);
   if (u.step.idle) return;

@@ -86,7 +86,7 @@ static void update(NitiCpu *cpu, NitiTensor *w, const NitiGradient *gradient, in
               .kernel = cpu->requantise,
               .loops = niti_loops(cpu->isa)};
   const size_t tiles = niti_divide_up(u.count, NITI_CHUNK);
-  niti_threads_run(cpu->threads, max_tile, &u, tiles);
+  if (!niti_cpu_take_largest(cpu, gradient, &u.max)) niti_threads_run(cpu->threads, max_tile, &u, tiles);
   if (niti_bits_inline(u.max) == 0) return;
   u.mu = niti_mu(u.max, mu);
   niti_threads_run(cpu->threads, update_tile, &u, tiles);

@@ -34,6 +34,9 @@ typedef struct Pass {
   size_t groups;       /* of its units, for transforming x; the same number for dy */
   size_t segments;
   bool add;
+  bool looks; /* sums are then final, and of 32 bits: their largest magnitude is wanted */
+  NitiIsa isa;
+  _Atomic uint32_t *max;
   int16_t *transformed_x, *transformed_dy; /* [frequencies][x_stride], [frequencies][dy_stride] */
   uint32_t *sums, *running;                /* of |dy|: [most_units][channels], [channels] */
   size_t *cuts;                            /* [most_units + 1] */
@@ -197,7 +200,9 @@ static uint8_t *gradient_at(const Pass *p, size_t row, size_t tap, size_t column
 }
 
 /* One panel of rows x a block of columns: every frequency over pairs begin .. end, then the gradient of these sums. */
-static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t column_panel, size_t begin, size_t end, bool add) {
+static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t column_panel, size_t segment) {
+  const size_t begin = p->cuts[segment] * p->plan->unit_pairs, end = p->cuts[segment + 1] * p->plan->unit_pairs;
+  const bool add = p->add || segment > 0, looks = p->looks && segment + 1 == p->segments;
   const Plan *plan = p->plan;
   const size_t panels = niti_least(NITI_GRADIENT_COLUMN_PANELS, plan->x_panels - column_panel), c = (size_t)p->plan->conv.c;
   const size_t row = row_panel * NITI_GRADIENT_PANEL, column = column_panel * NITI_GRADIENT_PANEL;
@@ -216,6 +221,8 @@ static void sum_panel(const Pass *p, int32_t *acc, size_t row_panel, size_t colu
   for (size_t i = 0; i < row_count; ++i) {
     p->plan->kernels->finish(gradient_at(p, row + i, 0, column), p->gradient->bits, add, c, acc + i * plan->block_columns,
                              plan->acc_stride, (int)column_count);
+    if (looks)
+      niti_conv_look(p->max, p->isa, (const int32_t *)(const void *)gradient_at(p, row + i, 0, column), 9, column_count, c);
   }
 }
 
@@ -224,20 +231,18 @@ static void sum_block(void *context, size_t thread, size_t item) {
   const Pass *p = context;
   const Plan *plan = p->plan;
   const size_t down = niti_divide_up(plan->dy_panels, ITEM_PANELS), column_panel = item / down * NITI_GRADIENT_COLUMN_PANELS;
-  const size_t first = item % down * ITEM_PANELS, last = niti_least(first + ITEM_PANELS, plan->dy_panels), *cuts = p->cuts;
+  const size_t first = item % down * ITEM_PANELS, last = niti_least(first + ITEM_PANELS, plan->dy_panels);
   int32_t *acc = p->acc + thread * NITI_GRADIENT_FREQUENCIES * plan->acc_stride;
   for (size_t row_panel = first; row_panel < last; ++row_panel) {
-    for (size_t segment = 0; segment < p->segments; ++segment) {
-      sum_panel(p, acc, row_panel, column_panel, cuts[segment] * plan->unit_pairs, cuts[segment + 1] * plan->unit_pairs,
-                p->add || segment > 0);
-    }
+    for (size_t segment = 0; segment < p->segments; ++segment) sum_panel(p, acc, row_panel, column_panel, segment);
   }
 }
 
 static void run_winograd(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *gradient, const int8_t *dy, const int8_t *x) {
   const Plan *plan = (const Plan *)base;
   NitiWorkspace memory = niti_conv_memory(cpu);
-  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x};
+  _Atomic uint32_t max = 0;
+  Pass p = {.plan = plan, .gradient = gradient, .dy = dy, .x = x, .isa = cpu->isa, .max = &max};
   const size_t items = niti_divide_up(plan->dy_panels, ITEM_PANELS) * niti_divide_up(plan->x_panels, NITI_GRADIENT_COLUMN_PANELS);
   take_buffers(&p, &memory);
   for (p.first = 0; p.first < plan->units; p.first += p.units) {
@@ -246,10 +251,12 @@ static void run_winograd(const NitiConvPlan *base, NitiCpu *cpu, NitiGradient *g
     p.units = niti_divide_up(left, niti_divide_up(left, plan->most_units));
     p.groups = niti_divide_up(p.units, plan->group_units);
     p.add = p.first > 0;
+    p.looks = gradient->bits == 32 && p.first + p.units == plan->units;
     niti_threads_run(cpu->threads, transform_group, &p, 2 * p.groups);
     cut_piece(&p);
     niti_threads_run(cpu->threads, sum_block, &p, items);
   }
+  if (p.looks) niti_cpu_keep_largest(cpu, gradient, max);
   assert(niti_workspace_intact(&memory));
 }
 

@@ -50,7 +50,7 @@ static void sgd(const NitiSgdRange *r, const NitiSgd *step, const NitiDraw *draw
 const NitiLoops niti_loops_ref = {.largest16 = largest16,
                                   .largest32 = largest32,
                                   .largest64 = largest64,
-                                  .count_above16 = count_above16,
+                                  .spread16 = spread16,
                                   .squares32 = squares32,
                                   .squares64 = squares64,
                                   .update = update_fraction,

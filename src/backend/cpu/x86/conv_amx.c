@@ -209,5 +209,5 @@ const NitiConvKernels niti_conv_kernels_amx = {
     .panel_across = niti_panel_across_8x4_avx2,
     .panel_along = niti_panel_along_8x4_avx2,
     .requantise = niti_requantise_tile_avx512,
-    .store = niti_gradient_store_avx2,
+    .store = niti_gradient_store_avx512,
 };

@@ -22,6 +22,8 @@ void niti_zero_s8_avx2(void *out, size_t count);
 void niti_zero_16_avx2(void *out, size_t count);
 void niti_gradient_store_avx2(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride, int rows,
                               int columns);
+void niti_gradient_store_avx512(void *gradient, int bits, bool add, size_t stride, const int32_t *acc, size_t acc_stride,
+                                int rows, int columns);
 uint32_t niti_requantise_tile_avx2(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                                    int rows, int columns, const NitiRounder *, uint32_t max);
 uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride,

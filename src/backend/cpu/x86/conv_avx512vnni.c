@@ -105,7 +105,7 @@ static void microkernel(const NitiMicrotile *t) {
 #define BOTH                                                                                                         \
   .name = "avx512vnni 6x64 direct", .element = 1, .group = 4, .lanes = LANES, .vectors = 4, .mr = {0, 12, 12, 8, 6}, \
   .microkernel = microkernel, .panel_across = niti_panel_across_8x4_avx2, .panel_along = niti_panel_along_8x4_avx2,  \
-  .requantise = niti_requantise_tile_avx512, .store = niti_gradient_store_avx2
+  .requantise = niti_requantise_tile_avx512, .store = niti_gradient_store_avx512
 
 static const NitiConvKernels nonnegative = {
     BOTH, .in_place = true, .convert = niti_convert_s8_avx2, .zero = niti_zero_s8_avx2, .transpose = niti_transpose_s8_avx2,

@@ -12,6 +12,7 @@ typedef struct Constants {
   __m512i shift;         /* s */
   __m512i fraction, low; /* 32 - s and 32 - s/2: bring the fraction and its lower half to the top */
   __m512i upper;         /* the top s - s/2 bits */
+  __m512i carry, eight;  /* 2^(s-9) + 255 * 2^(s-8), and s - 8; s >= 9 */
   __m512i order;         /* of packed doublewords */
 } Constants;
 
@@ -21,6 +22,8 @@ INLINE Constants constants_of(int s) {
       .shift = _mm512_set1_epi32(s),
       .fraction = _mm512_set1_epi32(32 - s),
       .low = _mm512_set1_epi32(32 - s / 2),
+      .carry = _mm512_set1_epi32(s >= 9 ? (int32_t)((1u << (s - 9)) + (255u << (s - 8))) : 0),
+      .eight = _mm512_set1_epi32(s >= 9 ? s - 8 : 0),
       .upper = _mm512_set1_epi32(s > 0 ? (int32_t)(UINT32_MAX << (32 - (s - s / 2))) : 0),
       .order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
   };
@@ -60,16 +63,34 @@ INLINE __m512i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode,
   return relu ? _mm512_mask_mov_epi32(m, negative, zero) : _mm512_mask_sub_epi32(m, negative, zero, m);
 }
 
-/* Sixty-four as bytes. */
-INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRounding mode, bool relu, const uint8_t *random,
-                                __m512i *max) {
+/* A random byte against nine bits of the fraction, s >= 9: half of those bits, rounded up, is larger than the byte exactly where
+ * its sum with 255 less the byte carries. */
+INLINE __m512i round_byte(__m512i x, const Constants *c, const uint8_t *random) {
+  const __m512i byte = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)random));
+  return _mm512_srli_epi32(_mm512_sub_epi32(_mm512_srlv_epi32(_mm512_add_epi32(x, c->carry), c->eight), byte), 8);
+}
+
+INLINE __m512i pack_bytes(const __m512i v[4]) {
+  return _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+}
+
+/* Sixty-four as bytes: packing clips magnitudes to 127, and keeps the accumulators' signs. carries: round_byte serves. */
+INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRounding mode, bool carries, bool relu,
+                                const uint8_t *random, __m512i *max) {
   const size_t bytes = random_bytes(mode);
-  __m512i v[4];
+  __m512i acc[4], v[4];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i)
-    v[i] = round_sixteen(_mm512_loadu_si512(from + i * LANES), c, mode, relu, random + i * LANES * bytes, max);
-  const __m512i words = _mm512_packs_epi32(v[0], v[1]), more = _mm512_packs_epi32(v[2], v[3]);
-  return _mm512_permutexvar_epi32(c->order, _mm512_packs_epi16(words, more));
+  for (size_t i = 0; i < 4; ++i) {
+    const uint8_t *drawn = random + i * LANES * bytes;
+    acc[i] = _mm512_loadu_si512(from + i * LANES);
+    const __m512i magnitude = _mm512_abs_epi32(acc[i]);
+    *max = _mm512_max_epu32(*max, magnitude);
+    v[i] = carries ? round_byte(magnitude, c, drawn) : round_magnitude(magnitude, c, mode, words_of(drawn, mode));
+  }
+  const __m512i m = pack_bytes(v), zero = _mm512_setzero_si512();
+  const __mmask64 negative = _mm512_movepi8_mask(pack_bytes(acc));
+  return _mm512_permutexvar_epi32(c->order,
+                                  relu ? _mm512_mask_mov_epi8(m, negative, zero) : _mm512_mask_sub_epi8(m, negative, zero, m));
 }
 
 INLINE uint32_t largest(__m512i v, uint32_t max) {
@@ -83,12 +104,12 @@ INLINE __m128i keep_positive(__m128i v, __m128i open) {
 }
 
 /* One row; random: what its elements draw, or NULL. */
-INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Constants *c, NitiRounding mode, bool relu,
-                      const int8_t *mask, const uint8_t *random, __m512i *max) {
+INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Constants *c, NitiRounding mode, bool carries,
+                      bool relu, const int8_t *mask, const uint8_t *random, __m512i *max) {
   const size_t bytes = random_bytes(mode);
   size_t i = 0;
   for (; i + 4 * LANES <= columns; i += 4 * LANES) {
-    const __m512i v = round_sixty_four(from + i, c, mode, relu, random + i * bytes, max);
+    const __m512i v = round_sixty_four(from + i, c, mode, carries, relu, random + i * bytes, max);
     const __m512i zero = _mm512_setzero_si512();
     const __mmask64 open = mask ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(mask + i), zero) : 0;
     _mm512_storeu_si512(out + i, mask ? _mm512_maskz_mov_epi8(open, v) : v);
@@ -115,14 +136,15 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
-    round_row(tensor + at, acc + (size_t)row * stride, columns, &c, mode, relu, mask ? mask + at : NULL, NULL, &most);
+    round_row(tensor + at, acc + (size_t)row * stride, columns, &c, mode, false, relu, mask ? mask + at : NULL, NULL, &most);
   }
   return largest(most, max);
 }
 
 /* The same where rounding draws; index: of tensor[0]. */
 INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
-                            int rows, size_t columns, const NitiRounder *r, NitiRounding mode, const int8_t *mask, uint32_t max) {
+                            int rows, size_t columns, const NitiRounder *r, NitiRounding mode, bool carries, const int8_t *mask,
+                            uint32_t max) {
   const Constants c = constants_of(r->shift);
   __m512i most = _mm512_setzero_si512();
   Batch batch;
@@ -131,7 +153,8 @@ INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset
       const Piece *p = &batch.pieces[i];
       const size_t at = offset[p->row] + first + p->first;
       const int32_t *from = acc + p->row * stride + p->first;
-      round_row(tensor + at, from, p->count, &c, mode, r->relu, mask ? mask + at : NULL, batch.random + p->random, &most);
+      round_row(tensor + at, from, p->count, &c, mode, carries, r->relu, mask ? mask + at : NULL, batch.random + p->random,
+                &most);
     }
   }
   return largest(most, max);
@@ -144,7 +167,9 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
   const NitiTileRows t = niti_join_rows(joined, offset, (NitiTileRows){acc, stride, (size_t)columns, rows}, draws);
 #define ROUND(mode, relu, mask) \
   return round_rows(tensor, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, relu, mask, max)
-#define DRAWN(mode) return round_drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, r->mask, max)
+#define DRAWN(mode) return round_drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, mode, false, r->mask, max)
+#define CARRIES(mask) \
+  return round_drawn(tensor, 0, offset, first, t.acc, t.stride, t.rows, t.columns, r, NITI_STOCHASTIC_BYTE, true, mask, max)
   switch (r->mode) {
     case NITI_NEAREST:
       if (r->relu && !r->mask) ROUND(NITI_NEAREST, true, NULL);
@@ -157,18 +182,22 @@ uint32_t niti_requantise_tile_avx512(int8_t *tensor, const size_t *offset, size_
     case NITI_STOCHASTIC: DRAWN(NITI_STOCHASTIC);
     case NITI_STOCHASTIC_BYTE: break;
   }
+  if (r->shift >= 9 && !r->mask) CARRIES(NULL);
+  if (r->shift >= 9) CARRIES(r->mask);
   DRAWN(NITI_STOCHASTIC_BYTE);
 #undef ROUND
 #undef DRAWN
+#undef CARRIES
 }
 
 uint32_t niti_requantise_avx512(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index,
                                 uint32_t max) {
   const size_t none = 0;
 #define ROUND(mode) return round_rows(out, &none, 0, acc, 0, 1, count, r, mode, r->relu, NULL, max)
-#define DRAWN(mode) return round_drawn(out, index, &none, 0, acc, 0, 1, count, r, mode, NULL, max)
-  if (r->mode == NITI_STOCHASTIC_BYTE) DRAWN(NITI_STOCHASTIC_BYTE);
-  if (r->mode == NITI_STOCHASTIC) DRAWN(NITI_STOCHASTIC);
+#define DRAWN(mode, carries) return round_drawn(out, index, &none, 0, acc, 0, 1, count, r, mode, carries, NULL, max)
+  if (r->mode == NITI_STOCHASTIC_BYTE && r->shift >= 9) DRAWN(NITI_STOCHASTIC_BYTE, true);
+  if (r->mode == NITI_STOCHASTIC_BYTE) DRAWN(NITI_STOCHASTIC_BYTE, false);
+  if (r->mode == NITI_STOCHASTIC) DRAWN(NITI_STOCHASTIC, false);
   if (r->mode == NITI_PSEUDO_STOCHASTIC) ROUND(NITI_PSEUDO_STOCHASTIC);
   if (r->mode == NITI_TRUNCATE) ROUND(NITI_TRUNCATE);
   ROUND(NITI_NEAREST);
