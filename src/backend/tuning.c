@@ -21,12 +21,13 @@ struct NitiTuning {
 
 /* ---- what is in a file ---- */
 
+static NitiStatus no_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
+
 /* Fails, naming file and place, where the text is not a tuning file of this version. */
 static NitiStatus parse(json_t **out, const char *text, size_t size, const char *path) {
   json_error_t error;
   json_t *file = *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-  if (!file && json_error_code(&error) == json_error_out_of_memory)
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  if (!file && !error.text[0]) return no_memory(path); /* jansson has no word for it */
   if (!file) return niti_fail(NITI_ERROR_FORMAT, "%s:%d: not JSON: %s", path, error.line, error.text);
   const char *name = json_string_value(json_object_get(file, "format"));
   const json_t *version = json_object_get(file, "version");
@@ -99,7 +100,7 @@ NitiStatus niti_tuning_open(NitiTuning **out, const char *path, const NitiBacken
   *out = NULL;
   NitiTuning *t = calloc(1, sizeof *t);
   if (t) t->path = strdup(path);
-  NitiStatus status = t && t->path ? read_file(&file, path) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  NitiStatus status = t && t->path ? read_file(&file, path) : no_memory(path);
   if (status == NITI_ERROR_MEMORY) {
     niti_tuning_close(t);
     return status;
@@ -157,8 +158,6 @@ bool niti_tuning_find(NitiTuning *t, const NitiBackend *b, const NitiConvCall *c
 
 /* ---- writing ---- */
 
-static NitiStatus no_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
-
 /* The file as it is, or an empty one where there is none that can be read. */
 static NitiStatus read_or_begin(json_t **out, const char *path) {
   *out = NULL;
@@ -192,13 +191,11 @@ static NitiStatus add_ways(json_t *file, const char *path, const NitiBackend *b,
 }
 
 static NitiStatus put(NitiFile *file, const json_t *content) {
-  json_free_t release; /* that of jansson's present allocator, which the program may have set */
-  json_get_alloc_funcs(NULL, &release);
-  char *text = json_dumps(content, JSON_INDENT(1));
+  char *text = niti_json_text(content, JSON_INDENT(1));
   if (!text) return no_memory(niti_file_path(file));
   NitiStatus status = niti_file_write(file, text, strlen(text));
   if (status == NITI_OK) status = niti_file_write(file, "\n", 1);
-  release(text);
+  free(text);
   return status;
 }
 
