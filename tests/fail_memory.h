@@ -23,8 +23,8 @@
 #define FAILS 1
 #endif
 
-static atomic_long left = -1;                /* allocations until the one that fails; negative: none will */
-static void (*before_realloc)(size_t bytes); /* NULL: nothing is done */
+static atomic_long left = -1; /* allocations until the one that fails; negative: none will */
+__attribute__((unused)) static void (*before_realloc)(size_t bytes); /* NULL: nothing is done */
 
 #if FAILS
 void *__libc_malloc(size_t);

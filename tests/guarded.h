@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "share.h"
+
 enum { GUARD = 64, GUARD_BYTE = 0xa5 };
 
 static uint64_t random_state = 1;
