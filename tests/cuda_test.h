@@ -18,6 +18,7 @@
 
 #include "base/shift_prediction.h"
 #include "kernel_calls.h"
+#include "share.h"
 #include "splitmix.h"
 
 enum { CPU, MMA, WGMMA, DEVICES };
@@ -243,14 +244,6 @@ static inline void compare(const Record *expected, const Record *got, const char
 
 /* Does a piece of work on one device and keeps its results. */
 typedef void (*Work)(Device *d, const void *context, Record *results);
-
-/* With NITI_TEST_SHARE=N only every Nth piece of work is done: for tools under which everything is a hundred times slower. */
-static inline bool is_left_out(void) {
-  static int count;
-  const char *text = getenv("NITI_TEST_SHARE");
-  const int share = text ? atoi(text) : 1;
-  return share > 1 && count++ % share != 0;
-}
 
 /* Does it on all devices and compares. The step and seed of random words are set. */
 static inline void check_work(Work work, const void *context, const char *what) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "share.h"
 #include "splitmix.h"
 
 enum { GUARD = 64, GUARD_BYTE = 0xa5 };

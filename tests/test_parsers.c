@@ -13,33 +13,11 @@
 #include "data/array.h"
 #include "data/image.h"
 #include "data_open.h"
+#include "fail_memory.h"
 #include "io/checkpoint.h"
 #include "platform/bytes.h"
 #include "platform/text.h"
 #include "train/recipe.h"
-
-/* A sanitizer puts its own allocator under everything, and other C libraries keep no second name for theirs. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
-#define FAILS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define FAILS 0
-#endif
-#endif
-#ifndef FAILS
-#define FAILS 1
-#endif
-
-static atomic_long left = -1; /* allocations until the one that fails; negative: none will */
-
-#if FAILS
-void *__libc_malloc(size_t);
-void *__libc_calloc(size_t, size_t);
-void *__libc_realloc(void *, size_t);
-
-#define EXPORTED __attribute__((visibility("default"))) /* libraries must find them */
-
-static bool refuse(void) { return left >= 0 && left-- == 0; }
 
 /* A file that changes at the first allocation of so many bytes: that of a reader which has looked at the file's size. */
 static const char *changing;
@@ -52,17 +30,6 @@ static void change_file(size_t bytes) {
   changing = NULL;
   if (truncate(path, becomes) != 0) abort();
 }
-
-EXPORTED void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
-EXPORTED void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }
-EXPORTED void *realloc(void *p, size_t bytes) {
-  change_file(bytes);
-  return refuse() ? NULL : __libc_realloc(p, bytes);
-}
-#else
-static const char *changing;
-static off_t becomes;
-#endif
 
 /* How often the next preads are interrupted; then they fail where pread_error is set. */
 static int interruptions, pread_error;
@@ -79,32 +46,6 @@ EXPORTED ssize_t pread(int fd, void *to, size_t count, off_t at) {
   return pread_error < 0 ? 0 : -1; /* negative: the file ends */
 }
 #endif
-
-typedef NitiStatus (*Action)(const char *path);
-
-/* Fails the action's allocations one after the other, until it needs no more. A library may do without one. */
-static void fail_each(const char *what, Action action, const char *path) {
-  long failed = 0;
-  for (long n = 0; n < 20000; ++n) {
-    left = n;
-    const NitiStatus status = action(path);
-    const bool ended = left >= 0; /* fewer allocations than n */
-    left = -1;
-    if (status == NITI_OK && ended) {
-      if (FAILS && failed == 0) fail_msg("%s: no allocation failed", what);
-      return;
-    }
-    if (status != NITI_OK) {
-      ++failed;
-      /* jansson may call it an error of the file, or lose a byte, which the hash shows */
-      const bool json =
-          status == NITI_ERROR_FORMAT && (strstr(niti_error(), ": header: ") || strstr(niti_error(), "does not have the"));
-      if (!(status == NITI_ERROR_MEMORY || json) || !niti_error()[0] || strchr(niti_error(), '\n'))
-        fail_msg("%s: allocation %ld: status %d: %s", what, n, (int)status, niti_error());
-    }
-  }
-  fail_msg("%s: no end", what);
-}
 
 /* ---- what is parsed ---- */
 
@@ -463,7 +404,8 @@ static void cifar_that_changes(void **state) {
   const NitiDataRequest request = {.need = NITI_SPLIT_BIT(NITI_TRAIN)};
   assert_non_null(last);
   NitiDataset *set;
-  for (size_t i = 0; FAILS && i < sizeof cases / sizeof *cases; ++i) {
+  before_realloc = change_file;
+  for (size_t i = 0; can_fail() && i < sizeof cases / sizeof *cases; ++i) {
     assert_int_equal(truncate(last, cases[i].before), 0);
     becomes = cases[i].after;
     changing = last;

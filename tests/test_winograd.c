@@ -215,6 +215,7 @@ static void reserve(NitiCpu *cpu, size_t bytes) {
 /* With every table, as the range pass runs it (from any prediction, again where that was wrong), in a workspace of the announced
  * size for a batch that may be larger. */
 static void check_case(const Case *t, const NitiRounder *rounder) {
+  if (is_left_out()) return;
   const NitiConv *s = &t->conv;
   const NitiImplicitGemm g = t->backward ? niti_implicit_gemm_backward(s, 0, 0) : niti_implicit_gemm_forward(s);
   const size_t count = t->backward ? x_count(s) : y_count(s);

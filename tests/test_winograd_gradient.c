@@ -148,6 +148,7 @@ static void oracle(int64_t *sum, const int8_t *dy, const int8_t *x, const NitiCo
 
 /* pairs: of a piece; 0 leaves each set its own. */
 static void check_operands(const NitiConv *s, const int8_t *dy, const int8_t *x, int threads, size_t pairs) {
+  if (is_left_out()) return;
   const size_t count = (size_t)s->k * 9 * (size_t)s->c;
   int64_t *sum = calloc(count, sizeof *sum);
   assert_non_null(sum);

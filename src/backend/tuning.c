@@ -23,12 +23,13 @@ struct NitiTuning {
 
 /* ---- what is in a file ---- */
 
+static NitiStatus no_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
+
 /* Fails, naming file and place, where the text is not a tuning file of this version. */
 static NitiStatus parse(json_t **out, const char *text, size_t size, const char *path) {
   json_error_t error;
   json_t *file = *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-  if (!file && json_error_code(&error) == json_error_out_of_memory)
-    return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  if (!file && !error.text[0]) return no_memory(path); /* jansson has no word for it */
   if (!file) return niti_fail(NITI_ERROR_FORMAT, "%s:%d: not JSON: %s", path, error.line, error.text);
   const char *name = json_string_value(json_object_get(file, "format"));
   const json_t *version = json_object_get(file, "version");
@@ -105,7 +106,7 @@ NitiStatus niti_tuning_open(NitiTuning **out, const char *path, const NitiBacken
   *out = NULL;
   NitiTuning *t = calloc(1, sizeof *t);
   if (t) t->path = strdup(path);
-  NitiStatus status = t && t->path ? read_file(&file, path) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+  NitiStatus status = t && t->path ? read_file(&file, path) : no_memory(path);
   if (status == NITI_ERROR_MEMORY) {
     niti_tuning_close(t);
     return status;
@@ -162,8 +163,6 @@ bool niti_tuning_find(NitiTuning *t, const NitiBackend *b, const NitiConvCall *c
 
 /* ---- writing ---- */
 
-static NitiStatus no_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
-
 static NitiStatus begin(json_t **out, const char *path) {
   *out = json_pack("{s:s, s:i, s:[]}", "format", format, "version", (int)VERSION, "devices");
   return *out ? NITI_OK : no_memory(path);
@@ -206,10 +205,10 @@ typedef struct Measured {
   int32_t count;
 } Measured;
 
-/* The text of the content with what was measured added, for json_dumps's allocator to release. */
+/* The text of the content with what was measured added, for the caller to free. */
 static NitiStatus make_text(char **text, json_t *content, const char *path, const Measured *m) {
   NITI_TRY(add_ways(content, path, m->backend, m->convolutions, m->ways, m->count));
-  *text = json_dumps(content, JSON_INDENT(1));
+  *text = niti_json_text(content, JSON_INDENT(1));
   return *text ? NITI_OK : no_memory(path);
 }
 
@@ -221,13 +220,11 @@ static bool is_readable(const char *text, const char *path) {
 
 static NitiStatus put(NitiFile *file, json_t *content, const Measured *m) {
   const char *path = niti_file_path(file);
-  json_free_t release; /* that of jansson's present allocator, which the program may have set */
   json_t *fresh = NULL;
   char *text = NULL;
-  json_get_alloc_funcs(NULL, &release);
   NitiStatus status = make_text(&text, content, path, m);
   if (status == NITI_OK && !is_readable(text, path)) {
-    release(text);
+    free(text);
     text = NULL;
     status = begin(&fresh, path);
     if (status == NITI_OK) status = make_text(&text, fresh, path, m);
@@ -235,7 +232,7 @@ static NitiStatus put(NitiFile *file, json_t *content, const Measured *m) {
   if (status == NITI_OK) status = niti_file_write(file, text, strlen(text));
   if (status == NITI_OK) status = niti_file_write(file, "\n", 1);
   json_decref(fresh);
-  if (text) release(text);
+  free(text);
   return status;
 }
 

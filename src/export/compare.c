@@ -27,7 +27,9 @@ static NitiStatus load_index(json_t **out, const char *folder) {
   if (status == NITI_OK) status = niti_json_check(text, size, INDEX_DEPTH, 0, path);
   if (status == NITI_OK) {
     *out = json_loads(text, 0, &error);
-    if (!*out)
+    if (!*out && !error.text[0]) /* jansson has no word for it */
+      status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
+    else if (!*out)
       status = niti_fail(NITI_ERROR_FORMAT, "%s:%d: %s", path, error.line, error.text);
     else if (!json_is_array(json_object_get(*out, "operations")))
       status = niti_fail(NITI_ERROR_FORMAT, "%s: no list of operations", path);
@@ -228,8 +230,10 @@ static void first_weight(NitiDifference *d, const NitiCheckpoint *x, const NitiC
     d->differs = !same || p->exponent != q->exponent || memcmp(p->data, q->data, count) != 0;
     if (!d->differs) continue;
     while (same && at < count && ((const char *)p->data)[at] == ((const char *)q->data)[at]) ++at;
-    (void)snprintf(d->where, sizeof d->where, same ? "%s: element %zu of %.300s" : "%s: the shape of %.0zu%.300s", name,
-                   at / niti_dtype_size(p->dtype), p->name);
+    if (same && at < count)
+      (void)snprintf(d->where, sizeof d->where, "%s: element %zu of %.300s", name, at / niti_dtype_size(p->dtype), p->name);
+    else
+      (void)snprintf(d->where, sizeof d->where, "%s: the %s of %.300s", name, same ? "exponent" : "shape", p->name);
   }
 }
 

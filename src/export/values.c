@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "platform/bytes.h"
 #include "platform/file.h"
+#include "platform/json.h"
 #include "platform/path.h"
 #include "platform/text.h"
 
@@ -176,13 +177,11 @@ NitiStatus niti_values_write(const char *folder, const char *stem, unsigned form
 }
 
 NitiStatus niti_values_write_index(const char *folder, const json_t *index) {
-  json_free_t release; /* that of jansson's present allocator, which the program may have set */
-  json_get_alloc_funcs(NULL, &release);
-  char *path, *text = json_dumps(index, JSON_INDENT(1));
+  char *path, *text = niti_json_text(index, JSON_INDENT(1));
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the index", folder);
   NitiStatus status = niti_path_join(&path, folder, "index.json");
   if (status == NITI_OK) status = niti_file_replace(path, text, strlen(text));
   free(path);
-  release(text);
+  free(text);
   return status;
 }

@@ -103,9 +103,7 @@ static NitiStatus describe_tensors(json_t *header, NitiSafetensor *const *order,
 }
 
 static NitiStatus write_header(NitiFile *file, const json_t *header) {
-  json_free_t release; /* that of jansson's present allocator, which the program may have set */
-  json_get_alloc_funcs(NULL, &release);
-  char *text = json_dumps(header, JSON_COMPACT);
+  char *text = niti_json_text(header, JSON_COMPACT);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", niti_file_path(file));
   const size_t length = strlen(text), padded = (length + 7) / 8 * 8;
   uint8_t size[8];
@@ -117,7 +115,7 @@ static NitiStatus write_header(NitiFile *file, const json_t *header) {
   if (status == NITI_OK) status = niti_file_write(file, size, sizeof size);
   if (status == NITI_OK) status = niti_file_write(file, text, length);
   if (status == NITI_OK) status = niti_file_write(file, "        ", padded - length);
-  release(text);
+  free(text);
   return status;
 }
 

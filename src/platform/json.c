@@ -1,9 +1,12 @@
-/* Counts the values of a JSON text, as json.h promises. */
+/* Counts the values of a JSON text, and writes one, as json.h promises. */
 #include "platform/json.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "platform/text.h"
 
 enum { VALUES_FREE = 64, NESTED_FREE = 16 };
 
@@ -46,4 +49,16 @@ NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t st
                        c.values > values ? values : nested, length);
   }
   return NITI_OK;
+}
+
+static int put(const char *from, size_t size, void *to) { return fwrite(from, 1, size, to) == size ? 0 : -1; }
+
+char *niti_json_text(const json_t *value, size_t flags) {
+  NitiTextMemory memory;
+  if (!niti_text_open(&memory)) return NULL;
+  const bool whole = json_dump_callback(value, put, memory.to, flags) == 0;
+  char *text = niti_text_close(&memory, NULL); /* NULL too where `put` has failed */
+  if (whole) return text;
+  free(text);
+  return NULL;
 }

@@ -2,6 +2,7 @@
 #ifndef NITI_PLATFORM_JSON_H
 #define NITI_PLATFORM_JSON_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 #include "platform/status.h"
@@ -16,5 +17,9 @@ enum {
  * byte follows the text. Takes
  * time in proportion to the length and no memory; whether the text is JSON at all is jansson's to say. */
 NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t start, const char *path);
+
+/* The value as text, in new memory that the caller frees by free; NULL: out of memory. flags: jansson's. jansson's own json_dumps
+ * may leave out a key where memory runs out, without a word. */
+char *niti_json_text(const json_t *value, size_t flags);
 
 #endif

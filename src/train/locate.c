@@ -192,8 +192,9 @@ NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkp
   }
   NITI_TRY(niti_checkpoint_want(&recipe, checkpoint, "recipe"));
   NITI_TRY(niti_checkpoint_want(&model, checkpoint, "model"));
-  if (niti_recipe_parse(out, recipe, source, NULL, 0, model) == NITI_OK) return NITI_OK;
-  return niti_fail_within(NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", source);
+  const NitiStatus status = niti_recipe_parse(out, recipe, source, NULL, 0, model);
+  if (status == NITI_OK) return NITI_OK;
+  return niti_fail_within(status == NITI_ERROR_MEMORY ? status : NITI_ERROR_FORMAT, "%s: the recipe in the checkpoint", source);
 }
 
 NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location) {

@@ -11,6 +11,7 @@
 
 #include "platform/file.h"
 #include "platform/folder.h"
+#include "platform/json.h"
 #include "platform/lock.h"
 #include "platform/path.h"
 #include "platform/system.h"
@@ -169,8 +170,6 @@ static json_t *describe_data(const NitiDataset *dataset, const char *path, const
 NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecipe *recipe, const NitiBackend *backend,
                                     const NitiDataset *dataset, const char *data_path, const char hash[NITI_SPLITS][65],
                                     NitiSplit chosen_on) {
-  json_free_t release; /* that of jansson's present allocator, which the program may have set */
-  json_get_alloc_funcs(NULL, &release);
   NITI_TRY(niti_run_folder_put_recipe(folder, recipe));
   NITI_TRY(write_text(folder, "model.yaml", recipe->model->text));
   char seed[24]; /* a text if too large for a JSON integer here */
@@ -182,7 +181,7 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
                              backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
                              recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed),
                              "best_chosen_on", niti_split_name(chosen_on), "data", describe_data(dataset, path, hash));
-  char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
+  char *text = object ? niti_json_text(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
   free(path);
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
@@ -191,6 +190,6 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   const NitiStatus status = whole ? write_text(folder, "environment.json", line)
                                   : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
   if (whole) free(line);
-  release(text);
+  free(text);
   return status;
 }
