@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs unit tests, the fuzz corpus and commands of the tool under valgrind's memcheck: scripts/check_memory.sh BUILD
 # Every error counts, and every block that is lost. No suppressions. BUILD/memcheck/logs holds what valgrind found, and
-# BUILD/memcheck/seconds what took how long. It takes less than an hour on two busy cores, and so leaves out, since all of these run under the
-# address and undefined-behaviour sanitizers (scripts/check_sanitizers.sh), and the whole suite has:
+# BUILD/memcheck/seconds what took how long. It takes less than an hour on two busy cores, and so leaves out, since all of these run
+# under the address and undefined-behaviour sanitizers (scripts/check_sanitizers.sh), and the whole suite has:
 # - of the tests of convolutions, which compute for minutes without valgrind, 22 of 23 cases: the code is the same for each;
 # - test_stress, whose threads valgrind runs one at a time; test_cuda*, whose device valgrind does not see;
 # - of the tool's tests all but those below, which run every command, most ways to open data and the ways to continue a run.

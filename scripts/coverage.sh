@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures which lines and branches of the library the tests reach: scripts/coverage.sh FOLDER
 # What reads files of strangers, and the checkpoint code, must have every line and 95 % of the branches, the rest 90 % of the lines.
-# FOLDER/coverage.html shows them all. The kernels are optimised and counted without locks, all else is neither. NITI_COVERAGE_ORACLE is
+# FOLDER/coverage.html shows them all. The kernels are optimised, all else is not. NITI_COVERAGE_ORACLE is
 # pytest's expression for the tests of the oracle that run ("": all); random models reach no line that the other cases do not.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
