@@ -13,7 +13,7 @@
 #include "platform/system.h"
 #include "platform/text.h"
 
-enum { LIST_MAX = 1 << 20, FILE_MAX = 1 << 30, DIGITS = 64, PATH_AT = DIGITS + 2 };
+enum { LIST_MAX = 1 << 16, FILE_MAX = 1 << 30, DIGITS = 64, PATH_AT = DIGITS + 2 };
 
 static NitiStatus out_of_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
 
@@ -80,15 +80,28 @@ static void remove_parents(char *path, size_t from) {
 
 /* ---- the list ---- */
 
-/* A line for each file, after what the list has so far. */
+static const char *next_line(const char *line) { return line + strcspn(line, "\n") + (strchr(line, '\n') != NULL); }
+
+/* Whether a line of the list, from its start to `end` (NULL: its end), names the path; with a digest: and that. */
+static bool is_listed(const char *list, const char *end, const char *path, size_t length, const char *digest) {
+  for (const char *line = list; *line && line != end; line = next_line(line)) {
+    if (strcspn(line, "\n") == PATH_AT + length && strncmp(line + PATH_AT, path, length) == 0 &&
+        (!digest || strncmp(line, digest, DIGITS) == 0))
+      return true;
+  }
+  return false;
+}
+
+/* What the list has so far, and a line for each file that it does not have. */
 static char *list_of(const char *before, const NitiExportFiles *files) {
   NitiTextMemory memory;
   char digest[SHA256_DIGEST_STRING_LENGTH];
   if (niti_text_open(&memory)) {
     fputs(before, memory.to);
     for (int i = 0; i < files->count; ++i) {
-      (void)SHA256Data((const uint8_t *)files->files[i].text, strlen(files->files[i].text), digest);
-      fprintf(memory.to, "%s  %s\n", digest, files->files[i].path);
+      const NitiExportFile *file = &files->files[i];
+      (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), digest);
+      if (!is_listed(before, NULL, file->path, strlen(file->path), digest)) fprintf(memory.to, "%s  %s\n", digest, file->path);
     }
   }
   return niti_text_close(&memory, NULL);
@@ -126,26 +139,23 @@ static bool is_inside(const char *path) {
   return true;
 }
 
-/* Whether the file is there as it was written. */
-static bool is_unchanged(const char *path, const char *expected) {
-  char digest[SHA256_DIGEST_STRING_LENGTH], *data = NULL;
+/* The digest of a file that is there; false: none is. */
+static bool find_digest(char digest[SHA256_DIGEST_STRING_LENGTH], const char *path) {
+  char *data = NULL;
   size_t size;
   if (!niti_path_is_file(path) || niti_file_read(&data, &size, path, FILE_MAX) != NITI_OK) return false;
   (void)SHA256Data((const uint8_t *)data, size, digest);
   free(data);
-  return strncmp(digest, expected, DIGITS) == 0;
+  return true;
 }
 
 /* What was changed since an earlier export wrote it, or what no export wrote, is not overwritten. */
 static NitiStatus check_file(const char *path, const NitiExportFile *file, const char *list) {
-  char digest[SHA256_DIGEST_STRING_LENGTH];
+  char found[SHA256_DIGEST_STRING_LENGTH], own[SHA256_DIGEST_STRING_LENGTH];
   if (!niti_path_is_file(path)) return NITI_OK;
-  (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), digest);
-  if (is_unchanged(path, digest)) return NITI_OK;
-  for (const char *line = list; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-    const size_t length = strcspn(line, "\n"), own = strlen(file->path);
-    if (length == PATH_AT + own && strncmp(line + PATH_AT, file->path, own) == 0 && is_unchanged(path, line)) return NITI_OK;
-  }
+  (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), own);
+  if (find_digest(found, path) && (strcmp(found, own) == 0 || is_listed(list, NULL, file->path, strlen(file->path), found)))
+    return NITI_OK;
   return niti_fail(
       NITI_ERROR_FILE,
       "%s: the export would overwrite it, but it is not as an earlier export wrote it (expected another --out, or the "
@@ -153,11 +163,12 @@ static NitiStatus check_file(const char *path, const NitiExportFile *file, const
       path);
 }
 
-static NitiStatus remove_file(const char *out, const char *line) {
-  char *path;
+/* Where it is as it was written. */
+static NitiStatus remove_file(const char *out, const char *file, const char *list) {
+  char *path, digest[SHA256_DIGEST_STRING_LENGTH];
   NitiStatus status = NITI_OK;
-  NITI_TRY(niti_path_join(&path, out, line + PATH_AT));
-  if (is_unchanged(path, line)) {
+  NITI_TRY(niti_path_join(&path, out, file));
+  if (find_digest(digest, path) && is_listed(list, NULL, file, strlen(file), digest)) {
     if (niti_system.unlink(path) != 0)
       status = niti_fail_errno(path, "remove the file of an earlier export");
     else
@@ -167,12 +178,16 @@ static NitiStatus remove_file(const char *out, const char *line) {
   return status;
 }
 
-static NitiStatus remove_stale(const char *out, char *list, const NitiExportFiles *files) {
-  char *rest = list;
+/* A file is read once, however often it is listed. */
+static NitiStatus remove_stale(const char *out, const char *list, const NitiExportFiles *files) {
   NitiStatus status = NITI_OK;
-  for (char *line = strsep(&rest, "\n"); line && status == NITI_OK; line = strsep(&rest, "\n")) {
-    if (strlen(line) <= PATH_AT || !is_inside(line + PATH_AT) || has_file(files, line + PATH_AT)) continue;
-    status = remove_file(out, line);
+  for (const char *line = list; *line && status == NITI_OK; line = next_line(line)) {
+    const size_t length = strcspn(line, "\n");
+    if (length <= PATH_AT || is_listed(list, line, line + PATH_AT, length - PATH_AT, NULL)) continue;
+    char *file = strndup(line + PATH_AT, length - PATH_AT);
+    if (!file) return out_of_memory(out);
+    if (is_inside(file) && !has_file(files, file)) status = remove_file(out, file, list);
+    free(file);
   }
   return status;
 }

@@ -52,9 +52,7 @@ bool niti_path_has_file(const char *dir, const char *name) { return has(dir, nam
 bool niti_path_has_dir(const char *dir, const char *name) { return has(dir, name, niti_path_is_dir); }
 
 bool niti_path_same(const char *a, const char *b) {
-  char *first = niti_system.realpath(a, NULL), *second = niti_system.realpath(b, NULL);
-  const bool same = first && second && strcmp(first, second) == 0;
-  free(first);
-  free(second);
-  return same;
+  struct stat first, second;
+  return niti_system.stat(a, &first) == 0 && niti_system.stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
 }

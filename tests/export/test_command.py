@@ -221,6 +221,31 @@ def test_an_export_over_another_leaves_nothing_of_it(tmp_path):
     call("sha256sum", "--strict", "-c", "residual.sha256", cwd=out())
 
 
+def test_a_list_of_files_is_short_and_each_is_read_once(tmp_path):
+    """A stranger's list may name one large file a thousand times."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    job.export("c")
+    listed, log, command = job.path("c", "residual.sha256"), job.path("log"), [NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c")]
+    with open(listed, encoding="ascii") as file:
+        own = file.read()
+    for name in ("one", "two"):
+        with open(job.path("c", name), "w", encoding="ascii") as file:
+            file.write(name)
+    with open(listed, "w", encoding="ascii") as file:
+        file.write(own + f"{'0' * 64}  one\n{'1' * 64}  two\n" * 300)
+    call("strace", "-f", "-e", "trace=openat", "-o", log, *command)
+    with open(log, encoding="utf-8") as file:
+        opened = file.read()
+    assert [opened.count(f'/{name}"') for name in ("one", "two")] == [1, 1]
+    assert {"one", "two"} <= tree(job.path("c"))
+    with open(listed, encoding="ascii") as file:
+        assert file.read() == own
+    with open(listed, "w", encoding="ascii") as file:
+        file.write(f"{'0' * 64}  one\n" * 1000)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and listed in done.stderr and "65536" in done.stderr, done
+
+
 def test_a_failed_export_leaves_the_earlier_one(tmp_path):
     """A file that cannot be written: no other has been replaced, and nothing is left half written."""
     job = Job(tmp_path, nets.RESIDUAL)
