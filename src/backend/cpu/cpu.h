@@ -75,8 +75,8 @@ void niti_cpu_features(char *text, size_t size);           /* "avx2 avx512f avx5
 static inline uint64_t niti_cpu_first(const NitiCpu *cpu, size_t image) {
   return cpu->base.together.whole > 0 ? (uint64_t)cpu->base.together.first * image : 0;
 }
-/* Keeps a gradient's largest magnitude for its update, which takes it: false where it is not known, as where ranks add theirs.
- * Whoever writes a gradient forgets it first. */
+/* Keeps a gradient's largest magnitude for its update, which takes it: false, and nothing written, where it is not known, as
+ * where ranks add theirs. Whoever writes a gradient forgets it first. */
 void niti_cpu_keep_largest(NitiCpu *, const NitiGradient *, uint64_t magnitude);
 bool niti_cpu_take_largest(NitiCpu *, const NitiGradient *, uint64_t *magnitude);
 void niti_cpu_forget_largest(NitiCpu *, const NitiGradient *);

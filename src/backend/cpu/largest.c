@@ -22,10 +22,10 @@ void niti_cpu_keep_largest(NitiCpu *cpu, const NitiGradient *gradient, uint64_t 
 
 bool niti_cpu_take_largest(NitiCpu *cpu, const NitiGradient *gradient, uint64_t *magnitude) {
   const NitiLargest *known = find(cpu, gradient->data);
-  if (!known) return false;
-  *magnitude = known->magnitude;
+  const bool whole = known && cpu->base.together.whole == 0; /* else it is of this rank's share alone */
+  if (whole) *magnitude = known->magnitude;
   niti_cpu_forget_largest(cpu, gradient);
-  return cpu->base.together.whole == 0;
+  return whole;
 }
 
 void niti_conv_look(_Atomic uint32_t *max, NitiIsa isa, const int32_t *row, size_t rows, size_t columns, size_t stride) {
