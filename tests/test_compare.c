@@ -321,7 +321,7 @@ static void folders_of_vectors(void **state) {
   assert_int_equal(unlink(path_of("%s/y.hex", b)), 0);
   cannot_compare(a, b, NITI_ERROR_FILE, b, "y is not there in any format");
   put_index(a, "{\"opcode\":\"add\",\"inputs\":[{\"file\":\"\"}]}");
-  put_index(b, "{\"opcode\":\"add\",\"inputs\":[{\"file\":\"\"}]},{}");
+  put_index(b, "{\"opcode\":\"add\",\"inputs\":[{\"file\":\"\"}]},{\"opcode\":\"add\"}");
   cannot_compare(a, b, NITI_ERROR_FORMAT, a, "'' names no file");
   put_index(a, "{\"opcode\":\"c\",\"words\":" VALUES("x", "") "}");
   put_index(b, "{\"opcode\":\"c\",\"words\":" VALUES("x", "") "},{\"opcode\":\"d\"}");

@@ -217,6 +217,15 @@ static void test_container_refuses_dense_headers(void **state) {
     for (int n = 0; n < 4000; ++n) strcat(strcat(header, n ? "," : ""), values[i]);
     check_fails(read_raw(strcat(header, "]}"), 0), NITI_ERROR_FORMAT, at("raw"), "values in");
   }
+  /* so many that they would take more memory than any network's, although none is short */
+  enum { MANY = 45000, EACH = 64 };
+  char *many = malloc(MANY * EACH), *to = many;
+  assert_non_null(many);
+  for (int i = 0; i < MANY; ++i)
+    to += sprintf(to, "%s\"%05d\":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "{", i);
+  (void)strcpy(to, "}");
+  check_fails(read_raw(many, 0), NITI_ERROR_FORMAT, at("raw"), "more than 262144 values in");
+  free(many);
   /* brackets and commas within strings are no values */
   char text[10100] = "{\"__metadata__\":{\"k\":\"\\\"";
   memset(text + strlen(text), '[', 5000);

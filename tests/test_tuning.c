@@ -12,6 +12,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include <jansson.h>
+
 #include "backend/kernels.h"
 #include "every_layer.h"
 #include "io_test.h"
@@ -365,6 +367,34 @@ static void writing_keeps_what_others_wrote(void **state) {
   niti_backend_close(three);
 }
 
+/* Others' entries that fill the file without line ends stay, without them. */
+static void a_full_file_keeps_what_others_wrote(void **state) {
+  const char *path = place(), *name = "forward of one", *way = "a";
+  enum { ENTRIES = 68000, ROOM = 1 << 22 };
+  char *text = malloc(ROOM), *at = text;
+  (void)state;
+  assert_non_null(text);
+  NitiBackend *two = open_with(NULL, 2, NULL);
+  at += sprintf(at,
+                "{\"format\":\"niti tuning\",\"version\":1,\"devices\":[{\"hardware\":\"x\",\"kernels\":\"y\",\"threads\":1,"
+                "\"build\":\"z\",\"ways\":{");
+  for (int i = 0; i < ENTRIES; ++i)
+    at += sprintf(at, "%s\"a convolution of this kind, number %07d\":\"a way 1234\"", i ? "," : "", i);
+  at += sprintf(at, "}}]}");
+  assert_true(at - text < ROOM && at - text > ROOM - ROOM / 8);
+  put_text(path, text);
+  free(text);
+  must(niti_tuning_write(path, two, &name, &way, 1));
+  json_t *file = json_load_file(path, 0, NULL);
+  const json_t *first = json_array_get(json_object_get(file, "devices"), 0);
+  assert_int_equal(json_object_size(json_object_get(first, "ways")), ENTRIES);
+  json_decref(file);
+  niti_backend_close(two);
+  NitiBackend *b = open_with(NULL, 2, path);
+  assert_int_equal(niti_backend_tuning(b)->entries, 1);
+  niti_backend_close(b);
+}
+
 enum { WRITERS = 4, WRITES = 8 };
 
 static void write_often(const char *path, int writer) {
@@ -404,7 +434,8 @@ int main(void) {
       cmocka_unit_test(every_way_gives_the_same_bits),     cmocka_unit_test(ways_have_names),
       cmocka_unit_test(a_file_chooses_and_changes_no_bit), cmocka_unit_test(a_smaller_batch_is_not_in_the_file),
       cmocka_unit_test(what_cannot_be_used_is_left_out),   cmocka_unit_test(a_way_that_is_not_there_is_left_out),
-      cmocka_unit_test(writing_keeps_what_others_wrote),   cmocka_unit_test(writers_at_once_lose_nothing),
+      cmocka_unit_test(writing_keeps_what_others_wrote),   cmocka_unit_test(a_full_file_keeps_what_others_wrote),
+      cmocka_unit_test(writers_at_once_lose_nothing),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -52,7 +52,7 @@ static NitiStatus read_file(json_t **out, const char *path) {
   size_t size = 0;
   *out = NULL;
   NITI_TRY(niti_file_read(&text, &size, path, BYTES_MAX));
-  NitiStatus status = niti_json_check(text, size, DEPTH, 0, path);
+  NitiStatus status = niti_json_check(text, size, DEPTH, SIZE_MAX, 0, path);
   if (status == NITI_OK) status = parse(out, text, size, path);
   free(text);
   return status;
@@ -205,17 +205,25 @@ typedef struct Measured {
   int32_t count;
 } Measured;
 
-/* The text of the content with what was measured added, for the caller to free. */
-static NitiStatus make_text(char **text, json_t *content, const char *path, const Measured *m) {
-  NITI_TRY(add_ways(content, path, m->backend, m->convolutions, m->ways, m->count));
-  *text = niti_json_text(content, JSON_INDENT(1));
-  return *text ? NITI_OK : no_memory(path);
-}
-
 /* Whether read_file takes it: what a stranger's file has may be within the limits there alone, between blanks. */
 static bool is_readable(const char *text, const char *path) {
-  const size_t size = strlen(text) + 1;
-  return size <= BYTES_MAX && niti_json_check(text, size, DEPTH, 0, path) == NITI_OK;
+  const size_t size = strlen(text);
+  return size < BYTES_MAX && niti_json_check(text, size, DEPTH, SIZE_MAX, 0, path) == NITI_OK;
+}
+
+/* The text of the content with what was measured added, for the caller to free; NULL: read_file would not take it. Without line
+ * ends where it is too long with them. */
+static NitiStatus make_text(char **text, json_t *content, const char *path, const Measured *m) {
+  static const size_t flags[] = {JSON_INDENT(1), JSON_COMPACT};
+  NITI_TRY(add_ways(content, path, m->backend, m->convolutions, m->ways, m->count));
+  for (size_t i = 0; i < sizeof flags / sizeof *flags; ++i) {
+    *text = niti_json_text(content, flags[i]);
+    if (!*text) return no_memory(path);
+    if (is_readable(*text, path)) return NITI_OK;
+    free(*text);
+    *text = NULL;
+  }
+  return NITI_OK;
 }
 
 static NitiStatus put(NitiFile *file, json_t *content, const Measured *m) {
@@ -223,12 +231,9 @@ static NitiStatus put(NitiFile *file, json_t *content, const Measured *m) {
   json_t *fresh = NULL;
   char *text = NULL;
   NitiStatus status = make_text(&text, content, path, m);
-  if (status == NITI_OK && !is_readable(text, path)) {
-    free(text);
-    text = NULL;
-    status = begin(&fresh, path);
-    if (status == NITI_OK) status = make_text(&text, fresh, path, m);
-  }
+  if (status == NITI_OK && !text) status = begin(&fresh, path);
+  if (fresh) status = make_text(&text, fresh, path, m);
+  if (status == NITI_OK && !text) status = niti_fail(NITI_ERROR_FILE, "%s: too many convolutions for one file", path);
   if (status == NITI_OK) status = niti_file_write(file, text, strlen(text));
   if (status == NITI_OK) status = niti_file_write(file, "\n", 1);
   json_decref(fresh);

@@ -101,14 +101,14 @@ NitiStatus niti_yaml_open(NitiYamlDocument **out) {
   return niti_yaml_no_memory("a new document");
 }
 
-static NitiStatus parse_bytes(NitiYamlDocument **out, const char *text, size_t length, const char *source) {
+NitiStatus niti_yaml_parse(NitiYamlDocument **out, const char *text, const char *source) {
   NitiYamlDocument *document = NULL;
   *out = NULL;
   NITI_TRY(document_new(&document, source));
   char *origin = niti_yaml_copy(document, source, strlen(source));
   if (origin) niti_yaml_one_line(origin);
   NitiStatus status =
-      origin ? niti_yaml_parse_into(&document->root, document, text, length, origin, true) : niti_yaml_no_memory(source);
+      origin ? niti_yaml_parse_into(&document->root, document, text, strlen(text), origin, true) : niti_yaml_no_memory(source);
   if (status == NITI_OK && !document->root) {
     status = niti_fail(NITI_ERROR_FORMAT, "%s:1:1: the file is empty (expected a YAML mapping)", source);
   }
@@ -120,16 +120,34 @@ static NitiStatus parse_bytes(NitiYamlDocument **out, const char *text, size_t l
   return NITI_OK;
 }
 
-NitiStatus niti_yaml_parse(NitiYamlDocument **out, const char *text, const char *source) {
-  return parse_bytes(out, text, strlen(text), source);
+/* A zero byte would be taken for the end. */
+static NitiStatus check_zeros(const char *text, size_t length, const char *path) {
+  const size_t used = strlen(text);
+  size_t line = 1, start = 0;
+  if (used == length) return NITI_OK;
+  for (size_t i = 0; i < used; ++i) {
+    if (text[i] != '\n') continue;
+    ++line;
+    start = i + 1;
+  }
+  return niti_fail(NITI_ERROR_FORMAT, "%s:%zu:%zu: not plain UTF-8 text: a zero byte", path, line, used - start + 1);
+}
+
+NitiStatus niti_yaml_read_text(char **text, const char *path) {
+  size_t length = 0;
+  NITI_TRY(niti_file_read_any(text, &length, path, NITI_YAML_BYTES_MAX));
+  const NitiStatus status = check_zeros(*text, length, path);
+  if (status == NITI_OK) return NITI_OK;
+  free(*text);
+  *text = NULL;
+  return status;
 }
 
 NitiStatus niti_yaml_read(NitiYamlDocument **out, const char *path) {
   *out = NULL;
-  char *text = NULL;
-  size_t length = 0;
-  NITI_TRY(niti_file_read_any(&text, &length, path, NITI_YAML_BYTES_MAX));
-  const NitiStatus status = parse_bytes(out, text, length, path);
+  char *text;
+  NITI_TRY(niti_yaml_read_text(&text, path));
+  const NitiStatus status = niti_yaml_parse(out, text, path);
   free(text);
   return status;
 }

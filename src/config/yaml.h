@@ -37,6 +37,8 @@ typedef struct NitiYamlDocument NitiYamlDocument;
 
 /* From text; source is for messages ("models/foo.yaml", "built-in lenet5"). Fails with NITI_ERROR_FORMAT. */
 NitiStatus niti_yaml_parse(NitiYamlDocument **out, const char *text, const char *source);
+/* A file's text, which the caller frees. Fails as niti_yaml_read does, also where the text has a zero byte. */
+NitiStatus niti_yaml_read_text(char **text, const char *path);
 /* From a file. Fails with NITI_ERROR_FILE if it cannot be read, NITI_ERROR_FORMAT if it is not the YAML accepted. */
 NitiStatus niti_yaml_read(NitiYamlDocument **out, const char *path);
 /* An empty mapping to build on. */

@@ -17,6 +17,15 @@ enum { FILE_MAX = 1 << 30, INDEX_DEPTH = 16 /* an index has 6 levels */, EPOCHS_
 
 /* ---- vectors ---- */
 
+static NitiStatus check_operations(const json_t *operations, const char *path) {
+  if (!json_is_array(operations)) return niti_fail(NITI_ERROR_FORMAT, "%s: no list of operations", path);
+  for (size_t i = 0; i < json_array_size(operations); ++i) {
+    if (!json_is_string(json_object_get(json_array_get(operations, i), "opcode")))
+      return niti_fail(NITI_ERROR_FORMAT, "%s: operation %zu has no opcode (expected an object with one)", path, i);
+  }
+  return NITI_OK;
+}
+
 static NitiStatus load_index(json_t **out, const char *folder) {
   char *path, *text = NULL;
   size_t size = 0;
@@ -24,15 +33,15 @@ static NitiStatus load_index(json_t **out, const char *folder) {
   *out = NULL;
   NITI_TRY(niti_path_join(&path, folder, "index.json"));
   NitiStatus status = niti_file_read(&text, &size, path, FILE_MAX);
-  if (status == NITI_OK) status = niti_json_check(text, size, INDEX_DEPTH, 0, path);
+  if (status == NITI_OK) status = niti_json_check(text, size, INDEX_DEPTH, SIZE_MAX, 0, path);
   if (status == NITI_OK) {
-    *out = json_loads(text, 0, &error);
+    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!*out && !error.text[0]) /* jansson has no word for it */
       status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
     else if (!*out)
       status = niti_fail(NITI_ERROR_FORMAT, "%s:%d: %s", path, error.line, error.text);
-    else if (!json_is_array(json_object_get(*out, "operations")))
-      status = niti_fail(NITI_ERROR_FORMAT, "%s: no list of operations", path);
+    else
+      status = check_operations(json_object_get(*out, "operations"), path);
   }
   free(text);
   free(path);
@@ -43,6 +52,13 @@ static const char *text_of(const json_t *object, const char *key) {
   const char *text = json_string_value(json_object_get(object, key));
   return text ? text : "";
 }
+
+/* Two folders, and which files of theirs have been found equal: an operation's results are the next one's operands, and a
+ * stranger's index may name one file a thousand times. */
+typedef struct Folders {
+  const char *a, *b;
+  json_t *equal; /* an object whose keys are key_of's */
+} Folders;
 
 static bool same(const json_t *a, const json_t *b) { return (!a && !b) || json_equal(a, b); }
 
@@ -123,14 +139,41 @@ static const char *other_word(const json_t *x, const json_t *y) {
   return NULL;
 }
 
-static NitiStatus compare_entry(NitiDifference *d, const json_t *operation, const char *a, const json_t *x, const char *b,
+/* Of files whose shape and type are the same; NULL: out of memory. */
+static char *key_of(const json_t *x, const json_t *y) {
+  NitiTextMemory memory;
+  const json_t *shape = json_object_get(x, "dims");
+  char *dims = shape ? niti_json_text(shape, JSON_COMPACT | JSON_ENCODE_ANY) : strdup("");
+  if (dims && niti_text_open(&memory)) {
+    fprintf(memory.to, "%s/%s/%s/%s", text_of(x, "file"), text_of(y, "file"), text_of(x, "dtype"), dims);
+    free(dims);
+    return niti_text_close(&memory, NULL);
+  }
+  free(dims);
+  return NULL;
+}
+
+static NitiStatus compare_values(Mismatch *m, Values *first, const Folders *folders, const json_t *x, const json_t *y) {
+  char *key = key_of(x, y);
+  if (!key) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folders->a);
+  NitiStatus status = NITI_OK;
+  if (!json_object_get(folders->equal, key)) {
+    status = compare_files(m, first, folders->a, x);
+    if (status == NITI_OK && !m->differs) status = compare_files(m, first, folders->b, y);
+    if (status == NITI_OK && !m->differs && json_object_set_new(folders->equal, key, json_true()) != 0)
+      status = niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folders->a);
+  }
+  free(key);
+  return status;
+}
+
+static NitiStatus compare_entry(NitiDifference *d, const Folders *folders, const json_t *operation, const json_t *x,
                                 const json_t *y) {
   char place[256];
   Values first = {NULL, NULL, NULL};
   Mismatch m = {.differs = false};
   const char *word = other_word(x, y);
-  NitiStatus status = word ? NITI_OK : compare_files(&m, &first, a, x);
-  if (status == NITI_OK && !word && !m.differs) status = compare_files(&m, &first, b, y);
+  NitiStatus status = word ? NITI_OK : compare_values(&m, &first, folders, x, y);
   if (status == NITI_OK && !word && !m.differs && !same(json_object_get(x, "exponent"), json_object_get(y, "exponent")))
     word = "the exponent";
   d->differs = word || m.differs;
@@ -142,14 +185,13 @@ static NitiStatus compare_entry(NitiDifference *d, const json_t *operation, cons
 }
 
 /* Of whatever an operation's entry has under a key: an entry of values, a list of them, or a word. */
-static NitiStatus compare_key(NitiDifference *d, const json_t *x, const char *a, const json_t *y, const char *b,
-                              const char *key) {
+static NitiStatus compare_key(NitiDifference *d, const Folders *folders, const json_t *x, const json_t *y, const char *key) {
   const json_t *p = json_object_get(x, key), *q = json_object_get(y, key);
   const bool values = json_object_get(p, "file") && json_object_get(q, "file");
   const bool lists = json_is_object(json_array_get(p, 0)) && json_array_size(p) == json_array_size(q);
-  if (values) return compare_entry(d, x, a, p, b, q);
+  if (values) return compare_entry(d, folders, x, p, q);
   for (size_t i = 0; i < json_array_size(p) && lists && !d->differs; ++i)
-    NITI_TRY(compare_entry(d, x, a, json_array_get(p, i), b, json_array_get(q, i)));
+    NITI_TRY(compare_entry(d, folders, x, json_array_get(p, i), json_array_get(q, i)));
   if (d->differs || lists || same(p, q)) return NITI_OK;
   d->differs = true;
   place_of(d->where, sizeof d->where - 64, x);
@@ -157,16 +199,17 @@ static NitiStatus compare_key(NitiDifference *d, const json_t *x, const char *a,
   return NITI_OK;
 }
 
-static NitiStatus compare_operation(NitiDifference *d, const json_t *x, const char *a, const json_t *y, const char *b) {
+static NitiStatus compare_operation(NitiDifference *d, const Folders *folders, const json_t *x, const json_t *y) {
   static const char *const keys[] = {"inputs", "weights", "gradient", "a",     "b",       "accumulators",
                                      "max",    "shift",   "words",    "steps", "outputs", "results"};
-  for (size_t k = 0; k < sizeof keys / sizeof *keys && !d->differs; ++k) NITI_TRY(compare_key(d, x, a, y, b, keys[k]));
+  for (size_t k = 0; k < sizeof keys / sizeof *keys && !d->differs; ++k) NITI_TRY(compare_key(d, folders, x, y, keys[k]));
   return NITI_OK;
 }
 
 static NitiStatus compare_vectors(NitiDifference *d, const char *a, const char *b) {
   json_t *index[2] = {NULL, NULL};
-  NitiStatus status = load_index(&index[0], a);
+  const Folders folders = {a, b, json_object()};
+  NitiStatus status = folders.equal ? load_index(&index[0], a) : niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", a);
   if (status == NITI_OK) status = load_index(&index[1], b);
   if (status == NITI_OK && strcmp(text_of(index[0], "arithmetic"), text_of(index[1], "arithmetic")) != 0) {
     d->differs = true;
@@ -178,7 +221,7 @@ static NitiStatus compare_vectors(NitiDifference *d, const char *a, const char *
     for (size_t i = 0; i < json_array_size(x) && i < json_array_size(y) && status == NITI_OK && !d->differs; ++i) {
       const json_t *p = json_array_get(x, i), *q = json_array_get(y, i);
       if (strcmp(text_of(p, "opcode"), text_of(q, "opcode")) == 0) {
-        status = compare_operation(d, p, a, q, b);
+        status = compare_operation(d, &folders, p, q);
         continue;
       }
       d->differs = true;
@@ -191,6 +234,7 @@ static NitiStatus compare_vectors(NitiDifference *d, const char *a, const char *
   }
   json_decref(index[0]);
   json_decref(index[1]);
+  json_decref(folders.equal);
   return status;
 }
 
@@ -220,21 +264,42 @@ static NitiStatus load_from(NitiCheckpoint **out, const char *folder, const char
   return status;
 }
 
-static void first_weight(NitiDifference *d, const NitiCheckpoint *x, const NitiCheckpoint *y, const char *name) {
+static int by_name(const void *a, const void *b) {
+  return strcmp((*(const NitiCheckpointTensor *const *)a)->name, (*(const NitiCheckpointTensor *const *)b)->name);
+}
+
+/* The tensors by their names, owned; NULL: out of memory. */
+static const NitiCheckpointTensor **sorted(const NitiCheckpoint *checkpoint) {
+  const NitiCheckpointTensor **list = malloc((checkpoint->tensor_count + 1) * sizeof *list);
+  for (size_t i = 0; list && i < checkpoint->tensor_count; ++i) list[i] = &checkpoint->tensors[i];
+  if (list) qsort(list, checkpoint->tensor_count, sizeof *list, by_name);
+  return list;
+}
+
+static void compare_weight(NitiDifference *d, const NitiCheckpointTensor *p, const NitiCheckpointTensor *q, const char *name) {
+  size_t count = niti_dtype_size(p->dtype), at = 0;
+  for (int k = 0; k < p->ndim; ++k) count *= p->dims[k];
+  const bool same =
+      q && q->dtype == p->dtype && q->ndim == p->ndim && memcmp(p->dims, q->dims, (size_t)p->ndim * sizeof *p->dims) == 0;
+  d->differs = !same || p->exponent != q->exponent || memcmp(p->data, q->data, count) != 0;
+  if (!d->differs) return;
+  while (same && at < count && ((const char *)p->data)[at] == ((const char *)q->data)[at]) ++at;
+  if (same && at < count)
+    (void)snprintf(d->where, sizeof d->where, "%s: element %zu of %.300s", name, at / niti_dtype_size(p->dtype), p->name);
+  else
+    (void)snprintf(d->where, sizeof d->where, "%s: the %s of %.300s", name, same ? "exponent" : "shape", p->name);
+}
+
+static NitiStatus first_weight(NitiDifference *d, const NitiCheckpoint *x, const NitiCheckpoint *y, const char *name) {
+  const NitiCheckpointTensor **others = sorted(y);
+  if (!others) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", name);
   for (size_t i = 0; i < x->tensor_count && !d->differs; ++i) {
-    const NitiCheckpointTensor *p = &x->tensors[i], *q = niti_checkpoint_find(y, p->name);
-    size_t count = niti_dtype_size(p->dtype), at = 0;
-    for (int k = 0; k < p->ndim; ++k) count *= p->dims[k];
-    const bool same =
-        q && q->dtype == p->dtype && q->ndim == p->ndim && memcmp(p->dims, q->dims, (size_t)p->ndim * sizeof *p->dims) == 0;
-    d->differs = !same || p->exponent != q->exponent || memcmp(p->data, q->data, count) != 0;
-    if (!d->differs) continue;
-    while (same && at < count && ((const char *)p->data)[at] == ((const char *)q->data)[at]) ++at;
-    if (same && at < count)
-      (void)snprintf(d->where, sizeof d->where, "%s: element %zu of %.300s", name, at / niti_dtype_size(p->dtype), p->name);
-    else
-      (void)snprintf(d->where, sizeof d->where, "%s: the %s of %.300s", name, same ? "exponent" : "shape", p->name);
+    const NitiCheckpointTensor *own = &x->tensors[i];
+    const NitiCheckpointTensor *const *other = bsearch(&own, others, y->tensor_count, sizeof *others, by_name);
+    compare_weight(d, own, other ? *other : NULL, name);
   }
+  free(others);
+  return NITI_OK;
 }
 
 /* Weights of different steps are not expected to be equal. */
@@ -250,7 +315,7 @@ static NitiStatus compare_checkpoints(NitiDifference *d, const char *a, const ch
   NitiStatus status = load_from(&x, a, name);
   if (status == NITI_OK) status = load_from(&y, b, name);
   if (status == NITI_OK) other_step(d, x, y, name);
-  if (status == NITI_OK && !d->differs) first_weight(d, x, y, name);
+  if (status == NITI_OK && !d->differs) status = first_weight(d, x, y, name);
   niti_checkpoint_close(x);
   niti_checkpoint_close(y);
   return status;

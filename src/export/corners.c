@@ -180,13 +180,14 @@ NitiStatus niti_vectors_corners(int64_t *count, const NitiVectorOptions *options
   NitiRecord r;
   NitiStatus status = niti_record_open(&r, options);
   if (status == NITI_OK) status = check_words(options);
-  if (status == NITI_OK) status = niti_record_make_folder(options->out);
+  if (status == NITI_OK) status = niti_record_make_folder(&r);
   if (status == NITI_OK) status = write_corners(&r);
   if (status == NITI_OK) {
     json_t *index = niti_record_index(&r, "corners");
     status = niti_values_write_index(options->out, index);
     json_decref(index);
   }
+  if (status != NITI_OK) niti_record_discard(&r);
   *count = r.count;
   niti_record_close(&r);
   return status;

@@ -55,9 +55,16 @@ NitiStatus niti_export_check_folder(const char *out, const char *name) {
 
 /* ---- folders inside it ---- */
 
+static bool is_link(const char *path) {
+  struct stat facts;
+  return niti_system.lstat(path, &facts) == 0 && S_ISLNK(facts.st_mode);
+}
+
 static NitiStatus make_folder(const char *path) {
-  if (niti_system.mkdir(path, 0777) == 0 || errno == EEXIST) return NITI_OK;
-  return niti_fail_errno(path, "make the folder");
+  if (niti_system.mkdir(path, 0777) == 0) return NITI_OK;
+  if (errno != EEXIST) return niti_fail_errno(path, "make the folder");
+  if (is_link(path)) return niti_fail(NITI_ERROR_FILE, "%s: a link, which may lead elsewhere (expected a folder)", path);
+  return NITI_OK;
 }
 
 static NitiStatus make_parents(char *path, size_t from) {
@@ -130,13 +137,24 @@ static bool has_file(const NitiExportFiles *files, const char *path) {
   return false;
 }
 
-/* Of a list that may have been changed by hand: a path that stays in the folder. */
-static bool is_inside(const char *path) {
-  if (path[0] == '/' || path[0] == 0) return false;
+/* Of a list that a stranger may have written: a path as exports have it, that stays in the folder and names a file in one way. */
+static bool is_plain(const char *path) {
   for (const char *part = path; part; part = strchr(part, '/') ? strchr(part, '/') + 1 : NULL) {
-    if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == 0)) return false;
+    const size_t length = strcspn(part, "/");
+    if (length == 0 || (part[0] == '.' && (length == 1 || (length == 2 && part[1] == '.')))) return false;
   }
   return true;
+}
+
+/* Whether the file, or a folder between `from` and it, is a link, which may lead elsewhere. */
+static bool is_by_link(char *path, size_t from) {
+  bool found = is_link(path);
+  for (char *slash = strchr(path + from, '/'); slash && !found; slash = strchr(slash + 1, '/')) {
+    *slash = 0;
+    found = is_link(path);
+    *slash = '/';
+  }
+  return found;
 }
 
 /* The digest of a file that is there; false: none is. */
@@ -168,7 +186,7 @@ static NitiStatus remove_file(const char *out, const char *file, const char *lis
   char *path, digest[SHA256_DIGEST_STRING_LENGTH];
   NitiStatus status = NITI_OK;
   NITI_TRY(niti_path_join(&path, out, file));
-  if (find_digest(digest, path) && is_listed(list, NULL, file, strlen(file), digest)) {
+  if (!is_by_link(path, strlen(out) + 1) && find_digest(digest, path) && is_listed(list, NULL, file, strlen(file), digest)) {
     if (niti_system.unlink(path) != 0)
       status = niti_fail_errno(path, "remove the file of an earlier export");
     else
@@ -178,15 +196,22 @@ static NitiStatus remove_file(const char *out, const char *file, const char *lis
   return status;
 }
 
+/* NAME.safetensors and NAME.sha256, which no list has. */
+static bool is_own(const char *file, const char *name) {
+  const size_t length = strlen(name);
+  return strncmp(file, name, length) == 0 &&
+         (strcmp(file + length, ".safetensors") == 0 || strcmp(file + length, ".sha256") == 0);
+}
+
 /* A file is read once, however often it is listed. */
-static NitiStatus remove_stale(const char *out, const char *list, const NitiExportFiles *files) {
+static NitiStatus remove_stale(const char *out, const char *name, const char *list, const NitiExportFiles *files) {
   NitiStatus status = NITI_OK;
   for (const char *line = list; *line && status == NITI_OK; line = next_line(line)) {
     const size_t length = strcspn(line, "\n");
     if (length <= PATH_AT || is_listed(list, line, line + PATH_AT, length - PATH_AT, NULL)) continue;
     char *file = strndup(line + PATH_AT, length - PATH_AT);
     if (!file) return out_of_memory(out);
-    if (is_inside(file) && !has_file(files, file)) status = remove_file(out, file, list);
+    if (is_plain(file) && !has_file(files, file) && !is_own(file, name)) status = remove_file(out, file, list);
     free(file);
   }
   return status;
@@ -229,7 +254,7 @@ static NitiStatus write_files(Staged *s, const char *out, const char *name, cons
     s->files[i] = NULL;
     status = niti_file_commit(file, NULL);
   }
-  if (status == NITI_OK) status = remove_stale(out, text, files);
+  if (status == NITI_OK) status = remove_stale(out, name, text, files);
   free(text);
   return status == NITI_OK ? write_list(list, "", files) : status;
 }

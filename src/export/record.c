@@ -2,6 +2,7 @@
 #include "export/record.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "export/sums.h"
 #include "export/values.h"
 #include "platform/folder.h"
+#include "platform/system.h"
 #include "program/bounds.h"
 
 static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out of memory for vectors"); }
@@ -107,10 +109,26 @@ static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
   return niti_fail(NITI_ERROR_FILE, "%s: the folder is not empty: '%s' (expected a new one)", (const char *)context, name);
 }
 
-NitiStatus niti_record_make_folder(const char *out) {
-  size_t kept;
-  NITI_TRY(niti_folder_make(&kept, out));
-  return kept < strlen(out) ? NITI_OK : niti_folder_walk(out, refuse_entry, (void *)(uintptr_t)out);
+NitiStatus niti_record_make_folder(NitiRecord *r) {
+  const char *out = r->options->out;
+  NITI_TRY(niti_folder_make(&r->kept, out));
+  if (r->kept == strlen(out)) NITI_TRY(niti_folder_walk(out, refuse_entry, (void *)(uintptr_t)out));
+  r->made = true;
+  return NITI_OK;
+}
+
+static NitiStatus remove_entry(void *context, const char *name, bool folder) {
+  char path[PATH_MAX];
+  const int length = snprintf(path, sizeof path, "%s/%s", (const char *)context, name);
+  if (!folder && length < (int)sizeof path) (void)niti_system.unlink(path);
+  return NITI_OK;
+}
+
+void niti_record_discard(const NitiRecord *r) {
+  const char *out = r->options->out;
+  if (!r->made) return;
+  (void)niti_folder_walk(out, remove_entry, (void *)(uintptr_t)out);
+  niti_folder_unmake(out, r->kept);
 }
 
 json_t *niti_record_index(const NitiRecord *r, const char *kind) {

@@ -14,6 +14,8 @@ typedef struct NitiRecord {
   unsigned formats;
   json_t *operations; /* owned: the index's list */
   int64_t count;      /* operations written */
+  size_t kept;        /* of the folder's path, what was there before */
+  bool made;          /* the folder is there, and all in it is the record's */
   /* The program under way. */
   NitiExecutable *executable; /* a plain one, at its whole batch; borrowed */
   const NitiProgram *program;
@@ -38,7 +40,9 @@ NitiStatus niti_record_check_words(const NitiVectorOptions *options, const char 
 /* Whether --operations wants the operation of this name. */
 bool niti_record_wants(const NitiRecord *r, const char *name);
 /* Makes the folder, which must be missing or empty, and those above it that are missing. */
-NitiStatus niti_record_make_folder(const char *out);
+NitiStatus niti_record_make_folder(NitiRecord *r);
+/* Removes what was written, and the folders that were made for it: after a failure. */
+void niti_record_discard(const NitiRecord *r);
 /* Runs operation i of the program, and writes it if it is wanted. */
 NitiStatus niti_record_operation(NitiRecord *r, int32_t i);
 /* Appends an entry, which the list owns from then on. */

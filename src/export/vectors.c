@@ -165,7 +165,7 @@ static NitiStatus open_network(Vectors *v, const char *network) {
 
 static NitiStatus write_all(Vectors *v) {
   const NitiVectorOptions *options = v->record.options;
-  NITI_TRY(niti_record_make_folder(options->out));
+  NITI_TRY(niti_record_make_folder(&v->record));
   for (int32_t step = 0; step < options->steps; ++step) NITI_TRY(write_step(v, step));
   json_t *index = niti_record_index(&v->record, "steps");
   json_object_update_new(
@@ -181,6 +181,7 @@ NitiStatus niti_vectors_write(int64_t *count, const char *network, const NitiVec
   NitiStatus status = niti_record_open(&v.record, options);
   if (status == NITI_OK) status = open_network(&v, network);
   if (status == NITI_OK) status = write_all(&v);
+  if (status != NITI_OK) niti_record_discard(&v.record);
   *count = status == NITI_OK ? v.record.count : 0;
   niti_record_close(&v.record);
   niti_executable_close(v.executable);

@@ -215,7 +215,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
   }
   if (status != NITI_OK) return status;
   file->size = (off_t)size;
-  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
+  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0);
   return file->fd < 0 ? niti_fail_errno(file->path, "open the file") : NITI_OK;
 }
 

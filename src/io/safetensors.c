@@ -361,7 +361,8 @@ static NitiStatus read_header(json_t **header, uint64_t *length, uint64_t *contr
   if (!text) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its header", path);
   text[*length] = 0;
   NitiStatus status = read_at(fd, text, (size_t)*length, sizeof size, path);
-  if (status == NITI_OK) status = niti_json_check(text, (size_t)*length, HEADER_DEPTH, sizeof size, path);
+  if (status == NITI_OK)
+    status = niti_json_check(text, (size_t)*length, HEADER_DEPTH, NITI_JSON_HEADER_VALUES, sizeof size, path);
   if (status == NITI_OK) {
     json_error_t error;
     *control = find_control(text, *length);

@@ -24,12 +24,16 @@ typedef struct Effect {
 
 static const Effect effects[256] = {
     ['{'] = {1, 1, 1}, ['['] = {1, 1, 1}, ['}'] = {0, 0, -1}, [']'] = {0, 0, -1}, [','] = {1, 0, 0}};
-NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t start, const char *path) {
-  const size_t values = length / NITI_JSON_VALUE_BYTES + VALUES_FREE, nested = length / NITI_JSON_NESTED_BYTES + NESTED_FREE;
+
+NitiStatus niti_json_check(const char *text, size_t length, int depth, size_t most, size_t start, const char *path) {
+  const size_t dense = length / NITI_JSON_VALUE_BYTES + VALUES_FREE, values = most < dense ? most : dense,
+               nested = length / NITI_JSON_NESTED_BYTES + NESTED_FREE;
   bool quoted = false;
   Count c = {0};
+  const char *zero = memchr(text, 0, length);
+  if (zero) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in JSON", path, start + (size_t)(zero - text));
   for (size_t i = 0; i < length && c.depth >= 0; ++i) {
-    i += strcspn(text + i, "\"\\{}[],"); /* all else, a zero byte too, changes nothing */
+    i += strcspn(text + i, "\"\\{}[],"); /* all else changes nothing */
     const unsigned char at = (unsigned char)text[i];
     if (at == '"') {
       quoted = !quoted;

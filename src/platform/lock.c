@@ -105,7 +105,7 @@ static void remove_owned(const char *folder, const char *entry) {
 
 static NitiStatus make_entry(const char *folder, const char *entry) {
   if (niti_system.mkdir(folder, 0777) != 0) return niti_fail_errno(folder, "make the folder");
-  const int fd = niti_system.open(entry, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  const int fd = niti_system.open(entry, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (fd >= 0) {
     (void)niti_system.close(fd);
     return NITI_OK;
@@ -184,7 +184,7 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, folder, ".lock"));
   NitiStatus status = NITI_OK;
-  lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (lock->fd < 0) {
     status = niti_fail_errno(path, "create the file");
   } else if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {

@@ -73,7 +73,7 @@ static NitiStatus set_file(NitiLocation *out, const char *path) {
   char *text;
   NITI_TRY(is_safetensors(&safetensors, path));
   if (safetensors) return set(out, NITI_LOCATED_CHECKPOINT, path, NULL);
-  NITI_TRY(niti_file_read_any(&text, NULL, path, NITI_YAML_BYTES_MAX));
+  NITI_TRY(niti_yaml_read_text(&text, path));
   const NitiStatus status = look_into(&recipe, &model, text, path);
   if (status == NITI_OK) return set(out, recipe ? NITI_LOCATED_RECIPE : NITI_LOCATED_MODEL, path, text);
   free(text);

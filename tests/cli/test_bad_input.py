@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import data_sets
+import tool
 from recipes import TOY
 from tool import content_of, fails, metadata_of, niti, resume, train
 
@@ -102,6 +103,30 @@ def test_files_that_are_no_recipe(refused, tmp_path, content):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     refused(path, says=path)
+
+
+@pytest.mark.parametrize("command", ["show", "summary", "train"])
+def test_nothing_follows_a_zero_byte(command, toy_recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(toy_recipe.read_bytes() + b"\0garbage: [ {{{")
+    result = tool.niti(command, path)
+    assert result.returncode == 1 and f"{path}:" in result.stderr and "a zero byte" in result.stderr and result.stdout == "", result
+
+
+@pytest.mark.parametrize("name, fails", [(".lock", True), ("metrics.csv", False), ("metrics.jsonl", False)])
+def test_a_strangers_run_reaches_nothing_through_links(name, fails, trained, toy, tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(trained[0], run)
+    for content in (None, (run / name).read_bytes()):
+        if content is not None:
+            outside.write_bytes(content)
+        (run / name).unlink()
+        (run / name).symlink_to(outside)
+        result = tool.niti("train", "--resume", run, "--epochs", trained[1]["epochs"] + 1, "--quiet")
+        assert result.returncode == (1 if fails else 0), result
+        assert outside.read_bytes() == content if content is not None else not outside.exists()
+        shutil.rmtree(run)
+        shutil.copytree(trained[0], run)
 
 
 @pytest.mark.parametrize("setting, says", [

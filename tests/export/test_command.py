@@ -1,5 +1,6 @@
 """The command: what it writes, what it reports, and what it refuses before a file is written."""
 
+import hashlib
 import os
 import re
 import resource
@@ -244,6 +245,40 @@ def test_a_list_of_files_is_short_and_each_is_read_once(tmp_path):
         file.write(f"{'0' * 64}  one\n" * 1000)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and listed in done.stderr and "65536" in done.stderr, done
+
+
+def test_a_strangers_list_removes_nothing_but_what_it_spells_as_exports_do(tmp_path):
+    """Through a link, or by another spelling of what the new export has: each digest is right."""
+    job = Job(tmp_path, nets.RESIDUAL)
+    job.export("c")
+    new, victim = tree(job.path("c")), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "known").write_text("known\n")
+    os.symlink(victim, job.path("c", "sub"))
+    os.symlink(victim / "known", job.path("c", "alias"))
+
+    def digest(*parts):
+        with open(job.path("c", *parts), "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    lines = [f"{digest(name)}  {other}" for name, other in (
+        ("sub/known", "sub/known"), ("alias", "alias"), ("residual.c", "./residual.c"), ("residual.c", "include/../residual.c"), ("residual.c", "/residual.c"),
+        ("residual.safetensors", "residual.safetensors"), ("niti_rt.h", ".//niti_rt.h"))]
+    with open(job.path("c", "residual.sha256"), "a", encoding="ascii") as file:
+        file.write("\n".join(lines) + "\n")
+    job.export("c")
+    assert new <= tree(job.path("c")) and (victim / "known").exists() and os.path.islink(job.path("c", "alias"))
+    call("sha256sum", "--strict", "-c", "residual.sha256", cwd=job.path("c"))
+
+
+def test_no_export_through_a_link(tmp_path):
+    job, elsewhere = Job(tmp_path, nets.RESIDUAL), tmp_path / "elsewhere"
+    job.export("c")
+    elsewhere.mkdir()
+    os.symlink(elsewhere, job.path("c", "samples"))
+    done = subprocess.run([NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c"), "--layout", "zephyr"], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 1 and "samples: a link" in done.stderr and not os.listdir(elsewhere), done
 
 
 def test_a_failed_export_leaves_the_earlier_one(tmp_path):

@@ -360,6 +360,51 @@ def test_compare_names_what_it_cannot_read(ending, change, says, every_format, t
     assert result.returncode == 1 and result.stdout == "" and f"{path}:" in result.stderr and says in result.stderr
 
 
+@pytest.mark.parametrize("change, says", [
+    (lambda text: text + "\0{{{", "a zero byte"),
+    (lambda text: text.rstrip()[:-1] + ', "operations": []}', "duplicate"),
+    (lambda text: '{"operations": [1, 2, []]}', "operation 0 has no opcode"),
+    (lambda text: '{"operations": [{"opcode": 5}]}', "operation 0 has no opcode"),
+])
+def test_compare_refuses_an_index_that_is_not_one(change, says, every_format, tmp_path):
+    source, _ = every_format
+    shutil.copytree(source, tmp_path / "v")
+    path = tmp_path / "v" / "index.json"
+    path.write_text(change(path.read_text()))
+    for pair in ((source, tmp_path / "v"), (tmp_path / "v", source), (tmp_path / "v", tmp_path / "v")):
+        result = subprocess.run([NITI, "compare", *pair], capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and result.stdout == "" and f"{path}:" in result.stderr and says in result.stderr
+
+
+def test_compare_reads_a_file_once_however_often_it_is_named(tmp_path):
+    entry = {"name": "a", "file": "x", "dtype": "int8", "dims": [4]}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.hex").write_text("01\n02\n03\n04\n")
+        (tmp_path / name / "index.json").write_text(json.dumps({"operations": [{"opcode": "c", "inputs": [entry] * 50}] * 50}))
+    log = tmp_path / "log"
+    subprocess.run(["strace", "-f", "-e", "trace=openat", "-o", log, NITI, "compare", tmp_path / "a", tmp_path / "b"], check=True)
+    assert log.read_text().count('/x.hex"') == 2
+    (tmp_path / "b" / "x.hex").write_text("01\n02\n03\n05\n")
+    code, where = compare(tmp_path / "a", tmp_path / "b")
+    assert code == 1 and "element 3 of a" in where
+
+
+@pytest.mark.parametrize("network", ["lenet5", None])
+def test_vectors_that_fail_leave_nothing(network, tmp_path):
+    """The folder that they made is gone, and one that was empty is empty."""
+    (tmp_path / "empty").mkdir()
+    for out in ("new/deep", "empty"):
+        words = [NITI, "vectors", *([network, "--batch", "1"] if network else ["--corners"]), "--out", str(tmp_path / out)]
+        limited = subprocess.run(["sh", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$@"', "sh", *words], capture_output=True, text=True, check=False)
+        assert limited.returncode == 1 and limited.stderr.count("\n") == 1, limited
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty"]
+        subprocess.run(words, check=True, capture_output=True)
+        shutil.rmtree(tmp_path / out)
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+
+
 def test_compare_names_another_dtype_and_missing_operands(every_format, tmp_path):
     source, entries = every_format
     number = {}

@@ -120,7 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   FUZZ_CHECK(equal == is_equal(b, a));
   if (equal) FUZZ_CHECK(is_equal(a, a) && is_equal(b, b));
   char *text = fuzz_text(index[0], bytes[0]);
-  if (niti_json_check(text, bytes[0], 16, 0, "index") == NITI_OK) {
+  if (niti_json_check(text, bytes[0], 16, SIZE_MAX, 0, "index") == NITI_OK) {
     json_t *read = json_loadb(text, bytes[0], 0, NULL);
     use_entries(read, &left);
     json_decref(read);
