@@ -11,16 +11,12 @@
 
 #include "backend/cpu/loops.h"
 #include "base/clip.h"
+#include "splitmix.h"
 
 enum { COUNT = 300, GUARD = 8 };
 
 static uint64_t state = 88172645463325252u;
-static uint64_t random64(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state * 0x2545f4914f6cdd1du;
-}
+static uint64_t random64(void) { return splitmix64(&state); }
 
 static uint64_t below(uint64_t n) { return (random64() >> 8) % n; }
 

@@ -10,16 +10,12 @@
 /* clang-format on */
 
 #include "backend/cpu/thin.h"
+#include "splitmix.h"
 
 enum { LENGTH = 300, OUTPUTS = 21, ROUNDS = 3000, GUARD = 16, SPACE = NITI_THIN_ROWS * NITI_THIN_COLUMNS + GUARD };
 
 static uint64_t state = 88172645463325252u;
-static uint64_t random64(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state * 0x2545f4914f6cdd1du;
-}
+static uint64_t random64(void) { return splitmix64(&state); }
 static size_t within(size_t low, size_t high) { return low + (size_t)(random64() >> 8) % (high - low + 1); }
 
 /* Mantissas; now and then the largest alone. */

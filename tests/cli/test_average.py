@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 
 import data_sets
-from recipes import NORMED
 from tool import fails, forge, hash_of, json_of, metadata_of, output_of, resume, rows_of, start_training, stop, tensors_of, timeless, train, wait_for
 
 AVERAGE = ("--epochs", 4, "--set", "average={from: {epoch: 1}, every: {step: 3}}")
-
-
-@pytest.fixture(scope="module")
-def normed(shared):
-    path = shared / "normed-average.yaml"
-    path.write_text(NORMED)
-    return path
 
 
 @pytest.fixture(scope="module")
