@@ -1,17 +1,52 @@
 #!/bin/sh
 # Runs the device tests under compute-sanitizer: scripts/check_gpu.sh BUILD TOOL   (memcheck, racecheck, initcheck or synccheck)
-# Calls that fail are not reported: a test asks for more memory than there is.
-# NITI_TEST_SHARE: run one case in this many (default 16). Left out: test_cuda_failure, which goes wrong on purpose.
+# Calls that fail are not reported: a test asks for more memory than there is. Left out: test_cuda_failure, which goes wrong on purpose.
+# NITI_TEST_SHARE: run one case in this many (default 16).
+# NITI_TEST_PARTS=N: instead run all cases, shared out among N processes at a time; BUILD/check_gpu holds what each of them printed.
 set -eu
 build=$1 tool=$2
-share=${NITI_TEST_SHARE:-16}
+share=${NITI_TEST_SHARE:-16} parts=${NITI_TEST_PARTS:-0}
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 [ -x "$sanitizer" ] || { echo "check_gpu: compute-sanitizer is not there (part of the CUDA toolkit)" >&2; exit 1; }
 options=
 [ "$tool" != memcheck ] || options="--report-api-errors no"
-for test in test_cuda test_cuda_conv test_cuda_norm test_cuda_network; do
-  echo "== $tool: $test"
+export NITI_TEST_GPU=1
+tests="test_cuda test_cuda_conv test_cuda_norm test_cuda_network"
+
+checked() { # SHARE TEST
   # shellcheck disable=SC2086 # a word an option
-  NITI_TEST_GPU=1 NITI_TEST_SHARE=$share "$sanitizer" --tool "$tool" $options --error-exitcode 9 "$build/tests/$test"
+  NITI_TEST_SHARE=$1 "$sanitizer" --tool "$tool" $options --error-exitcode 9 "$build/tests/$2"
+}
+
+if [ "$parts" -lt 2 ]; then
+  for test in $tests; do
+    echo "== $tool: $test"
+    checked "$share" "$test"
+  done
+  echo "check_gpu: $tool found nothing"
+  exit
+fi
+
+logs=$build/check_gpu
+mkdir -p "$logs"
+bad=0
+for test in $tests; do
+  echo "== $tool: $test, $parts parts"
+  rm -f "$logs/$tool-$test-"*
+  part=0
+  while [ "$part" -lt "$parts" ]; do
+    log=$logs/$tool-$test-$part
+    (checked "$part/$parts" "$test" >"$log" 2>&1 && echo good >"$log.good") &
+    part=$((part + 1))
+  done
+  wait
+  part=0
+  while [ "$part" -lt "$parts" ]; do
+    [ -e "$logs/$tool-$test-$part.good" ] || { echo "check_gpu: $logs/$tool-$test-$part failed" >&2; bad=1; }
+    part=$((part + 1))
+  done
 done
-echo "check_gpu: $tool found nothing"
+echo "== $tool: test_cuda_network, what takes the device's memory"
+checked 1000000 test_cuda_network || bad=1
+[ "$bad" = 0 ] && echo "check_gpu: $tool found nothing"
+exit "$bad"

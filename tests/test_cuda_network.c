@@ -216,6 +216,7 @@ static void test_every_way_of_masked_products(void **unused) {
   (void)unused;
   need_cuda();
   for (int i = CPU; i < DEVICES; ++i) {
+    if (i != CPU && is_left_out()) continue;
     for (int which = 0, most = 1; devices[i].backend && which < most; ++which) {
       Session s = {0};
       open_session(&s, &setup, &on[i]);
@@ -273,6 +274,10 @@ static void test_a_batch_that_fits_is_suggested(void **unused) {
   const size_t left = (size_t)4 << 30;
   (void)unused;
   need_cuda();
+  if (is_one_of_many()) {
+    print_message("left out: it takes the device's memory, and other processes test at the same time\n");
+    skip();
+  }
   (void)close_devices(NULL);
   const NitiBackendOptions on = {.name = "cuda"};
   NitiBackend *b = NULL;
