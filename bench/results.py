@@ -60,7 +60,7 @@ class Job:
             for option in options:
                 if option.split("=")[0] in ("--set", "--epochs"):
                     shared += [option] if "=" in option and option.startswith("--epochs") else [option, next(options)]
-            return [self.args.python, str(TWIN), *common, *shared]
+            return [self.args.python, str(TWIN), *common, *shared, *shlex.split(self.args.twin_options)]
         if (self.run / "last.safetensors").exists():
             return [self.args.niti, "train", "--resume", str(self.run), "--quiet", "--json"]
         return [self.args.niti, "train", *common, "--run", str(self.run), "--quiet", "--json", *self.options]
@@ -116,9 +116,10 @@ def self_test() -> None:
     records = [record, {**record, "seed": 1, "final": 93.0, "hash": "h1"}, {**record, "kind": "twin", "seed": 1, "final": 92.5}]
     assert table(records).splitlines()[2] == "| `a` | 3 | 93.00, 91.00 | 92.00 (1.41) | 92.00 | 92.50 | -0.50 | 5 | `h1` |", table(records)
     assert seeds_of("1-3,7") == [1, 2, 3, 7]
-    args = argparse.Namespace(out=pathlib.Path("/nowhere"), data={"mnist": "m", "fashion-mnist": "f"}, niti="niti", python="python3")
+    args = argparse.Namespace(out=pathlib.Path("/nowhere"), data={"mnist": "m", "fashion-mnist": "f"}, niti="niti", python="python3",
+                              twin_options="--compile")
     job = Job("twin", "vgg8b-fashion-mnist --test-every 5 --set a=b --epochs 3", 2, args)
-    assert job.command()[2:] == ["vgg8b-fashion-mnist", "--data", "f", "--seed", "2", "--set", "a=b", "--epochs", "3"], job.command()
+    assert job.command()[2:] == ["vgg8b-fashion-mnist", "--data", "f", "--seed", "2", "--set", "a=b", "--epochs", "3", "--compile"], job.command()
 
 
 class Stopped(Exception):
@@ -172,6 +173,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="1-3", help="such as 1-3 or 1,4 (default: 1-3)")
     parser.add_argument("--twins", action="store_true", help="train the float twins too")
     parser.add_argument("--twins-only", action="store_true", help="train the float twins alone")
+    parser.add_argument("--twin-options", default="", metavar="OPTIONS", help="of pytorch_train.py, such as --twin-options=--compile")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop all after so long")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/results"), metavar="DIR", help="default: build/results")
