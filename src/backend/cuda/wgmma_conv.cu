@@ -69,6 +69,20 @@ size_t niti_wgmma_conv_shared(const ConvTiling &t) {
          (size_t)t.stages * t.taps * TILE_BYTES;
 }
 
+void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &l, unsigned blocks) {
+  const ConvKernel kernel = variants[niti_finish_of(l.requantise, l.output)][l.tiling.taps == TAPS_MAX];
+  const size_t shared = niti_wgmma_conv_shared(l.tiling);
+  niti_cuda_note(
+      cuda,
+      niti_cuda_runtime.cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+      "wgmma conv: shared memory");
+  for (int second = 0; second < 2; ++second) {
+    if (second) niti_cuda_share_range(cuda);
+    niti_launch(cuda, "wgmma conv", kernel, dim3(blocks), dim3(THREADS), shared, CLUSTER, l.map, l.tiling, l.output, l.packed,
+                l.requantise, second != 0);
+  }
+}
+
 /* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
 static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *w, const NitiTensor *mask, int pad_h, int pad_w,
                 int kh, int kw, bool transpose, const NitiRequantiseArgs &rq, bool stream) {

@@ -169,7 +169,22 @@ struct ConvLaunch {
   const int8_t *packed;
   NitiRequantiseArgs requantise;
 };
+typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *packed, NitiRequantiseArgs, bool second);
+
+/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. */
+#define CONV_VARIANTS(kernel)                                                                                     \
+  {                                                                                                               \
+    [NITI_FINISH_RELU] = {kernel<NITI_FINISH_RELU, 1>, kernel<NITI_FINISH_RELU, TAPS_MAX>},                       \
+    [NITI_FINISH_SIGNED] = {kernel<NITI_FINISH_SIGNED, 1>, kernel<NITI_FINISH_SIGNED, TAPS_MAX>},                 \
+    [NITI_FINISH_MASKED] = {kernel<NITI_FINISH_MASKED, 1>, kernel<NITI_FINISH_MASKED, TAPS_MAX>},                 \
+    [NITI_FINISH_BYTE] = {kernel<NITI_FINISH_BYTE, 1>, kernel<NITI_FINISH_BYTE, TAPS_MAX>}, [NITI_FINISH_ANY] = { \
+      kernel<NITI_FINISH_ANY, 1>,                                                                                 \
+      kernel<NITI_FINISH_ANY, TAPS_MAX>                                                                           \
+    }                                                                                                             \
+  }
+
 size_t niti_wgmma_conv_shared(const ConvTiling &t);
+void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &l, unsigned blocks);
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
 void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
 

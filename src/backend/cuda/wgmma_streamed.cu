@@ -167,26 +167,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 #endif
 }
 
-template <NitiFinish FINISH, int TAPS>
-static void launch(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  const size_t shared = niti_wgmma_conv_shared(l.tiling);
-  niti_cuda_note(cuda,
-                 niti_cuda_runtime.cudaFuncSetAttribute((const void *)streamed<FINISH, TAPS>,
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                 "wgmma conv: shared memory");
-  for (int second = 0; second < 2; ++second) {
-    if (second) niti_cuda_share_range(cuda);
-    niti_launch(cuda, "wgmma conv", streamed<FINISH, TAPS>, dim3(blocks), dim3(THREADS), shared, CLUSTER, l.map, l.tiling,
-                l.output, l.packed, l.requantise, second != 0);
-  }
-}
-
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  static void (*const launches[][2])(NitiCuda *, const ConvLaunch &, unsigned) = {
-      [NITI_FINISH_RELU] = {launch<NITI_FINISH_RELU, 1>, launch<NITI_FINISH_RELU, TAPS_MAX>},
-      [NITI_FINISH_SIGNED] = {launch<NITI_FINISH_SIGNED, 1>, launch<NITI_FINISH_SIGNED, TAPS_MAX>},
-      [NITI_FINISH_MASKED] = {launch<NITI_FINISH_MASKED, 1>, launch<NITI_FINISH_MASKED, TAPS_MAX>},
-      [NITI_FINISH_BYTE] = {launch<NITI_FINISH_BYTE, 1>, launch<NITI_FINISH_BYTE, TAPS_MAX>},
-      [NITI_FINISH_ANY] = {launch<NITI_FINISH_ANY, 1>, launch<NITI_FINISH_ANY, TAPS_MAX>}};
-  launches[niti_finish_of(l.requantise, l.output)][l.tiling.taps == TAPS_MAX](cuda, l, blocks);
+  static const ConvKernel variants[][2] = CONV_VARIANTS(streamed);
+  niti_wgmma_conv_launch(cuda, variants, l, blocks);
 }
