@@ -1,5 +1,5 @@
 #!/bin/sh
-# Formats every C and CUDA file by .clang-format: scripts/format.sh; with --check it changes nothing and fails where one would change.
+# Formats every C, C++ and CUDA file by .clang-format: scripts/format.sh; with --check it changes nothing and fails where one would change.
 # Versions of clang-format differ: it takes Debian 12's, 14, and --check skips (exit code 77) without it.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,4 +12,4 @@ if [ $tool = none ]; then
   exit 1
 fi
 [ "${1-}" = --check ] && set -- --dry-run -Werror || set -- -i
-find bench cli include src tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | xargs $tool "$@"
+find bench cli include src tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' | xargs $tool "$@"

@@ -6,20 +6,19 @@
 // KIND: fp32, winograd (fp32; direct where oneDNN has no Winograd kernel for a layer), bf16, or int8 (u8 activations, s8 weights,
 // u8 output; forward only). A layer is one line of standard input: h w c k kh kw stride_h stride_w pad_h pad_w first; first is 1
 // for the network's first layer, which has no backward to its input. oneDNN chooses the layouts and no reordering is counted,
-// which is the most favourable case: a network kept in its layouts throughout. Every primitive runs once to warm up, then at least
-// twice and for its share of SECONDS. One JSON object on standard output: the medians in milliseconds, their sum, and the
+// which is the most favourable case: a network kept in its layouts throughout. Every primitive runs once to warm up, then at
+// least twice and for its share of SECONDS. One JSON object on standard output: the medians in milliseconds, their sum, and the
 // implementations that oneDNN took.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <dnnl.hpp>
 #include <iostream>
 #include <string>
 #include <unordered_map>
 #include <vector>
-
-#include <dnnl.hpp>
 
 #if DNNL_VERSION_MAJOR != 2
 #error "written for the interface of oneDNN 2"
@@ -63,7 +62,7 @@ static memory make(const memory::desc &desc, const engine &e) {
   if (of == type::f32) {
     std::fill_n(reinterpret_cast<float *>(bytes), size / sizeof(float), 0.01f);
   } else if (of == type::bf16) {
-    std::fill_n(reinterpret_cast<uint16_t *>(bytes), size / sizeof(uint16_t), uint16_t{0x3c24}); // 0.01
+    std::fill_n(reinterpret_cast<uint16_t *>(bytes), size / sizeof(uint16_t), uint16_t{0x3c24});  // 0.01
   } else {
     std::memset(bytes, 3, size);
   }
@@ -108,8 +107,8 @@ class Bench {
     const memory::dims stride{l.stride_h, l.stride_w}, pad{l.pad_h, l.pad_w};
     std::vector<Result> found;
     try {
-      const convolution_forward::desc forward(kind_.backward ? prop_kind::forward_training : prop_kind::forward_inference, wanted, x,
-                                              w, y, stride, pad, pad);
+      const convolution_forward::desc forward(kind_.backward ? prop_kind::forward_training : prop_kind::forward_inference, wanted,
+                                              x, w, y, stride, pad, pad);
       primitive_attr scale;
       if (!kind_.backward) scale.set_output_scales(0, {0.01f});
       const convolution_forward::primitive_desc hint(forward, scale, engine_);
@@ -149,7 +148,7 @@ class Bench {
 
   Kind kind_;
   memory::dim batch_;
-  double share_; // milliseconds for one primitive
+  double share_;  // milliseconds for one primitive
   engine engine_{engine::kind::cpu, 0};
   stream stream_{engine_};
 };
@@ -183,16 +182,17 @@ int main(int argc, char **argv) {
     for (size_t i = 0, layer = 0; i < results.size(); ++i) {
       if (i == ends[layer]) ++layer;
       char row[256];
-      std::snprintf(row, sizeof row, "%s{\"layer\": %zu, \"direction\": \"%s\", \"implementation\": \"%s\", \"milliseconds\": %.4f}",
-                    i ? ", " : "", layer + 1, results[i].direction.c_str(), results[i].implementation.c_str(),
-                    results[i].milliseconds);
+      std::snprintf(
+          row, sizeof row, "%s{\"layer\": %zu, \"direction\": \"%s\", \"implementation\": \"%s\", \"milliseconds\": %.4f}",
+          i ? ", " : "", layer + 1, results[i].direction.c_str(), results[i].implementation.c_str(), results[i].milliseconds);
       rows += row;
       sum += results[i].milliseconds;
     }
     const dnnl_version_t *v = dnnl_version();
-    std::printf("{\"bench\": \"convolutions\", \"peer\": \"oneDNN\", \"version\": \"%d.%d.%d\", \"kind\": \"%s\", \"batch\": %ld, "
-                "\"milliseconds\": {\"median\": %.4f}, \"images_per_second\": %.4f, \"kernels\": [%s]}\n",
-                v->major, v->minor, v->patch, argv[1], batch, sum, static_cast<double>(batch) * 1e3 / sum, rows.c_str());
+    std::printf(
+        "{\"bench\": \"convolutions\", \"peer\": \"oneDNN\", \"version\": \"%d.%d.%d\", \"kind\": \"%s\", \"batch\": %ld, "
+        "\"milliseconds\": {\"median\": %.4f}, \"images_per_second\": %.4f, \"kernels\": [%s]}\n",
+        v->major, v->minor, v->patch, argv[1], batch, sum, static_cast<double>(batch) * 1e3 / sum, rows.c_str());
   } catch (const std::exception &e) {
     std::fprintf(stderr, "onednn_convs: %s, batch %ld: %s\n", argv[1], batch, e.what());
     return 1;

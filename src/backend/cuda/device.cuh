@@ -8,6 +8,7 @@
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/ptx.cuh"
 #include "base/random.h"
 #include "base/shift_prediction.h"
 
@@ -41,25 +42,15 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
   }
   const auto launch = [&](Parameters... given) { /* of the kernel's own types */
                                                  void *list[] = {&given...};
-                                                 return niti_cuda_runtime.cudaLaunchKernelExC(&config, (const void *)kernel,
-                                                                                              list);
+                                                 const cudaError_t error =
+                                                     niti_cuda_runtime.cudaLaunchKernelExC(&config, (const void *)kernel, list);
+#ifdef NITI_EMULATED
+                                                 if (error == cudaSuccess)
+                                                   niti_emulated_run(config.gridDim, config.blockDim, [&] { kernel(given...); });
+#endif
+                                                 return error;
   };
   niti_cuda_note(cuda, launch(arguments...), name);
-}
-
-/* Lets the next kernel's blocks launch before this one completes. */
-__device__ inline void niti_kernel_announce() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-/* Waits until the kernels before this one have ended and their writes can be seen. Nothing that a kernel wrote or reads may be
- * touched before it. */
-__device__ inline void niti_kernel_wait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
 
 __device__ inline void niti_kernel_begin() {

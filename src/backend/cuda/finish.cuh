@@ -49,43 +49,7 @@ __device__ inline uint32_t niti_positive_bits(uint4 v) {
 }
 
 /* 0xff in the bytes whose bit 7 is set. */
-__device__ inline uint32_t niti_spread_signs(uint32_t v) {
-  uint32_t bytes;
-  asm("prmt.b32 %0, %1, 0, 0xba98;" : "=r"(bytes) : "r"(v));
-  return bytes;
-}
-
-__device__ inline uint32_t niti_pack4(int a, int b, int c, int d) {
-  uint32_t high, word;
-  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, 0;" : "=r"(high) : "r"(d), "r"(c));
-  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(b), "r"(a), "r"(high));
-  return word;
-}
-
-__device__ inline uint32_t niti_transpose8x8(uint32_t v) {
-  uint32_t out;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(v));
-  return out;
-}
-
-/* Predicated, so that no branch parts the warp. */
-__device__ inline void niti_store_if(bool p, void *at, uint4 v) {
-  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %0, 0;\n\t@p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n\t}" ::"r"((int)p),
-               "l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
-}
-__device__ inline void niti_store_if(bool p, void *at, uint2 v) {
-  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %0, 0;\n\t@p st.global.v2.b32 [%1], {%2, %3};\n\t}" ::"r"((int)p), "l"(at),
-               "r"(v.x), "r"(v.y)
-               : "memory");
-}
-__device__ inline uint4 niti_load_if(bool p, const void *at) {
-  uint4 v = make_uint4(0, 0, 0, 0);
-  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %4, 0;\n\t@p ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%5];\n\t}"
-               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-               : "r"((int)p), "l"(at));
-  return v;
-}
+__device__ inline uint32_t niti_spread_signs(uint32_t v) { return niti_permute(v, 0, 0xba98); }
 
 /* The positions of a thread's two rows in the output. */
 struct NitiSpot {
@@ -235,9 +199,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
           } else if (FINISH == NITI_FINISH_BYTE) {
             m[e] = niti_byte_round(a, byte, drawn.word[v] >> (8 * e) & 255);
           } else if (FINISH != NITI_FINISH_ANY) { /* ties away from zero */
-            uint32_t negative;
-            asm("shr.u32 %0, %1, %2;" : "=r"(negative) : "r"(a), "r"(sign));
-            m[e] = (a + half - (int)negative) >> shift;
+            m[e] = (a + half - (int)niti_shift_right((uint32_t)a, (uint32_t)sign)) >> shift;
           } else {
             m[e] = niti_requantise_one(rq, a, shift, s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run + 4 * v + e);
           }

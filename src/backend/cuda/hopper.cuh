@@ -13,8 +13,6 @@
 #define NITI_SM90(...)
 #endif
 
-__device__ inline uint32_t niti_shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
 /* ---- barriers ---- */
 __device__ inline void niti_barrier_init(uint32_t barrier, uint32_t arrivals) {
   NITI_SM90(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");)

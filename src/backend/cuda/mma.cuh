@@ -1,4 +1,4 @@
-/* What the mma.sync kernels share: PTX, division by constants, a pass as a matrix product, and the end of a pass.
+/* What the mma.sync kernels share: division by constants, a pass as a matrix product, and the end of a pass.
  *
  * A pass (forward, or backward to the input) is a product: rows are output pixels, columns output channels, the sum runs over
  * taps and input channels. From 16 images on, row ((block * pixels + pixel) * 16 + i) is pixel `pixel` of image 16 * block + i:
@@ -114,35 +114,6 @@ __device__ inline uint32_t niti_divide(const NitiDivisor &d, uint32_t t) {
 
 __device__ inline uint32_t niti_divide(const NitiSmallDivisor &d, uint32_t t) { return __umulhi(t, d.multiplier); }
 
-/* ---- PTX ---- */
-__device__ inline uint32_t niti_shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-/* 16 bytes to shared memory, or zeros. */
-__device__ inline void niti_copy16(uint32_t to, const void *from, bool there) {
-  const int bytes = there ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ inline void niti_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int LATER>
-__device__ inline void niti_copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
-}
-
-__device__ inline void niti_load_matrices(uint32_t (&to)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-
-/* acc [16][8] += a [16][32] * b [32][8], int8. A thread (g = lane / 4, q = lane % 4) has acc (g, 2 q), (g, 2 q + 1), (g + 8, 2
- * q), (g + 8, 2 q + 1), and of each row of a and column of b bytes 4 q .. 4 q + 3 and 16 + 4 q .. of the sum. */
-__device__ inline void niti_mma(int (&acc)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 /* b[2 j], b[2 j + 1]: two neighbouring blocks of 8 columns as one matrix load gives them. */
 template <int MI, int NI>
 __device__ inline void niti_mma_all(int (&acc)[MI][NI][4], const uint32_t (&a)[MI][4], const uint32_t (&b)[NI / 2][4]) {
@@ -153,12 +124,6 @@ __device__ inline void niti_mma_all(int (&acc)[MI][NI][4], const uint32_t (&a)[M
       niti_mma(acc[mi][ni], a[mi][0], a[mi][1], a[mi][2], a[mi][3], b[ni / 2][ni % 2 * 2], b[ni / 2][ni % 2 * 2 + 1]);
     }
   }
-}
-
-__device__ inline uint32_t niti_permute(uint32_t a, uint32_t b, uint32_t selector) {
-  uint32_t d;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector)); /* unlike __byte_perm, can replicate signs */
-  return d;
 }
 
 /* ---- rows ---- */
@@ -233,9 +198,7 @@ __device__ inline uint32_t niti_mma_round4(int a, int b, int c, int d, uint32_t 
     v[i] = (int)sum >> shift;
     if (!RELU) v[i] = max(v[i], -NITI_MANTISSA_MAX);
   }
-  uint32_t high, word;
-  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, 0;" : "=r"(high) : "r"(v[3]), "r"(v[2]));
-  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(v[1]), "r"(v[0]), "r"(high));
+  const uint32_t word = niti_pack4(v[0], v[1], v[2], v[3]);
   return RELU ? word & ~niti_permute(word, 0, 0xba98) : word;
 }
 

@@ -15,18 +15,13 @@ struct FirstTiling {
   int jobs;                              /* image blocks x output rows */
 };
 
-__device__ inline void multiply(int (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 template <NitiFinish FINISH, bool BIAS>
 __global__ void __launch_bounds__(WARPS * 32, 2)
     first(const int8_t *__restrict__ x, const int8_t *__restrict__ w, const __grid_constant__ FirstTiling t,
           const __grid_constant__ NitiOutput d, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
   niti_kernel_begin();
-  extern __shared__ int8_t rows[]; /* [kh][16][row] */
+  NITI_DYNAMIC_SHARED(rows_shared); /* int8 [kh][16][row] */
+  int8_t *const rows = (int8_t *)rows_shared;
   int shift;
   if (!niti_range_begin(rq, second, &shift)) {
     __syncthreads(); /* all have read the range */
@@ -93,7 +88,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
 #pragma unroll
       for (int j = 0; j < TILES; ++j) {
         int sum[4] = {0, 0, 0, 0};
-        multiply(sum, a, b[j][0], b[j][1]);
+        niti_mma(sum, a[0], a[1], a[2], a[3], b[j][0], b[j][1]);
 #pragma unroll
         for (int e = 0; e < 4; ++e) acc[4 * j + e] = sum[e];
       }

@@ -101,7 +101,7 @@ static __device__ inline void finish(const Problem &p, const int (&acc)[MI][NI][
     add<WORD, MI, NI>(p, acc, row, column);
 }
 
-extern __shared__ __align__(128) uint8_t niti_mma_gradient_shared[];
+NITI_DYNAMIC_SHARED(niti_mma_gradient_shared);
 
 /* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns. A stage in shared memory: [position][row][16], then the same of
  * columns: 8 neighbouring runs fill all banks once. */

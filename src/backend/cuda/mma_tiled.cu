@@ -9,7 +9,7 @@
 /* A gathering thread waits for its bytes: more than one stage ahead gains nothing. */
 static __host__ __device__ constexpr int stages_of(int run) { return run == NITI_MMA_GATHER_RUN ? 2 : 4; }
 
-extern __shared__ __align__(128) uint8_t niti_mma_shared[];
+NITI_DYNAMIC_SHARED(niti_mma_shared);
 
 /* A place in the sum: tap and input channel. */
 struct Cell {

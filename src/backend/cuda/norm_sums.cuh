@@ -90,18 +90,11 @@ static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], con
   __syncthreads();
 }
 
-/* Adds 1; all that the block's threads wrote before a barrier can be seen by those that see the sum, and the other way round. */
-static __device__ inline uint32_t count_block(uint32_t *counter) {
-  uint32_t old;
-  asm volatile("atom.acq_rel.gpu.add.u32 %0, [%1], 1;" : "=r"(old) : "l"(counter) : "memory");
-  return old;
-}
-
 /* Whether this block is the slice's last, after all that its threads have written; they all call it. */
 static __device__ inline bool is_last(NitiRange *range) {
   __shared__ bool last;
   __syncthreads();
-  if (threadIdx.x == 0) last = count_block(&range->summed[blockIdx.y]) + 1 == gridDim.x;
+  if (threadIdx.x == 0) last = niti_count_up(&range->summed[blockIdx.y]) + 1 == gridDim.x;
   __syncthreads();
   return last;
 }

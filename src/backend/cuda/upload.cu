@@ -27,7 +27,7 @@ void niti_cuda_set_clock(NitiCuda *cuda, NitiClock clock) { NITI_LAUNCH(cuda, ni
 
 __global__ void niti_mark_kernel(int64_t *at) {
   niti_kernel_begin();
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(*at));
+  *at = niti_device_nanoseconds();
 }
 
 void niti_cuda_mark(NitiBackend *backend, int64_t *at) { NITI_LAUNCH(niti_cuda(backend), niti_mark_kernel, 1, 1, 0, at); }

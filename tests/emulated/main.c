@@ -1,0 +1,30 @@
+/* The device tests on the emulated device: emulated_tests TEST [ONLY [SKIP]], where ONLY and SKIP are cmocka's patterns of tests.
+ */
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+int run_test_cuda(void);
+int run_test_cuda_conv(void);
+int run_test_cuda_network(void);
+int run_test_cuda_norm(void);
+
+int main(int argc, char **argv) {
+  static const struct {
+    const char *name;
+    int (*run)(void);
+  } programs[] = {{"test_cuda", run_test_cuda},
+                  {"test_cuda_conv", run_test_cuda_conv},
+                  {"test_cuda_network", run_test_cuda_network},
+                  {"test_cuda_norm", run_test_cuda_norm}};
+  if (argc > 2) cmocka_set_test_filter(argv[2]);
+  if (argc > 3) cmocka_set_skip_filter(argv[3]);
+  for (size_t i = 0; i < sizeof programs / sizeof *programs && argc > 1; ++i)
+    if (strcmp(argv[1], programs[i].name) == 0) return programs[i].run();
+  (void)fprintf(stderr, "emulated_tests: expected test_cuda, test_cuda_conv, test_cuda_network or test_cuda_norm\n");
+  return 2;
+}
