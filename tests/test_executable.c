@@ -14,6 +14,7 @@
 
 #include "backend/kernels.h"
 #include "every_layer.h"
+#include "kernel_calls.h"
 #include "niti.h"
 #include "program/early.h"
 #include "programs.h"
@@ -393,6 +394,69 @@ static void what_gradients_sum_can_be_read_from_layouts(void **state) {
   niti_description_close(d);
 }
 
+/* ---- what no operation writes ---- */
+
+enum { WRITTEN_IMAGES = 3, WRITTEN_SIDE = 4, WRITTEN_CHANNELS = 2, WRITTEN = 3 /* a delta, an activation and a mask */ };
+
+/* A gradient of the first two, and the sum of both where the third lets it through. */
+static NitiProgram *program_of_two(void) {
+  const NitiShape shape = {WRITTEN_IMAGES, WRITTEN_SIDE, WRITTEN_SIDE, WRITTEN_CHANNELS};
+  NitiTensorDesc sums = niti_tensor_desc(NITI_ROLE_GRADIENT, (NitiShape){WRITTEN_CHANNELS, 1, 1, WRITTEN_CHANNELS});
+  NitiProgram *p = NULL;
+  sums.dtype = NITI_DTYPE_S32;
+  sums.exponents = NITI_EXPONENTS_NONE;
+  sums.batched = false;
+  must(niti_program_open(&p, shape.n));
+  NitiOperation product = niti_operation(NITI_OP_CONV_GRADIENT, NITI_PHASE_BACKWARD, 0);
+  NitiOperation sum = niti_operation(NITI_OP_ADD, NITI_PHASE_BACKWARD, 0);
+  for (int i = 0; i < WRITTEN; ++i) {
+    const NitiTensorDesc t = niti_tensor_desc(i == 0 ? NITI_ROLE_DELTA : NITI_ROLE_ACTIVATION, shape);
+    const int32_t tensor = niti_program_add_tensor(p, &t);
+    if (i < 2) product.inputs[i] = tensor;
+    sum.inputs[i] = tensor;
+  }
+  const NitiTensorDesc y = niti_tensor_desc(NITI_ROLE_DELTA, shape);
+  product.outputs[0] = niti_program_add_tensor(p, &sums);
+  sum.outputs[0] = niti_program_add_tensor(p, &y);
+  product.conv = conv_shape(shape.n, shape.h, shape.w, shape.c, shape.c, 1, 1, 1, 1, 0, 0);
+  niti_program_add_operation(p, &product);
+  niti_program_add_operation(p, &sum);
+  must(niti_program_check(p));
+  return p;
+}
+
+static Trace results_of_written(NitiBackend *backend) {
+  int8_t values[WRITTEN_IMAGES * WRITTEN_SIDE * WRITTEN_SIDE * WRITTEN_CHANNELS];
+  const int32_t exponent = -7;
+  NitiProgram *p = program_of_two();
+  NitiExecutable *e = NULL;
+  Trace trace = {0};
+  random_state = 377;
+  must(niti_backend_compile(&e, backend, p, &(NitiCompileOptions){.plain = true}));
+  for (int32_t t = 0; t < WRITTEN; ++t) {
+    for (size_t i = 0; i < sizeof values; ++i) values[i] = (int8_t)random_in(-127, 127);
+    must(niti_executable_write(e, t, WRITTEN_IMAGES, values, &exponent));
+  }
+  must(niti_executable_run(e, 0, p->operation_count, &(NitiBindings){.batch = WRITTEN_IMAGES}));
+  for (int32_t t = WRITTEN; t < p->tensor_count; ++t) put_tensor(&trace, e, t, WRITTEN_IMAGES);
+  niti_executable_close(e);
+  niti_program_close(p);
+  return trace;
+}
+
+/* In a plain program the caller may write any tensor, and a device has the layouts that operations read of it. */
+static void what_no_operation_writes_has_layouts_too(void **state) {
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  (void)state;
+  const Trace want = results_of_written(backend);
+  backend->kernels = &kernels;
+  check_same(&want, results_of_written(backend), "what no operation writes", "a gradient and a sum");
+  backend->kernels = real;
+  free(want.bytes);
+  niti_backend_close(backend);
+}
+
 /* The fused executable really leaves operations out, or the tests above compare nothing. */
 static void fusing_leaves_operations_out(void **state) {
   const NitiLowerOptions options = {.batch = 2, .training = true};
@@ -649,7 +713,7 @@ int main(void) {
       cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts), cmocka_unit_test(fusing_leaves_operations_out),
       cmocka_unit_test(a_missing_opcode_is_refused_by_name),         cmocka_unit_test(a_foreign_operand_is_refused_by_name),
       cmocka_unit_test(an_estimate_is_what_compiling_allocates),     cmocka_unit_test(equal_lists_compile_to_equal_results),
-      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+      cmocka_unit_test(a_failed_preparation_can_be_tried_again),     cmocka_unit_test(what_no_operation_writes_has_layouts_too),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -220,7 +220,8 @@ static NitiStatus check_support(const NitiExecutable *e) {
   return NITI_OK;
 }
 
-/* Gives every tensor its own memory, as if each were read until the end. */
+/* Gives every tensor its own memory, as if each were read until the end, and every layout that an operation reads: the caller may
+ * write what no operation does. */
 static void place_apart(NitiExecutable *e) {
   size_t offset = 0;
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
@@ -229,9 +230,9 @@ static void place_apart(NitiExecutable *e) {
     offset += align_up(plain_bytes(e, t));
     e->places.outlasted[t] = false;
     for (int i = 0; i < NITI_LAYOUTS; ++i) {
-      if (e->places.layouts[i][t] < 0) continue;
-      e->places.layouts[i][t] = (int64_t)offset;
-      offset += align_up(layout_bytes(e, e->fused, t, i));
+      const size_t bytes = layout_bytes(e, e->fused, t, i);
+      e->places.layouts[i][t] = bytes > 0 ? (int64_t)offset : -1;
+      offset += align_up(bytes);
     }
   }
   e->places.arena_bytes = offset;

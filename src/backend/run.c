@@ -40,6 +40,17 @@ static bool is_apart(const NitiExecutable *e, int32_t i, int output, int input) 
   return y + niti_executable_bytes_at(e, t, e->batch) <= x || x + niti_executable_bytes_at(e, u, e->batch) <= y;
 }
 
+/* Whether each layout that operation i reads of its input k has a place. */
+static bool has_layouts(const NitiExecutable *e, int32_t i, int k) {
+  const NitiTensor *x = &e->steps[i].inputs[k];
+  if (e->fused->operations[i].inputs[k] == NITI_NONE || !x->placed) return true;
+  const int uses = niti_executable_uses(e, e->fused, i, k);
+  for (int layout = 0; layout < NITI_LAYOUTS; ++layout) {
+    if (uses >> layout & 1 && !x->layouts[layout]) return false;
+  }
+  return true;
+}
+
 /* Checks the contract of kernels.h as far as possible before an operation runs. check_run has checked the bindings. */
 static void check_step(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
@@ -48,6 +59,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
   for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
     assert(o->inputs[k] == NITI_NONE || e->fused->tensors[o->inputs[k]].role == NITI_ROLE_INPUT || s->inputs[k].data);
     assert(o->outputs[k] == NITI_NONE || s->outputs[k].data);
+    assert(has_layouts(e, i, k));
     for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
   assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, call_of(e, s), &s->pool));

@@ -173,12 +173,15 @@ static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *
   return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, serves);
 }
 
+/* Whatever the call's way: a smaller batch may have another, wgmma's read bits alone, and mma's can spread them. */
 int niti_cuda_mask_uses(const NitiBackend *backend, const NitiOperation *o, NitiShape mask, const NitiConvCall *call) {
   const NitiCuda *cuda = niti_cuda_const(backend);
   if (o->opcode == NITI_OP_ADD)
     return niti_cuda_add_reads_bits(mask, o->rounding.mode, o->rounding.clip) ? NITI_USE_MASK : NITI_USE_OTHER;
-  const NitiConv shape = shape_for(cuda, call);
-  const bool wgmma = family_for(cuda, call, &shape) == &niti_cuda_conv_wgmma;
+  NitiConvCall modelled = *call;
+  modelled.way = 0;
+  const NitiConv shape = shape_for(cuda, &modelled);
+  const bool wgmma = family_for(cuda, &modelled, &shape) == &niti_cuda_conv_wgmma;
   return wgmma && masks_by_bits(cuda, &call->shape) ? NITI_USE_MASK : NITI_USE_OTHER;
 }
 

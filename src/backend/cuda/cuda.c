@@ -90,9 +90,19 @@ static void cuda_release(NitiBackend *backend, void *p) {
   niti_cuda_note(cuda, niti_cuda_runtime.cudaFree(p), "cudaFree");
 }
 
+static NitiStatus allocate_workspace(NitiCuda *cuda, size_t bytes) {
+  void *workspace = NULL;
+  NITI_TRY(allocate(cuda, &workspace, bytes, " as the kernels' workspace"));
+  cuda->workspace = workspace;
+  cuda->workspace_bytes = bytes;
+  return NITI_OK;
+}
+
+/* Where there is no room for more, what was compiled before still has the workspace that it asked for. */
 static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
-  if (bytes <= cuda->workspace_bytes) return NITI_OK;
+  const size_t before = cuda->workspace_bytes;
+  if (bytes <= before) return NITI_OK;
   use_device(cuda);
   forget_work(cuda);
   void *workspace = cuda->workspace;
@@ -100,10 +110,10 @@ static NitiStatus cuda_reserve(NitiBackend *backend, size_t bytes) {
   cuda->workspace_bytes = 0;
   ++cuda->generation;
   niti_cuda_note(cuda, niti_cuda_runtime.cudaFree(workspace), "cudaFree");
-  NITI_TRY(allocate(cuda, &workspace, bytes, " as the kernels' workspace"));
-  cuda->workspace = workspace;
-  cuda->workspace_bytes = bytes;
-  return NITI_OK;
+  const NitiStatus status = allocate_workspace(cuda, bytes);
+  if (status == NITI_ERROR_MEMORY && before > 0 && allocate_workspace(cuda, before) != NITI_OK)
+    niti_cuda_note(cuda, cudaErrorMemoryAllocation, "the kernels' workspace");
+  return status;
 }
 
 static size_t cuda_tensor_bytes(const NitiBackend *backend, NitiShape shape, int uses) {
@@ -285,14 +295,20 @@ static NitiStatus choose_device(int *out, const char *device, int local) {
   return niti_fail(NITI_ERROR_UNSUPPORTED, "backend \"%s\": the last CUDA device is cuda:%d", name, count - 1);
 }
 
-static int attribute(int device, enum cudaDeviceAttr which) {
-  int value = 0;
-  if (niti_cuda_runtime.cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) value = 0;
-  return value;
+static NitiStatus read_attribute(int *value, int device, enum cudaDeviceAttr which, const char *what) {
+  const cudaError_t error = niti_cuda_runtime.cudaDeviceGetAttribute(value, which, device);
+  if (error == cudaSuccess) return NITI_OK;
+  (void)niti_cuda_runtime.cudaGetLastError(); /* reported here */
+  return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: reading its %s failed: %s (%s)", device, what, cudaGetErrorString(error),
+                   cudaGetErrorName(error));
 }
 
-static int capability_of(int device) {
-  return 10 * attribute(device, cudaDevAttrComputeCapabilityMajor) + attribute(device, cudaDevAttrComputeCapabilityMinor);
+static NitiStatus read_capability(int *capability, int device) {
+  int major, minor;
+  NITI_TRY(read_attribute(&major, device, cudaDevAttrComputeCapabilityMajor, "compute capability"));
+  NITI_TRY(read_attribute(&minor, device, cudaDevAttrComputeCapabilityMinor, "compute capability"));
+  *capability = 10 * major + minor;
+  return NITI_OK;
 }
 
 static NitiStatus check_isa(const char *isa) {
@@ -351,21 +367,22 @@ static NitiStatus open_parts(NitiCuda *cuda) {
 }
 
 static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options, const char *device) {
-  int number;
+  int number, capability, multiprocessors;
   NitiCudaFamily family;
   *out = NULL;
   NITI_TRY(check_isa(options->isa));
   NITI_TRY(choose_device(&number, device, options->local));
-  const int capability = capability_of(number);
   if (options->threads < 0) return niti_fail(NITI_ERROR_ARGUMENT, "threads: %d is negative", options->threads);
+  NITI_TRY(read_capability(&capability, number));
   NITI_TRY(choose_family(&family, options->isa, number, capability));
+  NITI_TRY(read_attribute(&multiprocessors, number, cudaDevAttrMultiProcessorCount, "number of multiprocessors"));
   NitiCuda *cuda = calloc(1, sizeof *cuda);
   if (!cuda) return niti_fail(NITI_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cuda);
   cuda->base.ops = &ops;
   cuda->base.kernels = &kernels;
   cuda->device = number;
   cuda->capability = capability;
-  cuda->multiprocessors = attribute(number, cudaDevAttrMultiProcessorCount);
+  cuda->multiprocessors = multiprocessors;
   cuda->family = family;
   const NitiStatus status = open_parts(cuda);
   if (status != NITI_OK) {

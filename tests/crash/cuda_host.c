@@ -1,0 +1,185 @@
+/* The host's side of the CUDA backend, on a pretended device (cuda_pretended.h): what kernels are given lies in memory, failures
+ * end in a status, and a workspace outlives an allocation that failed. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/cuda/cuda.h"
+#include "cuda_pretended.h"
+#include "kernel_calls.h"
+#include "programs.h"
+
+/* ---- the table ---- */
+
+static int attributes_left = -1; /* until one cannot be read; -1: all can */
+
+static cudaError_t call_cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int device) {
+  if (attributes_left >= 0 && attributes_left-- == 0) return cudaErrorUnknown;
+  return pretended_cudaDeviceGetAttribute(value, which, device);
+}
+#define pretended_cudaDeviceGetAttribute call_cudaDeviceGetAttribute
+
+#define ENTRY(result, name, parameters, arguments) .name = pretended_##name,
+const NitiCudaRuntime niti_cuda_runtime = {NITI_CUDA_CALLS(ENTRY)};
+
+static NitiBackend *open_isa(const char *isa) {
+  NitiBackend *backend = NULL;
+  const NitiBackendOptions options = {.name = "cuda", .isa = isa};
+  pretended_fault[0] = 0;
+  must(niti_backend_open(&backend, &options));
+  return backend;
+}
+
+static void close_sound(NitiBackend *backend) {
+  must(backend->ops->synchronise(backend));
+  niti_backend_close(backend);
+  if (pretended_fault[0]) fail_msg("%s", pretended_fault);
+}
+
+/* ---- opening ---- */
+
+static void an_attribute_that_cannot_be_read_is_an_error(void **state) {
+  static const char *const what[] = {"compute capability", "compute capability", "number of multiprocessors"};
+  const NitiBackendOptions options = {.name = "cuda"};
+  (void)state;
+  for (int i = 0; i < 3; ++i) {
+    NitiBackend *backend = NULL;
+    char says[128];
+    attributes_left = i;
+    assert_int_equal(niti_backend_open(&backend, &options), NITI_ERROR_DEVICE);
+    snprintf(says, sizeof says, "cuda:0: reading its %s failed: unknown error (cudaErrorUnknown)", what[i]);
+    assert_string_equal(niti_error(), says);
+    assert_null(backend);
+  }
+  attributes_left = -1;
+  niti_backend_close(open_isa(NULL));
+}
+
+/* ---- memory ---- */
+
+/* A gradient alone, of operands that the caller writes. */
+static void operands_from_outside_lie_in_memory(void **state) {
+  enum { N = 48, SIDE = 8, C = 128 };
+  static int8_t values[N * SIDE * SIDE * C];
+  NitiBackend *backend = open_isa("wgmma");
+  NitiTensorDesc sums = niti_tensor_desc(NITI_ROLE_GRADIENT, (NitiShape){C, 3, 3, C});
+  const NitiShape shape = {N, SIDE, SIDE, C};
+  NitiOperation product = niti_operation(NITI_OP_CONV_GRADIENT, NITI_PHASE_BACKWARD, 0);
+  NitiProgram *p = NULL;
+  NitiExecutable *e = NULL;
+  (void)state;
+  sums.dtype = NITI_DTYPE_S32;
+  sums.exponents = NITI_EXPONENTS_NONE;
+  sums.batched = false;
+  must(niti_program_open(&p, N));
+  for (int k = 0; k < 2; ++k) {
+    const NitiTensorDesc t = niti_tensor_desc(k ? NITI_ROLE_ACTIVATION : NITI_ROLE_DELTA, shape);
+    product.inputs[k] = niti_program_add_tensor(p, &t);
+  }
+  product.outputs[0] = niti_program_add_tensor(p, &sums);
+  product.conv = conv3x3_shape(N, SIDE, SIDE, C, C, 1, 1);
+  niti_program_add_operation(p, &product);
+  must(niti_backend_compile(&e, backend, p, &(NitiCompileOptions){.plain = true}));
+  const long maps = pretended_maps;
+  for (int k = 0; k < 2; ++k) must(niti_executable_write(e, product.inputs[k], N, values, NULL));
+  must(niti_executable_run(e, 0, 1, &(NitiBindings){.batch = N}));
+  assert_int_equal(pretended_maps - maps, 2);
+  niti_executable_close(e);
+  niti_program_close(p);
+  close_sound(backend);
+}
+
+/* What was compiled before more memory was asked for than there is has its workspace still. */
+static void a_workspace_outlives_a_failure(void **state) {
+  enum { BYTES = 1 << 20 };
+  NitiBackend *backend = open_isa(NULL);
+  (void)state;
+  must(backend->kernels->reserve(backend, BYTES));
+  pretended_most = BYTES;
+  assert_int_equal(backend->kernels->reserve(backend, BYTES + 1), NITI_ERROR_MEMORY);
+  pretended_most = SIZE_MAX;
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  assert_true(cuda->workspace_bytes == BYTES && pretended_holds(cuda->workspace, BYTES));
+  must(backend->ops->synchronise(backend));
+  close_sound(backend);
+}
+
+/* A smaller batch may run in another way than the one that the tuning file has for the whole one: all must find the mask. */
+static void every_way_reads_a_mask_alike(void **state) {
+  const NitiOperation operation = niti_operation(NITI_OP_CONV_BACKWARD, NITI_PHASE_BACKWARD, 1);
+  const NitiConv shape = conv3x3_shape(48, 8, 8, 64, 128, 1, 1);
+  const NitiShape mask = {shape.n, shape.h, shape.w, shape.c};
+  (void)state;
+  for (int family = 0; family < 2; ++family) {
+    NitiBackend *backend = open_isa(family ? "wgmma" : "mma");
+    NitiConvCall call = {.shape = shape, .direction = NITI_BACKWARD};
+    NitiWay ways[NITI_WAYS_MAX];
+    const int count = backend->kernels->conv_ways(backend, &call, ways);
+    assert_true(count > 3);
+    for (int i = 0; i < count; ++i) {
+      call.way = ways[i].number;
+      assert_int_equal(backend->kernels->mask_uses(backend, &operation, mask, &call), family ? NITI_USE_MASK : NITI_USE_OTHER);
+    }
+    close_sound(backend);
+  }
+}
+
+/* ---- networks ---- */
+
+static const char network[] =
+    "name: t\ninput: [16, 16, 3]\nclasses: 10\nlayers: [{conv: {out: 64, kernel: 3, padding: 1, bias: false}}, norm, relu, "
+    "{residual: {body: [{conv: {out: 64, kernel: 3, padding: 1}}, relu, {conv: {out: 64, kernel: 3, padding: 1}}]}}, relu, "
+    "{maxpool: {kernel: 2}}, {conv: {out: 128, kernel: 3, padding: 1, stride: 2}}, relu, {avgpool: {kernel: 4}}, flatten, "
+    "{linear: {out: 128}}, relu, {dropout: {}}, {linear: {out: classes}}]\n";
+
+static void run_step(NitiExecutable *e, NitiBindings *b, bool apart) {
+  const int32_t count = niti_executable_program(e)->operation_count;
+  for (int32_t i = 0; i < count; i += apart ? 1 : count) must(niti_executable_run(e, i, apart ? i + 1 : count, b));
+}
+
+/* Whole steps, and operation by operation, often enough to be recorded; batches of all sizes. */
+static void operands_of_networks_lie_in_memory(void **state) {
+  enum { BATCH = 48 };
+  static NitiSample samples[BATCH];
+  static int32_t labels[BATCH];
+  const NitiLowerOptions options = {.batch = BATCH, .training = true, .optimizer = &niti_optimizer_sgd};
+  (void)state;
+  for (int plain = 0; plain < 2; ++plain) {
+    NitiBackend *backend = open_isa("wgmma");
+    NitiProgram *p = program_of(network, &options);
+    NitiExecutable *e = NULL;
+    void *pixels = NULL;
+    must(niti_backend_compile(&e, backend, p, &(NitiCompileOptions){.plain = plain}));
+    must(backend->ops->alloc(backend, &pixels, (size_t)BATCH * 16 * 16 * 3));
+    NitiBindings b = {.pixels = pixels, .source = {1, 16, 16, 3}, .samples = samples, .labels = labels};
+    for (int i = 0; i < NITI_SCALARS_MAX; ++i) b.scalars[i] = 1;
+    for (int run = 0; run < 12; ++run) {
+      b.batch = run % 4 == 3 ? 17 : BATCH;
+      b.repeat = run % 3;
+      run_step(e, &b, run % 2 != 0);
+    }
+    assert_true(pretended_maps > 0);
+    backend->ops->release(backend, pixels);
+    niti_executable_close(e);
+    niti_program_close(p);
+    close_sound(backend);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(an_attribute_that_cannot_be_read_is_an_error),
+      cmocka_unit_test(operands_from_outside_lie_in_memory),
+      cmocka_unit_test(a_workspace_outlives_a_failure),
+      cmocka_unit_test(every_way_reads_a_mask_alike),
+      cmocka_unit_test(operands_of_networks_lie_in_memory),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
