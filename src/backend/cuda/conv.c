@@ -5,15 +5,30 @@
 
 typedef bool (*Serves)(const NitiConv *);
 
+enum { MMA_MOST = 95 /* percent of wgmma's expected time, below which mma.sync takes its place */ };
+
 /* A way's number is that of its family above that of the family's own way. */
 enum { FAMILY_SHIFT = 6, WAY_MASK = (1 << FAMILY_SHIFT) - 1 };
 static const NitiCudaConv *const families[] = {NULL, &niti_cuda_conv_mma, &niti_cuda_conv_wgmma, &niti_cuda_conv_grouped};
 
-/* The device's own family where it handles the shape; mma.sync handles every shape in one group. */
-static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, Serves serves) {
+static bool wgmma_serves(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
+  const NitiCudaConv *f = &niti_cuda_conv_wgmma;
+  const Serves serves = direction == NITI_FORWARD    ? f->serves_forward
+                        : direction == NITI_BACKWARD ? f->serves_backward
+                                                     : f->serves_gradient;
+  return cuda->family == NITI_CUDA_WGMMA && !niti_conv_grouped(s) && serves(s);
+}
+
+/* mma.sync handles every shape in one group. Where wgmma does too, it is left where mma.sync is expected to gain more than the
+ * models may err; never backward, where either packs weights, and wgmma reads masks as bits. */
+static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
+  int64_t wgmma, mma;
   if (niti_conv_grouped(s)) return &niti_cuda_conv_grouped;
-  const bool served = serves(s);
-  return cuda->family == NITI_CUDA_WGMMA && served ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma;
+  if (!wgmma_serves(cuda, s, direction)) return &niti_cuda_conv_mma;
+  if (direction == NITI_BACKWARD) return &niti_cuda_conv_wgmma;
+  (void)niti_cuda_conv_wgmma.choose(cuda, s, direction, &wgmma);
+  (void)niti_cuda_conv_mma.choose(cuda, s, direction, &mma);
+  return mma < wgmma / 100 * MMA_MOST ? &niti_cuda_conv_mma : &niti_cuda_conv_wgmma;
 }
 
 static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
@@ -166,11 +181,7 @@ static NitiConv shape_for(const NitiCuda *cuda, const NitiConvCall *call) {
 
 /* The family of a call's way, or the one that the cost model takes, for what shape_for gave. */
 static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape) {
-  const NitiCudaConv *f = &niti_cuda_conv_wgmma;
-  const Serves serves = call->direction == NITI_FORWARD    ? f->serves_forward
-                        : call->direction == NITI_BACKWARD ? f->serves_backward
-                                                           : f->serves_gradient;
-  return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, serves);
+  return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, call->direction);
 }
 
 /* Whatever the call's way: a smaller batch may have another, wgmma's read bits alone, and mma's can spread them. */
@@ -192,11 +203,17 @@ int niti_cuda_add_way(NitiWay ways[NITI_WAYS_MAX], int count, int number, const 
   return count + 1;
 }
 
+static int number_of(const NitiCudaConv *f) {
+  int number = 1;
+  while (families[number] != f) ++number;
+  return number;
+}
+
 /* Adds a family's own choice and its other ways. */
 static int add_family(NitiWay ways[NITI_WAYS_MAX], int count, const NitiCudaConv *f, const NitiConv *shape,
                       NitiDirection direction) {
-  int number = 1, first = count;
-  while (families[number] != f) ++number;
+  const int number = number_of(f);
+  int first = count;
   count = niti_cuda_add_way(ways, count, 0, f->name);
   if (f->ways) count = f->ways(ways, count, shape, direction);
   for (; first < count; ++first) ways[first].number |= number << FAMILY_SHIFT;
@@ -204,12 +221,20 @@ static int add_family(NitiWay ways[NITI_WAYS_MAX], int count, const NitiCudaConv
 }
 
 int niti_cuda_conv_ways(const NitiBackend *backend, const NitiConvCall *call, NitiWay ways[NITI_WAYS_MAX]) {
-  NitiConvCall modelled = *call;
-  modelled.way = 0;
-  const NitiConv shape = shape_for(niti_cuda_const(backend), call);
-  const NitiCudaConv *f = family_for(niti_cuda_const(backend), &modelled, &shape);
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  const NitiConv shape = shape_for(cuda, call);
+  const NitiCudaConv *f = family_of(cuda, &shape, call->direction);
   const int count = add_family(ways, 0, f, &shape, call->direction);
-  return f == &niti_cuda_conv_wgmma ? add_family(ways, count, &niti_cuda_conv_mma, &shape, call->direction) : count;
+  if (!wgmma_serves(cuda, &shape, call->direction)) return count;
+  return add_family(ways, count, f == &niti_cuda_conv_mma ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma, &shape, call->direction);
+}
+
+int niti_cuda_conv_choice(const NitiBackend *backend, const NitiConvCall *call) {
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  const NitiConv shape = shape_for(cuda, call);
+  const NitiCudaConv *f = family_of(cuda, &shape, call->direction);
+  int64_t time;
+  return number_of(f) << FAMILY_SHIFT | f->choose(cuda, &shape, call->direction, &time);
 }
 
 const char *niti_cuda_conv_kernel(const NitiBackend *backend, const NitiConvCall *call) {

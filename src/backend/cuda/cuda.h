@@ -231,6 +231,8 @@ void niti_cuda_stats(NitiBackend *, NitiTensorStats *out, const NitiTensor *);
 /* conv.c: the family that handles a convolution. */
 int niti_cuda_conv_ways(const NitiBackend *, const NitiConvCall *, NitiWay ways[NITI_WAYS_MAX]);
 size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
+/* The way that the cost model takes, one of niti_cuda_conv_ways'; for tests. */
+int niti_cuda_conv_choice(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
 void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                             const NitiConvCall *, const NitiRequantise *);
@@ -275,6 +277,9 @@ typedef struct NitiCudaConv {
   /* Its ways for a convolution that it serves, from number 1 on, beside its own choice, which is 0: adds them at ways[count] and
    * returns the new count. */
   int (*ways)(NitiWay ways[NITI_WAYS_MAX], int count, const NitiConv *, NitiDirection);
+  /* The cost model: the way that 0 stands for, or 0 where that is none of `ways`; and how many picoseconds it expects of it,
+   * INT64_MAX where it cannot tell. For a convolution that the family serves. */
+  int (*choose)(const NitiCuda *, const NitiConv *, NitiDirection, int64_t *picoseconds);
   /* bias: NULL, or niti_cuda_bias_prepare's. */
   void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
                   bool relu, const NitiRequantise *, int way);

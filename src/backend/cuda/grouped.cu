@@ -332,6 +332,12 @@ static int ways(NitiWay *ways, int count, const NitiConv *, NitiDirection direct
   return niti_cuda_add_way(ways, count, FEWER, "grouped, fewer splits");
 }
 
+/* No other family takes groups. */
+static int choose(const NitiCuda *, const NitiConv *, NitiDirection, int64_t *picoseconds) {
+  *picoseconds = INT64_MAX;
+  return 0;
+}
+
 /* So many positions that there is work for every multiprocessor, but not too few for a block. */
 static int32_t share_of(const NitiCuda *cuda, int64_t positions, int64_t blocks, int way) {
   const int64_t each = way == MORE ? 32 : way == FEWER ? 2 : 8;
@@ -361,5 +367,5 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
 
 static bool serves(const NitiConv *c) { return niti_conv_grouped(c); }
 
-extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves,  serves,   serves,  workspace,
-                                                        ways,      forward, backward, gradient};
+extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves, serves,  serves,   workspace,
+                                                        ways,      choose, forward, backward, gradient};

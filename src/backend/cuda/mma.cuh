@@ -105,6 +105,7 @@ void niti_mma_table(NitiCuda *, NitiMmaEntry *table, int entries, int tap_rows, 
 
 void niti_mma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);
 int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
+int niti_mma_gradient_way(const NitiConv *, int multiprocessors, int64_t *picoseconds); /* the fastest, as expected */
 
 #ifdef __CUDACC__
 

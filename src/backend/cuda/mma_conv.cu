@@ -7,7 +7,6 @@ enum {
   IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
-  FEW_COLUMNS = 32,        /* of a tile whose short sum costs less than its rounding, where wider ones would be too few */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -75,14 +74,28 @@ static int ways(NitiWay *ways, int count, const NitiConv *s, NitiDirection direc
   return count;
 }
 
-static void cut(NitiMmaPass *p, const NitiMmaVariant *v, uint64_t rows) {
-  const uint32_t across = (uint32_t)((p->oc + v->columns - 1) / v->columns);
-  p->tiles_across = niti_divisor(across);
-  p->tiles = (uint32_t)((rows + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
+static int image_bits(const NitiMmaPass *p) { return p->n >= IMAGES || (int64_t)p->n * p->jh * p->jw >> 31 != 0 ? 4 : 0; }
+
+static uint64_t rows_of(const NitiMmaPass *p) {
+  const int bits = image_bits(p);
+  const uint64_t blocks = ((uint64_t)p->n + (1u << bits) - 1) >> bits;
+  return (blocks * (uint64_t)p->jh * (uint64_t)p->jw) << bits;
 }
 
-/* Whether it is no phase of a stride: those of an operation are to have the same kernel. */
-static bool is_whole(const NitiMmaPass *p) { return p->out_pixel == p->oc && p->out_row == (int64_t)p->jw * p->oc; }
+static void cut(NitiMmaPass *p, const NitiMmaVariant *v) {
+  const uint32_t across = (uint32_t)((p->oc + v->columns - 1) / v->columns);
+  p->tiles_across = niti_divisor(across);
+  p->tiles = (uint32_t)((rows_of(p) + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
+}
+
+/* Whether tiles would be too few, and a sum long enough to be shared among warps. */
+static bool is_small(const NitiMmaPass *p, const NitiCuda *cuda) {
+  NitiMmaPass tiled = *p;
+  const NitiMmaVariant v = niti_mma_tiled(p->oc, false, 0);
+  cut(&tiled, &v);
+  return 2 * tiled.tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
+         rows_of(p) * (uint64_t)p->oc <= NARROW_OUTPUTS;
+}
 
 /* What follows from the geometry, and the tiles. */
 static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
@@ -98,27 +111,87 @@ static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
     p->sum_cells = niti_small_divisor((uint32_t)p->group / 8);
   }
   p->by_words = p->ic % 4 == 0;
-  p->image_bits = p->n >= IMAGES || (int64_t)p->n * p->jh * p->jw >> 31 != 0 ? 4 : 0;
+  p->image_bits = image_bits(p);
   p->pixels = niti_divisor((uint32_t)p->jh * (uint32_t)p->jw);
   p->columns = niti_divisor((uint32_t)p->jw);
   p->taps = niti_divisor(p->tap_columns > 0 ? (uint32_t)p->tap_columns : 1);
   p->runs = niti_divisor(p->ic >= 16 ? (uint32_t)p->ic / 16 : 1);
-  const uint64_t blocks = ((uint64_t)p->n + (1u << p->image_bits) - 1) >> p->image_bits;
-  const uint64_t rows = (blocks * (uint64_t)p->jh * (uint64_t)p->jw) << p->image_bits;
   const int columns = way > 0 ? pass_ways[way - 1].columns : 0;
   NitiMmaVariant v = way > 0 && columns == 0 ? niti_mma_narrow() : niti_mma_tiled(p->oc, gather, columns);
-  cut(p, &v, rows);
-  if (way == 0 && !gather && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
-      rows * (uint64_t)p->oc <= NARROW_OUTPUTS) {
+  cut(p, &v);
+  if (way == 0 && !gather && is_small(p, cuda)) {
     v = niti_mma_narrow();
-    cut(p, &v, rows);
-  }
-  if (way == 0 && !gather && is_whole(p) && 2 * p->tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) < NARROW_BYTES &&
-      v.columns > FEW_COLUMNS) {
-    v = niti_mma_tiled(p->oc, gather, FEW_COLUMNS);
-    cut(p, &v, rows);
+    cut(p, &v);
   }
   return v;
+}
+
+/* ---- the choice of a way ---- */
+
+/* Picoseconds while so many tiles share a multiprocessor. Each waits for its first copies, for those of each stage of its sum,
+ * and for its rounding, and has work that the others wait for. */
+static int64_t tiles_time(int columns, int64_t stages, int64_t tiles) {
+  return 24000 + 24400 * columns + stages * (93000 + 2960 * columns) + tiles * (647000 + stages * 97000);
+}
+
+/* Picoseconds that passes are expected to take in tiles so wide, packing apart; the constants are those of an H200, fitted to all
+ * ways of the convolutions of four networks (docs/benchmarks.md). */
+static int64_t time_of(const NitiMmaPass *passes, int count, int columns, int multiprocessors) {
+  int64_t tiles = 0, stages = 0;
+  const NitiMmaVariant v = niti_mma_tiled(passes->oc, false, columns);
+  for (int i = 0; i < count; ++i) {
+    NitiMmaPass p = passes[i];
+    cut(&p, &v);
+    tiles += p.tiles;
+    stages += (int64_t)p.tiles * (int64_t)((sum_bytes(&p) + NITI_MMA_RUN - 1) / NITI_MMA_RUN);
+  }
+  const int64_t slots = (int64_t)multiprocessors * v.blocks, each = (stages + tiles / 2) / tiles;
+  const int64_t full = tiles / slots, last = (tiles % slots + multiprocessors - 1) / multiprocessors;
+  return 6090000 + full * tiles_time(columns, each, v.blocks) + (last > 0 ? tiles_time(columns, each, last) : 0);
+}
+
+/* The fastest of tiles so wide, as expected; 0, and INT64_MAX: one gathers, or is small. The usual width is kept where another
+ * gains less than what the model can tell. */
+static int modelled(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int64_t *picoseconds) {
+  int best = 0;
+  int64_t least = INT64_MAX;
+  *picoseconds = INT64_MAX;
+  for (int i = 0; i < count; ++i) {
+    if (gathers(&passes[i]) || is_small(&passes[i], cuda)) return 0;
+  }
+  for (int i = 0; i < PASS_WAYS && count > 0; ++i) {
+    const int columns = pass_ways[i].columns;
+    if (columns == 0 || !niti_mma_tiles(passes->oc, columns)) continue;
+    const bool usual = columns == niti_mma_tiled(passes->oc, false, 0).columns;
+    const int64_t time = time_of(passes, count, columns, cuda->multiprocessors), counted = usual ? time * 97 / 100 : time;
+    if (counted < least) least = counted, *picoseconds = time, best = i + 1;
+  }
+  return best;
+}
+
+/* 0: mma_first.cu, or what is no matter of tiles' widths. */
+static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
+  const NitiMmaPass p = forward_pass(s);
+  const int way = modelled(cuda, &p, 1, picoseconds);
+  return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
+}
+
+static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
+  NitiMmaPass passes[NITI_MMA_PHASES];
+  int count = 0;
+  *picoseconds = INT64_MAX;
+  if (s->stride_h * s->stride_w > NITI_MMA_PHASES) return 0;
+  for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
+    NitiMmaTaps y, x;
+    const NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
+    if (p.jh > 0 && p.jw > 0) passes[count++] = p;
+  }
+  return modelled(cuda, passes, count, picoseconds);
+}
+
+static int choose(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction, int64_t *picoseconds) {
+  if (direction == NITI_GRADIENT) return niti_mma_gradient_way(s, cuda->multiprocessors, picoseconds);
+  return direction == NITI_FORWARD ? forward_way(cuda, s, picoseconds) : backward_way(cuda, s, picoseconds);
 }
 
 static uint32_t second_grid(uint32_t tiles, const NitiMmaVariant *v, const NitiCuda *cuda) {
@@ -164,6 +237,8 @@ static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
                     const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
+  int64_t time;
+  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
   if (way == 0 && niti_mma_first_serves(s)) {
     niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
     return;
@@ -286,7 +361,8 @@ static void backward_in_turn(NitiCuda *cuda, const Backward *b) {
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                      const NitiConv *s, const NitiRequantise *rq, int way) {
-  const Backward b = {dx, dy, w, mask, s, rq, way};
+  int64_t time;
+  const Backward b = {dx, dy, w, mask, s, rq, way > 0 ? way : choose(cuda, s, NITI_BACKWARD, &time)};
   if (!backward_together(cuda, &b)) backward_in_turn(cuda, &b);
   niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
@@ -310,4 +386,5 @@ static bool serves(const NitiConv *s) {
   return true;
 }
 
-const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves, serves, workspace, ways, forward, backward, niti_mma_gradient};
+const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves,  serves,   workspace,
+                                         ways,  choose, forward, backward, niti_mma_gradient};

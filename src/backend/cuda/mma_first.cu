@@ -127,6 +127,14 @@ bool niti_mma_first_serves(const NitiConv *c) {
   return make_tiling(&t, c);
 }
 
+/* Windows multiplied, and input rows brought to shared memory byte by byte. */
+int64_t niti_mma_first_time(const NitiConv *c) {
+  FirstTiling t;
+  if (!make_tiling(&t, c)) return INT64_MAX;
+  const int64_t rows = (int64_t)t.jobs * IMAGES * t.blocks_k; /* of output */
+  return 5000000 + rows * (77 * t.ow + 3 * t.kh * t.row_bytes);
+}
+
 template <NitiFinish FINISH, bool BIAS>
 static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, const FirstTiling &t, const NitiOutput &d,
                    const NitiRequantiseArgs &rq) {

@@ -198,12 +198,12 @@ static __global__ void __launch_bounds__(NITI_MMA_THREADS, BLOCKS) mma_gradient(
 typedef void (*Kernel)(Problem);
 struct Variant {
   Kernel kernel;
-  int rows, columns;
+  int rows, columns, blocks; /* of a multiprocessor */
 };
 
 template <int WARPS_M, int WARPS_N, int MI, int NI, int BLOCKS>
 static Variant variant() {
-  return Variant{mma_gradient<WARPS_M, WARPS_N, MI, NI, BLOCKS>, WARPS_M * MI * 16, WARPS_N * NI * 8};
+  return Variant{mma_gradient<WARPS_M, WARPS_N, MI, NI, BLOCKS>, WARPS_M * MI * 16, WARPS_N * NI * 8, BLOCKS};
 }
 
 static const struct {
@@ -226,26 +226,24 @@ int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count) {
   return count;
 }
 
-static int tile_for(int rows, int columns) {
-  if (rows <= 16) return columns <= 64 ? 0 : 1;
-  if (columns <= 64) return columns <= 32 ? 2 : 3;
-  return rows <= 64 ? 4 : 5;
-}
-
 /* Positions of one block of threads: those that keep the busiest multiprocessor busy for the shortest time. A block alone on its
  * multiprocessor counts half as much again. */
 static int32_t share_of(int32_t positions, uint32_t tiles, uint32_t multiprocessors) {
   int64_t best = INT64_MAX;
   int32_t share = positions < POSITIONS_MAX ? positions : POSITIONS_MAX;
-  for (int32_t splits = (positions + POSITIONS_MAX - 1) / POSITIONS_MAX, i = 0; i < SPLITS_MAX; ++i, ++splits) {
+  const int32_t first = (positions + POSITIONS_MAX - 1) / POSITIONS_MAX;
+  for (int32_t splits = first, next; splits < first + SPLITS_MAX; splits = next) {
     int32_t each = (positions + splits - 1) / splits;
     each = (each + POSITIONS - 1) / POSITIONS * POSITIONS;
+    next = splits + 1;
     if (each > POSITIONS_MAX) continue;
     const int64_t blocks = (int64_t)tiles * ((positions + each - 1) / each);
     const int64_t deep = (blocks + multiprocessors - 1) / multiprocessors;
     const int64_t cost = (deep == 1 ? 3 : 2 * deep) * (each + OVERHEAD);
     if (cost < best) best = cost, share = each;
-    if (each == POSITIONS) break;
+    if (each == POSITIONS || 2 * deep * (POSITIONS + OVERHEAD) >= best) break;       /* more parts never cost less */
+    const int32_t smaller = (positions + each - POSITIONS - 1) / (each - POSITIONS); /* parts, for the next size */
+    next = smaller > next ? smaller : next;
   }
   return share;
 }
@@ -256,8 +254,72 @@ static int32_t scaled(int32_t share, int splits) {
   return other < POSITIONS ? POSITIONS : other > POSITIONS_MAX ? POSITIONS_MAX : other;
 }
 
+/* How a way cuts the product. */
+struct Cut {
+  uint32_t across, tiles; /* tiles of a row, and in all */
+  int32_t positions, share;
+};
+
+/* As share_of says; see scaled. */
+static Cut cut_of(const NitiConv *s, const Variant &v, int multiprocessors) {
+  const int columns = s->kh * s->kw * s->c;
+  Cut c;
+  c.across = (uint32_t)((columns + v.columns - 1) / v.columns);
+  c.tiles = (uint32_t)((s->k + v.rows - 1) / v.rows) * c.across;
+  c.positions = (s->n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES * s->oh * s->ow;
+  c.share = share_of(c.positions, c.tiles, (uint32_t)multiprocessors);
+  return c;
+}
+
+static int32_t splits_of(const Cut &c) { return (c.positions + c.share - 1) / c.share; }
+
+/* Picoseconds of a stage (4 positions) while so many blocks of threads share a multiprocessor. Each block has work of its own
+ * (copies by rows and columns, products by both), and waits for the copies before it may begin. */
+static int64_t stage_time(const Variant &v, int64_t blocks) {
+  const int64_t work = 10800 + 69 * v.rows + 211 * v.columns + 827 * v.rows * v.columns / 100;
+  return 12200 + 166 * work / 100 + blocks * work;
+}
+
+/* Picoseconds that a way is expected to take; the constants are those of an H200, fitted to all ways of 50 gradients of four
+ * networks (docs/benchmarks.md). */
+static int64_t time_of(const NitiConv *s, const Variant &v, const Cut &c, int multiprocessors) {
+  const int64_t rows = s->k, columns = (int64_t)s->kh * s->kw * s->c, down = c.tiles / c.across, splits = splits_of(c);
+  const int64_t blocks = (int64_t)c.tiles * splits, slots = (int64_t)multiprocessors * v.blocks;
+  const int64_t full = blocks / slots, last = (blocks % slots + multiprocessors - 1) / multiprocessors;
+  const int64_t length = c.share < c.positions ? c.share : c.positions, stages = (length + POSITIONS - 1) / POSITIONS;
+  int64_t sums = stages * (full * stage_time(v, v.blocks) + (last > 0 ? stage_time(v, last) : 0));
+  if (splits == 1) sums += sums * 42 / 100; /* all blocks walk through the same positions at once, and want the same lines */
+  const int64_t copied = (int64_t)c.positions * NITI_BLOCK_IMAGES * (c.across * rows + down * columns); /* bytes */
+  const int64_t ends = 124 * (rows * columns / c.tiles) * ((blocks + multiprocessors - 1) / multiprocessors);
+  const int64_t time = 2050000 + (full + (last > 0)) * 33500 + sums + copied * 15 / 1000 + ends;
+  if (splits == 1) return time;
+  const bool wide = (int64_t)s->n * s->oh * s->ow > NITI_ACCUMULATION_MAX;                 /* sums of 64 bits */
+  return time + 2220000 + splits * (35300 + rows * columns * (wide ? 6490 : 2660) / 1000); /* zeros first; then atomics */
+}
+
+int niti_mma_gradient_way(const NitiConv *s, int multiprocessors, int64_t *picoseconds) {
+  int best = 0;
+  *picoseconds = INT64_MAX;
+  for (int tile = 0; tile < TILES; ++tile) {
+    const Variant v = tiles[tile].variant();
+    const Cut own = cut_of(s, v, multiprocessors);
+    for (int splits = 0; splits < SPLIT_WAYS; ++splits) {
+      Cut c = own;
+      c.share = scaled(own.share, splits);
+      const int64_t time = time_of(s, v, c, multiprocessors);
+      if (time < *picoseconds) *picoseconds = time, best = tile * SPLIT_WAYS + splits + 1;
+    }
+  }
+  return best;
+}
+
 void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *s,
                        int way) {
+  int64_t time;
+  if (way == 0) way = niti_mma_gradient_way(s, cuda->multiprocessors, &time);
+  const Variant v = tiles[(way - 1) / SPLIT_WAYS].variant();
+  Cut cut = cut_of(s, v, cuda->multiprocessors);
+  cut.share = scaled(cut.share, (way - 1) % SPLIT_WAYS);
   Problem p = {};
   p.dy = niti_cuda_blocked(dy);
   p.x = niti_cuda_blocked(x);
@@ -269,14 +331,11 @@ void niti_mma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor 
   p.stride_h = s->stride_h, p.stride_w = s->stride_w, p.pad_h = s->pad_h, p.pad_w = s->pad_w;
   p.pixels = niti_divisor((uint32_t)s->oh * (uint32_t)s->ow);
   p.across = niti_divisor((uint32_t)s->ow);
-  p.positions = (s->n + NITI_BLOCK_IMAGES - 1) / NITI_BLOCK_IMAGES * s->oh * s->ow;
-  const Variant v = tiles[way > 0 ? (way - 1) / SPLIT_WAYS : tile_for(p.rows, p.columns)].variant();
-  const uint32_t across = (uint32_t)((p.columns + v.columns - 1) / v.columns);
-  p.tiles_across = niti_divisor(across);
-  p.tiles = (uint32_t)((p.rows + v.rows - 1) / v.rows) * across;
-  p.share =
-      scaled(share_of(p.positions, p.tiles, (uint32_t)cuda->multiprocessors), way > 0 ? (way - 1) % SPLIT_WAYS : SPLITS_OWN);
-  const uint32_t splits = (uint32_t)((p.positions + p.share - 1) / p.share);
+  p.positions = cut.positions;
+  p.tiles_across = niti_divisor(cut.across);
+  p.tiles = cut.tiles;
+  p.share = cut.share;
+  const uint32_t splits = (uint32_t)splits_of(cut);
   p.alone = splits == 1;
   p.paired = p.columns % 2 == 0 && (uintptr_t)gradient->data % (size_t)(gradient->bits / 4) == 0;
   if (!p.alone)

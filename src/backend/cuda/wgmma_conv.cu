@@ -83,6 +83,12 @@ void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], con
   }
 }
 
+/* How many tiles a pair does, where all clusters for 128 channels take part. */
+static int rounds_of(const ConvTiling &t, int multiprocessors) {
+  const int fit = multiprocessors / CLUSTER / t.blocks_k, each = fit > 0 ? fit : 1;
+  return ceil_div(t.tiles, CLUSTER * PAIRS * each);
+}
+
 /* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
 static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *w, const NitiTensor *mask, int pad_h, int pad_w,
                 int kh, int kw, bool transpose, const NitiRequantiseArgs &rq, bool stream) {
@@ -109,8 +115,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                         mask ? niti_cuda_bits(mask) : NULL};
   l.packed = packed;
   l.requantise = rq;
-  const int fit = cuda->multiprocessors / CLUSTER / t.blocks_k, each = fit > 0 ? fit : 1; /* clusters for 128 channels */
-  const int rounds = ceil_div(t.tiles, CLUSTER * PAIRS * each), needed = ceil_div(t.tiles, CLUSTER * PAIRS * rounds);
+  const int needed = ceil_div(t.tiles, CLUSTER * PAIRS * rounds_of(t, cuda->multiprocessors));
   const unsigned blocks = (unsigned)(needed * t.blocks_k * CLUSTER);
   if (t.resident)
     niti_wgmma_conv_resident(cuda, l, blocks);
@@ -144,6 +149,20 @@ static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direc
   return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 
+/* Forward: its weights are packed, then each round waits for boxes, multiplies and rounds. Backward is not compared. As of an
+ * H200. */
+static int choose(const NitiCuda *cuda, const NitiConv *c, NitiDirection direction, int64_t *picoseconds) {
+  ConvTiling t;
+  *picoseconds = INT64_MAX;
+  if (direction == NITI_GRADIENT) *picoseconds = niti_wgmma_gradient_time(c, cuda->multiprocessors);
+  if (direction != NITI_FORWARD || !make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false))
+    return 0;
+  const int64_t packed = (int64_t)niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw), stages = (int64_t)t.chunks * t.kh * t.kw;
+  const int64_t rounds = rounds_of(t, cuda->multiprocessors);
+  *picoseconds = 7250000 + packed * 131 / 100 + rounds * (2980000 + 207000 * stages + 42 * t.chunks * (int64_t)t.box_bytes);
+  return 0;
+}
+
 static size_t workspace(const NitiCuda *cuda, const NitiConv *c, NitiDirection direction) {
   if (direction == NITI_GRADIENT)
     return niti_wgmma_serves_gradient(c) ? niti_wgmma_gradient_workspace(c, cuda->multiprocessors) : 0;
@@ -171,5 +190,5 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
 }
 
 extern "C" const NitiCudaConv niti_cuda_conv_wgmma = {
-    "wgmma", serves_forward, serves_backward, niti_wgmma_serves_gradient, workspace,
-    ways,    forward,        backward,        niti_wgmma_gradient};
+    "wgmma", serves_forward, serves_backward, niti_wgmma_serves_gradient, workspace, ways,
+    choose,  forward,        backward,        niti_wgmma_gradient};

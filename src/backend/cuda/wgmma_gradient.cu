@@ -286,3 +286,11 @@ extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiproc
   }
   return most;
 }
+
+/* A block's positions; the parts that blocks leave; the parts of a tile that one thread adds up in turn. As of an H200. */
+extern "C" int64_t niti_wgmma_gradient_time(const NitiConv *c, int multiprocessors) {
+  GradientTiling t;
+  make_tiling(&t, c, multiprocessors, 0);
+  const int64_t tiles = (int64_t)t.tiles_k * t.tiles_c * t.tiles_w * t.kh, units = t.begin[t.kh];
+  return 110000 * ((units + t.blocks - 1) / t.blocks) * t.positions + 106000 * (t.blocks + tiles) + 128000 * t.blocks / tiles;
+}
