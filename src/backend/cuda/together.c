@@ -161,8 +161,8 @@ void niti_cuda_link_name(NitiBackend *backend, char name[NITI_LINK_NAME_MAX]) {
 static NitiStatus read_settings(NitiExchangeSettings *out, NitiRanks *ranks) {
   const char *sums = niti_environment_get(NITI_SUMS_VARIABLE), *small = niti_environment_get(NITI_SMALL_VARIABLE);
   NitiFacts facts = {0};
-  niti_facts_add(&facts, NITI_SUMS_VARIABLE, sums ? sums : "unset");
-  niti_facts_add(&facts, NITI_SMALL_VARIABLE, small ? small : "unset");
+  niti_facts_add(&facts, NITI_SUMS_VARIABLE, sums ? sums : "beside");
+  niti_facts_add(&facts, NITI_SMALL_VARIABLE, small ? small : "nccl");
   NITI_TRY(niti_ranks_compare(ranks, &facts));
   return niti_exchange_settings(out, sums, small);
 }
