@@ -203,7 +203,7 @@ NitiStatus niti_cuda_connect(NitiBackend *backend, NitiRanks *ranks) {
 
 void niti_cuda_disconnect(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
-  if (cuda->peers) niti_peers_leave(cuda->peers, cuda, backend->together.ranks);
+  if (cuda->peers && cuda->peers->open) niti_peers_leave(cuda->peers, cuda, backend->together.ranks);
   free(cuda->peers);
   cuda->peers = NULL;
 }
