@@ -4,7 +4,8 @@
 bench/compare_ranks.py --niti build/niti --ranks 2 --batch 1024 256 [--model vgg-small-7 --recipe vgg-small-7-cifar10] [--launch "mpirun -n {}"] [--rounds 3]
 
 --batch is that of each GPU. niti trains random images of CIFAR-10's form by the recipe, loader included; PyTorch steps on one batch that stays on the device. Where there
-is no MPI: --launch "bench/local_ranks.sh {}" (bench/local_transport.c). Every run of niti at one global batch must end with the same hash on 1 and N GPUs.
+is no MPI: --launch "bench/local_ranks.sh {}" (bench/local_transport.c). Every run of niti at one global batch must end with the same hash on 1 and N GPUs. A recipe's
+warm-up is shortened to 5% of a run, where the runs here would end within it. NITI_CUDA_SUMS and NITI_CUDA_SMALL (docs/scaling.md) are taken from the environment.
 """
 import argparse
 import json
@@ -18,6 +19,8 @@ import tempfile
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
+SAME_STEPS = 30  # of the runs whose hashes are compared
+SHORT = ["--set", "update.warmup.at=5%"]
 
 
 def write_images(folder):
@@ -30,13 +33,46 @@ def write_images(folder):
         (folder / name).write_bytes(records.tobytes())
 
 
-def niti(args, launch, batch, steps, data, run):
-    command = [*shlex.split(launch), args.niti, "train", args.recipe, "--data", data, "--run", run, "--backend", args.backend, "--batch", str(batch),
-               "--max-steps", str(steps), "--test-limit", "64", "--test-every", "1000", "--measure-every", "0", "--json"]
+class Failure(Exception):
+    pass
+
+
+def run(command):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"compare_ranks: {' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr}")
-    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+        raise Failure(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def settings(args, data, folder):
+    """What the recipe needs to be run for a few steps: nothing, or a shorter warm-up."""
+    command = [args.niti, "train", args.recipe, "--data", data, "--run", folder, "--backend", "cpu", "--batch", 1, "--max-steps",
+               min(SAME_STEPS, args.steps), "--dry-run"]
+    try:
+        run(command)
+        return []
+    except Failure as failure:
+        if "update: warmup" not in str(failure):
+            raise
+        run([*command, *SHORT])
+        return SHORT
+
+
+def niti(args, launch, batch, steps, data, folder):
+    out = run([*shlex.split(launch), args.niti, "train", args.recipe, "--data", data, "--run", folder, "--backend", args.backend, "--batch", batch, "--max-steps",
+               steps, "--test-limit", 64, "--test-every", 1000, "--measure-every", 0, "--json", *args.settings])
+    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
+
+
+def same_hash(args, batch, place):
+    """Whether runs at one global batch end alike on one GPU and on all: "yes", "NO" or "failed"."""
+    try:
+        found = {niti(args, args.launch.format(n) if n > 1 else "", batch * args.ranks, SAME_STEPS, place / "data", place / f"same-{batch}-{n}")["hash"]
+                 for n in (1, args.ranks)}
+    except Failure as failure:
+        print(f"compare_ranks: {failure}", file=sys.stderr, flush=True)
+        return "failed"
+    return "yes" if len(found) == 1 else "NO"
 
 
 def main():
@@ -53,10 +89,11 @@ def main():
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--peer-options", default="")
     args = parser.parse_args()
-    rates, peers, hashes = {}, {}, {}
+    rates, peers = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         write_images(place / "data")
+        args.settings = settings(args, place / "data", place / "dry")
         for turn in range(args.rounds):
             for batch in args.batch:
                 for ranks in (1, args.ranks):
@@ -71,17 +108,18 @@ def main():
             for result in json.loads(done.stdout.splitlines()[-1])["results"]:
                 peers.setdefault((result["batch"], result["mode"]), []).append(result["images_per_second"])
                 print(f"PyTorch {result['mode']}, {result['batch']} on each: {result['images_per_second']:,.0f} images/s", file=sys.stderr, flush=True)
-        for batch in args.batch:  # the same global batch on one GPU and on all
-            hashes[batch] = {niti(args, args.launch.format(n) if n > 1 else "", batch * args.ranks, 30, place / "data", place / f"same-{batch}-{n}")["hash"]
-                             for n in (1, args.ranks)}
+        hashes = {batch: same_hash(args, batch, place) for batch in args.batch}
     print(f"{args.model}, {args.ranks} GPUs; medians of {args.rounds} rounds in turns (min to max), images/s\n")
     print(f"| batch per GPU | niti, 1 GPU | niti, {args.ranks} GPUs | over 1 GPU | over DDP | same hash |\n|---|---|---|---|---|---|")
     for batch in args.batch:
         one, many = rates[batch, 1], rates[batch, args.ranks]
         over = ", ".join(f"{mode} {statistics.median(many) / statistics.median(values):.2f}" for (b, mode), values in peers.items() if b == batch)
         print(f"| {batch} | {statistics.median(one):,.0f} ({min(one):,.0f} to {max(one):,.0f}) | {statistics.median(many):,.0f} ({min(many):,.0f} to "
-              f"{max(many):,.0f}) | {statistics.median(many) / statistics.median(one):.2f} | {over or '-'} | {'yes' if len(hashes[batch]) == 1 else 'NO'} |")
-    return 0 if all(len(found) == 1 for found in hashes.values()) else 1
+              f"{max(many):,.0f}) | {statistics.median(many) / statistics.median(one):.2f} | {over or '-'} | {hashes[batch]} |")
+    return 0 if set(hashes.values()) == {"yes"} else 1
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except Failure as error:
+    sys.exit(f"compare_ranks: {error}")

@@ -39,7 +39,7 @@ find_path(NITI_CUDA_INCLUDE cuda_runtime_api.h REQUIRED HINTS ${CMAKE_CUDA_TOOLK
 if(NOT NITI_NCCL STREQUAL "OFF")
   find_path(NITI_NCCL_INCLUDE nccl.h HINTS ${NITI_CUDA_INCLUDE})
   if(NITI_NCCL_INCLUDE)
-    set_source_files_properties(src/backend/cuda/together.c PROPERTIES COMPILE_DEFINITIONS NITI_NCCL
+    set_source_files_properties(src/backend/cuda/nccl.c PROPERTIES COMPILE_DEFINITIONS NITI_NCCL
       COMPILE_OPTIONS "-isystem;${NITI_NCCL_INCLUDE}")
   elseif(NITI_NCCL STREQUAL "ON")
     message(FATAL_ERROR "NITI_NCCL=ON, but nccl.h is not there; set NITI_NCCL_INCLUDE to its folder")

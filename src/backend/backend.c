@@ -102,3 +102,7 @@ NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
   backend->together.ranks = ranks;
   return can ? backend->kernels->connect(backend, ranks) : NITI_OK;
 }
+
+void niti_backend_leave(NitiBackend *backend) {
+  if (backend && backend->together.ranks && backend->kernels->disconnect) backend->kernels->disconnect(backend);
+}

@@ -132,6 +132,9 @@ void niti_backend_close(NitiBackend *backend); /* NULL is allowed */
 /* From now on, runs whose bindings have a `whole` exchange with these ranks; all of them call it. Fails with
  * NITI_ERROR_UNSUPPORTED where the device cannot. */
 NitiStatus niti_backend_join(NitiBackend *, NitiRanks *);
+/* Before closing, where all ranks come here, each after its last run; without it a device may keep some memory until the process
+ * ends. NULL, and a backend that has not joined ranks, are allowed. */
+void niti_backend_leave(NitiBackend *);
 
 /* The name of the kernel that runs a convolution of this shape (opcode: one of NITI_OP_CONV_*); "" if memory runs out. */
 const char *niti_backend_conv_kernel(NitiBackend *, NitiOpcode opcode, const NitiConv *conv);

@@ -206,6 +206,8 @@ typedef struct NitiKernels {
   void (*link_name)(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
   /* Where all ranks have such names, no two the same: from now on exchanges go that way. All ranks call it. */
   NitiStatus (*connect)(NitiBackend *, NitiRanks *);
+  /* After the last exchange, whether or not connect was called or succeeded: ends what only all ranks together can. */
+  void (*disconnect)(NitiBackend *);
   /* sums[count] of 32 or 64 bits begin to become the sums over all ranks of the run under way; until all_sum_wait nothing else
    * may use them. That also completes the metrics of a loss with a delta. NULL: the device cannot join ranks. */
   void (*all_sum_begin)(NitiBackend *, void *sums, size_t count, int bits);

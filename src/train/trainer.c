@@ -355,6 +355,8 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
   }
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
+  const bool together = status == NITI_OK || status == NITI_INTERRUPTED || niti_ranks_agreed(run->options.ranks);
+  if (together) niti_backend_leave(run->backend);
   const NitiStatus closed = niti_run_close(run); /* its own failure matters less */
   return status != NITI_OK ? niti_fail(status, "%s", why) : closed;
 }

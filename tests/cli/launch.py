@@ -1,9 +1,12 @@
 """Runs the tool as several ranks, by mpirun."""
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -32,6 +35,28 @@ def give_up(launcher, why):
     os.killpg(launcher.pid, signal.SIGKILL)
     out, err = launcher.communicate()
     pytest.fail(f"{why}\n{out}{err}")
+
+
+def processes_of(launcher, count, seconds=60):
+    """The process number of each rank, when all are there."""
+    end = time.monotonic() + seconds
+    found = []
+    while time.monotonic() < end:
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
+                number = own and re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
+            except (OSError, ValueError):
+                continue
+            if number:  # a process that has only just begun has no environment yet
+                found.append((int(number[1]), int(entry.name)))
+        if len(found) == count:
+            return dict(found)
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.01)
+    give_up(launcher, "the ranks have not begun")
 
 
 def end_of(launcher, timeout=100):

@@ -29,8 +29,15 @@ static char met[64]; /* the call that the fault hit first */
 
 /* Calls that are made all the same: they end something, or what follows depends on them. */
 static bool is_made(const char *name) {
-  static const char *const made[] = {"cudaFree",         "cudaFreeHost",         "cudaStreamDestroy",    "cudaEventDestroy",
-                                     "cudaGraphDestroy", "cudaGraphExecDestroy", "cudaStreamEndCapture", "cudaGetLastError"};
+  static const char *const made[] = {"cudaFree",
+                                     "cudaFreeHost",
+                                     "cudaStreamDestroy",
+                                     "cudaEventDestroy",
+                                     "cudaGraphDestroy",
+                                     "cudaGraphExecDestroy",
+                                     "cudaStreamEndCapture",
+                                     "cudaGetLastError",
+                                     "cudaIpcCloseMemHandle"};
   for (size_t i = 0; i < sizeof made / sizeof *made; ++i) {
     if (strcmp(made[i], name) == 0) return true;
   }

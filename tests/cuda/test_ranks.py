@@ -1,14 +1,19 @@
 """Ranks on CUDA devices: the bits of one process on the CPU, through host memory and through NCCL."""
 import json
+import os
+import signal
 import subprocess
+import time
 
 import pytest
 
-from launch import end_of, needs_mpi, start, together
+import data_sets
+from launch import end_of, give_up, needs_mpi, processes_of, start, together
 from recipes import NORMED
-from tool import NITI, train
+from tool import NITI, resume, train
 
 pytestmark = needs_mpi
+EPOCHS = 6
 SAME = ("hash", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_epoch", "steps")
 
 
@@ -56,25 +61,116 @@ def devices():
     return len(done.stdout.splitlines()) if done.returncode == 0 else 0
 
 
+# ---- through NCCL, and past it ----
+
+WAYS = {"nccl": {}, "sums after": {"NITI_CUDA_SUMS": "after"}, "small by peers": {"NITI_CUDA_SMALL": "peers"},
+        "sums after, small by peers": {"NITI_CUDA_SUMS": "after", "NITI_CUDA_SMALL": "peers"}}
+# NCCL refuses a device twice on one host, but takes NCCL_HOSTID for the host: its exchanges then go through sockets.
+SOCKETS = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "=lo", "NCCL_NET": "Socket", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def apart(shared):
+    """The tool, each rank of which says that it has a host of its own."""
+    return script(shared / "niti-apart", f"NCCL_HOSTID=host$OMPI_COMM_WORLD_RANK exec '{NITI}' \"$@\"")
+
+
+@pytest.fixture(scope="module")
+def two(apart):
+    """(program, options, environment) of two ranks that NCCL connects: on a device each, or else on one."""
+    return (NITI, ("--backend", "cuda"), {}) if devices() >= 2 else (apart, ("--backend", "cuda:0"), SOCKETS)
+
+
+def check_way(err, way):
+    """Skips where ranks could not exchange in this way."""
+    if ", NCCL" not in err:
+        pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
+    assert (", sums after backward" in err) == ("NITI_CUDA_SUMS" in way), err
+    if "NITI_CUDA_SMALL" not in way:
+        assert "peers' memory" not in err, err
+    elif "(peers' memory is out of reach)" in err:
+        pytest.skip("the devices cannot write each other's memory: small exchanges went through NCCL")
+    else:
+        assert ", small exchanges through peers' memory" in err, err
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_nccl_between_devices(ranks, case, tmp_path):
+def test_nccl_between_devices(ranks, way, case, tmp_path):
     if devices() < ranks:
         pytest.skip(f"{devices()} CUDA devices here (expected at least {ranks})")
-    code, out, err = end_of(start((ranks, *how(case, tmp_path / "run"), "--backend", "cuda")))
+    code, out, err = end_of(start((ranks, *how(case, tmp_path / "run"), "--backend", "cuda"), environment=way))
     assert code == 0, f"exit {code}\n{out}{err}"
-    if ", NCCL" not in err:
-        pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
     assert same(json.loads(out)) == same(case[2])
+    check_way(err, way)
 
 
-def test_nccl_between_ranks_that_share_a_device(case, tmp_path):
-    """NCCL refuses that on one host, but takes NCCL_HOSTID for the host: its exchanges then go through sockets."""
-    program = tmp_path / "niti"
-    program.write_text(f"#!/bin/sh\nNCCL_HOSTID=host$OMPI_COMM_WORLD_RANK exec '{NITI}' \"$@\"\n")
-    program.chmod(0o755)
-    sockets = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "=lo", "NCCL_NET": "Socket", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
-    code, out, err = end_of(start((2, program, *how(case, tmp_path / "run")[1:], "--backend", "cuda:0"), environment=sockets))
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_nccl_between_ranks_that_share_a_device(way, case, apart, tmp_path):
+    code, out, err = end_of(start((2, apart, *how(case, tmp_path / "run")[1:], "--backend", "cuda:0"), environment=SOCKETS | way))
     assert code == 0, f"exit {code}\n{out}{err}"
-    if ", NCCL" not in err:
-        pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
     assert same(json.loads(out)) == same(case[2])
+    check_way(err, way)
+
+
+@pytest.fixture(scope="module")
+def long(normed, shared):
+    """(recipe, data, result of one process on the CPU) of a run that takes a while."""
+    data = data_sets.write_idx_set(shared / "ranks-long", data_sets.squares(600, 1), data_sets.squares(60, 2))
+    return normed, data, train(normed, data, shared / "ranks-long-run", "--epochs", EPOCHS, "--backend", "cpu")
+
+
+def start_long(long, two, way, run):
+    """The launcher and its ranks, once there is a checkpoint."""
+    program, options, environment = two
+    launcher = start((2, program, long[0], "--data", long[1], "--run", run, "--threads", 1, "--epochs", EPOCHS, "--json", *options),
+                     environment=environment | way)
+    ranks = processes_of(launcher, 2)
+    end = time.monotonic() + 60
+    while not (run / "best.safetensors").exists():
+        assert launcher.poll() is None, launcher.communicate()
+        assert time.monotonic() < end or give_up(launcher, "no checkpoint")
+        time.sleep(0.01)
+    return launcher, ranks
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_ranks_that_are_interrupted_go_on_in_any_way(way, long, two, tmp_path):
+    run = tmp_path / "run"
+    launcher, ranks = start_long(long, two, way, run)
+    os.kill(ranks[1], signal.SIGTERM)
+    code, out, err = end_of(launcher)
+    assert code == 128 + signal.SIGTERM and json.loads(out.splitlines()[0])["interrupted"], (code, out, err)
+    program, options, environment = two
+    other = WAYS["nccl"] if way else WAYS["sums after, small by peers"]
+    code, out, err = end_of(start((2, program, "--resume", run, "--threads", 1, "--json", *options), environment=environment | other))
+    assert code == 0 and same(json.loads(out)) == same(long[2]), (code, out, err)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_killed_rank_ends_the_run_although_kernels_wait_for_it(way, long, two, tmp_path):
+    run = tmp_path / "run"
+    launcher, ranks = start_long(long, two, way, run)
+    os.kill(ranks[1], signal.SIGKILL)
+    code, out, err = end_of(launcher, timeout=30)
+    assert code != 0 and "rank 1" in err and "signal 9" in err, (code, out, err)
+    assert same(resume(run, "--backend", "cpu")) == same(long[2])
+
+
+def test_ways_that_are_unknown_or_differ_are_refused(normed, odd, two, tmp_path):
+    program, options, environment = two
+    words = (normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1, *options)
+    code, out, err = end_of(start((2, program, *words), environment=environment | {"NITI_CUDA_SUMS": "sideways"}))
+    if code == 0:
+        pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
+    assert code == 1 and err.count("NITI_CUDA_SUMS is 'sideways' (expected beside or after)") == 1, (code, out, err)
+    differs = script(tmp_path / "differs", f"NITI_CUDA_SMALL=peers exec '{program}' \"$@\"")
+    code, out, err = end_of(start((1, program, *words), (1, differs, *words), environment=environment))
+    assert code == 1 and "NITI_CUDA_SMALL: rank 1 (" in err and "has peers, but rank 0 (" in err and "has nccl" in err, (code, out, err)
+    assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import data_sets
-from launch import PLUGIN, end_of, give_up, needs_mpi, start, together, train_in
+from launch import PLUGIN, end_of, give_up, needs_mpi, processes_of, start, together, train_in
 from recipes import EVERY_LAYER
 from tool import NITI, SANITIZE, json_of, niti, resume, rows_of, timeless, train
 
@@ -38,28 +38,6 @@ def events_of(run):
               if tag.endswith("confusion")}
     assert len(found) >= 3, events.Tags()
     return found
-
-
-def processes_of(launcher, count, seconds=60):
-    """The process number of each rank, when all are there."""
-    end = time.monotonic() + seconds
-    found = []
-    while time.monotonic() < end:
-        found = []
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                own = parent == launcher.pid and os.readlink(entry / "exe") == str(NITI)
-                number = own and re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", (entry / "environ").read_bytes())
-            except (OSError, ValueError):
-                continue
-            if number:  # a process that has only just begun has no environment yet
-                found.append((int(number[1]), int(entry.name)))
-        if len(found) == count:
-            return dict(found)
-        assert launcher.poll() is None, launcher.communicate()
-        time.sleep(0.01)
-    give_up(launcher, "the ranks have not begun")
 
 
 def wait_for(path, launcher, seconds=60):

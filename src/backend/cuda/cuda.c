@@ -235,6 +235,7 @@ static const NitiKernels kernels = {
     .bias_gradient = niti_cuda_bias_gradient,
     .link_name = niti_cuda_link_name,
     .connect = niti_cuda_connect,
+    .disconnect = niti_cuda_disconnect,
     .all_sum_begin = niti_cuda_all_sum_begin,
     .all_sum_wait = niti_cuda_all_sum_wait,
     .relu_forward = niti_cuda_relu_forward,

@@ -60,7 +60,9 @@ typedef enum NitiCudaFamily {
 } NitiCudaFamily;
 
 typedef struct NitiLayouts NitiLayouts;       /* host: the data pointers whose blocked layouts are up to date */
-typedef struct NitiNccl NitiNccl;             /* host: how ranks with devices of their own exchange */
+typedef struct NitiNccl NitiNccl;             /* host: how ranks with devices of their own exchange, */
+typedef struct NitiPeers NitiPeers;           /* and what is small, where they can write each other's memory */
+typedef struct NitiSums NitiSums;             /* host: sums over all ranks that run after backward */
 typedef struct NitiTravelling NitiTravelling; /* host: sums over all ranks that have begun */
 typedef struct NitiQueue NitiQueue;           /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
@@ -84,8 +86,10 @@ typedef struct NitiCuda {
   NitiStaging *staging;
   NitiNccl *nccl;             /* NULL: by itself, or exchanges pass through the host, */
   NitiTravelling *travelling; /* these under way */
+  NitiPeers *peers;           /* NULL: small exchanges go the same way as large ones */
+  NitiSums *sums;             /* NULL: sums run beside backward */
   NitiMetrics *metrics; /* device: the loss's, to which range->batch is added once it is all ranks'; NULL: nothing is under way */
-  char description[128], hardware[256];
+  char description[192], hardware[256];
 } NitiCuda;
 
 static inline NitiCuda *niti_cuda(NitiBackend *backend) { return (NitiCuda *)(void *)backend; }
@@ -117,7 +121,13 @@ void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 /* ---- ranks (together.c) ---- */
 void niti_cuda_link_name(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
 NitiStatus niti_cuda_connect(NitiBackend *, NitiRanks *);
+void niti_cuda_disconnect(NitiBackend *); /* backend/kernels.h */
+/* The same where not all ranks come here; work under way has ended. */
 void niti_cuda_leave(NitiCuda *);
+/* Whether sums have been noted that no work has been enqueued for yet. */
+bool niti_cuda_has_sums(const NitiCuda *);
+/* Forgets them: what was enqueued since will not run. */
+void niti_cuda_drop_sums(NitiCuda *);
 /* Between an operation's two launches: the range's maximum becomes that of all ranks. */
 void niti_cuda_share_range(NitiCuda *);
 /* sums[count] of 32 or 64 bits become those over all ranks. */

@@ -82,10 +82,12 @@ static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
   return oldest;
 }
 
-/* Records what enqueue does; nothing runs. Where that fails the work stays unrecorded for good, and no failure is kept. */
+/* Records what enqueue does; nothing runs. Where that fails the work stays unrecorded for good, and no failure is kept. So does
+ * work with a part of the sums over all ranks that run after backward: those before it or after it could not know of the rest. */
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;
+  if (niti_cuda_has_sums(cuda)) return;
   niti_layouts_clear(cuda->layouts); /* the recorded work must make whatever it needs */
   if (niti_cuda_runtime.cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed) != cudaSuccess) {
     (void)niti_cuda_runtime.cudaGetLastError();
@@ -93,7 +95,7 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
   }
   enqueue(context);
   const cudaError_t enqueued = cuda->error, ended = niti_cuda_runtime.cudaStreamEndCapture(cuda->stream, &graph);
-  if (enqueued == cudaSuccess && ended == cudaSuccess &&
+  if (enqueued == cudaSuccess && ended == cudaSuccess && !niti_cuda_has_sums(cuda) &&
       niti_cuda_runtime.cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {
     entry->state = RECORDED;
   } else {
@@ -102,6 +104,7 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
     cuda->failed = NULL;
     entry->exec = NULL;
     niti_layouts_clear(cuda->layouts);
+    niti_cuda_drop_sums(cuda);
   }
   if (graph) (void)niti_cuda_runtime.cudaGraphDestroy(graph);
 }

@@ -16,6 +16,11 @@ extern "C" {
   CALL(cudaError_t, cudaDeviceGetAttribute, (int *value, enum cudaDeviceAttr which, int device), (value, which, device))         \
   CALL(cudaError_t, cudaGetDeviceProperties, (struct cudaDeviceProp * out, int device), (out, device))                           \
   CALL(cudaError_t, cudaDeviceGetPCIBusId, (char *name, int size, int device), (name, size, device))                             \
+  CALL(cudaError_t, cudaDeviceGetByPCIBusId, (int *device, const char *name), (device, name))                                    \
+  CALL(cudaError_t, cudaDeviceCanAccessPeer, (int *can, int device, int peer), (can, device, peer))                              \
+  CALL(cudaError_t, cudaIpcGetMemHandle, (cudaIpcMemHandle_t * out, void *p), (out, p))                                          \
+  CALL(cudaError_t, cudaIpcOpenMemHandle, (void **out, cudaIpcMemHandle_t handle, unsigned flags), (out, handle, flags))         \
+  CALL(cudaError_t, cudaIpcCloseMemHandle, (void *p), (p))                                                                       \
   CALL(cudaError_t, cudaSetDevice, (int device), (device))                                                                       \
   CALL(cudaError_t, cudaGetLastError, (void), ())                                                                                \
   CALL(cudaError_t, cudaMemGetInfo, (size_t * available, size_t * total), (available, total))                                    \

@@ -1,126 +1,14 @@
 /* What ranks with CUDA devices exchange: through NCCL, in streams and so in recordings too, where each rank has a device of its
  * own and NCCL is there; else through host memory and the ranks' transport, so that ranks on GPUs and on CPUs can be mixed. Sums
- * of gradients travel in a stream of their own, beside the backward operations of earlier layers. */
-#include <dlfcn.h>
+ * of gradients travel in a stream of their own, beside the backward operations of earlier layers, or all together after them.
+ * What is small can go through the memory of the other ranks' devices instead. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/nccl.h"
+#include "backend/cuda/peers.h"
 #include "platform/environment.h"
-
-#ifdef NITI_NCCL
-#include <nccl.h>
-
-enum { IN_ORDER, BESIDE, COMMUNICATORS }; /* in the backend's stream, and in `side`: each with an order of its own */
-
-struct NitiNccl {
-  void *library;
-  ncclComm_t communicators[COMMUNICATORS];
-  cudaStream_t side;
-  cudaEvent_t reached; /* what `side` waits for, and what waits for it */
-  bool begun;          /* sums in `side` that the backend's stream has not waited for */
-  ncclResult_t (*get_id)(ncclUniqueId *);
-  ncclResult_t (*open)(ncclComm_t *, int, ncclUniqueId, int);
-  ncclResult_t (*all_reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t, cudaStream_t);
-  ncclResult_t (*abort)(ncclComm_t);
-  const char *(*describe)(ncclResult_t);
-};
-
-static bool find(void *library, const char *name, void *function) {
-  *(void **)function = dlsym(library, name);
-  return *(void **)function != NULL;
-}
-
-/* NULL: NCCL is not there. */
-static NitiNccl *load(void) {
-  NitiNccl *n = calloc(1, sizeof *n);
-  if (!n) return NULL;
-  n->library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-  if (n->library && find(n->library, "ncclGetUniqueId", &n->get_id) && find(n->library, "ncclCommInitRank", &n->open) &&
-      find(n->library, "ncclAllReduce", &n->all_reduce) && find(n->library, "ncclCommAbort", &n->abort) &&
-      find(n->library, "ncclGetErrorString", &n->describe))
-    return n;
-  if (n->library) (void)dlclose(n->library);
-  free(n);
-  return NULL;
-}
-
-static void unload(NitiNccl *n) {
-  if (!n) return;
-  for (int i = 0; i < COMMUNICATORS; ++i) {
-    if (n->communicators[i]) (void)n->abort(n->communicators[i]); /* all work has ended, and nobody waits for the others */
-  }
-  if (n->side) (void)niti_cuda_runtime.cudaStreamDestroy(n->side);
-  if (n->reached) (void)niti_cuda_runtime.cudaEventDestroy(n->reached);
-  free(n); /* the library stays: it may have threads */
-}
-
-static NitiStatus connect(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
-  ncclUniqueId ids[COMMUNICATORS];
-  ncclResult_t result = ncclSuccess;
-  memset(ids, 0, sizeof ids);
-  for (int i = 0; i < COMMUNICATORS && niti_ranks_lead(ranks) && result == ncclSuccess; ++i) result = n->get_id(&ids[i]);
-  NITI_TRY(niti_ranks_broadcast(ranks, ids, sizeof ids));
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&n->side, cudaStreamNonBlocking), "making a stream");
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaEventCreateWithFlags(&n->reached, cudaEventDisableTiming), "making an event");
-  for (int i = 0; i < COMMUNICATORS && result == ncclSuccess; ++i)
-    result = n->open(&n->communicators[i], niti_ranks_size(ranks), ids[i], niti_ranks_rank(ranks));
-  const size_t used = strlen(cuda->description);
-  (void)snprintf(cuda->description + used, sizeof cuda->description - used, ", NCCL");
-  if (result == ncclSuccess) return niti_cuda_status(cuda);
-  return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: NCCL could not connect the ranks: %s", cuda->device, n->describe(result));
-}
-
-static void reduce_by_nccl(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction, int way) {
-  static const ncclDataType_t types[] = {ncclUint32, ncclInt64, ncclInt32, ncclInt64};
-  const bool max = reduction == NITI_REDUCE_MAX_U32 || reduction == NITI_REDUCE_MAX_S64;
-  const ncclResult_t result =
-      cuda->nccl->all_reduce(data, data, count, types[reduction], max ? ncclMax : ncclSum, cuda->nccl->communicators[way],
-                             way == BESIDE ? cuda->nccl->side : cuda->stream);
-  if (result != ncclSuccess) niti_cuda_note(cuda, cudaErrorUnknown, cuda->nccl->describe(result));
-}
-
-/* What is enqueued from now on in `later` follows what is in `before`. */
-static void follow(NitiCuda *cuda, cudaStream_t later, cudaStream_t before) {
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaEventRecord(cuda->nccl->reached, before), "recording an event");
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamWaitEvent(later, cuda->nccl->reached, 0), "waiting for an event");
-}
-
-static void reduce_in_order(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  reduce_by_nccl(cuda, data, count, reduction, IN_ORDER);
-}
-
-static void begin_beside(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  follow(cuda, cuda->nccl->side, cuda->stream);
-  reduce_by_nccl(cuda, data, count, reduction, BESIDE);
-  cuda->nccl->begun = true;
-}
-
-static void end_beside(NitiCuda *cuda) {
-  if (cuda->nccl->begun) follow(cuda, cuda->stream, cuda->nccl->side);
-  cuda->nccl->begun = false;
-}
-#else
-static NitiNccl *load(void) { return NULL; }
-static void unload(NitiNccl *n) { (void)n; }
-
-static NitiStatus connect(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
-  (void)cuda, (void)ranks, (void)n;
-  return NITI_OK;
-}
-
-static void reduce_in_order(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  (void)cuda, (void)data, (void)count, (void)reduction;
-}
-
-static void begin_beside(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  (void)cuda, (void)data, (void)count, (void)reduction;
-}
-
-static void end_beside(NitiCuda *cuda) { (void)cuda; }
-#endif
 
 /* ---- through the host ---- */
 
@@ -131,10 +19,6 @@ struct NitiTravelling {
   size_t bytes;
   int64_t host[];
 };
-
-static size_t bytes_of(size_t count, NitiReduction reduction) {
-  return count * (reduction == NITI_REDUCE_MAX_U32 || reduction == NITI_REDUCE_SUM_S32 ? 4 : 8);
-}
 
 static void copy(NitiCuda *cuda, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
   niti_cuda_note(cuda, niti_cuda_runtime.cudaMemcpyAsync(to, from, bytes, kind, cuda->stream), "what ranks exchange");
@@ -163,14 +47,14 @@ static void take_back(NitiCuda *cuda, NitiTravelling *t) {
 }
 
 static void reduce_by_host(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  NitiTravelling *t = bring(cuda, data, bytes_of(count, reduction));
+  NitiTravelling *t = bring(cuda, data, niti_sum_bytes(count, reduction));
   if (!t) return;
   niti_ranks_reduce(cuda->base.together.ranks, t->host, count, reduction);
   take_back(cuda, t);
 }
 
 static void begin_by_host(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
-  NitiTravelling *t = bring(cuda, data, bytes_of(count, reduction));
+  NitiTravelling *t = bring(cuda, data, niti_sum_bytes(count, reduction));
   if (!t) return;
   niti_ranks_begin(cuda->base.together.ranks, t->host, count, reduction);
   t->next = cuda->travelling;
@@ -186,15 +70,17 @@ static void end_by_host(NitiCuda *cuda) {
   }
 }
 
+/* ---- operations ---- */
+
 static void reduce(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
   cuda->settled = false; /* NCCL's kernels are its own affair */
-  if (cuda->nccl)
-    reduce_in_order(cuda, data, count, reduction);
+  if (cuda->peers && niti_mailbox_takes(count, reduction))
+    niti_cuda_mailbox_exchange(cuda, &cuda->peers->boxes, data, count, reduction);
+  else if (cuda->nccl)
+    niti_nccl_reduce(cuda, data, count, reduction);
   else
     reduce_by_host(cuda, data, count, reduction);
 }
-
-/* ---- operations ---- */
 
 void niti_cuda_share_range(NitiCuda *cuda) {
   if (cuda->base.together.whole > 0) reduce(cuda, &cuda->range->max, 1, NITI_REDUCE_MAX_U32);
@@ -215,11 +101,31 @@ void niti_cuda_all_sum(NitiBackend *backend, void *sums, size_t count, int bits)
   reduce(cuda, sums, count, sum_of(bits));
 }
 
+/* Sums that are to run after backward. */
+static void run_noted(NitiCuda *cuda) {
+  if (cuda->sums->count > 0) niti_nccl_sum(cuda, cuda->sums);
+  cuda->sums->count = 0;
+}
+
+static void note_sum(NitiCuda *cuda, NitiSum sum) {
+  if (niti_sums_add(cuda->sums, sum)) return;
+  run_noted(cuda); /* of a network with more sums than there is room for, on all ranks alike */
+  (void)niti_sums_add(cuda->sums, sum);
+}
+
+bool niti_cuda_has_sums(const NitiCuda *cuda) { return cuda->sums && cuda->sums->count > 0; }
+
+void niti_cuda_drop_sums(NitiCuda *cuda) {
+  if (cuda->sums) cuda->sums->count = 0;
+}
+
 void niti_cuda_all_sum_begin(NitiBackend *backend, void *sums, size_t count, int bits) {
   NitiCuda *cuda = niti_cuda(backend);
   clear_if_idle(cuda, sums, count, bits);
-  if (cuda->nccl)
-    begin_beside(cuda, sums, count, sum_of(bits));
+  if (cuda->sums)
+    note_sum(cuda, (NitiSum){sums, count, sum_of(bits)});
+  else if (cuda->nccl)
+    niti_nccl_begin_beside(cuda, sums, count, sum_of(bits));
   else
     begin_by_host(cuda, sums, count, sum_of(bits));
 }
@@ -227,8 +133,10 @@ void niti_cuda_all_sum_begin(NitiBackend *backend, void *sums, size_t count, int
 void niti_cuda_all_sum_wait(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
   if (backend->together.whole == 0) return;
-  if (cuda->nccl)
-    end_beside(cuda);
+  if (cuda->sums)
+    run_noted(cuda);
+  else if (cuda->nccl)
+    niti_nccl_end_beside(cuda);
   else
     end_by_host(cuda);
   niti_cuda_add_metrics(cuda);
@@ -240,23 +148,73 @@ void niti_cuda_all_sum_wait(NitiBackend *backend) {
 void niti_cuda_link_name(NitiBackend *backend, char name[NITI_LINK_NAME_MAX]) {
   char host[NITI_RANK_NAME_MAX], bus[20];
   const char *given = niti_environment_get("NCCL_HOSTID");
-  NitiNccl *nccl = load();
+  NitiNccl *nccl = niti_nccl_load();
   name[0] = 0;
   if (nccl && niti_cuda_runtime.cudaDeviceGetPCIBusId(bus, sizeof bus, niti_cuda(backend)->device) == cudaSuccess) {
     niti_environment_host(host, sizeof host);
     (void)snprintf(name, NITI_LINK_NAME_MAX, "%.*s %s", NITI_RANK_NAME_MAX - 1, given ? given : host, bus);
   }
-  unload(nccl);
+  niti_nccl_close(nccl);
+}
+
+/* The settings, which are to be the same on all ranks: what they exchange depends on them. */
+static NitiStatus read_settings(NitiExchangeSettings *out, NitiRanks *ranks) {
+  const char *sums = niti_environment_get(NITI_SUMS_VARIABLE), *small = niti_environment_get(NITI_SMALL_VARIABLE);
+  NitiFacts facts = {0};
+  niti_facts_add(&facts, NITI_SUMS_VARIABLE, sums ? sums : "beside");
+  niti_facts_add(&facts, NITI_SMALL_VARIABLE, small ? small : "nccl");
+  NITI_TRY(niti_ranks_compare(ranks, &facts));
+  return niti_exchange_settings(out, sums, small);
+}
+
+static void add_description(NitiCuda *cuda, const char *text) {
+  const size_t used = strlen(cuda->description);
+  (void)snprintf(cuda->description + used, sizeof cuda->description - used, "%s", text);
+}
+
+/* What each rank does by itself; its failure is not yet the others'. */
+static NitiStatus allocate(NitiCuda *cuda, const NitiExchangeSettings *settings) {
+  cuda->nccl = niti_nccl_load();
+  if (settings->after) cuda->sums = calloc(1, sizeof *cuda->sums);
+  if (settings->peers) cuda->peers = calloc(1, sizeof *cuda->peers);
+  if (cuda->nccl && (cuda->sums || !settings->after) && (cuda->peers || !settings->peers)) return NITI_OK;
+  return niti_fail(NITI_ERROR_MEMORY, "out of memory for NCCL");
+}
+
+static NitiStatus open_peers(NitiCuda *cuda, NitiRanks *ranks) {
+  NITI_TRY(niti_peers_open(cuda->peers, cuda, ranks));
+  add_description(cuda, cuda->peers->open ? ", small exchanges through peers' memory" : " (peers' memory is out of reach)");
+  if (cuda->peers->open) return NITI_OK;
+  free(cuda->peers);
+  cuda->peers = NULL;
+  return NITI_OK;
 }
 
 NitiStatus niti_cuda_connect(NitiBackend *backend, NitiRanks *ranks) {
   NitiCuda *cuda = niti_cuda(backend);
-  cuda->nccl = load();
-  return cuda->nccl ? connect(cuda, ranks, cuda->nccl) : niti_fail(NITI_ERROR_MEMORY, "out of memory for NCCL");
+  NitiExchangeSettings settings = {0};
+  NITI_TRY(read_settings(&settings, ranks));
+  NITI_TRY(niti_ranks_agree(ranks, allocate(cuda, &settings))); /* connecting wants all */
+  add_description(cuda, ", NCCL");
+  if (settings.peers) NITI_TRY(open_peers(cuda, ranks));
+  if (settings.after) add_description(cuda, ", sums after backward");
+  return niti_nccl_connect(cuda, ranks, cuda->nccl);
+}
+
+void niti_cuda_disconnect(NitiBackend *backend) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (cuda->peers && cuda->peers->open) niti_peers_leave(cuda->peers, cuda, backend->together.ranks);
+  free(cuda->peers);
+  cuda->peers = NULL;
 }
 
 void niti_cuda_leave(NitiCuda *cuda) {
   if (cuda->travelling) end_by_host(cuda);
-  unload(cuda->nccl);
+  if (cuda->peers) niti_peers_drop(cuda->peers);
+  free(cuda->peers);
+  free(cuda->sums);
+  niti_nccl_close(cuda->nccl);
   cuda->nccl = NULL;
+  cuda->peers = NULL;
+  cuda->sums = NULL;
 }
