@@ -398,6 +398,19 @@ def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
     assert line.isprintable()
 
 
+@pytest.mark.parametrize("change, says", [
+    ({"hash.escaped": "0"}, "a key cannot be 'hash.escaped'"), ({"recipe.escaped": "x"}, "a key cannot be 'recipe.escaped'"),
+    ({"classes.escaped.escaped": "x"}, "a key cannot be 'classes.escaped.escaped'"),
+    ({"extensions.escaped": r"a\x00b"}, "'extensions.escaped' has a zero byte"),
+])
+def test_keys_in_disguise_are_refused(change, says, trained, tmp_path):
+    """They would be one of the format's own, or there twice, or shorter than the file has them."""
+    last = tmp_path / "last.safetensors"
+    shutil.copy(trained[0] / "last.safetensors", last)
+    forge(last, lambda metadata, _: metadata.update(change))
+    fails("eval", last, says=(last, says, "expected"))
+
+
 def test_another_arithmetic_is_refused(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
