@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
 import hashlib
 import json
+import math
 import random
 import shutil
 import signal
@@ -397,6 +398,15 @@ def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
     forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
     line = fails("train", "--resume", run, says=(run / "last.safetensors", says, "expected"))
     assert line.isprintable()
+
+
+def test_the_mean_loss_of_very_many_images(half):
+    """A score of a split that the run does not score is written as it stands. 2^31-1 images times 65536 are no 64 bits in millionths."""
+    run, images, bits = half[0], (1 << 31) - 1, 1 << 42
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(validation_images=str(images), validation_loss_sum=str(bits)))
+    resume(run)
+    means = {value for _, value in events_of(run, "loss/validation")}
+    assert len(means) == 1 and abs(means.pop() - bits / 65536 / images * math.log(2)) < 2e-6
 
 
 @pytest.mark.parametrize("change, says", [
