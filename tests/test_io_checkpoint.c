@@ -152,6 +152,29 @@ static void test_values_of_any_bytes(void **state) {
   niti_checkpoint_close(c);
 }
 
+/* A key that is there already, one of the format's own and an escaped one cannot be escaped; nor can a zero byte. The checksum,
+ * which is read later, is wrong here; tests/fuzz/corpus/checkpoint has a file whose checksum is right. */
+static void test_keys_in_disguise(void **state) {
+  (void)state;
+  static const char *const keys[] = {"note", "hash", "checksum", "a.escaped", "zero"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
+    char from[32], to[32];
+    size_t size;
+    NitiCheckpoint *c = make_checkpoint(1);
+    (void)snprintf(from, sizeof from, "%s.escapes", keys[i]);
+    (void)snprintf(to, sizeof to, "%s.escaped", keys[i]);
+    check_ok(niti_checkpoint_set(c, from, "caf\\x00"));
+    check_ok(niti_checkpoint_save(c, at("c")));
+    niti_checkpoint_close(c);
+    char *bytes = get_file(at("c"), &size), *found = find_bytes(bytes, size, from);
+    assert_non_null(found);
+    memcpy(found, to, strlen(to));
+    put_file(at("c"), bytes, size);
+    free(bytes);
+    check_fails(niti_checkpoint_load(&c, at("c")), NITI_ERROR_FORMAT, to, i < 4 ? "reserved or taken" : "zero byte");
+  }
+}
+
 static void test_checkpoint_refuses_content(void **state) {
   (void)state;
   int8_t w[2] = {0, -128};
@@ -162,6 +185,7 @@ static void test_checkpoint_refuses_content(void **state) {
   check_fails(niti_checkpoint_add(c, "", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "''", "empty");
   check_fails(niti_checkpoint_add(c, "a", NITI_I8, NITI_DIMS_MAX + 1, dims, 0, w), NITI_ERROR_ARGUMENT, "'a'", "dimensions");
   check_fails(niti_checkpoint_set(c, "hash", "x"), NITI_ERROR_ARGUMENT, "hash", "own");
+  check_fails(niti_checkpoint_set(c, "a.escaped", "x"), NITI_ERROR_ARGUMENT, "a.escaped", "own");
   check_ok(niti_checkpoint_add(c, "a", NITI_I8, 1, dims, 0, w));
   check_fails(niti_checkpoint_add(c, "a", NITI_I8, 1, dims, 0, w), NITI_ERROR_ARGUMENT, "'a'", "taken");
   check_fails(niti_checkpoint_save(c, at("c")), NITI_ERROR_ARGUMENT, at("c"), "element 1 is -128");
@@ -396,6 +420,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_checkpoint_empty, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_hash_covers_weights, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_values_of_any_bytes, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_keys_in_disguise, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_refuses_content, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_truncated_anywhere, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_checkpoint_flipped_anywhere, make_folder, remove_folder),

@@ -26,6 +26,14 @@ static bool is_own_key(const char *key) {
   return false;
 }
 
+/* The bytes of KEY in KEY.escaped; 0: it is no such key. */
+static size_t escaped_length(const char *key) {
+  const size_t length = strlen(key), suffix = sizeof escaped_suffix - 1;
+  return length > suffix && !strcmp(key + length - suffix, escaped_suffix) ? length - suffix : 0;
+}
+
+static bool is_reserved(const char *key) { return is_own_key(key) || escaped_length(key) > 0; }
+
 static bool is_exponent(const char *name) {
   const size_t length = strlen(name), suffix = sizeof exponent_suffix - 1;
   return length >= suffix && !strcmp(name + length - suffix, exponent_suffix);
@@ -110,7 +118,7 @@ static NitiStatus append_pair(NitiPair **pairs, size_t *count, const char *key, 
 }
 
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value) {
-  if (is_own_key(key)) return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: the key '%s' is the format's own", key);
+  if (is_reserved(key)) return niti_fail(NITI_ERROR_ARGUMENT, "checkpoint: the key '%s' is the format's own", key);
   for (size_t i = 0; i < checkpoint->value_count; ++i)
     if (!strcmp(checkpoint->values[i].key, key)) return replace_text(&checkpoint->values[i].value, value);
   return append_pair(&checkpoint->values, &checkpoint->value_count, key, value);
@@ -334,12 +342,21 @@ static NitiStatus require_value(const char **value, const NitiSafetensors *conte
   return *value ? NITI_OK : niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%s' is missing: not a checkpoint of niti", key);
 }
 
-static NitiStatus take_value(NitiCheckpoint *checkpoint, const NitiPair *pair) {
+/* Of sorted content. A key stands for one value, so none may be there a second time in disguise. */
+static NitiStatus take_value(NitiCheckpoint *checkpoint, const NitiSafetensors *content, const NitiPair *pair) {
+  const size_t length = escaped_length(pair->key);
   NITI_TRY(append_pair(&checkpoint->values, &checkpoint->value_count, pair->key, pair->value));
-  const NitiPair *taken = &checkpoint->values[checkpoint->value_count - 1];
-  const size_t length = strlen(taken->key), suffix = strlen(escaped_suffix);
-  if (length <= suffix || strcmp(taken->key + length - suffix, escaped_suffix) != 0) return NITI_OK;
-  taken->key[length - suffix] = 0;
+  NitiPair *taken = &checkpoint->values[checkpoint->value_count - 1];
+  if (!length) return NITI_OK;
+  taken->key[length] = 0;
+  if (is_reserved(taken->key) || bsearch(taken, content->metadata, content->metadata_count, sizeof *taken, compare_pairs))
+    return niti_fail(
+        NITI_ERROR_FORMAT,
+        "__metadata__: a key cannot be '%.200s': what it stands for is reserved or taken (expected each key once, and "
+        "none of the format's own)",
+        pair->key);
+  if (strstr(pair->value, "\\x00"))
+    return niti_fail(NITI_ERROR_FORMAT, "__metadata__: '%.200s' has a zero byte (expected none)", pair->key);
   niti_text_unescape(taken->value);
   return NITI_OK;
 }
@@ -350,7 +367,7 @@ static NitiStatus take_metadata(NitiCheckpoint *checkpoint, const NitiSafetensor
   if (strcmp(value, format_name) != 0)
     return niti_fail(NITI_ERROR_FORMAT, "__metadata__: format is '%.*s', 'niti' expected", shown(value), value);
   for (size_t i = 0; i < content->metadata_count; ++i)
-    if (!is_own_key(content->metadata[i].key)) NITI_TRY(take_value(checkpoint, &content->metadata[i]));
+    if (!is_own_key(content->metadata[i].key)) NITI_TRY(take_value(checkpoint, content, &content->metadata[i]));
   return NITI_OK;
 }
 

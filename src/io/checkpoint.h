@@ -1,9 +1,9 @@
 /* Checkpoints: tensors and named values as one safetensors file. train/run_save.c lists what a run stores in one.
  *
  * The file stores each tensor NAME together with its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the
- * values, which are strings (one that is not UTF-8, such as a path, as KEY.escaped: platform/text.h), and four keys of the
- * format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md, "Identity"), and checksum (SHA-256 over all
- * tensors and all other metadata, so that damage anywhere is detected). */
+ * values, which are strings (one that is not UTF-8, such as a path, as KEY.escaped and not as KEY: platform/text.h), and four
+ * keys of the format's own: format ("niti"), version (a number from 1), hash (docs/arithmetic.md, "Identity"), and checksum
+ * (SHA-256 over all tensors and all other metadata, so that damage anywhere is detected). */
 #ifndef NITI_IO_CHECKPOINT_H
 #define NITI_IO_CHECKPOINT_H
 
@@ -47,7 +47,7 @@ NitiStatus niti_checkpoint_add(NitiCheckpoint *checkpoint, const char *name, Nit
 /* The tensor of that name, or NULL. */
 const NitiCheckpointTensor *niti_checkpoint_find(const NitiCheckpoint *checkpoint, const char *name);
 
-/* Sets a value (both texts are copied). The format's own keys, listed above, are refused. */
+/* Sets a value (both texts are copied). The format's own keys, listed above, are refused, and so is KEY.escaped. */
 NitiStatus niti_checkpoint_set(NitiCheckpoint *checkpoint, const char *key, const char *value);
 /* The value of a key, or NULL. Owned by the checkpoint. */
 const char *niti_checkpoint_get(const NitiCheckpoint *checkpoint, const char *key);

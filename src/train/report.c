@@ -47,11 +47,11 @@ typedef struct Ratio {
   int64_t numerator, denominator;
 } Ratio;
 
-/* A mean loss in nats: bits * 2^-16 * ln 2. Where the exact numerator does not fit, in millionths, rounded down. */
+/* A mean loss in nats: bits * 2^-16 * ln 2. Where the exact ratio does not fit, in millionths, rounded down. */
 static Ratio nats(NitiScore s) {
   const int64_t millionth = s.images * 65536;
   NitiWide n = niti_wide_product(niti_magnitude64(s.loss), LN2_MILLIONTHS);
-  const bool fits = n.high == 0 && n.low <= INT64_MAX;
+  const bool fits = n.high == 0 && n.low <= INT64_MAX && millionth <= INT64_MAX / 1000000;
   const uint64_t quotient = fits ? n.low : niti_wide_divide(&n, (NitiWide){0, (uint64_t)millionth});
   const int64_t magnitude = quotient > INT64_MAX ? INT64_MAX : (int64_t)quotient;
   return (Ratio){s.loss < 0 ? -magnitude : magnitude, fits ? millionth * 1000000 : 1000000};

@@ -188,6 +188,13 @@ static NitiStatus check_inputs(const NitiRun *run, const char *source) {
   return NITI_OK;
 }
 
+/* Before the data is opened, whose notes tell the epoch; check_progress knows more. */
+static NitiStatus check_epoch(const NitiRun *run, const char *source) {
+  if (run->epoch <= run->recipe->epochs) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'epoch' is %" PRId32 " (expected at most the recipe's %" PRId32 ")",
+                   source, run->epoch, run->recipe->epochs);
+}
+
 /* What a run has done, as its last save wrote it; `complete` as it was loaded. */
 static NitiStatus check_progress(const NitiRun *run, bool complete, const char *source) {
   const int64_t per_epoch = run->steps_per_epoch, begun = per_epoch * run->epoch;
@@ -335,6 +342,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(load_state(run, checkpoint));
   const NitiRunInputs began = run->inputs;
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
+  NITI_TRY(check_epoch(run, source));
   NITI_TRY(check_arithmetic(checkpoint, run->recipe->model));
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));

@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
 import hashlib
 import json
+import math
 import random
 import shutil
 import signal
@@ -381,7 +382,8 @@ def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
     ({"best_epoch": "61"}, "'best_epoch' is 61"), ({"best_epoch": "0"}, "'best_epoch' is 0"),
     ({"train_set_images": "0"}, "'train_set_images' is 0"), ({"test_set_images": "0"}, "'test_set_images' is 0"),
     ({"validation_set_sha256": "0" * 64}, "'validation_set_images' is 0"), ({"best_on_validation": "1"}, "'validation_set_images' is 0"),
-    ({"epoch": "2"}, "'epoch' is"), ({"step": "1", "epoch": "0"}, "'complete' is 1 after step 1"),
+    ({"epoch": "2"}, "'epoch' is"), ({"epoch": "4"}, "'epoch' is 4 (expected at most the recipe's 3)"),
+    ({"epoch": "2147483647"}, "'epoch' is 2147483647 (expected at most the recipe's 3)"), ({"step": "1", "epoch": "0"}, "'complete' is 1 after step 1"),
     ({"train_images": "1000000"}, "'train_images' is 1000000"),
     *(({"extensions": text}, "'extensions' is '") for text in (
         "", "x" * 100000, "\x1b[31m", "step 1: 1 to 3 epochs; ", "step 01: 1 to 3 epochs", "step 1: 1 to 3 epochs.",
@@ -396,6 +398,28 @@ def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
     forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
     line = fails("train", "--resume", run, says=(run / "last.safetensors", says, "expected"))
     assert line.isprintable()
+
+
+def test_the_mean_loss_of_very_many_images(half):
+    """A score of a split that the run does not score is written as it stands. 2^31-1 images times 65536 are no 64 bits in millionths."""
+    run, images, bits = half[0], (1 << 31) - 1, 1 << 42
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(validation_images=str(images), validation_loss_sum=str(bits)))
+    resume(run)
+    means = {value for _, value in events_of(run, "loss/validation")}
+    assert len(means) == 1 and abs(means.pop() - bits / 65536 / images * math.log(2)) < 2e-6
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"hash.escaped": "0"}, "a key cannot be 'hash.escaped'"), ({"recipe.escaped": "x"}, "a key cannot be 'recipe.escaped'"),
+    ({"classes.escaped.escaped": "x"}, "a key cannot be 'classes.escaped.escaped'"),
+    ({"extensions.escaped": r"a\x00b"}, "'extensions.escaped' has a zero byte"),
+])
+def test_keys_in_disguise_are_refused(change, says, trained, tmp_path):
+    """They would be one of the format's own, or there twice, or shorter than the file has them."""
+    last = tmp_path / "last.safetensors"
+    shutil.copy(trained[0] / "last.safetensors", last)
+    forge(last, lambda metadata, _: metadata.update(change))
+    fails("eval", last, says=(last, says, "expected"))
 
 
 def test_another_arithmetic_is_refused(trained, tmp_path):

@@ -24,6 +24,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argv;
   FUZZ_CHECK(niti_locate(&where, fuzz_put("tiny.yaml", recipe, sizeof recipe - 1)) == NITI_OK);
   FUZZ_CHECK(niti_location_weights(&origin, &where) == NITI_OK);
+  FUZZ_CHECK(niti_checkpoint_set(origin, "recipe", recipe) == NITI_OK); /* as short as it may be: every case reads it */
   FUZZ_CHECK(niti_checkpoint_save(origin, fuzz_at("tiny.safetensors")) == NITI_OK);
   FUZZ_CHECK(niti_checkpoint_recipe(&parsed, origin, "tiny") == NITI_OK);
   e.recipe = parsed;

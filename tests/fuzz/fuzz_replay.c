@@ -27,6 +27,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   }
   FUZZ_CHECK(niti_locate(&where, fuzz_put("tiny.yaml", recipe, sizeof recipe - 1)) == NITI_OK);
   FUZZ_CHECK(niti_location_weights(&checkpoint, &where) == NITI_OK);
+  FUZZ_CHECK(niti_checkpoint_set(checkpoint, "recipe", recipe) == NITI_OK); /* as short as it may be: every case reads it */
   FUZZ_CHECK(niti_checkpoint_save(checkpoint, fuzz_at("tiny.safetensors")) == NITI_OK);
   niti_checkpoint_close(checkpoint);
   niti_location_close(&where);

@@ -1,6 +1,7 @@
 /* Runs that go on from a checkpoint of a stranger, with hash and checksum right: resumed for some steps, used as initial weights,
  * and opened for inference. Input: a byte that says which, then the checkpoint. The corpus begins with one that this target's
- * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it, with NITI_FUZZ_SET=KEY=VALUE of another recipe. */
+ * own settings made: `fuzz_resume` with NITI_FUZZ_SEED=FILE writes it, with NITI_FUZZ_SET=KEY=VALUE;... of another recipe. */
+#define _GNU_SOURCE /* memmem */
 #include "forge.h"
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
@@ -48,10 +49,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   if (!seed) return 0;
   int steps = 0;
   const NitiTrainOptions o = options(&steps);
-  const char *set = getenv("NITI_FUZZ_SET");
+  char *list = getenv("NITI_FUZZ_SET");
+  const char *sets[8];
+  int count = 0;
   NitiRecipe *r;
   NitiTrainResult result;
-  FUZZ_CHECK(niti_recipe_parse(&r, recipe, "seed", &set, set != NULL, NULL) == NITI_OK);
+  for (char *set = list ? strtok(list, ";") : NULL; set && count < 8; set = strtok(NULL, ";")) sets[count++] = set;
+  FUZZ_CHECK(niti_recipe_parse(&r, recipe, "seed", sets, count, NULL) == NITI_OK);
   FUZZ_CHECK(niti_train(&result, r, fuzz_at("seed"), &o) == NITI_INTERRUPTED);
   niti_recipe_close(r);
   FUZZ_CHECK(rename(fuzz_at("seed/last.safetensors"), seed) == 0);
@@ -92,26 +96,64 @@ static const char *value_of(const NitiSafetensors *content, const char *key) {
   return NULL;
 }
 
-/* The last small ones are known again, since most mutations change other parts. */
-static bool are_small_texts(const char *recipe_text, const char *model_text) {
-  static char *known[2];
-  if (known[0] && known[1] && strcmp(known[0], recipe_text) == 0 && strcmp(known[1], model_text) == 0) return true;
-  if (!is_small_recipe(recipe_text, model_text)) return false;
+/* The texts of a run, as they stand in the header: from the key to the last quotation mark. */
+typedef struct Texts {
+  const uint8_t *at[2]; /* the recipe, the model */
+  size_t length[2];
+} Texts;
+
+/* False: a text is not there, or in more than one place. A file in which a key stands twice is refused, so texts that were small
+ * in another file are small in this one, or it is refused. */
+static bool find_texts(Texts *out, const uint8_t *data, size_t size) {
+  static const char *const keys[] = {"\"recipe\":\"", "\"model\":\""};
+  uint64_t stated = 0;
+  for (size_t i = 0; i < 8 && size >= 8; ++i) stated |= (uint64_t)data[i] << (8 * i);
+  const uint8_t *end = data + (size >= 8 && stated < size - 8 ? (size_t)stated + 8 : size);
   for (int i = 0; i < 2; ++i) {
-    free(known[i]);
-    known[i] = strdup(i ? model_text : recipe_text);
+    const size_t length = strlen(keys[i]);
+    const uint8_t *at = memmem(data, (size_t)(end - data), keys[i], length);
+    if (!at || memmem(at + 1, (size_t)(end - at - 1), keys[i], length)) return false;
+    const uint8_t *to = at + length;
+    while (to < end && *to != '"') to += *to == '\\' ? 2 : 1;
+    if (to >= end) return false;
+    out->at[i] = at;
+    out->length[i] = (size_t)(to - at);
   }
   return true;
 }
 
-static bool is_small_run(const char *path) {
+/* The last small ones: most mutations change other parts. */
+static uint8_t *known[2];
+static size_t known_length[2];
+
+static bool are_known(const Texts *texts) {
+  for (int i = 0; i < 2; ++i)
+    if (known_length[i] != texts->length[i] || memcmp(known[i], texts->at[i], texts->length[i]) != 0) return false;
+  return true;
+}
+
+static void know(const Texts *texts) {
+  for (int i = 0; i < 2; ++i) {
+    free(known[i]);
+    known[i] = malloc(texts->length[i]);
+    FUZZ_CHECK(known[i]);
+    memcpy(known[i], texts->at[i], texts->length[i]);
+    known_length[i] = texts->length[i];
+  }
+}
+
+static bool is_small_run(const char *path, const uint8_t *data, size_t size) {
   NitiCheckpoint *checkpoint;
   NitiSafetensors content;
+  Texts texts;
+  const bool found = find_texts(&texts, data, size);
+  if (found && are_known(&texts)) return true;
   if (niti_safetensors_read(&content, path) != NITI_OK) return true;
   const char *recipe_text = value_of(&content, "recipe"), *model_text = value_of(&content, "model");
   const bool plain = recipe_text && model_text;
-  bool small = plain && are_small_texts(recipe_text, model_text);
+  bool small = plain && is_small_recipe(recipe_text, model_text);
   niti_safetensors_clear(&content);
+  if (found && small) know(&texts);
   if (plain || niti_checkpoint_load(&checkpoint, path) != NITI_OK) return small || !plain;
   small = is_small_recipe(niti_checkpoint_get(checkpoint, "recipe"), niti_checkpoint_get(checkpoint, "model")); /* escaped */
   niti_checkpoint_close(checkpoint);
@@ -158,7 +200,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const unsigned which = *data++ % 8;
   FUZZ_CHECK(niti_system.mkdir(fuzz_at("run"), 0777) == 0);
   const char *path = fuzz_put("run/last.safetensors", data, size - 1);
-  if (is_small_run(path)) {
+  if (is_small_run(path, data, size - 1)) {
     if (which < 4)
       resume(0);
     else if (which == 4)

@@ -53,36 +53,34 @@ static int fail(int error) {
 
 /* ---- paths and entries ---- */
 
-enum { HASH = 5381 };
-static uint32_t add_hash(uint32_t hash, char c) { return hash * 33 ^ (uint8_t)c; }
-
 static void hash_path(Path *path) {
-  path->hash = HASH;
-  for (size_t i = 0; i < path->length; ++i) path->hash = add_hash(path->hash, path->text[i]);
+  uint64_t hash = path->length, word = 0;
+  size_t i = 0;
+  for (; i + sizeof word <= path->length; i += sizeof word) {
+    memcpy(&word, path->text + i, sizeof word);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+  }
+  word = 0;
+  memcpy(&word, path->text + i, path->length - i);
+  path->hash = (uint32_t)((hash ^ word) * 0x9e3779b97f4a7c15u >> 32);
 }
 
 /* Without empty parts and ".". False: with errno. */
 static bool take_path(Path *path, const char *from) {
   size_t length = 0;
-  uint32_t hash = HASH;
   while (*from) {
-    const size_t start = length;
-    const uint32_t before = hash;
-    if (length + 2 > PATH) return fail(ENAMETOOLONG) == 0;
-    hash = add_hash(hash, path->text[length++] = '/');
-    for (; *from && *from != '/'; ++from) {
-      if (length - start > NAME || length + 2 > PATH) return fail(ENAMETOOLONG) == 0;
-      hash = add_hash(hash, path->text[length++] = *from);
+    const size_t part = strcspn(from, "/");
+    if (part > NAME || length + part + 2 > PATH) return fail(ENAMETOOLONG) == 0;
+    if (part > 1 || (part == 1 && *from != '.')) {
+      path->text[length] = '/';
+      memcpy(path->text + length + 1, from, part);
+      length += part + 1;
     }
-    if (length == start + 1 || (length == start + 2 && path->text[start + 1] == '.')) {
-      length = start;
-      hash = before;
-    }
-    from += *from == '/';
+    from += part + (from[part] == '/');
   }
   path->text[length] = 0;
   path->length = length;
-  path->hash = hash;
+  hash_path(path);
   return length > 0 || fail(ENOENT) == 0;
 }
 
