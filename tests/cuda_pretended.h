@@ -133,6 +133,30 @@ static cudaError_t pretended_cudaDeviceGetPCIBusId(char *name, int size, int dev
   return cudaSuccess;
 }
 
+/* Nobody else has a device. */
+static cudaError_t pretended_cudaDeviceGetByPCIBusId(int *device, const char *name) {
+  (void)name;
+  *device = 0;
+  return cudaErrorInvalidDevice;
+}
+static cudaError_t pretended_cudaDeviceCanAccessPeer(int *can, int device, int peer) {
+  (void)device, (void)peer;
+  *can = 0;
+  return cudaSuccess;
+}
+static cudaError_t pretended_cudaIpcGetMemHandle(cudaIpcMemHandle_t *out, void *p) {
+  (void)out, (void)p;
+  return cudaErrorNotSupported;
+}
+static cudaError_t pretended_cudaIpcOpenMemHandle(void **out, cudaIpcMemHandle_t handle, unsigned flags) {
+  (void)out, (void)handle, (void)flags;
+  return cudaErrorNotSupported;
+}
+static cudaError_t pretended_cudaIpcCloseMemHandle(void *p) {
+  (void)p;
+  return cudaErrorNotSupported;
+}
+
 static cudaError_t pretended_cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 
 static cudaError_t pretended_cudaGetLastError(void) { return cudaSuccess; }

@@ -66,7 +66,7 @@ static void an_attribute_that_cannot_be_read_is_an_error(void **state) {
 
 /* A gradient alone, of operands that the caller writes. */
 static void operands_from_outside_lie_in_memory(void **state) {
-  enum { N = 48, SIDE = 8, C = 128 };
+  enum { N = 256, SIDE = 16, C = 128 }; /* large enough for wgmma */
   static int8_t values[N * SIDE * SIDE * C];
   NitiBackend *backend = open_isa("wgmma");
   NitiTensorDesc sums = niti_tensor_desc(NITI_ROLE_GRADIENT, (NitiShape){C, 3, 3, C});

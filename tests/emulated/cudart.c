@@ -133,11 +133,37 @@ cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int device) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetByPCIBusId(int *device, const char *name) {
+  char own[16];
+  (void)cudaDeviceGetPCIBusId(own, sizeof own, 0);
+  *device = 0;
+  return strcmp(name, own) == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
 cudaError_t cudaSetDevice(int device) { return device >= 0 && device < DEVICES ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t error) { return error == cudaErrorMemoryAllocation ? "out of memory" : "an error"; }
 const char *cudaGetErrorName(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaError";
+}
+
+/* Nobody else has a device. */
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
+  (void)device, (void)peer;
+  *can = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *out, void *p) {
+  (void)out, (void)p;
+  return cudaErrorNotSupported;
+}
+cudaError_t cudaIpcOpenMemHandle(void **out, cudaIpcMemHandle_t handle, unsigned flags) {
+  (void)out, (void)handle, (void)flags;
+  return cudaErrorNotSupported;
+}
+cudaError_t cudaIpcCloseMemHandle(void *p) {
+  (void)p;
+  return cudaErrorNotSupported;
 }
 
 /* ---- streams, events, graphs: nothing is ever under way ---- */

@@ -1,12 +1,15 @@
 /* The device tests on the emulated device: emulated_tests TEST [ONLY [SKIP]], where ONLY and SKIP are cmocka's patterns of tests.
  */
-#include <cmocka.h>
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
 
 int run_test_cuda(void);
 int run_test_cuda_conv(void);
