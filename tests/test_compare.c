@@ -442,10 +442,9 @@ static NitiStatus compare_both(const char *path) {
   return status;
 }
 
-static void *no_memory(size_t bytes) {
-  (void)bytes;
-  return NULL;
-}
+static long json_left; /* allocations of jansson's until they fail */
+
+static void *few(size_t bytes) { return json_left-- > 0 ? spared(bytes) : NULL; }
 
 static void compare_without_memory(void **state) {
   (void)state;
@@ -455,8 +454,16 @@ static void compare_without_memory(void **state) {
   put_text(path_of("%s/x.hex", runs[1]), "1 2");
   put_index(runs[1], "{\"opcode\":\"c\",\"words\":" VALUES("x", "") ",\"inputs\":[" VALUES("x", "") "]}");
   fail_each("two folders of vectors", compare_both, runs[1]);
-  json_set_alloc_funcs(no_memory, free);
-  refused(compare_both(runs[1]), NITI_ERROR_MEMORY, runs[1], "out of memory");
+  json_set_alloc_funcs(few, free);
+  NitiStatus status = NITI_ERROR_MEMORY;
+  for (long n = 0; status != NITI_OK; ++n) {
+    json_left = n;
+    status = compare_both(runs[1]);
+    if (status == NITI_ERROR_FORMAT) /* jansson takes a word that it has no memory for, for a wrong one */
+      refused(status, NITI_ERROR_FORMAT, runs[1], " near ");
+    else if (status != NITI_OK)
+      refused(status, NITI_ERROR_MEMORY, runs[1], "out of memory");
+  }
   spare_json();
   free_runs();
 }
