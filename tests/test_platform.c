@@ -128,6 +128,19 @@ static void test_escape(void **state) {
   check_escaped("\\x41 \\\\x41 \\x", "\\x5Cx41 \\\\x5Cx41 \\x5Cx"); /* looks escaped, and is not */
 }
 
+/* Text that is shown, but not a name that is kept, has no characters that put a line in another order. */
+static void test_escape_of_directions(void **state) {
+  static const char name[] = "a\xe2\x80\xaegnp.b\xd8\x9c\xe2\x81\xa9";
+  char text[64];
+  (void)state;
+  check_escaped(name, name);
+  (void)niti_text_escape(text, sizeof text, name, false);
+  assert_string_equal(text, "a\\xE2\\x80\\xAEgnp.b\\xD8\\x9C\\xE2\\x81\\xA9");
+  (void)niti_text_escape(text, sizeof text, "\xe2\x80\xa6 \xd8\xa7 \xe2\x81\xa5",
+                         false); /* an ellipsis, a letter, their neighbour */
+  assert_string_equal(text, "\xe2\x80\xa6 \xd8\xa7 \xe2\x81\xa5");
+}
+
 static void test_escape_in_little_room(void **state) {
   char text[8];
   (void)state;
@@ -251,9 +264,18 @@ static void test_environment(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_join),      TEST(test_escape),         TEST(test_escape_in_little_room),
-                                     TEST(test_kinds),     TEST(test_read),           TEST(test_read_endless),
-                                     TEST(test_read_pipe), TEST(test_clocks),         TEST(test_environment),
-                                     TEST(test_walk),      TEST(test_making_folders), TEST(test_format)};
+  const struct CMUnitTest tests[] = {TEST(test_join),
+                                     TEST(test_escape),
+                                     TEST(test_escape_of_directions),
+                                     TEST(test_escape_in_little_room),
+                                     TEST(test_kinds),
+                                     TEST(test_read),
+                                     TEST(test_read_endless),
+                                     TEST(test_read_pipe),
+                                     TEST(test_clocks),
+                                     TEST(test_environment),
+                                     TEST(test_walk),
+                                     TEST(test_making_folders),
+                                     TEST(test_format)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

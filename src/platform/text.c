@@ -32,13 +32,26 @@ bool niti_text_is_utf8(const char *text) {
 /* C0, delete and C1, which a terminal may interpret. */
 static bool is_control(const unsigned char *at) { return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0); }
 
+/* What changes the order in which a line is shown, or ends it: U+061C, U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. */
+static bool is_direction(const unsigned char *at) {
+  if (at[0] == 0xd8) return at[1] == 0x9c;
+  if (at[0] != 0xe2) return false;
+  return at[1] == 0x80 ? at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae)
+                       : at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9;
+}
+
+/* reversible: a name that is kept; it is not shown as it is. */
+static bool is_escaped(const unsigned char *at, bool reversible) {
+  return is_control(at) || (reversible ? at[0] == '\\' && at[1] == 'x' : is_direction(at));
+}
+
 size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible) {
   size_t used = 0;
   bool full = size == 0;
   for (const char *at = name; *at;) {
     char piece[5];
     size_t bytes = character_bytes((const unsigned char *)at);
-    const bool escape = bytes == 0 || is_control((const unsigned char *)at) || (reversible && at[0] == '\\' && at[1] == 'x');
+    const bool escape = bytes == 0 || is_escaped((const unsigned char *)at, reversible);
     const size_t length = escape ? 4 : bytes;
     if (escape) {
       (void)snprintf(piece, sizeof piece, "\\x%02X", (unsigned)(unsigned char)*at);

@@ -14,8 +14,9 @@
 bool niti_text_is_utf8(const char *text);
 /* Writes `name` with \xNN (capital digits) for each byte of a control character, and for each that is not part of a UTF-8
  * character; at most size - 1 bytes, never a part of a character, and a zero byte. reversible: writes \x5C for a backslash before
- * an x too, so that niti_text_unescape finds the name again. Returns the bytes that all of it takes, without the zero byte.
- * size 0: only that; out may be NULL then, and must not be the name. */
+ * an x too, so that niti_text_unescape finds the name again; else, for text that is shown, also escapes the characters that put
+ * a line in another order (of Unicode's bidirectional algorithm), and line separators. Returns the bytes that all of it takes,
+ * without the zero byte. size 0: only that; out may be NULL then, and must not be the name. */
 size_t niti_text_escape(char *out, size_t size, const char *name, bool reversible);
 /* The same, reversible, in new memory, which the caller frees; NULL: out of memory. */
 char *niti_text_escaped(const char *name);
