@@ -178,7 +178,12 @@ json_t *json_name(const char *name) {
 
 void print_name(FILE *to, const char *name) {
   char *text = niti_text_escaped(name);
-  fputs(text ? text : name, to);
+  const size_t size =
+      text ? niti_text_escape(NULL, 0, text, false) + 1 : 0; /* once more, for what only text that is shown must not have */
+  char *shown = text ? malloc(size) : NULL;
+  if (shown) (void)niti_text_escape(shown, size, text, false);
+  fputs(shown ? shown : text ? text : name, to);
+  free(shown);
   free(text);
 }
 

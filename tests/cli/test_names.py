@@ -105,6 +105,18 @@ def test_messages_escape_names_too(odd):
     assert done.returncode == 2 and "--caf\\xE9" in done.stderr.decode()
 
 
+def test_what_turns_a_line_round_is_escaped_where_it_is_shown(odd, tmp_path):
+    """Characters that put a line in another order: a name may pretend to end otherwise than it does."""
+    done = run("summary", b"--a\xe2\x80\xaeb=1", "lenet5")
+    assert done.returncode == 2 and "--a\\xE2\\x80\\xAEb" in done.stderr.decode()
+    image = tmp_path / "\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe.png"
+    shutil.copy(os.fsdecode(odd["image"]), image)
+    last = os.path.join(odd["run"], b"last.safetensors")
+    shown = run("predict", last, image).stdout.decode()
+    assert "\\xE2\\x80\\xAEgnp.exe.png" in shown and "\N{RIGHT-TO-LEFT OVERRIDE}" not in shown
+    assert json_of("predict", last, image)["predictions"][0]["image"] == str(image)
+
+
 def test_a_run_finds_its_data_again(odd, tmp_path):
     """The path of the data stands in the checkpoint, escaped, and resuming and evaluating read it from there."""
     last = pathlib.Path(os.fsdecode(odd["run"])) / "last.safetensors"
