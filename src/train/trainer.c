@@ -355,8 +355,9 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
   }
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
-  const bool together = status == NITI_OK || status == NITI_INTERRUPTED || niti_ranks_agreed(run->options.ranks);
-  if (together) niti_backend_leave(run->backend);
+  /* no backend: the options, and their ranks, may have been refused */
+  if (run->backend && (status == NITI_OK || status == NITI_INTERRUPTED || niti_ranks_agreed(run->options.ranks)))
+    niti_backend_leave(run->backend);
   const NitiStatus closed = niti_run_close(run); /* its own failure matters less */
   return status != NITI_OK ? niti_fail(status, "%s", why) : closed;
 }
