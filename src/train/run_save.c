@@ -124,7 +124,8 @@ static bool parse_member(void *member, StateKind kind, const char *text) {
     *(uint64_t *)member = strtoull(text, NULL, 10);
   else
     *(int64_t *)member = strtoll(text, NULL, 10);
-  return strcmp(format_member(number, kind, member), text) == 0;
+  const char *form = format_member(number, kind, member);
+  return form && strcmp(form, text) == 0;
 }
 
 /* average_samples, averaged_correct and so on: other runs' files stay as they were. */
