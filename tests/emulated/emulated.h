@@ -311,9 +311,6 @@ static inline uint32_t __vmaxs2(uint32_t a, uint32_t b) {
 static inline uint32_t __vmins4(uint32_t a, uint32_t b) {
   return niti_emulated_lanes<int8_t>(a, b, [](int x, int y) { return x < y ? x : y; });
 }
-static inline uint32_t __vmaxs4(uint32_t a, uint32_t b) {
-  return niti_emulated_lanes<int8_t>(a, b, [](int x, int y) { return x > y ? x : y; });
-}
 static inline uint32_t __vcmpgts4(uint32_t a, uint32_t b) {
   return niti_emulated_lanes<int8_t>(a, b, [](int x, int y) { return x > y ? -1 : 0; });
 }
