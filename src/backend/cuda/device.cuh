@@ -124,17 +124,27 @@ __device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t ma
   if ((threadIdx.x & 31) == 0 && max > 0) atomicMax(&a.range->max, max);
 }
 
-/* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. */
-__device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
+/* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. Whether this
+ * was the last block, which is to call niti_range_close(). */
+__device__ inline bool niti_range_last(const NitiRequantiseArgs &a, uint32_t blocks) {
   __threadfence();
-  if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
+  return atomicAdd(&a.range->done, 1u) + 1 == blocks;
+}
+
+/* again: whether some of the operation was computed twice. */
+__device__ inline void niti_range_close(const NitiRequantiseArgs &a, bool again) {
   const int shift = niti_clipped_shift(a.range->max, a.clip);
   a.range->predicted += 1;
-  a.range->mispredicted += shift != niti_range_predicted(a);
+  a.range->mispredicted += again;
   *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
   *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
   a.range->max = 0;
   a.range->done = 0;
+}
+
+/* Both, where the first launch used the predicted shift alone. */
+__device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
+  if (niti_range_last(a, blocks)) niti_range_close(a, niti_clipped_shift(a.range->max, a.clip) != niti_range_predicted(a));
 }
 
 /* One accumulator to int8, before any ReLU; index: flat index in the NHWC tensor (NITI_STOCHASTIC only). */

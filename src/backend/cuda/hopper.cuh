@@ -47,6 +47,10 @@ __device__ inline void niti_barrier_wait(uint32_t barrier, uint32_t parity) {
                          "r"(parity)
                          : "memory");)
 }
+/* Waits for `threads` threads of the block, whole warps that all come here; number: 1 .. 15, their own. */
+__device__ inline void niti_barrier_some(uint32_t number, uint32_t threads) {
+  NITI_SM90(asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");)
+}
 /* ---- clusters ---- */
 __device__ inline uint32_t niti_cluster_rank() {
   uint32_t rank = 0;

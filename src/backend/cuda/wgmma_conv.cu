@@ -30,16 +30,22 @@ static bool lay_resident(ConvTiling *t) {
 }
 
 static bool lay_streamed(ConvTiling *t) {
-  const int left = SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN - PAIRS * STREAMED_BOXES * (int)t->box_stride;
+  const int left = SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN - t->pairs * STREAMED_BOXES * (int)t->box_stride;
   t->boxes = STREAMED_BOXES;
   t->taps = t->kw == TAPS_MAX && left >= 3 * TAPS_MAX * TILE_BYTES ? TAPS_MAX : 1;
   t->stages = left / (t->taps * TILE_BYTES) < STAGES_MAX ? left / (t->taps * TILE_BYTES) : STAGES_MAX;
   return left >= 3 * TILE_BYTES;
 }
 
-/* streamed: even if all weights would fit. False: the shape is not served. */
+/* How many blocks a launch can have of those that share 128 channels. */
+static int blocks_of(const ConvTiling &t, int multiprocessors) {
+  const int fit = multiprocessors / CLUSTER / t.blocks_k;
+  return CLUSTER * (fit > 0 ? fit : 1);
+}
+
+/* streamed: even if all weights would fit. multiprocessors: 0 where they do not matter. False: the shape is not served. */
 static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, int kh, int kw, int pad_h, int pad_w,
-                        bool streamed) {
+                        bool streamed, int multiprocessors) {
   memset(t, 0, sizeof *t);
   const int columns = ow >= 4 ? 4 : ow >= 2 ? 2 : 1;
   t->n = n, t->oh = oh, t->ow = ow, t->k = out;
@@ -52,6 +58,7 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
   t->blocks_w = ceil_div(ow, columns);
   t->blocks_k = ceil_div(out, BN);
   t->tiles = ceil_div(n, tile_n) * t->blocks_h * t->blocks_w;
+  t->pairs = t->tiles <= blocks_of(*t, multiprocessors) ? 1 : PAIRS;
   t->box_w = columns + kw - 1;
   t->box_n = tile_n;
   const int box_h = tile_h + kh - 1;
@@ -65,7 +72,7 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
 }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t) {
-  return BARRIER_BYTES + SHARED_ALIGN + (size_t)(t.resident ? 1 : PAIRS) * t.boxes * t.box_stride +
+  return BARRIER_BYTES + SHARED_ALIGN + (size_t)(t.resident ? 1 : t.pairs) * t.boxes * t.box_stride +
          (size_t)t.stages * t.taps * TILE_BYTES;
 }
 
@@ -85,8 +92,7 @@ void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], con
 
 /* How many tiles a pair does, where all clusters for 128 channels take part. */
 static int rounds_of(const ConvTiling &t, int multiprocessors) {
-  const int fit = multiprocessors / CLUSTER / t.blocks_k, each = fit > 0 ? fit : 1;
-  return ceil_div(t.tiles, CLUSTER * PAIRS * each);
+  return ceil_div(t.tiles, t.pairs * blocks_of(t, multiprocessors));
 }
 
 /* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
@@ -94,7 +100,8 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                 int kh, int kw, bool transpose, const NitiRequantiseArgs &rq, bool stream) {
   const NitiShape in = x->shape, out = y->shape;
   ConvTiling t;
-  if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream)) return; /* serves_*: never */
+  if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream, cuda->multiprocessors))
+    return; /* serves_*: never */
   int8_t *packed = (int8_t *)cuda->workspace;
   if (mask) niti_cuda_bits_make(cuda, mask);
   niti_wgmma_pack(cuda, packed, w, transpose ? in.c : out.c, kh * kw, transpose ? out.c : in.c, transpose);
@@ -115,7 +122,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                         mask ? niti_cuda_bits(mask) : NULL};
   l.packed = packed;
   l.requantise = rq;
-  const int needed = ceil_div(t.tiles, CLUSTER * PAIRS * rounds_of(t, cuda->multiprocessors));
+  const int needed = ceil_div(t.tiles, CLUSTER * t.pairs * rounds_of(t, cuda->multiprocessors));
   const unsigned blocks = (unsigned)(needed * t.blocks_k * CLUSTER);
   if (t.resident)
     niti_wgmma_conv_resident(cuda, l, blocks);
@@ -128,13 +135,13 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
 static bool serves_forward(const NitiConv *c) {
   ConvTiling t;
   return c->stride_h == 1 && c->stride_w == 1 &&
-         make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false);
+         make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false, 0);
 }
 
 static bool serves_backward(const NitiConv *c) {
   ConvTiling t;
   return c->stride_h == 1 && c->stride_w == 1 && c->pad_h < c->kh && c->pad_w < c->kw &&
-         make_tiling(&t, c->n, c->h, c->w, c->k, c->c, c->kh, c->kw, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, false);
+         make_tiling(&t, c->n, c->h, c->w, c->k, c->c, c->kh, c->kw, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, false, 0);
 }
 
 enum { STREAMED = 1 }; /* a way */
@@ -145,7 +152,7 @@ static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direc
   ConvTiling t;
   if (direction == NITI_GRADIENT) return niti_wgmma_gradient_ways(ways, count);
   const bool fits = make_tiling(&t, c->n, ahead ? c->oh : c->h, ahead ? c->ow : c->w, ahead ? c->c : c->k, ahead ? c->k : c->c,
-                                c->kh, c->kw, pad_h, pad_w, true);
+                                c->kh, c->kw, pad_h, pad_w, true, 0);
   return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 
@@ -155,11 +162,12 @@ static int choose(const NitiCuda *cuda, const NitiConv *c, NitiDirection directi
   ConvTiling t;
   *picoseconds = INT64_MAX;
   if (direction == NITI_GRADIENT) *picoseconds = niti_wgmma_gradient_time(c, cuda->multiprocessors);
-  if (direction != NITI_FORWARD || !make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false))
+  if (direction != NITI_FORWARD ||
+      !make_tiling(&t, c->n, c->oh, c->ow, c->c, c->k, c->kh, c->kw, c->pad_h, c->pad_w, false, cuda->multiprocessors))
     return 0;
   const int64_t packed = (int64_t)niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw), stages = (int64_t)t.chunks * t.kh * t.kw;
-  const int64_t rounds = rounds_of(t, cuda->multiprocessors);
-  *picoseconds = 7250000 + packed * 131 / 100 + rounds * (2980000 + 207000 * stages + 42 * t.chunks * (int64_t)t.box_bytes);
+  const int64_t rounds = rounds_of(t, cuda->multiprocessors), work = 207000 * stages + 42 * t.chunks * (int64_t)t.box_bytes;
+  *picoseconds = 7250000 + packed * 131 / 100 + rounds * (2980000 + work * t.pairs / PAIRS);
   return 0;
 }
 

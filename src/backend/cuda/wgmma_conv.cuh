@@ -28,7 +28,8 @@ enum {
   STAGES_MAX = 32,           /* of weights */
   BOXES_MAX = 8,
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
-  BARRIER_BYTES = 8 * (2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS),
+  BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
+  BARRIER_BYTES = 8 * (BARRIERS + PAIRS), /* and a word for each pair's largest value and for its shift */
   SHARED_ALIGN = 1024,
   SHARED_BYTES = 227 * 1024
 };
@@ -44,6 +45,7 @@ struct ConvTiling {
   int box_w, box_n;                 /* of the copied box, with halo */
   uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
   bool resident;                    /* all of the 128 channels' weights stay in shared memory */
+  int pairs;                        /* that have tiles: PAIRS, or 1 where a tile each is enough for all blocks */
   int boxes;                        /* of the ring: a pair's own, or, with resident weights, the block's */
   int taps, stages;                 /* taps in a stage of weights; stages of their ring, or of all that stay */
 };
@@ -78,7 +80,7 @@ struct Ring {
 /* What a block is to do. */
 struct ConvWork {
   int k0;          /* first output channel */
-  int begin, step; /* pair p's tiles are (begin + i * step) * PAIRS + p */
+  int begin, step; /* pair p's tiles are (begin + i * step) * pairs + p */
   int tiles;       /* of each pair */
 };
 
@@ -88,12 +90,15 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
   w.k0 = cluster % t.blocks_k * BN;
   w.begin = first + (int)rank;
   w.step = (int)(gridDim.x / t.blocks_k);
-  w.tiles = ((t.tiles + PAIRS - 1) / PAIRS - first + w.step - 1) / w.step;
+  w.tiles = ((t.tiles + t.pairs - 1) / t.pairs - first + w.step - 1) / w.step;
   return w;
 }
 
-/* ---- the range: a warp that meets a value too large for its shift takes a larger one from that tile on, publishes it to all
- * others and leaves a mark, so that the second launch repeats only the tiles that were rounded before. ---- */
+/* ---- the range: before they round their first tile, all blocks' first pairs tell each other their largest values, and round with
+ * the shift that these demand; so do the second pairs. Where a device has other work than this the wait for the others may be
+ * long, so it ends after a while with the predicted shift. A warp that later meets a value too large for its shift takes a larger
+ * one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used it, so
+ * that the second launch repeats only what was rounded with another shift than the right one. ---- */
 
 struct ConvRange {
   int shift, since; /* in use, and the first tile that it was used for */
@@ -101,18 +106,33 @@ struct ConvRange {
   uint32_t known;   /* the largest that others have told of */
 };
 
-enum { MARK_SHIFT = 24 };
+enum { MARK_SHIFT = 24, MEET_NANOSECONDS = 10000 };
 static_assert(CLUSTER * PAIRS * PAIR_WARPS == 32, "a lane reads each mark of a cluster");
 
 __device__ inline uint32_t *conv_marks(const NitiRequantiseArgs &rq, uint32_t block) {
   return rq.range->marks + block * PAIRS * PAIR_WARPS;
 }
 
+/* The shift that a launch begins with. */
+__device__ inline int conv_range_begin(const NitiRequantiseArgs &rq, bool second) {
+  return second ? niti_clipped_shift(rq.range->max, rq.clip) : niti_range_predicted(rq);
+}
+
 /* The second launch: how many of its first tiles this cluster does again. Whole warps call it. */
-__device__ inline int conv_tiles_again(const NitiRequantiseArgs &rq, int shift, int tiles) {
-  const uint32_t mark = conv_marks(rq, blockIdx.x / CLUSTER * CLUSTER)[threadIdx.x & 31];
-  const uint32_t worst = __reduce_max_sync(0xffffffffu, mark);
-  return NITI_SHIFT_MAX - (int)(worst >> MARK_SHIFT) == shift ? (int)(worst & ((1u << MARK_SHIFT) - 1)) : tiles;
+__device__ inline int conv_tiles_again(const ConvTiling &t, const NitiRequantiseArgs &rq, int shift, int tiles) {
+  const uint32_t lane = threadIdx.x & 31, mark = conv_marks(rq, blockIdx.x / CLUSTER * CLUSTER)[lane];
+  int again = mark >> MARK_SHIFT == (uint32_t)shift ? (int)(mark & ((1u << MARK_SHIFT) - 1)) : tiles;
+  if ((int)lane / PAIR_WARPS % PAIRS >= t.pairs) again = 0;
+  return (int)__reduce_max_sync(0xffffffffu, (uint32_t)again);
+}
+
+/* The second launch's end; one thread of every block calls it. again: whether the block computed again. */
+__device__ inline void conv_range_end(const NitiRequantiseArgs &rq, bool again) {
+  if (again) rq.range->again = 1;
+  if (!niti_range_last(rq, gridDim.x)) return;
+  niti_range_close(rq, __ldcg(&rq.range->again) != 0);
+  rq.range->again = 0;
+  for (int pair = 0; pair < PAIRS; ++pair) rq.range->met[pair] = 0;
 }
 
 __device__ inline void conv_range_adopt(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t largest, int tile) {
@@ -125,10 +145,35 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
   r.known = *(const volatile uint32_t *)&rq.range->max;
 }
 
+/* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs of this
+ * number demand, and what else has come by then. told: two words of the pair's, 0 at first. */
+__device__ inline void conv_range_meet(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, uint32_t *told) {
+  const uint32_t pair = threadIdx.x / (PAIR_WARPS * 32);
+  uint32_t *shift = told + 1;
+  most = __reduce_max_sync(0xffffffffu, most);
+  if ((threadIdx.x & 31) == 0) atomicMax(told, most);
+  niti_barrier_some(1 + pair, PAIR_WARPS * 32);
+  if (threadIdx.x % (PAIR_WARPS * 32) == 0) {
+    const int64_t start = niti_device_nanoseconds();
+    atomicMax(&rq.range->max, *told);
+    uint32_t met = niti_count_up(&rq.range->met[pair]) + 1;
+    while (met < gridDim.x && niti_device_nanoseconds() - start < MEET_NANOSECONDS)
+      met = *(volatile uint32_t *)&rq.range->met[pair];
+    __threadfence();
+    const int demanded = niti_clipped_shift(*(volatile uint32_t *)&rq.range->max, rq.clip);
+    *shift = (uint32_t)(met < gridDim.x && r.shift > demanded ? r.shift : demanded);
+  }
+  niti_barrier_some(1 + pair, PAIR_WARPS * 32);
+  r.shift = (int)*shift;
+}
+
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
-__device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile) {
+__device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile, uint32_t *told) {
   r.largest = most > r.largest ? most : r.largest;
-  conv_range_adopt(r, rq, r.known, tile);
+  if (tile == 0)
+    conv_range_meet(r, rq, most, told);
+  else
+    conv_range_adopt(r, rq, r.known, tile);
   if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
   most = __reduce_max_sync(0xffffffffu, most);
   if (niti_clipped_shift(most, rq.clip) > r.shift && (threadIdx.x & 31) == 0) atomicMax(&rq.range->max, most);
@@ -139,7 +184,7 @@ __device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &r
 /* The first launch's end. */
 __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
   if ((threadIdx.x & 31) == 0)
-    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)(NITI_SHIFT_MAX - r.shift) << MARK_SHIFT | (uint32_t)r.since;
+    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)r.shift << MARK_SHIFT | (uint32_t)r.since;
   niti_range_raise(rq, r.largest);
 }
 
@@ -150,12 +195,12 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
                    p.w + (row >> t.log_tn), k0);
 }
 
-/* Rounds and stores a tile. */
+/* Rounds and stores a tile. told: of conv_range_meet. */
 template <NitiFinish FINISH>
 __device__ inline void conv_finish(int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
-                                   const NitiSpot &spot, uint2 mask, int tile, bool second) {
+                                   const NitiSpot &spot, uint2 mask, int tile, bool second, uint32_t *told) {
   if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
-  const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile);
+  const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile, told);
   niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
 

@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     for (int i = 0; i < t.boxes; ++i) niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i) niti_barrier_init(weight_full + 8 * i, 1);
     for (int i = 0; i < PAIRS; ++i) niti_barrier_init(turn + 8 * i, PAIR_WARPS);
+    for (int i = 0; i < PAIRS; ++i) *(uint64_t *)(raw + 8 * (BARRIERS + i)) = 0;
     niti_barrier_publish();
   }
   __syncthreads();
@@ -29,14 +30,11 @@ __global__ void __launch_bounds__(THREADS, 1)
   niti_kernel_wait();
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
-  if (niti_range_begin(rq, second, &range.shift)) {
-    if (second) work.tiles = conv_tiles_again(rq, range.shift, work.tiles);
-  } else {
-    work.tiles = 0;
-  }
-  if (work.tiles == 0) { /* the second launch: nothing, or nothing here */
+  range.shift = conv_range_begin(rq, second);
+  if (second) work.tiles = conv_tiles_again(t, rq, range.shift, work.tiles);
+  if (work.tiles == 0) { /* the second launch: nothing here */
     __syncthreads();     /* the block has read the range for the last time */
-    if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
+    if (threadIdx.x == 0) conv_range_end(rq, false);
     return;
   }
 
@@ -51,8 +49,8 @@ __global__ void __launch_bounds__(THREADS, 1)
       }
       Ring ring = {0, 0};
       for (int i = 0; i < work.tiles; ++i) {
-        for (int pair = 0; pair < PAIRS; ++pair) {
-          const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
+        for (int pair = 0; pair < t.pairs; ++pair) {
+          const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
           for (int chunk = 0; chunk < t.chunks; ++chunk, ring.next(t.boxes)) {
             niti_barrier_wait(box_free + 8 * ring.stage, ring.parity ^ 1);
             niti_barrier_expect(box_full + 8 * ring.stage, t.box_bytes);
@@ -62,9 +60,10 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
       }
     }
-  } else {
+  } else if (warp < t.pairs * PAIR_WARPS) {
     niti_registers_raise<112>();
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
+    uint32_t *told = (uint32_t *)(raw + 8 * (BARRIERS + pair));
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
     const uint64_t box_descriptor = niti_descriptor(boxes + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
@@ -76,10 +75,10 @@ __global__ void __launch_bounds__(THREADS, 1)
       int acc[64];
       bool add = false;
       uint32_t last_box = 0;
-      const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
+      const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
       uint2 mask = make_uint2(0, 0);
       if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
-      niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first pair's first is free */
+      if (t.pairs > 1) niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
       uint64_t b = weight_descriptor;
       for (int chunk = 0, stage = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * box.stage, box.parity);
@@ -107,17 +106,17 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         last_box = box.stage;
       }
-      if (leader) niti_barrier_arrive(turn + 8 * (pair ^ 1));
+      if (leader && t.pairs > 1) niti_barrier_arrive(turn + 8 * (pair ^ 1));
       niti_wgmma_wait<0>();
       if (leader) niti_barrier_arrive(box_free + 8 * last_box);
-      box.skip((PAIRS - 1) * t.chunks, t.boxes);
-      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second);
+      box.skip((t.pairs - 1) * t.chunks, t.boxes);
+      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, told);
     }
     if (!second) conv_range_leave(range, rq);
   }
   __syncwarp();
   niti_cluster_sync(); /* no block may go while the other still copies into it */
-  if (second && threadIdx.x == 0) niti_range_end(rq, gridDim.x);
+  if (second && threadIdx.x == 0) conv_range_end(rq, true);
 #endif
 }
 

@@ -19,21 +19,23 @@ __global__ void __launch_bounds__(THREADS, 1)
   niti_kernel_announce();
   const uint32_t barriers = niti_shared_address(raw);
   const uint32_t boxes = (barriers + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-  const uint32_t weights = boxes + PAIRS * t.boxes * t.box_stride;
+  const uint32_t weights = boxes + t.pairs * t.boxes * t.box_stride;
   const uint32_t box_full = barriers, box_free = box_full + 8 * BOXES_MAX, weight_full = box_free + 8 * BOXES_MAX,
                  weight_free = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
   const int warp = threadIdx.x >> 5, steps = t.kh * t.kw / TAPS; /* stages of a chunk */
   const uint32_t rank = niti_cluster_rank();
   const int late = (t.chunks + 1) / 2; /* slots until the second pair's first turn */
+  const int away = t.pairs - 1;        /* slots of a turn in which a pair rounds */
   /* Whether a pair may step over a slot unseen: only where the ring is longer, or it could take an earlier round for this one. */
   const bool passes = steps < t.stages;
 
   if (threadIdx.x == 0) {
-    for (int i = 0; i < PAIRS * t.boxes; ++i)
+    for (int i = 0; i < t.pairs * t.boxes; ++i)
       niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i)
-      niti_barrier_init(weight_full + 8 * i, 1), niti_barrier_init(weight_free + 8 * i, CLUSTER * CONSUMERS / 32);
+      niti_barrier_init(weight_full + 8 * i, 1), niti_barrier_init(weight_free + 8 * i, CLUSTER * t.pairs * PAIR_WARPS);
+    for (int i = 0; i < PAIRS; ++i) *(uint64_t *)(raw + 8 * (BARRIERS + i)) = 0;
     niti_barrier_publish();
   }
   __syncthreads();
@@ -41,14 +43,11 @@ __global__ void __launch_bounds__(THREADS, 1)
   niti_kernel_wait();
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
-  if (niti_range_begin(rq, second, &range.shift)) {
-    if (second) work.tiles = conv_tiles_again(rq, range.shift, work.tiles);
-  } else {
-    work.tiles = 0;
-  }
-  if (work.tiles == 0) { /* the second launch: nothing, or nothing here */
+  range.shift = conv_range_begin(rq, second);
+  if (second) work.tiles = conv_tiles_again(t, rq, range.shift, work.tiles);
+  if (work.tiles == 0) { /* the second launch: nothing here */
     __syncthreads();     /* the block has read the range for the last time */
-    if (threadIdx.x == 0) niti_range_end(rq, gridDim.x);
+    if (threadIdx.x == 0) conv_range_end(rq, false);
     return;
   }
 
@@ -58,13 +57,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     } else if (warp == CONSUMERS / 32) { /* the weights */
       const int8_t *first = packed + (size_t)(work.k0 / BN) * t.chunks * steps * stage_bytes + rank * part_bytes;
       Ring ring = {0, 0};
-      const int turns = work.tiles * (t.chunks + 1);
+      const int turns = work.tiles * (t.chunks + away);
       int chunk = 0, turn[PAIRS] = {0, 0}; /* a pair's slot within its turn */
-      for (int slot = 0; slot < turns + late - (passes ? 1 : 0); ++slot) {
+      for (int slot = 0; slot < turns + away * (late - (passes ? 1 : 0)); ++slot) {
         uint32_t idle = 0; /* warps that this slot passes by: their share is given back for them */
-        for (int p = 0; p < PAIRS; ++p) {
+        for (int p = 0; p < t.pairs; ++p) {
           idle += slot >= turns + p * late || (turn[p] == t.chunks && passes) ? CLUSTER * PAIR_WARPS : 0;
-          if (slot >= p * late && ++turn[p] > t.chunks) turn[p] = 0;
+          if (slot >= p * late && ++turn[p] == t.chunks + away) turn[p] = 0;
         }
         const int8_t *from = first + (size_t)chunk * steps * stage_bytes;
         for (int i = 0; i < steps; ++i, from += stage_bytes, ring.next(t.stages)) {
@@ -76,13 +75,13 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         if (++chunk == t.chunks) chunk = 0;
       }
-    } else if (warp <= CONSUMERS / 32 + PAIRS) { /* a pair's boxes */
+    } else if (warp <= CONSUMERS / 32 + t.pairs) { /* a pair's boxes */
       const int pair = warp - CONSUMERS / 32 - 1;
       niti_prefetch_map(&map);
       Ring ring = {0, 0};
       int chunk = pair * late % t.chunks;
       for (int i = 0; i < work.tiles; ++i) {
-        const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
+        const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
         for (int c = 0; c < t.chunks; ++c, ring.next(t.boxes)) {
           const uint32_t slot = pair * t.boxes + ring.stage;
           niti_barrier_wait(box_free + 8 * slot, ring.parity ^ 1);
@@ -90,12 +89,13 @@ __global__ void __launch_bounds__(THREADS, 1)
           niti_copy_box(boxes + slot * t.box_stride, &map, box_full + 8 * slot, chunk * CHUNK, p.n, p.w - t.pad_w, p.h - t.pad_h);
           if (++chunk == t.chunks) chunk = 0;
         }
-        if (++chunk == t.chunks) chunk = 0; /* the slot that passes by */
+        if (away && ++chunk == t.chunks) chunk = 0; /* the slot that passes by */
       }
     }
-  } else {
+  } else if (warp < t.pairs * PAIR_WARPS) {
     niti_registers_raise<112>();
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
+    uint32_t *told = (uint32_t *)(raw + 8 * (BARRIERS + pair));
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
     const uint64_t box_descriptor =
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       int acc[64];
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
-      const TilePlace p = place_of(t, (work.begin + i * work.step) * PAIRS + pair);
+      const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
       uint2 mask = make_uint2(0, 0);
       if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
@@ -153,17 +153,17 @@ __global__ void __launch_bounds__(THREADS, 1)
         give_back(weight_free + 8 * last_weight, rank);
         niti_barrier_arrive(box_free + 8 * (pair * t.boxes + last_box));
       }
-      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second);
+      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, told);
       if (passes)
-        weight.skip(steps, t.stages);
+        weight.skip(away * steps, t.stages);
       else
-        let_pass(steps);
+        let_pass(away * steps);
     }
     if (!second) conv_range_leave(range, rq);
   }
   __syncwarp();
   niti_cluster_sync(); /* no block may go while the other still copies into it or gives back */
-  if (second && threadIdx.x == 0) niti_range_end(rq, gridDim.x);
+  if (second && threadIdx.x == 0) conv_range_end(rq, true);
 #endif
 }
 
