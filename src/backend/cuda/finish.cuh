@@ -100,14 +100,17 @@ __device__ inline uint32_t niti_bits_of(uint4 first, uint4 second) {
   return niti_positive_bits(first) | niti_positive_bits(second) >> 4;
 }
 
+/* Of a tile of up to 64 channels a thread has but the first run, and N = 32 accumulators instead of 64. */
+
 /* The largest |acc| of a thread's elements that are inside. */
-__device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot &s) {
+template <int N>
+__device__ inline uint32_t niti_largest_of(const int (&acc)[N], const NitiSpot &s) {
   uint32_t largest = 0;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     int top = 0, bottom = 0;
 #pragma unroll
-    for (int j = 0; j < 16; ++j) {
+    for (int j = 0; j < N / 4; ++j) {
       const int a = acc[4 * j + 2 * i], b = acc[4 * j + 2 * i + 1];
       top = __vimax3_s32(top, a, b);
       bottom = __vimin3_s32(bottom, a, b);
@@ -119,9 +122,10 @@ __device__ inline uint32_t niti_largest_of(const int (&acc)[64], const NitiSpot 
 }
 
 /* Adds a bias to a thread's accumulators; channel: its first. Channels past the last are there, and 0. */
-__device__ inline void niti_add_bias(int (&acc)[64], const int32_t *bias, int channel) {
+template <int N>
+__device__ inline void niti_add_bias(int (&acc)[N], const int32_t *bias, int channel) {
 #pragma unroll
-  for (int part = 0; part < 8; ++part) { /* four channels: run part / 4, word part % 4 */
+  for (int part = 0; part < N / 8; ++part) { /* four channels: run part / 4, word part % 4 */
     const int4 b = __ldg((const int4 *)(bias + channel + part / 4 * NITI_FINISH_RUN + part % 4 * 4));
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -166,19 +170,19 @@ __device__ inline int niti_byte_round(int acc, const NitiByteRounding &b, uint32
 
 /* Rounds and stores a thread's accumulators; whole warps call it.
  * clips: whether some element of the warp may round to -128; the same in all of a warp. */
-template <NitiFinish FINISH>
-__device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
+template <NitiFinish FINISH, int N>
+__device__ inline void niti_finish_block(const int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
                                          bool clips, const NitiSpot &s, uint2 mask) {
   const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
   const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
   const NitiByteRounding byte = niti_byte_rounding(shift);
   NitiDraw draw = {0, 0, 0, 0};
   if (FINISH == NITI_FINISH_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
-  const bool half_full = s.channels + 16 * q <= NITI_FINISH_RUN; /* in all of a block: no thread has a second run */
+  const bool half_full = N == 32 || s.channels + 16 * q <= NITI_FINISH_RUN; /* in all of a block: no thread has a second run */
   uint4 word[2][2];
 #pragma unroll
   for (int run = 0; run < 2; ++run) {
-    if (run == 1 && half_full) {
+    if (run == 1 && (N == 32 || half_full)) {
       word[1][0] = word[1][1] = make_uint4(0, 0, 0, 0);
       break;
     }
@@ -193,7 +197,7 @@ __device__ inline void niti_finish_block(const int (&acc)[64], const NitiOutput 
         int m[4];
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int a = acc[4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2];
+          const int a = acc[(4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2) % N]; /* N = 32 has left at its second run */
           if (FINISH == NITI_FINISH_RELU) {
             m[e] = (a + half) >> shift;
           } else if (FINISH == NITI_FINISH_BYTE) {

@@ -106,9 +106,9 @@ __device__ inline uint64_t niti_descriptor(uint32_t address, NitiSwizzle swizzle
 #define NITI_R4(a, i) "+r"(a[i]), "+r"(a[i + 1]), "+r"(a[i + 2]), "+r"(a[i + 3])
 #define NITI_R16(a, i) NITI_R4(a, i), NITI_R4(a, i + 4), NITI_R4(a, i + 8), NITI_R4(a, i + 12)
 
-/* acc [64][128] (+)= A [64][32] B [128][32]^T, both in shared memory. add false: overwrites. Thread t of the warpgroup holds in
- * acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
-__device__ inline void niti_wgmma_64x128(int (&acc)[64], uint64_t a, uint64_t b, bool add) {
+/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory; N: 64 or 32. add false: overwrites. Thread t of the warpgroup
+ * holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
+__device__ inline void niti_wgmma(int (&acc)[64], uint64_t a, uint64_t b, bool add) {
   NITI_SM90(
       asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %66, 0;\n\t"
                    "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 "
@@ -117,6 +117,16 @@ __device__ inline void niti_wgmma_64x128(int (&acc)[64], uint64_t a, uint64_t b,
                    "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
                    "%64, %65, p;\n\t}"
                    : NITI_R16(acc, 0), NITI_R16(acc, 16), NITI_R16(acc, 32), NITI_R16(acc, 48)
+                   : "l"(a), "l"(b), "r"((int)add));)
+}
+__device__ inline void niti_wgmma(int (&acc)[32], uint64_t a, uint64_t b, bool add) {
+  NITI_SM90(
+      asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"
+                   "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
+                   "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
+                   "%23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                   "%32, %33, p;\n\t}"
+                   : NITI_R16(acc, 0), NITI_R16(acc, 16)
                    : "l"(a), "l"(b), "r"((int)add));)
 }
 

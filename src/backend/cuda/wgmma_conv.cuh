@@ -196,8 +196,8 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 }
 
 /* Rounds and stores a tile. told: of conv_range_meet. */
-template <NitiFinish FINISH>
-__device__ inline void conv_finish(int (&acc)[64], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
+template <NitiFinish FINISH, int N>
+__device__ inline void conv_finish(int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
                                    const NitiSpot &spot, uint2 mask, int tile, bool second, uint32_t *told) {
   if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
   const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile, told);
@@ -216,16 +216,17 @@ struct ConvLaunch {
 };
 typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *packed, NitiRequantiseArgs, bool second);
 
-/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. */
-#define CONV_VARIANTS(kernel)                                                                                     \
-  {                                                                                                               \
-    [NITI_FINISH_RELU] = {kernel<NITI_FINISH_RELU, 1>, kernel<NITI_FINISH_RELU, TAPS_MAX>},                       \
-    [NITI_FINISH_SIGNED] = {kernel<NITI_FINISH_SIGNED, 1>, kernel<NITI_FINISH_SIGNED, TAPS_MAX>},                 \
-    [NITI_FINISH_MASKED] = {kernel<NITI_FINISH_MASKED, 1>, kernel<NITI_FINISH_MASKED, TAPS_MAX>},                 \
-    [NITI_FINISH_BYTE] = {kernel<NITI_FINISH_BYTE, 1>, kernel<NITI_FINISH_BYTE, TAPS_MAX>}, [NITI_FINISH_ANY] = { \
-      kernel<NITI_FINISH_ANY, 1>,                                                                                 \
-      kernel<NITI_FINISH_ANY, TAPS_MAX>                                                                           \
-    }                                                                                                             \
+/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are no
+ * more channels. */
+#define CONV_TAPS(kernel, finish, columns)                                   \
+  [finish] = {                                                               \
+    kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>            \
+  }
+#define CONV_VARIANTS(kernel, columns)                                                                        \
+  {                                                                                                           \
+    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),             \
+        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns),         \
+        CONV_TAPS(kernel, NITI_FINISH_ANY, columns)                                                           \
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);

@@ -126,8 +126,8 @@ __global__ void __launch_bounds__(THREADS, 1)
         uint64_t a = dy_first + offset, b = x_first + offset;
 #pragma unroll
         for (int p = 0; p < POSITIONS; p += 2, a += 2 * POSITION >> 4, b += 2 * POSITION >> 4) {
-          niti_wgmma_64x128(acc[0], a, b, add);
-          niti_wgmma_64x128(acc[1], a + (64 * NITI_BLOCK_IMAGES >> 4), b, add);
+          niti_wgmma(acc[0], a, b, add);
+          niti_wgmma(acc[1], a + (64 * NITI_BLOCK_IMAGES >> 4), b, add);
           add = true;
         }
         niti_wgmma_commit();

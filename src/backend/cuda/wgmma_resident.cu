@@ -2,7 +2,7 @@
  * the tensor cores, tile by tile, and their boxes come in that order through one ring. */
 #include "backend/cuda/wgmma_conv.cuh"
 
-template <NitiFinish FINISH, int TAPS>
+template <NitiFinish FINISH, int TAPS, int COLUMNS>
 __global__ void __launch_bounds__(THREADS, 1)
     resident(const __grid_constant__ CUtensorMap map, const __grid_constant__ ConvTiling t, const __grid_constant__ NitiOutput d,
              const int8_t *__restrict__ packed, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     Ring box = {0, 0};
     box.skip(pair * t.chunks, t.boxes);
     for (int i = 0; i < work.tiles; ++i) {
-      int acc[64];
+      int acc[COLUMNS / 2];
       bool add = false;
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(THREADS, 1)
           for (int tap = 0; tap < TAPS; ++tap) {
 #pragma unroll
             for (int s = 0; s < CHUNK / 32; ++s) {
-              niti_wgmma_64x128(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
+              niti_wgmma(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
               add = true;
             }
           }
@@ -121,6 +121,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  static const ConvKernel variants[][2] = CONV_VARIANTS(resident);
-  niti_wgmma_conv_launch(cuda, variants, l, blocks);
+  static const ConvKernel wide[][2] = CONV_VARIANTS(resident, BN), narrow[][2] = CONV_VARIANTS(resident, BN / 2);
+  niti_wgmma_conv_launch(cuda, l.tiling.k > BN / 2 ? wide : narrow, l, blocks);
 }

@@ -10,7 +10,7 @@ __device__ inline void give_back(uint32_t barrier, uint32_t rank) {
   niti_barrier_arrive_at(barrier, rank ^ 1);
 }
 
-template <NitiFinish FINISH, int TAPS>
+template <NitiFinish FINISH, int TAPS, int COLUMNS>
 __global__ void __launch_bounds__(THREADS, 1)
     streamed(const __grid_constant__ CUtensorMap map, const __grid_constant__ ConvTiling t, const __grid_constant__ NitiOutput d,
              const int8_t *__restrict__ packed, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     };
     let_pass(pair * late * steps);
     for (int i = 0; i < work.tiles; ++i) {
-      int acc[64];
+      int acc[COLUMNS / 2];
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(THREADS, 1)
           for (int tap = 0; tap < TAPS; ++tap) {
 #pragma unroll
             for (int s = 0; s < CHUNK / 32; ++s) {
-              niti_wgmma_64x128(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
+              niti_wgmma(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
               add = true;
             }
           }
@@ -168,6 +168,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  static const ConvKernel variants[][2] = CONV_VARIANTS(streamed);
+  static const ConvKernel variants[][2] = CONV_VARIANTS(streamed, BN);
   niti_wgmma_conv_launch(cuda, variants, l, blocks);
 }
