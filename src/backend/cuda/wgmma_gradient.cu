@@ -1,8 +1,8 @@
 /* The weight gradient for Hopper: a product over images and positions, with wgmma on the tensors' layouts.
  *
  * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128
- * neighbouring bytes. A block computes 128 output channels x 128 input channels x 3 taps of one window row: one warpgroup per
- * tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
+ * neighbouring bytes. A block computes 128 or 64 output channels x 128 or 64 input channels x 3 taps of one window row: one
+ * warpgroup per tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
  * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Block
  * b's part of tile t is number b + t: from one part to the next either the block or the tile or both go on, so no two are the
  * same. Stride is 1. */
@@ -12,11 +12,10 @@
 #include "backend/cuda/wgmma.h"
 
 enum {
-  TILE = 128, /* channels of either kind */
-  TAPS = 3,   /* of a window row in a block: warpgroups that multiply */
+  TILE = 128, HALF = 64, /* channels of either kind */
+  TAPS = 3,              /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
-  ROWS_MAX = 16,                       /* of a window */
-  POSITION = TILE * NITI_BLOCK_IMAGES, /* bytes */
+  ROWS_MAX = 16, /* of a window */
   STAGES_MAX = 8,
   BARRIER_BYTES = 2 * STAGES_MAX * 8,
   SHARED_ALIGN = 1024,
@@ -25,6 +24,7 @@ enum {
 
 struct GradientTiling {
   int k, c, kh, kw, pad_h, pad_w;
+  int tile_k, tile_c;            /* output and input channels of a tile: TILE or HALF */
   int tiles_k, tiles_c, tiles_w; /* tiles of a window row: along output and input channels, and runs of TAPS taps */
   int positions;                 /* of a unit, the step of the sum: this many neighbours of one row of deltas, times 16 images */
   int runs;                      /* of positions in a row of deltas */
@@ -35,7 +35,8 @@ struct GradientTiling {
   int x_positions; /* copied: positions + halo */
 };
 
-enum { PART = TAPS * TILE * TILE }; /* int32 sums of a tile, in the order of the threads' accumulators */
+/* int32 sums of a tile, in the order of the threads' accumulators. */
+__host__ __device__ inline int part_of(const GradientTiling &t) { return TAPS * t.tile_k * t.tile_c; }
 
 /* A stretch of one tile's sum. */
 struct Stretch {
@@ -54,9 +55,9 @@ __device__ inline Stretch stretch_at(const GradientTiling &t, int64_t at, int64_
   s.unit = (int)((at - t.begin[s.kh]) % units);
   const int64_t left = end - at;
   s.count = units - s.unit < left ? units - s.unit : (int)left;
-  s.c = tile % t.tiles_c * TILE;
+  s.c = tile % t.tiles_c * t.tile_c;
   tile /= t.tiles_c;
-  s.k = tile % t.tiles_k * TILE;
+  s.k = tile % t.tiles_k * t.tile_k;
   s.kw = tile / t.tiles_k * TAPS;
   return s;
 }
@@ -64,16 +65,17 @@ __device__ inline Stretch stretch_at(const GradientTiling &t, int64_t at, int64_
 /* The first unit of a block's stretch; block t.blocks is the end of the last. */
 __host__ __device__ inline int64_t first_unit(const GradientTiling &t, int64_t block) { return t.begin[t.kh] * block / t.blocks; }
 
-template <int POSITIONS>
+template <int POSITIONS, int TILE_K, int TILE_C>
 __global__ void __launch_bounds__(THREADS, 1)
     gradient(const __grid_constant__ CUtensorMap dy_map, const __grid_constant__ CUtensorMap x_map,
              const __grid_constant__ GradientTiling t, int4 *__restrict__ parts) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  enum { DY_POSITION = TILE_K * NITI_BLOCK_IMAGES, X_POSITION = TILE_C * NITI_BLOCK_IMAGES, HALVES = TILE_K / HALF };
   extern __shared__ uint8_t raw[];
   niti_kernel_announce();
   const uint32_t full = niti_shared_address(raw), free = full + 8 * STAGES_MAX;
   const uint32_t stages = (full + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
-  const uint32_t dy_bytes = (uint32_t)POSITIONS * POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * POSITION;
+  const uint32_t dy_bytes = (uint32_t)POSITIONS * DY_POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * X_POSITION;
   const int64_t begin = first_unit(t, blockIdx.x), end = first_unit(t, blockIdx.x + 1);
   const int warp = threadIdx.x >> 5, group = warp >> 2;
 
@@ -112,12 +114,13 @@ __global__ void __launch_bounds__(THREADS, 1)
   } else {
     niti_registers_raise<160>();
     const int lane = threadIdx.x & 31;
-    const uint64_t dy_first = niti_descriptor(stages, NITI_SWIZZLE_NONE, 128, POSITION);
-    const uint64_t x_first = niti_descriptor(stages + dy_bytes + (uint32_t)group * POSITION, NITI_SWIZZLE_NONE, 128, POSITION);
+    const uint64_t dy_first = niti_descriptor(stages, NITI_SWIZZLE_NONE, 128, DY_POSITION);
+    const uint64_t x_first =
+        niti_descriptor(stages + dy_bytes + (uint32_t)group * X_POSITION, NITI_SWIZZLE_NONE, 128, X_POSITION);
     uint32_t stage = 0, parity = 0, last = 0;
     for (int64_t at = begin; at < end;) {
       const Stretch s = stretch_at(t, at, end);
-      int acc[2][64];
+      int acc[HALVES][TILE_C / 2];
       bool add = false;
       for (int i = 0; i < s.count; ++i) {
         niti_barrier_wait(full + 8 * stage, parity);
@@ -125,9 +128,9 @@ __global__ void __launch_bounds__(THREADS, 1)
         niti_wgmma_fence();
         uint64_t a = dy_first + offset, b = x_first + offset;
 #pragma unroll
-        for (int p = 0; p < POSITIONS; p += 2, a += 2 * POSITION >> 4, b += 2 * POSITION >> 4) {
-          niti_wgmma(acc[0], a, b, add);
-          niti_wgmma(acc[1], a + (64 * NITI_BLOCK_IMAGES >> 4), b, add);
+        for (int p = 0; p < POSITIONS; p += 2, a += 2 * DY_POSITION >> 4, b += 2 * X_POSITION >> 4) {
+#pragma unroll
+          for (int half = 0; half < HALVES; ++half) niti_wgmma(acc[half], a + (half * HALF * NITI_BLOCK_IMAGES >> 4), b, add);
           add = true;
         }
         niti_wgmma_commit();
@@ -141,10 +144,10 @@ __global__ void __launch_bounds__(THREADS, 1)
       niti_wgmma_wait<0>();
       if (lane == 0) niti_barrier_arrive(free + 8 * last);
       at += s.count;
-      int4 *out = parts + (size_t)(blockIdx.x + (unsigned)s.tile) * (PART / 4);
+      int4 *out = parts + (size_t)(blockIdx.x + (unsigned)s.tile) * (TAPS * TILE_K * TILE_C / 4);
 #pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        const int *a = acc[i / 16] + 4 * (i % 16);
+      for (int i = 0; i < HALVES * TILE_C / 8; ++i) {
+        const int *a = acc[i / (TILE_C / 8)] + 4 * (i % (TILE_C / 8));
         out[i * (TAPS * 128) + threadIdx.x] = make_int4(a[0], a[1], a[2], a[3]);
       }
     }
@@ -157,12 +160,13 @@ template <typename T>
 __global__ void __launch_bounds__(256)
     add_parts(const __grid_constant__ GradientTiling t, const int4 *__restrict__ parts, T *__restrict__ out) {
   niti_kernel_begin();
-  const int place = (int)(blockIdx.x % (PART / 4 / 256)) * 256 + (int)threadIdx.x, tile = (int)(blockIdx.x / (PART / 4 / 256));
+  const int vectors = part_of(t) / 4, place = (int)blockIdx.x % (vectors / 256) * 256 + (int)threadIdx.x;
+  const int tile = (int)blockIdx.x / (vectors / 256);
   const int per_row = t.tiles_k * t.tiles_c * t.tiles_w, kh = tile / per_row, units = t.blocks_n * t.rows[kh] * t.runs;
   const int64_t begin = t.begin[kh] + (int64_t)(tile % per_row) * units, end = begin + units, total = t.begin[t.kh];
   const int group = place % (TAPS * 128) / 128, thread = place % 128, i = place / (TAPS * 128), lane = thread & 31;
-  const int c = tile % t.tiles_c * TILE + i % 16 * 8 + 2 * (lane & 3),
-            k = tile / t.tiles_c % t.tiles_k * TILE + i / 16 * 64 + thread / 32 * 16 + (lane >> 2);
+  const int columns = t.tile_c / 8, c = tile % t.tiles_c * t.tile_c + i % columns * 8 + 2 * (lane & 3),
+            k = tile / t.tiles_c % t.tiles_k * t.tile_k + i / columns * HALF + thread / 32 * 16 + (lane >> 2);
   const int kw = tile % per_row / (t.tiles_c * t.tiles_k) * TAPS + group;
   if (kw >= t.kw || c >= t.c || k >= t.k) return;
   T sum[4] = {0, 0, 0, 0};
@@ -170,12 +174,12 @@ __global__ void __launch_bounds__(256)
     int block = (int)(begin * t.blocks / total), last = (int)((end - 1) * t.blocks / total);
     while (first_unit(t, block + 1) <= begin) ++block;
     while (first_unit(t, last + 1) < end) ++last;
-    const int4 *part = parts + (size_t)(block + tile) * (PART / 4) + place;
+    const int4 *part = parts + (size_t)(block + tile) * vectors + place;
     const int4 first = __ldcs(part);
     sum[0] = first.x, sum[1] = first.y, sum[2] = first.z, sum[3] = first.w;
 #pragma unroll 8
     for (; block < last; ++block) {
-      const int4 next = __ldcs(part += PART / 4);
+      const int4 next = __ldcs(part += vectors);
       sum[0] += next.x;
       sum[1] += next.y;
       sum[2] += next.z;
@@ -201,12 +205,18 @@ extern "C" bool niti_wgmma_serves_gradient(const NitiConv *c) {
          c->c >= 64 && c->k >= 64 && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
 }
 
+static int stage_of(const GradientTiling &t) {
+  return (t.positions * t.tile_k + t.x_positions * t.tile_c) * NITI_BLOCK_IMAGES; /* bytes */
+}
+
 /* way: 0, or 1 or 2 for 4 or 8 positions. */
 static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors, int way) {
   memset(t, 0, sizeof *t);
   t->k = c->k, t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->pad_h = c->pad_h, t->pad_w = c->pad_w;
-  t->tiles_k = ceil_div(c->k, TILE);
-  t->tiles_c = ceil_div(c->c, TILE);
+  t->tile_k = c->k > HALF ? TILE : HALF;
+  t->tile_c = c->c > HALF ? TILE : HALF;
+  t->tiles_k = ceil_div(c->k, t->tile_k);
+  t->tiles_c = ceil_div(c->c, t->tile_c);
   t->tiles_w = ceil_div(c->kw, TAPS);
   t->positions = way > 0 ? 4 * way : c->ow > 4 ? 8 : 4;
   t->runs = ceil_div(c->ow, t->positions);
@@ -223,34 +233,42 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   const int64_t units = t->begin[t->kh], most = NITI_ACCUMULATION_MAX / (NITI_BLOCK_IMAGES * t->positions);
   const int64_t blocks = units / most + 1;
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
-  const int stage = (t->positions + t->x_positions) * POSITION, fit = (SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN) / stage;
+  const int stage = stage_of(*t), fit = (SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN) / stage;
   t->stages = fit < STAGES_MAX ? fit : STAGES_MAX;
 }
 
-static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor, int positions) {
+static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor, int positions, int channels) {
   const NitiShape s = tensor->shape;
   const uint64_t dims[4] = {(uint64_t)s.c * 2, (uint64_t)s.w, (uint64_t)s.h,
                             (uint64_t)ceil_div(s.n, NITI_BLOCK_IMAGES)}; /* 16 images are two elements of 8 bytes */
   const uint64_t strides[3] = {(uint64_t)s.c * 16, (uint64_t)s.w * s.c * 16, (uint64_t)s.h * s.w * s.c * 16};
-  const uint32_t box[4] = {2 * TILE, (uint32_t)positions, 1, 1};
+  const uint32_t box[4] = {2 * (uint32_t)channels, (uint32_t)positions, 1, 1};
   memset(map, 0, sizeof *map);
   niti_wgmma_map(cuda, map, niti_cuda_blocked(tensor), 8, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
-template <int POSITIONS>
+typedef void (*GradientKernel)(CUtensorMap, CUtensorMap, GradientTiling, int4 *parts);
+
 static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, const GradientTiling &t) {
-  const size_t shared = BARRIER_BYTES + SHARED_ALIGN + (size_t)t.stages * (t.positions + t.x_positions) * POSITION;
-  niti_cuda_note(cuda,
-                 niti_cuda_runtime.cudaFuncSetAttribute((const void *)gradient<POSITIONS>,
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                 "wgmma gradient: shared memory");
-  NITI_LAUNCH(cuda, gradient<POSITIONS>, (unsigned)t.blocks, THREADS, shared, dy, x, t, (int4 *)cuda->workspace);
+  static const GradientKernel kernels[2][2][2] = {/* 4 and 8 positions; TILE or HALF of output, of input channels */
+                                                  {{gradient<4, TILE, TILE>, gradient<4, TILE, HALF>},
+                                                   {gradient<4, HALF, TILE>, gradient<4, HALF, HALF>}},
+                                                  {{gradient<8, TILE, TILE>, gradient<8, TILE, HALF>},
+                                                   {gradient<8, HALF, TILE>, gradient<8, HALF, HALF>}}};
+  const GradientKernel kernel = kernels[t.positions == 8][t.tile_k == HALF][t.tile_c == HALF];
+  const size_t shared = BARRIER_BYTES + SHARED_ALIGN + (size_t)t.stages * stage_of(t);
+  niti_cuda_note(
+      cuda,
+      niti_cuda_runtime.cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+      "wgmma gradient: shared memory");
+  niti_launch(cuda, "wgmma gradient", kernel, dim3((unsigned)t.blocks), dim3(THREADS), shared, 1, dy, x, t,
+              (int4 *)cuda->workspace);
 }
 
 template <typename T>
 static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
   const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh);
-  NITI_LAUNCH(cuda, add_parts<T>, tiles * (PART / 4 / 256), 256, 0, t, (const int4 *)cuda->workspace, out);
+  NITI_LAUNCH(cuda, add_parts<T>, tiles * (unsigned)(part_of(t) / 4 / 256), 256, 0, t, (const int4 *)cuda->workspace, out);
 }
 
 extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
@@ -258,12 +276,9 @@ extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, cons
   GradientTiling t;
   CUtensorMap dy_map, x_map;
   make_tiling(&t, c, cuda->multiprocessors, way);
-  make_map(cuda, &dy_map, dy, t.positions);
-  make_map(cuda, &x_map, x, t.x_positions);
-  if (t.positions == 8)
-    launch<8>(cuda, dy_map, x_map, t);
-  else
-    launch<4>(cuda, dy_map, x_map, t);
+  make_map(cuda, &dy_map, dy, t.positions, t.tile_k);
+  make_map(cuda, &x_map, x, t.x_positions, t.tile_c);
+  launch(cuda, dy_map, x_map, t);
   if (gradient->bits == 32)
     launch_sum(cuda, t, (int32_t *)gradient->data);
   else
@@ -281,7 +296,7 @@ extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiproc
     GradientTiling t;
     make_tiling(&t, c, multiprocessors, way);
     const int blocks = t.blocks > multiprocessors ? t.blocks : multiprocessors; /* no fewer for a smaller batch */
-    const size_t bytes = (size_t)(blocks + t.tiles_k * t.tiles_c * t.tiles_w * t.kh) * PART * sizeof(int32_t);
+    const size_t bytes = (size_t)(blocks + t.tiles_k * t.tiles_c * t.tiles_w * t.kh) * (size_t)part_of(t) * sizeof(int32_t);
     most = bytes > most ? bytes : most;
   }
   return most;
@@ -292,5 +307,7 @@ extern "C" int64_t niti_wgmma_gradient_time(const NitiConv *c, int multiprocesso
   GradientTiling t;
   make_tiling(&t, c, multiprocessors, 0);
   const int64_t tiles = (int64_t)t.tiles_k * t.tiles_c * t.tiles_w * t.kh, units = t.begin[t.kh];
-  return 110000 * ((units + t.blocks - 1) / t.blocks) * t.positions + 106000 * (t.blocks + tiles) + 128000 * t.blocks / tiles;
+  const int64_t whole = TILE * TILE, own = (int64_t)t.tile_k * t.tile_c; /* the share of a whole tile's: an estimate */
+  return (30000 + 80000 * own / whole) * ((units + t.blocks - 1) / t.blocks) * t.positions +
+         106000 * (t.blocks + tiles) * own / whole + 128000 * t.blocks / tiles;
 }
