@@ -44,7 +44,8 @@ typedef struct NitiRange {
   uint32_t max;                           /* largest |acc| so far */
   uint32_t done;                          /* blocks of the second launch that have ended */
   uint32_t again;                         /* wgmma_conv.cuh: whether some block of it computed again */
-  uint32_t met[2];                        /* wgmma_conv.cuh: blocks whose first or second pair has told of its first tile */
+  uint32_t agreed;                        /* wgmma_conv.cuh: blocks that rounded with one shift; left as it was */
+  uint32_t told[2][NITI_RANGE_MARKS / 16]; /* wgmma_conv.cuh: of each block's first and second pair: its first tile's largest */
   NitiMetrics batch;                      /* loss.cu: of this rank's images, with ranks; zero between operations too */
   uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
   NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, update.cu, clip.cu: of each tensor so far; zero between operations too */

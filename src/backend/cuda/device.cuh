@@ -84,6 +84,7 @@ struct NitiRequantiseArgs {
   bool relu;
   uint64_t first;      /* the index in the whole batch of the output's first element */
   const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
+  bool alone;          /* the range is complete without other ranks' */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
@@ -102,7 +103,8 @@ static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, cons
                             rq->clip,
                             relu,
                             niti_cuda_first(cuda, rq->image),
-                            NULL};
+                            NULL,
+                            cuda->base.together.whole == 0};
 }
 
 #ifdef __CUDACC__
@@ -131,13 +133,16 @@ __device__ inline bool niti_range_last(const NitiRequantiseArgs &a, uint32_t blo
   return atomicAdd(&a.range->done, 1u) + 1 == blocks;
 }
 
-/* again: whether some of the operation was computed twice. */
-__device__ inline void niti_range_close(const NitiRequantiseArgs &a, bool again) {
-  const int shift = niti_clipped_shift(a.range->max, a.clip);
+/* Writes what the operation leaves behind. again: whether some of it was computed twice. */
+__device__ inline void niti_range_settle(const NitiRequantiseArgs &a, int shift, bool again) {
   a.range->predicted += 1;
   a.range->mispredicted += again;
   *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
   *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
+}
+
+__device__ inline void niti_range_close(const NitiRequantiseArgs &a, bool again) {
+  niti_range_settle(a, niti_clipped_shift(a.range->max, a.clip), again);
   a.range->max = 0;
   a.range->done = 0;
 }

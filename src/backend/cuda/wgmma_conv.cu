@@ -102,6 +102,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
   ConvTiling t;
   if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream, cuda->multiprocessors))
     return; /* serves_*: never */
+  t.once = rounds_of(t, cuda->multiprocessors) == 1;
   int8_t *packed = (int8_t *)cuda->workspace;
   if (mask) niti_cuda_bits_make(cuda, mask);
   niti_wgmma_pack(cuda, packed, w, transpose ? in.c : out.c, kh * kw, transpose ? out.c : in.c, transpose);

@@ -29,7 +29,8 @@ enum {
   BOXES_MAX = 8,
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
   BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
-  BARRIER_BYTES = 8 * (BARRIERS + PAIRS), /* and a word for each pair's largest value and for its shift */
+  MEETING = 8 * BARRIERS, /* after them a ConvMeeting for each pair */
+  BARRIER_BYTES = MEETING + 16 * PAIRS,
   SHARED_ALIGN = 1024,
   SHARED_BYTES = 227 * 1024
 };
@@ -46,6 +47,7 @@ struct ConvTiling {
   uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
   bool resident;                    /* all of the 128 channels' weights stay in shared memory */
   int pairs;                        /* that have tiles: PAIRS, or 1 where a tile each is enough for all blocks */
+  bool once;                        /* no pair has more than one tile */
   int boxes;                        /* of the ring: a pair's own, or, with resident weights, the block's */
   int taps, stages;                 /* taps in a stage of weights; stages of their ring, or of all that stay */
 };
@@ -94,11 +96,21 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
   return w;
 }
 
-/* ---- the range: before they round their first tile, all blocks' first pairs tell each other their largest values, and round with
- * the shift that these demand; so do the second pairs. Where a device has other work than this the wait for the others may be
- * long, so it ends after a while with the predicted shift. A warp that later meets a value too large for its shift takes a larger
- * one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used it, so
- * that the second launch repeats only what was rounded with another shift than the right one. ---- */
+/* ---- the range. Before they round their first tile, all blocks' first pairs tell each other their largest values, and round with
+ * the shift that these demand; so do the second pairs, which know both. Where the device has other work than this the others may
+ * be long in coming, so the wait ends after a while, with no less than the predicted shift. A warp that later meets a value too
+ * large for its shift takes a larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift
+ * and since when it has used it, so that the second launch repeats only what was rounded with another shift than the right one.
+ * Where all blocks find that they used the same shift and that it was right, the last to find so leaves the exponent and the
+ * prediction, and the second launch ends before it has begun. With ranks only the second launch knows. ---- */
+
+/* A pair's words in shared memory, 0 at first. */
+struct ConvMeeting {
+  uint32_t largest; /* of its first tile */
+  uint32_t shift;   /* its first tile's, plus 1 */
+  uint32_t unsure;  /* some had not come, or some warp took another shift later */
+  uint32_t unused;
+};
 
 struct ConvRange {
   int shift, since; /* in use, and the first tile that it was used for */
@@ -106,7 +118,12 @@ struct ConvRange {
   uint32_t known;   /* the largest that others have told of */
 };
 
-enum { MARK_SHIFT = 24, MEET_NANOSECONDS = 10000 };
+enum {
+  MARK_SHIFT = 24,
+  MEET_NANOSECONDS = 10000,
+  TOLD = 1 << 31,    /* beside a largest value: it has been told */
+  UNSURE = 1 << 16,  /* added to `agreed` by a block that did not round all with one shift; above the number of blocks */
+};
 static_assert(CLUSTER * PAIRS * PAIR_WARPS == 32, "a lane reads each mark of a cluster");
 
 __device__ inline uint32_t *conv_marks(const NitiRequantiseArgs &rq, uint32_t block) {
@@ -126,13 +143,39 @@ __device__ inline int conv_tiles_again(const ConvTiling &t, const NitiRequantise
   return (int)__reduce_max_sync(0xffffffffu, (uint32_t)again);
 }
 
+/* The second launch: whether the first has closed the range, and clears what else it left. Every thread calls it. */
+__device__ inline bool conv_range_closed(const NitiRequantiseArgs &rq) {
+  if (*(const volatile uint32_t *)&rq.range->agreed != gridDim.x) return false;
+  if (threadIdx.x < PAIRS) rq.range->told[threadIdx.x][blockIdx.x] = 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0) rq.range->max = 0;
+  return true;
+}
+
 /* The second launch's end; one thread of every block calls it. again: whether the block computed again. */
 __device__ inline void conv_range_end(const NitiRequantiseArgs &rq, bool again) {
+  for (int pair = 0; pair < PAIRS; ++pair) rq.range->told[pair][blockIdx.x] = 0;
   if (again) rq.range->again = 1;
   if (!niti_range_last(rq, gridDim.x)) return;
   niti_range_close(rq, __ldcg(&rq.range->again) != 0);
   rq.range->again = 0;
-  for (int pair = 0; pair < PAIRS; ++pair) rq.range->met[pair] = 0;
+}
+
+/* The first launch's begin. Nobody counts on `agreed` before this block has told, unless unsure. */
+__device__ inline void conv_range_open(const NitiRequantiseArgs &rq) {
+  if (blockIdx.x > 0 || threadIdx.x > 0) return;
+  rq.range->agreed = 0;
+  __threadfence();
+}
+
+/* A block's word on whether it rounded all with this shift; one thread calls it. The last word closes the range. final: whether
+ * the shift is known to be right; otherwise the range's maximum says so, once all have raised it. */
+__device__ inline void conv_range_agree(const NitiRequantiseArgs &rq, bool same, int shift, bool final) {
+  const uint32_t before = niti_count_up(&rq.range->agreed, same ? 1 : 1 + UNSURE);
+  if (!same || before + 1 != gridDim.x) return;
+  if (final || niti_clipped_shift(*(const volatile uint32_t *)&rq.range->max, rq.clip) == shift)
+    niti_range_settle(rq, shift, false);
+  else
+    atomicAdd(&rq.range->agreed, (uint32_t)UNSURE);
 }
 
 __device__ inline void conv_range_adopt(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t largest, int tile) {
@@ -145,33 +188,63 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
   r.known = *(const volatile uint32_t *)&rq.range->max;
 }
 
-/* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs of this
- * number demand, and what else has come by then. told: two words of the pair's, 0 at first. */
-__device__ inline void conv_range_meet(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, uint32_t *told) {
-  const uint32_t pair = threadIdx.x / (PAIR_WARPS * 32);
-  uint32_t *shift = told + 1;
-  most = __reduce_max_sync(0xffffffffu, most);
-  if ((threadIdx.x & 31) == 0) atomicMax(told, most);
-  niti_barrier_some(1 + pair, PAIR_WARPS * 32);
-  if (threadIdx.x % (PAIR_WARPS * 32) == 0) {
-    const int64_t start = niti_device_nanoseconds();
-    atomicMax(&rq.range->max, *told);
-    uint32_t met = niti_count_up(&rq.range->met[pair]) + 1;
-    while (met < gridDim.x && niti_device_nanoseconds() - start < MEET_NANOSECONDS)
-      met = *(volatile uint32_t *)&rq.range->met[pair];
-    __threadfence();
-    const int demanded = niti_clipped_shift(*(volatile uint32_t *)&rq.range->max, rq.clip);
-    *shift = (uint32_t)(met < gridDim.x && r.shift > demanded ? r.shift : demanded);
+/* The largest of what has been told, with TOLD only where all have. A warp calls it. */
+__device__ inline uint32_t conv_range_heard(const NitiRequantiseArgs &rq, int pairs) {
+  uint32_t largest = 0;
+  bool missing = false;
+  for (int pair = 0; pair < pairs; ++pair) {
+#pragma unroll 5
+    for (uint32_t block = threadIdx.x & 31; block < gridDim.x; block += 32) {
+      const uint32_t told = *(const volatile uint32_t *)&rq.range->told[pair][block];
+      largest = max(largest, told & ~TOLD);
+      missing = missing || !(told & TOLD);
+    }
   }
-  niti_barrier_some(1 + pair, PAIR_WARPS * 32);
-  r.shift = (int)*shift;
+  return __reduce_max_sync(0xffffffffu, largest) | (__any_sync(0xffffffffu, missing) ? 0 : (uint32_t)TOLD);
+}
+
+/* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs demand,
+ * up to and with this pair's number. */
+__device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most,
+                                       ConvMeeting *meeting) {
+  const int pair = (int)threadIdx.x / (PAIR_WARPS * 32);
+  ConvMeeting *own = meeting + pair;
+  const bool first = (threadIdx.x & 31) == 0;
+  most = __reduce_max_sync(0xffffffffu, most);
+  if (first) atomicMax(&own->largest, most);
+  niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
+  if (threadIdx.x / 32 % PAIR_WARPS == 0) {
+    const int64_t start = niti_device_nanoseconds();
+    if (first) *(volatile uint32_t *)&rq.range->told[pair][blockIdx.x] = own->largest | TOLD;
+    uint32_t heard = conv_range_heard(rq, pair + 1);
+    while (!(heard & TOLD) && niti_device_nanoseconds() - start < MEET_NANOSECONDS) heard = conv_range_heard(rq, pair + 1);
+    heard = __shfl_sync(0xffffffffu, heard, 0); /* should clocks differ within the warp */
+    const int demanded = niti_clipped_shift(max(heard & ~TOLD, own->largest), rq.clip);
+    const int shift = heard & TOLD || demanded > r.shift ? demanded : r.shift;
+    if (first) {
+      own->unsure = !(heard & TOLD);
+      *(volatile uint32_t *)&own->shift = (uint32_t)shift + 1;
+    }
+    if (first && rq.alone && t.once && pair == t.pairs - 1) { /* so all is known */
+      bool same = (heard & TOLD) != 0;
+      for (int other = 0; other < pair; ++other) {
+        while (*(volatile uint32_t *)&meeting[other].shift == 0) {
+        }
+        same = same && *(volatile uint32_t *)&meeting[other].shift == (uint32_t)shift + 1;
+      }
+      conv_range_agree(rq, same, shift, true);
+    }
+  }
+  niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
+  r.shift = (int)own->shift - 1;
 }
 
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
-__device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t most, int tile, uint32_t *told) {
+__device__ inline bool conv_range_tile(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most, int tile,
+                                       ConvMeeting *meeting) {
   r.largest = most > r.largest ? most : r.largest;
   if (tile == 0)
-    conv_range_meet(r, rq, most, told);
+    conv_range_meet(r, t, rq, most, meeting);
   else
     conv_range_adopt(r, rq, r.known, tile);
   if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
@@ -181,11 +254,21 @@ __device__ inline bool conv_range_tile(ConvRange &r, const NitiRequantiseArgs &r
   return most >> r.shift >= NITI_MANTISSA_MAX;
 }
 
-/* The first launch's end. */
-__device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
-  if ((threadIdx.x & 31) == 0)
+/* The first launch's end: all pairs that have tiles call it. */
+__device__ inline void conv_range_leave(const ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq,
+                                        ConvMeeting *meeting) {
+  const bool first = (threadIdx.x & 31) == 0;
+  if (first)
     conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)r.shift << MARK_SHIFT | (uint32_t)r.since;
   niti_range_raise(rq, r.largest);
+  if (!rq.alone || t.once) return;
+  if (first && r.since > 0) meeting[threadIdx.x / (PAIR_WARPS * 32)].unsure = 1;
+  niti_barrier_some(1 + PAIRS, (uint32_t)t.pairs * PAIR_WARPS * 32);
+  if (threadIdx.x > 0) return;
+  bool same = true;
+  for (int pair = 0; pair < t.pairs; ++pair)
+    same = same && meeting[pair].unsure == 0 && meeting[pair].shift == meeting[0].shift;
+  conv_range_agree(rq, same, r.shift, false);
 }
 
 /* A tile's place in the output, as niti_finish_block has it. */
@@ -195,12 +278,13 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
                    p.w + (row >> t.log_tn), k0);
 }
 
-/* Rounds and stores a tile. told: of conv_range_meet. */
+/* Rounds and stores a tile. */
 template <NitiFinish FINISH, int N>
-__device__ inline void conv_finish(int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, ConvRange &range,
-                                   const NitiSpot &spot, uint2 mask, int tile, bool second, uint32_t *told) {
+__device__ inline void conv_finish(int (&acc)[N], const ConvTiling &t, const NitiOutput &d, const NitiRequantiseArgs &rq,
+                                   ConvRange &range, const NitiSpot &spot, uint2 mask, int tile, bool second,
+                                   ConvMeeting *meeting) {
   if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
-  const bool clips = second || conv_range_tile(range, rq, niti_largest_of(acc, spot), tile, told);
+  const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, meeting);
   niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
 

@@ -9,12 +9,17 @@ __global__ void __launch_bounds__(THREADS, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t raw[];
   niti_kernel_announce();
+  if (second) {
+    niti_kernel_wait();
+    if (conv_range_closed(rq)) return;
+  }
   const uint32_t barriers = niti_shared_address(raw);
   const uint32_t boxes = (barriers + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t weights = boxes + t.boxes * t.box_stride;
   const uint32_t box_full = barriers, box_free = box_full + 8 * BOXES_MAX, weight_full = box_free + 8 * BOXES_MAX,
                  turn = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
+  ConvMeeting *meeting = (ConvMeeting *)(raw + MEETING);
   const int warp = threadIdx.x >> 5, steps = t.kh * t.kw / TAPS; /* stages of a chunk */
   const uint32_t rank = niti_cluster_rank();
 
@@ -22,12 +27,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     for (int i = 0; i < t.boxes; ++i) niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i) niti_barrier_init(weight_full + 8 * i, 1);
     for (int i = 0; i < PAIRS; ++i) niti_barrier_init(turn + 8 * i, PAIR_WARPS);
-    for (int i = 0; i < PAIRS; ++i) *(uint64_t *)(raw + 8 * (BARRIERS + i)) = 0;
+    for (int i = 0; i < PAIRS; ++i) meeting[i] = ConvMeeting{0, 0, 0, 0};
     niti_barrier_publish();
   }
   __syncthreads();
   niti_cluster_sync();
   niti_kernel_wait();
+  if (!second) conv_range_open(rq);
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
   range.shift = conv_range_begin(rq, second);
@@ -63,7 +69,6 @@ __global__ void __launch_bounds__(THREADS, 1)
   } else if (warp < t.pairs * PAIR_WARPS) {
     niti_registers_raise<112>();
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
-    uint32_t *told = (uint32_t *)(raw + 8 * (BARRIERS + pair));
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
     const uint64_t box_descriptor = niti_descriptor(boxes + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
@@ -110,9 +115,9 @@ __global__ void __launch_bounds__(THREADS, 1)
       niti_wgmma_wait<0>();
       if (leader) niti_barrier_arrive(box_free + 8 * last_box);
       box.skip((t.pairs - 1) * t.chunks, t.boxes);
-      conv_finish<FINISH>(acc, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, told);
+      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, meeting);
     }
-    if (!second) conv_range_leave(range, rq);
+    if (!second) conv_range_leave(range, t, rq, meeting);
   }
   __syncwarp();
   niti_cluster_sync(); /* no block may go while the other still copies into it */
