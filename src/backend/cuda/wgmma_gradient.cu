@@ -155,37 +155,51 @@ __global__ void __launch_bounds__(THREADS, 1)
 #endif
 }
 
-/* gradient = the sum of all blocks' parts; a thread has four neighbouring accumulators of a tile. */
-template <typename T>
-__global__ void __launch_bounds__(256)
+enum { SUM_THREADS = 256, GROUPS_MAX = 8 };
+
+/* gradient = the sum of all blocks' parts. A thread has four neighbouring accumulators of a tile, of every GROUPS-th part; the
+ * threads of the first group add up those of the others. */
+template <typename T, int GROUPS>
+__global__ void __launch_bounds__(SUM_THREADS)
     add_parts(const __grid_constant__ GradientTiling t, const int4 *__restrict__ parts, T *__restrict__ out) {
   niti_kernel_begin();
-  const int vectors = part_of(t) / 4, place = (int)blockIdx.x % (vectors / 256) * 256 + (int)threadIdx.x;
-  const int tile = (int)blockIdx.x / (vectors / 256);
+  enum { PLACES = SUM_THREADS / GROUPS };
+  __shared__ T others[4][GROUPS > 1 ? SUM_THREADS : 1];
+  const int sum_group = (int)threadIdx.x / PLACES, vectors = part_of(t) / 4;
+  const int place = (int)blockIdx.x % (vectors / PLACES) * PLACES + (int)threadIdx.x % PLACES;
+  const int tile = (int)blockIdx.x / (vectors / PLACES);
   const int per_row = t.tiles_k * t.tiles_c * t.tiles_w, kh = tile / per_row, units = t.blocks_n * t.rows[kh] * t.runs;
   const int64_t begin = t.begin[kh] + (int64_t)(tile % per_row) * units, end = begin + units, total = t.begin[t.kh];
-  const int group = place % (TAPS * 128) / 128, thread = place % 128, i = place / (TAPS * 128), lane = thread & 31;
-  const int columns = t.tile_c / 8, c = tile % t.tiles_c * t.tile_c + i % columns * 8 + 2 * (lane & 3),
-            k = tile / t.tiles_c % t.tiles_k * t.tile_k + i / columns * HALF + thread / 32 * 16 + (lane >> 2);
-  const int kw = tile % per_row / (t.tiles_c * t.tiles_k) * TAPS + group;
-  if (kw >= t.kw || c >= t.c || k >= t.k) return;
   T sum[4] = {0, 0, 0, 0};
   if (units > 0) {
     int block = (int)(begin * t.blocks / total), last = (int)((end - 1) * t.blocks / total);
     while (first_unit(t, block + 1) <= begin) ++block;
     while (first_unit(t, last + 1) < end) ++last;
-    const int4 *part = parts + (size_t)(block + tile) * vectors + place;
-    const int4 first = __ldcs(part);
-    sum[0] = first.x, sum[1] = first.y, sum[2] = first.z, sum[3] = first.w;
 #pragma unroll 8
-    for (; block < last; ++block) {
-      const int4 next = __ldcs(part += vectors);
+    for (block += sum_group; block <= last; block += GROUPS) {
+      const int4 next = __ldcs(parts + (size_t)(block + tile) * vectors + place);
       sum[0] += next.x;
       sum[1] += next.y;
       sum[2] += next.z;
       sum[3] += next.w;
     }
   }
+  if (GROUPS > 1) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) others[i][threadIdx.x % (GROUPS > 1 ? SUM_THREADS : 1)] = sum[i];
+    __syncthreads();
+    if (sum_group > 0) return;
+#pragma unroll
+    for (int other = 1; other < GROUPS; ++other) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] += others[i][other * PLACES + threadIdx.x];
+    }
+  }
+  const int group = place % (TAPS * 128) / 128, thread = place % 128, i = place / (TAPS * 128), lane = thread & 31;
+  const int columns = t.tile_c / 8, c = tile % t.tiles_c * t.tile_c + i % columns * 8 + 2 * (lane & 3),
+            k = tile / t.tiles_c % t.tiles_k * t.tile_k + i / columns * HALF + thread / 32 * 16 + (lane >> 2);
+  const int kw = tile % per_row / (t.tiles_c * t.tiles_k) * TAPS + group;
+  if (kw >= t.kw || c >= t.c || k >= t.k) return;
   T *at = out + (((size_t)k * t.kh + kh) * t.kw + kw) * t.c + c;
   at[0] = sum[0];
   at[1] = sum[1];
@@ -265,10 +279,14 @@ static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, 
               (int4 *)cuda->workspace);
 }
 
+/* As many groups as leave each a few parts. */
 template <typename T>
 static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
-  const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh);
-  NITI_LAUNCH(cuda, add_parts<T>, tiles * (unsigned)(part_of(t) / 4 / 256), 256, 0, t, (const int4 *)cuda->workspace, out);
+  const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh), vectors = (unsigned)part_of(t) / 4;
+  const unsigned each = (unsigned)t.blocks / tiles, groups = each >= 16 ? GROUPS_MAX : each >= 6 ? 4 : 1;
+  void (*const kernel)(GradientTiling, const int4 *, T *) =
+      groups == GROUPS_MAX ? add_parts<T, GROUPS_MAX> : groups == 4 ? add_parts<T, 4> : add_parts<T, 1>;
+  NITI_LAUNCH(cuda, kernel, tiles * (vectors / (SUM_THREADS / groups)), SUM_THREADS, 0, t, (const int4 *)cuda->workspace, out);
 }
 
 extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
