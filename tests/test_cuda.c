@@ -355,11 +355,12 @@ static void test_wide_pools(void **unused) {
   }
 }
 
-/* The sums of ResNet-18 and ResNet-20, forward and with a mask in place, rounded as in training. */
+/* The sums of ResNet-18 and ResNet-20, forward and with a mask in place, rounded as in training; and some of one block. */
 static void test_residuals(void **unused) {
   (void)unused;
   need_cuda();
-  const NitiShape shapes[] = {{33, 32, 32, 16}, {17, 32, 32, 64}, {40, 8, 8, 64}, {31, 4, 4, 512}, {1, 4, 4, 3}, {5, 1, 3, 16}};
+  const NitiShape shapes[] = {{33, 32, 32, 16}, {17, 32, 32, 64}, {40, 8, 8, 64}, {31, 4, 4, 512}, {1, 4, 4, 3},
+                              {5, 1, 3, 16},    {17, 2, 2, 64},   {9, 1, 3, 128}, {33, 1, 5, 96}};
   for (size_t i = 0; i < 2 * sizeof shapes / sizeof *shapes; ++i) {
     const NitiShape shape = shapes[i / 2];
     const bool back = i % 2 != 0;

@@ -280,6 +280,10 @@ static inline T atomicMax(T *at, T with) {
   return niti_emulated_exchange(at, *at > with ? *at : with);
 }
 static inline uint32_t niti_count_up(uint32_t *counter) { return atomicAdd(counter, 1u); }
+static inline uint2 niti_wait_for(const uint32_t *at, uint32_t count) {
+  if (at[1] != count) niti_emulated_fail("a wait for a block that has not run yet");
+  return make_uint2(at[0], at[1]);
+}
 
 int64_t niti_device_nanoseconds();
 

@@ -349,12 +349,22 @@ static void describe(NitiCuda *cuda) {
                  runtime / 1000, runtime % 1000 / 10);
 }
 
+/* By number, as the toolkits before 12 have no name for it; a device that does not know is taken as not shared. */
+static bool is_shared(int device) {
+  const enum cudaDeviceAttr mps_enabled = (enum cudaDeviceAttr)133;
+  int value = 0;
+  if (niti_cuda_runtime.cudaDeviceGetAttribute(&value, mps_enabled, device) == cudaSuccess) return value != 0;
+  (void)niti_cuda_runtime.cudaGetLastError();
+  return false;
+}
+
 static NitiStatus open_parts(NitiCuda *cuda) {
   void *clock = NULL, *range = NULL;
   use_device(cuda);
   niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
+  cuda->shared = is_shared(cuda->device);
   describe(cuda);
   cuda->layouts = niti_layouts_open();
   if (!cuda->layouts) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");

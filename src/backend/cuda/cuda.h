@@ -39,6 +39,13 @@ typedef struct NitiSgdMaxima {
   uint32_t done;                  /* blocks that have added theirs */
 } NitiSgdMaxima;
 
+/* The range of an operation in one launch (meet.cuh). */
+typedef struct NitiMeeting {
+  uint32_t max, done; /* largest |acc| so far; blocks that have added theirs */
+} NitiMeeting;
+
+enum { NITI_MEETINGS = 4 /* a power of two */ };
+
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
   uint32_t max;                           /* largest |acc| so far */
@@ -52,6 +59,8 @@ typedef struct NitiRange {
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];                               /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
+  NitiMeeting meetings[NITI_MEETINGS];                   /* zero, but for the last two operations' */
+  uint32_t turn; /* meet.cuh: operations in one launch so far; the next has meetings[turn % NITI_MEETINGS] */
 } NitiRange;
 
 typedef enum NitiCudaFamily {
@@ -72,6 +81,7 @@ typedef struct NitiCuda {
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
   bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
+  bool shared;  /* kernels of other processes may run beside ours (MPS) */
   bool settled; /* what was enqueued last is a kernel that begins with niti_kernel_settle() */
   cudaStream_t stream;
   NitiClock *clock;   /* device */

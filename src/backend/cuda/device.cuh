@@ -124,15 +124,19 @@ __device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t ma
   if ((threadIdx.x & 31) == 0 && max > 0) atomicMax(&a.range->max, max);
 }
 
-/* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. */
-__device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
-  __threadfence();
-  if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
-  const int shift = niti_clipped_shift(a.range->max, a.clip);
+/* One thread, when no block uses predicted and exponents any more. */
+__device__ inline void niti_range_record(const NitiRequantiseArgs &a, int shift) {
   a.range->predicted += 1;
   a.range->mispredicted += shift != niti_range_predicted(a);
   *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
   *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
+}
+
+/* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. */
+__device__ inline void niti_range_end(const NitiRequantiseArgs &a, uint32_t blocks) {
+  __threadfence();
+  if (atomicAdd(&a.range->done, 1u) + 1 != blocks) return;
+  niti_range_record(a, niti_clipped_shift(a.range->max, a.clip));
   a.range->max = 0;
   a.range->done = 0;
 }

@@ -108,6 +108,15 @@ __device__ inline uint32_t niti_count_up(uint32_t *counter) {
   return old;
 }
 
+/* The two words at `at`, aligned to 8, once the second is `count`: other blocks count it up. */
+__device__ inline uint2 niti_wait_for(const uint32_t *at, uint32_t count) {
+  unsigned long long both;
+  do {
+    asm volatile("ld.relaxed.gpu.u64 %0, [%1];" : "=l"(both) : "l"(at) : "memory");
+  } while ((uint32_t)(both >> 32) != count);
+  return make_uint2((uint32_t)both, count);
+}
+
 __device__ inline int64_t niti_device_nanoseconds() {
   int64_t now;
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
