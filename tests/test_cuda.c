@@ -317,11 +317,50 @@ static void test_large_pools(void **unused) {
   }
 }
 
-/* The sums of ResNet-18 and ResNet-20, forward and with a mask in place, rounded as in training. */
+/* Pools of 16 channels at a time: windows that overlap, as in AlexNet, reach out of the image, or are many over a cell; images
+ * that fill no block, rows that fill no tile, and a window too large for backward's. */
+static void test_wide_pools(void **unused) {
+  static const struct {
+    int n, h, w, c, kernel, stride, pad;
+  } pools[] = {{33, 31, 31, 64, 3, 2, 0}, {17, 15, 15, 192, 3, 2, 0}, {3, 7, 7, 256, 3, 2, 1},   {16, 9, 6, 48, 3, 1, 1},
+               {2, 12, 12, 16, 5, 1, 2},  {1, 5, 4, 128, 2, 1, 1},    {19, 8, 8, 112, 4, 3, 3},  {1, 13, 13, 32, 12, 5, 2},
+               {5, 6, 6, 80, 3, 3, 1},    {40, 2, 2, 512, 2, 2, 0},   {2, 20, 20, 16, 16, 1, 3}, {18, 1, 9, 64, 1, 1, 0}};
+  static const NitiRounding modes[] = {NITI_NEAREST, NITI_STOCHASTIC_BYTE, NITI_STOCHASTIC};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 6 * (int)(sizeof pools / sizeof *pools); ++i) {
+    Case c = random_case();
+    const int k = pools[i / 6].kernel, stride = pools[i / 6].stride, pad = pools[i / 6].pad;
+    free(c.a);
+    free(c.b);
+    c.mode = modes[i % 3];
+    c.mask = false;
+    c.shape = (NitiShape){pools[i / 6].n, pools[i / 6].h, pools[i / 6].w, pools[i / 6].c};
+    c.pool = (NitiPool){.n = c.shape.n,
+                        .h = c.shape.h,
+                        .w = c.shape.w,
+                        .c = c.shape.c,
+                        .oh = (c.shape.h + 2 * pad - k) / stride + 1,
+                        .ow = (c.shape.w + 2 * pad - k) / stride + 1,
+                        .kh = k,
+                        .kw = k,
+                        .stride_h = stride,
+                        .stride_w = stride,
+                        .pad_h = pad,
+                        .pad_w = pad};
+    c.a = mantissas(niti_shape_count(c.shape), i % 6 < 3 ? FILL_FULL : (Fill)random_in(0, FILLS - 1));
+    c.b = mantissas(niti_shape_count(pool_out(&c.pool)), i % 6 < 3 ? FILL_FULL : (Fill)random_in(0, FILLS - 1));
+    check_work(maxpool, &c, "a wide pool");
+    free_case(&c);
+  }
+}
+
+/* The sums of ResNet-18 and ResNet-20, forward and with a mask in place, rounded as in training; and some of one block. */
 static void test_residuals(void **unused) {
   (void)unused;
   need_cuda();
-  const NitiShape shapes[] = {{33, 32, 32, 16}, {17, 32, 32, 64}, {40, 8, 8, 64}, {31, 4, 4, 512}, {1, 4, 4, 3}, {5, 1, 3, 16}};
+  const NitiShape shapes[] = {{33, 32, 32, 16}, {17, 32, 32, 64}, {40, 8, 8, 64}, {31, 4, 4, 512}, {1, 4, 4, 3},
+                              {5, 1, 3, 16},    {17, 2, 2, 64},   {9, 1, 3, 128}, {33, 1, 5, 96}};
   for (size_t i = 0; i < 2 * sizeof shapes / sizeof *shapes; ++i) {
     const NitiShape shape = shapes[i / 2];
     const bool back = i % 2 != 0;
@@ -736,6 +775,7 @@ int main(void) {
       cmocka_unit_test(test_avgpool),
       cmocka_unit_test(test_shared_windows),
       cmocka_unit_test(test_large_pools),
+      cmocka_unit_test(test_wide_pools),
       cmocka_unit_test(test_residuals),
       cmocka_unit_test(test_loss),
       cmocka_unit_test(test_loss_beyond_smoothing),

@@ -225,6 +225,12 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute wh
   return cudaSuccess;
 }
 
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *function, const cudaLaunchConfig_t *config) {
+  (void)function, (void)config;
+  *clusters = 0; /* capability 8.0 has none */
+  return cudaSuccess;
+}
+
 /* Whether a device would take the launch; emulated.h runs it. */
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel, void **arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;

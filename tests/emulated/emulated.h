@@ -279,7 +279,7 @@ template <typename T>
 static inline T atomicMax(T *at, T with) {
   return niti_emulated_exchange(at, *at > with ? *at : with);
 }
-static inline uint32_t niti_count_up(uint32_t *counter, uint32_t by = 1) { return atomicAdd(counter, by); }
+static inline uint32_t niti_count_up(uint32_t *counter) { return atomicAdd(counter, 1u); }
 
 int64_t niti_device_nanoseconds();
 

@@ -1,4 +1,6 @@
-/* Residual add. Where the output is an input's memory the first launch writes nothing, so that the second still finds both. */
+/* Residual add. Small ones are one launch whose blocks keep their sums until the range is known (meet.cuh). Others are two; where
+ * the output is an input's memory the first writes nothing, so that the second still finds both. */
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/wide.cuh"
 #include "base/align.h"
 
@@ -66,7 +68,10 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
 
 /* ---- images of a multiple of 16 elements ---- */
 
-enum { AT_ONCE = 4 /* vectors of each operand that a thread of the first launch has under way */ };
+enum {
+  AT_ONCE = 4,           /* vectors of each operand that a thread of the first launch has under way */
+  MEETING_THREADS = 512, /* of a block of the one launch, at most */
+};
 
 /* By value to a kernel. large has the larger exponent. */
 typedef struct Wide {
@@ -143,6 +148,13 @@ static __device__ inline uint4 round_sixteen(const Wide &w, const NitiRequantise
   return y;
 }
 
+/* The bytes of y whose bit is set in what niti_positive_bits made. */
+static __device__ inline uint4 masked(uint4 y, uint32_t bits) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) niti_set_word(&y, k, niti_word_of(y, k) & niti_spread_signs(bits << k));
+  return y;
+}
+
 enum AddMask { NO_MASK, MASK_ELEMENTS, MASK_BITS };
 
 /* In place the tiles go from the last to the first: what the first launch read last may still be in the cache. */
@@ -173,9 +185,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASK == NO_MASK ? 4 
       for (int j = 0; j < 4; ++j) {
         align_small(w, &small[j]);
         large[j] = round_sixteen<ROUNDING>(w, a, shift, large[j], small[j], part.at[j], &e);
-#pragma unroll
-        for (int k = 0; k < 4 && MASK != NO_MASK; ++k)
-          niti_set_word(&large[j], k, niti_word_of(large[j], k) & niti_spread_signs(niti_word_of(mask, j) << k));
+        if (MASK != NO_MASK) large[j] = masked(large[j], niti_word_of(mask, j));
         if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
       }
       if (WRITES_BITS && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
@@ -191,12 +201,70 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASK == NO_MASK ? 4 
     niti_pass_end(a, second, 0);
 }
 
+/* One launch: a tile per warp, whose operands stay in registers. */
+template <int ROUNDING, int MASK>
+static __global__ void __launch_bounds__(MEETING_THREADS, 1) add_meeting_kernel(Add d, NitiRequantiseArgs a, NitiDivisor tiles) {
+  niti_kernel_begin();
+  __shared__ __align__(16) uint32_t stage[MEETING_THREADS / 32][NITI_WIDE_STAGE];
+  const NitiTiles &t = d.tiles;
+  const uint32_t warp = threadIdx.x / 32, item = blockIdx.x * (blockDim.x / 32) + warp, turn = a.range->turn;
+  const NitiWidePart part = niti_wide_part(t, tiles, item);
+  uint4 large[4] = {}, small[4] = {}, mask = make_uint4(0, 0, 0, 0); /* as they come: a, b */
+  NitiExtremes e = {0, 0};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (part.inside[j]) large[j] = __ldcg((const uint4 *)(d.a + part.at[j]));
+    if (part.inside[j]) small[j] = __ldcg((const uint4 *)(d.b + part.at[j]));
+    if (MASK == MASK_ELEMENTS && part.inside[j])
+      niti_set_word(&mask, j, niti_positive_bits(__ldcg((const uint4 *)(d.mask + part.at[j]))));
+  }
+  if (MASK == MASK_BITS && item < t.items) mask = niti_wide_load_bits(d.mask_bits, part, t.image, d.channels);
+  const Wide w = wide_of(d);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const uint4 first = large[j];
+    large[j] = w.align.a_larger ? first : small[j];
+    small[j] = w.align.a_larger ? small[j] : first;
+    align_small(w, &small[j]);
+    int acc[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum_four(acc, w, niti_word_of(large[j], k), niti_word_of(small[j], k), &e);
+  }
+  const int shift = niti_meet(a, turn, (uint32_t)(e.most > -e.least ? e.most : -e.least));
+  if (item < t.items) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      large[j] = round_sixteen<ROUNDING>(w, a, shift, large[j], small[j], part.at[j], &e);
+      if (MASK != NO_MASK) large[j] = masked(large[j], niti_word_of(mask, j));
+      if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
+    }
+    if (MASK == NO_MASK && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
+    if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
+  }
+  if (blockIdx.x > 0 || threadIdx.x > 0) return;
+  a.e_a = a.e_b = NULL;
+  a.e_c = w.align.exponent;
+  niti_meeting_end(a, turn, shift);
+}
+
+/* Threads of a block for which all tiles meet, 0: too many tiles. */
+static unsigned meeting_threads(const NitiCuda *cuda, const NitiTiles &t) {
+  unsigned threads = NITI_WIDE_THREADS;
+  while (threads <= MEETING_THREADS && (t.items + threads / 32 - 1) / (threads / 32) > niti_meeting_most(cuda)) threads *= 2;
+  return threads <= MEETING_THREADS ? threads : 0;
+}
+
 /* Few blocks where the second launch is there in case: each costs it an atomic. */
 template <int ROUNDING, int MASK>
 static void run_wide(NitiCuda *cuda, const Add &d, const NitiRequantiseArgs &a) {
   const NitiDivisor tiles = niti_divisor(d.tiles.tiles);
   const size_t count = (size_t)d.tiles.n * d.tiles.image / 16, turn = (size_t)NITI_WIDE_THREADS * AT_ONCE;
   const unsigned all = (d.tiles.items + NITI_WIDE_WARPS - 1) / NITI_WIDE_WARPS, most = (unsigned)cuda->multiprocessors * 2;
+  const unsigned threads = meeting_threads(cuda, d.tiles), warps = threads / 32;
+  if (threads > 0) {
+    NITI_LAUNCH(cuda, (add_meeting_kernel<ROUNDING, MASK>), (d.tiles.items + warps - 1) / warps, threads, 0, d, a, tiles);
+    return;
+  }
   const unsigned turns = (unsigned)((count + turn - 1) / turn), few = (unsigned)cuda->multiprocessors * NITI_TILE_BLOCKS;
   if (d.in_place)
     NITI_LAUNCH(cuda, add_range_kernel, turns < few ? turns : few, NITI_WIDE_THREADS, 0, d, a, count);

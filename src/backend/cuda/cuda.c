@@ -2,6 +2,7 @@
  * something makes the handle's device the thread's. */
 #include "backend/cuda/cuda.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,6 +168,28 @@ static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, 
   niti_cuda_set_clock(cuda, clock);
 }
 
+/* ---- whose kernels may wait for all their blocks (meet.cuh): the first open backend's of the process on each device ---- */
+
+enum { DEVICES = 64 }; /* of higher numbers none may */
+static atomic_bool waiting[DEVICES];
+
+/* By number, as older toolkits have no name for it; a device that does not know is taken as shared. */
+static bool has_mps(int device) {
+  const enum cudaDeviceAttr mps_enabled = (enum cudaDeviceAttr)133;
+  int value = 1;
+  if (niti_cuda_runtime.cudaDeviceGetAttribute(&value, mps_enabled, device) == cudaSuccess) return value != 0;
+  (void)niti_cuda_runtime.cudaGetLastError();
+  return true;
+}
+
+static void claim(NitiCuda *cuda) {
+  cuda->shared = cuda->device >= DEVICES || has_mps(cuda->device) || atomic_exchange(&waiting[cuda->device], true);
+}
+
+static void release(const NitiCuda *cuda) {
+  if (!cuda->shared) atomic_store(&waiting[cuda->device], false);
+}
+
 /* ---- open and close ---- */
 
 static void cuda_close(NitiBackend *backend) {
@@ -182,6 +205,7 @@ static void cuda_close(NitiBackend *backend) {
   (void)niti_cuda_runtime.cudaFree(cuda->clock);
   if (cuda->stream) (void)niti_cuda_runtime.cudaStreamDestroy(cuda->stream);
   (void)niti_cuda_runtime.cudaGetLastError();
+  release(cuda);
   free(cuda);
 }
 
@@ -355,6 +379,7 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
+  claim(cuda);
   describe(cuda);
   cuda->layouts = niti_layouts_open();
   if (!cuda->layouts) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
@@ -385,6 +410,7 @@ static NitiStatus cuda_open(NitiBackend **out, const NitiBackendOptions *options
   cuda->capability = capability;
   cuda->multiprocessors = multiprocessors;
   cuda->family = family;
+  cuda->shared = true;
   const NitiStatus status = open_parts(cuda);
   if (status != NITI_OK) {
     cuda_close(&cuda->base);

@@ -30,6 +30,9 @@ enum {
   NITI_RANGE_MARKS = 1 << 14,   /* 16 per block, one block per multiprocessor */
   NITI_SUMS_CHANNELS = 1 << 12, /* that one launch sums up */
   NITI_SUMS_SLICE = 256,        /* channels of a block of it */
+  NITI_MEETINGS = 4,            /* a power of two */
+  NITI_MEETING_GROUPS = 2,
+  NITI_MEETING_MOST = NITI_RANGE_MARKS / 16, /* blocks */
 };
 
 typedef struct NitiSgdMaxima {
@@ -44,8 +47,6 @@ typedef struct NitiRange {
   uint32_t max;                           /* largest |acc| so far */
   uint32_t done;                          /* blocks of the second launch that have ended */
   uint32_t again;                         /* wgmma_conv.cuh: whether some block of it computed again */
-  uint32_t agreed;                        /* wgmma_conv.cuh: blocks that rounded with one shift; left as it was */
-  uint32_t told[2][NITI_RANGE_MARKS / 16]; /* wgmma_conv.cuh: of each block's first and second pair: its first tile's largest */
   NitiMetrics batch;                      /* loss.cu: of this rank's images, with ranks; zero between operations too */
   uint64_t predicted, mispredicted;       /* operations since the backend was opened, and those whose prediction was wrong */
   NitiSgdMaxima maxima[NITI_UPDATES_MAX]; /* sgd.cu, update.cu, clip.cu: of each tensor so far; zero between operations too */
@@ -55,6 +56,8 @@ typedef struct NitiRange {
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE]; /* blocks of each slice that have ended; likewise */
   uint64_t histogram[256];                               /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS];                      /* wgmma_conv.cuh: between an operation's two launches */
+  uint32_t turn;                                         /* meet.cuh: meetings so far */
+  uint32_t told[NITI_MEETINGS][NITI_MEETING_GROUPS][NITI_MEETING_MOST]; /* zero, but for the last two meetings' */
 } NitiRange;
 
 typedef enum NitiCudaFamily {
@@ -75,6 +78,7 @@ typedef struct NitiCuda {
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
   NitiCudaFamily family;
   bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
+  bool shared;  /* kernels of other processes (MPS), or of another backend of this one, may run beside ours and wait as they do */
   bool settled; /* what was enqueued last is a kernel that begins with niti_kernel_settle() */
   cudaStream_t stream;
   NitiClock *clock;   /* device */

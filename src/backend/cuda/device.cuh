@@ -84,7 +84,6 @@ struct NitiRequantiseArgs {
   bool relu;
   uint64_t first;      /* the index in the whole batch of the output's first element */
   const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
-  bool alone;          /* the range is complete without other ranks' */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
@@ -103,8 +102,7 @@ static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, cons
                             rq->clip,
                             relu,
                             niti_cuda_first(cuda, rq->image),
-                            NULL,
-                            cuda->base.together.whole == 0};
+                            NULL};
 }
 
 #ifdef __CUDACC__
@@ -126,6 +124,14 @@ __device__ inline void niti_range_raise(const NitiRequantiseArgs &a, uint32_t ma
   if ((threadIdx.x & 31) == 0 && max > 0) atomicMax(&a.range->max, max);
 }
 
+/* One thread, when no block uses predicted and exponents any more. again: whether some of the operation was computed twice. */
+__device__ inline void niti_range_record(const NitiRequantiseArgs &a, int shift, bool again) {
+  a.range->predicted += 1;
+  a.range->mispredicted += again;
+  *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
+  *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
+}
+
 /* Second launch: one thread of every block calls it after the block's last use of range, predicted and exponents. Whether this
  * was the last block, which is to call niti_range_close(). */
 __device__ inline bool niti_range_last(const NitiRequantiseArgs &a, uint32_t blocks) {
@@ -133,16 +139,8 @@ __device__ inline bool niti_range_last(const NitiRequantiseArgs &a, uint32_t blo
   return atomicAdd(&a.range->done, 1u) + 1 == blocks;
 }
 
-/* Writes what the operation leaves behind. again: whether some of it was computed twice. */
-__device__ inline void niti_range_settle(const NitiRequantiseArgs &a, int shift, bool again) {
-  a.range->predicted += 1;
-  a.range->mispredicted += again;
-  *a.prediction = niti_shift_prediction_update(*a.prediction, shift);
-  *a.exponent = (a.e_a ? *a.e_a : 0) + (a.e_b ? *a.e_b : 0) + a.e_c + shift;
-}
-
 __device__ inline void niti_range_close(const NitiRequantiseArgs &a, bool again) {
-  niti_range_settle(a, niti_clipped_shift(a.range->max, a.clip), again);
+  niti_range_record(a, niti_clipped_shift(a.range->max, a.clip), again);
   a.range->max = 0;
   a.range->done = 0;
 }

@@ -1,7 +1,7 @@
 /* Max-pool: the first maximum of a window wins and receives the window's delta. */
 #include <assert.h>
 
-#include "backend/cuda/tile.cuh"
+#include "backend/cuda/maxpool.cuh"
 #include "base/window.h"
 
 enum { IMAGES = NITI_BLOCK_IMAGES, GROUP = 4 }; /* images of a tile, and those whose loads are under way together */
@@ -10,17 +10,12 @@ static bool is_2x2(const NitiPool *p) {
   return p->kh == 2 && p->kw == 2 && p->stride_h == 2 && p->stride_w == 2 && p->pad_h == 0 && p->pad_w == 0;
 }
 
-/* ---- forward ---- */
+/* Whether maxpool_wide.cu serves. */
+static bool is_wide(const NitiPool *p, const void *a, const void *b, const void *c) {
+  return ((uintptr_t)p->c | (uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % 16 == 0;
+}
 
-typedef struct Forward {
-  int8_t *y, *blocked; /* blocked may be NULL */
-  uint8_t *winner;
-  const int8_t *x;
-  int32_t *e_y;
-  const int32_t *e_x;
-  NitiPool p;
-  NitiTiles tiles; /* of y */
-} Forward;
+/* ---- forward ---- */
 
 /* Bytes of `yes` where mask is 0xff, of `no` where it is 0. */
 static __device__ inline uint32_t choose(uint32_t mask, uint32_t yes, uint32_t no) { return (yes & mask) | (no & ~mask); }
@@ -79,7 +74,7 @@ static __device__ inline void windows_any(uint32_t best[GROUP], uint32_t won[GRO
 }
 
 template <int V, bool IS_2X2>
-static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(Forward f) {
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) forward_kernel(NitiMaxpoolForward f) {
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = f.tiles;
@@ -120,29 +115,24 @@ extern "C" void niti_cuda_maxpool_forward(NitiBackend *backend, NitiTensor *y, u
   NitiCuda *cuda = niti_cuda(backend);
   const int V = niti_words_fit((size_t)p->c, y->data, x->data, winner) ? 4 : 1;
   const NitiShape shape = {p->n, p->oh, p->ow, p->c};
-  const Forward args = {y->data,     niti_blocked_of(y, V), winner, x->data,
-                        y->exponent, x->exponent,           *p,     niti_tiles_of(shape, V, IMAGES)};
-  void (*maxpool_forward)(Forward) = is_2x2(p) ? (V == 4 ? forward_kernel<4, true> : forward_kernel<1, true>)
-                                               : (V == 4 ? forward_kernel<4, false> : forward_kernel<1, false>);
+  const NitiMaxpoolForward args = {y->data,     niti_blocked_of(y, V), winner, x->data,
+                                   y->exponent, x->exponent,           *p,     niti_tiles_of(shape, V, IMAGES)};
+  if (is_wide(p, y->data, x->data, winner)) {
+    niti_maxpool_wide(cuda, args);
+    niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
+    return;
+  }
+  void (*maxpool_forward)(NitiMaxpoolForward) = is_2x2(p) ? (V == 4 ? forward_kernel<4, true> : forward_kernel<1, true>)
+                                                          : (V == 4 ? forward_kernel<4, false> : forward_kernel<1, false>);
   NITI_LAUNCH(cuda, maxpool_forward, niti_tiles_grid(args.tiles), NITI_TILE_THREADS, 0, args);
   niti_cuda_blocked_set(cuda, y, args.blocked != NULL);
 }
 
 /* ---- backward, windows apart: every cell has at most one delta, so nothing is summed and no shift is needed ---- */
 
-typedef struct Backward {
-  int8_t *dx, *blocked;    /* blocked may be NULL */
-  const int8_t *dy, *mask; /* mask may be NULL */
-  const uint8_t *winner;
-  int32_t *e_dx;
-  const int32_t *e_dy;
-  NitiPool p;
-  NitiTiles tiles; /* of dy in backward_2x2_kernel, else of dx */
-} Backward;
-
 /* 2x2 windows that cover the whole image: a lane has V channels of a window and writes its four cells. */
 template <int V>
-static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(Backward b) {
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_2x2_kernel(NitiMaxpoolBackward b) {
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
@@ -194,7 +184,7 @@ static __device__ inline bool window_of(int at, int kernel, int stride, int wind
 }
 
 template <int V>
-static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kernel(Backward b) {
+static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kernel(NitiMaxpoolBackward b) {
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
@@ -239,7 +229,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) backward_apart_kerne
 
 template <int V>
 static __global__ void __launch_bounds__(NITI_TILE_THREADS)
-    backward_overlap_kernel(Backward b, NitiRequantiseArgs a, bool second) {
+    backward_overlap_kernel(NitiMaxpoolBackward b, NitiRequantiseArgs a, bool second) {
   niti_kernel_begin();
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = b.tiles;
@@ -297,28 +287,30 @@ extern "C" void niti_cuda_maxpool_backward(NitiBackend *backend, NitiTensor *dx,
       niti_words_fit((size_t)p->c, dx->data, dy->data, winner) && niti_words_fit(0, mask ? mask->data : NULL, NULL, NULL);
   const int V = wide ? 4 : 1;
   const NitiShape cells = {p->n, p->h, p->w, p->c}, deltas = {p->n, p->oh, p->ow, p->c};
-  const Backward args = {dx->data,
-                         niti_blocked_of(dx, V),
-                         dy->data,
-                         mask ? mask->data : NULL,
-                         winner,
-                         dx->exponent,
-                         dy->exponent,
-                         *p,
-                         niti_tiles_of(cells_2x2 ? deltas : cells, V, IMAGES)};
+  const NitiMaxpoolBackward args = {dx->data,
+                                    niti_blocked_of(dx, V),
+                                    dy->data,
+                                    mask ? mask->data : NULL,
+                                    winner,
+                                    dx->exponent,
+                                    dy->exponent,
+                                    *p,
+                                    niti_tiles_of(cells_2x2 ? deltas : cells, V, IMAGES)};
   assert(!mask || apart);
   if (apart) {
-    void (*maxpool_backward)(Backward) = cells_2x2 ? (V == 4 ? backward_2x2_kernel<4> : backward_2x2_kernel<1>)
-                                                   : (V == 4 ? backward_apart_kernel<4> : backward_apart_kernel<1>);
+    void (*maxpool_backward)(NitiMaxpoolBackward) = cells_2x2 ? (V == 4 ? backward_2x2_kernel<4> : backward_2x2_kernel<1>)
+                                                              : (V == 4 ? backward_apart_kernel<4> : backward_apart_kernel<1>);
     NITI_LAUNCH(cuda, maxpool_backward, niti_tiles_grid(args.tiles), NITI_TILE_THREADS, 0, args);
   } else {
     const NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, NULL, 0, false);
-    void (*maxpool_backward)(Backward, NitiRequantiseArgs, bool) =
-        V == 4 ? backward_overlap_kernel<4> : backward_overlap_kernel<1>;
-    const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
-    NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, false);
-    niti_cuda_share_range(cuda);
-    NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, true);
+    if (!is_wide(p, dx->data, dy->data, winner) || !niti_maxpool_wide(cuda, args, requantise)) {
+      void (*maxpool_backward)(NitiMaxpoolBackward, NitiRequantiseArgs, bool) =
+          V == 4 ? backward_overlap_kernel<4> : backward_overlap_kernel<1>;
+      const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
+      NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, false);
+      niti_cuda_share_range(cuda);
+      NITI_LAUNCH(cuda, maxpool_backward, grid, NITI_TILE_THREADS, 0, args, requantise, true);
+    }
   }
   niti_cuda_blocked_set(cuda, dx, args.blocked != NULL);
 }

@@ -100,11 +100,11 @@ __device__ inline uint32_t niti_shift_right(uint32_t v, uint32_t by) {
   return out;
 }
 
-/* Adds `by`, and returns what was there; all that the block's threads wrote before a barrier can be seen by those that see the sum,
+/* Adds 1, and returns what was there; all that the block's threads wrote before a barrier can be seen by those that see the sum,
  * and the other way round. */
-__device__ inline uint32_t niti_count_up(uint32_t *counter, uint32_t by = 1) {
+__device__ inline uint32_t niti_count_up(uint32_t *counter) {
   uint32_t old;
-  asm volatile("atom.acq_rel.gpu.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(by) : "memory");
+  asm volatile("atom.acq_rel.gpu.add.u32 %0, [%1], 1;" : "=r"(old) : "l"(counter) : "memory");
   return old;
 }
 

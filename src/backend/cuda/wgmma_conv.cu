@@ -76,14 +76,35 @@ size_t niti_wgmma_conv_shared(const ConvTiling &t) {
          (size_t)t.stages * t.taps * TILE_BYTES;
 }
 
-void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &l, unsigned blocks) {
+/* How many blocks can run at once. */
+static unsigned blocks_at_once(NitiCuda *cuda, ConvKernel kernel, size_t shared) {
+  cudaLaunchAttribute attribute = {};
+  cudaLaunchConfig_t config = {};
+  int clusters = 0;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = CLUSTER;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  config.gridDim = dim3(CLUSTER);
+  config.blockDim = dim3(THREADS);
+  config.dynamicSmemBytes = shared;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaOccupancyMaxActiveClusters(&clusters, (const void *)kernel, &config),
+                 "wgmma conv: clusters at once");
+  return (unsigned)(clusters * CLUSTER);
+}
+
+void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &launch, unsigned blocks) {
+  ConvLaunch l = launch;
   const ConvKernel kernel = variants[niti_finish_of(l.requantise, l.output)][l.tiling.taps == TAPS_MAX];
   const size_t shared = niti_wgmma_conv_shared(l.tiling);
   niti_cuda_note(
       cuda,
       niti_cuda_runtime.cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
       "wgmma conv: shared memory");
-  for (int second = 0; second < 2; ++second) {
+  l.tiling.meets = blocks <= niti_meeting_most(cuda) && blocks <= blocks_at_once(cuda, kernel, shared);
+  l.tiling.once = l.tiling.once && l.tiling.meets;
+  for (int second = 0; second < (l.tiling.once ? 1 : 2); ++second) {
     if (second) niti_cuda_share_range(cuda);
     niti_launch(cuda, "wgmma conv", kernel, dim3(blocks), dim3(THREADS), shared, CLUSTER, l.map, l.tiling, l.output, l.packed,
                 l.requantise, second != 0);
@@ -102,7 +123,9 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
   ConvTiling t;
   if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream, cuda->multiprocessors))
     return; /* serves_*: never */
-  t.once = rounds_of(t, cuda->multiprocessors) == 1;
+  const int rounds = rounds_of(t, cuda->multiprocessors);
+  const unsigned blocks = (unsigned)(ceil_div(t.tiles, CLUSTER * t.pairs * rounds) * t.blocks_k * CLUSTER);
+  t.once = rounds == 1;
   int8_t *packed = (int8_t *)cuda->workspace;
   if (mask) niti_cuda_bits_make(cuda, mask);
   niti_wgmma_pack(cuda, packed, w, transpose ? in.c : out.c, kh * kw, transpose ? out.c : in.c, transpose);
@@ -123,8 +146,6 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
                         mask ? niti_cuda_bits(mask) : NULL};
   l.packed = packed;
   l.requantise = rq;
-  const int needed = ceil_div(t.tiles, CLUSTER * t.pairs * rounds_of(t, cuda->multiprocessors));
-  const unsigned blocks = (unsigned)(needed * t.blocks_k * CLUSTER);
   if (t.resident)
     niti_wgmma_conv_resident(cuda, l, blocks);
   else

@@ -13,6 +13,7 @@
 
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/hopper.cuh"
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/wgmma.h"
 
 enum {
@@ -30,7 +31,7 @@ enum {
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
   BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
   MEETING = 8 * BARRIERS, /* after them a ConvMeeting for each pair */
-  BARRIER_BYTES = MEETING + 16 * PAIRS,
+  BARRIER_BYTES = MEETING + 8 * PAIRS,
   SHARED_ALIGN = 1024,
   SHARED_BYTES = 227 * 1024
 };
@@ -47,7 +48,8 @@ struct ConvTiling {
   uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
   bool resident;                    /* all of the 128 channels' weights stay in shared memory */
   int pairs;                        /* that have tiles: PAIRS, or 1 where a tile each is enough for all blocks */
-  bool once;                        /* no pair has more than one tile */
+  bool meets;                       /* blocks wait for each other for as long as it takes */
+  bool once;                        /* and no pair has more than one tile: there is no second launch */
   int boxes;                        /* of the ring: a pair's own, or, with resident weights, the block's */
   int taps, stages;                 /* taps in a stage of weights; stages of their ring, or of all that stay */
 };
@@ -96,20 +98,16 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
   return w;
 }
 
-/* ---- the range. Before they round their first tile, all blocks' first pairs tell each other their largest values, and round with
- * the shift that these demand; so do the second pairs, which know both. Where the device has other work than this the others may
- * be long in coming, so the wait ends after a while, with no less than the predicted shift. A warp that later meets a value too
- * large for its shift takes a larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift
- * and since when it has used it, so that the second launch repeats only what was rounded with another shift than the right one.
- * Where all blocks find that they used the same shift and that it was right, the last to find so leaves the exponent and the
- * prediction, and the second launch ends before it has begun. With ranks only the second launch knows. ---- */
+/* ---- the range. Before they round their first tile, all blocks' first pairs meet (meet.cuh), and round with the shift that
+ * their largest values demand; so do the second pairs, which know both. Where no pair has another tile and all may wait, that is
+ * all there is. Else a warp that later meets a value too large for its shift takes a larger one from that tile on and publishes
+ * it to all others. Each warp leaves a mark of its shift and since when it has used it, so that the second launch repeats only
+ * what was rounded with another shift than the right one. ---- */
 
 /* A pair's words in shared memory, 0 at first. */
 struct ConvMeeting {
   uint32_t largest; /* of its first tile */
-  uint32_t shift;   /* its first tile's, plus 1 */
-  uint32_t unsure;  /* some had not come, or some warp took another shift later */
-  uint32_t unused;
+  int shift;
 };
 
 struct ConvRange {
@@ -118,21 +116,11 @@ struct ConvRange {
   uint32_t known;   /* the largest that others have told of */
 };
 
-enum {
-  MARK_SHIFT = 24,
-  MEET_NANOSECONDS = 10000,
-  TOLD = 1 << 31,    /* beside a largest value: it has been told */
-  UNSURE = 1 << 16,  /* added to `agreed` by a block that did not round all with one shift; above the number of blocks */
-};
+enum { MARK_SHIFT = 24 };
 static_assert(CLUSTER * PAIRS * PAIR_WARPS == 32, "a lane reads each mark of a cluster");
 
 __device__ inline uint32_t *conv_marks(const NitiRequantiseArgs &rq, uint32_t block) {
   return rq.range->marks + block * PAIRS * PAIR_WARPS;
-}
-
-/* The shift that a launch begins with. */
-__device__ inline int conv_range_begin(const NitiRequantiseArgs &rq, bool second) {
-  return second ? niti_clipped_shift(rq.range->max, rq.clip) : niti_range_predicted(rq);
 }
 
 /* The second launch: how many of its first tiles this cluster does again. Whole warps call it. */
@@ -143,39 +131,13 @@ __device__ inline int conv_tiles_again(const ConvTiling &t, const NitiRequantise
   return (int)__reduce_max_sync(0xffffffffu, (uint32_t)again);
 }
 
-/* The second launch: whether the first has closed the range, and clears what else it left. Every thread calls it. */
-__device__ inline bool conv_range_closed(const NitiRequantiseArgs &rq) {
-  if (*(const volatile uint32_t *)&rq.range->agreed != gridDim.x) return false;
-  if (threadIdx.x < PAIRS) rq.range->told[threadIdx.x][blockIdx.x] = 0;
-  if (blockIdx.x == 0 && threadIdx.x == 0) rq.range->max = 0;
-  return true;
-}
-
 /* The second launch's end; one thread of every block calls it. again: whether the block computed again. */
 __device__ inline void conv_range_end(const NitiRequantiseArgs &rq, bool again) {
-  for (int pair = 0; pair < PAIRS; ++pair) rq.range->told[pair][blockIdx.x] = 0;
   if (again) rq.range->again = 1;
   if (!niti_range_last(rq, gridDim.x)) return;
   niti_range_close(rq, __ldcg(&rq.range->again) != 0);
   rq.range->again = 0;
-}
-
-/* The first launch's begin. Nobody counts on `agreed` before this block has told, unless unsure. */
-__device__ inline void conv_range_open(const NitiRequantiseArgs &rq) {
-  if (blockIdx.x > 0 || threadIdx.x > 0) return;
-  rq.range->agreed = 0;
-  __threadfence();
-}
-
-/* A block's word on whether it rounded all with this shift; one thread calls it. The last word closes the range. final: whether
- * the shift is known to be right; otherwise the range's maximum says so, once all have raised it. */
-__device__ inline void conv_range_agree(const NitiRequantiseArgs &rq, bool same, int shift, bool final) {
-  const uint32_t before = niti_count_up(&rq.range->agreed, same ? 1 : 1 + UNSURE);
-  if (!same || before + 1 != gridDim.x) return;
-  if (final || niti_clipped_shift(*(const volatile uint32_t *)&rq.range->max, rq.clip) == shift)
-    niti_range_settle(rq, shift, false);
-  else
-    atomicAdd(&rq.range->agreed, (uint32_t)UNSURE);
+  rq.range->turn += 1;
 }
 
 __device__ inline void conv_range_adopt(ConvRange &r, const NitiRequantiseArgs &rq, uint32_t largest, int tile) {
@@ -188,55 +150,25 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
   r.known = *(const volatile uint32_t *)&rq.range->max;
 }
 
-/* The largest of what has been told, with TOLD only where all have. A warp calls it. */
-__device__ inline uint32_t conv_range_heard(const NitiRequantiseArgs &rq, int pairs) {
-  uint32_t largest = 0;
-  bool missing = false;
-  for (int pair = 0; pair < pairs; ++pair) {
-#pragma unroll 5
-    for (uint32_t block = threadIdx.x & 31; block < gridDim.x; block += 32) {
-      const uint32_t told = *(const volatile uint32_t *)&rq.range->told[pair][block];
-      largest = max(largest, told & ~TOLD);
-      missing = missing || !(told & TOLD);
-    }
-  }
-  return __reduce_max_sync(0xffffffffu, largest) | (__any_sync(0xffffffffu, missing) ? 0 : (uint32_t)TOLD);
-}
-
 /* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs demand,
  * up to and with this pair's number. */
 __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most,
                                        ConvMeeting *meeting) {
   const int pair = (int)threadIdx.x / (PAIR_WARPS * 32);
-  ConvMeeting *own = meeting + pair;
   const bool first = (threadIdx.x & 31) == 0;
+  ConvMeeting *own = meeting + pair;
   most = __reduce_max_sync(0xffffffffu, most);
   if (first) atomicMax(&own->largest, most);
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
   if (threadIdx.x / 32 % PAIR_WARPS == 0) {
-    const int64_t start = niti_device_nanoseconds();
-    if (first) *(volatile uint32_t *)&rq.range->told[pair][blockIdx.x] = own->largest | TOLD;
-    uint32_t heard = conv_range_heard(rq, pair + 1);
-    while (!(heard & TOLD) && niti_device_nanoseconds() - start < MEET_NANOSECONDS) heard = conv_range_heard(rq, pair + 1);
-    heard = __shfl_sync(0xffffffffu, heard, 0); /* should clocks differ within the warp */
-    const int demanded = niti_clipped_shift(max(heard & ~TOLD, own->largest), rq.clip);
-    const int shift = heard & TOLD || demanded > r.shift ? demanded : r.shift;
-    if (first) {
-      own->unsure = !(heard & TOLD);
-      *(volatile uint32_t *)&own->shift = (uint32_t)shift + 1;
-    }
-    if (first && rq.alone && t.once && pair == t.pairs - 1) { /* so all is known */
-      bool same = (heard & TOLD) != 0;
-      for (int other = 0; other < pair; ++other) {
-        while (*(volatile uint32_t *)&meeting[other].shift == 0) {
-        }
-        same = same && *(volatile uint32_t *)&meeting[other].shift == (uint32_t)shift + 1;
-      }
-      conv_range_agree(rq, same, shift, true);
-    }
+    const uint32_t turn = rq.range->turn, heard = niti_meeting_tell(rq.range, turn, pair, own->largest, t.meets);
+    const int demanded = niti_clipped_shift(heard & ~(uint32_t)NITI_TOLD, rq.clip);
+    const int shift = heard & NITI_TOLD || demanded > r.shift ? demanded : r.shift;
+    if (first) own->shift = shift;
+    if (first && t.once && blockIdx.x == 0 && pair == t.pairs - 1) niti_meeting_end(rq, turn, shift);
   }
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
-  r.shift = (int)own->shift - 1;
+  r.shift = own->shift;
 }
 
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
@@ -254,21 +186,11 @@ __device__ inline bool conv_range_tile(ConvRange &r, const ConvTiling &t, const 
   return most >> r.shift >= NITI_MANTISSA_MAX;
 }
 
-/* The first launch's end: all pairs that have tiles call it. */
-__device__ inline void conv_range_leave(const ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq,
-                                        ConvMeeting *meeting) {
-  const bool first = (threadIdx.x & 31) == 0;
-  if (first)
+/* The first launch's end, where there is a second. */
+__device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
+  if ((threadIdx.x & 31) == 0)
     conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)r.shift << MARK_SHIFT | (uint32_t)r.since;
   niti_range_raise(rq, r.largest);
-  if (!rq.alone || t.once) return;
-  if (first && r.since > 0) meeting[threadIdx.x / (PAIR_WARPS * 32)].unsure = 1;
-  niti_barrier_some(1 + PAIRS, (uint32_t)t.pairs * PAIR_WARPS * 32);
-  if (threadIdx.x > 0) return;
-  bool same = true;
-  for (int pair = 0; pair < t.pairs; ++pair)
-    same = same && meeting[pair].unsure == 0 && meeting[pair].shift == meeting[0].shift;
-  conv_range_agree(rq, same, r.shift, false);
 }
 
 /* A tile's place in the output, as niti_finish_block has it. */
@@ -314,7 +236,8 @@ typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *pa
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);
-void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &l, unsigned blocks);
+/* tiling.once: no pair has more than one tile. */
+void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &launch, unsigned blocks);
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
 void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
 

@@ -17,10 +17,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t raw[];
   niti_kernel_announce();
-  if (second) {
-    niti_kernel_wait();
-    if (conv_range_closed(rq)) return;
-  }
   const uint32_t barriers = niti_shared_address(raw);
   const uint32_t boxes = (barriers + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t weights = boxes + t.pairs * t.boxes * t.box_stride;
@@ -35,27 +31,30 @@ __global__ void __launch_bounds__(THREADS, 1)
   /* Whether a pair may step over a slot unseen: only where the ring is longer, or it could take an earlier round for this one. */
   const bool passes = steps < t.stages;
 
+  ConvRange range = {};
+  ConvWork work = conv_work(t, rank);
+  if (second) {
+    niti_kernel_wait();
+    range.shift = niti_clipped_shift(rq.range->max, rq.clip);
+    work.tiles = conv_tiles_again(t, rq, range.shift, work.tiles);
+    if (work.tiles == 0) { /* nothing here, nor for the other block of the cluster */
+      __syncthreads();     /* the block has read the range for the last time */
+      if (threadIdx.x == 0) conv_range_end(rq, false);
+      return;
+    }
+  }
   if (threadIdx.x == 0) {
     for (int i = 0; i < t.pairs * t.boxes; ++i)
       niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i)
       niti_barrier_init(weight_full + 8 * i, 1), niti_barrier_init(weight_free + 8 * i, CLUSTER * t.pairs * PAIR_WARPS);
-    for (int i = 0; i < PAIRS; ++i) meeting[i] = ConvMeeting{0, 0, 0, 0};
+    for (int i = 0; i < PAIRS; ++i) meeting[i] = ConvMeeting{0, 0};
     niti_barrier_publish();
   }
   __syncthreads();
   niti_cluster_sync();
   niti_kernel_wait();
-  if (!second) conv_range_open(rq);
-  ConvRange range = {};
-  ConvWork work = conv_work(t, rank);
-  range.shift = conv_range_begin(rq, second);
-  if (second) work.tiles = conv_tiles_again(t, rq, range.shift, work.tiles);
-  if (work.tiles == 0) { /* the second launch: nothing here */
-    __syncthreads();     /* the block has read the range for the last time */
-    if (threadIdx.x == 0) conv_range_end(rq, false);
-    return;
-  }
+  if (!second) range.shift = niti_range_predicted(rq);
 
   if (threadIdx.x >= CONSUMERS) {
     niti_registers_lower<24>();
@@ -164,7 +163,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       else
         let_pass(away * steps);
     }
-    if (!second) conv_range_leave(range, t, rq, meeting);
+    if (!second && !t.once) conv_range_leave(range, rq);
   }
   __syncwarp();
   niti_cluster_sync(); /* no block may go while the other still copies into it or gives back */
