@@ -143,16 +143,33 @@ static __device__ inline void copy_box(const NitiMmaBox &b, const Tile &t, uint3
   }
 }
 
-/* A thread's rows: MI pixels, images eight apart. */
+/* A thread's images in a tile, eight apart. */
+struct Images {
+  bool inside[2];
+  int64_t first, apart, block; /* offsets in the output: the first; from there to the second; the block's first */
+};
+
+static __device__ inline Images images_of(const NitiMmaPass &p, const Tile &t) {
+  const int image = t.image + (int)(threadIdx.x % 32) / 4;
+  Images i = {{image < p.n, image + 8 < p.n},
+              p.out_base + image * p.out_image,
+              8 * p.out_image,
+              p.out_base + t.image / IMAGES * p.out_image};
+  asm("" : "+l"(i.first), "+l"(i.block)); /* lest the compiler multiply for every pixel */
+  return i;
+}
+
+/* Its rows in MI pixels; at: offsets in an image. */
 template <int MI>
 struct Spots {
-  int image;
-  int32_t at[MI];
+  Images images;
+  uint32_t at[MI];
   __device__ inline NitiMmaSpot operator()(int r) const {
-    int32_t mine = at[0]; /* never an array that must lie in memory */
+    uint32_t mine = at[0]; /* never an array that must lie in memory */
 #pragma unroll
     for (int mi = 1; mi < MI; ++mi) mine = r / 2 == mi ? at[mi] : mine;
-    return NitiMmaSpot{image + r % 2 * 8, mine};
+    return NitiMmaSpot{r % 2 ? images.inside[1] : images.inside[0], images.first + (r % 2 ? images.apart : 0), mine, true,
+                       images.block};
   }
 };
 
@@ -165,21 +182,21 @@ static __device__ __noinline__ void settle(const NitiMmaPass &p, int (&acc)[MI][
 
 /* MI pixels and NI * 8 channels of a tile. Returns the largest |accumulator|. */
 template <int MI, int NI>
-static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const Tile &t, uint32_t unit, uint32_t shared,
-                                                    int shift) {
+static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const Tile &t, const Images &images, uint32_t unit,
+                                                    uint32_t shared, int shift) {
   const NitiMmaPass &p = b.pass;
   const int lane = threadIdx.x % 32;
   const uint32_t group = niti_divide(b.column_groups, unit);
   const int across = (int)(unit - group * b.column_groups.divisor) * (NI * 8), column = across + lane % 4 * (2 * NI);
   Spots<MI> spots;
-  spots.image = t.image + lane / 4;
+  spots.images = images;
   uint32_t a_from[MI];
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
     const int pixel = min((int)group * MI + mi, t.count - 1); /* a pixel may be computed twice */
     const int y = (int)niti_divide(t.last ? b.last : b.whole, (uint32_t)pixel);
     const int x = pixel - y * (int)(t.last ? b.last.divisor : b.whole.divisor);
-    spots.at[mi] = (int32_t)p.out_base + (t.y + y) * (int32_t)p.out_row + (t.x + x) * (int32_t)p.out_pixel;
+    spots.at[mi] = (uint32_t)((t.y + y) * (int32_t)p.out_row + (t.x + x) * (int32_t)p.out_pixel);
     a_from[mi] = shared + b.box_from + (lane & 15) * b.image_pitch + (y * p.step_y * b.box_columns + x * p.step_x) * p.ic;
   }
   uint32_t mask[MI][2][NI / 2];
@@ -206,7 +223,8 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) asm("" : "+r"(spots.at[mi])); /* lest addresses wait in registers all the while */
   if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
-  const uint32_t largest = niti_mma_largest<MI, NI>(acc);
+  uint32_t largest = niti_mma_largest<MI, NI>(acc);
+  asm volatile("" : "+r"(largest), "+r"(shift)); /* before rounding, so that accumulators need not wait */
   if (niti_mma_unsettled<NI>(p, shift)) {
     int settled[MI][NI][4];
 #pragma unroll
@@ -256,8 +274,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
     niti_copy_wait<0>();
     __syncthreads();
     const uint32_t units = (uint32_t)((tile.count + MI - 1) / MI) * b.column_groups.divisor;
+    const Images images = images_of(b.pass, tile);
     for (uint32_t unit = warp; unit < units; unit += WARPS) {
-      const uint32_t max = multiply<MI, NI>(b, tile, unit, shared, shift);
+      const uint32_t max = multiply<MI, NI>(b, tile, images, unit, shared, shift);
       largest = max > largest ? max : largest;
     }
   }

@@ -105,8 +105,11 @@ __device__ inline void niti_mma_store_row(int8_t *to, const uint32_t (&from)[NI 
 /* In what follows spots(r), for r below 2 MI, is where the thread's row r is: rows 2 i and 2 i + 1 are those of acc[i], eight
  * apart. column: of the output, the thread's first. */
 struct NitiMmaSpot {
-  int32_t image;
-  int64_t at; /* of its first channel in its image of the output */
+  bool inside;   /* it has an image */
+  int64_t image; /* its image's offset in the output */
+  int64_t at;    /* of its first channel in that */
+  bool some;     /* of rows 2 i: its block has an image; */
+  int64_t block; /* the block's first image's offset */
 };
 
 /* Rounding of any mode and shift: acc becomes twice its mantissa, which rounding to nearest with shift 1 gives back. mine[step
@@ -122,7 +125,7 @@ __device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][
 #pragma unroll 1
   for (int r = 0; r < MI * 2; ++r) {
     const NitiMmaSpot spot = spots(r);
-    const uint64_t index = p.rq.first + (uint64_t)(spot.image * p.out_image + spot.at + column);
+    const uint64_t index = p.rq.first + (uint64_t)(spot.image + spot.at + column);
     NitiWords words = {{0, 0, 0, 0}};
 #pragma unroll 1
     for (int c = 0; c < 2 * NI; ++c) {
@@ -187,7 +190,7 @@ template <int MI, int NI, typename SPOTS>
 __device__ inline void niti_mma_add_bias(const NitiMmaPass &p, int (&acc)[MI][NI][4], const SPOTS &spots, int column) {
   bool inside[2 * MI];
 #pragma unroll
-  for (int r = 0; r < 2 * MI; ++r) inside[r] = spots(r).image < p.n;
+  for (int r = 0; r < 2 * MI; ++r) inside[r] = spots(r).inside;
 #pragma unroll
   for (int c = 0; c < 2 * NI; ++c) {
     const int bias = column + c < p.oc ? p.rq.bias[column + c] : 0;
@@ -199,10 +202,14 @@ __device__ inline void niti_mma_add_bias(const NitiMmaPass &p, int (&acc)[MI][NI
 /* The largest |acc|. */
 template <int MI, int NI>
 __device__ inline uint32_t niti_mma_largest(const int (&acc)[MI][NI][4]) {
-  uint32_t max = 0;
+  int top = 0, bottom = 0;
 #pragma unroll
-  for (int i = 0; i < MI * NI * 4; ++i) max = umax(max, (uint32_t)abs(acc[i / (NI * 4)][i / 4 % NI][i % 4]));
-  return max;
+  for (int i = 0; i < MI * NI; ++i) {
+    const int(&four)[4] = acc[i / NI][i % NI];
+    top = __vimax3_s32(__vimax3_s32(top, four[0], four[1]), four[2], four[3]);
+    bottom = __vimin3_s32(__vimin3_s32(bottom, four[0], four[1]), four[2], four[3]);
+  }
+  return (uint32_t)max(top, -bottom);
 }
 
 /* Of a pass with a mask: the mask's elements of the thread's rows and columns. */
@@ -213,8 +220,8 @@ __device__ inline void niti_mma_load_mask(const NitiMmaPass &p, uint32_t (&mask)
     const NitiMmaSpot spot = spots(r);
 #pragma unroll
     for (int w = 0; w < NI / 2; ++w) mask[r / 2][r % 2][w] = 0;
-    if (spot.image < p.n && column < p.oc)
-      niti_mma_load_row<NI>(mask[r / 2][r % 2], p.mask + spot.image * p.out_image + spot.at + column, column, p.oc);
+    if (spot.inside && column < p.oc)
+      niti_mma_load_row<NI>(mask[r / 2][r % 2], p.mask + spot.image + spot.at + column, column, p.oc);
   }
 }
 
@@ -236,7 +243,7 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI]
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
     const NitiMmaSpot spot = spots(2 * mi), second = spots(2 * mi + 1);
-    const int64_t first_at = spot.image * p.out_image + spot.at, second_at = second.image * p.out_image + second.at;
+    const int64_t first_at = spot.image + spot.at, second_at = second.image + second.at;
     uint32_t words[2][NI / 2];
     if (by_bytes) {
       const uint64_t index = p.rq.first + (uint64_t)column;
@@ -252,12 +259,10 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI]
       for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
     }
     if (column < p.oc) {
-      if (spot.image < p.n) niti_mma_store_row<NI>(p.out + first_at + column, words[0], column, p.oc);
-      if (second.image < p.n) niti_mma_store_row<NI>(p.out + second_at + column, words[1], column, p.oc);
+      if (spot.inside) niti_mma_store_row<NI>(p.out + first_at + column, words[0], column, p.oc);
+      if (second.inside) niti_mma_store_row<NI>(p.out + second_at + column, words[1], column, p.oc);
     }
-    const int block = spot.image / NITI_BLOCK_IMAGES;
-    if (p.blocked && block * NITI_BLOCK_IMAGES < p.n)
-      niti_mma_blocked<NI>(p.blocked + (block * p.out_image + spot.at) * NITI_BLOCK_IMAGES, words, column, p.oc);
+    if (p.blocked && spot.some) niti_mma_blocked<NI>(p.blocked + (spot.block + spot.at) * NITI_BLOCK_IMAGES, words, column, p.oc);
   }
 }
 

@@ -79,9 +79,10 @@ template <int MI, int NI>
 static __device__ __forceinline__ void finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
                                               int shift, bool second, uint32_t seen, int *scratch) {
   const auto spots = [&](int r) {
-    NitiMmaPlace place = niti_mma_place(p, first, row + (p.image_bits == 0 ? r : r / 2 * 2) * 8);
-    const int64_t at = niti_mma_out(p, place);
-    return NitiMmaSpot{p.image_bits == 0 ? place.image : place.image + r % 2 * 8, at};
+    const NitiMmaPlace place = niti_mma_place(p, first, row + (p.image_bits == 0 ? r : r / 2 * 2) * 8);
+    const int image = p.image_bits == 0 ? place.image : place.image + r % 2 * 8, block = image / NITI_BLOCK_IMAGES;
+    return NitiMmaSpot{image < p.n, image * p.out_image, niti_mma_out(p, place), block * NITI_BLOCK_IMAGES < p.n,
+                       block * p.out_image};
   };
   if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
   if (!second) niti_mma_raise(p, niti_mma_largest<MI, NI>(acc), seen);
