@@ -56,6 +56,7 @@ static inline size_t call_conv_workspace(NitiBackend *b, const NitiConv *s, bool
 /* Which of a convolution's ways the calls below take, counted round; 0: the cost model's, or, in three of four calls, wgmma's
  * where there is one: the model leaves small products, as tests have them, to others. */
 static int call_way;
+static const char *call_way_named; /* unless NULL: this one, where there is such a way */
 
 static inline int call_wgmma(const NitiWay *ways, int count) {
   static unsigned calls;
@@ -71,6 +72,9 @@ static inline NitiConvCall call_prepare(NitiBackend *b, const NitiConv *s, NitiD
   NitiWay ways[NITI_WAYS_MAX];
   const int count = b->kernels->conv_ways(b, &call, ways);
   call.way = call_way > 0 ? ways[call_way % count].number : call_wgmma(ways, count);
+  for (int i = 0; call_way_named && i < count; ++i) {
+    if (strcmp(ways[i].name, call_way_named) == 0) call.way = ways[i].number;
+  }
   if (b->kernels->conv_prepare) assert_int_equal(b->kernels->conv_prepare(b, &call), NITI_OK);
   return call;
 }

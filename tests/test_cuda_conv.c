@@ -316,6 +316,53 @@ static void test_every_way(void **unused) {
   call_way = 0;
 }
 
+/* Boxes: tiles that images do not fill, windows wider than the image, several columns of warps, channels whose weights are
+ * transposed by words and by bytes, sums of an odd number of 16-byte chunks, phases with and without taps. */
+static void test_boxes(void **unused) {
+  (void)unused;
+  need_cuda();
+  const NitiConv shapes[] = {
+      square(16, 32, 16, 16, 3, 1, 1),
+      square(33, 16, 32, 32, 3, 1, 1),
+      square(18, 8, 64, 64, 3, 1, 1),
+      square(17, 32, 16, 32, 3, 2, 1),
+      square(17, 16, 32, 64, 1, 2, 0),
+      square(3, 13, 16, 16, 3, 1, 1),
+      square(40, 7, 48, 80, 1, 1, 0),
+      square(12, 9, 16, 10, 5, 1, 2),
+      square(19, 11, 16, 7, 3, 1, 1), /* backward transposes bytes where K is 16: */
+      square(19, 11, 7, 16, 3, 1, 1),
+      square(20, 6, 30, 48, 3, 1, 1),
+      square(15, 5, 96, 24, 1, 1, 0),
+      square(16, 4, 160, 48, 1, 1, 0),
+      square(1, 5, 16, 16, 3, 1, 4),
+      square(2, 9, 16, 32, 2, 3, 0),
+      square(18, 10, 24, 32, 2, 2, 0),
+      conv_shape(14, 9, 6, 48, 32, 3, 3, 2, 1, 1, 1),
+      conv_shape(14, 6, 9, 64, 16, 3, 3, 1, 2, 1, 1),
+      conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
+      conv_shape(21, 37, 5, 32, 16, 3, 5, 1, 1, 0, 2),
+      conv_shape(5, 3, 70, 16, 24, 2, 3, 2, 2, 1, 0),
+  };
+  static const int channels[] = {1, 10, 16, 16, 24, 32, 32, 48, 64, 96};
+  call_way_named = "mma box";
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
+    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill)
+      check(shapes[i], fill, random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
+  }
+  for (int i = 0; i < 100;) {
+    const int kernel_h = random_in(1, 4), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
+    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 20), random_in(1, 40), channels[random_in(0, 9)],
+                                  channels[random_in(0, 9)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 2),
+                                  random_in(0, 2) ? 1 : random_in(1, 2), random_in(0, kernel_h), random_in(0, kernel_w));
+    if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w) continue;
+    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
+    ++i;
+  }
+  call_way_named = NULL;
+}
+
 /* ---- the shapes of VGG-small, against the CPU's best ---- */
 
 static void test_vgg_small(void **unused) {
@@ -366,7 +413,7 @@ int main(void) {
                                      cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
                                      cmocka_unit_test(test_depthwise),     cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
-                                     cmocka_unit_test(test_every_way)};
+                                     cmocka_unit_test(test_every_way), cmocka_unit_test(test_boxes)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_devices);
   return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_devices);

@@ -1,5 +1,6 @@
 /* The mma.sync family: convolutions as passes, and the choice of a kernel for each. */
 #include "backend/cuda/mma.cuh"
+#include "backend/cuda/mma_box.h"
 #include "backend/cuda/mma_first.h"
 #include "base/window.h"
 
@@ -7,6 +8,8 @@ enum {
   IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
+  PACKING = 4000000,       /* picoseconds of the launch that packs weights */
+  BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -57,12 +60,15 @@ static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, Ni
   return p;
 }
 
-/* Ways of a pass beside the family's own choice: tiles so wide, or narrow tiles that share the sum. */
+/* Ways of a pass beside the family's own choice: tiles so wide, or narrow tiles that share the sum; and boxes, for all passes of
+ * an operation. */
 static const struct {
   const char *name;
   int columns; /* 0: niti_mma_narrow */
 } pass_ways[] = {{"mma narrow", 0}, {"mma 16 wide", 16}, {"mma 32 wide", 32}, {"mma 64 wide", 64}, {"mma 128 wide", 128}};
-enum { PASS_WAYS = sizeof pass_ways / sizeof *pass_ways };
+enum { PASS_WAYS = sizeof pass_ways / sizeof *pass_ways, BOX_WAY };
+
+static bool box_serves(const NitiConv *, NitiDirection);
 
 static int ways(NitiWay *ways, int count, const NitiConv *s, NitiDirection direction) {
   const int in = direction == NITI_FORWARD ? s->c : s->k, out = direction == NITI_FORWARD ? s->k : s->c;
@@ -71,7 +77,7 @@ static int ways(NitiWay *ways, int count, const NitiConv *s, NitiDirection direc
     const bool fits = pass_ways[i].columns > 0 ? niti_mma_tiles(out, pass_ways[i].columns) : in % 16 == 0;
     if (fits) count = niti_cuda_add_way(ways, count, i + 1, pass_ways[i].name);
   }
-  return count;
+  return box_serves(s, direction) ? niti_cuda_add_way(ways, count, BOX_WAY, "mma box") : count;
 }
 
 static int image_bits(const NitiMmaPass *p) { return p->n >= IMAGES || (int64_t)p->n * p->jh * p->jw >> 31 != 0 ? 4 : 0; }
@@ -97,14 +103,13 @@ static bool is_small(const NitiMmaPass *p, const NitiCuda *cuda) {
          rows_of(p) * (uint64_t)p->oc <= NARROW_OUTPUTS;
 }
 
-/* What follows from the geometry, and the tiles. */
-static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
-  const bool gather = gathers(p);
+/* What follows from the geometry. */
+static void measure(NitiMmaPass *p) {
   p->in_row = p->iw * p->ic;
   p->in_image = (int64_t)p->ih * p->in_row;
   p->w_pitch = pitch_of(p);
   p->group = p->ic % NITI_MMA_RUN == 0 ? NITI_MMA_RUN : p->ic;
-  if (!gather) {
+  if (!gathers(p)) {
     const uint32_t across = (uint32_t)(p->tap_columns > 0 ? p->tap_columns : 1);
     p->sum_rows = niti_small_divisor(across * (uint32_t)p->ic / 8);
     p->sum_groups = niti_small_divisor(across * (uint32_t)p->group / 8);
@@ -116,6 +121,12 @@ static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
   p->columns = niti_divisor((uint32_t)p->jw);
   p->taps = niti_divisor(p->tap_columns > 0 ? (uint32_t)p->tap_columns : 1);
   p->runs = niti_divisor(p->ic >= 16 ? (uint32_t)p->ic / 16 : 1);
+}
+
+/* The same, and the tiles. */
+static NitiMmaVariant complete(NitiMmaPass *p, const NitiCuda *cuda, int way) {
+  const bool gather = gathers(p);
+  measure(p);
   const int columns = way > 0 ? pass_ways[way - 1].columns : 0;
   NitiMmaVariant v = way > 0 && columns == 0 ? niti_mma_narrow() : niti_mma_tiled(p->oc, gather, columns);
   cut(p, &v);
@@ -169,24 +180,59 @@ static int modelled(const NitiCuda *cuda, const NitiMmaPass *passes, int count, 
   return best;
 }
 
-/* 0: mma_first.cu, or what is no matter of tiles' widths. */
-static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
-  const NitiMmaPass p = forward_pass(s);
-  const int way = modelled(cuda, &p, 1, picoseconds);
-  return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
-}
-
-static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
-  NitiMmaPass passes[NITI_MMA_PHASES];
+/* A direction's passes, which one launch can take; 0: there are too many. */
+static int passes_of(const NitiConv *s, NitiDirection direction, NitiMmaPass *passes, NitiMmaBoxTaps *taps) {
   int count = 0;
-  *picoseconds = INT64_MAX;
+  if (direction == NITI_FORWARD) {
+    passes[0] = forward_pass(s);
+    return 1;
+  }
   if (s->stride_h * s->stride_w > NITI_MMA_PHASES) return 0;
   for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
     NitiMmaTaps y, x;
     const NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
-    if (p.jh > 0 && p.jw > 0) passes[count++] = p;
+    if (p.jh == 0 || p.jw == 0) continue;
+    taps[count] = NitiMmaBoxTaps{y, x};
+    passes[count++] = p;
   }
-  return modelled(cuda, passes, count, picoseconds);
+  return count;
+}
+
+static bool box_serves(const NitiConv *s, NitiDirection direction) {
+  NitiMmaPass passes[NITI_MMA_PHASES];
+  NitiMmaBoxTaps taps[NITI_MMA_PHASES];
+  const int count = passes_of(s, direction, passes, taps);
+  for (int i = 0; i < count; ++i) {
+    if (!niti_mma_box_serves(&passes[i])) return false;
+  }
+  return count > 0;
+}
+
+/* `way`, whose time is known, or boxes, where there are enough images for whole ones. */
+static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, int64_t *picoseconds) {
+  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX) return way;
+  const int64_t time = niti_mma_box_time(passes, count, cuda->multiprocessors);
+  if (time >= *picoseconds / 100 * BOX_MOST) return way;
+  *picoseconds = time;
+  return BOX_WAY;
+}
+
+/* 0: mma_first.cu, or what is no matter of tiles' widths. */
+static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
+  const NitiMmaPass p = forward_pass(s);
+  const int way = or_box(cuda, &p, 1, modelled(cuda, &p, 1, picoseconds), picoseconds);
+  return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
+}
+
+/* The time of ways that pack weights is not told. */
+static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
+  NitiMmaPass passes[NITI_MMA_PHASES];
+  NitiMmaBoxTaps taps[NITI_MMA_PHASES];
+  const int count = passes_of(s, NITI_BACKWARD, passes, taps), tiles = modelled(cuda, passes, count, picoseconds);
+  if (*picoseconds < INT64_MAX) *picoseconds += PACKING;
+  const int way = or_box(cuda, passes, count, tiles, picoseconds);
+  if (way != BOX_WAY) *picoseconds = INT64_MAX;
+  return way;
 }
 
 static int choose(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction, int64_t *picoseconds) {
@@ -244,13 +290,19 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
     return;
   }
   NitiMmaPass p = forward_pass(s);
-  const NitiMmaVariant v = complete(&p, cuda, way);
   p.in = x->data;
   p.w = w->data;
   p.out = y->data;
   p.blocked = blocked_of(y, s);
   p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
   p.rq.bias = bias;
+  niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
+  if (way == BOX_WAY) {
+    measure(&p);
+    niti_mma_box(cuda, &p, NULL, 1, s);
+    return;
+  }
+  const NitiMmaVariant v = complete(&p, cuda, way);
   p.second_blocks = second_grid(p.tiles, &v, cuda);
   if (gathers(&p)) {
     size_t at = 0;
@@ -261,7 +313,6 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   launch(cuda, &p, &v, false);
   niti_cuda_share_range(cuda);
   launch(cuda, &p, &v, true);
-  niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
 }
 
 typedef struct Backward {
@@ -272,6 +323,15 @@ typedef struct Backward {
   int way;
 } Backward;
 
+/* A phase's operands. */
+static void place(NitiCuda *cuda, const Backward *b, NitiMmaPass *p) {
+  p->in = b->dy->data;
+  p->out = b->dx->data;
+  p->blocked = blocked_of(b->dx, b->s);
+  p->mask = b->mask ? b->mask->data : NULL;
+  p->rq = niti_requantise_args(cuda, b->rq, b->dx->exponent, b->dy->exponent, b->w->exponent, 0, false);
+}
+
 /* A phase's pass, how its weights are packed, and its table; `at` in the workspace moves on. False: the phase has no pixels. */
 static bool make_phase(NitiCuda *cuda, const Backward *b, int phase, size_t *at, NitiMmaPass *p, NitiMmaVariant *v,
                        NitiMmaPacking *packing, NitiMmaEntry **table) {
@@ -279,11 +339,7 @@ static bool make_phase(NitiCuda *cuda, const Backward *b, int phase, size_t *at,
   *p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &packing->y, &packing->x);
   if (p->jh == 0 || p->jw == 0) return false;
   *v = complete(p, cuda, b->way);
-  p->in = b->dy->data;
-  p->out = b->dx->data;
-  p->blocked = blocked_of(b->dx, s);
-  p->mask = b->mask ? b->mask->data : NULL;
-  p->rq = niti_requantise_args(cuda, b->rq, b->dx->exponent, b->dy->exponent, b->w->exponent, 0, false);
+  place(cuda, b, p);
   packing->packed = (int8_t *)cuda->workspace + *at;
   packing->pitch = p->w_pitch;
   *table = take(p, cuda, at);
@@ -358,12 +414,27 @@ static void backward_in_turn(NitiCuda *cuda, const Backward *b) {
   }
 }
 
+static void backward_boxes(NitiCuda *cuda, const Backward *b) {
+  NitiMmaPass passes[NITI_MMA_PHASES];
+  NitiMmaBoxTaps taps[NITI_MMA_PHASES];
+  const int count = passes_of(b->s, NITI_BACKWARD, passes, taps);
+  for (int i = 0; i < count; ++i) {
+    measure(&passes[i]);
+    place(cuda, b, &passes[i]);
+    passes[i].w = b->w->data;
+  }
+  niti_mma_box(cuda, passes, taps, count, b->s);
+}
+
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                      const NitiConv *s, const NitiRequantise *rq, int way) {
   int64_t time;
   const Backward b = {dx, dy, w, mask, s, rq, way > 0 ? way : choose(cuda, s, NITI_BACKWARD, &time)};
-  if (!backward_together(cuda, &b)) backward_in_turn(cuda, &b);
+  if (b.way == BOX_WAY)
+    backward_boxes(cuda, &b);
+  else if (!backward_together(cuda, &b))
+    backward_in_turn(cuda, &b);
   niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
 

@@ -102,23 +102,30 @@ __device__ inline void niti_mma_store_row(int8_t *to, const uint32_t (&from)[NI 
   }
 }
 
-/* Rounding of any mode and shift, through shared memory: acc becomes twice its mantissa, which rounding to nearest with shift 1
- * gives back. Whole blocks call it. scratch: an int for each of the block's accumulators. */
-template <int MI, int NI>
-__device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
-                                       int shift, int *scratch) {
-  int *mine = scratch + threadIdx.x;
-  __syncthreads(); /* the block has read its operands there */
+/* In what follows spots(r), for r below 2 MI, is where the thread's row r is: rows 2 i and 2 i + 1 are those of acc[i], eight
+ * apart. column: of the output, the thread's first. */
+struct NitiMmaSpot {
+  bool inside;   /* it has an image */
+  int64_t image; /* its image's offset in the output */
+  int64_t at;    /* of its first channel in that */
+  bool some;     /* of rows 2 i: its block has an image; */
+  int64_t block; /* the block's first image's offset */
+};
+
+/* Rounding of any mode and shift: acc becomes twice its mantissa, which rounding to nearest with shift 1 gives back. mine[step
+ * i]: scratch of this thread's own, for i below MI * NI * 4. */
+template <int MI, int NI, typename SPOTS>
+__device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][4], const SPOTS &spots, int column, int shift,
+                                       int *mine, int step) {
 #pragma unroll
-  for (int i = 0; i < MI * NI * 4; ++i)
-    mine[i * NITI_MMA_THREADS] = acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2];
+  for (int i = 0; i < MI * NI * 4; ++i) mine[i * step] = acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2];
   NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
   const bool bytes = p.rq.mode == NITI_STOCHASTIC_BYTE;
   if (niti_rounding_draws(p.rq.mode)) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
 #pragma unroll 1
   for (int r = 0; r < MI * 2; ++r) {
-    const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
-    const uint64_t index = p.rq.first + (uint64_t)(place.image * p.out_image + niti_mma_out(p, place) + column);
+    const NitiMmaSpot spot = spots(r);
+    const uint64_t index = p.rq.first + (uint64_t)(spot.image + spot.at + column);
     NitiWords words = {{0, 0, 0, 0}};
 #pragma unroll 1
     for (int c = 0; c < 2 * NI; ++c) {
@@ -134,13 +141,12 @@ __device__ inline void niti_mma_settle(const NitiMmaPass &p, int (&acc)[MI][NI][
         if (c == 0 || at == 0) words = niti_draw_block(&draw, (uint32_t)((index + c) >> 2));
         word = at == 0 ? words.word[0] : at == 1 ? words.word[1] : at == 2 ? words.word[2] : words.word[3];
       }
-      int *one = mine + (r * 2 * NI + c) * NITI_MMA_THREADS;
+      int *one = mine + (r * 2 * NI + c) * step;
       *one = 2 * niti_clip8(niti_round_inline(*one, shift, p.rq.mode, word));
     }
   }
 #pragma unroll
-  for (int i = 0; i < MI * NI * 4; ++i)
-    acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2] = mine[i * NITI_MMA_THREADS];
+  for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i % (2 * NI) / 2][i / (2 * NI) % 2 * 2 + i % 2] = mine[i * step];
 }
 
 /* words[h]: a row of 16 rows' accumulators, the thread's columns. */
@@ -179,65 +185,70 @@ __device__ inline void niti_mma_byte_words(uint32_t (&words)[NI / 2], const int 
   }
 }
 
-/* row: of the tile, the thread's first (its warp's + lane / 4); the others follow 8 apart. column: of the output, its first. */
+/* Rows beyond the last image stay 0, which no range sees. */
+template <int MI, int NI, typename SPOTS>
+__device__ inline void niti_mma_add_bias(const NitiMmaPass &p, int (&acc)[MI][NI][4], const SPOTS &spots, int column) {
+  bool inside[2 * MI];
+#pragma unroll
+  for (int r = 0; r < 2 * MI; ++r) inside[r] = spots(r).inside;
+#pragma unroll
+  for (int c = 0; c < 2 * NI; ++c) {
+    const int bias = column + c < p.oc ? p.rq.bias[column + c] : 0;
+#pragma unroll
+    for (int r = 0; r < 2 * MI; ++r) acc[r / 2][c / 2][r % 2 * 2 + c % 2] += inside[r] ? bias : 0;
+  }
+}
+
+/* The largest |acc|. */
 template <int MI, int NI>
-__device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
-                                       int shift, bool second, uint32_t seen, int *scratch) {
-  if (p.rq.bias) {
-    bool inside[2 * MI]; /* rows beyond the last image stay 0, which no range sees */
+__device__ inline uint32_t niti_mma_largest(const int (&acc)[MI][NI][4]) {
+  int top = 0, bottom = 0;
 #pragma unroll
-    for (int r = 0; r < 2 * MI; ++r) inside[r] = niti_mma_place(p, first, row + r * 8).image < p.n;
-#pragma unroll
-    for (int c = 0; c < 2 * NI; ++c) {
-      const int bias = column + c < p.oc ? p.rq.bias[column + c] : 0;
-#pragma unroll
-      for (int r = 0; r < 2 * MI; ++r) acc[r / 2][c / 2][r % 2 * 2 + c % 2] += inside[r] ? bias : 0;
-    }
+  for (int i = 0; i < MI * NI; ++i) {
+    const int(&four)[4] = acc[i / NI][i % NI];
+    top = __vimax3_s32(__vimax3_s32(top, four[0], four[1]), four[2], four[3]);
+    bottom = __vimin3_s32(__vimin3_s32(bottom, four[0], four[1]), four[2], four[3]);
   }
-  if (!second) {
-    uint32_t max = 0;
+  return (uint32_t)max(top, -bottom);
+}
+
+/* Of a pass with a mask: the mask's elements of the thread's rows and columns. */
+template <int MI, int NI, typename SPOTS>
+__device__ inline void niti_mma_load_mask(const NitiMmaPass &p, uint32_t (&mask)[MI][2][NI / 2], const SPOTS &spots, int column) {
 #pragma unroll
-    for (int i = 0; i < MI * NI * 4; ++i) max = umax(max, (uint32_t)abs(acc[i / (NI * 4)][i / 4 % NI][i % 4]));
-    niti_mma_raise(p, max, seen);
+  for (int r = 0; r < MI * 2; ++r) {
+    const NitiMmaSpot spot = spots(r);
+#pragma unroll
+    for (int w = 0; w < NI / 2; ++w) mask[r / 2][r % 2][w] = 0;
+    if (spot.inside && column < p.oc)
+      niti_mma_load_row<NI>(mask[r / 2][r % 2], p.mask + spot.image + spot.at + column, column, p.oc);
   }
+}
+
+/* Whether accumulators must be settled first: niti_mma_store rounds to nearest, and by bytes. */
+template <int NI>
+__device__ inline bool niti_mma_unsettled(const NitiMmaPass &p, int shift) {
+  return !niti_mma_by_bytes<NI>(p) && (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT);
+}
+
+/* Rounds, masks and stores. */
+template <int MI, int NI, typename SPOTS>
+__device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI][NI][4], const uint32_t (&mask)[MI][2][NI / 2],
+                                      const SPOTS &spots, int column, int shift) {
   const bool by_bytes = niti_mma_by_bytes<NI>(p);
-  if (!by_bytes && (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT)) {
-    niti_mma_settle<MI, NI>(p, acc, first, row, column, shift, scratch);
-    shift = 1;
-  }
   const uint32_t half = 1u << ((shift - 1) & 31);
   const NitiByteRounding bytes = niti_byte_rounding(shift);
   NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
   if (by_bytes) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
-  uint32_t mask[MI][2][NI / 2];
-  if (p.mask) { /* all loads before their first use */
-#pragma unroll
-    for (int r = 0; r < MI * 2; ++r) {
-      const NitiMmaPlace place = niti_mma_place(p, first, row + r * 8);
-#pragma unroll
-      for (int w = 0; w < NI / 2; ++w) mask[r / 2][r % 2][w] = 0;
-      if (place.image < p.n && column < p.oc) {
-        niti_mma_load_row<NI>(mask[r / 2][r % 2], p.mask + place.image * p.out_image + niti_mma_out(p, place) + column, column,
-                              p.oc);
-      }
-    }
-  }
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
-    const NitiMmaPlace place = niti_mma_place(p, first, row + mi * 16);
-    const int64_t pixel = niti_mma_out(p, place);
-    int64_t later = 8 * p.out_image + pixel; /* of the thread's second row, from place.image */
-    int32_t later_image = place.image + 8;
-    if (p.image_bits == 0) {
-      const NitiMmaPlace other = niti_mma_place(p, first, row + mi * 16 + 8);
-      later_image = other.image;
-      later = (other.image - place.image) * p.out_image + niti_mma_out(p, other);
-    }
+    const NitiMmaSpot spot = spots(2 * mi), second = spots(2 * mi + 1);
+    const int64_t first_at = spot.image + spot.at, second_at = second.image + second.at;
     uint32_t words[2][NI / 2];
     if (by_bytes) {
-      const uint64_t index = p.rq.first + (uint64_t)(place.image * p.out_image + column);
-      niti_mma_byte_words<NI>(words[0], acc[mi], 0, bytes, draw, index + (uint64_t)pixel, p.rq.relu);
-      niti_mma_byte_words<NI>(words[1], acc[mi], 1, bytes, draw, index + (uint64_t)later, p.rq.relu);
+      const uint64_t index = p.rq.first + (uint64_t)column;
+      niti_mma_byte_words<NI>(words[0], acc[mi], 0, bytes, draw, index + (uint64_t)first_at, p.rq.relu);
+      niti_mma_byte_words<NI>(words[1], acc[mi], 1, bytes, draw, index + (uint64_t)second_at, p.rq.relu);
     } else if (p.rq.relu) {
       niti_mma_words<true, NI>(words, acc[mi], half, shift);
     } else {
@@ -248,14 +259,10 @@ __device__ inline void niti_mma_finish(const NitiMmaPass &p, int (&acc)[MI][NI][
       for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
     }
     if (column < p.oc) {
-      int8_t *to = p.out + place.image * p.out_image + column;
-      if (place.image < p.n) niti_mma_store_row<NI>(to + pixel, words[0], column, p.oc);
-      if (later_image < p.n) niti_mma_store_row<NI>(to + later, words[1], column, p.oc);
+      if (spot.inside) niti_mma_store_row<NI>(p.out + first_at + column, words[0], column, p.oc);
+      if (second.inside) niti_mma_store_row<NI>(p.out + second_at + column, words[1], column, p.oc);
     }
-    const int block = place.image / NITI_BLOCK_IMAGES;
-    if (p.blocked && block * NITI_BLOCK_IMAGES < p.n) {
-      niti_mma_blocked<NI>(p.blocked + (block * p.out_image + pixel) * NITI_BLOCK_IMAGES, words, column, p.oc);
-    }
+    if (p.blocked && spot.some) niti_mma_blocked<NI>(p.blocked + (spot.block + spot.at) * NITI_BLOCK_IMAGES, words, column, p.oc);
   }
 }
 

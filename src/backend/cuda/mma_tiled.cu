@@ -73,6 +73,29 @@ static __device__ inline void gather(uint4 (&to)[ROWS], const NitiMmaPass &p, co
   for (int r = 0; r < ROWS; ++r) to[r] = make_uint4(words[r][0], words[r][1], words[r][2], words[r][3]);
 }
 
+/* row: of the tile, the thread's first (its warp's + lane / 4); the others follow 8 apart. column: of the output, its first.
+ * scratch: an int for each of the block's accumulators, where it has its operands. Whole blocks call it. */
+template <int MI, int NI>
+static __device__ __forceinline__ void finish(const NitiMmaPass &p, int (&acc)[MI][NI][4], uint32_t first, int row, int column,
+                                              int shift, bool second, uint32_t seen, int *scratch) {
+  const auto spots = [&](int r) {
+    const NitiMmaPlace place = niti_mma_place(p, first, row + (p.image_bits == 0 ? r : r / 2 * 2) * 8);
+    const int image = p.image_bits == 0 ? place.image : place.image + r % 2 * 8, block = image / NITI_BLOCK_IMAGES;
+    return NitiMmaSpot{image < p.n, image * p.out_image, niti_mma_out(p, place), block * NITI_BLOCK_IMAGES < p.n,
+                       block * p.out_image};
+  };
+  if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
+  if (!second) niti_mma_raise(p, niti_mma_largest<MI, NI>(acc), seen);
+  if (niti_mma_unsettled<NI>(p, shift)) {
+    __syncthreads(); /* the block has read its operands */
+    niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch + threadIdx.x, NITI_MMA_THREADS);
+    shift = 1;
+  }
+  uint32_t mask[MI][2][NI / 2];
+  if (p.mask) niti_mma_load_mask<MI, NI>(p, mask, spots, column); /* all before their first use */
+  niti_mma_store<MI, NI>(p, acc, mask, spots, column, shift);
+}
+
 /* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns; stages of RUN bytes. A row of a stage is in shared memory as
  * RUN / 16 chunks, swizzled so that 8 neighbouring rows' chunks are in different banks. */
 template <int WARPS_M, int WARPS_N, int MI, int NI, int RUN>
@@ -171,8 +194,8 @@ static __device__ __forceinline__ void one_tile(const NitiMmaPass &p, uint32_t t
     next = next + 1 == STAGES ? 0 : next + 1;
   }
   niti_copy_wait<0>();
-  niti_mma_finish<MI, NI>(p, acc, first, warp_m * MI * 16 + lane / 4, across + warp_n * NI * 8 + lane % 4 * (2 * NI), shift,
-                          second, seen, (int *)niti_mma_shared);
+  finish<MI, NI>(p, acc, first, warp_m * MI * 16 + lane / 4, across + warp_n * NI * 8 + lane % 4 * (2 * NI), shift, second, seen,
+                 (int *)niti_mma_shared);
   __syncthreads(); /* the stages are free */
 }
 
