@@ -65,29 +65,37 @@ static __device__ inline void walk(int (*acc)[V], const Sums &d, const NitiRowsL
   }
 }
 
-/* The block's sums of one kind, totals[channel of the slice], from those of its threads. All threads call it. */
-template <int V>
-static __device__ inline void add_up(int *totals, int (*stage)[THREADS + 1], const int *acc, const NitiRows &r) {
+/* sums[k]: of the block, of kind k and the channel of the slice that has this thread's number, from those of its threads. All
+ * threads call it. One kind's values go to one half of the stage while others may still read the other half. */
+template <int V, int K>
+static __device__ inline void add_up(int sums[K], int (*stage)[V][THREADS + 1], int (*totals)[THREADS], const int (*acc)[V],
+                                     const NitiRows &r) {
   enum { AT_ONCE = V < 8 ? V : 8 }; /* there are about V rows per part */
   const uint32_t channels = r.width * V, parts = THREADS / channels, part = threadIdx.x / channels;
   const uint32_t channel = threadIdx.x - part * channels;
-  const int *column = stage[channel % V] + channel / V;
-  int sum = 0;
-  __syncthreads(); /* the kind before has been read */
 #pragma unroll
-  for (int v = 0; v < V; ++v) stage[v][threadIdx.x] = acc[v];
-  totals[threadIdx.x] = 0;
-  __syncthreads();
+  for (int k = 0; k < K; ++k) totals[k][threadIdx.x] = 0;
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    const int *column = stage[k & 1][channel % V] + channel / V;
+    sums[k] = 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) stage[k & 1][v][threadIdx.x] = acc[k][v];
+    __syncthreads();
 #pragma unroll 1
-  for (uint32_t first = part < parts ? part : r.lanes; first < r.lanes; first += AT_ONCE * parts) {
-    int own[AT_ONCE];
+    for (uint32_t first = part < parts ? part : r.lanes; first < r.lanes; first += AT_ONCE * parts) {
+      int own[AT_ONCE];
 #pragma unroll
-    for (uint32_t i = 0; i < AT_ONCE; ++i) own[i] = column[min(first + i * parts, r.lanes - 1) * r.width];
+      for (uint32_t i = 0; i < AT_ONCE; ++i) own[i] = column[min(first + i * parts, r.lanes - 1) * r.width];
 #pragma unroll
-    for (uint32_t i = 0; i < AT_ONCE; ++i) sum += first + i * parts < r.lanes ? own[i] : 0;
+      for (uint32_t i = 0; i < AT_ONCE; ++i) sums[k] += first + i * parts < r.lanes ? own[i] : 0;
+    }
+    if (parts > 1 && sums[k] != 0) atomicAdd(&totals[k][channel], sums[k]);
   }
-  if (sum != 0) atomicAdd(&totals[channel], sum);
+  if (parts == 1) return;
   __syncthreads();
+#pragma unroll
+  for (int k = 0; k < K; ++k) sums[k] = totals[k][threadIdx.x];
 }
 
 /* Whether this block is the slice's last, after all that its threads have written; they all call it. */
@@ -113,7 +121,7 @@ template <int V, typename AnyFit>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
   niti_kernel_settle();
   enum { K = AnyFit::SUMS };
-  __shared__ int stage[V][THREADS + 1], totals[THREADS];
+  __shared__ int stage[2][V][THREADS + 1], totals[K][THREADS];
   const NitiRows &r = d.rows;
   const uint32_t own = blockIdx.y * r.width * V + threadIdx.x, c = r.first + own; /* a thread's channel in the end */
   const bool has_channel = threadIdx.x < r.width * V && own < r.channels;
@@ -122,12 +130,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
   const auto operands = operands_of(d, f, c, has_channel);
   int acc[K][V] = {};
   walk<V, K, AnyFit::ROWS>(acc, d, niti_rows_lane<V>(r));
+  int block_sums[K];
+  add_up<V, K>(block_sums, stage, totals, acc, r);
 #pragma unroll
   for (int k = 0; k < K; ++k) {
-    add_up<V>(totals, stage, acc[k], r);
-    const int total = totals[threadIdx.x];
     unsigned long long *to = so_far + (replica * 3 + (uint32_t)k) * (NITI_SUMS_CHANNELS / (d.replicated ? REPLICAS : 1));
-    if (has_channel && total != 0) atomicAdd(to, (unsigned long long)(long long)total);
+    if (has_channel && block_sums[k] != 0) atomicAdd(to, (unsigned long long)(long long)block_sums[k]);
   }
   if (!is_last(d.range)) return;
   unsigned long long parts[K * REPLICAS] = {};
