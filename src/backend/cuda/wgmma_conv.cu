@@ -189,7 +189,7 @@ static int choose(const NitiCuda *cuda, const NitiConv *c, NitiDirection directi
     return 0;
   const int64_t packed = (int64_t)niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw), stages = (int64_t)t.chunks * t.kh * t.kw;
   const int64_t rounds = rounds_of(t, cuda->multiprocessors), work = 207000 * stages + 42 * t.chunks * (int64_t)t.box_bytes;
-  *picoseconds = 7250000 + packed * 131 / 100 + rounds * (2980000 + work * t.pairs / PAIRS);
+  *picoseconds = 7250000 + packed * 131 / 100 + rounds * (2980000 + work * t.pairs / PAIRS) / (c->k > BN / 2 ? 1 : 2);
   return 0;
 }
 
