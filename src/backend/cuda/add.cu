@@ -69,8 +69,9 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) add_kernel(Add d, Ni
 /* ---- images of a multiple of 16 elements ---- */
 
 enum {
-  AT_ONCE = 4,           /* vectors of each operand that a thread of the first launch has under way */
-  MEETING_THREADS = 512, /* of a block of the one launch, at most */
+  AT_ONCE = 4,            /* vectors of each operand that a thread of the first launch has under way */
+  MEETING_THREADS = 1024, /* of a block of the one launch, at most */
+  MEETING_STAGES = 16,    /* warps of it that write the blocked layout at once */
 };
 
 /* By value to a kernel. large has the larger exponent. */
@@ -205,7 +206,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASK == NO_MASK ? 4 
 template <int ROUNDING, int MASK>
 static __global__ void __launch_bounds__(MEETING_THREADS, 1) add_meeting_kernel(Add d, NitiRequantiseArgs a, NitiDivisor tiles) {
   niti_kernel_begin();
-  __shared__ __align__(16) uint32_t stage[MEETING_THREADS / 32][NITI_WIDE_STAGE];
+  __shared__ __align__(16) uint32_t stage[MEETING_STAGES][NITI_WIDE_STAGE];
   const NitiTiles &t = d.tiles;
   const uint32_t warp = threadIdx.x / 32, item = blockIdx.x * (blockDim.x / 32) + warp, turn = a.range->turn;
   const NitiWidePart part = niti_wide_part(t, tiles, item);
@@ -239,7 +240,11 @@ static __global__ void __launch_bounds__(MEETING_THREADS, 1) add_meeting_kernel(
       if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
     }
     if (MASK == NO_MASK && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
-    if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
+  }
+  for (uint32_t first = 0; d.blocked && first < blockDim.x / 32; first += MEETING_STAGES) {
+    if (first > 0) __syncthreads(); /* the warps before have left the stages */
+    if (item < t.items && warp - first < MEETING_STAGES)
+      niti_wide_store_blocked(d.blocked, stage[warp - first], large, part, t.image, false);
   }
   if (blockIdx.x > 0 || threadIdx.x > 0) return;
   a.e_a = a.e_b = NULL;

@@ -1,7 +1,7 @@
 /* Batch norm's sums. Each block sums up its rows in 32 bits and adds that to a copy of the range's sums. A slice's last block
  * adds the copies up into the output, leaves zeros and goes on to what norm_fit.cu makes of the sums, a thread per channel. That
  * is a fit: SUMS per channel, ROWS that a thread has under way, and the functions operands_of (before the sums), prepare_slice
- * (while they are on their way) and end_slice. */
+ * (while the block is counted; all blocks do it) and end_slice. */
 #ifndef NITI_BACKEND_CUDA_NORM_SUMS_CUH
 #define NITI_BACKEND_CUDA_NORM_SUMS_CUH
 
@@ -98,15 +98,6 @@ static __device__ inline void add_up(int sums[K], int (*stage)[V][THREADS + 1], 
   for (int k = 0; k < K; ++k) sums[k] = totals[k][threadIdx.x];
 }
 
-/* Whether this block is the slice's last, after all that its threads have written; they all call it. */
-static __device__ inline bool is_last(NitiRange *range) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) last = niti_count_up(&range->summed[blockIdx.y]) + 1 == gridDim.x;
-  __syncthreads();
-  return last;
-}
-
 /* The K * COPIES parts of a channel's sums, from [COPIES][3][SUMS_CHANNELS / COPIES]; leaves zeros there. No load is on a
  * condition of its own: compilers then read one after the other, and each takes as long as all of them together. */
 template <int K, int COPIES>
@@ -137,12 +128,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
     unsigned long long *to = so_far + (replica * 3 + (uint32_t)k) * (NITI_SUMS_CHANNELS / (d.replicated ? REPLICAS : 1));
     if (has_channel && block_sums[k] != 0) atomicAdd(to, (unsigned long long)(long long)block_sums[k]);
   }
-  if (!is_last(d.range)) return;
+  __shared__ bool last; /* of the slice's blocks, after all that their threads have written */
+  uint32_t before = 0;
+  __syncthreads();
+  if (threadIdx.x == 0) before = niti_count_up(&d.range->summed[blockIdx.y]);
+  const auto ready = prepare_slice(d, f, has_channel, operands); /* the count takes as long */
+  if (threadIdx.x == 0) last = before + 1 == gridDim.x;
+  __syncthreads();
+  if (!last) return;
   unsigned long long parts[K * REPLICAS] = {};
   int64_t sums[K] = {};
   if (has_channel && d.replicated) take_parts<K, REPLICAS>(parts, so_far);
   if (has_channel && !d.replicated) take_parts<K, 1>(parts, so_far);
-  const auto ready = prepare_slice(d, f, has_channel, operands); /* while these are on their way */
 #pragma unroll
   for (int i = 0; i < K * REPLICAS; ++i) sums[i % K] += (int64_t)parts[i];
 #pragma unroll
