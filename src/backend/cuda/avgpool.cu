@@ -125,9 +125,9 @@ static __global__ void __launch_bounds__(MEETING_THREADS, 1) meeting_kernel(Avgp
   int acc[IMAGES][V] = {};
   if (tile.images > 0) sum<V, BACKWARD>(acc, d, tile);
   const uint32_t most = scale_all<V>(d, acc, 0);
-  const NitiMet met = niti_meet(a, turn, most);
-  store<V>(d, tile, a, acc, met.shift);
-  if (met.last) niti_meeting_end(a, turn, met.shift);
+  const int shift = niti_meet(a, turn, most);
+  store<V>(d, tile, a, acc, shift);
+  if (blockIdx.x == 0 && threadIdx.x == 0) niti_meeting_end(a, turn, shift);
 }
 
 /* How a block's threads share an output position: each has a word of four channels, and every parts-th cell of the window. Where
@@ -213,15 +213,15 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) shared_meeting_kerne
     most = scale<4>(d, acc, most);
     held[u][threadIdx.x] = make_int4(acc[0], acc[1], acc[2], acc[3]);
   }
-  const NitiMet met = niti_meet(a, turn, most);
+  const int shift = niti_meet(a, turn, most);
 #pragma unroll 1
   for (uint32_t u = 0, item = blockIdx.x; item < items && s.part == 0; ++u, item += gridDim.x) {
     const size_t at = (size_t)item * (size_t)d.p.c + 4 * s.column;
     const int4 four = held[u][threadIdx.x];
     const int acc[4] = {four.x, four.y, four.z, four.w};
-    niti_word_store<4>(d.out + at, niti_word_requantise<4>(a, acc, met.shift, at));
+    niti_word_store<4>(d.out + at, niti_word_requantise<4>(a, acc, shift, at));
   }
-  if (met.last) niti_meeting_end(a, turn, met.shift);
+  if (blockIdx.x == 0 && threadIdx.x == 0) niti_meeting_end(a, turn, shift);
 }
 
 /* Whether there are fewer tiles than warps for them, and windows that give them all work. */
