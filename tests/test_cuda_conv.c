@@ -343,18 +343,8 @@ static void test_boxes(void **unused) {
       conv_shape(2, 1, 40, 64, 64, 1, 7, 1, 1, 0, 3),
       conv_shape(21, 37, 5, 32, 16, 3, 5, 1, 1, 0, 2),
       conv_shape(5, 3, 70, 16, 24, 2, 3, 2, 2, 1, 0),
-      /* channels that are padded, to words and to more */
-      square(18, 32, 3, 16, 3, 1, 1),
-      square(16, 28, 1, 20, 5, 1, 0),
-      square(17, 12, 20, 50, 5, 1, 0),
-      square(13, 9, 8, 24, 3, 2, 1),
-      square(20, 10, 5, 7, 3, 1, 2),
-      square(14, 8, 24, 5, 3, 1, 1),
-      square(16, 7, 144, 24, 1, 1, 0),
-      square(33, 3, 65, 63, 3, 1, 1),
-      conv_shape(12, 11, 8, 2, 32, 4, 3, 1, 2, 2, 1),
   };
-  static const int channels[] = {1, 3, 6, 10, 16, 20, 24, 32, 33, 48, 64, 96};
+  static const int channels[] = {1, 10, 16, 16, 24, 32, 32, 48, 64, 96};
   call_way_named = "mma box";
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
     for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
@@ -363,8 +353,8 @@ static void test_boxes(void **unused) {
   }
   for (int i = 0; i < 100;) {
     const int kernel_h = random_in(1, 4), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
-    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 20), random_in(1, 40), channels[random_in(0, 11)],
-                                  channels[random_in(0, 11)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 2),
+    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 20), random_in(1, 40), channels[random_in(0, 9)],
+                                  channels[random_in(0, 9)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 2),
                                   random_in(0, 2) ? 1 : random_in(1, 2), random_in(0, kernel_h), random_in(0, kernel_w));
     if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w) continue;
     check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));

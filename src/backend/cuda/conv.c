@@ -102,24 +102,10 @@ static NitiConv padded_of(const NitiConv *s, bool backward) {
   return padded;
 }
 
-/* Whether the mma family has a way for the channels as they are, and expects it to be faster than what copies cost: only then it
- * tells the time. */
-static bool is_boxed(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  int64_t time;
-  (void)niti_cuda_conv_mma.choose(cuda, s, backward ? NITI_BACKWARD : NITI_FORWARD, &time);
-  return time < INT64_MAX;
-}
-
-/* The convolution of the copies, if there are any; a smaller batch may have some. */
-static NitiConv copies_of(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  if (!backward && is_stacked(s)) return stacked_of(s);
-  return is_padded(cuda, s, backward) ? padded_of(s, backward) : *s;
-}
-
 /* The convolution that kernels are asked for: s itself, or that of the copies. */
 static NitiConv copied_of(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  const bool padded = (backward || !is_stacked(s)) && is_padded(cuda, s, backward);
-  return padded && is_boxed(cuda, s, backward) ? *s : copies_of(cuda, s, backward);
+  if (!backward && is_stacked(s)) return stacked_of(s);
+  return is_padded(cuda, s, backward) ? padded_of(s, backward) : *s;
 }
 
 static bool is_copied(const NitiConv *copied, const NitiConv *s) { return copied->c != s->c || copied->k != s->k; }
@@ -132,7 +118,7 @@ static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->k
 
 /* Of the convolution itself, then the copies of the input and of the weights. */
 static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  const NitiConv copied = copies_of(cuda, s, backward);
+  const NitiConv copied = copied_of(cuda, s, backward);
   if (!is_copied(&copied, s)) return 0;
   return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
          align_up(niti_shape_count(input_of(&copied, backward))) + weights_of(&copied);

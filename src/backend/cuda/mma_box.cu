@@ -12,9 +12,7 @@ enum {
   WARPS = 8,
   THREADS = WARPS * 32,
   IMAGES = NITI_BLOCK_IMAGES,
-  STEP = 32,  /* bytes of the sum */
-  CHUNK = 16, /* bytes, of more than WORD_CHANNELS; else a word */
-  WORD_CHANNELS = 8,
+  CHUNK = 16,
   SHARED_MOST = 96 * 1024,
   SHARED_ALL = 224 * 1024, /* of a multiprocessor, about */
   TRANSPOSES = 4,          /* that a thread has under way */
@@ -28,41 +26,24 @@ static __device__ inline int row_of(int channel) {
   return channel / (NI * 8) * (NI * 8) + channel % (2 * NI) / 2 * 8 + channel % (NI * 8) / (2 * NI) * 2 + channel % 2;
 }
 
-/* Offsets of the sum's chunks in the box; past its end, where weights are 0, any. A step more is read ahead. */
+/* Offsets of the sum's chunks in the box; past its end, where weights are 0, any. Two more are read ahead. */
 static __device__ inline void make_table(const NitiMmaBox &b) {
   const NitiMmaPass &p = b.pass;
-  for (int i = (int)threadIdx.x; i < (b.steps + 1) * (STEP / b.chunk); i += THREADS) {
-    const uint32_t tap = niti_divide(b.pieces, (uint32_t)i), y = niti_divide(p.taps, tap);
-    const int x = (int)(tap - y * p.taps.divisor), piece = i - (int)(tap * b.pieces.divisor);
-    ((int *)niti_mma_box_shared)[i] = (int)y < p.tap_rows ? ((int)y * b.box_columns + x) * b.pixel + piece * b.chunk : 0;
+  for (int i = (int)threadIdx.x; i < 2 * b.steps + 2; i += THREADS) {
+    const uint32_t tap = niti_divide(p.runs, (uint32_t)i), y = niti_divide(p.taps, tap);
+    const int x = (int)(tap - y * p.taps.divisor), piece = i - (int)(tap * p.runs.divisor);
+    ((int *)niti_mma_box_shared)[i] =
+        (int)y < p.tap_rows ? (((int)y * b.box_columns + x) * (int)p.runs.divisor + piece) * CHUNK : 0;
   }
-}
-
-/* Four neighbouring bytes of which `count` are there, the others 0; aligned: `from` is, and count is 4 or less than 1. */
-static __device__ inline uint32_t load_word(const int8_t *from, int count, bool aligned) {
-  if (aligned) return count > 0 ? __ldg((const uint32_t *)from) : 0;
-  uint32_t word = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) word |= i < count ? (uint32_t)__ldg((const uint8_t *)from + i) << (8 * i) : 0;
-  return word;
 }
 
 template <int NI>
 static __device__ inline void copy_weights(const NitiMmaBox &b, uint32_t shared) {
   const NitiMmaPass &p = b.pass;
-  const int parts = (int)b.w_parts.divisor, row_bytes = p.tap_rows * p.tap_columns * p.ic;
-#pragma unroll 4
-  for (int i = (int)threadIdx.x; i < b.w_rows * parts; i += THREADS) {
-    const int row = (int)niti_divide(b.w_parts, (uint32_t)i), part = i - row * parts, channel = niti_mma_column<NI>(row);
-    const uint32_t to = b.w_from + (uint32_t)(row * b.w_pitch);
-    const int8_t *from = p.w + (int64_t)channel * row_bytes;
-    if (p.ic % CHUNK == 0) {
-      niti_copy16(shared + to + part * CHUNK, from + part * CHUNK, channel < p.oc && part * CHUNK < row_bytes);
-    } else {
-      const int tap = (int)niti_divide(b.words, (uint32_t)part), at = (part - tap * (int)b.words.divisor) * 4;
-      const int count = channel < p.oc && part * 4 < b.bytes ? p.ic - at : 0;
-      *(uint32_t *)(niti_mma_box_shared + to + part * 4) = load_word(from + tap * p.ic + at, count, p.ic % 4 == 0);
-    }
+  const int chunks = (int)b.chunks.divisor, bytes = p.tap_rows * p.tap_columns * p.ic;
+  for (int i = (int)threadIdx.x; i < b.w_rows * chunks; i += THREADS) {
+    const int row = (int)niti_divide(b.chunks, (uint32_t)i), at = (i - row * chunks) * CHUNK, channel = niti_mma_column<NI>(row);
+    niti_copy16(shared + b.w_from + row * b.w_pitch + at, p.w + (int64_t)channel * bytes + at, channel < p.oc && at < bytes);
   }
 }
 
@@ -83,13 +64,11 @@ static __device__ inline Quad load_quad(const NitiMmaBox &b, uint32_t item) {
   const uint32_t tap = rest - fours * b.tap_count.divisor;
   Quad q;
   q.channel = (int)(item - rest * b.quads.divisor) * 4;
-  q.to = (int)(tap * (uint32_t)b.pixel + fours * 4);
+  q.to = (int)(tap * (uint32_t)b.pass.ic + fours * 4);
   const int8_t *from = b.pass.w + ((int64_t)fours * 4 * b.taps + weights_tap(b, tap)) * b.pass.oc + q.channel;
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const bool there = q.channel < b.pass.oc && (int)fours * 4 + k < b.pass.ic;
-    q.words[k] = there ? __ldg((const uint32_t *)(from + (int64_t)k * b.taps * b.pass.oc)) : 0;
-  }
+  for (int k = 0; k < 4; ++k)
+    q.words[k] = q.channel < b.pass.oc ? __ldg((const uint32_t *)(from + (int64_t)k * b.taps * b.pass.oc)) : 0;
   return q;
 }
 
@@ -108,7 +87,7 @@ static __device__ inline void store_quad(const NitiMmaBox &b, const Quad &q) {
 template <int NI>
 static __device__ inline void transpose_weights(const NitiMmaBox &b) {
   const NitiMmaPass &p = b.pass;
-  const uint32_t bytes = (uint32_t)b.bytes, items = b.quads.divisor * (bytes / 4);
+  const uint32_t bytes = (uint32_t)(p.tap_rows * p.tap_columns * p.ic), items = b.quads.divisor * (bytes / 4);
   if (p.oc % 4 == 0) {
     for (uint32_t first = threadIdx.x; first < items; first += TRANSPOSES * THREADS) {
       Quad quads[TRANSPOSES]; /* all loads before their first use */
@@ -120,16 +99,15 @@ static __device__ inline void transpose_weights(const NitiMmaBox &b) {
   } else {
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < 16 * items; i += THREADS) {
-      const uint32_t row = i / bytes, at = i - row * bytes, tap = at / (uint32_t)b.pixel, filter = at - tap * (uint32_t)b.pixel;
+      const uint32_t row = i / bytes, at = i - row * bytes, tap = at / (uint32_t)p.ic, filter = at - tap * (uint32_t)p.ic;
       const int channel = niti_mma_column<NI>((int)row);
       const int8_t *from = p.w + ((int64_t)filter * b.taps + weights_tap(b, tap)) * p.oc + channel;
-      niti_mma_box_shared[b.w_from + row * (uint32_t)b.w_pitch + at] =
-          channel < p.oc && (int)filter < p.ic ? __ldg((const uint8_t *)from) : 0;
+      niti_mma_box_shared[b.w_from + row * (uint32_t)b.w_pitch + at] = channel < p.oc ? __ldg((const uint8_t *)from) : 0;
     }
   }
-  const int past = (b.steps * STEP - b.bytes) / 4; /* words */
-  for (int i = (int)threadIdx.x; i < b.w_rows * past; i += THREADS)
-    *(uint32_t *)(niti_mma_box_shared + b.w_from + i / past * b.w_pitch + b.bytes + i % past * 4) = 0;
+  if (bytes % (2 * CHUNK) == 0) return;
+  for (int row = (int)threadIdx.x; row < b.w_rows; row += THREADS)
+    *(uint4 *)(niti_mma_box_shared + b.w_from + row * b.w_pitch + bytes) = make_uint4(0, 0, 0, 0);
 }
 
 /* A tile: its first image and pixel, and how many pixels it has. */
@@ -153,22 +131,15 @@ static __device__ inline Tile tile_at(const NitiMmaBox &b, uint32_t number) {
 static __device__ inline void copy_box(const NitiMmaBox &b, const Tile &t, uint32_t shared) {
   const NitiMmaPass &p = b.pass;
   const int y0 = t.y * p.step_y + p.tap_y, x0 = (t.x * p.step_x + p.tap_x) * p.ic; /* x0: bytes */
-  const int parts = (int)b.row_parts.divisor, all = IMAGES * b.box_rows * parts;
+  const int chunks = (int)b.row_chunks.divisor, all = IMAGES * b.box_rows * chunks;
 #pragma unroll 4
   for (int i = (int)threadIdx.x; i < all; i += THREADS) {
-    const int line = (int)niti_divide(b.row_parts, (uint32_t)i), part = i - line * parts;
-    const int image = (int)niti_divide(b.rows, (uint32_t)line), row = line - image * b.box_rows, y = y0 + row;
-    const bool inside = t.image + image < p.n && (uint32_t)y < (uint32_t)p.ih;
-    const int8_t *from = p.in + ((t.image + image) * p.in_image + (int64_t)y * p.in_row);
-    const uint32_t to = b.box_from + (uint32_t)(image * b.image_pitch + row * b.box_columns * b.pixel);
-    if (p.ic % CHUNK == 0) {
-      const int x = x0 + part * CHUNK;
-      niti_copy16(shared + to + part * CHUNK, from + x, inside && (uint32_t)x < (uint32_t)p.in_row);
-    } else {
-      const int column = (int)niti_divide(b.words, (uint32_t)part), at = (part - column * (int)b.words.divisor) * 4;
-      const int x = x0 + column * p.ic, count = inside && (uint32_t)x < (uint32_t)p.in_row ? p.ic - at : 0;
-      *(uint32_t *)(niti_mma_box_shared + to + part * 4) = load_word(from + x + at, count, p.ic % 4 == 0);
-    }
+    const int line = (int)niti_divide(b.row_chunks, (uint32_t)i), at = (i - line * chunks) * CHUNK;
+    const int image = (int)niti_divide(b.rows, (uint32_t)line), row = line - image * b.box_rows;
+    const int y = y0 + row, x = x0 + at;
+    const bool there = t.image + image < p.n && (uint32_t)y < (uint32_t)p.ih && (uint32_t)x < (uint32_t)p.in_row;
+    niti_copy16(shared + b.box_from + image * b.image_pitch + row * chunks * CHUNK + at,
+                p.in + (t.image + image) * p.in_image + ((int64_t)y * p.in_row + x), there);
   }
 }
 
@@ -209,16 +180,8 @@ static __device__ __noinline__ void settle(const NitiMmaPass &p, int (&acc)[MI][
   niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch, 1);
 }
 
-/* The operand of 16 images from `from` on, the thread's words of a step at offsets `low` and `high`. */
-static __device__ inline void load_words(uint32_t (&a)[4], const NitiMmaBox &b, const uint8_t *from, int low, int high) {
-  a[0] = *(const uint32_t *)(from + low);
-  a[1] = *(const uint32_t *)(from + low + 8 * b.image_pitch);
-  a[2] = *(const uint32_t *)(from + high);
-  a[3] = *(const uint32_t *)(from + high + 8 * b.image_pitch);
-}
-
-/* MI pixels and NI * 8 channels of a tile. WORDS: chunks are. Returns the largest |accumulator|. */
-template <int MI, int NI, bool WORDS>
+/* MI pixels and NI * 8 channels of a tile. Returns the largest |accumulator|. */
+template <int MI, int NI>
 static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const Tile &t, const Images &images, uint32_t unit,
                                                     uint32_t shared, int shift) {
   const NitiMmaPass &p = b.pass;
@@ -234,8 +197,7 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
     const int y = (int)niti_divide(t.last ? b.last : b.whole, (uint32_t)pixel);
     const int x = pixel - y * (int)(t.last ? b.last.divisor : b.whole.divisor);
     spots.at[mi] = (uint32_t)((t.y + y) * (int32_t)p.out_row + (t.x + x) * (int32_t)p.out_pixel);
-    a_from[mi] =
-        b.box_from + (WORDS ? lane / 4 : lane & 15) * b.image_pitch + (y * p.step_y * b.box_columns + x * p.step_x) * b.pixel;
+    a_from[mi] = shared + b.box_from + (lane & 15) * b.image_pitch + (y * p.step_y * b.box_columns + x * p.step_x) * p.ic;
   }
   uint32_t mask[MI][2][NI / 2];
   if (p.mask) niti_mma_load_mask<MI, NI>(p, mask, spots, column); /* long before its use */
@@ -243,26 +205,20 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
 #pragma unroll
   for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = 0;
   uint32_t b_from = shared + b.w_from + (across + (lane & 7) + (lane >> 4 << 3)) * b.w_pitch + (lane >> 3 & 1) * CHUNK;
-  const int *offsets = (const int *)niti_mma_box_shared + (WORDS ? lane % 4 : lane >> 4);
-  int offset = offsets[0], high = WORDS ? offsets[4] : 0;
+  const int *offsets = (const int *)niti_mma_box_shared + (lane >> 4);
+  int offset = *offsets;
 #pragma unroll 2
   for (int step = 0; step < b.steps; ++step) {
     uint32_t a[MI][4], w[NI / 2][4];
-    offsets += WORDS ? STEP / 4 : STEP / CHUNK;
-    const int next = offsets[0], next_high = WORDS ? offsets[4] : 0;
+    offsets += 2;
+    const int next = *offsets;
 #pragma unroll
-    for (int mi = 0; mi < MI; ++mi) {
-      if (WORDS)
-        load_words(a[mi], b, niti_mma_box_shared + a_from[mi], offset, high);
-      else
-        niti_load_matrices(a[mi], shared + a_from[mi] + offset);
-    }
+    for (int mi = 0; mi < MI; ++mi) niti_load_matrices(a[mi], a_from[mi] + offset);
 #pragma unroll
     for (int j = 0; j < NI / 2; ++j) niti_load_matrices(w[j], b_from + j * 16 * b.w_pitch);
     niti_mma_all<MI, NI>(acc, a, w);
-    b_from += STEP;
+    b_from += 2 * CHUNK;
     offset = next;
-    high = next_high;
   }
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) asm("" : "+r"(spots.at[mi])); /* lest addresses wait in registers all the while */
@@ -288,8 +244,8 @@ struct Boxes {
   uint32_t tiles;
 };
 
-/* PHASED: there are several passes. WORDS: as above. */
-template <int MI, int NI, int BLOCKS, bool PHASED, bool WORDS>
+/* PHASED: there are several passes. */
+template <int MI, int NI, int BLOCKS, bool PHASED>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_constant__ Boxes all, const bool second) {
   niti_kernel_begin();
   int shift;
@@ -320,7 +276,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
     const uint32_t units = (uint32_t)((tile.count + MI - 1) / MI) * b.column_groups.divisor;
     const Images images = images_of(b.pass, tile);
     for (uint32_t unit = warp; unit < units; unit += WARPS) {
-      const uint32_t max = multiply<MI, NI, WORDS>(b, tile, images, unit, shared, shift);
+      const uint32_t max = multiply<MI, NI>(b, tile, images, unit, shared, shift);
       largest = max > largest ? max : largest;
     }
   }
@@ -339,18 +295,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
 
 typedef void (*Kernel)(Boxes, bool);
 struct Variant {
-  Kernel one, phased, words;   /* words: of one pass */
+  Kernel one, phased;
   int pixels, columns, blocks; /* of a warp's unit; blocks of threads of a multiprocessor */
 };
 
 template <int MI, int NI, int BLOCKS>
 static Variant variant() {
-  return Variant{boxes<MI, NI, BLOCKS, false, false>,
-                 boxes<MI, NI, BLOCKS, true, false>,
-                 boxes<MI, NI, BLOCKS, false, true>,
-                 MI,
-                 NI * 8,
-                 BLOCKS};
+  return Variant{boxes<MI, NI, BLOCKS, false>, boxes<MI, NI, BLOCKS, true>, MI, NI * 8, BLOCKS};
 }
 
 static Variant variant_for(int oc) { return oc > 16 && oc % 8 == 0 ? variant<2, 4, 2>() : variant<4, 2, 2>(); }
@@ -366,20 +317,15 @@ static int parts_of(int all, int part) { return (all + part - 1) / part; }
 /* Everything that follows from a tile's size. False: shared memory is too small. */
 static bool lay_out(NitiMmaBox *b, const Variant &v, int height, int width) {
   const NitiMmaPass &p = b->pass;
-  const int cells = p.tap_rows * p.tap_columns, groups = parts_of(p.oc, v.columns);
+  const int cells = p.tap_rows * p.tap_columns, bytes = cells * p.ic, groups = parts_of(p.oc, v.columns);
   b->height = height, b->width = width;
   b->box_rows = cells > 0 ? (height - 1) * p.step_y + p.tap_rows : 0;
   b->box_columns = cells > 0 ? (width - 1) * p.step_x + p.tap_columns : 0;
-  b->chunk = p.ic > WORD_CHANNELS ? CHUNK : 4;
-  b->pixel = parts_of(p.ic, b->chunk) * b->chunk;
-  b->bytes = cells * b->pixel;
-  b->steps = parts_of(b->bytes, STEP);
+  b->steps = parts_of(bytes, 2 * CHUNK);
   b->w_rows = groups * v.columns;
-  b->w_pitch = b->steps * STEP + CHUNK;
-  const int64_t image = (int64_t)b->box_rows * b->box_columns * b->pixel;
-  int64_t pitch = image / CHUNK % 2 == 0 ? image + CHUNK : image;
-  if (b->chunk < CHUNK) pitch = image + (128 + CHUNK - image % 128) % 128; /* four words of eight images fill all banks once */
-  b->w_from = (uint32_t)parts_of((b->steps + 1) * (STEP / b->chunk) * (int)sizeof(int), CHUNK) * CHUNK;
+  b->w_pitch = (2 * b->steps + 1) * CHUNK;
+  const int64_t image = (int64_t)b->box_rows * b->box_columns * p.ic, pitch = image / CHUNK % 2 == 0 ? image + CHUNK : image;
+  b->w_from = (uint32_t)parts_of((2 * b->steps + 2) * (int)sizeof(int), CHUNK) * CHUNK;
   const int64_t box_from = b->w_from + (int64_t)b->w_rows * b->w_pitch;
   if (box_from + pitch * IMAGES > SHARED_MOST) return false;
   b->image_pitch = (int32_t)pitch;
@@ -401,7 +347,7 @@ static int64_t tiles_time(const NitiMmaBox &b, const Variant &v, int multiproces
   const int64_t each = parts_of((int)tiles_of(b), multiprocessors), rounds = (each + resident - 1) / resident;
   const int64_t units = parts_of(b.height * b.width, v.pixels) * (int64_t)(b.w_rows / v.columns);
   const int64_t copies = (each < resident ? each : resident) * b.w_rows * b.w_pitch + each * IMAGES * b.image_pitch;
-  const int64_t work = copies * (b.pass.ic % CHUNK == 0 ? 12 : 24) + each * units * (70000 + 5000 * b.steps);
+  const int64_t work = copies * 12 + each * units * (70000 + 5000 * b.steps);
   const int64_t chain = rounds * ((units + WARPS - 1) / WARPS) * (350000 + 60000 * b.steps);
   return 1000000 * rounds + (work > chain ? work : chain);
 }
@@ -421,21 +367,19 @@ static int64_t plan(NitiMmaBox *b, const NitiMmaPass *p, const Variant &v, int m
   return least;
 }
 
-bool niti_mma_box_serves(const NitiMmaPass *passes, int count) {
-  for (int i = 0; i < count; ++i) {
-    NitiMmaBox b = {};
-    b.pass = passes[i];
-    if (!lay_out(&b, variant_for(passes[i].oc), 1, 1) || (count > 1 && b.chunk < CHUNK)) return false;
-  }
-  return count > 0;
+bool niti_mma_box_serves(const NitiMmaPass *p) {
+  NitiMmaBox b = {};
+  b.pass = *p;
+  return p->ic % 16 == 0 && lay_out(&b, variant_for(p->oc), 1, 1);
 }
 
 int64_t niti_mma_box_time(const NitiMmaPass *passes, int count, int multiprocessors) {
   int64_t time = 4800000;
-  if (!niti_mma_box_serves(passes, count)) return INT64_MAX;
   for (int i = 0; i < count; ++i) {
     NitiMmaBox b;
-    time += plan(&b, &passes[i], variant_for(passes[i].oc), multiprocessors);
+    const int64_t tiles = passes[i].ic % 16 == 0 ? plan(&b, &passes[i], variant_for(passes[i].oc), multiprocessors) : INT64_MAX;
+    if (tiles == INT64_MAX) return INT64_MAX;
+    time += tiles;
   }
   return time;
 }
@@ -447,11 +391,8 @@ static void complete(NitiMmaBox *b, const Variant &v) {
   const auto divisor = [](int d) { return niti_divisor((uint32_t)(d > 0 ? d : 1)); };
   b->quads = divisor(b->w_rows / 4);
   b->tap_count = divisor(cells);
-  const int part = p.ic % CHUNK == 0 ? CHUNK : 4;
-  b->pieces = divisor(b->pixel / b->chunk);
-  b->words = divisor(b->pixel / 4);
-  b->w_parts = divisor(b->steps * STEP / part);
-  b->row_parts = divisor(b->box_columns * b->pixel / part);
+  b->chunks = divisor(2 * b->steps);
+  b->row_chunks = divisor(b->box_columns * p.ic / CHUNK);
   b->rows = divisor(b->box_rows);
   b->whole = divisor(b->width);
   b->last = divisor(p.jw - (across - 1) * b->width);
@@ -471,11 +412,9 @@ void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTap
   const Variant v = variant_for(passes->oc);
   Boxes all = {};
   int shared = 0;
-  bool words = false;
   for (int i = 0; i < count; ++i) {
     NitiMmaBox b;
     if (plan(&b, &passes[i], v, cuda->multiprocessors) == INT64_MAX) return; /* niti_mma_box_serves said otherwise */
-    words = b.chunk < CHUNK;
     b.pass.image_bits = 4;
     b.transposed = taps != NULL;
     if (taps) b.tap_y = taps[i].y, b.tap_x = taps[i].x;
@@ -491,7 +430,7 @@ void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTap
   const int fit = SHARED_ALL / (shared + 1024), resident = cuda->multiprocessors * (fit < v.blocks ? fit : v.blocks);
   const unsigned grid = all.tiles < (uint32_t)resident ? all.tiles : (unsigned)resident;
   for (int i = 0; i < count; ++i) all.box[i].pass.second_blocks = grid;
-  const Kernel mma_box = words ? v.words : count > 1 ? v.phased : v.one;
+  const Kernel mma_box = count > 1 ? v.phased : v.one;
   niti_cuda_note(
       cuda, niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_box, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
       "mma_box: shared memory");

@@ -4,31 +4,28 @@
 
 #include "backend/cuda/mma.cuh"
 
-/* A pass, its tiles, and what a block of threads keeps in shared memory: from 0 on the offsets of the sum's chunks in the box,
- * then weights, then the box. A chunk is 16 bytes, of up to 8 channels 4; a pixel's channels are padded with zeros to whole
- * chunks. By value to a kernel. */
+/* A pass, its tiles, and what a block of threads keeps in shared memory: from 0 on the offsets of the sum's 16-byte chunks in the
+ * box, then weights, then the box. By value to a kernel. */
 struct NitiMmaBox {
   NitiMmaPass pass;              /* w: as the convolution has them */
   bool transposed;               /* backward: */
   NitiMmaTaps tap_y, tap_x;      /* the weights' taps */
   int32_t kernel_columns, taps;  /* of the weights */
   NitiDivisor quads, tap_count;  /* oc / 4, rounded up to whole rows of shared memory; the pass's taps */
-  int32_t chunk, pixel, bytes;   /* bytes of a chunk, of a pixel, and of the sum, in shared memory */
-  int32_t steps;                 /* of the sum, 32 bytes each */
-  NitiDivisor pieces, words;     /* chunks, and words, of a pixel */
-  NitiDivisor w_parts;           /* of a row of weights in shared memory: 16 bytes, or words where channels are padded */
+  int32_t steps;                 /* of the sum, two chunks each */
+  NitiDivisor chunks;            /* of a row of weights in shared memory: 2 * steps */
   int32_t w_rows, w_pitch;       /* in shared memory: rows, bytes between them */
   int32_t height, width;         /* output pixels of a tile; those at the end may have fewer */
   int32_t box_rows, box_columns; /* input pixels that its windows meet */
   int32_t image_pitch;           /* bytes between images of the box */
-  NitiDivisor row_parts, rows;   /* of the box: parts, as of weights, of a row; box_rows */
+  NitiDivisor row_chunks, rows;  /* of the box: chunks in a row, box_rows */
   NitiDivisor whole, last;       /* widths of tiles, and of those at the end */
   NitiDivisor image_tiles, across, column_groups;
   uint32_t w_from, box_from; /* in shared memory */
 };
 
-/* Whether there is such a kernel for passes of one operation; and how many picoseconds it is expected to take. */
-bool niti_mma_box_serves(const NitiMmaPass *, int count);
+/* Whether there is such a kernel for a pass, whose geometry is known; and how many picoseconds it is expected to take. */
+bool niti_mma_box_serves(const NitiMmaPass *);
 int64_t niti_mma_box_time(const NitiMmaPass *, int count, int multiprocessors);
 
 /* Runs passes of one operation, with everything but their tiles; their weights' taps, or NULL: forward. */

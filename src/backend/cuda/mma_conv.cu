@@ -8,9 +8,7 @@ enum {
   IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
-  PACKING = 4000000,       /* picoseconds of the launch that packs weights, */
-  COPYING = 4000000,       /* of conv.c's that copies, without its bytes, */
-  NARROW_TIME = 5000000,   /* and of narrow tiles, which are for small passes */
+  PACKING = 4000000,       /* picoseconds of the launch that packs weights */
   BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
 };
 
@@ -203,29 +201,18 @@ static int passes_of(const NitiConv *s, NitiDirection direction, NitiMmaPass *pa
 static bool box_serves(const NitiConv *s, NitiDirection direction) {
   NitiMmaPass passes[NITI_MMA_PHASES];
   NitiMmaBoxTaps taps[NITI_MMA_PHASES];
-  return niti_mma_box_serves(passes, passes_of(s, direction, passes, taps));
-}
-
-/* Picoseconds of passes that gather: as long as over channels padded by conv.c, which makes a copy where they are many. */
-static int64_t gathering_time(const NitiCuda *cuda, const NitiMmaPass *passes, int count) {
-  NitiMmaPass padded[NITI_MMA_PHASES];
-  int64_t time;
+  const int count = passes_of(s, direction, passes, taps);
   for (int i = 0; i < count; ++i) {
-    padded[i] = passes[i];
-    padded[i].ic = (passes[i].ic + 15) / 16 * 16;
+    if (!niti_mma_box_serves(&passes[i])) return false;
   }
-  (void)modelled(cuda, padded, count, &time);
-  if (time == INT64_MAX) time = NARROW_TIME;
-  return padded->ic == 16 ? time : time + COPYING + (int64_t)padded->n * padded->ih * padded->iw * padded->ic * 4 / 5;
+  return count > 0;
 }
 
-/* `way`, or boxes, where there are enough images for whole ones. */
-static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, bool packs, int64_t *picoseconds) {
-  const bool gathering = count > 0 && gathers(passes);
-  if (count == 0 || passes->n < IMAGES || (*picoseconds == INT64_MAX && !gathering)) return way;
+/* `way`, whose time is known, or boxes, where there are enough images for whole ones. */
+static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, int64_t *picoseconds) {
+  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX) return way;
   const int64_t time = niti_mma_box_time(passes, count, cuda->multiprocessors);
-  const int64_t other = (gathering ? gathering_time(cuda, passes, count) : *picoseconds) + (packs ? PACKING : 0);
-  if (time >= other / 100 * BOX_MOST) return way;
+  if (time >= *picoseconds / 100 * BOX_MOST) return way;
   *picoseconds = time;
   return BOX_WAY;
 }
@@ -233,7 +220,7 @@ static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, in
 /* 0: mma_first.cu, or what is no matter of tiles' widths. */
 static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
   const NitiMmaPass p = forward_pass(s);
-  const int way = or_box(cuda, &p, 1, modelled(cuda, &p, 1, picoseconds), false, picoseconds);
+  const int way = or_box(cuda, &p, 1, modelled(cuda, &p, 1, picoseconds), picoseconds);
   return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
 }
 
@@ -242,7 +229,8 @@ static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picose
   NitiMmaPass passes[NITI_MMA_PHASES];
   NitiMmaBoxTaps taps[NITI_MMA_PHASES];
   const int count = passes_of(s, NITI_BACKWARD, passes, taps), tiles = modelled(cuda, passes, count, picoseconds);
-  const int way = or_box(cuda, passes, count, tiles, true, picoseconds);
+  if (*picoseconds < INT64_MAX) *picoseconds += PACKING;
+  const int way = or_box(cuda, passes, count, tiles, picoseconds);
   if (way != BOX_WAY) *picoseconds = INT64_MAX;
   return way;
 }
@@ -296,8 +284,7 @@ static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
                     const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
   int64_t time;
-  const bool with_bits = relu && niti_cuda_bits_wanted(y) && niti_mma_first_serves(s); /* which boxes leave to another launch */
-  if (way == 0 && !with_bits) way = choose(cuda, s, NITI_FORWARD, &time);
+  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
   if (way == 0 && niti_mma_first_serves(s)) {
     niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
     return;
