@@ -218,6 +218,12 @@ static cudaError_t pretended_cudaFuncSetAttribute(const void *function, enum cud
   return cudaErrorInvalidValue;
 }
 
+static cudaError_t pretended_cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *function, int threads,
+                                                                           size_t shared) {
+  *blocks = function && threads <= 1024 && shared <= PRETENDED_SHARED ? 2 : 0;
+  return cudaSuccess;
+}
+
 static cudaError_t pretended_cudaOccupancyMaxActiveClusters(int *clusters, const void *function,
                                                             const cudaLaunchConfig_t *config) {
   *clusters = function && config->numAttrs == 1 ? 66 : 0;

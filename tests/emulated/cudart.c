@@ -225,6 +225,12 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute wh
   return cudaSuccess;
 }
 
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *function, int threads, size_t shared) {
+  (void)function, (void)threads, (void)shared;
+  *blocks = 1;
+  return cudaSuccess;
+}
+
 cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *function, const cudaLaunchConfig_t *config) {
   (void)function, (void)config;
   *clusters = 0; /* capability 8.0 has none */

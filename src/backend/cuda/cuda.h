@@ -79,7 +79,7 @@ typedef struct NitiCuda {
   NitiCudaFamily family;
   bool overlap; /* blocks may launch before the previous kernel completes: the code waits by itself */
   bool shared;  /* kernels of other processes (MPS), or of another backend of this one, may run beside ours and wait as they do */
-  bool settled; /* what was enqueued last is a kernel that begins with niti_kernel_settle() */
+  bool settled; /* what was enqueued last is a kernel that the next may run ahead of (niti_kernel_begin) */
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */

@@ -54,15 +54,11 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
   niti_cuda_note(cuda, launch(arguments...), name);
 }
 
+/* In this order, so that at most one kernel waits beside the one that runs: more would hold multiprocessors unevenly, on which
+ * blocks of those in between then lie two by two. And so that, as no block of the next kernel starts before all that came before
+ * this one has ended, the next may read that without waiting for this one, past the first-level cache (__ldcg). Of kernels that
+ * use this the host sets NitiCuda.settled after the launch. */
 __device__ inline void niti_kernel_begin() {
-  niti_kernel_announce();
-  niti_kernel_wait();
-}
-
-/* The same in the other order: no block of the next kernel starts before all that came before this one has ended. So the next may
- * read that without waiting for this one, past the first-level cache (__ldcg). The host sets NitiCuda.settled after the launch.
- */
-__device__ inline void niti_kernel_settle() {
   niti_kernel_wait();
   niti_kernel_announce();
 }

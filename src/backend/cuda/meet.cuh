@@ -4,8 +4,8 @@
  * they lose patience after a while, take what they know and the prediction, and leave it to a second launch to see whether that
  * was right.
  *
- * Blocks run at once if they are no more than the multiprocessors, so that each has one to itself as soon as the kernels before
- * have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them. But two
+ * Blocks run at once if they are no more than the multiprocessors hold of them, so that each has its place as soon as the kernels
+ * before have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them. But two
  * launches that both wait for blocks that have no room would wait for ever, so no other process (MPS) and no other backend of
  * this process may have such.
  *
@@ -16,16 +16,26 @@
 
 #include "backend/cuda/device.cuh"
 
-enum {
-  NITI_TOLD = 1 << 31,              /* beside a value: it has been told */
-  NITI_MEETING_NANOSECONDS = 10000, /* of patience */
-};
+#define NITI_TOLD (1u << 31) /* beside a value: it has been told */
+enum { NITI_MEETING_NANOSECONDS = 10000 /* of patience */ };
 
 /* How many blocks may wait for each other without an end. With ranks none: they exchange their maxima between two launches. One
  * needs to wait for nobody, and on devices before 9.0 and where others may wait too that is all. */
 static inline unsigned niti_meeting_most(const NitiCuda *cuda) {
   const unsigned all = cuda->multiprocessors < NITI_MEETING_MOST ? (unsigned)cuda->multiprocessors : (unsigned)NITI_MEETING_MOST;
   return cuda->base.together.whole > 0 ? 0 : cuda->overlap && !cuda->shared ? all : 1;
+}
+
+/* Whether that many blocks of a kernel may meet, which prefers shared memory to the first-level cache. */
+static inline bool niti_meeting_holds(NitiCuda *cuda, const void *kernel, unsigned threads, size_t shared, unsigned blocks) {
+  const unsigned most = niti_meeting_most(cuda);
+  int each = 0;
+  if (blocks <= most) return true;
+  if (most <= 1 || blocks > NITI_MEETING_MOST) return false;
+  niti_cuda_note(cuda,
+                 niti_cuda_runtime.cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, shared),
+                 "blocks of a multiprocessor");
+  return blocks <= (unsigned)(each * cuda->multiprocessors);
 }
 
 #ifdef __CUDACC__
@@ -39,11 +49,11 @@ __device__ inline uint32_t niti_meeting_hear(const NitiRange *range, uint32_t tu
 #pragma unroll 5
     for (uint32_t block = threadIdx.x & 31; block < gridDim.x; block += 32) {
       const uint32_t word = told[block];
-      largest = max(largest, word & ~(uint32_t)NITI_TOLD);
+      largest = max(largest, word & ~NITI_TOLD);
       missing = missing || !(word & NITI_TOLD);
     }
   }
-  return __reduce_max_sync(0xffffffffu, largest) | (__any_sync(0xffffffffu, missing) ? 0 : (uint32_t)NITI_TOLD);
+  return __reduce_max_sync(0xffffffffu, largest) | (__any_sync(0xffffffffu, missing) ? 0 : NITI_TOLD);
 }
 
 /* One warp of the block tells the largest of its group, < 2^31, and hears what niti_meeting_hear() says of it and the groups
@@ -72,7 +82,7 @@ __device__ inline int niti_meet(const NitiRequantiseArgs &a, uint32_t turn, uint
   __syncthreads();
   if (threadIdx.x < 32) {
     max = __reduce_max_sync(0xffffffffu, threadIdx.x < blockDim.x / 32 ? maxima[threadIdx.x] : 0);
-    max = niti_meeting_tell(a.range, turn, 0, max, true) & ~(uint32_t)NITI_TOLD;
+    max = niti_meeting_tell(a.range, turn, 0, max, true) & ~NITI_TOLD;
     if (threadIdx.x == 0) shift = niti_clipped_shift(max, a.clip);
   }
   __syncthreads();
@@ -83,6 +93,14 @@ __device__ inline int niti_meet(const NitiRequantiseArgs &a, uint32_t turn, uint
 __device__ inline void niti_meeting_end(const NitiRequantiseArgs &a, uint32_t turn, int shift) {
   niti_range_record(a, shift, false);
   a.range->turn = turn + 1;
+}
+
+/* Both, where no thread uses exponents any more. */
+__device__ inline int niti_meet_all(const NitiRequantiseArgs &a, uint32_t max) {
+  const uint32_t turn = a.range->turn;
+  const int shift = niti_meet(a, turn, max);
+  if (blockIdx.x == 0 && threadIdx.x == 0) niti_meeting_end(a, turn, shift);
+  return shift;
 }
 
 #endif

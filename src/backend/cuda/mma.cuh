@@ -67,6 +67,7 @@ struct NitiMmaPass {
   NitiDivisor tiles_across;
   uint32_t tiles;
   uint32_t second_blocks; /* of every second launch of the operation together */
+  bool meets;             /* each block has one tile, and all meet: there is no second launch (meet.cuh) */
   NitiRequantiseArgs rq;
 };
 

@@ -1,4 +1,5 @@
 /* The mma.sync family: convolutions as passes, and the choice of a kernel for each. */
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/mma_box.h"
 #include "backend/cuda/mma_first.h"
@@ -257,6 +258,13 @@ static void make_room(NitiCuda *cuda, const void *kernel, const NitiMmaVariant *
                  "mma_pass: shared memory");
 }
 
+/* Whether all tiles meet, a block each. */
+static bool meets(NitiCuda *cuda, const void *kernel, const NitiMmaVariant *v, uint32_t tiles, bool gather) {
+  if (gather || v->shared == 0) return tiles <= niti_meeting_most(cuda);
+  make_room(cuda, kernel, v, false);
+  return niti_meeting_holds(cuda, kernel, (unsigned)v->threads, (size_t)v->shared, tiles);
+}
+
 static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v, bool second) {
   const NitiMmaKernel mma_pass = v->kernel;
   make_room(cuda, (const void *)mma_pass, v, gathers(p));
@@ -310,7 +318,9 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
     niti_mma_pack(cuda, (int8_t *)cuda->workspace, p.w_pitch, w->data, s);
     make_table(cuda, &p, table);
   }
+  p.meets = meets(cuda, (const void *)v.kernel, &v, p.tiles, gathers(&p));
   launch(cuda, &p, &v, false);
+  if (p.meets) return;
   niti_cuda_share_range(cuda);
   launch(cuda, &p, &v, true);
 }
@@ -385,8 +395,10 @@ static bool backward_together(NitiCuda *cuda, const Backward *b) {
   for (int i = 0; i < count; ++i) phases.pass[i].second_blocks = second_blocks;
   niti_mma_pack_transposed(cuda, packings, count, b->w->data, b->s);
   const NitiMmaPhasedKernel mma_phases = v.phased;
-  make_room(cuda, (const void *)mma_phases, &v, false);
+  const bool meet = meets(cuda, (const void *)mma_phases, &v, phases.tiles, false);
+  for (int i = 0; i < count; ++i) phases.pass[i].meets = meet;
   NITI_LAUNCH(cuda, mma_phases, phases.tiles, (unsigned)v.threads, (size_t)v.shared, phases, false);
+  if (meet) return true;
   niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, mma_phases, second_blocks, (unsigned)v.threads, (size_t)v.shared, phases, true);
   return true;

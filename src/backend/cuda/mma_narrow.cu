@@ -1,6 +1,7 @@
 /* Convolution forward, and backward to the input, with mma.sync, where there are too few rows and columns for tiles to keep the
  * device busy: a classifier's linear layer, one image. Blocks of 16 rows and 16 columns whose 8 warps share the sum, each loading
  * its operands as 16-byte runs straight into the instruction's registers. */
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/mma.cuh"
 
 enum { WARPS = 8, THREADS = WARPS * 32, SIDE = 16 };
@@ -57,7 +58,10 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     const NitiMmaPlace place = niti_mma_place(p, first, threadIdx.x / SIDE);
     const bool biased = p.rq.bias && column < p.oc && place.image < p.n; /* what is beyond stays 0, which no range sees */
     const int acc = multiply(p, first, across, sums) + (biased ? p.rq.bias[column] : 0);
-    if (!second) niti_mma_raise(p, (uint32_t)abs(acc), seen);
+    if (p.meets)
+      shift = niti_meet_all(p.rq, (uint32_t)abs(acc));
+    else if (!second)
+      niti_mma_raise(p, (uint32_t)abs(acc), seen);
     if (column >= p.oc) continue;
     const int64_t pixel = niti_mma_out(p, place) + column, at = place.image * p.out_image + pixel;
     int m = niti_requantise_one(p.rq, acc, shift, (uint64_t)at);

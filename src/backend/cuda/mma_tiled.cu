@@ -4,6 +4,7 @@
  * Four warps copy slices of the sum (64 bytes of input channels and taps for every row and column) into a ring of stages in
  * shared memory, some stages ahead of the one they multiply. Where input channels are a multiple of 16, copies are asynchronous
  * and put zeros in place of the border; else each thread gathers its 16 bytes with the help of a table. */
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/mma_finish.cuh"
 
 /* A gathering thread waits for its bytes: more than one stage ahead gains nothing. */
@@ -85,7 +86,10 @@ static __device__ __forceinline__ void finish(const NitiMmaPass &p, int (&acc)[M
                        block * p.out_image};
   };
   if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
-  if (!second) niti_mma_raise(p, niti_mma_largest<MI, NI>(acc), seen);
+  if (p.meets)
+    shift = niti_meet_all(p.rq, niti_mma_largest<MI, NI>(acc));
+  else if (!second)
+    niti_mma_raise(p, niti_mma_largest<MI, NI>(acc), seen);
   if (niti_mma_unsettled<NI>(p, shift)) {
     __syncthreads(); /* the block has read its operands */
     niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch + threadIdx.x, NITI_MMA_THREADS);

@@ -133,7 +133,7 @@ static __device__ inline void end_slice(const Sums &d, const Fit &f, uint32_t c,
 
 /* From the sums of all ranks, a thread per channel. */
 static __global__ void __launch_bounds__(THREADS) fit_kernel(Sums d, Fit f) {
-  niti_kernel_settle();
+  niti_kernel_begin();
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
   const bool own = c < d.channels;
   const Operands o = operands_of(d, f, c, own);
@@ -143,7 +143,7 @@ static __global__ void __launch_bounds__(THREADS) fit_kernel(Sums d, Fit f) {
 }
 
 static __global__ void __launch_bounds__(THREADS) running_kernel(Sums d, Fit f) {
-  niti_kernel_settle();
+  niti_kernel_begin();
   const uint32_t c = blockIdx.x * THREADS + threadIdx.x;
   const Operands o = operands_of(d, f, c, c < d.channels);
   const int32_t exponent = fit_exponent(f, o, d.channels);
@@ -236,7 +236,7 @@ static __device__ inline NitiSquares sum_squares(const DeltaFit &f, uint32_t cha
 /* One block, any number of channels. Where a thread has more than one it computes them twice, by the same instructions, which so
  * have to be fetched but once. */
 static __global__ void __launch_bounds__(DELTA_THREADS) deltas_kernel(Sums d, DeltaFit f) {
-  niti_kernel_settle();
+  niti_kernel_begin();
   const bool many = d.channels > blockDim.x;
   DeltaChannel channel = {};
   DeltaOperands o = {};

@@ -110,7 +110,7 @@ static __device__ inline void take_parts(unsigned long long *parts, unsigned lon
 
 template <int V, typename AnyFit>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
-  niti_kernel_settle();
+  niti_kernel_begin();
   enum { K = AnyFit::SUMS };
   __shared__ int stage[2][V][THREADS + 1], totals[K][THREADS];
   const NitiRows &r = d.rows;

@@ -162,7 +162,7 @@ __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const 
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
   if (threadIdx.x / 32 % PAIR_WARPS == 0) {
     const uint32_t turn = rq.range->turn, heard = niti_meeting_tell(rq.range, turn, pair, own->largest, t.meets);
-    const int demanded = niti_clipped_shift(heard & ~(uint32_t)NITI_TOLD, rq.clip);
+    const int demanded = niti_clipped_shift(heard & ~NITI_TOLD, rq.clip);
     const int shift = heard & NITI_TOLD || demanded > r.shift ? demanded : r.shift;
     if (first) own->shift = shift;
     if (first && t.once && blockIdx.x == 0 && pair == t.pairs - 1) niti_meeting_end(rq, turn, shift);

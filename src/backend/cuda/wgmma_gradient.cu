@@ -72,7 +72,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   enum { DY_POSITION = TILE_K * NITI_BLOCK_IMAGES, X_POSITION = TILE_C * NITI_BLOCK_IMAGES, HALVES = TILE_K / HALF };
   extern __shared__ uint8_t raw[];
-  niti_kernel_announce();
   const uint32_t full = niti_shared_address(raw), free = full + 8 * STAGES_MAX;
   const uint32_t stages = (full + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t dy_bytes = (uint32_t)POSITIONS * DY_POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * X_POSITION;
@@ -84,7 +83,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     niti_barrier_publish();
   }
   __syncthreads();
-  niti_kernel_wait();
+  niti_kernel_begin();
 
   if (group == TAPS) {
     niti_registers_lower<32>();

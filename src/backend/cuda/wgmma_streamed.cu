@@ -16,7 +16,6 @@ __global__ void __launch_bounds__(THREADS, 1)
              const int8_t *__restrict__ packed, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t raw[];
-  niti_kernel_announce();
   const uint32_t barriers = niti_shared_address(raw);
   const uint32_t boxes = (barriers + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t weights = boxes + t.pairs * t.boxes * t.box_stride;
@@ -34,7 +33,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
   if (second) {
-    niti_kernel_wait();
+    niti_kernel_begin();
     range.shift = niti_clipped_shift(rq.range->max, rq.clip);
     work.tiles = conv_tiles_again(t, rq, range.shift, work.tiles);
     if (work.tiles == 0) { /* nothing here, nor for the other block of the cluster */
@@ -53,7 +52,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   }
   __syncthreads();
   niti_cluster_sync();
-  niti_kernel_wait();
+  niti_kernel_begin();
   if (!second) range.shift = niti_range_predicted(rq);
 
   if (threadIdx.x >= CONSUMERS) {
