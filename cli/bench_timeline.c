@@ -1,6 +1,6 @@
 /* niti bench timeline: a training step, operation by operation, as the device's clock sees it. The step runs whole, with the time
- * noted between its operations; each figure is the median of several steps. What noting costs is taken off where the
- * network has an operation that shows it. */
+ * noted between its operations, after weights are packed; each figure is the median of several steps. What noting costs is taken
+ * off where the network has an operation that shows it. */
 #include <inttypes.h>
 #include <stdlib.h>
 

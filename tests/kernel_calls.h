@@ -66,6 +66,26 @@ static inline int call_wgmma(const NitiWay *ways, int count) {
   return 0;
 }
 
+/* Where the calls below have their weights packed beforehand, in as much memory as call_packed_bytes says; NULL: they pack by
+ * themselves. */
+static int8_t *call_packed;
+
+static inline size_t call_packed_bytes(const NitiBackend *b, const NitiConv *s) {
+  size_t most = 0;
+  for (int d = 0; d < 2; ++d) {
+    const NitiConvCall call = {.shape = *s, .direction = conv_directions[d]};
+    const size_t bytes = b->kernels->conv_packed_bytes ? b->kernels->conv_packed_bytes(b, &call) : 0;
+    most = bytes > most ? bytes : most;
+  }
+  return most;
+}
+
+static inline void call_pack(NitiBackend *b, NitiConvCall *call, const NitiTensor *w) {
+  if (!call_packed || b->kernels->conv_packed_bytes(b, call) == 0) return;
+  call->packed = call_packed;
+  b->kernels->conv_pack(b, &(NitiPacking){call, w}, 1);
+}
+
 static inline NitiConvCall call_prepare(NitiBackend *b, const NitiConv *s, NitiDirection direction, bool relu, bool nonnegative,
                                         bool constant) {
   NitiConvCall call = {.shape = *s, .direction = direction, .relu = relu, .nonnegative = nonnegative, .constant = constant};
@@ -88,6 +108,7 @@ static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTe
                                      const NitiRequantise *rq) {
   NitiConvCall call = call_prepare(b, s, NITI_FORWARD, relu, false, false);
   call.centred = centred;
+  call_pack(b, &call, w);
   b->kernels->conv_forward(b, y, x, w, bias, &call, rq);
   call_release(b, &call);
 }
@@ -95,6 +116,7 @@ static inline void call_conv_forward(NitiBackend *b, NitiTensor *y, const NitiTe
 static inline void call_conv_backward(NitiBackend *b, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                                       const NitiTensor *mask, const NitiConv *s, const NitiRequantise *rq) {
   NitiConvCall call = call_prepare(b, s, NITI_BACKWARD, false, false, false);
+  call_pack(b, &call, w);
   b->kernels->conv_backward(b, dx, dy, w, mask, &call, rq);
   call_release(b, &call);
 }

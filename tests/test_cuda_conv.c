@@ -41,7 +41,9 @@ static void run(Device *d, const void *context, Record *results) {
   backward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights), {NULL, NULL}};
   x.uses = dy.uses = y.uses = dx.uses = c->operands ? NITI_USE_GRADIENT | NITI_USE_OTHER : NITI_USE_OTHER;
-  for (int again = 0; again < 2; ++again) { /* the second time the prediction is right */
+  const size_t packed = call_packed_bytes(b, s);
+  for (int again = 0; again < 2; ++again) { /* the second time the prediction is right, and weights are packed beforehand */
+    call_packed = again && packed > 0 ? place(d, packed) : NULL;
     call_conv_forward(b, &y, &x, &w, c->bias || c->means ? &bias : NULL, c->means != NULL, s, c->relu, &forward);
     call_conv_gradient(b, &gradient, &dy, &x, s, false);
     call_conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
@@ -51,6 +53,7 @@ static void run(Device *d, const void *context, Record *results) {
     keep(results, d, "the backward shift", backward.prediction, 4, 4);
     keep(results, d, "the gradient", gradient.data, gradient_bytes, (size_t)c->bits / 8);
   }
+  call_packed = NULL;
   /* What was written, as the operands of gradients again. */
   call_conv_gradient(b, &gradient, &y, &x, s, false);
   keep(results, d, "the gradient of y", gradient.data, gradient_bytes, (size_t)c->bits / 8);

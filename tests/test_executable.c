@@ -220,7 +220,8 @@ static NitiBackend *open_isa(const char *isa, int threads) {
   return backend;
 }
 
-/* ---- a device with layouts: the CPU's reference kernels, which read gradients' operands and masks out of them ---- */
+/* ---- a device with layouts and packed weights: the CPU's reference kernels, which read gradients' operands, masks and weights
+ * out of them ---- */
 
 static const NitiKernels *layout_kernels; /* the real ones */
 
@@ -277,11 +278,58 @@ static void layout_gradient(NitiBackend *backend, NitiGradient *gradient, const 
 
 static NitiTensor mask_of(const NitiTensor *mask) { return mask && mask->layouts[1] ? out_of_layout(mask, 1) : (NitiTensor){0}; }
 
+static size_t count_of_weights(const NitiConv *s) {
+  return (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)niti_conv_group_inputs(s);
+}
+
+/* Some convolutions pack none, and some want more for a smaller batch than for the whole one. */
+static size_t packed_bytes(const NitiBackend *backend, const NitiConvCall *call) {
+  const NitiConv *s = &call->shape;
+  (void)backend;
+  assert_true(call->direction != NITI_GRADIENT);
+  return s->k % 4 == 3 ? 0 : count_of_weights(s) + (s->k % 4 == 1 && s->n % 2 ? 300 : 0);
+}
+
+static int packed_calls, unpacked_calls;
+
+static void pack(NitiBackend *backend, const NitiPacking *packings, int count) {
+  (void)backend;
+  assert_true(count > 0);
+  for (int i = count - 1; i >= 0; --i) { /* what is too long ends in what was there before */
+    const NitiConvCall *call = packings[i].call;
+    const size_t weights = count_of_weights(&call->shape);
+    assert_true(call->direction != NITI_GRADIENT && niti_shape_count(packings[i].w->shape) == weights);
+    for (size_t k = 0; k < weights; ++k) call->packed[k] = (int8_t)~packings[i].w->data[k];
+    for (size_t k = weights; k < packed_bytes(backend, call); ++k) call->packed[k] = 1;
+  }
+}
+
+/* The weights as they were packed, or as they are. The caller frees the data where it is not w's. */
+static NitiTensor packed_weights(const NitiTensor *w, const NitiConvCall *call) {
+  const size_t count = niti_shape_count(w->shape);
+  NitiTensor own = *w;
+  packed_calls += call->packed != NULL;
+  unpacked_calls += call->packed == NULL;
+  if (!call->packed) return own;
+  own.data = malloc(count);
+  assert_non_null(own.data);
+  for (size_t k = 0; k < count; ++k) own.data[k] = (int8_t)~call->packed[k];
+  return own;
+}
+
+static void packed_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
+                           const NitiConvCall *call, const NitiRequantise *rq) {
+  const NitiTensor weights = packed_weights(w, call);
+  layout_kernels->conv_forward(backend, y, x, &weights, bias, call, rq);
+  if (weights.data != w->data) free(weights.data);
+}
+
 static void layout_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                             const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
-  const NitiTensor own = mask_of(mask);
-  layout_kernels->conv_backward(backend, dx, dy, w, own.data ? &own : mask, call, rq);
+  const NitiTensor own = mask_of(mask), weights = packed_weights(w, call);
+  layout_kernels->conv_backward(backend, dx, dy, &weights, own.data ? &own : mask, call, rq);
   free(own.data);
+  if (weights.data != w->data) free(weights.data);
 }
 
 static void layout_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask,
@@ -299,6 +347,9 @@ static NitiKernels with_layouts(NitiBackend *backend) {
   kernels.complete = layout_complete;
   kernels.download_elements = layout_download;
   kernels.conv_gradient = layout_gradient;
+  kernels.conv_packed_bytes = packed_bytes;
+  kernels.conv_pack = pack;
+  kernels.conv_forward = packed_forward;
   kernels.conv_backward = layout_backward;
   kernels.add = layout_add;
   return kernels;
@@ -392,6 +443,127 @@ static void what_gradients_sum_can_be_read_from_layouts(void **state) {
   free(want.bytes);
   niti_backend_close(backend);
   niti_description_close(d);
+}
+
+/* ---- packed weights ---- */
+
+static const char packing[] = /* with channels of every kind that packed_bytes tells apart */
+    "name: t\ninput: [6, 6, 3]\nclasses: 5\nlayers: [{conv: {out: 9, kernel: 3, padding: 1}}, relu, {conv: {out: 8, kernel: 3}}, "
+    "relu, {conv: {out: 7, kernel: 1}}, relu, {conv: {out: 9, kernel: 2}}, flatten, {linear: {out: classes}}]\n";
+
+/* Other weights, from outside. */
+static void write_weights(Trained *t, NitiExecutable *e) {
+  const NitiProgram *p = niti_executable_program(e);
+  for (int32_t i = 0; i < p->tensor_count; ++i) {
+    int8_t values[1024];
+    if (p->tensors[i].role != NITI_ROLE_WEIGHT || p->tensors[i].dtype != NITI_DTYPE_S8) continue;
+    const size_t count = niti_tensor_count(&p->tensors[i], 0);
+    assert_true(count <= sizeof values);
+    for (size_t k = 0; k < count; ++k) values[k] = (int8_t)random_in(-127, 127);
+    must(niti_executable_write(e, i, 0, values, NULL));
+    fill_master(t, i, values, 0);
+  }
+}
+
+/* A step as the same images all the time, some of its operations or all, in ranges of so many, each repeated. */
+static void run_parts(Trained *t, int32_t batch, int32_t end, int32_t length, int32_t repeat) {
+  const int32_t count = t->program->operation_count;
+  NitiBindings b = {
+      .batch = batch, .pixels = t->pixels, .source = t->source, .samples = t->samples, .labels = t->labels, .repeat = repeat};
+  bind_scalars(&b, t->program);
+  for (int32_t i = 0; i < (end < count ? end : count); i += length)
+    must(niti_executable_run(t->training, i, i + length < count ? i + length : count, &b));
+}
+
+/* Whoever writes weights: updates, the caller through either executable; whatever runs in between: a smaller batch, an evaluation
+ * in the same memory, a part of the step, a step again and again. */
+static Trace trace_of_writers(NitiBackend *backend, const NitiDescription *d, const NitiLowerOptions *options) {
+  Trace trace = {0};
+  random_state = 377;
+  Trained t = open_trained(backend, d, options, false);
+  const NitiProgram *evaluation = niti_executable_program(t.evaluation);
+  const int32_t all = t.program->operation_count, logits = niti_program_logits(evaluation);
+  for (int32_t round = 0; round < 12; ++round) {
+    const int32_t batch = options->batch - round % 3;
+    must(try_run(&t, true, batch, (uint32_t)round));
+    if (round % 4 == 1) write_weights(&t, round % 8 == 1 ? t.training : t.evaluation);
+    must(try_run(&t, false, batch, (uint32_t)round));
+    put_tensor(&trace, t.evaluation, logits, batch);
+    if (round % 4 == 2) write_weights(&t, t.evaluation);
+    run_parts(&t, batch, all, round % 2 ? 1 : 5, 1); /* operation by operation, or by parts */
+    run_parts(&t, batch, all, all, 3);
+    run_parts(&t, batch, all / 2, 7, 2);
+  }
+  for (int32_t i = 0; i < t.program->tensor_count; ++i) {
+    if (t.program->tensors[i].role == NITI_ROLE_WEIGHT || t.program->tensors[i].role == NITI_ROLE_METRIC)
+      put_tensor(&trace, t.training, i, 0);
+  }
+  close_trained(&t);
+  return trace;
+}
+
+static void packed_weights_are_never_stale(void **state) {
+  static const NitiOptimizer *const optimizers[] = {&niti_optimizer_niti, &niti_optimizer_niti16};
+  NitiDescription *d = described(packing);
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  (void)state;
+  for (int i = 0; i < 4; ++i) {
+    const NitiLowerOptions options = {.batch = 6, .training = true, .optimizer = optimizers[i % 2]};
+    early = i >= 2;
+    const Trace want = trace_of_writers(backend, d, &options);
+    packed_calls = unpacked_calls = 0;
+    backend->kernels = &kernels;
+    check_same(&want, trace_of_writers(backend, d, &options), "a device with packed weights", packing);
+    backend->kernels = real;
+    if (packed_calls < 400 || unpacked_calls < 50)
+      fail_msg("%d calls with packed weights, %d without", packed_calls, unpacked_calls);
+    free(want.bytes);
+  }
+  early = false;
+  niti_backend_close(backend);
+  niti_description_close(d);
+}
+
+/* Where an operation writes what a convolution reads as its weights, they are read as they are by then. */
+static void weights_that_the_range_writes_are_not_packed(void **state) {
+  enum { C = 4 };
+  const NitiShape shape = {2, 3, 3, C}, weights = {C, 1, 1, C};
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  int8_t x[2 * 9 * C], w[C * C], y[2][2 * 9 * C];
+  const int32_t exponent = -4;
+  NitiOperation relu = niti_operation(NITI_OP_RELU_FORWARD, NITI_PHASE_FORWARD, 0);
+  NitiOperation product = niti_operation(NITI_OP_CONV_FORWARD, NITI_PHASE_FORWARD, 0);
+  NitiProgram *p = NULL;
+  (void)state;
+  must(niti_program_open(&p, shape.n));
+  NitiTensorDesc t = niti_tensor_desc(NITI_ROLE_ACTIVATION, weights);
+  t.batched = false;
+  relu.inputs[0] = niti_program_add_tensor(p, &t);
+  relu.outputs[0] = product.inputs[1] = niti_program_add_tensor(p, &t);
+  t = niti_tensor_desc(NITI_ROLE_ACTIVATION, shape);
+  product.inputs[0] = niti_program_add_tensor(p, &t);
+  product.outputs[0] = niti_program_add_tensor(p, &t);
+  product.conv = conv_shape(shape.n, 3, 3, C, C, 1, 1, 1, 1, 0, 0);
+  niti_program_add_operation(p, &relu);
+  niti_program_add_operation(p, &product);
+  for (size_t i = 0; i < sizeof x; ++i) x[i] = (int8_t)random_in(-127, 127);
+  for (size_t i = 0; i < sizeof w; ++i) w[i] = (int8_t)random_in(-127, 127);
+  for (int device = 0; device < 2; ++device) {
+    NitiExecutable *e = NULL;
+    backend->kernels = device ? &kernels : real;
+    must(niti_backend_compile(&e, backend, p, &(NitiCompileOptions){.plain = true}));
+    must(niti_executable_write(e, relu.inputs[0], 0, w, &exponent));
+    must(niti_executable_write(e, product.inputs[0], shape.n, x, &exponent));
+    must(niti_executable_run(e, 0, 2, &(NitiBindings){.batch = shape.n}));
+    must(niti_executable_read(e, product.outputs[0], shape.n, y[device], NULL));
+    niti_executable_close(e);
+  }
+  assert_memory_equal(y[0], y[1], sizeof y[0]);
+  backend->kernels = real;
+  niti_program_close(p);
+  niti_backend_close(backend);
 }
 
 /* ---- what no operation writes ---- */
@@ -604,6 +776,8 @@ static void an_estimate_is_what_compiling_allocates(void **state) {
   NitiKernels kernels = *real_kernels;
   ops.alloc = counting_alloc;
   kernels.reserve = counting_reserve;
+  kernels.conv_packed_bytes = packed_bytes;
+  kernels.conv_pack = pack;
   backend->ops = &ops;
   backend->kernels = &kernels;
   (void)state;
@@ -709,11 +883,18 @@ static void a_failed_preparation_can_be_tried_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(fused_is_plain_in_random_networks),           cmocka_unit_test(fused_is_plain_with_every_layer),
-      cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts), cmocka_unit_test(fusing_leaves_operations_out),
-      cmocka_unit_test(a_missing_opcode_is_refused_by_name),         cmocka_unit_test(a_foreign_operand_is_refused_by_name),
-      cmocka_unit_test(an_estimate_is_what_compiling_allocates),     cmocka_unit_test(equal_lists_compile_to_equal_results),
-      cmocka_unit_test(a_failed_preparation_can_be_tried_again),     cmocka_unit_test(what_no_operation_writes_has_layouts_too),
+      cmocka_unit_test(fused_is_plain_in_random_networks),
+      cmocka_unit_test(fused_is_plain_with_every_layer),
+      cmocka_unit_test(what_gradients_sum_can_be_read_from_layouts),
+      cmocka_unit_test(fusing_leaves_operations_out),
+      cmocka_unit_test(a_missing_opcode_is_refused_by_name),
+      cmocka_unit_test(a_foreign_operand_is_refused_by_name),
+      cmocka_unit_test(an_estimate_is_what_compiling_allocates),
+      cmocka_unit_test(equal_lists_compile_to_equal_results),
+      cmocka_unit_test(a_failed_preparation_can_be_tried_again),
+      cmocka_unit_test(what_no_operation_writes_has_layouts_too),
+      cmocka_unit_test(packed_weights_are_never_stale),
+      cmocka_unit_test(weights_that_the_range_writes_are_not_packed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

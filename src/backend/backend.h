@@ -60,7 +60,7 @@ typedef struct NitiBindings {
   const int32_t *labels;             /* [batch + ahead], likewise; base/mix.h has their form */
   int32_t repeat;                    /* how many times the range runs, for measuring; 0: once */
   int64_t *marks;                    /* NULL, or backend memory [operations + 1]: nanoseconds of the device's clock before the
-                                        range's first operation and after each of its operations */
+                                        range's first operation, once its weights are packed, and after each of its operations */
 } NitiBindings;
 
 /* One way in which a device can run a convolution. */

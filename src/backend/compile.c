@@ -10,7 +10,7 @@
 #include "program/bounds.h"
 
 typedef struct Needs {
-  size_t arena, kept, words, inputs, workspace;
+  size_t arena, kept, words, inputs, packed, workspace;
 } Needs;
 
 static size_t align_up(size_t bytes) { return niti_round_up(bytes, NITI_ALIGN); }
@@ -80,7 +80,7 @@ static void set_images(const NitiExecutable *e, NitiConvCall *call, int32_t n) {
   call->tuned = niti_tuning_find(e->backend->tuning, e->backend, call, &call->way);
 }
 
-static NitiConvCall call_of(const NitiExecutable *e, int32_t operation) {
+NitiConvCall niti_executable_call(const NitiExecutable *e, int32_t operation) {
   const NitiOperation *o = &e->fused->operations[operation];
   const int32_t x = o->opcode == NITI_OP_CONV_GRADIENT ? o->inputs[1] : o->inputs[0];
   bool constant = !e->shared;
@@ -126,7 +126,7 @@ int niti_executable_uses(const void *context, const NitiProgram *p, int32_t i, i
   if (use == NITI_USE_OTHER || !has_layouts(e, t)) return NITI_USE_OTHER;
   if (use == NITI_USE_GRADIENT) return NITI_USE_GRADIENT;
   if (is_reshaped(p, t)) return NITI_USE_OTHER;
-  const NitiConvCall call = niti_is_conv(o->opcode) ? call_of(e, i) : (NitiConvCall){0};
+  const NitiConvCall call = niti_is_conv(o->opcode) ? niti_executable_call(e, i) : (NitiConvCall){0};
   return e->backend->kernels->mask_uses(e->backend, o, niti_tensor_shape(&p->tensors[t], p->batch), &call);
 }
 
@@ -145,14 +145,15 @@ static size_t workspace_of(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   if (o->opcode == NITI_OP_INPUT && o->changes) return niti_tensor_count(&e->fused->tensors[o->outputs[0]], 1);
   if (!niti_is_conv(o->opcode)) return 0;
-  const NitiConvCall call = call_of(e, i);
+  const NitiConvCall call = niti_executable_call(e, i);
   return e->backend->kernels->conv_workspace(e->backend, &call);
 }
 
 static Needs needs_of(const NitiExecutable *e) {
   Needs needs = {.arena = e->places.arena_bytes,
                  .words = align_up(((size_t)e->fused->tensor_count + (size_t)e->fused->operation_count) * sizeof(int32_t)),
-                 .inputs = align_up(((size_t)e->fused->batch + 1) * (sizeof(NitiSample) + sizeof(int32_t)))};
+                 .inputs = align_up(((size_t)e->fused->batch + 1) * (sizeof(NitiSample) + sizeof(int32_t))),
+                 .packed = e->packed_bytes};
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
     if (lives_outside(e, t)) needs.kept += align_up(plain_bytes(e, t));
   }
@@ -163,10 +164,11 @@ static Needs needs_of(const NitiExecutable *e) {
   if (e->backend->ops->host_memory) needs.inputs = 0;
   if (e->shared && e->shared->workspace >= needs.workspace) needs.workspace = 0; /* the backend has it already */
   if (e->shared && e->shared->places.arena_bytes >= needs.arena) needs.arena = 0;
+  if (e->shared && e->shared->packed_bytes >= needs.packed) needs.packed = 0;
   return needs;
 }
 
-static size_t sum_of(const Needs *n) { return n->arena + n->kept + n->words + n->inputs + n->workspace; }
+static size_t sum_of(const Needs *n) { return n->arena + n->kept + n->words + n->inputs + n->packed + n->workspace; }
 
 /* ---- compiling ---- */
 
@@ -270,6 +272,7 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
       .gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = niti_executable_uses};
   NITI_TRY(niti_places_open(&e->places, e->fused, &placing));
   if (plain) share_reshapes_alone(e);
+  e->packed_bytes = niti_executable_place_packed(e);
   return NITI_OK;
 }
 
@@ -287,6 +290,7 @@ static NitiStatus allocate_all(NitiExecutable *e) {
   NITI_TRY(allocate(e, &e->words, needs.words));
   NITI_TRY(allocate(e, &e->kept, needs.kept));
   NITI_TRY(allocate(e, &e->inputs, needs.inputs));
+  NITI_TRY(allocate(e, &e->packed, needs.packed));
   NITI_TRY(e->backend->kernels->reserve(e->backend, needs.workspace));
   e->bytes = sum_of(&needs);
   e->workspace = needs.workspace;
@@ -419,8 +423,9 @@ NitiStatus niti_executable_prepare(NitiExecutable *e, int32_t i, int variant, in
   const NitiKernels *k = e->backend->kernels;
   NitiConvCall *call = &e->steps[i].conv[variant];
   if (k->conv_release) k->conv_release(e->backend, call);
-  *call = call_of(e, i);
+  *call = niti_executable_call(e, i);
   if (n != call->shape.n) set_images(e, call, n);
+  call->packed = niti_executable_packed(e, i, call);
   return niti_executable_prepare_call(e, call);
 }
 

@@ -81,7 +81,15 @@ typedef struct NitiConvCall {
   int way;          /* how the device runs it: 0, as its cost model says, or a number of conv_ways */
   bool tuned;       /* the way is a tuning file's */
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
+  int8_t
+      *packed; /* backend memory where conv_pack has packed the weights as they are; NULL: the call packs them, if it wants to */
 } NitiConvCall;
+
+/* Weights that are to be packed at call->packed. */
+typedef struct NitiPacking {
+  const NitiConvCall *call;
+  const NitiTensor *w;
+} NitiPacking;
 
 /* The images of the batch under way, of which this process has `own`. */
 static inline int32_t niti_whole_batch(const NitiBackend *b, int32_t own) {
@@ -133,7 +141,12 @@ typedef struct NitiKernels {
   NitiStatus (*conv_prepare)(NitiBackend *, NitiConvCall *);
   void (*conv_release)(NitiBackend *, NitiConvCall *);
   void (*conv_forget)(NitiBackend *, NitiConvCall *); /* constant weights have been written: packed weights are invalid */
-  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *);   /* scratch bytes, at this batch and any smaller one */
+  size_t (*conv_workspace)(const NitiBackend *, const NitiConvCall *); /* scratch bytes, at this batch and any smaller one */
+  /* Bytes that weights take which are packed for the call, at this batch and any smaller one, whatever their ways; 0: it takes
+   * none. NULL: no call does. */
+  size_t (*conv_packed_bytes)(const NitiBackend *, const NitiConvCall *);
+  /* Packs weights of forward and backward calls. A call finds them until they are written; its shape and way are the same. */
+  void (*conv_pack)(NitiBackend *, const NitiPacking *packings, int count);
   const char *(*conv_kernel)(const NitiBackend *, const NitiConvCall *); /* the kernel's human-readable name */
   /* The ways in which the device can run the call, whose own way and `prepared` do not matter: all give the same bits. The first
    * is what the cost model takes. Returns their number, at least 1; no two have the same name. */

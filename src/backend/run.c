@@ -22,11 +22,6 @@ typedef struct Run {
   const NitiBindings *bindings;
 } Run;
 
-/* The step's convolution, at the batch of the run. */
-static const NitiConvCall *call_of(const NitiExecutable *e, const NitiStep *s) {
-  return &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
-}
-
 #ifndef NDEBUG
 /* Whether an output does not overlap the inputs whose elements are read, or is exactly an input that the operation may overwrite.
  */
@@ -62,7 +57,7 @@ static void check_step(const NitiExecutable *e, int32_t i) {
     assert(has_layouts(e, i, k));
     for (int j = 0; j < NITI_OPERANDS_MAX; ++j) assert(is_apart(e, i, k, j));
   }
-  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, call_of(e, s), &s->pool));
+  assert(niti_operands_fit(o->opcode, s->outputs, s->inputs, niti_executable_conv(e, s), &s->pool));
 }
 #else
 #define check_step(e, i) ((void)0)
@@ -170,7 +165,7 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
   NitiBackend *backend = e->backend;
   NitiStep *s = &e->steps[i];
   NitiTensor *x = s->inputs, *y = s->outputs;
-  const NitiConvCall *conv = call_of(e, s);
+  const NitiConvCall *conv = niti_executable_conv(e, s);
   const bool host = backend->ops->host_memory;
   check_step(e, i);
   switch (o->opcode) {
@@ -216,7 +211,9 @@ static void enqueue(void *context) {
   const Run *run = context;
   NitiExecutable *e = run->executable;
   int64_t *mark = run->bindings->marks;
+  const bool changes = niti_executable_changes_weights(e, run->first, run->end);
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
+    if (r == 0 || changes) niti_executable_pack(e, run->first, run->end);
     if (mark) e->backend->kernels->mark(e->backend, mark);
     for (int32_t i = run->first, done; i < run->end; i += done) {
       done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);

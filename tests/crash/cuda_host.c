@@ -173,6 +173,56 @@ static void operands_of_networks_lie_in_memory(void **state) {
   }
 }
 
+/* Kernels of a training step, and convolutions by wgmma among its operations, forward and backward. */
+static long launches_of(NitiBackend *backend, const NitiProgram *p, long *by_wgmma) {
+  enum { BATCH = 256 };
+  static NitiSample samples[BATCH];
+  static int32_t labels[BATCH];
+  NitiExecutable *e = NULL;
+  void *pixels = NULL;
+  const NitiShape source = niti_tensor_shape(&p->tensors[p->operations[0].outputs[0]], 1);
+  must(niti_backend_compile(&e, backend, p, NULL));
+  must(backend->ops->alloc(backend, &pixels, BATCH * niti_shape_count(source)));
+  NitiBindings b = {.batch = p->batch, .pixels = pixels, .source = source, .samples = samples, .labels = labels};
+  for (int i = 0; i < NITI_SCALARS_MAX; ++i) b.scalars[i] = 1;
+  const long before = pretended_launches;
+  must(niti_executable_run(e, 0, p->operation_count, &b));
+  const long launches = pretended_launches - before;
+  *by_wgmma = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const bool product = p->operations[i].opcode == NITI_OP_CONV_FORWARD || p->operations[i].opcode == NITI_OP_CONV_BACKWARD;
+    *by_wgmma += product && strcmp(niti_executable_kernel(e, i), "wgmma") == 0;
+  }
+  backend->ops->release(backend, pixels);
+  niti_executable_close(e);
+  return launches;
+}
+
+/* One launch, or two where there are more than a launch takes, packs what each convolution would pack by itself. */
+static void a_step_packs_its_weights_at_once(void **state) {
+  static const char *const models[] = {"lenet5", "vgg-small-7", "vgg16", "resnet18", "resnet34"};
+  (void)state;
+  for (size_t i = 0; i < sizeof models / sizeof *models; ++i) {
+    NitiBackend *backend = open_isa("wgmma");
+    const NitiKernels *real = backend->kernels;
+    NitiKernels alone = *real;
+    NitiDescription *d = NULL;
+    long by_wgmma = 0;
+    must(niti_description_load(&d, models[i], NULL));
+    NitiProgram *p = lowered(d, &(NitiLowerOptions){.batch = 256, .training = true, .optimizer = &niti_optimizer_sgd});
+    const long together = launches_of(backend, p, &by_wgmma);
+    alone.conv_packed_bytes = NULL;
+    backend->kernels = &alone;
+    const long apart = launches_of(backend, p, &by_wgmma);
+    backend->kernels = real;
+    print_message("%s: %ld launches, %ld if each convolution packs, %ld by wgmma\n", models[i], together, apart, by_wgmma);
+    assert_in_range(apart - together, by_wgmma > 3 ? by_wgmma - 3 : 1, apart);
+    niti_program_close(p);
+    niti_description_close(d);
+    close_sound(backend);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_attribute_that_cannot_be_read_is_an_error),
@@ -180,6 +230,7 @@ int main(void) {
       cmocka_unit_test(a_workspace_outlives_a_failure),
       cmocka_unit_test(every_way_reads_a_mask_alike),
       cmocka_unit_test(operands_of_networks_lie_in_memory),
+      cmocka_unit_test(a_step_packs_its_weights_at_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* Convolution and linear: which family of kernels handles which shape. */
 #include <stdio.h>
 
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/pack.h"
 
 typedef bool (*Serves)(const NitiConv *);
 
@@ -51,7 +51,8 @@ static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s, NitiDi
 
 /* ---- copies: where the channels that a sum runs over are no multiple of 16, kernels would gather single bytes. A copy of the
  * input and the weights costs less, and is a convolution of another shape: channels are padded with zeros; or, forward through a
- * stride, a block of stride by stride pixels becomes one, whose channels are all of theirs. ---- */
+ * stride, a block of stride by stride pixels becomes one, whose channels are all of theirs. Backward the weights are not copied:
+ * packing them adds filters of zeros. ---- */
 
 enum {
   PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
@@ -121,18 +122,18 @@ static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool bac
   const NitiConv copied = copied_of(cuda, s, backward);
   if (!is_copied(&copied, s)) return 0;
   return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
-         align_up(niti_shape_count(input_of(&copied, backward))) + weights_of(&copied);
+         align_up(niti_shape_count(input_of(&copied, backward))) + (backward ? 0 : weights_of(&copied));
 }
 
 static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
                 const NitiConv *padded, bool backward) {
   const NitiShape from = input_of(s, backward), to = input_of(padded, backward);
-  const size_t filters = backward ? 1 : (size_t)s->k * (size_t)s->kh * (size_t)s->kw; /* backward: zero filters at the end */
+  const size_t taps = (size_t)s->k * (size_t)s->kh * (size_t)s->kw;
   const NitiPad pads[2] = {
       {data, in->data, niti_shape_count(from) / (size_t)from.c, (size_t)from.c, (size_t)to.c},
-      {weights, w->data, filters, weights_of(s) / filters, weights_of(padded) / filters},
+      {weights, w->data, taps, (size_t)s->c, (size_t)padded->c},
   };
-  niti_cuda_pad(cuda, pads);
+  niti_cuda_pad(cuda, pads, backward ? 1 : 2);
 }
 
 /* A filter is an image of taps. */
@@ -145,7 +146,7 @@ static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTenso
   niti_cuda_stack(cuda, stacks);
 }
 
-/* in, w: the operands; become copies in the workspace. */
+/* in, w: the operands; become copies in the workspace, w forward alone. */
 static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward) {
   const NitiShape to = input_of(copied, backward);
   int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
@@ -156,6 +157,7 @@ static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *
     stack(cuda, data, weights, in, w, s, copied);
   in->data = data;
   in->shape = to;
+  if (backward) return;
   w->data = weights;
   w->shape = (NitiShape){copied->k, copied->kh, copied->kw, copied->c};
 }
@@ -192,6 +194,43 @@ static NitiConv shape_for(const NitiCuda *cuda, const NitiConvCall *call) {
 /* The family of a call's way, or the one that the cost model takes, for what shape_for gave. */
 static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape) {
   return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, call->direction);
+}
+
+/* ---- packed weights ---- */
+
+/* w: of the copies, or backward as they are. */
+static void add_pack(NitiPacks *packs, const NitiConvCall *call, const NitiConv *shape, const int8_t *w, int8_t *to) {
+  const NitiCudaConv *family = family_for(packs->cuda, call, shape);
+  const int own = call->direction == NITI_BACKWARD ? call->shape.k : shape->k;
+  if (family->pack) family->pack(packs, to, w, own, shape, call->direction, call->way & WAY_MASK);
+}
+
+/* Copies of weights are made anew by every call, and packed with them. */
+size_t niti_cuda_conv_packed_bytes(const NitiBackend *backend, const NitiConvCall *call) {
+  const NitiCuda *cuda = niti_cuda_const(backend);
+  const NitiConv shape = shape_for(cuda, call);
+  if (call->direction == NITI_GRADIENT || niti_conv_grouped(&shape)) return 0;
+  if (call->direction == NITI_FORWARD && is_copied(&shape, &call->shape)) return 0;
+  return families_workspace(cuda, &shape, call->direction);
+}
+
+void niti_cuda_conv_pack(NitiBackend *backend, const NitiPacking *packings, int count) {
+  NitiPacks packs = {.cuda = niti_cuda(backend)};
+  for (int i = 0; i < count; ++i) {
+    const NitiConvCall *call = packings[i].call;
+    const NitiConv shape = shape_for(packs.cuda, call);
+    add_pack(&packs, call, &shape, packings[i].w->data, call->packed);
+  }
+  niti_packs_end(&packs);
+}
+
+/* The call's packed weights; where it has none, packs them in the workspace. */
+static const int8_t *packed_of(NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape, const NitiTensor *w) {
+  NitiPacks packs = {.cuda = cuda};
+  if (call->packed) return call->packed;
+  add_pack(&packs, call, shape, w->data, (int8_t *)cuda->workspace);
+  niti_packs_end(&packs);
+  return (const int8_t *)cuda->workspace;
 }
 
 /* Whatever the call's way: a smaller batch may have another, wgmma's read bits alone, and mma's can spread them. */
@@ -260,7 +299,8 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, own)) : NULL;
   if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, own->k, call->centred);
   if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, false);
-  family_for(cuda, call, &shape)->forward(cuda, y, &in, &weights, prepared, &shape, call->relu, rq, call->way & WAY_MASK);
+  const int8_t *packed = packed_of(cuda, call, &shape, &weights);
+  family_for(cuda, call, &shape)->forward(cuda, y, &in, &weights, prepared, packed, &shape, call->relu, rq, call->way & WAY_MASK);
 }
 
 void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
@@ -268,18 +308,20 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   const NitiCudaConv *family = family_for(cuda, call, &shape);
-  int way = call->way & WAY_MASK;
+  NitiConvCall own_call = *call;
   NitiTensor in = *dy, weights = *w, masking = mask ? *mask : (NitiTensor){0};
   if (mask && family == &niti_cuda_conv_wgmma && mask->placed && !mask->layouts[1]) { /* a smaller batch than that of mask_uses */
     family = &niti_cuda_conv_mma;
-    way = 0;
+    own_call.way = number_of(family) << FAMILY_SHIFT;
+    own_call.packed = NULL; /* for the other family */
   }
   if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true);
   if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
     masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
     niti_cuda_bits_spread(cuda, masking.data, mask);
   }
-  family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, &shape, rq, way);
+  const int8_t *packed = packed_of(cuda, &own_call, &shape, &weights);
+  family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, packed, &shape, rq, own_call.way & WAY_MASK);
 }
 
 void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,

@@ -72,6 +72,7 @@ typedef struct NitiSums NitiSums;             /* host: sums over all ranks that 
 typedef struct NitiTravelling NitiTravelling; /* host: sums over all ranks that have begun */
 typedef struct NitiQueue NitiQueue;           /* host: the last steps, so that no more than a few wait */
 typedef struct NitiStaging NitiStaging;
+typedef struct NitiPacks NitiPacks; /* host: weights that are to be packed (pack.h) */
 
 typedef struct NitiCuda {
   NitiBackend base;                        /* first */
@@ -251,6 +252,8 @@ size_t niti_cuda_conv_workspace(const NitiBackend *, const NitiConvCall *);
 /* The way that the cost model takes, one of niti_cuda_conv_ways'; for tests. */
 int niti_cuda_conv_choice(const NitiBackend *, const NitiConvCall *);
 const char *niti_cuda_conv_kernel(const NitiBackend *, const NitiConvCall *);
+size_t niti_cuda_conv_packed_bytes(const NitiBackend *, const NitiConvCall *);
+void niti_cuda_conv_pack(NitiBackend *, const NitiPacking *packings, int count);
 void niti_cuda_conv_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                             const NitiConvCall *, const NitiRequantise *);
 void niti_cuda_conv_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
@@ -269,7 +272,7 @@ typedef struct NitiPad {
   const int8_t *from;
   size_t rows, bytes, pitch;
 } NitiPad;
-void niti_cuda_pad(NitiCuda *, const NitiPad pads[2]);
+void niti_cuda_pad(NitiCuda *, const NitiPad *pads, int count); /* one or two */
 
 /* Copies images [n][h][w][c] to `to` [n][rows][columns][pitch], 16-byte-aligned, where a pixel is a block of stride_h by stride_w
  * pixels, row by row, and zeros up to `pitch`, a multiple of 16. The first block begins pad_h rows and pad_w columns before the
@@ -284,13 +287,17 @@ void niti_cuda_stack(NitiCuda *, const NitiStack stacks[2]);
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked
  * layouts of dy and x, which conv.c has made; those of `grouped`, which takes all convolutions in groups, the mantissas. way: 0,
- * or one of `ways`; the workspace is enough for each. */
+ * or one of `ways`; the workspace is enough for each. packed: what `pack` of the same way has packed. */
 typedef struct NitiCudaConv {
   const char *name;
   bool (*serves_forward)(const NitiConv *); /* each also says whether scratch and layout permit it */
   bool (*serves_backward)(const NitiConv *);
   bool (*serves_gradient)(const NitiConv *);
   size_t (*workspace)(const NitiCuda *, const NitiConv *, NitiDirection); /* bytes of scratch; 0 where it does not serve */
+  /* Adds what packs weights for forward or backward at `to`, aligned to 256, as many bytes as its `workspace`; nothing where they
+   * are read as they are. w: [own][kh][kw][c], filters from `own` on count as 0. NULL: its kernels do that themselves, in the
+   * workspace. */
+  void (*pack)(NitiPacks *, int8_t *to, const int8_t *w, int own, const NitiConv *, NitiDirection, int way);
   /* Its ways for a convolution that it serves, from number 1 on, beside its own choice, which is 0: adds them at ways[count] and
    * returns the new count. */
   int (*ways)(NitiWay ways[NITI_WAYS_MAX], int count, const NitiConv *, NitiDirection);
@@ -298,10 +305,10 @@ typedef struct NitiCudaConv {
    * INT64_MAX where it cannot tell. For a convolution that the family serves. */
   int (*choose)(const NitiCuda *, const NitiConv *, NitiDirection, int64_t *picoseconds);
   /* bias: NULL, or niti_cuda_bias_prepare's. */
-  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
-                  bool relu, const NitiRequantise *, int way);
+  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const int8_t *packed,
+                  const NitiConv *, bool relu, const NitiRequantise *, int way);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                   const NitiConv *, const NitiRequantise *, int way);
+                   const int8_t *packed, const NitiConv *, const NitiRequantise *, int way);
   void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);
 } NitiCudaConv;
 int niti_cuda_add_way(NitiWay ways[NITI_WAYS_MAX], int count, int number, const char *name);

@@ -203,14 +203,14 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
-  (void)way;
+                    const int8_t *packed, const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
+  (void)packed, (void)way;
   run(cuda, y, x, w, NULL, bias, c, false, relu, rq);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *c, const NitiRequantise *rq, int way) {
-  (void)way;
+                     const int8_t *packed, const NitiConv *c, const NitiRequantise *rq, int way) {
+  (void)packed, (void)way;
   run(cuda, dx, dy, w, mask, NULL, c, true, false, rq);
 }
 
@@ -367,5 +367,5 @@ static void gradient(NitiCuda *cuda, NitiGradient *out, const NitiTensor *dy, co
 
 static bool serves(const NitiConv *c) { return niti_conv_grouped(c); }
 
-extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves, serves,  serves,   workspace,
+extern "C" const NitiCudaConv niti_cuda_conv_grouped = {"grouped", serves, serves,  serves,   workspace, NULL,
                                                         ways,      choose, forward, backward, gradient};

@@ -90,20 +90,6 @@ NitiMmaVariant niti_mma_tiled(int oc, bool gather, int columns); /* mma_tiled.cu
 bool niti_mma_tiles(int oc, int columns);                        /* whether there are such tiles for these channels */
 NitiMmaVariant niti_mma_narrow(void); /* mma_narrow.cu: few rows and columns, a long sum; IC % 16 == 0 */
 
-/* Weights for a pass, rows of pitch bytes (a multiple of 16, zero-filled). mma_pack.cu */
-struct NitiMmaTaps {
-  int count, last, step; /* taps last, last - step, ... of the kernel */
-};
-void niti_mma_pack(NitiCuda *, int8_t *packed, size_t pitch, const int8_t *w, const NitiConv *);
-struct NitiMmaPacking {
-  int8_t *packed;
-  size_t pitch;
-  NitiMmaTaps y, x;
-};
-/* packed[c][a][b][k] = w[k][y's tap a][x's tap b][c] of each of up to NITI_MMA_PHASES. */
-void niti_mma_pack_transposed(NitiCuda *, const NitiMmaPacking *, int count, const int8_t *w, const NitiConv *);
-void niti_mma_table(NitiCuda *, NitiMmaEntry *table, int entries, int tap_rows, int tap_columns, int channels, int in_row);
-
 void niti_mma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);
 int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
 int niti_mma_gradient_way(const NitiConv *, int multiprocessors, int64_t *picoseconds); /* the fastest, as expected */

@@ -3,13 +3,14 @@
 #define NITI_BACKEND_CUDA_MMA_BOX_H
 
 #include "backend/cuda/mma.cuh"
+#include "backend/cuda/pack.h"
 
 /* A pass, its tiles, and what a block of threads keeps in shared memory: from 0 on the offsets of the sum's 16-byte chunks in the
  * box, then weights, then the box. By value to a kernel. */
 struct NitiMmaBox {
   NitiMmaPass pass;              /* w: as the convolution has them */
   bool transposed;               /* backward: */
-  NitiMmaTaps tap_y, tap_x;      /* the weights' taps */
+  NitiTaps tap_y, tap_x;      /* the weights' taps */
   int32_t kernel_columns, taps;  /* of the weights */
   NitiDivisor quads, tap_count;  /* oc / 4, rounded up to whole rows of shared memory; the pass's taps */
   int32_t steps;                 /* of the sum, two chunks each */
@@ -30,7 +31,7 @@ int64_t niti_mma_box_time(const NitiMmaPass *, int count, int multiprocessors);
 
 /* Runs passes of one operation, with everything but their tiles; their weights' taps, or NULL: forward. */
 struct NitiMmaBoxTaps {
-  NitiMmaTaps y, x;
+  NitiTaps y, x;
 };
 void niti_mma_box(NitiCuda *, const NitiMmaPass *, const NitiMmaBoxTaps *, int count, const NitiConv *);
 

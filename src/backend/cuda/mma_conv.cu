@@ -3,6 +3,7 @@
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/mma_box.h"
 #include "backend/cuda/mma_first.h"
+#include "backend/cuda/pack.h"
 #include "base/window.h"
 
 enum {
@@ -41,13 +42,13 @@ static NitiMmaPass forward_pass(const NitiConv *s) {
 }
 
 /* Backward to the input's pixels (y, x) with y % stride = phase_y, x % stride = phase_x: stride 1 over the deltas. */
-static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, NitiMmaTaps *y, NitiMmaTaps *x) {
+static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, NitiTaps *y, NitiTaps *x) {
   NitiMmaPass p = {};
   const NitiStridePhase in_y = niti_stride_phase(phase_y, s->h, s->kh, s->stride_h, s->pad_h);
   const NitiStridePhase in_x = niti_stride_phase(phase_x, s->w, s->kw, s->stride_w, s->pad_w);
   const bool any = in_y.taps > 0 && in_x.taps > 0;
-  *y = NitiMmaTaps{in_y.taps, in_y.last, s->stride_h};
-  *x = NitiMmaTaps{in_x.taps, in_x.last, s->stride_w};
+  *y = NitiTaps{in_y.taps, in_y.last, s->stride_h};
+  *x = NitiTaps{in_x.taps, in_x.last, s->stride_w};
   p.n = s->n, p.ih = s->oh, p.iw = s->ow, p.ic = s->k;
   p.jh = in_y.positions, p.jw = in_x.positions;
   p.oc = s->c;
@@ -190,7 +191,7 @@ static int passes_of(const NitiConv *s, NitiDirection direction, NitiMmaPass *pa
   }
   if (s->stride_h * s->stride_w > NITI_MMA_PHASES) return 0;
   for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
-    NitiMmaTaps y, x;
+    NitiTaps y, x;
     const NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
     if (p.jh == 0 || p.jw == 0) continue;
     taps[count] = NitiMmaBoxTaps{y, x};
@@ -276,27 +277,56 @@ static int8_t *blocked_of(const NitiTensor *t, const NitiConv *s) {
   return niti_cuda_is_blocked(t) && s->n >= IMAGES ? niti_cuda_blocked(t) : NULL;
 }
 
-/* Room for a pass's packed weights and table at *at, which moves on. */
-static NitiMmaEntry *take(NitiMmaPass *p, const NitiCuda *cuda, size_t *at) {
-  p->w = (const int8_t *)cuda->workspace + *at;
-  NitiMmaEntry *table = (NitiMmaEntry *)(void *)(cuda->workspace + *at + weights_bytes(p));
-  p->table = table;
-  *at += weights_bytes(p) + table_bytes(p);
-  return table;
+/* A pass's packed weights and table, behind which the next pass's are. */
+static const int8_t *take(NitiMmaPass *p, const int8_t *packed) {
+  p->w = packed;
+  p->table = (const NitiMmaEntry *)(const void *)(packed + weights_bytes(p));
+  return packed + weights_bytes(p) + table_bytes(p);
 }
 
-static void make_table(NitiCuda *cuda, const NitiMmaPass *p, NitiMmaEntry *table) {
-  if (gathers(p)) niti_mma_table(cuda, table, (int)p->w_pitch, p->tap_rows, p->tap_columns, p->ic, p->in_row);
+/* What packs them at `to`; how: kind, w and taps. Returns where the next pass's are. */
+static int8_t *add_pack(NitiPacks *packs, const NitiMmaPass *p, int8_t *to, NitiPack how) {
+  how.to = to;
+  how.pitch = pitch_of(p);
+  niti_packs_add(packs, &how);
+  how.kind = NITI_PACK_TABLE;
+  how.to = to + weights_bytes(p);
+  how.c = p->ic;
+  how.in_row = p->iw * p->ic;
+  if (gathers(p)) niti_packs_add(packs, &how);
+  return to + weights_bytes(p) + table_bytes(p);
+}
+
+static bool runs_first(const NitiCuda *cuda, const NitiConv *s, int way) {
+  int64_t time;
+  return way == 0 && niti_mma_first_serves(s) && choose(cuda, s, NITI_FORWARD, &time) == 0;
+}
+
+static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const NitiConv *s, NitiDirection direction, int way) {
+  int64_t time;
+  if (way == 0) way = choose(packs->cuda, s, direction, &time);
+  if (way == BOX_WAY) return; /* its kernel lays weights out by itself */
+  NitiPack how = {NULL, w, 0, NITI_PACK_ROWS, s->k, own, s->c, s->kh, s->kw, {s->kh, 0, -1}, {s->kw, 0, -1}, 0, 0};
+  if (direction == NITI_FORWARD) {
+    const NitiMmaPass p = forward_pass(s);
+    if (gathers(&p) && !runs_first(packs->cuda, s, way)) (void)add_pack(packs, &p, to, how);
+    return;
+  }
+  how.kind = NITI_PACK_TURNED;
+  for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
+    const NitiMmaPass p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &how.y, &how.x);
+    if (p.jh > 0 && p.jw > 0) to = add_pack(packs, &p, to, how);
+  }
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
+                    const int8_t *packed, const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
   int64_t time;
-  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
-  if (way == 0 && niti_mma_first_serves(s)) {
+  if (runs_first(cuda, s, way)) {
     niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
     return;
   }
+  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
   NitiMmaPass p = forward_pass(s);
   p.in = x->data;
   p.w = w->data;
@@ -312,12 +342,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   }
   const NitiMmaVariant v = complete(&p, cuda, way);
   p.second_blocks = second_grid(p.tiles, &v, cuda);
-  if (gathers(&p)) {
-    size_t at = 0;
-    NitiMmaEntry *table = take(&p, cuda, &at);
-    niti_mma_pack(cuda, (int8_t *)cuda->workspace, p.w_pitch, w->data, s);
-    make_table(cuda, &p, table);
-  }
+  if (gathers(&p)) (void)take(&p, packed);
   p.meets = meets(cuda, (const void *)v.kernel, &v, p.tiles, gathers(&p));
   launch(cuda, &p, &v, false);
   if (p.meets) return;
@@ -328,6 +353,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
 typedef struct Backward {
   NitiTensor *dx;
   const NitiTensor *dy, *w, *mask;
+  const int8_t *packed;
   const NitiConv *s;
   const NitiRequantise *rq;
   int way;
@@ -342,17 +368,15 @@ static void place(NitiCuda *cuda, const Backward *b, NitiMmaPass *p) {
   p->rq = niti_requantise_args(cuda, b->rq, b->dx->exponent, b->dy->exponent, b->w->exponent, 0, false);
 }
 
-/* A phase's pass, how its weights are packed, and its table; `at` in the workspace moves on. False: the phase has no pixels. */
-static bool make_phase(NitiCuda *cuda, const Backward *b, int phase, size_t *at, NitiMmaPass *p, NitiMmaVariant *v,
-                       NitiMmaPacking *packing, NitiMmaEntry **table) {
+/* A phase's pass; `packed` moves on. False: the phase has no pixels. */
+static bool make_phase(NitiCuda *cuda, const Backward *b, int phase, const int8_t **packed, NitiMmaPass *p, NitiMmaVariant *v) {
   const NitiConv *s = b->s;
-  *p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &packing->y, &packing->x);
+  NitiTaps y, x;
+  *p = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
   if (p->jh == 0 || p->jw == 0) return false;
   *v = complete(p, cuda, b->way);
   place(cuda, b, p);
-  packing->packed = (int8_t *)cuda->workspace + *at;
-  packing->pitch = p->w_pitch;
-  *table = take(p, cuda, at);
+  *packed = take(p, *packed);
   return true;
 }
 
@@ -363,17 +387,16 @@ static void insert(NitiMmaPhases *phases, int count, const NitiMmaPass *p) {
   phases->pass[i] = *p;
 }
 
-/* All phases in one launch: packings and passes, and how many. 0: there are too many, or not all have the same kernel. */
-static int lay_together(NitiCuda *cuda, const Backward *b, NitiMmaPhases *phases, NitiMmaPacking *packings, NitiMmaVariant *v) {
+/* All phases in one launch: their passes, and how many. 0: there are too many, or not all have the same kernel. */
+static int lay_together(NitiCuda *cuda, const Backward *b, NitiMmaPhases *phases, NitiMmaVariant *v) {
   const int all = b->s->stride_h * b->s->stride_w;
-  size_t at = 0;
+  const int8_t *packed = b->packed;
   int count = 0;
   for (int phase = 0; phase < all; ++phase) {
     NitiMmaPass p;
     NitiMmaVariant own;
-    NitiMmaEntry *table; /* only of a gathering pass, whose kernel takes one phase */
     if (all == 1 || all > NITI_MMA_PHASES) return 0;
-    if (!make_phase(cuda, b, phase, &at, &p, &own, &packings[count], &table)) continue;
+    if (!make_phase(cuda, b, phase, &packed, &p, &own)) continue;
     if (!own.phased || (count > 0 && own.phased != v->phased)) return 0;
     *v = own;
     insert(phases, count++, &p);
@@ -387,13 +410,11 @@ static int lay_together(NitiCuda *cuda, const Backward *b, NitiMmaPhases *phases
 
 static bool backward_together(NitiCuda *cuda, const Backward *b) {
   NitiMmaPhases phases = {};
-  NitiMmaPacking packings[NITI_MMA_PHASES];
   NitiMmaVariant v = {};
-  const int count = lay_together(cuda, b, &phases, packings, &v);
+  const int count = lay_together(cuda, b, &phases, &v);
   if (count == 0) return false;
   const uint32_t second_blocks = second_grid(phases.tiles, &v, cuda);
   for (int i = 0; i < count; ++i) phases.pass[i].second_blocks = second_blocks;
-  niti_mma_pack_transposed(cuda, packings, count, b->w->data, b->s);
   const NitiMmaPhasedKernel mma_phases = v.phased;
   const bool meet = meets(cuda, (const void *)mma_phases, &v, phases.tiles, false);
   for (int i = 0; i < count; ++i) phases.pass[i].meets = meet;
@@ -408,19 +429,13 @@ static void backward_in_turn(NitiCuda *cuda, const Backward *b) {
   uint32_t second_blocks = 0;
   for (int second = 0; second < 2; ++second) {
     if (second) niti_cuda_share_range(cuda);
-    size_t at = 0;
+    const int8_t *packed = b->packed;
     for (int phase = 0; phase < b->s->stride_h * b->s->stride_w; ++phase) {
       NitiMmaPass p;
       NitiMmaVariant v;
-      NitiMmaPacking packing;
-      NitiMmaEntry *table;
-      if (!make_phase(cuda, b, phase, &at, &p, &v, &packing, &table)) continue;
+      if (!make_phase(cuda, b, phase, &packed, &p, &v)) continue;
       p.second_blocks = second_blocks; /* complete by the second launches */
-      if (!second) {
-        second_blocks += second_grid(p.tiles, &v, cuda);
-        niti_mma_pack_transposed(cuda, &packing, 1, b->w->data, b->s);
-        make_table(cuda, &p, table);
-      }
+      if (!second) second_blocks += second_grid(p.tiles, &v, cuda);
       launch(cuda, &p, &v, second != 0);
     }
   }
@@ -440,9 +455,9 @@ static void backward_boxes(NitiCuda *cuda, const Backward *b) {
 
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *s, const NitiRequantise *rq, int way) {
+                     const int8_t *packed, const NitiConv *s, const NitiRequantise *rq, int way) {
   int64_t time;
-  const Backward b = {dx, dy, w, mask, s, rq, way > 0 ? way : choose(cuda, s, NITI_BACKWARD, &time)};
+  const Backward b = {dx, dy, w, mask, packed, s, rq, way > 0 ? way : choose(cuda, s, NITI_BACKWARD, &time)};
   if (b.way == BOX_WAY)
     backward_boxes(cuda, &b);
   else if (!backward_together(cuda, &b))
@@ -457,7 +472,7 @@ static size_t workspace(const NitiCuda *cuda, const NitiConv *s, NitiDirection d
   if (direction == NITI_GRADIENT) return 0;
   if (direction == NITI_FORWARD) return gathers(&p) ? weights_bytes(&p) + table_bytes(&p) : 0;
   for (int phase = 0; phase < s->stride_h * s->stride_w; ++phase) {
-    NitiMmaTaps y, x;
+    NitiTaps y, x;
     const NitiMmaPass one = backward_pass(s, phase / s->stride_w, phase % s->stride_w, &y, &x);
     back += weights_bytes(&one) + table_bytes(&one);
   }
@@ -469,5 +484,5 @@ static bool serves(const NitiConv *s) {
   return true;
 }
 
-const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves,  serves,   workspace,
+const NitiCudaConv niti_cuda_conv_mma = {"mma", serves, serves,  serves,   workspace,        pack,
                                          ways,  choose, forward, backward, niti_mma_gradient};

@@ -30,16 +30,16 @@ static __global__ void __launch_bounds__(THREADS) pad_kernel(const __grid_consta
   ((uint4 *)pad.to)[i] = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-extern "C" void niti_cuda_pad(NitiCuda *cuda, const NitiPad pads[2]) {
+extern "C" void niti_cuda_pad(NitiCuda *cuda, const NitiPad *pads, int count) {
   Pads p = {};
   uintptr_t all = 0;
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < count; ++i) {
     p.pad[i] = pads[i];
     p.vectors[i] = niti_divisor((uint32_t)(pads[i].pitch / 16));
     p.count[i] = (uint32_t)(pads[i].rows * (pads[i].pitch / 16));
     all |= (uintptr_t)pads[i].from | pads[i].bytes;
   }
-  const dim3 grid(((p.count[0] > p.count[1] ? p.count[0] : p.count[1]) + THREADS - 1) / THREADS, 2);
+  const dim3 grid(((p.count[0] > p.count[1] ? p.count[0] : p.count[1]) + THREADS - 1) / THREADS, (unsigned)count);
   if (all % 4 == 0)
     NITI_LAUNCH(cuda, pad_kernel<4>, grid, THREADS, 0, p);
   else

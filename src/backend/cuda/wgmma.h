@@ -21,8 +21,6 @@ static inline size_t niti_wgmma_packed_bytes(int out, int in, int taps) {
 #ifdef __cplusplus
 extern "C" {
 #endif
-/* packed = w [k][taps][c], for forward; or its transpose with taps in reverse, for backward (out = c, in = k). in % 64 == 0. */
-void niti_wgmma_pack(NitiCuda *, int8_t *packed, const int8_t *w, int k, int taps, int c, bool transpose);
 /* A map of a 4-dimensional tensor: dims[0] innermost; strides[i] in bytes of dims[i + 1]; element 1 or 8 bytes. Failure shows in
  * synchronise(). */
 void niti_wgmma_map(NitiCuda *, CUtensorMap *map, const void *data, int element, const uint64_t dims[4],

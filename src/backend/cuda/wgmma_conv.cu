@@ -1,6 +1,7 @@
 /* Convolution forward, and backward to the input, for Hopper: which shapes, and how they are cut into tiles. */
 #include <string.h>
 
+#include "backend/cuda/pack.h"
 #include "backend/cuda/wgmma_conv.cuh"
 
 enum {
@@ -116,9 +117,9 @@ static int rounds_of(const ConvTiling &t, int multiprocessors) {
   return ceil_div(t.tiles, t.pairs * blocks_of(t, multiprocessors));
 }
 
-/* y [n][oh][ow][out] = window of x [n][h][w][in]; packed weights are in the workspace. */
-static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *w, const NitiTensor *mask, int pad_h, int pad_w,
-                int kh, int kw, bool transpose, const NitiRequantiseArgs &rq, bool stream) {
+/* y [n][oh][ow][out] = window of x [n][h][w][in]. */
+static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t *packed, const NitiTensor *mask, int pad_h,
+                int pad_w, int kh, int kw, const NitiRequantiseArgs &rq, bool stream) {
   const NitiShape in = x->shape, out = y->shape;
   ConvTiling t;
   if (!make_tiling(&t, out.n, out.h, out.w, in.c, out.c, kh, kw, pad_h, pad_w, stream, cuda->multiprocessors))
@@ -126,9 +127,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
   const int rounds = rounds_of(t, cuda->multiprocessors);
   const unsigned blocks = (unsigned)(ceil_div(t.tiles, CLUSTER * t.pairs * rounds) * t.blocks_k * CLUSTER);
   t.once = rounds == 1;
-  int8_t *packed = (int8_t *)cuda->workspace;
   if (mask) niti_cuda_bits_make(cuda, mask);
-  niti_wgmma_pack(cuda, packed, w, transpose ? in.c : out.c, kh * kw, transpose ? out.c : in.c, transpose);
   const uint64_t dims[4] = {(uint64_t)in.c, (uint64_t)in.n, (uint64_t)in.w, (uint64_t)in.h};
   const uint64_t strides[3] = {(uint64_t)in.h * in.w * in.c, (uint64_t)in.c, (uint64_t)in.w * in.c};
   const uint32_t box[4] = {CHUNK, (uint32_t)t.box_n, (uint32_t)t.box_w, t.box_bytes / (uint32_t)(CHUNK * t.box_n * t.box_w)};
@@ -200,6 +199,26 @@ static size_t workspace(const NitiCuda *cuda, const NitiConv *c, NitiDirection d
   return serves_forward(c) ? niti_wgmma_packed_bytes(c->k, c->c, c->kh * c->kw) : 0;
 }
 
+static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const NitiConv *c, NitiDirection direction, int way) {
+  const NitiTaps y = {c->kh, 0, -1}, x = {c->kw, 0, -1}, last_y = {c->kh, c->kh - 1, 1}, last_x = {c->kw, c->kw - 1, 1};
+  const bool ahead = direction == NITI_FORWARD;
+  const NitiPack p = {to,
+                      w,
+                      0,
+                      ahead ? NITI_PACK_TILES : NITI_PACK_TURNED_TILES,
+                      c->k,
+                      own,
+                      c->c,
+                      c->kh,
+                      c->kw,
+                      ahead ? y : last_y,
+                      ahead ? x : last_x,
+                      0,
+                      0};
+  (void)way;
+  niti_packs_add(packs, &p);
+}
+
 /* Too low a prediction is corrected on the way, so it costs less than too high a one. */
 static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
   rq.share = NITI_PREDICTION_LOW;
@@ -207,18 +226,18 @@ static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
 }
 
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
-                    const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
+                    const int8_t *packed, const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
   NitiRequantiseArgs requantise = leaning(niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu));
   requantise.bias = bias;
-  run(cuda, y, x, w->data, NULL, c->pad_h, c->pad_w, c->kh, c->kw, false, requantise, way == STREAMED);
+  run(cuda, y, x, packed, NULL, c->pad_h, c->pad_w, c->kh, c->kw, requantise, way == STREAMED);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
-                     const NitiConv *c, const NitiRequantise *rq, int way) {
-  run(cuda, dx, dy, w->data, mask, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, c->kh, c->kw, true,
+                     const int8_t *packed, const NitiConv *c, const NitiRequantise *rq, int way) {
+  run(cuda, dx, dy, packed, mask, c->kh - 1 - c->pad_h, c->kw - 1 - c->pad_w, c->kh, c->kw,
       leaning(niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false)), way == STREAMED);
 }
 
 extern "C" const NitiCudaConv niti_cuda_conv_wgmma = {
-    "wgmma", serves_forward, serves_backward, niti_wgmma_serves_gradient, workspace, ways,
+    "wgmma", serves_forward, serves_backward, niti_wgmma_serves_gradient, workspace, pack, ways,
     choose,  forward,        backward,        niti_wgmma_gradient};
