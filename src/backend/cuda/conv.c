@@ -19,24 +19,14 @@ static bool wgmma_serves(const NitiCuda *cuda, const NitiConv *s, NitiDirection 
   return cuda->family == NITI_CUDA_WGMMA && !niti_conv_grouped(s) && serves(s);
 }
 
-/* The forward convolution that backward is where strides are 1. */
-static NitiConv mirrored_of(const NitiConv *s) {
-  NitiConv m = *s;
-  m.h = s->oh, m.w = s->ow, m.c = s->k;
-  m.oh = s->h, m.ow = s->w, m.k = s->c;
-  m.pad_h = s->kh - 1 - s->pad_h, m.pad_w = s->kw - 1 - s->pad_w;
-  return m;
-}
-
 /* mma.sync handles every shape in one group. Where wgmma does too, it is left where mma.sync is expected to gain more than the
- * models may err: backward, only for ways that pack no weights, of which the mma family tells the time. */
+ * models may err; never backward, where either packs weights, and wgmma reads masks as bits. */
 static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
   int64_t wgmma, mma;
   if (niti_conv_grouped(s)) return &niti_cuda_conv_grouped;
   if (!wgmma_serves(cuda, s, direction)) return &niti_cuda_conv_mma;
-  const NitiConv mirrored = mirrored_of(s); /* wgmma takes as long for it */
-  (void)niti_cuda_conv_wgmma.choose(cuda, direction == NITI_BACKWARD ? &mirrored : s,
-                                    direction == NITI_BACKWARD ? NITI_FORWARD : direction, &wgmma);
+  if (direction == NITI_BACKWARD) return &niti_cuda_conv_wgmma;
+  (void)niti_cuda_conv_wgmma.choose(cuda, s, direction, &wgmma);
   (void)niti_cuda_conv_mma.choose(cuda, s, direction, &mma);
   return mma < wgmma / 100 * MMA_MOST ? &niti_cuda_conv_mma : &niti_cuda_conv_wgmma;
 }
@@ -308,20 +298,14 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   const NitiCudaConv *family = family_for(cuda, call, &shape);
-  NitiConvCall own_call = *call;
   NitiTensor in = *dy, weights = *w, masking = mask ? *mask : (NitiTensor){0};
-  if (mask && family == &niti_cuda_conv_wgmma && mask->placed && !mask->layouts[1]) { /* a smaller batch than that of mask_uses */
-    family = &niti_cuda_conv_mma;
-    own_call.way = number_of(family) << FAMILY_SHIFT;
-    own_call.packed = NULL; /* for the other family */
-  }
   if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true);
   if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
     masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
     niti_cuda_bits_spread(cuda, masking.data, mask);
   }
-  const int8_t *packed = packed_of(cuda, &own_call, &shape, &weights);
-  family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, packed, &shape, rq, own_call.way & WAY_MASK);
+  const int8_t *packed = packed_of(cuda, call, &shape, &weights);
+  family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, packed, &shape, rq, call->way & WAY_MASK);
 }
 
 void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,

@@ -11,6 +11,7 @@ enum {
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
   PACKING = 4000000,       /* picoseconds of the launch that packs weights */
+  BOX_FEW = 64,            /* channels: where both are as many, products count more than copies */
   BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
 };
 
@@ -212,7 +213,7 @@ static bool box_serves(const NitiConv *s, NitiDirection direction) {
 
 /* `way`, whose time is known, or boxes, where there are enough images for whole ones. */
 static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, int64_t *picoseconds) {
-  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX) return way;
+  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX || (passes->ic >= BOX_FEW && passes->oc >= BOX_FEW)) return way;
   const int64_t time = niti_mma_box_time(passes, count, cuda->multiprocessors);
   if (time >= *picoseconds / 100 * BOX_MOST) return way;
   *picoseconds = time;

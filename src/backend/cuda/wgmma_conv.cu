@@ -38,6 +38,8 @@ static bool lay_streamed(ConvTiling *t) {
   return left >= 3 * TILE_BYTES;
 }
 
+static bool lay(ConvTiling *t, bool streamed) { return (!streamed && lay_resident(t)) || lay_streamed(t); }
+
 /* How many blocks a launch can have of those that share 128 channels. */
 static int blocks_of(const ConvTiling &t, int multiprocessors) {
   const int fit = multiprocessors / CLUSTER / t.blocks_k;
@@ -59,7 +61,7 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
   t->blocks_w = ceil_div(ow, columns);
   t->blocks_k = ceil_div(out, BN);
   t->tiles = ceil_div(n, tile_n) * t->blocks_h * t->blocks_w;
-  t->pairs = t->tiles <= blocks_of(*t, multiprocessors) ? 1 : PAIRS;
+  t->pairs = PAIRS;
   t->box_w = columns + kw - 1;
   t->box_n = tile_n;
   const int box_h = tile_h + kh - 1;
@@ -68,8 +70,10 @@ static bool make_tiling(ConvTiling *t, int n, int oh, int ow, int in, int out, i
   t->box_stride = (t->box_bytes + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   if (in % CHUNK != 0 || out % 16 != 0 || out < 64 || t->blocks_k > BLOCKS_K_MAX || (int64_t)kh * kw * in > TERMS_MAX)
     return false;
-  if (!streamed) return lay_resident(t) || lay_streamed(t);
-  return lay_streamed(t);
+  if (!lay(t, streamed)) return false; /* whatever the number of images */
+  if (t->tiles > blocks_of(*t, multiprocessors)) return true;
+  t->pairs = 1; /* which needs less */
+  return lay(t, streamed);
 }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t) {
