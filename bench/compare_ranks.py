@@ -3,11 +3,13 @@
 
 bench/compare_ranks.py --niti build/niti --ranks 2 --batch 1024 256 [--model vgg-small-7 --recipe vgg-small-7-cifar10] [--launch "mpirun -n {}"] [--rounds 3]
 
---batch is that of each GPU. niti trains random images of CIFAR-10's form by the recipe, loader included; PyTorch steps on one batch that stays on the device. Where there
+--batch is that of each GPU. niti trains random images of CIFAR-10's form by the recipe, loader included, for at least 10 whole epochs and --steps steps; its rate is that of
+all epochs but the first two, in which the device's copy of the images is made, kernels are loaded and steps recorded. PyTorch steps on one batch that stays on the device. Where there
 is no MPI: --launch "bench/local_ranks.sh {}" (bench/local_transport.c). Every run of niti at one global batch must end with the same hash on 1 and N GPUs. A recipe's
 warm-up is shortened to 5% of a run, where the runs here would end within it. NITI_CUDA_SUMS and NITI_CUDA_SMALL (docs/scaling.md) are taken from the environment.
 """
 import argparse
+import csv
 import json
 import pathlib
 import shlex
@@ -20,14 +22,16 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 SAME_STEPS = 30  # of the runs whose hashes are compared
+IMAGES = 50000
+EPOCHS_LEAST, WARM_UP = 10, 2  # epochs of a run, and those of them that are not timed
 SHORT = ["--set", "update.warmup.at=5%"]
 
 
 def write_images(folder):
-    """50,000 and 1,000 random images in CIFAR-10's files."""
+    """Random images in CIFAR-10's files: those to train with, and 1,000 to test."""
     folder.mkdir()
     dice = np.random.default_rng(1)
-    for name, count in [(f"data_batch_{i}.bin", 10000) for i in range(1, 6)] + [("test_batch.bin", 1000)]:
+    for name, count in [(f"data_batch_{i}.bin", IMAGES // 5) for i in range(1, 6)] + [("test_batch.bin", 1000)]:
         records = dice.integers(0, 256, (count, 3073), np.uint8)
         records[:, 0] %= 10
         (folder / name).write_bytes(records.tobytes())
@@ -64,6 +68,18 @@ def niti(args, launch, batch, steps, data, folder):
     return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
 
 
+def measure(args, launch, batch, data, folder):
+    """Images per second once everything is in place, and of the whole run."""
+    per_epoch = -(-IMAGES // batch)
+    epochs = max(EPOCHS_LEAST, -(-args.steps // per_epoch))
+    whole = niti(args, launch, batch, epochs * per_epoch, data, folder)["images_per_second"]
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)][WARM_UP:]
+    if len(rates) != epochs - WARM_UP:
+        raise Failure(f"{folder}/metrics.csv: {len(rates) + WARM_UP} epochs (expected {epochs})")
+    return statistics.harmonic_mean(rates), whole
+
+
 def same_hash(args, batch, place):
     """Whether runs at one global batch end alike on one GPU and on all: "yes", "NO" or "failed"."""
     try:
@@ -98,9 +114,9 @@ def main():
             for batch in args.batch:
                 for ranks in (1, args.ranks):
                     launch = args.launch.format(ranks) if ranks > 1 else ""
-                    result = niti(args, launch, batch * ranks, args.steps, place / "data", place / f"run-{turn}-{batch}-{ranks}")
-                    rates.setdefault((batch, ranks), []).append(result["images_per_second"])
-                    print(f"niti, {batch} images on each of {ranks}: {result['images_per_second']:,.0f} images/s", file=sys.stderr, flush=True)
+                    rate, whole = measure(args, launch, batch * ranks, place / "data", place / f"run-{turn}-{batch}-{ranks}")
+                    rates.setdefault((batch, ranks), []).append(rate)
+                    print(f"niti, {batch} images on each of {ranks}: {rate:,.0f} images/s, {whole:,.0f} with the first {WARM_UP} epochs", file=sys.stderr, flush=True)
             if args.no_peer:
                 continue
             done = subprocess.run(["torchrun", "--nproc-per-node", str(args.ranks), str(HERE / "peers" / "pytorch_ddp.py"), "--model", args.model,

@@ -21,19 +21,21 @@
 
 static void test_settings(void **state) {
   (void)state;
-  NitiExchangeSettings s = {true, true};
+  NitiExchangeSettings s = {false, false};
   assert_int_equal(niti_exchange_settings(&s, NULL, NULL), NITI_OK);
-  assert_true(!s.after && !s.peers);
+  assert_true(s.after && s.peers);
   assert_int_equal(niti_exchange_settings(&s, "beside", "nccl"), NITI_OK);
   assert_true(!s.after && !s.peers);
-  assert_int_equal(niti_exchange_settings(&s, "after", NULL), NITI_OK);
-  assert_true(s.after && !s.peers);
-  assert_int_equal(niti_exchange_settings(&s, NULL, "peers"), NITI_OK);
+  assert_int_equal(niti_exchange_settings(&s, "after", "peers"), NITI_OK);
+  assert_true(s.after && s.peers);
+  assert_int_equal(niti_exchange_settings(&s, "beside", NULL), NITI_OK);
   assert_true(!s.after && s.peers);
+  assert_int_equal(niti_exchange_settings(&s, NULL, "nccl"), NITI_OK);
+  assert_true(s.after && !s.peers);
   assert_int_equal(niti_exchange_settings(&s, "After", NULL), NITI_ERROR_ARGUMENT);
-  assert_string_equal(niti_error(), "NITI_CUDA_SUMS is 'After' (expected beside or after)");
+  assert_string_equal(niti_error(), "NITI_CUDA_SUMS is 'After' (expected after or beside)");
   assert_int_equal(niti_exchange_settings(&s, NULL, "peer"), NITI_ERROR_ARGUMENT);
-  assert_string_equal(niti_error(), "NITI_CUDA_SMALL is 'peer' (expected nccl or peers)");
+  assert_string_equal(niti_error(), "NITI_CUDA_SMALL is 'peer' (expected peers or nccl)");
   assert_int_equal(niti_exchange_settings(&s, "after ", NULL), NITI_ERROR_ARGUMENT);
 }
 

@@ -63,8 +63,9 @@ def devices():
 
 # ---- through NCCL, and past it ----
 
-WAYS = {"nccl": {}, "sums after": {"NITI_CUDA_SUMS": "after"}, "small by peers": {"NITI_CUDA_SMALL": "peers"},
-        "sums after, small by peers": {"NITI_CUDA_SUMS": "after", "NITI_CUDA_SMALL": "peers"}}
+# By default sums run after backward, and what is small goes through peers' memory.
+WAYS = {"default": {}, "sums beside": {"NITI_CUDA_SUMS": "beside"}, "small by nccl": {"NITI_CUDA_SMALL": "nccl"},
+        "sums beside, small by nccl": {"NITI_CUDA_SUMS": "beside", "NITI_CUDA_SMALL": "nccl"}}
 # NCCL refuses a device twice on one host, but takes NCCL_HOSTID for the host: its exchanges then go through sockets.
 SOCKETS = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "=lo", "NCCL_NET": "Socket", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
 
@@ -91,8 +92,8 @@ def check_way(err, way):
     """Skips where ranks could not exchange in this way."""
     if ", NCCL" not in err:
         pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
-    assert (", sums after backward" in err) == ("NITI_CUDA_SUMS" in way), err
-    if "NITI_CUDA_SMALL" not in way:
+    assert (", sums after backward" in err) == ("NITI_CUDA_SUMS" not in way), err
+    if "NITI_CUDA_SMALL" in way:
         assert "peers' memory" not in err, err
     elif "(peers' memory is out of reach)" in err:
         pytest.skip("the devices cannot write each other's memory: small exchanges went through NCCL")
@@ -148,7 +149,7 @@ def test_ranks_that_are_interrupted_go_on_in_any_way(way, long, two, tmp_path):
     code, out, err = end_of(launcher)
     assert code == 128 + signal.SIGTERM and json.loads(out.splitlines()[0])["interrupted"], (code, out, err)
     program, options, environment = two
-    other = WAYS["nccl"] if way else WAYS["sums after, small by peers"]
+    other = WAYS["default"] if way else WAYS["sums beside, small by nccl"]
     code, out, err = end_of(start((2, program, "--resume", run, "--threads", 1, "--json", *options), environment=environment | other))
     assert code == 0 and same(json.loads(out)) == same(long[2]), (code, out, err)
 
@@ -169,8 +170,8 @@ def test_ways_that_are_unknown_or_differ_are_refused(normed, odd, two, tmp_path)
     code, out, err = end_of(start((2, program, *words), environment=environment | {"NITI_CUDA_SUMS": "sideways"}))
     if code == 0:
         pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
-    assert code == 1 and err.count("NITI_CUDA_SUMS is 'sideways' (expected beside or after)") == 1, (code, out, err)
-    differs = script(tmp_path / "differs", f"NITI_CUDA_SMALL=peers exec '{program}' \"$@\"")
+    assert code == 1 and err.count("NITI_CUDA_SUMS is 'sideways' (expected after or beside)") == 1, (code, out, err)
+    differs = script(tmp_path / "differs", f"NITI_CUDA_SMALL=nccl exec '{program}' \"$@\"")
     code, out, err = end_of(start((1, program, *words), (1, differs, *words), environment=environment))
-    assert code == 1 and "NITI_CUDA_SMALL: rank 1 (" in err and "has peers, but rank 0 (" in err and "has nccl" in err, (code, out, err)
+    assert code == 1 and "NITI_CUDA_SMALL: rank 1 (" in err and "has nccl, but rank 0 (" in err and "has peers" in err, (code, out, err)
     assert not (tmp_path / "run").exists()

@@ -19,18 +19,21 @@ typedef struct NitiExchangeSettings {
   bool peers; /* small exchanges go through the memory of the other ranks' devices where that can be; else through NCCL */
 } NitiExchangeSettings;
 
-/* Which of two words the value of a variable is; NULL is the first. */
-static inline NitiStatus niti_exchange_choice(bool *second, const char *variable, const char *value, const char *const words[2]) {
-  *second = value && strcmp(value, words[1]) == 0;
-  if (!value || *second || strcmp(value, words[0]) == 0) return NITI_OK;
+/* Whether the value of a variable is the first of two words, as NULL is. */
+static inline NitiStatus niti_exchange_choice(bool *first, const char *variable, const char *value, const char *const words[2]) {
+  *first = !value || strcmp(value, words[0]) == 0;
+  if (*first || strcmp(value, words[1]) == 0) return NITI_OK;
   return niti_fail(NITI_ERROR_ARGUMENT, "%s is '%.40s' (expected %s or %s)", variable, value, words[0], words[1]);
 }
 
+/* Their values, the defaults first. */
+static const char *const niti_sums_ways[] = {"after", "beside"};
+static const char *const niti_small_ways[] = {"peers", "nccl"};
+
 /* sums, small: values of the two variables; NULL where they are unset. */
 static inline NitiStatus niti_exchange_settings(NitiExchangeSettings *out, const char *sums, const char *small) {
-  static const char *const ways[] = {"beside", "after"}, *const means[] = {"nccl", "peers"};
-  NITI_TRY(niti_exchange_choice(&out->after, NITI_SUMS_VARIABLE, sums, ways));
-  return niti_exchange_choice(&out->peers, NITI_SMALL_VARIABLE, small, means);
+  NITI_TRY(niti_exchange_choice(&out->after, NITI_SUMS_VARIABLE, sums, niti_sums_ways));
+  return niti_exchange_choice(&out->peers, NITI_SMALL_VARIABLE, small, niti_small_ways);
 }
 
 /* data[count], which becomes its sum over all ranks. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 enum { IN_ORDER, BESIDE, COMMUNICATORS }; /* in the backend's stream, and in `side`: each with an order of its own */
+enum { LARGE = 4 << 20 };                 /* bytes of an exchange that NCCL makes as it makes larger ones */
 
 struct NitiNccl {
   void *library;
@@ -52,21 +53,6 @@ void niti_nccl_close(NitiNccl *n) {
   free(n); /* the library stays: it may have threads */
 }
 
-NitiStatus niti_nccl_connect(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
-  ncclUniqueId ids[COMMUNICATORS];
-  ncclResult_t result = ncclSuccess;
-  memset(ids, 0, sizeof ids);
-  for (int i = 0; i < COMMUNICATORS && niti_ranks_lead(ranks) && result == ncclSuccess; ++i) result = n->get_id(&ids[i]);
-  NITI_TRY(niti_ranks_broadcast(ranks, ids, sizeof ids));
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&n->side, cudaStreamNonBlocking), "making a stream");
-  niti_cuda_note(cuda, niti_cuda_runtime.cudaEventCreateWithFlags(&n->reached, cudaEventDisableTiming), "making an event");
-  for (int i = 0; i < COMMUNICATORS && result == ncclSuccess; ++i)
-    result = n->open(&n->communicators[i], niti_ranks_size(ranks), ids[i], niti_ranks_rank(ranks));
-  if (result == ncclSuccess) return niti_cuda_status(cuda);
-  return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: NCCL could not connect the ranks: %s", cuda->device, n->describe(result));
-}
-
 static void note(NitiCuda *cuda, ncclResult_t result) {
   if (result != ncclSuccess) niti_cuda_note(cuda, cudaErrorUnknown, cuda->nccl->describe(result));
 }
@@ -76,6 +62,55 @@ static void all_reduce(NitiCuda *cuda, void *data, size_t count, NitiReduction r
   const bool max = reduction == NITI_REDUCE_MAX_U32 || reduction == NITI_REDUCE_MAX_S64;
   note(cuda, cuda->nccl->all_reduce(data, data, count, types[reduction], max ? ncclMax : ncclSum, cuda->nccl->communicators[way],
                                     way == BESIDE ? cuda->nccl->side : cuda->stream));
+}
+
+/* One where all sums keep the order of everything else. */
+static int communicators(const NitiCuda *cuda) { return cuda->sums ? BESIDE : COMMUNICATORS; }
+
+/* Exchanges of every kind, of zeros. At the first ones of a communicator, by each of its algorithms, NCCL connects the ranks and
+ * loads its kernels, which takes longer than many steps and would be counted as the first one's. */
+static void exchange_first(NitiCuda *cuda, void *zeros) {
+  static const struct {
+    size_t count;
+    NitiReduction reduction;
+  } first[] = {
+      {1, NITI_REDUCE_MAX_U32}, {3, NITI_REDUCE_SUM_S64}, {LARGE / 4, NITI_REDUCE_SUM_S32}, {LARGE / 8, NITI_REDUCE_SUM_S64}};
+  for (int way = 0; way < communicators(cuda); ++way) {
+    for (size_t i = 0; i < sizeof first / sizeof *first; ++i) all_reduce(cuda, zeros, first[i].count, first[i].reduction, way);
+    niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(way == BESIDE ? cuda->nccl->side : cuda->stream), "NCCL");
+  }
+}
+
+static NitiStatus open_all(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
+  ncclUniqueId ids[COMMUNICATORS];
+  ncclResult_t result = ncclSuccess;
+  const int count = communicators(cuda);
+  memset(ids, 0, sizeof ids);
+  for (int i = 0; i < count && niti_ranks_lead(ranks) && result == ncclSuccess; ++i) result = n->get_id(&ids[i]);
+  NITI_TRY(niti_ranks_broadcast(ranks, ids, sizeof ids));
+  for (int i = 0; i < count && result == ncclSuccess; ++i)
+    result = n->open(&n->communicators[i], niti_ranks_size(ranks), ids[i], niti_ranks_rank(ranks));
+  if (result == ncclSuccess) return NITI_OK;
+  return niti_fail(NITI_ERROR_DEVICE, "cuda:%d: NCCL could not connect the ranks: %s", cuda->device, n->describe(result));
+}
+
+static void prepare(NitiCuda *cuda, NitiNccl *n, void **zeros) {
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&n->side, cudaStreamNonBlocking), "making a stream");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaEventCreateWithFlags(&n->reached, cudaEventDisableTiming), "making an event");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaMalloc(zeros, LARGE), "memory to connect the ranks");
+  if (*zeros) niti_cuda_note(cuda, niti_cuda_runtime.cudaMemsetAsync(*zeros, 0, LARGE, cuda->stream), "cudaMemsetAsync");
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamSynchronize(cuda->stream), "work on the device"); /* `side` reads them too */
+}
+
+NitiStatus niti_nccl_connect(NitiCuda *cuda, NitiRanks *ranks, NitiNccl *n) {
+  void *zeros = NULL;
+  prepare(cuda, n, &zeros);
+  NitiStatus status = niti_ranks_agree(ranks, niti_cuda_status(cuda)); /* connecting wants all */
+  if (status == NITI_OK) status = open_all(cuda, ranks, n);
+  if (status == NITI_OK) exchange_first(cuda, zeros);
+  if (zeros) niti_cuda_note(cuda, niti_cuda_runtime.cudaFree(zeros), "cudaFree");
+  return status == NITI_OK ? niti_cuda_status(cuda) : status;
 }
 
 void niti_nccl_reduce(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {

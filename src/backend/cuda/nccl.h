@@ -10,7 +10,8 @@
 NitiNccl *niti_nccl_load(void);
 /* All work has ended. NULL is allowed. */
 void niti_nccl_close(NitiNccl *);
-/* All ranks call it, each with a device of its own. */
+/* All ranks call it, each with a device of its own, after cuda->sums has been chosen; they have exchanged something once it
+ * returns, so that NCCL has made its connections. */
 NitiStatus niti_nccl_connect(NitiCuda *, NitiRanks *, NitiNccl *);
 /* In the backend's stream. */
 void niti_nccl_reduce(NitiCuda *, void *data, size_t count, NitiReduction);

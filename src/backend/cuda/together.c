@@ -1,7 +1,7 @@
 /* What ranks with CUDA devices exchange: through NCCL, in streams and so in recordings too, where each rank has a device of its
  * own and NCCL is there; else through host memory and the ranks' transport, so that ranks on GPUs and on CPUs can be mixed. Sums
- * of gradients travel in a stream of their own, beside the backward operations of earlier layers, or all together after them.
- * What is small can go through the memory of the other ranks' devices instead. */
+ * of gradients travel all together after backward, or in a stream of their own beside it. What is small goes through the memory
+ * of the other ranks' devices where that can be, and else through NCCL too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,8 +161,8 @@ void niti_cuda_link_name(NitiBackend *backend, char name[NITI_LINK_NAME_MAX]) {
 static NitiStatus read_settings(NitiExchangeSettings *out, NitiRanks *ranks) {
   const char *sums = niti_environment_get(NITI_SUMS_VARIABLE), *small = niti_environment_get(NITI_SMALL_VARIABLE);
   NitiFacts facts = {0};
-  niti_facts_add(&facts, NITI_SUMS_VARIABLE, sums ? sums : "beside");
-  niti_facts_add(&facts, NITI_SMALL_VARIABLE, small ? small : "nccl");
+  niti_facts_add(&facts, NITI_SUMS_VARIABLE, sums ? sums : niti_sums_ways[0]);
+  niti_facts_add(&facts, NITI_SMALL_VARIABLE, small ? small : niti_small_ways[0]);
   NITI_TRY(niti_ranks_compare(ranks, &facts));
   return niti_exchange_settings(out, sums, small);
 }
