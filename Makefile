@@ -2,7 +2,7 @@
 #   make            install what is missing, build          make bench     time the kernels, training steps and inference
 #   make run        train a network on Fashion-MNIST        make install   PREFIX=/usr/local, DESTDIR
 #   make test       build and run every test                make clean     remove the build folders (not runs/)
-#   make test-slow  build and run the long forms of tests: about an hour on two cores (docs/reliability.md)
+#   make test-slow  build and run the long forms of tests: an hour or two on two cores (docs/reliability.md)
 #   make coverage   measure which lines and branches the tests reach
 #   make memcheck   run unit tests and commands of the tool under valgrind
 #   make format     format the sources by .clang-format, with clang-format 14

@@ -166,7 +166,7 @@ static bool on_progress(void *context, const NitiProgress *p) {
   ProgressLine *line = context;
   if (p->kind == NITI_PROGRESS_DATA) progress_data(line, p->text, p->batch, p->batches);
   if (p->kind == NITI_PROGRESS_TEST) progress_data(line, "testing batches", p->batch, p->batches);
-  if (p->kind == NITI_PROGRESS_NOTE) {
+  if (p->kind == NITI_PROGRESS_NOTE || p->kind == NITI_PROGRESS_WARNING) {
     progress_clear(line);
     say("%s", p->text);
   }

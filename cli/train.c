@@ -39,7 +39,7 @@ static const Option options[] = {
     FLAG("dry-run", dry_run, "check everything, each image too, and print what the run would be; train nothing"),
     FLAG("json", json, "one JSON object on standard output; the rest on standard error"),
     FLAG("json-stream", json_stream, "the same, and before it an object at the start and after each epoch"),
-    FLAG("quiet", quiet, "no progress, only the result"),
+    FLAG("quiet", quiet, "no progress: only warnings and the result"),
     {0},
 };
 

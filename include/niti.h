@@ -403,7 +403,8 @@ typedef struct NitiDevice {
                           "mma", "wgmma" */
   int threads;         /* of the CPU, at most 1024; 0: one per core that affinity and the control groups' CPU quota allow */
   const char *tuning;  /* a file of `niti tune`, which says how this device runs which convolution fastest; NULL or "": none, a
-                          cost  model chooses. One that cannot be used is left out, with a NITI_PROGRESS_NOTE */
+                          cost model chooses. One that cannot be used is left out, with a NITI_PROGRESS_NOTE, or with a
+                          NITI_PROGRESS_WARNING where it cannot be read or is damaged */
   uint64_t reserved[3];
 } NitiDevice;
 
@@ -458,11 +459,11 @@ typedef struct NitiRunFacts {
 } NitiRunFacts;
 
 typedef enum NitiProgressKind {
-  NITI_PROGRESS_NOTE,    /* human-readable text: what was initialised, resumed, fallen back to */
+  NITI_PROGRESS_NOTE,    /* human-readable text: what was initialised or extended */
   NITI_PROGRESS_BATCH,   /* after every step */
   NITI_PROGRESS_TEST,    /* while testing, after every batch */
   NITI_PROGRESS_EPOCH,   /* an epoch was trained and tested, and is being saved in the background */
-  NITI_PROGRESS_WARNING, /* human-readable text about what changes the result */
+  NITI_PROGRESS_WARNING, /* human-readable text about what changes the result, or a damaged file that is passed over */
   NITI_PROGRESS_START,   /* everything is opened and checked; what follows is training */
   NITI_PROGRESS_DATA,    /* ten times per second while data is read or waited for: what is being done, to `batch` of `batches`
                             (0: not known) */
@@ -594,9 +595,9 @@ NITI_API NitiStatus niti_model_evaluate_split(NitiModel *model, NitiScore *out, 
 /* Experimental: whether evaluation and prediction see each image mirrored too and add both logits (docs/arithmetic.md, "Test-time
  * flip"). At first as the recipe says. model NULL: nothing happens. */
 NITI_API void niti_model_flip(NitiModel *model, bool flip);
-/* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say),
- * DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns false,
- * evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */
+/* Sets what niti_model_evaluate and niti_model_evaluate_split call while they work: with NOTE (what the data set has to say) and
+ * WARNING, DATA, and TEST after every batch; of the rest of NitiProgress only text, batch and batches are set. Where it returns
+ * false, evaluate ends with NITI_INTERRUPTED. progress NULL: nothing is called. model NULL: nothing happens. */
 NITI_API void niti_model_watch(NitiModel *model, NitiProgressCallback progress, void *context);
 /* What niti_model_evaluate read last; valid until it is called again or the model is closed. NULL: nothing yet, or model is NULL.
  */

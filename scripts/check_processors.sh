@@ -1,15 +1,16 @@
 #!/bin/sh
 # Trains small networks on emulated processors and compares them with this machine's:
-#   scripts/check_processors.sh NITI FOLDER [ARCHITECTURE...]     (armhf s390x riscv64 gcc-O0 clang-O0 clang-O3; also arm64)
+#   scripts/check_processors.sh NITI FOLDER [ARCHITECTURE...]     (armhf s390x riscv64 gcc-O0 clang-O0 clang-O3 musl; also arm64)
 # NITI is this machine's tool. Each architecture's tool must end with the same hashes, continue this machine's runs and have its own
-# continued here, and pass the tests of files and arithmetic. COMPILER-On is this machine with that compiler and optimisation. Exits with 77 (skipped) where no architecture can be had.
+# continued here, and pass the tests of files and arithmetic. COMPILER-On is this machine with that compiler and optimisation, musl its
+# processor with that C library, for which Debian has none of the other libraries: the proofs of src/base alone. Exits with 77 (skipped) where no architecture can be had.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 niti=$(realpath "$1")
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 shift 2
-[ $# -gt 0 ] || set -- armhf s390x riscv64 gcc-O0 clang-O0 clang-O3
+[ $# -gt 0 ] || set -- armhf s390x riscv64 gcc-O0 clang-O0 clang-O3 musl
 work=$folder/work
 rm -rf "$work"
 mkdir -p "$work/idx" "$work/npy"
@@ -121,6 +122,13 @@ done
 bad=0 done=0
 for architecture in "$@"; do
   status=0
+  if [ "$architecture" = musl ]; then
+    command -v musl-gcc >/dev/null || continue
+    musl-gcc -std=gnu11 -O2 -static -I"$root/include" -I"$root/src" "$root/tests/proof/enumerate.c" -o "$folder/enumerate-musl"
+    "$folder/enumerate-musl" quick || bad=1
+    done=$((done + 1))
+    continue
+  fi
   case $architecture in
     gcc-O* | clang-O*) configure_here "${architecture%-O*}" "O${architecture#*-O}" ;;
     *) "$root/scripts/cross_configure.sh" "$architecture" "$folder/$architecture" || status=$? ;;

@@ -2,6 +2,7 @@
 # Builds the fuzz targets of tests/fuzz with clang, libFuzzer and the address and undefined-behaviour sanitizers, and runs them:
 #   scripts/fuzz.sh FOLDER [SECONDS [TARGET...]]   (60 seconds; every target)
 # New cases go to FOLDER/corpus/TARGET, what fails to FOLDER/found. The last lines say what ran, and FOLDER/runs gathers them.
+# NITI_FUZZ_PREFIX: where the libraries are that scripts/fuzz_decoders.sh builds.
 # NITI_FUZZ_SANITIZE=none: without sanitizers, which is several times as fast; the next run with them tries all that it kept.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,7 +18,7 @@ build=$folder/build seconds_a_case=5 memory_mb=1024
 [ "$kind" != none ] || { kind='' && build=$folder/build-none seconds_a_case=1 memory_mb=512; }
 [ -n "${NITI_FUZZ_BUILT-}" ] || cmake -S "$root" -B "$build" -G Ninja --log-level=NOTICE -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Check \
   -DCMAKE_C_FLAGS_CHECK="-O2 -g1" -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link -DNITI_SANITIZE="$kind" -DNITI_FUZZ=ON \
-  -DNITI_TESTS=ON -DNITI_TREE_TESTS=OFF -DNITI_CUDA=OFF
+  -DNITI_TESTS=ON -DNITI_TREE_TESTS=OFF -DNITI_CUDA=OFF ${NITI_FUZZ_PREFIX:+"-DCMAKE_PREFIX_PATH=$NITI_FUZZ_PREFIX" "-DCMAKE_C_STANDARD_LIBRARIES=$NITI_FUZZ_PREFIX/lib/libz.a"}
 # shellcheck disable=SC2046 # words
 [ $# -gt 0 ] || set -- $(cd "$root/tests/fuzz" && ls fuzz_*.c | sed 's/^fuzz_//; s/\.c$//')
 # shellcheck disable=SC2046 # words

@@ -73,13 +73,15 @@ static void texts_of_values(void **state) {
       {"int64", "ffffffffffffffff 7fffffffffffffff", HEX, 2, {-1, INT64_MAX}},
       {"uint64", "8000000000000000\v1\f", HEX, 2, {INT64_MIN, 1}},
       {"int8", "int8_t v[3] = {-128, 127, -0};", H, 3, {-128, 127, 0}},
-      {"uint8", "// {\n{255 0x0f 017}", H, 3, {255, 15, 15}},
+      {"uint8", "// {\n{255,0x0f/**/,017}", H, 3, {255, 15, 15}},
       {"int16", "{-32768,32767,}", H, 2, {-32768, 32767}},
       {"uint16", "{65535u/* 7 */,-0}", H, 2, {65535, 0}},
       {"int32", "{-2147483648, 2147483647L}", H, 2, {INT32_MIN, INT32_MAX}},
       {"uint32", "{4294967295UL\n}", H, 1, {UINT32_MAX}},
       {"int64", "{INT64_MIN, -9223372036854775807ll, INT64_MIN}", H, 3, {INT64_MIN, -INT64_MAX, INT64_MIN}},
       {"uint64", "{18446744073709551615ULL}", H, 1, {-1}},
+      {"int32", "{1u, 2ul, 3lu, 4LLU}", H, 4, {1, 2, 3, 4}},
+      {"int8", "#ifndef V\n#define V\nint8_t v[] = {1};\n#endif // {2}\n", H, 1, {1}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
     void *data;
@@ -95,7 +97,8 @@ static void texts_of_values(void **state) {
 
 static void texts_of_no_values(void **state) {
   (void)state;
-  static const char hex[] = "hexadecimal digits", address[] = "the address of the next", number[] = "a number of the index's";
+  static const char hex[] = "hexadecimal digits", address[] = "the address of the next", number[] = "a number of the index's",
+                    comma[] = "a comma, or } at the array's end", behind[] = "the end of the file, ; and #endif at most";
   static const struct {
     const char *dtype, *text;
     int format;
@@ -119,6 +122,21 @@ static void texts_of_no_values(void **state) {
       {"int8", "int8_t v", H, "an array", "''"},
       {"int8", "{1,2", H, "} at the array's end", "''"},
       {"int8", "{1 /* 2}", H, "} at the array's end", "'/*'"},
+      {"int8", "{1 2}", H, comma, "'2}'"},
+      {"int8", "{1;2}", H, number, "'1;2}'"},
+      {"int8", "{1\n2,}", H, comma, "v.h:2: '2'"},
+      {"int8", "{1/**/2}", H, comma, "'2}'"},
+      {"int8", "{1,2}; {3}", H, behind, "'{3}'"},
+      {"int8", "{1,2} 3", H, behind, "'3'"},
+      {"int8", "{1,2};;", H, behind, "';'"},
+      {"int8", "{1,2};\n#endif\nint8_t w;", H, behind, "v.h:3: 'int8_t'"},
+      {"int8", "{1,2}; /* 3", H, behind, "'/*'"},
+      {"int8", "{1,2} /* 3", H, behind, "'/*'"},
+      {"int8", "{1uu,2}", H, number, "'1uu'"},
+      {"int8", "{1lL,2}", H, number, "'1lL'"},
+      {"int8", "{1lul,2}", H, number, "'1lul'"},
+      {"int8", "{,1,2}", H, number, "''"},
+      {"int8", "{1,,2}", H, number, "''"},
       {"int8", "{1,\n2,3}", H, "more than 2 values", "v.h: "},
       {"int8", "{1}", H, "1 values (expected 2", "v.h: "},
       {"int8", "{128}", H, number, "'128}"},

@@ -259,7 +259,7 @@ static void put_text(const char *path, const char *text) {
   fclose(file);
 }
 
-static void check_left_out(const char *path, const char *says) {
+static void check_left_out(const char *path, const char *says, bool damaged) {
   char text[NITI_TUNED_MAX];
   NitiBackend *backend = open_with(NULL, 2, path);
   const NitiTuningFacts *facts = niti_backend_tuning(backend);
@@ -269,6 +269,7 @@ static void check_left_out(const char *path, const char *says) {
   (void)niti_executable_tuned(s.executable, text);
   assert_non_null(facts->note);
   if (!strstr(facts->note, says) || !strstr(facts->note, path)) fail_msg("'%s' does not say '%s'", facts->note, says);
+  assert_int_equal(facts->damaged, damaged);
   close_step(&s);
   niti_backend_close(backend);
 }
@@ -279,38 +280,38 @@ static void what_cannot_be_used_is_left_out(void **state) {
   char text[2048];
   NitiBackend *b = open_with(NULL, 2, NULL);
   remove(path);
-  check_left_out(path, "cannot open");
+  check_left_out(path, "cannot open", true);
   put_text(path, "");
-  check_left_out(path, "not JSON");
+  check_left_out(path, "not JSON", true);
   put_text(path, "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [");
-  check_left_out(path, ":1: not JSON");
+  check_left_out(path, ":1: not JSON", true);
   put_text(path, "[]");
-  check_left_out(path, "not a tuning file");
+  check_left_out(path, "not a tuning file", true);
   put_text(path, "{\"format\": \"something else\"}");
-  check_left_out(path, "not a tuning file");
+  check_left_out(path, "not a tuning file", true);
   put_text(path, "{\"format\": \"niti tuning\", \"version\": 2, \"devices\": []}");
-  check_left_out(path, "version 2 (expected 1)");
+  check_left_out(path, "version 2 (expected 1)", true);
   put_text(path, "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": 5}");
-  check_left_out(path, "devices is not a list");
+  check_left_out(path, "devices is not a list", true);
   put_text(path, "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [7, {\"hardware\": 5}]}");
-  check_left_out(path, "nothing for this device");
+  check_left_out(path, "nothing for this device", false);
   memset(text, '[', sizeof text - 1);
   text[sizeof text - 1] = 0;
   put_text(path, text);
-  check_left_out(path, "byte 4: JSON nested more than 4 levels deep");
+  check_left_out(path, "byte 4: JSON nested more than 4 levels deep", true);
   memset(text, ',', sizeof text - 1); /* after a list of values without text */
   memcpy(text, "[7", 2);
   put_text(path, text);
-  check_left_out(path, "more than 575 values in 2047 bytes");
+  check_left_out(path, "more than 575 values in 2047 bytes", true);
   put_text(path, "[");
   assert_int_equal(truncate(path, (4 << 20) + 1), 0);
-  check_left_out(path, "4194304");
+  check_left_out(path, "4194304", true);
   (void)snprintf(text, sizeof text,
                  "{\"format\": \"niti tuning\", \"version\": 1, \"devices\": [{\"hardware\": \"%s\", \"kernels\": \"%s\", "
                  "\"threads\": 2, \"build\": \"0\", \"ways\": {}}]}",
                  b->ops->hardware(b), b->ops->kernels(b));
   put_text(path, text);
-  check_left_out(path, "another build");
+  check_left_out(path, "another build", false);
   (void)write_ways(path, b, 1);
   NitiBackend *other = open_with(NULL, 3, path); /* another number of threads is another device */
   assert_non_null(strstr(niti_backend_tuning(other)->note, "nothing for this device"));
@@ -332,7 +333,7 @@ static void a_way_that_is_not_there_is_left_out(void **state) {
   must(niti_tuning_write(path, b, &name, &way, 1));
   close_step(&s);
   niti_backend_close(b);
-  check_left_out(path, "\"abacus\\x0A\\x1B[1m direct\" is no way"); /* one line, whatever a file says */
+  check_left_out(path, "\"abacus\\x0A\\x1B[1m direct\" is no way", true); /* one line, whatever a file says */
 }
 
 /* A damaged file is replaced; another device's entries stay; a second write adds. */

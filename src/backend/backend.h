@@ -146,6 +146,7 @@ typedef struct NitiTuningFacts {
   const char *path;
   int32_t entries;  /* convolutions that the file has for this device */
   const char *note; /* one line: why the file, or an entry that was asked for, was left out; NULL: there was nothing to say */
+  bool damaged;     /* the note is of what no `niti tune` of this version has written, or of a file that cannot be read */
 } NitiTuningFacts;
 
 /* NULL: the backend was opened without a file, or there is none at that path. */

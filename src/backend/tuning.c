@@ -93,13 +93,17 @@ static void adopt(NitiTuning *t, const json_t *file, const NitiBackend *b) {
     note(t, "%s was measured with another build of niti, so it is not used; `niti tune` measures again", t->path);
   } else if (!json_is_object(json_object_get(entry, "ways"))) {
     note(t, "%s: ways is not an object, so it is not used; `niti tune` measures again", t->path);
+    t->facts.damaged = true;
   } else {
     t->ways = json_incref(json_object_get(entry, "ways"));
     t->facts.entries = (int32_t)json_object_size(t->ways);
   }
 }
 
-static void refuse(NitiTuning *t) { note(t, "%s; it is not used, and `niti tune` writes it anew", niti_error()); }
+static void refuse(NitiTuning *t) {
+  note(t, "%s; it is not used, and `niti tune` writes it anew", niti_error());
+  t->facts.damaged = true;
+}
 
 NitiStatus niti_tuning_open(NitiTuning **out, const char *path, const NitiBackend *b) {
   json_t *file = NULL;
@@ -158,6 +162,7 @@ bool niti_tuning_find(NitiTuning *t, const NitiBackend *b, const NitiConvCall *c
   note(t, "%s: \"%.48s\" is no way to run \"%s\" here, so the cost model chooses; `niti tune` measures again", t->path, wanted,
        name);
   t->facts.note = t->note;
+  t->facts.damaged = true;
   return false;
 }
 

@@ -155,6 +155,16 @@ static NitiStatus parse_hex(void *data, Text *t) {
   return count == expected ? NITI_OK : wrong_count(t->path, count, expected);
 }
 
+/* The length of the suffix of an integer of C: u, l and ll of one case, in either order. */
+static size_t suffix_length(const char *p) {
+  const char *const start = p;
+  const bool first = *p == 'u' || *p == 'U';
+  p += first;
+  if (*p == 'l' || *p == 'L') p += p[1] == *p ? 2 : 1;
+  if (!first) p += *p == 'u' || *p == 'U';
+  return (size_t)(p - start);
+}
+
 /* A number of C within the dtype. */
 static bool take_c_number(Text *t, uint64_t *value) {
   const size_t bits = 8 * t->values->width;
@@ -169,11 +179,20 @@ static bool take_c_number(Text *t, uint64_t *value) {
   if (!isdigit((unsigned char)t->at[minus])) return false;
   errno = 0;
   *value = strtoull(t->at + minus, &end, 0);
-  end += strspn(end, "uUlL");
+  end += suffix_length(end);
   if (errno != 0 || !ends_value(*end) || *value > (!t->values->sign ? minus ? 0 : most : minus ? half : half - 1)) return false;
   *value = minus ? 0 - *value : *value;
   t->at = end;
   return true;
+}
+
+/* Behind the values: a second array, or anything else that a reader would take for one. */
+static NitiStatus end_header(Text *t) {
+  ++t->at; /* } */
+  bool ends = skip(t);
+  if (*t->at == ';') ++t->at;
+  for (ends = ends && skip(t); ends && *t->at == '#'; ends = skip(t)) t->at += strcspn(t->at, "\n"); /* the end of a guard */
+  return ends && !*t->at ? NITI_OK : not_a_value(t, "the end of the file, ; and #endif at most");
 }
 
 static NitiStatus parse_h(void *data, Text *t) {
@@ -193,9 +212,11 @@ static NitiStatus parse_h(void *data, Text *t) {
       return not_a_value(t, "a number of the index's dtype");
     }
     put(data, t->values->width, count++, value);
-    if (skip(t) && *t->at == ',') ++t->at;
+    if (!skip(t) || *t->at != ',') break;
+    ++t->at;
   }
-  if (*t->at != '}') return not_a_value(t, "} at the array's end");
+  if (*t->at != '}') return not_a_value(t, "a comma, or } at the array's end");
+  NITI_TRY(end_header(t));
   return count == expected ? NITI_OK : wrong_count(t->path, count, expected);
 }
 

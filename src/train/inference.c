@@ -303,7 +303,7 @@ static NitiStatus resolve_data(NitiModel *m, NitiDataset *dataset) {
 static void tell_tuning(NitiModel *m, const NitiNetwork *net) {
   const NitiTuningFacts *facts = niti_backend_tuning(m->backend);
   (void)niti_executable_tuned(net->main, m->tuning);
-  if (facts && facts->note) (void)tell(m, NITI_PROGRESS_NOTE, facts->note, 0, 0);
+  if (facts && facts->note) (void)tell(m, facts->damaged ? NITI_PROGRESS_WARNING : NITI_PROGRESS_NOTE, facts->note, 0, 0);
 }
 
 static NitiStatus evaluate(NitiModel *m, NitiScore *out) {

@@ -60,11 +60,11 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   return NITI_OK;
 }
 
-/* The deepest existing folder above path; "." if there is none. */
+/* The deepest existing folder above path; "." or "/" if there is none, even where neither can be reached. */
 static NitiStatus existing_part(char **out, const char *path) {
   *out = strdup(path);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path);
-  while (niti_system.access(*out, F_OK) != 0) {
+  while (strcmp(*out, ".") != 0 && strcmp(*out, "/") != 0 && niti_system.access(*out, F_OK) != 0) {
     char *slash = strrchr(*out, '/');
     if (!slash) {
       (void)snprintf(*out, strlen(path) + 1, "."); /* path is not empty */
@@ -83,7 +83,9 @@ NitiStatus niti_run_folder_check(const char *path) {
   if (niti_path_is_dir(path)) NITI_TRY(check_empty(path));
   NITI_TRY(existing_part(&part, path));
   NitiStatus status = NITI_OK;
-  if (!niti_path_is_dir(part))
+  if (niti_system.access(part, F_OK) != 0)
+    status = niti_fail_errno(part, "look into the folder");
+  else if (!niti_path_is_dir(part))
     status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is not a folder", path, part);
   else if (niti_system.access(part, W_OK | X_OK) != 0)
     status = niti_fail_errno(part, "write into the folder");

@@ -90,7 +90,8 @@ static void tell_notes(const NitiRun *run) {
 
 static void tell_tuning(const NitiRun *run) {
   const NitiTuningFacts *facts = niti_backend_tuning(run->backend);
-  const NitiProgress progress = {.kind = NITI_PROGRESS_NOTE, .text = facts ? facts->note : NULL, .epoch = run->epoch + 1};
+  const NitiProgressKind kind = facts && facts->damaged ? NITI_PROGRESS_WARNING : NITI_PROGRESS_NOTE;
+  const NitiProgress progress = {.kind = kind, .text = facts ? facts->note : NULL, .epoch = run->epoch + 1};
   if (progress.text && run->options.progress) (void)run->options.progress(run->options.context, &progress);
 }
 

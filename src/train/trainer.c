@@ -587,7 +587,7 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   if (status == NITI_OK)
     status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &previous, run_path) : NITI_OK);
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);
-  if (status == NITI_OK && previous) note(&run, "%s; continuing from the checkpoint before it", niti_error());
+  if (status == NITI_OK && previous) warn(&run, "%s; continuing from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_agree(&run, niti_run_restore(&run, checkpoint, run.options.data));
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);

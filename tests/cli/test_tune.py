@@ -87,6 +87,11 @@ def test_a_file_that_cannot_be_used_is_a_note(content, says, trained, toy, toy_r
     assert done.returncode == 0 and json.loads(done.stdout)["hash"] == result["hash"]
     note, = [line for line in done.stderr.splitlines() if str(path) in line]
     assert note.startswith("niti: ") and says in note
+    # A file that is damaged, or that is not where it was said to be, is worth a warning: that one is sound.
+    damaged = says != "nothing for this device"
+    assert json.loads(done.stdout)["warnings"] == ([note.removeprefix("niti: ")] if damaged else [])
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "quiet", "--tuning", path, "--quiet", "--max-steps", 1, *DEVICE)
+    assert done.returncode == 0 and (says in done.stderr) == damaged
     done = niti("eval", run / "last.safetensors", "--data", toy, "--tuning", path)
     assert done.returncode == 0 and says in done.stderr
     done = niti("bench", "step", "--model", "lenet5", "--batch", 1, "--seconds", 1, "--tuning", path)

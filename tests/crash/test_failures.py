@@ -14,7 +14,7 @@ from recipes import TOY
 from tool import content_of, hash_of
 
 SAME_OUTPUT = {"summary", "program", "show", "hash", "fold", "data", "export", "vectors", "eval", "predict", "completion", "man", "help", "compare",
-               "replay"}
+               "replay", "import", "import nothing"}
 TRAINING = ("train", "resume", "average")
 DEVICES = {"info"}  # where the system does not say, the tool does without
 
@@ -31,8 +31,42 @@ def normed(work, toy):
     return path, work / "normed"
 
 
+DEVICE = """\
+#include "toy.h"
+#include <stdio.h>
+static toy network;
+static int32_t arena[TOY_ARENA_BYTES / 4];
+static int read_slot(void *user, int slot, uint32_t offset, void *data, uint32_t size) {
+  return fseek(user, (long)slot * TOY_SLOT_BYTES + offset, SEEK_SET) != 0 || fread(data, 1, size, user) != size;
+}
+static int write_slot(void *user, int slot, uint32_t offset, const void *data, uint32_t size) {
+  return fseek(user, (long)slot * TOY_SLOT_BYTES + offset, SEEK_SET) != 0 || fwrite(data, 1, size, user) != size;
+}
+int main(int count, char **arguments) {
+  FILE *file = fopen(arguments[count - 1], "w+b");
+  static const char zeros[2 * TOY_SLOT_BYTES];
+  if (!file || fwrite(zeros, sizeof zeros, 1, file) != 1) return 1;
+  toy_init(&network, arena);
+  for (int k = 0; k < 2; ++k) {
+    if (toy_save(&network, read_slot, write_slot, file) != 0) return 1;
+  }
+  return fclose(file) != 0;
+}
+"""
+
+
 @pytest.fixture(scope="session")
-def commands(work, toy, recipe, half, normed):
+def device(work, half):
+    """(the two slots that a device saved, the checkpoint of its export)."""
+    tool.output_of("export", "c", half, "--out", work / "device")
+    (work / "device.c").write_text(DEVICE)
+    subprocess.run(["gcc", "-std=gnu11", "-I", work / "device", work / "device.c", work / "device" / "toy.c", "-o", work / "save"], check=True)
+    subprocess.run([work / "save", work / "slots"], check=True)
+    return work / "slots", work / "device" / "toy.safetensors"
+
+
+@pytest.fixture(scope="session")
+def commands(work, toy, recipe, half, normed, device):
     """{name: a function that prepares a folder and returns the arguments}, of every command."""
     (work / "device.log").write_text("# seen\n0:0 1:1\n2:2\n")
     image, _ = data_sets.squares(1, 5)
@@ -66,14 +100,17 @@ def commands(work, toy, recipe, half, normed):
         "completion": lambda _: ["completion", "bash"],
         "man": lambda folder: ["man", "--all", folder],
         "replay": lambda folder: ["replay", work / "device.log", half, "--data", toy, "--threads", 1, "--out", folder / "out", "--json"],
-        "import": lambda folder: ["import", work / "toy.yaml", half, "--out", folder / "out"],  # no device's state: it fails anyway
+        "import": lambda folder: ["import", *device, "--out", folder / "out", "--json"],
+        "import nothing": lambda folder: ["import", work / "toy.yaml", half, "--out", folder / "out"],  # no device's state
+        "tune": lambda folder: ["tune", recipe, "--batch", 1, "--seconds", 1, "--threads", 1, "--isa", "ref", "--out", folder / "out", "--json"],
         "bench": lambda _: ["bench", "step", "--model", "mlp", "--batch", 1, "--seconds", 1, "--threads", 1, "--json"],
     }
 
 
 NAMES = ["train", "resume", "average", "dry run", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "fold", "export",
-         "vectors", "compare", "help", "completion", "man", "replay", "import"] + (["bench"] if faults.SLOW else [])
-CODES = {"import": 1}
+         "vectors", "compare", "help", "completion", "man", "replay", "import", "import nothing", "tune"] + (["bench"] if faults.SLOW else [])
+CODES = {"import nothing": 1}
+MEASURING = ("tune", "bench")  # which take longer
 
 
 def outputs(folder):
@@ -128,13 +165,13 @@ def test_every_allocation_fails_in_turn(name, commands, work):
         shutil.rmtree(folder)
         return done.code
 
-    codes = faults.each(faults.some(expected[0].allocations, 5 if name == "bench" else 60), check)
+    codes = faults.each(faults.some(expected[0].allocations, 5 if name in MEASURING else 60), check)
     print(f"{name}: {len(codes)} of {expected[0].allocations} allocations, {sum(codes)} times the command failed")
     shutil.rmtree(base)
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EINTR", "short"])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("help", "completion", "show", "summary", "dry run", "bench")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("help", "completion")])  # which make none
 def test_every_call_fails_in_turn(name, error, commands, work):
     base = work / f"calls-{name.replace(' ', '-')}-{error}"
     expected = undisturbed(commands, name, base / "plain")
@@ -153,12 +190,24 @@ def test_every_call_fails_in_turn(name, error, commands, work):
         shutil.rmtree(folder)
         return done.code
 
-    codes = faults.each(faults.some(expected[0].calls, 12), check)
+    codes = faults.each(faults.some(expected[0].calls, 3 if name in MEASURING else 12), check)
     print(f"{name}, {error}: {len(codes)} of {expected[0].calls} calls, {sum(codes)} times the command failed")
     shutil.rmtree(base)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("man", "import")])
+def test_a_dry_run_where_no_folder_can_be_reached(commands, work):
+    """It looks for the deepest folder that is there, and ends where not even `.` can be looked into."""
+    folder = faults.fresh(work / "unreachable")
+    last = undisturbed(commands, "dry run", folder / "plain")[0].calls
+    said = ""
+    for number in range(last - 7, last + 1):
+        done = faults.run(f"calls:{number}:{errno.EACCES}", *commands["dry run"](folder), report=folder / "report")
+        assert done.code in (0, 1), (number, done)
+        said += done.err
+    assert "niti: .: cannot look into the folder: Permission denied" in said
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("man", "import nothing")])
 def test_a_full_standard_output(name, commands, work):
     """Exit code 1 and a message; a run is trained all the same."""
     folder = faults.fresh(work / "full-output")

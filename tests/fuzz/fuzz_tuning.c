@@ -150,6 +150,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   int way, known = 0;
   NitiTuning *tuning = open_file(path, &facts);
   const bool unread = facts.note && strstr(facts.note, "`niti tune` writes it anew");
+  FUZZ_CHECK(unread ? facts.damaged : facts.note || !facts.damaged);
   const bool found = niti_tuning_find(tuning, backend, &call, &way);
   for (int i = 0; i < way_count; ++i) known += ways[i].number == way;
   FUZZ_CHECK(found ? !facts.note && known == 1 && facts.entries > 0 : way == 0);
