@@ -238,15 +238,16 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
   return largest;
 }
 
+/* Up to COUNT passes: arguments of thousands of bytes make a launch in a recorded step slow. */
+template <int COUNT>
 struct Boxes {
-  NitiMmaBox box[NITI_MMA_PHASES];
-  uint32_t from[NITI_MMA_PHASES]; /* the first tile of each; past the last: tiles */
+  NitiMmaBox box[COUNT];
+  uint32_t from[COUNT]; /* the first tile of each; past the last: tiles */
   uint32_t tiles;
 };
 
-/* PHASED: there are several passes. */
-template <int MI, int NI, int BLOCKS, bool PHASED>
-static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_constant__ Boxes all, const bool second) {
+template <int MI, int NI, int BLOCKS, int COUNT>
+static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_constant__ Boxes<COUNT> all, const bool second) {
   niti_kernel_begin();
   int shift;
   if (!niti_mma_begin(all.box[0].pass, second, &shift)) return;
@@ -257,9 +258,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
   for (uint32_t number = blockIdx.x; number < all.tiles; number += gridDim.x) {
     int phase = 0;
 #pragma unroll
-    for (int i = 1; PHASED && i < NITI_MMA_PHASES; ++i) phase += number >= all.from[i];
-    const NitiMmaBox &b = all.box[PHASED ? phase : 0];
-    const Tile tile = tile_at(b, number - (PHASED ? all.from[phase] : 0));
+    for (int i = 1; i < COUNT; ++i) phase += number >= all.from[i];
+    const NitiMmaBox &b = all.box[COUNT > 1 ? phase : 0];
+    const Tile tile = tile_at(b, number - (COUNT > 1 ? all.from[phase] : 0));
     __syncthreads(); /* the box before has been read */
     copy_box(b, tile, shared);
     if (phase != loaded) {
@@ -293,15 +294,17 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
 
 /* ---- host ---- */
 
-typedef void (*Kernel)(Boxes, bool);
+template <int COUNT>
+using Kernel = void (*)(Boxes<COUNT>, bool);
 struct Variant {
-  Kernel one, phased;
+  Kernel<1> one;
+  Kernel<NITI_MMA_PHASES> phased;
   int pixels, columns, blocks; /* of a warp's unit; blocks of threads of a multiprocessor */
 };
 
 template <int MI, int NI, int BLOCKS>
 static Variant variant() {
-  return Variant{boxes<MI, NI, BLOCKS, false>, boxes<MI, NI, BLOCKS, true>, MI, NI * 8, BLOCKS};
+  return Variant{boxes<MI, NI, BLOCKS, 1>, boxes<MI, NI, BLOCKS, NITI_MMA_PHASES>, MI, NI * 8, BLOCKS};
 }
 
 static Variant variant_for(int oc) { return oc > 16 && oc % 8 == 0 ? variant<2, 4, 2>() : variant<4, 2, 2>(); }
@@ -402,15 +405,17 @@ static void complete(NitiMmaBox *b, const Variant &v) {
 }
 
 /* Places a box among the others, those with long sums first, so that the last tiles to end are short. */
-static void insert(Boxes *all, int count, const NitiMmaBox &b) {
+template <int COUNT>
+static void insert(Boxes<COUNT> *all, int count, const NitiMmaBox &b) {
   int i = count;
-  for (; i > 0 && all->box[i - 1].steps < b.steps; --i) all->box[i] = all->box[i - 1];
-  all->box[i] = b;
+  for (; i > 0 && i < COUNT && all->box[i - 1].steps < b.steps; --i) all->box[i] = all->box[i - 1];
+  all->box[i % COUNT] = b;
 }
 
-void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps, int count, const NitiConv *s) {
-  const Variant v = variant_for(passes->oc);
-  Boxes all = {};
+template <int COUNT>
+static void run(NitiCuda *cuda, Kernel<COUNT> mma_box, const Variant &v, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps,
+                int count, const NitiConv *s) {
+  Boxes<COUNT> all = {};
   int shared = 0;
   for (int i = 0; i < count; ++i) {
     NitiMmaBox b;
@@ -423,14 +428,13 @@ void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTap
     shared = shared_of(b) > shared ? shared_of(b) : shared;
     insert(&all, i, b);
   }
-  for (int i = 0; i < NITI_MMA_PHASES; ++i) {
+  for (int i = 0; i < COUNT; ++i) {
     all.from[i] = all.tiles;
     if (i < count) all.tiles += tiles_of(all.box[i]);
   }
   const int fit = SHARED_ALL / (shared + 1024), resident = cuda->multiprocessors * (fit < v.blocks ? fit : v.blocks);
   const unsigned grid = all.tiles < (uint32_t)resident ? all.tiles : (unsigned)resident;
   for (int i = 0; i < count; ++i) all.box[i].pass.second_blocks = grid;
-  const Kernel mma_box = count > 1 ? v.phased : v.one;
   niti_cuda_note(
       cuda, niti_cuda_runtime.cudaFuncSetAttribute((const void *)mma_box, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
       "mma_box: shared memory");
@@ -441,4 +445,12 @@ void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTap
   NITI_LAUNCH(cuda, mma_box, grid, THREADS, (size_t)shared, all, false);
   niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, mma_box, grid, THREADS, (size_t)shared, all, true);
+}
+
+void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps, int count, const NitiConv *s) {
+  const Variant v = variant_for(passes->oc);
+  if (count > 1)
+    run<NITI_MMA_PHASES>(cuda, v.phased, v, passes, taps, count, s);
+  else
+    run<1>(cuda, v.one, v, passes, taps, count, s);
 }
