@@ -149,7 +149,6 @@ static void clear_cases_are_chosen(void **state) {
     NitiDirection direction;
     const char *way; /* the begin of its name */
   } cases[] = {
-      {256, 8, 64, 384, 1, 1, 0, NITI_FORWARD, "mma"}, /* a short sum */
       {256, 1, 4096, 4096, 1, 1, 0, NITI_FORWARD, "mma"},
       {256, 8, 256, 256, 3, 1, 1, NITI_FORWARD, "wgmma"},
       {256, 8, 64, 64, 3, 1, 1, NITI_GRADIENT, "wgmma"},

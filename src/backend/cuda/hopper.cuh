@@ -106,8 +106,8 @@ __device__ inline uint64_t niti_descriptor(uint32_t address, NitiSwizzle swizzle
 #define NITI_R4(a, i) "+r"(a[i]), "+r"(a[i + 1]), "+r"(a[i + 2]), "+r"(a[i + 3])
 #define NITI_R16(a, i) NITI_R4(a, i), NITI_R4(a, i + 4), NITI_R4(a, i + 8), NITI_R4(a, i + 12)
 
-/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory; N: 64 or 32. add false: overwrites. Thread t of the warpgroup
- * holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
+/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory; N: 64 or 32. add false: overwrites. Thread t of the
+ * warpgroup holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
 __device__ inline void niti_wgmma(int (&acc)[64], uint64_t a, uint64_t b, bool add) {
   NITI_SM90(
       asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %66, 0;\n\t"

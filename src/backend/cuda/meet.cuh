@@ -1,13 +1,13 @@
 /* Meetings: how the blocks of one launch find its range. Each tells its largest value and hears those of all others; what it has
- * summed up it keeps meanwhile, and rounds with the shift that all demand. Where all blocks are known to run at once they wait for
- * as long as it takes, and the operation is a single launch: nothing is predicted, written twice or launched again. Elsewhere
+ * summed up it keeps meanwhile, and rounds with the shift that all demand. Where all blocks are known to run at once they wait
+ * for as long as it takes, and the operation is a single launch: nothing is predicted, written twice or launched again. Elsewhere
  * they lose patience after a while, take what they know and the prediction, and leave it to a second launch to see whether that
  * was right.
  *
  * Blocks run at once if they are no more than the multiprocessors hold of them, so that each has its place as soon as the kernels
- * before have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them. But two
- * launches that both wait for blocks that have no room would wait for ever, so no other process (MPS) and no other backend of
- * this process may have such.
+ * before have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them.
+ * But two launches that both wait for blocks that have no room would wait for ever, so no other process (MPS) and no other
+ * backend of this process may have such.
  *
  * Meeting number `turn` has range->told[turn % NITI_MEETINGS]. The blocks clear the words of two meetings later, which nobody has
  * read since two meetings before. */
@@ -32,8 +32,7 @@ static inline bool niti_meeting_holds(NitiCuda *cuda, const void *kernel, unsign
   int each = 0;
   if (blocks <= most) return true;
   if (most <= 1 || blocks > NITI_MEETING_MOST) return false;
-  niti_cuda_note(cuda,
-                 niti_cuda_runtime.cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, shared),
+  niti_cuda_note(cuda, niti_cuda_runtime.cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, shared),
                  "blocks of a multiprocessor");
   return blocks <= (unsigned)(each * cuda->multiprocessors);
 }
@@ -63,7 +62,8 @@ __device__ inline uint32_t niti_meeting_tell(NitiRange *range, uint32_t turn, in
   if ((threadIdx.x & 31) == 0) *(volatile uint32_t *)&range->told[turn % NITI_MEETINGS][group][blockIdx.x] = largest | NITI_TOLD;
   if (group == 0) { /* that meeting may have had more blocks and groups than this one */
     uint32_t *old = &range->told[(turn + NITI_MEETINGS / 2) % NITI_MEETINGS][0][0];
-    for (uint32_t i = blockIdx.x + (threadIdx.x & 31) * gridDim.x; i < NITI_MEETING_GROUPS * NITI_MEETING_MOST; i += 32 * gridDim.x)
+    for (uint32_t i = blockIdx.x + (threadIdx.x & 31) * gridDim.x; i < NITI_MEETING_GROUPS * NITI_MEETING_MOST;
+         i += 32 * gridDim.x)
       old[i] = 0;
   }
   uint32_t heard = niti_meeting_hear(range, turn, group + 1);

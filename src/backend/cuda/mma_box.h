@@ -10,7 +10,7 @@
 struct NitiMmaBox {
   NitiMmaPass pass;              /* w: as the convolution has them */
   bool transposed;               /* backward: */
-  NitiTaps tap_y, tap_x;      /* the weights' taps */
+  NitiTaps tap_y, tap_x;         /* the weights' taps */
   int32_t kernel_columns, taps;  /* of the weights */
   NitiDivisor quads, tap_count;  /* oc / 4, rounded up to whole rows of shared memory; the pass's taps */
   int32_t steps;                 /* of the sum, two chunks each */

@@ -49,8 +49,8 @@ extern "C" {
   CALL(cudaError_t, cudaFuncGetAttributes, (struct cudaFuncAttributes * out, const void *function), (out, function))             \
   CALL(cudaError_t, cudaFuncSetAttribute, (const void *function, enum cudaFuncAttribute which, int value),                       \
        (function, which, value))                                                                                                 \
-  CALL(cudaError_t, cudaOccupancyMaxActiveBlocksPerMultiprocessor, (int *blocks, const void *function, int threads, size_t shared), \
-       (blocks, function, threads, shared))                                                                                      \
+  CALL(cudaError_t, cudaOccupancyMaxActiveBlocksPerMultiprocessor,                                                               \
+       (int *blocks, const void *function, int threads, size_t shared), (blocks, function, threads, shared))                     \
   CALL(cudaError_t, cudaOccupancyMaxActiveClusters, (int *clusters, const void *function, const cudaLaunchConfig_t *config),     \
        (clusters, function, config))                                                                                             \
   CALL(cudaError_t, cudaLaunchKernelExC, (const cudaLaunchConfig_t *config, const void *kernel, void **arguments),               \

@@ -188,8 +188,7 @@ __device__ inline bool conv_range_tile(ConvRange &r, const ConvTiling &t, const 
 
 /* The first launch's end, where there is a second. */
 __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantiseArgs &rq) {
-  if ((threadIdx.x & 31) == 0)
-    conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)r.shift << MARK_SHIFT | (uint32_t)r.since;
+  if ((threadIdx.x & 31) == 0) conv_marks(rq, blockIdx.x)[threadIdx.x / 32] = (uint32_t)r.shift << MARK_SHIFT | (uint32_t)r.since;
   niti_range_raise(rq, r.largest);
 }
 
@@ -222,17 +221,14 @@ struct ConvLaunch {
 };
 typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *packed, NitiRequantiseArgs, bool second);
 
-/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are no
- * more channels. */
-#define CONV_TAPS(kernel, finish, columns)                                   \
-  [finish] = {                                                               \
-    kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>            \
-  }
-#define CONV_VARIANTS(kernel, columns)                                                                        \
-  {                                                                                                           \
-    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),             \
-        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns),         \
-        CONV_TAPS(kernel, NITI_FINISH_ANY, columns)                                                           \
+/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are
+ * no more channels. */
+#define CONV_TAPS(kernel, finish, columns) [finish] = {kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>}
+#define CONV_VARIANTS(kernel, columns)                                                                \
+  {                                                                                                   \
+    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),     \
+        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns), \
+        CONV_TAPS(kernel, NITI_FINISH_ANY, columns)                                                   \
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);

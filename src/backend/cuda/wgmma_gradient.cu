@@ -2,18 +2,19 @@
  *
  * In a blocked layout a position is [channels][16 images], which is what wgmma reads unswizzled: 8 rows of 16 bytes are 128
  * neighbouring bytes. A block computes 128 or 64 output channels x 128 or 64 input channels x 3 taps of one window row: one
- * warpgroup per tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is divided
- * evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts up. Block
- * b's part of tile t is number b + t: from one part to the next either the block or the tile or both go on, so no two are the
- * same. Stride is 1. */
+ * warpgroup per tap, all on the same copied run of deltas and inputs, each with the inputs shifted by its tap. The sum's range is
+ * divided evenly among the blocks, which leave what they summed of each tile in the workspace; a second kernel adds these parts
+ * up. Block b's part of tile t is number b + t: from one part to the next either the block or the tile or both go on, so no two
+ * are the same. Stride is 1. */
 #include <string.h>
 
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/wgmma.h"
 
 enum {
-  TILE = 128, HALF = 64, /* channels of either kind */
-  TAPS = 3,              /* of a window row in a block: warpgroups that multiply */
+  TILE = 128,
+  HALF = 64, /* channels of either kind */
+  TAPS = 3,  /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
   ROWS_MAX = 16, /* of a window */
   STAGES_MAX = 8,
@@ -263,11 +264,10 @@ static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor,
 typedef void (*GradientKernel)(CUtensorMap, CUtensorMap, GradientTiling, int4 *parts);
 
 static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, const GradientTiling &t) {
-  static const GradientKernel kernels[2][2][2] = {/* 4 and 8 positions; TILE or HALF of output, of input channels */
-                                                  {{gradient<4, TILE, TILE>, gradient<4, TILE, HALF>},
-                                                   {gradient<4, HALF, TILE>, gradient<4, HALF, HALF>}},
-                                                  {{gradient<8, TILE, TILE>, gradient<8, TILE, HALF>},
-                                                   {gradient<8, HALF, TILE>, gradient<8, HALF, HALF>}}};
+  static const GradientKernel kernels[2][2][2] = {
+      /* 4 and 8 positions; TILE or HALF of output, of input channels */
+      {{gradient<4, TILE, TILE>, gradient<4, TILE, HALF>}, {gradient<4, HALF, TILE>, gradient<4, HALF, HALF>}},
+      {{gradient<8, TILE, TILE>, gradient<8, TILE, HALF>}, {gradient<8, HALF, TILE>, gradient<8, HALF, HALF>}}};
   const GradientKernel kernel = kernels[t.positions == 8][t.tile_k == HALF][t.tile_c == HALF];
   const size_t shared = BARRIER_BYTES + SHARED_ALIGN + (size_t)t.stages * stage_of(t);
   niti_cuda_note(
@@ -283,8 +283,9 @@ template <typename T>
 static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
   const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh), vectors = (unsigned)part_of(t) / 4;
   const unsigned each = (unsigned)t.blocks / tiles, groups = each >= 16 ? GROUPS_MAX : each >= 6 ? 4 : 1;
-  void (*const kernel)(GradientTiling, const int4 *, T *) =
-      groups == GROUPS_MAX ? add_parts<T, GROUPS_MAX> : groups == 4 ? add_parts<T, 4> : add_parts<T, 1>;
+  void (*const kernel)(GradientTiling, const int4 *, T *) = groups == GROUPS_MAX ? add_parts<T, GROUPS_MAX>
+                                                            : groups == 4        ? add_parts<T, 4>
+                                                                                 : add_parts<T, 1>;
   NITI_LAUNCH(cuda, kernel, tiles * (vectors / (SUM_THREADS / groups)), SUM_THREADS, 0, t, (const int4 *)cuda->workspace, out);
 }
 

@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(THREADS, 1)
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
       uint2 mask = make_uint2(0, 0);
       if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
-      if (t.pairs > 1) niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
+      if (t.pairs > 1)
+        niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
       uint64_t b = weight_descriptor;
       for (int chunk = 0, stage = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * box.stage, box.parity);
