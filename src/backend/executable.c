@@ -97,7 +97,7 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
 
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, n, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements != NULL));
   if (elements && e->places.outlasted[t])
     e->backend->kernels->download_elements(e->backend, elements, &tensor, n);
   else if (elements)
@@ -108,7 +108,7 @@ NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *e
 
 NitiStatus niti_executable_write(NitiExecutable *e, int32_t t, int32_t n, const void *elements, const int32_t *exponent) {
   NitiTensor tensor = {0};
-  NITI_TRY(find_memory(&tensor, e, t, n, elements));
+  NITI_TRY(find_memory(&tensor, e, t, n, elements != NULL));
   if (elements) {
     e->backend->ops->upload(e->backend, tensor.data, elements, niti_executable_bytes_at(e, t, n));
     tensor.shape.n = e->fused->tensors[t].batched ? n : tensor.shape.n;

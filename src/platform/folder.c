@@ -65,7 +65,8 @@ NitiStatus niti_folder_make(size_t *kept, const char *path) {
 
 void niti_folder_unmake(const char *path, size_t kept) {
   char *copy = strdup(path);
-  for (size_t n = copy ? strlen(path) : 0; n > kept; --n) {
+  if (!copy) return;
+  for (size_t n = strlen(path); n > kept; --n) {
     if (path[n] != '/' && path[n] != 0) continue;
     copy[n] = 0;
     (void)niti_system.rmdir(copy);
