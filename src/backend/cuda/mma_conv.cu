@@ -211,10 +211,11 @@ static bool box_serves(const NitiConv *s, NitiDirection direction) {
   return count > 0;
 }
 
-/* `way`, whose time is known, or boxes, where there are enough images for whole ones. */
+/* `way`, whose time is known, or boxes, where there are enough images for whole ones, and whole rows of channels to store: with
+ * others (LeNet-5's 20 and 50) whole steps took longer, though each convolution by itself took less. */
 static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, int64_t *picoseconds) {
-  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX || (passes->ic >= BOX_FEW && passes->oc >= BOX_FEW))
-    return way;
+  if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX) return way;
+  if (passes->oc % 16 != 0 || (passes->ic >= BOX_FEW && passes->oc >= BOX_FEW)) return way;
   const int64_t time = niti_mma_box_time(passes, count, cuda->multiprocessors);
   if (time >= *picoseconds / 100 * BOX_MOST) return way;
   *picoseconds = time;
