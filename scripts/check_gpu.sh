@@ -11,6 +11,8 @@ sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-san
 options=
 [ "$tool" != memcheck ] || options="--report-api-errors no"
 export NITI_TEST_GPU=1
+# Blocks may wait for each other only where the runtime knows how many run at once; the tools' additions to kernels it does not know.
+export NITI_CUDA_MEETINGS="${NITI_CUDA_MEETINGS:-off}"
 tests="test_cuda test_cuda_conv test_cuda_norm test_cuda_network"
 
 checked() { # SHARE TEST

@@ -199,6 +199,42 @@ static long launches_of(NitiBackend *backend, const NitiProgram *p, long *by_wgm
 }
 
 /* One launch, or two where there are more than a launch takes, packs what each convolution would pack by itself. */
+static long step_launches(NitiBackend *backend) {
+  NitiDescription *d = NULL;
+  long by_wgmma = 0;
+  must(niti_description_load(&d, "resnet18", NULL));
+  NitiProgram *p = lowered(d, &(NitiLowerOptions){.batch = 256, .training = true, .optimizer = &niti_optimizer_sgd});
+  const long launches = launches_of(backend, p, &by_wgmma);
+  niti_program_close(p);
+  niti_description_close(d);
+  return launches;
+}
+
+/* An operation whose blocks may wait for each other is one launch instead of two: of the first backend alone, until that is
+ * closed, and not where the environment says so. */
+static void only_who_may_wait_meets(void **state) {
+  (void)state;
+  NitiBackend *first = open_isa("wgmma"), *second = open_isa("wgmma"), *other;
+  const long waits = step_launches(first), apart = step_launches(second);
+  assert_in_range(apart - waits, 20, apart);
+  close_sound(second);
+  second = open_isa("wgmma");
+  assert_int_equal(step_launches(second), apart); /* the second's end has not freed the first's place */
+  close_sound(first);
+  other = open_isa("wgmma");
+  assert_int_equal(step_launches(other), waits);
+  close_sound(other);
+  close_sound(second);
+  assert_int_equal(setenv("NITI_CUDA_MEETINGS", "off", 1), 0);
+  other = open_isa("wgmma");
+  assert_int_equal(step_launches(other), apart);
+  close_sound(other);
+  assert_int_equal(setenv("NITI_CUDA_MEETINGS", "of", 1), 0);
+  assert_int_equal(niti_backend_open(&other, &(NitiBackendOptions){.name = "cuda"}), NITI_ERROR_ARGUMENT);
+  assert_string_equal(niti_error(), "NITI_CUDA_MEETINGS is 'of' (expected on or off)");
+  assert_int_equal(unsetenv("NITI_CUDA_MEETINGS"), 0);
+}
+
 static void a_step_packs_its_weights_at_once(void **state) {
   static const char *const models[] = {"lenet5", "vgg-small-7", "vgg16", "resnet18", "resnet34"};
   (void)state;
@@ -231,6 +267,7 @@ int main(void) {
       cmocka_unit_test(every_way_reads_a_mask_alike),
       cmocka_unit_test(operands_of_networks_lie_in_memory),
       cmocka_unit_test(a_step_packs_its_weights_at_once),
+      cmocka_unit_test(only_who_may_wait_meets),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/exchange.h"
 #include "backend/registry.h"
+#include "platform/environment.h"
 
 enum { LEAST_CAPABILITY = 80, WGMMA_CAPABILITY = 90 };
 
@@ -182,8 +184,13 @@ static bool has_mps(int device) {
   return true;
 }
 
-static void claim(NitiCuda *cuda) {
-  cuda->shared = cuda->device >= DEVICES || has_mps(cuda->device) || atomic_exchange(&waiting[cuda->device], true);
+/* NITI_CUDA_MEETINGS=off: for tools that make kernels larger than the runtime knows (compute-sanitizer), and to find out. */
+static NitiStatus claim(NitiCuda *cuda) {
+  static const char *const words[] = {"on", "off"};
+  bool on;
+  NITI_TRY(niti_exchange_choice(&on, "NITI_CUDA_MEETINGS", niti_environment_get("NITI_CUDA_MEETINGS"), words));
+  cuda->shared = !on || cuda->device >= DEVICES || has_mps(cuda->device) || atomic_exchange(&waiting[cuda->device], true);
+  return NITI_OK;
 }
 
 static void release(const NitiCuda *cuda) {
@@ -381,7 +388,7 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
   cuda->overlap = niti_cuda_overlaps();
-  claim(cuda);
+  NITI_TRY(claim(cuda));
   describe(cuda);
   cuda->layouts = niti_layouts_open();
   if (!cuda->layouts) return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
