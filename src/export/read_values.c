@@ -215,7 +215,7 @@ static NitiStatus parse_h(void *data, Text *t) {
     if (!skip(t) || *t->at != ',') break;
     ++t->at;
   }
-  if (*t->at != '}') return not_a_value(t, "a comma, or } at the array's end");
+  if (*t->at != '}') return not_a_value(t, *t->at ? "a comma, or } at the array's end" : "} at the array's end");
   NITI_TRY(end_header(t));
   return count == expected ? NITI_OK : wrong_count(t->path, count, expected);
 }
