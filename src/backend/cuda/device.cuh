@@ -1,9 +1,10 @@
 /* Device functions that the kernels share: launching, rounding, and the range protocol.
  *
- * A requantising operation is two launches of the same kernel. The first writes int8 with the predicted shift and raises
- * range->max; the second returns at once where that shift was right, else computes the operation again with the true one. Its
- * last block stores the exponent and the next prediction and clears the range. So nothing waits for the host, and the result is
- * the definition's whatever was predicted. Ranks exchange their maxima between the launches. */
+ * A requantising operation whose blocks all run at once is one launch (meet.cuh). Any other is two launches of the same kernel.
+ * The first writes int8 with the predicted shift and raises range->max; the second returns at once where that shift was right,
+ * else computes the operation again with the true one. Its last block stores the exponent and the next prediction and clears the
+ * range. So nothing waits for the host, and the result is the definition's whatever was predicted. Ranks exchange their maxima
+ * between the launches. */
 #ifndef NITI_BACKEND_CUDA_DEVICE_CUH
 #define NITI_BACKEND_CUDA_DEVICE_CUH
 

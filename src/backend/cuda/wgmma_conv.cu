@@ -181,8 +181,8 @@ static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direc
   return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 
-/* Forward: its weights are packed, then each round waits for boxes, multiplies and rounds. Backward is not compared. As of an
- * H200. */
+/* Forward: each round waits for boxes, multiplies and rounds. Fitted to an H200 when each convolution packed its own weights,
+ * which it still charges for. Backward is not compared. */
 static int choose(const NitiCuda *cuda, const NitiConv *c, NitiDirection direction, int64_t *picoseconds) {
   ConvTiling t;
   *picoseconds = INT64_MAX;
