@@ -19,13 +19,16 @@ static bool wgmma_serves(const NitiCuda *cuda, const NitiConv *s, NitiDirection 
   return cuda->family == NITI_CUDA_WGMMA && !niti_conv_grouped(s) && serves(s);
 }
 
+/* Backward, where wgmma's tiles are in use as a whole: then it is never left. Either packs weights, and wgmma reads masks as bits. */
+static bool fills_tiles(const NitiConv *s) { return s->stride_h == 1 && s->stride_w == 1 && s->k % 64 == 0 && s->c >= 64 && s->c % 16 == 0; }
+
 /* mma.sync handles every shape in one group. Where wgmma does too, it is left where mma.sync is expected to gain more than the
- * models may err; never backward, where either packs weights, and wgmma reads masks as bits. */
+ * models may err. */
 static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
   int64_t wgmma, mma;
   if (niti_conv_grouped(s)) return &niti_cuda_conv_grouped;
   if (!wgmma_serves(cuda, s, direction)) return &niti_cuda_conv_mma;
-  if (direction == NITI_BACKWARD) return &niti_cuda_conv_wgmma;
+  if (direction == NITI_BACKWARD && fills_tiles(s)) return &niti_cuda_conv_wgmma;
   (void)niti_cuda_conv_wgmma.choose(cuda, s, direction, &wgmma);
   (void)niti_cuda_conv_mma.choose(cuda, s, direction, &mma);
   return mma < wgmma / 100 * MMA_MOST ? &niti_cuda_conv_mma : &niti_cuda_conv_wgmma;
@@ -115,6 +118,7 @@ static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool bac
          align_up(niti_shape_count(input_of(&copied, backward))) + (backward ? 0 : weights_of(&copied));
 }
 
+/* weights: NULL where they are not copied. */
 static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
                 const NitiConv *padded, bool backward) {
   const NitiShape from = input_of(s, backward), to = input_of(padded, backward);
@@ -123,7 +127,7 @@ static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor 
       {data, in->data, niti_shape_count(from) / (size_t)from.c, (size_t)from.c, (size_t)to.c},
       {weights, w->data, taps, (size_t)s->c, (size_t)padded->c},
   };
-  niti_cuda_pad(cuda, pads, backward ? 1 : 2);
+  niti_cuda_pad(cuda, pads, weights ? 2 : 1);
 }
 
 /* A filter is an image of taps. */
@@ -136,19 +140,20 @@ static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTenso
   niti_cuda_stack(cuda, stacks);
 }
 
-/* in, w: the operands; become copies in the workspace, w forward alone. */
-static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward) {
+/* in, w: the operands; become copies in the workspace, w only with `weights`. */
+static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward,
+                 bool weights) {
   const NitiShape to = input_of(copied, backward);
   int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
-  int8_t *weights = data + align_up(niti_shape_count(to));
+  int8_t *own = weights ? data + align_up(niti_shape_count(to)) : NULL;
   if (copied->stride_h == s->stride_h && copied->stride_w == s->stride_w)
-    pad(cuda, data, weights, in, w, s, copied, backward);
+    pad(cuda, data, own, in, w, s, copied, backward);
   else
-    stack(cuda, data, weights, in, w, s, copied);
+    stack(cuda, data, own, in, w, s, copied);
   in->data = data;
   in->shape = to;
-  if (backward) return;
-  w->data = weights;
+  if (!weights) return;
+  w->data = own;
   w->shape = (NitiShape){copied->k, copied->kh, copied->kw, copied->c};
 }
 
@@ -188,11 +193,19 @@ static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *
 
 /* ---- packed weights ---- */
 
-/* w: of the copies, or backward as they are. */
+/* Whether a call that copies its input copies its weights too. Backward packing adds filters of zeros; so does wgmma's channels
+ * forward. */
+static bool copies_weights(const NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape) {
+  if (call->direction != NITI_FORWARD || !is_copied(shape, &call->shape)) return false;
+  return is_stacked(&call->shape) || family_for(cuda, call, shape) != &niti_cuda_conv_wgmma;
+}
+
+/* w: of the copies, or as they are. */
 static void add_pack(NitiPacks *packs, const NitiConvCall *call, const NitiConv *shape, const int8_t *w, int8_t *to) {
   const NitiCudaConv *family = family_for(packs->cuda, call, shape);
+  const bool as_they_are = call->direction == NITI_FORWARD && !copies_weights(packs->cuda, call, shape);
   const int own = call->direction == NITI_BACKWARD ? call->shape.k : shape->k;
-  if (family->pack) family->pack(packs, to, w, own, shape, call->direction, call->way & WAY_MASK);
+  if (family->pack) family->pack(packs, to, w, own, as_they_are ? &call->shape : shape, call->direction, call->way & WAY_MASK);
 }
 
 /* Copies of weights are made anew by every call, and packed with them. */
@@ -200,7 +213,7 @@ size_t niti_cuda_conv_packed_bytes(const NitiBackend *backend, const NitiConvCal
   const NitiCuda *cuda = niti_cuda_const(backend);
   const NitiConv shape = shape_for(cuda, call);
   if (call->direction == NITI_GRADIENT || niti_conv_grouped(&shape)) return 0;
-  if (call->direction == NITI_FORWARD && is_copied(&shape, &call->shape)) return 0;
+  if (copies_weights(cuda, call, &shape)) return 0;
   return families_workspace(cuda, &shape, call->direction);
 }
 
@@ -288,7 +301,7 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   NitiTensor in = *x, weights = *w;
   int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, own)) : NULL;
   if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, own->k, call->centred);
-  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, false);
+  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, false, copies_weights(cuda, call, &shape));
   const int8_t *packed = packed_of(cuda, call, &shape, &weights);
   family_for(cuda, call, &shape)->forward(cuda, y, &in, &weights, prepared, packed, &shape, call->relu, rq, call->way & WAY_MASK);
 }
@@ -299,7 +312,7 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   const NitiCudaConv *family = family_for(cuda, call, &shape);
   NitiTensor in = *dy, weights = *w, masking = mask ? *mask : (NitiTensor){0};
-  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true);
+  if (is_copied(&shape, own)) copy(cuda, &in, &weights, own, &shape, true, false);
   if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
     masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
     niti_cuda_bits_spread(cuda, masking.data, mask);

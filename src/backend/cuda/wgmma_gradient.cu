@@ -14,6 +14,7 @@
 enum {
   TILE = 128,
   HALF = 64, /* channels of either kind */
+  LEAST = 40,
   TAPS = 3,  /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
   ROWS_MAX = 16, /* of a window */
@@ -215,8 +216,8 @@ __global__ void __launch_bounds__(SUM_THREADS)
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 extern "C" bool niti_wgmma_serves_gradient(const NitiConv *c) {
-  return c->stride_h == 1 && c->stride_w == 1 && c->kw >= 2 && c->kh <= ROWS_MAX && c->c % 16 == 0 && c->k % 16 == 0 &&
-         c->c >= 64 && c->k >= 64 && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
+  return c->stride_h == 1 && c->stride_w == 1 && c->kw >= 2 && c->kh <= ROWS_MAX && c->c % 2 == 0 && c->c >= LEAST &&
+         c->k >= LEAST && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
 }
 
 static int stage_of(const GradientTiling &t) {
