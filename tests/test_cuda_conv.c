@@ -221,7 +221,7 @@ static void test_strides(void **unused) {
 }
 
 static void test_random_shapes(void **unused) {
-  static const int channels[] = {1,  2,  3,  4,  8,  15, 16, 17,  20,  31,  32,  33,  40, 48,
+  static const int channels[] = {1,  2,  3,  4,  8,  15, 16, 17,  20,  31,  32,  33,  40,  48,
                                  56, 64, 65, 72, 80, 92, 96, 120, 128, 130, 160, 192, 200, 256};
   enum { LAST = sizeof channels / sizeof *channels - 1 };
   (void)unused;

@@ -1,7 +1,9 @@
 /* Convolution and linear: which family of kernels handles which shape. */
 #include <stdio.h>
 
+#include "backend/cuda/mma_first.h"
 #include "backend/cuda/pack.h"
+#include "backend/cuda/wgmma.h"
 
 typedef bool (*Serves)(const NitiConv *);
 
@@ -19,8 +21,11 @@ static bool wgmma_serves(const NitiCuda *cuda, const NitiConv *s, NitiDirection 
   return cuda->family == NITI_CUDA_WGMMA && !niti_conv_grouped(s) && serves(s);
 }
 
-/* Backward, where wgmma's tiles are in use as a whole: then it is never left. Either packs weights, and wgmma reads masks as bits. */
-static bool fills_tiles(const NitiConv *s) { return s->stride_h == 1 && s->stride_w == 1 && s->k % 64 == 0 && s->c >= 64 && s->c % 16 == 0; }
+/* Backward, where wgmma's tiles are in use as a whole: then it is never left. Either packs weights, and wgmma reads masks as
+ * bits. */
+static bool fills_tiles(const NitiConv *s) {
+  return s->stride_h == 1 && s->stride_w == 1 && s->k % 64 == 0 && s->c >= 64 && s->c % 16 == 0;
+}
 
 /* mma.sync handles every shape in one group. Where wgmma does too, it is left where mma.sync is expected to gain more than the
  * models may err. */
@@ -43,11 +48,15 @@ static size_t families_workspace(const NitiCuda *cuda, const NitiConv *s, NitiDi
 }
 
 /* ---- copies: where the channels that a sum runs over are no multiple of 16, kernels would gather single bytes. A copy of the
- * input and the weights costs less, and is a convolution of another shape: channels are padded with zeros; or, forward through a
- * stride, a block of stride by stride pixels becomes one, whose channels are all of theirs. Backward the weights are not copied:
- * packing them adds filters of zeros. ---- */
+ * input and the weights costs less, and is a convolution of another shape: channels are padded with zeros; or, forward, a whole
+ * window becomes a pixel, whose channels are all of its bytes; or, through a stride, a block of stride by stride pixels does.
+ * Packing adds zeros itself, so where weights are packed for wgmma, and backward, they are not copied. ---- */
 
 enum {
+  UNFOLD_CHANNELS = 15,
+  UNFOLD_SUM = 256,       /* bytes of a window */
+  UNFOLD_LEAST = 4000000, /* picoseconds of such a copy; then for each thousand bytes of it: */
+  UNFOLD_THOUSAND = 700,
   PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
   PAD_SUM = 32,     /* forward: up to so long a sum mma_first.cu may do */
   STACK_MOST = 2,   /* the sum may become so many times as long */
@@ -79,6 +88,43 @@ static bool is_stacked(const NitiConv *s) {
   return sum_of(&stacked) <= STACK_MOST * sum_of(s) && (int64_t)stacked.n * stacked.h * stacked.w * (stacked.c / 16) < INT32_MAX;
 }
 
+static NitiConv unfolded_of(const NitiConv *s) {
+  NitiConv unfolded = *s;
+  const int32_t sum = (int32_t)sum_of(s), chunk = NITI_WGMMA_CHUNK;
+  unfolded.c = parts_of(sum, 16) * 16;
+  if (4 * unfolded.c < 3 * parts_of(sum, chunk) * chunk) unfolded.c = parts_of(sum, chunk) * chunk;
+  unfolded.kh = unfolded.kw = 1;
+  unfolded.h = s->oh;
+  unfolded.w = s->ow;
+  unfolded.stride_h = unfolded.stride_w = 1;
+  unfolded.pad_h = unfolded.pad_w = 0;
+  return unfolded;
+}
+
+/* What mma.sync takes for few channels in picoseconds, as measured on an H200 beside the models of its other ways: about twice as
+ * long where it gathers single bytes, and in its first layer's kernel three times as long where it stores them. */
+static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
+  NitiConv other = *s;
+  int64_t time;
+  if (niti_mma_first_serves(s)) return niti_mma_first_time(s) * (s->k % 16 == 0 ? 1 : 3);
+  other.c = 16;
+  if (is_stacked(s)) other = stacked_of(s);
+  (void)niti_cuda_conv_mma.choose(cuda, &other, NITI_FORWARD, &time);
+  return is_stacked(s) || s->c > PAD_CHANNELS || time == INT64_MAX ? time : 2 * time;
+}
+
+/* Forward alone: whether copying and wgmma are expected to take less time than mma.sync. */
+static bool is_unfolded(const NitiCuda *cuda, const NitiConv *s) {
+  if (cuda->family != NITI_CUDA_WGMMA || niti_conv_grouped(s) || s->c > UNFOLD_CHANNELS || sum_of(s) > UNFOLD_SUM) return false;
+  if (s->kh * s->kw == 1 && s->stride_h == 1 && s->stride_w == 1) return false;
+  const NitiConv unfolded = unfolded_of(s);
+  const int64_t bytes = (int64_t)s->n * s->oh * s->ow * unfolded.c;
+  int64_t wgmma;
+  if (bytes / 16 >= INT32_MAX || !niti_cuda_conv_wgmma.serves_forward(&unfolded)) return false;
+  (void)niti_cuda_conv_wgmma.choose(cuda, &unfolded, NITI_FORWARD, &wgmma);
+  return wgmma + UNFOLD_LEAST + bytes * UNFOLD_THOUSAND / 1000 < few_channels_time(cuda, s) / 100 * MMA_MOST;
+}
+
 static bool is_padded(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   const int32_t channels = backward ? s->k : s->c;
   const Serves serves = backward ? niti_cuda_conv_wgmma.serves_backward : niti_cuda_conv_wgmma.serves_forward;
@@ -96,10 +142,22 @@ static NitiConv padded_of(const NitiConv *s, bool backward) {
   return padded;
 }
 
+typedef enum Copying { AS_IT_IS, PADDED, STACKED, UNFOLDED } Copying;
+
+static Copying copying_of(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  if (!backward && is_unfolded(cuda, s)) return UNFOLDED;
+  if (!backward && is_stacked(s)) return STACKED;
+  return is_padded(cuda, s, backward) ? PADDED : AS_IT_IS;
+}
+
 /* The convolution that kernels are asked for: s itself, or that of the copies. */
 static NitiConv copied_of(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  if (!backward && is_stacked(s)) return stacked_of(s);
-  return is_padded(cuda, s, backward) ? padded_of(s, backward) : *s;
+  switch (copying_of(cuda, s, backward)) {
+    case UNFOLDED: return unfolded_of(s);
+    case STACKED: return stacked_of(s);
+    case PADDED: return padded_of(s, backward);
+    default: return *s;
+  }
 }
 
 static bool is_copied(const NitiConv *copied, const NitiConv *s) { return copied->c != s->c || copied->k != s->k; }
@@ -130,14 +188,14 @@ static void pad(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor 
   niti_cuda_pad(cuda, pads, weights ? 2 : 1);
 }
 
-/* A filter is an image of taps. */
+/* Blocks of kh by kw pixels become pixels; a filter is an image of taps. */
 static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTensor *in, const NitiTensor *w, const NitiConv *s,
-                  const NitiConv *t) {
+                  const NitiConv *t, int32_t kh, int32_t kw) {
   const NitiStack stacks[2] = {
-      {data, in->data, s->n, s->h, s->w, s->c, s->stride_h, s->stride_w, s->pad_h, s->pad_w, t->h, t->w, t->c},
-      {weights, w->data, s->k, s->kh, s->kw, s->c, s->stride_h, s->stride_w, 0, 0, t->kh, t->kw, t->c},
+      {data, in->data, s->n, s->h, s->w, s->c, kh, kw, s->stride_h, s->stride_w, s->pad_h, s->pad_w, t->h, t->w, t->c},
+      {weights, w->data, s->k, s->kh, s->kw, s->c, kh, kw, kh, kw, 0, 0, t->kh, t->kw, t->c},
   };
-  niti_cuda_stack(cuda, stacks);
+  niti_cuda_stack(cuda, stacks, weights ? 2 : 1);
 }
 
 /* in, w: the operands; become copies in the workspace, w only with `weights`. */
@@ -146,10 +204,11 @@ static void copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *
   const NitiShape to = input_of(copied, backward);
   int8_t *data = (int8_t *)cuda->workspace + align_up(families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
   int8_t *own = weights ? data + align_up(niti_shape_count(to)) : NULL;
-  if (copied->stride_h == s->stride_h && copied->stride_w == s->stride_w)
-    pad(cuda, data, own, in, w, s, copied, backward);
-  else
-    stack(cuda, data, own, in, w, s, copied);
+  switch (copying_of(cuda, s, backward)) {
+    case UNFOLDED: stack(cuda, data, own, in, w, s, copied, s->kh, s->kw); break;
+    case STACKED: stack(cuda, data, own, in, w, s, copied, s->stride_h, s->stride_w); break;
+    default: pad(cuda, data, own, in, w, s, copied, backward); break;
+  }
   in->data = data;
   in->shape = to;
   if (!weights) return;
@@ -196,16 +255,28 @@ static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *
 /* Whether a call that copies its input copies its weights too. Backward packing adds filters of zeros; so does wgmma's channels
  * forward. */
 static bool copies_weights(const NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape) {
-  if (call->direction != NITI_FORWARD || !is_copied(shape, &call->shape)) return false;
-  return is_stacked(&call->shape) || family_for(cuda, call, shape) != &niti_cuda_conv_wgmma;
+  const Copying copying = copying_of(cuda, &call->shape, false);
+  if (call->direction != NITI_FORWARD || copying == AS_IT_IS) return false;
+  return copying == STACKED || family_for(cuda, call, shape) != &niti_cuda_conv_wgmma;
+}
+
+/* Of an unfolded convolution's filters each is a pixel. */
+static NitiConv own_weights_of(const NitiCuda *cuda, const NitiConv *s) {
+  NitiConv own = *s;
+  if (copying_of(cuda, s, false) != UNFOLDED) return own;
+  own.c = (int32_t)sum_of(s);
+  own.kh = own.kw = 1;
+  own.stride_h = own.stride_w = 1; /* what packing asks for */
+  return own;
 }
 
 /* w: of the copies, or as they are. */
 static void add_pack(NitiPacks *packs, const NitiConvCall *call, const NitiConv *shape, const int8_t *w, int8_t *to) {
   const NitiCudaConv *family = family_for(packs->cuda, call, shape);
   const bool as_they_are = call->direction == NITI_FORWARD && !copies_weights(packs->cuda, call, shape);
+  const NitiConv packed = as_they_are ? own_weights_of(packs->cuda, &call->shape) : *shape;
   const int own = call->direction == NITI_BACKWARD ? call->shape.k : shape->k;
-  if (family->pack) family->pack(packs, to, w, own, as_they_are ? &call->shape : shape, call->direction, call->way & WAY_MASK);
+  if (family->pack) family->pack(packs, to, w, own, &packed, call->direction, call->way & WAY_MASK);
 }
 
 /* Copies of weights are made anew by every call, and packed with them. */

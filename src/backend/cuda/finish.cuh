@@ -182,8 +182,7 @@ __device__ inline int niti_byte_round(int acc, const NitiByteRounding &b, uint32
 __device__ inline void niti_draw_loose(uint32_t (&words)[4], const NitiDraw &draw, uint64_t first) {
   const NitiWords low = niti_draw_block(&draw, (uint32_t)(first >> 4)), high = niti_draw_block(&draw, (uint32_t)(first >> 4) + 1);
   const uint32_t words_in = (uint32_t)first >> 2 & 3, bytes_in = 0x3210 + 0x1111 * ((uint32_t)first & 3);
-  uint32_t from[8] = {low.word[0],  low.word[1],  low.word[2],  low.word[3],
-                      high.word[0], high.word[1], high.word[2], high.word[3]};
+  uint32_t from[8] = {low.word[0], low.word[1], low.word[2], low.word[3], high.word[0], high.word[1], high.word[2], high.word[3]};
 #pragma unroll
   for (int i = 0; i < 6; ++i) from[i] = words_in & 2 ? from[i + 2] : from[i];
 #pragma unroll

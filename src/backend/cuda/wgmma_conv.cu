@@ -22,7 +22,6 @@ static int log2_floor(int v) {
 
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-
 /* ---- what a direction sums: a window over the input for each phase of the output ---- */
 
 struct ConvWindow {

@@ -46,8 +46,8 @@ struct ConvPhase {
 };
 
 struct ConvTiling {
-  int n, oh, ow, k;                 /* images; positions of the largest phase; output channels */
-  int step_h, step_w;               /* between a phase's rows and columns of the output */
+  int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
+  int step_h, step_w; /* between a phase's rows and columns of the output */
   int phases;
   ConvPhase phase[PHASES_MAX];
   int chunks;                       /* of input channels */

@@ -15,7 +15,7 @@ enum {
   TILE = 128,
   HALF = 64, /* channels of either kind */
   LEAST = 40,
-  TAPS = 3,  /* of a window row in a block: warpgroups that multiply */
+  TAPS = 3, /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
   ROWS_MAX = 16, /* of a window */
   STAGES_MAX = 8,

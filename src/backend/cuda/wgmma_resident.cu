@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
     const uint64_t box_descriptor = niti_descriptor(boxes + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
     const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4, row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
+    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
+                   row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0};
     box.skip(pair * t.chunks, t.boxes);
     for (int i = 0; i < work.tiles; ++i) {

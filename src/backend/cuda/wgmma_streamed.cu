@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(THREADS, 1)
           const uint32_t slot = pair * t.boxes + ring.stage;
           niti_barrier_wait(box_free + 8 * slot, ring.parity ^ 1);
           niti_barrier_expect(box_full + 8 * slot, t.box_bytes);
-          niti_copy_box(boxes + slot * t.box_stride, &map, box_full + 8 * slot, chunk * CHUNK, p.n,
-                        p.w - phase.pad_w, p.h - phase.pad_h);
+          niti_copy_box(boxes + slot * t.box_stride, &map, box_full + 8 * slot, chunk * CHUNK, p.n, p.w - phase.pad_w,
+                        p.h - phase.pad_h);
           if (++chunk == t.chunks) chunk = 0;
         }
         if (away && ++chunk == t.chunks) chunk = 0; /* the slot that passes by */
@@ -107,7 +107,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     const uint64_t box_descriptor =
         niti_descriptor(boxes + pair * t.boxes * t.box_stride + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
     const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4, row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
+    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
+                   row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0}, weight = {0, 0};
     auto let_pass = [&](int count) { /* stages that are for the other pair alone */
                                      for (int i = 0; i < count; ++i, weight.next(t.stages)) {
