@@ -155,7 +155,7 @@ template <int V, typename AnyFit>
 static void launch(NitiCuda *cuda, const Sums &d, const AnyFit &f) {
   const NitiRows &r = d.rows;
   const uint32_t turn = r.lanes * AnyFit::ROWS, turns = (r.rows + turn - 1) / turn, most = BLOCK_ROWS / turn;
-  const uint32_t full = niti_rows_blocks(cuda, r, BLOCKS), least = (turns + most - 1) / most;
+  const uint32_t full = niti_rows_blocks(cuda, r, BLOCKS, false), least = (turns + most - 1) / most;
   const uint32_t wanted = full < turns ? full : turns;
   NITI_LAUNCH(cuda, (sums_kernel<V, AnyFit>), dim3(wanted > least ? wanted : least, r.slices), THREADS, 0, d, f);
 }
