@@ -106,7 +106,10 @@ static NitiConv unfolded_of(const NitiConv *s) {
 static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
   NitiConv other = *s;
   int64_t time;
-  if (niti_mma_first_serves(s)) return niti_mma_first_time(s) * (s->k % 16 == 0 ? 1 : 3);
+  if (niti_mma_first_serves(s)) {
+    time = niti_mma_first_time(s);
+    return s->k % 16 == 0 ? time : time + 2 * (time - UNFOLD_LEAST);
+  }
   other.c = 16;
   if (is_stacked(s)) other = stacked_of(s);
   (void)niti_cuda_conv_mma.choose(cuda, &other, NITI_FORWARD, &time);

@@ -37,7 +37,9 @@ enum NitiFinish {
   NITI_FINISH_MASKED,
   NITI_FINISH_BYTE,
   NITI_FINISH_ANY,
-  NITI_FINISH_LOOSE /* channels that are no multiple of 16: niti_finish_loose */
+  NITI_FINISH_LOOSE, /* channels that are no multiple of 16, niti_finish_loose: to nearest, */
+  NITI_FINISH_LOOSE_BYTE,
+  NITI_FINISH_LOOSE_ANY
 };
 
 static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const NitiOutput &d) {
@@ -191,40 +193,56 @@ __device__ inline void niti_draw_loose(uint32_t (&words)[4], const NitiDraw &dra
   for (int i = 0; i < 4; ++i) words[i] = __byte_perm(from[i], from[i + 1], bytes_in);
 }
 
-/* Four bytes, or the `count` that there are: in one word where the address permits. */
-__device__ inline uint32_t niti_load_loose(const int8_t *from, int count) {
-  uint32_t word = 0;
-  if (((uintptr_t)from & 3) == 0 && count >= 4) return *(const uint32_t *)from;
+/* 16 bytes, or the `count` that there are; those after them are 0. k: a row's bytes, all of which begin as aligned as it is. */
+__device__ inline void niti_load_loose(uint32_t (&words)[4], const int8_t *from, int count, int k) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i < count) word |= (uint32_t)(uint8_t)from[i] << (8 * i);
-  }
-  return word;
-}
-
-__device__ inline void niti_store_loose(int8_t *to, uint32_t word, int count) {
-  if (((uintptr_t)to & 3) == 0 && count >= 4) {
-    *(uint32_t *)to = word;
-    return;
-  }
+  for (int v = 0; v < 4; ++v) {
+    words[v] = 0;
+    if (k % 4 == 0) {
+      if (count > 4 * v) words[v] = ((const uint32_t *)from)[v];
+      continue;
+    }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i < count) to[i] = (int8_t)(word >> (8 * i));
+    for (int i = 0; i < 4; ++i) {
+      if (count > 4 * v + i) words[v] |= (uint32_t)(uint8_t)from[4 * v + i] << (8 * i);
+    }
   }
 }
 
-/* Four elements of a row from `index` on, of which `count` are inside. */
-__device__ inline uint32_t niti_round_loose(const int (&a)[4], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
-                                            const NitiByteRounding &byte, uint32_t random, size_t index, int count) {
+__device__ inline void niti_store_loose(int8_t *to, const uint32_t (&words)[4], int count, int k) {
+#pragma unroll
+  for (int v = 0; v < 4; ++v) {
+    if (k % 8 == 0) {
+      if (v % 2 == 0 && count > 4 * v) ((uint2 *)to)[v / 2] = make_uint2(words[v], words[v + 1]);
+      continue;
+    }
+    if (k % 4 == 0) {
+      if (count > 4 * v) ((uint32_t *)to)[v] = words[v];
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (count > 4 * v + i) to[4 * v + i] = (int8_t)(words[v] >> (8 * i));
+    }
+  }
+}
+
+/* Four elements of a row from `index` on. */
+template <NitiFinish FINISH>
+__device__ inline uint32_t niti_round_loose(const int (&a)[4], const NitiRequantiseArgs &rq, int shift, int half,
+                                            const NitiByteRounding &byte, uint32_t random, size_t index) {
   int m[4];
 #pragma unroll
-  for (int e = 0; e < 4; ++e)
-    m[e] = rq.mode == NITI_STOCHASTIC_BYTE ? niti_byte_round(a[e], byte, random >> (8 * e) & 255)
-                                           : niti_requantise_one(rq, a[e], shift, index + (size_t)e);
-  uint32_t word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
-  if (rq.relu) word &= ~niti_spread_signs(word);
-  if (d.loose) word &= niti_spread_signs(niti_positive_signs(niti_load_loose(d.loose + index, count)));
-  return word;
+  for (int e = 0; e < 4; ++e) {
+    if (FINISH == NITI_FINISH_LOOSE_BYTE)
+      m[e] = niti_byte_round(a[e], byte, random >> (8 * e) & 255);
+    else if (FINISH == NITI_FINISH_LOOSE) /* ties away from zero */
+      m[e] = (a[e] + half - (int)niti_shift_right((uint32_t)a[e], shift > 0 ? 31 : 32)) >> shift;
+    else
+      m[e] = niti_requantise_one(rq, a[e], shift, index + (size_t)e);
+  }
+  const uint32_t word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
+  return rq.relu ? word & ~niti_spread_signs(word) : word;
 }
 
 /* The blocked layout, as niti_finish_block writes it; word: of a thread's two runs and two rows. */
@@ -245,30 +263,40 @@ __device__ inline void niti_block_loose(const uint32_t (&word)[2][2][4], const N
   }
 }
 
-/* Rounds and stores a thread's accumulators; whole warps call it. */
-template <int N>
+/* Rounds and stores a thread's accumulators; whole warps call it. Every way to round has a kernel of its own: with all of them in
+ * one its instructions would not fit the cache. */
+template <NitiFinish FINISH, int N>
 __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
                                          const NitiSpot &s) {
+  const int half = shift > 0 ? 1 << (shift - 1) : 0;
   const NitiByteRounding byte = niti_byte_rounding(shift);
-  const NitiDraw draw = {rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  NitiDraw draw = {0, 0, 0, 0};
+  if (FINISH == NITI_FINISH_LOOSE_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
   uint32_t word[2][2][4] = {};
 #pragma unroll
   for (int run = 0; run < N / 32; ++run) {
+    if (!__any_sync(0xffffffffu, s.channels > NITI_FINISH_RUN * run)) continue;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const size_t at = s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run;
       const int left = s.row[i] ? s.channels - NITI_FINISH_RUN * run : 0;
       uint32_t random[4] = {0, 0, 0, 0};
-      if (left <= 0) continue;
-      if (rq.mode == NITI_STOCHASTIC_BYTE) niti_draw_loose(random, draw, rq.first + at);
+      if (FINISH == NITI_FINISH_LOOSE_BYTE) niti_draw_loose(random, draw, rq.first + at);
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
-        const int a = 4 * (8 * run + 2 * v) + 2 * i; /* of four neighbours; two products of columns */
+        const int a = 4 * (8 * run + 2 * v) + 2 * i; /* of four neighbours, which two products of columns share */
         const int four[4] = {acc[a], acc[a + 1], acc[a + 4], acc[a + 5]};
-        if (left <= 4 * v) break;
-        word[run][i][v] = niti_round_loose(four, d, rq, shift, byte, random[v], at + 4 * v, left - 4 * v);
-        if (d.y) niti_store_loose(d.y + at + 4 * v, word[run][i][v], left - 4 * v);
+        word[run][i][v] = niti_round_loose<FINISH>(four, rq, shift, half, byte, random[v], at + 4 * v);
       }
+      if (d.loose) {
+        uint32_t mask[4];
+        niti_load_loose(mask, d.loose + at, left, d.k);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_spread_signs(niti_positive_signs(mask[v]));
+      }
+      if (d.y) niti_store_loose(d.y + at, word[run][i], left, d.k);
+#pragma unroll
+      for (int v = 0; v < 4; ++v) word[run][i][v] = left > 4 * v ? word[run][i][v] : 0;
     }
   }
   if (d.blocked) niti_block_loose(word, d, s);

@@ -203,10 +203,15 @@ static unsigned blocks_at_once(NitiCuda *cuda, ConvKernel kernel, size_t shared)
   return (unsigned)(clusters * CLUSTER);
 }
 
+static NitiFinish loose_finish(const NitiRequantiseArgs &rq) {
+  if (rq.mode == NITI_STOCHASTIC_BYTE) return NITI_FINISH_LOOSE_BYTE;
+  return rq.mode == NITI_NEAREST ? NITI_FINISH_LOOSE : NITI_FINISH_LOOSE_ANY;
+}
+
 void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &launch, unsigned blocks) {
   ConvLaunch l = launch;
   const bool loose = l.output.k % 16 != 0 || l.output.loose;
-  const NitiFinish finish = loose ? NITI_FINISH_LOOSE : niti_finish_of(l.requantise, l.output);
+  const NitiFinish finish = loose ? loose_finish(l.requantise) : niti_finish_of(l.requantise, l.output);
   const ConvKernel kernel = variants[finish][l.tiling.taps == TAPS_MAX];
   const size_t shared = niti_wgmma_conv_shared(l.tiling);
   niti_cuda_note(

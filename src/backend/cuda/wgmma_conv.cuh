@@ -221,8 +221,8 @@ __device__ inline void conv_finish(int (&acc)[N], const ConvTiling &t, const Nit
                                    ConvMeeting *meeting) {
   if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
   const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, meeting);
-  if (FINISH == NITI_FINISH_LOOSE)
-    niti_finish_loose(acc, d, rq, range.shift, spot);
+  if (FINISH == NITI_FINISH_LOOSE || FINISH == NITI_FINISH_LOOSE_BYTE || FINISH == NITI_FINISH_LOOSE_ANY)
+    niti_finish_loose<FINISH>(acc, d, rq, range.shift, spot);
   else
     niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
@@ -242,11 +242,12 @@ typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *pa
 /* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are
  * no more channels. */
 #define CONV_TAPS(kernel, finish, columns) [finish] = {kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>}
-#define CONV_VARIANTS(kernel, columns)                                                                \
-  {                                                                                                   \
-    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),     \
-        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns), \
-        CONV_TAPS(kernel, NITI_FINISH_ANY, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE, columns)    \
+#define CONV_VARIANTS(kernel, columns)                                                                        \
+  {                                                                                                           \
+    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),             \
+        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns),         \
+        CONV_TAPS(kernel, NITI_FINISH_ANY, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE, columns),           \
+        CONV_TAPS(kernel, NITI_FINISH_LOOSE_BYTE, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE_ANY, columns) \
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);
