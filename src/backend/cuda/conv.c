@@ -58,8 +58,9 @@ enum {
   UNFOLD_LEAST = 4000000, /* picoseconds of such a copy; then for each thousand bytes of it: */
   UNFOLD_THOUSAND = 700,
   PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
-  PAD_SUM = 32,     /* forward: up to so long a sum mma_first.cu may do */
-  STACK_MOST = 2,   /* the sum may become so many times as long */
+  PAD_PHASES = 2,
+  PAD_SUM = 32,   /* forward: up to so long a sum mma_first.cu may do */
+  STACK_MOST = 2, /* the sum may become so many times as long */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN; }
@@ -131,7 +132,8 @@ static bool is_unfolded(const NitiCuda *cuda, const NitiConv *s) {
 static bool is_padded(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   const int32_t channels = backward ? s->k : s->c;
   const Serves serves = backward ? niti_cuda_conv_wgmma.serves_backward : niti_cuda_conv_wgmma.serves_forward;
-  if (niti_conv_grouped(s) || channels % 16 == 0 || channels <= PAD_CHANNELS) return false;
+  const bool phases = backward && s->stride_h * s->stride_w > 1; /* whose gathering tables are many */
+  if (niti_conv_grouped(s) || channels % 16 == 0 || channels <= (phases ? PAD_PHASES : PAD_CHANNELS)) return false;
   if (!backward && sum_of(s) <= PAD_SUM) return false;
   return cuda->family != NITI_CUDA_WGMMA || !serves(s);
 }

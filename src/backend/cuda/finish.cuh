@@ -202,6 +202,11 @@ __device__ inline void niti_load_loose(uint32_t (&words)[4], const int8_t *from,
       if (count > 4 * v) words[v] = ((const uint32_t *)from)[v];
       continue;
     }
+    if (k % 2 == 0) {
+      if (count > 4 * v) words[v] = ((const uint16_t *)from)[2 * v];
+      if (count > 4 * v + 2) words[v] |= (uint32_t)((const uint16_t *)from)[2 * v + 1] << 16;
+      continue;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (count > 4 * v + i) words[v] |= (uint32_t)(uint8_t)from[4 * v + i] << (8 * i);
@@ -218,6 +223,11 @@ __device__ inline void niti_store_loose(int8_t *to, const uint32_t (&words)[4], 
     }
     if (k % 4 == 0) {
       if (count > 4 * v) ((uint32_t *)to)[v] = words[v];
+      continue;
+    }
+    if (k % 2 == 0) {
+      if (count > 4 * v) ((uint16_t *)to)[2 * v] = (uint16_t)words[v];
+      if (count > 4 * v + 2) ((uint16_t *)to)[2 * v + 1] = (uint16_t)(words[v] >> 16);
       continue;
     }
 #pragma unroll

@@ -157,10 +157,13 @@ static bool lay_tiles(ConvTiling *t, const ConvWindow &w, int columns, bool stre
   return lay(t, streamed);
 }
 
-/* Picoseconds of its rounds, which wait for boxes, multiply and round: as of an H200. */
+/* Picoseconds of its rounds, which wait for boxes, multiply and round, longer where they store by two bytes or one: as of an
+ * H200.
+ */
 static int64_t rounds_time(const ConvTiling &t, int multiprocessors) {
   const int64_t work = 207000 * (int64_t)t.chunks * most_taps(t) + 42 * t.chunks * (int64_t)t.box_bytes;
-  return rounds_of(t, multiprocessors) * (2980000 + work * t.pairs / PAIRS) / (t.k > BN / 2 ? 1 : 2);
+  const int64_t rounding = 2980000 + (t.k % 4 == 0 ? 0 : t.k % 2 == 0 ? 5000000 : 10000000);
+  return rounds_of(t, multiprocessors) * (rounding + work * t.pairs / PAIRS) / (t.k > BN / 2 ? 1 : 2);
 }
 
 /* Of tiles four, two or one columns wide those that are expected to take the least time, the wider if two do: narrow ones leave

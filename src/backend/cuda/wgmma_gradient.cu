@@ -233,7 +233,9 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   t->tiles_k = ceil_div(c->k, t->tile_k);
   t->tiles_c = ceil_div(c->c, t->tile_c);
   t->tiles_w = ceil_div(c->kw, TAPS);
-  t->positions = way > 0 ? 4 * way : c->ow > 4 ? 8 : 4;
+  /* four cost more copies, and leave less beyond the end of a row */
+  const bool four = 11 * 4 * ceil_div(c->ow, 4) < 10 * 8 * ceil_div(c->ow, 8);
+  t->positions = way > 0 ? 4 * way : four ? 4 : 8;
   t->runs = ceil_div(c->ow, t->positions);
   t->blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES);
   t->x_positions = t->positions + TAPS - 1;
