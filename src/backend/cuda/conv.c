@@ -117,14 +117,21 @@ static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
   return is_stacked(s) || s->c > PAD_CHANNELS || time == INT64_MAX ? time : 2 * time;
 }
 
-/* Forward alone: whether copying and wgmma are expected to take less time than mma.sync. */
-static bool is_unfolded(const NitiCuda *cuda, const NitiConv *s) {
+/* Forward alone: whether it may be unfolded, whatever the number of images. */
+static bool unfolds(const NitiCuda *cuda, const NitiConv *s) {
   if (cuda->family != NITI_CUDA_WGMMA || niti_conv_grouped(s) || s->c > UNFOLD_CHANNELS || sum_of(s) > UNFOLD_SUM) return false;
   if (s->kh * s->kw == 1 && s->stride_h == 1 && s->stride_w == 1) return false;
   const NitiConv unfolded = unfolded_of(s);
+  return niti_cuda_conv_wgmma.serves_forward(&unfolded);
+}
+
+/* And whether copying and wgmma are expected to take less time than mma.sync. */
+static bool is_unfolded(const NitiCuda *cuda, const NitiConv *s) {
+  if (!unfolds(cuda, s)) return false;
+  const NitiConv unfolded = unfolded_of(s);
   const int64_t bytes = (int64_t)s->n * s->oh * s->ow * unfolded.c;
   int64_t wgmma;
-  if (bytes / 16 >= INT32_MAX || !niti_cuda_conv_wgmma.serves_forward(&unfolded)) return false;
+  if (bytes / 16 >= INT32_MAX) return false;
   (void)niti_cuda_conv_wgmma.choose(cuda, &unfolded, NITI_FORWARD, &wgmma);
   return wgmma + UNFOLD_LEAST + bytes * UNFOLD_THOUSAND / 1000 < few_channels_time(cuda, s) / 100 * MMA_MOST;
 }
@@ -174,11 +181,29 @@ static NitiShape input_of(const NitiConv *s, bool backward) {
 static size_t weights_of(const NitiConv *s) { return (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)s->c; }
 
 /* Of the convolution itself, then the copies of the input and of the weights. */
+static size_t copied_workspace(const NitiCuda *cuda, const NitiConv *copied, bool backward) {
+  return align_up(families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
+         align_up(niti_shape_count(input_of(copied, backward))) + (backward ? 0 : weights_of(copied));
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Enough for each copying that a smaller batch may have too. */
 static size_t copies_workspace(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  const NitiConv copied = copied_of(cuda, s, backward);
-  if (!is_copied(&copied, s)) return 0;
-  return align_up(families_workspace(cuda, &copied, backward ? NITI_BACKWARD : NITI_FORWARD)) +
-         align_up(niti_shape_count(input_of(&copied, backward))) + (backward ? 0 : weights_of(&copied));
+  size_t most = 0;
+  if (is_padded(cuda, s, backward)) {
+    const NitiConv padded = padded_of(s, backward);
+    most = larger(most, copied_workspace(cuda, &padded, backward));
+  }
+  if (!backward && is_stacked(s)) {
+    const NitiConv stacked = stacked_of(s);
+    most = larger(most, copied_workspace(cuda, &stacked, false));
+  }
+  if (!backward && unfolds(cuda, s)) {
+    const NitiConv unfolded = unfolded_of(s);
+    most = larger(most, copied_workspace(cuda, &unfolded, false));
+  }
+  return most;
 }
 
 /* weights: NULL where they are not copied. */
