@@ -73,9 +73,14 @@ static int8_t *call_packed;
 static inline size_t call_packed_bytes(const NitiBackend *b, const NitiConv *s) {
   size_t most = 0;
   for (int d = 0; d < 2; ++d) {
-    const NitiConvCall call = {.shape = *s, .direction = conv_directions[d]};
-    const size_t bytes = b->kernels->conv_packed_bytes ? b->kernels->conv_packed_bytes(b, &call) : 0;
-    most = bytes > most ? bytes : most;
+    NitiConvCall call = {.shape = *s, .direction = conv_directions[d]};
+    NitiWay ways[NITI_WAYS_MAX];
+    const int count = b->kernels->conv_ways ? b->kernels->conv_ways(b, &call, ways) : 0;
+    for (int i = -1; i < count && b->kernels->conv_packed_bytes; ++i) {
+      call.way = i < 0 ? 0 : ways[i].number;
+      const size_t bytes = b->kernels->conv_packed_bytes(b, &call);
+      most = bytes > most ? bytes : most;
+    }
   }
   return most;
 }

@@ -157,6 +157,16 @@ static void test_small_shapes(void **unused) {
       square(64, 1, 800, 500, 1, 1, 0),
       square(64, 1, 500, 10, 1, 1, 0), /* lenet5's, whose channels are padded */
       square(5, 9, 24, 40, 3, 2, 1),
+      /* channels that fill no tile, and runs of outputs that begin anywhere */
+      square(17, 5, 72, 84, 3, 1, 1),
+      square(33, 5, 120, 92, 3, 1, 1),
+      square(3, 7, 112, 344, 3, 1, 1),
+      square(16, 4, 224, 20, 5, 1, 2),
+      square(16, 7, 80, 96, 7, 1, 3),
+      square(18, 3, 60, 318, 1, 1, 0),
+      square(37, 1, 200, 75, 1, 1, 0),
+      square(5, 11, 56, 18, 3, 1, 1),
+      conv_shape(19, 5, 9, 90, 130, 2, 3, 1, 1, 0, 1),
       /* strides that become channels: of all sizes and paddings, and windows that no image fills */
       square(18, 33, 3, 64, 7, 2, 3),
       square(5, 12, 3, 64, 4, 4, 0),
@@ -196,6 +206,13 @@ static void test_strides(void **unused) {
       conv_shape(16, 9, 8, 32, 32, 1, 3, 4, 1, 0, 1),
       square(16, 12, 16, 32, 3, 3, 1),
       square(15, 9, 80, 50, 3, 2, 1),
+      square(17, 6, 96, 112, 5, 2, 2), /* tiles that channels do not fill */
+      square(18, 7, 72, 56, 3, 2, 1),
+      square(16, 8, 20, 136, 3, 2, 1),
+      square(33, 4, 200, 64, 1, 2, 0), /* phases that no tap reaches */
+      square(3, 5, 224, 8, 2, 2, 0),
+      conv_shape(33, 9, 7, 60, 80, 3, 5, 2, 1, 1, 2),
+      conv_shape(5, 7, 13, 64, 192, 3, 3, 1, 4, 1, 1), /* four phases of columns */
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
     for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
@@ -204,13 +221,15 @@ static void test_strides(void **unused) {
 }
 
 static void test_random_shapes(void **unused) {
-  static const int channels[] = {1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 80, 96, 128, 130, 160, 192, 256};
+  static const int channels[] = {1,  2,  3,  4,  8,  15, 16, 17,  20,  31,  32,  33,  40,  48,
+                                 56, 64, 65, 72, 80, 92, 96, 120, 128, 130, 160, 192, 200, 256};
+  enum { LAST = sizeof channels / sizeof *channels - 1 };
   (void)unused;
   need_cuda();
   for (int i = 0; i < 150;) {
     const int kernel_h = random_in(1, 5), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
-    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 18), random_in(1, 18), channels[random_in(0, 20)],
-                                  channels[random_in(0, 20)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
+    const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 18), random_in(1, 18), channels[random_in(0, LAST)],
+                                  channels[random_in(0, LAST)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
                                   random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
     const int64_t products = (int64_t)s.n * s.oh * s.ow * s.k * s.kh * s.kw * s.c;
     if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
@@ -297,6 +316,9 @@ static void test_every_way(void **unused) {
   const NitiConv shapes[] = {
       square(17, 8, 64, 64, 3, 1, 1),
       square(18, 6, 128, 192, 3, 1, 1),
+      square(18, 7, 84, 136, 3, 1, 1),
+      square(17, 9, 96, 112, 7, 1, 3),
+      square(35, 8, 72, 200, 3, 2, 1),
       square(18, 3, 64, 128, 3, 1, 1),
       square(3, 8, 128, 80, 5, 1, 2),
       square(20, 1, 512, 64, 1, 1, 0),

@@ -71,6 +71,7 @@ typedef struct Norm {
   int32_t e_x, e_d, e_weight, e_bias;
   NitiRounding mode;
   bool relu, operands, fits; /* fits: these alone, without maps */
+  int32_t first;             /* images of other ranks before these: maps alone */
 } Norm;
 
 static void random_parameters(Norm *n) {
@@ -119,8 +120,9 @@ static void free_norm(Norm *n) {
 }
 
 static void describe(char text[200], const char *name, const Norm *n) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n, n->shape.h,
-           n->shape.w, n->shape.c, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu, n->operands);
+  snprintf(text, 200, "%s, %dx%dx%dx%d after %d, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n,
+           n->shape.h, n->shape.w, n->shape.c, n->first, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu,
+           n->operands);
 }
 
 static void check_norm(Work work, const char *name, Norm n) {
@@ -258,6 +260,37 @@ static void test_largest_sums(void **unused) {
   }
 }
 
+/* ---- channels that are no multiple of 16 ---- */
+
+/* For each width of the rows that kernels join, whole numbers of them and not; more channels than threads that end the sums. */
+static const int odd_channels[] = {1, 2, 3, 6, 17, 20, 36, 84, 92, 136, 200, 318, 344, 639};
+enum { ODD_CHANNELS = sizeof odd_channels / sizeof *odd_channels };
+
+/* pixels: 0: any number of them, 1: a multiple of 16. */
+static NitiShape odd_shape(int i, int pixels, int side) {
+  const NitiShape any = {random_in(1, 20), random_in(1, side), random_in(1, side), odd_channels[i % ODD_CHANNELS]};
+  return pixels ? (NitiShape){16 * random_in(1, 2), any.h, any.w, any.c} : any;
+}
+
+static void test_odd_steps(void **unused) {
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 4 * ODD_CHANNELS; ++i) check_norm(step, "a step", random_norm(odd_shape(i, i / ODD_CHANNELS != 1, 9)));
+}
+
+/* Many blocks of every slice, and many turns of each. */
+static void test_large_odd_steps(void **unused) {
+  static const NitiShape shapes[] = {{128, 21, 21, 318}, {16, 40, 40, 639}, {128, 56, 56, 6}, {64, 41, 41, 92}, {48, 7, 7, 3084}};
+  (void)unused;
+  need_cuda();
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+    Norm n = random_norm(shapes[i]);
+    n.operands = i % 2 == 0;
+    if (i % 2 == 0) memset(n.dy, -127, niti_shape_count(n.shape));
+    check_norm(step, "a large step", n);
+  }
+}
+
 /* ---- maps with any multipliers ---- */
 
 static void maps(Device *d, const void *context, Record *results) {
@@ -267,11 +300,14 @@ static void maps(Device *d, const void *context, Record *results) {
   const NitiTensor affine = wide_tensor(d, table(n->shape.c, 2), 4, n->affine, n->e_weight);
   const NitiTensor affine_delta = wide_tensor(d, table(n->shape.c, 3), 4, n->affine_delta, n->e_bias);
   NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
-  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL, 0, 0};
+  const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL, 0, niti_shape_image(n->shape)};
   y.uses = dx.uses = uses_of(n);
+  d->backend->together.first = n->first;
+  d->backend->together.whole = n->first > 0 ? n->first + n->shape.n : 0;
   k->norm_forward(d->backend, &y, &x, &affine, n->relu, &rq);
-  keep_output(results, d, "y", &y);
   k->norm_backward(d->backend, &dx, &dy, &x, &affine_delta, &rq);
+  d->backend->together.whole = 0;
+  keep_output(results, d, "y", &y);
   keep_output(results, d, "dx", &dx);
   if (n->shape.c > OPERAND_CHANNELS) return;
   NitiTensor operand = tensor_out(d, n->shape); /* of a gradient alone: the mantissas may be left out */
@@ -307,6 +343,22 @@ static void test_maps(void **unused) {
     Norm n = random_norm((NitiShape){random_in(1, 50), random_in(1, 6), random_in(1, 6), c});
     n.mode = (NitiRounding)(i / CHANNELS % MODES);
     n.operands = i / (MODES * CHANNELS);
+    random_affine(&n);
+    check_norm(maps, "maps", n);
+  }
+}
+
+static void test_odd_maps(void **unused) {
+  enum { MODES = NITI_STOCHASTIC_BYTE + 1 };
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 8 * MODES * ODD_CHANNELS; ++i) {
+    const int turn = i / (MODES * ODD_CHANNELS);
+    Norm n = random_norm(odd_shape(i, turn / 2 != 2, 6));
+    n.mode = (NitiRounding)(i / ODD_CHANNELS % MODES);
+    n.operands = turn & 1;
+    n.relu = turn >> 1 & 1;
+    n.first = turn / 2 == 3 ? random_in(1, 20) : 0;
     random_affine(&n);
     check_norm(maps, "maps", n);
   }
@@ -554,9 +606,12 @@ static int open_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps),  cmocka_unit_test(test_unaligned),
-      cmocka_unit_test(test_largest_sums), cmocka_unit_test(test_maps),         cmocka_unit_test(test_masks),
-      cmocka_unit_test(test_sgd),          cmocka_unit_test(test_many_updates),
+      cmocka_unit_test(test_step),         cmocka_unit_test(test_large_steps),
+      cmocka_unit_test(test_unaligned),    cmocka_unit_test(test_largest_sums),
+      cmocka_unit_test(test_maps),         cmocka_unit_test(test_masks),
+      cmocka_unit_test(test_odd_steps),    cmocka_unit_test(test_large_odd_steps),
+      cmocka_unit_test(test_odd_maps),     cmocka_unit_test(test_sgd),
+      cmocka_unit_test(test_many_updates),
   };
   return cmocka_run_group_tests(tests, open_all, close_devices);
 }

@@ -96,7 +96,7 @@ static Trained open_trained(NitiBackend *backend, const NitiDescription *descrip
   NitiLowerOptions evaluating = *options;
   evaluating.training = false;
   NitiProgram *training = lowered(description, options), *evaluation = lowered(description, &evaluating);
-  if (early) must(niti_update_early(training));
+  if (early) must(niti_update_early(training, 0));
   Trained t = {.source = description->input};
   const NitiCompileOptions first = {.plain = plain};
   must(niti_backend_compile(&t.training, backend, training, &first));

@@ -197,7 +197,7 @@ static void check_description(const NitiDescription *description, NitiLowerOptio
   for (int which = 0; which < WAYS; ++which) {
     options.training = which % 2 == 0;
     NitiProgram *p = lowered(description, &options);
-    if (which & EARLY) must(niti_update_early(p));
+    if (which & EARLY) must(niti_update_early(p, 0));
     if (which & FUSED) must(niti_fuse(p));
     for (int gradients = 0; gradients < 2; ++gradients) {
       check_places(p, &(NitiPlacing){.gradients = gradients});
@@ -326,9 +326,9 @@ static bool check_order(const NitiProgram *late, const NitiProgram *early) {
   return any;
 }
 
-static bool early_moves(const NitiDescription *d, const NitiLowerOptions *options) {
+static bool early_moves(const NitiDescription *d, const NitiLowerOptions *options, size_t least) {
   NitiProgram *late = lowered(d, options), *early = lowered(d, options);
-  must(niti_update_early(early));
+  must(niti_update_early(early, least));
   const bool any = check_order(late, early);
   niti_program_close(late);
   niti_program_close(early);
@@ -340,18 +340,20 @@ static void updates_overtake_nothing_they_depend_on(void **state) {
   NitiLowerOptions options = {.batch = 2, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd};
   NitiDescription *d = described(every_layer_normed);
   (void)state;
-  assert_true(early_moves(d, &options));
+  assert_true(early_moves(d, &options, 0));
+  assert_true(early_moves(d, &options, 64)); /* bytes, which there are before the end */
+  assert_false(early_moves(d, &options, SIZE_MAX));
   options.clips_norm = true; /* by the norm of all gradients */
-  assert_false(early_moves(d, &options));
+  assert_false(early_moves(d, &options, 0));
   options.clips_norm = false;
   options.whole = 4; /* with ranks */
-  assert_false(early_moves(d, &options));
+  assert_false(early_moves(d, &options, 0));
   niti_description_close(d);
   random_state = 377;
   for (int i = 0; i < 50; ++i) {
     d = described(random_network(&r));
     const NitiLowerOptions random = random_lowering(&r);
-    (void)early_moves(d, &random);
+    (void)early_moves(d, &random, random_in(0, 1) ? 0 : (size_t)random_in(1, 4096));
     niti_description_close(d);
   }
 }
@@ -396,7 +398,7 @@ static void resnet18_takes_what_backward_reads(void **state) {
                                                   .round_delta = NITI_STOCHASTIC_BYTE,
                                                   .loss = NITI_LOSS_SOFTMAX,
                                                   .optimizer = &niti_optimizer_sgd});
-  must(niti_update_early(p));
+  must(niti_update_early(p, 0));
   must(niti_fuse(p));
   for (int i = 0; i < 2; ++i) {
     NitiPlaces places;

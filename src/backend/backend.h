@@ -74,7 +74,8 @@ typedef struct NitiTuning NitiTuning;
 
 typedef struct NitiBackendOps {
   const char *name;
-  bool host_memory; /* operations may read host memory directly, so nothing needs to be copied */
+  bool host_memory;    /* operations may read host memory directly, so nothing needs to be copied */
+  size_t update_bytes; /* of gradients that are worth a call of their own for their updates; 0: any */
   void (*close)(NitiBackend *);
   /* The device and its kernels, for logs: "cpu, avx2 kernels, 2 threads"; owned by the backend. */
   const char *(*describe)(const NitiBackend *);

@@ -21,9 +21,10 @@ static NitiLowerOptions evaluating(const NitiLowerOptions *options) {
 }
 
 /* As a network runs it: updates come as early as they may, so that gradients take less memory. */
-static NitiStatus lower(NitiProgram **out, const NitiDescription *description, const NitiLowerOptions *options) {
+static NitiStatus lower(NitiProgram **out, const NitiDescription *description, const NitiBackend *backend,
+                        const NitiLowerOptions *options) {
   NITI_TRY(niti_lower(out, description, options));
-  const NitiStatus status = niti_update_early(*out);
+  const NitiStatus status = niti_update_early(*out, backend->ops->update_bytes);
   if (status == NITI_OK) return NITI_OK;
   niti_program_close(*out);
   *out = NULL;
@@ -34,7 +35,7 @@ static NitiStatus compile(NitiExecutable **out, const NitiDescription *descripti
                           const NitiLowerOptions *options, NitiExecutable *shared) {
   NitiProgram *program = NULL;
   const NitiCompileOptions compile_options = {.shared = shared};
-  NITI_TRY(lower(&program, description, options));
+  NITI_TRY(lower(&program, description, backend, options));
   const NitiStatus status = niti_backend_compile(out, backend, program, &compile_options);
   niti_program_close(program);
   return status;
@@ -72,7 +73,7 @@ static bool fits(const NitiDescription *description, NitiBackend *backend, const
   NitiProgram *program = NULL;
   size_t bytes = SIZE_MAX;
   smaller.batch = batch;
-  if (lower(&program, description, &smaller) != NITI_OK) return false;
+  if (lower(&program, description, backend, &smaller) != NITI_OK) return false;
   const NitiStatus status = niti_backend_estimate(&bytes, backend, program, NULL);
   niti_program_close(program);
   return status == NITI_OK && bytes <= available - available / 32;

@@ -54,7 +54,7 @@ static void append_waiting(Early *e, int32_t behind) {
   }
 }
 
-static void order(Early *e) {
+static void order(Early *e, size_t least) {
   const NitiOperation *all = e->program->operations;
   size_t whole = 0, waiting = 0;
   for (int32_t u = e->first; u < e->end; ++u) {
@@ -66,14 +66,14 @@ static void order(Early *e) {
   for (int32_t i = 0; i < e->first; ++i) {
     e->operations[e->count++] = all[i];
     for (int32_t u = e->first; u < e->end; ++u) waiting += e->after[u - e->first] == i ? gradient_bytes(e->program, &all[u]) : 0;
-    if (waiting * PARTS < whole || i == e->first - 1) continue;
+    if (waiting * PARTS < whole || waiting < least || i == e->first - 1) continue;
     append_waiting(e, i);
     waiting = 0;
   }
   append_waiting(e, e->first);
 }
 
-NitiStatus niti_update_early(NitiProgram *p) {
+NitiStatus niti_update_early(NitiProgram *p, size_t least) {
   Early e = {.program = p};
   niti_program_phases(p, NITI_PHASE_UPDATE, NITI_PHASE_UPDATE, &e.first, &e.end);
   if (e.first == e.end || !may_move(p, e.first, e.end)) return NITI_OK;
@@ -83,7 +83,7 @@ NitiStatus niti_update_early(NitiProgram *p) {
   e.operations = calloc(all, sizeof *e.operations);
   const bool room = e.after && e.done && e.operations;
   if (room) {
-    order(&e);
+    order(&e, least);
     memcpy(p->operations, e.operations, all * sizeof *p->operations);
   }
   free(e.after);

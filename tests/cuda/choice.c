@@ -81,6 +81,22 @@ static const char *name_of(const NitiBackend *b, const NitiConvCall *call) {
   return name;
 }
 
+/* Taps of the phases of backward's strides: 1, of zeros, where there are none. */
+static size_t packed_taps(const NitiConv *s, NitiDirection direction) {
+  size_t all = 0;
+  if (direction == NITI_FORWARD) return (size_t)s->kh * (size_t)s->kw;
+  for (int y = 0; y < s->stride_h && y < s->h; ++y) {
+    for (int x = 0; x < s->stride_w && x < s->w; ++x) {
+      size_t taps = 0;
+      for (int a = 0; a < s->kh; ++a) {
+        for (int b = 0; b < s->kw; ++b) taps += (y + s->pad_h - a) % s->stride_h == 0 && (x + s->pad_w - b) % s->stride_w == 0;
+      }
+      all += taps > 0 ? taps : 1;
+    }
+  }
+  return all;
+}
+
 /* What kernels of a way's family use, counted anew: packed weights; or tables and weights of gathering passes (whose backward
  * passes have no more taps together than the kernel); or the parts that blocks leave of tiles of 3 taps by 128 or 64 channels by
  * as many. */
@@ -98,7 +114,9 @@ static size_t used_by(const NitiCuda *device, const NitiConv *s, NitiDirection d
     const size_t blocks = (size_t)(units < device->multiprocessors ? units : device->multiprocessors);
     return wgmma ? (blocks + (size_t)tiles) * 3 * (size_t)(tile_k * tile_c) * sizeof(int32_t) : 0;
   }
-  if (wgmma) return (size_t)parts_of(out, 128) * 128 * taps * (size_t)in;
+  if (wgmma && direction == NITI_FORWARD && s->c < 16) /* a window is a pixel */
+    return (size_t)parts_of(out, 128) * 128 * (size_t)parts_of((int)taps * in, 64) * 64;
+  if (wgmma) return (size_t)parts_of(out, 128) * 128 * packed_taps(s, direction) * (size_t)parts_of(in, 64) * 64;
   if (in % 16 == 0) return direction == NITI_FORWARD ? 0 : (size_t)out * taps * (size_t)in;
   return direction == NITI_FORWARD ? (size_t)out * taps * (size_t)in + taps * (size_t)in * 8 : 0;
 }

@@ -108,7 +108,7 @@ static void make_bits(NitiCuda *cuda, const NitiTensor *t) {
   if (ready && ready->bits == s.c) return;
   const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
-  const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL};
+  const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL, NULL};
   NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items);
   niti_cuda_bits_set(cuda, t);
 }
@@ -139,7 +139,7 @@ extern "C" void niti_cuda_bits_spread(NitiCuda *cuda, int8_t *to, const NitiTens
   const NitiShape s = t->shape;
   const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
-  const NitiOutput d = {s.n, s.h, s.w, s.c, to, NULL, NULL, niti_cuda_bits(t)};
+  const NitiOutput d = {s.n, s.h, s.w, s.c, to, NULL, NULL, niti_cuda_bits(t), NULL};
   NITI_LAUNCH(cuda, spread_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, items);
 }
 

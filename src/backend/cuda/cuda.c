@@ -231,6 +231,7 @@ static int cuda_threads(const NitiBackend *backend) {
 static const NitiBackendOps ops = {
     .name = "cuda",
     .host_memory = false,
+    .update_bytes = 8 << 20, /* as long as two launches take */
     .close = cuda_close,
     .describe = cuda_describe,
     .hardware = cuda_hardware,

@@ -274,15 +274,15 @@ typedef struct NitiPad {
 } NitiPad;
 void niti_cuda_pad(NitiCuda *, const NitiPad *pads, int count); /* one or two */
 
-/* Copies images [n][h][w][c] to `to` [n][rows][columns][pitch], 16-byte-aligned, where a pixel is a block of stride_h by stride_w
- * pixels, row by row, and zeros up to `pitch`, a multiple of 16. The first block begins pad_h rows and pad_w columns before the
- * image; pixels outside are 0. */
+/* Copies images [n][h][w][c] to `to` [n][rows][columns][pitch], 16-byte-aligned, where a pixel is a block of kh by kw pixels, row
+ * by row, and zeros up to `pitch`, a multiple of 16. The first block begins pad_h rows and pad_w columns before the image, the
+ * next one a stride further; pixels outside are 0. */
 typedef struct NitiStack {
   int8_t *to;
   const int8_t *from;
-  int32_t n, h, w, c, stride_h, stride_w, pad_h, pad_w, rows, columns, pitch;
+  int32_t n, h, w, c, kh, kw, stride_h, stride_w, pad_h, pad_w, rows, columns, pitch;
 } NitiStack;
-void niti_cuda_stack(NitiCuda *, const NitiStack stacks[2]);
+void niti_cuda_stack(NitiCuda *, const NitiStack *stacks, int count); /* one or two */
 
 /* A family of kernels for convolution and linear: the same contracts as kernels.h's. Outputs are NHWC; where
  * niti_cuda_is_blocked(y) the blocked layout is written too (by the family or niti_cuda_blocked_make). Gradients read the blocked

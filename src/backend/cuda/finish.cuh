@@ -26,11 +26,21 @@ struct NitiOutput {
   int8_t *y, *blocked; /* NULL: not wanted */
   uint2 *bits;         /* NULL: not wanted; which of y's mantissas are positive (cuda.h) */
   const uint2 *mask;   /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
+  const int8_t *loose; /* niti_finish_loose: that tensor itself instead */
 };
 
 #ifdef __CUDACC__
 
-enum NitiFinish { NITI_FINISH_RELU, NITI_FINISH_SIGNED, NITI_FINISH_MASKED, NITI_FINISH_BYTE, NITI_FINISH_ANY };
+enum NitiFinish {
+  NITI_FINISH_RELU,
+  NITI_FINISH_SIGNED,
+  NITI_FINISH_MASKED,
+  NITI_FINISH_BYTE,
+  NITI_FINISH_ANY,
+  NITI_FINISH_LOOSE, /* channels that are no multiple of 16, niti_finish_loose: to nearest, */
+  NITI_FINISH_LOOSE_BYTE,
+  NITI_FINISH_LOOSE_ANY
+};
 
 static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const NitiOutput &d) {
   /* a thread's runs of 16 channels then share a block of random words each */
@@ -166,6 +176,140 @@ __device__ inline int niti_byte_round(int acc, const NitiByteRounding &b, uint32
   const int sign = acc >> 31;
   const uint32_t magnitude = (uint32_t)((acc ^ sign) - sign) << b.up;
   return ((int)((magnitude + b.most - byte * b.unit) >> b.shift) ^ sign) - sign;
+}
+
+/* ---- channels that are no multiple of 16, so that a thread's runs of 16 begin anywhere ---- */
+
+/* Bytes first .. first + 15 of two blocks of random words in a row, of which a run of elements takes one each. */
+__device__ inline void niti_draw_loose(uint32_t (&words)[4], const NitiDraw &draw, uint64_t first) {
+  const NitiWords low = niti_draw_block(&draw, (uint32_t)(first >> 4)), high = niti_draw_block(&draw, (uint32_t)(first >> 4) + 1);
+  const uint32_t words_in = (uint32_t)first >> 2 & 3, bytes_in = 0x3210 + 0x1111 * ((uint32_t)first & 3);
+  uint32_t from[8] = {low.word[0], low.word[1], low.word[2], low.word[3], high.word[0], high.word[1], high.word[2], high.word[3]};
+#pragma unroll
+  for (int i = 0; i < 6; ++i) from[i] = words_in & 2 ? from[i + 2] : from[i];
+#pragma unroll
+  for (int i = 0; i < 5; ++i) from[i] = words_in & 1 ? from[i + 1] : from[i];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words[i] = __byte_perm(from[i], from[i + 1], bytes_in);
+}
+
+/* 16 bytes, or the `count` that there are; those after them are 0. k: a row's bytes, all of which begin as aligned as it is. */
+__device__ inline void niti_load_loose(uint32_t (&words)[4], const int8_t *from, int count, int k) {
+#pragma unroll
+  for (int v = 0; v < 4; ++v) {
+    words[v] = 0;
+    if (k % 4 == 0) {
+      if (count > 4 * v) words[v] = ((const uint32_t *)from)[v];
+      continue;
+    }
+    if (k % 2 == 0) {
+      if (count > 4 * v) words[v] = ((const uint16_t *)from)[2 * v];
+      if (count > 4 * v + 2) words[v] |= (uint32_t)((const uint16_t *)from)[2 * v + 1] << 16;
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (count > 4 * v + i) words[v] |= (uint32_t)(uint8_t)from[4 * v + i] << (8 * i);
+    }
+  }
+}
+
+__device__ inline void niti_store_loose(int8_t *to, const uint32_t (&words)[4], int count, int k) {
+#pragma unroll
+  for (int v = 0; v < 4; ++v) {
+    if (k % 8 == 0) {
+      if (v % 2 == 0 && count > 4 * v) ((uint2 *)to)[v / 2] = make_uint2(words[v], words[v + 1]);
+      continue;
+    }
+    if (k % 4 == 0) {
+      if (count > 4 * v) ((uint32_t *)to)[v] = words[v];
+      continue;
+    }
+    if (k % 2 == 0) {
+      if (count > 4 * v) ((uint16_t *)to)[2 * v] = (uint16_t)words[v];
+      if (count > 4 * v + 2) ((uint16_t *)to)[2 * v + 1] = (uint16_t)(words[v] >> 16);
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (count > 4 * v + i) to[4 * v + i] = (int8_t)(words[v] >> (8 * i));
+    }
+  }
+}
+
+/* Four elements of a row from `index` on. */
+template <NitiFinish FINISH>
+__device__ inline uint32_t niti_round_loose(const int (&a)[4], const NitiRequantiseArgs &rq, int shift, int half,
+                                            const NitiByteRounding &byte, uint32_t random, size_t index) {
+  int m[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    if (FINISH == NITI_FINISH_LOOSE_BYTE)
+      m[e] = niti_byte_round(a[e], byte, random >> (8 * e) & 255);
+    else if (FINISH == NITI_FINISH_LOOSE) /* ties away from zero */
+      m[e] = (a[e] + half - (int)niti_shift_right((uint32_t)a[e], shift > 0 ? 31 : 32)) >> shift;
+    else
+      m[e] = niti_requantise_one(rq, a[e], shift, index + (size_t)e);
+  }
+  const uint32_t word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
+  return rq.relu ? word & ~niti_spread_signs(word) : word;
+}
+
+/* The blocked layout, as niti_finish_block writes it; word: of a thread's two runs and two rows. */
+__device__ inline void niti_block_loose(const uint32_t (&word)[2][2][4], const NitiOutput &d, const NitiSpot &s) {
+  const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
+  const bool odd = q & 1;
+  const int left = s.channels + 16 * (q - (g >> 1)) - 2 * (g & 1) - (q & 1); /* from the channel that this thread gets first */
+#pragma unroll
+  for (int run = 0; run < 2; ++run) {
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+      const uint32_t upper = niti_transpose8x8(word[run][0][v]), lower = niti_transpose8x8(word[run][1][v]);
+      const uint32_t a = __byte_perm(upper, lower, 0x6420), b = __byte_perm(upper, lower, 0x7531);
+      const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? a : b, 1);
+      niti_store_if(s.pixel && left > NITI_FINISH_RUN * run + 4 * v, d.blocked + s.blocked + (NITI_FINISH_RUN * run + 4 * v) * 16,
+                    odd ? make_uint2(other, b) : make_uint2(a, other));
+    }
+  }
+}
+
+/* Rounds and stores a thread's accumulators; whole warps call it. Every way to round has a kernel of its own: with all of them in
+ * one its instructions would not fit the cache. */
+template <NitiFinish FINISH, int N>
+__device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
+                                         const NitiSpot &s) {
+  const int half = shift > 0 ? 1 << (shift - 1) : 0;
+  const NitiByteRounding byte = niti_byte_rounding(shift);
+  NitiDraw draw = {0, 0, 0, 0};
+  if (FINISH == NITI_FINISH_LOOSE_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  uint32_t word[2][2][4] = {};
+#pragma unroll
+  for (int run = 0; run < N / 32; ++run) {
+    if (!__any_sync(0xffffffffu, s.channels > NITI_FINISH_RUN * run)) continue;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const size_t at = s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run;
+      const int left = s.row[i] ? s.channels - NITI_FINISH_RUN * run : 0;
+      uint32_t random[4] = {0, 0, 0, 0};
+      if (FINISH == NITI_FINISH_LOOSE_BYTE) niti_draw_loose(random, draw, rq.first + at);
+#pragma unroll
+      for (int v = 0; v < 4; ++v) {
+        const int a = 4 * (8 * run + 2 * v) + 2 * i; /* of four neighbours, which two products of columns share */
+        const int four[4] = {acc[a], acc[a + 1], acc[a + 4], acc[a + 5]};
+        word[run][i][v] = niti_round_loose<FINISH>(four, rq, shift, half, byte, random[v], at + 4 * v);
+      }
+      if (d.loose) {
+        uint32_t mask[4];
+        niti_load_loose(mask, d.loose + at, left, d.k);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_spread_signs(niti_positive_signs(mask[v]));
+      }
+      if (d.y) niti_store_loose(d.y + at, word[run][i], left, d.k);
+#pragma unroll
+      for (int v = 0; v < 4; ++v) word[run][i][v] = left > 4 * v ? word[run][i][v] : 0;
+    }
+  }
+  if (d.blocked) niti_block_loose(word, d, s);
 }
 
 /* Rounds and stores a thread's accumulators; whole warps call it.

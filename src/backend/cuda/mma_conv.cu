@@ -10,8 +10,9 @@ enum {
   IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
   NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
-  PACKING = 4000000,       /* picoseconds of the launch that packs weights */
   BOX_FEW = 64,            /* channels: where both are as many, products count more than copies */
+  SMALL_TIME = 7000000,    /* picoseconds of narrow tiles of a small product */
+  BOX_LOOSE = 25000000,    /* picoseconds of other ways, from which on boxes store any channels */
   BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
 };
 
@@ -211,11 +212,11 @@ static bool box_serves(const NitiConv *s, NitiDirection direction) {
   return count > 0;
 }
 
-/* `way`, whose time is known, or boxes, where there are enough images for whole ones, and whole rows of channels to store: with
- * others (LeNet-5's 20 and 50) whole steps took longer, though each convolution by itself took less. */
+/* `way`, whose time is known, or boxes, where there are enough images for whole ones, and whole rows of channels to store or much
+ * to do: with LeNet-5's 20 and 50 whole steps took longer, though each convolution by itself took less. */
 static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int way, int64_t *picoseconds) {
   if (count == 0 || passes->n < IMAGES || *picoseconds == INT64_MAX) return way;
-  if (passes->oc % 16 != 0 || (passes->ic >= BOX_FEW && passes->oc >= BOX_FEW)) return way;
+  if ((passes->oc % 16 != 0 && *picoseconds < BOX_LOOSE) || (passes->ic >= BOX_FEW && passes->oc >= BOX_FEW)) return way;
   const int64_t time = niti_mma_box_time(passes, count, cuda->multiprocessors);
   if (time >= *picoseconds / 100 * BOX_MOST) return way;
   *picoseconds = time;
@@ -229,14 +230,14 @@ static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picosec
   return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
 }
 
-/* The time of ways that pack weights is not told. */
 static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
   NitiMmaPass passes[NITI_MMA_PHASES];
   NitiMmaBoxTaps taps[NITI_MMA_PHASES];
   const int count = passes_of(s, NITI_BACKWARD, passes, taps), tiles = modelled(cuda, passes, count, picoseconds);
-  if (*picoseconds < INT64_MAX) *picoseconds += PACKING;
   const int way = or_box(cuda, passes, count, tiles, picoseconds);
-  if (way != BOX_WAY) *picoseconds = INT64_MAX;
+  bool small = count > 0;
+  for (int i = 0; i < count; ++i) small = small && !gathers(&passes[i]) && is_small(&passes[i], cuda);
+  if (small) *picoseconds = SMALL_TIME;
   return way;
 }
 

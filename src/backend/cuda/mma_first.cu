@@ -172,6 +172,7 @@ void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
                         y->data,
                         niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
                         relu ? niti_cuda_bits_wanted(y) : NULL,
+                        NULL,
                         NULL};
   NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
   rq.bias = bias;

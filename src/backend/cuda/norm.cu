@@ -1,6 +1,6 @@
 /* Batch norm's maps, forward and backward: a multiply-add or two per element, then rounding. The exponent is known beforehand, so
  * there is no range. Where the blocked layout is wanted too, tiles of 16 images; else rows. Where channels are multiples of 16,
- * norm_wide.cu does it. */
+ * or rows of several pixels are, norm_wide.cu does it. */
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/norm.cuh"
 
@@ -135,8 +135,8 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(NitiNor
 
 template <int V, typename Affine>
 static void run_rows(NitiCuda *cuda, const NitiNormMap<Affine> &m, const NitiRequantiseArgs &a) {
-  NITI_LAUNCH(cuda, (rows_kernel<V, Affine>), dim3(niti_rows_blocks(cuda, m.rows, BLOCKS), m.rows.slices), NITI_ROWS_THREADS, 0,
-              m, a);
+  NITI_LAUNCH(cuda, (rows_kernel<V, Affine>), dim3(niti_rows_blocks(cuda, m.rows, BLOCKS, false), m.rows.slices),
+              NITI_ROWS_THREADS, 0, m, a);
 }
 
 /* V channels to a thread. */
@@ -163,10 +163,20 @@ static bool run_wide(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const N
   if (m.blocked && y->uses == NITI_USE_GRADIENT) m.y = NULL;
   if (m.blocked && (y->uses & NITI_USE_MASK) && niti_cuda_bits_tiled(x->shape.c)) m.bits = niti_cuda_bits(y);
   m.early = cuda->settled;
-  if (!niti_norm_wide(cuda, m, a)) return false;
+  if (!niti_norm_wide(cuda, m, a, m.rows.pitch)) return false;
   niti_cuda_blocked_set(cuda, y, m.blocked != NULL);
   if (m.bits) niti_cuda_bits_set(cuda, y);
   return true;
+}
+
+/* The same in joined rows, without the blocked layout. */
+template <typename Affine>
+static bool run_joined(NitiCuda *cuda, NitiNormMap<Affine> m, NitiShape s, const NitiRequantiseArgs &a) {
+  const NitiShape joined = niti_rows_joined(s, m.y, m.x, m.d);
+  if (joined.n == 0 || a.first % 16 != 0) return false;
+  m.rows = niti_rows_of(joined, 0, (uint32_t)joined.c, 16);
+  m.early = cuda->settled;
+  return niti_norm_wide(cuda, m, a, (uint32_t)s.c);
 }
 
 /* dy: NULL forward. */
@@ -181,10 +191,9 @@ static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const 
   const NitiNormMap<Affine> m = map_of<Affine>(y, x, dy, affine, V > 4 ? 4 : V);
   if (m.blocked) {
     NITI_LAUNCH(cuda, tiles_kernel<Affine>, niti_tiles_grid(m.tiles), NITI_TILE_THREADS, 0, m, a);
-  } else if (V > 1) {
-    run_rows<4>(cuda, m, a);
-  } else {
-    run_rows<1>(cuda, m, a);
+  } else if (!run_joined(cuda, m, x->shape, a)) {
+    if (V > 1) run_rows<4>(cuda, m, a);
+    if (V == 1) run_rows<1>(cuda, m, a);
   }
   niti_cuda_blocked_set(cuda, y, m.blocked != NULL);
 }

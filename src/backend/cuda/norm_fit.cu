@@ -1,6 +1,7 @@
 /* Batch norm's multipliers, forward and backward, with the scalars of base/norm.h: the block that ends a slice's sums makes those
  * of its channels. Backward they depend on all channels: where these are more than one slice, another launch makes them. With
- * ranks it does in both directions, after they have exchanged their sums. */
+ * ranks it does in both directions, after they have exchanged their sums; and forward where the one block that ends the sums of
+ * joined rows has fewer threads than there are channels. */
 #include "backend/cuda/norm_sums.cuh"
 
 enum { DELTA_THREADS = 512 }; /* of the launch for all channels */
@@ -27,7 +28,7 @@ typedef struct DeltaFit {
   bool whole; /* all channels are one slice */
 } DeltaFit;
 
-/* With ranks: sums alone, which they exchange before anything is made of them. */
+/* Sums alone, of which another launch makes the rest. */
 template <typename AnyFit>
 struct NoFit {
   enum { SUMS = AnyFit::SUMS, ROWS = AnyFit::ROWS };
@@ -294,9 +295,10 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    bias->exponent,
                    centred};
   const Sums d = sums_of(cuda, sums, x, NULL);
-  if (sums && backend->together.whole > 0) {
+  const bool shared = backend->together.whole > 0;
+  if (sums && (shared || (channels > THREADS && joined_of(d, x->shape).n > 0))) {
     run_sums(cuda, d, x->shape, NoFit<Fit>{});
-    niti_cuda_all_sum(backend, d.sums, (size_t)channels * Fit::SUMS, 64);
+    if (shared) niti_cuda_all_sum(backend, d.sums, (size_t)channels * Fit::SUMS, 64);
     NITI_LAUNCH(cuda, fit_kernel, (channels + THREADS - 1) / THREADS, THREADS, 0, d, fit);
   } else if (sums) {
     run_sums(cuda, d, x->shape, fit);

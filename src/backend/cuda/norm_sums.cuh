@@ -1,7 +1,10 @@
 /* Batch norm's sums. Each block sums up its rows in 32 bits and adds that to a copy of the range's sums. A slice's last block
  * adds the copies up into the output, leaves zeros and goes on to what norm_fit.cu makes of the sums, a thread per channel. That
  * is a fit: SUMS per channel, ROWS that a thread has under way, and the functions operands_of (before the sums), prepare_slice
- * (while the block is counted; all blocks do it) and end_slice. */
+ * (while the block is counted; all blocks do it) and end_slice.
+ *
+ * Of joined rows (rows.cuh) a slice is of columns, each of which adds to its channel's sums. All slices then have one last block
+ * between them, which adds up all channels, and goes on where there is a thread for each. */
 #ifndef NITI_BACKEND_CUDA_NORM_SUMS_CUH
 #define NITI_BACKEND_CUDA_NORM_SUMS_CUH
 
@@ -108,15 +111,32 @@ static __device__ inline void take_parts(unsigned long long *parts, unsigned lon
   for (int i = 0; i < K * COPIES; ++i) so_far[(i / K * 3 + i % K) * NITI_SUMS_CHANNELS / COPIES] = 0;
 }
 
-template <int V, typename AnyFit>
+/* sums[K]: channel c's, whose copies begin at so_far; and to the output. */
+template <int K>
+static __device__ inline void take_sums(int64_t *sums, const Sums &d, unsigned long long *so_far, uint32_t c, bool has_channel) {
+  unsigned long long parts[K * REPLICAS] = {};
+#pragma unroll
+  for (int k = 0; k < K; ++k) sums[k] = 0;
+  if (has_channel && d.replicated) take_parts<K, REPLICAS>(parts, so_far);
+  if (has_channel && !d.replicated) take_parts<K, 1>(parts, so_far);
+#pragma unroll
+  for (int i = 0; i < K * REPLICAS; ++i) sums[i % K] += (int64_t)parts[i];
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    if (has_channel) d.sums[(size_t)K * c + k] = sums[k];
+  }
+}
+
+template <int V, bool JOINED, typename AnyFit>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, AnyFit f) {
   niti_kernel_begin();
   enum { K = AnyFit::SUMS };
   __shared__ int stage[2][V][THREADS + 1], totals[K][THREADS];
   const NitiRows &r = d.rows;
-  const uint32_t own = blockIdx.y * r.width * V + threadIdx.x, c = r.first + own; /* a thread's channel in the end */
-  const bool has_channel = threadIdx.x < r.width * V && own < r.channels;
-  unsigned long long *so_far = (unsigned long long *)&d.range->sums[own];
+  const uint32_t own = blockIdx.y * r.width * V + threadIdx.x; /* a thread's column, whose sums it adds to the range's */
+  const uint32_t c = JOINED ? threadIdx.x : r.first + own;     /* and its channel in the end */
+  const bool has_column = threadIdx.x < r.width * V && own < r.channels, has_channel = JOINED ? c < d.channels : has_column;
+  unsigned long long *so_far = (unsigned long long *)&d.range->sums[JOINED ? own % d.channels : own];
   const uint32_t replica = d.replicated ? blockIdx.x % REPLICAS : 0;
   const auto operands = operands_of(d, f, c, has_channel);
   int acc[K][V] = {};
@@ -126,51 +146,59 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) sums_kernel(Sums d, An
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     unsigned long long *to = so_far + (replica * 3 + (uint32_t)k) * (NITI_SUMS_CHANNELS / (d.replicated ? REPLICAS : 1));
-    if (has_channel && block_sums[k] != 0) atomicAdd(to, (unsigned long long)(long long)block_sums[k]);
+    if (has_column && block_sums[k] != 0) atomicAdd(to, (unsigned long long)(long long)block_sums[k]);
   }
   __shared__ bool last; /* of the slice's blocks, after all that their threads have written */
   uint32_t before = 0;
+  const uint32_t slice = JOINED ? 0 : blockIdx.y; /* that counts */
   __syncthreads();
-  if (threadIdx.x == 0) before = niti_count_up(&d.range->summed[blockIdx.y]);
+  if (threadIdx.x == 0) before = niti_count_up(&d.range->summed[slice]);
   const auto ready = prepare_slice(d, f, has_channel, operands); /* the count takes as long */
-  if (threadIdx.x == 0) last = before + 1 == gridDim.x;
+  if (threadIdx.x == 0) last = before + 1 == (JOINED ? gridDim.x * gridDim.y : gridDim.x);
   __syncthreads();
   if (!last) return;
-  unsigned long long parts[K * REPLICAS] = {};
-  int64_t sums[K] = {};
-  if (has_channel && d.replicated) take_parts<K, REPLICAS>(parts, so_far);
-  if (has_channel && !d.replicated) take_parts<K, 1>(parts, so_far);
-#pragma unroll
-  for (int i = 0; i < K * REPLICAS; ++i) sums[i % K] += (int64_t)parts[i];
-#pragma unroll
-  for (int k = 0; k < K; ++k) {
-    if (has_channel) d.sums[(size_t)K * c + k] = sums[k];
+  int64_t sums[K];
+  take_sums<K>(sums, d, JOINED ? (unsigned long long *)&d.range->sums[c] : so_far, c, has_channel);
+#pragma unroll 1
+  for (uint32_t more = THREADS; JOINED && more < d.channels; more += THREADS) {
+    int64_t others[K];
+    take_sums<K>(others, d, (unsigned long long *)&d.range->sums[c + more], c + more, c + more < d.channels);
   }
-  if (threadIdx.x == 0) d.range->summed[blockIdx.y] = 0;
+  if (threadIdx.x == 0) d.range->summed[slice] = 0;
   if (threadIdx.x == 0 && c == 0) *d.exponent = operands.e_a;
   end_slice(d, f, c, has_channel, operands, ready, sums);
 }
 
-template <int V, typename AnyFit>
+template <int V, bool JOINED, typename AnyFit>
 static void launch(NitiCuda *cuda, const Sums &d, const AnyFit &f) {
   const NitiRows &r = d.rows;
   const uint32_t turn = r.lanes * AnyFit::ROWS, turns = (r.rows + turn - 1) / turn, most = BLOCK_ROWS / turn;
-  const uint32_t full = niti_rows_blocks(cuda, r, BLOCKS), least = (turns + most - 1) / most;
+  const uint32_t full = niti_rows_blocks(cuda, r, BLOCKS, JOINED), least = (turns + most - 1) / most;
   const uint32_t wanted = full < turns ? full : turns;
-  NITI_LAUNCH(cuda, (sums_kernel<V, AnyFit>), dim3(wanted > least ? wanted : least, r.slices), THREADS, 0, d, f);
+  NITI_LAUNCH(cuda, (sums_kernel<V, JOINED, AnyFit>), dim3(wanted > least ? wanted : least, r.slices), THREADS, 0, d, f);
 }
 
-/* As many channels at a time as the range has room for. */
+/* The rows that run_sums joins; .n = 0: none. */
+static NitiShape joined_of(const Sums &d, NitiShape shape) { return niti_rows_joined(shape, d.a, d.x, NULL); }
+
+/* As many channels at a time as the range has room for; of joined rows all. */
 template <typename AnyFit>
 static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
+  const NitiShape joined = joined_of(d, shape);
+  if (joined.n > 0) {
+    d.rows = niti_rows_of(joined, 0, (uint32_t)joined.c, 16);
+    d.replicated = d.channels <= NITI_SUMS_CHANNELS / REPLICAS;
+    launch<16, true>(cuda, d, f);
+    return;
+  }
   const int V = niti_rows_vector(d.channels, d.a, d.x, NULL);
   for (uint32_t first = 0; first < d.channels; first += NITI_SUMS_CHANNELS) {
     const uint32_t left = d.channels - first;
     d.rows = niti_rows_of(shape, first, left < NITI_SUMS_CHANNELS ? left : (uint32_t)NITI_SUMS_CHANNELS, V);
     d.replicated = d.rows.channels <= NITI_SUMS_CHANNELS / REPLICAS;
-    if (V == 16) launch<16>(cuda, d, f);
-    if (V == 4) launch<4>(cuda, d, f);
-    if (V == 1) launch<1>(cuda, d, f);
+    if (V == 16) launch<16, false>(cuda, d, f);
+    if (V == 4) launch<4, false>(cuda, d, f);
+    if (V == 1) launch<1, false>(cuda, d, f);
   }
 }
 

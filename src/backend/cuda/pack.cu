@@ -29,7 +29,8 @@ static __device__ inline size_t tile_offset(int o, int run) {
 }
 
 static __device__ inline int8_t *tile_of(const NitiPack &p, int o, int in, int sum, int tap) {
-  const size_t block = (size_t)(o / NITI_WGMMA_CHANNELS) * (size_t)(sum / NITI_WGMMA_CHUNK) + (size_t)(in / NITI_WGMMA_CHUNK);
+  const int chunks = (sum + NITI_WGMMA_CHUNK - 1) / NITI_WGMMA_CHUNK;
+  const size_t block = (size_t)(o / NITI_WGMMA_CHANNELS) * (size_t)chunks + (size_t)(in / NITI_WGMMA_CHUNK);
   return p.to + (block * (size_t)(p.y.count * p.x.count) + (size_t)tap) * (NITI_WGMMA_CHANNELS * NITI_WGMMA_CHUNK);
 }
 
@@ -41,9 +42,16 @@ static __device__ inline uint4 load_run(const NitiPack &p, int tap, int k, int c
   const int8_t *from = p.from + place * p.c + c;
   if (k >= p.own || c >= p.c) return make_uint4(0, 0, 0, 0);
   if (((uintptr_t)p.c | (uintptr_t)p.from) % RUN == 0) return *(const uint4 *)from;
+  if (((uintptr_t)p.c | (uintptr_t)p.from) % sizeof *word == 0) {
 #pragma unroll
-  for (int i = 0; i < RUN; ++i) {
-    if (c + i < p.c) word[i / 4] |= (uint32_t)(uint8_t)from[i] << 8 * (i % 4);
+    for (int i = 0; i < 4; ++i) {
+      if (c + 4 * i < p.c) word[i] = ((const uint32_t *)from)[i];
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < RUN; ++i) {
+      if (c + i < p.c) word[i / 4] |= (uint32_t)(uint8_t)from[i] << 8 * (i % 4);
+    }
   }
   return make_uint4(word[0], word[1], word[2], word[3]);
 }
@@ -72,7 +80,7 @@ static __device__ inline uint4 turned_run(const int8_t *share, int k, int c) {
 }
 
 static __device__ inline void pack_tiles(const NitiPack &p, uint32_t block) {
-  const int chunks = p.c / NITI_WGMMA_CHUNK, taps = p.y.count * p.x.count;
+  const int chunks = (p.c + NITI_WGMMA_CHUNK - 1) / NITI_WGMMA_CHUNK, taps = p.y.count * p.x.count;
   const int chunk = (int)(block % (uint32_t)chunks), rest = (int)(block / (uint32_t)chunks), tap = rest % taps;
   const int k = rest / taps * SIDE + (int)threadIdx.x / (SIDE / RUN), run = (int)threadIdx.x % (SIDE / RUN);
   const uint4 value = load_run(p, tap, k, chunk * SIDE + run * RUN);

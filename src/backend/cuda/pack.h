@@ -21,7 +21,7 @@ typedef enum NitiPackKind {
   NITI_PACK_TURNED,
   /* Tiles that a plain copy brings into shared memory ready for wgmma (wgmma.h); output channels are filters, */
   NITI_PACK_TILES,
-  /* or, backward, w's channels. k % 64 == 0. */
+  /* or, backward, w's channels. */
   NITI_PACK_TURNED_TILES,
   /* No weights: the `pitch` NitiMmaEntry of a sum over taps and c channels; in_row: bytes of a row of the input. Beyond the sum
    * they are of the first position, to be multiplied by 0. */

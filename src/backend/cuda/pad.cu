@@ -54,7 +54,8 @@ struct Stacks {
   uint32_t count[2];
 };
 
-/* A vector of 16 bytes per thread. */
+/* A vector of 16 bytes per thread; V: bytes that are loaded at once. */
+template <int V>
 static __global__ void __launch_bounds__(THREADS) stack_kernel(const __grid_constant__ Stacks all) {
   niti_kernel_begin();
   const NitiStack &s = all.stack[blockIdx.y];
@@ -68,26 +69,32 @@ static __global__ void __launch_bounds__(THREADS) stack_kernel(const __grid_cons
   const int8_t *from = s.from + (int64_t)n * s.h * bytes;
   uint32_t words[4] = {0, 0, 0, 0};
 #pragma unroll
-  for (uint32_t k = 0; k < 16; ++k) {
+  for (uint32_t k = 0; k < 16; k += V) {
     const uint32_t a = niti_divide(run, first + k), b = first + k - a * run.divisor;
     const int32_t in_y = y + (int32_t)a, in_x = x + (int32_t)b;
-    if (a >= (uint32_t)s.stride_h || (uint32_t)in_y >= (uint32_t)s.h || (uint32_t)in_x >= (uint32_t)bytes) continue;
-    words[k / 4] |= (uint32_t)(uint8_t)from[(int64_t)in_y * bytes + in_x] << (8 * (k % 4));
+    if (a >= (uint32_t)s.kh || (uint32_t)in_y >= (uint32_t)s.h || (uint32_t)in_x >= (uint32_t)bytes) continue;
+    const int8_t *at = from + (int64_t)in_y * bytes + in_x;
+    words[k / 4] |= (V == 4 ? *(const uint32_t *)at : *(const uint8_t *)at) << (8 * (k % 4));
   }
   ((uint4 *)s.to)[i] = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-extern "C" void niti_cuda_stack(NitiCuda *cuda, const NitiStack stacks[2]) {
+extern "C" void niti_cuda_stack(NitiCuda *cuda, const NitiStack *stacks, int count) {
   Stacks all = {};
-  for (int i = 0; i < 2; ++i) {
+  uintptr_t places = 0;
+  for (int i = 0; i < count; ++i) {
     const NitiStack &s = stacks[i];
     all.stack[i] = s;
     all.vectors[i] = niti_divisor((uint32_t)s.pitch / 16);
     all.columns[i] = niti_divisor((uint32_t)s.columns);
     all.rows[i] = niti_divisor((uint32_t)s.rows);
-    all.run[i] = niti_divisor((uint32_t)(s.stride_w * s.c));
+    all.run[i] = niti_divisor((uint32_t)(s.kw * s.c));
+    places |= (uintptr_t)s.from | (uintptr_t)s.c;
     all.count[i] = (uint32_t)s.n * (uint32_t)s.rows * (uint32_t)s.columns * ((uint32_t)s.pitch / 16);
   }
-  const dim3 grid(((all.count[0] > all.count[1] ? all.count[0] : all.count[1]) + THREADS - 1) / THREADS, 2);
-  NITI_LAUNCH(cuda, stack_kernel, grid, THREADS, 0, all);
+  const dim3 grid(((all.count[0] > all.count[1] ? all.count[0] : all.count[1]) + THREADS - 1) / THREADS, (unsigned)count);
+  if (places % 4 == 0)
+    NITI_LAUNCH(cuda, stack_kernel<4>, grid, THREADS, 0, all);
+  else
+    NITI_LAUNCH(cuda, stack_kernel<1>, grid, THREADS, 0, all);
 }

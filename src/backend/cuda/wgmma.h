@@ -12,10 +12,12 @@ enum {
 };
 
 /* Weights as tiles that a plain copy brings into shared memory ready for wgmma: [out / 128][in / 64][tap][128][64], each
- * tile swizzled as its rows of 64 bytes demand. Row r of a tile holds output channel niti_finish_channel(r). Rows past the last
- * channel are 0. */
+ * tile swizzled as its rows of 64 bytes demand. Row r of a tile holds output channel niti_finish_channel(r). What is past the
+ * last channel of either kind is 0. */
+static inline int niti_wgmma_chunks(int in) { return (in + NITI_WGMMA_CHUNK - 1) / NITI_WGMMA_CHUNK; }
 static inline size_t niti_wgmma_packed_bytes(int out, int in, int taps) {
-  return (size_t)((out + NITI_WGMMA_CHANNELS - 1) / NITI_WGMMA_CHANNELS) * NITI_WGMMA_CHANNELS * (size_t)in * (size_t)taps;
+  const size_t tiles = (size_t)((out + NITI_WGMMA_CHANNELS - 1) / NITI_WGMMA_CHANNELS) * (size_t)niti_wgmma_chunks(in);
+  return tiles * (size_t)taps * NITI_WGMMA_CHANNELS * NITI_WGMMA_CHUNK;
 }
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 /* What the wgmma family's two kernels of convolution share: forward, and backward to the input, as implicit GEMM over boxes of
- * NHWC. Stride is 1; backward is forward over the deltas with the weights turned round.
+ * NHWC. Forward the stride is 1; backward is forward over the deltas with the weights turned round, for each phase of the strides
+ * with the taps that reach it.
  *
  * A tile is 128 output positions times 128 output channels: a box of images x columns x rows, images innermost. In shared memory
  * a window's cell is then whole 8-row groups away, so that one copied box with its halo is enough for every tap. Zeros outside
@@ -29,6 +30,7 @@ enum {
   STAGES_MAX = 32,           /* of weights */
   BOXES_MAX = 8,
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
+  PHASES_MAX = 4,
   BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
   MEETING = 8 * BARRIERS, /* after them a ConvMeeting for each pair */
   BARRIER_BYTES = MEETING + 8 * PAIRS,
@@ -36,18 +38,28 @@ enum {
   SHARED_BYTES = 227 * 1024
 };
 
+/* Every stride-th row and column of the output. A phase that no tap reaches has one, of zeros. */
+struct ConvPhase {
+  int kh, kw, pad_h, pad_w; /* of the stride-1 window over the input */
+  int row, column;          /* of the output: the first */
+  uint32_t packed;          /* bytes of weights before its own */
+};
+
 struct ConvTiling {
-  int n, oh, ow, k;                 /* output shape */
-  int kh, kw, pad_h, pad_w;         /* of the stride-1 window over the input */
+  int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
+  int step_h, step_w; /* between a phase's rows and columns of the output */
+  int phases;
+  ConvPhase phase[PHASES_MAX];
   int chunks;                       /* of input channels */
   int log_tn;                       /* a 64-row block is 2^log_tn images x 64 >> log_tn columns */
   int across;                       /* blocks of a tile go across images (1x1 images) rather than down the rows */
-  int blocks_h, blocks_w, blocks_k; /* tiles along each */
+  int blocks_h, blocks_w, blocks_c; /* tiles along each, blocks_c along the output channels */
+  int blocks_k;                     /* of the channels of all phases */
   int tiles;                        /* of positions */
   int box_w, box_n;                 /* of the copied box, with halo */
   uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
   bool resident;                    /* all of the 128 channels' weights stay in shared memory */
-  int pairs;                        /* that have tiles: PAIRS, or 1 where a tile each is enough for all blocks */
+  int pairs;                        /* that have tiles: PAIRS, or 1: a tile each is enough for all blocks, or two have no room */
   bool meets;                       /* blocks wait for each other for as long as it takes */
   bool once;                        /* and no pair has more than one tile: there is no second launch */
   int boxes;                        /* of the ring: a pair's own, or, with resident weights, the block's */
@@ -83,7 +95,7 @@ struct Ring {
 
 /* What a block is to do. */
 struct ConvWork {
-  int k0;          /* first output channel */
+  int k0, phase;   /* first output channel */
   int begin, step; /* pair p's tiles are (begin + i * step) * pairs + p */
   int tiles;       /* of each pair */
 };
@@ -91,7 +103,8 @@ struct ConvWork {
 __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
   const int cluster = (int)(blockIdx.x / CLUSTER), first = cluster / t.blocks_k * CLUSTER;
   ConvWork w;
-  w.k0 = cluster % t.blocks_k * BN;
+  w.phase = cluster % t.blocks_k / t.blocks_c;
+  w.k0 = (cluster % t.blocks_k - w.phase * t.blocks_c) * BN;
   w.begin = first + (int)rank;
   w.step = (int)(gridDim.x / t.blocks_k);
   w.tiles = ((t.tiles + t.pairs - 1) / t.pairs - first + w.step - 1) / w.step;
@@ -193,10 +206,12 @@ __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantise
 }
 
 /* A tile's place in the output, as niti_finish_block has it. */
-__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, int k0) {
+__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work) {
   const int warp = threadIdx.x >> 5, block = warp / 4 % BLOCKS, row = warp % 4 * 16; /* this warp's first of the block's 64 */
-  return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)), p.h + (t.across ? 0 : block),
-                   p.w + (row >> t.log_tn), k0);
+  const ConvPhase &phase = t.phase[work.phase];
+  return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)),
+                   (p.h + (t.across ? 0 : block)) * t.step_h + phase.row, (p.w + (row >> t.log_tn)) * t.step_w + phase.column,
+                   work.k0);
 }
 
 /* Rounds and stores a tile. */
@@ -206,7 +221,10 @@ __device__ inline void conv_finish(int (&acc)[N], const ConvTiling &t, const Nit
                                    ConvMeeting *meeting) {
   if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
   const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, meeting);
-  niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
+  if (FINISH == NITI_FINISH_LOOSE || FINISH == NITI_FINISH_LOOSE_BYTE || FINISH == NITI_FINISH_LOOSE_ANY)
+    niti_finish_loose<FINISH>(acc, d, rq, range.shift, spot);
+  else
+    niti_finish_block<FINISH>(acc, d, rq, range.shift, clips, spot, mask);
 }
 
 #endif
@@ -224,11 +242,12 @@ typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *pa
 /* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are
  * no more channels. */
 #define CONV_TAPS(kernel, finish, columns) [finish] = {kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>}
-#define CONV_VARIANTS(kernel, columns)                                                                \
-  {                                                                                                   \
-    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),     \
-        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns), \
-        CONV_TAPS(kernel, NITI_FINISH_ANY, columns)                                                   \
+#define CONV_VARIANTS(kernel, columns)                                                                        \
+  {                                                                                                           \
+    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),             \
+        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns),         \
+        CONV_TAPS(kernel, NITI_FINISH_ANY, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE, columns),           \
+        CONV_TAPS(kernel, NITI_FINISH_LOOSE_BYTE, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE_ANY, columns) \
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);

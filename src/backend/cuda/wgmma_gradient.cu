@@ -14,7 +14,8 @@
 enum {
   TILE = 128,
   HALF = 64, /* channels of either kind */
-  TAPS = 3,  /* of a window row in a block: warpgroups that multiply */
+  LEAST = 40,
+  TAPS = 3, /* of a window row in a block: warpgroups that multiply */
   THREADS = (TAPS + 1) * 128,
   ROWS_MAX = 16, /* of a window */
   STAGES_MAX = 8,
@@ -215,8 +216,8 @@ __global__ void __launch_bounds__(SUM_THREADS)
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 extern "C" bool niti_wgmma_serves_gradient(const NitiConv *c) {
-  return c->stride_h == 1 && c->stride_w == 1 && c->kw >= 2 && c->kh <= ROWS_MAX && c->c % 16 == 0 && c->k % 16 == 0 &&
-         c->c >= 64 && c->k >= 64 && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
+  return c->stride_h == 1 && c->stride_w == 1 && c->kw >= 2 && c->kh <= ROWS_MAX && c->c % 2 == 0 && c->c >= LEAST &&
+         c->k >= LEAST && c->ow >= 3 && c->pad_h < c->kh && c->pad_w < c->kw;
 }
 
 static int stage_of(const GradientTiling &t) {
@@ -232,7 +233,9 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   t->tiles_k = ceil_div(c->k, t->tile_k);
   t->tiles_c = ceil_div(c->c, t->tile_c);
   t->tiles_w = ceil_div(c->kw, TAPS);
-  t->positions = way > 0 ? 4 * way : c->ow > 4 ? 8 : 4;
+  /* four cost more copies, and leave less beyond the end of a row */
+  const bool four = 11 * 4 * ceil_div(c->ow, 4) < 10 * 8 * ceil_div(c->ow, 8);
+  t->positions = way > 0 ? 4 * way : four ? 4 : 8;
   t->runs = ceil_div(c->ow, t->positions);
   t->blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES);
   t->x_positions = t->positions + TAPS - 1;

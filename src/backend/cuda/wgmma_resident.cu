@@ -15,11 +15,13 @@ __global__ void __launch_bounds__(THREADS, 1)
                  turn = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
   ConvMeeting *meeting = (ConvMeeting *)(raw + MEETING);
-  const int warp = threadIdx.x >> 5, steps = t.kh * t.kw / TAPS; /* stages of a chunk */
+  const int warp = threadIdx.x >> 5;
   const uint32_t rank = niti_cluster_rank();
 
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
+  const ConvPhase &phase = t.phase[work.phase];
+  const int columns = phase.kw, steps = phase.kh * columns / TAPS; /* stages of a chunk */
   if (second) {
     niti_kernel_begin();
     range.shift = niti_clipped_shift(rq.range->max, rq.clip);
@@ -45,8 +47,9 @@ __global__ void __launch_bounds__(THREADS, 1)
   if (threadIdx.x >= CONSUMERS) {
     niti_registers_lower<24>();
     if (threadIdx.x == CONSUMERS) {
-      const int8_t *from = packed + (size_t)(work.k0 / BN) * t.stages * stage_bytes + rank * part_bytes;
-      for (int i = 0; i < t.stages; ++i, from += stage_bytes) {
+      const int stages = t.chunks * steps;
+      const int8_t *from = packed + phase.packed + (size_t)(work.k0 / BN) * stages * stage_bytes + rank * part_bytes;
+      for (int i = 0; i < stages; ++i, from += stage_bytes) {
         niti_barrier_expect(weight_full + 8 * i, stage_bytes);
         niti_copy_run_to(weights + i * stage_bytes + rank * part_bytes, from, part_bytes, weight_full + 8 * i,
                          (1 << CLUSTER) - 1);
@@ -58,8 +61,8 @@ __global__ void __launch_bounds__(THREADS, 1)
           for (int chunk = 0; chunk < t.chunks; ++chunk, ring.next(t.boxes)) {
             niti_barrier_wait(box_free + 8 * ring.stage, ring.parity ^ 1);
             niti_barrier_expect(box_full + 8 * ring.stage, t.box_bytes);
-            niti_copy_box(boxes + ring.stage * t.box_stride, &map, box_full + 8 * ring.stage, chunk * CHUNK, p.n, p.w - t.pad_w,
-                          p.h - t.pad_h);
+            niti_copy_box(boxes + ring.stage * t.box_stride, &map, box_full + 8 * ring.stage, chunk * CHUNK, p.n,
+                          p.w - phase.pad_w, p.h - phase.pad_h);
           }
         }
       }
@@ -71,7 +74,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
     const uint64_t box_descriptor = niti_descriptor(boxes + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
     const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4, row_gap = (uint32_t)(t.box_w - t.kw) * cell; /* between taps, rows */
+    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
+                   row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0};
     box.skip(pair * t.chunks, t.boxes);
     for (int i = 0; i < work.tiles; ++i) {
@@ -80,7 +84,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
       uint2 mask = make_uint2(0, 0);
-      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
+      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work));
       if (t.pairs > 1)
         niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
       uint64_t b = weight_descriptor;
@@ -106,7 +110,7 @@ __global__ void __launch_bounds__(THREADS, 1)
           }
           column += TAPS;
           a += TAPS * cell;
-          if (column == t.kw) column = 0, a += row_gap;
+          if (column == columns) column = 0, a += row_gap;
         }
         last_box = box.stage;
       }
@@ -114,7 +118,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       niti_wgmma_wait<0>();
       if (leader) niti_barrier_arrive(box_free + 8 * last_box);
       box.skip((t.pairs - 1) * t.chunks, t.boxes);
-      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, meeting);
+      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work), mask, i, second, meeting);
     }
     if (!second && !t.once) conv_range_leave(range, rq);
   }

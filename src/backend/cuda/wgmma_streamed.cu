@@ -23,15 +23,17 @@ __global__ void __launch_bounds__(THREADS, 1)
                  weight_free = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
   ConvMeeting *meeting = (ConvMeeting *)(raw + MEETING);
-  const int warp = threadIdx.x >> 5, steps = t.kh * t.kw / TAPS; /* stages of a chunk */
+  const int warp = threadIdx.x >> 5;
   const uint32_t rank = niti_cluster_rank();
   const int late = (t.chunks + 1) / 2; /* slots until the second pair's first turn */
   const int away = t.pairs - 1;        /* slots of a turn in which a pair rounds */
-  /* Whether a pair may step over a slot unseen: only where the ring is longer, or it could take an earlier round for this one. */
-  const bool passes = steps < t.stages;
 
   ConvRange range = {};
   ConvWork work = conv_work(t, rank);
+  const ConvPhase &phase = t.phase[work.phase];
+  const int columns = phase.kw, steps = phase.kh * columns / TAPS; /* stages of a chunk */
+  /* Whether a pair may step over a slot unseen: only where the ring is longer, or it could take an earlier round for this one. */
+  const bool passes = steps < t.stages;
   if (second) {
     niti_kernel_begin();
     range.shift = niti_clipped_shift(rq.range->max, rq.clip);
@@ -59,7 +61,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     niti_registers_lower<24>();
     if (threadIdx.x % 32 != 0) {
     } else if (warp == CONSUMERS / 32) { /* the weights */
-      const int8_t *first = packed + (size_t)(work.k0 / BN) * t.chunks * steps * stage_bytes + rank * part_bytes;
+      const int8_t *first = packed + phase.packed + (size_t)(work.k0 / BN) * t.chunks * steps * stage_bytes + rank * part_bytes;
       Ring ring = {0, 0};
       const int turns = work.tiles * (t.chunks + away);
       int chunk = 0, turn[PAIRS] = {0, 0}; /* a pair's slot within its turn */
@@ -90,7 +92,8 @@ __global__ void __launch_bounds__(THREADS, 1)
           const uint32_t slot = pair * t.boxes + ring.stage;
           niti_barrier_wait(box_free + 8 * slot, ring.parity ^ 1);
           niti_barrier_expect(box_full + 8 * slot, t.box_bytes);
-          niti_copy_box(boxes + slot * t.box_stride, &map, box_full + 8 * slot, chunk * CHUNK, p.n, p.w - t.pad_w, p.h - t.pad_h);
+          niti_copy_box(boxes + slot * t.box_stride, &map, box_full + 8 * slot, chunk * CHUNK, p.n, p.w - phase.pad_w,
+                        p.h - phase.pad_h);
           if (++chunk == t.chunks) chunk = 0;
         }
         if (away && ++chunk == t.chunks) chunk = 0; /* the slot that passes by */
@@ -104,7 +107,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     const uint64_t box_descriptor =
         niti_descriptor(boxes + pair * t.boxes * t.box_stride + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
     const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4, row_gap = (uint32_t)(t.box_w - t.kw) * cell; /* between taps, rows */
+    const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
+                   row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0}, weight = {0, 0};
     auto let_pass = [&](int count) { /* stages that are for the other pair alone */
                                      for (int i = 0; i < count; ++i, weight.next(t.stages)) {
@@ -119,7 +123,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       uint32_t last_weight = 0, last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
       uint2 mask = make_uint2(0, 0);
-      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work.k0));
+      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work));
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * (pair * t.boxes + box.stage), box.parity);
         uint64_t a = box_descriptor + (box.stage * t.box_stride >> 4);
@@ -147,7 +151,7 @@ __global__ void __launch_bounds__(THREADS, 1)
           last_weight = weight.stage;
           column += TAPS;
           a += TAPS * cell;
-          if (column == t.kw) column = 0, a += row_gap;
+          if (column == columns) column = 0, a += row_gap;
         }
         last_box = box.stage;
       }
@@ -156,7 +160,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         give_back(weight_free + 8 * last_weight, rank);
         niti_barrier_arrive(box_free + 8 * (pair * t.boxes + last_box));
       }
-      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work.k0), mask, i, second, meeting);
+      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work), mask, i, second, meeting);
       if (passes)
         weight.skip(away * steps, t.stages);
       else
