@@ -7,13 +7,14 @@
 #include "base/window.h"
 
 enum {
-  IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
-  NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
-  NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
-  BOX_FEW = 64,            /* channels: where both are as many, products count more than copies */
-  SMALL_TIME = 7000000,    /* picoseconds of narrow tiles of a small product */
-  BOX_LOOSE = 25000000,    /* picoseconds of other ways, from which on boxes store any channels */
-  BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
+  IMAGES = 12,            /* from this many on, rows are blocks of 16 images */
+  NARROW_BYTES = 256,     /* of the sum, from which splitting it among warps pays */
+  NARROW_OUTPUTS = 90000, /* up to which: small tiles read their operands more often */
+  NARROW_ANY = 25000,     /* outputs up to which it pays whatever the sum */
+  BOX_FEW = 64,           /* channels: where both are as many, products count more than copies */
+  SMALL_TIME = 7000000,   /* picoseconds of narrow tiles of a small product */
+  BOX_LOOSE = 25000000,   /* picoseconds of other ways, from which on boxes store any channels */
+  BOX_MOST = 80,          /* percent of other ways' expected time, below which boxes take their place */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -98,13 +99,13 @@ static void cut(NitiMmaPass *p, const NitiMmaVariant *v) {
   p->tiles = (uint32_t)((rows_of(p) + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
 }
 
-/* Whether tiles would be too few, and a sum long enough to be shared among warps. */
+/* Whether tiles would be too few, and outputs too, or a sum is long enough to be shared among warps: as measured on an H200. */
 static bool is_small(const NitiMmaPass *p, const NitiCuda *cuda) {
   NitiMmaPass tiled = *p;
   const NitiMmaVariant v = niti_mma_tiled(p->oc, false, 0);
   cut(&tiled, &v);
-  return 2 * tiled.tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
-         rows_of(p) * (uint64_t)p->oc <= NARROW_OUTPUTS;
+  const uint64_t outputs = rows_of(p) * (uint64_t)p->oc, most = sum_bytes(p) >= NARROW_BYTES ? NARROW_OUTPUTS : NARROW_ANY;
+  return 2 * tiled.tiles <= (uint32_t)cuda->multiprocessors && outputs <= most;
 }
 
 /* What follows from the geometry. */
