@@ -8,8 +8,8 @@
 typedef bool (*Serves)(const NitiConv *);
 
 enum {
-  MMA_MOST = 95,           /* percent of wgmma's expected time, below which mma.sync takes its place */
-  COPIED_WEIGHTS = 4000000 /* picoseconds */
+  MMA_MOST = 95,     /* percent of wgmma's expected time, below which mma.sync takes its place */
+  COPIED_WEIGHT = 50 /* picoseconds */
 };
 
 /* A way's number is that of its family above that of the family's own way. */
@@ -39,7 +39,7 @@ static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, Ni
   if (direction == NITI_BACKWARD && fills_tiles(s)) return &niti_cuda_conv_wgmma;
   (void)niti_cuda_conv_wgmma.choose(cuda, s, direction, &wgmma);
   (void)niti_cuda_conv_mma.choose(cuda, s, direction, &mma);
-  if (copied && direction == NITI_FORWARD && mma < INT64_MAX) mma += COPIED_WEIGHTS;
+  if (copied && direction == NITI_FORWARD && mma < INT64_MAX) mma += (int64_t)s->k * s->kh * s->kw * s->c * COPIED_WEIGHT;
   return mma < wgmma / 100 * MMA_MOST ? &niti_cuda_conv_mma : &niti_cuda_conv_wgmma;
 }
 
