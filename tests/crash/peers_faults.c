@@ -185,12 +185,12 @@ static void *run(void *context) {
   fail_at = rank->fail_at;
   met = NULL;
   const NitiStatus status = niti_peers_open(&peers, &cuda, &ranks);
-  rank->opened = status == NITI_OK && peers.open;
+  rank->opened = status == NITI_OK && peers.memory.open;
   rank->calls = call_count;
   rank->boxes = peers.boxes;
   (void)pthread_barrier_wait(&meeting);
-  if (rank->opened && rank->drops) niti_peers_drop(&peers);
-  if (rank->opened && !rank->drops) niti_peers_leave(&peers, &cuda, &ranks);
+  if (rank->opened && rank->drops) niti_shared_drop(&peers.memory);
+  if (rank->opened && !rank->drops) niti_shared_leave(&peers.memory, &cuda, &ranks);
   rank->met = met;
   return NULL;
 }
