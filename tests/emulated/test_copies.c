@@ -1,0 +1,152 @@
+/* The kernel that adds what other ranks have copied, and those of mailboxes, against additions here. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+/* clang-format on */
+
+#include "backend/cuda/copies.h"
+#include "program/places.h"
+#include "splitmix.h"
+
+enum { CASES = 60, SUMS_MOST = 300, VALUES_MOST = 40000, RANKS = 4, GUARD_BYTE = 0x5a };
+
+static uint64_t dice = 11;
+
+static size_t draw(size_t below) { return (size_t)(splitmix64(&dice) % below); }
+
+static NitiBackend *open_device(void) {
+  const NitiBackendOptions options = {.name = "cuda"};
+  NitiBackend *b = NULL;
+  if (niti_backend_open(&b, &options) != NITI_OK) fail_msg("%s", niti_error());
+  return b;
+}
+
+static void *memory(NitiBackend *b, size_t bytes) {
+  void *p = NULL;
+  if (b->ops->alloc(b, &p, bytes) != NITI_OK) fail_msg("%s", niti_error());
+  return p;
+}
+
+static void fill(void *to, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) ((uint8_t *)to)[i] = (uint8_t)splitmix64(&dice);
+}
+
+/* What a sum is to become: of any bits, as wrapping additions have them. */
+static void add(uint8_t *to, const uint8_t *from, size_t bytes, bool wide) {
+  const size_t each = wide ? 8 : 4;
+  for (size_t i = 0; i < bytes; i += each) {
+    uint64_t a = 0, b = 0;
+    memcpy(&a, to + i, each);
+    memcpy(&b, from + i, each);
+    a += b;
+    memcpy(to + i, &a, each); /* the low bytes come first */
+  }
+}
+
+static void try_additions(NitiBackend *b, int count, size_t most, int parts) {
+  static NitiCopy sums[SUMS_MOST];
+  static size_t rooms[SUMS_MOST];
+  size_t part = 0, at = 0;
+  for (int i = 0; i < count; ++i) {
+    sums[i].wide = draw(2);
+    sums[i].bytes = (1 + draw(draw(3) ? 40 : most)) * (sums[i].wide ? 8 : 4);
+    sums[i].offset = part;
+    rooms[i] = (sums[i].bytes + NITI_ALIGN - 1) / NITI_ALIGN * NITI_ALIGN;
+    part += rooms[i] + draw(2) * NITI_ALIGN;
+  }
+  uint8_t *inbox = memory(b, part * (size_t)parts), *gradients = memory(b, part), *expected = malloc(part);
+  assert_non_null(expected);
+  fill(inbox, part * (size_t)parts); /* which is the host's memory, too */
+  fill(gradients, part);
+  for (int i = 0; i < count; ++i) {
+    sums[i].data = gradients + at;
+    memset(gradients + at + sums[i].bytes, GUARD_BYTE, rooms[i] - sums[i].bytes);
+    at += rooms[i];
+  }
+  memcpy(expected, gradients, part);
+  for (int i = 0; i < count; ++i) {
+    uint8_t *to = expected + ((uint8_t *)sums[i].data - gradients);
+    for (int k = 0; k < parts; ++k) add(to, inbox + (size_t)k * part + sums[i].offset, sums[i].bytes, sums[i].wide);
+  }
+  niti_cuda_add_copies(niti_cuda(b), sums, count, inbox, parts, part);
+  assert_int_equal(b->ops->synchronise(b), NITI_OK);
+  assert_memory_equal(gradients, expected, part);
+  b->ops->release(b, inbox);
+  b->ops->release(b, gradients);
+  free(expected);
+}
+
+static void test_copies_are_added(void **state) {
+  NitiBackend *b = open_device();
+  (void)state;
+  for (int i = 0; i < CASES; ++i) try_additions(b, 1 + (int)draw(6), VALUES_MOST, 1 + i % (RANKS - 1));
+  try_additions(b, SUMS_MOST, 50, 2); /* more than one launch takes */
+  niti_backend_close(b);
+}
+
+/* The other ranks' words lie there already. */
+static void test_mailboxes_exchange(void **state) {
+  NitiBackend *b = open_device();
+  NitiMailboxes of[RANKS];
+  uint32_t number = 0;
+  (void)state;
+  for (int r = 0; r < RANKS; ++r) {
+    of[r] = (NitiMailboxes){.rank = r, .ranks = RANKS};
+    for (int k = 0; k < RANKS; ++k) of[r].of[k] = r > 0 ? of[0].of[k] : memory(b, niti_mailbox_bytes(RANKS));
+    of[r].number = memory(b, sizeof(uint32_t));
+  }
+  int64_t *data = memory(b, NITI_COPIES_WORDS * sizeof *data);
+  for (int i = 0; i < 3 * CASES; ++i) {
+    const size_t count = 1 + draw(NITI_COPIES_WORDS);
+    const NitiReduction reduction = i % 3 ? NITI_REDUCE_SUM_S64 : NITI_REDUCE_MAX_U32;
+    int64_t values[RANKS][NITI_COPIES_WORDS], sums[NITI_COPIES_WORDS];
+    uint32_t maxima[NITI_COPIES_WORDS];
+    fill(values, sizeof values);
+    number = niti_mailbox_next(number);
+    memcpy(data, values[0], sizeof sums);
+    memcpy(sums, values[0], sizeof sums);
+    memcpy(maxima, values[0], sizeof maxima);
+    for (int r = 1; r < RANKS; ++r) {
+      for (size_t k = 0; k < count; ++k) {
+        uint32_t value;
+        memcpy(&value, (const char *)values[r] + 4 * k, 4);
+        sums[k] = (int64_t)((uint64_t)sums[k] + (uint64_t)values[r][k]);
+        maxima[k] = value > maxima[k] ? value : maxima[k];
+        niti_mailbox_put(&of[r], number, values[r], count, k, reduction, i % 3 == 2);
+      }
+    }
+    if (i % 3 == 2)
+      niti_cuda_mailbox_promise(niti_cuda(b), &of[0], data, count);
+    else
+      niti_cuda_mailbox_exchange(niti_cuda(b), &of[0], data, count, reduction);
+    assert_int_equal(b->ops->synchronise(b), NITI_OK);
+    assert_int_equal(*of[0].number, number);
+    assert_memory_equal(data, i % 3 ? (const void *)sums : (const void *)maxima, count * (i % 3 ? 8 : 4));
+    for (int r = 1; r < RANKS; ++r) { /* what rank 0 has sent: taken and cleared */
+      for (size_t k = 0; k < niti_mailbox_words(count, reduction); ++k) {
+        uint64_t *word = niti_mailbox_place(&of[r], r, 0, number, k);
+        uint32_t value;
+        memcpy(&value, (const char *)values[0] + 4 * (i % 3 ? k % count * 2 + k / count : k), 4);
+        assert_true(*word == ((uint64_t)number << 32 | value));
+        *word = 0;
+        assert_true(*niti_mailbox_place(&of[0], 0, r, number, k) == 0);
+        for (int to = 1; to < RANKS; ++to) *niti_mailbox_place(&of[r], to, r, number, k) = 0;
+      }
+    }
+  }
+  for (int k = 0; k < RANKS; ++k) b->ops->release(b, of[0].of[k]);
+  for (int r = 0; r < RANKS; ++r) b->ops->release(b, of[r].number);
+  b->ops->release(b, data);
+  niti_backend_close(b);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_copies_are_added), cmocka_unit_test(test_mailboxes_exchange)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
