@@ -11,6 +11,9 @@
 /* clang-format on */
 
 #include "backend/cuda/copies.h"
+#include "backend/executable.h"
+#include "model/network.h"
+#include "program/bounds.h"
 #include "program/places.h"
 #include "splitmix.h"
 
@@ -146,7 +149,95 @@ static void test_mailboxes_exchange(void **state) {
   niti_backend_close(b);
 }
 
+/* ---- the sums of whole programs ---- */
+
+/* A rank whose inboxes are open: the only one, so that nobody has to be waited for. */
+static NitiBackend *open_rank(NitiRanks *ranks) {
+  NitiBackend *b = open_device();
+  NitiCuda *cuda = niti_cuda(b);
+  b->together.ranks = ranks;
+  cuda->sums = calloc(1, sizeof *cuda->sums);
+  cuda->peers = calloc(1, sizeof *cuda->peers);
+  cuda->copies = calloc(1, sizeof *cuda->copies);
+  assert_true(cuda->sums && cuda->peers && cuda->copies);
+  cuda->peers->boxes.ranks = 1;
+  cuda->peers->boxes.number = memory(b, sizeof(uint32_t));
+  return b;
+}
+
+static size_t reserved;
+
+/* As niti_cuda_reserve_sums, of a rank by itself. */
+static NitiStatus reserve(NitiBackend *b, size_t bytes) {
+  NitiCopies *c = niti_cuda(b)->copies;
+  reserved = bytes;
+  c->bytes = bytes;
+  c->inboxes = (NitiShared){.open = true, .ranks = 1, .of = {memory(b, NITI_ALIGN)}};
+  if (niti_cuda_runtime.cudaStreamCreateWithFlags(&c->side, cudaStreamNonBlocking) != cudaSuccess) return NITI_ERROR_DEVICE;
+  return niti_cuda_runtime.cudaEventCreateWithFlags(&c->reached, cudaEventDisableTiming) == cudaSuccess ? NITI_OK
+                                                                                                        : NITI_ERROR_DEVICE;
+}
+
+/* Every gradient lies in one of the sums. */
+static void check_sums(const NitiNetwork *net, const NitiCopies *c) {
+  for (int32_t i = 0; i < net->program->operation_count; ++i) {
+    const NitiOperation *o = &net->program->operations[i];
+    if (o->opcode != NITI_OP_ALL_SUM) continue;
+    const char *data = (const char *)net->training->tensors[o->inputs[0]].data;
+    const size_t bytes = (size_t)niti_exchanged_bytes(net->program, o);
+    int found = 0;
+    for (int k = 0; k < c->count; ++k) {
+      const char *first = c->of[k].data;
+      const bool wide = net->program->tensors[o->inputs[0]].dtype == NITI_DTYPE_S64;
+      found += data >= first && data + bytes <= first + c->of[k].bytes && c->of[k].wide == wide;
+    }
+    assert_int_equal(found, 1);
+  }
+}
+
+static void sums_of(const char *model, int32_t whole) {
+  NitiBackend *b = open_rank((NitiRanks *)(void *)&dice);
+  NitiKernels kernels = *b->kernels;
+  NitiDescription *description = NULL;
+  NitiNetwork *net = NULL;
+  const NitiLowerOptions options = {.batch = 1, .training = true, .whole = whole, .optimizer = &niti_optimizer_sgd};
+  const NitiBindings bindings = {.batch = 1, .whole = 2};
+  kernels.reserve_sums = reserve;
+  b->kernels = &kernels;
+  assert_int_equal(niti_description_load(&description, model, NULL), NITI_OK);
+  if (niti_network_open(&net, description, b, &options) != NITI_OK) fail_msg("%s", niti_error());
+  assert_int_equal(niti_backend_reserve_sums(b, net->program), NITI_OK);
+  NitiCopies *c = niti_cuda(b)->copies;
+  for (int32_t i = 0, end; i < net->program->operation_count; i = end) {
+    const NitiOpcode opcode = net->program->operations[i].opcode;
+    for (end = i + 1; end < net->program->operation_count && net->program->operations[end].opcode == opcode;) ++end;
+    if (opcode == NITI_OP_ALL_SUM_WAIT) {
+      assert_int_equal(c->used, reserved);
+      check_sums(net, c);
+    }
+    if (opcode != NITI_OP_ALL_SUM && opcode != NITI_OP_ALL_SUM_WAIT) continue;
+    assert_int_equal(niti_executable_run(net->training, i, end, &bindings), NITI_OK);
+    assert_int_equal(niti_cuda(b)->sums->count, 0); /* none is NCCL's */
+  }
+  assert_false(niti_cuda_has_sums(niti_cuda(b)));
+  assert_int_equal(b->ops->synchronise(b), NITI_OK);
+  b->ops->release(b, c->inboxes.of[0]);
+  b->ops->release(b, niti_cuda(b)->peers->boxes.number);
+  niti_network_close(net);
+  niti_description_close(description);
+  niti_backend_close(b);
+}
+
+static void test_what_is_reserved_holds_the_sums_of_programs(void **state) {
+  (void)state;
+  sums_of("lenet5", 2);
+  sums_of("vgg-small-7", 2048);
+  sums_of("resnet18", 512);
+  sums_of("resnet18", 3000); /* some sums of 64 bits */
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_copies_are_added), cmocka_unit_test(test_mailboxes_exchange)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_copies_are_added), cmocka_unit_test(test_mailboxes_exchange),
+                                     cmocka_unit_test(test_what_is_reserved_holds_the_sums_of_programs)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
