@@ -106,14 +106,25 @@ NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
   return can ? backend->kernels->connect(backend, ranks) : NITI_OK;
 }
 
-NitiStatus niti_backend_reserve_sums(NitiBackend *backend, const NitiProgram *program) {
+/* Of all sums of gradients; 0 where nothing is exchanged before the first of them begins. A loss's metrics travel with them. */
+static size_t summed_bytes(const NitiProgram *program) {
   size_t bytes = 0;
-  if (!backend->together.ranks || !backend->kernels->reserve_sums) return NITI_OK;
+  bool exchanged = false;
   for (int32_t i = 0; i < program->operation_count; ++i) {
     const NitiOperation *o = &program->operations[i];
-    if (o->opcode == NITI_OP_ALL_SUM) bytes += niti_round_up((size_t)niti_exchanged_bytes(program, o), NITI_ALIGN);
+    if (o->opcode != NITI_OP_ALL_SUM)
+      exchanged = exchanged || (o->opcode != NITI_OP_LOSS && niti_exchanged_bytes(program, o) > 0);
+    else if (exchanged)
+      bytes += niti_round_up((size_t)niti_exchanged_bytes(program, o), NITI_ALIGN);
+    else
+      return 0;
   }
-  return backend->kernels->reserve_sums(backend, bytes);
+  return bytes;
+}
+
+NitiStatus niti_backend_reserve_sums(NitiBackend *backend, const NitiProgram *program) {
+  if (!backend->together.ranks || !backend->kernels->reserve_sums) return NITI_OK;
+  return backend->kernels->reserve_sums(backend, summed_bytes(program));
 }
 
 void niti_backend_leave(NitiBackend *backend) {

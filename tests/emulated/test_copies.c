@@ -167,7 +167,7 @@ static NitiBackend *open_rank(NitiRanks *ranks) {
 
 static size_t reserved;
 
-/* As niti_cuda_reserve_sums, of a rank by itself. */
+/* As niti_cuda_reserve_sums does, of a rank by itself. */
 static NitiStatus reserve(NitiBackend *b, size_t bytes) {
   NitiCopies *c = niti_cuda(b)->copies;
   reserved = bytes;

@@ -66,12 +66,6 @@ static int64_t *zero(const NitiCopies *c) {
   return (int64_t *)(void *)((char *)s->of[s->rank] + (size_t)(s->ranks - 1) * c->bytes);
 }
 
-/* Only then may anything be copied into the others' inboxes. */
-static void wait_until_emptied(NitiCopies *c, NitiCuda *cuda) {
-  if (!c->emptied) niti_cuda_mailbox_exchange(cuda, &cuda->peers->boxes, zero(c), 1, NITI_REDUCE_SUM_S64);
-  c->emptied = true;
-}
-
 /* Whether b follows a in memory as it does in an inbox, so that one copy takes both. */
 static bool adjoin(const NitiCopy *a, const NitiCopy *b) {
   return (uintptr_t)b->data - (uintptr_t)a->data == b->offset - a->offset;
@@ -90,7 +84,6 @@ static void copy_to_others(const NitiCopies *c, NitiCuda *cuda, const NitiCopy *
 
 static void copy_begun(NitiCopies *c, NitiCuda *cuda) {
   if (c->copied == c->count) return;
-  wait_until_emptied(c, cuda);
   follow(c, cuda, c->side, cuda->stream);
   for (int i = c->copied, end; i < c->count; i = end) {
     for (end = i + 1; end < c->count && adjoin(&c->of[end - 1], &c->of[end]);) ++end;

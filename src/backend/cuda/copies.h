@@ -7,11 +7,10 @@
  * What is added has come. Each rank's stream joins the stream of its copies and then makes an exchange that promises (mailbox.h).
  * A rank adds after that exchange, which has taken a word of every other rank, sent after that rank's copies had ended.
  *
- * What is overwritten has been added. After it has added, and before it copies again, a rank makes at least one more exchange
- * (`emptied`): a step forward has some, and where none was enqueued in the run under way, one is made for this alone. Let A copy
- * into B's inbox. That exchange of A's has ended, so B has sent its words of it, after its addition had ended. What earlier runs
- * enqueued counts for nothing, since a recorded run may be replayed after any other. tests/proof/mailbox.py goes through all
- * orders of events. */
+ * What is overwritten has been added. After a rank has added, and before it copies again, it makes at least one more exchange, of
+ * a maximum of the next step forward: of programs without any nothing is reserved (niti_backend_reserve_sums). Let A copy into
+ * B's inbox. That exchange of A's has ended, so B has sent its words of it, after its addition had ended. It does not matter how
+ * a rank cuts a step into runs, nor which of them are recorded. tests/proof/mailbox.py goes through all orders of events. */
 #ifndef NITI_BACKEND_CUDA_COPIES_H
 #define NITI_BACKEND_CUDA_COPIES_H
 
@@ -43,7 +42,6 @@ struct NitiCopies {
   cudaStream_t side;
   cudaEvent_t reached; /* what `side` waits for, and what waits for it */
   int count, copied;   /* sums; and of these, those whose copies have been enqueued */
-  bool emptied;        /* an exchange has been enqueued since inboxes were read, in the run under way */
   bool begun;          /* `side` has copies that the backend's stream has not waited for */
   NitiSum words;       /* what travels with the exchange; count 0: nothing */
   NitiCopy of[NITI_COPIES_MOST];
@@ -65,7 +63,7 @@ static inline bool niti_copies_pending(const NitiCopies *c) { return c->count > 
 static inline void niti_copies_forget(NitiCopies *c) {
   c->count = c->copied = 0;
   c->used = c->words.count = 0;
-  c->begun = c->emptied = false;
+  c->begun = false;
 }
 
 /* The part of an inbox that is `from`'s, in the inbox of rank `to`. */

@@ -135,8 +135,6 @@ void niti_cuda_disconnect(NitiBackend *); /* backend/kernels.h */
 NitiStatus niti_cuda_reserve_sums(NitiBackend *, size_t bytes);
 /* The same where not all ranks come here; work under way has ended. */
 void niti_cuda_leave(NitiCuda *);
-/* Before what a run does is enqueued, or recorded. */
-void niti_cuda_begin_run(NitiCuda *);
 /* Whether sums have begun that no work to end them has been enqueued for yet. */
 bool niti_cuda_has_sums(const NitiCuda *);
 /* Forgets them: what was enqueued since will not run. */

@@ -82,11 +82,6 @@ static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
   return oldest;
 }
 
-static void enqueue_run(NitiCuda *cuda, void (*enqueue)(void *), void *context) {
-  niti_cuda_begin_run(cuda);
-  enqueue(context);
-}
-
 /* Records what enqueue does; nothing runs. Where that fails the work stays unrecorded for good, and no failure is kept. So does
  * work with a part of the sums over all ranks that one wait ends: what comes before it or after it could not know of the rest. */
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
@@ -98,7 +93,7 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
     (void)niti_cuda_runtime.cudaGetLastError();
     return;
   }
-  enqueue_run(cuda, enqueue, context);
+  enqueue(context);
   const cudaError_t enqueued = cuda->error, ended = niti_cuda_runtime.cudaStreamEndCapture(cuda->stream, &graph);
   if (enqueued == cudaSuccess && ended == cudaSuccess && !niti_cuda_has_sums(cuda) &&
       niti_cuda_runtime.cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {
@@ -121,7 +116,7 @@ static void run(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *con
     niti_layouts_clear(cuda->layouts); /* which of them the graph wrote is not known here */
     return;
   }
-  enqueue_run(cuda, enqueue, context);
+  enqueue(context);
   if (entry->state == EMPTY) entry->state = SEEN; /* by now every kernel of it is loaded, so it can be recorded */
 }
 
@@ -138,7 +133,7 @@ NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiR
     return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
   const bool staged = key->whole > 0 && !cuda->nccl; /* sums pass through the host, which a recording cannot do */
   if (staged || (key->end - key->first < SHORT && key->repeat < SHORT)) {
-    enqueue_run(cuda, enqueue, context);
+    enqueue(context);
   } else {
     Entry *entry = find(cuda, *recordings, key);
     entry->used = number + 1;

@@ -75,10 +75,9 @@ static void end_by_host(NitiCuda *cuda) {
 
 static void reduce(NitiCuda *cuda, void *data, size_t count, NitiReduction reduction) {
   cuda->settled = false; /* NCCL's kernels are its own affair */
-  if (cuda->peers && niti_mailbox_takes(count, reduction)) {
+  if (cuda->peers && niti_mailbox_takes(count, reduction))
     niti_cuda_mailbox_exchange(cuda, &cuda->peers->boxes, data, count, reduction);
-    if (cuda->copies) cuda->copies->emptied = true;
-  } else if (cuda->nccl)
+  else if (cuda->nccl)
     niti_nccl_reduce(cuda, data, count, reduction);
   else
     reduce_by_host(cuda, data, count, reduction);
@@ -122,10 +121,6 @@ bool niti_cuda_has_sums(const NitiCuda *cuda) {
 void niti_cuda_drop_sums(NitiCuda *cuda) {
   if (cuda->sums) cuda->sums->count = 0;
   if (cuda->copies) niti_copies_forget(cuda->copies);
-}
-
-void niti_cuda_begin_run(NitiCuda *cuda) {
-  if (cuda->copies) cuda->copies->emptied = false;
 }
 
 void niti_cuda_all_sum_begin(NitiBackend *backend, void *sums, size_t count, int bits) {
@@ -226,13 +221,13 @@ NitiStatus niti_cuda_connect(NitiBackend *backend, NitiRanks *ranks) {
 NitiStatus niti_cuda_reserve_sums(NitiBackend *backend, size_t bytes) {
   NitiCuda *cuda = niti_cuda(backend);
   if (!cuda->copies) return NITI_OK;
-  NITI_TRY(niti_copies_open(cuda->copies, cuda, backend->together.ranks, bytes));
+  if (bytes > 0) NITI_TRY(niti_copies_open(cuda->copies, cuda, backend->together.ranks, bytes));
   if (cuda->copies->inboxes.open) {
     add_description(cuda, ", sums by copies beside backward");
     return NITI_OK;
   }
   forget_copies(cuda);
-  add_description(cuda, ", sums after backward (no room for copies)");
+  add_description(cuda, bytes > 0 ? ", sums after backward (no room for copies)" : ", sums after backward");
   return NITI_OK;
 }
 
