@@ -6,7 +6,8 @@ bench/compare_ranks.py --niti build/niti --ranks 2 --batch 1024 256 [--model vgg
 --batch is that of each GPU. niti trains random images of CIFAR-10's form by the recipe, loader included, for at least 10 whole epochs and --steps steps; its rate is that of
 all epochs but the first two, in which the device's copy of the images is made, kernels are loaded and steps recorded. PyTorch steps on one batch that stays on the device. Where there
 is no MPI: --launch "bench/local_ranks.sh {}" (bench/local_transport.c). Every run of niti at one global batch must end with the same hash on 1 and N GPUs. A recipe's
-warm-up is shortened to 5% of a run, where the runs here would end within it. NITI_CUDA_SUMS and NITI_CUDA_SMALL (docs/scaling.md) are taken from the environment.
+warm-up is shortened to 5% of a run, where the runs here would end within it. NITI_CUDA_SUMS and NITI_CUDA_SMALL (docs/scaling.md), which choose
+how GPUs exchange, are taken from the environment; what was used is printed.
 """
 import argparse
 import csv
@@ -41,10 +42,18 @@ class Failure(Exception):
     pass
 
 
+told = set()
+
+
 def run(command):
+    """Its output; the line that says how GPUs exchange is told once."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failure(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr}")
+    for line in done.stderr.splitlines():
+        if ", NCCL" in line and line not in told:
+            told.add(line)
+            print(line, file=sys.stderr, flush=True)
     return done.stdout
 
 

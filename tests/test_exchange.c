@@ -20,20 +20,29 @@
 /* ---- settings ---- */
 
 static void test_settings(void **state) {
+  static const struct {
+    const char *sums, *small;
+    NitiSumsWay way;
+    bool peers;
+  } cases[] = {
+      {NULL, NULL, NITI_SUMS_COPIES, true},
+      {"copies", "peers", NITI_SUMS_COPIES, true},
+      {"after", NULL, NITI_SUMS_AFTER, true},
+      {"beside", NULL, NITI_SUMS_BESIDE, true},
+      {"beside", "nccl", NITI_SUMS_BESIDE, false},
+      {"after", "nccl", NITI_SUMS_AFTER, false},
+      {NULL, "nccl", NITI_SUMS_AFTER, false},
+      {"copies", "nccl", NITI_SUMS_AFTER, false}, /* copies go through peers' memory */
+  };
+  NitiExchangeSettings s = {NITI_SUMS_BESIDE, false};
   (void)state;
-  NitiExchangeSettings s = {false, false};
-  assert_int_equal(niti_exchange_settings(&s, NULL, NULL), NITI_OK);
-  assert_true(s.after && s.peers);
-  assert_int_equal(niti_exchange_settings(&s, "beside", "nccl"), NITI_OK);
-  assert_true(!s.after && !s.peers);
-  assert_int_equal(niti_exchange_settings(&s, "after", "peers"), NITI_OK);
-  assert_true(s.after && s.peers);
-  assert_int_equal(niti_exchange_settings(&s, "beside", NULL), NITI_OK);
-  assert_true(!s.after && s.peers);
-  assert_int_equal(niti_exchange_settings(&s, NULL, "nccl"), NITI_OK);
-  assert_true(s.after && !s.peers);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    assert_int_equal(niti_exchange_settings(&s, cases[i].sums, cases[i].small), NITI_OK);
+    assert_int_equal(s.sums, cases[i].way);
+    assert_int_equal(s.peers, cases[i].peers);
+  }
   assert_int_equal(niti_exchange_settings(&s, "After", NULL), NITI_ERROR_ARGUMENT);
-  assert_string_equal(niti_error(), "NITI_CUDA_SUMS is 'After' (expected after or beside)");
+  assert_string_equal(niti_error(), "NITI_CUDA_SUMS is 'After' (expected copies, after or beside)");
   assert_int_equal(niti_exchange_settings(&s, NULL, "peer"), NITI_ERROR_ARGUMENT);
   assert_string_equal(niti_error(), "NITI_CUDA_SMALL is 'peer' (expected peers or nccl)");
   assert_int_equal(niti_exchange_settings(&s, "after ", NULL), NITI_ERROR_ARGUMENT);
@@ -105,11 +114,13 @@ typedef struct Rank {
   NitiMailboxes m;
   pthread_barrier_t ends;
   int64_t data[COUNT_MOST];
+  int64_t inbox[2][RANKS_MOST][COUNT_MOST]; /* what others have written, by the parity of the exchange that promises it */
 } Rank;
 
 typedef struct World {
   int ranks, lanes, exchanges, lag; /* lag: a rank is held up once in so many exchanges */
   uint32_t before;                  /* the number of the exchange before the first */
+  bool promises;                    /* each exchange promises what was written into inboxes before it */
   Rank of[RANKS_MOST];
   int wrong; /* exchanges with a wrong result; atomic */
 } World;
@@ -171,6 +182,27 @@ static void pause_lane(time_t begun) {
   abort();
 }
 
+/* What a rank writes into another's inbox. */
+static int64_t written(int from, int to, int exchange, size_t i) {
+  return (int64_t)splitmix_at(20 + (uint64_t)(from * RANKS_MOST + to), (uint64_t)exchange * COUNT_MOST + i);
+}
+
+static void write_inboxes(World *w, const Lane *lane, int e) {
+  for (int to = 0; to < w->ranks; ++to) {
+    for (size_t i = (size_t)lane->lane; to != lane->rank && i < COUNT_MOST; i += (size_t)w->lanes)
+      w->of[to].inbox[e % 2][lane->rank][i] = written(lane->rank, to, e, i);
+  }
+}
+
+static void read_inbox(World *w, const Lane *lane, int e) {
+  for (int from = 0; from < w->ranks; ++from) {
+    for (size_t i = (size_t)lane->lane; from != lane->rank && i < COUNT_MOST; i += (size_t)w->lanes) {
+      if (w->of[lane->rank].inbox[e % 2][from][i] != written(from, lane->rank, e, i))
+        (void)__atomic_fetch_add(&w->wrong, 1, __ATOMIC_RELAXED);
+    }
+  }
+}
+
 static void *run_lane(void *context) {
   const Lane *lane = context;
   World *w = lane->world;
@@ -184,16 +216,21 @@ static void *run_lane(void *context) {
     for (size_t i = first; i < count; i += step) set(r, i, value_of(lane->rank, e, i), reduction);
     const bool late = w->lag > 0 && splitmix_at(4, (uint64_t)e * RANKS_MOST + (uint64_t)lane->rank) % (uint64_t)w->lag == 0;
     for (int k = 0; late && k < 20; ++k) (void)sched_yield();
-    for (size_t i = first; i < count; i += step) niti_mailbox_put(&r->m, number, r->data, count, i, reduction);
+    if (w->promises) {
+      write_inboxes(w, lane, e);
+      (void)pthread_barrier_wait(&r->ends);
+    }
+    for (size_t i = first; i < count; i += step) niti_mailbox_put(&r->m, number, r->data, count, i, reduction, w->promises);
     for (int k = 0; late && k < 20; ++k) (void)sched_yield(); /* the others may be an exchange ahead by now */
     const time_t begun = time(NULL);
     for (size_t i = first; i < count; i += step) {
-      while (!niti_mailbox_take(&r->m, number, r->data, count, i, reduction)) pause_lane(begun);
+      while (!niti_mailbox_take(&r->m, number, r->data, count, i, reduction, w->promises)) pause_lane(begun);
     }
     for (size_t i = first; i < count; i += step) {
       if (get(r, i, reduction) != result_of(w, e, i)) (void)__atomic_fetch_add(&w->wrong, 1, __ATOMIC_RELAXED);
     }
     (void)pthread_barrier_wait(&r->ends); /* of one lane, too: it orders memory */
+    if (w->promises) read_inbox(w, lane, e);
   }
   return NULL;
 }
@@ -249,6 +286,14 @@ static void test_ranks_of_several_threads_exchange(void **state) {
   exchange((World){.ranks = 3, .lanes = 3, .exchanges = 5000, .lag = 5});
 }
 
+/* Of ordinary memory, which no thread may read while another writes it (SANITIZE=thread sees that). An inbox is written again two
+ * exchanges later, and was read before the one between. */
+static void test_exchanges_keep_what_they_promise(void **state) {
+  (void)state;
+  exchange((World){.ranks = 2, .lanes = 1, .exchanges = 20000, .promises = true});
+  exchange((World){.ranks = 4, .lanes = 2, .exchanges = 4000, .lag = 5, .promises = true});
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_settings),
                                      cmocka_unit_test(test_sums_that_adjoin_are_joined),
@@ -257,6 +302,7 @@ int main(void) {
                                      cmocka_unit_test(test_what_a_mailbox_takes),
                                      cmocka_unit_test(test_two_ranks_exchange),
                                      cmocka_unit_test(test_ranks_that_are_late_exchange),
-                                     cmocka_unit_test(test_ranks_of_several_threads_exchange)};
+                                     cmocka_unit_test(test_ranks_of_several_threads_exchange),
+                                     cmocka_unit_test(test_exchanges_keep_what_they_promise)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

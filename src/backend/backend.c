@@ -8,6 +8,9 @@
 #include "backend/kernels.h"
 #include "backend/registry.h"
 #include "backend/tuning.h"
+#include "base/size.h"
+#include "program/bounds.h"
+#include "program/places.h"
 
 /* In the order in which "auto" prefers them. */
 static const NitiBackendKind *const kinds[] = {
@@ -101,6 +104,27 @@ NitiStatus niti_backend_join(NitiBackend *backend, NitiRanks *ranks) {
                      backend->ops->name);
   backend->together.ranks = ranks;
   return can ? backend->kernels->connect(backend, ranks) : NITI_OK;
+}
+
+/* Of all sums of gradients; 0 where nothing is exchanged before the first of them begins. A loss's metrics travel with them. */
+static size_t summed_bytes(const NitiProgram *program) {
+  size_t bytes = 0;
+  bool exchanged = false;
+  for (int32_t i = 0; i < program->operation_count; ++i) {
+    const NitiOperation *o = &program->operations[i];
+    if (o->opcode != NITI_OP_ALL_SUM)
+      exchanged = exchanged || (o->opcode != NITI_OP_LOSS && niti_exchanged_bytes(program, o) > 0);
+    else if (exchanged)
+      bytes += niti_round_up((size_t)niti_exchanged_bytes(program, o), NITI_ALIGN);
+    else
+      return 0;
+  }
+  return bytes;
+}
+
+NitiStatus niti_backend_reserve_sums(NitiBackend *backend, const NitiProgram *program) {
+  if (!backend->together.ranks || !backend->kernels->reserve_sums) return NITI_OK;
+  return backend->kernels->reserve_sums(backend, summed_bytes(program));
 }
 
 void niti_backend_leave(NitiBackend *backend) {

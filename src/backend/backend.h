@@ -133,6 +133,10 @@ void niti_backend_close(NitiBackend *backend); /* NULL is allowed */
 /* From now on, runs whose bindings have a `whole` exchange with these ranks; all of them call it. Fails with
  * NITI_ERROR_UNSUPPORTED where the device cannot. */
 NitiStatus niti_backend_join(NitiBackend *, NitiRanks *);
+/* After joining, and before the first run of the program, which is the same on all ranks: room for the sums of its gradients,
+ * where the device can use some. From then on all ranks run the program from its beginning to its end, step by step, in however
+ * many runs. All ranks that have joined call it. Fails only where their own exchanges do. */
+NitiStatus niti_backend_reserve_sums(NitiBackend *, const NitiProgram *);
 /* Before closing, where all ranks come here, each after its last run; without it a device may keep some memory until the process
  * ends. NULL, and a backend that has not joined ranks, are allowed. */
 void niti_backend_leave(NitiBackend *);

@@ -221,6 +221,11 @@ typedef struct NitiKernels {
   NitiStatus (*connect)(NitiBackend *, NitiRanks *);
   /* After the last exchange, whether or not connect was called or succeeded: ends what only all ranks together can. */
   void (*disconnect)(NitiBackend *);
+  /* Room for all sums that begin between two waits: `bytes`, each row of them rounded up to NITI_ALIGN. It may be given only
+   * where all ranks exchange something else between a wait and the next sum that begins, in however many runs. All ranks call it
+   * with the same, once, between connecting and their first run; what there is no room for is summed all the same. Fails only
+   * where the ranks' own exchanges do. NULL: it needs none. */
+  NitiStatus (*reserve_sums)(NitiBackend *, size_t bytes);
   /* sums[count] of 32 or 64 bits begin to become the sums over all ranks of the run under way; until all_sum_wait nothing else
    * may use them. That also completes the metrics of a loss with a delta. NULL: the device cannot join ranks. */
   void (*all_sum_begin)(NitiBackend *, void *sums, size_t count, int bits);

@@ -272,7 +272,8 @@ NitiStatus niti_run_open(NitiRun *run, const char *data_path) {
   status = open_backend(run);
   if (status == NITI_OK) status = open_loaders(run);
   if (status == NITI_OK) status = open_network(run);
-  return niti_run_agree(run, status);
+  NITI_TRY(niti_run_agree(run, status));
+  return niti_backend_reserve_sums(run->backend, run->net->program);
 }
 
 /* In this order: the largest is what all do. */

@@ -1,6 +1,6 @@
-/* Ranks that open mailboxes in each other's memory (backend/cuda/peers.c), on no device: a table of CUDA functions that take the
- * devices' place, in threads that stand for the ranks. Each call fails in turn on one rank: then none has mailboxes, nothing is
- * left, and nobody waits for ever. Memory is freed only when nobody has it mapped. */
+/* Ranks that open mailboxes and inboxes in each other's memory (backend/cuda/peers.c, copies.c), on no device: a table of CUDA
+ * functions that take the devices' place, in threads that stand for the ranks. Each call fails in turn on one rank: then none has
+ * any, nothing is left, and nobody waits for ever. Memory is freed only when nobody has it mapped. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@
 /* clang-format on */
 #include <pthread.h>
 
-#include "backend/cuda/peers.h"
+#include "backend/cuda/copies.h"
 
 enum { RANKS = 3, PIECES = 64 };
 
@@ -127,6 +127,33 @@ static cudaError_t fake_close_handle(void *p) {
   return meet("cudaIpcCloseMemHandle");
 }
 
+/* Streams and events. */
+static int things;
+static char thing;
+
+static cudaError_t make_thing(void *out, const char *name) {
+  const cudaError_t error = meet(name);
+  if (error != cudaSuccess) return error;
+  *(void **)out = &thing;
+  (void)__atomic_fetch_add(&things, 1, __ATOMIC_RELAXED);
+  return cudaSuccess;
+}
+static cudaError_t fake_stream_create(cudaStream_t *out, unsigned flags) {
+  (void)flags;
+  return make_thing(out, "cudaStreamCreateWithFlags");
+}
+static cudaError_t fake_event_create(cudaEvent_t *out, unsigned flags) {
+  (void)flags;
+  return make_thing(out, "cudaEventCreateWithFlags");
+}
+static cudaError_t end_thing(const void *p, const char *name) {
+  assert_ptr_equal(p, &thing);
+  (void)__atomic_fetch_sub(&things, 1, __ATOMIC_RELAXED);
+  return meet(name);
+}
+static cudaError_t fake_stream_destroy(cudaStream_t stream) { return end_thing(stream, "cudaStreamDestroy"); }
+static cudaError_t fake_event_destroy(cudaEvent_t event) { return end_thing(event, "cudaEventDestroy"); }
+
 const NitiCudaRuntime niti_cuda_runtime = {.cudaMalloc = fake_malloc,
                                            .cudaFree = fake_free,
                                            .cudaMemsetAsync = fake_memset,
@@ -138,7 +165,23 @@ const NitiCudaRuntime niti_cuda_runtime = {.cudaMalloc = fake_malloc,
                                            .cudaDeviceCanAccessPeer = fake_can_access,
                                            .cudaIpcGetMemHandle = fake_get_handle,
                                            .cudaIpcOpenMemHandle = fake_open_handle,
-                                           .cudaIpcCloseMemHandle = fake_close_handle};
+                                           .cudaIpcCloseMemHandle = fake_close_handle,
+                                           .cudaStreamCreateWithFlags = fake_stream_create,
+                                           .cudaStreamDestroy = fake_stream_destroy,
+                                           .cudaEventCreateWithFlags = fake_event_create,
+                                           .cudaEventDestroy = fake_event_destroy};
+
+/* No step is made here. */
+void niti_cuda_note(NitiCuda *cuda, cudaError_t error, const char *what) { (void)cuda, (void)error, (void)what; }
+void niti_cuda_mailbox_exchange(NitiCuda *cuda, const NitiMailboxes *m, void *data, size_t count, NitiReduction reduction) {
+  (void)cuda, (void)m, (void)data, (void)count, (void)reduction;
+}
+void niti_cuda_mailbox_promise(NitiCuda *cuda, const NitiMailboxes *m, int64_t *sums, size_t count) {
+  (void)cuda, (void)m, (void)sums, (void)count;
+}
+void niti_cuda_add_copies(NitiCuda *cuda, const NitiCopy *sums, int count, const void *inbox, int parts, size_t bytes) {
+  (void)cuda, (void)sums, (void)count, (void)inbox, (void)parts, (void)bytes;
+}
 
 /* ---- the ranks ---- */
 
@@ -173,24 +216,35 @@ typedef struct Rank {
   int calls; /* until it had opened */
   const char *met;
   NitiMailboxes boxes;
+  size_t bytes;       /* of gradients */
+  char *parts[RANKS]; /* of the others' inboxes: this rank's */
 } Rank;
 
+static bool inboxes; /* instead of mailboxes */
+
 static void *run(void *context) {
+  static NitiCopies each[RANKS];
   Rank *rank = context;
   NitiRanks ranks = {rank->rank};
   NitiCuda cuda = {.device = rank->rank};
-  NitiPeers peers;
+  NitiPeers peers = {.memory = {.open = false}};
+  NitiCopies *copies = &each[rank->rank];
   self = rank->rank;
   call_count = 0;
   fail_at = rank->fail_at;
   met = NULL;
-  const NitiStatus status = niti_peers_open(&peers, &cuda, &ranks);
-  rank->opened = status == NITI_OK && peers.open;
+  const NitiStatus status =
+      inboxes ? niti_copies_open(copies, &cuda, &ranks, rank->bytes) : niti_peers_open(&peers, &cuda, &ranks);
+  rank->opened = status == NITI_OK && (inboxes ? copies->inboxes.open : peers.memory.open);
   rank->calls = call_count;
   rank->boxes = peers.boxes;
+  for (int to = 0; to < RANKS; ++to)
+    rank->parts[to] = rank->opened && inboxes && to != self ? niti_copies_part(copies, to, self) : NULL;
   (void)pthread_barrier_wait(&meeting);
-  if (rank->opened && rank->drops) niti_peers_drop(&peers);
-  if (rank->opened && !rank->drops) niti_peers_leave(&peers, &cuda, &ranks);
+  if (rank->opened && rank->drops && !inboxes) niti_shared_drop(&peers.memory);
+  if (rank->opened && !rank->drops && !inboxes) niti_shared_leave(&peers.memory, &cuda, &ranks);
+  if (rank->opened && rank->drops && inboxes) niti_copies_drop(copies, &cuda);
+  if (rank->opened && !rank->drops && inboxes) niti_copies_leave(copies, &cuda, &ranks);
   rank->met = met;
   return NULL;
 }
@@ -204,7 +258,7 @@ static int open_all(Rank ranks[RANKS]) {
   for (int i = 0; i < RANKS; ++i) assert_int_equal(pthread_join(ranks[i].thread, NULL), 0);
   (void)pthread_barrier_destroy(&meeting);
   for (int i = 0; i < RANKS; ++i) opened += ranks[i].opened;
-  assert_true(freed_while_mapped == 0 && unknown == 0);
+  assert_true(freed_while_mapped == 0 && unknown == 0 && things == 0);
   return opened;
 }
 
@@ -238,9 +292,25 @@ static void test_ranks_see_the_same_mailboxes(void **state) {
   hidden = false;
 }
 
-static void test_a_call_that_fails_leaves_none_with_mailboxes(void **state) {
-  Rank counted[RANKS] = {{0}};
+/* No two parts of an inbox overlap. */
+static void test_ranks_have_parts_of_inboxes(void **state) {
+  Rank ranks[RANKS] = {{.bytes = 1000}, {.bytes = 1000}, {.bytes = 1000}};
   (void)state;
+  inboxes = true;
+  assert_int_equal(open_all(ranks), RANKS);
+  for (int to = 0; to < RANKS; ++to) {
+    const char *a = ranks[(to + 1) % RANKS].parts[to], *b = ranks[(to + 2) % RANKS].parts[to];
+    assert_true(a && b && (a < b ? b - a : a - b) >= 1000 && (uintptr_t)a % 16 == (uintptr_t)b % 16);
+  }
+  assert_int_equal(left(), 0);
+  ranks[2].bytes = 2000; /* ranks that do not agree */
+  assert_int_equal(open_all(ranks), 0);
+  assert_int_equal(left(), 0);
+  inboxes = false;
+}
+
+static void each_call_fails(void) {
+  Rank counted[RANKS] = {{0}};
   assert_int_equal(open_all(counted), RANKS);
   assert_int_equal(left(), 0);
   for (int r = 0; r < RANKS; ++r) {
@@ -257,8 +327,15 @@ static void test_a_call_that_fails_leaves_none_with_mailboxes(void **state) {
   }
 }
 
-static void test_closing_goes_on_where_a_call_fails(void **state) {
+static void test_a_call_that_fails_leaves_none_with_mailboxes(void **state) {
   (void)state;
+  each_call_fails();
+  inboxes = true;
+  each_call_fails();
+  inboxes = false;
+}
+
+static void closing_goes_on(void) {
   Rank counted[RANKS] = {{0}};
   assert_int_equal(open_all(counted), RANKS);
   for (int at = 1; at <= 5; ++at) { /* of closing */
@@ -268,6 +345,14 @@ static void test_closing_goes_on_where_a_call_fails(void **state) {
     assert_non_null(ranks[1].met);
     assert_int_equal(left(), 0);
   }
+}
+
+static void test_closing_goes_on_where_a_call_fails(void **state) {
+  (void)state;
+  closing_goes_on();
+  inboxes = true;
+  closing_goes_on();
+  inboxes = false;
 }
 
 static void test_ranks_that_cannot_have_mailboxes_do_without(void **state) {
@@ -296,10 +381,16 @@ static void test_a_rank_that_drops_waits_for_nobody_and_keeps_its_memory(void **
   assert_int_equal(open_all(ranks), RANKS);
   assert_int_equal(meetings, 2); /* those of opening */
   assert_int_equal(left(), RANKS);
+  inboxes = true;
+  assert_int_equal(open_all(ranks), RANKS);
+  assert_int_equal(meetings, 4);
+  assert_int_equal(left(), RANKS);
+  inboxes = false;
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_ranks_see_the_same_mailboxes),
+                                     cmocka_unit_test(test_ranks_have_parts_of_inboxes),
                                      cmocka_unit_test(test_a_call_that_fails_leaves_none_with_mailboxes),
                                      cmocka_unit_test(test_closing_goes_on_where_a_call_fails),
                                      cmocka_unit_test(test_ranks_that_cannot_have_mailboxes_do_without),

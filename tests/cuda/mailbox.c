@@ -74,7 +74,10 @@ static void exchange(void *context) {
   Rank *r = context;
   NitiCuda *cuda = niti_cuda(r->backend);
   niti_cuda_mailbox_exchange(cuda, &r->boxes, r->maximum, 1, NITI_REDUCE_MAX_U32);
-  niti_cuda_mailbox_exchange(cuda, &r->boxes, r->sums, count, NITI_REDUCE_SUM_S64);
+  if (count % 2)
+    niti_cuda_mailbox_promise(cuda, &r->boxes, r->sums, count);
+  else
+    niti_cuda_mailbox_exchange(cuda, &r->boxes, r->sums, count, NITI_REDUCE_SUM_S64);
 }
 
 /* One maximum and one vector of sums, on all ranks at once. */

@@ -38,10 +38,19 @@ def mixed(shared):
     return path
 
 
-@pytest.fixture(scope="module", params=["every layer", "norms", "wide norms", "mixup"])
-def case(request, shared, every_layer, cifar, normed, wide, mixed, odd):
+@pytest.fixture(scope="module")
+def large(shared):
+    """Gradients of more than a megabyte, so that their sums begin in several parts of backward."""
+    path = shared / "ranks-large.yaml"
+    path.write_text(NORMED.replace("- linear: {out: classes}", "- linear: {out: 1200}\n    - relu\n    - linear: {out: 1000}\n    - relu\n    - linear: {out: classes}"))
+    assert "1200" in path.read_text()
+    return path
+
+
+@pytest.fixture(scope="module", params=["every layer", "norms", "wide norms", "mixup", "large"])
+def case(request, shared, every_layer, cifar, normed, wide, mixed, large, odd):
     """(recipe, data, the result of one process on the CPU)"""
-    recipe, data = {"every layer": (every_layer, cifar), "norms": (normed, odd), "wide norms": (wide, odd), "mixup": (mixed, odd)}[request.param]
+    recipe, data = {"every layer": (every_layer, cifar), "norms": (normed, odd), "wide norms": (wide, odd), "mixup": (mixed, odd), "large": (large, odd)}[request.param]
     return recipe, data, train(recipe, data, shared / f"ranks {request.param}", "--backend", "cpu")
 
 
@@ -63,8 +72,8 @@ def devices():
 
 # ---- through NCCL, and past it ----
 
-# By default sums run after backward, and what is small goes through peers' memory.
-WAYS = {"default": {}, "sums beside": {"NITI_CUDA_SUMS": "beside"}, "small by nccl": {"NITI_CUDA_SMALL": "nccl"},
+# By default gradients are copied into peers' memory beside backward, by few ranks, and what is small goes through it.
+WAYS = {"default": {}, "sums after": {"NITI_CUDA_SUMS": "after"}, "sums beside": {"NITI_CUDA_SUMS": "beside"}, "small by nccl": {"NITI_CUDA_SMALL": "nccl"},
         "sums beside, small by nccl": {"NITI_CUDA_SUMS": "beside", "NITI_CUDA_SMALL": "nccl"}}
 # NCCL refuses a device twice on one host, but takes NCCL_HOSTID for the host: its exchanges then go through sockets.
 SOCKETS = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "=lo", "NCCL_NET": "Socket", "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
@@ -88,11 +97,16 @@ def two(apart):
     return (NITI, ("--backend", "cuda"), {}) if devices() >= 2 else (apart, ("--backend", "cuda:0"), SOCKETS)
 
 
-def check_way(err, way):
+COPIES_RANKS = 4  # NITI_COPIES_RANKS of src/backend/cuda/copies.h
+
+
+def check_way(err, way, ranks=2):
     """Skips where ranks could not exchange in this way."""
     if ", NCCL" not in err:
         pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
-    assert (", sums after backward" in err) == ("NITI_CUDA_SUMS" not in way), err
+    copies = not way and ranks <= COPIES_RANKS and "(peers' memory is out of reach)" not in err
+    assert (", sums by copies beside backward" in err) == copies, err
+    assert (", sums after backward" in err) == (not copies and way.get("NITI_CUDA_SUMS") != "beside"), err
     if "NITI_CUDA_SMALL" in way:
         assert "peers' memory" not in err, err
     elif "(peers' memory is out of reach)" in err:
@@ -109,7 +123,7 @@ def test_nccl_between_devices(ranks, way, case, tmp_path):
     code, out, err = end_of(start((ranks, *how(case, tmp_path / "run"), "--backend", "cuda"), environment=way))
     assert code == 0, f"exit {code}\n{out}{err}"
     assert same(json.loads(out)) == same(case[2])
-    check_way(err, way)
+    check_way(err, way, ranks)
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -170,7 +184,7 @@ def test_ways_that_are_unknown_or_differ_are_refused(normed, odd, two, tmp_path)
     code, out, err = end_of(start((2, program, *words), environment=environment | {"NITI_CUDA_SUMS": "sideways"}))
     if code == 0:
         pytest.skip("libnccl.so.2 is not there: ranks exchanged through host memory")
-    assert code == 1 and err.count("NITI_CUDA_SUMS is 'sideways' (expected after or beside)") == 1, (code, out, err)
+    assert code == 1 and err.count("NITI_CUDA_SUMS is 'sideways' (expected copies, after or beside)") == 1, (code, out, err)
     differs = script(tmp_path / "differs", f"NITI_CUDA_SMALL=nccl exec '{program}' \"$@\"")
     code, out, err = end_of(start((1, program, *words), (1, differs, *words), environment=environment))
     assert code == 1 and "NITI_CUDA_SMALL: rank 1 (" in err and "has nccl, but rank 0 (" in err and "has peers" in err, (code, out, err)

@@ -15,6 +15,7 @@ int run_test_cuda(void);
 int run_test_cuda_conv(void);
 int run_test_cuda_network(void);
 int run_test_cuda_norm(void);
+int run_test_copies(void);
 int run_test_packs(void);
 
 int main(int argc, char **argv) {
@@ -25,11 +26,14 @@ int main(int argc, char **argv) {
                   {"test_cuda_conv", run_test_cuda_conv},
                   {"test_cuda_network", run_test_cuda_network},
                   {"test_cuda_norm", run_test_cuda_norm},
+                  {"test_copies", run_test_copies},
                   {"test_packs", run_test_packs}};
   if (argc > 2) cmocka_set_test_filter(argv[2]);
   if (argc > 3) cmocka_set_skip_filter(argv[3]);
   for (size_t i = 0; i < sizeof programs / sizeof *programs && argc > 1; ++i)
     if (strcmp(argv[1], programs[i].name) == 0) return programs[i].run();
-  (void)fprintf(stderr, "emulated_tests: expected test_cuda, test_cuda_conv, test_cuda_network, test_cuda_norm or test_packs\n");
+  (void)fprintf(
+      stderr,
+      "emulated_tests: expected test_cuda, test_cuda_conv, test_cuda_network, test_cuda_norm, test_copies or test_packs\n");
   return 2;
 }

@@ -7,7 +7,10 @@
 
 typedef bool (*Serves)(const NitiConv *);
 
-enum { MMA_MOST = 95 /* percent of wgmma's expected time, below which mma.sync takes its place */ };
+enum {
+  MMA_MOST = 95,     /* percent of wgmma's expected time, below which mma.sync takes its place */
+  COPIED_WEIGHT = 50 /* picoseconds */
+};
 
 /* A way's number is that of its family above that of the family's own way. */
 enum { FAMILY_SHIFT = 6, WAY_MASK = (1 << FAMILY_SHIFT) - 1 };
@@ -28,14 +31,15 @@ static bool fills_tiles(const NitiConv *s) {
 }
 
 /* mma.sync handles every shape in one group. Where wgmma does too, it is left where mma.sync is expected to gain more than the
- * models may err. */
-static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction) {
+ * models may err. copied: a copy of another shape, whose weights mma.sync has copied too. */
+static const NitiCudaConv *family_of(const NitiCuda *cuda, const NitiConv *s, NitiDirection direction, bool copied) {
   int64_t wgmma, mma;
   if (niti_conv_grouped(s)) return &niti_cuda_conv_grouped;
   if (!wgmma_serves(cuda, s, direction)) return &niti_cuda_conv_mma;
   if (direction == NITI_BACKWARD && fills_tiles(s)) return &niti_cuda_conv_wgmma;
   (void)niti_cuda_conv_wgmma.choose(cuda, s, direction, &wgmma);
   (void)niti_cuda_conv_mma.choose(cuda, s, direction, &mma);
+  if (copied && direction == NITI_FORWARD && mma < INT64_MAX) mma += (int64_t)s->k * s->kh * s->kw * s->c * COPIED_WEIGHT;
   return mma < wgmma / 100 * MMA_MOST ? &niti_cuda_conv_mma : &niti_cuda_conv_wgmma;
 }
 
@@ -277,7 +281,8 @@ static NitiConv shape_for(const NitiCuda *cuda, const NitiConvCall *call) {
 
 /* The family of a call's way, or the one that the cost model takes, for what shape_for gave. */
 static const NitiCudaConv *family_for(const NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape) {
-  return call->way ? families[call->way >> FAMILY_SHIFT] : family_of(cuda, shape, call->direction);
+  return call->way ? families[call->way >> FAMILY_SHIFT]
+                   : family_of(cuda, shape, call->direction, is_copied(shape, &call->shape));
 }
 
 /* ---- packed weights ---- */
@@ -376,7 +381,7 @@ static int add_family(NitiWay ways[NITI_WAYS_MAX], int count, const NitiCudaConv
 int niti_cuda_conv_ways(const NitiBackend *backend, const NitiConvCall *call, NitiWay ways[NITI_WAYS_MAX]) {
   const NitiCuda *cuda = niti_cuda_const(backend);
   const NitiConv shape = shape_for(cuda, call);
-  const NitiCudaConv *f = family_of(cuda, &shape, call->direction);
+  const NitiCudaConv *f = family_of(cuda, &shape, call->direction, is_copied(&shape, &call->shape));
   const int count = add_family(ways, 0, f, &shape, call->direction);
   if (!wgmma_serves(cuda, &shape, call->direction)) return count;
   return add_family(ways, count, f == &niti_cuda_conv_mma ? &niti_cuda_conv_wgmma : &niti_cuda_conv_mma, &shape, call->direction);
@@ -385,7 +390,7 @@ int niti_cuda_conv_ways(const NitiBackend *backend, const NitiConvCall *call, Ni
 int niti_cuda_conv_choice(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiCuda *cuda = niti_cuda_const(backend);
   const NitiConv shape = shape_for(cuda, call);
-  const NitiCudaConv *f = family_of(cuda, &shape, call->direction);
+  const NitiCudaConv *f = family_of(cuda, &shape, call->direction, is_copied(&shape, &call->shape));
   int64_t time;
   return number_of(f) << FAMILY_SHIFT | f->choose(cuda, &shape, call->direction, &time);
 }

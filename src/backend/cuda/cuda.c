@@ -187,9 +187,9 @@ static bool has_mps(int device) {
 /* NITI_CUDA_MEETINGS=off: for tools that make kernels larger than the runtime knows (compute-sanitizer), and to find out. */
 static NitiStatus claim(NitiCuda *cuda) {
   static const char *const words[] = {"on", "off"};
-  bool on;
-  NITI_TRY(niti_exchange_choice(&on, "NITI_CUDA_MEETINGS", niti_environment_get("NITI_CUDA_MEETINGS"), words));
-  cuda->shared = !on || cuda->device >= DEVICES || has_mps(cuda->device) || atomic_exchange(&waiting[cuda->device], true);
+  int off;
+  NITI_TRY(niti_exchange_choice(&off, "NITI_CUDA_MEETINGS", niti_environment_get("NITI_CUDA_MEETINGS"), words, 2));
+  cuda->shared = off != 0 || cuda->device >= DEVICES || has_mps(cuda->device) || atomic_exchange(&waiting[cuda->device], true);
   return NITI_OK;
 }
 
@@ -270,6 +270,7 @@ static const NitiKernels kernels = {
     .link_name = niti_cuda_link_name,
     .connect = niti_cuda_connect,
     .disconnect = niti_cuda_disconnect,
+    .reserve_sums = niti_cuda_reserve_sums,
     .all_sum_begin = niti_cuda_all_sum_begin,
     .all_sum_wait = niti_cuda_all_sum_wait,
     .relu_forward = niti_cuda_relu_forward,

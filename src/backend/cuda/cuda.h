@@ -67,7 +67,8 @@ typedef enum NitiCudaFamily {
 
 typedef struct NitiLayouts NitiLayouts;       /* host: the data pointers whose blocked layouts are up to date */
 typedef struct NitiNccl NitiNccl;             /* host: how ranks with devices of their own exchange, */
-typedef struct NitiPeers NitiPeers;           /* and what is small, where they can write each other's memory */
+typedef struct NitiPeers NitiPeers;           /* and what is small, where they can write each other's memory, */
+typedef struct NitiCopies NitiCopies;         /* and gradients there */
 typedef struct NitiSums NitiSums;             /* host: sums over all ranks that run after backward */
 typedef struct NitiTravelling NitiTravelling; /* host: sums over all ranks that have begun */
 typedef struct NitiQueue NitiQueue;           /* host: the last steps, so that no more than a few wait */
@@ -95,9 +96,10 @@ typedef struct NitiCuda {
   NitiNccl *nccl;             /* NULL: by itself, or exchanges pass through the host, */
   NitiTravelling *travelling; /* these under way */
   NitiPeers *peers;           /* NULL: small exchanges go the same way as large ones */
-  NitiSums *sums;             /* NULL: sums run beside backward */
+  NitiCopies *copies;         /* NULL: sums of gradients go through NCCL, too; wants peers */
+  NitiSums *sums;             /* NULL: what sums go through NCCL run beside backward */
   NitiMetrics *metrics; /* device: the loss's, to which range->batch is added once it is all ranks'; NULL: nothing is under way */
-  char description[192], hardware[256];
+  char description[256], hardware[256];
 } NitiCuda;
 
 static inline NitiCuda *niti_cuda(NitiBackend *backend) { return (NitiCuda *)(void *)backend; }
@@ -130,9 +132,10 @@ void niti_cuda_close_recordings(NitiBackend *, void *recordings);
 void niti_cuda_link_name(NitiBackend *, char name[NITI_LINK_NAME_MAX]);
 NitiStatus niti_cuda_connect(NitiBackend *, NitiRanks *);
 void niti_cuda_disconnect(NitiBackend *); /* backend/kernels.h */
+NitiStatus niti_cuda_reserve_sums(NitiBackend *, size_t bytes);
 /* The same where not all ranks come here; work under way has ended. */
 void niti_cuda_leave(NitiCuda *);
-/* Whether sums have been noted that no work has been enqueued for yet. */
+/* Whether sums have begun that no work to end them has been enqueued for yet. */
 bool niti_cuda_has_sums(const NitiCuda *);
 /* Forgets them: what was enqueued since will not run. */
 void niti_cuda_drop_sums(NitiCuda *);

@@ -14,26 +14,39 @@
 #define NITI_SUMS_VARIABLE "NITI_CUDA_SUMS"
 #define NITI_SMALL_VARIABLE "NITI_CUDA_SMALL"
 
+/* How sums of gradients travel: copied to the other ranks' devices beside backward; by NCCL after backward, in its stream; or by
+ * NCCL beside it. */
+typedef enum NitiSumsWay { NITI_SUMS_COPIES, NITI_SUMS_AFTER, NITI_SUMS_BESIDE } NitiSumsWay;
+
 typedef struct NitiExchangeSettings {
-  bool after; /* sums of gradients run after backward, in its stream; else beside it */
-  bool peers; /* small exchanges go through the memory of the other ranks' devices where that can be; else through NCCL */
+  NitiSumsWay sums; /* COPIES only with `peers`, and where that can be; else AFTER */
+  bool peers;       /* small exchanges go through the memory of the other ranks' devices where that can be; else through NCCL */
 } NitiExchangeSettings;
 
-/* Whether the value of a variable is the first of two words, as NULL is. */
-static inline NitiStatus niti_exchange_choice(bool *first, const char *variable, const char *value, const char *const words[2]) {
-  *first = !value || strcmp(value, words[0]) == 0;
-  if (*first || strcmp(value, words[1]) == 0) return NITI_OK;
-  return niti_fail(NITI_ERROR_ARGUMENT, "%s is '%.40s' (expected %s or %s)", variable, value, words[0], words[1]);
+/* The number of a variable's value among two or three words; NULL stands for the first. */
+static inline NitiStatus niti_exchange_choice(int *number, const char *variable, const char *value, const char *const *words,
+                                              int count) {
+  for (*number = 0; value && *number < count; ++*number) {
+    if (strcmp(value, words[*number]) == 0) return NITI_OK;
+  }
+  if (!value) return NITI_OK;
+  *number = 0;
+  return niti_fail(NITI_ERROR_ARGUMENT, "%s is '%.40s' (expected %s%s%s or %s)", variable, value, words[0], count > 2 ? ", " : "",
+                   count > 2 ? words[1] : "", words[count - 1]);
 }
 
 /* Their values, the defaults first. */
-static const char *const niti_sums_ways[] = {"after", "beside"};
+static const char *const niti_sums_ways[] = {"copies", "after", "beside"};
 static const char *const niti_small_ways[] = {"peers", "nccl"};
 
 /* sums, small: values of the two variables; NULL where they are unset. */
 static inline NitiStatus niti_exchange_settings(NitiExchangeSettings *out, const char *sums, const char *small) {
-  NITI_TRY(niti_exchange_choice(&out->after, NITI_SUMS_VARIABLE, sums, niti_sums_ways));
-  return niti_exchange_choice(&out->peers, NITI_SMALL_VARIABLE, small, niti_small_ways);
+  int way, second;
+  NITI_TRY(niti_exchange_choice(&way, NITI_SUMS_VARIABLE, sums, niti_sums_ways, 3));
+  NITI_TRY(niti_exchange_choice(&second, NITI_SMALL_VARIABLE, small, niti_small_ways, 2));
+  out->peers = second == 0;
+  out->sums = way == NITI_SUMS_COPIES && !out->peers ? NITI_SUMS_AFTER : (NitiSumsWay)way;
+  return NITI_OK;
 }
 
 /* data[count], which becomes its sum over all ranks. */

@@ -83,7 +83,7 @@ static Entry *find(NitiCuda *cuda, Recordings *r, const NitiRecordingKey *key) {
 }
 
 /* Records what enqueue does; nothing runs. Where that fails the work stays unrecorded for good, and no failure is kept. So does
- * work with a part of the sums over all ranks that run after backward: those before it or after it could not know of the rest. */
+ * work with a part of the sums over all ranks that one wait ends: what comes before it or after it could not know of the rest. */
 static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *context) {
   cudaGraph_t graph = NULL;
   entry->state = PLAIN;

@@ -18,7 +18,10 @@
  * Why no fence is needed. A word is complete in itself, and promises nothing of other memory. The proof above needs that what a
  * rank did in one exchange (taking, clearing) comes before what it stores in the next: between the two a kernel ends and the next
  * begins, which orders memory for the whole system. No rank waits before all its words are stored, so all ranks go on.
- * tests/proof/mailbox.py goes through all orders of events. */
+ * tests/proof/mailbox.py goes through all orders of events.
+ *
+ * An exchange that `promises` tells of other memory, too: what a rank's work before it has written anywhere, the other ranks'
+ * work after it can read: there is a fence before its words are sent, and one after they are found. */
 #ifndef NITI_BACKEND_CUDA_MAILBOX_H
 #define NITI_BACKEND_CUDA_MAILBOX_H
 
@@ -59,21 +62,34 @@ NITI_INLINE bool niti_mailbox_takes(size_t count, NitiReduction reduction) {
 /* The number after this one: never 0, and of the other parity. */
 NITI_INLINE uint32_t niti_mailbox_next(uint32_t number) { return number == UINT32_MAX ? 2 : number + 1; }
 
-NITI_INLINE uint64_t niti_mailbox_load(const uint64_t *word) {
+/* On a device what a word promises is ordered by one fence for all words of a thread, on the host by each word (a store that
+ * releases, a load that acquires): ThreadSanitizer knows no fences. */
+NITI_INLINE void niti_mailbox_fence(bool promises) {
+#ifdef __CUDA_ARCH__
+  if (promises) asm volatile("fence.acq_rel.sys;" ::: "memory");
+#else
+  (void)promises;
+#endif
+}
+
+NITI_INLINE uint64_t niti_mailbox_load(const uint64_t *word, bool promises) {
 #ifdef __CUDA_ARCH__
   uint64_t value;
   asm volatile("ld.relaxed.sys.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
   return value;
 #else
-  return __atomic_load_n(word, __ATOMIC_RELAXED);
+  return promises ? __atomic_load_n(word, __ATOMIC_ACQUIRE) : __atomic_load_n(word, __ATOMIC_RELAXED);
 #endif
 }
 
-NITI_INLINE void niti_mailbox_store(uint64_t *word, uint64_t value) {
+NITI_INLINE void niti_mailbox_store(uint64_t *word, uint64_t value, bool promises) {
 #ifdef __CUDA_ARCH__
   asm volatile("st.relaxed.sys.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 #else
-  __atomic_store_n(word, value, __ATOMIC_RELAXED);
+  if (promises)
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+  else
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
 #endif
 }
 
@@ -83,62 +99,68 @@ NITI_INLINE uint64_t *niti_mailbox_place(const NitiMailboxes *m, int to, int fro
   return m->of[to] + slot * NITI_MAILBOX_WORDS + word;
 }
 
-NITI_INLINE void niti_mailbox_send(const NitiMailboxes *m, uint32_t number, size_t word, uint32_t value) {
+NITI_INLINE void niti_mailbox_send(const NitiMailboxes *m, uint32_t number, size_t word, uint32_t value, bool promises) {
   for (int to = 0; to < m->ranks; ++to) {
-    if (to != m->rank) niti_mailbox_store(niti_mailbox_place(m, to, m->rank, number, word), (uint64_t)number << 32 | value);
+    if (to == m->rank) continue;
+    niti_mailbox_store(niti_mailbox_place(m, to, m->rank, number, word), (uint64_t)number << 32 | value, promises);
   }
 }
 
 /* False: it has not come yet. */
-NITI_INLINE bool niti_mailbox_find(uint32_t *value, const NitiMailboxes *m, int from, uint32_t number, size_t word) {
-  const uint64_t found = niti_mailbox_load(niti_mailbox_place(m, m->rank, from, number, word));
+NITI_INLINE bool niti_mailbox_find(uint32_t *value, const NitiMailboxes *m, int from, uint32_t number, size_t word,
+                                   bool promises) {
+  const uint64_t found = niti_mailbox_load(niti_mailbox_place(m, m->rank, from, number, word), promises);
   *value = (uint32_t)found;
   return found >> 32 == number;
 }
 
 NITI_INLINE void niti_mailbox_clear(const NitiMailboxes *m, uint32_t number, size_t word) {
   for (int from = 0; from < m->ranks; ++from) {
-    if (from != m->rank) niti_mailbox_store(niti_mailbox_place(m, m->rank, from, number, word), 0);
+    if (from != m->rank) niti_mailbox_store(niti_mailbox_place(m, m->rank, from, number, word), 0, false);
   }
 }
 
-/* Exchange `number`, of data[count]: sends this rank's element i. Each element is sent once. */
+/* Exchange `number`, of data[count]: sends this rank's element i. Each element is sent once. promises: the same on all ranks. */
 NITI_INLINE void niti_mailbox_put(const NitiMailboxes *m, uint32_t number, const void *data, size_t count, size_t i,
-                                  NitiReduction reduction) {
+                                  NitiReduction reduction, bool promises) {
+  niti_mailbox_fence(promises);
   if (reduction == NITI_REDUCE_MAX_U32) {
-    niti_mailbox_send(m, number, i, ((const uint32_t *)data)[i]);
+    niti_mailbox_send(m, number, i, ((const uint32_t *)data)[i], promises);
   } else {
     const uint64_t value = (uint64_t)((const int64_t *)data)[i];
-    niti_mailbox_send(m, number, i, (uint32_t)value);
-    niti_mailbox_send(m, number, count + i, (uint32_t)(value >> 32));
+    niti_mailbox_send(m, number, i, (uint32_t)value, promises);
+    niti_mailbox_send(m, number, count + i, (uint32_t)(value >> 32), promises);
   }
 }
 
-NITI_INLINE bool niti_mailbox_take_max(const NitiMailboxes *m, uint32_t number, uint32_t *data, size_t i) {
+NITI_INLINE bool niti_mailbox_take_max(const NitiMailboxes *m, uint32_t number, uint32_t *data, size_t i, bool promises) {
   bool all = true;
   uint32_t most = data[i], value;
   for (int from = 0; from < m->ranks; ++from) {
     if (from == m->rank) continue;
-    all = niti_mailbox_find(&value, m, from, number, i) && all;
+    all = niti_mailbox_find(&value, m, from, number, i, promises) && all;
     most = value > most ? value : most;
   }
   if (!all) return false;
+  niti_mailbox_fence(promises);
   niti_mailbox_clear(m, number, i);
   data[i] = most;
   return true;
 }
 
-NITI_INLINE bool niti_mailbox_take_sum(const NitiMailboxes *m, uint32_t number, int64_t *data, size_t count, size_t i) {
+NITI_INLINE bool niti_mailbox_take_sum(const NitiMailboxes *m, uint32_t number, int64_t *data, size_t count, size_t i,
+                                       bool promises) {
   bool all = true;
   uint64_t sum = (uint64_t)data[i];
   uint32_t low, high;
   for (int from = 0; from < m->ranks; ++from) {
     if (from == m->rank) continue;
-    all = niti_mailbox_find(&low, m, from, number, i) && all;
-    all = niti_mailbox_find(&high, m, from, number, count + i) && all;
+    all = niti_mailbox_find(&low, m, from, number, i, promises) && all;
+    all = niti_mailbox_find(&high, m, from, number, count + i, promises) && all;
     sum += (uint64_t)high << 32 | low;
   }
   if (!all) return false;
+  niti_mailbox_fence(promises);
   niti_mailbox_clear(m, number, i);
   niti_mailbox_clear(m, number, count + i);
   data[i] = (int64_t)sum;
@@ -148,9 +170,9 @@ NITI_INLINE bool niti_mailbox_take_sum(const NitiMailboxes *m, uint32_t number, 
 /* Whether element i of all other ranks has come: then it is data[i], reduced. Called after this rank's part of putting, until it
  * succeeds. */
 NITI_INLINE bool niti_mailbox_take(const NitiMailboxes *m, uint32_t number, void *data, size_t count, size_t i,
-                                   NitiReduction reduction) {
-  return reduction == NITI_REDUCE_MAX_U32 ? niti_mailbox_take_max(m, number, (uint32_t *)data, i)
-                                          : niti_mailbox_take_sum(m, number, (int64_t *)data, count, i);
+                                   NitiReduction reduction, bool promises) {
+  return reduction == NITI_REDUCE_MAX_U32 ? niti_mailbox_take_max(m, number, (uint32_t *)data, i, promises)
+                                          : niti_mailbox_take_sum(m, number, (int64_t *)data, count, i, promises);
 }
 
 #endif

@@ -7,13 +7,17 @@
 #include "base/window.h"
 
 enum {
-  IMAGES = 12,             /* from this many on, rows are blocks of 16 images */
-  NARROW_BYTES = 256,      /* of the sum, from which splitting it among warps pays */
-  NARROW_OUTPUTS = 160000, /* up to which: small tiles read their operands more often */
-  BOX_FEW = 64,            /* channels: where both are as many, products count more than copies */
-  SMALL_TIME = 7000000,    /* picoseconds of narrow tiles of a small product */
-  BOX_LOOSE = 25000000,    /* picoseconds of other ways, from which on boxes store any channels */
-  BOX_MOST = 80,           /* percent of other ways' expected time, below which boxes take their place */
+  IMAGES = 12,            /* from this many on, rows are blocks of 16 images */
+  NARROW_BYTES = 256,     /* of the sum, from which splitting it among warps pays */
+  NARROW_OUTPUTS = 90000, /* up to which: small tiles read their operands more often */
+  NARROW_ANY = 25000,     /* outputs up to which it pays whatever the sum */
+  BOX_FEW = 64,           /* channels: where both are as many, products count more than copies */
+  SMALL_TIME = 7000000,   /* picoseconds of narrow tiles of a small product, */
+  SMALL_OUTPUT = 100,     /* and of each of its outputs */
+  BACKWARD_PERCENT = 150, /* of what the models of tiles and boxes say, backward, */
+  PHASES_PERCENT = 300,   /* and through strides, as measured on an H200 */
+  BOX_LOOSE = 25000000,   /* picoseconds of other ways, from which on boxes store any channels */
+  BOX_MOST = 80,          /* percent of other ways' expected time, below which boxes take their place */
 };
 
 static size_t align_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -98,13 +102,13 @@ static void cut(NitiMmaPass *p, const NitiMmaVariant *v) {
   p->tiles = (uint32_t)((rows_of(p) + (uint64_t)v->rows - 1) / (uint64_t)v->rows) * across;
 }
 
-/* Whether tiles would be too few, and a sum long enough to be shared among warps. */
+/* Whether tiles would be too few, and outputs too, or a sum is long enough to be shared among warps: as measured on an H200. */
 static bool is_small(const NitiMmaPass *p, const NitiCuda *cuda) {
   NitiMmaPass tiled = *p;
   const NitiMmaVariant v = niti_mma_tiled(p->oc, false, 0);
   cut(&tiled, &v);
-  return 2 * tiled.tiles <= (uint32_t)cuda->multiprocessors && sum_bytes(p) >= NARROW_BYTES &&
-         rows_of(p) * (uint64_t)p->oc <= NARROW_OUTPUTS;
+  const uint64_t outputs = rows_of(p) * (uint64_t)p->oc, most = sum_bytes(p) >= NARROW_BYTES ? NARROW_OUTPUTS : NARROW_ANY;
+  return 2 * tiled.tiles <= (uint32_t)cuda->multiprocessors && outputs <= most;
 }
 
 /* What follows from the geometry. */
@@ -165,14 +169,20 @@ static int64_t time_of(const NitiMmaPass *passes, int count, int columns, int mu
   return 6090000 + full * tiles_time(columns, each, v.blocks) + (last > 0 ? tiles_time(columns, each, last) : 0);
 }
 
-/* The fastest of tiles so wide, as expected; 0, and INT64_MAX: one gathers, or is small. The usual width is kept where another
- * gains less than what the model can tell. */
+/* Of narrow tiles. */
+static int64_t small_time(const NitiMmaPass *p) { return SMALL_TIME + (int64_t)(rows_of(p) * (uint64_t)p->oc) * SMALL_OUTPUT; }
+
+/* The fastest of tiles so wide, as expected; 0: one gathers, or is small; INT64_MAX: that, and the time is not known. The usual
+ * width is kept where another gains less than what the model can tell. */
 static int modelled(const NitiCuda *cuda, const NitiMmaPass *passes, int count, int64_t *picoseconds) {
   int best = 0;
   int64_t least = INT64_MAX;
   *picoseconds = INT64_MAX;
   for (int i = 0; i < count; ++i) {
-    if (gathers(&passes[i]) || is_small(&passes[i], cuda)) return 0;
+    if (gathers(&passes[i])) return 0;
+    if (!is_small(&passes[i], cuda)) continue;
+    if (sum_bytes(&passes[i]) < NARROW_BYTES) *picoseconds = small_time(&passes[i]);
+    return 0;
   }
   for (int i = 0; i < PASS_WAYS && count > 0; ++i) {
     const int columns = pass_ways[i].columns;
@@ -236,8 +246,16 @@ static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picose
   const int count = passes_of(s, NITI_BACKWARD, passes, taps), tiles = modelled(cuda, passes, count, picoseconds);
   const int way = or_box(cuda, passes, count, tiles, picoseconds);
   bool small = count > 0;
-  for (int i = 0; i < count; ++i) small = small && !gathers(&passes[i]) && is_small(&passes[i], cuda);
-  if (small) *picoseconds = SMALL_TIME;
+  int64_t longest = 0;
+  for (int i = 0; i < count; ++i) {
+    const int64_t time = small_time(&passes[i]);
+    small = small && !gathers(&passes[i]) && is_small(&passes[i], cuda);
+    longest = time > longest ? time : longest;
+  }
+  if (small)
+    *picoseconds = longest;
+  else if (*picoseconds < INT64_MAX)
+    *picoseconds = *picoseconds / 100 * (count > 1 ? PHASES_PERCENT : BACKWARD_PERCENT);
   return way;
 }
 

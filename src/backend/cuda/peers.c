@@ -1,4 +1,4 @@
-/* Opens and closes the ranks' mailboxes. */
+/* Opens and closes memory that the ranks' devices share, and mailboxes in it. */
 #include "backend/cuda/peers.h"
 
 #include <string.h>
@@ -9,6 +9,7 @@ enum { BUS_NAME = 20, BLOCK = 2 << 20 /* bytes: of smaller allocations a handle 
 typedef struct Card {
   bool good;
   char bus[BUS_NAME];
+  size_t bytes;
   cudaIpcMemHandle_t handle;
 } Card;
 
@@ -18,24 +19,22 @@ static bool works(cudaError_t error) {
   return error == cudaSuccess;
 }
 
-/* This rank's mailbox, all zeros, with its number behind it. */
-static bool make_own(NitiPeers *peers, NitiCuda *cuda) {
-  const size_t bytes = niti_mailbox_bytes(peers->boxes.ranks);
-  const size_t all = (bytes + sizeof *peers->boxes.number + BLOCK - 1) / BLOCK * BLOCK;
+static bool make_own(NitiShared *shared, NitiCuda *cuda, size_t bytes) {
+  const size_t all = (bytes + BLOCK - 1) / BLOCK * BLOCK;
   void *own = NULL;
   if (!works(niti_cuda_runtime.cudaMalloc(&own, all))) return false;
-  peers->boxes.of[peers->boxes.rank] = own;
-  peers->boxes.number = (uint32_t *)(void *)((char *)own + bytes);
+  shared->of[shared->rank] = own;
   return works(niti_cuda_runtime.cudaMemsetAsync(own, 0, all, cuda->stream)) &&
          works(niti_cuda_runtime.cudaStreamSynchronize(cuda->stream)); /* before others write to it */
 }
 
-static Card make_card(NitiPeers *peers, NitiCuda *cuda) {
+static Card make_card(NitiShared *shared, NitiCuda *cuda, size_t bytes, bool able) {
   Card card;
   memset(&card, 0, sizeof card);
-  card.good = works(niti_cuda_runtime.cudaSetDevice(cuda->device)) && make_own(peers, cuda) &&
+  card.bytes = bytes;
+  card.good = able && works(niti_cuda_runtime.cudaSetDevice(cuda->device)) && make_own(shared, cuda, bytes) &&
               works(niti_cuda_runtime.cudaDeviceGetPCIBusId(card.bus, sizeof card.bus, cuda->device)) &&
-              works(niti_cuda_runtime.cudaIpcGetMemHandle(&card.handle, peers->boxes.of[peers->boxes.rank]));
+              works(niti_cuda_runtime.cudaIpcGetMemHandle(&card.handle, shared->of[shared->rank]));
   return card;
 }
 
@@ -47,28 +46,26 @@ static bool can_write(const NitiCuda *cuda, const char *bus) {
   return works(niti_cuda_runtime.cudaDeviceCanAccessPeer(&can, cuda->device, other)) && can;
 }
 
-static bool map_others(NitiPeers *peers, const NitiCuda *cuda, const Card *cards) {
-  NitiMailboxes *m = &peers->boxes;
-  for (int i = 0; i < m->ranks; ++i) {
-    if (!cards[i].good) return false;
+static bool map_others(NitiShared *shared, const NitiCuda *cuda, const Card *cards) {
+  for (int i = 0; i < shared->ranks; ++i) {
+    if (!cards[i].good || cards[i].bytes != cards[0].bytes) return false;
   }
-  for (int i = 0; i < m->ranks; ++i) {
+  for (int i = 0; i < shared->ranks; ++i) {
     void *there = NULL;
-    if (i == m->rank) continue;
+    if (i == shared->rank) continue;
     if (!can_write(cuda, cards[i].bus) ||
         !works(niti_cuda_runtime.cudaIpcOpenMemHandle(&there, cards[i].handle, cudaIpcMemLazyEnablePeerAccess)))
       return false;
-    m->of[i] = there;
+    shared->of[i] = there;
   }
   return true;
 }
 
-static void unmap_others(NitiPeers *peers) {
-  NitiMailboxes *m = &peers->boxes;
-  for (int i = 0; i < m->ranks; ++i) {
-    if (i == m->rank || !m->of[i]) continue;
-    (void)works(niti_cuda_runtime.cudaIpcCloseMemHandle(m->of[i]));
-    m->of[i] = NULL;
+static void unmap_others(NitiShared *shared) {
+  for (int i = 0; i < shared->ranks; ++i) {
+    if (i == shared->rank || !shared->of[i]) continue;
+    (void)works(niti_cuda_runtime.cudaIpcCloseMemHandle(shared->of[i]));
+    shared->of[i] = NULL;
   }
 }
 
@@ -81,33 +78,46 @@ static NitiStatus all_are(bool *all, NitiRanks *ranks, bool own) {
   return status;
 }
 
-NitiStatus niti_peers_open(NitiPeers *peers, NitiCuda *cuda, NitiRanks *ranks) {
+NitiStatus niti_shared_open(NitiShared *shared, NitiCuda *cuda, NitiRanks *ranks, size_t bytes, bool able) {
   Card cards[NITI_MAILBOX_RANKS];
-  memset(peers, 0, sizeof *peers);
+  memset(shared, 0, sizeof *shared);
   memset(cards, 0, sizeof cards);
   if (niti_ranks_hosts(ranks) > 1 || niti_ranks_size(ranks) > NITI_MAILBOX_RANKS) return NITI_OK;
-  peers->boxes.rank = niti_ranks_rank(ranks);
-  peers->boxes.ranks = niti_ranks_size(ranks);
-  const Card own = make_card(peers, cuda);
+  shared->rank = niti_ranks_rank(ranks);
+  shared->ranks = niti_ranks_size(ranks);
+  const Card own = make_card(shared, cuda, bytes, able);
   NitiStatus status = niti_ranks_gather(ranks, cards, &own, sizeof own);
-  if (status == NITI_OK) status = all_are(&peers->open, ranks, map_others(peers, cuda, cards));
+  if (status == NITI_OK) status = all_are(&shared->open, ranks, map_others(shared, cuda, cards));
   if (status != NITI_OK)
-    niti_peers_drop(peers);
-  else if (!peers->open)
-    niti_peers_leave(peers, cuda, ranks);
+    niti_shared_drop(shared);
+  else if (!shared->open)
+    niti_shared_leave(shared, cuda, ranks);
   return status;
 }
 
-void niti_peers_leave(NitiPeers *peers, NitiCuda *cuda, NitiRanks *ranks) {
+void niti_shared_leave(NitiShared *shared, NitiCuda *cuda, NitiRanks *ranks) {
   bool all = false;
-  void *own = peers->boxes.of[peers->boxes.rank];
+  void *own = shared->of[shared->rank];
   (void)works(niti_cuda_runtime.cudaSetDevice(cuda->device));
   (void)works(niti_cuda_runtime.cudaStreamSynchronize(cuda->stream)); /* and with it the last exchange */
-  niti_peers_drop(peers);
+  niti_shared_drop(shared);
   if (all_are(&all, ranks, true) == NITI_OK && own) (void)works(niti_cuda_runtime.cudaFree(own));
 }
 
-void niti_peers_drop(NitiPeers *peers) {
-  unmap_others(peers);
+void niti_shared_drop(NitiShared *shared) {
+  unmap_others(shared);
+  memset(shared, 0, sizeof *shared);
+}
+
+/* A rank's memory is its mailbox, with its number behind it. */
+NitiStatus niti_peers_open(NitiPeers *peers, NitiCuda *cuda, NitiRanks *ranks) {
+  const size_t bytes = niti_mailbox_bytes(niti_ranks_size(ranks));
   memset(peers, 0, sizeof *peers);
+  NITI_TRY(niti_shared_open(&peers->memory, cuda, ranks, bytes + sizeof *peers->boxes.number, true));
+  if (!peers->memory.open) return NITI_OK;
+  peers->boxes.rank = peers->memory.rank;
+  peers->boxes.ranks = peers->memory.ranks;
+  for (int i = 0; i < peers->boxes.ranks; ++i) peers->boxes.of[i] = peers->memory.of[i];
+  peers->boxes.number = (uint32_t *)(void *)((char *)peers->memory.of[peers->memory.rank] + bytes);
+  return NITI_OK;
 }

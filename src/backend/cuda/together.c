@@ -1,11 +1,12 @@
 /* What ranks with CUDA devices exchange: through NCCL, in streams and so in recordings too, where each rank has a device of its
- * own and NCCL is there; else through host memory and the ranks' transport, so that ranks on GPUs and on CPUs can be mixed. Sums
- * of gradients travel all together after backward, or in a stream of their own beside it. What is small goes through the memory
- * of the other ranks' devices where that can be, and else through NCCL too. */
+ * own and NCCL is there; else through host memory and the ranks' transport, so that ranks on GPUs and on CPUs can be mixed. Where
+ * ranks can write the memory of each other's devices, what is small goes that way, and gradients are copied that way beside
+ * backward. Else both go through NCCL: sums of gradients all together after backward, or in a stream of their own beside it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/copies.h"
 #include "backend/cuda/nccl.h"
 #include "backend/cuda/peers.h"
 #include "platform/environment.h"
@@ -113,17 +114,22 @@ static void note_sum(NitiCuda *cuda, NitiSum sum) {
   (void)niti_sums_add(cuda->sums, sum);
 }
 
-bool niti_cuda_has_sums(const NitiCuda *cuda) { return cuda->sums && cuda->sums->count > 0; }
+bool niti_cuda_has_sums(const NitiCuda *cuda) {
+  return (cuda->sums && cuda->sums->count > 0) || (cuda->copies && niti_copies_pending(cuda->copies));
+}
 
 void niti_cuda_drop_sums(NitiCuda *cuda) {
   if (cuda->sums) cuda->sums->count = 0;
+  if (cuda->copies) niti_copies_forget(cuda->copies);
 }
 
 void niti_cuda_all_sum_begin(NitiBackend *backend, void *sums, size_t count, int bits) {
   NitiCuda *cuda = niti_cuda(backend);
+  const NitiSum sum = {sums, count, sum_of(bits)};
   clear_if_idle(cuda, sums, count, bits);
+  if (cuda->copies && niti_copies_begin(cuda->copies, cuda, &sum)) return;
   if (cuda->sums)
-    note_sum(cuda, (NitiSum){sums, count, sum_of(bits)});
+    note_sum(cuda, sum);
   else if (cuda->nccl)
     niti_nccl_begin_beside(cuda, sums, count, sum_of(bits));
   else
@@ -133,6 +139,7 @@ void niti_cuda_all_sum_begin(NitiBackend *backend, void *sums, size_t count, int
 void niti_cuda_all_sum_wait(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
   if (backend->together.whole == 0) return;
+  if (cuda->copies) niti_copies_wait(cuda->copies, cuda);
   if (cuda->sums)
     run_noted(cuda);
   else if (cuda->nccl)
@@ -173,20 +180,30 @@ static void add_description(NitiCuda *cuda, const char *text) {
 }
 
 /* What each rank does by itself; its failure is not yet the others'. */
-static NitiStatus allocate(NitiCuda *cuda, const NitiExchangeSettings *settings) {
+static NitiStatus allocate(NitiCuda *cuda, const NitiRanks *ranks, const NitiExchangeSettings *settings) {
+  const bool after = settings->sums != NITI_SUMS_BESIDE; /* what cannot be copied, too */
+  const bool copies = settings->sums == NITI_SUMS_COPIES && niti_ranks_size(ranks) <= NITI_COPIES_RANKS;
   cuda->nccl = niti_nccl_load();
-  if (settings->after) cuda->sums = calloc(1, sizeof *cuda->sums);
+  if (after) cuda->sums = calloc(1, sizeof *cuda->sums);
   if (settings->peers) cuda->peers = calloc(1, sizeof *cuda->peers);
-  if (cuda->nccl && (cuda->sums || !settings->after) && (cuda->peers || !settings->peers)) return NITI_OK;
+  if (copies) cuda->copies = calloc(1, sizeof *cuda->copies);
+  if (cuda->nccl && (cuda->sums || !after) && (cuda->peers || !settings->peers) && (cuda->copies || !copies)) return NITI_OK;
   return niti_fail(NITI_ERROR_MEMORY, "out of memory for NCCL");
+}
+
+static void forget_copies(NitiCuda *cuda) {
+  free(cuda->copies);
+  cuda->copies = NULL;
 }
 
 static NitiStatus open_peers(NitiCuda *cuda, NitiRanks *ranks) {
   NITI_TRY(niti_peers_open(cuda->peers, cuda, ranks));
-  add_description(cuda, cuda->peers->open ? ", small exchanges through peers' memory" : " (peers' memory is out of reach)");
-  if (cuda->peers->open) return NITI_OK;
+  const bool open = cuda->peers->memory.open;
+  add_description(cuda, open ? ", small exchanges through peers' memory" : " (peers' memory is out of reach)");
+  if (open) return NITI_OK;
   free(cuda->peers);
   cuda->peers = NULL;
+  forget_copies(cuda);
   return NITI_OK;
 }
 
@@ -194,23 +211,41 @@ NitiStatus niti_cuda_connect(NitiBackend *backend, NitiRanks *ranks) {
   NitiCuda *cuda = niti_cuda(backend);
   NitiExchangeSettings settings = {0};
   NITI_TRY(read_settings(&settings, ranks));
-  NITI_TRY(niti_ranks_agree(ranks, allocate(cuda, &settings))); /* connecting wants all */
+  NITI_TRY(niti_ranks_agree(ranks, allocate(cuda, ranks, &settings))); /* connecting wants all */
   add_description(cuda, ", NCCL");
   if (settings.peers) NITI_TRY(open_peers(cuda, ranks));
-  if (settings.after) add_description(cuda, ", sums after backward");
+  if (cuda->sums && !cuda->copies) add_description(cuda, ", sums after backward"); /* else niti_cuda_reserve_sums says it */
   return niti_nccl_connect(cuda, ranks, cuda->nccl);
+}
+
+NitiStatus niti_cuda_reserve_sums(NitiBackend *backend, size_t bytes) {
+  NitiCuda *cuda = niti_cuda(backend);
+  if (!cuda->copies) return NITI_OK;
+  if (bytes > 0) NITI_TRY(niti_copies_open(cuda->copies, cuda, backend->together.ranks, bytes));
+  if (cuda->copies->inboxes.open) {
+    add_description(cuda, ", sums by copies beside backward");
+    return NITI_OK;
+  }
+  forget_copies(cuda);
+  add_description(cuda, bytes > 0 ? ", sums after backward (no room for copies)" : ", sums after backward");
+  return NITI_OK;
 }
 
 void niti_cuda_disconnect(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
-  if (cuda->peers && cuda->peers->open) niti_peers_leave(cuda->peers, cuda, backend->together.ranks);
+  NitiRanks *ranks = backend->together.ranks;
+  if (cuda->copies && cuda->copies->inboxes.open) niti_copies_leave(cuda->copies, cuda, ranks);
+  forget_copies(cuda);
+  if (cuda->peers && cuda->peers->memory.open) niti_shared_leave(&cuda->peers->memory, cuda, ranks);
   free(cuda->peers);
   cuda->peers = NULL;
 }
 
 void niti_cuda_leave(NitiCuda *cuda) {
   if (cuda->travelling) end_by_host(cuda);
-  if (cuda->peers) niti_peers_drop(cuda->peers);
+  if (cuda->copies) niti_copies_drop(cuda->copies, cuda);
+  forget_copies(cuda);
+  if (cuda->peers) niti_shared_drop(&cuda->peers->memory);
   free(cuda->peers);
   free(cuda->sums);
   niti_nccl_close(cuda->nccl);
