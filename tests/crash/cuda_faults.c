@@ -1,6 +1,7 @@
 /* Every call of a small run to the CUDA runtime fails in turn, and every allocation of the device's memory: the run ends with a
  * status and a message, or with the right hash where it can do without the call; its last checkpoint loads, and the run goes on
- * from there. The table here takes the place of src/backend/cuda/runtime.c. NITI_TEST_SLOW=1: every call, not CASES of each kind.
+ * from there. The table here takes the place of src/backend/cuda/runtime.c. NITI_TEST_SLOW=1: every call, not CASES of each kind;
+ * NITI_TEST_SHARE=K/N: those of one process of N.
  * With NITI_PRETENDED the device is a pretended one, whose results are no results; no run may end otherwise than with a status.
  */
 /* clang-format off */
@@ -17,6 +18,7 @@ enum { PRETENDED = 1 };
 enum { PRETENDED = 0 };
 #endif
 #include "io/checkpoint.h"
+#include "share.h"
 #include "train/recipe.h"
 
 /* ---- the table ---- */
@@ -126,10 +128,13 @@ static bool run_with(Fault kind, long at) {
 /* Where there are fewer cases than calls, half of them are the first calls, which open the device. */
 static void fail_in_turn(Fault kind, long count, const char *what) {
   const long cases = getenv("NITI_TEST_SLOW") || count < CASES ? count : CASES, first = cases / 2;
-  long failed = 0;
-  for (long i = 0; i < cases; ++i)
+  long failed = 0, done = 0;
+  for (long i = 0; i < cases; ++i) {
+    if (is_left_out()) continue;
     failed += run_with(kind, 1 + (i < first ? i : first + (i - first) * (count - first) / (cases - first)));
-  print_message("%s: %ld of %ld, the run failed %ld times\n", what, cases, count, failed);
+    ++done;
+  }
+  print_message("%s: %ld of %ld, the run failed %ld times\n", what, done, count, failed);
 }
 
 static const char *why_not(void) {
