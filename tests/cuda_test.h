@@ -264,21 +264,26 @@ static inline void check_work(Work work, const void *context, const char *what) 
 
 /* ---- operands ---- */
 
-typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILL_LATE, FILLS } Fill;
+typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILL_LATE, FILL_ONCE, FILLS } Fill;
 
 /* Freed by the caller. FULL: all mantissas; HIGH, LOW: the largest of one sign; SPARSE: mostly 0; TINY: -1, 0, 1; LATE: tiny but
- * for the last eighth, so that some work is done before its range is seen. */
+ * for the last eighth, so that some work is done before its range is seen; ONCE: tiny but for a run somewhere, that few blocks
+ * see.
+ */
 static inline int8_t *mantissas(size_t count, Fill fill) {
   int8_t *m = malloc(count + 1);
   assert_non_null(m);
+  const size_t run = count / 256 + 1, begin = (size_t)(next_random() % count);
   for (size_t i = 0; i < count; ++i) {
+    const bool tiny =
+        fill == FILL_TINY || (fill == FILL_LATE && i < count - count / 8) || (fill == FILL_ONCE && i - begin >= run);
     const uint64_t word = next_random();
     const int8_t any = (int8_t)((int)(word % 255) - 127);
-    m[i] = fill == FILL_HIGH                                                   ? 127
-           : fill == FILL_LOW                                                  ? -127
-           : fill == FILL_SPARSE                                               ? (int8_t)((word >> 32) % 16 == 0 ? any : 0)
-           : fill == FILL_TINY || (fill == FILL_LATE && i < count - count / 8) ? (int8_t)((int)(word % 3) - 1)
-                                                                               : any;
+    m[i] = fill == FILL_HIGH     ? 127
+           : fill == FILL_LOW    ? -127
+           : fill == FILL_SPARSE ? (int8_t)((word >> 32) % 16 == 0 ? any : 0)
+           : tiny                ? (int8_t)((int)(word % 3) - 1)
+                                 : any;
   }
   return m;
 }

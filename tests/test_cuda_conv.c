@@ -423,6 +423,26 @@ static void test_late_range(void **unused) {
   }
 }
 
+/* As many tiles as each pair of warpgroups has one of on 132 multiprocessors, of which few demand the shift: those of any pair.
+ */
+static void test_one_round(void **unused) {
+  static const char *const ways[] = {"wgmma", "wgmma streamed"};
+  (void)unused;
+  need_cuda();
+  for (int way = 0; way < 2; ++way) {
+    call_way_named = ways[way];
+    for (int again = 0; again < 12; ++again) {
+      const NitiRounding mode = again % 2 ? NITI_NEAREST : NITI_STOCHASTIC_BYTE;
+      check(square(32, 24, 64, 128, 3, 1, 1), FILL_ONCE, mode);
+      check(square(80, 8, 128, 512, 3, 1, 1), FILL_ONCE, mode);
+      check(square(200, 4, 256, 512, 3, 1, 1), FILL_ONCE, mode);
+      check(square(96, 16, 64, 128, 3, 2, 1), FILL_ONCE, mode);
+      check(square(48, 19, 72, 84, 5, 1, 2), FILL_ONCE, mode);
+    }
+  }
+  call_way_named = NULL;
+}
+
 static int open_reference(void **unused) {
   (void)unused;
   return open_devices("ref", 512 * MIB);
@@ -438,7 +458,8 @@ int main(void) {
                                      cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
                                      cmocka_unit_test(test_depthwise),     cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
-                                     cmocka_unit_test(test_every_way), cmocka_unit_test(test_boxes)};
+                                     cmocka_unit_test(test_every_way), cmocka_unit_test(test_boxes),
+                                     cmocka_unit_test(test_one_round)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_devices);
   return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_devices);

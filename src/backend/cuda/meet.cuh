@@ -55,9 +55,10 @@ __device__ inline uint32_t niti_meeting_hear(const NitiRange *range, uint32_t tu
   return __reduce_max_sync(0xffffffffu, largest) | (__any_sync(0xffffffffu, missing) ? 0 : NITI_TOLD);
 }
 
-/* One warp of the block tells the largest of its group, < 2^31, and hears what niti_meeting_hear() says of it and the groups
- * before it. turn: range->turn, read before. waits: for as long as it takes. */
-__device__ inline uint32_t niti_meeting_tell(NitiRange *range, uint32_t turn, int group, uint32_t largest, bool waits) {
+/* One warp of the block tells the largest of its group, < 2^31, and hears what niti_meeting_hear() says of groups 0 .. groups
+ * - 1. turn: range->turn, read before. waits: for as long as it takes. */
+__device__ inline uint32_t niti_meeting_tell(NitiRange *range, uint32_t turn, int group, int groups, uint32_t largest,
+                                             bool waits) {
   const int64_t start = niti_device_nanoseconds();
   if ((threadIdx.x & 31) == 0) *(volatile uint32_t *)&range->told[turn % NITI_MEETINGS][group][blockIdx.x] = largest | NITI_TOLD;
   if (group == 0) { /* that meeting may have had more blocks and groups than this one */
@@ -66,9 +67,9 @@ __device__ inline uint32_t niti_meeting_tell(NitiRange *range, uint32_t turn, in
          i += 32 * gridDim.x)
       old[i] = 0;
   }
-  uint32_t heard = niti_meeting_hear(range, turn, group + 1);
+  uint32_t heard = niti_meeting_hear(range, turn, groups);
   while (!(heard & NITI_TOLD) && (waits || niti_device_nanoseconds() - start < NITI_MEETING_NANOSECONDS))
-    heard = niti_meeting_hear(range, turn, group + 1);
+    heard = niti_meeting_hear(range, turn, groups);
   return __shfl_sync(0xffffffffu, heard, 0); /* should clocks differ within the warp */
 }
 
@@ -82,7 +83,7 @@ __device__ inline int niti_meet(const NitiRequantiseArgs &a, uint32_t turn, uint
   __syncthreads();
   if (threadIdx.x < 32) {
     max = __reduce_max_sync(0xffffffffu, threadIdx.x < blockDim.x / 32 ? maxima[threadIdx.x] : 0);
-    max = niti_meeting_tell(a.range, turn, 0, max, true) & ~NITI_TOLD;
+    max = niti_meeting_tell(a.range, turn, 0, 1, max, true) & ~NITI_TOLD;
     if (threadIdx.x == 0) shift = niti_clipped_shift(max, a.clip);
   }
   __syncthreads();

@@ -122,6 +122,10 @@ static int rounds_of(const ConvTiling &t, int multiprocessors) {
   return ceil_div(t.tiles, t.pairs * blocks_of(t, multiprocessors));
 }
 
+/* Whether no pair needs another to have rounded before it goes on: with a ring of weights shorter than a chunk the second pair
+ * has none until the first has let them pass, which it does when it has rounded. */
+static bool rounds_last(const ConvTiling &t) { return t.resident || t.pairs == 1 || most_taps(t) / t.taps < t.stages; }
+
 /* Tiles of so many columns. streamed: even if all weights would fit. multiprocessors: 0 where they do not matter. False: there is
  * no room for them. */
 static bool lay_tiles(ConvTiling *t, const ConvWindow &w, int columns, bool streamed, int multiprocessors) {
@@ -239,7 +243,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
   if (!make_tiling(&t, w, stream, cuda->multiprocessors)) return; /* serves_*: never */
   const int rounds = rounds_of(t, cuda->multiprocessors);
   const unsigned blocks = (unsigned)(ceil_div(t.tiles, CLUSTER * t.pairs * rounds) * t.blocks_k * CLUSTER);
-  t.once = rounds == 1;
+  t.once = rounds == 1 && rounds_last(t);
   if (mask && !loose) niti_cuda_bits_make(cuda, mask);
   const uint64_t dims[4] = {(uint64_t)in.c, (uint64_t)in.n, (uint64_t)in.w, (uint64_t)in.h};
   const uint64_t strides[3] = {(uint64_t)in.h * in.w * in.c, (uint64_t)in.c, (uint64_t)in.w * in.c};

@@ -112,10 +112,10 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
 }
 
 /* ---- the range. Before they round their first tile, all blocks' first pairs meet (meet.cuh), and round with the shift that
- * their largest values demand; so do the second pairs, which know both. Where no pair has another tile and all may wait, that is
- * all there is. Else a warp that later meets a value too large for its shift takes a larger one from that tile on and publishes
- * it to all others. Each warp leaves a mark of its shift and since when it has used it, so that the second launch repeats only
- * what was rounded with another shift than the right one. ---- */
+ * their largest values demand; so do the second pairs, which know both. Where no pair has another tile and all may wait, all
+ * pairs meet before any rounds, and that is all there is. Else a warp that later meets a value too large for its shift takes a
+ * larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used
+ * it, so that the second launch repeats only what was rounded with another shift than the right one. ---- */
 
 /* A pair's words in shared memory, 0 at first. */
 struct ConvMeeting {
@@ -174,7 +174,8 @@ __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const 
   if (first) atomicMax(&own->largest, most);
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
   if (threadIdx.x / 32 % PAIR_WARPS == 0) {
-    const uint32_t turn = rq.range->turn, heard = niti_meeting_tell(rq.range, turn, pair, own->largest, t.meets);
+    const int groups = t.once ? t.pairs : pair + 1; /* what is rounded once must know all */
+    const uint32_t turn = rq.range->turn, heard = niti_meeting_tell(rq.range, turn, pair, groups, own->largest, t.meets);
     const int demanded = niti_clipped_shift(heard & ~NITI_TOLD, rq.clip);
     const int shift = heard & NITI_TOLD || demanded > r.shift ? demanded : r.shift;
     if (first) own->shift = shift;
@@ -251,7 +252,7 @@ typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *pa
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);
-/* tiling.once: no pair has more than one tile. */
+/* tiling.once: no pair has more than one tile, nor waits for another to have rounded. */
 void niti_wgmma_conv_launch(NitiCuda *cuda, const ConvKernel (*variants)[2], const ConvLaunch &launch, unsigned blocks);
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
 void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks);
