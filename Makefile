@@ -5,6 +5,7 @@
 #   make test-slow  build and run the long forms of tests: an hour or two on two cores (docs/reliability.md)
 #   make coverage   measure which lines and branches the tests reach
 #   make memcheck   run unit tests and commands of the tool under valgrind
+#   make static     cppcheck, gcc -fanalyzer and clang-tidy over all sources; FILES=src/...: over these
 #   make format     format the sources by .clang-format, with clang-format 14
 #   make bench-peers  the same beside PyTorch, oneDNN and onnxruntime, which it installs; QUICK=1: two minutes
 #   make test-gpu   build and run the tests of the CUDA backend; fails where there is no device (make test skips them then)
@@ -30,7 +31,7 @@ CONFIGURE := cmake -S . -B $(BUILD) -G Ninja -DNITI_SANITIZE=$(SANITIZE) -DNITI_
 # the thread sanitizer needs the addresses that address space randomisation gives away
 CTEST := $(if $(filter build-tsan,$(BUILD)),setarch -R )ctest
 
-.PHONY: all build run test test-slow coverage memcheck test-gpu check-gpu bench bench-peers bench-gpu format install clean
+.PHONY: all build run test test-slow coverage memcheck static test-gpu check-gpu bench bench-peers bench-gpu format install clean
 all: build
 
 # The first build leaves the tests out, since they need more packages; `make test` adds them for good.
@@ -65,6 +66,12 @@ memcheck:
 	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS)
 	@scripts/check_memory.sh $(BUILD)
+
+static:
+	@scripts/setup.sh test slow
+	@$(CONFIGURE) --log-level=NOTICE -DNITI_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS)
+	@scripts/check_static.sh $(BUILD) $(FILES)
 
 test-gpu:
 	@scripts/setup.sh test

@@ -273,7 +273,7 @@ typedef enum Fill { FILL_FULL, FILL_HIGH, FILL_LOW, FILL_SPARSE, FILL_TINY, FILL
 static inline int8_t *mantissas(size_t count, Fill fill) {
   int8_t *m = malloc(count + 1);
   assert_non_null(m);
-  const size_t run = count / 256 + 1, begin = (size_t)(next_random() % count);
+  const size_t run = 16, begin = (size_t)(next_random() % count);
   for (size_t i = 0; i < count; ++i) {
     const bool tiny =
         fill == FILL_TINY || (fill == FILL_LATE && i < count - count / 8) || (fill == FILL_ONCE && i - begin >= run);

@@ -95,7 +95,7 @@ static void check_with(NitiConv s, Fill fill, NitiRounding mode, int added) {
             .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, niti_conv_grouped(&s) ? clip : 0, 0},
             .prediction = random_prediction(),
             .x = mantissas(in, fill),
-            .w = mantissas(weights, fill == FILL_LATE ? FILL_FULL : fill),
+            .w = mantissas(weights, fill == FILL_LATE || fill == FILL_ONCE ? FILL_FULL : fill),
             .delta = mantissas(out, fill == FILL_HIGH && random_in(0, 1) ? FILL_LOW : fill),
             .mask = random_in(0, 1) ? mantissas(in, FILL_FULL) : NULL,
             .relu = random_in(0, 1),
@@ -438,6 +438,7 @@ static void test_one_round(void **unused) {
       check(square(200, 4, 256, 512, 3, 1, 1), FILL_ONCE, mode);
       check(square(96, 16, 64, 128, 3, 2, 1), FILL_ONCE, mode);
       check(square(48, 19, 72, 84, 5, 1, 2), FILL_ONCE, mode);
+      check(square(48, 24, 64, 192, 1, 1, 0), FILL_ONCE, mode); /* one tile's alone */
     }
   }
   call_way_named = NULL;

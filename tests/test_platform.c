@@ -139,6 +139,16 @@ static void test_escape_of_directions(void **state) {
   (void)niti_text_escape(text, sizeof text, "\xe2\x80\xa6 \xd8\xa7 \xe2\x81\xa5",
                          false); /* an ellipsis, a letter, their neighbour */
   assert_string_equal(text, "\xe2\x80\xa6 \xd8\xa7 \xe2\x81\xa5");
+  for (unsigned code = 0x80; code < 0x10000; ++code) { /* U+D800 to U+DFFF are no characters, so they are escaped always */
+    const char shorter[] = {(char)(0xc0 | code >> 6), (char)(0x80 | (code & 0x3f)), 0};
+    const char longer[] = {(char)(0xe0 | code >> 12), (char)(0x80 | (code >> 6 & 0x3f)), (char)(0x80 | (code & 0x3f)), 0};
+    const char *one = code < 0x800 ? shorter : longer;
+    const bool direction = code == 0x61c || code == 0x200e || code == 0x200f || (code >= 0x2028 && code <= 0x202e) ||
+                           (code >= 0x2066 && code <= 0x2069);
+    (void)niti_text_escape(text, sizeof text, one, false);
+    if ((strcmp(text, one) != 0) != (direction || code < 0xa0 || (code >= 0xd800 && code < 0xe000)))
+      fail_msg("U+%04X: %s", code, text);
+  }
 }
 
 static void test_escape_in_little_room(void **state) {

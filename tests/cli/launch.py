@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tool import NITI
+from tool import NITI, SLOWER
 
 PLUGIN = NITI.parent / "libniti_mpi.so"
 needs_mpi = pytest.mark.skipif(not PLUGIN.exists() or not shutil.which("mpirun"), reason="no MPI here, or a build without it")
@@ -39,7 +39,7 @@ def give_up(launcher, why):
 
 def processes_of(launcher, count, seconds=60):
     """The process number of each rank, when all are there."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOWER
     found = []
     while time.monotonic() < end:
         found = []
@@ -62,7 +62,7 @@ def processes_of(launcher, count, seconds=60):
 def end_of(launcher, timeout=100):
     """(exit code, output, errors) of what was started."""
     try:
-        out, err = launcher.communicate(timeout=timeout)
+        out, err = launcher.communicate(timeout=timeout * SLOWER)
     except subprocess.TimeoutExpired:
         give_up(launcher, "it has not ended")
     return launcher.returncode, out, err

@@ -32,6 +32,23 @@ def test_each_family_gives_the_bits_of_the_cpu(families, every_layer, cifar, eve
         check_same(run, train(every_layer, cifar, run, *CUDA, "--isa", isa), *every_layer_on_cpu)
 
 
+LARGE = (("resnet18-cifar10", 512), ("resnet18-cifar10", 200), ("vgg-small-9-bn-cifar10", 128), ("vgg-small-7-cifar10", 256), ("resnet20-cifar10", 128),
+         ("mobilenet-v2-cifar10", 256))
+
+
+@pytest.mark.parametrize(("recipe", "batch"), LARGE)
+def test_families_agree_on_large_networks(families, recipe, batch, shared, tmp_path):
+    """For 30 steps, in which values cross powers of two in any tile: too much for the CPU, and its kernels agree with mma's on small ones."""
+    if len(families) < 2:
+        pytest.skip("the device has one family of kernels")
+    data = shared / "noise"
+    if not data.exists():
+        data_sets.write_cifar10_set(data, 2000, 64)
+    warmup = () if recipe == "vgg-small-7-cifar10" else ("--set", "update.warmup.at=5%")
+    ends = [train(recipe, data, tmp_path / isa, *CUDA, "--isa", isa, "--batch", batch, "--max-steps", 30, "--measure-every", 0, *warmup)["hash"] for isa in families]
+    assert ends[0] == ends[1]
+
+
 def events_of(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}).Reload()

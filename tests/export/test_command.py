@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import formulas
 import networks as nets
 import pytest
-from conftest import NITI, ROOT, WARNINGS, Job, call, niti_json
+from conftest import NITI, ROOT, WARNINGS, Job, call, files_opened, niti_json
 from hardware import load
 
 
@@ -226,7 +226,7 @@ def test_a_list_of_files_is_short_and_each_is_read_once(tmp_path):
     """A stranger's list may name one large file a thousand times."""
     job = Job(tmp_path, nets.RESIDUAL)
     job.export("c")
-    listed, log, command = job.path("c", "residual.sha256"), job.path("log"), [NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c")]
+    listed, command = job.path("c", "residual.sha256"), [NITI, "export", "c", job.path("recipe.yaml"), "--out", job.path("c")]
     with open(listed, encoding="ascii") as file:
         own = file.read()
     for name in ("one", "two"):
@@ -234,9 +234,7 @@ def test_a_list_of_files_is_short_and_each_is_read_once(tmp_path):
             file.write(name)
     with open(listed, "w", encoding="ascii") as file:
         file.write(own + f"{'0' * 64}  one\n{'1' * 64}  two\n" * 300)
-    call("strace", "-f", "-e", "trace=openat", "-o", log, *command)
-    with open(log, encoding="utf-8") as file:
-        opened = file.read()
+    opened = files_opened(job.path("log"), *command)
     assert [opened.count(f'/{name}"') for name in ("one", "two")] == [1, 1]
     assert {"one", "two"} <= tree(job.path("c"))
     with open(listed, encoding="ascii") as file:

@@ -7,6 +7,7 @@ import networks as nets
 import numpy as np
 import pytest
 from conftest import HERE, NITI, WARNINGS, Job, call, niti_json
+from oracle.library import load
 
 SGD = {"loss": "softmax", "update": {"kind": "sgd", "lr": 0.05}}
 NORMED = nets.network("normed", (9, 10, 2), [
@@ -23,12 +24,7 @@ BIASED = nets.network("biased", (8, 8, 1), [nets.conv(4, 3, 1, bias=True), "relu
 
 def logits_of(network, images, classes):
     """[image][class], by the library."""
-    path = os.path.join(os.path.dirname(NITI), "libniti.so")
-    with open(path, "rb") as file:
-        content = file.read()
-        if b"__asan_init" in content or b"__tsan_init" in content:
-            pytest.skip("a library with sanitizers cannot be loaded into Python")
-    library, model = ctypes.CDLL(path), ctypes.c_void_p()
+    library, model = load(os.path.join(os.path.dirname(NITI), "libniti.so")), ctypes.c_void_p()
     assert library.niti_model_open(ctypes.byref(model), os.fsencode(network), None) == 0
     out = np.zeros((len(images), classes), np.int8)
     for image, row in zip(images, out):

@@ -10,6 +10,7 @@ import pytest
 
 from oracle import arithmetic as a
 from oracle import augment, network, norm, rate, sgd
+from oracle.library import load
 from oracle.scalar import S, Scalar, fixed, sqrt, times
 from oracle.test_against_niti import NITI
 
@@ -32,11 +33,7 @@ class NormLayer(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def library():
-    with open(LIBRARY, "rb") as file:
-        content = file.read()
-        if b"__asan_init" in content or b"__tsan_init" in content:
-            pytest.skip("a library with sanitizers cannot be loaded into Python")
-    loaded = ctypes.CDLL(LIBRARY)
+    loaded = load(LIBRARY)
     for name in ("rate_along_cosine", "rate_along_line", "rate_in_warmup", "step_at_share", "norm_move", "norm_move_centred", "scalar_nearest", "scalar_multiple"):
         getattr(loaded, f"niti_{name}").restype = ctypes.c_int64
     for name in ("weight_operand", "dropout_value", "mixup_value", "input_value"):

@@ -11,7 +11,11 @@ import tool
 from small_data import cifar, normed, odd, shared  # noqa: F401 (fixtures)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests/cuda has the tests of ranks on devices
-os.environ.setdefault("TSAN_OPTIONS", f"suppressions={pathlib.Path(__file__).parent / 'open_mpi.supp'}")
+HERE = pathlib.Path(__file__).parent
+os.environ.setdefault("TSAN_OPTIONS", f"suppressions={HERE / 'open_mpi.supp'}")
+os.environ.setdefault("LSAN_OPTIONS", f"suppressions={HERE / 'open_mpi_leaks.supp'}:print_suppressions=0")
+# whole stacks: Open MPI has no frame pointers, and has closed its own plugins, which are nameless then, when leaks are looked for
+os.environ.setdefault("ASAN_OPTIONS", "fast_unwind_on_malloc=0")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -362,8 +362,8 @@ int niti_cuda_add_way(NitiWay ways[NITI_WAYS_MAX], int count, int number, const 
 }
 
 static int number_of(const NitiCudaConv *f) {
-  int number = 1;
-  while (families[number] != f) ++number;
+  int number = (int)(sizeof families / sizeof *families) - 1;
+  while (families[number] != f && number > 1) --number;
   return number;
 }
 
