@@ -1,7 +1,15 @@
 #!/bin/sh
 # Starts ranks on this host without MPI (bench/local_transport.c): bench/local_ranks.sh N COMMAND ARGUMENT...
 set -eu
-count=$1
+count=${1:-}
+case $count in
+  [1-9] | [1-5][0-9] | 6[0-4]) ;;
+  *) count= ;;
+esac
+if [ -z "$count" ] || [ $# -lt 2 ]; then
+  echo "usage: bench/local_ranks.sh N COMMAND ARGUMENT... (N from 1 to 64)" >&2
+  exit 2
+fi
 shift
 export OMPI_COMM_WORLD_SIZE="$count" NITI_LOCAL_NAME="$$"
 rank=1

@@ -15,7 +15,7 @@
 
 #include "ranks/transport.h"
 
-enum { RANKS_MAX = 64, TRIES = 3000 };
+enum { RANKS_MAX = 64, TRIES = 3000 }; /* bench/local_ranks.sh has the same most ranks */
 
 static NitiTransport transport;
 static int sockets[RANKS_MAX]; /* on rank 0: of every other rank; elsewhere [0]: of rank 0 */

@@ -129,10 +129,14 @@ static void print_operands(const NitiProgram *p, const int32_t *operands, const 
   }
 }
 
-/* Sums in a row are one exchange. */
-static bool travels_with_next(const NitiProgram *p, int32_t i) {
-  return p->operations[i].opcode == NITI_OP_ALL_SUM &&
-         p->operations[i + 1].opcode == NITI_OP_ALL_SUM; /* a wait comes after all */
+/* Sums of one width in a row are one exchange: the next one that travels with operation i, or NITI_NONE. */
+static int32_t travels_with(const NitiProgram *p, int32_t i) {
+  const NitiOperation *o = &p->operations[i];
+  if (o->opcode != NITI_OP_ALL_SUM) return NITI_NONE;
+  for (int32_t k = i + 1; p->operations[k].opcode == NITI_OP_ALL_SUM; ++k) { /* a wait comes after all */
+    if (p->tensors[p->operations[k].inputs[0]].dtype == p->tensors[o->inputs[0]].dtype) return k;
+  }
+  return NITI_NONE;
 }
 
 static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
@@ -152,7 +156,10 @@ static void print_operation(const NitiProgram *p, int32_t i, bool ranks) {
   }
   if (rounding[0]) printf("; %s", rounding);
   const int64_t bytes = ranks ? niti_exchanged_bytes(p, o) : 0;
-  if (bytes > 0) printf("; exchanges %" PRId64 " bytes%s", bytes, travels_with_next(p, i) ? ", together with the next" : "");
+  if (bytes > 0) printf("; exchanges %" PRId64 " bytes", bytes);
+  const int32_t with = ranks ? travels_with(p, i) : NITI_NONE;
+  if (with == i + 1) printf(", together with the next");
+  if (with > i + 1) printf(", together with operation %" PRId32, with);
   putchar('\n');
 }
 
@@ -217,7 +224,7 @@ static json_t *operation_json(const NitiProgram *p, int32_t i, bool ranks) {
                           "multiply_adds_per_image", (json_int_t)niti_multiply_adds(o));
   if (o->relu) json_object_set_new(row, "relu", json_true());
   if (ranks) json_object_set_new(row, "exchanged_bytes", json_integer(niti_exchanged_bytes(p, o)));
-  if (o->opcode == NITI_OP_ALL_SUM) json_object_set_new(row, "with_next", json_boolean(travels_with_next(p, i)));
+  if (o->opcode == NITI_OP_ALL_SUM) json_object_set_new(row, "with_next", json_boolean(travels_with(p, i) != NITI_NONE));
   if (length > 0) {
     json_object_set_new(row, "accumulation_length", json_integer(length));
     const int bits = niti_accumulator_bits(p, o);

@@ -353,3 +353,18 @@ def test_ranks_share_a_batch_and_add_their_gradients():
     assert not [o for o in alone["operations"] if o["phase"] == "reduce" or "exchanged_bytes" in o or "with_next" in o]
     listing = output_of("program", "lenet5", "--ranks", 2, "--phase", "backward")
     assert "exchanges 100000 bytes, together with the next\n" in listing and "exchanges 2000 bytes\n" in listing
+
+
+def test_sums_of_different_widths_are_not_said_to_travel_together(tmp_path):
+    model = tmp_path / "mixed.yaml"
+    model.write_text("name: mixed\ninput: [32, 32, 3]\nclasses: 10\nlayers:\n"
+                     "  - residual:\n      body: [{conv: {out: 4, kernel: 1, stride: 2}}]\n"
+                     "      shortcut: [{conv: {out: 4, kernel: 3, padding: 1}}, {conv: {out: 4, kernel: 3, stride: 2, padding: 1}}]\n"
+                     "  - flatten\n  - linear: {out: 10}\n")
+    sums = [o for o in json_of("program", model, "--batch", 256, "--ranks", 2)["operations"] if o["opcode"] == "all_sum"]
+    # conv2's sums have 256 * 32 * 32 products, which are too many for 32 bits, the others at most 256 * 16 * 16
+    assert [(o["layer"], o["exchanged_bytes"], o["with_next"]) for o in sums] == [
+        ("linear1", 4 * 10 * 1024, True), ("conv3", 4 * 4 * 9 * 4, True), ("conv2", 8 * 4 * 9 * 3, False), ("conv1", 4 * 4 * 3, False)]
+    said = [line.split("; ")[-1].partition(" bytes")[2] for line in output_of("program", model, "--batch", 256, "--ranks", 2).splitlines()
+            if " all_sum: " in line]
+    assert said == [", together with the next", ", together with operation 18", "", ""]
