@@ -57,8 +57,9 @@ void help_print(FILE *to) {
   fprintf(to,
           "\n`niti help COMMAND` or `niti COMMAND --help` explains a command, `niti --version` prints the version.\n"
           "exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage;\n"
-          "            129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM; a run that has begun is saved first, and\n"
-          "            train --resume continues it\n");
+          "            3 another rank no longer answers;\n"
+          "            129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM, 141 since the reader of the output is gone;\n"
+          "            a run that has begun is saved first, and train --resume continues it\n");
 }
 
 static int run(int argc, char **argv) {

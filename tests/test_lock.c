@@ -5,13 +5,16 @@
 #include "io_test.h"
 #include "platform/environment.h"
 #include "platform/lock.h"
+#include "train/run_folder.h"
 
 /* ---- a flock that can be made to be missing ---- */
 
-static int flock_error; /* 0: it works */
+static int flock_error;         /* 0: it works */
+static void (*meanwhile)(void); /* what another process does just before */
 
 int flock(int fd, int operation) {
   (void)fd, (void)operation;
+  if (meanwhile) meanwhile();
   errno = flock_error;
   return flock_error ? -1 : 0;
 }
@@ -160,10 +163,89 @@ static void test_numbers_come_again(void **state) {
   check_busy("another process");
 }
 
+/* ---- a run's folder ---- */
+
+static void train_there(void) {
+  put_file(at("recipe.yaml"), "name: a\n", 8);
+  put_file(at("last.safetensors"), "theirs", 6);
+}
+
+static void replace_lock(void) {
+  assert_int_equal(unlink(at(".lock")), 0);
+  put_file(at(".lock"), "", 0);
+}
+
+/* Between the look into the folder and the lock. */
+static void test_another_run_comes_between(void **state) {
+  (void)state;
+  static const int errors[] = {0, ENOLCK};
+  NitiRunFolder *run;
+  for (int i = 0; i < 2; ++i) {
+    flock_error = errors[i];
+    meanwhile = train_there;
+    const NitiStatus status = niti_run_folder_create(&run, folder);
+    meanwhile = NULL;
+    check_fails(status, NITI_ERROR_FILE, folder, "--resume");
+    assert_null(run);
+    assert_int_equal(count_files(), 3); /* theirs, and .lock */
+    assert_int_equal(unlink(at("last.safetensors")) | unlink(at("recipe.yaml")) | unlink(at(".lock")), 0);
+  }
+}
+
+static void test_a_lock_that_is_removed(void **state) {
+  (void)state;
+  NitiLock *lock;
+  flock_error = 0;
+  meanwhile = replace_lock;
+  const NitiStatus status = niti_lock_open(&lock, folder);
+  meanwhile = NULL;
+  check_fails(status, NITI_ERROR_FILE, folder, "another process");
+  assert_null(lock);
+}
+
+/* Alone it is of a process that is about to write, or was killed before it did. */
+static void test_a_folder_with_a_lock(void **state) {
+  (void)state;
+  NitiRunFolder *run;
+  put_file(at(".lock"), "", 0);
+  flock_error = EWOULDBLOCK;
+  check_fails(niti_run_folder_create(&run, folder), NITI_ERROR_FILE, folder, "another process");
+  flock_error = 0;
+  check_ok(niti_run_folder_check(folder));
+  check_ok(niti_run_folder_create(&run, folder));
+  niti_run_folder_close(run);
+  put_file(at("other"), "", 0);
+  check_fails(niti_run_folder_create(&run, folder), NITI_ERROR_FILE, folder, "'other'");
+  check_fails(niti_run_folder_check(folder), NITI_ERROR_FILE, folder, "'other'");
+  assert_int_equal(count_files(), 2);
+}
+
+static void test_clearing_leaves_what_others_wrote(void **state) {
+  (void)state;
+  NitiRunFolder *run;
+  flock_error = 0;
+  check_ok(niti_run_folder_create(&run, folder));
+  train_there(); /* as this run does */
+  put_file(at("last.safetensors.tmp"), "", 0);
+  put_file(at("events.out.tfevents.1.host.niti"), "", 0);
+  put_file(at("notes.txt"), "", 0);
+  put_file(at("last.safetensors.bak"), "", 0);
+  niti_run_folder_clear(run);
+  niti_run_folder_close(run);
+  assert_int_equal(count_files(), 2);
+  assert_int_equal(access(at("notes.txt"), F_OK) | access(at("last.safetensors.bak"), F_OK), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(test_with_flock), TEST(test_without_flock), TEST(test_left_behind),
-                                     TEST(test_numbers_come_again)};
+  const struct CMUnitTest tests[] = {TEST(test_with_flock),
+                                     TEST(test_without_flock),
+                                     TEST(test_left_behind),
+                                     TEST(test_numbers_come_again),
+                                     TEST(test_another_run_comes_between),
+                                     TEST(test_a_lock_that_is_removed),
+                                     TEST(test_a_folder_with_a_lock),
+                                     TEST(test_clearing_leaves_what_others_wrote)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

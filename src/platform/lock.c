@@ -180,6 +180,14 @@ static NitiStatus lock_by_name(NitiLock *lock, const char *folder) {
 
 static bool has_no_flock(int error) { return error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS || error == EINVAL; }
 
+/* A holder that gives its folder up removes the file: a lock on that one keeps nobody out. */
+static NitiStatus check_named(int fd, const char *path, const char *folder) {
+  struct stat held, named;
+  if (niti_system.fstat(fd, &held) != 0) return niti_fail_errno(path, "inspect the file");
+  const bool same = niti_system.lstat(path, &named) == 0 && named.st_dev == held.st_dev && named.st_ino == held.st_ino;
+  return same ? NITI_OK : fail_busy(folder);
+}
+
 static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, folder, ".lock"));
@@ -191,6 +199,8 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
     status = errno == EWOULDBLOCK  ? fail_busy(folder)
              : has_no_flock(errno) ? lock_by_name(lock, folder)
                                    : niti_fail_errno(path, "lock the file");
+  } else {
+    status = check_named(lock->fd, path, folder);
   }
   free(path);
   return status;

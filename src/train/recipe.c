@@ -12,7 +12,9 @@
 #include "config/closest.h"
 #include "config/yaml.h"
 #include "model/description_yaml.h"
+#include "platform/file.h"
 #include "platform/path.h"
+#include "platform/system.h"
 #include "train/augmentation.h"
 #include "train/recipe_text.h"
 
@@ -107,6 +109,15 @@ static NitiStatus apply_sets(NitiYamlDocument *document, const char *const *sets
   return NITI_OK;
 }
 
+/* A pipe that a stranger's recipe names could be waited for without an end; one that the user names is meant. */
+static NitiStatus check_regular(const char *path) {
+  int fd;
+  uint64_t size;
+  NITI_TRY(niti_file_open_read(&fd, &size, path));
+  (void)niti_system.close(fd);
+  return NITI_OK;
+}
+
 /* A file named in a recipe is relative to the recipe's folder, one named in an edit to the current folder. */
 static NitiStatus load_model_file(NitiRecipe *r, const NitiYaml *node, const NitiDescriptionOverrides *overrides,
                                   const Source *source) {
@@ -117,7 +128,8 @@ static NitiStatus load_model_file(NitiRecipe *r, const NitiYaml *node, const Nit
   if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for the model's path", source->name);
   memcpy(path, folder, length);
   memcpy(path + length, node->text, strlen(node->text) + 1);
-  NitiStatus status = niti_description_load(&r->model, path, overrides);
+  NitiStatus status = node->line > 0 ? check_regular(path) : NITI_OK;
+  if (status == NITI_OK) status = niti_description_load(&r->model, path, overrides);
   if (status == NITI_ERROR_FILE) status = niti_yaml_fail_within(status, node, "model");
   free(path);
   return status;

@@ -27,14 +27,21 @@ static bool has_checkpoint(const char *path) {
   return niti_path_has_file(path, "last.safetensors") || niti_path_has_file(path, "previous.safetensors");
 }
 
+static bool is_lock(const char *name) {
+  static const char owner[] = ".lock.owner"; /* and a process's own, with more behind it */
+  return strcmp(name, ".lock") == 0 || strncmp(name, owner, sizeof owner - 1) == 0;
+}
+
 static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
   const char *path = context;
   (void)folder;
+  if (is_lock(name)) return NITI_OK;
   return niti_fail(
       NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, name,
       has_checkpoint(path) ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
 }
 
+/* But for a lock, of a process that has begun there or was killed as it did: who gets it decides. */
 static NitiStatus check_empty(const char *path) { return niti_folder_walk(path, refuse_entry, (void *)(uintptr_t)path); }
 
 static NitiStatus lock(NitiRunFolder **out, const char *path) {
@@ -57,7 +64,11 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   NITI_TRY(check_empty(path));
   NITI_TRY(lock(out, path));
   (*out)->made = kept < strlen(path);
-  return NITI_OK;
+  const NitiStatus status = check_empty(path); /* another process may have had the lock since, and trained */
+  if (status == NITI_OK) return NITI_OK;
+  niti_run_folder_close(*out);
+  *out = NULL;
+  return status;
 }
 
 /* The deepest existing folder above path; "." or "/" if there is none, even where neither can be reached. */
@@ -102,10 +113,27 @@ static NitiStatus remove_entry(void *context, const char *name, bool folder) {
   return NITI_OK;
 }
 
+/* Whether a run writes a file of that name before its first step, or its temporary one. */
+static bool is_first(const char *name) {
+  static const char *const names[] = {".lock",       "recipe.yaml",   "model.yaml",      "environment.json",
+                                      "metrics.csv", "metrics.jsonl", "last.safetensors"};
+  static const char events[] = "events.out.tfevents.";
+  if (strncmp(name, events, sizeof events - 1) == 0) return true;
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const size_t length = strlen(names[i]);
+    if (strncmp(name, names[i], length) == 0 && (!name[length] || strcmp(name + length, ".tmp") == 0)) return true;
+  }
+  return false;
+}
+
+static NitiStatus remove_first(void *context, const char *name, bool folder) {
+  return is_first(name) ? remove_entry(context, name, folder) : NITI_OK;
+}
+
 void niti_run_folder_clear(NitiRunFolder *folder) {
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
-  const NitiStatus status = niti_folder_walk(folder->path, remove_entry, folder->path);
+  const NitiStatus status = niti_folder_walk(folder->path, remove_first, folder->path);
   if (status != NITI_OK) (void)niti_fail(status, "%s", why); /* the failure before matters more */
   niti_lock_close(folder->lock);                             /* which may be a folder in it */
   folder->lock = NULL;

@@ -8,13 +8,14 @@
 
 typedef struct NitiRunFolder NitiRunFolder;
 
-/* Makes the folder and its parents. Refuses one that is not empty. */
+/* Makes the folder and its parents. Refuses one that is not empty, also where another process fills it meanwhile. */
 NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path);
 /* Whether create would succeed, as far as can be determined without making anything. */
 NitiStatus niti_run_folder_check(const char *path);
 /* Opens a run's folder to continue the run; refuses one that holds no run or that another process has locked. */
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
-/* Undoes a create: removes the files written since, and the folder if create made it. Keeps the last failure's message. */
+/* Undoes a create: removes the files that a run writes before its first step, and the folder if create made it and nothing else
+ * is there. Keeps the last failure's message. */
 void niti_run_folder_clear(NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
 const char *niti_run_folder_path(const NitiRunFolder *folder);

@@ -196,18 +196,19 @@ static NitiStatus check_epoch(const NitiRun *run, const char *source) {
                    source, run->epoch, run->recipe->epochs);
 }
 
-/* What a run has done, as its last save wrote it; `complete` as it was loaded. */
-static NitiStatus check_progress(const NitiRun *run, bool complete, const char *source) {
+/* What a run of so many steps has done, as its last save wrote it. */
+static NitiStatus check_progress(const NitiRun *run, int64_t steps, const char *source) {
+  const bool complete = run->complete;
   const int64_t per_epoch = run->steps_per_epoch, begun = per_epoch * run->epoch;
   const int64_t reported = run->epoch + (complete && run->step > begun); /* the last epoch may be unfinished */
-  if (run->step < begun || run->step > begun + per_epoch || run->step > run->steps)
+  if (run->step < begun || run->step > begun + per_epoch || run->step > steps)
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
                      source, run->step, run->epoch, per_epoch);
-  if (complete && run->step < run->steps && !run->extended)
+  if (complete && run->step < steps)
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: __metadata__: 'complete' is 1 after step %" PRId64 " (expected 0 before step %" PRId64 ")", source,
-                     run->step, run->steps);
+                     run->step, steps);
   if (complete && run->epoch != run->step / per_epoch)
     return niti_fail(NITI_ERROR_FORMAT,
                      "%s: __metadata__: 'epoch' is %d (expected %" PRId64 " in a run that ended after step %" PRId64 ")", source,
@@ -323,6 +324,24 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   return NITI_OK;
 }
 
+/* Image folders may have lost test images since a score. */
+static NitiStatus check_scored(const NitiRun *run, const NitiRunInputs *began, const char *source) {
+  const int64_t test = began->images[NITI_TEST], scored = began->images[niti_run_scored_split(run)];
+  const struct {
+    const char *key;
+    int64_t images, most;
+  } all[] = {{"test_images", run->test.images, test}, {"best_images", run->best.images, scored}};
+  if (began->seed != run->recipe->seed)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'seed' is %" PRIu64 " (expected the recipe's %" PRIu64 ")", source,
+                     began->seed, run->recipe->seed);
+  for (size_t i = 0; i < sizeof all / sizeof *all && !niti_dataset_is_folder(run->dataset); ++i) {
+    if (all[i].images > all[i].most)
+      return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is %" PRId64 " (expected at most the %" PRId64 " of the split)",
+                       source, all[i].key, all[i].images, all[i].most);
+  }
+  return NITI_OK;
+}
+
 /* 1.0 differs from 1.1 where batch norm trains. */
 static NitiStatus check_arithmetic(const NitiCheckpoint *checkpoint, const NitiDescription *model) {
   const char *arithmetic = niti_checkpoint_arithmetic(checkpoint);
@@ -345,14 +364,16 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
   NITI_TRY(check_epoch(run, source));
   NITI_TRY(check_arithmetic(checkpoint, run->recipe->model));
+  const int64_t epochs = run->recipe->epochs;
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
+  NITI_TRY(check_scored(run, &began, source));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
   if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
-  const bool complete = run->complete;
-  NITI_TRY(niti_run_extend_opened(run));
-  return check_progress(run, complete, source);
+  const int64_t all = run->steps_per_epoch * epochs; /* before it was extended */
+  NITI_TRY(check_progress(run, all < run->steps ? all : run->steps, source));
+  return niti_run_extend_opened(run);
 }

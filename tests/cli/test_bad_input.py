@@ -1,6 +1,7 @@
 """Bad input at every door: an exit code, one line that says what is wrong and where, and nothing left behind."""
 import gzip
 import json
+import os
 import shutil
 import struct
 
@@ -375,6 +376,20 @@ def test_splits_of_different_classes(folder, refused, recipe):
     refused(recipe(*COLOUR), says=("train", "'b'"), data=folder)
     (folder / "train" / "b").mkdir()
     refused(recipe(*COLOUR), says="train/b", data=folder)
+
+
+# ---- pipes and devices ----
+
+def test_a_recipe_whose_model_is_no_file(toy, recipe, tmp_path):
+    """A pipe without a writer, a device without an end: neither is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    text = recipe().read_text()
+    start, end = text.index("model:"), text.index("data:")
+    for name in ("pipe", "/dev/zero"):
+        path = tmp_path / "odd.yaml"
+        path.write_text(text[:start] + f"model: {{file: {name}}}\n" + text[end:])
+        for command in (("train", path, "--data", toy, "--dry-run"), ("summary", path)):
+            fails(*command, timeout=20, says=("odd.yaml:", name, "expected a regular file"))
 
 
 # ---- checkpoints ----

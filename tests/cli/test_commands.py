@@ -42,7 +42,7 @@ def test_help_of_the_whole_names_the_commands_and_the_exit_codes():
         for command in COMMANDS:
             assert f"  {command} " in text
         codes = text.split("exit codes:")[1]
-        for code in ("0", "1", "2", "130", "143"):
+        for code in ("0", "1", "2", "3", "130", "141", "143"):
             assert f" {code} " in codes
 
 

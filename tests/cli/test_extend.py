@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from test_validation import noisy, write_set
-from tool import (content_of, fails, hash_of, metadata_of, misused, niti, output_of, resume, rows_of, start_training, stop, timeless, train,
+from tool import (content_of, fails, forge, hash_of, metadata_of, misused, niti, output_of, resume, rows_of, start_training, stop, timeless, train,
                   wait_for)
 
 SCHEDULE = ("--set", "update.mu=[{epoch: 0, mu: 3}, {epoch: 2, mu: 2}, {step: 55, mu: 1}]")
@@ -43,6 +43,20 @@ def test_an_extended_run_is_the_longer_run(toy_recipe, data, straight, tmp_path)
     check_as_straight(run, json.loads(done.stdout), straight)
     assert metadata_of(run / "last.safetensors")["extensions"] == "step 30: 3 to 5 epochs; step 50: 5 to 8 epochs"
     assert resume(run)["hash"] == straight[1]["hash"]
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"step": "35", "complete": "0"}, "step 35 is not in epoch 3"), ({"step": "29", "epoch": "2"}, "'complete' is 1 after step 29"),
+])
+def test_a_damaged_run_is_not_extended(toy_recipe, data, tmp_path, change, says):
+    """What its own end does not allow, a later one does not either."""
+    run = tmp_path / "run"
+    train(toy_recipe, data, run, "--epochs", 3)
+    forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
+    before = content_of(run)
+    for epochs in ((), ("--epochs", 8)):
+        fails("train", "--resume", run, "--quiet", *epochs, says=("last.safetensors", says))
+    assert content_of(run) == before
 
 
 def test_a_run_that_is_not_over_is_extended_too(toy_recipe, data, tmp_path):

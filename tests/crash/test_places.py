@@ -201,6 +201,8 @@ def test_images_that_change(change, recipe, work):
 
 # ---- two processes ----
 
+STRACE = shutil.which("strace")
+
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_processes_in_one_folder(locks, recipe, toy, whole, half, work):
@@ -227,6 +229,27 @@ def test_two_processes_in_one_folder(locks, recipe, toy, whole, half, work):
         assert not (folder / "run" / ".lock.owner").exists()
 
 
+def test_a_run_that_ends_before_another_locks_its_folder(recipe, toy, whole, work):
+    """The other has looked into the folder before, and seen nothing: it must neither train over that run nor remove it."""
+    run = faults.fresh(work / "between") / "run"
+    if not STRACE or subprocess.run([STRACE, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("strace cannot trace processes here")
+    command = [tool.NITI, "train", recipe, "--data", toy, "--run", run, "--threads", "1", "--json"]
+    held = [STRACE, "-f", "-qq", "-o", "/dev/null", "-P", run / ".lock", "-e", "trace=openat", "-e",
+            f"inject=openat:delay_enter={int(4e6 * tool.SLOWER)}:when=1"]
+    late = subprocess.Popen([*map(str, [*held, *command, "--set", "seed=99"])], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 30
+    while not run.exists() and time.monotonic() < end:  # the late one makes it
+        time.sleep(0.01)
+    time.sleep(0.5)
+    first = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=60 * tool.SLOWER)
+    _, err = late.communicate(timeout=60 * tool.SLOWER)
+    assert first.returncode == 0, first
+    assert late.returncode == 1 and "holds" in err and "--resume" in err, err
+    assert hash_of(run / "last.safetensors") == whole[1]["hash"]
+
+
 def began_without_flock(recipe, toy, folder):
     """A run that was killed on a file system without flock: its lock is left behind. (process, environment)"""
     environment = {**os.environ, "LD_PRELOAD": str(faults.LIBRARY), "NITI_FAULT": "flock:38"}
@@ -237,9 +260,6 @@ def began_without_flock(recipe, toy, folder):
     process.wait()
     assert (folder / ".lock.owner").exists()
     return environment
-
-
-STRACE = shutil.which("strace")
 
 
 def test_two_processes_take_a_dead_ones_lock(recipe, toy, work):
