@@ -324,24 +324,6 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   return NITI_OK;
 }
 
-/* Image folders may have lost test images since a score. */
-static NitiStatus check_scored(const NitiRun *run, const NitiRunInputs *began, const char *source) {
-  const int64_t test = began->images[NITI_TEST], scored = began->images[niti_run_scored_split(run)];
-  const struct {
-    const char *key;
-    int64_t images, most;
-  } all[] = {{"test_images", run->test.images, test}, {"best_images", run->best.images, scored}};
-  if (began->seed != run->recipe->seed)
-    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'seed' is %" PRIu64 " (expected the recipe's %" PRIu64 ")", source,
-                     began->seed, run->recipe->seed);
-  for (size_t i = 0; i < sizeof all / sizeof *all && !niti_dataset_is_folder(run->dataset); ++i) {
-    if (all[i].images > all[i].most)
-      return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is %" PRId64 " (expected at most the %" PRId64 " of the split)",
-                       source, all[i].key, all[i].images, all[i].most);
-  }
-  return NITI_OK;
-}
-
 /* 1.0 differs from 1.1 where batch norm trains. */
 static NitiStatus check_arithmetic(const NitiCheckpoint *checkpoint, const NitiDescription *model) {
   const char *arithmetic = niti_checkpoint_arithmetic(checkpoint);
@@ -368,7 +350,6 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
-  NITI_TRY(check_scored(run, &began, source));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
   if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
