@@ -41,11 +41,14 @@ static __device__ inline void gather(uint32_t *out, const uint32_t (*words)[(V +
   for (int q = 0; q < V / 4; ++q) niti_transpose4(out + 4 * q, words[0][q], words[1][q], words[2][q], words[3][q]);
 }
 
-/* A thread's sums of its channels. */
+/* A thread's sums of its channels. Rows are read from the last to the first: what was written last before, and is read first
+ * after that, may then still be in the cache. */
 template <int V, int K, int ROWS>
 static __device__ inline void walk(int (*acc)[V], const Sums &d, const NitiRowsLane &l) {
   const NitiRows &r = d.rows;
-  for (uint32_t row = blockIdx.x * r.lanes * ROWS + l.lane; l.inside && row < r.rows; row += gridDim.x * r.lanes * ROWS) {
+  const uint32_t turns = (r.rows + r.lanes * ROWS - 1) / (r.lanes * ROWS);
+  for (uint32_t done = blockIdx.x; l.inside && done < turns; done += gridDim.x) {
+    const uint32_t row = (turns - 1 - done) * r.lanes * ROWS + l.lane;
     uint32_t a[ROWS][(V + 3) / 4] = {}, x[ROWS][(V + 3) / 4] = {};
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {

@@ -108,7 +108,6 @@ static __device__ inline void stage_affine(uint4 *stage, const Affine *affine, u
   __syncwarp();
 }
 
-/* Backward takes the tiles from the last to the first: what was read last before this launch may still be in the cache. */
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>::BACKWARD ? 3 : 4)
     wide_tiles_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a, NitiDivisor tiles, NitiDivisor pitch) {
@@ -120,7 +119,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>:
   const NitiTiles &t = m.tiles;
   const uint32_t warp = threadIdx.x / 32, index = blockIdx.x * NITI_WIDE_WARPS + warp, low = niti_wide_least(a);
   if (index >= t.items) return;
-  const NitiWidePart part = niti_wide_part(t, tiles, t.items - 1 - index);
+  const NitiWidePart part = niti_wide_part(t, tiles, index);
   uint4 x[4] = {}, d[4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
