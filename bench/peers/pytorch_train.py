@@ -203,6 +203,39 @@ class Scores:
         return loss / self.count, 100 * right / self.count
 
 
+class Passes:
+    """Forward and backward passes of full batches on a CUDA device, recorded once and replayed, so that a step costs the processor little."""
+
+    def __init__(self, run: "Run", x: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None) -> None:
+        self.inputs = [None if t is None else t.clone() for t in (x, labels, shares)]
+        network, before = run.network, {name: value.clone() for name, value in run.network.state_dict().items()}
+        random = torch.cuda.get_rng_state(run.device)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # what is chosen or compiled in the first passes must not be recorded
+            for _ in range(3):
+                network.zero_grad(set_to_none=True)
+                run.loss(run.logits(self.inputs[0]), *self.inputs[1:]).backward()
+        torch.cuda.current_stream().wait_stream(side)
+        network.load_state_dict(before)  # running statistics have moved
+        torch.cuda.set_rng_state(random, run.device)
+        network.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = run.logits(self.inputs[0])
+            run.loss(self.logits, *self.inputs[1:]).backward()
+        self.gradients = [p.grad for p in network.parameters()]
+
+    def replay(self, run: "Run", *batch: torch.Tensor | None) -> torch.Tensor:
+        for own, given in zip(self.inputs, batch):
+            if own is not None:
+                own.copy_(given)
+        for p, gradient in zip(run.network.parameters(), self.gradients):
+            p.grad = gradient
+        self.graph.replay()
+        return self.logits
+
+
 class Run:
     def __init__(self, recipe: dict, model: dict, args: argparse.Namespace, device: torch.device) -> None:
         self.recipe, self.device, self.half = recipe, device, args.precision == "bf16"
@@ -211,6 +244,7 @@ class Run:
         self.network = make_network(recipe, model, args, device)
         self.update, self.clip_norm = make_update(self.network, recipe["update"], device), float(recipe["update"]["clip_norm"])
         self.compute = torch.compile(self.network, dynamic=False) if args.compile else self.network
+        self.records, self.passes = args.graph, None
         steps_per_epoch = -(-self.feeds["train"].count // recipe["batch"])
         self.steps = min(recipe["epochs"] * steps_per_epoch, recipe["max_steps"] or math.inf)
         self.rate, self.step = recipes.Rate(recipe["update"], steps_per_epoch, self.steps), 0
@@ -228,6 +262,16 @@ class Run:
         own, other = (functional.cross_entropy(logits, some, label_smoothing=smoothing, reduction="none") for some in (labels, labels.roll(-1)))
         return (own + shares * (other - own)).mean()
 
+    def both_passes(self, x: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None) -> torch.Tensor:
+        """Leaves gradients; returns the logits, which the next call may overwrite."""
+        if self.records and len(x) == self.recipe["batch"]:
+            self.passes = self.passes or Passes(self, x, labels, shares)
+            return self.passes.replay(self, x, labels, shares)
+        self.update.zero_grad(set_to_none=True)
+        logits = self.logits(x)
+        self.loss(logits, labels, shares).backward()
+        return logits
+
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         scores = Scores(self.device)
         self.network.train()
@@ -236,9 +280,7 @@ class Run:
                 break
             for group in self.update.param_groups:
                 group["lr"] = self.rate.value(self.step)
-            self.update.zero_grad(set_to_none=True)
-            logits = self.logits(x)
-            self.loss(logits, labels, shares).backward()
+            logits = self.both_passes(x, labels, shares)
             if self.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
             self.update.step()
@@ -300,6 +342,8 @@ def choose_device(args: argparse.Namespace) -> torch.device:
         sys.exit(f"pytorch_train: --device {args.device}: expected cuda, cuda:N or cpu")
     if args.compile and not hasattr(torch, "compile"):
         sys.exit(f"pytorch_train: PyTorch {torch.__version__} has no torch.compile (expected 2.0 or later)")
+    if args.graph and device.type != "cuda":
+        sys.exit(f"pytorch_train: --graph with --device {args.device}: expected a CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
     if device.type == "cuda":
@@ -325,7 +369,7 @@ def summary(run: Run, rows: list[dict], recipe: dict, model: dict, args: argpars
         f"best_{run.scored}_accuracy": best["accuracy"], "best_epoch": best["epoch"], f"final_{run.scored}_loss": rows[-1]["loss"],
         "images_per_second": run.feeds["train"].count / sorted(row["train_seconds"] for row in rows)[len(rows) // 2],
         "training_seconds": sum(row["seconds"] for row in rows), "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
-        "compiled": args.compile, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
+        "compiled": args.compile, "graph": args.graph, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
         "evaluation": recipe["evaluation"],
         "update": recipe["update"], "data": recipe["data"], "torch": torch.__version__, "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(), "python": platform.python_version(),
@@ -344,6 +388,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--init", choices=("niti", "torch"), default="niti", help="initial weights (default: niti's)")
     parser.add_argument("--dropout-per", choices=("feature", "element"), help="of every dropout layer (default: the model's)")
     parser.add_argument("--compile", action="store_true", help="through torch.compile")
+    parser.add_argument("--graph", action="store_true", help="record the passes of a step once as a CUDA graph")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: PyTorch's)")
     args = parser.parse_args()
